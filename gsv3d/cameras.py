@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras on orbits, and the one camera convention of the project.
+
+World: right-handed, +Z up, the object centred at the origin with largest extent 1. Azimuth 0 looks
+at the object from -Y, azimuth grows counter-clockwise seen from above (90 degrees is +X), elevation
+is positive above the horizon. Angles are degrees here at the interface.
+
+Camera: OpenCV (x right, y down, z forward), ``viewmats`` map world to camera, ``Ks`` are in pixels
+with pixel centres at half-integers: what gsplat expects. Blender's own cameras look along -Z with +Y
+up, which is ``camera_to_world @ diag(1, -1, -1, 1)`` (``to_blender``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FOV_DEG = 33.8
+"""Field of view of SV3D's renders (SV3D, appendix B)."""
+
+DISTANCE = 2.35
+"""Canonical camera distance: an object of extent 1 fills some 0.7 of the frame."""
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """V pinhole cameras that share an image size.
+
+    Attributes:
+        viewmats: (V, 4, 4) world to camera, OpenCV axes.
+        Ks: (V, 3, 3) intrinsics in pixels.
+        width: image width in pixels.
+        height: image height in pixels.
+    """
+
+    viewmats: Tensor
+    Ks: Tensor  # noqa: N815 - the field's name for it, and gsplat's
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return self.viewmats.shape[0]
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Cameras:
+        if isinstance(index, int):
+            index = [index]
+        return Cameras(self.viewmats[index], self.Ks[index], self.width, self.height)
+
+    def to(self, device: torch.device | str) -> Cameras:
+        return Cameras(self.viewmats.to(device), self.Ks.to(device), self.width, self.height)
+
+    def resized(self, size: int) -> Cameras:
+        """The same views with square pictures of ``size`` pixels."""
+        scale = torch.tensor(
+            [[size / self.width], [size / self.height], [1.0]], device=self.Ks.device
+        )
+        return Cameras(self.viewmats, self.Ks * scale, size, size)
+
+    @property
+    def positions(self) -> Tensor:
+        """(V, 3) camera centres in the world."""
+        rotation, translation = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
+        return -(rotation.transpose(1, 2) @ translation[..., None])[..., 0]
+
+    def rays(self) -> tuple[Tensor, Tensor]:
+        """Rays through the pixel centres.
+
+        Returns:
+            origins (V, H, W, 3) and directions (V, H, W, 3) in the world; the directions have unit
+            z-depth (not unit length), so ``origin + z * direction`` is the point at z-depth z.
+        """
+        device = self.Ks.device
+        u = torch.arange(self.width, device=device) + 0.5
+        v = torch.arange(self.height, device=device) + 0.5
+        grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
+        pixels = torch.stack([grid_u, grid_v, torch.ones_like(grid_u)], dim=-1)
+        local = torch.einsum("vij,hwj->vhwi", torch.linalg.inv(self.Ks), pixels)
+        directions = torch.einsum("vji,vhwj->vhwi", self.viewmats[:, :3, :3], local)
+        origins = self.positions[:, None, None].expand_as(directions)
+        return origins, directions
+
+    def pluecker(self) -> Tensor:
+        """(V, 6, H, W) Pluecker coordinates (o x d, d) with unit d of the pixels' rays."""
+        origins, directions = self.rays()
+        directions = torch.nn.functional.normalize(directions, dim=-1)
+        moments = torch.cross(origins, directions, dim=-1)
+        return torch.cat([moments, directions], dim=-1).permute(0, 3, 1, 2)
+
+
+def intrinsics(size: int, fov_deg: float = FOV_DEG) -> Tensor:
+    """(3, 3) pinhole matrix of a square picture of ``size`` pixels."""
+    focal = 0.5 * size / np.tan(np.deg2rad(fov_deg) / 2)
+    return torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]).float()
+
+
+def look_at_origin(azimuth_deg: float, elevation_deg: float, distance: float) -> np.ndarray:
+    """(4, 4) float64 world-to-camera matrix of a camera on the sphere that looks at the origin."""
+    azimuth, elevation = np.deg2rad(azimuth_deg), np.deg2rad(elevation_deg)
+    right = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
+    outward = np.array(
+        [
+            np.sin(azimuth) * np.cos(elevation),
+            -np.cos(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+        ]
+    )
+    forward = -outward
+    down = np.cross(forward, right)
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = np.stack([right, down, forward])
+    viewmat[:3, 3] = -viewmat[:3, :3] @ (outward * distance)
+    return viewmat
+
+
+def orbit(
+    azimuths_deg: Sequence[float],
+    elevations_deg: Sequence[float] | float,
+    *,
+    size: int,
+    distance: float = DISTANCE,
+    fov_deg: float = FOV_DEG,
+) -> Cameras:
+    """Cameras on a sphere around the origin.
+
+    Args:
+        azimuths_deg: V azimuths in degrees.
+        elevations_deg: V elevations in degrees, or one for all.
+        size: width and height of the pictures in pixels.
+        distance: from the origin, in extents of the object.
+        fov_deg: horizontal and vertical field of view.
+    """
+    azimuths = [float(a) for a in azimuths_deg]
+    if isinstance(elevations_deg, (int, float)):
+        elevations = [float(elevations_deg)] * len(azimuths)
+    else:
+        elevations = [float(e) for e in elevations_deg]
+    if len(elevations) != len(azimuths):
+        raise ValueError(f"{len(azimuths)} azimuths but {len(elevations)} elevations.")
+    mats = np.stack(
+        [look_at_origin(a, e, distance) for a, e in zip(azimuths, elevations, strict=True)]
+    )
+    viewmats = torch.from_numpy(mats).float()
+    return Cameras(viewmats, intrinsics(size, fov_deg).repeat(len(azimuths), 1, 1), size, size)
+
+
+def static_azimuths_deg(num_frames: int) -> list[float]:
+    """SV3D's frame order: evenly spaced, the reference view last at azimuth 0."""
+    return [360.0 * (i + 1) / num_frames % 360.0 for i in range(num_frames)]
+
+
+def to_blender(viewmat: Tensor | np.ndarray) -> np.ndarray:
+    """(4, 4) world-to-camera in OpenCV axes to Blender's ``matrix_world`` of the camera."""
+    matrix = np.linalg.inv(np.asarray(viewmat, dtype=np.float64))
+    return matrix @ np.diag([1.0, -1.0, -1.0, 1.0])
