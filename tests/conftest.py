@@ -49,7 +49,7 @@ for _folder in ("blender", "data", "config", "cache", "state", "runtime"):
 def _asked_for_window(config: pytest.Config) -> bool:
     """True when the command line names the window test, by marker or by path."""
     by_marker = "window" in (config.option.markexpr or "")
-    by_path = any("window" in Path(argument.split("::")[0]).parts for argument in config.args)
+    by_path = any("tests/window" in Path(argument).as_posix() for argument in config.args)
     return by_marker or by_path
 
 
