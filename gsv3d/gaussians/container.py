@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container for 3D Gaussians."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsv3d.gaussians import sh as harmonics
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """N 3D Gaussians. All tensors share a floating-point type and a device.
+
+    Attributes:
+        means: (N, 3) centres in the world.
+        quats: (N, 4) rotations wxyz, of any length above 0.
+        scales: (N, 3) standard deviations along the rotated axes, linear, above 0.
+        opacities: (N,) in 0..1.
+        sh: (N, K, 3) spherical harmonics, K = (degree + 1) squared, degree 0..3.
+    """
+
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    opacities: Tensor
+    sh: Tensor
+
+    def __post_init__(self) -> None:
+        count = self.means.shape[0] if self.means.ndim else 0
+        for name, shape in (
+            ("means", (count, 3)),
+            ("quats", (count, 4)),
+            ("scales", (count, 3)),
+            ("opacities", (count,)),
+        ):
+            found = tuple(getattr(self, name).shape)
+            if found != shape:
+                raise ValueError(f"{name} has shape {found}; it must be {shape}.")
+        found = tuple(self.sh.shape)
+        if len(found) != 3 or found[0] != count or found[2] != 3:
+            raise ValueError(f"sh has shape {found}; it must be ({count}, K, 3).")
+        harmonics.degree_of(found[1])
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def degree(self) -> int:
+        """Degree of the spherical harmonics, 0..3."""
+        return harmonics.degree_of(self.sh.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
+
+    def rgb(self) -> Tensor:
+        """(N, 3) view-independent colour; not limited to 0..1."""
+        return 0.5 + harmonics.SH_C0 * self.sh[:, 0]
+
+    def to(self, *args: object, **kwargs: object) -> Gaussians:
+        """As ``torch.Tensor.to``: another device or floating-point type."""
+        moved = {f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)}
+        return replace(self, **moved)
+
+    def detach(self) -> Gaussians:
+        return replace(self, **{f.name: getattr(self, f.name).detach() for f in fields(self)})
+
+    def filter(self, mask: Tensor) -> Gaussians:
+        """Those that a (N,) bool mask keeps, or that an index tensor names."""
+        return replace(self, **{f.name: getattr(self, f.name)[mask] for f in fields(self)})
+
+    def numpy(self) -> dict[str, np.ndarray]:
+        """The five arrays by name, on the CPU."""
+        return {f.name: getattr(self, f.name).detach().cpu().numpy() for f in fields(self)}
+
+    @classmethod
+    def from_rgb(
+        cls, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, rgb: Tensor
+    ) -> Gaussians:
+        """View-independent Gaussians from (N, 3) colours in 0..1."""
+        return cls(means, quats, scales, opacities, harmonics.rgb_to_sh(rgb)[:, None])
