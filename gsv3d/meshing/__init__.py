@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussians to a textured mesh: depth fusion, surface, clean-up, budget, UVs, baked texture."""
+
+from gsv3d.meshing.extract import extract_mesh
+from gsv3d.meshing.mesh import TexturedMesh
+
+__all__ = ["TexturedMesh", "extract_mesh"]

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Textured meshes as files: GLB (glTF 2.0) and OBJ with MTL and PNG.
+
+glTF is +Y up: world (x, y, z) becomes (x, z, -y), which importers such as Blender's turn back, so
+that the input view is again on the -Y side. OBJ files are written the same way, with the axes
+Blender's and most other importers assume (-Z forward, Y up).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gsv3d._version import __version__
+from gsv3d.errors import OutputError
+from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.outputs import write_atomic
+
+_FLOAT, _UINT32 = 5126, 5125
+_ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
+_LINEAR, _LINEAR_MIPMAP_LINEAR, _REPEAT = 9729, 9987, 10497
+
+
+def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
+    """The mesh as one binary glTF 2.0 file, the texture inside as a PNG.
+
+    The material is a base colour texture (sRGB by the standard) with metallic 0 and roughness 1.
+
+    Args:
+        mesh: in the world.
+        name: of node, mesh, material and image.
+    """
+    positions, normals, uvs, indices = _vertex_buffers(mesh)
+    chunks: list[tuple[bytes, int | None]] = [
+        (_y_up(positions).astype("<f4").tobytes(), _ARRAY_BUFFER),
+        (_y_up(normals).astype("<f4").tobytes(), _ARRAY_BUFFER),
+        (np.stack([uvs[:, 0], 1.0 - uvs[:, 1]], axis=1).astype("<f4").tobytes(), _ARRAY_BUFFER),
+        (indices.astype("<u4").tobytes(), _ELEMENT_BUFFER),
+        (texture_png(mesh), None),
+    ]
+    buffer, views = bytearray(), []
+    for data, target in chunks:
+        view: dict[str, int] = {"buffer": 0, "byteOffset": len(buffer), "byteLength": len(data)}
+        if target is not None:
+            view["target"] = target
+        views.append(view)
+        buffer += data + b"\0" * (-len(data) % 4)
+
+    flat = _y_up(positions).astype("<f4")
+    count = len(positions)
+    document = {
+        "asset": {"version": "2.0", "generator": f"GSV3D {__version__}"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, "name": name}],
+        "meshes": [
+            {
+                "name": name,
+                "primitives": [
+                    {
+                        "attributes": {"POSITION": 0, "NORMAL": 1, "TEXCOORD_0": 2},
+                        "indices": 3,
+                        "material": 0,
+                    }
+                ],
+            }
+        ],
+        "materials": [
+            {
+                "name": name,
+                "pbrMetallicRoughness": {
+                    "baseColorTexture": {"index": 0},
+                    "metallicFactor": 0.0,
+                    "roughnessFactor": 1.0,
+                },
+            }
+        ],
+        "textures": [{"sampler": 0, "source": 0}],
+        "samplers": [
+            {
+                "magFilter": _LINEAR,
+                "minFilter": _LINEAR_MIPMAP_LINEAR,
+                "wrapS": _REPEAT,
+                "wrapT": _REPEAT,
+            }
+        ],
+        "images": [{"name": name, "mimeType": "image/png", "bufferView": 4}],
+        "accessors": [
+            {
+                "bufferView": 0,
+                "componentType": _FLOAT,
+                "count": count,
+                "type": "VEC3",
+                "min": flat.min(axis=0).tolist(),
+                "max": flat.max(axis=0).tolist(),
+            },
+            {"bufferView": 1, "componentType": _FLOAT, "count": count, "type": "VEC3"},
+            {"bufferView": 2, "componentType": _FLOAT, "count": count, "type": "VEC2"},
+            {"bufferView": 3, "componentType": _UINT32, "count": indices.size, "type": "SCALAR"},
+        ],
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(buffer)}],
+    }
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 4)
+    total = 12 + 8 + len(text) + 8 + len(buffer)
+    return (
+        struct.pack("<4sII", b"glTF", 2, total)
+        + struct.pack("<I4s", len(text), b"JSON")
+        + text
+        + struct.pack("<I4s", len(buffer), b"BIN\0")
+        + bytes(buffer)
+    )
+
+
+def texture_png(mesh: TexturedMesh) -> bytes:
+    """The texture as an 8-bit sRGB PNG."""
+    file = io.BytesIO()
+    Image.fromarray(mesh.texture, "RGB").save(file, "PNG", compress_level=6)
+    return file.getvalue()
+
+
+def write(mesh: TexturedMesh, path: str | os.PathLike[str]) -> list[Path]:
+    """Writes the mesh by the file's suffix, .glb or .obj (then also .mtl and .png beside it).
+
+    The picture beside an OBJ is named ``<stem>_texture.png``, so that ``<stem>.png`` stays free.
+
+    Returns:
+        the files written, the one asked for last.
+
+    Raises:
+        ValueError: another suffix.
+        OutputError: a file can't be written.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if len(mesh.faces) == 0:
+        raise OutputError(f"{target} could not be written: the mesh has no faces.")
+    if suffix == ".glb":
+        write_atomic(target, to_glb_bytes(mesh, target.stem))
+        return [target]
+    if suffix == ".obj":
+        return _write_obj(mesh, target)
+    raise ValueError(f"A mesh can be written as .glb or .obj, not as {suffix or 'no suffix'!r}.")
+
+
+def _write_obj(mesh: TexturedMesh, target: Path) -> list[Path]:
+    material = target.with_suffix(".mtl")
+    picture = target.with_name(f"{target.stem}_texture.png")
+    positions = _y_up(mesh.vertices)
+    normals = _y_up(mesh.vertex_normals())
+    uvs, uv_ids = np.unique(mesh.corner_uvs.reshape(-1, 2), axis=0, return_inverse=True)
+    lines = [f"# GSV3D {__version__}", f"mtllib {material.name}", f"o {target.stem}"]
+    lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in positions.tolist()]
+    lines += [f"vt {u:.6f} {v:.6f}" for u, v in uvs.tolist()]
+    lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in normals.tolist()]
+    lines += ["usemtl gsv3d", "s 1"]
+    for ids, t in zip((mesh.faces + 1).tolist(), (uv_ids.reshape(-1, 3) + 1).tolist(), strict=True):
+        lines.append("f " + " ".join(f"{v}/{w}/{v}" for v, w in zip(ids, t, strict=True)))
+    description = (
+        f"# GSV3D {__version__}\nnewmtl gsv3d\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\n"
+        f"map_Kd {picture.name}\n"
+    )
+    # The OBJ comes last: who sees it finds what it names.
+    write_atomic(picture, texture_png(mesh))
+    write_atomic(material, description.encode())
+    write_atomic(target, ("\n".join(lines) + "\n").encode())
+    return [picture, material, target]
+
+
+def _vertex_buffers(mesh: TexturedMesh) -> tuple[np.ndarray, ...]:
+    """Positions, normals, uvs (N each) and indices (F, 3): one vertex per (vertex, uv) pair."""
+    corners = np.empty(
+        mesh.faces.size, dtype=[("vertex", np.int32), ("u", np.float32), ("v", np.float32)]
+    )
+    corners["vertex"] = mesh.faces.reshape(-1)
+    corners["u"], corners["v"] = mesh.corner_uvs.reshape(-1, 2).T
+    unique, inverse = np.unique(corners, return_inverse=True)
+    ids = unique["vertex"]
+    uvs = np.stack([unique["u"], unique["v"]], axis=1)
+    indices = inverse.reshape(-1, 3)
+    normals = mesh.vertex_normals()
+    # The standard wants unit normals; a vertex of faces without area has none: any will do.
+    normals[np.linalg.norm(normals, axis=1) < 0.5] = (0.0, 0.0, 1.0)
+    return mesh.vertices[ids], normals[ids], uvs, indices
+
+
+def _y_up(vectors: np.ndarray) -> np.ndarray:
+    return np.stack([vectors[:, 0], vectors[:, 2], -vectors[:, 1]], axis=1)

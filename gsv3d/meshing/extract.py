@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussians to a textured mesh within a face budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gsv3d.errors import GSV3DError
+from gsv3d.meshing.fusion import Volume, fuse
+from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.simplify import simplify
+from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
+from gsv3d.meshing.texture import bake
+from gsv3d.meshing.unwrap import unwrap
+from gsv3d.meshing.views import DepthViews, render_views, surround
+
+if TYPE_CHECKING:
+    from gsv3d.gaussians import Gaussians
+
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, step, of); phases "fusing", "simplifying", "unwrapping", "texturing"."""
+
+VOXEL = 1.1 / 128
+"""Edge of a voxel for an object of extent 1."""
+
+VIEW_SIZE = 176
+"""Pixels of a depth map: about a voxel each."""
+
+MIN_FACES, MAX_FACES = 20, 500_000
+MIN_TEXTURE, MAX_TEXTURE = 16, 8192
+
+_NO_SURFACE_HINT = "Try another picture, more steps or another seed."
+
+
+def extract_mesh(
+    gaussians: Gaussians,
+    faces: int = 5000,
+    texture_size: int = 1024,
+    progress: Progress | None = None,
+) -> TexturedMesh:
+    """Fuses depth maps of the Gaussians, cuts the surface out, simplifies, unwraps and bakes it.
+
+    Args:
+        gaussians: in the world, the object within about a unit of the origin.
+        faces: most triangles of the result; never exceeded.
+        texture_size: T.
+        progress: called with (phase, step, of).
+
+    Raises:
+        ValueError: faces or texture_size out of bounds.
+        GSV3DError: the Gaussians have no surface.
+    """
+    if not MIN_FACES <= faces <= MAX_FACES:
+        raise ValueError(f"faces must be {MIN_FACES}..{MAX_FACES}, not {faces}.")
+    if not MIN_TEXTURE <= texture_size <= MAX_TEXTURE:
+        raise ValueError(
+            f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}."
+        )
+    positions, colours, opacities, low, high = _cloud(gaussians)
+    radius = float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)))) + 4 * VOXEL
+    cameras = surround(radius, VIEW_SIZE)
+
+    half = len(cameras)  # the first half of "fusing" is rendering, the second the volume
+    views = render_views(gaussians, cameras, _phase(progress, "fusing", 0, 2 * half))
+    volume = fuse(views, low, high, VOXEL, _phase(progress, "fusing", half, 2 * half))
+    return mesh_from_volume(volume, views, (positions, colours), faces, texture_size, progress)
+
+
+def mesh_from_volume(
+    volume: Volume,
+    views: DepthViews,
+    cloud: tuple[np.ndarray, np.ndarray],
+    faces: int,
+    texture_size: int,
+    progress: Progress | None = None,
+) -> TexturedMesh:
+    """The part of ``extract_mesh`` after fusion; needs no Gaussians, only what they looked like."""
+    report = progress or (lambda phase, step, of: None)
+    report("simplifying", 0, 3)
+    points, triangles = extract_surface(volume)
+    points, triangles = keep_parts(points, triangles)
+    if len(triangles) == 0:
+        raise GSV3DError("The Gaussians have no closed surface.", _NO_SURFACE_HINT)
+    points = smooth_taubin(points, triangles)
+    report("simplifying", 1, 3)
+    points, triangles = simplify(points, triangles, faces)
+    report("simplifying", 3, 3)
+
+    report("unwrapping", 0, 1)
+    points = points.astype(np.float32)
+    corner_uvs = unwrap(points, triangles, texture_size)
+    report("unwrapping", 1, 1)
+
+    texture = bake(
+        points,
+        triangles,
+        corner_uvs,
+        texture_size,
+        views,
+        cloud,
+        depth_tolerance=3 * volume.voxel,
+        progress=_phase(progress, "texturing", 0, len(views) + 1),
+    )
+    return TexturedMesh(points, triangles, corner_uvs, texture)
+
+
+def _cloud(
+    gaussians: Gaussians,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Positions, colours and opacities of the usable Gaussians, and the box they fill.
+
+    A few strays far off would make the box, and with it memory, as large as they like: the box is
+    that of the middle 99.8 percent along each axis, three standard deviations of each included.
+    """
+    positions = gaussians.means.detach().float().cpu().numpy()
+    scales = gaussians.scales.detach().float().cpu().numpy()
+    opacities = gaussians.opacities.detach().float().cpu().numpy().reshape(-1)
+    colours = gaussians.rgb().detach().float().cpu().numpy()
+    usable = (
+        np.isfinite(positions).all(axis=1)
+        & np.isfinite(scales).all(axis=1)
+        & np.isfinite(colours).all(axis=1)
+        & (opacities > 0.02)
+    )
+    if not usable.any():
+        raise GSV3DError("There are no visible Gaussians to make a mesh of.", _NO_SURFACE_HINT)
+    positions, scales, opacities = positions[usable], scales[usable], opacities[usable]
+    reach = np.minimum(3.0 * scales.max(axis=1, keepdims=True), 0.1)
+    low = np.quantile(positions - reach, 0.001, axis=0)
+    high = np.quantile(positions + reach, 0.999, axis=0)
+    low, high = np.clip(low, -1.0, 1.0), np.clip(high, -1.0, 1.0)
+    return positions, np.clip(colours[usable], 0, 1), opacities, low, high
+
+
+def _phase(
+    progress: Progress | None, phase: str, start: int, of: int
+) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda step, _: progress(phase, start + step, of)

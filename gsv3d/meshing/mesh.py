@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The textured triangle mesh that meshing ends with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TexturedMesh:
+    """A triangle mesh with one texture.
+
+    Attributes:
+        vertices: (V, 3) float32, in the world (+Z up, input view on the -Y side).
+        faces: (F, 3) int32, counter-clockwise seen from outside.
+        corner_uvs: (F, 3, 2) float32 in 0..1, origin at the bottom left of the texture.
+        texture: (T, T, 3) uint8 sRGB, row 0 at the top.
+
+    Raises:
+        ValueError: a field has another shape, an index is out of range or a number is not finite.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    corner_uvs: np.ndarray
+    texture: np.ndarray
+
+    def __post_init__(self) -> None:
+        convert = {
+            "vertices": np.float32,
+            "faces": np.int32,
+            "corner_uvs": np.float32,
+            "texture": np.uint8,
+        }
+        for name, dtype in convert.items():
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
+        if self.vertices.ndim != 2 or self.vertices.shape[1] != 3:
+            raise ValueError(f"vertices must be (V, 3), not {self.vertices.shape}.")
+        if self.faces.ndim != 2 or self.faces.shape[1] != 3:
+            raise ValueError(f"faces must be (F, 3), not {self.faces.shape}.")
+        if self.corner_uvs.shape != (len(self.faces), 3, 2):
+            raise ValueError(
+                f"corner_uvs must be ({len(self.faces)}, 3, 2), not {self.corner_uvs.shape}."
+            )
+        shape = self.texture.shape
+        if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or shape[0] < 1:
+            raise ValueError(f"texture must be (T, T, 3), not {shape}.")
+        if len(self.faces) and (
+            int(self.faces.min()) < 0 or int(self.faces.max()) >= len(self.vertices)
+        ):
+            raise ValueError(f"faces name vertices outside 0..{len(self.vertices) - 1}.")
+        if not (np.isfinite(self.vertices).all() and np.isfinite(self.corner_uvs).all()):
+            raise ValueError("vertices and corner_uvs must be finite.")
+
+    def face_normals(self) -> np.ndarray:
+        """(F, 3) float32 unit normals; zero for a face without area."""
+        return face_normals(self.vertices, self.faces)
+
+    def vertex_normals(self) -> np.ndarray:
+        """(V, 3) float32 unit normals, the faces weighted by area."""
+        return vertex_normals(self.vertices, self.faces)
+
+
+def face_crosses(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(F, 3) float64 cross products of two edges: normals of twice the area's length."""
+    a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
+    return np.cross(b - a, c - a)
+
+
+def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(F, 3) float32 unit normals; zero for a face without area."""
+    return _unit(face_crosses(vertices, faces))
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) float32 unit normals, the faces weighted by area."""
+    crosses = face_crosses(vertices, faces)
+    total = np.zeros((len(vertices), 3))
+    for corner in range(3):
+        for axis in range(3):
+            total[:, axis] += np.bincount(
+                faces[:, corner], weights=crosses[:, axis], minlength=len(vertices)
+            )
+    return _unit(total)
+
+
+def signed_volumes(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(F,) float64 volumes of the tetrahedra (origin, a, b, c); their sum is a closed mesh's."""
+    a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
+    return np.einsum("fi,fi->f", a, np.cross(b, c)) / 6.0
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)

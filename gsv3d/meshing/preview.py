@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small pictures of a textured mesh without a graphics card: a z-buffer in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gsv3d.cameras import Cameras
+from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.raster import rasterise
+
+CLAY = (0.72, 0.70, 0.68)
+
+
+def render_mesh(
+    mesh: TexturedMesh,
+    cameras: Cameras,
+    *,
+    shading: float = 0.0,
+    clay: bool = False,
+    supersample: int = 2,
+) -> np.ndarray:
+    """Renders the mesh; back faces are not drawn.
+
+    Args:
+        mesh: in the world.
+        cameras: V views.
+        shading: 0 shows the texture as it is, 1 darkens fully by a light at the camera.
+        clay: one grey instead of the texture, faces flat: shows the geometry.
+        supersample: pixels are means of this many by this many samples.
+
+    Returns:
+        (V, H, W, 4) uint8 straight-alpha sRGB.
+    """
+    return np.stack(
+        [_render(mesh, cameras, i, shading, clay, supersample) for i in range(len(cameras))]
+    )
+
+
+def _render(
+    mesh: TexturedMesh, cameras: Cameras, i: int, shading: float, clay: bool, factor: int
+) -> np.ndarray:
+    width, height = cameras.width * factor, cameras.height * factor
+    viewmat = cameras.viewmats[i].cpu().numpy().astype(np.float64)
+    K = cameras.Ks[i].cpu().numpy().astype(np.float64)
+    local = mesh.vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
+    z = np.maximum(local[:, 2], 1e-3)
+    focal = np.array([K[0, 0], K[1, 1]])
+    uv = (local[:, :2] / z[:, None] * focal + K[:2, 2]) * factor
+    corners, corner_z = uv[mesh.faces], z[mesh.faces]
+
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    # Counter-clockwise from outside is clockwise in a picture whose y points down.
+    turn = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+    shown = np.flatnonzero((turn < 0) & (local[:, 2][mesh.faces] > 1e-2).all(axis=1))
+
+    depth = np.full(width * height, np.inf)
+    picture = np.zeros((width * height, 4), dtype=np.float32)
+    for fragments in rasterise(corners[shown], width, height):
+        faces = shown[fragments.triangles]
+        over_z = fragments.weights / corner_z[faces]
+        inverse = over_z.sum(axis=1)
+        weights = over_z / inverse[:, None]  # perspective-correct
+        order = np.argsort(-1.0 / inverse, kind="stable")  # the nearest is written last
+        pixels, distance = fragments.pixels[order], 1.0 / inverse[order]
+        nearer = distance < depth[pixels]
+        order, pixels, distance = order[nearer], pixels[nearer], distance[nearer]
+        depth[pixels] = distance
+        picture[pixels, :3] = _shade(mesh, viewmat, faces[order], weights[order], shading, clay)
+        picture[pixels, 3] = 1.0
+    samples = picture.reshape(cameras.height, factor, cameras.width, factor, 4)
+    alpha = samples[..., 3].mean(axis=(1, 3))
+    colour = samples[..., :3].sum(axis=(1, 3)) / np.maximum(
+        samples[..., 3:].sum(axis=(1, 3)), 1e-6
+    )
+    result = np.concatenate([colour, alpha[..., None]], axis=-1)
+    return np.round(np.clip(result, 0, 1) * 255).astype(np.uint8)
+
+
+def _shade(
+    mesh: TexturedMesh,
+    viewmat: np.ndarray,
+    faces: np.ndarray,
+    weights: np.ndarray,
+    shading: float,
+    clay: bool,
+) -> np.ndarray:
+    if clay:
+        colour = np.broadcast_to(np.array(CLAY, dtype=np.float32), (len(faces), 3))
+        normals = mesh.face_normals()[faces]
+    else:
+        colour = _sample(mesh, (mesh.corner_uvs[faces] * weights[..., None]).sum(axis=1))
+        smooth = mesh.vertex_normals()[mesh.faces[faces]]
+        normals = (smooth * weights[..., None]).sum(axis=1)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
+    toward = normals @ -viewmat[2, :3]
+    above = normals @ -viewmat[1, :3]
+    light = np.clip(0.3 + 0.6 * np.clip(toward, 0, 1) + 0.25 * above, 0.1, 1.0)
+    return colour * (1.0 - shading + shading * light)[:, None].astype(np.float32)
+
+
+def _sample(mesh: TexturedMesh, uvs: np.ndarray) -> np.ndarray:
+    """(N, 3) bilinear texture colours in 0..1."""
+    size = len(mesh.texture)
+    x = np.clip(uvs[:, 0] * size - 0.5, 0, size - 1)
+    y = np.clip((1.0 - uvs[:, 1]) * size - 0.5, 0, size - 1)
+    x0, y0 = x.astype(np.int64), y.astype(np.int64)
+    x1, y1 = np.minimum(x0 + 1, size - 1), np.minimum(y0 + 1, size - 1)
+    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
+    t = mesh.texture.astype(np.float32)
+    top = t[y0, x0] * (1 - fx) + t[y0, x1] * fx
+    bottom = t[y1, x0] * (1 - fx) + t[y1, x1] * fx
+    return (top * (1 - fy) + bottom * fy) / 255.0

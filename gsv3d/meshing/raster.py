@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triangles to pixels, with numpy: for baking textures and for small pictures of a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+CHUNK = 2_000_000
+"""So many (triangle, pixel) candidates are looked at together: some 200 MB."""
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """The pixels that triangles cover.
+
+    Attributes:
+        pixels: (N,) int64 indices ``row * width + column``.
+        triangles: (N,) int64.
+        weights: (N, 3) float32 barycentric coordinates in the picture.
+    """
+
+    pixels: np.ndarray
+    triangles: np.ndarray
+    weights: np.ndarray
+
+
+def rasterise(corners: np.ndarray, width: int, height: int) -> Iterator[Fragments]:
+    """Finds every pixel whose centre lies in a triangle, in chunks; both windings count.
+
+    Args:
+        corners: (F, 3, 2) in pixels, x right, y down; pixel centres at half-integers.
+        width, height: of the picture.
+    """
+    corners = np.asarray(corners, dtype=np.float64)
+    low = np.clip(np.ceil(corners.min(axis=1) - 0.5), 0, [width, height]).astype(np.int64)
+    high = np.clip(np.floor(corners.max(axis=1) - 0.5) + 1, 0, [width, height]).astype(np.int64)
+    extent = np.maximum(high - low, 0)
+    counts = extent[:, 0] * extent[:, 1]
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    area = _cross(b - a, c - a)
+    counts = np.where(np.abs(area) > 1e-12, counts, 0)
+
+    ends = np.cumsum(counts)
+    start = 0
+    while start < len(corners):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + CHUNK, side="right")))
+        chunk = counts[start:stop]
+        if chunk.sum():
+            triangles = np.repeat(np.arange(start, stop), chunk)
+            offsets = np.arange(chunk.sum()) - np.repeat(np.cumsum(chunk) - chunk, chunk)
+            columns = low[triangles, 0] + offsets % extent[triangles, 0]
+            rows = low[triangles, 1] + offsets // extent[triangles, 0]
+            points = np.stack([columns + 0.5, rows + 0.5], axis=1)
+            inverse = 1.0 / area[triangles]
+            wb = _cross(points - a[triangles], (c - a)[triangles]) * inverse
+            wc = _cross((b - a)[triangles], points - a[triangles]) * inverse
+            weights = np.stack([1.0 - wb - wc, wb, wc], axis=1)
+            inside = (weights >= -1e-9).all(axis=1)
+            yield Fragments(
+                rows[inside] * width + columns[inside],
+                triangles[inside],
+                weights[inside].astype(np.float32),
+            )
+        start = stop
+
+
+def _cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    return p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]
