@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blender as the renderer: one scene a process, objects in and out of it.
+
+Runs in a process of its own: it resets Blender's file, and a broken object can take the process
+down with it.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import tempfile
+from pathlib import Path
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from gsv3d.datasets.lighting import Environment, load_environments, read_exr
+
+NEUTRAL_SATURATION = 0.03
+"""A base colour below this saturation counts as no colour."""
+
+
+class BlenderScene:
+    """A Cycles scene with a transparent film, one camera and one environment.
+
+    Args:
+        size: of the square pictures in pixels.
+        samples: a pixel.
+        fov_deg: of the camera.
+        threads: Cycles' threads.
+    """
+
+    def __init__(self, size: int, samples: int, fov_deg: float, threads: int = 1) -> None:
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        self.scene = scene = bpy.context.scene
+        scene.render.engine = "CYCLES"
+        scene.cycles.device = "CPU"
+        scene.cycles.samples = samples
+        scene.cycles.use_adaptive_sampling = False
+        scene.cycles.use_denoising = False
+        scene.cycles.max_bounces = 2
+        scene.cycles.diffuse_bounces = 1
+        scene.cycles.caustics_reflective = scene.cycles.caustics_refractive = False
+        # A box of one pixel makes alpha the pixel's coverage and depth a point inside the pixel.
+        scene.cycles.pixel_filter_type = "BOX"
+        scene.render.use_persistent_data = True
+        scene.render.threads_mode = "FIXED"
+        scene.render.threads = threads
+        scene.render.resolution_x = scene.render.resolution_y = size
+        scene.render.resolution_percentage = 100
+        scene.render.film_transparent = True
+        scene.view_settings.view_transform = "Standard"
+        scene.view_layers[0].use_pass_z = True
+        settings = scene.render.image_settings
+        if hasattr(settings, "media_type"):  # 5.0 and later ask for it first
+            settings.media_type = "MULTI_LAYER_IMAGE"
+        settings.file_format = "OPEN_EXR_MULTILAYER"
+        settings.color_depth = "32"
+        settings.exr_codec = "NONE"
+        self._temporary = tempfile.TemporaryDirectory(prefix="gsv3d-render-")
+        self._picture = Path(self._temporary.name) / "view.exr"
+        camera = bpy.data.cameras.new("camera")
+        camera.angle = np.deg2rad(fov_deg)
+        camera.clip_start, camera.clip_end = 0.01, 100.0
+        self._camera = bpy.data.objects.new("camera", camera)
+        scene.collection.objects.link(self._camera)
+        scene.camera = self._camera
+        self._environments = self._make_environments()
+        self._make_world()
+        self._kept = self._snapshot()
+
+    def _make_world(self) -> None:
+        world = self._world = bpy.data.worlds.new("world")
+        self.scene.world = world
+        # The maps are blurred: directions drawn from the surface's own reflection are less noisy than
+        # directions drawn from the map, and no importance map (2 s an object) has to be made.
+        world.cycles.sampling_method = "NONE"
+        if world.node_tree is None:
+            world.use_nodes = True
+        nodes, links = world.node_tree.nodes, world.node_tree.links
+        self._background = next(n for n in nodes if n.type == "BACKGROUND")
+        coordinates = nodes.new("ShaderNodeTexCoord")
+        self._mapping = nodes.new("ShaderNodeMapping")
+        self._image_node = nodes.new("ShaderNodeTexEnvironment")
+        links.new(coordinates.outputs["Generated"], self._mapping.inputs["Vector"])
+        links.new(self._mapping.outputs["Vector"], self._image_node.inputs["Vector"])
+
+    def _make_environments(self) -> list[Environment]:
+        """Blender's own HDRIs, each an image that stays (one that came and went would be mistaken
+        for its predecessor by the persistent data)."""
+        folder = Path(bpy.utils.system_resource("DATAFILES")) / "studiolights" / "world"
+        environments = load_environments(folder)
+        for environment in environments:
+            height, width = environment.pixels.shape[:2]
+            image = bpy.data.images.new(environment.name, width, height, float_buffer=True)
+            opaque = np.ones((height, width, 4), dtype=np.float32)
+            opaque[..., :3] = environment.pixels[::-1]
+            image.pixels.foreach_set(opaque.ravel())
+            image.update()
+            image.use_fake_user = True
+        return environments
+
+    def light_flat(self, radiance: float = 1.0) -> str:
+        """Uniform white light; returns its name for the records."""
+        for link in list(self._background.inputs["Color"].links):
+            self._world.node_tree.links.remove(link)
+        self._background.inputs["Color"].default_value = (1, 1, 1, 1)
+        self._background.inputs["Strength"].default_value = radiance
+        return "flat"
+
+    def light_hdri(self, choice: float, yaw_deg: float) -> str:
+        """Light with one of Blender's HDRIs, ``choice`` in 0..1; returns its name."""
+        environments = self._environments
+        environment = environments[min(int(choice * len(environments)), len(environments) - 1)]
+        self._image_node.image = bpy.data.images[environment.name]
+        self._mapping.inputs["Rotation"].default_value = (0, 0, np.deg2rad(yaw_deg))
+        self._background.inputs["Strength"].default_value = 1.0
+        self._world.node_tree.links.new(
+            self._image_node.outputs["Color"], self._background.inputs["Color"]
+        )
+        return environment.name
+
+    def load(self, path: Path) -> np.ndarray:
+        """Bring the objects of a file into the scene.
+
+        Returns:
+            (N, 3) world positions of the vertices that would be rendered.
+
+        Raises:
+            ValueError: the reason, in words that continue a sentence on the file.
+        """
+        try:
+            _import(path)
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = lines[-1].removeprefix("Error: ") if lines else "no reason given"
+            raise ValueError(f"Blender cannot read it: {reason}") from error
+        self._root = bpy.data.objects.new("root", None)
+        self.scene.collection.objects.link(self._root)
+        for item in list(self.scene.objects):
+            if item.type in ("CAMERA", "LIGHT", "SPEAKER", "LIGHT_PROBE"):
+                if item is not self._camera:
+                    bpy.data.objects.remove(item)
+            elif item.parent is None and item is not self._root:
+                item.parent = self._root
+        points = self._points()
+        if not len(points):
+            raise ValueError("it has no faces to render")
+        return points
+
+    def _points(self) -> np.ndarray:
+        chunks = []
+        graph = bpy.context.evaluated_depsgraph_get()
+        for instance in graph.object_instances:
+            item = instance.object
+            if item.type not in ("MESH", "CURVE", "SURFACE", "FONT", "META"):
+                continue
+            mesh = item.to_mesh()
+            if mesh is not None and len(mesh.polygons):
+                flat = np.empty(len(mesh.vertices) * 3, dtype=np.float32)
+                mesh.vertices.foreach_get("co", flat)
+                used = np.empty(len(mesh.loops), dtype=np.int32)
+                mesh.loops.foreach_get("vertex_index", used)
+                local = flat.reshape(-1, 3)[np.unique(used)].astype(np.float64)
+                matrix = np.array(instance.matrix_world)
+                chunks.append(local @ matrix[:3, :3].T + matrix[:3, 3])
+            item.to_mesh_clear()
+        return np.concatenate(chunks) if chunks else np.zeros((0, 3))
+
+    def place(self, transform: np.ndarray) -> None:
+        """Apply a (4, 4) similarity to all that was loaded."""
+        self._root.matrix_world = Matrix(transform.tolist())
+
+    def colour_if_plain(self, hsv: tuple[float, float, float]) -> bool:
+        """Give the objects a base colour if they have none of their own; returns whether."""
+        materials = []
+        for item in self.scene.objects:
+            if item.type != "MESH":
+                continue
+            if len(item.data.color_attributes):
+                return False
+            materials += [slot.material for slot in item.material_slots if slot.material]
+        if not all(_is_plain(material) for material in materials):
+            return False
+        linear = [
+            ((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92
+            for c in colorsys.hsv_to_rgb(*hsv)
+        ]
+        plain = bpy.data.materials.new("plain")
+        if plain.node_tree is None:
+            plain.use_nodes = True
+        shader = next(n for n in plain.node_tree.nodes if n.type == "BSDF_PRINCIPLED")
+        shader.inputs["Base Color"].default_value = (*linear, 1)
+        shader.inputs["Roughness"].default_value = 0.8
+        for item in self.scene.objects:
+            if item.type == "MESH":
+                item.data.materials.clear()
+                item.data.materials.append(plain)
+        return True
+
+    def make_matt(self) -> None:
+        """Leave of every Principled material the base colour, alpha and bumps, reflecting matt.
+
+        Exporters leave metalness at the format's default of 1 on painted wood as on steel; matt
+        surfaces look the same from all sides, which is what splats without view dependence show.
+        """
+        for material in bpy.data.materials:
+            for node in material.node_tree.nodes if material.node_tree else ():
+                if node.type != "BSDF_PRINCIPLED":
+                    continue
+                for name in _GLOSS:
+                    socket = node.inputs.get(name)
+                    if socket is not None:
+                        for link in list(socket.links):
+                            material.node_tree.links.remove(link)
+                        socket.default_value = 0.0
+
+    def render(self, camera_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One view.
+
+        Args:
+            camera_to_world: (4, 4) in Blender's axes.
+
+        Returns:
+            (H, W, 4) linear premultiplied float RGBA, and (H, W) float z-depth, 0 where empty.
+        """
+        self._camera.matrix_world = Matrix(camera_to_world.tolist())
+        self.scene.render.filepath = str(self._picture)
+        bpy.ops.render.render(write_still=True)
+        channels = {name.split(".", 1)[-1]: c for name, c in read_exr(self._picture).items()}
+        rgba = np.stack([channels[f"Combined.{c}"] for c in "RGBA"], axis=-1)
+        depth = channels.get("Depth.Z", channels.get("Depth.V"))
+        if depth is None:
+            raise RuntimeError(f"Blender wrote no depth, only {sorted(channels)}")
+        return rgba, np.where(depth < self._camera.data.clip_end, depth, 0.0)
+
+    def _snapshot(self) -> set[tuple[str, str]]:
+        return {(kind, block.name) for kind in _DATA_KINDS for block in getattr(bpy.data, kind)}
+
+    def clear(self) -> None:
+        """Remove everything that was loaded, so that memory does not grow."""
+        bpy.data.batch_remove(
+            block
+            for kind in _DATA_KINDS
+            for block in getattr(bpy.data, kind)
+            if (kind, block.name) not in self._kept
+        )
+
+    def close(self) -> None:
+        self._temporary.cleanup()
+
+
+_GLOSS = ("Metallic", "Specular IOR Level", "Transmission Weight", "Coat Weight", "Sheen Weight",
+          "Subsurface Weight")  # fmt: skip
+
+_DATA_KINDS = (
+    "objects", "collections", "meshes", "curves", "metaballs", "armatures", "cameras", "lights",
+    "materials", "textures", "images", "node_groups", "actions", "worlds", "scenes",
+    "texts", "fonts", "libraries", "particles",
+)  # fmt: skip
+
+
+def _import(path: Path) -> None:
+    suffix, name = path.suffix.lower(), str(path.resolve())
+    if suffix in (".glb", ".gltf"):
+        bpy.ops.import_scene.gltf(filepath=name)
+    elif suffix == ".obj":
+        bpy.ops.wm.obj_import(filepath=name)
+    elif suffix == ".ply":
+        bpy.ops.wm.ply_import(filepath=name)
+        _show_vertex_colours()
+    elif suffix == ".fbx":
+        if hasattr(bpy.types, "WM_OT_fbx_import"):
+            bpy.ops.wm.fbx_import(filepath=name)
+        else:
+            bpy.ops.import_scene.fbx(filepath=name)
+    elif suffix == ".blend":
+        try:
+            with bpy.data.libraries.load(name, link=False) as (source, target):
+                target.objects = list(source.objects)
+        except OSError as error:
+            raise RuntimeError(str(error)) from error
+        for item in target.objects:
+            if item is not None:
+                bpy.context.scene.collection.objects.link(item)
+    else:
+        raise RuntimeError(f"the suffix {suffix} is not one of a 3D format")
+
+
+def _show_vertex_colours() -> None:
+    """PLY brings colours as an attribute and no material that shows them."""
+    for item in bpy.context.scene.objects:
+        if item.type == "MESH" and len(item.data.color_attributes) and not item.data.materials:
+            material = bpy.data.materials.new("vertex colours")
+            if material.node_tree is None:
+                material.use_nodes = True
+            nodes = material.node_tree.nodes
+            shader = next(n for n in nodes if n.type == "BSDF_PRINCIPLED")
+            attribute = nodes.new("ShaderNodeVertexColor")
+            attribute.layer_name = item.data.color_attributes[0].name
+            material.node_tree.links.new(attribute.outputs["Color"], shader.inputs["Base Color"])
+            item.data.materials.append(material)
+
+
+def _is_plain(material: bpy.types.Material) -> bool:
+    """Whether a material shows no colour: no texture, a grey or white base."""
+    if material.node_tree is None:
+        colours = [material.diffuse_color]
+    else:
+        nodes = material.node_tree.nodes
+        if any(n.type in ("TEX_IMAGE", "VERTEX_COLOR", "ATTRIBUTE") for n in nodes):
+            return False
+        colours = [
+            n.inputs["Base Color"].default_value for n in nodes if n.type == "BSDF_PRINCIPLED"
+        ]
+    return all(colorsys.rgb_to_hsv(*list(colour)[:3])[1] < NEUTRAL_SATURATION for colour in colours)

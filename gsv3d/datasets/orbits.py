@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is rendered of an object, and the file it goes to.
+
+After SV3D (arXiv 2403.12008, appendix B): the bounding box centred at the origin with largest
+extent 1, one static orbit at an elevation of U[-5, 30] degrees and a field of view of 33.8 degrees
+under a random HDRI; besides, novel views from anywhere around. SV3D moves the camera back until
+nothing is clipped; here the camera's distance is fixed and the object is scaled down instead, which
+gives the same pictures up to perspective and one set of cameras for all objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gsv3d.errors import DataError
+
+FORMAT = "gsv3d-orbits/1"
+MARGIN = 0.94
+"""Part of the frame's half width that no vertex exceeds in any view."""
+
+
+@dataclass(frozen=True)
+class OrbitSettings:
+    """How every object of a data set is rendered.
+
+    Attributes:
+        size: width and height of the pictures in pixels, 16..2048.
+        orbit_views: views on the static orbit, azimuths k * 360 / orbit_views, at least 1.
+        novel_views: further views from random directions, at least 0.
+        samples: Cycles samples a pixel, at least 1.
+        seed: of everything random, together with the object's name.
+        light: "hdri" (one of Blender's own, turned at random) or "flat" (uniform white).
+        materials: "matt" (the base colour alone, diffuse) or "original".
+        random_colours: give objects without any colour of their own a random one.
+        orbit_elevation_deg: range of the orbit's elevation.
+        novel_elevation_deg: range of the novel views' elevations.
+        distance: of the camera from the origin.
+        fov_deg: field of view.
+    """
+
+    size: int = 128
+    orbit_views: int = 16
+    novel_views: int = 4
+    samples: int = 8
+    seed: int = 0
+    light: str = "hdri"
+    materials: str = "matt"
+    random_colours: bool = False
+    orbit_elevation_deg: tuple[float, float] = (-5.0, 30.0)
+    novel_elevation_deg: tuple[float, float] = (-20.0, 60.0)
+    distance: float = 2.35
+    fov_deg: float = 33.8
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("size", 16, 2048),
+            ("orbit_views", 1, 1024),
+            ("novel_views", 0, 1024),
+            ("samples", 1, 65536),
+            ("seed", 0, 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}, but must lie in {low}..{high}.")
+        if self.light not in ("hdri", "flat"):
+            raise ValueError(f"light is {self.light!r}, but must be 'hdri' or 'flat'.")
+        if self.materials not in ("matt", "original"):
+            raise ValueError(f"materials is {self.materials!r}, but must be 'matt' or 'original'.")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class OrbitPlan:
+    """The random choices for one object; the same for the same seed and name, anywhere.
+
+    Attributes:
+        azimuths_deg: (V,) float32.
+        elevations_deg: (V,) float32.
+        yaw_deg: turn of the object about +Z.
+        light_choice: in 0..1, which HDRI.
+        light_yaw_deg: turn of the HDRI about +Z.
+        hsv: (3,) the base colour an object without colour gets.
+    """
+
+    azimuths_deg: np.ndarray
+    elevations_deg: np.ndarray
+    yaw_deg: float
+    light_choice: float
+    light_yaw_deg: float
+    hsv: tuple[float, float, float]
+
+
+def object_rng(seed: int, name: str) -> np.random.Generator:
+    """A generator for one object: independent of the order and number of the others."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+
+
+def plan_orbit(settings: OrbitSettings, name: str) -> OrbitPlan:
+    """Draw yaw, elevations, light and colour of one object."""
+    rng = object_rng(settings.seed, name)
+    yaw = float(rng.uniform(0, 360))
+    elevation = rng.uniform(*settings.orbit_elevation_deg)
+    light_choice, light_yaw = float(rng.random()), float(rng.uniform(0, 360))
+    hsv = (float(rng.random()), float(rng.uniform(0.1, 0.85)), float(rng.uniform(0.25, 0.9)))
+    n, m = settings.orbit_views, settings.novel_views
+    azimuths = np.concatenate([np.arange(n) * 360.0 / n, rng.uniform(0, 360, m)])
+    elevations = np.concatenate(
+        [np.full(n, elevation), rng.uniform(*settings.novel_elevation_deg, m)]
+    )
+    return OrbitPlan(
+        azimuths.astype(np.float32),
+        elevations.astype(np.float32),
+        yaw,
+        light_choice,
+        light_yaw,
+        hsv,
+    )
+
+
+def normalising_transform(
+    points: np.ndarray, yaw_deg: float, viewmats: np.ndarray, fov_deg: float
+) -> tuple[np.ndarray, float]:
+    """Turn, centre and scale an object so that it is whole in every view.
+
+    Args:
+        points: (N, 3) the object's vertices in its own world.
+        yaw_deg: turn about +Z, applied first.
+        viewmats: (V, 4, 4) world to camera, OpenCV axes, of cameras that look at the origin.
+        fov_deg: field of view of the square pictures.
+
+    Returns:
+        (4, 4) similarity to apply to the object, and the largest extent it then has: 1, or less
+        where a view would have clipped it.
+
+    Raises:
+        ValueError: no points, not finite, or no extent.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    if points.ndim != 2 or len(points) == 0:
+        raise ValueError("it has no vertices")
+    if not np.isfinite(points).all():
+        raise ValueError("it has vertices that are not finite numbers")
+    angle = np.deg2rad(yaw_deg)
+    c, s = np.cos(angle), np.sin(angle)
+    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+    turned = points @ rotation.T
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    extent = float((high - low).max())
+    if not extent > 0 or not np.isfinite(1.0 / extent):
+        raise ValueError("it has no extent")
+    unit = (turned - (low + high) / 2) / extent
+    # A scaled point s*p is inside when |s*x| <= t*(d + s*z): linear in s for each view and point.
+    tangent = np.tan(np.deg2rad(fov_deg) / 2) * MARGIN
+    scale = 1.0
+    for viewmat in np.asarray(viewmats, dtype=np.float64):
+        local, depth = unit @ viewmat[:3, :3].T, viewmat[2, 3]
+        slope = np.abs(local[:, :2]).max(axis=1) - tangent * local[:, 2]
+        steepest = float(slope.max())
+        if steepest > 0:
+            scale = min(scale, tangent * depth / steepest)
+    transform = np.eye(4)
+    transform[:3, :3] = rotation * (scale / extent)
+    transform[:3, 3] = -(low + high) / 2 * (scale / extent)
+    return transform, scale
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """The rendered views of one object.
+
+    Attributes:
+        rgba: (V, H, W, 4) uint8, sRGB, straight alpha.
+        depth: (V, H, W) float16, z-depth along the optical axis in world units (extent 1 = 1), at
+            one point inside the pixel; 0 where that point sees nothing.
+        azimuths_deg: (V,) float32.
+        elevations_deg: (V,) float32.
+        distance: of the camera from the origin.
+        fov_deg: field of view.
+        scale: largest extent of the object in the pictures' world.
+        yaw_deg: turn of the object about +Z.
+        seed: of the data set.
+        num_orbit: the first so many views are the static orbit; the others are novel views.
+        light: name of the HDRI, or "flat".
+        transform: (4, 4) float64, object's own (+Z up) world to the pictures' world.
+    """
+
+    rgba: np.ndarray
+    depth: np.ndarray
+    azimuths_deg: np.ndarray
+    elevations_deg: np.ndarray
+    distance: float
+    fov_deg: float
+    scale: float
+    yaw_deg: float
+    seed: int
+    num_orbit: int
+    light: str
+    transform: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write an .npz; whole or not at all."""
+        temporary = path.with_name(path.name + ".part")
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, format=np.array(FORMAT), **vars(self))  # type: ignore[arg-type]
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Orbit:
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: unreadable or of another form.
+        """
+        scalars = {
+            "distance": float,
+            "fov_deg": float,
+            "scale": float,
+            "yaw_deg": float,
+            "seed": int,
+            "num_orbit": int,
+            "light": str,
+        }
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                if str(data["format"]) != FORMAT:
+                    raise ValueError(f"its format is {data['format']}, not {FORMAT}")
+                fields = {
+                    name: scalars[name](data[name]) if name in scalars else data[name]
+                    for name in cls.__dataclass_fields__
+                }
+            orbit = cls(**fields)
+            views, height, width = orbit.depth.shape
+            if orbit.rgba.shape != (views, height, width, 4) or orbit.rgba.dtype != np.uint8:
+                raise ValueError(f"its pictures are {orbit.rgba.dtype} {orbit.rgba.shape}")
+            if orbit.azimuths_deg.shape != (views,) or orbit.elevations_deg.shape != (views,):
+                raise ValueError("it has not one direction a view")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{path} is not a rendered orbit ({error}).", "Delete it and render it again."
+            ) from error
+        return orbit
+
+
+def encode_srgb(linear: np.ndarray) -> np.ndarray:
+    """Linear light to sRGB, both in 0..1 (IEC 61966-2-1)."""
+    linear = np.clip(linear, 0.0, 1.0)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
+    """(..., 4) float linear premultiplied RGBA to (..., 4) uint8 sRGB with straight alpha."""
+    alpha = np.clip(premultiplied[..., 3:], 0.0, 1.0)
+    colour = premultiplied[..., :3] / np.maximum(alpha, 1e-6)
+    rgba = np.concatenate([encode_srgb(np.where(alpha > 0, colour, 0.0)), alpha], axis=-1)
+    return np.rint(rgba * 255).astype(np.uint8)
+
+
+def select_finished(directory: Path, names: Sequence[str]) -> set[str]:
+    """Those of ``names`` whose orbit is already there."""
+    return {name for name in names if (directory / f"{name}.npz").is_file()}
