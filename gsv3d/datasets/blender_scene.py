@@ -73,7 +73,7 @@ class BlenderScene:
     def _make_world(self) -> None:
         world = self._world = bpy.data.worlds.new("world")
         self.scene.world = world
-        # The maps are blurred: directions drawn from the surface's own reflection are less noisy than
+        # The maps are blurred: directions drawn from the surface's reflection are less noisy than
         # directions drawn from the map, and no importance map (2 s an object) has to be made.
         world.cycles.sampling_method = "NONE"
         if world.node_tree is None:
