@@ -50,13 +50,14 @@ def _make_rows(
     opacity: Tensor,
     view: Tensor,
     width: int,
-    height: int,
+    top_row: int,
+    end_row: int,
 ) -> _Rows:
     # 2 sigma at which alpha falls to 1/255; a little more, the exact test follows per pixel.
     reach = 2.0 * torch.log(opacity / ALPHA_MIN) * 1.0001 + 1e-3
     half_height = (reach * var_y).sqrt()
-    top = (v - half_height - 0.5).ceil().clamp(0, height)
-    bottom = (v + half_height - 0.5).floor().clamp(-1, height - 1)
+    top = (v - half_height - 0.5).ceil().clamp(top_row, end_row)
+    bottom = (v + half_height - 0.5).floor().clamp(top_row - 1, end_row - 1)
     rows_each = (bottom - top + 1).clamp_min(0).long()
 
     gaussian = torch.repeat_interleave(rows_each)
@@ -71,13 +72,14 @@ def _make_rows(
     centre = u.index_select(0, gaussian) - shear.index_select(0, gaussian) * dy - 0.5
     first = (centre - half_width).ceil().clamp(0, width)
     last = (centre + half_width).floor().clamp(-1, width - 1)
+    line = view.index_select(0, gaussian) * (end_row - top_row) + (y - top_row)
     return _Rows(
         gaussian=gaussian,
         dy=dy,
         peak=opacity.index_select(0, gaussian) * torch.exp(-0.5 * vertical),
         curvature=row_curvature,
         t_first=first - centre,
-        pixel_first=(view.index_select(0, gaussian) * height + y) * width + first.long(),
+        pixel_first=line * width + first.long(),
         count=(last - first + 1).clamp_min(0).long(),
     )
 
@@ -86,8 +88,8 @@ class _Composite(torch.autograd.Function):
     """Composites G Gaussians that are sorted by depth within each view.
 
     Inputs, each (G,) unless said: u, v, curvature, shear, var_y, opacity, features (F, G), view
-    (int64), then width, height, views. Outputs: accumulated features (F, P) and alpha (P,), with
-    P = views * height * width.
+    (int64), then width, first row, end row, views. Outputs: accumulated features (F, P) and alpha
+    (P,), with P = views * rows * width.
     """
 
     @staticmethod
@@ -102,11 +104,14 @@ class _Composite(torch.autograd.Function):
         features: Tensor,
         view: Tensor,
         width: int,
-        height: int,
+        top_row: int,
+        end_row: int,
         views: int,
     ) -> tuple[Tensor, Tensor]:
-        pixels = views * height * width
-        rows = _make_rows(u, v, curvature, shear, var_y, opacity, view, width, height)
+        pixels = views * (end_row - top_row) * width
+        rows = _make_rows(
+            u, v, curvature, shear, var_y, opacity, view, width, top_row, end_row
+        )  # fmt: skip
 
         # Pairs, in depth order.
         row = torch.repeat_interleave(rows.count)
@@ -201,7 +206,7 @@ class _Composite(torch.autograd.Function):
             per_gaussian(0.5 * log_peak_dy * rows.dy / row_var_y),
             per_gaussian(log_peak) / opacity,
             grad_features,
-            None, None, None, None,
+            None, None, None, None, None,
         )  # fmt: skip
 
 
@@ -212,11 +217,12 @@ def composite(
     cov_xy: Tensor,
     var_y: Tensor,
     opacity: Tensor,
+    *,
     features: Tensor,
     view: Tensor,
-    width: int,
-    height: int,
     views: int,
+    width: int,
+    rows: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
     """Composites 2D Gaussians of one or more views, front to back.
 
@@ -227,19 +233,20 @@ def composite(
         features: (F, G) what is to be accumulated.
         view: (G,) int64, which of the views each belongs to; within a view the Gaussians come
             in order of depth, nearest first.
-        width, height: pixels.
         views: number of views.
+        width: of the pictures in pixels.
+        rows: first and end pixel row to draw.
 
     Returns:
-        (F, views, height, width) sums of weight times feature, and (views, height, width) sums of
-        the weights (alpha), both differentiable in all floating-point inputs.
+        (F, views, rows, width) sums of weight times feature, and (views, rows, width) sums of the
+        weights (alpha), both differentiable in all floating-point inputs.
     """
     determinant = var_x * var_y - cov_xy * cov_xy
     # sigma = curvature * (dx + shear * dy)^2 + dy^2 / (2 var_y): the inverse covariance, completed.
     curvature = 0.5 * var_y / determinant
     shear = -cov_xy / var_y
     total, coverage = _Composite.apply(
-        u, v, curvature, shear, var_y, opacity, features, view, width, height, views
+        u, v, curvature, shear, var_y, opacity, features, view, width, *rows, views
     )
-    shape = (views, height, width)
+    shape = (views, rows[1] - rows[0], width)
     return total.view(-1, *shape), coverage.view(shape)

@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from gsv3d.cameras import Cameras
 from gsv3d.gaussians import Gaussians, sh
 from gsv3d.rendering.compositing import ALPHA_MIN, composite
-from gsv3d.rendering.projection import project
+from gsv3d.rendering.projection import Projected, project
+
+PAIRS_AT_ONCE = 1 << 23
+"""(Gaussian, pixel) pairs composited at a time; each takes some 70 bytes while it is."""
+
+_REACH = 3.33
+"""Standard deviations after which alpha is below 1/255 even at opacity 1."""
 
 
 def view_colours(gaussians: Gaussians, cameras: Cameras) -> Tensor:
@@ -20,47 +28,97 @@ def view_colours(gaussians: Gaussians, cameras: Cameras) -> Tensor:
     return sh.evaluate(gaussians.sh[None], directions)
 
 
+def _order(projected: Projected, opacity: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """Which Gaussians show, by view and depth, and how many pairs each view has at most.
+
+    Returns:
+        (G,) indices into the flattened (V, N), nearest first within each view, and (V,) estimates.
+    """
+    shown = projected.visible & (opacity >= ALPHA_MIN)
+    reach_x, reach_y = _REACH * projected.var_x.sqrt(), _REACH * projected.var_y.sqrt()
+    shown &= (projected.u + reach_x > 0) & (projected.u - reach_x < width)
+    shown &= (projected.v + reach_y > 0) & (projected.v - reach_y < height)
+    area = (2 * reach_x + 1).clamp_max(width) * (2 * reach_y + 1).clamp_max(height)
+    pairs = torch.where(shown, area.double(), 0.0).sum(1)
+
+    order = torch.where(shown, projected.depth, torch.inf).argsort(dim=1, stable=True)
+    views, count = order.shape
+    order = (order + torch.arange(views, device=order.device)[:, None] * count).flatten()
+    return order[shown.flatten().index_select(0, order)], pairs
+
+
+def _chunks(pairs: list[float], height: int) -> list[tuple[int, int, int, int]]:
+    """(first view, end view, first row, end row) so that each holds about PAIRS_AT_ONCE or fewer.
+
+    Views that are small enough go together; one that is too large by itself goes in bands.
+    """
+    chunks: list[tuple[int, int, int, int]] = []
+    start, held = 0, 0.0
+    for view, number in enumerate(pairs):
+        if held and held + number > PAIRS_AT_ONCE:
+            chunks.append((start, view, 0, height))
+            start, held = view, 0.0
+        if number > PAIRS_AT_ONCE:
+            bands = min(height, math.ceil(number / PAIRS_AT_ONCE))
+            edges = [height * band // bands for band in range(bands + 1)]
+            chunks += [(view, view + 1, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+            start = view + 1
+        else:
+            held += number
+    if start < len(pairs):
+        chunks.append((start, len(pairs), 0, height))
+    return chunks
+
+
 def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
     """Draws Gaussians without a background.
 
     Returns:
-        colour (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and depth (V, H, W, 1), the
-        sum of weight times z-depth (not yet divided by alpha).
+        colour (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and expected z-depth
+        (V, H, W, 1), divided by alpha.
     """
-    means = gaussians.means
-    viewmats, Ks = cameras.viewmats.to(means), cameras.Ks.to(means)
+    width, height = cameras.width, cameras.height
+    viewmats, Ks = cameras.viewmats.to(gaussians.means), cameras.Ks.to(gaussians.means)
     projected = project(
-        means, gaussians.quats, gaussians.scales, viewmats, Ks, cameras.width, cameras.height
+        gaussians.means, gaussians.quats, gaussians.scales, viewmats, Ks, width, height
     )
     views, count = projected.depth.shape
     opacity = gaussians.opacities.expand(views, count)
     with torch.no_grad():
-        # Past this no pixel can see alpha 1/255: 3.33 standard deviations at opacity 1.
-        shown = projected.visible & (opacity >= ALPHA_MIN)
-        reach_x, reach_y = 3.33 * projected.var_x.sqrt(), 3.33 * projected.var_y.sqrt()
-        shown &= (projected.u + reach_x > 0) & (projected.u - reach_x < cameras.width)
-        shown &= (projected.v + reach_y > 0) & (projected.v - reach_y < cameras.height)
-        order = torch.where(shown, projected.depth, torch.inf).argsort(dim=1, stable=True)
-        order = order + torch.arange(views, device=means.device)[:, None] * count
-        order = order.flatten()
-        order = order[shown.flatten().index_select(0, order)]
+        order, pairs = _order(projected, opacity, width, height)
+        view_of = torch.div(order, max(count, 1), rounding_mode="floor")
+        ends = torch.searchsorted(view_of, torch.arange(views, device=order.device), right=True)
+        bounds = [0, *ends.tolist()]
     colours = view_colours(gaussians, cameras)
-    features = torch.stack([*colours.unbind(-1), projected.depth])
+    features = torch.stack([*colours.unbind(-1), projected.depth]).view(4, -1)
+    flat = [
+        values.reshape(-1)
+        for values in (
+            projected.u,
+            projected.v,
+            projected.var_x,
+            projected.cov_xy,
+            projected.var_y,
+            opacity,
+        )
+    ]
 
-    def pick(values: Tensor) -> Tensor:
-        return values.reshape(-1).index_select(0, order)
-
-    total, alpha = composite(
-        pick(projected.u),
-        pick(projected.v),
-        pick(projected.var_x),
-        pick(projected.cov_xy),
-        pick(projected.var_y),
-        pick(opacity),
-        features.view(4, -1).index_select(1, order),
-        torch.div(order, max(count, 1), rounding_mode="floor"),
-        cameras.width,
-        cameras.height,
-        views,
-    )
-    return total[:3].permute(1, 2, 3, 0), alpha[..., None], total[3][..., None]
+    drawn: list[Tensor] = []  # (5, views, rows, W) of each chunk
+    for first, end, top, bottom in _chunks(pairs.tolist(), height):
+        chosen = order[bounds[first] : bounds[end]]
+        total, alpha = composite(
+            *(values.index_select(0, chosen) for values in flat),
+            features=features.index_select(1, chosen),
+            view=view_of[bounds[first] : bounds[end]] - first,
+            views=end - first,
+            width=width,
+            rows=(top, bottom),
+        )
+        picture = torch.cat([total, alpha[None]])
+        if top > 0:
+            drawn[-1] = torch.cat([drawn[-1], picture], dim=2)
+        else:
+            drawn.append(picture)
+    picture = torch.cat(drawn, dim=1).permute(1, 2, 3, 0)
+    colour, depth, alpha = picture.split([3, 1, 1], dim=-1)
+    return colour, alpha, depth / alpha.clamp_min(1e-10)

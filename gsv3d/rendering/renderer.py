@@ -3,17 +3,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from gsv3d.cameras import Cameras
+from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
-from gsv3d.rendering import reference
+from gsv3d.rendering import gsplat_backend, reference
 
 Backend = Literal["auto", "torch", "gsplat"]
+
+HOW_TO_GET_GSPLAT = (
+    "For the fast one install the CUDA toolkit of the version torch was built with "
+    "(torch.version.cuda) and a C++ compiler (on Windows: the Visual Studio Build Tools), so that "
+    "gsplat can build its kernels on first use, or a gsplat wheel that brings them built."
+)
+
+
+class SlowRendererWarning(UserWarning):
+    """A card is there, but the torch renderer has to draw on it."""
 
 
 class RenderOutput(NamedTuple):
@@ -30,6 +42,44 @@ class RenderOutput(NamedTuple):
     depth: Tensor
 
 
+_told: set[torch.device] = set()
+
+
+def choose_backend(device: torch.device, dtype: torch.dtype, asked: Backend) -> str:
+    """ "torch" or "gsplat" for a device and a floating-point type.
+
+    "auto" is gsplat where it can draw, and torch elsewhere; on a CUDA device without gsplat's
+    kernels it warns once (``SlowRendererWarning``).
+
+    Raises:
+        ValueError: another backend, or gsplat asked for another type than float32.
+        GSV3DError: gsplat asked for where it cannot draw.
+    """
+    if asked not in get_args(Backend):
+        raise ValueError(f"backend is {asked!r}; it must be one of {', '.join(get_args(Backend))}.")
+    if asked == "torch":
+        return "torch"
+    if asked == "auto" and (device.type != "cuda" or dtype != torch.float32):
+        return "torch"
+    if dtype != torch.float32:
+        raise ValueError(f"gsplat draws float32 only, the Gaussians are {dtype}.")
+    reason = gsplat_backend.unavailable_because(device)
+    if not reason:
+        return "gsplat"
+    if asked == "gsplat":
+        raise GSV3DError(f"gsplat cannot render: {reason}.", HOW_TO_GET_GSPLAT)
+    if device not in _told:
+        _told.add(device)
+        warnings.warn(
+            f"gsplat cannot render: {reason}. The torch renderer draws on the card instead: the "
+            "same pictures, but slower the more Gaussians there are, and with some 70 bytes of "
+            f"memory for every pixel that every Gaussian touches. {HOW_TO_GET_GSPLAT}",
+            SlowRendererWarning,
+            stacklevel=3,
+        )
+    return "torch"
+
+
 def render(
     gaussians: Gaussians,
     cameras: Cameras,
@@ -38,16 +88,37 @@ def render(
 ) -> RenderOutput:
     """Renders one set of Gaussians into all views of ``cameras``.
 
+    EWA splatting with gsplat's conventions (its "classic" mode): 0.3 square pixels are added to the
+    projected variances, alpha is at most 0.999 and dropped below 1/255, Gaussians are sorted by the
+    z-depth of their means, a pixel stops before its transmittance would fall to 1e-4.
+
     Args:
-        gaussians: N Gaussians; their device is where the work is done.
+        gaussians: N Gaussians; their device is where the work is done. Half precision is drawn in
+            float32.
         cameras: V views.
         background: (3,) colour behind the Gaussians; None is black.
-        backend: "torch", "gsplat" (CUDA only), or "auto".
+        backend: "torch", "gsplat" (CUDA and float32 only), or "auto": see ``choose_backend``.
 
     Returns:
-        Colour, alpha and expected depth, differentiable in all tensors of ``gaussians``.
+        Colour, alpha and expected depth, differentiable in all tensors of ``gaussians`` and in the
+        background.
+
+    Raises:
+        ValueError: no views, a background of another shape, an unknown backend.
+        GSV3DError: gsplat asked for where it cannot draw.
     """
-    colour, alpha, depth = reference.rasterise(gaussians, cameras)
+    if len(cameras) == 0:
+        raise ValueError("cameras holds no views; render needs at least one.")
+    if gaussians.means.dtype in (torch.float16, torch.bfloat16):
+        gaussians = gaussians.to(torch.float32)
+    chosen = choose_backend(gaussians.device, gaussians.means.dtype, backend)
+    draw = gsplat_backend.rasterise if chosen == "gsplat" else reference.rasterise
+    # Mixed precision would round pixel coordinates to 8 bits.
+    with torch.autocast(device_type=gaussians.device.type, enabled=False):
+        colour, alpha, depth = draw(gaussians, cameras)
     if background is not None:
-        colour = colour + (1 - alpha) * torch.as_tensor(background).to(colour)
-    return RenderOutput(colour, alpha, depth / alpha.clamp_min(1e-10))
+        behind = torch.as_tensor(background).to(colour)
+        if behind.shape != (3,):
+            raise ValueError(f"background has shape {tuple(behind.shape)}; it must be (3,).")
+        colour = colour + (1 - alpha) * behind
+    return RenderOutput(colour, alpha, depth)

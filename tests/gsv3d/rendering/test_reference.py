@@ -185,8 +185,8 @@ def test_one_isotropic_gaussian_on_the_axis_has_a_closed_form() -> None:
 
 
 def test_gradients_in_all_parameters_and_the_background() -> None:
-    gaussians = scene(12, 5, scale=0.15)
-    cameras = orbit([0, 140], 15, size=7)
+    gaussians = scene(8, 5, scale=0.15)
+    cameras = orbit([0, 140], 15, size=4)
     background = torch.tensor([0.3, 0.6, 0.1], dtype=torch.float64)
     inputs = [*vars(gaussians).values(), background]
     inputs = [value.clone().requires_grad_() for value in inputs]
@@ -198,10 +198,10 @@ def test_gradients_in_all_parameters_and_the_background() -> None:
 
 
 def test_gradients_of_view_dependent_colour() -> None:
-    gaussians = scene(6, 6, scale=0.15)
+    gaussians = scene(3, 6, scale=0.15)
     generator = torch.Generator().manual_seed(0)
-    coefficients = 0.3 * torch.randn(6, 16, 3, generator=generator, dtype=torch.float64)
-    cameras = orbit([0, 140], 15, size=6)
+    coefficients = 0.3 * torch.randn(3, 16, 3, generator=generator, dtype=torch.float64)
+    cameras = orbit([0, 140], 15, size=3)
     inputs = [gaussians.means.clone().requires_grad_(), coefficients.requires_grad_()]
 
     def function(means: torch.Tensor, sh: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gsplat's kernels against the torch renderer, where there is a card and the kernels build."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gsv3d.cameras import orbit
+from gsv3d.gaussians import Gaussians
+from gsv3d.rendering import gsplat_backend, render
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]  # the first call compiles the kernels
+
+
+@pytest.fixture(scope="module")
+def device() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA card on this machine")
+    device = torch.device("cuda", 0)
+    if reason := gsplat_backend.unavailable_because(device):
+        pytest.skip(f"gsplat: {reason}")
+    return device
+
+
+def scene(device: torch.device, degree: int) -> Gaussians:
+    generator = torch.Generator().manual_seed(degree)
+    count = 4000
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    sh = torch.randn(count, (degree + 1) ** 2, 3, generator=generator)
+    sh[:, 1:] *= 0.1
+    return Gaussians(
+        means=0.4 * directions,
+        quats=torch.randn(count, 4, generator=generator),
+        scales=0.02 * torch.exp(0.5 * torch.randn(count, 3, generator=generator)),
+        opacities=torch.sigmoid(2 * torch.randn(count, generator=generator)),
+        sh=sh,
+    ).to(device)
+
+
+@pytest.mark.parametrize("degree", [0, 3])
+def test_gsplat_equals_torch(device: torch.device, degree: int) -> None:
+    cameras = orbit([0, 100, 220], [10, -30, 60], size=96)
+    background = torch.tensor([0.2, 0.5, 0.8])
+    weights = torch.rand(3, 96, 96, 5, generator=torch.Generator().manual_seed(9)).to(device)
+    outputs, gradients = [], []
+    for backend in ("gsplat", "torch"):
+        values = [v.clone().requires_grad_() for v in vars(scene(device, degree)).values()]
+        output = render(Gaussians(*values), cameras, background, backend=backend)
+        (torch.cat(output, dim=-1) * weights).sum().backward()
+        outputs.append(output)
+        gradients.append([value.grad for value in values])
+    for fast, slow in zip(*outputs, strict=True):
+        # A pair at alpha 1/255 or a pixel at transmittance 1e-4 may fall to either side.
+        assert (fast - slow).abs().mean() < 1e-4
+        assert (fast - slow).abs().quantile(0.999) < 5e-3
+    for fast, slow in zip(*gradients, strict=True):
+        cosine = torch.nn.functional.cosine_similarity(fast.flatten(), slow.flatten(), dim=0)
+        assert cosine > 0.9999
+        assert abs(float(fast.norm() / slow.norm()) - 1) < 1e-3
+
+
+def test_auto_takes_gsplat_on_the_card(device: torch.device) -> None:
+    cameras = orbit([0], 0, size=32)
+    automatic, asked = (render(scene(device, 0), cameras, backend=b) for b in ("auto", "gsplat"))
+    for a, b in zip(automatic, asked, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
