@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wire protocol between a client (Blender, a test, the command line) and the backend.
+
+Standard library, numpy, msgpack and pyzmq only, relative imports only: a copy of this package
+travels inside the Blender extension. docs/protocol.md describes every message.
+
+A client, with its socket in a thread of its own::
+
+    connection = read_connection(default_path())      # ConnectionFileError in words
+    socket = open_client(zmq.Context(), connection)   # DEALER, CURVE, LINGER 0; in this thread
+    session = ClientSession("my client 1.0")
+    session.hello()
+    job = session.submit(image=Path("chair.png").read_bytes(), filename="chair.png", seed=7)
+    while running:
+        for frames in session.outgoing():             # after every call: send what there is
+            socket.send_multipart(frames)
+        if socket.poll(50):
+            events = session.feed(socket.recv_multipart())
+        else:
+            events = []
+        for event in events + session.tick():
+            ...
+
+Events are instances of
+
+- `messages.Welcome` (version, backend, models, device, limits; again when the device is known),
+- `messages.Accepted`, `Progress` (phase, step, of, eta_s, fraction), `Done` (timings; after the
+  last artefact), `Failed` (what, why, hint), `Cancelled`, `Queue` (jobs), `Bye`,
+- `Received` (job, kind, artefact, arrays): "views" {images, azimuths}, "gaussians" {means, quats,
+  scales, opacities, sh}, "mesh" {vertices, faces, corner_uvs, texture}, "file" {data};
+  `artefact.final`, `.step`, `.of` (Gaussians), `.name` (file: "glb" or "ply"),
+- `messages.Error` (code, what, hint, job): not acted on; of code "version" nothing helps but an
+  update,
+- `Violation` (what, hint, job): the backend sent something that cannot be; left aside,
+- `Silence` (seconds): no answer; `explain_silence(connection, path)` gives (what, hint). Close the
+  socket, read the connection file again, open a new socket, `session.hello()`: open jobs are
+  resubmitted or fetched by themselves.
+
+Before the first welcome everything but hello is held back. When the results of a `Done` job are
+safe, call `session.ack(job)`; until then they wait on the backend's disk, and `session.fetch(job)`
+in a later session has them sent again (views, final Gaussians, mesh, files, done).
+"""
+
+from __future__ import annotations
+
+from . import arrays, limits, messages
+from .codec import Decoded, decode, encode
+from .connection_file import (
+    Connection,
+    default_data_dir,
+    default_path,
+    read_connection,
+    write_connection,
+)
+from .errors import ConnectionFileError, ProtocolError, VersionError
+from .processes import process_exists
+from .session import ClientSession, Event, Received, Silence, Violation
+from .sockets import curve_client, explain_silence, open_client
+from .transfers import BytesSource, IncomingTransfer, OutgoingTransfer
+from .versions import PROTOCOL_VERSION, SUPPORTED_VERSIONS, TAG, negotiate
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "SUPPORTED_VERSIONS",
+    "TAG",
+    "BytesSource",
+    "ClientSession",
+    "Connection",
+    "ConnectionFileError",
+    "Decoded",
+    "Event",
+    "IncomingTransfer",
+    "OutgoingTransfer",
+    "ProtocolError",
+    "Received",
+    "Silence",
+    "VersionError",
+    "Violation",
+    "arrays",
+    "curve_client",
+    "decode",
+    "default_data_dir",
+    "default_path",
+    "encode",
+    "explain_silence",
+    "limits",
+    "messages",
+    "negotiate",
+    "open_client",
+    "process_exists",
+    "read_connection",
+    "write_connection",
+]

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection file: where the backend listens, and the keys, for its user's eyes only.
+
+JSON, written beside its place under a random name, closed to all others before a byte is in it,
+then renamed: nobody sees a partial file, and nobody else sees any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ConnectionFileError
+
+FILE_NAME = "connection.json"
+_MAX_BYTES = 64 * 1024
+_ENDPOINT = re.compile(r"tcp://127\.0\.0\.1:([0-9]{1,5})\Z")
+_Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What the connection file holds. Keys are Z85 text of 40 characters."""
+
+    endpoint: str  # tcp://127.0.0.1:PORT
+    server_public_key: str
+    client_public_key: str
+    client_secret_key: str = field(repr=False)
+    pid: int  # of the backend
+    versions: dict[str, Any]  # {"protocol": [1], "backend": "0.1.0"}
+
+    def __post_init__(self) -> None:
+        match = _ENDPOINT.match(self.endpoint) if isinstance(self.endpoint, str) else None
+        if match is None or not 1 <= int(match.group(1)) <= 65535:
+            raise ConnectionFileError("The endpoint must be tcp://127.0.0.1:PORT.")
+        for name in ("server_public_key", "client_public_key", "client_secret_key"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not _Z85.match(value):
+                raise ConnectionFileError(f"The field {name} must be a key of 40 characters.")
+        if type(self.pid) is not int or not 0 < self.pid < 2**32:
+            raise ConnectionFileError("The field pid must be a process id.")
+        if not isinstance(self.versions, dict):
+            raise ConnectionFileError("The field versions must be a map.")
+
+
+def default_data_dir() -> Path:
+    """Return the user's data folder of GSV3D (the one platformdirs names; by stdlib alone)."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+        return Path(base) / "gsv3d" / "gsv3d"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "gsv3d"
+    base = os.environ.get("XDG_DATA_HOME", "").strip()
+    return (Path(base) if base else Path.home() / ".local" / "share") / "gsv3d"
+
+
+def default_path() -> Path:
+    """Return where the connection file lies unless told otherwise."""
+    return default_data_dir() / FILE_NAME
+
+
+def create_private(path: Path) -> int:
+    """Create a new file only its user can open, and return its descriptor, open for writing.
+
+    Raises:
+        OSError: it exists already, or cannot be made private.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o600)
+    if sys.platform == "win32":
+        try:
+            _restrict_windows(path)
+        except OSError:
+            os.close(descriptor)
+            path.unlink()
+            raise
+    return descriptor
+
+
+def _restrict_windows(path: Path) -> None:
+    """Take inherited rights off a file and give its user full control, before it holds anything."""
+    user = os.environ.get("USERNAME", "")
+    domain = os.environ.get("USERDOMAIN", "")
+    if not user:
+        raise OSError("the name of the user is not known (USERNAME is empty)")
+    account = f"{domain}\\{user}" if domain else user
+    result = subprocess.run(
+        ["icacls", str(path), "/inheritance:r", "/grant:r", f"{account}:F"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=20,
+        check=False,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )
+    if result.returncode:
+        raise OSError(f"icacls could not restrict {path}: {result.stderr.strip()}")
+
+
+def write_connection(path: Path, connection: Connection) -> None:
+    """Write the connection file; other users cannot read it, no reader sees half of it.
+
+    Raises:
+        ConnectionFileError: the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = create_private(temporary)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(json.dumps(asdict(connection), indent=1).encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConnectionFileError(
+            f"The connection file {path} cannot be written: {error.strerror or error}.",
+            "Check that its folder exists, is yours and has space left, "
+            "or choose another with --connection-file.",
+        ) from error
+
+
+def read_connection(path: Path) -> Connection:
+    """Read a connection file.
+
+    Raises:
+        ConnectionFileError: it is missing (no backend runs), cannot be read, is damaged, or
+            other users could have read the keys in it.
+    """
+    path = Path(path)
+    restart = "Stop the backend and start it again; it writes a new one."
+    try:
+        with open(path, "rb") as file:
+            _refuse_shared(path, file.fileno())
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ConnectionFileError(
+            f"No backend is running: there is no connection file {path}.",
+            "Start it with the Start button of the GSV3D panel or with 'gsv3d-backend serve'.",
+        ) from error
+    except OSError as error:
+        raise ConnectionFileError(
+            f"The connection file {path} cannot be read: {error.strerror or error}.", restart
+        ) from error
+    try:
+        if len(data) > _MAX_BYTES:
+            raise ValueError("too long")
+        values = json.loads(data.decode("utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("not a map")
+        known = {name: values[name] for name in Connection.__dataclass_fields__}
+        return Connection(**known)
+    except ConnectionFileError as error:
+        raise ConnectionFileError(
+            f"The connection file {path} is damaged. {error.what}", restart
+        ) from error
+    except (ValueError, KeyError, RecursionError) as error:
+        raise ConnectionFileError(f"The connection file {path} is damaged.", restart) from error
+
+
+def _refuse_shared(path: Path, descriptor: int) -> None:
+    if os.name != "posix":
+        return
+    status = os.fstat(descriptor)
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ConnectionFileError(
+            f"The connection file {path} could be read by others than you.",
+            "Delete it, then stop the backend and start it again; it makes new keys.",
+        )

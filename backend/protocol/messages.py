@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One frozen dataclass per message. docs/protocol.md describes each; a test compares the two.
+
+`TYPE` is the name in the header, `SENDER` who may send it. Every field is checked when a message
+is made, so a message that exists is within all limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .arrays import ArraySpec, check_specs, total_bytes
+from .fields import (
+    Buffer,
+    Choice,
+    Flag,
+    Integer,
+    JobId,
+    ListOf,
+    Name,
+    Number,
+    NumbersByName,
+    Record,
+    Text,
+    check_fields,
+    label,
+    wire,
+)
+from .limits import (
+    CHUNK_BYTES,
+    CREDIT_CHUNKS,
+    IMAGE_BYTES,
+    LABEL_CHARS,
+    QUEUE_ENTRIES,
+    TRANSFER_BYTES,
+)
+
+#: The kinds of artefacts a client may ask for in hello.
+CAPABILITIES = ("views", "gaussians", "mesh", "file")
+#: Files a job may write, by their extension.
+FILE_NAMES = ("glb", "ply")
+#: The states of a job.
+STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
+#: Reasons of an error message.
+ERROR_CODES = (
+    "version",  # no common protocol version
+    "no_session",  # the server does not know this client: send hello again
+    "invalid",  # the message broke a rule or a limit; it was not acted on
+    "busy",  # the queue is full
+    "unknown_job",  # no job of that id
+    "not_available",  # the results are no longer, or not yet, there
+    "disk",  # the data folder cannot be written
+    "internal",  # a fault of the backend
+)
+_BIG = 2**62
+
+
+@dataclass(frozen=True)
+class Message:
+    """Base of all messages."""
+
+    TYPE: ClassVar[str] = ""
+    SENDER: ClassVar[str] = ""  # "client", "server" or "both"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+# --- from client to server -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hello(Message):
+    """The first message of a client; starts its session anew."""
+
+    TYPE: ClassVar[str] = "hello"
+    SENDER: ClassVar[str] = "client"
+    versions: tuple[int, ...] = wire(ListOf(Integer(0, 65535), 32))
+    client: str = wire(Text(128), default="")
+    capabilities: tuple[str, ...] = wire(
+        ListOf(Choice(CAPABILITIES), len(CAPABILITIES)), default=CAPABILITIES
+    )
+
+
+@dataclass(frozen=True)
+class Submit(Message):
+    """A job. The same id again is the same job: nothing is done twice."""
+
+    TYPE: ClassVar[str] = "submit"
+    SENDER: ClassVar[str] = "client"
+    job: str = wire(JobId())
+    image: bytes = wire(Buffer(1, IMAGE_BYTES))  # the bytes of a picture file
+    filename: str = wire(label(), default="")  # shown, never opened
+    model: str = wire(Name(), default="blockout")
+    steps: int | None = wire(Integer(1, 1000, optional=True), default=None)
+    seed: int = wire(Integer(0, 2**32 - 1), default=0)
+    faces: int = wire(Integer(4, 1_000_000), default=5000)
+    texture_size: int = wire(Integer(16, 8192), default=1024)
+    elevation: float = wire(Number(-90, 90), default=10.0)  # degrees, of the reference view
+    previews: int = wire(Integer(0, 50), default=3)  # coarse Gaussians on the way
+    files: tuple[str, ...] = wire(ListOf(Choice(FILE_NAMES), len(FILE_NAMES)), default=())
+
+
+@dataclass(frozen=True)
+class Cancel(Message):
+    """Stop a job, waiting or running."""
+
+    TYPE: ClassVar[str] = "cancel"
+    SENDER: ClassVar[str] = "client"
+    job: str = wire(JobId())
+
+
+@dataclass(frozen=True)
+class Fetch(Message):
+    """Send me what happens to this job, and what it has made so far, from the beginning."""
+
+    TYPE: ClassVar[str] = "fetch"
+    SENDER: ClassVar[str] = "client"
+    job: str = wire(JobId())
+
+
+@dataclass(frozen=True)
+class Status(Message):
+    """Ask for the queue."""
+
+    TYPE: ClassVar[str] = "status"
+    SENDER: ClassVar[str] = "client"
+
+
+@dataclass(frozen=True)
+class Credit(Message):
+    """So many more chunks of a transfer may be sent."""
+
+    TYPE: ClassVar[str] = "credit"
+    SENDER: ClassVar[str] = "client"
+    transfer: int = wire(Integer(1, _BIG))
+    chunks: int = wire(Integer(1, CREDIT_CHUNKS))
+
+
+@dataclass(frozen=True)
+class Ack(Message):
+    """The results of a job are safe here; the server may delete its copy."""
+
+    TYPE: ClassVar[str] = "ack"
+    SENDER: ClassVar[str] = "client"
+    job: str = wire(JobId())
+
+
+@dataclass(frozen=True)
+class Shutdown(Message):
+    """End the backend; waiting jobs stay in the journal."""
+
+    TYPE: ClassVar[str] = "shutdown"
+    SENDER: ClassVar[str] = "client"
+
+
+# --- both ways -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ping(Message):
+    """Are you there?"""
+
+    TYPE: ClassVar[str] = "ping"
+    SENDER: ClassVar[str] = "both"
+
+
+@dataclass(frozen=True)
+class Pong(Message):
+    """Yes."""
+
+    TYPE: ClassVar[str] = "pong"
+    SENDER: ClassVar[str] = "both"
+
+
+# --- from server to client -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model the backend knows."""
+
+    name: str = wire(Name())
+    installed: bool = wire(Flag())
+    description: str = wire(Text(), default="")
+    how_to_get: str = wire(Text(), default="")  # empty where it is installed
+
+    def __post_init__(self) -> None:
+        check_fields(self, "models.")
+
+
+@dataclass(frozen=True)
+class Welcome(Message):
+    """The answer to hello; sent again when something in it changes."""
+
+    TYPE: ClassVar[str] = "welcome"
+    SENDER: ClassVar[str] = "server"
+    version: int = wire(Integer(0, 65535))  # the protocol version chosen
+    backend: str = wire(Text(64))  # the backend's own version
+    models: tuple[ModelEntry, ...] = wire(ListOf(Record(ModelEntry), 64), default=())
+    device: str = wire(Text(128), default="")  # empty until the worker is up
+    limits: dict[str, float] = wire(NumbersByName(), default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Accepted(Message):
+    """The job is in the journal."""
+
+    TYPE: ClassVar[str] = "accepted"
+    SENDER: ClassVar[str] = "server"
+    job: str = wire(JobId())
+    position: int = wire(Integer(0, 1_000_000))  # jobs before it; 0: next or running
+
+
+@dataclass(frozen=True)
+class Progress(Message):
+    """Where a job is. A newer one replaces an older one that is not yet sent."""
+
+    TYPE: ClassVar[str] = "progress"
+    SENDER: ClassVar[str] = "server"
+    job: str = wire(JobId())
+    phase: str = wire(Name())
+    step: int = wire(Integer(0, 1_000_000))
+    of: int = wire(Integer(0, 1_000_000))
+    eta_s: float | None = wire(Number(0, 1e7, optional=True), default=None)
+    fraction: float | None = wire(Number(0, 1, optional=True), default=None)  # of the whole job
+
+
+@dataclass(frozen=True)
+class Artefact(Message):
+    """Base of the announcements: arrays that follow as chunks, as credit allows."""
+
+    KIND: ClassVar[str] = ""
+    job: str = wire(JobId())
+    transfer: int = wire(Integer(1, _BIG))
+    arrays: tuple[ArraySpec, ...] = wire(ListOf(Record(ArraySpec), 16, 1))
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_specs(self.KIND, self.arrays)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together."""
+        return total_bytes(self.arrays)
+
+
+@dataclass(frozen=True)
+class Views(Artefact):
+    """Images of the orbit: images (V,H,W,3) uint8 sRGB, azimuths (V) float32 degrees."""
+
+    TYPE: ClassVar[str] = "views"
+    KIND: ClassVar[str] = "views"
+    SENDER: ClassVar[str] = "server"
+    final: bool = wire(Flag(), default=False)
+
+
+@dataclass(frozen=True)
+class Gaussians(Artefact):
+    """Gaussians decoded at a denoising step; a newer message supersedes an older one."""
+
+    TYPE: ClassVar[str] = "gaussians"
+    KIND: ClassVar[str] = "gaussians"
+    SENDER: ClassVar[str] = "server"
+    step: int = wire(Integer(0, 1_000_000), default=0)
+    of: int = wire(Integer(0, 1_000_000), default=0)
+    final: bool = wire(Flag(), default=False)
+
+
+@dataclass(frozen=True)
+class Mesh(Artefact):
+    """The textured mesh: vertices (P,3), faces (F,3), corner_uvs (F,3,2), texture (T,T,3)."""
+
+    TYPE: ClassVar[str] = "mesh"
+    KIND: ClassVar[str] = "mesh"
+    SENDER: ClassVar[str] = "server"
+
+
+@dataclass(frozen=True)
+class File(Artefact):
+    """A result as a file: data (B) uint8."""
+
+    TYPE: ClassVar[str] = "file"
+    KIND: ClassVar[str] = "file"
+    SENDER: ClassVar[str] = "server"
+    name: str = wire(Choice(FILE_NAMES))
+
+
+@dataclass(frozen=True)
+class Chunk(Message):
+    """The next bytes of a transfer."""
+
+    TYPE: ClassVar[str] = "chunk"
+    SENDER: ClassVar[str] = "server"
+    transfer: int = wire(Integer(1, _BIG))
+    offset: int = wire(Integer(0, TRANSFER_BYTES))
+    data: bytes = wire(Buffer(1, CHUNK_BYTES))
+
+
+@dataclass(frozen=True)
+class Dropped(Message):
+    """An announced transfer will not be completed: something newer took its place."""
+
+    TYPE: ClassVar[str] = "dropped"
+    SENDER: ClassVar[str] = "server"
+    job: str = wire(JobId())
+    transfer: int = wire(Integer(1, _BIG))
+
+
+@dataclass(frozen=True)
+class Done(Message):
+    """The job is done; sent after the last chunk of its results."""
+
+    TYPE: ClassVar[str] = "done"
+    SENDER: ClassVar[str] = "server"
+    job: str = wire(JobId())
+    timings: dict[str, float] = wire(NumbersByName(), default_factory=dict)  # seconds by phase
+
+
+@dataclass(frozen=True)
+class Failed(Message):
+    """The job has failed: what, why, and what to do."""
+
+    TYPE: ClassVar[str] = "failed"
+    SENDER: ClassVar[str] = "server"
+    job: str = wire(JobId())
+    what: str = wire(Text())
+    why: str = wire(Text(), default="")
+    hint: str = wire(Text(), default="")
+
+
+@dataclass(frozen=True)
+class Cancelled(Message):
+    """The job was stopped; nothing more of it follows."""
+
+    TYPE: ClassVar[str] = "cancelled"
+    SENDER: ClassVar[str] = "server"
+    job: str = wire(JobId())
+
+
+@dataclass(frozen=True)
+class JobEntry:
+    """One job in the queue message."""
+
+    job: str = wire(JobId())
+    state: str = wire(Choice(STATES))
+    filename: str = wire(Text(LABEL_CHARS), default="")
+    model: str = wire(Text(64), default="")
+    position: int = wire(Integer(0, 1_000_000), default=0)
+    phase: str = wire(Text(64), default="")
+    step: int = wire(Integer(0, 1_000_000), default=0)
+    of: int = wire(Integer(0, 1_000_000), default=0)
+    eta_s: float | None = wire(Number(0, 1e7, optional=True), default=None)
+    what: str = wire(Text(300), default="")  # of a failed job: its sentence, cut to length
+
+    def __post_init__(self) -> None:
+        check_fields(self, "jobs.")
+
+
+@dataclass(frozen=True)
+class Queue(Message):
+    """The jobs the backend knows, newest last; the answer to status."""
+
+    TYPE: ClassVar[str] = "queue"
+    SENDER: ClassVar[str] = "server"
+    jobs: tuple[JobEntry, ...] = wire(ListOf(Record(JobEntry), QUEUE_ENTRIES), default=())
+
+
+@dataclass(frozen=True)
+class Error(Message):
+    """Something the client sent was not acted on."""
+
+    TYPE: ClassVar[str] = "error"
+    SENDER: ClassVar[str] = "server"
+    code: str = wire(Choice(ERROR_CODES))
+    what: str = wire(Text())
+    hint: str = wire(Text(), default="")
+    job: str | None = wire(JobId(optional=True), default=None)
+
+
+@dataclass(frozen=True)
+class Bye(Message):
+    """The backend is ending."""
+
+    TYPE: ClassVar[str] = "bye"
+    SENDER: ClassVar[str] = "server"
+    why: str = wire(Text(), default="")
+
+
+ALL: tuple[type[Message], ...] = (
+    Hello, Submit, Cancel, Fetch, Status, Credit, Ack, Shutdown, Ping, Pong,
+    Welcome, Accepted, Progress, Views, Gaussians, Mesh, File, Chunk, Dropped,
+    Done, Failed, Cancelled, Queue, Error, Bye,
+)  # fmt: skip
+BY_TYPE: dict[str, type[Message]] = {message.TYPE: message for message in ALL}

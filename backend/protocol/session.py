@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client's side of the protocol without a socket: bytes in, events out, frames to send.
+
+See the package's docstring for the way it is used. Times are seconds of one monotonic clock,
+handed in by the caller.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import messages as m
+from .codec import decode, encode
+from .errors import ProtocolError
+from .limits import HEARTBEAT_S, LIVENESS_S, OPEN_TRANSFER_BYTES, OPEN_TRANSFERS
+from .transfers import IncomingTransfer
+from .versions import SUPPORTED_VERSIONS
+
+_REPORT = "This is a fault of GSV3D: please report it with the backend's log file."
+
+
+@dataclass(frozen=True, eq=False)
+class Received:
+    """An artefact with all its arrays: writable numpy arrays, shapes and values checked.
+
+    `kind` is "views", "gaussians", "mesh" or "file"; `artefact` the announcement, with `final`,
+    `step`, `of` or `name`; the arrays are listed in `arrays.SCHEMAS[kind]`.
+    """
+
+    job: str
+    kind: str
+    artefact: Any
+    arrays: dict[str, np.ndarray] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What came in broke the rules and was left aside; the session goes on.
+
+    `job` is the job it belonged to, where that is known: its result is then incomplete, and
+    `ClientSession.fetch` asks for it once more.
+    """
+
+    what: str
+    hint: str = ""
+    job: str | None = None
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Nothing was heard for `seconds`. Said once; the next message ends it.
+
+    What to do: close the socket, read the connection file again, open a socket, call `hello`.
+    """
+
+    seconds: float
+
+
+Event = m.Message | Received | Violation | Silence
+
+
+class ClientSession:
+    """One client's conversation with one backend.
+
+    Args:
+        client: name and version of the client, for the backend's log.
+        capabilities: the kinds of artefacts wanted; others are not sent.
+        window: chunks of 256 KiB under way per transfer.
+        versions: the protocol versions to offer.
+    """
+
+    def __init__(
+        self,
+        client: str = "",
+        capabilities: Sequence[str] = m.CAPABILITIES,
+        window: int = 16,
+        versions: Sequence[int] = SUPPORTED_VERSIONS,
+    ) -> None:
+        self._hello = m.Hello(tuple(versions), client, tuple(capabilities))
+        self._window = window
+        self._outgoing: list[list[Any]] = []
+        self._held: list[m.Message] = []
+        self._unaccepted: dict[str, m.Submit] = {}
+        self._open: set[str] = set()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.welcome: m.Welcome | None = None
+        self._greeting = False
+        self._refused = False
+        self._seq_out = 0
+        self._seq_in = 0
+        self._transfers: dict[int, IncomingTransfer] = {}
+        self._left_aside: set[int] = set()
+        self._heard: float | None = None
+        self._spoke: float | None = None
+        self._silent = False
+
+    # --- what the caller asks for ----------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """True from the welcome until silence, a refusal or the next hello."""
+        return self.welcome is not None and not self._silent
+
+    @property
+    def open_jobs(self) -> frozenset[str]:
+        """The jobs submitted or fetched whose end has not come yet."""
+        return frozenset(self._open)
+
+    def hello(self) -> None:
+        """Begin, or begin anew on a new socket. What was held back follows the welcome.
+
+        Jobs whose end has not come are then submitted once more (if not yet accepted) or fetched,
+        so nothing is lost and nothing done twice.
+        """
+        self._outgoing.clear()
+        self._reset()
+        self._greeting = True
+        self._send(self._hello)
+
+    def submit(self, image: bytes, job: str | None = None, **settings: Any) -> str:
+        """Submit a job and return its id (made here unless given).
+
+        Args:
+            image: the bytes of the picture's file.
+            settings: the other fields of `messages.Submit`.
+
+        Raises:
+            ProtocolError: a field is out of its bounds; nothing was sent.
+        """
+        job = job or uuid.uuid4().hex
+        message = m.Submit(job=job, image=image, **settings)
+        self._unaccepted[job] = message
+        self._open.add(job)
+        if self.welcome is not None:
+            self._send(message)
+        return job
+
+    def fetch(self, job: str) -> None:
+        """Ask for a job of an earlier session: its state, then its results."""
+        message = m.Fetch(job)
+        self._open.add(job)
+        if self.welcome is not None:
+            self._send(message)
+
+    def cancel(self, job: str) -> None:
+        """Ask to stop a job; `Cancelled` (or its earlier end) follows."""
+        if self._unaccepted.get(job) is not None and self.welcome is None:
+            del self._unaccepted[job]
+        self._send_or_hold(m.Cancel(job))
+
+    def ack(self, job: str) -> None:
+        """Say that a job's results are safe here; the backend may delete them."""
+        self._send_or_hold(m.Ack(job))
+
+    def status(self) -> None:
+        """Ask for the queue; `Queue` follows."""
+        self._send_or_hold(m.Status())
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self._send_or_hold(m.Ping())
+
+    def shutdown(self) -> None:
+        """Ask the backend to end; `Bye` follows."""
+        self._send_or_hold(m.Shutdown())
+
+    def outgoing(self) -> list[list[Any]]:
+        """Return the messages to send now, each a list of frames, and forget them."""
+        messages, self._outgoing = self._outgoing, []
+        return messages
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    def feed(self, frames: Sequence[Any], now: float | None = None) -> list[Event]:
+        """Take the frames of one message and return what they mean. Never raises on bad bytes."""
+        try:
+            message, seq = decode(frames, "server")
+        except ProtocolError as error:
+            return [Violation(error.what, error.hint or _REPORT, error.job)]
+        self._heard = time.monotonic() if now is None else now
+        self._silent = False
+        events: list[Event] = []
+        if seq != self._seq_in + 1 and self._seq_in:
+            events.append(Violation(f"Message {self._seq_in + 1} of the backend is missing."))
+            self._refetch()
+        self._seq_in = seq
+        try:
+            events += self._take(message)
+        except ProtocolError as error:
+            events.append(Violation(error.what, error.hint or _REPORT, error.job))
+        return events
+
+    def tick(self, now: float | None = None) -> list[Event]:
+        """Keep the heartbeat; call it a few times a second. Returns Silence when it has begun."""
+        now = time.monotonic() if now is None else now
+        if self._heard is None:
+            self._heard = now
+        if self._spoke is None or now - self._spoke >= HEARTBEAT_S:
+            self._spoke = now
+            if self.welcome is not None:
+                self._send(m.Ping())
+        quiet = now - self._heard
+        if quiet >= LIVENESS_S and not self._silent:
+            self._silent = True
+            return [Silence(quiet)]
+        return []
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _send(self, message: m.Message) -> None:
+        self._seq_out += 1
+        self._outgoing.append(encode(message, self._seq_out))
+
+    def _send_or_hold(self, message: m.Message) -> None:
+        if self.welcome is not None:
+            self._send(message)
+        elif message not in self._held:
+            self._held.append(message)
+
+    def _take(self, message: m.Message) -> list[Event]:
+        if isinstance(message, m.Chunk):
+            return self._take_chunk(message)
+        if isinstance(message, m.Artefact):
+            self._announce(message)
+            return []
+        if isinstance(message, m.Dropped):
+            self._transfers.pop(message.transfer, None)
+            return []
+        if isinstance(message, m.Ping):
+            self._send(m.Pong())
+            return []
+        if isinstance(message, m.Pong):
+            return []
+        if isinstance(message, m.Welcome):
+            self._welcomed(message)
+        elif isinstance(message, m.Error):
+            self._refuse(message)
+        elif isinstance(message, m.Accepted):
+            self._unaccepted.pop(message.job, None)
+        elif isinstance(message, (m.Done, m.Failed, m.Cancelled)):
+            self._forget(message.job)
+        elif isinstance(message, m.Progress) and message.job not in self._open:
+            return []  # a late word of a job whose end has come
+        return [message]
+
+    def _welcomed(self, message: m.Welcome) -> None:
+        if message.version not in self._hello.versions:
+            raise ProtocolError(
+                f"The backend chose protocol version {message.version}, which was not offered."
+            )
+        self.welcome = message
+        if not self._greeting:
+            return
+        self._greeting = False
+        for submit in self._unaccepted.values():
+            self._send(submit)
+        for job in sorted(self._open - self._unaccepted.keys()):
+            self._send(m.Fetch(job))
+        held, self._held = self._held, []
+        for waiting in held:
+            self._send(waiting)
+
+    def _refuse(self, error: m.Error) -> None:
+        if error.code == "version":
+            self._refused, self.welcome = True, None
+        elif error.code == "no_session" and not self._greeting and not self._refused:
+            self.hello()
+        elif error.job is not None:
+            self._forget(error.job)
+
+    def _forget(self, job: str) -> None:
+        self._unaccepted.pop(job, None)
+        self._open.discard(job)
+        for number in [n for n, t in self._transfers.items() if t.artefact.job == job]:
+            self._leave_aside(number)
+
+    def _leave_aside(self, number: int) -> None:
+        self._transfers.pop(number, None)
+        self._left_aside.add(number)  # chunks under way may still come
+
+    def _refetch(self) -> None:
+        for number in list(self._transfers):
+            self._leave_aside(number)
+        if self.welcome is not None:
+            for job in sorted(self._open - self._unaccepted.keys()):
+                self._send(m.Fetch(job))
+
+    def _announce(self, artefact: m.Artefact) -> None:
+        if artefact.transfer in self._transfers or artefact.transfer in self._left_aside:
+            raise self._of_job(f"Transfer {artefact.transfer} was announced twice.", artefact.job)
+        under_way = sum(t.artefact.nbytes for t in self._transfers.values())
+        if (
+            len(self._transfers) >= OPEN_TRANSFERS
+            or under_way + artefact.nbytes > OPEN_TRANSFER_BYTES
+        ):
+            self._left_aside.add(artefact.transfer)
+            raise self._of_job("The backend announced more than can be taken.", artefact.job)
+        if artefact.job not in self._open:
+            self._left_aside.add(artefact.transfer)
+            return
+        transfer = IncomingTransfer(artefact, self._window)
+        self._transfers[artefact.transfer] = transfer
+        self._send(m.Credit(artefact.transfer, transfer.credit()))
+
+    def _take_chunk(self, chunk: m.Chunk) -> list[Event]:
+        transfer = self._transfers.get(chunk.transfer)
+        if transfer is None:
+            if chunk.transfer in self._left_aside:
+                return []
+            raise ProtocolError(f"A chunk came of transfer {chunk.transfer}, which is not known.")
+        artefact = transfer.artefact
+        try:
+            transfer.feed(chunk)
+            if transfer.complete:
+                del self._transfers[chunk.transfer]
+                return [Received(artefact.job, artefact.KIND, artefact, transfer.arrays())]
+        except ProtocolError as error:
+            self._leave_aside(chunk.transfer)
+            raise self._of_job(error.what, artefact.job) from error
+        grant = transfer.credit()
+        if grant:
+            self._send(m.Credit(chunk.transfer, grant))
+        return []
+
+    @staticmethod
+    def _of_job(what: str, job: str) -> ProtocolError:
+        return ProtocolError(what, _REPORT, job)

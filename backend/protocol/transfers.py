@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Large payloads in chunks: the receiver grants credit, the sender never sends more than that."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from .arrays import check_values, from_buffer
+from .errors import ProtocolError
+from .limits import CHUNK_BYTES, CREDIT_CHUNKS
+from .messages import Artefact, Chunk
+
+
+class Source(Protocol):
+    """Where the bytes of an outgoing transfer come from; read a chunk at a time."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `offset`, or raise OSError."""
+
+
+class BytesSource:
+    """Bytes in memory as a source."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = memoryview(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(self._data[offset : offset + size])
+
+
+class OutgoingTransfer:
+    """The sender's side: knows how far it is and how many chunks it may still send."""
+
+    def __init__(self, artefact: Artefact, source: Source) -> None:
+        self.artefact = artefact
+        self.source = source
+        self.sent = 0
+        self.credit = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.sent >= self.artefact.nbytes
+
+    @property
+    def ready(self) -> bool:
+        """True when a chunk may be sent now."""
+        return self.credit > 0 and not self.finished
+
+    def grant(self, chunks: int) -> None:
+        """Add credit; what exceeds the limit is ignored."""
+        self.credit = min(self.credit + chunks, CREDIT_CHUNKS)
+
+    def next_chunk(self) -> Chunk:
+        """Read and return the next chunk, using up one credit."""
+        if not self.ready:
+            raise RuntimeError("no credit, or nothing left to send")
+        size = min(CHUNK_BYTES, self.artefact.nbytes - self.sent)
+        data = self.source.read(self.sent, size)
+        if len(data) != size:
+            raise OSError(f"read {len(data)} bytes where {size} were expected")
+        chunk = Chunk(self.artefact.transfer, self.sent, data)
+        self.sent += size
+        self.credit -= 1
+        return chunk
+
+
+class IncomingTransfer:
+    """The receiver's side: assembles chunks and keeps the sender supplied with credit.
+
+    Args:
+        artefact: the announcement (its sizes have been checked).
+        window: chunks the sender may have under way.
+    """
+
+    def __init__(self, artefact: Artefact, window: int = 16) -> None:
+        self.artefact = artefact
+        self.window = max(1, min(window, CREDIT_CHUNKS))
+        self.received = 0
+        self.owed = 0
+        # np.empty does not touch the pages: memory is taken as the chunks come.
+        self._data = np.empty(artefact.nbytes, dtype=np.uint8)
+
+    @property
+    def complete(self) -> bool:
+        return self.received == self.artefact.nbytes
+
+    def credit(self) -> int:
+        """Return how many chunks to grant now (0: none), counting them as granted."""
+        remaining = -(-(self.artefact.nbytes - self.received) // CHUNK_BYTES)
+        grant = min(self.window, remaining) - self.owed
+        # Half a window at a time: one credit message serves several chunks.
+        if grant <= 0 or (self.owed and grant < (self.window + 1) // 2):
+            return 0
+        self.owed += grant
+        return grant
+
+    def feed(self, chunk: Chunk) -> None:
+        """Take a chunk.
+
+        Raises:
+            ProtocolError: it was not granted, is out of order or longer than announced.
+        """
+        size = memoryview(chunk.data).nbytes
+        if self.owed <= 0:
+            raise ProtocolError(f"A chunk of transfer {chunk.transfer} came without credit.")
+        if chunk.offset != self.received:
+            raise ProtocolError(
+                f"A chunk of transfer {chunk.transfer} begins at byte {chunk.offset}, "
+                f"expected was {self.received}."
+            )
+        if self.received + size > self.artefact.nbytes:
+            raise ProtocolError(
+                f"Transfer {chunk.transfer} is longer than its {self.artefact.nbytes} bytes."
+            )
+        last = self.received + size == self.artefact.nbytes
+        if size != CHUNK_BYTES and not last:
+            raise ProtocolError(
+                f"A chunk of transfer {chunk.transfer} has {size} bytes; "
+                f"all but the last have {CHUNK_BYTES}."
+            )
+        self._data[self.received : self.received + size] = np.frombuffer(chunk.data, np.uint8)
+        self.received += size
+        self.owed -= 1
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the assembled arrays, their values checked.
+
+        Raises:
+            ProtocolError: not complete, or values that cannot be (not finite, out of range).
+        """
+        arrays = from_buffer(self.artefact.arrays, self._data[: self.received])
+        check_values(self.artefact.KIND, arrays)
+        return arrays
