@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Debian with a real Blender and a screen, made once, entered for every run.
 
-The system lies in a folder of its own (``GSV3D_WINDOW_ROOT``, default ``~/.cache/gsv3d-window``) and is
-entered through ``unshare``: its mounts and processes live in name spaces of their own, so whatever
-happens, none of them is left behind when the run ends. The network is the host's, and so is
-127.0.0.1. The run's folder has the same path inside and outside; the host's files lie under
+The system lies in a folder of its own (``GSV3D_WINDOW_ROOT``, else ``~/.cache/gsv3d-window``) and
+is entered through ``unshare``: its mounts and processes live in name spaces of their own, so
+whatever happens, none of them is left behind when the run ends. The network is the host's, and so
+is 127.0.0.1. The run's folder has the same path inside and outside; the host's files lie under
 ``/host`` inside, so that ``chroot /host`` starts the host's Python next to Blender.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -157,9 +156,9 @@ def _install_debootstrap(log: Path) -> None:
     if shutil.which("debootstrap"):
         return
     if shutil.which("apt-get") is None:
-        raise UnavailableError("the window test needs debootstrap, and there is no apt-get to get it")
+        raise UnavailableError("the window test needs debootstrap; no apt-get here to get it")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # A failed update (one source of several unreachable) need not keep the package from installing.
+    # An update that failed for one source of several need not keep the package away.
     _call(["apt-get", "update", "-q"], log, 180, quiet)
     if _call(["apt-get", "install", "-y", "-q", "debootstrap"], log, 180, quiet):
         raise UnavailableError(f"debootstrap could not be installed (no network?); see {log}")
@@ -194,6 +193,8 @@ def prepare(log: Path) -> Machine:
         RuntimeError: building it failed; the text holds the end of ``log``.
     """
     _check_rights()
+    import fcntl  # there on POSIX only, and Windows collects this file too
+
     home = folder()
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a screenshot shows, in numbers. Pictures are (height, width, 3) uint8 sRGB, row 0 on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Picture = NDArray[np.uint8]
+Rectangle = tuple[int, int, int, int]
+"""x, y, width, height in pixels, y from the top."""
+
+
+def load(path: Path) -> Picture:
+    """A picture file as an array."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def crop(picture: Picture, rectangle: Rectangle | list[int]) -> Picture:
+    """The part of a picture within a rectangle."""
+    x, y, width, height = rectangle
+    return picture[max(y, 0) : y + height, max(x, 0) : x + width]
+
+
+def colours(picture: Picture) -> int:
+    """How many different colours there are, at five bits a channel: 1 for a blank picture."""
+    coarse = picture.reshape(-1, 3).astype(np.int64) >> 3
+    return len(np.unique(coarse[:, 0] << 10 | coarse[:, 1] << 5 | coarse[:, 2]))
+
+
+def difference(first: Picture, second: Picture, tolerance: int = 8) -> NDArray[np.bool_]:
+    """(height, width) True where any channel differs by more than ``tolerance``."""
+    apart = np.abs(first.astype(np.int16) - second.astype(np.int16))
+    return np.asarray(apart.max(axis=-1) > tolerance)
+
+
+def near_any(pixels: NDArray[Any], palette: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
+    """(N,) True where a pixel (N, 3) lies within ``tolerance`` (Euclidean) of a colour (M, 3)."""
+    from scipy.spatial import cKDTree
+
+    distance, _ = cKDTree(np.unique(palette.reshape(-1, 3), axis=0).astype(np.float64)).query(
+        pixels.astype(np.float64)
+    )
+    return np.asarray(distance <= tolerance)
+
+
+def blue_bar(picture: Picture) -> int:
+    """Width in pixels of the longest horizontal run in the blue of Blender's progress bars."""
+    values = picture.astype(np.int16)
+    red, green, blue = values[..., 0], values[..., 1], values[..., 2]
+    is_blue = (blue > 140) & (blue - red > 70) & (blue - green > 40)
+    longest = 0
+    for row in is_blue:
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], row.view(np.int8), [0]))))
+        if len(edges):
+            longest = max(longest, int((edges[1::2] - edges[::2]).max()))
+    return longest
+
+
+def shrink(source: Path, target: Path, width: int = 1200, palette: int = 160) -> None:
+    """Write a small PNG for the documentation: resized, with a palette."""
+    with Image.open(source) as image:
+        height = round(image.height * width / image.width)
+        small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        small.quantize(palette, dither=Image.Dither.NONE).save(target, optimize=True)

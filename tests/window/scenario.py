@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an artist does, inside a real Blender: started by ``blender --python scenario.py -- STAGE``.
+
+The stages: ``prepare`` (without a window) writes the preferences; ``play`` plays. The folder that
+holds ``settings.json`` is in the variable GSV3D_WINDOW_FOLDER; facts and pictures go there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import bpy
+from mathutils import Euler
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from desk import Desk, Play, play  # noqa: E402  (Blender does not look beside a script)
+
+FOLDER = Path(os.environ["GSV3D_WINDOW_FOLDER"])
+SETTINGS = json.loads((FOLDER / "settings.json").read_text("utf-8"))
+ADDON = "bl_ext.user_default.gsv3d"
+TAB = "GSV3D"
+HEIGHT = 1.2
+ACTIVE = {"waiting", "queued", "running", "cancelling"}
+
+
+def prepare() -> None:
+    """Preferences: no splash, the Python for the backend."""
+    preferences = bpy.context.preferences
+    preferences.view.show_splash = False
+    preferences.view.show_statusbar_stats = False
+    preferences.filepaths.use_auto_save_temporary_files = False
+    preferences.addons[ADDON].preferences.python = SETTINGS["python"]
+    bpy.ops.wm.save_userpref()
+
+
+# Looking at the scene
+
+
+def jobs() -> list[Any]:
+    """The rows of the panel's list, newest first."""
+    return list(bpy.context.window_manager.gsv3d.jobs)
+
+
+def results(kind: str) -> list[Any]:
+    """Objects the add-on made, "mesh" or "gaussians"."""
+    return [thing for thing in bpy.data.objects if thing.get("gsv3d_kind") == kind]
+
+
+def size_of_gaussians(thing: Any) -> int:
+    """How many points an object of Gaussians has, as a mesh or as a point cloud."""
+    data = thing.data
+    return len(data.vertices) if isinstance(data, bpy.types.Mesh) else len(data.points)
+
+
+def facts_of_gaussians(thing: Any) -> dict[str, Any]:
+    """What the host needs to know of an object of Gaussians."""
+    data = thing.data
+    return {
+        "name": thing.name,
+        "points": size_of_gaussians(thing),
+        "attributes": {a.name: a.data_type for a in data.attributes if not a.is_internal},
+        "modifiers": [modifier.type for modifier in thing.modifiers],
+        "location": list(thing.matrix_world.translation),
+    }
+
+
+def facts_of_mesh(thing: Any) -> dict[str, Any]:
+    """What the host needs to know of a result's mesh, material and texture."""
+    mesh = thing.data
+    images = [
+        node.image
+        for material in mesh.materials
+        for node in material.node_tree.nodes
+        if node.type == "TEX_IMAGE" and node.image
+    ]
+    for image in images:
+        image.save(filepath=str(FOLDER / "texture.png"), save_copy=True)
+    corners = [thing.matrix_world @ vertex.co for vertex in mesh.vertices]
+    return {
+        "name": thing.name,
+        "vertices": len(mesh.vertices),
+        "triangles": sum(len(polygon.vertices) - 2 for polygon in mesh.polygons),
+        "uv_layers": [layer.name for layer in mesh.uv_layers],
+        "materials": [material.name for material in mesh.materials],
+        "principled": sum(
+            node.type == "BSDF_PRINCIPLED"
+            for material in mesh.materials
+            for node in material.node_tree.nodes
+        ),
+        "images": [[image.name, *image.size, image.colorspace_settings.name] for image in images],
+        "low": [min(corner[axis] for corner in corners) for axis in range(3)],
+        "high": [max(corner[axis] for corner in corners) for axis in range(3)],
+        "location": list(thing.matrix_world.translation),
+    }
+
+
+# The steps
+
+
+def lay_the_table(desk: Desk) -> Play:
+    """A clear desk: no cube, a wide view, the sidebar with our tab, wide enough to read."""
+    for thing in list(bpy.data.objects):
+        bpy.data.objects.remove(thing)
+    with bpy.context.temp_override(window=desk.window, area=desk.area("DOPESHEET_EDITOR")):
+        bpy.ops.screen.area_close()
+    yield 0.5
+    space = desk.area().spaces.active
+    space.show_region_ui = True
+    space.overlay.show_text = False
+    space.overlay.show_cursor = False
+    space.shading.color_type = "TEXTURE"
+    space.lens = 60
+    view = space.region_3d
+    view.view_rotation = Euler((math.radians(76), 0.0, math.radians(24))).to_quaternion()
+    view.view_location = (-0.1, 0.0, 0.62)
+    view.view_distance = 5.5
+    yield 0.5
+    desk.region("UI").active_panel_category = TAB
+    yield 0.5
+    x, y, _, _ = desk.rectangle(desk.region("UI"))
+    yield from desk.drag((x + 7, y + 50), (x - 70, y + 50))
+    desk.note(
+        sidebar=desk.rectangle(desk.region("UI")), tab=desk.region("UI").active_panel_category
+    )
+
+
+def add_reference(desk: Desk) -> Play:
+    """The image as an empty that stands in the scene, selected, as dropping a file makes it."""
+    window = desk.region("WINDOW")
+    with bpy.context.temp_override(window=desk.window, area=desk.area(), region=window):
+        bpy.ops.object.empty_image_add(
+            filepath=SETTINGS["image"], rotation=(math.pi / 2, 0.0, 0.0), location=(0.0, 0.0, 0.0)
+        )
+    empty = bpy.context.object
+    empty.empty_display_size = HEIGHT
+    # The picture beside the place where the result will stand, so that both can be seen.
+    empty.empty_image_offset = (-1.25, 0.0)
+    desk.note(empty={"name": empty.name, "image": empty.data.name, "selected": empty.select_get()})
+    bpy.context.scene.gsv3d.height = HEIGHT
+    bpy.context.scene.gsv3d.after_mesh = "SHOW"
+    yield 0.5
+    desk.shot("reference")
+    desk.note(view=desk.rectangle(window))
+
+
+def start_backend(desk: Desk) -> Play:
+    """Start, clicked in the panel; its connection file tells that it serves."""
+    place = yield from desk.find_button("gsv3d.backend_start", desk.region("UI"), across=0.3)
+    if place is None:
+        raise LookupError("there is no button that starts the backend in the panel")
+    yield from desk.click(place)
+    user = Path(os.environ["BLENDER_USER_RESOURCES"])
+    yield from desk.wait_for(
+        lambda: list(user.rglob("connection.json")), "the backend serves", SETTINGS["patience"]
+    )
+    yield 1.5
+    desk.shot("backend")
+
+
+def generate(desk: Desk) -> Play:
+    """Generate, clicked; watched until the mesh is there. Pictures while it runs, and after."""
+    place = yield from desk.find_button("gsv3d.generate", desk.region("UI"))
+    if place is None:
+        raise LookupError("there is no button Generate in the panel")
+    desk.note(generate=place)
+    before = len(jobs())
+    clicked = time.monotonic()
+    yield from desk.click(place)
+    yield from desk.wait_for(lambda: len(jobs()) > before, "the job is in the list", 20)
+    seen: list[list[Any]] = []
+    gaussians: list[list[Any]] = []
+    shots: list[str] = []
+    end = time.monotonic() + SETTINGS["patience"]
+    next_shot = 0.0
+    while True:
+        row = jobs()[0]
+        if not seen or seen[-1][1:] != [row.state, row.text]:
+            seen.append([round(time.monotonic() - clicked, 2), row.state, row.text])
+        for thing in results("gaussians"):
+            entry = [thing.name, thing.session_uid, size_of_gaussians(thing)]
+            if entry not in gaussians:
+                gaussians.append(entry)
+        if row.state not in ACTIVE and row.state != "ready":
+            break
+        if row.state == "running" and time.monotonic() > next_shot and len(shots) < 12:
+            shots.append(f"progress_{len(shots):02d}")
+            desk.shot(shots[-1])
+            next_shot = time.monotonic() + SETTINGS["shot_every"]
+        if time.monotonic() > end:
+            raise TimeoutError(f"the job is not done but {row.state}: {row.text}")
+        yield 0.1
+    desk.note(job={"seen": seen, "gaussians": gaussians, "shots": shots})
+    if row.state != "done":
+        raise RuntimeError(f"the job ended as {row.state}: {row.text}")
+    yield 1.0
+
+
+def look_at_result(desk: Desk) -> Play:
+    """The mesh in the scene: with and without it, flat (its own colours), and as it will be seen."""
+    mesh, cloud = results("mesh")[0], results("gaussians")[0]
+    desk.note(mesh=facts_of_mesh(mesh), gaussians=facts_of_gaussians(cloud))
+    space = desk.area().spaces.active
+    desk.shot("both")
+    bpy.ops.object.select_all(action="DESELECT")
+    mesh.hide_set(True)
+    yield 0.8
+    desk.shot("gaussians")
+    cloud.hide_set(True)
+    space.overlay.show_overlays = False
+    space.shading.light = "FLAT"
+    yield 0.8
+    desk.shot("without_mesh")
+    mesh.hide_set(False)
+    yield 0.8
+    desk.shot("flat_mesh")
+    space.overlay.show_overlays = True
+    space.shading.light = "STUDIO"
+    mesh.select_set(True)
+    bpy.context.view_layer.objects.active = mesh
+    yield 0.8
+    desk.shot("mesh")
+    mesh.hide_set(False)
+
+
+def undo_and_redo(desk: Desk) -> Play:
+    """One Ctrl+Z over the view takes the mesh away, one Ctrl+Shift+Z brings it back."""
+    x, y, width, height = desk.rectangle(desk.region("WINDOW"))
+    desk.move(x + width * 0.3, y + height * 0.8)
+    yield 0.3
+    desk.xdo("key", "ctrl+z")
+    yield 1.0
+    undone = len(results("mesh"))
+    desk.xdo("key", "ctrl+shift+z")
+    yield 1.0
+    desk.note(undo={"after_undo": undone, "after_redo": len(results("mesh"))})
+
+
+def cancel(desk: Desk) -> Play:
+    """A second job, long enough to be cancelled by a click on Cancel."""
+    bpy.ops.object.select_all(action="DESELECT")
+    empty = bpy.data.objects[desk.facts["empty"]["name"]]
+    empty.select_set(True)
+    bpy.context.view_layer.objects.active = empty
+    bpy.context.scene.gsv3d.steps = SETTINGS["long_steps"]
+    yield 0.5
+    before = sorted(thing.name for kind in ("mesh", "gaussians") for thing in results(kind))
+    count = len(jobs())
+    place = yield from desk.find_button("gsv3d.generate", desk.region("UI"))
+    if place is None:
+        raise LookupError("Generate is gone after the first job")
+    yield from desk.click(place)
+    yield from desk.wait_for(lambda: len(jobs()) > count, "the second job is in the list", 20)
+    yield from desk.wait_for(
+        lambda: jobs()[0].state == "running", "the second job runs", SETTINGS["patience"]
+    )
+    place = yield from desk.find_button("gsv3d.cancel", desk.region("UI"))
+    if place is None:
+        raise LookupError("there is no button Cancel while a job runs")
+    clicked = time.monotonic()
+    was = [jobs()[0].state, jobs()[0].text]
+    yield from desk.click(place)
+    desk.shot("cancel")
+    yield from desk.wait_for(
+        lambda: jobs()[0].state not in ACTIVE, "the second job ended", SETTINGS["patience"]
+    )
+    waited = time.monotonic() - clicked
+    yield 1.0
+    desk.shot("cancelled")
+    desk.note(
+        cancel={
+            "was": was,
+            "became": [jobs()[0].state, jobs()[0].text],
+            "seconds": round(waited, 2),
+            "before": before,
+            "after": sorted(t.name for kind in ("mesh", "gaussians") for t in results(kind)),
+        }
+    )
+
+
+def material_preview(desk: Desk) -> Play:
+    """The picture for the README; software OpenGL takes its time for the first one."""
+    bpy.ops.object.select_all(action="DESELECT")
+    for thing in results("gaussians"):
+        thing.hide_set(True)
+    desk.area().spaces.active.shading.type = "MATERIAL"
+    yield 1.0
+    yield 3.0
+    desk.shot("material")
+
+
+def steps(desk: Desk) -> Play:
+    """Everything, in the order an artist would."""
+    for step in (
+        lay_the_table,
+        add_reference,
+        start_backend,
+        generate,
+        look_at_result,
+        undo_and_redo,
+        cancel,
+        material_preview,
+    ):
+        desk.say(f"-- {step.__name__}")
+        yield from step(desk)
+
+
+if __name__ == "__main__":
+    if sys.argv[-1] == "prepare":
+        prepare()
+    else:
+        table = Desk(FOLDER)
+        play(table, steps(table), SETTINGS["limit"])

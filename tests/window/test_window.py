@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The artist's way through a real Blender, with the zip that is shipped and the real backend.
+
+One Blender is run for all tests of this file; each of them asserts on one part of what was seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.window import machine, pictures
+
+pytestmark = [pytest.mark.window, pytest.mark.timeout(1500)]
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / ".window"
+IMAGE = ROOT / "examples" / "barrel.png"
+HERE = Path(__file__).parent
+FACES = 5000
+
+LIMIT_S = 480
+"""Seconds Blender may take for the whole play, on two cores without a graphics card."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of Blender left behind."""
+
+    facts: dict[str, Any]
+    leftovers: list[str]
+
+    def picture(self, name: str) -> pictures.Picture:
+        """A screenshot."""
+        return pictures.load(FOLDER / f"{name}.png")
+
+    def sidebar(self, name: str) -> pictures.Picture:
+        """The sidebar in a screenshot."""
+        return pictures.crop(self.picture(name), self.facts["sidebar"])
+
+    def view(self, name: str) -> pictures.Picture:
+        """The 3D view left of the sidebar, below its header and beside its toolbar."""
+        x, y, width, height = self.facts["view"]
+        right = self.facts["sidebar"][0]
+        return pictures.crop(self.picture(name), (x + 70, y + 60, right - x - 130, height - 60))
+
+
+def _build_zip(log: Path) -> Path:
+    """The add-on as it is shipped, for Linux and Debian's Python."""
+    output = FOLDER / "zip"
+    done = subprocess.run(
+        [sys.executable, "build_addon.py", "--platform", "linux-x64", "--output", str(output)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    log.write_text(done.stdout + done.stderr, "utf-8")
+    assert done.returncode == 0, f"build_addon.py failed:\n{done.stdout}{done.stderr}"
+    made = sorted(output.glob("*.zip"))
+    assert len(made) == 1, f"build_addon.py made {made}"
+    return made[0]
+
+
+def _host_python() -> Path:
+    """A file that runs this test's own Python, with the model, from inside the other system."""
+    script = FOLDER / "python"
+    script.write_text(f'#!/bin/sh\nexec chroot /host {shlex.quote(sys.executable)} "$@"\n', "utf-8")
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    """Build, install, play; the facts. Skipped, or failed where it is required, if impossible."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    log = FOLDER / "log.txt"
+    log.touch()
+    try:
+        system = machine.prepare(log)
+    except machine.UnavailableError as reason:
+        if os.environ.get("GSV3D_WINDOW_REQUIRED"):
+            pytest.fail(f"the window test must run here, but: {reason}\n{machine.tail(log)}")
+        pytest.skip(str(reason))
+    archive = _build_zip(FOLDER / "build.txt")
+    settings = {
+        "python": str(_host_python()),
+        "image": str(IMAGE),
+        "patience": 180,
+        "limit": LIMIT_S,
+        "shot_every": 1.5,
+        "long_steps": 60,
+    }
+    (FOLDER / "settings.json").write_text(json.dumps(settings), "utf-8")
+    environment = [
+        f"BLENDER_USER_RESOURCES={FOLDER / 'user'}",
+        f"GSV3D_WINDOW_FOLDER={FOLDER}",
+        "OMP_NUM_THREADS=" + os.environ.get("OMP_NUM_THREADS", "2"),
+    ]
+    scenario = f"/host{HERE / 'scenario.py'}"
+    install = [
+        "blender",
+        "--command",
+        "extension",
+        "install-file",
+        "-r",
+        "user_default",
+        "--enable",
+    ]
+    prepare = ["blender", "--background", "--python-exit-code", "3", "--python", scenario]
+    width, height = machine.SCREEN
+    geometry = ["--window-geometry", "0", "0", str(width), str(height)]
+    play = ["blender", *geometry, "--python", scenario, "--", "play"]
+    # What still runs when Blender has ended, and had three seconds to notice, is a process lost.
+    after = (
+        "status=$?; sleep 3; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done"
+        f" > {shlex.quote(str(FOLDER / 'leftovers.txt'))}; exit $status"
+    )
+    for name, command, timeout, screen in (
+        ("install", [*install, str(archive)], 60, False),
+        ("prepare", [*prepare, "--", "prepare"], 60, False),
+        ("play", ["sh", "-c", f"{shlex.join(play)}; {after}"], LIMIT_S + 60, True),
+    ):
+        status = system.run(
+            [*environment, *command], shared=FOLDER, log=log, timeout=timeout, screen=screen
+        )
+        backend = "\n".join(
+            f"{found}:\n{machine.tail(found)}" for found in FOLDER.rglob("backend.log")
+        )
+        assert status == 0, f"{name} ended with {status}:\n{machine.tail(log)}\n{backend}"
+    said = log.read_text("utf-8", errors="replace")
+    assert "Traceback" not in said, f"an error in Blender:\n{said}"
+    facts = json.loads((FOLDER / "facts.json").read_text("utf-8"))
+    leftovers = (FOLDER / "leftovers.txt").read_text("utf-8", errors="replace").splitlines()
+    return Run(facts, leftovers)
+
+
+def test_the_panel_is_drawn_and_its_buttons_answer(run: Run) -> None:
+    assert run.facts["tab"] == "GSV3D"
+    # A region that was never drawn has one colour; letters, fields and icons have many.
+    assert pictures.colours(run.sidebar("reference")) > 25
+    x, y = run.facts["generate"]
+    left, top, width, height = run.facts["sidebar"]
+    assert left < x < left + width and top < y < top + height
+
+
+def test_the_reference_is_an_image_empty_and_in_view(run: Run) -> None:
+    assert run.facts["empty"]["selected"] and run.facts["empty"]["image"] == IMAGE.name
+    shown = run.view("reference").reshape(-1, 3)
+    from PIL import Image
+
+    with Image.open(IMAGE) as image:
+        rgba = np.asarray(image.convert("RGBA")).reshape(-1, 4)
+    palette = rgba[rgba[:, 3] > 250][:, :3]
+    colourful = shown[np.ptp(shown.astype(int), axis=1) > 40]
+    assert len(colourful) > 5000
+    assert pictures.near_any(colourful, palette, 16).mean() > 0.6
+
+
+def test_progress_is_shown_and_moves(run: Run) -> None:
+    bars = [pictures.blue_bar(run.sidebar(name)) for name in run.facts["job"]["shots"]]
+    assert len(bars) >= 2
+    assert max(bars) > min(bars) + 20, bars
+    assert bars == sorted(bars), f"the bar went back: {bars}"
+    words = [text for _, state, text in run.facts["job"]["seen"] if state == "running"]
+    assert len(set(words)) >= 4, words
+    assert any(re.search(r"\d+/\d+", text) for text in words), words
+    assert any(" left" in text for text in words), words
+
+
+def test_gaussians_come_early_and_replace_each_other_in_one_object(run: Run) -> None:
+    seen = run.facts["job"]["gaussians"]
+    assert len(seen) >= 2, f"only one set of Gaussians came: {seen}"
+    assert len({uid for _, uid, _ in seen}) == 1
+    last = run.facts["gaussians"]
+    assert last["points"] == seen[-1][2] > 500
+    assert last["name"].startswith(IMAGE.stem)
+    assert "NODES" in last["modifiers"]
+
+
+def test_gaussians_show_in_the_view(run: Run) -> None:
+    changed = pictures.difference(run.view("gaussians"), run.view("without_mesh"))
+    assert changed.mean() > 0.01
+
+
+def test_the_mesh_is_complete(run: Run) -> None:
+    mesh = run.facts["mesh"]
+    assert mesh["name"].startswith(IMAGE.stem)
+    assert 100 < mesh["triangles"] <= FACES
+    assert len(mesh["uv_layers"]) == 1
+    assert len(mesh["materials"]) == 1 and mesh["principled"] == 1
+    assert [image[1:] for image in mesh["images"]] == [[1024, 1024, "sRGB"]]
+    # Base at the empty's place, as high as asked for.
+    assert mesh["location"] == pytest.approx([0.0, 0.0, 0.0], abs=1e-5)
+    assert mesh["low"][2] == pytest.approx(0.0, abs=1e-4)
+    assert mesh["high"][2] == pytest.approx(1.2, rel=1e-3)
+
+
+def test_the_mesh_shows_the_colours_of_its_texture(run: Run) -> None:
+    without, flat = run.view("without_mesh"), run.view("flat_mesh")
+    mask = pictures.difference(without, flat)
+    assert mask.mean() > 0.02, "the mesh is not in view"
+    texture = pictures.load(FOLDER / "texture.png")
+    shown = flat[mask]
+    assert pictures.near_any(shown, texture, 14).mean() > 0.9
+    # Of one colour, everything above would hold for a mesh without its texture as well.
+    assert pictures.colours(shown) > 8
+
+
+def test_an_import_is_one_undo_step(run: Run) -> None:
+    assert run.facts["undo"] == {"after_undo": 0, "after_redo": 1}
+
+
+def test_cancel_ends_the_job_and_leaves_the_scene(run: Run) -> None:
+    cancel = run.facts["cancel"]
+    assert cancel["was"][0] == "running"
+    assert cancel["became"][0] == "cancelled"
+    assert cancel["seconds"] < 20
+    assert set(cancel["before"]) <= set(cancel["after"])
+    assert pictures.blue_bar(run.sidebar("cancelled")) < 40
+
+
+def test_quitting_blender_ends_the_backend(run: Run) -> None:
+    assert run.facts["finished"]
+    assert not [line for line in run.leftovers if "backend" in line or "torch" in line]
