@@ -203,7 +203,7 @@ def generate(desk: Desk) -> Play:
 
 
 def look_at_result(desk: Desk) -> Play:
-    """The mesh in the scene: with and without it, flat (its own colours), and as it will be seen."""
+    """The results: each alone, the mesh flat (in its own colours), and as it will be seen."""
     mesh, cloud = results("mesh")[0], results("gaussians")[0]
     desk.note(mesh=facts_of_mesh(mesh), gaussians=facts_of_gaussians(cloud))
     space = desk.area().spaces.active
