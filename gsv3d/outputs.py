@@ -66,9 +66,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise OutputError(
-            f"{folder} is a file, not a folder.", "Choose another folder."
-        ) from error
+        raise OutputError(f"{folder} is a file, not a folder.", "Choose another folder.") from error
     except OSError as error:
         raise output_error(folder, error) from error
     return folder

@@ -56,9 +56,7 @@ def extract_mesh(
     if not MIN_FACES <= faces <= MAX_FACES:
         raise ValueError(f"faces must be {MIN_FACES}..{MAX_FACES}, not {faces}.")
     if not MIN_TEXTURE <= texture_size <= MAX_TEXTURE:
-        raise ValueError(
-            f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}."
-        )
+        raise ValueError(f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}.")
     positions, colours, opacities, low, high = _cloud(gaussians)
     radius = float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)))) + 4 * VOXEL
     cameras = surround(radius, VIEW_SIZE)

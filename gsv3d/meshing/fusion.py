@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth maps to a truncated signed distance volume.
 
-The classic running average (Curless and Levoy 1996, "A Volumetric Method for Building Complex Models
-from Range Images") thickens whatever is thinner than the truncation: what the front view calls
-"behind the surface" the back view calls "in front of it". Here the depth maps all come from one set
-of Gaussians and agree with each other, so free space wins instead: the distance of a voxel is the
-mean of the ``AGREEING`` largest that any views measured. Space is outside where that many views look
-through it, and inside where nobody does, which closes the surface in parts no view sees.
+The classic running average (Curless and Levoy 1996, "A Volumetric Method for Building Complex
+Models from Range Images") thickens whatever is thinner than the truncation: what the front view
+calls "behind the surface" the back view calls "in front of it". Here the depth maps all come from
+one set of Gaussians and agree with each other, so free space wins instead: the distance of a voxel
+is the mean of the ``AGREEING`` largest that any views measured. Space is outside where that many
+views look through it, and inside where nobody does, which closes the surface in parts no view
+sees.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ def fuse(
     shape = np.maximum(np.ceil((high - low) / voxel).astype(int), 1) + 7
     origin = (low + high) / 2 - (shape - 1) / 2 * voxel
 
-    axes = [torch.arange(n, dtype=torch.float32) * voxel + o for n, o in zip(shape, origin)]
+    axes = [
+        torch.arange(int(n), dtype=torch.float32) * voxel + float(o)
+        for n, o in zip(shape, origin, strict=True)
+    ]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
     field = torch.full((len(points),), -truncation)
     active = torch.arange(len(points))
@@ -126,9 +130,7 @@ def _look(views: DepthViews, i: int) -> _Evidence:
     low = ndimage.minimum_filter(np.where(solid, depth, np.inf), 3)
     spread = np.where(solid, high - low, 0.0)
     pixel = np.where(solid, depth, 1.0) / focal
-    jump = ndimage.maximum_filter(spread > 8.0 * pixel, 3) & (
-        spread > 5.0 * pixel
-    )
+    jump = ndimage.maximum_filter(spread > 8.0 * pixel, 3) & (spread > 5.0 * pixel)
     known = np.where(jump, 0.0, known)
 
     # Distance along the ray to distance along the normal: |r . n| with a depth map z(u, v) is

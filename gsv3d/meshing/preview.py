@@ -70,9 +70,7 @@ def _render(
         picture[pixels, 3] = 1.0
     samples = picture.reshape(cameras.height, factor, cameras.width, factor, 4)
     alpha = samples[..., 3].mean(axis=(1, 3))
-    colour = samples[..., :3].sum(axis=(1, 3)) / np.maximum(
-        samples[..., 3:].sum(axis=(1, 3)), 1e-6
-    )
+    colour = samples[..., :3].sum(axis=(1, 3)) / np.maximum(samples[..., 3:].sum(axis=(1, 3)), 1e-6)
     result = np.concatenate([colour, alpha[..., None]], axis=-1)
     return np.round(np.clip(result, 0, 1) * 255).astype(np.uint8)
 

@@ -27,9 +27,7 @@ def bad_edges(faces: np.ndarray) -> int:
     return int((there_counts != 1).sum() + (back_counts != 1).sum() + lonely)
 
 
-def simplify(
-    vertices: np.ndarray, faces: np.ndarray, budget: int
-) -> tuple[np.ndarray, np.ndarray]:
+def simplify(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
     """Decimates by quadric error (Garland and Heckbert 1997) to at most ``budget`` faces.
 
     Decimation can fold a thin part onto itself; a result with broken edges is tried again with a
@@ -111,9 +109,7 @@ def _clean(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndar
     return vertices, faces
 
 
-def _repair(
-    vertices: np.ndarray, faces: np.ndarray, budget: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _repair(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
     """Fills what holes can be filled; keeps the input where that would break the budget."""
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     mesh.fill_holes()

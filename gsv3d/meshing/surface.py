@@ -84,9 +84,7 @@ def compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     return vertices[used], renumbered.reshape(faces.shape)
 
 
-def smooth_taubin(
-    vertices: np.ndarray, faces: np.ndarray, iterations: int = 6
-) -> np.ndarray:
+def smooth_taubin(vertices: np.ndarray, faces: np.ndarray, iterations: int = 6) -> np.ndarray:
     """Smooths the voxels' steps away without shrinking.
 
     Taubin 1995, "A signal processing approach to fair surface design": a step of the uniform

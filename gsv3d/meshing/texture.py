@@ -85,9 +85,7 @@ def bake(
     return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def _texels(
-    vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int
-) -> _Texels:
+def _texels(vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int) -> _Texels:
     """The texels inside charts, with the point and the smooth normal under each."""
     normals = vertex_normals(vertices, faces)
     corners = corner_uvs.astype(np.float64) * size

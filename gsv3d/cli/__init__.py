@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``gsv3d``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from gsv3d._version import __version__
+from gsv3d.errors import Cancelled, GSV3DError
+
+COMMANDS: dict[str, str] = {
+    "generate": "pictures to Gaussians and textured meshes",
+    "models": "list the models that are installed and those that could be",
+    "render": "render orbits of 3D objects, to train and evaluate on",
+    "train": "train a stage of a model on rendered orbits",
+    "evaluate": "measure a model against ground truth and baselines",
+}
+"""Each has a module of its name here with ``add_parser(subparsers)`` and ``run(args) -> int``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+        argv: without the program's name; ``sys.argv`` if not given.
+
+    Returns:
+        0 when all went well, 1 when some of it failed, 2 when nothing could be done, 130 when
+        interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A console of another code page must not turn a file's name into a crash.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        args = _parser(chosen).parse_args(arguments)
+        return int(importlib.import_module(f"gsv3d.cli.{args.command}").run(args))
+    except Cancelled as error:
+        print(f"gsv3d: {error}", file=sys.stderr)
+        return 130
+    except GSV3DError as error:
+        print(f"gsv3d: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gsv3d: Stopped.", file=sys.stderr)
+        return 130
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser; only the chosen command's module is imported, the others are but named."""
+    parser = argparse.ArgumentParser(
+        prog="gsv3d", description="One picture to 3D Gaussians and a textured mesh."
+    )
+    parser.add_argument("--version", action="version", version=f"gsv3d {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, description in COMMANDS.items():
+        if name == chosen:
+            importlib.import_module(f"gsv3d.cli.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=description)
+    return parser

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gsv3d generate``: pictures to Gaussians and textured meshes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsv3d.cli.naming import expand_inputs, name_results
+from gsv3d.errors import GSV3DError, ImageError, OutputError
+
+if TYPE_CHECKING:
+    from gsv3d.generation import GenerationSettings
+    from gsv3d.pipeline import GSV3DPipeline
+
+DESCRIPTION = (
+    "Make Gaussians and a textured mesh of each picture. A picture that can't be used is named "
+    "with the reason, and the others go on; the exit code is 1 then."
+)
+FORMATS = ("glb", "ply", "obj")
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("generate", help=DESCRIPTION, description=DESCRIPTION)
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", type=Path, help="pictures, or folders of pictures"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--model", default="blockout", help="a name of 'gsv3d models', or a folder (%(default)s)"
+    )
+    parser.add_argument("--steps", type=int, help="denoising steps (the model's own)")
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
+    )
+    parser.add_argument(
+        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
+    )
+    parser.add_argument(
+        "--elevation",
+        type=float,
+        default=10.0,
+        help="of the camera that took the picture, degrees above the horizon (%(default)s)",
+    )
+    parser.add_argument(
+        "--formats",
+        type=_formats,
+        default=("glb", "ply"),
+        metavar="LIST",
+        help="of glb, ply and obj, with commas (glb,ply)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
+    from gsv3d.cli.progress import ImageProgress
+    from gsv3d.generation import GenerationSettings
+    from gsv3d.outputs import make_folder
+
+    try:
+        settings = GenerationSettings(
+            steps=args.steps,
+            seed=args.seed,
+            faces=args.faces,
+            texture_size=args.texture_size,
+            elevation=args.elevation,
+            previews=0,
+        )
+    except ValueError as error:
+        raise GSV3DError(str(error)) from error
+    images, problems = expand_inputs(args.images)
+    output = make_folder(args.output)
+    names = name_results(images, output)
+    for problem in problems:
+        _name_failure(problem)
+
+    failed, pipeline = len(problems), None
+    with ImageProgress(len(images)) as progress:
+        for image, name in zip(images, names, strict=True):
+            try:
+                from gsv3d.preprocessing import load_image
+
+                progress.start(image)
+                picture = load_image(image)
+                if pipeline is None:  # not before a picture needs it
+                    pipeline = _load(args.model, args.device)
+                files = _generate(pipeline, image, picture, output / name, settings, args, progress)
+                progress.finish(image, files)
+            except OutputError:
+                raise  # a full disk is full for the next picture as well
+            except ImageError as error:
+                failed += 1
+                progress.fail(image, _with_name(error, image))
+            except GSV3DError as error:
+                if pipeline is None:
+                    raise  # the model, not the picture
+                failed += 1
+                progress.fail(image, _with_name(error, image))
+    done = len(images) - (failed - len(problems))
+    if failed:
+        print(f"gsv3d: {failed} of {done + failed} inputs could not be used.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _load(model: str, device: str) -> GSV3DPipeline:
+    from gsv3d.models import load_pipeline
+
+    return load_pipeline(model, device=device)
+
+
+def _generate(
+    pipeline: GSV3DPipeline,
+    image: Path,
+    picture: Any,
+    target: Path,
+    settings: GenerationSettings,
+    args: argparse.Namespace,
+    progress: Any,
+) -> list[Path]:
+    """Runs one job and writes its files; the .json comes last and says that all are there."""
+    import torch
+
+    from gsv3d.generation import generate
+    from gsv3d.results import write_results
+
+    try:
+        result = generate(pipeline, picture, settings, progress)
+    except torch.OutOfMemoryError as error:
+        raise GSV3DError(
+            "The graphics card has not enough memory for this model.",
+            "Close other programs that use it, or give --device cpu.",
+        ) from error
+    return write_results(
+        result,
+        target,
+        formats=args.formats,
+        settings=settings,
+        model=args.model,
+        image=image,
+        device=str(getattr(pipeline, "device", "")),
+    )
+
+
+def _with_name(error: GSV3DError, image: Path) -> str:
+    text = str(error)
+    return text if str(image) in text else f"{image}: {text}"
+
+
+def _name_failure(error: GSV3DError) -> None:
+    print(f"gsv3d: {error}", file=sys.stderr)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    unknown = [part for part in chosen if part not in FORMATS]
+    if unknown or not chosen:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must name one or more of {', '.join(FORMATS)}, with commas between."
+        )
+    return chosen

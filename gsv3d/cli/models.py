@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gsv3d models``: what is installed, and what could be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    text = "List the models that are installed and those that could be."
+    parser = subparsers.add_parser("models", help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from gsv3d.models import available
+
+    models = available()
+    if args.json:
+        records = [
+            {
+                "name": model.name,
+                "installed": model.installed,
+                "path": None if model.path is None else str(model.path),
+                "description": model.description,
+                "how_to_get": model.how_to_get,
+            }
+            for model in models
+        ]
+        json.dump(records, sys.stdout, indent=1)
+        print()
+        return 0
+    width = max((len(model.name) for model in models), default=0)
+    for model in sorted(models, key=lambda m: not m.installed):
+        state = "installed    " if model.installed else "not installed"
+        print(f"{model.name:<{width}}  {state}  {model.description}")
+        detail = str(model.path) if model.installed else model.how_to_get
+        if detail:
+            print(f"{'':<{width}}  {'':<13}  {detail}")
+    return 0

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One job from picture to textured mesh, with progress, previews and a way to stop.
+
+The command line and the backend's worker both run this.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gsv3d.cameras import static_azimuths_deg
+from gsv3d.errors import GSV3DError
+from gsv3d.meshing import TexturedMesh, extract_mesh
+from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
+from gsv3d.preprocessing import prepare
+
+if TYPE_CHECKING:
+    from gsv3d.gaussians import Gaussians
+    from gsv3d.pipeline import GSV3DPipeline
+
+PHASES = (
+    "preparing",
+    "denoising",
+    "decoding",
+    "fusing",
+    "simplifying",
+    "unwrapping",
+    "texturing",
+)
+
+MIN_OPACITY = 0.005
+"""Fainter Gaussians can't be seen and are dropped (3D Gaussian Splatting prunes at the same)."""
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """What a user may choose for one job.
+
+    Attributes:
+        steps: denoising steps, 1..200; None is the model's own number.
+        seed: 0..2147483647; the same seed gives the same result.
+        faces: most triangles of the mesh.
+        texture_size: side of the texture in texels.
+        elevation: of the camera that took the picture, degrees above the horizon, -90..90.
+        previews: how often coarse views and Gaussians are shown while denoising, 0..50.
+
+    Raises:
+        ValueError: a field is of another type or out of bounds.
+    """
+
+    steps: int | None = None
+    seed: int = 0
+    faces: int = 5000
+    texture_size: int = 1024
+    elevation: float = 10.0
+    previews: int = 3
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            _check_int("steps", self.steps, 1, 200)
+        _check_int("seed", self.seed, 0, 2**31 - 1)
+        _check_int("faces", self.faces, MIN_FACES, MAX_FACES)
+        _check_int("texture_size", self.texture_size, MIN_TEXTURE, MAX_TEXTURE)
+        _check_int("previews", self.previews, 0, 50)
+        if isinstance(self.elevation, bool) or not isinstance(self.elevation, (int, float)):
+            raise ValueError(f"elevation must be a number, not {self.elevation!r}.")
+        if not -90.0 <= self.elevation <= 90.0:
+            raise ValueError(f"elevation must be -90..90 degrees, not {self.elevation}.")
+
+
+class Observer(Protocol):
+    """Who is told how a job goes on. Raising ``Cancelled`` from any method ends the job."""
+
+    def progress(self, phase: str, step: int, of: int) -> None:
+        """``step`` of ``of`` is done in one of ``PHASES``."""
+
+    def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
+        """images (V, H, W, 3) uint8 sRGB, coarse or final; azimuths_deg (V,) float32."""
+
+    def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
+        """Gaussians after denoising step ``step`` of ``of``; ``final`` for the last ones."""
+
+
+class SilentObserver:
+    """An observer that lets everything pass."""
+
+    def progress(self, phase: str, step: int, of: int) -> None:
+        pass
+
+    def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
+        pass
+
+    def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """What one job gives.
+
+    Attributes:
+        prepared: (S, S, 4) uint8, the reference as the model saw it.
+        views: (V, S, S, 3) uint8 sRGB.
+        azimuths_deg: (V,) float32.
+        gaussians: final, without invisible and non-finite ones.
+        mesh: textured, within the face budget.
+        timings: seconds by phase, and "total".
+    """
+
+    prepared: np.ndarray
+    views: np.ndarray
+    azimuths_deg: np.ndarray
+    gaussians: Gaussians
+    mesh: TexturedMesh
+    timings: dict[str, float]
+
+
+def generate(
+    pipeline: GSV3DPipeline,
+    image: Image.Image,
+    settings: GenerationSettings,
+    observer: Observer | None = None,
+) -> GenerationResult:
+    """Runs one job.
+
+    Args:
+        pipeline: of any of the models.
+        image: the reference, RGBA as ``load_image`` returns it.
+        settings: of this job.
+        observer: told of progress and previews; may raise ``Cancelled``, which ends the job within
+            one denoising step.
+
+    Raises:
+        ImageError: no object is found in the picture.
+        GSV3DError: the model's Gaussians are unusable or have no surface.
+        Cancelled: as raised by the observer.
+    """
+    watch = observer if observer is not None else SilentObserver()
+    clock = _Clock()
+
+    clock.enter("preparing")
+    watch.progress("preparing", 0, 1)
+    prepared = prepare(image, pipeline.image_size).rgba
+    watch.progress("preparing", 1, 1)
+
+    output, denoised = _denoise(pipeline, prepared, settings, watch, clock)
+
+    azimuths = np.asarray(output.azimuths_deg, dtype=np.float32)
+    views = _to_uint8(output.views)
+    gaussians = usable(output.gaussians)
+    if len(gaussians) == 0:
+        raise GSV3DError(
+            "The model gave no visible Gaussians for this picture.",
+            "Try another seed, more steps or another picture.",
+        )
+    watch.views(views, azimuths)
+    watch.gaussians(gaussians, denoised, denoised, True)
+    watch.progress("decoding", 1, 1)
+
+    def report(phase: str, step: int, of: int) -> None:
+        clock.enter(phase)
+        watch.progress(phase, step, of)
+
+    mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report)
+    return GenerationResult(prepared, views, azimuths, gaussians, mesh, clock.stop())
+
+
+def usable(gaussians: Gaussians) -> Gaussians:
+    """Without Gaussians that are invisible (opacity below 0.005) or hold a NaN or infinity."""
+    finite = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        values = getattr(gaussians, name).reshape(len(gaussians), -1)
+        finite &= torch.isfinite(values).all(dim=1)
+    return gaussians.filter(finite & (gaussians.opacities.reshape(-1) >= MIN_OPACITY))
+
+
+def preview_steps(steps: int, previews: int) -> frozenset[int]:
+    """0-based denoising steps after which to show a preview: evenly spread, never the last."""
+    wanted = (round((k + 1) * steps / (previews + 1)) - 1 for k in range(previews))
+    return frozenset(step for step in wanted if 0 <= step < steps - 1)
+
+
+def _denoise(
+    pipeline: GSV3DPipeline,
+    prepared: np.ndarray,
+    settings: GenerationSettings,
+    watch: Observer,
+    clock: _Clock,
+) -> tuple[Any, int]:
+    """Runs the pipeline; returns its output and the number of denoising steps."""
+    total = settings.steps or 0
+    azimuths = np.asarray(static_azimuths_deg(pipeline.num_frames), dtype=np.float32)
+
+    def on_step_end(pipe: Any, step: int, timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
+        nonlocal total
+        total = len(pipe.scheduler.timesteps)
+        watch.progress("denoising", step + 1, total)
+        if step in preview_steps(total, settings.previews):
+            latents = state["pred_original_latents"]
+            watch.views(_to_uint8(pipe.decode_views(latents)), azimuths)
+            coarse = usable(pipe.decode_gaussians(latents))
+            if len(coarse):
+                watch.gaussians(coarse, step + 1, total, False)
+        if step + 1 == total:
+            clock.enter("decoding")
+            watch.progress("decoding", 0, 1)
+        return {}
+
+    clock.enter("denoising")
+    watch.progress("denoising", 0, max(total, 1))
+    output = pipeline(
+        prepared,
+        elevation=float(settings.elevation),
+        num_inference_steps=settings.steps,
+        generator=torch.Generator("cpu").manual_seed(settings.seed),
+        callback_on_step_end=on_step_end,
+        callback_on_step_end_tensor_inputs=("latents", "pred_original_latents"),
+        output_type="np",
+    )
+    return output, max(total, 1)
+
+
+def _to_uint8(images: Any) -> np.ndarray:
+    """(V, H, W, 3) in 0..1, torch or numpy, to uint8."""
+    if isinstance(images, torch.Tensor):
+        images = images.detach().float().cpu().numpy()
+    values = np.nan_to_num(np.asarray(images, dtype=np.float32))
+    return np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number, not {value!r}.")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be {low}..{high}, not {value}.")
+
+
+class _Clock:
+    """Seconds by phase; a phase lasts until the next one is entered."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._start = self._since = time.perf_counter()
+        self._phase: str | None = None
+
+    def enter(self, phase: str) -> None:
+        if phase == self._phase:
+            return
+        now = time.perf_counter()
+        if self._phase is not None:
+            self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = phase, now
+
+    def stop(self) -> dict[str, float]:
+        self.enter("")
+        seconds = {name: round(self._seconds.get(name, 0.0), 3) for name in PHASES}
+        return seconds | {"total": round(time.perf_counter() - self._start, 3)}
