@@ -239,13 +239,19 @@ class BlenderScene:
         return {(kind, block.name) for kind in _DATA_KINDS for block in getattr(bpy.data, kind)}
 
     def clear(self) -> None:
-        """Remove everything that was loaded, so that memory does not grow."""
+        """Remove everything that was loaded, so that memory does not grow.
+
+        Cycles' persistent data goes too: it knows images by their address, which the next object's
+        image may get, and would show that object the old picture.
+        """
+        self.scene.render.use_persistent_data = False
         bpy.data.batch_remove(
             block
             for kind in _DATA_KINDS
             for block in getattr(bpy.data, kind)
             if (kind, block.name) not in self._kept
         )
+        self.scene.render.use_persistent_data = True
 
     def close(self) -> None:
         self._temporary.cleanup()
