@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client for tests: a DEALER driven by `ClientSession`, and a wait for what should come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import zmq
+
+from backend.protocol import ClientSession, Event, open_client, read_connection
+
+
+class Client:
+    """A client on one socket; all its events are kept in `events`."""
+
+    def __init__(self, path: Path, session: ClientSession | None = None, **options: Any) -> None:
+        self.session = session or ClientSession("a test", **options)
+        self.context = zmq.Context()
+        self.socket = open_client(self.context, read_connection(path))
+        self.events: list[Event] = []
+        self.session.hello()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.context.destroy(0)
+
+    def send_raw(self, *frames: bytes) -> None:
+        self.flush()
+        self.socket.send_multipart(frames)
+
+    def flush(self) -> None:
+        for frames in self.session.outgoing():
+            self.socket.send_multipart(frames)
+
+    def step(self, wait_s: float = 0.02) -> list[Event]:
+        """Send what there is, take at most one message, send again."""
+        self.flush()
+        new: list[Event] = []
+        if self.socket.poll(int(wait_s * 1000)):
+            new += self.session.feed(self.socket.recv_multipart())
+        new += self.session.tick()
+        self.flush()
+        self.events += new
+        return new
+
+    def until(self, wanted: type | Callable[[Event], bool], timeout: float = 10.0) -> Any:
+        """Return the first event, old or new, that is wanted; fail after `timeout` seconds."""
+        matches = wanted if not isinstance(wanted, type) else lambda e: isinstance(e, wanted)
+        end = time.monotonic() + timeout
+        new = list(self.events)
+        while True:
+            for event in new:
+                if matches(event):
+                    return event
+            if time.monotonic() > end:
+                raise AssertionError(f"{wanted} did not come; what came: {self.events}")
+            new = self.step()
+
+    def for_a_while(self, seconds: float) -> list[Event]:
+        """Return what comes within some seconds."""
+        before, end = len(self.events), time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.step()
+        return self.events[before:]
+
+    def of_job(self, job: str) -> list[Event]:
+        return [e for e in self.events if getattr(e, "job", None) == job]

@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small backend that speaks the real protocol, CURVE included, and misbehaves on request.
+
+    with FakeBackend(tmp_path, "slow") as fake:
+        ... fake.connection_path, fake.received, fake.wait_for(messages.Submit)
+
+Behaviours: see `BEHAVIOURS`. The results are a box: 4 views, 600 Gaussians on a sphere, a mesh of
+12 triangles with a texture of four colours, a .glb and a .ply.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import zmq
+
+from backend.protocol import (
+    TAG,
+    BytesSource,
+    Connection,
+    OutgoingTransfer,
+    ProtocolError,
+    VersionError,
+    arrays,
+    decode,
+    encode,
+    negotiate,
+    write_connection,
+)
+from backend.protocol import messages as m
+
+BEHAVIOURS = {
+    "normal": "does every job",
+    "slow": "does every job, 0.3 s a step",
+    "backend_dies": "closes its socket in the middle of a job, without a word",
+    "worker_dies": "tells that the worker ended in the middle of a job",
+    "fails": "fails every job whose filename contains 'bad', with a sentence and a hint",
+    "busy": "refuses every job: the queue is full",
+    "wrong_key": "the connection file holds the key of another server",
+    "wrong_version": "speaks only protocol version 99",
+    "other_framing": "answers in frames of version 2",
+    "silent": "takes every message and answers none",
+    "nan": "the Gaussians and the mesh hold values that are not finite numbers",
+    "truncated": "the mesh stops short: its last chunk lacks bytes",
+    "bad_shapes": "announces a mesh whose shapes are beyond all limits",
+    "flood": "sends chunks of a transfer that was never announced",
+}
+STEPS = 6
+
+
+def box_mesh() -> dict[str, np.ndarray]:
+    """A box of 0.6 x 0.4 x 1.0, each triangle with corners in one quarter of the texture."""
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], "f4")
+    faces = [
+        (0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1),
+        (2, 3, 7), (2, 7, 6), (0, 2, 6), (0, 6, 4), (1, 5, 7), (1, 7, 3),
+    ]  # fmt: skip
+    texture = np.zeros((64, 64, 3), np.uint8)
+    texture[:32, :32], texture[:32, 32:] = (200, 40, 30), (30, 160, 60)
+    texture[32:, :32], texture[32:, 32:] = (40, 70, 200), (220, 200, 40)
+    quarter = np.array([[0.05, 0.05], [0.45, 0.05], [0.05, 0.45]], "f4")
+    shifts = np.array([[0, 0], [0.5, 0], [0, 0.5], [0.5, 0.5]], "f4")[np.arange(12) % 4]
+    return {
+        "vertices": corners * np.array([0.3, 0.2, 0.5], "f4"),
+        "faces": np.array(faces, "i4"),
+        "corner_uvs": (quarter[None] + shifts[:, None]).astype("f4"),
+        "texture": texture,
+    }
+
+
+def sphere_gaussians(count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """`count` Gaussians on a sphere of radius 0.4, SH of degree 0."""
+    random = np.random.default_rng(seed)
+    directions = random.normal(size=(count, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return {
+        "means": (0.4 * directions).astype("f4"),
+        "quats": np.tile(np.array([1, 0, 0, 0], "f4"), (count, 1)),
+        "scales": np.full((count, 3), 0.02, "f4"),
+        "opacities": np.full(count, 0.9, "f4"),
+        "sh": (directions[:, None, :]).astype("f2"),
+    }
+
+
+def orbit_views(count: int = 4, size: int = 32) -> dict[str, np.ndarray]:
+    """Plain-coloured images around the object; the last one at azimuth 0."""
+    azimuths = (np.arange(1, count + 1) * 360.0 / count % 360.0).astype("f4")
+    images = np.zeros((count, size, size, 3), np.uint8)
+    images += (np.arange(count, dtype=np.uint8) * 40 + 60)[:, None, None, None]
+    return {"images": images, "azimuths": azimuths}
+
+
+def glb_bytes() -> bytes:
+    """The box as a real .glb."""
+    import trimesh
+
+    mesh = box_mesh()
+    return trimesh.Trimesh(mesh["vertices"], mesh["faces"], process=False).export(file_type="glb")
+
+
+def ply_bytes(gaussians: dict[str, np.ndarray]) -> bytes:
+    """Gaussians of degree 0 as a 3DGS .ply (log scales, logit opacities)."""
+    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
+    names += [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]
+    count = len(gaussians["means"])
+    opacity = gaussians["opacities"].astype("f8")
+    columns = [
+        gaussians["means"],
+        np.zeros((count, 3)),
+        gaussians["sh"][:, 0],
+        np.log(opacity / (1 - opacity))[:, None],
+        np.log(gaussians["scales"]),
+        gaussians["quats"],
+    ]
+    file = io.BytesIO()
+    file.write(f"ply\nformat binary_little_endian 1.0\nelement vertex {count}\n".encode())
+    file.write("".join(f"property float {name}\n" for name in names).encode())
+    file.write(b"end_header\n" + np.concatenate(columns, axis=1).astype("<f4").tobytes())
+    return file.getvalue()
+
+
+class _Job:
+    """A job under way: its script, and the transfers that are not out yet."""
+
+    def __init__(self, submit: m.Submit, script: Iterator[Any]) -> None:
+        self.submit = submit
+        self.script = script
+        self.due = 0.0
+        self.state = "running"
+        self.results: list[tuple[type[m.Artefact], dict[str, np.ndarray], dict[str, Any]]] = []
+
+
+class FakeBackend:
+    """A ROUTER in a thread. Use as a context manager.
+
+    Args:
+        folder: where the connection file is written.
+        behaviour: one of `BEHAVIOURS`.
+        step_s: seconds a denoising step takes (0.3 for "slow").
+        gaussians: how many Gaussians the final cloud has.
+        connection_path: the connection file, when not `folder / "connection.json"`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        behaviour: str = "normal",
+        step_s: float | None = None,
+        gaussians: int = 600,
+        connection_path: Path | None = None,
+    ) -> None:
+        if behaviour not in BEHAVIOURS:
+            raise ValueError(f"behaviour must be one of {', '.join(BEHAVIOURS)}")
+        self.behaviour = behaviour
+        self.step_s = step_s if step_s is not None else (0.3 if behaviour == "slow" else 0.02)
+        self.gaussians = gaussians
+        self.connection_path = connection_path or Path(folder) / "connection.json"
+        self.received: list[m.Message] = []
+        self.errors: list[Exception] = []
+        self._stop = threading.Event()
+        self._jobs: dict[str, _Job] = {}
+        self._peer: bytes | None = None
+        self._seq = 0
+        self._transfer = 0
+        self._transfers: dict[int, OutgoingTransfer] = {}
+
+    def __enter__(self) -> FakeBackend:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        public, secret = zmq.curve_keypair()
+        client_public, client_secret = zmq.curve_keypair()
+        self._socket.linger = 0
+        self._socket.curve_server = True
+        self._socket.curve_publickey, self._socket.curve_secretkey = public, secret
+        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
+        if self.behaviour == "wrong_key":
+            public, _ = zmq.curve_keypair()
+        write_connection(
+            self.connection_path,
+            Connection(
+                endpoint=f"tcp://127.0.0.1:{port}",
+                server_public_key=public.decode(),
+                client_public_key=client_public.decode(),
+                client_secret_key=client_secret.decode(),
+                pid=os.getpid(),
+                versions={"protocol": [1], "backend": "fake"},
+            ),
+        )
+        self._thread = threading.Thread(target=self._run, name="fake backend", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self._context.destroy(0)
+
+    def wait_for(self, kind: type[m.Message], timeout: float = 5.0) -> m.Message:
+        """Return the first message of a kind that was received, or fail after `timeout`."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            for message in list(self.received):
+                if isinstance(message, kind):
+                    return message
+            time.sleep(0.005)
+        raise AssertionError(f"no {kind.TYPE} within {timeout} s; had {self.received}")
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                if self._socket.poll(5):
+                    peer, *frames = self._socket.recv_multipart()
+                    self._peer = peer
+                    self._take(frames)
+                for job in self._jobs.values():
+                    self._advance(job)
+                for transfer in list(self._transfers.values()):
+                    while transfer.ready:
+                        self._send_chunk(transfer)
+        except _DiedError:
+            pass
+        except Exception as error:  # shown by the test that looks at it
+            self.errors.append(error)
+            raise
+        finally:
+            self._socket.close(0)
+
+    def _send(self, message: m.Message) -> None:
+        self._seq += 1
+        self._socket.send_multipart([self._peer, *encode(message, self._seq)])
+
+    def _take(self, frames: list[bytes]) -> None:
+        try:
+            message = decode(frames, "client").message
+        except (ProtocolError, VersionError) as error:
+            self._send(m.Error("invalid", error.what, error.hint, error.job))
+            return
+        self.received.append(message)
+        if self.behaviour == "silent":
+            return
+        if isinstance(message, m.Hello):
+            self._hello(message)
+        elif isinstance(message, m.Submit):
+            self._submit(message)
+        elif isinstance(message, m.Fetch):
+            self._fetch(message.job)
+        elif isinstance(message, m.Credit):
+            if message.transfer in self._transfers:
+                self._transfers[message.transfer].grant(message.chunks)
+        elif isinstance(message, m.Cancel):
+            self._cancel(message.job)
+        elif isinstance(message, m.Ack):
+            if message.job in self._jobs:
+                self._jobs[message.job].state = "fetched"
+        elif isinstance(message, m.Status):
+            self._send(m.Queue(tuple(self._entry(j) for j in self._jobs.values())))
+        elif isinstance(message, m.Ping):
+            self._send(m.Pong())
+        elif isinstance(message, m.Shutdown):
+            self._send(m.Bye("The backend was asked to end."))
+            time.sleep(0.05)
+            raise _DiedError
+
+    def _hello(self, hello: m.Hello) -> None:
+        self._seq, self._transfers = 0, {}
+        if self.behaviour == "other_framing":
+            frames = [b"GSV3D/2", msgpack.packb({"type": "welcome", "seq": 1})]
+            self._socket.send_multipart([self._peer, *frames])
+            return
+        try:
+            version = negotiate(
+                hello.versions, (99,) if self.behaviour == "wrong_version" else (1,)
+            )
+        except VersionError as error:
+            self._send(m.Error("version", error.what, error.hint))
+            return
+        entry = m.ModelEntry("blockout", True, "The small model that ships with GSV3D.")
+        self._send(m.Welcome(version, "0.1.0", (entry,), "fake", {"image_bytes": 64 << 20}))
+
+    def _submit(self, submit: m.Submit) -> None:
+        if self.behaviour == "busy":
+            hint = "Wait until a job is done."
+            self._send(m.Error("busy", "The queue is full.", hint, submit.job))
+            return
+        if submit.job in self._jobs:
+            self._fetch(submit.job)
+            return
+        job = _Job(submit, iter(()))
+        job.script = self._script(job)
+        self._jobs[submit.job] = job
+        ahead = sum(j.state == "running" for j in self._jobs.values()) - 1
+        self._send(m.Accepted(submit.job, ahead))
+
+    def _fetch(self, name: str) -> None:
+        job = self._jobs.get(name)
+        if job is None:
+            self._send(m.Error("unknown_job", "There is no such job.", "Submit it again.", name))
+        elif job.state == "done":
+            job.script, job.state = self._resend(job), "running"
+        elif job.state == "cancelled":
+            self._send(m.Cancelled(name))
+        else:
+            self._send(m.Accepted(name, 0))
+
+    def _cancel(self, name: str) -> None:
+        job = self._jobs.get(name)
+        if job is None:
+            self._send(m.Error("unknown_job", "There is no such job.", "", name))
+        elif job.state == "running":
+            job.state = "cancelled"
+            for number, transfer in list(self._transfers.items()):
+                if transfer.artefact.job == name:
+                    del self._transfers[number]
+            self._send(m.Cancelled(name))
+
+    @staticmethod
+    def _entry(job: _Job) -> m.JobEntry:
+        return m.JobEntry(job.submit.job, job.state, job.submit.filename, job.submit.model)
+
+    def _advance(self, job: _Job) -> None:
+        """Run a job's script: a number is a pause, a message is sent, None waits for transfers."""
+        first = next((j for j in self._jobs.values() if j.state == "running"), None)
+        while job is first and job.state == "running" and time.monotonic() >= job.due:
+            if any(t.artefact.job == job.submit.job for t in self._transfers.values()):
+                return
+            item = next(job.script, "end")
+            if item == "end":
+                job.state = "done" if job.state == "running" else job.state
+            elif isinstance(item, float):
+                job.due = time.monotonic() + item
+            else:
+                self._send(item)
+                if isinstance(item, m.Failed):
+                    job.state = "failed"
+
+    # --- what a job does -------------------------------------------------------------------------
+
+    def _script(self, job: _Job) -> Iterator[Any]:
+        submit, name = job.submit, job.submit.job
+        bad = "bad" in submit.filename.lower()
+        yield m.Progress(name, "preparing", 0, 1, None, 0.0)
+        for step in range(1, STEPS + 1):
+            yield self.step_s
+            eta = (STEPS - step) * self.step_s
+            yield m.Progress(name, "denoising", step, STEPS, eta, 0.8 * step / STEPS)
+            if step == 2 and self.behaviour == "backend_dies":
+                raise _DiedError
+            if step == 2 and self.behaviour == "worker_dies":
+                yield m.Failed(
+                    name, "The generation ended unexpectedly.", "The worker process ended.",
+                    "Try again with a smaller face budget; the log file says more.",
+                )  # fmt: skip
+                return
+            if step == 2 and bad and self.behaviour == "fails":
+                yield m.Failed(
+                    name, f"{submit.filename} shows no object.", "The picture is empty.",
+                    "Use a picture of one object.",
+                )  # fmt: skip
+                return
+            if step in (2, 4) and submit.previews:
+                cloud = sphere_gaussians(100 * step, step)
+                self._announce(job, m.Gaussians, cloud, {"step": step, "of": STEPS}, keep=False)
+                self._announce(job, m.Views, orbit_views(), {}, keep=False)
+                yield 0.0
+        final = sphere_gaussians(self.gaussians, submit.seed)
+        mesh = box_mesh()
+        if self.behaviour == "nan":
+            final["means"][3, 1] = np.nan
+            mesh["vertices"][0, 0] = np.inf
+        self._announce(job, m.Views, orbit_views(), {"final": True})
+        self._announce(job, m.Gaussians, final, {"step": STEPS, "of": STEPS, "final": True})
+        yield 0.0
+        for phase in ("decoding", "fusing", "simplifying", "unwrapping", "texturing"):
+            yield self.step_s / 4
+            yield m.Progress(name, phase, 1, 1, self.step_s, 0.9)
+        self._announce(job, m.Mesh, mesh, {})
+        for file in submit.files:
+            data = glb_bytes() if file == "glb" else ply_bytes(final)
+            self._announce(job, m.File, {"data": np.frombuffer(data, "u1")}, {"name": file})
+        yield 0.0
+        yield m.Done(name, {"denoising": STEPS * self.step_s})
+
+    def _resend(self, job: _Job) -> Iterator[Any]:
+        for kind, values, extra in list(job.results):
+            self._announce(job, kind, values, extra, keep=False)
+            yield 0.0
+        yield m.Done(job.submit.job, {})
+
+    def _announce(
+        self,
+        job: _Job,
+        kind: type[m.Artefact],
+        values: dict[str, np.ndarray],
+        extra: dict[str, Any],
+        keep: bool = True,
+    ) -> None:
+        if keep:
+            job.results.append((kind, values, extra))
+        self._transfer += 1
+        specs = arrays.describe(kind.KIND, values)
+        artefact = kind(job=job.submit.job, transfer=self._transfer, arrays=specs, **extra)
+        transfer = OutgoingTransfer(artefact, BytesSource(arrays.to_bytes(specs, values)))
+        if self.behaviour == "bad_shapes" and kind is m.Mesh:
+            self._send_bad_shapes(artefact)
+            return
+        self._send(artefact)
+        self._transfers[self._transfer] = transfer
+        if self.behaviour == "flood" and kind is m.Mesh:
+            for _ in range(20):
+                self._send(m.Chunk(self._transfer + 1000, 0, b"\1" * 1000))
+
+    def _send_bad_shapes(self, artefact: m.Artefact) -> None:
+        header = {"type": "mesh", "job": artefact.job, "transfer": artefact.transfer}
+        shapes = {"vertices": [2**30, 3], "faces": [2**30, 3], "corner_uvs": [2**30, 3, 2]}
+        header["arrays"] = [
+            {"name": s.name, "dtype": s.dtype, "shape": shapes.get(s.name, list(s.shape))}
+            for s in artefact.arrays
+        ]
+        self._seq += 1
+        header["seq"] = self._seq
+        self._socket.send_multipart([self._peer, TAG, msgpack.packb(header)])
+
+    def _send_chunk(self, transfer: OutgoingTransfer) -> None:
+        chunk = transfer.next_chunk()
+        if transfer.finished:
+            del self._transfers[chunk.transfer]
+            if self.behaviour == "truncated" and isinstance(transfer.artefact, m.Mesh):
+                chunk = m.Chunk(chunk.transfer, chunk.offset, bytes(chunk.data)[:-7])
+        self._send(chunk)
+
+
+class _DiedError(Exception):
+    """The fake backend ends as if its process had been killed."""
