@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gsv3d.gaussians import sh as harmonics
+from gsv3d.gaussians.ply import read_ply, write_ply
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,35 @@ class Gaussians:
         if len(found) != 3 or found[0] != count or found[2] != 3:
             raise ValueError(f"sh has shape {found}; it must be ({count}, K, 3).")
         harmonics.degree_of(found[1])
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            if not tensor.is_floating_point() or tensor.dtype != self.means.dtype:
+                raise ValueError(
+                    f"{field.name} is {tensor.dtype}; it must be floating-point and, as means, "
+                    f"{self.means.dtype}."
+                )
+            if tensor.device != self.means.device:
+                raise ValueError(
+                    f"{field.name} is on {tensor.device}, means on {self.means.device}."
+                )
+
+    def validate(self) -> Gaussians:
+        """Checks the values, which construction does not (on a card that would wait for it).
+
+        Raises:
+            ValueError: a field with NaN or infinity, scales not above 0, opacities outside 0..1,
+                quats of length 0.
+        """
+        for name, array in vars(self).items():
+            if not torch.isfinite(array).all():
+                raise ValueError(f"{name} has values that are NaN or infinite.")
+        if not (self.scales > 0).all():
+            raise ValueError("scales has values of 0 or below; they must be above 0.")
+        if not ((self.opacities >= 0) & (self.opacities <= 1)).all():
+            raise ValueError("opacities has values outside 0..1.")
+        if not (self.quats.norm(dim=-1) > 0).all():
+            raise ValueError("quats has rotations of length 0.")
+        return self
 
     def __len__(self) -> int:
         return self.means.shape[0]
@@ -77,6 +110,20 @@ class Gaussians:
     def numpy(self) -> dict[str, np.ndarray]:
         """The five arrays by name, on the CPU."""
         return {f.name: getattr(self, f.name).detach().cpu().numpy() for f in fields(self)}
+
+    @classmethod
+    def from_numpy(cls, arrays: Mapping[str, np.ndarray]) -> Gaussians:
+        """From the five arrays by name, as ``numpy`` and ``read_ply`` give them; copied."""
+        return cls(**{f.name: torch.tensor(np.asarray(arrays[f.name])) for f in fields(cls)})
+
+    @classmethod
+    def load_ply(cls, source: str | os.PathLike[str] | bytes | BinaryIO) -> Gaussians:
+        """Reads a 3DGS PLY onto the CPU; DataError as in ``gsv3d.gaussians.ply.read_ply``."""
+        return cls.from_numpy(read_ply(source))
+
+    def save_ply(self, target: str | os.PathLike[str] | BinaryIO) -> None:
+        """Writes a 3DGS PLY; ValueError and OutputError as in ``gsv3d.gaussians.ply.write_ply``."""
+        write_ply(target, self.to(torch.float32).numpy())
 
     @classmethod
     def from_rgb(

@@ -33,7 +33,7 @@ class _Rows(NamedTuple):
     curvature: Tensor
     t_first: Tensor  # t at the row's first pixel; t grows by 1 per pixel
     pixel_first: Tensor  # flat index (view, y, x) of the first pixel
-    count: Tensor  # pixels in the row
+    length: Tensor  # in pixels
 
 
 def _offsets(counts: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _make_rows(
         curvature=row_curvature,
         t_first=first - centre,
         pixel_first=line * width + first.long(),
-        count=(last - first + 1).clamp_min(0).long(),
+        length=(last - first + 1).clamp_min(0).long(),
     )
 
 
@@ -114,9 +114,9 @@ class _Composite(torch.autograd.Function):
         )  # fmt: skip
 
         # Pairs, in depth order.
-        row = torch.repeat_interleave(rows.count)
+        row = torch.repeat_interleave(rows.length)
         step = torch.arange(row.numel(), device=u.device)
-        step = step - _offsets(rows.count).index_select(0, row)
+        step = step - _offsets(rows.length).index_select(0, row)
         pixel = (rows.pixel_first.index_select(0, row) + step).to(
             torch.int16 if pixels <= 2**15 else torch.int32 if pixels <= 2**31 else torch.int64
         )
@@ -186,7 +186,7 @@ class _Composite(torch.autograd.Function):
         flow = torch.where(alpha < ALPHA_MAX, alpha * grad_alpha, torch.zeros_like(alpha))
 
         def per_row(pairs: Tensor) -> Tensor:
-            return pairs.new_zeros(rows.count.numel()).index_add_(0, row, pairs)
+            return pairs.new_zeros(rows.length.numel()).index_add_(0, row, pairs)
 
         def per_gaussian(values: Tensor) -> Tensor:
             return torch.zeros_like(opacity).index_add_(0, rows.gaussian, values)

@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""3DGS PLY files against plyfile and gsplat's exporter, and against bad files of all kinds."""
+
+from __future__ import annotations
+
+import errno
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gsplat import export_splats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plyfile import PlyData, PlyElement
+
+from gsv3d.errors import DataError, GSV3DError, OutputError
+from gsv3d.gaussians.ply import Arrays, read_ply, write_ply
+
+
+def arrays_of(count: int = 20, degree: int = 1, seed: int = 0) -> Arrays:
+    rng = np.random.default_rng(seed)
+    quats = rng.normal(size=(count, 4))
+    arrays = {
+        "means": rng.normal(size=(count, 3)),
+        "quats": quats / np.linalg.norm(quats, axis=1, keepdims=True),
+        "scales": np.exp(rng.normal(size=(count, 3)) - 3),
+        "opacities": rng.uniform(0.01, 0.99, size=count),
+        "sh": rng.normal(size=(count, (degree + 1) ** 2, 3)),
+    }
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def columns_of(arrays: Arrays) -> dict[str, np.ndarray]:
+    """The file's columns, written out by hand."""
+    columns = {name: arrays["means"][:, i] for i, name in enumerate("xyz")}
+    opacities = arrays["opacities"].astype(np.float64)
+    columns["opacity"] = np.log(opacities / (1 - opacities))
+    for i in range(3):
+        columns[f"scale_{i}"] = np.log(arrays["scales"][:, i].astype(np.float64))
+        columns[f"f_dc_{i}"] = arrays["sh"][:, 0, i]
+    for i in range(4):
+        columns[f"rot_{i}"] = arrays["quats"][:, i]
+    number = arrays["sh"].shape[1] - 1
+    for channel in range(3):
+        for k in range(number):
+            columns[f"f_rest_{channel * number + k}"] = arrays["sh"][:, 1 + k, channel]
+    return columns
+
+
+def with_plyfile(
+    columns: dict[str, np.ndarray], types: list[str], text: bool = False, order: str = "<"
+) -> bytes:
+    """A PLY as plyfile writes it; ``types`` are numpy codes, repeated over the columns."""
+    dtype = [(name, types[i % len(types)]) for i, name in enumerate(columns)]
+    records = np.empty(len(next(iter(columns.values()))), dtype=dtype)
+    for name, values in columns.items():
+        records[name] = values
+    stream = io.BytesIO()
+    element = PlyElement.describe(records, "vertex")
+    PlyData([element], text=text, byte_order="=" if text else order).write(stream)
+    return stream.getvalue()
+
+
+def assert_same(found: Arrays, expected: Arrays, tolerance: float = 2e-6) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == np.float32 and found[name].shape == array.shape, name
+        np.testing.assert_allclose(found[name], array, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_round_trip(tmp_path: Path, degree: int) -> None:
+    arrays = arrays_of(50, degree)
+    path = tmp_path / "Lampe mit Füßen 灯.ply"
+    write_ply(path, arrays)
+    assert_same(read_ply(path), arrays)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    stream = io.BytesIO()
+    write_ply(stream, arrays)
+    assert stream.getvalue() == path.read_bytes()
+    assert_same(read_ply(stream.getvalue()), arrays)
+
+
+@pytest.mark.parametrize("degree", [0, 3])
+def test_plyfile_reads_what_is_written(tmp_path: Path, degree: int) -> None:
+    arrays = arrays_of(30, degree)
+    write_ply(tmp_path / "a.ply", arrays)
+    vertex = PlyData.read(tmp_path / "a.ply")["vertex"]
+    names = [prop.name for prop in vertex.properties]
+    assert names[:9] == ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
+    assert names[-8:] == [
+        "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3",
+    ]  # fmt: skip
+    for name, values in columns_of(arrays).items():
+        np.testing.assert_allclose(vertex[name], values, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("degree", [0, 2])
+@pytest.mark.parametrize("text, order", [(True, "="), (False, "<"), (False, ">")])
+@pytest.mark.parametrize("types", [["f4"], ["f8"], ["f8", "f4"]])
+def test_any_order_type_and_format_of_plyfile(
+    degree: int, text: bool, order: str, types: list[str]
+) -> None:
+    arrays = arrays_of(25, degree, seed=degree)
+    columns = columns_of(arrays) | {"nz": np.zeros(25), "label": np.arange(25)}
+    names = sorted(columns, key=lambda name: name[::-1])
+    data = with_plyfile({name: columns[name] for name in names}, types, text, order)
+    assert_same(read_ply(data), arrays)
+
+
+def test_integer_properties() -> None:
+    arrays = arrays_of(6, 0)
+    columns = columns_of(arrays)
+    whole = {name: np.round(values * 3) for name, values in columns.items()}
+    whole["rot_0"] = np.ones(6)
+    found = read_ply(with_plyfile(whole, ["i2", "i4", "i1"], order=">"))
+    np.testing.assert_array_equal(found["means"][:, 1], whole["y"])
+    np.testing.assert_allclose(found["scales"][:, 2], np.exp(whole["scale_2"]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_gsplat_exporter(degree: int) -> None:
+    arrays = arrays_of(40, degree)
+    opacities = torch.from_numpy(arrays["opacities"])
+    data = export_splats(
+        means=torch.from_numpy(arrays["means"]),
+        scales=torch.from_numpy(arrays["scales"]).log(),
+        quats=torch.from_numpy(arrays["quats"]),
+        opacities=torch.logit(opacities),
+        sh0=torch.from_numpy(arrays["sh"][:, :1]),
+        shN=torch.from_numpy(arrays["sh"][:, 1:]),
+    )
+    assert_same(read_ply(data), arrays)
+
+
+def test_other_elements_around_the_vertices() -> None:
+    arrays = arrays_of(5, 0)
+    vertex = PlyData.read(io.BytesIO(with_plyfile(columns_of(arrays), ["f4"])))["vertex"]
+    camera = PlyElement.describe(np.array([(1.5, 2)], dtype=[("a", "f8"), ("b", "u1")]), "camera")
+    faces = np.empty(1, dtype=[("vertex_indices", "O")])
+    faces["vertex_indices"][0] = np.array([0, 1, 2], dtype="i4")
+    face = PlyElement.describe(faces, "face")
+    for text in (False, True):
+        stream = io.BytesIO()
+        PlyData([camera, vertex, face], text=text, comments=["ein Würfel"[:4]]).write(stream)
+        assert_same(read_ply(stream.getvalue()), arrays)
+    stream = io.BytesIO()
+    PlyData([face, vertex]).write(stream)
+    with pytest.raises(DataError, match="element face with lists before the vertices"):
+        read_ply(stream.getvalue())
+
+
+def test_extremes_stay_finite() -> None:
+    arrays = arrays_of(3, 0)
+    arrays["opacities"][:] = [0, 1, 0.5]
+    stream = io.BytesIO()
+    write_ply(stream, arrays)
+    assert_same(read_ply(stream.getvalue()), arrays)
+    columns = columns_of(arrays_of(3, 0))
+    columns["scale_0"] = np.array([-1000.0, -3.0, 5.0])
+    columns["opacity"] = np.array([-1e30, 0.0, 1e30])
+    columns["rot_1"] = np.array([50.0, 0.0, 0.0])
+    found = read_ply(with_plyfile(columns, ["f8"]))
+    assert (found["scales"] > 0).all()
+    np.testing.assert_array_equal(found["opacities"], [0, 0.5, 1])
+    np.testing.assert_allclose(np.linalg.norm(found["quats"], axis=1), 1, rtol=1e-6)
+
+
+def test_no_gaussians() -> None:
+    stream = io.BytesIO()
+    write_ply(stream, arrays_of(0, 2))
+    assert read_ply(stream.getvalue())["sh"].shape == (0, 9, 3)
+
+
+def binary(count: int = 4, degree: int = 0) -> bytes:
+    stream = io.BytesIO()
+    write_ply(stream, arrays_of(count, degree))
+    return stream.getvalue()
+
+
+def without(name: str) -> bytes:
+    columns = columns_of(arrays_of(4, 1))
+    del columns[name]
+    return with_plyfile(columns, ["f4"])
+
+
+def changed(name: str, value: float, kind: str = "f4") -> bytes:
+    columns = columns_of(arrays_of(4, 0))
+    columns[name] = np.array([0.1, 0.1, value, 0.1])
+    return with_plyfile(columns, [kind])
+
+
+def point_cloud() -> bytes:
+    columns = {name: np.zeros(2) for name in ("x", "y", "z", "red", "green", "blue")}
+    return with_plyfile(columns, ["f4"])
+
+
+HUGE = b"ply\nformat %s 1.0\nelement vertex 900000000000\n" + b"".join(
+    b"property float %s\n" % name.encode() for name in columns_of(arrays_of(1, 0))
+)
+
+TEXT = with_plyfile(columns_of(arrays_of(4, 0)), ["f4"], text=True)
+
+BAD = {
+    "empty": (b"", "not a PLY"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a PLY"),
+    "no end of header": (b"ply\nformat ascii 1.0\n", "header without end"),
+    "endless header": (b"ply\n" + b"comment x\n" * 100_000, "header without end"),
+    "one endless line": (b"ply\ncomment " + b"x" * 1_000_000, "header without end"),
+    "unknown format": (binary().replace(b"little", b"middle"), "line 2 names the format"),
+    "no format": (b"ply\nelement vertex 0\nend_header\n", "no format line"),
+    "strange line": (binary().replace(b"property float y", b"prop float y"), "line 5 is 'prop"),
+    "unknown type": (binary().replace(b"float y", b"quad y"), "line 5 gives y the type 'quad'"),
+    "twice": (binary().replace(b"float y", b"float x"), "line 5 defines the property x again"),
+    "count in words": (binary().replace(b"vertex 4", b"vertex four"), "line 3 counts 'four'"),
+    "negative count": (binary().replace(b"vertex 4", b"vertex -4"), "line 3 counts '-4'"),
+    "no vertices": (binary().replace(b"vertex", b"points"), "lacks the element vertex"),
+    "list": (
+        binary().replace(b"float nx", b"list uchar int nx"),
+        "line 7 gives the vertices a list",
+    ),
+    "too few": (binary().replace(b"vertex 4", b"vertex 5"), "header promises 5 Gaussians of 68"),
+    "too many": (binary().replace(b"vertex 4", b"vertex 3"), "promises 3 .* 68 more bytes"),
+    "truncated": (binary()[:-1], "truncated"),
+    "ascii, too few": (
+        TEXT.replace(b"vertex 4", b"vertex 5"),
+        "promises 5 Gaussians, but 4 lines",
+    ),
+    "ascii, too many": (
+        TEXT.replace(b"vertex 4", b"vertex 3"),
+        "promises 3 Gaussians, but 4 lines",
+    ),
+    "ascii, short line": (
+        TEXT.rstrip().rpartition(b" ")[0] + b"\n",
+        "has 13 values at Gaussian 3; it must have 14",
+    ),
+    "ascii, words": (
+        TEXT[:-4] + b"abc\n",
+        "other than numbers at Gaussian 3",
+    ),
+    "huge binary": (HUGE % b"binary_big_endian" + b"end_header\n" + bytes(99), "only 99 bytes"),
+    "huge ascii": (HUGE % b"ascii" + b"end_header\n" + b"1 " * 99, "only 198 bytes"),
+    "no opacity": (without("opacity"), "lacks the property opacity"),
+    "no rotation": (without("rot_2"), "lacks the property rot_2"),
+    "eight f_rest": (without("f_rest_3"), "has 8 f_rest properties; it must have 0, 9, 24 or 45"),
+    "gap in f_rest": (
+        binary(degree=1).replace(b"f_rest_3\n", b"f_rest_9\n"),
+        "lacks the property f_rest_3",
+    ),
+    "point cloud": (point_cloud(), "lacks the property f_dc_0. It looks like a point cloud"),
+    "compressed": (
+        point_cloud().replace(b"float x", b"float packed_position"),
+        "lacks the property x. It is a compressed PLY",
+    ),
+    "NaN": (changed("y", np.nan), "y = nan at Gaussian 2"),
+    "infinite": (changed("f_dc_1", np.inf), "f_dc_1 = inf at Gaussian 2"),
+    "too large": (changed("x", 1e60, "f8"), "means too large"),
+    "scale too large": (changed("scale_1", 100.0), "scales too large"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files_get_one_sentence(case: str, tmp_path: Path) -> None:
+    data, expected = BAD[case]
+    path = tmp_path / "bad.ply"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=expected) as caught:
+        read_ply(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_rotation_of_length_zero() -> None:
+    arrays = arrays_of(4, 0)
+    arrays["quats"][2] = 0
+    stream = io.BytesIO()
+    write_ply(stream, arrays)
+    with pytest.raises(DataError, match="rotation of length 0 at Gaussian 2"):
+        read_ply(stream.getvalue())
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_ply(tmp_path / "none.ply")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_ply(tmp_path)
+
+
+def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.ply"
+    write_ply(path, arrays_of(3, 0))
+    before = path.read_bytes()
+    real_open = Path.open
+
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def open_full(self: Path, mode: str = "r", *args: object, **kwargs: object) -> object:
+        if "w" not in mode:
+            return real_open(self, mode, *args, **kwargs)
+        real_open(self, mode, *args, **kwargs).close()
+        return Full()
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_ply(path, arrays_of(9, 0))
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_ply(tmp_path / "none" / "a.ply", arrays_of(3, 0))
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("means", np.full((4, 3), np.nan), "means has values that are NaN"),
+        ("scales", np.zeros((4, 3)), "scales has values of 0 or below"),
+        ("opacities", np.full(4, 1.5), "opacities has values outside"),
+        ("quats", np.ones((4, 3)), r"quats has shape \(4, 3\)"),
+        ("sh", np.ones((4, 5, 3)), r"sh has shape \(4, 5, 3\)"),
+        ("sh", None, "sh is missing"),
+    ],
+)
+def test_arrays_that_cannot_be_written(name: str, value: np.ndarray | None, message: str) -> None:
+    arrays = arrays_of(4, 0)
+    del arrays[name]
+    if value is not None:
+        arrays[name] = value
+    with pytest.raises(ValueError, match=message):
+        write_ply(io.BytesIO(), arrays)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damaged_files_never_end_in_anything_but_words(data: st.DataObject) -> None:
+    text = data.draw(st.booleans())
+    whole = bytearray(
+        with_plyfile(columns_of(arrays_of(3, 1)), ["f4"], text=True) if text else binary(3, 1)
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(whole) - 1))
+        match data.draw(st.sampled_from(["flip", "cut", "insert", "delete"])):
+            case "flip":
+                whole[at] = data.draw(st.integers(0, 255))
+            case "cut" if at > 0:
+                del whole[at:]
+            case "insert":
+                whole[at:at] = data.draw(st.binary(max_size=12))
+            case "delete" if len(whole) > 20:
+                del whole[at : at + data.draw(st.integers(1, 12))]
+    check(bytes(whole))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            ["format ascii 1.0", "format binary_little_endian 1.0", "element vertex 2",
+             "element a 3", "element vertex 99999999999999999", "property float x",
+             "property list uchar int x",
+             "property double rot_0", "comment", "end_header", "", "property", "element vertex ٣"]
+        ),
+        max_size=12,
+    ),
+    st.binary(max_size=200),
+)  # fmt: skip
+def test_strange_headers_never_end_in_anything_but_words(lines: list[str], rest: bytes) -> None:
+    check("\n".join(["ply", *lines, "end_header\n"]).encode() + rest)
+
+
+def check(data: bytes) -> None:
+    try:
+        arrays = read_ply(data)
+    except GSV3DError as error:
+        assert "\n" not in str(error)
+        return
+    for array in arrays.values():
+        assert array.dtype == np.float32 and np.isfinite(array).all()
+    assert (arrays["scales"] > 0).all()
+    assert ((arrays["opacities"] >= 0) & (arrays["opacities"] <= 1)).all()
