@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``python -m blender_addon IMAGE... --output scene.blend``: the add-on in Blender as a module."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Register the add-on in an empty Blender, run, unregister; returns the exit code."""
+    try:
+        import bpy
+    except ImportError:
+        print(
+            "This needs Blender as a Python module, which has packages for CPython 3.11: "
+            'pip install "gsv3d[blender]"', file=sys.stderr,
+        )
+        return 1
+    from . import headless, register, unregister
+
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    register()
+    try:
+        return headless.run(sys.argv[1:], "python -m blender_addon")
+    finally:
+        unregister()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

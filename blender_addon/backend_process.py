@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The backend as a child process: start, watch, stop, and words for what goes wrong. No bpy.
+
+Only processes started here are ever ended. The child is told this process's id and ends by
+itself should Blender crash.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from .problems import Problem, file_problem
+
+_TAIL_BYTES = 16_384
+CHOOSE_PYTHON = "Choose the Python that has GSV3D in Preferences > Add-ons > GSV3D."
+
+
+def find_python(given: str) -> Path:
+    """The interpreter an artist named: the file itself, or the environment folder around it.
+
+    Raises `Problem` in words when there is none.
+    """
+    text = given.strip().strip('"')
+    if not text:
+        raise Problem("No Python is chosen for the backend.", CHOOSE_PYTHON)
+    path = Path(os.path.expandvars(os.path.expanduser(text)))
+    if path.is_dir():
+        inside = [path / "Scripts" / "python.exe", path / "python.exe", path / "bin" / "python"]
+        found = next((p for p in inside if p.is_file()), None)
+        if found is None:
+            raise Problem(f"There is no Python in the folder {path}.", CHOOSE_PYTHON)
+        return found
+    if path.is_file():
+        return path
+    on_path = shutil.which(text)
+    if on_path:
+        return Path(on_path)
+    raise Problem(f"There is no Python at {path}.", CHOOSE_PYTHON)
+
+
+def serve_command(
+    python: Path, connection_file: Path, data_dir: Path, parent_pid: int
+) -> list[str]:
+    """The command line of a backend that serves this process."""
+    return [
+        str(python), "-m", "backend", "serve",
+        "--connection-file", str(connection_file),
+        "--data-dir", str(data_dir),
+        "--parent-pid", str(parent_pid),
+    ]
+
+
+def last_lines(log: Path, count: int = 6) -> list[str]:
+    """The last ``count`` lines of a log that say something; none when there is no log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+
+def explain_death(code: int, lines: Sequence[str], python: Path) -> Problem:
+    """Why a backend ended by itself, from its exit code and last log lines."""
+    text = "\n".join(lines)
+    missing = re.search(r"No module named '?([\w.]+)'?", text)
+    if missing:
+        what = missing.group(1).split(".")[0]
+        if what in ("backend", "gsv3d"):
+            return Problem(
+                f"GSV3D is not installed in {python}.",
+                f'Install it there: "{python}" -m pip install "<the GSV3D folder>", '
+                "then press Start.",
+            )
+        return Problem(
+            f"The Python {python} lacks {what}, which GSV3D needs.",
+            f'Install GSV3D there again: "{python}" -m pip install "<the GSV3D folder>", '
+            "then press Start.",
+        )
+    if "MemoryError" in text or "not enough memory" in text or code in (-9, 137):
+        return Problem(
+            "The backend ran out of memory and was ended.",
+            "Close other programs and press Start again.",
+        )
+    said = f" Its last words: {lines[-1].strip()}" if lines else ""
+    return Problem(
+        f"The backend ended by itself (exit code {code}).{said}",
+        "Press Start again; its log is in the add-on's preferences.",
+    )
+
+
+class BackendProcess:
+    """At most one backend, started by us."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: Path | None = None
+        self._python = Path()
+        self._asked_to_stop = False
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def log(self) -> Path | None:
+        return self._log
+
+    def start(self, python: str, connection_file: Path, data_dir: Path) -> None:
+        """Start a backend; returns at once. Raises `Problem` when that fails.
+
+        Whether it serves is learned from its connection file; whether it died from `poll`.
+        """
+        if self.running:
+            return
+        interpreter = find_python(python)
+        log = data_dir / "backend.log"
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            with log.open("wb") as output:
+                self._process = _spawn(
+                    serve_command(interpreter, connection_file, data_dir, os.getpid()), output
+                )
+        except PermissionError as error:
+            raise Problem(
+                f"{error.filename or interpreter} cannot be used: no permission.", CHOOSE_PYTHON
+            ) from error
+        except OSError as error:
+            if error.errno == 28 or isinstance(error, FileNotFoundError):
+                raise file_problem(error, error.filename or data_dir, "write") from error
+            raise Problem(
+                f"{interpreter} could not be started: {error.strerror or error}.", CHOOSE_PYTHON
+            ) from error
+        self._log, self._python, self._asked_to_stop = log, interpreter, False
+        atexit.register(self.stop)
+
+    def poll(self) -> Problem | None:
+        """Why it died, once, if it ended without being asked to; else None."""
+        if self._process is None:
+            return None
+        code = self._process.poll()
+        if code is None:
+            return None
+        asked = self._asked_to_stop
+        self._forget()
+        if asked:
+            return None
+        lines = last_lines(self._log) if self._log else []
+        return explain_death(code, lines, self._python)
+
+    def ask_to_stop(self) -> None:
+        """Ask it to end; returns at once. What follows is seen by `poll`."""
+        self._asked_to_stop = True
+        if self.running and self._process is not None:
+            self._process.terminate()
+
+    def stop(self, patience_s: float = 5.0, after_request: bool = False) -> None:
+        """End it and wait for that, ``patience_s`` at most before it is made to.
+
+        ``after_request`` says that it was already asked over the wire, so that it is first given
+        the time to put its journal in order; Windows has no polite way to end a process.
+        """
+        process = self._process
+        if process is None:
+            return
+        self._asked_to_stop = True
+        if after_request and not _ended(process, patience_s):
+            after_request = False
+        if not after_request and process.poll() is None:
+            process.terminate()
+            if not _ended(process, patience_s):
+                process.kill()
+                _ended(process, patience_s)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = None
+        atexit.unregister(self.stop)
+
+
+def _ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _spawn(command: list[str], output: BinaryIO) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ)
+    # Blender's own Python may be pointed at by these; another Python must not follow.
+    for name in ("PYTHONHOME", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__"):
+        environment.pop(name, None)
+    environment["PYTHONUTF8"] = "1"
+    environment["PYTHONUNBUFFERED"] = "1"
+    # No console window beside Blender's.
+    flags = getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        creationflags=flags,
+        close_fds=True,
+    )

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pictures by the folder: which files, what their results are called. No bpy."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .problems import Problem, file_problem
+
+IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"))
+"""Endings the backend reads; a folder's other files are passed over."""
+
+MAX_FILE_BYTES = 64 * 2**20
+"""The largest picture file that is sent."""
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts ``prop2`` before ``prop10``."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part.casefold())
+            for part in re.split(r"(\d+)", name) if part]
+
+
+def images_in_folder(folder: str | os.PathLike[str]) -> list[Path]:
+    """The pictures directly in ``folder``, in natural order. Raises `Problem` if there is none."""
+    path = Path(folder)
+    try:
+        found = [p for p in path.iterdir()
+                 if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+                 and p.is_file()]
+    except NotADirectoryError:
+        raise Problem(f"{path} is not a folder.", "Choose a folder with pictures.") from None
+    except FileNotFoundError:
+        raise Problem(f"There is no folder {path}.", "Check the path.") from None
+    except OSError as error:
+        raise file_problem(error, path, "read") from error
+    if not found:
+        endings = ", ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
+        raise Problem(f"There is no picture in the folder {path}.", f"Looked for {endings}.")
+    return sorted(found, key=lambda p: natural_key(p.name))
+
+
+def expand(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Problem]]:
+    """Files as they are and folders as their pictures, each once; and what could not be used."""
+    files: list[Path] = []
+    problems: list[Problem] = []
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            try:
+                files.extend(images_in_folder(path))
+            except Problem as problem:
+                problems.append(problem)
+        else:
+            files.append(path)
+    return list(dict.fromkeys(files)), problems
+
+
+def read_picture(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a picture file. Raises `Problem` when it is missing, empty or too large.
+
+    Whether it is a picture at all the backend finds out: it has the decoders.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise Problem(f"{path} is a folder, not a picture.", "Name a picture file.")
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise Problem(
+                f"{path} has {size / 2**20:.0f} MiB; up to {MAX_FILE_BYTES // 2**20} can be sent.",
+                "Save a smaller version of the picture.",
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise file_problem(error, path, "read") from error
+    if not data:
+        raise Problem(f"{path} is empty.", "Choose another picture.")
+    return data
+
+
+def name_of(filename: str) -> str:
+    """The name a result gets from a picture's file or image name: the stem, never empty."""
+    base = re.split(r"[\\/]", filename.rstrip("\\/"))[-1]
+    stem, suffix = os.path.splitext(base)
+    if suffix.lower() not in IMAGE_SUFFIXES | {".exr", ".hdr", ".tga", ".gif", ".psd"}:
+        stem = re.sub(r"\.\d{3}$", "", base)  # Blender's own numbering of equal names
+        again, suffix = os.path.splitext(stem)
+        stem = again if suffix.lower() in IMAGE_SUFFIXES else stem
+    return stem.strip() or "GSV3D"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The same names, made different by ``_2``, ``_3`` where two are equal, ignoring case."""
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        candidate, count = name, 1
+        while candidate.casefold() in taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        taken.add(candidate.casefold())
+        result.append(candidate)
+    return result

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The socket thread: the only code that waits for the network. Imports no ``bpy``.
+
+Rules. The thread never touches Blender; the main thread never touches the socket. Commands go in
+by a queue and a wake-up socket, events come out by a queue that the main thread alone empties.
+Arrays are checked and converted in the thread, so that the main thread only copies. Reconnecting
+backs off to 5 seconds at most; the same problem is told once. ``stop`` joins within a time limit.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import events
+from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
+from .jobs import Request
+from .problems import Problem
+from .protocol import wire
+
+MAX_BACKOFF_S = 5.0
+_FIRST_BACKOFF_S = 0.25
+_FILE_POLL_S = 0.5
+_POLL_MS = 200
+_PROCESS_CHECK_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+class Client:
+    """A thread that keeps up a conversation with the backend of a connection file.
+
+    Args:
+        connection_file: read anew at every attempt to connect.
+        name: what the backend calls us in its log.
+    """
+
+    def __init__(self, connection_file: Path, name: str = "Blender add-on") -> None:
+        import zmq
+
+        self.connection_file = connection_file
+        self.events: queue.Queue[events.Event] = queue.Queue()
+        self._commands: queue.Queue[Callable[[Any], Any]] = queue.Queue()
+        self._session = wire.ClientSession(name)
+        self._stopping = threading.Event()
+        self._told: tuple[str, str] | None = None
+        self._asked_again: set[str] = set()
+        self._backoff = _FIRST_BACKOFF_S
+        self._zmq = zmq
+        self._context = zmq.Context()
+        address = f"inproc://gsv3d-wake-{id(self)}"
+        self._wake_in = self._context.socket(zmq.PAIR)
+        self._wake_in.linger = 0
+        self._wake_in.bind(address)
+        self._wake_out = self._context.socket(zmq.PAIR)
+        self._wake_out.linger = 0
+        self._wake_out.connect(address)
+        self._thread = threading.Thread(target=self._run, name="gsv3d-client", daemon=True)
+
+    # -- for the main thread ---------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; events follow."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """End the thread and wait for it, ``timeout_s`` at most."""
+        self._stopping.set()
+        self._wake()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                _log.warning("GSV3D: the socket thread did not end within %s s", timeout_s)
+                return
+        self._wake_out.close(0)
+        self._wake_in.close(0)
+        self._context.term()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def submit(self, job_id: str, request: Request) -> None:
+        """Send a job; sending it twice is sending it once."""
+        def command(session: Any) -> None:
+            try:
+                session.submit(
+                    request.image,
+                    job=job_id,
+                    filename=request.filename,
+                    model=request.model,
+                    steps=request.steps or None,
+                    seed=request.seed,
+                    faces=request.faces,
+                    texture_size=request.texture_size,
+                    elevation=request.elevation,
+                    files=request.files,
+                )
+            except wire.ProtocolError as error:
+                self._tell(events.JobFailed(job_id, Problem(error.what, error.hint)))
+
+        self._ask(command)
+
+    def cancel(self, job_id: str) -> None:
+        self._ask(lambda session: session.cancel(job_id))
+
+    def acknowledge(self, job_id: str) -> None:
+        """The results of a job are safe; the backend may delete its copy."""
+        self._ask(lambda session: session.ack(job_id))
+
+    def fetch(self, job_id: str) -> None:
+        """Ask for the results of a job of an earlier session."""
+        self._ask(lambda session: session.fetch(job_id))
+
+    def shutdown(self) -> None:
+        """Ask the backend to end."""
+        self._ask(lambda session: session.shutdown())
+
+    def _ask(self, command: Callable[[Any], Any]) -> None:
+        self._commands.put(command)
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_out.send(b"", self._zmq.NOBLOCK)
+        except self._zmq.ZMQError:
+            pass  # wake-ups enough are waiting, or the thread has gone
+
+    # -- in the thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._wait(self._connect_once())
+        except Exception as error:  # a fault of ours: said in the panel, whole in the console
+            _log.exception("GSV3D: the socket thread failed")
+            problem = Problem(
+                f"The connection to the backend failed inside the add-on: {error}.",
+                "Press Stop and Start; the console has the details.",
+            )
+            self._tell(events.Disconnected(problem, lasting=True))
+
+    def _connect_once(self) -> float:
+        """Connect and converse as long as it lasts; returns seconds to wait before trying again."""
+        try:
+            connection = wire.read_connection(self.connection_file)
+        except wire.ConnectionFileError as error:
+            self._lost(error.what, error.hint)
+            return _FILE_POLL_S
+        if not wire.process_exists(connection.pid):
+            self._lost(*wire.explain_silence(connection, self.connection_file))
+            return _FILE_POLL_S
+        socket = wire.open_client(self._context, connection)
+        try:
+            self._session.hello()
+            self._converse(socket, connection)
+        finally:
+            socket.close(0)
+        wait, self._backoff = self._backoff, min(2 * self._backoff, MAX_BACKOFF_S)
+        return wait
+
+    def _converse(self, socket: Any, connection: Any) -> None:
+        """Send, receive and keep the heartbeat until the backend is silent or we are to stop."""
+        poller = self._zmq.Poller()
+        poller.register(socket, self._zmq.POLLIN)
+        poller.register(self._wake_in, self._zmq.POLLIN)
+        next_check = time.monotonic() + _PROCESS_CHECK_S
+        while not self._stopping.is_set():
+            self._flush(socket)
+            ready = dict(poller.poll(_POLL_MS))
+            if self._wake_in in ready:
+                self._take_commands()
+            happened: list[Any] = []
+            if socket in ready:
+                happened = self._session.feed(socket.recv_multipart(self._zmq.NOBLOCK))
+            happened += self._session.tick()
+            for event in happened:
+                if isinstance(event, wire.Silence):
+                    self._lost(*wire.explain_silence(connection, self.connection_file))
+                    return
+                self._take(event)
+            if time.monotonic() >= next_check:
+                next_check = time.monotonic() + _PROCESS_CHECK_S
+                if not wire.process_exists(connection.pid):
+                    self._lost(*wire.explain_silence(connection, self.connection_file))
+                    return
+        self._flush(socket)
+
+    def _flush(self, socket: Any) -> None:
+        for frames in self._session.outgoing():
+            try:
+                socket.send_multipart(frames, self._zmq.NOBLOCK)
+            except self._zmq.Again:
+                # The other side takes nothing any more; silence will tell, and a new
+                # conversation repeats what is open.
+                _log.debug("GSV3D: a message could not be sent")
+
+    def _wait(self, seconds: float) -> None:
+        """Let time pass; commands are still taken, and end the wait only if we are to stop."""
+        end = time.monotonic() + seconds
+        while not self._stopping.is_set() and (left := end - time.monotonic()) > 0:
+            if self._wake_in.poll(int(left * 1000) + 1):
+                self._take_commands()
+
+    def _take_commands(self) -> None:
+        while self._wake_in.poll(0):
+            self._wake_in.recv(self._zmq.NOBLOCK)
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                command(self._session)
+            except wire.ProtocolError as error:
+                self._tell(events.BackendComplained(Problem(error.what, error.hint)))
+
+    # -- from the wire to events -----------------------------------------------------------
+
+    def _tell(self, event: events.Event) -> None:
+        self.events.put(event)
+
+    def _lost(self, what: str, hint: str, lasting: bool = False) -> None:
+        if self._told != (what, hint):
+            self._told = (what, hint)
+            self._tell(events.Disconnected(Problem(what, hint), lasting))
+
+    def _take(self, event: Any) -> None:
+        m = wire.messages
+        match event:
+            case m.Welcome():
+                self._told, self._backoff = None, _FIRST_BACKOFF_S
+                models = tuple(
+                    events.ModelChoice(e.name, e.installed, e.description, e.how_to_get)
+                    for e in event.models
+                )
+                self._tell(events.Connected(event.backend, event.device, models))
+            case m.Accepted():
+                self._tell(events.JobAccepted(event.job, event.position))
+            case m.Progress():
+                self._tell(events.JobProgressed(
+                    event.job, event.phase, event.step, event.of, event.eta_s, event.fraction
+                ))
+            case wire.Received():
+                self._receive(event)
+            case m.Done():
+                self._tell(events.JobDone(event.job, dict(event.timings)))
+            case m.Failed():
+                what = f"{event.what} {event.why}".strip()
+                self._tell(events.JobFailed(event.job, Problem(what, event.hint)))
+            case m.Cancelled():
+                self._tell(events.JobCancelled(event.job))
+            case m.Bye():
+                self._lost(
+                    f"The backend has ended. {event.why}".strip(), "Press Start to start it again."
+                )
+            case m.Error():
+                self._complaint(event)
+            case wire.Violation():
+                self._violation(event)
+
+    def _complaint(self, error: Any) -> None:
+        problem = Problem(error.what, error.hint)
+        if error.code == "version":
+            self._lost(error.what, error.hint, lasting=True)
+        elif error.code == "no_session":
+            _log.debug("GSV3D: %s", error.what)  # the session says hello again by itself
+        elif error.job is not None:
+            self._tell(events.JobFailed(error.job, problem))
+        else:
+            self._tell(events.BackendComplained(problem))
+
+    def _violation(self, violation: Any) -> None:
+        """Something came in damaged: ask for it once more, then give the job up."""
+        problem = Problem(violation.what, violation.hint)
+        if violation.job is None:
+            self._tell(events.BackendComplained(problem))
+        elif violation.job in self._asked_again:
+            self._session.cancel(violation.job)
+            self._tell(events.JobFailed(violation.job, problem))
+        else:
+            self._asked_again.add(violation.job)
+            self._session.fetch(violation.job)
+
+    def _receive(self, received: Any) -> None:
+        """Check and convert arrays here, off the main thread."""
+        job, arrays, artefact = received.job, received.arrays, received.artefact
+        try:
+            if received.kind == "views":
+                self._tell(events.ViewsArrived(job, prepare_sheet(arrays["images"])))
+            elif received.kind == "gaussians":
+                prepared = prepare_gaussians(**arrays)
+                self._tell(events.GaussiansArrived(
+                    job, prepared, artefact.step, artefact.of, artefact.final
+                ))
+            elif received.kind == "mesh":
+                self._tell(events.MeshArrived(job, prepare_mesh(**arrays)))
+            elif received.kind == "file":
+                data = arrays["data"].tobytes()
+                self._tell(events.FileArrived(job, artefact.name, data))
+        except Problem as problem:
+            if received.kind == "gaussians" and not artefact.final:
+                _log.debug("GSV3D: coarse Gaussians left out: %s", problem)
+                return  # early in denoising there may be nothing to see yet
+            self._session.cancel(job)
+            self._tell(events.JobFailed(job, problem))

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What this Blender can do, found out by looking and not by its version number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import bpy
+
+
+def has_native_splats() -> bool:
+    """True where a point cloud can be of the type GAUSSIAN_SPLAT (planned for Blender 5.3)."""
+    properties = bpy.types.PointCloud.bl_rna.properties
+    if "type" not in properties or not hasattr(bpy.types.PointCloud, "resize"):
+        return False
+    kind = properties["type"]
+    return kind.type == "ENUM" and "GAUSSIAN_SPLAT" in kind.enum_items
+
+
+def attribute_type_exists(data_type: str) -> bool:
+    """True if attributes can have ``data_type``, e.g. ``"FLOAT4"``."""
+    return data_type in bpy.types.Attribute.bl_rna.properties["data_type"].enum_items
+
+
+def ensure_node_tree(owner: Any) -> Any:
+    """The node tree of a material, switched on where that still has to be asked for."""
+    if owner.node_tree is None:
+        owner.use_nodes = True
+    return owner.node_tree
+
+
+def smooth_with_sharp_edges(mesh: bpy.types.Mesh, angle: float) -> None:
+    """Shade smooth, with edges sharper than ``angle`` (radians) kept as edges."""
+    if hasattr(mesh, "shade_smooth"):
+        mesh.shade_smooth()
+    if hasattr(mesh, "set_sharp_from_angle"):
+        mesh.set_sharp_from_angle(angle=angle)
+
+
+def set_node_property(node: Any, values: dict[str, Any]) -> None:
+    """Set what was a node property in one Blender and is a menu socket in another."""
+    for name, value in values.items():
+        if name in node.bl_rna.properties:
+            setattr(node, name, value)
+            continue
+        title = name.replace("_", " ").title()
+        socket = node.inputs.get(title)
+        if socket is not None:
+            socket.default_value = value.title() if socket.type == "MENU" else value
+
+
+def windows() -> list[Any]:
+    """The open windows; none without an interface."""
+    manager = bpy.context.window_manager
+    return list(manager.windows) if manager and not bpy.app.background else []
+
+
+def interface_override() -> AbstractContextManager[Any]:
+    """A context with a window in it, as operators want it and timers lack it."""
+    if bpy.context.window is None and windows():
+        return bpy.context.temp_override(window=windows()[0])
+    return nullcontext()
+
+
+def push_undo(message: str) -> None:
+    """Make one undo step of what was changed since the last one."""
+    with interface_override():
+        if bpy.ops.ed.undo_push.poll():
+            bpy.ops.ed.undo_push(message=message)
+
+
+def may_edit() -> str:
+    """Empty when data may be changed now; else the words that say what is in the way."""
+    manager = bpy.context.window_manager
+    if manager is not None and getattr(manager, "is_interface_locked", False):
+        return "waiting for the render to end"
+    for window in windows():
+        active = window.view_layer.objects.active if window.view_layer else None
+        if active is not None and active.mode != "OBJECT":
+            return f"waiting for you to leave {active.mode.replace('_', ' ').title()} Mode"
+    return ""
+
+
+def redraw() -> None:
+    """Ask the 3D views and image editors to draw themselves again."""
+    for window in windows():
+        for area in window.screen.areas:
+            if area.type in {"VIEW_3D", "IMAGE_EDITOR"}:
+                area.tag_redraw()
+
+
+def progress_bar(layout: Any, factor: float, text: str) -> None:
+    """A progress bar, or its text where layouts cannot draw one."""
+    if hasattr(layout, "progress"):
+        layout.progress(factor=factor, text=text)
+    else:
+        layout.label(text=f"{text} ({factor:.0%})")
+
+
+def register_cli(name: str, run: Callable[[list[str]], int]) -> Any:
+    """Register ``blender --command NAME``; None where Blender has no such thing."""
+    if not hasattr(bpy.utils, "register_cli_command"):
+        return None
+    return bpy.utils.register_cli_command(name, run)

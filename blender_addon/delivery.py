@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Results into the scene: one piece of work per arrival, each a generator of short steps.
+
+Work waits while the artist is in another mode than Object Mode or renders with a locked
+interface. Undo and file loading replace all Blender data, so work that is under way is closed
+before them and begun anew after: the arrays are kept until the job is over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import bpy
+
+from . import compat
+from .importers import scene
+from .importers.gaussians import import_gaussians
+from .importers.mesh import import_mesh
+from .importers.placement import Fit, fit_to_height, row_positions
+from .importers.prepare import GaussianArrays, MeshArrays
+from .jobs import Job, JobBook
+
+PLACE_TAG = "gsv3d_place"
+Work = Generator[None, None, None]
+
+
+@dataclass
+class Arrived:
+    """What a job has brought so far."""
+
+    gaussians: GaussianArrays | None = None
+    gaussians_final: bool = False
+    mesh: MeshArrays | None = None
+
+    def fit(self, height: float) -> Fit | None:
+        """The mesh decides how the object stands; before it is there, the Gaussians do."""
+        source = self.mesh or self.gaussians
+        return fit_to_height(source.bounds, height) if source is not None else None
+
+    def width(self, height: float) -> float:
+        source = self.mesh or self.gaussians
+        fit = self.fit(height)
+        return source.bounds.width * fit.scale if source is not None and fit else height
+
+
+class Delivery:
+    """The queue of imports, worked off a step at a time by `step`."""
+
+    def __init__(self, book: JobBook, on_delivered: Callable[[Job, str], None]) -> None:
+        self._book = book
+        self._on_delivered = on_delivered
+        self._queue: deque[tuple[str, str]] = deque()
+        self._under_way: tuple[str, str, Work] | None = None
+        self.arrived: dict[str, Arrived] = {}
+        self.after_mesh: dict[str, str] = {}
+        self.holdup = ""
+
+    def gaussians(self, job: Job, arrays: GaussianArrays, final: bool) -> None:
+        """Newer Gaussians of a job replace those that wait to be shown."""
+        held = self.arrived.setdefault(job.id, Arrived())
+        held.gaussians, held.gaussians_final = arrays, final
+        self._ask(job.id, scene.GAUSSIANS)
+
+    def mesh(self, job: Job, arrays: MeshArrays) -> None:
+        self.arrived.setdefault(job.id, Arrived()).mesh = arrays
+        self._ask(job.id, scene.MESH)
+
+    def again(self, job: Job) -> None:
+        """Import everything a job has brought once more, e.g. into another file."""
+        held = self.arrived.get(job.id)
+        if held is not None and held.gaussians is not None:
+            self._ask(job.id, scene.GAUSSIANS)
+        if held is not None and held.mesh is not None:
+            self._ask(job.id, scene.MESH)
+
+    def pending(self, job_id: str) -> bool:
+        """True while something of a job is still on its way into the scene."""
+        under_way = self._under_way is not None and self._under_way[0] == job_id
+        return under_way or any(queued == job_id for queued, _ in self._queue)
+
+    @property
+    def idle(self) -> bool:
+        return self._under_way is None and not self._queue
+
+    def forget(self, job_id: str) -> None:
+        """Let go of a job's arrays and of what waits to be imported."""
+        if self._under_way is not None and self._under_way[0] == job_id:
+            self._under_way[2].close()
+            self._under_way = None
+        self._queue = deque(entry for entry in self._queue if entry[0] != job_id)
+        self.arrived.pop(job_id, None)
+        self.after_mesh.pop(job_id, None)
+
+    def remove_preview(self, job_id: str) -> None:
+        """Take coarse Gaussians of a job that came to nothing out of the scene again."""
+        held = self.arrived.get(job_id)
+        if held is not None and held.gaussians is not None and not held.gaussians_final:
+            preview = scene.find_object(job_id, scene.GAUSSIANS)
+            if preview is not None:
+                bpy.data.objects.remove(preview)
+
+    def interrupt(self) -> None:
+        """Stop work that is under way, to begin it anew later: the data it holds goes away."""
+        if self._under_way is not None:
+            job_id, kind, work = self._under_way
+            self._under_way = None
+            work.close()
+            self._queue.appendleft((job_id, kind))
+
+    def step(self) -> bool:
+        """Do one short piece of work; False when there is none to do now."""
+        if self._under_way is None:
+            if not self._queue:
+                self.holdup = ""
+                return False
+            self.holdup = compat.may_edit()
+            if self.holdup:
+                return False
+            job_id, kind = self._queue.popleft()
+            job = self._book.get(job_id)
+            if job is None or job_id not in self.arrived:
+                return True
+            self._under_way = (job_id, kind, self._deliver(job, kind))
+        job_id, kind, work = self._under_way
+        try:
+            next(work)
+        except StopIteration:
+            self._under_way = None
+            job = self._book.get(job_id)
+            if job is not None:
+                self._on_delivered(job, kind)
+        return True
+
+    def take_failed(self) -> Job | None:
+        """The job whose work raised out of `step`; that work is over."""
+        if self._under_way is None:
+            return None
+        job_id, _, work = self._under_way
+        self._under_way = None
+        work.close()
+        return self._book.get(job_id)
+
+    def hold(self, job_id: str) -> None:
+        """Keep what a job brings, but put nothing of it into the scene before `again`."""
+        self._queue = deque(entry for entry in self._queue if entry[0] != job_id)
+
+    def _ask(self, job_id: str, kind: str) -> None:
+        job = self._book.get(job_id)
+        if job is None or job.detached:
+            return
+        if self._under_way is not None and self._under_way[:2] == (job_id, kind):
+            self._under_way[2].close()
+            self._under_way = None
+        if (job_id, kind) not in self._queue:
+            self._queue.append((job_id, kind))
+
+    def _deliver(self, job: Job, kind: str) -> Work:
+        held = self.arrived[job.id]
+        fit = held.fit(job.target.height)
+        if fit is None:
+            return
+        if kind == scene.GAUSSIANS and held.gaussians is not None:
+            final = held.gaussians_final
+            yield from import_gaussians(held.gaussians, job.id, job.target, fit)
+            self._arrange(job)
+            if final:  # coarse ones are a preview: undo goes past them in one step
+                compat.push_undo(f"GSV3D: Gaussians of {job.name}")
+        elif kind == scene.MESH and held.mesh is not None:
+            if held.gaussians is not None:  # stand exactly where the mesh stands
+                yield from import_gaussians(held.gaussians, job.id, job.target, fit)
+            yield from import_mesh(held.mesh, job.id, job.target, fit)
+            self._arrange(job)
+            self._settle_gaussians(job)
+            compat.push_undo(f"GSV3D: {job.name}")
+        compat.redraw()
+
+    def _settle_gaussians(self, job: Job) -> None:
+        cloud = scene.find_object(job.id, scene.GAUSSIANS)
+        wish = self.after_mesh.get(job.id, "HIDE")
+        if cloud is None or wish == "SHOW":
+            return
+        if wish == "REMOVE":
+            bpy.data.objects.remove(cloud)
+            return
+        cloud.hide_render = True
+        try:
+            cloud.hide_set(True)  # the eye in the outliner, where an artist looks for it
+        except RuntimeError:  # not in the view layer of this window
+            cloud.hide_viewport = True
+
+    def _arrange(self, job: Job) -> None:
+        """Set the objects of a batch side by side; what the artist has moved stays."""
+        if not job.target.batch:
+            return
+        row = [j for j in self._book.of_batch(job.target.batch)
+               if j.state.active or j.id in self.arrived or scene.find_object(j.id, scene.MESH)]
+        widths = [self._width(j) for j in row]
+        for member, x in zip(row, row_positions(widths, job.target.height * 0.25), strict=True):
+            for kind in (scene.GAUSSIANS, scene.MESH):
+                placed = scene.find_object(member.id, kind)
+                if placed is not None:
+                    base = member.target.location
+                    _move_unless_moved(placed, (base[0] + x, base[1], base[2]), base)
+
+    def _width(self, job: Job) -> float:
+        held = self.arrived.get(job.id)
+        if held is not None:
+            job.width = held.width(job.target.height)
+        return job.width or job.target.height
+
+
+def _move_unless_moved(
+    placed: Any, to: tuple[float, float, float], base: tuple[float, float, float]
+) -> None:
+    before = tuple(placed.get(PLACE_TAG, base))
+    if all(abs(a - b) < 1e-4 for a, b in zip(placed.location, before, strict=True)):
+        placed.location = to
+        placed[PLACE_TAG] = to

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the socket thread tells the main thread: ready to use, checked, without ``bpy``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .importers.prepare import GaussianArrays, MeshArrays, Sheet
+from .problems import Problem
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model the backend knows; ``how_to_get`` says what to do when it is not installed."""
+
+    name: str
+    installed: bool = True
+    description: str = ""
+    how_to_get: str = ""
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The backend answered and speaks our version."""
+
+    backend_version: str
+    device: str
+    models: tuple[ModelChoice, ...]
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """No backend at the other end (any more); the thread keeps trying.
+
+    ``lasting`` is True when trying again cannot help: another version, a refused key.
+    """
+
+    problem: Problem
+    lasting: bool = False
+
+
+@dataclass(frozen=True)
+class JobAccepted:
+    job: str
+    position: int
+
+
+@dataclass(frozen=True)
+class JobProgressed:
+    job: str
+    phase: str
+    step: int
+    of: int
+    eta_s: float | None
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class ViewsArrived:
+    job: str
+    sheet: Sheet
+
+
+@dataclass(frozen=True)
+class GaussiansArrived:
+    job: str
+    arrays: GaussianArrays
+    step: int
+    of: int
+    final: bool
+
+
+@dataclass(frozen=True)
+class MeshArrived:
+    job: str
+    arrays: MeshArrays
+
+
+@dataclass(frozen=True)
+class FileArrived:
+    """``name`` is the format: ``"glb"`` or ``"ply"``."""
+
+    job: str
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class JobDone:
+    job: str
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    job: str
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class JobCancelled:
+    job: str
+
+
+@dataclass(frozen=True)
+class BackendComplained:
+    """The backend could not make sense of something that belongs to no job."""
+
+    problem: Problem
+
+
+Event = (
+    Connected | Disconnected | JobAccepted | JobProgressed | ViewsArrived | GaussiansArrived
+    | MeshArrived | FileArrived | JobDone | JobFailed | JobCancelled | BackendComplained
+)

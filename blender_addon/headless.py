@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The add-on without a window: ``python -m blender_addon`` and ``blender --command gsv3d``.
+
+The same session, client and importers as behind the panel. Timers do not fire here, so the drain
+is called directly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bpy
+
+from . import preferences, session
+from .batch import expand, name_of, read_picture, unique_names
+from .console import ProgressLine
+from .importers import scene
+from .jobs import Job, JobState, Request, Target
+from .preview_render import render_preview
+from .problems import Problem, file_problem
+from .protocol import require_protocol
+
+_TICK_S = 0.03
+_SILENCE_S = 20.0
+"""How long a backend that we did not start may stay silent before its jobs are given up."""
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The command line of both forms."""
+    made = argparse.ArgumentParser(
+        prog=prog, description="Turn pictures into Gaussians and textured meshes in a .blend."
+    )
+    made.add_argument("images", nargs="+", metavar="IMAGE", help="picture files or folders")
+    made.add_argument("--output", required=True, type=Path, metavar="SCENE.blend")
+    made.add_argument("--model", default="blockout", help="which model (default: %(default)s)")
+    made.add_argument("--steps", type=_number(1, 1000), default=0, help="denoising steps")
+    made.add_argument("--seed", type=_number(0, 2**32 - 1), default=0)
+    made.add_argument("--faces", type=_number(100, 1_000_000), default=5000, help="face budget")
+    made.add_argument("--texture-size", type=_number(64, 8192), default=1024, metavar="PIXELS")
+    made.add_argument("--height", type=_metres, default=1.0, metavar="METRES")
+    made.add_argument("--elevation", type=float, default=10.0, metavar="DEGREES",
+                      help="how far the picture looks down on the object")
+    made.add_argument("--python", default="", help="the Python that has GSV3D")
+    made.add_argument("--connection-file", type=Path, metavar="FILE",
+                      help="use the backend of this connection file if it runs")
+    return made
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {low} to {high}, not {value}")
+        return value
+
+    return read
+
+
+def _metres(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0.001 <= value <= 10_000:
+        raise argparse.ArgumentTypeError(f"must be 0.001 to 10000 metres, not {text}")
+    return value
+
+
+def command(argv: list[str]) -> int:
+    """``blender --command gsv3d``: begins with an empty scene whatever the start-up file holds."""
+    bpy.data.batch_remove(list(bpy.data.objects))
+    return run(argv, "blender --command gsv3d")
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    """Do what the command line asks; returns the exit code: 0, or 1 if anything failed."""
+    try:
+        options = parser(prog).parse_args(list(argv))
+    except SystemExit as stop:  # argparse has printed its sentence; Blender must not be torn down
+        return int(stop.code or 0)
+    try:
+        require_protocol()
+        return _Run(options).go()
+    except Problem as problem:
+        _complain(str(problem))
+        return 1
+    except KeyboardInterrupt:
+        _complain("Stopped.")
+        return 130
+    finally:
+        session.close()
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass
+class _Picture:
+    path: Path
+    data: bytes
+    name: str
+
+
+@dataclass
+class _Run:
+    """One call of the command."""
+
+    options: argparse.Namespace
+    failed: bool = False
+    jobs: list[Job] = field(default_factory=list)
+
+    def go(self) -> int:
+        output = _blend_path(self.options.output)
+        pictures = self._read_pictures()
+        _check_writable(output)
+        with tempfile.TemporaryDirectory(
+            prefix="gsv3d-", ignore_cleanup_errors=True
+        ) as folder:
+            current = session.get()
+            current.on_job_end = self._ended
+            self._start(Path(folder))
+            self._submit(pictures, output)
+            self._wait()
+            done = [job for job in self.jobs if job.state is JobState.DONE]
+            if done:
+                self._write(done, pictures, output)
+            session.close()  # before its folder goes away
+        return 1 if self.failed or not done else 0
+
+    def _read_pictures(self) -> list[_Picture]:
+        files, problems = expand(self.options.images)
+        pictures = []
+        for path in files:
+            try:
+                pictures.append(_Picture(path, read_picture(path), ""))
+            except Problem as problem:
+                problems.append(problem)
+        for problem in problems:
+            _complain(str(problem))
+        self.failed = bool(problems)
+        if not pictures:
+            raise Problem("No picture is left to work on.", "Nothing was written.")
+        names = unique_names([name_of(p.path.name) for p in pictures])
+        for picture, name in zip(pictures, names, strict=True):
+            picture.name = name
+        return pictures
+
+    def _start(self, folder: Path) -> None:
+        place = preferences.backend_place()
+        self._place = (
+            self.options.python or place.python,
+            self.options.connection_file or folder / "connection.json",
+            folder / "backend",
+        )
+        session.get().start_backend(*self._place)
+        self._restarted = False
+        if session.get().process.running:
+            print("Starting the backend ...", flush=True)
+
+    def _submit(self, pictures: Sequence[_Picture], output: Path) -> None:
+        options = self.options
+        here = bpy.context.scene
+        unit = here.unit_settings.scale_length or 1.0
+        several = len(pictures) > 1
+        batch = uuid.uuid4().hex if several else ""
+        for slot, picture in enumerate(pictures):
+            target = Target(
+                name=picture.name, height=options.height / unit, scene=here.name,
+                collection=output.stem if several else "", batch=batch, slot=slot,
+            )
+            request = Request(
+                image=picture.data, filename=picture.path.name, model=options.model,
+                steps=options.steps, seed=options.seed, faces=options.faces,
+                texture_size=options.texture_size, elevation=options.elevation,
+                files=("glb", "ply"),
+            )
+            self.jobs.append(session.get().submit(request, target))
+
+    def _wait(self) -> None:
+        """Drain until every job has ended."""
+        current = session.get()
+        line = ProgressLine()
+        silent_since = time.monotonic()
+        while any(j.state.active or j.state is JobState.ARRIVED for j in self.jobs):
+            more = current.drain(budget_s=0.05)
+            job = current.book.current()
+            if current.state is session.BackendState.READY:
+                silent_since = time.monotonic()
+                if job is not None and job.state is JobState.RUNNING:
+                    line.show(self.jobs.index(job) + 1, len(self.jobs), job)
+            elif not current.process.running:
+                self._without_backend(time.monotonic() - silent_since)
+            if not more:
+                time.sleep(_TICK_S)
+        line.end()
+
+    def _without_backend(self, silent_s: float) -> None:
+        """It died, or one started elsewhere is silent: start it again once, then give up."""
+        current = session.get()
+        waiting = [j for j in self.jobs if j.state.active]
+        problem = current.problem or Problem("The backend does not answer.", "Start it again.")
+        died = current.state is session.BackendState.FAILED
+        if not waiting or not (died or silent_s > _SILENCE_S):
+            return
+        worked = any(j.started for j in self.jobs)
+        if died and worked and not self._restarted:
+            self._restarted = True
+            _complain("Starting the backend again for the other pictures ...")
+            current.start_backend(*self._place)
+            return
+        for job in waiting:
+            current.give_up(job.id, problem)
+
+    def _ended(self, job: Job) -> None:
+        if job.state is JobState.FAILED:
+            self.failed = True
+            _complain(f"{job.request.filename}: {job.what} {job.hint}".strip())
+        elif job.state is JobState.DONE:
+            print(f"{job.name}: done", flush=True)
+
+    def _write(self, done: Sequence[Job], pictures: Sequence[_Picture], output: Path) -> None:
+        current = session.get()
+        inputs = {_same(p.path) for p in pictures}
+        for job in done:
+            stem = output.stem if len(pictures) == 1 else job.name
+            for kind, data in sorted(current.files.get(job.id, {}).items()):
+                self._attempt(write_file, output.with_name(f"{stem}.{kind}"), data)
+        self._attempt(save_blend, output)
+        meshes = [o for o in (scene.find_object(j.id, scene.MESH) for j in done) if o is not None]
+        picture = output.with_suffix(".png")
+        if _same(picture) in inputs:  # never over the reference itself
+            picture = output.with_name(f"{output.stem}_preview.png")
+        if meshes:
+            self._attempt(lambda path: render_preview(meshes, path), picture)
+
+    def _attempt(self, action: Callable[..., None], path: Path, *arguments: object) -> None:
+        """Write one file; if that fails say so and go on with the others."""
+        try:
+            action(path, *arguments)
+        except Problem as problem:
+            self.failed = True
+            _complain(str(problem))
+        else:
+            print(f"Wrote {path}", flush=True)
+
+
+def _same(path: Path) -> str:
+    return os.path.normcase(path.resolve())
+
+
+def _blend_path(given: Path) -> Path:
+    if given.is_dir():
+        raise Problem(f"{given} is a folder.", "Name a file: --output scene.blend")
+    output = given if given.suffix.lower() == ".blend" else given.with_name(given.name + ".blend")
+    return output.absolute()
+
+
+def _check_writable(output: Path) -> None:
+    """Find out before the work, not after it, that nothing can be written."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise file_problem(error, output.parent, "write to") from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises `Problem`."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise file_problem(error, path, "write") from error
+
+
+def save_blend(path: Path) -> None:
+    """Save the file; Blender itself writes aside and renames. Raises `Problem`."""
+    try:
+        bpy.ops.wm.save_as_mainfile(filepath=str(path), compress=True)
+    except RuntimeError as error:
+        reason = str(error).strip().removeprefix("Error: ").rstrip(".")
+        raise Problem(f"Could not save {path}: {reason}.", "Check its folder and the disk.") \
+            from error

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A textured mesh: UVs per corner, one packed sRGB texture, one Principled material."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any
+
+import bpy
+import numpy as np
+
+from .. import compat
+from ..jobs import Target
+from . import scene
+from .placement import Fit
+from .prepare import MeshArrays
+
+SHARP_ANGLE = math.radians(50)
+"""Edges sharper than this stay edges. Wide, for a mesh with few faces bends much at each."""
+
+
+def import_mesh(
+    arrays: MeshArrays, job_id: str, target: Target, fit: Fit
+) -> Generator[None, None, str]:
+    """Make the object, a little at each step; returns its name.
+
+    The object's origin is the middle of its base. Closing the generator before its end leaves
+    the scene as it was.
+    """
+    mesh = bpy.data.meshes.new(target.name)
+    image = None
+    material = None
+    try:
+        _fill(mesh, arrays, fit)
+        yield
+        image = _texture(target.name, arrays.texture_png)
+        yield
+        material = _material(target.name, image, arrays.mean_colour)
+        mesh.materials.append(material)
+        yield
+        return scene.place_object(target.name, mesh, job_id, scene.MESH, target).name
+    except GeneratorExit:
+        scene.remove_unused(mesh)
+        if material is not None:
+            bpy.data.materials.remove(material)
+        if image is not None:
+            bpy.data.images.remove(image)
+        raise
+
+
+def _fill(mesh: bpy.types.Mesh, arrays: MeshArrays, fit: Fit) -> None:
+    corners = arrays.faces.size
+    mesh.vertices.add(len(arrays.vertices))
+    mesh.vertices.foreach_set("co", fit.apply(arrays.vertices).reshape(-1))
+    mesh.loops.add(corners)
+    mesh.loops.foreach_set("vertex_index", arrays.faces.reshape(-1))
+    mesh.polygons.add(len(arrays.faces))
+    mesh.polygons.foreach_set("loop_start", np.arange(0, corners, 3, dtype=np.int32))
+    uv_map = mesh.uv_layers.new(name="UVMap", do_init=False)
+    uv_map.uv.foreach_set("vector", arrays.corner_uvs.reshape(-1))
+    mesh.update(calc_edges=True)
+    mesh.validate(clean_customdata=False)
+    compat.smooth_with_sharp_edges(mesh, SHARP_ANGLE)
+
+
+def _texture(name: str, png: bytes) -> bpy.types.Image:
+    """An image data-block with the PNG packed in it; Blender decodes it when it is drawn."""
+    image = bpy.data.images.new(name, 8, 8)
+    image.pack(data=png, data_len=len(png))
+    image.source = "FILE"
+    image.colorspace_settings.name = "sRGB"
+    image.alpha_mode = "NONE"
+    return image
+
+
+def _material(
+    name: str, image: bpy.types.Image, mean_colour: tuple[float, float, float]
+) -> bpy.types.Material:
+    """One matt Principled material. The Solid view's colour is the texture's mean."""
+    material = bpy.data.materials.new(name)
+    material.diffuse_color = (*mean_colour, 1.0)
+    material.roughness = 0.9
+    tree = compat.ensure_node_tree(material)
+    tree.nodes.clear()
+    output: Any = tree.nodes.new("ShaderNodeOutputMaterial")
+    surface: Any = tree.nodes.new("ShaderNodeBsdfPrincipled")
+    texture: Any = tree.nodes.new("ShaderNodeTexImage")
+    texture.image = image
+    texture.location, surface.location, output.location = (-320, 0), (0, 0), (320, 0)
+    for socket, value in (("Roughness", 0.9), ("Specular IOR Level", 0.1), ("Metallic", 0.0)):
+        if socket in surface.inputs:
+            surface.inputs[socket].default_value = value
+    tree.links.new(texture.outputs["Color"], surface.inputs["Base Color"])
+    tree.links.new(surface.outputs["BSDF"], output.inputs["Surface"])
+    tree.nodes.active = texture  # what the Solid view's Texture colours show
+    return material

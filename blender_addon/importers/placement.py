@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a result goes: canonical coordinates to an object that stands in the scene. No bpy.
+
+The backend's world: right-handed, +Z up, object centred at the origin, largest extent 1, the
+reference seen from the -Y side. In Blender that is an object facing the front view, so no axis
+changes; only the pivot (to the middle of the base) and the size (to a height) do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_SOLID_OPACITY = 0.3
+"""Gaussians fainter than this do not count for the extent of an object."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """``p' = (p - pivot) * scale``: base of the object at the origin, its height as wished."""
+
+    pivot: tuple[float, float, float]
+    scale: float
+
+    def apply(self, points: np.ndarray) -> np.ndarray:
+        """Canonical ``points`` (N, 3) in the object's own coordinates, float32."""
+        moved = (np.asarray(points, np.float32) - np.asarray(self.pivot, np.float32)) * np.float32(self.scale)
+        return np.ascontiguousarray(moved, np.float32)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """An axis-aligned box in canonical coordinates."""
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+
+    @property
+    def width(self) -> float:
+        return self.high[0] - self.low[0]
+
+    @property
+    def height(self) -> float:
+        return self.high[2] - self.low[2]
+
+
+def bounds_of(points: np.ndarray) -> Bounds:
+    """The box around ``points`` (N, 3), N > 0."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    return Bounds(tuple(map(float, low)), tuple(map(float, high)))  # type: ignore[arg-type]
+
+
+def bounds_of_gaussians(means: np.ndarray, opacities: np.ndarray) -> Bounds:
+    """The box around the visible bulk of Gaussians: stray ones do not stretch it.
+
+    ``means`` (N, 3), ``opacities`` (N,) in 0..1, N > 0. The box holds the 0.5 to 99.5 percentile
+    of the Gaussians that are solid enough to be seen (all of them if none is).
+    """
+    solid = means[opacities >= _SOLID_OPACITY]
+    if len(solid) < 8:
+        solid = means
+    low, high = np.percentile(solid, (0.5, 99.5), axis=0)
+    return Bounds(tuple(map(float, low)), tuple(map(float, high)))  # type: ignore[arg-type]
+
+
+def fit_to_height(bounds: Bounds, height: float) -> Fit:
+    """The fit that stands ``bounds`` on the origin with ``height`` (Blender units, > 0).
+
+    Something flat as a coin on the ground would be blown up without end by its height; below a
+    fiftieth of its width the width is taken as the measure instead.
+    """
+    if not (math.isfinite(height) and height > 0):
+        raise ValueError(f"height must be above 0, not {height}")
+    (x0, y0, z0), (x1, y1, _) = bounds.low, bounds.high
+    extent = max(bounds.height, max(x1 - x0, y1 - y0) / 50.0, 1e-6)
+    return Fit(pivot=((x0 + x1) / 2, (y0 + y1) / 2, z0), scale=height / extent)
+
+
+def yaw_of_plane(normal: Sequence[float]) -> float:
+    """Turn about +Z, in radians, that makes a result face where a picture plane faces.
+
+    ``normal`` is the plane's +Z axis in the world. A result faces -Y unturned, as a picture does
+    that stands in the front view. A picture that lies flat gives no direction: 0.
+    """
+    x, y, z = normal
+    if math.hypot(x, y) < 0.5 * math.sqrt(x * x + y * y + z * z) or math.hypot(x, y) == 0:
+        return 0.0
+    return math.atan2(x, -y)
+
+
+def row_positions(widths: Sequence[float], gap: float) -> list[float]:
+    """X of the middles of objects of ``widths`` side by side, the first at 0, ``gap`` between."""
+    positions: list[float] = []
+    x = 0.0
+    for index, width in enumerate(widths):
+        if index:
+            x += widths[index - 1] / 2 + gap + width / 2
+        positions.append(x)
+    return positions

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From arrays off the wire to arrays Blender takes, checked and converted. No bpy, any thread.
+
+Blender trusts what ``foreach_set`` gives it: an index out of range crashes it, a NaN spoils the
+view. So every array is checked here, before the main thread sees it. Raises `Problem`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..colour import sh_to_srgb, srgb_to_linear
+from ..png import encode_png
+from ..problems import Problem
+from .placement import Bounds, bounds_of, bounds_of_gaussians
+
+MAX_GAUSSIANS = 200_000
+"""More ellipsoids than this make the view crawl; the most visible ones are kept."""
+MIN_OPACITY = 0.005
+
+
+@dataclass(frozen=True)
+class GaussianArrays:
+    """Gaussians in canonical coordinates, most visible first, all finite.
+
+    means (N, 3); quats (N, 4) wxyz, unit; scales (N, 3) linear; opacities (N,) 0..1;
+    colours (N, 4) linear RGB and opacity; sh (N, K, 3) coefficients; all float32, N >= 1.
+    """
+
+    means: np.ndarray
+    quats: np.ndarray
+    scales: np.ndarray
+    opacities: np.ndarray
+    colours: np.ndarray
+    sh: np.ndarray
+    bounds: Bounds
+    dropped: int
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+
+@dataclass(frozen=True)
+class MeshArrays:
+    """A triangle mesh in canonical coordinates.
+
+    vertices (V, 3) float32; faces (F, 3) int32, all within 0..V-1; corner_uvs (F, 3, 2) float32,
+    origin bottom left; texture_png the bytes of a PNG, sRGB; mean_colour linear RGB.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    corner_uvs: np.ndarray
+    texture_png: bytes
+    mean_colour: tuple[float, float, float]
+    bounds: Bounds
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Views side by side as one picture for an icon: pixels (S*S*4,) float32, row 0 at bottom."""
+
+    size: int
+    pixels: np.ndarray
+
+
+def prepare_gaussians(
+    means: np.ndarray,
+    quats: np.ndarray,
+    scales: np.ndarray,
+    opacities: np.ndarray,
+    sh: np.ndarray,
+    limit: int = MAX_GAUSSIANS,
+) -> GaussianArrays:
+    """Drop what cannot be seen or is broken, sort by visibility, keep ``limit`` at most.
+
+    means (N, 3), quats (N, 4) wxyz, scales (N, 3) linear, opacities (N,), sh (N, K, 3) with
+    K = (degree + 1)^2. Raises `Problem` when the shapes disagree or nothing visible is left.
+    """
+    n = len(means)
+    shapes_agree = (
+        means.shape == (n, 3)
+        and quats.shape == (n, 4)
+        and scales.shape == (n, 3)
+        and opacities.shape == (n,)
+        and sh.ndim == 3
+        and sh.shape[0] == n
+        and sh.shape[2] == 3
+        and math.isqrt(sh.shape[1]) ** 2 == sh.shape[1]
+        and sh.shape[1] >= 1
+    )
+    if not shapes_agree:
+        raise Problem(
+            "The Gaussians from the backend do not fit together.",
+            "The add-on and the backend may be of different versions: update both.",
+        )
+    means, quats, scales, opacities, sh = (
+        np.asarray(a, np.float32) for a in (means, quats, scales, opacities, sh)
+    )
+    norms = np.linalg.norm(quats, axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        good = (
+            np.isfinite(means).all(axis=1)
+            & np.isfinite(scales).all(axis=1)
+            & (scales > 0).all(axis=1)
+            & np.isfinite(norms)
+            & (norms > 1e-12)
+            & np.isfinite(sh).all(axis=(1, 2))
+            & (opacities >= MIN_OPACITY)  # false for NaN too
+        )
+    kept = np.flatnonzero(good)
+    if not len(kept):
+        raise Problem(
+            f"None of the {n} Gaussians from the backend can be shown.",
+            "Try another picture or seed; if it stays so, the model is damaged.",
+        )
+    opacities = np.minimum(opacities, 1.0)
+    visibility = np.log(opacities[kept]) + np.log(scales[kept]).sum(axis=1) * (2 / 3)
+    kept = kept[np.argsort(-visibility, kind="stable")[:limit]]
+    colours = np.empty((len(kept), 4), np.float32)
+    colours[:, :3] = srgb_to_linear(sh_to_srgb(sh[kept, 0]))
+    colours[:, 3] = opacities[kept]
+    return GaussianArrays(
+        means=np.ascontiguousarray(means[kept]),
+        quats=np.ascontiguousarray(quats[kept] / norms[kept, None]),
+        scales=np.ascontiguousarray(scales[kept]),
+        opacities=np.ascontiguousarray(opacities[kept]),
+        colours=colours,
+        sh=np.ascontiguousarray(sh[kept]),
+        bounds=bounds_of_gaussians(means[kept], opacities[kept]),
+        dropped=n - len(kept),
+    )
+
+
+def prepare_mesh(
+    vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, texture: np.ndarray
+) -> MeshArrays:
+    """Check a textured mesh and encode its texture.
+
+    vertices (V, 3), faces (F, 3) integers, corner_uvs (F, 3, 2), texture (T, U, 3) uint8 sRGB
+    with row 0 on top. Faces that use a vertex twice are left out.
+    """
+    update = "The add-on and the backend may be of different versions: update both."
+    f = len(faces)
+    if (
+        vertices.ndim != 2
+        or vertices.shape[1:] != (3,)
+        or faces.shape != (f, 3)
+        or corner_uvs.shape != (f, 3, 2)
+        or texture.ndim != 3
+        or texture.shape[2] != 3
+    ):
+        raise Problem("The mesh from the backend does not fit together.", update)
+    if not len(vertices) or not f:
+        raise Problem(
+            "The mesh from the backend is empty.", "Try another picture, seed or face budget."
+        )
+    broken = int((~np.isfinite(vertices).all(axis=1)).sum())
+    if broken or not np.isfinite(corner_uvs).all():
+        raise Problem(
+            f"The mesh from the backend is damaged: {broken} of its {len(vertices)} vertices "
+            "are not numbers." if broken else
+            "The mesh from the backend is damaged: its UVs are not numbers.",
+            "Generate again, with another seed if it happens twice.",
+        )
+    if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
+        raise Problem("The mesh from the backend names vertices that it does not have.", update)
+    a, b, c = faces.T
+    proper = (a != b) & (b != c) & (c != a)
+    if not proper.any():
+        raise Problem(
+            "The mesh from the backend has no face with an area.", "Try another picture or seed."
+        )
+    vertices = np.ascontiguousarray(vertices, np.float32)
+    used = vertices[np.unique(faces[proper])]
+    painted = srgb_to_linear(texture.reshape(-1, 3)[:: max(1, texture.size // 30_000)] / 255.0)
+    red, green, blue = (float(v) for v in painted.mean(axis=0))
+    return MeshArrays(
+        vertices=vertices,
+        faces=np.ascontiguousarray(faces[proper], np.int32),
+        corner_uvs=np.ascontiguousarray(corner_uvs[proper], np.float32),
+        texture_png=encode_png(np.ascontiguousarray(texture, np.uint8)),
+        mean_colour=(red, green, blue),
+        bounds=bounds_of(used),
+    )
+
+
+def prepare_sheet(images: np.ndarray, cells: int = 2, size: int = 256) -> Sheet:
+    """Evenly chosen ``cells`` x ``cells`` of ``images`` (V, H, W, 3) uint8 as one square icon.
+
+    The last view is the reference by SV3D's order, so the choice starts there and goes round.
+    """
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not images.size:
+        raise Problem(
+            "The views from the backend do not fit together.",
+            "The add-on and the backend may be of different versions: update both.",
+        )
+    views, height, width, _ = images.shape
+    count = cells * cells
+    order = [(views - 1 + round(i * views / count)) % views for i in range(count)]
+    side = size // cells
+    rows = np.arange(side) * height // side
+    columns = np.arange(side) * width // side
+    canvas = np.ones((size, size, 4), np.float32)
+    for index, view in enumerate(order):
+        y, x = (index // cells) * side, (index % cells) * side
+        canvas[y : y + side, x : x + side, :3] = images[view][rows][:, columns] / np.float32(255)
+    return Sheet(size=size, pixels=np.ascontiguousarray(canvas[::-1]).reshape(-1))

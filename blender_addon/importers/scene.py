@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finding a job's place and objects in the scene, by name and tag, each time anew.
+
+Nothing here is kept between ticks: undo and loading a file replace every Blender object.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from ..jobs import Target
+
+JOB_TAG = "gsv3d_job"
+KIND_TAG = "gsv3d_kind"
+MESH, GAUSSIANS = "mesh", "gaussians"
+
+
+def find_object(job_id: str, kind: str) -> Any | None:
+    """The object that holds a job's ``kind`` of result, or None."""
+    for candidate in bpy.data.objects:
+        if candidate.get(JOB_TAG) == job_id and candidate.get(KIND_TAG) == kind:
+            return candidate
+    return None
+
+
+def collection_for(target: Target) -> Any:
+    """The collection a result belongs in; made again if it is gone."""
+    scene = bpy.data.scenes.get(target.scene) or bpy.context.scene
+    if not target.collection:
+        return scene.collection
+    if target.collection == scene.collection.name:
+        return scene.collection
+    collection = bpy.data.collections.get(target.collection)
+    if collection is None:
+        collection = bpy.data.collections.new(target.collection)
+    if collection not in scene.collection.children_recursive:
+        scene.collection.children.link(collection)
+    return collection
+
+
+def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -> Any:
+    """Show ``data`` in the job's object of this kind; a new object stands at the target.
+
+    An object that is already there keeps its transform, its name and what the artist did to it.
+    """
+    existing = find_object(job_id, kind)
+    if existing is not None and _holds(existing, data):
+        former, existing.data = existing.data, data
+        if former.users == 0:
+            _remove_data(former)
+        return existing
+    if existing is not None:
+        bpy.data.objects.remove(existing)
+    made = bpy.data.objects.new(name, data)
+    made[JOB_TAG], made[KIND_TAG] = job_id, kind
+    made.location = target.location
+    made.rotation_euler = (0.0, 0.0, target.yaw)
+    collection_for(target).objects.link(made)
+    return made
+
+
+def remove_unused(data: Any) -> None:
+    """Remove a half-built mesh or point cloud that no object uses."""
+    try:
+        if data.users == 0:
+            _remove_data(data)
+    except ReferenceError:
+        pass  # already gone with the file it was in
+
+
+def _holds(owner: Any, data: Any) -> bool:
+    return owner.data is not None and owner.data.bl_rna.identifier == data.bl_rna.identifier
+
+
+def _remove_data(data: Any) -> None:
+    if isinstance(data, bpy.types.Mesh):
+        bpy.data.meshes.remove(data)
+    else:
+        bpy.data.pointclouds.remove(data)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The jobs of this Blender, as plain data: states, progress, words for them. No bpy."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+PHASES = (
+    # name on the wire, words for the artist, share of the whole time
+    ("preparing", "Preparing the picture", 0.03),
+    ("denoising", "Making views", 0.57),
+    ("decoding", "Making Gaussians", 0.10),
+    ("fusing", "Building the surface", 0.12),
+    ("simplifying", "Reducing faces", 0.03),
+    ("unwrapping", "Unwrapping", 0.07),
+    ("texturing", "Painting the texture", 0.08),
+)
+
+
+class JobState(Enum):
+    """What a job is doing; the value is the word in the list."""
+
+    WAITING = "waiting"  # for the backend to answer
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    ARRIVED = "ready"  # all results are here, not (all) in the scene
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def active(self) -> bool:
+        """True while the backend still owes something."""
+        return self in (
+            JobState.WAITING, JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the backend is asked for. ``image`` is a picture file's bytes; 0 steps: the model's."""
+
+    image: bytes
+    filename: str
+    model: str = "blockout"
+    steps: int = 0
+    seed: int = 0
+    faces: int = 5000
+    texture_size: int = 1024
+    elevation: float = 10.0
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the results go: names and numbers, never Blender objects, which do not live long.
+
+    location in Blender units, yaw in radians about +Z, height in Blender units. ``batch`` groups
+    jobs that share a collection and a row; ``slot`` is the place in it.
+    """
+
+    name: str
+    location: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    yaw: float = 0.0
+    height: float = 1.0
+    scene: str = ""
+    collection: str = ""
+    batch: str = ""
+    slot: int = 0
+
+
+@dataclass
+class Job:
+    """One picture on its way."""
+
+    request: Request
+    target: Target
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    state: JobState = JobState.WAITING
+    phase: str = ""
+    step: int = 0
+    of: int = 0
+    eta_s: float | None = None
+    position: int = 0
+    what: str = ""
+    hint: str = ""
+    note: str = ""
+    detached: bool = False
+    started: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict)
+    width: float = 0.0
+    _furthest: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    def progress(
+        self, phase: str, step: int, of: int, eta_s: float | None, fraction: float | None = None
+    ) -> None:
+        """Take a progress message. A cancelling job stays cancelling."""
+        if not self.started:
+            self.started = time.monotonic()
+        if self.state in (JobState.WAITING, JobState.QUEUED):
+            self.state = JobState.RUNNING
+        self.phase, self.step, self.of, self.eta_s = phase, step, of, eta_s
+        share = fraction if fraction is not None else _fraction(phase, step, of)
+        self._furthest = max(self._furthest, min(1.0, share))
+
+    @property
+    def fraction(self) -> float:
+        """Share that is done, 0..1; it never goes back."""
+        if self.state in (JobState.ARRIVED, JobState.DONE):
+            return 1.0
+        return self._furthest
+
+    def fail(self, what: str, hint: str = "") -> None:
+        self.state, self.what, self.hint = JobState.FAILED, what, hint
+
+    def describe(self) -> str:
+        """One line for the list and the progress bar."""
+        if self.state is JobState.RUNNING:
+            words = phase_words(self.phase)
+            steps = f" {self.step}/{self.of}" if self.of > 1 else ""
+            eta = f", {eta_text(self.eta_s)}" if self.eta_s is not None else ""
+            return f"{words}{steps}{eta}"
+        if self.state is JobState.QUEUED and self.position > 0:
+            return f"queued, {self.position} before it"
+        if self.state is JobState.WAITING:
+            return "waiting for the backend"
+        if self.state is JobState.FAILED:
+            return f"failed: {self.what}"
+        if self.state is JobState.ARRIVED and self.detached:
+            return "ready: press Import to place it in this scene"
+        return self.state.value
+
+
+def phase_words(phase: str) -> str:
+    """Words for a phase; an unknown one (from a newer backend) is shown as it is."""
+    for name, words, _ in PHASES:
+        if name == phase:
+            return words
+    return phase.capitalize() if phase else "Working"
+
+
+def _fraction(phase: str, step: int, of: int) -> float:
+    before = 0.0
+    for name, _, share in PHASES:
+        if name == phase:
+            return before + share * min(1.0, max(0.0, step / of if of > 0 else 0.0))
+        before += share
+    return 0.0
+
+
+def eta_text(seconds: float) -> str:
+    """``about 12 s left``, ``about 3 min left``; coarse, as an estimate is."""
+    if not seconds >= 0:  # NaN as well
+        return "no estimate yet"
+    if seconds < 1.5:
+        return "about 1 s left"
+    if seconds < 20:
+        return f"about {round(seconds)} s left"
+    if seconds < 90:
+        return f"about {5 * round(seconds / 5)} s left"
+    if seconds < 90 * 60:
+        return f"about {round(seconds / 60)} min left"
+    return f"about {seconds / 3600:.1f} h left"
+
+
+class JobBook:
+    """All jobs of this session in the order they were made."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs.values()))
+
+    def add(self, job: Job) -> Job:
+        self._jobs[job.id] = job
+        return job
+
+    def get(self, job_id: str | None) -> Job | None:
+        return self._jobs.get(job_id) if job_id else None
+
+    def active(self) -> list[Job]:
+        return [job for job in self if job.state.active]
+
+    def current(self) -> Job | None:
+        """The running job, else the first active one."""
+        active = self.active()
+        running = [j for j in active if j.state in (JobState.RUNNING, JobState.CANCELLING)]
+        return next(iter(running or active), None)
+
+    def of_batch(self, batch: str) -> list[Job]:
+        return sorted((j for j in self if batch and j.target.batch == batch),
+                      key=lambda j: j.target.slot)
+
+    def batch_summary(self, batch: str) -> str:
+        """``3 of 5 done, 1 failed``."""
+        jobs = self.of_batch(batch)
+        done = sum(j.state in (JobState.DONE, JobState.ARRIVED) for j in jobs)
+        failed = sum(j.state is JobState.FAILED for j in jobs)
+        cancelled = sum(j.state is JobState.CANCELLED for j in jobs)
+        words = f"{done} of {len(jobs)} done"
+        words += f", {failed} failed" if failed else ""
+        return words + (f", {cancelled} cancelled" if cancelled else "")
+
+    def forget_finished(self) -> list[str]:
+        """Take ended jobs off the list; returns their ids."""
+        ended = [j.id for j in self
+                 if not j.state.active and not (j.state is JobState.ARRIVED and j.detached)]
+        for job_id in ended:
+            del self._jobs[job_id]
+        return ended

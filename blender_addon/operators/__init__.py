@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the buttons do, one topic a module."""
+
+from __future__ import annotations
+
+from . import backend, batch, generate, jobs, view
+
+CLASSES = (*generate.CLASSES, *batch.CLASSES, *jobs.CLASSES, *backend.CLASSES, *view.CLASSES)

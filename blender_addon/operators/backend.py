@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Start and stop the backend; look at its log; choose its Python."""
+
+from __future__ import annotations
+
+import bpy
+
+from .. import preferences, session
+from ..backend_process import last_lines
+from ..problems import Problem
+from ..protocol import protocol_problem
+from . import common
+
+
+class GSV3D_OT_backend_start(bpy.types.Operator):
+    """Connect to the backend on this computer; start it if it is not running"""
+
+    bl_idname = "gsv3d.backend_start"
+    bl_label = "Start"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        problem = protocol_problem()
+        if problem is not None:
+            cls.poll_message_set(str(problem))
+            return False
+        if session.get().state in (session.BackendState.READY, session.BackendState.STARTING):
+            cls.poll_message_set("The backend is running")
+            return False
+        return True
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        place = preferences.backend_place()
+        try:
+            session.get().start_backend(place.python, place.connection_file, place.data_dir)
+        except Problem as problem:
+            return common.report(self, problem)
+        return {"FINISHED"}
+
+
+class GSV3D_OT_backend_stop(bpy.types.Operator):
+    """End the backend that was started here; leave one that was not"""
+
+    bl_idname = "gsv3d.backend_stop"
+    bl_label = "Stop"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        if session.get().state in (session.BackendState.OFF, session.BackendState.STOPPING):
+            cls.poll_message_set("The backend is not running")
+            return False
+        return True
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        session.get().stop_backend()
+        return {"FINISHED"}
+
+
+class GSV3D_OT_open_log(bpy.types.Operator):
+    """Open the backend's log as a text of this file"""
+
+    bl_idname = "gsv3d.open_log"
+    bl_label = "Open Log"
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        log = preferences.backend_place().data_dir / "backend.log"
+        lines = last_lines(log, 400)
+        if not lines:
+            problem = Problem("There is no log yet.", "It begins when the backend is started.")
+            return common.report(self, problem)
+        text = bpy.data.texts.get("GSV3D backend.log") or bpy.data.texts.new("GSV3D backend.log")
+        text.from_string("\n".join(lines))
+        self.report({"INFO"}, "The log is in the Text Editor as 'GSV3D backend.log'")
+        return {"FINISHED"}
+
+
+class GSV3D_OT_open_preferences(bpy.types.Operator):
+    """Open the add-on's preferences, where the backend's Python is chosen"""
+
+    bl_idname = "gsv3d.open_preferences"
+    bl_label = "Choose Python"
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        package = str(__package__).removesuffix(".operators")
+        bpy.ops.preferences.addon_show(module=package)
+        return {"FINISHED"}
+
+
+CLASSES = (
+    GSV3D_OT_backend_start,
+    GSV3D_OT_backend_stop,
+    GSV3D_OT_open_log,
+    GSV3D_OT_open_preferences,
+)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What several operators share: settings to a request, a place to a target, problems to reports."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import bpy
+
+from .. import preferences, session
+from ..importers.placement import yaw_of_plane
+from ..jobs import Request, Target
+from ..problems import Problem
+from ..properties import MAX_SEED
+from ..references import Reference, plane_normal
+
+
+def report(operator: bpy.types.Operator, problem: Problem) -> set[str]:
+    """Show a problem the way operators do: nothing was done."""
+    operator.report({"ERROR"}, str(problem))
+    return {"CANCELLED"}
+
+
+def request_for(settings: Any, reference: Reference) -> Request:
+    """What the backend is asked for, from the scene's settings."""
+    if settings.use_random_seed:
+        settings.seed = random.randint(0, MAX_SEED)
+    return Request(
+        image=reference.data,
+        filename=reference.filename,
+        model=settings.model.strip() or "blockout",
+        steps=settings.steps,
+        seed=settings.seed,
+        faces=settings.faces,
+        texture_size=settings.texture_size,
+        elevation=settings.elevation,
+    )
+
+
+def target_at_empty(context: bpy.types.Context, empty: Any, name: str, height: float) -> Target:
+    """Stand at the empty, face where it faces, lie in its collection."""
+    collections = empty.users_collection
+    return Target(
+        name=name,
+        location=tuple(empty.matrix_world.translation),
+        yaw=yaw_of_plane(plane_normal(empty)),
+        height=height,
+        scene=context.scene.name,
+        collection=collections[0].name if collections else "",
+    )
+
+
+def target_at_cursor(context: bpy.types.Context, name: str, height: float) -> Target:
+    """Stand at the 3D cursor, in the active collection."""
+    collection = context.collection
+    return Target(
+        name=name,
+        location=tuple(context.scene.cursor.location),
+        height=height,
+        scene=context.scene.name,
+        collection=collection.name if collection is not None else "",
+    )
+
+
+def ensure_backend() -> None:
+    """Connect to the backend, starting one if that is wished. Raises `Problem`."""
+    current = session.get()
+    if current.state in (session.BackendState.READY, session.BackendState.STARTING):
+        return
+    place = preferences.backend_place()
+    current.start_backend(
+        place.python, place.connection_file, place.data_dir, may_start=preferences.auto_start()
+    )

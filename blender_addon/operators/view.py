@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Looking at results: on the artist's word only, shading and visibility are never changed else."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import EnumProperty
+
+from ..importers import scene
+
+
+class GSV3D_OT_solid_colours(bpy.types.Operator):
+    """Have the Solid view of this window show the true colours"""
+
+    bl_idname = "gsv3d.solid_colours"
+    bl_label = "Colours in Solid View"
+    bl_options = {"REGISTER"}
+
+    of: EnumProperty(  # type: ignore[valid-type]
+        name="Of",
+        items=(
+            ("MESH", "Mesh", "Textures, lit"),
+            ("GAUSSIANS", "Gaussians", "Attribute colours, flat"),
+        ),
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return context.space_data is not None and context.space_data.type == "VIEW_3D"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        shading = context.space_data.shading
+        shading.type = "SOLID"
+        shading.light = "STUDIO" if self.of == "MESH" else "FLAT"
+        shading.color_type = "TEXTURE" if self.of == "MESH" else "VERTEX"
+        return {"FINISHED"}
+
+
+class GSV3D_OT_show_results(bpy.types.Operator):
+    """Show the meshes, the Gaussians or both of all results in this scene"""
+
+    bl_idname = "gsv3d.show_results"
+    bl_label = "Show Results"
+    bl_options = {"REGISTER", "UNDO"}
+
+    what: EnumProperty(  # type: ignore[valid-type]
+        name="Show",
+        items=(
+            ("MESH", "Mesh", "Meshes only"),
+            ("GAUSSIANS", "Gaussians", "Gaussians only"),
+            ("BOTH", "Both", "Both"),
+        ),
+    )
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        shown = 0
+        for candidate in context.view_layer.objects:
+            kind = candidate.get(scene.KIND_TAG)
+            if kind not in (scene.MESH, scene.GAUSSIANS):
+                continue
+            visible = self.what == "BOTH" or self.what.lower() == kind
+            candidate.hide_set(not visible)
+            candidate.hide_viewport = False
+            candidate.hide_render = not visible
+            shown += visible
+        if not shown:
+            self.report({"INFO"}, "There is no result in this scene yet")
+        return {"FINISHED"}
+
+
+CLASSES = (GSV3D_OT_solid_colours, GSV3D_OT_show_results)

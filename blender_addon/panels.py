@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tab "GSV3D" in the 3D view's sidebar and in the Image Editor's. Drawing only reads."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import bpy
+
+from . import compat, previews, references, session
+from .jobs import Job, JobState
+from .problems import Problem
+from .protocol import protocol_problem
+
+_CATEGORY = "GSV3D"
+
+
+class GSV3D_UL_jobs(bpy.types.UIList):
+    """Jobs with their state."""
+
+    bl_idname = "GSV3D_UL_jobs"
+
+    def draw_item(
+        self, _context: Any, layout: Any, _data: Any, item: Any, _icon: int,
+        _active_data: Any, _active_property: str, _index: int = 0, _flag: int = 0,
+    ) -> None:
+        row = layout.row(align=True)
+        row.label(text=item.name, icon=item.icon)
+        row.label(text=item.text if item.state != JobState.FAILED.value else "failed")
+        if item.state in (s.value for s in JobState if s.active):
+            row.operator("gsv3d.cancel", text="", icon="X", emboss=False).job_id = item.job_id
+
+
+class _Sidebar:
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = _CATEGORY
+
+
+class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
+    """Reference, settings, Generate."""
+
+    bl_idname = "GSV3D_PT_generate"
+    bl_label = "Image to 3D"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        if _cannot_work(layout):
+            return
+        settings = context.scene.gsv3d
+        layout.row().prop(settings, "source", expand=True)
+        if settings.source == "SELECTED":
+            empties = references.selected_image_empties(context)
+            if empties:
+                layout.label(text=empties[0].data.name, icon="IMAGE_DATA")
+            else:
+                _words(layout, context, "Select an image empty: drag a picture into the view, "
+                                        "or Add > Image > Reference.", "INFO")
+        elif settings.source == "IMAGE":
+            layout.template_ID(settings, "image", open="image.open")
+        else:
+            layout.prop(settings, "filepath", text="")
+        _settings(layout, settings)
+        _generate(layout, "SETTINGS")
+        _progress(layout, context)
+
+
+class GSV3D_PT_batch(_Sidebar, bpy.types.Panel):
+    """Many pictures at once."""
+
+    bl_idname = "GSV3D_PT_batch"
+    bl_label = "Batch"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return protocol_problem() is None
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        settings = context.scene.gsv3d
+        layout.row().prop(settings, "batch_source", expand=True)
+        text = "Generate Batch"
+        if settings.batch_source == "FOLDER":
+            layout.prop(settings, "folder", text="")
+        else:
+            count = len(references.selected_image_empties(context))
+            layout.label(text=f"{count} image empties selected", icon="EMPTY_DATA")
+            text = f"Generate Batch ({count})" if count else text
+        row = layout.row()
+        row.scale_y = 1.3
+        row.operator("gsv3d.batch", text=text, icon="FILE_REFRESH").source = "SETTINGS"
+
+
+class GSV3D_PT_jobs(_Sidebar, bpy.types.Panel):
+    """The list of jobs."""
+
+    bl_idname = "GSV3D_PT_jobs"
+    bl_label = "Jobs"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return protocol_problem() is None
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        runtime = context.window_manager.gsv3d
+        layout.template_list("GSV3D_UL_jobs", "", runtime, "jobs", runtime, "job_index", rows=4)
+        current = session.get()
+        job = None
+        if 0 <= runtime.job_index < len(runtime.jobs):
+            job = current.book.get(runtime.jobs[runtime.job_index].job_id)
+        if job is not None:
+            _details(layout, context, job)
+        row = layout.row(align=True)
+        row.operator("gsv3d.clear_jobs", icon="TRASH")
+        if len(current.book.active()) > 1:
+            row.operator("gsv3d.cancel", text="Cancel All", icon="CANCEL").all_jobs = True
+
+
+class GSV3D_PT_results(_Sidebar, bpy.types.Panel):
+    """How results are looked at."""
+
+    bl_idname = "GSV3D_PT_results"
+    bl_label = "Results"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.prop(context.scene.gsv3d, "after_mesh", text="With the mesh")
+        layout.label(text="Show all results:")
+        row = layout.row(align=True)
+        for what in ("MESH", "GAUSSIANS", "BOTH"):
+            row.operator("gsv3d.show_results", text=what.title()).what = what
+        layout.label(text="Colours in Solid view:")
+        row = layout.row(align=True)
+        row.operator("gsv3d.solid_colours", text="Mesh").of = "MESH"
+        row.operator("gsv3d.solid_colours", text="Gaussians").of = "GAUSSIANS"
+
+
+class GSV3D_PT_backend(_Sidebar, bpy.types.Panel):
+    """The backend: status, start, stop."""
+
+    bl_idname = "GSV3D_PT_backend"
+    bl_label = "Backend"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return protocol_problem() is None
+
+    def draw(self, context: bpy.types.Context) -> None:
+        _backend(self.layout, context)
+
+
+class GSV3D_PT_image(bpy.types.Panel):
+    """The same for the picture in the Image Editor."""
+
+    bl_idname = "GSV3D_PT_image"
+    bl_label = "Image to 3D"
+    bl_space_type = "IMAGE_EDITOR"
+    bl_region_type = "UI"
+    bl_category = _CATEGORY
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        if _cannot_work(layout):
+            return
+        image = context.space_data.image
+        layout.label(text=image.name if image else "No picture is open", icon="IMAGE_DATA")
+        _settings(layout, context.scene.gsv3d)
+        _generate(layout, "EDITOR")
+        _progress(layout, context)
+        _backend(layout, context)
+
+
+def _cannot_work(layout: Any) -> bool:
+    problem = protocol_problem()
+    if problem is None:
+        return False
+    _words(layout, bpy.context, problem.what, "ERROR")
+    _words(layout, bpy.context, problem.hint)
+    return True
+
+
+def _settings(layout: Any, settings: Any) -> None:
+    column = layout.column()
+    column.use_property_split = True
+    column.use_property_decorate = False
+    column.prop(settings, "model")
+    row = column.row(align=True)
+    row.prop(settings, "seed")
+    row.prop(settings, "use_random_seed", text="", icon="FILE_REFRESH")
+    column.prop(settings, "steps")
+    column.prop(settings, "elevation")
+    column.prop(settings, "faces")
+    column.prop(settings, "texture_size")
+    column.prop(settings, "height")
+
+
+def _generate(layout: Any, source: str) -> None:
+    row = layout.row()
+    row.scale_y = 1.5
+    row.operator("gsv3d.generate", icon="SHADERFX").source = source
+
+
+def _progress(layout: Any, context: bpy.types.Context) -> None:
+    """The job at work: bar with phase and ETA, views, Cancel; else the newest job's problem."""
+    current = session.get()
+    job = current.book.current()
+    if job is None:
+        newest = list(current.book)[-1:]
+        if newest and newest[0].state is JobState.FAILED:
+            _problem(layout, context, Problem(newest[0].what, newest[0].hint))
+        return
+    row = layout.row(align=True)
+    compat.progress_bar(row, job.fraction, f"{job.name}: {job.describe()}")
+    row.operator("gsv3d.cancel", text="", icon="X").job_id = job.id
+    if current.delivery.holdup:
+        layout.label(text=f"Import is {current.delivery.holdup}", icon="INFO")
+    if job.target.batch:
+        layout.label(text=current.book.batch_summary(job.target.batch))
+    icon = previews.icon_of(job.id)
+    if icon:
+        layout.template_icon(icon_value=icon, scale=8.0)
+
+
+def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
+    if job.state is JobState.FAILED:
+        _problem(layout, context, Problem(job.what, job.hint))
+    elif job.state is JobState.ARRIVED and job.detached:
+        layout.operator("gsv3d.import_result", icon="IMPORT").job_id = job.id
+    elif job.state is JobState.DONE and job.timings:
+        layout.label(text=f"Took {sum(job.timings.values()):.0f} s", icon="TIME")
+    icon = previews.icon_of(job.id)
+    if icon and not job.state.active:
+        layout.template_icon(icon_value=icon, scale=6.0)
+
+
+def _backend(layout: Any, context: bpy.types.Context) -> None:
+    current = session.get()
+    icon = {
+        session.BackendState.READY: "CHECKMARK",
+        session.BackendState.FAILED: "ERROR",
+        session.BackendState.OFF: "X",
+    }.get(current.state, "SORTTIME")
+    text = current.state.value
+    if current.state is session.BackendState.READY and current.connected is not None:
+        text += f" on {current.connected.device}" if current.connected.device else ""
+        text += "" if current.process.running else " (started elsewhere)"
+    layout.label(text=text, icon=icon)
+    if current.problem is not None:
+        _problem(layout, context, current.problem)
+    row = layout.row(align=True)
+    row.operator("gsv3d.backend_start", icon="PLAY")
+    row.operator("gsv3d.backend_stop", icon="SNAP_FACE")
+    row.operator("gsv3d.open_preferences", text="", icon="PREFERENCES")
+
+
+def _problem(layout: Any, context: bpy.types.Context, problem: Problem) -> None:
+    box = layout.box()
+    _words(box, context, problem.what, "ERROR")
+    if problem.hint:
+        _words(box, context, problem.hint)
+
+
+def _words(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
+    """A sentence over as many lines as the region's width asks for; labels do not wrap."""
+    width = context.region.width if context.region is not None else 300
+    scale = context.preferences.system.ui_scale or 1.0
+    column = layout.column(align=True)
+    lines = textwrap.wrap(text, max(20, int(width / (7.5 * scale)) - 6), max_lines=8)
+    for index, line in enumerate(lines):
+        if index == 0 and icon != "NONE":
+            column.label(text=line, icon=icon)
+        else:
+            column.label(text=line, icon="BLANK1" if icon != "NONE" else "NONE")
+
+
+CLASSES = (
+    GSV3D_UL_jobs,
+    GSV3D_PT_generate,
+    GSV3D_PT_jobs,
+    GSV3D_PT_batch,
+    GSV3D_PT_results,
+    GSV3D_PT_backend,
+    GSV3D_PT_image,
+)

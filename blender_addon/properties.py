@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings and lists that the interface shows.
+
+``Scene.gsv3d`` (`GSV3D_PG_settings`, saved with the file)
+    source        SELECTED (image empties), IMAGE or FILE: where the reference comes from
+    image         the image for IMAGE
+    filepath      the file for FILE
+    folder        the folder of a batch
+    batch_source  SELECTED or FOLDER
+    model         name of the model, e.g. "blockout"
+    seed, use_random_seed
+    steps         denoising steps; 0 leaves it to the model
+    faces         face budget of the mesh
+    texture_size  pixels of a side of the texture
+    height        height of the result, a length in the scene's units
+    elevation     degrees the reference looks down from
+    after_mesh    HIDE, SHOW or REMOVE: what becomes of the Gaussians when the mesh is there
+
+``WindowManager.gsv3d`` (`GSV3D_PG_runtime`, of this session)
+    jobs          collection of `GSV3D_PG_job`: name (of the result), job_id, state, text
+    job_index     the selected row
+
+The lists are written by ``session`` as jobs change, never while drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import bpy
+from bpy.props import (
+    BoolProperty,
+    CollectionProperty,
+    EnumProperty,
+    FloatProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
+
+from . import session
+from .jobs import JobState
+
+MAX_SEED = 2**31 - 1
+
+
+def _known_models(_self: Any, _context: Any, _edit_text: str) -> Iterable[str]:
+    return session.get().model_names()
+
+
+class GSV3D_PG_settings(bpy.types.PropertyGroup):
+    """What to generate, and from what."""
+
+    source: EnumProperty(  # type: ignore[valid-type]
+        name="Reference",
+        description="Where the reference picture comes from",
+        items=(
+            ("SELECTED", "Selected", "The selected image empty", "EMPTY_DATA", 0),
+            ("IMAGE", "Image", "An image of this file", "IMAGE_DATA", 1),
+            ("FILE", "File", "A picture file", "FILE_IMAGE", 2),
+        ),
+    )
+    image: PointerProperty(  # type: ignore[valid-type]
+        name="Image", description="The reference picture", type=bpy.types.Image
+    )
+    filepath: StringProperty(  # type: ignore[valid-type]
+        name="File", description="The reference picture's file", subtype="FILE_PATH"
+    )
+    folder: StringProperty(  # type: ignore[valid-type]
+        name="Folder", description="Folder with one picture per object", subtype="DIR_PATH"
+    )
+    batch_source: EnumProperty(  # type: ignore[valid-type]
+        name="Pictures",
+        description="Where a batch takes its pictures from",
+        items=(
+            ("SELECTED", "Selected", "All selected image empties", "EMPTY_DATA", 0),
+            ("FOLDER", "Folder", "All pictures of a folder", "FILE_FOLDER", 1),
+        ),
+    )
+    model: StringProperty(  # type: ignore[valid-type]
+        name="Model",
+        description="Which model makes the object",
+        default="blockout",
+        search=_known_models,
+    )
+    seed: IntProperty(  # type: ignore[valid-type]
+        name="Seed",
+        description="The same seed, picture and settings give the same object",
+        min=0, max=MAX_SEED,
+    )
+    use_random_seed: BoolProperty(  # type: ignore[valid-type]
+        name="Random Seed", description="Take a new seed for every object"
+    )
+    steps: IntProperty(  # type: ignore[valid-type]
+        name="Steps",
+        description="Denoising steps: more takes longer. 0 leaves it to the model",
+        min=0, max=200,
+    )
+    faces: IntProperty(  # type: ignore[valid-type]
+        name="Faces",
+        description="The mesh has this many triangles at most",
+        default=5000, min=100, max=500_000, soft_max=50_000,
+    )
+    texture_size: IntProperty(  # type: ignore[valid-type]
+        name="Texture",
+        description="Pixels of a side of the texture",
+        default=1024, min=64, max=4096, subtype="PIXEL",
+    )
+    height: FloatProperty(  # type: ignore[valid-type]
+        name="Height",
+        description="Height of the object",
+        default=1.0, min=0.001, soft_max=100.0, unit="LENGTH", subtype="DISTANCE",
+    )
+    elevation: FloatProperty(  # type: ignore[valid-type]
+        name="Elevation",
+        description="How far the picture looks down on the object, in degrees: 0 is level",
+        default=10.0, min=-30.0, max=80.0,
+    )
+    after_mesh: EnumProperty(  # type: ignore[valid-type]
+        name="Gaussians",
+        description="What becomes of the Gaussians when the mesh is there",
+        items=(
+            ("HIDE", "Hide", "Keep them, hidden, at the same place"),
+            ("SHOW", "Show", "Keep them in view at the same place"),
+            ("REMOVE", "Remove", "Only the mesh stays"),
+        ),
+    )
+
+
+class GSV3D_PG_job(bpy.types.PropertyGroup):
+    """A row of the list. ``name`` comes with every property group."""
+
+    job_id: StringProperty()  # type: ignore[valid-type]
+    state: StringProperty()  # type: ignore[valid-type]
+    text: StringProperty()  # type: ignore[valid-type]
+
+    @property
+    def icon(self) -> str:
+        return {
+            JobState.WAITING.value: "SORTTIME",
+            JobState.QUEUED.value: "SORTTIME",
+            JobState.RUNNING.value: "PLAY",
+            JobState.CANCELLING.value: "CANCEL",
+            JobState.ARRIVED.value: "IMPORT",
+            JobState.DONE.value: "CHECKMARK",
+            JobState.FAILED.value: "ERROR",
+            JobState.CANCELLED.value: "X",
+        }.get(self.state, "QUESTION")
+
+
+class GSV3D_PG_runtime(bpy.types.PropertyGroup):
+    """The list of jobs as the interface sees it."""
+
+    jobs: CollectionProperty(type=GSV3D_PG_job, options={"SKIP_SAVE"})  # type: ignore[valid-type]
+    job_index: IntProperty(options={"SKIP_SAVE"})  # type: ignore[valid-type]
+
+
+CLASSES = (GSV3D_PG_settings, GSV3D_PG_job, GSV3D_PG_runtime)
+
+
+def attach() -> None:
+    bpy.types.Scene.gsv3d = PointerProperty(type=GSV3D_PG_settings)
+    bpy.types.WindowManager.gsv3d = PointerProperty(type=GSV3D_PG_runtime)
+
+
+def detach() -> None:
+    del bpy.types.Scene.gsv3d
+    del bpy.types.WindowManager.gsv3d
+
+
+def show_jobs(jobs: Iterable[Any]) -> None:
+    """Write the list of jobs into the window manager, newest first, only where it changed."""
+    manager = bpy.context.window_manager
+    runtime = getattr(manager, "gsv3d", None) if manager else None
+    if runtime is None:
+        return
+    wanted = [(j.id, j.name, j.state.value, j.describe()) for j in jobs][::-1]
+    selected = (runtime.jobs[runtime.job_index].job_id
+                if 0 <= runtime.job_index < len(runtime.jobs) else "")
+    if [row.job_id for row in runtime.jobs] != [w[0] for w in wanted]:
+        newest_was_selected = runtime.job_index == 0
+        runtime.jobs.clear()
+        for _ in wanted:
+            runtime.jobs.add()
+        ids = [w[0] for w in wanted]
+        keep = selected in ids and not newest_was_selected
+        runtime.job_index = ids.index(selected) if keep else 0
+    for row, (job_id, name, state, text) in zip(runtime.jobs, wanted, strict=True):
+        if (row.job_id, row.name, row.state, row.text) != (job_id, name, state, text):
+            row.job_id, row.name, row.state, row.text = job_id, name, state, text

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Putting the add-on into Blender and taking it out again, without a trace."""
+
+from __future__ import annotations
+
+import atexit
+from typing import Any
+
+import bpy
+from bpy.app.handlers import persistent
+
+from . import compat, headless, operators, panels, preferences, previews, properties, session
+
+_CLASSES = (
+    *preferences.CLASSES,
+    *properties.CLASSES,
+    *operators.CLASSES,
+    *panels.CLASSES,
+)
+_cli_command: Any = None
+
+
+@persistent
+def _before_undo(*_: Any) -> None:
+    session.get().before_undo()
+
+
+@persistent
+def _before_load(*_: Any) -> None:
+    session.get().before_load()
+
+
+@persistent
+def _after_load(*_: Any) -> None:
+    session.get().show()
+
+
+def _handlers() -> tuple[tuple[list[Any], Any], ...]:
+    handlers = bpy.app.handlers
+    return (
+        (handlers.undo_pre, _before_undo),
+        (handlers.redo_pre, _before_undo),
+        (handlers.load_pre, _before_load),
+        (handlers.load_post, _after_load),
+    )
+
+
+def register() -> None:
+    """Register classes, settings, handlers and the command."""
+    global _cli_command
+    for cls in _CLASSES:
+        bpy.utils.register_class(cls)
+    properties.attach()
+    for handlers, function in _handlers():
+        handlers.append(function)
+    _cli_command = compat.register_cli("gsv3d", headless.command)
+    # Blender does not unregister add-ons when it quits.
+    atexit.register(session.close)
+
+
+def unregister() -> None:
+    """End what runs, then take everything out in reverse order."""
+    global _cli_command
+    session.close()
+    atexit.unregister(session.close)
+    previews.close()
+    if _cli_command is not None:
+        bpy.utils.unregister_cli_command(_cli_command)
+        _cli_command = None
+    for handlers, function in _handlers():
+        if function in handlers:
+            handlers.remove(function)
+    properties.detach()
+    for cls in reversed(_CLASSES):
+        bpy.utils.unregister_class(cls)

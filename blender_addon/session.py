@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The add-on at work: jobs, the socket thread's events, the backend, one timer.
+
+`Session.drain` is the only way from the network to Blender's data. A timer calls it with a budget
+of 8 ms; where timers do not fire (background mode, Blender as a module) whoever waits calls it.
+Nothing here ever waits for the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from . import compat, events
+from .backend_process import BackendProcess
+from .client import Client
+from .delivery import Delivery
+from .jobs import Job, JobBook, JobState, Request, Target
+from .problems import Problem
+from .protocol import require_protocol, wire
+
+TICK_BUDGET_S = 0.008
+_BUSY_S, _ACTIVE_S, _IDLE_S = 0.02, 0.1, 0.5
+_POLITE_STOP_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+class BackendState(Enum):
+    """What the panel says about the backend."""
+
+    OFF = "Not running"
+    STARTING = "Starting"
+    CONNECTING = "Connecting"
+    READY = "Ready"
+    STOPPING = "Stopping"
+    FAILED = "Not usable"
+
+
+class Session:
+    """Everything that lives as long as the add-on is on; use `get`."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.book = JobBook()
+        self.delivery = Delivery(self.book, self._delivered)
+        self.process = BackendProcess()
+        self.client: Client | None = None
+        self.state = BackendState.OFF
+        self.problem: Problem | None = None
+        self.connected: events.Connected | None = None
+        self.sheets: dict[str, Any] = {}
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.on_job_end: Callable[[Job], None] | None = None
+        self._clock = clock
+        self._stop_deadline = 0.0
+        self._all_here: set[str] = set()
+        self._sent: set[str] = set()
+
+    # -- what operators ask for -------------------------------------------------------------
+
+    def start_backend(
+        self, python: str, connection_file: Path, data_dir: Path, may_start: bool = True
+    ) -> None:
+        """Use the backend of the connection file; start one if none is there. Returns at once.
+
+        Raises `Problem` when none can be started.
+        """
+        require_protocol()
+        self.problem = None
+        if may_start and not self.process.running and not _backend_there(connection_file):
+            self.process.start(python, connection_file, data_dir)
+        self._connect(connection_file)
+
+    def _connect(self, connection_file: Path) -> None:
+        if self.client is not None and self.client.connection_file != connection_file:
+            self.client.stop()
+            self.client = None
+        if self.client is None:
+            self.client = Client(connection_file)
+            self._sent.clear()
+            self.client.start()
+        if self.state is not BackendState.READY:
+            ours = self.process.running
+            self.state = BackendState.STARTING if ours else BackendState.CONNECTING
+        self.ensure_timer()
+
+    def stop_backend(self) -> None:
+        """Ask the backend we started to end, and leave one that we did not. Returns at once."""
+        if self.process.running:
+            if self.client is not None and self.state is BackendState.READY:
+                self.client.shutdown()
+            else:
+                self.process.ask_to_stop()
+            self._stop_deadline = self._clock() + _POLITE_STOP_S
+            self.state = BackendState.STOPPING
+        else:
+            self._disconnect()
+            self.state = BackendState.OFF
+        self.problem = None
+        self.ensure_timer()
+
+    def submit(self, request: Request, target: Target, after_mesh: str = "HIDE") -> Job:
+        """Take a job on the list and send it as soon as a backend answers."""
+        job = self.book.add(Job(request=request, target=target))
+        self.delivery.after_mesh[job.id] = after_mesh
+        self._send(job)
+        self.show()
+        self.ensure_timer()
+        return job
+
+    def _send(self, job: Job) -> None:
+        """Hand a job to the socket thread, which sends it as often as it takes."""
+        if self.client is not None and job.id not in self._sent:
+            self._sent.add(job.id)
+            self.client.submit(job.id, job.request)
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job; the backend stops within one denoising step."""
+        job = self.book.get(job_id)
+        if job is None or not job.state.active:
+            return
+        if job.state is JobState.WAITING or self.client is None:
+            self._end(job, JobState.CANCELLED)
+        else:
+            job.state = JobState.CANCELLING
+        if self.client is not None:
+            self.client.cancel(job_id)
+        self.show()
+
+    def import_again(self, job_id: str, target: Target) -> None:
+        """Bring the results of a job that lost its file into the present one."""
+        job = self.book.get(job_id)
+        if job is None or job_id not in self.delivery.arrived:
+            raise Problem("The results of this job are no longer here.", "Generate it again.")
+        job.target, job.detached = target, False
+        self.delivery.again(job)
+        self.ensure_timer()
+
+    def give_up(self, job_id: str, problem: Problem) -> None:
+        """End a job that no backend will finish, for the reason given."""
+        job = self.book.get(job_id)
+        if job is not None and job.state.active:
+            self._fail(job, problem)
+
+    def forget_finished(self) -> None:
+        for job_id in self.book.forget_finished():
+            self._drop(job_id)
+        self.show()
+
+    def model_names(self) -> list[str]:
+        """Names of the models that can be used; what ships, before a backend has answered."""
+        if self.connected is None or not self.connected.models:
+            return ["blockout"]
+        return [model.name for model in self.connected.models if model.installed]
+
+    # -- the one way from the network to Blender --------------------------------------------
+
+    def drain(self, budget_s: float = TICK_BUDGET_S) -> bool:
+        """Handle events and import results until nothing is left or ``budget_s`` is spent.
+
+        Returns True if there is more to do now. At least one thing is done, so that it always
+        gets on; each is short.
+        """
+        end = self._clock() + budget_s
+        self._watch_process()
+        changed = False
+        while True:
+            did = self._take_event()
+            if not did:
+                did = self._import_step()
+            changed = changed or did
+            if not did or self._clock() >= end:
+                break
+        if changed:
+            self.show()
+        return did
+
+    def _take_event(self) -> bool:
+        if self.client is None:
+            return False
+        try:
+            event = self.client.events.get_nowait()
+        except queue.Empty:
+            return False
+        self.handle(event)
+        return True
+
+    def _import_step(self) -> bool:
+        try:
+            return self.delivery.step()
+        except Exception as error:  # shown to the artist, and whole in the console
+            _log.exception("GSV3D: an import failed")
+            job = self.delivery.take_failed()
+            if job is not None:
+                self._fail(job, Problem(
+                    f"Blender could not take the result of {job.name}: {error}.",
+                    "The console has the details.",
+                ))
+            return True
+
+    def _watch_process(self) -> None:
+        if self.state is BackendState.STOPPING:
+            if not self.process.running:
+                self.process.poll()
+                self._disconnect()
+                self.state = BackendState.OFF
+            elif self._clock() > self._stop_deadline:
+                self.process.ask_to_stop()
+                self._stop_deadline = self._clock() + _POLITE_STOP_S
+            return
+        problem = self.process.poll()
+        if problem is not None:
+            self._lost(problem)
+            self._disconnect()
+            self.state, self.problem = BackendState.FAILED, problem
+            self.show()
+
+    def handle(self, event: events.Event) -> None:
+        """Take one event from the socket thread."""
+        match event:
+            case events.Connected():
+                self.connected, self.problem = event, None
+                if self.state is not BackendState.STOPPING:
+                    self.state = BackendState.READY
+                    for job in self.book.active():
+                        self._send(job)
+            case events.Disconnected(problem=problem, lasting=lasting):
+                self._disconnected(problem, lasting)
+            case events.BackendComplained(problem=problem):
+                self.problem = problem
+            case _:
+                job = self.book.get(event.job)
+                if job is not None:
+                    self._handle_of_job(job, event)
+
+    def _handle_of_job(self, job: Job, event: events.Event) -> None:
+        match event:
+            case events.JobAccepted(position=position):
+                if job.state is JobState.WAITING:
+                    job.state = JobState.QUEUED
+                job.position = position
+            case events.JobProgressed():
+                job.progress(event.phase, event.step, event.of, event.eta_s, event.fraction)
+            case events.ViewsArrived(sheet=sheet):
+                self.sheets[job.id] = sheet
+            case events.GaussiansArrived(arrays=arrays, final=final):
+                self.delivery.gaussians(job, arrays, final)
+            case events.MeshArrived(arrays=arrays):
+                self.delivery.mesh(job, arrays)
+            case events.FileArrived(name=name, data=data):
+                self.files.setdefault(job.id, {})[name] = data
+            case events.JobDone(timings=timings):
+                job.timings = timings
+                job.state = JobState.ARRIVED
+                self._all_here.add(job.id)
+                self._finish_if_delivered(job)
+            case events.JobFailed(problem=problem) if job.state.active:
+                self._fail(job, problem)
+            case events.JobCancelled() if job.state.active:
+                self._end(job, JobState.CANCELLED)
+
+    def _disconnected(self, problem: Problem, lasting: bool) -> None:
+        """No backend at the other end. While ours is still starting that is as expected."""
+        self.connected = None
+        if self.state is BackendState.STOPPING:
+            return
+        if lasting:
+            self.state, self.problem = BackendState.FAILED, problem
+        elif not (self.state is BackendState.STARTING and self.process.running):
+            self.state, self.problem = BackendState.CONNECTING, problem
+        for job in self.book.active():
+            if job.state is not JobState.CANCELLING:
+                job.state = JobState.WAITING
+
+    # -- ends --------------------------------------------------------------------------------
+
+    def _lost(self, problem: Problem) -> None:
+        """The backend died: the job it was at fails with it, the others wait for the next one."""
+        for job in self.book.active():
+            if job.state is JobState.CANCELLING:
+                self._end(job, JobState.CANCELLED)
+            elif job.state is JobState.RUNNING:
+                self._fail(job, problem)
+            else:
+                job.state = JobState.WAITING
+
+    def _delivered(self, job: Job, _kind: str) -> None:
+        self._finish_if_delivered(job)
+
+    def _finish_if_delivered(self, job: Job) -> None:
+        if job.id in self._all_here and not job.detached and not self.delivery.pending(job.id):
+            self._end(job, JobState.DONE)
+
+    def _fail(self, job: Job, problem: Problem) -> None:
+        job.fail(problem.what, problem.hint)
+        self._end(job, JobState.FAILED)
+
+    def _end(self, job: Job, state: JobState) -> None:
+        job.state = state
+        if state is not JobState.DONE:
+            self.delivery.remove_preview(job.id)
+        self.delivery.forget(job.id)
+        self._all_here.discard(job.id)
+        if self.client is not None and state is not JobState.CANCELLED:
+            self.client.acknowledge(job.id)
+        if self.on_job_end is not None:
+            self.on_job_end(job)
+
+    def _drop(self, job_id: str) -> None:
+        self.delivery.forget(job_id)
+        self.sheets.pop(job_id, None)
+        self.files.pop(job_id, None)
+
+    def _disconnect(self) -> None:
+        if self.client is not None:
+            self.client.stop()
+            self.client = None
+        self.connected = None
+
+    # -- Blender's own events ------------------------------------------------------------------
+
+    def before_undo(self) -> None:
+        self.delivery.interrupt()
+
+    def before_load(self) -> None:
+        """Another file comes: results of running jobs wait to be placed in it by the artist."""
+        self.delivery.interrupt()
+        for job in self.book:
+            if job.state.active or job.state is JobState.ARRIVED:
+                job.detached = True
+                self.delivery.hold(job.id)
+
+    def show(self) -> None:
+        """Bring the lists of the interface up to date."""
+        from . import previews, properties
+
+        properties.show_jobs(self.book)
+        previews.show(self.sheets)
+        compat.redraw()
+
+    def ensure_timer(self) -> None:
+        """Run the timer while there is something to wait for; never without an interface."""
+        if not bpy.app.background and not bpy.app.timers.is_registered(_tick):
+            bpy.app.timers.register(_tick, first_interval=_BUSY_S, persistent=True)
+
+    def interval(self, more: bool) -> float | None:
+        """Seconds to the next tick; None ends the timer."""
+        if more:
+            return _BUSY_S
+        if self.book.active() or not self.delivery.idle:
+            return _ACTIVE_S
+        return _IDLE_S if self.client is not None or self.process.running else None
+
+    def close(self) -> None:
+        """End timer, thread, and the backend that was started here."""
+        if bpy.app.timers.is_registered(_tick):
+            bpy.app.timers.unregister(_tick)
+        asked = False
+        if self.client is not None and self.process.running and self.state is BackendState.READY:
+            self.client.shutdown()
+            asked = True
+        self.process.stop(after_request=asked)  # the thread has yet to deliver the request
+        self._disconnect()
+        self.delivery.interrupt()
+        self.state = BackendState.OFF
+
+
+def _backend_there(connection_file: Path) -> bool:
+    """True when the connection file names a process that runs."""
+    try:
+        return wire.process_exists(wire.read_connection(connection_file).pid)
+    except wire.ConnectionFileError:
+        return False
+
+
+_session: Session | None = None
+
+
+def get() -> Session:
+    """The session of this add-on, made at first use."""
+    global _session
+    if _session is None:
+        _session = Session()
+    return _session
+
+
+def close() -> None:
+    """End the session and everything it runs."""
+    global _session
+    if _session is not None:
+        _session.close()
+        _session = None
+
+
+def _tick() -> float | None:
+    session = get()
+    try:
+        return session.interval(session.drain())
+    except Exception:  # a timer that raises is silently removed; say it and go on
+        _log.exception("GSV3D: an event could not be handled")
+        return _IDLE_S
