@@ -6,8 +6,8 @@ at the object from -Y, azimuth grows counter-clockwise seen from above (90 degre
 is positive above the horizon. Angles are degrees here at the interface.
 
 Camera: OpenCV (x right, y down, z forward), ``viewmats`` map world to camera, ``Ks`` are in pixels
-with pixel centres at half-integers: what gsplat expects. Blender's own cameras look along -Z with +Y
-up, which is ``camera_to_world @ diag(1, -1, -1, 1)`` (``to_blender``).
+with pixel centres at half-integers: what gsplat expects. Blender's own cameras look along -Z with
++Y up, which is ``camera_to_world @ diag(1, -1, -1, 1)`` (``to_blender``).
 """
 
 from __future__ import annotations
@@ -59,6 +59,19 @@ class Cameras:
             [[size / self.width], [size / self.height], [1.0]], device=self.Ks.device
         )
         return Cameras(self.viewmats, self.Ks * scale, size, size)
+
+    @staticmethod
+    def concatenate(cameras: Sequence[Cameras]) -> Cameras:
+        """All views of several sets that share an image size, one set after the other."""
+        first = cameras[0]
+        if any((c.width, c.height) != (first.width, first.height) for c in cameras):
+            raise ValueError("Cameras of different image sizes cannot be concatenated.")
+        return Cameras(
+            torch.cat([c.viewmats for c in cameras]),
+            torch.cat([c.Ks for c in cameras]),
+            first.width,
+            first.height,
+        )
 
     @property
     def positions(self) -> Tensor:

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Gaussian Splatting Decoder as a diffusers model."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from gsv3d.cameras import Cameras
+from gsv3d.decoder.head import DecodedGaussians, GaussianHead
+from gsv3d.decoder.vit import Upsampler, ViewBlock
+
+
+class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
+    """Latents of V views to Gaussians (GSV3D, section 3.2 and figure 2).
+
+    Tokens are patches of the latents with the Pluecker coordinates of their rays. Blocks attend in
+    turn within each view and across all views, and to the reference's DINO features. The tokens
+    are upsampled, the latents join again as a skip, and every pixel of the last grid becomes a
+    Gaussian.
+
+    Args:
+        latent_channels: of the autoencoder.
+        latent_size: side of the latent grid.
+        patch_size: side of a token in latent pixels.
+        dim: width of the tokens.
+        num_layers: number of blocks.
+        num_attention_heads: in every attention.
+        cross_attention_dim: width of the DINO features.
+        upsample_stages: doublings from the token grid to the Gaussians' grid.
+        scale_min, scale_max, offset_max: see ``GaussianHead``.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 4,
+        latent_size: int = 72,
+        patch_size: int = 2,
+        dim: int = 768,
+        num_layers: int = 12,
+        num_attention_heads: int = 12,
+        cross_attention_dim: int = 768,
+        upsample_stages: int = 2,
+        scale_min: float = 0.001,
+        scale_max: float = 0.05,
+        offset_max: float = 0.03,
+    ) -> None:
+        super().__init__()
+        inputs = latent_channels + 6
+        self.patchify = nn.Conv2d(inputs, dim, patch_size, stride=patch_size)
+        grid = latent_size // patch_size
+        self.position = nn.Parameter(torch.randn(grid * grid, dim) * 0.02)
+        self.reference = nn.Parameter(torch.randn(dim) * 0.02)
+        self.blocks = nn.ModuleList(
+            ViewBlock(dim, cross_attention_dim, num_attention_heads, across_views=i % 2 == 1)
+            for i in range(num_layers)
+        )
+        self.norm_out = nn.LayerNorm(dim)
+        widths = [dim // 2**i for i in range(upsample_stages + 1)]
+        self.upsamplers = nn.ModuleList(
+            Upsampler(a, b) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.skip = nn.Conv2d(inputs, widths[-1], 1)
+        self.head = GaussianHead(widths[-1], scale_min, scale_max, offset_max)
+
+    @property
+    def gaussian_grid(self) -> int:
+        """Side of the grid of Gaussians that every view becomes."""
+        grid = self.config.latent_size // self.config.patch_size
+        return grid * 2**self.config.upsample_stages
+
+    def forward(self, latents: Tensor, cameras: Cameras, features: Tensor) -> DecodedGaussians:
+        """Decode.
+
+        Args:
+            latents: (B, V, C, h, w) scaled latents, the reference view last.
+            cameras: V of them, which all samples share, or B * V; at any picture size.
+            features: (B, S, D) DINO features of the reference.
+        """
+        batch, views = latents.shape[:2]
+        at_latent = cameras.resized(self.config.latent_size)
+        rays = at_latent.pluecker().to(latents).unflatten(0, (-1, views))
+        rays = rays.expand(batch, -1, -1, -1, -1)
+        inputs = torch.cat([latents, rays], dim=2).flatten(0, 1)
+
+        tokens = self.patchify(inputs)
+        grid = tokens.shape[-2:]
+        tokens = tokens.flatten(2).transpose(1, 2) + self.position
+        tokens = tokens.unflatten(0, (batch, views))
+        is_reference = (torch.arange(views, device=tokens.device) == views - 1).to(tokens)
+        tokens = tokens + is_reference[:, None, None] * self.reference
+        for block in self.blocks:
+            tokens = block(tokens, features)
+
+        x = self.norm_out(tokens).flatten(0, 1).transpose(1, 2).unflatten(2, grid)
+        for upsampler in self.upsamplers:
+            x = upsampler(x)
+        skip = nn.functional.interpolate(self.skip(inputs), x.shape[-2:], mode="bilinear")
+        x = (x + skip).unflatten(0, (batch, views))
+        return self.head(x, cameras.resized(self.gaussian_grid))

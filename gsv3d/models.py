@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which models there are, where they lie, and how they are loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gsv3d.errors import ModelError
+
+COMPONENTS = ("vae", "image_encoder", "feature_encoder", "unet", "scheduler", "decoder")
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model one can name.
+
+    Attributes:
+        name: what --model takes.
+        path: its folder in diffusers' layout; None where there is none.
+        installed: whether it can be loaded now.
+        description: one sentence.
+        how_to_get: one sentence; empty when installed.
+    """
+
+    name: str
+    path: Path | None
+    installed: bool
+    description: str
+    how_to_get: str
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder holds a pipeline with all its components."""
+    return (path / "model_index.json").is_file() and all(
+        (path / name).is_dir() for name in COMPONENTS
+    )
+
+
+def available() -> list[ModelInfo]:
+    """The models that come with the package, and those that could be had."""
+    models = []
+    for path in sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir()):
+        if is_model_folder(path):
+            card = path / "description.txt"
+            text = card.read_text(encoding="utf-8").strip() if card.is_file() else path.name
+            models.append(ModelInfo(path.name, path, True, text, ""))
+    if not any(model.name == "blockout" for model in models):
+        models.insert(
+            0,
+            ModelInfo(
+                "blockout", None, False, "The small model of this package.",
+                "Install the package again: its folder gsv3d/checkpoints/blockout is missing.",
+            ),
+        )  # fmt: skip
+    models.append(
+        ModelInfo(
+            "gsv3d-576", None, False,
+            "GSV3D at 576 px on SV3D's weights; no trained decoder for it has been published.",
+            "Train one, and give the folder's path as --model.",
+        )
+    )  # fmt: skip
+    return models
+
+
+def find(name: str) -> Path:
+    """The folder of a model by its name or its path.
+
+    Raises:
+        ModelError: there is none, or it is not installed.
+    """
+    for model in available():
+        if model.name == name:
+            if model.path is None or not model.installed:
+                raise ModelError(f"The model '{name}' is not installed.", model.how_to_get)
+            return model.path
+    path = Path(name).expanduser()
+    if is_model_folder(path):
+        return path
+    if path.is_dir():
+        raise ModelError(
+            f"The folder {path} holds no GSV3D model: it needs model_index.json and"
+            f" {', '.join(COMPONENTS)}.",
+            "Give the folder that 'gsv3d train assemble' or save_pretrained wrote.",
+        )
+    known = ", ".join(model.name for model in available() if model.installed) or "none"
+    raise ModelError(f"There is no model '{name}'.", f"Installed: {known}. See 'gsv3d models'.")
+
+
+def load_pipeline(name: str = "blockout", device: str = "auto") -> Any:
+    """Load a ``GSV3DPipeline``.
+
+    Args:
+        name: of ``available()``, or the path of a folder.
+        device: see ``gsv3d.devices.choose_device``. Half precision on CUDA, single on the CPU.
+
+    Raises:
+        ModelError: the model or the device is not there, or a file is damaged.
+    """
+    import torch
+
+    from gsv3d.devices import choose_device
+    from gsv3d.pipeline import GSV3DPipeline
+
+    path, target = find(name), choose_device(device)
+    dtype = torch.float16 if target.type == "cuda" else torch.float32
+    try:
+        pipeline = GSV3DPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        raise ModelError(
+            f"The model in {path} cannot be loaded: {str(error).splitlines()[0]}",
+            "A file is damaged or of another version; install the model again.",
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(target)
+
+
+def load_component(cls: type, path: Path) -> Any:
+    """Load one component that a stage of training wrote.
+
+    Raises:
+        ModelError: it is not there or damaged.
+    """
+    try:
+        return cls.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"No {cls.__name__} can be loaded from {path}: {str(error).splitlines()[0]}",
+            "Give the folder that the stage before wrote.",
+        ) from error

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the UNet is told: the reference's latent, its embedding, and the pose of every frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
+    _resize_with_antialiasing,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+COND_AUG = 1e-5
+"""Noise added to the reference before it is encoded; SV3D's value for both versions."""
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def pose_ids(
+    azimuths_deg: Sequence[float],
+    elevations_deg: Sequence[float],
+    cond_aug: float = COND_AUG,
+) -> Tensor:
+    """(T, 3) cond_aug, polar angle (from the zenith) and azimuth in [0, 2 pi), in radians."""
+    rows = [
+        (cond_aug, math.radians(90.0 - elevation), math.radians(azimuth % 360.0))
+        for azimuth, elevation in zip(azimuths_deg, elevations_deg, strict=True)
+    ]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def picture_tensor(rgba: Tensor, channels: int) -> Tensor:
+    """Straight-alpha pictures to what the autoencoder reads.
+
+    Args:
+        rgba: (..., 4, H, W) in 0..1, sRGB.
+        channels: 3 for colour on white (SV3D), 4 for colour on white and alpha.
+
+    Returns:
+        (..., channels, H, W) in -1..1.
+    """
+    colour, alpha = rgba[..., :3, :, :], rgba[..., 3:, :, :]
+    on_white = colour * alpha + (1 - alpha)
+    picture = on_white if channels == 3 else torch.cat([on_white, alpha], dim=-3)
+    return picture * 2 - 1
+
+
+def encode_reference(vae: AutoencoderKL, picture: Tensor, noise: Tensor | None = None) -> Tensor:
+    """(B, C, H, W) in -1..1 to the (B, L, h, w) mode of the latent, NOT scaled, as in SV3D."""
+    if noise is not None:
+        picture = picture + COND_AUG * noise
+    return vae.encode(picture).latent_dist.mode()
+
+
+def embed_for_cross_attention(image_encoder: nn.Module, picture: Tensor) -> Tensor:
+    """CLIP embedding of the reference.
+
+    Args:
+        image_encoder: a ``CLIPVisionModelWithProjection``.
+        picture: (B, 3 or 4, H, W) in -1..1; only the colour is read.
+
+    Returns:
+        (B, 1, D): one token.
+    """
+    pixels = _normalised(picture, image_encoder.config.image_size, CLIP_MEAN, CLIP_STD)
+    return image_encoder(pixels).image_embeds[:, None]
+
+
+def embed_for_decoder(dino: nn.Module, picture: Tensor) -> Tensor:
+    """DINO features of the reference: (B, 3 or 4, H, W) in -1..1 to (B, S, D) tokens."""
+    pixels = _normalised(picture, dino.config.image_size, IMAGENET_MEAN, IMAGENET_STD)
+    return dino(pixels).last_hidden_state
+
+
+def _normalised(picture: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    colour = picture[:, :3]
+    if colour.shape[-1] > size:
+        # The reference's own resize (Gaussian blur and align_corners); torch's antialiased bicubic
+        # differs from it by more than a grey level.
+        colour = _resize_with_antialiasing(colour, (size, size))
+    elif colour.shape[-1] < size:
+        colour = F.interpolate(colour, (size, size), mode="bicubic", align_corners=True)
+    colour = (colour + 1) / 2
+    offset = colour.new_tensor(mean)[:, None, None]
+    scale = colour.new_tensor(std)[:, None, None]
+    return (colour - offset) / scale

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``GSV3DPipeline``: a picture to an orbit of views and 3D Gaussians, as a diffusers pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, EulerDiscreteScheduler
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection, Dinov2Model
+
+from gsv3d.cameras import Cameras, orbit, static_azimuths_deg
+from gsv3d.decoder import GaussianSplattingDecoder
+from gsv3d.gaussians import Gaussians
+from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
+from gsv3d.multiview.conditioning import (
+    embed_for_cross_attention,
+    embed_for_decoder,
+    encode_reference,
+    picture_tensor,
+)
+from gsv3d.multiview.guidance import guide
+from gsv3d.preprocessing import prepare
+
+MIN_OPACITY = 0.005
+"""Fainter Gaussians change no pixel by a grey level; they are dropped (as LGM does)."""
+
+
+@dataclass
+class GSV3DPipelineOutput(BaseOutput):
+    """What one call returns.
+
+    Attributes:
+        views: (V, S, S, 3) float32 in 0..1, sRGB on white; numpy, or a torch tensor ("pt"). The
+            reference view is last and is the input itself.
+        latents: (V, C, h, w) scaled latents of the views.
+        gaussians: in the world of ``gsv3d.cameras``.
+        azimuths_deg: V angles, the reference's 0 last.
+        elevations_deg: V angles.
+    """
+
+    views: np.ndarray | Tensor
+    latents: Tensor
+    gaussians: Gaussians
+    azimuths_deg: list[float]
+    elevations_deg: list[float]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What decoding needs of the call in progress."""
+
+    cameras: Cameras
+    features: Tensor
+    reference_latent: Tensor
+    reference_view: Tensor
+
+
+class GSV3DPipeline(DiffusionPipeline):
+    """SV3D's sampler with the Gaussian Splatting Decoder at its end (GSV3D, figure 1).
+
+    Args:
+        vae: pictures to latents; 3 channels (colour on white), or 4 with alpha.
+        image_encoder: CLIP, for the UNet's cross-attention.
+        feature_encoder: DINO, for the decoder's.
+        unet: one pose embedding per frame.
+        scheduler: Euler, v-prediction, Karras sigmas (EDM).
+        decoder: latents to Gaussians.
+        num_inference_steps: default of the call.
+        max_guidance_scale: default of the call; 1 is no guidance.
+    """
+
+    model_cpu_offload_seq = "image_encoder->feature_encoder->unet->vae->decoder"
+    _callback_tensor_inputs = ["latents", "pred_original_latents"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        image_encoder: CLIPVisionModelWithProjection,
+        feature_encoder: Dinov2Model,
+        unet: SV3DUNetSpatioTemporalConditionModel,
+        scheduler: EulerDiscreteScheduler,
+        decoder: GaussianSplattingDecoder,
+        num_inference_steps: int = 50,
+        max_guidance_scale: float = 2.5,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            image_encoder=image_encoder,
+            feature_encoder=feature_encoder,
+            unet=unet,
+            scheduler=scheduler,
+            decoder=decoder,
+        )
+        self.register_to_config(
+            num_inference_steps=num_inference_steps, max_guidance_scale=max_guidance_scale
+        )
+        self._run: _Run | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Side of the views in pixels."""
+        return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def num_frames(self) -> int:
+        """Views of an orbit, V."""
+        return self.unet.config.num_frames
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Image.Image | np.ndarray,
+        elevation: float = 10.0,
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        min_guidance_scale: float = 1.0,
+        max_guidance_scale: float | None = None,
+        generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "np",
+        callback_on_step_end: Callable[[Any, int, int, dict], dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> GSV3DPipelineOutput:
+        """Generate.
+
+        Args:
+            image: a picture with a removable or transparent background; or (S, S, 4) uint8 that
+                ``gsv3d.preprocessing.prepare`` made, taken as it is.
+            elevation: degrees above the horizon from which the picture looks, in [-90, 90].
+            num_frames: V; the model's own unless given.
+            num_inference_steps: denoising steps; the model's own unless given.
+            min_guidance_scale: at the reference.
+            max_guidance_scale: at the back; the model's own unless given.
+            generator: of the noise; the same seed reproduces the result.
+            latents: (1, V, C, h, w) unit noise, instead of drawn.
+            output_type: "np", "pt", or "latent" for no decoded views (an empty array).
+            callback_on_step_end: ``(pipe, step, timestep, kwargs) -> dict`` after every step; may
+                raise to abort, and may ask ``pipe.decode_gaussians`` and ``pipe.decode_views``.
+            callback_on_step_end_tensor_inputs: of "latents" and "pred_original_latents" (the
+                estimate of the clean latents). The estimate is always among the kwargs.
+
+        Raises:
+            ImageError: no object can be found in the picture.
+            ValueError: an argument is out of its bounds.
+        """
+        steps = num_inference_steps or self.config.num_inference_steps
+        maximum = (
+            self.config.max_guidance_scale if max_guidance_scale is None else max_guidance_scale
+        )
+        if not -90 <= elevation <= 90:
+            raise ValueError(f"elevation must lie in [-90, 90] degrees, not {elevation}.")
+        if steps < 1:
+            raise ValueError(f"num_inference_steps must be at least 1, not {steps}.")
+        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs has unknown names {sorted(unknown)};"
+                f" known are {self._callback_tensor_inputs}."
+            )
+        device, dtype = self._execution_device, self.unet.dtype
+        frames = num_frames or self.num_frames
+        azimuths = static_azimuths_deg(frames)
+        elevations = [float(elevation)] * frames
+
+        picture = self.prepare_picture(image).to(device, dtype)
+        context = embed_for_cross_attention(self.image_encoder, picture)
+        reference = self._encode(picture, generator)
+        self._run = _Run(
+            cameras=orbit(azimuths, elevations, size=self.image_size).to(device),
+            features=embed_for_decoder(self.feature_encoder, picture),
+            reference_latent=reference * self.vae.config.scaling_factor,
+            reference_view=picture[:, :3],
+        )
+        pose = pose_ids(azimuths, elevations)[None].to(device, dtype)
+        scales = triangular_guidance(frames, min_guidance_scale, maximum).to(device)
+        guided = bool((scales != 1).any())
+
+        self.scheduler.set_timesteps(steps, device=device)
+        shape = (1, frames, *reference.shape[1:])
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        elif tuple(latents.shape) != shape:
+            raise ValueError(f"latents has shape {tuple(latents.shape)}; it must be {shape}.")
+        latents = latents.to(device, dtype) * self.scheduler.init_noise_sigma
+        estimate = torch.zeros_like(latents)
+        try:
+            with self.progress_bar(total=steps) as bar:
+                for step, timestep in enumerate(self.scheduler.timesteps):
+                    scaled = self.scheduler.scale_model_input(latents, timestep)
+                    v = self._predict(scaled, timestep, reference, context, pose, guided, scales)
+                    out = self.scheduler.step(v, timestep, latents, return_dict=True)
+                    latents, estimate = out.prev_sample, out.pred_original_sample
+                    if callback_on_step_end is not None:
+                        kwargs = {"latents": latents, "pred_original_latents": estimate}
+                        returned = callback_on_step_end(self, step, int(step), kwargs) or {}
+                        latents = returned.pop("latents", latents)
+                    bar.update()
+            final = self._with_reference(latents)
+            gaussians = self.decode_gaussians(latents)
+            views = self.decode_views(latents) if output_type != "latent" else np.empty(0)
+            if output_type == "pt":
+                views = torch.from_numpy(views)
+        finally:
+            self._run = None
+        self.maybe_free_model_hooks()
+        return GSV3DPipelineOutput(views, final[0], gaussians, azimuths, elevations)
+
+    def prepare_picture(self, image: Image.Image | np.ndarray) -> Tensor:
+        """(1, C, S, S) in -1..1 of a picture, or of an already prepared (S, S, 4) array."""
+        if isinstance(image, np.ndarray):
+            rgba = image
+            if rgba.dtype != np.uint8 or rgba.shape != (self.image_size, self.image_size, 4):
+                raise ValueError(
+                    f"A prepared picture is ({self.image_size}, {self.image_size}, 4) uint8, not"
+                    f" {rgba.shape} {rgba.dtype}."
+                )
+        else:
+            rgba = prepare(image, self.image_size).rgba
+        tensor = torch.from_numpy(np.ascontiguousarray(rgba)).permute(2, 0, 1)[None].float() / 255
+        return picture_tensor(tensor, self.vae.config.in_channels)
+
+    @torch.no_grad()
+    def decode_gaussians(self, latents: Tensor) -> Gaussians:
+        """Gaussians of (1, V, C, h, w) latents, at any denoising step of the call in progress.
+
+        Those too faint to see are dropped. At high noise the estimate is a blur, and so are they.
+        """
+        run = self._running()
+        decoded = self.decoder(
+            self._with_reference(latents).to(self.decoder.dtype), run.cameras, run.features
+        )[0]
+        gaussians = Gaussians.from_rgb(
+            means=decoded.means.float(),
+            quats=decoded.quats.float(),
+            scales=decoded.scales.float(),
+            opacities=decoded.opacities.float(),
+            rgb=decoded.rgb.float(),
+        )
+        return gaussians.filter(gaussians.opacities > MIN_OPACITY)
+
+    @torch.no_grad()
+    def decode_views(self, latents: Tensor) -> np.ndarray:
+        """(V, S, S, 3) float32 in 0..1 of (1, V, C, h, w) latents; the last is the input itself."""
+        run = self._running()
+        scaled = latents[0] / self.vae.config.scaling_factor
+        # One view at a time: at 576 px a batch of them is the call's peak of memory.
+        decoded = torch.cat([self.vae.decode(view[None]).sample[:, :3] for view in scaled[:-1]])
+        decoded = torch.cat([decoded, run.reference_view])
+        pictures = (decoded.float() / 2 + 0.5).clamp(0, 1)
+        return pictures.permute(0, 2, 3, 1).cpu().numpy()
+
+    def _running(self) -> _Run:
+        if self._run is None:
+            raise RuntimeError(
+                "Latents can be decoded during a call only, from callback_on_step_end: the"
+                " reference's features and cameras belong to it."
+            )
+        return self._run
+
+    def _with_reference(self, latents: Tensor) -> Tensor:
+        """The reference view's latent is known: SV3D puts the input in the last frame's place."""
+        known = self._running().reference_latent[:, None].to(latents)
+        return torch.cat([latents[:, :-1], known], dim=1)
+
+    def _encode(self, picture: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = randn_tensor(
+            picture.shape, generator=generator, device=picture.device, dtype=picture.dtype
+        )
+        return encode_reference(self.vae, picture, noise)
+
+    def _predict(
+        self,
+        scaled: Tensor,
+        timestep: Tensor,
+        reference: Tensor,
+        context: Tensor,
+        pose: Tensor,
+        guided: bool,
+        scales: Tensor,
+    ) -> Tensor:
+        """v of one step. Without the condition its latent and embedding are zero, the pose stays."""
+
+        def predict(latent: Tensor, embedding: Tensor) -> Tensor:
+            repeated = latent[:, None].expand(-1, scaled.shape[1], -1, -1, -1)
+            inputs = torch.cat([scaled, repeated], dim=2)
+            return self.unet(inputs, timestep, embedding, pose, return_dict=False)[0]
+
+        conditional = predict(reference, context)
+        if not guided:
+            return conditional
+        # One after the other and not as a batch: half the memory, the same time.
+        unconditional = predict(torch.zeros_like(reference), torch.zeros_like(context))
+        return guide(unconditional, conditional, scales)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joins the stages' outputs into one model folder in half precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from transformers import CLIPVisionModelWithProjection, Dinov2Model
+
+from gsv3d.decoder import GaussianSplattingDecoder
+from gsv3d.errors import ModelError
+from gsv3d.models import load_component
+from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
+from gsv3d.pipeline import GSV3DPipeline
+from gsv3d.training.config import ModelConfig, build
+
+CLASSES = {
+    "vae": AutoencoderKL,
+    "unet": SV3DUNetSpatioTemporalConditionModel,
+    "image_encoder": CLIPVisionModelWithProjection,
+    "feature_encoder": Dinov2Model,
+    "decoder": GaussianSplattingDecoder,
+}
+
+
+def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
+    """Write a folder that ``GSV3DPipeline.from_pretrained`` loads.
+
+    Args:
+        config: of the model.
+        stages: the stages' output folders; the last that has a component provides it.
+        output: the model's folder.
+
+    Raises:
+        ModelError: a component is in none of the folders.
+    """
+    components = {}
+    for name, cls in CLASSES.items():
+        folders = [stage / name for stage in stages if (stage / name).is_dir()]
+        if not folders:
+            raise ModelError(
+                f"None of {', '.join(map(str, stages))} holds a trained '{name}'.",
+                "Train the stage it belongs to, or name its folder too.",
+            )
+        components[name] = load_component(cls, folders[-1])
+    pipeline = GSV3DPipeline(
+        scheduler=build(config, "scheduler"),
+        num_inference_steps=config.num_inference_steps,
+        max_guidance_scale=config.max_guidance_scale,
+        **components,
+    )
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(output, safe_serialization=True)
