@@ -287,7 +287,7 @@ class GSV3DPipeline(DiffusionPipeline):
         guided: bool,
         scales: Tensor,
     ) -> Tensor:
-        """v of one step. Without the condition its latent and embedding are zero, the pose stays."""
+        """v of one step. Without the condition, latent and embedding are zero; the pose stays."""
 
         def predict(latent: Tensor, embedding: Tensor) -> Tensor:
             repeated = latent[:, None].expand(-1, scaled.shape[1], -1, -1, -1)

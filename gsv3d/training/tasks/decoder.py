@@ -85,7 +85,7 @@ class DecoderTask:
             yield samples
 
     def corrupt(self, latents: Tensor) -> Tensor:
-        """Latents (B, V, C, h, w) with errors like the diffusion model's; the reference has none."""
+        """(B, V, C, h, w) latents with errors like the sampler's; the reference has none."""
         batch = latents.shape[0]
         blurred = F.avg_pool2d(latents.flatten(0, 1), 3, 1, 1, count_include_pad=False)
         blurred = blurred.view_as(latents)

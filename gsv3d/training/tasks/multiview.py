@@ -74,7 +74,8 @@ class MultiviewTask:
         orbits: the data.
         num_frames: T.
         device: the models'.
-        log_sigma_mean, log_sigma_std: of the noise level's logarithm (SV3D's fine-tuning: 0.7, 1.6).
+        log_sigma_mean, log_sigma_std: of the noise level's logarithm (SV3D's fine-tuning used 0.7
+            and 1.6).
         drop_condition: share of samples that are trained without the reference, for guidance.
         reference_weight: of the reference frame's loss, the opposite one's being 1.
     """
