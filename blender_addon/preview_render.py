@@ -11,6 +11,7 @@ from typing import Any
 import bpy
 from mathutils import Euler, Vector
 
+from . import compat
 from .problems import Problem
 
 SIZE = 512
@@ -33,8 +34,8 @@ def render_preview(objects: Sequence[Any], path: Path, size: int = SIZE) -> None
         for thing in (*objects, camera, sun):
             scene.collection.objects.link(thing)
         scene.world, scene.camera = world, camera
-        world.color = (0.55, 0.55, 0.55)
-        sun.data.energy, sun.data.angle = 1.5, math.radians(20)
+        _even_light(world)
+        sun.data.energy, sun.data.angle = 1.2, math.radians(30)
         sun.rotation_euler = (math.radians(45), 0.0, math.radians(-20))
         _settings(scene)
         corners = _corners(objects)
@@ -52,6 +53,18 @@ def render_preview(objects: Sequence[Any], path: Path, size: int = SIZE) -> None
         bpy.data.worlds.remove(world)
         bpy.data.cameras.remove(camera.data)
         bpy.data.lights.remove(sun.data)
+
+
+def _even_light(world: Any) -> None:
+    """Light from everywhere: the texture's own colours should come out."""
+    tree = compat.ensure_node_tree(world)
+    background = next((n for n in tree.nodes if n.type == "BACKGROUND"), None)
+    if background is None:
+        background = tree.nodes.new("ShaderNodeBackground")
+        output = tree.nodes.new("ShaderNodeOutputWorld")
+        tree.links.new(background.outputs["Background"], output.inputs["Surface"])
+    background.inputs["Color"].default_value = (0.8, 0.8, 0.8, 1.0)
+    background.inputs["Strength"].default_value = 0.9
 
 
 def _settings(scene: Any) -> None:

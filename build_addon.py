@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build the Blender extension: ``python build_addon.py [--output dist]``, one zip a platform.
+
+Each zip holds ``blender_addon/``, a copy of ``backend/protocol/`` as ``_protocol``, and the wheels
+of pyzmq and msgpack for every Python a Blender of that platform may have. Wheels come unmodified
+through ``pip download`` into a cache. What is built is checked by Blender's own validator when the
+bpy package is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ADDON, PROTOCOL, PACKED = ROOT / "blender_addon", ROOT / "backend" / "protocol", "_protocol"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same zip
+
+# Python 3.11: Blender 4.2 to 5.0. 3.13: 5.1 and later, Debian's 4.3. 3.14: Debian's 5.2.
+# pyzmq's cp312-abi3 wheel serves 3.12 and all that follow; Blender reads the Pythons a zip is
+# for from the union of its wheels' tags, where msgpack's name the later ones.
+WHEELS = (
+    ("pyzmq", "27.3.0", ("3.11", "3.12")),
+    ("msgpack", "1.2.4", ("3.11", "3.13", "3.14")),
+)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A platform by Blender's name, and the wheel tags that run on it."""
+
+    name: str
+    tags: tuple[str, ...]
+
+
+PLATFORMS = (
+    Platform("windows-x64", ("win_amd64",)),
+    Platform("macos-x64", ("macosx_10_15_universal2", "macosx_10_15_x86_64", "macosx_10_13_x86_64",
+                           "macosx_10_9_x86_64")),
+    Platform("macos-arm64", ("macosx_11_0_arm64", "macosx_11_0_universal2",
+                             "macosx_10_15_universal2")),
+    Platform("linux-x64", ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64",
+                           "manylinux2014_x86_64")),
+)
+
+
+class BuildError(Exception):
+    """Why a zip could not be built, in a sentence."""
+
+
+def fetch_wheels(platform: Platform, cache: Path) -> list[Path]:
+    """The wheels of a platform, downloaded into ``cache`` unless they are there.
+
+    Raises BuildError naming the wheel that cannot be had.
+    """
+    return [
+        _fetch(package, version, python, platform, cache)
+        for package, version, pythons in WHEELS
+        for python in pythons
+    ]
+
+
+def _fetch(package: str, version: str, python: str, platform: Platform, cache: Path) -> Path:
+    folder = cache / platform.name / f"{package}-{version}-{python}"
+    found = sorted(folder.glob("*.whl"))
+    if not found:
+        command = [
+            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+            "--no-deps", "--only-binary=:all:", "--implementation", "cp",
+            "--python-version", python, "--dest", str(folder), f"{package}=={version}",
+        ]
+        for tag in platform.tags:
+            command += ["--platform", tag]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = sorted(folder.glob("*.whl")) if folder.is_dir() else []
+        if result.returncode or not found:
+            reason = (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            raise BuildError(
+                f"No wheel of {package} {version} for Python {python} on {platform.name}: {reason}"
+            )
+    return found[0]
+
+
+def manifest_for(platform: Platform, wheels: Sequence[str]) -> str:
+    """The manifest's text with its platform and wheels, which go before the first table."""
+    text = (ADDON / "blender_manifest.toml").read_text(encoding="utf-8")
+    listed = "".join(f'    "./wheels/{name}",\n' for name in wheels)
+    added = f'platforms = ["{platform.name}"]\nwheels = [\n{listed}]\n\n'
+    head, table, rest = text.partition("[permissions]")
+    if not table:
+        raise BuildError("blender_manifest.toml has no [permissions]")
+    return head + added + table + rest
+
+
+def version() -> str:
+    """The version in the manifest."""
+    text = (ADDON / "blender_manifest.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise BuildError("blender_manifest.toml has no version")
+    return found[1]
+
+
+def _sources(folder: Path) -> list[tuple[str, Path]]:
+    return [
+        (path.relative_to(folder).as_posix(), path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix in {".py", ".pyi", ".toml"}
+        and "__pycache__" not in path.parts and PACKED not in path.parts
+    ]
+
+
+def _absolute_import(text: str) -> bool:
+    return re.search(r"^\s*(from|import)\s+(backend|gsv3d)\b", text, re.MULTILINE) is not None
+
+
+def build(platform: Platform, output: Path, cache: Path) -> Path:
+    """Build one zip and return its path. Raises BuildError or OSError."""
+    wheels = fetch_wheels(platform, cache)
+    content: dict[str, bytes] = {}
+    for name, path in _sources(ADDON):
+        content[name] = path.read_bytes()
+    content["blender_manifest.toml"] = manifest_for(
+        platform, sorted(w.name for w in wheels)
+    ).encode()
+    for name, path in _sources(PROTOCOL):
+        text = path.read_text(encoding="utf-8")
+        if _absolute_import(text):
+            raise BuildError(f"{path} imports by an absolute name; a packed copy cannot")
+        content[f"{PACKED}/{name}"] = text.encode()
+    for path in [ROOT / "LICENSE", *sorted((ROOT / "LICENSES").glob("*.txt"))]:
+        if path.is_file():
+            content[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+    for wheel in wheels:
+        content[f"wheels/{wheel.name}"] = wheel.read_bytes()
+    output.mkdir(parents=True, exist_ok=True)
+    target = output / f"gsv3d-{version()}-{platform.name.replace('-', '_')}.zip"
+    partial = target.with_suffix(".part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(content):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content[name])
+    partial.replace(target)
+    return target
+
+
+def blender_validator() -> Path | None:
+    """Blender's extension tool inside the bpy package, if that is installed."""
+    spec = find_spec("bpy")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    root = Path(next(iter(spec.submodule_search_locations)))
+    return next(root.glob("*/scripts/addons_core/bl_pkg/cli/blender_ext.py"), None)
+
+
+def validate(archive: Path, validator: Path) -> None:
+    """Have Blender check a zip. Raises BuildError with what it says."""
+    result = subprocess.run(
+        [sys.executable, str(validator), "validate", str(archive)],
+        capture_output=True, text=True, check=False,
+    )
+    if result.returncode:
+        raise BuildError(f"Blender does not take {archive.name}: "
+                         f"{(result.stdout + result.stderr).strip()}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build all zips; 1 if any of them could not be built."""
+    parser = argparse.ArgumentParser(description="Build the GSV3D extension for Blender.")
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="FOLDER")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "wheels", metavar="FOLDER")
+    parser.add_argument("--platform", action="append", choices=[p.name for p in PLATFORMS],
+                        help="only this platform; may be given several times")
+    options = parser.parse_args(argv)
+    validator = blender_validator()
+    if validator is None:
+        print("The zips are not checked by Blender: the bpy package is not installed.")
+    failed = False
+    for platform in PLATFORMS:
+        if options.platform and platform.name not in options.platform:
+            continue
+        try:
+            archive = build(platform, options.output, options.cache)
+            if validator is not None:
+                validate(archive, validator)
+        except (BuildError, OSError) as error:
+            print(f"{platform.name}: {error}", file=sys.stderr)
+            failed = True
+        else:
+            print(f"Built {archive} ({archive.stat().st_size / 2**20:.1f} MiB)")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
