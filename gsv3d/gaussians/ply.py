@@ -20,7 +20,6 @@ sh          (N, K, 3)   spherical harmonics, K = 1, 4, 9 or 16
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from collections.abc import Mapping
@@ -29,8 +28,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from gsv3d.errors import DataError, OutputError
+from gsv3d.errors import DataError
 from gsv3d.gaussians.ply_header import Element, Header, read_header
+from gsv3d.outputs import write_atomic
 
 _POSITION = ("x", "y", "z")
 _DC = ("f_dc_0", "f_dc_1", "f_dc_2")
@@ -240,21 +240,7 @@ def write_ply(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, np
         target.write(start)
         target.write(table.tobytes())
         return
-    path = Path(target)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(start)
-            file.write(table.tobytes())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"The PLY {path} cannot be written: {reason}.",
-            "Check the folder, its rights and the space left on the disk.",
-        ) from error
+    write_atomic(target, start + table.tobytes())
 
 
 def _table(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:

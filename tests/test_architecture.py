@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrows of docs/architecture.md, held by reading every import of the source.
+
+``blender_addon -> (backend.protocol) <- backend -> gsv3d``; imports inside functions count too, and
+so do ``importlib.import_module("...")`` and ``__import__("...")``.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("gsv3d", "backend", "blender_addon")
+STANDARD = frozenset(sys.stdlib_module_names)
+OF_BLENDER = frozenset({"bpy", "bmesh", "mathutils", "gpu", "blf", "bl_ext", "bpy_extras"})
+OF_TORCH = frozenset({"torch", "diffusers", "transformers", "accelerate", "gsplat"})
+PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
+
+# In gsv3d a part imports only parts of rows above its own (and of its own row).
+GSV3D_ROWS = (
+    ("_version", "errors"),
+    ("cameras", "devices", "outputs"),
+    ("gaussians", "preprocessing"),
+    ("rendering", "multiview", "decoder", "datasets"),
+    ("meshing",),
+    ("pipeline",),
+    ("models",),
+    ("generation",),
+    ("sheet", "results", "training", "evaluation"),
+    ("cli",),
+    ("__main__",),
+)
+# Blender renders the training pictures: the one part of the library that may drive it.
+GSV3D_WITH_BLENDER = "gsv3d.datasets"
+
+
+class Import(NamedTuple):
+    module: str  # absolute, such as "backend.protocol.codec"
+    line: int
+    at_top: bool  # runs when the importing module is imported
+
+
+def files_of(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def parse_imports(source: str, name: str, is_package: bool) -> list[Import]:
+    """All imports of a module; ``from a import b`` counts as ``a.b`` and, with that, as ``a``."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, at_top: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend(Import(alias.name, node.lineno, at_top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = name.split(".")
+            if node.level:
+                base = base[: len(base) - node.level + is_package]
+                base += node.module.split(".") if node.module else []
+            else:
+                base = (node.module or "").split(".")
+            found.extend(
+                Import(".".join([*base, alias.name]), node.lineno, at_top) for alias in node.names
+            )
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            called = node.func.id if isinstance(node.func, ast.Name) else called
+            target = node.args[0].value
+            if called in ("import_module", "__import__") and isinstance(target, str):
+                if not target.startswith("."):
+                    found.append(Import(target, node.lineno, at_top))
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            at_top = False
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            at_top = False
+        for child in ast.iter_child_nodes(node):
+            visit(child, at_top)
+
+    visit(ast.parse(source), True)
+    return found
+
+
+@cache
+def imports_of(path: Path) -> tuple[Import, ...]:
+    source = path.read_text(encoding="utf-8")
+    return tuple(parse_imports(source, module_name(path), path.name == "__init__.py"))
+
+
+def top(module: str) -> str:
+    return module.split(".")[0]
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def arrows(paths: list[Path]) -> Iterator[tuple[str, Import]]:
+    for path in paths:
+        for found in imports_of(path):
+            yield f"{path.relative_to(ROOT).as_posix()}:{found.line} imports {found.module}", found
+
+
+def complaints(paths: list[Path], wrong: object) -> list[str]:
+    assert paths, "nothing to look at"
+    return [text for text, found in arrows(paths) if wrong(found.module)]  # type: ignore[operator]
+
+
+def test_gsv3d_knows_neither_backend_nor_addon() -> None:
+    assert not complaints(files_of("gsv3d"), lambda m: top(m) in ("backend", "blender_addon"))
+
+
+def test_gsv3d_knows_no_socket() -> None:
+    assert not complaints(files_of("gsv3d"), lambda m: top(m) in ("zmq", "msgpack"))
+
+
+def test_only_the_datasets_of_gsv3d_drive_blender() -> None:
+    paths = [p for p in files_of("gsv3d") if not within(module_name(p), GSV3D_WITH_BLENDER)]
+    assert not complaints(paths, lambda m: top(m) in OF_BLENDER)
+
+
+def row_of(module: str) -> int:
+    parts = module.split(".")
+    if parts == ["gsv3d"]:
+        return 0
+    for row, names in enumerate(GSV3D_ROWS):
+        if parts[1] in names:
+            return row
+    # ``from gsv3d import __version__``: a name of the package itself.
+    return 0 if parts[1].startswith("__") else -1
+
+
+def test_parts_of_gsv3d_build_on_those_below() -> None:
+    wrong = []
+    for path in files_of("gsv3d"):
+        own = row_of(module_name(path))
+        assert own >= 0, f"{path.name}: give {module_name(path)} its row in GSV3D_ROWS"
+        for text, found in arrows([path]):
+            if within(found.module, "gsv3d") and row_of(found.module) > own:
+                wrong.append(text)
+    assert not wrong
+
+
+def test_backend_does_not_know_the_addon() -> None:
+    assert not complaints(files_of("backend"), lambda m: top(m) in {"blender_addon"} | OF_BLENDER)
+
+
+def test_protocol_is_light() -> None:
+    def heavy(module: str) -> bool:
+        return top(module) not in PROTOCOL_NEEDS and not within(module, "backend.protocol")
+
+    assert not complaints(files_of("backend/protocol"), heavy)
+
+
+def test_addon_knows_blender_and_the_protocol_only() -> None:
+    def foreign(module: str) -> bool:
+        if within(module, "backend"):
+            return not within(module, "backend.protocol")
+        return top(module) not in PROTOCOL_NEEDS | OF_BLENDER | {"blender_addon"}
+
+    assert not complaints(files_of("blender_addon"), foreign)
+
+
+def test_addon_reaches_the_protocol_in_one_place() -> None:
+    """A copy of it is packed into the zip; every other import would miss that copy."""
+    users = {text.split(":")[0] for text, found in arrows(files_of("blender_addon"))
+             if within(found.module, "backend")}  # fmt: skip
+    assert users == {"blender_addon/protocol.py"}
+
+
+def loaded_with(module: str) -> set[str]:
+    """All modules of this project that importing one loads, parents included."""
+    paths = {module_name(path): path for package in PACKAGES for path in files_of(package)}
+    assert module in paths
+    waiting, loaded = [module], set()
+    while waiting:
+        name = waiting.pop()
+        while name and name not in paths:  # ``from module import name``
+            name = name.rpartition(".")[0]
+        if not name or name in loaded:
+            continue
+        loaded.add(name)
+        waiting.append(name.rpartition(".")[0])
+        waiting += [found.module for found in imports_of(paths[name]) if found.at_top]
+    return {name for name in loaded if name}
+
+
+WITHOUT_BLENDER = [
+    "blender_addon",
+    "blender_addon.backend_process",
+    "blender_addon.batch",
+    "blender_addon.client",
+    "blender_addon.colour",
+    "blender_addon.events",
+    "blender_addon.importers.placement",
+    "blender_addon.importers.prepare",
+    "blender_addon.jobs",
+    "blender_addon.png",
+    "blender_addon.problems",
+    "blender_addon.protocol",
+    "backend.protocol",
+]
+
+
+@pytest.mark.parametrize("module", WITHOUT_BLENDER)
+def test_pure_modules_load_neither_blender_nor_torch(module: str) -> None:
+    paths = {module_name(path): path for package in PACKAGES for path in files_of(package)}
+    loaded = [paths[name] for name in loaded_with(module)]
+    assert not complaints_at_top(loaded, OF_BLENDER | OF_TORCH)
+
+
+def complaints_at_top(paths: list[Path], names: frozenset[str]) -> list[str]:
+    return [text for text, found in arrows(paths) if found.at_top and top(found.module) in names]
+
+
+def test_socket_thread_names_blender_nowhere() -> None:
+    assert not complaints([ROOT / "blender_addon/client.py"], lambda m: top(m) in OF_BLENDER)
+
+
+def test_files_of_gaussians_need_numpy_only() -> None:
+    paths = [ROOT / "gsv3d/gaussians" / name for name in ("ply.py", "ply_header.py")]
+    assert not complaints(
+        paths, lambda m: top(m) not in STANDARD | {"numpy", "gsv3d"} or within(m, "gsv3d.cameras")
+    )
+
+
+def test_pure_modules_import_for_real_where_blender_and_torch_are_missing() -> None:
+    script = (
+        "import sys\n"
+        f"for name in {sorted(OF_BLENDER | OF_TORCH | {'gsv3d'})!r}: sys.modules[name] = None\n"
+        f"import {', '.join(WITHOUT_BLENDER)}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("import a.b as c", {"a.b"}),
+        ("from a import b, c", {"a.b", "a.c"}),
+        ("from . import b", {"pkg.sub.b"}),
+        ("from .b import c", {"pkg.sub.b.c"}),
+        ("from ..b import c", {"pkg.b.c"}),
+        ("def f():\n    import torch", {"torch"}),
+        ("import importlib\nx = importlib.import_module('bpy')", {"importlib", "bpy"}),
+        ("try:\n    import a\nexcept ImportError:\n    a = __import__('b')", {"a", "b"}),
+    ],
+)
+def test_the_reader_of_imports_itself(source: str, expected: set[str]) -> None:
+    assert {found.module for found in parse_imports(source, "pkg.sub.mod", False)} == expected
+
+
+def test_the_reader_tells_what_runs_at_import() -> None:
+    source = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a\n"
+        "class C:\n    import b\n    def f(self):\n        import c\n"
+    )
+    found = {i.module: i.at_top for i in parse_imports(source, "m", False)}
+    assert found == {"typing.TYPE_CHECKING": True, "a": False, "b": True, "c": False}
+    (inside,) = parse_imports("from .x import y", "pkg", is_package=True)
+    assert inside.module == "pkg.x.y"
+
+
+def sources() -> list[Path]:
+    folders = [*PACKAGES, "tests", "benchmarks"]
+    return [*ROOT.glob("*.py"), *(path for folder in folders for path in files_of(folder))]
+
+
+def test_every_file_names_its_licence() -> None:
+    wrong = []
+    for path in sources():
+        relative = path.relative_to(ROOT)
+        licence = "GPL-3.0-or-later" if relative.parts[0] == "blender_addon" else "Apache-2.0"
+        lines = path.read_text(encoding="utf-8").splitlines()[:2]
+        if lines and lines[0].startswith("#!"):
+            lines.pop(0)
+        if not lines or lines[0] != f"# SPDX-License-Identifier: {licence}":
+            wrong.append(f"{relative.as_posix()}: the first line must name {licence}")
+    assert len(sources()) > 100 and not wrong
+
+
+def test_licence_texts_are_whole() -> None:
+    apache = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in apache and "END OF TERMS AND CONDITIONS" in apache
+    for place in ("LICENSES/GPL-3.0-or-later.txt", "blender_addon/LICENSE"):
+        gpl = (ROOT / place).read_text(encoding="utf-8")
+        assert "GNU GENERAL PUBLIC LICENSE" in gpl and "END OF TERMS AND CONDITIONS" in gpl
