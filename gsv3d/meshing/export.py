@@ -122,7 +122,7 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
 def texture_png(mesh: TexturedMesh) -> bytes:
     """The texture as an 8-bit sRGB PNG."""
     file = io.BytesIO()
-    Image.fromarray(mesh.texture, "RGB").save(file, "PNG", compress_level=6)
+    Image.fromarray(mesh.texture).save(file, "PNG", compress_level=6)
     return file.getvalue()
 
 

@@ -5,9 +5,8 @@ The classic running average (Curless and Levoy 1996, "A Volumetric Method for Bu
 Models from Range Images") thickens whatever is thinner than the truncation: what the front view
 calls "behind the surface" the back view calls "in front of it". Here the depth maps all come from
 one set of Gaussians and agree with each other, so free space wins instead: the distance of a voxel
-is the mean of the ``AGREEING`` largest that any views measured. Space is outside where that many
-views look through it, and inside where nobody does, which closes the surface in parts no view
-sees.
+is the mean of the second and third largest that any views measured. Space is outside where some
+views look through it, and inside where nobody does, which closes the surface in parts no view sees.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ from torch.nn.functional import grid_sample
 from gsv3d.meshing.views import DepthViews
 
 AGREEING = 3
-"""So many views must look through a voxel before it is free: one view's error digs no hole."""
+"""The largest distances kept per voxel. The very largest does not count: one view that errs digs no
+hole."""
 
 TRUNCATION_VOXELS = 4.0
 """Distances are cut at so many voxels."""
@@ -96,7 +96,7 @@ def fuse(
             best = best[:, undecided]
         if progress is not None:
             progress(done, len(views))
-    field[active] = best.mean(dim=0)
+    field[active] = best[1:].mean(dim=0)
 
     grid = field.reshape(*shape).numpy()
     grid = _thicken_sheets(grid, voxel)

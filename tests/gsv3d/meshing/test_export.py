@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GLB and OBJ read back by trimesh and by Blender: positions, sides and colours."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from gsv3d.errors import OutputError
+from gsv3d.meshing import TexturedMesh
+from gsv3d.meshing.export import to_glb_bytes, write
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def tetrahedron() -> TexturedMesh:
+    """Its four faces show the four quarters of the texture, each of one colour."""
+    vertices = np.array([[-0.5, -0.4, -0.3], [0.5, -0.4, -0.3], [0, 0.4, -0.3], [0, 0, 0.5]])
+    faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+    texture = np.zeros((64, 64, 3), np.uint8)
+    texture[:32, :32], texture[:32, 32:] = RED, GREEN  # the upper half: v above one half
+    texture[32:, :32], texture[32:, 32:] = BLUE, WHITE
+    triangle = np.array([[0.1, 0.1], [0.4, 0.1], [0.25, 0.4]])
+    corners = np.stack([triangle + o for o in ([0, 0.5], [0.5, 0.5], [0, 0], [0.5, 0])])
+    return TexturedMesh(vertices, faces, corners, texture)
+
+
+COLOURS = np.array([RED, GREEN, BLUE, WHITE])
+
+
+def centroids(mesh: TexturedMesh) -> np.ndarray:
+    return mesh.vertices[mesh.faces].mean(axis=1)
+
+
+def match(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    distances = np.linalg.norm(found[:, None] - wanted[None], axis=2)
+    assert distances.min(axis=1).max() < 1e-4
+    return distances.argmin(axis=1)
+
+
+def test_trimesh_reads_the_glb_with_positions_and_colours():
+    mesh = tetrahedron()
+    scene = trimesh.load(trimesh.util.wrap_as_stream(to_glb_bytes(mesh)), file_type="glb")
+    (read,) = scene.geometry.values()
+    # glTF is +Y up: (x, y, z) of the file is (x, -z, y) in the world.
+    world = read.vertices @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
+    order = match(world[read.faces].mean(axis=1), centroids(mesh))
+    uvs = read.visual.uv[read.faces].mean(axis=1)
+    picture = np.asarray(read.visual.material.baseColorTexture.convert("RGB"))
+    # trimesh turns v back to the bottom left on loading.
+    pixel = picture[((1 - uvs[:, 1]) * 64).astype(int), (uvs[:, 0] * 64).astype(int)]
+    np.testing.assert_array_equal(pixel, COLOURS[order])
+    assert read.visual.material.metallicFactor == 0
+    assert read.visual.material.roughnessFactor == 1
+    solid = trimesh.Trimesh(world, read.faces, process=True)
+    assert solid.is_watertight and solid.volume > 0
+
+
+def test_the_glb_keeps_to_the_standard():
+    data = to_glb_bytes(tetrahedron(), "Fäßchen")
+    magic, version, total = struct.unpack_from("<4sII", data)
+    assert (magic, version, total) == (b"glTF", 2, len(data))
+    length, kind = struct.unpack_from("<I4s", data, 12)
+    assert kind == b"JSON" and length % 4 == 0
+    document = json.loads(data[20 : 20 + length])
+    assert document["meshes"][0]["name"] == "Fäßchen"
+    size, kind = struct.unpack_from("<I4s", data, 20 + length)
+    assert kind == b"BIN\0" and size == document["buffers"][0]["byteLength"]
+    for view in document["bufferViews"]:
+        assert view["byteOffset"] % 4 == 0
+        assert view["byteOffset"] + view["byteLength"] <= size
+    positions = document["accessors"][0]
+    start = 28 + length
+    values = np.frombuffer(data, "<f4", positions["count"] * 3, start).reshape(-1, 3)
+    np.testing.assert_allclose(values.min(axis=0), positions["min"], atol=0)
+    np.testing.assert_allclose(values.max(axis=0), positions["max"], atol=0)
+
+
+def test_trimesh_reads_the_obj_from_a_folder_with_spaces_and_umlauts(tmp_path: Path):
+    folder = tmp_path / "Meine Fässer"
+    folder.mkdir()
+    mesh = tetrahedron()
+    files = write(mesh, folder / "faß 1.obj")
+    assert [f.name for f in files] == ["faß 1_texture.png", "faß 1.mtl", "faß 1.obj"]
+    read = trimesh.load(folder / "faß 1.obj", force="mesh", process=False)
+    world = read.vertices @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
+    order = match(world[read.faces].mean(axis=1), centroids(mesh))
+    uvs = read.visual.uv[read.faces].mean(axis=1)
+    picture = np.asarray(read.visual.material.image.convert("RGB"))
+    pixel = picture[((1 - uvs[:, 1]) * 64).astype(int), (uvs[:, 0] * 64).astype(int)]
+    np.testing.assert_array_equal(pixel, COLOURS[order])
+
+
+@pytest.mark.bpy
+@pytest.mark.parametrize("suffix", ["glb", "obj"])
+def test_blender_imports_it_into_our_world(tmp_path: Path, suffix: str):
+    import bpy
+
+    mesh = tetrahedron()
+    write(mesh, tmp_path / f"thing.{suffix}")
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    if suffix == "glb":
+        bpy.ops.import_scene.gltf(filepath=str(tmp_path / "thing.glb"))
+    else:
+        bpy.ops.wm.obj_import(filepath=str(tmp_path / "thing.obj"))
+    (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+    matrix = np.array(thing.matrix_world)
+    local = np.array([v.co for v in thing.data.vertices])
+    world = local @ matrix[:3, :3].T + matrix[:3, 3]
+    faces = np.array([p.vertices for p in thing.data.polygons])
+    order = match(world[faces].mean(axis=1), centroids(mesh))
+
+    layer = thing.data.uv_layers.active.data
+    uvs = np.array([[layer[i].uv for i in p.loop_indices] for p in thing.data.polygons])
+    (image,) = [i for i in bpy.data.images if i.size[0] == 64]
+    assert image.colorspace_settings.name == "sRGB"
+    pixels = np.array(image.pixels).reshape(64, 64, -1)  # row 0 is the bottom one
+    centre = uvs.mean(axis=1)
+    found = pixels[(centre[:, 1] * 64).astype(int), (centre[:, 0] * 64).astype(int), :3]
+    np.testing.assert_allclose(found, COLOURS[order] / 255, atol=1e-3)
+
+    (material,) = thing.data.materials
+    principled = next(n for n in material.node_tree.nodes if n.type == "BSDF_PRINCIPLED")
+    assert principled.inputs["Base Color"].links[0].from_node.type == "TEX_IMAGE"
+    if suffix == "glb":
+        assert principled.inputs["Metallic"].default_value == 0
+        assert principled.inputs["Roughness"].default_value == 1
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_the_old_file(tmp_path: Path, monkeypatch):
+    target = tmp_path / "thing.glb"
+    target.write_bytes(b"the old one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError) as caught:
+        write(tetrahedron(), target)
+    assert "disk is full" in str(caught.value) and "thing.glb" in str(caught.value)
+    assert "Free some space" in caught.value.hint
+    assert target.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [target]  # no half-written file is left
+
+
+def test_a_limit_of_the_operating_system_is_said_in_words(tmp_path: Path):
+    """A refusal by the kernel itself, not a made-up exception."""
+    resource = pytest.importorskip("resource")  # POSIX
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))
+    try:
+        with pytest.raises(OutputError, match="could not be written"):
+            write(tetrahedron(), tmp_path / "thing.glb")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(OutputError, match="its folder .*nowhere is not there"):
+        write(tetrahedron(), tmp_path / "nowhere" / "thing.glb")
+
+
+def test_another_suffix_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="fbx"):
+        write(tetrahedron(), tmp_path / "thing.fbx")

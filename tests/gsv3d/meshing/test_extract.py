@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From real Gaussians, through the real renderer, to the mesh."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from gsv3d.errors import GSV3DError
+from gsv3d.gaussians import Gaussians
+from gsv3d.meshing import extract_mesh
+from gsv3d.meshing.simplify import bad_edges
+
+
+def ball(count: int = 3000, radius: float = 0.35) -> Gaussians:
+    """A ball of small Gaussians; red at y < 0, the input's side, and blue behind."""
+    i = np.arange(count) + 0.5
+    polar, turn = np.arccos(1 - 2 * i / count), np.pi * (1 + 5**0.5) * i
+    points = radius * np.stack(
+        [np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], axis=1
+    )
+    rgb = np.where(points[:, 1:2] < 0, [0.9, 0.1, 0.1], [0.1, 0.1, 0.9])
+    quats = torch.zeros(count, 4)
+    quats[:, 0] = 1
+    return Gaussians(
+        means=torch.from_numpy(points).float(),
+        quats=quats,
+        scales=torch.full((count, 3), 0.012),
+        opacities=torch.full((count,), 0.9),
+        sh=torch.from_numpy((rgb - 0.5) / 0.28209479).float()[:, None],
+    )
+
+
+@pytest.fixture(scope="module")
+def meshed():
+    steps: list[tuple[str, int, int]] = []
+    mesh = extract_mesh(ball(), 600, 128, lambda *step: steps.append(step))
+    return mesh, steps
+
+
+def test_the_mesh_of_a_ball_is_that_ball(meshed):
+    mesh, _ = meshed
+    assert len(mesh.faces) <= 600
+    assert bad_edges(mesh.faces) == 0
+    solid = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    assert solid.is_watertight
+    # The surface lies within a standard deviation outside the centres.
+    assert solid.volume == pytest.approx(4 / 3 * np.pi * 0.355**3, rel=0.05)
+    assert mesh.texture.shape == (128, 128, 3)
+
+
+def test_its_colours_are_on_their_sides(meshed):
+    mesh, _ = meshed
+    centres = mesh.vertices[mesh.faces].mean(axis=1)
+    uvs = mesh.corner_uvs.mean(axis=1)
+    colours = mesh.texture[((1 - uvs[:, 1]) * 128).astype(int), (uvs[:, 0] * 128).astype(int)]
+    red, blue = centres[:, 1] < -0.05, centres[:, 1] > 0.05
+    # Within what the views hold: 0.9 and 0.1, blended a little at outlines.
+    np.testing.assert_allclose(np.median(colours[red], axis=0), [230, 26, 26], atol=6)
+    np.testing.assert_allclose(np.median(colours[blue], axis=0), [26, 26, 230], atol=6)
+    assert (colours[red, 0] > 200).mean() > 0.98 and (colours[blue, 2] > 200).mean() > 0.98
+
+
+def test_progress_goes_through_the_phases_and_to_their_ends(meshed):
+    _, steps = meshed
+    phases = list(dict.fromkeys(phase for phase, _, _ in steps))
+    assert phases == ["fusing", "simplifying", "unwrapping", "texturing"]
+    for phase in phases:
+        counts = [step for name, step, _ in steps if name == phase]
+        assert counts == sorted(counts)
+        assert counts[-1] == next(of for name, _, of in reversed(steps) if name == phase)
+
+
+def test_an_exception_from_progress_ends_it():
+    class Stop(Exception):
+        pass
+
+    def stop(phase: str, step: int, of: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        extract_mesh(ball(200), 100, 32, stop)
+
+
+def test_no_gaussians_and_broken_ones_are_said_in_words():
+    gaussians = ball(50)
+    with pytest.raises(GSV3DError, match="no visible Gaussians"):
+        extract_mesh(gaussians.filter(torch.zeros(50, dtype=torch.bool)), 100, 32)
+    gaussians.means[:] = float("nan")
+    with pytest.raises(GSV3DError, match="no visible Gaussians"):
+        extract_mesh(gaussians, 100, 32)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("faces", 3), ("faces", 10**7), ("texture_size", 1), ("texture_size", 1e5)]
+)
+def test_bounds_are_named(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        extract_mesh(ball(50), **{field: int(value)})
+
+
+@pytest.mark.slow
+def test_the_same_gaussians_give_the_same_mesh(meshed):
+    mesh, _ = meshed
+    again = extract_mesh(ball(), 600, 128)
+    np.testing.assert_array_equal(mesh.vertices, again.vertices)
+    np.testing.assert_array_equal(mesh.corner_uvs, again.corner_uvs)
+    np.testing.assert_array_equal(mesh.texture, again.texture)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fusion and surface extraction against shapes whose volume and extent are known by formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gsv3d.errors import GSV3DError
+from gsv3d.meshing.fusion import Volume, fuse
+from gsv3d.meshing.mesh import signed_volumes
+from gsv3d.meshing.simplify import bad_edges
+from gsv3d.meshing.surface import extract_surface, face_parts, keep_parts, smooth_taubin
+from gsv3d.meshing.views import surround
+from tests.gsv3d.meshing import analytic
+
+VOXEL = 1.1 / 48
+
+
+def surface_of(views, half, voxel=VOXEL):
+    half = np.asarray(half, dtype=float)
+    vertices, faces = extract_surface(fuse(views, -half, half, voxel))
+    return keep_parts(vertices, faces)
+
+
+def test_a_sphere_has_its_radius_everywhere():
+    vertices, faces = surface_of(analytic.sphere(0.4), [0.4] * 3)
+    radii = np.linalg.norm(vertices, axis=1)
+    assert abs(np.median(radii) - 0.4) < 0.1 * VOXEL
+    assert np.abs(radii - 0.4).max() < 0.5 * VOXEL
+    volume = signed_volumes(vertices, faces).sum()
+    assert volume == pytest.approx(4 / 3 * np.pi * 0.4**3, rel=0.01)
+    assert bad_edges(faces) == 0
+
+
+def test_a_cube_has_its_volume_and_extent():
+    vertices, faces = surface_of(analytic.box((0.3, 0.3, 0.3)), [0.3] * 3)
+    assert signed_volumes(vertices, faces).sum() == pytest.approx(0.216, rel=0.01)
+    np.testing.assert_allclose(vertices.min(axis=0), -0.3, atol=0.5 * VOXEL)
+    np.testing.assert_allclose(vertices.max(axis=0), 0.3, atol=0.5 * VOXEL)
+    assert bad_edges(faces) == 0
+
+
+@pytest.mark.parametrize("thickness", [0.1, 0.5, 1.5])
+def test_a_plate_thinner_than_a_voxel_survives_and_does_not_swell(thickness):
+    half = (0.45, 0.45, thickness * VOXEL / 2)
+    vertices, faces = surface_of(analytic.box(half), half)
+    assert bad_edges(faces) == 0
+    assert len(np.unique(face_parts(faces, len(vertices)))) == 1
+    area = signed_volumes(vertices, faces).sum() / np.ptp(vertices[:, 2])
+    assert area == pytest.approx(0.81, rel=0.2)  # no holes; rounded rims
+    # The running average of classic fusion would give 2 * 4 voxels less the thickness.
+    assert np.ptp(vertices[:, 2]) < (thickness + 2.2) * VOXEL
+
+
+def test_a_part_in_front_of_another_does_not_grow_together_with_it():
+    """At the front part's outline pixels see both, and their depth is in between."""
+    far, near = analytic.box((0.5, 0.06, 0.5)), analytic.sphere(0.15, (0, -0.4, 0))
+    # The same cameras for both, those of the box.
+    cameras, origins, directions = analytic._rays(0.9, 96)
+    near = _sphere_seen_by(cameras, origins, directions, 0.15, (0.0, -0.4, 0.0))
+    vertices, faces = surface_of(analytic.union(far, near), [0.5, 0.56, 0.5])
+    parts = face_parts(faces, len(vertices))
+    assert parts.max() == 1
+    volumes = np.sort(np.bincount(parts, signed_volumes(vertices, faces)))
+    assert volumes[0] == pytest.approx(4 / 3 * np.pi * 0.15**3, rel=0.08)
+    assert volumes[1] == pytest.approx(0.12, rel=0.05)
+
+
+def _sphere_seen_by(cameras, origins, directions, radius, centre):
+    import torch
+
+    shifted = origins - torch.tensor(centre, dtype=torch.float64)
+    a = (directions**2).sum(-1)
+    b = (shifted * directions).sum(-1)
+    root = b * b - a * ((shifted**2).sum(-1) - radius**2)
+    z = (-b - root.clamp(min=0).sqrt()) / a
+    return analytic._views(cameras, origins, directions, z, root > 0)
+
+
+def test_one_view_that_errs_digs_no_hole():
+    views = analytic.sphere(0.4)
+    views.alpha[3] = 0.0  # sees nothing at all
+    vertices, faces = surface_of(views, [0.4] * 3)
+    assert signed_volumes(vertices, faces).sum() == pytest.approx(4 / 3 * np.pi * 0.064, rel=0.02)
+
+
+def test_the_surface_is_closed_where_the_object_leaves_the_box():
+    vertices, faces = surface_of(analytic.sphere(0.4), [0.4, 0.4, 0.1])
+    assert bad_edges(faces) == 0
+    assert np.abs(vertices[:, 2]).max() < 0.1 + 5 * VOXEL
+
+
+def test_nothing_seen_is_said_in_words():
+    views = analytic.sphere(0.4)
+    views.alpha[:] = 0.0
+    with pytest.raises(GSV3DError, match="no surface"):
+        surface_of(views, [0.4] * 3)
+
+
+def test_hollows_are_filled_and_crumbs_dropped():
+    axis = np.arange(64) - 31.5
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    shell = np.maximum(radius - 20, 10 - radius)  # solid between 10 and 20
+    crumb = np.sqrt((x - 27) ** 2 + (y - 27) ** 2 + (z - 27) ** 2) - 2
+    field = np.minimum(shell, crumb).astype(np.float32)
+    vertices, faces = keep_parts(*extract_surface(Volume(field, np.full(3, -31.5), 1.0)))
+    assert signed_volumes(vertices, faces).sum() == pytest.approx(4 / 3 * np.pi * 20**3, rel=0.01)
+    assert np.linalg.norm(vertices, axis=1).min() > 19
+
+
+def test_two_equal_parts_are_both_kept():
+    axis = np.arange(48) - 23.5
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    two = np.minimum(
+        np.sqrt((x - 12) ** 2 + y**2 + z**2) - 8, np.sqrt((x + 12) ** 2 + y**2 + z**2) - 6
+    ).astype(np.float32)
+    vertices, faces = keep_parts(*extract_surface(Volume(two, np.full(3, -23.5), 1.0)))
+    assert face_parts(faces, len(vertices)).max() == 1
+
+
+def test_smoothing_keeps_the_volume_and_lessens_the_noise():
+    vertices, faces = surface_of(analytic.sphere(0.4), [0.4] * 3)
+    noisy = vertices * (1 + np.random.default_rng(0).normal(size=(len(vertices), 1)) * 0.01)
+    smooth = smooth_taubin(noisy, faces)
+    before = np.linalg.norm(noisy, axis=1).std()
+    after = np.linalg.norm(smooth, axis=1).std()
+    assert after < 0.5 * before
+    assert signed_volumes(smooth, faces).sum() == pytest.approx(4 / 3 * np.pi * 0.064, rel=0.01)
+
+
+def test_every_camera_sees_the_whole_ball():
+    cameras = surround(0.87, 100)
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(2000, 3))
+    points *= 0.87 / np.linalg.norm(points, axis=1, keepdims=True)
+    for viewmat, K in zip(cameras.viewmats.numpy(), cameras.Ks.numpy(), strict=True):
+        local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
+        uv = local[:, :2] / local[:, 2:] * K[0, 0] + K[:2, 2]
+        assert uv.min() > -0.01 and uv.max() < 100.01

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UVs, rasterising and baking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trimesh
+
+from gsv3d.cameras import orbit
+from gsv3d.meshing.extract import mesh_from_volume
+from gsv3d.meshing.fusion import fuse
+from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.raster import rasterise
+from gsv3d.meshing.texture import bake
+from gsv3d.meshing.unwrap import unwrap
+from tests.gsv3d.meshing import analytic
+
+NO_CLOUD = (np.zeros((1, 3), np.float32), np.array([[0.0, 1.0, 0.0]], np.float32))
+
+
+@pytest.fixture(scope="module")
+def two_coloured():
+    views = analytic.box((0.3, 0.3, 0.3))
+    volume = fuse(views, np.full(3, -0.3), np.full(3, 0.3), 1.1 / 40)
+    return mesh_from_volume(volume, views, NO_CLOUD, 400, 128)
+
+
+def sampled(mesh: TexturedMesh, weights=(1 / 3, 1 / 3, 1 / 3)) -> tuple[np.ndarray, np.ndarray]:
+    """(F, 3) points on the faces and the texture's colours there, looked up without the module."""
+    w = np.asarray(weights)
+    points = (mesh.vertices[mesh.faces] * w[:, None]).sum(axis=1)
+    uvs = (mesh.corner_uvs * w[:, None]).sum(axis=1)
+    size = len(mesh.texture)
+    column = np.clip((uvs[:, 0] * size).astype(int), 0, size - 1)
+    row = np.clip(((1 - uvs[:, 1]) * size).astype(int), 0, size - 1)
+    return points, mesh.texture[row, column] / 255.0
+
+
+def test_each_side_of_a_two_coloured_cube_has_its_colour(two_coloured):
+    points, colours = sampled(two_coloured)
+    wanted = np.where(points[:, 1:2] < 0, analytic.FRONT, analytic.BACK)
+    clear = np.abs(points[:, 1]) > 0.04
+    error = np.abs(colours - wanted).max(axis=1)[clear]
+    assert (error < 0.02).mean() > 0.99
+
+
+def test_a_picture_of_the_mesh_shows_the_colours_where_they_are(two_coloured):
+    front, right, back = render_mesh(two_coloured, orbit([0, 90, 180], 0.0, size=64))
+    np.testing.assert_allclose(front[32, 32, :3] / 255, analytic.FRONT, atol=0.02)
+    np.testing.assert_allclose(back[32, 32, :3] / 255, analytic.BACK, atol=0.02)
+    # From +X the input's side (-Y) is on the left.
+    np.testing.assert_allclose(right[32, 24, :3] / 255, analytic.FRONT, atol=0.02)
+    np.testing.assert_allclose(right[32, 40, :3] / 255, analytic.BACK, atol=0.02)
+    assert front[2, 2, 3] == 0 and front[32, 32, 3] == 255
+
+
+def test_the_gaps_between_charts_continue_a_chart(two_coloured):
+    """No texel keeps a filling colour: a filter at a seam would show it."""
+    texture = two_coloured.texture.reshape(-1, 3) / 255.0
+    one, other = np.array(analytic.FRONT), np.array(analytic.BACK)
+    along = ((texture - one) @ (other - one)) / ((other - one) @ (other - one))
+    nearest = one + np.clip(along, 0, 1)[:, None] * (other - one)
+    assert np.abs(texture - nearest).max() < 0.03
+
+
+def test_what_no_view_sees_takes_the_nearest_gaussians():
+    mesh = trimesh.creation.icosphere(2, 0.05)
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    views = analytic.sphere(0.4)  # the small sphere is hidden inside
+    corner_uvs = unwrap(vertices, faces, 64)
+    texture = bake(vertices, faces, corner_uvs, 64, views, NO_CLOUD, 0.02)
+    np.testing.assert_array_equal(np.unique(texture.reshape(-1, 3), axis=0), [[0, 255, 0]])
+
+
+def test_uvs_lie_in_the_square_and_do_not_overlap(two_coloured):
+    uvs = two_coloured.corner_uvs
+    assert uvs.min() >= 0 and uvs.max() <= 1
+    size = 1024
+    corners = uvs.astype(float) * size
+    pixels = np.concatenate([f.pixels for f in rasterise(corners, size, size)])
+    twice = len(pixels) - len(np.unique(pixels))
+    assert twice / len(pixels) < 0.002  # texel centres on a shared edge
+    assert len(pixels) / size**2 > 0.4  # and the square is used
+
+
+def test_texels_are_square():
+    """A stretched texture wastes detail one way: edges keep their length ratios on the whole."""
+    box = trimesh.creation.box((1.0, 0.2, 0.1)).subdivide().subdivide()
+    vertices, faces = np.asarray(box.vertices), np.asarray(box.faces)
+    uvs = unwrap(vertices, faces, 512)
+    in_space = np.linalg.norm(vertices[faces] - vertices[np.roll(faces, 1, axis=1)], axis=2)
+    in_texture = np.linalg.norm(uvs - np.roll(uvs, 1, axis=1), axis=2)
+    ratio = in_texture / in_space
+    assert ratio.max() / ratio.min() < 1.2
+
+
+def test_rasterise_agrees_with_a_test_of_every_pixel():
+    rng = np.random.default_rng(1)
+    corners = rng.uniform(-4, 20, size=(40, 3, 2))
+    found = {(int(p), int(t)) for f in rasterise(corners, 16, 12)
+             for p, t in zip(f.pixels, f.triangles, strict=True)}  # fmt: skip
+    for t, (a, b, c) in enumerate(corners):
+        for row in range(12):
+            for column in range(16):
+                p = np.array([column + 0.5, row + 0.5])
+                signs = [np.cross(q - o, p - o) for o, q in ((a, b), (b, c), (c, a))]
+                inside = all(s > 1e-9 for s in signs) or all(s < -1e-9 for s in signs)
+                assert inside == ((row * 16 + column, t) in found)
+
+
+def test_rasterise_interpolates_linearly():
+    corners = np.array([[[0, 0], [10, 0], [0, 10]]], dtype=float)
+    (fragments,) = rasterise(corners, 10, 10)
+    x, y = fragments.pixels % 10 + 0.5, fragments.pixels // 10 + 0.5
+    np.testing.assert_allclose(fragments.weights @ corners[0], np.stack([x, y], 1), atol=1e-5)
+
+
+def test_a_mesh_checks_its_arrays():
+    good = {
+        "vertices": np.zeros((3, 3)),
+        "faces": [[0, 1, 2]],
+        "corner_uvs": np.zeros((1, 3, 2)),
+        "texture": np.zeros((4, 4, 3)),
+    }
+    TexturedMesh(**good)
+    for name, wrong in {
+        "vertices": np.full((3, 3), np.nan),
+        "faces": [[0, 1, 3]],
+        "corner_uvs": np.zeros((2, 3, 2)),
+        "texture": np.zeros((4, 5, 3)),
+    }.items():
+        with pytest.raises(ValueError, match=name):
+            TexturedMesh(**(good | {name: wrong}))
