@@ -7,7 +7,6 @@ down with it.
 
 from __future__ import annotations
 
-import colorsys
 import tempfile
 from pathlib import Path
 
@@ -15,10 +14,8 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from gsv3d.datasets import blender_objects
 from gsv3d.datasets.lighting import Environment, load_environments, read_exr
-
-NEUTRAL_SATURATION = 0.03
-"""A base colour below this saturation counts as no colour."""
 
 
 class BlenderScene:
@@ -131,7 +128,7 @@ class BlenderScene:
             ValueError: the reason, in words that continue a sentence on the file.
         """
         try:
-            _import(path)
+            blender_objects.import_file(path)
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = lines[-1].removeprefix("Error: ") if lines else "no reason given"
@@ -144,29 +141,14 @@ class BlenderScene:
                     bpy.data.objects.remove(item)
             elif item.parent is None and item is not self._root:
                 item.parent = self._root
-        points = self._points()
+        points, _ = self.triangles()
         if not len(points):
             raise ValueError("it has no faces to render")
         return points
 
-    def _points(self) -> np.ndarray:
-        chunks = []
-        graph = bpy.context.evaluated_depsgraph_get()
-        for instance in graph.object_instances:
-            item = instance.object
-            if item.type not in ("MESH", "CURVE", "SURFACE", "FONT", "META"):
-                continue
-            mesh = item.to_mesh()
-            if mesh is not None and len(mesh.polygons):
-                flat = np.empty(len(mesh.vertices) * 3, dtype=np.float32)
-                mesh.vertices.foreach_get("co", flat)
-                used = np.empty(len(mesh.loops), dtype=np.int32)
-                mesh.loops.foreach_get("vertex_index", used)
-                local = flat.reshape(-1, 3)[np.unique(used)].astype(np.float64)
-                matrix = np.array(instance.matrix_world)
-                chunks.append(local @ matrix[:3, :3].T + matrix[:3, 3])
-            item.to_mesh_clear()
-        return np.concatenate(chunks) if chunks else np.zeros((0, 3))
+    def triangles(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) vertices and (F, 3) triangles of all that is in the scene now, in the world."""
+        return blender_objects.world_triangles(bpy.context.evaluated_depsgraph_get())
 
     def place(self, transform: np.ndarray) -> None:
         """Apply a (4, 4) similarity to all that was loaded."""
@@ -174,47 +156,22 @@ class BlenderScene:
 
     def colour_if_plain(self, hsv: tuple[float, float, float]) -> bool:
         """Give the objects a base colour if they have none of their own; returns whether."""
-        materials = []
-        for item in self.scene.objects:
-            if item.type != "MESH":
-                continue
-            if len(item.data.color_attributes):
-                return False
-            materials += [slot.material for slot in item.material_slots if slot.material]
-        if not all(_is_plain(material) for material in materials):
-            return False
-        linear = [
-            ((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92
-            for c in colorsys.hsv_to_rgb(*hsv)
-        ]
-        plain = bpy.data.materials.new("plain")
-        if plain.node_tree is None:
-            plain.use_nodes = True
-        shader = next(n for n in plain.node_tree.nodes if n.type == "BSDF_PRINCIPLED")
-        shader.inputs["Base Color"].default_value = (*linear, 1)
-        shader.inputs["Roughness"].default_value = 0.8
-        for item in self.scene.objects:
-            if item.type == "MESH":
-                item.data.materials.clear()
-                item.data.materials.append(plain)
-        return True
+        return blender_objects.colour_if_plain(self.scene.objects, hsv)
 
     def make_matt(self) -> None:
-        """Leave of every Principled material the base colour, alpha and bumps, reflecting matt.
+        """Leave of every Principled material the base colour, alpha and bumps, reflecting matt."""
+        blender_objects.make_matt(bpy.data.materials)
 
-        Exporters leave metalness at the format's default of 1 on painted wood as on steel; matt
-        surfaces look the same from all sides, which is what splats without view dependence show.
-        """
-        for material in bpy.data.materials:
-            for node in material.node_tree.nodes if material.node_tree else ():
-                if node.type != "BSDF_PRINCIPLED":
-                    continue
-                for name in _GLOSS:
-                    socket = node.inputs.get(name)
-                    if socket is not None:
-                        for link in list(socket.links):
-                            material.node_tree.links.remove(link)
-                        socket.default_value = 0.0
+    def add_textured(
+        self,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        corner_uvs: np.ndarray,
+        texture: np.ndarray,
+    ) -> None:
+        """Bring a mesh of arrays (as ``TexturedMesh`` has them) into the scene, unlit."""
+        item = blender_objects.unlit_object(vertices, faces, corner_uvs, texture)
+        self.scene.collection.objects.link(item)
 
     def render(self, camera_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One view.
@@ -257,67 +214,8 @@ class BlenderScene:
         self._temporary.cleanup()
 
 
-_GLOSS = ("Metallic", "Specular IOR Level", "Transmission Weight", "Coat Weight", "Sheen Weight",
-          "Subsurface Weight")  # fmt: skip
-
 _DATA_KINDS = (
     "objects", "collections", "meshes", "curves", "metaballs", "armatures", "cameras", "lights",
     "materials", "textures", "images", "node_groups", "actions", "worlds", "scenes",
     "texts", "fonts", "libraries", "particles",
 )  # fmt: skip
-
-
-def _import(path: Path) -> None:
-    suffix, name = path.suffix.lower(), str(path.resolve())
-    if suffix in (".glb", ".gltf"):
-        bpy.ops.import_scene.gltf(filepath=name)
-    elif suffix == ".obj":
-        bpy.ops.wm.obj_import(filepath=name)
-    elif suffix == ".ply":
-        bpy.ops.wm.ply_import(filepath=name)
-        _show_vertex_colours()
-    elif suffix == ".fbx":
-        if hasattr(bpy.types, "WM_OT_fbx_import"):
-            bpy.ops.wm.fbx_import(filepath=name)
-        else:
-            bpy.ops.import_scene.fbx(filepath=name)
-    elif suffix == ".blend":
-        try:
-            with bpy.data.libraries.load(name, link=False) as (source, target):
-                target.objects = list(source.objects)
-        except OSError as error:
-            raise RuntimeError(str(error)) from error
-        for item in target.objects:
-            if item is not None:
-                bpy.context.scene.collection.objects.link(item)
-    else:
-        raise RuntimeError(f"the suffix {suffix} is not one of a 3D format")
-
-
-def _show_vertex_colours() -> None:
-    """PLY brings colours as an attribute and no material that shows them."""
-    for item in bpy.context.scene.objects:
-        if item.type == "MESH" and len(item.data.color_attributes) and not item.data.materials:
-            material = bpy.data.materials.new("vertex colours")
-            if material.node_tree is None:
-                material.use_nodes = True
-            nodes = material.node_tree.nodes
-            shader = next(n for n in nodes if n.type == "BSDF_PRINCIPLED")
-            attribute = nodes.new("ShaderNodeVertexColor")
-            attribute.layer_name = item.data.color_attributes[0].name
-            material.node_tree.links.new(attribute.outputs["Color"], shader.inputs["Base Color"])
-            item.data.materials.append(material)
-
-
-def _is_plain(material: bpy.types.Material) -> bool:
-    """Whether a material shows no colour: no texture, a grey or white base."""
-    if material.node_tree is None:
-        colours = [material.diffuse_color]
-    else:
-        nodes = material.node_tree.nodes
-        if any(n.type in ("TEX_IMAGE", "VERTEX_COLOR", "ATTRIBUTE") for n in nodes):
-            return False
-        colours = [
-            n.inputs["Base Color"].default_value for n in nodes if n.type == "BSDF_PRINCIPLED"
-        ]
-    return all(colorsys.rgb_to_hsv(*list(colour)[:3])[1] < NEUTRAL_SATURATION for colour in colours)
