@@ -40,6 +40,7 @@ GSV3D_ROWS = (
 )
 # Blender renders the training pictures: the one part of the library that may drive it.
 GSV3D_WITH_BLENDER = "gsv3d.datasets"
+VERSION = "gsv3d._version"
 
 
 class Import(NamedTuple):
@@ -154,6 +155,18 @@ def test_parts_of_gsv3d_build_on_those_below() -> None:
 
 def test_backend_does_not_know_the_addon() -> None:
     assert not complaints(files_of("backend"), lambda m: top(m) in {"blender_addon"} | OF_BLENDER)
+
+
+def test_only_the_worker_process_of_the_backend_holds_the_model() -> None:
+    """The thread with the sockets must never wait for a model, nor die with one."""
+    paths = [p for p in files_of("backend") if module_name(p) != "backend.worker"]
+
+    def model(module: str) -> bool:
+        return top(module) in OF_TORCH or (top(module) == "gsv3d" and not within(module, VERSION))
+
+    assert not complaints(paths, model)
+    loads = [imports_of(path) for path in paths]
+    assert not [i for found in loads for i in found if i.at_top and i.module == "backend.worker"]
 
 
 def test_protocol_is_light() -> None:
