@@ -297,7 +297,8 @@ def test_every_file_names_its_licence() -> None:
     wrong = []
     for path in sources():
         relative = path.relative_to(ROOT)
-        licence = "GPL-3.0-or-later" if relative.parts[0] == "blender_addon" else "Apache-2.0"
+        # The add-on and its tests, which import it and Blender.
+        licence = "GPL-3.0-or-later" if "blender_addon" in relative.parts else "Apache-2.0"
         lines = path.read_text(encoding="utf-8").splitlines()[:2]
         if lines and lines[0].startswith("#!"):
             lines.pop(0)
