@@ -80,7 +80,7 @@ def prepare_gaussians(
     means (N, 3), quats (N, 4) wxyz, scales (N, 3) linear, opacities (N,), sh (N, K, 3) with
     K = (degree + 1)^2. Raises `Problem` when the shapes disagree or nothing visible is left.
     """
-    n = len(means)
+    n = len(means) if means.ndim else -1
     shapes_agree = (
         means.shape == (n, 3)
         and quats.shape == (n, 4)
@@ -144,7 +144,7 @@ def prepare_mesh(
     with row 0 on top. Faces that use a vertex twice are left out.
     """
     update = "The add-on and the backend may be of different versions: update both."
-    f = len(faces)
+    f = len(faces) if faces.ndim else -1
     if (
         vertices.ndim != 2
         or vertices.shape[1:] != (3,)

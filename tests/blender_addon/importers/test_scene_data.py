@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is in Blender after an import, read back from Blender."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from blender_addon.importers import placement, prepare
+from blender_addon.jobs import Target
+from tests.fake_backend import box_mesh, sphere_gaussians
+
+pytestmark = pytest.mark.bpy
+
+
+def read(collection, key: str, width: int) -> np.ndarray:
+    values = np.empty(len(collection) * width, np.float32)
+    collection.foreach_get(key, values)
+    return values.reshape(-1, width)
+
+
+@pytest.fixture
+def box():
+    arrays = prepare.prepare_mesh(**box_mesh())
+    return arrays, placement.fit_to_height(arrays.bounds, 2.0)
+
+
+def test_mesh_geometry_uvs_and_place(empty_blender, finish, box) -> None:
+    from blender_addon.importers.mesh import import_mesh
+
+    arrays, fit = box
+    target = Target("Faß", location=(1, 2, 3), yaw=math.pi / 2, height=2.0)
+    made = empty_blender.data.objects[finish(import_mesh(arrays, "j", target, fit))]
+    empty_blender.context.view_layer.update()
+    assert made.name == "Faß" and made.data.name == "Faß"
+    assert tuple(made.scale) == (1, 1, 1)
+    corners = np.array([made.matrix_world @ v.co for v in made.data.vertices])
+    # 0.6 x 0.4 x 1.0 at twice the size, turned a quarter: x and y change places
+    np.testing.assert_allclose(corners.min(axis=0), [1 - 0.4, 2 - 0.6, 3], atol=1e-5)
+    np.testing.assert_allclose(corners.max(axis=0), [1 + 0.4, 2 + 0.6, 5], atol=1e-5)
+    faces = np.array([list(p.vertices) for p in made.data.polygons])
+    np.testing.assert_array_equal(faces, arrays.faces)
+    uvs = read(made.data.uv_layers.active.uv, "vector", 2)
+    np.testing.assert_allclose(uvs.reshape(-1, 3, 2), arrays.corner_uvs, atol=1e-7)
+    assert len(made.data.edges) == 18  # a closed box of triangles: 12 * 3 / 2
+    assert made.data.validate(verbose=False) is False
+
+
+def test_a_box_keeps_its_edges_and_a_ball_is_smooth(empty_blender, finish, box) -> None:
+    from blender_addon.importers.mesh import import_mesh
+
+    arrays, fit = box
+    mesh = empty_blender.data.objects[finish(import_mesh(arrays, "j", Target("b"), fit))].data
+    sharp = mesh.attributes["sharp_edge"].data
+    assert sum(a.value for a in sharp) == 12  # not the six diagonals
+    assert all(p.use_smooth for p in mesh.polygons)
+
+
+def test_one_material_with_the_texture_in_srgb_and_packed(empty_blender, finish, box) -> None:
+    from blender_addon.importers.mesh import import_mesh
+
+    arrays, fit = box
+    mesh = empty_blender.data.objects[finish(import_mesh(arrays, "j", Target("b"), fit))].data
+    assert len(mesh.materials) == 1
+    nodes = mesh.materials[0].node_tree.nodes
+    (surface,) = [n for n in nodes if n.type == "BSDF_PRINCIPLED"]
+    (link,) = surface.inputs["Base Color"].links
+    image = link.from_node.image
+    assert link.from_node.type == "TEX_IMAGE" and link.from_socket.name == "Color"
+    assert image.colorspace_settings.name == "sRGB"
+    assert bytes(image.packed_file.data) == arrays.texture_png
+    assert tuple(image.size) == (64, 64)
+    # the top left pixel of the array is the last row of Blender's
+    pixels = read_pixels(image)
+    np.testing.assert_allclose(pixels[-1, 0, :3], np.array([200, 40, 30]) / 255, atol=1 / 255)
+    assert surface.inputs["Roughness"].default_value > 0.8
+    output = next(n for n in nodes if n.type == "OUTPUT_MATERIAL")
+    assert output.inputs["Surface"].links[0].from_node == surface
+
+
+def read_pixels(image) -> np.ndarray:
+    values = np.empty(image.size[0] * image.size[1] * 4, np.float32)
+    image.pixels.foreach_get(values)
+    return values.reshape(image.size[1], image.size[0], 4)
+
+
+def test_stopping_half_way_leaves_nothing(empty_blender, box) -> None:
+    from blender_addon.importers.gaussians import import_gaussians
+    from blender_addon.importers.mesh import import_mesh
+
+    arrays, fit = box
+    cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
+    for steps in (1, 2, 3):
+        for work in (import_mesh(arrays, "j", Target("b"), fit),
+                     import_gaussians(cloud, "j", Target("b"), fit)):
+            for _ in range(steps):
+                next(work)
+            work.close()
+    data = empty_blender.data
+    assert not (data.objects or data.meshes or data.images or data.materials)
+
+
+def test_gaussians_as_points_with_attributes(empty_blender, finish) -> None:
+    from blender_addon import compat
+    from blender_addon.importers.gaussians import import_gaussians
+
+    if compat.has_native_splats():
+        pytest.skip("this Blender has native splats")
+    arrays = prepare.prepare_gaussians(**sphere_gaussians(64))
+    fit = placement.fit_to_height(arrays.bounds, 1.5)
+    made = empty_blender.data.objects[finish(import_gaussians(arrays, "j", Target("b"), fit))]
+    assert made.name == "b Gaussians"
+    attributes = made.data.attributes
+    np.testing.assert_allclose(read(attributes["position"].data, "vector", 3),
+                               fit.apply(arrays.means), atol=1e-6)
+    np.testing.assert_allclose(read(attributes["scale"].data, "vector", 3),
+                               arrays.scales * fit.scale, atol=1e-7)
+    np.testing.assert_allclose(read(attributes["rotation"].data, "value", 4), arrays.quats)
+    np.testing.assert_allclose(read(attributes["opacity"].data, "value", 1)[:, 0],
+                               arrays.opacities)
+    np.testing.assert_allclose(read(attributes["Color"].data, "color", 4), arrays.colours,
+                               atol=1e-6)
+    np.testing.assert_allclose(read(attributes["sh_0"].data, "vector", 3), arrays.sh[:, 0])
+
+
+def evaluated(bpy, owner) -> np.ndarray:
+    """Vertices of the ellipsoids (without the bare points), as (n, 12, 3)."""
+    mesh = owner.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
+    used = np.unique(np.array([list(p.vertices) for p in mesh.polygons]).reshape(-1))
+    return read(mesh.vertices, "co", 3)[used].reshape(-1, 12, 3)
+
+
+def test_the_nodes_show_each_gaussian_as_its_ellipsoid(empty_blender, finish) -> None:
+    from blender_addon import compat
+    from blender_addon.importers.gaussians import import_gaussians
+
+    if compat.has_native_splats():
+        pytest.skip("this Blender has native splats")
+    # one Gaussian, long along x, turned 90 degrees about z by its quaternion
+    half = math.sqrt(0.5)
+    opacity, threshold = 0.8, 0.15
+    arrays = prepare.prepare_gaussians(
+        means=np.array([[0.3, 0.2, 0.1]], "f4"), quats=np.array([[half, 0, 0, half]], "f4"),
+        scales=np.array([[0.2, 0.05, 0.02]], "f4"), opacities=np.array([opacity], "f4"),
+        sh=np.ones((1, 1, 3), "f4"),
+    )
+    made = empty_blender.data.objects[
+        finish(import_gaussians(arrays, "j", Target("b"), placement.Fit((0, 0, 0), 1.0)))
+    ]
+    (ball,) = evaluated(empty_blender, made)
+    np.testing.assert_allclose(ball.mean(axis=0), [0.3, 0.2, 0.1], atol=1e-5)
+    # Undo scale and rotation by hand: all corners lie on the sphere where the alpha has
+    # fallen to the threshold, opacity * exp(-r^2 / 2) = threshold.
+    local = (ball - [0.3, 0.2, 0.1])[:, [1, 0, 2]] / [0.2, 0.05, 0.02]
+    radius = math.sqrt(2 * math.log(opacity / threshold))
+    np.testing.assert_allclose(np.linalg.norm(local, axis=1), radius, rtol=1e-4)
+
+
+def test_the_percentage_shows_the_most_visible_and_faint_ones_vanish(
+    empty_blender, finish
+) -> None:
+    from blender_addon import compat
+    from blender_addon.importers.gaussians import import_gaussians
+
+    if compat.has_native_splats():
+        pytest.skip("this Blender has native splats")
+    g = sphere_gaussians(40)
+    g["opacities"][:8] = 0.05
+    arrays = prepare.prepare_gaussians(**g)
+    made = empty_blender.data.objects[
+        finish(import_gaussians(arrays, "j", Target("b"), placement.Fit((0, 0, 0), 1.0)))
+    ]
+    assert len(evaluated(empty_blender, made)) == 32
+    modifier = made.modifiers[0]
+    socket = next(i for i in modifier.node_group.interface.items_tree
+                  if i.name == "Display" and i.in_out == "INPUT")
+    modifier[socket.identifier] = 25.0
+    made.update_tag()
+    shown = evaluated(empty_blender, made)
+    np.testing.assert_allclose(shown.mean(axis=1), arrays.means[:10], atol=1e-5)
+
+
+def test_finer_gaussians_replace_coarse_ones_in_the_same_object(empty_blender, finish) -> None:
+    from blender_addon.importers.gaussians import import_gaussians
+
+    fit = placement.Fit((0, 0, 0), 1.0)
+    names = []
+    for count in (10, 20, 30):
+        arrays = prepare.prepare_gaussians(**sphere_gaussians(count))
+        names.append(finish(import_gaussians(arrays, "j", Target("b"), fit)))
+        made = empty_blender.data.objects[names[-1]]
+        made.location.x += 1.0
+    assert names == ["b Gaussians"] * 3
+    assert made.location.x == 3.0  # where the artist put it
+    assert len(empty_blender.data.objects) == 1 and len(empty_blender.data.meshes) == 1
+    assert len(made.data.attributes["opacity"].data) == 30
+    assert len(made.modifiers) == 1 and len(empty_blender.data.node_groups) == 1
+
+
+def test_two_results_share_nodes_and_get_names_of_their_own(empty_blender, finish, box) -> None:
+    from blender_addon.importers.gaussians import import_gaussians
+    from blender_addon.importers.mesh import import_mesh
+
+    arrays, fit = box
+    cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
+    names = [finish(import_mesh(arrays, job, Target("b"), fit)) for job in "12"]
+    clouds = [finish(import_gaussians(cloud, job, Target("b"), fit)) for job in "12"]
+    assert names == ["b", "b.001"] and clouds == ["b Gaussians", "b Gaussians.001"]
+    assert len(empty_blender.data.node_groups) == 1
+
+
+def test_native_splats_are_only_used_where_the_enum_has_them(empty_blender, monkeypatch) -> None:
+    from blender_addon import compat
+
+    kinds = empty_blender.types.PointCloud.bl_rna.properties
+    has = "type" in kinds and "GAUSSIAN_SPLAT" in kinds["type"].enum_items
+    assert compat.has_native_splats() == (has and hasattr(empty_blender.types.PointCloud, "resize"))
+
+
+def test_a_users_scene_is_left_as_it_is(empty_blender, finish, box) -> None:
+    from blender_addon.importers.gaussians import import_gaussians
+    from blender_addon.importers.mesh import import_mesh
+
+    scene = empty_blender.context.scene
+
+    def look() -> tuple:
+        return (scene.render.engine, scene.view_settings.view_transform, scene.camera,
+                scene.world, scene.frame_current, empty_blender.context.view_layer.objects.active)
+
+    before = look()
+    arrays, fit = box
+    finish(import_mesh(arrays, "j", Target("b"), fit))
+    cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
+    finish(import_gaussians(cloud, "j", Target("b"), fit))
+    assert look() == before

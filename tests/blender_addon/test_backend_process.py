@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starting and stopping a backend, and the words when that fails. Real child processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from backend.protocol import process_exists
+from blender_addon import backend_process as bp
+from blender_addon.problems import Problem
+
+
+def wait_until(condition: object, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch):
+    """Run this Python code in place of the backend."""
+
+    def use(code: str) -> None:
+        monkeypatch.setattr(
+            bp, "serve_command", lambda python, *rest: [str(python), "-c", code, *map(str, rest)]
+        )
+
+    return use
+
+
+def test_python_is_found_in_an_environment_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "mein env ü"
+    inside = folder / "bin" / "python"
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    assert bp.find_python(str(folder)) == inside
+    assert bp.find_python(f'"{inside}"') == inside  # as Windows' "Copy as path" gives it
+
+
+@pytest.mark.parametrize("given", ["", "/no/such/python", "."])
+def test_no_python_is_said_with_what_to_do(given: str, tmp_path: Path) -> None:
+    with pytest.raises(Problem) as caught:
+        bp.find_python(str(tmp_path) if given == "." else given)
+    assert "Preferences" in caught.value.hint
+
+
+def test_the_command_names_everything_the_backend_needs(tmp_path: Path) -> None:
+    command = bp.serve_command(Path("py"), tmp_path / "c.json", tmp_path / "d", 42)
+    assert command[1:4] == ["-m", "backend", "serve"]
+    options = dict(zip(command[4::2], command[5::2], strict=True))
+    assert options == {
+        "--connection-file": str(tmp_path / "c.json"),
+        "--data-dir": str(tmp_path / "d"),
+        "--parent-pid": "42",
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "words"),
+    [
+        (1, ["/usr/bin/python3: No module named backend"], "GSV3D is not installed"),
+        (1, ["Traceback", "ModuleNotFoundError: No module named 'torch'"], "lacks torch"),
+        (-9, [], "out of memory"),
+        (3, ["cannot bind"], "Its last words: cannot bind"),
+    ],
+)
+def test_a_death_is_explained(code: int, lines: list[str], words: str) -> None:
+    problem = bp.explain_death(code, lines, Path("py"))
+    assert words in problem.what
+    assert problem.hint
+
+
+def test_the_last_words_of_a_long_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 100_000 + "\n\nFehler: Größe\n".encode() + b"\xff\nend\n")
+    assert bp.last_lines(log, 3) == ["Fehler: Größe", "\ufffd", "end"]
+    assert bp.last_lines(tmp_path / "none") == []
+
+
+def test_a_backend_that_dies_is_noticed_once(tmp_path: Path, pretend) -> None:
+    pretend("import sys; print('cannot open the journal'); sys.exit(3)")
+    process = bp.BackendProcess()
+    process.start(sys.executable, tmp_path / "c.json", tmp_path / "data dir ü")
+    found: list[Problem] = []
+
+    def died() -> bool:
+        problem = process.poll()
+        if problem is not None:
+            found.append(problem)
+        return bool(found)
+
+    assert wait_until(died)
+    assert "exit code 3" in found[0].what and "cannot open the journal" in found[0].what
+    assert process.poll() is None and not process.running
+
+
+def test_a_python_without_gsv3d_is_told_how_to_get_it(tmp_path: Path, pretend) -> None:
+    pretend("raise ModuleNotFoundError(\"No module named 'backend'\")")
+    process = bp.BackendProcess()
+    process.start(sys.executable, tmp_path / "c.json", tmp_path)
+    assert wait_until(lambda: (p := process.poll()) is not None and "pip install" in p.hint)
+
+
+def test_stop_ends_what_was_started_even_if_it_resists(tmp_path: Path, pretend) -> None:
+    pretend(
+        "import signal, time, sys\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('up', flush=True)\ntime.sleep(60)"
+    )
+    process = bp.BackendProcess()
+    process.start(sys.executable, tmp_path / "c.json", tmp_path)
+    assert wait_until(lambda: bp.last_lines(tmp_path / "backend.log") == ["up"])
+    pid = process.pid
+    assert pid is not None and process_exists(pid)
+    process.stop(patience_s=0.3)
+    assert not process.running and not process_exists(pid)
+    process.stop()  # twice is once
+
+
+def test_a_file_that_is_no_program_is_said(tmp_path: Path) -> None:
+    fake = tmp_path / "python"
+    fake.write_text("no program")
+    if os.name == "posix":
+        fake.chmod(0o600)
+    with pytest.raises(Problem) as caught:
+        bp.BackendProcess().start(str(fake), tmp_path / "c.json", tmp_path)
+    assert str(fake) in caught.value.what
