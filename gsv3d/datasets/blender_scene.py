@@ -33,7 +33,7 @@ class BlenderScene:
         self.scene = scene = bpy.context.scene
         scene.render.engine = "CYCLES"
         scene.cycles.device = "CPU"
-        scene.cycles.samples = samples
+        self.set_samples(samples)
         scene.cycles.use_adaptive_sampling = False
         scene.cycles.use_denoising = False
         scene.cycles.max_bounces = 2
@@ -44,7 +44,7 @@ class BlenderScene:
         scene.render.use_persistent_data = True
         scene.render.threads_mode = "FIXED"
         scene.render.threads = threads
-        scene.render.resolution_x = scene.render.resolution_y = size
+        self.set_size(size)
         scene.render.resolution_percentage = 100
         scene.render.film_transparent = True
         scene.view_settings.view_transform = "Standard"
@@ -82,6 +82,14 @@ class BlenderScene:
         self._image_node = nodes.new("ShaderNodeTexEnvironment")
         links.new(coordinates.outputs["Generated"], self._mapping.inputs["Vector"])
         links.new(self._mapping.outputs["Vector"], self._image_node.inputs["Vector"])
+
+    def set_size(self, size: int) -> None:
+        """Width and height of the pictures to come, in pixels."""
+        self.scene.render.resolution_x = self.scene.render.resolution_y = size
+
+    def set_samples(self, samples: int) -> None:
+        """Samples a pixel of the pictures to come."""
+        self.scene.cycles.samples = samples
 
     def _make_environments(self) -> list[Environment]:
         """Blender's own HDRIs, each an image that stays (one that came and went would be mistaken
