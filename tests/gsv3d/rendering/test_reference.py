@@ -245,3 +245,19 @@ def test_order_of_the_gaussians_does_not_matter() -> None:
     shuffled = gaussians.filter(torch.randperm(300, generator=torch.Generator().manual_seed(1)))
     for a, b in zip(render(gaussians, cameras), render(shuffled, cameras), strict=True):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
+
+
+def test_world_axes_land_where_the_conventions_say() -> None:
+    """Seen from azimuth 0: +X right, +Z up, -Y in front; from azimuth 90: +X in front."""
+    ends = torch.tensor([[0.3, 0, 0], [0, 0, 0.3], [0, -0.3, 0], [0, 0.3, 0]])
+    colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+    scene = Gaussians.from_rgb(
+        ends, torch.tensor([[1.0, 0, 0, 0]]).expand(4, 4), torch.full((4, 3), 0.04),
+        torch.full((4,), 0.99), colours,
+    )  # fmt: skip
+    front, side = render(scene, orbit([0, 90], 0, size=64)).colour
+    assert front[32, 45, 0] > 0.5 and front[32, 45, 1] < 0.1  # red: right
+    assert front[18, 32, 1] > 0.5 and front[45, 32].max() < 0.1  # green: up, nothing below
+    assert front[32, 32, 2] > 0.9 and front[32, 32, 0] < 0.1  # blue hides white
+    assert side[32, 32, 0] > 0.9  # red: in front
+    assert side[32, 18, 2] > 0.5 and side[32, 45].min() > 0.5  # blue (-Y) left, white right
