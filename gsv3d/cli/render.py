@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
         if args.limit is not None and args.limit < 1:
             raise ValueError(f"limit is {args.limit}, but must be at least 1.")
         objects = find_objects(args.objects, args.split)
-        _require_blender()
+        require_blender()
         prepare_output(args.output, settings, len(objects))
         failed = render_all(objects, settings, args)
     except (GSV3DError, ValueError) as error:
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _require_blender() -> None:
+def require_blender() -> None:
     import importlib.util
 
     for module, package in (("bpy", "bpy"), ("OpenEXR", "OpenEXR")):
