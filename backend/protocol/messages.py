@@ -93,9 +93,9 @@ class Submit(Message):
     image: bytes = wire(Buffer(1, IMAGE_BYTES))  # the bytes of a picture file
     filename: str = wire(label(), default="")  # shown, never opened
     model: str = wire(Name(), default="blockout")
-    steps: int | None = wire(Integer(1, 1000, optional=True), default=None)
-    seed: int = wire(Integer(0, 2**32 - 1), default=0)
-    faces: int = wire(Integer(4, 1_000_000), default=5000)
+    steps: int | None = wire(Integer(1, 200, optional=True), default=None)
+    seed: int = wire(Integer(0, 2**31 - 1), default=0)
+    faces: int = wire(Integer(20, 500_000), default=5000)
     texture_size: int = wire(Integer(16, 8192), default=1024)
     elevation: float = wire(Number(-90, 90), default=10.0)  # degrees, of the reference view
     previews: int = wire(Integer(0, 50), default=3)  # coarse Gaussians on the way

@@ -24,7 +24,7 @@ def curve_client(socket: zmq.Socket, connection: Connection) -> None:
     socket.reconnect_ivl_max = 2000
     # Messages to a backend that is not there wait here, not in the operating system.
     socket.sndhwm = 64
-    socket.rcvhwm = 256
+    socket.rcvhwm = 32
 
 
 def open_client(context: zmq.Context, connection: Connection) -> zmq.Socket:

@@ -65,6 +65,11 @@ class OutgoingTransfer:
         self.credit -= 1
         return chunk
 
+    def take_back(self, chunk: Chunk) -> None:
+        """Undo `next_chunk`: the chunk could not be handed to the network."""
+        self.sent = chunk.offset
+        self.credit += 1
+
 
 class IncomingTransfer:
     """The receiver's side: assembles chunks and keeps the sender supplied with credit.

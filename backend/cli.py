@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gsv3d-backend serve | status | stop`.
+
+Exit codes: 0 done; 1 it could not be done, one sentence on standard error says why; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import logging.handlers
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import platformdirs
+import zmq
+
+from .errors import BackendError
+from .protocol import (
+    ClientSession,
+    Connection,
+    Event,
+    ProtocolError,
+    VersionError,
+    explain_silence,
+    open_client,
+    process_exists,
+    read_connection,
+)
+from .protocol import messages as m
+from .protocol.connection_file import FILE_NAME
+
+#: Seconds to wait for an answer of the backend, and for its end.
+ANSWER_S = 5.0
+END_S = 15.0
+
+
+def default_data_dir() -> Path:
+    """Return the user's data folder of GSV3D."""
+    return Path(platformdirs.user_data_dir("gsv3d"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    if options.connection_file is None:
+        options.connection_file = (options.data_dir or default_data_dir()) / FILE_NAME
+    try:
+        return options.run(options)
+    except (BackendError, ProtocolError) as error:
+        _say(str(error))
+        return 1
+
+
+def _say(sentence: str) -> None:
+    print(f"gsv3d-backend: {sentence}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gsv3d-backend",
+        description="The local service that turns pictures into 3D for Blender.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="serve | status | stop")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--connection-file",
+        type=Path,
+        metavar="FILE",
+        help=f"where the address and the keys are written (default: {FILE_NAME} in the data dir)",
+    )
+    shared.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"where jobs, results and logs are kept (default: {default_data_dir()})",
+    )
+    serve = commands.add_parser("serve", parents=[shared], help="run the backend in this process")
+    serve.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (default: free)")
+    serve.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--parent-pid", type=_pid, metavar="PID", help="end when this process has ended"
+    )
+    serve.set_defaults(run=_serve)
+    status = commands.add_parser("status", parents=[shared], help="show the backend and its jobs")
+    status.set_defaults(run=_status)
+    stop = commands.add_parser("stop", parents=[shared], help="end the backend; jobs wait")
+    stop.set_defaults(run=_stop)
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
+def _pid(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a process id")
+    return int(text)
+
+
+# --- serve ---------------------------------------------------------------------------------------
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .server import Server, Settings
+
+    if options.parent_pid is not None and not process_exists(options.parent_pid):
+        raise BackendError(
+            f"There is no process {options.parent_pid} to serve.",
+            "Give the id of a running process as --parent-pid, or leave it out.",
+        )
+    data_dir = (options.data_dir or default_data_dir()).absolute()
+    server = Server(
+        Settings(
+            data_dir=data_dir,
+            connection_path=options.connection_file.absolute(),
+            port=options.port,
+            device=options.device,
+            parent_pid=options.parent_pid,
+        )
+    )
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: server.stop())
+    server.start()
+    try:
+        _log_to(data_dir / "logs" / "backend.log")
+        print(
+            f"gsv3d-backend: listening on {server.connection.endpoint}, "
+            f"connection file {options.connection_file}",
+            flush=True,
+        )
+        server.run()
+    finally:
+        server.close()
+    return 0
+
+
+def _log_to(path: Path) -> None:
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    file = logging.handlers.RotatingFileHandler(
+        path, maxBytes=1 << 20, backupCount=3, encoding="utf-8", delay=True
+    )
+    file.setFormatter(form)
+    screen = logging.StreamHandler()
+    screen.setFormatter(form)
+    screen.setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.INFO, handlers=[file, screen])
+    # A full disk must not fill the terminal with tracebacks of the log itself.
+    logging.raiseExceptions = False
+
+
+# --- status and stop -----------------------------------------------------------------------------
+
+
+def _talk(
+    path: Path, ask: Callable[[ClientSession], None], wanted: type[m.Message]
+) -> tuple[Connection, m.Welcome, Event]:
+    """Ask a running backend something; return its connection, its welcome and its answer."""
+    connection = read_connection(path)
+    if not process_exists(connection.pid):
+        raise BackendError(*explain_silence(connection, path))
+    session = ClientSession("gsv3d-backend command", capabilities=())
+    context = zmq.Context()
+    try:
+        socket = open_client(context, connection)
+        session.hello()
+        ask(session)
+        end = time.monotonic() + ANSWER_S
+        while time.monotonic() < end:
+            for frames in session.outgoing():
+                socket.send_multipart(frames)
+            if not socket.poll(50):
+                continue
+            for event in session.feed(socket.recv_multipart()):
+                if isinstance(event, wanted) and session.welcome is not None:
+                    return connection, session.welcome, event
+                if isinstance(event, m.Error) and event.code == "version":
+                    raise VersionError(event.what, event.hint)
+    finally:
+        context.destroy(0)
+    raise BackendError(*explain_silence(connection, path))
+
+
+def _status(options: argparse.Namespace) -> int:
+    connection, welcome, queue = _talk(
+        options.connection_file, lambda session: session.status(), m.Queue
+    )
+    assert isinstance(queue, m.Queue)
+    print(
+        f"GSV3D backend {welcome.backend} on {connection.endpoint}, process {connection.pid}, "
+        f"protocol {welcome.version}"
+    )
+    print(f"Device: {welcome.device or 'the worker is starting'}")
+    installed = [model.name for model in welcome.models if model.installed]
+    if welcome.device:
+        print(f"Models: {', '.join(installed) or 'none installed'}")
+    print(f"Jobs: {len(queue.jobs) or 'none'}")
+    for job in queue.jobs:
+        print(f"  {job.job[:8]}  {job.state:<9}  {job.filename or '-'}  {_detail(job)}".rstrip())
+    return 0
+
+
+def _detail(job: m.JobEntry) -> str:
+    if job.state == "accepted":
+        return f"{job.position} before it" if job.position else "next"
+    if job.state == "running":
+        eta = f", about {job.eta_s:.0f} s to go" if job.eta_s is not None else ""
+        return f"{job.phase} {job.step}/{job.of}{eta}" if job.phase else "starting"
+    return job.what
+
+
+def _stop(options: argparse.Namespace) -> int:
+    connection, _, _ = _talk(options.connection_file, lambda session: session.shutdown(), m.Bye)
+    end = time.monotonic() + END_S
+    # The file goes last; an ended process that nobody has waited for would still be listed.
+    while process_exists(connection.pid) and options.connection_file.exists():
+        if time.monotonic() > end:
+            raise BackendError(
+                f"The backend (process {connection.pid}) was asked to end and still runs.",
+                "Wait a little; if it stays, end that process.",
+            )
+        time.sleep(0.05)
+    print("gsv3d-backend: the backend has ended.")
+    return 0

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal: every job and its state in SQLite, so that a backend that dies comes back with them.
+
+The database is held under an exclusive lock while the backend runs; a second backend on the same
+data folder is refused. The lock ends with the process, however it ends.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from .errors import BackendError, StorageError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job TEXT UNIQUE NOT NULL,
+    state TEXT NOT NULL,
+    settings BLOB NOT NULL,   -- msgpack map: the fields of submit, the picture left out
+    attempts INTEGER NOT NULL DEFAULT 0,
+    submitted REAL NOT NULL,  -- seconds since 1970
+    ended REAL,
+    outcome BLOB              -- msgpack map: artefacts and timings, or what, why, hint
+);
+CREATE TABLE IF NOT EXISTS speeds (
+    model TEXT NOT NULL, phase TEXT NOT NULL, seconds REAL NOT NULL,
+    PRIMARY KEY (model, phase)
+);
+"""
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as journalled. `state` is one of protocol.messages.STATES."""
+
+    job: str
+    state: str
+    settings: dict[str, Any]
+    number: int = 0
+    attempts: int = 0
+    submitted: float = field(default_factory=time.time)
+    ended: float | None = None
+    outcome: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def filename(self) -> str:
+        return str(self.settings.get("filename", ""))
+
+    @property
+    def waiting(self) -> bool:
+        return self.state == "accepted"
+
+    @property
+    def over(self) -> bool:
+        return self.state not in ("accepted", "running")
+
+
+class Journal:
+    """The database. Opening it raises BackendError when another backend has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self._database = sqlite3.connect(
+                self.path, timeout=0.5, isolation_level=None, check_same_thread=False
+            )
+            self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.execute("BEGIN EXCLUSIVE")
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, VERSION):
+                raise BackendError(
+                    f"The journal {self.path} was written by another version of GSV3D.",
+                    "Start the backend of that version, or choose another folder with --data-dir.",
+                )
+            for statement in _SCHEMA.split(";"):
+                self._database.execute(statement)
+            self._database.execute(f"PRAGMA user_version={VERSION}")
+            self._database.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise BackendError(
+                    f"Another backend already uses the data folder {self.path.parent}.",
+                    "Use that one, stop it with 'gsv3d-backend stop', or choose another folder "
+                    "with --data-dir.",
+                ) from error
+            raise self._storage_error(error) from error
+        except sqlite3.DatabaseError as error:
+            raise BackendError(
+                f"The journal {self.path} is damaged: {error}.",
+                "Move it away and start the backend again; it makes a new one.",
+            ) from error
+
+    def _storage_error(self, error: sqlite3.Error) -> StorageError:
+        if "full" in str(error):
+            return StorageError(
+                f"The disk is full: there is no space in {self.path.parent} for the journal.",
+                "Free some space and try again.",
+            )
+        return StorageError(
+            f"The journal {self.path} cannot be written: {error}.",
+            "Check that its folder is there and that you may write in it.",
+        )
+
+    def add(self, record: JobRecord) -> JobRecord:
+        """Journal a new job and return it with its number. Raises StorageError."""
+        settings = msgpack.packb(record.settings)
+        values = (record.job, record.state, settings, record.submitted)
+        try:
+            cursor = self._database.execute(
+                "INSERT INTO jobs (job, state, settings, submitted) VALUES (?, ?, ?, ?)", values
+            )
+        except sqlite3.Error as error:
+            raise self._storage_error(error) from error
+        return replace(record, number=int(cursor.lastrowid or 0))
+
+    def update(self, record: JobRecord) -> None:
+        """Journal a job's new state. Raises StorageError."""
+        outcome = msgpack.packb(record.outcome)
+        values = (record.state, record.attempts, record.ended, outcome, record.job)
+        try:
+            self._database.execute(
+                "UPDATE jobs SET state=?, attempts=?, ended=?, outcome=? WHERE job=?", values
+            )
+        except sqlite3.Error as error:
+            raise self._storage_error(error) from error
+
+    def remove(self, job: str) -> None:
+        """Forget a job. Raises StorageError."""
+        try:
+            self._database.execute("DELETE FROM jobs WHERE job=?", (job,))
+        except sqlite3.Error as error:
+            raise self._storage_error(error) from error
+
+    def jobs(self) -> list[JobRecord]:
+        """Return all jobs in the order they were submitted in."""
+        rows = self._database.execute(
+            "SELECT job, state, settings, number, attempts, submitted, ended, outcome "
+            "FROM jobs ORDER BY number"
+        )
+        return [
+            JobRecord(
+                job, state, msgpack.unpackb(settings), number, attempts, submitted, ended,
+                msgpack.unpackb(outcome) if outcome else {},
+            )
+            for job, state, settings, number, attempts, submitted, ended, outcome in rows
+        ]  # fmt: skip
+
+    def speeds(self, model: str) -> dict[str, float]:
+        """Return the measured seconds of each phase of a model (of one step where it has steps)."""
+        query = "SELECT phase, seconds FROM speeds WHERE model=?"
+        return dict(self._database.execute(query, (model,)).fetchall())
+
+    def save_speeds(self, model: str, speeds: dict[str, float]) -> None:
+        """Keep measured seconds. Raises StorageError."""
+        rows = [(model, phase, seconds) for phase, seconds in speeds.items()]
+        try:
+            self._database.executemany("INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise self._storage_error(error) from error
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One client as the server sees it: what it may get, in which order, and how fast.
+
+Control messages go ahead of chunks. Chunks are read from disk one at a time when they can be sent,
+so what a slow client costs is its few waiting control messages and what ZeroMQ holds (at most
+`PIPE_MESSAGES`), however large its results are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .protocol import OutgoingTransfer, encode
+from .protocol import messages as m
+from .store import FileSource
+
+#: Messages ZeroMQ holds for one client (the socket's high-water mark).
+PIPE_MESSAGES = 8
+#: Waiting control messages of one client, in number and bytes; more ends its session.
+CONTROL_MESSAGES = 2000
+CONTROL_BYTES = 4 << 20
+#: Transfers announced to a client and not yet complete.
+OPEN_TRANSFERS = 4
+#: Chunks in one turn, so that the loop gets back to what others sent.
+CHUNKS_A_TURN = 8
+
+#: Sends frames to a client: True when sent, False when its pipe is full.
+Send = Callable[[list[Any]], bool]
+
+
+@dataclass
+class Pending:
+    """An artefact that is to be announced to a client."""
+
+    job: str
+    kind: type[m.Artefact]
+    fields: dict[str, Any]
+    source: FileSource
+    replaceable: bool  # a newer one of its kind takes its place
+
+
+class TooSlowError(Exception):
+    """A client that takes nothing and asks for ever more."""
+
+
+@dataclass(eq=False)
+class Peer:
+    """A client that has said hello."""
+
+    address: bytes
+    send: Send
+    hello: m.Hello
+    last_heard: float
+    last_sent: float = 0.0
+    watching: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._seq = 0
+        self._control: deque[m.Message] = deque()
+        self._control_bytes = 0
+        self._waiting: deque[Pending] = deque()
+        self._open: dict[int, tuple[OutgoingTransfer, Pending]] = {}
+        self._ends: dict[str, m.Message] = {}
+        self.chunks_sent = 0
+        self.blocked = False
+
+    # --- what is to be sent ----------------------------------------------------------------------
+
+    def post(self, message: m.Message) -> None:
+        """Queue a control message; newer progress and a newer queue replace waiting ones.
+
+        Raises:
+            TooSlowError: too much waits already.
+        """
+        for index, waiting in enumerate(self._control):
+            same = type(waiting) is type(message) and isinstance(
+                message, (m.Progress, m.Queue, m.Welcome, m.Ping, m.Pong)
+            )
+            if same and getattr(waiting, "job", None) == getattr(message, "job", None):
+                self._control_bytes += _size(message) - _size(waiting)
+                self._control[index] = message
+                return
+        self._control.append(message)
+        self._control_bytes += _size(message)
+        if len(self._control) > CONTROL_MESSAGES or self._control_bytes > CONTROL_BYTES:
+            raise TooSlowError
+
+    def offer(self, pending: Pending) -> None:
+        """Queue an artefact for announcement; it takes the place of an older replaceable one."""
+        if pending.kind.KIND not in self.hello.capabilities:
+            return
+        self._drop(
+            lambda other: (
+                other.replaceable and other.job == pending.job and other.kind is pending.kind
+            )
+        )
+        self._waiting.append(pending)
+
+    def end_job(self, message: m.Message) -> None:
+        """Send the end of a job after the last chunk of its results."""
+        self._ends[message.job] = message  # type: ignore[attr-defined]
+
+    def stop_job(self, job: str, message: m.Message | None = None) -> None:
+        """Leave all transfers of a job and, where given, say why."""
+        self._drop(lambda other: other.job == job)
+        self._ends.pop(job, None)
+        if message is not None:
+            self.post(message)
+
+    def grant(self, transfer: int, chunks: int) -> None:
+        """Take credit; for a transfer that is over or unknown it means nothing."""
+        if transfer in self._open:
+            self._open[transfer][0].grant(chunks)
+
+    def close(self) -> None:
+        """Close all files."""
+        for _, pending in self._open.values():
+            pending.source.close()
+        self._open.clear()
+        self._waiting.clear()
+        self._ends.clear()
+        self._control.clear()
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes held for this client outside ZeroMQ: control messages; chunks stay on disk."""
+        return self._control_bytes
+
+    @property
+    def busy(self) -> bool:
+        """True when something could be sent at the next turn."""
+        return bool(self._control or self._may_announce() or self._ready())
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def pump(self, numbers: Callable[[], int], now: float) -> list[tuple[str, OSError]]:
+        """Send what can be sent now without waiting.
+
+        Args:
+            numbers: gives the number of the next transfer.
+
+        Returns:
+            The jobs whose results could not be read, with the reason; their transfers are dropped.
+        """
+        self.blocked = False
+        unreadable: list[tuple[str, OSError]] = []
+        chunks = 0
+        while not self.blocked:
+            if self._control:
+                self._send_control(now)
+            elif self._may_announce():
+                self._announce(numbers())
+            elif self._end_ready():
+                pass
+            elif chunks < CHUNKS_A_TURN and (transfer := self._ready()) is not None:
+                try:
+                    self._send_chunk(transfer, now)
+                    chunks += 1
+                except OSError as error:
+                    job = transfer.artefact.job
+                    self._drop(lambda other, job=job: other.job == job)  # type: ignore[misc]
+                    self._ends.pop(job, None)
+                    unreadable.append((job, error))
+            else:
+                break
+        return unreadable
+
+    def _transmit(self, message: m.Message, now: float) -> bool:
+        if not self.send(encode(message, self._seq + 1)):
+            self.blocked = True
+            return False
+        self._seq += 1
+        self.last_sent = now
+        return True
+
+    def _send_control(self, now: float) -> None:
+        message = self._control[0]
+        if self._transmit(message, now):
+            self._control.popleft()
+            self._control_bytes -= _size(message)
+
+    def _may_announce(self) -> bool:
+        return bool(self._waiting) and len(self._open) < OPEN_TRANSFERS
+
+    def _announce(self, number: int) -> None:
+        pending = self._waiting.popleft()
+        artefact = pending.kind(job=pending.job, transfer=number, **pending.fields)
+        self._open[number] = (OutgoingTransfer(artefact, pending.source), pending)
+        self.post(artefact)
+
+    def _end_ready(self) -> bool:
+        for job in list(self._ends):
+            if not any(p.job == job for p in self._all_pending()):
+                self.post(self._ends.pop(job))
+                return True
+        return False
+
+    def _all_pending(self) -> Iterable[Pending]:
+        yield from self._waiting
+        for _, pending in self._open.values():
+            yield pending
+
+    def _ready(self) -> OutgoingTransfer | None:
+        for transfer, _ in self._open.values():
+            if transfer.ready:
+                return transfer
+        return None
+
+    def _send_chunk(self, transfer: OutgoingTransfer, now: float) -> None:
+        chunk = transfer.next_chunk()
+        if not self._transmit(chunk, now):
+            transfer.take_back(chunk)
+            return
+        self.chunks_sent += 1
+        if transfer.finished:
+            _, pending = self._open.pop(chunk.transfer)
+            pending.source.close()
+
+    def _drop(self, matches: Callable[[Pending], bool]) -> None:
+        self._waiting = deque(p for p in self._waiting if not matches(p))
+        for number, (_, pending) in list(self._open.items()):
+            if matches(pending):
+                del self._open[number]
+                pending.source.close()
+                self.post(m.Dropped(pending.job, number))
+
+
+def _size(message: m.Message) -> int:
+    """About the bytes of a control message."""
+    if isinstance(message, m.Queue):
+        return 400 * len(message.jobs) + 100
+    return 500

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the server does for each message of a client."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from .errors import StorageError
+from .jobs import Job, QueueFullError, StoredArtefact
+from .peers import Peer, Pending
+from .protocol import SUPPORTED_VERSIONS, VersionError, negotiate
+from .protocol import messages as m
+from .store import FileSource
+
+if TYPE_CHECKING:
+    from .server import Server
+
+log = logging.getLogger(__name__)
+
+
+class Requests:
+    """The clients' messages, one method each."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._jobs = server.jobs
+
+    def hello(self, address: bytes, hello: m.Hello, now: float) -> None:
+        try:
+            version = negotiate(hello.versions, SUPPORTED_VERSIONS)
+        except VersionError as error:
+            log.warning("%s refused: %s", hello.client or "a client", error.what)
+            self._server.answer(address, m.Error("version", error.what, error.hint))
+            return
+        peer = self._server.join(address, hello, now)
+        if peer is None:
+            what = "The backend has as many clients as it can take."
+            self._server.answer(address, m.Error("busy", what, "Close other Blenders first."))
+            return
+        peer.post(self._server.welcome(version))
+
+    def handle(self, peer: Peer, message: m.Message, now: float) -> None:
+        """Act on any message but hello."""
+        if isinstance(message, m.Submit):
+            self._submit(peer, message)
+        elif isinstance(message, m.Fetch):
+            self._with_job(peer, message.job, self._fetch)
+        elif isinstance(message, m.Cancel):
+            self._with_job(peer, message.job, lambda p, j: self._cancel(p, j, now))
+        elif isinstance(message, m.Ack):
+            self._with_job(peer, message.job, self._ack)
+        elif isinstance(message, m.Credit):
+            peer.grant(message.transfer, message.chunks)
+        elif isinstance(message, m.Status):
+            peer.post(m.Queue(self._jobs.entries()))
+        elif isinstance(message, m.Ping):
+            peer.post(m.Pong())
+        elif isinstance(message, m.Shutdown):
+            self._server.stop()
+
+    def _with_job(self, peer: Peer, name: str, act) -> None:  # type: ignore[no-untyped-def]
+        job = self._jobs.get(name)
+        if job is None:
+            what = f"The backend knows no job {name}."
+            peer.post(m.Error("unknown_job", what, "Generate it again.", name))
+        else:
+            act(peer, job)
+
+    def _submit(self, peer: Peer, submit: m.Submit) -> None:
+        job = self._jobs.get(submit.job)
+        if job is not None:  # the same job once more, perhaps from a client that was cut off
+            self._fetch(peer, job)
+            return
+        try:
+            job = self._jobs.submit(submit)
+        except (QueueFullError, StorageError) as error:
+            log.error("a job was refused: %s", error)
+            code = "busy" if isinstance(error, QueueFullError) else "disk"
+            peer.post(m.Error(code, error.what, error.hint, submit.job))
+            return
+        log.info("job %s accepted: %s", job.id, job.name)
+        peer.watching.add(job.id)
+        peer.post(m.Accepted(job.id, self._jobs.position(job)))
+        self._server.work.worker.try_again()
+
+    def _fetch(self, peer: Peer, job: Job) -> None:
+        state = job.record.state
+        peer.stop_job(job.id)
+        if state == "fetched":
+            what = f"The results of {job.name} were fetched already and are no longer kept."
+            peer.post(m.Error("not_available", what, "Generate it again.", job.id))
+            return
+        peer.watching.add(job.id)
+        peer.post(m.Accepted(job.id, self._jobs.position(job)))
+        if state == "running" and job.progress is not None:
+            peer.post(job.progress)
+        for artefact in job.artefacts:
+            self.offer(peer, job, artefact)
+        end = self._end_of(job)
+        if end is not None:
+            peer.end_job(end)
+
+    def _end_of(self, job: Job) -> m.Message | None:
+        state, outcome = job.record.state, job.record.outcome
+        if state == "done":
+            return m.Done(job.id, outcome.get("timings", {}))
+        if state == "failed":
+            return m.Failed(job.id, **outcome)
+        if state == "cancelled":
+            return m.Cancelled(job.id)
+        return None
+
+    def offer(self, peer: Peer, job: Job, artefact: StoredArtefact) -> None:
+        """Queue an artefact for a client."""
+        source = FileSource(self._server.store.folder(job.id) / artefact.file)
+        kind = m.BY_TYPE[artefact.kind]
+        assert issubclass(kind, m.Artefact)
+        peer.offer(Pending(job.id, kind, artefact.fields, source, artefact.replaceable))
+
+    def _cancel(self, peer: Peer, job: Job, now: float) -> None:
+        state = job.record.state
+        peer.watching.add(job.id)
+        if state == "fetched":
+            what = f"{job.name} is finished and fetched; there is nothing to cancel."
+            peer.post(m.Error("not_available", what, "", job.id))
+        elif state == "running":
+            self._server.work.cancel(job, now)
+        elif state in ("failed", "cancelled"):
+            end = self._end_of(job)
+            assert end is not None
+            peer.post(end)
+        else:  # waiting, or done with results that are no longer wanted
+            self._server.work.tell_end(job, m.Cancelled(job.id))
+            self._jobs.cancel(job)
+            log.info("job %s cancelled", job.id)
+
+    def _ack(self, peer: Peer, job: Job) -> None:
+        peer.watching.discard(job.id)
+        if job.record.state == "done":
+            for other in self._server.peers.values():
+                other.stop_job(job.id)
+            self._jobs.fetched(job)
+            log.info("job %s fetched", job.id)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures and results on disk: a folder per job, files whole or not at all.
+
+Layout of the data folder::
+
+    journal.sqlite          the jobs (journal.py)
+    jobs/<job>/picture      the submitted picture, as it came
+    jobs/<job>/0001.bin     the arrays of an artefact, one after the other
+    logs/                   backend.log, worker.log, worker-output.log
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import storage_error
+
+
+class Store:
+    """The jobs' folders. All methods raise StorageError in words."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = Path(data_dir)
+        self.jobs_dir = self.data_dir / "jobs"
+        try:
+            self.jobs_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.data_dir, "its jobs") from error
+
+    def folder(self, job: str) -> Path:
+        """Return the folder of a job (32 hexadecimal digits: never another path)."""
+        if len(job) != 32 or not set(job) <= set("0123456789abcdef"):
+            raise ValueError("not a job id")
+        return self.jobs_dir / job
+
+    def picture(self, job: str) -> Path:
+        """Return where the submitted picture of a job lies."""
+        return self.folder(job) / "picture"
+
+    def save_picture(self, job: str, image: Any) -> None:
+        """Write a submitted picture; it is on the disk when this returns."""
+        try:
+            self.folder(job).mkdir(exist_ok=True)
+            write_whole(self.picture(job), [image])
+        except OSError as error:
+            self.delete(job)
+            raise storage_error(error, self.data_dir, "the picture") from error
+
+    def delete(self, job: str) -> None:
+        """Delete all files of a job; what cannot be deleted now is deleted at the next start."""
+        shutil.rmtree(self.folder(job), ignore_errors=True)
+
+    def delete_results(self, job: str) -> None:
+        """Delete the results of a job and keep its picture."""
+        for path in self.folder(job).glob("*.bin*"):
+            path.unlink(missing_ok=True)
+
+    def delete_others(self, keep: Iterable[str]) -> None:
+        """Delete the folders of all jobs but these."""
+        kept = set(keep)
+        for path in self.jobs_dir.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> int:
+    """Write a file under a passing name, then rename it: it is there in whole or not at all.
+
+    Args:
+        path: of the file.
+        parts: its bytes, in order.
+        lasting: whether to wait until it is safe from a power cut.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    partial = path.with_name(path.name + ".part")
+    size = 0
+    try:
+        with open(partial, "wb") as file:
+            for part in parts:
+                size += file.write(part)
+            file.flush()
+            if lasting:
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return size
+
+
+class FileSource:
+    """A result file as the source of a transfer; opened at the first read, read by chunks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; fewer where the file ends. Raises OSError."""
+        if self._file is None:
+            self._file = open(self.path, "rb")
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        """Close the file: Windows deletes no open ones."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

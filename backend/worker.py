@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker process that owns the model: `python -m backend.worker`, started by the server.
+
+The only module of the backend that imports gsv3d, and with it torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import io
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import BackendError
+from .worker_runtime import JobStoppedError, Watch, serve_jobs
+
+if TYPE_CHECKING:
+    from gsv3d.gaussians import Gaussians
+
+
+class _Observer:
+    """gsv3d's observer: hands everything to the link, and stops the pipeline when told to."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._phase = ""
+
+    def progress(self, phase: str, step: int, of: int) -> None:
+        self._phase = phase
+        self._tell(lambda: self._watch.progress(phase, step, of))
+
+    def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
+        # Previews come while denoising; what comes after is final.
+        final = self._phase != "denoising"
+        values = {"images": images, "azimuths": np.asarray(azimuths_deg, np.float32)}
+        self._tell(lambda: self._watch.artefact("views", values, final=final))
+
+    def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
+        # Half precision is enough to look at while the rest is under way.
+        values = gaussian_arrays(gaussians, np.float32 if final else np.float16)
+        self._tell(lambda: self._watch.artefact("gaussians", values, step=step, of=of, final=final))
+
+    @staticmethod
+    def _tell(call: Callable[[], None]) -> None:
+        from gsv3d.errors import Cancelled
+
+        try:
+            call()
+        except JobStoppedError as error:
+            raise Cancelled from error
+
+
+def gaussian_arrays(gaussians: Gaussians, sh_type: type = np.float32) -> dict[str, np.ndarray]:
+    """Return Gaussians as the wire has them: linear scales and opacities, quaternions wxyz."""
+    values = gaussians.numpy()
+    arrays = {name: np.asarray(values[name], np.float32) for name in ("means", "quats", "scales")}
+    arrays["opacities"] = np.clip(np.asarray(values["opacities"], np.float32).reshape(-1), 0, 1)
+    arrays["sh"] = np.asarray(values["sh"], sh_type)
+    return arrays
+
+
+class ModelRunner:
+    """Runs gsv3d's generation; keeps the last used model loaded.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+
+    def __init__(self, device: str) -> None:
+        from gsv3d.devices import choose_device
+
+        self._device = str(choose_device(device))
+        self._name = ""
+        self._pipeline: Any = None
+
+    def describe(self) -> tuple[str, list[dict[str, Any]]]:
+        import torch
+
+        from gsv3d.models import available
+
+        device = self._device
+        if device.startswith("cuda"):
+            device = f"{torch.cuda.get_device_name(device)} ({device})"
+        models = [
+            {
+                "name": info.name,
+                "installed": info.installed,
+                "description": info.description[:1000],
+                "how_to_get": info.how_to_get[:1000],
+            }
+            for info in available()
+        ]
+        return device, models
+
+    def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
+        from gsv3d.errors import Cancelled
+        from gsv3d.generation import GenerationSettings, generate
+        from gsv3d.meshing.export import to_glb_bytes
+        from gsv3d.preprocessing import load_image
+
+        names = ("steps", "seed", "faces", "texture_size", "elevation", "previews")
+        try:
+            chosen = GenerationSettings(**{name: settings[name] for name in names})
+        except ValueError as error:
+            raise BackendError(
+                f"The job's settings cannot be used: {error}", "Change them and try again."
+            ) from error
+        label = settings.get("filename") or "the picture"
+        image = load_image(picture, label)
+        pipeline = self._load(settings["model"], watch)
+        try:
+            result = generate(pipeline, image, chosen, _Observer(watch))
+        except Cancelled as error:
+            raise JobStoppedError from error
+        mesh = result.mesh
+        watch.artefact(
+            "mesh",
+            {
+                "vertices": np.asarray(mesh.vertices, np.float32),
+                "faces": np.asarray(mesh.faces, np.int32),
+                "corner_uvs": np.asarray(mesh.corner_uvs, np.float32),
+                "texture": np.asarray(mesh.texture, np.uint8),
+            },
+        )
+        for name in settings["files"]:
+            data = to_glb_bytes(mesh) if name == "glb" else _ply(result.gaussians)
+            watch.artefact("file", {"data": np.frombuffer(data, np.uint8)}, name=name)
+        return result.timings
+
+    def explain(self, error: BaseException) -> tuple[str, str, str] | None:
+        from gsv3d.errors import GSV3DError
+
+        if isinstance(error, GSV3DError):
+            return error.message, "", error.hint
+        if type(error).__name__ == "OutOfMemoryError":
+            self._free()
+            return (
+                "The memory of the graphics card was not enough.",
+                (str(error).splitlines() or [""])[0],
+                "Close other programs that use the card, or start the backend with --device cpu.",
+            )
+        return None
+
+    def _load(self, name: str, watch: Watch) -> Any:
+        from gsv3d.models import load_pipeline
+
+        if self._pipeline is None or name != self._name:
+            watch.progress("loading", 0, 1)
+            self._free()
+            self._pipeline, self._name = load_pipeline(name, self._device), name
+            watch.progress("loading", 1, 1)
+        return self._pipeline
+
+    def _free(self) -> None:
+        import torch
+
+        self._pipeline, self._name = None, ""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _ply(gaussians: Gaussians) -> bytes:
+    file = io.BytesIO()
+    gaussians.save_ply(file)
+    return file.getvalue()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the worker; the server starts it and greets it on standard input."""
+    parser = argparse.ArgumentParser(prog="python -m backend.worker", description=main.__doc__)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args(arguments)
+    return serve_jobs(lambda: ModelRunner(options.device))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

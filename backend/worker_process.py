@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker as the server sees it: started, spoken to, watched, ended, started again.
+
+The worker is a fresh interpreter (never a fork). Its end of the link and its keys come by its
+standard input, which stays open: when the server dies, however it dies, that pipe closes and the
+worker ends too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import zmq
+
+from . import link
+from .zap import Gatekeeper
+
+log = logging.getLogger(__name__)
+
+#: Starts without a job done in between after which waiting jobs are told so.
+MAX_RESTARTS = 5
+#: Seconds before the second start in a row, doubled each time, at most the last.
+BACKOFF_S = (0.5, 30.0)
+
+
+def default_command(device: str) -> list[str]:
+    """Return the command line of the worker that runs the model."""
+    return [sys.executable, "-m", "backend.worker", "--device", device]
+
+
+class Worker:
+    """One worker process at a time and the link to it.
+
+    Args:
+        context, gate: of the server.
+        command: the worker's command line.
+        log_dir: where its output goes.
+    """
+
+    def __init__(
+        self, context: zmq.Context, gate: Gatekeeper, command: Sequence[str], log_dir: Path
+    ) -> None:
+        self.command = list(command)
+        self.log_dir = Path(log_dir)
+        self.ready = False
+        self.failures = 0
+        self.last_heard = 0.0
+        self._gate = gate
+        self._not_before = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._address: bytes | None = None
+        self._output: BinaryIO | None = None
+        self._token = ""
+        self._public, secret = zmq.curve_keypair()
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.maxmsgsize = link.MAX_BYTES
+        self.socket.router_mandatory = 1
+        gate.guard(self.socket, b"worker", self._public, secret)
+        self.socket.bind("tcp://127.0.0.1:*")
+        self._endpoint = self.socket.last_endpoint.decode().rstrip("\0")
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def given_up(self) -> bool:
+        """True when it has failed so often that only a new job is a reason to try again."""
+        return self.failures >= MAX_RESTARTS
+
+    def may_start(self, now: float) -> bool:
+        return self._process is None and not self.given_up and now >= self._not_before
+
+    def start(self, now: float) -> None:
+        """Start the process. Raises OSError."""
+        public, secret = zmq.curve_keypair()
+        self._gate.allow_only(b"worker", public)
+        self.ready, self._address, self.last_heard = False, None, now
+        self._output = open(self.log_dir / "worker-output.log", "wb")
+        try:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+            assert self._process.stdin is not None
+            # A virtual environment's python.exe is a launcher on Windows: the worker's own process
+            # id is not the one known here, so that a token tells one worker from another.
+            self._token = secrets.token_hex(16)
+            greeting = {
+                "token": self._token,
+                "endpoint": self._endpoint,
+                "server_public_key": self._public.decode(),
+                "public_key": public.decode(),
+                "secret_key": secret.decode(),
+                "log_dir": str(self.log_dir),
+            }
+            self._process.stdin.write(json.dumps(greeting).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            self.kill()
+            self.note_failure(now)
+            raise
+        log.info("worker %d started", self._process.pid)
+
+    def receive(self) -> list[dict[str, Any]]:
+        """Return the messages that are waiting, those of the present worker only."""
+        messages = []
+        while self.socket.poll(0):
+            frames = self.socket.recv_multipart()
+            try:
+                message = link.unpack(frames[1], link.FROM_WORKER) if len(frames) == 2 else None
+            except ValueError as error:
+                log.error("a message of the worker was left aside: %s", error)
+                continue
+            if message is None:
+                continue
+            # The key of an earlier worker is no longer let in, but its words may still wait here.
+            if message["type"] in ("ready", "broken") and message.get("token") == self._token:
+                self._address = frames[0]
+                self.ready = message["type"] == "ready"
+            if frames[0] == self._address:
+                self.last_heard = time.monotonic()
+                messages.append(message)
+        return messages
+
+    def send(self, kind: str, **fields: Any) -> bool:
+        """Send to the worker; False when it cannot be reached."""
+        if self._address is None:
+            return False
+        try:
+            self.socket.send_multipart(
+                [self._address, link.pack(kind, **fields)], flags=zmq.NOBLOCK
+            )
+        except zmq.ZMQError as error:
+            log.warning("the worker could not be told %s: %s", kind, error)
+            return False
+        return True
+
+    def reap(self, now: float) -> int | None:
+        """Return the exit code once, when the process has ended by itself."""
+        if self._process is None:
+            return None
+        code = self._process.poll()
+        if code is None:
+            return None
+        self._close()
+        self.note_failure(now)
+        return code
+
+    def kill(self) -> None:
+        """End the process at once and wait for that."""
+        if self._process is not None:
+            self._process.kill()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                log.error("worker %d cannot be ended", self._process.pid)
+            self._close()
+
+    def stop(self, patience_s: float = 3.0) -> None:
+        """Ask the process to end, and make it."""
+        if self.alive and self._process is not None:
+            self.send("stop")
+            try:
+                self._process.wait(patience_s if self._address else 0)
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill()
+
+    def note_failure(self, now: float) -> None:
+        """Count a death, and wait longer before the next start."""
+        first, longest = BACKOFF_S
+        self._not_before = now + min(longest, first * 2.0**self.failures) * (self.failures > 0)
+        self.failures += 1
+
+    def note_success(self) -> None:
+        """A job has come to its end: the worker is sound."""
+        self.failures = 0
+        self._not_before = 0.0
+
+    def try_again(self) -> None:
+        """A new job is a reason to try once more."""
+        self.failures = min(self.failures, MAX_RESTARTS - 1)
+
+    def last_words(self) -> str:
+        """Return the last line of the process's output, empty where there is none."""
+        try:
+            text = (self.log_dir / "worker-output.log").read_bytes()[-4000:]
+        except OSError:
+            return ""
+        lines = text.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1].strip()[:300] if lines else ""
+
+    def close(self) -> None:
+        self.stop()
+        self.socket.close(0)
+
+    def _close(self) -> None:
+        process, self._process = self._process, None
+        self.ready, self._address = False, None
+        if process is not None and process.stdin is not None:
+            try:
+                process.stdin.close()
+            except OSError:
+                pass  # its end of the pipe has gone with it
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+
+
+def explain_exit(code: int) -> str:
+    """Return in words how a process ended."""
+    if code < 0:
+        number = -code
+        if number == 9:
+            return "The worker process was killed, as the system does when memory runs out."
+        if number in (6, 7, 8, 11):
+            return f"The worker process crashed (signal {number})."
+        return f"The worker process was ended by signal {number}."
+    if code & 0xFFFFFFFF in (0xC0000005, 0xC0000409, 0xC00000FD):
+        return f"The worker process crashed (code {code & 0xFFFFFFFF:#x})."
+    return f"The worker process ended with exit code {code}."

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's side of the link: takes jobs one at a time, reports, writes results, stops.
+
+What a job does is a `Runner`'s business; this module knows no model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import zmq
+
+from . import link
+from .errors import BackendError, storage_error
+from .protocol import arrays as wire_arrays
+from .protocol import messages as m
+from .protocol.fields import to_map
+from .store import write_whole
+
+log = logging.getLogger(__name__)
+_SENTENCE = 1900
+
+
+class JobStoppedError(Exception):
+    """The job under way was cancelled, or the worker is to end."""
+
+
+class Runner(Protocol):
+    """What a worker does."""
+
+    def describe(self) -> tuple[str, list[dict[str, Any]]]:
+        """Return the device in words and the models as maps of protocol.messages.ModelEntry."""
+
+    def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
+        """Do a job and return its timings; report to `watch`, and let what it raises pass."""
+
+    def explain(self, error: BaseException) -> tuple[str, str, str] | None:
+        """Return (what, why, hint) for an error the user can understand; None for a fault."""
+
+
+class Watch:
+    """The job's view of the link. Every method raises JobStoppedError once the job is to stop."""
+
+    def __init__(self, worker_link: WorkerLink, job: str, folder: Path) -> None:
+        self._link = worker_link
+        self._job = job
+        self._folder = folder
+        self._number = 0
+
+    def check(self) -> None:
+        """Raise JobStoppedError when the job is to stop."""
+        if self._link.stop_wanted(self._job):
+            raise JobStoppedError
+
+    def progress(self, phase: str, step: int, of: int) -> None:
+        """Report that `step` of `of` of a phase is done."""
+        self.check()
+        self._link.send("progress", job=self._job, phase=phase, step=step, of=of)
+
+    def artefact(self, kind: str, values: Mapping[str, np.ndarray], **fields: Any) -> None:
+        """Write an artefact into the job's folder and announce it.
+
+        Args:
+            kind: "views", "gaussians", "mesh" or "file".
+            values: its arrays, in a type of the wire (protocol.arrays.SCHEMAS).
+            fields: the other fields of its announcement.
+
+        Raises:
+            StorageError: the disk is full or cannot be written.
+            ProtocolError: an array is missing or out of bounds.
+        """
+        self.check()
+        specs = wire_arrays.describe(kind, values)
+        self._number += 1
+        name = f"{self._number:04d}.bin"
+        parts = (
+            np.ascontiguousarray(values[s.name], wire_arrays.DTYPES[s.dtype]).reshape(-1).data
+            for s in specs
+        )
+        coarse = kind in ("views", "gaussians") and not fields.get("final")
+        try:
+            write_whole(self._folder / name, parts, lasting=not coarse)
+        except OSError as error:
+            raise storage_error(error, self._folder.parent.parent, "the results") from error
+        # Made once here so that a wrong field is found where it comes from.
+        announced = m.BY_TYPE[kind](job=self._job, transfer=1, arrays=specs, **fields)
+        kept = {k: v for k, v in to_map(announced).items() if k not in ("job", "transfer")}
+        specs_map = kept.pop("arrays")
+        self._link.send(
+            "artefact", job=self._job, kind=kind, fields=kept, arrays=specs_map, file=name
+        )
+
+
+class WorkerLink:
+    """The worker's socket, in the worker's one thread."""
+
+    def __init__(self, greeting: Mapping[str, str]) -> None:
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.linger = 2000
+        self.socket.maxmsgsize = link.MAX_BYTES
+        self.socket.curve_serverkey = greeting["server_public_key"].encode()
+        self.socket.curve_publickey = greeting["public_key"].encode()
+        self.socket.curve_secretkey = greeting["secret_key"].encode()
+        self.socket.connect(greeting["endpoint"])
+        self.token = greeting["token"]
+        self.ending = False
+        self._cancelled: set[str] = set()
+        self._next: dict[str, Any] | None = None
+
+    def send(self, kind: str, **fields: Any) -> None:
+        self.socket.send(link.pack(kind, **fields))
+
+    def next_job(self) -> dict[str, Any] | None:
+        """Wait for a job; None when the worker is to end."""
+        while self._next is None and not self.ending:
+            self._take(self.socket.recv())
+        self._cancelled.clear()
+        message, self._next = self._next, None
+        return None if self.ending else message
+
+    def stop_wanted(self, job: str) -> bool:
+        """True once the job is to stop; takes what has come in, never waits."""
+        while self.socket.poll(0):
+            self._take(self.socket.recv())
+        return self.ending or job in self._cancelled
+
+    def _take(self, data: bytes) -> None:
+        message = link.unpack(data, link.FROM_SERVER)
+        if message["type"] == "run":
+            self._next = message
+        elif message["type"] == "cancel":
+            self._cancelled.add(message["job"])
+        else:
+            self.ending = True
+
+    def close(self) -> None:
+        self.socket.close()
+        self._context.term()
+
+
+def serve_jobs(make_runner: Callable[[], Runner]) -> int:
+    """Be a worker: greet, make the runner, do jobs until told to end. Returns an exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to act on
+    greeting = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_server, daemon=True).start()
+    _log_to(Path(greeting["log_dir"]) / "worker.log")
+    worker_link = WorkerLink(greeting)
+    try:
+        runner = make_runner()
+        device, models = runner.describe()
+    except Exception as error:
+        log.exception("the worker cannot start")
+        first = (str(error).splitlines() or [""])[0]
+        what = f"The model's software cannot be loaded: {type(error).__name__}: {first}"
+        hint = "Install GSV3D again in the backend's Python; worker.log says more."
+        worker_link.send("broken", token=worker_link.token, what=what[:_SENTENCE], hint=hint)
+        worker_link.close()
+        return 1
+    worker_link.send("ready", token=worker_link.token, device=device, models=models)
+    log.info("ready on %s", device)
+    while (message := worker_link.next_job()) is not None:
+        _do(worker_link, runner, message)
+    worker_link.close()
+    return 0
+
+
+def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> None:
+    job, folder = message["job"], Path(message["folder"])
+    watch = Watch(worker_link, job, folder)
+    try:
+        picture = (folder / "picture").read_bytes()
+        timings = runner.run(message["settings"], picture, watch)
+    except JobStoppedError:
+        worker_link.send("cancelled", job=job)
+    except Exception as error:
+        what, why, hint = _explain(runner, error, message["settings"].get("filename", ""))
+        worker_link.send(
+            "failed", job=job, what=what[:_SENTENCE], why=why[:_SENTENCE], hint=hint[:_SENTENCE]
+        )
+    else:
+        worker_link.send("done", job=job, timings={k: float(v) for k, v in timings.items()})
+
+
+def _explain(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str]:
+    if isinstance(error, BackendError):
+        log.error("%s", error)
+        return error.what, "", error.hint
+    known = runner.explain(error)
+    if known is not None:
+        log.info("job failed: %s", " ".join(known))
+        return known
+    log.exception("a fault while working on %s", filename)
+    if isinstance(error, MemoryError):
+        return (
+            f"The memory of this computer was not enough for {filename or 'the picture'}.",
+            "",
+            "Close other programs, or choose fewer faces and a smaller texture.",
+        )
+    first = (str(error).splitlines() or [""])[0]
+    return (
+        f"The generation of {filename or 'the picture'} failed by a fault of GSV3D.",
+        f"{type(error).__name__}: {first}",
+        "Please report it with the file worker.log from the backend's log folder.",
+    )
+
+
+def _end_with_server() -> NoReturn:
+    # The server holds the other end of standard input open for as long as it lives. Read from the
+    # descriptor: a thread inside a buffered reader would hold a lock at exit.
+    while True:
+        try:
+            if not os.read(sys.stdin.fileno(), 4096):
+                break
+        except OSError:
+            break
+    os._exit(3)
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=1 << 20, backupCount=2, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
