@@ -48,6 +48,8 @@ class Client:
         self._session = wire.ClientSession(name)
         self._stopping = threading.Event()
         self._told: tuple[str, str] | None = None
+        self._requests: dict[str, Request] = {}
+        self._damaged: dict[str, Problem] = {}
         self._asked_again: set[str] = set()
         self._backoff = _FIRST_BACKOFF_S
         self._zmq = zmq
@@ -86,27 +88,15 @@ class Client:
 
     def submit(self, job_id: str, request: Request) -> None:
         """Send a job; sending it twice is sending it once."""
-        def command(session: Any) -> None:
-            try:
-                session.submit(
-                    request.image,
-                    job=job_id,
-                    filename=request.filename,
-                    model=request.model,
-                    steps=request.steps or None,
-                    seed=request.seed,
-                    faces=request.faces,
-                    texture_size=request.texture_size,
-                    elevation=request.elevation,
-                    files=request.files,
-                )
-            except wire.ProtocolError as error:
-                self._tell(events.JobFailed(job_id, Problem(error.what, error.hint)))
-
-        self._ask(command)
+        self._ask(lambda _session: self._submit(job_id, request))
 
     def cancel(self, job_id: str) -> None:
-        self._ask(lambda session: session.cancel(job_id))
+        """Stop a job; an event says when it has ended."""
+        def command(session: Any) -> None:
+            self._requests.pop(job_id, None)
+            session.cancel(job_id)
+
+        self._ask(command)
 
     def acknowledge(self, job_id: str) -> None:
         """The results of a job are safe; the backend may delete its copy."""
@@ -219,6 +209,25 @@ class Client:
             except wire.ProtocolError as error:
                 self._tell(events.BackendComplained(Problem(error.what, error.hint)))
 
+    def _submit(self, job_id: str, request: Request) -> None:
+        try:
+            self._session.submit(
+                request.image,
+                job=job_id,
+                filename=request.filename,
+                model=request.model,
+                steps=request.steps or None,
+                seed=request.seed,
+                faces=request.faces,
+                texture_size=request.texture_size,
+                elevation=request.elevation,
+                files=request.files,
+            )
+        except wire.ProtocolError as error:
+            self._end(job_id, events.JobFailed(job_id, Problem(error.what, error.hint)))
+        else:
+            self._requests[job_id] = request
+
     # -- from the wire to events -----------------------------------------------------------
 
     def _tell(self, event: events.Event) -> None:
@@ -248,12 +257,12 @@ class Client:
             case wire.Received():
                 self._receive(event)
             case m.Done():
-                self._tell(events.JobDone(event.job, dict(event.timings)))
+                self._done(event)
             case m.Failed():
                 what = f"{event.what} {event.why}".strip()
-                self._tell(events.JobFailed(event.job, Problem(what, event.hint)))
+                self._end(event.job, events.JobFailed(event.job, Problem(what, event.hint)))
             case m.Cancelled():
-                self._tell(events.JobCancelled(event.job))
+                self._end(event.job, events.JobCancelled(event.job))
             case m.Bye():
                 self._lost(
                     f"The backend has ended. {event.why}".strip(), "Press Start to start it again."
@@ -269,22 +278,38 @@ class Client:
             self._lost(error.what, error.hint, lasting=True)
         elif error.code == "no_session":
             _log.debug("GSV3D: %s", error.what)  # the session says hello again by itself
+        elif error.code == "unknown_job" and error.job in self._requests:
+            # A backend that has lost its journal: as far as it goes, this is the first time.
+            self._submit(error.job, self._requests[error.job])
         elif error.job is not None:
-            self._tell(events.JobFailed(error.job, problem))
+            self._end(error.job, events.JobFailed(error.job, problem))
         else:
             self._tell(events.BackendComplained(problem))
 
     def _violation(self, violation: Any) -> None:
-        """Something came in damaged: ask for it once more, then give the job up."""
+        """Something came in damaged. What it means for a job shows at the job's end."""
         problem = Problem(violation.what, violation.hint)
         if violation.job is None:
             self._tell(events.BackendComplained(problem))
-        elif violation.job in self._asked_again:
-            self._session.cancel(violation.job)
-            self._tell(events.JobFailed(violation.job, problem))
         else:
-            self._asked_again.add(violation.job)
-            self._session.fetch(violation.job)
+            self._damaged[violation.job] = problem
+
+    def _done(self, done: Any) -> None:
+        """Ask once more for results that came damaged; give the job up if that does not help."""
+        problem = self._damaged.pop(done.job, None)
+        if problem is None:
+            self._end(done.job, events.JobDone(done.job, dict(done.timings)))
+        elif done.job in self._asked_again:
+            self._end(done.job, events.JobFailed(done.job, problem))
+        else:
+            self._asked_again.add(done.job)
+            self._session.fetch(done.job)
+
+    def _end(self, job_id: str, event: events.Event) -> None:
+        self._requests.pop(job_id, None)
+        self._damaged.pop(job_id, None)
+        self._asked_again.discard(job_id)
+        self._tell(event)
 
     def _receive(self, received: Any) -> None:
         """Check and convert arrays here, off the main thread."""
@@ -307,4 +332,4 @@ class Client:
                 _log.debug("GSV3D: coarse Gaussians left out: %s", problem)
                 return  # early in denoising there may be nothing to see yet
             self._session.cancel(job)
-            self._tell(events.JobFailed(job, problem))
+            self._end(job, events.JobFailed(job, problem))

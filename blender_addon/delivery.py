@@ -76,6 +76,10 @@ class Delivery:
         if held is not None and held.mesh is not None:
             self._ask(job.id, scene.MESH)
 
+    def has_mesh(self, job_id: str) -> bool:
+        """True when a job's mesh has arrived."""
+        return job_id in self.arrived and self.arrived[job_id].mesh is not None
+
     def pending(self, job_id: str) -> bool:
         """True while something of a job is still on its way into the scene."""
         under_way = self._under_way is not None and self._under_way[0] == job_id

@@ -255,6 +255,11 @@ class Session:
                 self.delivery.mesh(job, arrays)
             case events.FileArrived(name=name, data=data):
                 self.files.setdefault(job.id, {})[name] = data
+            case events.JobDone() if not self.delivery.has_mesh(job.id):
+                self._fail(job, Problem(
+                    f"The backend finished {job.name} without sending its mesh.",
+                    "Generate it again.",
+                ))
             case events.JobDone(timings=timings):
                 job.timings = timings
                 job.state = JobState.ARRIVED

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The socket thread against a backend that speaks the real protocol and misbehaves."""
+
+from __future__ import annotations
+
+import ast
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import backend.protocol.session as protocol_session
+from backend.protocol import messages as m
+from backend.protocol import write_connection
+from blender_addon import client as client_module
+from blender_addon import events
+from blender_addon.client import Client
+from blender_addon.jobs import Request
+from tests.fake_backend import FakeBackend
+
+JOB = "0" * 31 + "1"
+
+
+@pytest.fixture
+def open_client() -> Iterator:
+    made: list[Client] = []
+
+    def make(path: Path) -> Client:
+        made.append(Client(path))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+        assert not each.alive
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence counts after a second and not after ten."""
+    monkeypatch.setattr(protocol_session, "LIVENESS_S", 1.0)
+    monkeypatch.setattr(protocol_session, "HEARTBEAT_S", 0.2)
+
+
+def until(client: Client, kind: type, seconds: float = 15.0, **fields) -> tuple:
+    """Events up to one of ``kind`` with these fields; that one, and those before it."""
+    seen: list = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            event = client.events.get(timeout=0.1)
+        except queue.Empty:
+            continue
+        if isinstance(event, kind) and all(getattr(event, k) == v for k, v in fields.items()):
+            return event, seen
+        seen.append(event)
+    raise AssertionError(f"no {kind.__name__}; had {seen}")
+
+
+def request(name: str = "barrel.png", **settings) -> Request:
+    return Request(b"\x89PNG", name, **settings)
+
+
+def test_a_job_from_submit_to_done(tmp_path: Path, open_client) -> None:
+    with FakeBackend(tmp_path / "", "normal") as fake:
+        client = open_client(fake.connection_path)
+        connected, _ = until(client, events.Connected)
+        assert connected.models[0].name == "blockout"
+        client.submit(JOB, request(seed=7, files=("glb", "ply"), faces=1234))
+        _, seen = until(client, events.JobDone)
+        kinds = [type(e) for e in seen]
+        assert kinds[0] is events.JobAccepted
+        assert kinds.index(events.GaussiansArrived) < kinds.index(events.MeshArrived)
+        clouds = [e for e in seen if isinstance(e, events.GaussiansArrived)]
+        assert [c.final for c in clouds] == [False] * (len(clouds) - 1) + [True]
+        assert len(clouds[-1].arrays) == 600
+        assert {e.name for e in seen if isinstance(e, events.FileArrived)} == {"glb", "ply"}
+        client.acknowledge(JOB)
+        fake.wait_for(m.Ack)
+        submit = fake.wait_for(m.Submit)
+        assert (submit.seed, submit.faces, submit.steps) == (7, 1234, None)
+        assert not fake.errors
+
+
+def test_cancel_reaches_a_slow_job(tmp_path: Path, open_client) -> None:
+    with FakeBackend(tmp_path, "slow") as fake:
+        client = open_client(fake.connection_path)
+        client.submit(JOB, request())
+        until(client, events.JobProgressed)
+        client.cancel(JOB)
+        _, seen = until(client, events.JobCancelled)
+        assert not any(isinstance(e, events.MeshArrived) for e in seen)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [("worker_dies", "worker process ended"), ("busy", "queue is full"),
+     ("nan", "not finite"), ("truncated", ""), ("bad_shapes", "")],
+)
+def test_a_job_that_cannot_be_finished_fails_with_words(
+    tmp_path: Path, open_client, behaviour: str, words: str
+) -> None:
+    with FakeBackend(tmp_path, behaviour) as fake:
+        client = open_client(fake.connection_path)
+        client.submit(JOB, request())
+        failed, _ = until(client, events.JobFailed)
+        assert words in str(failed.problem)
+        assert failed.problem.what.endswith(".")
+        assert client.alive
+
+
+def test_chunks_nobody_asked_for_do_no_harm(tmp_path: Path, open_client) -> None:
+    with FakeBackend(tmp_path, "flood") as fake:
+        client = open_client(fake.connection_path)
+        client.submit(JOB, request())
+        until(client, events.JobDone)
+
+
+@pytest.mark.parametrize("behaviour", ["wrong_version", "other_framing"])
+def test_another_version_is_said(
+    tmp_path: Path, open_client, impatient, behaviour: str
+) -> None:
+    with FakeBackend(tmp_path, behaviour) as fake:
+        client = open_client(fake.connection_path)
+        deadline = time.monotonic() + 10
+        told: list = []
+        while time.monotonic() < deadline and not any("version" in str(p).lower() for p in told):
+            try:
+                event = client.events.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            told.append(event.problem)
+        assert any("version" in str(p).lower() for p in told), told
+        if behaviour == "wrong_version":
+            assert "pdate" in told[-1].hint
+
+
+@pytest.mark.parametrize("behaviour", ["wrong_key", "silent"])
+def test_silence_is_explained_once(
+    tmp_path: Path, open_client, impatient, behaviour: str
+) -> None:
+    with FakeBackend(tmp_path, behaviour) as fake:
+        client = open_client(fake.connection_path)
+        lost, _ = until(client, events.Disconnected)
+        assert "No answer" in lost.problem.what
+        assert "keys" in lost.problem.hint
+        time.sleep(2.5)
+        assert client.events.empty()  # the same problem is not told again
+
+
+def test_a_backend_that_dies_and_comes_back_finishes_the_job(
+    tmp_path: Path, open_client, impatient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MAX_BACKOFF_S", 0.3)
+    with FakeBackend(tmp_path, "backend_dies") as fake:
+        client = open_client(fake.connection_path)
+        client.submit(JOB, request())
+        until(client, events.JobProgressed, phase="denoising")
+        until(client, events.Disconnected)
+    with FakeBackend(tmp_path, "normal") as fake:
+        until(client, events.Connected)
+        until(client, events.JobDone)  # the new one never heard of the job before
+        assert not fake.errors
+
+
+def test_no_connection_file_then_one(tmp_path: Path, open_client) -> None:
+    client = open_client(tmp_path / "Ordner mit ü" / "connection.json")
+    lost, _ = until(client, events.Disconnected)
+    assert "No backend is running" in lost.problem.what and "Start" in lost.problem.hint
+    (tmp_path / "Ordner mit ü").mkdir()
+    client.submit(JOB, request())
+    with FakeBackend(tmp_path / "Ordner mit ü", "normal"):
+        until(client, events.JobDone)
+
+
+def test_a_connection_file_of_a_process_that_has_gone(tmp_path: Path, open_client) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    with FakeBackend(tmp_path, "normal") as fake:
+        from dataclasses import replace
+
+        from backend.protocol import read_connection
+
+        stale = replace(read_connection(fake.connection_path), pid=child.pid)
+        write_connection(fake.connection_path, stale)
+        client = open_client(fake.connection_path)
+        lost, _ = until(client, events.Disconnected)
+        assert f"process {child.pid} has ended" in lost.problem.what
+
+
+def test_a_request_out_of_bounds_is_refused_before_it_is_sent(tmp_path: Path, open_client) -> None:
+    client = open_client(tmp_path / "none.json")
+    client.submit(JOB, request(faces=3))
+    failed, _ = until(client, events.JobFailed)
+    assert "faces" in failed.problem.what
+
+
+def test_stopping_is_quick_whatever_goes_on(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with FakeBackend(tmp_path, "slow") as fake:
+        for path in (fake.connection_path, tmp_path / "none.json"):
+            client = Client(path)
+            client.start()
+            client.submit(JOB, request())
+            time.sleep(0.3)
+            client.stop()
+            assert not client.alive
+    Client(tmp_path / "never started.json").stop()
+    assert {t for t in threading.enumerate() if t.name == "gsv3d-client"} <= before
+
+
+def test_the_thread_and_its_helpers_import_no_bpy() -> None:
+    code = ("import sys, blender_addon.client, blender_addon.jobs, blender_addon.batch, "
+            "blender_addon.backend_process, blender_addon.console\n"
+            "assert 'bpy' not in sys.modules and 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_addon_imports_only_the_protocol_of_the_backend() -> None:
+    folder = Path(client_module.__file__).parent
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            roots = {name.split(".")[0] for name in names}
+            assert not roots & {"backend", "gsv3d", "torch"}, f"{path} imports {names}"

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The session in Blender against the fake backend: import, cancel, batch, undo, ends."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from blender_addon.jobs import Job, JobState, Request, Target
+from tests.fake_backend import FakeBackend
+
+pytestmark = pytest.mark.bpy
+
+
+def submit(addon, name: str = "barrel", **target) -> Job:
+    return addon.session.get().submit(Request(b"\x89PNG", f"{name}.png"), Target(name, **target))
+
+
+def connect(addon, fake: FakeBackend) -> None:
+    addon.session.get().start_backend("", fake.connection_path, fake.connection_path.parent)
+
+
+def test_a_job_arrives_in_the_scene(addon, tmp_path: Path) -> None:
+    with FakeBackend(tmp_path, "normal") as fake:
+        connect(addon, fake)
+        job = submit(addon, height=2.0, location=(1.0, 0.0, 0.0))
+        addon.drain_until(lambda: job.state is JobState.DONE)
+        objects = addon.bpy.data.objects
+        assert sorted(o.name for o in objects) == ["barrel", "barrel Gaussians"]
+        addon.bpy.context.view_layer.update()
+        assert objects["barrel"].dimensions.z == pytest.approx(2.0)
+        assert objects["barrel Gaussians"].hide_get() and not objects["barrel"].hide_get()
+        assert tuple(objects["barrel Gaussians"].location) == (1.0, 0.0, 0.0)
+        assert not addon.session.get().delivery.arrived  # nothing is kept
+        from backend.protocol import messages as m
+
+        assert fake.wait_for(m.Ack).job == job.id
+        row = addon.bpy.context.window_manager.gsv3d.jobs[0]
+        assert (row.name, row.state, row.job_id) == ("barrel", "done", job.id)
+
+
+def test_coarse_gaussians_are_in_view_before_the_mesh(addon, tmp_path: Path) -> None:
+    with FakeBackend(tmp_path, "slow") as fake:
+        connect(addon, fake)
+        job = submit(addon)
+        addon.drain_until(lambda: "barrel Gaussians" in addon.bpy.data.objects)
+        assert job.state is JobState.RUNNING
+        assert job.id in addon.session.get().sheets  # the views' thumbnail
+        first = addon.bpy.data.objects["barrel Gaussians"]
+        points = len(first.data.attributes["position"].data)
+        addon.drain_until(
+            lambda: len(first.data.attributes["position"].data) > points
+        )
+        addon.session.get().cancel(job.id)
+        assert job.state is JobState.CANCELLING
+        addon.drain_until(lambda: job.state is JobState.CANCELLED)
+        assert not addon.bpy.data.objects  # a preview of nothing is taken away
+
+
+@pytest.mark.parametrize("behaviour", ["nan", "truncated", "bad_shapes", "worker_dies", "busy"])
+def test_what_goes_wrong_is_told_and_harms_nothing(addon, tmp_path: Path, behaviour: str) -> None:
+    kept = addon.bpy.data.objects.new("mine", None)
+    addon.bpy.context.scene.collection.objects.link(kept)
+    with FakeBackend(tmp_path, behaviour) as fake:
+        connect(addon, fake)
+        job = submit(addon)
+        addon.drain_until(lambda: job.state is JobState.FAILED)
+        assert job.what and job.describe().startswith("failed: ")
+        assert "barrel" not in addon.bpy.data.objects and "mine" in addon.bpy.data.objects
+
+
+def test_a_batch_stands_in_a_row_and_a_failed_one_stops_nothing(addon, tmp_path: Path) -> None:
+    with FakeBackend(tmp_path, "fails") as fake:
+        connect(addon, fake)
+        jobs = [
+            submit(addon, name, batch="b", slot=slot, collection="Kisten", height=1.0,
+                   location=(5.0, 0.0, 0.0))
+            for slot, name in enumerate(["eins", "bad", "drei"])
+        ]
+        addon.drain_until(lambda: not addon.session.get().book.active()
+                          and addon.session.get().delivery.idle)
+        assert [j.state for j in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
+        assert "shows no object" in jobs[1].what
+        assert addon.session.get().book.batch_summary("b") == "2 of 3 done, 1 failed"
+        names = {o.name for o in addon.bpy.data.collections["Kisten"].objects}
+        assert {"eins", "drei"} <= names
+        # boxes 0.6 wide with a gap of a quarter of their height, no hole for the failed one
+        objects = addon.bpy.data.objects
+        assert objects["eins"].location.x == pytest.approx(5.0)
+        assert objects["drei"].location.x == pytest.approx(5.0 + 0.6 + 0.25)
+
+
+def test_what_the_artist_has_moved_stays(addon, tmp_path: Path) -> None:
+    with FakeBackend(tmp_path, "normal") as fake:
+        connect(addon, fake)
+        first = submit(addon, "a", batch="b", slot=0)
+        addon.drain_until(lambda: first.state is JobState.DONE)
+        addon.bpy.data.objects["a"].location.y = 7.0
+        second = submit(addon, "b", batch="b", slot=1)
+        addon.drain_until(lambda: second.state is JobState.DONE)
+        assert addon.bpy.data.objects["a"].location.y == 7.0
+
+
+def test_one_undo_step_an_import(addon, tmp_path: Path) -> None:
+    ops, data = addon.bpy.ops, addon.bpy.data
+    ops.ed.undo_push(message="before")
+    with FakeBackend(tmp_path, "normal") as fake:
+        connect(addon, fake)
+        job = submit(addon)
+        addon.drain_until(lambda: job.state is JobState.DONE)
+    assert sorted(o.name for o in data.objects) == ["barrel", "barrel Gaussians"]
+    ops.ed.undo()
+    assert [o.name for o in data.objects] == ["barrel Gaussians"]
+    assert len(data.objects["barrel Gaussians"].data.attributes["position"].data) == 600
+    ops.ed.undo()
+    assert not data.objects
+    ops.ed.redo()
+    ops.ed.redo()
+    assert sorted(o.name for o in data.objects) == ["barrel", "barrel Gaussians"]
+    material = data.objects["barrel"].data.materials[0]
+    assert any(n.type == "TEX_IMAGE" and n.image.packed_file for n in material.node_tree.nodes)
+
+
+def test_undo_in_the_middle_of_an_import(addon, tmp_path: Path) -> None:
+    session = addon.session.get()
+    addon.bpy.ops.ed.undo_push(message="before")
+    addon.bpy.ops.ed.undo_push(message="again")
+    with FakeBackend(tmp_path, "normal") as fake:
+        connect(addon, fake)
+        job = submit(addon)
+        # drain by single steps until an import is under way, then undo below its feet
+        addon.drain_until(lambda: session.drain(0.0) and session.delivery._under_way is not None)
+        addon.bpy.ops.ed.undo()
+        assert session.delivery._under_way is None
+        addon.drain_until(lambda: job.state is JobState.DONE)
+    assert "barrel" in addon.bpy.data.objects
+    assert all(mesh.users for mesh in addon.bpy.data.meshes)
+
+
+def test_another_file_gets_results_only_on_request(addon, tmp_path: Path) -> None:
+    session = addon.session.get()
+    with FakeBackend(tmp_path, "slow", step_s=0.05) as fake:
+        connect(addon, fake)
+        job = submit(addon)
+        addon.drain_until(lambda: job.state is JobState.RUNNING)
+        addon.bpy.ops.wm.read_homefile(use_empty=True)
+        addon.drain_until(lambda: job.state is JobState.ARRIVED)
+        addon.drain_until(lambda: not session.drain())
+        assert not addon.bpy.data.objects and job.detached
+        assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
+        addon.drain_until(lambda: job.state is JobState.DONE)
+        assert "barrel" in addon.bpy.data.objects
+
+
+def test_the_drain_keeps_its_budget(addon) -> None:
+    """With a clock that moves 3 ms an event, 8 ms are three events; the rest waits its turn."""
+    from blender_addon import events
+    from blender_addon.session import Session
+
+    now = [0.0]
+    session = Session(clock=lambda: now[0])
+
+    class Full:
+        def __init__(self) -> None:
+            self.left = 100
+            self.events = self
+
+        def get_nowait(self):
+            self.left -= 1
+            now[0] += 0.003
+            return events.JobAccepted("nobody's", 0)
+
+    session.client = Full()
+    assert session.drain(0.008) is True
+    assert session.client.left == 97
+    assert session.drain(0.0) is True  # one at least, so that it always gets on
+    assert session.client.left == 96
+    session.client = None
+
+
+def test_a_large_cloud_is_imported_in_pieces(addon) -> None:
+    from blender_addon.importers.gaussians import import_gaussians
+    from blender_addon.importers.placement import Fit
+    from blender_addon.importers.prepare import prepare_gaussians
+    from tests.fake_backend import sphere_gaussians
+
+    arrays = prepare_gaussians(**sphere_gaussians(5000))
+    pieces = sum(1 for _ in import_gaussians(arrays, "j", Target("b"), Fit((0, 0, 0), 1.0)))
+    assert pieces >= 6  # one for every attribute
+
+
+@pytest.mark.parametrize("behaviour", ["wrong_version", "wrong_key"])
+def test_a_backend_that_cannot_be_used_is_named(
+    addon, tmp_path: Path, behaviour: str, monkeypatch
+) -> None:
+    import backend.protocol.session as protocol_session
+
+    monkeypatch.setattr(protocol_session, "LIVENESS_S", 1.0)
+    session = addon.session.get()
+    with FakeBackend(tmp_path, behaviour) as fake:
+        connect(addon, fake)
+        job = submit(addon)
+        addon.drain_until(lambda: session.problem is not None)
+        assert session.problem.what and session.problem.hint
+        assert job.state is JobState.WAITING  # nothing is lost
+        session.cancel(job.id)
+        assert job.state is JobState.CANCELLED
+
+
+def test_no_backend_to_start(addon, tmp_path: Path) -> None:
+    from blender_addon.problems import Problem
+
+    with pytest.raises(Problem, match="no Python"):
+        addon.session.get().start_backend("/no/python", tmp_path / "c.json", tmp_path)
+
+
+def test_a_backend_that_dies_at_the_start_is_explained(addon, tmp_path: Path, monkeypatch) -> None:
+    import sys
+
+    from blender_addon import backend_process
+
+    monkeypatch.setattr(
+        backend_process, "serve_command",
+        lambda python, *rest: [str(python), "-c", "print('no journal'); raise SystemExit(4)"],
+    )
+    session = addon.session.get()
+    session.start_backend(sys.executable, tmp_path / "c.json", tmp_path)
+    job = submit(addon)
+    assert session.state is addon.session.BackendState.STARTING
+    addon.drain_until(lambda: session.state is addon.session.BackendState.FAILED)
+    assert "exit code 4" in session.problem.what and "no journal" in session.problem.what
+    assert job.state is JobState.WAITING
+    assert not session.process.running
+
+
+def test_unregistering_leaves_no_trace(empty_blender, tmp_path: Path) -> None:
+    import blender_addon
+    from blender_addon import session
+
+    bpy = empty_blender
+    handlers = bpy.app.handlers
+    lists = (handlers.undo_pre, handlers.redo_pre, handlers.load_pre, handlers.load_post)
+    before = [len(each) for each in lists]
+    with FakeBackend(tmp_path, "slow") as fake:
+        for _ in range(2):
+            blender_addon.register()
+            session.get().start_backend("", fake.connection_path, tmp_path)
+            session.get().submit(Request(b"x", "a.png"), Target("a"))
+            blender_addon.unregister()
+            assert not [t for t in threading.enumerate() if t.name == "gsv3d-client"]
+    assert [len(each) for each in lists] == before
+    assert not hasattr(bpy.types.Scene, "gsv3d") and not hasattr(bpy.types, "GSV3D_PT_generate")
+    assert not hasattr(bpy.ops.gsv3d, "generate") or "generate" not in dir(bpy.ops.gsv3d)
