@@ -139,13 +139,14 @@ def _place(colour: np.ndarray, alpha: np.ndarray, size: int, fill: float) -> np.
         )
         for i in range(4)
     ]
-    resized = np.clip(np.dstack(channels), 0, 1)
+    resized = np.dstack(channels)
     canvas = np.zeros((size, size, 4), dtype=np.float32)
     top, left = (size - new_height) // 2, (size - new_width) // 2
     canvas[top : top + new_height, left : left + new_width] = resized
 
-    coverage = canvas[..., 3]
-    straight = np.clip(canvas[..., :3] / np.maximum(coverage, 1e-6)[..., None], 0, 1)
+    # The filter rings a little below 0 and above 1, colour and coverage alike: divide, then clip.
+    coverage = np.clip(canvas[..., 3], 0, 1)
+    straight = np.clip(canvas[..., :3] / np.maximum(canvas[..., 3], 1e-6)[..., None], 0, 1)
     visible = coverage >= 1 / 255
     if not visible.any():
         raise ImageError("No object was found in the picture.", _NO_OBJECT_HINT)
