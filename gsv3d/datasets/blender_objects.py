@@ -10,6 +10,8 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from gsv3d.datasets.gltf import check_positions
+
 NEUTRAL_SATURATION = 0.03
 """A base colour below this saturation counts as no colour."""
 
@@ -22,6 +24,7 @@ SURFACES = ("MESH", "CURVE", "SURFACE", "FONT", "META")
 def import_file(path: Path) -> None:
     suffix, name = path.suffix.lower(), str(path.resolve())
     if suffix in (".glb", ".gltf"):
+        check_positions(path)
         bpy.ops.import_scene.gltf(filepath=name)
     elif suffix == ".obj":
         bpy.ops.wm.obj_import(filepath=name)

@@ -232,7 +232,7 @@ class Orbit:
             "light": str,
         }
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
                 if str(data["format"]) != FORMAT:
                     raise ValueError(f"its format is {data['format']}, not {FORMAT}")
                 fields = {

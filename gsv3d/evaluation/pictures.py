@@ -8,6 +8,7 @@ colours as they are, since these have the light of the reference in them.
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,9 +129,16 @@ def save_arrays(path: Path, **arrays: Any) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """What ``save_arrays`` wrote."""
-    with np.load(path, allow_pickle=False) as data:
-        return dict(data)
+    """What ``save_arrays`` wrote.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
+            return dict(data)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged ({error}).", "Delete it; it is made again.") from error
 
 
 def save_mesh(path: Path, mesh: TexturedMesh) -> None:

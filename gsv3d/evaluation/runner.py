@@ -141,7 +141,7 @@ def run_evaluation(
     failures.update(_pictures(evaluation, tasks, "rendering meshes", report, workers))
     for done, name in enumerate(usable, 1):
         output = evaluation.path("objects", name)
-        if not output.exists():
+        if _is_unfinished(output):
             _write_json(output, measure_object(evaluation, name, failures.get(name)))
         report("measuring", done, len(usable))
     return failures
@@ -243,6 +243,13 @@ def measure_object(evaluation: Evaluation, name: str, failure: str | None) -> di
         if timings.exists():
             record["seconds"] = json.loads(timings.read_text(encoding="utf-8"))
     return record
+
+
+def _is_unfinished(record: Path) -> bool:
+    """Whether an object has no numbers yet, or those of a failure, which is tried again."""
+    if not record.exists():
+        return True
+    return json.loads(record.read_text(encoding="utf-8"))["failure"] is not None
 
 
 def folder_digest(folder: Path) -> str:
