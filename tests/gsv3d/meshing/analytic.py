@@ -57,6 +57,4 @@ def _views(cameras, origins: Tensor, directions: Tensor, z: Tensor, hit: Tensor)
     back = torch.tensor(BACK, dtype=torch.float64)
     colour = torch.where(points[..., 1:2] < 0, front, back) * hit[..., None]
     depth = torch.where(hit, z, torch.zeros_like(z))
-    return DepthViews(
-        cameras, colour.float().numpy(), hit.float().numpy(), depth.float().numpy()
-    )
+    return DepthViews(cameras, colour.float().numpy(), hit.float().numpy(), depth.float().numpy())

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pictures are meant, and that no result overwrites anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gsv3d.cli.naming import expand_inputs, name_results
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def test_a_folder_gives_its_pictures_by_name(tmp_path):
+    for name in ("b.PNG", "a.jpg", "c.txt", ".hidden.png", "Ä 1.webp"):
+        touch(tmp_path / name)
+    touch(tmp_path / "deeper" / "d.png")
+    (tmp_path / "folder.png").mkdir()
+    images, problems = expand_inputs([tmp_path])
+    assert [image.name for image in images] == ["a.jpg", "b.PNG", "Ä 1.webp"]
+    assert not problems
+
+
+def test_a_picture_named_twice_is_made_once(tmp_path):
+    image = touch(tmp_path / "a.png")
+    images, _ = expand_inputs([image, tmp_path, tmp_path / "." / "a.png"])
+    assert images == [image]
+
+
+def test_a_missing_file_is_left_for_the_reader_to_name(tmp_path):
+    images, problems = expand_inputs([tmp_path / "gone.png"])
+    assert images == [tmp_path / "gone.png"] and not problems
+
+
+def test_equal_stems_get_numbers(tmp_path):
+    images = [Path("x/a.png"), Path("x/a.jpg"), Path("y/A.png"), Path("y/a-2.png")]
+    assert name_results(images, tmp_path) == ["a", "a-2", "A-3", "a-2-2"]
+
+
+def test_a_picture_in_the_output_folder_is_not_overwritten(tmp_path):
+    image = touch(tmp_path / "barrel.png")
+    assert name_results([image], tmp_path) == ["barrel-2"]
+    assert name_results([image], tmp_path / "other") == ["barrel"]
+
+
+def test_the_texture_of_an_obj_and_the_sheet_of_another_do_not_meet(tmp_path):
+    names = name_results([Path("a.png"), Path("a_texture.png")], tmp_path)
+    assert names == ["a", "a_texture-2"]
+    names = name_results([Path("a_texture.png"), Path("a.png")], tmp_path)
+    assert names == ["a_texture", "a-2"]
+
+
+@given(
+    st.lists(
+        st.text(alphabet="aAbB-2_texur", min_size=1, max_size=10).map(lambda s: Path(f"{s}.png")),
+        max_size=12,
+    )
+)
+def test_files_never_meet(images):
+    names = name_results(images, Path("out"))
+    written = [f"{name}{ending}".casefold() for name in names
+               for ending in (".png", ".glb", ".obj", "_texture.png")]  # fmt: skip
+    assert len(set(written)) == len(written)

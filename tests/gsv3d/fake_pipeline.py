@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pipeline without networks: what it "generates" is a ball in the picture's mean colour.
+
+It keeps to what ``GSV3DPipeline`` promises its callers: sizes, callbacks, errors, determinism.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from gsv3d.cameras import static_azimuths_deg
+from gsv3d.gaussians import Gaussians
+
+
+def ball(rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.35) -> Gaussians:
+    i = torch.arange(count) + 0.5
+    polar, turn = torch.arccos(1 - 2 * i / count), torch.pi * (1 + 5**0.5) * i
+    means = radius * torch.stack(
+        [turn.cos() * polar.sin(), turn.sin() * polar.sin(), polar.cos()], dim=1
+    )
+    quats = torch.zeros(count, 4)
+    quats[:, 0] = 1
+    return Gaussians.from_rgb(
+        means, quats, torch.full((count, 3), 0.016), torch.full((count,), 0.9),
+        torch.tensor(rgb).expand(count, 3),
+    )  # fmt: skip
+
+
+class FakePipeline:
+    """Notes every call in ``calls``; ``spoil`` may change the Gaussians before they are given."""
+
+    image_size, num_frames, device = 32, 4, "cpu"
+
+    def __init__(self, default_steps: int = 8, spoil: Any = None) -> None:
+        self.scheduler = SimpleNamespace(timesteps=torch.zeros(0))
+        self.calls: list[dict[str, Any]] = []
+        self.steps_done = 0
+        self._default_steps, self._spoil = default_steps, spoil or (lambda gaussians: gaussians)
+        self._rgb: tuple[float, float, float] | None = None
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        elevation: float = 10.0,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: Any = None,
+        callback_on_step_end_tensor_inputs: Any = ("latents",),
+        output_type: str = "np",
+    ) -> SimpleNamespace:
+        assert image.shape == (32, 32, 4) and image.dtype == np.uint8
+        assert set(callback_on_step_end_tensor_inputs) <= {"latents", "pred_original_latents"}
+        self.calls.append({"elevation": elevation, "steps": num_inference_steps})
+        weights = image[..., 3:] / 255.0
+        mean = (image[..., :3] / 255.0 * weights).sum((0, 1)) / weights.sum()
+        noise = torch.randn(1, generator=generator).item()
+        self._rgb = tuple(float(c) for c in np.clip(mean + 0.001 * noise, 0, 1))
+        steps = num_inference_steps or self._default_steps
+        self.scheduler.timesteps = torch.linspace(1, 0, steps)
+        latents = torch.zeros(1, self.num_frames, 4, 4, 4)
+        try:
+            for step in range(steps):
+                self.steps_done += 1
+                kwargs = {"latents": latents, "pred_original_latents": latents}
+                callback_on_step_end(self, step, 0, kwargs)
+            return SimpleNamespace(
+                views=self.decode_views(latents),
+                latents=latents[0],
+                gaussians=self.decode_gaussians(latents),
+                azimuths_deg=static_azimuths_deg(self.num_frames),
+                elevations_deg=[elevation] * self.num_frames,
+            )
+        finally:
+            self._rgb = None
+
+    def decode_gaussians(self, latents: torch.Tensor) -> Gaussians:
+        if self._rgb is None:
+            raise RuntimeError("Latents can be decoded during a call only.")
+        return self._spoil(ball(self._rgb))
+
+    def decode_views(self, latents: torch.Tensor) -> np.ndarray:
+        if self._rgb is None:
+            raise RuntimeError("Latents can be decoded during a call only.")
+        view = np.broadcast_to(np.array(self._rgb, np.float32), (32, 32, 3))
+        return np.stack([view] * latents.shape[1])

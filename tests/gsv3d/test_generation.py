@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one job: its order, previews, stops and refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from gsv3d.errors import Cancelled, GSV3DError, ImageError
+from gsv3d.generation import PHASES, GenerationSettings, generate, preview_steps
+from tests.gsv3d.fake_pipeline import FakePipeline
+
+SMALL = {"faces": 100, "texture_size": 32}
+
+
+def picture() -> Image.Image:
+    image = Image.new("RGBA", (64, 48))
+    ImageDraw.Draw(image).ellipse((10, 8, 50, 40), fill=(200, 80, 40, 255))
+    return image
+
+
+class Recorder:
+    def __init__(self, cancel_at: tuple[str, int] | None = None) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self._cancel_at = cancel_at
+
+    def progress(self, phase: str, step: int, of: int) -> None:
+        self.events.append(("progress", phase, step, of))
+        if (phase, step) == self._cancel_at:
+            raise Cancelled
+
+    def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
+        assert images.dtype == np.uint8 and images.shape == (4, 32, 32, 3)
+        assert azimuths_deg.dtype == np.float32 and azimuths_deg.tolist() == [90, 180, 270, 0]
+        self.events.append(("views",))
+
+    def gaussians(self, gaussians: Any, step: int, of: int, final: bool) -> None:
+        self.events.append(("gaussians", step, of, final, len(gaussians)))
+
+    def of(self, kind: str) -> list[tuple[Any, ...]]:
+        return [event for event in self.events if event[0] == kind]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    pipeline, recorder = FakePipeline(), Recorder()
+    settings = GenerationSettings(previews=3, seed=5, elevation=20.0, **SMALL)
+    return generate(pipeline, picture(), settings, recorder), recorder, pipeline
+
+
+def test_the_phases_come_in_order_and_end(whole):
+    _, recorder, _ = whole
+    progress = recorder.of("progress")
+    assert tuple(dict.fromkeys(phase for _, phase, _, _ in progress)) == PHASES
+    for phase in PHASES:
+        steps = [(step, of) for _, name, step, of in progress if name == phase]
+        assert [s for s, _ in steps] == sorted(s for s, _ in steps)
+        assert steps[-1][0] == steps[-1][1]
+
+
+def test_previews_come_evenly_and_the_final_ones_last(whole):
+    _, recorder, _ = whole
+    assert [event[1:4] for event in recorder.of("gaussians")] == [
+        (2, 8, False), (4, 8, False), (6, 8, False), (8, 8, True),
+    ]  # fmt: skip
+    assert len(recorder.of("views")) == 4
+    mesh_starts = recorder.events.index(("progress", "fusing", 1, 76))
+    assert max(i for i, e in enumerate(recorder.events) if e[0] == "gaussians") < mesh_starts
+
+
+def test_the_result_is_complete(whole):
+    result, _, pipeline = whole
+    assert result.prepared.shape == (32, 32, 4)
+    assert result.views.shape == (4, 32, 32, 3) and result.views.dtype == np.uint8
+    assert 4 <= len(result.mesh.faces) <= 100
+    np.testing.assert_allclose(
+        np.median(result.mesh.texture.reshape(-1, 3), axis=0), [200, 80, 40], atol=3
+    )
+    assert list(result.timings) == [*PHASES, "total"]
+    parts = sum(seconds for name, seconds in result.timings.items() if name != "total")
+    assert parts == pytest.approx(result.timings["total"], abs=0.05)
+    assert pipeline.calls == [{"elevation": 20.0, "steps": None}]
+
+
+@pytest.mark.parametrize(("phase", "step"), [("denoising", 3), ("fusing", 2), ("preparing", 0)])
+def test_cancelling_stops_at_once(phase, step):
+    pipeline, recorder = FakePipeline(), Recorder(cancel_at=(phase, step))
+    with pytest.raises(Cancelled):
+        generate(pipeline, picture(), GenerationSettings(previews=0, **SMALL), recorder)
+    assert recorder.events[-1][1:3] == (phase, step)
+    if phase == "denoising":
+        assert pipeline.steps_done == step
+
+
+def test_unusable_gaussians_are_dropped_before_anyone_sees_them():
+    def spoil(gaussians):
+        gaussians.means[0] = float("nan")
+        gaussians.sh[1] = float("inf")
+        gaussians.opacities[2] = 0.004
+        return gaussians
+
+    recorder = Recorder(cancel_at=("decoding", 1))
+    with pytest.raises(Cancelled):
+        generate(FakePipeline(spoil=spoil), picture(), GenerationSettings(**SMALL), recorder)
+    assert {event[4] for event in recorder.of("gaussians")} == {1497}
+
+
+def test_a_model_that_gives_nothing_is_said_in_words():
+    def spoil(gaussians):
+        gaussians.opacities[:] = 0
+        return gaussians
+
+    recorder = Recorder()
+    with pytest.raises(GSV3DError, match="no visible Gaussians"):
+        generate(FakePipeline(spoil=spoil), picture(), GenerationSettings(**SMALL), recorder)
+    assert not recorder.of("gaussians")
+
+
+def test_a_picture_without_an_object_never_reaches_the_model():
+    pipeline = FakePipeline()
+    with pytest.raises(ImageError):
+        generate(pipeline, Image.new("RGBA", (64, 64)), GenerationSettings(**SMALL))
+    assert not pipeline.calls
+
+
+def test_the_seed_decides():
+    def colour(seed: int) -> torch.Tensor:
+        recorder, seen = Recorder(cancel_at=("decoding", 1)), []
+        recorder.gaussians = lambda g, *_: seen.append(g)
+        with pytest.raises(Cancelled):
+            settings = GenerationSettings(seed=seed, previews=0, **SMALL)
+            generate(FakePipeline(), picture(), settings, recorder)
+        return seen[0].rgb()[0]
+
+    assert torch.equal(colour(1), colour(1))
+    assert not torch.equal(colour(1), colour(2))
+
+
+@given(steps=st.integers(1, 60), previews=st.integers(0, 60))
+def test_previews_never_fall_on_the_last_step(steps, previews):
+    chosen = preview_steps(steps, previews)
+    assert len(chosen) <= previews
+    assert all(0 <= step < steps - 1 for step in chosen)
+    if previews < steps // 2:
+        assert len(chosen) == previews
+        gaps = np.diff(sorted({-1, *chosen, steps - 1}))
+        assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0), ("steps", 201), ("steps", 2.5), ("steps", True),
+        ("seed", -1), ("seed", 2**31), ("seed", "1"),
+        ("faces", 3), ("faces", 10**9), ("texture_size", 8), ("texture_size", 16384),
+        ("elevation", 91.0), ("elevation", float("nan")), ("elevation", "up"),
+        ("previews", -1), ("previews", 51),
+    ],
+)  # fmt: skip
+def test_settings_name_the_field_and_its_bounds(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        GenerationSettings(**{field: value})
