@@ -108,7 +108,7 @@ def load_pipeline(name: str = "blockout", device: str = "auto") -> Any:
     path, target = find(name), choose_device(device)
     dtype = torch.float16 if target.type == "cuda" else torch.float32
     try:
-        pipeline = GSV3DPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+        pipeline = GSV3DPipeline.from_pretrained(path, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         raise ModelError(
             f"The model in {path} cannot be loaded: {str(error).splitlines()[0]}",
@@ -118,14 +118,22 @@ def load_pipeline(name: str = "blockout", device: str = "auto") -> Any:
     return pipeline.to(target)
 
 
-def load_component(cls: type, path: Path) -> Any:
+def load_component(cls: type, path: Path, half: bool = False) -> Any:
     """Load one component that a stage of training wrote.
+
+    Args:
+        cls: a diffusers or transformers class.
+        path: of its folder.
+        half: in float16 and not in float32.
 
     Raises:
         ModelError: it is not there or damaged.
     """
+    import torch
+
     try:
-        return cls.from_pretrained(path, local_files_only=True)
+        dtype = torch.float16 if half else torch.float32
+        return cls.from_pretrained(path, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"No {cls.__name__} can be loaded from {path}: {str(error).splitlines()[0]}",

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
@@ -45,12 +44,11 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
                 f"None of {', '.join(map(str, stages))} holds a trained '{name}'.",
                 "Train the stage it belongs to, or name its folder too.",
             )
-        components[name] = load_component(cls, folders[-1])
+        components[name] = load_component(cls, folders[-1], half=True)
     pipeline = GSV3DPipeline(
         scheduler=build(config, "scheduler"),
         num_inference_steps=config.num_inference_steps,
         max_guidance_scale=config.max_guidance_scale,
         **components,
     )
-    pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(output, safe_serialization=True)

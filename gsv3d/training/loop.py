@@ -7,7 +7,7 @@ import csv
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -177,49 +177,44 @@ class Trainer:
         self.output.mkdir(parents=True, exist_ok=True)
         # A resumed run draws fresh batches rather than replaying those it has seen.
         batches = self.task.batches(self.schedule.batch_size, self.seed + self.step)
-        log = _Log(self.output / "log.csv", self.step)
-        autocast = (
-            torch.autocast(self.device.type, torch.bfloat16)
-            if self.schedule.bf16
-            else nullcontext()
-        )
         self.task.modules.train()
-        while self.progress() < 1:
-            started = time.monotonic()
-            rate = self.learning_rate()
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            with autocast:
-                loss, parts = self.task.loss(next(batches))
-            if not torch.isfinite(loss):
-                raise ModelError(
-                    f"The loss is {loss.item()} at step {self.step}.",
-                    f"Go on from {self.checkpoint_path} with --resume and a smaller learning rate.",
-                )
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
-            self.optimizer.step()
-            self._average()
-            self.step += 1
-            elapsed = time.monotonic() - started
-            self.seconds += elapsed
-            log.write(
-                {
-                    "step": self.step,
-                    "seconds": self.seconds,
-                    "learning_rate": rate,
-                    "gradient": float(norm),
-                    "loss": float(loss.detach()),
-                    "samples_per_second": self.schedule.batch_size / elapsed,
-                }
-                | parts
-            )
-            if self.step % self.schedule.save_every == 0:
-                self.save()
+        with closing(_Log(self.output / "log.csv", self.step)) as log:
+            while self.progress() < 1:
+                log.write(self._step(next(batches)))
+                if self.step % self.schedule.save_every == 0:
+                    self.save()
         self.save()
-        log.close()
         self.export()
+
+    def _step(self, batch: Any) -> dict[str, float]:
+        """One optimiser step; returns the row for the log."""
+        started = time.monotonic()
+        rate = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.bf16):
+            loss, parts = self.task.loss(batch)
+        if not torch.isfinite(loss):
+            raise ModelError(
+                f"The loss is {loss.item()} at step {self.step}.",
+                f"Go on from {self.checkpoint_path} with --resume and a smaller learning rate.",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        elapsed = time.monotonic() - started
+        self.seconds += elapsed
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "learning_rate": rate,
+            "gradient": float(norm),
+            "loss": float(loss.detach()),
+            "samples_per_second": self.schedule.batch_size / elapsed,
+        } | parts
 
     def export(self) -> None:
         """Write the averaged weights as the pipeline's components."""

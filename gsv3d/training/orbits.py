@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -87,7 +89,7 @@ def read_orbit(path: Path) -> Orbit:
                 num_orbit=int(file["num_orbit"]),
                 distance=float(file["distance"]),
             )
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read ({error}).", "Delete it and run gsv3d render again."
         ) from error

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline: sampler against EDM's formulas, seeds, callbacks, saving."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gsv3d.cameras import static_azimuths_deg
+from gsv3d.errors import Cancelled
+from gsv3d.multiview import pose_ids, triangular_guidance
+from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
+from gsv3d.pipeline import GSV3DPipeline
+from gsv3d.training.tasks.multiview import denoise
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> GSV3DPipeline:
+    return tiny.tiny_pipeline()
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def karras(steps: int, low: float, high: float, rho: float = 7.0) -> torch.Tensor:
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    sigmas = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    return torch.cat([sigmas, torch.zeros(1)]).float()
+
+
+@torch.no_grad()
+def test_the_sampler_is_edms_euler(pipeline: GSV3DPipeline) -> None:
+    """The whole denoising written out from EDM's and SV3D's formulas, beside the pipeline's."""
+    steps, frames = 4, 4
+    noise = torch.randn(1, frames, 4, 8, 8, generator=seeded(3))
+    picture = pipeline.prepare_picture(tiny.picture())
+    context = embed_for_cross_attention(pipeline.image_encoder, picture)
+    generator = seeded(5)
+    found = pipeline(
+        tiny.picture(), elevation=15.0, num_inference_steps=steps, generator=generator,
+        latents=noise, min_guidance_scale=1.0, max_guidance_scale=2.0, output_type="latent",
+    )  # fmt: skip
+
+    augmentation = torch.randn(picture.shape, generator=seeded(5))
+    reference = encode_reference(pipeline.vae, picture, augmentation)
+    pose = pose_ids(static_azimuths_deg(frames), [15.0] * frames)[None]
+    scales = triangular_guidance(frames, 1.0, 2.0)[None, :, None, None, None]
+    sigmas = karras(steps, 0.02, 80.0)
+    x = noise * (80.0**2 + 1) ** 0.5
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        args = (pipeline.unet, x, sigma[None])
+        v = denoise(*args, reference, context, pose)
+        blind = denoise(*args, 0 * reference, 0 * context, pose)
+        v = blind + scales * (v - blind)
+        estimate = x / (sigma**2 + 1) - v * sigma / (sigma**2 + 1).sqrt()
+        x = x + (following - sigma) * (x - estimate) / sigma
+    expected = torch.cat([x[0, :-1], reference], dim=0)
+    assert torch.allclose(found.latents, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_output_is_whole_and_seeds_reproduce_it(pipeline: GSV3DPipeline) -> None:
+    first = pipeline(tiny.picture(), generator=seeded(1))
+    again = pipeline(tiny.picture(), generator=seeded(1))
+    other = pipeline(tiny.picture(), generator=seeded(2))
+    assert first.views.shape == (4, 32, 32, 3) and first.views.dtype == np.float32
+    assert 0 <= first.views.min() and first.views.max() <= 1
+    assert first.azimuths_deg == [90.0, 180.0, 270.0, 0.0]
+    assert first.elevations_deg == [10.0] * 4
+    assert len(first.gaussians) <= 4 * 16 * 16 and first.gaussians.degree == 0
+    assert np.array_equal(first.views, again.views)
+    assert torch.equal(first.gaussians.means, again.gaussians.means)
+    assert not np.array_equal(first.views, other.views)
+
+
+def test_the_reference_view_is_the_input(pipeline: GSV3DPipeline) -> None:
+    rgba = tiny.picture()
+    alpha = rgba[..., 3:] / 255.0
+    on_white = rgba[..., :3] / 255.0 * alpha + 1 - alpha
+    out = pipeline(rgba, generator=seeded(0), num_inference_steps=1)
+    assert out.views[-1] == pytest.approx(on_white, abs=1e-5)
+
+
+def test_the_decoder_can_be_asked_at_any_step(pipeline: GSV3DPipeline) -> None:
+    seen: list[tuple[int, int, tuple[int, ...]]] = []
+
+    def look(pipe: GSV3DPipeline, step: int, timestep: int, state: dict) -> dict:
+        estimate = state["pred_original_latents"]
+        seen.append((step, len(pipe.decode_gaussians(estimate)), pipe.decode_views(estimate).shape))
+        return {}
+
+    pipeline(tiny.picture(), generator=seeded(0), callback_on_step_end=look)
+    assert [step for step, _, _ in seen] == [0, 1, 2]
+    assert all(count > 0 and shape == (4, 32, 32, 3) for _, count, shape in seen)
+
+
+def test_a_callback_may_stop_the_call_and_the_next_one_runs(pipeline: GSV3DPipeline) -> None:
+    steps: list[int] = []
+
+    def stop(pipe: GSV3DPipeline, step: int, timestep: int, state: dict) -> dict:
+        steps.append(step)
+        raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        pipeline(tiny.picture(), callback_on_step_end=stop)
+    assert steps == [0]
+    with pytest.raises(RuntimeError, match="during a call"):
+        pipeline.decode_gaussians(torch.zeros(1, 4, 4, 8, 8))
+    assert len(pipeline(tiny.picture(), generator=seeded(0)).views) == 4
+
+
+def test_a_callback_may_replace_the_latents(pipeline: GSV3DPipeline) -> None:
+    zeros = torch.zeros(1, 4, 4, 8, 8)
+    out = pipeline(
+        tiny.picture(),
+        generator=seeded(0),
+        callback_on_step_end=lambda *_: {"latents": zeros},
+        output_type="latent",
+    )
+    assert torch.equal(out.latents[:-1], zeros[0, :-1])
+
+
+def test_saving_and_loading_changes_nothing(pipeline: GSV3DPipeline, tmp_path) -> None:
+    pipeline.save_pretrained(tmp_path)
+    again = GSV3DPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert again.components.keys() == pipeline.components.keys()
+    assert again.config.max_guidance_scale == 1.5
+    first = pipeline(tiny.picture(), generator=seeded(1))
+    second = again(tiny.picture(), generator=seeded(1))
+    assert np.allclose(first.views, second.views, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"elevation": 91.0}, "elevation"),
+        ({"num_inference_steps": -1}, "num_inference_steps"),
+        ({"latents": torch.zeros(1, 4, 4, 9, 9)}, "latents has shape"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "noise"),
+    ],
+)
+def test_bad_arguments_are_named(pipeline: GSV3DPipeline, arguments: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        pipeline(tiny.picture(), **arguments)
+
+
+def test_a_prepared_picture_of_another_size_is_refused(pipeline: GSV3DPipeline) -> None:
+    with pytest.raises(ValueError, match=r"\(32, 32, 4\)"):
+        pipeline(np.zeros((16, 16, 4), np.uint8))

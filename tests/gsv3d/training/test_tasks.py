@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three stages: gradients arrive, a prop is learnt, and the stages join into a pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from gsv3d.errors import ModelError
+from gsv3d.models import load_pipeline
+from gsv3d.multiview.conditioning import picture_tensor
+from gsv3d.training.assemble import assemble
+from gsv3d.training.config import build, names, read_config
+from gsv3d.training.loop import Schedule, Trainer
+from gsv3d.training.tasks import AutoencoderTask, DecoderTask, MultiviewTask
+from gsv3d.training.tasks.autoencoder import normalise_latents
+from tests import tiny
+
+CPU = torch.device("cpu")
+
+
+def fresh_vae(seed: int = 0) -> AutoencoderKL:
+    torch.manual_seed(seed)
+    return build(tiny.CONFIG, "vae").eval()
+
+
+@torch.no_grad()
+def test_normalised_latents_give_the_same_picture() -> None:
+    vae = fresh_vae()
+    batch = picture_tensor(torch.rand(64, 4, 32, 32), 4)
+    before = vae.encode(batch).latent_dist
+    picture = vae.decode(before.mode()).sample
+    mean, std = before.mean.mean(dim=(0, 2, 3)), before.mean.std(dim=(0, 2, 3))
+    normalise_latents(vae, mean, std)
+    after = vae.encode(batch).latent_dist
+    assert torch.allclose(after.mean.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(after.mean.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3)
+    assert torch.allclose(after.std, before.std / std[:, None, None], rtol=1e-3)
+    assert torch.allclose(vae.decode(after.mode()).sample, picture, atol=1e-4)
+
+
+def task_of(stage: str):
+    orbits = [tiny.ball_orbit(f"ball{i}", seed=i) for i in range(2)]
+    torch.manual_seed(0)
+    if stage == "autoencoder":
+        return AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CPU)
+    if stage == "multiview":
+        return MultiviewTask(
+            build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), fresh_vae(), orbits, 4,
+            CPU, drop_condition=0.0,
+        )  # fmt: skip
+    return DecoderTask(
+        build(tiny.CONFIG, "decoder"), build(tiny.CONFIG, "feature_encoder"), fresh_vae(), orbits,
+        4, CPU, num_novel=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "multiview", "decoder"])
+def test_gradients_reach_every_trained_tensor_and_no_other(stage: str) -> None:
+    task = task_of(stage)
+    if stage == "decoder":
+        # Its gates start at zero, and what they hide learns once they have moved.
+        for block in task.modules["decoder"].blocks:
+            torch.nn.init.ones_(block.gate)
+    batches = task.batches(2, seed=0)
+    for _ in range(3):
+        loss, parts = task.loss(next(batches))
+        assert np.isfinite(float(loss.detach())) and parts
+        loss.backward()
+    # CLIP's class token alone is projected, DINO's mask token stands for pictures never masked.
+    unused = ("mask_token", "post_layernorm")
+    without = [
+        name for name, p in task.modules.named_parameters()
+        if (p.grad is None or not p.grad.any()) and not any(word in name for word in unused)
+    ]  # fmt: skip
+    # One context token: softmax over one key is 1 whatever the query and the key are.
+    assert [n for n in without if "attn2" not in n] == []
+    if stage != "autoencoder":
+        assert all(p.grad is None for p in task.vae.parameters())
+
+
+def test_the_multiview_loss_is_unit_weight_on_v() -> None:
+    """With a UNet that says zero, the loss is v's own mean square: about 1 for unit latents."""
+    task = task_of("multiview")
+    torch.nn.init.zeros_(task.modules["unet"].conv_out.weight)
+    torch.nn.init.zeros_(task.modules["unet"].conv_out.bias)
+    task.reference_weight = 1.0
+    batch = next(task.batches(2, seed=0))
+    with torch.no_grad():
+        latents = task.vae.encode(batch.pictures.flatten(0, 1)).latent_dist.mode()
+        deviation = float((latents**2).mean())
+        task.log_sigma_mean, task.log_sigma_std = 0.0, 0.0
+        loss = float(np.mean([float(task.loss(batch)[0]) for _ in range(6)]))
+    # v = (noise - sigma z) / sqrt(sigma^2 + 1), so at sigma 1 its mean square is (1 + z^2) / 2.
+    assert loss == pytest.approx((deviation + 1) / 2, rel=0.1)
+
+
+def test_the_decoders_corruption_leaves_the_reference_alone() -> None:
+    task = task_of("decoder")
+    latents = torch.randn(3, 4, 4, 8, 8)
+    corrupted = task.corrupt(latents)
+    assert torch.equal(corrupted[:, -1], latents[:, -1])
+    assert (corrupted[:, :-1] - latents[:, :-1]).abs().amax(dim=(1, 2, 3, 4)).min() > 0
+
+
+@pytest.mark.slow
+def test_the_decoder_learns_a_prop() -> None:
+    """Forty steps on one ellipsoid: novel views get markedly nearer to the truth."""
+    orbits = [tiny.ball_orbit()]
+    torch.manual_seed(0)
+    task = DecoderTask(
+        build(tiny.CONFIG, "decoder"), build(tiny.CONFIG, "feature_encoder"), fresh_vae(), orbits,
+        4, CPU, num_novel=2, corruption=0.0, blur=0.0,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(task.modules.parameters(), lr=3e-3)
+    batches = task.batches(2, seed=0)
+    history = []
+    for _ in range(40):
+        loss, parts = task.loss(next(batches))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(parts["render_colour"] / 5)
+    psnr = -10 * np.log10(np.mean(history[-5:]))
+    assert psnr > -10 * np.log10(np.mean(history[:5])) + 3
+
+
+def test_three_stages_join_into_a_pipeline(tmp_path: Path) -> None:
+    for stage in ("autoencoder", "multiview", "decoder"):
+        schedule = Schedule(steps=1, batch_size=2, save_every=1)
+        Trainer(task_of(stage), schedule, tmp_path / stage, 0, CPU).run()
+    folders = [tmp_path / stage for stage in ("autoencoder", "multiview", "decoder")]
+    with pytest.raises(ModelError, match="trained 'unet'"):
+        assemble(tiny.CONFIG, folders[:1], tmp_path / "model")
+    assemble(tiny.CONFIG, folders, tmp_path / "model")
+    files = [f for f in (tmp_path / "model").rglob("*") if f.is_file()]
+    assert not [f for f in files if f.suffix in (".bin", ".pt", ".pkl")]
+    pipeline = load_pipeline(str(tmp_path / "model"), device="cpu")
+    out = pipeline(tiny.picture(), num_inference_steps=1)
+    assert out.views.shape == (4, 32, 32, 3)
+
+
+def test_shipped_configurations_build() -> None:
+    assert "blockout" in names()
+    for name in names():
+        config = read_config(name)
+        with torch.device("meta"):
+            for component in ("vae", "unet", "image_encoder", "feature_encoder", "decoder"):
+                build(config, component)
+        latent = config.components["unet"]["sample_size"]
+        scale = 2 ** (len(config.components["vae"]["block_out_channels"]) - 1)
+        assert latent * scale == config.image_size
+        assert config.components["decoder"]["latent_size"] == latent
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- 1", "holds no fields"),
+        ("a: [", "no YAML"),
+        ("name: x\ncolour: 3", "unknown field 'colour'"),
+        ("name: x", "no field"),
+    ],
+)
+def test_a_bad_configuration_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=words):
+        read_config(str(path))
+
+
+def test_unknown_configurations_and_fields() -> None:
+    with pytest.raises(ModelError, match="no configuration 'nothing'"):
+        read_config("nothing")
+    config = read_config("blockout")
+    with pytest.raises(ModelError, match="unknown field 'speed'"):
+        config.schedule("decoder", speed=3)
+    config.components["vae"]["colour"] = 1
+    with pytest.raises(ModelError, match="'vae' of 'blockout'"):
+        build(config, "vae")

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The smallest configuration of the real classes, with fresh weights, and orbits to train it on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gsv3d.cameras import orbit
+from gsv3d.gaussians import Gaussians
+from gsv3d.pipeline import GSV3DPipeline
+from gsv3d.rendering import render
+from gsv3d.training.config import ModelConfig, build
+from gsv3d.training.orbits import Orbit
+
+SIZE = 32
+
+CONFIG = ModelConfig(
+    name="tiny",
+    image_size=SIZE,
+    num_frames=4,
+    num_inference_steps=3,
+    max_guidance_scale=1.5,
+    components={
+        "vae": {
+            "in_channels": 4,
+            "out_channels": 4,
+            "latent_channels": 4,
+            "block_out_channels": [8, 8, 16],
+            "down_block_types": ["DownEncoderBlock2D"] * 3,
+            "up_block_types": ["UpDecoderBlock2D"] * 3,
+            "layers_per_block": 1,
+            "norm_num_groups": 4,
+            "sample_size": SIZE,
+            "scaling_factor": 1.0,
+        },
+        "unet": {
+            "sample_size": 8,
+            "in_channels": 8,
+            "out_channels": 4,
+            "down_block_types": ["CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"],
+            "up_block_types": ["UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"],
+            "block_out_channels": [32, 32],
+            "addition_time_embed_dim": 16,
+            "projection_class_embeddings_input_dim": 80,
+            "layers_per_block": 1,
+            "cross_attention_dim": 16,
+            "num_attention_heads": [2, 2],
+        },
+        "image_encoder": {
+            "image_size": SIZE,
+            "patch_size": 16,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "projection_dim": 16,
+        },
+        "feature_encoder": {
+            "image_size": SIZE,
+            "patch_size": 16,
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "mlp_ratio": 2,
+        },
+        "decoder": {
+            "latent_channels": 4,
+            "latent_size": 8,
+            "patch_size": 1,
+            "dim": 32,
+            "num_layers": 2,
+            "num_attention_heads": 2,
+            "cross_attention_dim": 16,
+            "upsample_stages": 1,
+            "scale_min": 0.004,
+            "scale_max": 0.08,
+        },
+        "scheduler": {
+            "prediction_type": "v_prediction",
+            "timestep_type": "continuous",
+            "timestep_spacing": "leading",
+            "steps_offset": 1,
+            "use_karras_sigmas": True,
+            "sigma_min": 0.02,
+            "sigma_max": 80.0,
+            "beta_schedule": "scaled_linear",
+        },
+    },
+    stages={
+        "autoencoder": {"schedule": {"steps": 4, "batch_size": 4, "save_every": 2}},
+        "multiview": {"schedule": {"steps": 4, "batch_size": 2, "save_every": 2}},
+        "decoder": {"schedule": {"steps": 4, "batch_size": 2, "save_every": 2}},
+    },
+)
+
+
+def tiny_pipeline(seed: int = 0) -> GSV3DPipeline:
+    """A pipeline with fresh weights."""
+    torch.manual_seed(seed)
+    modules = {name: build(CONFIG, name) for name in CONFIG.components}
+    pipeline = GSV3DPipeline(
+        num_inference_steps=CONFIG.num_inference_steps,
+        max_guidance_scale=CONFIG.max_guidance_scale,
+        **modules,
+    )
+    for module in modules.values():
+        if isinstance(module, torch.nn.Module):
+            module.eval()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    """A prepared (SIZE, SIZE, 4) uint8 picture: a disc with a gradient."""
+    y, x = np.mgrid[:SIZE, :SIZE] / (SIZE - 1)
+    rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
+    rgba[..., 0] = 255 * x
+    rgba[..., 1] = 255 * y
+    rgba[..., 2] = 40 * (seed % 5)
+    rgba[..., 3] = 255 * ((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.1)
+    return rgba
+
+
+def ball_orbit(name: str = "ball", views: int = 8, novel: int = 3, seed: int = 0) -> Orbit:
+    """Renders of a coloured ellipsoid shell of Gaussians, as ``gsv3d render`` would store them."""
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(600, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    gaussians = Gaussians.from_rgb(
+        means=torch.tensor(directions * [0.3, 0.2, 0.45], dtype=torch.float32),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).expand(600, 4),
+        scales=torch.full((600, 3), 0.03),
+        opacities=torch.full((600,), 0.95),
+        rgb=torch.tensor(directions * 0.5 + 0.5, dtype=torch.float32),
+    )
+    azimuths = [360.0 * i / views for i in range(views)] + rng.uniform(0, 360, novel).tolist()
+    elevations = [10.0] * views + rng.uniform(-20, 60, novel).tolist()
+    out = render(gaussians, orbit(azimuths, elevations, size=SIZE))
+    alpha = out.alpha.clamp(0, 1)
+    colour = (out.colour / alpha.clamp_min(1e-4)).clamp(0, 1)
+    rgba = (torch.cat([colour, alpha], -1) * 255).round().to(torch.uint8).numpy()
+    depth = torch.where(alpha > 0.5, out.depth, 0.0)[..., 0]
+    return Orbit(
+        name=name,
+        rgba=rgba,
+        depth=depth.numpy().astype(np.float16),
+        azimuths_deg=np.array(azimuths, np.float32),
+        elevations_deg=np.array(elevations, np.float32),
+        num_orbit=views,
+        distance=2.35,
+    )
+
+
+def write_orbit(orbit_: Orbit, folder: Path) -> Path:
+    """Store an orbit in the layout of ``gsv3d render``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{orbit_.name}.npz"
+    np.savez_compressed(
+        path,
+        rgba=orbit_.rgba,
+        depth=orbit_.depth,
+        azimuths_deg=orbit_.azimuths_deg,
+        elevations_deg=orbit_.elevations_deg,
+        num_orbit=orbit_.num_orbit,
+        distance=orbit_.distance,
+    )
+    return path
