@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_coarse_gaussians_are_in_view_before_the_mesh(addon, tmp_path: Path) -> 
         job = submit(addon)
         addon.drain_until(lambda: "barrel Gaussians" in addon.bpy.data.objects)
         assert job.state is JobState.RUNNING
-        assert job.id in addon.session.get().sheets  # the views' thumbnail
+        addon.drain_until(lambda: job.id in addon.session.get().sheets)  # the views' thumbnail
         first = addon.bpy.data.objects["barrel Gaussians"]
         points = len(first.data.attributes["position"].data)
         addon.drain_until(
@@ -130,8 +131,10 @@ def test_undo_in_the_middle_of_an_import(addon, tmp_path: Path) -> None:
     with FakeBackend(tmp_path, "normal") as fake:
         connect(addon, fake)
         job = submit(addon)
-        # drain by single steps until an import is under way, then undo below its feet
-        addon.drain_until(lambda: session.drain(0.0) and session.delivery._under_way is not None)
+        end = time.monotonic() + 20
+        while session.delivery._under_way is None:  # by single steps, until an import has begun
+            session.drain(0.0)
+            assert time.monotonic() < end
         addon.bpy.ops.ed.undo()
         assert session.delivery._under_way is None
         addon.drain_until(lambda: job.state is JobState.DONE)
