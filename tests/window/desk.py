@@ -85,11 +85,18 @@ class Desk:
         """The pointer to a place on the screen, y from the top."""
         self.xdo("mousemove", round(x), round(y))
 
+    def rest(self) -> None:
+        """The pointer into an empty corner of the view, where it raises no tooltip."""
+        x, y, _, height = self.rectangle(self.region("WINDOW"))
+        self.move(x + 120, y + height - 60)
+
     def click(self, place: tuple[int, int]) -> Play:
-        """A real click of the left button."""
+        """A real click of the left button, and the hand off the button again."""
         self.move(*place)
         yield 0.15
         self.xdo("click", 1)
+        yield 0.15
+        self.rest()
         yield 0.15
 
     def drag(self, start: tuple[int, int], end: tuple[int, int]) -> Play:
@@ -105,26 +112,26 @@ class Desk:
         yield 0.3
 
     def find_button(
-        self, operator: str, region: Any, *, above: int = 0, across: float = 0.5
+        self, operator: str, region: Any, *, right: int | None = None, below: int = 0
     ) -> Generator[float, None, tuple[int, int] | None]:
         """The place of a button in a region: where Ctrl+C copies ``bpy.ops.<operator>``.
 
         Blender tells nobody where it drew a button, but over one Ctrl+C copies its command. The
-        pointer goes down the region from ``above`` pixels below its top, at the share ``across``
-        of its width. None when the button is not there.
+        pointer goes down the middle of the region, or ``right`` pixels from its right edge, from
+        the screen's row ``below`` on. None when the button is not there.
         """
-        x, y, width, height = self.rectangle(region)
+        left, top, width, height = self.rectangle(region)
+        x = left + width // 2 if right is None else left + width - right
         manager = bpy.context.window_manager
-        for down in range(above + 6, height, _STRIDE):
+        for y in range(max(top + 6, below), top + height, _STRIDE):
             manager.clipboard = "nothing"
-            self.move(x + width * across, y + down)
+            self.move(x, y)
             yield 0.06
             self.xdo("key", "ctrl+c")
             yield 0.06
             if f"bpy.ops.{operator}(" in manager.clipboard:
-                place = (round(x + width * across), y + down)
-                self.say(f"found {operator} at {place}")
-                return place
+                self.say(f"found {operator} at {x}, {y}: {manager.clipboard}")
+                return x, y
         return None
 
     def wait_for(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+import numpy as np
 from mathutils import Euler
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -27,6 +28,8 @@ SETTINGS = json.loads((FOLDER / "settings.json").read_text("utf-8"))
 ADDON = "bl_ext.user_default.gsv3d"
 TAB = "GSV3D"
 HEIGHT = 1.2
+CROSS = 49
+"""The cross that cancels, at the end of the progress bar: pixels from the sidebar's right edge."""
 ACTIVE = {"waiting", "queued", "running", "cancelling"}
 
 
@@ -34,7 +37,9 @@ def prepare() -> None:
     """Preferences: no splash, the Python for the backend."""
     preferences = bpy.context.preferences
     preferences.view.show_splash = False
-    preferences.view.show_statusbar_stats = False
+    preferences.view.smooth_view = 0
+    # One sample a pixel until a picture for people is taken: there is no graphics card.
+    preferences.system.viewport_aa = "FXAA"
     preferences.filepaths.use_auto_save_temporary_files = False
     preferences.addons[ADDON].preferences.python = SETTINGS["python"]
     bpy.ops.wm.save_userpref()
@@ -81,7 +86,10 @@ def facts_of_mesh(thing: Any) -> dict[str, Any]:
         if node.type == "TEX_IMAGE" and node.image
     ]
     for image in images:
-        image.save(filepath=str(FOLDER / "texture.png"), save_copy=True)
+        pixels = np.empty(len(image.pixels), np.float32)
+        image.pixels.foreach_get(pixels)
+        shape = (image.size[1], image.size[0], image.channels)
+        np.save(FOLDER / "texture.npy", np.rint(pixels.reshape(shape)[::-1, :, :3] * 255))
     corners = [thing.matrix_world @ vertex.co for vertex in mesh.vertices]
     return {
         "name": thing.name,
@@ -115,20 +123,23 @@ def lay_the_table(desk: Desk) -> Play:
     space.show_region_ui = True
     space.overlay.show_text = False
     space.overlay.show_cursor = False
-    space.shading.color_type = "TEXTURE"
+    # As Results > Colours in Solid View sets it: the Gaussians' own colours while they come.
+    space.shading.color_type = "VERTEX"
+    space.shading.light = "FLAT"
     space.lens = 60
     view = space.region_3d
     view.view_rotation = Euler((math.radians(76), 0.0, math.radians(24))).to_quaternion()
-    view.view_location = (-0.1, 0.0, 0.62)
-    view.view_distance = 5.5
+    view.view_location = (-0.42, 0.0, 0.6)
+    view.view_distance = 5.6
     yield 0.5
     desk.region("UI").active_panel_category = TAB
     yield 0.5
     x, y, _, _ = desk.rectangle(desk.region("UI"))
     yield from desk.drag((x + 7, y + 50), (x - 70, y + 50))
-    desk.note(
-        sidebar=desk.rectangle(desk.region("UI")), tab=desk.region("UI").active_panel_category
-    )
+    sidebar = desk.region("UI")
+    desk.note(sidebar=desk.rectangle(sidebar), tab=sidebar.active_panel_category)
+    desk.rest()
+    desk.rest()
 
 
 def add_reference(desk: Desk) -> Play:
@@ -141,18 +152,18 @@ def add_reference(desk: Desk) -> Play:
     empty = bpy.context.object
     empty.empty_display_size = HEIGHT
     # The picture beside the place where the result will stand, so that both can be seen.
-    empty.empty_image_offset = (-1.25, 0.0)
+    empty.empty_image_offset = (-1.6, 0.0)
+    empty.name = "Reference"
     desk.note(empty={"name": empty.name, "image": empty.data.name, "selected": empty.select_get()})
     bpy.context.scene.gsv3d.height = HEIGHT
     bpy.context.scene.gsv3d.after_mesh = "SHOW"
-    yield 0.5
-    desk.shot("reference")
+    yield from pose(desk, "reference")
     desk.note(view=desk.rectangle(window))
 
 
 def start_backend(desk: Desk) -> Play:
     """Start, clicked in the panel; its connection file tells that it serves."""
-    place = yield from desk.find_button("gsv3d.backend_start", desk.region("UI"), across=0.3)
+    place = yield from desk.find_button("gsv3d.backend_start", desk.region("UI"), right=220)
     if place is None:
         raise LookupError("there is no button that starts the backend in the panel")
     yield from desk.click(place)
@@ -202,19 +213,28 @@ def generate(desk: Desk) -> Play:
     yield 1.0
 
 
+def pose(desk: Desk, name: str) -> Play:
+    """A picture for people: smooth edges."""
+    system = bpy.context.preferences.system
+    usual, system.viewport_aa = system.viewport_aa, "8"
+    desk.area().tag_redraw()
+    yield 1.5
+    desk.shot(name)
+    system.viewport_aa = usual
+
+
 def look_at_result(desk: Desk) -> Play:
     """The results: each alone, the mesh flat (in its own colours), and as it will be seen."""
     mesh, cloud = results("mesh")[0], results("gaussians")[0]
     desk.note(mesh=facts_of_mesh(mesh), gaussians=facts_of_gaussians(cloud))
     space = desk.area().spaces.active
-    desk.shot("both")
     bpy.ops.object.select_all(action="DESELECT")
+    space.overlay.show_overlays = False
     mesh.hide_set(True)
     yield 0.8
     desk.shot("gaussians")
     cloud.hide_set(True)
-    space.overlay.show_overlays = False
-    space.shading.light = "FLAT"
+    space.shading.color_type = "TEXTURE"
     yield 0.8
     desk.shot("without_mesh")
     mesh.hide_set(False)
@@ -224,9 +244,7 @@ def look_at_result(desk: Desk) -> Play:
     space.shading.light = "STUDIO"
     mesh.select_set(True)
     bpy.context.view_layer.objects.active = mesh
-    yield 0.8
-    desk.shot("mesh")
-    mesh.hide_set(False)
+    yield from pose(desk, "mesh")
 
 
 def undo_and_redo(desk: Desk) -> Play:
@@ -260,7 +278,9 @@ def cancel(desk: Desk) -> Play:
     yield from desk.wait_for(
         lambda: jobs()[0].state == "running", "the second job runs", SETTINGS["patience"]
     )
-    place = yield from desk.find_button("gsv3d.cancel", desk.region("UI"))
+    place = yield from desk.find_button(
+        "gsv3d.cancel", desk.region("UI"), right=CROSS, below=place[1] + 18
+    )
     if place is None:
         raise LookupError("there is no button Cancel while a job runs")
     clicked = time.monotonic()
@@ -291,8 +311,7 @@ def material_preview(desk: Desk) -> Play:
         thing.hide_set(True)
     desk.area().spaces.active.shading.type = "MATERIAL"
     yield 1.0
-    yield 3.0
-    desk.shot("material")
+    yield from pose(desk, "material")
 
 
 def steps(desk: Desk) -> Play:
