@@ -21,6 +21,7 @@ from transformers import (
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
+from gsv3d.training.initialise import initialise_autoencoder
 from gsv3d.training.loop import Schedule
 
 COMPONENTS = ("vae", "unet", "image_encoder", "feature_encoder", "decoder", "scheduler")
@@ -136,7 +137,9 @@ def build(config: ModelConfig, component: str) -> nn.Module | EulerDiscreteSched
     try:
         match component:
             case "vae":
-                return AutoencoderKL(**settings)
+                vae = AutoencoderKL(**settings)
+                initialise_autoencoder(vae)
+                return vae
             case "unet":
                 return SV3DUNetSpatioTemporalConditionModel(
                     num_frames=config.num_frames, **settings
