@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gsplat import export_splats
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
 
@@ -329,7 +329,7 @@ def test_arrays_that_cannot_be_written(name: str, value: np.ndarray | None, mess
         write_ply(io.BytesIO(), arrays)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_damaged_files_never_end_in_anything_but_words(data: st.DataObject) -> None:
     text = data.draw(st.booleans())
@@ -350,7 +350,7 @@ def test_damaged_files_never_end_in_anything_but_words(data: st.DataObject) -> N
     check(bytes(whole))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.sampled_from(
