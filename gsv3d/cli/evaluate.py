@@ -31,6 +31,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--objects", nargs="+", required=True, metavar="OBJECT", help="files, folders, index.json"
     )
+    parser.add_argument("--name", help="the model's name in the report (that of its folder)")
     parser.add_argument("--report", required=True, type=Path, metavar="DIR")
     parser.add_argument("--split", help="only this split of an index.json")
     parser.add_argument("--count", type=int, default=default.count, help="(%(default)s)")
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from gsv3d.cli.render import require_blender
     from gsv3d.evaluation.report import write_report
     from gsv3d.evaluation.runner import (
-        Evaluation,
+        BASELINES,
         folder_digest,
         prepare_folder,
         run_evaluation,
@@ -72,16 +73,16 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"workers is {args.workers}, but must be at least 1.")
         objects = choose_objects(find_objects(args.objects, args.split), args.count, args.seed)
         require_blender()
-        generator, identity, name = None, {}, None
+        generator, digest, name = None, "", None
         if args.model:
             from gsv3d.models import find
 
             folder = find(args.model)
-            name = folder.name
-            identity = {"model": name, "model_sha256": folder_digest(folder)}
+            name, digest = args.name or folder.name, folder_digest(folder)
+            if name in (*BASELINES, "empty"):
+                raise ValueError(f"'{name}' is a baseline's name; give the model another --name.")
             generator = _Generator(args.model, args.device, settings)
-        evaluation = Evaluation(args.report, settings, objects, name)
-        prepare_folder(evaluation, identity)
+        evaluation = prepare_folder(args.report, settings, objects, name, digest)
         failures = run_evaluation(evaluation, generator, _Progress(), args.workers)
         print("\n" + write_report(evaluation))
     except (GSV3DError, ValueError) as error:

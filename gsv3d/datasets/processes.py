@@ -58,7 +58,10 @@ def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None
             message = ("fatal", f"{type(error).__name__}: {error}")
         except Exception as error:
             message = ("failed", f"{task[0]!r}: {type(error).__name__}: {error}")
-        pipe.send(message)
+        try:
+            pipe.send(message)
+        except OSError:
+            return  # who asked is gone
 
 
 class _Worker:

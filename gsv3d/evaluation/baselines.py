@@ -110,12 +110,9 @@ def ellipsoid(rgba: np.ndarray, rings: int = 24, segments: int = 48) -> Textured
     a = ring * segments + segment
     b = ring * segments + (segment + 1) % segments
     c, d = a + segments, b + segments
-    faces = np.concatenate(
-        [np.stack([a, c, d], axis=-1)[1:].reshape(-1, 3), np.stack([a, d, b], -1).reshape(-1, 3)]
-    )
-    faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2])]
-    upper = np.stack([a, c, d], axis=-1)[:1].reshape(-1, 3)
+    # At the poles a ring shrinks to a point, and with it one triangle of each quad.
+    lower, upper = np.stack([a, c, d], axis=-1)[:-1], np.stack([a, d, b], axis=-1)[1:]
+    faces = np.concatenate([lower.reshape(-1, 3), upper.reshape(-1, 3)])
     texture = np.broadcast_to(np.rint(colour).astype(np.uint8), (2, 2, 3))
-    faces = np.concatenate([faces, upper])
     uvs = np.full((len(faces), 3, 2), 0.5)
     return TexturedMesh(sphere.reshape(-1, 3) * axes, faces, uvs, texture)

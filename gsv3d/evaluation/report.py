@@ -55,7 +55,7 @@ def markdown(evaluation: Evaluation, records: list[dict[str, Any]]) -> str:
     settings = evaluation.settings
     table = averages(records, evaluation.candidates)
     lines = [
-        f"# Evaluation of {evaluation.model or 'the baselines'}",
+        "# Evaluation of " + (", ".join(evaluation.models) or "the baselines"),
         "",
         "| | " + " | ".join(HEADINGS[m] for m in METRICS) + " |",
         "| --- |" + " ---: |" * len(METRICS),
@@ -63,7 +63,6 @@ def markdown(evaluation: Evaluation, records: list[dict[str, Any]]) -> str:
     for candidate, row in table.items():
         cells = [_cell(metric, row[metric]) for metric in METRICS]
         lines.append(f"| {candidate} | " + " | ".join(cells) + " |")
-    failed = [record["name"] for record in records if record["failure"]]
     split = f" of the {settings.split} split" if settings.split else ""
     lines += [
         "",
@@ -85,13 +84,16 @@ def markdown(evaluation: Evaluation, records: list[dict[str, Any]]) -> str:
         " ellipsoid: the mask's box across and up, their mean in depth, in the mean colour."
         " empty: nothing.",
     ]
-    seconds = [record["seconds"]["total"] for record in records if "seconds" in record]
-    if seconds:
-        lines.append(f"- Generation took {np.median(seconds):.1f} s an object (median).")
-    if failed:
-        lines.append(
-            f"- {len(failed)} objects gave no mesh and count as empty: {', '.join(failed)}."
-        )
+    for model in evaluation.models:
+        seconds = [r["seconds"][model] for r in records if model in r["seconds"]]
+        if seconds:
+            lines.append(f"- {model} took {np.median(seconds):.1f} s an object (median).")
+        failed = [record["name"] for record in records if model in record["failures"]]
+        if failed:
+            lines.append(
+                f"- {model} gave no mesh for {len(failed)} objects, which count as empty:"
+                f" {', '.join(failed)}."
+            )
     return "\n".join(lines) + "\n"
 
 

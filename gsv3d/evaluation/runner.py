@@ -2,7 +2,8 @@
 """An evaluation from the list of objects to the numbers of each, resumable at every file.
 
 Everything is kept in the report's folder: ``truth/``, ``meshes/``, ``views/`` and one JSON an
-object in ``objects/``. What is there is not made again.
+object in ``objects/``. What is there is not made again, and several models can be evaluated into
+one folder, one after the other: they share the objects and the baselines.
 """
 
 from __future__ import annotations
@@ -54,56 +55,72 @@ class Evaluation:
         folder: of the report.
         settings: of the evaluation.
         objects: drawn, sorted by name.
-        model: name of the generated meshes in the tables; None for the baselines alone.
+        model: name of the model to be evaluated now; None for none.
+        models: names of all models in this folder, this one included.
     """
 
     folder: Path
     settings: EvaluationSettings
     objects: Sequence[ObjectFile]
-    model: str | None
+    model: str | None = None
+    models: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> list[str]:
-        return ([self.model] if self.model else []) + [*BASELINES, "empty"]
+        return [*self.models, *BASELINES, "empty"]
 
     def path(self, kind: str, name: str, candidate: str = "") -> Path:
         stem = f"{name}--{_slug(candidate)}" if candidate else name
         return self.folder / kind / f"{stem}.{'json' if kind == 'objects' else 'npz'}"
 
 
-def prepare_folder(evaluation: Evaluation, identity: dict[str, Any]) -> None:
-    """Make the report's folders; refuse to mix two evaluations in one.
+def prepare_folder(
+    folder: Path,
+    settings: EvaluationSettings,
+    objects: Sequence[ObjectFile],
+    model: str | None = None,
+    digest: str = "",
+) -> Evaluation:
+    """Make the report's folders and their record, ``evaluation.json``.
 
     Args:
-        evaluation: to be run there.
-        identity: what else makes results comparable, such as the model's digest.
+        folder: of the report.
+        settings: of the evaluation.
+        objects: drawn for it.
+        model: name to be evaluated, if any.
+        digest: what tells this model from others of its name.
 
     Raises:
-        OutputError: not writable, or another evaluation is there.
+        OutputError: not writable, or an evaluation is there that this one cannot be compared with.
     """
-    record = evaluation.folder / "evaluation.json"
-    wanted = json.loads(
-        json.dumps(
-            {
-                "settings": evaluation.settings.to_dict(),
-                **identity,
-                "objects": [item.name for item in evaluation.objects],
-            }
-        )
-    )
+    record = folder / "evaluation.json"
+    everything = settings.to_dict()
+    of_model = {key: everything.pop(key) for key in ("steps", "faces", "texture_size")}
+    wanted = {"settings": everything, "objects": [item.name for item in objects]}
+    models: dict[str, Any] = {}
     try:
         for kind in ("truth", "meshes", "views", "objects"):
-            (evaluation.folder / kind).mkdir(parents=True, exist_ok=True)
+            (folder / kind).mkdir(parents=True, exist_ok=True)
         if record.exists():
-            if json.loads(record.read_text(encoding="utf-8")) != wanted:
+            there = json.loads(record.read_text(encoding="utf-8"))
+            models = dict(there["models"])
+            if {key: there[key] for key in wanted} != wanted:
                 raise OutputError(
-                    f"{evaluation.folder} holds another evaluation (model, settings or objects).",
-                    "Give another --report folder, or delete this one.",
+                    f"{folder} holds an evaluation of other objects or settings.",
+                    "Give another --report folder.",
                 )
-            return
-        _write_json(record, wanted)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{evaluation.folder} cannot be used ({error}).") from error
+        if model is not None:
+            identity = {"sha256": digest, **of_model}
+            if models.setdefault(model, identity) != identity:
+                raise OutputError(
+                    f"{folder} holds another model, or other settings of it, under the name"
+                    f" '{model}'.",
+                    "Give this one another --name.",
+                )
+        _write_json(record, {**wanted, "models": models})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{folder} cannot be used ({error}).") from error
+    return Evaluation(folder, settings, objects, model, tuple(sorted(models)))
 
 
 def run_evaluation(
@@ -121,11 +138,10 @@ def run_evaluation(
         Why objects failed, by name. An object whose true mesh cannot be rendered is left out of all
         averages; one the model fails on counts as an empty result of the model.
     """
-    failures: dict[str, str] = {}
     tasks: list[TruthTask | MeshTask] = [
         TruthTask(item, evaluation.path("truth", item.name)) for item in evaluation.objects
     ]
-    failures.update(_pictures(evaluation, tasks, "rendering objects", report, workers))
+    failures = _pictures(evaluation, tasks, "rendering objects", report, workers)
     usable = [item.name for item in evaluation.objects if item.name not in failures]
     for done, name in enumerate(usable, 1):
         failure = _make_meshes(evaluation, name, generator)
@@ -140,9 +156,13 @@ def run_evaluation(
     ]
     failures.update(_pictures(evaluation, tasks, "rendering meshes", report, workers))
     for done, name in enumerate(usable, 1):
-        output = evaluation.path("objects", name)
-        if _is_unfinished(output):
-            _write_json(output, measure_object(evaluation, name, failures.get(name)))
+        path = evaluation.path("objects", name)
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        record = measure_object(evaluation, name, before)
+        if name in failures and evaluation.model is not None:
+            record["failures"][evaluation.model] = failures[name]
+        if record != before:
+            _write_json(path, record)
         report("measuring", done, len(usable))
     return failures
 
@@ -178,7 +198,6 @@ def _make_meshes(evaluation: Evaluation, name: str, generator: Generator | None)
     if generator is None:
         raise ValueError("an evaluation of a model needs a generator")
     path = evaluation.path("meshes", name, evaluation.model)
-    timings = path.with_suffix(".timings.json")
     if path.exists():
         return None
     try:
@@ -188,68 +207,98 @@ def _make_meshes(evaluation: Evaluation, name: str, generator: Generator | None)
         raise
     except (GSV3DError, ValueError) as error:
         return f"{name}: {error}"
-    _write_json(timings, seconds)
+    _write_json(_timings_path(evaluation, name, evaluation.model), seconds)
     save_mesh(path, unit)
     return None
 
 
-def measure_object(evaluation: Evaluation, name: str, failure: str | None) -> dict[str, Any]:
-    """All metrics of all candidates for one object."""
+def measure_object(
+    evaluation: Evaluation, name: str, before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """All metrics of all candidates for one object.
+
+    Args:
+        evaluation: where the files are.
+        name: of the object.
+        before: an earlier record; candidates that had a mesh then are not measured again.
+    """
+    results: dict[str, Any] = dict(before["results"]) if before else {}
+    failures: dict[str, str] = dict(before["failures"]) if before else {}
+    missing = [
+        candidate
+        for candidate in evaluation.candidates
+        if candidate not in results
+        or (
+            "faces" not in results[candidate] and evaluation.path("views", name, candidate).exists()
+        )
+    ]
     truth = load_arrays(evaluation.path("truth", name))
-    rng = object_rng(evaluation.settings.seed, f"measure/{name}")
-    points = metrics.sample_surface(truth["vertices"], truth["faces"], metrics.SURFACE_SAMPLES, rng)
-    volume = metrics.occupancy(truth["vertices"], truth["faces"], rng)
-    white = np.zeros_like(truth["views"])
-    results: dict[str, Any] = {}
-    for candidate in evaluation.candidates:
-        views_path = evaluation.path("views", name, candidate)
-        found = views_path.exists()
-        views = load_arrays(views_path)["views"] if found else white
-        pairs = list(zip(views, truth["views"], strict=True))
-        values: dict[str, Any] = {
-            "mask_iou": np.mean([metrics.mask_iou(_mask(a), _mask(b)) for a, b in pairs]),
-            "psnr": np.mean([metrics.psnr(metrics.on_white(a), metrics.on_white(b))
-                             for a, b in pairs]),
-            "f_score_02": 0.0, "f_score_05": 0.0, "chamfer": None, "volume_iou": 0.0,
-        }  # fmt: skip
-        if found:
-            mesh = load_mesh(evaluation.path("meshes", name, candidate))
-            samples = metrics.sample_surface(
-                mesh.vertices, mesh.faces, metrics.SURFACE_SAMPLES, rng
-            )
-            distance = metrics.surface_distance(samples, points)
-            values |= {
-                "f_score_02": distance.f_score(0.02),
-                "f_score_05": distance.f_score(0.05),
-                "chamfer": distance.chamfer,
-                "volume_iou": metrics.volume_iou(
-                    metrics.occupancy(mesh.vertices, mesh.faces, rng), volume
-                ),
-                "faces": len(mesh.faces),
-            }
-        results[candidate] = {
-            key: value if value is None else round(float(value), 5) for key, value in values.items()
-        }
+    if missing:
+        rng = object_rng(evaluation.settings.seed, f"measure/{name}")
+        points = metrics.sample_surface(
+            truth["vertices"], truth["faces"], metrics.SURFACE_SAMPLES, rng
+        )
+        volume = metrics.occupancy(truth["vertices"], truth["faces"], rng)
+        for candidate in missing:
+            rng = object_rng(evaluation.settings.seed, f"measure/{name}/{candidate}")
+            results[candidate] = _measure(evaluation, name, candidate, truth, points, volume, rng)
+            if "faces" in results[candidate]:
+                failures.pop(candidate, None)
     record: dict[str, Any] = {
         "name": name,
         "elevation_deg": round(float(truth["elevation_deg"]), 3),
         "yaw_deg": round(float(truth["yaw_deg"]), 3),
         "light": str(truth["light"]),
-        "failure": failure,
+        "failures": failures,
+        "seconds": {},
         "results": results,
     }
-    if evaluation.model is not None:
-        timings = evaluation.path("meshes", name, evaluation.model).with_suffix(".timings.json")
+    for model in evaluation.models:
+        timings = _timings_path(evaluation, name, model)
         if timings.exists():
-            record["seconds"] = json.loads(timings.read_text(encoding="utf-8"))
+            record["seconds"][model] = json.loads(timings.read_text(encoding="utf-8"))["total"]
     return record
 
 
-def _is_unfinished(record: Path) -> bool:
-    """Whether an object has no numbers yet, or those of a failure, which is tried again."""
-    if not record.exists():
-        return True
-    return json.loads(record.read_text(encoding="utf-8"))["failure"] is not None
+def _measure(
+    evaluation: Evaluation,
+    name: str,
+    candidate: str,
+    truth: dict[str, np.ndarray],
+    points: np.ndarray,
+    volume: np.ndarray,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    path = evaluation.path("views", name, candidate)
+    found = path.exists()
+    views = load_arrays(path)["views"] if found else np.zeros_like(truth["views"])
+    pairs = list(zip(views, truth["views"], strict=True))
+    white = metrics.on_white
+    values: dict[str, Any] = {
+        "mask_iou": np.mean([metrics.mask_iou(_mask(a), _mask(b)) for a, b in pairs]),
+        "psnr": np.mean([metrics.psnr(white(a), white(b)) for a, b in pairs]),
+        "f_score_02": 0.0,
+        "f_score_05": 0.0,
+        "chamfer": None,
+        "volume_iou": 0.0,
+    }
+    if found:
+        mesh = load_mesh(evaluation.path("meshes", name, candidate))
+        samples = metrics.sample_surface(mesh.vertices, mesh.faces, metrics.SURFACE_SAMPLES, rng)
+        distance = metrics.surface_distance(samples, points)
+        inside = metrics.occupancy(mesh.vertices, mesh.faces, rng)
+        values |= {
+            "f_score_02": distance.f_score(0.02),
+            "f_score_05": distance.f_score(0.05),
+            "chamfer": distance.chamfer,
+            "volume_iou": metrics.volume_iou(inside, volume),
+            "faces": len(mesh.faces),
+        }
+    return {k: v if v is None else round(float(v), 5) for k, v in values.items()}
+
+
+def _timings_path(evaluation: Evaluation, name: str, model: str) -> Path:
+    return evaluation.path("meshes", name, model).with_suffix(".timings.json")
 
 
 def folder_digest(folder: Path) -> str:
