@@ -35,7 +35,6 @@ class Estimator:
         self._start = now
         self._phase = ""
         self._phase_start = now
-        self._step_start = now
         self._step, self._of, self._first = 0, 0, 0
         self._measured: dict[str, float] = {}
         self._fraction = 0.0
@@ -45,12 +44,8 @@ class Estimator:
         if phase != self._phase:
             self._end_phase(now)
             self._phase, self._phase_start = phase, now
-            self._step, self._of = 0, of
-        if step > self._step:
-            if self._step == 0:
-                # The first step carries what is only done once; later ones tell the speed better.
-                self._step_start, self._first = now, step
-            self._step = step
+            self._first = step
+        self._step = step
         self._of = of
         if phase == "denoising":
             self._steps = of
@@ -79,10 +74,8 @@ class Estimator:
 
     def _step_seconds(self, now: float) -> float | None:
         """Seconds of one step of the phase under way, measured where possible."""
-        if self._step >= 2 and self._step > self._first:
-            return (now - self._step_start) / (self._step - self._first)
-        if self._step >= 1:
-            return (now - self._phase_start) / self._step
+        if self._step > self._first:
+            return (now - self._phase_start) / (self._step - self._first)
         return None
 
     def _remaining(self, now: float) -> float | None:

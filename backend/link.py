@@ -36,9 +36,9 @@ FROM_WORKER: dict[str, dict[str, type | tuple[type, ...]]] = {
 }
 
 
-def pack(kind: str, **fields: Any) -> bytes:
+def pack(type_: str, /, **fields: Any) -> bytes:
     """Return the bytes of a message."""
-    return msgpack.packb({"type": kind, **fields})
+    return msgpack.packb({"type": type_, **fields})
 
 
 def unpack(data: bytes, kinds: dict[str, dict[str, type | tuple[type, ...]]]) -> dict[str, Any]:

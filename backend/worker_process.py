@@ -141,7 +141,7 @@ class Worker:
                 messages.append(message)
         return messages
 
-    def send(self, kind: str, **fields: Any) -> bool:
+    def send(self, kind: str, /, **fields: Any) -> bool:
         """Send to the worker; False when it cannot be reached."""
         if self._address is None:
             return False

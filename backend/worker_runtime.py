@@ -118,7 +118,7 @@ class WorkerLink:
         self._cancelled: set[str] = set()
         self._next: dict[str, Any] | None = None
 
-    def send(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, /, **fields: Any) -> None:
         self.socket.send(link.pack(kind, **fields))
 
     def next_job(self) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ else is refused; a refused peer sees silence.
 from __future__ import annotations
 
 import zmq
+from zmq.utils import z85
 
 
 class Gatekeeper:
@@ -32,7 +33,7 @@ class Gatekeeper:
 
     def allow_only(self, domain: bytes, public: bytes) -> None:
         """Let the holder of one key (Z85) in, and nobody else."""
-        self.allowed[domain] = {zmq.utils.z85.decode(public)}
+        self.allowed[domain] = {z85.decode(public)}
 
     def answer(self) -> None:
         """Answer the requests that are waiting."""

@@ -136,8 +136,7 @@ class ClientSession:
             ProtocolError: a field is out of its bounds; nothing was sent.
         """
         job = job or uuid.uuid4().hex
-        message = m.Submit(job=job, image=image, **settings)
-        self._unaccepted[job] = message
+        message = self._unaccepted.setdefault(job, m.Submit(job=job, image=image, **settings))
         self._open.add(job)
         if self.welcome is not None:
             self._send(message)

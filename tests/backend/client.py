@@ -12,6 +12,7 @@ from typing import Any
 import zmq
 
 from backend.protocol import ClientSession, Event, open_client, read_connection
+from backend.protocol import messages as m
 
 
 class Client:
@@ -61,11 +62,14 @@ class Client:
         """Return the first event, old or new, that is wanted; fail after `timeout` seconds."""
         matches = wanted if not isinstance(wanted, type) else lambda e: isinstance(e, wanted)
         end = time.monotonic() + timeout
-        new = list(self.events)
+        old = list(self.events)
+        new = old
         while True:
             for event in new:
                 if matches(event):
                     return event
+                if isinstance(event, m.Failed) and event not in old:
+                    raise AssertionError(f"waited for {wanted}, there came {event}")
             if time.monotonic() > end:
                 raise AssertionError(f"{wanted} did not come; what came: {self.events}")
             new = self.step()

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers in a thread of the test, with a scripted worker in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.server import Server, Settings
+
+WORKER = Path(__file__).parent / "scripted_worker.py"
+
+
+def script(**values: Any) -> bytes:
+    """A picture for the scripted worker."""
+    return json.dumps(values).encode()
+
+
+class Running:
+    """A server under way in a thread."""
+
+    def __init__(self, folder: Path, *worker_options: str, **settings: Any) -> None:
+        self.path = folder / "connection.json"
+        command = [sys.executable, str(WORKER), *worker_options]
+        values = {"worker_command": command, **settings}
+        self.server = Server(Settings(folder / "data", self.path, **values))
+        self.server.start()
+        self.errors: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.server.run()
+        except BaseException as error:
+            self.errors.append(error)
+
+    def stop(self) -> None:
+        self.server.stop()
+        self._thread.join(20)
+        self.server.close()
+        assert not self.errors, self.errors
+
+
+@pytest.fixture
+def run_server() -> Iterator[Callable[..., Running]]:
+    """Start servers that are stopped after the test."""
+    running: list[Running] = []
+
+    def start(folder: Path, *worker_options: str, **settings: Any) -> Running:
+        running.append(Running(folder, *worker_options, **settings))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()

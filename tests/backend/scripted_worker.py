@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker that does what the submitted picture says: JSON instead of pixels.
+
+Run by the server in the model's stead, over the same link and with the same runtime::
+
+    {"steps": 5, "step_s": 0.02, "coarse_at": [2], "gaussians": 1000, "texture": 64,
+     "die_at": 3, "hang_at": 3, "fail_at": 3, "fault_at": 3, "file_limit": 100000, "nan": true}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from backend.errors import BackendError
+from backend.worker_runtime import Watch, serve_jobs
+from tests.fake_backend import orbit_views, sphere_gaussians
+
+
+def gaussians(count: int, seed: int) -> dict[str, np.ndarray]:
+    values = sphere_gaussians(count, seed)
+    return {**values, "sh": values["sh"].astype(np.float32)}
+
+
+def mesh(texture: int) -> dict[str, np.ndarray]:
+    return {
+        "vertices": np.eye(3, dtype=np.float32),
+        "faces": np.array([[0, 1, 2]], np.int32),
+        "corner_uvs": np.zeros((1, 3, 2), np.float32),
+        "texture": np.random.default_rng(texture).integers(0, 256, (texture, texture, 3), np.uint8),
+    }
+
+
+class Scripted:
+    def describe(self) -> tuple[str, list[dict[str, Any]]]:
+        if "--broken" in sys.argv:
+            raise ImportError("libgpu is missing")
+        return "scripted", [{"name": "blockout", "installed": True}]
+
+    def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
+        script = json.loads(picture)
+        steps, seed = script.get("steps", 5), settings["seed"]
+        if "file_limit" in script:
+            import resource
+            import signal
+
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (script["file_limit"], -1))
+        for step in range(1, steps + 1):
+            time.sleep(script.get("step_s", 0.01))
+            watch.progress("denoising", step, steps)
+            if step == script.get("die_at"):
+                os._exit(7)
+            if step == script.get("hang_at"):
+                time.sleep(1000)
+            if step == script.get("fault_at"):
+                raise ZeroDivisionError("a fault")
+            if step == script.get("fail_at"):
+                raise BackendError("There is no object in the picture.", "Use another picture.")
+            if step in script.get("coarse_at", ()):
+                watch.artefact("gaussians", gaussians(200, step), step=step, of=steps)
+                watch.artefact("views", orbit_views())
+        watch.artefact("views", orbit_views(), final=True)
+        final = gaussians(script.get("gaussians", 1000), seed)
+        if script.get("nan"):
+            final["means"][0, 0] = np.nan
+        watch.artefact("gaussians", final, step=steps, of=steps, final=True)
+        watch.progress("texturing", 1, 1)
+        watch.artefact("mesh", mesh(script.get("texture", 64)))
+        for name in settings["files"]:
+            watch.artefact("file", {"data": np.frombuffer(b"data of " + name.encode(), "u1")},
+                           name=name)  # fmt: skip
+        return {"denoising": 1.0, "total": 2.0}
+
+    def explain(self, error: BaseException) -> None:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(serve_jobs(Scripted))

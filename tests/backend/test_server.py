@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server with a real client, real sockets and a worker process that follows a script."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from backend.protocol import Received, Violation
+from backend.protocol import messages as m
+from tests.backend.client import Client
+from tests.backend.conftest import Running, script
+from tests.backend.scripted_worker import gaussians, mesh
+
+Start = Callable[..., Running]
+
+
+def test_a_job_gives_all_its_results_in_order(tmp_path: Path, run_server: Start) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        job = client.session.submit(
+            script(coarse_at=[2], gaussians=30_000), filename="Stuhl ü.png", seed=3,
+            files=("glb", "ply"),
+        )  # fmt: skip
+        done = client.until(m.Done, 30)
+        assert done.job == job and done.timings == {"denoising": 1.0, "total": 2.0}
+        events = client.of_job(job)
+        assert isinstance(events[0], m.Accepted) and events[0].position == 0
+        received = [e for e in events if isinstance(e, Received)]
+        finals = [e for e in received if getattr(e.artefact, "final", True)]
+        assert [e.kind for e in finals] == ["views", "gaussians", "mesh", "file", "file"]
+        for name, array in gaussians(30_000, 3).items():
+            np.testing.assert_array_equal(finals[1].arrays[name], array)
+        for name, array in mesh(64).items():
+            np.testing.assert_array_equal(finals[2].arrays[name], array)
+        assert finals[4].arrays["data"].tobytes() == b"data of ply"
+        steps = [e.step for e in events if isinstance(e, m.Progress) and e.phase == "denoising"]
+        assert steps == sorted(steps) and steps[-1] == 5
+        assert not [e for e in client.events if isinstance(e, Violation)]
+        welcome = client.session.welcome
+        assert welcome.device == "scripted" and welcome.models[0].name == "blockout"
+
+
+def test_jobs_are_done_in_order_and_the_queue_is_visible(tmp_path: Path, run_server: Start) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        jobs = [client.session.submit(script(step_s=0.05), filename=f"{i}.png") for i in range(3)]
+        client.until(lambda e: isinstance(e, m.Progress), 30)
+        client.session.status()
+        queue = client.until(m.Queue)
+        assert [(e.filename, e.state, e.position) for e in queue.jobs] == [
+            ("0.png", "running", 0), ("1.png", "accepted", 1), ("2.png", "accepted", 2),
+        ]  # fmt: skip
+        client.until(lambda e: isinstance(e, m.Done) and e.job == jobs[2], 30)
+        assert [e.job for e in client.events if isinstance(e, m.Done)] == jobs
+
+
+def test_submitting_twice_is_submitting_once(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        job = client.session.submit(script(), job=uuid.uuid4().hex)
+        client.session.submit(script(steps=9), job=job)
+        client.until(m.Accepted)
+        client.session.submit(script(steps=9), job=job)
+        client.until(m.Done, 30)
+        client.session.submit(script(steps=9), job=job)
+        first = client.until(m.Done)
+        client.until(lambda e: isinstance(e, m.Done) and e is not first)
+        client.session.status()
+        assert [e.job for e in client.until(m.Queue).jobs] == [job]
+        steps = {e.of for e in client.of_job(job) if isinstance(e, m.Progress)}
+        assert steps <= {5, 1}
+
+
+def test_cancel_waiting_running_and_unknown(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        first = client.session.submit(script(steps=2000, step_s=0.02))
+        second = client.session.submit(script(steps=2000, step_s=0.02))
+        client.until(m.Progress, 30)
+        client.session.cancel(second)
+        assert client.until(m.Cancelled).job == second
+        client.session.cancel(first)
+        client.until(lambda e: isinstance(e, m.Cancelled) and e.job == first, 5)
+        late = client.for_a_while(0.2)
+        assert not [e for e in late if isinstance(e, (m.Progress, Received))]
+        pid = running.server.work.worker.pid
+        client.session.cancel(uuid.uuid4().hex)
+        assert client.until(m.Error).code == "unknown_job"
+        third = client.session.submit(script())
+        client.until(lambda e: isinstance(e, m.Done) and e.job == third)
+        assert running.server.work.worker.pid == pid, "a soft cancel keeps the worker"
+        assert not any(running.server.store.folder(job).exists() for job in (first, second))
+
+
+def test_a_worker_that_hangs_is_ended_and_the_queue_goes_on(
+    tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path, grace_s=0.2)
+    with Client(running.path) as client:
+        hung = client.session.submit(script(hang_at=2))
+        after = client.session.submit(script())
+        client.until(lambda e: isinstance(e, m.Progress) and e.step == 2, 30)
+        pid = running.server.work.worker.pid
+        client.session.cancel(hung)
+        assert client.until(m.Cancelled).job == hung
+        client.until(lambda e: isinstance(e, m.Done) and e.job == after, 30)
+        assert running.server.work.worker.pid != pid
+
+
+def test_a_silent_worker_is_ended(tmp_path: Path, run_server: Start) -> None:
+    with Client(run_server(tmp_path, stall_s=0.3).path) as client:
+        client.session.submit(script(hang_at=2))
+        failed = client.until(m.Failed, 30)
+        assert "hung" in failed.why and "fewer faces" in failed.hint
+
+
+def test_a_worker_that_dies_fails_its_job_only(tmp_path: Path, run_server: Start) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        client.session.submit(script(die_at=2), filename="chair.png")
+        after = client.session.submit(script())
+        failed = client.until(m.Failed, 30)
+        assert failed.what == "The generation of chair.png ended unexpectedly."
+        assert "exit code 7" in failed.why and "Try again" in failed.hint
+        client.until(lambda e: isinstance(e, m.Done) and e.job == after, 30)
+
+
+def test_failures_of_a_job_are_told_in_words(tmp_path: Path, run_server: Start) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        client.session.submit(script(fail_at=2))
+        failed = client.until(m.Failed, 30)
+        assert (failed.what, failed.hint) == (
+            "There is no object in the picture.", "Use another picture.",
+        )  # fmt: skip
+        fault = client.session.submit(script(fault_at=2), filename="chair.png")
+        failed = client.until(lambda e: isinstance(e, m.Failed) and e.job == fault)
+        assert "fault of GSV3D" in failed.what and "ZeroDivisionError" in failed.why
+        assert "Traceback" not in failed.what + failed.why + failed.hint
+        log = tmp_path / "data" / "logs" / "worker.log"
+        assert "Traceback" in log.read_text(encoding="utf-8")
+
+
+def test_a_worker_that_cannot_start_fails_jobs_with_its_reason(
+    tmp_path: Path, run_server: Start, monkeypatch
+) -> None:
+    monkeypatch.setattr("backend.worker_process.BACKOFF_S", (0.01, 0.01))
+    monkeypatch.setattr("backend.worker_process.MAX_RESTARTS", 2)
+    with Client(run_server(tmp_path, "--broken").path) as client:
+        client.session.submit(script(), filename="chair.png")
+        failed = client.until(m.Failed, 30)
+        assert "chair.png cannot be generated" in failed.what
+        assert "libgpu is missing" in failed.why and "Install GSV3D again" in failed.hint
+        client.session.ping()
+        client.session.status()
+        assert client.until(m.Queue).jobs[0].state == "failed"
+
+
+def test_results_wait_until_acknowledged(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path, capabilities=()) as client:
+        job = client.session.submit(script(coarse_at=[1, 2, 3]))
+        client.until(m.Done, 30)
+        assert not [e for e in client.events if isinstance(e, Received)], "nothing was asked for"
+    folder = running.server.store.folder(job)
+    assert len(list(folder.glob("*.bin"))) == 3, "coarse results are not kept"
+    with Client(running.path) as client:
+        client.session.fetch(job)
+        client.until(m.Done)
+        kinds = [e.kind for e in client.of_job(job) if isinstance(e, Received)]
+        assert kinds == ["views", "gaussians", "mesh"]
+        client.session.ack(job)
+        client.session.status()
+        assert client.until(m.Queue).jobs[0].state == "fetched"
+        assert not folder.exists()
+        client.session.fetch(job)
+        error = client.until(m.Error)
+        assert error.code == "not_available" and "Generate it again" in error.hint
+
+
+def test_a_client_that_comes_back_on_a_new_socket_gets_its_job(
+    tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        job = client.session.submit(script(steps=40, step_s=0.02))
+        client.until(m.Progress, 30)
+        session = client.session
+    with Client(running.path, session) as client:
+        assert client.until(m.Done, 30).job == job
+        assert {e.kind for e in client.events if isinstance(e, Received)} == {
+            "views", "gaussians", "mesh",
+        }  # fmt: skip
+
+
+def test_eta_counts_down(tmp_path: Path, run_server: Start) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        for _ in range(2):
+            job = client.session.submit(script(steps=15, step_s=0.04))
+            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job, 30)
+        reports = [e for e in client.of_job(job) if isinstance(e, m.Progress)]
+        etas = [e.eta_s for e in reports if e.phase == "denoising" and e.eta_s is not None]
+        assert etas[0] > etas[-1] and 0.1 < etas[0] < 20
+        fractions = [e.fraction for e in reports]
+        assert fractions == sorted(fractions) and 0 < fractions[-1] <= 1
+
+
+def test_heartbeats_go_both_ways(tmp_path: Path, run_server: Start, monkeypatch) -> None:
+    for module in ("backend.server.limits", "backend.protocol.session"):
+        monkeypatch.setattr(f"{module}.HEARTBEAT_S", 0.2)
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        client.until(m.Welcome)
+        peer = next(iter(running.server.peers.values()))
+        first = peer.last_heard
+        client.for_a_while(0.6)
+        assert peer.last_heard > first
+        # A client that says nothing by itself is asked.
+        client.flush()
+        end = time.monotonic() + 3
+        pings = 0
+        while time.monotonic() < end and not pings:
+            if client.socket.poll(50):
+                pings += b"ping" in client.socket.recv_multipart()[1]
+        assert pings
