@@ -11,6 +11,7 @@ from typing import Any
 from gsv3d.errors import ModelError
 
 COMPONENTS = ("vae", "image_encoder", "feature_encoder", "unet", "scheduler", "decoder")
+DESCRIPTION = "description.txt"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
@@ -45,8 +46,8 @@ def available() -> list[ModelInfo]:
     models = []
     for path in sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir()):
         if is_model_folder(path):
-            card = path / "description.txt"
-            text = card.read_text(encoding="utf-8").strip() if card.is_file() else path.name
+            words = path / DESCRIPTION
+            text = words.read_text(encoding="utf-8").strip() if words.is_file() else path.name
             models.append(ModelInfo(path.name, path, True, text, ""))
     if not any(model.name == "blockout" for model in models):
         models.insert(

@@ -19,6 +19,7 @@ SIZE = 32
 
 CONFIG = ModelConfig(
     name="tiny",
+    description="The smallest of the real classes.",
     image_size=SIZE,
     num_frames=4,
     num_inference_steps=3,

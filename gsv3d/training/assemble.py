@@ -11,7 +11,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
-from gsv3d.models import load_component
+from gsv3d.models import DESCRIPTION, load_component
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.training.config import ModelConfig, build
@@ -52,3 +52,4 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
         **components,
     )
     pipeline.save_pretrained(output, safe_serialization=True)
+    (output / DESCRIPTION).write_text(config.description + "\n", encoding="utf-8")

@@ -34,6 +34,7 @@ class ModelConfig:
 
     Attributes:
         name: of the model.
+        description: one sentence for those who choose a model.
         image_size: side of its pictures in pixels.
         num_frames: T, views of an orbit.
         num_inference_steps: default number of denoising steps.
@@ -43,6 +44,7 @@ class ModelConfig:
     """
 
     name: str
+    description: str
     image_size: int
     num_frames: int
     num_inference_steps: int

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding models, and what is said when one is not there or damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gsv3d.devices import choose_device
+from gsv3d.errors import ModelError
+from gsv3d.models import CHECKPOINTS, available, find, load_pipeline
+from tests import tiny
+
+
+def test_the_shipped_model_is_installed_and_small() -> None:
+    models = {model.name: model for model in available()}
+    blockout = models["blockout"]
+    assert blockout.installed and blockout.path == CHECKPOINTS / "blockout"
+    size = sum(f.stat().st_size for f in blockout.path.rglob("*") if f.is_file())
+    assert size <= 48e6
+    assert (blockout.path / "README.md").is_file(), "a model goes with its card"
+    assert not models["gsv3d-576"].installed and models["gsv3d-576"].how_to_get
+
+
+def test_a_model_that_could_be_had_says_how() -> None:
+    with pytest.raises(ModelError, match="not installed. Train one"):
+        find("gsv3d-576")
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ModelError, match="no model 'blackout'. Installed: blockout"):
+        find("blackout")
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="needs model_index.json"):
+        find(str(tmp_path))
+
+
+def test_a_damaged_model_is_one_sentence(tmp_path: Path) -> None:
+    """Cut short, of another configuration, or with a component gone: words, not a traceback."""
+    folder = tmp_path / "a model with spaces and Umläuten"
+    tiny.tiny_pipeline().save_pretrained(folder)
+    assert load_pipeline(str(folder), device="cpu").num_frames == 4
+
+    weights = next((folder / "unet").glob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_pipeline(str(folder), device="cpu")
+    weights.write_bytes(whole)
+
+    (folder / "model_index.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_pipeline(str(folder), device="cpu")
+
+
+def test_devices() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ModelError, match="no kind of device 'gpu'"):
+        choose_device("gpu")
+    with pytest.raises(ModelError, match="not there"):
+        choose_device("cuda:77")
+    with pytest.raises(ModelError, match="does not run on 'meta'"):
+        choose_device("meta")
