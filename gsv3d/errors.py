@@ -37,7 +37,7 @@ class OutputError(GSV3DError):
     """A result that cannot be written."""
 
 
-class Cancelled(GSV3DError):
+class Cancelled(GSV3DError):  # noqa: N818 - a wish, not an error
     """The user asked to stop; raised from an observer, passed through by the pipeline."""
 
     def __init__(self, message: str = "The generation was cancelled.", hint: str = "") -> None:
