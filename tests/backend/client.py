@@ -58,7 +58,7 @@ class Client:
         self.events += new
         return new
 
-    def until(self, wanted: type | Callable[[Event], bool], timeout: float = 10.0) -> Any:
+    def until(self, wanted: type | Callable[[Event], bool], timeout: float = 60.0) -> Any:
         """Return the first event, old or new, that is wanted; fail after `timeout` seconds."""
         matches = wanted if not isinstance(wanted, type) else lambda e: isinstance(e, wanted)
         end = time.monotonic() + timeout

@@ -25,7 +25,7 @@ def test_a_job_gives_all_its_results_in_order(tmp_path: Path, run_server: Start)
             script(coarse_at=[2], gaussians=30_000), filename="Stuhl ü.png", seed=3,
             files=("glb", "ply"),
         )  # fmt: skip
-        done = client.until(m.Done, 30)
+        done = client.until(m.Done)
         assert done.job == job and done.timings == {"denoising": 1.0, "total": 2.0}
         events = client.of_job(job)
         assert isinstance(events[0], m.Accepted) and events[0].position == 0
@@ -47,13 +47,13 @@ def test_a_job_gives_all_its_results_in_order(tmp_path: Path, run_server: Start)
 def test_jobs_are_done_in_order_and_the_queue_is_visible(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
         jobs = [client.session.submit(script(step_s=0.05), filename=f"{i}.png") for i in range(3)]
-        client.until(lambda e: isinstance(e, m.Progress), 30)
+        client.until(lambda e: isinstance(e, m.Progress))
         client.session.status()
         queue = client.until(m.Queue)
         assert [(e.filename, e.state, e.position) for e in queue.jobs] == [
             ("0.png", "running", 0), ("1.png", "accepted", 1), ("2.png", "accepted", 2),
         ]  # fmt: skip
-        client.until(lambda e: isinstance(e, m.Done) and e.job == jobs[2], 30)
+        client.until(lambda e: isinstance(e, m.Done) and e.job == jobs[2])
         assert [e.job for e in client.events if isinstance(e, m.Done)] == jobs
 
 
@@ -64,7 +64,7 @@ def test_submitting_twice_is_submitting_once(tmp_path: Path, run_server: Start) 
         client.session.submit(script(steps=9), job=job)
         client.until(m.Accepted)
         client.session.submit(script(steps=9), job=job)
-        client.until(m.Done, 30)
+        client.until(m.Done)
         client.session.submit(script(steps=9), job=job)
         first = client.until(m.Done)
         client.until(lambda e: isinstance(e, m.Done) and e is not first)
@@ -79,7 +79,7 @@ def test_cancel_waiting_running_and_unknown(tmp_path: Path, run_server: Start) -
     with Client(running.path) as client:
         first = client.session.submit(script(steps=2000, step_s=0.02))
         second = client.session.submit(script(steps=2000, step_s=0.02))
-        client.until(m.Progress, 30)
+        client.until(m.Progress)
         client.session.cancel(second)
         assert client.until(m.Cancelled).job == second
         client.session.cancel(first)
@@ -102,18 +102,18 @@ def test_a_worker_that_hangs_is_ended_and_the_queue_goes_on(
     with Client(running.path) as client:
         hung = client.session.submit(script(hang_at=2))
         after = client.session.submit(script())
-        client.until(lambda e: isinstance(e, m.Progress) and e.step == 2, 30)
+        client.until(lambda e: isinstance(e, m.Progress) and e.step == 2)
         pid = running.server.work.worker.pid
         client.session.cancel(hung)
         assert client.until(m.Cancelled).job == hung
-        client.until(lambda e: isinstance(e, m.Done) and e.job == after, 30)
+        client.until(lambda e: isinstance(e, m.Done) and e.job == after)
         assert running.server.work.worker.pid != pid
 
 
 def test_a_silent_worker_is_ended(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path, stall_s=0.3).path) as client:
         client.session.submit(script(hang_at=2))
-        failed = client.until(m.Failed, 30)
+        failed = client.until(m.Failed)
         assert "hung" in failed.why and "fewer faces" in failed.hint
 
 
@@ -121,16 +121,16 @@ def test_a_worker_that_dies_fails_its_job_only(tmp_path: Path, run_server: Start
     with Client(run_server(tmp_path).path) as client:
         client.session.submit(script(die_at=2), filename="chair.png")
         after = client.session.submit(script())
-        failed = client.until(m.Failed, 30)
+        failed = client.until(m.Failed)
         assert failed.what == "The generation of chair.png ended unexpectedly."
         assert "exit code 7" in failed.why and "Try again" in failed.hint
-        client.until(lambda e: isinstance(e, m.Done) and e.job == after, 30)
+        client.until(lambda e: isinstance(e, m.Done) and e.job == after)
 
 
 def test_failures_of_a_job_are_told_in_words(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
         client.session.submit(script(fail_at=2))
-        failed = client.until(m.Failed, 30)
+        failed = client.until(m.Failed)
         assert (failed.what, failed.hint) == (
             "There is no object in the picture.", "Use another picture.",
         )  # fmt: skip
@@ -149,7 +149,7 @@ def test_a_worker_that_cannot_start_fails_jobs_with_its_reason(
     monkeypatch.setattr("backend.worker_process.MAX_RESTARTS", 2)
     with Client(run_server(tmp_path, "--broken").path) as client:
         client.session.submit(script(), filename="chair.png")
-        failed = client.until(m.Failed, 30)
+        failed = client.until(m.Failed)
         assert "chair.png cannot be generated" in failed.what
         assert "libgpu is missing" in failed.why and "Install GSV3D again" in failed.hint
         client.session.ping()
@@ -161,7 +161,7 @@ def test_results_wait_until_acknowledged(tmp_path: Path, run_server: Start) -> N
     running = run_server(tmp_path)
     with Client(running.path, capabilities=()) as client:
         job = client.session.submit(script(coarse_at=[1, 2, 3]))
-        client.until(m.Done, 30)
+        client.until(m.Done)
         assert not [e for e in client.events if isinstance(e, Received)], "nothing was asked for"
     folder = running.server.store.folder(job)
     assert len(list(folder.glob("*.bin"))) == 3, "coarse results are not kept"
@@ -185,10 +185,10 @@ def test_a_client_that_comes_back_on_a_new_socket_gets_its_job(
     running = run_server(tmp_path)
     with Client(running.path) as client:
         job = client.session.submit(script(steps=40, step_s=0.02))
-        client.until(m.Progress, 30)
+        client.until(m.Progress)
         session = client.session
     with Client(running.path, session) as client:
-        assert client.until(m.Done, 30).job == job
+        assert client.until(m.Done).job == job
         assert {e.kind for e in client.events if isinstance(e, Received)} == {
             "views", "gaussians", "mesh",
         }  # fmt: skip
@@ -198,7 +198,7 @@ def test_eta_counts_down(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
         for _ in range(2):
             job = client.session.submit(script(steps=15, step_s=0.04))
-            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job, 30)
+            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
         reports = [e for e in client.of_job(job) if isinstance(e, m.Progress)]
         etas = [e.eta_s for e in reports if e.phase == "denoising" and e.eta_s is not None]
         assert etas[0] > etas[-1] and 0.1 < etas[0] < 20

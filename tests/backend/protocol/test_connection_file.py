@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection file: for its user alone, whole or not there, damage told in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import platformdirs
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backend.protocol import (
+    Connection,
+    ConnectionFileError,
+    connection_file,
+    default_data_dir,
+    read_connection,
+    write_connection,
+)
+
+
+def connection() -> Connection:
+    server, _ = zmq.curve_keypair()
+    public, secret = zmq.curve_keypair()
+    return Connection(
+        "tcp://127.0.0.1:5555", server.decode(), public.decode(), secret.decode(), os.getpid(),
+        {"protocol": [1], "backend": "0.1.0"},
+    )  # fmt: skip
+
+
+def test_round_trip_in_a_folder_with_spaces_and_umlauts(tmp_path: Path) -> None:
+    path = tmp_path / "Jörgs Ordner 椅子" / "connection.json"
+    written = connection()
+    write_connection(path, written)
+    write_connection(path, written)
+    assert read_connection(path) == written
+    assert [p.name for p in path.parent.iterdir()] == ["connection.json"]
+    assert written.client_secret_key not in repr(written)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX; Windows has access lists")
+def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "connection.json"
+    before = os.umask(0)
+    try:
+        write_connection(path, connection())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    with pytest.raises(ConnectionFileError, match="read by others.*new keys"):
+        read_connection(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="icacls is looked at where it cannot be run")
+def test_windows_closes_the_file_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+
+    def icacls(command: list[str], **_: object) -> object:
+        assert Path(command[1]).read_bytes() == b"", "keys were written before it was closed"
+        calls.append(command)
+        return type("Result", (), {"returncode": 0, "stderr": ""})()
+
+    monkeypatch.setattr(connection_file.sys, "platform", "win32")
+    monkeypatch.setattr(connection_file.subprocess, "run", icacls)
+    monkeypatch.setenv("USERNAME", "Jörg")
+    monkeypatch.setenv("USERDOMAIN", "STUDIO")
+    write_connection(tmp_path / "connection.json", connection())
+    assert calls[0][2:] == ["/inheritance:r", "/grant:r", "STUDIO\\Jörg:F"]
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionFileError, match="No backend is running.*gsv3d-backend serve"):
+        read_connection(tmp_path / "connection.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("endpoint", "tcp://10.0.0.1:80"), ("endpoint", "tcp://127.0.0.1:99999"), ("endpoint", 5),
+        ("server_public_key", "short"), ("client_secret_key", None), ("pid", -1), ("pid", "1"),
+        ("versions", []),
+    ],
+)  # fmt: skip
+def test_damage_is_named(tmp_path: Path, field: str, value: object) -> None:
+    path = tmp_path / "connection.json"
+    write_connection(path, connection())
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, field: value}))
+    with pytest.raises(ConnectionFileError, match=f"damaged.*{field}"):
+        read_connection(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.binary(max_size=200))
+def test_any_bytes(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "connection.json"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    with pytest.raises(ConnectionFileError, match="damaged"):
+        read_connection(path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConnectionFileError, match="cannot be written.*--connection-file"):
+        write_connection(tmp_path / "file" / "connection.json", connection())
+
+
+def test_the_default_folder_is_the_one_platformdirs_names() -> None:
+    assert default_data_dir() == Path(platformdirs.user_data_dir("gsv3d"))

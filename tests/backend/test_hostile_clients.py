@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients that send rubbish, hold the wrong key, take nothing or want too much."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+import zmq
+
+from backend.peers import PIPE_MESSAGES
+from backend.protocol import TAG, Received, encode, explain_silence, limits, read_connection
+from backend.protocol import messages as m
+from backend.protocol.sockets import open_client
+from tests.backend.client import Client
+from tests.backend.conftest import Running, script
+from tests.backend.scripted_worker import mesh
+
+Start = Callable[..., Running]
+
+
+def test_rubbish_is_answered_in_words_and_hurts_nobody(tmp_path: Path, run_server: Start) -> None:
+    job = "ab" * 16
+    huge = {"type": "credit", "seq": 1, "transfer": 1, "chunks": 10**9}
+    submit = {"type": "submit", "seq": 1, "job": job, "faces": 10**9}
+    with Client(run_server(tmp_path).path) as client:
+        client.until(m.Welcome)
+        for frames in (
+            [b""],
+            [b"GET / HTTP/1.1"],
+            [TAG, b"\xff" * 100],
+            [TAG] * 50,
+            [TAG, msgpack.packb(huge)],
+            [TAG, msgpack.packb(submit), b"x"],
+            [TAG, msgpack.packb({"type": "welcome", "seq": 1})],
+        ):
+            before = len(client.events)
+            client.send_raw(*frames)
+            error = client.until(lambda e, n=before: isinstance(e, m.Error) and e in
+                                 client.events[n:])  # fmt: skip
+            assert error.code == "invalid" and error.what.endswith(".")
+        assert [e.job for e in client.events if isinstance(e, m.Error)].count(job) == 1
+        client.session.submit(script())
+        client.until(m.Done)
+
+
+def test_an_older_framing_is_told_to_update(tmp_path: Path, run_server: Start) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        client.until(m.Welcome)
+        client.send_raw(b"GSV3D/0", b"\x80")
+        error = client.until(m.Error)
+        assert error.code == "version" and "same version" in error.hint
+
+
+@pytest.mark.parametrize(("versions", "who"), [((0,), "add-on in Blender"), ((2, 3), "backend")])
+def test_no_common_version(
+    tmp_path: Path, run_server: Start, versions: tuple[int, ...], who: str
+) -> None:
+    with Client(run_server(tmp_path).path, versions=versions) as client:
+        error = client.until(m.Error)
+        assert error.code == "version" and who in error.hint
+        assert not client.session.connected
+
+
+def test_without_hello_nothing_is_done(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    context = zmq.Context()
+    try:
+        socket = open_client(context, read_connection(running.path))
+        socket.send_multipart(encode(m.Submit("ab" * 16, b"x"), 1))
+        assert socket.poll(20_000)
+        header = msgpack.unpackb(socket.recv_multipart()[1])
+        assert (header["type"], header["code"]) == ("error", "no_session")
+        assert running.server.jobs.get("ab" * 16) is None
+    finally:
+        context.destroy(0)
+
+
+@pytest.mark.parametrize("wrong", ["server_public_key", "client_public_key", "none at all"])
+def test_without_the_keys_there_is_no_answer(tmp_path: Path, run_server: Start, wrong: str) -> None:
+    running = run_server(tmp_path)
+    connection = read_connection(running.path)
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    context = zmq.Context()
+    try:
+        if wrong == "none at all":
+            socket = context.socket(zmq.DEALER)
+            socket.connect(connection.endpoint)
+        elif wrong == "server_public_key":
+            socket = open_client(context, replace(connection, server_public_key=public))
+        else:
+            other = replace(connection, client_public_key=public, client_secret_key=secret)
+            socket = open_client(context, other)
+        socket.send_multipart(encode(m.Hello((1,)), 1))
+        assert not socket.poll(600)
+        assert not running.server.peers
+        what, hint = explain_silence(connection, running.path)
+        assert "No answer" in what and "keys" in hint and str(running.path) in hint
+    finally:
+        context.destroy(0)
+
+
+def test_a_frame_beyond_the_limit_ends_only_that_connection(
+    tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as hostile, Client(running.path) as client:
+        hostile.until(m.Welcome)
+        hostile.send_raw(TAG, bytes(limits.SERVER_FRAME_BYTES + 1))
+        client.session.submit(script())
+        client.until(m.Done)
+        assert not [e for e in hostile.events if isinstance(e, m.Error)]
+
+
+def test_a_slow_client_bounds_what_the_backend_holds(tmp_path: Path, run_server: Start) -> None:
+    """The mesh's texture has 12 MB: 49 chunks. The client reads nothing after the announcement."""
+    running = run_server(tmp_path)
+    with Client(running.path, capabilities=("mesh",)) as client:
+        client.session.submit(script(texture=2048))
+        announced = None
+        while announced is None:
+            client.flush()
+            assert client.socket.poll(60_000)
+            frames = client.socket.recv_multipart()
+            if msgpack.unpackb(frames[1])["type"] == "mesh":
+                announced = msgpack.unpackb(frames[1])["transfer"]
+            else:
+                client.session.feed(frames)
+        (peer,) = running.server.peers.values()
+        time.sleep(0.3)
+        assert peer.chunks_sent == 0, "nothing without credit"
+        client.socket.send_multipart(encode(m.Credit(announced, 3), 99))
+        deadline = time.monotonic() + 10
+        while peer.chunks_sent < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        assert peer.chunks_sent == 3, "no chunk more than the credit"
+        # Credit for all, and still nothing is read: the pipes fill, the rest stays on disk.
+        client.socket.send_multipart(encode(m.Credit(announced, 1000), 100))
+        time.sleep(0.5)
+        assert peer.resident_bytes < 10_000
+        assert running.server.socket.sndhwm == PIPE_MESSAGES
+        # The same client asks for the end of it: the cancel is not behind the data.
+        job = next(iter(client.session.open_jobs))
+        client.socket.send_multipart(encode(m.Cancel(job), 101))
+        deadline = time.monotonic() + 10
+        while running.server.jobs.get(job).record.state != "cancelled":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_control_goes_ahead_of_data(tmp_path: Path, run_server: Start) -> None:
+    """A pong asked for while 200 chunks wait comes after a pipe's worth of them at most."""
+    running = run_server(tmp_path)
+    with Client(running.path, capabilities=("mesh",), window=4) as client:
+        job = client.session.submit(script(texture=4096))
+        seen_chunks = 0
+        asked = None
+        while True:
+            client.flush()
+            assert client.socket.poll(60_000)
+            frames = client.socket.recv_multipart()
+            kind = msgpack.unpackb(frames[1])["type"]
+            seen_chunks += kind == "chunk"
+            client.session.feed(frames)
+            if seen_chunks == 10 and asked is None:
+                asked = seen_chunks
+                client.session.cancel(job)
+            if kind == "cancelled":
+                break
+        assert asked is not None and seen_chunks - asked <= PIPE_MESSAGES + 4
+        assert client.for_a_while(0.2) == []
+
+
+def test_credit_for_unknown_transfers_and_floods_of_requests(
+    tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        client.until(m.Welcome)
+        for number in range(300):
+            client.send_raw(*encode(m.Credit(number + 1, 1024), 1))
+            client.send_raw(*encode(m.Status(), 1))
+        client.session.submit(script(texture=1024))
+        client.until(m.Done)
+        received = {e.kind: e for e in client.events if isinstance(e, Received)}
+        np.testing.assert_array_equal(received["mesh"].arrays["texture"], mesh(1024)["texture"])
+
+
+def test_values_that_are_not_numbers_are_named_by_the_client(
+    tmp_path: Path, run_server: Start
+) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        job = client.session.submit(script(nan=True))
+        violation = client.until(lambda e: getattr(e, "what", "").startswith("The array means"))
+        assert violation.job == job
+        client.until(m.Done)

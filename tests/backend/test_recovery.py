@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is lost when things end or fill up: nothing that was acknowledged."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backend.errors import BackendError, StorageError
+from backend.jobs import Jobs
+from backend.journal import Journal
+from backend.parent import Parent
+from backend.protocol import Received, process_exists
+from backend.protocol import messages as m
+from backend.server import Server, Settings
+from backend.store import Store, write_whole
+from tests.backend.client import Client
+from tests.backend.conftest import Running, script
+
+Start = Callable[..., Running]
+JOB = "{:032x}".format
+
+
+def submit(number: int, **values: object) -> m.Submit:
+    return m.Submit(job=JOB(number), image=b"picture", filename=f"{number}.png", **values)
+
+
+def open_jobs(folder: Path) -> Jobs:
+    store = Store(folder)
+    return Jobs(store, Journal(folder / "journal.sqlite"))
+
+
+def test_the_journal_brings_jobs_back(tmp_path: Path) -> None:
+    jobs = open_jobs(tmp_path)
+    for number in range(4):
+        jobs.submit(submit(number, seed=number))
+    done = jobs.next()
+    jobs.start(done, 0.0)
+    jobs.done(done, {"total": 3.0}, 1.0)
+    jobs.cancel(jobs.get(JOB(2)))
+    running = jobs.next()
+    jobs.start(running, 0.0)
+    jobs.journal.close()  # as if the process had been killed
+
+    jobs = open_jobs(tmp_path)
+    states = [e.state for e in jobs.entries()]
+    assert states == ["done", "accepted", "cancelled", "accepted"]
+    assert jobs.next().id == JOB(1) and jobs.next().record.attempts == 1
+    assert jobs.next().record.settings["seed"] == 1
+    assert jobs.store.picture(JOB(1)).read_bytes() == b"picture"
+    assert jobs.get(JOB(0)).record.outcome["timings"] == {"total": 3.0}
+    jobs.start(jobs.next(), 0.0)
+    jobs.journal.close()
+
+    jobs = open_jobs(tmp_path)
+    failed = jobs.get(JOB(1)).record
+    assert failed.state == "failed" and "2 times" in failed.outcome["what"]
+    assert jobs.next().id == JOB(3)
+    jobs.journal.close()
+
+
+def test_an_orderly_end_does_not_count_as_an_attempt(tmp_path: Path) -> None:
+    jobs = open_jobs(tmp_path)
+    job = jobs.submit(submit(1))
+    for _ in range(4):
+        jobs.start(job, 0.0)
+        jobs.wait_again(job)
+    assert job.record.state == "accepted" and job.record.attempts == 0
+    jobs.journal.close()
+
+
+def test_the_queue_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.jobs.MAX_WAITING", 2)
+    jobs = open_jobs(tmp_path)
+    jobs.submit(submit(1))
+    jobs.submit(submit(2))
+    with pytest.raises(BackendError, match="queue is full.*cancel some"):
+        jobs.submit(submit(3))
+    assert not jobs.store.folder(JOB(3)).exists()
+    jobs.journal.close()
+
+
+def test_two_backends_do_not_share_a_folder(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    with pytest.raises(BackendError, match="Another backend already uses"):
+        Journal(tmp_path / "journal.sqlite")
+    journal.close()
+    Journal(tmp_path / "journal.sqlite").close()
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"not a database at all, but long enough" * 50)
+    with pytest.raises(BackendError, match="is damaged.*Move it away"):
+        Journal(tmp_path / "journal.sqlite")
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_at_submission(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        client.until(m.Welcome)
+        with monkeypatch.context() as patch:
+            patch.setattr("backend.store.os.fsync", full)
+            refused = client.session.submit(script())
+            error = client.until(m.Error)
+            assert (error.code, error.job) == ("disk", refused)
+            assert "disk is full" in error.what and "Free some space" in error.hint
+        assert not (tmp_path / "data" / "jobs" / refused).exists()
+        client.session.submit(script())
+        client.until(m.Done)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a file size limit is set by POSIX means")
+def test_a_full_disk_at_the_results(tmp_path: Path, run_server: Start) -> None:
+    """The worker may write 1000 bytes a file: the operating system itself refuses the rest."""
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        client.session.submit(script(file_limit=1000))
+        failed = client.until(m.Failed)
+        assert "disk is full" in failed.what and "--data-dir" in failed.hint
+        assert not any((tmp_path / "data" / "jobs").iterdir()), "nothing is left behind"
+        client.session.status()
+        assert client.until(m.Queue).jobs[0].state == "failed"
+
+
+def test_a_partial_file_is_never_seen(tmp_path: Path) -> None:
+    def parts():
+        yield b"abc"
+        assert not (tmp_path / "a.bin").exists()
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "a.bin", parts())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_really_full_device(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = store.folder(JOB(1))
+    folder.mkdir()
+    (folder / "picture.part").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="disk is full"):
+        store.save_picture(JOB(1), b"x" * 100_000)
+    assert not folder.exists()
+
+
+def test_results_survive_a_restart_in_a_folder_with_spaces_and_umlauts(
+    tmp_path: Path, run_server: Start
+) -> None:
+    folder = tmp_path / "Jörgs Möbel 椅子"
+    folder.mkdir()
+    first = run_server(folder)
+    with Client(first.path) as client:
+        job = client.session.submit(script(), filename="Stuhl 椅子.png")
+        client.until(m.Done)
+        waiting = client.session.submit(script(steps=3000, step_s=0.02))
+        client.until(lambda e: isinstance(e, m.Progress) and e.job == waiting)
+        session = client.session
+        first.stop()
+        client.until(m.Bye)
+    assert not first.path.exists(), "the connection file goes with the backend"
+    second = run_server(folder)
+    with Client(second.path, session) as client:
+        client.until(lambda e: isinstance(e, m.Progress) and e.job == waiting)
+        client.session.cancel(waiting)
+        client.until(m.Cancelled)
+        client.session.fetch(job)
+        client.until(m.Done)
+        assert {e.kind for e in client.of_job(job) if isinstance(e, Received)} == {
+            "views", "gaussians", "mesh",
+        }  # fmt: skip
+        client.session.ack(job)
+
+
+def test_results_that_are_gone_from_the_disk_are_told(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path, capabilities=()) as client:
+        job = client.session.submit(script())
+        client.until(m.Done)
+    for path in running.server.store.folder(job).glob("*.bin"):
+        path.unlink()
+    with Client(running.path) as client:
+        client.session.fetch(job)
+        error = client.until(m.Error)
+        assert error.code == "not_available" and error.job == job
+        client.session.ping()
+
+
+def test_a_port_in_use_is_named(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    port = int(running.server.connection.endpoint.rsplit(":", 1)[1])
+    other = Server(Settings(tmp_path / "other", tmp_path / "other.json", port=port))
+    with pytest.raises(BackendError, match=f"Port {port}.*--port"):
+        other.start()
+    assert not (tmp_path / "other.json").exists()
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("x")
+    with pytest.raises(StorageError, match="cannot be used"):
+        Server(Settings(tmp_path / "data", tmp_path / "c.json")).start()
+
+
+def test_a_parent_that_ends_is_noticed() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    parent = Parent(child.pid)
+    assert not parent.gone() and process_exists(child.pid)
+    child.communicate(b"\n")
+    deadline = time.monotonic() + 5
+    while not parent.gone():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not process_exists(child.pid)
+
+
+def test_the_results_folder_is_cleared_of_what_no_job_owns(tmp_path: Path) -> None:
+    jobs = open_jobs(tmp_path)
+    jobs.submit(submit(1))
+    jobs.journal.close()
+    stray = tmp_path / "jobs" / JOB(9)
+    shutil.copytree(tmp_path / "jobs" / JOB(1), stray)
+    open_jobs(tmp_path).journal.close()
+    assert not stray.exists() and (tmp_path / "jobs" / JOB(1)).exists()
