@@ -11,8 +11,9 @@ from enum import Enum
 
 PHASES = (
     # name on the wire, words for the artist, share of the whole time
+    ("loading", "Loading the model", 0.05),
     ("preparing", "Preparing the picture", 0.03),
-    ("denoising", "Making views", 0.57),
+    ("denoising", "Making views", 0.52),
     ("decoding", "Making Gaussians", 0.10),
     ("fusing", "Building the surface", 0.12),
     ("simplifying", "Reducing faces", 0.03),

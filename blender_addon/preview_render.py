@@ -14,16 +14,16 @@ from mathutils import Euler, Vector
 from . import compat
 from .problems import Problem
 
-SIZE = 512
-SAMPLES = 24
+SIZE = 400
+SAMPLES = 16
 _FOV = math.radians(33.8)
 _AZIMUTH, _ELEVATION = math.radians(30.0), math.radians(20.0)
 
 
-def render_preview(objects: Sequence[Any], path: Path, size: int = SIZE) -> None:
+def render_preview(objects: Sequence[Any], path: Path) -> None:
     """Render ``objects`` from the front, a little from the side and above, to a PNG at ``path``.
 
-    Cycles on the CPU, which works everywhere; at most ``size`` pixels a side. The artist's scenes
+    Cycles on the CPU, which works everywhere; at most `SIZE` pixels a side. The artist's scenes
     are not touched. Raises `Problem` when the picture cannot be written.
     """
     scene = bpy.data.scenes.new("GSV3D Preview")
@@ -39,7 +39,7 @@ def render_preview(objects: Sequence[Any], path: Path, size: int = SIZE) -> None
         sun.rotation_euler = (math.radians(45), 0.0, math.radians(-20))
         _settings(scene)
         corners = _corners(objects)
-        _frame(scene, camera, corners, size)
+        _frame(scene, camera, corners, SIZE)
         scene.render.filepath = str(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         bpy.ops.render.render(write_still=True, scene=scene.name)

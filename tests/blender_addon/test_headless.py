@@ -24,8 +24,11 @@ def picture(path: Path) -> Path:
 
 
 @pytest.fixture
-def run(addon, capsys):
-    from blender_addon import headless
+def run(addon, capsys, monkeypatch):
+    from blender_addon import headless, preview_render
+
+    monkeypatch.setattr(preview_render, "SIZE", 96)
+    monkeypatch.setattr(preview_render, "SAMPLES", 4)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         code = headless.run([str(a) for a in arguments], "python -m blender_addon")
@@ -45,7 +48,7 @@ def test_one_picture_becomes_four_files(run, addon, tmp_path: Path) -> None:
     assert output.with_suffix(".ply").read_bytes().startswith(b"ply\n")
     assert "barrel: " in out and "Making views" in out and "left" in out
     rendered = np.asarray(Image.open(output.with_suffix(".png")).convert("RGB"), np.float32)
-    assert max(rendered.shape[:2]) <= 512
+    assert max(rendered.shape[:2]) == 96
     # the texture's four colours are there, on a background that is none of them
     saturated = np.ptp(rendered, axis=2) > 60
     assert 0.2 < saturated.mean() < 0.95

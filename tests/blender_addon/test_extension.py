@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The manifest, the wheels and the built zip, installed as an artist would install it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import build_addon
+from gsv3d._version import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def manifest() -> dict:
+    return tomllib.loads((ROOT / "blender_addon/blender_manifest.toml").read_text("utf-8"))
+
+
+def test_the_manifest_says_what_the_package_says() -> None:
+    values = manifest()
+    assert values["version"] == __version__ == build_addon.version()
+    assert (values["schema_version"], values["id"]) == ("1.0.0", "gsv3d")
+    assert values["blender_version_min"] == "4.2.0"
+    assert set(values["permissions"]) == {"files", "network"}
+    for sentence in (values["tagline"], *values["permissions"].values()):
+        assert len(sentence) <= 64 and sentence[-1] not in ".!?"
+    assert values["license"] == ["SPDX:GPL-3.0-or-later"]
+
+
+def fake_wheels(platform: build_addon.Platform, cache: Path) -> None:
+    """Empty wheels with real names, so that building needs no network."""
+    for package, version, pythons in build_addon.WHEELS:
+        for python in pythons:
+            tag = "cp" + python.replace(".", "")
+            abi = "abi3" if (package, python) == ("pyzmq", "3.12") else tag
+            folder = cache / platform.name / f"{package}-{version}-{python}"
+            folder.mkdir(parents=True)
+            name = f"{package}-{version}-{tag}-{abi}-{platform.tags[0]}.whl"
+            with zipfile.ZipFile(folder / name, "w") as wheel:
+                wheel.writestr("empty", "")
+
+
+@pytest.mark.parametrize("platform", build_addon.PLATFORMS, ids=lambda p: p.name)
+def test_every_platforms_zip_is_valid_and_fits_every_python(
+    tmp_path: Path, platform: build_addon.Platform
+) -> None:
+    fake_wheels(platform, tmp_path / "cache")
+    archive = build_addon.build(platform, tmp_path / "Ausgabe ü", tmp_path / "cache")
+    with zipfile.ZipFile(archive) as content:
+        values = tomllib.loads(content.read("blender_manifest.toml").decode())
+        names = set(content.namelist())
+        assert "_protocol/session.py" in names and "importers/mesh.py" in names
+        assert not [n for n in names if "__pycache__" in n or n.startswith("tests")]
+    assert values["platforms"] == [platform.name]
+    assert {f"./{n}" for n in names if n.endswith(".whl")} == set(values["wheels"])
+    validator = build_addon.blender_validator()
+    if validator is None:
+        pytest.skip("the bpy package is not installed")
+    build_addon.validate(archive, validator)
+    spec = importlib.util.spec_from_file_location("blender_ext", validator)
+    assert spec is not None and spec.loader is not None
+    blender = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(blender)
+    # Blender's own reading of the tags: which Pythons, and does every wheel fit the platform?
+    pythons = blender.python_versions_from_wheels(values["wheels"])
+    assert {(3, 11), (3, 13), (3, 14)} <= set(pythons)
+    fitting = blender.paths_filter_wheels_by_platform(values["wheels"], platform.name)
+    assert fitting == values["wheels"]
+
+
+def test_the_same_sources_give_the_same_zip(tmp_path: Path) -> None:
+    platform = build_addon.PLATFORMS[0]
+    fake_wheels(platform, tmp_path / "cache")
+    first = build_addon.build(platform, tmp_path / "1", tmp_path / "cache").read_bytes()
+    assert build_addon.build(platform, tmp_path / "2", tmp_path / "cache").read_bytes() == first
+
+
+def test_a_wheel_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(build_addon, "WHEELS", (("pyzmq", "27.3.0", ("3.11",)),))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    code = build_addon.main(["--output", str(tmp_path), "--cache", str(tmp_path / "cache"),
+                             "--platform", "windows-x64"])
+    assert code == 1
+    assert "pyzmq 27.3.0 for Python 3.11 on windows-x64" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.zip"))
+
+
+INSTALL = """
+import sys, bpy
+done = bpy.ops.extensions.package_install_files(
+    filepath=sys.argv[1], repo="user_default", enable_on_install=True)
+assert done == {"FINISHED"}, done
+package = "bl_ext.user_default.gsv3d"
+assert package in bpy.context.preferences.addons.keys()
+protocol = sys.modules[package + ".protocol"]
+assert protocol.protocol_problem() is None
+assert protocol.wire.__name__ == package + "._protocol"
+assert "backend" not in sys.modules and "torch" not in sys.modules
+assert not bpy.ops.gsv3d.generate.poll()
+assert bpy.context.scene.gsv3d.model == "blockout"
+from pathlib import Path
+paths = sys.modules[package + ".paths"]
+assert Path(sys.argv[2]) in paths.data_dir().parents, paths.data_dir()
+session = sys.modules[package + ".session"].get()
+session.start_backend("", Path(sys.argv[3]), paths.data_dir())
+jobs = sys.modules[package + ".jobs"]
+job = session.submit(jobs.Request(b"x", "box.png"), jobs.Target("box"))
+import time
+end = time.monotonic() + 60
+while job.state is not jobs.JobState.DONE:
+    session.drain()
+    time.sleep(0.01)
+    assert time.monotonic() < end, (job.describe(), session.problem)
+assert "box" in bpy.data.objects
+import addon_utils
+addon_utils.disable(package)
+import threading
+assert [t.name for t in threading.enumerate()] == ["MainThread"]
+print("INSTALLED AND WORKS")
+"""
+
+
+@pytest.mark.bpy
+@pytest.mark.slow
+def test_the_built_zip_installs_and_works(tmp_path: Path) -> None:
+    """From the built zip, in a Blender of its own, to an object made over the wire."""
+    from tests.fake_backend import FakeBackend
+
+    system = {"linux": "linux-x64", "win32": "windows-x64"}.get(sys.platform)
+    if system is None:
+        import platform as this
+
+        system = "macos-arm64" if this.machine() == "arm64" else "macos-x64"
+    platform = next(p for p in build_addon.PLATFORMS if p.name == system)
+    try:
+        archive = build_addon.build(platform, tmp_path, ROOT / "build" / "wheels")
+    except build_addon.BuildError as error:
+        pytest.skip(f"no wheels and no way to get them: {error}")
+    user = tmp_path / "user folder ü"
+    user.mkdir()
+    environment = {**os.environ, "BLENDER_USER_RESOURCES": str(user)}
+    with FakeBackend(tmp_path, "normal") as fake:
+        result = subprocess.run(
+            [sys.executable, "-c", INSTALL, str(archive), str(user), str(fake.connection_path)],
+            capture_output=True, text=True, encoding="utf-8", env=environment, timeout=250,
+            cwd=tmp_path,
+        )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "INSTALLED AND WORKS" in result.stdout
