@@ -27,7 +27,8 @@ class Fit:
 
     def apply(self, points: np.ndarray) -> np.ndarray:
         """Canonical ``points`` (N, 3) in the object's own coordinates, float32."""
-        moved = (np.asarray(points, np.float32) - np.asarray(self.pivot, np.float32)) * np.float32(self.scale)
+        pivot = np.asarray(self.pivot, np.float32)
+        moved = (np.asarray(points, np.float32) - pivot) * np.float32(self.scale)
         return np.ascontiguousarray(moved, np.float32)
 
 
