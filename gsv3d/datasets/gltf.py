@@ -72,7 +72,7 @@ def _is_finite(document: dict[str, Any], binary: bytes, path: Path, index: int) 
     stride, count = view.get("byteStride", 12), accessor["count"]
     if offset < 0 or count < 0 or stride < 12 or offset + stride * (count - 1) + 12 > len(buffer):
         raise IndexError("a buffer ends before its vertices")
-    values = np.ndarray((count, 3), "<f4", buffer, offset, (stride, 4))
+    values: np.ndarray = np.ndarray((count, 3), "<f4", buffer, offset, (stride, 4))
     return bool(np.isfinite(values).all())
 
 
