@@ -130,9 +130,10 @@ def _serve(options: argparse.Namespace) -> int:
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: server.stop())
+    # The file is opened with the first line, after the data folder has been made and locked.
+    _log_to(data_dir / "logs" / "backend.log")
     server.start()
     try:
-        _log_to(data_dir / "logs" / "backend.log")
         print(
             f"gsv3d-backend: listening on {server.connection.endpoint}, "
             f"connection file {options.connection_file}",

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command as its user runs it, in processes of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import zmq
+
+from backend.cli import default_data_dir, main
+from backend.protocol import (
+    default_path,
+    process_exists,
+    read_connection,
+    write_connection,
+)
+from tests.fake_backend import FakeBackend
+
+
+def serve(*options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "backend", "serve", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_serve_status_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the real worker still starting: the server answers at once."""
+    folder = tmp_path / "Jörgs Daten 椅子"
+    here = ["--data-dir", str(folder)]
+    process = serve(*here, "--device", "cpu")
+    try:
+        path = folder / "connection.json"
+        wait_for(path, process)
+        assert main(["status", *here]) == 0
+        out = capsys.readouterr().out
+        assert f"process {process.pid}" in out and "Jobs: none" in out
+        second = serve(*here)
+        _, err = second.communicate(timeout=60)
+        assert second.returncode == 1
+        assert "Another backend already uses" in err and "Traceback" not in err
+        assert read_connection(path).pid == process.pid, "the first one's file is untouched"
+        assert main(["stop", *here]) == 0
+        assert process.wait(30) == 0
+        assert not path.exists()
+        assert "listening on" in (folder / "logs" / "backend.log").read_text(encoding="utf-8")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_backend_ends_with_its_parent(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = serve("--data-dir", str(tmp_path), "--parent-pid", str(parent.pid))
+    try:
+        wait_for(tmp_path / "connection.json", process)
+        parent.communicate(b"\n")
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_no_backend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("status", "stop"):
+        assert main([command, "--data-dir", str(tmp_path)]) == 1
+        err = capsys.readouterr().err
+        assert "No backend is running" in err and "gsv3d-backend serve" in err
+
+
+def test_a_backend_that_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with FakeBackend(tmp_path) as fake:
+        connection = replace(read_connection(fake.connection_path), pid=ended.pid)
+        write_connection(fake.connection_path, connection)
+        assert not process_exists(ended.pid)
+        assert main(["status", "--connection-file", str(fake.connection_path)]) == 1
+        assert f"its process {ended.pid} has ended" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ("wrong_key", "the keys of the connection file"),
+        ("silent", "No answer from the backend"),
+        ("wrong_version", "protocol version"),
+    ],
+)
+def test_a_backend_that_cannot_be_talked_to(
+    tmp_path: Path,
+    behaviour: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backend.cli.ANSWER_S", 2.0)
+    with FakeBackend(tmp_path, behaviour) as fake:
+        assert main(["status", "--connection-file", str(fake.connection_path)]) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_a_parent_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    options = ["serve", "--data-dir", str(tmp_path), "--parent-pid", str(ended.pid)]
+    assert main(options) == 1
+    assert f"no process {ended.pid}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["x", "-1", "70000"])
+def test_not_a_port(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--port", port])
+    assert caught.value.code == 2 and "port" in capsys.readouterr().err
+
+
+def test_the_command_and_the_add_on_look_in_the_same_place() -> None:
+    assert default_path() == default_data_dir() / "connection.json"
+    assert zmq.has("curve")
