@@ -194,7 +194,9 @@ def test_gradients_in_all_parameters_and_the_background() -> None:
     def function(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(render(Gaussians(*values[:5]), cameras, values[5], backend="torch"))
 
-    assert torch.autograd.gradcheck(function, inputs, eps=1e-7, atol=1e-5, rtol=1e-4)
+    assert torch.autograd.gradcheck(
+        function, inputs, eps=1e-7, atol=1e-5, rtol=1e-4, fast_mode=True
+    )
 
 
 def test_gradients_of_view_dependent_colour() -> None:
@@ -208,7 +210,9 @@ def test_gradients_of_view_dependent_colour() -> None:
         moved = Gaussians(means, gaussians.quats, gaussians.scales, gaussians.opacities, sh)
         return render(moved, cameras, backend="torch").colour
 
-    assert torch.autograd.gradcheck(function, inputs, eps=1e-7, atol=1e-5, rtol=1e-4)
+    assert torch.autograd.gradcheck(
+        function, inputs, eps=1e-7, atol=1e-5, rtol=1e-4, fast_mode=True
+    )
 
 
 def test_limited_alpha_and_hidden_gaussians_get_no_gradient() -> None:
