@@ -71,6 +71,8 @@ class ModelRunner:
     """
 
     def __init__(self, device: str) -> None:
+        # All that is heavy is imported before the worker says that it is ready.
+        from gsv3d import generation, models, pipeline, preprocessing  # noqa: F401
         from gsv3d.devices import choose_device
 
         self._device = str(choose_device(device))
