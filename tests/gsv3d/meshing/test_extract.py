@@ -74,13 +74,13 @@ def test_progress_goes_through_the_phases_and_to_their_ends(meshed):
 
 
 def test_an_exception_from_progress_ends_it():
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(phase: str, step: int, of: int) -> None:
-        raise Stop
+        raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         extract_mesh(ball(200), 100, 32, stop)
 
 
