@@ -248,6 +248,10 @@ class Client:
                     for e in event.models
                 )
                 self._tell(events.Connected(event.backend, event.device, models))
+                self._session.status()
+            case m.Queue():
+                waiting = tuple((e.job, e.filename) for e in event.jobs if e.state == "done")
+                self._tell(events.ResultsWaiting(waiting))
             case m.Accepted():
                 self._tell(events.JobAccepted(event.job, event.position))
             case m.Progress():

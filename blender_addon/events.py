@@ -103,6 +103,13 @@ class JobCancelled:
 
 
 @dataclass(frozen=True)
+class ResultsWaiting:
+    """Finished jobs whose results the backend still holds: pairs of job id and filename."""
+
+    jobs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class BackendComplained:
     """The backend could not make sense of something that belongs to no job."""
 
@@ -111,5 +118,6 @@ class BackendComplained:
 
 Event = (
     Connected | Disconnected | JobAccepted | JobProgressed | ViewsArrived | GaussiansArrived
-    | MeshArrived | FileArrived | JobDone | JobFailed | JobCancelled | BackendComplained
+    | MeshArrived | FileArrived | JobDone | JobFailed | JobCancelled | ResultsWaiting
+    | BackendComplained
 )

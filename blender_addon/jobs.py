@@ -92,6 +92,7 @@ class Job:
     hint: str = ""
     note: str = ""
     detached: bool = False
+    earlier: bool = False  # of an earlier session of Blender; the backend holds its results
     started: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     width: float = 0.0
@@ -217,8 +218,9 @@ class JobBook:
 
     def forget_finished(self) -> list[str]:
         """Take ended jobs off the list; returns their ids."""
-        ended = [j.id for j in self
-                 if not j.state.active and not (j.state is JobState.ARRIVED and j.detached)]
+        wanted = {j.id for j in self
+                  if j.state is JobState.ARRIVED and j.detached and not j.earlier}
+        ended = [j.id for j in self if not j.state.active and j.id not in wanted]
         for job_id in ended:
             del self._jobs[job_id]
         return ended

@@ -113,7 +113,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         default=1.0, min=0.001, soft_max=100.0, unit="LENGTH", subtype="DISTANCE",
     )
     elevation: FloatProperty(  # type: ignore[valid-type]
-        name="Elevation",
+        name="Elevation (°)",
         description="How far the picture looks down on the object, in degrees: 0 is level",
         default=10.0, min=-30.0, max=80.0,
     )

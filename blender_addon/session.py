@@ -20,6 +20,7 @@ import bpy
 
 from . import compat, events
 from .backend_process import BackendProcess
+from .batch import name_of
 from .client import Client
 from .delivery import Delivery
 from .jobs import Job, JobBook, JobState, Request, Target
@@ -118,7 +119,10 @@ class Session:
         """Hand a job to the socket thread, which sends it as often as it takes."""
         if self.client is not None and job.id not in self._sent:
             self._sent.add(job.id)
-            self.client.submit(job.id, job.request)
+            if job.earlier:
+                self.client.fetch(job.id)
+            else:
+                self.client.submit(job.id, job.request)
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job; the backend stops within one denoising step."""
@@ -136,10 +140,15 @@ class Session:
     def import_again(self, job_id: str, target: Target) -> None:
         """Bring the results of a job that lost its file into the present one."""
         job = self.book.get(job_id)
-        if job is None or job_id not in self.delivery.arrived:
+        held = job_id in self.delivery.arrived
+        if job is None or not (held or (job.earlier and self.client is not None)):
             raise Problem("The results of this job are no longer here.", "Generate it again.")
         job.target, job.detached = target, False
-        self.delivery.again(job)
+        if held:
+            self.delivery.again(job)
+        else:
+            job.state = JobState.WAITING
+            self._send(job)
         self.ensure_timer()
 
     def give_up(self, job_id: str, problem: Problem) -> None:
@@ -234,10 +243,21 @@ class Session:
                 self._disconnected(problem, lasting)
             case events.BackendComplained(problem=problem):
                 self.problem = problem
+            case events.ResultsWaiting(jobs=waiting):
+                self._offer(waiting)
             case _:
                 job = self.book.get(event.job)
                 if job is not None:
                     self._handle_of_job(job, event)
+
+    def _offer(self, waiting: tuple[tuple[str, str], ...]) -> None:
+        """List results of an earlier session, for the artist to import."""
+        for job_id, filename in waiting:
+            if self.book.get(job_id) is None:
+                self.book.add(Job(
+                    Request(b"", filename), Target(name_of(filename)), id=job_id,
+                    state=JobState.ARRIVED, detached=True, earlier=True,
+                ))
 
     def _handle_of_job(self, job: Job, event: events.Event) -> None:
         match event:

@@ -157,6 +157,28 @@ def test_another_file_gets_results_only_on_request(addon, tmp_path: Path) -> Non
         assert "barrel" in addon.bpy.data.objects
 
 
+def test_results_of_an_earlier_session_can_be_imported(addon, tmp_path: Path) -> None:
+    from blender_addon import events
+    from blender_addon.client import Client
+
+    with FakeBackend(tmp_path, "normal") as fake:
+        earlier = Client(fake.connection_path)
+        earlier.start()
+        earlier.submit("a" * 32, Request(b"x", "Stuhl.png"))
+        while not isinstance(earlier.events.get(timeout=30), events.JobDone):
+            pass
+        earlier.stop()  # Blender has crashed: nothing was acknowledged
+        connect(addon, fake)
+        book = addon.session.get().book
+        addon.drain_until(lambda: len(book) == 1)
+        (job,) = book
+        assert job.name == "Stuhl" and "Import" in job.describe()
+        addon.drain_until(lambda: not addon.session.get().drain())
+        assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
+        addon.drain_until(lambda: job.state is JobState.DONE)
+        assert "Stuhl" in addon.bpy.data.objects
+
+
 def test_the_drain_keeps_its_budget(addon) -> None:
     """With a clock that moves 3 ms an event, 8 ms are three events; the rest waits its turn."""
     from blender_addon import events
