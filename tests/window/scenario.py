@@ -129,8 +129,8 @@ def lay_the_table(desk: Desk) -> Play:
     space.lens = 60
     view = space.region_3d
     view.view_rotation = Euler((math.radians(76), 0.0, math.radians(24))).to_quaternion()
-    view.view_location = (-0.42, 0.0, 0.6)
-    view.view_distance = 5.6
+    view.view_location = (-0.38, 0.0, 0.62)
+    view.view_distance = 4.7
     yield 0.5
     desk.region("UI").active_panel_category = TAB
     yield 0.5
@@ -156,9 +156,16 @@ def add_reference(desk: Desk) -> Play:
     empty.name = "Reference"
     desk.note(empty={"name": empty.name, "image": empty.data.name, "selected": empty.select_get()})
     bpy.context.scene.gsv3d.height = HEIGHT
-    bpy.context.scene.gsv3d.after_mesh = "SHOW"
     yield from pose(desk, "reference")
     desk.note(view=desk.rectangle(window))
+
+
+def select_reference(desk: Desk) -> None:
+    """Only the reference selected, and active."""
+    bpy.ops.object.select_all(action="DESELECT")
+    empty = bpy.data.objects[desk.facts["empty"]["name"]]
+    empty.select_set(True)
+    bpy.context.view_layer.objects.active = empty
 
 
 def start_backend(desk: Desk) -> Play:
@@ -231,6 +238,7 @@ def look_at_result(desk: Desk) -> Play:
     bpy.ops.object.select_all(action="DESELECT")
     space.overlay.show_overlays = False
     mesh.hide_set(True)
+    cloud.hide_set(False)
     yield 0.8
     desk.shot("gaussians")
     cloud.hide_set(True)
@@ -262,10 +270,7 @@ def undo_and_redo(desk: Desk) -> Play:
 
 def cancel(desk: Desk) -> Play:
     """A second job, long enough to be cancelled by a click on Cancel."""
-    bpy.ops.object.select_all(action="DESELECT")
-    empty = bpy.data.objects[desk.facts["empty"]["name"]]
-    empty.select_set(True)
-    bpy.context.view_layer.objects.active = empty
+    select_reference(desk)
     bpy.context.scene.gsv3d.steps = SETTINGS["long_steps"]
     yield 0.5
     before = sorted(thing.name for kind in ("mesh", "gaussians") for thing in results(kind))
@@ -306,12 +311,14 @@ def cancel(desk: Desk) -> Play:
 
 def material_preview(desk: Desk) -> Play:
     """The picture for the README; software OpenGL takes its time for the first one."""
-    bpy.ops.object.select_all(action="DESELECT")
+    select_reference(desk)
     for thing in results("gaussians"):
         thing.hide_set(True)
-    desk.area().spaces.active.shading.type = "MATERIAL"
+    shading = desk.area().spaces.active.shading
+    shading.type = "MATERIAL"
     yield 1.0
     yield from pose(desk, "material")
+    shading.type = "SOLID"
 
 
 def steps(desk: Desk) -> Play:
@@ -323,8 +330,8 @@ def steps(desk: Desk) -> Play:
         generate,
         look_at_result,
         undo_and_redo,
-        cancel,
         material_preview,
+        cancel,
     ):
         desk.say(f"-- {step.__name__}")
         yield from step(desk)
