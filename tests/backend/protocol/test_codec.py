@@ -176,7 +176,7 @@ values = st.recursive(
     max_leaves=8,
 )  # fmt: skip
 NAMES = sorted({f.name for e in m.ALL for f in dataclasses.fields(e)} | {"type", "seq"})
-fast = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+fast = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def must_decode_or_refuse(frames: list[bytes]) -> None:
