@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -207,7 +208,7 @@ def generate(desk: Desk) -> Play:
                 gaussians.append(entry)
         if row.state not in ACTIVE and row.state != "ready":
             break
-        if row.state == "running" and time.monotonic() > next_shot and len(shots) < 12:
+        if row.state == "running" and time.monotonic() > next_shot and len(shots) < 20:
             shots.append(f"progress_{len(shots):02d}")
             desk.shot(shots[-1])
             next_shot = time.monotonic() + SETTINGS["shot_every"]
@@ -281,17 +282,21 @@ def cancel(desk: Desk) -> Play:
     yield from desk.click(place)
     yield from desk.wait_for(lambda: len(jobs()) > count, "the second job is in the list", 20)
     yield from desk.wait_for(
-        lambda: jobs()[0].state == "running", "the second job runs", SETTINGS["patience"]
+        lambda: jobs()[0].state == "running" and re.search(r"[1-9]\d*/\d", jobs()[0].text),
+        "the second job is at its first steps",
+        SETTINGS["patience"],
     )
     place = yield from desk.find_button(
         "gsv3d.cancel", desk.region("UI"), right=CROSS, below=place[1] + 18
     )
     if place is None:
         raise LookupError("there is no button Cancel while a job runs")
-    clicked = time.monotonic()
+    desk.rest()
+    yield 0.3
+    desk.shot("before_cancel")
     was = [jobs()[0].state, jobs()[0].text]
+    clicked = time.monotonic()
     yield from desk.click(place)
-    desk.shot("cancel")
     yield from desk.wait_for(
         lambda: jobs()[0].state not in ACTIVE, "the second job ended", SETTINGS["patience"]
     )
