@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 import pytest
@@ -11,8 +12,15 @@ import pytest
 from tests.window.pictures import shrink
 from tests.window.test_window import FOLDER, HERE, ROOT
 
-IMAGES = {"panel": "reference", "progress": "progress", "result": "material", "mesh": "mesh"}
+IMAGES = {"panel": "reference", "result": "material", "mesh": "mesh"}
 """File name in docs/images: screenshot."""
+
+
+def chosen() -> dict[str, str]:
+    """The screenshots for the README; of those of a job under way, the last of the views."""
+    shots = json.loads((FOLDER / "facts.json").read_text("utf-8"))["job"]["shots"]
+    of_views = [name for name, text in shots if "views" in text]
+    return {**IMAGES, "progress": (of_views or [name for name, _ in shots])[-1]}
 
 
 def main() -> int:
@@ -22,11 +30,9 @@ def main() -> int:
     arguments = parser.parse_args()
     status = int(pytest.main(["-m", "window", str(HERE)]))
     if status == 0 and arguments.images:
-        for name, shot in IMAGES.items():
-            found = sorted(FOLDER.glob(f"{shot}*.png"))
-            source = found[len(found) * 2 // 3]
-            shrink(source, ROOT / "docs" / "images" / f"{name}.png")
-            print(f"docs/images/{name}.png from {source.name}")
+        for name, shot in chosen().items():
+            shrink(FOLDER / f"{shot}.png", ROOT / "docs" / "images" / f"{name}.png")
+            print(f"docs/images/{name}.png from {shot}.png")
     return status
 
 

@@ -195,7 +195,7 @@ def generate(desk: Desk) -> Play:
     yield from desk.wait_for(lambda: len(jobs()) > before, "the job is in the list", 20)
     seen: list[list[Any]] = []
     gaussians: list[list[Any]] = []
-    shots: list[str] = []
+    shots: list[list[str]] = []
     end = time.monotonic() + SETTINGS["patience"]
     next_shot = 0.0
     while True:
@@ -209,8 +209,8 @@ def generate(desk: Desk) -> Play:
         if row.state not in ACTIVE and row.state != "ready":
             break
         if row.state == "running" and time.monotonic() > next_shot and len(shots) < 20:
-            shots.append(f"progress_{len(shots):02d}")
-            desk.shot(shots[-1])
+            shots.append([f"progress_{len(shots):02d}", row.text])
+            desk.shot(shots[-1][0])
             next_shot = time.monotonic() + SETTINGS["shot_every"]
         if time.monotonic() > end:
             raise TimeoutError(f"the job is not done but {row.state}: {row.text}")

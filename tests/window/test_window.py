@@ -177,7 +177,7 @@ def test_the_reference_is_an_image_empty_and_in_view(run: Run) -> None:
 
 
 def test_progress_is_shown_and_moves(run: Run) -> None:
-    bars = [run.bar(name) for name in run.facts["job"]["shots"]]
+    bars = [run.bar(name) for name, _ in run.facts["job"]["shots"]]
     assert len(bars) >= 2
     assert max(bars) > min(bars) + 20, bars
     assert bars == sorted(bars), f"the bar went back: {bars}"
