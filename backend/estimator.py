@@ -47,7 +47,7 @@ class Estimator:
             self._first = step
         self._step = step
         self._of = of
-        if phase == "denoising":
+        if phase == "denoising" and step > 0:  # before the first step their number may be a guess
             self._steps = of
         eta = self._remaining(now)
         elapsed = now - self._start
@@ -79,28 +79,34 @@ class Estimator:
         return None
 
     def _remaining(self, now: float) -> float | None:
-        measured = self._step_seconds(now)
-        if measured is not None:
-            here = measured * (self._of - self._step)
-            whole_here = measured * self._of
+        step_seconds = self._step_seconds(now)
+        if step_seconds is not None:
+            here: float | None = step_seconds * (self._of - self._step)
         else:
-            expected = self._expected(self._phase)
-            if expected is None:
-                return None
-            here, whole_here = max(expected - (now - self._phase_start), 0.0), expected
+            expected = self._expected(self._phase, None)
+            here = None if expected is None else max(expected - (now - self._phase_start), 0.0)
         names = list(PHASES)
         later = names[names.index(self._phase) + 1 :] if self._phase in PHASES else []
-        total = here
-        for phase in later:
-            expected = self._expected(phase)
-            if expected is None:
-                weight = PHASES.get(self._phase, 1.0)
-                expected = PHASES[phase] * whole_here / weight
-            total += expected
-        return total
+        unit = self._unit(step_seconds)
+        parts = [here, *(self._expected(phase, unit) for phase in later)]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
 
-    def _expected(self, phase: str) -> float | None:
-        seconds = self._earlier.get(phase)
-        if seconds is None or (phase == "denoising" and not self._steps):
+    def _unit(self, step_seconds: float | None) -> float | None:
+        """Seconds of a weight of 1, from this run's denoising: no other phase tells the speed."""
+        if self._phase == "denoising":
+            seconds = step_seconds
+        else:
+            seconds = self._measured.get("denoising")
+        if seconds is None or not self._steps:
             return None
-        return seconds * (self._steps or 1) if phase == "denoising" else seconds
+        return seconds * self._steps / PHASES["denoising"]
+
+    def _expected(self, phase: str, unit: float | None) -> float | None:
+        """Seconds a phase will take: as before, or by its weight."""
+        seconds = self._earlier.get(phase)
+        if seconds is not None and phase != "denoising":
+            return seconds
+        if seconds is not None and self._steps:
+            return seconds * self._steps
+        return None if unit is None else PHASES[phase] * unit
