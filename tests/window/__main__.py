@@ -12,7 +12,7 @@ import pytest
 from tests.window.pictures import shrink
 from tests.window.test_window import FOLDER, HERE, ROOT
 
-IMAGES = {"panel": "reference", "result": "material", "mesh": "mesh"}
+IMAGES = {"reference": "reference", "result": "material", "mesh": "mesh"}
 """File name in docs/images: screenshot."""
 
 
@@ -20,7 +20,7 @@ def chosen() -> dict[str, str]:
     """The screenshots for the README; of those of a job under way, the last of the views."""
     shots = json.loads((FOLDER / "facts.json").read_text("utf-8"))["job"]["shots"]
     of_views = [name for name, text in shots if "views" in text]
-    return {**IMAGES, "progress": (of_views or [name for name, _ in shots])[-1]}
+    return {**IMAGES, "panel": (of_views or [name for name, _ in shots])[-1]}
 
 
 def main() -> int:

@@ -62,10 +62,16 @@ def blue_bar(picture: Picture) -> int:
     return longest
 
 
-def shrink(source: Path, target: Path, width: int = 1200, palette: int = 160) -> None:
-    """Write a small PNG for the documentation: resized, with a palette."""
+def shrink(source: Path, target: Path, width: int = 1200) -> None:
+    """Write a small PNG for the documentation: resized, with a palette of 256 colours."""
     with Image.open(source) as image:
         height = round(image.height * width / image.width)
         small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        small.quantize(palette, dither=Image.Dither.NONE).save(target, optimize=True)
+    pixels = np.asarray(small).reshape(-1, 3)
+    # Most of a screenshot is grey, and the palette would be: let what has a colour, each kind once,
+    # weigh as much as all the rest.
+    vivid = np.unique(pixels[np.ptp(pixels, axis=1) > 50] // 4 * 4, axis=0)
+    weighed = np.concatenate([pixels, np.resize(vivid, pixels.shape)]) if len(vivid) else pixels
+    sample = Image.fromarray(weighed.reshape(-1, width, 3)).quantize(256)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    small.quantize(palette=sample, dither=Image.Dither.NONE).save(target, optimize=True)
