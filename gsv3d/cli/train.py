@@ -39,9 +39,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     assemble.add_argument("--stages", type=Path, nargs="+", required=True, metavar="DIR",
                           help="outputs of the stages")  # fmt: skip
     assemble.add_argument("--output", type=Path, required=True)
+    plot = stages.add_parser("plot", help="plot the logs of stages")
+    plot.add_argument("stages", type=Path, nargs="+", metavar="DIR", help="outputs of the stages")
+    plot.add_argument("--output", type=Path, required=True, help="a .png or .svg file")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.stage == "plot":
+        from gsv3d.training.curves import plot
+
+        plot(args.stages, args.output)
+        return 0
+
     import torch
 
     from gsv3d.devices import choose_device

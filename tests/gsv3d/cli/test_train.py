@@ -39,6 +39,9 @@ def test_stages_train_resume_and_assemble(tmp_path: Path, config: Path, data: Pa
     assert train("multiview", "--steps", "1", *vae) == 0
     assert train("decoder", "--steps", "1", *vae) == 0
     assert len((tmp_path / "autoencoder" / "log.csv").read_text().splitlines()) == 3
+    curves = tmp_path / "curves.png"
+    assert main(["train", "plot", str(tmp_path / "autoencoder"), "--output", str(curves)]) == 0
+    assert curves.read_bytes().startswith(b"\x89PNG")
     stages = [str(tmp_path / stage) for stage in ("autoencoder", "multiview", "decoder")]
     model = tmp_path / "model"
     assert main(["train", "assemble", "--config", str(config), "--stages", *stages,
