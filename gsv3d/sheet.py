@@ -65,7 +65,7 @@ def contact_sheet(
             if tile is None:
                 continue
             picture = Image.fromarray(tile).convert("RGBA")
-            picture = picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
+            picture = picture.resize((TILE, TILE), Image.Resampling.BILINEAR)
             sheet.alpha_composite(picture, (column * TILE, row * TILE))
             draw.text((column * TILE + 6, row * TILE + 4), label, fill=_INK, font=font)
     return sheet.convert("RGB")
