@@ -231,7 +231,8 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
     elif job.state is JobState.ARRIVED and job.detached:
         layout.operator("gsv3d.import_result", icon="IMPORT").job_id = job.id
     elif job.state is JobState.DONE and job.timings:
-        layout.label(text=f"Took {sum(job.timings.values()):.0f} s", icon="TIME")
+        total = job.timings.get("total", sum(job.timings.values()))
+        layout.label(text=f"Took {total:.0f} s", icon="TIME")
     icon = previews.icon_of(job.id)
     if icon and not job.state.active:
         layout.template_icon(icon_value=icon, scale=6.0)
