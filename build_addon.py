@@ -42,12 +42,21 @@ class Platform:
 
 PLATFORMS = (
     Platform("windows-x64", ("win_amd64",)),
-    Platform("macos-x64", ("macosx_10_15_universal2", "macosx_10_15_x86_64", "macosx_10_13_x86_64",
-                           "macosx_10_9_x86_64")),
-    Platform("macos-arm64", ("macosx_11_0_arm64", "macosx_11_0_universal2",
-                             "macosx_10_15_universal2")),
-    Platform("linux-x64", ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64",
-                           "manylinux2014_x86_64")),
+    Platform(
+        "macos-x64",
+        (
+            "macosx_10_15_universal2",
+            "macosx_10_15_x86_64",
+            "macosx_10_13_x86_64",
+            "macosx_10_9_x86_64",
+        ),
+    ),
+    Platform(
+        "macos-arm64", ("macosx_11_0_arm64", "macosx_11_0_universal2", "macosx_10_15_universal2")
+    ),
+    Platform(
+        "linux-x64", ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+    ),
 )
 
 
@@ -72,9 +81,21 @@ def _fetch(package: str, version: str, python: str, platform: Platform, cache: P
     found = sorted(folder.glob("*.whl"))
     if not found:
         command = [
-            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-            "--no-deps", "--only-binary=:all:", "--implementation", "cp",
-            "--python-version", python, "--dest", str(folder), f"{package}=={version}",
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--implementation",
+            "cp",
+            "--python-version",
+            python,
+            "--dest",
+            str(folder),
+            f"{package}=={version}",
         ]
         for tag in platform.tags:
             command += ["--platform", tag]
@@ -112,8 +133,10 @@ def _sources(folder: Path) -> list[tuple[str, Path]]:
     return [
         (path.relative_to(folder).as_posix(), path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix in {".py", ".pyi", ".toml"}
-        and "__pycache__" not in path.parts and PACKED not in path.parts
+        if path.is_file()
+        and path.suffix in {".py", ".pyi", ".toml"}
+        and "__pycache__" not in path.parts
+        and PACKED not in path.parts
     ]
 
 
@@ -166,11 +189,14 @@ def validate(archive: Path, validator: Path) -> None:
     """Have Blender check a zip. Raises BuildError with what it says."""
     result = subprocess.run(
         [sys.executable, str(validator), "validate", str(archive)],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
-        raise BuildError(f"Blender does not take {archive.name}: "
-                         f"{(result.stdout + result.stderr).strip()}")
+        raise BuildError(
+            f"Blender does not take {archive.name}: {(result.stdout + result.stderr).strip()}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -178,8 +204,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build the GSV3D extension for Blender.")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="FOLDER")
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "wheels", metavar="FOLDER")
-    parser.add_argument("--platform", action="append", choices=[p.name for p in PLATFORMS],
-                        help="only this platform; may be given several times")
+    parser.add_argument(
+        "--platform",
+        action="append",
+        choices=[p.name for p in PLATFORMS],
+        help="only this platform; may be given several times",
+    )
     options = parser.parse_args(argv)
     validator = blender_validator()
     if validator is None:

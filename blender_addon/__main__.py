@@ -13,7 +13,8 @@ def main() -> int:
     except ImportError:
         print(
             "This needs Blender as a Python module, which has packages for CPython 3.11: "
-            'pip install "gsv3d[blender]"', file=sys.stderr,
+            'pip install "gsv3d[blender]"',
+            file=sys.stderr,
         )
         return 1
     from . import headless, register, unregister

@@ -51,10 +51,16 @@ def serve_command(
 ) -> list[str]:
     """The command line of a backend that serves this process."""
     return [
-        str(python), "-m", "backend", "serve",
-        "--connection-file", str(connection_file),
-        "--data-dir", str(data_dir),
-        "--parent-pid", str(parent_pid),
+        str(python),
+        "-m",
+        "backend",
+        "serve",
+        "--connection-file",
+        str(connection_file),
+        "--data-dir",
+        str(data_dir),
+        "--parent-pid",
+        str(parent_pid),
     ]
 
 

@@ -19,17 +19,22 @@ MAX_FILE_BYTES = 64 * 2**20
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts ``prop2`` before ``prop10``."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.casefold())
-            for part in re.split(r"(\d+)", name) if part]
+    return [
+        (0, int(part), "") if part.isdigit() else (1, 0, part.casefold())
+        for part in re.split(r"(\d+)", name)
+        if part
+    ]
 
 
 def images_in_folder(folder: str | os.PathLike[str]) -> list[Path]:
     """The pictures directly in ``folder``, in natural order. Raises `Problem` if there is none."""
     path = Path(folder)
     try:
-        found = [p for p in path.iterdir()
-                 if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-                 and p.is_file()]
+        found = [
+            p
+            for p in path.iterdir()
+            if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
+        ]
     except NotADirectoryError:
         raise Problem(f"{path} is not a folder.", "Choose a folder with pictures.") from None
     except FileNotFoundError:

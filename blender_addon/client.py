@@ -92,6 +92,7 @@ class Client:
 
     def cancel(self, job_id: str) -> None:
         """Stop a job; an event says when it has ended."""
+
         def command(session: Any) -> None:
             self._requests.pop(job_id, None)
             session.cancel(job_id)
@@ -255,9 +256,11 @@ class Client:
             case m.Accepted():
                 self._tell(events.JobAccepted(event.job, event.position))
             case m.Progress():
-                self._tell(events.JobProgressed(
-                    event.job, event.phase, event.step, event.of, event.eta_s, event.fraction
-                ))
+                self._tell(
+                    events.JobProgressed(
+                        event.job, event.phase, event.step, event.of, event.eta_s, event.fraction
+                    )
+                )
             case wire.Received():
                 self._receive(event)
             case m.Done():
@@ -323,9 +326,11 @@ class Client:
                 self._tell(events.ViewsArrived(job, prepare_sheet(arrays["images"])))
             elif received.kind == "gaussians":
                 prepared = prepare_gaussians(**arrays)
-                self._tell(events.GaussiansArrived(
-                    job, prepared, artefact.step, artefact.of, artefact.final
-                ))
+                self._tell(
+                    events.GaussiansArrived(
+                        job, prepared, artefact.step, artefact.of, artefact.final
+                    )
+                )
             elif received.kind == "mesh":
                 self._tell(events.MeshArrived(job, prepare_mesh(**arrays)))
             elif received.kind == "file":

@@ -199,8 +199,11 @@ class Delivery:
         """Set the objects of a batch side by side; what the artist has moved stays."""
         if not job.target.batch:
             return
-        row = [j for j in self._book.of_batch(job.target.batch)
-               if j.state.active or j.id in self.arrived or scene.find_object(j.id, scene.MESH)]
+        row = [
+            j
+            for j in self._book.of_batch(job.target.batch)
+            if j.state.active or j.id in self.arrived or scene.find_object(j.id, scene.MESH)
+        ]
         widths = [self._width(j) for j in row]
         for member, x in zip(row, row_positions(widths, job.target.height * 0.25), strict=True):
             for kind in (scene.GAUSSIANS, scene.MESH):

@@ -117,7 +117,17 @@ class BackendComplained:
 
 
 Event = (
-    Connected | Disconnected | JobAccepted | JobProgressed | ViewsArrived | GaussiansArrived
-    | MeshArrived | FileArrived | JobDone | JobFailed | JobCancelled | ResultsWaiting
+    Connected
+    | Disconnected
+    | JobAccepted
+    | JobProgressed
+    | ViewsArrived
+    | GaussiansArrived
+    | MeshArrived
+    | FileArrived
+    | JobDone
+    | JobFailed
+    | JobCancelled
+    | ResultsWaiting
     | BackendComplained
 )

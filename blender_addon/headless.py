@@ -46,11 +46,20 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--faces", type=_number(100, 1_000_000), default=5000, help="face budget")
     made.add_argument("--texture-size", type=_number(64, 8192), default=1024, metavar="PIXELS")
     made.add_argument("--height", type=_metres, default=1.0, metavar="METRES")
-    made.add_argument("--elevation", type=float, default=10.0, metavar="DEGREES",
-                      help="how far the picture looks down on the object")
+    made.add_argument(
+        "--elevation",
+        type=float,
+        default=10.0,
+        metavar="DEGREES",
+        help="how far the picture looks down on the object",
+    )
     made.add_argument("--python", default="", help="the Python that has GSV3D")
-    made.add_argument("--connection-file", type=Path, metavar="FILE",
-                      help="use the backend of this connection file if it runs")
+    made.add_argument(
+        "--connection-file",
+        type=Path,
+        metavar="FILE",
+        help="use the backend of this connection file if it runs",
+    )
     return made
 
 
@@ -125,9 +134,7 @@ class _Run:
         output = _blend_path(self.options.output)
         pictures = self._read_pictures()
         _check_writable(output)
-        with tempfile.TemporaryDirectory(
-            prefix="gsv3d-", ignore_cleanup_errors=True
-        ) as folder:
+        with tempfile.TemporaryDirectory(prefix="gsv3d-", ignore_cleanup_errors=True) as folder:
             current = session.get()
             current.on_job_end = self._ended
             self._start(Path(folder))
@@ -177,13 +184,22 @@ class _Run:
         batch = uuid.uuid4().hex if several else ""
         for slot, picture in enumerate(pictures):
             target = Target(
-                name=picture.name, height=options.height / unit, scene=here.name,
-                collection=output.stem if several else "", batch=batch, slot=slot,
+                name=picture.name,
+                height=options.height / unit,
+                scene=here.name,
+                collection=output.stem if several else "",
+                batch=batch,
+                slot=slot,
             )
             request = Request(
-                image=picture.data, filename=picture.path.name, model=options.model,
-                steps=options.steps, seed=options.seed, faces=options.faces,
-                texture_size=options.texture_size, elevation=options.elevation,
+                image=picture.data,
+                filename=picture.path.name,
+                model=options.model,
+                steps=options.steps,
+                seed=options.seed,
+                faces=options.faces,
+                texture_size=options.texture_size,
+                elevation=options.elevation,
                 files=("glb", "ply"),
             )
             self.jobs.append(session.get().submit(request, target))
@@ -294,5 +310,6 @@ def save_blend(path: Path) -> None:
         bpy.ops.wm.save_as_mainfile(filepath=str(path), compress=True)
     except RuntimeError as error:
         reason = str(error).strip().removeprefix("Error: ").rstrip(".")
-        raise Problem(f"Could not save {path}: {reason}.", "Check its folder and the disk.") \
-            from error
+        raise Problem(
+            f"Could not save {path}: {reason}.", "Check its folder and the disk."
+        ) from error

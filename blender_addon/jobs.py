@@ -37,9 +37,7 @@ class JobState(Enum):
     @property
     def active(self) -> bool:
         """True while the backend still owes something."""
-        return self in (
-            JobState.WAITING, JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING
-        )
+        return self in (JobState.WAITING, JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 
 
 @dataclass(frozen=True)
@@ -203,8 +201,9 @@ class JobBook:
         return next(iter(running or active), None)
 
     def of_batch(self, batch: str) -> list[Job]:
-        return sorted((j for j in self if batch and j.target.batch == batch),
-                      key=lambda j: j.target.slot)
+        return sorted(
+            (j for j in self if batch and j.target.batch == batch), key=lambda j: j.target.slot
+        )
 
     def batch_summary(self, batch: str) -> str:
         """``3 of 5 done, 1 failed``."""
@@ -218,8 +217,9 @@ class JobBook:
 
     def forget_finished(self) -> list[str]:
         """Take ended jobs off the list; returns their ids."""
-        wanted = {j.id for j in self
-                  if j.state is JobState.ARRIVED and j.detached and not j.earlier}
+        wanted = {
+            j.id for j in self if j.state is JobState.ARRIVED and j.detached and not j.earlier
+        }
         ended = [j.id for j in self if not j.state.active and j.id not in wanted]
         for job_id in ended:
             del self._jobs[job_id]

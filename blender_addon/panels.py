@@ -22,8 +22,16 @@ class GSV3D_UL_jobs(bpy.types.UIList):
     bl_idname = "GSV3D_UL_jobs"
 
     def draw_item(
-        self, _context: Any, layout: Any, _data: Any, item: Any, _icon: int,
-        _active_data: Any, _active_property: str, _index: int = 0, _flag: int = 0,
+        self,
+        _context: Any,
+        layout: Any,
+        _data: Any,
+        item: Any,
+        _icon: int,
+        _active_data: Any,
+        _active_property: str,
+        _index: int = 0,
+        _flag: int = 0,
     ) -> None:
         row = layout.row(align=True)
         row.label(text=item.name, icon=item.icon)
@@ -55,8 +63,13 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
             if empties:
                 layout.label(text=empties[0].data.name, icon="IMAGE_DATA")
             else:
-                _words(layout, context, "Select an image empty: drag a picture into the view, "
-                                        "or Add > Image > Reference.", "INFO")
+                _words(
+                    layout,
+                    context,
+                    "Select an image empty: drag a picture into the view, "
+                    "or Add > Image > Reference.",
+                    "INFO",
+                )
         elif settings.source == "IMAGE":
             layout.template_ID(settings, "image", open="image.open")
         else:

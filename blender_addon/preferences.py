@@ -48,7 +48,8 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
         if not self.python:
             default = paths.default_python()
             layout.label(
-                text=f"Found: {default}" if default
+                text=f"Found: {default}"
+                if default
                 else "Choose the Python in which GSV3D is installed (pip install gsv3d)",
                 icon="INFO" if default else "ERROR",
             )

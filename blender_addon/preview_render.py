@@ -46,8 +46,9 @@ def render_preview(objects: Sequence[Any], path: Path) -> None:
         if not path.is_file():
             raise Problem(f"Could not write the preview {path}.", "Check that its folder is there.")
     except (RuntimeError, OSError) as error:
-        raise Problem(f"Could not render the preview {path}: {error}.", "Look at the .blend.") \
-            from error
+        raise Problem(
+            f"Could not render the preview {path}: {error}.", "Look at the .blend."
+        ) from error
     finally:
         bpy.data.scenes.remove(scene)
         bpy.data.worlds.remove(world)

@@ -87,7 +87,8 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     seed: IntProperty(  # type: ignore[valid-type]
         name="Seed",
         description="The same seed, picture and settings give the same object",
-        min=0, max=MAX_SEED,
+        min=0,
+        max=MAX_SEED,
     )
     use_random_seed: BoolProperty(  # type: ignore[valid-type]
         name="Random Seed", description="Take a new seed for every object"
@@ -95,27 +96,40 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     steps: IntProperty(  # type: ignore[valid-type]
         name="Steps",
         description="Denoising steps: more takes longer. 0 leaves it to the model",
-        min=0, max=200,
+        min=0,
+        max=200,
     )
     faces: IntProperty(  # type: ignore[valid-type]
         name="Faces",
         description="The mesh has this many triangles at most",
-        default=5000, min=100, max=500_000, soft_max=50_000,
+        default=5000,
+        min=100,
+        max=500_000,
+        soft_max=50_000,
     )
     texture_size: IntProperty(  # type: ignore[valid-type]
         name="Texture",
         description="Pixels of a side of the texture",
-        default=1024, min=64, max=4096, subtype="PIXEL",
+        default=1024,
+        min=64,
+        max=4096,
+        subtype="PIXEL",
     )
     height: FloatProperty(  # type: ignore[valid-type]
         name="Height",
         description="Height of the object",
-        default=1.0, min=0.001, soft_max=100.0, unit="LENGTH", subtype="DISTANCE",
+        default=1.0,
+        min=0.001,
+        soft_max=100.0,
+        unit="LENGTH",
+        subtype="DISTANCE",
     )
     elevation: FloatProperty(  # type: ignore[valid-type]
         name="Elevation (°)",
         description="How far the picture looks down on the object, in degrees: 0 is level",
-        default=10.0, min=-30.0, max=80.0,
+        default=10.0,
+        min=-30.0,
+        max=80.0,
     )
     after_mesh: EnumProperty(  # type: ignore[valid-type]
         name="Gaussians",
@@ -176,8 +190,9 @@ def show_jobs(jobs: Iterable[Any]) -> None:
     if runtime is None:
         return
     wanted = [(j.id, j.name, j.state.value, j.describe()) for j in jobs][::-1]
-    selected = (runtime.jobs[runtime.job_index].job_id
-                if 0 <= runtime.job_index < len(runtime.jobs) else "")
+    selected = (
+        runtime.jobs[runtime.job_index].job_id if 0 <= runtime.job_index < len(runtime.jobs) else ""
+    )
     if [row.job_id for row in runtime.jobs] != [w[0] for w in wanted]:
         newest_was_selected = runtime.job_index == 0
         runtime.jobs.clear()

@@ -207,10 +207,13 @@ class Session:
             _log.exception("GSV3D: an import failed")
             job = self.delivery.take_failed()
             if job is not None:
-                self._fail(job, Problem(
-                    f"Blender could not take the result of {job.name}: {error}.",
-                    "The console has the details.",
-                ))
+                self._fail(
+                    job,
+                    Problem(
+                        f"Blender could not take the result of {job.name}: {error}.",
+                        "The console has the details.",
+                    ),
+                )
             return True
 
     def _watch_process(self) -> None:
@@ -254,10 +257,16 @@ class Session:
         """List results of an earlier session, for the artist to import."""
         for job_id, filename in waiting:
             if self.book.get(job_id) is None:
-                self.book.add(Job(
-                    Request(b"", filename), Target(name_of(filename)), id=job_id,
-                    state=JobState.ARRIVED, detached=True, earlier=True,
-                ))
+                self.book.add(
+                    Job(
+                        Request(b"", filename),
+                        Target(name_of(filename)),
+                        id=job_id,
+                        state=JobState.ARRIVED,
+                        detached=True,
+                        earlier=True,
+                    )
+                )
 
     def _handle_of_job(self, job: Job, event: events.Event) -> None:
         match event:
@@ -276,10 +285,13 @@ class Session:
             case events.FileArrived(name=name, data=data):
                 self.files.setdefault(job.id, {})[name] = data
             case events.JobDone() if not self.delivery.has_mesh(job.id):
-                self._fail(job, Problem(
-                    f"The backend finished {job.name} without sending its mesh.",
-                    "Generate it again.",
-                ))
+                self._fail(
+                    job,
+                    Problem(
+                        f"The backend finished {job.name} without sending its mesh.",
+                        "Generate it again.",
+                    ),
+                )
             case events.JobDone(timings=timings):
                 job.timings = timings
                 job.state = JobState.ARRIVED

@@ -162,8 +162,9 @@ def prepare_mesh(
     if broken or not np.isfinite(corner_uvs).all():
         raise Problem(
             f"The mesh from the backend is damaged: {broken} of its {len(vertices)} vertices "
-            "are not numbers." if broken else
-            "The mesh from the backend is damaged: its UVs are not numbers.",
+            "are not numbers."
+            if broken
+            else "The mesh from the backend is damaged: its UVs are not numbers.",
             "Generate again, with another seed if it happens twice.",
         )
     if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):

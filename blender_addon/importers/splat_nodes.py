@@ -56,11 +56,25 @@ def gaussian_material() -> Any:
 def _build(group: Any) -> None:
     interface = group.interface
     interface.new_socket("Geometry", in_out="INPUT", socket_type="NodeSocketGeometry")
-    _number(interface, "Display", 100.0, 0.0, 100.0, "PERCENTAGE",
-            "Share of the Gaussians that is shown, the most visible first")
+    _number(
+        interface,
+        "Display",
+        100.0,
+        0.0,
+        100.0,
+        "PERCENTAGE",
+        "Share of the Gaussians that is shown, the most visible first",
+    )
     _number(interface, "Size", 1.0, 0.0, 4.0, "FACTOR", "Scale of every ellipsoid")
-    _number(interface, "Opacity Threshold", 0.15, 0.005, 1.0, "FACTOR",
-            "Opacity at which an ellipsoid ends; fainter Gaussians are not shown")
+    _number(
+        interface,
+        "Opacity Threshold",
+        0.15,
+        0.005,
+        1.0,
+        "FACTOR",
+        "Opacity at which an ellipsoid ends; fainter Gaussians are not shown",
+    )
     interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
 
     make = _Maker(group)
@@ -71,8 +85,9 @@ def _build(group: Any) -> None:
 
     # sqrt(max(2 ln(opacity / threshold), 0)) * size
     ratio = make.math("DIVIDE", opacity, given["Opacity Threshold"], -1000, -300)
-    log = make.math("LOGARITHM", make.math("MAXIMUM", ratio, 1.0, -840, -300), 2.718281828459045,
-                    -680, -300)
+    log = make.math(
+        "LOGARITHM", make.math("MAXIMUM", ratio, 1.0, -840, -300), 2.718281828459045, -680, -300
+    )
     radius = make.math("SQRT", make.math("MULTIPLY", log, 2.0, -520, -300), None, -360, -300)
     sized = make.math("MULTIPLY", radius, given["Size"], -200, -300)
     stretched = make.node("ShaderNodeVectorMath", -40, -400, operation="SCALE")
@@ -122,10 +137,12 @@ def _build(group: Any) -> None:
     make.link(material.outputs["Geometry"], output.inputs["Geometry"])
 
 
-def _number(interface: Any, name: str, value: float, low: float, high: float, subtype: str,
-            description: str) -> None:
-    socket = interface.new_socket(name, in_out="INPUT", socket_type="NodeSocketFloat",
-                                  description=description)
+def _number(
+    interface: Any, name: str, value: float, low: float, high: float, subtype: str, description: str
+) -> None:
+    socket = interface.new_socket(
+        name, in_out="INPUT", socket_type="NodeSocketFloat", description=description
+    )
     socket.subtype = subtype
     socket.default_value, socket.min_value, socket.max_value = value, low, high
 

@@ -47,8 +47,7 @@ class GSV3D_OT_batch(bpy.types.Operator):
         if settings.batch_source == "FOLDER" and not settings.folder.strip():
             cls.poll_message_set("Choose a folder above")
             return False
-        if (settings.batch_source == "SELECTED"
-                and not references.selected_image_empties(context)):
+        if settings.batch_source == "SELECTED" and not references.selected_image_empties(context):
             cls.poll_message_set("Select image empties (Add > Image > Reference)")
             return False
         return True
@@ -84,8 +83,13 @@ def submit_batch(
         zip(found, unique_names([r.name for r in found]), strict=True)
     ):
         target = Target(
-            name=name, location=cursor, height=settings.height, scene=context.scene.name,
-            collection=collection.name, batch=batch, slot=slot,
+            name=name,
+            location=cursor,
+            height=settings.height,
+            scene=context.scene.name,
+            collection=collection.name,
+            batch=batch,
+            slot=slot,
         )
         request = common.request_for(settings, reference)
         ids.append(current.submit(request, target, after_mesh=settings.after_mesh).id)

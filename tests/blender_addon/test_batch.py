@@ -45,8 +45,9 @@ def test_files_and_folders_mixed_each_once(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     for name in ("a/1.png", "a/2.png", "b.png"):
         (tmp_path / name).write_bytes(b"x")
-    files, problems = expand([tmp_path / "a/2.png", tmp_path / "a", tmp_path / "none",
-                              tmp_path / "b.png"])
+    files, problems = expand(
+        [tmp_path / "a/2.png", tmp_path / "a", tmp_path / "none", tmp_path / "b.png"]
+    )
     assert [p.name for p in files] == ["2.png", "1.png", "b.png"]
     assert len(problems) == 1
 
@@ -55,8 +56,12 @@ def test_files_that_cannot_be_sent(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
-    for name, word in (("gone.png", "no file"), ("empty.png", "empty"), ("huge.png", "MiB"),
-                       (".", "folder")):
+    for name, word in (
+        ("gone.png", "no file"),
+        ("empty.png", "empty"),
+        ("huge.png", "MiB"),
+        (".", "folder"),
+    ):
         with pytest.raises(Problem, match=word):
             read_picture(tmp_path / name)
 

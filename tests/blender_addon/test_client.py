@@ -100,8 +100,13 @@ def test_cancel_reaches_a_slow_job(tmp_path: Path, open_client) -> None:
 
 @pytest.mark.parametrize(
     ("behaviour", "words"),
-    [("worker_dies", "worker process ended"), ("busy", "queue is full"),
-     ("nan", "not finite"), ("truncated", ""), ("bad_shapes", "")],
+    [
+        ("worker_dies", "worker process ended"),
+        ("busy", "queue is full"),
+        ("nan", "not finite"),
+        ("truncated", ""),
+        ("bad_shapes", ""),
+    ],
 )
 def test_a_job_that_cannot_be_finished_fails_with_words(
     tmp_path: Path, open_client, behaviour: str, words: str
@@ -123,9 +128,7 @@ def test_chunks_nobody_asked_for_do_no_harm(tmp_path: Path, open_client) -> None
 
 
 @pytest.mark.parametrize("behaviour", ["wrong_version", "other_framing"])
-def test_another_version_is_said(
-    tmp_path: Path, open_client, impatient, behaviour: str
-) -> None:
+def test_another_version_is_said(tmp_path: Path, open_client, impatient, behaviour: str) -> None:
     with FakeBackend(tmp_path, behaviour) as fake:
         client = open_client(fake.connection_path)
         deadline = time.monotonic() + 10
@@ -142,9 +145,7 @@ def test_another_version_is_said(
 
 
 @pytest.mark.parametrize("behaviour", ["wrong_key", "silent"])
-def test_silence_is_explained_once(
-    tmp_path: Path, open_client, impatient, behaviour: str
-) -> None:
+def test_silence_is_explained_once(tmp_path: Path, open_client, impatient, behaviour: str) -> None:
     with FakeBackend(tmp_path, behaviour) as fake:
         client = open_client(fake.connection_path)
         lost, _ = until(client, events.Disconnected)
@@ -216,9 +217,11 @@ def test_stopping_is_quick_whatever_goes_on(tmp_path: Path) -> None:
 
 
 def test_the_thread_and_its_helpers_import_no_bpy() -> None:
-    code = ("import sys, blender_addon.client, blender_addon.jobs, blender_addon.batch, "
-            "blender_addon.backend_process, blender_addon.console\n"
-            "assert 'bpy' not in sys.modules and 'torch' not in sys.modules")
+    code = (
+        "import sys, blender_addon.client, blender_addon.jobs, blender_addon.batch, "
+        "blender_addon.backend_process, blender_addon.console\n"
+        "assert 'bpy' not in sys.modules and 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

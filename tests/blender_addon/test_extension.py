@@ -85,8 +85,9 @@ def test_the_same_sources_give_the_same_zip(tmp_path: Path) -> None:
 def test_a_wheel_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(build_addon, "WHEELS", (("pyzmq", "27.3.0", ("3.11",)),))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    code = build_addon.main(["--output", str(tmp_path), "--cache", str(tmp_path / "cache"),
-                             "--platform", "windows-x64"])
+    code = build_addon.main(
+        ["--output", str(tmp_path), "--cache", str(tmp_path / "cache"), "--platform", "windows-x64"]
+    )
     assert code == 1
     assert "pyzmq 27.3.0 for Python 3.11 on windows-x64" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.zip"))
@@ -149,7 +150,11 @@ def test_the_built_zip_installs_and_works(tmp_path: Path) -> None:
     with FakeBackend(tmp_path, "normal") as fake:
         result = subprocess.run(
             [sys.executable, "-c", INSTALL, str(archive), str(user), str(fake.connection_path)],
-            capture_output=True, text=True, encoding="utf-8", env=environment, timeout=250,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+            timeout=250,
             cwd=tmp_path,
         )
     assert result.returncode == 0, result.stdout + result.stderr

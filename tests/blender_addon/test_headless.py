@@ -41,8 +41,15 @@ def run(addon, capsys, monkeypatch):
 def test_one_picture_becomes_four_files(run, addon, tmp_path: Path) -> None:
     output = tmp_path / "Szene ü 1" / "barrel.blend"
     with FakeBackend(tmp_path, "normal") as fake:
-        code, out, err = run(picture(tmp_path / "barrel.png"), "--output", output, "--height", 2,
-                             "--connection-file", fake.connection_path)
+        code, out, err = run(
+            picture(tmp_path / "barrel.png"),
+            "--output",
+            output,
+            "--height",
+            2,
+            "--connection-file",
+            fake.connection_path,
+        )
     assert (code, err) == (0, "")
     assert output.with_suffix(".glb").read_bytes() == glb_bytes()
     assert output.with_suffix(".ply").read_bytes().startswith(b"ply\n")
@@ -64,8 +71,13 @@ def test_the_preview_never_overwrites_the_reference(run, tmp_path: Path) -> None
     reference = picture(tmp_path / "barrel.png")
     before = reference.read_bytes()
     with FakeBackend(tmp_path, "normal") as fake:
-        code, _, _ = run(reference, "--output", tmp_path / "barrel.blend",
-                         "--connection-file", fake.connection_path)
+        code, _, _ = run(
+            reference,
+            "--output",
+            tmp_path / "barrel.blend",
+            "--connection-file",
+            fake.connection_path,
+        )
     assert code == 0 and reference.read_bytes() == before
     assert (tmp_path / "barrel_preview.png").is_file()
 
@@ -75,13 +87,24 @@ def test_bad_pictures_are_named_and_the_others_go_on(run, addon, tmp_path: Path)
     for name in ("eins", "bad", "drei"):
         picture(folder / f"{name}.png")
     with FakeBackend(tmp_path, "fails") as fake:
-        code, out, err = run(folder, tmp_path / "gone.png", "--output", tmp_path / "alle",
-                             "--connection-file", fake.connection_path)
+        code, out, err = run(
+            folder,
+            tmp_path / "gone.png",
+            "--output",
+            tmp_path / "alle",
+            "--connection-file",
+            fake.connection_path,
+        )
     assert code == 1
     assert len(err.strip().splitlines()) == 2
     assert "gone.png" in err and "bad.png shows no object" in err
     assert {p.name for p in tmp_path.iterdir() if p.is_file()} >= {
-        "alle.blend", "alle.png", "eins.glb", "eins.ply", "drei.glb", "drei.ply"
+        "alle.blend",
+        "alle.png",
+        "eins.glb",
+        "eins.ply",
+        "drei.glb",
+        "drei.ply",
     }
     assert {"eins", "drei"} <= {o.name for o in addon.bpy.data.collections["alle"].objects}
 
@@ -122,8 +145,13 @@ def test_a_full_disk_loses_only_what_did_not_fit(run, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with FakeBackend(tmp_path, "normal") as fake:
-        code, _, err = run(picture(tmp_path / "in" / "a.png"), "--output", tmp_path / "a.blend",
-                           "--connection-file", fake.connection_path)
+        code, _, err = run(
+            picture(tmp_path / "in" / "a.png"),
+            "--output",
+            tmp_path / "a.blend",
+            "--connection-file",
+            fake.connection_path,
+        )
     assert code == 1 and "disk is full" in err and "a.glb" in err
     assert (tmp_path / "a.blend").is_file() and (tmp_path / "a.ply").is_file()
 
@@ -132,20 +160,32 @@ def test_a_python_without_gsv3d(run, tmp_path: Path, monkeypatch) -> None:
     from blender_addon import backend_process
 
     monkeypatch.setattr(
-        backend_process, "serve_command",
+        backend_process,
+        "serve_command",
         lambda python, *_: [str(python), "-c", "import backend_that_is_not_there as backend"],
     )
-    code, _, err = run(picture(tmp_path / "a.png"), "--output", tmp_path / "a.blend",
-                       "--python", sys.executable)
+    code, _, err = run(
+        picture(tmp_path / "a.png"), "--output", tmp_path / "a.blend", "--python", sys.executable
+    )
     assert code == 1 and "lacks backend_that_is_not_there" in err and "Traceback" not in err
 
 
 def test_the_module_itself_ends_with_a_sentence(tmp_path: Path) -> None:
     environment = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path)}
     result = subprocess.run(
-        [sys.executable, "-m", "blender_addon", str(tmp_path / "no.png"), "--output",
-         str(tmp_path / "x.blend")],
-        capture_output=True, text=True, encoding="utf-8", timeout=120, env=environment,
+        [
+            sys.executable,
+            "-m",
+            "blender_addon",
+            str(tmp_path / "no.png"),
+            "--output",
+            str(tmp_path / "x.blend"),
+        ],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        env=environment,
     )
     assert result.returncode == 1
     assert "There is no file" in result.stderr and "Traceback" not in result.stderr

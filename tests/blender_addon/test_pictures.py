@@ -43,7 +43,8 @@ def test_srgb_against_the_standards_values() -> None:
     # IEC 61966-2-1: the linear piece ends at 0.04045; 0.5 is 0.21404 linear.
     np.testing.assert_allclose(
         srgb_to_linear(np.array([0.0, 0.04045, 0.5, 1.0])),
-        [0.0, 0.0031308, 0.2140411, 1.0], atol=1e-6,
+        [0.0, 0.0031308, 0.2140411, 1.0],
+        atol=1e-6,
     )
     values = np.linspace(0, 1, 101)
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-5)
@@ -52,5 +53,6 @@ def test_srgb_against_the_standards_values() -> None:
 def test_degree_0_colour() -> None:
     # rgb = 0.5 + C0 * dc with C0 = 1 / (2 sqrt(pi)), clipped
     c0 = 0.5 / np.sqrt(np.pi)
-    np.testing.assert_allclose(sh_to_srgb(np.array([0.5 / c0, 0.0, -2.0])), [1.0, 0.5, 0.0],
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        sh_to_srgb(np.array([0.5 / c0, 0.0, -2.0])), [1.0, 0.5, 0.0], atol=1e-6
+    )

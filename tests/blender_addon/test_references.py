@@ -134,7 +134,8 @@ def test_generate_from_the_selected_empty_stands_at_its_place(
     settings.seed, settings.faces, settings.height, settings.steps = 5, 777, 3.0, 9
     with FakeBackend(tmp_path, "normal") as fake:
         monkeypatch.setattr(
-            preferences, "backend_place",
+            preferences,
+            "backend_place",
             lambda: preferences.BackendPlace("", fake.connection_path, tmp_path),
         )
         assert bpy.ops.gsv3d.generate() == {"FINISHED"}
@@ -162,7 +163,8 @@ def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch)
     settings.batch_source, settings.folder = "FOLDER", str(folder)
     with FakeBackend(tmp_path, "normal") as fake:
         monkeypatch.setattr(
-            preferences, "backend_place",
+            preferences,
+            "backend_place",
             lambda: preferences.BackendPlace("", fake.connection_path, tmp_path),
         )
         assert bpy.ops.gsv3d.batch() == {"FINISHED"}
@@ -181,7 +183,8 @@ def test_a_batch_of_selected_empties(addon, tmp_path: Path, monkeypatch) -> None
         image_empty(bpy, picture(tmp_path / f"{name}.png"), x=-float(x)).select_set(True)
     with FakeBackend(tmp_path, "silent") as fake:
         monkeypatch.setattr(
-            preferences, "backend_place",
+            preferences,
+            "backend_place",
             lambda: preferences.BackendPlace("", fake.connection_path, tmp_path),
         )
         bpy.ops.gsv3d.batch()

@@ -51,9 +51,7 @@ def test_coarse_gaussians_are_in_view_before_the_mesh(addon, tmp_path: Path) -> 
         addon.drain_until(lambda: job.id in addon.session.get().sheets)  # the views' thumbnail
         first = addon.bpy.data.objects["barrel Gaussians"]
         points = len(first.data.attributes["position"].data)
-        addon.drain_until(
-            lambda: len(first.data.attributes["position"].data) > points
-        )
+        addon.drain_until(lambda: len(first.data.attributes["position"].data) > points)
         addon.session.get().cancel(job.id)
         assert job.state is JobState.CANCELLING
         addon.drain_until(lambda: job.state is JobState.CANCELLED)
@@ -76,12 +74,20 @@ def test_a_batch_stands_in_a_row_and_a_failed_one_stops_nothing(addon, tmp_path:
     with FakeBackend(tmp_path, "fails") as fake:
         connect(addon, fake)
         jobs = [
-            submit(addon, name, batch="b", slot=slot, collection="Kisten", height=1.0,
-                   location=(5.0, 0.0, 0.0))
+            submit(
+                addon,
+                name,
+                batch="b",
+                slot=slot,
+                collection="Kisten",
+                height=1.0,
+                location=(5.0, 0.0, 0.0),
+            )
             for slot, name in enumerate(["eins", "bad", "drei"])
         ]
-        addon.drain_until(lambda: not addon.session.get().book.active()
-                          and addon.session.get().delivery.idle)
+        addon.drain_until(
+            lambda: not addon.session.get().book.active() and addon.session.get().delivery.idle
+        )
         assert [j.state for j in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
         assert "shows no object" in jobs[1].what
         assert addon.session.get().book.batch_summary("b") == "2 of 3 done, 1 failed"
@@ -247,7 +253,8 @@ def test_a_backend_that_dies_at_the_start_is_explained(addon, tmp_path: Path, mo
     from blender_addon import backend_process
 
     monkeypatch.setattr(
-        backend_process, "serve_command",
+        backend_process,
+        "serve_command",
         lambda python, *rest: [str(python), "-c", "print('no journal'); raise SystemExit(4)"],
     )
     session = addon.session.get()

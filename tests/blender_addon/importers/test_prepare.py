@@ -60,8 +60,10 @@ def test_nothing_to_show_is_said() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["means", "quats", "scales", "opacities", "sh"]),
-       st.lists(st.integers(0, 5), min_size=0, max_size=4))
+@given(
+    st.sampled_from(["means", "quats", "scales", "opacities", "sh"]),
+    st.lists(st.integers(0, 5), min_size=0, max_size=4),
+)
 def test_shapes_that_disagree_are_refused(name: str, shape: list[int]) -> None:
     g = sphere_gaussians(4)
     if tuple(shape) == g[name].shape or (name == "sh" and tuple(shape) == (4, 4, 3)):
@@ -89,8 +91,10 @@ def test_a_mesh_keeps_its_texture_bit_by_bit() -> None:
         (lambda b: b["faces"].__setitem__((0, 0), 8), "does not have"),
         (lambda b: b["faces"].__setitem__((0, 0), -1), "does not have"),
         (lambda b: b["faces"].__setitem__(slice(None), 2), "no face with an area"),
-        (lambda b: b.update(faces=np.zeros((0, 3), "i4"), corner_uvs=np.zeros((0, 3, 2), "f4")),
-         "empty"),
+        (
+            lambda b: b.update(faces=np.zeros((0, 3), "i4"), corner_uvs=np.zeros((0, 3, 2), "f4")),
+            "empty",
+        ),
         (lambda b: b.update(corner_uvs=b["corner_uvs"][:-1]), "fit together"),
         (lambda b: b.update(texture=b["texture"][..., 0]), "fit together"),
     ],
@@ -150,8 +154,15 @@ def test_stray_and_faint_gaussians_do_not_stretch_the_box() -> None:
 
 @pytest.mark.parametrize(
     ("normal", "degrees"),
-    [((0, -1, 0), 0), ((1, 0, 0), 90), ((0, 1, 0), 180), ((-1, 0, 0), -90), ((0, 0, 1), 0),
-     ((0.1, 0, 1), 0), ((0, 0, 0), 0)],
+    [
+        ((0, -1, 0), 0),
+        ((1, 0, 0), 90),
+        ((0, 1, 0), 180),
+        ((-1, 0, 0), -90),
+        ((0, 0, 1), 0),
+        ((0.1, 0, 1), 0),
+        ((0, 0, 0), 0),
+    ],
 )
 def test_a_result_faces_where_its_picture_faces(normal, degrees: float) -> None:
     yaw = placement.yaw_of_plane(normal)
@@ -181,18 +192,25 @@ def test_both_layouts_carry_the_same_facts(degree: int) -> None:
     fit = placement.Fit((0.1, 0.2, -0.4), 2.5)
     points = {a.name: a for a in layout.points_layout(done, fit)}
     splats = {a.name: a for a in layout.splat_layout(done, fit)}
-    assert set(splats) == {"position", "scale", "rotation", "radiance:base",
-                           *(f"radiance:sh_{i}" for i in range(k - 1))}
+    assert set(splats) == {
+        "position",
+        "scale",
+        "rotation",
+        "radiance:base",
+        *(f"radiance:sh_{i}" for i in range(k - 1)),
+    }
     assert (splats["radiance:base"].data_type, splats["radiance:base"].key) == ("FLOAT4", "vector")
     np.testing.assert_array_equal(splats["radiance:base"].values[:, :3], points["sh_0"].values)
     np.testing.assert_array_equal(splats["radiance:base"].values[:, 3], points["opacity"].values)
     for i in range(k - 1):
-        np.testing.assert_array_equal(splats[f"radiance:sh_{i}"].values,
-                                      points[f"sh_{i + 1}"].values)
+        np.testing.assert_array_equal(
+            splats[f"radiance:sh_{i}"].values, points[f"sh_{i + 1}"].values
+        )
     for name in ("position", "scale", "rotation"):
         np.testing.assert_array_equal(points[name].values, splats[name].values)
     np.testing.assert_allclose(points["scale"].values, done.scales * 2.5, rtol=1e-6)
-    np.testing.assert_allclose(points["position"].values,
-                               (done.means - np.float32([0.1, 0.2, -0.4])) * 2.5, atol=1e-6)
+    np.testing.assert_allclose(
+        points["position"].values, (done.means - np.float32([0.1, 0.2, -0.4])) * 2.5, atol=1e-6
+    )
     for attribute in (*points.values(), *splats.values()):
         assert attribute.values.flags.c_contiguous and attribute.values.dtype == np.float32

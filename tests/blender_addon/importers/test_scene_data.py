@@ -93,8 +93,10 @@ def test_stopping_half_way_leaves_nothing(empty_blender, box) -> None:
     arrays, fit = box
     cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
     for steps in (1, 2, 3):
-        for work in (import_mesh(arrays, "j", Target("b"), fit),
-                     import_gaussians(cloud, "j", Target("b"), fit)):
+        for work in (
+            import_mesh(arrays, "j", Target("b"), fit),
+            import_gaussians(cloud, "j", Target("b"), fit),
+        ):
             for _ in range(steps):
                 next(work)
             work.close()
@@ -113,15 +115,17 @@ def test_gaussians_as_points_with_attributes(empty_blender, finish) -> None:
     made = empty_blender.data.objects[finish(import_gaussians(arrays, "j", Target("b"), fit))]
     assert made.name == "b Gaussians"
     attributes = made.data.attributes
-    np.testing.assert_allclose(read(attributes["position"].data, "vector", 3),
-                               fit.apply(arrays.means), atol=1e-6)
-    np.testing.assert_allclose(read(attributes["scale"].data, "vector", 3),
-                               arrays.scales * fit.scale, atol=1e-7)
+    np.testing.assert_allclose(
+        read(attributes["position"].data, "vector", 3), fit.apply(arrays.means), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        read(attributes["scale"].data, "vector", 3), arrays.scales * fit.scale, atol=1e-7
+    )
     np.testing.assert_allclose(read(attributes["rotation"].data, "value", 4), arrays.quats)
-    np.testing.assert_allclose(read(attributes["opacity"].data, "value", 1)[:, 0],
-                               arrays.opacities)
-    np.testing.assert_allclose(read(attributes["Color"].data, "color", 4), arrays.colours,
-                               atol=1e-6)
+    np.testing.assert_allclose(read(attributes["opacity"].data, "value", 1)[:, 0], arrays.opacities)
+    np.testing.assert_allclose(
+        read(attributes["Color"].data, "color", 4), arrays.colours, atol=1e-6
+    )
     np.testing.assert_allclose(read(attributes["sh_0"].data, "vector", 3), arrays.sh[:, 0])
 
 
@@ -142,8 +146,10 @@ def test_the_nodes_show_each_gaussian_as_its_ellipsoid(empty_blender, finish) ->
     half = math.sqrt(0.5)
     opacity, threshold = 0.8, 0.15
     arrays = prepare.prepare_gaussians(
-        means=np.array([[0.3, 0.2, 0.1]], "f4"), quats=np.array([[half, 0, 0, half]], "f4"),
-        scales=np.array([[0.2, 0.05, 0.02]], "f4"), opacities=np.array([opacity], "f4"),
+        means=np.array([[0.3, 0.2, 0.1]], "f4"),
+        quats=np.array([[half, 0, 0, half]], "f4"),
+        scales=np.array([[0.2, 0.05, 0.02]], "f4"),
+        opacities=np.array([opacity], "f4"),
         sh=np.ones((1, 1, 3), "f4"),
     )
     made = empty_blender.data.objects[
@@ -158,9 +164,7 @@ def test_the_nodes_show_each_gaussian_as_its_ellipsoid(empty_blender, finish) ->
     np.testing.assert_allclose(np.linalg.norm(local, axis=1), radius, rtol=1e-4)
 
 
-def test_the_percentage_shows_the_most_visible_and_faint_ones_vanish(
-    empty_blender, finish
-) -> None:
+def test_the_percentage_shows_the_most_visible_and_faint_ones_vanish(empty_blender, finish) -> None:
     from blender_addon import compat
     from blender_addon.importers.gaussians import import_gaussians
 
@@ -174,8 +178,11 @@ def test_the_percentage_shows_the_most_visible_and_faint_ones_vanish(
     ]
     assert len(evaluated(empty_blender, made)) == 32
     modifier = made.modifiers[0]
-    socket = next(i for i in modifier.node_group.interface.items_tree
-                  if i.name == "Display" and i.in_out == "INPUT")
+    socket = next(
+        i
+        for i in modifier.node_group.interface.items_tree
+        if i.name == "Display" and i.in_out == "INPUT"
+    )
     modifier[socket.identifier] = 25.0
     made.update_tag()
     shown = evaluated(empty_blender, made)
@@ -226,8 +233,14 @@ def test_a_users_scene_is_left_as_it_is(empty_blender, finish, box) -> None:
     scene = empty_blender.context.scene
 
     def look() -> tuple:
-        return (scene.render.engine, scene.view_settings.view_transform, scene.camera,
-                scene.world, scene.frame_current, empty_blender.context.view_layer.objects.active)
+        return (
+            scene.render.engine,
+            scene.view_settings.view_transform,
+            scene.camera,
+            scene.world,
+            scene.frame_current,
+            empty_blender.context.view_layer.objects.active,
+        )
 
     before = look()
     arrays, fit = box
