@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from gsv3d.errors import GSV3DError
@@ -35,6 +37,9 @@ class Outcome:
 def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    # A parent that has imported bpy hands down the folders Blender added to its path, and among
+    # them one whose bpy is none outside of Blender.
+    sys.path = [p for p in sys.path if not (Path(p) / "bpy" / "__init__.py").is_file()]
     try:
         function = factory()
     except Exception as error:

@@ -74,7 +74,8 @@ def read_orbit(path: Path) -> Orbit:
         DataError: it is cut short, or a field is missing or of another shape.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves a file open in which it finds no archive.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             missing = [name for name in REQUIRED if name not in file]
             if missing:
                 raise DataError(
