@@ -104,7 +104,7 @@ def fuse(
 
 
 def close_walls(grid: np.ndarray, outside: float) -> np.ndarray:
-    """The same field with its outermost voxels outside: the surface is closed whatever it touches."""
+    """The same field, its outermost voxels outside: closed, whatever touches the walls."""
     closed = grid.copy()
     for axis in range(3):
         walls = np.moveaxis(closed, axis, 0)
