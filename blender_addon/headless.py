@@ -154,8 +154,8 @@ class _Run:
                 pictures.append(_Picture(path, read_picture(path), ""))
             except Problem as problem:
                 problems.append(problem)
-        for problem in problems:
-            _complain(str(problem))
+        for complaint in problems:
+            _complain(str(complaint))
         self.failed = bool(problems)
         if not pictures:
             raise Problem("No picture is left to work on.", "Nothing was written.")

@@ -249,9 +249,9 @@ class Session:
             case events.ResultsWaiting(jobs=waiting):
                 self._offer(waiting)
             case _:
-                job = self.book.get(event.job)
-                if job is not None:
-                    self._handle_of_job(job, event)
+                known = self.book.get(event.job)
+                if known is not None:
+                    self._handle_of_job(known, event)
 
     def _offer(self, waiting: tuple[tuple[str, str], ...]) -> None:
         """List results of an earlier session, for the artist to import."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
 import bpy
@@ -68,7 +68,7 @@ def write_attribute(data: Any, attribute: AttributeValues) -> None:
     existing = data.attributes.get(attribute.name)
     if existing is None:
         existing = data.attributes.new(attribute.name, attribute.data_type, "POINT")
-    values: Sequence[float] = np.ascontiguousarray(attribute.values, np.float32).reshape(-1)
+    values: Any = np.ascontiguousarray(attribute.values, np.float32).reshape(-1)
     existing.data.foreach_set(attribute.key, values)
 
 

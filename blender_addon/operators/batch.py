@@ -63,8 +63,8 @@ class GSV3D_OT_batch(bpy.types.Operator):
         except Problem as problem:
             return common.report(self, problem)
         submit_batch(context, settings, found, title)
-        for problem in problems:
-            self.report({"WARNING"}, str(problem))
+        for left_out in problems:
+            self.report({"WARNING"}, str(left_out))
         self.report({"INFO"}, f"{len(found)} pictures are on the list")
         return {"FINISHED"}
 
