@@ -12,13 +12,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.meshing.fusion import Volume, fuse
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.simplify import simplify
-from gsv3d.meshing.surface import (
-    denoise,
-    extract_surface,
-    keep_parts,
-    roughness_deg,
-    smooth_taubin,
-)
+from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
 from gsv3d.meshing.texture import bake
 from gsv3d.meshing.unwrap import unwrap
 from gsv3d.meshing.views import DepthViews, render_views, surround
@@ -84,11 +78,10 @@ def mesh_from_volume(
     """The part of ``extract_mesh`` after fusion; needs no Gaussians, only what they looked like."""
     report = progress or (lambda phase, step, of: None)
     report("simplifying", 0, 3)
-    points, triangles = _parts_of(volume)
-    roughness = roughness_deg(smooth_taubin(points, triangles, iterations=2), triangles)
-    smoothed = denoise(volume, roughness)
-    if smoothed is not volume and (smoothed.field < 0).any():
-        points, triangles = _parts_of(smoothed)
+    points, triangles = extract_surface(volume)
+    points, triangles = keep_parts(points, triangles)
+    if len(triangles) == 0:
+        raise GSV3DError("The Gaussians have no closed surface.", _NO_SURFACE_HINT)
     points = smooth_taubin(points, triangles)
     report("simplifying", 1, 3)
     points, triangles = simplify(points, triangles, faces)
@@ -110,13 +103,6 @@ def mesh_from_volume(
         progress=_phase(progress, "texturing", 0, len(views) + 1),
     )
     return TexturedMesh(points, triangles, corner_uvs, texture)
-
-
-def _parts_of(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
-    points, triangles = keep_parts(*extract_surface(volume))
-    if len(triangles) == 0:
-        raise GSV3DError("The Gaussians have no closed surface.", _NO_SURFACE_HINT)
-    return points, triangles
 
 
 def _cloud(

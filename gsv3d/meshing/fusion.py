@@ -100,16 +100,10 @@ def fuse(
 
     grid = field.reshape(*shape).numpy()
     grid = _thicken_sheets(grid, voxel)
-    return Volume(close_walls(grid, truncation), origin, voxel)
-
-
-def close_walls(grid: np.ndarray, outside: float) -> np.ndarray:
-    """The same field, its outermost voxels outside: closed, whatever touches the walls."""
-    closed = grid.copy()
-    for axis in range(3):
-        walls = np.moveaxis(closed, axis, 0)
-        walls[0] = walls[-1] = outside
-    return closed
+    for axis in range(3):  # a closed surface, whatever touches the walls of the box
+        walls = np.moveaxis(grid, axis, 0)
+        walls[0] = walls[-1] = truncation
+    return Volume(grid, origin, voxel)
 
 
 def _spread(count: int) -> list[int]:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 
 from gsv3d.errors import GSV3DError
-from gsv3d.meshing.fusion import Volume, close_walls
-from gsv3d.meshing.mesh import face_crosses, face_normals, signed_volumes
+from gsv3d.meshing.fusion import Volume
+from gsv3d.meshing.mesh import face_crosses, signed_volumes
 
 KEEP_SHARE = 0.02
 """A part is kept when its area or volume is at least this share of the largest part's."""
@@ -38,35 +38,6 @@ def extract_surface(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     if signed_volumes(vertices, faces).sum() < 0:
         faces = faces[:, ::-1]
     return vertices, np.ascontiguousarray(faces)
-
-
-def roughness_deg(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Median angle between the normals of faces that share an edge, in degrees.
-
-    A clean surface is flat at nearly all edges, however sharp its few creases are.
-    """
-    normals = face_normals(vertices, faces)
-    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    owners = np.tile(np.arange(len(faces)), 3)
-    order = np.lexsort((edges[:, 1], edges[:, 0]))
-    edges, owners = edges[order], owners[order]
-    shared = (edges[1:] == edges[:-1]).all(axis=1)
-    cosines = (normals[owners[:-1][shared]] * normals[owners[1:][shared]]).sum(axis=1)
-    return float(np.rad2deg(np.arccos(np.clip(np.median(cosines), -1, 1)))) if len(cosines) else 0.0
-
-
-def denoise(volume: Volume, roughness: float) -> Volume:
-    """Smooths the field of a surface as rough as Gaussians that disagree make it.
-
-    A clean one stays as it is, thin parts and edges included; between the two bounds (degrees, seen
-    on clean props and on a small model's output) the filter's width grows to 1.8 voxels.
-    """
-    low, high = 6.0, 11.0
-    sigma = 1.8 * min(max((roughness - low) / (high - low), 0.0), 1.0)
-    if sigma < 0.3:
-        return volume
-    field = ndimage.gaussian_filter(volume.field, sigma, mode="nearest")
-    return Volume(close_walls(field, float(volume.field.max())), volume.origin, volume.voxel)
 
 
 def face_parts(faces: np.ndarray, vertex_count: int) -> np.ndarray:

@@ -10,14 +10,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.meshing.fusion import Volume, fuse
 from gsv3d.meshing.mesh import signed_volumes
 from gsv3d.meshing.simplify import bad_edges
-from gsv3d.meshing.surface import (
-    denoise,
-    extract_surface,
-    face_parts,
-    keep_parts,
-    roughness_deg,
-    smooth_taubin,
-)
+from gsv3d.meshing.surface import extract_surface, face_parts, keep_parts, smooth_taubin
 from gsv3d.meshing.views import surround
 from tests.gsv3d.meshing import analytic
 
@@ -146,30 +139,3 @@ def test_every_camera_sees_the_whole_ball():
         local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
         uv = local[:, :2] / local[:, 2:] * K[0, 0] + K[:2, 2]
         assert uv.min() > -0.01 and uv.max() < 100.01
-
-
-def test_a_rough_field_is_smoothed_and_a_clean_one_left_alone():
-    views = analytic.sphere(0.4)
-    clean = fuse(views, np.full(3, -0.4), np.full(3, 0.4), VOXEL)
-    vertices, faces = keep_parts(*extract_surface(clean))
-    assert denoise(clean, roughness_deg(smooth_taubin(vertices, faces, 2), faces)) is clean
-
-    noise = np.random.default_rng(0).normal(size=clean.field.shape) * 1.5 * VOXEL
-    noisy = Volume((clean.field + noise).astype(np.float32), clean.origin, VOXEL)
-    vertices, faces = keep_parts(*extract_surface(noisy))
-    rough = roughness_deg(smooth_taubin(vertices, faces, 2), faces)
-    assert rough > 11
-    better, kept = keep_parts(*extract_surface(denoise(noisy, rough)))
-    radii = np.linalg.norm(better, axis=1)
-    assert radii.std() < 0.3 * VOXEL and abs(radii.mean() - 0.4) < 0.5 * VOXEL
-    assert bad_edges(kept) == 0
-
-
-def test_roughness_is_the_angle_between_neighbours():
-    """A cube of two triangles a side: 6 flat edges and 12 right angles."""
-    import trimesh
-
-    box = trimesh.creation.box()
-    assert roughness_deg(box.vertices, box.faces) == pytest.approx(90.0, abs=0.1)
-    fine = box.subdivide().subdivide()
-    assert roughness_deg(fine.vertices, fine.faces) == pytest.approx(0.0, abs=0.1)
