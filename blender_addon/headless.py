@@ -41,10 +41,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("images", nargs="+", metavar="IMAGE", help="picture files or folders")
     made.add_argument("--output", required=True, type=Path, metavar="SCENE.blend")
     made.add_argument("--model", default="blockout", help="which model (default: %(default)s)")
-    made.add_argument("--steps", type=_number(1, 1000), default=0, help="denoising steps")
-    made.add_argument("--seed", type=_number(0, 2**32 - 1), default=0)
-    made.add_argument("--faces", type=_number(100, 1_000_000), default=5000, help="face budget")
-    made.add_argument("--texture-size", type=_number(64, 8192), default=1024, metavar="PIXELS")
+    made.add_argument("--steps", type=_number(1, 200), default=0, help="denoising steps")
+    made.add_argument("--seed", type=_number(0, 2**31 - 1), default=0)
+    made.add_argument("--faces", type=_number(20, 500_000), default=5000, help="face budget")
+    made.add_argument("--texture-size", type=_number(16, 8192), default=1024, metavar="PIXELS")
     made.add_argument("--height", type=_metres, default=1.0, metavar="METRES")
     made.add_argument(
         "--elevation",
