@@ -25,6 +25,12 @@ FOV_DEG = 33.8
 DISTANCE = 2.35
 """Canonical camera distance: an object of extent 1 fills some 0.7 of the frame."""
 
+MAX_ELEVATION_DEG = 89.0
+"""Of dynamic orbits: straight above the object a camera's azimuth means nothing."""
+
+DYNAMIC_FRAMES = 84
+"""Frames of SV3D's orbits, at which a dynamic one's elevations are smoothed."""
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -163,6 +169,57 @@ def orbit(
 def static_azimuths_deg(num_frames: int) -> list[float]:
     """SV3D's frame order: evenly spaced, the reference view last at azimuth 0."""
     return [360.0 * (i + 1) / num_frames % 360.0 for i in range(num_frames)]
+
+
+def sine_elevations_deg(
+    azimuths_deg: Sequence[float], elevation_deg: float, amplitude_deg: float = 30.0
+) -> list[float]:
+    """Elevations that rise and fall once around (SV3D's sine-30, appendix G.2), within +-89.
+
+    Args:
+        azimuths_deg: of the frames; at azimuth 0 the elevation is ``elevation_deg``.
+        elevation_deg: of the reference view.
+        amplitude_deg: of the sine.
+    """
+    waves = elevation_deg + amplitude_deg * np.sin(np.deg2rad(np.asarray(azimuths_deg)))
+    return np.clip(waves, -MAX_ELEVATION_DEG, MAX_ELEVATION_DEG).tolist()
+
+
+def dynamic_orbit_deg(
+    num_frames: int,
+    elevation_deg: float,
+    rng: np.random.Generator,
+    num_sinusoids: int = 84,
+) -> tuple[list[float], list[float]]:
+    """One of SV3D's dynamic orbits (appendix B), which closes on itself.
+
+    The elevation is a sum of sinusoids of 1 to 5 whole periods, amplitudes U[0.5, 10] degrees and
+    random phases about ``elevation_deg``, averaged over 5 of 84 frames and limited to +-89 degrees;
+    azimuths are evenly spaced but for noise of up to half a step. The paper leaves open how many
+    sinusoids and how much noise: 84 is what its authors' published generator adds.
+
+    Args:
+        num_frames: T, at least 1.
+        elevation_deg: about which the camera moves.
+        rng: the draw's generator.
+        num_sinusoids: that are added.
+
+    Returns:
+        T azimuths in 0..360, growing, the last being the reference at 0, and T elevations.
+    """
+    finer = -(-DYNAMIC_FRAMES // num_frames)
+    time = 2 * np.pi * np.arange(num_frames * finer) / (num_frames * finer)
+    periods = rng.integers(1, 6, num_sinusoids)
+    amplitudes = rng.uniform(0.5, 10.0, num_sinusoids)
+    phases = rng.uniform(0, 2 * np.pi, num_sinusoids)
+    waves = amplitudes[:, None] * np.sin(periods[:, None] * time + phases[:, None])
+    elevations = elevation_deg + waves.sum(axis=0)
+    elevations = np.mean([np.roll(elevations, shift) for shift in range(-2, 3)], axis=0)
+    elevations = np.clip(elevations, -MAX_ELEVATION_DEG, MAX_ELEVATION_DEG)[::finer]
+    noise = rng.uniform(-0.5, 0.5, num_frames)
+    noise[0] = 0.0
+    azimuths = (np.arange(num_frames) + noise) * 360.0 / num_frames
+    return np.roll(azimuths, -1).tolist(), np.roll(elevations, -1).tolist()
 
 
 def to_blender(viewmat: Tensor | np.ndarray) -> np.ndarray:

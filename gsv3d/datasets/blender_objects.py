@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects in Blender's data: imported from files, given materials, read back as triangles."""
+"""Objects in Blender's data: given materials, made of arrays, read back as triangles."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterable
-from pathlib import Path
 
 import bpy
 import numpy as np
-
-from gsv3d.datasets.gltf import check_positions
 
 NEUTRAL_SATURATION = 0.03
 """A base colour below this saturation counts as no colour."""
@@ -19,47 +16,6 @@ _GLOSS = ("Metallic", "Specular IOR Level", "Transmission Weight", "Coat Weight"
           "Subsurface Weight")  # fmt: skip
 
 SURFACES = ("MESH", "CURVE", "SURFACE", "FONT", "META")
-
-
-def import_file(path: Path) -> None:
-    suffix, name = path.suffix.lower(), str(path.resolve())
-    if suffix in (".glb", ".gltf"):
-        check_positions(path)
-        bpy.ops.import_scene.gltf(filepath=name)
-    elif suffix == ".obj":
-        bpy.ops.wm.obj_import(filepath=name)
-    elif suffix == ".ply":
-        bpy.ops.wm.ply_import(filepath=name)
-        _show_vertex_colours()
-    elif suffix == ".fbx":
-        if hasattr(bpy.types, "WM_OT_fbx_import"):
-            bpy.ops.wm.fbx_import(filepath=name)
-        else:
-            bpy.ops.import_scene.fbx(filepath=name)
-    elif suffix == ".blend":
-        try:
-            with bpy.data.libraries.load(name, link=False) as (source, target):
-                target.objects = list(source.objects)
-        except OSError as error:
-            raise RuntimeError(str(error)) from error
-        for item in target.objects:
-            if item is not None:
-                bpy.context.scene.collection.objects.link(item)
-    else:
-        raise RuntimeError(f"the suffix {suffix} is not one of a 3D format")
-
-
-def _show_vertex_colours() -> None:
-    """PLY brings colours as an attribute and no material that shows them."""
-    for item in bpy.context.scene.objects:
-        if item.type == "MESH" and len(item.data.color_attributes) and not item.data.materials:
-            material = _material("vertex colours")
-            nodes = material.node_tree.nodes
-            shader = next(n for n in nodes if n.type == "BSDF_PRINCIPLED")
-            attribute = nodes.new("ShaderNodeVertexColor")
-            attribute.layer_name = item.data.color_attributes[0].name
-            material.node_tree.links.new(attribute.outputs["Color"], shader.inputs["Base Color"])
-            item.data.materials.append(material)
 
 
 def _is_plain(material: bpy.types.Material) -> bool:
@@ -93,7 +49,7 @@ def colour_if_plain(objects: Iterable[bpy.types.Object], hsv: tuple[float, float
         ((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92
         for c in colorsys.hsv_to_rgb(*hsv)
     ]
-    plain = _material("plain")
+    plain = new_material("plain")
     shader = next(n for n in plain.node_tree.nodes if n.type == "BSDF_PRINCIPLED")
     shader.inputs["Base Color"].default_value = (*linear, 1)
     for item in meshes:
@@ -141,7 +97,7 @@ def unlit_object(
     opaque[..., :3] = texture[::-1].astype(np.float32) / 255
     image.pixels.foreach_set(opaque.ravel())
     image.update()
-    material = _material("unlit")
+    material = new_material("unlit")
     nodes, links = material.node_tree.nodes, material.node_tree.links
     picture, emission = nodes.new("ShaderNodeTexImage"), nodes.new("ShaderNodeEmission")
     picture.image, picture.extension = image, "EXTEND"
@@ -179,7 +135,8 @@ def world_triangles(graph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]
     return np.concatenate(all_vertices), np.concatenate(all_faces)
 
 
-def _material(name: str) -> bpy.types.Material:
+def new_material(name: str) -> bpy.types.Material:
+    """A material with a Principled shader."""
     material = bpy.data.materials.new(name)
     if material.node_tree is None:
         material.use_nodes = True

@@ -8,30 +8,68 @@ down with it.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import bpy
 import numpy as np
 from mathutils import Matrix
 
-from gsv3d.datasets import blender_objects
-from gsv3d.datasets.lighting import Environment, load_environments, read_exr
+from gsv3d.datasets import blender_import, blender_objects
+from gsv3d.datasets.blender_world import BlenderWorld
+from gsv3d.datasets.lighting import read_exr
+
+
+@dataclass(frozen=True)
+class View:
+    """One rendered view.
+
+    Attributes:
+        rgba: (H, W, 4) float32, linear, premultiplied.
+        depth: (H, W) float32 z-depth, 0 where empty.
+        normals: None, or (H, W, 3) float32 unit normals in the world, 0 where empty.
+    """
+
+    rgba: np.ndarray
+    depth: np.ndarray
+    normals: np.ndarray | None
 
 
 class BlenderScene:
-    """A Cycles scene with a transparent film, one camera and one environment.
+    """A scene with a transparent film, one camera and one environment.
 
     Args:
         size: of the square pictures in pixels.
         samples: a pixel.
         fov_deg: of the camera.
         threads: Cycles' threads.
+        engine: "cycles" or "eevee".
+        normals: whether views have them.
+
+    Attributes:
+        missing_textures: names of textures the loaded object is shown without.
+        frame: the loaded object's frame, None if it is not animated.
     """
 
-    def __init__(self, size: int, samples: int, fov_deg: float, threads: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        samples: int,
+        fov_deg: float,
+        threads: int = 1,
+        engine: str = "cycles",
+        normals: bool = False,
+    ) -> None:
         bpy.ops.wm.read_factory_settings(use_empty=True)
+        self.missing_textures: list[str] = []
+        self.frame: int | None = None
         self.scene = scene = bpy.context.scene
-        scene.render.engine = "CYCLES"
+        if engine == "eevee":
+            scene.render.engine = _eevee()
+            scene.render.filter_size = 0.0
+        else:
+            scene.render.engine = "CYCLES"
         scene.cycles.device = "CPU"
         self.set_samples(samples)
         scene.cycles.use_adaptive_sampling = False
@@ -49,6 +87,7 @@ class BlenderScene:
         scene.render.film_transparent = True
         scene.view_settings.view_transform = "Standard"
         scene.view_layers[0].use_pass_z = True
+        scene.view_layers[0].use_pass_normal = self._with_normals = normals
         settings = scene.render.image_settings
         if hasattr(settings, "media_type"):  # 5.0 and later ask for it first
             settings.media_type = "MULTI_LAYER_IMAGE"
@@ -63,25 +102,8 @@ class BlenderScene:
         self._camera = bpy.data.objects.new("camera", camera)
         scene.collection.objects.link(self._camera)
         scene.camera = self._camera
-        self._environments = self._make_environments()
-        self._make_world()
+        self._world = BlenderWorld(scene)
         self._kept = self._snapshot()
-
-    def _make_world(self) -> None:
-        world = self._world = bpy.data.worlds.new("world")
-        self.scene.world = world
-        # The maps are blurred: directions drawn from the surface's reflection are less noisy than
-        # directions drawn from the map, and no importance map (2 s an object) has to be made.
-        world.cycles.sampling_method = "NONE"
-        if world.node_tree is None:
-            world.use_nodes = True
-        nodes, links = world.node_tree.nodes, world.node_tree.links
-        self._background = next(n for n in nodes if n.type == "BACKGROUND")
-        coordinates = nodes.new("ShaderNodeTexCoord")
-        self._mapping = nodes.new("ShaderNodeMapping")
-        self._image_node = nodes.new("ShaderNodeTexEnvironment")
-        links.new(coordinates.outputs["Generated"], self._mapping.inputs["Vector"])
-        links.new(self._mapping.outputs["Vector"], self._image_node.inputs["Vector"])
 
     def set_size(self, size: int) -> None:
         """Width and height of the pictures to come, in pixels."""
@@ -89,45 +111,20 @@ class BlenderScene:
 
     def set_samples(self, samples: int) -> None:
         """Samples a pixel of the pictures to come."""
-        self.scene.cycles.samples = samples
-
-    def _make_environments(self) -> list[Environment]:
-        """Blender's own HDRIs, each an image that stays (one that came and went would be mistaken
-        for its predecessor by the persistent data)."""
-        folder = Path(bpy.utils.system_resource("DATAFILES")) / "studiolights" / "world"
-        environments = load_environments(folder)
-        for environment in environments:
-            height, width = environment.pixels.shape[:2]
-            image = bpy.data.images.new(environment.name, width, height, float_buffer=True)
-            opaque = np.ones((height, width, 4), dtype=np.float32)
-            opaque[..., :3] = environment.pixels[::-1]
-            image.pixels.foreach_set(opaque.ravel())
-            image.update()
-            image.use_fake_user = True
-        return environments
+        self.scene.cycles.samples = self.scene.eevee.taa_render_samples = samples
 
     def light_flat(self, radiance: float = 1.0) -> str:
         """Uniform white light; returns its name for the records."""
-        for link in list(self._background.inputs["Color"].links):
-            self._world.node_tree.links.remove(link)
-        self._background.inputs["Color"].default_value = (1, 1, 1, 1)
-        self._background.inputs["Strength"].default_value = radiance
-        return "flat"
+        return self._world.light_flat(radiance)
 
     def light_hdri(self, choice: float, yaw_deg: float) -> str:
         """Light with one of Blender's HDRIs, ``choice`` in 0..1; returns its name."""
-        environments = self._environments
-        environment = environments[min(int(choice * len(environments)), len(environments) - 1)]
-        self._image_node.image = bpy.data.images[environment.name]
-        self._mapping.inputs["Rotation"].default_value = (0, 0, np.deg2rad(yaw_deg))
-        self._background.inputs["Strength"].default_value = 1.0
-        self._world.node_tree.links.new(
-            self._image_node.outputs["Color"], self._background.inputs["Color"]
-        )
-        return environment.name
+        return self._world.light_hdri(choice, yaw_deg)
 
     def load(self, path: Path) -> np.ndarray:
-        """Bring the objects of a file into the scene.
+        """Bring the objects of a file into the scene; an animated one stands at its first frame.
+
+        Textures whose picture is missing are left out, see ``missing_textures``.
 
         Returns:
             (N, 3) world positions of the vertices that would be rendered.
@@ -135,12 +132,15 @@ class BlenderScene:
         Raises:
             ValueError: the reason, in words that continue a sentence on the file.
         """
+        self.scene.frame_set(1)
         try:
-            blender_objects.import_file(path)
+            blender_import.import_file(path)
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = lines[-1].removeprefix("Error: ") if lines else "no reason given"
             raise ValueError(f"Blender cannot read it: {reason}") from error
+        self.missing_textures = blender_import.drop_missing_textures(bpy.data.materials)
+        self.frame = blender_import.show_first_frame(self.scene)
         self._root = bpy.data.objects.new("root", None)
         self.scene.collection.objects.link(self._root)
         for item in list(self.scene.objects):
@@ -182,14 +182,12 @@ class BlenderScene:
         self.scene.collection.objects.link(item)
 
     def render(self, camera_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One view.
+        """One view's colours and depth, see ``render_view``."""
+        view = self.render_view(camera_to_world)
+        return view.rgba, view.depth
 
-        Args:
-            camera_to_world: (4, 4) in Blender's axes.
-
-        Returns:
-            (H, W, 4) linear premultiplied float RGBA, and (H, W) float z-depth, 0 where empty.
-        """
+    def render_view(self, camera_to_world: np.ndarray) -> View:
+        """One view from a camera at a (4, 4) matrix in Blender's axes."""
         self._camera.matrix_world = Matrix(camera_to_world.tolist())
         self.scene.render.filepath = str(self._picture)
         bpy.ops.render.render(write_still=True)
@@ -198,10 +196,11 @@ class BlenderScene:
         depth = channels.get("Depth.Z", channels.get("Depth.V"))
         if depth is None:
             raise RuntimeError(f"Blender wrote no depth, only {sorted(channels)}")
-        return rgba, np.where(depth < self._camera.data.clip_end, depth, 0.0)
+        depth = np.where(depth < self._camera.data.clip_end, depth, np.float32(0))
+        return View(rgba, depth, _unit_normals(channels) if self._with_normals else None)
 
     def _snapshot(self) -> set[tuple[str, str]]:
-        return {(kind, block.name) for kind in _DATA_KINDS for block in getattr(bpy.data, kind)}
+        return {(kind, block.name) for kind in _DATA_KINDS for block in _blocks(kind)}
 
     def clear(self) -> None:
         """Remove everything that was loaded, so that memory does not grow.
@@ -213,7 +212,7 @@ class BlenderScene:
         bpy.data.batch_remove(
             block
             for kind in _DATA_KINDS
-            for block in getattr(bpy.data, kind)
+            for block in _blocks(kind)
             if (kind, block.name) not in self._kept
         )
         self.scene.render.use_persistent_data = True
@@ -222,8 +221,27 @@ class BlenderScene:
         self._temporary.cleanup()
 
 
+def _blocks(kind: str) -> Any:
+    """A collection of Blender's data; not every version has them all."""
+    return getattr(bpy.data, kind, ())
+
+
+def _eevee() -> str:
+    """What this Blender calls EEVEE: 4.2 to 4.5 had two."""
+    named = bpy.types.RenderSettings.bl_rna.properties["engine"].enum_items.keys()
+    return "BLENDER_EEVEE_NEXT" if "BLENDER_EEVEE_NEXT" in named else "BLENDER_EEVEE"
+
+
+def _unit_normals(channels: dict[str, np.ndarray]) -> np.ndarray:
+    """Averages over a pixel's samples, an object's edge included, brought to unit length."""
+    normals = np.stack([channels[f"Normal.{c}"] for c in "XYZ"], axis=-1)
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return np.where(length > 1e-3, normals / np.maximum(length, 1e-3), np.float32(0))
+
+
 _DATA_KINDS = (
     "objects", "collections", "meshes", "curves", "metaballs", "armatures", "cameras", "lights",
     "materials", "textures", "images", "node_groups", "actions", "worlds", "scenes",
-    "texts", "fonts", "libraries", "particles",
+    "texts", "fonts", "libraries", "particles", "cache_files", "lattices", "hair_curves",
+    "pointclouds", "volumes", "grease_pencils", "movieclips", "sounds",
 )  # fmt: skip

@@ -1,30 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is rendered of an object, and the file it goes to.
+"""What is rendered of an object: settings, random choices, how it is placed, colours.
 
 After SV3D (arXiv 2403.12008, appendix B): the bounding box centred at the origin with largest
-extent 1, one static orbit at an elevation of U[-5, 30] degrees and a field of view of 33.8 degrees
-under a random HDRI; besides, novel views from anywhere around. SV3D moves the camera back until
-nothing is clipped; here the camera's distance is fixed and the object is scaled down instead, which
-gives the same pictures up to perspective and one set of cameras for all objects.
+extent 1, a static or a dynamic orbit about an elevation of U[-5, 30] degrees and a field of view of
+33.8 degrees under a random HDRI, a random background colour; besides, novel views from anywhere
+around. SV3D moves the camera back until nothing is clipped; here the camera's distance is fixed and
+the object is scaled down instead, which gives the same pictures up to perspective and one set of
+cameras for all objects.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import zipfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gsv3d.errors import DataError
+MAX_PIXELS = 89_000_000
+"""Of all views of an object together: what a picture file may hold before Pillow warns of it."""
 
-FORMAT = "gsv3d-orbits/1"
 MARGIN = 0.94
 """Part of the frame's half width that no vertex exceeds in any view."""
+
+
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "orbit": ("static", "dynamic", "sine"),
+    "engine": ("cycles", "eevee"),
+    "normals": (None, "camera", "world"),
+    "light": ("hdri", "flat"),
+    "materials": ("matt", "original"),
+}
+"""Values of the settings that are words."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +40,19 @@ class OrbitSettings:
 
     Attributes:
         size: width and height of the pictures in pixels, 16..2048.
-        orbit_views: views on the static orbit, azimuths k * 360 / orbit_views, at least 1.
+        orbit: "static" (one elevation, azimuths k * 360 / orbit_views), "dynamic" (SV3D's, see
+            ``gsv3d.cameras.dynamic_orbit_deg``) or "sine" (elevations as a sine of the azimuth).
+        orbit_views: views on the orbit, at least 1.
         novel_views: further views from random directions, at least 0.
-        samples: Cycles samples a pixel, at least 1.
+        samples: a pixel, at least 1.
+        engine: "cycles", or "eevee" (needs a GPU or EGL).
+        normals: None, or the axes they are stored in: "camera" (OpenCV's: x right, y down, z away
+            from the camera) or "world".
         seed: of everything random, together with the object's name.
         light: "hdri" (one of Blender's own, turned at random) or "flat" (uniform white).
         materials: "matt" (the base colour alone, diffuse) or "original".
         random_colours: give objects without any colour of their own a random one.
-        orbit_elevation_deg: range of the orbit's elevation.
+        orbit_elevation_deg: range of the orbit's (mean) elevation.
         novel_elevation_deg: range of the novel views' elevations.
         distance: of the camera from the origin.
         fov_deg: field of view.
@@ -49,7 +61,10 @@ class OrbitSettings:
     size: int = 128
     orbit_views: int = 16
     novel_views: int = 4
+    orbit: str = "static"
     samples: int = 8
+    engine: str = "cycles"
+    normals: str | None = None
     seed: int = 0
     light: str = "hdri"
     materials: str = "matt"
@@ -70,10 +85,17 @@ class OrbitSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, but must lie in {low}..{high}.")
-        if self.light not in ("hdri", "flat"):
-            raise ValueError(f"light is {self.light!r}, but must be 'hdri' or 'flat'.")
-        if self.materials not in ("matt", "original"):
-            raise ValueError(f"materials is {self.materials!r}, but must be 'matt' or 'original'.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                named = " or ".join(repr(choice) for choice in choices)
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be {named}.")
+        pixels = (self.orbit_views + self.novel_views) * self.size**2
+        if pixels > MAX_PIXELS:
+            raise ValueError(
+                f"{self.orbit_views + self.novel_views} views of {self.size} x {self.size} are "
+                f"{pixels / 1e6:.0f} million pixels an object, but {MAX_PIXELS // 10**6} are the "
+                "most; take fewer or smaller views."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +112,7 @@ class OrbitPlan:
         light_choice: in 0..1, which HDRI.
         light_yaw_deg: turn of the HDRI about +Z.
         hsv: (3,) the base colour an object without colour gets.
+        background: (3,) sRGB in 0..255 of the colour the pictures may be shown on.
     """
 
     azimuths_deg: np.ndarray
@@ -98,6 +121,7 @@ class OrbitPlan:
     light_choice: float
     light_yaw_deg: float
     hsv: tuple[float, float, float]
+    background: tuple[int, int, int]
 
 
 def object_rng(seed: int, name: str) -> np.random.Generator:
@@ -107,24 +131,33 @@ def object_rng(seed: int, name: str) -> np.random.Generator:
 
 
 def plan_orbit(settings: OrbitSettings, name: str) -> OrbitPlan:
-    """Draw yaw, elevations, light and colour of one object."""
+    """Draw yaw, cameras, light and colours of one object."""
+    from gsv3d.cameras import dynamic_orbit_deg, sine_elevations_deg
+
     rng = object_rng(settings.seed, name)
     yaw = float(rng.uniform(0, 360))
-    elevation = rng.uniform(*settings.orbit_elevation_deg)
+    elevation = float(rng.uniform(*settings.orbit_elevation_deg))
     light_choice, light_yaw = float(rng.random()), float(rng.uniform(0, 360))
     hsv = (float(rng.random()), float(rng.uniform(0.1, 0.85)), float(rng.uniform(0.25, 0.9)))
     n, m = settings.orbit_views, settings.novel_views
-    azimuths = np.concatenate([np.arange(n) * 360.0 / n, rng.uniform(0, 360, m)])
-    elevations = np.concatenate(
-        [np.full(n, elevation), rng.uniform(*settings.novel_elevation_deg, m)]
-    )
+    novel_azimuths = rng.uniform(0, 360, m)
+    novel_elevations = rng.uniform(*settings.novel_elevation_deg, m)
+    red, green, blue = (int(c) for c in rng.integers(0, 256, 3))
+    azimuths, elevations = np.arange(n) * 360.0 / n, np.full(n, elevation)
+    if settings.orbit == "sine":
+        elevations = np.array(sine_elevations_deg(azimuths.tolist(), elevation))
+    elif settings.orbit == "dynamic":
+        # Its reference comes last; an orbit in a file begins at azimuth 0.
+        moving = dynamic_orbit_deg(n, elevation, rng)
+        azimuths, elevations = (np.roll(values, 1) for values in moving)
     return OrbitPlan(
-        azimuths.astype(np.float32),
-        elevations.astype(np.float32),
+        np.concatenate([azimuths, novel_azimuths]).astype(np.float32),
+        np.concatenate([elevations, novel_elevations]).astype(np.float32),
         yaw,
         light_choice,
         light_yaw,
         hsv,
+        (red, green, blue),
     )
 
 
@@ -175,83 +208,6 @@ def normalising_transform(
     return transform, scale
 
 
-@dataclass(frozen=True)
-class Orbit:
-    """The rendered views of one object.
-
-    Attributes:
-        rgba: (V, H, W, 4) uint8, sRGB, straight alpha.
-        depth: (V, H, W) float16, z-depth along the optical axis in world units (extent 1 = 1), at
-            one point inside the pixel; 0 where that point sees nothing.
-        azimuths_deg: (V,) float32.
-        elevations_deg: (V,) float32.
-        distance: of the camera from the origin.
-        fov_deg: field of view.
-        scale: largest extent of the object in the pictures' world.
-        yaw_deg: turn of the object about +Z.
-        seed: of the data set.
-        num_orbit: the first so many views are the static orbit; the others are novel views.
-        light: name of the HDRI, or "flat".
-        transform: (4, 4) float64, object's own (+Z up) world to the pictures' world.
-    """
-
-    rgba: np.ndarray
-    depth: np.ndarray
-    azimuths_deg: np.ndarray
-    elevations_deg: np.ndarray
-    distance: float
-    fov_deg: float
-    scale: float
-    yaw_deg: float
-    seed: int
-    num_orbit: int
-    light: str
-    transform: np.ndarray
-
-    def save(self, path: Path) -> None:
-        """Write an .npz; whole or not at all."""
-        temporary = path.with_name(path.name + ".part")
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, format=np.array(FORMAT), **vars(self))  # type: ignore[arg-type]
-        os.replace(temporary, path)
-
-    @classmethod
-    def load(cls, path: Path) -> Orbit:
-        """Read what ``save`` wrote.
-
-        Raises:
-            DataError: unreadable or of another form.
-        """
-        scalars = {
-            "distance": float,
-            "fov_deg": float,
-            "scale": float,
-            "yaw_deg": float,
-            "seed": int,
-            "num_orbit": int,
-            "light": str,
-        }
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                if str(data["format"]) != FORMAT:
-                    raise ValueError(f"its format is {data['format']}, not {FORMAT}")
-                fields = {
-                    name: scalars[name](data[name]) if name in scalars else data[name]
-                    for name in cls.__dataclass_fields__
-                }
-            orbit = cls(**fields)
-            views, height, width = orbit.depth.shape
-            if orbit.rgba.shape != (views, height, width, 4) or orbit.rgba.dtype != np.uint8:
-                raise ValueError(f"its pictures are {orbit.rgba.dtype} {orbit.rgba.shape}")
-            if orbit.azimuths_deg.shape != (views,) or orbit.elevations_deg.shape != (views,):
-                raise ValueError("it has not one direction a view")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{path} is not a rendered orbit ({error}).", "Delete it and render it again."
-            ) from error
-        return orbit
-
-
 def encode_srgb(linear: np.ndarray) -> np.ndarray:
     """Linear light to sRGB, both in 0..1 (IEC 61966-2-1)."""
     linear = np.clip(linear, 0.0, 1.0)
@@ -264,8 +220,3 @@ def straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
     colour = premultiplied[..., :3] / np.maximum(alpha, 1e-6)
     rgba = np.concatenate([encode_srgb(np.where(alpha > 0, colour, 0.0)), alpha], axis=-1)
     return np.rint(rgba * 255).astype(np.uint8)
-
-
-def select_finished(directory: Path, names: Sequence[str]) -> set[str]:
-    """Those of ``names`` whose orbit is already there."""
-    return {name for name in names if (directory / f"{name}.npz").is_file()}

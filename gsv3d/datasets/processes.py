@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -34,12 +34,36 @@ class Outcome:
     error: str | None = None
 
 
-def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None:
+def attempt(function: Callable[[Any], Any], task: Any) -> tuple[str, Any]:
+    """Call a function and put into words what it raises.
+
+    Returns:
+        ("done", its value); ("failed", a sentence) for this task; ("fatal", a reason) where all
+        others would fail with it: an ``OSError``, such as of a full disk.
+    """
+    try:
+        return "done", function(task)
+    except GSV3DError as error:
+        return "failed", str(error)
+    except OSError as error:
+        return "fatal", f"{type(error).__name__}: {error}"
+    except Exception as error:
+        return "failed", f"{task!r}: {type(error).__name__}: {error}"
+
+
+def prepare_worker() -> None:
+    """Give a process that is to run Blender one thread, and a path without Blender's own bpy.
+
+    A parent that has imported bpy hands down the folders Blender added to its path, and among them
+    one whose bpy is none outside of Blender.
+    """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    # A parent that has imported bpy hands down the folders Blender added to its path, and among
-    # them one whose bpy is none outside of Blender.
     sys.path = [p for p in sys.path if not (Path(p) / "bpy" / "__init__.py").is_file()]
+
+
+def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None:
+    prepare_worker()
     try:
         function = factory()
     except Exception as error:
@@ -54,15 +78,9 @@ def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None
         if task is None:
             return
         try:
-            message = ("done", function(task[0]))
+            message = attempt(function, task[0])
         except KeyboardInterrupt:
             return
-        except GSV3DError as error:
-            message = ("failed", str(error))
-        except OSError as error:
-            message = ("fatal", f"{type(error).__name__}: {error}")
-        except Exception as error:
-            message = ("failed", f"{task[0]!r}: {type(error).__name__}: {error}")
         try:
             pipe.send(message)
         except OSError:
@@ -91,14 +109,18 @@ class _Worker:
 
 
 def run_in_processes(
-    factory: Callable[[], Callable[[Any], Any]], tasks: Sequence[Any], workers: int
-) -> Iterator[Outcome]:
+    factory: Callable[[], Callable[[Any], Any]],
+    tasks: Sequence[Any],
+    workers: int,
+    hint: str = "",
+) -> Generator[Outcome, None, None]:
     """Run ``factory()(task)`` for every task in ``workers`` spawned processes.
 
     Args:
         factory: picklable; called once in each process.
         tasks: picklable, handed out in order.
         workers: number of processes, at least 1.
+        hint: what to do where the processes cannot start.
 
     Yields:
         Outcomes as they come. An exception or a crash of the process fails its task alone.
@@ -125,14 +147,14 @@ def run_in_processes(
                     pool.remove(worker)
                     if index is None:
                         raise GSV3DError(
-                            f"A worker process ended while starting (exit code {code})."
+                            f"A worker process ended while starting (exit code {code}).", hint
                         ) from None
                     yield Outcome(index, error=f"{tasks[index]!r} crashed Blender (code {code}).")
                     if waiting:
                         pool.append(_Worker(factory))
                     continue
                 if kind == "broken":
-                    raise GSV3DError(f"A worker process could not start: {value}.")
+                    raise GSV3DError(f"A worker process could not start: {value}.", hint)
                 if kind == "fatal":
                     raise GSV3DError(f"A worker process had to give up: {value}.")
                 if index is not None:

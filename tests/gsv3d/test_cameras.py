@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from gsv3d.cameras import Cameras, intrinsics, orbit, static_azimuths_deg, to_blender
+from gsv3d.cameras import (
+    MAX_ELEVATION_DEG,
+    Cameras,
+    dynamic_orbit_deg,
+    intrinsics,
+    orbit,
+    sine_elevations_deg,
+    static_azimuths_deg,
+    to_blender,
+)
 
 
 def project(cameras: Cameras, point: list[float]) -> torch.Tensor:
@@ -88,3 +97,45 @@ def test_sets_of_another_size_do_not_join() -> None:
 def test_azimuths_and_elevations_must_agree() -> None:
     with pytest.raises(ValueError, match="2 azimuths but 3"):
         orbit([0.0, 1.0], [0.0, 1.0, 2.0], size=8)
+
+
+@pytest.mark.parametrize("frames", [21, 84, 16])
+def test_dynamic_orbits_are_band_limited_loops_about_their_elevation(frames: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        azimuths, elevations = dynamic_orbit_deg(frames, 10.0, rng, num_sinusoids=6)
+        assert azimuths[-1] == 0 and all(0 < a < 360 for a in azimuths[:-1])
+        assert np.all(np.diff(azimuths[:-1]) >= 0)
+        # Sinusoids of 1 to 5 whole periods, averaged or not, have no other frequencies.
+        spectrum = np.abs(np.fft.rfft(elevations)) / frames
+        assert spectrum[0] == pytest.approx(10.0, abs=1e-9)
+        np.testing.assert_allclose(spectrum[6:], 0, atol=1e-9)
+        assert spectrum[1:6].sum() * 2 < 60
+
+
+def test_one_sinusoid_is_smoothed_as_a_five_frame_mean_does() -> None:
+    class Fixed:
+        def integers(self, low: int, high: int, size: int) -> np.ndarray:
+            return np.full(size, 3)
+
+        def uniform(self, low: float, high: float, size: int) -> np.ndarray:
+            return np.full(size, high if high == 10 else 0.0)
+
+    azimuths, elevations = dynamic_orbit_deg(84, 5.0, Fixed(), num_sinusoids=1)
+    time = 2 * np.pi * (np.arange(84) + 1) / 84
+    # The transfer function of a mean over 5 samples: sin(5 w / 2) / (5 sin(w / 2)).
+    omega = 2 * np.pi * 3 / 84
+    gain = np.sin(2.5 * omega) / (5 * np.sin(omega / 2))
+    np.testing.assert_allclose(elevations, 5 + 10 * gain * np.sin(3 * time), atol=1e-9)
+    np.testing.assert_allclose(azimuths, static_azimuths_deg(84), atol=1e-9)
+
+
+def test_dynamic_orbits_never_pass_over_the_top() -> None:
+    rng = np.random.default_rng(1)
+    orbits = [dynamic_orbit_deg(84, 30.0, rng)[1] for _ in range(50)]
+    assert max(map(max, orbits)) == MAX_ELEVATION_DEG and min(map(min, orbits)) >= -89
+
+
+def test_sine_orbits_return_to_their_elevation() -> None:
+    assert sine_elevations_deg([0, 90, 180, 270], 10.0) == pytest.approx([10, 40, 10, -20])
+    assert sine_elevations_deg([90, 270], 80.0) == pytest.approx([89, 50])

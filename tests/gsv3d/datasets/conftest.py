@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 import trimesh
 from trimesh.visual.material import PBRMaterial
+
+from gsv3d.datasets.records import OrbitRecord
 
 FACES = {
     # Blender's axes: (normal, sRGB colour). glTF's +Y is Blender's +Z, its +Z is Blender's -Y.
@@ -56,6 +60,20 @@ def textured_box(path: Path, colour: tuple[int, int, int]) -> None:
     trimesh.Scene([box]).export(path)
 
 
+def untextured_box(path: Path) -> None:
+    """A .gltf whose picture, gone.png, is not there."""
+    textured_box(path.with_suffix(".glb"), (255, 255, 255))
+    scene = trimesh.load(path.with_suffix(".glb"))
+    path.with_suffix(".glb").unlink()
+    files = trimesh.exchange.gltf.export_gltf(scene)
+    document = json.loads(files.pop("model.gltf"))
+    (image,) = document["images"]
+    document["images"] = [{"uri": "gone.png"}]
+    for name, data in files.items():
+        (path.parent / name).write_bytes(data)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
 def not_finite(path: Path) -> None:
     """A box one of whose coordinates is not a number."""
     box = trimesh.creation.box((1, 1, 1))
@@ -79,6 +97,41 @@ def meshes() -> SimpleNamespace:
         coloured_box=coloured_box,
         plain_box=plain_box,
         textured_box=textured_box,
+        untextured_box=untextured_box,
         not_finite=not_finite,
         without_faces=without_faces,
     )
+
+
+def _make_record(name: str, normals: bool = False, seed: int = 0) -> OrbitRecord:
+    """A record of noise: 3 views of 8 pixels, of which 2 are the orbit."""
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(3, 8, 8, 3)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    return OrbitRecord(
+        name=name,
+        rgba=rng.integers(0, 256, (3, 8, 8, 4), dtype=np.uint8),
+        depth=rng.uniform(1.5, 3.2, (3, 8, 8)).astype(np.float32),
+        azimuths_deg=rng.uniform(0, 360, 3).astype(np.float32),
+        elevations_deg=rng.uniform(-20, 60, 3).astype(np.float32),
+        viewmats=rng.normal(size=(3, 4, 4)),
+        intrinsics=rng.normal(size=(3, 3)),
+        num_orbit=2,
+        orbit="static",
+        distance=2.35,
+        fov_deg=33.8,
+        transform=rng.normal(size=(4, 4)),
+        normals=directions if normals else None,
+        normal_axes="camera" if normals else None,
+        background=(1, 2, 3),
+        source={"file": f"{name}.glb", "pack": "pack"},
+        render={"light": "city", "seed": 7},
+        missing_textures=("wood.png",),
+        frame=None,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_record() -> Callable[..., OrbitRecord]:
+    """The maker of records."""
+    return _make_record

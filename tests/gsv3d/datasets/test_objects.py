@@ -41,6 +41,32 @@ def test_equal_stems_get_different_names_also_where_case_is_ignored(tmp_path: Pa
     assert names == [o.name for o in find_objects([tmp_path / "y", tmp_path / "x"])]
 
 
+def test_names_are_fit_to_be_keys_of_a_shard(tmp_path: Path) -> None:
+    """webdataset takes what stands before the first dot for an object's name."""
+    long = "x" * 240
+    for name in ("chair.v2.glb", "chair_v2.glb", f"{long}.glb"):
+        (tmp_path / name).touch()
+    names = [o.name for o in find_objects([tmp_path])]
+    assert len(set(names)) == 3 and not any("." in n or len(n.encode()) > 200 for n in names)
+
+
+def test_packs_and_licences_come_from_the_index_else_from_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "props"
+    for name in ("a.glb", "tools/b.glb", "tools/old/c.usdz"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    row = {"file": "a.glb", "split": "dev", "pack": "p", "license": "CC0-1.0", "author": "Ann"}
+    index = write_index(folder, [row])
+    (only,) = find_objects([index])
+    assert (only.pack, only.split, only.license, only.author) == ("p", "dev", "CC0-1.0", "Ann")
+    assert {o.name: o.pack for o in find_objects([folder])} == {
+        "a": "props", "b": "tools", "c": "tools",
+    }  # fmt: skip
+    both = {o.name: (o.pack, o.split) for o in find_objects([folder, index])}
+    assert both["a"] == ("p", "dev") and both["b"] == ("tools", "")
+    assert find_objects([folder / "tools" / "b.glb"])[0].pack == "tools"
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -82,4 +108,4 @@ def test_no_index_makes_anything_but_a_clear_error(tmp_path_factory, content: by
     except DataError as error:
         assert str(path) in str(error)
     else:
-        assert all(path.parent in file.parents for file in files)
+        assert all(path.parent in file.path.parents for file in files)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +11,12 @@ from skimage.color.colorconv import xyz_from_rgb
 from gsv3d.cameras import orbit
 from gsv3d.datasets.orbits import (
     MARGIN,
-    Orbit,
     OrbitSettings,
     encode_srgb,
     normalising_transform,
     plan_orbit,
     straight_srgb,
 )
-from gsv3d.errors import DataError
 
 
 def project(points: np.ndarray, viewmat: np.ndarray, fov_deg: float) -> np.ndarray:
@@ -45,6 +42,28 @@ def test_the_orbit_is_static_and_the_other_views_are_not() -> None:
     elevations = np.array([plan.elevations_deg[0] for plan in plans])
     assert elevations.min() >= -5 and elevations.max() <= 30
     assert abs(elevations.mean() - 12.5) < 3 and abs(np.mean([p.yaw_deg for p in plans]) - 180) < 30
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "sine"])
+def test_other_orbits_begin_at_azimuth_zero_and_keep_all_else(kind: str) -> None:
+    static, other = OrbitSettings(orbit_views=12), OrbitSettings(orbit_views=12, orbit=kind)
+    plain, plan = plan_orbit(static, "chair"), plan_orbit(other, "chair")
+    assert plan.azimuths_deg[0] == 0 and np.all(np.diff(plan.azimuths_deg[:12]) > 0)
+    assert np.ptp(plan.elevations_deg[:12]) > 10
+    np.testing.assert_array_equal(plan.azimuths_deg[12:], plain.azimuths_deg[12:])
+    assert (plan.yaw_deg, plan.hsv, plan.background) == (plain.yaw_deg, plain.hsv, plain.background)
+
+
+def test_backgrounds_are_spread_over_all_colours() -> None:
+    colours = np.array([plan_orbit(OrbitSettings(), str(i)).background for i in range(200)])
+    assert colours.min() >= 0 and colours.max() <= 255
+    assert np.all(np.abs(colours.mean(axis=0) - 127.5) < 20)
+
+
+def test_too_many_pixels_an_object_are_refused() -> None:
+    OrbitSettings(size=1024, orbit_views=84, novel_views=0)
+    with pytest.raises(ValueError, match="take fewer or smaller views"):
+        OrbitSettings(size=2048, orbit_views=84)
 
 
 def test_an_object_is_centred_with_extent_one_and_turned() -> None:
@@ -102,44 +121,9 @@ def test_straight_alpha_undoes_the_premultiplication() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"size": 8}, {"orbit_views": 0}, {"novel_views": -1}, {"samples": 0}, {"seed": -1},
-     {"light": "sun"}, {"materials": "shiny"}],
+     {"light": "sun"}, {"materials": "shiny"}, {"orbit": "wild"}, {"engine": "povray"},
+     {"normals": "screen"}],
 )  # fmt: skip
 def test_settings_out_of_bounds_are_named(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         OrbitSettings(**change)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def small_orbit() -> Orbit:
-    rng = np.random.default_rng(0)
-    return Orbit(
-        rng.integers(0, 256, (3, 8, 8, 4), dtype=np.uint8),
-        rng.random((3, 8, 8)).astype(np.float16),
-        np.zeros(3, np.float32), np.zeros(3, np.float32),
-        2.35, 33.8, 0.9, 12.0, 7, 2, "city", np.eye(4),
-    )  # fmt: skip
-
-
-def test_a_file_gives_back_what_was_saved(tmp_path: Path, small_orbit: Orbit) -> None:
-    path = tmp_path / "ü x.npz"
-    small_orbit.save(path)
-    again = Orbit.load(path)
-    for name, value in vars(small_orbit).items():
-        np.testing.assert_array_equal(getattr(again, name), value)
-    assert [p.name for p in tmp_path.iterdir()] == ["ü x.npz"]
-
-
-@pytest.mark.parametrize("damage", ["cut", "other", "text", "missing", "shape"])
-def test_a_damaged_file_is_named(tmp_path: Path, small_orbit: Orbit, damage: str) -> None:
-    path = tmp_path / "a.npz"
-    if damage == "shape":
-        replace(small_orbit, azimuths_deg=np.zeros(2, np.float32)).save(path)
-    elif damage == "other":
-        np.savez(path, rgba=np.zeros(3))
-    elif damage == "text":
-        path.write_text("no")
-    elif damage == "cut":
-        small_orbit.save(path)
-        path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match=r"a\.npz is not a rendered orbit"):
-        Orbit.load(path)
