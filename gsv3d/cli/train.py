@@ -5,35 +5,45 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gsv3d.training.config import ModelConfig
-    from gsv3d.training.loop import Task
+from gsv3d.cli import recipe
+
+STAGES = {
+    "autoencoder": "pictures to latents and back",
+    "multiview": "the diffusion model; needs a trained autoencoder",
+    "decoder": "latents to Gaussians; needs a trained autoencoder",
+    "distill": "the decoder's geometry into the diffusion model; needs all the others",
+}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("train", help="train a stage of a model on rendered orbits")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
-    for stage, text in (
-        ("autoencoder", "pictures to latents and back"),
-        ("multiview", "the diffusion model; needs a trained autoencoder"),
-        ("decoder", "latents to Gaussians; needs a trained autoencoder"),
-    ):
+    for stage, text in STAGES.items():
         sub = stages.add_parser(stage, help=text)
         sub.add_argument("--config", default="blockout", help="a name, or a .yaml file")
         sub.add_argument("--data", type=Path, required=True, help="folder gsv3d render wrote")
         sub.add_argument("--output", type=Path, required=True, help="checkpoint, log, weights")
         sub.add_argument("--resume", action="store_true", help="go on from the checkpoint there")
+        sub.add_argument("--from", dest="start", type=Path, nargs="+", default=[], metavar="DIR",
+                         help="start from the components in these: stages' outputs, or a"
+                         " model")  # fmt: skip
+        if stage != "autoencoder":
+            sub.add_argument("--vae", type=Path, help="folder of its vae; else looked for in"
+                             " --from")  # fmt: skip
         sub.add_argument("--minutes", type=float, help="anneal and end after so much training")
         sub.add_argument("--steps", type=int, help="instead of the configuration's")
+        sub.add_argument("--batch-size", type=int, help="instead of the configuration's")
         sub.add_argument("--learning-rate", type=float, help="instead of the configuration's")
+        sub.add_argument("--workers", type=int, help="processes that prepare batches; 0: a thread")
+        sub.add_argument("--sample-every", type=int, help="steps between drawn samples; 0: none")
         sub.add_argument("--limit", type=int, help="use only so many objects")
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--device", default="auto")
         sub.add_argument("--threads", type=int, help="CPU threads")
-        if stage != "autoencoder":
-            sub.add_argument("--vae", type=Path, required=True, help="folder of its vae")
+        sub.add_argument("--tracker", default="auto", help="tensorboard, wandb, ... or none; auto:"
+                         " TensorBoard where it is installed")  # fmt: skip
+    recipe.add_parser(stages)
     assemble = stages.add_parser("assemble", help="join trained stages into a model folder")
     assemble.add_argument("--config", default="blockout")
     assemble.add_argument("--stages", type=Path, nargs="+", required=True, metavar="DIR",
@@ -51,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
         plot(args.stages, args.output)
         return 0
 
-    import torch
+    if args.stage == "recipe":
+        return recipe.run(args)
 
-    from gsv3d.devices import choose_device
     from gsv3d.training.config import read_config
 
     config = read_config(args.config)
@@ -63,41 +73,38 @@ def run(args: argparse.Namespace) -> int:
         assemble(config, args.stages, args.output)
         return 0
 
+    import torch
+
     from gsv3d.training.loop import Trainer
+    from gsv3d.training.orbits import read_orbits
+    from gsv3d.training.processes import make_accelerator, training_device
+    from gsv3d.training.stages import make_task
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    device = choose_device(args.device)
     schedule = config.schedule(
-        args.stage, steps=args.steps, minutes=args.minutes, learning_rate=args.learning_rate
-    )
-    trainer = Trainer(_task(args, config, device), schedule, args.output, args.seed, device)
+        args.stage, steps=args.steps, minutes=args.minutes, learning_rate=args.learning_rate,
+        batch_size=args.batch_size, workers=args.workers, sample_every=args.sample_every,
+    )  # fmt: skip
+    device = training_device(args.device)
+    # Several processes meet here: they share the work of precomputing latents too.
+    make_accelerator(device, schedule.bf16)
+    torch.manual_seed(args.seed)
+    task = make_task(
+        config, args.stage, read_orbits(args.data, args.limit), device, args.start,
+        getattr(args, "vae", None), args.output,
+    )  # fmt: skip
+    trainer = Trainer(task, schedule, args.output, args.seed, device, _tracker(args.tracker))
     if args.resume:
         trainer.resume()
     trainer.run()
     return 0
 
 
-def _task(args: argparse.Namespace, config: ModelConfig, device) -> Task:
-    from gsv3d.models import load_component
-    from gsv3d.training import tasks
-    from gsv3d.training.config import build
-    from gsv3d.training.orbits import read_orbits
+def _tracker(name: str) -> str:
+    """The tracker that "auto" stands for."""
+    if name != "auto":
+        return name
+    from importlib.util import find_spec
 
-    orbits = read_orbits(args.data, args.limit)
-    options = config.options(args.stage)
-    if args.stage == "autoencoder":
-        return tasks.AutoencoderTask(build(config, "vae"), orbits, device, **options)
-    from diffusers import AutoencoderKL
-
-    vae = load_component(AutoencoderKL, args.vae)
-    if args.stage == "multiview":
-        return tasks.MultiviewTask(
-            build(config, "unet"), build(config, "image_encoder"), vae, orbits,
-            config.num_frames, device, **options,
-        )  # fmt: skip
-    return tasks.DecoderTask(
-        build(config, "decoder"), build(config, "feature_encoder"), vae, orbits,
-        config.num_frames, device, **options,
-    )  # fmt: skip
+    return "tensorboard" if find_spec("tensorboard") else "none"

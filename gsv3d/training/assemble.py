@@ -6,23 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusers import AutoencoderKL
-from transformers import CLIPVisionModelWithProjection, Dinov2Model
-
-from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
 from gsv3d.models import DESCRIPTION, load_component
-from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.training.config import ModelConfig, build
-
-CLASSES = {
-    "vae": AutoencoderKL,
-    "unet": SV3DUNetSpatioTemporalConditionModel,
-    "image_encoder": CLIPVisionModelWithProjection,
-    "feature_encoder": Dinov2Model,
-    "decoder": GaussianSplattingDecoder,
-}
+from gsv3d.training.stages import CLASSES
 
 
 def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:

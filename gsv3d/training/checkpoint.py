@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gsv3d.errors import ModelError
+from gsv3d.outputs import make_folder, output_error
 
 
-def flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Split a torch optimiser's state into named tensors and its JSON-able groups."""
-    tensors = {
+def flatten_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:
+    """A torch optimiser's state as named tensors; its groups are the configuration's."""
+    return {
         f"optimizer.{index}.{name}": torch.as_tensor(value)
         for index, entries in state["state"].items()
         for name, value in entries.items()
     }
-    return tensors, state["param_groups"]
 
 
 def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """The inverse of ``flatten_optimizer``."""
+    """The inverse of ``flatten_optimizer``, with the groups of the optimiser it goes to."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
@@ -37,15 +39,44 @@ def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]
 
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write one file, whole or not at all: a kill in the middle leaves the previous one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write one file, whole or not at all: a kill in the middle leaves the previous one.
+
+    Raises:
+        OutputError: the disk is full, ...; the previous file is as it was.
+    """
+    make_folder(path.parent)
     temporary = path.with_name(path.name + ".part")
-    # Clones, because safetensors refuses tensors that share memory.
-    contiguous = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
-    }
-    save_file(contiguous, temporary, metadata={"facts": json.dumps(facts)})
-    os.replace(temporary, path)
+    try:
+        save_file(_apart(tensors), temporary, metadata={"facts": json.dumps(facts)})
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise output_error(path, as_os_error(error)) from error
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, and no two in one storage, which safetensors refuses."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        if own.untyped_storage().data_ptr() in seen or own.untyped_storage().nbytes() != own.nbytes:
+            own = own.clone()
+        seen.add(own.untyped_storage().data_ptr())
+        apart[name] = own
+    return apart
+
+
+def as_os_error(error: OSError | SafetensorError) -> OSError:
+    """Safetensors writes in Rust, and says the system's error number in its text."""
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"code: (\d+)", str(error)) or re.search(r"os error (\d+)", str(error))
+    text = str(error).splitlines()[0]
+    return OSError(int(number.group(1)), text) if number else OSError(text)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -64,3 +95,12 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "Start without --resume, or name another folder with --output.",
         ) from error
     return tensors, facts
+
+
+def differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that only one of two states has, or that differ in shape."""
+    return sorted(
+        name
+        for name in own.keys() | other.keys()
+        if name not in own or name not in other or own[name].shape != other[name].shape
+    )

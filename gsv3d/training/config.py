@@ -22,10 +22,10 @@ from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from gsv3d.training.initialise import initialise_autoencoder
-from gsv3d.training.loop import Schedule
+from gsv3d.training.schedule import Schedule
 
 COMPONENTS = ("vae", "unet", "image_encoder", "feature_encoder", "decoder", "scheduler")
-STAGES = ("autoencoder", "multiview", "decoder")
+STAGES = ("autoencoder", "multiview", "decoder", "distill")
 
 
 @dataclass(frozen=True)

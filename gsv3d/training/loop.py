@@ -1,76 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: AdamW, warm-up and cosine, clipping, EMA, a log, resumable checkpoints."""
+"""The training loop: AdamW, warm-up and cosine, clipping, EMA, a log, resumable checkpoints.
+
+It is one function of (seed, step): batches and noise are drawn anew from these two at every step,
+so a run killed at any moment goes on from its checkpoint along the curve it would have had.
+"""
 
 from __future__ import annotations
 
-import csv
 import math
+import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from gsv3d.errors import ModelError
+from gsv3d.errors import Cancelled, ModelError
+from gsv3d.outputs import make_folder, output_error
 from gsv3d.training import checkpoint
+from gsv3d.training.activations import (
+    checkpoint_activations,
+    compile_networks,
+    quick_attention,
+)
+from gsv3d.training.average import AveragedWeights, changing
+from gsv3d.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
+from gsv3d.training.interruptions import asked_to_stop, lost_processes
+from gsv3d.training.log import RunLog, in_words, mean_row, to_host
+from gsv3d.training.measure import count_flops, matrix_rate
+from gsv3d.training.processes import make_accelerator
+from gsv3d.training.samples import sheet, write_sheet
+from gsv3d.training.schedule import Schedule
+from gsv3d.training.tracking import Tracker
 
+__all__ = ["Schedule", "Task", "Trainer"]
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast.
-
-    Attributes:
-        steps: optimiser steps in all.
-        batch_size: samples a step.
-        learning_rate: peak, reached after ``warmup`` steps, then a cosine to a twentieth.
-        warmup: steps.
-        weight_decay: of AdamW.
-        clip: largest norm of the gradient.
-        ema: decay of the averaged weights at the end; it grows from 0 as (1 + n) / (10 + n).
-        bf16: autocast the forward pass.
-        save_every: steps between checkpoints.
-        minutes: stop after so long, having annealed the learning rate to its end; 0 for never.
-    """
-
-    steps: int = 1000
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.995
-    bf16: bool = False
-    save_every: int = 100
-    minutes: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"learning_rate must lie in (0, 1), not {self.learning_rate}.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must lie in [0, 1), not {self.ema}.")
+BAD_STEPS = 10
+"""Steps in a row whose gradient may be no number before training stops."""
+MEASURED_FROM = 50
+"""Steps a run must have before it is worth counting its FLOPs."""
 
 
 class Task(Protocol):
-    """What is trained."""
+    """What is trained.
+
+    Attributes:
+        name: of the stage.
+        modules: whose parameters that require a gradient are trained.
+        source: of its batches.
+        images_per_sample: pictures that a sample holds, for the speed in the log.
+    """
 
     name: str
     modules: nn.ModuleDict
+    source: Source
+    images_per_sample: int
 
-    def batches(self, size: int, seed: int) -> Iterator[Any]:
-        """Endless batches."""
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its parts for the log (without gradient; NaN where there is none).
 
-    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
-        """The loss, and its parts for the log."""
+        What it draws, it draws from torch's global generators.
+        """
+
+    def samples(self) -> dict[str, Tensor]:
+        """Grids (rows, columns, H, W, 3) in 0..1 to look at, always of the same objects."""
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
         """Write what the pipeline loads, from the averaged weights."""
+
+
+class _Loss(nn.Module):
+    """A task as one module, which is what processes can share the gradients of."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.trained = task.modules
+        self._loss = task.loss
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._loss(batch)
 
 
 class Trainer:
@@ -79,26 +91,44 @@ class Trainer:
     Args:
         task: with its modules on the device.
         schedule: how long and how fast.
-        output: folder of checkpoint, log and exported model.
+        output: folder of checkpoint, log, samples and exported model.
         seed: of batches and noise.
         device: the modules' own.
+        tracker: see ``Tracker``.
+
+    Raises:
+        ModelError: the batch cannot be shared evenly by the processes.
     """
 
     def __init__(
-        self, task: Task, schedule: Schedule, output: Path, seed: int, device: torch.device
+        self,
+        task: Task,
+        schedule: Schedule,
+        output: Path,
+        seed: int,
+        device: torch.device,
+        tracker: str = "none",
     ) -> None:
-        self.task, self.schedule, self.output = task, schedule, output
-        self.seed, self.device = seed, device
+        self.task, self.schedule, self.output = task, schedule, Path(output)
+        self.seed, self.device, self.tracker_name = seed, device, tracker
+        self.accelerator = make_accelerator(device, schedule.bf16)
+        try:
+            self.parts, self.part_size = schedule.parts(self.accelerator.num_processes)
+        except ValueError as error:
+            raise ModelError(str(error), "Change the batch or the number of processes.") from error
         self.parameters = [p for p in task.modules.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=schedule.learning_rate,
             betas=(0.9, 0.95),
             weight_decay=schedule.weight_decay,
+            fused=True,
         )
-        self.average = {name: t.clone() for name, t in task.modules.state_dict().items()}
+        self.average = AveragedWeights(task.modules)
         self.step = 0
         self.seconds = 0.0
+        self._bad = 0
+        self._flops = 0
 
     @property
     def checkpoint_path(self) -> Path:
@@ -112,26 +142,34 @@ class Trainer:
         return min(share, 1.0)
 
     def learning_rate(self) -> float:
-        warm = min(1.0, (self.step + 1) / max(1, self.schedule.warmup))
-        cosine = 0.5 * (1 + math.cos(math.pi * self.progress()))
-        return self.schedule.learning_rate * warm * (0.05 + 0.95 * cosine)
+        return self.schedule.rate(self.step, self.progress())
 
     def save(self) -> None:
-        groups_tensors, groups = checkpoint.flatten_optimizer(self.optimizer.state_dict())
-        tensors = {f"model.{k}": v for k, v in self.task.modules.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.items()} | groups_tensors
-        tensors["rng"] = torch.get_rng_state()
+        """Write the checkpoint; the one before stands until it is whole.
+
+        Raises:
+            OutputError: the disk is full, ...
+        """
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"model.{k}": v for k, v in changing(self.task.modules).items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state.items()}
+        tensors |= checkpoint.flatten_optimizer(self.optimizer.state_dict())
         facts = {
             "task": self.task.name,
             "step": self.step,
             "seconds": self.seconds,
             "seed": self.seed,
-            "groups": groups,
+            "micro_batch": self.part_size,
         }
         checkpoint.save(self.checkpoint_path, tensors, facts)
 
     def resume(self) -> None:
-        """Go on where the checkpoint in the output folder stands."""
+        """Go on where the checkpoint in the output folder stands.
+
+        Raises:
+            ModelError: there is none, or it is of another task or configuration.
+        """
         tensors, facts = checkpoint.load(self.checkpoint_path)
         if facts["task"] != self.task.name:
             raise ModelError(
@@ -139,115 +177,205 @@ class Trainer:
                 f" '{self.task.name}'.",
                 "Name another folder with --output.",
             )
-        own = self.task.modules.state_dict()
         model = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
-        differing = sorted(
-            k
-            for k in own.keys() | model.keys()
-            if k not in own or k not in model or own[k].shape != model[k].shape
-        )
+        differing = checkpoint.differing(changing(self.task.modules), model)
         if differing:
             raise ModelError(
                 f"{self.checkpoint_path} was made with another configuration: '{differing[0]}'"
                 f" and {len(differing) - 1} more tensors differ.",
                 "Use the configuration it was made with, or start without --resume.",
             )
-        self.task.modules.load_state_dict(model)
-        self.average = {
-            k[8:]: v.to(self.device) for k, v in tensors.items() if k.startswith("average.")
-        }
-        self.optimizer.load_state_dict(checkpoint.unflatten_optimizer(tensors, facts["groups"]))
-        torch.set_rng_state(tensors["rng"])
+        self.task.modules.load_state_dict(model, strict=False)
+        self.average.load({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(checkpoint.unflatten_optimizer(tensors, groups))
         self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
-
-    def _average(self) -> None:
-        decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
-        for name, tensor in self.task.modules.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - decay)
-            else:
-                self.average[name].copy_(tensor)
 
     def run(self) -> None:
         """Train to the end, then export the averaged weights.
 
         Raises:
-            ModelError: the loss is not finite; the last checkpoint is whole.
+            ModelError: the gradients of many steps in a row are no numbers.
+            DataError: no batches can be drawn any more.
+            OutputError: the disk is full, ...
+            Cancelled: a signal asked for the end.
+
+        After each of them the last checkpoint is whole, and ``resume`` goes on from it.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
-        # A resumed run draws fresh batches rather than replaying those it has seen.
-        batches = self.task.batches(self.schedule.batch_size, self.seed + self.step)
-        self.task.modules.train()
-        with closing(_Log(self.output / "log.csv", self.step)) as log:
-            while self.progress() < 1:
-                log.write(self._step(next(batches)))
-                if self.step % self.schedule.save_every == 0:
-                    self.save()
-        self.save()
+        make_folder(self.output)
+        main = self.accelerator.is_main_process
+        self._log = RunLog(self.output / "log.csv", self.step) if main else None
+        name = self.tracker_name if main else "none"
+        plan = Plan(
+            self.task.source, self.part_size, self.seed, self.schedule.steps, self.parts,
+            self.accelerator.num_processes, self.accelerator.process_index,
+            self.progress if self.schedule.minutes else None,
+        )  # fmt: skip
+        with (
+            closing(Tracker(name, self.output, self.step)) as self._tracker,
+            closing(
+                Feed(plan, self.step, self.schedule.workers, self.device, self._say)
+            ) as self._batches,
+            # Processes that are asked one after the other would stop at different steps, and wait
+            # for each other for ever.
+            asked_to_stop(enabled=self.accelerator.num_processes == 1) as asked,
+            lost_processes(self.accelerator.num_processes),
+        ):
+            self._train(asked)
         self.export()
 
-    def _step(self, batch: Any) -> dict[str, float]:
-        """One optimiser step; returns the row for the log."""
-        started = time.monotonic()
+    def _train(self, asked: threading.Event) -> None:
+        schedule, modules = self.schedule, self.task.modules
+        modules.train()
+        self._begun = time.monotonic() - self.seconds
+        self._written = self.seconds
+        if schedule.checkpointing:
+            checkpoint_activations(modules)
+        if schedule.steps - self.step >= MEASURED_FROM:
+            self._flops = count_flops(self._one_part)
+        if schedule.compile:
+            compile_networks(modules)
+        self._model = self.accelerator.prepare_model(_Loss(self.task))
+        rows: list[dict[str, Any]] = []
+        while self.progress() < 1:
+            rows.append(self._step())
+            due = self.step % schedule.save_every == 0
+            if due or asked.is_set() or self.step % schedule.log_every == 0:
+                self._write(rows)
+                rows = []
+            if due or asked.is_set():
+                self.save()
+            if schedule.sample_every and self.step % schedule.sample_every == 0:
+                self._sample()
+            if asked.is_set():
+                raise Cancelled(
+                    f"Training stopped after step {self.step}, as it was asked to.",
+                    "With --resume it goes on.",
+                )
+        self._write(rows)
+        self.save()
+
+    def _one_part(self) -> None:
+        """A forward and a backward pass that change nothing."""
+        batch, _ = self._batches.plan[self.step * self.parts]
+        with quick_attention(self.device):
+            with self.accelerator.autocast():
+                loss, _ = self.task.loss(to_device(batch, self.device))
+            loss.backward()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _step(self) -> dict[str, Any]:
+        """One optimiser step; returns the row for the log, its tensors still on the device."""
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.bf16):
-            loss, parts = self.task.loss(batch)
-        if not torch.isfinite(loss):
-            raise ModelError(
-                f"The loss is {loss.item()} at step {self.step}.",
-                f"Go on from {self.checkpoint_path} with --resume and a smaller learning rate.",
-            )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
+        logged: dict[str, list[Tensor]] = {}
+        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        for own in range(self.parts):
+            batch = self._batches.next()
+            # The noise of a part is a function of the seed, the step and the part, as its batch is.
+            noise = part_seed(self.seed, self.step, own * processes + process)
+            seed_noise(noise, self.device)
+            last = own == self.parts - 1
+            together = nullcontext() if last else self.accelerator.no_sync(self._model)
+            with together, quick_attention(self.device):
+                loss, parts = self._model(batch)
+                self.accelerator.backward(loss / self.parts)
+            for name, value in ({"loss": loss.detach()} | parts).items():
+                logged.setdefault(name, []).append(value)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.schedule.clip)
+        # AdamW leaves everything as it is when this is set, without the host having to know.
+        self.optimizer.found_inf = (~torch.isfinite(norm)).float()
         self.optimizer.step()
-        self._average()
+        self.average.update(self.schedule.decay(self.step))
         self.step += 1
-        elapsed = time.monotonic() - started
-        self.seconds += elapsed
+        seconds = time.monotonic() - self._begun
+        if processes == 1:
+            self.seconds = seconds
         return {
             "step": self.step,
-            "seconds": self.seconds,
+            "seconds": seconds,
             "learning_rate": rate,
-            "gradient": float(norm),
-            "loss": float(loss.detach()),
-            "samples_per_second": self.schedule.batch_size / elapsed,
-        } | parts
+            "gradient": norm,
+        } | {name: torch.stack(values).nanmean() for name, values in logged.items()}
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        """Bring rows to the host, write them, and stop if the gradients are no numbers.
+
+        Raises:
+            ModelError: they have not been numbers for too long.
+        """
+        if not rows:
+            return
+        values = to_host(rows, self.accelerator)
+        if self.accelerator.num_processes > 1:
+            self._agree_on_time()
+        elapsed = max(values[-1]["seconds"] - self._written, 1e-9)
+        self._written = values[-1]["seconds"]
+        speed = self.schedule.batch_size * len(rows) / elapsed
+        for row in values:
+            row["samples_per_second"] = speed
+            row["mfu"] = math.nan
+            if self._flops:
+                share = speed / self.schedule.batch_size * self.parts * self._flops
+                row["mfu"] = share / matrix_rate(self.device, self.schedule.bf16)
+        if self._log is not None:
+            self._log.write(values)
+            print(in_words(values[-1]), flush=True)
+            pictures = {"images_per_second": speed * self.task.images_per_sample}
+            self._tracker.log(mean_row(values) | pictures, self.step)
+        self._judge(values)
+
+    def _agree_on_time(self) -> None:
+        """All processes take the main one's clock, or ``minutes`` would end them apart."""
+        seconds = time.monotonic() - self._begun
+        clock = torch.tensor([seconds], device=self.device, dtype=torch.float32)
+        torch.distributed.broadcast(clock, src=0)
+        self.seconds = float(clock)
+        self._begun = time.monotonic() - self.seconds
+
+    def _judge(self, rows: list[dict[str, float]]) -> None:
+        for row in rows:
+            if math.isfinite(row["gradient"]):
+                self._bad = 0
+                continue
+            self._bad += 1
+            self._say(f"Step {row['step']} was skipped: its gradient is no number.")
+            if self._bad >= BAD_STEPS:
+                raise ModelError(
+                    f"The gradients of {BAD_STEPS} steps in a row are no numbers, the last at step"
+                    f" {row['step']} with loss {row['loss']:.4g}; the weights are as before them.",
+                    f"Go on from {self.checkpoint_path} with --resume and a smaller"
+                    " --learning-rate, or with another --seed to see other batches.",
+                )
+
+    def _say(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            print(text, file=sys.stderr, flush=True)
+
+    def _sample(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with self.average.applied(), self.accelerator.autocast():
+            # The same noise every time, or one would look at the noise.
+            seed_noise(0, self.device)
+            grids = self.task.samples()
+        for name, grid in grids.items():
+            picture = sheet(grid)
+            write_sheet(self.output / "samples" / f"{name}-{self.step:07d}.png", picture)
+            self._tracker.log_picture(name, picture, self.step)
 
     def export(self) -> None:
-        """Write the averaged weights as the pipeline's components."""
-        trained = {k: v.clone() for k, v in self.task.modules.state_dict().items()}
-        self.task.modules.load_state_dict(self.average)
-        self.task.modules.eval()
-        self.task.export(self.task.modules, self.output)
-        self.task.modules.load_state_dict(trained)
+        """Write the averaged weights as the pipeline's components.
 
-
-class _Log:
-    """A CSV file one can plot; a resumed run drops the rows after its checkpoint."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        kept: list[dict[str, str]] = []
-        if step and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        self._file = path.open("w", newline="", encoding="utf-8")
-        self._kept = kept
-        self._writer: csv.DictWriter | None = None
-
-    def write(self, row: dict[str, float]) -> None:
-        if self._writer is None:
-            self._writer = csv.DictWriter(self._file, list(row), extrasaction="ignore")
-            self._writer.writeheader()
-            self._writer.writerows(self._kept)
-        self._writer.writerow(
-            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-        )
-        if int(row["step"]) % 10 == 0:
-            self._file.flush()
-            print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
-
-    def close(self) -> None:
-        self._file.close()
+        Raises:
+            OutputError: the disk is full, ...; with ``resume`` they are written again.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        with self.average.applied():
+            try:
+                self.task.export(self.task.modules, self.output)
+            except (OSError, SafetensorError) as error:
+                raise output_error(self.output, checkpoint.as_os_error(error)) from error

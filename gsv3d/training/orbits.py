@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gsv3d.datasets.records import OrbitRecord
+from gsv3d.datasets.shards import index_shards
 from gsv3d.errors import DataError
-
-REQUIRED = ("rgba", "depth", "azimuths_deg", "elevations_deg", "num_orbit", "distance")
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Orbit:
         depth: (V, H, W) float16 planar z-depth, 0 where empty.
         azimuths_deg: (V,) float32.
         elevations_deg: (V,) float32.
-        num_orbit: the first so many views are an evenly spaced orbit at one elevation; the others
-            are novel views.
+        num_orbit: the first so many views are the orbit, beginning at azimuth 0: evenly spaced at
+            one elevation, or a dynamic one; the others are novel views.
         distance: of the cameras.
     """
 
@@ -49,7 +48,7 @@ class OrbitSample:
         rgba: (T, 4, H, W) float in 0..1.
         depth: (T, H, W) float.
         azimuths_deg: T azimuths relative to the reference.
-        elevation_deg: of the orbit.
+        elevations_deg: T elevations; all alike on a static orbit.
         novel_rgba: (M, 4, H, W).
         novel_depth: (M, H, W).
         novel_azimuths_deg, novel_elevations_deg: M angles relative to the reference.
@@ -59,7 +58,7 @@ class OrbitSample:
     rgba: Tensor
     depth: Tensor
     azimuths_deg: list[float]
-    elevation_deg: float
+    elevations_deg: list[float]
     novel_rgba: Tensor
     novel_depth: Tensor
     novel_azimuths_deg: list[float]
@@ -67,51 +66,58 @@ class OrbitSample:
     distance: float
 
 
-def read_orbit(path: Path) -> Orbit:
-    """Read one file.
+def read_orbits(directory: Path, limit: int | None = None) -> list[Orbit]:
+    """All orbits of a folder of shards, in the order of their names.
+
+    Args:
+        directory: that ``gsv3d render`` wrote.
+        limit: only the first so many.
 
     Raises:
-        DataError: it is cut short, or a field is missing or of another shape.
+        DataError: there are none, or a shard is cut short or damaged; it names the shard.
     """
-    try:
-        # Opened here: numpy leaves a file open in which it finds no archive.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            missing = [name for name in REQUIRED if name not in file]
-            if missing:
-                raise DataError(
-                    f"{path} lacks {', '.join(missing)}.", "Render the object again: gsv3d render."
-                )
-            orbit = Orbit(
-                name=path.stem,
-                rgba=file["rgba"],
-                depth=file["depth"],
-                azimuths_deg=file["azimuths_deg"],
-                elevations_deg=file["elevations_deg"],
-                num_orbit=int(file["num_orbit"]),
-                distance=float(file["distance"]),
+    return [_orbit_of(entry.read()) for entry in index_shards(directory)[:limit]]
+
+
+def _orbit_of(record: OrbitRecord) -> Orbit:
+    return Orbit(
+        name=record.name,
+        rgba=record.rgba,
+        depth=record.depth.astype(np.float16),
+        azimuths_deg=record.azimuths_deg,
+        elevations_deg=record.elevations_deg,
+        num_orbit=record.num_orbit,
+        distance=record.distance,
+    )
+
+
+def check_views(orbits: Iterable[Orbit], num_frames: int) -> None:
+    """Refuse orbits from which ``num_frames`` evenly spaced views cannot be taken.
+
+    Raises:
+        DataError: naming the first one.
+    """
+    for orbit in orbits:
+        if orbit.num_orbit % num_frames:
+            reason = f"which is no multiple of {num_frames}."
+            if orbit.num_orbit < num_frames:
+                reason = f"fewer than the {num_frames} asked for."
+            raise DataError(
+                f"{orbit.name} has {orbit.num_orbit} views on its orbit, {reason}",
+                "Render with another --orbit-views, or train with another num_frames.",
             )
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}).", "Delete it and run gsv3d render again."
-        ) from error
-    views = orbit.rgba.shape[0]
-    if orbit.depth.shape != orbit.rgba.shape[:3] or len(orbit.azimuths_deg) != views:
-        raise DataError(
-            f"{path} has {views} pictures but other numbers of depths or angles.",
-            "Delete it and run gsv3d render again.",
-        )
-    return orbit
 
 
-def read_orbits(directory: Path, limit: int | None = None) -> list[Orbit]:
-    """All orbits of a folder, in the order of their names."""
-    paths = sorted(Path(directory).glob("*.npz"))[:limit]
-    if not paths:
-        raise DataError(
-            f"There are no rendered orbits in {directory}.",
-            f"Render some first: gsv3d render OBJECTS --output {directory}.",
-        )
-    return [read_orbit(path) for path in paths]
+def frame_indices(orbit: Orbit, num_frames: int, start: int) -> list[int]:
+    """Views at regular intervals around an orbit, ``start`` being the last (SV3D, appendix B).
+
+    Raises:
+        DataError: the orbit's views are no multiple of ``num_frames``.
+    """
+    check_views([orbit], num_frames)
+    count = orbit.num_orbit
+    step = count // num_frames
+    return [(start + step * (i + 1)) % count for i in range(num_frames)]
 
 
 def sample_orbit(
@@ -126,15 +132,8 @@ def sample_orbit(
         rng: the draw's generator.
         mirror: reflect the object at the plane through the reference's axis.
     """
-    count = orbit.num_orbit
-    if count % num_frames:
-        raise DataError(
-            f"{orbit.name} has {count} views on its orbit, which is no multiple of {num_frames}.",
-            "Render with another --orbit-views, or train with another num_frames.",
-        )
-    step = count // num_frames
-    start = int(rng.integers(count))
-    frames = [(start + step * (i + 1)) % count for i in range(num_frames)]
+    start = int(rng.integers(orbit.num_orbit))
+    frames = frame_indices(orbit, num_frames, start)
     rest = np.array([i for i in range(len(orbit.azimuths_deg)) if i not in frames])
     novel = rng.choice(rest, size=min(num_novel, len(rest)), replace=False)
     if mirror:
@@ -156,7 +155,7 @@ def sample_orbit(
         rgba=rgba,
         depth=depth,
         azimuths_deg=relative(frames),
-        elevation_deg=float(orbit.elevations_deg[start]),
+        elevations_deg=[float(orbit.elevations_deg[i]) for i in frames],
         novel_rgba=novel_rgba,
         novel_depth=novel_depth,
         novel_azimuths_deg=relative(novel.tolist()),

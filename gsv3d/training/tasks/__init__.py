@@ -3,6 +3,7 @@
 
 from gsv3d.training.tasks.autoencoder import AutoencoderTask
 from gsv3d.training.tasks.decoder import DecoderTask
+from gsv3d.training.tasks.distill import DistillTask
 from gsv3d.training.tasks.multiview import MultiviewTask
 
-__all__ = ["AutoencoderTask", "DecoderTask", "MultiviewTask"]
+__all__ = ["AutoencoderTask", "DecoderTask", "DistillTask", "MultiviewTask"]

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsv3d.multiview.conditioning import picture_tensor
-from gsv3d.training.augment import recolour, zoom
 from gsv3d.training.orbits import Orbit
+from gsv3d.training.samples import on_white
+from gsv3d.training.sources import PictureSource
+
+SHOWN = 8
+"""Pictures of a drawn sample."""
 
 
 class AutoencoderTask:
@@ -31,42 +33,22 @@ class AutoencoderTask:
     """
 
     name = "autoencoder"
+    images_per_sample = 1
 
     def __init__(
         self,
         vae: AutoencoderKL,
-        orbits: list[Orbit],
+        orbits: Sequence[Orbit],
         device: torch.device,
         kl_weight: float = 1e-4,
         coloured_background: float = 0.5,
     ) -> None:
         self.modules = nn.ModuleDict({"vae": vae}).to(device)
-        self.orbits, self.device, self.kl_weight = orbits, device, kl_weight
-        self.coloured_background = coloured_background
+        self.device, self.kl_weight = device, kl_weight
+        self.source = PictureSource(orbits, vae.config.in_channels, coloured_background)
+        self.shown = self.source.draw(SHOWN, seed=0)
 
-    def batches(self, size: int, seed: int) -> Iterator[Tensor]:
-        """Pictures (size, C, H, W) in -1..1 of random views of random objects."""
-        rng = np.random.default_rng(seed)
-        generator = torch.Generator().manual_seed(seed)
-        channels = self.modules["vae"].config.in_channels
-        while True:
-            pictures = []
-            for _ in range(size):
-                orbit = self.orbits[rng.integers(len(self.orbits))]
-                view = orbit.rgba[rng.integers(len(orbit.rgba))]
-                rgba = torch.from_numpy(view).permute(2, 0, 1)[None].float() / 255
-                rgba = rgba.flip(-1) if rng.random() < 0.5 else rgba
-                rgba = recolour(rgba, generator) if rng.random() < 0.7 else rgba
-                rgba = zoom(rgba, float(rng.uniform(0.8, 1.3))) if rng.random() < 0.5 else rgba
-                picture = picture_tensor(rgba, channels)
-                if rng.random() < self.coloured_background:
-                    backdrop = torch.rand(3, 1, 1, generator=generator) * 2 - 1
-                    covered = rgba[:, 3:]
-                    picture[:, :3] = picture[:, :3] * covered + backdrop * (1 - covered)
-                pictures.append(picture)
-            yield torch.cat(pictures).to(self.device)
-
-    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         posterior = self.modules["vae"].encode(batch).latent_dist
         decoded = self.modules["vae"].decode(posterior.sample()).sample
         error = decoded - batch
@@ -82,16 +64,23 @@ class AutoencoderTask:
         loss = l1 + 4 * l2 + 4 * hue.abs().mean() + self.kl_weight * kl
         # Pictures span 2, so the peak is 2: PSNR = 10 log10(4 / MSE).
         return loss, {
-            "psnr": float(10 * torch.log10(4 / mse)),
-            "kl": float(kl.detach()),
-            "hue": float(hue.detach().abs().mean()),
+            "psnr": 10 * torch.log10(4 / mse),
+            "kl": kl.detach(),
+            "hue": hue.detach().abs().mean(),
         }
+
+    @torch.no_grad()
+    def samples(self) -> dict[str, Tensor]:
+        """Pictures, and below them what comes back."""
+        shown = self.shown.to(self.device)
+        decoded = self.modules["vae"].decode(self.modules["vae"].encode(shown).latent_dist.mode())
+        return {"pictures": on_white(torch.stack([shown, decoded.sample]))}
 
     @torch.no_grad()
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
         vae = modules["vae"]
-        batches = self.batches(32, seed=0)
-        latents = torch.cat([vae.encode(next(batches)).latent_dist.mode() for _ in range(32)])
+        batches = (self.source.draw(32, seed).to(self.device) for seed in range(32))
+        latents = torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches])
         normalise_latents(vae, latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)))
         vae.save_pretrained(directory / "vae")
 

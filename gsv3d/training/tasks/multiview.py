@@ -4,64 +4,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from gsv3d.errors import ModelError
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,
     encode_reference,
     picture_tensor,
-    pose_ids,
 )
-from gsv3d.training.augment import recolour, zoom
-from gsv3d.training.orbits import Orbit, sample_orbit
+from gsv3d.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.training.latents import Encoding, LatentCache, in_memory, on_disk
+from gsv3d.training.orbits import Orbit
+from gsv3d.training.samples import on_white
+from gsv3d.training.sources import Change, OrbitBatch, OrbitSource
 
-
-@dataclass(frozen=True)
-class OrbitBatch:
-    """B orbits.
-
-    Attributes:
-        pictures: (B, T, C, H, W) in -1..1, the reference last.
-        pose: (B, T, 3), see ``pose_ids``.
-    """
-
-    pictures: Tensor
-    pose: Tensor
-
-
-def denoise(
-    unet: nn.Module,
-    noisy: Tensor,
-    sigma: Tensor,
-    reference: Tensor,
-    context: Tensor,
-    pose: Tensor,
-) -> Tensor:
-    """The network's v under EDM's preconditioning (SV3D's VScalingWithEDMcNoise).
-
-    Args:
-        unet: an ``SV3DUNetSpatioTemporalConditionModel``.
-        noisy: (B, T, L, h, w) latents plus sigma times noise.
-        sigma: (B,).
-        reference: (B, L, h, w) latent of the reference.
-        context: (B, S, D).
-        pose: (B, T, 3).
-
-    Returns:
-        v (B, T, L, h, w); the estimate of the latents is
-        ``noisy / (sigma^2 + 1) - v * sigma / sqrt(sigma^2 + 1)``.
-    """
-    c_in = (sigma**2 + 1).rsqrt()[:, None, None, None, None]
-    concatenated = reference[:, None].expand(-1, noisy.shape[1], -1, -1, -1)
-    inputs = torch.cat([noisy * c_in, concatenated], dim=2)
-    return unet(inputs, 0.25 * sigma.log(), context, pose).sample
+SHOWN = 2
+"""Objects of a drawn sample."""
+BLIND = math.exp(2)
+"""Above this noise level the latents say next to nothing, and the reference must say all."""
 
 
 class MultiviewTask:
@@ -69,15 +34,24 @@ class MultiviewTask:
 
     Args:
         unet: to train.
-        image_encoder: to train with it.
+        image_encoder: to train with it, or frozen.
         vae: frozen.
         orbits: the data.
         num_frames: T.
         device: the models'.
-        log_sigma_mean, log_sigma_std: of the noise level's logarithm (SV3D's fine-tuning used 0.7
-            and 1.6).
+        folder: of the run, where latents are kept.
+        sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
+        log_sigma_mean, log_sigma_std, reference_weight: see ``NoiseLevels``.
         drop_condition: share of samples that are trained without the reference, for guidance.
-        reference_weight: of the reference frame's loss, the opposite one's being 1.
+        train_image_encoder: False for a pre-trained one, as SV3D's.
+        static_until: see ``OrbitSource``.
+        latents: "none" (encode every batch), "memory" or "disk" (compute them before training).
+        variants: changes of every object that precomputed latents hold.
+        sample_steps: denoising steps of a drawn sample.
+
+    Raises:
+        ModelError: an option that is none.
+        DataError: the orbits do not serve ``num_frames``, ``static_until`` or ``latents``.
     """
 
     name = "multiview"
@@ -87,65 +61,110 @@ class MultiviewTask:
         unet: nn.Module,
         image_encoder: nn.Module,
         vae: AutoencoderKL,
-        orbits: list[Orbit],
+        orbits: Sequence[Orbit],
         num_frames: int,
         device: torch.device,
+        folder: Path | None = None,
+        sigma_range: tuple[float, float] = (0.02, 80.0),
+        *,
         log_sigma_mean: float = 0.7,
         log_sigma_std: float = 1.6,
         drop_condition: float = 0.1,
         reference_weight: float = 0.3,
+        train_image_encoder: bool = True,
+        static_until: float = 0.0,
+        latents: str = "none",
+        variants: int = 4,
+        sample_steps: int = 12,
     ) -> None:
         self.modules = nn.ModuleDict({"unet": unet, "image_encoder": image_encoder}).to(device)
+        image_encoder.requires_grad_(train_image_encoder)
         self.vae = vae.to(device).eval().requires_grad_(False)
-        self.orbits, self.num_frames, self.device = orbits, num_frames, device
-        self.log_sigma_mean, self.log_sigma_std = log_sigma_mean, log_sigma_std
-        self.drop_condition, self.reference_weight = drop_condition, reference_weight
+        self.device, self.drop_condition = device, drop_condition
+        self.levels = NoiseLevels(log_sigma_mean, log_sigma_std, reference_weight)
+        self.sigmas = karras_sigmas(sample_steps, *sigma_range)
+        self.images_per_sample = num_frames
+        channels = vae.config.in_channels
+        plain = OrbitSource(orbits, num_frames, channels, static_until)
+        # Before the latents, which may take long: that the orbits have enough views.
+        self.shown = plain.draw(SHOWN, seed=0, progress=1.0)
+        cache = self._cache(latents, orbits, variants, channels, folder)
+        self.source = OrbitSource(orbits, num_frames, channels, static_until, cache)
 
-    def batches(self, size: int, seed: int) -> Iterator[OrbitBatch]:
-        """Orbits of random objects from random references, recoloured, enlarged and mirrored."""
-        rng = np.random.default_rng(seed)
-        generator = torch.Generator().manual_seed(seed)
-        channels = self.vae.config.in_channels
-        while True:
-            pictures, poses = [], []
-            for _ in range(size):
-                orbit = self.orbits[rng.integers(len(self.orbits))]
-                sample = sample_orbit(orbit, self.num_frames, 0, rng, mirror=rng.random() < 0.5)
-                rgba = recolour(sample.rgba, generator) if rng.random() < 0.7 else sample.rgba
-                rgba = zoom(rgba, float(rng.uniform(0.85, 1.2)))
-                pictures.append(picture_tensor(rgba, channels))
-                elevations = [sample.elevation_deg] * self.num_frames
-                poses.append(pose_ids(sample.azimuths_deg, elevations))
-            yield OrbitBatch(
-                torch.stack(pictures).to(self.device), torch.stack(poses).to(self.device)
+    def _cache(
+        self,
+        kind: str,
+        orbits: Sequence[Orbit],
+        variants: int,
+        channels: int,
+        folder: Path | None,
+    ) -> LatentCache | None:
+        if kind not in ("none", "memory", "disk") or variants < 1:
+            raise ModelError(
+                f"'latents' is '{kind}' with {variants} variants.",
+                "Use none, memory or disk, and at least 1 variant.",
             )
+        if kind == "none":
+            return None
 
-    def loss(self, batch: OrbitBatch) -> tuple[Tensor, dict[str, float]]:
-        size, frames = batch.pictures.shape[:2]
+        def change(rgba: Tensor, seed: int) -> Tensor:
+            return picture_tensor(Change(seed).apply(rgba), channels)
+
+        encoding = Encoding(orbits, variants, change, self.vae)
+        if kind == "memory":
+            return in_memory(encoding)
+        if folder is None:
+            raise ModelError("Latents on the disk need the run's folder.", "Use memory or none.")
+        return on_disk(encoding, folder / "latents")
+
+    def encode(self, batch: OrbitBatch) -> Tensor:
+        """(B, T, L, h, w) modes, not scaled, of a batch's frames."""
+        if batch.latents is not None:
+            return batch.latents
+        assert batch.pictures is not None
         with torch.no_grad():
             encoded = encode_reference(self.vae, batch.pictures.flatten(0, 1))
-            encoded = encoded.unflatten(0, (size, frames)).float()
+        return encoded.unflatten(0, batch.pictures.shape[:2]).float()
+
+    def loss(self, batch: OrbitBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        encoded = self.encode(batch)
+        size = len(encoded)
         reference, latents = encoded[:, -1], encoded * self.vae.config.scaling_factor
-        context = embed_for_cross_attention(self.modules["image_encoder"], batch.pictures[:, -1])
-        kept = (torch.rand(size, device=self.device) >= self.drop_condition).to(latents)
+        context = embed_for_cross_attention(self.modules["image_encoder"], batch.reference)
+        kept = (torch.rand(size) >= self.drop_condition).to(latents)
         reference = reference * kept[:, None, None, None]
         context = context * kept[:, None, None]
 
-        draw = torch.randn(size, device=self.device)
-        sigma = (self.log_sigma_mean + self.log_sigma_std * draw).exp()
-        wide = sigma[:, None, None, None, None]
-        noisy = latents + wide * torch.randn_like(latents)
-        v = denoise(self.modules["unet"], noisy, sigma, reference, context, batch.pose).float()
-        estimate = noisy / (wide**2 + 1) - v * wide / (wide**2 + 1).sqrt()
-        # (1 + sigma^-2) on the latents is unit weight on v.
-        squared = ((estimate - latents) ** 2).mean(dim=(2, 3, 4)) * (1 + sigma**-2)[:, None]
-        away = 0.5 * (1 - torch.cos(batch.pose[..., 2]))
-        weight = self.reference_weight + (1 - self.reference_weight) * away
-        loss = (squared * weight / weight.mean(dim=1, keepdim=True)).mean()
-        blind = sigma > math.exp(2)
-        parts = {"blind": float(squared[blind].detach().mean())} if blind.any() else {}
-        return loss, {"blind": math.nan} | parts
+        sigma = self.levels.draw(size).to(self.device)
+        noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
+        v = denoise(self.modules["unet"], noisy, sigma, reference, context, batch.pose)
+        squared = self.levels.squared(estimate(noisy, v, sigma), latents, sigma)
+        loss = (squared * self.levels.frame_weights(batch.pose)).mean()
+        blind = (sigma > BLIND).float()[:, None]
+        # Where no sample is blind this is 0 / 0, NaN, and the log leaves it out.
+        mean = (squared.detach() * blind).mean(dim=1).sum() / blind.sum()
+        return loss, {"blind": mean}
+
+    @torch.no_grad()
+    def samples(self) -> dict[str, Tensor]:
+        """Two rows an object: its views, and those drawn from its reference."""
+        assert self.shown.pictures is not None
+        pictures = self.shown.pictures.to(self.device)
+        reference = encode_reference(self.vae, pictures[:, -1]).float()
+        context = embed_for_cross_attention(self.modules["image_encoder"], pictures[:, -1])
+        pose = self.shown.pose.to(self.device)
+        latents = sample_latents(self.modules["unet"], reference, context, pose, self.sigmas)
+        drawn = decode_views(self.vae, latents)
+        rows = torch.stack([on_white(pictures), drawn], dim=1)
+        return {"views": rows.flatten(0, 1)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
         modules["unet"].save_pretrained(directory / "unet")
         modules["image_encoder"].save_pretrained(directory / "image_encoder")
+
+
+def decode_views(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """(B, T, L, h, w) scaled latents to (B, T, H, W, 3) in 0..1, a frame at a time."""
+    flat = latents.flatten(0, 1).to(vae.dtype) / vae.config.scaling_factor
+    decoded = torch.cat([vae.decode(frame[None]).sample for frame in flat])
+    return on_white(decoded).unflatten(0, latents.shape[:2])

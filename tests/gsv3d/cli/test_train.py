@@ -37,12 +37,17 @@ def test_stages_train_resume_and_assemble(tmp_path: Path, config: Path, data: Pa
     assert train("autoencoder", "--steps", "1") == 0
     assert train("autoencoder", "--steps", "2", "--resume") == 0
     assert train("multiview", "--steps", "1", *vae) == 0
-    assert train("decoder", "--steps", "1", *vae) == 0
+    assert train("decoder", "--steps", "1", "--sample-every", "1", *vae) == 0
+    folders = [str(tmp_path / stage) for stage in ("autoencoder", "multiview", "decoder")]
+    assert train("distill", "--steps", "1", "--from", *folders) == 0
+    assert (tmp_path / "distill" / "lora" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "decoder" / "samples" / "renders-0000001.png").is_file()
+    assert any((tmp_path / "decoder" / "tensorboard").iterdir())
     assert len((tmp_path / "autoencoder" / "log.csv").read_text().splitlines()) == 3
     curves = tmp_path / "curves.png"
     assert main(["train", "plot", str(tmp_path / "autoencoder"), "--output", str(curves)]) == 0
     assert curves.read_bytes().startswith(b"\x89PNG")
-    stages = [str(tmp_path / stage) for stage in ("autoencoder", "multiview", "decoder")]
+    stages = [*folders, str(tmp_path / "distill")]
     model = tmp_path / "model"
     assert main(["train", "assemble", "--config", str(config), "--stages", *stages,
                  "--output", str(model)]) == 0  # fmt: skip
@@ -57,6 +62,10 @@ def test_stages_train_resume_and_assemble(tmp_path: Path, config: Path, data: Pa
         ("autoencoder", ["--learning-rate", "7"], "learning_rate"),
         ("autoencoder", ["--resume"], "resume"),
         ("decoder", ["--vae", "{empty}"], "No AutoencoderKL"),
+        ("multiview", [], "needs a trained 'vae'"),
+        ("distill", ["--from", "{empty}"], "needs a trained 'unet'"),
+        ("autoencoder", ["--batch-size", "0"], "batch_size must be at least 1"),
+        ("autoencoder", ["--tracker", "abacus"], "no tracker 'abacus'"),
     ],
 )
 def test_bad_input_is_one_sentence(

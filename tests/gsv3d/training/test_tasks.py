@@ -15,6 +15,7 @@ from gsv3d.models import load_pipeline
 from gsv3d.multiview.conditioning import picture_tensor
 from gsv3d.training.assemble import assemble
 from gsv3d.training.config import build, names, read_config
+from gsv3d.training.edm import NoiseLevels
 from gsv3d.training.loop import Schedule, Trainer
 from gsv3d.training.tasks import AutoencoderTask, DecoderTask, MultiviewTask
 from gsv3d.training.tasks.autoencoder import normalise_latents
@@ -71,9 +72,8 @@ def test_gradients_reach_every_trained_tensor_and_no_other(stage: str) -> None:
         # Its gates start at zero, and what they hide learns once they have moved.
         for block in task.modules["decoder"].blocks:
             torch.nn.init.ones_(block.gate)
-    batches = task.batches(2, seed=0)
-    for _ in range(3):
-        loss, parts = task.loss(next(batches))
+    for seed in range(3):
+        loss, parts = task.loss(task.source.draw(2, seed, 0.0))
         assert np.isfinite(float(loss.detach())) and parts
         loss.backward()
     # CLIP's class token alone is projected, DINO's mask token stands for pictures never masked.
@@ -93,12 +93,11 @@ def test_the_multiview_loss_is_unit_weight_on_v() -> None:
     task = task_of("multiview")
     torch.nn.init.zeros_(task.modules["unet"].conv_out.weight)
     torch.nn.init.zeros_(task.modules["unet"].conv_out.bias)
-    task.reference_weight = 1.0
-    batch = next(task.batches(2, seed=0))
+    task.levels = NoiseLevels(log_mean=0.0, log_std=0.0, reference_weight=1.0)
+    batch = task.source.draw(2, 0, 0.0)
     with torch.no_grad():
         latents = task.vae.encode(batch.pictures.flatten(0, 1)).latent_dist.mode()
         deviation = float((latents**2).mean())
-        task.log_sigma_mean, task.log_sigma_std = 0.0, 0.0
         loss = float(np.mean([float(task.loss(batch)[0]) for _ in range(6)]))
     # v = (noise - sigma z) / sqrt(sigma^2 + 1), so at sigma 1 its mean square is (1 + z^2) / 2.
     assert loss == pytest.approx((deviation + 1) / 2, rel=0.1)
@@ -122,21 +121,20 @@ def test_the_decoder_learns_a_prop() -> None:
         4, CPU, num_novel=2, corruption=0.0, blur=0.0,
     )  # fmt: skip
     optimizer = torch.optim.AdamW(task.modules.parameters(), lr=3e-3)
-    batches = task.batches(2, seed=0)
     history = []
-    for _ in range(40):
-        loss, parts = task.loss(next(batches))
+    for seed in range(40):
+        loss, parts = task.loss(task.source.draw(2, seed, 0.0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        history.append(parts["render_colour"] / 5)
+        history.append(float(parts["render_colour"]) / 5)
     psnr = -10 * np.log10(np.mean(history[-5:]))
     assert psnr > -10 * np.log10(np.mean(history[:5])) + 3
 
 
 def test_three_stages_join_into_a_pipeline(tmp_path: Path) -> None:
     for stage in ("autoencoder", "multiview", "decoder"):
-        schedule = Schedule(steps=1, batch_size=2, save_every=1)
+        schedule = Schedule(steps=1, batch_size=2, save_every=1, sample_every=1)
         Trainer(task_of(stage), schedule, tmp_path / stage, 0, CPU).run()
     folders = [tmp_path / stage for stage in ("autoencoder", "multiview", "decoder")]
     with pytest.raises(ModelError, match="trained 'unet'"):

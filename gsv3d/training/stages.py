@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration and folders of trained components to a stage's task."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from transformers import CLIPVisionModelWithProjection, Dinov2Model
+
+from gsv3d.decoder import GaussianSplattingDecoder
+from gsv3d.errors import ModelError
+from gsv3d.models import load_component
+from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
+from gsv3d.training.checkpoint import differing
+from gsv3d.training.config import ModelConfig, build
+from gsv3d.training.orbits import Orbit
+from gsv3d.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
+
+CLASSES: dict[str, type] = {
+    "vae": AutoencoderKL,
+    "unet": SV3DUNetSpatioTemporalConditionModel,
+    "image_encoder": CLIPVisionModelWithProjection,
+    "feature_encoder": Dinov2Model,
+    "decoder": GaussianSplattingDecoder,
+}
+TASKS: dict[str, type] = {
+    "autoencoder": AutoencoderTask,
+    "multiview": MultiviewTask,
+    "decoder": DecoderTask,
+    "distill": DistillTask,
+}
+FRESH: dict[str, tuple[str, ...]] = {
+    "autoencoder": ("vae",),
+    "multiview": ("unet", "image_encoder"),
+    "decoder": ("decoder", "feature_encoder"),
+    "distill": (),
+}
+"""Components of every stage that may start with fresh weights."""
+NEEDED: dict[str, tuple[str, ...]] = {
+    "autoencoder": (),
+    "multiview": ("vae",),
+    "decoder": ("vae",),
+    "distill": ("unet", "image_encoder", "decoder", "feature_encoder", "vae"),
+}
+"""Components of every stage that other stages have trained."""
+
+
+def make_task(
+    config: ModelConfig,
+    stage: str,
+    orbits: Sequence[Orbit],
+    device: torch.device,
+    start: Sequence[Path] = (),
+    vae: Path | None = None,
+    output: Path | None = None,
+) -> Any:
+    """A stage's task.
+
+    Args:
+        config: of the model.
+        stage: "autoencoder", "multiview", "decoder" or "distill".
+        orbits: the data.
+        device: of the models.
+        start: folders with components to start from: of stages, or a model's; the last that has a
+            component gives it. Without any, the stage's ``init``.
+        vae: folder of the autoencoder; without it, it is looked for in ``start`` too.
+        output: the run's folder.
+
+    Raises:
+        ModelError: a component is missing or of another configuration, or an option is unknown.
+        DataError: the orbits do not serve.
+    """
+    options = checked_options(config, stage)
+    folders = list(start) or [Path(folder) for folder in _listed(options.pop("init", []))]
+    options.pop("init", None)
+    named = {"vae": vae} if vae is not None else {}
+    modules = {
+        name: _component(config, name, folders, named.get(name), fresh=name in FRESH[stage])
+        for name in (*FRESH[stage], *NEEDED[stage])
+    }
+    scheduler = config.components["scheduler"]
+    sigmas = (float(scheduler["sigma_min"]), float(scheduler["sigma_max"]))
+    frames = config.num_frames
+    match stage:
+        case "autoencoder":
+            return AutoencoderTask(modules["vae"], orbits, device, **options)
+        case "multiview":
+            return MultiviewTask(
+                modules["unet"], modules["image_encoder"], modules["vae"], orbits, frames, device,
+                output, sigmas, **options,
+            )  # fmt: skip
+        case "decoder":
+            return DecoderTask(
+                modules["decoder"], modules["feature_encoder"], modules["vae"], orbits, frames,
+                device, **options,
+            )  # fmt: skip
+        case _:
+            return DistillTask(
+                modules["unet"], modules["image_encoder"], modules["decoder"],
+                modules["feature_encoder"], modules["vae"], orbits, frames, device, sigmas,
+                **options,
+            )  # fmt: skip
+
+
+def checked_options(config: ModelConfig, stage: str) -> dict[str, Any]:
+    """The stage's options.
+
+    Raises:
+        ModelError: one is unknown, or no number where the task wants one.
+    """
+    options = config.options(stage)
+    parameters = inspect.signature(TASKS[stage]).parameters
+    known = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+    for name in ("sigma_range", "folder"):
+        known.pop(name, None)
+    known["init"] = []
+    for name, value in options.items():
+        if name not in known:
+            raise ModelError(
+                f"The stage '{stage}' of '{config.name}' has an unknown field '{name}'.",
+                f"Known are {', '.join(sorted(known))} and schedule.",
+            )
+        number = isinstance(known[name], int | float) and not isinstance(known[name], bool)
+        if number and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ModelError(
+                f"{name} of the stage '{stage}' must be a number such as 0.0001 or 1.0e-4, not"
+                f" {value!r}.",
+                "Correct the configuration.",
+            )
+        if isinstance(known[name], bool) and not isinstance(value, bool):
+            raise ModelError(
+                f"{name} of the stage '{stage}' must be true or false, not {value!r}.",
+                "Correct the configuration.",
+            )
+    return options
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _component(
+    config: ModelConfig, name: str, folders: Sequence[Path], named: Path | None, fresh: bool
+) -> nn.Module:
+    if named is None:
+        found = [Path(folder) / name for folder in folders if (Path(folder) / name).is_dir()]
+        if not found:
+            if fresh:
+                return build(config, name)
+            where = ", ".join(map(str, folders)) or "no folder at all"
+            how = "--vae or --from" if name == "vae" else "--from"
+            raise ModelError(
+                f"This stage needs a trained '{name}', which was looked for in {where}.",
+                f"Give the folder of the stage that trained it with {how}.",
+            )
+        named = found[-1]
+    trained = load_component(CLASSES[name], named)
+    # On meta: the configuration's shapes alone are wanted.
+    with torch.device("meta"):
+        expected = build(config, name)
+    wrong = differing(expected.state_dict(), trained.state_dict())
+    if wrong:
+        ours, theirs = (m.state_dict().get(wrong[0]) for m in (expected, trained))
+        sizes = [list(t.shape) if t is not None else "nothing" for t in (theirs, ours)]
+        raise ModelError(
+            f"The '{name}' in {named} is of another configuration than '{config.name}': its"
+            f" '{wrong[0]}' is {sizes[0]} and not {sizes[1]}, and {len(wrong) - 1} more differ.",
+            "Use the configuration it was trained with.",
+        )
+    return trained

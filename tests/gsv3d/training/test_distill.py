@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 2: the gate, LoRA put in and fused, gradients where they belong, L_3D going down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from gsv3d.errors import ModelError
+from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
+from gsv3d.training.config import build
+from gsv3d.training.lora import add_lora, fused
+from gsv3d.training.tasks import DistillTask
+from tests import tiny
+from tests.gsv3d.training.ray_traced import ellipsoid_orbit
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def orbit():
+    return ellipsoid_orbit(novel=4)
+
+
+def distill(orbit, **options) -> DistillTask:
+    torch.manual_seed(0)
+    names = ("unet", "image_encoder", "decoder", "feature_encoder", "vae")
+    modules = [build(tiny.CONFIG, name) for name in names]
+    return DistillTask(*modules, [orbit], 4, CPU, **({"lora_rank": 2, "num_novel": 1} | options))
+
+
+def shaken(unet: nn.Module) -> nn.Module:
+    """LoRA starts as no change; its second factors moved, it is one."""
+    for name, parameter in unet.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.2)
+    return unet
+
+
+def answer(unet: nn.Module) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    sample = torch.randn(1, 3, 8, 8, 8, generator=generator)
+    context = torch.randn(1, 1, 16, generator=generator)
+    with torch.no_grad():
+        return unet.eval()(sample, torch.tensor([0.3]), context, torch.rand(1, 3, 3)).sample
+
+
+def test_lora_changes_nothing_at_first_and_fused_it_says_the_same() -> None:
+    torch.manual_seed(0)
+    unet = build(tiny.CONFIG, "unet")
+    # Fresh output layers say next to nothing.
+    torch.manual_seed(1)
+    before = answer(unet)
+    add_lora(unet, rank=2, alpha=4.0)
+    torch.manual_seed(1)
+    assert torch.equal(answer(unet), before)
+    shaken(unet)
+    torch.manual_seed(1)
+    after = answer(unet)
+    assert not torch.allclose(after, before, atol=1e-3)
+    plain = fused(unet)
+    assert {type(m).__name__ for m in plain.modules()}.isdisjoint({"LoraLayer", "Linear4bit"})
+    assert set(plain.state_dict()) == set(build(tiny.CONFIG, "unet").state_dict())
+    torch.manual_seed(1)
+    assert torch.allclose(answer(plain), after, atol=1e-5)
+
+
+def test_lora_is_on_all_attentions_but_where_there_is_nothing_to_choose() -> None:
+    unet = build(tiny.CONFIG, "unet")
+    linears = [n for n, m in unet.named_modules() if isinstance(m, nn.Linear)]
+    add_lora(unet, rank=2, alpha=2.0)
+    trained = {n.split(".lora_")[0] for n, p in unet.named_parameters() if p.requires_grad}
+    expected = {
+        n for n in linears
+        if n.endswith(("to_q", "to_k", "to_v", "to_out.0"))
+        and not n.endswith(("attn2.to_q", "attn2.to_k"))
+    }  # fmt: skip
+    assert trained == expected and any("temporal" in name for name in trained)
+    with pytest.raises(ModelError, match="no linear layer named to_colour"):
+        add_lora(build(tiny.CONFIG, "unet"), 2, 2.0, ["to_colour"])
+
+
+def test_what_is_exported_is_read_by_diffusers_and_by_peft(tmp_path: Path, orbit) -> None:
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    task = distill(orbit, lora_rank=3, lora_alpha=6.0)
+    start = {k: v.clone() for k, v in fused(task.modules["unet"]).state_dict().items()}
+    shaken(task.modules["unet"])
+    torch.manual_seed(1)
+    expected = answer(task.modules["unet"])
+    task.export(task.modules, tmp_path)
+    cls = SV3DUNetSpatioTemporalConditionModel
+    torch.manual_seed(1)
+    loaded = cls.from_pretrained(tmp_path / "unet")
+    assert torch.allclose(answer(loaded), expected, atol=1e-5)
+    assert not (tmp_path / "decoder").exists()
+    # The updates alone, on the UNet that training began with.
+    plain = build(tiny.CONFIG, "unet")
+    plain.load_state_dict(start)
+    adapter = json.loads((tmp_path / "lora" / "adapter_config.json").read_text("utf-8"))
+    config = LoraConfig(
+        r=adapter["r"], lora_alpha=adapter["lora_alpha"],
+        target_modules=adapter["target_modules"],
+    )  # fmt: skip
+    inject_adapter_in_model(config, plain)
+    tensors = load_file(tmp_path / "lora" / "adapter_model.safetensors")
+    missing = set_peft_model_state_dict(plain, tensors)
+    assert not missing.unexpected_keys
+    torch.manual_seed(1)
+    assert torch.allclose(answer(plain), expected, atol=1e-5)
+
+
+def test_the_gate_is_one_fades_with_the_logarithm_and_is_none(orbit) -> None:
+    task = distill(orbit, gate_full=1.0, gate_none=4.0)
+    weights = task.gate(torch.tensor([0.01, 1.0, 2.0, 4.0, 100.0]))
+    assert weights.tolist() == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
+    with pytest.raises(ModelError, match="gate_full 2 must be above 0 and below gate_none 1"):
+        distill(orbit, gate_full=2.0, gate_none=1.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"train_decoder": True}, {"lora_rank": 0}])
+def test_gradients_of_l_3d_alone_reach_what_is_trained(orbit, options: dict) -> None:
+    """Without L_2D: what arrives at the UNet came through renderer and decoder."""
+    task = distill(orbit, drop_condition=0.0, gate_full=50.0, gate_none=100.0, **options)
+    # The decoder's features are behind gates that start at zero, LoRA's first factors likewise.
+    for block in task.decoder.blocks:
+        nn.init.ones_(block.gate)
+    shaken(task.modules["unet"])
+    flat, _ = task.levels.squared, task.levels
+    object.__setattr__(task.levels, "log_mean", 0.0)
+    batch = task.source.draw(2, 0, 0.0)
+    task.levels.__class__.squared = lambda self, a, b, s: torch.zeros(a.shape[:2])
+    try:
+        for _ in range(2):
+            loss, parts = task.loss(batch)
+            assert float(parts["flat"]) == 0.0 and float(parts["geometry"]) > 0
+            loss.backward()
+    finally:
+        task.levels.__class__.squared = flat.__func__
+    unused = ("mask_token", "post_layernorm", "attn2.to_q", "attn2.to_k", "norm2")
+    for name, parameter in task.modules.named_parameters():
+        if parameter.requires_grad and not any(word in name for word in unused):
+            assert parameter.grad is not None and parameter.grad.any(), name
+    frozen = [p for p in task.frozen.parameters()]
+    assert frozen and all(p.grad is None for p in frozen)
+    trained = [n for n, p in task.modules["unet"].named_parameters() if p.requires_grad]
+    assert all("lora_" in name for name in trained) is (options.get("lora_rank") != 0)
+
+
+def test_without_a_condition_or_in_deep_noise_there_is_no_l_3d(orbit) -> None:
+    batch = distill(orbit).source.draw(2, 0, 0.0)
+    deep = distill(orbit, log_sigma_mean=6.0, log_sigma_std=0.1)
+    blind = distill(orbit, drop_condition=1.0)
+    for task in (deep, blind):
+        loss, parts = task.loss(batch)
+        assert float(loss.detach()) == float(parts["flat"])
+        assert np.isnan(float(parts["geometry"]))
+        # Every process logs the same columns, whatever it drew.
+        torch.manual_seed(0)
+        assert parts.keys() == distill(orbit, log_sigma_mean=-3.0).loss(batch)[1].keys()
+
+
+@pytest.mark.slow
+def test_distillation_lowers_l_3d_through_lora_alone(orbit) -> None:
+    """Decoder and base frozen: only the updates move, and renders come nearer to the truth."""
+    task = distill(
+        orbit, lora_rank=8, drop_condition=0.0, log_sigma_mean=0.0, log_sigma_std=0.3,
+        gate_full=50.0, gate_none=100.0, geometry_weight=1.0,
+    )  # fmt: skip
+    for block in task.decoder.blocks:
+        nn.init.ones_(block.gate)
+    # A fresh UNet's last layer passes next to nothing on.
+    trained = [p for p in task.modules.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    batch = task.source.draw(2, 0, 0.0)
+    history = []
+    for _ in range(40):
+        torch.manual_seed(1)
+        loss, parts = task.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(float(parts["geometry"]))
+    assert min(history[-5:]) < 0.9 * history[0]

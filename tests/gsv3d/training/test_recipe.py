@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe from GLB files to a model the pipeline loads, interrupted on the way."""
+
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+import yaml
+from trimesh.visual.material import PBRMaterial
+
+from gsv3d.cli import main
+from gsv3d.pipeline import GSV3DPipeline
+
+
+@pytest.fixture(scope="module")
+def props(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("props ä")
+    for name, mesh in (
+        ("box", trimesh.creation.box((1, 0.6, 0.8))),
+        ("ball", trimesh.creation.icosphere(subdivisions=2)),
+    ):
+        mesh.visual = trimesh.visual.TextureVisuals(
+            material=PBRMaterial(baseColorFactor=[200, 90, 40, 255])
+        )
+        trimesh.Scene([mesh]).export(folder / f"{name}.glb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The shipped configuration with small networks and two steps a stage."""
+    path = resources.files("gsv3d.training") / "configs" / "blockout.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config |= {"name": "tiny", "image_size": 32, "num_frames": 4, "num_inference_steps": 2}
+    parts = config["components"]
+    parts["vae"] |= {
+        "latent_channels": 4, "sample_size": 32, "block_out_channels": [8, 8, 16],
+        "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
+    }  # fmt: skip
+    parts["unet"] |= {
+        "sample_size": 8, "in_channels": 8, "out_channels": 4, "block_out_channels": [32, 32],
+        "num_attention_heads": [1, 1], "cross_attention_dim": 16, "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 40,
+    }  # fmt: skip
+    small = {"image_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    parts["image_encoder"] |= small | {"intermediate_size": 16, "projection_dim": 16}
+    parts["feature_encoder"] |= small
+    parts["decoder"] |= {
+        "latent_channels": 4, "latent_size": 8, "dim": 32, "num_layers": 2,
+        "num_attention_heads": 1, "cross_attention_dim": 16, "upsample_stages": 1,
+    }  # fmt: skip
+    for stage in config["stages"].values():
+        stage["schedule"] |= {"steps": 2, "batch_size": 2, "save_every": 1}
+    target = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    target.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return target
+
+
+def recipe(tiny, props, output, *more):
+    return main(
+        ["train", "recipe", str(tiny), "--objects", str(props), "--output", str(output),
+         "--variants", "2", "--workers", "1", "--device", "cpu", *more]
+    )  # fmt: skip
+
+
+def test_from_meshes_to_a_model_and_on_after_an_interruption(tiny, props, tmp_path, capsys):
+    output = tmp_path / "run ü"
+    assert recipe(tiny, props, output, "--stages", "autoencoder", "multiview", "decoder") == 0
+    before = (output / "bank" / "rgba.npy").stat().st_mtime_ns
+    assert recipe(tiny, props, output) == 0
+    assert (output / "bank" / "rgba.npy").stat().st_mtime_ns == before
+    assert "drawing" not in capsys.readouterr().out.split("The model is in")[1]
+    pipe = GSV3DPipeline.from_pretrained(output / "model", dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    picture = np.zeros((32, 32, 4), dtype=np.uint8)
+    picture[8:24, 8:24] = (200, 90, 40, 255)
+    views = pipe(picture, generator=torch.Generator().manual_seed(0)).views
+    assert views.shape == (4, 32, 32, 3) and np.isfinite(views).all()
+
+
+def test_the_clock_ends_every_stage(tiny, props, tmp_path, capsys):
+    minutes = ["--minutes", "0.01", "--stages", "autoencoder"]
+    assert recipe(tiny, props, tmp_path / "run", *minutes) == 2  # no unet to assemble
+    assert "holds a trained" in capsys.readouterr().err
+    rows = (tmp_path / "run" / "autoencoder" / "log.csv").read_text().splitlines()
+    assert len(rows) > 1
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--minutes", "-1"], "minutes must be at least 0"),
+        (["--workers", "0"], "workers must be at least 1"),
+        (["--stages", "everything"], "stages must be some of"),
+        (["--variants", "0"], "variants must be at least 1"),
+    ],
+)
+def test_numbers_out_of_bounds_get_a_sentence(tiny, props, tmp_path, capsys, more, words):
+    assert recipe(tiny, props, tmp_path / "run", *more) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+
+
+def test_objects_the_recipe_cannot_draw(tiny, tmp_path, capsys):
+    (tmp_path / "tetra.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    assert recipe(tiny, tmp_path, tmp_path / "run") == 2
+    assert "GLB or glTF" in capsys.readouterr().err
+    (tmp_path / "bad.glb").write_bytes(b"glTF" + bytes(40))
+    assert recipe(tiny, tmp_path / "bad.glb", tmp_path / "run") == 2
+    captured = capsys.readouterr()
+    assert "could be drawn" in captured.err and "passed over: " in captured.out

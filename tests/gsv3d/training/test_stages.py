@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From folders and options to a stage's task: what is found, what is refused and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gsv3d.errors import ModelError
+from gsv3d.training.config import build, read_config
+from gsv3d.training.stages import CLASSES, make_task
+from tests import tiny
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def orbits():
+    return [tiny.ball_orbit()]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A folder with all components."""
+    folder = tmp_path_factory.mktemp("modèle")
+    torch.manual_seed(3)
+    for name in CLASSES:
+        build(tiny.CONFIG, name).save_pretrained(folder / name)
+    return folder
+
+
+def with_options(stage: str, **options):
+    return replace(
+        tiny.CONFIG, stages=tiny.CONFIG.stages | {stage: tiny.CONFIG.stages[stage] | options}
+    )
+
+
+def test_a_stage_starts_from_the_components_that_are_there(model: Path, orbits) -> None:
+    task = make_task(tiny.CONFIG, "multiview", orbits, CPU, start=[model])
+    started = task.modules["unet"].state_dict()
+    saved = CLASSES["unet"].from_pretrained(model / "unet").state_dict()
+    assert all(torch.equal(started[name], tensor) for name, tensor in saved.items())
+    by_init = make_task(with_options("multiview", init=str(model)), "multiview", orbits, CPU)
+    assert torch.equal(by_init.modules["unet"].conv_in.weight, started["conv_in.weight"])
+    fresh = make_task(tiny.CONFIG, "multiview", orbits, CPU, vae=model / "vae")
+    assert not torch.equal(fresh.modules["unet"].conv_in.weight, started["conv_in.weight"])
+
+
+def test_what_other_stages_train_must_be_there(model: Path, orbits, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="needs a trained 'vae'.*--vae or --from"):
+        make_task(tiny.CONFIG, "decoder", orbits, CPU)
+    with pytest.raises(ModelError, match="needs a trained 'unet', which was looked for in"):
+        make_task(tiny.CONFIG, "distill", orbits, CPU, start=[tmp_path], vae=model / "vae")
+    assert make_task(tiny.CONFIG, "distill", orbits, CPU, start=[model]).lora
+
+
+def test_a_component_of_another_size_is_refused(model: Path, orbits) -> None:
+    unet = tiny.CONFIG.components["unet"] | {"block_out_channels": [32, 64]}
+    other = replace(tiny.CONFIG, components=tiny.CONFIG.components | {"unet": unet})
+    with pytest.raises(ModelError, match=r"'unet' in .* another configuration than 'tiny': its '"):
+        make_task(other, "multiview", orbits, CPU, start=[model])
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "words"),
+    [
+        ("decoder", {"colour": 1}, "'decoder' of 'tiny' has an unknown field 'colour'"),
+        ("decoder", {"blur": "1e-1"}, "blur of the stage 'decoder' must be a number"),
+        ("distill", {"train_decoder": 1}, "train_decoder of the stage 'distill' must be true or"),
+        ("multiview", {"latents": "tape"}, "'latents' is 'tape'"),
+        ("decoder", {"lpips_weight": 1.0}, "the package lpips is missing"),
+    ],
+)
+def test_options_that_cannot_be_used(
+    model: Path, orbits, monkeypatch, stage: str, options: dict, words: str
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(ModelError, match=words):
+        make_task(with_options(stage, **options), stage, orbits, CPU, start=[model])
+
+
+def test_the_full_size_is_sv3ds() -> None:
+    """Parameters as counted in the published files (SV3D_p, CLIP ViT-H, SD 2.1's autoencoder)."""
+    config = read_config("gsv3d-576")
+    counts = {
+        "unet": 1_525_278_442, "image_encoder": 632_076_800, "vae": 83_653_863,
+        "feature_encoder": 86_580_480,
+    }  # fmt: skip
+    with torch.device("meta"):
+        for name, count in counts.items():
+            assert sum(p.numel() for p in build(config, name).parameters()) == count
+        grid = build(config, "decoder").gaussian_grid
+    assert config.num_frames * grid**2 == 331_776
+    decoder, distill = config.schedule("decoder"), config.schedule("distill")
+    assert (decoder.steps, decoder.batch_size, decoder.learning_rate) == (80_000, 128, 1e-5)
+    assert (distill.steps, distill.batch_size, distill.learning_rate) == (40_000, 32, 1e-5)
