@@ -7,9 +7,7 @@ colours as they are, since these have the light of the reference in them.
 
 from __future__ import annotations
 
-import os
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,32 +15,46 @@ from typing import Any
 import numpy as np
 
 from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
-from gsv3d.cameras import FOV_DEG, orbit, to_blender
-from gsv3d.datasets.objects import ObjectFile
+from gsv3d.cameras import FOV_DEG, orbit, static_azimuths_deg, to_blender
 from gsv3d.datasets.orbits import normalising_transform, straight_srgb
 from gsv3d.datasets.rendering import silence_standard_output
 from gsv3d.errors import DataError
-from gsv3d.evaluation.protocol import DISTANCE, EvaluationSettings, plan_object, unseen_views
-from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.evaluation.files import load_mesh, save_arrays
+from gsv3d.evaluation.framing import frame
+from gsv3d.evaluation.protocol import DISTANCE, Case, EvaluationSettings, unseen_views
 
 UNLIT_SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class TruthTask:
-    """Render an object's reference picture and unseen views, and read its triangles."""
+    """Render a case's reference picture and unseen views, and read its object's triangles.
 
-    source: ObjectFile
+    Attributes:
+        case: to be rendered.
+        output: the reference, the unseen views and the triangles.
+        orbits: number of frames, and where the object's own orbit of that many goes: what a
+            model's views are compared with.
+    """
+
+    case: Case
     output: Path
+    orbits: tuple[tuple[int, Path], ...] = ()
+
+    def missing(self) -> bool:
+        return not all(path.exists() for path in (self.output, *(p for _, p in self.orbits)))
 
 
 @dataclass(frozen=True)
 class MeshTask:
-    """Render a mesh's views for an object's evaluation."""
+    """Render the unseen views of a candidate's mesh for a case."""
 
-    name: str
+    case: Case
     mesh: Path
     output: Path
+
+    def missing(self) -> bool:
+        return not self.output.exists()
 
 
 @dataclass(frozen=True)
@@ -64,29 +76,33 @@ class _Pictures:
         self._scene = BlenderScene(settings.size, settings.samples, FOV_DEG)
 
     def __call__(self, task: TruthTask | MeshTask) -> None:
-        path = task.source.path if isinstance(task, TruthTask) else task.mesh
+        path = task.case.source.path if isinstance(task, TruthTask) else task.mesh
         try:
-            arrays = self._truth(task) if isinstance(task, TruthTask) else self._mesh(task)
+            if isinstance(task, TruthTask):
+                self._truth(task)
+            else:
+                save_arrays(task.output, **self._mesh(task))
         except ValueError as error:
             raise DataError(f"{path}: {error}.") from error
         finally:
             self._scene.clear()
-        save_arrays(task.output, **arrays)
 
-    def _views(self, elevation: float) -> np.ndarray:
-        azimuths, elevations = unseen_views(elevation)
-        cameras = orbit(azimuths, elevations, size=self._settings.size, distance=DISTANCE)
-        self._scene.set_size(self._settings.size)
+    def _draw(
+        self, azimuths: Sequence[float], elevations: Sequence[float] | float, distance: float
+    ) -> np.ndarray:
+        size = self._settings.size
+        cameras = orbit(azimuths, elevations, size=size, distance=distance)
+        self._scene.set_size(size)
         return np.stack(
             [straight_srgb(self._scene.render(to_blender(m))[0]) for m in cameras.viewmats.numpy()]
         )
 
-    def _truth(self, task: TruthTask) -> dict[str, Any]:
-        settings, scene = self._settings, self._scene
-        plan = plan_object(settings.seed, task.source.name)
-        if not task.source.path.is_file():
+    def _truth(self, task: TruthTask) -> None:
+        settings, scene, plan = self._settings, self._scene, task.case.plan
+        path = task.case.source.path
+        if not path.is_file():
             raise ValueError("there is no such file")
-        points = scene.load(task.source.path)
+        points = scene.load(path)
         scene.set_samples(settings.samples)
         scene.make_matt()
         light = scene.light_hdri(plan.light_choice, plan.light_yaw_deg)
@@ -94,56 +110,41 @@ class _Pictures:
             [0.0], [plan.elevation_deg], size=settings.input_size, distance=REFERENCE_DISTANCE
         ).viewmats.numpy()
         transform, scale = normalising_transform(points, plan.yaw_deg, reference, FOV_DEG)
-        scene.place(transform)
-        scene.set_size(settings.input_size)
-        picture = straight_srgb(scene.render(to_blender(reference[0]))[0])
-        transform[:3] /= scale
-        scene.place(transform)
-        vertices, faces = scene.triangles()
-        views = self._views(plan.elevation_deg)
-        if not (picture[..., 3] > 127).any() or not (views[..., 3] > 127).any():
-            raise ValueError("it is too thin to be seen")
-        return {
-            "reference": picture,
-            "views": views,
-            "vertices": vertices.astype(np.float32),
-            "faces": faces.astype(np.int32),
-            "elevation_deg": np.float64(plan.elevation_deg),
-            "yaw_deg": np.float64(plan.yaw_deg),
-            "light": np.array(light),
-        }
+        unit = np.diag([1 / scale] * 3 + [1.0]) @ transform
+        placed = points @ unit[:3, :3].T + unit[:3, 3]
+        framing = frame(placed, reference[0].astype(np.float64))
+        if not task.output.exists():
+            scene.place(transform)
+            scene.set_size(settings.input_size)
+            picture = straight_srgb(scene.render(to_blender(reference[0]))[0])
+            scene.place(unit)
+            vertices, faces = scene.triangles()
+            azimuths, elevations = unseen_views(plan.elevation_deg)
+            views = self._draw(azimuths, elevations, DISTANCE)
+            if not (picture[..., 3] > 127).any() or not (views[..., 3] > 127).any():
+                raise ValueError("it is too thin to be seen")
+            save_arrays(
+                task.output,
+                reference=picture,
+                views=views,
+                vertices=vertices.astype(np.float32),
+                faces=faces.astype(np.int32),
+                elevation_deg=np.float64(plan.elevation_deg),
+                yaw_deg=np.float64(plan.yaw_deg),
+                light=np.array(light),
+                framing_scale=np.float64(framing.scale),
+                framing_shift=framing.shift,
+            )
+        for frames, output in task.orbits:
+            if not output.exists():
+                scene.place(framing.matrix() @ unit)
+                azimuths = static_azimuths_deg(frames)
+                views = self._draw(azimuths, plan.elevation_deg, REFERENCE_DISTANCE)
+                save_arrays(output, views=views, azimuths_deg=np.array(azimuths))
 
     def _mesh(self, task: MeshTask) -> dict[str, Any]:
         mesh = load_mesh(task.mesh)
         self._scene.set_samples(UNLIT_SAMPLES)
         self._scene.add_textured(mesh.vertices, mesh.faces, mesh.corner_uvs, mesh.texture)
-        return {"views": self._views(plan_object(self._settings.seed, task.name).elevation_deg)}
-
-
-def save_arrays(path: Path, **arrays: Any) -> None:
-    """Write an .npz, whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(temporary, path)
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """What ``save_arrays`` wrote.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-            return dict(data)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged ({error}).", "Delete it; it is made again.") from error
-
-
-def save_mesh(path: Path, mesh: TexturedMesh) -> None:
-    save_arrays(path, **{name: getattr(mesh, name) for name in mesh.__dataclass_fields__})
-
-
-def load_mesh(path: Path) -> TexturedMesh:
-    return TexturedMesh(**load_arrays(path))
+        azimuths, elevations = unseen_views(task.case.plan.elevation_deg)
+        return {"views": self._draw(azimuths, elevations, DISTANCE)}

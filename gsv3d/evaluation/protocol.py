@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is evaluated how: the objects drawn, the reference picture, the unseen views."""
+"""What is evaluated how: the objects drawn, the reference pictures, the unseen views."""
 
 from __future__ import annotations
 
@@ -18,36 +18,31 @@ UNSEEN_DEG = 30.0
 DISTANCE = 3.0
 """Of the cameras of the unseen views: nothing of extent 1 is clipped, its corners included."""
 
+ELEVATION_RANGE = (-5.0, 30.0)
+"""Of the reference views, in degrees: that of the training orbits (SV3D, appendix B)."""
+
+PARTS = ("a", "b")
+"""Halves of the objects: choices are made on one and reported on the other."""
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """One evaluation; results under other settings are not comparable.
+    """How pictures of the objects are made; results under other settings are not comparable.
 
     Attributes:
-        split: of the index, or None.
-        count: objects drawn; all when there are fewer.
-        seed: of the draw, of yaw, elevation and light of every object, and of the model.
+        seed: of the draw of objects, and of yaw, elevation and light of every object.
         size: of the unseen views in pixels, 32..1024.
         input_size: of the reference picture in pixels, 64..2048.
         samples: Cycles samples a pixel of the lit pictures.
-        steps: denoising steps; None is the model's own number.
-        faces: triangle budget of the generated meshes.
-        texture_size: of the generated meshes.
     """
 
-    split: str | None = None
-    count: int = 80
     seed: int = 0
     size: int = 128
     input_size: int = 256
     samples: int = 16
-    steps: int | None = None
-    faces: int = 5000
-    texture_size: int = 512
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("count", 1, 1_000_000),
             ("seed", 0, 2**31 - 1),
             ("size", 32, 1024),
             ("input_size", 64, 2048),
@@ -77,22 +72,87 @@ class ObjectPlan:
 
 
 def plan_object(seed: int, name: str) -> ObjectPlan:
+    """Draw an object's reference view and light."""
     rng = object_rng(seed, f"evaluate/{name}")
     return ObjectPlan(
         float(rng.uniform(0, 360)),
-        float(rng.uniform(-5, 30)),
+        float(rng.uniform(*ELEVATION_RANGE)),
         float(rng.random()),
         float(rng.uniform(0, 360)),
     )
 
 
+@dataclass(frozen=True)
+class Case:
+    """One reference picture of one object.
+
+    Attributes:
+        name: unique, fit to be a file stem.
+        source: the object.
+        plan: how the reference is seen and lit.
+        elevation_of: for a case of the robustness plot its nominal elevation in degrees; None for
+            the object's own case, the only one the main table counts.
+    """
+
+    name: str
+    source: ObjectFile
+    plan: ObjectPlan
+    elevation_of: float | None = None
+
+
+def make_cases(
+    objects: Sequence[ObjectFile], seed: int, elevations: Sequence[float] = ()
+) -> list[Case]:
+    """A case an object, and one more for each of ``elevations``: the same yaw and light from there.
+
+    Raises:
+        ValueError: an elevation outside -85..85 degrees, or twice the same.
+    """
+    if len(set(elevations)) != len(elevations):
+        raise ValueError(f"elevations names {', '.join(f'{e:g}' for e in elevations)} twice.")
+    for elevation in elevations:
+        if not -85 <= elevation <= 85:
+            raise ValueError(f"elevation is {elevation:g}, but must be -85..85 degrees.")
+    plans = [(item, plan_object(seed, item.name)) for item in objects]
+    cases = [Case(item.name, item, plan) for item, plan in plans]
+    for elevation in elevations:
+        for item, plan in plans:
+            seen = ObjectPlan(plan.yaw_deg, elevation, plan.light_choice, plan.light_yaw_deg)
+            cases.append(Case(f"{item.name}@{elevation:g}", item, seen, elevation))
+    return cases
+
+
 def choose_objects(objects: Sequence[ObjectFile], count: int, seed: int) -> list[ObjectFile]:
-    """``count`` objects drawn without return, sorted by name; all when there are fewer."""
+    """``count`` objects drawn without return, sorted by name; all when there are fewer.
+
+    Raises:
+        ValueError: count is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count is {count}, but must be at least 1.")
     ordered = sorted(objects, key=lambda item: item.name)
     if count >= len(ordered):
         return ordered
     chosen = np.random.default_rng([seed, 80]).choice(len(ordered), count, replace=False)
     return [ordered[i] for i in sorted(chosen)]
+
+
+def part_of(objects: Sequence[ObjectFile], part: str | None, seed: int) -> list[ObjectFile]:
+    """One of two halves drawn by the seed; all objects when ``part`` is None. Sorted by name.
+
+    Raises:
+        ValueError: another part, or none is left in it.
+    """
+    ordered = sorted(objects, key=lambda item: item.name)
+    if part is None:
+        return ordered
+    if part not in PARTS:
+        raise ValueError(f"part is '{part}', but must be {' or '.join(PARTS)}.")
+    order = np.random.default_rng([seed, 81]).permutation(len(ordered))
+    kept = order[PARTS.index(part) :: 2]
+    if not len(kept):
+        raise ValueError(f"part {part} of {len(ordered)} objects is empty.")
+    return [ordered[i] for i in sorted(kept)]
 
 
 def direction(azimuth_deg: float, elevation_deg: float) -> np.ndarray:

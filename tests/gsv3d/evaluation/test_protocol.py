@@ -14,6 +14,8 @@ from gsv3d.evaluation.protocol import (
     EvaluationSettings,
     choose_objects,
     direction,
+    make_cases,
+    part_of,
     plan_object,
     unseen_views,
 )
@@ -61,7 +63,38 @@ def test_nothing_of_extent_one_is_clipped() -> None:
     assert pixels.min() > 0 and pixels.max() < 100
 
 
-@pytest.mark.parametrize("change", [{"count": 0}, {"seed": -1}, {"size": 8}, {"samples": 0}])
+def test_halves_are_drawn_by_the_seed_and_make_the_whole() -> None:
+    a, b = part_of(OBJECTS, "a", 0), part_of(OBJECTS, "b", 0)
+    assert len(a) == len(b) == 25 and not set(a) & set(b)
+    assert sorted([*a, *b], key=lambda item: item.name) == part_of(OBJECTS, None, 0) == OBJECTS
+    assert a == part_of(OBJECTS[::-1], "a", 0) != part_of(OBJECTS, "a", 1)
+    assert part_of(OBJECTS[:1], "a", 0) == OBJECTS[:1]
+    with pytest.raises(ValueError, match="is empty"):
+        part_of(OBJECTS[:1], "b", 0)
+    with pytest.raises(ValueError, match="must be a or b"):
+        part_of(OBJECTS, "c", 0)
+
+
+def test_a_case_at_an_elevation_differs_in_nothing_else() -> None:
+    own, low, high = make_cases(OBJECTS[:1], 0, [0.0, 30.0])
+    assert own.name == "object000" and own.elevation_of is None
+    assert (low.name, high.name) == ("object000@0", "object000@30")
+    assert high.plan.elevation_deg == high.elevation_of == 30
+    for case in (low, high):
+        assert case.plan.yaw_deg == own.plan.yaw_deg and case.source == own.source
+        assert case.plan.light_yaw_deg == own.plan.light_yaw_deg
+    with pytest.raises(ValueError, match="twice"):
+        make_cases(OBJECTS, 0, [10.0, 10.0])
+    with pytest.raises(ValueError, match="-85..85"):
+        make_cases(OBJECTS, 0, [90.0])
+
+
+def test_a_count_below_one_is_named() -> None:
+    with pytest.raises(ValueError, match="count is 0"):
+        choose_objects(OBJECTS, 0, 0)
+
+
+@pytest.mark.parametrize("change", [{"seed": -1}, {"size": 8}, {"samples": 0}])
 def test_settings_out_of_bounds_are_named(change) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         EvaluationSettings(**change)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model gives for a case, and the model as the one who gives it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from gsv3d.cameras import orbit
+from gsv3d.errors import ModelError
+from gsv3d.evaluation.memory import PeakMemory
+from gsv3d.evaluation.store import ModelIdentity
+from gsv3d.generation import GenerationResult, GenerationSettings, generate, usable
+from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.multiview.conditioning import embed_for_decoder
+
+if TYPE_CHECKING:
+    from gsv3d.gaussians import Gaussians
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A model's answer to one reference picture. All but the mesh may be missing.
+
+    Attributes:
+        mesh: in the model's world (see ``gsv3d.evaluation.framing``).
+        seconds: by phase, and "total".
+        process_mib: the process's peak memory while it worked.
+        card_mib: torch's peak on the card.
+        frames: (N, S, S, 3) uint8 generated views on white, the reference last.
+        frame_masks: (N, S, S) bool, where the object is in them.
+        gaussians: before meshing, in the model's world.
+        halves: Gaussians decoded from the even views, and from the odd ones.
+    """
+
+    mesh: TexturedMesh
+    seconds: dict[str, float] = field(default_factory=dict)
+    process_mib: float | None = None
+    card_mib: float | None = None
+    frames: np.ndarray | None = None
+    frame_masks: np.ndarray | None = None
+    gaussians: Gaussians | None = None
+    halves: tuple[Gaussians, Gaussians] | None = None
+
+
+class Generator(Protocol):
+    """Answers reference pictures.
+
+    Attributes:
+        frames: views of its orbit, in the order of ``static_azimuths_deg``; None for no views.
+    """
+
+    frames: int | None
+
+    def __call__(self, reference: np.ndarray, elevation_deg: float, seed: int) -> Generated:
+        """Answer.
+
+        Args:
+            reference: (H, W, 4) uint8 with straight alpha.
+            elevation_deg: from which it was taken.
+            seed: of the noise.
+
+        Raises:
+            GSV3DError: no result; or ValueError.
+        """
+
+
+def frames_of(model: str) -> int:
+    """Views of a model's orbit, read without loading it.
+
+    Raises:
+        ModelError: there is no such model, or it does not say.
+    """
+    from gsv3d.models import find
+
+    path = find(model) / "unet" / "config.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["num_frames"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path} does not say how many views the model makes ({error})."
+        ) from error
+
+
+class ModelGenerator:
+    """A model by its name, loaded when the first answer is asked for.
+
+    Args:
+        model: name or folder.
+        identity: settings of its answers.
+        device: see ``gsv3d.devices.choose_device``.
+
+    Raises:
+        ValueError: a setting out of bounds.
+        ModelError: there is no such model.
+    """
+
+    def __init__(self, model: str, identity: ModelIdentity, device: str = "auto") -> None:
+        self._model, self._device, self._identity = model, device, identity
+        self._pipeline: Any = None
+        self.frames = frames_of(model)
+        self._job(0.0, 0)  # a bad setting is named before anything is rendered
+
+    def _job(self, elevation_deg: float, seed: int) -> GenerationSettings:
+        return GenerationSettings(
+            steps=self._identity.steps,
+            seed=seed,
+            faces=self._identity.faces,
+            texture_size=self._identity.texture_size,
+            elevation=elevation_deg,
+            previews=0,
+        )
+
+    def __call__(self, reference: np.ndarray, elevation_deg: float, seed: int) -> Generated:
+        from PIL import Image
+
+        from gsv3d.models import load_pipeline
+
+        if self._pipeline is None:
+            self._pipeline = load_pipeline(self._model, self._device)
+        memory = PeakMemory()
+        memory.start()
+        job = self._job(elevation_deg, seed)
+        result = generate(self._pipeline, Image.fromarray(reference), job)
+        process_mib, card_mib = memory.process_mib(), memory.card_mib()
+        return Generated(
+            result.mesh,
+            result.timings,
+            process_mib,
+            card_mib,
+            result.views,
+            masks_of(self._pipeline, result),
+            result.gaussians,
+            decode_halves(self._pipeline, result, elevation_deg),
+        )
+
+
+NEAR_WHITE = 10
+"""A pixel all whose channels are so near to 255 counts as background where no mask is given."""
+
+
+@torch.no_grad()
+def masks_of(pipeline: Any, result: GenerationResult) -> np.ndarray:
+    """(N, S, S) bool of the views: the model's own alpha above one half, or from ``NEAR_WHITE``."""
+    if pipeline.vae.config.in_channels < 4 or result.latents is None:
+        return (result.views < 255 - NEAR_WHITE).any(axis=-1)
+    scaled = result.latents.to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor
+    alpha = torch.cat([pipeline.vae.decode(one[None]).sample[:, 3] for one in scaled[:-1]])
+    masks = (alpha.float() > 0).cpu().numpy()  # the autoencoder's values are -1..1
+    return np.concatenate([masks, result.prepared[None, ..., 3] > 127])
+
+
+@torch.no_grad()
+def decode_halves(
+    pipeline: Any, result: GenerationResult, elevation_deg: float
+) -> tuple[Gaussians, Gaussians] | None:
+    """Gaussians of the even and of the odd generated views, the reference last in both.
+
+    None where there are fewer than four views, or a half has no visible Gaussians.
+    """
+    from gsv3d.gaussians import Gaussians
+
+    latents = result.latents
+    if latents is None or len(latents) < 4:
+        return None
+    count = len(latents)
+    device, dtype = pipeline.decoder.device, pipeline.decoder.dtype
+    picture = pipeline.prepare_picture(result.prepared).to(device, dtype)
+    features = embed_for_decoder(pipeline.feature_encoder, picture)
+    cameras = orbit(result.azimuths_deg, elevation_deg, size=pipeline.image_size).to(device)
+    halves = []
+    for start in (0, 1):
+        chosen = [*range(start, count - 1, 2), count - 1]
+        decoded = pipeline.decoder(
+            latents[None, chosen].to(device, dtype), cameras[chosen], features
+        )[0]
+        found = usable(
+            Gaussians.from_rgb(
+                decoded.means.float(), decoded.quats.float(), decoded.scales.float(),
+                decoded.opacities.float(), decoded.rgb.float(),
+            )
+        )  # fmt: skip
+        if not len(found):
+            return None
+        halves.append(found)
+    return halves[0], halves[1]
