@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import logging.handlers
+import os
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ from .protocol import (
     ProtocolError,
     VersionError,
     explain_silence,
+    limits,
     open_client,
     process_exists,
     read_connection,
@@ -84,6 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
     )
     serve.add_argument(
+        "--text-model",
+        type=_path_or_id,
+        default=os.environ.get("GSV3D_TEXT_MODEL", ""),
+        metavar="PATH_OR_ID",
+        help="makes pictures of words: a text-to-image pipeline of diffusers on this computer "
+        "(default: the variable GSV3D_TEXT_MODEL)",
+    )
+    serve.add_argument(
         "--parent-pid", type=_pid, metavar="PID", help="end when this process has ended"
     )
     serve.set_defaults(run=_serve)
@@ -98,6 +108,14 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port: give a number from 1 to 65535")
     return int(text)
+
+
+def _path_or_id(text: str) -> str:
+    if len(text) > limits.PATH_CHARS or not text.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"a text-to-image model is named by at most {limits.PATH_CHARS} printable characters"
+        )
+    return text.strip()
 
 
 def _pid(text: str) -> int:
@@ -124,6 +142,7 @@ def _serve(options: argparse.Namespace) -> int:
             connection_path=options.connection_file.absolute(),
             port=options.port,
             device=options.device,
+            text_model=options.text_model,
             parent_pid=options.parent_pid,
         )
     )

@@ -17,6 +17,10 @@ PHASES: dict[str, float] = {
     "unwrapping": 1.5,
     "texturing": 2.5,
 }
+#: The same of a job that makes a picture of words, with a model of Stable Diffusion's size.
+IMAGINE_PHASES: dict[str, float] = {"loading": 20.0, "imagining": 60.0, "cutting": 1.0}
+#: Phases of denoising steps: their number tells how long they take.
+STEPPED = ("denoising", "imagining")
 #: How much a new measurement counts against the earlier ones.
 _NEWER = 0.5
 
@@ -25,12 +29,21 @@ class Estimator:
     """The clock of one run.
 
     Args:
-        speeds: seconds by phase from earlier runs (denoising: of one step); may be empty.
+        speeds: seconds by phase from earlier runs (of denoising one step); may be empty.
         steps: denoising steps of this run, where known.
         now: seconds of a monotonic clock.
+        phases: of this kind of job.
     """
 
-    def __init__(self, speeds: Mapping[str, float], steps: int | None, now: float) -> None:
+    def __init__(
+        self,
+        speeds: Mapping[str, float],
+        steps: int | None,
+        now: float,
+        phases: Mapping[str, float] = PHASES,
+    ) -> None:
+        self._phases = dict(phases)
+        self._stepped = next((name for name in phases if name in STEPPED), "")
         self._earlier = dict(speeds)
         self._steps = steps
         self._start = now
@@ -48,7 +61,7 @@ class Estimator:
             self._first = step
         self._step = step
         self._of = of
-        if phase == "denoising" and step > 0:  # before the first step their number may be a guess
+        if phase == self._stepped and step > 0:  # before the first their number may be a guess
             self._steps = of
         eta = self._remaining(now)
         elapsed = now - self._start
@@ -69,7 +82,7 @@ class Estimator:
         if not self._phase:
             return
         seconds = now - self._phase_start
-        if self._phase == "denoising" and self._of:
+        if self._phase == self._stepped and self._of:
             seconds /= self._of
         self._measured[self._phase] = seconds
 
@@ -86,8 +99,8 @@ class Estimator:
         else:
             expected = self._expected(self._phase, None)
             here = None if expected is None else max(expected - (now - self._phase_start), 0.0)
-        names = list(PHASES)
-        later = names[names.index(self._phase) + 1 :] if self._phase in PHASES else []
+        names = list(self._phases)
+        later = names[names.index(self._phase) + 1 :] if self._phase in names else []
         unit = self._unit(step_seconds)
         parts = [here, *(self._expected(phase, unit) for phase in later)]
         known = [part for part in parts if part is not None]
@@ -95,19 +108,19 @@ class Estimator:
 
     def _unit(self, step_seconds: float | None) -> float | None:
         """Seconds of a weight of 1, from this run's denoising: no other phase tells the speed."""
-        if self._phase == "denoising":
+        if self._phase == self._stepped:
             seconds = step_seconds
         else:
-            seconds = self._measured.get("denoising")
+            seconds = self._measured.get(self._stepped)
         if seconds is None or not self._steps:
             return None
-        return seconds * self._steps / PHASES["denoising"]
+        return seconds * self._steps / self._phases[self._stepped]
 
     def _expected(self, phase: str, unit: float | None) -> float | None:
         """Seconds a phase will take: as before, or by its weight."""
         seconds = self._earlier.get(phase)
-        if seconds is not None and phase != "denoising":
+        if seconds is not None and phase != self._stepped:
             return seconds
         if seconds is not None and self._steps:
             return seconds * self._steps
-        return None if unit is None else PHASES[phase] * unit
+        return None if unit is None else self._phases[phase] * unit

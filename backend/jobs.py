@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import BackendError, StorageError
-from .estimator import Estimator
+from .estimator import IMAGINE_PHASES, PHASES, Estimator
 from .journal import JobRecord, Journal
 from .protocol import messages as m
 from .protocol.fields import to_map
@@ -92,7 +92,7 @@ class Jobs:
             if job.record.state == "running":
                 self.store.delete_results(job.id)
                 self._requeue_or_fail(job)
-            elif job.record.state == "accepted" and not self.store.picture(job.id).is_file():
+            elif self._has_lost_its_picture(job):
                 self.fail(job, f"The picture of {job.name} is gone from the data folder.",
                           "", "Submit it again.")  # fmt: skip
             elif job.record.state == "done" and (job.record.ended or 0) < month_ago:
@@ -100,6 +100,10 @@ class Jobs:
         self._forget_old()
         kept = [j.id for j in self._jobs.values() if not j.record.over or j.artefacts]
         self.store.delete_others(kept)
+
+    def _has_lost_its_picture(self, job: Job) -> bool:
+        waits = job.record.waiting and job.record.kind == "submit"
+        return waits and not self.store.picture(job.id).is_file()
 
     def _requeue_or_fail(self, job: Job) -> None:
         if job.record.attempts >= MAX_ATTEMPTS:
@@ -134,9 +138,12 @@ class Jobs:
         before = sum(1 for other in self.waiting() if other.record.number < job.record.number)
         return before + (self.running is not None)
 
-    def entries(self) -> tuple[m.JobEntry, ...]:
-        """All jobs for the queue message, newest last; ended ones give way when there are many."""
-        jobs = list(self._jobs.values())
+    def entries(self, with_words: bool = True) -> tuple[m.JobEntry, ...]:
+        """All jobs for the queue message, newest last; ended ones give way when there are many.
+
+        Without words: only those that a client of version 1 can fetch.
+        """
+        jobs = [j for j in self._jobs.values() if with_words or j.record.kind == "submit"]
         over = [job for job in jobs if job.record.over]
         surplus = {job.id for job in over[: max(0, len(jobs) - QUEUE_ENTRIES)]}
         return tuple(self._entry(job) for job in jobs if job.id not in surplus)
@@ -147,7 +154,7 @@ class Jobs:
             job=job.id,
             state=job.record.state,
             filename=job.record.filename,
-            model=str(job.record.settings.get("model", "")),
+            model=job.record.model,
             position=self.position(job),
             phase=now.phase if now else "",
             step=now.step if now else 0,
@@ -158,8 +165,8 @@ class Jobs:
 
     # --- changing --------------------------------------------------------------------------------
 
-    def submit(self, submit: m.Submit) -> Job:
-        """Take a new job: its picture on disk, its record in the journal.
+    def submit(self, submit: m.Submit | m.Imagine) -> Job:
+        """Take a new job: its picture, if it has one, on disk, its record in the journal.
 
         Raises:
             QueueFullError: too many wait.
@@ -170,8 +177,11 @@ class Jobs:
                 f"The queue is full: {MAX_WAITING} jobs wait already.",
                 "Wait until some are done, or cancel some.",
             )
-        self.store.save_picture(submit.job, submit.image)
-        settings = to_map(submit)
+        if isinstance(submit, m.Submit):
+            self.store.save_picture(submit.job, submit.image)
+        else:
+            self.store.make_folder(submit.job)
+        settings = to_map(submit) | {"kind": submit.TYPE}
         del settings["job"]
         try:
             record = self.journal.add(JobRecord(submit.job, "accepted", settings))
@@ -183,8 +193,9 @@ class Jobs:
 
     def start(self, job: Job, now: float) -> None:
         """A worker begins a job."""
-        model = str(job.record.settings["model"])
-        job.estimator = Estimator(self.journal.speeds(model), job.record.settings.get("steps"), now)
+        speeds = self.journal.speeds(job.record.model)
+        phases = IMAGINE_PHASES if job.record.kind == "imagine" else PHASES
+        job.estimator = Estimator(speeds, job.record.settings.get("steps"), now, phases)
         job.artefacts, job.progress = [], None
         self.running = job
         self._change(job, state="running", attempts=job.record.attempts + 1)
@@ -208,8 +219,7 @@ class Jobs:
         artefacts = [{"kind": a.kind, "fields": a.fields, "file": a.file} for a in job.artefacts]
         if job.estimator is not None:
             try:
-                model = str(job.record.settings["model"])
-                self.journal.save_speeds(model, job.estimator.speeds(now))
+                self.journal.save_speeds(job.record.model, job.estimator.speeds(now))
             except StorageError as error:
                 log.error("speeds not kept: %s", error)
         self._end(job, "done", {"artefacts": artefacts, "timings": timings})

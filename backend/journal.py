@@ -7,6 +7,7 @@ data folder is refused. The lock ends with the process, however it ends.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from dataclasses import dataclass, field, replace
@@ -16,13 +17,14 @@ from typing import Any
 import msgpack
 
 from .errors import BackendError, StorageError
+from .protocol.limits import LABEL_CHARS
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     job TEXT UNIQUE NOT NULL,
     state TEXT NOT NULL,
-    settings BLOB NOT NULL,   -- msgpack map: the fields of submit, the picture left out
+    settings BLOB NOT NULL,   -- msgpack map: "kind" and its fields, the picture left out
     attempts INTEGER NOT NULL DEFAULT 0,
     submitted REAL NOT NULL,  -- seconds since 1970
     ended REAL,
@@ -50,8 +52,23 @@ class JobRecord:
     outcome: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def kind(self) -> str:
+        """The message that began it: "submit" or "imagine"."""
+        return str(self.settings.get("kind", "submit"))
+
+    @property
     def filename(self) -> str:
-        return str(self.settings.get("filename", ""))
+        """What to call it: the picture's file name, or the words it is to be made of."""
+        prompt = " ".join(str(self.settings.get("prompt", "")).split())
+        return str(self.settings.get("filename", "")) or prompt[:LABEL_CHARS]
+
+    @property
+    def model(self) -> str:
+        """The model's name; a text-to-image model is told by the end of its path."""
+        if self.kind == "submit":
+            return str(self.settings.get("model", ""))
+        parts = re.split(r"[\\/]", str(self.settings.get("text_model", "")).rstrip("\\/"))
+        return f"words: {parts[-1]}"[:64]
 
     @property
     def waiting(self) -> bool:

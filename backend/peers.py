@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .protocol import OutgoingTransfer, encode
+from .protocol import PROTOCOL_VERSION, OutgoingTransfer, encode
 from .protocol import messages as m
 from .store import FileSource
 
@@ -55,6 +55,7 @@ class Peer:
     hello: m.Hello
     last_heard: float
     last_sent: float = 0.0
+    version: int = PROTOCOL_VERSION  # of the protocol, as chosen with this client
     watching: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .errors import StorageError
 from .jobs import Job, QueueFullError, StoredArtefact
 from .peers import Peer, Pending
-from .protocol import SUPPORTED_VERSIONS, VersionError, negotiate
+from .protocol import IMAGINE_VERSION, SUPPORTED_VERSIONS, VersionError, negotiate
 from .protocol import messages as m
 from .store import FileSource
 
@@ -33,7 +33,7 @@ class Requests:
             log.warning("%s refused: %s", hello.client or "a client", error.what)
             self._server.answer(address, m.Error("version", error.what, error.hint))
             return
-        peer = self._server.join(address, hello, now)
+        peer = self._server.join(address, hello, version, now)
         if peer is None:
             what = "The backend has as many clients as it can take."
             self._server.answer(address, m.Error("busy", what, "Close other Blenders first."))
@@ -42,7 +42,7 @@ class Requests:
 
     def handle(self, peer: Peer, message: m.Message, now: float) -> None:
         """Act on any message but hello."""
-        if isinstance(message, m.Submit):
+        if isinstance(message, (m.Submit, m.Imagine)):
             self._submit(peer, message)
         elif isinstance(message, m.Fetch):
             self._with_job(peer, message.job, self._fetch)
@@ -53,7 +53,8 @@ class Requests:
         elif isinstance(message, m.Credit):
             peer.grant(message.transfer, message.chunks)
         elif isinstance(message, m.Status):
-            peer.post(m.Queue(self._jobs.entries()))
+            words = peer.version >= IMAGINE_VERSION
+            peer.post(m.Queue(self._jobs.entries(with_words=words)))
         elif isinstance(message, m.Ping):
             peer.post(m.Pong())
         elif isinstance(message, m.Shutdown):
@@ -67,7 +68,7 @@ class Requests:
         else:
             act(peer, job)
 
-    def _submit(self, peer: Peer, submit: m.Submit) -> None:
+    def _submit(self, peer: Peer, submit: m.Submit | m.Imagine) -> None:
         job = self._jobs.get(submit.job)
         if job is not None:  # the same job once more, perhaps from a client that was cut off
             self._fetch(peer, job)

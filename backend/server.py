@@ -60,6 +60,7 @@ class Settings:
         connection_path: the connection file.
         port: to listen on; 0 takes a free one.
         device: for the worker.
+        text_model: the text-to-image model of clients that name none: its folder or its id.
         parent_pid: the backend ends with this process; None: with nobody.
         worker_command: the worker's command line; None is the model's worker.
         grace_s: seconds a cancelled job has to stop before its worker is ended.
@@ -70,6 +71,7 @@ class Settings:
     connection_path: Path
     port: int = 0
     device: str = "auto"
+    text_model: str = ""
     parent_pid: int | None = None
     worker_command: Sequence[str] | None = None
     grace_s: float = 20.0
@@ -121,7 +123,7 @@ class Server:
         self.gate = Gatekeeper(self.context)
         self._closers.append(self.gate.close)
         self._listen()
-        command = settings.worker_command or default_command(settings.device)
+        command = settings.worker_command or default_command(settings.device, settings.text_model)
         worker = Worker(self.context, self.gate, command, log_dir)
         self._closers.append(worker.close)
         self.work = Work(self, worker)
@@ -285,8 +287,8 @@ class Server:
 
     # --- for requests.py and work.py -------------------------------------------------------------
 
-    def welcome(self, version: int = 1) -> m.Welcome:
-        """Return what clients are told of this backend."""
+    def welcome(self, version: int) -> m.Welcome:
+        """Return what clients of a version are told of this backend."""
         return m.Welcome(
             version,
             __version__,
@@ -299,16 +301,17 @@ class Server:
                 "heartbeat_s": limits.HEARTBEAT_S,
                 "liveness_s": limits.LIVENESS_S,
             },
+            self.settings.text_model,
         )
 
-    def join(self, address: bytes, hello: m.Hello, now: float) -> Peer | None:
+    def join(self, address: bytes, hello: m.Hello, version: int, now: float) -> Peer | None:
         """Begin a client's session, in place of its earlier one; None when there are too many."""
         known = self.peers.pop(address, None)
         if known is not None:
             known.close()
         if len(self.peers) >= MAX_PEERS:
             return None
-        peer = Peer(address, lambda frames: self._send(address, frames), hello, now, now)
+        peer = Peer(address, lambda frames: self._send(address, frames), hello, now, now, version)
         self.peers[address] = peer
         log.info("%s has joined", hello.client or "a client")
         return peer

@@ -43,12 +43,19 @@ class Store:
 
     def save_picture(self, job: str, image: Any) -> None:
         """Write a submitted picture; it is on the disk when this returns."""
+        self.make_folder(job)
         try:
-            self.folder(job).mkdir(exist_ok=True)
             write_whole(self.picture(job), [image])
         except OSError as error:
             self.delete(job)
             raise storage_error(error, self.data_dir, "the picture") from error
+
+    def make_folder(self, job: str) -> None:
+        """Make the folder of a job."""
+        try:
+            self.folder(job).mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.data_dir, "the job") from error
 
     def delete(self, job: str) -> None:
         """Delete all files of a job; what cannot be deleted now is deleted at the next start."""

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .jobs import Job, StoredArtefact
-from .protocol import ProtocolError
+from .protocol import PROTOCOL_VERSION, ProtocolError
 from .protocol import messages as m
 from .worker_process import Worker, explain_exit
 
@@ -121,12 +121,12 @@ class Work:
 
     def _ready(self, message: dict[str, Any]) -> None:
         self.device = message["device"][:128]
-        entries = m.Welcome(1, "", message["models"]).models
+        entries = m.Welcome(PROTOCOL_VERSION, "", message["models"]).models
         self.models = entries
         self._broken = None
         log.info("worker ready on %s, models: %s", self.device, ", ".join(e.name for e in entries))
         for peer in list(self._server.peers.values()):
-            self._server.post(peer, self._server.welcome())
+            self._server.post(peer, self._server.welcome(peer.version))
 
     def _report(self, job: Job, message: dict[str, Any], now: float) -> None:
         kind = message["type"]

@@ -7,7 +7,6 @@ The only module of the backend that imports gsv3d, and with it torch.
 from __future__ import annotations
 
 import argparse
-import gc
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -64,18 +63,20 @@ def gaussian_arrays(gaussians: Gaussians, sh_type: type = np.float32) -> dict[st
 
 
 class ModelRunner:
-    """Runs gsv3d's generation; keeps the last used model loaded.
+    """Runs gsv3d's generation; keeps the last used model loaded, and no other beside it.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
+        text_model: the text-to-image model of jobs that name none.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, text_model: str = "") -> None:
         # All that is heavy is imported before the worker says that it is ready.
         from gsv3d import generation, models, pipeline, preprocessing  # noqa: F401
         from gsv3d.devices import choose_device
 
         self._device = str(choose_device(device))
+        self._text_model = text_model
         self._name = ""
         self._pipeline: Any = None
 
@@ -99,9 +100,44 @@ class ModelRunner:
         return device, models
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
+        make = self._imagine if settings.get("kind") == "imagine" else self._generate
+        return make(settings, picture, watch)
+
+    def _imagine(
+        self, settings: Mapping[str, Any], _picture: bytes, watch: Watch
+    ) -> dict[str, float]:
+        """Words to a reference."""
+        from gsv3d import text_to_image
+        from gsv3d.errors import Cancelled
+
+        try:
+            names = ("prompt", "seed", "steps", "guidance")
+            chosen = text_to_image.ImagineSettings(**{name: settings[name] for name in names})
+        except ValueError as error:
+            raise BackendError(
+                f"The picture cannot be made: {error}", "Change that and try again."
+            ) from error
+        folder = text_to_image.find_text_model(settings["text_model"] or self._text_model)
+        pipeline = self._keep(
+            f"words: {folder}",
+            lambda: text_to_image.load_text_pipeline(folder, self._device),
+            watch,
+        )
+        try:
+            made = text_to_image.imagine(pipeline, chosen, _Observer(watch).progress)
+        except Cancelled as error:
+            raise JobStoppedError from error
+        watch.artefact("file", {"data": np.frombuffer(made.png, np.uint8)}, name="png")
+        return made.timings
+
+    def _generate(
+        self, settings: Mapping[str, Any], picture: bytes, watch: Watch
+    ) -> dict[str, float]:
+        """A picture to Gaussians and a mesh."""
         from gsv3d.errors import Cancelled
         from gsv3d.generation import GenerationSettings, generate
         from gsv3d.meshing.export import to_glb_bytes
+        from gsv3d.models import load_pipeline
         from gsv3d.preprocessing import load_image
 
         names = ("steps", "seed", "faces", "texture_size", "elevation", "previews")
@@ -113,7 +149,8 @@ class ModelRunner:
             ) from error
         label = settings.get("filename") or "the picture"
         image = load_image(picture, label)
-        pipeline = self._load(settings["model"], watch)
+        name = settings["model"]
+        pipeline = self._keep(name, lambda: load_pipeline(name, self._device), watch)
         try:
             result = generate(pipeline, image, chosen, _Observer(watch))
         except Cancelled as error:
@@ -147,23 +184,20 @@ class ModelRunner:
             )
         return None
 
-    def _load(self, name: str, watch: Watch) -> Any:
-        from gsv3d.models import load_pipeline
-
+    def _keep(self, name: str, load: Callable[[], Any], watch: Watch) -> Any:
+        """The pipeline of that name; a card has room for one, so the last one goes first."""
         if self._pipeline is None or name != self._name:
             watch.progress("loading", 0, 1)
             self._free()
-            self._pipeline, self._name = load_pipeline(name, self._device), name
+            self._pipeline, self._name = load(), name
             watch.progress("loading", 1, 1)
         return self._pipeline
 
     def _free(self) -> None:
-        import torch
+        from gsv3d.text_to_image import free_memory
 
         self._pipeline, self._name = None, ""
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def _ply(gaussians: Gaussians) -> bytes:
@@ -176,8 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the worker; the server starts it and greets it on standard input."""
     parser = argparse.ArgumentParser(prog="python -m backend.worker", description=main.__doc__)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--text-model", default="")
     options = parser.parse_args(arguments)
-    return serve_jobs(lambda: ModelRunner(options.device))
+    return serve_jobs(lambda: ModelRunner(options.device, options.text_model))
 
 
 if __name__ == "__main__":

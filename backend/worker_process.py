@@ -32,9 +32,10 @@ MAX_RESTARTS = 5
 BACKOFF_S = (0.5, 30.0)
 
 
-def default_command(device: str) -> list[str]:
+def default_command(device: str, text_model: str = "") -> list[str]:
     """Return the command line of the worker that runs the model."""
-    return [sys.executable, "-m", "backend.worker", "--device", device]
+    command = [sys.executable, "-m", "backend.worker", "--device", device]
+    return [*command, f"--text-model={text_model}"] if text_model else command
 
 
 class Worker:

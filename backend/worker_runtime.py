@@ -42,7 +42,11 @@ class Runner(Protocol):
         """Return the device in words and the models as maps of protocol.messages.ModelEntry."""
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
-        """Do a job and return its timings; report to `watch`, and let what it raises pass."""
+        """Do a job and return its timings; report to `watch`, and let what it raises pass.
+
+        `settings` are the fields of the message that began it, and "kind": its type. `picture` is
+        empty where the job is to make one of words.
+        """
 
     def explain(self, error: BaseException) -> tuple[str, str, str] | None:
         """Return (what, why, hint) for an error the user can understand; None for a fault."""
@@ -179,7 +183,8 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
     job, folder = message["job"], Path(message["folder"])
     watch = Watch(worker_link, job, folder)
     try:
-        picture = (folder / "picture").read_bytes()
+        words = message["settings"].get("kind") == "imagine"
+        picture = b"" if words else (folder / "picture").read_bytes()
         timings = runner.run(message["settings"], picture, watch)
     except JobStoppedError:
         worker_link.send("cancelled", job=job)

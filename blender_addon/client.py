@@ -19,7 +19,7 @@ from typing import Any
 
 from . import events
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
-from .jobs import Request
+from .jobs import Request, Words
 from .problems import Problem
 from .protocol import wire
 
@@ -48,7 +48,7 @@ class Client:
         self._session = wire.ClientSession(name)
         self._stopping = threading.Event()
         self._told: tuple[str, str] | None = None
-        self._requests: dict[str, Request] = {}
+        self._requests: dict[str, Request | Words] = {}
         self._damaged: dict[str, Problem] = {}
         self._asked_again: set[str] = set()
         self._backoff = _FIRST_BACKOFF_S
@@ -86,7 +86,7 @@ class Client:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def submit(self, job_id: str, request: Request) -> None:
+    def submit(self, job_id: str, request: Request | Words) -> None:
         """Send a job; sending it twice is sending it once."""
         self._ask(lambda _session: self._submit(job_id, request))
 
@@ -210,20 +210,30 @@ class Client:
             except wire.ProtocolError as error:
                 self._tell(events.BackendComplained(Problem(error.what, error.hint)))
 
-    def _submit(self, job_id: str, request: Request) -> None:
+    def _submit(self, job_id: str, request: Request | Words) -> None:
         try:
-            self._session.submit(
-                request.image,
-                job=job_id,
-                filename=request.filename,
-                model=request.model,
-                steps=request.steps or None,
-                seed=request.seed,
-                faces=request.faces,
-                texture_size=request.texture_size,
-                elevation=request.elevation,
-                files=request.files,
-            )
+            if isinstance(request, Words):
+                self._session.imagine(
+                    request.prompt,
+                    job=job_id,
+                    text_model=request.text_model,
+                    steps=request.steps or None,
+                    guidance=request.guidance or None,
+                    seed=request.seed,
+                )
+            else:
+                self._session.submit(
+                    request.image,
+                    job=job_id,
+                    filename=request.filename,
+                    model=request.model,
+                    steps=request.steps or None,
+                    seed=request.seed,
+                    faces=request.faces,
+                    texture_size=request.texture_size,
+                    elevation=request.elevation,
+                    files=request.files,
+                )
         except wire.ProtocolError as error:
             self._end(job_id, events.JobFailed(job_id, Problem(error.what, error.hint)))
         else:
@@ -248,7 +258,12 @@ class Client:
                     events.ModelChoice(e.name, e.installed, e.description, e.how_to_get)
                     for e in event.models
                 )
-                self._tell(events.Connected(event.backend, event.device, models))
+                makes_pictures = event.version >= wire.IMAGINE_VERSION
+                self._tell(
+                    events.Connected(
+                        event.backend, event.device, models, makes_pictures, event.text_model
+                    )
+                )
                 self._session.status()
             case m.Queue():
                 waiting = tuple((e.job, e.filename) for e in event.jobs if e.state == "done")

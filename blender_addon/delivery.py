@@ -19,6 +19,7 @@ from . import compat
 from .importers import scene
 from .importers.gaussians import import_gaussians
 from .importers.mesh import import_mesh
+from .importers.picture import import_picture
 from .importers.placement import Fit, fit_to_height, row_positions
 from .importers.prepare import GaussianArrays, MeshArrays
 from .jobs import Job, JobBook
@@ -34,6 +35,7 @@ class Arrived:
     gaussians: GaussianArrays | None = None
     gaussians_final: bool = False
     mesh: MeshArrays | None = None
+    picture: bytes | None = None
 
     def fit(self, height: float) -> Fit | None:
         """The mesh decides how the object stands; before it is there, the Gaussians do."""
@@ -68,6 +70,11 @@ class Delivery:
         self.arrived.setdefault(job.id, Arrived()).mesh = arrays
         self._ask(job.id, scene.MESH)
 
+    def picture(self, job: Job, png: bytes) -> None:
+        """The picture of a job of words."""
+        self.arrived.setdefault(job.id, Arrived()).picture = png
+        self._ask(job.id, scene.PICTURE)
+
     def again(self, job: Job) -> None:
         """Import everything a job has brought once more, e.g. into another file."""
         held = self.arrived.get(job.id)
@@ -75,10 +82,13 @@ class Delivery:
             self._ask(job.id, scene.GAUSSIANS)
         if held is not None and held.mesh is not None:
             self._ask(job.id, scene.MESH)
+        if held is not None and held.picture is not None:
+            self._ask(job.id, scene.PICTURE)
 
-    def has_mesh(self, job_id: str) -> bool:
-        """True when a job's mesh has arrived."""
-        return job_id in self.arrived and self.arrived[job_id].mesh is not None
+    def has_result(self, job_id: str) -> bool:
+        """True when what a job is for has arrived: its mesh, or its picture."""
+        held = self.arrived.get(job_id)
+        return held is not None and (held.mesh is not None or held.picture is not None)
 
     def pending(self, job_id: str) -> bool:
         """True while something of a job is still on its way into the scene."""
@@ -163,6 +173,11 @@ class Delivery:
 
     def _deliver(self, job: Job, kind: str) -> Work:
         held = self.arrived[job.id]
+        if kind == scene.PICTURE and held.picture is not None:
+            yield from import_picture(held.picture, job)
+            compat.push_undo(f"GSV3D: picture of {job.name}")
+            compat.redraw()
+            return
         fit = held.fit(job.target.height)
         if fit is None:
             return

@@ -21,11 +21,17 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Connected:
-    """The backend answered and speaks our version."""
+    """The backend answered and speaks our version.
+
+    ``makes_pictures`` is False for a backend too old to make pictures of words; ``text_model`` is
+    the text-to-image model it is set to, empty for none.
+    """
 
     backend_version: str
     device: str
     models: tuple[ModelChoice, ...]
+    makes_pictures: bool = False
+    text_model: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class MeshArrived:
 
 @dataclass(frozen=True)
 class FileArrived:
-    """``name`` is the format: ``"glb"`` or ``"ply"``."""
+    """``name`` is the format: ``"glb"``, ``"ply"``, or ``"png"`` for a picture made of words."""
 
     job: str
     name: str

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import bpy
 
-from . import preferences, session
+from . import backend_link, preferences, session
 from .batch import expand, name_of, read_picture, unique_names
 from .console import ProgressLine
 from .importers import scene
@@ -29,8 +29,6 @@ from .problems import Problem, file_problem
 from .protocol import require_protocol
 
 _TICK_S = 0.03
-_SILENCE_S = 20.0
-"""How long a backend that we did not start may stay silent before its jobs are given up."""
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -173,7 +171,7 @@ class _Run:
         )
         session.get().start_backend(*self._place)
         self._restarted = False
-        if session.get().process.running:
+        if session.get().backend.process.running:
             print("Starting the backend ...", flush=True)
 
     def _submit(self, pictures: Sequence[_Picture], output: Path) -> None:
@@ -212,23 +210,25 @@ class _Run:
         while any(j.state.active or j.state is JobState.ARRIVED for j in self.jobs):
             more = current.drain(budget_s=0.05)
             job = current.book.current()
-            if current.state is session.BackendState.READY:
+            if current.backend.state is session.BackendState.READY:
                 silent_since = time.monotonic()
                 if job is not None and job.state is JobState.RUNNING:
                     line.show(self.jobs.index(job) + 1, len(self.jobs), job)
-            elif not current.process.running:
+            else:
                 self._without_backend(time.monotonic() - silent_since)
             if not more:
                 time.sleep(_TICK_S)
         line.end()
 
     def _without_backend(self, silent_s: float) -> None:
-        """It died, or one started elsewhere is silent: start it again once, then give up."""
+        """It died, or it is silent: start one that died again once, then give up."""
         current = session.get()
         waiting = [j for j in self.jobs if j.state.active]
-        problem = current.problem or Problem("The backend does not answer.", "Start it again.")
-        died = current.state is session.BackendState.FAILED
-        if not waiting or not (died or silent_s > _SILENCE_S):
+        problem = current.backend.problem or Problem(
+            "The backend does not answer.", "Start it again."
+        )
+        died = current.backend.state is session.BackendState.FAILED
+        if not waiting or not (died or silent_s > backend_link.START_PATIENCE_S):
             return
         worked = any(j.started for j in self.jobs)
         if died and worked and not self._restarted:

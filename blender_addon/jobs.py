@@ -20,6 +20,12 @@ PHASES = (
     ("unwrapping", "Unwrapping", 0.07),
     ("texturing", "Painting the texture", 0.08),
 )
+WORDS_PHASES = (
+    # of a job that makes a picture of words
+    ("loading", "Loading the model", 0.25),
+    ("imagining", "Drawing the picture", 0.70),
+    ("cutting", "Removing the background", 0.05),
+)
 
 
 class JobState(Enum):
@@ -56,6 +62,22 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Words:
+    """A picture that is asked for in words. 0 steps and 0 guidance: the text model's own."""
+
+    prompt: str
+    text_model: str = ""
+    steps: int = 0
+    guidance: float = 0.0
+    seed: int = 0
+
+    @property
+    def filename(self) -> str:
+        """What to call it in a sentence."""
+        return self.prompt
+
+
+@dataclass(frozen=True)
 class Target:
     """Where the results go: names and numbers, never Blender objects, which do not live long.
 
@@ -75,9 +97,9 @@ class Target:
 
 @dataclass
 class Job:
-    """One picture on its way."""
+    """One picture on its way to an object, or words on their way to a picture."""
 
-    request: Request
+    request: Request | Words
     target: Target
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     state: JobState = JobState.WAITING
@@ -95,6 +117,18 @@ class Job:
     timings: dict[str, float] = field(default_factory=dict)
     width: float = 0.0
     _furthest: float = 0.0
+
+    @classmethod
+    def of_earlier_session(cls, job_id: str, filename: str, name: str) -> Job:
+        """A job whose results the backend still holds, for the artist to import."""
+        return cls(
+            Request(b"", filename),
+            Target(name),
+            id=job_id,
+            state=JobState.ARRIVED,
+            detached=True,
+            earlier=True,
+        )
 
     @property
     def name(self) -> str:
@@ -142,7 +176,7 @@ class Job:
 
 def phase_words(phase: str) -> str:
     """Words for a phase; an unknown one (from a newer backend) is shown as it is."""
-    for name, words, _ in PHASES:
+    for name, words, _ in PHASES + WORDS_PHASES:
         if name == phase:
             return words
     return phase.capitalize() if phase else "Working"
@@ -150,7 +184,8 @@ def phase_words(phase: str) -> str:
 
 def _fraction(phase: str, step: int, of: int) -> float:
     before = 0.0
-    for name, _, share in PHASES:
+    of_words = phase in ("imagining", "cutting")
+    for name, _, share in WORDS_PHASES if of_words else PHASES:
         if name == phase:
             return before + share * min(1.0, max(0.0, step / of if of > 0 else 0.0))
         before += share

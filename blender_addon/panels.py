@@ -10,6 +10,7 @@ import bpy
 
 from . import compat, previews, references, session
 from .jobs import Job, JobState
+from .operators.imagine import text_problem
 from .problems import Problem
 from .protocol import protocol_problem
 
@@ -72,6 +73,9 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
                 )
         elif settings.source == "IMAGE":
             layout.template_ID(settings, "image", open="image.open")
+        elif settings.source == "WORDS":
+            _imagine(layout, context)
+            layout.template_ID_preview(settings, "imagined", rows=3, cols=4)
         else:
             layout.prop(settings, "filepath", text="")
         _settings(layout, settings)
@@ -180,6 +184,7 @@ class GSV3D_PT_image(bpy.types.Panel):
         if _cannot_work(layout):
             return
         image = context.space_data.image
+        _imagine(layout.box(), context)
         layout.label(text=image.name if image else "No picture is open", icon="IMAGE_DATA")
         _settings(layout, context.scene.gsv3d)
         _generate(layout, "EDITOR")
@@ -194,6 +199,18 @@ def _cannot_work(layout: Any) -> bool:
     _words(layout, bpy.context, problem.what, "ERROR")
     _words(layout, bpy.context, problem.hint)
     return True
+
+
+def _imagine(layout: Any, context: bpy.types.Context) -> None:
+    """Words, and the button that makes a picture of them."""
+    settings = context.scene.gsv3d
+    layout.prop(settings, "prompt", text="")
+    row = layout.row(align=True)
+    row.prop(settings, "prompt_seed")
+    row.operator("gsv3d.imagine", icon="BRUSH_DATA")
+    problem = text_problem()
+    if problem is not None:
+        _problem(layout, context, problem)
 
 
 def _settings(layout: Any, settings: Any) -> None:
@@ -257,14 +274,19 @@ def _backend(layout: Any, context: bpy.types.Context) -> None:
         session.BackendState.READY: "CHECKMARK",
         session.BackendState.FAILED: "ERROR",
         session.BackendState.OFF: "X",
-    }.get(current.state, "SORTTIME")
-    text = current.state.value
-    if current.state is session.BackendState.READY and current.connected is not None:
-        text += f" on {current.connected.device}" if current.connected.device else ""
-        text += "" if current.process.running else " (started elsewhere)"
+    }.get(current.backend.state, "SORTTIME")
+    text = current.backend.state.value
+    if (
+        current.backend.state is session.BackendState.READY
+        and current.backend.connected is not None
+    ):
+        text += (
+            f" on {current.backend.connected.device}" if current.backend.connected.device else ""
+        )
+        text += "" if current.backend.process.running else " (started elsewhere)"
     layout.label(text=text, icon=icon)
-    if current.problem is not None:
-        _problem(layout, context, current.problem)
+    if current.backend.problem is not None:
+        _problem(layout, context, current.backend.problem)
     row = layout.row(align=True)
     row.operator("gsv3d.backend_start", icon="PLAY")
     row.operator("gsv3d.backend_stop", icon="SNAP_FACE")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What belongs to this computer and not to a scene: which Python runs the backend, and where."""
+"""What belongs to this computer and not to a scene: the backend's Python, the text model."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,15 @@ class BackendPlace:
     python: str
     connection_file: Path
     data_dir: Path
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """The text-to-image pipeline: a folder, or an id; 0 steps and 0 guidance are its own."""
+
+    name: str = ""
+    steps: int = 0
+    guidance: float = 0.0
 
 
 class GSV3D_AP_preferences(bpy.types.AddonPreferences):
@@ -41,6 +51,26 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
         subtype="FILE_PATH",
     )
 
+    text_model: bpy.props.StringProperty(  # type: ignore[valid-type]
+        name="Text to Image",
+        description="Draws pictures of words: the folder of a text-to-image pipeline of diffusers,"
+        " or the id of one in this computer's cache",
+        subtype="DIR_PATH",
+    )
+    text_steps: bpy.props.IntProperty(  # type: ignore[valid-type]
+        name="Steps",
+        description="Denoising steps of the picture. 0 leaves it to the pipeline; Turbo wants 1-4",
+        min=0,
+        max=200,
+    )
+    text_guidance: bpy.props.FloatProperty(  # type: ignore[valid-type]
+        name="Guidance",
+        description="How closely the picture keeps to the words. 0 leaves it to the pipeline,"
+        " 1 is none, as Turbo wants it",
+        min=0.0,
+        max=50.0,
+    )
+
     def draw(self, _context: bpy.types.Context) -> None:
         layout = self.layout
         layout.use_property_split = True
@@ -55,6 +85,10 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
             )
         layout.prop(self, "auto_start")
         layout.prop(self, "connection_file")
+        layout.prop(self, "text_model")
+        row = layout.row()
+        row.prop(self, "text_steps")
+        row.prop(self, "text_guidance")
         row = layout.row()
         row.operator("gsv3d.backend_start", icon="PLAY")
         row.operator("gsv3d.backend_stop", icon="SNAP_FACE")
@@ -83,6 +117,25 @@ def auto_start() -> bool:
     """Whether Generate may start a backend."""
     stored = _stored()
     return stored.auto_start if stored is not None else True
+
+
+def text_model() -> TextModel:
+    """The text-to-image pipeline by the preferences, else by the variable GSV3D_TEXT_MODEL."""
+    stored = _stored()
+    if stored is None:
+        return TextModel(os.environ.get("GSV3D_TEXT_MODEL", ""))
+    folder = bpy.path.abspath(stored.text_model) if stored.text_model else ""
+    # A chosen folder ends with a separator, and so may an id after it was edited.
+    name = folder if Path(folder).is_dir() else stored.text_model.strip().rstrip("\\/")
+    return TextModel(
+        name or os.environ.get("GSV3D_TEXT_MODEL", ""), stored.text_steps, stored.text_guidance
+    )
+
+
+def starts_elsewhere() -> bool:
+    """Whether the backend may be one that the artist starts, with settings of its own."""
+    stored = _stored()
+    return stored is not None and bool(stored.connection_file)
 
 
 CLASSES = (GSV3D_AP_preferences,)

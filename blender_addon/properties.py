@@ -2,9 +2,12 @@
 """Settings and lists that the interface shows.
 
 ``Scene.gsv3d`` (`GSV3D_PG_settings`, saved with the file)
-    source        SELECTED (image empties), IMAGE or FILE: where the reference comes from
+    source        SELECTED (image empties), IMAGE, FILE or WORDS: where the reference comes from
     image         the image for IMAGE
     filepath      the file for FILE
+    prompt        the words for WORDS
+    prompt_seed   seed of the picture made of them
+    imagined      the last picture made of words, or the one chosen since
     folder        the folder of a batch
     batch_source  SELECTED or FOLDER
     model         name of the model, e.g. "blockout"
@@ -43,6 +46,7 @@ from . import session
 from .jobs import JobState
 
 MAX_SEED = 2**31 - 1
+MAX_PROMPT = 1000
 
 
 def _known_models(_self: Any, _context: Any, _edit_text: str) -> Iterable[str]:
@@ -59,7 +63,22 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
             ("SELECTED", "Selected", "The selected image empty", "EMPTY_DATA", 0),
             ("IMAGE", "Image", "An image of this file", "IMAGE_DATA", 1),
             ("FILE", "File", "A picture file", "FILE_IMAGE", 2),
+            ("WORDS", "Words", "A picture made of words", "FILE_TEXT", 3),
         ),
+    )
+    prompt: StringProperty(  # type: ignore[valid-type]
+        name="Words",
+        description="The object in words, e.g. a wooden barrel",
+        maxlen=MAX_PROMPT,
+    )
+    prompt_seed: IntProperty(  # type: ignore[valid-type]
+        name="Picture Seed",
+        description="The same seed and words give the same picture. Goes on with every press",
+        min=0,
+        max=MAX_SEED,
+    )
+    imagined: PointerProperty(  # type: ignore[valid-type]
+        name="Picture", description="The picture the object is made of", type=bpy.types.Image
     )
     image: PointerProperty(  # type: ignore[valid-type]
         name="Image", description="The reference picture", type=bpy.types.Image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The add-on at work: jobs, the socket thread's events, the backend, one timer.
+"""The add-on at work: its jobs, what the socket thread tells of them, one timer.
 
 `Session.drain` is the only way from the network to Blender's data. A timer calls it with a budget
 of 8 ms; where timers do not fire (background mode, Blender as a module) whoever waits calls it.
@@ -12,36 +12,21 @@ import logging
 import queue
 import time
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import bpy
 
 from . import compat, events
-from .backend_process import BackendProcess
+from .backend_link import BackendLink, BackendState
 from .batch import name_of
-from .client import Client
 from .delivery import Delivery
-from .jobs import Job, JobBook, JobState, Request, Target
+from .jobs import Job, JobBook, JobState, Request, Target, Words
 from .problems import Problem
-from .protocol import require_protocol, wire
 
 TICK_BUDGET_S = 0.008
 _BUSY_S, _ACTIVE_S, _IDLE_S = 0.02, 0.1, 0.5
-_POLITE_STOP_S = 5.0
 _log = logging.getLogger(__name__)
-
-
-class BackendState(Enum):
-    """What the panel says about the backend."""
-
-    OFF = "Not running"
-    STARTING = "Starting"
-    CONNECTING = "Connecting"
-    READY = "Ready"
-    STOPPING = "Stopping"
-    FAILED = "Not usable"
 
 
 class Session:
@@ -49,17 +34,12 @@ class Session:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.book = JobBook()
-        self.delivery = Delivery(self.book, self._delivered)
-        self.process = BackendProcess()
-        self.client: Client | None = None
-        self.state = BackendState.OFF
-        self.problem: Problem | None = None
-        self.connected: events.Connected | None = None
+        self.delivery = Delivery(self.book, self._finish_if_delivered)
+        self.backend = BackendLink(clock)
         self.sheets: dict[str, Any] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.on_job_end: Callable[[Job], None] | None = None
         self._clock = clock
-        self._stop_deadline = 0.0
         self._all_here: set[str] = set()
         self._sent: set[str] = set()
 
@@ -72,41 +52,16 @@ class Session:
 
         Raises `Problem` when none can be started.
         """
-        require_protocol()
-        self.problem = None
-        if may_start and not self.process.running and not _backend_there(connection_file):
-            self.process.start(python, connection_file, data_dir)
-        self._connect(connection_file)
-
-    def _connect(self, connection_file: Path) -> None:
-        if self.client is not None and self.client.connection_file != connection_file:
-            self.client.stop()
-            self.client = None
-        if self.client is None:
-            self.client = Client(connection_file)
+        if self.backend.start(python, connection_file, data_dir, may_start):
             self._sent.clear()
-            self.client.start()
-        if self.state is not BackendState.READY:
-            ours = self.process.running
-            self.state = BackendState.STARTING if ours else BackendState.CONNECTING
         self.ensure_timer()
 
     def stop_backend(self) -> None:
         """Ask the backend we started to end, and leave one that we did not. Returns at once."""
-        if self.process.running:
-            if self.client is not None and self.state is BackendState.READY:
-                self.client.shutdown()
-            else:
-                self.process.ask_to_stop()
-            self._stop_deadline = self._clock() + _POLITE_STOP_S
-            self.state = BackendState.STOPPING
-        else:
-            self._disconnect()
-            self.state = BackendState.OFF
-        self.problem = None
+        self.backend.stop()
         self.ensure_timer()
 
-    def submit(self, request: Request, target: Target, after_mesh: str = "HIDE") -> Job:
+    def submit(self, request: Request | Words, target: Target, after_mesh: str = "HIDE") -> Job:
         """Take a job on the list and send it as soon as a backend answers."""
         job = self.book.add(Job(request=request, target=target))
         self.delivery.after_mesh[job.id] = after_mesh
@@ -117,31 +72,31 @@ class Session:
 
     def _send(self, job: Job) -> None:
         """Hand a job to the socket thread, which sends it as often as it takes."""
-        if self.client is not None and job.id not in self._sent:
+        if self.backend.client is not None and job.id not in self._sent:
             self._sent.add(job.id)
             if job.earlier:
-                self.client.fetch(job.id)
+                self.backend.client.fetch(job.id)
             else:
-                self.client.submit(job.id, job.request)
+                self.backend.client.submit(job.id, job.request)
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job; the backend stops within one denoising step."""
         job = self.book.get(job_id)
         if job is None or not job.state.active:
             return
-        if job.state is JobState.WAITING or self.client is None:
+        if job.state is JobState.WAITING or self.backend.client is None:
             self._end(job, JobState.CANCELLED)
         else:
             job.state = JobState.CANCELLING
-        if self.client is not None:
-            self.client.cancel(job_id)
+        if self.backend.client is not None:
+            self.backend.client.cancel(job_id)
         self.show()
 
     def import_again(self, job_id: str, target: Target) -> None:
         """Bring the results of a job that lost its file into the present one."""
         job = self.book.get(job_id)
         held = job_id in self.delivery.arrived
-        if job is None or not (held or (job.earlier and self.client is not None)):
+        if job is None or not (held or (job.earlier and self.backend.client is not None)):
             raise Problem("The results of this job are no longer here.", "Generate it again.")
         job.target, job.detached = target, False
         if held:
@@ -159,14 +114,17 @@ class Session:
 
     def forget_finished(self) -> None:
         for job_id in self.book.forget_finished():
-            self._drop(job_id)
+            self.delivery.forget(job_id)
+            self.sheets.pop(job_id, None)
+            self.files.pop(job_id, None)
         self.show()
 
     def model_names(self) -> list[str]:
         """Names of the models that can be used; what ships, before a backend has answered."""
-        if self.connected is None or not self.connected.models:
+        connected = self.backend.connected
+        if connected is None or not connected.models:
             return ["blockout"]
-        return [model.name for model in self.connected.models if model.installed]
+        return [model.name for model in connected.models if model.installed]
 
     # -- the one way from the network to Blender --------------------------------------------
 
@@ -177,7 +135,7 @@ class Session:
         gets on; each is short.
         """
         end = self._clock() + budget_s
-        self._watch_process()
+        self._watch_backend()
         changed = False
         while True:
             did = self._take_event()
@@ -191,10 +149,10 @@ class Session:
         return did
 
     def _take_event(self) -> bool:
-        if self.client is None:
+        if self.backend.client is None:
             return False
         try:
-            event = self.client.events.get_nowait()
+            event = self.backend.client.events.get_nowait()
         except queue.Empty:
             return False
         self.handle(event)
@@ -216,36 +174,35 @@ class Session:
                 )
             return True
 
-    def _watch_process(self) -> None:
-        if self.state is BackendState.STOPPING:
-            if not self.process.running:
-                self.process.poll()
-                self._disconnect()
-                self.state = BackendState.OFF
-            elif self._clock() > self._stop_deadline:
-                self.process.ask_to_stop()
-                self._stop_deadline = self._clock() + _POLITE_STOP_S
+    def _watch_backend(self) -> None:
+        """If the backend died the job it was at fails with it, the others wait for the next one."""
+        before = self.backend.problem
+        problem = self.backend.watch()
+        if problem is None:
+            if self.backend.problem is not before:
+                self.show()
             return
-        problem = self.process.poll()
-        if problem is not None:
-            self._lost(problem)
-            self._disconnect()
-            self.state, self.problem = BackendState.FAILED, problem
-            self.show()
+        for job in self.book.active():
+            if job.state is JobState.CANCELLING:
+                self._end(job, JobState.CANCELLED)
+            elif job.state is JobState.RUNNING:
+                self._fail(job, problem)
+            else:
+                job.state = JobState.WAITING
+        self.show()
 
     def handle(self, event: events.Event) -> None:
         """Take one event from the socket thread."""
         match event:
             case events.Connected():
-                self.connected, self.problem = event, None
-                if self.state is not BackendState.STOPPING:
-                    self.state = BackendState.READY
+                self.backend.accepted(event)
+                if self.backend.ready:
                     for job in self.book.active():
                         self._send(job)
             case events.Disconnected(problem=problem, lasting=lasting):
                 self._disconnected(problem, lasting)
             case events.BackendComplained(problem=problem):
-                self.problem = problem
+                self.backend.problem = problem
             case events.ResultsWaiting(jobs=waiting):
                 self._offer(waiting)
             case _:
@@ -257,16 +214,7 @@ class Session:
         """List results of an earlier session, for the artist to import."""
         for job_id, filename in waiting:
             if self.book.get(job_id) is None:
-                self.book.add(
-                    Job(
-                        Request(b"", filename),
-                        Target(name_of(filename)),
-                        id=job_id,
-                        state=JobState.ARRIVED,
-                        detached=True,
-                        earlier=True,
-                    )
-                )
+                self.book.add(Job.of_earlier_session(job_id, filename, name_of(filename)))
 
     def _handle_of_job(self, job: Job, event: events.Event) -> None:
         match event:
@@ -282,13 +230,15 @@ class Session:
                 self.delivery.gaussians(job, arrays, final)
             case events.MeshArrived(arrays=arrays):
                 self.delivery.mesh(job, arrays)
+            case events.FileArrived(name="png", data=data):
+                self.delivery.picture(job, data)
             case events.FileArrived(name=name, data=data):
                 self.files.setdefault(job.id, {})[name] = data
-            case events.JobDone() if not self.delivery.has_mesh(job.id):
+            case events.JobDone() if not self.delivery.has_result(job.id):
                 self._fail(
                     job,
                     Problem(
-                        f"The backend finished {job.name} without sending its mesh.",
+                        f"The backend finished {job.name} without sending its result.",
                         "Generate it again.",
                     ),
                 )
@@ -303,34 +253,16 @@ class Session:
                 self._end(job, JobState.CANCELLED)
 
     def _disconnected(self, problem: Problem, lasting: bool) -> None:
-        """No backend at the other end. While ours is still starting that is as expected."""
-        self.connected = None
-        if self.state is BackendState.STOPPING:
+        self.backend.lost(problem, lasting)
+        if self.backend.state is BackendState.STOPPING:
             return
-        if lasting:
-            self.state, self.problem = BackendState.FAILED, problem
-        elif not (self.state is BackendState.STARTING and self.process.running):
-            self.state, self.problem = BackendState.CONNECTING, problem
         for job in self.book.active():
             if job.state is not JobState.CANCELLING:
                 job.state = JobState.WAITING
 
     # -- ends --------------------------------------------------------------------------------
 
-    def _lost(self, problem: Problem) -> None:
-        """The backend died: the job it was at fails with it, the others wait for the next one."""
-        for job in self.book.active():
-            if job.state is JobState.CANCELLING:
-                self._end(job, JobState.CANCELLED)
-            elif job.state is JobState.RUNNING:
-                self._fail(job, problem)
-            else:
-                job.state = JobState.WAITING
-
-    def _delivered(self, job: Job, _kind: str) -> None:
-        self._finish_if_delivered(job)
-
-    def _finish_if_delivered(self, job: Job) -> None:
+    def _finish_if_delivered(self, job: Job, _kind: str = "") -> None:
         if job.id in self._all_here and not job.detached and not self.delivery.pending(job.id):
             self._end(job, JobState.DONE)
 
@@ -344,21 +276,10 @@ class Session:
             self.delivery.remove_preview(job.id)
         self.delivery.forget(job.id)
         self._all_here.discard(job.id)
-        if self.client is not None and state is not JobState.CANCELLED:
-            self.client.acknowledge(job.id)
+        if self.backend.client is not None and state is not JobState.CANCELLED:
+            self.backend.client.acknowledge(job.id)
         if self.on_job_end is not None:
             self.on_job_end(job)
-
-    def _drop(self, job_id: str) -> None:
-        self.delivery.forget(job_id)
-        self.sheets.pop(job_id, None)
-        self.files.pop(job_id, None)
-
-    def _disconnect(self) -> None:
-        if self.client is not None:
-            self.client.stop()
-            self.client = None
-        self.connected = None
 
     # -- Blender's own events ------------------------------------------------------------------
 
@@ -392,28 +313,15 @@ class Session:
             return _BUSY_S
         if self.book.active() or not self.delivery.idle:
             return _ACTIVE_S
-        return _IDLE_S if self.client is not None or self.process.running else None
+        at_work = self.backend.client is not None or self.backend.process.running
+        return _IDLE_S if at_work else None
 
     def close(self) -> None:
         """End timer, thread, and the backend that was started here."""
         if bpy.app.timers.is_registered(_tick):
             bpy.app.timers.unregister(_tick)
-        asked = False
-        if self.client is not None and self.process.running and self.state is BackendState.READY:
-            self.client.shutdown()
-            asked = True
-        self.process.stop(after_request=asked)  # the thread has yet to deliver the request
-        self._disconnect()
+        self.backend.close()
         self.delivery.interrupt()
-        self.state = BackendState.OFF
-
-
-def _backend_there(connection_file: Path) -> bool:
-    """True when the connection file names a process that runs."""
-    try:
-        return wire.process_exists(wire.read_connection(connection_file).pid)
-    except wire.ConnectionFileError:
-        return False
 
 
 _session: Session | None = None

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +111,8 @@ def load_pipeline(name: str = "blockout", device: str = "auto") -> Any:
     path, target = find(name), choose_device(device)
     dtype = torch.float16 if target.type == "cuda" else torch.float32
     try:
-        pipeline = GSV3DPipeline.from_pretrained(path, dtype=dtype, local_files_only=True)
+        with silent_bars():
+            pipeline = GSV3DPipeline.from_pretrained(path, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         raise ModelError(
             f"The model in {path} cannot be loaded: {str(error).splitlines()[0]}",
@@ -117,6 +120,27 @@ def load_pipeline(name: str = "blockout", device: str = "auto") -> Any:
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(target)
+
+
+@contextmanager
+def silent_bars() -> Iterator[None]:
+    """Diffusers and transformers draw no bars while they load; after that as the user set it."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    def without_bar(factory: Any, arguments: Any, options: dict[str, Any]) -> Any:
+        return factory(*arguments, **{**options, "disable": True})
+
+    shown = of_diffusers.is_progress_bar_enabled()
+    of_diffusers.disable_progress_bar()
+    # Its own switch would turn the hub's bars on and off as well.
+    hook = of_transformers.set_tqdm_hook(without_bar)
+    try:
+        yield
+    finally:
+        of_transformers.set_tqdm_hook(hook)
+        if shown:
+            of_diffusers.enable_progress_bar()
 
 
 def load_component(cls: type, path: Path, half: bool = False) -> Any:

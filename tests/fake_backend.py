@@ -46,6 +46,8 @@ BEHAVIOURS = {
     "busy": "refuses every job: the queue is full",
     "wrong_key": "the connection file holds the key of another server",
     "wrong_version": "speaks only protocol version 99",
+    "version_1": "speaks the protocol's first version alone: no pictures of words",
+    "no_text_model": "is set to no text-to-image model and fails every picture of words",
     "other_framing": "answers in frames of version 2",
     "silent": "takes every message and answers none",
     "nan": "the Gaussians and the mesh hold values that are not finite numbers",
@@ -127,10 +129,22 @@ def ply_bytes(gaussians: dict[str, np.ndarray]) -> bytes:
     return file.getvalue()
 
 
+def drawn(prompt: str, seed: int) -> bytes:
+    """The PNG that is "made of" words: a square whose colour depends on words and seed."""
+    from PIL import Image
+
+    colour = (len(prompt) % 200 + 50, seed % 200 + 50, 90, 255)
+    image = Image.new("RGBA", (48, 48))
+    image.paste(colour, (12, 12, 36, 36))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 class _Job:
     """A job under way: its script, and the transfers that are not out yet."""
 
-    def __init__(self, submit: m.Submit, script: Iterator[Any]) -> None:
+    def __init__(self, submit: m.Submit | m.Imagine, script: Iterator[Any]) -> None:
         self.submit = submit
         self.script = script
         self.due = 0.0
@@ -250,7 +264,7 @@ class FakeBackend:
             return
         if isinstance(message, m.Hello):
             self._hello(message)
-        elif isinstance(message, m.Submit):
+        elif isinstance(message, (m.Submit, m.Imagine)):
             self._submit(message)
         elif isinstance(message, m.Fetch):
             self._fetch(message.job)
@@ -278,16 +292,17 @@ class FakeBackend:
             self._socket.send_multipart([self._peer, *frames])
             return
         try:
-            version = negotiate(
-                hello.versions, (99,) if self.behaviour == "wrong_version" else (1,)
-            )
+            spoken = {"wrong_version": (99,), "version_1": (1,)}
+            version = negotiate(hello.versions, spoken.get(self.behaviour, (1, 2)))
         except VersionError as error:
             self._send(m.Error("version", error.what, error.hint))
             return
         entry = m.ModelEntry("blockout", True, "The small model that ships with GSV3D.")
-        self._send(m.Welcome(version, "0.1.0", (entry,), "fake", {"image_bytes": 64 << 20}))
+        limits = {"image_bytes": 64 << 20}
+        words = "" if self.behaviour in ("no_text_model", "version_1") else "fake/words"
+        self._send(m.Welcome(version, "0.1.0", (entry,), "fake", limits, words))
 
-    def _submit(self, submit: m.Submit) -> None:
+    def _submit(self, submit: m.Submit | m.Imagine) -> None:
         if self.behaviour == "busy":
             hint = "Wait until a job is done."
             self._send(m.Error("busy", "The queue is full.", hint, submit.job))
@@ -296,7 +311,7 @@ class FakeBackend:
             self._fetch(submit.job)
             return
         job = _Job(submit, iter(()))
-        job.script = self._script(job)
+        job.script = self._words(job) if isinstance(submit, m.Imagine) else self._script(job)
         self._jobs[submit.job] = job
         ahead = sum(j.state == "running" for j in self._jobs.values()) - 1
         self._send(m.Accepted(submit.job, ahead))
@@ -325,6 +340,8 @@ class FakeBackend:
 
     @staticmethod
     def _entry(job: _Job) -> m.JobEntry:
+        if isinstance(job.submit, m.Imagine):
+            return m.JobEntry(job.submit.job, job.state, job.submit.prompt[:255])
         return m.JobEntry(job.submit.job, job.state, job.submit.filename, job.submit.model)
 
     def _advance(self, job: _Job) -> None:
@@ -389,6 +406,21 @@ class FakeBackend:
             self._announce(job, m.File, {"data": np.frombuffer(data, "u1")}, {"name": file})
         yield 0.0
         yield m.Done(name, {"denoising": STEPS * self.step_s})
+
+    def _words(self, job: _Job) -> Iterator[Any]:
+        name = job.submit.job
+        assert isinstance(job.submit, m.Imagine)
+        if not (job.submit.text_model or self.behaviour != "no_text_model"):
+            yield m.Failed(name, "There is no text-to-image model.", "", "Add one.")
+            return
+        for step in range(STEPS + 1):
+            yield m.Progress(name, "imagining", step, STEPS, None, 0.9 * step / STEPS)
+            yield self.step_s
+        yield m.Progress(name, "cutting", 1, 1, 0.0, 1.0)
+        data = np.frombuffer(drawn(job.submit.prompt, job.submit.seed), "u1")
+        self._announce(job, m.File, {"data": data}, {"name": "png"})
+        yield 0.0
+        yield m.Done(name, {"imagining": STEPS * self.step_s})
 
     def _resend(self, job: _Job) -> Iterator[Any]:
         for kind, values, extra in list(job.results):

@@ -28,13 +28,15 @@ Events are instances of
   last artefact), `Failed` (what, why, hint), `Cancelled`, `Queue` (jobs), `Bye`,
 - `Received` (job, kind, artefact, arrays): "views" {images, azimuths}, "gaussians" {means, quats,
   scales, opacities, sh}, "mesh" {vertices, faces, corner_uvs, texture}, "file" {data};
-  `artefact.final`, `.step`, `.of` (Gaussians), `.name` (file: "glb" or "ply"),
+  `artefact.final`, `.step`, `.of` (Gaussians), `.name` (file: "glb", "ply" or "png"),
 - `messages.Error` (code, what, hint, job): not acted on; of code "version" nothing helps but an
   update,
 - `Violation` (what, hint, job): the backend sent something that cannot be; left aside,
 - `Silence` (seconds): no answer; `explain_silence(connection, path)` gives (what, hint). Close the
   socket, read the connection file again, open a new socket, `session.hello()`: open jobs are
   resubmitted or fetched by themselves.
+
+`session.imagine("a wooden barrel")` makes a reference of words, with backends of version 2.
 
 Before the first welcome everything but hello is held back. When the results of a `Done` job are
 safe, call `session.ack(job)`; until then they wait on the backend's disk, and `session.fetch(job)`
@@ -57,9 +59,10 @@ from .processes import process_exists
 from .session import ClientSession, Event, Received, Silence, Violation
 from .sockets import curve_client, explain_silence, open_client
 from .transfers import BytesSource, IncomingTransfer, OutgoingTransfer
-from .versions import PROTOCOL_VERSION, SUPPORTED_VERSIONS, TAG, negotiate
+from .versions import IMAGINE_VERSION, PROTOCOL_VERSION, SUPPORTED_VERSIONS, TAG, negotiate
 
 __all__ = [
+    "IMAGINE_VERSION",
     "PROTOCOL_VERSION",
     "SUPPORTED_VERSIONS",
     "TAG",

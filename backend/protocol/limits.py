@@ -29,6 +29,9 @@ QUEUE_ENTRIES = 256
 SENTENCE_CHARS = 2000
 NAME_CHARS = 64
 LABEL_CHARS = 255
+#: Characters of the words a picture is made of, and of the path or id of a text-to-image model.
+PROMPT_CHARS = 1000
+PATH_CHARS = 1024
 
 #: Seconds between two heartbeats, and of silence after which the other side counts as gone.
 HEARTBEAT_S = 2.0

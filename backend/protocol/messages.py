@@ -32,14 +32,17 @@ from .limits import (
     CREDIT_CHUNKS,
     IMAGE_BYTES,
     LABEL_CHARS,
+    PATH_CHARS,
+    PROMPT_CHARS,
     QUEUE_ENTRIES,
     TRANSFER_BYTES,
 )
 
 #: The kinds of artefacts a client may ask for in hello.
 CAPABILITIES = ("views", "gaussians", "mesh", "file")
-#: Files a job may write, by their extension.
-FILE_NAMES = ("glb", "ply")
+#: Files a job may write, by their extension: of an object as wished, of words the picture.
+WISHED_FILES = ("glb", "ply")
+FILE_NAMES = (*WISHED_FILES, "png")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
 #: Reasons of an error message.
@@ -99,7 +102,21 @@ class Submit(Message):
     texture_size: int = wire(Integer(16, 8192), default=1024)
     elevation: float = wire(Number(-90, 90), default=10.0)  # degrees, of the reference view
     previews: int = wire(Integer(0, 50), default=3)  # coarse Gaussians on the way
-    files: tuple[str, ...] = wire(ListOf(Choice(FILE_NAMES), len(FILE_NAMES)), default=())
+    files: tuple[str, ...] = wire(ListOf(Choice(WISHED_FILES), len(WISHED_FILES)), default=())
+
+
+@dataclass(frozen=True)
+class Imagine(Message):
+    """A job that makes a reference picture of words; its result is one file named "png"."""
+
+    TYPE: ClassVar[str] = "imagine"
+    SENDER: ClassVar[str] = "client"
+    job: str = wire(JobId())
+    prompt: str = wire(Text(PROMPT_CHARS))
+    text_model: str = wire(Text(PATH_CHARS), default="")  # empty: the one the backend is set to
+    steps: int | None = wire(Integer(1, 200, optional=True), default=None)
+    guidance: float | None = wire(Number(0, 50, optional=True), default=None)
+    seed: int = wire(Integer(0, 2**31 - 1), default=0)
 
 
 @dataclass(frozen=True)
@@ -201,6 +218,7 @@ class Welcome(Message):
     models: tuple[ModelEntry, ...] = wire(ListOf(Record(ModelEntry), 64), default=())
     device: str = wire(Text(128), default="")  # empty until the worker is up
     limits: dict[str, float] = wire(NumbersByName(), default_factory=dict)
+    text_model: str = wire(Text(PATH_CHARS), default="")  # the one it is set to; empty: none
 
 
 @dataclass(frozen=True)
@@ -389,7 +407,7 @@ class Bye(Message):
 
 
 ALL: tuple[type[Message], ...] = (
-    Hello, Submit, Cancel, Fetch, Status, Credit, Ack, Shutdown, Ping, Pong,
+    Hello, Submit, Imagine, Cancel, Fetch, Status, Credit, Ack, Shutdown, Ping, Pong,
     Welcome, Accepted, Progress, Views, Gaussians, Mesh, File, Chunk, Dropped,
     Done, Failed, Cancelled, Queue, Error, Bye,
 )  # fmt: skip

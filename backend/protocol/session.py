@@ -20,8 +20,10 @@ from .codec import decode, encode
 from .errors import ProtocolError
 from .limits import HEARTBEAT_S, LIVENESS_S, OPEN_TRANSFER_BYTES, OPEN_TRANSFERS
 from .transfers import IncomingTransfer
-from .versions import SUPPORTED_VERSIONS
+from .versions import IMAGINE_VERSION, SUPPORTED_VERSIONS
 
+_TOO_OLD = "This backend is older than the add-on and makes no pictures of words."
+_UPDATE = "Update the GSV3D backend (its Python environment) to the add-on's version."
 _REPORT = "This is a fault of GSV3D: please report it with the backend's log file."
 
 
@@ -86,7 +88,7 @@ class ClientSession:
         self._window = window
         self._outgoing: list[list[Any]] = []
         self._held: list[m.Message] = []
-        self._unaccepted: dict[str, m.Submit] = {}
+        self._unaccepted: dict[str, m.Submit | m.Imagine] = {}
         self._open: set[str] = set()
         self._reset()
 
@@ -136,11 +138,33 @@ class ClientSession:
             ProtocolError: a field is out of its bounds; nothing was sent.
         """
         job = job or uuid.uuid4().hex
-        message = self._unaccepted.setdefault(job, m.Submit(job=job, image=image, **settings))
-        self._open.add(job)
+        return self._begin(m.Submit(job=job, image=image, **settings))
+
+    def imagine(self, prompt: str, job: str | None = None, **settings: Any) -> str:
+        """Submit a job that makes a picture of words and return its id.
+
+        With a backend too old for it the job ends with `Failed` as soon as that is known.
+
+        Args:
+            prompt: the words.
+            settings: the other fields of `messages.Imagine`.
+
+        Raises:
+            ProtocolError: a field is out of its bounds, or the backend is known to be too old;
+                nothing was sent.
+        """
+        job = job or uuid.uuid4().hex
+        message = m.Imagine(job=job, prompt=prompt, **settings)
+        if self.welcome is not None and self.welcome.version < IMAGINE_VERSION:
+            raise ProtocolError(_TOO_OLD, _UPDATE, job)
+        return self._begin(message)
+
+    def _begin(self, message: m.Submit | m.Imagine) -> str:
+        message = self._unaccepted.setdefault(message.job, message)
+        self._open.add(message.job)
         if self.welcome is not None:
             self._send(message)
-        return job
+        return message.job
 
     def fetch(self, job: str) -> None:
         """Ask for a job of an earlier session: its state, then its results."""
@@ -239,7 +263,7 @@ class ClientSession:
         if isinstance(message, m.Pong):
             return []
         if isinstance(message, m.Welcome):
-            self._welcomed(message)
+            return [message, *self._welcomed(message)]
         elif isinstance(message, m.Error):
             self._refuse(message)
         elif isinstance(message, m.Accepted):
@@ -250,22 +274,28 @@ class ClientSession:
             return []  # a late word of a job whose end has come
         return [message]
 
-    def _welcomed(self, message: m.Welcome) -> None:
+    def _welcomed(self, message: m.Welcome) -> list[Event]:
         if message.version not in self._hello.versions:
             raise ProtocolError(
                 f"The backend chose protocol version {message.version}, which was not offered."
             )
         self.welcome = message
         if not self._greeting:
-            return
+            return []
         self._greeting = False
-        for submit in self._unaccepted.values():
-            self._send(submit)
+        refused: list[Event] = []
+        for begun in list(self._unaccepted.values()):
+            if isinstance(begun, m.Imagine) and message.version < IMAGINE_VERSION:
+                self._forget(begun.job)
+                refused.append(m.Failed(begun.job, _TOO_OLD, "", _UPDATE))
+            else:
+                self._send(begun)
         for job in sorted(self._open - self._unaccepted.keys()):
             self._send(m.Fetch(job))
         held, self._held = self._held, []
         for waiting in held:
             self._send(waiting)
+        return refused
 
     def _refuse(self, error: m.Error) -> None:
         if error.code == "version":

@@ -13,8 +13,10 @@ from .errors import VersionError
 
 TAG_PREFIX = b"GSV3D/"
 TAG = b"GSV3D/1"
-PROTOCOL_VERSION = 1
-SUPPORTED_VERSIONS: tuple[int, ...] = (1,)
+PROTOCOL_VERSION = 2
+SUPPORTED_VERSIONS: tuple[int, ...] = (1, 2)
+#: The first version with pictures made of words: `imagine`, and files named "png".
+IMAGINE_VERSION = 2
 
 
 def negotiate(theirs: Iterable[int], ours: Iterable[int] = SUPPORTED_VERSIONS) -> int:

@@ -14,7 +14,7 @@ from ..jobs import Target
 
 JOB_TAG = "gsv3d_job"
 KIND_TAG = "gsv3d_kind"
-MESH, GAUSSIANS = "mesh", "gaussians"
+MESH, GAUSSIANS, PICTURE = "mesh", "gaussians", "picture"
 
 
 def find_object(job_id: str, kind: str) -> Any | None:

@@ -3,6 +3,13 @@
 
 from __future__ import annotations
 
-from . import backend, batch, generate, jobs, view
+from . import backend, batch, generate, imagine, jobs, view
 
-CLASSES = (*generate.CLASSES, *batch.CLASSES, *jobs.CLASSES, *backend.CLASSES, *view.CLASSES)
+CLASSES = (
+    *generate.CLASSES,
+    *imagine.CLASSES,
+    *batch.CLASSES,
+    *jobs.CLASSES,
+    *backend.CLASSES,
+    *view.CLASSES,
+)

@@ -24,7 +24,10 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
         if problem is not None:
             cls.poll_message_set(str(problem))
             return False
-        if session.get().state in (session.BackendState.READY, session.BackendState.STARTING):
+        if session.get().backend.state in (
+            session.BackendState.READY,
+            session.BackendState.STARTING,
+        ):
             cls.poll_message_set("The backend is running")
             return False
         return True
@@ -46,7 +49,7 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if session.get().state in (session.BackendState.OFF, session.BackendState.STOPPING):
+        if session.get().backend.state in (session.BackendState.OFF, session.BackendState.STOPPING):
             cls.poll_message_set("The backend is not running")
             return False
         return True

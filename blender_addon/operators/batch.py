@@ -14,7 +14,6 @@ from .. import references, session
 from ..batch import images_in_folder, unique_names
 from ..jobs import Target
 from ..problems import Problem
-from ..protocol import protocol_problem
 from ..references import Reference
 from . import common
 
@@ -38,35 +37,31 @@ class GSV3D_OT_batch(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Say on the greyed button what is missing."""
-        problem = protocol_problem()
-        if problem is not None:
-            cls.poll_message_set(str(problem))
-            return False
-        settings = context.scene.gsv3d
-        if settings.batch_source == "FOLDER" and not settings.folder.strip():
-            cls.poll_message_set("Choose a folder above")
-            return False
-        if settings.batch_source == "SELECTED" and not references.selected_image_empties(context):
-            cls.poll_message_set("Select image empties (Add > Image > Reference)")
-            return False
-        return True
+        return common.may_press(cls, _missing(context))
 
+    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.gsv3d
         source = settings.batch_source if self.source == "SETTINGS" else self.source
-        try:
-            found, problems, title = _pictures(context, settings, source)
-            if not found:
-                raise problems[0] if problems else Problem("There is no picture.", "Choose some.")
-            common.ensure_backend()
-        except Problem as problem:
-            return common.report(self, problem)
+        found, problems, title = _pictures(context, settings, source)
+        if not found:
+            raise problems[0] if problems else Problem("There is no picture.", "Choose some.")
+        common.ensure_backend()
         submit_batch(context, settings, found, title)
         for left_out in problems:
             self.report({"WARNING"}, str(left_out))
         self.report({"INFO"}, f"{len(found)} pictures are on the list")
         return {"FINISHED"}
+
+
+def _missing(context: bpy.types.Context) -> str:
+    """What a batch lacks, in words; empty when it has all."""
+    settings = context.scene.gsv3d
+    if settings.batch_source == "FOLDER" and not settings.folder.strip():
+        return "Choose a folder above"
+    if settings.batch_source == "SELECTED" and not references.selected_image_empties(context):
+        return "Select image empties (Add > Image > Reference)"
+    return ""
 
 
 def submit_batch(

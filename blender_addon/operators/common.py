@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What several operators share: settings to a request, a place to a target, problems to reports."""
+"""What operators share: what is missing said on buttons, problems reported, requests, targets."""
 
 from __future__ import annotations
 
+import functools
 import random
+from collections.abc import Callable
 from typing import Any
 
 import bpy
@@ -13,6 +15,7 @@ from ..importers.placement import yaw_of_plane
 from ..jobs import Request, Target
 from ..problems import Problem
 from ..properties import MAX_SEED
+from ..protocol import protocol_problem
 from ..references import Reference, plane_normal
 
 
@@ -20,6 +23,30 @@ def report(operator: bpy.types.Operator, problem: Problem) -> set[str]:
     """Show a problem the way operators do: nothing was done."""
     operator.report({"ERROR"}, str(problem))
     return {"CANCELLED"}
+
+
+def may_press(cls: Any, missing: str) -> bool:
+    """For ``poll``: say on the greyed button what is missing, the add-on's own parts first."""
+    problem = protocol_problem()
+    words = str(problem) if problem is not None else missing
+    if words:
+        cls.poll_message_set(words)
+    return not words
+
+
+def reports_problems(
+    execute: Callable[[Any, bpy.types.Context], set[str]],
+) -> Callable[[Any, bpy.types.Context], set[str]]:
+    """For ``execute``: a `Problem` becomes the operator's report."""
+
+    @functools.wraps(execute)
+    def reporting(self: Any, context: bpy.types.Context) -> set[str]:
+        try:
+            return execute(self, context)
+        except Problem as problem:
+            return report(self, problem)
+
+    return reporting
 
 
 def request_for(settings: Any, reference: Reference) -> Request:
@@ -66,7 +93,7 @@ def target_at_cursor(context: bpy.types.Context, name: str, height: float) -> Ta
 def ensure_backend() -> None:
     """Connect to the backend, starting one if that is wished. Raises `Problem`."""
     current = session.get()
-    if current.state in (session.BackendState.READY, session.BackendState.STARTING):
+    if current.backend.state in (session.BackendState.READY, session.BackendState.STARTING):
         return
     place = preferences.backend_place()
     current.start_backend(

@@ -11,7 +11,6 @@ from bpy.props import EnumProperty
 from .. import references, session
 from ..jobs import Target
 from ..problems import Problem
-from ..protocol import protocol_problem
 from ..references import Reference
 from . import common
 
@@ -30,6 +29,7 @@ class GSV3D_OT_generate(bpy.types.Operator):
             ("SELECTED", "Selected", "The selected image empty"),
             ("IMAGE", "Image", "The image chosen in the panel"),
             ("FILE", "File", "The file chosen in the panel"),
+            ("WORDS", "Words", "The picture made of the words in the panel"),
             ("EDITOR", "Image Editor", "The picture in this Image Editor"),
         ),
         options={"SKIP_SAVE"},
@@ -37,25 +37,14 @@ class GSV3D_OT_generate(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Say on the greyed button what is missing."""
-        problem = protocol_problem()
-        if problem is not None:
-            cls.poll_message_set(str(problem))
-            return False
-        missing = _missing(context)
-        if missing:
-            cls.poll_message_set(missing)
-            return False
-        return True
+        return common.may_press(cls, _missing(context))
 
+    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.gsv3d
         source = settings.source if self.source == "SETTINGS" else self.source
-        try:
-            reference, target = _reference_and_target(context, settings, source)
-            common.ensure_backend()
-        except Problem as problem:
-            return common.report(self, problem)
+        reference, target = _reference_and_target(context, settings, source)
+        common.ensure_backend()
         session.get().submit(
             common.request_for(settings, reference), target, after_mesh=settings.after_mesh
         )
@@ -80,6 +69,8 @@ def _missing(context: bpy.types.Context) -> str:
         return "Choose an image above"
     if settings.source == "FILE" and not settings.filepath.strip():
         return "Choose a picture file above"
+    if settings.source == "WORDS" and settings.imagined is None:
+        return "Press Imagine first: the words become a picture, and the picture an object"
     return ""
 
 
@@ -97,7 +88,8 @@ def _reference_and_target(
     if source == "FILE":
         reference = references.from_file(settings.filepath)
     else:
-        image = _editor_image(context) if source == "EDITOR" else settings.image
+        images = {"EDITOR": _editor_image(context), "WORDS": settings.imagined}
+        image = images.get(source, settings.image)
         if image is None:
             raise Problem("No image is chosen.", "Choose one, or open one in the Image Editor.")
         reference = references.from_image(image)

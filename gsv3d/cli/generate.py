@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gsv3d generate``: pictures to Gaussians and textured meshes."""
+"""``gsv3d generate``: pictures, or words, to Gaussians and textured meshes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gsv3d.cli import references
 from gsv3d.cli.naming import expand_inputs, name_results
 from gsv3d.errors import GSV3DError, ImageError, OutputError
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from gsv3d.pipeline import GSV3DPipeline
 
 DESCRIPTION = (
-    "Make Gaussians and a textured mesh of each picture. A picture that can't be used is named "
-    "with the reason, and the others go on; the exit code is 1 then."
+    "Make Gaussians and a textured mesh of each picture, or of a picture that a text-to-image "
+    "model makes of words. A picture that can't be used is named with the reason, and the others "
+    "go on; the exit code is 1 then."
 )
 FORMATS = ("glb", "ply", "obj")
 
@@ -25,8 +27,9 @@ FORMATS = ("glb", "ply", "obj")
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("generate", help=DESCRIPTION, description=DESCRIPTION)
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", type=Path, help="pictures, or folders of pictures"
+        "images", nargs="*", metavar="IMAGE", type=Path, help="pictures, or folders of pictures"
     )
+    references.add_options(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument(
         "--model", default="blockout", help="a name of 'gsv3d models', or a folder (%(default)s)"
@@ -73,37 +76,42 @@ def run(args: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise GSV3DError(str(error)) from error
+    wishes = references.wishes(args)
     images, problems = expand_inputs(args.images)
     output = make_folder(args.output)
-    names = name_results(images, output)
+    names = name_results(images, output, args.prompt)
     for problem in problems:
         _name_failure(problem)
+    made, lost = references.make(wishes, [output / name for name in names[len(images) :]], args)
+    if args.reference_only:
+        return 1 if lost else 0
+    work = [(image, output / name) for image, name in zip(images, names, strict=False)] + made
 
-    failed, pipeline = len(problems), None
-    with ImageProgress(len(images)) as progress:
-        for image, name in zip(images, names, strict=True):
+    failed, pipeline = len(problems) + lost, None
+    with ImageProgress(len(work)) as progress:
+        for image, target in work:
             try:
                 from gsv3d.preprocessing import load_image
 
-                progress.start(image)
+                progress.start(image.name)
                 picture = load_image(image)
                 if pipeline is None:  # not before a picture needs it
                     pipeline = _load(args.model, args.device)
-                files = _generate(pipeline, image, picture, output / name, settings, args, progress)
+                files = _generate(pipeline, image, picture, target, settings, args, progress)
                 progress.finish(image, files)
             except OutputError:
                 raise  # a full disk is full for the next picture as well
             except ImageError as error:
                 failed += 1
-                progress.fail(image, _with_name(error, image))
+                progress.fail(_with_name(error, image))
             except GSV3DError as error:
                 if pipeline is None:
                     raise  # the model, not the picture
                 failed += 1
-                progress.fail(image, _with_name(error, image))
-    done = len(images) - (failed - len(problems))
+                progress.fail(_with_name(error, image))
     if failed:
-        print(f"gsv3d: {failed} of {done + failed} inputs could not be used.", file=sys.stderr)
+        inputs = len(images) + len(wishes) + len(problems)
+        print(f"gsv3d: {failed} of {inputs} inputs could not be used.", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -123,18 +131,11 @@ def _generate(
     progress: Any,
 ) -> list[Path]:
     """Runs one job and writes its files; the .json comes last and says that all are there."""
-    import torch
-
     from gsv3d.generation import generate
     from gsv3d.results import write_results
 
-    try:
+    with references.card_memory():
         result = generate(pipeline, picture, settings, progress)
-    except torch.OutOfMemoryError as error:
-        raise GSV3DError(
-            "The graphics card has not enough memory for this model.",
-            "Close other programs that use it, or give --device cpu.",
-        ) from error
     return write_results(
         result,
         target,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,11 +53,12 @@ def expand_inputs(inputs: Sequence[Path]) -> tuple[list[Path], list[GSV3DError]]
     return list(pictures.values()), problems
 
 
-def name_results(images: Sequence[Path], output: Path) -> list[str]:
-    """One name per picture for its results: its stem, made unique.
+def name_results(images: Sequence[Path], output: Path, prompts: Sequence[str] = ()) -> list[str]:
+    """One name for the results of each picture, then of each prompt, made unique.
 
-    No result overwrites another of the same run, on file systems that ignore case too, nor one of
-    the pictures, should they lie in the output folder.
+    A picture gives its stem, a prompt its words. No result overwrites another of the same run, on
+    file systems that ignore case too, nor one of the pictures, should they lie in the output
+    folder.
     """
     folder = os.path.normcase(os.path.abspath(output))
     taken = {
@@ -65,16 +67,31 @@ def name_results(images: Sequence[Path], output: Path) -> list[str]:
         if os.path.normcase(os.path.dirname(os.path.abspath(image))) == folder
     }
     names: list[str] = []
-    for image in images:
-        name, number = image.stem, 1
-        while _claims(name) & taken:
+    stems = [(image.stem, False) for image in images]
+    stems += [(name_of_prompt(prompt), True) for prompt in prompts]
+    for stem, from_words in stems:
+        name, number = stem, 1
+        while _claims(name, from_words) & taken:
             number += 1
-            name = f"{image.stem}-{number}"
-        taken |= _claims(name)
+            name = f"{stem}-{number}"
+        taken |= _claims(name, from_words)
         names.append(name)
     return names
 
 
-def _claims(name: str) -> set[str]:
+def name_of_prompt(prompt: str) -> str:
+    """Words as a file name on any system: letters, digits and underscores, 48 at most."""
+    name = re.sub(r"\W+", "_", prompt).strip("_")[:48].rstrip("_") or "words"
+    # Names of devices on Windows, whatever their ending.
+    return f"{name}_" if re.fullmatch(r"(?i)con|prn|aux|nul|(com|lpt)\d", name) else name
+
+
+def reference_of(target: Path) -> Path:
+    """Where the reference that was made of words lies, beside the results named ``target``."""
+    return target.with_name(f"{target.name}_reference.png")
+
+
+def _claims(name: str, from_words: bool = False) -> set[str]:
     """The stems of all files written under a name: an OBJ's texture has one of its own."""
-    return {name.casefold(), f"{name}_texture".casefold()}
+    claims = {name.casefold(), f"{name}_texture".casefold()}
+    return claims | {f"{name}_reference".casefold()} if from_words else claims

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,24 +14,30 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from gsv3d import text_to_image
 from gsv3d.generation import PHASES
 
 WEIGHTS = dict(zip(PHASES, (2, 55, 5, 18, 4, 4, 12), strict=True))
 """Shares of the time a job takes, roughly: the bar moves evenly."""
 
+IMAGINE_WEIGHTS = dict(zip(text_to_image.PHASES, (95, 5), strict=True))
+"""The same for a picture made of words."""
 
-def fraction(phase: str, step: int, of: int) -> float:
+
+def fraction(phase: str, step: int, of: int, weights: Mapping[str, int] = WEIGHTS) -> float:
     """Share of a whole job that is done, 0..1, at ``step`` of ``of`` in a phase."""
-    before = sum(WEIGHTS[name] for name in PHASES[: PHASES.index(phase)])
-    within = WEIGHTS[phase] * min(max(step / max(of, 1), 0.0), 1.0)
-    return (before + within) / sum(WEIGHTS.values())
+    names = list(weights)
+    before = sum(weights[name] for name in names[: names.index(phase)])
+    within = weights[phase] * min(max(step / max(of, 1), 0.0), 1.0)
+    return (before + within) / sum(weights.values())
 
 
 class ImageProgress:
     """An observer of ``gsv3d.generation`` that shows how far each of several pictures is."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, weights: Mapping[str, int] = WEIGHTS) -> None:
         self._count, self._index, self._phase = count, 0, ""
+        self._weights = weights
         # On stderr, so that what the command prints can be read by another program.
         self._console = Console(stderr=True)
         self._bar = Progress(
@@ -57,12 +63,12 @@ class ImageProgress:
     ) -> None:
         self._bar.stop()
 
-    def start(self, image: Path) -> None:
+    def start(self, name: str, phase: str = "reading") -> None:
         self._index, self._phase = self._index + 1, ""
-        label = f"{image.name} ({self._index}/{self._count})"
+        label = f"{name} ({self._index}/{self._count})"
         if self._bar.disable:
             print(label, file=sys.stderr, flush=True)
-        self._task = self._bar.add_task(escape(label), total=1.0, phase="reading")
+        self._task = self._bar.add_task(escape(label), total=1.0, phase=phase)
 
     def progress(self, phase: str, step: int, of: int) -> None:
         if self._bar.disable:
@@ -71,7 +77,9 @@ class ImageProgress:
                 print(f"  {phase}", file=sys.stderr, flush=True)
             return
         detail = f"{phase} {step}/{of}" if of > 1 else phase
-        self._bar.update(self._task, completed=fraction(phase, step, of), phase=detail)
+        self._bar.update(
+            self._task, completed=fraction(phase, step, of, self._weights), phase=detail
+        )
 
     def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
         """Not shown in a terminal."""
@@ -79,12 +87,12 @@ class ImageProgress:
     def gaussians(self, gaussians: Any, step: int, of: int, final: bool) -> None:
         """Not shown in a terminal."""
 
-    def finish(self, image: Path, files: Sequence[Path]) -> None:
+    def finish(self, image: Path | str, files: Sequence[Path]) -> None:
         self._bar.update(self._task, completed=1.0, phase="done")
         folder = files[0].parent
         print(f"{image} -> {folder}: {', '.join(f.name for f in files)}", flush=True)
 
-    def fail(self, image: Path, message: str) -> None:
+    def fail(self, message: str) -> None:
         self._bar.update(self._task, phase="failed")
         self._bar.stop_task(self._task)
         self._console.print(f"gsv3d: {message}", markup=False, highlight=False, soft_wrap=True)

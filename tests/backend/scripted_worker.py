@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker that does what the submitted picture says: JSON instead of pixels.
+"""A worker that does what the submitted picture or prompt says: JSON instead of pixels or words.
 
 Run by the server in the model's stead, over the same link and with the same runtime::
 
@@ -47,7 +47,8 @@ class Scripted:
         return "scripted", [{"name": "blockout", "installed": True}]
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
-        script = json.loads(picture)
+        words = settings["kind"] == "imagine"
+        script = json.loads(settings["prompt"] if words else picture)
         steps, seed = script.get("steps", 5), settings["seed"]
         if "file_limit" in script:
             import resource
@@ -57,7 +58,7 @@ class Scripted:
             resource.setrlimit(resource.RLIMIT_FSIZE, (script["file_limit"], -1))
         for step in range(1, steps + 1):
             time.sleep(script.get("step_s", 0.01))
-            watch.progress("denoising", step, steps)
+            watch.progress("imagining" if words else "denoising", step, steps)
             if step == script.get("die_at"):
                 os._exit(7)
             if step == script.get("hang_at"):
@@ -69,6 +70,10 @@ class Scripted:
             if step in script.get("coarse_at", ()):
                 watch.artefact("gaussians", gaussians(200, step), step=step, of=steps)
                 watch.artefact("views", orbit_views())
+        if words:
+            drawn = np.frombuffer(f"drawn with {settings['text_model']}".encode(), "u1")
+            watch.artefact("file", {"data": drawn}, name="png")
+            return {"imagining": 1.0, "total": 1.0}
         watch.artefact("views", orbit_views(), final=True)
         final = gaussians(script.get("gaussians", 1000), seed)
         if script.get("nan"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.estimator import PHASES, Estimator
+from backend.estimator import IMAGINE_PHASES, PHASES, Estimator
 
 #: (phase, step, of, seconds since the start): loading 60 s, 10 steps of 3 s, 40 s of meshing.
 RUN = [
@@ -53,3 +53,20 @@ def test_the_second_run_knows_the_first() -> None:
 def test_other_numbers_of_steps() -> None:
     estimator = Estimator({**dict.fromkeys(PHASES, 0.0), "denoising": 2.0}, 50, 0.0)
     assert estimator.progress("preparing", 0, 1, 0.0)[0] == pytest.approx(100.0)
+
+
+def test_a_picture_of_words_has_phases_of_its_own() -> None:
+    run = [("loading", 0, 1, 0.0), ("imagining", 0, 1, 8.0)]
+    run += [("imagining", k, 4, 8.0 + 2.0 * k) for k in range(1, 5)]
+    run += [("cutting", 0, 1, 16.0), ("cutting", 1, 1, 17.0)]
+    first = Estimator({}, None, 0.0, IMAGINE_PHASES)
+    for phase, step, of, now in run:
+        eta, fraction = first.progress(phase, step, of, now)
+        if phase == "imagining" and step:  # steps of 2 s, then the cutting by its weight
+            cutting = 8.0 * IMAGINE_PHASES["cutting"] / IMAGINE_PHASES["imagining"]
+            assert eta == pytest.approx(16.0 - now + cutting)
+    assert fraction == pytest.approx(1.0)
+    speeds = first.speeds(17.0)
+    assert speeds == pytest.approx({"loading": 8.0, "imagining": 2.0, "cutting": 1.0})
+    again = Estimator(speeds, 4, 100.0, IMAGINE_PHASES)
+    assert again.progress("loading", 0, 1, 100.0) == pytest.approx((17.0, 0.0))

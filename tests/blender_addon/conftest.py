@@ -32,8 +32,9 @@ def addon(empty_blender: Any) -> Iterator[SimpleNamespace]:
     def drain_until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
+            backend = session.get().backend
             assert time.monotonic() < end, (
-                f"waited {seconds} s; {session.get().state}, {session.get().problem}, "
+                f"waited {seconds} s; {backend.state}, {backend.problem}, "
                 f"{[j.describe() for j in session.get().book]}"
             )
             if not session.get().drain():

@@ -118,7 +118,7 @@ end = time.monotonic() + 60
 while job.state is not jobs.JobState.DONE:
     session.drain()
     time.sleep(0.01)
-    assert time.monotonic() < end, (job.describe(), session.problem)
+    assert time.monotonic() < end, (job.describe(), session.backend.problem)
 assert "box" in bpy.data.objects
 import addon_utils
 addon_utils.disable(package)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,27 @@ def test_a_python_without_gsv3d(run, tmp_path: Path, monkeypatch) -> None:
         picture(tmp_path / "a.png"), "--output", tmp_path / "a.blend", "--python", sys.executable
     )
     assert code == 1 and "lacks backend_that_is_not_there" in err and "Traceback" not in err
+
+
+def test_a_backend_that_never_answers(run, tmp_path: Path, monkeypatch) -> None:
+    """It runs, and what it writes does not arrive here: its data folder is out of reach."""
+    from blender_addon import backend_link, backend_process
+
+    assert backend_link.START_PATIENCE_S <= 20
+    monkeypatch.setattr(backend_link, "START_PATIENCE_S", 1.0)
+    monkeypatch.setattr(
+        backend_process,
+        "serve_command",
+        lambda python, *_: [str(python), "-c", "import time; time.sleep(100)"],
+    )
+    begun = time.monotonic()
+    code, _, err = run(
+        picture(tmp_path / "a.png"), "--output", tmp_path / "a.blend", "--python", sys.executable
+    )
+    assert time.monotonic() - begun < 15
+    assert code == 1 and err.count("\n") == 1 and "Traceback" not in err
+    assert "a.png: The backend runs but did not write its connection file" in err
+    assert "connection.json" in err and "can write to that folder" in err
 
 
 def test_the_module_itself_ends_with_a_sentence(tmp_path: Path) -> None:

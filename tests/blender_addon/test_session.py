@@ -203,12 +203,12 @@ def test_the_drain_keeps_its_budget(addon) -> None:
             now[0] += 0.003
             return events.JobAccepted("nobody's", 0)
 
-    session.client = Full()
+    session.backend.client = Full()
     assert session.drain(0.008) is True
-    assert session.client.left == 97
+    assert session.backend.client.left == 97
     assert session.drain(0.0) is True  # one at least, so that it always gets on
-    assert session.client.left == 96
-    session.client = None
+    assert session.backend.client.left == 96
+    session.backend.client = None
 
 
 def test_a_large_cloud_is_imported_in_pieces(addon) -> None:
@@ -233,8 +233,8 @@ def test_a_backend_that_cannot_be_used_is_named(
     with FakeBackend(tmp_path, behaviour) as fake:
         connect(addon, fake)
         job = submit(addon)
-        addon.drain_until(lambda: session.problem is not None)
-        assert session.problem.what and session.problem.hint
+        addon.drain_until(lambda: session.backend.problem is not None)
+        assert session.backend.problem.what and session.backend.problem.hint
         assert job.state is JobState.WAITING  # nothing is lost
         session.cancel(job.id)
         assert job.state is JobState.CANCELLED
@@ -260,11 +260,14 @@ def test_a_backend_that_dies_at_the_start_is_explained(addon, tmp_path: Path, mo
     session = addon.session.get()
     session.start_backend(sys.executable, tmp_path / "c.json", tmp_path)
     job = submit(addon)
-    assert session.state is addon.session.BackendState.STARTING
-    addon.drain_until(lambda: session.state is addon.session.BackendState.FAILED)
-    assert "exit code 4" in session.problem.what and "no journal" in session.problem.what
+    assert session.backend.state is addon.session.BackendState.STARTING
+    addon.drain_until(lambda: session.backend.state is addon.session.BackendState.FAILED)
+    assert (
+        "exit code 4" in session.backend.problem.what
+        and "no journal" in session.backend.problem.what
+    )
     assert job.state is JobState.WAITING
-    assert not session.process.running
+    assert not session.backend.process.running
 
 
 def test_unregistering_leaves_no_trace(empty_blender, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,37 @@ def test_a_damaged_model_is_one_sentence(tmp_path: Path) -> None:
     (folder / "model_index.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_pipeline(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_loading_draws_no_bars_and_leaves_the_users_setting(
+    shown: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    folder = tmp_path / "model"
+    tiny.tiny_pipeline().save_pretrained(folder)
+    monkeypatch.setattr(of_diffusers, "_tqdm_active", shown)
+    heard = []
+
+    def hook(factory: Any, arguments: Any, options: Any) -> Any:
+        heard.append(options)
+        return factory(*arguments, **options)
+
+    before = of_transformers.set_tqdm_hook(hook)
+    try:
+        capfd.readouterr()
+        load_pipeline(str(folder), device="cpu")
+        (folder / "unet" / "config.json").unlink()
+        with pytest.raises(ModelError):
+            load_pipeline(str(folder), device="cpu")
+        said = capfd.readouterr()
+        assert "%|" not in said.err + said.out and "Loading" not in said.err + said.out
+        assert of_diffusers.is_progress_bar_enabled() is shown
+        assert of_transformers.set_tqdm_hook(hook) is hook and not heard
+    finally:
+        of_transformers.set_tqdm_hook(before)
 
 
 def test_devices() -> None:

@@ -30,9 +30,11 @@ MESH = (
 EXAMPLES: list[m.Message] = [
     m.Hello((1,), "Blender", ("mesh",)),
     m.Submit(JOB, b"\x89PNG", "Stühle/ü.png", "blockout", 7, 42, 100, 64, -3.5, 0, ("ply",)),
+    m.Imagine(JOB, "ein Faß", "/Modelle/ü", 4, 1.5, 7),
     m.Cancel(JOB), m.Fetch(JOB), m.Status(), m.Credit(3, 5), m.Ack(JOB), m.Shutdown(),
     m.Ping(), m.Pong(),
-    m.Welcome(1, "0.1.0", (m.ModelEntry("a", False, "b", "c"),), "cpu", {"image_bytes": 1.0}),
+    m.Welcome(1, "0.1.0", (m.ModelEntry("a", False, "b", "c"),), "cpu", {"image_bytes": 1.0},
+              "someone/words"),
     m.Accepted(JOB, 2), m.Progress(JOB, "denoising", 3, 9, 1.5, 0.25),
     m.Views(JOB, 1, VIEWS, True), m.Gaussians(JOB, 2, CLOUD, 3, 9, False), m.Mesh(JOB, 3, MESH),
     m.File(JOB, 4, (ArraySpec("data", "uint8", (9,)),), "glb"), m.Chunk(4, 0, b"123"),

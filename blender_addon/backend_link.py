@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The backend as the session sees it: its process if it is ours, the socket thread, its state.
+
+Nothing here waits for either; what happens is learned by `watch` and from the thread's events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+from . import events
+from .backend_process import BackendProcess
+from .client import Client
+from .problems import Problem
+from .protocol import require_protocol, wire
+
+START_PATIENCE_S = 20.0
+"""A backend starts in a second or two; after this long without an answer the artist is told."""
+
+_POLITE_STOP_S = 5.0
+
+
+class BackendState(Enum):
+    """What the panel says about the backend."""
+
+    OFF = "Not running"
+    STARTING = "Starting"
+    CONNECTING = "Connecting"
+    READY = "Ready"
+    STOPPING = "Stopping"
+    FAILED = "Not usable"
+
+
+class BackendLink:
+    """At most one backend, and the thread that talks to it.
+
+    Args:
+        clock: seconds of a monotonic clock.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.process = BackendProcess()
+        self.client: Client | None = None
+        self.state = BackendState.OFF
+        self.problem: Problem | None = None
+        self.connected: events.Connected | None = None
+        self._clock = clock
+        self._stop_deadline = 0.0
+        self._started: float | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.state is BackendState.READY
+
+    def start(
+        self, python: str, connection_file: Path, data_dir: Path, may_start: bool = True
+    ) -> bool:
+        """Use the backend of the connection file; start one if none is there. Returns at once.
+
+        Returns True if a new socket thread was made, which knows nothing of earlier jobs. Raises
+        `Problem` when no backend can be started.
+        """
+        require_protocol()
+        self.problem = None
+        if may_start and not self.process.running and not _backend_there(connection_file):
+            self.process.start(python, connection_file, data_dir)
+        if self.client is not None and self.client.connection_file != connection_file:
+            self.disconnect()
+        anew = self.client is None
+        if self.client is None:
+            self.client = Client(connection_file)
+            self.client.start()
+        if not self.ready:
+            ours = self.process.running
+            self.state = BackendState.STARTING if ours else BackendState.CONNECTING
+            self._started = self._clock()
+        return anew
+
+    def stop(self) -> None:
+        """Ask the backend we started to end, and leave one that we did not. Returns at once."""
+        if self.process.running:
+            if self.client is not None and self.ready:
+                self.client.shutdown()
+            else:
+                self.process.ask_to_stop()
+            self._stop_deadline = self._clock() + _POLITE_STOP_S
+            self.state = BackendState.STOPPING
+        else:
+            self.disconnect()
+            self.state = BackendState.OFF
+        self.problem = None
+
+    def watch(self) -> Problem | None:
+        """Look after the process; returns why it died, once, if it was not asked to."""
+        if self.state is BackendState.STOPPING:
+            if not self.process.running:
+                self.process.poll()
+                self.disconnect()
+                self.state = BackendState.OFF
+            elif self._clock() > self._stop_deadline:
+                self.process.ask_to_stop()
+                self._stop_deadline = self._clock() + _POLITE_STOP_S
+            return None
+        problem = self.process.poll()
+        if problem is not None:
+            self.disconnect()
+            self.state, self.problem = BackendState.FAILED, problem
+        elif self.state is BackendState.STARTING:
+            self._watch_start()
+        return problem
+
+    def _watch_start(self) -> None:
+        """Say so if a backend of ours runs and does not answer. It may still do so later."""
+        if self.problem is not None or self._started is None or self.client is None:
+            return
+        if self._clock() - self._started < START_PATIENCE_S:
+            return
+        file = self.client.connection_file
+        there = "cannot be reached" if file.exists() else "did not write its connection file"
+        self.problem = Problem(
+            f"The backend runs but {there} within {START_PATIENCE_S:.0f} s: {file}.",
+            "Check that the Python in the preferences can write to that folder; the log says more.",
+        )
+
+    def accepted(self, event: events.Connected) -> None:
+        """The backend answered."""
+        self.connected, self.problem, self._started = event, None, None
+        if self.state is not BackendState.STOPPING:
+            self.state = BackendState.READY
+
+    def lost(self, problem: Problem, lasting: bool) -> None:
+        """No backend at the other end. While ours is still starting that is as expected."""
+        self.connected = None
+        if self.state is BackendState.STOPPING:
+            return
+        if lasting:
+            self.state, self.problem = BackendState.FAILED, problem
+        elif not (self.state is BackendState.STARTING and self.process.running):
+            self.state, self.problem = BackendState.CONNECTING, problem
+
+    def disconnect(self) -> None:
+        """End the socket thread."""
+        if self.client is not None:
+            self.client.stop()
+            self.client = None
+        self.connected = None
+
+    def close(self) -> None:
+        """End the thread, and the backend that was started here."""
+        asked = False
+        if self.client is not None and self.process.running and self.ready:
+            self.client.shutdown()
+            asked = True
+        self.process.stop(after_request=asked)  # the thread has yet to deliver the request
+        self.disconnect()
+        self.state = BackendState.OFF
+
+
+def _backend_there(connection_file: Path) -> bool:
+    """True when the connection file names a process that runs."""
+    try:
+        return wire.process_exists(wire.read_connection(connection_file).pid)
+    except wire.ConnectionFileError:
+        return False

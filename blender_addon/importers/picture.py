@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A picture made of words as an image of this file, shown where the artist can judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import bpy
+
+from .. import compat
+from ..jobs import Job, Words
+from .scene import JOB_TAG
+
+PROMPT_TAG, SEED_TAG = "gsv3d_prompt", "gsv3d_seed"
+
+
+def import_picture(png: bytes, job: Job) -> Generator[None, None, None]:
+    """Add the picture to the file, choose it in the job's scene and show it in Image Editors.
+
+    The PNG is packed as it came, so that it goes to the backend again unchanged.
+    """
+    image = bpy.data.images.new(f"{job.name}.png", 8, 8, alpha=True)
+    try:
+        image.pack(data=png, data_len=len(png))
+        image.source = "FILE"
+        # Names it for `references.from_image` however many of them there are.
+        image.filepath_raw = f"//{job.name}.png"
+        image.colorspace_settings.name = "sRGB"
+        image.alpha_mode = "STRAIGHT"
+        yield
+    except GeneratorExit:
+        bpy.data.images.remove(image)
+        raise
+    image[JOB_TAG] = job.id
+    if isinstance(job.request, Words):
+        image[PROMPT_TAG], image[SEED_TAG] = job.request.prompt, job.request.seed
+    here = bpy.data.scenes.get(job.target.scene) or bpy.context.scene
+    former, here.gsv3d.imagined = here.gsv3d.imagined, image
+    for window in compat.windows():
+        for area in window.screen.areas:
+            if area.type == "IMAGE_EDITOR":
+                _show(area.spaces.active, image, former)
+
+
+def is_of(image: Any, prompt: str, seed: int) -> bool:
+    """True for the picture of these words and this seed."""
+    return image is not None and image.get(PROMPT_TAG) == prompt and image.get(SEED_TAG) == seed
+
+
+def _show(space: Any, image: bpy.types.Image, former: bpy.types.Image | None) -> None:
+    """In an editor that shows nothing or the picture before it; another's work stays in view."""
+    if space.image is None or space.image == former:
+        space.image = image

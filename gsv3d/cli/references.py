@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""References made of words on the command line: written and named before any 3D is made."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsv3d.cli.naming import reference_of
+from gsv3d.errors import GSV3DError, ImageError
+
+if TYPE_CHECKING:
+    from gsv3d.text_to_image import ImagineSettings
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``gsv3d generate`` for words."""
+    words = parser.add_argument_group("words instead of a picture")
+    words.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="an object in words; the picture made of them is written as NAME_reference.png. "
+        "May be given several times",
+    )
+    words.add_argument(
+        "--text-model",
+        default="",
+        metavar="PATH_OR_ID",
+        help="a text-to-image pipeline of diffusers on this computer (variable GSV3D_TEXT_MODEL)",
+    )
+    words.add_argument("--text-steps", type=int, help="its denoising steps (the model's own)")
+    words.add_argument("--text-guidance", type=float, help="its guidance (the model's own)")
+    words.add_argument(
+        "--reference-only", action="store_true", help="stop when the pictures are there"
+    )
+
+
+def wishes(args: argparse.Namespace) -> list[ImagineSettings]:
+    """The pictures that are asked for in words.
+
+    Raises:
+        GSV3DError: there is nothing to work on, or an option is out of bounds.
+    """
+    if not args.images and not args.prompt:
+        raise GSV3DError("There is nothing to work on.", "Name pictures, or give --prompt WORDS.")
+    if args.reference_only and (args.images or not args.prompt):
+        raise GSV3DError(
+            "--reference-only makes pictures of words and nothing else.",
+            "Give it with --prompt and without pictures.",
+        )
+    if not args.prompt:
+        return []
+    from gsv3d.text_to_image import ImagineSettings
+
+    try:
+        return [
+            ImagineSettings(prompt, args.seed, args.text_steps, args.text_guidance)
+            for prompt in args.prompt
+        ]
+    except ValueError as error:
+        raise GSV3DError(f"A picture of words cannot be made: {error}") from error
+
+
+def make(
+    settings: Sequence[ImagineSettings], targets: Sequence[Path], args: argparse.Namespace
+) -> tuple[list[tuple[Path, Path]], int]:
+    """Make and write the references; the text-to-image model is let go before this returns.
+
+    Args:
+        settings: of the pictures.
+        targets: of their results, without a suffix.
+
+    Returns:
+        The written references with their targets, and how many could not be made.
+
+    Raises:
+        ModelError: there is no text-to-image model, or it cannot be loaded.
+        OutputError: a picture cannot be written.
+    """
+    if not settings:
+        return [], 0
+    from gsv3d.cli.progress import IMAGINE_WEIGHTS, ImageProgress
+    from gsv3d.outputs import write_atomic
+    from gsv3d.text_to_image import (
+        find_text_model,
+        free_memory,
+        imagine,
+        load_text_pipeline,
+        shorten,
+    )
+
+    made: list[tuple[Path, Path]] = []
+    pipeline = load_text_pipeline(find_text_model(args.text_model), args.device)
+    with ImageProgress(len(settings), IMAGINE_WEIGHTS) as progress:
+        for wish, target in zip(settings, targets, strict=True):
+            name = shorten(wish.prompt)
+            progress.start(name, "starting")
+            try:
+                with card_memory():
+                    imagined = imagine(pipeline, wish, progress.progress)
+            except ImageError as error:
+                progress.fail(str(error))
+                continue
+            file = reference_of(target)
+            write_atomic(file, imagined.png)
+            progress.finish(name, [file])
+            made.append((file, target))
+    # One card has room for one of the two models.
+    del pipeline
+    free_memory()
+    return made, len(settings) - len(made)
+
+
+@contextmanager
+def card_memory() -> Iterator[None]:
+    """Put into words that the card's memory was not enough."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise GSV3DError(
+            "The graphics card has not enough memory for this model.",
+            "Close other programs that use it, or give --device cpu.",
+        ) from error

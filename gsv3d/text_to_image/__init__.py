@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words to a reference picture, by any text-to-image pipeline of diffusers that is at hand.
+
+GSV3D ships no such model. It uses one from this computer: a folder in diffusers' layout, or the id
+of a repository that is already in the local cache.
+"""
+
+from gsv3d.text_to_image.drawing import (
+    MAX_PROMPT,
+    PHASES,
+    SETTING,
+    Imagined,
+    ImagineSettings,
+    imagine,
+    shorten,
+)
+from gsv3d.text_to_image.loading import (
+    ENVIRONMENT,
+    HOW_TO_ADD,
+    find_text_model,
+    free_memory,
+    load_text_pipeline,
+)
+
+__all__ = [
+    "ENVIRONMENT",
+    "HOW_TO_ADD",
+    "MAX_PROMPT",
+    "PHASES",
+    "SETTING",
+    "ImagineSettings",
+    "Imagined",
+    "find_text_model",
+    "free_memory",
+    "imagine",
+    "load_text_pipeline",
+    "shorten",
+]

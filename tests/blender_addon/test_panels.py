@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every call of the panels checked against Blender's own description of its layouts.
+
+Without a window nothing is drawn; a name, an icon or an operator that Blender does not know would
+show there as a broken panel only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from blender_addon.jobs import JobState, Target, Words
+from tests.fake_backend import FakeBackend
+
+pytestmark = pytest.mark.bpy
+
+SOURCES = ("SELECTED", "IMAGE", "FILE", "WORDS")
+
+
+class CheckedLayout:
+    """Takes what a UILayout takes and remembers words and operators."""
+
+    def __init__(self, bpy: Any, drawn: list[str]) -> None:
+        object.__setattr__(self, "_bpy", bpy)
+        object.__setattr__(self, "_drawn", drawn)
+
+    @property
+    def _rna(self) -> Any:
+        return self._bpy.types.UILayout.bl_rna
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        assert name in self._rna.properties, name
+
+    def __getattr__(self, name: str) -> Any:
+        function = self._rna.functions[name]
+
+        def call(*given: Any, **options: Any) -> Any:
+            parameters = {p.identifier: p for p in function.parameters if not p.is_output}
+            positional = dict(zip(parameters, given, strict=False))
+            assert set(options) <= set(parameters), (name, options)
+            values = {**positional, **options}
+            if "icon" in values:
+                assert values["icon"] in parameters["icon"].enum_items, values["icon"]
+            if {"data", "property"} <= set(values):
+                assert values["property"] in values["data"].bl_rna.properties, values["property"]
+            if name == "operator":
+                module, operator = values["operator"].split(".")
+                getattr(getattr(self._bpy.ops, module), operator).get_rna_type()
+                self._drawn.append(values["operator"])
+                return SimpleNamespace()
+            self._drawn.append(str(values.get("text", values.get("property", ""))))
+            return CheckedLayout(self._bpy, self._drawn)
+
+        return call
+
+
+def draw(addon, panel: str) -> list[str]:
+    """What a panel shows: texts, properties and operators in their order."""
+    from blender_addon import panels
+
+    bpy = addon.bpy
+    context = SimpleNamespace(
+        scene=bpy.context.scene,
+        window_manager=bpy.context.window_manager,
+        preferences=bpy.context.preferences,
+        region=None,
+        selected_objects=[],
+        object=None,
+        space_data=SimpleNamespace(image=None, type="IMAGE_EDITOR"),
+    )
+    drawn: list[str] = []
+    getattr(panels, panel).draw(SimpleNamespace(layout=CheckedLayout(bpy, drawn)), context)
+    return drawn
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_main_panel_for_every_source(addon, source: str) -> None:
+    addon.bpy.context.scene.gsv3d.source = source
+    drawn = draw(addon, "GSV3D_PT_generate")
+    assert ("gsv3d.imagine" in drawn) == (source == "WORDS")
+    assert drawn.count("gsv3d.generate") == 1
+
+
+@pytest.mark.parametrize(
+    "panel",
+    ["GSV3D_PT_jobs", "GSV3D_PT_batch", "GSV3D_PT_results", "GSV3D_PT_backend", "GSV3D_PT_image"],
+)
+def test_the_other_panels(addon, panel: str) -> None:
+    assert draw(addon, panel)
+
+
+def test_words_their_picture_and_what_is_missing(addon, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("GSV3D_TEXT_MODEL", raising=False)
+    addon.bpy.context.scene.gsv3d.source = "WORDS"
+    drawn = draw(addon, "GSV3D_PT_generate")
+    assert any("no text-to-image model" in text for text in drawn)
+    assert drawn.index("gsv3d.imagine") < drawn.index("imagined") < drawn.index("gsv3d.generate")
+    with FakeBackend(tmp_path, "slow") as fake:
+        session = addon.session.get()
+        session.start_backend("", fake.connection_path, tmp_path)
+        job = session.submit(Words("a cup"), Target("a cup"))
+        addon.drain_until(lambda: job.state is JobState.RUNNING and job.step)
+        drawn = draw(addon, "GSV3D_PT_generate")
+        assert not any("no text-to-image model" in text for text in drawn)
+        assert any("a cup: Drawing the picture" in text for text in drawn)
+        assert "gsv3d.cancel" in drawn
+        assert draw(addon, "GSV3D_PT_jobs") and draw(addon, "GSV3D_PT_image")
+
+
+def test_the_preferences(addon) -> None:
+    from blender_addon import preferences
+
+    drawn: list[str] = []
+    known = preferences.GSV3D_AP_preferences
+    shown = SimpleNamespace(layout=CheckedLayout(addon.bpy, drawn), python="", bl_rna=known.bl_rna)
+    known.draw(shown, addon.bpy.context)
+    assert {"text_model", "text_steps", "text_guidance"} <= set(drawn)
