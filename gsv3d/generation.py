@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gsv3d.cameras import static_azimuths_deg
+from gsv3d.cameras import orbit, static_azimuths_deg
 from gsv3d.errors import GSV3DError
-from gsv3d.meshing import TexturedMesh, extract_mesh
+from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
-from gsv3d.preprocessing import prepare
+from gsv3d.preprocessing import prepare_sizes
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -36,6 +36,9 @@ PHASES = (
 
 MIN_OPACITY = 0.005
 """Fainter Gaussians can't be seen and are dropped (3D Gaussian Splatting prunes at the same)."""
+
+DETAIL_SIZE = 768
+"""Pixels of the reference as it is baked onto the mesh, where the model sees fewer."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class GenerationResult:
         gaussians: final, without invisible and non-finite ones.
         mesh: textured, within the face budget.
         timings: seconds by phase, and "total".
+        latents: (V, C, h, w) of the views, scaled.
     """
 
     prepared: np.ndarray
@@ -119,6 +123,7 @@ class GenerationResult:
     gaussians: Gaussians
     mesh: TexturedMesh
     timings: dict[str, float]
+    latents: torch.Tensor | None = None
 
 
 def generate(
@@ -146,7 +151,8 @@ def generate(
 
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
-    prepared = prepare(image, pipeline.image_size).rgba
+    sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE))
+    prepared, detailed = (picture.rgba for picture in prepare_sizes(image, sizes))
     watch.progress("preparing", 1, 1)
 
     output, denoised = _denoise(pipeline, prepared, settings, watch, clock)
@@ -167,8 +173,12 @@ def generate(
         clock.enter(phase)
         watch.progress(phase, step, of)
 
-    mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report)
-    return GenerationResult(prepared, views, azimuths, gaussians, mesh, clock.stop())
+    camera = orbit([0.0], [settings.elevation], size=len(detailed))
+    reference = Reference(detailed, camera)
+    mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report, reference)
+    return GenerationResult(
+        prepared, views, azimuths, gaussians, mesh, clock.stop(), output.latents
+    )
 
 
 def usable(gaussians: Gaussians) -> Gaussians:

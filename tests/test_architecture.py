@@ -30,10 +30,10 @@ GSV3D_ROWS = (
     ("cameras", "devices", "outputs"),
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "datasets"),
-    ("meshing",),
+    ("meshing", "rasterizing"),
     ("pipeline",),
     ("models",),
-    ("generation",),
+    ("generation", "text_to_image"),
     ("sheet", "results", "training", "evaluation"),
     ("cli",),
     ("__main__",),
@@ -211,6 +211,7 @@ def loaded_with(module: str) -> set[str]:
 
 WITHOUT_BLENDER = [
     "blender_addon",
+    "blender_addon.backend_link",
     "blender_addon.backend_process",
     "blender_addon.batch",
     "blender_addon.client",

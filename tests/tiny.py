@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gsv3d.cameras import orbit
+from gsv3d.cameras import FOV_DEG, orbit
+from gsv3d.datasets.records import OrbitRecord
+from gsv3d.datasets.shards import write_record
 from gsv3d.gaussians import Gaussians
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.rendering import render
@@ -94,6 +96,11 @@ CONFIG = ModelConfig(
         "autoencoder": {"schedule": {"steps": 4, "batch_size": 4, "save_every": 2}},
         "multiview": {"schedule": {"steps": 4, "batch_size": 2, "save_every": 2}},
         "decoder": {"schedule": {"steps": 4, "batch_size": 2, "save_every": 2}},
+        "distill": {
+            "lora_rank": 2,
+            "sample_steps": 2,
+            "schedule": {"steps": 4, "batch_size": 2, "save_every": 2},
+        },
     },
 )
 
@@ -155,17 +162,31 @@ def ball_orbit(name: str = "ball", views: int = 8, novel: int = 3, seed: int = 0
     )
 
 
-def write_orbit(orbit_: Orbit, folder: Path) -> Path:
-    """Store an orbit in the layout of ``gsv3d render``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{orbit_.name}.npz"
-    np.savez_compressed(
-        path,
+def as_record(orbit_: Orbit) -> OrbitRecord:
+    """An orbit as ``gsv3d render`` stores it."""
+    size = orbit_.rgba.shape[1]
+    cameras = orbit(orbit_.azimuths_deg.tolist(), orbit_.elevations_deg.tolist(), size=size)
+    return OrbitRecord(
+        name=orbit_.name,
         rgba=orbit_.rgba,
-        depth=orbit_.depth,
+        depth=orbit_.depth.astype(np.float32),
         azimuths_deg=orbit_.azimuths_deg,
         elevations_deg=orbit_.elevations_deg,
+        viewmats=cameras.viewmats.numpy(),
+        intrinsics=cameras.Ks[0].numpy(),
         num_orbit=orbit_.num_orbit,
+        orbit="static",
         distance=orbit_.distance,
+        fov_deg=FOV_DEG,
+        transform=np.eye(4),
+        source={"pack": "tiny", "split": "train", "license": "CC0-1.0"},
+        render={"light": "flat"},
     )
+
+
+def write_orbit(orbit_: Orbit, folder: Path) -> Path:
+    """Store an orbit in a shard of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{orbit_.name}-000000.tar"
+    path.write_bytes(write_record(as_record(orbit_)))
     return path

@@ -3,5 +3,6 @@
 
 from gsv3d.meshing.extract import extract_mesh
 from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.reference import Reference
 
-__all__ = ["TexturedMesh", "extract_mesh"]
+__all__ = ["Reference", "TexturedMesh", "extract_mesh"]

@@ -10,12 +10,14 @@ import numpy as np
 
 from gsv3d.errors import GSV3DError
 from gsv3d.meshing.fusion import Volume, fuse
+from gsv3d.meshing.level import settle
 from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.reference import Reference, align
 from gsv3d.meshing.simplify import simplify
 from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
 from gsv3d.meshing.texture import bake
 from gsv3d.meshing.unwrap import unwrap
-from gsv3d.meshing.views import DepthViews, render_views, surround
+from gsv3d.meshing.views import TEXTURE_BLUR, DepthViews, frame, render_views, surround
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Called with (phase, step, of); phases "fusing", "simplifying", "unwrapping", "texturing"."""
 
-VOXEL = 1.1 / 128
-"""Edge of a voxel for an object of extent 1."""
+VOXELS = 116
+"""Voxels along the object's largest extent."""
 
 VIEW_SIZE = 176
 """Pixels of a depth map: about a voxel each."""
+
+DEPTH_TOLERANCE = 5.0
+"""Voxels by which a point may miss a depth and still be what the view shows: the surface is a
+compromise of views that disagree."""
 
 MIN_FACES, MAX_FACES = 20, 500_000
 MIN_TEXTURE, MAX_TEXTURE = 16, 8192
@@ -40,6 +46,7 @@ def extract_mesh(
     faces: int = 5000,
     texture_size: int = 1024,
     progress: Progress | None = None,
+    reference: Reference | None = None,
 ) -> TexturedMesh:
     """Fuses depth maps of the Gaussians, cuts the surface out, simplifies, unwraps and bakes it.
 
@@ -48,6 +55,7 @@ def extract_mesh(
         faces: most triangles of the result; never exceeded.
         texture_size: T.
         progress: called with (phase, step, of).
+        reference: a picture of the object; its pixels are baked where the mesh fills its outline.
 
     Raises:
         ValueError: faces or texture_size out of bounds.
@@ -58,13 +66,18 @@ def extract_mesh(
     if not MIN_TEXTURE <= texture_size <= MAX_TEXTURE:
         raise ValueError(f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}.")
     positions, colours, opacities, low, high = _cloud(gaussians)
-    radius = float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)))) + 4 * VOXEL
-    cameras = surround(radius, VIEW_SIZE)
+    low, high = frame(gaussians, low, high)
+    voxel = float((high - low).max()) / VOXELS
+    radius = float(np.linalg.norm(high - low)) / 2 + 4 * voxel
+    cameras = surround(radius, VIEW_SIZE, (low + high) / 2)
 
     half = len(cameras)  # the first half of "fusing" is rendering, the second the volume
-    views = render_views(gaussians, cameras, _phase(progress, "fusing", 0, 2 * half))
-    volume = fuse(views, low, high, VOXEL, _phase(progress, "fusing", half, 2 * half))
-    return mesh_from_volume(volume, views, (positions, colours), faces, texture_size, progress)
+    blur = TEXTURE_BLUR * float((high - low).max())
+    views = render_views(gaussians, cameras, _phase(progress, "fusing", 0, 2 * half), blur)
+    volume = fuse(views, low, high, voxel, _phase(progress, "fusing", half, 2 * half))
+    volume = settle(volume, views)
+    cloud = (positions, colours)
+    return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, reference)
 
 
 def mesh_from_volume(
@@ -74,6 +87,7 @@ def mesh_from_volume(
     faces: int,
     texture_size: int,
     progress: Progress | None = None,
+    reference: Reference | None = None,
 ) -> TexturedMesh:
     """The part of ``extract_mesh`` after fusion; needs no Gaussians, only what they looked like."""
     report = progress or (lambda phase, step, of: None)
@@ -99,8 +113,9 @@ def mesh_from_volume(
         texture_size,
         views,
         cloud,
-        depth_tolerance=3 * volume.voxel,
+        depth_tolerance=DEPTH_TOLERANCE * volume.voxel,
         progress=_phase(progress, "texturing", 0, len(views) + 1),
+        projection=None if reference is None else align(points, triangles, reference),
     )
     return TexturedMesh(points, triangles, corner_uvs, texture)
 

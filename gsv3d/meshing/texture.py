@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The texture: each texel takes its colour from the views that see its point best."""
+"""The texture: each texel takes its colour from the views that see its point best.
+
+Where a reference picture shows the point, the picture's own pixels come first.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,29 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from gsv3d.meshing.mesh import vertex_normals
+from gsv3d.meshing.mesh import broad_normals, vertex_normals
 from gsv3d.meshing.raster import rasterise
+from gsv3d.meshing.reference import Projection, look_up
 from gsv3d.meshing.views import DepthViews
 
-FACING_POWER = 6
+FACING_POWER = 4
 """Weight of a view is cos(angle to the normal) to this power: sharp, yet without seams."""
+
+GAIN = (0.8, 1.25)
+"""Bounds of the contrast that the model's colours are given to fit the reference picture."""
 
 
 @dataclass(frozen=True)
 class _Texels:
-    """pixels (N,) int64 into the texture; points (N, 3) and normals (N, 3) float32."""
+    """pixels (N,) int64 into the texture; points, normals, broad (N, 3) float32.
+
+    ``broad`` are normals averaged over a neighbourhood: bumps don't turn them.
+    """
 
     pixels: np.ndarray
     points: np.ndarray
     normals: np.ndarray
+    broad: np.ndarray
 
 
 def bake(
@@ -39,6 +50,7 @@ def bake(
     cloud: tuple[np.ndarray, np.ndarray],
     depth_tolerance: float,
     progress: Callable[[int, int], None] | None = None,
+    projection: Projection | None = None,
 ) -> np.ndarray:
     """Bakes the views' colours into a texture.
 
@@ -51,6 +63,7 @@ def bake(
         cloud: positions (N, 3) and sRGB colours (N, 3) of the Gaussians, for what no view sees.
         depth_tolerance: a point farther than this behind a view's depth is hidden from it.
         progress: called with (steps done, steps).
+        projection: of a reference picture onto the mesh.
 
     Returns:
         (T, T, 3) uint8 sRGB, row 0 at the top; the gaps between charts continue the nearest one.
@@ -72,6 +85,10 @@ def bake(
     unseen = (weight[:, 0] < 1e-4).numpy()
     if unseen.any():
         colours[unseen] = _nearest(texels.points[unseen], *cloud)
+    if projection is not None:
+        pictured, share = look_up(projection, texels.points, texels.broad)
+        colours = _toned(colours, pictured, share)
+        colours += (pictured - colours) * share[:, None]
 
     picture = np.zeros((texture_size * texture_size, 3), dtype=np.float32)
     picture[texels.pixels] = colours
@@ -88,17 +105,19 @@ def bake(
 def _texels(vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int) -> _Texels:
     """The texels inside charts, with the point and the smooth normal under each."""
     normals = vertex_normals(vertices, faces)
+    wide = broad_normals(normals, faces)
     corners = corner_uvs.astype(np.float64) * size
     corners[..., 1] = size - corners[..., 1]
-    pixels, points, directions = [], [], []
+    pixels, points, directions, broad = [], [], [], []
     for fragments in rasterise(corners, size, size):
         ids = faces[fragments.triangles]
         pixels.append(fragments.pixels)
         points.append(_blend(vertices, ids, fragments.weights))
         directions.append(_blend(normals, ids, fragments.weights))
+        broad.append(_blend(wide, ids, fragments.weights))
     if not pixels:
-        return _Texels(np.zeros(0, np.int64), *(np.zeros((0, 3), np.float32) for _ in range(2)))
-    return _Texels(np.concatenate(pixels), np.concatenate(points), np.concatenate(directions))
+        return _Texels(np.zeros(0, np.int64), *(np.zeros((0, 3), np.float32) for _ in range(3)))
+    return _Texels(*(np.concatenate(parts) for parts in (pixels, points, directions, broad)))
 
 
 def _corner_texels(
@@ -109,7 +128,8 @@ def _corner_texels(
     normals = vertex_normals(vertices, faces)
     ids = faces.reshape(-1)
     pixels = (size - 1 - cells[:, 1]) * size + cells[:, 0]
-    return _Texels(pixels, vertices[ids].astype(np.float32), normals[ids])
+    wide = broad_normals(normals, faces)
+    return _Texels(pixels, vertices[ids].astype(np.float32), normals[ids], wide[ids])
 
 
 def _blend(values: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -159,6 +179,24 @@ def _see(
     colour[front] = (sampled[:3] / cover).T
     weight[front] = (facing[front] ** FACING_POWER) * (visible * sampled[4])[:, None]
     return colour, weight
+
+
+def _toned(colours: np.ndarray, pictured: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(N, 3) colours brought to the picture's tone, so that its rim shows less.
+
+    For each channel the gain and offset that fit best where both are known, within bounds.
+    """
+    known = share > 0.5
+    if known.sum() < 100:
+        return colours
+    x, y, weights = colours[known], pictured[known], share[known][:, None]
+    total = weights.sum()
+    mean_x, mean_y = (x * weights).sum(axis=0) / total, (y * weights).sum(axis=0) / total
+    variance = (weights * (x - mean_x) ** 2).sum(axis=0) / total
+    covariance = (weights * (x - mean_x) * (y - mean_y)).sum(axis=0) / total
+    # A prior of gain 1: what hardly varies says nothing about it.
+    gain = np.clip((covariance + 0.01) / (variance + 0.01), *GAIN)
+    return np.clip(mean_y + (colours - mean_x) * gain, 0, 1).astype(np.float32)
 
 
 def _nearest(points: np.ndarray, positions: np.ndarray, colours: np.ndarray) -> np.ndarray:

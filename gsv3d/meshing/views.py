@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from gsv3d.cameras import Cameras, orbit
@@ -22,6 +23,18 @@ DISTANCE = 3.0
 
 HIDDEN_BEHIND = 0.06
 """A Gaussian this far behind the visible depth is hidden, in extents of the object."""
+
+FAR = 20.0
+"""From this far off a perspective is nearly parallel: pictures to measure the object by."""
+
+_FRAME_PIXELS = 96
+
+_FRAME_ALPHA = 0.2
+"""A pixel of those pictures less covered than this shows no object."""
+
+TEXTURE_BLUR = 0.006
+"""Standard deviation, in extents of the object, added to Gaussians where colour is looked up: they
+stand on a grid, and without it the texture shows the grid as dots."""
 
 RINGS: tuple[tuple[float, int, float], ...] = (
     # elevation, number of views, first azimuth (degrees)
@@ -53,12 +66,68 @@ class DepthViews:
         return len(self.depth)
 
 
-def surround(radius: float, size: int) -> Cameras:
-    """Cameras on rings around the origin that all see the whole ball of ``radius``.
+def frame(gaussians: Gaussians, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The box that the visible object fills.
+
+    Faint Gaussians far from the object change no picture, but a box that holds them has the object
+    fill a third of it. What can be seen from the front, the side and above bounds the object.
 
     Args:
-        radius: of the ball around the origin that holds the object.
+        gaussians: in the world.
+        low, high: (3,) corners of a box that surely holds the object.
+
+    Returns:
+        The corners; those given where nothing is visible.
+    """
+    from gsv3d.rendering import render
+
+    reach = float(np.abs(np.stack([low, high])).max())
+    fov = 2 * np.arctan(reach / (FAR - reach))
+    sides = orbit(
+        [0.0, 90.0, 0.0],
+        [0.0, 0.0, 90.0],
+        size=_FRAME_PIXELS,
+        distance=FAR,
+        fov_deg=float(np.rad2deg(fov)),
+    )
+    pixel = 2 * FAR * np.tan(fov / 2) / _FRAME_PIXELS
+    lowest, highest = np.full(3, np.inf), np.full(3, -np.inf)
+    # Right and up in the three pictures are the world's axes.
+    for i, (right, up) in enumerate(((0, 2), (1, 2), (0, 1))):
+        with torch.inference_mode():
+            seen = render(gaussians, sides[i].to(gaussians.means.device)).alpha[0, ..., 0]
+        mask = _large_parts(seen.float().cpu().numpy() > _FRAME_ALPHA)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(rows) == 0:
+            continue
+        half = _FRAME_PIXELS / 2
+        for axis, start, stop in (
+            (right, columns[0] - half, columns[-1] + 1 - half),
+            (up, half - rows[-1] - 1, half - rows[0]),
+        ):
+            lowest[axis] = min(lowest[axis], (start - 1) * pixel)
+            highest[axis] = max(highest[axis], (stop + 1) * pixel)
+    if not np.isfinite(lowest).all():
+        return low, high
+    return np.maximum(low, lowest), np.minimum(high, highest)
+
+
+def _large_parts(mask: np.ndarray, share: float = 0.01) -> np.ndarray:
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    if count < 2:
+        return mask
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    return (areas >= share * areas.max())[labels] & mask
+
+
+def surround(radius: float, size: int, centre: np.ndarray | None = None) -> Cameras:
+    """Cameras on rings around a point that all see the whole ball of ``radius``.
+
+    Args:
+        radius: of the ball that holds the object.
         size: width and height of the pictures in pixels.
+        centre: (3,) of the ball; the origin unless given.
     """
     azimuths: list[float] = []
     elevations: list[float] = []
@@ -69,33 +138,51 @@ def surround(radius: float, size: int) -> Cameras:
     elevations += [90.0, -90.0]
     distance = max(DISTANCE, 3.0 * radius)
     fov_deg = 2.0 * np.rad2deg(np.arcsin(min(radius / distance, 0.9)))
-    return orbit(azimuths, elevations, size=size, distance=distance, fov_deg=float(fov_deg))
+    cameras = orbit(azimuths, elevations, size=size, distance=distance, fov_deg=float(fov_deg))
+    if centre is None:
+        return cameras
+    viewmats = cameras.viewmats.clone()
+    viewmats[:, :3, 3] -= viewmats[:, :3, :3] @ torch.as_tensor(centre, dtype=viewmats.dtype)
+    return Cameras(viewmats, cameras.Ks, size, size)
 
 
 def render_views(
-    gaussians: Gaussians, cameras: Cameras, progress: Callable[[int, int], None] | None = None
+    gaussians: Gaussians,
+    cameras: Cameras,
+    progress: Callable[[int, int], None] | None = None,
+    blur: float = 0.0,
 ) -> DepthViews:
     """Renders colour, alpha and depth, one view at a time so that memory stays small.
 
     The expected depth of a front that lets five percent through lies five percent of the way to the
     back, which sinks the surface. So each view is rendered twice, the second time without the
-    Gaussians that the first depth says are hidden; alpha is that of the first.
+    Gaussians that the first depth says are hidden; alpha is that of the first. Colour is taken from
+    a third, of the same Gaussians made wider.
+
+    Args:
+        gaussians: in the world.
+        cameras: V views.
+        progress: called with (views done, views).
+        blur: added to the Gaussians' standard deviations where colour is looked up (the root of the
+            sum of squares).
     """
     from gsv3d.rendering import render
 
     colours, alphas, depths = [], [], []
     with torch.inference_mode():
+        wide = replace(gaussians, scales=(gaussians.scales**2 + blur**2).sqrt())
         for i in range(len(cameras)):
             camera = cameras[i].to(gaussians.means.device)
             whole = render(gaussians, camera)
-            front = render(gaussians.filter(~_hidden(gaussians, camera, whole)), camera)
-            enough = front.alpha > 0.25
+            shown = ~_hidden(gaussians, camera, whole)
+            front = render(gaussians.filter(shown), camera)
+            tinted = render(wide.filter(shown), camera) if blur > 0 else front
             colour = torch.where(
-                enough,
-                front.colour / front.alpha.clamp(min=1e-4),
+                tinted.alpha > 0.25,
+                tinted.colour / tinted.alpha.clamp(min=1e-4),
                 whole.colour / whole.alpha.clamp(min=1e-4),
             )
-            depth = torch.where(enough, front.depth, whole.depth)
+            depth = torch.where(front.alpha > 0.25, front.depth, whole.depth)
             colours.append(colour[0].clamp(0, 1).float().cpu().numpy())
             alphas.append(whole.alpha[0, ..., 0].float().cpu().numpy())
             depths.append(depth[0, ..., 0].float().cpu().numpy())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,16 @@ def prepare(image: Image.Image, size: int, fill: float = 0.75) -> PreparedImage:
         ImageError: the picture is fully transparent, or no object stands out from its background.
         ValueError: size or fill out of bounds.
     """
-    if not 8 <= size <= 4096:
-        raise ValueError(f"size must be 8..4096 pixels, not {size}.")
+    return prepare_sizes(image, (size,), fill)[0]
+
+
+def prepare_sizes(
+    image: Image.Image, sizes: Sequence[int], fill: float = 0.75
+) -> list[PreparedImage]:
+    """As ``prepare``, at several sizes: the background is removed once."""
+    for size in sizes:
+        if not 8 <= size <= 4096:
+            raise ValueError(f"size must be 8..4096 pixels, not {size}.")
     if not 0 < fill <= 1:
         raise ValueError(f"fill must be above 0 and at most 1, not {fill}.")
     rgba = _shrink(image.convert("RGBA"))
@@ -66,7 +75,8 @@ def prepare(image: Image.Image, size: int, fill: float = 0.75) -> PreparedImage:
         alpha = _main_parts(found, share=0.02)
         colour = _without_spill(opaque, alpha)
     rows, columns = _box(alpha)
-    return PreparedImage(_place(colour[rows, columns], alpha[rows, columns], size, fill))
+    colour, alpha = colour[rows, columns], alpha[rows, columns]
+    return [PreparedImage(_place(colour, alpha, size, fill)) for size in sizes]
 
 
 def _shrink(image: Image.Image) -> np.ndarray:

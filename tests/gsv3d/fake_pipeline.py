@@ -14,6 +14,8 @@ import torch
 
 from gsv3d.cameras import static_azimuths_deg
 from gsv3d.gaussians import Gaussians
+from gsv3d.generation import GenerationResult
+from gsv3d.meshing import TexturedMesh
 
 
 def ball(rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.35) -> Gaussians:
@@ -28,6 +30,20 @@ def ball(rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.3
         means, quats, torch.full((count, 3), 0.016), torch.full((count,), 0.9),
         torch.tensor(rgb).expand(count, 3),
     )  # fmt: skip
+
+
+def quick_result(picture: Any) -> GenerationResult:
+    """A result at once: a tetrahedron. For tests of what comes before and after generating."""
+    mesh = TexturedMesh(
+        np.vstack([np.zeros(3), np.eye(3)]),
+        np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]),
+        np.zeros((4, 3, 2)),
+        np.full((32, 32, 3), 90),
+    )
+    views = np.zeros((2, 32, 32, 3), np.uint8)
+    azimuths = np.array([180.0, 0.0], np.float32)
+    prepared = np.asarray(picture.convert("RGBA").resize((32, 32)))
+    return GenerationResult(prepared, views, azimuths, ball((0.5, 0.5, 0.5), 20), mesh, {})
 
 
 class FakePipeline:

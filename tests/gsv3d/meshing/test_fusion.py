@@ -29,7 +29,8 @@ def test_a_sphere_has_its_radius_everywhere():
     assert abs(np.median(radii) - 0.4) < 0.1 * VOXEL
     assert np.abs(radii - 0.4).max() < 0.5 * VOXEL
     volume = signed_volumes(vertices, faces).sum()
-    assert volume == pytest.approx(4 / 3 * np.pi * 0.4**3, rel=0.01)
+    # A fully covered pixel beside an empty one counts as covered a little beyond its edge.
+    assert volume == pytest.approx(4 / 3 * np.pi * 0.4**3, rel=0.02)
     assert bad_edges(faces) == 0
 
 
@@ -78,9 +79,9 @@ def _sphere_seen_by(cameras, origins, directions, radius, centre):
     return analytic._views(cameras, origins, directions, z, root > 0)
 
 
-def test_one_view_that_errs_digs_no_hole():
+def test_two_views_that_err_dig_no_hole():
     views = analytic.sphere(0.4)
-    views.alpha[3] = 0.0  # sees nothing at all
+    views.alpha[[3, 17]] = 0.0  # see nothing at all
     vertices, faces = surface_of(views, [0.4] * 3)
     assert signed_volumes(vertices, faces).sum() == pytest.approx(4 / 3 * np.pi * 0.064, rel=0.02)
 

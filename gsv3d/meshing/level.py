@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Smoothing a fused field, and the level of it whose surface has the Gaussians' silhouettes.
+
+Where Gaussians disagree, free space wins too often: each of their views cuts a little more off, and
+smoothing the field takes thin parts away. Both only shift the field. Which level of it is the
+surface is therefore not taken as given but measured: the surface whose silhouettes agree best with
+those of the Gaussians, in all views together. With Gaussians that agree that is the level 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from gsv3d.meshing.fusion import SOLID_ALPHA, Volume, close_walls
+from gsv3d.meshing.views import DepthViews
+
+SIGMA = 1.0
+"""Standard deviation of the smoothing, in voxels."""
+
+LEVELS = np.arange(-2.0, 5.01, 0.25)
+"""Levels tried, in voxels."""
+
+_VIEW_STEP = 2
+"""Every second view is enough to find the level, at half their resolution."""
+
+
+def settle(volume: Volume, views: DepthViews) -> Volume:
+    """Smooths the field and shifts it so that level 0 has the views' silhouettes.
+
+    Args:
+        volume: as ``fuse`` gives it.
+        views: those it was fused of.
+
+    Returns:
+        A volume of the same size; the same one when no view sees anything of it.
+    """
+    outside = float(volume.field.max())
+    smooth = ndimage.gaussian_filter(volume.field, SIGMA, mode="nearest")
+    smooth = close_walls(smooth, outside)
+    agreement = silhouette_agreement(smooth, volume, views, LEVELS * volume.voxel)
+    if not agreement.any():
+        return volume
+    level = float(LEVELS[int(np.argmax(agreement))]) * volume.voxel
+    # The walls stay outside whatever the level is.
+    return Volume(close_walls(smooth - level, outside), volume.origin, volume.voxel)
+
+
+def silhouette_agreement(
+    field: np.ndarray, volume: Volume, views: DepthViews, levels: np.ndarray
+) -> np.ndarray:
+    """(L,) mean IoU over views of the silhouettes of ``field < level`` with the views' own.
+
+    Every voxel near a level is projected once: the lowest level that covers a pixel is where the
+    silhouette reaches it.
+
+    Args:
+        field: (X, Y, Z) on the volume's grid.
+        volume: gives the grid.
+        views: square pictures.
+        levels: (L,) ascending.
+    """
+    near = np.flatnonzero(
+        (field.ravel() < levels[-1]) & (field.ravel() > levels[0] - 2.5 * volume.voxel)
+    )
+    if len(near) == 0:
+        return np.zeros(len(levels))
+    first = np.searchsorted(levels, field.ravel()[near], side="right")
+    first = np.minimum(first, len(levels) - 1)
+    points = np.stack(np.unravel_index(near, field.shape), axis=1) * volume.voxel + volume.origin
+    points = points.astype(np.float32)
+    chosen = range(0, len(views), _VIEW_STEP)
+    size = views.cameras.width // 2
+    total = np.zeros(len(levels))
+    for i in chosen:
+        viewmat = views.cameras.viewmats[i].numpy()
+        K = views.cameras.Ks[i].numpy() / 2
+        local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
+        uv = local[:, :2] / np.maximum(local[:, 2:], 1e-3) * K[0, 0] + K[:2, 2]
+        cells = np.floor(uv).astype(np.int64)
+        inside = ((cells >= 0) & (cells < size)).all(axis=1)
+        covered = np.zeros((len(levels), size * size), dtype=bool)
+        covered[first[inside], cells[inside, 1] * size + cells[inside, 0]] = True
+        covered = np.logical_or.accumulate(covered, axis=0)
+        alpha = views.alpha[i][: size * 2, : size * 2]
+        wanted = alpha.reshape(size, 2, size, 2).max(axis=(1, 3)).reshape(-1) > SOLID_ALPHA
+        both = (covered & wanted).sum(axis=1)
+        total += both / np.maximum((covered | wanted).sum(axis=1), 1)
+    return total / len(chosen)

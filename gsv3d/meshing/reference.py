@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference picture's own pixels on what it shows of the mesh.
+
+The model's views are small; the picture it was given is not. Where the mesh fills the picture's
+outline, the picture is projected onto it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from gsv3d.cameras import Cameras
+from gsv3d.meshing.raster import rasterise
+
+MIN_AGREEMENT = 0.6
+"""Silhouettes with a lower intersection over union show different things: nothing is projected."""
+
+MAX_STRETCH, MAX_SHIFT = 1.35, 0.15
+"""How much larger or smaller the mesh may stand in the picture than the object, and how far off its
+centre (in parts of the picture)."""
+
+FACING = (0.15, 0.45)
+"""Cosine of the angle between a surface and the direction to the camera from which the picture
+begins to count, and from which it counts fully: pixels smear over what they graze."""
+
+RIM = 0.015
+"""The outermost pixels of the object, in parts of the picture's side, fade: they hold background,
+and there the mesh is least sure to be where the picture says."""
+
+_Z_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A picture of the object and the camera that took it.
+
+    Attributes:
+        rgba: (S, S, 4) uint8 sRGB, straight alpha.
+        camera: one view; of any size, it is brought to S.
+    """
+
+    rgba: np.ndarray
+    camera: Cameras
+
+    def __post_init__(self) -> None:
+        shape = self.rgba.shape
+        if self.rgba.dtype != np.uint8 or len(shape) != 3 or shape[0] != shape[1] or shape[2] != 4:
+            raise ValueError(f"rgba must be (S, S, 4) uint8, not {shape} {self.rgba.dtype}.")
+        if len(self.camera) != 1:
+            raise ValueError(f"camera must be one view, not {len(self.camera)}.")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How points of the mesh land in the reference picture.
+
+    Attributes:
+        reference: the picture.
+        depth: (S, S) z-depth of the mesh, infinite where it is not.
+        scale, offset: (2,) pixel (u, v) of the mesh to ``scale * uv + offset`` of the picture.
+        agreement: intersection over union of the outlines, so aligned.
+    """
+
+    reference: Reference
+    depth: np.ndarray
+    scale: np.ndarray
+    offset: np.ndarray
+    agreement: float
+
+
+def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Projection | None:
+    """Lays the mesh's outline over the picture's; None where they do not agree.
+
+    Boxes of the two outlines are brought together: the model places and scales what it makes only
+    roughly as the picture shows it.
+
+    Args:
+        vertices: (V, 3) in the world.
+        faces: (F, 3) outward.
+        reference: the picture.
+    """
+    size = reference.rgba.shape[0]
+    uv, z = _project(vertices, reference.camera.resized(size))
+    depth = _depth_map(uv, z, faces, size)
+    mine, wanted = np.isfinite(depth), reference.rgba[..., 3] > 127
+    if not mine.any() or not wanted.any():
+        return None
+    mine_low, mine_high = _box(mine)
+    low, high = _box(wanted)
+    scale = (high - low) / (mine_high - mine_low)
+    offset = (low + high) / 2 - scale * (mine_low + mine_high) / 2
+    shift = np.abs((low + high) - (mine_low + mine_high)).max() / 2 / size
+    if scale.max() > MAX_STRETCH or scale.min() < 1 / MAX_STRETCH or shift > MAX_SHIFT:
+        return None
+    columns = np.floor((np.arange(size) + 0.5 - offset[0]) / scale[0]).astype(int)
+    rows = np.floor((np.arange(size) + 0.5 - offset[1]) / scale[1]).astype(int)
+    seen = np.zeros_like(mine)
+    valid_rows = np.flatnonzero((rows >= 0) & (rows < size))
+    valid_columns = np.flatnonzero((columns >= 0) & (columns < size))
+    seen[np.ix_(valid_rows, valid_columns)] = mine[np.ix_(rows[valid_rows], columns[valid_columns])]
+    agreement = float((seen & wanted).sum() / (seen | wanted).sum())
+    if agreement < MIN_AGREEMENT:
+        return None
+    return Projection(reference, depth, scale, offset, agreement)
+
+
+def look_up(
+    projection: Projection, points: np.ndarray, normals: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture's colours at points of the mesh.
+
+    Args:
+        projection: of ``align``.
+        points: (N, 3) on the mesh.
+        normals: (N, 3) outward, of any length.
+
+    Returns:
+        (N, 3) sRGB in 0..1 and (N,) weights in 0..1: 1 where the picture alone should show, 0 where
+        it sees nothing of the point.
+    """
+    reference = projection.reference
+    size = reference.rgba.shape[0]
+    camera = reference.camera.resized(size)
+    uv, z = _project(points, camera)
+    toward = camera.positions[0].numpy().astype(np.float64) - points
+    facing = (toward * normals).sum(axis=1) / np.maximum(
+        np.linalg.norm(toward, axis=1) * np.linalg.norm(normals, axis=1), 1e-9
+    )
+    cells = np.floor(uv).astype(np.int64)
+    inside = ((cells >= 0) & (cells < size)).all(axis=1)
+    cells = np.clip(cells, 0, size - 1)
+    # Next to an outline the nearest depth around is what hides a point, or what it is itself.
+    front = ndimage.minimum_filter(projection.depth, 3)[cells[:, 1], cells[:, 0]]
+    visible = inside & (z <= front + _Z_TOLERANCE / np.maximum(facing, 0.1))
+
+    landing = uv * projection.scale + projection.offset
+    premultiplied = reference.rgba.astype(np.float32) / 255
+    premultiplied[..., :3] *= premultiplied[..., 3:]
+    solid = reference.rgba[..., 3] > 127
+    depth_inside = ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1]
+    # Row and column of a pixel's centre are half-integers in uv, integers for map_coordinates.
+    where = [landing[:, 1] - 0.5, landing[:, 0] - 0.5]
+    sampled = np.stack(
+        [
+            ndimage.map_coordinates(premultiplied[..., i], where, order=1, mode="constant")
+            for i in range(4)
+        ],
+        axis=1,
+    )
+    border = ndimage.map_coordinates(depth_inside.astype(np.float32), where, order=1)
+    colours = np.clip(sampled[:, :3] / np.maximum(sampled[:, 3:], 1e-3), 0, 1)
+    weights = visible * _ramp(facing, *FACING) * _ramp(border, 1.0, 1.0 + RIM * size)
+    return colours, (weights * (sampled[:, 3] > 0.5)).astype(np.float32)
+
+
+def _project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    viewmat = camera.viewmats[0].cpu().numpy().astype(np.float64)
+    K = camera.Ks[0].cpu().numpy().astype(np.float64)
+    local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
+    z = np.maximum(local[:, 2], 1e-3)
+    return local[:, :2] / z[:, None] * [K[0, 0], K[1, 1]] + K[:2, 2], z
+
+
+def _depth_map(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
+    depth = np.full(size * size, np.inf)
+    for fragments in rasterise(uv[faces], size, size):
+        inverse = (fragments.weights / z[faces[fragments.triangles]]).sum(axis=1)
+        np.minimum.at(depth, fragments.pixels, 1.0 / inverse)
+    return depth.reshape(size, size)
+
+
+def _box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([columns[0], rows[0]]), np.array([columns[-1] + 1, rows[-1] + 1])
+
+
+def _ramp(values: np.ndarray, start: float, end: float) -> np.ndarray:
+    """0 below start, 1 above end, smooth between."""
+    t = np.clip((values - start) / (end - start), 0, 1)
+    return t * t * (3 - 2 * t)
