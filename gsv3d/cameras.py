@@ -83,7 +83,8 @@ class Cameras:
     def positions(self) -> Tensor:
         """(V, 3) camera centres in the world."""
         rotation, translation = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
-        return -(rotation.transpose(1, 2) @ translation[..., None])[..., 0]
+        with _full_precision(self.viewmats):
+            return -(rotation.transpose(1, 2) @ translation[..., None])[..., 0]
 
     def rays(self) -> tuple[Tensor, Tensor]:
         """Rays through the pixel centres.
@@ -97,8 +98,9 @@ class Cameras:
         v = torch.arange(self.height, device=device) + 0.5
         grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
         pixels = torch.stack([grid_u, grid_v, torch.ones_like(grid_u)], dim=-1)
-        local = torch.einsum("vij,hwj->vhwi", torch.linalg.inv(self.Ks), pixels)
-        directions = torch.einsum("vji,vhwj->vhwi", self.viewmats[:, :3, :3], local)
+        with _full_precision(self.Ks):
+            local = torch.einsum("vij,hwj->vhwi", torch.linalg.inv(self.Ks), pixels)
+            directions = torch.einsum("vji,vhwj->vhwi", self.viewmats[:, :3, :3], local)
         origins = self.positions[:, None, None].expand_as(directions)
         return origins, directions
 
@@ -108,6 +110,11 @@ class Cameras:
         directions = torch.nn.functional.normalize(directions, dim=-1)
         moments = torch.cross(origins, directions, dim=-1)
         return torch.cat([moments, directions], dim=-1).permute(0, 3, 1, 2)
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """Mixed precision left out: bfloat16 would turn rays by as much as a pixel."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def intrinsics(size: int, fov_deg: float = FOV_DEG) -> Tensor:

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ from gsv3d.errors import ModelError
 COMPONENTS = ("vae", "image_encoder", "feature_encoder", "unet", "scheduler", "decoder")
 DESCRIPTION = "description.txt"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a model's folder may be called to be listed: the wire to Blender takes no other names."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,60 @@ def is_model_folder(path: Path) -> bool:
     )
 
 
+def own_models_folder() -> Path:
+    """Where models of your own are looked for: GSV3D_MODELS, or ``models`` in the user's data."""
+    named = os.environ.get("GSV3D_MODELS")
+    if named:
+        return Path(named).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("gsv3d", appauthor=False) / "models"
+
+
+def add(folder: Path, name: str) -> Path:
+    """Copy a model's folder to the models of one's own; whole or not at all.
+
+    Raises:
+        ModelError: it is no model, the name cannot be one or is taken, or it cannot be written.
+    """
+    if not is_model_folder(folder):
+        raise ModelError(
+            f"The folder {folder} holds no GSV3D model: it needs model_index.json and"
+            f" {', '.join(COMPONENTS)}.",
+            "Give the folder that 'gsv3d train recipe' or 'gsv3d train assemble' wrote.",
+        )
+    if not NAME.fullmatch(name):
+        raise ModelError(
+            f"A model cannot be called '{name}'.",
+            "Take 1 to 64 letters, digits, '.', '-' or '_', the first a letter or a digit.",
+        )
+    target = own_models_folder() / name
+    if target.exists() or name in {model.name for model in available()}:
+        raise ModelError(f"There is a model '{name}' already.", "Take another name.")
+    partial = target.with_name(f".{name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(folder, partial)
+        os.replace(partial, target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ModelError(f"The model cannot be copied to {target} ({error}).") from error
+    return target
+
+
 def available() -> list[ModelInfo]:
-    """The models that come with the package, and those that could be had."""
-    models = []
-    for path in sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir()):
+    """The models that come with the package, your own, and those that could be had.
+
+    One of your own is not listed under a name that the package has, or that is no ``NAME``.
+    """
+    models: list[ModelInfo] = []
+    folders = sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir())
+    own = own_models_folder()
+    folders += sorted(p for p in own.iterdir() if p.is_dir()) if own.is_dir() else []
+    for path in folders:
+        if not NAME.fullmatch(path.name) or path.name in {model.name for model in models}:
+            continue
         if is_model_folder(path):
             words = path / DESCRIPTION
             text = words.read_text(encoding="utf-8").strip() if words.is_file() else path.name
@@ -63,7 +118,7 @@ def available() -> list[ModelInfo]:
         ModelInfo(
             "gsv3d-576", None, False,
             "GSV3D at 576 px on SV3D's weights; no trained decoder for it has been published.",
-            "Train one, and give the folder's path as --model.",
+            f"Train one, and put its folder into {own}.",
         )
     )  # fmt: skip
     return models

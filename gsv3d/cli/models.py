@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -13,11 +14,19 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     text = "List the models that are installed and those that could be."
     parser = subparsers.add_parser("models", help=text, description=text)
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--add", type=Path, metavar="DIR",
+                        help="copy a trained model to your own models")  # fmt: skip
+    parser.add_argument("--name", help="with --add: what it is called (its folder's name)")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    from gsv3d.models import available
+    from gsv3d.models import add, available
+
+    if args.add is not None:
+        target = add(args.add, args.name or args.add.resolve().name)
+        print(f"The model '{target.name}' is in {target}.")
+        return 0
 
     models = available()
     if args.json:

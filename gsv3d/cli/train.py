@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from gsv3d.training.loop import Trainer
     from gsv3d.training.orbits import read_orbits
     from gsv3d.training.processes import make_accelerator, training_device
+    from gsv3d.training.shards import ShardOrbits
     from gsv3d.training.stages import make_task
 
     if args.threads:
@@ -90,8 +91,10 @@ def run(args: argparse.Namespace) -> int:
     # Several processes meet here: they share the work of precomputing latents too.
     make_accelerator(device, schedule.bf16)
     torch.manual_seed(args.seed)
+    # Worker processes read what they need; a copy of all pictures for each would be too much.
+    read = ShardOrbits if schedule.workers else read_orbits
     task = make_task(
-        config, args.stage, read_orbits(args.data, args.limit), device, args.start,
+        config, args.stage, read(args.data, args.limit), device, args.start,
         getattr(args, "vae", None), args.output,
     )  # fmt: skip
     trainer = Trainer(task, schedule, args.output, args.seed, device, _tracker(args.tracker))

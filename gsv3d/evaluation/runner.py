@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from gsv3d.evaluation.protocol import Case
 from gsv3d.evaluation.store import Evaluation, Run
 from gsv3d.meshing.mesh import TexturedMesh
 
+if TYPE_CHECKING:
+    from gsv3d.evaluation.fitting import FitSettings
+
 Report = Callable[[str, int, int], None]
 """Told of a phase's name, and how many of how many are done."""
 
@@ -35,6 +38,7 @@ def run_evaluation(
     workers: int = 1,
     retriever: Retriever | None = None,
     fits: int = 0,
+    fit_settings: FitSettings | None = None,
 ) -> dict[str, str]:
     """Make all that is missing.
 
@@ -45,6 +49,7 @@ def run_evaluation(
         workers: processes that render and measure.
         retriever: needed when the evaluation has a library.
         fits: objects, drawn by the seed, to whose halves of views Gaussians are fitted.
+        fit_settings: of these fits; None is the default.
 
     Returns:
         Why cases failed, by name. A case whose true object cannot be rendered is left out of all
@@ -60,7 +65,7 @@ def run_evaluation(
             if failure:
                 failures[case.name] = failure
         report("generating meshes", done, len(usable))
-    _fit_halves(evaluation, usable, fits, report)
+    _fit_halves(evaluation, usable, fits, fit_settings, report)
     failures |= _render_meshes(evaluation, usable, report, workers)
     _measure(evaluation, usable, report, workers)
     return failures
@@ -178,7 +183,13 @@ def _generate(
     return None
 
 
-def _fit_halves(evaluation: Evaluation, cases: Sequence[Case], fits: int, report: Report) -> None:
+def _fit_halves(
+    evaluation: Evaluation,
+    cases: Sequence[Case],
+    fits: int,
+    settings: FitSettings | None,
+    report: Report,
+) -> None:
     """Add Gaussians fitted to halves of the views to answers of some objects."""
     main = [case for case in cases if case.elevation_of is None]
     rng = np.random.default_rng([evaluation.settings.seed, 82])
@@ -203,6 +214,7 @@ def _fit_halves(evaluation: Evaluation, cases: Sequence[Case], fits: int, report
             float(truth["elevation_deg"]),
             evaluation.settings.size,
             choose_device(),
+            settings,
         )
         save_arrays(path, **arrays, **fitted)
         report("fitting halves of the views", done, len(jobs))

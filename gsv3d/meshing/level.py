@@ -5,6 +5,9 @@ Where Gaussians disagree, free space wins too often: each of their views cuts a 
 smoothing the field takes thin parts away. Both only shift the field. Which level of it is the
 surface is therefore not taken as given but measured: the surface whose silhouettes agree best with
 those of the Gaussians, in all views together. With Gaussians that agree that is the level 0.
+
+Fitting each part to its silhouettes alone, with the depths' surface moved by a margin instead, fits
+the silhouettes better and true objects worse: what sticks out in a few views only is in them too.
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ SIGMA = 1.0
 
 LEVELS = np.arange(-2.0, 5.01, 0.25)
 """Levels tried, in voxels."""
+
+UNRESOLVED = 0.75
+"""A level this near to 0, in voxels, is not told from 0: pixels and the renderer's own blur widen
+silhouettes by as much."""
 
 _VIEW_STEP = 2
 """Every second view is enough to find the level, at half their resolution."""
@@ -41,7 +48,8 @@ def settle(volume: Volume, views: DepthViews) -> Volume:
     agreement = silhouette_agreement(smooth, volume, views, LEVELS * volume.voxel)
     if not agreement.any():
         return volume
-    level = float(LEVELS[int(np.argmax(agreement))]) * volume.voxel
+    level = float(LEVELS[int(np.argmax(agreement))])
+    level = 0.0 if abs(level) <= UNRESOLVED else level * volume.voxel
     # The walls stay outside whatever the level is.
     return Volume(close_walls(smooth - level, outside), volume.origin, volume.voxel)
 
@@ -82,8 +90,9 @@ def silhouette_agreement(
         covered = np.zeros((len(levels), size * size), dtype=bool)
         covered[first[inside], cells[inside, 1] * size + cells[inside, 0]] = True
         covered = np.logical_or.accumulate(covered, axis=0)
-        alpha = views.alpha[i][: size * 2, : size * 2]
-        wanted = alpha.reshape(size, 2, size, 2).max(axis=(1, 3)).reshape(-1) > SOLID_ALPHA
+        # As for voxels: what touches a pixel covers it.
+        alpha = views.alpha[i][: size * 2, : size * 2].reshape(size, 2, size, 2)
+        wanted = alpha.max(axis=(1, 3)).reshape(-1) > SOLID_ALPHA
         both = (covered & wanted).sum(axis=1)
         total += both / np.maximum((covered | wanted).sum(axis=1), 1)
     return total / len(chosen)

@@ -24,9 +24,6 @@ from gsv3d.meshing.views import DepthViews
 FACING_POWER = 4
 """Weight of a view is cos(angle to the normal) to this power: sharp, yet without seams."""
 
-GAIN = (0.8, 1.25)
-"""Bounds of the contrast that the model's colours are given to fit the reference picture."""
-
 
 @dataclass(frozen=True)
 class _Texels:
@@ -87,7 +84,6 @@ def bake(
         colours[unseen] = _nearest(texels.points[unseen], *cloud)
     if projection is not None:
         pictured, share = look_up(projection, texels.points, texels.broad)
-        colours = _toned(colours, pictured, share)
         colours += (pictured - colours) * share[:, None]
 
     picture = np.zeros((texture_size * texture_size, 3), dtype=np.float32)
@@ -179,24 +175,6 @@ def _see(
     colour[front] = (sampled[:3] / cover).T
     weight[front] = (facing[front] ** FACING_POWER) * (visible * sampled[4])[:, None]
     return colour, weight
-
-
-def _toned(colours: np.ndarray, pictured: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """(N, 3) colours brought to the picture's tone, so that its rim shows less.
-
-    For each channel the gain and offset that fit best where both are known, within bounds.
-    """
-    known = share > 0.5
-    if known.sum() < 100:
-        return colours
-    x, y, weights = colours[known], pictured[known], share[known][:, None]
-    total = weights.sum()
-    mean_x, mean_y = (x * weights).sum(axis=0) / total, (y * weights).sum(axis=0) / total
-    variance = (weights * (x - mean_x) ** 2).sum(axis=0) / total
-    covariance = (weights * (x - mean_x) * (y - mean_y)).sum(axis=0) / total
-    # A prior of gain 1: what hardly varies says nothing about it.
-    gain = np.clip((covariance + 0.01) / (variance + 0.01), *GAIN)
-    return np.clip(mean_y + (colours - mean_x) * gain, 0, 1).astype(np.float32)
 
 
 def _nearest(points: np.ndarray, positions: np.ndarray, colours: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gsv3d.errors import DataError
 
-NOT_PLOTTED = ("step", "seconds", "learning_rate", "gradient", "samples_per_second")
+NOT_PLOTTED = ("step", "seconds", "learning_rate", "gradient", "samples_per_second", "mfu")
 WINDOW = 25
 """Steps that a drawn point averages."""
 

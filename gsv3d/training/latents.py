@@ -22,6 +22,7 @@ from torch import Tensor
 from gsv3d.errors import DataError
 from gsv3d.outputs import make_folder, output_error, write_atomic
 from gsv3d.training.orbits import Orbit
+from gsv3d.training.shards import facts_of
 
 CHUNK = 64
 """Objects of a file."""
@@ -114,8 +115,9 @@ class Encoding:
         digest = hashlib.sha256(f"{self.variants} {self.vae.config}".encode())
         for name, tensor in sorted(self.vae.state_dict().items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        for orbit in self.orbits:
-            digest.update(f"{orbit.name} {orbit.rgba.shape} {orbit.num_orbit}\n".encode())
+        for index in range(len(self.orbits)):
+            facts = facts_of(self.orbits, index)
+            digest.update(f"{facts.name} {facts.shape} {facts.num_orbit}\n".encode())
         return digest.hexdigest()
 
 

@@ -76,10 +76,11 @@ def read_orbits(directory: Path, limit: int | None = None) -> list[Orbit]:
     Raises:
         DataError: there are none, or a shard is cut short or damaged; it names the shard.
     """
-    return [_orbit_of(entry.read()) for entry in index_shards(directory)[:limit]]
+    return [orbit_of(entry.read()) for entry in index_shards(directory)[:limit]]
 
 
-def _orbit_of(record: OrbitRecord) -> Orbit:
+def orbit_of(record: OrbitRecord) -> Orbit:
+    """What training needs of a record."""
     return Orbit(
         name=record.name,
         rgba=record.rgba,

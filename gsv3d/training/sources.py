@@ -15,11 +15,10 @@ from gsv3d.multiview.conditioning import picture_tensor, pose_ids
 from gsv3d.training.augment import recolour, zoom
 from gsv3d.training.latents import LatentCache
 from gsv3d.training.orbits import Orbit, OrbitSample, frame_indices, sample_orbit
+from gsv3d.training.shards import facts_of
 
 RECOLOURED = 0.7
 """Share of the samples whose colours are changed."""
-LEVEL_DEG = 0.1
-"""Elevations that differ by less are one: the orbit is static."""
 
 
 def generators(seed: int) -> tuple[np.random.Generator, torch.Generator]:
@@ -158,7 +157,7 @@ class OrbitSource:
     def __post_init__(self) -> None:
         kinds: tuple[np.ndarray, np.ndarray] = (np.empty(0, int), np.empty(0, int))
         if self.static_until:
-            static = np.array([is_static(orbit) for orbit in self.orbits])
+            static = np.array([facts_of(self.orbits, i).static for i in range(len(self.orbits))])
             kinds = (np.flatnonzero(static), np.flatnonzero(~static))
             wanted = ("static", True), ("dynamic", self.static_until < 1)
             for indices, (kind, needed) in zip(kinds, wanted, strict=True):
@@ -205,11 +204,6 @@ class OrbitSource:
             return int(rng.integers(len(self.orbits)))
         kind = self._kinds[0 if progress < self.static_until else 1]
         return int(kind[rng.integers(len(kind))])
-
-
-def is_static(orbit: Orbit) -> bool:
-    """Whether the orbit's views are all at one elevation."""
-    return float(np.ptp(orbit.elevations_deg[: orbit.num_orbit])) < LEVEL_DEG
 
 
 def views(orbit: Orbit, indices: Sequence[int]) -> Tensor:

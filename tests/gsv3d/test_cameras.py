@@ -139,3 +139,11 @@ def test_dynamic_orbits_never_pass_over_the_top() -> None:
 def test_sine_orbits_return_to_their_elevation() -> None:
     assert sine_elevations_deg([0, 90, 180, 270], 10.0) == pytest.approx([10, 40, 10, -20])
     assert sine_elevations_deg([90, 270], 80.0) == pytest.approx([89, 50])
+
+
+def test_mixed_precision_leaves_rays_alone() -> None:
+    cameras = orbit([0.0, 77.0, 200.0], 10.0, size=16)
+    plain = (*cameras.rays(), cameras.positions, cameras.pluecker())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = (*cameras.rays(), cameras.positions, cameras.pluecker())
+    assert all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))

@@ -9,10 +9,57 @@ from typing import Any
 import pytest
 import torch
 
+from gsv3d.cli import main
 from gsv3d.devices import choose_device
 from gsv3d.errors import ModelError
 from gsv3d.models import CHECKPOINTS, available, find, load_pipeline
 from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for models of one's own, not the user's."""
+    folder = tmp_path / "own models ü"
+    folder.mkdir()
+    monkeypatch.setenv("GSV3D_MODELS", str(folder))
+    return folder
+
+
+def test_models_of_ones_own_are_listed_by_their_folders_names(own_models: Path) -> None:
+    for name in ("my-props.v2", "not a wire name", "blockout"):
+        tiny.tiny_pipeline().save_pretrained(own_models / name)
+    (own_models / "empty").mkdir()
+    installed = {model.name: model.path for model in available() if model.installed}
+    assert installed == {
+        "blockout": CHECKPOINTS / "blockout",
+        "my-props.v2": own_models / "my-props.v2",
+    }
+    assert load_pipeline("my-props.v2", device="cpu").num_frames == 4
+
+
+def test_a_model_is_added_under_a_name_once(own_models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny.tiny_pipeline().save_pretrained(folder)
+    assert main(["models", "--add", str(folder), "--name", "props"]) == 0
+    assert find("props") == own_models / "props"
+    assert [p.name for p in own_models.iterdir()] == ["props"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "words"),
+    [
+        ("model", "blockout", "a model 'blockout' already"),
+        ("model", "../props", "cannot be called"),
+        ("nothing", "props", "holds no GSV3D model"),
+    ],
+)
+def test_a_model_that_cannot_be_added(
+    tmp_path: Path, own_models: Path, capsys: Any, folder: str, name: str, words: str
+) -> None:
+    tiny.tiny_pipeline().save_pretrained(tmp_path / "model")
+    assert main(["models", "--add", str(tmp_path / folder), "--name", name]) == 2
+    assert words in capsys.readouterr().err
+    assert not list(own_models.iterdir())
 
 
 def test_the_shipped_model_is_installed_and_small() -> None:

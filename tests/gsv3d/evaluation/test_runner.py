@@ -16,6 +16,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.evaluation.baselines.library import load_library
 from gsv3d.evaluation.baselines.retrieval import Retriever
 from gsv3d.evaluation.files import folder_digest, load_arrays, read_json
+from gsv3d.evaluation.fitting import FitSettings
 from gsv3d.evaluation.generating import Generated
 from gsv3d.evaluation.metrics import Views, compare_views
 from gsv3d.evaluation.protocol import EvaluationSettings, make_cases, plan_object
@@ -35,6 +36,7 @@ needs_blender = [
 SETTINGS = EvaluationSettings(size=48, input_size=64, samples=2)
 COLOUR = (60, 120, 200)
 FRAMES = 4
+QUICK = FitSettings(count=150, iterations=6, size=24)
 
 
 def box_file(path: Path, extents: tuple[float, float, float]) -> None:
@@ -92,7 +94,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     identity = ModelIdentity("1", frames=FRAMES)
     evaluation = prepare_folder(report, SETTINGS, cases, "oracle", identity, (0, 3), library.digest)
     oracle = Oracle(evaluation)
-    failures = run_evaluation(evaluation, oracle, quiet, 1, Retriever(library), fits=2)
+    failures = run_evaluation(evaluation, oracle, quiet, 1, Retriever(library), 2, QUICK)
     return evaluation, failures, oracle, library
 
 
@@ -184,7 +186,7 @@ class TestEvaluation:
         before = {p: p.stat().st_mtime_ns for p in evaluation.folder.glob("*/*.npz")}
         measured = {p: read_json(p) for p in evaluation.folder.glob("measures/*.json")}
         oracle.calls.clear()
-        again = run_evaluation(evaluation, oracle, quiet, 1, Retriever(library), fits=2)
+        again = run_evaluation(evaluation, oracle, quiet, 1, Retriever(library), 2, QUICK)
         assert sorted(again) == ["broken", "tower"]
         assert oracle.calls == [("tower", 0), ("tower", 3)]
         assert before == {p: p.stat().st_mtime_ns for p in evaluation.folder.glob("*/*.npz")}

@@ -8,10 +8,12 @@ import pytest
 import torch
 import trimesh
 
+from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
-from gsv3d.meshing import extract_mesh
+from gsv3d.meshing import Reference, extract_mesh
 from gsv3d.meshing.simplify import bad_edges
+from gsv3d.meshing.views import frame
 
 
 def ball(count: int = 3000, radius: float = 0.35) -> Gaussians:
@@ -61,6 +63,39 @@ def test_its_colours_are_on_their_sides(meshed):
     np.testing.assert_allclose(np.median(colours[red], axis=0), [230, 26, 26], atol=6)
     np.testing.assert_allclose(np.median(colours[blue], axis=0), [26, 26, 230], atol=6)
     assert (colours[red, 0] > 200).mean() > 0.98 and (colours[blue, 2] > 200).mean() > 0.98
+
+
+def test_the_reference_shows_on_its_side_and_nowhere_else(meshed):
+    """A green disc as large as the ball looks from the front."""
+    camera = orbit([0.0], [0.0], size=128)
+    v, u = np.mgrid[:128, :128] + 0.5 - 64
+    disc = np.hypot(u, v) < camera.Ks[0, 0, 0].item() * np.tan(np.arcsin(0.353 / 2.35))
+    rgba = np.zeros((128, 128, 4), np.uint8)
+    rgba[disc] = (20, 200, 20, 255)
+    mesh = extract_mesh(ball(), 600, 128, reference=Reference(rgba, camera))
+    np.testing.assert_array_equal(mesh.vertices, meshed[0].vertices)
+    centres = mesh.vertices[mesh.faces].mean(axis=1)
+    uvs = mesh.corner_uvs.mean(axis=1)
+    colours = mesh.texture[((1 - uvs[:, 1]) * 128).astype(int), (uvs[:, 0] * 128).astype(int)]
+    front, back = centres[:, 1] < -0.25, centres[:, 1] > 0.05
+    np.testing.assert_allclose(np.median(colours[front], axis=0), [20, 200, 20], atol=6)
+    np.testing.assert_allclose(np.median(colours[back], axis=0), [26, 26, 230], atol=6)
+    assert (colours[back, 1] < 60).all()
+
+
+def test_faint_strays_do_not_widen_the_frame():
+    gaussians = ball()
+    strays = ball(60, 0.95)
+    strays.opacities[:] = 0.03
+    both = Gaussians(
+        **{n: torch.cat([getattr(gaussians, n), getattr(strays, n)]) for n in vars(strays)}
+    )
+    low, high = frame(both, np.full(3, -1.0), np.full(3, 1.0))
+    # The ball, a standard deviation or two of its Gaussians, and two pixels of 2/96.
+    np.testing.assert_allclose(low, -0.385, atol=0.04)
+    np.testing.assert_allclose(high, 0.385, atol=0.04)
+    faint = both.filter(both.opacities < 0.1)
+    np.testing.assert_array_equal(frame(faint, low, high), (low, high))
 
 
 def test_progress_goes_through_the_phases_and_to_their_ends(meshed):

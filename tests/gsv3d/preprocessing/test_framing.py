@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data
 
 from gsv3d.errors import ImageError
-from gsv3d.preprocessing import prepare
+from gsv3d.preprocessing import prepare, prepare_sizes
 from gsv3d.preprocessing.background import remove_background
 
 WIDTH, HEIGHT = 300, 220
@@ -139,3 +139,11 @@ def test_bounds_are_named(size, fill):
 def test_an_object_that_is_all_there_is_gives_a_sentence():
     with pytest.raises(ImageError, match="No object"):
         prepare(Image.new("RGB", (100, 80), (120, 130, 140)), 64)
+
+
+def test_several_sizes_are_each_what_one_alone_would_be():
+    image = Image.fromarray(scene((250, 250, 250)))
+    for size, prepared in zip((48, 96), prepare_sizes(image, (48, 96)), strict=True):
+        np.testing.assert_array_equal(prepared.rgba, prepare(image, size).rgba)
+    with pytest.raises(ValueError, match="size"):
+        prepare_sizes(image, (64, 4))

@@ -51,6 +51,7 @@ def ellipsoid_orbit(
     size: int = 32,
     elevations_deg: list[float] | float = 10.0,
     seed: int = 0,
+    axes: tuple[float, float, float] = AXES,
     name: str = "ellipsoid",
 ) -> Orbit:
     """As ``gsv3d render`` would store it: an orbit, then views from random directions."""
@@ -58,7 +59,7 @@ def ellipsoid_orbit(
     on_orbit = elevations_deg if isinstance(elevations_deg, list) else [elevations_deg] * views
     azimuths = [360.0 * i / views for i in range(views)] + rng.uniform(0, 360, novel).tolist()
     elevations = on_orbit + rng.uniform(-20, 60, novel).tolist()
-    rgba, depth = trace(orbit(azimuths, elevations, size=size))
+    rgba, depth = trace(orbit(azimuths, elevations, size=size), axes)
     return Orbit(
         name=name,
         rgba=(rgba * 255).round().to(torch.uint8).numpy(),

@@ -15,9 +15,12 @@ from torch import nn
 from gsv3d.errors import ModelError
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from gsv3d.training.config import build
+from gsv3d.training.edm import NoiseLevels
 from gsv3d.training.lora import add_lora, fused
-from gsv3d.training.tasks import DistillTask
+from gsv3d.training.stages import CLASSES
+from gsv3d.training.tasks import DecoderTask, DistillTask
 from tests import tiny
+from tests.gsv3d.training.fitting import fit
 from tests.gsv3d.training.ray_traced import ellipsoid_orbit
 
 CPU = torch.device("cpu")
@@ -54,12 +57,11 @@ def answer(unet: nn.Module) -> torch.Tensor:
 def test_lora_changes_nothing_at_first_and_fused_it_says_the_same() -> None:
     torch.manual_seed(0)
     unet = build(tiny.CONFIG, "unet")
-    # Fresh output layers say next to nothing.
     torch.manual_seed(1)
     before = answer(unet)
     add_lora(unet, rank=2, alpha=4.0)
     torch.manual_seed(1)
-    assert torch.equal(answer(unet), before)
+    assert torch.allclose(answer(unet), before, atol=1e-5)
     shaken(unet)
     torch.manual_seed(1)
     after = answer(unet)
@@ -125,29 +127,26 @@ def test_the_gate_is_one_fades_with_the_logarithm_and_is_none(orbit) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"train_decoder": True}, {"lora_rank": 0}])
-def test_gradients_of_l_3d_alone_reach_what_is_trained(orbit, options: dict) -> None:
+def test_gradients_of_l_3d_alone_reach_what_is_trained(orbit, monkeypatch, options: dict) -> None:
     """Without L_2D: what arrives at the UNet came through renderer and decoder."""
-    task = distill(orbit, drop_condition=0.0, gate_full=50.0, gate_none=100.0, **options)
+    monkeypatch.setattr(
+        NoiseLevels, "squared", lambda self, estimated, latents, sigma: torch.zeros(2, 4)
+    )
+    task = distill(orbit, drop_condition=0.0, gate_full=50.0, gate_none=1e9, **options)
     # The decoder's features are behind gates that start at zero, LoRA's first factors likewise.
     for block in task.decoder.blocks:
         nn.init.ones_(block.gate)
     shaken(task.modules["unet"])
-    flat, _ = task.levels.squared, task.levels
-    object.__setattr__(task.levels, "log_mean", 0.0)
     batch = task.source.draw(2, 0, 0.0)
-    task.levels.__class__.squared = lambda self, a, b, s: torch.zeros(a.shape[:2])
-    try:
-        for _ in range(2):
-            loss, parts = task.loss(batch)
-            assert float(parts["flat"]) == 0.0 and float(parts["geometry"]) > 0
-            loss.backward()
-    finally:
-        task.levels.__class__.squared = flat.__func__
+    for _ in range(2):
+        loss, parts = task.loss(batch)
+        assert float(parts["flat"]) == 0.0 and float(parts["geometry"]) > 0
+        loss.backward()
     unused = ("mask_token", "post_layernorm", "attn2.to_q", "attn2.to_k", "norm2")
     for name, parameter in task.modules.named_parameters():
         if parameter.requires_grad and not any(word in name for word in unused):
             assert parameter.grad is not None and parameter.grad.any(), name
-    frozen = [p for p in task.frozen.parameters()]
+    frozen = list(task.frozen.parameters())
     assert frozen and all(p.grad is None for p in frozen)
     trained = [n for n, p in task.modules["unet"].named_parameters() if p.requires_grad]
     assert all("lora_" in name for name in trained) is (options.get("lora_rank") != 0)
@@ -167,24 +166,36 @@ def test_without_a_condition_or_in_deep_noise_there_is_no_l_3d(orbit) -> None:
 
 
 @pytest.mark.slow
-def test_distillation_lowers_l_3d_through_lora_alone(orbit) -> None:
-    """Decoder and base frozen: only the updates move, and renders come nearer to the truth."""
-    task = distill(
-        orbit, lora_rank=8, drop_condition=0.0, log_sigma_mean=0.0, log_sigma_std=0.3,
-        gate_full=50.0, gate_none=100.0, geometry_weight=1.0,
+def test_l_3d_alone_goes_down_through_lora(monkeypatch) -> None:
+    """Decoder and base frozen, L_2D taken out: only the renders can tell the updates what to do."""
+    shapes = [(0.34, 0.26, 0.30), (0.2, 0.35, 0.25), (0.3, 0.2, 0.4)]
+    orbits = [ellipsoid_orbit(novel=6, axes=axes, seed=i) for i, axes in enumerate(shapes)]
+    torch.manual_seed(0)
+    modules = {name: build(tiny.CONFIG, name) for name in CLASSES}
+    # A decoder that reads the latents: three props that it must tell apart by them.
+    first = DecoderTask(
+        modules["decoder"], modules["feature_encoder"], modules["vae"].eval(), orbits, 4, CPU,
+        corruption=0.0, blur=0.0, pixel_weight=0.2,
     )  # fmt: skip
-    for block in task.decoder.blocks:
-        nn.init.ones_(block.gate)
-    # A fresh UNet's last layer passes next to nothing on.
-    trained = [p for p in task.modules.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-2)
-    batch = task.source.draw(2, 0, 0.0)
+    fit(first.modules, lambda: first.loss(first.source.draw(3, 0, 0.0))[0], 80, 4e-3)
+    task = DistillTask(
+        modules["unet"], modules["image_encoder"], modules["decoder"], modules["feature_encoder"],
+        modules["vae"], orbits, 4, CPU, lora_rank=8, drop_condition=0.0, log_sigma_mean=0.0,
+        log_sigma_std=0.0, gate_full=50.0, gate_none=100.0, num_input=0,
+    )  # fmt: skip
+    monkeypatch.setattr(
+        NoiseLevels, "squared", lambda self, estimated, latents, sigma: 0 * estimated[..., 0, 0, 0]
+    )
+    batch = task.source.draw(3, 0, 0.0)
     history = []
-    for _ in range(40):
+
+    def loss() -> torch.Tensor:
         torch.manual_seed(1)
-        loss, parts = task.loss(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        total, parts = task.loss(batch)
         history.append(float(parts["geometry"]))
-    assert min(history[-5:]) < 0.9 * history[0]
+        return total
+
+    before = {name: p.clone() for name, p in task.frozen.named_parameters()}
+    fit(task.modules, loss, 40, 1e-2)
+    assert np.mean(history[-5:]) < 0.85 * history[0], (history[0], history[-5:])
+    assert all(torch.equal(p, before[name]) for name, p in task.frozen.named_parameters())

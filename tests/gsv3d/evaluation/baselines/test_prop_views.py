@@ -9,6 +9,7 @@ import trimesh
 from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
+from gsv3d.datasets.orbits import encode_srgb
 from gsv3d.errors import DataError
 from gsv3d.evaluation.baselines.prop_views import (
     MASK_SIDE,
@@ -41,9 +42,10 @@ def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path) -> None:
     assert looks.masks.shape == (72, MASK_SIDE, MASK_SIDE)
     body = trimesh.creation.box((1.0, 0.3, 0.5))
     uvs = np.full((len(body.faces), 3, 2), 0.5)
-    mesh = TexturedMesh(
-        body.vertices, body.faces, uvs, np.full((2, 2, 3), (60, 120, 200), np.uint8)
-    )
+    # A base colour factor is linear light (glTF 2.0, section 3.9.2), a texture sRGB.
+    colour = np.rint(encode_srgb(np.array([60, 120, 200]) / 255) * 255).astype(np.uint8)
+    texture = np.broadcast_to(colour, (2, 2, 3))
+    mesh = TexturedMesh(body.vertices, body.faces, uvs, texture)
     azimuths, elevations = view_angles()
     for view in (0, 5, 30, 71):
         cameras = orbit([azimuths[view]], [elevations[view]], size=256)
