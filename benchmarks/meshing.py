@@ -28,7 +28,9 @@ import trimesh
 from PIL import Image, ImageDraw
 
 from gsv3d.cameras import Cameras, orbit
-from gsv3d.datasets.orbits import Orbit, object_rng
+from gsv3d.datasets.orbits import object_rng
+from gsv3d.datasets.records import OrbitRecord
+from gsv3d.datasets.shards import index_shards
 from gsv3d.errors import GSV3DError
 from gsv3d.evaluation import metrics
 from gsv3d.evaluation.protocol import UNSEEN_DEG, direction
@@ -45,18 +47,21 @@ TILE = 128
 
 @dataclass(frozen=True)
 class Truth:
-    """One object in the orbit's world: (V, 3) vertices, (F, 3) faces, whether it is closed."""
+    """One object in the orbit's world: its triangles, their colours, whether it is closed."""
 
     vertices: np.ndarray
     faces: np.ndarray
     closed: bool
     colours: np.ndarray
-    orbit: Orbit
+    orbit: OrbitRecord
+
+    @property
+    def scale(self) -> float:
+        """Its largest extent."""
+        return float(np.ptp(self.vertices, axis=0).max())
 
 
-def load_truth(objects: Path, orbits: Path, record: dict) -> Truth:
-    name = Path(record["file"]).stem
-    seen = Orbit.load(orbits / f"{name}.npz")
+def load_truth(objects: Path, seen: OrbitRecord, record: dict) -> Truth:
     scene = trimesh.load(objects / "glb" / record["file"], process=False)
     parts = scene.dump() if isinstance(scene, trimesh.Scene) else [scene]
     vertices, faces, colours, count = [], [], [], 0
@@ -165,7 +170,7 @@ def measure(mesh: TexturedMesh | None, truth: Truth, name: str) -> dict[str, flo
     else:
         mesh = normalised(mesh)
         scaled = TexturedMesh(
-            mesh.vertices * truth.orbit.scale, mesh.faces, mesh.corner_uvs, mesh.texture
+            mesh.vertices * truth.scale, mesh.faces, mesh.corner_uvs, mesh.texture
         )
         drawn = render_mesh(scaled, cameras)
     white = metrics.on_white
@@ -212,7 +217,7 @@ def sheet_row(mesh: TexturedMesh | None, truth: Truth, label: str) -> Image.Imag
     tiles = [seen.rgba[0], *seen.rgba[picks]]
     if mesh is not None:
         mesh = normalised(mesh)
-        mesh = TexturedMesh(mesh.vertices * seen.scale, mesh.faces, mesh.corner_uvs, mesh.texture)
+        mesh = TexturedMesh(mesh.vertices * truth.scale, mesh.faces, mesh.corner_uvs, mesh.texture)
         tiles += [*render_mesh(mesh, cameras), *render_mesh(mesh, cameras, shading=1.0, clay=True)]
     row = Image.new("RGBA", (TILE * 13, TILE), (255, 255, 255, 255))
     for column, tile in enumerate(tiles):
@@ -245,10 +250,11 @@ def main() -> None:
     chosen = [records[i] for i in order[arguments.skip : arguments.skip + arguments.count]]
     make = Model(arguments.model, arguments.cache) if arguments.source == "model" else surfels
 
+    orbits = {entry.key: entry for entry in index_shards(arguments.orbits)}
     rows, pictures = {}, []
     for record in chosen:
         name = Path(record["file"]).stem
-        truth = load_truth(arguments.index.parent, arguments.orbits, record)
+        truth = load_truth(arguments.index.parent, orbits[name].read(), record)
         gaussians = make(truth, name)
         picture = as_reference(truth) if arguments.source == "model" else None
         start = time.process_time()

@@ -20,8 +20,10 @@ _HOME = Path(tempfile.mkdtemp(prefix="gsv3d-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 
 # Small tensors run slower on many threads than on two, and tests share the machine.
+# Torch takes MKL's number before OpenMP's, so who asks for one thread must get it from both.
+_threads = os.environ.get("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, str(min(2, os.cpu_count() or 1)))
+    os.environ.setdefault(_name, _threads)
 
 os.environ.update(
     {

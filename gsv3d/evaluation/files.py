@@ -77,10 +77,13 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files: which model this was."""
+def folder_digest(folder: Path, suffixes: tuple[str, ...] = (".json", ".safetensors")) -> str:
+    """SHA-256 over the names and contents of a folder's files: which model this was.
+
+    Only files of the given suffixes count: a model card does not make another model.
+    """
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in suffixes and p.is_file()):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with open(path, "rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())

@@ -161,7 +161,7 @@ class _Clip:
         tokens = tokenizer(list(PROMPTS), padding=True, return_tensors="pt").to(device)
         with torch.no_grad():
             self._prompts = _unit(_pooled(model.get_text_features(**tokens)))
-        self._temperature = float(model.logit_scale.exp())
+        self._temperature = float(model.logit_scale.detach().exp())
 
     def embed(self, pictures: np.ndarray) -> np.ndarray:
         import torch

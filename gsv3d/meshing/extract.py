@@ -17,7 +17,7 @@ from gsv3d.meshing.simplify import simplify
 from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
 from gsv3d.meshing.texture import bake
 from gsv3d.meshing.unwrap import unwrap
-from gsv3d.meshing.views import TEXTURE_BLUR, DepthViews, frame, render_views, surround
+from gsv3d.meshing.views import DepthViews, frame, render_views, surround
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -30,6 +30,9 @@ VOXELS = 116
 
 VIEW_SIZE = 176
 """Pixels of a depth map: about a voxel each."""
+
+MAX_BLUR = 0.02
+"""Most that Gaussians are widened by where colour is looked up, in extents of the object."""
 
 DEPTH_TOLERANCE = 5.0
 """Voxels by which a point may miss a depth and still be what the view shows: the surface is a
@@ -72,7 +75,9 @@ def extract_mesh(
     cameras = surround(radius, VIEW_SIZE, (low + high) / 2)
 
     half = len(cameras)  # the first half of "fusing" is rendering, the second the volume
-    blur = TEXTURE_BLUR * float((high - low).max())
+    # Gaussians stand on their views' grids, which would show in the texture as dots: where colour
+    # is looked up they are widened by about the distance of so many on one surface.
+    blur = float((high - low).max()) * min(len(positions) ** -0.5, MAX_BLUR)
     views = render_views(gaussians, cameras, _phase(progress, "fusing", 0, 2 * half), blur)
     volume = fuse(views, low, high, voxel, _phase(progress, "fusing", half, 2 * half))
     volume = settle(volume, views)

@@ -30,7 +30,8 @@ RIM = 0.015
 """The outermost pixels of the object, in parts of the picture's side, fade: they hold background,
 and there the mesh is least sure to be where the picture says."""
 
-_Z_TOLERANCE = 0.02
+_Z_TOLERANCE = 0.05
+"""Bumps of a rough surface hide what lies so little behind them; it is painted all the same."""
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,6 @@ _FRAME_PIXELS = 96
 _FRAME_ALPHA = 0.2
 """A pixel of those pictures less covered than this shows no object."""
 
-TEXTURE_BLUR = 0.006
-"""Standard deviation, in extents of the object, added to Gaussians where colour is looked up: they
-stand on a grid, and without it the texture shows the grid as dots."""
-
 RINGS: tuple[tuple[float, int, float], ...] = (
     # elevation, number of views, first azimuth (degrees)
     (10.0, 12, 0.0),

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -21,8 +23,8 @@ from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.rasterizing.props import Prop, linear, load_prop
 from gsv3d.rasterizing.variation import turn
 
-COLOUR_WEIGHT = 0.5
-"""Of the colours' distance beside that of the masks."""
+COLOUR_WEIGHT = 0.25
+"""Of the colours' distance beside that of the masks; chosen by ``benchmarks/retrieval.py``."""
 
 COARSE_SIDE = 16
 SHORTLIST = 4000
@@ -50,16 +52,19 @@ class Match:
     distance: float
 
 
-def distances(query: Looks, looks: Looks, views: np.ndarray) -> np.ndarray:
+def distances(
+    query: Looks, looks: Looks, views: np.ndarray, colour_weight: float = COLOUR_WEIGHT
+) -> np.ndarray:
     """(n,) how unlike a picture some views are: masks first, colours within them second.
 
-    One minus the soft intersection over union of the masks, and ``COLOUR_WEIGHT`` times the mean
+    One minus the soft intersection over union of the masks, and ``colour_weight`` times the mean
     absolute difference of colours, each less its own picture's mean, over the cells both cover.
 
     Args:
         query: of the picture.
         looks: of the props.
         views: (n,) indices into ``looks``.
+        colour_weight: see above.
     """
     mask = query.masks.reshape(1, -1).astype(np.float32) / 255
     masks = looks.masks[views].reshape(len(views), -1).astype(np.float32) / 255
@@ -69,7 +74,7 @@ def distances(query: Looks, looks: Looks, views: np.ndarray) -> np.ndarray:
     weight = np.minimum(cells(looks.masks[views]), cells(query.masks))
     difference = (np.abs(colours - own).mean(axis=-1) * weight).sum(axis=(1, 2))
     colour = difference / np.maximum(weight.sum(axis=(1, 2)), 1e-6)
-    return 1 - common / np.maximum(either, 1e-6) + COLOUR_WEIGHT * colour
+    return 1 - common / np.maximum(either, 1e-6) + colour_weight * colour
 
 
 def cells(masks: np.ndarray, side: int = COLOUR_SIDE) -> np.ndarray:
@@ -89,6 +94,7 @@ class Retriever:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._azimuths, _ = view_angles()
+        self._paths = [prop.path.resolve() for prop in library.props]
         coarse = [
             cells(library.looks.masks[start : start + 8192], COARSE_SIDE)
             for start in range(0, len(library.looks.masks), 8192)
@@ -103,26 +109,36 @@ class Retriever:
             reference: (H, W, 4) uint8 with straight alpha.
             case: whose object is left out of the library, by its file.
         """
-        match = self.find(reference, exclude=case.source.path.resolve())
+        match = self.find(looks_of_picture(reference), {case.source.path.resolve()})
         prop = load_prop(self._library.props[match.prop].path)
         mesh = textured(turn(prop, -match.azimuth_deg))
         return recoloured(mesh, reference)
 
-    def find(self, reference: np.ndarray, exclude: object = None) -> Match:
-        """The view nearest to a picture; ``exclude`` is a resolved path."""
-        query = looks_of_picture(reference)
+    def find(
+        self, query: Looks, exclude: Collection[Path] = (), colour_weight: float = COLOUR_WEIGHT
+    ) -> Match:
+        """The view nearest to a picture.
+
+        Args:
+            query: how the picture looks.
+            exclude: resolved paths of props that are left out.
+            colour_weight: see ``distances``.
+
+        Raises:
+            DataError: all props are left out.
+        """
         mask = cells(query.masks, COARSE_SIDE).ravel()
         # Squared distances of coarse masks, less the query's own square.
         coarse = self._lengths - 2 * self._coarse @ mask
         views = len(self._azimuths)
-        for index, prop in enumerate(self._library.props):
-            if prop.path.resolve() == exclude:
+        for index in range(len(self._paths)):
+            if self._paths[index] in exclude:
                 coarse[index * views : (index + 1) * views] = np.inf
         count = min(SHORTLIST, int(np.isfinite(coarse).sum()))
         if not count:
-            raise DataError("The library holds no other prop than the one that is asked for.")
+            raise DataError("The library holds no prop but those that are left out.")
         nearest = np.argpartition(coarse, count - 1)[:count]
-        found = distances(query, self._library.looks, nearest)
+        found = distances(query, self._library.looks, nearest, colour_weight)
         place = int(found.argmin())
         best = int(nearest[place])
         return Match(best // views, float(self._azimuths[best % views]), float(found[place]))

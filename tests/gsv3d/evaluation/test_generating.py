@@ -94,7 +94,7 @@ def test_a_model_is_asked_through_the_same_job_as_everywhere(tmp_path, monkeypat
     monkeypatch.setattr("gsv3d.evaluation.generating.decode_halves", lambda *_: None)
     asked = []
 
-    def mesh(gaussians: Gaussians, faces: int, texture_size: int, report: object) -> TexturedMesh:
+    def mesh(_: Gaussians, faces: int, texture_size: int, *__: object) -> TexturedMesh:
         asked.append((faces, texture_size))
         return box((1, 1, 1), (9, 9, 9))
 

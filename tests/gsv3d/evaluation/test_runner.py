@@ -195,10 +195,11 @@ class TestEvaluation:
 
 def test_a_models_digest_follows_its_contents(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "a").write_text("1")
+    (tmp_path / "unet" / "a.json").write_text("1")
     first = folder_digest(tmp_path)
+    (tmp_path / "README.md").write_text("a model card")
     assert first == folder_digest(tmp_path)
-    (tmp_path / "unet" / "a").write_text("2")
+    (tmp_path / "unet" / "a.json").write_text("2")
     second = folder_digest(tmp_path)
-    (tmp_path / "unet" / "a").rename(tmp_path / "unet" / "b")
+    (tmp_path / "unet" / "a.json").rename(tmp_path / "unet" / "b.safetensors")
     assert len({first, second, folder_digest(tmp_path)}) == 3

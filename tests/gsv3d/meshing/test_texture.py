@@ -13,6 +13,7 @@ from gsv3d.meshing.fusion import fuse
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.raster import rasterise
+from gsv3d.meshing.reference import Reference, align
 from gsv3d.meshing.texture import bake
 from gsv3d.meshing.unwrap import unwrap
 from tests.gsv3d.meshing import analytic
@@ -54,6 +55,30 @@ def test_a_picture_of_the_mesh_shows_the_colours_where_they_are(two_coloured):
     np.testing.assert_allclose(right[32, 24, :3] / 255, analytic.FRONT, atol=0.02)
     np.testing.assert_allclose(right[32, 40, :3] / 255, analytic.BACK, atol=0.02)
     assert front[2, 2, 3] == 0 and front[32, 32, 3] == 255
+
+
+def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_coloured):
+    """The cube from the front, all green."""
+    camera = orbit([0.0], [0.0], size=128)
+    half = camera.Ks[0, 0, 0].item() * 0.3 / (2.35 - 0.3)
+    rgba = np.zeros((128, 128, 4), np.uint8)
+    v, u = np.abs(np.mgrid[:128, :128] + 0.5 - 64)
+    rgba[np.maximum(u, v) < half] = (0, 255, 0, 255)
+    mesh = two_coloured
+    projection = align(mesh.vertices, mesh.faces, Reference(rgba, camera))
+    assert projection is not None
+    views = analytic.box((0.3, 0.3, 0.3))
+    texture = bake(
+        mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, 0.05, None, projection
+    )
+    points, colours = sampled(TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture))
+    # The middle of the front, not its rim, is the picture's; what it does not see is as before.
+    front = (points[:, 1] < -0.29) & (np.abs(points[:, [0, 2]]).max(axis=1) < 0.2)
+    assert front.sum() > 5
+    np.testing.assert_allclose(colours[front], np.tile([0, 1, 0], (front.sum(), 1)), atol=0.02)
+    _, before = sampled(mesh)
+    other = points[:, 1] > 0.05
+    np.testing.assert_allclose(colours[other], before[other], atol=0.01)
 
 
 def test_the_gaps_between_charts_continue_a_chart(two_coloured):

@@ -32,7 +32,7 @@ def trace(cameras: Cameras, axes: tuple[float, float, float] = AXES) -> tuple[Te
     # The directions have unit z-depth, so the ray's parameter is the depth.
     depth = torch.where(hit, (-b - root.clamp_min(0).sqrt()) / a, 0.0)
     point = origins + depth[..., None] * directions
-    colour = 0.7 + 0.25 * torch.sin(4 * point + torch.tensor([0.0, 1.0, 2.0]))
+    colour = 0.65 + 0.28 * torch.sin(4 * point + torch.tensor([0.0, 1.0, 2.0]))
     alpha = hit.double()
 
     def pooled(x: Tensor) -> Tensor:

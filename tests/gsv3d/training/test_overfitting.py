@@ -40,7 +40,7 @@ def with_novel(sample: OrbitSample, chosen: list[int]) -> OrbitSample:
 
 @pytest.mark.slow
 def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
-    """Four views in, 20 to learn from, 8 to measure on; some 33 dB in 250 steps."""
+    """Four views in, 20 to learn from, 8 to measure on; some 32 dB in 300 steps."""
     rng = np.random.default_rng(0)
     prop = ellipsoid_orbit(novel=24)
     sample = sample_orbit(prop, 4, 28, rng, mirror=False)
@@ -57,7 +57,7 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
         chosen = rng.choice(seen, 3, replace=False).tolist()
         return task.loss([with_novel(sample, chosen)])[0]
 
-    fit(task.modules, loss, steps=250, rate=4e-3)
+    fit(task.modules, loss, steps=300, rate=4e-3)
     test = with_novel(sample, unseen)
     with torch.no_grad():
         pictures, latents = task.encode([test])
@@ -66,8 +66,9 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
     errors = (truth - drawn).pow(2).mean(dim=(1, 2, 3))
     psnr = -10 * torch.log10(errors[len(sample.rgba) :]).mean()
     assert float(psnr) > 30
-    # An empty picture is far away: the prop is there.
-    assert float(-10 * torch.log10((truth - 1).pow(2).mean())) < 20
+    # An empty picture is 10 dB away: the prop is there.
+    empty = -10 * torch.log10((truth[len(sample.rgba) :] - 1).pow(2).mean())
+    assert float(empty) < 20.5
 
 
 @pytest.mark.slow

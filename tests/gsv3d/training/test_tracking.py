@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_events(folder: Path):
 
 def test_tensorboard_holds_the_curves_and_the_samples(tmp_path: Path) -> None:
     output = tmp_path / "Lauf ü"
-    plan = schedule(60, sample_every=30, log_every=10)
+    plan = schedule(60, sample_every=30, log_every=10, save_every=30)
     Trainer(LeastSquares(), plan, output, 10, CPU, tracker="tensorboard").run()
     events = read_events(output / "tensorboard")
     named = {"loss", "learning_rate", "largest", "images_per_second", "mfu", "samples_per_second"}
@@ -49,7 +50,7 @@ def test_tensorboard_holds_the_curves_and_the_samples(tmp_path: Path) -> None:
     # The averaged weights: 2 rows and 3 columns of squares whose grey is a weight.
     picture = np.asarray(Image.open(output / "samples" / "weights-0000060.png"))
     assert picture.shape == (16, 24, 3)
-    exported = eval((output / "exported.txt").read_text())
+    exported = json.loads((output / "exported.txt").read_text())
     expected = np.clip(exported, 0, 1) * 255
     assert np.abs(picture[4::8, 4::8, 0] - expected).max() <= 1
 

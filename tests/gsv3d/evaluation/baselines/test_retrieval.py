@@ -12,6 +12,7 @@ from gsv3d.cameras import orbit
 from gsv3d.datasets.objects import ObjectFile
 from gsv3d.errors import DataError
 from gsv3d.evaluation.baselines.library import Library, load_library
+from gsv3d.evaluation.baselines.prop_views import looks_of_picture
 from gsv3d.evaluation.baselines.retrieval import (
     Retriever,
     recoloured,
@@ -93,7 +94,7 @@ def test_a_library_is_rendered_once_and_leaves_out_what_is_broken(library, tmp_p
 
 @pytest.mark.parametrize("azimuth", [0.0, 75.0, 240.0])
 def test_the_same_prop_is_found_from_the_same_side(library, azimuth: float) -> None:
-    match = Retriever(library).find(picture(wedge(), azimuth, (200, 80, 40)))
+    match = Retriever(library).find(looks_of_picture(picture(wedge(), azimuth, (200, 80, 40))))
     assert library.props[match.prop].name == "wedge"
     difference = abs((match.azimuth_deg - azimuth + 180) % 360 - 180)
     assert difference <= 15
@@ -113,10 +114,13 @@ def test_an_object_is_never_retrieved_for_itself(library) -> None:
     retriever = Retriever(library)
     reference = picture(wedge(), 75.0, BLUE)
     own = next(prop for prop in library.props if prop.name == "wedge")
-    match = retriever.find(reference, exclude=own.path.resolve())
+    looks = looks_of_picture(reference)
+    match = retriever.find(looks, {own.path.resolve()})
     assert library.props[match.prop].name != "wedge"
     mesh = retriever(reference, case_of(own.path))
     assert len(mesh.faces) != len(wedge().faces)
+    with pytest.raises(DataError, match="left out"):
+        retriever.find(looks, {prop.path.resolve() for prop in library.props})
 
 
 def checker() -> Prop:

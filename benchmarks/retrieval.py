@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well props are retrieved by their looks, for weights of colour beside the masks.
+
+    python benchmarks/retrieval.py props/index.json --count 80 --cache looks
+
+Queries are train props, rasterised under one of Blender's HDRIs from U[-5, 30] degrees; the library
+is the train split without the query's own pack, so that nothing here has seen the dev split. Shown
+are means of what the retrieved prop, turned by the yaw it was found at, is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gsv3d.cameras import orbit
+from gsv3d.evaluation import metrics
+from gsv3d.evaluation.baselines import retrieval
+from gsv3d.evaluation.baselines.library import Library, find_library, load_library
+from gsv3d.evaluation.baselines.prop_views import looks_of_picture
+from gsv3d.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.rasterizing.orbits import Surface, draw
+from gsv3d.rasterizing.props import Prop, load_prop
+from gsv3d.rasterizing.variation import turn, unit
+
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+POINTS = 4096
+
+
+def show(phase: str, done: int, of: int) -> None:
+    if done % 100 == 0 or done == of:
+        print(f"{phase}: {done}/{of}", flush=True)
+
+
+def picture_of(prop: Prop, rng: np.random.Generator) -> np.ndarray:
+    """(128, 128, 4) uint8 of a prop in the unit cube, lit and seen at random."""
+    surface = Surface(prop, np.eye(4), torch.device("cpu"))
+    environments = baked_environments()
+    environment = environments[rng.integers(len(environments))]
+    lights = lights_of(environment, float(rng.uniform(0, 360)))
+    cameras = orbit([0.0], float(rng.uniform(-5, 30)), size=128)
+    return draw(surface, cameras, lights).rgba[0].numpy()
+
+
+def worth(found: Prop, true: Prop, rng: np.random.Generator) -> tuple[float, float, float]:
+    """CD, F-score at .05 and volume IoU, both props in the unit cube."""
+    own, other = (
+        metrics.sample_surface(p.vertices, p.faces, POINTS, np.random.default_rng(seed))
+        for seed, p in enumerate((found, true))
+    )
+    distance = metrics.surface_distance(own, other)
+    volumes = [metrics.occupancy(p.vertices, p.faces, rng) for p in (found, true)]
+    return distance.chamfer, distance.f_score(0.05), metrics.volume_iou(*volumes)
+
+
+def query(
+    library: Library, retriever: retrieval.Retriever, index: int, packs: list[str], seed: int
+) -> list[tuple[float, float, float]] | None:
+    """The worth of what is found for one train prop, by weight; None where it can't be seen."""
+    rng = np.random.default_rng([seed, index])
+    true = unit(turn(load_prop(library.props[index].path), float(rng.uniform(0, 360))))
+    rgba = picture_of(true, rng)
+    if (rgba[..., 3] > 127).sum() < 20:
+        return None
+    exclude = {
+        prop.path.resolve()
+        for prop, pack in zip(library.props, packs, strict=True)
+        if pack == packs[index]
+    }
+    looks = looks_of_picture(rgba)
+    rows = []
+    for weight in WEIGHTS:
+        match = retriever.find(looks, exclude, weight)
+        found = unit(turn(load_prop(library.props[match.prop].path), -match.azimuth_deg))
+        rows.append(worth(found, true, rng))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("index", type=Path, help="index.json with a train split and packs")
+    parser.add_argument("--count", type=int, default=80, help="queries (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the renderings")
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    library = load_library(find_library(args.index), args.cache, show, args.workers)
+    entries = json.loads(args.index.read_text(encoding="utf-8"))["objects"]
+    by_stem = {Path(entry["file"]).stem: entry["pack"] for entry in entries}
+    packs = [by_stem[prop.path.stem] for prop in library.props]
+    retriever = retrieval.Retriever(library)
+    order = np.random.default_rng(args.seed).permutation(len(library.props))[: args.count]
+    rows = []
+    for done, index in enumerate(order, 1):
+        found = query(library, retriever, int(index), packs, args.seed)
+        if found is not None:
+            rows.append(found)
+        show("queries", done, len(order))
+    means = np.mean(rows, axis=0)
+    print(f"\n| colour's weight, {len(rows)} queries | CD | F@.05 | volume IoU |")
+    print("| ---: | ---: | ---: | ---: |")
+    for weight, (chamfer, f_score, iou) in zip(WEIGHTS, means, strict=True):
+        print(f"| {weight:g} | {chamfer:.4f} | {f_score:.3f} | {iou:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
