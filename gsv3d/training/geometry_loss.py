@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -201,7 +202,9 @@ def load_lpips(device: torch.device) -> nn.Module:
     except ImportError as error:
         raise ModelError("LPIPS is asked for, but the package lpips is missing.", how) from error
     try:
-        network = lpips.LPIPS(net="vgg", verbose=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it calls torchvision by names of old
+            network = lpips.LPIPS(net="vgg", verbose=False)
     except (OSError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
