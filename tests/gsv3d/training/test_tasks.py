@@ -132,7 +132,7 @@ def test_lpips_joins_the_renders_loss_where_it_is_installed(monkeypatch) -> None
     task.geometry = GeometryLoss(CPU, lpips_weight=0.7, num_input=2)
     batch = task.source.draw(1, 0, 0.0)
     loss, parts = task.loss(batch)
-    drawn, truth = seen[0]
+    drawn, truth = (pictures.detach() for pictures in seen[0])
     # One novel and two input views, in -1..1, the truth on white.
     assert drawn.shape == truth.shape == (3, 3, 32, 32)
     rgba = batch[0].novel_rgba[0]
