@@ -28,7 +28,7 @@ def start(output: Path, *options: str, **environment: str) -> subprocess.Popen[s
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> str:
+def finish(process: subprocess.Popen[str], timeout: float = 240) -> str:
     """What it wrote to stderr, once it has ended."""
     try:
         _, error = process.communicate(timeout=timeout)
