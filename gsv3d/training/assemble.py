@@ -6,9 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from gsv3d.errors import ModelError
-from gsv3d.models import DESCRIPTION, load_component
+from gsv3d.models import DESCRIPTION, load_component, silent_bars
+from gsv3d.outputs import make_folder, output_error
 from gsv3d.pipeline import GSV3DPipeline
+from gsv3d.training.checkpoint import as_os_error
 from gsv3d.training.config import ModelConfig, build
 from gsv3d.training.stages import CLASSES
 
@@ -23,6 +27,7 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
 
     Raises:
         ModelError: a component is in none of the folders.
+        OutputError: the disk is full, ...
     """
     components = {}
     for name, cls in CLASSES.items():
@@ -32,12 +37,18 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
                 f"None of {', '.join(map(str, stages))} holds a trained '{name}'.",
                 "Train the stage it belongs to, or name its folder too.",
             )
-        components[name] = load_component(cls, folders[-1], half=True)
+        with silent_bars():
+            components[name] = load_component(cls, folders[-1], half=True)
     pipeline = GSV3DPipeline(
         scheduler=build(config, "scheduler"),
         num_inference_steps=config.num_inference_steps,
         max_guidance_scale=config.max_guidance_scale,
         **components,
     )
-    pipeline.save_pretrained(output, safe_serialization=True)
-    (output / DESCRIPTION).write_text(config.description + "\n", encoding="utf-8")
+    make_folder(output)
+    try:
+        with silent_bars():
+            pipeline.save_pretrained(output, safe_serialization=True)
+        (output / DESCRIPTION).write_text(config.description + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise output_error(output, as_os_error(error)) from error

@@ -374,7 +374,9 @@ class Trainer:
         """
         if not self.accelerator.is_main_process:
             return
-        with self.average.applied():
+        from gsv3d.models import silent_bars
+
+        with self.average.applied(), silent_bars():
             try:
                 self.task.export(self.task.modules, self.output)
             except (OSError, SafetensorError) as error:

@@ -15,7 +15,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
-from gsv3d.models import load_component
+from gsv3d.models import load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from gsv3d.training.checkpoint import differing
 from gsv3d.training.config import ModelConfig, build
@@ -160,7 +160,8 @@ def _component(
                 f"Give the folder of the stage that trained it with {how}.",
             )
         named = found[-1]
-    trained = load_component(CLASSES[name], named)
+    with silent_bars():
+        trained = load_component(CLASSES[name], named)
     # On meta: the configuration's shapes alone are wanted.
     with torch.device("meta"):
         expected = build(config, name)

@@ -255,3 +255,16 @@ def test_a_batch_is_divided_among_processes() -> None:
         Schedule(batch_size=32).parts(3)
     with pytest.raises(ValueError, match="does not divide the 2 samples"):
         Schedule(batch_size=8, micro_batch=4).parts(4)
+
+
+def test_a_full_disk_while_exporting_keeps_the_run(tmp_path) -> None:
+    """All steps are done and saved; going on writes what is missing."""
+
+    class Full(LeastSquares):
+        def export(self, modules, directory) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match="could not be written: the disk is full"):
+        train(Full(), tmp_path, 10)
+    train(LeastSquares(), tmp_path, 10, resume=True)
+    assert (tmp_path / "exported.txt").exists() and len(losses(tmp_path)) == 10
