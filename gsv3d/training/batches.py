@@ -165,9 +165,11 @@ class Feed:
             try:
                 batch, passed = next(self._batches)
                 break
-            except RuntimeError as error:
-                # torch names a worker that was killed, by the system for want of memory perhaps.
-                if not self.workers or "DataLoader worker" not in str(error):
+            except (RuntimeError, EOFError, OSError) as error:
+                # torch names a worker that was killed, by the system for want of memory perhaps;
+                # if it dies while its tensors are fetched, the connection to it breaks instead.
+                named = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+                if not self.workers or not named:
                     raise
                 self._recover(error)
         for text in passed:
@@ -176,9 +178,9 @@ class Feed:
         self._lost = 0
         return to_device(batch, self.device)
 
-    def _recover(self, error: RuntimeError) -> None:
+    def _recover(self, error: Exception) -> None:
         self._lost += 1
-        first = str(error).splitlines()[0].rstrip(".")
+        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         if self._lost > LOST_WORKERS:
             raise DataError(
                 f"The processes that prepare batches died {self._lost} times in a row ({first}).",
