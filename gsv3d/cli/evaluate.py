@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
@@ -116,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     from gsv3d.cli.options import check_at_least, require_blender
-    from gsv3d.evaluation.perceptual import CLIP, load_perceptual, measure_perceptual
+    from gsv3d.evaluation.metrics.perceptual import CLIP, load_perceptual
+    from gsv3d.evaluation.perceptual import measure_perceptual
     from gsv3d.evaluation.protocol import EvaluationSettings, choose_objects, make_cases, part_of
     from gsv3d.evaluation.report import write_report
     from gsv3d.evaluation.runner import run_evaluation
@@ -132,6 +134,11 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     objects = part_of(drawn, args.part, args.seed)
     cases = make_cases(objects, args.seed, args.elevations)
     require_blender()
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DataError(
+            "The plots of a report need the Python package matplotlib.",
+            'Install it with: pip install -e ".[train]".',
+        )
     progress = Progress()
     name, identity, generator = _model(model, args)
     library = _library(args, sources, progress)

@@ -88,6 +88,6 @@ def _normalised(picture: Tensor, size: int, mean: Sequence[float], std: Sequence
     elif colour.shape[-1] < size:
         colour = F.interpolate(colour, (size, size), mode="bicubic", align_corners=True)
     colour = (colour + 1) / 2
-    offset = colour.new_tensor(mean)[:, None, None]
-    scale = colour.new_tensor(std)[:, None, None]
-    return (colour - offset) / scale
+    channels = zip(colour.unbind(dim=1), mean, std, strict=True)
+    # With the figures as tensors a card would be waited for until they have been copied.
+    return torch.stack([(channel - m) / s for channel, m, s in channels], dim=1)

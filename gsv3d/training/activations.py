@@ -21,8 +21,8 @@ def checkpoint_activations(modules: nn.ModuleDict) -> None:
     for module in modules.values():
         if getattr(module, "_supports_gradient_checkpointing", False):
             module.enable_gradient_checkpointing()
-        elif hasattr(module, "gradient_checkpointing_enable"):
-            module.gradient_checkpointing_enable({"use_reentrant": False})
+        elif hasattr(module, "activation_checkpointing_enable"):
+            module.activation_checkpointing_enable({"use_reentrant": False})
         elif isinstance(getattr(module, "blocks", None), nn.ModuleList):
             for block in module.blocks:
                 block.forward = _Again(block.forward)

@@ -29,9 +29,15 @@ def add_lora(unet: nn.Module, rank: int, alpha: float, targets: Sequence[str] = 
         targets: ends of the linears' names.
 
     Raises:
-        ModelError: no linear has such a name.
+        ModelError: no linear has such a name, or peft is not installed.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ModelError(
+            "LoRA needs the package peft, which is not installed.",
+            "pip install peft, or set lora_rank to 0, which trains the whole UNet.",
+        ) from error
 
     names = [
         name

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from gsv3d.evaluation.baselines import EMPTY
 from gsv3d.evaluation.files import write_text
 from gsv3d.evaluation.perceptual import set_metrics
-from gsv3d.evaluation.report import sheets, tables
+from gsv3d.evaluation.report import sheets, spreadsheets, tables
 from gsv3d.evaluation.report.columns import MAIN
 from gsv3d.evaluation.report.results import HINDSIGHT, Results, load_results
 from gsv3d.evaluation.store import Evaluation
@@ -38,8 +38,8 @@ def write_report(
     figures += _write_sheets(results, suffix)
     sets = set_metrics(evaluation, results.main, list(results.runs))
     text = tables.markdown(results, missing or {}, sets, figures)
-    write_text(folder / f"results{suffix}.csv", tables.results_csv(results))
-    write_text(folder / f"views{suffix}.csv", tables.views_csv(results))
+    write_text(folder / f"results{suffix}.csv", spreadsheets.results_csv(results))
+    write_text(folder / f"views{suffix}.csv", spreadsheets.views_csv(results))
     write_text(folder / f"summary{suffix}.json", json.dumps(summary(results), indent=1) + "\n")
     write_text(folder / f"report{suffix}.md", text)
     return text

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results as Markdown and CSV."""
+"""The results as Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -16,8 +14,6 @@ from gsv3d.evaluation.report.columns import (
     COST,
     FITTED,
     MAIN,
-    PER_CASE,
-    PER_VIEW,
     SETS,
     SURFACES,
     Column,
@@ -196,8 +192,8 @@ def _surface_tables(results: Results) -> list[str]:
 def _consistency(results: Results) -> list[str]:
     lines: list[str] = []
     for columns, words in (
-        (CONSISTENCY, "all objects"),
-        (FITTED, "Gaussians fitted to each half from scratch"),
+        (CONSISTENCY, "as decoded"),
+        (FITTED, "fitted to each half from scratch"),
     ):
         models = [n for n in results.models if any(results.has(c.key, n) for c in columns)]
         if models:
@@ -308,56 +304,10 @@ def _notes(results: Results, missing: Mapping[str, str]) -> list[str]:
         f" around at elevation 10 and 4 from above at 45, {settings.size} px, without those within"
         f" {UNSEEN_DEG:.0f} degrees of the reference, drawn by Blender's Cycles; the true object"
         " is lit as in the reference, results show their texture unlit. CD is the mean of both"
-        " directions' mean distances. Of an empty result the distances are those of one point at"
-        " the centre. docs/evaluation.md defines every column.",
+        " directions' mean distances. An empty result counts as one point at the centre."
+        " docs/evaluation.md defines every column.",
     ]
     if missing:
         reasons = [f"{metric} ({reason})" for metric, reason in missing.items()]
         lines += ["", f"Not installed: {'; '.join(reasons)}."]
     return lines
-
-
-def results_csv(results: Results) -> str:
-    """One line a case and run, every column."""
-    keys = [column.key for column in PER_CASE]
-    rows = [["object", "case", "elevation_deg", "candidate", "seed", "failed", *keys]]
-    for case in results.cases:
-        for run in (*results.runs, *results.incomplete):
-            record = results.records[run.key].get(case.name)
-            if record is None:
-                continue
-            values = [record["values"].get(key) for key in keys]
-            rows.append(
-                [
-                    case.source.name,
-                    case.name,
-                    round(case.plan.elevation_deg, 3),
-                    run.candidate,
-                    "" if run.seed is None else run.seed,
-                    int(case.name in results.failures[run.key]),
-                    *("" if v is None else v for v in values),
-                ]
-            )
-    return _csv(rows)
-
-
-def views_csv(results: Results) -> str:
-    """One line a view: of meshes, Gaussians and generated frames."""
-    rows = [["case", "candidate", "seed", "what", "azimuth_deg", "elevation_deg", *PER_VIEW]]
-    for case in results.cases:
-        for run in results.runs:
-            record = results.records[run.key].get(case.name, {"per_view": {}})
-            for what, columns in record["per_view"].items():
-                blank = [""] * len(columns["azimuth_deg"])
-                listed = [columns.get(metric, blank) for metric in PER_VIEW]
-                angles = (columns["azimuth_deg"], columns["elevation_deg"])
-                seed = "" if run.seed is None else run.seed
-                for line in zip(*angles, *listed, strict=True):
-                    rows.append([case.name, run.candidate, seed, what, *line])
-    return _csv(rows)
-
-
-def _csv(rows: list[list]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

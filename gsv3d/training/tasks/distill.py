@@ -167,7 +167,8 @@ class DistillTask:
         kept = torch.rand(size) >= self.drop_condition
         levels = self.levels.draw(size)
         gates = self.gate(levels) * kept
-        kept, sigma = kept.to(latents), levels.to(self.device)
+        kept = kept.float().to(self.device, non_blocking=True)
+        sigma = levels.to(self.device, non_blocking=True)
         noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
         v = denoise(
             self.modules["unet"], noisy, sigma, encoded[:, -1] * kept[:, None, None, None],

@@ -131,11 +131,13 @@ class MultiviewTask:
         size = len(encoded)
         reference, latents = encoded[:, -1], encoded * self.vae.config.scaling_factor
         context = embed_for_cross_attention(self.modules["image_encoder"], batch.reference)
-        kept = (torch.rand(size) >= self.drop_condition).to(latents)
+        # Drawn on the CPU; copied without a wait, as everything here is queued without one.
+        kept = (torch.rand(size) >= self.drop_condition).float()
+        kept = kept.to(self.device, non_blocking=True)
         reference = reference * kept[:, None, None, None]
         context = context * kept[:, None, None]
 
-        sigma = self.levels.draw(size).to(self.device)
+        sigma = self.levels.draw(size).to(self.device, non_blocking=True)
         noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
         v = denoise(self.modules["unet"], noisy, sigma, reference, context, batch.pose)
         squared = self.levels.squared(estimate(noisy, v, sigma), latents, sigma)

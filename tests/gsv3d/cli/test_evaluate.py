@@ -69,6 +69,23 @@ def test_bad_options_get_one_sentence(tmp_path: Path, capsys, words, expected) -
     assert error.splitlines()[-1].startswith("gsv3d evaluate: ")
 
 
+@pytest.mark.parametrize("package", ["bpy", "matplotlib"])
+def test_a_missing_package_is_named_before_anything_is_done(
+    tmp_path: Path, capsys, monkeypatch, package: str
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name == package else object() if name == "bpy" else find(name),
+    )
+    box = box_file(tmp_path / "a.glb")
+    assert main(["evaluate", "none", str(box), "--report", str(tmp_path / "r")]) == 2
+    error = capsys.readouterr().err
+    assert f"package {package}" in error and "pip install" in error
+    assert not (tmp_path / "r").exists()
+
+
 def test_words_that_are_no_numbers_end_in_a_usage_line(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", "none", "x.glb", "--report", str(tmp_path), "--seeds", "a,b"])

@@ -14,19 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from gsv3d.evaluation import perceptual
 from gsv3d.evaluation.files import load_arrays, write_json
 from gsv3d.evaluation.measuring import measure
+from gsv3d.evaluation.metrics import perceptual
 from gsv3d.evaluation.metrics.distributions import frechet_distance
-from gsv3d.evaluation.perceptual import (
+from gsv3d.evaluation.metrics.perceptual import (
     NotInstalled,
     Perceptual,
     load_clip,
     load_perceptual,
-    measure_perceptual,
-    perceptual_path,
-    set_metrics,
 )
+from gsv3d.evaluation.perceptual import measure_perceptual, perceptual_path, set_metrics
 from gsv3d.evaluation.report.results import load_results
 from gsv3d.evaluation.runner import measure_task
 from gsv3d.evaluation.store import Run

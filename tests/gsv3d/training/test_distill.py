@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,12 @@ def test_lora_is_on_all_attentions_but_where_there_is_nothing_to_choose() -> Non
     assert trained == expected and any("temporal" in name for name in trained)
     with pytest.raises(ModelError, match="no linear layer named to_colour"):
         add_lora(build(tiny.CONFIG, "unet"), 2, 2.0, ["to_colour"])
+
+
+def test_without_peft_it_is_said_what_to_do(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ModelError, match="needs the package peft.*lora_rank to 0"):
+        add_lora(build(tiny.CONFIG, "unet"), 2, 2.0)
 
 
 def test_what_is_exported_is_read_by_diffusers_and_by_peft(tmp_path: Path, orbit) -> None:
