@@ -192,6 +192,30 @@ def sine_elevations_deg(
     return np.clip(waves, -MAX_ELEVATION_DEG, MAX_ELEVATION_DEG).tolist()
 
 
+ORBITS = ("static", "sine")
+"""Orbits that a model may be made for."""
+
+
+def model_elevations_deg(
+    kind: str, azimuths_deg: Sequence[float], elevation_deg: float
+) -> list[float]:
+    """Elevations of a model's views.
+
+    Args:
+        kind: of ``ORBITS``.
+        azimuths_deg: of the views, the reference's 0.
+        elevation_deg: of the reference.
+
+    Raises:
+        ValueError: there is no such orbit.
+    """
+    if kind == "sine":
+        return sine_elevations_deg(azimuths_deg, elevation_deg)
+    if kind == "static":
+        return [float(elevation_deg)] * len(azimuths_deg)
+    raise ValueError(f"There is no orbit '{kind}'; there are {', '.join(ORBITS)}.")
+
+
 def dynamic_orbit_deg(
     num_frames: int,
     elevation_deg: float,

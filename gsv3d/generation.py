@@ -115,6 +115,7 @@ class GenerationResult:
         mesh: textured, within the face budget.
         timings: seconds by phase, and "total".
         latents: (V, C, h, w) of the views, scaled.
+        elevations_deg: (V,) float32.
     """
 
     prepared: np.ndarray
@@ -124,6 +125,7 @@ class GenerationResult:
     mesh: TexturedMesh
     timings: dict[str, float]
     latents: torch.Tensor | None = None
+    elevations_deg: np.ndarray | None = None
 
 
 def generate(
@@ -176,8 +178,9 @@ def generate(
     camera = orbit([0.0], [settings.elevation], size=len(detailed))
     reference = Reference(detailed, camera)
     mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report, reference)
+    elevations = np.asarray(output.elevations_deg, dtype=np.float32)
     return GenerationResult(
-        prepared, views, azimuths, gaussians, mesh, clock.stop(), output.latents
+        prepared, views, azimuths, gaussians, mesh, clock.stop(), output.latents, elevations
     )
 
 

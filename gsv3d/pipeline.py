@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
-from gsv3d.cameras import Cameras, orbit, static_azimuths_deg
+from gsv3d.cameras import Cameras, model_elevations_deg, orbit, static_azimuths_deg
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.gaussians import Gaussians
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
@@ -75,6 +75,7 @@ class GSV3DPipeline(DiffusionPipeline):
         decoder: latents to Gaussians.
         num_inference_steps: default of the call.
         max_guidance_scale: default of the call; 1 is no guidance.
+        orbit: of the views, see ``gsv3d.cameras.ORBITS``.
     """
 
     model_cpu_offload_seq = "image_encoder->feature_encoder->unet->vae->decoder"
@@ -90,6 +91,7 @@ class GSV3DPipeline(DiffusionPipeline):
         decoder: GaussianSplattingDecoder,
         num_inference_steps: int = 50,
         max_guidance_scale: float = 2.5,
+        orbit: str = "static",
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -101,7 +103,9 @@ class GSV3DPipeline(DiffusionPipeline):
             decoder=decoder,
         )
         self.register_to_config(
-            num_inference_steps=num_inference_steps, max_guidance_scale=max_guidance_scale
+            num_inference_steps=num_inference_steps,
+            max_guidance_scale=max_guidance_scale,
+            orbit=orbit,
         )
         self._run: _Run | None = None
 
@@ -169,7 +173,7 @@ class GSV3DPipeline(DiffusionPipeline):
         device, dtype = self._execution_device, self.unet.dtype
         frames = num_frames or self.num_frames
         azimuths = static_azimuths_deg(frames)
-        elevations = [float(elevation)] * frames
+        elevations = model_elevations_deg(self.config.orbit, azimuths, float(elevation))
 
         picture = self.prepare_picture(image).to(device, dtype)
         context = embed_for_cross_attention(self.image_encoder, picture)

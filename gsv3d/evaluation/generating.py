@@ -69,16 +69,20 @@ class Generator(Protocol):
         """
 
 
-def frames_of(model: str) -> int:
-    """Views of a model's orbit, read without loading it.
+def frames_of(model: str) -> int | None:
+    """Views of a model's static orbit, read without loading it; None if its orbit is another.
 
     Raises:
         ModelError: there is no such model, or it does not say.
     """
     from gsv3d.models import find
 
-    path = find(model) / "unet" / "config.json"
+    folder = find(model)
+    path = folder / "unet" / "config.json"
     try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        if index.get("orbit", "static") != "static":
+            return None
         return int(json.loads(path.read_text(encoding="utf-8"))["num_frames"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
@@ -132,10 +136,10 @@ class ModelGenerator:
             result.timings,
             process_mib,
             card_mib,
-            result.views,
-            masks_of(self._pipeline, result),
+            None if self.frames is None else result.views,
+            None if self.frames is None else masks_of(self._pipeline, result),
             result.gaussians,
-            decode_halves(self._pipeline, result, elevation_deg),
+            decode_halves(self._pipeline, result),
         )
 
 
@@ -155,9 +159,7 @@ def masks_of(pipeline: Any, result: GenerationResult) -> np.ndarray:
 
 
 @torch.no_grad()
-def decode_halves(
-    pipeline: Any, result: GenerationResult, elevation_deg: float
-) -> tuple[Gaussians, Gaussians] | None:
+def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, Gaussians] | None:
     """Gaussians of the even and of the odd generated views, the reference last in both.
 
     None where there are fewer than four views, or a half has no visible Gaussians.
@@ -165,13 +167,14 @@ def decode_halves(
     from gsv3d.gaussians import Gaussians
 
     latents = result.latents
-    if latents is None or len(latents) < 4:
+    elevations = result.elevations_deg
+    if latents is None or elevations is None or len(latents) < 4:
         return None
     count = len(latents)
     device, dtype = pipeline.decoder.device, pipeline.decoder.dtype
     picture = pipeline.prepare_picture(result.prepared).to(device, dtype)
     features = embed_for_decoder(pipeline.feature_encoder, picture)
-    cameras = orbit(result.azimuths_deg, elevation_deg, size=pipeline.image_size).to(device)
+    cameras = orbit(result.azimuths_deg, elevations, size=pipeline.image_size).to(device)
     halves = []
     for start in (0, 1):
         chosen = [*range(start, count - 1, 2), count - 1]

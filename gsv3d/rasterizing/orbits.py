@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gsv3d.cameras import Cameras, orbit
+from gsv3d.cameras import Cameras, model_elevations_deg, orbit
 from gsv3d.datasets.orbits import normalising_transform
 from gsv3d.rasterizing.lighting import Lights, face_the_camera, irradiance
 from gsv3d.rasterizing.props import Prop, linear
@@ -34,6 +34,8 @@ class OrbitPlan(Protocol):
     def orbit_views(self) -> int: ...
     @property
     def novel_views(self) -> int: ...
+    @property
+    def orbit(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -167,15 +169,16 @@ def _srgb(x: Tensor) -> Tensor:
 def plan_cameras(
     rng: np.random.Generator, settings: OrbitPlan
 ) -> tuple[Cameras, np.ndarray, np.ndarray]:
-    """A static orbit at an elevation of U[-5, 30] degrees (SV3D, appendix B), and novel views.
+    """An orbit about an elevation of U[-5, 30] degrees (SV3D, appendix B), and novel views.
 
     Returns:
         the cameras, and their (V,) azimuths and elevations in degrees.
     """
     n, m = settings.orbit_views, settings.novel_views
     azimuths = np.concatenate([np.arange(n) * 360.0 / n, rng.uniform(0, 360, m)])
-    elevation = rng.uniform(*ORBIT_ELEVATION_DEG)
-    elevations = np.concatenate([np.full(n, elevation), rng.uniform(*NOVEL_ELEVATION_DEG, m)])
+    elevation = float(rng.uniform(*ORBIT_ELEVATION_DEG))
+    around = model_elevations_deg(settings.orbit, azimuths[:n].tolist(), elevation)
+    elevations = np.concatenate([around, rng.uniform(*NOVEL_ELEVATION_DEG, m)])
     cameras = orbit(azimuths.tolist(), elevations.tolist(), size=settings.size)
     return cameras, azimuths.astype(np.float32), elevations.astype(np.float32)
 

@@ -43,6 +43,7 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
         scheduler=build(config, "scheduler"),
         num_inference_steps=config.num_inference_steps,
         max_guidance_scale=config.max_guidance_scale,
+        orbit=config.orbit,
         **components,
     )
     make_folder(output)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gsv3d.cameras import ORBITS
 from gsv3d.datasets.objects import ObjectFile
 from gsv3d.datasets.orbits import object_rng
 from gsv3d.errors import DataError, OutputError
@@ -35,12 +36,13 @@ class BankSettings:
 
     Attributes:
         size: side of the pictures in pixels.
-        orbit_views: views on the static orbit.
+        orbit_views: views on the orbit.
         novel_views: views from random directions.
         variants: orbits of every prop; the first shows the prop as it is, under one of Blender's
             HDRIs, the others vary it.
         joined: share of the varied ones that are joined with another prop.
         seed: of all draws.
+        orbit: see ``gsv3d.cameras.ORBITS``.
     """
 
     size: int = 128
@@ -49,6 +51,7 @@ class BankSettings:
     variants: int = 2
     joined: float = 0.2
     seed: int = 0
+    orbit: str = "static"
 
     def __post_init__(self) -> None:
         for name in ("size", "orbit_views", "variants"):
@@ -56,6 +59,8 @@ class BankSettings:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.novel_views < 0:
             raise ValueError(f"novel_views must not be negative, but is {self.novel_views}.")
+        if self.orbit not in ORBITS:
+            raise ValueError(f"orbit must be one of {', '.join(ORBITS)}, not {self.orbit!r}.")
         if not 0 <= self.joined <= 1:
             raise ValueError(f"joined must lie in 0..1, not {self.joined}.")
 
@@ -137,7 +142,9 @@ def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankS
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            if json.loads(path.read_text(encoding="utf-8")) != record:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            there["settings"] = asdict(BankSettings(**there["settings"]))
+            if there != record:
                 raise OutputError(
                     f"{directory} holds a bank of other objects or settings.",
                     "Delete it or name another folder.",
@@ -151,7 +158,7 @@ def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankS
         temporary = path.with_name(RECORD + ".part")
         temporary.write_text(json.dumps(record), encoding="utf-8")
         os.replace(temporary, path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{directory} cannot hold a bank of orbits ({error}).") from error
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from transformers import (
     Dinov2Model,
 )
 
+from gsv3d.cameras import ORBITS
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
@@ -41,6 +42,7 @@ class ModelConfig:
         max_guidance_scale: default guidance at the back of the orbit; 1 for none.
         components: keyword arguments of every component's class or configuration.
         stages: for every stage its schedule and its options.
+        orbit: of the views, see ``gsv3d.cameras.ORBITS``.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ModelConfig:
     max_guidance_scale: float
     components: dict[str, dict[str, Any]]
     stages: dict[str, dict[str, Any]]
+    orbit: str = "static"
 
     def schedule(self, stage: str, **overrides: Any) -> Schedule:
         """The stage's schedule, with what the command line overrides."""
@@ -117,9 +120,10 @@ def read_config(name_or_path: str) -> ModelConfig:
 def _checked(data: Any, source: str) -> ModelConfig:
     if not isinstance(data, dict):
         raise ModelError(f"{source} holds no fields.", "See the configurations of the package.")
-    known = {field.name for field in fields(ModelConfig)}
+    optional = {field.name for field in fields(ModelConfig) if field.default is not MISSING}
+    known = {field.name for field in fields(ModelConfig)} - optional
     groups: list[tuple[str, set[str], set[str]]] = [
-        ("", set(data), known),
+        ("", set(data) - optional, known),
         ("components.", set(data.get("components") or {}), set(COMPONENTS)),
         ("stages.", set(data.get("stages") or {}), set(STAGES)),
     ]
@@ -130,7 +134,12 @@ def _checked(data: Any, source: str) -> ModelConfig:
                     f"{source} has {problem} field '{prefix}{sorted(names_)[0]}'.",
                     f"It needs exactly {', '.join(prefix + n for n in sorted(expected))}.",
                 )
-    return ModelConfig(**data)
+    config = ModelConfig(**data)
+    if config.orbit not in ORBITS:
+        raise ModelError(
+            f"{source} has the orbit '{config.orbit}'.", f"Known are {', '.join(ORBITS)}."
+        )
+    return config
 
 
 def build(config: ModelConfig, component: str) -> nn.Module | EulerDiscreteScheduler:

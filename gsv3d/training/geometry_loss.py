@@ -41,7 +41,8 @@ class GeometryLoss:
 
     Args:
         device: of the models.
-        mask_weight, depth_weight, pixel_weight: of the parts.
+        mask_weight, depth_weight, pixel_weight: of the parts. With a depth weight of 0 depth is
+            no part at all, of the renders or at the pixels.
         lpips_weight: of LPIPS (VGG) between renders and pictures; above 0 the package ``lpips``
             and its weights are needed.
         num_input: input views rendered a sample, chosen at random, besides the novel ones.
@@ -68,9 +69,12 @@ class GeometryLoss:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the parts, which are the same at every call."""
-        pixel = ("pixel_depth", "pixel_mask", "pixel_colour") if self.pixel_weight else ()
+        pixel = ("pixel_mask", "pixel_colour") if self.pixel_weight else ()
+        if self.pixel_weight and self.depth_weight:
+            pixel = ("pixel_depth", *pixel)
         lpips = ("render_lpips",) if self.lpips is not None else ()
-        return ("render_colour", "render_mask", "render_depth", *lpips, *pixel)
+        depth = ("render_depth",) if self.depth_weight else ()
+        return ("render_colour", "render_mask", *depth, *lpips, *pixel)
 
     def __call__(
         self, decoded: DecodedGaussians, samples: Sequence[OrbitSample]
@@ -115,11 +119,12 @@ class GeometryLoss:
         mask_error = F.mse_loss(opacity, coverage)
         rgb = decoded.rgb.view(views, grid, grid, 3).permute(0, 3, 1, 2)
         colour_error = (weight[:, None] * (rgb - colour).abs()).sum() / (3 * area)
-        return {
+        parts = {
             "pixel_depth": self.pixel_weight * 2 * depth_error,
             "pixel_mask": self.pixel_weight * mask_error,
             "pixel_colour": self.pixel_weight * colour_error,
         }
+        return {name: value for name, value in parts.items() if name in self.names}
 
     def render_loss(self, decoded: DecodedGaussians, sample: OrbitSample) -> dict[str, Tensor]:
         """Colour on white, mask and depth at the supervised views (GSV3D's L_3D: RGB and depth)."""
@@ -133,8 +138,9 @@ class GeometryLoss:
         parts = {
             "render_colour": COLOUR_WEIGHT * F.mse_loss(out.colour, colour),
             "render_mask": self.mask_weight * F.mse_loss(out.alpha, alpha),
-            "render_depth": self.depth_weight * depth_error,
         }
+        if self.depth_weight:
+            parts["render_depth"] = self.depth_weight * depth_error
         if self.lpips is not None:
             distance = self.lpips(_for_lpips(out.colour), _for_lpips(colour)).mean()
             parts["render_lpips"] = self.lpips_weight * distance

@@ -27,6 +27,7 @@ from gsv3d.training.activations import (
     compile_networks,
     quick_attention,
 )
+from gsv3d.training.allocator import keep_freed_memory
 from gsv3d.training.average import AveragedWeights, changing
 from gsv3d.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
 from gsv3d.training.interruptions import asked_to_stop, lost_processes
@@ -203,6 +204,8 @@ class Trainer:
         After each of them the last checkpoint is whole, and ``resume`` goes on from it.
         """
         make_folder(self.output)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         main = self.accelerator.is_main_process
         self._log = RunLog(self.output / "log.csv", self.step) if main else None
         name = self.tracker_name if main else "none"

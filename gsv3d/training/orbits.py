@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,21 +91,25 @@ def orbit_of(record: OrbitRecord) -> Orbit:
     )
 
 
-def check_views(orbits: Iterable[Orbit], num_frames: int) -> None:
-    """Refuse orbits from which ``num_frames`` evenly spaced views cannot be taken.
+def check_views(name: str, num_orbit: int, num_frames: int) -> None:
+    """Refuse an orbit from which ``num_frames`` evenly spaced views cannot be taken.
+
+    Args:
+        name: of the object.
+        num_orbit: views on its orbit.
+        num_frames: T.
 
     Raises:
-        DataError: naming the first one.
+        DataError: naming it.
     """
-    for orbit in orbits:
-        if orbit.num_orbit % num_frames:
-            reason = f"which is no multiple of {num_frames}."
-            if orbit.num_orbit < num_frames:
-                reason = f"fewer than the {num_frames} asked for."
-            raise DataError(
-                f"{orbit.name} has {orbit.num_orbit} views on its orbit, {reason}",
-                "Render with another --orbit-views, or train with another num_frames.",
-            )
+    if num_orbit % num_frames:
+        reason = f"which is no multiple of {num_frames}."
+        if num_orbit < num_frames:
+            reason = f"fewer than the {num_frames} asked for."
+        raise DataError(
+            f"{name} has {num_orbit} views on its orbit, {reason}",
+            "Render with another --orbit-views, or train with another num_frames.",
+        )
 
 
 def frame_indices(orbit: Orbit, num_frames: int, start: int) -> list[int]:
@@ -115,7 +118,7 @@ def frame_indices(orbit: Orbit, num_frames: int, start: int) -> list[int]:
     Raises:
         DataError: the orbit's views are no multiple of ``num_frames``.
     """
-    check_views([orbit], num_frames)
+    check_views(orbit.name, orbit.num_orbit, num_frames)
     count = orbit.num_orbit
     step = count // num_frames
     return [(start + step * (i + 1)) % count for i in range(num_frames)]

@@ -125,6 +125,7 @@ def draw_bank(recipe: Recipe, say: Callable[[str], None]) -> OrbitBank:
         orbit_views=2 * recipe.config.num_frames,
         variants=recipe.variants,
         seed=recipe.seed,
+        orbit=recipe.config.orbit,
     )
     prepare_bank(directory, recipe.objects, settings)
     slots = unfinished(directory)

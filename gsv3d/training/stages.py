@@ -14,12 +14,13 @@ from torch import nn
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.decoder import GaussianSplattingDecoder
-from gsv3d.errors import ModelError
+from gsv3d.errors import DataError, ModelError
 from gsv3d.models import load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from gsv3d.training.checkpoint import differing
 from gsv3d.training.config import ModelConfig, build
-from gsv3d.training.orbits import Orbit
+from gsv3d.training.orbits import Orbit, check_views
+from gsv3d.training.shards import facts_of
 from gsv3d.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
 
 CLASSES: dict[str, type] = {
@@ -77,6 +78,14 @@ def make_task(
         DataError: the orbits do not serve.
     """
     options = checked_options(config, stage)
+    if stage != "autoencoder":
+        # All of them now: the one orbit with too few views may be drawn after hours.
+        for index in range(len(orbits)):
+            try:
+                facts = facts_of(orbits, index)
+            except DataError:
+                continue  # named and passed over where it is drawn
+            check_views(facts.name, facts.num_orbit, config.num_frames)
     folders = list(start) or [Path(folder) for folder in _listed(options.pop("init", []))]
     options.pop("init", None)
     named = {"vae": vae} if vae is not None else {}
@@ -174,4 +183,7 @@ def _component(
             f" '{wrong[0]}' is {sizes[0]} and not {sizes[1]}, and {len(wrong) - 1} more differ.",
             "Use the configuration it was trained with.",
         )
+    if name == "unet":
+        # No tensor depends on the number of views, so it may be another than it was trained with.
+        trained.register_to_config(num_frames=config.num_frames)
     return trained

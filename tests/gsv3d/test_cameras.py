@@ -12,6 +12,7 @@ from gsv3d.cameras import (
     Cameras,
     dynamic_orbit_deg,
     intrinsics,
+    model_elevations_deg,
     orbit,
     sine_elevations_deg,
     static_azimuths_deg,
@@ -147,3 +148,11 @@ def test_mixed_precision_leaves_rays_alone() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         mixed = (*cameras.rays(), cameras.positions, cameras.pluecker())
     assert all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
+
+
+def test_a_models_orbit_keeps_its_elevation_or_follows_the_sine() -> None:
+    assert model_elevations_deg("static", [90, 180, 270, 0], 5) == [5.0] * 4
+    sine = model_elevations_deg("sine", [90, 180, 270, 0], 5)
+    assert sine == pytest.approx([35, 5, -25, 5])
+    with pytest.raises(ValueError, match="'spiral'; there are static, sine"):
+        model_elevations_deg("spiral", [0], 5)

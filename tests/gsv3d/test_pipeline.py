@@ -150,3 +150,21 @@ def test_bad_arguments_are_named(pipeline: GSV3DPipeline, arguments: dict, words
 def test_a_prepared_picture_of_another_size_is_refused(pipeline: GSV3DPipeline) -> None:
     with pytest.raises(ValueError, match=r"\(32, 32, 4\)"):
         pipeline(np.zeros((16, 16, 4), np.uint8))
+
+
+def test_a_model_made_for_a_sine_orbit_makes_one(tmp_path) -> None:
+    """Its poses, its cameras and what it says of them; and the orbit is saved with the model."""
+    pipeline = tiny.tiny_pipeline()
+    pipeline.register_to_config(orbit="sine")
+    pipeline.save_pretrained(tmp_path)
+    loaded = GSV3DPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    seen = []
+    loaded.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[3]))
+    out = loaded(tiny.picture(), elevation=10.0, generator=seeded(0), output_type="latent")
+    assert out.elevations_deg == pytest.approx([40, 10, -20, 10])
+    expected = pose_ids(static_azimuths_deg(4), [40.0, 10.0, -20.0, 10.0])[None]
+    torch.testing.assert_close(seen[0], expected.to(seen[0]))
+    level = tiny.tiny_pipeline()(tiny.picture(), generator=seeded(0), output_type="latent")
+    assert level.elevations_deg == [10.0] * 4
+    assert not torch.allclose(level.gaussians.means.mean(0), out.gaussians.means.mean(0), atol=1e-4)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def result(pipeline) -> GenerationResult:
     prepared = np.asarray(tiny.picture())
     return GenerationResult(
         prepared, views, np.float32(output.azimuths_deg), output.gaussians, None, {},
-        output.latents,
+        output.latents, np.float32(output.elevations_deg),
     )  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def test_without_alpha_what_is_not_white_is_the_object(pipeline, result) -> None
 
 
 def test_halves_are_decoded_from_every_other_view(pipeline, result) -> None:
-    first, second = decode_halves(pipeline, result, 10.0)
+    first, second = decode_halves(pipeline, result)
     assert isinstance(first, Gaussians) and len(first) and len(second)
     # Four views: 0, 2 and the reference; 1 and the reference.
     grid = pipeline.decoder.gaussian_grid
@@ -82,8 +83,29 @@ def test_halves_are_decoded_from_every_other_view(pipeline, result) -> None:
 
 
 def test_too_few_views_have_no_halves(pipeline, result) -> None:
-    assert decode_halves(pipeline, replace(result, latents=result.latents[:3]), 10.0) is None
-    assert decode_halves(pipeline, replace(result, latents=None), 10.0) is None
+    assert decode_halves(pipeline, replace(result, latents=result.latents[:3])) is None
+    assert decode_halves(pipeline, replace(result, latents=None)) is None
+
+
+def test_halves_of_a_sine_are_decoded_where_its_views_stand(pipeline, result) -> None:
+    elevations = np.float32([40, 10, -20, 10])
+    _, second = decode_halves(pipeline, replace(result, elevations_deg=elevations))
+    cameras = orbit(result.azimuths_deg, elevations, size=pipeline.image_size)
+    with torch.no_grad():
+        features = embed_for_decoder(
+            pipeline.feature_encoder, pipeline.prepare_picture(result.prepared)
+        )
+        expected = pipeline.decoder(result.latents[None, [1, 3]], cameras[[1, 3]], features)[0]
+    torch.testing.assert_close(second.means, expected.means[expected.opacities > 0.005])
+
+
+def test_views_of_another_orbit_are_compared_with_nothing(tmp_path: Path) -> None:
+    """The true objects' orbits are static ones."""
+    for kind, expected in (("static", 4), ("sine", None)):
+        pipeline = tiny.tiny_pipeline()
+        pipeline.register_to_config(orbit=kind)
+        pipeline.save_pretrained(tmp_path / kind)
+        assert frames_of(str(tmp_path / kind)) == expected
 
 
 def test_a_model_is_asked_through_the_same_job_as_everywhere(tmp_path, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 """The bank of rasterised orbits: what is in it, what becomes of it when things go wrong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,27 @@ def test_other_settings_or_objects_are_refused(bank, objects):
         prepare_bank(bank, objects, BankSettings(size=64))
 
 
+def test_a_bank_of_before_there_were_kinds_of_orbits_goes_on(tmp_path, objects):
+    prepare_bank(tmp_path, objects[:1], SETTINGS)
+    record = json.loads((tmp_path / "bank.json").read_text(encoding="utf-8"))
+    del record["settings"]["orbit"]
+    (tmp_path / "bank.json").write_text(json.dumps(record), encoding="utf-8")
+    prepare_bank(tmp_path, objects[:1], SETTINGS)
+    assert OrbitBank(tmp_path).settings == SETTINGS
+    with pytest.raises(OutputError, match="other objects or settings"):
+        prepare_bank(tmp_path, objects[:1], replace(SETTINGS, orbit="sine"))
+
+
+def test_a_sine_orbit_rises_and_falls_by_thirty_degrees(tmp_path, objects):
+    settings = replace(SETTINGS, orbit="sine", variants=1)
+    prepare_bank(tmp_path, objects[:1], settings)
+    BankFactory(tmp_path, objects[:1], settings)()(0)
+    (orbit,) = OrbitBank(tmp_path)
+    mean = float(orbit.elevations_deg[0])
+    assert -5 <= mean <= 30
+    assert orbit.elevations_deg[:4] == pytest.approx([mean, mean + 30, mean, mean - 30], abs=1e-4)
+
+
 @pytest.mark.parametrize("damage", ["no record", "bad record", "cut short", "missing array"])
 def test_a_damaged_bank_is_named(tmp_path, objects, damage):
     build(tmp_path, objects[:1], slots=[0])
@@ -114,7 +136,8 @@ def test_a_damaged_bank_is_named(tmp_path, objects, damage):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("size", 0), ("variants", 0), ("novel_views", -1), ("joined", 1.5)]
+    ("field", "value"),
+    [("size", 0), ("variants", 0), ("novel_views", -1), ("joined", 1.5), ("orbit", "x")],
 )
 def test_settings_out_of_bounds(field, value):
     with pytest.raises(ValueError, match=field):

@@ -53,8 +53,8 @@ def test_more_frames_than_the_orbit_divides_into() -> None:
 
 def test_fewer_frames_than_asked_for() -> None:
     with pytest.raises(DataError, match="ball has 8 views on its orbit, fewer than the 16 asked"):
-        check_views([tiny.ball_orbit()], 16)
-    check_views([tiny.ball_orbit()], 8)
+        check_views("ball", 8, 16)
+    check_views("ball", 8, 8)
 
 
 def test_orbits_come_back_from_shards_in_the_order_of_their_names(tmp_path) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gsv3d.errors import ModelError
+from gsv3d.errors import DataError, ModelError
 from gsv3d.training.config import build, read_config
+from gsv3d.training.orbits import read_orbits
+from gsv3d.training.shards import ShardOrbits
 from gsv3d.training.stages import CLASSES, make_task
 from tests import tiny
 
@@ -47,6 +49,26 @@ def test_a_stage_starts_from_the_components_that_are_there(model: Path, orbits) 
     assert torch.equal(by_init.modules["unet"].conv_in.weight, started["conv_in.weight"])
     fresh = make_task(tiny.CONFIG, "multiview", orbits, CPU, vae=model / "vae")
     assert not torch.equal(fresh.modules["unet"].conv_in.weight, started["conv_in.weight"])
+
+
+def test_the_number_of_views_may_change_from_what_was_trained(model: Path, tmp_path: Path) -> None:
+    config = replace(tiny.CONFIG, num_frames=8)
+    task = make_task(config, "distill", [tiny.ball_orbit()], CPU, start=[model])
+    task.modules["unet"].save_pretrained(tmp_path)
+    assert CLASSES["unet"].from_pretrained(tmp_path).config.num_frames == 8
+
+
+def test_an_orbit_with_too_few_views_is_named_before_anything_is_trained(
+    model: Path, tmp_path: Path
+) -> None:
+    for index, views in enumerate((8, 8, 3)):
+        tiny.write_orbit(tiny.ball_orbit(f"ball{index}", views=views), tmp_path)
+    # Whether they are read as pictures or stay on the disk until they are drawn.
+    for orbits in (read_orbits(tmp_path), ShardOrbits(tmp_path)):
+        for stage in ("multiview", "decoder", "distill"):
+            with pytest.raises(DataError, match="ball2 has 3 views on its orbit, fewer than the 4"):
+                make_task(tiny.CONFIG, stage, orbits, CPU, start=[model])
+        make_task(tiny.CONFIG, "autoencoder", orbits, CPU)
 
 
 def test_what_other_stages_train_must_be_there(model: Path, orbits, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+import gsv3d
 from gsv3d.errors import ModelError
 from gsv3d.models import load_pipeline
 from gsv3d.multiview.conditioning import picture_tensor
@@ -114,6 +115,21 @@ def test_the_decoders_corruption_leaves_the_reference_alone() -> None:
     assert (corrupted[:, :-1] - latents[:, :-1]).abs().amax(dim=(1, 2, 3, 4)).min() > 0
 
 
+def test_without_a_weight_of_depth_nothing_is_learnt_of_it() -> None:
+    task = task_of("decoder")
+    batch = task.source.draw(2, 0, 0.0)
+    task.geometry = GeometryLoss(CPU, depth_weight=0.0)
+    torch.manual_seed(0)
+    loss, parts = task.loss(batch)
+    assert set(parts) == {"render_colour", "render_mask", "pixel_mask", "pixel_colour"}
+    assert set(parts) == set(task.geometry.names)
+    for sample in batch:  # other depths change nothing but which pixels are solid
+        for depth in (sample.depth, sample.novel_depth):
+            depth[depth > 0] += 0.3
+    torch.manual_seed(0)
+    assert float(task.loss(batch)[0].detach()) == pytest.approx(float(loss.detach()), rel=1e-6)
+
+
 def test_lpips_joins_the_renders_loss_where_it_is_installed(monkeypatch) -> None:
     """The package's interface, with a distance one can compute by hand."""
     seen = []
@@ -185,6 +201,17 @@ def test_a_bad_configuration_is_named(tmp_path: Path, text: str, words: str) -> 
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ModelError, match=words):
+        read_config(str(path))
+
+
+def test_the_kind_of_orbit_may_be_left_out_and_must_be_known(tmp_path: Path) -> None:
+    text = (Path(gsv3d.__file__).parent / "training/configs/blockout.yaml").read_text("utf-8")
+    path = tmp_path / "own.yaml"
+    for line, expected in (("", "static"), ("orbit: sine\n", "sine")):
+        path.write_text(text + "\n" + line, encoding="utf-8")
+        assert read_config(str(path)).orbit == expected
+    path.write_text(text + "\norbit: spiral\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="the orbit 'spiral'. Known are static, sine"):
         read_config(str(path))
 
 

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each part of GSV3D is worth to ``blockout``: one part changed at a time, the same budget.
+
+    python benchmarks/ablations.py props/index.json --start blockout --output runs/ablations
+
+Every arm goes on from the same components, sees the same number of orbits in every network it
+trains, and answers the same dev objects with the same noise. The numbers of the arm that all others
+are compared with stand in the first row; the others' are followed by paired differences with their
+95 % intervals (bootstrap over the objects). One arm is the first one again with another seed: what
+differs there is chance, and no smaller difference means anything. Interrupted, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from gsv3d.datasets.objects import find_objects
+from gsv3d.datasets.processes import run_in_processes
+from gsv3d.evaluation.protocol import EvaluationSettings, choose_objects, make_cases, part_of
+from gsv3d.evaluation.report.columns import PER_CASE, Column
+from gsv3d.evaluation.report.results import Results, compare, load_results
+from gsv3d.evaluation.store import prepare_folder
+from gsv3d.models import find
+from gsv3d.training.assemble import assemble
+from gsv3d.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
+from gsv3d.training.config import ModelConfig, read_config
+from gsv3d.training.loop import Trainer
+from gsv3d.training.stages import make_task
+
+COLUMNS = (
+    "chamfer", "f_score_02", "f_score_05", "volume_iou", "psnr", "mask_iou", "half_psnr",
+    "half_mask_iou", "half_chamfer",
+)  # fmt: skip
+"""Of evaluation's: geometry, unseen views, and how far the halves of the views agree."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: in the table.
+        distilled: both networks together, L_2D + L_3D; False trains each alone, on true latents.
+        decoder: train the decoder along with distillation, or leave it as it is.
+        features: the decoder sees the DINO features.
+        depth: it learns from depth.
+        frames: views of an orbit.
+        orbit: see ``gsv3d.cameras.ORBITS``.
+        seed: of batches and noise.
+    """
+
+    name: str
+    distilled: bool = True
+    decoder: bool = True
+    features: bool = True
+    depth: bool = True
+    frames: int = 8
+    orbit: str = "static"
+    seed: int = 0
+
+    def config(self, base: ModelConfig) -> ModelConfig:
+        stages = {name: dict(options) for name, options in base.stages.items()}
+        stages["distill"]["train_decoder"] = self.decoder
+        if not self.depth:
+            for stage in ("decoder", "distill"):
+                stages[stage]["depth_weight"] = 0.0
+        return replace(base, num_frames=self.frames, orbit=self.orbit, stages=stages)
+
+
+ARMS = (
+    Arm("distilled, decoder along"),
+    Arm("the same, another seed", seed=1),
+    Arm("distilled, decoder frozen", decoder=False),
+    Arm("not distilled", distilled=False),
+    Arm("without DINO features", features=False),
+    Arm("without depth", depth=False),
+    Arm("N = 4", frames=4),
+    Arm("N = 16", frames=16),
+    Arm("sine orbit", orbit="sine"),
+)
+
+
+def bank_of(arm: Arm, size: int, args: argparse.Namespace) -> OrbitBank:
+    """Orbits of the arm's kind, drawn if they are not there."""
+    folder = args.output / f"bank-{arm.orbit}"
+    objects = tuple(
+        item for item in find_objects([args.objects], "train") if item.path.suffix == ".glb"
+    )
+    settings = BankSettings(size=size, orbit_views=16, variants=1, orbit=arm.orbit)
+    prepare_bank(folder, objects, settings)
+    factory = BankFactory(folder, objects, settings)
+    for done, _ in enumerate(run_in_processes(factory, unfinished(folder), args.workers), 1):
+        if done % 200 == 0:
+            print(f"{folder.name}: {done} drawn", flush=True)
+    return OrbitBank(folder)
+
+
+def without_features(decoder: torch.nn.Module) -> None:
+    """Close the gates of the decoder's cross-attention for good."""
+    for block in decoder.blocks:
+        block.gate.requires_grad_(False).zero_()
+
+
+def train(arm: Arm, args: argparse.Namespace, folder: Path) -> Path:
+    """Returns the arm's model."""
+    model = folder / "model"
+    if (model / "model_index.json").exists():
+        return model
+    config = arm.config(read_config("blockout"))
+    bank = bank_of(arm, config.image_size, args)
+    folders = [find(args.start)]
+    for stage in ("distill",) if arm.distilled else ("multiview", "decoder"):
+        print(f"== {arm.name}: {stage}", flush=True)
+        batch = config.schedule("distill").batch_size
+        schedule = config.schedule(stage, steps=args.steps, batch_size=batch)
+        device = torch.device(args.device)
+        task = make_task(config, stage, bank, device, folders, output=folder / stage)
+        if not arm.features and stage != "multiview":
+            without_features(task.modules["decoder"])
+        trainer = Trainer(task, schedule, folder / stage, arm.seed, device)
+        if trainer.checkpoint_path.exists():
+            trainer.resume()
+        trainer.run()
+        folders.append(folder / stage)
+    assemble(config, folders, model)
+    return model
+
+
+def evaluate(name: str, model: Path, args: argparse.Namespace) -> None:
+    """In a process of its own, as anybody would."""
+    command = [
+        sys.executable, "-m", "gsv3d", "evaluate", str(model), str(args.objects), "--split", "dev",
+        "--part", "a", "--count", str(args.count), "--no-retrieval", "--steps",
+        str(args.inference_steps), "--name", name, "--report", str(args.output / "report"),
+        "--workers", str(args.workers), "--device", args.device,
+    ]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def table(names: Sequence[str], args: argparse.Namespace) -> str:
+    """Means of every arm, and what it gains over the first one: bold where chance is unlikely."""
+    found = find_objects([args.objects], "dev")
+    objects = part_of(choose_objects(found, args.count, 0), "a", 0)
+    report, settings = args.output / "report", EvaluationSettings(seed=0, size=128)
+    results = load_results(prepare_folder(report, settings, make_cases(objects, 0, ())))
+    columns = {column.key: column for column in PER_CASE}
+    chosen = [columns[key] for key in COLUMNS]
+    means = [["mean over " + str(len(results.main)), *(c.title for c in chosen)]]
+    gains = [["gain over " + names[0], *(c.heading for c in chosen)]]
+    for name in names:
+        means.append([name, *(c.text(results.mean(name, c.key)) for c in chosen)])
+        if name != names[0]:
+            gains.append([name, *(gain(results, name, names[0], c) for c in chosen)])
+    return markdown(means) + "\n" + markdown(gains)
+
+
+def gain(results: Results, name: str, first: str, column: Column) -> str:
+    """The paired difference and its 95 % interval."""
+    found = compare(results, name, first, column)
+    if found is None:
+        return "–"
+    mean, low, high = (f"{x:+.{column.digits}f}" for x in (found.gain, found.low, found.high))
+    return (
+        f"**{mean}** [{low}, {high}]" if found.low * found.high > 0 else f"{mean} [{low}, {high}]"
+    )
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table, the first row its head."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| --- |" + " ---: |" * (len(rows[0]) - 1), *lines[1:], ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("objects", type=Path, help="index.json with the splits train and dev")
+    parser.add_argument("--start", default="blockout", help="model that all arms go on from")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=200, help="of every network that is trained")
+    parser.add_argument("--inference-steps", type=int, default=2)
+    parser.add_argument("--count", type=int, default=60, help="dev objects; half are measured")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], metavar="NAME")
+    args = parser.parse_args()
+    arms = [arm for arm in ARMS if args.arms is None or arm.name in args.arms]
+    for arm in arms:
+        folder = args.output / arm.name.replace(" ", "-").replace(",", "").replace("=", "is")
+        evaluate(arm.name, train(arm, args, folder), args)
+    text = table([arm.name for arm in arms], args)
+    (args.output / "ablations.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
