@@ -119,8 +119,8 @@ def train(arm: Arm, args: argparse.Namespace, folder: Path) -> Path:
     folders = [find(args.start)]
     for stage in ("distill",) if arm.distilled else ("multiview", "decoder"):
         print(f"== {arm.name}: {stage}", flush=True)
-        batch = config.schedule("distill").batch_size
-        schedule = config.schedule(stage, steps=args.steps, batch_size=batch)
+        # One schedule for all, made for few steps from trained weights.
+        schedule = replace(config.schedule("distill", steps=args.steps), warmup=20, ema=0.98)
         device = torch.device(args.device)
         task = make_task(config, stage, bank, device, folders, output=folder / stage)
         if not arm.features and stage != "multiview":
@@ -184,13 +184,16 @@ def main() -> None:
     parser.add_argument("objects", type=Path, help="index.json with the splits train and dev")
     parser.add_argument("--start", default="blockout", help="model that all arms go on from")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=200, help="of every network that is trained")
+    parser.add_argument("--steps", type=int, default=150, help="of every network that is trained")
     parser.add_argument("--inference-steps", type=int, default=2)
     parser.add_argument("--count", type=int, default=60, help="dev objects; half are measured")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads that train")
     parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], metavar="NAME")
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     arms = [arm for arm in ARMS if args.arms is None or arm.name in args.arms]
     for arm in arms:
         folder = args.output / arm.name.replace(" ", "-").replace(",", "").replace("=", "is")

@@ -62,6 +62,11 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--size", type=int, default=128, help="of the views (%(default)s)")
     group.add_argument(
+        "--renderer", choices=("cycles", "rasterizer"), default="cycles",
+        help="that draws all pictures: Blender's, or our own, which needs no Blender and reads GLB"
+        " and glTF files alone (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
         "--retrieval", type=Path, metavar="INDEX",
         help="index.json whose train split is retrieved from (that of CASES, if it has one);"
         " with --no-retrieval that baseline is left out",
@@ -125,7 +130,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     from gsv3d.evaluation.store import prepare_folder
 
     model, sources = model_and_cases(args)
-    settings = EvaluationSettings(seed=args.seed, size=args.size)
+    settings = EvaluationSettings(seed=args.seed, size=args.size, renderer=args.renderer)
     _check_seeds(args.seeds)
     check_at_least("workers", args.workers)
     check_at_least("fit", args.fit, 0)
@@ -133,7 +138,8 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     drawn = choose_objects(found, len(found) if args.count is None else args.count, args.seed)
     objects = part_of(drawn, args.part, args.seed)
     cases = make_cases(objects, args.seed, args.elevations)
-    require_blender()
+    if settings.renderer == "cycles":
+        require_blender()
     if importlib.util.find_spec("matplotlib") is None:
         raise DataError(
             "The plots of a report need the Python package matplotlib.",

@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
 
 from gsv3d.errors import DataError
+
+USUAL = "dev"
+"""The split that is measured on unless another is named."""
+
+NO_REPORT = "none"
 
 
 def add_parser(stages: argparse._SubParsersAction) -> None:
@@ -32,13 +38,17 @@ def add_parser(stages: argparse._SubParsersAction) -> None:
     sub.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2),
                      help="processes that draw orbits (%(default)s)")  # fmt: skip
     sub.add_argument("--limit", type=int, help="use only so many objects")
+    sub.add_argument("--evaluate", metavar="SPLIT",
+                     help="of the index: objects the model is measured on at the end, without"
+                     " Blender; 'none' for no report (dev, where the index has one)")  # fmt: skip
+    sub.add_argument("--count", type=int, help="of these objects, drawn by the seed (all)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--device", default="auto")
     sub.add_argument("--threads", type=int, help="CPU threads")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it.
+    """Run it; the exit code is 1 if an object could not be measured.
 
     Raises:
         GSV3DError: as the recipe raises; a number out of its bounds too.
@@ -53,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     objects = find_objects(args.objects, args.split)
+    measured = _measured_split(args)
     readable = [item for item in objects if item.path.suffix.lower() in (".glb", ".gltf")]
     if not readable:
         raise DataError(
@@ -76,5 +87,40 @@ def run(args: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise DataError(str(error), "See gsv3d train recipe --help.") from error
-    run_recipe(recipe, lambda text: print(text, flush=True))
-    return 0
+    model = run_recipe(recipe, lambda text: print(text, flush=True))
+    return 0 if measured is None else _evaluate(args, model, measured)
+
+
+def _measured_split(args: argparse.Namespace) -> str | None:
+    """The split to measure on.
+
+    Raises:
+        DataError: there is none of the name that was given, or the report could not be drawn.
+    """
+    from gsv3d.datasets.objects import find_objects
+
+    if args.evaluate == NO_REPORT:
+        return None
+    try:
+        find_objects(args.objects, args.evaluate or USUAL)
+    except DataError:
+        if args.evaluate is None:
+            return None  # a folder of files, or an index without it
+        raise
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DataError(
+            "The report at the end needs the Python package matplotlib.",
+            'Install it with: pip install -e ".[train]", or give --evaluate none.',
+        )
+    return args.evaluate or USUAL
+
+
+def _evaluate(args: argparse.Namespace, model: Path, split: str) -> int:
+    """As ``gsv3d evaluate`` does, with the pictures of the rasteriser that trained the model."""
+    from gsv3d.cli import main
+
+    words = ["evaluate", str(model), *args.objects, "--split", split, "--renderer", "rasterizer",
+             "--report", str(args.output / "report"), "--device", args.device,
+             "--workers", str(args.workers), "--seed", str(args.seed)]  # fmt: skip
+    print(f"Measuring on the split {split}.", flush=True)
+    return main(words + ([] if args.count is None else ["--count", str(args.count)]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of an evaluation, all from one renderer: Blender's Cycles in a worker process.
+"""The pictures of an evaluation, all from one renderer, drawn in worker processes.
 
 The true object is lit as in the reference picture; results are shown unlit, with their texture's
 colours as they are, since these have the light of the reference in them.
@@ -7,23 +7,20 @@ colours as they are, since these have the light of the reference in them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
-from gsv3d.cameras import FOV_DEG, orbit, static_azimuths_deg, to_blender
-from gsv3d.datasets.orbits import normalising_transform, straight_srgb
-from gsv3d.datasets.rendering import silence_standard_output
+from gsv3d.cameras import FOV_DEG, orbit, static_azimuths_deg
+from gsv3d.datasets.orbits import normalising_transform
 from gsv3d.errors import DataError
 from gsv3d.evaluation.files import load_mesh, save_arrays
 from gsv3d.evaluation.framing import frame
 from gsv3d.evaluation.protocol import DISTANCE, Case, EvaluationSettings, unseen_views
-
-UNLIT_SAMPLES = 8
+from gsv3d.evaluation.scenes import make_scene
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class MeshTask:
 
 @dataclass(frozen=True)
 class PicturesFactory:
-    """Makes the renderer inside a worker process."""
+    """Makes what draws inside a worker process."""
 
     settings: EvaluationSettings
 
@@ -69,11 +66,7 @@ class PicturesFactory:
 
 class _Pictures:
     def __init__(self, settings: EvaluationSettings) -> None:
-        silence_standard_output()
-        from gsv3d.datasets.blender_scene import BlenderScene
-
-        self._settings = settings
-        self._scene = BlenderScene(settings.size, settings.samples, FOV_DEG)
+        self._settings, self._scene = settings, make_scene(settings)
 
     def __call__(self, task: TruthTask | MeshTask) -> None:
         path = task.case.source.path if isinstance(task, TruthTask) else task.mesh
@@ -81,46 +74,35 @@ class _Pictures:
             if isinstance(task, TruthTask):
                 self._truth(task)
             else:
-                save_arrays(task.output, **self._mesh(task))
+                azimuths, elevations = unseen_views(task.case.plan.elevation_deg)
+                cameras = orbit(azimuths, elevations, size=self._settings.size, distance=DISTANCE)
+                views = self._scene.draw_unlit(load_mesh(task.mesh), cameras)
+                save_arrays(task.output, views=views)
         except ValueError as error:
             raise DataError(f"{path}: {error}.") from error
         finally:
             self._scene.clear()
-
-    def _draw(
-        self, azimuths: Sequence[float], elevations: Sequence[float] | float, distance: float
-    ) -> np.ndarray:
-        size = self._settings.size
-        cameras = orbit(azimuths, elevations, size=size, distance=distance)
-        self._scene.set_size(size)
-        return np.stack(
-            [straight_srgb(self._scene.render(to_blender(m))[0]) for m in cameras.viewmats.numpy()]
-        )
 
     def _truth(self, task: TruthTask) -> None:
         settings, scene, plan = self._settings, self._scene, task.case.plan
         path = task.case.source.path
         if not path.is_file():
             raise ValueError("there is no such file")
-        points = scene.load(path)
-        scene.set_samples(settings.samples)
-        scene.make_matt()
-        light = scene.light_hdri(plan.light_choice, plan.light_yaw_deg)
+        points = scene.load(path, plan)
         reference = orbit(
             [0.0], [plan.elevation_deg], size=settings.input_size, distance=REFERENCE_DISTANCE
-        ).viewmats.numpy()
-        transform, scale = normalising_transform(points, plan.yaw_deg, reference, FOV_DEG)
+        )
+        matrices = reference.viewmats.numpy()
+        transform, scale = normalising_transform(points, plan.yaw_deg, matrices, FOV_DEG)
         unit = np.diag([1 / scale] * 3 + [1.0]) @ transform
         placed = points @ unit[:3, :3].T + unit[:3, 3]
-        framing = frame(placed, reference[0].astype(np.float64))
+        framing = frame(placed, matrices[0].astype(np.float64))
         if not task.output.exists():
-            scene.place(transform)
-            scene.set_size(settings.input_size)
-            picture = straight_srgb(scene.render(to_blender(reference[0]))[0])
-            scene.place(unit)
-            vertices, faces = scene.triangles()
+            picture = scene.draw(transform, reference)[0]
+            vertices, faces = scene.triangles(unit)
             azimuths, elevations = unseen_views(plan.elevation_deg)
-            views = self._draw(azimuths, elevations, DISTANCE)
+            cameras = orbit(azimuths, elevations, size=settings.size, distance=DISTANCE)
+            views = scene.draw(unit, cameras)
             if not (picture[..., 3] > 127).any() or not (views[..., 3] > 127).any():
                 raise ValueError("it is too thin to be seen")
             save_arrays(
@@ -131,20 +113,15 @@ class _Pictures:
                 faces=faces.astype(np.int32),
                 elevation_deg=np.float64(plan.elevation_deg),
                 yaw_deg=np.float64(plan.yaw_deg),
-                light=np.array(light),
+                light=np.array(scene.light),
                 framing_scale=np.float64(framing.scale),
                 framing_shift=framing.shift,
             )
         for frames, output in task.orbits:
             if not output.exists():
-                scene.place(framing.matrix() @ unit)
                 azimuths = static_azimuths_deg(frames)
-                views = self._draw(azimuths, plan.elevation_deg, REFERENCE_DISTANCE)
+                cameras = orbit(
+                    azimuths, plan.elevation_deg, size=settings.size, distance=REFERENCE_DISTANCE
+                )
+                views = scene.draw(framing.matrix() @ unit, cameras)
                 save_arrays(output, views=views, azimuths_deg=np.array(azimuths))
-
-    def _mesh(self, task: MeshTask) -> dict[str, Any]:
-        mesh = load_mesh(task.mesh)
-        self._scene.set_samples(UNLIT_SAMPLES)
-        self._scene.add_textured(mesh.vertices, mesh.faces, mesh.corner_uvs, mesh.texture)
-        azimuths, elevations = unseen_views(task.case.plan.elevation_deg)
-        return {"views": self._draw(azimuths, elevations, DISTANCE)}

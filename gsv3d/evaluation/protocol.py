@@ -21,6 +21,9 @@ DISTANCE = 3.0
 ELEVATION_RANGE = (-5.0, 30.0)
 """Of the reference views, in degrees: that of the training orbits (SV3D, appendix B)."""
 
+RENDERERS = ("cycles", "rasterizer")
+"""Blender's Cycles; or the project's own rasteriser, which needs no Blender."""
+
 PARTS = ("a", "b")
 """Halves of the objects: choices are made on one and reported on the other."""
 
@@ -34,12 +37,14 @@ class EvaluationSettings:
         size: of the unseen views in pixels, 32..1024.
         input_size: of the reference picture in pixels, 64..2048.
         samples: Cycles samples a pixel of the lit pictures.
+        renderer: of ``RENDERERS``.
     """
 
     seed: int = 0
     size: int = 128
     input_size: int = 256
     samples: int = 16
+    renderer: str = "cycles"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -50,6 +55,10 @@ class EvaluationSettings:
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be {low}..{high}.")
+        if self.renderer not in RENDERERS:
+            raise ValueError(
+                f"renderer is {self.renderer!r}, but must be one of {', '.join(RENDERERS)}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

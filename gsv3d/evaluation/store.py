@@ -176,7 +176,8 @@ def _checked(
     """The record of an older run into the same folder, or an empty one."""
     if not there:
         return {"objects": {}, "models": {}, "retrieval": None}
-    if there["format"] != FORMAT or there["settings"] != settings.to_dict():
+    own = EvaluationSettings(**there["settings"])
+    if there["format"] != FORMAT or own != settings:
         raise OutputError(
             f"{folder} holds an evaluation with other settings.", "Give another --report folder."
         )

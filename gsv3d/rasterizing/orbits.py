@@ -106,13 +106,13 @@ def _pack(textures: tuple[np.ndarray, ...], device: torch.device) -> tuple[Tenso
     )
 
 
-def draw(surface: Surface, cameras: Cameras, lights: Lights) -> Views:
-    """Draw a lit surface.
+def draw(surface: Surface, cameras: Cameras, lights: Lights | None) -> Views:
+    """Draw a surface.
 
     Args:
         surface: in the world, within a unit or so of the origin.
         cameras: V of them, on the surface's device.
-        lights: on the surface's device.
+        lights: on the surface's device; None shows the base colour alone.
     """
     fine = rasterize(
         surface.vertices, surface.faces, cameras.resized(cameras.width * SUPERSAMPLING)
@@ -131,7 +131,10 @@ def draw(surface: Surface, cameras: Cameras, lights: Lights) -> Views:
     normals = F.normalize(coarse.interpolate(surface.normals), dim=-1)
     eyes = cameras.positions[view]
     normals = face_the_camera(normals, surface.face_normals[coarse.face], eyes - points)
-    light = irradiance(points, normals, lights, surface.vertices, surface.faces)
+    if lights is None:
+        light = torch.ones_like(points)
+    else:
+        light = irradiance(points, normals, lights, surface.vertices, surface.faces)
     rgba = alpha.new_zeros(*alpha.shape[:3], 4)
     depth = alpha.new_zeros(alpha.shape[:3], dtype=torch.float16)
     lit = (albedo[view, row, column] * light).clamp(0, 1)

@@ -293,6 +293,8 @@ def _failures(results: Results) -> list[str]:
 
 def _notes(results: Results, missing: Mapping[str, str]) -> list[str]:
     settings = results.evaluation.settings
+    cycles = settings.renderer == "cycles"
+    drawer = "Blender's Cycles" if cycles else "this project's rasterizer"
     lines = [
         "",
         "## How this was measured",
@@ -302,7 +304,7 @@ def _notes(results: Results, missing: Mapping[str, str]) -> list[str]:
         " Blender's HDRIs. All meshes are centred and scaled to a largest extent of 1 by their"
         " bounding box; but for the columns after ICP no other alignment is made. Unseen views: 16"
         f" around at elevation 10 and 4 from above at 45, {settings.size} px, without those within"
-        f" {UNSEEN_DEG:.0f} degrees of the reference, drawn by Blender's Cycles; the true object"
+        f" {UNSEEN_DEG:.0f} degrees of the reference, drawn by {drawer}; the true object"
         " is lit as in the reference, results show their texture unlit. CD is the mean of both"
         " directions' mean distances. An empty result counts as one point at the centre."
         " docs/evaluation.md defines every column.",

@@ -94,7 +94,9 @@ def test_a_count_below_one_is_named() -> None:
         choose_objects(OBJECTS, 0, 0)
 
 
-@pytest.mark.parametrize("change", [{"seed": -1}, {"size": 8}, {"samples": 0}])
+@pytest.mark.parametrize(
+    "change", [{"seed": -1}, {"size": 8}, {"samples": 0}, {"renderer": "eevee"}]
+)
 def test_settings_out_of_bounds_are_named(change) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         EvaluationSettings(**change)

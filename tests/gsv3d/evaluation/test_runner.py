@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +80,10 @@ class Oracle:
         )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory):
+@pytest.fixture(scope="module", params=["rasterizer", pytest.param("cycles", marks=needs_blender)])
+def finished(request, tmp_path_factory: pytest.TempPathFactory):
+    """Both renderers must say the same of boxes."""
+    settings = replace(SETTINGS, renderer=request.param)
     source = tmp_path_factory.mktemp("boxes ü")
     box_file(source / "cube.glb", (1, 1, 1))
     box_file(source / "tower.glb", (1, 2, 1))  # glTF: +Y is up
@@ -92,21 +95,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     library = load_library(props, report / "cache", quiet)
     cases = make_cases(find_objects([source]), 0)
     identity = ModelIdentity("1", frames=FRAMES)
-    evaluation = prepare_folder(report, SETTINGS, cases, "oracle", identity, (0, 3), library.digest)
+    evaluation = prepare_folder(report, settings, cases, "oracle", identity, (0, 3), library.digest)
     oracle = Oracle(evaluation)
     failures = run_evaluation(evaluation, oracle, quiet, 1, Retriever(library), 2, QUICK)
     return evaluation, failures, oracle, library
 
 
-@pytest.mark.usefixtures("finished")
 class TestEvaluation:
-    pytestmark = needs_blender
-
     def test_failures_are_named_and_stop_nothing(self, finished) -> None:
-        _, failures, oracle, _ = finished
+        evaluation, failures, oracle, _ = finished
         assert sorted(failures) == ["broken", "tower"]
         assert sorted(oracle.calls) == [("cube", 0), ("cube", 3), ("tower", 0), ("tower", 3)]
-        assert "damaged" in failures["broken"] and "oracle is silent" in failures["tower"]
+        words = (
+            "damaged" if evaluation.settings.renderer == "cycles" else "cannot be read as a mesh"
+        )
+        assert words in failures["broken"] and "oracle is silent" in failures["tower"]
 
     def test_the_truth_scores_full_marks_and_a_failure_those_of_nothing(self, finished) -> None:
         results = load_results(finished[0])
@@ -180,6 +183,8 @@ class TestEvaluation:
         assert "oracle: 2 seeds" in text and " ± " in text
         assert "1 cases whose true object could not be rendered" in text
         assert "## Multi-view consistency" in text
+        cycles = evaluation.settings.renderer == "cycles"
+        assert ("drawn by Blender's Cycles" in text) is cycles
 
     def test_a_second_run_repeats_only_the_failures(self, finished) -> None:
         evaluation, _, oracle, library = finished

@@ -61,6 +61,18 @@ def test_more_objects_models_and_seeds_join_the_same_folder(tmp_path: Path, obje
     assert sorted(record["objects"]) == ["a", "b"] and record["retrieval"] == "lib"
 
 
+def test_a_folder_of_before_there_was_a_choice_of_renderers_goes_on(tmp_path, objects) -> None:
+    folder, cases = tmp_path / "r", make_cases(objects, 0)
+    prepare_folder(folder, SETTINGS, cases)
+    path = folder / "evaluation.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["settings"]["renderer"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert prepare_folder(folder, SETTINGS, cases).settings.renderer == "cycles"
+    with pytest.raises(OutputError, match="other settings"):
+        prepare_folder(folder, replace(SETTINGS, renderer="rasterizer"), cases)
+
+
 def test_what_cannot_be_compared_is_not_mixed(tmp_path: Path, objects) -> None:
     folder, cases = tmp_path / "r", make_cases(objects, 0)
     prepare_folder(folder, SETTINGS, cases, "m", IDENTITY, library="lib")

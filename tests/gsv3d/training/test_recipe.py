@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe from GLB files to a model the pipeline loads, interrupted on the way."""
 
+import importlib.util
+import json
+import shutil
+import sys
 from importlib import resources
 
 import numpy as np
@@ -78,6 +82,49 @@ def test_from_meshes_to_a_model_and_on_after_an_interruption(tiny, props, tmp_pa
     picture[8:24, 8:24] = (200, 90, 40, 255)
     views = pipe(picture, generator=torch.Generator().manual_seed(0)).views
     assert views.shape == (4, 32, 32, 3) and np.isfinite(views).all()
+
+
+@pytest.fixture(scope="module")
+def index(props, tmp_path_factory):
+    """One object to train on, one to measure on."""
+    folder = tmp_path_factory.mktemp("index")
+    rows = []
+    for name, split in (("box", "train"), ("ball", "dev")):
+        shutil.copy(props / f"{name}.glb", folder)
+        rows.append({"file": f"{name}.glb", "split": split, "pack": name})
+    (folder / "index.json").write_text(json.dumps({"objects": rows}), encoding="utf-8")
+    return folder / "index.json"
+
+
+def test_the_model_is_measured_at_the_end_without_blender(
+    tiny, index, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "bpy", None)
+    output = tmp_path / "run"
+    # Weights of two steps may give no surface: the code says so, and the report is there.
+    assert recipe(tiny, index, output, "--split", "train") in (0, 1)
+    report = (output / "report" / "report.md").read_text(encoding="utf-8")
+    assert "of the dev split" in report and "this project's rasterizer" in report
+    assert "| retrieval |" in report and "| slab |" in report
+    measured = output / "report" / "measures"
+    assert {path.name.split("--")[0] for path in measured.iterdir()} == {"ball"}
+    shutil.rmtree(output / "report")
+    assert recipe(tiny, index, output, "--split", "train", "--evaluate", "none") == 0
+    assert not (output / "report").exists()
+
+
+def test_a_report_that_cannot_be_made_is_named_before_anything_is_trained(
+    tiny, index, tmp_path, capsys, monkeypatch
+):
+    assert recipe(tiny, index, tmp_path / "run", "--evaluate", "test") == 2
+    assert "'test'" in capsys.readouterr().err
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
+    )
+    assert recipe(tiny, index, tmp_path / "run", "--split", "train") == 2
+    assert "package matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_clock_ends_every_stage(tiny, props, tmp_path, capsys):

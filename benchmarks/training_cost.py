@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training a configuration costs: work counted, hours and money worked out from it.
+
+    python benchmarks/training_cost.py gsv3d-576 --rate 660e12 --share 0.35 --price 2.5
+
+The floating point operations of the matrix products, convolutions and attentions of every stage's
+step are counted with torch's counter on tensors without memory, forwards and backwards, with what
+activation checkpointing computes twice. Rendering is no matrix product and not counted. Hours are
+that work over ``rate`` times ``share``: the card's rate of plain matrix products, and the share of
+it that training reaches, which a run's own log says (column ``mfu`` of ``log.csv``).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from gsv3d.cameras import orbit, static_azimuths_deg
+from gsv3d.multiview.conditioning import (
+    embed_for_cross_attention,
+    embed_for_decoder,
+    encode_reference,
+    pose_ids,
+)
+from gsv3d.training.activations import checkpoint_activations, quick_attention
+from gsv3d.training.config import ModelConfig, build, read_config
+from gsv3d.training.edm import denoise
+from gsv3d.training.lora import TARGETS, add_lora
+
+STAGES = ("autoencoder", "multiview", "decoder", "distill")
+
+
+class Work:
+    """One sample of every stage, on a configuration's networks.
+
+    Args:
+        config: of the model.
+        stage: whose networks are to be trained.
+    """
+
+    def __init__(self, config: ModelConfig, stage: str) -> None:
+        self.config, self.frames = config, config.num_frames
+        names = ("vae", "unet", "image_encoder", "feature_encoder", "decoder")
+        # Without values: fresh weights could not be drawn without memory.
+        with torch.device("meta"):
+            self.networks = nn.ModuleDict({name: build(config, name) for name in names})
+            self._prepare(stage)
+        self.channels = config.components["vae"]["in_channels"]
+        elevations = [10.0] * self.frames
+        azimuths = static_azimuths_deg(self.frames)
+        self.pose = pose_ids(azimuths, elevations)[None]
+        self.cameras = orbit(azimuths, elevations, size=config.image_size)
+
+    def place(self) -> None:
+        """The weights as tensors of the mode that is on, on the CPU."""
+        for module in self.networks.modules():
+            for name, weight in module._parameters.items():
+                if weight is not None:
+                    empty = torch.empty(weight.shape)
+                    module._parameters[name] = nn.Parameter(empty, weight.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+    def pictures(self, count: int) -> Tensor:
+        size = self.config.image_size
+        return torch.zeros(count, self.channels, size, size)
+
+    def latents(self) -> Tensor:
+        """(1, T, L, h, w)."""
+        size = self.config.components["unet"]["sample_size"]
+        channels = self.config.components["vae"]["latent_channels"]
+        return torch.zeros(1, self.frames, channels, size, size)
+
+    def _prepare(self, stage: str) -> None:
+        """Set which networks are trained, as the stage's task does."""
+        options = self.config.options(stage)
+        along = options.get("train_decoder", False)
+        trained = {
+            "autoencoder": {"vae": True},
+            "multiview": {"unet": True, "image_encoder": options.get("train_image_encoder", True)},
+            "decoder": {
+                "decoder": True,
+                "feature_encoder": options.get("train_feature_encoder", True),
+            },
+            "distill": {"unet": True, "decoder": along, "feature_encoder": along},
+        }[stage]
+        self.networks.requires_grad_(False)
+        for name, learns in trained.items():
+            self.networks[name].requires_grad_(learns)
+        rank = options.get("lora_rank", 16)
+        if stage == "distill" and rank:
+            add_lora(self.networks["unet"], rank, 1.0, options.get("lora_targets", TARGETS))
+        self.networks.train()
+        if self.config.schedule(stage).checkpointing:
+            checkpointed = {name: self.networks[name] for name in trained if trained[name]}
+            checkpoint_activations(nn.ModuleDict(checkpointed))
+
+    def autoencoder(self) -> None:
+        vae = self.networks["vae"]
+        vae(self.pictures(1)).sample.sum().backward()
+
+    def encode(self) -> None:
+        with torch.no_grad():
+            encode_reference(self.networks["vae"], self.pictures(self.frames))
+
+    def multiview(self) -> None:
+        if self.config.options("multiview").get("latents", "none") == "none":
+            self.encode()
+        self.estimate().sum().backward()
+
+    def estimate(self) -> Tensor:
+        context = embed_for_cross_attention(self.networks["image_encoder"], self.pictures(1))
+        latents = self.latents()
+        sigma = torch.ones(1)
+        return denoise(self.networks["unet"], latents, sigma, latents[:, 0], context, self.pose)
+
+    def decoder(self) -> None:
+        self.encode()
+        self.decode(self.latents()).sum().backward()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        features = embed_for_decoder(self.networks["feature_encoder"], self.pictures(1))
+        return self.networks["decoder"](latents, self.cameras, features).means
+
+    def distill(self) -> None:
+        self.encode()
+        self.decode(self.estimate()).sum().backward()
+
+
+def count(config: ModelConfig, stage: str) -> int:
+    """FLOPs of one sample of a stage."""
+    work = Work(config, stage)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        work.place()
+        # The counter knows the CPU's fused attention not; its plain products it counts.
+        with quick_attention(torch.device("cpu")), FlopCounterMode(display=False) as counter:
+            step: Callable[[], None] = partial(getattr(Work, stage), work)
+            step()
+    return counter.get_total_flops()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="a configuration's name, or a .yaml file")
+    parser.add_argument("--rate", type=float, required=True, help="FLOP/s of plain matrix products")
+    parser.add_argument("--share", type=float, required=True, help="of it that training reaches")
+    parser.add_argument("--price", type=float, default=0.0, help="of the hardware for an hour")
+    args = parser.parse_args()
+    config = read_config(args.config)
+    print("| stage | TFLOP a sample | samples | EFLOP | hours | cost |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    hours = 0.0
+    for stage in STAGES:
+        schedule = config.schedule(stage)
+        each, samples = count(config, stage), schedule.steps * schedule.batch_size
+        own = each * samples / (args.rate * args.share) / 3600
+        hours += own
+        print(
+            f"| {stage} | {each / 1e12:.4g} | {samples:,} | {each * samples / 1e18:.4g} |"
+            f" {own:,.1f} | {own * args.price:,.0f} |"
+        )
+    print(f"| together | | | | {hours:,.1f} | {hours * args.price:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
