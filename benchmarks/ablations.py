@@ -140,7 +140,7 @@ def evaluate(name: str, model: Path, args: argparse.Namespace) -> None:
         sys.executable, "-m", "gsv3d", "evaluate", str(model), str(args.objects), "--split", "dev",
         "--part", "a", "--count", str(args.count), "--no-retrieval", "--steps",
         str(args.inference_steps), "--name", name, "--report", str(args.output / "report"),
-        "--workers", str(args.workers), "--device", args.device,
+        "--workers", str(args.workers), "--device", args.device, "--renderer", "rasterizer",
     ]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
@@ -149,7 +149,7 @@ def table(names: Sequence[str], args: argparse.Namespace) -> str:
     """Means of every arm, and what it gains over the first one: bold where chance is unlikely."""
     found = find_objects([args.objects], "dev")
     objects = part_of(choose_objects(found, args.count, 0), "a", 0)
-    report, settings = args.output / "report", EvaluationSettings(seed=0, size=128)
+    report, settings = args.output / "report", EvaluationSettings(renderer="rasterizer")
     results = load_results(prepare_folder(report, settings, make_cases(objects, 0, ())))
     columns = {column.key: column for column in PER_CASE}
     chosen = [columns[key] for key in COLUMNS]

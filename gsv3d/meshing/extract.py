@@ -12,6 +12,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.meshing.fusion import Volume, fuse
 from gsv3d.meshing.level import settle
 from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.outline import follow, reach
 from gsv3d.meshing.reference import Reference, align
 from gsv3d.meshing.simplify import simplify
 from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
@@ -58,7 +59,8 @@ def extract_mesh(
         faces: most triangles of the result; never exceeded.
         texture_size: T.
         progress: called with (phase, step, of).
-        reference: a picture of the object; its pixels are baked where the mesh fills its outline.
+        reference: a picture of the object: the mesh gets its outline, and its pixels are baked on
+            the side it shows.
 
     Raises:
         ValueError: faces or texture_size out of bounds.
@@ -70,6 +72,9 @@ def extract_mesh(
         raise ValueError(f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}.")
     positions, colours, opacities, low, high = _cloud(gaussians)
     low, high = frame(gaussians, low, high)
+    if reference is not None:
+        shown_low, shown_high = reach(reference)
+        low, high = np.minimum(low, shown_low), np.maximum(high, shown_high)
     voxel = float((high - low).max()) / VOXELS
     radius = float(np.linalg.norm(high - low)) / 2 + 4 * voxel
     cameras = surround(radius, VIEW_SIZE, (low + high) / 2)
@@ -81,6 +86,8 @@ def extract_mesh(
     views = render_views(gaussians, cameras, _phase(progress, "fusing", 0, 2 * half), blur)
     volume = fuse(views, low, high, voxel, _phase(progress, "fusing", half, 2 * half))
     volume = settle(volume, views)
+    if reference is not None:
+        volume = follow(volume, reference)
     cloud = (positions, colours)
     return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, reference)
 

@@ -184,13 +184,18 @@ def _look(views: DepthViews, i: int) -> _Evidence:
     dv, du = np.gradient(smooth)
     slope = 1.0 / np.sqrt(1.0 + ((du**2 + dv**2) * (focal / np.maximum(smooth, 1e-6)) ** 2))
     slope = np.where(_box((known > 0) * 1.0) > 0.999, slope, 0.7)
-    maps = np.stack([filled, slope, known, _silhouette(alpha)])
+    maps = np.stack([filled, slope, known, silhouette_distance(alpha, SOLID_ALPHA)])
     return _Evidence(torch.from_numpy(maps.astype(np.float32)))
 
 
-def _silhouette(alpha: np.ndarray) -> np.ndarray:
-    """(S, S) signed distance to the silhouette in pixels, positive outside, finer than a pixel."""
-    inside = alpha > SOLID_ALPHA
+def silhouette_distance(alpha: np.ndarray, level: float) -> np.ndarray:
+    """(S, S) signed distance to a silhouette in pixels, positive outside, finer than a pixel.
+
+    Args:
+        alpha: (S, S) coverage in 0..1.
+        level: the coverage at the silhouette.
+    """
+    inside = alpha > level
     if inside.all() or not inside.any():
         return np.full(alpha.shape, -1e3 if inside.all() else 1e3)
     coarse = np.where(
@@ -200,7 +205,7 @@ def _silhouette(alpha: np.ndarray) -> np.ndarray:
     )
     dv, du = np.gradient(alpha)
     steepness = np.hypot(du, dv)
-    fine = (SOLID_ALPHA - alpha) / np.maximum(steepness, 1e-3)
+    fine = (level - alpha) / np.maximum(steepness, 1e-3)
     near = (np.abs(coarse) <= 1.5) & (steepness > 0.05)
     return np.where(near, np.clip(fine, -1.5, 1.5), coarse)
 

@@ -13,6 +13,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
 from gsv3d.meshing import extract_mesh
 from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.simplify import bad_edges
 from gsv3d.meshing.views import frame
 from gsv3d.rendering import render
@@ -69,6 +70,25 @@ def test_its_colours_are_on_their_sides(meshed):
     np.testing.assert_allclose(np.median(colours[red], axis=0), [230, 26, 26], atol=6)
     np.testing.assert_allclose(np.median(colours[blue], axis=0), [26, 26, 230], atol=6)
     assert (colours[red, 0] > 200).mean() > 0.98 and (colours[blue, 2] > 200).mean() > 0.98
+
+
+def test_the_mesh_has_the_outline_of_the_picture():
+    """A ball, and a picture of it with a handle that its Gaussians do not know."""
+    camera = orbit([0.0], [10.0], size=256)
+    v, u = np.mgrid[:256, :256] - 127.5
+    shown = render(ball(), camera).alpha[0, ..., 0].numpy() > 0.5
+    handle = (abs(v) < 9) & (u > 0) & (u < 110)
+    rgba = np.zeros((256, 256, 4), np.uint8)
+    rgba[shown | handle] = (40, 160, 60, 255)
+    mesh = extract_mesh(ball(), 2000, 128, reference=Reference(rgba, camera))
+    assert bad_edges(mesh.faces) == 0
+    drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
+    wanted = shown | handle
+    assert (drawn & wanted).sum() > 0.95 * (drawn | wanted).sum()
+    # A bar and no fin: 18 pixels are 0.1 high, and it is not much thicker.
+    tip = mesh.vertices[mesh.vertices[:, 0] > 0.45]
+    assert np.ptp(tip[:, 2]) == pytest.approx(0.1, abs=0.04)
+    assert 0.05 < np.ptp(tip[:, 1]) < 0.25
 
 
 def test_faint_strays_do_not_widen_the_frame():

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A solid and the outline it is to have: against closed forms of balls, bars and cameras."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gsv3d.cameras import DISTANCE, orbit
+from gsv3d.meshing.fusion import Volume
+from gsv3d.meshing.outline import follow, reach
+from gsv3d.meshing.reference import Reference
+from gsv3d.meshing.surface import extract_surface
+from gsv3d.rasterizing import rasterize
+
+SIZE, VOXEL, HALF = 256, 0.0125, 40
+RADIUS = 0.3
+CAMERA = orbit([0.0], [0.0], size=SIZE)
+FOCAL = float(CAMERA.Ks[0, 0, 0])
+
+
+def axes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x to the picture's right, y away from the camera, z up, of every voxel."""
+    span = (np.arange(2 * HALF + 1) - HALF) * VOXEL
+    return tuple(np.meshgrid(span, span, span, indexing="ij"))
+
+
+def volume_of(distances: np.ndarray) -> Volume:
+    field = np.clip(distances, -6 * VOXEL, 6 * VOXEL).astype(np.float32)
+    return Volume(field, np.full(3, -HALF * VOXEL), VOXEL)
+
+
+def ball() -> Volume:
+    return volume_of(np.sqrt(sum(a**2 for a in axes())) - RADIUS)
+
+
+def picture(solid: np.ndarray) -> Reference:
+    rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
+    rgba[solid] = (200, 100, 50, 255)
+    return Reference(rgba, CAMERA)
+
+
+def pixels() -> tuple[np.ndarray, np.ndarray]:
+    """Where the rays of the pixels cross the plane through the origin: (right, up)."""
+    middle = (np.arange(SIZE) + 0.5 - SIZE / 2) * DISTANCE / FOCAL
+    return middle[None, :].repeat(SIZE, 0), -middle[:, None].repeat(SIZE, 1)
+
+
+def disc(radius: float) -> np.ndarray:
+    right, up = pixels()
+    return right**2 + up**2 < radius**2
+
+
+BALLS_OUTLINE = DISTANCE * np.tan(np.arcsin(RADIUS / DISTANCE))
+"""Where the tangents to the ball cross the plane through its centre."""
+
+
+def silhouette(volume: Volume) -> np.ndarray:
+    """(SIZE, SIZE) bool: pixels whose centres the surface covers."""
+    vertices, faces = extract_surface(volume)
+    seen = rasterize(torch.from_numpy(vertices).float(), torch.from_numpy(faces.copy()), CAMERA)
+    return seen.covered[0].numpy()
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_an_outline_that_is_there_already_changes_nothing_that_matters() -> None:
+    before, after = ball(), follow(ball(), picture(disc(BALLS_OUTLINE)))
+    changed = (before.field < 0) != (after.field < 0)
+    assert changed.sum() < 0.01 * (before.field < 0).sum()
+
+
+def test_what_stands_out_is_cut_off_along_the_rays() -> None:
+    right, up = pixels()
+    square = np.maximum(abs(right), abs(up)) < 0.2
+    after = follow(ball(), picture(square))
+    assert iou(silhouette(after), square) > 0.95
+    # Inside the outline nothing changed: the middle is as deep as the ball.
+    x, y, z = axes()
+    core = (abs(x) < 0.1) & (abs(z) < 0.1)
+    np.testing.assert_array_equal((after.field < 0)[core], (ball().field < 0)[core])
+    # A frustum and no box: nearer to the camera less of it is left.
+    inside = after.field < 0
+    near, far = inside & (y < -0.15), inside & (y > 0.15)
+    expected = (DISTANCE - 0.2) / (DISTANCE + 0.2)
+    assert x[near].max() / x[far].max() == pytest.approx(expected, abs=0.06)
+
+
+def test_a_lost_bar_comes_back_round_in_the_depth_of_what_it_hangs_on() -> None:
+    right, up = pixels()
+    bar = (abs(up) < 0.05) & (right > 0) & (right < 0.45)
+    after = follow(ball(), picture(disc(BALLS_OUTLINE) | bar))
+    assert iou(silhouette(after), disc(BALLS_OUTLINE) | bar) > 0.95
+    x, y, z = axes()
+    section = (after.field < 0) & (abs(x - 0.38) < VOXEL / 2)
+    assert section.any()
+    # Where the outermost ray touches the ball.
+    assert y[section].mean() == pytest.approx(-(RADIUS**2) / DISTANCE, abs=1.5 * VOXEL)
+    assert np.ptp(z[section]) + VOXEL == pytest.approx(0.1, abs=2 * VOXEL)
+    assert np.ptp(y[section]) + VOXEL == pytest.approx(0.1, abs=2.5 * VOXEL)
+    # Round: a circle fills pi / 4 of its square.
+    filled = section.sum() * VOXEL**2 / 0.1**2
+    assert filled == pytest.approx(np.pi / 4, abs=0.2)
+
+
+def test_a_part_that_was_nearly_there_comes_back_where_it_nearly_was() -> None:
+    """A thin plate behind the ball, everywhere just above the level."""
+    x, y, z = axes()
+    plate = np.maximum.reduce([abs(y - 0.2) + 0.01, abs(z) - 0.06, abs(x) - 0.45])
+    both = volume_of(np.minimum(np.sqrt(x**2 + y**2 + z**2) - RADIUS, np.maximum(plate, 0.01)))
+    right, up = pixels()
+    scale = DISTANCE / (DISTANCE + 0.2)
+    bar = (abs(up) < 0.06 * scale) & (abs(right) < 0.45 * scale)
+    after = follow(both, picture(disc(BALLS_OUTLINE) | bar))
+    section = (after.field < 0) & (abs(x - 0.4) < VOXEL / 2)
+    assert section.any()
+    assert y[section].mean() == pytest.approx(0.2, abs=2.5 * VOXEL)
+
+
+def test_a_hole_in_the_picture_is_a_hole() -> None:
+    ring = disc(BALLS_OUTLINE) & ~disc(0.12)
+    after = follow(ball(), picture(ring))
+    x, _, z = axes()
+    assert not (after.field < 0)[x**2 + z**2 < 0.1**2].any()
+    assert iou(silhouette(after), ring) > 0.93
+
+
+@pytest.mark.parametrize("shown", ["nothing", "something else"])
+def test_a_picture_of_something_else_changes_nothing(shown: str) -> None:
+    right, up = pixels()
+    solid = np.zeros((SIZE, SIZE), bool) if shown == "nothing" else (right > 0.45) & (up > 0.45)
+    before = ball()
+    assert follow(before, picture(solid)) is before
+
+
+def test_the_walls_stay_outside() -> None:
+    """An outline that reaches to the picture's border, and so beyond the volume."""
+    right, up = pixels()
+    after = follow(ball(), picture(disc(BALLS_OUTLINE) | (abs(up) < 0.05)))
+    for axis in range(3):
+        walls = np.moveaxis(after.field, axis, 0)
+        assert (walls[0] > 0).all() and (walls[-1] > 0).all()
+
+
+def test_the_box_of_an_outline_is_where_its_rays_cross_the_origins_depth() -> None:
+    right, up = pixels()
+    low, high = reach(picture((abs(right) < 0.3) & (up > -0.1) & (up < 0.2)))
+    pixel = DISTANCE / FOCAL
+    np.testing.assert_allclose(low, [-0.3, 0, -0.1], atol=pixel)
+    np.testing.assert_allclose(high, [0.3, 0, 0.2], atol=pixel)
+    # From elsewhere the same box is turned.
+    side = Reference(picture(abs(right) < 0.3).rgba, orbit([90.0], [0.0], size=64))
+    low, high = reach(side)
+    np.testing.assert_allclose(high[1] - low[1], 0.6, atol=2 * pixel)
+    assert abs(high[0] - low[0]) < 1e-5
+    low, high = reach(picture(np.zeros((SIZE, SIZE), bool)))
+    assert np.isinf(low).all() and np.isinf(high).all()
