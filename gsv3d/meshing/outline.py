@@ -23,7 +23,7 @@ OUTLINE = 0.5
 OUTLINE_SIZE = 256
 """Pixels along the side of the picture as the outline is taken from it: below a voxel each."""
 
-MIN_AGREEMENT = 0.25
+MIN_AGREEMENT = 0.05
 """Silhouettes with a lower intersection over union show different things: nothing is changed."""
 
 RAY_VOXELS = 1.5

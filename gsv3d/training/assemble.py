@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
     try:
         with silent_bars():
             pipeline.save_pretrained(output, safe_serialization=True)
+        for path in output.glob("*/config.json"):
+            _forget_where_it_came_from(path)
         (output / DESCRIPTION).write_text(config.description + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise output_error(output, as_os_error(error)) from error
+
+
+def _forget_where_it_came_from(path: Path) -> None:
+    """Diffusers notes the folder a component was loaded from: nobody's business but its maker's."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

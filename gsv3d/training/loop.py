@@ -27,7 +27,7 @@ from gsv3d.training.activations import (
     compile_networks,
     quick_attention,
 )
-from gsv3d.training.allocator import keep_freed_memory
+from gsv3d.training.allocator import freed_memory_kept
 from gsv3d.training.average import AveragedWeights, changing
 from gsv3d.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
 from gsv3d.training.interruptions import asked_to_stop, lost_processes
@@ -204,8 +204,6 @@ class Trainer:
         After each of them the last checkpoint is whole, and ``resume`` goes on from it.
         """
         make_folder(self.output)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         main = self.accelerator.is_main_process
         self._log = RunLog(self.output / "log.csv", self.step) if main else None
         name = self.tracker_name if main else "none"
@@ -215,6 +213,7 @@ class Trainer:
             self.progress if self.schedule.minutes else None,
         )  # fmt: skip
         with (
+            freed_memory_kept() if self.device.type == "cpu" else nullcontext(),
             closing(Tracker(name, self.output, self.step)) as self._tracker,
             closing(
                 Feed(plan, self.step, self.schedule.workers, self.device, self._say)

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from gsv3d.training.allocator import keep_freed_memory
+from gsv3d.training.allocator import freed_memory_kept
 
 COUNTED = """
 import resource, sys
 import torch
-from gsv3d.training.allocator import keep_freed_memory
+from gsv3d.training.allocator import freed_memory_kept
 
 def pages():
     def twice():
@@ -25,10 +25,17 @@ def pages():
     twice()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
+def held():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
 torch.set_num_threads(1)
-plain = pages()
-assert keep_freed_memory()
-print(plain, pages())
+plain, before = pages(), held()
+with freed_memory_kept() as kept:
+    assert kept
+    inside = pages()
+    during = held()
+print(plain, inside, pages(), before, during, held())
 """
 
 
@@ -37,16 +44,21 @@ print(plain, pages())
     reason="glibc alone has the setting",
 )
 def test_freed_arrays_are_not_brought_again() -> None:
-    # A process of its own: the setting cannot be taken back.
+    # A process of its own, in which nothing else was allocated before.
     command = [sys.executable, "-c", COUNTED]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    plain, kept = map(int, done.stdout.split())
+    plain, kept, after, before, during, left = map(int, done.stdout.split())
     assert plain > 1000
     assert kept < plain / 20
+    # Afterwards all is as before: arrays go back to the system, those that were kept as well.
+    assert after > plain / 2
+    assert during > before + 10_000  # 40 MiB in pages
+    assert left < before + 5_000
 
 
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
 def test_other_systems_are_left_as_they_are(monkeypatch, platform: str) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", None)  # not even asked
-    assert keep_freed_memory() is False
+    with freed_memory_kept() as kept:
+        assert kept is False
