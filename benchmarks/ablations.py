@@ -50,6 +50,7 @@ class Arm:
         name: in the table.
         distilled: both networks together, L_2D + L_3D; False trains each alone, on true latents.
         decoder: train the decoder along with distillation, or leave it as it is.
+        gated: L_3D fades out towards high noise levels; False asks for it at every one.
         features: the decoder sees the DINO features.
         depth: it learns from depth.
         frames: views of an orbit.
@@ -60,6 +61,7 @@ class Arm:
     name: str
     distilled: bool = True
     decoder: bool = True
+    gated: bool = True
     features: bool = True
     depth: bool = True
     frames: int = 8
@@ -68,7 +70,9 @@ class Arm:
 
     def config(self, base: ModelConfig) -> ModelConfig:
         stages = {name: dict(options) for name, options in base.stages.items()}
-        stages["distill"]["train_decoder"] = self.decoder
+        stages["distill"] |= {"train_decoder": self.decoder, "pixel_weight": float(self.decoder)}
+        if not self.gated:
+            stages["distill"] |= {"gate_full": 100.0, "gate_none": 300.0, "log_sigma_mean": 2.5}
         if not self.depth:
             for stage in ("decoder", "distill"):
                 stages[stage]["depth_weight"] = 0.0
@@ -79,6 +83,7 @@ ARMS = (
     Arm("distilled, decoder along"),
     Arm("the same, another seed", seed=1),
     Arm("distilled, decoder frozen", decoder=False),
+    Arm("distilled at every noise level", gated=False),
     Arm("not distilled", distilled=False),
     Arm("without DINO features", features=False),
     Arm("without depth", depth=False),
