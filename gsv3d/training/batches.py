@@ -245,7 +245,7 @@ def _ahead(items: Iterable[Any], pin: bool) -> Iterator[tuple[Any, list[str]]]:
 
     def fetch() -> None:
         # OpenMP gives every thread that computes a team of its own. With more of them than cores
-        # all wait for each other asleep instead of awake, and the training step takes a fifth more.
+        # all wait for each other asleep instead of awake, and the training step takes longer.
         # Asked first, for a thread takes the number of the others when it first asks.
         torch.get_num_threads()
         torch.set_num_threads(1)
