@@ -33,9 +33,8 @@ torch.set_num_threads(1)
 plain, before = pages(), held()
 with freed_memory_kept() as kept:
     assert kept
-    inside = pages()
-    during = held()
-print(plain, inside, pages(), before, during, held())
+    inside, during = pages(), held()
+print(plain, inside, before, during, held())
 """
 
 
@@ -47,13 +46,12 @@ def test_freed_arrays_are_not_brought_again() -> None:
     # A process of its own, in which nothing else was allocated before.
     command = [sys.executable, "-c", COUNTED]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    plain, kept, after, before, during, left = map(int, done.stdout.split())
+    plain, kept, before, during, left = map(int, done.stdout.split())
     assert plain > 1000
     assert kept < plain / 20
-    # Afterwards all is as before: arrays go back to the system, those that were kept as well.
-    assert after > plain / 2
-    assert during > before + 10_000  # 40 MiB in pages
-    assert left < before + 5_000
+    # What was kept goes back at the end; 64 MiB are 16,384 pages of 4 KiB.
+    assert during > before + 12_000
+    assert left < before + 4_000
 
 
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
