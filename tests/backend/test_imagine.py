@@ -189,7 +189,8 @@ def test_words_through_the_real_backend_and_worker(tmp_path: Path) -> None:
             assert (np.asarray(image)[0, :, 3] == 0).all()
             steps = [e.step for e in client.of_job(jobs[0])
                      if isinstance(e, m.Progress) and e.phase == "imagining"]  # fmt: skip
-            assert steps[-1] == 3
+            # Of progress that comes too fast some is left out, the last step's too.
+            assert steps == sorted(steps) and 2 <= steps[-1] <= 3
             long = client.session.imagine("a wooden barrel", steps=200)
             client.until(lambda e: isinstance(e, m.Progress) and e.job == long and e.step > 1, 60)
             client.session.cancel(long)
