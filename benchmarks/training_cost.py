@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What training a configuration costs: work counted, hours and money worked out from it.
 
-    python benchmarks/training_cost.py gsv3d-576 --rate 660e12 --share 0.35 --price 2.5
+    python benchmarks/training_cost.py gsv3d-576 --rate 600e12 --share 0.35 --price 2.5
 
 The floating point operations of the matrix products, convolutions and attentions of every stage's
 step are counted with torch's counter on tensors without memory, forwards and backwards, with what
