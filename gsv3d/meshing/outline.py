@@ -13,9 +13,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from gsv3d.cameras import Cameras
 from gsv3d.meshing.fusion import TRUNCATION_VOXELS, Volume, close_walls, silhouette_distance
-from gsv3d.meshing.reference import Reference
+from gsv3d.meshing.reference import Reference, box_of, project
 
 OUTLINE = 0.5
 """Coverage at the picture's outline."""
@@ -49,14 +48,14 @@ def reach(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
     if not solid.any():
         return np.full(3, np.inf), np.full(3, -np.inf)
     size = len(solid)
-    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
+    first, end = box_of(solid)
     camera = reference.camera.resized(size)
-    viewmat, K = _matrices(camera)
+    viewmat, K = camera.viewmats[0].cpu().numpy(), camera.Ks[0].cpu().numpy()
     depth = float(np.linalg.norm(camera.positions[0].numpy()))
     corners = [
         [(u - K[0, 2]) / K[0, 0] * depth, (v - K[1, 2]) / K[1, 1] * depth, depth]
-        for u in (columns[0], columns[-1] + 1)
-        for v in (rows[0], rows[-1] + 1)
+        for u in (first[0], end[0])
+        for v in (first[1], end[1])
     ]
     world = (np.array(corners) - viewmat[:3, 3]) @ viewmat[:3, :3]
     return world.min(axis=0), world.max(axis=0)
@@ -77,7 +76,7 @@ def follow(volume: Volume, reference: Reference) -> Volume:
         return volume
     grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
     points = grid * np.float32(volume.voxel) + volume.origin.astype(np.float32)
-    uv, z = _project(points, reference.camera.resized(OUTLINE_SIZE))
+    uv, z = project(points, reference.camera.resized(OUTLINE_SIZE))
     field = volume.field.ravel()
     truncation = TRUNCATION_VOXELS * volume.voxel
     focal = float(reference.camera.resized(OUTLINE_SIZE).Ks[0, 0, 0])
@@ -165,18 +164,6 @@ class _Rays:
         across = np.abs(self.z[chosen] - _sample(depth, where)) - _sample(half, where)
         distances[chosen] = across
         return distances
-
-
-def _matrices(camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    return camera.viewmats[0].cpu().numpy(), camera.Ks[0].cpu().numpy()
-
-
-def _project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) pixels, half-integers at their centres, and (N,) z-depths."""
-    viewmat, K = _matrices(camera)
-    local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    z = np.maximum(local[:, 2], 1e-3)
-    return local[:, :2] / z[:, None] * K[0, 0] + K[:2, 2], z
 
 
 def _sample(values: np.ndarray, uv: np.ndarray, cval: float | None = None) -> np.ndarray:

@@ -84,13 +84,13 @@ def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Proj
         reference: the picture.
     """
     size = reference.rgba.shape[0]
-    uv, z = _project(vertices, reference.camera.resized(size))
+    uv, z = project(vertices, reference.camera.resized(size))
     depth = _depth_map(uv, z, faces, size)
     mine, wanted = np.isfinite(depth), reference.rgba[..., 3] > 127
     if not mine.any() or not wanted.any():
         return None
-    mine_low, mine_high = _box(mine)
-    low, high = _box(wanted)
+    mine_low, mine_high = box_of(mine)
+    low, high = box_of(wanted)
     scale = (high - low) / (mine_high - mine_low)
     offset = (low + high) / 2 - scale * (mine_low + mine_high) / 2
     shift = np.abs((low + high) - (mine_low + mine_high)).max() / 2 / size
@@ -125,7 +125,7 @@ def look_up(
     reference = projection.reference
     size = reference.rgba.shape[0]
     camera = reference.camera.resized(size)
-    uv, z = _project(points, camera)
+    uv, z = project(points, camera)
     toward = camera.positions[0].numpy().astype(np.float64) - points
     facing = (toward * normals).sum(axis=1) / np.maximum(
         np.linalg.norm(toward, axis=1) * np.linalg.norm(normals, axis=1), 1e-9
@@ -157,7 +157,8 @@ def look_up(
     return colours, (weights * (sampled[:, 3] > 0.5)).astype(np.float32)
 
 
-def _project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
+def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2) pixels of a view, half-integers at their centres, and (N,) z-depths of points."""
     viewmat = camera.viewmats[0].cpu().numpy().astype(np.float64)
     K = camera.Ks[0].cpu().numpy().astype(np.float64)
     local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
@@ -173,7 +174,8 @@ def _depth_map(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> n
     return depth.reshape(size, size)
 
 
-def _box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def box_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(2,) first and (2,) end (column, row) of what a mask holds."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return np.array([columns[0], rows[0]]), np.array([columns[-1] + 1, rows[-1] + 1])
 
