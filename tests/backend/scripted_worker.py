@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from backend.errors import BackendError
 from backend.worker_runtime import Watch, serve_jobs
-from tests.fake_backend import orbit_views, sphere_gaussians
+from tests.canned_results import orbit_views, sphere_gaussians
 
 
 def gaussians(count: int, seed: int) -> dict[str, np.ndarray]:

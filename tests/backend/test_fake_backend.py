@@ -11,7 +11,8 @@ import pytest
 from backend.protocol import Received, Violation, explain_silence, read_connection
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.fake_backend import FakeBackend, box_mesh, ply_bytes, sphere_gaussians
+from tests.canned_results import box_mesh, ply_bytes, sphere_gaussians
+from tests.fake_backend import FakeBackend
 
 
 def test_a_job_from_hello_to_files(tmp_path: Path) -> None:

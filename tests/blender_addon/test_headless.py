@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.fake_backend import FakeBackend, glb_bytes
+from tests.canned_results import glb_bytes
+from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy
 

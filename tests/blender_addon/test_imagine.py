@@ -13,7 +13,8 @@ import pytest
 from backend.protocol import messages as m
 from blender_addon.jobs import JobState, Target, Words
 from tests import tiny_text_model
-from tests.fake_backend import FakeBackend, drawn
+from tests.canned_results import drawn
+from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from blender_addon.importers import layout, placement, prepare
 from blender_addon.problems import Problem
-from tests.fake_backend import box_mesh, orbit_views, sphere_gaussians
+from tests.canned_results import box_mesh, orbit_views, sphere_gaussians
 
 
 def test_gaussians_come_most_visible_first_with_linear_colours() -> None:

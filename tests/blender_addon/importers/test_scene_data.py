@@ -10,7 +10,7 @@ import pytest
 
 from blender_addon.importers import placement, prepare
 from blender_addon.jobs import Target
-from tests.fake_backend import box_mesh, sphere_gaussians
+from tests.canned_results import box_mesh, sphere_gaussians
 
 pytestmark = pytest.mark.bpy
 
