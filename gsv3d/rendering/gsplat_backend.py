@@ -19,6 +19,9 @@ from torch import Tensor
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.gaussians import Gaussians
 
+MIDDLE = 8
+"""Row and column of the test picture's middle pixel."""
+
 
 def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
     """Draws Gaussians without a background; float32 on CUDA.
@@ -39,6 +42,38 @@ def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
         width=cameras.width,
         height=cameras.height,
         sh_degree=gaussians.degree,
+        render_mode="RGB+ED",
+        packed=False,
+    )
+    return picture[..., :3], alpha, picture[..., 3:]
+
+
+def rasterise_scenes(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    rgb: Tensor,
+    viewmats: Tensor,
+    K: Tensor,  # noqa: N803 - gsplat's name
+    size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws B scenes into V views each, see ``gsv3d.rendering.renderer.render_scenes``.
+
+    Returns:
+        colour (B, V, H, W, 3) premultiplied by alpha, alpha and expected depth (B, V, H, W, 1).
+    """
+    rasterization = importlib.import_module("gsplat").rasterization
+    picture, alpha, _ = rasterization(
+        means=means.contiguous(),
+        quats=quats.contiguous(),
+        scales=scales.contiguous(),
+        opacities=opacities.contiguous(),
+        colors=rgb.contiguous(),
+        viewmats=viewmats.contiguous(),
+        Ks=K.expand(*viewmats.shape[:2], 3, 3).contiguous(),
+        width=size,
+        height=size,
         render_mode="RGB+ED",
         packed=False,
     )
@@ -74,6 +109,11 @@ def unavailable_because(device: torch.device) -> str:
 
 
 def _draw_one(device: torch.device) -> None:
+    """Draw one opaque Gaussian, and look at the pixel it is centred on.
+
+    Raises:
+        RuntimeError: it is not there.
+    """
     one = Gaussians.from_rgb(
         means=torch.zeros(1, 3),
         quats=torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
@@ -81,6 +121,8 @@ def _draw_one(device: torch.device) -> None:
         opacities=torch.ones(1),
         rgb=torch.ones(1, 3),
     )
-    _, alpha, _ = rasterise(one.to(device), orbit([0.0], 0.0, size=16).to(device))
-    if not float(alpha.max()) > 0.9:
-        raise RuntimeError("a test picture of one Gaussian came out empty")
+    # An odd size: of an even one the middle is a corner of four pixels, each with an alpha of 0.85.
+    _, alpha, _ = rasterise(one.to(device), orbit([0.0], 0.0, size=2 * MIDDLE + 1).to(device))
+    found = float(alpha[0, MIDDLE, MIDDLE, 0])
+    if not found > 0.99:
+        raise RuntimeError(f"a test picture of one opaque Gaussian has an alpha of {found:.3f}")

@@ -1,37 +1,139 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes to a sample that keep it a picture of some object: colours and size."""
+"""Changes to samples that keep each a picture of some object: side, colours and size."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+RECOLOURED = 0.7
+"""Share of the samples whose colours are changed."""
+ORBIT_ZOOM = (0.85, 1.2)
+"""How much orbits are enlarged for the multi-view model."""
 
-def recolour(rgba: Tensor, generator: torch.Generator) -> Tensor:
+
+@dataclass(frozen=True)
+class Change:
+    """How one object's pictures are changed, all its views alike.
+
+    Attributes:
+        mirrored: the object is reflected; the order of its views is then reversed.
+        order: which channel becomes the first, second and third.
+        gamma: exponents of the three channels, after that.
+        zoom: above 1 enlarges.
+    """
+
+    mirrored: bool = False
+    order: tuple[int, int, int] = (0, 1, 2)
+    gamma: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    zoom: float = 1.0
+
+    @staticmethod
+    def drawn(
+        rng: np.random.Generator, zoom: tuple[float, float] = (1.0, 1.0), zoomed: float = 1.0
+    ) -> Change:
+        """A random one.
+
+        Args:
+            rng: the draw's.
+            zoom: smallest and largest.
+            zoomed: share of the samples whose size is changed.
+        """
+        mirrored = bool(rng.random() < 0.5)
+        plain = Change(mirrored)
+        order, gamma = plain.order, plain.gamma
+        if rng.random() < RECOLOURED:
+            first, second, third = (int(i) for i in rng.permutation(3))
+            order = (first, second, third)
+            red, green, blue = (float(g) for g in np.exp(0.25 * rng.standard_normal(3)))
+            gamma = (red, green, blue)
+        factor = float(rng.uniform(*zoom)) if rng.random() < zoomed else 1.0
+        return Change(mirrored, order, gamma, factor)
+
+    @staticmethod
+    def of_orbit(seed: int) -> Change:
+        """That of an orbit for the multi-view model, a function of its seed."""
+        return Change.drawn(np.random.default_rng(seed), ORBIT_ZOOM)
+
+    def apply(self, rgba: Tensor) -> Tensor:
+        """(V, 4, H, W) pictures in 0..1, changed."""
+        return Changes.of([self]).apply(rgba[None])[0]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Those of B samples, on the device of their pictures.
+
+    Attributes:
+        mirrored: (B,) bool.
+        order: (B, 3) int64.
+        gamma: (B, 3) float.
+        zoom: (B,) float, or None where none is enlarged.
+    """
+
+    mirrored: Tensor
+    order: Tensor
+    gamma: Tensor
+    zoom: Tensor | None
+
+    @staticmethod
+    def of(changes: Sequence[Change]) -> Changes:
+        """From each sample's own."""
+        zoom = torch.tensor([change.zoom for change in changes])
+        return Changes(
+            mirrored=torch.tensor([change.mirrored for change in changes]),
+            order=torch.tensor([change.order for change in changes]),
+            gamma=torch.tensor([change.gamma for change in changes]),
+            zoom=None if all(change.zoom == 1.0 for change in changes) else zoom,
+        )
+
+    def apply(self, rgba: Tensor) -> Tensor:
+        """(B, V, 4, H, W) pictures in 0..1, straight alpha, changed."""
+        rgba = self.flip(rgba)
+        rgba = recolour(rgba, self.order, self.gamma)
+        return rgba if self.zoom is None else zoom(rgba, self.zoom)
+
+    def flip(self, values: Tensor) -> Tensor:
+        """(B, V, ..., W) values, those of the mirrored samples left for right."""
+        chosen = self.mirrored.view(-1, *[1] * (values.dim() - 1))
+        return torch.where(chosen, values.flip(-1), values)
+
+
+def recolour(rgba: Tensor, order: Tensor, gamma: Tensor) -> Tensor:
     """Permute the colour channels and change their gamma, alike for all views.
 
     Args:
-        rgba: (V, 4, H, W) in 0..1.
-        generator: the draw's.
+        rgba: (B, V, 4, H, W) in 0..1.
+        order: (B, 3) int64, which channel comes first, second and third.
+        gamma: (B, 3), of the permuted channels.
     """
-    order = torch.randperm(3, generator=generator)
-    gamma = torch.exp(0.25 * torch.randn(3, generator=generator))[:, None, None]
-    colour = rgba[:, order].clamp_min(1e-4) ** gamma
-    return torch.cat([colour, rgba[:, 3:]], dim=1)
+    colour = rgba[:, :, :3]
+    wide = order[:, None, :, None, None].expand_as(colour)
+    colour = colour.gather(2, wide).clamp_min(1e-4) ** gamma[:, None, :, None, None]
+    return torch.cat([colour, rgba[:, :, 3:]], dim=2)
 
 
-def zoom(rgba: Tensor, factor: float) -> Tensor:
+def zoom(rgba: Tensor, factor: Tensor) -> Tensor:
     """Enlarge the pictures around their centre; outside is empty.
 
     Args:
-        rgba: (V, 4, H, W) in 0..1, straight alpha.
-        factor: above 1 enlarges.
+        rgba: (B, V, 4, H, W) in 0..1, straight alpha.
+        factor: (B,), above 1 enlarges.
     """
-    theta = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0]]).expand(len(rgba), 2, 3)
-    grid = F.affine_grid(theta, list(rgba.shape), align_corners=False)
+    batch, views = rgba.shape[:2]
+    rows = torch.zeros(batch, 2, 3, device=rgba.device)
+    rows[:, 0, 0] = rows[:, 1, 1] = 1 / factor
+    flat = rgba.flatten(0, 1)
+    theta = rows.repeat_interleave(views, dim=0)
+    grid = F.affine_grid(theta, list(flat.shape), align_corners=False)
     # Premultiplied, or the colour of empty pixels would bleed into the rim.
-    alpha = rgba[:, 3:]
-    moved = F.grid_sample(torch.cat([rgba[:, :3] * alpha, alpha], dim=1), grid, align_corners=False)
+    alpha = flat[:, 3:]
+    moved = F.grid_sample(torch.cat([flat[:, :3] * alpha, alpha], dim=1), grid, align_corners=False)
     colour = moved[:, :3] / moved[:, 3:].clamp_min(1e-4)
-    return torch.cat([colour.clamp(0, 1), moved[:, 3:]], dim=1)
+    moved = torch.cat([colour.clamp(0, 1), moved[:, 3:].clamp(0, 1)], dim=1)
+    return moved.unflatten(0, (batch, views))

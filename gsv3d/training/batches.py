@@ -283,8 +283,12 @@ def _in_worker(index: int) -> None:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Tensors, and dataclasses, lists, tuples and dictionaries of them, on another device."""
-    return _mapped(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    """Tensors, and dataclasses, lists, tuples and dictionaries of them, on another device.
+
+    A draft of a batch (``gsv3d.training.sources.Draft``) is made there.
+    """
+    moved = _mapped(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    return moved.made() if hasattr(moved, "made") else moved
 
 
 def _pinned(tensor: Tensor) -> Tensor:

@@ -4,33 +4,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsv3d.cameras import Cameras, orbit
 from gsv3d.decoder import DecodedGaussians
 from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
 from gsv3d.rendering import render
-from gsv3d.training.orbits import OrbitSample
+from gsv3d.rendering.renderer import RenderOutput, choose_backend, render_scenes
+from gsv3d.training.orbits import OrbitSamples
 from gsv3d.training.samples import rgba_on_white
 
 COLOUR_WEIGHT = 5.0
 LPIPS_SIZE = 256
 """Pictures larger than this are made smaller for LPIPS, as in LGM."""
-
-
-def input_cameras(samples: Sequence[OrbitSample]) -> Cameras:
-    """The B * T cameras of the samples' own views, one sample after the other."""
-    return Cameras.concatenate(
-        [
-            orbit(s.azimuths_deg, s.elevations_deg, size=s.rgba.shape[-1], distance=s.distance)
-            for s in samples
-        ]
-    )
 
 
 class GeometryLoss:
@@ -77,89 +66,111 @@ class GeometryLoss:
         return ("render_colour", "render_mask", *depth, *lpips, *pixel)
 
     def __call__(
-        self, decoded: DecodedGaussians, samples: Sequence[OrbitSample]
+        self, decoded: DecodedGaussians, samples: OrbitSamples
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of every sample, and its weighted parts' means.
 
         Args:
             decoded: B samples' Gaussians.
-            samples: B.
+            samples: B, on the same device.
 
         Returns:
             (B,) and the parts by name.
         """
-        totals, sums = [], {}
-        for index, sample in enumerate(samples):
-            parts = self.render_loss(decoded[index], sample)
-            if self.pixel_weight:
-                parts |= self.pixel_loss(decoded[index], sample)
-            totals.append(torch.stack(list(parts.values())).sum())
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value.detach() / len(samples)
-        return torch.stack(totals), sums
+        parts = self.render_loss(decoded, samples)
+        if self.pixel_weight:
+            parts |= self.pixel_loss(decoded, samples)
+        totals = torch.stack(list(parts.values())).sum(dim=0)
+        return totals, {name: value.detach().mean() for name, value in parts.items()}
 
-    def pixel_loss(self, decoded: DecodedGaussians, sample: OrbitSample) -> dict[str, Tensor]:
-        """Depth, coverage and colour of the Gaussians against their own pixels."""
-        views, grid = decoded.depth.shape[0], decoded.depth.shape[-1]
-        rgba, depth = sample.rgba.to(self.device), sample.depth.to(self.device)
+    def pixel_loss(self, decoded: DecodedGaussians, samples: OrbitSamples) -> dict[str, Tensor]:
+        """(B,) depth, coverage and colour of the Gaussians against their own pixels."""
+        batch, views, grid = *decoded.depth.shape[:2], decoded.depth.shape[-1]
+        rgba, depth = samples.rgba.flatten(0, 1), samples.depth.flatten(0, 1)[:, None]
         alpha = rgba[:, 3:]
-        solid = ((alpha[:, 0] > 0.5) & (depth > 0)).float()[:, None]
+        solid = ((alpha > 0.5) & (depth > 0)).float()
 
         def pooled(x: Tensor) -> Tensor:
-            return F.adaptive_avg_pool2d(x, grid)[:, 0]
+            return F.adaptive_avg_pool2d(x, grid).unflatten(0, (batch, views))
 
-        weight = pooled(solid)
-        true_depth = pooled(depth[:, None] * solid) / weight.clamp_min(1e-6)
+        weight = pooled(solid)[:, :, 0]
+        true_depth = pooled(depth * solid)[:, :, 0] / weight.clamp_min(1e-6)
         coverage = pooled(alpha)
-        colour = F.adaptive_avg_pool2d(rgba[:, :3] * alpha, grid)
-        colour = colour / F.adaptive_avg_pool2d(alpha, grid).clamp_min(1e-3)
-        area = weight.sum().clamp_min(1.0)
-        depth_error = (weight * (decoded.depth - true_depth).abs()).sum() / area
-        opacity = decoded.opacities.view(views, grid, grid)
-        mask_error = F.mse_loss(opacity, coverage)
-        rgb = decoded.rgb.view(views, grid, grid, 3).permute(0, 3, 1, 2)
-        colour_error = (weight[:, None] * (rgb - colour).abs()).sum() / (3 * area)
+        colour = pooled(rgba[:, :3] * alpha) / coverage.clamp_min(1e-3)
+        area = weight.sum(dim=(1, 2, 3)).clamp_min(1.0)
+        off = weight * (decoded.depth - true_depth).abs()
+        opacity = decoded.opacities.view(batch, views, grid, grid)
+        mask_error = ((opacity - coverage[:, :, 0]) ** 2).mean(dim=(1, 2, 3))
+        rgb = decoded.rgb.view(batch, views, grid, grid, 3).permute(0, 1, 4, 2, 3)
+        colour_error = (weight[:, :, None] * (rgb - colour).abs()).sum(dim=(1, 2, 3, 4))
         parts = {
-            "pixel_depth": self.pixel_weight * 2 * depth_error,
+            "pixel_depth": self.pixel_weight * 2 * off.sum(dim=(1, 2, 3)) / area,
             "pixel_mask": self.pixel_weight * mask_error,
-            "pixel_colour": self.pixel_weight * colour_error,
+            "pixel_colour": self.pixel_weight * colour_error / (3 * area),
         }
         return {name: value for name, value in parts.items() if name in self.names}
 
-    def render_loss(self, decoded: DecodedGaussians, sample: OrbitSample) -> dict[str, Tensor]:
-        """Colour on white, mask and depth at the supervised views (GSV3D's L_3D: RGB and depth)."""
-        cameras, rgba, true_depth = self.supervised(sample)
+    def render_loss(self, decoded: DecodedGaussians, samples: OrbitSamples) -> dict[str, Tensor]:
+        """(B,) errors of colour on white, mask and depth at the supervised views.
+
+        GSV3D's L_3D: RGB and depth.
+        """
+        viewmats, rgba, true_depth = self.supervised(samples)
         alpha = rgba[..., 3:]
         colour = rgba[..., :3] * alpha + 1 - alpha
-        gaussians = visible(decoded)
-        out = render(gaussians, cameras, background=torch.ones(3, device=self.device))
+        out = render_decoded(decoded, viewmats, samples)
         solid = ((alpha > 0.5) & (true_depth > 0) & (out.alpha.detach() > 0.3)).float()
-        depth_error = (solid * (out.depth - true_depth).abs()).sum() / solid.sum().clamp_min(1)
+        everywhere = (1, 2, 3, 4)
+        off = (solid * (out.depth - true_depth).abs()).sum(dim=everywhere)
         parts = {
-            "render_colour": COLOUR_WEIGHT * F.mse_loss(out.colour, colour),
-            "render_mask": self.mask_weight * F.mse_loss(out.alpha, alpha),
+            "render_colour": COLOUR_WEIGHT * ((out.colour - colour) ** 2).mean(dim=everywhere),
+            "render_mask": self.mask_weight * ((out.alpha - alpha) ** 2).mean(dim=everywhere),
         }
         if self.depth_weight:
-            parts["render_depth"] = self.depth_weight * depth_error
+            share = off / solid.sum(dim=everywhere).clamp_min(1)
+            parts["render_depth"] = self.depth_weight * share
         if self.lpips is not None:
-            distance = self.lpips(_for_lpips(out.colour), _for_lpips(colour)).mean()
+            pairs = _for_lpips(out.colour.flatten(0, 1)), _for_lpips(colour.flatten(0, 1))
+            distance = self.lpips(*pairs).view(len(samples), -1).mean(dim=1)
             parts["render_lpips"] = self.lpips_weight * distance
         return parts
 
-    def supervised(self, sample: OrbitSample) -> tuple[Cameras, Tensor, Tensor]:
-        """Cameras, (V, H, W, 4) pictures and (V, H, W, 1) depths of the views that are rendered."""
-        rgba, depth = [sample.novel_rgba], [sample.novel_depth]
-        azimuths = list(sample.novel_azimuths_deg)
-        elevations = list(sample.novel_elevations_deg)
+    def supervised(self, samples: OrbitSamples) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, V, 4, 4) viewmats, (B, V, H, W, 4) pictures and (B, V, H, W, 1) depths to render."""
+        viewmats, rgba = samples.novel_viewmats, samples.novel_rgba
+        depth = samples.novel_depth
         if self.num_input:
-            chosen = torch.randperm(len(sample.rgba))[: self.num_input].tolist()
-            rgba.append(sample.rgba[chosen])
-            depth.append(sample.depth[chosen])
-            azimuths += [sample.azimuths_deg[i] for i in chosen]
-            elevations += [sample.elevations_deg[i] for i in chosen]
-        cameras = orbit(azimuths, elevations, size=sample.rgba.shape[-1], distance=sample.distance)
-        pictures = torch.cat(rgba).to(self.device).permute(0, 2, 3, 1)
-        return cameras.to(self.device), pictures, torch.cat(depth).to(self.device)[..., None]
+            shuffled = torch.rand(samples.depth.shape[:2], device=rgba.device).argsort(dim=1)
+            views = shuffled[:, : self.num_input]
+            row = torch.arange(len(samples), device=rgba.device)[:, None]
+            viewmats = torch.cat([viewmats, samples.viewmats[row, views]], dim=1)
+            rgba = torch.cat([rgba, samples.rgba[row, views]], dim=1)
+            depth = torch.cat([depth, samples.depth[row, views]], dim=1)
+        return viewmats, rgba.permute(0, 1, 3, 4, 2), depth[..., None]
+
+
+def render_decoded(
+    decoded: DecodedGaussians, viewmats: Tensor, samples: OrbitSamples
+) -> RenderOutput:
+    """Every sample's Gaussians at its own views, on white.
+
+    Args:
+        decoded: B samples' Gaussians.
+        viewmats: (B, V, 4, 4).
+        samples: whose intrinsics and size the pictures have.
+
+    Returns:
+        pictures (B, V, H, W, .).
+    """
+    white = torch.ones(3, device=decoded.means.device)
+    if choose_backend(decoded.means.device, decoded.means.dtype, "auto") == "gsplat":
+        return render_scenes(
+            decoded.means, decoded.quats, decoded.scales, decoded.opacities, decoded.rgb,
+            viewmats, samples.K, samples.size, white,
+        )  # fmt: skip
+    cameras = (samples.cameras_of(own) for own in viewmats)
+    drawn = [render(visible(decoded[i]), own, white) for i, own in enumerate(cameras)]
+    return RenderOutput(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
 
 
 def visible(decoded: DecodedGaussians) -> Gaussians:
@@ -178,22 +189,16 @@ def visible(decoded: DecodedGaussians) -> Gaussians:
 
 
 @torch.no_grad()
-def compared(decoded: DecodedGaussians, sample: OrbitSample) -> tuple[Tensor, Tensor]:
-    """One sample's input and novel views as they are, and as the Gaussians render them.
+def compared(decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
+    """The samples' input and novel views as they are, and as the Gaussians render them.
 
     Returns:
-        twice (T + M, H, W, 3) on white.
+        (2 B, T + M, H, W, 3) on white: two rows a sample.
     """
-    cameras = orbit(
-        sample.azimuths_deg + sample.novel_azimuths_deg,
-        sample.elevations_deg + sample.novel_elevations_deg,
-        size=sample.rgba.shape[-1],
-        distance=sample.distance,
-    )
-    device = decoded.means.device
-    truth = rgba_on_white(torch.cat([sample.rgba, sample.novel_rgba])).to(device)
-    white = torch.ones(3, device=device)
-    return truth, render(visible(decoded), cameras.to(device), background=white).colour
+    truth = rgba_on_white(torch.cat([samples.rgba, samples.novel_rgba], dim=1))
+    viewmats = torch.cat([samples.viewmats, samples.novel_viewmats], dim=1)
+    drawn = render_decoded(decoded, viewmats, samples).colour
+    return torch.stack([truth, drawn], dim=1).flatten(0, 1)
 
 
 def load_lpips(device: torch.device) -> nn.Module:

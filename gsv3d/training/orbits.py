@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from gsv3d.cameras import Cameras
 from gsv3d.datasets.records import OrbitRecord
 from gsv3d.datasets.shards import index_shards
 from gsv3d.errors import DataError
@@ -40,29 +41,50 @@ class Orbit:
 
 
 @dataclass(frozen=True)
-class OrbitSample:
-    """T views of an object around a reference view, which is last at azimuth 0, and novel views.
+class OrbitSamples:
+    """B samples: T views each around a reference view, which is last at azimuth 0, and M others.
 
     Attributes:
-        rgba: (T, 4, H, W) float in 0..1.
-        depth: (T, H, W) float.
-        azimuths_deg: T azimuths relative to the reference.
-        elevations_deg: T elevations; all alike on a static orbit.
-        novel_rgba: (M, 4, H, W).
-        novel_depth: (M, H, W).
-        novel_azimuths_deg, novel_elevations_deg: M angles relative to the reference.
-        distance: of the cameras.
+        rgba: (B, T, 4, H, W) float in 0..1.
+        depth: (B, T, H, W) float.
+        pose: (B, T, 3), see ``pose_ids``.
+        viewmats: (B, T, 4, 4) world to camera, the reference's azimuth being 0.
+        novel_rgba: (B, M, 4, H, W).
+        novel_depth: (B, M, H, W).
+        novel_viewmats: (B, M, 4, 4).
+        K: (3, 3) intrinsics in pixels, of all views.
     """
 
     rgba: Tensor
     depth: Tensor
-    azimuths_deg: list[float]
-    elevations_deg: list[float]
+    pose: Tensor
+    viewmats: Tensor
     novel_rgba: Tensor
     novel_depth: Tensor
-    novel_azimuths_deg: list[float]
-    novel_elevations_deg: list[float]
-    distance: float
+    novel_viewmats: Tensor
+    K: Tensor  # noqa: N815 - the field's name for it, and gsplat's
+
+    def __len__(self) -> int:
+        return len(self.rgba)
+
+    def __getitem__(self, chosen: Sequence[int]) -> OrbitSamples:
+        """Some of the samples."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "K"}
+        return OrbitSamples(**{name: part[list(chosen)] for name, part in parts.items()}, K=self.K)
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.rgba.shape[-1]
+
+    def cameras(self) -> Cameras:
+        """The B * T cameras of the views around, one sample after the other."""
+        return self.cameras_of(self.viewmats)
+
+    def cameras_of(self, viewmats: Tensor) -> Cameras:
+        """Those of (..., 4, 4) ``viewmats``, in one row."""
+        flat = viewmats.flatten(0, -3)
+        return Cameras(flat, self.K.expand(len(flat), 3, 3), self.size, self.size)
 
 
 def read_orbits(directory: Path, limit: int | None = None) -> list[Orbit]:
@@ -124,45 +146,49 @@ def frame_indices(orbit: Orbit, num_frames: int, start: int) -> list[int]:
     return [(start + step * (i + 1)) % count for i in range(num_frames)]
 
 
-def sample_orbit(
-    orbit: Orbit, num_frames: int, num_novel: int, rng: np.random.Generator, mirror: bool
-) -> OrbitSample:
+@dataclass(frozen=True)
+class Chosen:
+    """Views of one orbit that make a sample.
+
+    Attributes:
+        frames: T views, the reference last; in the order that the mirrored object has, if it is.
+        novel: M other views.
+        azimuths_deg, elevations_deg: T + M angles, the reference's azimuth being 0.
+    """
+
+    frames: list[int]
+    novel: list[int]
+    azimuths_deg: list[float]
+    elevations_deg: list[float]
+
+
+def choose_views(
+    orbit: Orbit, num_frames: int, num_novel: int, rng: np.random.Generator, mirrored: bool
+) -> Chosen:
     """Choose a reference and its evenly spaced companions (SV3D, appendix B), and novel views.
 
     Args:
         orbit: of at least ``num_frames`` views, a multiple of it.
         num_frames: T.
-        num_novel: M; drawn from the novel views and the orbit's own.
+        num_novel: M; drawn from the novel views and the orbit's own, twice if they are too few.
         rng: the draw's generator.
-        mirror: reflect the object at the plane through the reference's axis.
+        mirrored: the object is reflected at the plane through the reference's axis.
+
+    Raises:
+        DataError: the orbit's views are no multiple of ``num_frames``.
     """
     start = int(rng.integers(orbit.num_orbit))
     frames = frame_indices(orbit, num_frames, start)
-    rest = np.array([i for i in range(len(orbit.azimuths_deg)) if i not in frames])
-    novel = rng.choice(rest, size=min(num_novel, len(rest)), replace=False)
-    if mirror:
+    others = np.array([i for i in range(len(orbit.azimuths_deg)) if i not in frames] or frames)
+    novel = rng.choice(others, size=num_novel, replace=len(others) < num_novel).tolist()
+    if mirrored:
         frames = frames[-2::-1] + frames[-1:]
-    sign = -1.0 if mirror else 1.0
+    sign = -1.0 if mirrored else 1.0
     zero = float(orbit.azimuths_deg[start])
-
-    def pictures(indices: list[int]) -> tuple[Tensor, Tensor]:
-        rgba = torch.from_numpy(orbit.rgba[indices]).permute(0, 3, 1, 2).float() / 255
-        depth = torch.from_numpy(orbit.depth[indices].astype(np.float32))
-        return (rgba.flip(-1), depth.flip(-1)) if mirror else (rgba, depth)
-
-    def relative(indices: list[int]) -> list[float]:
-        return [sign * (float(orbit.azimuths_deg[i]) - zero) % 360.0 for i in indices]
-
-    rgba, depth = pictures(frames)
-    novel_rgba, novel_depth = pictures(novel.tolist())
-    return OrbitSample(
-        rgba=rgba,
-        depth=depth,
-        azimuths_deg=relative(frames),
-        elevations_deg=[float(orbit.elevations_deg[i]) for i in frames],
-        novel_rgba=novel_rgba,
-        novel_depth=novel_depth,
-        novel_azimuths_deg=relative(novel.tolist()),
-        novel_elevations_deg=[float(orbit.elevations_deg[i]) for i in novel],
-        distance=orbit.distance,
+    views = frames + novel
+    return Chosen(
+        frames=frames,
+        novel=novel,
+        azimuths_deg=[sign * (float(orbit.azimuths_deg[i]) - zero) % 360.0 for i in views],
+        elevations_deg=[float(orbit.elevations_deg[i]) for i in views],
     )

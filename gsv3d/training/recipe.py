@@ -8,20 +8,21 @@ on where it stood: the bank at its next object, a stage at its checkpoint.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsv3d.datasets.objects import ObjectFile
-from gsv3d.errors import DataError
-from gsv3d.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
+from gsv3d.training.bank import BankFactory, BankSettings
+from gsv3d.training.drawing import Drawing
+from gsv3d.training.orbits import Orbit
 
 if TYPE_CHECKING:
     import torch
 
     from gsv3d.training.config import ModelConfig
+    from gsv3d.training.schedule import Schedule
 
 STAGES = ("autoencoder", "multiview", "decoder", "distill")
 
@@ -37,13 +38,14 @@ class Recipe:
         config: of the model.
         objects: GLB or glTF files.
         output: folder of everything; the model is in ``model`` there.
-        device: to draw and train on.
+        device: to train on. Orbits are drawn by the CPU.
         minutes: of training in all, shared among the stages; 0: every stage's own schedule.
         variants: orbits of every object.
-        workers: processes that draw; on a card one process draws there.
+        workers: processes that draw.
         seed: of everything random.
         start: folders with components to start from, see ``make_task``.
         stages: to run, in this order.
+        beside: draw varied objects beside the training; None where the device is a card.
     """
 
     config: ModelConfig
@@ -56,8 +58,11 @@ class Recipe:
     seed: int = 0
     start: tuple[Path, ...] = ()
     stages: tuple[str, ...] = STAGES
+    beside: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.beside is None:
+            object.__setattr__(self, "beside", self.device.type != "cpu")
         if self.minutes < 0:
             raise ValueError(f"minutes must be at least 0, not {self.minutes:g}.")
         if self.variants < 1:
@@ -88,38 +93,73 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         GSV3DError: as the stages raise.
     """
     from gsv3d.training.assemble import assemble
-    from gsv3d.training.loop import Trainer
-    from gsv3d.training.stages import make_task
+    from gsv3d.training.resident import resident_where_it_fits
 
-    bank = draw_bank(recipe, say)
     folders: list[Path] = list(recipe.start)
-    for stage in recipe.stages:
-        folder = recipe.output / stage
-        minutes = recipe.stage_minutes(stage)
-        schedule = recipe.config.schedule(stage)
-        if minutes:
-            # The clock ends it: the configuration's steps are a bound for other machines.
-            schedule = replace(schedule, minutes=minutes, steps=10**9)
-        say(f"{stage}: " + (f"{minutes:.1f} minutes" if minutes else f"{schedule.steps} steps"))
-        task = make_task(recipe.config, stage, bank, recipe.device, folders, output=folder)
-        trainer = Trainer(task, schedule, folder, recipe.seed, recipe.device)
-        if trainer.checkpoint_path.exists():
-            trainer.resume()
-        trainer.run()
-        folders.append(folder)
+    with drawing_of(recipe, say) as drawing:
+        # On a CPU drawing would take from training what it has. A card draws nothing itself: it
+        # begins with every object as it is, and has the varied ones from stage to stage.
+        drawing.wait(drawing.originals if recipe.beside else None)
+        orbits: Sequence[Orbit] = ()
+        for stage in recipe.stages:
+            drawn = drawing.bank()
+            if len(drawn) > len(orbits):
+                del orbits  # the card's memory is not to hold both
+                orbits = resident_where_it_fits(drawn, recipe.device)
+            train_stage(recipe, stage, orbits, folders, say)
+            folders.append(recipe.output / stage)
     model = recipe.output / "model"
     assemble(recipe.config, folders, model)
     say(f"The model is in {model}.")
     return model
 
 
-def draw_bank(recipe: Recipe, say: Callable[[str], None]) -> OrbitBank:
-    """Rasterise the orbits that are missing; returns all that could be drawn.
+def train_stage(
+    recipe: Recipe,
+    stage: str,
+    orbits: Sequence[Orbit],
+    folders: Sequence[Path],
+    say: Callable[[str], None],
+) -> None:
+    """Train one stage from where its checkpoint stands.
+
+    Args:
+        recipe: whose stage.
+        stage: of ``STAGES``.
+        orbits: the data.
+        folders: with the components that it needs.
+        say: told how long.
 
     Raises:
-        DataError: none could.
+        GSV3DError: as ``Trainer.run`` raises.
     """
-    directory = recipe.output / "bank"
+    from gsv3d.training.loop import Trainer
+    from gsv3d.training.resident import ResidentOrbits
+    from gsv3d.training.stages import make_task
+
+    schedule = stage_schedule(recipe, stage, isinstance(orbits, ResidentOrbits))
+    clock = f"{schedule.minutes:.1f} minutes" if schedule.minutes else f"{schedule.steps} steps"
+    say(f"{stage}: {clock}, {len(orbits)} orbits")
+    folder = recipe.output / stage
+    task = make_task(recipe.config, stage, orbits, recipe.device, folders, output=folder)
+    trainer = Trainer(task, schedule, folder, recipe.seed, recipe.device)
+    if trainer.checkpoint_path.exists():
+        trainer.resume()
+    trainer.run()
+
+
+def stage_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:
+    """The stage's schedule, ended by the clock where the recipe has one."""
+    schedule = recipe.config.schedule(stage)
+    if minutes := recipe.stage_minutes(stage):
+        # The clock ends it: the configuration's steps are a bound for other machines.
+        schedule = replace(schedule, minutes=minutes, steps=10**9)
+    # Of orbits that lie on the card all there is to prepare are some numbers.
+    return replace(schedule, workers=0) if resident else schedule
+
+
+def drawing_of(recipe: Recipe, say: Callable[[str], None]) -> Drawing:
+    """The drawing of the recipe's bank, not begun."""
     settings = BankSettings(
         size=recipe.config.image_size,
         orbit_views=2 * recipe.config.num_frames,
@@ -127,43 +167,6 @@ def draw_bank(recipe: Recipe, say: Callable[[str], None]) -> OrbitBank:
         seed=recipe.seed,
         orbit=recipe.config.orbit,
     )
-    prepare_bank(directory, recipe.objects, settings)
-    slots = unfinished(directory)
-    started = last = time.monotonic()
-    on_card = recipe.device.type != "cpu"
-    factory = BankFactory(directory, tuple(recipe.objects), settings, str(recipe.device))
-    failures = 0
-    for done, error in enumerate(_drawn(factory, slots, 1 if on_card else recipe.workers), 1):
-        if error is not None:
-            failures += 1
-            say(f"passed over: {error}")
-        now = time.monotonic()
-        if now - last > 5 or done == len(slots):
-            last = now
-            left = (now - started) / done * (len(slots) - done)
-            say(f"drawing: {done}/{len(slots)} orbits, {left / 60:.1f} minutes left")
-    bank = OrbitBank(directory)
-    if not len(bank):
-        raise DataError(
-            f"None of the {len(recipe.objects)} objects could be drawn.",
-            "The recipe reads GLB and glTF files with faces; see the reasons above.",
-        )
-    return bank
-
-
-def _drawn(factory: BankFactory, slots: Sequence[int], workers: int):  # type: ignore[no-untyped-def]
-    """Draw the slots, in processes or, on a card, here; yields None or the reason of a failure."""
-    if factory.device == "cpu":
-        from gsv3d.datasets.processes import run_in_processes
-
-        for outcome in run_in_processes(factory, slots, workers):
-            yield outcome.error
-        return
-    draw = factory()
-    for slot in slots:
-        try:
-            draw(slot)
-        except DataError as error:
-            yield str(error)
-        else:
-            yield None
+    directory = recipe.output / "bank"
+    factory = BankFactory(directory, tuple(recipe.objects), settings)
+    return Drawing(directory, factory, recipe.workers, say)

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsv3d.training.batches import to_device
 from gsv3d.training.orbits import Orbit
 from gsv3d.training.samples import on_white
 from gsv3d.training.sources import PictureSource
@@ -72,14 +73,14 @@ class AutoencoderTask:
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
         """Pictures, and below them what comes back."""
-        shown = self.shown.to(self.device)
+        shown = to_device(self.shown, self.device)
         decoded = self.modules["vae"].decode(self.modules["vae"].encode(shown).latent_dist.mode())
         return {"pictures": on_white(torch.stack([shown, decoded.sample]))}
 
     @torch.no_grad()
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
         vae = modules["vae"]
-        batches = (self.source.draw(32, seed).to(self.device) for seed in range(32))
+        batches = (to_device(self.source.draw(32, seed), self.device) for seed in range(32))
         latents = torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches])
         normalise_latents(vae, latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)))
         vae.save_pretrained(directory / "vae")

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from gsv3d.cameras import Cameras
 from gsv3d.decoder import DecodedGaussians
 from gsv3d.multiview.conditioning import embed_for_decoder, encode_reference, picture_tensor
-from gsv3d.training.geometry_loss import GeometryLoss, compared, input_cameras
-from gsv3d.training.orbits import Orbit, OrbitSample
+from gsv3d.training.batches import to_device
+from gsv3d.training.geometry_loss import GeometryLoss, compared
+from gsv3d.training.orbits import Orbit, OrbitSamples
 from gsv3d.training.sources import ViewSource
 
 SHOWN = 3
@@ -91,30 +92,29 @@ class DecoderTask:
     def decode(self, latents: Tensor, pictures: Tensor, cameras: Cameras) -> DecodedGaussians:
         """Gaussians of (B, T, C, h, w) latents, (B, T, ., H, W) pictures and B * T cameras."""
         features = embed_for_decoder(self.modules["feature_encoder"], pictures[:, -1])
-        return self.modules["decoder"](latents, cameras.to(self.device), features)
+        return self.modules["decoder"](latents, cameras, features)
 
     @torch.no_grad()
-    def encode(self, batch: list[OrbitSample]) -> tuple[Tensor, Tensor]:
+    def encode(self, batch: OrbitSamples) -> tuple[Tensor, Tensor]:
         """The samples' (B, T, C, H, W) pictures and their scaled (B, T, L, h, w) latents."""
-        rgba = torch.stack([sample.rgba for sample in batch]).to(self.device)
-        pictures = picture_tensor(rgba, self.vae.config.in_channels)
+        pictures = picture_tensor(batch.rgba, self.vae.config.in_channels)
         latents = encode_reference(self.vae, pictures.flatten(0, 1))
         latents = latents.unflatten(0, pictures.shape[:2]) * self.vae.config.scaling_factor
         return pictures, latents.float()
 
-    def loss(self, batch: list[OrbitSample]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: OrbitSamples) -> tuple[Tensor, dict[str, Tensor]]:
         pictures, latents = self.encode(batch)
-        decoded = self.decode(self.corrupt(latents), pictures, input_cameras(batch))
+        decoded = self.decode(self.corrupt(latents), pictures, batch.cameras())
         totals, parts = self.geometry(decoded, batch)
         return totals.mean(), parts
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
         """Two rows an object: its input and novel views, and their renders."""
-        pictures, latents = self.encode(self.shown)
-        decoded = self.decode(latents, pictures, input_cameras(self.shown))
-        rows = [row for i, s in enumerate(self.shown) for row in compared(decoded[i], s)]
-        return {"renders": torch.stack(rows)}
+        shown = to_device(self.shown, self.device)
+        pictures, latents = self.encode(shown)
+        decoded = self.decode(latents, pictures, shown.cameras())
+        return {"renders": compared(decoded, shown)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
         modules["decoder"].save_pretrained(directory / "decoder")

@@ -18,12 +18,12 @@ from gsv3d.multiview.conditioning import (
     embed_for_decoder,
     encode_reference,
     picture_tensor,
-    pose_ids,
 )
+from gsv3d.training.batches import to_device
 from gsv3d.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
-from gsv3d.training.geometry_loss import GeometryLoss, compared, input_cameras
+from gsv3d.training.geometry_loss import GeometryLoss, compared
 from gsv3d.training.lora import TARGETS, add_lora, fused, save_lora
-from gsv3d.training.orbits import Orbit, OrbitSample
+from gsv3d.training.orbits import Orbit, OrbitSamples
 from gsv3d.training.samples import on_white
 from gsv3d.training.sources import ViewSource
 from gsv3d.training.tasks.multiview import decode_views
@@ -140,26 +140,23 @@ class DistillTask:
         return ((math.log(self.gate_none) - sigma.log()) / span).clamp(0, 1)
 
     @torch.no_grad()
-    def encode(self, batch: Sequence[OrbitSample]) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures (B, T, C, H, W), modes of their latents (B, T, L, h, w), poses (B, T, 3)."""
-        rgba = torch.stack([sample.rgba for sample in batch]).to(self.device)
-        pictures = picture_tensor(rgba, self.vae.config.in_channels)
+    def encode(self, batch: OrbitSamples) -> tuple[Tensor, Tensor]:
+        """Pictures (B, T, C, H, W) and the modes of their latents (B, T, L, h, w)."""
+        pictures = picture_tensor(batch.rgba, self.vae.config.in_channels)
         encoded = encode_reference(self.vae, pictures.flatten(0, 1))
-        poses = [pose_ids(s.azimuths_deg, s.elevations_deg) for s in batch]
-        encoded = encoded.unflatten(0, pictures.shape[:2]).float()
-        return pictures, encoded, torch.stack(poses).to(self.device)
+        return pictures, encoded.unflatten(0, pictures.shape[:2]).float()
 
     def decode(
-        self, estimated: Tensor, reference: Tensor, pictures: Tensor, samples: Sequence[OrbitSample]
+        self, estimated: Tensor, reference: Tensor, pictures: Tensor, samples: OrbitSamples
     ) -> DecodedGaussians:
         """Gaussians of (B, T, L, h, w) scaled latents, the last frame replaced by the reference."""
         latents = torch.cat([estimated[:, :-1], reference[:, None]], dim=1)
         features = embed_for_decoder(self.feature_encoder, pictures[:, -1])
-        return self.decoder(latents, input_cameras(samples).to(self.device), features)
+        return self.decoder(latents, samples.cameras(), features)
 
-    def loss(self, batch: list[OrbitSample]) -> tuple[Tensor, dict[str, Tensor]]:
-        pictures, encoded, pose = self.encode(batch)
-        size = len(batch)
+    def loss(self, batch: OrbitSamples) -> tuple[Tensor, dict[str, Tensor]]:
+        pictures, encoded = self.encode(batch)
+        size, pose = len(batch), batch.pose
         latents = encoded * self.vae.config.scaling_factor
         with torch.no_grad():
             context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
@@ -184,7 +181,7 @@ class DistillTask:
             # Always the same parts: processes average them name by name.
             missing = dict.fromkeys(("geometry", *self.geometry.names), nothing)
             return flat, {"flat": flat.detach()} | missing
-        samples = [batch[i] for i in chosen]
+        samples = batch[chosen]
         decoded = self.decode(estimated[chosen], latents[chosen, -1], pictures[chosen], samples)
         totals, parts = self.geometry(decoded, samples)
         gate = gates[chosen].to(totals)
@@ -195,15 +192,15 @@ class DistillTask:
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
         """Views and renders of Gaussians drawn from the shown references."""
-        pictures, encoded, pose = self.encode(self.shown)
+        shown = to_device(self.shown, self.device)
+        pictures, encoded = self.encode(shown)
         context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
-        reference = encoded[:, -1]
-        latents = sample_latents(self.modules["unet"], reference, context, pose, self.sigmas)
+        reference, unet = encoded[:, -1], self.modules["unet"]
+        latents = sample_latents(unet, reference, context, shown.pose, self.sigmas)
         views = torch.stack([on_white(pictures), decode_views(self.vae, latents)], dim=1)
         scaled = reference * self.vae.config.scaling_factor
-        decoded = self.decode(latents, scaled, pictures, self.shown)
-        rows = [row for i, s in enumerate(self.shown) for row in compared(decoded[i], s)]
-        return {"views": views.flatten(0, 1), "renders": torch.stack(rows)}
+        decoded = self.decode(latents, scaled, pictures, shown)
+        return {"views": views.flatten(0, 1), "renders": compared(decoded, shown)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
         unet = modules["unet"]

@@ -17,11 +17,13 @@ from gsv3d.multiview.conditioning import (
     encode_reference,
     picture_tensor,
 )
+from gsv3d.training.augment import Change
+from gsv3d.training.batches import to_device
 from gsv3d.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.training.latents import Encoding, LatentCache, in_memory, on_disk
 from gsv3d.training.orbits import Orbit
 from gsv3d.training.samples import on_white
-from gsv3d.training.sources import Change, OrbitBatch, OrbitSource
+from gsv3d.training.sources import OrbitBatch, OrbitSource
 
 SHOWN = 2
 """Objects of a drawn sample."""
@@ -108,7 +110,7 @@ class MultiviewTask:
             return None
 
         def change(rgba: Tensor, seed: int) -> Tensor:
-            return picture_tensor(Change(seed).apply(rgba), channels)
+            return picture_tensor(Change.of_orbit(seed).apply(rgba), channels)
 
         encoding = Encoding(orbits, variants, change, self.vae)
         if kind == "memory":
@@ -150,12 +152,12 @@ class MultiviewTask:
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
         """Two rows an object: its views, and those drawn from its reference."""
-        assert self.shown.pictures is not None
-        pictures = self.shown.pictures.to(self.device)
+        shown = to_device(self.shown, self.device)
+        pictures = shown.pictures
         reference = encode_reference(self.vae, pictures[:, -1]).float()
         context = embed_for_cross_attention(self.modules["image_encoder"], pictures[:, -1])
-        pose = self.shown.pose.to(self.device)
-        latents = sample_latents(self.modules["unet"], reference, context, pose, self.sigmas)
+        unet = self.modules["unet"]
+        latents = sample_latents(unet, reference, context, shown.pose, self.sigmas)
         drawn = decode_views(self.vae, latents)
         rows = torch.stack([on_white(pictures), drawn], dim=1)
         return {"views": rows.flatten(0, 1)}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from gsv3d.cameras import orbit
+from gsv3d.cameras import Cameras, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
 from gsv3d.rendering import gsplat_backend, reference, render, renderer
@@ -173,3 +173,16 @@ def test_chunks_cover_every_view_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (0, 2, 0, 9), (2, 3, 0, 9), (3, 4, 0, 3), (3, 4, 3, 6), (3, 4, 6, 9), (4, 6, 0, 9),
     ]  # fmt: skip
     assert reference._chunks([0, 0], 9) == [(0, 2, 0, 9)]
+
+
+def test_the_trial_passes_what_draws_and_not_what_draws_nothing(monkeypatch) -> None:
+    """With the torch renderer in gsplat's place, which draws what gsplat draws."""
+    monkeypatch.setattr(gsplat_backend, "rasterise", reference.rasterise)
+    gsplat_backend._draw_one(CPU)
+
+    def faint(gaussians: Gaussians, cameras: Cameras) -> tuple[torch.Tensor, ...]:
+        return tuple(0.9 * picture for picture in reference.rasterise(gaussians, cameras))
+
+    monkeypatch.setattr(gsplat_backend, "rasterise", faint)
+    with pytest.raises(RuntimeError, match=r"one opaque Gaussian has an alpha of 0\.899"):
+        gsplat_backend._draw_one(CPU)

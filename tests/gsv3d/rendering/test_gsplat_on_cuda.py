@@ -9,6 +9,7 @@ import torch
 from gsv3d.cameras import orbit
 from gsv3d.gaussians import Gaussians
 from gsv3d.rendering import gsplat_backend, render
+from gsv3d.rendering.renderer import render_scenes
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]  # the first call compiles the kernels
 
@@ -65,3 +66,43 @@ def test_auto_takes_gsplat_on_the_card(device: torch.device) -> None:
     automatic, asked = (render(scene(device, 0), cameras, backend=b) for b in ("auto", "gsplat"))
     for a, b in zip(automatic, asked, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_scenes_at_once_are_scenes_one_by_one(device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(3)
+    scenes = [scene(device, 0) for _ in range(3)]
+    angles = torch.rand(3, 2, generator=generator).mul(360).tolist()
+    rows = [orbit(azimuths, 20, size=48) for azimuths in angles]
+    white = torch.ones(3, device=device)
+    weights = torch.rand(3, 2, 48, 48, 5, generator=generator).to(device)
+
+    def stacked(name: str) -> torch.Tensor:
+        return torch.stack([getattr(s, name) for s in scenes]).clone().requires_grad_()
+
+    means, quats, scales, opacities = map(stacked, ("means", "quats", "scales", "opacities"))
+    rgb = torch.rand(3, 4000, 3, generator=generator).to(device).requires_grad_()
+    tensors = (means, quats, scales, opacities, rgb)
+    viewmats = torch.stack([cameras.viewmats for cameras in rows]).to(device)
+    K = rows[0].Ks[0].to(device)  # noqa: N806 - the field's name for it
+    outputs, gradients = [], []
+    for at_once in (True, False):
+        if at_once:
+            output = torch.cat(render_scenes(*tensors, viewmats, K, 48, white), dim=-1)
+        else:
+            singles = [
+                render(
+                    Gaussians.from_rgb(
+                        means=means[i], quats=quats[i], scales=scales[i], opacities=opacities[i],
+                        rgb=rgb[i],
+                    ),
+                    cameras.to(device), white, backend="torch",
+                )
+                for i, cameras in enumerate(rows)
+            ]  # fmt: skip
+            output = torch.stack([torch.cat(single, dim=-1) for single in singles])
+        gradients.append(torch.autograd.grad((output * weights).sum(), tensors))
+        outputs.append(output.detach())
+    assert (outputs[0] - outputs[1]).abs().mean() < 1e-4
+    for fast, slow in zip(*gradients, strict=True):
+        cosine = torch.nn.functional.cosine_similarity(fast.flatten(), slow.flatten(), dim=0)
+        assert cosine > 0.9999

@@ -7,9 +7,21 @@ import numpy as np
 import pytest
 import torch
 
+from gsv3d import cameras
 from gsv3d.errors import DataError
-from gsv3d.training.orbits import check_views, read_orbits, sample_orbit
+from gsv3d.multiview.conditioning import pose_ids
+from gsv3d.training.augment import Change
+from gsv3d.training.orbits import (
+    Chosen,
+    Orbit,
+    OrbitSamples,
+    check_views,
+    choose_views,
+    read_orbits,
+)
+from gsv3d.training.sources import ViewSource, samples_draft
 from tests import tiny
+from tests.gsv3d.training.ray_traced import ellipsoid_orbit
 
 
 class Fixed:
@@ -22,33 +34,69 @@ class Fixed:
         return values[-size:] if size else values[:0]
 
 
+def samples(source: Orbit, novel: int, mirrored: bool) -> tuple[Chosen, OrbitSamples]:
+    chosen = choose_views(source, 4, novel, Fixed(), mirrored)
+    draft = samples_draft([source], [0], [chosen], [Change(mirrored)])
+    return chosen, draft.made()
+
+
 def test_the_reference_is_last_and_angles_are_relative_to_it() -> None:
     source = tiny.ball_orbit()
-    sample = sample_orbit(source, 4, 2, Fixed(), mirror=False)
-    assert sample.azimuths_deg == [90.0, 180.0, 270.0, 0.0]
+    chosen, sample = samples(source, 2, mirrored=False)
+    assert chosen.azimuths_deg[:4] == [90.0, 180.0, 270.0, 0.0]
     reference = torch.from_numpy(source.rgba[3]).permute(2, 0, 1) / 255
-    assert torch.equal(sample.rgba[-1], reference)
-    assert torch.equal(sample.rgba[0], torch.from_numpy(source.rgba[5]).permute(2, 0, 1) / 255)
+    assert torch.allclose(sample.rgba[0, -1], reference, atol=2e-4)
+    first = torch.from_numpy(source.rgba[5]).permute(2, 0, 1) / 255
+    assert torch.allclose(sample.rgba[0, 0], first, atol=2e-4)
     expected = (source.azimuths_deg[-1] - 135.0) % 360
-    assert sample.novel_azimuths_deg[-1] == pytest.approx(expected, abs=1e-4)
-    assert sample.novel_rgba.shape == (2, 4, 32, 32)
+    assert chosen.azimuths_deg[-1] == pytest.approx(expected, abs=1e-4)
+    assert sample.novel_rgba.shape == (1, 2, 4, 32, 32)
+    # The cameras are those of the angles, told apart from them.
+    azimuths, elevations = chosen.azimuths_deg, chosen.elevations_deg
+    around = cameras.orbit(azimuths[:4], elevations[:4], size=32, distance=source.distance)
+    assert torch.equal(sample.cameras().viewmats, around.viewmats)
+    assert torch.equal(sample.cameras().Ks, around.Ks)
+    novel = cameras.orbit(azimuths[4:], elevations[4:], size=32, distance=source.distance)
+    assert torch.equal(sample.cameras_of(sample.novel_viewmats).viewmats, novel.viewmats)
+    assert torch.equal(sample.pose[0], pose_ids(azimuths[:4], elevations[:4]))
 
 
 def test_mirroring_reflects_pictures_and_angles_together() -> None:
     source = tiny.ball_orbit()
-    plain = sample_orbit(source, 4, 1, Fixed(), mirror=False)
-    mirrored = sample_orbit(source, 4, 1, Fixed(), mirror=True)
-    assert mirrored.azimuths_deg == plain.azimuths_deg
-    assert torch.equal(mirrored.rgba[-1], plain.rgba[-1].flip(-1))
+    plain_angles, plain = samples(source, 1, mirrored=False)
+    mirrored_angles, mirrored = samples(source, 1, mirrored=True)
+    assert mirrored_angles.azimuths_deg[:4] == plain_angles.azimuths_deg[:4]
+    assert torch.equal(mirrored.rgba[0, -1], plain.rgba[0, -1].flip(-1))
     # What stood at 270 degrees stands at 90 after the reflection.
-    assert torch.equal(mirrored.rgba[0], plain.rgba[2].flip(-1))
-    total = plain.novel_azimuths_deg[0] + mirrored.novel_azimuths_deg[0]
+    assert torch.equal(mirrored.rgba[0, 0], plain.rgba[0, 2].flip(-1))
+    assert torch.equal(mirrored.depth[0, 0], plain.depth[0, 2].flip(-1))
+    total = plain_angles.azimuths_deg[4] + mirrored_angles.azimuths_deg[4]
     assert total == pytest.approx(360.0)
+
+
+def test_too_few_novel_views_are_taken_twice_and_none_are_taken_around() -> None:
+    few = ellipsoid_orbit(views=4, novel=1)
+    rng = np.random.default_rng(0)
+    assert choose_views(few, 4, 3, rng, False).novel == [4, 4, 4]
+    none = ellipsoid_orbit(views=4, novel=0)
+    chosen = choose_views(none, 4, 2, rng, False)
+    assert len(chosen.novel) == 2 and set(chosen.novel) <= set(chosen.frames)
+
+
+def test_some_of_the_samples() -> None:
+    source = ViewSource([tiny.ball_orbit()], 4, 1)
+    drawn = source.draw(3, 0)
+    part = drawn[[2, 0]]
+    assert len(part) == 2
+    for name in ("rgba", "depth", "pose", "viewmats", "novel_rgba", "novel_viewmats"):
+        assert torch.equal(getattr(part, name)[0], getattr(drawn, name)[2])
+        assert torch.equal(getattr(part, name)[1], getattr(drawn, name)[0])
+    assert torch.equal(part.K, drawn.K)
 
 
 def test_more_frames_than_the_orbit_divides_into() -> None:
     with pytest.raises(DataError, match="8 views on its orbit"):
-        sample_orbit(tiny.ball_orbit(), 3, 0, Fixed(), mirror=False)
+        choose_views(tiny.ball_orbit(), 3, 0, Fixed(), mirrored=False)
 
 
 def test_fewer_frames_than_asked_for() -> None:

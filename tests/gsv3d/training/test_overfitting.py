@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from gsv3d.multiview.conditioning import embed_for_cross_attention, picture_tensor
+from gsv3d.training.augment import Change
 from gsv3d.training.config import build
 from gsv3d.training.edm import sample_latents
-from gsv3d.training.geometry_loss import compared, input_cameras
-from gsv3d.training.orbits import OrbitSample, sample_orbit
-from gsv3d.training.sources import OrbitBatch, views
+from gsv3d.training.geometry_loss import compared
+from gsv3d.training.orbits import Orbit, OrbitSamples, choose_views
+from gsv3d.training.sources import OrbitBatch, raw_views, samples_draft
 from gsv3d.training.tasks import DecoderTask, MultiviewTask
 from gsv3d.training.tasks.autoencoder import normalise_latents
 from tests import tiny
@@ -27,15 +28,19 @@ from tests.gsv3d.training.ray_traced import ellipsoid_orbit
 CPU = torch.device("cpu")
 
 
-def with_novel(sample: OrbitSample, chosen: list[int]) -> OrbitSample:
-    """The sample with some of its novel views."""
+def with_novel(samples: OrbitSamples, chosen: list[int]) -> OrbitSamples:
+    """The samples with some of their novel views."""
     return replace(
-        sample,
-        novel_rgba=sample.novel_rgba[chosen],
-        novel_depth=sample.novel_depth[chosen],
-        novel_azimuths_deg=[sample.novel_azimuths_deg[i] for i in chosen],
-        novel_elevations_deg=[sample.novel_elevations_deg[i] for i in chosen],
+        samples,
+        novel_rgba=samples.novel_rgba[:, chosen],
+        novel_depth=samples.novel_depth[:, chosen],
+        novel_viewmats=samples.novel_viewmats[:, chosen],
     )
+
+
+def all_views(prop: Orbit) -> torch.Tensor:
+    """(8, 4, H, W) pictures of the orbit."""
+    return raw_views([prop], torch.tensor([0]), torch.arange(8)[None])[0]
 
 
 @pytest.mark.slow
@@ -43,7 +48,8 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
     """Four views in, 20 to learn from, 8 to measure on; some 32 dB in 300 steps."""
     rng = np.random.default_rng(0)
     prop = ellipsoid_orbit(novel=24)
-    sample = sample_orbit(prop, 4, 28, rng, mirror=False)
+    views = choose_views(prop, 4, 28, rng, mirrored=False)
+    sample = samples_draft([prop], [0], [views], [Change()]).made()
     seen, unseen = list(range(20)), list(range(20, 28))
     torch.manual_seed(0)
     wider = tiny.CONFIG.components["decoder"] | {"dim": 64, "scale_max": 0.08}
@@ -55,19 +61,19 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
 
     def loss() -> torch.Tensor:
         chosen = rng.choice(seen, 3, replace=False).tolist()
-        return task.loss([with_novel(sample, chosen)])[0]
+        return task.loss(with_novel(sample, chosen))[0]
 
     fit(task.modules, loss, steps=300, rate=4e-3)
     test = with_novel(sample, unseen)
     with torch.no_grad():
-        pictures, latents = task.encode([test])
-        decoded = task.decode(latents, pictures, input_cameras([test]))
-    truth, drawn = compared(decoded[0], test)
+        pictures, latents = task.encode(test)
+        decoded = task.decode(latents, pictures, test.cameras())
+    truth, drawn = compared(decoded, test)
     errors = (truth - drawn).pow(2).mean(dim=(1, 2, 3))
-    psnr = -10 * torch.log10(errors[len(sample.rgba) :]).mean()
+    psnr = -10 * torch.log10(errors[4:]).mean()
     assert float(psnr) > 30
     # An empty picture is 10 dB away: the prop is there.
-    empty = -10 * torch.log10((truth[len(sample.rgba) :] - 1).pow(2).mean())
+    empty = -10 * torch.log10((truth[4:] - 1).pow(2).mean())
     assert float(empty) < 20.5
 
 
@@ -78,7 +84,7 @@ def test_the_multiview_model_overfits_one_orbit() -> None:
     prop = ellipsoid_orbit(novel=0)
     vae = build(tiny.CONFIG, "vae").eval()
     with torch.no_grad():
-        modes = vae.encode(picture_tensor(views(prop, range(8)), 4)).latent_dist.mode()
+        modes = vae.encode(picture_tensor(all_views(prop), 4)).latent_dist.mode()
         normalise_latents(vae, modes.mean(dim=(0, 2, 3)), modes.std(dim=(0, 2, 3)))
     task = MultiviewTask(
         build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), vae, [prop], 4, CPU,

@@ -15,7 +15,10 @@ import yaml
 from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cli import main
+from gsv3d.datasets.objects import find_objects
 from gsv3d.pipeline import GSV3DPipeline
+from gsv3d.training.config import read_config
+from gsv3d.training.recipe import Recipe, drawing_of, run_recipe
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,24 @@ def test_from_meshes_to_a_model_and_on_after_an_interruption(tiny, props, tmp_pa
     picture[8:24, 8:24] = (200, 90, 40, 255)
     views = pipe(picture, generator=torch.Generator().manual_seed(0)).views
     assert views.shape == (4, 32, 32, 3) and np.isfinite(views).all()
+
+
+def test_varied_objects_are_drawn_beside_the_training(tiny, props, tmp_path):
+    """Every object as it is before the first stage, the varied ones while it trains."""
+    said = []
+    plan = Recipe(
+        read_config(str(tiny)), find_objects([props], None), tmp_path / "run", torch.device("cpu"),
+        variants=4, stages=("autoencoder", "multiview", "decoder", "distill"), beside=True,
+    )  # fmt: skip
+    run_recipe(plan, said.append)
+    seen = [int(line.split()[-2]) for line in said if line.endswith("orbits")]
+    assert 2 <= seen[0] <= 8 and seen == sorted(seen)
+    assert (tmp_path / "run" / "model" / "model_index.json").is_file()
+    # What is left goes on where it stood.
+    with drawing_of(plan, said.append) as drawing:
+        assert drawing.originals == 0
+        drawing.wait()
+        assert len(drawing.bank()) == 8
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,13 @@ import torch
 from gsv3d.errors import DataError
 from gsv3d.multiview.conditioning import encode_reference, picture_tensor
 from gsv3d.training import latents
-from gsv3d.training.batches import Plan, _mapped, part_seed
+from gsv3d.training.augment import Change, Changes
+from gsv3d.training.batches import Plan, _mapped, part_seed, to_device
 from gsv3d.training.config import build
 from gsv3d.training.latents import Encoding, in_memory, on_disk
-from gsv3d.training.sources import Change, OrbitSource, PictureSource, ViewSource, views
+from gsv3d.training.orbits import Orbit
+from gsv3d.training.resident import ResidentOrbits
+from gsv3d.training.sources import OrbitSource, PictureSource, ViewSource, raw_views
 from tests import tiny
 from tests.gsv3d.training.ray_traced import ellipsoid_orbit
 
@@ -34,6 +37,11 @@ def static():
     return ellipsoid_orbit(novel=2)
 
 
+def all_views(orbit: Orbit) -> torch.Tensor:
+    """(8, 4, H, W) pictures of the orbit."""
+    return raw_views([orbit], torch.tensor([0]), torch.arange(8)[None])[0]
+
+
 @pytest.mark.parametrize("kind", [PictureSource, ViewSource, OrbitSource])
 def test_a_batch_is_a_function_of_its_seed(kind: type, static) -> None:
     arguments = {PictureSource: (4,), ViewSource: (4, 1), OrbitSource: (4, 4)}[kind]
@@ -47,6 +55,33 @@ def test_a_batch_is_a_function_of_its_seed(kind: type, static) -> None:
     first, again, other = tensors(1), tensors(1), tensors(2)
     assert first and all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("kind", [PictureSource, ViewSource, OrbitSource])
+def test_a_batch_made_where_the_orbits_lie_is_the_hosts(kind: type, static, dynamic) -> None:
+    arguments = {PictureSource: (4,), ViewSource: (4, 2), OrbitSource: (4, 4)}[kind]
+    orbits = [static, replace(dynamic, name="other")]
+    resident = ResidentOrbits(orbits, torch.device("cpu"))
+
+    def tensors(batch: object) -> list[torch.Tensor]:
+        found: list[torch.Tensor] = []
+        _mapped(batch, lambda tensor: found.append(tensor) or tensor)
+        return found
+
+    for seed in range(3):
+        draft = kind(resident, *arguments).draw(5, seed, 0.0)
+        # What travels to the card are numbers: a picture alone has 4,096.
+        assert sum(tensor.numel() for tensor in tensors(draft)) < 2000
+        made = tensors(to_device(draft, torch.device("cpu")))
+        host = tensors(kind(orbits, *arguments).draw(5, seed, 0.0))
+        assert len(made) == len(host) > 0
+        assert all(torch.equal(a, b) for a, b in zip(made, host, strict=True))
+
+
+def test_resident_orbits_must_be_alike(static) -> None:
+    other = replace(static, rgba=static.rgba[:4], depth=static.depth[:4], name="short")
+    with pytest.raises(DataError, match="short has pictures of another number or size than ell"):
+        ResidentOrbits([static, other], torch.device("cpu"))
 
 
 def test_no_two_parts_share_a_seed() -> None:
@@ -86,12 +121,12 @@ def test_a_mirrored_orbit_is_the_orbit_of_the_mirrored_object(monkeypatch) -> No
     source = OrbitSource([plain], 8, 4)
     seed = next(s for s in range(99) if _changes(source, s).mirrored)
     monkeypatch.setattr(
-        Change, "apply", lambda self, rgba: rgba.flip(-1) if self.mirrored else rgba
+        Changes, "apply", lambda self, rgba: rgba.flip(-1) if self.mirrored[0] else rgba
     )
     batch = source.draw(1, seed, 0.0)
     turns = (batch.pose[0, :, 2].rad2deg() / 45).round().int().tolist()
     assert turns == [1, 2, 3, 4, 5, 6, 7, 0]
-    rgb = picture_tensor(views(plain, range(8)), 4)
+    rgb = picture_tensor(all_views(plain), 4)
     start = next(i for i in range(8) if torch.allclose(rgb[i].flip(-1), batch.pictures[0, -1]))
     # A camera at azimuth a sees the mirrored object as one at -a sees the object, left for right.
     for frame, turn in enumerate(turns):
@@ -102,7 +137,7 @@ def test_a_mirrored_orbit_is_the_orbit_of_the_mirrored_object(monkeypatch) -> No
 def _changes(source: OrbitSource, seed: int) -> Change:
     rng = np.random.default_rng(seed)
     rng.integers(len(source.orbits))
-    return Change(int(rng.integers(2**62)))
+    return Change.of_orbit(int(rng.integers(2**62)))
 
 
 def test_static_orbits_come_first_then_dynamic_ones(static, dynamic) -> None:
@@ -128,9 +163,10 @@ def test_fewer_views_than_asked_for_are_refused(static) -> None:
 
 
 def encoding(vae, orbits, variants: int = 2) -> Encoding:
-    return Encoding(
-        orbits, variants, lambda rgba, seed: picture_tensor(Change(seed).apply(rgba), 4), vae
-    )
+    def change(rgba: torch.Tensor, seed: int) -> torch.Tensor:
+        return picture_tensor(Change.of_orbit(seed).apply(rgba), 4)
+
+    return Encoding(orbits, variants, change, vae)
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +191,9 @@ def test_precomputed_latents_are_those_of_the_changed_pictures(
     expected = {}
     for index, orbit in enumerate((static, dynamic)):
         for variant in range(2):
-            change = Change(cache.seed_of(index, variant))
+            change = Change.of_orbit(cache.seed_of(index, variant))
             with torch.no_grad():
-                pictures = picture_tensor(change.apply(views(orbit, range(8))), 4)
+                pictures = picture_tensor(change.apply(all_views(orbit)), 4)
                 expected[index, variant] = encode_reference(vae, pictures)
     for row in batch.latents:
         assert any(

@@ -123,9 +123,9 @@ def test_without_a_weight_of_depth_nothing_is_learnt_of_it() -> None:
     loss, parts = task.loss(batch)
     assert set(parts) == {"render_colour", "render_mask", "pixel_mask", "pixel_colour"}
     assert set(parts) == set(task.geometry.names)
-    for sample in batch:  # other depths change nothing but which pixels are solid
-        for depth in (sample.depth, sample.novel_depth):
-            depth[depth > 0] += 0.3
+    # Other depths change nothing but which pixels are solid.
+    for depth in (batch.depth, batch.novel_depth):
+        depth[depth > 0] += 0.3
     torch.manual_seed(0)
     assert float(task.loss(batch)[0].detach()) == pytest.approx(float(loss.detach()), rel=1e-6)
 
@@ -151,7 +151,7 @@ def test_lpips_joins_the_renders_loss_where_it_is_installed(monkeypatch) -> None
     drawn, truth = (pictures.detach() for pictures in seen[0])
     # One novel and two input views, in -1..1, the truth on white.
     assert drawn.shape == truth.shape == (3, 3, 32, 32)
-    rgba = batch[0].novel_rgba[0]
+    rgba = batch.novel_rgba[0, 0]
     on_white = rgba[:3] * rgba[3:] + 1 - rgba[3:]
     assert torch.allclose(truth[0], on_white * 2 - 1, atol=1e-6)
     assert float(parts["render_lpips"]) == pytest.approx(0.7 * float((drawn - truth).abs().mean()))
