@@ -8,7 +8,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from gsv3d.datasets.lighting import Environment, load_environments
+from gsv3d.datasets.lighting import Environment, chosen, load_environments
 
 
 class BlenderWorld:
@@ -45,8 +45,7 @@ class BlenderWorld:
 
     def light_hdri(self, choice: float, yaw_deg: float) -> str:
         """Light with one of Blender's HDRIs, ``choice`` in 0..1; returns its name."""
-        environments = self._environments
-        environment = environments[min(int(choice * len(environments)), len(environments) - 1)]
+        environment = chosen(self._environments, choice)
         self._image_node.image = bpy.data.images[environment.name]
         self._mapping.inputs["Rotation"].default_value = (0, 0, np.deg2rad(yaw_deg))
         self._background.inputs["Strength"].default_value = 1.0

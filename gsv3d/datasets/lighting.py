@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +117,11 @@ def read_exr(path: Path) -> dict[str, np.ndarray]:
             for part in range(len(file.parts))
             for name, channel in file.channels(part).items()
         }
+
+
+def chosen(environments: Sequence[Environment], choice: float) -> Environment:
+    """The one that a ``choice`` in 0..1 stands for."""
+    return environments[min(int(choice * len(environments)), len(environments) - 1)]
 
 
 def load_environments(directory: Path) -> list[Environment]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import FOV_DEG, Cameras, to_blender
+from gsv3d.datasets.lighting import chosen
 from gsv3d.datasets.orbits import straight_srgb
 from gsv3d.datasets.rendering import silence_standard_output
 from gsv3d.evaluation.protocol import EvaluationSettings, ObjectPlan
@@ -111,8 +112,7 @@ class RasterizedScene:
         if path.suffix.lower() not in RASTERIZED:
             raise ValueError("the rasterizer reads GLB and glTF files alone")
         self._prop = load_prop(path)
-        count = len(self._environments)
-        environment = self._environments[min(int(plan.light_choice * count), count - 1)]
+        environment = chosen(self._environments, plan.light_choice)
         self.light = environment.name
         self._lights = lights_of(environment, plan.light_yaw_deg)
         return self._prop.vertices.astype(np.float64)
