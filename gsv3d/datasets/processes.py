@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ def prepare_worker() -> None:
 
 
 def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None:
+    # Ctrl+C reaches all processes of a console; who started them decides what becomes of them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare_worker()
     try:
         function = factory()
@@ -73,16 +76,12 @@ def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None
     while True:
         try:
             task = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         if task is None:
             return
         try:
-            message = attempt(function, task[0])
-        except KeyboardInterrupt:
-            return
-        try:
-            pipe.send(message)
+            pipe.send(attempt(function, task[0]))
         except OSError:
             return  # who asked is gone
 
@@ -149,7 +148,8 @@ def run_in_processes(
                         raise GSV3DError(
                             f"A worker process ended while starting (exit code {code}).", hint
                         ) from None
-                    yield Outcome(index, error=f"{tasks[index]!r} crashed Blender (code {code}).")
+                    reason = f"{tasks[index]!r} crashed its process (code {code})."
+                    yield Outcome(index, error=reason)
                     if waiting:
                         pool.append(_Worker(factory))
                     continue

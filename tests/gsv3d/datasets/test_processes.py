@@ -34,6 +34,13 @@ def test_a_process_that_cannot_start_and_a_full_disk_end_the_run_in_words() -> N
         list(run_in_processes(EVALUATE, [FULL, "1"], 1))
 
 
+def test_ctrl_c_is_the_business_of_who_started_the_processes() -> None:
+    """A console sends it to all of them: they go on until they are told to end."""
+    interrupt = "(__import__('signal').raise_signal(__import__('signal').SIGINT), 7)[1]"
+    values = [o.value for o in run_in_processes(EVALUATE, [interrupt, "2"], 1)]
+    assert values == [7, 2]
+
+
 def test_no_tasks_no_processes() -> None:
     assert list(run_in_processes(EVALUATE, [], 3)) == []
     with pytest.raises(ValueError, match="workers"):
