@@ -87,7 +87,7 @@ class DistillTask:
         lora_rank: int = 16,
         lora_alpha: float = 16.0,
         lora_targets: Sequence[str] = TARGETS,
-        train_decoder: bool = False,
+        train_decoder: bool = True,
         geometry_weight: float = 1.0,
         gate_full: float = 1.0,
         gate_none: float = 5.0,

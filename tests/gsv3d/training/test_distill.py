@@ -98,7 +98,7 @@ def test_without_peft_it_is_said_what_to_do(monkeypatch) -> None:
 def test_what_is_exported_is_read_by_diffusers_and_by_peft(tmp_path: Path, orbit) -> None:
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
-    task = distill(orbit, lora_rank=3, lora_alpha=6.0)
+    task = distill(orbit, lora_rank=3, lora_alpha=6.0, train_decoder=False)
     start = {k: v.clone() for k, v in fused(task.modules["unet"]).state_dict().items()}
     shaken(task.modules["unet"])
     torch.manual_seed(1)
@@ -133,7 +133,7 @@ def test_the_gate_is_one_fades_with_the_logarithm_and_is_none(orbit) -> None:
         distill(orbit, gate_full=2.0, gate_none=1.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"train_decoder": True}, {"lora_rank": 0}])
+@pytest.mark.parametrize("options", [{}, {"train_decoder": False}, {"lora_rank": 0}])
 def test_gradients_of_l_3d_alone_reach_what_is_trained(orbit, monkeypatch, options: dict) -> None:
     """Without L_2D: what arrives at the UNet came through renderer and decoder."""
     monkeypatch.setattr(

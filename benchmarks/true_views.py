@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What limits a model: its meshes from its own views, beside those it makes of the true views.
+
+    python benchmarks/true_views.py blockout --report report --count 24
+
+The latents of the true orbit take the place of the denoised ones after the last step; decoder and
+meshing are the same. The objects, their true orbits and surfaces are those of a folder of
+``gsv3d evaluate`` in which the model was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gsv3d.cameras import orbit
+from gsv3d.evaluation import metrics
+from gsv3d.evaluation.files import load_arrays
+from gsv3d.generation import usable
+from gsv3d.meshing import extract_mesh
+from gsv3d.meshing.reference import Reference
+from gsv3d.models import load_pipeline
+from gsv3d.multiview.conditioning import encode_reference, picture_tensor
+from gsv3d.preprocessing import prepare_sizes
+
+COLUMNS = ("CD", "F@.02", "F@.05", "volume IoU")
+DETAIL = 256
+
+
+@torch.no_grad()
+def true_latents(pipe: Any, views: np.ndarray) -> torch.Tensor:
+    """(1, V, L, h, w) scaled latents of (V, S, S, 4) uint8 pictures."""
+    size = (pipe.image_size, pipe.image_size)
+    small = [
+        np.asarray(Image.fromarray(v).convert("RGBa").resize(size, Image.Resampling.BOX)
+                   .convert("RGBA"))
+        for v in views
+    ]  # fmt: skip
+    rgba = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255
+    pictures = picture_tensor(rgba, pipe.vae.config.in_channels).to(pipe.vae.dtype)
+    return encode_reference(pipe.vae, pictures)[None] * pipe.vae.config.scaling_factor
+
+
+def row(
+    pipe: Any, truth: dict[str, np.ndarray], views: np.ndarray | None, steps: int
+) -> list[float]:
+    """One object's numbers, in the order of ``COLUMNS``, from the true views or its own."""
+    elevation = float(truth["elevation_deg"])
+    small, detailed = (
+        prepared.rgba
+        for prepared in prepare_sizes(
+            Image.fromarray(truth["reference"]), (pipe.image_size, DETAIL)
+        )
+    )
+    true = None if views is None else true_latents(pipe, views)
+    out = pipe(
+        small,
+        elevation=elevation,
+        num_inference_steps=steps,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+        callback_on_step_end=lambda pipe, step, timestep, kwargs: (
+            {} if true is None else {"latents": true}
+        ),
+    )
+    reference = Reference(detailed, orbit([0.0], [elevation], size=DETAIL))
+    mesh = extract_mesh(usable(out.gaussians), texture_size=256, reference=reference)
+    own, other = (
+        _shape(_unit(vertices), faces, seed)
+        for seed, (vertices, faces) in enumerate(
+            ((mesh.vertices, mesh.faces), (truth["vertices"], truth["faces"]))
+        )
+    )
+    distance = metrics.surface_distance(own[0], other[0])
+    return [
+        distance.chamfer,
+        distance.f_score(0.02),
+        distance.f_score(0.05),
+        metrics.volume_iou(own[1], other[1]),
+    ]
+
+
+def _unit(vertices: np.ndarray) -> np.ndarray:
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    return ((vertices - (low + high) / 2) / (high - low).max()).astype(np.float32)
+
+
+def _shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the surface, and voxels."""
+    rng = np.random.default_rng(seed)
+    points = metrics.sample_surface(vertices, faces, metrics.SURFACE_SAMPLES, rng)
+    return points, metrics.occupancy(vertices, faces, rng)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="name or folder")
+    parser.add_argument("--report", type=Path, required=True, help="of gsv3d evaluate")
+    parser.add_argument("--count", type=int, default=24, help="objects, by name, evenly spaced")
+    parser.add_argument("--steps", type=int, default=2)
+    args = parser.parse_args()
+    pipe = load_pipeline(args.model, "cpu")
+    files = sorted((args.report / "truth").glob(f"*--orbit{pipe.num_frames}.npz"))
+    files = files[:: max(1, len(files) // args.count)][: args.count]
+    rows: dict[str, list[list[float]]] = {"its own views": [], "the true views": []}
+    for path in files:
+        truth = load_arrays(path.with_name(path.name.rsplit("--", 1)[0] + ".npz"))
+        true = load_arrays(path)["views"]
+        for kind, views in zip(rows, (None, true), strict=True):
+            rows[kind].append(row(pipe, truth, views, args.steps))
+    print(f"| mean over {len(files)} | " + " | ".join(COLUMNS) + " |")
+    print("| --- |" + " ---: |" * len(COLUMNS))
+    for kind, values in rows.items():
+        print(f"| {kind} | " + " | ".join(f"{x:.3f}" for x in np.mean(values, axis=0)) + " |")
+
+
+if __name__ == "__main__":
+    main()
