@@ -41,11 +41,16 @@ class Looks:
     means: np.ndarray
 
 
-def looks_of_picture(rgba: np.ndarray) -> Looks:
-    """Of one (H, W, 4) uint8 picture with straight alpha, V = 1; ValueError where it is empty."""
+def looks_of_picture(rgba: np.ndarray, cut: bool = True) -> Looks:
+    """Of one (H, W, 4) uint8 picture with straight alpha, V = 1; ValueError where it is empty.
+
+    Args:
+        rgba: the picture.
+        cut: to the object's box; else the picture is taken as a whole, see ``looks_of_prop``.
+    """
     from PIL import Image
 
-    cropped = crop_to_mask(rgba)
+    cropped = crop_to_mask(rgba) if cut else rgba
     height, width = cropped.shape[:2]
     side = max(height, width)
     square = np.zeros((side, side, 4), np.uint8)
@@ -57,8 +62,13 @@ def looks_of_picture(rgba: np.ndarray) -> Looks:
     return _pool(values[None, ..., :3], values[None, ..., 3])
 
 
-def looks_of_prop(path: Path) -> Looks:
+def looks_of_prop(path: Path, cut: bool = True) -> Looks:
     """Of a prop's 72 views, rasterised with its base colours under soft light from above.
+
+    Args:
+        path: of the prop.
+        cut: each to the prop's box; else as the canonical camera sees the prop of extent 1, which
+            tells how deep it is: of two that are as wide, the deeper one is seen smaller.
 
     Raises:
         DataError: it cannot be read.
@@ -66,7 +76,7 @@ def looks_of_prop(path: Path) -> Looks:
     """
     import torch
 
-    from gsv3d.cameras import DISTANCE, orbit
+    from gsv3d.cameras import DISTANCE, FOV_DEG, orbit
     from gsv3d.rasterizing.orbits import Surface
     from gsv3d.rasterizing.props import load_prop
     from gsv3d.rasterizing.triangles import rasterize_projected
@@ -84,10 +94,15 @@ def looks_of_prop(path: Path) -> Looks:
     viewmats = orbit(azimuths, elevations, size=1, distance=DISTANCE).viewmats
     local = surface.vertices @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
     across = local[..., :2] / local[..., 2:]
-    first, last = across.amin(dim=1), across.amax(dim=1)
-    side = (last - first).amax(dim=-1).clamp_min(1e-9)[:, None, None]
+    if cut:
+        first, last = across.amin(dim=1), across.amax(dim=1)
+        side = (last - first).amax(dim=-1).clamp_min(1e-9)[:, None, None]
+        middle = ((first + last) / 2)[:, None]
+    else:
+        side = torch.full((1, 1, 1), 2 * float(np.tan(np.deg2rad(FOV_DEG) / 2)))
+        middle = torch.zeros(1, 1, 2)
     fine = MASK_SIDE * _SUPERSAMPLING
-    screen = (across - ((first + last) / 2)[:, None]) / side * fine + fine / 2
+    screen = (across - middle) / side * fine + fine / 2
     fragments = rasterize_projected(screen, 1 / local[..., 2], surface.faces, fine, fine)
     view = fragments.covered.nonzero()[:, 0]
     normals = surface.face_normals[fragments.face]

@@ -36,9 +36,10 @@ def test_views_go_around_at_three_elevations() -> None:
     assert -5 < min(elevations) and max(elevations) < 30
 
 
-def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path, cut: bool) -> None:
     """Against the numpy z-buffer of the meshing: another rasteriser, other code for the cut."""
-    looks = looks_of_prop(write_box(tmp_path / "ü box.glb", (1.0, 0.5, 0.3)))
+    looks = looks_of_prop(write_box(tmp_path / "ü box.glb", (1.0, 0.5, 0.3)), cut)
     assert looks.masks.shape == (72, MASK_SIDE, MASK_SIDE)
     body = trimesh.creation.box((1.0, 0.3, 0.5))
     uvs = np.full((len(body.faces), 3, 2), 0.5)
@@ -49,12 +50,23 @@ def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path) -> None:
     azimuths, elevations = view_angles()
     for view in (0, 5, 30, 71):
         cameras = orbit([azimuths[view]], [elevations[view]], size=256)
-        own = looks_of_picture(render_mesh(mesh, cameras)[0])
+        own = looks_of_picture(render_mesh(mesh, cameras)[0], cut)
         difference = np.abs(own.masks[0].astype(int) - looks.masks[view]).mean() / 255
         assert difference < 0.03
         # The same hue; the light differs.
         ratio = looks.means[view] / own.means[0]
         assert np.ptp(ratio) < 0.12 and 0.6 < ratio.mean() < 1.1
+
+
+def test_uncut_pictures_tell_how_deep_an_object_is(tmp_path: Path) -> None:
+    flat = write_box(tmp_path / "flat.glb", (0.5, 0.5, 0.01))
+    deep = write_box(tmp_path / "deep.glb", (0.5, 0.5, 1.0))
+    front = [
+        [float((looks_of_prop(path, cut).masks[0] / 255).mean()) for path in (flat, deep)]
+        for cut in (True, False)
+    ]
+    assert front[0][0] == pytest.approx(front[0][1], abs=0.05)
+    assert front[1][0] > 2 * front[1][1]
 
 
 def test_a_picture_is_cut_to_its_box_and_pooled() -> None:
