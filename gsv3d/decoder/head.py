@@ -75,8 +75,16 @@ class GaussianHead(nn.Module):
             weight.mul_(0.1)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, features: Tensor, cameras: Cameras) -> DecodedGaussians:
-        """(B, V, dim, H, W) features, and V (shared) or B * V cameras of H x W pixels."""
+    def forward(
+        self, features: Tensor, cameras: Cameras, start: Tensor | None = None
+    ) -> DecodedGaussians:
+        """Gaussians of pixels.
+
+        Args:
+            features: (B, V, dim, H, W).
+            cameras: V (shared) or B * V, of H x W pixels.
+            start: (B, V, H, W) what is added to the depth's logit (see ``depth_logit``).
+        """
         batch, views = features.shape[:2]
         raw = self.out(features.flatten(0, 1)).float()
         raw = raw.unflatten(0, (batch, views)).permute(0, 1, 3, 4, 2)
@@ -87,6 +95,8 @@ class GaussianHead(nn.Module):
 
         origins, directions = (per_view(x) for x in cameras.rays())
         distance = per_view(cameras.positions.norm(dim=-1))[..., None, None, None]
+        if start is not None:
+            depth = depth + start[..., None]
         depth = distance + HALF_DIAGONAL * (2 * depth.sigmoid() - 1)
         means = origins + depth * directions + self.offset_max * offset.tanh()
 
@@ -105,6 +115,13 @@ class GaussianHead(nn.Module):
             rgb=colour.sigmoid().flatten(1, 3),
             depth=depth[..., 0],
         )
+
+    @staticmethod
+    def depth_logit(depth: Tensor, cameras: Cameras) -> Tensor:
+        """(B, V, H, W) z-depths as the logits that this head makes them of."""
+        distance = cameras.positions.norm(dim=-1).unflatten(0, (-1, depth.shape[1]))
+        share = 0.5 + (depth - distance[..., None, None]) / (2 * HALF_DIAGONAL)
+        return share.logit(eps=1e-3)
 
 
 def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:

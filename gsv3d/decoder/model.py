@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gsv3d.cameras import Cameras
 from gsv3d.decoder.head import DecodedGaussians, GaussianHead
 from gsv3d.decoder.vit import Upsampler, ViewBlock
+from gsv3d.decoder.volume import FeatureVolume
 
 
 class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
@@ -20,7 +21,7 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
     Tokens are patches of the latents with the Pluecker coordinates of their rays. Blocks attend in
     turn within each view and across all views, and to the reference's DINO features. The tokens
     are upsampled, the latents join again as a skip, and every pixel of the last grid becomes a
-    Gaussian.
+    Gaussian. With a volume (``FeatureVolume``), it starts from the depth that its ray has there.
 
     Args:
         latent_channels: of the autoencoder.
@@ -32,6 +33,9 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
         cross_attention_dim: width of the DINO features.
         upsample_stages: doublings from the token grid to the Gaussians' grid.
         scale_min, scale_max, offset_max: see ``GaussianHead``.
+        volume_size: voxels along a side of the feature volume; 0 for none, as in GSV3D.
+        volume_dim: its channels.
+        volume_samples: points on every ray through it.
     """
 
     @register_to_config
@@ -48,6 +52,9 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
         scale_min: float = 0.001,
         scale_max: float = 0.05,
         offset_max: float = 0.03,
+        volume_size: int = 0,
+        volume_dim: int = 16,
+        volume_samples: int = 32,
     ) -> None:
         super().__init__()
         inputs = latent_channels + 6
@@ -65,6 +72,10 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
             Upsampler(a, b) for a, b in zip(widths, widths[1:], strict=False)
         )
         self.skip = nn.Conv2d(inputs, widths[-1], 1)
+        self.volume: FeatureVolume | None = None
+        if volume_size:
+            self.volume = FeatureVolume(widths[-1], volume_size, volume_dim, volume_samples)
+            self.join = nn.Conv2d(volume_dim + 3, widths[-1], 1)
         self.head = GaussianHead(widths[-1], scale_min, scale_max, offset_max)
 
     @property
@@ -101,4 +112,12 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
             x = upsampler(x)
         skip = nn.functional.interpolate(self.skip(inputs), x.shape[-2:], mode="bilinear")
         x = (x + skip).unflatten(0, (batch, views))
-        return self.head(x, cameras.resized(self.gaussian_grid))
+        cameras = cameras.resized(self.gaussian_grid)
+        if self.volume is None:
+            return self.head(x, cameras)
+        hits = self.volume(x, cameras)
+        logit = self.head.depth_logit(hits.depth, cameras)
+        facts = torch.stack([hits.opacity, hits.spread, logit], dim=2).to(x)
+        joined = torch.cat([hits.features.to(x), facts], dim=2).flatten(0, 1)
+        x = x + self.join(joined).unflatten(0, (batch, views))
+        return self.head(x, cameras, logit)
