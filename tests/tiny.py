@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,14 @@ CONFIG = ModelConfig(
         },
     },
 )
+
+
+def with_volume() -> ModelConfig:
+    """The same, its decoder with a feature volume."""
+    decoder = CONFIG.components["decoder"] | {
+        "volume_size": 8, "volume_dim": 4, "volume_samples": 8,
+    }  # fmt: skip
+    return replace(CONFIG, components=CONFIG.components | {"decoder": decoder})
 
 
 def tiny_pipeline(seed: int = 0) -> GSV3DPipeline:

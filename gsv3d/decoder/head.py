@@ -29,6 +29,7 @@ class DecodedGaussians:
         opacities: (B, N) in 0..1.
         rgb: (B, N, 3) sRGB in 0..1.
         depth: (B, V, H, W) z-depth of the means in their own views (before the offset).
+        occupancy: (B, S^3) logits of the feature volume's voxels; None without one.
     """
 
     means: Tensor
@@ -37,6 +38,7 @@ class DecodedGaussians:
     opacities: Tensor
     rgb: Tensor
     depth: Tensor
+    occupancy: Tensor | None = None
 
     def __getitem__(self, index: int) -> DecodedGaussians:
         """One sample's, without the batch axis."""
@@ -47,6 +49,7 @@ class DecodedGaussians:
             self.opacities[index],
             self.rgb[index],
             self.depth[index],
+            None if self.occupancy is None else self.occupancy[index],
         )
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from diffusers import ConfigMixin
 from diffusers.configuration_utils import register_to_config
@@ -120,4 +122,4 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
         facts = torch.stack([hits.opacity, hits.spread, logit], dim=2).to(x)
         joined = torch.cat([hits.features.to(x), facts], dim=2).flatten(0, 1)
         x = x + self.join(joined).unflatten(0, (batch, views))
-        return self.head(x, cameras, logit)
+        return replace(self.head(x, cameras, logit), occupancy=hits.occupancy)

@@ -14,8 +14,13 @@ from gsv3d.cameras import Cameras
 SIDE = 1.1
 """Of the volume, in extents of the object: a margin around the unit cube."""
 
-FIRST_OPACITY = -3.0
-"""Logit of an untrained voxel's opacity: rays come through, so that all voxels on them learn."""
+FIRST_LOGIT = -0.75
+"""Of an untrained voxel: rays come through, so that all voxels on them learn."""
+
+SHARPNESS = 4.0
+"""The opacity of a point on a ray is that of ``SHARPNESS`` times its logit. Where the logits are
+those of a probability, rays pass through what is improbable, however much of it there is, and end
+near the surface of what is more probable than not."""
 
 FAINT = 1e-3
 """Opacity of the middle of every ray, so that one which hits nothing has a depth as well."""
@@ -30,12 +35,14 @@ class Hits:
         spread: (B, V, H, W) standard deviation of the z-depth along the ray.
         opacity: (B, V, H, W) of the whole ray, in 0..1.
         features: (B, V, C, H, W) of the volume at the expected depth.
+        occupancy: (B, S^3) logits of the voxels, see ``voxel_centres``.
     """
 
     depth: Tensor
     spread: Tensor
     opacity: Tensor
     features: Tensor
+    occupancy: Tensor
 
 
 class FeatureVolume(nn.Module):
@@ -63,15 +70,15 @@ class FeatureVolume(nn.Module):
         self.lift = nn.Conv2d(in_dim, dim, 1)
         self.gather = nn.Conv3d(2 * dim + 3, dim, 1)
         self.filter = VolumeFilter(dim)
-        self.opacity = nn.Conv3d(dim, 1, 1)
-        nn.init.constant_(self.opacity.bias, FIRST_OPACITY)
+        self.occupancy = nn.Conv3d(dim, 1, 1)
+        nn.init.constant_(self.occupancy.bias, FIRST_LOGIT)
 
     def forward(self, features: Tensor, cameras: Cameras) -> Hits:
         """(B, V, in_dim, H, W) features, and V (shared) or B * V cameras of H x W pixels."""
         batch, views = features.shape[:2]
         lifted = self.lift(features.flatten(0, 1)).unflatten(0, (batch, views))
         volume = self.filter(self.gather(self.unproject(lifted, cameras)))
-        return trace(self.opacity(volume), volume, cameras, views, self.samples)
+        return trace(self.occupancy(volume), volume, cameras, views, self.samples)
 
     def unproject(self, features: Tensor, cameras: Cameras) -> Tensor:
         """(B, V, C, H, W) to (B, 2 C + 3, S, S, S), indexed z, y, x: mean, maximum, position."""
@@ -165,11 +172,11 @@ def ray_bounds(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     return ends.amin(dim=0).amax(dim=-1), ends.amax(dim=0).amin(dim=-1)
 
 
-def trace(opacity: Tensor, volume: Tensor, cameras: Cameras, views: int, samples: int) -> Hits:
-    """Composite opacities along the rays of the cameras' pixels.
+def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, samples: int) -> Hits:
+    """Composite the voxels' opacities along the rays of the cameras' pixels.
 
     Args:
-        opacity: (B, 1, S, S, S) logits.
+        occupancy: (B, 1, S, S, S) logits.
         volume: (B, C, S, S, S) features.
         cameras: V (shared) or B * V.
         views: V.
@@ -187,8 +194,8 @@ def trace(opacity: Tensor, volume: Tensor, cameras: Cameras, views: int, samples
     depths = near[..., None] + (far - near)[..., None] * shares
     points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
 
-    alpha = sampled(opacity, points.flatten(1, 4))[:, 0].unflatten(1, depths.shape[1:])
-    alpha = alpha.sigmoid() * hit[..., None]
+    logits = sampled(occupancy, points.flatten(1, 4))[:, 0].unflatten(1, depths.shape[1:])
+    alpha = (SHARPNESS * logits).sigmoid() * hit[..., None]
     through = torch.cumprod(1 - alpha, dim=-1)
     weights = alpha * torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)
     total = weights.sum(dim=-1)
@@ -197,7 +204,8 @@ def trace(opacity: Tensor, volume: Tensor, cameras: Cameras, views: int, samples
     variance = (weights * (depths - depth[..., None]) ** 2).sum(dim=-1) / (total + FAINT)
     ends = origins + depth[..., None] * directions
     features = sampled(volume, ends.flatten(1, 3)).unflatten(2, depth.shape[1:])
-    return Hits(depth, (variance + 1e-6).sqrt(), total, features.transpose(1, 2))
+    spread = (variance + 1e-6).sqrt()
+    return Hits(depth, spread, total, features.transpose(1, 2), occupancy.float().flatten(1))
 
 
 def sampled(volume: Tensor, points: Tensor) -> Tensor:

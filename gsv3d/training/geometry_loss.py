@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsv3d.decoder import DecodedGaussians
+from gsv3d.decoder.volume import voxel_centres
 from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
 from gsv3d.rendering import render
 from gsv3d.rendering.renderer import RenderOutput, choose_backend, render_scenes
+from gsv3d.training.carving import carved
 from gsv3d.training.orbits import OrbitSamples
 from gsv3d.training.samples import rgba_on_white
 
@@ -26,15 +28,18 @@ class GeometryLoss:
     """Renders at novel and input views, and the Gaussians at their own pixels.
 
     The second part is what a renderer would tell slowly: every Gaussian sits on the ray of a pixel
-    whose true depth and coverage are known.
+    whose true depth and coverage are known. The third is for decoders with a feature volume: which
+    of its voxels are solid, by all views of the sample.
 
     Args:
         device: of the models.
         mask_weight, depth_weight, pixel_weight: of the parts. With a depth weight of 0 depth is
-            no part at all, of the renders or at the pixels.
+            no part at all, of the renders, at the pixels or for the volume.
         lpips_weight: of LPIPS (VGG) between renders and pictures; above 0 the package ``lpips``
             and its weights are needed.
         num_input: input views rendered a sample, chosen at random, besides the novel ones.
+        volume_weight: of the third part, cross-entropy of the voxels' occupancy; 0 for a decoder
+            without a volume.
 
     Raises:
         ModelError: LPIPS is asked for and not to be had.
@@ -48,11 +53,12 @@ class GeometryLoss:
         pixel_weight: float = 1.0,
         lpips_weight: float = 0.0,
         num_input: int = 0,
+        volume_weight: float = 0.0,
     ) -> None:
         self.device = device
         self.mask_weight, self.depth_weight = mask_weight, depth_weight
         self.pixel_weight, self.lpips_weight = pixel_weight, lpips_weight
-        self.num_input = num_input
+        self.num_input, self.volume_weight = num_input, volume_weight
         self.lpips = load_lpips(device) if lpips_weight else None
 
     @property
@@ -63,7 +69,8 @@ class GeometryLoss:
             pixel = ("pixel_depth", *pixel)
         lpips = ("render_lpips",) if self.lpips is not None else ()
         depth = ("render_depth",) if self.depth_weight else ()
-        return ("render_colour", "render_mask", *depth, *lpips, *pixel)
+        volume = ("volume",) if self.volume_weight and self.depth_weight else ()
+        return ("render_colour", "render_mask", *depth, *lpips, *pixel, *volume)
 
     def __call__(
         self, decoded: DecodedGaussians, samples: OrbitSamples
@@ -80,6 +87,8 @@ class GeometryLoss:
         parts = self.render_loss(decoded, samples)
         if self.pixel_weight:
             parts |= self.pixel_loss(decoded, samples)
+        if "volume" in self.names:
+            parts["volume"] = self.volume_loss(decoded, samples)
         totals = torch.stack(list(parts.values())).sum(dim=0)
         return totals, {name: value.detach().mean() for name, value in parts.items()}
 
@@ -109,6 +118,26 @@ class GeometryLoss:
             "pixel_colour": self.pixel_weight * colour_error / (3 * area),
         }
         return {name: value for name, value in parts.items() if name in self.names}
+
+    def volume_loss(self, decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
+        """(B,) cross-entropy of the voxels' occupancy with what all views leave standing.
+
+        The logits are those of a probability then: of an answer that could be several things, the
+        surface at one half is the best single guess by volume.
+        """
+        assert decoded.occupancy is not None
+        size = round(decoded.occupancy.shape[1] ** (1 / 3))
+        solid = carved(
+            voxel_centres(size, decoded.occupancy.device),
+            torch.cat([samples.viewmats, samples.novel_viewmats], dim=1),
+            samples.K,
+            torch.cat([samples.rgba[:, :, 3], samples.novel_rgba[:, :, 3]], dim=1),
+            torch.cat([samples.depth, samples.novel_depth], dim=1),
+        )
+        errors = F.binary_cross_entropy_with_logits(
+            decoded.occupancy, solid.to(decoded.occupancy), reduction="none"
+        )
+        return self.volume_weight * errors.mean(dim=1)
 
     def render_loss(self, decoded: DecodedGaussians, samples: OrbitSamples) -> dict[str, Tensor]:
         """(B,) errors of colour on white, mask and depth at the supervised views.
@@ -147,6 +176,11 @@ class GeometryLoss:
             rgba = torch.cat([rgba, samples.rgba[row, views]], dim=1)
             depth = torch.cat([depth, samples.depth[row, views]], dim=1)
         return viewmats, rgba.permute(0, 1, 3, 4, 2), depth[..., None]
+
+
+def weight_of_volume(decoder: nn.Module, weight: float) -> float:
+    """``weight`` for a decoder with a feature volume, 0 for one without."""
+    return weight if getattr(decoder, "volume", None) is not None else 0.0
 
 
 def render_decoded(

@@ -15,7 +15,7 @@ from gsv3d.cameras import Cameras
 from gsv3d.decoder import DecodedGaussians
 from gsv3d.multiview.conditioning import embed_for_decoder, encode_reference, picture_tensor
 from gsv3d.training.batches import to_device
-from gsv3d.training.geometry_loss import GeometryLoss, compared
+from gsv3d.training.geometry_loss import GeometryLoss, compared, weight_of_volume
 from gsv3d.training.orbits import Orbit, OrbitSamples
 from gsv3d.training.sources import ViewSource
 
@@ -40,7 +40,8 @@ class DecoderTask:
         corruption: largest deviation of the noise added to the latents, which stands for the
             diffusion model's errors.
         blur: share of samples whose latents are blurred, as early estimates are.
-        mask_weight, depth_weight, pixel_weight, lpips_weight, num_input: see ``GeometryLoss``.
+        mask_weight, depth_weight, pixel_weight, lpips_weight, num_input, volume_weight: see
+            ``GeometryLoss``; the last is for decoders that have a volume.
         train_feature_encoder: False for a pre-trained one (GSV3D's DINO is frozen).
     """
 
@@ -62,6 +63,7 @@ class DecoderTask:
         pixel_weight: float = 1.0,
         lpips_weight: float = 0.0,
         num_input: int = 0,
+        volume_weight: float = 2.0,
         train_feature_encoder: bool = True,
     ) -> None:
         self.modules = nn.ModuleDict({"decoder": decoder, "feature_encoder": feature_encoder})
@@ -70,8 +72,9 @@ class DecoderTask:
         self.vae = vae.to(device).eval().requires_grad_(False)
         self.device, self.corruption, self.blur = device, corruption, blur
         self.geometry = GeometryLoss(
-            device, mask_weight, depth_weight, pixel_weight, lpips_weight, num_input
-        )
+            device, mask_weight, depth_weight, pixel_weight, lpips_weight, num_input,
+            weight_of_volume(decoder, volume_weight),
+        )  # fmt: skip
         self.images_per_sample = num_frames
         self.source = ViewSource(orbits, num_frames, num_novel)
         self.shown = self.source.draw(SHOWN, seed=0)

@@ -21,7 +21,7 @@ from gsv3d.multiview.conditioning import (
 )
 from gsv3d.training.batches import to_device
 from gsv3d.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
-from gsv3d.training.geometry_loss import GeometryLoss, compared
+from gsv3d.training.geometry_loss import GeometryLoss, compared, weight_of_volume
 from gsv3d.training.lora import TARGETS, add_lora, fused, save_lora
 from gsv3d.training.orbits import Orbit, OrbitSamples
 from gsv3d.training.samples import on_white
@@ -55,6 +55,8 @@ class DistillTask:
         lora_alpha: their scale is lora_alpha / lora_rank.
         lora_targets: names of the linears they are added to.
         train_decoder: train the decoder (and its DINO) along, or leave it frozen.
+        train_unet: False teaches the decoder alone what the UNet's estimates are like: L_3D without
+            distillation.
         geometry_weight: lambda.
         gate_full: noise level up to which L_3D has its full weight.
         gate_none: noise level from which on it has none; between the two the weight falls linearly
@@ -63,7 +65,8 @@ class DistillTask:
         drop_condition: share of samples without the reference, so that guidance keeps working; they
             have no L_3D.
         num_novel: novel views rendered a sample.
-        mask_weight, depth_weight, pixel_weight, lpips_weight, num_input: see ``GeometryLoss``.
+        mask_weight, depth_weight, pixel_weight, lpips_weight, num_input, volume_weight: see
+            ``GeometryLoss``; the last is for decoders that have a volume.
         sample_steps: denoising steps of a drawn sample.
 
     Raises:
@@ -88,6 +91,7 @@ class DistillTask:
         lora_alpha: float = 16.0,
         lora_targets: Sequence[str] = TARGETS,
         train_decoder: bool = True,
+        train_unet: bool = True,
         geometry_weight: float = 1.0,
         gate_full: float = 1.0,
         gate_none: float = 5.0,
@@ -101,6 +105,7 @@ class DistillTask:
         depth_weight: float = 0.5,
         pixel_weight: float = 0.0,
         lpips_weight: float = 0.0,
+        volume_weight: float = 2.0,
         sample_steps: int = 12,
     ) -> None:
         if not 0 < gate_full < gate_none:
@@ -110,26 +115,33 @@ class DistillTask:
             )
         if lora_rank < 0:
             raise ModelError(f"lora_rank must be at least 0, not {lora_rank}.")
-        self.lora = lora_rank > 0
+        if not (train_unet or train_decoder):
+            raise ModelError(
+                "train_unet and train_decoder are both false: nothing is left to train.",
+                "Set one of them to true.",
+            )
+        self.lora = lora_rank > 0 and train_unet
         if self.lora:
             add_lora(unet, lora_rank, lora_alpha, lora_targets)
-        trained = {"unet": unet}
+        trained: dict[str, nn.Module] = {}
         self.frozen = nn.ModuleDict({"image_encoder": image_encoder, "vae": vae})
+        (trained if train_unet else self.frozen)["unet"] = unet
         (trained if train_decoder else self.frozen).update(
             {"decoder": decoder, "feature_encoder": feature_encoder}
         )
         self.modules = nn.ModuleDict(trained).to(device)
         self.frozen.to(device).eval().requires_grad_(False)
         self.image_encoder, self.vae = image_encoder, vae
-        self.decoder, self.feature_encoder = decoder, feature_encoder
-        self.device, self.train_decoder = device, train_decoder
+        self.unet, self.decoder, self.feature_encoder = unet, decoder, feature_encoder
+        self.device, self.train_unet, self.train_decoder = device, train_unet, train_decoder
         self.geometry_weight, self.drop_condition = geometry_weight, drop_condition
         self.gate_full, self.gate_none = gate_full, gate_none
         self.levels = NoiseLevels(log_sigma_mean, log_sigma_std, reference_weight)
         self.sigmas = karras_sigmas(sample_steps, *sigma_range)
         self.geometry = GeometryLoss(
-            device, mask_weight, depth_weight, pixel_weight, lpips_weight, num_input
-        )
+            device, mask_weight, depth_weight, pixel_weight, lpips_weight, num_input,
+            weight_of_volume(decoder, volume_weight),
+        )  # fmt: skip
         self.images_per_sample = num_frames
         self.source = ViewSource(orbits, num_frames, num_novel)
         self.shown = self.source.draw(SHOWN, seed=0)
@@ -167,10 +179,11 @@ class DistillTask:
         kept = kept.float().to(self.device, non_blocking=True)
         sigma = levels.to(self.device, non_blocking=True)
         noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
-        v = denoise(
-            self.modules["unet"], noisy, sigma, encoded[:, -1] * kept[:, None, None, None],
-            context * kept[:, None, None], pose,
-        )  # fmt: skip
+        with torch.set_grad_enabled(self.train_unet):
+            v = denoise(
+                self.unet, noisy, sigma, encoded[:, -1] * kept[:, None, None, None],
+                context * kept[:, None, None], pose,
+            )  # fmt: skip
         estimated = estimate(noisy, v, sigma)
         squared = self.levels.squared(estimated, latents, sigma)
         flat = (squared * self.levels.frame_weights(pose)).mean()
@@ -180,6 +193,8 @@ class DistillTask:
         if not chosen:
             # Always the same parts: processes average them name by name.
             missing = dict.fromkeys(("geometry", *self.geometry.names), nothing)
+            if not self.train_unet:  # the backward pass still wants something to go through
+                flat = flat + sum(p.sum() for p in self.modules.parameters()) * 0
             return flat, {"flat": flat.detach()} | missing
         samples = batch[chosen]
         decoded = self.decode(estimated[chosen], latents[chosen, -1], pictures[chosen], samples)
@@ -195,19 +210,20 @@ class DistillTask:
         shown = to_device(self.shown, self.device)
         pictures, encoded = self.encode(shown)
         context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
-        reference, unet = encoded[:, -1], self.modules["unet"]
-        latents = sample_latents(unet, reference, context, shown.pose, self.sigmas)
+        reference = encoded[:, -1]
+        latents = sample_latents(self.unet, reference, context, shown.pose, self.sigmas)
         views = torch.stack([on_white(pictures), decode_views(self.vae, latents)], dim=1)
         scaled = reference * self.vae.config.scaling_factor
         decoded = self.decode(latents, scaled, pictures, shown)
         return {"views": views.flatten(0, 1), "renders": compared(decoded, shown)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
-        unet = modules["unet"]
-        if self.lora:
-            save_lora(unet, directory / "lora")
-            unet = fused(unet)
-        unet.save_pretrained(directory / "unet")
+        if self.train_unet:
+            unet = modules["unet"]
+            if self.lora:
+                save_lora(unet, directory / "lora")
+                unet = fused(unet)
+            unet.save_pretrained(directory / "unet")
         if self.train_decoder:
             modules["decoder"].save_pretrained(directory / "decoder")
             modules["feature_encoder"].save_pretrained(directory / "feature_encoder")

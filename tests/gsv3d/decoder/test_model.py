@@ -54,9 +54,9 @@ def test_with_a_volume_gaussians_begin_where_its_rays_end() -> None:
     volume.gather.weight.zero_()
     volume.gather.weight[0, -2] = 1.0
     volume.gather.bias.zero_()
-    volume.opacity.weight.zero_()
-    volume.opacity.weight[0, 0] = 200.0
-    volume.opacity.bias.zero_()
+    volume.occupancy.weight.zero_()
+    volume.occupancy.weight[0, 0] = 200.0
+    volume.occupancy.bias.zero_()
     out = model(*inputs())
     grid = model.gaussian_grid
     middle = out.means.view(4, grid, grid, 3)[:, grid // 2 - 2 : grid // 2 + 2, grid // 2 - 1]

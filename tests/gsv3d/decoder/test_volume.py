@@ -17,7 +17,7 @@ from gsv3d.decoder.volume import (
     voxel_centres,
 )
 
-OPAQUE = 12.0
+OPAQUE = 3.0
 """Logit of an opacity that hides all behind it."""
 
 

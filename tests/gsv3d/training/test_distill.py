@@ -32,10 +32,11 @@ def orbit():
     return ellipsoid_orbit(novel=4)
 
 
-def distill(orbit, **options) -> DistillTask:
+def distill(orbit, volume: bool = False, **options) -> DistillTask:
     torch.manual_seed(0)
     names = ("unet", "image_encoder", "decoder", "feature_encoder", "vae")
-    modules = [build(tiny.CONFIG, name) for name in names]
+    config = tiny.with_volume() if volume else tiny.CONFIG
+    modules = [build(config, name) for name in names]
     return DistillTask(*modules, [orbit], 4, CPU, **({"lora_rank": 2, "num_novel": 1} | options))
 
 
@@ -133,7 +134,9 @@ def test_the_gate_is_one_fades_with_the_logarithm_and_is_none(orbit) -> None:
         distill(orbit, gate_full=2.0, gate_none=1.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"train_decoder": False}, {"lora_rank": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"train_decoder": False}, {"lora_rank": 0}, {"volume": True}]
+)
 def test_gradients_of_l_3d_alone_reach_what_is_trained(orbit, monkeypatch, options: dict) -> None:
     """Without L_2D: what arrives at the UNet came through renderer and decoder."""
     monkeypatch.setattr(
@@ -170,6 +173,25 @@ def test_without_a_condition_or_in_deep_noise_there_is_no_l_3d(orbit) -> None:
         # Every process logs the same columns, whatever it drew.
         torch.manual_seed(0)
         assert parts.keys() == distill(orbit, log_sigma_mean=-3.0).loss(batch)[1].keys()
+
+
+def test_the_decoder_alone_learns_the_unets_estimates(orbit, tmp_path: Path) -> None:
+    task = distill(orbit, train_unet=False, drop_condition=0.0, gate_full=50.0, gate_none=1e9)
+    assert not task.lora and set(task.modules) == {"decoder", "feature_encoder"}
+    batch = task.source.draw(2, 0, 0.0)
+    loss, parts = task.loss(batch)
+    assert float(parts["geometry"]) > 0
+    loss.backward()
+    assert task.decoder.head.out.weight.grad.any()
+    assert all(p.grad is None for p in task.unet.parameters())
+    task.export(task.modules, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decoder", "feature_encoder"]
+    # Where no sample has an L_3D, there is a backward pass all the same.
+    blind = distill(orbit, train_unet=False, drop_condition=1.0)
+    blind.loss(batch)[0].backward()
+    assert not blind.decoder.head.out.weight.grad.any()
+    with pytest.raises(ModelError, match="both false: nothing is left to train"):
+        distill(orbit, train_unet=False, train_decoder=False)
 
 
 @pytest.mark.slow

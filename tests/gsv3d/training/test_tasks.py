@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +14,12 @@ import torch
 from diffusers import AutoencoderKL
 
 import gsv3d
+from gsv3d.decoder.volume import voxel_centres
 from gsv3d.errors import ModelError
 from gsv3d.models import load_pipeline
 from gsv3d.multiview.conditioning import picture_tensor
 from gsv3d.training.assemble import assemble
+from gsv3d.training.carving import carved
 from gsv3d.training.config import build, names, read_config
 from gsv3d.training.edm import NoiseLevels
 from gsv3d.training.geometry_loss import GeometryLoss
@@ -58,13 +61,13 @@ def task_of(stage: str):
             build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), fresh_vae(), orbits, 4,
             CPU, drop_condition=0.0,
         )  # fmt: skip
+    decoder = build(tiny.with_volume() if stage == "volume" else tiny.CONFIG, "decoder")
     return DecoderTask(
-        build(tiny.CONFIG, "decoder"), build(tiny.CONFIG, "feature_encoder"), fresh_vae(), orbits,
-        4, CPU, num_novel=1,
-    )  # fmt: skip
+        decoder, build(tiny.CONFIG, "feature_encoder"), fresh_vae(), orbits, 4, CPU, num_novel=1
+    )
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "multiview", "decoder"])
+@pytest.mark.parametrize("stage", ["autoencoder", "multiview", "decoder", "volume"])
 def test_gradients_reach_every_trained_tensor_and_no_other(stage: str) -> None:
     task = task_of(stage)
     if stage == "autoencoder":
@@ -72,7 +75,7 @@ def test_gradients_reach_every_trained_tensor_and_no_other(stage: str) -> None:
         for name, parameter in task.modules.named_parameters():
             if name.endswith(("conv2.weight", "to_out.0.weight")):
                 torch.nn.init.normal_(parameter, std=0.1)
-    if stage == "decoder":
+    if stage in ("decoder", "volume"):
         # Its gates start at zero, and what they hide learns once they have moved.
         for block in task.modules["decoder"].blocks:
             torch.nn.init.ones_(block.gate)
@@ -128,6 +131,33 @@ def test_without_a_weight_of_depth_nothing_is_learnt_of_it() -> None:
         depth[depth > 0] += 0.3
     torch.manual_seed(0)
     assert float(task.loss(batch)[0].detach()) == pytest.approx(float(loss.detach()), rel=1e-6)
+
+
+def test_a_volume_learns_what_no_view_sees_past() -> None:
+    """Cross-entropy: ln 2 of voxels that know nothing, 0 of those that are right and sure."""
+    task = task_of("volume")
+    batch = task.source.draw(2, 0, 0.0)
+    pictures, latents = task.encode(batch)
+    with torch.no_grad():
+        decoded = task.decode(latents, pictures, batch.cameras())
+    assert decoded.occupancy is not None and decoded.occupancy.shape == (2, 8**3)
+    undecided = replace(decoded, occupancy=torch.zeros(2, 8**3))
+    loss = task.geometry.volume_loss(undecided, batch)
+    assert loss.tolist() == pytest.approx([2 * np.log(2)] * 2)
+    sides = zip(
+        (batch.viewmats, batch.rgba[:, :, 3], batch.depth),
+        (batch.novel_viewmats, batch.novel_rgba[:, :, 3], batch.novel_depth),
+        strict=True,
+    )
+    viewmats, alpha, depth = (torch.cat(pair, dim=1) for pair in sides)
+    solid = carved(voxel_centres(8, CPU), viewmats, batch.K, alpha, depth)
+    assert 0.05 < solid.float().mean() < 0.5
+    sure = torch.where(solid, 30.0, -30.0)
+    for logits, expected in ((sure, 0.0), (-sure, 2 * 30.0)):
+        errors = task.geometry.volume_loss(replace(decoded, occupancy=logits), batch)
+        assert errors.tolist() == pytest.approx([expected] * 2, abs=1e-4)
+    assert "volume" in task.geometry.names and "volume" in task.geometry(decoded, batch)[1]
+    assert "volume" not in task_of("decoder").geometry.names
 
 
 def test_lpips_joins_the_renders_loss_where_it_is_installed(monkeypatch) -> None:
