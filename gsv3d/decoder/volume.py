@@ -14,13 +14,17 @@ from gsv3d.cameras import Cameras
 SIDE = 1.1
 """Of the volume, in extents of the object: a margin around the unit cube."""
 
-FIRST_LOGIT = -0.75
-"""Of an untrained voxel: rays come through, so that all voxels on them learn."""
+SURFACE_LOGIT = -1.0
+"""Of the occupancy at the surface, a probability of .27. The solid that overlaps best with one of
+which only probabilities are known holds all above half the overlap (Dice) that it will have (Lipton
+et al. 2014, "Optimal thresholding of classifiers to maximize F1 measure"): a good half here."""
 
 SHARPNESS = 4.0
-"""The opacity of a point on a ray is that of ``SHARPNESS`` times its logit. Where the logits are
-those of a probability, rays pass through what is improbable, however much of it there is, and end
-near the surface of what is more probable than not."""
+"""The logit of a point's opacity is so many times its distance from the surface's: rays pass through
+what is improbable, however much of it there is."""
+
+FIRST_LOGIT = SURFACE_LOGIT - 0.75
+"""Of an untrained voxel: rays come through, so that all voxels on them learn."""
 
 FAINT = 1e-3
 """Opacity of the middle of every ray, so that one which hits nothing has a depth as well."""
@@ -195,7 +199,7 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
     points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
 
     logits = sampled(occupancy, points.flatten(1, 4))[:, 0].unflatten(1, depths.shape[1:])
-    alpha = (SHARPNESS * logits).sigmoid() * hit[..., None]
+    alpha = (SHARPNESS * (logits - SURFACE_LOGIT)).sigmoid() * hit[..., None]
     through = torch.cumprod(1 - alpha, dim=-1)
     weights = alpha * torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)
     total = weights.sum(dim=-1)

@@ -10,6 +10,7 @@ import torch
 from gsv3d.cameras import DISTANCE, Cameras, intrinsics, look_at_origin, orbit
 from gsv3d.decoder.volume import (
     SIDE,
+    SURFACE_LOGIT,
     FeatureVolume,
     ray_bounds,
     sampled,
@@ -18,7 +19,7 @@ from gsv3d.decoder.volume import (
 )
 
 OPAQUE = 3.0
-"""Logit of an opacity that hides all behind it."""
+"""Logit, above that of the surface, of what hides all behind it."""
 
 
 def test_a_voxel_gathers_what_the_views_have_where_they_see_it() -> None:
@@ -68,10 +69,10 @@ def test_rays_end_on_a_ball() -> None:
     radius, size = 0.35, 16
     points = voxel_centres(64, torch.device("cpu"))
     outside = (points.norm(dim=-1) - radius) / (SIDE / 64)
-    opacity = (-OPAQUE * outside).clamp(-OPAQUE, OPAQUE).view(1, 1, 64, 64, 64)
+    logits = SURFACE_LOGIT + (-OPAQUE * outside).clamp(-OPAQUE, OPAQUE)
     position = points.T.reshape(1, 3, 64, 64, 64)
     cameras = orbit([0.0, 77.0], [10.0, -40.0], size=size)
-    hits = trace(opacity, position, cameras, views=2, samples=96)
+    hits = trace(logits.view(1, 1, 64, 64, 64), position, cameras, views=2, samples=96)
 
     origins, directions = cameras.rays()
     a = (directions**2).sum(-1)
