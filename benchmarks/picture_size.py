@@ -16,18 +16,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from retrieval import picture_of, worth
 
 from gsv3d.datasets.objects import ObjectFile, find_objects
 from gsv3d.errors import DataError
-from gsv3d.evaluation.baselines.cropping import crop_to_mask
 from gsv3d.evaluation.baselines.library import Library, find_library
 from gsv3d.evaluation.baselines.prop_views import Looks, looks_of_picture, looks_of_prop
 from gsv3d.evaluation.baselines.retrieval import Retriever
-from gsv3d.evaluation.framing import FILL
 from gsv3d.evaluation.protocol import choose_objects
+from gsv3d.preprocessing import prepare
 from gsv3d.rasterizing.props import Prop, load_prop
 from gsv3d.rasterizing.variation import turn, unit
+
+SIZE = 256
+"""Pixels along the side of a framed reference."""
 
 
 def library_of(props: list[ObjectFile], cut: bool) -> Library:
@@ -41,17 +44,6 @@ def library_of(props: list[ObjectFile], cut: bool) -> Library:
         read.append(prop)
     joined = (np.concatenate([getattr(x, n) for x in looks]) for n in ("masks", "colours", "means"))
     return Library(tuple(read), Looks(*joined), f"cut {cut}")
-
-
-def framed(rgba: np.ndarray) -> np.ndarray:
-    """The picture cut to its object and centred, the longer side filling ``FILL`` of it."""
-    cropped = crop_to_mask(rgba)
-    height, width = cropped.shape[:2]
-    side = round(max(height, width) / FILL)
-    picture = np.zeros((side, side, 4), np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
-    picture[top : top + height, left : left + width] = cropped
-    return picture
 
 
 def answer(library: Library, queries: list[tuple[Prop, np.ndarray]], cut: bool) -> np.ndarray:
@@ -84,7 +76,7 @@ def main() -> None:
     print(f"| retrieval, {len(queries)} objects | CD | F@.05 | volume IoU |")
     print("| --- | ---: | ---: | ---: |")
     whole = library_of(props, cut=False)
-    unsized = [(true, framed(rgba)) for true, rgba in queries]
+    unsized = [(true, prepare(Image.fromarray(rgba), SIZE).rgba) for true, rgba in queries]
     for name, means in (
         ("pictures cut to the object", answer(library_of(props, cut=True), queries, cut=True)),
         ("pictures as they are", answer(whole, queries, cut=False)),

@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional as F
 
 from gsv3d.datasets.objects import ObjectFile, find_objects
+from gsv3d.evaluation.metrics import Views, compare_views
 from gsv3d.evaluation.protocol import choose_objects, part_of
 from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
 from gsv3d.training.bank import BankFactory, BankSettings, OrbitBank
@@ -141,9 +142,10 @@ def measure(size: Size, bank: OrbitBank, folders: list[Path]) -> dict[str, float
         again = _small(_decoded(vae, modes * vae.config.scaling_factor))
         found = _small(_decoded(vae, drawn))
         for i in range(len(true)):
+            rebuilt = compare_views(_views(again[i]), _views(true[i]))
             # The last view is the reference, which the model was given.
-            rows.append([_psnr(again[i], true[i]), _psnr(found[i, :-1], true[i, :-1]),
-                         _mask_iou(found[i, :-1], true[i, :-1])])  # fmt: skip
+            scores = compare_views(_views(found[i, :-1]), _views(true[i, :-1]))
+            rows.append([s.mean() for s in (rebuilt.psnr, scores.psnr, scores.mask_iou)])
     log = (folders[1] / "log.csv").read_text(encoding="utf-8").splitlines()
     orbits = int(log[-1].split(",")[0]) * config.schedule("multiview").batch_size
     count = sum(p.numel() for p in unet.parameters()) / 1e6
@@ -188,15 +190,10 @@ def _small(pictures: torch.Tensor) -> torch.Tensor:
     return ((flat + 1) / 2).clamp(0, 1).unflatten(0, pictures.shape[:2])
 
 
-def _psnr(found: torch.Tensor, true: torch.Tensor) -> float:
-    mse = ((found[:, :3] - true[:, :3]) ** 2).mean(dim=(1, 2, 3))
-    return float((-10 * mse.clamp_min(1e-6).log10()).mean())
-
-
-def _mask_iou(found: torch.Tensor, true: torch.Tensor) -> float:
-    a, b = found[:, 3] > 0.5, true[:, 3] > 0.5
-    common, either = (a & b).sum(dim=(1, 2)), (a | b).sum(dim=(1, 2))
-    return float((common / either.clamp_min(1)).mean())
+def _views(pictures: torch.Tensor) -> Views:
+    """(T, 4, H, W) in 0..1, colour on white and alpha."""
+    array = pictures.permute(0, 2, 3, 1).double().numpy()
+    return Views(array[..., :3], array[..., 3] > 0.5)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

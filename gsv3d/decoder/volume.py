@@ -20,8 +20,8 @@ which only probabilities are known holds all above half the overlap (Dice) that 
 et al. 2014, "Optimal thresholding of classifiers to maximize F1 measure"): a good half here."""
 
 SHARPNESS = 4.0
-"""The logit of a point's opacity is so many times its distance from the surface's: rays pass through
-what is improbable, however much of it there is."""
+"""The logit of a point's opacity is so many times what it is above the surface's: rays pass
+through what is improbable, however much of it there is."""
 
 FIRST_LOGIT = SURFACE_LOGIT - 0.75
 """Of an untrained voxel: rays come through, so that all voxels on them learn."""

@@ -169,7 +169,6 @@ class BankFactory:
     directory: Path
     objects: tuple[ObjectFile, ...]
     settings: BankSettings
-    device: str = "cpu"
 
     def __call__(self) -> Callable[[int], None]:
         return _Drawer(self)
@@ -181,17 +180,15 @@ class _Drawer:
 
         from gsv3d.rasterizing.lighting import baked_environments
 
-        if plan.device == "cpu":
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
         self.plan = plan
-        self.device = torch.device(plan.device)
         self.environments = baked_environments()
         self.arrays = {name: _open(plan.directory, name, "r+") for name in ARRAYS}
 
     def __call__(self, slot: int) -> None:
         import torch
 
-        from gsv3d.rasterizing.lighting import Lights, lights_of, random_environment
+        from gsv3d.rasterizing.lighting import lights_of, random_environment
         from gsv3d.rasterizing.orbits import Surface, draw, normalising_transform, plan_cameras
         from gsv3d.rasterizing.props import load_prop
         from gsv3d.rasterizing.variation import vary
@@ -214,14 +211,12 @@ class _Drawer:
             raise DataError(f"{item.path}: {error}.") from error
         with torch.inference_mode():
             lights = lights_of(environment, float(rng.uniform(0, 360)))
-            lights = Lights(lights.directions.to(self.device), lights.radiance.to(self.device))
-            surface = Surface(prop, transform, self.device)
-            views = draw(surface, cameras.to(self.device), lights)
-        rgba = views.rgba.cpu().numpy()
+            views = draw(Surface(prop, transform, torch.device("cpu")), cameras, lights)
+        rgba = views.rgba.numpy()
         if not (rgba[..., 3] > 127).any(axis=(1, 2)).all():
             raise DataError(f"{item.path}: it is too thin to be seen from every side.")
         self.arrays["rgba"][slot] = rgba
-        self.arrays["depth"][slot] = views.depth.cpu().numpy()
+        self.arrays["depth"][slot] = views.depth.numpy()
         self.arrays["azimuths_deg"][slot] = azimuths
         self.arrays["elevations_deg"][slot] = elevations
         self.arrays["done"][slot] = True
