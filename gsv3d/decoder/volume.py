@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras
 
-SIDE = 1.1
-"""Of the volume, in extents of the object: a margin around the unit cube."""
+SIDE = 1.25
+"""Of the volume, in the world's units. Objects are somewhat larger than the unit cube where their
+reference makes them so: framed to a picture, they are as large as they look."""
 
 SURFACE_LOGIT = -1.0
 """Of the occupancy at the surface, a probability of .27. The solid that overlaps best with one of

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from torch.nn import functional as F
 RECOLOURED = 0.7
 """Share of the samples whose colours are changed."""
 ORBIT_ZOOM = (0.85, 1.2)
-"""How much orbits are enlarged for the multi-view model."""
+"""How much orbits are enlarged where the reference is not known yet: for precomputed latents."""
+FILL = 0.75
+"""Share of a picture that its object's longer side fills once it is prepared for a model."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,22 @@ class Change:
         """That of an orbit for the multi-view model, a function of its seed."""
         return Change.drawn(np.random.default_rng(seed), ORBIT_ZOOM)
 
+    def framed(self, alpha: np.ndarray) -> Change:
+        """The same, the orbit enlarged until its reference fills as much as a user's picture does.
+
+        A camera at one distance sees an object of extent 1 the smaller, the deeper it is. Prepared
+        pictures do not say that any more, and a model that learnt to read it is misled by them.
+
+        Args:
+            alpha: (H, W) uint8 of the reference.
+        """
+        solid = alpha > 127
+        if not solid.any():
+            return self
+        sides = [np.flatnonzero(solid.any(axis=axis)) for axis in (0, 1)]
+        fill = max(int(s[-1] - s[0]) + 1 for s in sides) / len(alpha)
+        return replace(self, zoom=float(np.clip(FILL / fill, *ORBIT_ZOOM)))
+
     def apply(self, rgba: Tensor) -> Tensor:
         """(V, 4, H, W) pictures in 0..1, changed."""
         return Changes.of([self]).apply(rgba[None])[0]
@@ -98,6 +116,26 @@ class Changes:
         rgba = recolour(rgba, self.order, self.gamma)
         return rgba if self.zoom is None else zoom(rgba, self.zoom)
 
+    def apply_depth(self, depth: Tensor, distance: Tensor) -> Tensor:
+        """(B, V, H, W) z-depths as the changed objects have them, 0 where there is none.
+
+        An object enlarged around the world's origin is seen enlarged, but for a perspective that
+        is some percent stronger, which is neglected.
+
+        Args:
+            depth: 0 where there is none.
+            distance: (B,) of the samples' cameras.
+        """
+        depth = self.flip(depth)
+        if self.zoom is None:
+            return depth
+        moved = F.grid_sample(
+            depth.flatten(0, 1)[:, None], _grid(self.zoom, depth.shape), mode="nearest",
+            align_corners=False,
+        )[:, 0].view_as(depth)  # fmt: skip
+        factor, middle = self.zoom[:, None, None, None], distance[:, None, None, None]
+        return torch.where(moved > 0, middle + factor * (moved - middle), 0.0)
+
     def flip(self, values: Tensor) -> Tensor:
         """(B, V, ..., W) values, those of the mirrored samples left for right."""
         chosen = self.mirrored.view(-1, *[1] * (values.dim() - 1))
@@ -125,15 +163,19 @@ def zoom(rgba: Tensor, factor: Tensor) -> Tensor:
         rgba: (B, V, 4, H, W) in 0..1, straight alpha.
         factor: (B,), above 1 enlarges.
     """
-    batch, views = rgba.shape[:2]
-    rows = torch.zeros(batch, 2, 3, device=rgba.device)
-    rows[:, 0, 0] = rows[:, 1, 1] = 1 / factor
-    flat = rgba.flatten(0, 1)
-    theta = rows.repeat_interleave(views, dim=0)
-    grid = F.affine_grid(theta, list(flat.shape), align_corners=False)
+    flat, grid = rgba.flatten(0, 1), _grid(factor, rgba.shape)
     # Premultiplied, or the colour of empty pixels would bleed into the rim.
     alpha = flat[:, 3:]
     moved = F.grid_sample(torch.cat([flat[:, :3] * alpha, alpha], dim=1), grid, align_corners=False)
     colour = moved[:, :3] / moved[:, 3:].clamp_min(1e-4)
     moved = torch.cat([colour.clamp(0, 1), moved[:, 3:].clamp(0, 1)], dim=1)
-    return moved.unflatten(0, (batch, views))
+    return moved.view_as(rgba)
+
+
+def _grid(factor: Tensor, shape: Sequence[int]) -> Tensor:
+    """(B V, H, W, 2) where enlarged (B, V, ..., H, W) pictures are sampled."""
+    (batch, views), (height, width) = shape[:2], shape[-2:]
+    rows = torch.zeros(batch, 2, 3, device=factor.device)
+    rows[:, 0, 0] = rows[:, 1, 1] = 1 / factor
+    theta = rows.repeat_interleave(views, dim=0)
+    return F.affine_grid(theta, [batch * views, 1, height, width], align_corners=False)

@@ -135,6 +135,7 @@ class SamplesDraft:
         novel: (B, M) other views.
         changes: of the samples.
         pose, viewmats, novel_viewmats, K: see ``OrbitSamples``.
+        distance: (B,) of the cameras from the origin.
     """
 
     orbits: Sequence[Orbit]
@@ -146,11 +147,13 @@ class SamplesDraft:
     viewmats: Tensor
     novel_viewmats: Tensor
     K: Tensor  # noqa: N815 - as there
+    distance: Tensor
 
     def made(self) -> OrbitSamples:
         views, frames = torch.cat([self.frames, self.novel], dim=1), self.frames.shape[1]
         rgba = self.changes.apply(raw_views(self.orbits, self.orbit, views))
-        depth = self.changes.flip(raw_depths(self.orbits, self.orbit, views))
+        depth = raw_depths(self.orbits, self.orbit, views)
+        depth = self.changes.apply_depth(depth, self.distance)
         return OrbitSamples(
             rgba=rgba[:, :frames],
             depth=depth[:, :frames],
@@ -165,7 +168,9 @@ class SamplesDraft:
 
 @dataclass(frozen=True)
 class ViewSource:
-    """Orbits with novel views, recoloured and mirrored, for the decoder and for distillation.
+    """Orbits with novel views, for the decoder and for distillation.
+
+    They are recoloured, mirrored and framed as their references are (``Change.framed``).
 
     Attributes:
         orbits: the data.
@@ -185,6 +190,10 @@ class ViewSource:
         chosen = [
             choose_views(self.orbits[i], self.num_frames, self.num_novel, rng, change.mirrored)
             for i, change in zip(indices, changes, strict=True)
+        ]
+        changes = [
+            change.framed(self.orbits[i].rgba[views.frames[-1], ..., 3])
+            for i, change, views in zip(indices, changes, chosen, strict=True)
         ]
         return made_where_they_lie(
             samples_draft(self.orbits, indices, chosen, changes), self.orbits
@@ -218,6 +227,7 @@ def samples_draft(
         viewmats=placed[:, :frames],
         novel_viewmats=placed[:, frames:],
         K=intrinsics(orbits[indices[0]].depth.shape[-1]),
+        distance=torch.tensor([float(orbits[index].distance) for index in indices]),
     )
 
 
@@ -326,6 +336,8 @@ class OrbitSource:
             )
             frames = frame_indices(orbit, self.num_frames, int(rng.integers(orbit.num_orbit)))
             frames = frames[-2::-1] + frames[-1:] if change.mirrored else frames
+            if self.cache is None:
+                change = change.framed(orbit.rgba[frames[-1], ..., 3])
             chosen.append(index)
             changes.append(change)
             around.append(frames)

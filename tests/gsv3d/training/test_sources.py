@@ -20,7 +20,13 @@ from gsv3d.training.config import build
 from gsv3d.training.latents import Encoding, in_memory, on_disk
 from gsv3d.training.orbits import Orbit
 from gsv3d.training.resident import ResidentOrbits
-from gsv3d.training.sources import OrbitSource, PictureSource, ViewSource, raw_views
+from gsv3d.training.sources import (
+    OrbitSource,
+    PictureSource,
+    ViewSource,
+    raw_depths,
+    raw_views,
+)
 from tests import tiny
 from tests.gsv3d.training.ray_traced import ellipsoid_orbit
 
@@ -228,3 +234,46 @@ def test_orbits_of_different_lengths_have_no_precomputed_latents(vae, static) ->
     other = replace(static, num_orbit=4, name="short")
     with pytest.raises(DataError, match="short has 4 views on its orbit, others have 8"):
         in_memory(encoding(vae, [static, other]))
+
+
+def test_orbits_are_framed_as_their_references_are() -> None:
+    """The reference fills three quarters, as a prepared picture does."""
+    prop = ellipsoid_orbit(novel=2, axes=(0.46, 0.42, 0.4))
+    sample = ViewSource([prop], 4, 1).draw(4, 0)
+    for i in range(4):
+        solid = (sample.rgba[i, -1, 3] > 0.5).numpy()
+        sides = [np.flatnonzero(solid.any(axis=axis)) for axis in (0, 1)]
+        fill = max(side[-1] - side[0] + 1 for side in sides) / len(solid)
+        assert fill == pytest.approx(0.75, abs=2 / len(solid))
+    reference = OrbitSource([prop], 4, 4).draw(1, 0).reference
+    solid = (reference[0, 3] > 0).numpy()
+    assert max(solid.any(axis=0).sum(), solid.any(axis=1).sum()) / len(solid) == pytest.approx(
+        0.75, abs=2 / len(solid)
+    )
+
+
+def test_a_framed_depth_is_that_of_the_larger_object() -> None:
+    """Of ray-traced ellipsoids: one, enlarged by a change, beside one that is so much larger."""
+    small = ellipsoid_orbit(novel=0, axes=(0.3, 0.24, 0.27))
+    large = ellipsoid_orbit(novel=0, axes=(0.36, 0.288, 0.324))
+    orbit, views = torch.tensor([0]), torch.arange(8)[None]
+    changes = Changes.of([Change(zoom=1.2)])
+    distance = torch.tensor([small.distance])
+    found = changes.apply_depth(raw_depths([small], orbit, views), distance)
+    true = raw_depths([large], orbit, views)
+    both = (found > 0) & (true > 0)
+    assert both.sum() > 0.9 * (true > 0).sum()
+    # Less than a twentieth of its depth off, and next to nothing in the middle.
+    assert (found - true)[both].abs().median() < 0.01
+    assert (found - true)[both].abs().quantile(0.95) < 0.05
+    assert torch.equal(
+        Changes.of([Change()]).apply_depth(true, distance), true
+    )  # nothing is enlarged
+
+
+@pytest.mark.parametrize(("side", "zoom"), [(24, 1.0), (28, 24 / 28), (4, 1.2), (32, 0.85)])
+def test_how_much_a_reference_is_enlarged(side: int, zoom: float) -> None:
+    alpha = np.zeros((32, 32), np.uint8)
+    alpha[:side, 3:5] = 255
+    assert Change().framed(alpha).zoom == pytest.approx(zoom)
+    assert Change().framed(np.zeros((32, 32), np.uint8)) == Change()
