@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a feature volume brings: one decoder trained on true views with it and without it.
+
+    python benchmarks/volume.py props/index.json --start blockout --output runs/volume --minutes 6
+
+Both arms go on from the same decoder's weights, the volume's own being fresh, and see the same
+batches for the same minutes on one thread. Measured are dev objects (half a of them, as in
+``ablations.py``), from the latents of their true views: how far the Gaussians of the views' pixels
+are off in depth, and renders at views that the decoder was not given. Interrupted, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from sizes import bank_of
+
+from gsv3d.datasets.objects import find_objects
+from gsv3d.evaluation.protocol import choose_objects, part_of
+from gsv3d.models import find, load_component, silent_bars
+from gsv3d.training.bank import OrbitBank
+from gsv3d.training.config import ModelConfig, build, read_config
+from gsv3d.training.loop import Trainer
+from gsv3d.training.stages import CLASSES, make_task
+
+CPU = torch.device("cpu")
+COLUMNS = ("decoder, M", "orbits seen", "depth off, extents", "novel views, dB", "masks, MSE")
+NOVEL = 4
+
+
+def config_of(size: int) -> ModelConfig:
+    """``blockout`` with ``size`` voxels along a side, 0 for none."""
+    base = read_config("blockout")
+    decoder = base.components["decoder"] | {"volume_size": size}
+    return replace(base, components=base.components | {"decoder": decoder})
+
+
+def beginning(config: ModelConfig, start: Path, folder: Path) -> Path:
+    """A folder with the start's decoder, a fresh volume put into it where there is to be one."""
+    if (folder / "decoder").is_dir():
+        return folder
+    torch.manual_seed(0)
+    with silent_bars():
+        trained = load_component(CLASSES["decoder"], start / "decoder")
+    decoder = build(config, "decoder")
+    assert isinstance(decoder, torch.nn.Module)
+    own = {k: v for k, v in trained.state_dict().items() if not k.startswith(("volume.", "join."))}
+    missing = decoder.load_state_dict(own, strict=False).missing_keys
+    if missing:
+        # The depth starts from the volume's: what the head said without one is not added to it.
+        with torch.no_grad():
+            decoder.head.out.weight[:1].zero_()
+            decoder.head.out.bias[:1].zero_()
+    decoder.save_pretrained(folder / "decoder")
+    return folder
+
+
+def train(config: ModelConfig, bank: OrbitBank, folder: Path, start: Path, minutes: float) -> int:
+    """The decoder stage; returns the orbits it saw."""
+    schedule = replace(
+        config.schedule("decoder"), minutes=minutes, steps=10**9, warmup=50, bf16=True,
+        save_every=200, log_every=20,
+    )  # fmt: skip
+    folders = [start, beginning(config, start, folder / "start")]
+    trainer = Trainer(make_task(config, "decoder", bank, CPU, folders), schedule, folder, 0, CPU)
+    if trainer.checkpoint_path.exists():
+        trainer.resume()
+    if not (folder / "feature_encoder").is_dir():
+        trainer.run()
+    return trainer.step * schedule.batch_size
+
+
+@torch.no_grad()
+def measure(config: ModelConfig, bank: OrbitBank, folder: Path, start: Path) -> list[float]:
+    """Decoder's parameters, depth error at the input views, PSNR and mask error at novel ones."""
+    task = make_task(config, "decoder", bank, CPU, [start, folder])
+    task.modules.eval()
+    task.source = replace(task.source, num_novel=NOVEL)
+    rows = []
+    for seed in range(len(bank)):
+        batch = task.source.draw(2, seed)
+        pictures, latents = task.encode(batch)
+        decoded = task.decode(latents, pictures, batch.cameras())
+        pixels = task.geometry.pixel_loss(decoded, batch)["pixel_depth"] / 2
+        renders = task.geometry.render_loss(decoded, batch)
+        psnr = -10 * (renders["render_colour"] / 5).log10()
+        rows.append(torch.stack([pixels.mean(), psnr.mean(), renders["render_mask"].mean()]))
+    count = sum(p.numel() for p in task.modules["decoder"].parameters()) / 1e6
+    return [count, *torch.stack(rows).mean(dim=0).tolist()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("objects", type=Path, help="index.json with the splits train and dev")
+    parser.add_argument("--start", default="blockout", help="name or folder of a model")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=6.0, help="of each arm")
+    parser.add_argument("--limit", type=int, default=800, help="train objects")
+    parser.add_argument("--count", type=int, default=60, help="dev objects; half are measured")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    start = find(args.start)
+    found = tuple(find_objects([args.objects], "train"))
+    drawn = found[:: max(1, len(found) // args.limit)]
+    bank = bank_of(drawn, 64, args.output / "train", args.workers)
+    chosen = choose_objects(find_objects([args.objects], "dev"), args.count, 0)
+    dev = bank_of(tuple(part_of(chosen, "a", 0)), 64, args.output / "dev", args.workers)
+    print("| decoder | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
+    for name, size in (("without a volume", 0), ("24 voxels a side", 24)):
+        config, folder = config_of(size), args.output / f"volume-{size}"
+        record = folder / "measured.json"
+        if not record.exists():
+            orbits = train(config, bank, folder, start, args.minutes)
+            count, *rest = measure(config, dev, folder, start)
+            record.write_text(json.dumps([count, orbits, *rest]), encoding="utf-8")
+        count, orbits, depth, psnr, mask = json.loads(record.read_text(encoding="utf-8"))
+        print(f"| {name} | {count:.2f} | {orbits} | {depth:.4f} | {psnr:.2f} | {mask:.4f} |")
+
+
+if __name__ == "__main__":
+    main()
