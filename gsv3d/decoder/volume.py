@@ -93,8 +93,10 @@ class FeatureVolume(nn.Module):
             local = torch.einsum("vij,nj->vni", cameras.viewmats[:, :3, :3], points)
             local = local + cameras.viewmats[:, None, :3, 3]
             pixels = torch.einsum("vij,vnj->vni", cameras.Ks, local)
-            size = pixels.new_tensor([cameras.width, cameras.height])
-            grid = 2 * pixels[..., :2] / pixels[..., 2:] / size - 1
+            column, row, depth = pixels.unbind(-1)
+            grid = torch.stack(
+                [2 * column / depth / cameras.width - 1, 2 * row / depth / cameras.height - 1], -1
+            )
         grid = grid.unflatten(0, (-1, views)).expand(batch, -1, -1, -1)
         grid = grid.reshape(batch * views, self.size**2, self.size, 2)
         seen = F.grid_sample(
@@ -200,9 +202,12 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
     points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
 
     logits = sampled(occupancy, points.flatten(1, 4))[:, 0].unflatten(1, depths.shape[1:])
-    alpha = (SHARPNESS * (logits - SURFACE_LOGIT)).sigmoid() * hit[..., None]
-    through = torch.cumprod(1 - alpha, dim=-1)
-    weights = alpha * torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)
+    logits = SHARPNESS * (logits - SURFACE_LOGIT)
+    # 1 - sigmoid(x) is exp(-softplus(x)): a sum of these has a gradient where a product of
+    # transparencies, some of them 0, has none without looking at every one.
+    absorbed = F.softplus(logits) * hit[..., None]
+    before = absorbed.cumsum(dim=-1) - absorbed
+    weights = logits.sigmoid() * hit[..., None] * (-before).exp()
     total = weights.sum(dim=-1)
     between = (near + far) / 2
     depth = ((weights * depths).sum(dim=-1) + FAINT * between) / (total + FAINT)
