@@ -105,7 +105,7 @@ class FeatureVolume(nn.Module):
         seen = seen.unflatten(0, (batch, views)).flatten(3)
         position = points.T.expand(batch, -1, -1).to(seen)
         volume = torch.cat([seen.mean(dim=1), seen.amax(dim=1), position], dim=1)
-        return volume.unflatten(2, (self.size,) * 3)
+        return volume.unflatten(2, (self.size,) * 3).to(features.dtype)
 
 
 class VolumeFilter(nn.Module):

@@ -74,6 +74,18 @@ def test_saved_and_loaded_with_its_volume(tmp_path: Path) -> None:
         assert torch.equal(loaded(*inputs()).means, model(*inputs()).means)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("volume", [0, 8])
+def test_in_half_precision(volume: int) -> None:
+    """As models are loaded on cards: weights and latents in 16 bits, geometry in 32."""
+    model = decoder(volume)
+    latents, cameras, features = inputs()
+    exact = model(latents, cameras, features)
+    half = model.to(torch.bfloat16)(latents.bfloat16(), cameras, features.bfloat16())
+    assert half.means.dtype == torch.float32
+    assert (half.means - exact.means).abs().max() < 0.05
+
+
 def test_without_a_volume_there_is_nothing_of_it() -> None:
     """Decoders of before have the same tensors."""
     plain = set(decoder(0).state_dict())
