@@ -24,6 +24,7 @@ from gsv3d.evaluation.protocol import choose_objects, part_of
 from gsv3d.models import find, load_component, silent_bars
 from gsv3d.training.bank import OrbitBank
 from gsv3d.training.config import ModelConfig, build, read_config
+from gsv3d.training.geometry_loss import COLOUR_WEIGHT
 from gsv3d.training.loop import Trainer
 from gsv3d.training.stages import CLASSES, make_task
 
@@ -87,7 +88,7 @@ def measure(config: ModelConfig, bank: OrbitBank, folder: Path, start: Path) -> 
         decoded = task.decode(latents, pictures, batch.cameras())
         pixels = task.geometry.pixel_loss(decoded, batch)["pixel_depth"] / 2
         renders = task.geometry.render_loss(decoded, batch)
-        psnr = -10 * (renders["render_colour"] / 5).log10()
+        psnr = -10 * (renders["render_colour"] / COLOUR_WEIGHT).log10()
         rows.append(torch.stack([pixels.mean(), psnr.mean(), renders["render_mask"].mean()]))
     count = sum(p.numel() for p in task.modules["decoder"].parameters()) / 1e6
     return [count, *torch.stack(rows).mean(dim=0).tolist()]

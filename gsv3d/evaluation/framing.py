@@ -14,9 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gsv3d.cameras import FOV_DEG
-
-FILL = 0.75
-"""Share of the picture that the object's longer side fills: ``preprocessing.prepare``'s."""
+from gsv3d.preprocessing import FILL
 
 _STEPS = 60
 

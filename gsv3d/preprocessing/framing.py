@@ -13,6 +13,8 @@ from scipy import ndimage
 from gsv3d.errors import ImageError
 from gsv3d.preprocessing.background import remove_background
 
+FILL = 0.75
+"""Share of a prepared picture that the object's longer side fills."""
 MAX_SIDE = 1024
 """Pictures are shrunk to this before anything else: models see 576 pixels or fewer."""
 
@@ -33,7 +35,7 @@ class PreparedImage:
     rgba: np.ndarray
 
 
-def prepare(image: Image.Image, size: int, fill: float = 0.75) -> PreparedImage:
+def prepare(image: Image.Image, size: int, fill: float = FILL) -> PreparedImage:
     """Cuts the object out and centres it; the longer side of its box fills ``fill`` of the square.
 
     A picture's own alpha is used if it cuts something out; otherwise the background is removed.
@@ -51,7 +53,7 @@ def prepare(image: Image.Image, size: int, fill: float = 0.75) -> PreparedImage:
 
 
 def prepare_sizes(
-    image: Image.Image, sizes: Sequence[int], fill: float = 0.75
+    image: Image.Image, sizes: Sequence[int], fill: float = FILL
 ) -> list[PreparedImage]:
     """As ``prepare``, at several sizes: the background is removed once."""
     for size in sizes:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gsv3d.preprocessing import FILL
+
 RECOLOURED = 0.7
 """Share of the samples whose colours are changed."""
 ORBIT_ZOOM = (0.85, 1.2)
 """How much orbits are enlarged where the reference is not known yet: for precomputed latents."""
-FILL = 0.75
-"""Share of a picture that its object's longer side fills once it is prepared for a model."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from gsv3d.cameras import FOV_DEG, look_at_origin, orbit
-from gsv3d.evaluation.framing import FILL, frame
+from gsv3d.evaluation.framing import frame
+from gsv3d.preprocessing import FILL
 
 
 def box_on_screen(points: np.ndarray, elevation: float) -> tuple[np.ndarray, np.ndarray]:
