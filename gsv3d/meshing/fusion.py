@@ -33,6 +33,11 @@ SOLID_ALPHA = 0.3
 """A pixel covered more than this shows the object. Below one half: a trained decoder hedges, and
 covers thin parts and rims by less than it should."""
 
+FAINT_SHARE, DENSEST, FAINTEST = 0.5, 0.1, 0.1
+"""Of an object that is faint all over, a thin ring that the decoder could not place, those pixels
+show it that are covered by more than this share of what the densest tenth of its pixels are, and by
+more than the last of these at least."""
+
 BLOCK = 4
 """Blocks of so many voxels a side that lie outside by the silhouettes alone are not looked at
 further."""
@@ -80,7 +85,8 @@ def fuse(
     shape = np.maximum(np.ceil((high - low) / voxel).astype(int), 1) + 9
     origin = (low + high) / 2 - (shape - 1) / 2 * voxel
 
-    evidence = {i: _look(views, i) for i in range(len(views))}
+    level = solid_level(views)
+    evidence = {i: _look(views, i, level) for i in range(len(views))}
     field = torch.full((int(np.prod(shape)),), truncation)
     active = torch.from_numpy(_near_silhouettes(views, evidence, shape, origin, voxel))
     points = _centres(np.stack(np.unravel_index(active.numpy(), shape), axis=1), origin, voxel)
@@ -156,9 +162,18 @@ def _spread(count: int) -> list[int]:
     return sorted(range(count), key=lambda i: (i * 0.6180339887) % 1.0)
 
 
-def _look(views: DepthViews, i: int) -> _Evidence:
+def solid_level(views: DepthViews) -> float:
+    """The coverage from which a pixel shows the object."""
+    covered = views.alpha[views.alpha > FAINTEST]
+    if len(covered) == 0:
+        return SOLID_ALPHA
+    densest = float(np.quantile(covered, 1 - DENSEST))
+    return min(max(FAINT_SHARE * densest, FAINTEST), SOLID_ALPHA)
+
+
+def _look(views: DepthViews, i: int, level: float) -> _Evidence:
     alpha, depth = views.alpha[i], views.depth[i]
-    solid = (alpha > SOLID_ALPHA) & (depth > 0)
+    solid = (alpha > level) & (depth > 0)
     focal = float(views.cameras.Ks[i, 0, 0])
 
     # Depth is continued over the silhouette's border by a pixel or two, for the bilinear look-up.
@@ -184,7 +199,7 @@ def _look(views: DepthViews, i: int) -> _Evidence:
     dv, du = np.gradient(smooth)
     slope = 1.0 / np.sqrt(1.0 + ((du**2 + dv**2) * (focal / np.maximum(smooth, 1e-6)) ** 2))
     slope = np.where(_box((known > 0) * 1.0) > 0.999, slope, 0.7)
-    maps = np.stack([filled, slope, known, silhouette_distance(alpha, SOLID_ALPHA)])
+    maps = np.stack([filled, slope, known, silhouette_distance(alpha, level)])
     return _Evidence(torch.from_numpy(maps.astype(np.float32)))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from gsv3d.meshing.fusion import SOLID_ALPHA, Volume, close_walls
+from gsv3d.meshing.fusion import Volume, close_walls, solid_level
 from gsv3d.meshing.views import DepthViews
 
 SIGMA = 1.0
@@ -79,7 +79,7 @@ def silhouette_agreement(
     points = points.astype(np.float32)
     chosen = range(0, len(views), _VIEW_STEP)
     size = views.cameras.width // 2
-    total = np.zeros(len(levels))
+    total, solid = np.zeros(len(levels)), solid_level(views)
     for i in chosen:
         viewmat = views.cameras.viewmats[i].numpy()
         K = views.cameras.Ks[i].numpy() / 2
@@ -92,7 +92,7 @@ def silhouette_agreement(
         covered = np.logical_or.accumulate(covered, axis=0)
         # As for voxels: what touches a pixel covers it.
         alpha = views.alpha[i][: size * 2, : size * 2].reshape(size, 2, size, 2)
-        wanted = alpha.max(axis=(1, 3)).reshape(-1) > SOLID_ALPHA
+        wanted = alpha.max(axis=(1, 3)).reshape(-1) > solid
         both = (covered & wanted).sum(axis=1)
         total += both / np.maximum((covered | wanted).sum(axis=1), 1)
     return total / len(chosen)

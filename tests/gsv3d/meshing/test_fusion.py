@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gsv3d.errors import GSV3DError
-from gsv3d.meshing.fusion import Volume, fuse
+from gsv3d.meshing.fusion import Volume, fuse, solid_level
 from gsv3d.meshing.mesh import signed_volumes
 from gsv3d.meshing.simplify import bad_edges
 from gsv3d.meshing.surface import extract_surface, face_parts, keep_parts, smooth_taubin
@@ -140,3 +142,18 @@ def test_every_camera_sees_the_whole_ball():
         local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
         uv = local[:, :2] / local[:, 2:] * K[0, 0] + K[:2, 2]
         assert uv.min() > -0.01 and uv.max() < 100.01
+
+
+@pytest.mark.parametrize(("coverage", "level"), [(1.0, 0.3), (0.7, 0.3), (0.4, 0.2), (0.15, 0.1)])
+def test_what_is_faint_all_over_is_solid_from_half_its_coverage(coverage, level):
+    views = analytic.sphere(0.4)
+    faint = replace(views, alpha=views.alpha * np.float32(coverage))
+    assert solid_level(faint) == pytest.approx(level)
+    vertices, _ = surface_of(faint, [0.4] * 3)
+    assert np.linalg.norm(vertices, axis=1).mean() == pytest.approx(0.4, abs=VOXEL)
+
+
+def test_what_cannot_be_seen_has_no_surface():
+    views = analytic.sphere(0.4)
+    with pytest.raises(GSV3DError, match="no surface"):
+        surface_of(replace(views, alpha=views.alpha * np.float32(0.05)), [0.4] * 3)
