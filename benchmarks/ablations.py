@@ -51,6 +51,7 @@ class Arm:
         distilled: both networks together, L_2D + L_3D; False trains each alone, on true latents.
         decoder: train the decoder along with distillation, or leave it as it is.
         gated: L_3D fades out towards high noise levels; False asks for it at every one.
+        lora: rank of the UNet's low-rank updates in distillation; 0 trains all of it.
         features: the decoder sees the DINO features.
         depth: it learns from depth.
         frames: views of an orbit.
@@ -62,6 +63,7 @@ class Arm:
     distilled: bool = True
     decoder: bool = True
     gated: bool = True
+    lora: int = 0
     features: bool = True
     depth: bool = True
     frames: int = 8
@@ -70,7 +72,11 @@ class Arm:
 
     def config(self, base: ModelConfig) -> ModelConfig:
         stages = {name: dict(options) for name, options in base.stages.items()}
-        stages["distill"] |= {"train_decoder": self.decoder, "pixel_weight": float(self.decoder)}
+        stages["distill"] |= {
+            "train_decoder": self.decoder,
+            "pixel_weight": float(self.decoder),
+            "lora_rank": self.lora,
+        }
         if not self.gated:
             stages["distill"] |= {"gate_full": 100.0, "gate_none": 300.0, "log_sigma_mean": 2.5}
         if not self.depth:
@@ -84,6 +90,7 @@ ARMS = (
     Arm("the same, another seed", seed=1),
     Arm("distilled, decoder frozen", decoder=False),
     Arm("distilled at every noise level", gated=False),
+    Arm("distilled by LoRA", lora=16),
     Arm("not distilled", distilled=False),
     Arm("without DINO features", features=False),
     Arm("without depth", depth=False),

@@ -69,7 +69,7 @@ def main() -> None:
     ):
         rng = np.random.default_rng([0, number])
         true = unit(turn(load_prop(item.path), float(rng.uniform(0, 360))))
-        rgba = picture_of(true, rng)
+        rgba, _ = picture_of(true, rng)
         if (rgba[..., 3] > 127).sum() >= 20:
             queries.append((true, rgba))
     props = find_library(args.objects)

@@ -36,14 +36,15 @@ def show(phase: str, done: int, of: int) -> None:
         print(f"{phase}: {done}/{of}", flush=True)
 
 
-def picture_of(prop: Prop, rng: np.random.Generator) -> np.ndarray:
-    """(128, 128, 4) uint8 of a prop in the unit cube, lit and seen at random."""
+def picture_of(prop: Prop, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """(128, 128, 4) uint8 of a prop in the unit cube, lit and seen at random, and the elevation."""
     surface = Surface(prop, np.eye(4), torch.device("cpu"))
     environments = baked_environments()
     environment = environments[rng.integers(len(environments))]
     lights = lights_of(environment, float(rng.uniform(0, 360)))
-    cameras = orbit([0.0], float(rng.uniform(-5, 30)), size=128)
-    return draw(surface, cameras, lights).rgba[0].numpy()
+    elevation = float(rng.uniform(-5, 30))
+    cameras = orbit([0.0], elevation, size=128)
+    return draw(surface, cameras, lights).rgba[0].numpy(), elevation
 
 
 def worth(found: Prop, true: Prop, rng: np.random.Generator) -> tuple[float, float, float]:
@@ -63,7 +64,7 @@ def query(
     """The worth of what is found for one train prop, by weight; None where it can't be seen."""
     rng = np.random.default_rng([seed, index])
     true = unit(turn(load_prop(library.props[index].path), float(rng.uniform(0, 360))))
-    rgba = picture_of(true, rng)
+    rgba, _ = picture_of(true, rng)
     if (rgba[..., 3] > 127).sum() < 20:
         return None
     exclude = {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What training a configuration costs: work counted, hours and money worked out from it.
 
-    python benchmarks/training_cost.py gsv3d-576 --rate 600e12 --share 0.35 --price 2.5
+    python benchmarks/training_cost.py gsv3d-576 --rate 715e12 --share 0.05 0.30 --price 2.5
 
 The floating point operations of the matrix products, convolutions and attentions of every stage's
 step are counted with torch's counter on tensors without memory, forwards and backwards, with what
@@ -150,23 +150,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", help="a configuration's name, or a .yaml file")
     parser.add_argument("--rate", type=float, required=True, help="FLOP/s of plain matrix products")
-    parser.add_argument("--share", type=float, required=True, help="of it that training reaches")
+    parser.add_argument(
+        "--share", type=float, nargs="+", required=True, help="of it that training reaches"
+    )
     parser.add_argument("--price", type=float, default=0.0, help="of the hardware for an hour")
     args = parser.parse_args()
     config = read_config(args.config)
-    print("| stage | TFLOP a sample | samples | EFLOP | hours | cost |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    hours = 0.0
+    shares = [f"hours at {share:.0%} | cost" for share in args.share]
+    print("| stage | TFLOP a sample | samples | EFLOP | " + " | ".join(shares) + " |")
+    print("| --- |" + " ---: |" * (3 + 2 * len(shares)))
+
+    def cells(operations: float) -> str:
+        hours = [operations / (args.rate * share) / 3600 for share in args.share]
+        return " | ".join(f"{own:,.1f} | {own * args.price:,.0f}" for own in hours)
+
+    together = 0.0
     for stage in STAGES:
         schedule = config.schedule(stage)
         each, samples = count(config, stage), schedule.steps * schedule.batch_size
-        own = each * samples / (args.rate * args.share) / 3600
-        hours += own
+        together += each * samples
         print(
             f"| {stage} | {each / 1e12:.4g} | {samples:,} | {each * samples / 1e18:.4g} |"
-            f" {own:,.1f} | {own * args.price:,.0f} |"
+            f" {cells(each * samples)} |"
         )
-    print(f"| together | | | | {hours:,.1f} | {hours * args.price:,.0f} |")
+    print(f"| together | | | {together / 1e18:.4g} | {cells(together)} |")
 
 
 if __name__ == "__main__":

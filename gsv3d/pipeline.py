@@ -18,6 +18,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.cameras import Cameras, model_elevations_deg, orbit, static_azimuths_deg
 from gsv3d.decoder import GaussianSplattingDecoder
+from gsv3d.decoder.proportions import deepened
 from gsv3d.gaussians import Gaussians
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
 from gsv3d.multiview.conditioning import (
@@ -61,6 +62,7 @@ class _Run:
     features: Tensor
     reference_latent: Tensor
     reference_view: Tensor
+    elevation_deg: float
 
 
 class GSV3DPipeline(DiffusionPipeline):
@@ -76,6 +78,8 @@ class GSV3DPipeline(DiffusionPipeline):
         num_inference_steps: default of the call.
         max_guidance_scale: default of the call; 1 is no guidance.
         orbit: of the views, see ``gsv3d.cameras.ORBITS``.
+        depth_prior: how far an object's depth is drawn towards its width, see ``deepened``; 0 for
+            decoded Gaussians as they are.
     """
 
     model_cpu_offload_seq = "image_encoder->feature_encoder->unet->vae->decoder"
@@ -92,6 +96,7 @@ class GSV3DPipeline(DiffusionPipeline):
         num_inference_steps: int = 50,
         max_guidance_scale: float = 2.5,
         orbit: str = "static",
+        depth_prior: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -106,6 +111,7 @@ class GSV3DPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             max_guidance_scale=max_guidance_scale,
             orbit=orbit,
+            depth_prior=depth_prior,
         )
         self._run: _Run | None = None
 
@@ -183,6 +189,7 @@ class GSV3DPipeline(DiffusionPipeline):
             features=embed_for_decoder(self.feature_encoder, picture),
             reference_latent=reference * self.vae.config.scaling_factor,
             reference_view=picture[:, :3],
+            elevation_deg=float(elevation),
         )
         pose = pose_ids(azimuths, elevations)[None].to(device, dtype)
         scales = triangular_guidance(frames, min_guidance_scale, maximum).to(device)
@@ -249,7 +256,8 @@ class GSV3DPipeline(DiffusionPipeline):
             opacities=decoded.opacities.float(),
             rgb=decoded.rgb.float(),
         )
-        return gaussians.filter(gaussians.opacities > MIN_OPACITY)
+        gaussians = gaussians.filter(gaussians.opacities > MIN_OPACITY)
+        return deepened(gaussians, self.config.depth_prior, run.elevation_deg)
 
     @torch.no_grad()
     def decode_views(self, latents: Tensor) -> np.ndarray:

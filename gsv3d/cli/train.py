@@ -75,12 +75,15 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from gsv3d.training.checkpoint import refuse_to_overwrite
     from gsv3d.training.loop import Trainer
     from gsv3d.training.orbits import read_orbits
     from gsv3d.training.processes import make_accelerator, training_device
     from gsv3d.training.shards import ShardOrbits
     from gsv3d.training.stages import make_task
 
+    if not args.resume:
+        refuse_to_overwrite(args.output)  # before hours of precomputing latents
     if args.threads:
         torch.set_num_threads(args.threads)
     schedule = config.schedule(

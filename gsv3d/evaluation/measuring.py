@@ -13,12 +13,16 @@ import numpy as np
 
 from gsv3d.datasets.orbits import object_rng
 from gsv3d.evaluation import metrics
-from gsv3d.evaluation.files import load_arrays, load_mesh, write_json
+from gsv3d.evaluation.files import load_arrays, load_mesh, read_json, write_json
 from gsv3d.evaluation.metrics import Surface, SurfaceSamples, Views
 from gsv3d.evaluation.protocol import unseen_views
 
 POINT_COUNTS = {"": metrics.SURFACE_SAMPLES, "_4096": metrics.FEW_SAMPLES}
 """Suffix of a surface metric's name, and the points it is measured by."""
+
+FORMAT = 2
+"""Of a record: what its columns mean. One of another format is measured again. In the first, the
+P2S without a suffix was of 4,096 points."""
 
 ICP_MARGIN = 8
 """Voxels around the cube for a mesh that was moved: it may stand out of it."""
@@ -95,7 +99,23 @@ def measure(task: MeasureTask) -> dict[str, Any]:
             per_view |= around
         values |= _halves_values(task, generated)
     rounded = {k: None if v is None else round(float(v), 6) for k, v in values.items()}
-    return {"case": task.name, "run": task.key, "values": rounded, "per_view": per_view}
+    return {
+        "format": FORMAT,
+        "case": task.name,
+        "run": task.key,
+        "values": rounded,
+        "per_view": per_view,
+    }
+
+
+def read_measures(path: Path) -> dict[str, Any] | None:
+    """What ``measure`` gave; None for what is not there or is of another format.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    record = read_json(path) if path.exists() else None
+    return record if isinstance(record, dict) and record.get("format") == FORMAT else None
 
 
 def _views(arrays: dict[str, np.ndarray], name: str, size: int) -> Views:
@@ -192,15 +212,13 @@ def _mesh_values(task: MeasureTask) -> dict[str, float | None]:
     few = metrics.FEW_SAMPLES
     rotation, translation = metrics.icp(own.points[:few], samples.points[:few])
     moved_own = own.moved(rotation, translation)
-    values: dict[str, float | None] = {
-        # To the surface itself, not to points of it: few points say as much as many.
-        "p2s": metrics.point_to_surface(own.points[:few], surface),
-        "p2s_icp": metrics.point_to_surface(moved_own.points[:few], surface),
-    }
-    for suffix, count in POINT_COUNTS.items():
-        true = _first(samples, count)
-        values |= _surface_values(_first(own, count), true, suffix)
-        values |= _surface_values(_first(moved_own, count), true, f"{suffix}_icp")
+    values: dict[str, float | None] = {}
+    for result, alignment in ((own, ""), (moved_own, "_icp")):
+        to_surface = surface.distances(result.points)
+        for suffix, count in POINT_COUNTS.items():
+            true = _first(samples, count)
+            values |= _surface_values(_first(result, count), true, f"{suffix}{alignment}")
+            values[f"p2s{suffix}{alignment}"] = float(to_surface[:count].mean())
     inside = metrics.occupancy(mesh.vertices, mesh.faces, rng)
     moved = mesh.vertices @ rotation.T + translation
     inside_moved = metrics.occupancy(moved, mesh.faces, rng, margin=ICP_MARGIN)
@@ -236,8 +254,6 @@ def _values_of_nothing(samples: SurfaceSamples) -> dict[str, float | None]:
     values: dict[str, float | None] = {
         "volume_iou": 0.0,
         "volume_iou_icp": 0.0,
-        "p2s": p2s,
-        "p2s_icp": p2s,
         "faces": 0,
     }
     for suffix in POINT_COUNTS:
@@ -247,5 +263,6 @@ def _values_of_nothing(samples: SurfaceSamples) -> dict[str, float | None]:
                 f"f_score_02{suffix}{alignment}": 0.0,
                 f"f_score_05{suffix}{alignment}": 0.0,
                 f"normal_consistency{suffix}{alignment}": 0.0,
+                f"p2s{suffix}{alignment}": p2s,
             }
     return values

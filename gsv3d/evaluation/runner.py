@@ -15,7 +15,7 @@ from gsv3d.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
 from gsv3d.evaluation.files import load_arrays, save_arrays, save_mesh, write_json
 from gsv3d.evaluation.framing import Framing
 from gsv3d.evaluation.generating import Generated, Generator
-from gsv3d.evaluation.measuring import MeasureTask, MeasuringFactory
+from gsv3d.evaluation.measuring import MeasureTask, MeasuringFactory, read_measures
 from gsv3d.evaluation.pictures import MeshTask, PicturesFactory, TruthTask
 from gsv3d.evaluation.protocol import Case
 from gsv3d.evaluation.store import Evaluation, Run
@@ -275,8 +275,8 @@ def _frame_count(generated: Any) -> int | None:
 
 
 def is_stale(task: MeasureTask) -> bool:
-    """Whether the numbers are missing, or older than what they are of."""
-    if not task.output.exists():
+    """Whether the numbers are missing, of another format, or older than what they are of."""
+    if read_measures(task.output) is None:
         return True
     made = task.output.stat().st_mtime_ns
     sources = (task.views, task.generated, task.orbit)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from gsv3d.meshing.fusion import TRUNCATION_VOXELS, Volume, close_walls, silhouette_distance
-from gsv3d.meshing.reference import Reference, box_of, project
+from gsv3d.meshing.reference import Reference, corners_of, project
 
 OUTLINE = 0.5
 """Coverage at the picture's outline."""
@@ -44,20 +44,19 @@ def reach(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         twice (3,); an empty box, inf and -inf, where the picture shows nothing.
     """
-    solid = reference.rgba[..., 3] > 127
-    if not solid.any():
+    corners = corners_of(reference.rgba[..., 3] > 127)
+    if corners is None:
         return np.full(3, np.inf), np.full(3, -np.inf)
-    size = len(solid)
-    first, end = box_of(solid)
-    camera = reference.camera.resized(size)
+    first, end = corners
+    camera = reference.camera.resized(len(reference.rgba))
     viewmat, K = camera.viewmats[0].cpu().numpy(), camera.Ks[0].cpu().numpy()
     depth = float(np.linalg.norm(camera.positions[0].numpy()))
-    corners = [
+    shown = [
         [(u - K[0, 2]) / K[0, 0] * depth, (v - K[1, 2]) / K[1, 1] * depth, depth]
         for u in (first[0], end[0])
         for v in (first[1], end[1])
     ]
-    world = (np.array(corners) - viewmat[:3, 3]) @ viewmat[:3, :3]
+    world = (np.array(shown) - viewmat[:3, 3]) @ viewmat[:3, :3]
     return world.min(axis=0), world.max(axis=0)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from gsv3d.cameras import Cameras
+from gsv3d.masks import box_of
 from gsv3d.meshing.raster import rasterise
 
 MIN_AGREEMENT = 0.6
@@ -87,10 +88,10 @@ def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Proj
     uv, z = project(vertices, reference.camera.resized(size))
     depth = _depth_map(uv, z, faces, size)
     mine, wanted = np.isfinite(depth), reference.rgba[..., 3] > 127
-    if not mine.any() or not wanted.any():
+    mine_box, box = corners_of(mine), corners_of(wanted)
+    if mine_box is None or box is None:
         return None
-    mine_low, mine_high = box_of(mine)
-    low, high = box_of(wanted)
+    (mine_low, mine_high), (low, high) = mine_box, box
     scale = (high - low) / (mine_high - mine_low)
     offset = (low + high) / 2 - scale * (mine_low + mine_high) / 2
     shift = np.abs((low + high) - (mine_low + mine_high)).max() / 2 / size
@@ -174,10 +175,13 @@ def _depth_map(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> n
     return depth.reshape(size, size)
 
 
-def box_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(2,) first and (2,) end (column, row) of what a mask holds."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.array([columns[0], rows[0]]), np.array([columns[-1] + 1, rows[-1] + 1])
+def corners_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(2,) first and (2,) end (column, row) of what a mask holds; None where it holds nothing."""
+    box = box_of(mask)
+    if box is None:
+        return None
+    rows, columns = box
+    return np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
 
 
 def _ramp(values: np.ndarray, start: float, end: float) -> np.ndarray:

@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from gsv3d.cameras import Cameras, orbit
+from gsv3d.masks import box_of
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -93,13 +94,13 @@ def frame(gaussians: Gaussians, low: np.ndarray, high: np.ndarray) -> tuple[np.n
         with torch.inference_mode():
             seen = render(gaussians, sides[i].to(gaussians.means.device)).alpha[0, ..., 0]
         mask = _large_parts(seen.float().cpu().numpy() > _FRAME_ALPHA)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if len(rows) == 0:
+        box = box_of(mask)
+        if box is None:
             continue
-        half = _FRAME_PIXELS / 2
+        (rows, columns), half = box, _FRAME_PIXELS / 2
         for axis, start, stop in (
-            (right, columns[0] - half, columns[-1] + 1 - half),
-            (up, half - rows[-1] - 1, half - rows[0]),
+            (right, columns.start - half, columns.stop - half),
+            (up, half - rows.stop, half - rows.start),
         ):
             lowest[axis] = min(lowest[axis], (start - 1) * pixel)
             highest[axis] = max(highest[axis], (stop + 1) * pixel)

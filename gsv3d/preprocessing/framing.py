@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from gsv3d.errors import ImageError
+from gsv3d.masks import box_of
 from gsv3d.preprocessing.background import remove_background
 
 FILL = 0.75
@@ -126,15 +127,15 @@ def _without_spill(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def _box(alpha: np.ndarray) -> tuple[slice, slice]:
     solid = alpha > 0.1
     covered = (alpha > 0.5).sum()
-    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
-    if len(rows) == 0 or max(len(rows), len(columns)) < 8 or covered < 16:
+    box = box_of(solid)
+    if box is None or max(side.stop - side.start for side in box) < 8 or covered < 16:
         raise ImageError("No object was found in the picture.", _NO_OBJECT_HINT)
     if covered > 0.985 * alpha.size:
         raise ImageError(
             "No object was found in the picture: nothing sets it apart from a background.",
             _NO_OBJECT_HINT,
         )
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return box
 
 
 def _place(colour: np.ndarray, alpha: np.ndarray, size: int, fill: float) -> np.ndarray:

@@ -45,6 +45,7 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
         num_inference_steps=config.num_inference_steps,
         max_guidance_scale=config.max_guidance_scale,
         orbit=config.orbit,
+        depth_prior=config.depth_prior,
         **components,
     )
     make_folder(output)

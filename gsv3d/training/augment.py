@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gsv3d.masks import box_of
 from gsv3d.preprocessing import FILL
 
 RECOLOURED = 0.7
@@ -71,11 +72,10 @@ class Change:
         Args:
             alpha: (H, W) uint8 of the reference.
         """
-        solid = alpha > 127
-        if not solid.any():
+        box = box_of(alpha > 127)
+        if box is None:
             return self
-        sides = [np.flatnonzero(solid.any(axis=axis)) for axis in (0, 1)]
-        fill = max(int(s[-1] - s[0]) + 1 for s in sides) / len(alpha)
+        fill = max(side.stop - side.start for side in box) / len(alpha)
         return replace(self, zoom=float(np.clip(FILL / fill, *ORBIT_ZOOM)))
 
     def apply(self, rgba: Tensor) -> Tensor:

@@ -15,8 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gsv3d.errors import ModelError
+from gsv3d.errors import ModelError, OutputError
 from gsv3d.outputs import make_folder, output_error
+
+NAME = "checkpoint.safetensors"
+"""Of the file in a run's folder."""
+NAMED = 4
+"""Differences that are said; of more, how many."""
 
 
 def flatten_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:
@@ -83,18 +88,61 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save`` wrote.
 
     Raises:
-        ModelError: it is no checkpoint of this project, or cut short.
+        ModelError: there is none, it is no checkpoint of this project, or cut short.
     """
+    if not path.exists():
+        raise ModelError(
+            f"There is no checkpoint in {path.parent} that training could resume from.",
+            "Start without --resume, or name the folder of the run with --output.",
+        )
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        if not isinstance(facts, dict):
+            raise ValueError("its facts are none")
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ModelError(
             f"{path} is not a checkpoint that training can resume from ({error}).",
-            "Start without --resume, or name another folder with --output.",
+            "Name another folder with --output, or delete the file to begin anew.",
         ) from error
     return tensors, facts
+
+
+def refuse_to_overwrite(folder: Path) -> None:
+    """Nothing, unless a folder holds the checkpoint of a run.
+
+    Raises:
+        OutputError: it does, and a new run would take its place.
+    """
+    if (folder / NAME).exists():
+        raise OutputError(
+            f"{folder} holds the checkpoint of an earlier run, which a new one would overwrite.",
+            "Add --resume to go on with it, or choose another --output.",
+        )
+
+
+def changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
+    """Fields whose values two descriptions of a configuration give differently, in words.
+
+    Args:
+        stored: of the checkpoint; one without a description, or without a field, is older than it.
+        own: of the run that is to go on, by the fields' names.
+    """
+    if not isinstance(stored, dict):
+        return []
+    own = json.loads(json.dumps(own))  # as it would be stored: tuples are lists
+    return [
+        f"'{name}' was {json.dumps(stored[name])} and is {json.dumps(value)}"
+        for name, value in own.items()
+        if name in stored and stored[name] != value
+    ]
+
+
+def listed(differences: list[str]) -> str:
+    """The first differences, and the number of the others."""
+    more = len(differences) - NAMED
+    return "; ".join(differences[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:

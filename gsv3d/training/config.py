@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 import yaml
 from diffusers import AutoencoderKL, EulerDiscreteScheduler
 from torch import nn
@@ -22,11 +25,28 @@ from gsv3d.cameras import ORBITS
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
+from gsv3d.training.components import check_agreement, check_component
+from gsv3d.training.fields import Field, check_fields
 from gsv3d.training.initialise import initialise_autoencoder
+from gsv3d.training.options import check_stage
 from gsv3d.training.schedule import Schedule
 
 COMPONENTS = ("vae", "unet", "image_encoder", "feature_encoder", "decoder", "scheduler")
 STAGES = ("autoencoder", "multiview", "decoder", "distill")
+
+FIELDS: dict[str, Field] = {
+    "name": Field(str),
+    "description": Field(str),
+    "image_size": Field(int, least=8, most=8192),
+    "num_frames": Field(int, least=2, most=1024),
+    "num_inference_steps": Field(int, least=1, most=1000),
+    "max_guidance_scale": Field(float, least=0, most=100),
+    "components": Field(dict),
+    "stages": Field(dict),
+    "orbit": Field(Literal[ORBITS], required=False, default="static"),
+    "depth_prior": Field(float, required=False, default=0.0, least=0),
+}
+"""Of a configuration, as ``ModelConfig`` describes them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,7 @@ class ModelConfig:
         components: keyword arguments of every component's class or configuration.
         stages: for every stage its schedule and its options.
         orbit: of the views, see ``gsv3d.cameras.ORBITS``.
+        depth_prior: of the pipeline, at least 0.
     """
 
     name: str
@@ -54,22 +75,22 @@ class ModelConfig:
     components: dict[str, dict[str, Any]]
     stages: dict[str, dict[str, Any]]
     orbit: str = "static"
+    depth_prior: float = 0.0
+
+    @property
+    def source(self) -> str:
+        """For sentences about it: the file that it was read from may be none."""
+        return f"The configuration '{self.name}'"
 
     def schedule(self, stage: str, **overrides: Any) -> Schedule:
-        """The stage's schedule, with what the command line overrides."""
+        """The stage's schedule, with what the command line overrides.
+
+        Raises:
+            ModelError: a field is unknown, or cannot be what it is.
+        """
         settings = dict(self.stages[stage].get("schedule", {}))
         settings |= {k: v for k, v in overrides.items() if v is not None}
-        known = {field.name for field in fields(Schedule)}
-        unknown = sorted(settings.keys() - known)
-        if unknown:
-            raise ModelError(
-                f"The schedule of '{stage}' has an unknown field '{unknown[0]}'.",
-                f"Known are {', '.join(sorted(known))}.",
-            )
-        try:
-            return Schedule(**settings)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"The schedule of '{stage}' cannot be used: {error}") from error
+        return _schedule(f"The schedule of '{stage}'", settings)
 
     def options(self, stage: str) -> dict[str, Any]:
         return {k: v for k, v in self.stages[stage].items() if k != "schedule"}
@@ -89,7 +110,8 @@ def read_config(name_or_path: str) -> ModelConfig:
     """Read a configuration of the package by its name, or any YAML file.
 
     Raises:
-        ModelError: there is no such file, it is no YAML, or a field is unknown or missing.
+        ModelError: there is no such file, it is no YAML, a field is unknown or missing or holds
+            what it may not, or the components cannot be built or do not fit together.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
@@ -104,46 +126,83 @@ def read_config(name_or_path: str) -> ModelConfig:
     else:
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not in UTF-8"
             raise ModelError(
-                f"The configuration {path} cannot be read ({error.strerror}).", "Check the path."
+                f"The configuration {path} cannot be read ({reason}).", "Check the path."
             ) from error
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # A ValueError is a date that is none, or a number of too many digits.
         raise ModelError(
-            f"{name_or_path} is no YAML: {str(error).splitlines()[0]}.", "Correct the file."
+            f"{name_or_path} is no YAML: {_where(error)}.", "Correct the file."
         ) from error
     return _checked(data, name_or_path)
+
+
+def _where(error: Exception) -> str:
+    """What is wrong with a YAML file, and in which line where that is known."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    return problem if mark is None else f"{problem} in line {mark.line + 1}"
+
+
+def _schedule(what: str, settings: Mapping[str, Any]) -> Schedule:
+    known = {field.name: Field(Any, False, field.default) for field in fields(Schedule)}
+    check_fields(what, "", settings, known)
+    try:
+        return Schedule(**settings)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        reason = str(error).rstrip(".")
+        raise ModelError(f"{what} cannot be used: {reason}.", "Correct that field.") from error
 
 
 def _checked(data: Any, source: str) -> ModelConfig:
     if not isinstance(data, dict):
         raise ModelError(f"{source} holds no fields.", "See the configurations of the package.")
-    optional = {field.name for field in fields(ModelConfig) if field.default is not MISSING}
-    known = {field.name for field in fields(ModelConfig)} - optional
-    groups: list[tuple[str, set[str], set[str]]] = [
-        ("", set(data) - optional, known),
-        ("components.", set(data.get("components") or {}), set(COMPONENTS)),
-        ("stages.", set(data.get("stages") or {}), set(STAGES)),
-    ]
-    for prefix, given, expected in groups:
-        for problem, names_ in (("an unknown", given - expected), ("no", expected - given)):
-            if names_:
-                raise ModelError(
-                    f"{source} has {problem} field '{prefix}{sorted(names_)[0]}'.",
-                    f"It needs exactly {', '.join(prefix + n for n in sorted(expected))}.",
-                )
+    check_fields(source, "", data, FIELDS)
+    for prefix, names_ in (("components", COMPONENTS), ("stages", STAGES)):
+        check_fields(source, f"{prefix}.", data[prefix], dict.fromkeys(names_, Field(dict)))
+    for component in COMPONENTS:
+        check_component(source, component, data["components"][component])
+    for stage in STAGES:
+        check_stage(source, stage, data["stages"][stage])
+        _schedule(f"The schedule of '{stage}' in {source}", data["stages"][stage]["schedule"])
+    check_agreement(source, data["image_size"], data["components"])
     config = ModelConfig(**data)
-    if config.orbit not in ORBITS:
-        raise ModelError(
-            f"{source} has the orbit '{config.orbit}'.", f"Known are {', '.join(ORBITS)}."
-        )
+    for component in COMPONENTS:
+        _try(config, component, source)
     return config
 
 
+def _try(config: ModelConfig, component: str, source: str) -> None:
+    """Build a component without memory for its weights.
+
+    Raises:
+        ModelError: it cannot be built: its fields are each as they should be, and do not go
+            together.
+    """
+    # The scheduler looks at its own numbers, which it could not do on meta.
+    with torch.device("cpu" if component == "scheduler" else "meta"), warnings.catch_warnings():
+        # Of a layer without weights, torch only warns.
+        warnings.filterwarnings("error", "Initializing zero-element")
+        _build(config, component, source)
+
+
 def build(config: ModelConfig, component: str) -> nn.Module | EulerDiscreteScheduler:
-    """A component with fresh weights."""
+    """A component with fresh weights.
+
+    Raises:
+        ModelError: its fields are not those it needs, or do not go together.
+    """
+    if component not in COMPONENTS:
+        raise ModelError(f"There is no component '{component}'.", f"Known are {COMPONENTS}.")
+    check_component(config.source, component, config.components[component])
+    return _build(config, component, f"'{config.name}'")
+
+
+def _build(config: ModelConfig, component: str, source: str) -> nn.Module | EulerDiscreteScheduler:
     settings = dict(config.components[component])
     try:
         match component:
@@ -161,11 +220,11 @@ def build(config: ModelConfig, component: str) -> nn.Module | EulerDiscreteSched
                 return Dinov2Model(Dinov2Config(**settings))
             case "decoder":
                 return GaussianSplattingDecoder(**settings)
-            case "scheduler":
+            case _:
                 return EulerDiscreteScheduler(**settings)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of whatever kind, by library and layer
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
-            f"The component '{component}' of '{config.name}' cannot be built: {error}.",
-            "Correct its fields in the configuration.",
+            f"The component '{component}' of {source} cannot be built: {reason[:300].rstrip('.')}.",
+            "Correct its fields: each may be what it is, but not together.",
         ) from error
-    raise ModelError(f"There is no component '{component}'.", f"Known are {COMPONENTS}.")

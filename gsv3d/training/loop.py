@@ -44,6 +44,7 @@ BAD_STEPS = 10
 """Steps in a row whose gradient may be no number before training stops."""
 MEASURED_FROM = 50
 """Steps a run must have before it is worth counting its FLOPs."""
+OTHER_CONFIGURATION = "Use the configuration it was made with, or choose another --output."
 
 
 class Task(Protocol):
@@ -54,6 +55,9 @@ class Task(Protocol):
         modules: whose parameters that require a gradient are trained.
         source: of its batches.
         images_per_sample: pictures that a sample holds, for the speed in the log.
+
+    One of ``make_task`` has ``configuration`` as well: what its weights depend on, see
+    ``described``, which a run that goes on must share with its checkpoint.
     """
 
     name: str
@@ -130,10 +134,16 @@ class Trainer:
         self.seconds = 0.0
         self._bad = 0
         self._flops = 0
+        self._fresh = True
 
     @property
     def checkpoint_path(self) -> Path:
-        return self.output / "checkpoint.safetensors"
+        return self.output / checkpoint.NAME
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Of the task; empty for one that says nothing of it."""
+        return getattr(self.task, "configuration", {})
 
     def progress(self) -> float:
         """Share of the run that is done, by steps or by the clock, whichever is further."""
@@ -162,6 +172,7 @@ class Trainer:
             "seconds": self.seconds,
             "seed": self.seed,
             "micro_batch": self.part_size,
+            "configuration": self.configuration,
         }
         checkpoint.save(self.checkpoint_path, tensors, facts)
 
@@ -178,19 +189,27 @@ class Trainer:
                 f" '{self.task.name}'.",
                 "Name another folder with --output.",
             )
+        changed = checkpoint.changed_fields(facts.get("configuration"), self.configuration)
+        if changed:
+            raise ModelError(
+                f"{self.checkpoint_path} was made with another configuration:"
+                f" {checkpoint.listed(changed)}.",
+                OTHER_CONFIGURATION,
+            )
         model = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
         differing = checkpoint.differing(changing(self.task.modules), model)
         if differing:
             raise ModelError(
                 f"{self.checkpoint_path} was made with another configuration: '{differing[0]}'"
                 f" and {len(differing) - 1} more tensors differ.",
-                "Use the configuration it was made with, or start without --resume.",
+                OTHER_CONFIGURATION,
             )
         self.task.modules.load_state_dict(model, strict=False)
         self.average.load({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict(checkpoint.unflatten_optimizer(tensors, groups))
         self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
+        self._fresh = False
 
     def run(self) -> None:
         """Train to the end, then export the averaged weights.
@@ -198,11 +217,15 @@ class Trainer:
         Raises:
             ModelError: the gradients of many steps in a row are no numbers.
             DataError: no batches can be drawn any more.
-            OutputError: the disk is full, ...
+            OutputError: the disk is full, ...; or the folder holds the checkpoint of another run,
+                which was not resumed.
             Cancelled: a signal asked for the end.
 
         After each of them the last checkpoint is whole, and ``resume`` goes on from it.
         """
+        if self._fresh:
+            checkpoint.refuse_to_overwrite(self.output)
+            self._fresh = False
         make_folder(self.output)
         main = self.accelerator.is_main_process
         self._log = RunLog(self.output / "log.csv", self.step) if main else None

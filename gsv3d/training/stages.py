@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,17 @@ from gsv3d.errors import DataError, ModelError
 from gsv3d.models import load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from gsv3d.training.checkpoint import differing
+from gsv3d.training.components import check_component
+from gsv3d.training.components import fields_of as component_fields
 from gsv3d.training.config import ModelConfig, build
+from gsv3d.training.fields import wrong
+from gsv3d.training.options import TASKS, check_stage
+from gsv3d.training.options import fields_of as stage_fields
 from gsv3d.training.orbits import Orbit, check_views
 from gsv3d.training.shards import facts_of
 from gsv3d.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
+
+__all__ = ["CLASSES", "TASKS", "described", "make_task"]
 
 CLASSES: dict[str, type] = {
     "vae": AutoencoderKL,
@@ -29,12 +35,6 @@ CLASSES: dict[str, type] = {
     "image_encoder": CLIPVisionModelWithProjection,
     "feature_encoder": Dinov2Model,
     "decoder": GaussianSplattingDecoder,
-}
-TASKS: dict[str, type] = {
-    "autoencoder": AutoencoderTask,
-    "multiview": MultiviewTask,
-    "decoder": DecoderTask,
-    "distill": DistillTask,
 }
 FRESH: dict[str, tuple[str, ...]] = {
     "autoencoder": ("vae",),
@@ -50,6 +50,16 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "distill": ("unet", "image_encoder", "decoder", "feature_encoder", "vae"),
 }
 """Components of every stage that other stages have trained."""
+SCHEDULED: dict[str, tuple[str, ...]] = {
+    "autoencoder": (),
+    "multiview": ("scheduler",),
+    "decoder": (),
+    "distill": ("scheduler",),
+}
+"""Where the noise levels matter."""
+FREE = ("init", "latents", "variants", "sample_steps")
+"""Options that may change between the runs of a stage: from where it started, where latents lie and
+how many there are, how samples are drawn."""
 
 
 def make_task(
@@ -77,7 +87,15 @@ def make_task(
         ModelError: a component is missing or of another configuration, or an option is unknown.
         DataError: the orbits do not serve.
     """
-    options = checked_options(config, stage)
+    check_stage(config.source, stage, config.stages[stage])
+    check_component(config.source, "scheduler", config.components["scheduler"])
+    if stage == "autoencoder":
+        # The latents' mean and deviation go into them when all is trained.
+        for name in ("use_quant_conv", "use_post_quant_conv"):
+            if not config.components["vae"].get(name, True):
+                needed = "true where an autoencoder is trained"
+                raise wrong(config.source, f"components.vae.{name}", False, needed)
+    options = config.options(stage)
     if stage != "autoencoder":
         # All of them now: the one orbit with too few views may be drawn after hours.
         for index in range(len(orbits)):
@@ -96,58 +114,47 @@ def make_task(
     scheduler = config.components["scheduler"]
     sigmas = (float(scheduler["sigma_min"]), float(scheduler["sigma_max"]))
     frames = config.num_frames
+    task: Any
     match stage:
         case "autoencoder":
-            return AutoencoderTask(modules["vae"], orbits, device, **options)
+            task = AutoencoderTask(modules["vae"], orbits, device, **options)
         case "multiview":
-            return MultiviewTask(
+            task = MultiviewTask(
                 modules["unet"], modules["image_encoder"], modules["vae"], orbits, frames, device,
                 output, sigmas, **options,
             )  # fmt: skip
         case "decoder":
-            return DecoderTask(
+            task = DecoderTask(
                 modules["decoder"], modules["feature_encoder"], modules["vae"], orbits, frames,
                 device, **options,
             )  # fmt: skip
         case _:
-            return DistillTask(
+            task = DistillTask(
                 modules["unet"], modules["image_encoder"], modules["decoder"],
                 modules["feature_encoder"], modules["vae"], orbits, frames, device, sigmas,
                 **options,
             )  # fmt: skip
+    task.configuration = described(config, stage)
+    return task
 
 
-def checked_options(config: ModelConfig, stage: str) -> dict[str, Any]:
-    """The stage's options.
+def described(config: ModelConfig, stage: str) -> dict[str, Any]:
+    """What of a configuration the weights depend on that a stage trains, by the fields' names.
 
-    Raises:
-        ModelError: one is unknown, or no number where the task wants one.
+    Fields that are left out have their defaults. The schedule is not among them: how long and how
+    fast may change from run to run.
     """
+    model = ("image_size",) if stage == "autoencoder" else ("image_size", "num_frames", "orbit")
+    found = {name: getattr(config, name) for name in model}
+    for component in (*FRESH[stage], *NEEDED[stage], *SCHEDULED[stage]):
+        settings = config.components[component]
+        for name, field in component_fields(component).items():
+            found[f"components.{component}.{name}"] = settings.get(name, field.default)
     options = config.options(stage)
-    parameters = inspect.signature(TASKS[stage]).parameters
-    known = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
-    for name in ("sigma_range", "folder"):
-        known.pop(name, None)
-    known["init"] = []
-    for name, value in options.items():
-        if name not in known:
-            raise ModelError(
-                f"The stage '{stage}' of '{config.name}' has an unknown field '{name}'.",
-                f"Known are {', '.join(sorted(known))} and schedule.",
-            )
-        number = isinstance(known[name], int | float) and not isinstance(known[name], bool)
-        if number and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ModelError(
-                f"{name} of the stage '{stage}' must be a number such as 0.0001 or 1.0e-4, not"
-                f" {value!r}.",
-                "Correct the configuration.",
-            )
-        if isinstance(known[name], bool) and not isinstance(value, bool):
-            raise ModelError(
-                f"{name} of the stage '{stage}' must be true or false, not {value!r}.",
-                "Correct the configuration.",
-            )
-    return options
+    for name, field in stage_fields(stage).items():
+        if name not in ("schedule", *FREE):
+            found[f"stages.{stage}.{name}"] = options.get(name, field.default)
+    return found
 
 
 def _listed(value: Any) -> list[Any]:

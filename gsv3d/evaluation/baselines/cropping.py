@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gsv3d.masks import box_of
+
 
 def crop_to_mask(rgba: np.ndarray) -> np.ndarray:
     """The part of an (H, W, 4) uint8 picture that its alpha above one half fills.
@@ -12,8 +14,7 @@ def crop_to_mask(rgba: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: nothing is opaque.
     """
-    mask = rgba[..., 3] > 127
-    if not mask.any():
+    box = box_of(rgba[..., 3] > 127)
+    if box is None:
         raise ValueError("nothing in the picture is opaque")
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return rgba[box]

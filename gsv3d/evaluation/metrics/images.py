@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from gsv3d.masks import box_of
+
 _MSE_FLOOR = 1e-10
 
 SSIM_SIGMA = 1.5
@@ -143,10 +145,7 @@ def ssim_map(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def object_box(mask: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of a mask's box; the whole picture where the mask is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return box_of(mask) or (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
 
 
 def ssim_in_box(first: np.ndarray, second: np.ndarray, box: tuple[slice, slice]) -> float:

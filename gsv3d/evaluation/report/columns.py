@@ -50,20 +50,13 @@ def _surface(suffix: str) -> tuple[Column, ...]:
         Column(f"f_score_02{suffix}", "F@.02"),
         Column(f"f_score_05{suffix}", "F@.05"),
         Column(f"normal_consistency{suffix}", "normals"),
+        Column(f"p2s{suffix}", "P2S", -1, 4),
     )
 
 
 SURFACES = {
-    "16,384 points": (
-        *_surface(""),
-        Column("p2s", "P2S", -1, 4),
-        Column("volume_iou", "volume IoU"),
-    ),
-    "16,384 points, after ICP": (
-        *_surface("_icp"),
-        Column("p2s_icp", "P2S", -1, 4),
-        Column("volume_iou_icp", "volume IoU"),
-    ),
+    "16,384 points": (*_surface(""), Column("volume_iou", "volume IoU")),
+    "16,384 points, after ICP": (*_surface("_icp"), Column("volume_iou_icp", "volume IoU")),
     "4,096 points": _surface("_4096"),
     "4,096 points, after ICP": _surface("_4096_icp"),
 }

@@ -12,6 +12,7 @@ import numpy as np
 
 from gsv3d.evaluation.baselines import EMPTY
 from gsv3d.evaluation.files import read_json
+from gsv3d.evaluation.measuring import read_measures
 from gsv3d.evaluation.perceptual import add_perceptual
 from gsv3d.evaluation.protocol import Case
 from gsv3d.evaluation.report.columns import PER_CASE, Column
@@ -148,10 +149,10 @@ def load_results(evaluation: Evaluation) -> Results:
     for run in evaluation.runs:
         rows = {}
         for case in cases:
-            path = evaluation.path("measures", case, run)
-            if path.exists():
-                rows[case.name] = read_json(path)
-                add_perceptual(evaluation, case, run, rows[case.name])
+            record = read_measures(evaluation.path("measures", case, run))
+            if record is not None:
+                rows[case.name] = record
+                add_perceptual(evaluation, case, run, record)
         whole = bool(main) and all(case.name in rows for case in main)
         (runs if whole else incomplete).append(run)
         records[run.key] = rows

@@ -198,6 +198,62 @@ def test_another_configurations_checkpoint_is_refused(tmp_path) -> None:
         train(other, tmp_path, 8, resume=True)
 
 
+class Described(LeastSquares):
+    """With a configuration, as the stages' tasks have one."""
+
+    def __init__(self, **configuration) -> None:
+        super().__init__()
+        self.configuration = configuration
+
+
+def test_a_configuration_that_changes_no_shape_is_compared_too(tmp_path) -> None:
+    first = {"heads": [3, 5], "scale_max": 0.06, "sigma_max": 80.0, "name": "ü"}
+    path = train(Described(**first), tmp_path, 7).checkpoint_path
+    with pytest.raises(ModelError, match="'scale_max' was 0.06 and is 0.08") as error:
+        train(Described(**first | {"scale_max": 0.08, "heads": (3, 4)}), tmp_path, 8, resume=True)
+    assert "'heads' was [3, 5] and is [3, 4]" in error.value.message
+    assert "name" not in error.value.message and str(path) in error.value.message
+    many = {f"field {i}": i for i in range(9)}
+    train(Described(**many), tmp_path / "many", 7)
+    with pytest.raises(ModelError, match="'field 3' was 3 and is 4; and 5 more"):
+        other = {name: value + 1 for name, value in many.items()}
+        train(Described(**other), tmp_path / "many", 8, resume=True)
+    # The same in other words; a field that only one of the two knows; and another schedule.
+    same = first | {"heads": (3, 5), "sigma_max": 80, "new": 1}
+    plan = {"learning_rate": 0.01, "save_every": 3, "log_every": 2, "warmup": 1, "minutes": 9.0}
+    assert train(Described(**same), tmp_path, 9, resume=True, **plan).step == 9
+
+
+def test_a_checkpoint_without_a_configuration_still_resumes(tmp_path) -> None:
+    """As older versions wrote them."""
+    path = train(LeastSquares(), tmp_path, 7).checkpoint_path
+    tensors, facts = checkpoint.load(path)
+    del facts["configuration"]
+    checkpoint.save(path, tensors, facts)
+    assert train(Described(scale_max=0.06), tmp_path, 9, resume=True).step == 9
+    with pytest.raises(ModelError, match="'scale_max' was 0.06 and is 1"):
+        train(Described(scale_max=1), tmp_path, 10, resume=True)
+
+
+def test_a_run_that_is_not_resumed_overwrites_none(tmp_path) -> None:
+    train(LeastSquares(), tmp_path, 7)
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(OutputError, match="an earlier run.*--resume .* another --output") as error:
+        train(LeastSquares(), tmp_path, 9)
+    assert str(tmp_path) in error.value.message and len(kept) == 3
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == kept
+    assert train(LeastSquares(), tmp_path, 9, resume=True).step == 9
+    # A log alone is of a run that had nothing to go on from.
+    (tmp_path / "checkpoint.safetensors").unlink()
+    train(LeastSquares(), tmp_path, 4)
+    assert len(losses(tmp_path)) == 4
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path) -> None:
+    with pytest.raises(ModelError, match="no checkpoint in .*Start without --resume"):
+        train(LeastSquares(), tmp_path, 7, resume=True)
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path) -> None:
     train(LeastSquares(), tmp_path, 7)
     path = tmp_path / "checkpoint.safetensors"

@@ -89,10 +89,10 @@ def test_a_component_of_another_size_is_refused(model: Path, orbits) -> None:
 @pytest.mark.parametrize(
     ("stage", "options", "words"),
     [
-        ("decoder", {"colour": 1}, "'decoder' of 'tiny' has an unknown field 'colour'"),
-        ("decoder", {"blur": "1e-1"}, "blur of the stage 'decoder' must be a number"),
-        ("distill", {"train_decoder": 1}, "train_decoder of the stage 'distill' must be true or"),
-        ("multiview", {"latents": "tape"}, "'latents' is 'tape'"),
+        ("decoder", {"colour": 1}, "'tiny' has an unknown field 'stages.decoder.colour'"),
+        ("decoder", {"blur": "1e-1"}, "'stages.decoder.blur', .* a number from 0 .* as .* 1.0e-4"),
+        ("distill", {"train_decoder": 1}, "'stages.distill.train_decoder', .* true or false"),
+        ("multiview", {"latents": "tape"}, "'tape' as .* must be none, memory or disk"),
         ("decoder", {"lpips_weight": 1.0}, "the package lpips is missing"),
     ],
 )
@@ -104,6 +104,20 @@ def test_options_that_cannot_be_used(
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(ModelError, match=words):
         make_task(with_options(stage, **options), stage, orbits, CPU, start=[model])
+
+
+def test_a_scheduler_without_its_noise_levels_is_named(model: Path, orbits) -> None:
+    scheduler = {k: v for k, v in tiny.CONFIG.components["scheduler"].items() if k != "sigma_max"}
+    config = replace(tiny.CONFIG, components=tiny.CONFIG.components | {"scheduler": scheduler})
+    with pytest.raises(ModelError, match="no field 'components.scheduler.sigma_max'"):
+        make_task(config, "multiview", orbits, CPU, start=[model])
+
+
+def test_an_autoencoder_without_what_its_latents_are_normalised_by(orbits) -> None:
+    vae = tiny.CONFIG.components["vae"] | {"use_quant_conv": False}
+    config = replace(tiny.CONFIG, components=tiny.CONFIG.components | {"vae": vae})
+    with pytest.raises(ModelError, match="false as 'components.vae.use_quant_conv', .* be true"):
+        make_task(config, "autoencoder", orbits, CPU)
 
 
 def test_the_full_size_is_sv3ds() -> None:

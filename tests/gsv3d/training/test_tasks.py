@@ -244,8 +244,21 @@ def test_the_kind_of_orbit_may_be_left_out_and_must_be_known(tmp_path: Path) -> 
         path.write_text(text + "\n" + line, encoding="utf-8")
         assert read_config(str(path)).orbit == expected
     path.write_text(text + "\norbit: spiral\n", encoding="utf-8")
-    with pytest.raises(ModelError, match="the orbit 'spiral'. Known are static, sine"):
+    with pytest.raises(ModelError, match="'spiral' as 'orbit', which must be static or sine"):
         read_config(str(path))
+
+
+def test_the_depths_prior_may_be_left_out_and_is_not_negative(tmp_path: Path) -> None:
+    folder = Path(gsv3d.__file__).parent / "training/configs"
+    text = (folder / "gsv3d-576.yaml").read_text("utf-8")
+    path = tmp_path / "own.yaml"
+    for line, expected in (("", 0.0), ("depth_prior: 0.5\n", 0.5), ("depth_prior: 1\n", 1)):
+        path.write_text(text + "\n" + line, encoding="utf-8")
+        assert read_config(str(path)).depth_prior == expected
+    for bad in ("-0.5", "deep", "true", ".nan", ".inf"):
+        path.write_text(f"{text}\ndepth_prior: {bad}\n", encoding="utf-8")
+        with pytest.raises(ModelError, match="'depth_prior', .* a number, at least 0"):
+            read_config(str(path))
 
 
 def test_unknown_configurations_and_fields() -> None:
@@ -254,6 +267,9 @@ def test_unknown_configurations_and_fields() -> None:
     config = read_config("blockout")
     with pytest.raises(ModelError, match="unknown field 'speed'"):
         config.schedule("decoder", speed=3)
+    config.components["decoder"]["volume_size"] = 6
+    with pytest.raises(ModelError, match="'decoder' of 'blockout' .* volume_size .* not 6"):
+        build(config, "decoder")
     config.components["vae"]["colour"] = 1
-    with pytest.raises(ModelError, match="'vae' of 'blockout'"):
+    with pytest.raises(ModelError, match=r"'blockout' has an unknown .* 'components\.vae\.colour'"):
         build(config, "vae")

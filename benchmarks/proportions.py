@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How deep objects are beside how deep a model makes them, and what a prior for depth mends.
+
+    python benchmarks/proportions.py blockout props/index.json --count 800
+
+Objects of the train split, each lit and seen at random, cut out and framed as a user's picture.
+Ratios are natural logarithms; "within .2" is the share of objects whose ratio is off by less.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from retrieval import picture_of
+
+from gsv3d.datasets.objects import ObjectFile, find_objects
+from gsv3d.decoder.proportions import FEWEST, stretch, visible_box
+from gsv3d.errors import DataError
+from gsv3d.evaluation.protocol import choose_objects
+from gsv3d.models import load_pipeline
+from gsv3d.preprocessing import prepare
+from gsv3d.rasterizing.props import load_prop
+from gsv3d.rasterizing.variation import turn, unit
+
+PRIORS = (0.0, 0.25, 0.5, 0.75, 1.0, 10.0)
+NEAR = 0.2
+ASPECTS = (-9.0, -1.0, -0.5, 0.0, 0.5, 1.0, 9.0)
+DEPTHS = (-9.0, -0.75, -0.5, -0.3, -0.15, 0.0, 0.15, 0.3, 9.0)
+
+
+def measure(pipe: Any, item: ObjectFile, seed: int) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """(3,) own and (3,) true width, depth and height, and the elevation; None where nothing is."""
+    rng = np.random.default_rng([1, seed])
+    true = unit(turn(load_prop(item.path), float(rng.uniform(0, 360))))
+    rgba, elevation = picture_of(true, rng)
+    if (rgba[..., 3] > 127).sum() < 20:
+        return None
+    out = pipe(
+        prepare(Image.fromarray(rgba), pipe.image_size).rgba,
+        elevation=elevation,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+    )
+    if len(out.gaussians) < FEWEST:
+        return None
+    low, high = visible_box(out.gaussians)
+    return (high - low).cpu().double().numpy(), np.ptp(true.vertices, axis=0), elevation
+
+
+def table(names: Iterable[str]) -> None:
+    names = list(names)
+    print("\n| " + " | ".join(names) + " |")
+    print("| --- |" + " ---: |" * (len(names) - 1))
+
+
+def by_bins(values: np.ndarray, edges: tuple[float, ...], true: np.ndarray) -> None:
+    """Rows of what the true ratio is where a value lies between two edges."""
+    for low, high in zip(edges, edges[1:], strict=False):
+        found = true[(values > low) & (values <= high)]
+        if len(found):
+            first, middle, third = np.quantile(found, [0.25, 0.5, 0.75])
+            span = f"{low:+.2f} to {high:+.2f}"
+            span = f"below {high:+.2f}" if low == edges[0] else span
+            span = f"above {low:+.2f}" if high == edges[-1] else span
+            print(f"| {span} | {len(found)} | {first:+.2f} | {middle:+.2f} | {third:+.2f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="name or folder")
+    parser.add_argument("objects", type=Path, help="index.json with a train split")
+    parser.add_argument("--count", type=int, default=800, help="objects (%(default)s)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    pipe = load_pipeline(args.model, "cpu")
+    pipe.register_to_config(depth_prior=0.0)
+    found = []
+    chosen = choose_objects(find_objects([args.objects], "train"), args.count, 0)
+    for number, item in enumerate(chosen):
+        try:
+            found.append(measure(pipe, item, number))
+        except DataError:
+            continue
+    rows = [row for row in found if row is not None]
+    own, true = (np.log(np.stack([row[i] for row in rows])) for i in range(2))
+    depth, height = true[:, 1] - true[:, 0], true[:, 2] - true[:, 0]
+    measured = own[:, 1] - own[:, 0]
+    print(f"{len(rows)} objects; depth/width of Gaussians and of objects correlate by"
+          f" {np.corrcoef(measured, depth)[0, 1]:.2f}")  # fmt: skip
+
+    table(("true width/height", "objects", "depth/width: first quartile", "median", "third"))
+    by_bins(-height, ASPECTS, depth)
+    table(("Gaussians' depth/width", "objects", "true depth/width: first quartile", "median",
+           "third"))  # fmt: skip
+    by_bins(measured, DEPTHS, depth)
+    table(("prior", "depth/width off", "within .2", "height/width off", "within .2"))
+    for prior in PRIORS:
+        new = own + np.log([stretch(*row[0], prior, row[2]) for row in rows])
+        off = [np.abs(new[:, i] - new[:, 0] - x) for i, x in ((1, depth), (2, height))]
+        cells = " | ".join(f"{x.mean():.3f} | {(x < NEAR).mean():.3f}" for x in off)
+        print(f"| {prior:g} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
