@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look into a glTF file before Blender reads it: Blender sets a NaN vertex to 0 and says nothing.
+"""A look into a glTF file, for what its readers say nothing of: vertices that are no numbers, which
+Blender sets to 0; pictures that are not there and compressed meshes, which trimesh passes over.
 
 Layout after the glTF 2.0 specification, sections 3.6 (buffers, accessors) and 4.4 (GLB).
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import json
 import struct
 from pathlib import Path
@@ -17,6 +19,9 @@ from urllib.parse import unquote
 import numpy as np
 
 _FLOAT = 5126
+
+COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
+"""Extensions that leave no plain positions in a file that requires them."""
 
 
 def check_positions(path: Path) -> None:
@@ -28,7 +33,7 @@ def check_positions(path: Path) -> None:
         ValueError: one is not, or the file is damaged; in words that continue a sentence on it.
     """
     try:
-        document, binary = _read(path)
+        document, binary = read(path)
         accessors = {
             primitive["attributes"]["POSITION"]
             for mesh in document.get("meshes", [])
@@ -45,7 +50,12 @@ def check_positions(path: Path) -> None:
         raise ValueError("it has vertices that are not finite numbers")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+def read(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The document of a .glb or .gltf file, and a GLB's own buffer (else empty).
+
+    Raises:
+        OSError, KeyError, ValueError, struct.error: it cannot be read, or is damaged.
+    """
     data = path.read_bytes()
     if not data.startswith(b"glTF"):
         return json.loads(data), b""
@@ -58,6 +68,55 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
         return document, b""
     (size,) = struct.unpack_from("<I", data, start)
     return document, data[start + 8 : start + 8 + size]
+
+
+def missing_pictures(document: dict[str, Any], binary: bytes, path: Path) -> list[str]:
+    """Base colours' pictures that are not there, or are none.
+
+    Args:
+        document, binary: of the file, see ``read``.
+        path: of the file.
+
+    Returns:
+        The pictures' names, sorted; where they have none, their materials'.
+    """
+    missing = set()
+    for number, material in enumerate(document.get("materials", [])):
+        base = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
+        if base is None:
+            continue
+        image: dict[str, Any] = {}
+        try:
+            image = document["images"][_source(document["textures"][base["index"]])]
+            _open_picture(document, binary, path, image)
+        except Exception:  # whatever a damaged picture makes Pillow raise
+            uri = image.get("uri", "data:")
+            name = image.get("name") or f"a texture of {material.get('name') or number}"
+            missing.add(name if uri.startswith("data:") else unquote(uri).rpartition("/")[2])
+    return sorted(missing)
+
+
+def _source(texture: dict[str, Any]) -> int:
+    """The number of a texture's picture; an extension may name one of a newer format."""
+    for extension in texture.get("extensions", {}).values():
+        if "source" not in texture and "source" in extension:
+            return int(extension["source"])
+    return int(texture["source"])
+
+
+def _open_picture(
+    document: dict[str, Any], binary: bytes, path: Path, image: dict[str, Any]
+) -> None:
+    from PIL import Image
+
+    if "bufferView" in image:
+        view = document["bufferViews"][image["bufferView"]]
+        start = view.get("byteOffset", 0)
+        buffer = _buffer(document["buffers"][view["buffer"]], binary, path)
+        data = buffer[start : start + view["byteLength"]]
+    else:
+        data = _buffer({"uri": image["uri"]}, b"", path)
+    Image.open(io.BytesIO(data)).close()
 
 
 def _is_finite(document: dict[str, Any], binary: bytes, path: Path, index: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gsv3d.datasets import gltf
 from gsv3d.errors import DataError
 
 TEXTURE_SIDE = 128
@@ -28,6 +29,8 @@ class Prop:
         texture_index: (F,) int32 index into ``textures``, -1 for none.
         textures: (h, w, 3) uint8 sRGB each.
         plain: it has no colour of its own: neither texture, nor colours, nor a base colour.
+        missing_textures: names of textures it is drawn without: not there, or no pictures.
+        animated: its file has movements, none of which it is drawn with.
     """
 
     vertices: np.ndarray
@@ -38,23 +41,48 @@ class Prop:
     texture_index: np.ndarray
     textures: tuple[np.ndarray, ...]
     plain: bool
+    missing_textures: tuple[str, ...] = ()
+    animated: bool = False
+
+    def remarks(self, path: Path) -> list[str]:
+        """What the maker of its file may want to know, a sentence each."""
+        said = []
+        if self.missing_textures:
+            names = ", ".join(self.missing_textures)
+            said.append(f"{path}: drawn without textures that are missing: {names}.")
+        if self.animated:
+            said.append(f"{path}: it is animated; drawn as it stands before it moves.")
+        return said
 
 
 def load_prop(path: Path) -> Prop:
     """Read the meshes of a GLB or glTF file, their nodes' transforms applied.
 
     Raises:
-        DataError: unreadable, without triangles, or with vertices that are not finite numbers.
+        DataError: unreadable, compressed, without triangles, or with vertices that are not finite
+            numbers.
     """
     import trimesh
 
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
+    document: dict[str, Any] = {}
+    missing: list[str] = []
     try:
-        scene = trimesh.load_scene(path, process=False, skip_materials=False)
+        if path.suffix.lower() in (".glb", ".gltf"):
+            document, binary = gltf.read(path)
+            missing = gltf.missing_pictures(document, binary, path)
+        compressed = set(document.get("extensionsRequired", ())) & set(gltf.COMPRESSIONS)
+        if not compressed:
+            scene = trimesh.load_scene(path, process=False, skip_materials=False)
     except Exception as error:  # whatever a damaged file makes trimesh raise
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{path} cannot be read as a mesh ({reason}).") from error
+    if compressed:
+        raise DataError(
+            f"{path}: its meshes are compressed ({', '.join(sorted(compressed))}).",
+            "Export it without compression, or render it with gsv3d render.",
+        )
     parts = []
     textures: list[np.ndarray] = []
     seen: dict[int, int] = {}
@@ -64,7 +92,7 @@ def load_prop(path: Path) -> Prop:
         geometry = scene.geometry[name]
         if not isinstance(geometry, trimesh.Trimesh) or not len(geometry.faces):
             continue
-        part, coloured = _part(geometry, np.asarray(transform), textures, seen)
+        part, coloured = _part(geometry, np.asarray(transform), textures, seen, missing)
         parts.append(part)
         plain = plain and not coloured
     if not parts:
@@ -79,19 +107,34 @@ def load_prop(path: Path) -> Prop:
     for key in ("vertices", "corner_normals"):
         x, y, z = np.moveaxis(joined[key], -1, 0)
         joined[key] = np.stack([x, -z, y], axis=-1).astype(np.float32)
-    return Prop(textures=tuple(textures), plain=plain, **joined)
+    return Prop(
+        textures=tuple(textures),
+        plain=plain,
+        missing_textures=tuple(sorted(set(missing))),
+        animated=bool(document.get("animations")),
+        **joined,
+    )
 
 
 def _part(
-    mesh: Any, transform: np.ndarray, textures: list[np.ndarray], seen: dict[int, int]
+    mesh: Any,
+    transform: np.ndarray,
+    textures: list[np.ndarray],
+    seen: dict[int, int],
+    missing: list[str],
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """One mesh's arrays, and whether it has colours of its own; its texture joins ``textures``."""
+    """One mesh's arrays, and whether it has colours of its own.
+
+    Its texture joins ``textures``, or its material's name ``missing``.
+    """
     faces = np.asarray(mesh.faces, dtype=np.int32)
     count = len(faces)
     vertices = np.asarray(mesh.vertices, dtype=np.float64) @ transform[:3, :3].T + transform[:3, 3]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        placed = vertices.astype(np.float32)
         normals = np.asarray(mesh.vertex_normals) @ np.linalg.pinv(transform[:3, :3])
         normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        corner_normals = _with_normals_of_faces(normals[faces], vertices[faces])
     uvs = np.zeros((count, 3, 2), dtype=np.float32)
     colours = np.ones((count, 3, 3), dtype=np.float32)
     index, coloured = -1, False
@@ -107,22 +150,37 @@ def _part(
         picture = getattr(material, "baseColorTexture", None)
         if picture is not None and visual.uv is not None:
             if id(picture) not in seen:
-                seen[id(picture)] = len(textures)
-                textures.append(_texture(picture))
-            index, coloured = seen[id(picture)], True
-            uvs = np.asarray(visual.uv, dtype=np.float32)[faces]
+                try:
+                    textures.append(_texture(picture))
+                    seen[id(picture)] = len(textures) - 1
+                except Exception:  # whatever a damaged picture makes Pillow raise
+                    missing.append(f"a texture of {material.name}")
+                    seen[id(picture)] = -1
+            index = seen[id(picture)]
+            coloured = coloured or index >= 0
+            uvs = np.nan_to_num(np.asarray(visual.uv, dtype=np.float32), posinf=0, neginf=0)[faces]
     own = _vertex_colours(mesh, visual)
     if own is not None:
         colours *= linear(own[faces]).astype(np.float32)
         coloured = coloured or bool(np.ptp(own) > 0.02)
     return {
-        "vertices": vertices.astype(np.float32),
+        "vertices": placed,
         "faces": faces,
-        "corner_normals": normals.astype(np.float32)[faces],
+        "corner_normals": corner_normals.astype(np.float32),
         "corner_uvs": uvs,
         "corner_colours": colours,
         "texture_index": np.full(count, index, dtype=np.int32),
     }, coloured
+
+
+def _with_normals_of_faces(normals: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """(F, 3, 3) normals of corners, the face's own where a file has none that is a direction."""
+    bad = ~(np.linalg.norm(normals, axis=-1) > 0.5)
+    if not bad.any():
+        return normals
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    across = across / np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-300)
+    return np.where(bad[..., None], across[:, None], normals)
 
 
 def _vertex_colours(mesh: Any, visual: Any) -> np.ndarray | None:

@@ -8,8 +8,11 @@ scratch: made in minutes by the rasteriser, from props varied beyond what they a
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from gsv3d.cameras import ORBITS
 from gsv3d.datasets.objects import ObjectFile
 from gsv3d.datasets.orbits import object_rng
 from gsv3d.errors import DataError, OutputError
+from gsv3d.outputs import output_error
 from gsv3d.training.orbits import Orbit
 
 if TYPE_CHECKING:
@@ -28,6 +32,11 @@ if TYPE_CHECKING:
 
 RECORD = "bank.json"
 ARRAYS = ("rgba", "depth", "azimuths_deg", "elevations_deg", "done")
+
+BLOCK = 1 << 22
+"""Bytes of zeros written at once where the system cannot reserve space."""
+
+Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
 @dataclass(frozen=True)
@@ -120,8 +129,13 @@ def _open(directory: Path, name: str, mode: str) -> np.ndarray:
 def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankSettings) -> None:
     """Make the bank's files, or find them there from an earlier, interrupted run.
 
+    All their space is taken on the disk before anything is drawn: they are mapped into memory, and
+    where that meets a full disk the system kills the process instead of telling it.
+
     Raises:
-        OutputError: it holds a bank of other objects or settings, or is not writable.
+        OutputError: it holds a bank of other objects or settings, is not writable, or the disk has
+            no room for it; what a bank holds already stays.
+        DataError: it holds a damaged bank.
     """
     from gsv3d.cameras import DISTANCE
 
@@ -132,7 +146,7 @@ def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankS
     }
     path = directory / RECORD
     count, views, size = len(objects) * settings.variants, settings.views, settings.size
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+    shapes: Shapes = {
         "rgba": ((count, views, size, size, 4), "u1"),
         "depth": ((count, views, size, size), "<f2"),
         "azimuths_deg": ((count, views), "<f4"),
@@ -149,17 +163,83 @@ def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankS
                     f"{directory} holds a bank of other objects or settings.",
                     "Delete it or name another folder.",
                 )
+            OrbitBank(directory)  # says what is wrong with it
+            for name in shapes if unfinished(directory) else ():
+                # An earlier version's, or a copy, may have holes.
+                _reserve(directory / f"{name}.npy")
             return
-        for name, (shape, dtype) in shapes.items():
-            array = np.lib.format.open_memmap(
-                directory / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape
-            )
-            array.flush()
+        _make_files(directory, shapes)
         temporary = path.with_name(RECORD + ".part")
         temporary.write_text(json.dumps(record), encoding="utf-8")
         os.replace(temporary, path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{directory} cannot hold a bank of orbits ({error}).") from error
+    except OSError as error:
+        refused = output_error(directory, error)
+        raise OutputError(
+            f"The bank of orbits needs {_bytes(shapes) / 1e6:.1f} MB, but {refused.message}",
+            f"{refused.hint} The same command then goes on.",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{directory} cannot hold a bank of orbits ({error}).",
+            "Delete it or name another folder.",
+        ) from error
+
+
+def _bytes(shapes: Shapes) -> int:
+    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
+
+
+def _make_files(directory: Path, shapes: Shapes) -> None:
+    """New arrays of zeros: all of them, or none.
+
+    Raises:
+        OSError: the disk is full, ...
+    """
+    files = {name: directory / f"{name}.npy" for name in shapes}
+    for file in files.values():
+        file.unlink(missing_ok=True)  # of a run that was killed before there was a record
+    # At once, or the disk would be full for all others until it is found to be too small.
+    if shutil.disk_usage(directory).free < _bytes(shapes):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        for name, (shape, dtype) in shapes.items():
+            array = np.lib.format.open_memmap(
+                files[name], mode="w+", dtype=np.dtype(dtype), shape=shape
+            )
+            start = array.offset
+            del array
+            _reserve(files[name], start)
+    except OSError:
+        for file in files.values():
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+        raise
+
+
+def _reserve(path: Path, zeros_from: int | None = None) -> None:
+    """Take a file's whole length on the disk.
+
+    Args:
+        path: of the file.
+        zeros_from: the file is new and holds zeros from this byte on, which may be written.
+
+    Raises:
+        OSError: the disk is full, ...
+    """
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise
+        # Neither Windows nor every file system can, but what is written is there.
+        if zeros_from is not None:
+            file.seek(zeros_from)
+            for left in range(size - zeros_from, 0, -BLOCK):
+                file.write(bytes(min(left, BLOCK)))
 
 
 @dataclass(frozen=True)
@@ -170,7 +250,7 @@ class BankFactory:
     objects: tuple[ObjectFile, ...]
     settings: BankSettings
 
-    def __call__(self) -> Callable[[int], None]:
+    def __call__(self) -> Callable[[int], list[str]]:
         return _Drawer(self)
 
 
@@ -185,7 +265,12 @@ class _Drawer:
         self.environments = baked_environments()
         self.arrays = {name: _open(plan.directory, name, "r+") for name in ARRAYS}
 
-    def __call__(self, slot: int) -> None:
+    def __call__(self, slot: int) -> list[str]:
+        """Draw it; returns what the object's maker may want to know, said with its first orbit.
+
+        Raises:
+            DataError: the object cannot be drawn, and why.
+        """
         import torch
 
         from gsv3d.rasterizing.lighting import lights_of, random_environment
@@ -197,6 +282,7 @@ class _Drawer:
         item, variant = objects[slot // settings.variants], slot % settings.variants
         rng = object_rng(settings.seed, f"{item.name}/{variant}")
         prop = load_prop(item.path)
+        remarks = [] if variant else prop.remarks(item.path)
         environment = self.environments[rng.integers(len(self.environments))]
         if variant:
             prop = vary(prop, self._other(rng) if rng.random() < settings.joined else None, rng)
@@ -220,6 +306,7 @@ class _Drawer:
         self.arrays["azimuths_deg"][slot] = azimuths
         self.arrays["elevations_deg"][slot] = elevations
         self.arrays["done"][slot] = True
+        return remarks
 
     def _other(self, rng: np.random.Generator) -> Prop | None:
         """A random prop to join; None for one that cannot be read: its own slot says why."""

@@ -40,7 +40,7 @@ class Source(Protocol):
         Args:
             size: samples.
             seed: of everything random in it.
-            progress: share of the run's steps that are done, 0..1, for curricula.
+            progress: share of the run that is done, 0..1, for curricula.
 
         Raises:
             DataError: this draw met something that cannot be used; another seed may do.
@@ -77,7 +77,8 @@ class Plan:
         parts: parts of a step's batch for every process.
         processes: that train together.
         process: this one's number, from 0.
-        clock: the run's progress where minutes end it; worker processes know the steps alone.
+        clock: the run's progress where minutes end it; worker processes have it told with every
+            batch that they are asked for.
     """
 
     source: Source
@@ -97,16 +98,22 @@ class Plan:
         step, own = divmod(index, self.parts)
         return step, own * self.processes + self.process
 
+    def progress(self, index: int) -> float:
+        """Share of the run that is done when the ``index``-th batch is asked for, 0..1."""
+        steps = min(1.0, self.part(index)[0] / self.steps)
+        return steps if self.clock is None else max(steps, self.clock())
+
     def __getitem__(self, index: int) -> tuple[Any, list[str]]:
+        """See ``draw``."""
+        return self.draw(index, self.progress(index))
+
+    def draw(self, index: int, progress: float) -> tuple[Any, list[str]]:
         """A batch, and what was passed over for it.
 
         Raises:
             DataError: too many draws in a row failed; the last one's reason.
         """
         step, part = self.part(index)
-        progress = min(1.0, step / self.steps)
-        if self.clock is not None:
-            progress = max(progress, self.clock())
         passed: list[str] = []
         for attempt in range(BAD_DRAWS):
             seed = part_seed(self.seed, step, part, attempt)
@@ -152,7 +159,7 @@ class Feed:
         if self.workers:
             items: Iterable[Any] = _from_workers(self.plan, start, self.workers)
         else:
-            items = (_draw(self.plan, index) for index in range(start, len(self.plan)))
+            items = (_draw(self.plan, *asked) for asked in _Order(self.plan, start))
         return _ahead(items, pin=self.device.type == "cuda")
 
     def next(self) -> Any:
@@ -195,10 +202,24 @@ class Feed:
             self._batches.close()  # type: ignore[attr-defined] - both are generators
 
 
-def _draw(plan: Plan, index: int) -> Any:
+class _Order:
+    """Which batches are asked for, from ``start`` on, and the progress when each of them is.
+
+    It is gone through in the training process, which has the clock.
+    """
+
+    def __init__(self, plan: Plan, start: int) -> None:
+        self.plan, self.start = plan, start
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        for index in range(self.start, len(self.plan)):
+            yield index, self.plan.progress(index)
+
+
+def _draw(plan: Plan, index: int, progress: float) -> Any:
     """A batch, or the error: raised in a worker it would arrive as a text with its traceback."""
     try:
-        return plan[index]
+        return plan.draw(index, progress)
     except GSV3DError as error:
         return error
 
@@ -212,8 +233,8 @@ class _Drawn:
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, index: int) -> Any:
-        return _draw(self.plan, index)
+    def __getitem__(self, asked: tuple[int, float]) -> Any:
+        return _draw(self.plan, *asked)
 
 
 def _from_workers(plan: Plan, start: int, workers: int) -> Iterable[Any]:
@@ -223,7 +244,7 @@ def _from_workers(plan: Plan, start: int, workers: int) -> Iterable[Any]:
     return DataLoader(
         _Drawn(plan),  # type: ignore[arg-type] - it has what the loader asks for
         batch_size=None,
-        sampler=range(start, len(plan)),
+        sampler=_Order(plan, start),  # type: ignore[arg-type] - all it is asked for is to iterate
         num_workers=workers,
         multiprocessing_context="spawn",
         prefetch_factor=AHEAD,

@@ -27,10 +27,11 @@ class Drawing:
         directory: of the bank.
         factory: of what draws, with the bank's objects and settings.
         workers: processes.
-        say: told of objects passed over and of progress, a line each; from another thread.
+        say: told of objects passed over, of what is odd about others and of progress, a line each;
+            from another thread.
 
     Raises:
-        OutputError: the folder holds another bank, or cannot be written.
+        OutputError: the folder holds another bank, cannot be written, or its disk is full.
     """
 
     def __init__(
@@ -106,6 +107,8 @@ class Drawing:
         for done, outcome in enumerate(outcomes, 1):
             if outcome.error is not None:
                 self._say(f"passed over: {outcome.error}")
+            for remark in outcome.value or ():
+                self._say(f"note: {remark}")
             self._tell(done)
             with self._changed:
                 self._attempted = done

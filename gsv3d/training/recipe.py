@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,12 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
     from gsv3d.training.resident import resident_where_it_fits
 
     folders: list[Path] = list(recipe.start)
+    tracker = "tensorboard" if find_spec("tensorboard") else "none"
+    if tracker == "none":
+        say(
+            "TensorBoard is not installed (pip install tensorboard): the stages' log.csv and"
+            " samples hold what it would show."
+        )
     with drawing_of(recipe, say) as drawing:
         # On a CPU drawing would take from training what it has. A card draws nothing itself: it
         # begins with every object as it is, and has the varied ones from stage to stage.
@@ -106,7 +113,7 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
             if len(drawn) > len(orbits):
                 del orbits  # the card's memory is not to hold both
                 orbits = resident_where_it_fits(drawn, recipe.device)
-            train_stage(recipe, stage, orbits, folders, say)
+            train_stage(recipe, stage, orbits, folders, tracker, say)
             folders.append(recipe.output / stage)
     model = recipe.output / "model"
     assemble(recipe.config, folders, model)
@@ -119,6 +126,7 @@ def train_stage(
     stage: str,
     orbits: Sequence[Orbit],
     folders: Sequence[Path],
+    tracker: str,
     say: Callable[[str], None],
 ) -> None:
     """Train one stage from where its checkpoint stands.
@@ -128,6 +136,7 @@ def train_stage(
         stage: of ``STAGES``.
         orbits: the data.
         folders: with the components that it needs.
+        tracker: see ``gsv3d.training.tracking.Tracker``.
         say: told how long.
 
     Raises:
@@ -142,10 +151,13 @@ def train_stage(
     say(f"{stage}: {clock}, {len(orbits)} orbits")
     folder = recipe.output / stage
     task = make_task(recipe.config, stage, orbits, recipe.device, folders, output=folder)
-    trainer = Trainer(task, schedule, folder, recipe.seed, recipe.device)
+    trainer = Trainer(task, schedule, folder, recipe.seed, recipe.device, tracker)
     if trainer.checkpoint_path.exists():
         trainer.resume()
-    trainer.run()
+    if trainer.progress() < 1:
+        trainer.run()
+    else:  # it may have been killed between its last checkpoint and its weights
+        trainer.export()
 
 
 def stage_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:

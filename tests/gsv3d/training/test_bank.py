@@ -2,7 +2,13 @@
 """The bank of rasterised orbits: what is in it, what becomes of it when things go wrong."""
 
 import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +17,7 @@ import trimesh
 from trimesh.visual.material import PBRMaterial
 
 from gsv3d.datasets.objects import find_objects
-from gsv3d.errors import DataError, OutputError
+from gsv3d.errors import DataError, GSV3DError, OutputError
 from gsv3d.rasterizing import rasterize
 from gsv3d.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
 
@@ -116,6 +122,140 @@ def test_a_sine_orbit_rises_and_falls_by_thirty_degrees(tmp_path, objects):
     mean = float(orbit.elevations_deg[0])
     assert -5 <= mean <= 30
     assert orbit.elevations_deg[:4] == pytest.approx([mean, mean + 30, mean, mean - 30], abs=1e-4)
+
+
+def test_a_second_run_names_a_damaged_bank(tmp_path, objects):
+    prepare_bank(tmp_path, objects[:1], SETTINGS)
+    (tmp_path / "done.npy").unlink()
+    with pytest.raises(DataError, match="is not a bank of orbits"):
+        prepare_bank(tmp_path, objects[:1], SETTINGS)
+
+
+ROOM = sum((6 * 32 * 32 * (4 + 2), 6 * 4, 6 * 4, 1)) * 2 * 3
+"""Bytes of the bank of three objects: colour and depth, two angles, whether it is done."""
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_all_its_room_on_the_disk_is_taken_before_anything_is_drawn(
+    tmp_path, objects, monkeypatch, twin
+):
+    if twin:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+        monkeypatch.setattr("gsv3d.training.bank.BLOCK", 1000)
+    prepare_bank(tmp_path, objects, SETTINGS)
+    files = [path for path in tmp_path.iterdir() if path.suffix == ".npy"]
+    assert ROOM < sum(path.stat().st_size for path in files) < ROOM + 5 * 200
+    for name in ("rgba", "depth", "azimuths_deg", "elevations_deg", "done"):
+        assert not np.load(tmp_path / f"{name}.npy").any()
+    if sys.platform == "linux":  # elsewhere a file's blocks are counted otherwise, or not at all
+        assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in files)
+
+
+def prepare_with_a_limit(folder: Path, objects: tuple, twin: bool) -> str:
+    """In a process that may write no file as large as the bank's."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    if twin:
+        del os.posix_fallocate
+    try:
+        prepare_bank(folder, objects, SETTINGS)
+    except GSV3DError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limits")
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_file_larger_than_is_allowed_is_named_and_nothing_half_made_stays(
+    tmp_path, objects, twin
+):
+    twin = twin and hasattr(os, "posix_fallocate")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        said = pool.apply(prepare_with_a_limit, (tmp_path / "bänk", objects, twin))
+    assert said.startswith(
+        f"OutputError: The bank of orbits needs {ROOM / 1e6:.1f} MB, but {tmp_path / 'bänk'} could"
+        " not be written: the file is larger than is allowed here."
+    )
+    assert not list((tmp_path / "bänk").iterdir())
+    build(tmp_path / "bänk", objects)
+    assert len(OrbitBank(tmp_path / "bänk")) == 4
+
+
+DISK = """
+import subprocess, sys
+from pathlib import Path
+from gsv3d.datasets.objects import find_objects
+from gsv3d.errors import GSV3DError
+from gsv3d.training.bank import BankFactory, OrbitBank, prepare_bank
+from gsv3d.training.drawing import Drawing
+from tests.gsv3d.training.test_bank import SETTINGS
+
+def draw():
+    try:
+        with Drawing(folder, factory, 1, print) as drawing:
+            drawing.wait()
+        print(len(drawing.bank()), "orbits")
+    except GSV3DError as error:
+        print(type(error).__name__, error)
+
+def make_holes(path):
+    data = path.read_bytes()
+    with path.open("wb") as file:
+        for start in range(0, len(data), 4096):
+            if any(data[start : start + 4096]):
+                file.seek(start)
+                file.write(data[start : start + 4096])
+        file.truncate(len(data))
+
+def resize(size):
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+
+if __name__ == "__main__":
+    disk, props = Path(sys.argv[1]), sys.argv[2]
+    folder, objects = disk / "bank", tuple(find_objects([props]))
+    factory = BankFactory(folder, objects, SETTINGS)
+    draw()
+    print(len(list(folder.iterdir())), "files")
+    resize("4m")
+    prepare_bank(folder, objects, SETTINGS)
+    factory()(0)
+    for path in folder.glob("*.npy"):
+        make_holes(path)
+    resize("128k")
+    draw()
+    print(len(OrbitBank(folder)), "kept")
+    resize("4m")
+    draw()
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0,
+    reason="no disk of its own can be mounted",
+)
+def test_a_full_disk_ends_in_a_sentence_and_with_more_room_it_goes_on(tmp_path, objects):
+    """On a disk of 128 KiB that a process alone sees; of the bank's 216 KiB one orbit fits.
+
+    It is refused as a new bank, and with holes, as one that is copied or of an earlier version.
+    """
+    disk = tmp_path / "disk ü"
+    disk.mkdir()
+    script = 'mount -t tmpfs -o size=128k tmpfs "$1" && exec "$0" -c "$3" "$1" "$2"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, sys.executable, str(disk),
+         str(objects[0].path.parent), DISK],
+        capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    full = (
+        f"OutputError The bank of orbits needs {ROOM / 1e6:.1f} MB, but {disk / 'bank'} could not"
+        " be written: the disk is full. Free some space, or choose another folder. The same"
+        " command then goes on."
+    )
+    lines = done.stdout.splitlines()
+    assert lines[:4] == [full, "0 files", full, "1 kept"], done.stdout + done.stderr
+    assert lines[-1] == "4 orbits" and "crashed" not in done.stdout
 
 
 @pytest.mark.parametrize("damage", ["no record", "bad record", "cut short", "missing array"])

@@ -1,14 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that prepares batches: alone with its core, and without a trace on others."""
+"""What prepares batches: a thread alone with its core, workers that know how far the run is."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
+from torch import Tensor
 
-from gsv3d.training.batches import Feed, Plan
+from gsv3d.training import loop
+from gsv3d.training.batches import AHEAD, Feed, Plan
+from gsv3d.training.loop import Trainer
+from gsv3d.training.sources import OrbitBatch, OrbitSource
+from tests.gsv3d.training.least_squares import LeastSquares, schedule
+from tests.gsv3d.training.ray_traced import ellipsoid_orbit
+
+IN_FLIGHT = 2 * AHEAD + 1
+"""Batches of one worker that may be asked for before the one that the loop waits for."""
 
 
 @dataclass
@@ -34,3 +45,55 @@ def test_batches_are_prepared_on_one_core_and_all_others_keep_theirs() -> None:
         assert found == [3, 3]
     finally:
         torch.set_num_threads(before)
+
+
+@dataclass
+class Told:
+    """A source whose batches are the progress that it is told."""
+
+    def draw(self, size: int, seed: int, progress: float) -> float:
+        return progress
+
+
+def test_workers_are_told_what_the_clock_says() -> None:
+    now = [0.0]
+    plan = Plan(Told(), 1, 0, steps=10**9, parts=1, processes=1, process=0, clock=lambda: now[0])
+    feed = Feed(plan, 0, 1, torch.device("cpu"))
+    try:
+        assert feed.next() == 0
+        now[0] = 0.7
+        told = [feed.next() for _ in range(IN_FLIGHT + 2)]
+    finally:
+        feed.close()
+    assert told == sorted(told) and told[-1] == 0.7
+
+
+class Curriculum(LeastSquares):
+    """Notes which orbits are static; every step takes a second of a clock of its own."""
+
+    def __init__(self, now: list[float]) -> None:
+        super().__init__()
+        orbits = [
+            ellipsoid_orbit(views=4, novel=0, size=8),
+            ellipsoid_orbit(views=4, novel=0, size=8, elevations_deg=[0.0, 20, 5, -9]),
+        ]
+        self.source = OrbitSource(orbits, 4, 4, static_until=0.5)
+        self.now, self.static = now, []
+
+    def loss(self, batch: OrbitBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        self.now[0] += 1
+        self.static.append(bool(batch.pose[..., 1].max() - batch.pose[..., 1].min() < 1e-3))
+        return self.modules["linear"].weight.square().mean(), {}
+
+
+def test_with_minutes_and_workers_dynamic_orbits_come_after_their_share_of_the_time(
+    tmp_path: Path, monkeypatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    task = Curriculum(now)
+    plan = schedule(10**9, minutes=1.0, workers=1, batch_size=1)
+    Trainer(task, plan, tmp_path, 0, torch.device("cpu")).run()
+    # A first one is drawn to count what a step costs.
+    assert 58 <= len(task.static) <= 62
+    assert all(task.static[:30]) and not any(task.static[31 + IN_FLIGHT :])

@@ -17,6 +17,7 @@ from gsv3d.errors import DataError, GSV3DError
 from gsv3d.training import drawing as module
 from gsv3d.training.bank import BankFactory, BankSettings
 from gsv3d.training.drawing import Drawing
+from tests.gsv3d.rasterizing import odd_meshes
 
 SETTINGS = BankSettings(size=16, orbit_views=4, novel_views=1, variants=2)
 
@@ -35,7 +36,8 @@ def drawn_here(function, slots, workers):
     draw = function()
     for slot in slots:
         kind, value = processes.attempt(draw, slot)
-        yield processes.Outcome(slot, error=value if kind == "failed" else None)
+        failed = kind == "failed"
+        yield processes.Outcome(slot, None if failed else value, value if failed else None)
 
 
 def test_objects_as_they_are_come_first_and_the_rest_when_it_is_waited_for(
@@ -99,6 +101,33 @@ def test_where_nothing_can_be_drawn_the_reasons_are_said(factory, monkeypatch) -
         with pytest.raises(DataError, match="None of the objects for .* could be drawn"):
             drawing.bank()
     assert len([line for line in said if line.startswith("passed over: ")]) == 3
+
+
+def test_odd_objects_are_named_once_and_the_others_go_on(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "run_in_processes", drawn_here)
+    source = tmp_path / "objects"
+    source.mkdir()
+    odd_meshes.box(source / "box.glb")
+    odd_meshes.box(source / "kilometres.glb", scale=40_000, away=50_000)
+    bad = {"nan.glb": odd_meshes.not_finite, "points.glb": odd_meshes.without_faces,
+           "small.gltf": odd_meshes.compressed}  # fmt: skip
+    odd = {"gone.gltf": odd_meshes.without_texture, "moving.gltf": odd_meshes.animated}
+    for number, (name, make) in enumerate((bad | odd).items()):
+        (source / str(number)).mkdir()  # each has a buffer beside it
+        make(source / str(number) / name)
+    factory = BankFactory(tmp_path / "bank", tuple(find_objects([source])), SETTINGS)
+    said: list[str] = []
+    with Drawing(factory.directory, factory, 1, said.append) as drawing:
+        drawing.wait()
+        names = [orbit.name for orbit in drawing.bank()]
+    good = ["box", "gone", "kilometres", "moving"]
+    assert names == [f"{name}/{variant}" for name in good for variant in range(2)]
+    passed = [line for line in said if line.startswith("passed over: ")]
+    assert len(passed) == 2 * len(bad)
+    assert all(sum(name in line for line in passed) == 2 for name in bad)
+    notes = [line for line in said if line.startswith("note: ")]
+    assert len(notes) == len(odd)
+    assert all(sum(name in line for line in notes) == 1 for name in odd)
 
 
 def test_processes_draw_it_while_the_caller_goes_on(factory) -> None:

@@ -2,6 +2,7 @@
 """The recipe from GLB files to a model the pipeline loads, interrupted on the way."""
 
 import importlib.util
+import io
 import json
 import shutil
 import sys
@@ -12,12 +13,13 @@ import pytest
 import torch
 import trimesh
 import yaml
+from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cli import main
 from gsv3d.datasets.objects import find_objects
 from gsv3d.pipeline import GSV3DPipeline
-from gsv3d.training.config import read_config
+from gsv3d.training.config import names, read_config
 from gsv3d.training.recipe import Recipe, drawing_of, run_recipe
 
 
@@ -59,7 +61,7 @@ def tiny(tmp_path_factory):
         "num_attention_heads": 1, "cross_attention_dim": 16, "upsample_stages": 1,
     }  # fmt: skip
     for stage in config["stages"].values():
-        stage["schedule"] |= {"steps": 2, "batch_size": 2, "save_every": 1}
+        stage["schedule"] |= {"steps": 2, "batch_size": 2, "save_every": 1, "sample_every": 2}
     target = tmp_path_factory.mktemp("config") / "tiny.yaml"
     target.write_text(yaml.safe_dump(config), encoding="utf-8")
     return target
@@ -85,6 +87,57 @@ def test_from_meshes_to_a_model_and_on_after_an_interruption(tiny, props, tmp_pa
     picture[8:24, 8:24] = (200, 90, 40, 255)
     views = pipe(picture, generator=torch.Generator().manual_seed(0)).views
     assert views.shape == (4, 32, 32, 3) and np.isfinite(views).all()
+    for stage, drawn in SAMPLES.items():
+        check_what_is_there_to_look_at(output / stage, drawn)
+
+
+SAMPLES = {
+    "autoencoder": {"pictures": (2, 8)}, "multiview": {"views": (4, 4)},
+    "decoder": {"renders": (6, 6)}, "distill": {"views": (4, 4), "renders": (4, 6)},
+}  # fmt: skip
+"""Rows and columns of every stage's sheets: truths above, what is made of them below."""
+
+
+def check_what_is_there_to_look_at(folder, drawn):
+    """TensorBoard's curves and pictures, every step once, and the same pictures as PNG."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert {p.name for p in (folder / "samples").iterdir()} == {f"{n}-0000002.png" for n in drawn}
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    for name in ("loss", "learning_rate", "images_per_second"):
+        points = events.Scalars(name)
+        assert [point.step for point in points] == [1, 2]
+        assert all(np.isfinite(point.value) and point.value > 0 for point in points)
+    for name, (rows, columns) in drawn.items():
+        sheet = np.asarray(Image.open(folder / "samples" / f"{name}-0000002.png"))
+        assert sheet.shape == (32 * rows, 32 * columns, 3)
+        # The truths: an object in colour in every one.
+        truths = sheet[:32].reshape(32, columns, 32, 3).astype(int)
+        assert (np.ptp(truths, axis=-1) > 60).any(axis=(0, 2)).all()
+        (image,) = events.Images(name)
+        shown = Image.open(io.BytesIO(image.encoded_image_string)).convert("RGB")
+        assert image.step == 2 and np.array_equal(np.asarray(shown), sheet)
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_configurations_draw_some_dozens_of_samples(name):
+    config = read_config(name)
+    for stage in SAMPLES:
+        schedule = config.schedule(stage)
+        assert schedule.sample_every and 10 <= schedule.steps / schedule.sample_every <= 100
+
+
+def test_without_tensorboard_one_sentence_says_so(tiny, props, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    stages = ["--stages", "autoencoder", "multiview"]
+    assert recipe(tiny, props, tmp_path / "run", *stages) == 2  # no decoder to assemble
+    captured = capsys.readouterr()
+    assert captured.out.count("TensorBoard is not installed (pip install tensorboard)") == 1
+    assert "tracker" not in captured.err and "holds a trained" in captured.err
+    for stage in stages[1:]:
+        assert (tmp_path / "run" / stage / "samples").is_dir()
+        assert not (tmp_path / "run" / stage / "tensorboard").exists()
 
 
 def test_varied_objects_are_drawn_beside_the_training(tiny, props, tmp_path):
