@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import math
+import queue
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,17 @@ import numpy as np
 
 from gsv3d.errors import ModelError
 
+PATIENCE = 60.0
+"""Seconds a tracker may take for one thing. Where nobody listens, wandb asks again for a minute and
+a half and mlflow for four minutes, each time that something is logged."""
+
 
 class Tracker:
     """One of accelerate's trackers, or none.
 
-    A tracker that is not installed, cannot be reached or fails later is named in one sentence and
-    left out; the run goes on, and its log.csv and samples hold all that the tracker would.
+    A tracker that is not installed, cannot be reached, does not answer in ``PATIENCE`` or fails
+    later is named in one sentence and left out; the run goes on, and its log.csv and samples hold
+    all that the tracker would.
 
     Args:
         name: "tensorboard", "wandb", "mlflow", ... (accelerate's names), or "none".
@@ -31,6 +39,7 @@ class Tracker:
     def __init__(self, name: str, output: Path, step: int = 0) -> None:
         self.name = name
         self._tracker: Any = None
+        self._thread: _Thread | None = None
         if name == "none":
             return
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
@@ -41,18 +50,19 @@ class Tracker:
                 f"Known are none, {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}.",
             )
         cls = LOGGER_TYPE_TO_CLASS[name]
-        # Trackers are other people's code that talks to other people's servers: whatever it is
-        # that they raise, the run must not end with it.
-        try:
+
+        def start() -> None:
             if name == "tensorboard":
-                self._tracker = cls("tensorboard", str(output), purge_step=step or None)
+                tracker = cls("tensorboard", str(output), purge_step=step or None)
             elif cls.requires_logging_directory:
-                self._tracker = cls("gsv3d", str(output))
+                tracker = cls("gsv3d", str(output))
             else:
-                self._tracker = cls("gsv3d")
-            self._tracker.start()
-        except Exception as error:  # noqa: BLE001
-            self._leave_out(error)
+                tracker = cls("gsv3d")
+            tracker.start()
+            self._tracker = tracker
+
+        self._thread = _Thread()
+        self._try(start)
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Numbers of one step; those that are not finite are left out."""
@@ -72,17 +82,22 @@ class Tracker:
 
     def close(self) -> None:
         self._try(lambda: self._tracker.finish())
+        self._end()
 
-    def _try(self, action: Any) -> None:
-        if self._tracker is None:
+    def _try(self, action: Callable[[], None]) -> None:
+        if self._thread is None:
             return
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001
+        error = self._thread.do(action)
+        if error is not None:
+            self._end()
             self._leave_out(error)
 
-    def _leave_out(self, error: Exception) -> None:
-        self._tracker = None
+    def _end(self) -> None:
+        if self._thread is not None:
+            self._thread.end()
+        self._thread = None
+
+    def _leave_out(self, error: BaseException) -> None:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         if isinstance(error, ImportError | NameError):
             reason = f"it is not installed ({reason})"
@@ -92,3 +107,37 @@ class Tracker:
             file=sys.stderr,
             flush=True,
         )
+
+
+class _Thread:
+    """Does one thing after the other, and can be left behind with what takes too long.
+
+    One thread for all of them: mlflow's run is the one of the thread that began it.
+    """
+
+    def __init__(self) -> None:
+        self._actions: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="gsv3d-tracker", daemon=True).start()
+
+    def do(self, action: Callable[[], None]) -> BaseException | None:
+        """Why it failed, or that it did not end in time; after that the thread is of no use."""
+        self._actions.put(action)
+        try:
+            return self._outcomes.get(timeout=PATIENCE)
+        except queue.Empty:
+            return TimeoutError(f"it has not answered for {PATIENCE:g} seconds")
+
+    def end(self) -> None:
+        self._actions.put(None)
+
+    def _work(self) -> None:
+        while (action := self._actions.get()) is not None:
+            # Trackers are other people's code that talks to other people's servers: whatever it is
+            # that they raise, the run must not end with it.
+            try:
+                action()
+            except BaseException as error:  # noqa: BLE001
+                self._outcomes.put(error)
+            else:
+                self._outcomes.put(None)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 
-from gsv3d.evaluation.files import load_arrays, save_arrays
-from gsv3d.evaluation.measuring import measure
+from gsv3d.evaluation import metrics
+from gsv3d.evaluation.files import load_arrays, load_mesh, save_arrays, write_json
+from gsv3d.evaluation.measuring import measure, read_measures
 from gsv3d.evaluation.runner import is_stale, measure_task
 from gsv3d.evaluation.store import Run
 from tests.gsv3d.evaluation.answers import answer, box, make_evaluation
@@ -46,6 +48,7 @@ def test_the_truth_has_full_marks(truth_itself) -> None:
         assert values[f"chamfer{suffix}_icp"] == pytest.approx(expected, rel=0.05)
     assert values["f_score_02"] > values["f_score_02_4096"]
     assert values["p2s"] < 1e-6 and values["p2s_icp"] < 0.01
+    assert values["p2s_4096"] < 1e-6 and values["p2s_4096_icp"] < 0.01
 
 
 def test_generated_views_are_those_of_the_true_orbit(truth_itself) -> None:
@@ -61,9 +64,35 @@ def test_a_thin_slab_is_measured_by_closed_forms(evaluation) -> None:
     # The rim lies on the truth's sides. Points of front and back are .175 from the truth's, or as
     # far as they are from the rim: the mean over a unit square is the integral of (1 - 2t)^2.
     front = (1 - (1 - 2 * 0.175) ** 3) / 6
-    assert values["p2s"] == pytest.approx(2 * front / (2 + 4 * 0.25), rel=0.03)
+    for column, tolerance in (("p2s", 0.02), ("p2s_4096", 0.04)):
+        assert values[column] == pytest.approx(2 * front / (2 + 4 * 0.25), rel=tolerance)
     assert values["volume_iou"] == pytest.approx(0.25 / 0.6, abs=0.06)
     assert values["mask_iou"] < 1 and "frame_psnr" not in values and "half_psnr" not in values
+
+
+def test_p2s_is_of_as_many_points_as_its_name_says(evaluation, monkeypatch) -> None:
+    """One column is the mean over all points, the other over the first of the same points."""
+    task = measure_task(evaluation, evaluation.cases[0], Run("slab"))
+    asked: list[np.ndarray] = []
+    distances = metrics.Surface.distances
+
+    def recorded(surface: metrics.Surface, points: np.ndarray) -> np.ndarray:
+        asked.append(points)
+        return distances(surface, points)
+
+    monkeypatch.setattr(metrics.Surface, "distances", recorded)
+    values = measure(task)["values"]
+    truth, slab = load_arrays(task.truth), load_mesh(task.mesh)
+    box = trimesh.Trimesh(truth["vertices"], truth["faces"], process=False)
+    for points, alignment in zip(asked, ("", "_icp"), strict=True):
+        assert points.shape == (16384, 3)
+        away = np.abs(trimesh.proximity.ProximityQuery(box).signed_distance(points[:4096]))
+        assert values[f"p2s_4096{alignment}"] == pytest.approx(away.mean(), abs=1e-6)
+        whole = distances(metrics.Surface(box.vertices, box.faces), points).mean()
+        assert values[f"p2s{alignment}"] == pytest.approx(whole, abs=1e-6)
+        assert values[f"p2s{alignment}"] != values[f"p2s_4096{alignment}"]
+    on_slab = metrics.Surface(slab.vertices, slab.faces)
+    assert distances(on_slab, asked[0]).max() < 1e-6 < distances(on_slab, asked[1]).max()
 
 
 def test_nothing_is_an_empty_picture_and_a_point(evaluation) -> None:
@@ -73,6 +102,7 @@ def test_nothing_is_an_empty_picture_and_a_point(evaluation) -> None:
     # From the centre to the nearest side, and from all of the surface to the centre.
     assert values["chamfer"] == pytest.approx((0.3 + values["p2s"]) / 2, abs=0.005)
     assert 0.45 < values["p2s"] < 0.65
+    assert {values[f"p2s{s}"] for s in ("_icp", "_4096", "_4096_icp")} == {values["p2s"]}
     true = load_arrays(task.truth)["views"]
     assert true.any() and 0 < values["psnr"] < 20
 
@@ -108,15 +138,34 @@ def test_halves_that_are_equal_agree_and_others_do_not(evaluation) -> None:
 def test_numbers_older_than_their_pictures_are_made_again(evaluation, tmp_path: Path) -> None:
     task = measure_task(evaluation, evaluation.cases[0], Run("slab"))
     assert is_stale(task)
-    task.output.write_text("{}")
+    write_json(task.output, measure(task))
     assert not is_stale(task)
     views = load_arrays(task.views)["views"]
     save_arrays(task.views, views=views)
 
     later = task.output.stat().st_mtime_ns + 10**9
     os.utime(task.views, ns=(later, later))
-    assert is_stale(task)
-    task.output.unlink()
+    try:
+        assert is_stale(task)
+    finally:
+        os.utime(task.views)  # not newer than what other tests write
+        task.output.unlink()
+
+
+def test_numbers_of_an_earlier_format_are_not_read(evaluation) -> None:
+    task = measure_task(evaluation, evaluation.cases[0], Run("slab"))
+    record = measure(task)
+    try:
+        write_json(task.output, record)
+        assert read_measures(task.output) == record and not is_stale(task)
+        for other in (1, 3, None):
+            write_json(task.output, record | {"format": other})
+            assert read_measures(task.output) is None and is_stale(task)
+        del record["format"]  # as the first was
+        write_json(task.output, record)
+        assert read_measures(task.output) is None and is_stale(task)
+    finally:
+        task.output.unlink()
 
 
 def test_what_has_not_answered_is_not_measured(evaluation) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +20,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from gsv3d.errors import ModelError, OutputError
+from gsv3d.training import tracking
 from gsv3d.training.log import RunLog, mean_row
 from gsv3d.training.loop import Trainer
 from gsv3d.training.measure import count_flops, matrix_rate
@@ -66,12 +72,160 @@ def test_a_tracker_that_is_not_there_is_named_and_the_run_goes_on(
     assert error.count("\n") == 0 and len(losses(tmp_path)) == 5
 
 
-def test_a_tracker_that_fails_later_is_dropped_once(tmp_path: Path, capsys) -> None:
+# What accelerate calls of mlflow, over HTTP as mlflow does, but without its retries.
+MLFLOW = """
+import json, os, threading, urllib.request
+
+LOCAL = threading.local()  # as mlflow's active run
+
+def _post(path, /, **values):
+    request = urllib.request.Request(
+        os.environ["MLFLOW_TRACKING_URI"] + "/" + path, json.dumps(values).encode(), method="POST"
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request) as answer:
+        return answer.read()
+
+def search_experiments(filter_string):
+    _post("experiments", filter=filter_string)
+    return []
+
+def create_experiment(name, artifact_location, tags):
+    _post("experiment", name=name)
+    return "1"
+
+def start_run(**options):
+    _post("run")
+    LOCAL.run = "2"
+
+def log_metrics(metrics, step):
+    _post("metrics", run=LOCAL.run, step=step, **metrics)
+
+def end_run():
+    _post("end", run=LOCAL.run)
+"""
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path, monkeypatch) -> Iterator[None]:
+    """A small mlflow in place of the real one, if that is installed at all."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "mlflow.py").write_text(MLFLOW, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    yield
+    sys.modules.pop("mlflow", None)
+
+
+def run_and_read(output: Path, capsys, name: str) -> str:
+    """Train for five steps; returns the one sentence that was said."""
+    Trainer(LeastSquares(), schedule(5, log_every=1), output, 10, CPU, tracker=name).run()
+    assert len(losses(output)) == 5 and (output / "exported.txt").exists()
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"The tracker '{name}' is left out: ")
+    assert error.endswith("The run goes on; log.csv and the samples hold what it would show.")
+    assert error.count("\n") == 0
+    return error
+
+
+def test_a_server_that_refuses_the_connection(tmp_path: Path, capsys, mlflow, monkeypatch) -> None:
+    with socket.socket() as closed:  # bound, and not listening
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert "refused" in run_and_read(tmp_path / "run", capsys, "mlflow")
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, capsys, mlflow, monkeypatch
+) -> None:
+    monkeypatch.setattr(tracking, "PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are made, and never heard
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        begun = time.monotonic()
+        error = run_and_read(tmp_path / "run", capsys, "mlflow")
+        assert "it has not answered for 0.3 seconds" in error
+        assert 0.3 < time.monotonic() - begun < 20
+
+
+class Answering:
+    """A server on a free port that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, dict]] = []
+        heard = self.heard
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:  # noqa: N802 - http.server's name
+                length = int(self.headers["Content-Length"])
+                heard.append((self.path, json.loads(self.rfile.read(length))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
+    server = Answering()
+    yield server
+    server.stop()
+
+
+def test_a_server_that_is_there_has_it_all(tmp_path: Path, mlflow, answering, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", answering.address)
+    plan = schedule(4, log_every=2)
+    Trainer(LeastSquares(), plan, tmp_path / "run", 10, CPU, tracker="mlflow").run()
+    paths = [path for path, _ in answering.heard]
+    assert paths == ["/experiments", "/experiment", "/run", "/metrics", "/metrics", "/end"]
+    expected = np.reshape(losses(tmp_path / "run"), (2, 2)).mean(axis=1)
+    for (_, told), step, loss in zip(answering.heard[3:5], (2, 4), expected, strict=True):
+        assert told["step"] == step and told["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_a_server_that_goes_away_is_dropped_once(
+    tmp_path: Path, capsys, mlflow, answering, monkeypatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", answering.address)
+    tracker = Tracker("mlflow", tmp_path)
+    tracker.log({"loss": 1.0, "blind": math.nan}, 1)
+    assert answering.heard[-1] == ("/metrics", {"run": "2", "step": 1, "loss": 1.0})
+    answering.stop()
+    for step in (2, 3, 4):
+        tracker.log({"loss": 1.0}, step)
+    tracker.close()
+    assert capsys.readouterr().err.count("is left out: ") == 1
+    assert len(answering.heard) == 4
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").write_text("a file in its place")
+    run_and_read(tmp_path / "run", capsys, "tensorboard")
+    assert (tmp_path / "run" / "tensorboard").read_text() == "a file in its place"
+
+
+@pytest.mark.parametrize("error", [ConnectionError("the server does not answer\nfor some reason"),
+                                   SystemExit("the server does not answer")])  # fmt: skip
+def test_a_tracker_that_fails_later_is_dropped_once(tmp_path: Path, capsys, error) -> None:
     tracker = Tracker("tensorboard", tmp_path)
+    writer = tracker._tracker
 
     class Unreachable:
         def log(self, values, step):
-            raise ConnectionError("the server does not answer\nfor some reason")
+            raise error
 
         log_images = log
 
@@ -79,8 +233,9 @@ def test_a_tracker_that_fails_later_is_dropped_once(tmp_path: Path, capsys) -> N
     for step in range(3):
         tracker.log({"loss": 1.0}, step)
     tracker.close()
-    error = capsys.readouterr().err
-    assert error.count("is left out: the server does not answer. The run goes on") == 1
+    writer.finish()
+    text = capsys.readouterr().err
+    assert text.count("is left out: the server does not answer. The run goes on") == 1
 
 
 def test_an_unknown_tracker_is_refused_before_training(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -30,6 +32,42 @@ def test_frechet_distance_of_a_shift_and_of_a_scale(rng) -> None:
     assert frechet_distance(a, a + 0.1) == pytest.approx(200 * 0.01)
     a -= a.mean(axis=0)
     assert frechet_distance(a, 2 * a) == pytest.approx(a.var(axis=0, ddof=1).sum())
+
+
+def test_frechet_distance_of_known_normal_distributions(rng) -> None:
+    """The trace of a 2 x 2 matrix' root is the root of its trace and twice its determinant's."""
+
+    def samples(mean: np.ndarray, covariance: np.ndarray, count: int) -> np.ndarray:
+        """Whose own mean and covariance are exactly these."""
+        drawn = rng.standard_normal((count, len(mean)))
+        drawn -= drawn.mean(axis=0)
+        white = np.linalg.solve(np.linalg.cholesky(np.cov(drawn, rowvar=False)), drawn.T)
+        return (np.linalg.cholesky(covariance) @ white).T + mean
+
+    first, second = np.array([[2.0, 0.6], [0.6, 0.5]]), np.array([[0.3, -0.2], [-0.2, 1.7]])
+    a = samples(np.array([1.0, -2.0]), first, 30)
+    b = samples(np.array([0.5, 1.0]), second, 50)
+    inner = first @ second
+    root = np.sqrt(np.trace(inner) + 2 * np.sqrt(np.linalg.det(inner)))
+    expected = 0.5**2 + 3.0**2 + np.trace(first + second) - 2 * root
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    # Of independent values: a sum over their means and deviations.
+    means, deviations = rng.normal(0, 1, (2, 5)), rng.uniform(0.2, 3, (2, 5))
+    drawn = [samples(m, np.diag(s**2), 40) for m, s in zip(means, deviations, strict=True)]
+    apart = np.square(means[0] - means[1]) + np.square(deviations[0] - deviations[1])
+    assert frechet_distance(*drawn) == pytest.approx(apart.sum(), rel=1e-9)
+
+
+def test_kernel_distance_is_right_in_the_mean(rng) -> None:
+    """Over all draws of two from three points each, it is the distance of all the points."""
+    p, q = rng.standard_normal((2, 3, 4))
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return float(np.mean([(a @ b / 4 + 1) ** 3 for a in x for b in y]))
+
+    pairs = list(product(range(3), repeat=2))
+    mean = np.mean([kernel_distance(p[list(i)], q[list(j)]) for i in pairs for j in pairs])
+    assert mean == pytest.approx(kernel(p, p) + kernel(q, q) - 2 * kernel(p, q))
 
 
 def test_kernel_distance_is_the_sum_over_all_pairs(rng) -> None:

@@ -91,7 +91,15 @@ def test_what_is_not_installed_says_so(report: str) -> None:
 def test_other_tables_are_there(report: str) -> None:
     gain = section(report, "Gain of m")
     assert re.search(r"over slab \| [+-]0\.\d{3} \[", gain) and "50%" in gain
-    assert "4,096 points, after ICP" in section(report, "Meshes")
+    meshes = section(report, "Meshes").split("\n\n")
+    titles = (
+        "16,384 points",
+        "16,384 points, after ICP",
+        "4,096 points",
+        "4,096 points, after ICP",
+    )
+    assert [table.split("|")[1].strip() for table in meshes if "|" in table] == list(titles)
+    assert all("| P2S ↓ |" in table for table in meshes if "|" in table)
     assert "| m |" in section(report, "The model's own views")
     elevations = section(report, "The elevation of the input")
     assert "m, 0°" in elevations and "slab, 30°" in elevations and "mean ± std" in elevations
@@ -107,7 +115,9 @@ def test_the_csv_has_a_line_for_every_case_and_candidate(evaluation, report: str
     assert [(row["case"], row["candidate"]) for row in failed] == [("tower", "m")]
     results = load_results(evaluation)
     first = next(r for r in rows if r["case"] == "cube" and r["candidate"] == "slab")
-    assert float(first["p2s"]) == results.values(Run("slab"), "p2s")[0]
+    for column in ("p2s", "p2s_icp", "p2s_4096", "p2s_4096_icp"):
+        assert float(first[column]) == results.values(Run("slab"), column)[0]
+    assert first["p2s"] != first["p2s_4096"]
     with open(evaluation.folder / "views.csv", encoding="utf-8") as file:
         views = list(csv.DictReader(file))
     assert set(PER_VIEW) <= set(views[0])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from gsv3d.evaluation.files import write_json
+from gsv3d.evaluation.measuring import FORMAT
 from gsv3d.evaluation.report.columns import MAIN, PER_CASE, Column
 from gsv3d.evaluation.report.results import HINDSIGHT, compare, load_results
 from gsv3d.evaluation.store import Evaluation, Run
@@ -18,7 +19,8 @@ def enter(evaluation: Evaluation, run: Run, values: dict[str, dict[str, float]])
     """Numbers as if they had been measured, by case."""
     for case in evaluation.cases:
         if case.name in values:
-            record = {"case": case.name, "values": values[case.name], "per_view": {}}
+            named = {"format": FORMAT, "case": case.name}
+            record = {**named, "values": values[case.name], "per_view": {}}
             write_json(evaluation.path("measures", case, run), record)
 
 
@@ -86,6 +88,15 @@ def test_a_candidate_that_has_not_answered_all_is_left_out(evaluation) -> None:
     results = load_results(evaluation)
     assert [run.key for run in results.incomplete] == ["m--seed1"]
     assert results.mean("m", "psnr") == 15 and results.spread("m", "psnr") is None
+
+
+def test_numbers_of_an_earlier_format_count_as_none(evaluation) -> None:
+    path = evaluation.path("measures", evaluation.cases[1], Run("m", 1))
+    old = {"case": "b", "values": {"psnr": 90.0, "p2s": 0.1}, "per_view": {}}
+    write_json(path, old)
+    results = load_results(evaluation)
+    assert [run.key for run in results.incomplete] == ["m--seed1"]
+    assert results.mean("m", "psnr") == 15
 
 
 def test_failures_and_costs_are_read(evaluation) -> None:
