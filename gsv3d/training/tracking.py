@@ -53,7 +53,7 @@ class Tracker:
 
         def start() -> None:
             if name == "tensorboard":
-                tracker = cls("tensorboard", str(output), purge_step=step or None)
+                tracker = cls("tensorboard", str(output), purge_step=step + 1 if step else None)
             elif cls.requires_logging_directory:
                 tracker = cls("gsv3d", str(output))
             else:

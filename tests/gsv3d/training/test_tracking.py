@@ -61,6 +61,21 @@ def test_tensorboard_holds_the_curves_and_the_samples(tmp_path: Path) -> None:
     assert np.abs(picture[4::8, 4::8, 0] - expected).max() <= 1
 
 
+def test_a_run_that_goes_on_keeps_what_its_checkpoint_knew_of(tmp_path: Path) -> None:
+    """Steps after the checkpoint, of a run that was killed, are those of the run that goes on."""
+    killed = Tracker("tensorboard", tmp_path)
+    for step in range(1, 8):
+        killed.log({"loss": float(step)}, step)
+    killed.close()
+    resumed = Tracker("tensorboard", tmp_path, step=5)
+    for step in (6, 7):
+        resumed.log({"loss": 10.0 * step}, step)
+    resumed.close()
+    events = read_events(tmp_path / "tensorboard")
+    found = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert found == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 60), (7, 70)]
+
+
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_tracker_that_is_not_there_is_named_and_the_run_goes_on(
     tmp_path: Path, capsys, monkeypatch, name: str
