@@ -57,7 +57,9 @@ def perceptual_path(evaluation: Evaluation, case: Case, run: Run | None) -> Path
 
 
 def _signature(installed: Perceptual) -> str:
-    return ",".join(sorted(n for n in ("lpips", "clip", "inception") if getattr(installed, n)))
+    """Which metrics, and of which CLIP model."""
+    names = {"lpips": "lpips", "clip": f"clip {installed.clip_name}", "inception": "inception"}
+    return ",".join(own for name, own in names.items() if getattr(installed, name))
 
 
 def _case_arrays(

@@ -52,12 +52,14 @@ class Perceptual:
         clip: for CLIP-S and CLIP-IQA, or None.
         inception: (V, H, W, 3) pictures in 0..1 to (V, D) features, for FID and KID, or None.
         missing: why a metric is not there, by the name of its column.
+        clip_name: of the CLIP model.
     """
 
     lpips: Lpips | None = None
     clip: Clip | None = None
     inception: Callable[[np.ndarray], np.ndarray] | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
+    clip_name: str = CLIP
 
     @property
     def any(self) -> bool:
@@ -81,7 +83,7 @@ def load_perceptual(clip: str = CLIP, device: Any = "cpu") -> Perceptual:
             parts[part] = load(device)
         except NotInstalled as reason:
             missing |= dict.fromkeys(columns, str(reason))
-    return Perceptual(**parts, missing=missing)
+    return Perceptual(**parts, missing=missing, clip_name=clip)
 
 
 def _require(package: str) -> None:
