@@ -6,9 +6,8 @@ The networks here are of the real classes with random weights, or stand-ins whos
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
