@@ -45,6 +45,13 @@ def add_parser(stages: argparse._SubParsersAction) -> None:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--device", default="auto")
     sub.add_argument("--threads", type=int, help="CPU threads")
+    add_tracker(sub)
+
+
+def add_tracker(sub: argparse.ArgumentParser) -> None:
+    """The option that every stage has as well."""
+    sub.add_argument("--tracker", default="auto", help="tensorboard, wandb, ... or none; auto:"
+                     " TensorBoard where it is installed")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             start=tuple(args.start),
             stages=tuple(args.stages or STAGES),
+            tracker=args.tracker,
         )
     except ValueError as error:
         raise DataError(str(error), "See gsv3d train recipe --help.") from error

@@ -41,8 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--device", default="auto")
         sub.add_argument("--threads", type=int, help="CPU threads")
-        sub.add_argument("--tracker", default="auto", help="tensorboard, wandb, ... or none; auto:"
-                         " TensorBoard where it is installed")  # fmt: skip
+        recipe.add_tracker(sub)
     recipe.add_parser(stages)
     assemble = stages.add_parser("assemble", help="join trained stages into a model folder")
     assemble.add_argument("--config", default="blockout")
@@ -81,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from gsv3d.training.processes import make_accelerator, training_device
     from gsv3d.training.shards import ShardOrbits
     from gsv3d.training.stages import make_task
+    from gsv3d.training.tracking import tracker_of
 
     if not args.resume:
         refuse_to_overwrite(args.output)  # before hours of precomputing latents
@@ -100,17 +100,8 @@ def run(args: argparse.Namespace) -> int:
         config, args.stage, read(args.data, args.limit), device, args.start,
         getattr(args, "vae", None), args.output,
     )  # fmt: skip
-    trainer = Trainer(task, schedule, args.output, args.seed, device, _tracker(args.tracker))
+    trainer = Trainer(task, schedule, args.output, args.seed, device, tracker_of(args.tracker))
     if args.resume:
         trainer.resume()
     trainer.run()
     return 0
-
-
-def _tracker(name: str) -> str:
-    """The tracker that "auto" stands for."""
-    if name != "auto":
-        return name
-    from importlib.util import find_spec
-
-    return "tensorboard" if find_spec("tensorboard") else "none"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +46,7 @@ class Recipe:
         start: folders with components to start from, see ``make_task``.
         stages: to run, in this order.
         beside: draw varied objects beside the training; None where the device is a card.
+        tracker: of every stage, see ``gsv3d.training.tracking``.
     """
 
     config: ModelConfig
@@ -60,6 +60,7 @@ class Recipe:
     start: tuple[Path, ...] = ()
     stages: tuple[str, ...] = STAGES
     beside: bool | None = None
+    tracker: str = "auto"
 
     def __post_init__(self) -> None:
         if self.beside is None:
@@ -95,10 +96,11 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
     """
     from gsv3d.training.assemble import assemble
     from gsv3d.training.resident import resident_where_it_fits
+    from gsv3d.training.tracking import tracker_of
 
     folders: list[Path] = list(recipe.start)
-    tracker = "tensorboard" if find_spec("tensorboard") else "none"
-    if tracker == "none":
+    tracker = tracker_of(recipe.tracker)
+    if tracker == "none" and recipe.tracker == "auto":
         say(
             "TensorBoard is not installed (pip install tensorboard): the stages' log.csv and"
             " samples hold what it would show."
@@ -136,7 +138,7 @@ def train_stage(
         stage: of ``STAGES``.
         orbits: the data.
         folders: with the components that it needs.
-        tracker: see ``gsv3d.training.tracking.Tracker``.
+        tracker: its name, see ``gsv3d.training.tracking.Tracker``.
         say: told how long.
 
     Raises:

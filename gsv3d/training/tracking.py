@@ -8,6 +8,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from gsv3d.errors import ModelError
 PATIENCE = 60.0
 """Seconds a tracker may take for one thing. Where nobody listens, wandb asks again for a minute and
 a half and mlflow for four minutes, each time that something is logged."""
+
+
+def tracker_of(choice: str) -> str:
+    """What ``auto`` stands for: TensorBoard where it is installed, else none."""
+    if choice != "auto":
+        return choice
+    return "tensorboard" if find_spec("tensorboard") else "none"
 
 
 class Tracker:

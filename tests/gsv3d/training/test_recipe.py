@@ -140,6 +140,12 @@ def test_without_tensorboard_one_sentence_says_so(tiny, props, tmp_path, capsys,
         assert not (tmp_path / "run" / stage / "tensorboard").exists()
 
 
+def test_a_recipe_without_a_tracker_says_nothing_of_it(tiny, props, tmp_path, capsys):
+    assert recipe(tiny, props, tmp_path, "--stages", "autoencoder", "--tracker", "none") == 2
+    assert "TensorBoard" not in capsys.readouterr().out
+    assert not (tmp_path / "autoencoder" / "tensorboard").exists()
+
+
 def test_varied_objects_are_drawn_beside_the_training(tiny, props, tmp_path):
     """Every object as it is before the first stage, the varied ones while it trains."""
     said = []
