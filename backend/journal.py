@@ -88,6 +88,18 @@ class Journal:
             self._database = sqlite3.connect(
                 self.path, timeout=0.5, isolation_level=None, check_same_thread=False
             )
+        except sqlite3.Error as error:
+            raise self._storage_error(error) from error
+        try:
+            self._open()
+        except BaseException:
+            # Windows lets nobody move away a file that is open.
+            self._database.close()
+            raise
+
+    def _open(self) -> None:
+        """Take the database for this process alone, and make its tables."""
+        try:
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute("BEGIN EXCLUSIVE")

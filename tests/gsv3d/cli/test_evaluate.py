@@ -77,7 +77,9 @@ def test_a_missing_package_is_named_before_anything_is_done(
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name: None if name == package else object() if name == "bpy" else find(name),
+        lambda name: (
+            None if name == package else object() if name in ("bpy", "OpenEXR") else find(name)
+        ),
     )
     box = box_file(tmp_path / "a.glb")
     assert main(["evaluate", "none", str(box), "--report", str(tmp_path / "r")]) == 2

@@ -130,7 +130,10 @@ def test_rasterise_agrees_with_a_test_of_every_pixel():
         for row in range(12):
             for column in range(16):
                 p = np.array([column + 0.5, row + 0.5])
-                signs = [np.cross(q - o, p - o) for o, q in ((a, b), (b, c), (c, a))]
+                signs = [
+                    (q - o)[0] * (p - o)[1] - (q - o)[1] * (p - o)[0]
+                    for o, q in ((a, b), (b, c), (c, a))
+                ]
                 inside = all(s > 1e-9 for s in signs) or all(s < -1e-9 for s in signs)
                 assert inside == ((row * 16 + column, t) in found)
 
