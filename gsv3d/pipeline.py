@@ -249,13 +249,7 @@ class GSV3DPipeline(DiffusionPipeline):
         decoded = self.decoder(
             self._with_reference(latents).to(self.decoder.dtype), run.cameras, run.features
         )[0]
-        gaussians = Gaussians.from_rgb(
-            means=decoded.means.float(),
-            quats=decoded.quats.float(),
-            scales=decoded.scales.float(),
-            opacities=decoded.opacities.float(),
-            rgb=decoded.rgb.float(),
-        )
+        gaussians = decoded.gaussians()
         gaussians = gaussians.filter(gaussians.opacities > MIN_OPACITY)
         return deepened(gaussians, self.config.depth_prior, run.elevation_deg)
 

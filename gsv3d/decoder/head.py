@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras
+from gsv3d.gaussians import Gaussians
 
 HALF_DIAGONAL = 0.5 * math.sqrt(3)
 """Of the unit cube: no point of the object is nearer to or farther from the camera's depth."""
@@ -50,6 +51,16 @@ class DecodedGaussians:
             self.rgb[index],
             self.depth[index],
             None if self.occupancy is None else self.occupancy[index],
+        )
+
+    def gaussians(self) -> Gaussians:
+        """Of one sample, see ``[]``: all of them, in single precision."""
+        return Gaussians.from_rgb(
+            means=self.means.float(),
+            quats=self.quats.float(),
+            scales=self.scales.float(),
+            opacities=self.opacities.float(),
+            rgb=self.rgb.float(),
         )
 
 

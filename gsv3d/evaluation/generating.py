@@ -162,10 +162,9 @@ def masks_of(pipeline: Any, result: GenerationResult) -> np.ndarray:
 def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, Gaussians] | None:
     """Gaussians of the even and of the odd generated views, the reference last in both.
 
+    As the decoder places them: a prior for depth would stretch either half as it likes.
     None where there are fewer than four views, or a half has no visible Gaussians.
     """
-    from gsv3d.gaussians import Gaussians
-
     latents = result.latents
     elevations = result.elevations_deg
     if latents is None or elevations is None or len(latents) < 4:
@@ -181,12 +180,7 @@ def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, G
         decoded = pipeline.decoder(
             latents[None, chosen].to(device, dtype), cameras[chosen], features
         )[0]
-        found = usable(
-            Gaussians.from_rgb(
-                decoded.means.float(), decoded.quats.float(), decoded.scales.float(),
-                decoded.opacities.float(), decoded.rgb.float(),
-            )
-        )  # fmt: skip
+        found = usable(decoded.gaussians())
         if not len(found):
             return None
         halves.append(found)

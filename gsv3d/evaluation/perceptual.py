@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gsv3d.evaluation.files import load_arrays, save_arrays
+from gsv3d.evaluation.measuring import read_measures
 from gsv3d.evaluation.metrics import Views
 from gsv3d.evaluation.metrics.distributions import frechet_distance, kernel_distance
 from gsv3d.evaluation.metrics.perceptual import Perceptual
@@ -28,7 +29,11 @@ def measure_perceptual(
     jobs: list[tuple[Case, Run | None]] = []
     for case in evaluation.cases:
         if evaluation.path("truth", case).exists():
-            measured = [r for r in evaluation.runs if evaluation.path("measures", case, r).exists()]
+            measured = [
+                run
+                for run in evaluation.runs
+                if read_measures(evaluation.path("measures", case, run)) is not None
+            ]
             jobs += [(case, run) for run in (None, *measured)]
     jobs = [job for job in jobs if _is_stale(evaluation, *job, wanted)]
     for done, (case, run) in enumerate(jobs, 1):

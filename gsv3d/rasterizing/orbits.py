@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orbits of a prop, rasterised: the same plan, cameras and fields as Blender's, in a fifth of the
-time. What it leaves out, and how its pictures differ, is written in docs/data.md."""
+CPU time. What it leaves out, and how its pictures differ, is written in docs/data.md."""
 
 from __future__ import annotations
 

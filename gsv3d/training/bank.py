@@ -36,6 +36,9 @@ ARRAYS = ("rgba", "depth", "azimuths_deg", "elevations_deg", "done")
 BLOCK = 1 << 22
 """Bytes of zeros written at once where the system cannot reserve space."""
 
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""Errors of a disk, a file or a quota that is full; Windows knows no quota's."""
+
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
@@ -174,8 +177,9 @@ def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankS
         os.replace(temporary, path)
     except OSError as error:
         refused = output_error(directory, error)
+        need = f"The bank of orbits needs {_bytes(shapes) / 1e6:.1f} MB, but "
         raise OutputError(
-            f"The bank of orbits needs {_bytes(shapes) / 1e6:.1f} MB, but {refused.message}",
+            f"{need if error.errno in FULL else ''}{refused.message}",
             f"{refused.hint} The same command then goes on.",
         ) from error
     except (ValueError, KeyError, TypeError) as error:

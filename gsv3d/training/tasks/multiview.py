@@ -52,7 +52,7 @@ class MultiviewTask:
         sample_steps: denoising steps of a drawn sample.
 
     Raises:
-        ModelError: an option that is none.
+        ModelError: latents are to be kept on the disk, and there is no folder for them.
         DataError: the orbits do not serve ``num_frames``, ``static_until`` or ``latents``.
     """
 
@@ -101,11 +101,6 @@ class MultiviewTask:
         channels: int,
         folder: Path | None,
     ) -> LatentCache | None:
-        if kind not in ("none", "memory", "disk") or variants < 1:
-            raise ModelError(
-                f"'latents' is '{kind}' with {variants} variants.",
-                "Use none, memory or disk, and at least 1 variant.",
-            )
         if kind == "none":
             return None
 
