@@ -14,9 +14,9 @@ from safetensors import safe_open
 
 from gsv3d.cli import main
 from gsv3d.errors import ModelError
-from gsv3d.training.config import ModelConfig, build
+from gsv3d.training.config import ModelConfig
 from gsv3d.training.loop import Trainer
-from gsv3d.training.stages import CLASSES, described, make_task
+from gsv3d.training.stages import described, make_task
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -27,9 +27,7 @@ STAGES = ("autoencoder", "multiview", "decoder", "distill")
 def model(tmp_path_factory) -> Path:
     """A folder with all components."""
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    for name in CLASSES:
-        build(tiny.CONFIG, name).save_pretrained(folder / name)
+    tiny.tiny_pipeline(0).save_pretrained(folder)
     return folder
 
 

@@ -28,9 +28,7 @@ def orbits():
 def model(tmp_path_factory) -> Path:
     """A folder with all components."""
     folder = tmp_path_factory.mktemp("modèle")
-    torch.manual_seed(3)
-    for name in CLASSES:
-        build(tiny.CONFIG, name).save_pretrained(folder / name)
+    tiny.tiny_pipeline(3).save_pretrained(folder)
     return folder
 
 
