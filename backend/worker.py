@@ -212,6 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--text-model", default="")
     options = parser.parse_args(arguments)
+    from gsv3d.threads import let_threads_sleep
+
+    let_threads_sleep()
     return serve_jobs(lambda: ModelRunner(options.device, options.text_model))
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from gsv3d.threads import let_threads_sleep
+
 _HOME = Path(tempfile.mkdtemp(prefix="gsv3d-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 
@@ -24,6 +26,7 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 _threads = os.environ.get("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, _threads)
+let_threads_sleep()
 
 os.environ.update(
     {

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from gsv3d._version import __version__
 from gsv3d.errors import Cancelled, GSV3DError
+from gsv3d.threads import let_threads_sleep
 
 COMMANDS: dict[str, str] = {
     "generate": "pictures to Gaussians and textured meshes",
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all went well, 1 when some of it failed, 2 when nothing could be done, 130 when
         interrupted.
     """
+    let_threads_sleep()
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         # A console of another code page must not turn a file's name into a crash.
