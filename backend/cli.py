@@ -94,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         "(default: the variable GSV3D_TEXT_MODEL)",
     )
     serve.add_argument(
+        "--threads",
+        type=_count,
+        metavar="N",
+        help="CPU threads of the model (default: all cores but one, which is left to Blender)",
+    )
+    serve.add_argument(
         "--parent-pid", type=_pid, metavar="PID", help="end when this process has ended"
     )
     serve.set_defaults(run=_serve)
@@ -107,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of threads from 1 to 1024")
     return int(text)
 
 
@@ -143,6 +155,7 @@ def _serve(options: argparse.Namespace) -> int:
             port=options.port,
             device=options.device,
             text_model=options.text_model,
+            threads=options.threads,
             parent_pid=options.parent_pid,
         )
     )

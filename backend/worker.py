@@ -206,15 +206,28 @@ def _ply(gaussians: Gaussians) -> bytes:
     return file.getvalue()
 
 
+def _give_way() -> None:
+    """Lower the priority of this process: Blender and the artist's other programs come first."""
+    import psutil
+
+    process = psutil.Process()
+    # A process may not raise its own priority, should it have been started with a lower one.
+    low = psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else max(process.nice(), 5)
+    process.nice(low)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the worker; the server starts it and greets it on standard input."""
     parser = argparse.ArgumentParser(prog="python -m backend.worker", description=main.__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--text-model", default="")
+    parser.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
-    from gsv3d.threads import let_threads_sleep
+    from gsv3d.threads import let_threads_sleep, limit_threads
 
     let_threads_sleep()
+    limit_threads(options.threads)
+    _give_way()
     return serve_jobs(lambda: ModelRunner(options.device, options.text_model))
 
 

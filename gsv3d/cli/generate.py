@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gsv3d.cli import references
 from gsv3d.cli.naming import expand_inputs, name_results
 from gsv3d.errors import GSV3DError, ImageError, OutputError
+from gsv3d.threads import limit_threads
 
 if TYPE_CHECKING:
     from gsv3d.generation import GenerationSettings
@@ -56,11 +57,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="of glb, ply and obj, with commas (glb,ply)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
+    try:
+        limit_threads(args.threads)  # before torch is imported
+    except ValueError as error:
+        raise GSV3DError(str(error)) from error
     from gsv3d.cli.progress import ImageProgress
     from gsv3d.generation import GenerationSettings
     from gsv3d.outputs import make_folder
