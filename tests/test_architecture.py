@@ -27,7 +27,7 @@ PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
 # In gsv3d a part imports only parts of rows above its own (and of its own row).
 GSV3D_ROWS = (
     ("_version", "errors", "threads"),
-    ("cameras", "devices", "masks", "outputs"),
+    ("cameras", "compiling", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "datasets"),
     ("meshing", "rasterizing"),
