@@ -26,7 +26,7 @@ PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
 
 # In gsv3d a part imports only parts of rows above its own (and of its own row).
 GSV3D_ROWS = (
-    ("_version", "errors", "threads"),
+    ("_version", "errors", "filenames", "threads"),
     ("cameras", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "datasets"),
@@ -217,6 +217,7 @@ WITHOUT_BLENDER = [
     "blender_addon.client",
     "blender_addon.colour",
     "blender_addon.events",
+    "blender_addon.filenames",
     "blender_addon.importers.placement",
     "blender_addon.importers.prepare",
     "blender_addon.jobs",
