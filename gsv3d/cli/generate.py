@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from gsv3d.cli import references
 from gsv3d.cli.naming import expand_inputs, name_results
-from gsv3d.cli.options import path
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 
 if TYPE_CHECKING:
@@ -32,11 +31,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "images",
         nargs="*",
         metavar="IMAGE",
-        type=path,
+        type=Path,
         help="pictures, or folders of pictures; results of earlier runs are left out",
     )
     references.add_options(parser)
-    parser.add_argument("--output", required=True, type=path, metavar="DIR")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument(
         "--overwrite",
         action="store_true",

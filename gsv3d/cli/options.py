@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-from pathlib import Path
 
 from gsv3d.errors import DataError
 
@@ -24,19 +23,6 @@ def add_workers(parser: argparse.ArgumentParser, default: int | None = 1, note: 
         metavar="N",
         help=f"Blender processes, one thread each ({shown})",
     )
-
-
-def path(text: str) -> Path:
-    """Return the path that an argument names; for ``type=`` of an option.
-
-    Raises:
-        argparse.ArgumentTypeError: it is empty, which would mean the current folder.
-    """
-    if not text:
-        raise argparse.ArgumentTypeError(
-            "the path is empty. If it comes from a variable of your shell, that is not set."
-        )
-    return Path(text)
 
 
 def half_the_cpus() -> int:
