@@ -8,20 +8,35 @@ is called directly.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import os
+import re
+import signal
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import bpy
 
-from . import backend_link, preferences, session
+from . import backend_link, backend_process, preferences, session
 from .batch import expand, name_of, read_picture, unique_names
 from .console import ProgressLine
+from .filenames import (
+    claim,
+    free_stem,
+    key_of,
+    keys_in,
+    keys_of,
+    numbered,
+    readable,
+    release,
+    safe_stem,
+)
 from .importers import scene
 from .jobs import Job, JobState, Request, Target
 from .preview_render import render_preview
@@ -38,6 +53,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     made.add_argument("images", nargs="+", metavar="IMAGE", help="picture files or folders")
     made.add_argument("--output", required=True, type=Path, metavar="SCENE.blend")
+    made.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the same name; without it the results get another name",
+    )
     made.add_argument("--model", default="blockout", help="which model (default: %(default)s)")
     made.add_argument("--steps", type=_number(1, 200), default=0, help="denoising steps")
     made.add_argument("--seed", type=_number(0, 2**31 - 1), default=0)
@@ -92,13 +112,25 @@ def command(argv: list[str]) -> int:
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Do what the command line asks; returns the exit code: 0, or 1 if anything failed."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that lacks a letter must not end the run
+            stream.reconfigure(errors="replace")
+    arguments = list(argv)
+    for before, word in zip([prog, *arguments], arguments, strict=False):
+        if not word or re.fullmatch(r"--[\w-]+=", word):
+            _complain(
+                f"The argument after '{word[:-1] or before}' is empty. "
+                "If it comes from a variable of your shell, that is not set."
+            )
+            return 2
     try:
-        options = parser(prog).parse_args(list(argv))
+        options = parser(prog).parse_args(arguments)
     except SystemExit as stop:  # argparse has printed its sentence; Blender must not be torn down
         return int(stop.code or 0)
     try:
-        require_protocol()
-        return _Run(options).go()
+        with _interrupted_by_signals():
+            require_protocol()
+            return _Run(options).go()
     except Problem as problem:
         _complain(str(problem))
         return 1
@@ -107,6 +139,25 @@ def run(argv: Sequence[str], prog: str) -> int:
         return 130
     finally:
         session.close()
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on every signal that asks to end, so that files are tidied up.
+
+    These are SIGTERM and SIGHUP, and on Windows SIGBREAK (Ctrl+Break): there, ending a process by
+    its id kills it without asking.
+    """
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets
+            before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _complain(text: str) -> None:
@@ -127,21 +178,25 @@ class _Run:
     options: argparse.Namespace
     failed: bool = False
     jobs: list[Job] = field(default_factory=list)
+    # Endings of the preview, which never replaces a picture it was made of.
+    preview: str = ".png"
 
     def go(self) -> int:
         output = _blend_path(self.options.output)
         pictures = self._read_pictures()
         _check_writable(output)
+        output = self._choose_names(output, pictures)
         with tempfile.TemporaryDirectory(prefix="gsv3d-", ignore_cleanup_errors=True) as folder:
-            current = session.get()
-            current.on_job_end = self._ended
-            self._start(Path(folder))
-            self._submit(pictures, output)
-            self._wait()
-            done = [job for job in self.jobs if job.state is JobState.DONE]
-            if done:
-                self._write(done, pictures, output)
-            session.close()  # before its folder goes away
+            try:
+                session.get().on_job_end = self._ended
+                self._start(Path(folder))
+                self._submit(pictures, output)
+                self._wait()
+                done = [job for job in self.jobs if job.state is JobState.DONE]
+                if done:
+                    self._write(done, output)
+            finally:
+                session.close()  # before its folder goes away
         return 1 if self.failed or not done else 0
 
     def _read_pictures(self) -> list[_Picture]:
@@ -162,6 +217,33 @@ class _Run:
             picture.name = name
         return pictures
 
+    def _choose_names(self, output: Path, pictures: Sequence[_Picture]) -> Path:
+        """Find names for the results that no other file has; returns the .blend's path."""
+        inputs = {
+            key_of(p.path.name) for p in pictures if _same(p.path.parent) == _same(output.parent)
+        }
+        if key_of(f"{output.stem}.png") in inputs:
+            self.preview = "_preview.png"
+        taken = inputs | (set() if self.options.overwrite else keys_in(output.parent))
+        several = len(pictures) > 1
+        self.endings = [".blend", self.preview] + ([] if several else [".glb", ".ply"])
+        stem = free_stem(output.stem, self.endings, taken)
+        taken |= keys_of(stem, self.endings)
+        moved = stem != output.stem
+        self.stems = {}
+        for picture in pictures if several else ():
+            wished = safe_stem(picture.name)
+            self.stems[picture.name] = free_stem(wished, _FILES, taken)
+            taken |= keys_of(self.stems[picture.name], _FILES)
+            moved |= self.stems[picture.name] != wished
+        if moved:
+            print(
+                f"Some names are taken in {readable(str(output.parent))}. Those results get a "
+                "number; --overwrite replaces what is there.",
+                flush=True,
+            )
+        return output.with_name(f"{stem}.blend")
+
     def _start(self, folder: Path) -> None:
         place = preferences.backend_place()
         self._place = (
@@ -169,7 +251,12 @@ class _Run:
             self.options.connection_file or folder / "connection.json",
             folder / "backend",
         )
-        session.get().start_backend(*self._place)
+        try:
+            session.get().start_backend(*self._place)
+        except Problem as problem:
+            if problem.hint != backend_process.CHOOSE_PYTHON:
+                raise
+            raise Problem(problem.what, "Give --python the Python that has GSV3D.") from problem
         self._restarted = False
         if session.get().backend.process.running:
             print("Starting the backend ...", flush=True)
@@ -185,13 +272,13 @@ class _Run:
                 name=picture.name,
                 height=options.height / unit,
                 scene=here.name,
-                collection=output.stem if several else "",
+                collection=readable(output.stem) if several else "",
                 batch=batch,
                 slot=slot,
             )
             request = Request(
                 image=picture.data,
-                filename=picture.path.name,
+                filename=readable(picture.path.name),
                 model=options.model,
                 steps=options.steps,
                 seed=options.seed,
@@ -224,9 +311,7 @@ class _Run:
         """It died, or it is silent: start one that died again once, then give up."""
         current = session.get()
         waiting = [j for j in self.jobs if j.state.active]
-        problem = current.backend.problem or Problem(
-            "The backend does not answer.", "Start it again."
-        )
+        problem = current.backend.problem or Problem("The backend does not answer.", "Try again.")
         died = current.backend.state is session.BackendState.FAILED
         if not waiting or not (died or silent_s > backend_link.START_PATIENCE_S):
             return
@@ -246,20 +331,50 @@ class _Run:
         elif job.state is JobState.DONE:
             print(f"{job.name}: done", flush=True)
 
-    def _write(self, done: Sequence[Job], pictures: Sequence[_Picture], output: Path) -> None:
+    def _write(self, done: Sequence[Job], output: Path) -> None:
         current = session.get()
-        inputs = {_same(p.path) for p in pictures}
-        for job in done:
-            stem = output.stem if len(pictures) == 1 else job.name
-            for kind, data in sorted(current.files.get(job.id, {}).items()):
-                self._attempt(write_file, output.with_name(f"{stem}.{kind}"), data)
-        self._attempt(save_blend, output)
         meshes = [o for o in (scene.find_object(j.id, scene.MESH) for j in done) if o is not None]
-        picture = output.with_suffix(".png")
-        if _same(picture) in inputs:  # never over the reference itself
-            picture = output.with_name(f"{output.stem}_preview.png")
-        if meshes:
-            self._attempt(lambda path: render_preview(meshes, path), picture)
+        with self._free_stem(output, output.stem, self.endings) as stem:
+            for job in done:
+                files = sorted(current.files.get(job.id, {}).items())
+                own = self.stems.get(job.name)
+                if own is None:
+                    self._write_files(output, stem, files)
+                    continue
+                with self._free_stem(output, own, _FILES) as free:
+                    self._write_files(output, free, files)
+            self._attempt(save_blend, output.with_name(f"{stem}.blend"))
+            if meshes:
+                picture = output.with_name(stem + self.preview)
+                self._attempt(lambda path: render_preview(meshes, path), picture)
+
+    def _write_files(self, output: Path, stem: str, files: list[tuple[str, bytes]]) -> None:
+        for kind, data in files:
+            self._attempt(write_file, output.with_name(f"{stem}.{kind}"), data)
+
+    @contextlib.contextmanager
+    def _free_stem(self, output: Path, stem: str, endings: Sequence[str]) -> Iterator[str]:
+        """Hold a name while its files are written: another run may have taken it since the start.
+
+        Empty files hold it, but no empty .blend: Blender would keep it as a backup.
+        """
+        held: list[Path] = []
+        free = stem
+        for number in itertools.count(1):
+            if self.options.overwrite:
+                break
+            free = numbered(stem, number)
+            paths = [output.with_name(free + ending) for ending in endings]
+            held = [path for path in paths if path.suffix != ".blend"]
+            try:
+                if not any(path.exists() for path in paths) and claim(held):
+                    break
+            except OSError:  # writing the files themselves will say why they cannot be written
+                break
+        try:
+            yield free
+        finally:
+            release(held)
 
     def _attempt(self, action: Callable[..., None], path: Path, *arguments: object) -> None:
         """Write one file; if that fails say so and go on with the others."""
@@ -269,7 +384,11 @@ class _Run:
             self.failed = True
             _complain(str(problem))
         else:
-            print(f"Wrote {path}", flush=True)
+            print(f"Wrote {readable(str(path))}", flush=True)
+
+
+_FILES = (".glb", ".ply")
+"""Endings of the files of each picture, where there are several."""
 
 
 def _same(path: Path) -> str:
@@ -277,7 +396,7 @@ def _same(path: Path) -> str:
 
 
 def _blend_path(given: Path) -> Path:
-    if given.is_dir():
+    if os.path.isdir(given):  # False where the name is too long
         raise Problem(f"{given} is a folder.", "Name a file: --output scene.blend")
     output = given if given.suffix.lower() == ".blend" else given.with_name(given.name + ".blend")
     return output.absolute()
@@ -287,21 +406,39 @@ def _check_writable(output: Path) -> None:
     """Find out before the work, not after it, that nothing can be written."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
+        probe = _temporary(output.parent)
+        with open(probe, "xb"):
             pass
+        probe.unlink()
     except OSError as error:
         raise file_problem(error, output.parent, "write to") from error
+    longest = output.with_name(f"{output.stem}_preview.png")
+    try:
+        longest.lstat()
+    except FileNotFoundError as error:
+        problem = file_problem(error, longest, "write")
+        if "too long" in problem.what:
+            raise problem from error
+    except OSError as error:
+        raise file_problem(error, output, "write") from error
+
+
+def _temporary(folder: Path) -> Path:
+    """Return a new name in a folder; ``tempfile`` waits long where Windows denies the folder."""
+    return folder / f".{uuid.uuid4().hex[:12]}.part"
 
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises `Problem`."""
-    partial = path.with_name(f".{path.name}.part")
+    partial = _temporary(path.parent)
     try:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise file_problem(error, path, "write") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def save_blend(path: Path) -> None:

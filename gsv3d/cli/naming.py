@@ -31,7 +31,7 @@ def expand_inputs(inputs: Sequence[Path]) -> tuple[list[Path], list[GSV3DError]]
     pictures: dict[str, Path] = {}
     problems: list[GSV3DError] = []
     for given in inputs:
-        if given.is_dir():
+        if os.path.isdir(given):  # False where the name is too long
             try:
                 found = sorted(
                     (

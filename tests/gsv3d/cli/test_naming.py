@@ -37,6 +37,8 @@ def test_a_picture_named_twice_is_made_once(tmp_path):
 def test_a_missing_file_is_left_for_the_reader_to_name(tmp_path):
     images, problems = expand_inputs([tmp_path / "gone.png"])
     assert images == [tmp_path / "gone.png"] and not problems
+    long = tmp_path / ("x" * 300 + ".png")
+    assert expand_inputs([long]) == ([long], [])
 
 
 def test_equal_stems_get_numbers(tmp_path):
