@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import os
 import re
 import signal
@@ -26,22 +25,13 @@ import bpy
 from . import backend_link, backend_process, preferences, session
 from .batch import expand, name_of, read_picture, unique_names
 from .console import ProgressLine
-from .filenames import (
-    claim,
-    free_stem,
-    key_of,
-    keys_in,
-    keys_of,
-    numbered,
-    readable,
-    release,
-    safe_stem,
-)
+from .filenames import readable
 from .importers import scene
 from .jobs import Job, JobState, Request, Target
 from .preview_render import render_preview
-from .problems import Problem, file_problem
+from .problems import Problem
 from .protocol import require_protocol
+from .result_files import ResultFiles, check_writable, write_file
 
 _TICK_S = 0.03
 
@@ -178,23 +168,27 @@ class _Run:
     options: argparse.Namespace
     failed: bool = False
     jobs: list[Job] = field(default_factory=list)
-    # Endings of the preview, which never replaces a picture it was made of.
-    preview: str = ".png"
 
     def go(self) -> int:
         output = _blend_path(self.options.output)
         pictures = self._read_pictures()
-        _check_writable(output)
-        output = self._choose_names(output, pictures)
+        check_writable(output)
+        files = ResultFiles(output, {p.name: p.path for p in pictures}, self.options.overwrite)
+        if files.moved:
+            print(
+                f"Some names are taken in {readable(str(output.parent))}. Those results get a "
+                "number; --overwrite replaces what is there.",
+                flush=True,
+            )
         with tempfile.TemporaryDirectory(prefix="gsv3d-", ignore_cleanup_errors=True) as folder:
             try:
                 session.get().on_job_end = self._ended
                 self._start(Path(folder))
-                self._submit(pictures, output)
+                self._submit(pictures, files.stem)
                 self._wait()
                 done = [job for job in self.jobs if job.state is JobState.DONE]
                 if done:
-                    self._write(done, output)
+                    self._write(done, files)
             finally:
                 session.close()  # before its folder goes away
         return 1 if self.failed or not done else 0
@@ -217,33 +211,6 @@ class _Run:
             picture.name = name
         return pictures
 
-    def _choose_names(self, output: Path, pictures: Sequence[_Picture]) -> Path:
-        """Find names for the results that no other file has; returns the .blend's path."""
-        inputs = {
-            key_of(p.path.name) for p in pictures if _same(p.path.parent) == _same(output.parent)
-        }
-        if key_of(f"{output.stem}.png") in inputs:
-            self.preview = "_preview.png"
-        taken = inputs | (set() if self.options.overwrite else keys_in(output.parent))
-        several = len(pictures) > 1
-        self.endings = [".blend", self.preview] + ([] if several else [".glb", ".ply"])
-        stem = free_stem(output.stem, self.endings, taken)
-        taken |= keys_of(stem, self.endings)
-        moved = stem != output.stem
-        self.stems = {}
-        for picture in pictures if several else ():
-            wished = safe_stem(picture.name)
-            self.stems[picture.name] = free_stem(wished, _FILES, taken)
-            taken |= keys_of(self.stems[picture.name], _FILES)
-            moved |= self.stems[picture.name] != wished
-        if moved:
-            print(
-                f"Some names are taken in {readable(str(output.parent))}. Those results get a "
-                "number; --overwrite replaces what is there.",
-                flush=True,
-            )
-        return output.with_name(f"{stem}.blend")
-
     def _start(self, folder: Path) -> None:
         place = preferences.backend_place()
         self._place = (
@@ -261,7 +228,7 @@ class _Run:
         if session.get().backend.process.running:
             print("Starting the backend ...", flush=True)
 
-    def _submit(self, pictures: Sequence[_Picture], output: Path) -> None:
+    def _submit(self, pictures: Sequence[_Picture], title: str) -> None:
         options = self.options
         here = bpy.context.scene
         unit = here.unit_settings.scale_length or 1.0
@@ -272,7 +239,7 @@ class _Run:
                 name=picture.name,
                 height=options.height / unit,
                 scene=here.name,
-                collection=readable(output.stem) if several else "",
+                collection=readable(title) if several else "",
                 batch=batch,
                 slot=slot,
             )
@@ -331,50 +298,18 @@ class _Run:
         elif job.state is JobState.DONE:
             print(f"{job.name}: done", flush=True)
 
-    def _write(self, done: Sequence[Job], output: Path) -> None:
-        current = session.get()
+    def _write(self, done: Sequence[Job], files: ResultFiles) -> None:
         meshes = [o for o in (scene.find_object(j.id, scene.MESH) for j in done) if o is not None]
-        with self._free_stem(output, output.stem, self.endings) as stem:
+        with files.of_scene() as output:
             for job in done:
-                files = sorted(current.files.get(job.id, {}).items())
-                own = self.stems.get(job.name)
-                if own is None:
-                    self._write_files(output, stem, files)
-                    continue
-                with self._free_stem(output, own, _FILES) as free:
-                    self._write_files(output, free, files)
-            self._attempt(save_blend, output.with_name(f"{stem}.blend"))
+                arrived = sorted(session.get().files.get(job.id, {}).items())
+                with files.of_picture(job.name, output) as target:
+                    for kind, data in arrived:
+                        self._attempt(write_file, target.with_name(f"{target.name}.{kind}"), data)
+            self._attempt(save_blend, output.with_name(f"{output.name}.blend"))
             if meshes:
-                picture = output.with_name(stem + self.preview)
+                picture = output.with_name(output.name + files.preview)
                 self._attempt(lambda path: render_preview(meshes, path), picture)
-
-    def _write_files(self, output: Path, stem: str, files: list[tuple[str, bytes]]) -> None:
-        for kind, data in files:
-            self._attempt(write_file, output.with_name(f"{stem}.{kind}"), data)
-
-    @contextlib.contextmanager
-    def _free_stem(self, output: Path, stem: str, endings: Sequence[str]) -> Iterator[str]:
-        """Hold a name while its files are written: another run may have taken it since the start.
-
-        Empty files hold it, but no empty .blend: Blender would keep it as a backup.
-        """
-        held: list[Path] = []
-        free = stem
-        for number in itertools.count(1):
-            if self.options.overwrite:
-                break
-            free = numbered(stem, number)
-            paths = [output.with_name(free + ending) for ending in endings]
-            held = [path for path in paths if path.suffix != ".blend"]
-            try:
-                if not any(path.exists() for path in paths) and claim(held):
-                    break
-            except OSError:  # writing the files themselves will say why they cannot be written
-                break
-        try:
-            yield free
-        finally:
-            release(held)
 
     def _attempt(self, action: Callable[..., None], path: Path, *arguments: object) -> None:
         """Write one file; if that fails say so and go on with the others."""
@@ -387,58 +322,11 @@ class _Run:
             print(f"Wrote {readable(str(path))}", flush=True)
 
 
-_FILES = (".glb", ".ply")
-"""Endings of the files of each picture, where there are several."""
-
-
-def _same(path: Path) -> str:
-    return os.path.normcase(path.resolve())
-
-
 def _blend_path(given: Path) -> Path:
     if os.path.isdir(given):  # False where the name is too long
         raise Problem(f"{given} is a folder.", "Name a file: --output scene.blend")
     output = given if given.suffix.lower() == ".blend" else given.with_name(given.name + ".blend")
     return output.absolute()
-
-
-def _check_writable(output: Path) -> None:
-    """Find out before the work, not after it, that nothing can be written."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        probe = _temporary(output.parent)
-        with open(probe, "xb"):
-            pass
-        probe.unlink()
-    except OSError as error:
-        raise file_problem(error, output.parent, "write to") from error
-    longest = output.with_name(f"{output.stem}_preview.png")
-    try:
-        longest.lstat()
-    except FileNotFoundError as error:
-        problem = file_problem(error, longest, "write")
-        if "too long" in problem.what:
-            raise problem from error
-    except OSError as error:
-        raise file_problem(error, output, "write") from error
-
-
-def _temporary(folder: Path) -> Path:
-    """Return a new name in a folder; ``tempfile`` waits long where Windows denies the folder."""
-    return folder / f".{uuid.uuid4().hex[:12]}.part"
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises `Problem`."""
-    partial = _temporary(path.parent)
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        raise file_problem(error, path, "write") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def save_blend(path: Path) -> None:

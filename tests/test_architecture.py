@@ -224,6 +224,7 @@ WITHOUT_BLENDER = [
     "blender_addon.png",
     "blender_addon.problems",
     "blender_addon.protocol",
+    "blender_addon.result_files",
     "backend.protocol",
 ]
 
