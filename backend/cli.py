@@ -112,7 +112,9 @@ def _port(text: str) -> int:
 
 def _path(text: str) -> Path:
     if not text:
-        raise argparse.ArgumentTypeError("the path is empty; a variable of the shell may not be set")
+        raise argparse.ArgumentTypeError(
+            "the path is empty; a variable of the shell may not be set"
+        )
     return Path(text)
 
 

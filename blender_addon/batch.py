@@ -48,7 +48,7 @@ def images_in_folder(folder: str | os.PathLike[str]) -> list[Path]:
     if not found:
         endings = ", ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
         raise Problem(f"There is no picture in the folder {path}.", f"Looked for {endings}.")
-    found = [p for p in found if not is_own_result(p)]
+    found = [p for p in found if not is_own_result(p, references=True)]
     if not found:
         raise Problem(f"There is no picture but results of GSV3D in the folder {path}.")
     return sorted(found, key=lambda p: natural_key(p.name))

@@ -127,36 +127,41 @@ def release(paths: Iterable[Path]) -> None:
                 path.unlink()
 
 
-def is_own_result(picture: Path) -> bool:
+def is_own_result(picture: Path, references: bool = False) -> bool:
     """Tell whether a picture was written by GSV3D as a result, and shows no object to work on.
 
-    True for contact sheets, textures and references of words that a record (``.json``) of a result
-    beside them names, and for previews that Blender rendered. A reference of words that no object
-    was made of yet is a picture like any other.
+    True for contact sheets and textures that a record (``.json``) of a result beside them names,
+    and for previews that Blender rendered.
+
+    Args:
+        picture: path of the picture.
+        references: whether to say the same of a reference of words whose object is made. One that
+            no record names is a picture like any other.
     """
     if picture.suffix.lower() != ".png":
         return False
-    stem = picture.stem
-    stems = {stem, stem.removesuffix("_texture"), stem.removesuffix("_reference")}
-    return any(_names(picture.with_name(f"{s}.json"), picture) for s in stems) or _is_preview(
-        picture
-    )
+    key = key_of(readable(picture.name))
+    for stem in {picture.stem, picture.stem.removesuffix("_texture")}:
+        files = _record(picture.with_name(f"{stem}.json")).get("files")
+        if isinstance(files, list) and key in {key_of(str(name)) for name in files}:
+            return True
+    if references and picture.stem.endswith("_reference"):
+        stem = picture.stem.removesuffix("_reference")
+        image = str(_record(picture.with_name(f"{stem}.json")).get("image"))
+        if key == key_of(re.split(r"[\\/]", image)[-1]):
+            return True
+    return _is_preview(picture)
 
 
-def _names(record: Path, picture: Path) -> bool:
-    """Tell whether a record of a result says that the picture belongs to it."""
+def _record(path: Path) -> dict[str, Any]:
+    """Return the content of a result's record; nothing where there is no such file."""
     try:
-        if record.stat().st_size > _MAX_RECORD_BYTES:
-            return False
-        content: Any = json.loads(record.read_bytes())
+        if path.stat().st_size > _MAX_RECORD_BYTES:
+            return {}
+        content: Any = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return False
-    if not isinstance(content, dict) or not content.keys() >= _RECORD_KEYS:
-        return False
-    named = list(content["files"]) if isinstance(content["files"], list) else []
-    if picture.stem.endswith("_reference"):
-        named.append(re.split(r"[\\/]", str(content["image"]))[-1])
-    return key_of(readable(picture.name)) in {key_of(str(name)) for name in named}
+        return {}
+    return content if isinstance(content, dict) and content.keys() >= _RECORD_KEYS else {}
 
 
 def _is_preview(picture: Path) -> bool:

@@ -55,7 +55,9 @@ def expand_inputs(inputs: Sequence[Path]) -> tuple[list[Path], list[GSV3DError]]
                         "Choose a folder with PNG, JPEG, WebP or TIFF files in it.",
                     )
                 )
-            elif not (found := [path for path in found if not is_own_result(path)]):
+            elif not (
+                found := [path for path in found if not is_own_result(path, references=True)]
+            ):
                 problems.append(
                     ImageError(f"The folder {given} holds no pictures but results of GSV3D.")
                 )

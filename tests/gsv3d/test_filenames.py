@@ -176,11 +176,14 @@ def test_a_json_of_another_program_hides_no_picture(tmp_path, content):
 def test_a_reference_of_words_is_a_picture_until_its_object_is_made(tmp_path):
     reference = tmp_path / "cup_reference.png"
     reference.touch()
-    assert not is_own_result(reference)
+    assert not is_own_result(reference, references=True)
     record(tmp_path / "cup.json", ["cup.glb"], image=r"C:\props\cup_reference.png")
-    assert is_own_result(reference)
+    assert is_own_result(reference, references=True)
+    assert not is_own_result(reference)  # whoever names it means it
     record(tmp_path / "cup.json", ["cup.glb"], image="/elsewhere/photo.png")
-    assert not is_own_result(reference)
+    assert not is_own_result(reference, references=True)
+    record(tmp_path / "cup_reference.json", ["cup_reference.png"])
+    assert is_own_result(reference)  # a contact sheet of another picture
 
 
 def test_the_addon_has_the_same_rules():
