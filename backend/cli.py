@@ -70,13 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--connection-file",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help=f"where the address and the keys are written (default: {FILE_NAME} in the data dir)",
     )
     shared.add_argument(
         "--data-dir",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help=f"where jobs, results and logs are kept (default: {default_data_dir()})",
     )
@@ -120,6 +120,14 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of threads from 1 to 1024")
     return int(text)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError(
+            "the path is empty; a variable of the shell may not be set"
+        )
+    return Path(text)
 
 
 def _path_or_id(text: str) -> str:

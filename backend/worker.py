@@ -79,6 +79,7 @@ class ModelRunner:
         self._text_model = text_model
         self._name = ""
         self._pipeline: Any = None
+        self._texture_size = 0  # of the job under way
 
     def describe(self) -> tuple[str, list[dict[str, Any]]]:
         import torch
@@ -100,6 +101,7 @@ class ModelRunner:
         return device, models
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
+        self._texture_size = settings.get("texture_size", 0)
         make = self._imagine if settings.get("kind") == "imagine" else self._generate
         return make(settings, picture, watch)
 
@@ -171,18 +173,15 @@ class ModelRunner:
         return result.timings
 
     def explain(self, error: BaseException) -> tuple[str, str, str] | None:
-        from gsv3d.errors import GSV3DError
+        from gsv3d.errors import GSV3DError, out_of_memory
 
         if isinstance(error, GSV3DError):
             return error.message, "", error.hint
-        if type(error).__name__ == "OutOfMemoryError":
-            self._free()
-            return (
-                "The memory of the graphics card was not enough.",
-                (str(error).splitlines() or [""])[0],
-                "Close other programs that use the card, or start the backend with --device cpu.",
-            )
-        return None
+        told = out_of_memory(error, self._texture_size)
+        if told is None:
+            return None
+        self._free()
+        return told.message, (str(error).splitlines() or [""])[0], told.hint
 
     def _keep(self, name: str, load: Callable[[], Any], watch: Watch) -> Any:
         """The pipeline of that name; a card has room for one, so the last one goes first."""
