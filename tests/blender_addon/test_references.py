@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,18 @@ def test_a_batch_of_selected_empties(addon, tmp_path: Path, monkeypatch) -> None
         assert not addon.session.get().book.active()
         bpy.ops.gsv3d.clear_jobs()
         assert not len(bpy.context.window_manager.gsv3d.jobs)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="makes a name that is not UTF-8")
+def test_a_file_whose_name_is_not_utf_8(addon, tmp_path: Path) -> None:
+    from blender_addon import references
+
+    path = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9.png"))
+    os.rename(picture(tmp_path / "x.png"), path)
+    settings = addon.bpy.context.scene.gsv3d
+    settings.filepath = path
+    image = addon.bpy.data.images.load(path)
+    for reference in (references.from_file(settings.filepath), references.from_image(image)):
+        assert reference.filename.startswith("caf") and reference.name.startswith("caf")
+        (reference.filename + reference.name).encode()  # the wire and Blender take UTF-8 alone
+        assert decode(reference.data).shape == (3, 5, 4)
