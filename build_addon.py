@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build the Blender extension: ``python build_addon.py [--output dist]``, one zip a platform.
 
-Each zip holds ``blender_addon/``, a copy of ``backend/protocol/`` as ``_protocol``, and the wheels
-of pyzmq and msgpack for every Python a Blender of that platform may have. Wheels come unmodified
-through ``pip download`` into a cache. What is built is checked by Blender's own validator when the
-bpy package is there.
+Each zip holds ``blender_addon/``, a copy of ``backend/protocol/`` as ``_protocol``, one of
+``gsv3d/filenames.py``, and the wheels of pyzmq and msgpack for every Python a Blender of that
+platform may have. Wheels come unmodified through ``pip download`` into a cache. What is built is
+checked by Blender's own validator when the bpy package is there.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ def build(platform: Platform, output: Path, cache: Path) -> Path:
     content: dict[str, bytes] = {}
     for name, path in _sources(ADDON):
         content[name] = path.read_bytes()
+    content["filenames.py"] = (ROOT / "gsv3d" / "filenames.py").read_bytes()
     content["blender_manifest.toml"] = manifest_for(
         platform, sorted(w.name for w in wheels)
     ).encode()

@@ -2,8 +2,8 @@
 """Names for result files that every system accepts and that no other file has.
 
 The rules are the strictest of Linux, macOS and Windows and hold everywhere, so that results can be
-copied from one system to another. ``gsv3d/filenames.py`` and ``blender_addon/filenames.py`` are the
-same code under two licences, because neither part may import the other; a test compares them.
+copied from one system to another. The Blender extension has a copy of this module in its zip, which
+is why it imports the standard library alone.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gsv3d import filenames
 from gsv3d.filenames import (
     claim,
     free_stem,
@@ -26,7 +25,6 @@ from gsv3d.filenames import (
     safe_stem,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 ENDINGS = (".glb", ".obj", ".png", ".json", "_texture.png", "_reference.png", ".blend1")
 DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{port}{digit}" for port in ("COM", "LPT") for digit in "0123456789¹²³"
@@ -184,9 +182,3 @@ def test_a_reference_of_words_is_a_picture_until_its_object_is_made(tmp_path):
     assert not is_own_result(reference, references=True)
     record(tmp_path / "cup_reference.json", ["cup_reference.png"])
     assert is_own_result(reference)  # a contact sheet of another picture
-
-
-def test_the_addon_has_the_same_rules():
-    ours = Path(filenames.__file__).read_text(encoding="utf-8").splitlines()
-    addons = (ROOT / "blender_addon" / "filenames.py").read_text(encoding="utf-8").splitlines()
-    assert ours[1:] == addons[1:]
