@@ -10,7 +10,8 @@ from skimage import data
 
 from gsv3d.errors import ImageError
 from gsv3d.preprocessing import prepare, prepare_sizes
-from gsv3d.preprocessing.background import remove_background
+from gsv3d.preprocessing.matting import sharpen
+from gsv3d.preprocessing.saliency import find_object
 
 WIDTH, HEIGHT = 300, 220
 
@@ -33,6 +34,10 @@ def scene(background, noise: float = 0.0, gradient: float = 0.0) -> np.ndarray:
     rng = np.random.default_rng(0)
     picture += rng.normal(size=picture.shape) * noise
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+def remove_background(rgb: np.ndarray) -> np.ndarray:
+    return sharpen(find_object(rgb))
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
