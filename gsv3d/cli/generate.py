@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsv3d.cli import references
+from gsv3d.cli import cutouts, references
 from gsv3d.cli.naming import expand_inputs, name_results
 from gsv3d.errors import GSV3DError, ImageError, OutputError
 
@@ -55,6 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="LIST",
         help="of glb, ply and obj, with commas (glb,ply)",
     )
+    cutouts.add_option(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     return parser
 
@@ -73,10 +74,12 @@ def run(args: argparse.Namespace) -> int:
             texture_size=args.texture_size,
             elevation=args.elevation,
             previews=0,
+            cutout=args.cutout,
         )
     except ValueError as error:
         raise GSV3DError(str(error)) from error
     wishes = references.wishes(args)
+    cutouts.check(args.cutout)
     images, problems = expand_inputs(args.images)
     output = make_folder(args.output)
     names = name_results(images, output, args.prompt)
@@ -132,10 +135,13 @@ def _generate(
 ) -> list[Path]:
     """Runs one job and writes its files; the .json comes last and says that all are there."""
     from gsv3d.generation import generate
+    from gsv3d.preprocessing import is_unsure
     from gsv3d.results import write_results
 
     with references.card_memory():
         result = generate(pipeline, picture, settings, progress)
+    if is_unsure(result.certainty):
+        progress.remark(cutouts.warning(image, result.certainty))
     return write_results(
         result,
         target,

@@ -1,7 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a picture file to what the model sees: one object, cut out, centred on a square."""
 
-from gsv3d.preprocessing.framing import FILL, CutOut, PreparedImage, cut_out, prepare, prepare_sizes
+from gsv3d.preprocessing.framing import (
+    FILL,
+    CutOut,
+    PreparedImage,
+    cut_out,
+    is_unsure,
+    prepare,
+    prepare_sizes,
+)
 from gsv3d.preprocessing.loading import load_image
 from gsv3d.preprocessing.suffixes import IMAGE_SUFFIXES
 
@@ -11,6 +19,7 @@ __all__ = [
     "CutOut",
     "PreparedImage",
     "cut_out",
+    "is_unsure",
     "load_image",
     "prepare",
     "prepare_sizes",

@@ -54,11 +54,6 @@ class CutOut:
     alpha: np.ndarray
     certainty: float | None
 
-    @property
-    def unsure(self) -> bool:
-        """Whether someone should look at the cut-out."""
-        return self.certainty is not None and self.certainty < SURE
-
     def to_png(self) -> bytes:
         """Return an RGBA picture of the object with a transparent margin around it."""
         rgba = np.round(np.dstack([self.colour, self.alpha]) * 255).astype(np.uint8)
@@ -217,6 +212,11 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
         parts = main_parts(sharpen(probability), 0.02)
     colour = rgb.astype(np.float32) / 255
     return _cropped(without_spill(colour, parts), parts, certainty_of(probability))
+
+
+def is_unsure(certainty: float | None) -> bool:
+    """Return whether someone should look at a cut-out of this certainty."""
+    return certainty is not None and certainty < SURE
 
 
 def certainty_of(probability: np.ndarray) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from gsv3d.errors import ModelError
+from gsv3d.preprocessing.plain_background import correct_by_background
 
 DEFAULT_CUTOUT = "u2netp"
 """Name of the network that comes with the package."""
@@ -44,17 +45,32 @@ def find_object(rgb: np.ndarray, cutout: str = DEFAULT_CUTOUT) -> np.ndarray:
     """
     if cutout != DEFAULT_CUTOUT:
         return _by_rembg(rgb, cutout)
-    small = Image.fromarray(rgb).resize((NETWORK_SIDE, NETWORK_SIDE), Image.Resampling.LANCZOS)
-    values = np.asarray(small, dtype=np.float32)
+    height, width = rgb.shape[:2]
+    scale = min(1.0, NETWORK_SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
+    probability = _resized(_run_network(rgb), small.shape[:2])
+    return _resized(correct_by_background(probability, small), (height, width))
+
+
+def _run_network(rgb: np.ndarray) -> np.ndarray:
+    """Return what U²-Net says of (H, W, 3) uint8, at its own size."""
+    square = Image.fromarray(rgb).resize((NETWORK_SIDE, NETWORK_SIDE), Image.Resampling.LANCZOS)
+    values = np.asarray(square, dtype=np.float32)
     values = (values / max(float(values.max()), 1e-6) - _MEAN) / _DEVIATION
     session = _session()
     (found,) = session.run(
         [session.get_outputs()[0].name],
         {session.get_inputs()[0].name: np.ascontiguousarray(values.transpose(2, 0, 1)[None])},
     )
-    height, width = rgb.shape[:2]
-    full = Image.fromarray(found[0, 0]).resize((width, height), Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(full), 0, 1)
+    return found[0, 0]
+
+
+def _resized(probability: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a probability (h, w), in 0..1, at another shape (H, W)."""
+    height, width = shape
+    image = Image.fromarray(probability.astype(np.float32))
+    return np.clip(np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)), 0, 1)
 
 
 def check_cutout(cutout: str) -> None:
