@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from gsv3d.errors import ImageError
 from gsv3d.masks import box_of
-from gsv3d.preprocessing.matting import main_parts, sharpen, without_spill
+from gsv3d.preprocessing.matting import follow_edges, main_parts, sharpen, without_spill
 from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT, find_object
 
 FILL = 0.75
@@ -210,8 +210,11 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
         rgb = np.asarray(_reduced(near, MAX_SIDE))
         probability = find_object(rgb, cutout)
         parts = main_parts(sharpen(probability), 0.02)
-    colour = rgb.astype(np.float32) / 255
-    return _cropped(without_spill(colour, parts), parts, certainty_of(probability))
+    certainty = certainty_of(probability)
+    left, top, right, bottom = _near(*_box(parts), 1.0, rgb.shape[1::-1])
+    rgb, parts = rgb[top:bottom, left:right], parts[top:bottom, left:right]
+    alpha = main_parts(follow_edges(parts, rgb), 0.02)
+    return _cropped(without_spill(rgb.astype(np.float32) / 255, alpha), alpha, certainty)
 
 
 def is_unsure(certainty: float | None) -> bool:
@@ -241,7 +244,9 @@ def _near(
     for side, most in ((columns, size[0]), (rows, size[1])):
         longest = max(rows.stop - rows.start, columns.stop - columns.start)
         margin = NEAR_MARGIN * max(side.stop - side.start, longest / 2)
-        bounds.append((max(0, side.start - margin) * scale, min(most, (side.stop + margin) * scale)))
+        bounds.append(
+            (max(0, side.start - margin) * scale, min(most, (side.stop + margin) * scale))
+        )
     (left, right), (top, bottom) = bounds
     return int(left), int(top), int(np.ceil(right)), int(np.ceil(bottom))
 

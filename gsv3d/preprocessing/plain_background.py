@@ -102,9 +102,7 @@ def _fit_surface(lab: np.ndarray, border: np.ndarray) -> np.ndarray:
     return basis @ solution
 
 
-def _regions(
-    mask: np.ndarray, values: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _regions(mask: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the labels (H, W) of a mask's parts and, by label, their size and mean value.
 
     Label 0, where the mask is not, has size 0.
