@@ -13,7 +13,13 @@ from scipy import ndimage
 
 from gsv3d.errors import ImageError
 from gsv3d.masks import box_of
-from gsv3d.preprocessing.matting import follow_edges, main_parts, sharpen, without_spill
+from gsv3d.preprocessing.matting import (
+    follow_edges,
+    main_parts,
+    sharpen,
+    without_shadow,
+    without_spill,
+)
 from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT, find_object
 
 FILL = 0.75
@@ -46,12 +52,14 @@ class CutOut:
     Attributes:
         colour: (H, W, 3) float32 sRGB in 0..1.
         alpha: (H, W) float32 in 0..1.
+        box: (left, top, right, bottom) of it in the picture, in the picture's pixels.
         certainty: of the cut-out, 0..1: the intersection over union with the object's true mask
             that the network expects. None where the picture brought its own alpha.
     """
 
     colour: np.ndarray
     alpha: np.ndarray
+    box: tuple[float, float, float, float]
     certainty: float | None
 
     def to_png(self) -> bytes:
@@ -159,9 +167,10 @@ def _by_own_alpha(image: Image.Image, alpha: np.ndarray) -> CutOut:
             "Make its layer more opaque and save the picture again.",
         )
     gain = 1 / opacity if opacity < FAINT else 1.0
-    image = image.crop(_box_at_full_size(alpha, gain))
-    values = _shrink(image, MAX_SIDE)
-    return _cropped(values[..., :3], main_parts(np.clip(values[..., 3] * gain, 0, 1), 0.005), None)
+    around = _box_at_full_size(alpha, gain)
+    values = np.asarray(_reduced(image.crop(around), MAX_SIDE), dtype=np.float32) / 255
+    opaque = without_shadow(values[..., :3], np.clip(values[..., 3] * gain, 0, 1))
+    return _cropped(values[..., :3], main_parts(opaque, 0.005), around, None)
 
 
 def _opacity(alpha: np.ndarray) -> float:
@@ -193,8 +202,9 @@ def _box_at_full_size(alpha: np.ndarray, gain: float) -> tuple[int, int, int, in
 
 def _by_network(image: Image.Image, cutout: str) -> CutOut:
     """Remove the background, which is on the whole picture or a layer of it."""
-    white = Image.new("RGBA", image.size, "white")
-    opaque = Image.alpha_composite(white, image).convert("RGB")
+    if image.getextrema()[3][0] < 255:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    opaque = image.convert("RGB")
     rgb = np.asarray(_reduced(opaque, MAX_SIDE))
     probability = find_object(rgb, cutout)
     parts = main_parts(sharpen(probability), 0.02)
@@ -204,17 +214,15 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
             "No object was found in the picture: nothing sets it apart from a background.",
             _NO_OBJECT_HINT,
         )
+    around = (0, 0, *opaque.size)
     if (parts > 0.5).mean() < SMALL_OBJECT:
-        scale = opaque.width / rgb.shape[1]
-        near = opaque.crop(_near(rows, columns, scale, opaque.size))
-        rgb = np.asarray(_reduced(near, MAX_SIDE))
+        around = _with_margin(rows, columns, opaque.width / rgb.shape[1], opaque.size)
+        rgb = np.asarray(_reduced(opaque.crop(around), MAX_SIDE))
         probability = find_object(rgb, cutout)
         parts = main_parts(sharpen(probability), 0.02)
-    certainty = certainty_of(probability)
-    left, top, right, bottom = _near(*_box(parts), 1.0, rgb.shape[1::-1])
-    rgb, parts = rgb[top:bottom, left:right], parts[top:bottom, left:right]
     alpha = main_parts(follow_edges(parts, rgb), 0.02)
-    return _cropped(without_spill(rgb.astype(np.float32) / 255, alpha), alpha, certainty)
+    colour = without_spill(rgb.astype(np.float32) / 255, alpha)
+    return _cropped(colour, alpha, around, certainty_of(probability))
 
 
 def is_unsure(certainty: float | None) -> bool:
@@ -236,7 +244,7 @@ def certainty_of(probability: np.ndarray) -> float:
     return float(probability[inside].sum() / max(union, 1e-9))
 
 
-def _near(
+def _with_margin(
     rows: slice, columns: slice, scale: float, size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     """Return the box of an object with a margin, in pixels of the full picture."""
@@ -261,14 +269,23 @@ def _reduced(image: Image.Image, longest: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BOX)
 
 
-def _shrink(image: Image.Image, longest: int) -> np.ndarray:
-    """Return (H, W, 4) float32 in 0..1, at most ``longest`` a side."""
-    return np.asarray(_reduced(image, longest), dtype=np.float32) / 255.0
-
-
-def _cropped(colour: np.ndarray, alpha: np.ndarray, certainty: float | None) -> CutOut:
+def _cropped(
+    colour: np.ndarray,
+    alpha: np.ndarray,
+    around: tuple[int, int, int, int],
+    certainty: float | None,
+) -> CutOut:
+    """Crop what was found in the box ``around`` of the picture to the object's own box."""
     rows, columns = _box(alpha)
-    return CutOut(colour[rows, columns], alpha[rows, columns].astype(np.float32), certainty)
+    left, top, right, _ = around
+    scale = (right - left) / alpha.shape[1]
+    box = (
+        left + columns.start * scale,
+        top + rows.start * scale,
+        left + columns.stop * scale,
+        top + rows.stop * scale,
+    )
+    return CutOut(colour[rows, columns], alpha[rows, columns].astype(np.float32), box, certainty)
 
 
 def _box(alpha: np.ndarray) -> tuple[slice, slice]:

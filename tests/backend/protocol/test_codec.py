@@ -245,4 +245,4 @@ def test_any_damage_to_a_good_message(message: m.Message, data: st.DataObject) -
 def test_only_chunks_and_submits_have_buffers() -> None:
     kinds = {e.TYPE: [f for f in dataclasses.fields(e)
                       if isinstance(f.metadata["kind"], Buffer)] for e in m.ALL}  # fmt: skip
-    assert {name for name, found in kinds.items() if found} == {"submit", "chunk"}
+    assert {name for name, found in kinds.items() if found} == {"submit", "cutout", "chunk"}
