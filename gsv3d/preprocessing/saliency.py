@@ -97,17 +97,18 @@ def _session() -> Any:
 
 
 def _by_rembg(rgb: np.ndarray, name: str) -> np.ndarray:
+    session = _rembg_session(name)
     import rembg
 
-    mask = rembg.remove(Image.fromarray(rgb), session=_rembg_session(name), only_mask=True)
+    mask = rembg.remove(Image.fromarray(rgb), session=session, only_mask=True)
     return np.asarray(mask.convert("L"), dtype=np.float32) / 255.0
 
 
 @cache
 def _rembg_session(name: str) -> Any:
+    _rembg_models(name)
     import rembg
 
-    _rembg_models(name)
     try:
         return rembg.new_session(name)
     except Exception as error:  # pooch, requests and onnxruntime raise families of their own
