@@ -19,6 +19,8 @@ PHASES: dict[str, float] = {
 }
 #: The same of a job that makes a picture of words, with a model of Stable Diffusion's size.
 IMAGINE_PHASES: dict[str, float] = {"loading": 20.0, "imagining": 60.0, "cutting": 1.0}
+#: Phases by the message that begins a job.
+PHASES_OF = {"submit": PHASES, "imagine": IMAGINE_PHASES, "cutout": {"cutting": 1.0}}
 #: Phases of denoising steps: their number tells how long they take.
 STEPPED = ("denoising", "imagining")
 #: How much a new measurement counts against the earlier ones.

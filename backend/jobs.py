@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import BackendError, StorageError
-from .estimator import IMAGINE_PHASES, PHASES, Estimator
+from .estimator import PHASES_OF, Estimator
 from .journal import JobRecord, Journal
+from .protocol import JOB_VERSIONS, PROTOCOL_VERSION
 from .protocol import messages as m
 from .protocol.fields import to_map
 from .protocol.limits import QUEUE_ENTRIES
@@ -102,7 +103,7 @@ class Jobs:
         self.store.delete_others(kept)
 
     def _has_lost_its_picture(self, job: Job) -> bool:
-        waits = job.record.waiting and job.record.kind == "submit"
+        waits = job.record.waiting and job.record.kind != "imagine"
         return waits and not self.store.picture(job.id).is_file()
 
     def _requeue_or_fail(self, job: Job) -> None:
@@ -138,12 +139,12 @@ class Jobs:
         before = sum(1 for other in self.waiting() if other.record.number < job.record.number)
         return before + (self.running is not None)
 
-    def entries(self, with_words: bool = True) -> tuple[m.JobEntry, ...]:
+    def entries(self, version: int = PROTOCOL_VERSION) -> tuple[m.JobEntry, ...]:
         """All jobs for the queue message, newest last; ended ones give way when there are many.
 
-        Without words: only those that a client of version 1 can fetch.
+        Only those that a client of that version of the protocol knows.
         """
-        jobs = [j for j in self._jobs.values() if with_words or j.record.kind == "submit"]
+        jobs = [j for j in self._jobs.values() if JOB_VERSIONS.get(j.record.kind, 0) <= version]
         over = [job for job in jobs if job.record.over]
         surplus = {job.id for job in over[: max(0, len(jobs) - QUEUE_ENTRIES)]}
         return tuple(self._entry(job) for job in jobs if job.id not in surplus)
@@ -165,7 +166,7 @@ class Jobs:
 
     # --- changing --------------------------------------------------------------------------------
 
-    def submit(self, submit: m.Submit | m.Imagine) -> Job:
+    def submit(self, submit: m.JobMessage) -> Job:
         """Take a new job: its picture, if it has one, on disk, its record in the journal.
 
         Raises:
@@ -177,7 +178,7 @@ class Jobs:
                 f"The queue is full: {MAX_WAITING} jobs wait already.",
                 "Wait until some are done, or cancel some.",
             )
-        if isinstance(submit, m.Submit):
+        if not isinstance(submit, m.Imagine):
             self.store.save_picture(submit.job, submit.image)
         else:
             self.store.make_folder(submit.job)
@@ -194,7 +195,7 @@ class Jobs:
     def start(self, job: Job, now: float) -> None:
         """A worker begins a job."""
         speeds = self.journal.speeds(job.record.model)
-        phases = IMAGINE_PHASES if job.record.kind == "imagine" else PHASES
+        phases = PHASES_OF[job.record.kind]
         job.estimator = Estimator(speeds, job.record.settings.get("steps"), now, phases)
         job.artefacts, job.progress = [], None
         self.running = job

@@ -53,7 +53,7 @@ class JobRecord:
 
     @property
     def kind(self) -> str:
-        """The message that began it: "submit" or "imagine"."""
+        """The message that began it: "submit", "imagine" or "cutout"."""
         return str(self.settings.get("kind", "submit"))
 
     @property
@@ -65,6 +65,8 @@ class JobRecord:
     @property
     def model(self) -> str:
         """The model's name; a text-to-image model is told by the end of its path."""
+        if self.kind == "cutout":
+            return "cutout"
         if self.kind == "submit":
             return str(self.settings.get("model", ""))
         parts = re.split(r"[\\/]", str(self.settings.get("text_model", "")).rstrip("\\/"))

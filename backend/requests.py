@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .errors import StorageError
 from .jobs import Job, QueueFullError, StoredArtefact
 from .peers import Peer, Pending
-from .protocol import IMAGINE_VERSION, SUPPORTED_VERSIONS, VersionError, negotiate
+from .protocol import SUPPORTED_VERSIONS, VersionError, negotiate
 from .protocol import messages as m
 from .store import FileSource
 
@@ -42,7 +42,7 @@ class Requests:
 
     def handle(self, peer: Peer, message: m.Message, now: float) -> None:
         """Act on any message but hello."""
-        if isinstance(message, (m.Submit, m.Imagine)):
+        if isinstance(message, m.JobMessage):
             self._submit(peer, message)
         elif isinstance(message, m.Fetch):
             self._with_job(peer, message.job, self._fetch)
@@ -53,8 +53,7 @@ class Requests:
         elif isinstance(message, m.Credit):
             peer.grant(message.transfer, message.chunks)
         elif isinstance(message, m.Status):
-            words = peer.version >= IMAGINE_VERSION
-            peer.post(m.Queue(self._jobs.entries(with_words=words)))
+            peer.post(m.Queue(self._jobs.entries(peer.version)))
         elif isinstance(message, m.Ping):
             peer.post(m.Pong())
         elif isinstance(message, m.Shutdown):
@@ -68,7 +67,7 @@ class Requests:
         else:
             act(peer, job)
 
-    def _submit(self, peer: Peer, submit: m.Submit | m.Imagine) -> None:
+    def _submit(self, peer: Peer, submit: m.JobMessage) -> None:
         job = self._jobs.get(submit.job)
         if job is not None:  # the same job once more, perhaps from a client that was cut off
             self._fetch(peer, job)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,23 @@ class ModelRunner:
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
         self._texture_size = settings.get("texture_size", 0)
-        make = self._imagine if settings.get("kind") == "imagine" else self._generate
-        return make(settings, picture, watch)
+        make = {"imagine": self._imagine, "cutout": self._cut_out}
+        return make.get(settings.get("kind", ""), self._generate)(settings, picture, watch)
+
+    def _cut_out(
+        self, settings: Mapping[str, Any], picture: bytes, watch: Watch
+    ) -> dict[str, float]:
+        """Cut the object out of a picture."""
+        from gsv3d.preprocessing import cut_out, load_image
+
+        start = time.perf_counter()
+        watch.progress("cutting", 0, 1)
+        found = cut_out(load_image(picture, settings.get("filename") or "the picture"))
+        watch.progress("cutting", 1, 1)
+        data = np.frombuffer(found.to_png(), np.uint8)
+        watch.artefact("file", {"data": data}, name="png", certainty=found.certainty)
+        seconds = round(time.perf_counter() - start, 3)
+        return {"cutting": seconds, "total": seconds}
 
     def _imagine(
         self, settings: Mapping[str, Any], _picture: bytes, watch: Watch
@@ -166,6 +182,7 @@ class ModelRunner:
                 "corner_uvs": np.asarray(mesh.corner_uvs, np.float32),
                 "texture": np.asarray(mesh.texture, np.uint8),
             },
+            certainty=result.certainty,
         )
         for name in settings["files"]:
             data = to_glb_bytes(mesh) if name == "glb" else _ply(result.gaussians)

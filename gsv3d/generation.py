@@ -19,6 +19,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
 from gsv3d.preprocessing import prepare_sizes
+from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -52,6 +53,7 @@ class GenerationSettings:
         texture_size: side of the texture in texels.
         elevation: of the camera that took the picture, degrees above the horizon, -90..90.
         previews: how often coarse views and Gaussians are shown while denoising, 0..50.
+        cutout: network that removes a background, as in ``gsv3d.preprocessing.saliency``.
 
     Raises:
         ValueError: a field is of another type or out of bounds.
@@ -63,6 +65,7 @@ class GenerationSettings:
     texture_size: int = 1024
     elevation: float = 10.0
     previews: int = 3
+    cutout: str = DEFAULT_CUTOUT
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -116,6 +119,7 @@ class GenerationResult:
         timings: seconds by phase, and "total".
         latents: (V, C, h, w) of the views, scaled.
         elevations_deg: (V,) float32.
+        certainty: of the cut-out, as in ``gsv3d.preprocessing.CutOut``.
     """
 
     prepared: np.ndarray
@@ -126,6 +130,7 @@ class GenerationResult:
     timings: dict[str, float]
     latents: torch.Tensor | None = None
     elevations_deg: np.ndarray | None = None
+    certainty: float | None = None
 
 
 def generate(
@@ -154,7 +159,8 @@ def generate(
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
     sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE))
-    prepared, detailed = (picture.rgba for picture in prepare_sizes(image, sizes))
+    pictures = prepare_sizes(image, sizes, cutout=settings.cutout)
+    prepared, detailed = (picture.rgba for picture in pictures)
     watch.progress("preparing", 1, 1)
 
     output, denoised = _denoise(pipeline, prepared, settings, watch, clock)
@@ -180,7 +186,15 @@ def generate(
     mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report, reference)
     elevations = np.asarray(output.elevations_deg, dtype=np.float32)
     return GenerationResult(
-        prepared, views, azimuths, gaussians, mesh, clock.stop(), output.latents, elevations
+        prepared,
+        views,
+        azimuths,
+        gaussians,
+        mesh,
+        clock.stop(),
+        output.latents,
+        elevations,
+        pictures[0].certainty,
     )
 
 

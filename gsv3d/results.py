@@ -68,6 +68,7 @@ def write_results(
         "device": device,
         "image": readable(str(image)),
         "settings": asdict(settings),
+        "cutout_certainty": result.certainty,
         "timings": result.timings,
         "gaussians": len(result.gaussians),
         "vertices": len(result.mesh.vertices),

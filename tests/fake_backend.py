@@ -22,6 +22,7 @@ import numpy as np
 import zmq
 
 from backend.protocol import (
+    SUPPORTED_VERSIONS,
     TAG,
     BytesSource,
     Connection,
@@ -68,7 +69,7 @@ STEPS = 6
 class _Job:
     """A job under way: its script, and the transfers that are not out yet."""
 
-    def __init__(self, submit: m.Submit | m.Imagine, script: Iterator[Any]) -> None:
+    def __init__(self, submit: m.JobMessage, script: Iterator[Any]) -> None:
         self.submit = submit
         self.script = script
         self.due = 0.0
@@ -188,7 +189,7 @@ class FakeBackend:
             return
         if isinstance(message, m.Hello):
             self._hello(message)
-        elif isinstance(message, (m.Submit, m.Imagine)):
+        elif isinstance(message, m.JobMessage):
             self._submit(message)
         elif isinstance(message, m.Fetch):
             self._fetch(message.job)
@@ -217,7 +218,7 @@ class FakeBackend:
             return
         try:
             spoken = {"wrong_version": (99,), "version_1": (1,)}
-            version = negotiate(hello.versions, spoken.get(self.behaviour, (1, 2)))
+            version = negotiate(hello.versions, spoken.get(self.behaviour, SUPPORTED_VERSIONS))
         except VersionError as error:
             self._send(m.Error("version", error.what, error.hint))
             return
@@ -226,7 +227,7 @@ class FakeBackend:
         words = "" if self.behaviour in ("no_text_model", "version_1") else "fake/words"
         self._send(m.Welcome(version, "0.1.0", (entry,), "fake", limits, words))
 
-    def _submit(self, submit: m.Submit | m.Imagine) -> None:
+    def _submit(self, submit: m.JobMessage) -> None:
         if self.behaviour == "busy":
             hint = "Wait until a job is done."
             self._send(m.Error("busy", "The queue is full.", hint, submit.job))
@@ -235,7 +236,8 @@ class FakeBackend:
             self._fetch(submit.job)
             return
         job = _Job(submit, iter(()))
-        job.script = self._words(job) if isinstance(submit, m.Imagine) else self._script(job)
+        scripts = {"imagine": self._words, "cutout": self._cut_out, "submit": self._script}
+        job.script = scripts[submit.TYPE](job)
         self._jobs[submit.job] = job
         ahead = sum(j.state == "running" for j in self._jobs.values()) - 1
         self._send(m.Accepted(submit.job, ahead))
@@ -266,7 +268,8 @@ class FakeBackend:
     def _entry(job: _Job) -> m.JobEntry:
         if isinstance(job.submit, m.Imagine):
             return m.JobEntry(job.submit.job, job.state, job.submit.prompt[:255])
-        return m.JobEntry(job.submit.job, job.state, job.submit.filename, job.submit.model)
+        model = getattr(job.submit, "model", "cutout")
+        return m.JobEntry(job.submit.job, job.state, job.submit.filename, model)
 
     def _advance(self, job: _Job) -> None:
         """Run a job's script: a number is a pause, a message is sent, None waits for transfers."""
@@ -345,6 +348,15 @@ class FakeBackend:
         self._announce(job, m.File, {"data": data}, {"name": "png"})
         yield 0.0
         yield m.Done(name, {"imagining": STEPS * self.step_s})
+
+    def _cut_out(self, job: _Job) -> Iterator[Any]:
+        name = job.submit.job
+        yield m.Progress(name, "cutting", 0, 1, None, 0.0)
+        yield self.step_s
+        data = np.frombuffer(drawn("cutout", 0), "u1")
+        self._announce(job, m.File, {"data": data}, {"name": "png", "certainty": 0.5})
+        yield 0.0
+        yield m.Done(name, {"cutting": self.step_s})
 
     def _resend(self, job: _Job) -> Iterator[Any]:
         for kind, values, extra in list(job.results):

@@ -36,7 +36,9 @@ Events are instances of
   socket, read the connection file again, open a new socket, `session.hello()`: open jobs are
   resubmitted or fetched by themselves.
 
-`session.imagine("a wooden barrel")` makes a reference of words, with backends of version 2.
+`session.imagine("a wooden barrel")` makes a reference of words, with backends of version 2,
+`session.cutout(image)` shows what is cut out of a picture, with backends of version 3; the
+announcements of both its file and a mesh have `.certainty`, 0..1 or None.
 
 Before the first welcome everything but hello is held back. When the results of a `Done` job are
 safe, call `session.ack(job)`; until then they wait on the backend's disk, and `session.fetch(job)`
@@ -59,10 +61,20 @@ from .processes import process_exists
 from .session import ClientSession, Event, Received, Silence, Violation
 from .sockets import curve_client, explain_silence, open_client
 from .transfers import BytesSource, IncomingTransfer, OutgoingTransfer
-from .versions import IMAGINE_VERSION, PROTOCOL_VERSION, SUPPORTED_VERSIONS, TAG, negotiate
+from .versions import (
+    CUTOUT_VERSION,
+    IMAGINE_VERSION,
+    JOB_VERSIONS,
+    PROTOCOL_VERSION,
+    SUPPORTED_VERSIONS,
+    TAG,
+    negotiate,
+)
 
 __all__ = [
+    "CUTOUT_VERSION",
     "IMAGINE_VERSION",
+    "JOB_VERSIONS",
     "PROTOCOL_VERSION",
     "SUPPORTED_VERSIONS",
     "TAG",

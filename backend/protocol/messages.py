@@ -40,7 +40,8 @@ from .limits import (
 
 #: The kinds of artefacts a client may ask for in hello.
 CAPABILITIES = ("views", "gaussians", "mesh", "file")
-#: Files a job may write, by their extension: of an object as wished, of words the picture.
+#: Files a job may write, by their extension: of an object as wished; of words, and of what is cut
+#: out, the picture.
 WISHED_FILES = ("glb", "ply")
 FILE_NAMES = (*WISHED_FILES, "png")
 #: The states of a job.
@@ -117,6 +118,17 @@ class Imagine(Message):
     steps: int | None = wire(Integer(1, 200, optional=True), default=None)
     guidance: float | None = wire(Number(0, 50, optional=True), default=None)
     seed: int = wire(Integer(0, 2**31 - 1), default=0)
+
+
+@dataclass(frozen=True)
+class Cutout(Message):
+    """A job that cuts the object out of a picture; its result is one file named "png"."""
+
+    TYPE: ClassVar[str] = "cutout"
+    SENDER: ClassVar[str] = "client"
+    job: str = wire(JobId())
+    image: bytes = wire(Buffer(1, IMAGE_BYTES))  # the bytes of a picture file
+    filename: str = wire(label(), default="")  # shown, never opened
 
 
 @dataclass(frozen=True)
@@ -293,6 +305,8 @@ class Mesh(Artefact):
     TYPE: ClassVar[str] = "mesh"
     KIND: ClassVar[str] = "mesh"
     SENDER: ClassVar[str] = "server"
+    # Of the picture's cut-out; nil where the picture brought its own transparency.
+    certainty: float | None = wire(Number(0, 1, optional=True), default=None)
 
 
 @dataclass(frozen=True)
@@ -303,6 +317,7 @@ class File(Artefact):
     KIND: ClassVar[str] = "file"
     SENDER: ClassVar[str] = "server"
     name: str = wire(Choice(FILE_NAMES))
+    certainty: float | None = wire(Number(0, 1, optional=True), default=None)  # of a cut-out
 
 
 @dataclass(frozen=True)
@@ -407,8 +422,10 @@ class Bye(Message):
 
 
 ALL: tuple[type[Message], ...] = (
-    Hello, Submit, Imagine, Cancel, Fetch, Status, Credit, Ack, Shutdown, Ping, Pong,
+    Hello, Submit, Imagine, Cutout, Cancel, Fetch, Status, Credit, Ack, Shutdown, Ping, Pong,
     Welcome, Accepted, Progress, Views, Gaussians, Mesh, File, Chunk, Dropped,
     Done, Failed, Cancelled, Queue, Error, Bye,
 )  # fmt: skip
+#: A message that begins a job.
+JobMessage = Submit | Imagine | Cutout
 BY_TYPE: dict[str, type[Message]] = {message.TYPE: message for message in ALL}

@@ -20,9 +20,12 @@ from .codec import decode, encode
 from .errors import ProtocolError
 from .limits import HEARTBEAT_S, LIVENESS_S, OPEN_TRANSFER_BYTES, OPEN_TRANSFERS
 from .transfers import IncomingTransfer
-from .versions import IMAGINE_VERSION, SUPPORTED_VERSIONS
+from .versions import JOB_VERSIONS, SUPPORTED_VERSIONS
 
-_TOO_OLD = "This backend is older than the add-on and makes no pictures of words."
+_TOO_OLD = {
+    "imagine": "This backend is older than the add-on and makes no pictures of words.",
+    "cutout": "This backend is older than the add-on and shows no cut-outs.",
+}
 _UPDATE = "Update the GSV3D backend (its Python environment) to the add-on's version."
 _REPORT = "This is a fault of GSV3D: please report it with the backend's log file."
 
@@ -88,7 +91,7 @@ class ClientSession:
         self._window = window
         self._outgoing: list[list[Any]] = []
         self._held: list[m.Message] = []
-        self._unaccepted: dict[str, m.Submit | m.Imagine] = {}
+        self._unaccepted: dict[str, m.JobMessage] = {}
         self._open: set[str] = set()
         self._reset()
 
@@ -154,12 +157,26 @@ class ClientSession:
                 nothing was sent.
         """
         job = job or uuid.uuid4().hex
-        message = m.Imagine(job=job, prompt=prompt, **settings)
-        if self.welcome is not None and self.welcome.version < IMAGINE_VERSION:
-            raise ProtocolError(_TOO_OLD, _UPDATE, job)
-        return self._begin(message)
+        return self._begin(m.Imagine(job=job, prompt=prompt, **settings))
 
-    def _begin(self, message: m.Submit | m.Imagine) -> str:
+    def cutout(self, image: bytes, job: str | None = None, filename: str = "") -> str:
+        """Submit a job that cuts the object out of a picture and return its id.
+
+        With a backend too old for it the job ends with `Failed` as soon as that is known.
+
+        Args:
+            image: the bytes of the picture's file.
+            filename: its name.
+
+        Raises:
+            ProtocolError: a field is out of its bounds, or the backend is known to be too old;
+                nothing was sent.
+        """
+        return self._begin(m.Cutout(job=job or uuid.uuid4().hex, image=image, filename=filename))
+
+    def _begin(self, message: m.JobMessage) -> str:
+        if self.welcome is not None and self.welcome.version < JOB_VERSIONS[message.TYPE]:
+            raise ProtocolError(_TOO_OLD[message.TYPE], _UPDATE, message.job)
         message = self._unaccepted.setdefault(message.job, message)
         self._open.add(message.job)
         if self.welcome is not None:
@@ -285,9 +302,9 @@ class ClientSession:
         self._greeting = False
         refused: list[Event] = []
         for begun in list(self._unaccepted.values()):
-            if isinstance(begun, m.Imagine) and message.version < IMAGINE_VERSION:
+            if message.version < JOB_VERSIONS[begun.TYPE]:
                 self._forget(begun.job)
-                refused.append(m.Failed(begun.job, _TOO_OLD, "", _UPDATE))
+                refused.append(m.Failed(begun.job, _TOO_OLD[begun.TYPE], "", _UPDATE))
             else:
                 self._send(begun)
         for job in sorted(self._open - self._unaccepted.keys()):

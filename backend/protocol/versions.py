@@ -13,10 +13,14 @@ from .errors import VersionError
 
 TAG_PREFIX = b"GSV3D/"
 TAG = b"GSV3D/1"
-PROTOCOL_VERSION = 2
-SUPPORTED_VERSIONS: tuple[int, ...] = (1, 2)
+PROTOCOL_VERSION = 3
+SUPPORTED_VERSIONS: tuple[int, ...] = (1, 2, 3)
 #: The first version with pictures made of words: `imagine`, and files named "png".
 IMAGINE_VERSION = 2
+#: The first version with pictures cut out: `cutout`, and how certain a cut-out is.
+CUTOUT_VERSION = 3
+#: The messages that begin a job, and the first version of each.
+JOB_VERSIONS = {"submit": 1, "imagine": IMAGINE_VERSION, "cutout": CUTOUT_VERSION}
 
 
 def negotiate(theirs: Iterable[int], ours: Iterable[int] = SUPPORTED_VERSIONS) -> int:

@@ -15,6 +15,7 @@ from gsv3d.threads import let_threads_sleep
 
 COMMANDS: dict[str, str] = {
     "generate": "pictures to Gaussians and textured meshes",
+    "cutout": "show which object of a picture is used, as a PNG without background",
     "models": "list the models that are installed and those that could be",
     "render": "render orbits of 3D objects, to train and evaluate on",
     "train": "train a stage of a model on rendered orbits",

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsv3d.cli import references
+from gsv3d.cli import cutouts, references
 from gsv3d.cli.naming import expand_inputs, name_results
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 from gsv3d.threads import limit_threads
@@ -66,6 +66,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="LIST",
         help="of glb, ply and obj, with commas (glb,ply)",
     )
+    cutouts.add_option(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
     return parser
@@ -89,10 +90,12 @@ def run(args: argparse.Namespace) -> int:
             texture_size=args.texture_size,
             elevation=args.elevation,
             previews=0,
+            cutout=args.cutout,
         )
     except ValueError as error:
         raise GSV3DError(str(error)) from error
     wishes = references.wishes(args)
+    cutouts.check(args.cutout)
     images, problems = expand_inputs(args.images)
     output = make_folder(args.output)
     names = name_results(images, output, args.prompt, args.overwrite)
@@ -171,9 +174,12 @@ def _generate(
     """Run one job and write its files; the .json comes last and says that all are there."""
     from gsv3d.generation import generate
     from gsv3d.outputs import free_target
+    from gsv3d.preprocessing import is_unsure
     from gsv3d.results import endings_of, write_results
 
     result = generate(pipeline, picture, settings, progress)
+    if is_unsure(result.certainty):
+        progress.remark(cutouts.warning(image, result.certainty))
     with free_target(target, endings_of(args.formats), args.overwrite) as free:
         return write_results(
             result,

@@ -95,4 +95,8 @@ class ImageProgress:
     def fail(self, message: str) -> None:
         self._bar.update(self._task, phase="failed")
         self._bar.stop_task(self._task)
+        self.remark(message)
+
+    def remark(self, message: str) -> None:
+        """Say a sentence on stderr."""
         self._console.print(f"gsv3d: {message}", markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a picture file to what the model sees: one object, cut out, centred on a square."""
 
-from gsv3d.preprocessing.framing import FILL, PreparedImage, prepare, prepare_sizes
+from gsv3d.preprocessing.framing import (
+    FILL,
+    CutOut,
+    PreparedImage,
+    cut_out,
+    is_unsure,
+    prepare,
+    prepare_sizes,
+)
 from gsv3d.preprocessing.loading import load_image
 from gsv3d.preprocessing.suffixes import IMAGE_SUFFIXES
 
-__all__ = ["FILL", "IMAGE_SUFFIXES", "PreparedImage", "load_image", "prepare", "prepare_sizes"]
+__all__ = [
+    "FILL",
+    "IMAGE_SUFFIXES",
+    "CutOut",
+    "PreparedImage",
+    "cut_out",
+    "is_unsure",
+    "load_image",
+    "prepare",
+    "prepare_sizes",
+]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,16 +13,64 @@ from scipy import ndimage
 
 from gsv3d.errors import ImageError
 from gsv3d.masks import box_of
-from gsv3d.preprocessing.background import remove_background
+from gsv3d.preprocessing.matting import (
+    follow_edges,
+    main_parts,
+    sharpen,
+    without_shadow,
+    without_spill,
+)
+from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT, find_object
 
 FILL = 0.75
 """Share of a prepared picture that the object's longer side fills."""
 MAX_SIDE = 1024
-"""Pictures are shrunk to this before anything else: models see 576 pixels or fewer."""
+"""An object is reduced to this once it is cut out: models see 576 pixels or fewer."""
+
+SMALL_OBJECT = 0.1
+"""An object that covers less of an opaque picture is looked for a second time, from near."""
+NEAR_MARGIN = 0.2
+"""What the second look shows around the object, in parts of its sides."""
+
+FAINT, TOO_FAINT = 0.5, 0.1
+"""A layer less opaque than the first is made opaque; one less opaque than the second is refused."""
+
+SURE = 0.85
+"""A cut-out of a lower certainty is called unsure."""
 
 _NO_OBJECT_HINT = (
     "Use a picture of one whole object on a plain background, or one with a transparent background."
 )
+_MIN_ALPHA = 8
+"""Of 255: fainter pixels count as empty."""
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """The object of a picture, cropped to its box.
+
+    Attributes:
+        colour: (H, W, 3) float32 sRGB in 0..1.
+        alpha: (H, W) float32 in 0..1.
+        box: (left, top, right, bottom) of it in the picture, in the picture's pixels.
+        certainty: of the cut-out, 0..1: the intersection over union with the object's true mask
+            that the network expects. None where the picture brought its own alpha.
+    """
+
+    colour: np.ndarray
+    alpha: np.ndarray
+    box: tuple[float, float, float, float]
+    certainty: float | None
+
+    def to_png(self) -> bytes:
+        """Return an RGBA picture of the object with a transparent margin around it."""
+        rgba = np.round(np.dstack([self.colour, self.alpha]) * 255).astype(np.uint8)
+        margin = round(max(self.alpha.shape) * (1 / FILL - 1) / 2) + 1
+        file = io.BytesIO()
+        Image.fromarray(np.pad(rgba, ((margin, margin), (margin, margin), (0, 0)))).save(
+            file, "PNG"
+        )
+        return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -31,13 +80,17 @@ class PreparedImage:
     Attributes:
         rgba: (size, size, 4) uint8 sRGB, straight alpha. Under alpha 0 the colour of the nearest
             object pixel is continued, so that no resampling brings a foreign colour in.
+        certainty: of its cut-out, as in ``CutOut``.
     """
 
     rgba: np.ndarray
+    certainty: float | None = None
 
 
-def prepare(image: Image.Image, size: int, fill: float = FILL) -> PreparedImage:
-    """Cuts the object out and centres it; the longer side of its box fills ``fill`` of the square.
+def prepare(
+    image: Image.Image, size: int, fill: float = FILL, cutout: str = DEFAULT_CUTOUT
+) -> PreparedImage:
+    """Cut the object out and centre it; the longer side of its box fills ``fill`` of the square.
 
     A picture's own alpha is used if it cuts something out; otherwise the background is removed.
 
@@ -45,96 +98,200 @@ def prepare(image: Image.Image, size: int, fill: float = FILL) -> PreparedImage:
         image: any mode; RGBA as ``load_image`` returns it.
         size: of the square result in pixels.
         fill: share of the square, above 0 and at most 1.
+        cutout: the network that removes the background, as in ``find_object``.
 
     Raises:
-        ImageError: the picture is fully transparent, or no object stands out from its background.
+        ImageError: the picture is too transparent, or no object stands out from its background.
+        ModelError: the network cannot be used.
         ValueError: size or fill out of bounds.
     """
-    return prepare_sizes(image, (size,), fill)[0]
+    return prepare_sizes(image, (size,), fill, cutout)[0]
 
 
 def prepare_sizes(
-    image: Image.Image, sizes: Sequence[int], fill: float = FILL
+    image: Image.Image,
+    sizes: Sequence[int],
+    fill: float = FILL,
+    cutout: str = DEFAULT_CUTOUT,
 ) -> list[PreparedImage]:
-    """As ``prepare``, at several sizes: the background is removed once."""
+    """Do as ``prepare`` at several sizes: the background is removed once."""
     for size in sizes:
         if not 8 <= size <= 4096:
             raise ValueError(f"size must be 8..4096 pixels, not {size}.")
     if not 0 < fill <= 1:
         raise ValueError(f"fill must be above 0 and at most 1, not {fill}.")
-    rgba = _shrink(image.convert("RGBA"))
-    alpha = rgba[..., 3]
-    if alpha.max() < 8 / 255:
+    found = cut_out(image, cutout)
+    return [
+        PreparedImage(_place(found.colour, found.alpha, size, fill), found.certainty)
+        for size in sizes
+    ]
+
+
+def cut_out(image: Image.Image, cutout: str = DEFAULT_CUTOUT) -> CutOut:
+    """Cut the object out of a picture.
+
+    Args:
+        image: any mode; RGBA as ``load_image`` returns it.
+        cutout: the network that removes the background, as in ``find_object``; not used where the
+            picture's own alpha cuts something out.
+
+    Returns:
+        The object, its longer side at most ``MAX_SIDE`` pixels.
+
+    Raises:
+        ImageError: the picture is too transparent, or no object stands out from its background.
+        ModelError: the network cannot be used.
+    """
+    image = image.convert("RGBA")
+    alpha = np.asarray(image.getchannel("A"))
+    if alpha.max() < _MIN_ALPHA:
         raise ImageError(
             "The picture is fully transparent: it shows no object.",
             "Use a picture that shows one object.",
         )
     if _cuts_out(alpha):
-        alpha = _main_parts(alpha, share=0.005)
-        colour = rgba[..., :3]
-    else:
-        opaque = rgba[..., :3] * alpha[..., None] + (1 - alpha[..., None])
-        found = remove_background(np.round(opaque * 255).astype(np.uint8))
-        alpha = _main_parts(found, share=0.02)
-        colour = _without_spill(opaque, alpha)
-    rows, columns = _box(alpha)
-    colour, alpha = colour[rows, columns], alpha[rows, columns]
-    return [PreparedImage(_place(colour, alpha, size, fill)) for size in sizes]
-
-
-def _shrink(image: Image.Image) -> np.ndarray:
-    """(H, W, 4) float32 in 0..1, at most ``MAX_SIDE`` a side."""
-    scale = MAX_SIDE / max(image.size)
-    if scale < 1:
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        # Pillow resizes RGBA with premultiplied colours.
-        image = image.resize((width, height), Image.Resampling.BOX)
-    return np.asarray(image, dtype=np.float32) / 255.0
+        return _by_own_alpha(image, alpha)
+    return _by_network(image, cutout)
 
 
 def _cuts_out(alpha: np.ndarray) -> bool:
-    """Whether alpha separates an object: rounded corners or one clear pixel don't count."""
-    return bool((alpha < 0.1).mean() > 0.03)
+    """Return whether alpha separates an object: rounded corners or one clear pixel don't count."""
+    return bool((alpha < 26).mean() > 0.03)
 
 
-def _main_parts(alpha: np.ndarray, share: float) -> np.ndarray:
-    """Alpha without parts smaller than ``share`` of the largest: dust, stray strokes."""
-    labels, count = ndimage.label(alpha > 0.1, structure=np.ones((3, 3)))
-    if count <= 1:
-        return alpha
-    mass = np.bincount(labels.ravel(), weights=alpha.ravel(), minlength=count + 1)
-    mass[0] = 0.0
-    keep = mass >= share * mass.max()
-    # The faint rim of a kept part lies outside its label: it stays too.
-    near = ndimage.maximum_filter(keep[labels], 5)
-    return np.where(near & (keep[labels] | (labels == 0)), alpha, 0.0)
+def _by_own_alpha(image: Image.Image, alpha: np.ndarray) -> CutOut:
+    opacity = _opacity(alpha)
+    if opacity < TOO_FAINT:
+        raise ImageError(
+            f"The object is too transparent: its opacity is {100 * opacity:.0f} %.",
+            "Make its layer more opaque and save the picture again.",
+        )
+    gain = 1 / opacity if opacity < FAINT else 1.0
+    around = _box_at_full_size(alpha, gain)
+    values = np.asarray(_reduced(image.crop(around), MAX_SIDE), dtype=np.float32) / 255
+    opaque = without_shadow(values[..., :3], np.clip(values[..., 3] * gain, 0, 1))
+    return _cropped(values[..., :3], main_parts(opaque, 0.005), around, None)
 
 
-def _without_spill(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Half-covered pixels hold background colour: they get that of the nearest solid pixel."""
-    solid = alpha > 0.95
-    if not solid.any():
-        return colour
-    core = ndimage.binary_erosion(solid, iterations=1)
-    if not core.any():
-        core = solid
-    rows, columns = ndimage.distance_transform_edt(
-        ~core, return_distances=False, return_indices=True
+def _opacity(alpha: np.ndarray) -> float:
+    """Return the alpha, 0..1, that the most opaque 0.5 % of the visible pixels reach."""
+    counts = np.bincount(alpha.ravel(), minlength=256)[_MIN_ALPHA:]
+    above = np.cumsum(counts[::-1])[::-1]
+    return float(_MIN_ALPHA + np.flatnonzero(above >= 0.005 * counts.sum())[-1]) / 255
+
+
+def _box_at_full_size(alpha: np.ndarray, gain: float) -> tuple[int, int, int, int]:
+    """Return a box (left, top, right, bottom) around the parts of the object that count.
+
+    They are found on a reduced alpha, of which each pixel is the largest of those it stands for:
+    an object that is tiny on its canvas is not lost.
+    """
+    height, width = alpha.shape
+    step = max(1, max(height, width) // MAX_SIDE)
+    padded = np.pad(alpha, ((0, -height % step), (0, -width % step)))
+    blocks = padded.reshape(len(padded) // step, step, -1, step).max(axis=(1, 3))
+    parts = main_parts(np.clip(blocks / 255 * gain, 0, 1), 0.005)
+    rows, columns = box_of(parts > 0.1) or (slice(0, len(blocks)), slice(0, blocks.shape[1]))
+    return (
+        max(columns.start - 1, 0) * step,
+        max(rows.start - 1, 0) * step,
+        min((columns.stop + 1) * step, width),
+        min((rows.stop + 1) * step, height),
     )
-    return np.where(core[..., None], colour, colour[rows, columns])
 
 
-def _box(alpha: np.ndarray) -> tuple[slice, slice]:
-    solid = alpha > 0.1
-    covered = (alpha > 0.5).sum()
-    box = box_of(solid)
-    if box is None or max(side.stop - side.start for side in box) < 8 or covered < 16:
-        raise ImageError("No object was found in the picture.", _NO_OBJECT_HINT)
-    if covered > 0.985 * alpha.size:
+def _by_network(image: Image.Image, cutout: str) -> CutOut:
+    """Remove the background, which is on the whole picture or a layer of it."""
+    if image.getextrema()[3][0] < 255:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    opaque = image.convert("RGB")
+    rgb = np.asarray(_reduced(opaque, MAX_SIDE))
+    probability = find_object(rgb, cutout)
+    parts = main_parts(sharpen(probability), 0.02)
+    rows, columns = _box(parts)
+    if (parts > 0.5).mean() > 0.985:
         raise ImageError(
             "No object was found in the picture: nothing sets it apart from a background.",
             _NO_OBJECT_HINT,
         )
+    around = (0, 0, *opaque.size)
+    if (parts > 0.5).mean() < SMALL_OBJECT:
+        around = _with_margin(rows, columns, opaque.width / rgb.shape[1], opaque.size)
+        rgb = np.asarray(_reduced(opaque.crop(around), MAX_SIDE))
+        probability = find_object(rgb, cutout)
+        parts = main_parts(sharpen(probability), 0.02)
+    alpha = main_parts(follow_edges(parts, rgb), 0.02)
+    colour = without_spill(rgb.astype(np.float32) / 255, alpha)
+    return _cropped(colour, alpha, around, certainty_of(probability))
+
+
+def is_unsure(certainty: float | None) -> bool:
+    """Return whether someone should look at a cut-out of this certainty."""
+    return certainty is not None and certainty < SURE
+
+
+def certainty_of(probability: np.ndarray) -> float:
+    """Return the intersection over union that is expected of the mask above one half.
+
+    With independent pixels the expected intersection is the sum of the probabilities inside the
+    mask, the expected union the mask and the sum of those outside it.
+
+    Args:
+        probability: (H, W) of object, 0..1.
+    """
+    inside = probability > 0.5
+    union = inside.sum() + probability[~inside].sum()
+    return float(probability[inside].sum() / max(union, 1e-9))
+
+
+def _with_margin(
+    rows: slice, columns: slice, scale: float, size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Return the box of an object with a margin, in pixels of the full picture."""
+    bounds = []
+    for side, most in ((columns, size[0]), (rows, size[1])):
+        longest = max(rows.stop - rows.start, columns.stop - columns.start)
+        margin = NEAR_MARGIN * max(side.stop - side.start, longest / 2)
+        bounds.append(
+            (max(0, side.start - margin) * scale, min(most, (side.stop + margin) * scale))
+        )
+    (left, right), (top, bottom) = bounds
+    return int(left), int(top), int(np.ceil(right)), int(np.ceil(bottom))
+
+
+def _reduced(image: Image.Image, longest: int) -> Image.Image:
+    """Return a picture at most ``longest`` pixels a side."""
+    scale = longest / max(image.size)
+    if scale >= 1:
+        return image
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    # Pillow resizes RGBA with premultiplied colours.
+    return image.resize((width, height), Image.Resampling.BOX)
+
+
+def _cropped(
+    colour: np.ndarray,
+    alpha: np.ndarray,
+    around: tuple[int, int, int, int],
+    certainty: float | None,
+) -> CutOut:
+    """Crop what was found in the box ``around`` of the picture to the object's own box."""
+    rows, columns = _box(alpha)
+    left, top, right, _ = around
+    scale = (right - left) / alpha.shape[1]
+    box = (
+        left + columns.start * scale,
+        top + rows.start * scale,
+        left + columns.stop * scale,
+        top + rows.stop * scale,
+    )
+    return CutOut(colour[rows, columns], alpha[rows, columns].astype(np.float32), box, certainty)
+
+
+def _box(alpha: np.ndarray) -> tuple[slice, slice]:
+    box = box_of(alpha > 0.1)
+    if box is None or max(side.stop - side.start for side in box) < 8 or (alpha > 0.1).sum() < 16:
+        raise ImageError("No object was found in the picture.", _NO_OBJECT_HINT)
     return box
 
 

@@ -31,12 +31,14 @@ EXAMPLES: list[m.Message] = [
     m.Hello((1,), "Blender", ("mesh",)),
     m.Submit(JOB, b"\x89PNG", "Stühle/ü.png", "blockout", 7, 42, 100, 64, -3.5, 0, ("ply",)),
     m.Imagine(JOB, "ein Faß", "/Modelle/ü", 4, 1.5, 7),
+    m.Cutout(JOB, b"\x89PNG", "Stühle/ü.png"),
     m.Cancel(JOB), m.Fetch(JOB), m.Status(), m.Credit(3, 5), m.Ack(JOB), m.Shutdown(),
     m.Ping(), m.Pong(),
     m.Welcome(1, "0.1.0", (m.ModelEntry("a", False, "b", "c"),), "cpu", {"image_bytes": 1.0},
               "someone/words"),
     m.Accepted(JOB, 2), m.Progress(JOB, "denoising", 3, 9, 1.5, 0.25),
-    m.Views(JOB, 1, VIEWS, True), m.Gaussians(JOB, 2, CLOUD, 3, 9, False), m.Mesh(JOB, 3, MESH),
+    m.Views(JOB, 1, VIEWS, True), m.Gaussians(JOB, 2, CLOUD, 3, 9, False),
+    m.Mesh(JOB, 3, MESH, 0.5),
     m.File(JOB, 4, (ArraySpec("data", "uint8", (9,)),), "glb"), m.Chunk(4, 0, b"123"),
     m.Dropped(JOB, 4), m.Done(JOB, {"total": 2.5}), m.Failed(JOB, "what", "why", "hint"),
     m.Cancelled(JOB), m.Queue((m.JobEntry(JOB, "running", "a.png", "blockout", 0, "x", 1, 2),)),
@@ -137,6 +139,26 @@ def spec(name: str, dtype: str, *shape: int) -> ArraySpec:
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("job", JOB.upper()), ("job", ""), ("image", b""), ("image", "text"),
+        ("filename", "x" * 256), ("filename", "a\x1bb"), ("filename", 7),
+    ],
+)  # fmt: skip
+def test_cutout_refuses(field: str, value: object) -> None:
+    values = {"job": JOB, "image": b"x", field: value}
+    with pytest.raises(ProtocolError, match=field):
+        m.Cutout(**values)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.5, True, "1"])
+def test_a_certainty_that_is_none_is_refused(value: object) -> None:
+    file = (ArraySpec("data", "uint8", (9,)),)
+    with pytest.raises(ProtocolError, match="certainty"):
+        m.File(JOB, 4, file, "png", value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("arrays", "words"),
     [
         (CLOUD[:4], "must be means"),
@@ -223,4 +245,4 @@ def test_any_damage_to_a_good_message(message: m.Message, data: st.DataObject) -
 def test_only_chunks_and_submits_have_buffers() -> None:
     kinds = {e.TYPE: [f for f in dataclasses.fields(e)
                       if isinstance(f.metadata["kind"], Buffer)] for e in m.ALL}  # fmt: skip
-    assert {name for name, found in kinds.items() if found} == {"submit", "chunk"}
+    assert {name for name, found in kinds.items() if found} == {"submit", "cutout", "chunk"}

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
 
-from gsv3d.errors import ImageError
-from gsv3d.preprocessing import prepare, prepare_sizes
-from gsv3d.preprocessing.background import remove_background
+from gsv3d.errors import ImageError, ModelError
+from gsv3d.preprocessing import CutOut, cut_out, is_unsure, prepare, prepare_sizes
+from gsv3d.preprocessing.framing import certainty_of
+from gsv3d.preprocessing.saliency import check_cutout
 
 WIDTH, HEIGHT = 300, 220
 
@@ -33,6 +39,18 @@ def scene(background, noise: float = 0.0, gradient: float = 0.0) -> np.ndarray:
     rng = np.random.default_rng(0)
     picture += rng.normal(size=picture.shape) * noise
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+def laid_out(found: CutOut, shape: tuple[int, ...]) -> np.ndarray:
+    """(H, W) alpha over the whole picture."""
+    alpha = np.zeros(shape[:2])
+    left, top, right, bottom = (round(x) for x in found.box)
+    alpha[top:bottom, left:right] = found.alpha
+    return alpha
+
+
+def remove_background(rgb: np.ndarray) -> np.ndarray:
+    return laid_out(cut_out(Image.fromarray(rgb)), rgb.shape)
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -147,3 +165,177 @@ def test_several_sizes_are_each_what_one_alone_would_be():
         np.testing.assert_array_equal(prepared.rgba, prepare(image, size).rgba)
     with pytest.raises(ValueError, match="size"):
         prepare_sizes(image, (64, 4))
+
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "photograph"),
+    [("chair", "grass"), ("backpack", "gravel"), ("palm_tree", "moon"), ("burger", "brick")],
+)
+def test_an_object_over_a_photograph(name, photograph):
+    """The object's own alpha is the truth."""
+    rgba = np.asarray(Image.open(EXAMPLES / f"{name}.png").convert("RGBA"))
+    alpha = rgba[..., 3:] / 255
+    ground = Image.fromarray(getattr(data, photograph)()).convert("RGB").resize(rgba.shape[1::-1])
+    picture = np.round(rgba[..., :3] * alpha + np.asarray(ground) * (1 - alpha)).astype(np.uint8)
+    found = cut_out(Image.fromarray(picture))
+    mine = laid_out(found, picture.shape)
+    assert iou(mine > 0.5, alpha[..., 0] > 0.5) > 0.95
+    assert np.abs(mine - alpha[..., 0]).mean() < 0.01
+    assert found.certainty > 0.9
+    # No halo: the rim has the object's colors, not the photograph's.
+    left, top, right, bottom = (round(x) for x in found.box)
+    rim = (found.alpha > 0.1) & (found.alpha < 0.9) & (alpha[top:bottom, left:right, 0] > 0)
+    wrong = np.abs(found.colour - rgba[top:bottom, left:right, :3] / 255)[rim].mean()
+    halo = np.abs(picture - rgba[..., :3].astype(float))[top:bottom, left:right][rim].mean() / 255
+    assert wrong < 0.75 * halo
+
+
+def ellipse(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    return x * x + y * y < 1
+
+
+def on_canvas(part: np.ndarray, height: int, width: int, top: int, left: int) -> Image.Image:
+    rgba = np.zeros((height, width, 4), np.uint8)
+    rgba[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return Image.fromarray(rgba)
+
+
+def painted(mask: np.ndarray, rgb: tuple[int, int, int], alpha: int = 255) -> np.ndarray:
+    rgba = np.zeros((*mask.shape, 4), np.uint8)
+    rgba[mask] = (*rgb, alpha)
+    return rgba
+
+
+def test_a_faint_layer_is_made_opaque():
+    solid, faint = (on_canvas(painted(ellipse(90, 60), (200, 90, 30), a), 200, 200, 50, 70)
+                    for a in (255, 51))  # fmt: skip
+    np.testing.assert_array_equal(prepare(faint, 96).rgba, prepare(solid, 96).rgba)
+
+
+def test_a_layer_too_faint_is_refused_for_that_reason():
+    faint = on_canvas(painted(ellipse(90, 60), (200, 90, 30), 12), 200, 200, 50, 70)
+    with pytest.raises(ImageError, match="too transparent: its opacity is 5 %"):
+        prepare(faint, 96)
+
+
+def test_glass_keeps_its_body():
+    glass = np.vstack([painted(np.ones((120, 70), bool), (180, 220, 240), 77),
+                       painted(np.ones((12, 70), bool), (90, 90, 95))])  # fmt: skip
+    rgba = prepare(on_canvas(glass, 200, 200, 30, 60), 128).rgba
+    rows = np.flatnonzero((rgba[:, 64, 3] > 20))
+    assert np.ptp(rows) + 1 == pytest.approx(0.75 * 128, abs=1)
+    assert rgba[40, 64, 3] == 77 and rgba[rows[-1] - 3, 64, 3] == 255
+
+
+@pytest.mark.parametrize("side", [2000, 4000])
+def test_a_tiny_object_on_a_large_canvas_is_found(side):
+    part = painted(np.ones((36, 48), bool), (200, 90, 30))
+    found = cut_out(on_canvas(part, side, side, side // 2, side // 3))
+    assert found.alpha.shape == (36, 48)
+    assert found.alpha.min() == 1
+
+
+def test_an_object_on_a_large_canvas_keeps_its_pixels():
+    rng = np.random.default_rng(0)
+    part = np.dstack([rng.integers(0, 256, (512, 512, 3), np.uint8), ellipse(512, 512) * 255])
+    found = cut_out(on_canvas(part.astype(np.uint8), 4096, 4096, 1000, 2000))
+    solid = found.alpha > 0.99
+    np.testing.assert_array_equal(
+        np.round(found.colour[solid] * 255), part[..., :3][ellipse(512, 512)]
+    )
+
+
+def test_an_object_that_fills_its_canvas_but_for_the_corners():
+    found = cut_out(on_canvas(painted(np.ones((180, 196), bool), (20, 90, 30)), 200, 200, 10, 2))
+    assert found.alpha.shape == (180, 196)
+
+
+def test_a_shadow_in_alpha_is_left_out():
+    """A soft blob under a box, as image editors draw it; dark glass of the same alpha stays."""
+    y, x = np.mgrid[0:200, 0:200]
+    blob = 140 * np.exp(-(((x - 110) / 45.0) ** 2 + ((y - 150) / 12.0) ** 2))
+    rgba = np.zeros((200, 200, 4), np.uint8)
+    rgba[..., 3] = blob
+    rgba[60:150, 80:130] = (60, 130, 60, 255)
+    left, top, right, bottom = cut_out(Image.fromarray(rgba)).box
+    assert (left, top) == (80, 60) and right <= 132 and bottom <= 152
+    rgba[..., 3] = 0
+    rgba[60:150, 80:130] = (20, 20, 25, 128)
+    rgba[60:75, 80:130] = (60, 130, 60, 255)
+    assert cut_out(Image.fromarray(rgba)).box == (80, 60, 130, 150)
+
+
+def test_a_shadow_on_a_plain_background_is_left_out():
+    y, x = np.mgrid[0:300, 0:300]
+    picture = np.full((300, 300, 3), 255.0)
+    blob = np.exp(-(((x - 165) / 70.0) ** 2 + ((y - 225) / 14.0) ** 2))
+    picture -= 120 * blob[..., None]
+    picture[90:225, 110:200] = (60, 130, 60)
+    picture[110:150, 125:185] = (230, 200, 60)
+    found = cut_out(Image.fromarray(picture.astype(np.uint8)))
+    assert found.box == pytest.approx((110, 90, 200, 225), abs=6)
+
+
+def test_an_object_that_nearly_fills_an_opaque_picture():
+    """The narrow white margin is not the object."""
+    picture = np.full((240, 240, 3), 255, np.uint8)
+    picture[8:232, 10:230] = (150, 85, 40)
+    picture[60:180, 60:180] = (40, 60, 130)
+    alpha = remove_background(picture)
+    truth = np.zeros((240, 240), bool)
+    truth[8:232, 10:230] = True
+    assert iou(alpha > 0.5, truth) > 0.95
+
+
+def test_certainty_is_the_expected_overlap():
+    """Against masks drawn from the probabilities themselves."""
+    rng = np.random.default_rng(0)
+    probability = np.clip(rng.normal(0.5, 0.4, (60, 60)), 0, 1)
+    drawn = rng.random((400, 60, 60)) < probability
+    mask = probability > 0.5
+    overlaps = [(mask & d).sum() / (mask | d).sum() for d in drawn]
+    assert certainty_of(probability) == pytest.approx(np.mean(overlaps), abs=0.005)
+    assert is_unsure(0.5) and not is_unsure(0.99) and not is_unsure(None)
+
+
+def test_a_noisy_patch_of_the_background_color_stays():
+    picture = np.full((300, 240, 3), 128.0)
+    picture[40:260, 40:200] = (90, 88, 95)
+    picture[40:65, 40:200] = picture[235:260, 40:200] = (45, 45, 50)
+    rng = np.random.default_rng(0)
+    picture[90:210, 70:170] = 128 + rng.normal(size=(120, 100, 1)) * 20
+    alpha = remove_background(np.clip(picture, 0, 255).astype(np.uint8))
+    assert (alpha[40:260, 40:200] > 0.5).mean() > 0.97
+
+
+def test_nothing_of_the_network_is_loaded_for_a_picture_with_alpha():
+    code = (
+        "import sys; from PIL import Image; from gsv3d.preprocessing import prepare\n"
+        f"prepare(Image.open({str(EXAMPLES / 'chair.png')!r}), 64)\n"
+        "assert 'onnxruntime' not in sys.modules and 'skimage' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_cutout_that_is_unknown_or_not_installed_is_named(monkeypatch):
+    image = Image.fromarray(scene((250, 250, 250)))
+    monkeypatch.setitem(sys.modules, "rembg.sessions", None)
+    with pytest.raises(ModelError, match="'u2net' needs rembg"):
+        prepare(image, 64, cutout="u2net")
+    sessions = SimpleNamespace(
+        sessions_class=[SimpleNamespace(name=lambda: "u2net"), SimpleNamespace(name=lambda: "sam")]
+    )
+    monkeypatch.setitem(sys.modules, "rembg.sessions", sessions)
+    with pytest.raises(ModelError, match="no cut-out 'nonsense'. Choose one of u2netp, u2net[.]"):
+        check_cutout("nonsense")
+    check_cutout("u2net")
+    check_cutout("u2netp")
+
+
+def test_rembg_does_not_take_over_because_it_is_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", None)  # importing it would raise
+    assert prepare(Image.fromarray(scene((250, 250, 250))), 64).certainty > 0.9

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gsv3d cutout``: the object of each picture as a PNG with a transparent background."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from gsv3d.cli import cutouts
+from gsv3d.cli.naming import expand_inputs, name_results
+from gsv3d.errors import GSV3DError, ImageError
+
+DESCRIPTION = (
+    "Cut the object out of each picture and write it as a PNG with a transparent background: what "
+    "'gsv3d generate' works with. A picture that can't be used is named with the reason, and the "
+    "others go on; the exit code is 1 then."
+)
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("cutout", help=DESCRIPTION, description=DESCRIPTION)
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", type=Path, help="pictures, or folders of pictures"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    cutouts.add_option(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
+    from gsv3d.outputs import make_folder, write_atomic
+    from gsv3d.preprocessing import cut_out, is_unsure, load_image
+
+    cutouts.check(args.cutout)
+    images, problems = expand_inputs(args.images)
+    output = make_folder(args.output)
+    failed = [str(problem) for problem in problems]
+    for message in failed:
+        print(f"gsv3d: {message}", file=sys.stderr)
+    for image, name in zip(images, name_results(images, output), strict=True):
+        try:
+            found = cut_out(load_image(image), args.cutout)
+        except ImageError as error:
+            failed.append(_with_name(error, image))
+            print(f"gsv3d: {failed[-1]}", file=sys.stderr, flush=True)
+            continue
+        if is_unsure(found.certainty):
+            print(f"gsv3d: {cutouts.warning(image, found.certainty)}", file=sys.stderr)
+        target = output / f"{name}.png"
+        write_atomic(target, found.to_png())
+        print(f"{image} -> {target}", flush=True)
+    if failed:
+        inputs = len(images) + len(problems)
+        print(f"gsv3d: {len(failed)} of {inputs} inputs could not be used.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _with_name(error: GSV3DError, image: Path) -> str:
+    text = str(error)
+    return text if str(image) in text else f"{image}: {text}"
