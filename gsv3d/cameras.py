@@ -216,6 +216,23 @@ def model_elevations_deg(
     raise ValueError(f"There is no orbit '{kind}'; there are {', '.join(ORBITS)}.")
 
 
+def mirrored_azimuth_deg(plane_azimuth_deg: float) -> float:
+    """Return the azimuth of the camera that sees the mirrored input picture.
+
+    A vertical mirror plane of the object is named by the horizontal direction in which it extends,
+    as the azimuth p in [0, 180) of a camera that lies in the plane; p and p + 180 are one plane, 0
+    is the plane through the input camera. Mirrored in it, the input camera at azimuth 0 comes to
+    2 p, at the same elevation. A camera there sees the input picture flipped left to right.
+
+    Args:
+        plane_azimuth_deg: p.
+
+    Returns:
+        2 p in [0, 360).
+    """
+    return 2.0 * plane_azimuth_deg % 360.0
+
+
 def dynamic_orbit_deg(
     num_frames: int,
     elevation_deg: float,

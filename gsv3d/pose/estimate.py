@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped pose network as a function: a cut-out to an elevation and a mirror plane."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from gsv3d.errors import ModelError
+from gsv3d.outputs import make_folder, write_atomic
+from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE, PoseNetwork
+
+SHIPPED = Path(__file__).parent.parent / "checkpoints" / "pose"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+DEFAULT_ELEVATION_DEG = 10.0
+"""Where nothing is known: pictures of props are taken from slightly above."""
+
+USEFUL_DEG = 12.0
+"""A plane nearer to the camera than this is of little use: its mirrored picture is the picture."""
+
+
+@dataclass(frozen=True)
+class PoseEstimate:
+    """What a picture says of its camera and of its object's symmetry.
+
+    Attributes:
+        elevation_deg: of the camera; ``DEFAULT_ELEVATION_DEG`` where the network is unsure.
+        elevation_error_deg: mean absolute error that the network expects of its elevation.
+        plane_azimuth_deg: of a vertical mirror plane, in [0, 180), see
+            ``gsv3d.cameras.mirrored_azimuth_deg``; None where the network is unsure.
+        plane_score: mirror score in 0..1 that it expects of the best plane, see
+            ``gsv3d.pose.symmetry.mirror_scores``.
+    """
+
+    elevation_deg: float
+    elevation_error_deg: float
+    plane_azimuth_deg: float | None
+    plane_score: float
+
+
+class PoseEstimator:
+    """A trained network, and when to follow it.
+
+    Args:
+        network: in evaluation mode.
+        spread_limit_deg: largest expected error of an elevation that is used.
+        score_limit: smallest expected mirror score of a plane that is used.
+    """
+
+    def __init__(self, network: PoseNetwork, spread_limit_deg: float, score_limit: float) -> None:
+        self.network = network
+        self.spread_limit_deg, self.score_limit = spread_limit_deg, score_limit
+
+    @torch.inference_mode()
+    def __call__(self, rgba: np.ndarray) -> PoseEstimate:
+        """Return what a picture says.
+
+        Args:
+            rgba: (S, S, 4) uint8, straight alpha, framed by ``gsv3d.preprocessing.prepare`` at
+                S = ``PICTURE_SIZE``.
+        """
+        shape = (PICTURE_SIZE, PICTURE_SIZE, 4)
+        if rgba.shape != shape or rgba.dtype != np.uint8:
+            raise ValueError(f"rgba must be {shape} uint8, not {rgba.shape} {rgba.dtype}.")
+        picture = torch.from_numpy(np.ascontiguousarray(rgba)).permute(2, 0, 1)[None].float() / 255
+        output = self.network(picture)
+        scores = output.plane_logits[0].sigmoid().numpy()
+        plane = choose_plane(scores)
+        score, spread = float(scores[plane]), float(output.spread_deg[0])
+        elevation = float(output.elevation_deg[0].clamp(-90, 90))
+        return PoseEstimate(
+            elevation if spread <= self.spread_limit_deg else DEFAULT_ELEVATION_DEG,
+            spread,
+            refine_plane(scores, plane) if score >= self.score_limit else None,
+            score,
+        )
+
+
+def choose_plane(scores: np.ndarray) -> int:
+    """Return the plane of (P,) expected scores whose mirrored picture promises most.
+
+    A plane through the camera gives the picture itself, one at 45 or 135 degrees a side view. So
+    scores are weighed by how far the mirrored camera, at twice the plane's azimuth, is from the
+    picture's; an object of revolution, all of whose planes are right, gets a plane near 45 degrees.
+    """
+    azimuths = np.deg2rad(np.arange(len(scores)) * 180.0 / len(scores))
+    reach = np.sin(np.deg2rad(USEFUL_DEG))
+    useful = np.clip(np.sin(azimuths) / reach, 0, 1) * (0.9 + 0.1 * np.abs(np.sin(2 * azimuths)))
+    return int((scores * useful).argmax())
+
+
+def refine_plane(scores: np.ndarray, plane: int) -> float:
+    """Return the azimuth in degrees of a peak: the mean of its neighbors, weighed by scores."""
+    offsets = np.arange(-3, 4)
+    weights = scores[(plane + offsets) % len(scores)] ** 2
+    return float((plane + (weights * offsets).sum() / weights.sum()) * 180 / len(scores) % 180)
+
+
+def save_estimator(
+    folder: Path, network: PoseNetwork, spread_limit_deg: float, score_limit: float
+) -> None:
+    """Write a trained network in half precision, and its limits.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    make_folder(folder)
+    half = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    save_file(half, folder / WEIGHTS)
+    limits = {"spread_limit_deg": round(spread_limit_deg, 3), "score_limit": round(score_limit, 3)}
+    write_atomic(folder / CONFIG, (json.dumps(limits, indent=1) + "\n").encode())
+
+
+def load_estimator(folder: Path = SHIPPED) -> PoseEstimator:
+    """Load a network that ``save_estimator`` wrote.
+
+    Raises:
+        ModelError: the folder holds none, or a damaged one.
+    """
+    network = PoseNetwork()
+    try:
+        limits = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return PoseEstimator(network.eval(), **limits)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} holds no pose network ({type(error).__name__}: {error}).",
+            "Install the package again, or train one with gsv3d train pose.",
+        ) from error
+
+
+@cache
+def shipped_estimator() -> PoseEstimator:
+    """Return the network that ships with the package, loaded once."""
+    return load_estimator()
+
+
+def estimate_pose(rgba: np.ndarray) -> PoseEstimate:
+    """Return what a prepared picture says of its camera, by the shipped network.
+
+    Args:
+        rgba: (S, S, 4) uint8 as ``PoseEstimator`` takes it.
+    """
+    return shipped_estimator()(rgba)
