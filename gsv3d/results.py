@@ -50,7 +50,7 @@ def write_results(
         files.append(_write(_with_suffix(target, ".ply"), file.getvalue()))
     sheet = io.BytesIO()
     contact_sheet(
-        result.prepared, result.views, result.azimuths_deg, result.mesh, settings.elevation
+        result.prepared, result.views, result.azimuths_deg, result.mesh, result.pose.elevation_deg
     ).save(sheet, "PNG")
     files.append(_write(_with_suffix(target, ".png"), sheet.getvalue()))
 
@@ -60,6 +60,7 @@ def write_results(
         "device": device,
         "image": str(image),
         "settings": asdict(settings),
+        "pose": asdict(result.pose),
         "timings": result.timings,
         "gaussians": len(result.gaussians),
         "vertices": len(result.mesh.vertices),

@@ -13,9 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from gsv3d.cameras import mirrored_azimuth_deg
 from gsv3d.errors import ModelError
 from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE, PoseNetwork
+from gsv3d.pose.symmetry import MIRROR_SCORE, mirror_scores
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "pose"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -23,8 +25,8 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 DEFAULT_ELEVATION_DEG = 10.0
 """Where nothing is known: pictures of props are taken from slightly above."""
 
-USEFUL_DEG = 12.0
-"""A plane nearer to the camera than this is of little use: its mirrored picture is the picture."""
+USEFUL_DEG = 24.0
+"""A mirrored camera nearer to the picture's own than this is of less use."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,19 @@ class PoseEstimate:
 
     Attributes:
         elevation_deg: of the camera; ``DEFAULT_ELEVATION_DEG`` where the network is unsure.
-        elevation_error_deg: mean absolute error that the network expects of its elevation.
         plane_azimuth_deg: of a vertical mirror plane, in [0, 180), see
-            ``gsv3d.cameras.mirrored_azimuth_deg``; None where the network is unsure.
+            ``gsv3d.cameras.mirrored_azimuth_deg``; None where there is none, or the network is
+            unsure.
+        elevation_error_deg: mean absolute error that the network expects of its elevation; None
+            where a user gave the elevation.
         plane_score: mirror score in 0..1 that it expects of the best plane, see
-            ``gsv3d.pose.symmetry.mirror_scores``.
+            ``gsv3d.pose.symmetry.mirror_scores``; None where a user chose the plane, or none.
     """
 
     elevation_deg: float
-    elevation_error_deg: float
     plane_azimuth_deg: float | None
-    plane_score: float
+    elevation_error_deg: float | None = None
+    plane_score: float | None = None
 
 
 class PoseEstimator:
@@ -78,8 +82,8 @@ class PoseEstimator:
         elevation = float(output.elevation_deg[0].clamp(-90, 90))
         return PoseEstimate(
             elevation if spread <= self.spread_limit_deg else DEFAULT_ELEVATION_DEG,
-            spread,
             refine_plane(scores, plane) if score >= self.score_limit else None,
+            spread,
             score,
         )
 
@@ -88,13 +92,25 @@ def choose_plane(scores: np.ndarray) -> int:
     """Return the plane of (P,) expected scores whose mirrored picture promises most.
 
     A plane through the camera gives the picture itself, one at 45 or 135 degrees a side view. So
-    scores are weighed by how far the mirrored camera, at twice the plane's azimuth, is from the
-    picture's; an object of revolution, all of whose planes are right, gets a plane near 45 degrees.
+    scores are weighed by where the mirrored camera comes to stand; an object of revolution, all of
+    whose planes are right, gets a plane near 45 or 135 degrees.
     """
-    azimuths = np.deg2rad(np.arange(len(scores)) * 180.0 / len(scores))
-    reach = np.sin(np.deg2rad(USEFUL_DEG))
-    useful = np.clip(np.sin(azimuths) / reach, 0, 1) * (0.9 + 0.1 * np.abs(np.sin(2 * azimuths)))
+    planes = np.arange(len(scores)) * 180.0 / len(scores)
+    apart = np.abs(mirrored_azimuth_deg(planes + 90) - 180)  # 0..180 degrees between the cameras
+    useful = np.clip(apart / USEFUL_DEG, 0, 1) * (0.9 + 0.1 * np.sin(np.deg2rad(apart)))
     return int((scores * useful).argmax())
+
+
+def best_plane(triangles: np.ndarray) -> float | None:
+    """Return the azimuth of a mesh's most useful vertical mirror plane; None where it has none.
+
+    Args:
+        triangles: (F, 3, 3) corners in the world of ``gsv3d.cameras``, +Z up.
+    """
+    planes = np.arange(NUM_PLANES) * 180.0 / NUM_PLANES
+    scores = mirror_scores(triangles.astype(np.float64), planes, np.random.default_rng(0))
+    plane = choose_plane(scores)
+    return refine_plane(scores, plane) if scores[plane] >= MIRROR_SCORE else None
 
 
 def refine_plane(scores: np.ndarray, plane: int) -> float:

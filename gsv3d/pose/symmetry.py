@@ -15,6 +15,9 @@ TOLERANCE = 0.02
 """Mean distance, in extents of the object, from a surface to its mirror image at which a plane
 counts one half."""
 
+MIRROR_SCORE = 0.5
+"""Score from which a plane counts as a mirror plane."""
+
 DENSE, SPARSE = 12_000, 250
 """Surface points that stand for the surface, and points that are mirrored and looked up there."""
 

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from gsv3d.datasets.objects import ObjectFile
 from gsv3d.outputs import make_folder, write_atomic
-from gsv3d.pose.estimate import DEFAULT_ELEVATION_DEG, choose_plane, save_estimator
+from gsv3d.pose.estimate import DEFAULT_ELEVATION_DEG, choose_plane, load_estimator, save_estimator
 from gsv3d.pose.network import ELEVATION_SCALE_DEG, PoseNetwork
+from gsv3d.pose.symmetry import MIRROR_SCORE
 from gsv3d.training.augment import Change, Changes
 from gsv3d.training.average import AveragedWeights
 from gsv3d.training.log import RunLog
@@ -33,9 +34,6 @@ HELD_OUT = 0.1
 SCORE_WEIGHT = 4.0
 """Of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
 
-TOLERABLE = 0.5
-"""Mirror score of a plane that does as much good as harm."""
-
 
 def train_pose(
     objects: Sequence[ObjectFile],
@@ -44,6 +42,7 @@ def train_pose(
     variants: int,
     seed: int,
     workers: int,
+    start: Path | None,
     say: Callable[[str], None],
 ) -> None:
     """Draw pictures, train the network on them, and measure it on packs that were held out.
@@ -55,6 +54,7 @@ def train_pose(
         variants: sets of pictures of each object; the first shows it as it is.
         seed: of everything random.
         workers: processes that draw.
+        start: folder of a trained network to go on from; None for a new one.
         say: told of progress, a line each.
 
     Raises:
@@ -67,7 +67,8 @@ def train_pose(
     say(f"{(~held_out).sum()} pictures to train on, {held_out.sum()} held out")
 
     torch.manual_seed(seed)
-    network = PoseNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = PoseNetwork() if start is None else load_estimator(start).network
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=schedule.weight_decay)
     average = AveragedWeights(network)
     log = RunLog(output / "log.csv", 0)
@@ -151,7 +152,7 @@ def calibrate(
     """Choose when the network is followed, and measure it, on pictures that it has not seen.
 
     The limit on the elevation's spread gives the smallest mean error; the one on a plane's score
-    gives the largest sum of true scores beyond ``TOLERABLE``.
+    gives the largest sum of true scores beyond ``MIRROR_SCORE``.
 
     Returns:
         the limits, as ``PoseEstimator`` takes them, and the measures.
@@ -174,18 +175,20 @@ def calibrate(
     rows = np.arange(len(indices))
     sure, right = predicted[rows, planes], true_scores[rows, planes]
     grid = np.linspace(0.2, 0.95, 76)
-    gains = [np.where(sure >= limit, right - TOLERABLE, 0).sum() for limit in grid]
+    gains = [np.where(sure >= limit, right - MIRROR_SCORE, 0).sum() for limit in grid]
     score_limit = float(grid[int(np.argmax(gains))])
     followed = sure >= score_limit
-    without = true_scores.max(axis=1) < TOLERABLE
+    without = true_scores.max(axis=1) < MIRROR_SCORE
     measures = {
         "pictures": float(len(indices)),
         "elevation_mean_error_deg": float(off.mean()),
         "elevation_median_error_deg": float(np.median(off)),
         "elevation_default_mean_error_deg": float(default_off.mean()),
         "planes_followed": float(followed.mean()),
-        "planes_right_of_followed": float((right >= TOLERABLE)[followed].mean()),
+        "planes_right_of_followed": float(
+            (right >= MIRROR_SCORE)[followed].sum() / max(followed.sum(), 1)
+        ),
         "pictures_without_plane": float(without.mean()),
-        "planes_followed_without_plane": float(followed[without].mean()),
+        "planes_followed_without_plane": float(followed[without].sum() / max(without.sum(), 1)),
     }
     return {"spread_limit_deg": spread_limit, "score_limit": score_limit}, measures
