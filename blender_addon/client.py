@@ -232,6 +232,8 @@ class Client:
                     faces=request.faces,
                     texture_size=request.texture_size,
                     elevation=request.elevation,
+                    mirror=request.mirror,
+                    plane=request.plane,
                     files=request.files,
                 )
         except wire.ProtocolError as error:
@@ -320,7 +322,7 @@ class Client:
         """Ask once more for results that came damaged; give the job up if that does not help."""
         problem = self._damaged.pop(done.job, None)
         if problem is None:
-            self._end(done.job, events.JobDone(done.job, dict(done.timings)))
+            self._end(done.job, events.JobDone(done.job, dict(done.timings), dict(done.pose)))
         elif done.job in self._asked_again:
             self._end(done.job, events.JobFailed(done.job, problem))
         else:

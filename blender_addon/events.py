@@ -95,6 +95,7 @@ class FileArrived:
 class JobDone:
     job: str
     timings: dict[str, float] = field(default_factory=dict)
+    pose: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -242,8 +242,8 @@ class Session:
                         "Generate it again.",
                     ),
                 )
-            case events.JobDone(timings=timings):
-                job.timings = timings
+            case events.JobDone(timings=timings, pose=pose):
+                job.timings, job.pose = timings, pose
                 job.state = JobState.ARRIVED
                 self._all_here.add(job.id)
                 self._finish_if_delivered(job)

@@ -24,8 +24,8 @@ A client, with its socket in a thread of its own::
 Events are instances of
 
 - `messages.Welcome` (version, backend, models, device, limits; again when the device is known),
-- `messages.Accepted`, `Progress` (phase, step, of, eta_s, fraction), `Done` (timings; after the
-  last artefact), `Failed` (what, why, hint), `Cancelled`, `Queue` (jobs), `Bye`,
+- `messages.Accepted`, `Progress` (phase, step, of, eta_s, fraction), `Done` (timings, pose; after
+  the last artefact), `Failed` (what, why, hint), `Cancelled`, `Queue` (jobs), `Bye`,
 - `Received` (job, kind, artefact, arrays): "views" {images, azimuths}, "gaussians" {means, quats,
   scales, opacities, sh}, "mesh" {vertices, faces, corner_uvs, texture}, "file" {data};
   `artefact.final`, `.step`, `.of` (Gaussians), `.name` (file: "glb", "ply" or "png"),
@@ -59,10 +59,18 @@ from .processes import process_exists
 from .session import ClientSession, Event, Received, Silence, Violation
 from .sockets import curve_client, explain_silence, open_client
 from .transfers import BytesSource, IncomingTransfer, OutgoingTransfer
-from .versions import IMAGINE_VERSION, PROTOCOL_VERSION, SUPPORTED_VERSIONS, TAG, negotiate
+from .versions import (
+    IMAGINE_VERSION,
+    POSE_VERSION,
+    PROTOCOL_VERSION,
+    SUPPORTED_VERSIONS,
+    TAG,
+    negotiate,
+)
 
 __all__ = [
     "IMAGINE_VERSION",
+    "POSE_VERSION",
     "PROTOCOL_VERSION",
     "SUPPORTED_VERSIONS",
     "TAG",

@@ -13,10 +13,12 @@ from .errors import VersionError
 
 TAG_PREFIX = b"GSV3D/"
 TAG = b"GSV3D/1"
-PROTOCOL_VERSION = 2
-SUPPORTED_VERSIONS: tuple[int, ...] = (1, 2)
+PROTOCOL_VERSION = 3
+SUPPORTED_VERSIONS: tuple[int, ...] = (1, 2, 3)
 #: The first version with pictures made of words: `imagine`, and files named "png".
 IMAGINE_VERSION = 2
+#: The first version in which the backend may estimate the camera's elevation and a mirror plane.
+POSE_VERSION = 3
 
 
 def negotiate(theirs: Iterable[int], ours: Iterable[int] = SUPPORTED_VERSIONS) -> int:
