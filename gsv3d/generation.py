@@ -177,7 +177,7 @@ def generate(
 
     camera = orbit([0.0], [settings.elevation], size=len(detailed))
     reference = Reference(detailed, camera)
-    mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report, reference)
+    mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report, [reference])
     elevations = np.asarray(output.elevations_deg, dtype=np.float32)
     return GenerationResult(
         prepared, views, azimuths, gaussians, mesh, clock.stop(), output.latents, elevations
