@@ -6,7 +6,7 @@ Where a reference picture shows the point, the picture's own pixels come first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ def bake(
     cloud: tuple[np.ndarray, np.ndarray],
     depth_tolerance: float,
     progress: Callable[[int, int], None] | None = None,
-    projection: Projection | None = None,
+    projections: Sequence[Projection | None] = (),
 ) -> np.ndarray:
     """Bakes the views' colours into a texture.
 
@@ -60,7 +60,8 @@ def bake(
         cloud: positions (N, 3) and sRGB colours (N, 3) of the Gaussians, for what no view sees.
         depth_tolerance: a point farther than this behind a view's depth is hidden from it.
         progress: called with (steps done, steps).
-        projection: of a reference picture onto the mesh.
+        projections: of reference pictures onto the mesh, the first before all; None for one that
+            does not fit.
 
     Returns:
         (T, T, 3) uint8 sRGB, row 0 at the top; the gaps between charts continue the nearest one.
@@ -82,9 +83,10 @@ def bake(
     unseen = (weight[:, 0] < 1e-4).numpy()
     if unseen.any():
         colours[unseen] = _nearest(texels.points[unseen], *cloud)
-    if projection is not None:
-        pictured, share = look_up(projection, texels.points, texels.broad)
-        colours += (pictured - colours) * share[:, None]
+    for projection in reversed(projections):  # each lies over those that follow it
+        if projection is not None:
+            pictured, share = look_up(projection, texels.points, texels.broad)
+            colours += (pictured - colours) * share[:, None]
 
     picture = np.zeros((texture_size * texture_size, 3), dtype=np.float32)
     picture[texels.pixels] = colours

@@ -69,7 +69,7 @@ def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_coloured):
     assert projection is not None
     views = analytic.box((0.3, 0.3, 0.3))
     texture = bake(
-        mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, 0.05, None, projection
+        mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, 0.05, None, [projection]
     )
     points, colours = sampled(TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture))
     # The middle of the front, not its rim, is the picture's; what it does not see is as before.
