@@ -84,6 +84,10 @@ class Scripted:
         for name in settings["files"]:
             watch.artefact("file", {"data": np.frombuffer(b"data of " + name.encode(), "u1")},
                            name=name)  # fmt: skip
+        # What was asked for, so that a test sees that it came.
+        asked = {name: settings[name] for name in ("elevation", "plane")}
+        watch.pose = {name: value for name, value in asked.items() if value is not None}
+        watch.pose["mirrored"] = float(settings["mirror"] != "off")
         return {"denoising": 1.0, "total": 2.0}
 
     def explain(self, error: BaseException) -> None:
