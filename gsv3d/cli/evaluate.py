@@ -85,8 +85,8 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--pose", choices=("auto", "off", "elevation", "truth"), default="auto",
-        help="auto estimates elevation and mirror plane; off: elevation 10, no mirror; or give the true"
-        " elevation, or the true elevation and mirror plane (%(default)s)",
+        help="auto: elevation and mirror plane are estimated; off: elevation 10, no mirror;"
+        " elevation: the true one, no mirror; truth: the true elevation and plane (%(default)s)",
     )  # fmt: skip
     group.add_argument("--steps", type=int, help="denoising steps (the model's own number)")
     group.add_argument("--faces", type=int, default=5000, help="(%(default)s)")

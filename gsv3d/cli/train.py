@@ -49,13 +49,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                       help="GLB or glTF files, folders, or an index.json")  # fmt: skip
     pose.add_argument("--split", help="of the index: only its objects")
     pose.add_argument("--output", type=Path, required=True, help="pictures, log, weights, measures")
-    pose.add_argument("--from", dest="start", type=Path, metavar="DIR",
-                      help="start from the network in this folder")  # fmt: skip
     pose.add_argument("--count", type=int, help="objects drawn by the seed (all)")
     pose.add_argument("--variants", type=int, default=1,
                       help="sets of pictures of each object: as it is, and varied"
                       " (%(default)s)")  # fmt: skip
     pose.add_argument("--steps", type=int, default=2000, help="(%(default)s)")
+    pose.add_argument("--minutes", type=float, default=0.0,
+                      help="anneal and end after so much training instead")  # fmt: skip
     pose.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
     pose.add_argument("--learning-rate", type=float, default=2e-3, help="(%(default)s)")
     pose.add_argument("--workers", type=int, default=1, help="processes that draw (%(default)s)")
@@ -143,11 +143,12 @@ def _train_pose(args: argparse.Namespace) -> int:
     order = np.random.default_rng(args.seed).permutation(len(found))[: args.count]
     try:
         schedule = Schedule(
-            args.steps, args.batch_size, learning_rate=args.learning_rate, weight_decay=0.02
-        )
+            args.steps, args.batch_size, learning_rate=args.learning_rate, weight_decay=0.02,
+            minutes=args.minutes,
+        )  # fmt: skip
         train_pose(
             [found[i] for i in order], args.output, schedule, args.variants, args.seed,
-            args.workers, args.start, lambda text: print(text, flush=True),
+            args.workers, lambda text: print(text, flush=True),
         )  # fmt: skip
     except ValueError as error:
         raise DataError(str(error), "See gsv3d train pose --help.") from error

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from gsv3d.datasets.objects import ObjectFile
 from gsv3d.outputs import make_folder, write_atomic
-from gsv3d.pose.estimate import DEFAULT_ELEVATION_DEG, choose_plane, load_estimator, save_estimator
+from gsv3d.pose.estimate import DEFAULT_ELEVATION_DEG, choose_plane, save_estimator
 from gsv3d.pose.network import ELEVATION_SCALE_DEG, PoseNetwork
 from gsv3d.pose.symmetry import MIRROR_SCORE
 from gsv3d.training.augment import Change, Changes
@@ -42,7 +42,6 @@ def train_pose(
     variants: int,
     seed: int,
     workers: int,
-    start: Path | None,
     say: Callable[[str], None],
 ) -> None:
     """Draw pictures, train the network on them, and measure it on packs that were held out.
@@ -50,11 +49,10 @@ def train_pose(
     Args:
         objects: GLB or glTF files.
         output: folder of ``pictures``, ``log.csv``, the network and ``measures.json``.
-        schedule: number of steps, size of a batch, learning rate.
+        schedule: number of steps or minutes, size of a batch, learning rate.
         variants: sets of pictures of each object; the first shows it as it is.
         seed: of everything random.
         workers: processes that draw.
-        start: folder of a trained network to go on from; None for a new one.
         say: told of progress, a line each.
 
     Raises:
@@ -67,18 +65,18 @@ def train_pose(
     say(f"{(~held_out).sum()} pictures to train on, {held_out.sum()} held out")
 
     torch.manual_seed(seed)
-    network = PoseNetwork() if start is None else load_estimator(start).network
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = PoseNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=schedule.weight_decay)
     average = AveragedWeights(network)
     log = RunLog(output / "log.csv", 0)
     network.train()
     started = time.monotonic()
     batches = draw_batches(pictures, np.flatnonzero(~held_out), schedule.batch_size, seed)
-    for step in range(schedule.steps):
+    progress, step = 0.0, 0
+    while progress < 1:
         rgba, elevations, scores = next(batches)
         elevation_loss, plane_loss = losses(network, rgba, elevations, scores)
-        rate = schedule.rate(step, step / schedule.steps)
+        rate = schedule.rate(step, progress)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
@@ -86,9 +84,12 @@ def train_pose(
         torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
         optimizer.step()
         average.update(schedule.decay(step))
-        if (step + 1) % schedule.log_every == 0:
-            row = {"step": step + 1, "learning_rate": rate, "elevation": elevation_loss.item(),
-                   "planes": plane_loss.item(), "seconds": time.monotonic() - started}  # fmt: skip
+        step += 1
+        seconds = time.monotonic() - started
+        progress = seconds / 60 / schedule.minutes if schedule.minutes else step / schedule.steps
+        if step % schedule.log_every == 0:
+            row = {"step": step, "learning_rate": rate, "elevation": elevation_loss.item(),
+                   "planes": plane_loss.item(), "seconds": seconds}  # fmt: skip
             log.write([row])
             say(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
     with average.applied():

@@ -131,7 +131,8 @@ def test_a_model_is_asked_through_the_same_job_as_everywhere(
         return box((1, 1, 1), (9, 9, 9))
 
     monkeypatch.setattr("gsv3d.generation.extract_mesh", mesh)
-    monkeypatch.setattr("gsv3d.generation.estimate_pose", lambda _: PoseEstimate(33.0, 60.0, 5, 0.9))
+    found = PoseEstimate(33.0, 60.0, 5.0, 0.9)
+    monkeypatch.setattr("gsv3d.generation.estimate_pose", lambda _: found)
     identity = ModelIdentity("abc", steps=3, faces=400, pose=pose)
     generator = ModelGenerator("blockout", identity, "cpu")
     assert generator.frames == frames_of("blockout") > 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mirror planes against shapes whose planes are known, and the convention against the rasterizer."""
+"""Mirror planes of shapes whose planes are known; the convention beside the rasterizer's."""
 
 import numpy as np
 import pytest
@@ -56,8 +56,12 @@ def test_a_box_has_two_planes_and_a_cylinder_all() -> None:
 
 def test_a_shape_without_a_plane_has_low_scores() -> None:
     stairs = [
-        trimesh.creation.box((0.4, 0.2, 0.3 * (i + 1)), trimesh.transformations.translation_matrix(
-            (0.3 * i, 0.25 * (i % 2) + 0.1 * i, 0.15 * (i + 1))))  # fmt: skip
+        trimesh.creation.box(
+            (0.4, 0.2, 0.3 * (i + 1)),
+            trimesh.transformations.translation_matrix(
+                (0.3 * i, 0.25 * (i % 2) + 0.1 * i, 0.15 * (i + 1))
+            ),
+        )  # fmt: skip
         for i in range(3)
     ]
     triangles = triangles_of(trimesh.util.concatenate(stairs))
