@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 
 from gsv3d.cli import main
 from gsv3d.datasets.objects import find_objects
-from gsv3d.pose.estimate import load_estimator
+from gsv3d.pose.estimate import load_estimator, refine_plane
 from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE
 from gsv3d.rasterizing.lighting import baked_environments
 from gsv3d.training import pose_pictures
@@ -28,17 +27,15 @@ def folder(tmp_path_factory) -> Path:
     for pack in range(12):
         length = 1 + 0.1 * pack
         body = trimesh.creation.box((length, 0.4, 0.4))
-        nose = trimesh.creation.box((0.3, 0.8, 0.2))
-        nose.apply_translation((length / 2, 0.2, 0))
+        nose = trimesh.creation.box((0.3, 1.2, 0.2))
+        nose.apply_translation((length / 2, 0.4, 0))
         (root / f"pack{pack}").mkdir()
         trimesh.util.concatenate([body, nose]).export(root / f"pack{pack}" / f"thing{pack}.glb")
     return root
 
 
-def test_a_plane_through_the_camera_makes_the_picture_its_own_mirror_image(
-    folder: Path, monkeypatch
-) -> None:
-    """What the labels say, seen in the pictures."""
+def test_labels_say_how_the_object_is_turned(folder: Path, monkeypatch) -> None:
+    """The nose stands in the only plane, at the box's end: its place in the picture tells both."""
     monkeypatch.setattr(pose_pictures, "VIEWS", 80)
     item = find_objects([folder])[0]
     environments = baked_environments()
@@ -46,15 +43,18 @@ def test_a_plane_through_the_camera_makes_the_picture_its_own_mirror_image(
     drawn = pose_pictures._draw_object(item, 0, [item], environments, rng)
     assert drawn["rgba"].shape == (80, PICTURE_SIZE, PICTURE_SIZE, 4)
     assert len(PLANES_DEG) == NUM_PLANES and drawn["scores"].shape == (80, NUM_PLANES)
-    assert drawn["elevations_deg"].min() > -5 and drawn["elevations_deg"].max() < 60
-    solid = drawn["rgba"][..., 3] > 127
-    flipped = solid[:, :, ::-1]
-    agreement = (solid & flipped).sum((1, 2)) / (solid | flipped).sum((1, 2))
-    best = PLANES_DEG[drawn["scores"].argmax(axis=1)]
-    off = np.minimum(best, 180 - best)
-    assert drawn["scores"].max(axis=1).min() > 0.8
-    near, far = agreement[off <= 3], agreement[(off > 20) & (off < 70)]
-    assert len(near) > 1 and near.min() > 0.85 > far.mean()
+    elevations = drawn["elevations_deg"]
+    assert elevations.min() > -5 and elevations.max() < 60
+    found = [refine_plane(one, int(one.argmax())) for one in drawn["scores"]]
+    level = elevations < 20  # the nose is what is highest in the picture
+    aside = []
+    for rgba in drawn["rgba"]:
+        solid = rgba[..., 3] > 127
+        rows = np.flatnonzero(solid.any(axis=1))
+        nose = np.flatnonzero(solid[rows[0] : rows[0] + 8].any(axis=0)).mean()
+        height = np.ptp(rows)  # pictures are enlarged until the object fills them
+        aside.append(abs(nose - (PICTURE_SIZE - 1) / 2) / height)
+    assert np.corrcoef(np.sin(np.deg2rad(found))[level], np.array(aside)[level])[0, 1] > 0.95
 
 
 def test_what_is_drawn_is_not_drawn_again(folder: Path, tmp_path: Path) -> None:
@@ -87,8 +87,7 @@ def test_a_mirrored_pictures_planes_are_mirrored() -> None:
         left = bool(picture[0, 3, 0, 0] > 0.5)
         seen.add(left)
         assert PLANES_DEG[int(found.argmax())] == (30 if left else 150)
-        assert elevation.tolist() == [20] and torch.equal(picture[0, 3].sum() * 2,
-                                                          torch.tensor(PICTURE_SIZE**2.0))  # fmt: skip
+        assert elevation.tolist() == [20]
     assert seen == {True, False}
 
 
