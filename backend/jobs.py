@@ -214,9 +214,7 @@ class Jobs:
         job.artefacts = [a for a in job.artefacts if a not in replaced] + [artefact]
         return replaced
 
-    def done(
-        self, job: Job, timings: dict[str, float], pose: dict[str, float], now: float
-    ) -> None:
+    def done(self, job: Job, timings: dict[str, float], now: float) -> None:
         """The running job is done; its results stay on disk."""
         artefacts = [{"kind": a.kind, "fields": a.fields, "file": a.file} for a in job.artefacts]
         if job.estimator is not None:
@@ -224,7 +222,7 @@ class Jobs:
                 self.journal.save_speeds(job.record.model, job.estimator.speeds(now))
             except StorageError as error:
                 log.error("speeds not kept: %s", error)
-        self._end(job, "done", {"artefacts": artefacts, "timings": timings, "pose": pose})
+        self._end(job, "done", {"artefacts": artefacts, "timings": timings})
         self.store.picture(job.id).unlink(missing_ok=True)
 
     def fail(self, job: Job, what: str, why: str, hint: str) -> None:

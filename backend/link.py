@@ -6,7 +6,7 @@ Payloads never travel on it: the worker writes them into the job's folder and na
 From the server: run(job, settings, folder), cancel(job), stop.
 From the worker: ready(token, device, models), broken(token, what, hint),
 progress(job, phase, step, of),
-artefact(job, kind, fields, arrays, file), done(job, timings, pose), failed(job, what, why, hint),
+artefact(job, kind, fields, arrays, file), done(job, timings), failed(job, what, why, hint),
 cancelled(job).
 """
 
@@ -30,7 +30,7 @@ FROM_WORKER: dict[str, dict[str, type | tuple[type, ...]]] = {
     "broken": {"token": str, "what": str, "hint": str},
     "progress": {"job": str, "phase": str, "step": int, "of": int},
     "artefact": {"job": str, "kind": str, "fields": dict, "arrays": list, "file": str},
-    "done": {"job": str, "timings": dict, "pose": dict},
+    "done": {"job": str, "timings": dict},
     "failed": {"job": str, "what": str, "why": str, "hint": str},
     "cancelled": {"job": str},
 }

@@ -105,7 +105,7 @@ class Requests:
     def _end_of(self, job: Job) -> m.Message | None:
         state, outcome = job.record.state, job.record.outcome
         if state == "done":
-            return m.Done(job.id, outcome.get("timings", {}), outcome.get("pose", {}))
+            return m.Done(job.id, outcome.get("timings", {}))
         if state == "failed":
             return m.Failed(job.id, **outcome)
         if state == "cancelled":

@@ -146,7 +146,7 @@ class Work:
             else:
                 self._failed(job, message["what"], message["why"], message["hint"])
         elif kind == "done":
-            self._done(job, message["timings"], message["pose"], now)
+            self._done(job, message["timings"], now)
 
     def _artefact(self, job: Job, message: dict[str, Any]) -> None:
         stored = StoredArtefact(
@@ -169,15 +169,13 @@ class Work:
             except OSError as error:
                 log.info("%s is deleted with its job: %s", old.file, error)
 
-    def _done(
-        self, job: Job, timings: dict[str, float], pose: dict[str, float], now: float
-    ) -> None:
+    def _done(self, job: Job, timings: dict[str, float], now: float) -> None:
         self.worker.note_success()
         if self._deadline is not None:
             self._cancelled(job)
             return
-        done = m.Done(job.id, timings, pose)
-        self._jobs.done(job, done.timings, done.pose, now)
+        done = m.Done(job.id, timings)
+        self._jobs.done(job, done.timings, now)
         log.info("job %s done in %.1f s", job.id, timings.get("total", 0.0))
         for peer in self._server.watchers(job.id):
             peer.end_job(done)

@@ -170,7 +170,6 @@ class ModelRunner:
             result = generate(pipeline, image, chosen, _Observer(watch))
         except Cancelled as error:
             raise JobStoppedError from error
-        watch.pose = pose_numbers(result.pose)
         mesh = result.mesh
         watch.artefact(
             "mesh",
@@ -180,6 +179,7 @@ class ModelRunner:
                 "corner_uvs": np.asarray(mesh.corner_uvs, np.float32),
                 "texture": np.asarray(mesh.texture, np.uint8),
             },
+            pose=pose_numbers(result.pose),
         )
         for name in settings["files"]:
             data = to_glb_bytes(mesh) if name == "glb" else _ply(result.gaussians)

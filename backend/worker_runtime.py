@@ -53,18 +53,13 @@ class Runner(Protocol):
 
 
 class Watch:
-    """The job's view of the link. Every method raises JobStoppedError once the job is to stop.
-
-    Attributes:
-        pose: what the job was done with, for `done`; set by the runner.
-    """
+    """The job's view of the link. Every method raises JobStoppedError once the job is to stop."""
 
     def __init__(self, worker_link: WorkerLink, job: str, folder: Path) -> None:
         self._link = worker_link
         self._job = job
         self._folder = folder
         self._number = 0
-        self.pose: dict[str, float] = {}
 
     def check(self) -> None:
         """Raise JobStoppedError when the job is to stop."""
@@ -199,8 +194,7 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
             "failed", job=job, what=what[:_SENTENCE], why=why[:_SENTENCE], hint=hint[:_SENTENCE]
         )
     else:
-        timings = {name: float(seconds) for name, seconds in timings.items()}
-        worker_link.send("done", job=job, timings=timings, pose=watch.pose)
+        worker_link.send("done", job=job, timings={k: float(v) for k, v in timings.items()})
 
 
 def _explain(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str]:

@@ -322,7 +322,7 @@ class Client:
         """Ask once more for results that came damaged; give the job up if that does not help."""
         problem = self._damaged.pop(done.job, None)
         if problem is None:
-            self._end(done.job, events.JobDone(done.job, dict(done.timings), dict(done.pose)))
+            self._end(done.job, events.JobDone(done.job, dict(done.timings)))
         elif done.job in self._asked_again:
             self._end(done.job, events.JobFailed(done.job, problem))
         else:
@@ -349,7 +349,7 @@ class Client:
                     )
                 )
             elif received.kind == "mesh":
-                self._tell(events.MeshArrived(job, prepare_mesh(**arrays)))
+                self._tell(events.MeshArrived(job, prepare_mesh(**arrays), artefact.pose))
             elif received.kind == "file":
                 data = arrays["data"].tobytes()
                 self._tell(events.FileArrived(job, artefact.name, data))

@@ -80,6 +80,7 @@ class GaussiansArrived:
 class MeshArrived:
     job: str
     arrays: MeshArrays
+    pose: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,6 @@ class FileArrived:
 class JobDone:
     job: str
     timings: dict[str, float] = field(default_factory=dict)
-    pose: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -298,6 +298,7 @@ class Mesh(Artefact):
     TYPE: ClassVar[str] = "mesh"
     KIND: ClassVar[str] = "mesh"
     SENDER: ClassVar[str] = "server"
+    pose: dict[str, float] = wire(NumbersByName(), default_factory=dict)  # that it was made with
 
 
 @dataclass(frozen=True)
@@ -339,7 +340,6 @@ class Done(Message):
     SENDER: ClassVar[str] = "server"
     job: str = wire(JobId())
     timings: dict[str, float] = wire(NumbersByName(), default_factory=dict)  # seconds by phase
-    pose: dict[str, float] = wire(NumbersByName(), default_factory=dict)  # what was used, estimated
 
 
 @dataclass(frozen=True)

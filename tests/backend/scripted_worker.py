@@ -80,14 +80,14 @@ class Scripted:
             final["means"][0, 0] = np.nan
         watch.artefact("gaussians", final, step=steps, of=steps, final=True)
         watch.progress("texturing", 1, 1)
-        watch.artefact("mesh", mesh(script.get("texture", 64)))
+        # What was asked for, so that a test sees that it came.
+        asked = {name: settings[name] for name in ("elevation", "plane")}
+        pose = {name: value for name, value in asked.items() if value is not None}
+        pose["mirrored"] = float(settings["mirror"] != "off")
+        watch.artefact("mesh", mesh(script.get("texture", 64)), pose=pose)
         for name in settings["files"]:
             watch.artefact("file", {"data": np.frombuffer(b"data of " + name.encode(), "u1")},
                            name=name)  # fmt: skip
-        # What was asked for, so that a test sees that it came.
-        asked = {name: settings[name] for name in ("elevation", "plane")}
-        watch.pose = {name: value for name, value in asked.items() if value is not None}
-        watch.pose["mirrored"] = float(settings["mirror"] != "off")
         return {"denoising": 1.0, "total": 2.0}
 
     def explain(self, error: BaseException) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.protocol import ClientSession, encode
+from backend.protocol import ClientSession, Received, encode
 from backend.protocol import messages as m
 from backend.protocol.codec import decode
 from backend.worker import pose_numbers
@@ -19,24 +19,26 @@ from tests.backend.conftest import Running, script
 Start = Callable[..., Running]
 
 
+def pose_of(client: Client, job: str) -> dict[str, float]:
+    client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+    (mesh,) = [e for e in client.of_job(job) if isinstance(e, Received) and e.kind == "mesh"]
+    return mesh.artefact.pose
+
+
 def test_what_is_asked_for_reaches_the_worker_and_what_was_used_comes_back(
     tmp_path: Path, run_server: Start
 ) -> None:
     with Client(run_server(tmp_path).path) as client:
-        client.session.submit(script(steps=1), elevation=None, mirror="plane", plane=-30.0)
-        assert client.until(m.Done).pose == {"plane": -30.0, "mirrored": 1.0}
+        job = client.session.submit(script(steps=1), elevation=None, mirror="plane", plane=-30.0)
+        assert pose_of(client, job) == {"plane": -30.0, "mirrored": 1.0}
         job = client.session.submit(script(steps=1), elevation=25.0)
-        done = client.until(lambda e: isinstance(e, m.Done) and e.job == job)
-        assert done.pose == {"elevation": 25.0, "plane": 0.0, "mirrored": 0.0}
-        client.session.fetch(job)  # from the journal this time
-        again = client.until(lambda e: isinstance(e, m.Done) and e.job == job and e is not done)
-        assert again.pose == done.pose
+        assert pose_of(client, job) == {"elevation": 25.0, "plane": 0.0, "mirrored": 0.0}
 
 
 def test_an_older_clients_object_is_not_mirrored(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path, versions=(1, 2)) as older:
-        older.session.submit(script(steps=1))
-        assert older.until(m.Done).pose == {"elevation": 10.0, "plane": 0.0, "mirrored": 0.0}
+        job = older.session.submit(script(steps=1))
+        assert pose_of(older, job) == {"elevation": 10.0, "plane": 0.0, "mirrored": 0.0}
 
 
 @pytest.mark.parametrize(("version", "elevation"), [(2, 10.0), (3, None)])
