@@ -70,13 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--connection-file",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help=f"where the address and the keys are written (default: {FILE_NAME} in the data dir)",
     )
     shared.add_argument(
         "--data-dir",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help=f"where jobs, results and logs are kept (default: {default_data_dir()})",
     )
@@ -94,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         "(default: the variable GSV3D_TEXT_MODEL)",
     )
     serve.add_argument(
+        "--threads",
+        type=_count,
+        metavar="N",
+        help="CPU threads of the model (default: all cores but one, which is left to Blender)",
+    )
+    serve.add_argument(
         "--parent-pid", type=_pid, metavar="PID", help="end when this process has ended"
     )
     serve.set_defaults(run=_serve)
@@ -108,6 +114,20 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port: give a number from 1 to 65535")
     return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of threads from 1 to 1024")
+    return int(text)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError(
+            "the path is empty; a variable of the shell may not be set"
+        )
+    return Path(text)
 
 
 def _path_or_id(text: str) -> str:
@@ -143,6 +163,7 @@ def _serve(options: argparse.Namespace) -> int:
             port=options.port,
             device=options.device,
             text_model=options.text_model,
+            threads=options.threads,
             parent_pid=options.parent_pid,
         )
     )

@@ -61,6 +61,7 @@ class Settings:
         port: to listen on; 0 takes a free one.
         device: for the worker.
         text_model: the text-to-image model of clients that name none: its folder or its id.
+        threads: CPU threads of the worker; None: all cores but one.
         parent_pid: the backend ends with this process; None: with nobody.
         worker_command: the worker's command line; None is the model's worker.
         grace_s: seconds a cancelled job has to stop before its worker is ended.
@@ -72,6 +73,7 @@ class Settings:
     port: int = 0
     device: str = "auto"
     text_model: str = ""
+    threads: int | None = None
     parent_pid: int | None = None
     worker_command: Sequence[str] | None = None
     grace_s: float = 20.0
@@ -123,7 +125,9 @@ class Server:
         self.gate = Gatekeeper(self.context)
         self._closers.append(self.gate.close)
         self._listen()
-        command = settings.worker_command or default_command(settings.device, settings.text_model)
+        command = settings.worker_command or default_command(
+            settings.device, settings.text_model, settings.threads
+        )
         worker = Worker(self.context, self.gate, command, log_dir)
         self._closers.append(worker.close)
         self.work = Work(self, worker)

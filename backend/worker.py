@@ -91,6 +91,7 @@ class ModelRunner:
         self._text_model = text_model
         self._name = ""
         self._pipeline: Any = None
+        self._texture_size = 0  # of the job under way
 
     def describe(self) -> tuple[str, list[dict[str, Any]]]:
         import torch
@@ -112,6 +113,7 @@ class ModelRunner:
         return device, models
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
+        self._texture_size = settings.get("texture_size", 0)
         make = self._imagine if settings.get("kind") == "imagine" else self._generate
         return make(settings, picture, watch)
 
@@ -187,18 +189,15 @@ class ModelRunner:
         return result.timings
 
     def explain(self, error: BaseException) -> tuple[str, str, str] | None:
-        from gsv3d.errors import GSV3DError
+        from gsv3d.errors import GSV3DError, out_of_memory
 
         if isinstance(error, GSV3DError):
             return error.message, "", error.hint
-        if type(error).__name__ == "OutOfMemoryError":
-            self._free()
-            return (
-                "The memory of the graphics card was not enough.",
-                (str(error).splitlines() or [""])[0],
-                "Close other programs that use the card, or start the backend with --device cpu.",
-            )
-        return None
+        told = out_of_memory(error, self._texture_size)
+        if told is None:
+            return None
+        self._free()
+        return told.message, (str(error).splitlines() or [""])[0], told.hint
 
     def _keep(self, name: str, load: Callable[[], Any], watch: Watch) -> Any:
         """The pipeline of that name; a card has room for one, so the last one goes first."""
@@ -222,15 +221,28 @@ def _ply(gaussians: Gaussians) -> bytes:
     return file.getvalue()
 
 
+def _give_way() -> None:
+    """Lower the priority of this process: Blender and the artist's other programs come first."""
+    import psutil
+
+    process = psutil.Process()
+    # A process may not raise its own priority, should it have been started with a lower one.
+    low = psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else max(process.nice(), 5)
+    process.nice(low)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the worker; the server starts it and greets it on standard input."""
     parser = argparse.ArgumentParser(prog="python -m backend.worker", description=main.__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--text-model", default="")
+    parser.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
-    from gsv3d.threads import let_threads_sleep
+    from gsv3d.threads import let_threads_sleep, limit_threads
 
     let_threads_sleep()
+    limit_threads(options.threads)
+    _give_way()
     return serve_jobs(lambda: ModelRunner(options.device, options.text_model))
 
 

@@ -32,10 +32,14 @@ MAX_RESTARTS = 5
 BACKOFF_S = (0.5, 30.0)
 
 
-def default_command(device: str, text_model: str = "") -> list[str]:
+def default_command(device: str, text_model: str = "", threads: int | None = None) -> list[str]:
     """Return the command line of the worker that runs the model."""
     command = [sys.executable, "-m", "backend.worker", "--device", device]
-    return [*command, f"--text-model={text_model}"] if text_model else command
+    if text_model:
+        command.append(f"--text-model={text_model}")
+    if threads is not None:
+        command.append(f"--threads={threads}")
+    return command
 
 
 class Worker:

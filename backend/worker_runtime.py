@@ -206,12 +206,6 @@ def _explain(runner: Runner, error: Exception, filename: str) -> tuple[str, str,
         log.info("job failed: %s", " ".join(known))
         return known
     log.exception("a fault while working on %s", filename)
-    if isinstance(error, MemoryError):
-        return (
-            f"The memory of this computer was not enough for {filename or 'the picture'}.",
-            "",
-            "Close other programs, or choose fewer faces and a smaller texture.",
-        )
     first = (str(error).splitlines() or [""])[0]
     return (
         f"The generation of {filename or 'the picture'} failed by a fault of GSV3D.",

@@ -9,6 +9,14 @@ import sys
 def main() -> int:
     """Register the add-on in an empty Blender, run, unregister; returns the exit code."""
     try:
+        return _run()
+    except KeyboardInterrupt:  # while Blender starts or ends
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def _run() -> int:
+    try:
         import bpy
     except ImportError:
         print(

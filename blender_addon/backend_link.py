@@ -121,7 +121,7 @@ class BackendLink:
         there = "cannot be reached" if file.exists() else "did not write its connection file"
         self.problem = Problem(
             f"The backend runs but {there} within {START_PATIENCE_S:.0f} s: {file}.",
-            "Check that the Python in the preferences can write to that folder; the log says more.",
+            "Check that the backend's Python can write to that folder.",
         )
 
     def accepted(self, event: events.Connected) -> None:

@@ -86,22 +86,22 @@ def explain_death(code: int, lines: Sequence[str], python: Path) -> Problem:
             return Problem(
                 f"GSV3D is not installed in {python}.",
                 f'Install it there: "{python}" -m pip install "<the GSV3D folder>", '
-                "then press Start.",
+                "then try again.",
             )
         return Problem(
             f"The Python {python} lacks {what}, which GSV3D needs.",
             f'Install GSV3D there again: "{python}" -m pip install "<the GSV3D folder>", '
-            "then press Start.",
+            "then try again.",
         )
     if "MemoryError" in text or "not enough memory" in text or code in (-9, 137):
         return Problem(
             "The backend ran out of memory and was ended.",
-            "Close other programs and press Start again.",
+            "Close other programs and try again.",
         )
     said = f" Its last words: {lines[-1].strip()}" if lines else ""
     return Problem(
         f"The backend ended by itself (exit code {code}).{said}",
-        "Press Start again; its log is in the add-on's preferences.",
+        "Try again.",
     )
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from .filenames import is_own_result, readable
 from .problems import Problem, file_problem
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"))
@@ -27,7 +28,10 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def images_in_folder(folder: str | os.PathLike[str]) -> list[Path]:
-    """The pictures directly in ``folder``, in natural order. Raises `Problem` if there is none."""
+    """Return the pictures directly in ``folder``, in natural order.
+
+    Results of earlier runs are left out. Raises `Problem` if there is none.
+    """
     path = Path(folder)
     try:
         found = [
@@ -44,6 +48,9 @@ def images_in_folder(folder: str | os.PathLike[str]) -> list[Path]:
     if not found:
         endings = ", ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
         raise Problem(f"There is no picture in the folder {path}.", f"Looked for {endings}.")
+    found = [p for p in found if not is_own_result(p, references=True)]
+    if not found:
+        raise Problem(f"There is no picture but results of GSV3D in the folder {path}.")
     return sorted(found, key=lambda p: natural_key(p.name))
 
 
@@ -53,11 +60,15 @@ def expand(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Pr
     problems: list[Problem] = []
     for given in paths:
         path = Path(given)
-        if path.is_dir():
+        if os.path.isdir(path):  # False where the name is too long
             try:
                 files.extend(images_in_folder(path))
             except Problem as problem:
                 problems.append(problem)
+        elif is_own_result(path):
+            problems.append(
+                Problem(f"{path} was made by GSV3D and is left out.", "Name the picture it shows.")
+            )
         else:
             files.append(path)
     return list(dict.fromkeys(files)), problems
@@ -87,14 +98,14 @@ def read_picture(path: str | os.PathLike[str]) -> bytes:
 
 
 def name_of(filename: str) -> str:
-    """The name a result gets from a picture's file or image name: the stem, never empty."""
+    """Return the name of a result from a picture's file or image name: the stem, never empty."""
     base = re.split(r"[\\/]", filename.rstrip("\\/"))[-1]
     stem, suffix = os.path.splitext(base)
     if suffix.lower() not in IMAGE_SUFFIXES | {".exr", ".hdr", ".tga", ".gif", ".psd"}:
         stem = re.sub(r"\.\d{3}$", "", base)  # Blender's own numbering of equal names
         again, suffix = os.path.splitext(stem)
         stem = again if suffix.lower() in IMAGE_SUFFIXES else stem
-    return stem.strip() or "GSV3D"
+    return readable(stem).strip() or "GSV3D"
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

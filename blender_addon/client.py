@@ -131,7 +131,7 @@ class Client:
             _log.exception("GSV3D: the socket thread failed")
             problem = Problem(
                 f"The connection to the backend failed inside the add-on: {error}.",
-                "Press Stop and Start; the console has the details.",
+                "Stop the backend and try again; the console has the details.",
             )
             self._tell(events.Disconnected(problem, lasting=True))
 
@@ -288,9 +288,7 @@ class Client:
             case m.Cancelled():
                 self._end(event.job, events.JobCancelled(event.job))
             case m.Bye():
-                self._lost(
-                    f"The backend has ended. {event.why}".strip(), "Press Start to start it again."
-                )
+                self._lost(f"The backend has ended. {event.why}".strip(), "Start it again.")
             case m.Error():
                 self._complaint(event)
             case wire.Violation():

@@ -8,25 +8,30 @@ is called directly.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
+import signal
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import bpy
 
-from . import backend_link, preferences, session
+from . import backend_link, backend_process, preferences, session
 from .batch import expand, name_of, read_picture, unique_names
 from .console import ProgressLine
+from .filenames import readable
 from .importers import scene
 from .jobs import Job, JobState, Request, Target
 from .preview_render import render_preview
-from .problems import Problem, file_problem
+from .problems import Problem
 from .protocol import require_protocol
+from .result_files import ResultFiles, check_writable, write_file
 
 _TICK_S = 0.03
 
@@ -38,6 +43,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     made.add_argument("images", nargs="+", metavar="IMAGE", help="picture files or folders")
     made.add_argument("--output", required=True, type=Path, metavar="SCENE.blend")
+    made.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the same name; without it the results get another name",
+    )
     made.add_argument("--model", default="blockout", help="which model (default: %(default)s)")
     made.add_argument("--steps", type=_number(1, 200), default=0, help="denoising steps")
     made.add_argument("--seed", type=_number(0, 2**31 - 1), default=0)
@@ -117,13 +127,25 @@ def command(argv: list[str]) -> int:
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Do what the command line asks; returns the exit code: 0, or 1 if anything failed."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that lacks a letter must not end the run
+            stream.reconfigure(errors="replace")
+    arguments = list(argv)
+    for before, word in zip([prog, *arguments], arguments, strict=False):
+        if not word or re.fullmatch(r"--[\w-]+=", word):
+            _complain(
+                f"The argument after '{word[:-1] or before}' is empty. "
+                "If it comes from a variable of your shell, that is not set."
+            )
+            return 2
     try:
-        options = parser(prog).parse_args(list(argv))
+        options = parser(prog).parse_args(arguments)
     except SystemExit as stop:  # argparse has printed its sentence; Blender must not be torn down
         return int(stop.code or 0)
     try:
-        require_protocol()
-        return _Run(options).go()
+        with _interrupted_by_signals():
+            require_protocol()
+            return _Run(options).go()
     except Problem as problem:
         _complain(str(problem))
         return 1
@@ -132,6 +154,25 @@ def run(argv: Sequence[str], prog: str) -> int:
         return 130
     finally:
         session.close()
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on every signal that asks to end, so that files are tidied up.
+
+    These are SIGTERM and SIGHUP, and on Windows SIGBREAK (Ctrl+Break): there, ending a process by
+    its id kills it without asking.
+    """
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets
+            before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _complain(text: str) -> None:
@@ -156,17 +197,25 @@ class _Run:
     def go(self) -> int:
         output = _blend_path(self.options.output)
         pictures = self._read_pictures()
-        _check_writable(output)
+        check_writable(output)
+        files = ResultFiles(output, {p.name: p.path for p in pictures}, self.options.overwrite)
+        if files.moved:
+            print(
+                f"Some names are taken in {readable(str(output.parent))}. Those results get a "
+                "number; --overwrite replaces what is there.",
+                flush=True,
+            )
         with tempfile.TemporaryDirectory(prefix="gsv3d-", ignore_cleanup_errors=True) as folder:
-            current = session.get()
-            current.on_job_end = self._ended
-            self._start(Path(folder))
-            self._submit(pictures, output)
-            self._wait()
-            done = [job for job in self.jobs if job.state is JobState.DONE]
-            if done:
-                self._write(done, pictures, output)
-            session.close()  # before its folder goes away
+            try:
+                session.get().on_job_end = self._ended
+                self._start(Path(folder))
+                self._submit(pictures, files.stem)
+                self._wait()
+                done = [job for job in self.jobs if job.state is JobState.DONE]
+                if done:
+                    self._write(done, files)
+            finally:
+                session.close()  # before its folder goes away
         return 1 if self.failed or not done else 0
 
     def _read_pictures(self) -> list[_Picture]:
@@ -194,12 +243,17 @@ class _Run:
             self.options.connection_file or folder / "connection.json",
             folder / "backend",
         )
-        session.get().start_backend(*self._place)
+        try:
+            session.get().start_backend(*self._place)
+        except Problem as problem:
+            if problem.hint != backend_process.CHOOSE_PYTHON:
+                raise
+            raise Problem(problem.what, "Give --python the Python that has GSV3D.") from problem
         self._restarted = False
         if session.get().backend.process.running:
             print("Starting the backend ...", flush=True)
 
-    def _submit(self, pictures: Sequence[_Picture], output: Path) -> None:
+    def _submit(self, pictures: Sequence[_Picture], title: str) -> None:
         options = self.options
         here = bpy.context.scene
         unit = here.unit_settings.scale_length or 1.0
@@ -210,13 +264,13 @@ class _Run:
                 name=picture.name,
                 height=options.height / unit,
                 scene=here.name,
-                collection=output.stem if several else "",
+                collection=readable(title) if several else "",
                 batch=batch,
                 slot=slot,
             )
             request = Request(
                 image=picture.data,
-                filename=picture.path.name,
+                filename=readable(picture.path.name),
                 model=options.model,
                 steps=options.steps,
                 seed=options.seed,
@@ -251,9 +305,7 @@ class _Run:
         """It died, or it is silent: start one that died again once, then give up."""
         current = session.get()
         waiting = [j for j in self.jobs if j.state.active]
-        problem = current.backend.problem or Problem(
-            "The backend does not answer.", "Start it again."
-        )
+        problem = current.backend.problem or Problem("The backend does not answer.", "Try again.")
         died = current.backend.state is session.BackendState.FAILED
         if not waiting or not (died or silent_s > backend_link.START_PATIENCE_S):
             return
@@ -273,20 +325,18 @@ class _Run:
         elif job.state is JobState.DONE:
             print(f"{job.name}: done", flush=True)
 
-    def _write(self, done: Sequence[Job], pictures: Sequence[_Picture], output: Path) -> None:
-        current = session.get()
-        inputs = {_same(p.path) for p in pictures}
-        for job in done:
-            stem = output.stem if len(pictures) == 1 else job.name
-            for kind, data in sorted(current.files.get(job.id, {}).items()):
-                self._attempt(write_file, output.with_name(f"{stem}.{kind}"), data)
-        self._attempt(save_blend, output)
+    def _write(self, done: Sequence[Job], files: ResultFiles) -> None:
         meshes = [o for o in (scene.find_object(j.id, scene.MESH) for j in done) if o is not None]
-        picture = output.with_suffix(".png")
-        if _same(picture) in inputs:  # never over the reference itself
-            picture = output.with_name(f"{output.stem}_preview.png")
-        if meshes:
-            self._attempt(lambda path: render_preview(meshes, path), picture)
+        with files.of_scene() as output:
+            for job in done:
+                arrived = sorted(session.get().files.get(job.id, {}).items())
+                with files.of_picture(job.name, output) as target:
+                    for kind, data in arrived:
+                        self._attempt(write_file, target.with_name(f"{target.name}.{kind}"), data)
+            self._attempt(save_blend, output.with_name(f"{output.name}.blend"))
+            if meshes:
+                picture = output.with_name(output.name + files.preview)
+                self._attempt(lambda path: render_preview(meshes, path), picture)
 
     def _attempt(self, action: Callable[..., None], path: Path, *arguments: object) -> None:
         """Write one file; if that fails say so and go on with the others."""
@@ -296,39 +346,14 @@ class _Run:
             self.failed = True
             _complain(str(problem))
         else:
-            print(f"Wrote {path}", flush=True)
-
-
-def _same(path: Path) -> str:
-    return os.path.normcase(path.resolve())
+            print(f"Wrote {readable(str(path))}", flush=True)
 
 
 def _blend_path(given: Path) -> Path:
-    if given.is_dir():
+    if os.path.isdir(given):  # False where the name is too long
         raise Problem(f"{given} is a folder.", "Name a file: --output scene.blend")
     output = given if given.suffix.lower() == ".blend" else given.with_name(given.name + ".blend")
     return output.absolute()
-
-
-def _check_writable(output: Path) -> None:
-    """Find out before the work, not after it, that nothing can be written."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise file_problem(error, output.parent, "write to") from error
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises `Problem`."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise file_problem(error, path, "write") from error
 
 
 def save_blend(path: Path) -> None:

@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
+import os
+
+from .filenames import readable
+
+MAX_PATH_CHARS = 259 if os.name == "nt" else None
+"""Length of a whole path on Windows, where longer ones have not been allowed."""
+
 
 class Problem(Exception):  # noqa: N818 - it is told to artists, and not every one is an error
     """One sentence about what is wrong, and what to do about it.
 
-    ``str()`` is both; the panel shows them on lines of their own.
+    ``str()`` is both; the panel shows them on lines of their own. File names in them are made
+    `readable`: Blender takes no others.
     """
 
     def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
+        self.what = readable(what)
+        self.hint = readable(hint)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return f"{self.what} {self.hint}".strip()
@@ -21,6 +29,11 @@ class Problem(Exception):  # noqa: N818 - it is told to artists, and not every o
 
 def file_problem(error: OSError, path: object, doing: str) -> Problem:
     """Put an operating-system error about ``path`` into words; ``doing`` is e.g. ``"read"``."""
+    if MAX_PATH_CHARS is not None and len(os.path.abspath(str(path))) > MAX_PATH_CHARS:
+        return Problem(
+            f"The path is too long, Windows allows {MAX_PATH_CHARS} characters: {path}.",
+            "Choose a folder with a shorter path.",
+        )
     if isinstance(error, FileNotFoundError):
         return Problem(f"There is no file {path}.", "Check the path.")
     if isinstance(error, PermissionError):

@@ -14,6 +14,7 @@ import numpy as np
 
 from .batch import IMAGE_SUFFIXES, MAX_FILE_BYTES, name_of, read_picture
 from .colour import linear_to_srgb
+from .filenames import readable
 from .png import encode_png
 from .problems import Problem
 
@@ -53,7 +54,7 @@ def from_file(path: str | os.PathLike[str]) -> Reference:
     if not text.strip():
         raise Problem("No picture file is chosen.", "Choose one in the panel.")
     resolved = Path(bpy.path.abspath(text))
-    return Reference(read_picture(resolved), resolved.name, name_of(resolved.name))
+    return Reference(read_picture(resolved), readable(resolved.name), name_of(resolved.name))
 
 
 def from_image(image: bpy.types.Image) -> Reference:
@@ -62,7 +63,7 @@ def from_image(image: bpy.types.Image) -> Reference:
     Sent are, in this order: the bytes of its unchanged file, of its unchanged packed file, its
     pixels as a PNG.
     """
-    filename = bpy.path.basename(image.filepath) or image.name
+    filename = readable(bpy.path.basename(image.filepath) or image.name)
     name = name_of(filename)
     if not image.is_dirty and Path(filename).suffix.lower() in IMAGE_SUFFIXES:
         if image.packed_file is not None:

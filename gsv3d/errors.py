@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import errno
+import math
+
 
 class GSV3DError(Exception):
     """Base of all errors meant for the user's eyes.
@@ -37,8 +40,36 @@ class OutputError(GSV3DError):
     """A result that cannot be written."""
 
 
+class OutputNameError(OutputError):
+    """A file name that cannot be used where the result should go; others can be."""
+
+
 class Cancelled(GSV3DError):  # noqa: N818 - a wish, not an error
     """The user asked to stop; raised from an observer, passed through by the pipeline."""
 
     def __init__(self, message: str = "The generation was cancelled.", hint: str = "") -> None:
         super().__init__(message, hint)
+
+
+def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | None:
+    """Return the sentence for an error that says that memory ran out; None for any other error.
+
+    Args:
+        error: from any library: numpy and Pillow raise MemoryError, torch a RuntimeError.
+        texture_size: side of the texture that was asked for, in texels.
+    """
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is slow to import
+        return GSV3DError(
+            "The graphics card has not enough memory.",
+            "Close other programs that use it, or work on the processor (--device cpu).",
+        )
+    by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if not (isinstance(error, MemoryError) or by_system or by_torch):
+        return None
+    hint = "Close other programs"
+    if texture_size > 1024:
+        # Below this size the texture is a small part of what a job takes.
+        smaller = 2 ** math.ceil(math.log2(texture_size) - 1)
+        hint += f", or choose a smaller texture ({smaller} instead of {texture_size})"
+    return GSV3DError("The memory of this computer was not enough.", f"{hint}.")

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing results: whole or not at all, and a failure said in words."""
+"""Write results: whole or not at all, and a failure said in words."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
-import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gsv3d.errors import OutputError
+from gsv3d.errors import OutputError, OutputNameError
+from gsv3d.filenames import claim, numbered, release
+
+MAX_PATH_CHARS = 259 if os.name == "nt" else None
+"""Length of a whole path on Windows, where longer ones have not been allowed."""
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space, or choose another folder."),
@@ -18,16 +24,16 @@ _REASONS = {
     errno.EPERM: ("writing there is not allowed", "Choose a folder of your own."),
     errno.EROFS: ("the disk is read-only", "Choose another folder."),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "Choose another folder."),
-    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name."),
 }
 if hasattr(errno, "EDQUOT"):  # not on Windows
     _REASONS[errno.EDQUOT] = ("your disk quota is used up", "Free some space.")
 
+_BAD_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 _WINDOWS_DISK_FULL = (39, 112)  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file through a temporary one beside it, so that no half-written file is ever seen.
+    """Write a file through a temporary one beside it, so that no half-written file is ever seen.
 
     Args:
         path: of the file; an older one is replaced only when the new one is complete.
@@ -37,34 +43,33 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         OutputError: the disk is full, writing is not allowed, ...
     """
     target = Path(path)
-    temporary: str | None = None
+    temporary = _temporary(target.parent)
     try:
-        handle, temporary = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part"
-        )
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        _share_like_new(temporary)
         os.replace(temporary, target)
     except OSError as error:
         raise output_error(target, error) from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Makes a folder and those above it where missing.
+    """Make a folder and those above it where missing, and try to write into it.
 
     Raises:
-        OutputError: it can't be made, or a file has that name.
+        OutputError: it can't be made or written to, or a file has that name.
     """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        probe = _temporary(folder)
+        with open(probe, "xb"):
+            pass
+        os.unlink(probe)
     except FileExistsError as error:
         raise OutputError(f"{folder} is a file, not a folder.", "Choose another folder.") from error
     except OSError as error:
@@ -72,9 +77,61 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def free_target(target: Path, endings: Sequence[str], overwrite: bool = False) -> Iterator[Path]:
+    """Hold a name for a result's files that no other file has while they are written.
+
+    Empty files hold it, so that two runs into one folder never mix their results. Those that are
+    still empty at the end are deleted.
+
+    Args:
+        target: path of the files without their endings: the name wished for.
+        endings: of all files.
+        overwrite: whether to take ``target`` itself in any case.
+
+    Yields:
+        ``target``, or with ``-2``, ``-3``, ... where one of its files is there already.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    if overwrite:
+        yield target
+        return
+    held = _claim_first(target, endings)
+    try:
+        yield held
+    finally:
+        release(held.with_name(held.name + ending) for ending in endings)
+
+
+def _claim_first(target: Path, endings: Sequence[str]) -> Path:
+    try:
+        for number in itertools.count(1):
+            name = numbered(target.name, number)
+            if claim([target.with_name(name + ending) for ending in endings]):
+                break
+    except OSError as error:
+        raise output_error(target, error) from error
+    return target.with_name(name)
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
-    """The sentence for an operating system's refusal to write ``path``."""
+    """Return the sentence for an operating system's refusal to write ``path``."""
     code = error.errno
+    length = len(str(path.absolute())) + len(_temporary(Path()).name)
+    if code == errno.ENOENT and MAX_PATH_CHARS is not None and length > MAX_PATH_CHARS:
+        return OutputNameError(
+            f"{path} could not be written: the path is too long for Windows, "
+            f"which allows {MAX_PATH_CHARS} characters.",
+            "Choose a folder with a shorter path.",
+        )
+    if code in _BAD_NAMES:
+        return OutputNameError(
+            f"{path} could not be written: the name is too long or has characters that are not "
+            "allowed there.",
+            "Choose another name.",
+        )
     if getattr(error, "winerror", None) in _WINDOWS_DISK_FULL:
         code = errno.ENOSPC
     if code == errno.ENOENT:
@@ -88,9 +145,9 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} could not be written: {reason}.", hint)
 
 
-def _share_like_new(path: str) -> None:
-    """Gives the temporary file the permissions of any new file (mkstemp makes it private)."""
-    if os.name == "posix":
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(path, 0o666 & ~mask)
+def _temporary(folder: Path) -> Path:
+    """Return a new name in a folder.
+
+    ``tempfile`` tries thousands of names where Windows denies the folder, and makes private files.
+    """
+    return folder / f".{uuid.uuid4().hex[:12]}.part"

@@ -10,10 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gsv3d._version import __version__
+from gsv3d.filenames import readable
 from gsv3d.generation import GenerationResult, GenerationSettings
 from gsv3d.meshing import export
 from gsv3d.outputs import write_atomic
 from gsv3d.sheet import contact_sheet
+
+_ENDINGS = {"glb": (".glb",), "ply": (".ply",), "obj": (".obj", ".mtl", "_texture.png")}
+
+
+def endings_of(formats: Sequence[str]) -> list[str]:
+    """Return the endings of all files that ``write_results`` writes."""
+    return [ending for name in formats for ending in _ENDINGS[name]] + [".png", ".json"]
 
 
 def write_results(
@@ -58,7 +66,7 @@ def write_results(
         "version": __version__,
         "model": model,
         "device": device,
-        "image": str(image),
+        "image": readable(str(image)),
         "settings": asdict(settings),
         "pose": asdict(result.pose),
         "timings": result.timings,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How OpenMP's threads wait for each other. Imports nothing heavy: it must run before torch."""
+"""How many threads compute, and how they wait. Imports nothing heavy: this runs before torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ SLEEPING = {
 }
 """Variables that make waiting threads sleep instead of spin."""
 
+COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Variables that limit the threads; torch reads MKL's before OpenMP's."""
+
 
 def let_threads_sleep() -> None:
     """Make OpenMP's threads sleep while they wait, unless the user has set it otherwise.
@@ -22,3 +25,29 @@ def let_threads_sleep() -> None:
     """
     for name, value in SLEEPING.items():
         os.environ.setdefault(name, value)
+
+
+def limit_threads(count: int | None = None) -> None:
+    """Limit the threads that numpy and torch compute with. Call this before torch is imported.
+
+    Args:
+        count: threads, at least 1. By default all usable cores but one, which is left to Blender
+            and other programs, or what the user has set by a variable of ``COUNTS``.
+
+    Raises:
+        ValueError: count is below 1.
+    """
+    if count is None:
+        for name in COUNTS:
+            os.environ.setdefault(name, str(max(1, usable_cores() - 1)))
+        return
+    if count < 1:
+        raise ValueError(f"threads must be at least 1, not {count}.")
+    os.environ.update(dict.fromkeys(COUNTS, str(count)))
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on Windows and macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -26,8 +26,8 @@ PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
 
 # In gsv3d a part imports only parts of rows above its own (and of its own row).
 GSV3D_ROWS = (
-    ("_version", "errors", "threads"),
-    ("cameras", "devices", "masks", "outputs"),
+    ("_version", "errors", "filenames", "threads"),
+    ("cameras", "compiling", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "datasets", "pose"),
     ("meshing", "rasterizing"),
@@ -217,12 +217,14 @@ WITHOUT_BLENDER = [
     "blender_addon.client",
     "blender_addon.colour",
     "blender_addon.events",
+    "blender_addon.filenames",
     "blender_addon.importers.placement",
     "blender_addon.importers.prepare",
     "blender_addon.jobs",
     "blender_addon.png",
     "blender_addon.problems",
     "blender_addon.protocol",
+    "blender_addon.result_files",
     "backend.protocol",
 ]
 

@@ -12,6 +12,7 @@ from bpy.props import EnumProperty
 
 from .. import references, session
 from ..batch import images_in_folder, unique_names
+from ..filenames import readable
 from ..jobs import Target
 from ..problems import Problem
 from ..references import Reference
@@ -104,7 +105,7 @@ def _pictures(
                 found.append(references.from_file(path))
             except Problem as problem:
                 problems.append(problem)
-        return found, problems, folder.name or "GSV3D Batch"
+        return found, problems, readable(folder.name) or "GSV3D Batch"
     for empty in sorted(references.selected_image_empties(context), key=_left_to_right):
         try:
             found.append(references.from_image(empty.data))

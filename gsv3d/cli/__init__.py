@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ COMMANDS: dict[str, str] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line.
+    """Run a command line.
 
     Args:
         argv: without the program's name; ``sys.argv`` if not given.
@@ -38,6 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A console of another code page must not turn a file's name into a crash.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    for before, word in zip(["gsv3d", *arguments], arguments, strict=False):
+        # As a path it would mean the current folder.
+        if not word or re.fullmatch(r"--[\w-]+=", word):
+            print(
+                f"gsv3d: The argument after '{word[:-1] or before}' is empty. "
+                "If it comes from a variable of your shell, that is not set.",
+                file=sys.stderr,
+            )
+            return 2
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     try:
         args = _parser(chosen).parse_args(arguments)

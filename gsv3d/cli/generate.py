@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsv3d.cli import references
 from gsv3d.cli.naming import expand_inputs, name_results
-from gsv3d.errors import GSV3DError, ImageError, OutputError
+from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
+from gsv3d.threads import limit_threads
 
 if TYPE_CHECKING:
     from gsv3d.generation import GenerationSettings
@@ -28,10 +30,19 @@ FORMATS = ("glb", "ply", "obj")
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("generate", help=DESCRIPTION, description=DESCRIPTION)
     parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", type=Path, help="pictures, or folders of pictures"
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        type=Path,
+        help="pictures, or folders of pictures; results of earlier runs are left out",
     )
     references.add_options(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the same name in DIR; without it the results get another name",
+    )
     parser.add_argument(
         "--model", default="blockout", help="a name of 'gsv3d models', or a folder (%(default)s)"
     )
@@ -67,11 +78,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="of glb, ply and obj, with commas (glb,ply)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
+    try:
+        limit_threads(args.threads)  # before torch is imported
+    except ValueError as error:
+        raise GSV3DError(str(error)) from error
     from gsv3d.cli.progress import ImageProgress
     from gsv3d.generation import GenerationSettings
     from gsv3d.outputs import make_folder
@@ -91,9 +107,17 @@ def run(args: argparse.Namespace) -> int:
     wishes = references.wishes(args)
     images, problems = expand_inputs(args.images)
     output = make_folder(args.output)
-    names = name_results(images, output, args.prompt)
+    names = name_results(images, output, args.prompt, args.overwrite)
+    wished = name_results(images, output, args.prompt, overwrite=True)
     for problem in problems:
         _name_failure(problem)
+    taken = sum(name != wish for name, wish in zip(names, wished, strict=True))
+    if taken:
+        print(
+            f"gsv3d: {taken} {'name is' if taken == 1 else 'names are'} taken in {output}. "
+            "Those results get a number; --overwrite replaces what is there.",
+            file=sys.stderr,
+        )
     made, lost = references.make(wishes, [output / name for name in names[len(images) :]], args)
     if args.reference_only:
         return 1 if lost else 0
@@ -102,29 +126,43 @@ def run(args: argparse.Namespace) -> int:
     failed, pipeline = len(problems) + lost, None
     with ImageProgress(len(work)) as progress:
         for image, target in work:
+            loading_model = False
             try:
                 from gsv3d.preprocessing import load_image
 
                 progress.start(image.name)
                 picture = load_image(image)
                 if pipeline is None:  # not before a picture needs it
+                    loading_model = True
                     pipeline = _load(args.model, args.device)
+                    loading_model = False
                 files = _generate(pipeline, image, picture, target, settings, args, progress)
                 progress.finish(image, files)
-            except OutputError:
-                raise  # a full disk is full for the next picture as well
-            except ImageError as error:
+            except Exception as error:
+                told = _in_words(error, args.texture_size)
+                if told is None and loading_model:
+                    raise
+                if told is None:
+                    traceback.print_exc()
+                    told = GSV3DError(
+                        f"This failed by a fault of GSV3D ({type(error).__name__}: {error}).",
+                        "Please report it with the lines above.",
+                    )
+                # A model that is missing and a disk that is full concern every picture.
+                full = isinstance(told, OutputError) and not isinstance(told, OutputNameError)
+                if loading_model or full:
+                    raise told from error
                 failed += 1
-                progress.fail(_with_name(error, image))
-            except GSV3DError as error:
-                if pipeline is None:
-                    raise  # the model, not the picture
-                failed += 1
-                progress.fail(_with_name(error, image))
+                progress.fail(_with_name(told, image))
+                del told  # its traceback would keep the arrays of the job
     if failed:
         inputs = len(images) + len(wishes) + len(problems)
         print(f"gsv3d: {failed} of {inputs} inputs could not be used.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _in_words(error: Exception, texture_size: int) -> GSV3DError | None:
+    return error if isinstance(error, GSV3DError) else out_of_memory(error, texture_size)
 
 
 def _load(model: str, device: str) -> GSV3DPipeline:
@@ -142,21 +180,22 @@ def _generate(
     args: argparse.Namespace,
     progress: Any,
 ) -> list[Path]:
-    """Runs one job and writes its files; the .json comes last and says that all are there."""
+    """Run one job and write its files; the .json comes last and says that all are there."""
     from gsv3d.generation import generate
-    from gsv3d.results import write_results
+    from gsv3d.outputs import free_target
+    from gsv3d.results import endings_of, write_results
 
-    with references.card_memory():
-        result = generate(pipeline, picture, settings, progress)
-    return write_results(
-        result,
-        target,
-        formats=args.formats,
-        settings=settings,
-        model=args.model,
-        image=image,
-        device=str(getattr(pipeline, "device", "")),
-    )
+    result = generate(pipeline, picture, settings, progress)
+    with free_target(target, endings_of(args.formats), args.overwrite) as free:
+        return write_results(
+            result,
+            free,
+            formats=args.formats,
+            settings=settings,
+            model=args.model,
+            image=image,
+            device=str(getattr(pipeline, "device", "")),
+        )
 
 
 def _with_name(error: GSV3DError, image: Path) -> str:

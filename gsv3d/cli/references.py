@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsv3d.cli.naming import reference_of
-from gsv3d.errors import GSV3DError, ImageError
+from gsv3d.cli.naming import REFERENCE_ENDING, reference_of
+from gsv3d.errors import GSV3DError, ImageError, out_of_memory
 
 if TYPE_CHECKING:
     from gsv3d.text_to_image import ImagineSettings
@@ -85,7 +84,7 @@ def make(
     if not settings:
         return [], 0
     from gsv3d.cli.progress import IMAGINE_WEIGHTS, ImageProgress
-    from gsv3d.outputs import write_atomic
+    from gsv3d.outputs import free_target, write_atomic
     from gsv3d.text_to_image import (
         find_text_model,
         free_memory,
@@ -101,30 +100,20 @@ def make(
             name = shorten(wish.prompt)
             progress.start(name, "starting")
             try:
-                with card_memory():
-                    imagined = imagine(pipeline, wish, progress.progress)
-            except ImageError as error:
-                progress.fail(str(error))
+                imagined = imagine(pipeline, wish, progress.progress)
+            except Exception as error:
+                told = error if isinstance(error, ImageError) else out_of_memory(error)
+                if told is None:
+                    raise
+                progress.fail(str(told) if name in str(told) else f"{name}: {told}")
+                del told  # its traceback would keep the pipeline
                 continue
-            file = reference_of(target)
-            write_atomic(file, imagined.png)
+            with free_target(target, [REFERENCE_ENDING], args.overwrite) as free:
+                file = reference_of(free)
+                write_atomic(file, imagined.png)
             progress.finish(name, [file])
             made.append((file, target))
     # One card has room for one of the two models.
     del pipeline
     free_memory()
     return made, len(settings) - len(made)
-
-
-@contextmanager
-def card_memory() -> Iterator[None]:
-    """Put into words that the card's memory was not enough."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise GSV3DError(
-            "The graphics card has not enough memory for this model.",
-            "Close other programs that use it, or give --device cpu.",
-        ) from error

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look into a glTF file, for what its readers say nothing of: vertices that are no numbers, which
-Blender sets to 0; pictures that are not there and compressed meshes, which trimesh passes over.
+"""What readers of glTF files are silent about.
+
+Blender sets vertices that are not numbers to 0; trimesh passes over pictures that are not there and
+compressed meshes.
 
 Layout after the glTF 2.0 specification, sections 3.6 (buffers, accessors) and 4.4 (GLB).
 """
@@ -41,13 +43,37 @@ def check_positions(path: Path) -> None:
             if "POSITION" in primitive["attributes"]
         }
         finite = all(_is_finite(document, binary, path, index) for index in accessors)
-    except (OSError, KeyError, IndexError, TypeError, AttributeError, struct.error) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"Blender cannot read it: it is damaged ({reason})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, binascii.Error) as error:
-        raise ValueError(f"Blender cannot read it: it is damaged ({error})") from error
+    except _DAMAGE as error:
+        raise ValueError(f"Blender cannot read it: {describe_damage(error)}") from error
     if not finite:
         raise ValueError("it has vertices that are not finite numbers")
+
+
+_DAMAGE = (
+    OSError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    binascii.Error,
+)
+
+
+def describe_damage(error: Exception) -> str:
+    """Return what an exception says of the file that was read, for "FILE cannot be read: ..."."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"its file {Path(error.filename).name} is not there"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    text = str(error).strip().splitlines()
+    if isinstance(error, KeyError):
+        return f"it is damaged ({error} is missing)"
+    if isinstance(error, MemoryError) or not text:
+        return "it is damaged" if text else "it is damaged, or too large"
+    return f"it is damaged ({text[0].rstrip('.')})"
 
 
 def read(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -112,10 +138,10 @@ def _open_picture(
     if "bufferView" in image:
         view = document["bufferViews"][image["bufferView"]]
         start = view.get("byteOffset", 0)
-        buffer = _buffer(document["buffers"][view["buffer"]], binary, path)
+        buffer = read_buffer(document["buffers"][view["buffer"]], binary, path)
         data = buffer[start : start + view["byteLength"]]
     else:
-        data = _buffer({"uri": image["uri"]}, b"", path)
+        data = read_buffer({"uri": image["uri"]}, b"", path)
     Image.open(io.BytesIO(data)).close()
 
 
@@ -126,7 +152,7 @@ def _is_finite(document: dict[str, Any], binary: bytes, path: Path, index: int) 
     view = document["bufferViews"][accessor["bufferView"]]
     if view.get("extensions"):
         return True
-    buffer = _buffer(document["buffers"][view["buffer"]], binary, path)
+    buffer = read_buffer(document["buffers"][view["buffer"]], binary, path)
     offset = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
     stride, count = view.get("byteStride", 12), accessor["count"]
     if offset < 0 or count < 0 or stride < 12 or offset + stride * (count - 1) + 12 > len(buffer):
@@ -135,7 +161,14 @@ def _is_finite(document: dict[str, Any], binary: bytes, path: Path, index: int) 
     return bool(np.isfinite(values).all())
 
 
-def _buffer(entry: dict[str, Any], binary: bytes, path: Path) -> bytes:
+def read_buffer(entry: dict[str, Any], binary: bytes, path: Path) -> bytes:
+    """Return the bytes of a buffer.
+
+    Args:
+        entry: of the document's ``buffers``.
+        binary: the GLB's own buffer.
+        path: of the file, beside which other buffers lie.
+    """
     uri = entry.get("uri")
     if uri is None:
         return binary

@@ -118,11 +118,14 @@ class Gaussians:
 
     @classmethod
     def load_ply(cls, source: str | os.PathLike[str] | bytes | BinaryIO) -> Gaussians:
-        """Reads a 3DGS PLY onto the CPU; DataError as in ``gsv3d.gaussians.ply.read_ply``."""
+        """Read a 3DGS PLY onto the CPU.
+
+        Warns and raises as ``gsv3d.gaussians.ply.read_ply`` does.
+        """
         return cls.from_numpy(read_ply(source))
 
     def save_ply(self, target: str | os.PathLike[str] | BinaryIO) -> None:
-        """Writes a 3DGS PLY; ValueError and OutputError as in ``gsv3d.gaussians.ply.write_ply``."""
+        """Write a 3DGS PLY; ValueError and OutputError as in ``gsv3d.gaussians.ply.write_ply``."""
         write_ply(target, self.to(torch.float32).numpy())
 
     @classmethod

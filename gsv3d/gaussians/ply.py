@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import io
 import os
+import stat
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -38,25 +40,37 @@ _SCALE = ("scale_0", "scale_1", "scale_2")
 _ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
 _COEFFICIENTS = (1, 4, 9, 16)
 
-# exp of the first is the smallest normal float32, logit of the second its nearest to 1.
+# exp of these are the smallest normal and the largest float32; 1 less the margin is the nearest
+# to 1.
 _LOG_SCALE_MIN = float(np.log(np.finfo(np.float32).tiny))
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_LOG_SCALE_MAX = float(np.log(_FLOAT32_MAX)) - 1e-6
 _OPACITY_MARGIN = 6e-8
 
 Arrays = dict[str, np.ndarray]
 
 
+class LeftOutWarning(UserWarning):
+    """Some Gaussians of a PLY were left out, because they cannot be drawn."""
+
+
 def read_ply(source: str | os.PathLike[str] | bytes | BinaryIO) -> Arrays:
-    """Reads the Gaussians of a 3DGS PLY.
+    """Read the Gaussians of a 3DGS PLY.
+
+    Gaussians that cannot be drawn (a value is NaN, or too large for float32; a rotation of length
+    0) are left out with a ``LeftOutWarning``. An infinite logit is an opacity of 0 or 1. A scale
+    below the smallest normal float32, such as of the logarithm minus infinity, is read as that.
+    Harmonics that are zero throughout, which some programs write as a filling, are left out.
 
     Args:
         source: a path, the file's bytes, or a seekable binary file.
 
     Returns:
-        The arrays of the table above. Scales below the smallest normal float32 are read as that.
+        The arrays of the table above.
 
     Raises:
         DataError: not a PLY, not one of Gaussians (the missing property is named), truncated, more
-            or less data than the header promises, NaN or infinity, a rotation of length 0.
+            or less data than the header promises, or none of its Gaussians can be drawn.
     """
     if isinstance(source, bytes):
         return _read(io.BytesIO(source), "The PLY data")
@@ -64,10 +78,13 @@ def read_ply(source: str | os.PathLike[str] | bytes | BinaryIO) -> Arrays:
         return _read(source, f"The PLY {getattr(source, 'name', 'stream')}")
     path = Path(source)
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise DataError(f"The PLY {path} cannot be read: it is a device or a pipe, not a file.")
         with path.open("rb") as file:
             return _read(file, f"The PLY {path}")
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"The PLY {path} cannot be read: {reason}.") from error
 
 
@@ -81,41 +98,64 @@ def _read(file: BinaryIO, what: str) -> Arrays:
     wanted = (*_POSITION, *_DC, *rest_names, "opacity", *_SCALE, *_ROTATION)
     remaining = size - (file.tell() - start)
     columns = _read_columns(file, header, wanted, remaining, what)
-    for name, values in columns.items():
-        bad = ~np.isfinite(values)
-        if bad.any():
-            raise DataError(
-                f"{what} has {name} = {values[bad][0]} at Gaussian {int(np.argmax(bad))} "
-                f"({int(bad.sum())} of {len(values)} are not finite).",
-                "Export it again, or delete those Gaussians in the program that wrote it.",
-            )
+    columns = _drawable(columns, what)
+    count = len(columns["opacity"])
 
     def stack(names: tuple[str, ...]) -> np.ndarray:
         return np.stack([columns[name] for name in names], axis=1)
 
     quats = stack(_ROTATION)
-    lengths = np.linalg.norm(quats, axis=1, keepdims=True)
-    if not (lengths > 0).all():
-        first = int(np.argmin(lengths))
-        raise DataError(f"{what} has a rotation of length 0 at Gaussian {first}.")
-    count = len(lengths)
+    # By the largest component first: the square of a tiny one would be 0.
+    quats = quats / np.abs(quats).max(axis=1, keepdims=True)
     rest = np.empty((count, 3, len(rest_names) // 3))
     for index, name in enumerate(rest_names):
         rest[:, index // rest.shape[2], index % rest.shape[2]] = columns[name]
-    logits = columns["opacity"]
+    if not rest.any():
+        rest = rest[:, :, :0]
     with np.errstate(over="ignore", under="ignore"):
         arrays = {
             "means": stack(_POSITION),
-            "quats": quats / lengths,
+            "quats": quats / np.linalg.norm(quats, axis=1, keepdims=True),
             "scales": np.exp(np.maximum(stack(_SCALE), _LOG_SCALE_MIN)),
-            "opacities": 0.5 * (1 + np.tanh(0.5 * logits)),
+            "opacities": 0.5 * (1 + np.tanh(0.5 * columns["opacity"])),
             "sh": np.concatenate([stack(_DC)[:, None], rest.transpose(0, 2, 1)], axis=1),
         }
-        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise DataError(f"{what} has {name} too large for 32-bit numbers.")
-    return arrays
+        return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def _drawable(columns: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
+    """Return the columns without the Gaussians that cannot be drawn, and warn of these."""
+    keep = np.ones(len(columns["opacity"]), dtype=bool)
+    reasons = {}
+    for name, values in columns.items():
+        if name == "opacity":
+            good = ~np.isnan(values)
+        elif name in _SCALE:
+            good = values <= _LOG_SCALE_MAX  # False for NaN
+        else:
+            good = np.abs(values) <= _FLOAT32_MAX
+        for index in np.flatnonzero(keep & ~good)[:1]:
+            reasons[int(index)] = f"{name} = {values[index]}"
+        keep &= good
+    turned = np.any([columns[name] != 0 for name in _ROTATION], axis=0)
+    for index in np.flatnonzero(keep & ~turned)[:1]:
+        reasons[int(index)] = "a rotation of length 0"
+    keep &= turned
+    if keep.all():
+        return columns
+    first = min(reasons)
+    left_out, count = int((~keep).sum()), len(keep)
+    why = f"the first is Gaussian {first}, with {reasons[first]}"
+    if left_out == count:
+        raise DataError(
+            f"{what} has no Gaussian that can be drawn: {why}.", "Export or train it again."
+        )
+    warnings.warn(
+        f"{what}: {left_out} of {count} Gaussians cannot be drawn and are left out; {why}.",
+        LeftOutWarning,
+        stacklevel=5,
+    )
+    return {name: values[keep] for name, values in columns.items()}
 
 
 def _check_properties(vertex: Element, what: str) -> tuple[str, ...]:
@@ -213,10 +253,12 @@ def _parse_ascii(
 
 
 def write_ply(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes Gaussians as a binary little-endian float32 3DGS PLY.
+    """Write Gaussians as a binary little-endian float32 3DGS PLY.
 
     Normals (nx ny nz, zero) are written too: some viewers read the original layout without
-    looking at the header. A file of the same name is replaced only once the new one is complete.
+    looking at the header. Gaussians of degree 0 get the nine f_rest of degree 1, zero, because
+    KIRI's "3DGS Render" add-on for Blender refuses a file without f_rest_0. A file of the same name
+    is replaced only once the new one is complete.
 
     Args:
         target: a path or a binary file.
@@ -273,6 +315,8 @@ def _table(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
     if not ((opacities >= 0) & (opacities <= 1)).all():
         raise ValueError("opacities has values outside 0..1.")
     opacities = opacities.clip(_OPACITY_MARGIN, 1 - _OPACITY_MARGIN)
+    if sh.shape[1] == 1:
+        sh = np.concatenate([sh, np.zeros((count, 3, 3))], axis=1)
     rest = sh[:, 1:].transpose(0, 2, 1).reshape(count, 3 * (sh.shape[1] - 1))
     table = np.concatenate(
         [

@@ -11,7 +11,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +109,7 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
         "bufferViews": views,
         "buffers": [{"byteLength": len(buffer)}],
     }
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
     text += b" " * (-len(text) % 4)
     total = 12 + 8 + len(text) + 8 + len(buffer)
     return (
@@ -127,9 +129,10 @@ def texture_png(mesh: TexturedMesh) -> bytes:
 
 
 def write(mesh: TexturedMesh, path: str | os.PathLike[str]) -> list[Path]:
-    """Writes the mesh by the file's suffix, .glb or .obj (then also .mtl and .png beside it).
+    """Write the mesh by the file's suffix, .glb or .obj (then also .mtl and .png beside it).
 
     The picture beside an OBJ is named ``<stem>_texture.png``, so that ``<stem>.png`` stays free.
+    Signs that an OBJ cannot name a file by are replaced in the names of both.
 
     Returns:
         the files written, the one asked for last.
@@ -151,12 +154,12 @@ def write(mesh: TexturedMesh, path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _write_obj(mesh: TexturedMesh, target: Path) -> list[Path]:
-    material = target.with_suffix(".mtl")
-    picture = target.with_name(f"{target.stem}_texture.png")
+    name = _plain(target.stem)
+    material, picture = target.with_name(f"{name}.mtl"), target.with_name(f"{name}_texture.png")
     positions = _y_up(mesh.vertices)
     normals = _y_up(mesh.vertex_normals())
     uvs, uv_ids = np.unique(mesh.corner_uvs.reshape(-1, 2), axis=0, return_inverse=True)
-    lines = [f"# GSV3D {__version__}", f"mtllib {material.name}", f"o {target.stem}"]
+    lines = [f"# GSV3D {__version__}", f"mtllib {material.name}", f"o {name}"]
     lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in positions.tolist()]
     lines += [f"vt {u:.6f} {v:.6f}" for u, v in uvs.tolist()]
     lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in normals.tolist()]
@@ -172,6 +175,19 @@ def _write_obj(mesh: TexturedMesh, target: Path) -> list[Path]:
     write_atomic(material, description.encode())
     write_atomic(target, ("\n".join(lines) + "\n").encode())
     return [picture, material, target]
+
+
+def _plain(stem: str) -> str:
+    """Return a name that every reader of OBJ and MTL takes as it stands.
+
+    The two formats have no quoting: quotes, backslashes, "#", control characters and spaces at the
+    ends are dropped or misread. A name that holds any of them gets "_" instead, and a checksum, so
+    that two names stay two.
+    """
+    plain = re.sub(r'["\'\\#\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]|^\s+|\s+$|^-', "_", stem)
+    if plain == stem:
+        return stem
+    return f"{plain}_{zlib.crc32(stem.encode(errors='surrogatepass')):08x}"
 
 
 def _vertex_buffers(mesh: TexturedMesh) -> tuple[np.ndarray, ...]:

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Picture files of any kind to 8-bit sRGB with alpha."""
+"""Picture files of any kind, read as 8-bit sRGB with alpha."""
 
 from __future__ import annotations
 
 import io
 import os
 import re
+import stat
 import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from gsv3d.errors import ImageError
+from gsv3d.preprocessing import deep
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused from their header, before memory is taken for them."""
@@ -30,8 +32,7 @@ _SIGNATURES = (
     b"\xff\xd8\xff",
     b"GIF8",
     b"BM",
-    b"II*\0",
-    b"MM\0*",
+    *deep.TIFF_SIGNATURES,
     b"\0\0\0\x0cjP  ",
 )
 
@@ -53,7 +54,10 @@ _DAMAGE = (
 
 
 def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Image.Image:
-    """Reads a picture; upright by its EXIF orientation, colours converted to sRGB.
+    """Read a picture; upright by its EXIF orientation, colors converted to sRGB.
+
+    Of a TIFF with several pages the largest is read. ``gsv3d.preprocessing.deep`` says how samples
+    of more than 8 bits are brought to 8.
 
     Args:
         source: a path, or the bytes of a picture file.
@@ -71,8 +75,29 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
         data, label = _read_file(Path(source), name), name or str(source)
     if not data:
         raise ImageError(f"{label} is an empty file.", "Choose another picture.")
-    image = _open(data, label)
-    width, height = image.size
+    page = deep.largest_page(data) if data.startswith(deep.TIFF_SIGNATURES) else None
+    if page is not None and deep.is_deep(page):
+        _check_size(page.imagewidth, page.imagelength, label)
+        image = _read_deep(data, page, label)
+    else:
+        image = _open(data, label, page)
+    _check_size(*image.size, label)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels count
+            image.load()
+            tiff = image.format == "TIFF"
+            image = _upright(image)
+            if image.mode.startswith(("I", "F")):
+                image = deep.from_deep_grey(image, tiff)
+            return _to_rgba(image)
+    except MemoryError as error:
+        raise _too_large(label, f"{image.width:,} x {image.height:,} pixels") from error
+    except _DAMAGE as error:
+        raise _damaged(label) from error
+
+
+def _check_size(width: int, height: int, label: str) -> None:
     if width * height > MAX_PIXELS:
         raise _too_large(label, f"{width:,} x {height:,} pixels")
     if min(width, height) < MIN_SIDE:
@@ -81,25 +106,22 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
             f"a reference needs at least {MIN_SIDE} x {MIN_SIDE}.",
             "Choose a larger picture.",
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels count
-            image.load()
-            image = _upright(image)
-            return _to_rgba(image)
-    except MemoryError as error:
-        raise _too_large(label, f"{width:,} x {height:,} pixels") from error
-    except _DAMAGE as error:
-        raise _damaged(label) from error
 
 
 def _read_file(path: Path, name: str | None) -> bytes:
     label = name or str(path)
     try:
-        if path.is_dir():
+        # Looked at before it is opened: to open a pipe is to wait for who writes into it. On
+        # Windows this tells pipes and devices, such as CON and NUL, from files as well.
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{label} is a folder, not a picture.", "Choose a picture file.")
-        if path.stat().st_size > MAX_BYTES:
-            raise _too_large(label, f"{path.stat().st_size / 2**20:,.0f} MB")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(
+                f"{label} is a device or a pipe, not a picture.", "Choose a picture file."
+            )
+        if status.st_size > MAX_BYTES:
+            raise _too_large(label, f"{status.st_size / 2**20:,.0f} MB")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(f"There is no file {label}.", "Check the path.") from error
@@ -109,20 +131,44 @@ def _read_file(path: Path, name: str | None) -> bytes:
         raise ImageError(f"{label} cannot be read: {error}.", "Check the path.") from error
 
 
-def _open(data: bytes, label: str) -> Image.Image:
-    """Reads the header alone."""
+def _read_deep(data: bytes, page: Any, label: str) -> Image.Image:
+    """Read a TIFF's page by tifffile, and where that cannot, by Pillow."""
+    try:
+        return deep.read_page(data, page)
+    except MemoryError as error:
+        raise _too_large(label, f"{page.imagewidth:,} x {page.imagelength:,} pixels") from error
+    except Exception:  # tifffile lacks some compressions that Pillow has
+        return _open(data, label, page)
+
+
+def _open(data: bytes, label: str, page: Any = None) -> Image.Image:
+    """Read the header alone.
+
+    Args:
+        data: the file.
+        label: what messages call it.
+        page: of a TIFF, the one to read; None for the first picture of a file.
+    """
     Image.init()
     formats = [kind for kind in _FORMATS if kind in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data), formats=formats)
+            image = Image.open(io.BytesIO(data), formats=formats)
+            if page is not None:
+                image.seek(page.index)
+            return image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d{6,}", str(error))
         size = f"{int(count[0]) / 1e6:,.0f} million pixels" if count else "too many pixels"
         raise _too_large(label, size) from error
     except UnidentifiedImageError as error:
+        if page is not None:
+            raise ImageError(
+                f"{label} is a TIFF of a kind that cannot be read ({deep.describe(page)}).",
+                "Save it as a PNG, or as a TIFF without compression.",
+            ) from error
         webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
         if data.startswith(_SIGNATURES) or webp:
             raise _damaged(label) from error
@@ -140,54 +186,47 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgba(image: Image.Image) -> Image.Image:
-    mode = image.mode
-    if mode.startswith(("I", "F")):
-        return _from_deep_grey(image)
     profile = image.info.get("icc_profile")
-    if profile and mode in ("RGB", "RGBA", "CMYK"):
-        converted = _to_srgb(image, profile)
-        if converted is not None:
-            return converted
-    if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+    converted = _to_srgb(image, profile) if profile else None
+    if converted is not None:
+        return converted
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         image = image.convert("RGB")
     return image.convert("RGBA")
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """16- and 32-bit grey to 8 bits; a transparent grey value is kept."""
-    values = np.asarray(image).astype(np.float64)
-    if image.mode == "F":
-        full = 1.0 if values.max() <= 1.0 else (255.0 if values.max() <= 255.0 else 65535.0)
-    elif image.mode == "I" and values.max() > 65535:
-        full = float(2**31 - 1)
-    else:
-        full = 65535.0
-    grey = np.clip(np.nan_to_num(values) / full * 255.0 + 0.5, 0, 255).astype(np.uint8)
-    alpha = np.full_like(grey, 255)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        alpha[values == transparent] = 0
-    return Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]).convert("RGBA")
+_GREY_MODES = ("1", "L", "LA", "La")
+
+_PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+"""Pillow's modes of the color spaces that profiles are for."""
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """Converts by the embedded colour profile; None where the profile itself is unusable."""
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    if alpha is None and "transparency" in image.info:
-        alpha = image.convert("RGBA").getchannel("A")
+    """Convert by the embedded color profile.
+
+    Returns:
+        The picture in mode RGBA; None where the profile is broken, or is one for other pictures: of
+        CMYK in one of RGB, of grey in a colored one.
+    """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        colour = image.convert("RGB") if image.mode == "RGBA" else image
+        mode = _PROFILE_MODES.get(source.profile.xcolor_space.strip())
+        if image.mode in ("YCbCr", "LAB", "HSV") or mode is None:
+            return None
+        if (mode == "CMYK") != (image.mode == "CMYK"):
+            return None
+        if mode == "L" and image.mode not in _GREY_MODES:
+            return None
         result = ImageCms.profileToProfile(
-            colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            image.convert(mode), source, ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
     if result is None:
         return None
     result = result.convert("RGBA")
-    if alpha is not None:
-        result.putalpha(alpha)
+    if image.mode != "CMYK" and image.has_transparency_data:
+        result.putalpha(image.convert("RGBA").getchannel("A"))
     return result
 
 

@@ -132,6 +132,15 @@ def test_not_a_port(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 2 and "port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--data-dir", "--connection-file"])
+def test_an_empty_path_is_not_the_current_folder(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["status", option, ""])
+    assert caught.value.code == 2 and f"{option}: the path is empty" in capsys.readouterr().err
+
+
 def test_the_command_and_the_add_on_look_in_the_same_place() -> None:
     assert default_path() == default_data_dir() / "connection.json"
     assert zmq.has("curve")

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from blender_addon import problems
 from blender_addon.batch import (
     MAX_FILE_BYTES,
     expand,
@@ -50,6 +52,10 @@ def test_files_and_folders_mixed_each_once(tmp_path: Path) -> None:
     )
     assert [p.name for p in files] == ["2.png", "1.png", "b.png"]
     assert len(problems) == 1
+    long = tmp_path / ("x" * 300 + ".png")
+    assert expand([long]) == ([long], [])
+    with pytest.raises(Problem, match="name too long"):
+        read_picture(long)
 
 
 def test_files_that_cannot_be_sent(tmp_path: Path) -> None:
@@ -88,3 +94,31 @@ def test_names_are_told_apart_as_windows_would() -> None:
 
 def test_a_full_disk_is_called_one() -> None:
     assert "disk is full" in str(file_problem(OSError(28, "No space left"), "x.glb", "write"))
+
+
+def test_names_that_are_not_unicode_can_be_shown() -> None:
+    assert name_of("caf\udce9.png") == "caf\ufffd"
+    problem = Problem("There is no file caf\udce9.png.", "Look for \udce9.")
+    assert str(problem) == "There is no file caf\ufffd.png. Look for \ufffd."
+
+
+def test_own_results_in_a_folder_are_no_pictures(tmp_path: Path) -> None:
+    record = {"version": "1", "model": "m", "settings": {}, "timings": {}, "image": "a.png",
+              "files": ["a-2.png"]}  # fmt: skip
+    for name in ("a.png", "a-2.png"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "a-2.json").write_text(json.dumps(record))
+    assert [p.name for p in images_in_folder(tmp_path)] == ["a.png"]
+    files, left_out = expand([tmp_path / "a-2.png", tmp_path / "a.png"])
+    assert [p.name for p in files] == ["a.png"]
+    assert "a-2.png was made by GSV3D" in str(left_out[0])
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(Problem, match="no picture but results"):
+        images_in_folder(tmp_path)
+
+
+def test_a_path_too_long_for_windows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = FileNotFoundError(2, "No such file or directory")
+    assert "There is no file" in str(file_problem(error, "x.glb", "write"))
+    monkeypatch.setattr(problems, "MAX_PATH_CHARS", 4)
+    assert "Windows allows 4 characters" in str(file_problem(error, "x.glb", "write"))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -142,13 +143,14 @@ def test_an_output_that_cannot_be_written(run, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_loses_only_what_did_not_fit(run, tmp_path: Path, monkeypatch) -> None:
-    def full(self: Path, data: bytes) -> int:
-        if ".glb" in self.name:
-            raise OSError(28, "No space left on device")
-        with self.open("wb") as file:
-            return file.write(data)
+    real = os.replace
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    def full(source: Path, target: Path) -> None:
+        if Path(target).suffix == ".glb":
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
     with FakeBackend(tmp_path, "normal") as fake:
         code, _, err = run(
             picture(tmp_path / "in" / "a.png"),
@@ -159,6 +161,165 @@ def test_a_full_disk_loses_only_what_did_not_fit(run, tmp_path: Path, monkeypatc
         )
     assert code == 1 and "disk is full" in err and "a.glb" in err
     assert (tmp_path / "a.blend").is_file() and (tmp_path / "a.ply").is_file()
+    assert not (tmp_path / "a.glb").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_the_same_command_again_keeps_the_first_results(run, tmp_path: Path) -> None:
+    image, output = picture(tmp_path / "in" / "a.png"), tmp_path / "out"
+    output.mkdir()
+    (output / "Scene.PLY").write_bytes(b"mine")
+    seen = contents(output)
+    with FakeBackend(tmp_path, "normal") as fake:
+        command = [image, "--output", output / "scene", "--connection-file", fake.connection_path]
+        for number in (2, 3):
+            code, out, _ = run(*command)
+            assert code == 0 and f"scene-{number}.blend" in out and "--overwrite" in out
+            now = contents(output)
+            assert now.items() >= seen.items()
+            assert now.keys() - seen.keys() == {
+                f"scene-{number}{ending}" for ending in (".blend", ".glb", ".ply", ".png")
+            }
+            seen = now
+        code, out, _ = run(*command, "--overwrite")
+        assert code == 0 and "--overwrite" not in out and "scene.blend" in contents(output)
+        assert run(*command, "--overwrite")[0] == 0
+        assert "scene-4.blend" not in contents(output)
+
+
+def test_pictures_of_a_folder_beside_files_of_others(run, tmp_path: Path) -> None:
+    for name in ("chair", "cup"):
+        picture(tmp_path / "in" / f"{name}.png")
+    output = tmp_path / "in"
+    (output / "chair.glb").write_bytes(b"mine")
+    with FakeBackend(tmp_path, "normal") as fake:
+        command = [output, "--output", output / "all", "--connection-file", fake.connection_path]
+        assert run(*command)[0] == 0
+        first = contents(output)
+        assert first["chair.glb"] == b"mine" and {"chair-2.glb", "cup.glb", "all.png"} <= {*first}
+        # The preview of the first time is no picture of the second.
+        code, out, _ = run(*command)
+    assert code == 0 and "all: done" not in out
+    second = contents(output)
+    assert second.items() >= first.items()
+    assert second.keys() - first.keys() == {
+        "all-2.blend", "all-2.png", "chair-3.glb", "chair-2.ply", "chair-3.ply", "cup-2.glb",
+        "cup-2.ply",
+    } - {*first}  # fmt: skip
+
+
+def test_a_name_taken_while_the_work_was_under_way(run, tmp_path: Path, monkeypatch) -> None:
+    from blender_addon import headless
+
+    output = tmp_path / "out"
+
+    def quicker(self, job) -> None:
+        (output / "a.glb").write_bytes(b"of another run")
+
+    monkeypatch.setattr(headless._Run, "_ended", quicker)
+    with FakeBackend(tmp_path, "normal") as fake:
+        code, _, _ = run(picture(tmp_path / "a.png"), "--output", output / "a.blend",
+                         "--connection-file", fake.connection_path)  # fmt: skip
+    assert code == 0 and contents(output)["a.glb"] == b"of another run"
+    assert contents(output).keys() == {"a.glb", "a-2.blend", "a-2.glb", "a-2.ply", "a-2.png"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="makes a name that is not UTF-8")
+def test_names_that_are_not_utf_8_or_too_long(run, addon, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    os.rename(picture(folder / "x.png"), os.path.join(os.fsencode(folder), b"caf\xe9.png"))
+    os.rename(picture(folder / "y.png"), folder / ("桶" * 82 + ".png"))
+    picture(folder / "z.png")
+    output = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"S\xe4tze")))
+    with FakeBackend(tmp_path, "normal") as fake:
+        command = [folder, "--output", output / "s", "--connection-file", fake.connection_path]
+        code, out, err = run(*command)
+    assert (code, err) == (0, "")
+    assert "caf\ufffd: done" in out
+    names = {path.name for path in output.iterdir()}
+    assert names >= {"s.blend", "s.png", "caf\ufffd.glb", "桶" * 66 + ".ply", "z.glb"}
+    assert "caf\ufffd" in addon.bpy.data.objects
+    os.rename(folder / "z.png", os.path.join(os.fsencode(folder), b"bad\xe9.png"))
+    with FakeBackend(tmp_path, "fails") as fake:
+        code, _, err = run(*command[:3], "--connection-file", fake.connection_path)
+    assert code == 1 and "bad\ufffd.png" in err
+
+
+def test_an_output_name_that_is_too_long_is_found_before_the_work(run, tmp_path: Path) -> None:
+    code, _, err = run(picture(tmp_path / "a.png"), "--output", tmp_path / ("x" * 250 + ".blend"))
+    assert code == 1 and err.count("\n") == 1 and "name too long" in err.lower()
+
+
+def test_a_path_too_long_for_windows(run, tmp_path: Path, monkeypatch) -> None:
+    from blender_addon import problems
+
+    monkeypatch.setattr(problems, "MAX_PATH_CHARS", 30)
+    code, _, err = run(picture(tmp_path / "a.png"), "--output", tmp_path / "scene.blend")
+    assert code == 1 and err.count("\n") == 1 and "Windows allows 30 characters" in err
+
+
+@pytest.mark.parametrize("arguments", [["", "--output", "x"], ["a.png", "--output", ""],
+                                       ["a.png", "--output="]])  # fmt: skip
+def test_an_empty_argument_is_no_folder(run, tmp_path: Path, monkeypatch, arguments) -> None:
+    picture(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*arguments)
+    assert code == 2 and "is empty" in err and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_words_for_a_command_line_name_no_button(run, tmp_path: Path, monkeypatch) -> None:
+    from blender_addon import backend_process
+
+    code, _, err = run(
+        picture(tmp_path / "a.png"), "--output", tmp_path / "a.blend", "--python", "no/python"
+    )
+    assert code == 1 and "no Python at" in err and "--python" in err and "Preferences" not in err
+    monkeypatch.setattr(
+        backend_process,
+        "serve_command",
+        lambda python, *_: [str(python), "-c", "print('cannot bind'); raise SystemExit(3)"],
+    )
+    code, _, err = run(
+        picture(tmp_path / "a.png"), "--output", tmp_path / "a.blend", "--python", sys.executable
+    )
+    assert code == 1 and "cannot bind" in err and "try again" in err.lower()
+    assert "press" not in err.lower() and "preferences" not in err.lower()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+                         if os.name != "nt" else [])  # fmt: skip
+def test_a_run_that_is_ended_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+    temporary, user = tmp_path / "tmp", tmp_path / "user"
+    temporary.mkdir()
+    code = (
+        "import sys; from blender_addon import __main__, backend_process\n"
+        "backend_process.serve_command = lambda python, *_: [str(python), '-c',"
+        " 'import time; print(1, flush=True); time.sleep(100)']\n"
+        "sys.exit(__main__.main())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(picture(tmp_path / "a.png")), "--output",
+         str(tmp_path / "out" / "a.blend"), "--python", sys.executable],
+        env={**os.environ, "TMPDIR": str(temporary), "BLENDER_USER_RESOURCES": str(user)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not list(temporary.glob("gsv3d-*/backend/backend.log")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Stopped." in err and "Traceback" not in err
+    assert not list(temporary.iterdir()) and not list((tmp_path / "out").iterdir())
 
 
 def test_a_python_without_gsv3d(run, tmp_path: Path, monkeypatch) -> None:

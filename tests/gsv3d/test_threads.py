@@ -7,21 +7,30 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
-from gsv3d.threads import SLEEPING
+from gsv3d.threads import COUNTS, SLEEPING, limit_threads, usable_cores
 
 COMMAND_LINE = "import gsv3d.cli; gsv3d.cli.main(['models']); import torch"
 WORKER = "import backend.worker as w; w.serve_jobs = lambda make: 0; w.main([]); import torch"
 
 
+def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in a process that inherits none of the variables but ``variables``."""
+    environment = {k: v for k, v in os.environ.items() if k not in (*SLEEPING, *COUNTS)}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
 def report(code: str, **variables: str) -> str:
     """Return what OpenMP says of itself as it is loaded in a process that runs ``code``."""
-    environment = {k: v for k, v in os.environ.items() if k not in SLEEPING}
-    environment |= {"OMP_DISPLAY_ENV": "verbose"} | variables
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = run(code, OMP_DISPLAY_ENV="verbose", **variables)
     if "OMP_WAIT_POLICY" not in done.stderr:
         pytest.skip("this torch is built without an OpenMP that reports its settings")
     return done.stderr
@@ -37,3 +46,25 @@ def test_waiting_threads_sleep_in_every_process_of_ours(code: str) -> None:
 
 def test_what_the_user_has_set_stays() -> None:
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in report(COMMAND_LINE, OMP_WAIT_POLICY="ACTIVE")
+
+
+def test_the_worker_leaves_a_core_and_gives_way() -> None:
+    code = WORKER + "; import psutil; print(torch.get_num_threads(), int(psutil.Process().nice()))"
+    own = psutil.Process().nice()
+    threads, priority = map(int, run(code).stdout.split()[-2:])
+    assert threads == max(1, usable_cores() - 1)
+    assert priority == (psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else max(5, own))
+
+
+def test_the_number_of_threads_can_be_chosen() -> None:
+    code = (
+        "from gsv3d.threads import limit_threads; limit_threads({}); import torch; "
+        "print(torch.get_num_threads())"
+    )
+    assert run(code.format(1), OMP_NUM_THREADS="2").stdout.strip() == "1"
+    assert run(code.format(""), OMP_NUM_THREADS="1", MKL_NUM_THREADS="1").stdout.strip() == "1"
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        limit_threads(0)

@@ -3,22 +3,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image, ImageDraw
 
 from gsv3d import __version__
 from gsv3d.cli import main
 from gsv3d.cli.progress import fraction
+from gsv3d.errors import OutputNameError
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import PHASES
-from tests.gsv3d.fake_pipeline import FakePipeline
+from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
 
 FEW = ["--faces", "60", "--texture-size", "32", "--steps", "2"]
 
@@ -79,6 +83,155 @@ def test_bounds_are_refused_before_the_model_is_loaded(pipeline, tmp_path, capsy
     assert code == 2
     assert "faces must be" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def quick(pipeline, monkeypatch):
+    """Objects at once: what comes before and after generating is real."""
+
+    def generate(_pipeline, picture, _settings, observer):
+        observer.progress("denoising", 1, 1)
+        return quick_result(picture)
+
+    monkeypatch.setattr("gsv3d.generation.generate", generate)
+    monkeypatch.setattr("gsv3d.results.contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_files_of_others_stay_and_the_results_get_another_name(quick, tmp_path, capsys):
+    image, output = save_picture(tmp_path / "dl" / "chair.png"), tmp_path / "proj"
+    output.mkdir()
+    for name in ("Chair.glb", "chair.mtl"):
+        (output / name).write_bytes(b"mine")
+    before = contents(output)
+    command = ["generate", str(image), "--output", str(output), "--formats", "glb,obj", *FEW]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "1 name is taken" in said.err and "--overwrite" in said.err and "chair-2.obj" in said.out
+    first = contents(output)
+    assert first.items() >= before.items()
+    assert b"chair-2_texture.png" in first["chair-2.mtl"]
+
+    assert main(command) == 0  # the same command again keeps the first results
+    second = contents(output)
+    assert second.items() >= first.items() and "chair-3.glb" in second
+    assert main([*command, "--overwrite"]) == 0
+    assert "taken" not in capsys.readouterr().err.splitlines()[-1]
+    assert contents(output)["chair.mtl"] != b"mine" and contents(output).keys() >= {"chair.glb"}
+
+
+def test_a_folder_done_twice_into_itself_gives_no_objects_of_sheets(quick, tmp_path):
+    save_picture(tmp_path / "a.png")
+    command = ["generate", str(tmp_path), "--output", str(tmp_path), *FEW]
+    assert main(command) == 0 and main(command) == 0
+    assert {path.name for path in tmp_path.glob("*.glb")} == {"a-2.glb", "a-3.glb"}
+    assert main([*command, "--overwrite"]) == 0
+    assert {path.name for path in tmp_path.glob("*.glb")} == {"a-2.glb", "a-3.glb"}
+
+
+def test_a_name_taken_while_the_object_was_made(quick, monkeypatch, tmp_path):
+    """Another run into the same folder was quicker: the results of the two do not mix."""
+    image, output = save_picture(tmp_path / "in" / "a.png"), tmp_path / "out"
+
+    def generate(_pipeline, picture, _settings, _observer):
+        (output / "a.ply").write_bytes(b"of the other run")
+        return quick_result(picture)
+
+    monkeypatch.setattr("gsv3d.generation.generate", generate)
+    assert main(["generate", str(image), "--output", str(output), *FEW]) == 0
+    assert sorted(contents(output)) == ["a-2.glb", "a-2.json", "a-2.ply", "a-2.png", "a.ply"]
+    assert json.loads((output / "a-2.json").read_text("utf-8"))["files"][0] == "a-2.glb"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="makes a name that is not UTF-8")
+def test_a_name_that_is_not_utf_8_is_made_like_any_other(quick, tmp_path, capsys):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    os.rename(save_picture(folder / "x.png"), os.path.join(os.fsencode(folder), b"caf\xe9.png"))
+    os.rename(save_picture(folder / "y.png"), folder / ("y" * 251 + ".png"))
+    save_picture(folder / "z.png")
+    options = ["--output", str(output), "--formats", "glb,ply,obj", *FEW]
+    assert main(["generate", str(folder), *options]) == 0
+    stems = {path.stem for path in output.glob("*.glb")}
+    assert stems == {"caf\ufffd", "y" * 199, "z"}
+    assert "caf\ufffd" in trimesh.load(output / "caf\ufffd.glb").graph.nodes
+    record = json.loads((output / "caf\ufffd.json").read_text("utf-8"))
+    assert record["image"].endswith("caf\ufffd.png")
+    assert main(["generate", str(folder), *options, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "memory of this computer was not enough"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), "smaller texture (1024"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "graphics card has not enough memory"),
+        (ZeroDivisionError("a fault"), "fault of GSV3D (ZeroDivisionError: a fault)"),
+        (OutputNameError("b.glb could not be written."), "b.glb could not be written"),
+    ],
+)
+def test_the_trouble_of_one_picture_does_not_end_the_others(
+    quick, monkeypatch, tmp_path, capsys, error, words
+):
+    for name in "abc":
+        save_picture(tmp_path / "in" / f"{name}.png")
+    calls = []
+
+    def generate(_pipeline, picture, _settings, _observer):
+        calls.append(picture)
+        if len(calls) == 2:
+            raise error
+        return quick_result(picture)
+
+    monkeypatch.setattr("gsv3d.generation.generate", generate)
+    code = main(
+        ["generate", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *FEW,
+         "--texture-size", "2048"]
+    )  # fmt: skip
+    said = capsys.readouterr().err
+    assert code == 1 and words in said and "b.png" in said and "1 of 3 inputs" in said
+    assert {path.name for path in (tmp_path / "out").glob("*.glb")} == {"a.glb", "c.glb"}
+    assert ("Traceback" in said) == isinstance(error, ZeroDivisionError)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_no_empty_files(quick, monkeypatch, tmp_path, capsys):
+    for name in "abc":
+        save_picture(tmp_path / "in" / f"{name}.png")
+    real = os.replace
+
+    def replace(source, target):
+        if Path(target).name == "b.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr("os.replace", replace)
+    assert main(["generate", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *FEW]) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a.glb", "a.ply", "a.png", "a.json", "b.glb", "b.ply"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "after"),
+    [
+        (["generate", "", "--output", "out"], "generate"),
+        (["generate", "a.png", "--output", ""], "--output"),
+        (["generate", "a.png", "--output="], "--output"),
+        (["render", "", "--output", "out"], "render"),
+        (["evaluate", "none", "--objects", "", "--report", "out"], "--objects"),
+        (["train", "vae", "small", "--data", "", "--output", "out"], "--data"),
+    ],
+)
+def test_an_empty_argument_is_no_folder(monkeypatch, tmp_path, capsys, arguments, after):
+    """An unset variable of the shell is an empty argument, which would be the current folder."""
+    save_picture(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert f"The argument after '{after}' is empty" in said and said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_an_unknown_format_is_refused(tmp_path, capsys):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from hypothesis import given
@@ -36,6 +37,8 @@ def test_a_picture_named_twice_is_made_once(tmp_path):
 def test_a_missing_file_is_left_for_the_reader_to_name(tmp_path):
     images, problems = expand_inputs([tmp_path / "gone.png"])
     assert images == [tmp_path / "gone.png"] and not problems
+    long = tmp_path / ("x" * 300 + ".png")
+    assert expand_inputs([long]) == ([long], [])
 
 
 def test_equal_stems_get_numbers(tmp_path):
@@ -67,3 +70,41 @@ def test_files_never_meet(images):
     written = [f"{name}{ending}".casefold() for name in names
                for ending in (".png", ".glb", ".obj", "_texture.png")]  # fmt: skip
     assert len(set(written)) == len(written)
+
+
+def test_files_of_others_in_the_output_folder_are_not_overwritten(tmp_path):
+    touch(tmp_path / "Chair.GLB")
+    touch(tmp_path / "cup_texture.png")
+    touch(tmp_path / "lamp_reference.png")
+    touch(tmp_path / "table.blend")
+    images = [Path("dl/chair.png"), Path("dl/cup.png"), Path("dl/lamp.png"), Path("dl/table.png")]
+    assert name_results(images, tmp_path) == ["chair-2", "cup-2", "lamp", "table"]
+    assert name_results(images, tmp_path, overwrite=True) == ["chair", "cup", "lamp", "table"]
+    assert name_results([], tmp_path, ["lamp", "chair"]) == ["lamp-2", "chair-2"]
+
+
+def test_a_picture_of_the_run_is_not_overwritten_by_wish_either(tmp_path):
+    image = touch(tmp_path / "barrel.png")
+    assert name_results([image], tmp_path, overwrite=True) == ["barrel-2"]
+
+
+def test_names_fit_every_file_system(tmp_path):
+    images = [Path("x" * 250 + ".png"), Path("x" * 250 + ".jpg"), Path("caf\udce9.png"),
+              Path("con.png"), Path("what?.png")]  # fmt: skip
+    names = name_results(images, tmp_path)
+    assert names[0] == "x" * 199 and names[1] == "x" * 198 + "-2"
+    assert names[2:] == ["caf\ufffd", "con_", "what_"]
+
+
+def test_own_sheets_in_a_folder_are_no_pictures(tmp_path):
+    record = {"version": "1", "model": "m", "settings": {}, "timings": {}, "image": "a.png",
+              "files": ["a-2.glb", "a-2.png"]}  # fmt: skip
+    image, sheet = touch(tmp_path / "a.png"), touch(tmp_path / "a-2.png")
+    (tmp_path / "a-2.json").write_text(json.dumps(record))
+    assert expand_inputs([tmp_path]) == ([image], [])
+    images, problems = expand_inputs([sheet, image])  # as a shell expands *.png
+    assert images == [image]
+    assert "a-2.png was made by GSV3D" in str(problems[0])
+    image.unlink()
+    images, problems = expand_inputs([tmp_path])
+    assert not images and "holds no pictures but results" in str(problems[0])

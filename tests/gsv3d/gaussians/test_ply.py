@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
 
 from gsv3d.errors import DataError, GSV3DError, OutputError
-from gsv3d.gaussians.ply import Arrays, read_ply, write_ply
+from gsv3d.gaussians.ply import Arrays, LeftOutWarning, read_ply, write_ply
 
 
 def arrays_of(count: int = 20, degree: int = 1, seed: int = 0) -> Arrays:
@@ -172,7 +173,7 @@ def test_extremes_stay_finite() -> None:
 def test_no_gaussians() -> None:
     stream = io.BytesIO()
     write_ply(stream, arrays_of(0, 2))
-    assert read_ply(stream.getvalue())["sh"].shape == (0, 9, 3)
+    assert read_ply(stream.getvalue())["sh"].shape == (0, 1, 3)
 
 
 def binary(count: int = 4, degree: int = 0) -> bytes:
@@ -185,12 +186,6 @@ def without(name: str) -> bytes:
     columns = columns_of(arrays_of(4, 1))
     del columns[name]
     return with_plyfile(columns, ["f4"])
-
-
-def changed(name: str, value: float, kind: str = "f4") -> bytes:
-    columns = columns_of(arrays_of(4, 0))
-    columns[name] = np.array([0.1, 0.1, value, 0.1])
-    return with_plyfile(columns, [kind])
 
 
 def point_cloud() -> bytes:
@@ -222,8 +217,8 @@ BAD = {
         binary().replace(b"float nx", b"list uchar int nx"),
         "line 7 gives the vertices a list",
     ),
-    "too few": (binary().replace(b"vertex 4", b"vertex 5"), "header promises 5 Gaussians of 68"),
-    "too many": (binary().replace(b"vertex 4", b"vertex 3"), "promises 3 .* 68 more bytes"),
+    "too few": (binary().replace(b"vertex 4", b"vertex 5"), "header promises 5 Gaussians of 104"),
+    "too many": (binary().replace(b"vertex 4", b"vertex 3"), "promises 3 .* 104 more bytes"),
     "truncated": (binary()[:-1], "truncated"),
     "ascii, too few": (
         TEXT.replace(b"vertex 4", b"vertex 5"),
@@ -255,10 +250,10 @@ BAD = {
         point_cloud().replace(b"float x", b"float packed_position"),
         "lacks the property x. It is a compressed PLY",
     ),
-    "NaN": (changed("y", np.nan), "y = nan at Gaussian 2"),
-    "infinite": (changed("f_dc_1", np.inf), "f_dc_1 = inf at Gaussian 2"),
-    "too large": (changed("x", 1e60, "f8"), "means too large"),
-    "scale too large": (changed("scale_1", 100.0), "scales too large"),
+    "nothing to draw": (
+        with_plyfile(columns_of(arrays_of(4, 0)) | {"y": np.full(4, np.nan)}, ["f4"]),
+        "no Gaussian that can be drawn: the first is Gaussian 0, with y = nan",
+    ),
 }  # fmt: skip
 
 
@@ -272,13 +267,76 @@ def test_bad_files_get_one_sentence(case: str, tmp_path: Path) -> None:
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_rotation_of_length_zero() -> None:
+@pytest.mark.parametrize(
+    "name, value, kind",
+    [
+        *((name, np.nan, "f4") for name in ("x", "f_dc_1", "f_rest_4", "opacity", "scale_2")),
+        *((name, np.inf, "f4") for name in ("y", "f_dc_0", "f_rest_8", "rot_3", "scale_1")),
+        ("z", -np.inf, "f4"), ("rot_0", -np.inf, "f8"), ("rot_1", np.nan, "f4"),
+        ("x", 1e60, "f8"), ("f_rest_0", -1e39, "f8"), ("scale_0", 100.0, "f4"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("text", [False, True])
+def test_a_gaussian_that_cannot_be_drawn_is_left_out(
+    name: str, value: float, kind: str, text: bool
+) -> None:
+    arrays = arrays_of(4, 1)
+    columns = {key: values.astype(np.float64) for key, values in columns_of(arrays).items()}
+    columns[name][2] = value
+    said = f"1 of 4 Gaussians cannot be drawn.* Gaussian 2, with {name} = "
+    with pytest.warns(LeftOutWarning, match=said):
+        found = read_ply(with_plyfile(columns, [kind], text))
+    assert_same(found, {key: array[[0, 1, 3]] for key, array in arrays.items()})
+
+
+def test_a_rotation_of_length_zero_is_left_out() -> None:
     arrays = arrays_of(4, 0)
-    arrays["quats"][2] = 0
+    arrays["quats"][[1, 2]] = 0
     stream = io.BytesIO()
     write_ply(stream, arrays)
-    with pytest.raises(DataError, match="rotation of length 0 at Gaussian 2"):
-        read_ply(stream.getvalue())
+    with pytest.warns(LeftOutWarning, match="2 of 4 .* Gaussian 1, with a rotation of length 0"):
+        found = read_ply(stream.getvalue())
+    assert_same(found, {key: array[[0, 3]] for key, array in arrays.items()})
+
+
+def test_infinite_logarithms_and_logits_are_extremes_that_can_be_drawn() -> None:
+    columns = columns_of(arrays_of(3, 0))
+    columns["scale_1"] = np.array([-np.inf, -3.0, -2.0])
+    columns["opacity"] = np.array([-np.inf, 0.0, np.inf])
+    found = read_ply(with_plyfile(columns, ["f4"]))
+    np.testing.assert_array_equal(found["opacities"], [0, 0.5, 1])
+    assert 0 < found["scales"][0, 1] < 1e-37
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30])
+def test_rotations_of_any_length(size: float) -> None:
+    arrays = arrays_of(3, 0)
+    columns = columns_of(arrays)
+    for i in range(4):
+        columns[f"rot_{i}"] = arrays["quats"][:, i].astype(np.float64) * size
+    assert_same(read_ply(with_plyfile(columns, ["f8"])), arrays)
+
+
+def test_harmonics_of_zeros_are_a_filling() -> None:
+    """Of degree 0 written as degree 1, as KIRI's add-on asks for, or as 3, as gsplat does."""
+    arrays = arrays_of(4, 0)
+    stream = io.BytesIO()
+    write_ply(stream, arrays)
+    vertex = PlyData.read(io.BytesIO(stream.getvalue()))["vertex"]
+    rest = [prop.name for prop in vertex.properties if prop.name.startswith("f_rest_")]
+    assert rest == [f"f_rest_{i}" for i in range(9)]
+    assert all((vertex[name] == 0).all() for name in rest)
+    padded = arrays | {"sh": np.pad(arrays["sh"], ((0, 0), (0, 15), (0, 0)))}
+    stream = io.BytesIO()
+    write_ply(stream, padded)
+    assert_same(read_ply(stream.getvalue()), arrays)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes in folders here")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.ply")
+    with pytest.raises(DataError, match="device or a pipe"):
+        read_ply(tmp_path / "a.ply")
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
@@ -369,7 +427,9 @@ def test_strange_headers_never_end_in_anything_but_words(lines: list[str], rest:
 
 def check(data: bytes) -> None:
     try:
-        arrays = read_ply(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LeftOutWarning)
+            arrays = read_ply(data)
     except GSV3DError as error:
         assert "\n" not in str(error)
         return

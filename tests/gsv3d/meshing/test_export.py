@@ -134,6 +134,54 @@ def test_blender_imports_it_into_our_world(tmp_path: Path, suffix: str):
         assert principled.inputs["Roughness"].default_value == 1
 
 
+ODD_NAMES = [
+    '13" laptop', "back\\slash", "tab\there", "line\nbreak", "a\x1fb", "\x85next", " before",
+    "after ", "#first", "a #b", "-s 2 2 2", "two  spaces", "a -o 1 b", "100%20 %", "it's",
+    "[a](b){c}", "ä 灯 🗿", "no\u00a0break\u00a0", "\u2028", "v1.2.", "a;b&c", "$HOME ~",
+    "map_Kd x.png", "..", "\udce9",
+]  # fmt: skip
+"""Among them all that OBJ and MTL cannot quote, and names that Windows does not allow."""
+
+
+@pytest.mark.bpy
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_an_obj_of_any_name_has_its_texture(tmp_path: Path, name: str):
+    import bpy
+
+    try:
+        files = write(tetrahedron(), tmp_path / f"{name}.obj")
+    except OutputError:
+        assert os.name == "nt"
+        return
+    assert files[-1] == tmp_path / f"{name}.obj" and all(file.is_file() for file in files)
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    # Blender's file paths are Unicode, and it goes up a folder from "..".
+    place = tmp_path / "thing.obj"
+    place.write_bytes(files[-1].read_bytes())
+    bpy.ops.wm.obj_import(filepath=str(place))
+    (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+    tree = thing.data.materials[0].node_tree
+    (node,) = [node for node in tree.nodes if node.type == "TEX_IMAGE"]
+    assert tuple(node.image.size) == (64, 64)
+    read = trimesh.load(place, force="mesh", process=False)
+    assert read.visual.material.image.size == (64, 64)
+
+
+def test_odd_names_stay_apart(tmp_path: Path):
+    names = ["a#b", "a_b", 'a"b', "a\tb"]
+    files = [file for name in names for file in write(tetrahedron(), tmp_path / f"{name}.obj")]
+    assert len({file.name.casefold() for file in files}) == 3 * len(names)
+    assert [file.name for file in write(tetrahedron(), tmp_path / "plain name.obj")] == [
+        "plain name_texture.png", "plain name.mtl", "plain name.obj",
+    ]  # fmt: skip
+
+
+def test_a_name_that_is_not_unicode_in_a_glb():
+    data = to_glb_bytes(tetrahedron(), "caf\udce9")
+    (length,) = struct.unpack_from("<I", data, 12)
+    assert json.loads(data[20 : 20 + length])["meshes"][0]["name"] == "caf?"
+
+
 def test_a_full_disk_is_said_in_words_and_leaves_the_old_file(tmp_path: Path, monkeypatch):
     target = tmp_path / "thing.glb"
     target.write_bytes(b"the old one")

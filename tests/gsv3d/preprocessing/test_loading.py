@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
+import struct
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -149,7 +153,221 @@ def test_paths_with_spaces_and_umlauts(tmp_path):
     assert load_image(str(path)).size == (48, 32)
 
 
-_WHOLE = [encoded(Image.fromarray(colours()), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF")]
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile (version 2) of grey with a gamma, made by hand after ICC.1:2001-04."""
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"grey\0" + bytes(78)
+    text += bytes(-len(text) % 4)
+    tags, body, offset = b"", b"", 128 + 4 + 3 * 12
+    for name, data in ((b"wtpt", white), (b"kTRC", curve), (b"desc", text)):
+        tags += name + struct.pack(">II", offset + len(body), len(data))
+        body += data
+    size = offset + len(body)
+    head = struct.pack(">I4sI4s4s4s", size, bytes(4), 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    return head.ljust(128, b"\0") + struct.pack(">I", 3) + tags + body
+
+
+def srgb(linear: float) -> float:
+    """0..1 to 0..255 (IEC 61966-2-1)."""
+    return 255 * (12.92 * linear if linear < 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16", "TIFF16", "TIFF"])
+def test_a_profile_of_grey_is_heeded(mode):
+    profile, value = grey_profile(1.0), 55
+    grey = Image.new("L", (32, 32), value)
+    alpha = Image.linear_gradient("L").resize((32, 32))
+    if mode == "1":
+        found = rgba(encoded(grey.point(lambda v: 255).convert("1"), icc_profile=profile))
+        np.testing.assert_array_equal(found, 255)
+        return
+    if mode == "LA":
+        found = rgba(encoded(Image.merge("LA", [grey, alpha]), icc_profile=profile))
+        np.testing.assert_array_equal(found[..., 3], np.asarray(alpha))
+    elif mode == "I;16":
+        deep = Image.fromarray(np.full((32, 32), value * 257, np.uint16))
+        found = rgba(encoded(deep, icc_profile=profile))
+    elif mode == "TIFF16":
+        deep = np.full((32, 32), value * 257, np.uint16)
+        found = rgba(tiff(deep, photometric="minisblack", iccprofile=profile))
+    else:
+        found = rgba(encoded(grey, "TIFF" if mode == "TIFF" else "PNG", icc_profile=profile))
+    np.testing.assert_allclose(found[..., :3], srgb(value / 255), atol=2)
+
+
+@pytest.mark.parametrize("transparent", [None, "one", "many"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_profile_of_a_palette_is_heeded(transparent, kind):
+    image = Image.new("P", (32, 32), 1)
+    image.putpalette([0, 0, 0, 55, 120, 200, 9, 9, 9])
+    image.paste(2, (0, 0, 8, 8))
+    options = {"icc_profile": _linear_profile()}
+    if transparent and kind == "PNG":
+        options["transparency"] = 2 if transparent == "one" else bytes([255, 90, 0])
+    found = rgba(encoded(image, kind, **options))
+    np.testing.assert_allclose(
+        found[20, 20, :3], [srgb(55 / 255), srgb(120 / 255), srgb(200 / 255)], atol=2
+    )
+    if transparent and kind == "PNG":
+        assert found[2, 2, 3] == 0 and found[20, 20, 3] == (255 if transparent == "one" else 90)
+    else:
+        assert (found[..., 3] == 255).all()
+
+
+def test_a_profile_of_another_kind_of_picture_is_ignored():
+    found = rgba(encoded(Image.fromarray(colours()), icc_profile=grey_profile(1.0)))
+    np.testing.assert_array_equal(found[..., :3], colours())
+    grey = np.full((32, 32), 55, np.uint8)  # a colored profile says how grey looks, too
+    found = rgba(encoded(Image.fromarray(grey), icc_profile=_linear_profile()))
+    np.testing.assert_allclose(found[..., :3], srgb(55 / 255), atol=2)
+
+
+def tiff(array: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **options)
+    return file.getvalue()
+
+
+def shades() -> np.ndarray:
+    """(32, 48, 3) in 0..1, from black to white."""
+    return np.linspace(0, 1, 32 * 48 * 3).reshape(32, 48, 3)
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "u2", "u4", "i2", ">u2"])
+@pytest.mark.parametrize("layout", ["rgb", "rgba", "planar", "grey", "white is zero", "zip"])
+def test_deep_tiffs_show_what_is_in_them(kind, layout):
+    white = 1 if np.dtype(kind).kind == "f" else np.iinfo(kind).max
+    values, expected, options = shades(), shades(), {"photometric": "rgb"}
+    if layout == "rgba":
+        values = np.dstack([values, values[..., 0]])
+        options["extrasamples"] = ["unassalpha"]
+    elif layout == "planar":
+        values, options["planarconfig"] = values.transpose(2, 0, 1), "separate"
+    elif layout == "grey":
+        values, options = values[..., 0], {"photometric": "minisblack"}
+        expected = np.repeat(values[..., None], 3, axis=-1)
+    elif layout == "white is zero":
+        values, options = 1 - values[..., 0], {"photometric": "miniswhite"}
+        expected = np.repeat(1 - values[..., None], 3, axis=-1)
+    elif layout == "zip":
+        options["compression"] = "zlib"
+    byteorder = ">" if kind[0] == ">" else "<"
+    found = rgba(tiff((values * white).astype(kind), byteorder=byteorder, **options))
+    np.testing.assert_allclose(found[..., :3], expected * 255, atol=0.6)
+    alpha = values[..., 3] * 255 if layout == "rgba" else 255
+    np.testing.assert_allclose(found[..., 3], alpha, atol=0.6)
+
+
+def test_premultiplied_alpha_of_a_deep_tiff():
+    picture = np.zeros((32, 32, 4), np.float32)
+    picture[..., 3], picture[..., 0] = 0.5, 0.25
+    picture[:4] = 0
+    found = rgba(tiff(picture, photometric="rgb", extrasamples=["assocalpha"]))
+    assert abs(found[20, 20] - [128, 0, 0, 128]).max() <= 1 and (found[:4] == 0).all()
+
+
+def test_floats_over_white_are_cut_off():
+    """A highlight leaves the rest as it is; floats that count to 255 are told apart from it."""
+    values = shades().astype(np.float32)
+    values[:4, :4] = 900.0
+    values[5, 5] = np.nan
+    found = rgba(tiff(values, photometric="rgb"))
+    assert (found[:4, :4, :3] == 255).all() and (found[5, 5, :3] == 0).all()
+    np.testing.assert_allclose(found[8:, :, :3], shades()[8:] * 255, atol=0.6)
+    for white in (255, 65535):
+        found = rgba(tiff((shades() * white).astype(np.float32), photometric="rgb"))
+        np.testing.assert_allclose(found[..., :3], shades() * 255, atol=0.6)
+
+
+@pytest.mark.parametrize("shape", ["grey", "rgb"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15])
+def test_fewer_bits_in_samples_of_sixteen(bits, shape):
+    values = shades() if shape == "rgb" else shades()[..., 0] / shades()[..., 0].max()
+    data = tiff(
+        np.round(values * (2**bits - 1)).astype(np.uint16),
+        photometric="rgb" if shape == "rgb" else "minisblack",
+    )
+    expected = values if shape == "rgb" else np.repeat(values[..., None], 3, axis=-1)
+    np.testing.assert_allclose(rgba(data)[..., :3], expected * 255, atol=1)
+
+
+def test_a_dark_picture_of_sixteen_bits_stays_dark():
+    values = np.round(shades() * 9000).astype(np.uint16)
+    found = rgba(tiff(values, photometric="rgb"))
+    np.testing.assert_allclose(found[..., :3], shades() * 9000 / 257, atol=0.6)
+
+
+def test_the_range_a_tiff_states_is_heeded():
+    values = np.round(100 + shades() * 20000).astype(np.uint16)
+    stated = [(340, "H", 3, (100,) * 3, True), (341, "H", 3, (20100,) * 3, True)]
+    found = rgba(tiff(values, photometric="rgb", extratags=stated))
+    np.testing.assert_allclose(found[..., :3], shades() * 255, atol=0.6)
+
+
+def test_orientation_and_profile_of_a_deep_tiff():
+    picture = np.full((32, 48, 3), 55 / 255, np.float32)
+    picture[:, :4] = 1
+    turned = [(274, "H", 1, 6, True)]  # the first row is the right side
+    found = rgba(tiff(picture, photometric="rgb", iccprofile=_linear_profile(), extratags=turned))
+    assert found.shape == (48, 32, 4) and (found[:4, :, :3] >= 254).all()
+    np.testing.assert_allclose(found[8:, :, :3], srgb(55 / 255), atol=2)
+
+
+def paged(*pages: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for page in pages:
+            writer.write(page, photometric="rgb", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_the_largest_page_is_taken(kind):
+    white = np.iinfo(kind).max if np.dtype(kind).kind == "u" else 1
+    small = np.zeros((20, 24, 3), np.uint8)
+    large = (shades() * white).astype(kind)
+    for pages in ((small, large), (large, small), (small, small, large)):
+        found = rgba(paged(*pages))
+        np.testing.assert_allclose(found[..., :3], shades() * 255, atol=1)
+    first = np.full((20, 24, 3), 7, np.uint8)
+    assert rgba(paged(first, small))[0, 0, 0] == 7
+
+
+def test_a_tiff_that_is_whole_but_unknown_is_not_called_damaged():
+    data = bytearray(tiff(shades().astype(np.float32), photometric="rgb"))
+    at = data.index(struct.pack("<HHI", 259, 3, 1))  # the compression
+    data[at + 8 : at + 10] = struct.pack("<H", 5)
+    with pytest.raises(ImageError, match=r"of a kind .*32 bits a sample, floats, compression LZW"):
+        load_image(bytes(data))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="named pipes have another form there")
+def test_pipes_devices_and_sockets_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        # The path of a socket is short, that of a test may not be.
+        server.bind(os.path.relpath(tmp_path / "socket.png"))
+        for path in (tmp_path / "pipe.png", tmp_path / "socket.png", "/dev/zero"):
+            with pytest.raises(ImageError, match="is a device or a pipe"):
+                load_image(path)
+
+
+@pytest.mark.skipif(os.name != "nt", reason="devices have these names on Windows")
+@pytest.mark.parametrize("name", ["NUL", "CON", r"\\.\pipe\gsv3d-none"])
+def test_devices_of_windows_are_refused(name):
+    with pytest.raises(ImageError):
+        load_image(name)
+
+
+_WHOLE = [
+    *(encoded(Image.fromarray(colours()), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF")),
+    encoded(Image.new("L", (32, 32), 55), icc_profile=grey_profile(1.0)),
+    tiff(shades().astype(np.float32), photometric="rgb"),
+    tiff((shades() * 4095).astype(np.uint16), photometric="rgb", compression="zlib"),
+    paged(np.zeros((20, 24, 3), np.uint8), (shades() * 65535).astype(np.uint16)),
+]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -10,7 +10,15 @@ import torch
 
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.gaussians import Gaussians
-from gsv3d.rendering import render
+from gsv3d.rendering import reference, render
+
+
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def compositor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw what needs no gradients by each of the two."""
+    if request.param == "torch":
+        monkeypatch.setattr(reference, "_needs_gradients", lambda values: True)
+
 
 # A renderer written straight from the formulas, pixel by pixel in float64. It shares no line with
 # the package: dense inverse covariances, every Gaussian tried at every pixel.

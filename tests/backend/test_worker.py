@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the worker tells of a job that failed, and that it goes on with the next one."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from backend.worker import ModelRunner
+from backend.worker_runtime import _explain
+from gsv3d import generation, models
+from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
+
+SETTINGS = {"steps": 1, "seed": 0, "faces": 60, "texture_size": 4096, "elevation": 10.0,
+            "previews": 0, "model": "blockout", "files": ("glb",), "filename": "a.png"}  # fmt: skip
+
+
+class _Link:
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def progress(self, phase: str, step: int, of: int) -> None:
+        pass
+
+    def artefact(self, kind: str, values: Any, **fields: Any) -> None:
+        self.kinds.append(kind)
+
+
+def picture() -> bytes:
+    file = io.BytesIO()
+    image = Image.new("RGBA", (32, 32))
+    image.paste((200, 30, 30, 255), (8, 8, 24, 24))
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "2048 instead of 4096"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), "2048 instead of 4096"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "--device cpu"),
+        (ZeroDivisionError("a fault"), "a fault of GSV3D"),
+    ],
+)
+def test_a_job_that_needs_too_much_memory_is_told_in_words(monkeypatch, error, words) -> None:
+    def generate(_pipeline: Any, image: Any, *_: Any) -> Any:
+        calls.append(image)
+        if len(calls) == 1:
+            raise error
+        return quick_result(image)
+
+    calls: list[Any] = []
+    monkeypatch.setattr(models, "load_pipeline", lambda *_: FakePipeline())
+    monkeypatch.setattr(generation, "generate", generate)
+    runner, link = ModelRunner("cpu"), _Link()
+    with pytest.raises(type(error)) as caught:
+        runner.run(SETTINGS, picture(), link)  # type: ignore[arg-type]
+    told = " ".join(_explain(runner, caught.value, "a.png"))
+    assert words in told and ("memory" in told) == ("fault" not in words)
+    runner.run(SETTINGS, picture(), link)  # type: ignore[arg-type]
+    assert link.kinds == ["mesh", "file"]
