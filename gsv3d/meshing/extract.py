@@ -128,7 +128,7 @@ def mesh_from_volume(
         views,
         cloud,
         depth_tolerance=DEPTH_TOLERANCE * volume.voxel,
-        progress=_phase(progress, "texturing", 0, len(views) + 1),
+        progress=lambda step, of: report("texturing", step, of),
         projections=[align(points, triangles, reference) for reference in references],
     )
     return TexturedMesh(points, triangles, corner_uvs, texture)
