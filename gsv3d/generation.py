@@ -18,6 +18,7 @@ from gsv3d.cameras import orbit, static_azimuths_deg
 from gsv3d.errors import GSV3DError
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
+from gsv3d.meshing.texture import BACKS
 from gsv3d.preprocessing import prepare_sizes
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class GenerationSettings:
         faces: most triangles of the mesh.
         texture_size: side of the texture in texels.
         elevation: of the camera that took the picture, degrees above the horizon, -90..90.
+        backs: what the sides look like that the picture does not show: "picture", as if it were
+            seen through to them, or "model", as the model's views have them.
         previews: how often coarse views and Gaussians are shown while denoising, 0..50.
 
     Raises:
@@ -63,6 +66,7 @@ class GenerationSettings:
     texture_size: int = 1024
     elevation: float = 10.0
     previews: int = 3
+    backs: str = BACKS[0]
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -71,6 +75,8 @@ class GenerationSettings:
         _check_int("faces", self.faces, MIN_FACES, MAX_FACES)
         _check_int("texture_size", self.texture_size, MIN_TEXTURE, MAX_TEXTURE)
         _check_int("previews", self.previews, 0, 50)
+        if self.backs not in BACKS:
+            raise ValueError(f"backs must be {' or '.join(BACKS)}, not {self.backs!r}.")
         if isinstance(self.elevation, bool) or not isinstance(self.elevation, (int, float)):
             raise ValueError(f"elevation must be a number, not {self.elevation!r}.")
         if not -90.0 <= self.elevation <= 90.0:
@@ -177,7 +183,9 @@ def generate(
 
     camera = orbit([0.0], [settings.elevation], size=len(detailed))
     reference = Reference(detailed, camera)
-    mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report, [reference])
+    mesh = extract_mesh(
+        gaussians, settings.faces, settings.texture_size, report, [reference], settings.backs
+    )
     elevations = np.asarray(output.elevations_deg, dtype=np.float32)
     return GenerationResult(
         prepared, views, azimuths, gaussians, mesh, clock.stop(), output.latents, elevations

@@ -49,6 +49,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="of the camera that took the picture, degrees above the horizon (%(default)s)",
     )
     parser.add_argument(
+        "--backs",
+        choices=("picture", "model"),
+        default="picture",
+        help="sides the picture does not show look as if it were seen through to them, or as the"
+        " model's views have them (%(default)s)",
+    )
+    parser.add_argument(
         "--formats",
         type=_formats,
         default=("glb", "ply"),
@@ -72,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
             faces=args.faces,
             texture_size=args.texture_size,
             elevation=args.elevation,
+            backs=args.backs,
             previews=0,
         )
     except ValueError as error:

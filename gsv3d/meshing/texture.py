@@ -26,6 +26,10 @@ FACING_POWER = 4
 """Weight of a view is cos(angle to the normal) to this power: sharp, yet without seams."""
 
 
+BACKS = ("picture", "model")
+"""What the sides that no picture shows look like: as if the picture were seen through to them, or
+as the model's views have them."""
+
 VIEWS_SIZE = 2048
 """Side of the largest texture that the views are baked into; a larger one is enlarged from it. They
 hold far less detail than that. The pictures are baked at the full size."""
@@ -64,7 +68,7 @@ def bake(
     depth_tolerance: float,
     progress: Callable[[int, int], None] | None = None,
     projections: Sequence[Projection | None] = (),
-    backs: bool = False,
+    backs: str = BACKS[0],
 ) -> np.ndarray:
     """Bake the views' colours into a texture, and pictures over them.
 
@@ -81,7 +85,7 @@ def bake(
         progress: called with (steps done, steps).
         projections: of reference pictures onto the mesh, the first before all; None for one that
             does not fit.
-        backs: the first picture is seen through to the sides that no picture shows.
+        backs: of ``BACKS``; the first picture is the one seen through.
 
     Returns:
         (T, T, 3) uint8 sRGB, row 0 at the top; the gaps between charts continue the nearest one.
@@ -108,7 +112,7 @@ def bake(
 
     # Each lies over those before it.
     layers = [(p, False) for p in reversed(projections) if p is not None]
-    if backs and projections and projections[0] is not None:
+    if backs == "picture" and projections and projections[0] is not None:
         layers.insert(0, (projections[0], True))
     mesh = (vertices, faces, corner_uvs)
     size = min(texture_size, VIEWS_SIZE)

@@ -160,7 +160,7 @@ def test_previews_never_fall_on_the_last_step(steps, previews):
         ("seed", -1), ("seed", 2**31), ("seed", "1"),
         ("faces", 3), ("faces", 10**9), ("texture_size", 8), ("texture_size", 16384),
         ("elevation", 91.0), ("elevation", float("nan")), ("elevation", "up"),
-        ("previews", -1), ("previews", 51),
+        ("previews", -1), ("previews", 51), ("backs", "front"),
     ],
 )  # fmt: skip
 def test_settings_name_the_field_and_its_bounds(field, value):
