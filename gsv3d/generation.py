@@ -19,6 +19,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
 from gsv3d.meshing.mirror import mirror_reference
+from gsv3d.meshing.texture import BACKS
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.preprocessing import prepare_sizes
 
@@ -57,6 +58,8 @@ class GenerationSettings:
         mirror: "auto" looks for a vertical mirror plane of the object, whose mirrored picture is a
             second reference; "off"; or the azimuth of the plane in degrees, -360..360, see
             ``gsv3d.cameras.mirrored_azimuth_deg``.
+        backs: what the sides look like that the picture does not show: "picture", as if it were
+            seen through to them, or "model", as the model's views have them.
         previews: how often coarse views and Gaussians are shown while denoising, 0..50.
 
     Raises:
@@ -70,6 +73,7 @@ class GenerationSettings:
     elevation: float | None = None
     mirror: float | str = "auto"
     previews: int = 3
+    backs: str = BACKS[0]
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -82,6 +86,8 @@ class GenerationSettings:
             _check_angle("elevation", self.elevation, 90)
         if self.mirror not in ("auto", "off"):
             _check_angle("mirror", self.mirror, 360)
+        if self.backs not in BACKS:
+            raise ValueError(f"backs must be {' or '.join(BACKS)}, not {self.backs!r}.")
 
 
 class Observer(Protocol):
@@ -189,7 +195,9 @@ def generate(
     references = [Reference(detailed, camera)]
     if pose.plane_azimuth_deg is not None:
         references.append(mirror_reference(references[0], pose.plane_azimuth_deg))
-    mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report, references)
+    mesh = extract_mesh(
+        gaussians, settings.faces, settings.texture_size, report, references, settings.backs
+    )
     elevations = np.asarray(output.elevations_deg, dtype=np.float32)
     return GenerationResult(
         prepared, views, azimuths, gaussians, mesh, clock.stop(), pose, output.latents, elevations

@@ -71,6 +71,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         " above, 0 toward the camera; auto looks for one, off uses none (%(default)s)",
     )
     parser.add_argument(
+        "--backs",
+        choices=("picture", "model"),
+        default="picture",
+        help="sides the picture does not show look as if it were seen through to them, or as the"
+        " model's views have them (%(default)s)",
+    )
+    parser.add_argument(
         "--formats",
         type=_formats,
         default=("glb", "ply"),
@@ -100,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
             texture_size=args.texture_size,
             elevation=None if args.elevation == "auto" else args.elevation,
             mirror=args.mirror,
+            backs=args.backs,
             previews=0,
         )
     except ValueError as error:

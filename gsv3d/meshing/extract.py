@@ -17,7 +17,7 @@ from gsv3d.meshing.outline import reach
 from gsv3d.meshing.reference import Reference, align
 from gsv3d.meshing.simplify import simplify
 from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
-from gsv3d.meshing.texture import bake
+from gsv3d.meshing.texture import BACKS, bake
 from gsv3d.meshing.unwrap import unwrap
 from gsv3d.meshing.views import DepthViews, frame, render_views, surround
 
@@ -52,6 +52,7 @@ def extract_mesh(
     texture_size: int = 1024,
     progress: Progress | None = None,
     references: Sequence[Reference] = (),
+    backs: str = BACKS[0],
 ) -> TexturedMesh:
     """Fuses depth maps of the Gaussians, cuts the surface out, simplifies, unwraps and bakes it.
 
@@ -63,6 +64,7 @@ def extract_mesh(
         references: pictures of the object, the surest first. The mesh gets the first one's outline
             and loses what stands clearly out of the others'; the pixels of each are baked on the
             side it shows, the first one's before all.
+        backs: of ``BACKS``, what the sides look like that no picture shows.
 
     Raises:
         ValueError: faces or texture_size out of bounds.
@@ -91,7 +93,7 @@ def extract_mesh(
     if references:
         volume, references = match_outlines(volume, references)
     cloud = (positions, colours)
-    return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, references)
+    return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, references, backs)
 
 
 def mesh_from_volume(
@@ -102,6 +104,7 @@ def mesh_from_volume(
     texture_size: int,
     progress: Progress | None = None,
     references: Sequence[Reference] = (),
+    backs: str = BACKS[0],
 ) -> TexturedMesh:
     """The part of ``extract_mesh`` after fusion; needs no Gaussians, only what they looked like."""
     report = progress or (lambda phase, step, of: None)
@@ -128,8 +131,9 @@ def mesh_from_volume(
         views,
         cloud,
         depth_tolerance=DEPTH_TOLERANCE * volume.voxel,
-        progress=_phase(progress, "texturing", 0, len(views) + 1),
+        progress=lambda step, of: report("texturing", step, of),
         projections=[align(points, triangles, reference) for reference in references],
+        backs=backs,
     )
     return TexturedMesh(points, triangles, corner_uvs, texture)
 

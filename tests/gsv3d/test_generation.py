@@ -110,7 +110,7 @@ def test_what_the_user_knows_goes_before_estimates(monkeypatch, elevation, mirro
 def test_the_mirrored_picture_is_a_second_reference(monkeypatch):
     seen = []
 
-    def extract(gaussians, faces, texture_size, progress, references):
+    def extract(gaussians, faces, texture_size, progress, references, backs):
         seen.extend(references)
         raise GSV3DError("enough")
 
@@ -198,7 +198,7 @@ def test_previews_never_fall_on_the_last_step(steps, previews):
         ("faces", 3), ("faces", 10**9), ("texture_size", 8), ("texture_size", 16384),
         ("elevation", 91.0), ("elevation", float("nan")), ("elevation", "up"),
         ("mirror", 361.0), ("mirror", float("inf")), ("mirror", "on"), ("mirror", None),
-        ("previews", -1), ("previews", 51),
+        ("previews", -1), ("previews", 51), ("backs", "front"),
     ],
 )  # fmt: skip
 def test_settings_name_the_field_and_its_bounds(field, value):

@@ -125,7 +125,7 @@ def test_a_model_is_asked_through_the_same_job_as_everywhere(
     asked = []
 
     def mesh(
-        _: Gaussians, faces: int, texture_size: int, __: object, references: list
+        _: Gaussians, faces: int, texture_size: int, __: object, references: list, *___: object
     ) -> TexturedMesh:
         asked.append((faces, texture_size, len(references)))
         return box((1, 1, 1), (9, 9, 9))
