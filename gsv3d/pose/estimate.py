@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from gsv3d.cameras import mirrored_azimuth_deg
 from gsv3d.errors import ModelError
@@ -57,11 +58,19 @@ class PoseEstimator:
         network: in evaluation mode.
         spread_limit_deg: largest expected error of an elevation that is used.
         score_limit: smallest expected mirror score of a plane that is used.
+        spread_factor: by which the network's spread becomes the error to expect.
     """
 
-    def __init__(self, network: PoseNetwork, spread_limit_deg: float, score_limit: float) -> None:
+    def __init__(
+        self,
+        network: PoseNetwork,
+        spread_limit_deg: float,
+        score_limit: float,
+        spread_factor: float = 1.0,
+    ) -> None:
         self.network = network
         self.spread_limit_deg, self.score_limit = spread_limit_deg, score_limit
+        self.spread_factor = spread_factor
 
     @torch.inference_mode()
     def __call__(self, rgba: np.ndarray) -> PoseEstimate:
@@ -75,17 +84,37 @@ class PoseEstimator:
         if rgba.shape != shape or rgba.dtype != np.uint8:
             raise ValueError(f"rgba must be {shape} uint8, not {rgba.shape} {rgba.dtype}.")
         picture = torch.from_numpy(np.ascontiguousarray(rgba)).permute(2, 0, 1)[None].float() / 255
-        output = self.network(picture)
-        scores = output.plane_logits[0].sigmoid().numpy()
+        elevations, spreads, all_scores = read_both_ways(self.network, picture)
+        scores = all_scores[0].numpy()
         plane = choose_plane(scores)
-        score, spread = float(scores[plane]), float(output.spread_deg[0])
-        elevation = float(output.elevation_deg[0].clamp(-90, 90))
+        score, spread = float(scores[plane]), float(spreads[0]) * self.spread_factor
+        elevation = float(elevations[0].clamp(-90, 90))
         return PoseEstimate(
             elevation if spread <= self.spread_limit_deg else DEFAULT_ELEVATION_DEG,
             refine_plane(scores, plane) if score >= self.score_limit else None,
             spread,
             score,
         )
+
+
+def read_both_ways(network: PoseNetwork, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return means of what a network says of pictures and of their mirror images.
+
+    Args:
+        network: in evaluation mode.
+        pictures: (B, 4, S, S) in 0..1.
+
+    Returns:
+        (B,) elevations and (B,) spreads in degrees, (B, P) expected mirror scores.
+    """
+    straight, flipped = network(pictures), network(pictures.flip(-1))
+    # In the mirror image, a plane at p stands at 180 - p.
+    turned = flipped.plane_logits.sigmoid().flip(1).roll(1, 1)
+    return (
+        (straight.elevation_deg + flipped.elevation_deg) / 2,
+        (straight.spread_deg + flipped.spread_deg) / 2,
+        (straight.plane_logits.sigmoid() + turned) / 2,
+    )
 
 
 def choose_plane(scores: np.ndarray) -> int:
@@ -120,10 +149,13 @@ def refine_plane(scores: np.ndarray, plane: int) -> float:
     return float((plane + (weights * offsets).sum() / weights.sum()) * 180 / len(scores) % 180)
 
 
-def save_estimator(
-    folder: Path, network: PoseNetwork, spread_limit_deg: float, score_limit: float
-) -> None:
-    """Write a trained network in half precision, and its limits.
+def save_estimator(folder: Path, network: PoseNetwork, **limits: float) -> None:
+    """Write a trained network in half precision, and when to follow it.
+
+    Args:
+        folder: of the files.
+        network: trained.
+        limits: the other arguments of ``PoseEstimator``.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -134,8 +166,8 @@ def save_estimator(
         for name, tensor in network.state_dict().items()
     }
     save_file(half, folder / WEIGHTS)
-    limits = {"spread_limit_deg": round(spread_limit_deg, 3), "score_limit": round(score_limit, 3)}
-    write_atomic(folder / CONFIG, (json.dumps(limits, indent=1) + "\n").encode())
+    rounded = {name: round(value, 3) for name, value in limits.items()}
+    write_atomic(folder / CONFIG, (json.dumps(rounded, indent=1) + "\n").encode())
 
 
 def load_estimator(folder: Path = SHIPPED) -> PoseEstimator:

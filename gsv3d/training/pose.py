@@ -19,7 +19,12 @@ from torch.nn import functional as F
 
 from gsv3d.datasets.objects import ObjectFile
 from gsv3d.outputs import make_folder, write_atomic
-from gsv3d.pose.estimate import DEFAULT_ELEVATION_DEG, choose_plane, save_estimator
+from gsv3d.pose.estimate import (
+    DEFAULT_ELEVATION_DEG,
+    choose_plane,
+    read_both_ways,
+    save_estimator,
+)
 from gsv3d.pose.network import ELEVATION_SCALE_DEG, PoseNetwork
 from gsv3d.pose.symmetry import MIRROR_SCORE
 from gsv3d.training.augment import Change, Changes
@@ -30,6 +35,12 @@ from gsv3d.training.schedule import Schedule
 
 HELD_OUT = 0.1
 """Share of the pictures that are not trained on, whole packs at a time."""
+
+STRETCHED = 0.5
+"""Share of the pictures that are stretched sideways: of elevations, props show too few."""
+
+MAX_STRETCH = 0.4
+"""Largest logarithm of the factor."""
 
 SCORE_WEIGHT = 4.0
 """Of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
@@ -74,8 +85,7 @@ def train_pose(
     batches = draw_batches(pictures, np.flatnonzero(~held_out), schedule.batch_size, seed)
     progress, step = 0.0, 0
     while progress < 1:
-        rgba, elevations, scores = next(batches)
-        elevation_loss, plane_loss = losses(network, rgba, elevations, scores)
+        elevation_loss, plane_loss = losses(network, *next(batches))
         rate = schedule.rate(step, progress)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -114,8 +124,13 @@ def choose_held_out(packs: np.ndarray, seed: int) -> np.ndarray:
 
 def draw_batches(
     pictures: PosePictures, indices: np.ndarray, size: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (B, 4, S, S) pictures, mirrored and recolored at random, elevations and scores."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yield pictures, mirrored, recolored and stretched at random, and what is true of them.
+
+    Yields:
+        (B, 4, S, S) pictures in 0..1, (B,) elevations, (B, P) mirror scores, and (B,) bool, true
+        where the scores hold: a stretched object has other planes.
+    """
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(indices)
@@ -127,7 +142,30 @@ def draw_batches(
             # Mirrored left to right, a plane at p stands at 180 - p.
             turned = scores.flip(1).roll(1, 1)
             scores = torch.where(changes.mirrored[:, None], turned, scores)
-            yield rgba, torch.from_numpy(pictures.elevations_deg[chosen]), scores
+            factors = np.exp(rng.uniform(-MAX_STRETCH, MAX_STRETCH, len(chosen)))
+            factors = np.where(rng.random(len(chosen)) < STRETCHED, factors, 1.0)
+            rgba = stretch(rgba, torch.from_numpy(factors).float())
+            elevations = torch.from_numpy(pictures.elevations_deg[chosen])
+            yield rgba, elevations, scores, torch.from_numpy(factors == 1)
+
+
+def stretch(rgba: Tensor, factors: Tensor) -> Tensor:
+    """Stretch pictures sideways and frame them anew.
+
+    Stretched so, a picture shows, but for perspective, the object stretched along the camera's
+    horizontal axis, from the same elevation.
+
+    Args:
+        rgba: (B, 4, S, S) in 0..1, framed by ``prepare``.
+        factors: (B,) above 0.
+    """
+    solid = rgba[:, 3] > 0.5
+    width, height = solid.any(1).sum(1), solid.any(2).sum(1)
+    size = torch.maximum(width, height) / torch.maximum(width * factors, height)
+    rows = torch.zeros(len(rgba), 2, 3)
+    rows[:, 0, 0], rows[:, 1, 1] = 1 / (factors * size), 1 / size
+    grid = F.affine_grid(rows, list(rgba.shape), align_corners=False)
+    return F.grid_sample(rgba, grid, align_corners=False)
 
 
 def picture_tensor(rgba: np.ndarray) -> Tensor:
@@ -136,14 +174,20 @@ def picture_tensor(rgba: np.ndarray) -> Tensor:
 
 
 def losses(
-    network: PoseNetwork, rgba: Tensor, elevations: Tensor, scores: Tensor
+    network: PoseNetwork, rgba: Tensor, elevations: Tensor, scores: Tensor, scored: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the Laplace negative log-likelihood of elevations, and the planes' cross-entropy."""
+    """Return the Laplace negative log-likelihood of elevations, and the planes' cross-entropy.
+
+    Args:
+        network: to be trained.
+        rgba, elevations, scores, scored: a batch of ``draw_batches``.
+    """
     output = network(rgba)
     spread = output.spread_deg / ELEVATION_SCALE_DEG
     off = (output.elevation_deg - elevations).abs() / ELEVATION_SCALE_DEG
     likelihood = (off / spread + spread.log()).mean()
-    return likelihood, F.binary_cross_entropy_with_logits(output.plane_logits, scores)
+    entropy = F.binary_cross_entropy_with_logits(output.plane_logits, scores, reduction="none")
+    return likelihood, entropy[scored].mean()
 
 
 @torch.inference_mode()
@@ -152,23 +196,23 @@ def calibrate(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Choose when the network is followed, and measure it, on pictures that it has not seen.
 
-    The limit on the elevation's spread gives the smallest mean error; the one on a plane's score
-    gives the largest sum of true scores beyond ``MIRROR_SCORE``.
+    Networks are surer of what they have not seen than they should be: the factor of the spread
+    makes its mean the mean error. The limit on the elevation's spread gives the smallest mean
+    error; the one on a plane's score gives the largest sum of true scores beyond ``MIRROR_SCORE``.
 
     Returns:
         the limits, as ``PoseEstimator`` takes them, and the measures.
     """
     parts = [
-        network(picture_tensor(pictures.rgba[indices[start : start + 256]]))
+        read_both_ways(network, picture_tensor(pictures.rgba[indices[start : start + 256]]))
         for start in range(0, len(indices), 256)
     ]
-    elevation = torch.cat([part.elevation_deg for part in parts]).numpy()
-    spread = torch.cat([part.spread_deg for part in parts]).numpy()
-    predicted = torch.cat([part.plane_logits for part in parts]).sigmoid().numpy()
+    elevation, spread, predicted = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     truth, true_scores = pictures.elevations_deg[indices], pictures.scores[indices]
 
     off, default_off = np.abs(elevation - truth), np.abs(DEFAULT_ELEVATION_DEG - truth)
     grid = np.append(np.quantile(spread, np.linspace(0.05, 1, 20)), 90.0)
+    factor = float(off.mean() / spread.mean())
     errors = [np.where(spread <= limit, off, default_off).mean() for limit in grid]
     spread_limit = float(grid[int(np.argmin(errors))])
 
@@ -192,4 +236,5 @@ def calibrate(
         "pictures_without_plane": float(without.mean()),
         "planes_followed_without_plane": float(followed[without].sum() / max(without.sum(), 1)),
     }
-    return {"spread_limit_deg": spread_limit, "score_limit": score_limit}, measures
+    limits = {"spread_limit_deg": spread_limit * factor, "score_limit": score_limit}
+    return limits | {"spread_factor": factor}, measures

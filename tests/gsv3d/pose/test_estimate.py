@@ -80,9 +80,11 @@ def test_a_peak_is_found_between_planes(azimuth: float) -> None:
 def test_an_estimator_survives_its_files(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = PoseNetwork().eval()
-    save_estimator(tmp_path, network, 12.3456, 0.45678)
+    limits = {"spread_limit_deg": 12.3456, "score_limit": 0.45678, "spread_factor": 1.5}
+    save_estimator(tmp_path, network, **limits)
     loaded = load_estimator(tmp_path)
     assert (loaded.spread_limit_deg, loaded.score_limit) == (12.346, 0.457)
+    assert loaded.spread_factor == 1.5
     pictures = torch.rand(3, 4, PICTURE_SIZE, PICTURE_SIZE)
     with torch.no_grad():
         before, after = network(pictures), loaded.network(pictures)
@@ -113,8 +115,19 @@ def test_below_its_limits_the_network_is_not_followed() -> None:
     rgba = picture_of(trimesh.creation.box((0.9, 0.5, 0.4)), 30, 40)
     sure = PoseEstimator(network, 90.0, 0.0)(rgba)
     unsure = PoseEstimator(network, 0.0, 1.0)(rgba)
+    doubtful = PoseEstimator(network, 90.0, 0.0, spread_factor=2.0)(rgba)
+    assert doubtful.elevation_error_deg == pytest.approx(2 * sure.elevation_error_deg)
     assert sure.plane_azimuth_deg is not None and sure.elevation_deg != 10.0
     assert unsure == PoseEstimate(10.0, None, sure.elevation_error_deg, sure.plane_score)
+
+
+def test_a_picture_and_its_mirror_image_are_read_alike() -> None:
+    estimator = PoseEstimator(load_estimator().network, 90.0, 0.0)
+    rgba = picture_of(trimesh.creation.box((0.9, 0.5, 0.4)), 20, 30)
+    one, other = estimator(rgba), estimator(rgba[:, ::-1])
+    assert other.elevation_deg == pytest.approx(one.elevation_deg, abs=0.01)
+    assert other.plane_score == pytest.approx(one.plane_score, abs=1e-3)
+    assert (one.plane_azimuth_deg + other.plane_azimuth_deg) % 180 == pytest.approx(0, abs=0.1)
 
 
 @pytest.mark.parametrize(("yaw", "elevation"), [(30, 5), (-35, 25), (20, 45)])
