@@ -20,6 +20,7 @@ from .worker_runtime import JobStoppedError, Watch, serve_jobs
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
+    from gsv3d.pose import PoseEstimate
 
 
 class _Observer:
@@ -61,6 +62,17 @@ def gaussian_arrays(gaussians: Gaussians, sh_type: type = np.float32) -> dict[st
     arrays["opacities"] = np.clip(np.asarray(values["opacities"], np.float32).reshape(-1), 0, 1)
     arrays["sh"] = np.asarray(values["sh"], sh_type)
     return arrays
+
+
+def pose_numbers(pose: PoseEstimate) -> dict[str, float]:
+    """Return a pose as the wire has it: what is not known, or not used, is left out."""
+    numbers = {
+        "elevation": pose.elevation_deg,
+        "elevation_error": pose.elevation_error_deg,
+        "plane": pose.plane_azimuth_deg,
+        "plane_score": pose.plane_score,
+    }
+    return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
 class ModelRunner:
@@ -159,8 +171,11 @@ class ModelRunner:
         from gsv3d.preprocessing import load_image
 
         names = ("steps", "seed", "faces", "texture_size", "elevation", "previews")
+        mirror = settings.get("mirror", "off")  # not in jobs journalled by an older backend
+        if mirror == "plane":
+            mirror = settings["plane"]
         try:
-            chosen = GenerationSettings(**{name: settings[name] for name in names})
+            chosen = GenerationSettings(**{n: settings[n] for n in names}, mirror=mirror)
         except ValueError as error:
             raise BackendError(
                 f"The job's settings cannot be used: {error}", "Change them and try again."
@@ -183,6 +198,7 @@ class ModelRunner:
                 "texture": np.asarray(mesh.texture, np.uint8),
             },
             certainty=result.certainty,
+            pose=pose_numbers(result.pose),
         )
         for name in settings["files"]:
             data = to_glb_bytes(mesh) if name == "glb" else _ply(result.gaussians)

@@ -260,7 +260,10 @@ def main() -> None:
         start = time.process_time()
         try:
             mesh = extract_mesh(
-                gaussians, arguments.faces, arguments.texture_size, reference=picture
+                gaussians,
+                arguments.faces,
+                arguments.texture_size,
+                references=[picture] if picture else (),
             )
         except GSV3DError as error:
             print(f"{name}: {error}")

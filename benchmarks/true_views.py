@@ -69,7 +69,7 @@ def row(
         ),
     )
     reference = Reference(detailed, orbit([0.0], [elevation], size=DETAIL))
-    mesh = extract_mesh(usable(out.gaussians), texture_size=256, reference=reference)
+    mesh = extract_mesh(usable(out.gaussians), texture_size=256, references=[reference])
     own, other = (
         _shape(_unit(vertices), faces, seed)
         for seed, (vertices, faces) in enumerate(

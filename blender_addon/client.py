@@ -232,6 +232,8 @@ class Client:
                     faces=request.faces,
                     texture_size=request.texture_size,
                     elevation=request.elevation,
+                    mirror=request.mirror,
+                    plane=request.plane,
                     files=request.files,
                 )
         except wire.ProtocolError as error:
@@ -345,7 +347,7 @@ class Client:
                     )
                 )
             elif received.kind == "mesh":
-                self._tell(events.MeshArrived(job, prepare_mesh(**arrays)))
+                self._tell(events.MeshArrived(job, prepare_mesh(**arrays), artefact.pose))
             elif received.kind == "file":
                 data = arrays["data"].tobytes()
                 self._tell(events.FileArrived(job, artefact.name, data))

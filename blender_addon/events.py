@@ -80,6 +80,7 @@ class GaussiansArrived:
 class MeshArrived:
     job: str
     arrays: MeshArrays
+    pose: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

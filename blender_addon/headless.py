@@ -56,10 +56,18 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--height", type=_metres, default=1.0, metavar="METRES")
     made.add_argument(
         "--elevation",
-        type=float,
-        default=10.0,
+        type=_angle_or("auto", limit=90),
+        default="auto",
         metavar="DEGREES",
-        help="how far the picture looks down on the object",
+        help="how far the picture looks down on the object (default: estimated)",
+    )
+    made.add_argument(
+        "--mirror",
+        type=_angle_or("auto", "off", limit=360),
+        default="auto",
+        metavar="DEGREES",
+        help="where the object's mirror plane stands, 0 toward the camera, counter-clockwise seen"
+        " from above; auto looks for one, off mirrors nothing (default: auto)",
     )
     made.add_argument("--python", default="", help="the Python that has GSV3D")
     made.add_argument(
@@ -79,6 +87,23 @@ def _number(low: int, high: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"must be {low} to {high}, not {value}")
+        return value
+
+    return read
+
+
+def _angle_or(*words: str, limit: float) -> Callable[[str], float | str]:
+    def read(text: str) -> float | str:
+        if text in words:
+            return text
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is neither a number nor {' or '.join(words)}"
+            ) from None
+        if not -limit <= value <= limit:
+            raise argparse.ArgumentTypeError(f"must be {-limit:g} to {limit:g} degrees, not {text}")
         return value
 
     return read
@@ -251,7 +276,9 @@ class _Run:
                 seed=options.seed,
                 faces=options.faces,
                 texture_size=options.texture_size,
-                elevation=options.elevation,
+                elevation=None if options.elevation == "auto" else options.elevation,
+                mirror=options.mirror if isinstance(options.mirror, str) else "plane",
+                plane=0.0 if isinstance(options.mirror, str) else options.mirror,
                 files=("glb", "ply"),
             )
             self.jobs.append(session.get().submit(request, target))

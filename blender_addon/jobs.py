@@ -48,7 +48,11 @@ class JobState(Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """What the backend is asked for. ``image`` is a picture file's bytes; 0 steps: the model's."""
+    """What the backend is asked for. ``image`` is a picture file's bytes; 0 steps: the model's.
+
+    ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
+    the one at ``plane`` degrees.
+    """
 
     image: bytes
     filename: str
@@ -57,7 +61,9 @@ class Request:
     seed: int = 0
     faces: int = 5000
     texture_size: int = 1024
-    elevation: float = 10.0
+    elevation: float | None = None
+    mirror: str = "auto"
+    plane: float = 0.0
     files: tuple[str, ...] = ()
 
 
@@ -115,6 +121,7 @@ class Job:
     earlier: bool = False  # of an earlier session of Blender; the backend holds its results
     started: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
+    pose: dict[str, float] = field(default_factory=dict)
     width: float = 0.0
     _furthest: float = 0.0
 
@@ -172,6 +179,14 @@ class Job:
         if self.state is JobState.ARRIVED and self.detached:
             return "ready: press Import to place it in this scene"
         return self.state.value
+
+
+def pose_words(pose: dict[str, float]) -> str:
+    """Words for what the backend took the camera and the object's mirror plane for."""
+    if "elevation" not in pose:
+        return ""
+    words = f"Seen from {pose['elevation']:.0f}°"
+    return words + (f", mirrored at {pose['plane']:.0f}°" if "plane" in pose else ", not mirrored")
 
 
 def phase_words(phase: str) -> str:

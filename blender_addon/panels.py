@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 
 from . import compat, previews, references, session
-from .jobs import Job, JobState
+from .jobs import Job, JobState, pose_words
 from .operators.imagine import text_problem
 from .problems import Problem
 from .protocol import protocol_problem
@@ -222,7 +222,14 @@ def _settings(layout: Any, settings: Any) -> None:
     row.prop(settings, "seed")
     row.prop(settings, "use_random_seed", text="", icon="FILE_REFRESH")
     column.prop(settings, "steps")
-    column.prop(settings, "elevation")
+    row = column.row(align=True)
+    angle = row.row(align=True)
+    angle.active = not settings.auto_elevation
+    angle.prop(settings, "elevation")
+    row.prop(settings, "auto_elevation", text="", icon="AUTO")
+    column.prop(settings, "mirror")
+    if settings.mirror == "PLANE":
+        column.prop(settings, "plane")
     column.prop(settings, "faces")
     column.prop(settings, "texture_size")
     column.prop(settings, "height")
@@ -263,6 +270,9 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
     elif job.state is JobState.DONE and job.timings:
         total = job.timings.get("total", sum(job.timings.values()))
         layout.label(text=f"Took {total:.0f} s", icon="TIME")
+        words = pose_words(job.pose)
+        if words:
+            layout.label(text=words, icon="VIEW_CAMERA")
     icon = previews.icon_of(job.id)
     if icon and not job.state.active:
         layout.template_icon(icon_value=icon, scale=6.0)

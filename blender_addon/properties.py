@@ -16,7 +16,10 @@
     faces         face budget of the mesh
     texture_size  pixels of a side of the texture
     height        height of the result, a length in the scene's units
+    auto_elevation  have the backend estimate the elevation
     elevation     degrees the reference looks down from
+    mirror        AUTO, OFF or PLANE: whether the object is taken for its own mirror image
+    plane         degrees of its mirror plane for PLANE
     after_mesh    HIDE, SHOW or REMOVE: what becomes of the Gaussians when the mesh is there
 
 ``WindowManager.gsv3d`` (`GSV3D_PG_runtime`, of this session)
@@ -142,6 +145,28 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         soft_max=100.0,
         unit="LENGTH",
         subtype="DISTANCE",
+    )
+    auto_elevation: BoolProperty(  # type: ignore[valid-type]
+        name="Estimate Elevation",
+        description="Estimate from the picture how far it looks down on the object",
+        default=True,
+    )
+    mirror: EnumProperty(  # type: ignore[valid-type]
+        name="Mirror",
+        description="Use the mirrored picture as a second one, of the object's other side",
+        items=(
+            ("AUTO", "Auto", "Look for a vertical mirror plane; without one, do not mirror"),
+            ("OFF", "Off", "The object is no mirror image of itself"),
+            ("PLANE", "Angle", "The mirror plane stands at the angle below"),
+        ),
+    )
+    plane: FloatProperty(  # type: ignore[valid-type]
+        name="Plane (°)",
+        description="Where the mirror plane stands, seen from above, in degrees: 0 points to the"
+        " camera, 45 to its right, 90 runs across the picture",
+        default=45.0,
+        min=0.0,
+        max=180.0,
     )
     elevation: FloatProperty(  # type: ignore[valid-type]
         name="Elevation (°)",

@@ -228,7 +228,8 @@ class Session:
                 self.sheets[job.id] = sheet
             case events.GaussiansArrived(arrays=arrays, final=final):
                 self.delivery.gaussians(job, arrays, final)
-            case events.MeshArrived(arrays=arrays):
+            case events.MeshArrived(arrays=arrays, pose=pose):
+                job.pose = pose
                 self.delivery.mesh(job, arrays)
             case events.FileArrived(name="png", data=data):
                 self.delivery.picture(job, data)

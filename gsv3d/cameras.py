@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ FOV_DEG = 33.8
 
 DISTANCE = 2.35
 """Canonical camera distance: an object of extent 1 fills some 0.7 of the frame."""
+
+Angles = TypeVar("Angles", float, np.ndarray)
 
 MAX_ELEVATION_DEG = 89.0
 """Of dynamic orbits: straight above the object a camera's azimuth means nothing."""
@@ -214,6 +217,23 @@ def model_elevations_deg(
     if kind == "static":
         return [float(elevation_deg)] * len(azimuths_deg)
     raise ValueError(f"There is no orbit '{kind}'; there are {', '.join(ORBITS)}.")
+
+
+def mirrored_azimuth_deg(plane_azimuth_deg: Angles) -> Angles:
+    """Return the azimuth of the camera that sees the mirrored input picture.
+
+    A vertical mirror plane of the object is named by the horizontal direction in which it extends,
+    as the azimuth p in [0, 180) of a camera that lies in the plane; p and p + 180 are one plane, 0
+    is the plane through the input camera. Mirrored in it, the input camera at azimuth 0 comes to
+    2 p, at the same elevation. A camera there sees the input picture flipped left to right.
+
+    Args:
+        plane_azimuth_deg: p, one or an array of them.
+
+    Returns:
+        2 p in [0, 360).
+    """
+    return 2.0 * plane_azimuth_deg % 360.0
 
 
 def dynamic_orbit_deg(

@@ -7,7 +7,7 @@ The command line and the backend's worker both run this.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,6 +18,9 @@ from gsv3d.cameras import orbit, static_azimuths_deg
 from gsv3d.errors import GSV3DError
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
+from gsv3d.meshing.mirror import mirror_reference
+from gsv3d.meshing.texture import BACKS
+from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.preprocessing import prepare_sizes
 from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT
 
@@ -51,7 +54,13 @@ class GenerationSettings:
         seed: 0..2147483647; the same seed gives the same result.
         faces: most triangles of the mesh.
         texture_size: side of the texture in texels.
-        elevation: of the camera that took the picture, degrees above the horizon, -90..90.
+        elevation: of the camera that took the picture, degrees above the horizon, -90..90; None
+            has it estimated.
+        mirror: "auto" looks for a vertical mirror plane of the object, whose mirrored picture is a
+            second reference; "off"; or the azimuth of the plane in degrees, -360..360, see
+            ``gsv3d.cameras.mirrored_azimuth_deg``.
+        backs: what the sides look like that the picture does not show: "picture", as if it were
+            seen through to them, or "model", as the model's views have them.
         previews: how often coarse views and Gaussians are shown while denoising, 0..50.
         cutout: network that removes a background, as in ``gsv3d.preprocessing.saliency``.
 
@@ -63,9 +72,11 @@ class GenerationSettings:
     seed: int = 0
     faces: int = 5000
     texture_size: int = 1024
-    elevation: float = 10.0
+    elevation: float | None = None
+    mirror: float | str = "auto"
     previews: int = 3
     cutout: str = DEFAULT_CUTOUT
+    backs: str = BACKS[0]
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -74,10 +85,12 @@ class GenerationSettings:
         _check_int("faces", self.faces, MIN_FACES, MAX_FACES)
         _check_int("texture_size", self.texture_size, MIN_TEXTURE, MAX_TEXTURE)
         _check_int("previews", self.previews, 0, 50)
-        if isinstance(self.elevation, bool) or not isinstance(self.elevation, (int, float)):
-            raise ValueError(f"elevation must be a number, not {self.elevation!r}.")
-        if not -90.0 <= self.elevation <= 90.0:
-            raise ValueError(f"elevation must be -90..90 degrees, not {self.elevation}.")
+        if self.elevation is not None:
+            _check_angle("elevation", self.elevation, 90)
+        if self.mirror not in ("auto", "off"):
+            _check_angle("mirror", self.mirror, 360)
+        if self.backs not in BACKS:
+            raise ValueError(f"backs must be {' or '.join(BACKS)}, not {self.backs!r}.")
 
 
 class Observer(Protocol):
@@ -117,6 +130,7 @@ class GenerationResult:
         gaussians: final, without invisible and non-finite ones.
         mesh: textured, within the face budget.
         timings: seconds by phase, and "total".
+        pose: the camera's elevation and the mirror plane that were used, and how sure they are.
         latents: (V, C, h, w) of the views, scaled.
         elevations_deg: (V,) float32.
         certainty: of the cut-out, as in ``gsv3d.preprocessing.CutOut``.
@@ -128,6 +142,7 @@ class GenerationResult:
     gaussians: Gaussians
     mesh: TexturedMesh
     timings: dict[str, float]
+    pose: PoseEstimate
     latents: torch.Tensor | None = None
     elevations_deg: np.ndarray | None = None
     certainty: float | None = None
@@ -158,12 +173,13 @@ def generate(
 
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
-    sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE))
+    sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE), PICTURE_SIZE)
     pictures = prepare_sizes(image, sizes, cutout=settings.cutout)
-    prepared, detailed = (picture.rgba for picture in pictures)
+    prepared, detailed, small = (picture.rgba for picture in pictures)
+    pose = choose_pose(settings, small)
     watch.progress("preparing", 1, 1)
 
-    output, denoised = _denoise(pipeline, prepared, settings, watch, clock)
+    output, denoised = _denoise(pipeline, prepared, settings, pose.elevation_deg, watch, clock)
 
     azimuths = np.asarray(output.azimuths_deg, dtype=np.float32)
     views = _to_uint8(output.views)
@@ -181,9 +197,13 @@ def generate(
         clock.enter(phase)
         watch.progress(phase, step, of)
 
-    camera = orbit([0.0], [settings.elevation], size=len(detailed))
-    reference = Reference(detailed, camera)
-    mesh = extract_mesh(gaussians, settings.faces, settings.texture_size, report, reference)
+    camera = orbit([0.0], [pose.elevation_deg], size=len(detailed))
+    references = [Reference(detailed, camera)]
+    if pose.plane_azimuth_deg is not None:
+        references.append(mirror_reference(references[0], pose.plane_azimuth_deg))
+    mesh = extract_mesh(
+        gaussians, settings.faces, settings.texture_size, report, references, settings.backs
+    )
     elevations = np.asarray(output.elevations_deg, dtype=np.float32)
     return GenerationResult(
         prepared,
@@ -192,10 +212,35 @@ def generate(
         gaussians,
         mesh,
         clock.stop(),
+        pose,
         output.latents,
         elevations,
         pictures[0].certainty,
     )
+
+
+def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
+    """Return the elevation and the mirror plane to work with: the user's, or estimates.
+
+    Args:
+        settings: of the job.
+        rgba: the picture, as ``estimate_pose`` takes it.
+    """
+    pose = PoseEstimate(settings.elevation or 0.0, None)
+    if settings.elevation is None or settings.mirror == "auto":
+        found = estimate_pose(rgba)
+        if settings.elevation is None:
+            pose = replace(
+                pose, elevation_deg=found.elevation_deg,
+                elevation_error_deg=found.elevation_error_deg,
+            )  # fmt: skip
+        if settings.mirror == "auto":
+            pose = replace(
+                pose, plane_azimuth_deg=found.plane_azimuth_deg, plane_score=found.plane_score
+            )
+    if not isinstance(settings.mirror, str):
+        pose = replace(pose, plane_azimuth_deg=float(settings.mirror) % 180)
+    return pose
 
 
 def usable(gaussians: Gaussians) -> Gaussians:
@@ -217,6 +262,7 @@ def _denoise(
     pipeline: GSV3DPipeline,
     prepared: np.ndarray,
     settings: GenerationSettings,
+    elevation_deg: float,
     watch: Observer,
     clock: _Clock,
 ) -> tuple[Any, int]:
@@ -243,7 +289,7 @@ def _denoise(
     watch.progress("denoising", 0, max(total, 1))
     output = pipeline(
         prepared,
-        elevation=float(settings.elevation),
+        elevation=float(elevation_deg),
         num_inference_steps=settings.steps,
         generator=torch.Generator("cpu").manual_seed(settings.seed),
         callback_on_step_end=on_step_end,
@@ -266,6 +312,13 @@ def _check_int(name: str, value: object, low: int, high: int) -> None:
         raise ValueError(f"{name} must be a whole number, not {value!r}.")
     if not low <= value <= high:
         raise ValueError(f"{name} must be {low}..{high}, not {value}.")
+
+
+def _check_angle(name: str, value: object, limit: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name} must be a number, not {value!r}.")
+    if not -limit <= value <= limit:
+        raise ValueError(f"{name} must be {-limit:g}..{limit:g} degrees, not {value}.")
 
 
 class _Clock:

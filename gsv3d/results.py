@@ -58,7 +58,7 @@ def write_results(
         files.append(_write(_with_suffix(target, ".ply"), file.getvalue()))
     sheet = io.BytesIO()
     contact_sheet(
-        result.prepared, result.views, result.azimuths_deg, result.mesh, settings.elevation
+        result.prepared, result.views, result.azimuths_deg, result.mesh, result.pose.elevation_deg
     ).save(sheet, "PNG")
     files.append(_write(_with_suffix(target, ".png"), sheet.getvalue()))
 
@@ -69,6 +69,7 @@ def write_results(
         "image": readable(str(image)),
         "settings": asdict(settings),
         "cutout_certainty": result.certainty,
+        "pose": asdict(result.pose),
         "timings": result.timings,
         "gaussians": len(result.gaussians),
         "vertices": len(result.mesh.vertices),

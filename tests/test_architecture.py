@@ -29,7 +29,7 @@ GSV3D_ROWS = (
     ("_version", "errors", "filenames", "threads"),
     ("cameras", "compiling", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
-    ("rendering", "multiview", "decoder", "datasets"),
+    ("rendering", "multiview", "decoder", "datasets", "pose"),
     ("meshing", "rasterizing"),
     ("pipeline",),
     ("models",),

@@ -28,7 +28,7 @@ Events are instances of
   last artefact), `Failed` (what, why, hint), `Cancelled`, `Queue` (jobs), `Bye`,
 - `Received` (job, kind, artefact, arrays): "views" {images, azimuths}, "gaussians" {means, quats,
   scales, opacities, sh}, "mesh" {vertices, faces, corner_uvs, texture}, "file" {data};
-  `artefact.final`, `.step`, `.of` (Gaussians), `.name` (file: "glb", "ply" or "png"),
+  `artefact.final`, `.step`, `.of` (Gaussians), `.pose` (mesh), `.name` (file: "glb", "ply", "png"),
 - `messages.Error` (code, what, hint, job): not acted on; of code "version" nothing helps but an
   update,
 - `Violation` (what, hint, job): the backend sent something that cannot be; left aside,
@@ -65,6 +65,7 @@ from .versions import (
     CUTOUT_VERSION,
     IMAGINE_VERSION,
     JOB_VERSIONS,
+    POSE_VERSION,
     PROTOCOL_VERSION,
     SUPPORTED_VERSIONS,
     TAG,
@@ -75,6 +76,7 @@ __all__ = [
     "CUTOUT_VERSION",
     "IMAGINE_VERSION",
     "JOB_VERSIONS",
+    "POSE_VERSION",
     "PROTOCOL_VERSION",
     "SUPPORTED_VERSIONS",
     "TAG",

@@ -44,6 +44,8 @@ CAPABILITIES = ("views", "gaussians", "mesh", "file")
 #: out, the picture.
 WISHED_FILES = ("glb", "ply")
 FILE_NAMES = (*WISHED_FILES, "png")
+#: Whether the object's mirror plane is estimated, left alone, or given.
+MIRRORS = ("auto", "off", "plane")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
 #: Reasons of an error message.
@@ -101,9 +103,12 @@ class Submit(Message):
     seed: int = wire(Integer(0, 2**31 - 1), default=0)
     faces: int = wire(Integer(20, 500_000), default=5000)
     texture_size: int = wire(Integer(16, 8192), default=1024)
-    elevation: float = wire(Number(-90, 90), default=10.0)  # degrees, of the reference view
+    #: Degrees, of the reference view; None: estimated (since version 3).
+    elevation: float | None = wire(Number(-90, 90, optional=True), default=10.0)
     previews: int = wire(Integer(0, 50), default=3)  # coarse Gaussians on the way
     files: tuple[str, ...] = wire(ListOf(Choice(WISHED_FILES), len(WISHED_FILES)), default=())
+    mirror: str = wire(Choice(MIRRORS), default="off")
+    plane: float = wire(Number(-360, 360), default=0.0)  # degrees, where mirror is "plane"
 
 
 @dataclass(frozen=True)
@@ -307,6 +312,7 @@ class Mesh(Artefact):
     SENDER: ClassVar[str] = "server"
     # Of the picture's cut-out; nil where the picture brought its own transparency.
     certainty: float | None = wire(Number(0, 1, optional=True), default=None)
+    pose: dict[str, float] = wire(NumbersByName(), default_factory=dict)  # that it was made with
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,10 @@ from .codec import decode, encode
 from .errors import ProtocolError
 from .limits import HEARTBEAT_S, LIVENESS_S, OPEN_TRANSFER_BYTES, OPEN_TRANSFERS
 from .transfers import IncomingTransfer
-from .versions import JOB_VERSIONS, SUPPORTED_VERSIONS
+from .versions import JOB_VERSIONS, POSE_VERSION, SUPPORTED_VERSIONS
+
+_USUAL_ELEVATION = 10.0
+"""Degrees, for a backend that cannot estimate it."""
 
 _TOO_OLD = {
     "imagine": "This backend is older than the add-on and makes no pictures of words.",
@@ -135,7 +138,8 @@ class ClientSession:
 
         Args:
             image: the bytes of the picture's file.
-            settings: the other fields of `messages.Submit`.
+            settings: the other fields of `messages.Submit`. A backend too old to estimate an
+                elevation is told the usual one.
 
         Raises:
             ProtocolError: a field is out of its bounds; nothing was sent.
@@ -256,8 +260,14 @@ class ClientSession:
     # --- inside ----------------------------------------------------------------------------------
 
     def _send(self, message: m.Message) -> None:
+        if isinstance(message, m.Submit) and message.elevation is None and self._too_old_for_poses:
+            message = replace(message, elevation=_USUAL_ELEVATION)
         self._seq_out += 1
         self._outgoing.append(encode(message, self._seq_out))
+
+    @property
+    def _too_old_for_poses(self) -> bool:
+        return self.welcome is not None and self.welcome.version < POSE_VERSION
 
     def _send_or_hold(self, message: m.Message) -> None:
         if self.welcome is not None:

@@ -21,6 +21,8 @@ IMAGINE_VERSION = 2
 CUTOUT_VERSION = 3
 #: The messages that begin a job, and the first version of each.
 JOB_VERSIONS = {"submit": 1, "imagine": IMAGINE_VERSION, "cutout": CUTOUT_VERSION}
+#: The first version in which the backend may estimate the camera's elevation and a mirror plane.
+POSE_VERSION = 3
 
 
 def negotiate(theirs: Iterable[int], ours: Iterable[int] = SUPPORTED_VERSIONS) -> int:

@@ -61,7 +61,9 @@ def request_for(settings: Any, reference: Reference) -> Request:
         seed=settings.seed,
         faces=settings.faces,
         texture_size=settings.texture_size,
-        elevation=settings.elevation,
+        elevation=None if settings.auto_elevation else settings.elevation,
+        mirror=settings.mirror.lower(),
+        plane=settings.plane,
     )
 
 

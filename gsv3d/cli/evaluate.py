@@ -83,6 +83,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seeds", type=_ints, default=(0,), metavar="N,…", help="of the model's noise (0)"
     )
+    group.add_argument(
+        "--pose", choices=("auto", "off", "elevation", "truth"), default="auto",
+        help="auto: elevation and mirror plane are estimated; off: elevation 10, no mirror;"
+        " elevation: the true one, no mirror; truth: the true elevation and plane (%(default)s)",
+    )  # fmt: skip
     group.add_argument("--steps", type=int, help="denoising steps (the model's own number)")
     group.add_argument("--faces", type=int, default=5000, help="(%(default)s)")
     group.add_argument("--texture-size", type=int, default=512, help="(%(default)s)")
@@ -201,8 +206,9 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
     folder = find(model)
     identity = ModelIdentity(
-        folder_digest(folder), args.steps, args.faces, args.texture_size, frames_of(model)
-    )
+        folder_digest(folder), args.steps, args.faces, args.texture_size, frames_of(model),
+        args.pose,
+    )  # fmt: skip
     name = args.name or folder.resolve().name
     return name, identity, ModelGenerator(model, identity, args.device)
 

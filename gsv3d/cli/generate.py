@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,26 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--elevation",
-        type=float,
-        default=10.0,
-        help="of the camera that took the picture, degrees above the horizon (%(default)s)",
+        type=_angle_or("auto"),
+        default="auto",
+        metavar="DEG",
+        help="of the camera that took the picture, degrees above the horizon; auto estimates it"
+        " (%(default)s)",
+    )
+    parser.add_argument(
+        "--mirror",
+        type=_angle_or("auto", "off"),
+        default="auto",
+        metavar="DEG",
+        help="azimuth of a vertical mirror plane of the object, degrees counter-clockwise seen from"
+        " above, 0 toward the camera; auto looks for one, off uses none (%(default)s)",
+    )
+    parser.add_argument(
+        "--backs",
+        choices=("picture", "model"),
+        default="picture",
+        help="sides the picture does not show look as if it were seen through to them, or as the"
+        " model's views have them (%(default)s)",
     )
     parser.add_argument(
         "--formats",
@@ -88,7 +106,9 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             faces=args.faces,
             texture_size=args.texture_size,
-            elevation=args.elevation,
+            elevation=None if args.elevation == "auto" else args.elevation,
+            mirror=args.mirror,
+            backs=args.backs,
             previews=0,
             cutout=args.cutout,
         )
@@ -199,6 +219,20 @@ def _with_name(error: GSV3DError, image: Path) -> str:
 
 def _name_failure(error: GSV3DError) -> None:
     print(f"gsv3d: {error}", file=sys.stderr)
+
+
+def _angle_or(*words: str) -> Callable[[str], float | str]:
+    def read(text: str) -> float | str:
+        if text in words:
+            return text
+        try:
+            return float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} must be degrees, or {' or '.join(words)}."
+            ) from None
+
+    return read
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -43,6 +43,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         sub.add_argument("--threads", type=int, help="CPU threads")
         recipe.add_tracker(sub)
     recipe.add_parser(stages)
+    pose = stages.add_parser("pose", help="the network that finds a picture's elevation and mirror"
+                             " plane, from GLB files")  # fmt: skip
+    pose.add_argument("--objects", nargs="+", required=True, metavar="PATH",
+                      help="GLB or glTF files, folders, or an index.json")  # fmt: skip
+    pose.add_argument("--split", help="of the index: only its objects")
+    pose.add_argument("--output", type=Path, required=True, help="pictures, log, weights, measures")
+    pose.add_argument("--count", type=int, help="objects drawn by the seed (all)")
+    pose.add_argument("--variants", type=int, default=1,
+                      help="sets of pictures of each object: as it is, and varied"
+                      " (%(default)s)")  # fmt: skip
+    pose.add_argument("--steps", type=int, default=2000, help="(%(default)s)")
+    pose.add_argument("--minutes", type=float, default=0.0,
+                      help="anneal and end after so much training instead")  # fmt: skip
+    pose.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
+    pose.add_argument("--learning-rate", type=float, default=2e-3, help="(%(default)s)")
+    pose.add_argument("--workers", type=int, default=1, help="processes that draw (%(default)s)")
+    pose.add_argument("--seed", type=int, default=0)
+    pose.add_argument("--threads", type=int, help="CPU threads")
     assemble = stages.add_parser("assemble", help="join trained stages into a model folder")
     assemble.add_argument("--config", default="blockout")
     assemble.add_argument("--stages", type=Path, nargs="+", required=True, metavar="DIR",
@@ -62,6 +80,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.stage == "recipe":
         return recipe.run(args)
+
+    if args.stage == "pose":
+        return _train_pose(args)
 
     from gsv3d.training.config import read_config
 
@@ -104,4 +125,31 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         trainer.resume()
     trainer.run()
+    return 0
+
+
+def _train_pose(args: argparse.Namespace) -> int:
+    import numpy as np
+    import torch
+
+    from gsv3d.datasets.objects import find_objects
+    from gsv3d.errors import DataError
+    from gsv3d.training.pose import train_pose
+    from gsv3d.training.schedule import Schedule
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    found = find_objects(args.objects, args.split)
+    order = np.random.default_rng(args.seed).permutation(len(found))[: args.count]
+    try:
+        schedule = Schedule(
+            args.steps, args.batch_size, learning_rate=args.learning_rate, weight_decay=0.05,
+            minutes=args.minutes,
+        )  # fmt: skip
+        train_pose(
+            [found[i] for i in order], args.output, schedule, args.variants, args.seed,
+            args.workers, lambda text: print(text, flush=True),
+        )  # fmt: skip
+    except ValueError as error:
+        raise DataError(str(error), "See gsv3d train pose --help.") from error
     return 0

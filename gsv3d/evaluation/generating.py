@@ -17,9 +17,11 @@ from gsv3d.evaluation.store import ModelIdentity
 from gsv3d.generation import GenerationResult, GenerationSettings, generate, usable
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
+from gsv3d.pose import DEFAULT_ELEVATION_DEG
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
+    from gsv3d.pose import PoseEstimate
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Generated:
         frame_masks: (N, S, S) bool, where the object is in them.
         gaussians: before meshing, in the model's world.
         halves: Gaussians decoded from the even views, and from the odd ones.
+        pose: the elevation and the mirror plane that the model worked with.
     """
 
     mesh: TexturedMesh
@@ -45,6 +48,7 @@ class Generated:
     frame_masks: np.ndarray | None = None
     gaussians: Gaussians | None = None
     halves: tuple[Gaussians, Gaussians] | None = None
+    pose: PoseEstimate | None = None
 
 
 class Generator(Protocol):
@@ -56,12 +60,19 @@ class Generator(Protocol):
 
     frames: int | None
 
-    def __call__(self, reference: np.ndarray, elevation_deg: float, seed: int) -> Generated:
+    def __call__(
+        self,
+        reference: np.ndarray,
+        elevation_deg: float,
+        plane_azimuth_deg: float | None,
+        seed: int,
+    ) -> Generated:
         """Answer.
 
         Args:
             reference: (H, W, 4) uint8 with straight alpha.
             elevation_deg: from which it was taken.
+            plane_azimuth_deg: of the true object's best vertical mirror plane; None for none.
             seed: of the noise.
 
         Raises:
@@ -107,19 +118,41 @@ class ModelGenerator:
         self._model, self._device, self._identity = model, device, identity
         self._pipeline: Any = None
         self.frames = frames_of(model)
-        self._job(0.0, 0)  # a bad setting is named before anything is rendered
+        self._job(0.0, None, 0)  # a bad setting is named before anything is rendered
 
-    def _job(self, elevation_deg: float, seed: int) -> GenerationSettings:
+    def _job(
+        self, elevation_deg: float, plane_azimuth_deg: float | None, seed: int
+    ) -> GenerationSettings:
+        elevation: float | None
+        mirror: float | str
+        match self._identity.pose:
+            case "truth":
+                elevation, mirror = elevation_deg, "off"
+                if plane_azimuth_deg is not None:
+                    mirror = plane_azimuth_deg
+            case "elevation":
+                elevation, mirror = elevation_deg, "off"
+            case "off":
+                elevation, mirror = DEFAULT_ELEVATION_DEG, "off"
+            case _:
+                elevation, mirror = None, "auto"
         return GenerationSettings(
             steps=self._identity.steps,
             seed=seed,
             faces=self._identity.faces,
             texture_size=self._identity.texture_size,
-            elevation=elevation_deg,
+            elevation=elevation,
+            mirror=mirror,
             previews=0,
         )
 
-    def __call__(self, reference: np.ndarray, elevation_deg: float, seed: int) -> Generated:
+    def __call__(
+        self,
+        reference: np.ndarray,
+        elevation_deg: float,
+        plane_azimuth_deg: float | None,
+        seed: int,
+    ) -> Generated:
         from PIL import Image
 
         from gsv3d.models import load_pipeline
@@ -128,7 +161,7 @@ class ModelGenerator:
             self._pipeline = load_pipeline(self._model, self._device)
         memory = PeakMemory()
         memory.start()
-        job = self._job(elevation_deg, seed)
+        job = self._job(elevation_deg, plane_azimuth_deg, seed)
         result = generate(self._pipeline, Image.fromarray(reference), job)
         process_mib, card_mib = memory.process_mib(), memory.card_mib()
         return Generated(
@@ -140,6 +173,7 @@ class ModelGenerator:
             None if self.frames is None else masks_of(self._pipeline, result),
             result.gaussians,
             decode_halves(self._pipeline, result),
+            result.pose,
         )
 
 

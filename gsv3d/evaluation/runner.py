@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from gsv3d.evaluation.pictures import MeshTask, PicturesFactory, TruthTask
 from gsv3d.evaluation.protocol import Case
 from gsv3d.evaluation.store import Evaluation, Run
 from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.pose.estimate import best_plane
 
 if TYPE_CHECKING:
     from gsv3d.evaluation.fitting import FitSettings
@@ -164,7 +166,8 @@ def _generate(
         return None
     elevation = float(truth["elevation_deg"])
     try:
-        generated = generator(truth["reference"], elevation, run.seed)
+        plane = best_plane(truth["vertices"][truth["faces"]])
+        generated = generator(truth["reference"], elevation, plane, run.seed)
         mesh = unit_mesh(generated.mesh)
     except Cancelled:
         raise
@@ -221,8 +224,9 @@ def _fit_halves(
 
 
 def cost(generated: Generated) -> dict[str, Any]:
-    """What an answer cost, for its record."""
+    """What an answer cost, for its record, and the pose that it was made with."""
     return {
+        "pose": None if generated.pose is None else asdict(generated.pose),
         "seconds": generated.seconds,
         "process_mib": generated.process_mib,
         "card_mib": generated.card_mib,

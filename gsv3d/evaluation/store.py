@@ -22,6 +22,10 @@ from gsv3d.evaluation.protocol import Case, EvaluationSettings
 FORMAT = 2
 KINDS = ("truth", "meshes", "views", "generated", "measures")
 
+POSES = ("auto", "off", "elevation", "truth")
+"""Estimated by the model; elevation 10 and no mirror; the true elevation and no mirror; the true
+elevation and the true mirror plane."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -54,6 +58,7 @@ class ModelIdentity:
         faces: triangle budget of the meshes.
         texture_size: of the meshes.
         frames: views of the model's orbit.
+        pose: of ``POSES``: where the model is told that the reference was taken from.
     """
 
     sha256: str
@@ -61,6 +66,7 @@ class ModelIdentity:
     faces: int = 5000
     texture_size: int = 512
     frames: int | None = None
+    pose: str = "elevation"
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,7 @@ def _add_model(
 ) -> None:
     wanted = asdict(identity)
     entry = models.setdefault(name, {**wanted, "seeds": []})
+    entry.setdefault("pose", "elevation")  # of a folder made before there was a choice
     if {key: entry[key] for key in wanted} != wanted:
         raise OutputError(
             f"{folder} holds another model, or other settings of it, under the name '{name}'.",

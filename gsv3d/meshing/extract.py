@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,11 +12,12 @@ from gsv3d.errors import GSV3DError
 from gsv3d.meshing.fusion import Volume, fuse
 from gsv3d.meshing.level import settle
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.meshing.outline import follow, reach
+from gsv3d.meshing.mirror import match_outlines
+from gsv3d.meshing.outline import reach
 from gsv3d.meshing.reference import Reference, align
 from gsv3d.meshing.simplify import simplify
 from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
-from gsv3d.meshing.texture import bake
+from gsv3d.meshing.texture import BACKS, bake
 from gsv3d.meshing.unwrap import unwrap
 from gsv3d.meshing.views import DepthViews, frame, render_views, surround
 
@@ -50,7 +51,8 @@ def extract_mesh(
     faces: int = 5000,
     texture_size: int = 1024,
     progress: Progress | None = None,
-    reference: Reference | None = None,
+    references: Sequence[Reference] = (),
+    backs: str = BACKS[0],
 ) -> TexturedMesh:
     """Fuses depth maps of the Gaussians, cuts the surface out, simplifies, unwraps and bakes it.
 
@@ -59,8 +61,10 @@ def extract_mesh(
         faces: most triangles of the result; never exceeded.
         texture_size: T.
         progress: called with (phase, step, of).
-        reference: a picture of the object: the mesh gets its outline, and its pixels are baked on
-            the side it shows.
+        references: pictures of the object, the surest first. The mesh gets the first one's outline
+            and loses what stands clearly out of the others'; the pixels of each are baked on the
+            side it shows, the first one's before all.
+        backs: of ``BACKS``, what the sides look like that no picture shows.
 
     Raises:
         ValueError: faces or texture_size out of bounds.
@@ -72,8 +76,8 @@ def extract_mesh(
         raise ValueError(f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}.")
     positions, colours, opacities, low, high = _cloud(gaussians)
     low, high = frame(gaussians, low, high)
-    if reference is not None:
-        shown_low, shown_high = reach(reference)
+    if references:
+        shown_low, shown_high = reach(references[0])
         low, high = np.minimum(low, shown_low), np.maximum(high, shown_high)
     voxel = float((high - low).max()) / VOXELS
     radius = float(np.linalg.norm(high - low)) / 2 + 4 * voxel
@@ -86,10 +90,10 @@ def extract_mesh(
     views = render_views(gaussians, cameras, _phase(progress, "fusing", 0, 2 * half), blur)
     volume = fuse(views, low, high, voxel, _phase(progress, "fusing", half, 2 * half))
     volume = settle(volume, views)
-    if reference is not None:
-        volume = follow(volume, reference)
+    if references:
+        volume, references = match_outlines(volume, references)
     cloud = (positions, colours)
-    return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, reference)
+    return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, references, backs)
 
 
 def mesh_from_volume(
@@ -99,7 +103,8 @@ def mesh_from_volume(
     faces: int,
     texture_size: int,
     progress: Progress | None = None,
-    reference: Reference | None = None,
+    references: Sequence[Reference] = (),
+    backs: str = BACKS[0],
 ) -> TexturedMesh:
     """The part of ``extract_mesh`` after fusion; needs no Gaussians, only what they looked like."""
     report = progress or (lambda phase, step, of: None)
@@ -126,8 +131,9 @@ def mesh_from_volume(
         views,
         cloud,
         depth_tolerance=DEPTH_TOLERANCE * volume.voxel,
-        progress=_phase(progress, "texturing", 0, len(views) + 1),
-        projection=None if reference is None else align(points, triangles, reference),
+        progress=lambda step, of: report("texturing", step, of),
+        projections=[align(points, triangles, reference) for reference in references],
+        backs=backs,
     )
     return TexturedMesh(points, triangles, corner_uvs, texture)
 

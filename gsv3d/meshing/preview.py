@@ -105,7 +105,8 @@ def _sample(mesh: TexturedMesh, uvs: np.ndarray) -> np.ndarray:
     x0, y0 = x.astype(np.int64), y.astype(np.int64)
     x1, y1 = np.minimum(x0 + 1, size - 1), np.minimum(y0 + 1, size - 1)
     fx, fy = (x - x0)[:, None], (y - y0)[:, None]
-    t = mesh.texture.astype(np.float32)
+    t = mesh.texture
+    fx, fy = fx.astype(np.float32), fy.astype(np.float32)
     top = t[y0, x0] * (1 - fx) + t[y0, x1] * fx
     bottom = t[y1, x0] * (1 - fx) + t[y1, x1] * fx
     return (top * (1 - fy) + bottom * fy) / 255.0

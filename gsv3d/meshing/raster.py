@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CHUNK = 2_000_000
-"""So many (triangle, pixel) candidates are looked at together: some 200 MB."""
+CHUNK = 262_144
+"""So many (triangle, pixel) candidates are looked at together: some 40 MB."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Fragments:
 
 
 def rasterise(corners: np.ndarray, width: int, height: int) -> Iterator[Fragments]:
-    """Finds every pixel whose centre lies in a triangle, in chunks; both windings count.
+    """Find every pixel whose centre lies in a triangle, in chunks; both windings count.
+
+    A triangle larger than a chunk is found in parts, so memory is bounded whatever their sizes.
 
     Args:
         corners: (F, 3, 2) in pixels, x right, y down; pixel centres at half-integers.
@@ -39,33 +41,33 @@ def rasterise(corners: np.ndarray, width: int, height: int) -> Iterator[Fragment
     high = np.clip(np.floor(corners.max(axis=1) - 0.5) + 1, 0, [width, height]).astype(np.int64)
     extent = np.maximum(high - low, 0)
     counts = extent[:, 0] * extent[:, 1]
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    area = _cross(b - a, c - a)
+    a = corners[:, 0]
+    ab, ac = corners[:, 1] - a, corners[:, 2] - a
+    area = _cross(ab, ac)
     counts = np.where(np.abs(area) > 1e-12, counts, 0)
 
     ends = np.cumsum(counts)
-    start = 0
-    while start < len(corners):
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + CHUNK, side="right")))
-        chunk = counts[start:stop]
-        if chunk.sum():
-            triangles = np.repeat(np.arange(start, stop), chunk)
-            offsets = np.arange(chunk.sum()) - np.repeat(np.cumsum(chunk) - chunk, chunk)
-            columns = low[triangles, 0] + offsets % extent[triangles, 0]
-            rows = low[triangles, 1] + offsets // extent[triangles, 0]
-            points = np.stack([columns + 0.5, rows + 0.5], axis=1)
-            inverse = 1.0 / area[triangles]
-            wb = _cross(points - a[triangles], (c - a)[triangles]) * inverse
-            wc = _cross((b - a)[triangles], points - a[triangles]) * inverse
-            weights = np.stack([1.0 - wb - wc, wb, wc], axis=1)
-            inside = (weights >= -1e-9).all(axis=1)
-            yield Fragments(
-                rows[inside] * width + columns[inside],
-                triangles[inside],
-                weights[inside].astype(np.float32),
-            )
-        start = stop
+    begins = ends - counts
+    total = int(ends[-1]) if len(ends) else 0
+    for first in range(0, total, CHUNK):
+        last = min(first + CHUNK, total)
+        some = np.arange(*np.searchsorted(ends, [first, last - 1], side="right") + [0, 1])
+        parts = np.minimum(ends[some], last) - np.maximum(begins[some], first)
+        triangles = np.repeat(some, parts)
+        offsets = np.arange(first, last) - begins[triangles]
+        columns = low[triangles, 0] + offsets % extent[triangles, 0]
+        rows = low[triangles, 1] + offsets // extent[triangles, 0]
+        points = np.stack([columns + 0.5, rows + 0.5], axis=1)
+        inverse = 1.0 / area[triangles]
+        wb = _cross(points - a[triangles], ac[triangles]) * inverse
+        wc = _cross(ab[triangles], points - a[triangles]) * inverse
+        weights = np.stack([1.0 - wb - wc, wb, wc], axis=1)
+        inside = (weights >= -1e-9).all(axis=1)
+        yield Fragments(
+            rows[inside] * width + columns[inside],
+            triangles[inside],
+            weights[inside].astype(np.float32),
+        )
 
 
 def _cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:

@@ -60,14 +60,18 @@ class Projection:
     """How points of the mesh land in the reference picture.
 
     Attributes:
-        reference: the picture.
-        depth: (S, S) z-depth of the mesh, infinite where it is not.
+        camera: the picture's, of S pixels.
+        layers: (5, S, S) float32: the picture's colours times alpha, its alpha, and the distance in
+            pixels from the object's outline inward.
+        front: (S, S) least z-depth of the mesh in a pixel and those around it, infinite where it is
+            not.
         scale, offset: (2,) pixel (u, v) of the mesh to ``scale * uv + offset`` of the picture.
         agreement: intersection over union of the outlines, so aligned.
     """
 
-    reference: Reference
-    depth: np.ndarray
+    camera: Cameras
+    layers: np.ndarray
+    front: np.ndarray
     scale: np.ndarray
     offset: np.ndarray
     agreement: float
@@ -85,7 +89,8 @@ def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Proj
         reference: the picture.
     """
     size = reference.rgba.shape[0]
-    uv, z = project(vertices, reference.camera.resized(size))
+    camera = reference.camera.resized(size)
+    uv, z = project(vertices, camera)
     depth = _depth_map(uv, z, faces, size)
     mine, wanted = np.isfinite(depth), reference.rgba[..., 3] > 127
     mine_box, box = corners_of(mine), corners_of(wanted)
@@ -106,56 +111,62 @@ def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Proj
     agreement = float((seen & wanted).sum() / (seen | wanted).sum())
     if agreement < MIN_AGREEMENT:
         return None
-    return Projection(reference, depth, scale, offset, agreement)
+    layers = np.empty((5, size, size), dtype=np.float32)
+    layers[:4] = np.moveaxis(reference.rgba, 2, 0).astype(np.float32) / 255
+    layers[:3] *= layers[3]
+    layers[4] = ndimage.distance_transform_edt(np.pad(wanted, 1))[1:-1, 1:-1]
+    # Next to an outline the nearest depth around is what hides a point, or what it is itself.
+    front = ndimage.minimum_filter(depth, 3)
+    return Projection(camera, layers, front, scale, offset, agreement)
 
 
 def look_up(
-    projection: Projection, points: np.ndarray, normals: np.ndarray
+    projection: Projection, points: np.ndarray, normals: np.ndarray, through: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The picture's colours at points of the mesh.
+    """Look up the picture's colours at points of the mesh.
 
     Args:
         projection: of ``align``.
         points: (N, 3) on the mesh.
         normals: (N, 3) outward, of any length.
+        through: look through to the sides that are turned away, as if they looked like those in
+            front of them, instead of at what the picture shows.
 
     Returns:
         (N, 3) sRGB in 0..1 and (N,) weights in 0..1: 1 where the picture alone should show, 0 where
         it sees nothing of the point.
     """
-    reference = projection.reference
-    size = reference.rgba.shape[0]
-    camera = reference.camera.resized(size)
-    uv, z = project(points, camera)
-    toward = camera.positions[0].numpy().astype(np.float64) - points
+    colours = np.zeros((len(points), 3), dtype=np.float32)
+    weights = np.zeros(len(points), dtype=np.float32)
+    toward = projection.camera.positions[0].numpy().astype(np.float64) - points
     facing = (toward * normals).sum(axis=1) / np.maximum(
         np.linalg.norm(toward, axis=1) * np.linalg.norm(normals, axis=1), 1e-9
     )
+    if through:
+        facing = -facing
+    chosen = np.flatnonzero(facing > FACING[0])
+    facing = facing[chosen]
+    uv, z = project(points[chosen], projection.camera)
+    size = len(projection.front)
     cells = np.floor(uv).astype(np.int64)
-    inside = ((cells >= 0) & (cells < size)).all(axis=1)
-    cells = np.clip(cells, 0, size - 1)
-    # Next to an outline the nearest depth around is what hides a point, or what it is itself.
-    front = ndimage.minimum_filter(projection.depth, 3)[cells[:, 1], cells[:, 0]]
-    visible = inside & (z <= front + _Z_TOLERANCE / np.maximum(facing, 0.1))
+    visible = ((cells >= 0) & (cells < size)).all(axis=1)
+    if not through:
+        cells = np.clip(cells, 0, size - 1)
+        front = projection.front[cells[:, 1], cells[:, 0]]
+        visible &= z <= front + _Z_TOLERANCE / np.maximum(facing, 0.1)
 
     landing = uv * projection.scale + projection.offset
-    premultiplied = reference.rgba.astype(np.float32) / 255
-    premultiplied[..., :3] *= premultiplied[..., 3:]
-    solid = reference.rgba[..., 3] > 127
-    depth_inside = ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1]
     # Row and column of a pixel's centre are half-integers in uv, integers for map_coordinates.
     where = [landing[:, 1] - 0.5, landing[:, 0] - 0.5]
-    sampled = np.stack(
-        [
-            ndimage.map_coordinates(premultiplied[..., i], where, order=1, mode="constant")
-            for i in range(4)
-        ],
-        axis=1,
+    *rgb, alpha = (
+        ndimage.map_coordinates(layer, where, order=1, mode="constant")
+        for layer in projection.layers[:4]
     )
-    border = ndimage.map_coordinates(depth_inside.astype(np.float32), where, order=1)
-    colours = np.clip(sampled[:, :3] / np.maximum(sampled[:, 3:], 1e-3), 0, 1)
-    weights = visible * _ramp(facing, *FACING) * _ramp(border, 1.0, 1.0 + RIM * size)
-    return colours, (weights * (sampled[:, 3] > 0.5)).astype(np.float32)
+    border = ndimage.map_coordinates(projection.layers[4], where, order=1)
+    colours[chosen] = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
+    shares = visible * _ramp(facing, *FACING) * _ramp(border, 1.0, 1.0 + RIM * size)
+    weights[chosen] = shares * (alpha > 0.5)
+    return colours, weights
 
 
 def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:

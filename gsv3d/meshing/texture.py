@@ -6,11 +6,12 @@ Where a reference picture shows the point, the picture's own pixels come first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -25,17 +26,36 @@ FACING_POWER = 4
 """Weight of a view is cos(angle to the normal) to this power: sharp, yet without seams."""
 
 
+BACKS = ("picture", "model")
+"""What the sides that no picture shows look like: as if the picture were seen through to them, or
+as the model's views have them."""
+
+VIEWS_SIZE = 2048
+"""Side of the largest texture that the views are baked into; a larger one is enlarged from it. They
+hold far less detail than that. The pictures are baked at the full size."""
+
+FILL_PIXELS, FILL_MARGIN = VIEWS_SIZE**2, 64
+"""The gaps between charts are filled in bands of so many texels, each seen with so many rows more
+on either side: enough for every filter and mip level that shows."""
+
+
 @dataclass(frozen=True)
 class _Texels:
-    """pixels (N,) int64 into the texture; points, normals, broad (N, 3) float32.
+    """Texels that lie in charts.
 
-    ``broad`` are normals averaged over a neighbourhood: bumps don't turn them.
+    Attributes:
+        pixels: (N,) int64 into the texture.
+        points: (N, 3) float32.
+        normals: (N, 3) float32.
+        broad: (N, 3) float32 normals averaged over a neighbourhood: bumps don't turn them.
+        last: index of the last face they belong to.
     """
 
     pixels: np.ndarray
     points: np.ndarray
     normals: np.ndarray
     broad: np.ndarray
+    last: int
 
 
 def bake(
@@ -47,9 +67,12 @@ def bake(
     cloud: tuple[np.ndarray, np.ndarray],
     depth_tolerance: float,
     progress: Callable[[int, int], None] | None = None,
-    projection: Projection | None = None,
+    projections: Sequence[Projection | None] = (),
+    backs: str = BACKS[0],
 ) -> np.ndarray:
-    """Bakes the views' colours into a texture.
+    """Bake the views' colours into a texture, and pictures over them.
+
+    Texels are worked on in chunks: beside the texture itself memory does not grow with its size.
 
     Args:
         vertices: (V, 3) in the world.
@@ -60,60 +83,83 @@ def bake(
         cloud: positions (N, 3) and sRGB colours (N, 3) of the Gaussians, for what no view sees.
         depth_tolerance: a point farther than this behind a view's depth is hidden from it.
         progress: called with (steps done, steps).
-        projection: of a reference picture onto the mesh.
+        projections: of reference pictures onto the mesh, the first before all; None for one that
+            does not fit.
+        backs: of ``BACKS``; the first picture is the one seen through.
 
     Returns:
         (T, T, 3) uint8 sRGB, row 0 at the top; the gaps between charts continue the nearest one.
     """
-    texels = _texels(vertices, faces, corner_uvs, texture_size)
-    if len(texels.pixels) == 0:  # every chart is smaller than a texel
-        texels = _corner_texels(vertices, faces, corner_uvs, texture_size)
-    points = torch.from_numpy(texels.points)
-    normals = torch.from_numpy(texels.normals)
-    total = torch.zeros(len(points), 3)
-    weight = torch.zeros(len(points), 1)
-    for i in range(len(views)):
-        colour, share = _see(points, normals, views, i, depth_tolerance)
-        total += colour * share
-        weight += share
+    of = 2 * len(faces) + 1
+
+    def report(step: int) -> None:
         if progress is not None:
-            progress(i + 1, len(views) + 1)
-    colours = (total / weight.clamp(min=1e-8)).numpy()
-    unseen = (weight[:, 0] < 1e-4).numpy()
-    if unseen.any():
-        colours[unseen] = _nearest(texels.points[unseen], *cloud)
-    if projection is not None:
-        pictured, share = look_up(projection, texels.points, texels.broad)
-        colours += (pictured - colours) * share[:, None]
+            progress(step, of)
 
-    picture = np.zeros((texture_size * texture_size, 3), dtype=np.float32)
-    picture[texels.pixels] = colours
-    covered = np.zeros(texture_size * texture_size, dtype=bool)
-    covered[texels.pixels] = True
-    picture = _fill_gaps(
-        picture.reshape(texture_size, texture_size, 3), covered.reshape(texture_size, texture_size)
-    )
-    if progress is not None:
-        progress(len(views) + 1, len(views) + 1)
-    return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    seen = [_Seen.of(views, i) for i in range(len(views))]
+    nearest = _Nearest(*cloud)
+
+    def views_colours(texels: _Texels, _: np.ndarray) -> np.ndarray:
+        report(texels.last)
+        return _mean_colours(texels, seen, nearest, depth_tolerance)
+
+    def with_pictures(texels: _Texels, colours: np.ndarray) -> np.ndarray:
+        report(len(faces) + texels.last)
+        for projection, through in layers:
+            pictured, share = look_up(projection, texels.points, texels.broad, through)
+            colours += (pictured - colours) * share[:, None]
+        return colours
+
+    # Each lies over those before it.
+    layers = [(p, False) for p in reversed(projections) if p is not None]
+    if backs == "picture" and projections and projections[0] is not None:
+        layers.insert(0, (projections[0], True))
+    mesh = (vertices, faces, corner_uvs)
+    size = min(texture_size, VIEWS_SIZE)
+    picture = _paint(np.zeros((size, size, 3), np.uint8), mesh, views_colours)
+    if size < texture_size:
+        enlarged = Image.fromarray(picture).resize((texture_size, texture_size))
+        picture = np.array(enlarged)
+    if layers:
+        picture = _paint(picture, mesh, with_pictures)
+    report(of)
+    return picture
 
 
-def _texels(vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int) -> _Texels:
-    """The texels inside charts, with the point and the smooth normal under each."""
+def _paint(
+    picture: np.ndarray,
+    mesh: tuple[np.ndarray, np.ndarray, np.ndarray],
+    paint: Callable[[_Texels, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Give the texels in charts what ``paint`` makes of their colours, and continue the charts."""
+    size = len(picture)
+    flat, covered = picture.reshape(-1, 3), np.zeros(size * size, dtype=bool)
+    for texels in _texels(*mesh, size):
+        colours = paint(texels, flat[texels.pixels].astype(np.float32) / 255)
+        flat[texels.pixels] = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+        covered[texels.pixels] = True
+    _fill_gaps(picture, covered.reshape(size, size))
+    return picture
+
+
+def _texels(
+    vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int
+) -> Iterator[_Texels]:
+    """Find the texels inside charts, with the point and the smooth normal under each, in chunks."""
     normals = vertex_normals(vertices, faces)
     wide = broad_normals(normals, faces)
     corners = corner_uvs.astype(np.float64) * size
     corners[..., 1] = size - corners[..., 1]
-    pixels, points, directions, broad = [], [], [], []
+    found = False
     for fragments in rasterise(corners, size, size):
+        if not len(fragments.pixels):
+            continue
+        found = True
         ids = faces[fragments.triangles]
-        pixels.append(fragments.pixels)
-        points.append(_blend(vertices, ids, fragments.weights))
-        directions.append(_blend(normals, ids, fragments.weights))
-        broad.append(_blend(wide, ids, fragments.weights))
-    if not pixels:
-        return _Texels(np.zeros(0, np.int64), *(np.zeros((0, 3), np.float32) for _ in range(3)))
-    return _Texels(*(np.concatenate(parts) for parts in (pixels, points, directions, broad)))
+        blended = (_blend(values, ids, fragments.weights) for values in (vertices, normals, wide))
+        yield _Texels(fragments.pixels, *blended, last=int(fragments.triangles[-1]))
+    if not found:  # every chart is smaller than a texel
+        yield _corner_texels(vertices, faces, corner_uvs, size)
 
 
 def _corner_texels(
@@ -125,7 +171,8 @@ def _corner_texels(
     ids = faces.reshape(-1)
     pixels = (size - 1 - cells[:, 1]) * size + cells[:, 0]
     wide = broad_normals(normals, faces)
-    return _Texels(pixels, vertices[ids].astype(np.float32), normals[ids], wide[ids])
+    points = vertices[ids].astype(np.float32)
+    return _Texels(pixels, points, normals[ids], wide[ids], len(faces) - 1)
 
 
 def _blend(values: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -135,61 +182,119 @@ def _blend(values: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarr
     return result
 
 
-def _see(
-    points: Tensor, normals: Tensor, views: DepthViews, i: int, tolerance: float
-) -> tuple[Tensor, Tensor]:
-    """(N, 3) colours in view i and (N, 1) weights: 0 where the point is hidden or turned away."""
-    viewmat, K = views.cameras.viewmats[i], views.cameras.Ks[i]
-    to_camera = views.cameras.positions[i] - points
+@dataclass(frozen=True)
+class _Seen:
+    """One view, ready to be looked up.
+
+    Attributes:
+        viewmat, K: of its camera.
+        position: (3,) of its camera.
+        maps: (1, 5, S, S): colour and depth, times alpha, and alpha.
+    """
+
+    viewmat: Tensor
+    K: Tensor  # noqa: N815 - the field's name for it
+    position: Tensor
+    maps: Tensor
+
+    @staticmethod
+    def of(views: DepthViews, i: int) -> _Seen:
+        alpha = torch.from_numpy(views.alpha[i])
+        colour = torch.from_numpy(views.colour[i]).permute(2, 0, 1)
+        maps = torch.cat([colour * alpha, torch.from_numpy(views.depth[i])[None] * alpha,
+                          alpha[None]])  # fmt: skip
+        cameras = views.cameras
+        return _Seen(cameras.viewmats[i], cameras.Ks[i], cameras.positions[i], maps[None])
+
+
+class _Nearest:
+    """Colours of the nearest Gaussians; their tree is built when first asked."""
+
+    def __init__(self, positions: np.ndarray, colours: np.ndarray) -> None:
+        self._positions, self._colours = positions, colours
+        self._tree: cKDTree | None = None
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) colours, weighted by 1/distance."""
+        if self._tree is None:
+            self._tree = cKDTree(self._positions)
+        count = min(4, len(self._positions))
+        distances, ids = self._tree.query(points, k=count)
+        distances, ids = distances.reshape(len(points), count), ids.reshape(len(points), count)
+        weights = 1.0 / np.maximum(distances, 1e-6)
+        weights /= weights.sum(axis=1, keepdims=True)
+        return (self._colours[ids] * weights[..., None]).sum(axis=1).astype(np.float32)
+
+
+def _mean_colours(
+    texels: _Texels, seen: Sequence[_Seen], nearest: _Nearest, tolerance: float
+) -> np.ndarray:
+    """(N, 3) means of the views' colours; those of the nearest Gaussians where no view sees."""
+    points, normals = torch.from_numpy(texels.points), torch.from_numpy(texels.normals)
+    lengths = normals.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    total, weight = torch.zeros(len(points), 3), torch.zeros(len(points), 1)
+    for view in seen:
+        _add_colours(total, weight, points, normals, lengths, view, tolerance)
+    colours = (total / weight.clamp(min=1e-8)).numpy()
+    unseen = (weight[:, 0] < 1e-4).numpy()
+    if unseen.any():
+        colours[unseen] = nearest(texels.points[unseen])
+    return colours
+
+
+def _add_colours(
+    total: Tensor,
+    weight: Tensor,
+    points: Tensor,
+    normals: Tensor,
+    lengths: Tensor,
+    view: _Seen,
+    tolerance: float,
+) -> None:
+    """Add a view's weighted colours (N, 3) and weights (N, 1) of the points that it sees."""
+    to_camera = view.position - points
     to_camera = to_camera / to_camera.norm(dim=1, keepdim=True)
-    facing = (to_camera * normals).sum(dim=1, keepdim=True)
-    facing = facing / normals.norm(dim=1, keepdim=True).clamp(min=1e-6)
-    colour = torch.zeros(len(points), 3)
-    weight = torch.zeros(len(points), 1)
+    facing = (to_camera * normals).sum(dim=1, keepdim=True) / lengths
     front = (facing[:, 0] > 0.15).nonzero()[:, 0]
     if len(front) == 0:
-        return colour, weight
-    local = points[front] @ viewmat[:3, :3].T + viewmat[:3, 3]
-    size = torch.tensor([views.cameras.width, views.cameras.height], dtype=torch.float32)
-    uv = local[:, :2] / local[:, 2:].clamp(min=1e-3) * K[0, 0] + K[:2, 2]
-    alpha = torch.from_numpy(views.alpha[i])
-    maps = torch.cat(
-        [
-            torch.from_numpy(views.colour[i]).permute(2, 0, 1) * alpha,
-            torch.from_numpy(views.depth[i])[None] * alpha,
-            alpha[None],
-        ]
-    )
+        return
+    facing = facing[front]
+    local = points[front] @ view.viewmat[:3, :3].T + view.viewmat[:3, 3]
+    uv = local[:, :2] / local[:, 2:].clamp(min=1e-3) * view.K[0, 0] + view.K[:2, 2]
     sampled = grid_sample(
-        maps[None],
-        (uv / size * 2 - 1)[None, None],
+        view.maps,
+        (uv / view.maps.shape[-1] * 2 - 1)[None, None],
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,
     )[0, :, 0]
     cover = sampled[4].clamp(min=1e-4)
-    depth = sampled[3] / cover
     # At a grazing angle a pixel spans more depth: allow for it.
-    allowed = tolerance / facing[front, 0]
-    visible = ((local[:, 2] - depth).abs() < allowed) & (sampled[4] > 0.4)
-    colour[front] = (sampled[:3] / cover).T
-    weight[front] = (facing[front] ** FACING_POWER) * (visible * sampled[4])[:, None]
-    return colour, weight
-
-
-def _nearest(points: np.ndarray, positions: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """(N, 3) colours of the nearest Gaussians, weighted by 1/distance."""
-    count = min(4, len(positions))
-    distances, ids = cKDTree(positions).query(points, k=count)
-    distances, ids = distances.reshape(len(points), count), ids.reshape(len(points), count)
-    weights = 1.0 / np.maximum(distances, 1e-6)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return (colours[ids] * weights[..., None]).sum(axis=1).astype(np.float32)
-
-
-def _fill_gaps(picture: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Continues the charts into the gaps, so that filtering and mip levels show no seams."""
-    rows, columns = ndimage.distance_transform_edt(
-        ~covered, return_distances=False, return_indices=True
+    visible = ((local[:, 2] - sampled[3] / cover).abs() < tolerance / facing[:, 0]) & (
+        sampled[4] > 0.4
     )
-    return picture[rows, columns]
+    share = (facing**FACING_POWER) * (visible * sampled[4])[:, None]
+    total.index_add_(0, front, (sampled[:3] / cover).T * share)
+    weight.index_add_(0, front, share)
+
+
+def _fill_gaps(picture: np.ndarray, covered: np.ndarray) -> None:
+    """Continue the charts into the gaps, so that filtering and mip levels show no seams.
+
+    Args:
+        picture: (T, T, 3); its gaps are filled in place.
+        covered: (T, T) bool, where charts are.
+    """
+    size = len(picture)
+    rows_each = max(FILL_PIXELS // size, 1)
+    for start in range(0, size, rows_each):
+        stop = min(start + rows_each, size)
+        low, high = max(start - FILL_MARGIN, 0), min(stop + FILL_MARGIN, size)
+        gaps = ~covered[low:high]
+        if gaps.all():
+            continue
+        rows, columns = ndimage.distance_transform_edt(
+            gaps, return_distances=False, return_indices=True
+        )[:, start - low : stop - low]
+        gaps = gaps[start - low : stop - low]
+        picture[start:stop][gaps] = picture[rows[gaps] + low, columns[gaps]]

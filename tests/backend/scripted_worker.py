@@ -84,7 +84,11 @@ class Scripted:
             final["means"][0, 0] = np.nan
         watch.artefact("gaussians", final, step=steps, of=steps, final=True)
         watch.progress("texturing", 1, 1)
-        watch.artefact("mesh", mesh(script.get("texture", 64)))
+        # What was asked for, so that a test sees that it came.
+        asked = {name: settings[name] for name in ("elevation", "plane")}
+        pose = {name: value for name, value in asked.items() if value is not None}
+        pose["mirrored"] = float(settings["mirror"] != "off")
+        watch.artefact("mesh", mesh(script.get("texture", 64)), pose=pose)
         for name in settings["files"]:
             watch.artefact("file", {"data": np.frombuffer(b"data of " + name.encode(), "u1")},
                            name=name)  # fmt: skip

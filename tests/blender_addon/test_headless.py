@@ -128,7 +128,10 @@ def test_bad_arguments_get_a_sentence(run, tmp_path: Path, monkeypatch, argument
 
 def test_numbers_out_of_bounds_are_refused(run, tmp_path: Path) -> None:
     reference = picture(tmp_path / "a.png")
-    for option, value in (("--faces", 3), ("--height", 0), ("--steps", "viele")):
+    for option, value in (
+        ("--faces", 3), ("--height", 0), ("--steps", "viele"), ("--elevation", 91),
+        ("--elevation", "hoch"), ("--mirror", 361), ("--mirror", "on"),
+    ):  # fmt: skip
         code, _, err = run(reference, "--output", tmp_path / "a.blend", option, value)
         assert code == 2 and option in err
 

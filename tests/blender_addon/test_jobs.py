@@ -16,7 +16,20 @@ from blender_addon.jobs import (
     Target,
     eta_text,
     phase_words,
+    pose_words,
 )
+
+
+@pytest.mark.parametrize(
+    ("pose", "words"),
+    [
+        ({}, ""),  # of an older backend
+        ({"elevation": 23.4, "plane_score": 0.2}, "Seen from 23°, not mirrored"),
+        ({"elevation": -3.0, "plane": 44.6}, "Seen from -3°, mirrored at 45°"),
+    ],
+)
+def test_what_the_backend_took_the_camera_for(pose: dict[str, float], words: str) -> None:
+    assert pose_words(pose) == words
 
 
 def make(name: str = "barrel", batch: str = "", slot: int = 0) -> Job:

@@ -85,6 +85,14 @@ def test_the_main_panel_for_every_source(addon, source: str) -> None:
     assert drawn.count("gsv3d.generate") == 1
 
 
+def test_the_angle_of_the_mirror_plane_is_shown_where_it_counts(addon) -> None:
+    settings = addon.bpy.context.scene.gsv3d
+    for mirror, shown in (("AUTO", False), ("OFF", False), ("PLANE", True)):
+        settings.mirror = mirror
+        drawn = draw(addon, "GSV3D_PT_generate")
+        assert ("plane" in drawn) == shown and {"mirror", "elevation"} <= set(drawn)
+
+
 @pytest.mark.parametrize(
     "panel",
     ["GSV3D_PT_jobs", "GSV3D_PT_batch", "GSV3D_PT_results", "GSV3D_PT_backend", "GSV3D_PT_image"],

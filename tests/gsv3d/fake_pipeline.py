@@ -16,6 +16,7 @@ from gsv3d.cameras import static_azimuths_deg
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import GenerationResult
 from gsv3d.meshing import TexturedMesh
+from gsv3d.pose import PoseEstimate
 
 
 def ball(rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.35) -> Gaussians:
@@ -43,7 +44,8 @@ def quick_result(picture: Any) -> GenerationResult:
     views = np.zeros((2, 32, 32, 3), np.uint8)
     azimuths = np.array([180.0, 0.0], np.float32)
     prepared = np.asarray(picture.convert("RGBA").resize((32, 32)))
-    return GenerationResult(prepared, views, azimuths, ball((0.5, 0.5, 0.5), 20), mesh, {})
+    pose = PoseEstimate(10.0, None)
+    return GenerationResult(prepared, views, azimuths, ball((0.5, 0.5, 0.5), 20), mesh, {}, pose)
 
 
 class FakePipeline:

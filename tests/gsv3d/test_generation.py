@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from gsv3d.cameras import mirrored_azimuth_deg, orbit
 from gsv3d.errors import Cancelled, GSV3DError, ImageError
-from gsv3d.generation import PHASES, GenerationSettings, generate, preview_steps
+from gsv3d.generation import PHASES, GenerationSettings, choose_pose, generate, preview_steps
+from gsv3d.pose import PoseEstimate
 from tests.gsv3d.fake_pipeline import FakePipeline
 
 SMALL = {"faces": 100, "texture_size": 32}
@@ -88,6 +90,41 @@ def test_the_result_is_complete(whole):
     assert pipeline.calls == [{"elevation": 20.0, "steps": None}]
 
 
+@pytest.mark.parametrize(
+    ("elevation", "mirror", "expected"),
+    [
+        (None, "auto", PoseEstimate(33.0, 60.0, 5.0, 0.9)),
+        (None, "off", PoseEstimate(33.0, None, 5.0, None)),
+        (20.0, "auto", PoseEstimate(20.0, 60.0, None, 0.9)),
+        (0, -30, PoseEstimate(0.0, 150.0, None, None)),
+        (None, 200.0, PoseEstimate(33.0, 20.0, 5.0, None)),
+    ],
+)
+def test_what_the_user_knows_goes_before_estimates(monkeypatch, elevation, mirror, expected):
+    found = PoseEstimate(33.0, 60.0, 5.0, 0.9)
+    monkeypatch.setattr("gsv3d.generation.estimate_pose", lambda rgba: found)
+    settings = GenerationSettings(elevation=elevation, mirror=mirror)
+    assert choose_pose(settings, np.zeros((96, 96, 4), np.uint8)) == expected
+
+
+def test_the_mirrored_picture_is_a_second_reference(monkeypatch):
+    seen = []
+
+    def extract(gaussians, faces, texture_size, progress, references, backs):
+        seen.extend(references)
+        raise GSV3DError("enough")
+
+    monkeypatch.setattr("gsv3d.generation.extract_mesh", extract)
+    settings = GenerationSettings(previews=0, elevation=20.0, mirror=30.0, **SMALL)
+    with pytest.raises(GSV3DError, match="enough"):
+        generate(FakePipeline(), picture(), settings)
+    first, second = seen
+    np.testing.assert_array_equal(second.rgba, first.rgba[:, ::-1])
+    expected = orbit([0.0, mirrored_azimuth_deg(30.0)], 20.0, size=8).positions
+    np.testing.assert_allclose(first.camera.positions[0], expected[0], atol=1e-5)
+    np.testing.assert_allclose(second.camera.positions[0], expected[1], atol=1e-5)
+
+
 @pytest.mark.parametrize(("phase", "step"), [("denoising", 3), ("fusing", 2), ("preparing", 0)])
 def test_cancelling_stops_at_once(phase, step):
     pipeline, recorder = FakePipeline(), Recorder(cancel_at=(phase, step))
@@ -160,7 +197,8 @@ def test_previews_never_fall_on_the_last_step(steps, previews):
         ("seed", -1), ("seed", 2**31), ("seed", "1"),
         ("faces", 3), ("faces", 10**9), ("texture_size", 8), ("texture_size", 16384),
         ("elevation", 91.0), ("elevation", float("nan")), ("elevation", "up"),
-        ("previews", -1), ("previews", 51),
+        ("mirror", 361.0), ("mirror", float("inf")), ("mirror", "on"), ("mirror", None),
+        ("previews", -1), ("previews", 51), ("backs", "front"),
     ],
 )  # fmt: skip
 def test_settings_name_the_field_and_its_bounds(field, value):

@@ -27,6 +27,7 @@ from gsv3d.gaussians import Gaussians
 from gsv3d.generation import GenerationResult
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
+from gsv3d.pose import PoseEstimate
 from tests import tiny
 from tests.gsv3d.evaluation.answers import box
 from tests.gsv3d.fake_pipeline import FakePipeline, ball
@@ -45,7 +46,7 @@ def result(pipeline) -> GenerationResult:
     prepared = np.asarray(tiny.picture())
     return GenerationResult(
         prepared, views, np.float32(output.azimuths_deg), output.gaussians, None, {},
-        output.latents, np.float32(output.elevations_deg),
+        PoseEstimate(10.0, None), output.latents, np.float32(output.elevations_deg),
     )  # fmt: skip
 
 
@@ -108,7 +109,14 @@ def test_views_of_another_orbit_are_compared_with_nothing(tmp_path: Path) -> Non
         assert frames_of(str(tmp_path / kind)) == expected
 
 
-def test_a_model_is_asked_through_the_same_job_as_everywhere(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "pose, plane, elevation, pictures",
+    [("elevation", 30.0, 17.0, 1), ("truth", 30.0, 17.0, 2), ("truth", None, 17.0, 1),
+     ("off", 30.0, 10.0, 1), ("auto", 30.0, 33.0, 2)],
+)  # fmt: skip
+def test_a_model_is_asked_through_the_same_job_as_everywhere(
+    monkeypatch, pose: str, plane: float | None, elevation: float, pictures: int
+) -> None:
     fake = FakePipeline()
     fake.vae = type("V", (), {"config": type("C", (), {"in_channels": 3})})()
     fake.num_frames = 4
@@ -116,19 +124,24 @@ def test_a_model_is_asked_through_the_same_job_as_everywhere(tmp_path, monkeypat
     monkeypatch.setattr("gsv3d.evaluation.generating.decode_halves", lambda *_: None)
     asked = []
 
-    def mesh(_: Gaussians, faces: int, texture_size: int, *__: object) -> TexturedMesh:
-        asked.append((faces, texture_size))
+    def mesh(
+        _: Gaussians, faces: int, texture_size: int, __: object, references: list, *___: object
+    ) -> TexturedMesh:
+        asked.append((faces, texture_size, len(references)))
         return box((1, 1, 1), (9, 9, 9))
 
     monkeypatch.setattr("gsv3d.generation.extract_mesh", mesh)
-    generator = ModelGenerator("blockout", ModelIdentity("abc", steps=3, faces=400), "cpu")
+    found = PoseEstimate(33.0, 60.0, 5.0, 0.9)
+    monkeypatch.setattr("gsv3d.generation.estimate_pose", lambda _: found)
+    identity = ModelIdentity("abc", steps=3, faces=400, pose=pose)
+    generator = ModelGenerator("blockout", identity, "cpu")
     assert generator.frames == frames_of("blockout") > 1
     reference = np.zeros((64, 64, 4), np.uint8)
     reference[16:48, 16:48] = [200, 40, 40, 255]
-    answer = generator(reference, 17.0, 5)
-    assert fake.calls == [{"elevation": 17.0, "steps": 3}]
-    assert asked == [(400, 512)] and len(answer.mesh.faces) == 12
-    assert answer.seconds["total"] > 0
+    answer = generator(reference, 17.0, plane, 5)
+    assert fake.calls == [{"elevation": elevation, "steps": 3}]
+    assert asked == [(400, 512, pictures)] and len(answer.mesh.faces) == 12
+    assert answer.seconds["total"] > 0 and answer.pose.elevation_deg == elevation
     assert answer.process_mib > 50 and len(answer.gaussians) > 100
     assert answer.frames.shape == (4, 32, 32, 3) and answer.frame_masks.shape == (4, 32, 32)
 

@@ -58,14 +58,23 @@ class Oracle:
     def __init__(self, evaluation) -> None:
         self.evaluation, self.calls = evaluation, []
 
-    def __call__(self, reference: np.ndarray, elevation_deg: float, seed: int) -> Generated:
+    def __call__(
+        self,
+        reference: np.ndarray,
+        elevation_deg: float,
+        plane_azimuth_deg: float | None,
+        seed: int,
+    ) -> Generated:
         cases = {case.name: case for case in self.evaluation.cases if case.name != "broken"}
         truths = {n: load_arrays(self.evaluation.path("truth", c)) for n, c in cases.items()}
         name = next(n for n, t in truths.items() if np.array_equal(t["reference"], reference))
         self.calls.append((name, seed))
         if name == "tower":
             raise GSV3DError("The oracle is silent.")
-        assert elevation_deg == plan_object(0, name).elevation_deg
+        plan = plan_object(0, name)
+        assert elevation_deg == plan.elevation_deg
+        # A cube has planes along its sides and its diagonals.
+        assert (plane_azimuth_deg - plan.yaw_deg + 22.5) % 45 == pytest.approx(22.5, abs=2)
         truth = truths[name]
         uvs = np.full((len(truth["faces"]), 3, 2), 0.5)
         texture = np.full((2, 2, 3), COLOUR, np.uint8)

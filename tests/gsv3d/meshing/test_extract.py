@@ -80,7 +80,7 @@ def test_the_mesh_has_the_outline_of_the_picture():
     handle = (abs(v) < 9) & (u > 0) & (u < 110)
     rgba = np.zeros((256, 256, 4), np.uint8)
     rgba[shown | handle] = (40, 160, 60, 255)
-    mesh = extract_mesh(ball(), 2000, 128, reference=Reference(rgba, camera))
+    mesh = extract_mesh(ball(), 2000, 128, references=[Reference(rgba, camera)])
     assert bad_edges(mesh.faces) == 0
     drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
     wanted = shown | handle

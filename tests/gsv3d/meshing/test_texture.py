@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import trimesh
 
 from gsv3d.cameras import orbit
+from gsv3d.meshing import raster, texture
 from gsv3d.meshing.extract import mesh_from_volume
 from gsv3d.meshing.fusion import fuse
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
-from gsv3d.meshing.raster import rasterise
+from gsv3d.meshing.raster import CHUNK, rasterise
 from gsv3d.meshing.reference import Reference, align
 from gsv3d.meshing.texture import bake
 from gsv3d.meshing.unwrap import unwrap
@@ -69,7 +72,7 @@ def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_coloured):
     assert projection is not None
     views = analytic.box((0.3, 0.3, 0.3))
     texture = bake(
-        mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, 0.05, None, projection
+        mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, 0.05, None, [projection]
     )
     points, colours = sampled(TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture))
     # The middle of the front, not its rim, is the picture's; what it does not see is as before.
@@ -79,6 +82,110 @@ def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_coloured):
     _, before = sampled(mesh)
     other = points[:, 1] > 0.05
     np.testing.assert_allclose(colours[other], before[other], atol=0.01)
+
+
+def green_front(mesh: TexturedMesh, azimuth: float = 0.0, size: int = 128):
+    """The cube's side at that azimuth, all green, laid over the mesh."""
+    camera = orbit([azimuth], [0.0], size=size)
+    half = camera.Ks[0, 0, 0].item() * 0.3 / (2.35 - 0.3)
+    rgba = np.zeros((size, size, 4), np.uint8)
+    v, u = np.abs(np.mgrid[:size, :size] + 0.5 - size / 2)
+    rgba[np.maximum(u, v) < half] = (0, 255, 0, 255)
+    return align(mesh.vertices, mesh.faces, Reference(rgba, camera))
+
+
+def baked(mesh: TexturedMesh, size: int, projections, **more) -> TexturedMesh:
+    views = analytic.box((0.3, 0.3, 0.3))
+    texture = bake(
+        mesh.vertices, mesh.faces, mesh.corner_uvs, size, views, NO_CLOUD, 0.05, None,
+        projections, **more,
+    )  # fmt: skip
+    return TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture)
+
+
+def test_the_back_looks_as_the_front_does_where_asked(two_coloured):
+    """The front is green in the picture; seen through, so is the middle of the back."""
+    projection = green_front(two_coloured)
+    points, through = sampled(baked(two_coloured, 128, [projection], backs="picture"))
+    _, model = sampled(baked(two_coloured, 128, [projection], backs="model"))
+    middle = np.abs(points[:, [0, 2]]).max(axis=1) < 0.2
+    back, front = middle & (points[:, 1] > 0.29), middle & (points[:, 1] < -0.29)
+    assert back.sum() > 5 and front.sum() > 5
+    green = np.tile([0, 1, 0], (back.sum(), 1))
+    np.testing.assert_allclose(through[back], green, atol=0.02)
+    np.testing.assert_allclose(model[back], np.tile(analytic.BACK, (back.sum(), 1)), atol=0.02)
+    np.testing.assert_array_equal(through[front], model[front])
+    # The sides, which it grazes, are the model's either way.
+    side = (np.abs(points[:, 0]) > 0.29) & (np.abs(points[:, 1:]).max(axis=1) < 0.12)
+    assert side.sum() > 3
+    np.testing.assert_allclose(through[side], model[side], atol=0.01)
+
+
+def test_the_first_picture_lies_over_the_second_and_the_second_over_the_back(two_coloured):
+    """Red seen from the front, green from behind: none covers what the other shows."""
+    front, behind = green_front(two_coloured), green_front(two_coloured, 180.0)
+    assert front is not None and behind is not None
+    front.layers[:2] = front.layers[1::-1].copy()  # red for green
+    points, colours = sampled(baked(two_coloured, 128, [front, behind], backs="picture"))
+    middle = np.abs(points[:, [0, 2]]).max(axis=1) < 0.2
+    for side, colour in (
+        (middle & (points[:, 1] < -0.29), [1, 0, 0]),
+        (middle & (points[:, 1] > 0.29), [0, 1, 0]),
+    ):
+        assert side.sum() > 5
+        np.testing.assert_allclose(colours[side], np.tile(colour, (side.sum(), 1)), atol=0.02)
+
+
+def test_a_texture_larger_than_the_views_need_is_enlarged(two_coloured, monkeypatch):
+    """Small and large agree where the views' colours are; the picture stays as sharp."""
+    projection = green_front(two_coloured)
+    whole = baked(two_coloured, 512, [projection])
+    monkeypatch.setattr(texture, "VIEWS_SIZE", 128)
+    monkeypatch.setattr(texture, "FILL_PIXELS", 512 * 100)  # several bands
+    enlarged = baked(two_coloured, 512, [projection])
+    assert enlarged.texture.shape == (512, 512, 3)
+    points, colours = sampled(enlarged)
+    _, wanted = sampled(whole)
+    clear = np.abs(points[:, 1]) > 0.04
+    assert (np.abs(colours - wanted).max(axis=1)[clear] < 0.02).mean() > 0.99
+
+
+def test_gaps_are_filled_in_bands_as_in_one_piece(monkeypatch):
+    """Every gap's texel within the margin takes the colour of a nearest texel, by all pairs."""
+    rng = np.random.default_rng(4)
+    covered = np.zeros((90, 90), dtype=bool)
+    covered[::18, ::15] = True
+    covered[40:50, 20:60] = True
+    picture = rng.integers(0, 256, (90, 90, 3), dtype=np.uint8)
+    filled = picture.copy()
+    monkeypatch.setattr(texture, "FILL_PIXELS", 90 * 25)
+    monkeypatch.setattr(texture, "FILL_MARGIN", 20)
+    texture._fill_gaps(filled, covered)
+    np.testing.assert_array_equal(filled[covered], picture[covered])
+    charts = np.argwhere(covered)
+    for row, column in np.argwhere(~covered):
+        squares = ((charts - [row, column]) ** 2).sum(axis=1)
+        nearest = picture[tuple(charts[squares == squares.min()].T)]
+        assert (nearest == filled[row, column]).all(axis=1).any()
+
+
+def test_baking_takes_memory_for_the_texture_and_a_chunk(two_coloured, monkeypatch):
+    """At 2048: the texture and the mask of its charts, and the larger of a chunk and a band.
+
+    A chunk's candidate has about 40 numbers of 8 bytes at once (indices, points, edges, weights); a
+    band's texel has an int64 and two int32 of scipy's transform, and up to three indices of 8.
+    """
+    size, band = 2048, 2048 * 256
+    monkeypatch.setattr(texture, "VIEWS_SIZE", 128)
+    monkeypatch.setattr(texture, "FILL_PIXELS", band)
+    projection = green_front(two_coloured)
+    tracemalloc.start()
+    try:
+        baked(two_coloured, size, [projection])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * size**2 + max(40 * 8 * CHUNK, 40 * band * 1.5)
 
 
 def test_the_gaps_between_charts_continue_a_chart(two_coloured):
@@ -136,6 +243,17 @@ def test_rasterise_agrees_with_a_test_of_every_pixel():
                 ]
                 inside = all(s > 1e-9 for s in signs) or all(s < -1e-9 for s in signs)
                 assert inside == ((row * 16 + column, t) in found)
+
+
+def test_triangles_larger_than_a_chunk_are_found_in_parts(monkeypatch):
+    corners = np.random.default_rng(2).uniform(-4, 40, size=(7, 3, 2))
+    (whole,) = rasterise(corners, 32, 32)
+    monkeypatch.setattr(raster, "CHUNK", 100)
+    parts = list(rasterise(corners, 32, 32))
+    assert len(parts) > 7 and max(len(part.pixels) for part in parts) <= 100
+    for name in ("pixels", "triangles", "weights"):
+        together = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(together, getattr(whole, name))
 
 
 def test_rasterise_interpolates_linearly():

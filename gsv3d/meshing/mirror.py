@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mirrored picture as a second picture of an object with a vertical mirror plane.
+
+A picture flipped left-right shows the mirrored object. An object that equals its mirror image looks
+so from the mirrored camera: one picture of it is two, from both sides of the plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from gsv3d.cameras import Cameras
+from gsv3d.meshing.fusion import Volume
+from gsv3d.meshing.outline import coverage, cut, follow
+from gsv3d.meshing.reference import Reference, project
+
+OFFSETS = np.linspace(-0.1, 0.1, 21)
+"""Where the plane is looked for: distances from the world's vertical axis, in world units."""
+
+OFFSET_COST = 0.5
+"""Intersection over union that a plane must gain by each world unit that it is off the axis: most
+objects stand in the middle of their picture, and a solid too large fits anywhere."""
+
+MIN_AGREEMENT = 0.4
+"""Silhouettes with a lower intersection over union show different things: the mirrored picture is
+left out. Low, since the mirrored picture helps most where the solid is wrong."""
+
+MARGIN_VOXELS = 1.5
+"""How far the solid may stand out of a mirrored picture's outline: where the plane is, and that the
+object has one, are estimates."""
+
+_SIZE = 128
+"""Pixels of the silhouettes that are compared."""
+
+
+def mirror_reference(reference: Reference, plane_azimuth_deg: float) -> Reference:
+    """Return the picture flipped left-right and the camera that would have taken it.
+
+    With S the reflection about the plane and F = diag(-1, 1, 1) that of the picture, a world-to-
+    camera matrix M becomes F M S, which is a rotation and a shift again. A camera at azimuth 0
+    comes to twice the plane's.
+
+    Args:
+        reference: the picture and its camera.
+        plane_azimuth_deg: azimuth of the mirror plane, which holds the world's vertical axis; an
+            angle and the one 180 degrees on name the same plane.
+    """
+    azimuth = np.deg2rad(plane_azimuth_deg)
+    normal = np.array([np.cos(azimuth), np.sin(azimuth), 0.0, 0.0])
+    reflection = np.eye(4) - 2 * np.outer(normal, normal)
+    camera = reference.camera
+    viewmat = np.diag([-1.0, 1, 1, 1]) @ camera.viewmats[0].cpu().numpy().astype(float) @ reflection
+    Ks = camera.Ks.clone()
+    Ks[:, 0, 2] = camera.width - Ks[:, 0, 2]
+    mirrored = Cameras(torch.from_numpy(viewmat).float()[None], Ks, camera.width, camera.height)
+    return Reference(np.ascontiguousarray(reference.rgba[:, ::-1]), mirrored)
+
+
+def place(volume: Volume, reference: Reference, first: Reference) -> tuple[Reference, float]:
+    """Find where the mirror plane stands: move the mirrored camera until silhouettes agree best.
+
+    The plane holds the object's own middle, which need not be the picture's. A plane moved along
+    its normal moves the mirrored camera twice as far along it. The normal is the direction from the
+    one camera to the other.
+
+    Args:
+        volume: the solid.
+        reference: of ``mirror_reference``.
+        first: the picture that was mirrored.
+
+    Returns:
+        the reference with its camera moved, and the intersection over union of the silhouettes.
+    """
+    camera = reference.camera.resized(_SIZE)
+    between = (camera.positions[0] - first.camera.positions[0]).numpy().astype(np.float64)
+    distance = float(np.linalg.norm(between))
+    offsets = OFFSETS if distance > 1e-3 else np.zeros(1)
+    normal = between / max(distance, 1e-3)
+    wanted = coverage(reference, _SIZE) > 0.5
+    shell = np.argwhere((volume.field < 0) & (volume.field > -2 * volume.voxel))
+    points = shell * volume.voxel + volume.origin
+    agreements = []
+    for offset in offsets:
+        uv, _ = project(points - 2 * offset * normal, camera)
+        cells = np.floor(uv).astype(np.int64)
+        cells = cells[((cells >= 0) & (cells < _SIZE)).all(axis=1)]
+        seen = np.zeros((_SIZE, _SIZE), dtype=bool)
+        seen[cells[:, 1], cells[:, 0]] = True
+        agreements.append(float((seen & wanted).sum() / max((seen | wanted).sum(), 1)))
+    best = int(np.argmax(agreements - OFFSET_COST * np.abs(offsets)))
+    viewmats = reference.camera.viewmats.clone()
+    shift = torch.from_numpy(2 * offsets[best] * normal).to(viewmats)
+    viewmats[0, :3, 3] -= viewmats[0, :3, :3] @ shift
+    moved = replace(reference.camera, viewmats=viewmats)
+    return Reference(reference.rgba, moved), agreements[best]
+
+
+def match_outlines(
+    volume: Volume, references: Sequence[Reference]
+) -> tuple[Volume, list[Reference]]:
+    """Give the solid the first picture's outline, and cut off what stands out of the others'.
+
+    Args:
+        volume: settled; its walls are outside.
+        references: the picture, then mirrored ones.
+
+    Returns:
+        a volume of the same size, and the pictures that show the same object, their cameras placed.
+    """
+    first, *others = references
+    kept = [first]
+    for other in others:
+        placed, agreement = place(volume, other, first)
+        if agreement >= MIN_AGREEMENT:
+            volume = cut(volume, placed, MARGIN_VOXELS * volume.voxel)
+            kept.append(placed)
+    return follow(volume, first), kept

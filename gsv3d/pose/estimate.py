@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped pose network as a function: a cut-out to an elevation and a mirror plane."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gsv3d.cameras import mirrored_azimuth_deg
+from gsv3d.errors import ModelError
+from gsv3d.outputs import make_folder, write_atomic
+from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE, PoseNetwork
+from gsv3d.pose.symmetry import MIRROR_SCORE, mirror_scores
+
+SHIPPED = Path(__file__).parent.parent / "checkpoints" / "pose"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+DEFAULT_ELEVATION_DEG = 10.0
+"""Where nothing is known: pictures of props are taken from slightly above."""
+
+USEFUL_DEG = 24.0
+"""A mirrored camera nearer to the picture's own than this is of less use."""
+
+
+@dataclass(frozen=True)
+class PoseEstimate:
+    """What a picture says of its camera and of its object's symmetry.
+
+    Attributes:
+        elevation_deg: of the camera; ``DEFAULT_ELEVATION_DEG`` where the network is unsure.
+        plane_azimuth_deg: of a vertical mirror plane, in [0, 180), see
+            ``gsv3d.cameras.mirrored_azimuth_deg``; None where there is none, or the network is
+            unsure.
+        elevation_error_deg: mean absolute error that the network expects of its elevation; None
+            where a user gave the elevation.
+        plane_score: mirror score in 0..1 that it expects of the best plane, see
+            ``gsv3d.pose.symmetry.mirror_scores``; None where a user chose the plane, or none.
+    """
+
+    elevation_deg: float
+    plane_azimuth_deg: float | None
+    elevation_error_deg: float | None = None
+    plane_score: float | None = None
+
+
+class PoseEstimator:
+    """A trained network, and when to follow it.
+
+    Args:
+        network: in evaluation mode.
+        spread_limit_deg: largest expected error of an elevation that is used.
+        score_limit: smallest expected mirror score of a plane that is used.
+        spread_factor: by which the network's spread becomes the error to expect.
+    """
+
+    def __init__(
+        self,
+        network: PoseNetwork,
+        spread_limit_deg: float,
+        score_limit: float,
+        spread_factor: float = 1.0,
+    ) -> None:
+        self.network = network
+        self.spread_limit_deg, self.score_limit = spread_limit_deg, score_limit
+        self.spread_factor = spread_factor
+
+    @torch.inference_mode()
+    def __call__(self, rgba: np.ndarray) -> PoseEstimate:
+        """Return what a picture says.
+
+        Args:
+            rgba: (S, S, 4) uint8, straight alpha, framed by ``gsv3d.preprocessing.prepare`` at
+                S = ``PICTURE_SIZE``.
+        """
+        shape = (PICTURE_SIZE, PICTURE_SIZE, 4)
+        if rgba.shape != shape or rgba.dtype != np.uint8:
+            raise ValueError(f"rgba must be {shape} uint8, not {rgba.shape} {rgba.dtype}.")
+        picture = torch.from_numpy(np.ascontiguousarray(rgba)).permute(2, 0, 1)[None].float() / 255
+        elevations, spreads, all_scores = read_both_ways(self.network, picture)
+        scores = all_scores[0].numpy()
+        plane = choose_plane(scores)
+        score, spread = float(scores[plane]), float(spreads[0]) * self.spread_factor
+        elevation = float(elevations[0].clamp(-90, 90))
+        return PoseEstimate(
+            elevation if spread <= self.spread_limit_deg else DEFAULT_ELEVATION_DEG,
+            refine_plane(scores, plane) if score >= self.score_limit else None,
+            spread,
+            score,
+        )
+
+
+def read_both_ways(network: PoseNetwork, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return means of what a network says of pictures and of their mirror images.
+
+    Args:
+        network: in evaluation mode.
+        pictures: (B, 4, S, S) in 0..1.
+
+    Returns:
+        (B,) elevations and (B,) spreads in degrees, (B, P) expected mirror scores.
+    """
+    straight, flipped = network(pictures), network(pictures.flip(-1))
+    # In the mirror image, a plane at p stands at 180 - p.
+    turned = flipped.plane_logits.sigmoid().flip(1).roll(1, 1)
+    return (
+        (straight.elevation_deg + flipped.elevation_deg) / 2,
+        (straight.spread_deg + flipped.spread_deg) / 2,
+        (straight.plane_logits.sigmoid() + turned) / 2,
+    )
+
+
+def choose_plane(scores: np.ndarray) -> int:
+    """Return the plane of (P,) expected scores whose mirrored picture promises most.
+
+    A plane through the camera gives the picture itself, one at 45 or 135 degrees a side view. So
+    scores are weighed by where the mirrored camera comes to stand; an object of revolution, all of
+    whose planes are right, gets a plane near 45 or 135 degrees.
+    """
+    planes = np.arange(len(scores)) * 180.0 / len(scores)
+    apart = np.abs(mirrored_azimuth_deg(planes + 90) - 180)  # 0..180 degrees between the cameras
+    useful = np.clip(apart / USEFUL_DEG, 0, 1) * (0.9 + 0.1 * np.sin(np.deg2rad(apart)))
+    return int((scores * useful).argmax())
+
+
+def best_plane(triangles: np.ndarray) -> float | None:
+    """Return the azimuth of a mesh's most useful vertical mirror plane; None where it has none.
+
+    Args:
+        triangles: (F, 3, 3) corners in the world of ``gsv3d.cameras``, +Z up.
+    """
+    planes = np.arange(NUM_PLANES) * 180.0 / NUM_PLANES
+    scores = mirror_scores(triangles.astype(np.float64), planes, np.random.default_rng(0))
+    plane = choose_plane(scores)
+    return refine_plane(scores, plane) if scores[plane] >= MIRROR_SCORE else None
+
+
+def refine_plane(scores: np.ndarray, plane: int) -> float:
+    """Return the azimuth in degrees of a peak: the mean of its neighbors, weighed by scores."""
+    offsets = np.arange(-3, 4)
+    weights = scores[(plane + offsets) % len(scores)] ** 2
+    return float((plane + (weights * offsets).sum() / weights.sum()) * 180 / len(scores) % 180)
+
+
+def save_estimator(folder: Path, network: PoseNetwork, **limits: float) -> None:
+    """Write a trained network in half precision, and when to follow it.
+
+    Args:
+        folder: of the files.
+        network: trained.
+        limits: the other arguments of ``PoseEstimator``.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    make_folder(folder)
+    half = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    save_file(half, folder / WEIGHTS)
+    rounded = {name: round(value, 3) for name, value in limits.items()}
+    write_atomic(folder / CONFIG, (json.dumps(rounded, indent=1) + "\n").encode())
+
+
+def load_estimator(folder: Path = SHIPPED) -> PoseEstimator:
+    """Load a network that ``save_estimator`` wrote.
+
+    Raises:
+        ModelError: the folder holds none, or a damaged one.
+    """
+    network = PoseNetwork()
+    try:
+        limits = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return PoseEstimator(network.eval(), **limits)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} holds no pose network ({type(error).__name__}: {error}).",
+            "Install the package again, or train one with gsv3d train pose.",
+        ) from error
+
+
+@cache
+def shipped_estimator() -> PoseEstimator:
+    """Return the network that ships with the package, loaded once."""
+    return load_estimator()
+
+
+def estimate_pose(rgba: np.ndarray) -> PoseEstimate:
+    """Return what a prepared picture says of its camera, by the shipped network.
+
+    Args:
+        rgba: (S, S, 4) uint8 as ``PoseEstimator`` takes it.
+    """
+    return shipped_estimator()(rgba)

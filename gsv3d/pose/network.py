@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small convolutional network from a cut-out to its camera's elevation and mirror planes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PICTURE_SIZE = 96
+"""Side of the network's pictures in pixels."""
+
+NUM_PLANES = 90
+"""Planes that the network scores: plane i has the azimuth ``i * 180 / NUM_PLANES`` degrees."""
+
+ELEVATION_SCALE_DEG = 20.0
+"""Unit of the network's elevation."""
+
+
+@dataclass(frozen=True)
+class PoseOutput:
+    """What the network says of B pictures.
+
+    Attributes:
+        elevation_deg: (B,) median of a Laplace distribution.
+        spread_deg: (B,) its scale, which is also its mean absolute deviation.
+        plane_logits: (B, P) logits of the expected mirror scores.
+    """
+
+    elevation_deg: Tensor
+    spread_deg: Tensor
+    plane_logits: Tensor
+
+
+class PoseNetwork(nn.Module):
+    """Residual blocks at 24, 12, 6 and 3 pixels, then two linear layers on all positions.
+
+    Args:
+        widths: channels at the four resolutions.
+        hidden: width of the layer before the last.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 128), hidden: int = 192) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(4, widths[0], 6, stride=4, padding=1)]
+        for narrow, wide in zip(widths, widths[1:], strict=False):
+            layers += [Block(narrow), nn.SiLU(), nn.Conv2d(narrow, wide, 3, stride=2, padding=1)]
+        layers += [Block(widths[-1]), nn.SiLU(), nn.Flatten(), nn.Dropout(0.3)]
+        self.features = nn.Sequential(*layers)
+        side = PICTURE_SIZE // 4 // 2 ** (len(widths) - 1)
+        self.hidden = nn.Linear(widths[-1] * side**2, hidden)
+        self.output = nn.Linear(hidden, 2 + NUM_PLANES)
+
+    def forward(self, pictures: Tensor) -> PoseOutput:
+        """Return what the pictures say.
+
+        Args:
+            pictures: (B, 4, S, S) in 0..1, straight alpha, S = ``PICTURE_SIZE``.
+        """
+        alpha = pictures[:, 3:]
+        colour = (pictures[:, :3] - 0.5) * alpha
+        x = self.features(torch.cat([colour, alpha - 0.5], dim=1) * 2)
+        x = self.output(F.silu(self.hidden(x)))
+        elevation, spread = ELEVATION_SCALE_DEG * x[:, 0], ELEVATION_SCALE_DEG * F.softplus(x[:, 1])
+        return PoseOutput(elevation, spread + 0.1, x[:, 2:])
+
+
+class Block(nn.Module):
+    """A residual block before its activation (He et al. 2016, "Identity Mappings").
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(width), nn.BatchNorm2d(width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(F.silu(self.norms[0](x)))
+        return x + self.second(F.silu(self.norms[1](y)))

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the pose network: ``gsv3d train pose``.
+
+A tenth of the pictures, of packs that are not trained on, tell how good the network is and when it
+is sure enough to be followed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gsv3d.datasets.objects import ObjectFile
+from gsv3d.outputs import make_folder, write_atomic
+from gsv3d.pose.estimate import (
+    DEFAULT_ELEVATION_DEG,
+    choose_plane,
+    read_both_ways,
+    save_estimator,
+)
+from gsv3d.pose.network import ELEVATION_SCALE_DEG, PoseNetwork
+from gsv3d.pose.symmetry import MIRROR_SCORE
+from gsv3d.training.augment import Change, Changes
+from gsv3d.training.average import AveragedWeights
+from gsv3d.training.log import RunLog
+from gsv3d.training.pose_pictures import PosePictures, draw_pictures, read_pictures
+from gsv3d.training.schedule import Schedule
+
+HELD_OUT = 0.1
+"""Share of the pictures that are not trained on, whole packs at a time."""
+
+STRETCHED = 0.5
+"""Share of the pictures that are stretched sideways: of elevations, props show too few."""
+
+MAX_STRETCH = 0.4
+"""Largest logarithm of the factor."""
+
+SCORE_WEIGHT = 4.0
+"""Of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
+
+
+def train_pose(
+    objects: Sequence[ObjectFile],
+    output: Path,
+    schedule: Schedule,
+    variants: int,
+    seed: int,
+    workers: int,
+    say: Callable[[str], None],
+) -> None:
+    """Draw pictures, train the network on them, and measure it on packs that were held out.
+
+    Args:
+        objects: GLB or glTF files.
+        output: folder of ``pictures``, ``log.csv``, the network and ``measures.json``.
+        schedule: number of steps or minutes, size of a batch, learning rate.
+        variants: sets of pictures of each object; the first shows it as it is.
+        seed: of everything random.
+        workers: processes that draw.
+        say: told of progress, a line each.
+
+    Raises:
+        GSV3DError: nothing can be drawn, or the output cannot be written.
+    """
+    folder = make_folder(output / "pictures")
+    draw_pictures(folder, objects, variants, seed, workers, say)
+    pictures = read_pictures(folder, objects, variants)
+    held_out = choose_held_out(pictures.packs, seed)
+    say(f"{(~held_out).sum()} pictures to train on, {held_out.sum()} held out")
+
+    torch.manual_seed(seed)
+    network = PoseNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=schedule.weight_decay)
+    average = AveragedWeights(network)
+    log = RunLog(output / "log.csv", 0)
+    network.train()
+    started = time.monotonic()
+    batches = draw_batches(pictures, np.flatnonzero(~held_out), schedule.batch_size, seed)
+    progress, step = 0.0, 0
+    while progress < 1:
+        elevation_loss, plane_loss = losses(network, *next(batches))
+        rate = schedule.rate(step, progress)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        (elevation_loss + SCORE_WEIGHT * plane_loss).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
+        optimizer.step()
+        average.update(schedule.decay(step))
+        step += 1
+        seconds = time.monotonic() - started
+        progress = seconds / 60 / schedule.minutes if schedule.minutes else step / schedule.steps
+        if step % schedule.log_every == 0:
+            row = {"step": step, "learning_rate": rate, "elevation": elevation_loss.item(),
+                   "planes": plane_loss.item(), "seconds": seconds}  # fmt: skip
+            log.write([row])
+            say(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    with average.applied():
+        limits, measures = calibrate(network, pictures, np.flatnonzero(held_out))
+        save_estimator(output, network, **limits)
+    text = json.dumps(measures | limits, indent=1) + "\n"
+    write_atomic(output / "measures.json", text.encode())
+    say(text)
+
+
+def choose_held_out(packs: np.ndarray, seed: int) -> np.ndarray:
+    """Return (N,) bool, True for whole packs that together hold at most ``HELD_OUT`` of all."""
+    names, counts = np.unique(packs, return_counts=True)
+    chosen: list[str] = []
+    room = HELD_OUT * len(packs)
+    for index in np.random.default_rng(seed).permutation(len(names)):
+        if counts[index] <= room:
+            chosen.append(names[index])
+            room -= counts[index]
+    return np.isin(packs, chosen)
+
+
+def draw_batches(
+    pictures: PosePictures, indices: np.ndarray, size: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yield pictures, mirrored, recolored and stretched at random, and what is true of them.
+
+    Yields:
+        (B, 4, S, S) pictures in 0..1, (B,) elevations, (B, P) mirror scores, and (B,) bool, true
+        where the scores hold: a stretched object has other planes.
+    """
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(indices)
+        for start in range(0, len(order) - size + 1, size):
+            chosen = np.sort(order[start : start + size])
+            changes = Changes.of([Change.drawn(rng) for _ in chosen])
+            rgba = changes.apply(picture_tensor(pictures.rgba[chosen])[:, None])[:, 0]
+            scores = torch.from_numpy(pictures.scores[chosen])
+            # Mirrored left to right, a plane at p stands at 180 - p.
+            turned = scores.flip(1).roll(1, 1)
+            scores = torch.where(changes.mirrored[:, None], turned, scores)
+            factors = np.exp(rng.uniform(-MAX_STRETCH, MAX_STRETCH, len(chosen)))
+            factors = np.where(rng.random(len(chosen)) < STRETCHED, factors, 1.0)
+            rgba = stretch(rgba, torch.from_numpy(factors).float())
+            elevations = torch.from_numpy(pictures.elevations_deg[chosen])
+            yield rgba, elevations, scores, torch.from_numpy(factors == 1)
+
+
+def stretch(rgba: Tensor, factors: Tensor) -> Tensor:
+    """Stretch pictures sideways and frame them anew.
+
+    Stretched so, a picture shows, but for perspective, the object stretched along the camera's
+    horizontal axis, from the same elevation.
+
+    Args:
+        rgba: (B, 4, S, S) in 0..1, framed by ``prepare``.
+        factors: (B,) above 0.
+    """
+    solid = rgba[:, 3] > 0.5
+    width, height = solid.any(1).sum(1), solid.any(2).sum(1)
+    size = torch.maximum(width, height) / torch.maximum(width * factors, height)
+    rows = torch.zeros(len(rgba), 2, 3)
+    rows[:, 0, 0], rows[:, 1, 1] = 1 / (factors * size), 1 / size
+    grid = F.affine_grid(rows, list(rgba.shape), align_corners=False)
+    return F.grid_sample(rgba, grid, align_corners=False)
+
+
+def picture_tensor(rgba: np.ndarray) -> Tensor:
+    """(B, S, S, 4) uint8 to (B, 4, S, S) in 0..1."""
+    return torch.from_numpy(rgba).permute(0, 3, 1, 2).float() / 255
+
+
+def losses(
+    network: PoseNetwork, rgba: Tensor, elevations: Tensor, scores: Tensor, scored: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the Laplace negative log-likelihood of elevations, and the planes' cross-entropy.
+
+    Args:
+        network: to be trained.
+        rgba, elevations, scores, scored: a batch of ``draw_batches``.
+    """
+    output = network(rgba)
+    spread = output.spread_deg / ELEVATION_SCALE_DEG
+    off = (output.elevation_deg - elevations).abs() / ELEVATION_SCALE_DEG
+    likelihood = (off / spread + spread.log()).mean()
+    entropy = F.binary_cross_entropy_with_logits(output.plane_logits, scores, reduction="none")
+    return likelihood, entropy[scored].mean()
+
+
+@torch.inference_mode()
+def calibrate(
+    network: PoseNetwork, pictures: PosePictures, indices: np.ndarray
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Choose when the network is followed, and measure it, on pictures that it has not seen.
+
+    Networks are surer of what they have not seen than they should be: the factor of the spread
+    makes its mean the mean error. The limit on the elevation's spread gives the smallest mean
+    error; the one on a plane's score gives the largest sum of true scores beyond ``MIRROR_SCORE``.
+
+    Returns:
+        the limits, as ``PoseEstimator`` takes them, and the measures.
+    """
+    parts = [
+        read_both_ways(network, picture_tensor(pictures.rgba[indices[start : start + 256]]))
+        for start in range(0, len(indices), 256)
+    ]
+    elevation, spread, predicted = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    truth, true_scores = pictures.elevations_deg[indices], pictures.scores[indices]
+
+    off, default_off = np.abs(elevation - truth), np.abs(DEFAULT_ELEVATION_DEG - truth)
+    grid = np.append(np.quantile(spread, np.linspace(0.05, 1, 20)), 90.0)
+    factor = float(off.mean() / spread.mean())
+    errors = [np.where(spread <= limit, off, default_off).mean() for limit in grid]
+    spread_limit = float(grid[int(np.argmin(errors))])
+
+    planes = np.array([choose_plane(one) for one in predicted])
+    rows = np.arange(len(indices))
+    sure, right = predicted[rows, planes], true_scores[rows, planes]
+    grid = np.linspace(0.2, 0.95, 76)
+    gains = [np.where(sure >= limit, right - MIRROR_SCORE, 0).sum() for limit in grid]
+    score_limit = float(grid[int(np.argmax(gains))])
+    followed = sure >= score_limit
+    without = true_scores.max(axis=1) < MIRROR_SCORE
+    measures = {
+        "pictures": float(len(indices)),
+        "elevation_mean_error_deg": float(off.mean()),
+        "elevation_median_error_deg": float(np.median(off)),
+        "elevation_default_mean_error_deg": float(default_off.mean()),
+        "planes_followed": float(followed.mean()),
+        "planes_right_of_followed": float(
+            (right >= MIRROR_SCORE)[followed].sum() / max(followed.sum(), 1)
+        ),
+        "pictures_without_plane": float(without.mean()),
+        "planes_followed_without_plane": float(followed[without].sum() / max(without.sum(), 1)),
+    }
+    limits = {"spread_limit_deg": spread_limit * factor, "score_limit": score_limit}
+    return limits | {"spread_factor": factor}, measures

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Elevation and mirror plane over the wire, with clients and backends that do not know them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backend.protocol import ClientSession, Received, encode
+from backend.protocol import messages as m
+from backend.protocol.codec import decode
+from backend.worker import pose_numbers
+from gsv3d.pose import PoseEstimate
+from tests.backend.client import Client
+from tests.backend.conftest import Running, script
+
+Start = Callable[..., Running]
+
+
+def pose_of(client: Client, job: str) -> dict[str, float]:
+    client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+    (mesh,) = [e for e in client.of_job(job) if isinstance(e, Received) and e.kind == "mesh"]
+    return mesh.artefact.pose
+
+
+def test_what_is_asked_for_reaches_the_worker_and_what_was_used_comes_back(
+    tmp_path: Path, run_server: Start
+) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        job = client.session.submit(script(steps=1), elevation=None, mirror="plane", plane=-30.0)
+        assert pose_of(client, job) == {"plane": -30.0, "mirrored": 1.0}
+        job = client.session.submit(script(steps=1), elevation=25.0)
+        assert pose_of(client, job) == {"elevation": 25.0, "plane": 0.0, "mirrored": 0.0}
+
+
+def test_an_older_clients_object_is_not_mirrored(tmp_path: Path, run_server: Start) -> None:
+    with Client(run_server(tmp_path).path, versions=(1, 2)) as older:
+        job = older.session.submit(script(steps=1))
+        assert pose_of(older, job) == {"elevation": 10.0, "plane": 0.0, "mirrored": 0.0}
+
+
+@pytest.mark.parametrize(("version", "elevation"), [(2, 10.0), (3, None)])
+def test_an_older_backend_is_told_the_usual_elevation(
+    version: int, elevation: float | None
+) -> None:
+    session = ClientSession("test")
+    session.hello()
+    early = session.submit(b"x", elevation=None)
+    session.outgoing()
+    session.feed(encode(m.Welcome(version, "0.2.0"), 1))
+    session.submit(b"x", elevation=None)
+    sent = [decode(frames, "client").message for frames in session.outgoing()]
+    assert [message.elevation for message in sent] == [elevation, elevation]
+    assert sent[0].job == early
+
+
+def test_what_is_not_known_of_a_pose_is_left_out() -> None:
+    assert pose_numbers(PoseEstimate(10.0, None, None, 0.25)) == {
+        "elevation": 10.0, "plane_score": 0.25,
+    }  # fmt: skip
+    assert pose_numbers(PoseEstimate(20.0, 45.0, 4.0, 0.9)) == {
+        "elevation": 20.0, "plane": 45.0, "elevation_error": 4.0, "plane_score": 0.9,
+    }  # fmt: skip

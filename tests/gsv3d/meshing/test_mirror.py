@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mirrored picture, against renderings of objects that equal their mirror images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from gsv3d.cameras import Cameras, orbit
+from gsv3d.meshing.fusion import Volume
+from gsv3d.meshing.mirror import match_outlines, mirror_reference, place
+from gsv3d.meshing.outline import cut
+from gsv3d.meshing.reference import Reference
+from gsv3d.meshing.surface import extract_surface
+from gsv3d.rasterizing import Prop, rasterize
+from gsv3d.rasterizing.orbits import Surface, draw
+
+SIZE = 96
+
+
+def normal_of(plane_deg: float) -> np.ndarray:
+    """(3,) normal of the vertical plane that holds the direction of that azimuth."""
+    azimuth = np.deg2rad(plane_deg)
+    along = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])  # from the origin to such a camera
+    return np.cross(along, [0.0, 0.0, 1.0])
+
+
+def symmetric_object(plane_deg: float) -> Prop:
+    """Boxes and their mirror images about a plane through the z axis, each pair of one colour."""
+    rng = np.random.default_rng(3)
+    normal = normal_of(plane_deg)
+    vertices, faces, colours = [], [], []
+    for _ in range(5):
+        box = trimesh.creation.box(rng.uniform(0.08, 0.25, 3))
+        points = np.asarray(box.vertices) + rng.uniform(-0.25, 0.25, 3)
+        colour = rng.uniform(0, 1, 3)
+        for side in (points, points - 2 * (points @ normal)[:, None] * normal):
+            faces.append(np.asarray(box.faces) + 8 * len(vertices))
+            vertices.append(side)
+            colours.append(np.tile(colour, (12, 3, 1)))
+    count = 12 * len(vertices)
+    return Prop(
+        vertices=np.concatenate(vertices).astype(np.float32),
+        faces=np.concatenate(faces).astype(np.int32),
+        corner_normals=np.tile(np.float32([0, 0, 1]), (count, 3, 1)),
+        corner_uvs=np.zeros((count, 3, 2), np.float32),
+        corner_colours=np.concatenate(colours).astype(np.float32),
+        texture_index=np.full(count, -1, np.int32),
+        textures=(),
+        plain=False,
+    )
+
+
+def drawn(prop: Prop, cameras: Cameras) -> np.ndarray:
+    with torch.inference_mode():
+        return draw(Surface(prop, np.eye(4), torch.device("cpu")), cameras, None).rgba.numpy()
+
+
+@pytest.mark.parametrize("plane", [0.0, 25.0, 75.0, 90.0, 140.0])
+def test_a_flipped_picture_is_the_view_from_the_other_side(plane):
+    prop = symmetric_object(plane)
+    cameras = orbit([0.0, 2 * plane], 17.0, size=SIZE)
+    picture, other = drawn(prop, cameras)
+    mirrored = mirror_reference(Reference(picture, cameras[0]), plane)
+    torch.testing.assert_close(mirrored.camera.viewmats, cameras[1].viewmats, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mirrored.camera.Ks, cameras.Ks[:1])
+    off = np.abs(mirrored.rgba.astype(int) - other).max(axis=-1) > 3
+    assert off.mean() < 0.003  # pixels on edges may fall to either side
+    if plane:
+        assert (np.abs(picture.astype(int) - other).max(axis=-1) > 3).mean() > 0.1
+
+
+PLANE, VOXEL, HALF = 35.0, 0.0125, 45
+ELEVATION = 15.0
+LONG, SHORT = 0.4, 0.16
+"""Half the axes of an upright lens that lies in the mirror plane."""
+
+
+def lens(offset: float, thickness: float = SHORT) -> tuple[np.ndarray, np.ndarray]:
+    """A triangulated ellipsoid about a plane that far from the origin: its vertices and faces."""
+    sphere = trimesh.creation.icosphere(4, 1.0)
+    turn = np.deg2rad(PLANE)
+    along = np.array([np.sin(turn), -np.cos(turn), 0.0])
+    axes = np.stack([along, normal_of(PLANE), [0.0, 0.0, 1.0]])
+    points = np.asarray(sphere.vertices) * [LONG, thickness, 0.3] @ axes
+    return points + offset * normal_of(PLANE), np.asarray(sphere.faces)
+
+
+def solid(offset: float, thickness: float = SHORT) -> Volume:
+    """The same ellipsoid as distances, exact at the surface and near enough beside it."""
+    span = (np.arange(2 * HALF + 1) - HALF) * VOXEL
+    grid = np.stack(np.meshgrid(span, span, span, indexing="ij"), axis=-1)
+    turn = np.deg2rad(PLANE)
+    along = np.array([np.sin(turn), -np.cos(turn), 0.0])
+    local = np.stack([grid @ along, grid @ normal_of(PLANE) - offset, grid[..., 2]], axis=-1) / [
+        LONG,
+        thickness,
+        0.3,
+    ]
+    length = np.linalg.norm(local, axis=-1)
+    slope = np.linalg.norm(local / [LONG, thickness, 0.3], axis=-1)
+    field = length * (length - 1) / np.maximum(slope, 1e-6)
+    return Volume(
+        np.clip(field, -6 * VOXEL, 6 * VOXEL).astype(np.float32), np.full(3, -HALF * VOXEL), VOXEL
+    )
+
+
+def outline_of(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> np.ndarray:
+    """(V, S, S) bool: pixels whose centres the triangles cover."""
+    triangles = torch.from_numpy(faces)
+    return rasterize(torch.from_numpy(vertices).float(), triangles, cameras).covered.numpy()
+
+
+def pictured(vertices: np.ndarray, faces: np.ndarray) -> Reference:
+    camera = orbit([0.0], [ELEVATION], size=256)
+    rgba = np.zeros((256, 256, 4), np.uint8)
+    rgba[outline_of(vertices, faces, camera)[0]] = (200, 100, 50, 255)
+    return Reference(rgba, camera)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+@pytest.mark.parametrize("offset", [-0.08, 0.0, 0.05])
+def test_the_plane_is_found_beside_the_axis(offset):
+    reference = pictured(*lens(offset))
+    placed, agreement = place(solid(offset), mirror_reference(reference, PLANE), reference)
+    assert agreement > 0.97
+    # The mirrored camera is the true one's mirror image about the plane that holds the lens.
+    position, normal = reference.camera.positions[0].numpy(), normal_of(PLANE)
+    true = position - 2 * (position @ normal - offset) * normal
+    np.testing.assert_allclose(placed.camera.positions[0], true, atol=0.025)
+
+
+def test_a_solid_too_thick_is_cut_by_the_mirrored_outline_and_keeps_the_pictures():
+    """The picture bounds one side of the lens, its mirror image the other."""
+    reference = pictured(*lens(0.0))
+    references = [reference, mirror_reference(reference, PLANE)]
+    thick = solid(0.0, 2.2 * SHORT)
+    alone, _ = match_outlines(thick, references[:1])
+    both, kept = match_outlines(thick, references)
+    assert len(kept) == 2
+    others = orbit([2 * PLANE], [ELEVATION], size=256)
+    (true,) = outline_of(*lens(0.0), others)
+    before, after = (
+        overlap(outline_of(*extract_surface(volume), others)[0], true) for volume in (alone, both)
+    )
+    assert before < 0.75 and after > 0.85  # a voxel and a half stays all around
+    own = outline_of(*extract_surface(both), reference.camera)[0]
+    assert overlap(own, reference.rgba[..., 3] > 127) > 0.97
+
+
+@pytest.mark.parametrize("plane", [PLANE + 20, PLANE + 45, PLANE + 90])
+def test_a_wrong_plane_leaves_the_pictures_own_outline(plane):
+    reference = pictured(*lens(0.0))
+    volume, _ = match_outlines(solid(0.0), [reference, mirror_reference(reference, plane)])
+    own = outline_of(*extract_surface(volume), reference.camera)[0]
+    assert overlap(own, reference.rgba[..., 3] > 127) > 0.97
+
+
+def test_silhouettes_of_different_things_change_nothing():
+    reference = pictured(*lens(0.0))
+    other = pictured(*lens(0.0))
+    other.rgba[:, :160] = 0  # a small part of it
+    mirrored = mirror_reference(other, PLANE)
+    volume, kept = match_outlines(solid(0.0), [reference, mirrored])
+    alone, _ = match_outlines(solid(0.0), [reference])
+    assert len(kept) == 1 and kept[0] is reference
+    np.testing.assert_array_equal(volume.field, alone.field)
+
+
+def test_a_cut_keeps_the_margin():
+    """Of a wall seen head on: the outline's edge at x = 0, the camera far enough to be straight."""
+    camera = orbit([0.0], [0.0], size=256, distance=40.0, fov_deg=2.0)
+    rgba = np.zeros((256, 256, 4), np.uint8)
+    rgba[:, :128] = 255
+    volume = Volume(np.full((40, 9, 9), -0.2, np.float32), np.array([-0.4, -0.08, -0.08]), 0.02)
+    field = cut(volume, Reference(rgba, camera), 0.07).field[1:-1, 4, 4]
+    x = volume.origin[0] + 0.02 * np.arange(1, 39)
+    np.testing.assert_array_equal(field < 0, x < 0.07)
