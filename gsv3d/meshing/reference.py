@@ -8,12 +8,13 @@ outline, the picture is projected onto it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
 
 from gsv3d.cameras import Cameras
-from gsv3d.masks import box_of
+from gsv3d.masks import box_of, object_coverage
 from gsv3d.meshing.raster import rasterise
 
 MIN_AGREEMENT = 0.6
@@ -54,6 +55,11 @@ class Reference:
         if len(self.camera) != 1:
             raise ValueError(f"camera must be one view, not {len(self.camera)}.")
 
+    @cached_property
+    def coverage(self) -> np.ndarray:
+        """(S, S) float32, how much of each pixel the object covers; its outline is at one half."""
+        return object_coverage(self.rgba[..., 3].astype(np.float32) / 255)
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -87,7 +93,7 @@ def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Proj
     size = reference.rgba.shape[0]
     uv, z = project(vertices, reference.camera.resized(size))
     depth = _depth_map(uv, z, faces, size)
-    mine, wanted = np.isfinite(depth), reference.rgba[..., 3] > 127
+    mine, wanted = np.isfinite(depth), reference.coverage > 0.5
     mine_box, box = corners_of(mine), corners_of(wanted)
     if mine_box is None or box is None:
         return None
@@ -141,7 +147,7 @@ def look_up(
     landing = uv * projection.scale + projection.offset
     premultiplied = reference.rgba.astype(np.float32) / 255
     premultiplied[..., :3] *= premultiplied[..., 3:]
-    solid = reference.rgba[..., 3] > 127
+    solid = reference.coverage > 0.5
     depth_inside = ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1]
     # Row and column of a pixel's centre are half-integers in uv, integers for map_coordinates.
     where = [landing[:, 1] - 0.5, landing[:, 0] - 0.5]
@@ -155,7 +161,7 @@ def look_up(
     border = ndimage.map_coordinates(depth_inside.astype(np.float32), where, order=1)
     colours = np.clip(sampled[:, :3] / np.maximum(sampled[:, 3:], 1e-3), 0, 1)
     weights = visible * _ramp(facing, *FACING) * _ramp(border, 1.0, 1.0 + RIM * size)
-    return colours, (weights * (sampled[:, 3] > 0.5)).astype(np.float32)
+    return colours, weights.astype(np.float32)
 
 
 def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
