@@ -23,8 +23,12 @@ from gsv3d.meshing.surface import KEEP_SHARE
 OUTLINE = 0.5
 """Coverage at the picture's outline."""
 
-OUTLINE_SIZE = 256
+OUTLINE_SIZE = 512
 """Pixels along the side of the picture as the outline is taken from it: below a voxel each."""
+
+FINE_VOXELS = 1_500_000
+MOST_FINER = 2.0
+"""The volume of a slim object is refined to so many voxels, each at most so many times smaller."""
 
 MIN_AGREEMENT = 0.05
 """Silhouettes with a lower intersection over union show different things: nothing is changed."""
@@ -40,6 +44,9 @@ EVIDENCE = 0.9
 
 PULL = 0.05
 """Weight of the Gaussians' nearest miss against the smoothness of the depth of what is put back."""
+
+LINE = 0.65
+"""Half the width of a line in the picture, in voxels, that a surface of the volume surely keeps."""
 
 STEEPEST = 4.0
 """Largest slope of that depth that its thickness makes up for."""
@@ -75,11 +82,13 @@ def follow(volume: Volume, reference: Reference) -> Volume:
         reference: the picture and its camera.
 
     Returns:
-        A volume of the same size; the same one where the two show different things.
+        A volume of the same box, finer where the object is slim; the same one where the two show
+        different things.
     """
+    original, volume = volume, _refined(volume)
     coverage = _resized(reference.coverage, OUTLINE_SIZE)
     if not (coverage > OUTLINE).any():
-        return volume
+        return original
     camera = reference.camera.resized(OUTLINE_SIZE)
     grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
     points = grid * np.float32(volume.voxel) + volume.origin.astype(np.float32)
@@ -90,8 +99,8 @@ def follow(volume: Volume, reference: Reference) -> Volume:
 
     rays = _Rays(volume, distance < 0, uv, z, float(reference.camera.resized(1).Ks[0, 0, 0]))
     if rays.agreement(volume.field.ravel()) < MIN_AGREEMENT:
-        return volume
-    truncation = TRUNCATION_VOXELS * volume.voxel
+        return original
+    truncation = TRUNCATION_VOXELS * original.voxel
     shape, walls = volume.field.shape, float(volume.field.max())
     field = np.maximum(volume.field.ravel(), outside)
     field = _without_crumbs(field.reshape(shape)).ravel()
@@ -99,6 +108,17 @@ def follow(volume: Volume, reference: Reference) -> Volume:
     field = np.clip(np.maximum(field, outside), -truncation, truncation).astype(np.float32)
     field = rays.without_hidden_parts(close_walls(field.reshape(shape), walls))
     return Volume(field, volume.origin, volume.voxel)
+
+
+def _refined(volume: Volume) -> Volume:
+    finer = min((FINE_VOXELS / volume.field.size) ** (1 / 3), MOST_FINER)
+    if finer < 1.1:
+        return volume
+    shape = tuple(int((n - 1) * finer) + 1 for n in volume.field.shape)
+    field = ndimage.affine_transform(
+        volume.field, np.full(3, 1 / finer), output_shape=shape, order=1, mode="nearest"
+    )
+    return Volume(field, volume.origin, volume.voxel / finer)
 
 
 def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
@@ -110,10 +130,16 @@ def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
     """
     distance = silhouette_distance(coverage, OUTLINE)
     shown = coverage > OUTLINE
-    thin = shown & ~ndimage.binary_opening(shown, np.ones((3, 3)))
-    if not thin.any():
+    width = 2 * int(LINE * voxel) + 1
+    wide = ndimage.maximum_filter(ndimage.minimum_filter(shown, width), width)
+    # A line leads away from what is wide; a mere corner does not.
+    labels, count = ndimage.label(shown & ~wide, np.ones((3, 3)))
+    lines = np.zeros(count + 1, dtype=bool)
+    lines[labels[~ndimage.maximum_filter(wide, 2 * width + 1)]] = True
+    lines[0] = False
+    if not lines.any():
         return distance
-    return np.minimum(distance, ndimage.distance_transform_edt(~thin) - 0.6 * voxel)
+    return np.minimum(distance, ndimage.distance_transform_edt(~lines[labels]) - LINE * voxel)
 
 
 def _without_crumbs(field: np.ndarray) -> np.ndarray:
@@ -143,7 +169,9 @@ class _Rays:
         rows, columns = np.nonzero(shown)
         self.wanted = np.zeros((self.size, self.size), dtype=bool)
         scale = self.size / OUTLINE_SIZE
-        self.wanted[((rows + 0.5) * scale).astype(int), ((columns + 0.5) * scale).astype(int)] = True
+        self.wanted[((rows + 0.5) * scale).astype(int), ((columns + 0.5) * scale).astype(int)] = (
+            True
+        )
 
     def agreement(self, field: np.ndarray) -> float:
         """Intersection over union of the solid's silhouette and the picture's."""

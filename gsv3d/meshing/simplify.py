@@ -7,20 +7,22 @@ from collections.abc import Callable
 
 import fast_simplification
 import numpy as np
-import trimesh
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from gsv3d.errors import GSV3DError
-from gsv3d.meshing.mesh import face_crosses, signed_volumes
+from gsv3d.meshing.mesh import signed_volumes
 from gsv3d.meshing.surface import compact, face_parts, keep_parts
 
 FACES_PER_PART = 24
 """With fewer faces than this a part is hardly a shape: then rather fewer parts."""
 
+AGGRESSIONS = (5, 7, 9)
+"""Tried in turn: the higher, the rougher and the surer to reach the budget."""
+
 
 def bad_edges(faces: np.ndarray) -> int:
-    """Number of edges that don't join exactly two faces running in opposite directions."""
+    """Return the number of edges that don't join exactly two faces running in opposite directions."""
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     there, there_counts = _count_rows(directed)
     back, back_counts = _count_rows(directed[:, ::-1])
@@ -32,11 +34,10 @@ def bad_edges(faces: np.ndarray) -> int:
 
 
 def simplify(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
-    """Decimates by quadric error (Garland and Heckbert 1997) to at most ``budget`` faces.
+    """Decimate by quadric error (Garland and Heckbert 1997) to at most ``budget`` faces.
 
-    Decimation can fold a thin part onto itself. Edges where two sheets touch are separated; a
-    result with edges that are still broken is tried again with a slower, more careful schedule or a
-    little lower target, and the best one is taken.
+    Decimation can fold a thin part onto itself: folds without volume are taken out, and sheets that
+    touch are separated.
 
     Args:
         vertices: (V, 3) in the world.
@@ -53,27 +54,11 @@ def simplify(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.n
     vertices, faces = keep_parts(vertices, faces, share=0.0, most=most)
     if len(faces) <= budget:
         return vertices, faces
-    best: tuple[int, np.ndarray, np.ndarray] | None = None
-    for share, aggression in ((1.0, 7), (1.0, 4), (0.97, 7), (0.97, 3), (0.93, 5), (0.85, 7)):
-        target = max(4, int(budget * share))
-        tried = _decimate(vertices, faces, target, aggression)
-        tried = separate_edges(*_clean(*tried))
-        if len(tried[1]) > budget or len(tried[1]) < 4:
-            continue
-        broken = bad_edges(tried[1])
-        if best is None or broken < best[0]:
-            best = (broken, *tried)
-        if broken == 0:
-            break
-    if best is None:
-        raise GSV3DError(
-            f"The surface could not be reduced to {budget} faces.",
-            "Allow more faces.",
-        )
-    broken, vertices, faces = best
-    if broken:
-        vertices, faces = _repair(vertices, faces, budget)
-    return vertices, faces
+    for aggression in AGGRESSIONS:
+        small = separate_edges(*_clean(*_decimate(vertices, faces, budget, aggression)))
+        if 4 <= len(small[1]) <= budget:
+            return small
+    raise GSV3DError(f"The surface could not be reduced to {budget} faces.", "Allow more faces.")
 
 
 def _decimate(
@@ -101,8 +86,8 @@ def _clean(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndar
     # Opposite faces over the same three vertices are a fold without volume: they go in pairs.
     _, triple = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True)
     triple = triple.ravel()
-    even = np.take_along_axis(faces, (faces.argmin(axis=1)[:, None] + [0, 1, 2]) % 3, axis=1)
-    turn = np.where(even[:, 1] < even[:, 2], 1, -1)
+    cycle = np.take_along_axis(faces, (faces.argmin(axis=1)[:, None] + [0, 1, 2]) % 3, axis=1)
+    turn = np.where(cycle[:, 1] < cycle[:, 2], 1, -1)
     surplus = np.bincount(triple, turn).astype(np.int64)
     order = np.lexsort((-turn * np.sign(surplus[triple]), triple))
     rank = np.empty(len(faces), dtype=np.int64)
@@ -123,15 +108,15 @@ def _clean(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndar
 def separate_edges(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Part sheets of a closed surface that touch in an edge or a vertex.
 
-    Each fan of faces around a vertex gets a vertex of its own, at the same place. At an edge of four
-    faces the two that bound the same piece of solid stay together or, where that parts nothing, the
-    two that bound the same gap.
+    Each fan of faces around a vertex gets a vertex of its own, at the same place. At an edge of
+    four faces the two that bound the same gap stay together or, where that parts nothing, the two
+    that bound the same piece of solid.
 
     Args:
         vertices: (V, 3).
         faces: (F, 3) outward.
     """
-    for nearest in (min, max):
+    for nearest in (max, min):
         edges = _HalfEdges(faces, len(vertices))
         pairs = [edges.pairs]
         for around in edges.crowded:
@@ -181,7 +166,9 @@ def _pair_by_angle(
     axis = vertices[high] - vertices[low]
     right = np.cross(axis, np.eye(3)[np.abs(axis).argmin()])
     up = np.cross(axis, right) / max(np.linalg.norm(axis), 1e-12)
-    angle = np.arctan2((vertices[tip] - vertices[low]) @ up, (vertices[tip] - vertices[low]) @ right)
+    angle = np.arctan2(
+        (vertices[tip] - vertices[low]) @ up, (vertices[tip] - vertices[low]) @ right
+    )
     back = list(np.flatnonzero(start == high))
     pairs = []
     # A forward face's normal points to larger angles: its solid lies at smaller ones.
@@ -190,18 +177,6 @@ def _pair_by_angle(
         back.remove(chosen)
         pairs.append((around[face], around[chosen]))
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def _repair(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fills what holes can be filled; keeps the input where that would break the budget."""
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    mesh.fill_holes()
-    filled = np.asarray(mesh.faces, dtype=np.int64)
-    areas = np.linalg.norm(face_crosses(np.asarray(mesh.vertices), filled), axis=1)
-    filled = filled[areas > 0]
-    if len(filled) <= budget and bad_edges(filled) < bad_edges(faces):
-        return compact(np.asarray(mesh.vertices), filled)
-    return vertices, faces
 
 
 def _count_rows(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
