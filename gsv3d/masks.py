@@ -12,8 +12,9 @@ OPAQUE = 0.5
 VISIBLE = 0.1
 """Share of the picture's highest opacity that a see-through part has at least."""
 
-SHARP = 0.6
-"""A see-through part falls by this share of its own opacity within the width of a soft edge."""
+SHARP, FLAT = 0.6, 0.5
+"""Within the width of a soft edge a see-through part falls by at least the first share of its
+opacity at its border and by at most the second in its middle; a fading one does not do both."""
 
 SMALLEST_PART = 0.005
 """Area of a see-through part, as a share of all that the picture shows."""
@@ -39,9 +40,9 @@ def object_coverage(alpha: np.ndarray) -> np.ndarray:
 
     Alpha mixes two things: how much of a pixel the object covers, and how opaque the object is. The
     soft edge of something opaque lies between a solid and an empty pixel; its outline is at half
-    opacity. A see-through part, a window or a glass, is wider than such an edge and is either
-    enclosed or ends sharply: it covers its pixels fully. Haze, glows, soft shadows and the wide
-    feather of a soft matte fade out: they cover by their alpha, as edges do.
+    opacity. A see-through part, a window or a glass, is wider than such an edge, is even in its
+    middle and is either enclosed or ends sharply: it covers its pixels fully. Haze, glows, soft
+    shadows and the wide feather of a soft matte fade out: they cover by their alpha, as edges do.
 
     Args:
         alpha: (S, S) opacity in 0..1.
@@ -54,21 +55,21 @@ def object_coverage(alpha: np.ndarray) -> np.ndarray:
     solid, empty = coverage > OPAQUE, coverage <= VISIBLE
     rim = _widen(solid, edge) & _widen(empty, edge)
     faint = ~solid & ~empty
-    wide = ndimage.minimum_filter(faint & ~rim, edge + 1)
+    wide = ndimage.minimum_filter(faint & ~rim, edge | 1)
     if not wide.any():
         return coverage
-    parts = ndimage.maximum_filter(wide, edge + 1, origin=-((edge + 1) % 2 == 0))
+    parts = ndimage.maximum_filter(wide, edge | 1)
     labels, count = ndimage.label(parts)
-    # Along the border of a part to the empty background: does alpha fall at once?
-    border = parts & _widen(empty, 1)
+    numbers = np.arange(count) + 1
     size = 2 * edge + 1
     fall = ndimage.maximum_filter(coverage, size) - ndimage.minimum_filter(coverage, size)
-    opacity = np.concatenate([[np.inf], ndimage.median(coverage, labels, np.arange(count) + 1)])
-    sharp = border & (fall > SHARP * opacity[labels])
+    opacity = np.concatenate([[np.inf], ndimage.median(coverage, labels, numbers)])
+    middle = labels * ndimage.minimum_filter(parts, size)
+    border = labels * (parts & _widen(empty, 1))
+    flat = _share(middle, fall <= FLAT * opacity[labels], count)
+    sharp = _share(border, fall >= SHARP * opacity[labels], count, empty=1.0)
     areas = np.bincount(labels.ravel())
-    keep = 2 * np.bincount(labels[sharp], minlength=count + 1) >= np.bincount(
-        labels[border], minlength=count + 1
-    )
+    keep = (flat >= 0.5) & (sharp >= 0.5)
     keep &= areas >= SMALLEST_PART * (areas[1:].sum() + solid.sum())
     keep[0] = False
     shown = _widen(keep[labels], edge + 1) & ~empty
@@ -77,3 +78,10 @@ def object_coverage(alpha: np.ndarray) -> np.ndarray:
 
 def _widen(mask: np.ndarray, pixels: int) -> np.ndarray:
     return ndimage.maximum_filter(mask, 2 * pixels + 1)
+
+
+def _share(labels: np.ndarray, chosen: np.ndarray, count: int, empty: float = 0.0) -> np.ndarray:
+    """(count + 1,) share of each label's pixels that are chosen; ``empty`` where it has none."""
+    total = np.bincount(labels.ravel(), minlength=count + 1)
+    share = np.bincount(labels[chosen], minlength=count + 1) / np.maximum(total, 1)
+    return np.where(total > 0, share, empty)

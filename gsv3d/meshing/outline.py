@@ -42,7 +42,7 @@ THINNEST, THICKEST = 0.8, 0.08
 EVIDENCE = 0.9
 """A ray whose nearest miss is below this part of the truncation says where something should be."""
 
-PULL = 0.05
+PULL = 0.6
 """Weight of the Gaussians' nearest miss against the smoothness of the depth of what is put back."""
 
 LINE = 0.65
@@ -97,6 +97,8 @@ def follow(volume: Volume, reference: Reference) -> Volume:
     distance = _outline_distance(coverage, volume.voxel * focal / float(np.median(z)))
     outside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / focal
 
+    width = _sample(_half_width(distance), uv) * z / focal
+
     rays = _Rays(volume, distance < 0, uv, z, float(reference.camera.resized(1).Ks[0, 0, 0]))
     if rays.agreement(volume.field.ravel()) < MIN_AGREEMENT:
         return original
@@ -104,7 +106,7 @@ def follow(volume: Volume, reference: Reference) -> Volume:
     shape, walls = volume.field.shape, float(volume.field.max())
     field = np.maximum(volume.field.ravel(), outside)
     field = _without_crumbs(field.reshape(shape)).ravel()
-    field = np.minimum(field, rays.lost_parts(field, outside, truncation))
+    field = np.minimum(field, rays.lost_parts(field, outside, width, truncation))
     field = np.clip(np.maximum(field, outside), -truncation, truncation).astype(np.float32)
     field = rays.without_hidden_parts(close_walls(field.reshape(shape), walls))
     return Volume(field, volume.origin, volume.voxel)
@@ -140,6 +142,16 @@ def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
     if not lines.any():
         return distance
     return np.minimum(distance, ndimage.distance_transform_edt(~lines[labels]) - LINE * voxel)
+
+
+def _half_width(distance: np.ndarray) -> np.ndarray:
+    """(S, S) how wide the outline is around each pixel: its distance at the nearest middle line."""
+    inside = np.maximum(-distance, 0)
+    middle = (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0)
+    row, column = ndimage.distance_transform_edt(
+        ~middle, return_distances=False, return_indices=True
+    )
+    return inside[row, column]
 
 
 def _without_crumbs(field: np.ndarray) -> np.ndarray:
@@ -191,8 +203,17 @@ class _Rays:
         with np.errstate(invalid="ignore"):
             return (total / count).reshape(self.size, self.size)
 
-    def lost_parts(self, field: np.ndarray, outside: np.ndarray, truncation: float) -> np.ndarray:
-        """(voxels,) distances to what the outline holds and no voxel does; infinite elsewhere."""
+    def lost_parts(
+        self, field: np.ndarray, outside: np.ndarray, width: np.ndarray, truncation: float
+    ) -> np.ndarray:
+        """(voxels,) distances to what the outline holds and no voxel does; infinite elsewhere.
+
+        Args:
+            field: (voxels,) distances to the solid.
+            outside: (voxels,) distances to the outline.
+            width: (voxels,) half the width of the outline there.
+            truncation: largest distance of the field.
+        """
         distances = np.full(len(field), np.inf)
         hit = self._hit(field)
         missing = self.wanted & ~hit
@@ -210,7 +231,9 @@ class _Rays:
         share = ndimage.maximum_filter(missing, 3)
         chosen = np.flatnonzero(self.inside & share.ravel()[self.ray] & (outside < self.voxel))
         where = self.uv[chosen]
-        half = np.minimum(-outside[chosen], THICKEST)
+        depth_inside = np.clip(-outside[chosen], 0, width[chosen])
+        round_half = np.sqrt(depth_inside * (2 * width[chosen] - depth_inside))
+        half = np.minimum(round_half, THICKEST)
         half = np.maximum(half, THINNEST * self.voxel * _sample(stretch, where))
         distances[chosen] = np.abs(self.z[chosen] - _sample(depth, where)) - half
         return distances
@@ -259,7 +282,7 @@ def _bridge(
     number = np.full((size + 2, size + 2), -1)
     number[rows + 1, columns + 1] = np.arange(len(rows))
     padded = np.pad(known, 1, constant_values=np.nan)
-    pull = np.where(np.isfinite(guess), PULL * trust, 0.0)[rows, columns]
+    pull = np.where(np.isfinite(guess), PULL * trust**2, 0.0)[rows, columns]
     # A part that touches nothing is as deep as the nearest ray that knows.
     diagonal = pull + 1e-4
     right = pull * np.nan_to_num(guess[rows, columns]) + 1e-4 * nearest[rows, columns]

@@ -22,7 +22,7 @@ AGGRESSIONS = (5, 7, 9)
 
 
 def bad_edges(faces: np.ndarray) -> int:
-    """Return the number of edges that don't join exactly two faces running in opposite directions."""
+    """Count the edges that do not join exactly two faces running in opposite directions."""
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     there, there_counts = _count_rows(directed)
     back, back_counts = _count_rows(directed[:, ::-1])

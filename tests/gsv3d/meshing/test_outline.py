@@ -25,7 +25,10 @@ def axes(volume: Volume | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarr
     if volume is None:
         span = (np.arange(2 * HALF + 1) - HALF) * VOXEL
         return tuple(np.meshgrid(span, span, span, indexing="ij"))
-    spans = [o + np.arange(n) * volume.voxel for o, n in zip(volume.origin, volume.field.shape)]
+    spans = [
+        o + np.arange(n) * volume.voxel
+        for o, n in zip(volume.origin, volume.field.shape, strict=True)
+    ]
     return tuple(np.meshgrid(*spans, indexing="ij"))
 
 
@@ -148,7 +151,9 @@ def table(legs: tuple[tuple[float, float], ...]) -> np.ndarray:
     x, y, z = axes()
     distance = np.maximum.reduce([abs(x) - 0.45, abs(y) - 0.15, abs(z - 0.25) - 0.05])
     for right, back in legs:
-        leg = np.maximum.reduce([abs(x - right) - 0.015, abs(y - back) - 0.015, abs(z + 0.05) - 0.3])
+        leg = np.maximum.reduce(
+            [abs(x - right) - 0.015, abs(y - back) - 0.015, abs(z + 0.05) - 0.3]
+        )
         distance = np.minimum(distance, leg)
     return distance
 
