@@ -16,7 +16,7 @@ from gsv3d.meshing.mirror import match_outlines
 from gsv3d.meshing.outline import reach
 from gsv3d.meshing.reference import Reference, align
 from gsv3d.meshing.simplify import simplify
-from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
+from gsv3d.meshing.surface import KEEP_SHARE, extract_surface, keep_parts, smooth_taubin
 from gsv3d.meshing.texture import BACKS, bake
 from gsv3d.meshing.unwrap import unwrap
 from gsv3d.meshing.views import DepthViews, frame, render_views, surround
@@ -36,9 +36,9 @@ VIEW_SIZE = 176
 MAX_BLUR = 0.02
 """Most that Gaussians are widened by where colour is looked up, in extents of the object."""
 
-DEPTH_TOLERANCE = 5.0
-"""Voxels by which a point may miss a depth and still be what the view shows: the surface is a
-compromise of views that disagree."""
+DEPTH_TOLERANCE = 0.043
+"""By how much a point may miss a depth and still be what the view shows, in extents of the object:
+the surface is a compromise of views that disagree."""
 
 MIN_FACES, MAX_FACES = 20, 500_000
 MIN_TEXTURE, MAX_TEXTURE = 16, 8192
@@ -110,7 +110,9 @@ def mesh_from_volume(
     report = progress or (lambda phase, step, of: None)
     report("simplifying", 0, 3)
     points, triangles = extract_surface(volume)
-    points, triangles = keep_parts(points, triangles)
+    # With a reference the outline has judged the parts: even a small one is kept if it is seen.
+    share = 0.0 if references else KEEP_SHARE
+    points, triangles = keep_parts(points, triangles, share)
     if len(triangles) == 0:
         raise GSV3DError("The Gaussians have no closed surface.", _NO_SURFACE_HINT)
     points = smooth_taubin(points, triangles)
@@ -130,7 +132,7 @@ def mesh_from_volume(
         texture_size,
         views,
         cloud,
-        depth_tolerance=DEPTH_TOLERANCE * volume.voxel,
+        depth_tolerance=DEPTH_TOLERANCE * float(np.ptp(points, axis=0).max()),
         progress=lambda step, of: report("texturing", step, of),
         projections=[align(points, triangles, reference) for reference in references],
         backs=backs,

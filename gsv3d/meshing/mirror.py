@@ -15,7 +15,7 @@ import torch
 
 from gsv3d.cameras import Cameras
 from gsv3d.meshing.fusion import Volume
-from gsv3d.meshing.outline import coverage, cut, follow
+from gsv3d.meshing.outline import cut, follow, resized
 from gsv3d.meshing.reference import Reference, project
 
 OFFSETS = np.linspace(-0.1, 0.1, 21)
@@ -80,7 +80,7 @@ def place(volume: Volume, reference: Reference, first: Reference) -> tuple[Refer
     distance = float(np.linalg.norm(between))
     offsets = OFFSETS if distance > 1e-3 else np.zeros(1)
     normal = between / max(distance, 1e-3)
-    wanted = coverage(reference, _SIZE) > 0.5
+    wanted = resized(reference.coverage, _SIZE) > 0.5
     shell = np.argwhere((volume.field < 0) & (volume.field > -2 * volume.voxel))
     points = shell * volume.voxel + volume.origin
     agreements = []

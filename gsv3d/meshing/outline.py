@@ -2,25 +2,34 @@
 """The reference picture's outline on the fused volume: what the picture shows is not guessed.
 
 A model's views are small and soft; the outline of the picture it was given is known to the pixel.
-Seen from the picture's camera the solid gets exactly that outline: what stands out of it is cut
-off, and where the outline holds something that the Gaussians lost, a table's leg, a necklace, it is
-put back, round, as thick as it is wide, in the depth where the Gaussians come nearest to something
-or, where they know nothing, where the parts beside it are.
+Seen from the picture's camera the solid gets exactly that outline. What stands out of it is cut
+off. What it holds and the solid lacks, a table's leg, a necklace, is put back, as thick as it is
+wide. Its depth runs on smoothly from the solid that it is attached to in the picture, drawn toward
+where the Gaussians come nearest to something, so that it hangs together and on to the rest. Loose
+crumbs of the solid are taken off before: where the picture shows something there, it is put back
+in one piece.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import spsolve
 
+from gsv3d.cameras import Cameras
 from gsv3d.meshing.fusion import TRUNCATION_VOXELS, Volume, close_walls, silhouette_distance
 from gsv3d.meshing.reference import Reference, corners_of, project
+from gsv3d.meshing.surface import KEEP_SHARE
 
 OUTLINE = 0.5
 """Coverage at the picture's outline."""
 
-OUTLINE_SIZE = 256
+OUTLINE_SIZE = 512
 """Pixels along the side of the picture as the outline is taken from it: below a voxel each."""
+
+FINE_VOXELS = 1_500_000
+MOST_FINER = 2.0
+"""The volume of a slim object is refined to so many voxels, each at most so many times smaller."""
 
 MIN_AGREEMENT = 0.05
 """Silhouettes with a lower intersection over union show different things: nothing is changed."""
@@ -34,17 +43,23 @@ THINNEST, THICKEST = 0.8, 0.08
 EVIDENCE = 0.9
 """A ray whose nearest miss is below this part of the truncation says where something should be."""
 
-_SMOOTHING = 1.5
-"""Of the depths of what is put back, in rays."""
+PULL = 0.6
+"""Weight of the Gaussians' nearest miss against the smoothness of the depth of what is put back."""
+
+LINE = 0.65
+"""Half the width of a line in the picture, in voxels, that a surface of the volume surely keeps."""
+
+STEEPEST = 4.0
+"""Largest slope of that depth that its thickness makes up for."""
 
 
 def reach(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of a box that holds the outline, at the depth of the world's origin.
+    """Return the corners of a box that holds the outline, at the depth of the world's origin.
 
     Returns:
         twice (3,); an empty box, inf and -inf, where the picture shows nothing.
     """
-    corners = corners_of(reference.rgba[..., 3] > 127)
+    corners = corners_of(reference.coverage > OUTLINE)
     if corners is None:
         return np.full(3, np.inf), np.full(3, -np.inf)
     first, end = corners
@@ -61,58 +76,114 @@ def reach(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
 
 
 def follow(volume: Volume, reference: Reference) -> Volume:
-    """Gives the solid the picture's outline, seen from its camera.
+    """Give the solid the picture's outline, seen from its camera.
 
     Args:
         volume: settled; its walls are outside.
         reference: the picture and its camera.
 
     Returns:
-        A volume of the same size; the same one where the two show different things.
+        A volume of the same box, finer where the object is slim; the same one where the two show
+        different things.
     """
-    alpha = coverage(reference, OUTLINE_SIZE)
-    if not (alpha > OUTLINE).any():
-        return volume
-    uv, z, outside = _beyond(volume, reference, alpha)
-    field = volume.field.ravel()
-    truncation = TRUNCATION_VOXELS * volume.voxel
-    rays = _Rays(volume, alpha, uv, z, float(reference.camera.resized(1).Ks[0, 0, 0]))
-    if rays.agreement(field) < MIN_AGREEMENT:
-        return volume
-    added = rays.lost_parts(field, truncation)
-    return _with_field(volume, np.maximum(np.minimum(field, added), outside))
+    original, volume = volume, _refined(volume)
+    coverage = resized(reference.coverage, OUTLINE_SIZE)
+    if not (coverage > OUTLINE).any():
+        return original
+    camera = reference.camera.resized(OUTLINE_SIZE)
+    uv, z = _project_voxels(volume, camera)
+    focal = float(camera.Ks[0, 0, 0])
+    distance = _outline_distance(coverage, volume.voxel * focal / float(np.median(z)))
+    outside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / focal
+
+    width = _sample(_half_width(distance), uv) * z / focal
+
+    rays = _Rays(volume, distance < 0, uv, z, float(reference.camera.resized(1).Ks[0, 0, 0]))
+    if rays.agreement(volume.field.ravel()) < MIN_AGREEMENT:
+        return original
+    truncation = TRUNCATION_VOXELS * original.voxel
+    shape, walls = volume.field.shape, float(volume.field.max())
+    field = np.maximum(volume.field.ravel(), outside)
+    field = _without_crumbs(field.reshape(shape)).ravel()
+    field = np.minimum(field, rays.lost_parts(field, outside, width, truncation))
+    field = np.clip(np.maximum(field, outside), -truncation, truncation).astype(np.float32)
+    field = rays.without_hidden_parts(close_walls(field.reshape(shape), walls))
+    return Volume(field, volume.origin, volume.voxel)
 
 
 def cut(volume: Volume, reference: Reference, margin: float) -> Volume:
     """Cut off what stands out of the picture's outline by more than a margin, in world units."""
-    _, _, outside = _beyond(volume, reference, coverage(reference, OUTLINE_SIZE))
-    return _with_field(volume, np.maximum(volume.field.ravel(), outside - margin))
-
-
-def _beyond(
-    volume: Volume, reference: Reference, alpha: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All voxels' pixels (N, 2), depths (N,) and distances (N,) outside the outline."""
-    grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
-    points = grid * np.float32(volume.voxel) + volume.origin.astype(np.float32)
     camera = reference.camera.resized(OUTLINE_SIZE)
-    uv, z = project(points, camera)
-    pixels = _sample(silhouette_distance(alpha, OUTLINE), uv, cval=OUTLINE_SIZE)
-    return uv, z, pixels * z / float(camera.Ks[0, 0, 0])
+    uv, z = _project_voxels(volume, camera)
+    distance = silhouette_distance(resized(reference.coverage, OUTLINE_SIZE), OUTLINE)
+    outside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / float(camera.Ks[0, 0, 0])
+    field = np.maximum(volume.field.ravel(), (outside - margin).astype(np.float32))
+    walls = float(volume.field.max())
+    field = close_walls(np.minimum(field, walls).reshape(volume.field.shape), walls)
+    return Volume(field, volume.origin, volume.voxel)
 
 
-def _with_field(volume: Volume, field: np.ndarray) -> Volume:
-    truncation = TRUNCATION_VOXELS * volume.voxel
-    field = np.clip(field, -truncation, truncation).astype(np.float32)
-    closed = close_walls(field.reshape(volume.field.shape), float(volume.field.max()))
-    return Volume(closed, volume.origin, volume.voxel)
+def _project_voxels(volume: Volume, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """(voxels, 2) pixels and (voxels,) depths of the voxels' centers."""
+    grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
+    return project(grid * np.float32(volume.voxel) + volume.origin.astype(np.float32), camera)
+
+
+def _refined(volume: Volume) -> Volume:
+    finer = min((FINE_VOXELS / volume.field.size) ** (1 / 3), MOST_FINER)
+    if finer < 1.1:
+        return volume
+    shape = tuple(int((n - 1) * finer) + 1 for n in volume.field.shape)
+    field = ndimage.affine_transform(
+        volume.field, np.full(3, 1 / finer), output_shape=shape, order=1, mode="nearest"
+    )
+    return Volume(field, volume.origin, volume.voxel / finer)
+
+
+def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
+    """(S, S) signed distance to the outline in pixels; lines too thin for the voxels are widened.
+
+    Args:
+        coverage: (S, S) in 0..1.
+        voxel: edge length of a voxel in pixels.
+    """
+    distance = silhouette_distance(coverage, OUTLINE)
+    shown = coverage > OUTLINE
+    width = 2 * int(LINE * voxel) + 1
+    wide = ndimage.maximum_filter(ndimage.minimum_filter(shown, width), width)
+    # A line leads away from what is wide; a mere corner does not.
+    labels, count = ndimage.label(shown & ~wide, np.ones((3, 3)))
+    lines = np.zeros(count + 1, dtype=bool)
+    lines[labels[~ndimage.maximum_filter(wide, 2 * width + 1)]] = True
+    lines[0] = False
+    if not lines.any():
+        return distance
+    return np.minimum(distance, ndimage.distance_transform_edt(~lines[labels]) - LINE * voxel)
+
+
+def _half_width(distance: np.ndarray) -> np.ndarray:
+    """(S, S) how wide the outline is around each pixel: its distance at the nearest middle line."""
+    inside = np.maximum(-distance, 0)
+    middle = (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0)
+    row, column = ndimage.distance_transform_edt(
+        ~middle, return_distances=False, return_indices=True
+    )
+    return inside[row, column]
+
+
+def _without_crumbs(field: np.ndarray) -> np.ndarray:
+    """The field with its smallest parts just outside: their place is still the nearest miss."""
+    labels, count = ndimage.label(field < 0)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    small = sizes < KEEP_SHARE * sizes[1:].max(initial=0)
+    return np.where(small[labels], np.abs(field), field)
 
 
 class _Rays:
     """The volume's voxels by the ray of the picture that they lie on."""
 
     def __init__(
-        self, volume: Volume, alpha: np.ndarray, uv: np.ndarray, z: np.ndarray, focal: float
+        self, volume: Volume, shown: np.ndarray, uv: np.ndarray, z: np.ndarray, focal: float
     ) -> None:
         middle = float(np.median(z))
         rays = middle / (focal * volume.voxel * RAY_VOXELS)
@@ -124,9 +195,12 @@ class _Rays:
         self.inside = ((cells >= 0) & (cells < self.size)).all(axis=1)
         cells = np.clip(cells, 0, self.size - 1)
         self.ray = cells[:, 1] * self.size + cells[:, 0]
-        zoomed = ndimage.zoom(alpha, self.size / OUTLINE_SIZE, order=1, grid_mode=True,
-                              mode="nearest")  # fmt: skip
-        self.wanted = zoomed > OUTLINE
+        rows, columns = np.nonzero(shown)
+        self.wanted = np.zeros((self.size, self.size), dtype=bool)
+        scale = self.size / OUTLINE_SIZE
+        self.wanted[((rows + 0.5) * scale).astype(int), ((columns + 0.5) * scale).astype(int)] = (
+            True
+        )
 
     def agreement(self, field: np.ndarray) -> float:
         """Intersection over union of the solid's silhouette and the picture's."""
@@ -146,37 +220,108 @@ class _Rays:
         with np.errstate(invalid="ignore"):
             return (total / count).reshape(self.size, self.size)
 
-    def lost_parts(self, field: np.ndarray, truncation: float) -> np.ndarray:
-        """(voxels,) distances to what the outline holds and no voxel does; infinite elsewhere."""
+    def lost_parts(
+        self, field: np.ndarray, outside: np.ndarray, width: np.ndarray, truncation: float
+    ) -> np.ndarray:
+        """(voxels,) distances to what the outline holds and no voxel does; infinite elsewhere.
+
+        Args:
+            field: (voxels,) distances to the solid.
+            outside: (voxels,) distances to the outline.
+            width: (voxels,) half the width of the outline there.
+            truncation: largest distance of the field.
+        """
+        distances = np.full(len(field), np.inf)
         hit = self._hit(field)
         missing = self.wanted & ~hit
         if not missing.any() or not hit.any():
-            return np.full(len(field), np.inf)
+            return distances
         nearest = np.full(self.size**2, np.inf)
         np.minimum.at(nearest, self.ray[self.inside], field[self.inside])
         near_miss = self.inside & (field <= nearest[self.ray] + 1e-6)
-        depth = np.where(
-            missing.ravel() & (nearest < EVIDENCE * truncation),
-            self._mean_depth(near_miss).ravel(),
-            np.nan,
-        ).reshape(hit.shape)
-        depth = np.where(hit, self._mean_depth(self.inside & (field < 0)), depth)
-        # Where nothing is known: as deep as the nearest ray that knows.
-        known = np.isfinite(depth)
-        row, column = ndimage.distance_transform_edt(
-            ~known, return_distances=False, return_indices=True
-        )
-        depth = ndimage.gaussian_filter(depth[row, column], _SMOOTHING, mode="nearest")
-        width = (ndimage.distance_transform_edt(self.wanted) - 0.5) * self.pixel
-        half = np.clip(width, THINNEST * self.voxel, THICKEST)
+        guess = self._mean_depth(near_miss)
+        trust = np.clip(1 - nearest.reshape(hit.shape) / (EVIDENCE * truncation), 0, 1)
+        depth = _bridge(self._mean_depth(self.inside & (field < 0)), missing, guess, trust)
+        slope = np.hypot(*np.gradient(depth)) / self.pixel
+        stretch = np.sqrt(1 + np.minimum(slope, STEEPEST) ** 2)
         # Half a ray beyond: parts that meet must not be parted by the rays' own width.
-        share = ndimage.uniform_filter(missing.astype(np.float32), 3) > 0
-        chosen = self.inside & share.ravel()[self.ray]
+        share = ndimage.maximum_filter(missing, 3)
+        chosen = np.flatnonzero(self.inside & share.ravel()[self.ray] & (outside < self.voxel))
         where = self.uv[chosen]
-        distances = np.full(len(field), np.inf)
-        across = np.abs(self.z[chosen] - _sample(depth, where)) - _sample(half, where)
-        distances[chosen] = across
+        depth_inside = np.clip(-outside[chosen], 0, width[chosen])
+        round_half = np.sqrt(depth_inside * (2 * width[chosen] - depth_inside))
+        half = np.minimum(round_half, THICKEST)
+        half = np.maximum(half, THINNEST * self.voxel * _sample(stretch, where))
+        distances[chosen] = np.abs(self.z[chosen] - _sample(depth, where)) - half
         return distances
+
+    def without_hidden_parts(self, field: np.ndarray) -> np.ndarray:
+        """The field without loose parts that cover nothing of the picture."""
+        labels, count = ndimage.label(field < 0)
+        if count < 2:
+            return field
+        flat = labels.ravel()
+        inside = np.flatnonzero(self.inside & (flat > 0))
+        order = np.argsort(-np.bincount(flat, minlength=count + 1)[1:]) + 1
+        covered = np.zeros(self.size**2, dtype=bool)
+        keep = np.zeros(count + 1, dtype=bool)
+        by_part = np.split(
+            self.ray[inside[np.argsort(flat[inside], kind="stable")]],
+            np.cumsum(np.bincount(flat[inside], minlength=count + 1)[1:])[:-1],
+        )
+        for part in order:
+            rays = by_part[part - 1]
+            keep[part] = (~covered[rays]).any()
+            covered[rays] = True
+        return np.where(keep[labels] | (labels == 0), field, np.abs(field))
+
+
+def _bridge(
+    known: np.ndarray, missing: np.ndarray, guess: np.ndarray, trust: np.ndarray
+) -> np.ndarray:
+    """(S, S) depths without NaN: smooth over the missing rays, from the known ones around them.
+
+    A membrane: each missing ray is the mean of its neighbors, known or missing, drawn toward its
+    guess.
+
+    Args:
+        known: (S, S) depths, NaN where there is none.
+        missing: (S, S) bool, rays without a known depth that are to get one.
+        guess: (S, S) depths; may be NaN where trust is 0.
+        trust: (S, S) in 0..1, weight of the guess.
+    """
+    row, column = ndimage.distance_transform_edt(
+        np.isnan(known), return_distances=False, return_indices=True
+    )
+    nearest = known[row, column]
+    size = len(known)
+    rows, columns = np.nonzero(missing)
+    number = np.full((size + 2, size + 2), -1)
+    number[rows + 1, columns + 1] = np.arange(len(rows))
+    padded = np.pad(known, 1, constant_values=np.nan)
+    pull = np.where(np.isfinite(guess), PULL * trust**2, 0.0)[rows, columns]
+    # A part that touches nothing is as deep as the nearest ray that knows.
+    diagonal = pull + 1e-4
+    right = pull * np.nan_to_num(guess[rows, columns]) + 1e-4 * nearest[rows, columns]
+    links = []
+    for down, across in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
+        weight = 1.0 if down * across == 0 else 0.5
+        where = (rows + 1 + down, columns + 1 + across)
+        other, value = number[where], padded[where]
+        held = np.isfinite(value)
+        free = (other >= 0) & ~held
+        diagonal = diagonal + weight * (held | free)
+        right = right + weight * np.where(held, value, 0.0)
+        links.append((np.flatnonzero(free), other[free], np.full(int(free.sum()), -weight)))
+    first, second, weights = (np.concatenate(parts) for parts in zip(*links, strict=True))
+    count = len(rows)
+    matrix = sparse.coo_matrix((weights, (first, second)), (count, count)) + sparse.diags(diagonal)
+    depth = known.copy()
+    depth[rows, columns] = spsolve(matrix.tocsc(), right)
+    row, column = ndimage.distance_transform_edt(
+        np.isnan(depth), return_distances=False, return_indices=True
+    )
+    return depth[row, column]
 
 
 def _sample(values: np.ndarray, uv: np.ndarray, cval: float | None = None) -> np.ndarray:
@@ -188,9 +333,8 @@ def _sample(values: np.ndarray, uv: np.ndarray, cval: float | None = None) -> np
     )
 
 
-def coverage(reference: Reference, size: int) -> np.ndarray:
-    """(size, size) alpha in 0..1, each pixel the mean of those it stands for."""
+def resized(values: np.ndarray, size: int) -> np.ndarray:
+    """(size, size) float32, each pixel the mean of those it stands for."""
     from PIL import Image
 
-    alpha = Image.fromarray(reference.rgba[..., 3])
-    return np.asarray(alpha.resize((size, size), Image.Resampling.BOX), np.float32) / 255
+    return np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BOX))

@@ -8,12 +8,13 @@ outline, the picture is projected onto it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
 
 from gsv3d.cameras import Cameras
-from gsv3d.masks import box_of
+from gsv3d.masks import box_of, object_coverage
 from gsv3d.meshing.raster import rasterise
 
 MIN_AGREEMENT = 0.6
@@ -54,6 +55,11 @@ class Reference:
         if len(self.camera) != 1:
             raise ValueError(f"camera must be one view, not {len(self.camera)}.")
 
+    @cached_property
+    def coverage(self) -> np.ndarray:
+        """(S, S) float32, how much of each pixel the object covers; its outline is at one half."""
+        return object_coverage(self.rgba[..., 3].astype(np.float32) / 255)
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -92,7 +98,7 @@ def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Proj
     camera = reference.camera.resized(size)
     uv, z = project(vertices, camera)
     depth = _depth_map(uv, z, faces, size)
-    mine, wanted = np.isfinite(depth), reference.rgba[..., 3] > 127
+    mine, wanted = np.isfinite(depth), reference.coverage > 0.5
     mine_box, box = corners_of(mine), corners_of(wanted)
     if mine_box is None or box is None:
         return None
@@ -164,8 +170,7 @@ def look_up(
     )
     border = ndimage.map_coordinates(projection.layers[4], where, order=1)
     colours[chosen] = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
-    shares = visible * _ramp(facing, *FACING) * _ramp(border, 1.0, 1.0 + RIM * size)
-    weights[chosen] = shares * (alpha > 0.5)
+    weights[chosen] = visible * _ramp(facing, *FACING) * _ramp(border, 1.0, 1.0 + RIM * size)
     return colours, weights
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from gsv3d.meshing import extract_mesh
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.simplify import bad_edges
+from gsv3d.meshing.surface import face_parts
 from gsv3d.meshing.views import frame
 from gsv3d.rendering import render
 
@@ -89,6 +92,36 @@ def test_the_mesh_has_the_outline_of_the_picture():
     tip = mesh.vertices[mesh.vertices[:, 0] > 0.45]
     assert np.ptp(tip[:, 2]) == pytest.approx(0.1, abs=0.04)
     assert 0.05 < np.ptp(tip[:, 1]) < 0.25
+
+
+def table(legs: tuple[float, ...]) -> Gaussians:
+    """A table top of small Gaussians and some of its legs, by their x."""
+    rng = np.random.default_rng(0)
+    boxes = [((0, 0, 0.2), (0.4, 0.15, 0.04), 3000)]
+    boxes += [((x, -0.1, -0.1), (0.02, 0.02, 0.3), 600) for x in legs]
+    points = np.concatenate([c + rng.uniform(-1, 1, (n, 3)) * half for c, half, n in boxes])
+    like = ball(len(points))
+    return replace(like, means=torch.from_numpy(points).float(), scales=like.scales * 0.7)
+
+
+@pytest.mark.parametrize("faces", [500, 3000])
+def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces):
+    camera = orbit([0.0], [10.0], size=256)
+    legs = (-0.35, -0.12, 0.12, 0.35)
+    shown = render(table(legs), camera).alpha[0, ..., 0].numpy()
+    rgba = np.full((256, 256, 4), 120, np.uint8)
+    rgba[..., 3] = np.round(shown * 255)
+    mesh = extract_mesh(table(legs[::2]), faces, 64, reference=Reference(rgba, camera))
+    assert len(mesh.faces) <= faces and bad_edges(mesh.faces) == 0
+    assert face_parts(mesh.faces, len(mesh.vertices)).max() == 0
+    drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
+    wanted = shown > 0.5
+    assert (drawn & wanted).sum() > 0.96 * (drawn | wanted).sum()
+    feet = mesh.vertices[mesh.vertices[:, 2] < -0.3]
+    for x in legs:
+        foot = feet[abs(feet[:, 0] - x) < 0.06]
+        # In the depth of the table, whose front edge hides where the leg is attached.
+        assert abs(foot[:, 1].mean()) < 0.2
 
 
 def test_faint_strays_do_not_widen_the_frame():

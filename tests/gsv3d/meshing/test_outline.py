@@ -11,7 +11,7 @@ from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.outline import follow, reach
 from gsv3d.meshing.reference import Reference
-from gsv3d.meshing.surface import extract_surface
+from gsv3d.meshing.surface import extract_surface, face_parts
 from gsv3d.rasterizing import rasterize
 
 SIZE, VOXEL, HALF = 256, 0.0125, 40
@@ -20,10 +20,16 @@ CAMERA = orbit([0.0], [0.0], size=SIZE)
 FOCAL = float(CAMERA.Ks[0, 0, 0])
 
 
-def axes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def axes(volume: Volume | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x to the picture's right, y away from the camera, z up, of every voxel."""
-    span = (np.arange(2 * HALF + 1) - HALF) * VOXEL
-    return tuple(np.meshgrid(span, span, span, indexing="ij"))
+    if volume is None:
+        span = (np.arange(2 * HALF + 1) - HALF) * VOXEL
+        return tuple(np.meshgrid(span, span, span, indexing="ij"))
+    spans = [
+        o + np.arange(n) * volume.voxel
+        for o, n in zip(volume.origin, volume.field.shape, strict=True)
+    ]
+    return tuple(np.meshgrid(*spans, indexing="ij"))
 
 
 def volume_of(distances: np.ndarray) -> Volume:
@@ -56,6 +62,11 @@ BALLS_OUTLINE = DISTANCE * np.tan(np.arcsin(RADIUS / DISTANCE))
 """Where the tangents to the ball cross the plane through its centre."""
 
 
+def parts(volume: Volume) -> int:
+    vertices, faces = extract_surface(volume)
+    return len(np.unique(face_parts(faces, len(vertices))))
+
+
 def silhouette(volume: Volume) -> np.ndarray:
     """(SIZE, SIZE) bool: pixels whose centres the surface covers."""
     vertices, faces = extract_surface(volume)
@@ -68,9 +79,9 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_an_outline_that_is_there_already_changes_nothing_that_matters() -> None:
-    before, after = ball(), follow(ball(), picture(disc(BALLS_OUTLINE)))
-    changed = (before.field < 0) != (after.field < 0)
-    assert changed.sum() < 0.01 * (before.field < 0).sum()
+    after = follow(ball(), picture(disc(BALLS_OUTLINE)))
+    inside = np.sqrt(sum(a**2 for a in axes(after))) < RADIUS
+    assert (inside != (after.field < 0)).sum() < 0.015 * inside.sum()
 
 
 def test_what_stands_out_is_cut_off_along_the_rays() -> None:
@@ -79,9 +90,11 @@ def test_what_stands_out_is_cut_off_along_the_rays() -> None:
     after = follow(ball(), picture(square))
     assert iou(silhouette(after), square) > 0.95
     # Inside the outline nothing changed: the middle is as deep as the ball.
-    x, y, z = axes()
+    x, y, z = axes(after)
     core = (abs(x) < 0.1) & (abs(z) < 0.1)
-    np.testing.assert_array_equal((after.field < 0)[core], (ball().field < 0)[core])
+    distance = (np.sqrt(x**2 + y**2 + z**2) - RADIUS)[core]
+    sure = abs(distance) > 0.1 * VOXEL
+    np.testing.assert_array_equal((after.field[core] < 0)[sure], (distance < 0)[sure])
     # A frustum and no box: nearer to the camera less of it is left.
     inside = after.field < 0
     near, far = inside & (y < -0.15), inside & (y > 0.15)
@@ -94,15 +107,15 @@ def test_a_lost_bar_comes_back_round_in_the_depth_of_what_it_hangs_on() -> None:
     bar = (abs(up) < 0.05) & (right > 0) & (right < 0.45)
     after = follow(ball(), picture(disc(BALLS_OUTLINE) | bar))
     assert iou(silhouette(after), disc(BALLS_OUTLINE) | bar) > 0.95
-    x, y, z = axes()
-    section = (after.field < 0) & (abs(x - 0.38) < VOXEL / 2)
+    x, y, z = axes(after)
+    section = (after.field < 0) & (abs(x - 0.38) <= after.voxel / 2)
     assert section.any()
     # Where the outermost ray touches the ball.
     assert y[section].mean() == pytest.approx(-(RADIUS**2) / DISTANCE, abs=1.5 * VOXEL)
-    assert np.ptp(z[section]) + VOXEL == pytest.approx(0.1, abs=2 * VOXEL)
-    assert np.ptp(y[section]) + VOXEL == pytest.approx(0.1, abs=2.5 * VOXEL)
+    assert np.ptp(z[section]) + after.voxel == pytest.approx(0.1, abs=2 * VOXEL)
+    assert np.ptp(y[section]) + after.voxel == pytest.approx(0.1, abs=2.5 * VOXEL)
     # Round: a circle fills pi / 4 of its square.
-    filled = section.sum() * VOXEL**2 / 0.1**2
+    filled = section.sum() * after.voxel**2 / 0.1**2
     assert filled == pytest.approx(np.pi / 4, abs=0.2)
 
 
@@ -115,7 +128,8 @@ def test_a_part_that_was_nearly_there_comes_back_where_it_nearly_was() -> None:
     scale = DISTANCE / (DISTANCE + 0.2)
     bar = (abs(up) < 0.06 * scale) & (abs(right) < 0.45 * scale)
     after = follow(both, picture(disc(BALLS_OUTLINE) | bar))
-    section = (after.field < 0) & (abs(x - 0.4) < VOXEL / 2)
+    x, y, z = axes(after)
+    section = (after.field < 0) & (abs(x - 0.4) <= after.voxel / 2)
     assert section.any()
     assert y[section].mean() == pytest.approx(0.2, abs=2.5 * VOXEL)
 
@@ -123,9 +137,105 @@ def test_a_part_that_was_nearly_there_comes_back_where_it_nearly_was() -> None:
 def test_a_hole_in_the_picture_is_a_hole() -> None:
     ring = disc(BALLS_OUTLINE) & ~disc(0.12)
     after = follow(ball(), picture(ring))
-    x, _, z = axes()
+    x, _, z = axes(after)
     assert not (after.field < 0)[x**2 + z**2 < 0.1**2].any()
     assert iou(silhouette(after), ring) > 0.93
+
+
+LEGS = ((-0.4, -0.1), (-0.25, 0.1), (0.25, 0.1), (0.4, -0.1))
+"""x and y of a table's legs, 0.03 wide; seen from the front all four stand side by side."""
+
+
+def table(legs: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """Signed distance (a bound of it) to a table top, 0.9 x 0.3 x 0.1, and some of its legs."""
+    x, y, z = axes()
+    distance = np.maximum.reduce([abs(x) - 0.45, abs(y) - 0.15, abs(z - 0.25) - 0.05])
+    for right, back in legs:
+        leg = np.maximum.reduce(
+            [abs(x - right) - 0.015, abs(y - back) - 0.015, abs(z + 0.05) - 0.3]
+        )
+        distance = np.minimum(distance, leg)
+    return distance
+
+
+def picture_of_table() -> Reference:
+    """By rays through the pixels: the top's front edge, and the legs at their own depths."""
+    right, up = pixels()
+    near = (DISTANCE - 0.15) / DISTANCE
+    solid = (abs(right * near) < 0.45) & (abs(up * near - 0.25) < 0.05)
+    for x, y in LEGS:
+        scale = (DISTANCE + y) / DISTANCE
+        solid |= (abs(right * scale - x) < 0.015) & (up > -0.35) & (up < 0.25)
+    return picture(solid)
+
+
+@pytest.mark.parametrize("left", [(0, 1, 2), (0, 3), (1,), ()])
+def test_a_tables_lost_legs_come_back_in_one_piece_with_it(left: tuple[int, ...]) -> None:
+    reference = picture_of_table()
+    after = follow(volume_of(table(tuple(LEGS[i] for i in left))), reference)
+    assert parts(after) == 1
+    assert iou(silhouette(after), reference.rgba[..., 3] > 127) > 0.96
+    x, y, z = axes(after)
+    for i, (right, back) in enumerate(LEGS):
+        leg = (after.field < 0) & (abs(x - right) < 0.05)
+        for height in (-0.3, -0.1, 0.1):
+            section = leg & (abs(z - height) <= after.voxel / 2)
+            # At least a voxel and a half of the grid that was given, and where the table is.
+            assert np.ptp(y[section]) + after.voxel >= 1.5 * after.voxel
+            assert -0.15 < y[section].mean() < 0.15
+            if i in left:
+                assert y[section].mean() == pytest.approx(back, abs=VOXEL)
+
+
+def test_loose_crumbs_are_dropped_and_what_the_picture_shows_hangs_together() -> None:
+    x, y, z = axes()
+    solid = np.sqrt(x**2 + y**2 + z**2) - RADIUS
+
+    def crumb(at: tuple[float, float, float]) -> np.ndarray:
+        return np.sqrt((x - at[0]) ** 2 + (y - at[1]) ** 2 + (z - at[2]) ** 2) - 0.03
+
+    # One behind the ball, one outside the outline, and three along a bar, at uneven depths.
+    for at in ((0, 0.42, 0), (0.1, 0, 0.42), (0.36, -0.1, 0), (0.4, 0.15, 0), (0.45, -0.05, 0)):
+        solid = np.minimum(solid, crumb(at))
+    right, up = pixels()
+    shown = disc(BALLS_OUTLINE) | ((abs(up) < 0.03) & (right > 0) & (right < 0.47))
+    after = follow(volume_of(solid), picture(shown))
+    assert parts(after) == 1
+    assert iou(silhouette(after), shown) > 0.96
+    x, y, z = axes(after)
+    assert not (after.field < 0)[y > RADIUS + 0.03].any()
+
+
+def test_a_see_through_part_of_the_picture_is_kept() -> None:
+    reference = picture(disc(BALLS_OUTLINE))
+    right, up = pixels()
+    reference.rgba[disc(BALLS_OUTLINE) & (up > -0.2), 3] = 77
+    after = follow(ball(), reference)
+    assert iou(silhouette(after), disc(BALLS_OUTLINE)) > 0.97
+    np.testing.assert_allclose(reach(reference), reach(picture(disc(BALLS_OUTLINE))), atol=0.01)
+
+
+def test_a_line_thinner_than_a_voxel_stays_in_one_piece() -> None:
+    right, up = pixels()
+    line = (abs(up - 0.3 * right) < 0.4 * VOXEL) & (abs(right) < 0.45)
+    shown = disc(BALLS_OUTLINE) | line
+    after = follow(ball(), picture(shown))
+    assert parts(after) == 1
+    assert (silhouette(after) | ~line).all()
+
+
+def test_a_slim_volume_is_refined_and_its_surface_stays_where_it_was() -> None:
+    x, _, z = axes()
+    slim = volume_of(np.sqrt(x**2 + z**2) - 0.1)
+    keep = slice(HALF - 12, HALF + 13)
+    field = slim.field[keep, :, keep]
+    low = slim.origin + VOXEL * np.array([HALF - 12, 0, HALF - 12])
+    right, up = pixels()
+    after = follow(Volume(field, low, VOXEL), picture(right**2 + up**2 < 0.12**2))
+    assert after.voxel == VOXEL / 2
+    vertices, _ = extract_surface(after)
+    side = abs(vertices[:, 1]) < 0.3
+    np.testing.assert_allclose(np.hypot(*vertices[side][:, [0, 2]].T), 0.1, atol=0.1 * VOXEL)
 
 
 @pytest.mark.parametrize("shown", ["nothing", "something else"])

@@ -9,8 +9,10 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.mesh import signed_volumes
-from gsv3d.meshing.simplify import bad_edges, simplify
+from gsv3d.meshing.simplify import bad_edges, separate_edges, simplify
+from gsv3d.meshing.surface import extract_surface, face_parts, keep_parts, smooth_taubin
 
 
 def torus() -> tuple[np.ndarray, np.ndarray]:
@@ -41,6 +43,7 @@ def test_the_budget_is_never_exceeded(budget, count, seed):
     triangles = np.concatenate([faces + i * len(vertices) for i in range(count)])
     result, kept = simplify(points, triangles, budget)
     assert 4 <= len(kept) <= budget
+    assert bad_edges(kept) == 0
     assert np.isfinite(result).all()
     assert kept.min() >= 0 and kept.max() < len(result)
 
@@ -55,6 +58,43 @@ def test_a_torus_keeps_its_shape_and_its_hole(budget):
     whole = 2 * np.pi**2 * 0.35 * 0.12**2
     tolerance = 0.12 if budget == 200 else 0.03
     assert signed_volumes(result, kept).sum() == pytest.approx(whole, rel=tolerance)
+
+
+@pytest.mark.parametrize("budget", [300, 1000, 5000])
+def test_thin_legs_are_kept_whatever_the_budget(budget):
+    """A block on four legs as thin as meshing's grid can hold, in voxels of 0.0085."""
+    grid = np.full((100, 60, 90), 1.0)
+    grid[10:90, 10:50, 60:80] = -1.0
+    for x, y in ((12, 12), (12, 46), (86, 12), (86, 46)):
+        grid[x : x + 2, y : y + 2, 8:62] = -1.0
+    vertices, faces = keep_parts(*extract_surface(Volume(grid, np.zeros(3), 0.0085)))
+    vertices = smooth_taubin(vertices, faces)
+    result, kept = simplify(vertices, faces, budget)
+    assert bad_edges(kept) == 0
+    assert len(np.unique(face_parts(kept, len(result)))) == 1
+    low = result[result[:, 2] < vertices[:, 2].min() + 0.02]
+    corners = {(x > 0.4, y > 0.25) for x, y in low[:, :2]}
+    assert len(corners) == 4
+
+
+def test_sheets_that_touch_are_separated():
+    """Two boxes that share an edge, two that share a vertex, and a pinched ring of boxes."""
+    for shifts in (
+        [(0, 0, 0), (1, 1, 0)],
+        [(0, 0, 0), (1, 1, 1)],
+        [(0, 0, 0), (1, 1, 0), (2, 0, 0), (1, -1, 0)],
+    ):
+        boxes = [trimesh.creation.box((1, 1, 1)) for _ in shifts]
+        points = np.concatenate([b.vertices + s for b, s in zip(boxes, shifts, strict=True)])
+        faces = np.concatenate([b.faces + 8 * i for i, b in enumerate(boxes)])
+        points, merged = np.unique(points, axis=0, return_inverse=True)
+        touching = merged.ravel()[faces]
+        vertices, apart = separate_edges(points, touching)
+        assert bad_edges(apart) == 0
+        np.testing.assert_array_equal(vertices[apart], points[touching])
+        assert trimesh.Trimesh(vertices, apart, process=False).is_watertight
+        # As many vertices as Euler's formula wants of separate balls, or of a ring.
+        assert len(vertices) - 3 * len(apart) / 2 + len(apart) in (0, 2, 2 * len(shifts))
 
 
 def test_a_surface_within_the_budget_is_left_alone():

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well the mesh keeps the outline of the picture it was made of.
+
+    python benchmarks/outline.py props/index.json
+    python benchmarks/outline.py pictures/*.png
+
+Objects are drawn by the project's own rasterizer, as ``gsv3d evaluate`` draws them; pictures are
+taken as they are, from an elevation of 10 degrees. The mesh's silhouette in the picture's camera is
+compared with what the picture shows as object (``gsv3d.masks``), at 512 pixels, the mesh where it
+is: intersection over union, the share of the picture's object that the mesh lacks, what the mesh
+shows beside it in the same share, and the number of loose parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gsv3d.cameras import FOV_DEG, orbit
+from gsv3d.datasets.objects import find_objects
+from gsv3d.datasets.orbits import normalising_transform
+from gsv3d.errors import GSV3DError
+from gsv3d.evaluation.protocol import choose_objects, plan_object
+from gsv3d.evaluation.scenes import RasterizedScene
+from gsv3d.generation import DETAIL_SIZE, GenerationSettings, generate
+from gsv3d.masks import object_coverage
+from gsv3d.meshing.simplify import bad_edges
+from gsv3d.meshing.surface import face_parts
+from gsv3d.models import load_pipeline
+from gsv3d.preprocessing import load_image, prepare
+from gsv3d.rasterizing import rasterize
+
+SIZE = 512
+"""Pixels along the side of the references and of the silhouettes."""
+
+ELEVATION = 10.0
+"""Of the camera that took a picture, in degrees."""
+
+COLUMNS = ("IoU", "missing", "extra", "parts", "bad edges")
+
+
+def props(index: Path, split: str, count: int) -> Iterator[tuple[str, Image.Image, float]]:
+    """Draw references of the objects."""
+    scene = RasterizedScene()
+    for item in choose_objects(find_objects([index], split), count, 0):
+        plan = plan_object(0, item.name)
+        points = scene.load(item.path, plan)
+        camera = orbit([0.0], [plan.elevation_deg], size=SIZE)
+        transform, _ = normalising_transform(points, plan.yaw_deg, camera.viewmats.numpy(), FOV_DEG)
+        yield item.name, Image.fromarray(scene.draw(transform, camera)[0]), plan.elevation_deg
+        scene.clear()
+
+
+def measure(
+    vertices: np.ndarray, faces: np.ndarray, picture: np.ndarray, elevation: float
+) -> list[float]:
+    """Return the values of ``COLUMNS`` for a mesh and a prepared (S, S, 4) picture."""
+    coverage = Image.fromarray(object_coverage(picture[..., 3].astype(np.float32) / 255))
+    shown = np.asarray(coverage.resize((SIZE, SIZE), Image.Resampling.BOX)) > 0.5
+    camera = orbit([0.0], [elevation], size=SIZE)
+    drawn = rasterize(torch.from_numpy(vertices), torch.from_numpy(faces), camera)
+    seen = drawn.covered[0].numpy()
+    return [
+        (seen & shown).sum() / (seen | shown).sum(),
+        (shown & ~seen).sum() / shown.sum(),
+        (seen & ~shown).sum() / shown.sum(),
+        face_parts(faces, len(vertices)).max() + 1,
+        bad_edges(faces),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "inputs", type=Path, nargs="+", help="an index.json of objects, or pictures"
+    )
+    parser.add_argument("--split", default="dev", help="of the objects (%(default)s)")
+    parser.add_argument("--count", type=int, default=40, help="objects (%(default)s)")
+    parser.add_argument("--model", default="blockout")
+    parser.add_argument("--faces", type=int, default=5000)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    pipeline = load_pipeline(args.model, "cpu")
+    pipeline.set_progress_bar_config(disable=True)
+    cases: list[tuple[str, Image.Image, float]] = []
+    for path in args.inputs:
+        if path.suffix == ".json":
+            cases += props(path, args.split, args.count)
+        else:
+            cases.append((path.stem, load_image(path), ELEVATION))
+    rows = []
+    print(f"| object | {' | '.join(COLUMNS)} |")
+    print("| --- |" + " ---: |" * len(COLUMNS))
+    for name, image, elevation in cases:
+        settings = GenerationSettings(
+            faces=args.faces, texture_size=64, elevation=elevation, previews=0
+        )
+        try:
+            mesh = generate(pipeline, image, settings).mesh
+        except GSV3DError as error:
+            print(f"| {name}: {error} |")
+            continue
+        picture = prepare(image, DETAIL_SIZE).rgba
+        rows.append(measure(mesh.vertices, mesh.faces, picture, elevation))
+        print_row(name, np.array(rows[-1]))
+    print_row("mean", np.mean(rows, axis=0))
+    print(f"least IoU {np.min(rows, axis=0)[0]:.3f}")
+
+
+def print_row(name: str, values: np.ndarray) -> None:
+    shares = " | ".join(f"{value:.3f}" for value in values[:3])
+    print(f"| {name} | {shares} | {values[3]:.3g} | {values[4]:.3g} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
