@@ -35,7 +35,8 @@ class PoseEstimate:
     """What a picture says of its camera and of its object's symmetry.
 
     Attributes:
-        elevation_deg: of the camera; ``DEFAULT_ELEVATION_DEG`` where the network is unsure.
+        elevation_deg: of the camera; the less sure the network, the nearer to
+            ``DEFAULT_ELEVATION_DEG``.
         plane_azimuth_deg: of a vertical mirror plane, in [0, 180), see
             ``gsv3d.cameras.mirrored_azimuth_deg``; None where there is none, or the network is
             unsure.
@@ -52,25 +53,20 @@ class PoseEstimate:
 
 
 class PoseEstimator:
-    """A trained network, and when to follow it.
+    """A trained network, and how far to follow it.
 
     Args:
         network: in evaluation mode.
-        spread_limit_deg: largest expected error of an elevation that is used.
         score_limit: smallest expected mirror score of a plane that is used.
+        trust: how far an elevation goes from ``DEFAULT_ELEVATION_DEG`` to the network's, 0..1.
         spread_factor: by which the network's spread becomes the error to expect.
     """
 
     def __init__(
-        self,
-        network: PoseNetwork,
-        spread_limit_deg: float,
-        score_limit: float,
-        spread_factor: float = 1.0,
+        self, network: PoseNetwork, score_limit: float, trust: float, spread_factor: float
     ) -> None:
-        self.network = network
-        self.spread_limit_deg, self.score_limit = spread_limit_deg, score_limit
-        self.spread_factor = spread_factor
+        self.network, self.score_limit = network, score_limit
+        self.trust, self.spread_factor = trust, spread_factor
 
     @torch.inference_mode()
     def __call__(self, rgba: np.ndarray) -> PoseEstimate:
@@ -87,12 +83,11 @@ class PoseEstimator:
         elevations, spreads, all_scores = read_both_ways(self.network, picture)
         scores = all_scores[0].numpy()
         plane = choose_plane(scores)
-        score, spread = float(scores[plane]), float(spreads[0]) * self.spread_factor
-        elevation = float(elevations[0].clamp(-90, 90))
+        score, elevation = float(scores[plane]), float(elevations[0].clamp(-90, 90))
         return PoseEstimate(
-            elevation if spread <= self.spread_limit_deg else DEFAULT_ELEVATION_DEG,
+            DEFAULT_ELEVATION_DEG + self.trust * (elevation - DEFAULT_ELEVATION_DEG),
             refine_plane(scores, plane) if score >= self.score_limit else None,
-            spread,
+            self.spread_factor * float(spreads[0]),
             score,
         )
 
@@ -150,7 +145,7 @@ def refine_plane(scores: np.ndarray, plane: int) -> float:
 
 
 def save_estimator(folder: Path, network: PoseNetwork, **limits: float) -> None:
-    """Write a trained network in half precision, and when to follow it.
+    """Write a trained network in half precision, and how far to follow it.
 
     Args:
         folder: of the files.

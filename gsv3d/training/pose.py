@@ -36,6 +36,9 @@ from gsv3d.training.schedule import Schedule
 HELD_OUT = 0.1
 """Share of the pictures that are not trained on, whole packs at a time."""
 
+USUAL_ELEVATIONS_DEG = (-5.0, 30.0)
+"""Where most pictures of props are taken from, and all of the evaluation's."""
+
 STRETCHED = 0.5
 """Share of the pictures that are stretched sideways: of elevations, props show too few."""
 
@@ -194,11 +197,12 @@ def losses(
 def calibrate(
     network: PoseNetwork, pictures: PosePictures, indices: np.ndarray
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Choose when the network is followed, and measure it, on pictures that it has not seen.
+    """Choose how far the network is followed, and measure it, on pictures it has not seen.
 
-    Networks are surer of what they have not seen than they should be: the factor of the spread
-    makes its mean the mean error. The limit on the elevation's spread gives the smallest mean
-    error; the one on a plane's score gives the largest sum of true scores beyond ``MIRROR_SCORE``.
+    Networks are surer of such pictures than they should be. The trust in the elevation gives the
+    smallest mean error over all pictures and over those of ``USUAL_ELEVATIONS_DEG``, both counting
+    one half; the spread's factor makes its mean the mean error. The limit on a plane's score gives
+    the largest sum of true scores beyond ``MIRROR_SCORE``.
 
     Returns:
         the limits, as ``PoseEstimator`` takes them, and the measures.
@@ -210,11 +214,12 @@ def calibrate(
     elevation, spread, predicted = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     truth, true_scores = pictures.elevations_deg[indices], pictures.scores[indices]
 
-    off, default_off = np.abs(elevation - truth), np.abs(DEFAULT_ELEVATION_DEG - truth)
-    grid = np.append(np.quantile(spread, np.linspace(0.05, 1, 20)), 90.0)
-    factor = float(off.mean() / spread.mean())
-    errors = [np.where(spread <= limit, off, default_off).mean() for limit in grid]
-    spread_limit = float(grid[int(np.argmin(errors))])
+    usual = (truth >= USUAL_ELEVATIONS_DEG[0]) & (truth <= USUAL_ELEVATIONS_DEG[1])
+    trusts = np.linspace(0, 1, 21)
+    beyond = elevation - DEFAULT_ELEVATION_DEG
+    offs = np.abs(DEFAULT_ELEVATION_DEG + trusts[:, None] * beyond - truth)
+    best = int(np.argmin(offs.mean(axis=1) + offs[:, usual].mean(axis=1)))
+    off, default_off = offs[best], offs[0]
 
     planes = np.array([choose_plane(one) for one in predicted])
     rows = np.arange(len(indices))
@@ -229,6 +234,8 @@ def calibrate(
         "elevation_mean_error_deg": float(off.mean()),
         "elevation_median_error_deg": float(np.median(off)),
         "elevation_default_mean_error_deg": float(default_off.mean()),
+        "usual_elevation_mean_error_deg": float(off[usual].mean()),
+        "usual_elevation_default_mean_error_deg": float(default_off[usual].mean()),
         "planes_followed": float(followed.mean()),
         "planes_right_of_followed": float(
             (right >= MIRROR_SCORE)[followed].sum() / max(followed.sum(), 1)
@@ -236,5 +243,9 @@ def calibrate(
         "pictures_without_plane": float(without.mean()),
         "planes_followed_without_plane": float(followed[without].sum() / max(without.sum(), 1)),
     }
-    limits = {"spread_limit_deg": spread_limit * factor, "score_limit": score_limit}
-    return limits | {"spread_factor": factor}, measures
+    limits = {
+        "score_limit": score_limit,
+        "trust": float(trusts[best]),
+        "spread_factor": float(off.mean() / spread.mean()),
+    }
+    return limits, measures
