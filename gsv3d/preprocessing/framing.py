@@ -214,7 +214,7 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
             "No object was found in the picture: nothing sets it apart from a background.",
             _NO_OBJECT_HINT,
         )
-    around = (0, 0, *opaque.size)
+    around = (0, 0, opaque.width, opaque.height)
     if (parts > 0.5).mean() < SMALL_OBJECT:
         around = _with_margin(rows, columns, opaque.width / rgb.shape[1], opaque.size)
         rgb = np.asarray(_reduced(opaque.crop(around), MAX_SIDE))
