@@ -111,7 +111,7 @@ def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces):
     shown = render(table(legs), camera).alpha[0, ..., 0].numpy()
     rgba = np.full((256, 256, 4), 120, np.uint8)
     rgba[..., 3] = np.round(shown * 255)
-    mesh = extract_mesh(table(legs[::2]), faces, 64, reference=Reference(rgba, camera))
+    mesh = extract_mesh(table(legs[::2]), faces, 64, references=[Reference(rgba, camera)])
     assert len(mesh.faces) <= faces and bad_edges(mesh.faces) == 0
     assert face_parts(mesh.faces, len(mesh.vertices)).max() == 0
     drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
