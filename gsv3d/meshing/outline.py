@@ -96,7 +96,6 @@ def follow(volume: Volume, reference: Reference) -> Volume:
     focal = float(camera.Ks[0, 0, 0])
     distance = _outline_distance(coverage, volume.voxel * focal / float(np.median(z)))
     outside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / focal
-
     width = _sample(_half_width(distance), uv) * z / focal
 
     rays = _Rays(volume, distance < 0, uv, z, float(reference.camera.resized(1).Ks[0, 0, 0]))
