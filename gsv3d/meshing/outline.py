@@ -48,6 +48,9 @@ PULL = 0.6
 LINE = 0.65
 """Half the width of a line in the picture, in voxels, that a surface of the volume surely keeps."""
 
+SPECK = 0.002
+"""A loose part covers more than this share of the picture's object alone, or it is dropped."""
+
 STEEPEST = 4.0
 """Largest slope of that depth that its thickness makes up for."""
 
@@ -238,7 +241,7 @@ class _Rays:
         return distances
 
     def without_hidden_parts(self, field: np.ndarray) -> np.ndarray:
-        """The field without loose parts that cover nothing of the picture."""
+        """The field without loose parts that alone cover nothing of the picture, or a speck."""
         labels, count = ndimage.label(field < 0)
         if count < 2:
             return field
@@ -253,7 +256,7 @@ class _Rays:
         )
         for part in order:
             rays = by_part[part - 1]
-            keep[part] = (~covered[rays]).any()
+            keep[part] = len(np.unique(rays[~covered[rays]])) > SPECK * self.wanted.sum()
             covered[rays] = True
         return np.where(keep[labels] | (labels == 0), field, np.abs(field))
 
