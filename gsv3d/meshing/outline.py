@@ -49,6 +49,9 @@ PULL = 0.6
 LINE = 0.65
 """Half the width of a line in the picture, in voxels, that a surface of the volume surely keeps."""
 
+SPECK = 0.002
+"""A loose part covers more than this share of the picture's object alone, or it is dropped."""
+
 STEEPEST = 4.0
 """Largest slope of that depth that its thickness makes up for."""
 
@@ -95,7 +98,6 @@ def follow(volume: Volume, reference: Reference) -> Volume:
     focal = float(camera.Ks[0, 0, 0])
     distance = _outline_distance(coverage, volume.voxel * focal / float(np.median(z)))
     outside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / focal
-
     width = _sample(_half_width(distance), uv) * z / focal
 
     rays = _Rays(volume, distance < 0, uv, z, float(reference.camera.resized(1).Ks[0, 0, 0]))
@@ -256,7 +258,7 @@ class _Rays:
         return distances
 
     def without_hidden_parts(self, field: np.ndarray) -> np.ndarray:
-        """The field without loose parts that cover nothing of the picture."""
+        """The field without loose parts that alone cover nothing of the picture, or a speck."""
         labels, count = ndimage.label(field < 0)
         if count < 2:
             return field
@@ -271,7 +273,7 @@ class _Rays:
         )
         for part in order:
             rays = by_part[part - 1]
-            keep[part] = (~covered[rays]).any()
+            keep[part] = len(np.unique(rays[~covered[rays]])) > SPECK * self.wanted.sum()
             covered[rays] = True
         return np.where(keep[labels] | (labels == 0), field, np.abs(field))
 

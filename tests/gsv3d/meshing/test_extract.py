@@ -104,8 +104,8 @@ def table(legs: tuple[float, ...]) -> Gaussians:
     return replace(like, means=torch.from_numpy(points).float(), scales=like.scales * 0.7)
 
 
-@pytest.mark.parametrize("faces", [500, 3000])
-def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces):
+@pytest.mark.parametrize(("faces", "agreement"), [(500, 0.9), (3000, 0.96)])
+def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces, agreement):
     camera = orbit([0.0], [10.0], size=256)
     legs = (-0.35, -0.12, 0.12, 0.35)
     shown = render(table(legs), camera).alpha[0, ..., 0].numpy()
@@ -116,7 +116,7 @@ def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces):
     assert face_parts(mesh.faces, len(mesh.vertices)).max() == 0
     drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
     wanted = shown > 0.5
-    assert (drawn & wanted).sum() > 0.96 * (drawn | wanted).sum()
+    assert (drawn & wanted).sum() > agreement * (drawn | wanted).sum()
     feet = mesh.vertices[mesh.vertices[:, 2] < -0.3]
     for x in legs:
         foot = feet[abs(feet[:, 0] - x) < 0.06]
