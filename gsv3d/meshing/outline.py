@@ -70,42 +70,28 @@ def follow(volume: Volume, reference: Reference) -> Volume:
     Returns:
         A volume of the same size; the same one where the two show different things.
     """
-    alpha = coverage(reference, OUTLINE_SIZE)
+    alpha = _coverage(reference, OUTLINE_SIZE)
     if not (alpha > OUTLINE).any():
         return volume
-    uv, z, outside = _beyond(volume, reference, alpha)
+    grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
+    points = grid * np.float32(volume.voxel) + volume.origin.astype(np.float32)
+    uv, z = project(points, reference.camera.resized(OUTLINE_SIZE))
     field = volume.field.ravel()
     truncation = TRUNCATION_VOXELS * volume.voxel
+    focal = float(reference.camera.resized(OUTLINE_SIZE).Ks[0, 0, 0])
+    outside = _sample(silhouette_distance(alpha, OUTLINE), uv, cval=OUTLINE_SIZE) * z / focal
+
     rays = _Rays(volume, alpha, uv, z, float(reference.camera.resized(1).Ks[0, 0, 0]))
     if rays.agreement(field) < MIN_AGREEMENT:
         return volume
     added = rays.lost_parts(field, truncation)
-    return _with_field(volume, np.maximum(np.minimum(field, added), outside))
-
-
-def cut(volume: Volume, reference: Reference, margin: float) -> Volume:
-    """Cut off what stands out of the picture's outline by more than a margin, in world units."""
-    _, _, outside = _beyond(volume, reference, coverage(reference, OUTLINE_SIZE))
-    return _with_field(volume, np.maximum(volume.field.ravel(), outside - margin))
-
-
-def _beyond(
-    volume: Volume, reference: Reference, alpha: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All voxels' pixels (N, 2), depths (N,) and distances (N,) outside the outline."""
-    grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
-    points = grid * np.float32(volume.voxel) + volume.origin.astype(np.float32)
-    camera = reference.camera.resized(OUTLINE_SIZE)
-    uv, z = project(points, camera)
-    pixels = _sample(silhouette_distance(alpha, OUTLINE), uv, cval=OUTLINE_SIZE)
-    return uv, z, pixels * z / float(camera.Ks[0, 0, 0])
-
-
-def _with_field(volume: Volume, field: np.ndarray) -> Volume:
-    truncation = TRUNCATION_VOXELS * volume.voxel
+    field = np.maximum(np.minimum(field, added), outside)
     field = np.clip(field, -truncation, truncation).astype(np.float32)
-    closed = close_walls(field.reshape(volume.field.shape), float(volume.field.max()))
-    return Volume(closed, volume.origin, volume.voxel)
+    return Volume(
+        close_walls(field.reshape(volume.field.shape), float(volume.field.max())),
+        volume.origin,
+        volume.voxel,
+    )
 
 
 class _Rays:
@@ -188,7 +174,7 @@ def _sample(values: np.ndarray, uv: np.ndarray, cval: float | None = None) -> np
     )
 
 
-def coverage(reference: Reference, size: int) -> np.ndarray:
+def _coverage(reference: Reference, size: int) -> np.ndarray:
     """(size, size) alpha in 0..1, each pixel the mean of those it stands for."""
     from PIL import Image
 
