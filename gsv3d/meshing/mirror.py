@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from gsv3d.cameras import Cameras
-from gsv3d.meshing.fusion import Volume
-from gsv3d.meshing.outline import cut, follow, resized
+from gsv3d.meshing.fusion import Volume, close_walls, silhouette_distance
+from gsv3d.meshing.outline import follow, resized
 from gsv3d.meshing.reference import Reference, project
 
 OFFSETS = np.linspace(-0.1, 0.1, 21)
@@ -29,12 +30,8 @@ MIN_AGREEMENT = 0.4
 """Silhouettes with a lower intersection over union show different things: the mirrored picture is
 left out. Low, since the mirrored picture helps most where the solid is wrong."""
 
-MARGIN_VOXELS = 1.5
-"""How far the solid may stand out of a mirrored picture's outline: where the plane is, and that the
-object has one, are estimates."""
-
-_SIZE = 128
-"""Pixels of the silhouettes that are compared."""
+PLACING_SIZE, CUTTING_SIZE = 128, 256
+"""Pixels along the side of the outline that places the plane, and of the one that cuts solids."""
 
 
 def mirror_reference(reference: Reference, plane_azimuth_deg: float) -> Reference:
@@ -75,20 +72,20 @@ def place(volume: Volume, reference: Reference, first: Reference) -> tuple[Refer
     Returns:
         the reference with its camera moved, and the intersection over union of the silhouettes.
     """
-    camera = reference.camera.resized(_SIZE)
+    camera = reference.camera.resized(PLACING_SIZE)
     between = (camera.positions[0] - first.camera.positions[0]).numpy().astype(np.float64)
     distance = float(np.linalg.norm(between))
     offsets = OFFSETS if distance > 1e-3 else np.zeros(1)
     normal = between / max(distance, 1e-3)
-    wanted = resized(reference.coverage, _SIZE) > 0.5
+    wanted = resized(reference.coverage, PLACING_SIZE) >= 0.5
     shell = np.argwhere((volume.field < 0) & (volume.field > -2 * volume.voxel))
     points = shell * volume.voxel + volume.origin
     agreements = []
     for offset in offsets:
         uv, _ = project(points - 2 * offset * normal, camera)
         cells = np.floor(uv).astype(np.int64)
-        cells = cells[((cells >= 0) & (cells < _SIZE)).all(axis=1)]
-        seen = np.zeros((_SIZE, _SIZE), dtype=bool)
+        cells = cells[((cells >= 0) & (cells < PLACING_SIZE)).all(axis=1)]
+        seen = np.zeros((PLACING_SIZE, PLACING_SIZE), dtype=bool)
         seen[cells[:, 1], cells[:, 0]] = True
         agreements.append(float((seen & wanted).sum() / max((seen | wanted).sum(), 1)))
     best = int(np.argmax(agreements - OFFSET_COST * np.abs(offsets)))
@@ -97,6 +94,24 @@ def place(volume: Volume, reference: Reference, first: Reference) -> tuple[Refer
     viewmats[0, :3, 3] -= viewmats[0, :3, :3] @ shift
     moved = replace(reference.camera, viewmats=viewmats)
     return Reference(reference.rgba, moved), agreements[best]
+
+
+def cut(volume: Volume, reference: Reference) -> Volume:
+    """Cut off what stands out of the picture's outline; nothing is added."""
+    camera = reference.camera.resized(CUTTING_SIZE)
+    grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
+    uv, z = project(grid * np.float32(volume.voxel) + volume.origin.astype(np.float32), camera)
+    pixels = ndimage.map_coordinates(
+        silhouette_distance(resized(reference.coverage, CUTTING_SIZE), 0.5).astype(np.float32),
+        [uv[:, 1] - 0.5, uv[:, 0] - 0.5],
+        order=1,
+        mode="constant",
+        cval=CUTTING_SIZE,
+    )
+    outside = (pixels * z / float(camera.Ks[0, 0, 0])).reshape(volume.field.shape)
+    walls = float(volume.field.max())
+    field = np.maximum(volume.field, np.minimum(outside, walls)).astype(np.float32)
+    return Volume(close_walls(field, walls), volume.origin, volume.voxel)
 
 
 def match_outlines(
@@ -116,6 +131,6 @@ def match_outlines(
     for other in others:
         placed, agreement = place(volume, other, first)
         if agreement >= MIN_AGREEMENT:
-            volume = cut(volume, placed, MARGIN_VOXELS * volume.voxel)
+            volume = cut(volume, placed)
             kept.append(placed)
     return follow(volume, first), kept

@@ -16,7 +16,6 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
-from gsv3d.cameras import Cameras
 from gsv3d.meshing.fusion import TRUNCATION_VOXELS, Volume, close_walls, silhouette_distance
 from gsv3d.meshing.reference import Reference, corners_of, project
 from gsv3d.meshing.surface import KEEP_SHARE
@@ -94,7 +93,9 @@ def follow(volume: Volume, reference: Reference) -> Volume:
     if not (coverage > OUTLINE).any():
         return original
     camera = reference.camera.resized(OUTLINE_SIZE)
-    uv, z = _project_voxels(volume, camera)
+    grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
+    points = grid * np.float32(volume.voxel) + volume.origin.astype(np.float32)
+    uv, z = project(points, camera)
     focal = float(camera.Ks[0, 0, 0])
     distance = _outline_distance(coverage, volume.voxel * focal / float(np.median(z)))
     outside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / focal
@@ -111,24 +112,6 @@ def follow(volume: Volume, reference: Reference) -> Volume:
     field = np.clip(np.maximum(field, outside), -truncation, truncation).astype(np.float32)
     field = rays.without_hidden_parts(close_walls(field.reshape(shape), walls))
     return Volume(field, volume.origin, volume.voxel)
-
-
-def cut(volume: Volume, reference: Reference, margin: float) -> Volume:
-    """Cut off what stands out of the picture's outline by more than a margin, in world units."""
-    camera = reference.camera.resized(OUTLINE_SIZE)
-    uv, z = _project_voxels(volume, camera)
-    distance = silhouette_distance(resized(reference.coverage, OUTLINE_SIZE), OUTLINE)
-    outside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / float(camera.Ks[0, 0, 0])
-    field = np.maximum(volume.field.ravel(), (outside - margin).astype(np.float32))
-    walls = float(volume.field.max())
-    field = close_walls(np.minimum(field, walls).reshape(volume.field.shape), walls)
-    return Volume(field, volume.origin, volume.voxel)
-
-
-def _project_voxels(volume: Volume, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """(voxels, 2) pixels and (voxels,) depths of the voxels' centers."""
-    grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
-    return project(grid * np.float32(volume.voxel) + volume.origin.astype(np.float32), camera)
 
 
 def _refined(volume: Volume) -> Volume:

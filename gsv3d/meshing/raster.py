@@ -51,7 +51,8 @@ def rasterise(corners: np.ndarray, width: int, height: int) -> Iterator[Fragment
     total = int(ends[-1]) if len(ends) else 0
     for first in range(0, total, CHUNK):
         last = min(first + CHUNK, total)
-        some = np.arange(*np.searchsorted(ends, [first, last - 1], side="right") + [0, 1])
+        start, stop = np.searchsorted(ends, [first, last - 1], side="right").tolist()
+        some = np.arange(start, stop + 1)
         parts = np.minimum(ends[some], last) - np.maximum(begins[some], first)
         triangles = np.repeat(some, parts)
         offsets = np.arange(first, last) - begins[triangles]

@@ -118,8 +118,8 @@ def bake(
     size = min(texture_size, VIEWS_SIZE)
     picture = _paint(np.zeros((size, size, 3), np.uint8), mesh, views_colours)
     if size < texture_size:
-        enlarged = Image.fromarray(picture).resize((texture_size, texture_size))
-        picture = np.array(enlarged)
+        whole = (texture_size, texture_size)
+        picture = np.array(Image.fromarray(picture).resize(whole, Image.Resampling.BILINEAR))
     if layers:
         picture = _paint(picture, mesh, with_pictures)
     report(of)

@@ -14,6 +14,7 @@ from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
 from gsv3d.meshing import extract_mesh
+from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.simplify import bad_edges
@@ -76,14 +77,20 @@ def test_its_colours_are_on_their_sides(meshed):
 
 
 def test_the_mesh_has_the_outline_of_the_picture():
-    """A ball, and a picture of it with a handle that its Gaussians do not know."""
+    """A ball, and a picture of it with a handle that its Gaussians do not know.
+
+    Mirrored about the plane through the handle, the picture shows the back as well.
+    """
     camera = orbit([0.0], [10.0], size=256)
     v, u = np.mgrid[:256, :256] - 127.5
     shown = render(ball(), camera).alpha[0, ..., 0].numpy() > 0.5
     handle = (abs(v) < 9) & (u > 0) & (u < 110)
     rgba = np.zeros((256, 256, 4), np.uint8)
     rgba[shown | handle] = (40, 160, 60, 255)
-    mesh = extract_mesh(ball(), 2000, 128, references=[Reference(rgba, camera)])
+    reference = Reference(rgba, camera)
+    mesh = extract_mesh(
+        ball(), 2000, 128, references=[reference, mirror_reference(reference, 90.0)], backs="model"
+    )
     assert bad_edges(mesh.faces) == 0
     drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
     wanted = shown | handle
@@ -92,6 +99,8 @@ def test_the_mesh_has_the_outline_of_the_picture():
     tip = mesh.vertices[mesh.vertices[:, 0] > 0.45]
     assert np.ptp(tip[:, 2]) == pytest.approx(0.1, abs=0.04)
     assert 0.05 < np.ptp(tip[:, 1]) < 0.25
+    for side in render_mesh(mesh, orbit([0.0, 180.0], 10.0, size=64)):
+        np.testing.assert_allclose(side[32, 32], (40, 160, 60, 255), atol=3)
 
 
 def table(legs: tuple[float, ...]) -> Gaussians:
