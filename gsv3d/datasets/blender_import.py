@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import bpy
 import numpy as np
 
-from gsv3d.datasets import gltf, ply
+from gsv3d.datasets import gltf, obj, ply
 from gsv3d.datasets.blender_objects import new_material
 from gsv3d.datasets.objects import USD_SUFFIXES
 
@@ -27,7 +28,7 @@ def import_file(path: Path) -> None:
         gltf.check_positions(path)
         bpy.ops.import_scene.gltf(filepath=name)
     elif suffix == ".obj":
-        bpy.ops.wm.obj_import(filepath=name, validate_meshes=False)
+        _import_obj(path.resolve())
     elif suffix in USD_SUFFIXES:
         bpy.ops.wm.usd_import(filepath=name, validate_meshes=False)
     elif suffix == ".ply":
@@ -51,6 +52,24 @@ def import_file(path: Path) -> None:
     else:
         raise RuntimeError(f"the suffix {suffix} is not one of a 3D format")
     _validate_meshes()
+
+
+def _import_obj(path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="gsv3d-obj-") as folder:
+        copy = obj.copy_without_marks(path, Path(folder))
+        bpy.ops.wm.obj_import(filepath=str(copy or path), validate_meshes=False)
+        if copy is None:
+            return
+        for image in list(bpy.data.images):
+            if image.source != "FILE" or image.packed_file or all(image.size):
+                continue
+            # The importer looked for it beside the copy.
+            place = Path(image.filepath.replace("\\", "/"))
+            if place.is_relative_to(Path(folder)):
+                place = path.parent / place.relative_to(Path(folder))
+            if place.is_file():
+                image.user_remap(bpy.data.images.load(str(place)))
+                bpy.data.images.remove(image)
 
 
 def _validate_meshes() -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look into a glTF file, for what its readers say nothing of: vertices that are no numbers, which
-Blender sets to 0; pictures that are not there and compressed meshes, which trimesh passes over.
+"""What readers of glTF files are silent about.
+
+Blender sets vertices that are not numbers to 0; trimesh passes over pictures that are not there and
+compressed meshes.
 
 Layout after the glTF 2.0 specification, sections 3.6 (buffers, accessors) and 4.4 (GLB).
 """
@@ -112,10 +114,10 @@ def _open_picture(
     if "bufferView" in image:
         view = document["bufferViews"][image["bufferView"]]
         start = view.get("byteOffset", 0)
-        buffer = _buffer(document["buffers"][view["buffer"]], binary, path)
+        buffer = read_buffer(document["buffers"][view["buffer"]], binary, path)
         data = buffer[start : start + view["byteLength"]]
     else:
-        data = _buffer({"uri": image["uri"]}, b"", path)
+        data = read_buffer({"uri": image["uri"]}, b"", path)
     Image.open(io.BytesIO(data)).close()
 
 
@@ -126,7 +128,7 @@ def _is_finite(document: dict[str, Any], binary: bytes, path: Path, index: int) 
     view = document["bufferViews"][accessor["bufferView"]]
     if view.get("extensions"):
         return True
-    buffer = _buffer(document["buffers"][view["buffer"]], binary, path)
+    buffer = read_buffer(document["buffers"][view["buffer"]], binary, path)
     offset = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
     stride, count = view.get("byteStride", 12), accessor["count"]
     if offset < 0 or count < 0 or stride < 12 or offset + stride * (count - 1) + 12 > len(buffer):
@@ -135,7 +137,14 @@ def _is_finite(document: dict[str, Any], binary: bytes, path: Path, index: int) 
     return bool(np.isfinite(values).all())
 
 
-def _buffer(entry: dict[str, Any], binary: bytes, path: Path) -> bytes:
+def read_buffer(entry: dict[str, Any], binary: bytes, path: Path) -> bytes:
+    """Return the bytes of a buffer.
+
+    Args:
+        entry: of the document's ``buffers``.
+        binary: the GLB's own buffer.
+        path: of the file, beside which other buffers lie.
+    """
     uri = entry.get("uri")
     if uri is None:
         return binary

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gsv3d.datasets import gltf
+from gsv3d.datasets import gltf, obj
 from gsv3d.errors import DataError
+from gsv3d.rasterizing import plain_gltf
 
 TEXTURE_SIDE = 128
 """Textures are reduced to at most so many pixels a side."""
@@ -31,6 +33,7 @@ class Prop:
         plain: it has no colour of its own: neither texture, nor colours, nor a base colour.
         missing_textures: names of textures it is drawn without: not there, or no pictures.
         animated: its file has movements, none of which it is drawn with.
+        left_out: extensions its file requires that it is drawn without.
     """
 
     vertices: np.ndarray
@@ -43,6 +46,7 @@ class Prop:
     plain: bool
     missing_textures: tuple[str, ...] = ()
     animated: bool = False
+    left_out: tuple[str, ...] = ()
 
     def remarks(self, path: Path) -> list[str]:
         """What the maker of its file may want to know, a sentence each."""
@@ -52,6 +56,9 @@ class Prop:
             said.append(f"{path}: drawn without textures that are missing: {names}.")
         if self.animated:
             said.append(f"{path}: it is animated; drawn as it stands before it moves.")
+        if self.left_out:
+            names = ", ".join(self.left_out)
+            said.append(f"{path}: drawn without what these extensions add: {names}.")
         return said
 
 
@@ -63,18 +70,30 @@ def load_prop(path: Path) -> Prop:
             numbers.
     """
     import trimesh
+    from trimesh.resolvers import FilePathResolver
 
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     document: dict[str, Any] = {}
     missing: list[str] = []
     try:
+        source: Any = path
+        options: dict[str, Any] = {}
         if path.suffix.lower() in (".glb", ".gltf"):
             document, binary = gltf.read(path)
             missing = gltf.missing_pictures(document, binary, path)
         compressed = set(document.get("extensionsRequired", ())) & set(gltf.COMPRESSIONS)
         if not compressed:
-            scene = trimesh.load_scene(path, process=False, skip_materials=False)
+            if document:
+                data, without_uvs = plain_gltf.rewrite(document, binary, path)
+                missing += without_uvs
+                if data is not None:
+                    source = io.BytesIO(data)
+                    options = {"file_type": "glb", "resolver": FilePathResolver(str(path))}
+            elif path.suffix.lower() == ".obj":
+                source = io.BytesIO(obj.without_mark(path.read_bytes()))
+                options = {"file_type": "obj", "resolver": _materials_of(path)}
+            scene = trimesh.load_scene(source, process=False, skip_materials=False, **options)
     except Exception as error:  # whatever a damaged file makes trimesh raise
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{path} cannot be read as a mesh ({reason}).") from error
@@ -112,8 +131,20 @@ def load_prop(path: Path) -> Prop:
         plain=plain,
         missing_textures=tuple(sorted(set(missing))),
         animated=bool(document.get("animations")),
+        left_out=tuple(plain_gltf.unknown_extensions(document)),
         **joined,
     )
+
+
+def _materials_of(path: Path) -> Any:
+    """Return what gives trimesh the files an OBJ names, without byte-order marks."""
+    from trimesh.resolvers import FilePathResolver
+
+    class WithoutMarks(FilePathResolver):
+        def get(self, name: str) -> bytes:
+            return obj.without_mark(super().get(name))
+
+    return WithoutMarks(str(path))
 
 
 def _part(
@@ -161,7 +192,7 @@ def _part(
             uvs = np.nan_to_num(np.asarray(visual.uv, dtype=np.float32), posinf=0, neginf=0)[faces]
     own = _vertex_colours(mesh, visual)
     if own is not None:
-        colours *= linear(own[faces]).astype(np.float32)
+        colours *= own[faces].astype(np.float32)
         coloured = coloured or bool(np.ptp(own) > 0.02)
     return {
         "vertices": placed,
@@ -184,15 +215,14 @@ def _with_normals_of_faces(normals: np.ndarray, corners: np.ndarray) -> np.ndarr
 
 
 def _vertex_colours(mesh: Any, visual: Any) -> np.ndarray | None:
-    """(V, 3) sRGB-free vertex colours in 0..1, or None."""
+    """Return (V, 3) vertex colours in 0..1, which glTF has as linear light, or None."""
     if getattr(visual, "kind", None) == "vertex":
         return np.asarray(visual.vertex_colors, dtype=np.float64)[:, :3] / 255
     attributes = getattr(visual, "vertex_attributes", {}) or {}
     own = attributes.get("color")
     if own is None or len(own) != len(mesh.vertices):
         return None
-    own = np.asarray(own, dtype=np.float64)[:, :3]
-    return own / 255 if own.max() > 1 else own
+    return np.asarray(own, dtype=np.float64)[:, :3].clip(0, 1)
 
 
 def _texture(picture: Any) -> np.ndarray:

@@ -135,9 +135,10 @@ def test_blender_imports_it_into_our_world(tmp_path: Path, suffix: str):
 
 
 ODD_NAMES = [
-    '13" laptop', "back\\slash", "tab\there", "line\nbreak", "a\x1fb", "\x85next", " before", "after ",
-    "#first", "a #b", "-s 2 2 2", "two  spaces", "a -o 1 b", "100%20 %", "it's", "[a](b){c}", "ä 灯 🗿",
-    "no\u00a0break\u00a0", "\u2028", "v1.2.", "a;b&c", "$HOME ~", "map_Kd x.png", "..", "\udce9",
+    '13" laptop', "back\\slash", "tab\there", "line\nbreak", "a\x1fb", "\x85next", " before",
+    "after ", "#first", "a #b", "-s 2 2 2", "two  spaces", "a -o 1 b", "100%20 %", "it's",
+    "[a](b){c}", "ä 灯 🗿", "no\u00a0break\u00a0", "\u2028", "v1.2.", "a;b&c", "$HOME ~",
+    "map_Kd x.png", "..", "\udce9",
 ]  # fmt: skip
 """Among them all that OBJ and MTL cannot quote, and names that Windows does not allow."""
 
