@@ -7,6 +7,7 @@ down with it.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,9 +137,7 @@ class BlenderScene:
         try:
             blender_import.import_file(path)
         except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = lines[-1].removeprefix("Error: ") if lines else "no reason given"
-            raise ValueError(f"Blender cannot read it: {reason}") from error
+            raise ValueError(f"Blender cannot read it: {_reason(str(error))}") from error
         self.missing_textures = blender_import.drop_missing_textures(bpy.data.materials)
         self.frame = blender_import.show_first_frame(self.scene)
         self._root = bpy.data.objects.new("root", None)
@@ -219,6 +218,17 @@ class BlenderScene:
 
     def close(self) -> None:
         self._temporary.cleanup()
+
+
+def _reason(text: str) -> str:
+    """Return why an operator failed, out of what Blender reports.
+
+    Of an importer in Python that is a traceback, and last the place where it was called from.
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Location: ")]
+    reason = lines[-1] if lines else "no reason given"
+    return re.sub(r"^(Error: )?(Python: )?([\w.]*(Error|Exception): )?", "", reason).rstrip(".")
 
 
 def _blocks(kind: str) -> Any:

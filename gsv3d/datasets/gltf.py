@@ -43,13 +43,37 @@ def check_positions(path: Path) -> None:
             if "POSITION" in primitive["attributes"]
         }
         finite = all(_is_finite(document, binary, path, index) for index in accessors)
-    except (OSError, KeyError, IndexError, TypeError, AttributeError, struct.error) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"Blender cannot read it: it is damaged ({reason})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, binascii.Error) as error:
-        raise ValueError(f"Blender cannot read it: it is damaged ({error})") from error
+    except _DAMAGE as error:
+        raise ValueError(f"Blender cannot read it: {describe_damage(error)}") from error
     if not finite:
         raise ValueError("it has vertices that are not finite numbers")
+
+
+_DAMAGE = (
+    OSError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    binascii.Error,
+)
+
+
+def describe_damage(error: Exception) -> str:
+    """Return what an exception says of the file that was read, for "FILE cannot be read: ..."."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"its file {Path(error.filename).name} is not there"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    text = str(error).strip().splitlines()
+    if isinstance(error, KeyError):
+        return f"it is damaged ({error} is missing)"
+    if isinstance(error, MemoryError) or not text:
+        return "it is damaged" if text else "it is damaged, or too large"
+    return f"it is damaged ({text[0].rstrip('.')})"
 
 
 def read(path: Path) -> tuple[dict[str, Any], bytes]:

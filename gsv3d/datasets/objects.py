@@ -40,6 +40,9 @@ class ObjectFile:
     license: str = ""
     author: str = ""
 
+    def __str__(self) -> str:
+        return str(self.path)
+
 
 def read_index(path: Path, split: str | None = None) -> list[ObjectFile]:
     """The objects an index.json lists, named by their files' stems.

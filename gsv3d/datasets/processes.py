@@ -7,12 +7,18 @@ file, so here the task that did it fails and a new process goes on with the next
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Generator, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -39,8 +45,9 @@ def attempt(function: Callable[[Any], Any], task: Any) -> tuple[str, Any]:
     """Call a function and put into words what it raises.
 
     Returns:
-        ("done", its value); ("failed", a sentence) for this task; ("fatal", a reason) where all
-        others would fail with it: an ``OSError``, such as of a full disk.
+        ("done", its value); ("failed", a sentence) for this task; ("broke", a reason) for an error
+        that nobody foresaw; ("fatal", a reason) where all others would fail with it: an
+        ``OSError``, such as of a full disk.
     """
     try:
         return "done", function(task)
@@ -49,7 +56,30 @@ def attempt(function: Callable[[Any], Any], task: Any) -> tuple[str, Any]:
     except OSError as error:
         return "fatal", f"{type(error).__name__}: {error}"
     except Exception as error:
-        return "failed", f"{task!r}: {type(error).__name__}: {error}"
+        return "broke", f"{type(error).__name__}: {error}"
+
+
+def outcome_of(index: int, kind: str, value: Any, what: str) -> Outcome:
+    """Return the outcome of a task from what ``attempt`` returned.
+
+    Args:
+        index: of the task.
+        kind, value: as returned, but for "fatal".
+        what: how messages call the task, such as its file.
+    """
+    if kind == "done":
+        return Outcome(index, value)
+    return Outcome(
+        index, error=value if kind == "failed" else f"{what}: an unexpected error ({value})."
+    )
+
+
+def _ending(code: int | None) -> str:
+    """Return how a process ended, in words."""
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return (signal.strsignal(-code) or f"signal {-code}").lower()
+    return f"exit code {code}"
 
 
 def prepare_worker() -> None:
@@ -63,35 +93,64 @@ def prepare_worker() -> None:
     sys.path = [p for p in sys.path if not (Path(p) / "bpy" / "__init__.py").is_file()]
 
 
-def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None:
+def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection, temporary: str) -> None:
     # Ctrl+C reaches all processes of a console; who started them decides what becomes of them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare_worker()
+    # A process that crashes or is killed leaves its temporary files: who started it removes them.
+    tempfile.tempdir = temporary
+    os.environ.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary))  # Blender's, too
     try:
         function = factory()
     except Exception as error:
         pipe.send(("broken", f"{type(error).__name__}: {error}"))
         return
-    pipe.send(("ready", None))
-    while True:
-        try:
+    try:
+        pipe.send(("ready", None))
+        while True:
             task = pipe.recv()
-        except EOFError:
-            return
-        if task is None:
-            return
-        try:
+            if task is None:
+                return
             pipe.send(attempt(function, task[0]))
-        except OSError:
-            return  # who asked is gone
+    except (EOFError, OSError):  # who asked is gone, and removes nothing
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Start processes that pass over Ctrl+C from their first moment.
+
+    Until ``_work`` begins, Python would print where it was interrupted.
+    """
+    if os.name == "nt":
+        kernel = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
+        kernel.SetConsoleCtrlHandler(None, True)  # handed down to children
+        try:
+            yield
+        finally:
+            kernel.SetConsoleCtrlHandler(None, False)
+    elif threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed down as well
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+    else:  # where signals cannot be set, they can be blocked
+        resource_tracker.ensure_running()  # which would unblock them
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class _Worker:
-    def __init__(self, factory: Callable[[], Callable[[Any], Any]]) -> None:
+    def __init__(self, factory: Callable[[], Callable[[Any], Any]], temporary: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(factory, theirs), daemon=True)
-        self.process.start()
+        self.process = context.Process(target=_work, args=(factory, theirs, temporary), daemon=True)
+        with _deaf_children():
+            self.process.start()
         theirs.close()
         self.task: int | None = None
 
@@ -112,14 +171,18 @@ def run_in_processes(
     tasks: Sequence[Any],
     workers: int,
     hint: str = "",
+    describe: Callable[[Any], str] = str,
 ) -> Generator[Outcome, None, None]:
     """Run ``factory()(task)`` for every task in ``workers`` spawned processes.
+
+    Their temporary files lie in one folder, which is removed at the end.
 
     Args:
         factory: picklable; called once in each process.
         tasks: picklable, handed out in order.
         workers: number of processes, at least 1.
         hint: what to do where the processes cannot start.
+        describe: says how messages call a task, such as by its file.
 
     Yields:
         Outcomes as they come. An exception or a crash of the process fails its task alone.
@@ -131,8 +194,11 @@ def run_in_processes(
     if workers < 1:
         raise ValueError(f"workers is {workers}, but must be at least 1.")
     waiting = list(range(len(tasks)))[::-1]
-    pool = [_Worker(factory) for _ in range(min(workers, len(tasks)))]
+    temporary = tempfile.mkdtemp(prefix="gsv3d-work-")
+    pool: list[_Worker] = []
     try:
+        for _ in range(min(workers, len(tasks))):
+            pool.append(_Worker(factory, temporary))
         while pool:
             ready = wait([worker.pipe for worker in pool])
             for worker in [w for w in pool if w.pipe in ready]:
@@ -146,20 +212,19 @@ def run_in_processes(
                     pool.remove(worker)
                     if index is None:
                         raise GSV3DError(
-                            f"A worker process ended while starting (exit code {code}).", hint
+                            f"A worker process ended while starting ({_ending(code)}).", hint
                         ) from None
-                    reason = f"{tasks[index]!r} crashed its process (code {code})."
-                    yield Outcome(index, error=reason)
+                    reason = f"it crashed the process that worked on it ({_ending(code)})"
+                    yield Outcome(index, error=f"{describe(tasks[index])}: {reason}.")
                     if waiting:
-                        pool.append(_Worker(factory))
+                        pool.append(_Worker(factory, temporary))
                     continue
                 if kind == "broken":
                     raise GSV3DError(f"A worker process could not start: {value}.", hint)
                 if kind == "fatal":
                     raise GSV3DError(f"A worker process had to give up: {value}.")
                 if index is not None:
-                    failed = kind == "failed"
-                    yield Outcome(index, None if failed else value, value if failed else None)
+                    yield outcome_of(index, kind, value, describe(tasks[index]))
                 if waiting:
                     worker.task = waiting.pop()
                     worker.pipe.send((tasks[worker.task],))
@@ -170,3 +235,4 @@ def run_in_processes(
         for worker in pool:
             worker.process.kill() if worker.task is not None else None
             worker.stop()
+        shutil.rmtree(temporary, ignore_errors=True)

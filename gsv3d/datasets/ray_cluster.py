@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from gsv3d.datasets.processes import Outcome, attempt, prepare_worker
+from gsv3d.datasets.processes import Outcome, attempt, outcome_of, prepare_worker
 from gsv3d.errors import GSV3DError
 
 ATTEMPTS = 2
@@ -94,7 +94,7 @@ def run_on_ray(
                     waiting.append(index)
                 else:
                     yield Outcome(
-                        index, error=f"{tasks[index]!r} crashed {ATTEMPTS} workers ({reason})."
+                        index, error=f"{tasks[index]}: it crashed {ATTEMPTS} workers ({reason})."
                     )
                 if waiting:
                     pool.start()
@@ -105,8 +105,7 @@ def run_on_ray(
                 kind, value = result
                 if kind == "fatal":
                     raise GSV3DError(f"A worker had to give up: {value}.")
-                failed = kind == "failed"
-                yield Outcome(index, None if failed else value, value if failed else None)
+                yield outcome_of(index, kind, value, str(tasks[index]))
             if waiting:
                 index = waiting.pop()
                 attempts[index] += 1

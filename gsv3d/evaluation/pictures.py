@@ -38,6 +38,9 @@ class TruthTask:
     output: Path
     orbits: tuple[tuple[int, Path], ...] = ()
 
+    def __str__(self) -> str:
+        return str(self.case.source)
+
     def missing(self) -> bool:
         return not all(path.exists() for path in (self.output, *(p for _, p in self.orbits)))
 
@@ -49,6 +52,9 @@ class MeshTask:
     case: Case
     mesh: Path
     output: Path
+
+    def __str__(self) -> str:
+        return str(self.mesh)
 
     def missing(self) -> bool:
         return not self.output.exists()

@@ -4,7 +4,8 @@
 trimesh reads attributes as they are stored, takes the first texture coordinates, and passes over
 what it does not know without a word. Here such a document is rewritten before trimesh reads it:
 
-- normalized integers and sparse accessors become plain floats (glTF 2.0, sections 3.6.2.2 and 3.6.2.3);
+- normalized integers and sparse accessors become plain floats (glTF 2.0, section
+  3.6.2);
 - the texture coordinates that the base color's texture names become the first, its
   KHR_texture_transform applied;
 - every instance of EXT_mesh_gpu_instancing becomes a node;
@@ -37,7 +38,7 @@ _HONOURED = {
 
 
 def unknown_extensions(document: dict[str, Any]) -> list[str]:
-    """Return the extensions a file requires that are left out, but for those of materials' gloss."""
+    """Return the extensions a file requires that are left out, those of materials aside."""
     required = set(document.get("extensionsRequired", ())) - _HONOURED
     return sorted(name for name in required if not name.startswith("KHR_materials_"))
 
@@ -193,9 +194,7 @@ class _Rewriter:
         if count < 0 or start < 0 or stride < row:
             raise ValueError("an accessor has no room for its values")
         data = self._buffer(view["buffer"])
-        stored: np.ndarray = np.ndarray(
-            (count, width), kind, data, start, (stride, kind.itemsize)
-        )
+        stored: np.ndarray = np.ndarray((count, width), kind, data, start, (stride, kind.itemsize))
         return stored.astype(np.float64)
 
     def _buffer(self, index: int) -> bytes:

@@ -69,39 +69,43 @@ def load_prop(path: Path) -> Prop:
         DataError: unreadable, compressed, without triangles, or with vertices that are not finite
             numbers.
     """
-    import trimesh
-    from trimesh.resolvers import FilePathResolver
-
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
+    try:
+        return _read(path)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a damaged file makes trimesh and numpy raise
+        reason = gltf.describe_damage(error)
+        raise DataError(f"{path} cannot be read as a mesh: {reason}.") from error
+
+
+def _read(path: Path) -> Prop:
+    import trimesh
+
     document: dict[str, Any] = {}
     missing: list[str] = []
-    try:
-        source: Any = path
-        options: dict[str, Any] = {}
-        if path.suffix.lower() in (".glb", ".gltf"):
-            document, binary = gltf.read(path)
-            missing = gltf.missing_pictures(document, binary, path)
+    source: Any = path
+    options: dict[str, Any] = {}
+    if path.suffix.lower() in (".glb", ".gltf"):
+        document, binary = gltf.read(path)
         compressed = set(document.get("extensionsRequired", ())) & set(gltf.COMPRESSIONS)
-        if not compressed:
-            if document:
-                data, without_uvs = plain_gltf.rewrite(document, binary, path)
-                missing += without_uvs
-                if data is not None:
-                    source = io.BytesIO(data)
-                    options = {"file_type": "glb", "resolver": FilePathResolver(str(path))}
-            elif path.suffix.lower() == ".obj":
-                source = io.BytesIO(obj.without_mark(path.read_bytes()))
-                options = {"file_type": "obj", "resolver": _materials_of(path)}
-            scene = trimesh.load_scene(source, process=False, skip_materials=False, **options)
-    except Exception as error:  # whatever a damaged file makes trimesh raise
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path} cannot be read as a mesh ({reason}).") from error
-    if compressed:
-        raise DataError(
-            f"{path}: its meshes are compressed ({', '.join(sorted(compressed))}).",
-            "Export it without compression, or render it with gsv3d render.",
-        )
+        if compressed:
+            raise DataError(
+                f"{path}: its meshes are compressed ({', '.join(sorted(compressed))}).",
+                "Export it without compression, or render it with gsv3d render.",
+            )
+        missing = gltf.missing_pictures(document, binary, path)
+        data, without_uvs = plain_gltf.rewrite(document, binary, path)
+        missing += without_uvs
+        if data is not None:
+            source = io.BytesIO(data)
+            resolver = trimesh.resolvers.FilePathResolver(str(path))
+            options = {"file_type": "glb", "resolver": resolver}
+    elif path.suffix.lower() == ".obj":
+        source = io.BytesIO(obj.without_mark(path.read_bytes()))
+        options = {"file_type": "obj", "resolver": _materials_of(path)}
+    scene = trimesh.load_scene(source, process=False, skip_materials=False, **options)
     parts = []
     textures: list[np.ndarray] = []
     seen: dict[int, int] = {}
@@ -160,6 +164,8 @@ def _part(
     """
     faces = np.asarray(mesh.faces, dtype=np.int32)
     count = len(faces)
+    if faces.min() < 0 or faces.max() >= len(mesh.vertices):
+        raise ValueError("faces name vertices that are not there")
     vertices = np.asarray(mesh.vertices, dtype=np.float64) @ transform[:3, :3].T + transform[:3, 3]
     with np.errstate(invalid="ignore", over="ignore"):
         placed = vertices.astype(np.float32)

@@ -257,6 +257,10 @@ class BankFactory:
     def __call__(self) -> Callable[[int], list[str]]:
         return _Drawer(self)
 
+    def object_of(self, slot: int) -> ObjectFile:
+        """Return the object that a slot's orbit shows."""
+        return self.objects[slot // self.settings.variants]
+
 
 class _Drawer:
     def __init__(self, plan: BankFactory) -> None:
@@ -282,8 +286,8 @@ class _Drawer:
         from gsv3d.rasterizing.props import load_prop
         from gsv3d.rasterizing.variation import vary
 
-        settings, objects = self.plan.settings, self.plan.objects
-        item, variant = objects[slot // settings.variants], slot % settings.variants
+        settings = self.plan.settings
+        item, variant = self.plan.object_of(slot), slot % settings.variants
         rng = object_rng(settings.seed, f"{item.name}/{variant}")
         prop = load_prop(item.path)
         remarks = [] if variant else prop.remarks(item.path)

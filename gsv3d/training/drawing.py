@@ -44,7 +44,9 @@ class Drawing:
         self._attempted = 0
         self._error: BaseException | None = None
         self._changed, self._left = threading.Condition(), threading.Event()
-        self._outcomes = run_in_processes(factory, self._slots, workers)
+        self._outcomes = run_in_processes(
+            factory, self._slots, workers, describe=lambda slot: str(factory.object_of(slot))
+        )
         self._thread = threading.Thread(target=self._draw, name="gsv3d-drawing", daemon=True)
 
     def __enter__(self) -> Drawing:

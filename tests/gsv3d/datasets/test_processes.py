@@ -2,6 +2,13 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 
@@ -22,9 +29,69 @@ def test_a_crash_or_an_error_fails_its_task_alone() -> None:
     outcomes = {o.index: o for o in run_in_processes(EVALUATE, tasks, 2)}
     assert sorted(outcomes) == list(range(8))
     assert [outcomes[i].value for i in (0, 2, 5, 7)] == [1, 4, 9, 16]
-    assert "crashed" in outcomes[1].error and "crashed" in outcomes[6].error
+    crashed = f"{CRASH}: it crashed the process that worked on it (exit code 9)."
+    assert outcomes[1].error == outcomes[6].error == crashed
     assert outcomes[3].error == "It is bad."
-    assert "ZeroDivisionError: division by zero" in outcomes[4].error
+    why = "an unexpected error (ZeroDivisionError: division by zero)"
+    assert outcomes[4].error == f"1 / 0: {why}."
+
+
+def test_messages_call_a_task_as_they_are_told() -> None:
+    tasks = ["__import__('os').abort()", "1 / 0"]
+    outcomes = run_in_processes(EVALUATE, tasks, 1, describe=lambda task: f"task {len(task)}")
+    errors = [outcome.error for outcome in outcomes]
+    assert errors[0].startswith("task 24: it crashed the process that worked on it (")
+    assert os.name == "nt" or errors[0].endswith("(aborted).")
+    assert errors[1].startswith("task 5: an unexpected error")
+
+
+def test_temporary_files_of_crashed_and_killed_processes_are_removed(tmp_path, monkeypatch) -> None:
+    """Of Blender, too, which goes by the environment."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make = "__import__('tempfile').mkdtemp()"
+    seen = f"({make}, __import__('os').environ['TMPDIR'])"
+    outcomes = list(run_in_processes(EVALUATE, [seen, f"({make}, {CRASH})"], 1))
+    folder, variable = outcomes[0].value
+    assert Path(folder).parent == Path(variable) and Path(variable).parent == tmp_path
+    assert outcomes[1].error
+    stopped = run_in_processes(EVALUATE, ["1", f"({make}, __import__('time').sleep(600))"], 2)
+    assert next(stopped).value == 1
+    stopped.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+PROGRAM = """
+import functools, threading
+from gsv3d.datasets.processes import run_in_processes
+def run():
+    list(run_in_processes(functools.partial(eval, "eval"), ["__import__('time').sleep(3)"] * 2, 2))
+if __name__ == "__main__":
+    print("ready", flush=True)
+    try:
+        if THREAD:
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            thread.join()
+        else:
+            run()
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a console's Ctrl+C cannot be sent there")
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("delay", [0.05, 0.4])
+def test_ctrl_c_while_processes_start_prints_no_traceback(thread: bool, delay: float) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("THREAD", str(thread))],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert b"Traceback" not in errors, errors.decode()
 
 
 def test_a_process_that_cannot_start_and_a_full_disk_end_the_run_in_words() -> None:
