@@ -194,11 +194,11 @@ def run_in_processes(
     if workers < 1:
         raise ValueError(f"workers is {workers}, but must be at least 1.")
     waiting = list(range(len(tasks)))[::-1]
-    temporary = tempfile.mkdtemp(prefix="gsv3d-work-")
+    folder = tempfile.TemporaryDirectory(prefix="gsv3d-work-", ignore_cleanup_errors=True)
     pool: list[_Worker] = []
     try:
         for _ in range(min(workers, len(tasks))):
-            pool.append(_Worker(factory, temporary))
+            pool.append(_Worker(factory, folder.name))
         while pool:
             ready = wait([worker.pipe for worker in pool])
             for worker in [w for w in pool if w.pipe in ready]:
@@ -217,7 +217,7 @@ def run_in_processes(
                     reason = f"it crashed the process that worked on it ({_ending(code)})"
                     yield Outcome(index, error=f"{describe(tasks[index])}: {reason}.")
                     if waiting:
-                        pool.append(_Worker(factory, temporary))
+                        pool.append(_Worker(factory, folder.name))
                     continue
                 if kind == "broken":
                     raise GSV3DError(f"A worker process could not start: {value}.", hint)
@@ -235,4 +235,4 @@ def run_in_processes(
         for worker in pool:
             worker.process.kill() if worker.task is not None else None
             worker.stop()
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder.cleanup()
