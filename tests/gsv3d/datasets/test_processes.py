@@ -63,24 +63,20 @@ def test_temporary_files_of_crashed_and_killed_processes_are_removed(tmp_path, m
 PROGRAM = """
 import functools, threading
 from gsv3d.datasets.processes import run_in_processes
-from gsv3d.errors import GSV3DError
-SLEEP = "__import__('time').sleep(3)"
 def run():
-    try:
-        list(run_in_processes(functools.partial(eval, "eval"), [SLEEP] * 2, 2))
-    except GSV3DError:
-        pass  # of a thread: the end of the program ends its processes
+    sleep = "__import__('time').sleep(2)"
+    list(run_in_processes(functools.partial(eval, "eval"), [sleep] * 2, 2))
 if __name__ == "__main__":
-    print("ready", flush=True)
+    thread = threading.Thread(target=run)
+    if THREAD:
+        thread.start()
     try:
-        if THREAD:
-            thread = threading.Thread(target=run, daemon=True)
-            thread.start()
-            thread.join()
-        else:
-            run()
+        print("ready", flush=True)
+        thread.join() if THREAD else run()
     except KeyboardInterrupt:
         pass
+    if THREAD:
+        thread.join()
 """
 
 
