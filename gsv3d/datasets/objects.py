@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from gsv3d.datasets import gltf
 from gsv3d.errors import DataError
 
 USD_SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
@@ -59,12 +60,12 @@ def read_index(path: Path, split: str | None = None) -> list[ObjectFile]:
         DataError: unreadable, of another form, a file outside its folder, or an empty split.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["objects"]
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))["objects"]
         rows = [(str(entry["file"]), entry) for entry in entries]
         splits = sorted({str(row["split"]) for _, row in rows if row.get("split") is not None})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path} is not an object index ({type(error).__name__}: {error}).",
+            f"{path} is not an object index: {gltf.describe_damage(error)}.",
             'It should be JSON: {"objects": [{"file": "a.glb", "split": "train"}, ...]}.',
         ) from error
     rows = [row for row in rows if split is None or row[1].get("split") == split]

@@ -54,7 +54,8 @@ def attempt(function: Callable[[Any], Any], task: Any) -> tuple[str, Any]:
     except GSV3DError as error:
         return "failed", str(error)
     except OSError as error:
-        return "fatal", f"{type(error).__name__}: {error}"
+        place = f" ({error.filename})" if error.filename else ""
+        return "fatal", f"{error.strerror or error}{place}"
     except Exception as error:
         return "broke", f"{type(error).__name__}: {error}"
 
