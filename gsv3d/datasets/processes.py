@@ -233,7 +233,7 @@ def run_in_processes(
                     pool.remove(worker)
                     worker.stop()
     finally:
-        for worker in pool:
-            worker.process.kill() if worker.task is not None else None
+        for worker in pool:  # none is left, but for an error or Ctrl+C
+            worker.process.kill()
             worker.stop()
         folder.cleanup()

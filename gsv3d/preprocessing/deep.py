@@ -144,7 +144,9 @@ def _unit(samples: np.ndarray, low: float, high: float | None) -> np.ndarray:
     if high is None:
         high = _white(samples)
     np.nan_to_num(values, copy=False, nan=0.0, posinf=high, neginf=0.0)
-    return ((values - low) / (high - low)).clip(0, 1)
+    values -= low
+    values /= high - low
+    return values.clip(0, 1, out=values)
 
 
 def _white(samples: np.ndarray) -> float:
@@ -190,6 +192,6 @@ def from_deep_grey(image: Image.Image, tiff: bool = False) -> Image.Image:
 
 def _picture(bands: np.ndarray) -> Image.Image:
     """Return (B, H, W) values in 0..1 as a picture of 8 bits."""
-    eight = (bands * 255 + 0.5).astype(np.uint8)
-    mode = ("L", "LA", "RGB", "RGBA")[len(eight) - 1]
+    mode = ("L", "LA", "RGB", "RGBA")[len(bands) - 1]
+    eight = [(band * 255 + 0.5).astype(np.uint8) for band in bands]
     return Image.merge(mode, [Image.fromarray(band) for band in eight])

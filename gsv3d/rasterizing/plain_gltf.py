@@ -4,8 +4,7 @@
 trimesh reads attributes as they are stored, takes the first texture coordinates, and passes over
 what it does not know without a word. Here such a document is rewritten before trimesh reads it:
 
-- normalized integers and sparse accessors become plain floats (glTF 2.0, section
-  3.6.2);
+- normalized integers and sparse accessors become plain floats (glTF 2.0, section 3.6.2);
 - the texture coordinates that the base color's texture names become the first, its
   KHR_texture_transform applied;
 - every instance of EXT_mesh_gpu_instancing becomes a node;
@@ -30,7 +29,7 @@ _TRIANGLES, _FAN = 4, 6
 
 INSTANCING, TRANSFORM = "EXT_mesh_gpu_instancing", "KHR_texture_transform"
 
-_HONOURED = {
+_HONORED = {
     INSTANCING, TRANSFORM, "KHR_mesh_quantization", "EXT_texture_webp", "KHR_lights_punctual",
     "KHR_draco_mesh_compression", "EXT_meshopt_compression",
 }  # fmt: skip
@@ -39,7 +38,7 @@ _HONOURED = {
 
 def unknown_extensions(document: dict[str, Any]) -> list[str]:
     """Return the extensions a file requires that are left out, those of materials aside."""
-    required = set(document.get("extensionsRequired", ())) - _HONOURED
+    required = set(document.get("extensionsRequired", ())) - _HONORED
     return sorted(name for name in required if not name.startswith("KHR_materials_"))
 
 

@@ -57,11 +57,12 @@ def test_colours_and_textures(tmp_path):
 
 def test_vertex_colours(tmp_path):
     box = trimesh.creation.box((1, 1, 1))
-    box.visual.vertex_colors = np.tile([0, 255, 0, 255], (len(box.vertices), 1))
+    box.visual.vertex_colors = np.tile([0, 255, 128, 255], (len(box.vertices), 1))
     path = tmp_path / "green.glb"
     box.export(path)
     prop = load_prop(path)
-    assert np.allclose(prop.corner_colours, [0, 1, 0], atol=0.01) and not prop.plain
+    # glTF has them as linear light (2.0, section 3.7.2.1), not as sRGB.
+    assert np.allclose(prop.corner_colours, [0, 1, 0.502], atol=0.01) and not prop.plain
 
 
 @pytest.mark.parametrize("content", [b"", b"glTF" + bytes(40), b"{}", b"not a mesh at all"])
