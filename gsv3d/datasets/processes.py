@@ -195,7 +195,13 @@ def run_in_processes(
     if workers < 1:
         raise ValueError(f"workers is {workers}, but must be at least 1.")
     waiting = list(range(len(tasks)))[::-1]
-    folder = tempfile.TemporaryDirectory(prefix="gsv3d-work-", ignore_cleanup_errors=True)
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="gsv3d-work-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise GSV3DError(
+            f"There is no room for temporary files: {error.strerror or error}.",
+            "Free some space, or name a folder by TMPDIR (TEMP on Windows).",
+        ) from error
     pool: list[_Worker] = []
     try:
         for _ in range(min(workers, len(tasks))):

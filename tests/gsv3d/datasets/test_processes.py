@@ -60,6 +60,12 @@ def test_temporary_files_of_crashed_and_killed_processes_are_removed(tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(GSV3DError, match="no room for temporary files: "):
+        list(run_in_processes(EVALUATE, ["1"], 1))
+
+
 PROGRAM = """
 import functools, threading
 from gsv3d.datasets.processes import run_in_processes

@@ -30,14 +30,12 @@ def factory(tmp_path: Path) -> BankFactory:
     return BankFactory(tmp_path / "bank", objects, SETTINGS)
 
 
-def drawn_here(function, slots, workers):
+def drawn_here(function, slots, workers, describe):
     """As the processes do it, an orbit at a time when it is asked for."""
     del workers
     draw = function()
     for slot in slots:
-        kind, value = processes.attempt(draw, slot)
-        failed = kind == "failed"
-        yield processes.Outcome(slot, None if failed else value, value if failed else None)
+        yield processes.outcome_of(slot, *processes.attempt(draw, slot), describe(slot))
 
 
 def test_objects_as_they_are_come_first_and_the_rest_when_it_is_waited_for(
@@ -45,8 +43,8 @@ def test_objects_as_they_are_come_first_and_the_rest_when_it_is_waited_for(
 ) -> None:
     gate = threading.Semaphore(0)
 
-    def held(*arguments):
-        for outcome in drawn_here(*arguments):
+    def held(*arguments, describe):
+        for outcome in drawn_here(*arguments, describe):
             yield outcome
             gate.acquire()
 
@@ -78,8 +76,8 @@ def test_it_ends_when_it_is_left_and_goes_on_from_there(factory, monkeypatch) ->
 
 
 def test_what_ends_the_drawing_is_told_to_who_waits(factory, monkeypatch) -> None:
-    def full(*arguments):
-        yield from list(drawn_here(*arguments))[:1]
+    def full(*arguments, describe):
+        yield from list(drawn_here(*arguments, describe))[:1]
         raise GSV3DError("A worker process had to give up: the disk is full.")
 
     monkeypatch.setattr(module, "run_in_processes", full)
