@@ -143,7 +143,7 @@ def _train_pose(args: argparse.Namespace) -> int:
     order = np.random.default_rng(args.seed).permutation(len(found))[: args.count]
     try:
         schedule = Schedule(
-            args.steps, args.batch_size, learning_rate=args.learning_rate, weight_decay=0.05,
+            args.steps, args.batch_size, learning_rate=args.learning_rate, weight_decay=0.02,
             minutes=args.minutes,
         )  # fmt: skip
         train_pose(

@@ -47,7 +47,7 @@ class PoseNetwork(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(4, widths[0], 6, stride=4, padding=1)]
         for narrow, wide in zip(widths, widths[1:], strict=False):
             layers += [Block(narrow), nn.SiLU(), nn.Conv2d(narrow, wide, 3, stride=2, padding=1)]
-        layers += [Block(widths[-1]), nn.SiLU(), nn.Flatten(), nn.Dropout(0.3)]
+        layers += [Block(widths[-1]), nn.SiLU(), nn.Flatten(), nn.Dropout(0.2)]
         self.features = nn.Sequential(*layers)
         side = PICTURE_SIZE // 4 // 2 ** (len(widths) - 1)
         self.hidden = nn.Linear(widths[-1] * side**2, hidden)

@@ -39,12 +39,6 @@ HELD_OUT = 0.1
 USUAL_ELEVATIONS_DEG = (-5.0, 30.0)
 """Where most pictures of props are taken from, and all of the evaluation's."""
 
-STRETCHED = 0.5
-"""Share of the pictures that are stretched sideways: of elevations, props show too few."""
-
-MAX_STRETCH = 0.4
-"""Largest logarithm of the factor."""
-
 SCORE_WEIGHT = 4.0
 """Of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
 
@@ -127,13 +121,8 @@ def choose_held_out(packs: np.ndarray, seed: int) -> np.ndarray:
 
 def draw_batches(
     pictures: PosePictures, indices: np.ndarray, size: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Yield pictures, mirrored, recolored and stretched at random, and what is true of them.
-
-    Yields:
-        (B, 4, S, S) pictures in 0..1, (B,) elevations, (B, P) mirror scores, and (B,) bool, true
-        where the scores hold: a stretched object has other planes.
-    """
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (B, 4, S, S) pictures, mirrored and recolored at random, elevations and scores."""
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(indices)
@@ -145,30 +134,7 @@ def draw_batches(
             # Mirrored left to right, a plane at p stands at 180 - p.
             turned = scores.flip(1).roll(1, 1)
             scores = torch.where(changes.mirrored[:, None], turned, scores)
-            factors = np.exp(rng.uniform(-MAX_STRETCH, MAX_STRETCH, len(chosen)))
-            factors = np.where(rng.random(len(chosen)) < STRETCHED, factors, 1.0)
-            rgba = stretch(rgba, torch.from_numpy(factors).float())
-            elevations = torch.from_numpy(pictures.elevations_deg[chosen])
-            yield rgba, elevations, scores, torch.from_numpy(factors == 1)
-
-
-def stretch(rgba: Tensor, factors: Tensor) -> Tensor:
-    """Stretch pictures sideways and frame them anew.
-
-    Stretched so, a picture shows, but for perspective, the object stretched along the camera's
-    horizontal axis, from the same elevation.
-
-    Args:
-        rgba: (B, 4, S, S) in 0..1, framed by ``prepare``.
-        factors: (B,) above 0.
-    """
-    solid = rgba[:, 3] > 0.5
-    width, height = solid.any(1).sum(1), solid.any(2).sum(1)
-    size = torch.maximum(width, height) / torch.maximum(width * factors, height)
-    rows = torch.zeros(len(rgba), 2, 3)
-    rows[:, 0, 0], rows[:, 1, 1] = 1 / (factors * size), 1 / size
-    grid = F.affine_grid(rows, list(rgba.shape), align_corners=False)
-    return F.grid_sample(rgba, grid, align_corners=False)
+            yield rgba, torch.from_numpy(pictures.elevations_deg[chosen]), scores
 
 
 def picture_tensor(rgba: np.ndarray) -> Tensor:
@@ -177,20 +143,14 @@ def picture_tensor(rgba: np.ndarray) -> Tensor:
 
 
 def losses(
-    network: PoseNetwork, rgba: Tensor, elevations: Tensor, scores: Tensor, scored: Tensor
+    network: PoseNetwork, rgba: Tensor, elevations: Tensor, scores: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the Laplace negative log-likelihood of elevations, and the planes' cross-entropy.
-
-    Args:
-        network: to be trained.
-        rgba, elevations, scores, scored: a batch of ``draw_batches``.
-    """
+    """Return the Laplace negative log-likelihood of elevations, and the planes' cross-entropy."""
     output = network(rgba)
     spread = output.spread_deg / ELEVATION_SCALE_DEG
     off = (output.elevation_deg - elevations).abs() / ELEVATION_SCALE_DEG
     likelihood = (off / spread + spread.log()).mean()
-    entropy = F.binary_cross_entropy_with_logits(output.plane_logits, scores, reduction="none")
-    return likelihood, entropy[scored].mean()
+    return likelihood, F.binary_cross_entropy_with_logits(output.plane_logits, scores)
 
 
 @torch.inference_mode()

@@ -39,7 +39,7 @@ def test_the_record_names_objects_settings_and_models(tmp_path: Path, objects) -
     assert sorted(record["objects"]) == ["a", "b"] and record["settings"] == SETTINGS.to_dict()
     assert record["models"]["m"] == {
         "sha256": "abc", "steps": None, "faces": 5000, "texture_size": 512, "frames": 4,
-        "seeds": [0, 2],
+        "pose": "elevation", "seeds": [0, 2],
     }  # fmt: skip
     assert [run.key for run in evaluation.runs] == [
         "m--seed0", "m--seed2", "retrieval", "slab", "ellipsoid", "empty",
@@ -47,6 +47,18 @@ def test_the_record_names_objects_settings_and_models(tmp_path: Path, objects) -
     assert evaluation.path("truth", cases[0]).name == "a.npz"
     assert evaluation.path("views", cases[-1], Run("m", 2)).name == "b@20--m--seed2.npz"
     assert evaluation.path("measures", cases[0], Run("slab")).name == "a--slab.json"
+
+
+def test_a_folder_made_before_there_was_a_choice_of_pose_goes_on(tmp_path: Path, objects) -> None:
+    cases, folder = make_cases(objects, 0), tmp_path / "r"
+    prepare_folder(folder, SETTINGS, cases, "m", IDENTITY)
+    path = folder / "evaluation.json"
+    record = json.loads(path.read_text())
+    del record["models"]["m"]["pose"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(OutputError, match="another model"):
+        prepare_folder(folder, SETTINGS, cases, "m", replace(IDENTITY, pose="auto"))
+    assert prepare_folder(folder, SETTINGS, cases, "m", IDENTITY).models == {"m": (0,)}
 
 
 def test_more_objects_models_and_seeds_join_the_same_folder(tmp_path: Path, objects) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 
 from gsv3d.cli import main
@@ -17,7 +16,7 @@ from gsv3d.pose.estimate import load_estimator, refine_plane
 from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE
 from gsv3d.rasterizing.lighting import baked_environments
 from gsv3d.training import pose_pictures
-from gsv3d.training.pose import HELD_OUT, choose_held_out, draw_batches, stretch
+from gsv3d.training.pose import HELD_OUT, choose_held_out, draw_batches
 from gsv3d.training.pose_pictures import PLANES_DEG, PosePictures, draw_pictures
 
 
@@ -82,23 +81,14 @@ def test_a_mirrored_pictures_planes_are_mirrored() -> None:
     scores = (PLANES_DEG == 30)[None].astype(np.float32)
     pictures = PosePictures(rgba, np.float32([20]), scores, np.array(["p"]))
     batches = draw_batches(pictures, np.array([0]), 1, 0)
-    seen, stretched = set(), set()
+    seen = set()
     for _ in range(20):
-        picture, elevation, found, holds = next(batches)
-        stretched.add(not holds)
+        picture, elevation, found = next(batches)
         left = bool(picture[0, 3, 48, 40] > 0.5)
         seen.add(left)
         assert PLANES_DEG[int(found.argmax())] == (30 if left else 150)
         assert elevation.tolist() == [20]
-    assert seen == stretched == {True, False}
-
-
-def test_a_stretched_picture_is_framed_as_one_of_the_stretched_object() -> None:
-    picture = torch.zeros(3, 4, PICTURE_SIZE, PICTURE_SIZE)
-    picture[:, :, 12:84, 30:66] = 1  # 36 wide and 72 high, which is 0.75 of the picture
-    wide = stretch(picture, torch.tensor([1.0, 1.5, 4.0]))[:, 3] > 0.5
-    assert wide.any(1).sum(1).tolist() == [36, 54, 72]
-    assert wide.any(2).sum(1).tolist() == [72, 72, 36]
+    assert seen == {True, False}
 
 
 def test_the_command_trains_a_network_that_loads(folder: Path, tmp_path: Path, capsys) -> None:
