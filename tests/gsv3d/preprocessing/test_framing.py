@@ -226,7 +226,7 @@ def test_glass_keeps_its_body():
     glass = np.vstack([painted(np.ones((120, 70), bool), (180, 220, 240), 77),
                        painted(np.ones((12, 70), bool), (90, 90, 95))])  # fmt: skip
     rgba = prepare(on_canvas(glass, 200, 200, 30, 60), 128).rgba
-    rows = np.flatnonzero((rgba[:, 64, 3] > 20))
+    rows = np.flatnonzero(rgba[:, 64, 3] > 20)
     assert np.ptp(rows) + 1 == pytest.approx(0.75 * 128, abs=1)
     assert rgba[40, 64, 3] == 77 and rgba[rows[-1] - 3, 64, 3] == 255
 
