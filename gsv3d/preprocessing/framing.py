@@ -35,8 +35,14 @@ NEAR_MARGIN = 0.2
 FAINT, TOO_FAINT = 0.5, 0.1
 """A layer less opaque than the first is made opaque; one less opaque than the second is refused."""
 
-SURE = 0.85
-"""A cut-out of a lower certainty is called unsure."""
+SURE = 0.9
+"""A cut-out of a lower certainty is called unsure.
+
+Chosen on 232 cut-outs of known alpha: 40 objects rendered over photographs, 64 photographs on white,
+gray and black. Of the 21 with an intersection over union below 0.9 it finds 9, of the 211 others it
+names 1; 0.93 would find 12 and name 7. The rest of the poor ones are holes that the network is sure
+to be object.
+"""
 
 _NO_OBJECT_HINT = (
     "Use a picture of one whole object on a plain background, or one with a transparent background."

@@ -31,11 +31,11 @@ def two_coloured():
     return mesh_from_volume(volume, views, NO_CLOUD, 400, 128)
 
 
-def sampled(mesh: TexturedMesh, weights=(1 / 3, 1 / 3, 1 / 3)) -> tuple[np.ndarray, np.ndarray]:
-    """(F, 3) points on the faces and the texture's colours there, looked up without the module."""
-    w = np.asarray(weights)
-    points = (mesh.vertices[mesh.faces] * w[:, None]).sum(axis=1)
-    uvs = (mesh.corner_uvs * w[:, None]).sum(axis=1)
+def sampled(mesh: TexturedMesh) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) points on the faces and the texture's colours there, looked up without the module."""
+    w = np.random.default_rng(0).dirichlet(np.ones(3), (20, 1)).transpose(0, 1, 2)[..., None]
+    points = (mesh.vertices[mesh.faces] * w).sum(axis=2).reshape(-1, 3)
+    uvs = (mesh.corner_uvs * w).sum(axis=2).reshape(-1, 2)
     size = len(mesh.texture)
     column = np.clip((uvs[:, 0] * size).astype(int), 0, size - 1)
     row = np.clip(((1 - uvs[:, 1]) * size).astype(int), 0, size - 1)
