@@ -7,6 +7,7 @@ Run: ``python benchmarks/rendering.py [--threads N] [--device cuda]``
   bounding box touches it, dense, with ``cumprod`` and autograd. Same projection, same picture.
 - limit: what a renderer that sorts (Gaussian, pixel) pairs cannot avoid: one stable sort of the
   pairs, one exp and one random read for each.
+- no gradients: the forward pass alone, which compiled code composites on the CPU.
 - gsplat: its CUDA kernels, where there is a card and they build.
 
 Best of several runs, in ms; the scene is a shell of random Gaussians seen by four cameras.
@@ -124,6 +125,19 @@ def measure(
     return 1e3 * min(forward[1:]), 1e3 * min(backward[1:])
 
 
+def measure_forward(
+    draw: Callable[[Gaussians], tuple[Tensor, ...]], leaves: list[Tensor], repeats: int
+) -> float:
+    """Best forward pass without gradients, in ms."""
+    times = []
+    with torch.no_grad():
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            draw(gaussians(leaves))[0].sum().item()  # waits for a card
+            times.append(time.perf_counter() - start)
+    return 1e3 * min(times[1:])
+
+
 def count_pairs(leaves: list[Tensor], cameras: Cameras) -> int:
     """(Gaussian, pixel) pairs with alpha of at least 1/255, by the areas of the ellipses."""
     with torch.no_grad():
@@ -165,6 +179,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {name}, {arguments.threads} threads; forward/backward in ms")
     print(
         f"{'4 views of':>10} {'Gaussians':>9} {'pairs':>10} {'torch':>11} {'peer':>11} {'limit':>6}"
+        f" {'no gradients':>12}"
     )
     for size, count, scale, bias in CASES[: arguments.cases]:
         cameras = orbit([0, 90, 180, 270], 10.0, size=size).to(device)
@@ -188,6 +203,7 @@ def main() -> None:
         line = f"{size:>10} {count:>9} {pairs:>10} "
         line += " ".join(f"{f:>5.0f}/{b:<5.0f}" for f, b in columns)
         line += f" {limit(pairs, 4 * size * size, device, arguments.repeats):>6.0f}"
+        line += f" {measure_forward(ours, leaves, arguments.repeats):>12.1f}"
         if device.type == "cuda" and not gsplat_backend.unavailable_because(
             torch.device("cuda", device.index or 0)
         ):
