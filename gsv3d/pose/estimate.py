@@ -58,15 +58,16 @@ class PoseEstimator:
     Args:
         network: in evaluation mode.
         score_limit: smallest expected mirror score of a plane that is used.
-        trust: how far an elevation goes from ``DEFAULT_ELEVATION_DEG`` to the network's, 0..1.
+        half_trust_deg: the network's spread at which an elevation goes half the way from
+            ``DEFAULT_ELEVATION_DEG`` to the network's.
         spread_factor: by which the network's spread becomes the error to expect.
     """
 
     def __init__(
-        self, network: PoseNetwork, score_limit: float, trust: float, spread_factor: float
+        self, network: PoseNetwork, score_limit: float, half_trust_deg: float, spread_factor: float
     ) -> None:
         self.network, self.score_limit = network, score_limit
-        self.trust, self.spread_factor = trust, spread_factor
+        self.half_trust_deg, self.spread_factor = half_trust_deg, spread_factor
 
     @torch.inference_mode()
     def __call__(self, rgba: np.ndarray) -> PoseEstimate:
@@ -83,11 +84,14 @@ class PoseEstimator:
         elevations, spreads, all_scores = read_both_ways(self.network, picture)
         scores = all_scores[0].numpy()
         plane = choose_plane(scores)
-        score, elevation = float(scores[plane]), float(elevations[0].clamp(-90, 90))
+        score, spread = float(scores[plane]), float(spreads[0])
+        elevation = draw_to_default(
+            elevations[0].clamp(-90, 90).numpy(), spread, self.half_trust_deg
+        )
         return PoseEstimate(
-            DEFAULT_ELEVATION_DEG + self.trust * (elevation - DEFAULT_ELEVATION_DEG),
+            float(elevation),
             refine_plane(scores, plane) if score >= self.score_limit else None,
-            self.spread_factor * float(spreads[0]),
+            self.spread_factor * spread,
             score,
         )
 
@@ -110,6 +114,18 @@ def read_both_ways(network: PoseNetwork, pictures: Tensor) -> tuple[Tensor, Tens
         (straight.spread_deg + flipped.spread_deg) / 2,
         (straight.plane_logits.sigmoid() + turned) / 2,
     )
+
+
+def draw_to_default(
+    elevations_deg: np.ndarray, spreads_deg: np.ndarray | float, half_trust_deg: float
+) -> np.ndarray:
+    """Return elevations drawn to ``DEFAULT_ELEVATION_DEG``, the more the larger their spread is.
+
+    The mean of two Gaussians' product: one about the elevation with the spread as its deviation,
+    one about the default with ``half_trust_deg``.
+    """
+    trust = half_trust_deg**2 / (half_trust_deg**2 + np.square(spreads_deg))
+    return DEFAULT_ELEVATION_DEG + trust * (elevations_deg - DEFAULT_ELEVATION_DEG)
 
 
 def choose_plane(scores: np.ndarray) -> int:

@@ -22,6 +22,7 @@ from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.estimate import (
     DEFAULT_ELEVATION_DEG,
     choose_plane,
+    draw_to_default,
     read_both_ways,
     save_estimator,
 )
@@ -159,10 +160,10 @@ def calibrate(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Choose how far the network is followed, and measure it, on pictures it has not seen.
 
-    Networks are surer of such pictures than they should be. The trust in the elevation gives the
-    smallest mean error over all pictures and over those of ``USUAL_ELEVATIONS_DEG``, both counting
-    one half; the spread's factor makes its mean the mean error. The limit on a plane's score gives
-    the largest sum of true scores beyond ``MIRROR_SCORE``.
+    Networks are surer of such pictures than they should be. ``half_trust_deg`` gives the smallest
+    mean error over pictures of ``USUAL_ELEVATIONS_DEG``; the spread's factor makes its mean the
+    mean error. The limit on a plane's score gives the largest sum of true scores beyond
+    ``MIRROR_SCORE``.
 
     Returns:
         the limits, as ``PoseEstimator`` takes them, and the measures.
@@ -175,11 +176,10 @@ def calibrate(
     truth, true_scores = pictures.elevations_deg[indices], pictures.scores[indices]
 
     usual = (truth >= USUAL_ELEVATIONS_DEG[0]) & (truth <= USUAL_ELEVATIONS_DEG[1])
-    trusts = np.linspace(0, 1, 21)
-    beyond = elevation - DEFAULT_ELEVATION_DEG
-    offs = np.abs(DEFAULT_ELEVATION_DEG + trusts[:, None] * beyond - truth)
-    best = int(np.argmin(offs.mean(axis=1) + offs[:, usual].mean(axis=1)))
-    off, default_off = offs[best], offs[0]
+    trusts = np.arange(1.0, 31.0)
+    drawn = np.stack([draw_to_default(elevation, spread, trust) for trust in trusts])
+    best = int(np.abs(drawn - truth)[:, usual].mean(axis=1).argmin())
+    off, default_off = np.abs(drawn[best] - truth), np.abs(DEFAULT_ELEVATION_DEG - truth)
 
     planes = np.array([choose_plane(one) for one in predicted])
     rows = np.arange(len(indices))
@@ -205,7 +205,7 @@ def calibrate(
     }
     limits = {
         "score_limit": score_limit,
-        "trust": float(trusts[best]),
+        "half_trust_deg": float(trusts[best]),
         "spread_factor": float(off.mean() / spread.mean()),
     }
     return limits, measures

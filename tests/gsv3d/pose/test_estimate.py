@@ -80,10 +80,10 @@ def test_a_peak_is_found_between_planes(azimuth: float) -> None:
 def test_an_estimator_survives_its_files(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = PoseNetwork().eval()
-    limits = {"score_limit": 0.45678, "trust": 0.75, "spread_factor": 1.5}
+    limits = {"score_limit": 0.45678, "half_trust_deg": 6.0, "spread_factor": 1.5}
     save_estimator(tmp_path, network, **limits)
     loaded = load_estimator(tmp_path)
-    assert (loaded.score_limit, loaded.trust, loaded.spread_factor) == (0.457, 0.75, 1.5)
+    assert (loaded.score_limit, loaded.half_trust_deg, loaded.spread_factor) == (0.457, 6, 1.5)
     pictures = torch.rand(3, 4, PICTURE_SIZE, PICTURE_SIZE)
     with torch.no_grad():
         before, after = network(pictures), loaded.network(pictures)
@@ -112,17 +112,17 @@ def test_pictures_of_another_form_are_refused() -> None:
 def test_the_network_is_followed_as_far_as_it_is_trusted() -> None:
     network = load_estimator().network
     rgba = picture_of(trimesh.creation.box((0.9, 0.5, 0.4)), 30, 40)
-    sure = PoseEstimator(network, 0.0, 1.0, 1.0)(rgba)
-    half = PoseEstimator(network, 0.0, 0.5, 2.0)(rgba)
+    sure = PoseEstimator(network, 0.0, 1e6, 1.0)(rgba)
+    half = PoseEstimator(network, 0.0, sure.elevation_error_deg, 2.0)(rgba)
     assert sure.plane_azimuth_deg is not None
-    assert half.elevation_deg == pytest.approx((10 + sure.elevation_deg) / 2)
+    assert half.elevation_deg == pytest.approx((10 + sure.elevation_deg) / 2, abs=1e-3)
     assert half.elevation_error_deg == pytest.approx(2 * sure.elevation_error_deg)
     unsure = PoseEstimator(network, 1.0, 0.0, 1.0)(rgba)
     assert unsure == PoseEstimate(10.0, None, sure.elevation_error_deg, sure.plane_score)
 
 
 def test_a_picture_and_its_mirror_image_are_read_alike() -> None:
-    estimator = PoseEstimator(load_estimator().network, 0.0, 1.0, 1.0)
+    estimator = PoseEstimator(load_estimator().network, 0.0, 1e6, 1.0)
     rgba = picture_of(trimesh.creation.box((0.9, 0.5, 0.4)), 20, 30)
     one, other = estimator(rgba), estimator(rgba[:, ::-1])
     assert other.elevation_deg == pytest.approx(one.elevation_deg, abs=0.01)
