@@ -59,8 +59,8 @@ class GenerationSettings:
         mirror: "auto" looks for a vertical mirror plane of the object, whose mirrored picture is a
             second reference; "off"; or the azimuth of the plane in degrees, -360..360, see
             ``gsv3d.cameras.mirrored_azimuth_deg``.
-        backs: what the sides look like that the picture does not show: "picture", as if it were
-            seen through to them, or "model", as the model's views have them.
+        backs: what the sides look like that the picture does not show: "model", as the model's
+            views have them, or "picture", as if it were seen through to them.
         previews: how often coarse views and Gaussians are shown while denoising, 0..50.
         cutout: network that removes a background, as in ``gsv3d.preprocessing.saliency``.
 

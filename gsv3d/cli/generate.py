@@ -72,10 +72,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--backs",
-        choices=("picture", "model"),
-        default="picture",
-        help="sides the picture does not show look as if it were seen through to them, or as the"
-        " model's views have them (%(default)s)",
+        choices=("model", "picture"),
+        default="model",
+        help="sides the picture does not show look as the model's views have them, or as if the"
+        " picture were seen through to them (%(default)s)",
     )
     parser.add_argument(
         "--formats",

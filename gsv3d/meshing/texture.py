@@ -25,10 +25,9 @@ from gsv3d.meshing.views import DepthViews
 FACING_POWER = 4
 """Weight of a view is cos(angle to the normal) to this power: sharp, yet without seams."""
 
-
-BACKS = ("picture", "model")
-"""What the sides that no picture shows look like: as if the picture were seen through to them, or
-as the model's views have them."""
+BACKS = ("model", "picture")
+"""What the sides that no picture shows look like: as the model's views have them, or as if the
+picture were seen through to them. The first is the default: docs/quality.md compares them."""
 
 VIEWS_SIZE = 2048
 """Side of the largest texture that the views are baked into; a larger one is enlarged from it. They
