@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A text-to-image pipeline of Stable Diffusion's own classes, tiny and with random weights.
 
-Its pictures show a ball on white, 64 pixels wide; its colors differ with the words and the seed. All
-that is trained is the decoder of its VAE, for seconds, so that there is an object to cut out.
+Its pictures show a ball on white, 64 pixels wide; its colors differ with the words and the seed.
+Only the decoder of its VAE is trained, for seconds, so that there is an object to cut out.
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ def _teach_a_ball(vae: Any) -> None:
     weights = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     optimizer = torch.optim.Adam(weights, 5e-3)
     for _ in range(120):
-        latents = torch.randn(4, 4, 8, 8)
-        colors = torch.nn.functional.interpolate(latents[:, :3].tanh(), scale_factor=8.0)
+        # What an untrained UNet leaves of the noise is of any size.
+        latents = torch.randn(4, 4, 8, 8) * 20 * torch.rand(4, 1, 1, 1)
+        colors = torch.nn.functional.interpolate((latents[:, :3] / 5).tanh(), scale_factor=8.0)
         painted = vae.decode(latents).sample
         loss = (painted - (disc * (0.4 * colors - 0.3) + 0.9 * (1 - disc))).square().mean()
         optimizer.zero_grad()
