@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import importlib.util
 import io
 import json
@@ -249,7 +250,7 @@ def test_odd_documents_give_a_mesh_or_a_sentence(tmp_path: Path, data: st.DataOb
         for step in above:
             place = place[step]
         if data.draw(st.booleans()):
-            place[key] = data.draw(st.sampled_from(ODD))
+            place[key] = copy.deepcopy(data.draw(st.sampled_from(ODD)))
         else:
             del place[key]
     check(tmp_path / "odd.glb", packed(json.dumps(document).encode(), blob))
