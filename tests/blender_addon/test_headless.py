@@ -297,7 +297,9 @@ def test_a_run_that_is_ended_leaves_nothing_behind(tmp_path: Path, number: int) 
     temporary, user = tmp_path / "tmp", tmp_path / "user"
     temporary.mkdir()
     code = (
-        "import sys; from blender_addon import __main__, backend_process\n"
+        "import signal, sys; from blender_addon import __main__, backend_process\n"
+        # Whoever started the tests may have had signals ignored, as nohup does.
+        f"signal.signal({int(number)}, signal.SIG_DFL)\n"
         "backend_process.serve_command = lambda python, *_: [str(python), '-c',"
         " 'import time; print(1, flush=True); time.sleep(100)']\n"
         "sys.exit(__main__.main())\n"
