@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well objects are cut out of photographs: composites and plain backgrounds of known alpha.
+"""Measure how well objects are cut out: photographs and plain backgrounds of known alpha.
 
     python benchmarks/cutout.py OBJECTS… --split dev
     python benchmarks/cutout.py --stamps /usr/share/tuxpaint/stamps

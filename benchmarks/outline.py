@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well the mesh keeps the outline of the picture it was made of.
+"""Measure how well the mesh keeps the outline of the picture it was made of.
 
     python benchmarks/outline.py props/index.json
     python benchmarks/outline.py pictures/*.png
@@ -39,7 +39,7 @@ SIZE = 512
 """Pixels along the side of the references and of the silhouettes."""
 
 ELEVATION = 10.0
-"""Of the camera that took a picture, in degrees."""
+"""Elevation of the camera that took a picture, in degrees."""
 
 COLUMNS = ("IoU", "missing", "extra", "parts", "bad edges")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well the pose network reads elevation and mirror planes of objects it has not seen.
+"""Measure how well the pose network reads elevation and mirror planes of objects it has not seen.
 
     python benchmarks/pose.py index.json --split dev --pictures pose_dev
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gsv3d.cli import cutouts
 from gsv3d.cli.naming import expand_inputs, name_results
-from gsv3d.errors import GSV3DError, ImageError
+from gsv3d.errors import ImageError, out_of_memory
 
 DESCRIPTION = (
     "Cut the object out of each picture and write it as a PNG with a transparent background: what "
@@ -25,13 +25,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "images", nargs="+", metavar="IMAGE", type=Path, help="pictures, or folders of pictures"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the same name in DIR; without it the cut-outs get another name",
+    )
     cutouts.add_option(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
-    from gsv3d.outputs import make_folder, write_atomic
+    from gsv3d.outputs import free_target, make_folder, write_atomic
     from gsv3d.preprocessing import cut_out, is_unsure, load_image
 
     cutouts.check(args.cutout)
@@ -40,17 +45,19 @@ def run(args: argparse.Namespace) -> int:
     failed = [str(problem) for problem in problems]
     for message in failed:
         print(f"gsv3d: {message}", file=sys.stderr)
-    for image, name in zip(images, name_results(images, output), strict=True):
+    names = name_results(images, output, overwrite=args.overwrite)
+    for image, name in zip(images, names, strict=True):
         try:
             found = cut_out(load_image(image), args.cutout)
-        except ImageError as error:
-            failed.append(_with_name(error, image))
+        except (ImageError, MemoryError) as error:
+            failed.append(_with_name(out_of_memory(error) or error, image))
             print(f"gsv3d: {failed[-1]}", file=sys.stderr, flush=True)
             continue
         if is_unsure(found.certainty):
             print(f"gsv3d: {cutouts.warning(image, found.certainty)}", file=sys.stderr)
-        target = output / f"{name}.png"
-        write_atomic(target, found.to_png())
+        with free_target(output / name, [".png"], args.overwrite) as free:
+            target = free.with_name(f"{free.name}.png")
+            write_atomic(target, found.to_png())
         print(f"{image} -> {target}", flush=True)
     if failed:
         inputs = len(images) + len(problems)
@@ -58,6 +65,6 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _with_name(error: GSV3DError, image: Path) -> str:
+def _with_name(error: Exception, image: Path) -> str:
     text = str(error)
     return text if str(image) in text else f"{image}: {text}"
