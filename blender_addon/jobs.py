@@ -48,7 +48,7 @@ class JobState(Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """What the backend is asked for. ``image`` is a picture file's bytes; 0 steps: the model's.
+    """Hold a wish for the backend. ``image`` is a picture file's bytes; 0 steps: the model's.
 
     ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
     the one at ``plane`` degrees.

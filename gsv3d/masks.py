@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a picture is object, and the box that a mask fills."""
+"""Tell object from nothing in a picture, and find the box that a mask fills."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many threads compute, and how they wait. Imports nothing heavy: this runs before torch."""
+"""Set how many threads compute, and how they wait. Imports nothing heavy: it runs before torch."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gsv3d.cli import cutouts
-from gsv3d.cli.naming import expand_inputs, name_results
+from gsv3d.cli.naming import expand_inputs, name_results, with_name
 from gsv3d.errors import ImageError, out_of_memory
 
 DESCRIPTION = (
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             found = cut_out(load_image(image), args.cutout)
         except (ImageError, MemoryError) as error:
-            failed.append(_with_name(out_of_memory(error) or error, image))
+            failed.append(with_name(out_of_memory(error) or error, image))
             print(f"gsv3d: {failed[-1]}", file=sys.stderr, flush=True)
             continue
         if is_unsure(found.certainty):
@@ -63,8 +63,3 @@ def run(args: argparse.Namespace) -> int:
         inputs = len(images) + len(problems)
         print(f"gsv3d: {len(failed)} of {inputs} inputs could not be used.", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _with_name(error: Exception, image: Path) -> str:
-    text = str(error)
-    return text if str(image) in text else f"{image}: {text}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsv3d.cli import cutouts, references
-from gsv3d.cli.naming import expand_inputs, name_results
+from gsv3d.cli.naming import expand_inputs, name_results, with_name
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 from gsv3d.threads import limit_threads
 
@@ -164,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
                 if loading_model or full:
                     raise told from error
                 failed += 1
-                progress.fail(_with_name(told, image))
+                progress.fail(with_name(told, image))
                 del told  # its traceback would keep the arrays of the job
     if failed:
         inputs = len(images) + len(wishes) + len(problems)
@@ -210,11 +210,6 @@ def _generate(
             image=image,
             device=str(getattr(pipeline, "device", "")),
         )
-
-
-def _with_name(error: GSV3DError, image: Path) -> str:
-    text = str(error)
-    return text if str(image) in text else f"{image}: {text}"
 
 
 def _name_failure(error: GSV3DError) -> None:

@@ -115,3 +115,9 @@ def name_of_prompt(prompt: str) -> str:
 def reference_of(target: Path) -> Path:
     """Return where the reference that was made of words lies, beside the results ``target``."""
     return target.with_name(target.name + REFERENCE_ENDING)
+
+
+def with_name(error: Exception, image: Path) -> str:
+    """Return an error's sentence, headed by the picture it is about unless it names that."""
+    text = str(error)
+    return text if str(image) in text else f"{image}: {text}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readers of glTF files are silent about.
+"""Find what readers of glTF files are silent about.
 
 Blender sets vertices that are not numbers to 0; trimesh passes over pictures that are not there and
 compressed meshes.

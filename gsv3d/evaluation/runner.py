@@ -224,7 +224,7 @@ def _fit_halves(
 
 
 def cost(generated: Generated) -> dict[str, Any]:
-    """What an answer cost, for its record, and the pose that it was made with."""
+    """Return what an answer cost, for its record, and the pose that it was made with."""
     return {
         "pose": None if generated.pose is None else asdict(generated.pose),
         "seconds": generated.seconds,

@@ -20,7 +20,7 @@ from gsv3d.meshing.outline import follow, resized
 from gsv3d.meshing.reference import Reference, project
 
 OFFSETS = np.linspace(-0.1, 0.1, 21)
-"""Where the plane is looked for: distances from the world's vertical axis, in world units."""
+"""Distances of the tried planes from the world's vertical axis, in world units."""
 
 OFFSET_COST = 0.5
 """Intersection over union that a plane must gain by each world unit that it is off the axis: most

@@ -26,7 +26,7 @@ FACING_POWER = 4
 """Weight of a view is cos(angle to the normal) to this power: sharp, yet without seams."""
 
 BACKS = ("model", "picture")
-"""What the sides that no picture shows look like: as the model's views have them, or as if the
+"""Ways to paint the sides that no picture shows: as the model's views have them, or as if the
 picture were seen through to them. The first is the default: docs/quality.md compares them."""
 
 VIEWS_SIZE = 2048

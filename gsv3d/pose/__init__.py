@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a picture was taken from, and the mirror plane of what it shows."""
+"""Estimate where a picture was taken from, and the mirror plane of what it shows."""
 
 from gsv3d.pose.estimate import DEFAULT_ELEVATION_DEG, PoseEstimate, estimate_pose
 from gsv3d.pose.network import PICTURE_SIZE

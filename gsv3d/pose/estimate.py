@@ -24,7 +24,7 @@ SHIPPED = Path(__file__).parent.parent / "checkpoints" / "pose"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 DEFAULT_ELEVATION_DEG = 10.0
-"""Where nothing is known: pictures of props are taken from slightly above."""
+"""Elevation where nothing is known: pictures of props are taken from slightly above."""
 
 USEFUL_DEG = 24.0
 """A mirrored camera nearer to the picture's own than this is of less use."""
@@ -32,7 +32,7 @@ USEFUL_DEG = 24.0
 
 @dataclass(frozen=True)
 class PoseEstimate:
-    """What a picture says of its camera and of its object's symmetry.
+    """Estimate of a picture's camera and of its object's symmetry.
 
     Attributes:
         elevation_deg: of the camera; the less sure the network, the nearer to

@@ -21,7 +21,7 @@ ELEVATION_SCALE_DEG = 20.0
 
 @dataclass(frozen=True)
 class PoseOutput:
-    """What the network says of B pictures.
+    """Answers of the network for B pictures.
 
     Attributes:
         elevation_deg: (B,) median of a Laplace distribution.

@@ -30,7 +30,7 @@ MAX_SIDE = 1024
 SMALL_OBJECT = 0.1
 """An object that covers less of an opaque picture is looked for a second time, from near."""
 NEAR_MARGIN = 0.2
-"""What the second look shows around the object, in parts of its sides."""
+"""Margin that the second look shows around the object, in parts of its sides."""
 
 FAINT, TOO_FAINT = 0.5, 0.1
 """A layer less opaque than the first is made opaque; one less opaque than the second is refused."""
@@ -47,7 +47,7 @@ _NO_OBJECT_HINT = (
     "Use a picture of one whole object on a plain background, or one with a transparent background."
 )
 _MIN_ALPHA = 8
-"""Of 255: fainter pixels count as empty."""
+"""Least alpha of 255; fainter pixels count as empty."""
 
 
 @dataclass(frozen=True)

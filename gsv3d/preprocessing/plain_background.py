@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the color of a plain background tells about the object in front of it.
+"""Correct a mask by the color of a plain background.
 
 The network finds objects, but fills small holes (a mug's handle, a ring) and now and then loses a
 part. Where the border of the picture is plain its color decides both: a hole looks exactly like the
@@ -32,7 +32,7 @@ HOLE_SHARE, LOST_SHARE = 0.001, 0.02
 """Smallest hole and smallest lost part, in parts of the object's area."""
 
 LOST_DIFFERENCE = 10.0
-"""How far a lost part is from the background's color at least, in CIELAB."""
+"""Least distance of a lost part from the background's color, in CIELAB."""
 
 SHADOW_CHROMA = 0.35
 """A shadow is darker than the background and changes its hue and saturation by less than this part

@@ -38,10 +38,10 @@ HELD_OUT = 0.1
 """Share of the pictures that are not trained on, whole packs at a time."""
 
 USUAL_ELEVATIONS_DEG = (-5.0, 30.0)
-"""Where most pictures of props are taken from, and all of the evaluation's."""
+"""Elevations that most pictures of props are taken from, and all of the evaluation's."""
 
 SCORE_WEIGHT = 4.0
-"""Of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
+"""Weight of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
 
 
 def train_pose(
