@@ -26,9 +26,12 @@ OUTLINE = 0.5
 OUTLINE_SIZE = 512
 """Pixels along the side of the picture as the outline is taken from it: below a voxel each."""
 
-FINE_VOXELS = 1_500_000
-MOST_FINER = 2.0
-"""The volume of a slim object is refined to so many voxels, each at most so many times smaller."""
+MOST_FINER, FINE_VOXELS, FINE_CROSSINGS = 3.0, 6_000_000, 48_000
+"""The volume of a slim object is refined: each voxel at most so many times smaller, to so many of
+them, of which at most so many pairs have the surface between them."""
+
+NEAR = 2.0
+"""Farther from the outline than so many voxels, before they are refined, nothing is looked at."""
 
 MIN_AGREEMENT = 0.05
 """Silhouettes with a lower intersection over union show different things: nothing is changed."""
@@ -88,34 +91,49 @@ def follow(volume: Volume, reference: Reference) -> Volume:
         A volume of the same box, finer where the object is slim; the same one where the two show
         different things.
     """
-    original, volume = volume, _refined(volume)
     coverage = resized(reference.coverage, OUTLINE_SIZE)
-    if not (coverage > OUTLINE).any():
-        return original
+    shown = coverage > OUTLINE
+    if not shown.any():
+        return volume
     camera = reference.camera.resized(OUTLINE_SIZE)
-    grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
-    points = grid * np.float32(volume.voxel) + volume.origin.astype(np.float32)
-    uv, z = project(points, camera)
     focal = float(camera.Ks[0, 0, 0])
+    uv, z = project(_centers(volume, np.arange(volume.field.size)), camera)
+    if _Rays(volume.voxel, shown, uv, z, focal).agreement(volume.field.ravel()) < MIN_AGREEMENT:
+        return volume
+    coarse, volume = volume, _refined(volume)
+    truncation, walls = TRUNCATION_VOXELS * coarse.voxel, float(coarse.field.max())
     distance = _outline_distance(coverage, volume.voxel * focal / float(np.median(z)))
+    beside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / focal
+    near = _finer((beside < NEAR * coarse.voxel).reshape(coarse.field.shape), coarse, volume)
+    uv, z = project(_centers(volume, near), camera)
     outside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / focal
     width = _sample(_half_width(distance), uv) * z / focal
 
-    rays = _Rays(volume, distance < 0, uv, z, float(reference.camera.resized(1).Ks[0, 0, 0]))
-    if rays.agreement(volume.field.ravel()) < MIN_AGREEMENT:
-        return original
-    truncation = TRUNCATION_VOXELS * original.voxel
-    shape, walls = volume.field.shape, float(volume.field.max())
-    field = np.maximum(volume.field.ravel(), outside)
-    field = _without_crumbs(field.reshape(shape)).ravel()
-    field = np.minimum(field, rays.lost_parts(field, outside, width, truncation))
-    field = np.clip(np.maximum(field, outside), -truncation, truncation).astype(np.float32)
-    field = rays.without_hidden_parts(close_walls(field.reshape(shape), walls))
+    rays = _Rays(volume.voxel, distance < 0, uv, z, focal)
+    field = np.full(volume.field.shape, truncation, dtype=np.float32)
+    flat = field.reshape(-1)
+    flat[near] = np.maximum(volume.field.ravel()[near], outside)
+    solid = _without_crumbs(field).ravel()[near]
+    solid = np.minimum(solid, rays.lost_parts(solid, outside, width, truncation))
+    flat[near] = np.clip(np.maximum(solid, outside), -truncation, truncation)
+    field = rays.without_hidden_parts(close_walls(field, walls), near)
     return Volume(field, volume.origin, volume.voxel)
 
 
+def _centers(volume: Volume, voxels: np.ndarray) -> np.ndarray:
+    """(N, 3) float32 centers in the world of voxels that are given by their flat index."""
+    grid = np.stack(np.unravel_index(voxels, volume.field.shape), axis=1).astype(np.float32)
+    return grid * np.float32(volume.voxel) + volume.origin.astype(np.float32)
+
+
 def _refined(volume: Volume) -> Volume:
-    finer = min((FINE_VOXELS / volume.field.size) ** (1 / 3), MOST_FINER)
+    inside = volume.field < 0
+    crossings = sum(int(np.diff(inside, axis=axis).sum()) for axis in range(3))
+    finer = min(
+        MOST_FINER,
+        (FINE_VOXELS / inside.size) ** (1 / 3),
+        (FINE_CROSSINGS / max(crossings, 1)) ** (1 / 2),
+    )
     if finer < 1.1:
         return volume
     shape = tuple(int((n - 1) * finer) + 1 for n in volume.field.shape)
@@ -123,6 +141,13 @@ def _refined(volume: Volume) -> Volume:
         volume.field, np.full(3, 1 / finer), output_shape=shape, order=1, mode="nearest"
     )
     return Volume(field, volume.origin, volume.voxel / finer)
+
+
+def _finer(mask: np.ndarray, coarse: Volume, fine: Volume) -> np.ndarray:
+    """Return the flat indices of fine voxels whose nearest coarse voxel is in the mask."""
+    step = fine.voxel / coarse.voxel
+    nearest = [np.rint(np.arange(n) * step).astype(np.intp) for n in fine.field.shape]
+    return np.flatnonzero(mask[np.ix_(*nearest)])
 
 
 def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
@@ -165,16 +190,22 @@ def _without_crumbs(field: np.ndarray) -> np.ndarray:
 
 
 class _Rays:
-    """The volume's voxels by the ray of the picture that they lie on."""
+    """Voxels of a volume by the ray of the picture that they lie on.
+
+    Args:
+        voxel: edge length of a voxel.
+        shown: (S, S) bool, the outline at ``OUTLINE_SIZE``.
+        uv, z: (voxels, 2) pixels of that size and (voxels,) depths of the voxels' centers.
+        focal: focal length in these pixels.
+    """
 
     def __init__(
-        self, volume: Volume, shown: np.ndarray, uv: np.ndarray, z: np.ndarray, focal: float
+        self, voxel: float, shown: np.ndarray, uv: np.ndarray, z: np.ndarray, focal: float
     ) -> None:
-        middle = float(np.median(z))
-        rays = middle / (focal * volume.voxel * RAY_VOXELS)
-        self.size = int(np.clip(rays, 8, OUTLINE_SIZE))
-        self.voxel, self.z = volume.voxel, z
-        self.pixel = middle / (focal * self.size)  # of a ray, in the world
+        side = OUTLINE_SIZE / focal * float(np.median(z))  # of the picture, in the world
+        self.size = int(np.clip(side / (voxel * RAY_VOXELS), 8, OUTLINE_SIZE))
+        self.voxel, self.z = voxel, z
+        self.pixel = side / self.size  # of a ray, in the world
         self.uv = uv * (self.size / OUTLINE_SIZE)
         cells = np.floor(self.uv).astype(np.int64)
         self.inside = ((cells >= 0) & (cells < self.size)).all(axis=1)
@@ -240,12 +271,17 @@ class _Rays:
         distances[chosen] = np.abs(self.z[chosen] - _sample(depth, where)) - half
         return distances
 
-    def without_hidden_parts(self, field: np.ndarray) -> np.ndarray:
-        """The field without loose parts that alone cover nothing of the picture, or a speck."""
+    def without_hidden_parts(self, field: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+        """The field without loose parts that alone cover nothing of the picture, or a speck.
+
+        Args:
+            field: (X, Y, Z) distances.
+            voxels: (voxels,) flat indices in it; all others are outside.
+        """
         labels, count = ndimage.label(field < 0)
         if count < 2:
             return field
-        flat = labels.ravel()
+        flat = labels.ravel()[voxels]
         inside = np.flatnonzero(self.inside & (flat > 0))
         order = np.argsort(-np.bincount(flat, minlength=count + 1)[1:]) + 1
         covered = np.zeros(self.size**2, dtype=bool)

@@ -220,8 +220,10 @@ def test_a_line_thinner_than_a_voxel_stays_in_one_piece() -> None:
     line = (abs(up - 0.3 * right) < 0.4 * VOXEL) & (abs(right) < 0.45)
     shown = disc(BALLS_OUTLINE) | line
     after = follow(ball(), picture(shown))
+    seen = silhouette(after)
     assert parts(after) == 1
-    assert (silhouette(after) | ~line).all()
+    assert (seen & line).sum() >= line.sum() - 3
+    assert (seen & ~shown).sum() <= 3
 
 
 def test_a_slim_volume_is_refined_and_its_surface_stays_where_it_was() -> None:
@@ -232,7 +234,7 @@ def test_a_slim_volume_is_refined_and_its_surface_stays_where_it_was() -> None:
     low = slim.origin + VOXEL * np.array([HALF - 12, 0, HALF - 12])
     right, up = pixels()
     after = follow(Volume(field, low, VOXEL), picture(right**2 + up**2 < 0.12**2))
-    assert after.voxel == VOXEL / 2
+    assert after.voxel == pytest.approx(VOXEL / 3)
     vertices, _ = extract_surface(after)
     side = abs(vertices[:, 1]) < 0.3
     np.testing.assert_allclose(np.hypot(*vertices[side][:, [0, 2]].T), 0.1, atol=0.1 * VOXEL)
