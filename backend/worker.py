@@ -21,6 +21,7 @@ from .worker_runtime import JobStoppedError, Watch, serve_jobs
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
     from gsv3d.pose import PoseEstimate
+    from gsv3d.preprocessing import PreparedImage
 
 
 class _Observer:
@@ -29,10 +30,15 @@ class _Observer:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._phase = ""
+        self.box: dict[str, float] = {}
 
     def progress(self, phase: str, step: int, of: int) -> None:
         self._phase = phase
         self._tell(lambda: self._watch.progress(phase, step, of))
+
+    def prepared(self, picture: PreparedImage) -> None:
+        names = ("left", "top", "right", "bottom")
+        self.box = {name: float(v) for name, v in zip(names, picture.box, strict=True)}
 
     def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
         # Previews come while denoising; what comes after is final.
@@ -43,7 +49,8 @@ class _Observer:
     def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
         # Half precision is enough to look at while the rest is under way.
         values = gaussian_arrays(gaussians, np.float32 if final else np.float16)
-        self._tell(lambda: self._watch.artefact("gaussians", values, step=step, of=of, final=final))
+        told = {"step": step, "of": of, "final": final, "box": self.box}
+        self._tell(lambda: self._watch.artefact("gaussians", values, **told))
 
     @staticmethod
     def _tell(call: Callable[[], None]) -> None:
@@ -184,8 +191,9 @@ class ModelRunner:
         image = load_image(picture, label)
         name = settings["model"]
         pipeline = self._keep(name, lambda: load_pipeline(name, self._device), watch)
+        observer = _Observer(watch)
         try:
-            result = generate(pipeline, image, chosen, _Observer(watch))
+            result = generate(pipeline, image, chosen, observer)
         except Cancelled as error:
             raise JobStoppedError from error
         mesh = result.mesh
@@ -199,6 +207,7 @@ class ModelRunner:
             },
             certainty=result.certainty,
             pose=pose_numbers(result.pose),
+            box=observer.box,
         )
         for name in settings["files"]:
             data = to_glb_bytes(mesh) if name == "glb" else _ply(result.gaussians)

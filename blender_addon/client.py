@@ -343,11 +343,12 @@ class Client:
                 prepared = prepare_gaussians(**arrays)
                 self._tell(
                     events.GaussiansArrived(
-                        job, prepared, artefact.step, artefact.of, artefact.final
+                        job, prepared, artefact.step, artefact.of, artefact.final, artefact.box
                     )
                 )
             elif received.kind == "mesh":
-                self._tell(events.MeshArrived(job, prepare_mesh(**arrays), artefact.pose))
+                mesh = prepare_mesh(**arrays)
+                self._tell(events.MeshArrived(job, mesh, artefact.pose, artefact.box))
             elif received.kind == "file":
                 data = arrays["data"].tobytes()
                 self._tell(events.FileArrived(job, artefact.name, data))

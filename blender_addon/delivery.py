@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import bpy
@@ -20,11 +20,10 @@ from .importers import scene
 from .importers.gaussians import import_gaussians
 from .importers.mesh import import_mesh
 from .importers.picture import import_picture
-from .importers.placement import Fit, fit_to_height, row_positions
+from .importers.placement import Fit, fit_to_height, fit_to_size, row_positions
 from .importers.prepare import GaussianArrays, MeshArrays
-from .jobs import Job, JobBook
+from .jobs import Job, JobBook, Target
 
-PLACE_TAG = "gsv3d_place"
 Work = Generator[None, None, None]
 
 
@@ -36,16 +35,29 @@ class Arrived:
     gaussians_final: bool = False
     mesh: MeshArrays | None = None
     picture: bytes | None = None
+    box: dict[str, float] = field(default_factory=dict)
 
-    def fit(self, height: float) -> Fit | None:
+    def fit(self, target: Target) -> Fit | None:
         """The mesh decides how the object stands; before it is there, the Gaussians do."""
         source = self.mesh or self.gaussians
-        return fit_to_height(source.bounds, height) if source is not None else None
+        if source is None:
+            return None
+        if target.height is None and target.plane is not None:
+            return fit_to_size(source.bounds, target.plane.size_of(self.box))
+        return fit_to_height(source.bounds, target.height or 1.0)
 
-    def width(self, height: float) -> float:
+    def place(self, target: Target) -> Target:
+        """The target, its location before its picture where that is in the scene."""
+        source, fit = self.mesh or self.gaussians, self.fit(target)
+        if target.plane is None or source is None or fit is None:
+            return target
+        depth = source.bounds.depth * fit.scale
+        return replace(target, location=target.plane.base_of(self.box, depth))
+
+    def width(self, target: Target) -> float:
         source = self.mesh or self.gaussians
-        fit = self.fit(height)
-        return source.bounds.width * fit.scale if source is not None and fit else height
+        fit = self.fit(target)
+        return source.bounds.width * fit.scale if source is not None and fit else 1.0
 
 
 class Delivery:
@@ -60,14 +72,17 @@ class Delivery:
         self.after_mesh: dict[str, str] = {}
         self.holdup = ""
 
-    def gaussians(self, job: Job, arrays: GaussianArrays, final: bool) -> None:
+    def gaussians(
+        self, job: Job, arrays: GaussianArrays, final: bool, box: dict[str, float]
+    ) -> None:
         """Newer Gaussians of a job replace those that wait to be shown."""
         held = self.arrived.setdefault(job.id, Arrived())
-        held.gaussians, held.gaussians_final = arrays, final
+        held.gaussians, held.gaussians_final, held.box = arrays, final, box
         self._ask(job.id, scene.GAUSSIANS)
 
-    def mesh(self, job: Job, arrays: MeshArrays) -> None:
-        self.arrived.setdefault(job.id, Arrived()).mesh = arrays
+    def mesh(self, job: Job, arrays: MeshArrays, box: dict[str, float]) -> None:
+        held = self.arrived.setdefault(job.id, Arrived())
+        held.mesh, held.box = arrays, box
         self._ask(job.id, scene.MESH)
 
     def picture(self, job: Job, png: bytes) -> None:
@@ -178,21 +193,22 @@ class Delivery:
             compat.push_undo(f"GSV3D: picture of {job.name}")
             compat.redraw()
             return
-        fit = held.fit(job.target.height)
+        fit = held.fit(job.target)
         if fit is None:
             return
+        target = held.place(job.target)
         if kind == scene.GAUSSIANS and held.gaussians is not None:
-            final = held.gaussians_final
-            yield from import_gaussians(held.gaussians, job.id, job.target, fit)
-            self._arrange(job)
-            if final:  # coarse ones are a preview: undo goes past them in one step
-                compat.push_undo(f"GSV3D: Gaussians of {job.name}")
+            yield from import_gaussians(held.gaussians, job.id, target, fit)
+            self._arrange(job)  # no undo step of their own: the mesh's takes all away
         elif kind == scene.MESH and held.mesh is not None:
             if held.gaussians is not None:  # stand exactly where the mesh stands
-                yield from import_gaussians(held.gaussians, job.id, job.target, fit)
-            yield from import_mesh(held.mesh, job.id, job.target, fit)
+                yield from import_gaussians(held.gaussians, job.id, target, fit)
+            made = yield from import_mesh(held.mesh, job.id, target, fit)
             self._arrange(job)
             self._settle_gaussians(job)
+            if not job.target.batch:
+                with compat.interface_override():
+                    scene.select_alone(made)
             compat.push_undo(f"GSV3D: {job.name}")
         compat.redraw()
 
@@ -212,7 +228,7 @@ class Delivery:
 
     def _arrange(self, job: Job) -> None:
         """Set the objects of a batch side by side; what the artist has moved stays."""
-        if not job.target.batch:
+        if not job.target.batch or job.target.plane is not None:
             return
         row = [
             j
@@ -220,7 +236,8 @@ class Delivery:
             if j.state.active or j.id in self.arrived or scene.find_object(j.id, scene.MESH)
         ]
         widths = [self._width(j) for j in row]
-        for member, x in zip(row, row_positions(widths, job.target.height * 0.25), strict=True):
+        gap = (job.target.height or 1.0) * 0.25
+        for member, x in zip(row, row_positions(widths, gap), strict=True):
             for kind in (scene.GAUSSIANS, scene.MESH):
                 placed = scene.find_object(member.id, kind)
                 if placed is not None:
@@ -230,14 +247,14 @@ class Delivery:
     def _width(self, job: Job) -> float:
         held = self.arrived.get(job.id)
         if held is not None:
-            job.width = held.width(job.target.height)
-        return job.width or job.target.height
+            job.width = held.width(job.target)
+        return job.width or job.target.height or 1.0
 
 
 def _move_unless_moved(
     placed: Any, to: tuple[float, float, float], base: tuple[float, float, float]
 ) -> None:
-    before = tuple(placed.get(PLACE_TAG, base))
+    before = tuple(placed.get(scene.PLACE_TAG, base))
     if all(abs(a - b) < 1e-4 for a, b in zip(placed.location, before, strict=True)):
         placed.location = to
-        placed[PLACE_TAG] = to
+        placed[scene.PLACE_TAG] = to

@@ -74,13 +74,17 @@ class GaussiansArrived:
     step: int
     of: int
     final: bool
+    box: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class MeshArrived:
+    """``box`` is where the picture shows the object: left, top, right, bottom in 0..1, or empty."""
+
     job: str
     arrays: MeshArrays
     pose: dict[str, float] = field(default_factory=dict)
+    box: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

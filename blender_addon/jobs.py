@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .importers.placement import PicturePlane
+
 PHASES = (
     # name on the wire, words for the artist, share of the whole time
     ("loading", "Loading the model", 0.05),
@@ -87,14 +89,17 @@ class Words:
 class Target:
     """Where the results go: names and numbers, never Blender objects, which do not live long.
 
-    location in Blender units, yaw in radians about +Z, height in Blender units. ``batch`` groups
-    jobs that share a collection and a row; ``slot`` is the place in it.
+    Location in Blender units, yaw in radians about +Z, height in Blender units; None: as large as
+    the picture shows the object. ``plane`` is the picture's, if it stands in the scene: the result
+    stands at its lower edge and not at the location. ``batch`` groups jobs that share a collection
+    and, without pictures in the scene, a row; ``slot`` is the place in it.
     """
 
     name: str
     location: tuple[float, float, float] = (0.0, 0.0, 0.0)
     yaw: float = 0.0
-    height: float = 1.0
+    height: float | None = 1.0
+    plane: PicturePlane | None = None
     scene: str = ""
     collection: str = ""
     batch: str = ""

@@ -78,9 +78,13 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
             layout.template_ID_preview(settings, "imagined", rows=3, cols=4)
         else:
             layout.prop(settings, "filepath", text="")
-        _settings(layout, settings)
+        _settings(layout, settings, in_scene=settings.source == "SELECTED")
         _generate(layout, "SETTINGS")
         _progress(layout, context)
+        shading = context.space_data.shading
+        if shading.type == "SOLID" and shading.color_type != "TEXTURE" and len(session.get().book):
+            text = "Show Textures in This View"
+            layout.operator("gsv3d.solid_colours", text=text, icon="TEXTURE").of = "MESH"
 
 
 class GSV3D_PT_batch(_Sidebar, bpy.types.Panel):
@@ -186,7 +190,7 @@ class GSV3D_PT_image(bpy.types.Panel):
         image = context.space_data.image
         _imagine(layout.box(), context)
         layout.label(text=image.name if image else "No picture is open", icon="IMAGE_DATA")
-        _settings(layout, context.scene.gsv3d)
+        _settings(layout, context.scene.gsv3d, in_scene=False)
         _generate(layout, "EDITOR")
         _progress(layout, context)
         _backend(layout, context)
@@ -213,7 +217,7 @@ def _imagine(layout: Any, context: bpy.types.Context) -> None:
         _problem(layout, context, problem)
 
 
-def _settings(layout: Any, settings: Any) -> None:
+def _settings(layout: Any, settings: Any, in_scene: bool) -> None:
     column = layout.column()
     column.use_property_split = True
     column.use_property_decorate = False
@@ -232,7 +236,10 @@ def _settings(layout: Any, settings: Any) -> None:
         column.prop(settings, "plane")
     column.prop(settings, "faces")
     column.prop(settings, "texture_size")
-    column.prop(settings, "height")
+    if in_scene:
+        column.prop(settings, "size")
+    if not in_scene or settings.size == "HEIGHT":
+        column.prop(settings, "height")
 
 
 def _generate(layout: Any, source: str) -> None:

@@ -15,6 +15,7 @@
     steps         denoising steps; 0 leaves it to the model
     faces         face budget of the mesh
     texture_size  pixels of a side of the texture
+    size          PICTURE or HEIGHT: how large a result at a picture in the scene is
     height        height of the result, a length in the scene's units
     auto_elevation  have the backend estimate the elevation
     elevation     degrees the reference looks down from
@@ -136,6 +137,14 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         min=64,
         max=4096,
         subtype="PIXEL",
+    )
+    size: EnumProperty(  # type: ignore[valid-type]
+        name="Size",
+        description="How large the object is that is made of a picture in the scene",
+        items=(
+            ("PICTURE", "As Shown", "As large as the picture in the scene shows it"),
+            ("HEIGHT", "Height", "The height below"),
+        ),
     )
     height: FloatProperty(  # type: ignore[valid-type]
         name="Height",

@@ -11,10 +11,12 @@ from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Vector
 
 from .batch import IMAGE_SUFFIXES, MAX_FILE_BYTES, name_of, read_picture
 from .colour import linear_to_srgb
 from .filenames import readable
+from .importers.placement import PicturePlane
 from .png import encode_png
 from .problems import Problem
 
@@ -113,6 +115,21 @@ def _small_enough(data: bytes, image: bpy.types.Image) -> bytes:
             "Scale it down (Image > Resize).",
         )
     return data
+
+
+def plane_of(empty: Any) -> PicturePlane:
+    """Where an image empty's picture stands in the world."""
+    width, height = (max(side, 1) for side in empty.data.size)
+    longest = empty.empty_display_size / max(width, height)
+    size = (width * longest, height * longest)
+    offset = [share * side for share, side in zip(empty.empty_image_offset, size, strict=True)]
+    across, up = (empty.matrix_world.to_3x3().col[i] * size[i] for i in (0, 1))
+    return PicturePlane(
+        corner=tuple(empty.matrix_world @ Vector((*offset, 0.0))),
+        right=tuple(across.normalized()),
+        width=across.length,
+        height=up.length,
+    )
 
 
 def plane_normal(empty: Any) -> Sequence[float]:

@@ -226,11 +226,11 @@ class Session:
                 job.progress(event.phase, event.step, event.of, event.eta_s, event.fraction)
             case events.ViewsArrived(sheet=sheet):
                 self.sheets[job.id] = sheet
-            case events.GaussiansArrived(arrays=arrays, final=final):
-                self.delivery.gaussians(job, arrays, final)
-            case events.MeshArrived(arrays=arrays, pose=pose):
+            case events.GaussiansArrived(arrays=arrays, final=final, box=box):
+                self.delivery.gaussians(job, arrays, final, box)
+            case events.MeshArrived(arrays=arrays, pose=pose, box=box):
                 job.pose = pose
-                self.delivery.mesh(job, arrays)
+                self.delivery.mesh(job, arrays, box)
             case events.FileArrived(name="png", data=data):
                 self.delivery.picture(job, data)
             case events.FileArrived(name=name, data=data):

@@ -21,7 +21,7 @@ from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.meshing.texture import BACKS
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
-from gsv3d.preprocessing import prepare_sizes
+from gsv3d.preprocessing import PreparedImage, prepare_sizes
 from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT
 
 if TYPE_CHECKING:
@@ -99,6 +99,9 @@ class Observer(Protocol):
     def progress(self, phase: str, step: int, of: int) -> None:
         """``step`` of ``of`` is done in one of ``PHASES``."""
 
+    def prepared(self, picture: PreparedImage) -> None:
+        """The picture is cut out and framed, as the model sees it."""
+
     def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
         """images (V, H, W, 3) uint8 sRGB, coarse or final; azimuths_deg (V,) float32."""
 
@@ -110,6 +113,9 @@ class SilentObserver:
     """An observer that lets everything pass."""
 
     def progress(self, phase: str, step: int, of: int) -> None:
+        pass
+
+    def prepared(self, picture: PreparedImage) -> None:
         pass
 
     def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
@@ -178,6 +184,7 @@ def generate(
     prepared, detailed, small = (picture.rgba for picture in pictures)
     pose = choose_pose(settings, small)
     watch.progress("preparing", 1, 1)
+    watch.prepared(pictures[0])
 
     output, denoised = _denoise(pipeline, prepared, settings, pose.elevation_deg, watch, clock)
 

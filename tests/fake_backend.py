@@ -64,6 +64,8 @@ BEHAVIOURS = {
     "flood": "sends chunks of a transfer that was never announced",
 }
 STEPS = 6
+BOX = {"left": 0.2, "top": 0.1, "right": 0.6, "bottom": 0.9}
+"""Where all pictures show their object."""
 
 
 class _Job:
@@ -313,7 +315,9 @@ class FakeBackend:
                 return
             if step in (2, 4) and submit.previews:
                 cloud = sphere_gaussians(100 * step, step)
-                self._announce(job, m.Gaussians, cloud, {"step": step, "of": STEPS}, keep=False)
+                self._announce(
+                    job, m.Gaussians, cloud, {"step": step, "of": STEPS, "box": BOX}, keep=False
+                )
                 self._announce(job, m.Views, orbit_views(), {}, keep=False)
                 yield 0.0
         final = sphere_gaussians(self.gaussians, submit.seed)
@@ -322,12 +326,13 @@ class FakeBackend:
             final["means"][3, 1] = np.nan
             mesh["vertices"][0, 0] = np.inf
         self._announce(job, m.Views, orbit_views(), {"final": True})
-        self._announce(job, m.Gaussians, final, {"step": STEPS, "of": STEPS, "final": True})
+        told = {"step": STEPS, "of": STEPS, "final": True, "box": BOX}
+        self._announce(job, m.Gaussians, final, told)
         yield 0.0
         for phase in ("decoding", "fusing", "simplifying", "unwrapping", "texturing"):
             yield self.step_s / 4
             yield m.Progress(name, phase, 1, 1, self.step_s, 0.9)
-        self._announce(job, m.Mesh, mesh, {})
+        self._announce(job, m.Mesh, mesh, {"box": BOX})
         for file in submit.files:
             data = glb_bytes() if file == "glb" else ply_bytes(final)
             self._announce(job, m.File, {"data": np.frombuffer(data, "u1")}, {"name": file})

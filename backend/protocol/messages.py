@@ -301,6 +301,7 @@ class Gaussians(Artefact):
     step: int = wire(Integer(0, 1_000_000), default=0)
     of: int = wire(Integer(0, 1_000_000), default=0)
     final: bool = wire(Flag(), default=False)
+    box: dict[str, float] = wire(NumbersByName(), default_factory=dict)  # as in Mesh
 
 
 @dataclass(frozen=True)
@@ -313,6 +314,8 @@ class Mesh(Artefact):
     # Of the picture's cut-out; nil where the picture brought its own transparency.
     certainty: float | None = wire(Number(0, 1, optional=True), default=None)
     pose: dict[str, float] = wire(NumbersByName(), default_factory=dict)  # that it was made with
+    # Of the object in the picture: left, top, right and bottom in parts of its sides.
+    box: dict[str, float] = wire(NumbersByName(), default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ def import_gaussians(
     name = f"{target.name} Gaussians"
     native = compat.has_native_splats() and compat.attribute_type_exists("FLOAT4")
     data = new_cloud(name, len(arrays)) if native else new_points(name, len(arrays))
+    former = scene.find_object(job_id, scene.GAUSSIANS)
+    material = former.data.materials[0] if former is not None and former.data.materials else None
+    made = None
     try:
         yield
         for attribute in splat_layout(arrays, fit) if native else points_layout(arrays, fit):
@@ -37,14 +40,21 @@ def import_gaussians(
         if native:
             data.update_tag()
         else:
+            if material is None:
+                material = made = splat_nodes.gaussian_material(name)
+            material.diffuse_color = (*arrays.mean_colour, 1.0)
+            data.materials.append(material)
             data.color_attributes.active_color_name = "Color"
             data.update()
         placed = scene.place_object(name, data, job_id, scene.GAUSSIANS, target)
+        placed.color = (*arrays.mean_colour, 1.0)
         if not native:
             add_ellipsoids(placed)
         return placed.name
     except GeneratorExit:
         scene.remove_unused(data)
+        if made is not None:
+            bpy.data.materials.remove(made)
         raise
 
 

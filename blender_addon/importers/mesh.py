@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A textured mesh: UVs per corner, one packed sRGB texture, one Principled material."""
+"""A textured mesh: UVs per corner, one packed sRGB texture, one Principled material.
+
+The Solid view shows the color that its settings ask for: the material's, the object's, the active
+color attribute or the texture. A result has all four.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,9 @@ def import_mesh(
         material = _material(target.name, image, arrays.mean_colour)
         mesh.materials.append(material)
         yield
-        return scene.place_object(target.name, mesh, job_id, scene.MESH, target).name
+        placed = scene.place_object(target.name, mesh, job_id, scene.MESH, target)
+        placed.color = (*arrays.mean_colour, 1.0)
+        return placed.name
     except GeneratorExit:
         scene.remove_unused(mesh)
         if material is not None:
@@ -59,6 +65,9 @@ def _fill(mesh: bpy.types.Mesh, arrays: MeshArrays, fit: Fit) -> None:
     mesh.polygons.foreach_set("loop_start", np.arange(0, corners, 3, dtype=np.int32))
     uv_map = mesh.uv_layers.new(name="UVMap", do_init=False)
     uv_map.uv.foreach_set("vector", arrays.corner_uvs.reshape(-1))
+    colours = mesh.color_attributes.new("Color", "BYTE_COLOR", "CORNER")
+    colours.data.foreach_set("color_srgb", arrays.corner_colours.reshape(-1))
+    mesh.color_attributes.active_color_name = "Color"
     mesh.update(calc_edges=True)
     mesh.validate(clean_customdata=False)
     compat.smooth_with_sharp_edges(mesh, SHARP_ANGLE)

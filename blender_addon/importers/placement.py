@@ -3,19 +3,56 @@
 
 The backend's world: right-handed, +Z up, object centred at the origin, largest extent 1, the
 reference seen from the -Y side. In Blender that is an object facing the front view, so no axis
-changes; only the pivot (to the middle of the base) and the size (to a height) do.
+changes; only the pivot (to the middle of the base) and the size do: to a height, or to what the
+picture shows, if it stands in the scene.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 _SOLID_OPACITY = 0.3
 """Gaussians fainter than this do not count for the extent of an object."""
+
+SHOWN = 0.75 * 2 * 2.35 * math.tan(math.radians(33.8 / 2))
+"""Longer side of an object in the canonical view, in canonical units: it fills so much of it."""
+
+
+@dataclass(frozen=True)
+class PicturePlane:
+    """A picture that stands in the scene, in Blender units.
+
+    Attributes:
+        corner: its lower left corner.
+        right: unit vector along its lower edge.
+        width, height: of the whole picture.
+    """
+
+    corner: tuple[float, float, float]
+    right: tuple[float, float, float]
+    width: float
+    height: float
+
+    def base_of(self, box: Mapping[str, float], depth: float) -> tuple[float, float, float]:
+        """Return where an object stands: before the lower edge, below what the picture shows of it.
+
+        Args:
+            box: "left" and "right" of the object, in parts of the width; empty: the middle.
+            depth: of the object; its back touches the picture.
+        """
+        along = (box.get("left", 0.0) + box.get("right", 1.0)) / 2 * self.width
+        x, y, z = (c + along * r for c, r in zip(self.corner, self.right, strict=True))
+        return x + self.right[1] * depth / 2, y - self.right[0] * depth / 2, z
+
+    def size_of(self, box: Mapping[str, float]) -> float:
+        """Return the longer side of what the picture shows, "left" to "bottom" as the backend's."""
+        across = box.get("right", 1.0) - box.get("left", 0.0)
+        down = box.get("bottom", 1.0) - box.get("top", 0.0)
+        return max(across * self.width, down * self.height)
 
 
 @dataclass(frozen=True)
@@ -42,6 +79,10 @@ class Bounds:
     @property
     def width(self) -> float:
         return self.high[0] - self.low[0]
+
+    @property
+    def depth(self) -> float:
+        return self.high[1] - self.low[1]
 
     @property
     def height(self) -> float:
@@ -78,6 +119,17 @@ def fit_to_height(bounds: Bounds, height: float) -> Fit:
     (x0, y0, z0), (x1, y1, _) = bounds.low, bounds.high
     extent = max(bounds.height, max(x1 - x0, y1 - y0) / 50.0, 1e-6)
     return Fit(pivot=((x0 + x1) / 2, (y0 + y1) / 2, z0), scale=height / extent)
+
+
+def fit_to_size(bounds: Bounds, size: float) -> Fit:
+    """The fit that makes an object as large as a picture shows it.
+
+    Args:
+        bounds: of the object.
+        size: the longer side of what the picture shows, in Blender units, above 0.
+    """
+    (x0, y0, z0), (x1, y1, _) = bounds.low, bounds.high
+    return Fit(pivot=((x0 + x1) / 2, (y0 + y1) / 2, z0), scale=size / SHOWN)
 
 
 def yaw_of_plane(normal: Sequence[float]) -> float:

@@ -28,6 +28,7 @@ class GaussianArrays:
 
     means (N, 3); quats (N, 4) wxyz, unit; scales (N, 3) linear; opacities (N,) 0..1;
     colours (N, 4) linear RGB and opacity; sh (N, K, 3) coefficients; all float32, N >= 1.
+    mean_colour is their linear RGB, weighed by how much of them is seen.
     """
 
     means: np.ndarray
@@ -36,6 +37,7 @@ class GaussianArrays:
     opacities: np.ndarray
     colours: np.ndarray
     sh: np.ndarray
+    mean_colour: tuple[float, float, float]
     bounds: Bounds
     dropped: int
 
@@ -48,12 +50,14 @@ class MeshArrays:
     """A triangle mesh in canonical coordinates.
 
     vertices (V, 3) float32; faces (F, 3) int32, all within 0..V-1; corner_uvs (F, 3, 2) float32,
-    origin bottom left; texture_png the bytes of a PNG, sRGB; mean_colour linear RGB.
+    origin bottom left; corner_colours (F, 3, 4) float32, the texture's sRGB there, opaque;
+    texture_png the bytes of a PNG, sRGB; mean_colour linear RGB.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     corner_uvs: np.ndarray
+    corner_colours: np.ndarray
     texture_png: bytes
     mean_colour: tuple[float, float, float]
     bounds: Bounds
@@ -119,10 +123,12 @@ def prepare_gaussians(
         )
     opacities = np.minimum(opacities, 1.0)
     visibility = np.log(opacities[kept]) + np.log(scales[kept]).sum(axis=1) * (2 / 3)
-    kept = kept[np.argsort(-visibility, kind="stable")[:limit]]
+    order = np.argsort(-visibility, kind="stable")[:limit]
+    kept, weights = kept[order], np.exp(visibility[order] - visibility.max())
     colours = np.empty((len(kept), 4), np.float32)
     colours[:, :3] = srgb_to_linear(sh_to_srgb(sh[kept, 0]))
     colours[:, 3] = opacities[kept]
+    red, green, blue = (float(v) for v in np.average(colours[:, :3], axis=0, weights=weights))
     return GaussianArrays(
         means=np.ascontiguousarray(means[kept]),
         quats=np.ascontiguousarray(quats[kept] / norms[kept, None]),
@@ -130,6 +136,7 @@ def prepare_gaussians(
         opacities=np.ascontiguousarray(opacities[kept]),
         colours=colours,
         sh=np.ascontiguousarray(sh[kept]),
+        mean_colour=(red, green, blue),
         bounds=bounds_of_gaussians(means[kept], opacities[kept]),
         dropped=n - len(kept),
     )
@@ -179,14 +186,26 @@ def prepare_mesh(
     used = vertices[np.unique(faces[proper])]
     painted = srgb_to_linear(texture.reshape(-1, 3)[:: max(1, texture.size // 30_000)] / 255.0)
     red, green, blue = (float(v) for v in painted.mean(axis=0))
+    corner_uvs = np.ascontiguousarray(corner_uvs[proper], np.float32)
     return MeshArrays(
         vertices=vertices,
         faces=np.ascontiguousarray(faces[proper], np.int32),
-        corner_uvs=np.ascontiguousarray(corner_uvs[proper], np.float32),
+        corner_uvs=corner_uvs,
+        corner_colours=_colours_at(corner_uvs, texture),
         texture_png=encode_png(np.ascontiguousarray(texture, np.uint8)),
         mean_colour=(red, green, blue),
         bounds=bounds_of(used),
     )
+
+
+def _colours_at(uvs: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """(..., 4) float32 of the texels, (T, U, 3) uint8 with row 0 on top, that UVs (..., 2) hit."""
+    height, width = texture.shape[:2]
+    columns = np.clip(uvs[..., 0] * width, 0, width - 1).astype(np.intp)
+    rows = np.clip((1 - uvs[..., 1]) * height, 0, height - 1).astype(np.intp)
+    colours = np.ones((*uvs.shape[:-1], 4), np.float32)
+    colours[..., :3] = texture[rows, columns] / np.float32(255)
+    return colours
 
 
 def prepare_sheet(images: np.ndarray, cells: int = 2, size: int = 256) -> Sheet:

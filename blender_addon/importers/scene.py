@@ -13,6 +13,8 @@ import bpy
 from ..jobs import Target
 
 JOB_TAG = "gsv3d_job"
+PLACE_TAG = "gsv3d_place"
+"""Where `Delivery` put an object of a batch: one that stands elsewhere was moved by the artist."""
 KIND_TAG = "gsv3d_kind"
 MESH, GAUSSIANS, PICTURE = "mesh", "gaussians", "picture"
 
@@ -43,7 +45,8 @@ def collection_for(target: Target) -> Any:
 def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -> Any:
     """Show ``data`` in the job's object of this kind; a new object stands at the target.
 
-    An object that is already there keeps its transform, its name and what the artist did to it.
+    An object that is already there keeps its transform, its name and what the artist did to it. A
+    new one stands where the job's other object was moved, with the same parent and collections.
     """
     existing = find_object(job_id, kind)
     if existing is not None and _holds(existing, data):
@@ -55,10 +58,34 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
         bpy.data.objects.remove(existing)
     made = bpy.data.objects.new(name, data)
     made[JOB_TAG], made[KIND_TAG] = job_id, kind
-    made.location = target.location
-    made.rotation_euler = (0.0, 0.0, target.yaw)
-    collection_for(target).objects.link(made)
+    twin = find_object(job_id, GAUSSIANS if kind == MESH else MESH)
+    if twin is None:
+        made.location = target.location
+        made.rotation_euler = (0.0, 0.0, target.yaw)
+        collection_for(target).objects.link(made)
+        return made
+    made.parent, made.parent_type, made.parent_bone = (
+        twin.parent, twin.parent_type, twin.parent_bone
+    )  # fmt: skip
+    made.matrix_parent_inverse = twin.matrix_parent_inverse.copy()
+    made.rotation_mode = twin.rotation_mode
+    made.matrix_basis = twin.matrix_basis.copy()
+    if PLACE_TAG in twin:
+        made[PLACE_TAG] = twin[PLACE_TAG]
+    for collection in twin.users_collection or (collection_for(target),):
+        collection.objects.link(made)
     return made
+
+
+def select_alone(name: str) -> None:
+    """Select an object and make it active, where the view layer of the context has it."""
+    chosen = bpy.context.view_layer.objects.get(name)
+    if chosen is None:
+        return
+    for other in bpy.context.view_layer.objects.selected:
+        other.select_set(False)
+    chosen.select_set(True)
+    bpy.context.view_layer.objects.active = chosen
 
 
 def remove_unused(data: Any) -> None:

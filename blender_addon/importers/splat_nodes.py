@@ -16,9 +16,8 @@ import bpy
 from .. import compat
 
 GROUP_NAME = "GSV3D Ellipsoids"
-MATERIAL_NAME = "GSV3D Gaussians"
 VERSION_TAG = "gsv3d_version"
-GROUP_VERSION = 1
+GROUP_VERSION = 2
 
 
 def ellipsoid_group() -> Any:
@@ -34,13 +33,9 @@ def ellipsoid_group() -> Any:
     return group
 
 
-def gaussian_material() -> Any:
-    """The material of all ellipsoids: their colour, unlit, as Gaussians have no shading."""
-    for material in bpy.data.materials:
-        if material.get(VERSION_TAG) == GROUP_VERSION and material.name.startswith(MATERIAL_NAME):
-            return material
-    material = bpy.data.materials.new(MATERIAL_NAME)
-    material[VERSION_TAG] = GROUP_VERSION
+def gaussian_material(name: str) -> Any:
+    """The material of a result's ellipsoids: their colour, unlit, as Gaussians have no shading."""
+    material = bpy.data.materials.new(name)
     tree = compat.ensure_node_tree(material)
     tree.nodes.clear()
     colour: Any = tree.nodes.new("ShaderNodeAttribute")
@@ -130,8 +125,9 @@ def _build(group: Any) -> None:
     make.link(flow, realize.inputs[0])
     smooth = make.node("GeometryNodeSetShadeSmooth", 1420, 0)
     make.link(realize.outputs[0], smooth.inputs[0])
-    material = make.node("GeometryNodeSetMaterial", 1600, 0)
-    material.inputs["Material"].default_value = gaussian_material()
+    # The balls come with an empty slot of their own: back to the first one, the points'.
+    material = make.node("GeometryNodeSetMaterialIndex", 1600, 0)
+    material.inputs["Material Index"].default_value = 0
     make.link(smooth.outputs[0], material.inputs["Geometry"])
     output = make.node("NodeGroupOutput", 1780, 0)
     make.link(material.outputs["Geometry"], output.inputs["Geometry"])

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Batch: one job for each of many pictures, the results side by side in one collection."""
+"""Batch: one job for each of many pictures; results of a folder side by side in a collection."""
 
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,14 @@ class GSV3D_OT_batch(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.gsv3d
         source = settings.batch_source if self.source == "SETTINGS" else self.source
-        found, problems, title = _pictures(context, settings, source)
+        found, problems = _pictures(context, settings, source)
         if not found:
             raise problems[0] if problems else Problem("There is no picture.", "Choose some.")
         common.ensure_backend()
-        submit_batch(context, settings, found, title)
+        targets = _targets(context, settings, found)
+        for (reference, _), target in zip(found, targets, strict=True):
+            request = common.request_for(settings, reference)
+            session.get().submit(request, target, after_mesh=settings.after_mesh)
         for left_out in problems:
             self.report({"WARNING"}, str(left_out))
         self.report({"INFO"}, f"{len(found)} pictures are on the list")
@@ -65,53 +69,47 @@ def _missing(context: bpy.types.Context) -> str:
     return ""
 
 
-def submit_batch(
-    context: bpy.types.Context, settings: Any, found: list[Reference], title: str
-) -> list[str]:
-    """One job for each reference; a new collection takes their results. Returns the job ids."""
-    collection = bpy.data.collections.new(title)
-    context.scene.collection.children.link(collection)
-    batch = uuid.uuid4().hex
-    cursor = tuple(context.scene.cursor.location)
-    current = session.get()
-    ids = []
-    for slot, (reference, name) in enumerate(
-        zip(found, unique_names([r.name for r in found]), strict=True)
-    ):
-        target = Target(
-            name=name,
-            location=cursor,
-            height=settings.height,
-            scene=context.scene.name,
-            collection=collection.name,
-            batch=batch,
-            slot=slot,
-        )
-        request = common.request_for(settings, reference)
-        ids.append(current.submit(request, target, after_mesh=settings.after_mesh).id)
-    return ids
-
-
 def _pictures(
     context: bpy.types.Context, settings: Any, source: str
-) -> tuple[list[Reference], list[Problem], str]:
-    """Pictures that can be sent, the problems of those that cannot, and a title for them all."""
-    found: list[Reference] = []
+) -> tuple[list[tuple[Reference, Any]], list[Problem]]:
+    """Pictures that can be sent, each with its image empty if it has one, and what cannot be."""
+    found: list[tuple[Reference, Any]] = []
     problems: list[Problem] = []
     if source == "FOLDER":
-        folder = Path(bpy.path.abspath(settings.folder))
-        for path in images_in_folder(folder):
-            try:
-                found.append(references.from_file(path))
-            except Problem as problem:
-                problems.append(problem)
-        return found, problems, readable(folder.name) or "GSV3D Batch"
-    for empty in sorted(references.selected_image_empties(context), key=_left_to_right):
+        wanted: list[Any] = images_in_folder(Path(bpy.path.abspath(settings.folder)))
+    else:
+        wanted = sorted(references.selected_image_empties(context), key=_left_to_right)
+    for one in wanted:
         try:
-            found.append(references.from_image(empty.data))
+            if source == "FOLDER":
+                found.append((references.from_file(one), None))
+            else:
+                found.append((references.from_image(one.data), one))
         except Problem as problem:
             problems.append(problem)
-    return found, problems, "GSV3D Batch"
+    return found, problems
+
+
+def _targets(
+    context: bpy.types.Context, settings: Any, found: list[tuple[Reference, Any]]
+) -> list[Target]:
+    """One target each: at its own picture in the scene, else in a row in a new collection."""
+    names = unique_names([reference.name for reference, _ in found])
+    batch = uuid.uuid4().hex
+    collection = ""
+    if any(empty is None for _, empty in found):
+        title = readable(Path(bpy.path.abspath(settings.folder)).name) or "GSV3D Batch"
+        made = bpy.data.collections.new(title)
+        context.scene.collection.children.link(made)
+        collection = made.name
+    targets = []
+    for slot, ((_, empty), name) in enumerate(zip(found, names, strict=True)):
+        if empty is None:
+            place = replace(common.target_at_cursor(context, name), collection=collection)
+        else:
+            place = common.target_at_empty(context, empty, name)
+        targets.append(replace(place, batch=batch, slot=slot))
+    return targets
 
 
 def _left_to_right(empty: Any) -> tuple[float, str]:

@@ -16,7 +16,7 @@ from ..jobs import Request, Target
 from ..problems import Problem
 from ..properties import MAX_SEED
 from ..protocol import protocol_problem
-from ..references import Reference, plane_normal
+from ..references import Reference, plane_normal, plane_of
 
 
 def report(operator: bpy.types.Operator, problem: Problem) -> set[str]:
@@ -67,26 +67,27 @@ def request_for(settings: Any, reference: Reference) -> Request:
     )
 
 
-def target_at_empty(context: bpy.types.Context, empty: Any, name: str, height: float) -> Target:
-    """Stand at the empty, face where it faces, lie in its collection."""
+def target_at_empty(context: bpy.types.Context, empty: Any, name: str) -> Target:
+    """Stand at the empty's lower edge, face where it faces, lie in its collection."""
+    settings = context.scene.gsv3d
     collections = empty.users_collection
     return Target(
         name=name,
-        location=tuple(empty.matrix_world.translation),
         yaw=yaw_of_plane(plane_normal(empty)),
-        height=height,
+        height=None if settings.size == "PICTURE" else settings.height,
+        plane=plane_of(empty),
         scene=context.scene.name,
         collection=collections[0].name if collections else "",
     )
 
 
-def target_at_cursor(context: bpy.types.Context, name: str, height: float) -> Target:
+def target_at_cursor(context: bpy.types.Context, name: str, height: float | None = None) -> Target:
     """Stand at the 3D cursor, in the active collection."""
     collection = context.collection
     return Target(
         name=name,
         location=tuple(context.scene.cursor.location),
-        height=height,
+        height=height or context.scene.gsv3d.height,
         scene=context.scene.name,
         collection=collection.name if collection is not None else "",
     )

@@ -82,9 +82,7 @@ def _reference_and_target(
         if not empties:
             raise Problem("No image empty is selected.", "Select one, or choose a file.")
         reference = references.from_image(empties[0].data)
-        return reference, common.target_at_empty(
-            context, empties[0], reference.name, settings.height
-        )
+        return reference, common.target_at_empty(context, empties[0], reference.name)
     if source == "FILE":
         reference = references.from_file(settings.filepath)
     else:
@@ -93,7 +91,7 @@ def _reference_and_target(
         if image is None:
             raise Problem("No image is chosen.", "Choose one, or open one in the Image Editor.")
         reference = references.from_image(image)
-    return reference, common.target_at_cursor(context, reference.name, settings.height)
+    return reference, common.target_at_cursor(context, reference.name)
 
 
 CLASSES = (GSV3D_OT_generate,)

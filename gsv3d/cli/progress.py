@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from gsv3d import text_to_image
 from gsv3d.generation import PHASES
+from gsv3d.preprocessing import PreparedImage
 
 WEIGHTS = dict(zip(PHASES, (2, 55, 5, 18, 4, 4, 12), strict=True))
 """Shares of the time a job takes, roughly: the bar moves evenly."""
@@ -80,6 +81,9 @@ class ImageProgress:
         self._bar.update(
             self._task, completed=fraction(phase, step, of, self._weights), phase=detail
         )
+
+    def prepared(self, picture: PreparedImage) -> None:
+        """Not shown in a terminal."""
 
     def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
         """Not shown in a terminal."""

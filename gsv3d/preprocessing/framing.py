@@ -85,10 +85,13 @@ class PreparedImage:
     Attributes:
         rgba: (size, size, 4) uint8 sRGB, straight alpha. Under alpha 0 the colour of the nearest
             object pixel is continued, so that no resampling brings a foreign colour in.
+        box: (left, top, right, bottom) of the object in the picture it came from, in parts of the
+            picture's width and height, 0..1.
         certainty: of its cut-out, as in ``CutOut``.
     """
 
     rgba: np.ndarray
+    box: tuple[float, float, float, float]
     certainty: float | None = None
 
 
@@ -126,8 +129,10 @@ def prepare_sizes(
     if not 0 < fill <= 1:
         raise ValueError(f"fill must be above 0 and at most 1, not {fill}.")
     found = cut_out(image, cutout)
+    left, top, right, bottom = found.box
+    box = (left / image.width, top / image.height, right / image.width, bottom / image.height)
     return [
-        PreparedImage(_place(found.colour, found.alpha, size, fill), found.certainty)
+        PreparedImage(_place(found.colour, found.alpha, size, fill), box, found.certainty)
         for size in sizes
     ]
 

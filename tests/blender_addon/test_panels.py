@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from blender_addon.jobs import JobState, Target, Words
+from blender_addon.jobs import Job, JobState, Target, Words
 from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy
@@ -58,7 +58,7 @@ class CheckedLayout:
         return call
 
 
-def draw(addon, panel: str) -> list[str]:
+def draw(addon, panel: str, shading: str = "MATERIAL") -> list[str]:
     """What a panel shows: texts, properties and operators in their order."""
     from blender_addon import panels
 
@@ -70,7 +70,11 @@ def draw(addon, panel: str) -> list[str]:
         region=None,
         selected_objects=[],
         object=None,
-        space_data=SimpleNamespace(image=None, type="IMAGE_EDITOR"),
+        space_data=SimpleNamespace(
+            image=None,
+            type="IMAGE_EDITOR",
+            shading=SimpleNamespace(type="SOLID", color_type=shading),
+        ),
     )
     drawn: list[str] = []
     getattr(panels, panel).draw(SimpleNamespace(layout=CheckedLayout(bpy, drawn)), context)
@@ -91,6 +95,25 @@ def test_the_angle_of_the_mirror_plane_is_shown_where_it_counts(addon) -> None:
         settings.mirror = mirror
         drawn = draw(addon, "GSV3D_PT_generate")
         assert ("plane" in drawn) == shown and {"mirror", "elevation"} <= set(drawn)
+
+
+def test_textures_are_one_button_away_where_the_view_does_not_show_them(addon) -> None:
+    assert "gsv3d.solid_colours" not in draw(addon, "GSV3D_PT_generate")  # nothing to show yet
+    addon.session.get().book.add(Job(Words("a cup"), Target("a cup")))
+    assert "gsv3d.solid_colours" in draw(addon, "GSV3D_PT_generate")
+    assert "gsv3d.solid_colours" not in draw(addon, "GSV3D_PT_generate", "TEXTURE")
+
+
+def test_the_height_is_asked_for_where_no_picture_says_it(addon) -> None:
+    settings = addon.bpy.context.scene.gsv3d
+    for source, size, shown in (
+        ("SELECTED", "PICTURE", False),
+        ("SELECTED", "HEIGHT", True),
+        ("FILE", "PICTURE", True),
+    ):
+        settings.source, settings.size = source, size
+        drawn = draw(addon, "GSV3D_PT_generate")
+        assert ("height" in drawn) == shown and ("size" in drawn) == (source == "SELECTED")
 
 
 @pytest.mark.parametrize(

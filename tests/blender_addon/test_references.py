@@ -15,6 +15,7 @@ from PIL import Image
 from backend.protocol import messages as m
 from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
+from tests.canned_results import sphere_gaussians
 from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy
@@ -123,12 +124,16 @@ def test_generate_says_what_is_missing(addon) -> None:
     assert not len(addon.session.get().book)
 
 
-def test_generate_from_the_selected_empty_stands_at_its_place(
-    addon, tmp_path: Path, monkeypatch
+@pytest.mark.parametrize("size", ["PICTURE", "HEIGHT"])
+def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
+    addon, tmp_path: Path, monkeypatch, size: str
 ) -> None:
     from blender_addon import preferences
+    from blender_addon.importers.placement import SHOWN
+    from blender_addon.importers.prepare import prepare_gaussians
 
     bpy = addon.bpy
+    bpy.context.scene.gsv3d.size = size
     path = picture(tmp_path / "barrel.png")
     image_empty(bpy, path, x=4.0).select_set(True)
     settings = bpy.context.scene.gsv3d
@@ -146,10 +151,27 @@ def test_generate_from_the_selected_empty_stands_at_its_place(
     assert (submit.seed, submit.faces, submit.steps, submit.filename) == (5, 777, 9, "barrel.png")
     assert bytes(submit.image) == path.read_bytes()
     made = next(o for o in bpy.data.objects if o.get("gsv3d_kind") == "mesh")
-    assert tuple(made.location) == pytest.approx((4.0, 2.0, 1.0))
+    # The picture is 1 x 0.6, its middle at (4, 2, 1), its right along +Y. It shows the object from
+    # 0.2 to 0.6 of its width and from 0.1 to 0.9 of its height.
+    height = 3.0 if size == "HEIGHT" else 0.8 * 0.6 / SHOWN  # the box is 1 high and 0.4 deep
+    assert tuple(made.location)[1:] == pytest.approx((2.0 - 0.5 + 0.4, 1.0 - 0.3))
+    preview = prepare_gaussians(**sphere_gaussians(200, 2)).bounds  # the first to be placed
+    scale = 0.8 * 0.6 / SHOWN if size == "PICTURE" else 3.0 / preview.height
+    assert made.location.x == pytest.approx(4.0 + preview.depth * scale / 2)
     assert made.rotation_euler.z == pytest.approx(math.pi / 2)
     bpy.context.view_layer.update()
-    assert made.dimensions.z == pytest.approx(3.0)
+    assert made.dimensions.z == pytest.approx(height)
+    assert bpy.context.view_layer.objects.active == made
+    assert list(bpy.context.selected_objects) == [made]
+
+
+def test_an_object_is_as_large_as_the_model_sees_it() -> None:
+    from blender_addon.importers.placement import SHOWN
+    from gsv3d.cameras import DISTANCE, FOV_DEG
+    from gsv3d.preprocessing.framing import FILL
+
+    across = 2 * DISTANCE * math.tan(math.radians(FOV_DEG / 2))
+    assert SHOWN == pytest.approx(FILL * across)
 
 
 def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch) -> None:
@@ -190,6 +212,8 @@ def test_a_batch_of_selected_empties(addon, tmp_path: Path, monkeypatch) -> None
         )
         bpy.ops.gsv3d.batch()
         assert [j.name for j in addon.session.get().book] == ["links", "rechts"]
+        corners = [j.target.plane.corner[0] for j in addon.session.get().book]
+        assert corners == pytest.approx([-1.0, 0.0], abs=1e-6)  # each at its own picture
         bpy.ops.gsv3d.cancel(all_jobs=True)
         assert not addon.session.get().book.active()
         bpy.ops.gsv3d.clear_jobs()

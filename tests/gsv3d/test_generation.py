@@ -37,6 +37,9 @@ class Recorder:
         if (phase, step) == self._cancel_at:
             raise Cancelled
 
+    def prepared(self, picture: Any) -> None:
+        self.events.append(("prepared", picture.box))
+
     def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
         assert images.dtype == np.uint8 and images.shape == (4, 32, 32, 3)
         assert azimuths_deg.dtype == np.float32 and azimuths_deg.tolist() == [90, 180, 270, 0]

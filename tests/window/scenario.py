@@ -130,7 +130,7 @@ def lay_the_table(desk: Desk) -> Play:
     space.lens = 60
     view = space.region_3d
     view.view_rotation = Euler((math.radians(76), 0.0, math.radians(24))).to_quaternion()
-    view.view_location = (-0.38, 0.0, 0.62)
+    view.view_location = (0.0, 0.0, 0.62)
     view.view_distance = 4.7
     yield 0.5
     desk.region("UI").active_panel_category = TAB
@@ -152,11 +152,9 @@ def add_reference(desk: Desk) -> Play:
         )
     empty = bpy.context.object
     empty.empty_display_size = HEIGHT
-    # The picture beside the place where the result will stand, so that both can be seen.
-    empty.empty_image_offset = (-1.6, 0.0)
+    empty.empty_image_offset = (-0.5, 0.0)  # it stands on the ground
     empty.name = "Reference"
     desk.note(empty={"name": empty.name, "image": empty.data.name, "selected": empty.select_get()})
-    bpy.context.scene.gsv3d.height = HEIGHT
     yield from pose(desk, "reference")
     desk.note(view=desk.rectangle(window))
 

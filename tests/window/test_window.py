@@ -211,10 +211,18 @@ def test_the_mesh_is_complete(run: Run) -> None:
     assert len(mesh["uv_layers"]) == 1
     assert len(mesh["materials"]) == 1 and mesh["principled"] == 1
     assert [image[1:] for image in mesh["images"]] == [[1024, 1024, "sRGB"]]
-    # Base at the empty's place, as high as asked for.
-    assert mesh["location"] == pytest.approx([0.0, 0.0, 0.0], abs=1e-5)
+    # It stands before the picture, on its lower edge, where and as large as that shows it.
+    from PIL import Image
+
+    with Image.open(IMAGE) as image:
+        left, top, right, bottom = image.getchannel("A").point(lambda a: 255 * (a > 25)).getbbox()
+        unit = 1.2 / max(image.size)
+        middle = ((left + right) / 2 - image.width / 2) * unit
+    assert mesh["location"][0] == pytest.approx(middle, abs=0.02)
+    assert mesh["location"][1] < 0 and mesh["location"][2] == pytest.approx(0.0, abs=1e-5)
     assert mesh["low"][2] == pytest.approx(0.0, abs=1e-4)
-    assert mesh["high"][2] == pytest.approx(1.2, rel=1e-3)
+    assert mesh["high"][1] == pytest.approx(0.0, abs=0.1)
+    assert mesh["high"][2] == pytest.approx((bottom - top) * unit, rel=0.15)
 
 
 def test_the_mesh_shows_the_colours_of_its_texture(run: Run) -> None:

@@ -86,6 +86,44 @@ def read_pixels(image) -> np.ndarray:
     return values.reshape(image.size[1], image.size[0], 4)
 
 
+def test_the_solid_view_has_a_color_whatever_it_shows(empty_blender, finish, box) -> None:
+    from blender_addon.importers.mesh import import_mesh
+
+    arrays, fit = box
+    made = empty_blender.data.objects[finish(import_mesh(arrays, "j", Target("b"), fit))]
+    mean = np.array(arrays.mean_colour)
+    np.testing.assert_allclose(made.color[:3], mean, atol=1e-6)
+    np.testing.assert_allclose(made.data.materials[0].diffuse_color[:3], mean, atol=1e-6)
+    active = made.data.color_attributes.active_color
+    shown = read(active.data, "color_srgb", 4).reshape(-1, 3, 4)
+    quarters = np.array([[40, 70, 200], [220, 200, 40], [200, 40, 30], [30, 160, 60]]) / 255
+    wanted = quarters[np.arange(12) % 4][:, None].repeat(3, axis=1)
+    np.testing.assert_allclose(shown[..., :3], wanted, atol=1 / 255)
+
+
+def test_gaussians_have_their_mean_color_where_the_solid_view_shows_materials(
+    empty_blender, finish
+) -> None:
+    from blender_addon import compat
+    from blender_addon.importers.gaussians import import_gaussians
+
+    if compat.has_native_splats():
+        pytest.skip("this Blender has native splats")
+    canned = sphere_gaussians(20)
+    canned["sh"][:] = [[[1.0, 0.0, -1.0]]]
+    for count in (10, 20):
+        cloud = prepare.prepare_gaussians(**{n: v[:count] for n, v in canned.items()})
+        name = finish(import_gaussians(cloud, "j", Target("b"), placement.Fit((0, 0, 0), 1.0)))
+    made = empty_blender.data.objects[name]
+    shown = made.evaluated_get(empty_blender.context.evaluated_depsgraph_get()).data
+    (material,) = {shown.materials[p.material_index] for p in shown.polygons}
+    srgb = 0.5 + 0.28209479 * np.array([1.0, 0.0, -1.0])
+    linear = ((srgb + 0.055) / 1.055) ** 2.4
+    np.testing.assert_allclose(material.diffuse_color[:3], linear, atol=1e-3)
+    np.testing.assert_allclose(made.color[:3], linear, atol=1e-3)
+    assert len(empty_blender.data.materials) == 1
+
+
 def test_stopping_half_way_leaves_nothing(empty_blender, box) -> None:
     from blender_addon.importers.gaussians import import_gaussians
     from blender_addon.importers.mesh import import_mesh
