@@ -11,12 +11,13 @@ import bpy
 
 
 def has_native_splats() -> bool:
-    """True where a point cloud can be of the type GAUSSIAN_SPLAT (planned for Blender 5.3)."""
-    properties = bpy.types.PointCloud.bl_rna.properties
-    if "type" not in properties or not hasattr(bpy.types.PointCloud, "resize"):
-        return False
-    kind = properties["type"]
-    return kind.type == "ENUM" and "GAUSSIAN_SPLAT" in kind.enum_items
+    """True where a point cloud can be of the type GAUSSIAN_SPLAT (Blender 5.3)."""
+    known = bpy.types.PointCloud.bl_rna
+    return (
+        "resize" in known.functions  # functions of RNA are no attributes of the class
+        and "type" in known.properties
+        and "GAUSSIAN_SPLAT" in known.properties["type"].enum_items
+    )
 
 
 def attribute_type_exists(data_type: str) -> bool:

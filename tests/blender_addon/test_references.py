@@ -165,15 +165,6 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
     assert list(bpy.context.selected_objects) == [made]
 
 
-def test_an_object_is_as_large_as_the_model_sees_it() -> None:
-    from blender_addon.importers.placement import SHOWN
-    from gsv3d.cameras import DISTANCE, FOV_DEG
-    from gsv3d.preprocessing.framing import FILL
-
-    across = 2 * DISTANCE * math.tan(math.radians(FOV_DEG / 2))
-    assert SHOWN == pytest.approx(FILL * across)
-
-
 def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch) -> None:
     from blender_addon import preferences
 

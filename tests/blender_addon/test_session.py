@@ -237,7 +237,7 @@ def test_a_large_cloud_is_imported_in_pieces(addon) -> None:
 
     arrays = prepare_gaussians(**sphere_gaussians(5000))
     pieces = sum(1 for _ in import_gaussians(arrays, "j", Target("b"), Fit((0, 0, 0), 1.0)))
-    assert pieces >= 6  # one for every attribute
+    assert pieces >= 5  # one for every attribute: splats have four, points six
 
 
 @pytest.mark.parametrize("behaviour", ["wrong_version", "wrong_key"])

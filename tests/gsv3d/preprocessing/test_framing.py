@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from gsv3d.cameras import DISTANCE, FOV_DEG
 from gsv3d.errors import ImageError, ModelError
 from gsv3d.preprocessing import CutOut, cut_out, is_unsure, prepare, prepare_sizes
-from gsv3d.preprocessing.framing import certainty_of
+from gsv3d.preprocessing.framing import FILL, certainty_of
 from gsv3d.preprocessing.saliency import check_cutout
 
 WIDTH, HEIGHT = 300, 220
@@ -339,3 +340,10 @@ def test_a_cutout_that_is_unknown_or_not_installed_is_named(monkeypatch):
 def test_rembg_does_not_take_over_because_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", None)  # importing it would raise
     assert prepare(Image.fromarray(scene((250, 250, 250))), 64).certainty > 0.9
+
+
+def test_the_add_on_knows_how_large_the_model_sees_an_object() -> None:
+    from blender_addon.importers.placement import SHOWN
+
+    across = 2 * DISTANCE * np.tan(np.deg2rad(FOV_DEG / 2))
+    assert SHOWN == pytest.approx(FILL * across)
