@@ -29,6 +29,11 @@ DEFAULT_ELEVATION_DEG = 10.0
 USEFUL_DEG = 24.0
 """A mirrored camera nearer to the picture's own than this is of less use."""
 
+BEHIND_DEG, BEHIND_LOSS = 120.0, 0.4
+"""A plane whose mirrored camera is farther round than this, up to 180 degrees, must be surer: its
+score counts less, by this part at most. It tells little of the outline, which looks the same from
+behind, and where it is wrong the object has two faces."""
+
 
 @dataclass(frozen=True)
 class PoseEstimate:
@@ -57,7 +62,7 @@ class PoseEstimator:
 
     Args:
         network: in evaluation mode.
-        score_limit: smallest expected mirror score of a plane that is used.
+        score_limit: smallest ``evidence_of`` a plane that is used.
         half_trust_deg: the network's spread at which an elevation goes half the way from
             ``DEFAULT_ELEVATION_DEG`` to the network's.
         spread_factor: by which the network's spread becomes the error to expect.
@@ -85,12 +90,13 @@ class PoseEstimator:
         scores = all_scores[0].numpy()
         plane = choose_plane(scores)
         score, spread = float(scores[plane]), float(spreads[0])
+        evidence = evidence_of(scores[plane], plane)
         elevation = draw_to_default(
             elevations[0].clamp(-90, 90).numpy(), spread, self.half_trust_deg
         )
         return PoseEstimate(
             float(elevation),
-            refine_plane(scores, plane) if score >= self.score_limit else None,
+            refine_plane(scores, plane) if evidence >= self.score_limit else None,
             self.spread_factor * spread,
             score,
         )
@@ -135,10 +141,25 @@ def choose_plane(scores: np.ndarray) -> int:
     scores are weighed by where the mirrored camera comes to stand; an object of revolution, all of
     whose planes are right, gets a plane near 45 or 135 degrees.
     """
-    planes = np.arange(len(scores)) * 180.0 / len(scores)
-    apart = np.abs(mirrored_azimuth_deg(planes + 90) - 180)  # 0..180 degrees between the cameras
+    apart = _degrees_apart(np.arange(len(scores)))
     useful = np.clip(apart / USEFUL_DEG, 0, 1) * (0.9 + 0.1 * np.sin(np.deg2rad(apart)))
     return int((scores * useful).argmax())
+
+
+def evidence_of(score: np.ndarray, plane: np.ndarray | int) -> np.ndarray:
+    """Return expected scores, those of planes counted less that show the object from behind.
+
+    Args:
+        score: (...,) expected mirror scores in 0..1.
+        plane: (...,) indices of their planes, of ``NUM_PLANES``.
+    """
+    behind = (_degrees_apart(np.asarray(plane)) - BEHIND_DEG) / (180 - BEHIND_DEG)
+    return score * (1 - BEHIND_LOSS * np.clip(behind, 0, 1))
+
+
+def _degrees_apart(planes: np.ndarray) -> np.ndarray:
+    """Return the angles, 0..180, between the picture's camera and those mirrored about planes."""
+    return np.abs(mirrored_azimuth_deg(planes * 180.0 / NUM_PLANES + 90) - 180)
 
 
 def best_plane(triangles: np.ndarray) -> float | None:

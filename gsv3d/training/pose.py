@@ -23,6 +23,7 @@ from gsv3d.pose.estimate import (
     DEFAULT_ELEVATION_DEG,
     choose_plane,
     draw_to_default,
+    evidence_of,
     read_both_ways,
     save_estimator,
 )
@@ -39,6 +40,10 @@ HELD_OUT = 0.1
 
 USUAL_ELEVATIONS_DEG = (-5.0, 30.0)
 """Elevations that most pictures of props are taken from, and all of the evaluation's."""
+
+SURE_SHARE = 0.6
+"""Share of planes that must be right where the network is just sure enough to be followed: a wrong
+plane costs half as much again as a right one brings."""
 
 SCORE_WEIGHT = 4.0
 """Weight of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
@@ -162,8 +167,7 @@ def calibrate(
 
     Networks are surer of such pictures than they should be. ``half_trust_deg`` gives the smallest
     mean error over pictures of ``USUAL_ELEVATIONS_DEG``; the spread's factor makes its mean the
-    mean error. The limit on a plane's score gives the largest sum of true scores beyond
-    ``MIRROR_SCORE``.
+    mean error. At the limit on a plane's evidence, ``SURE_SHARE`` of the planes are right.
 
     Returns:
         the limits, as ``PoseEstimator`` takes them, and the measures.
@@ -183,9 +187,10 @@ def calibrate(
 
     planes = np.array([choose_plane(one) for one in predicted])
     rows = np.arange(len(indices))
-    sure, right = predicted[rows, planes], true_scores[rows, planes]
+    sure = evidence_of(predicted[rows, planes], planes)
+    right = true_scores[rows, planes] >= MIRROR_SCORE
     grid = np.linspace(0.2, 0.95, 76)
-    gains = [np.where(sure >= limit, right - MIRROR_SCORE, 0).sum() for limit in grid]
+    gains = [np.where(sure >= limit, right - SURE_SHARE, 0).sum() for limit in grid]
     score_limit = float(grid[int(np.argmax(gains))])
     followed = sure >= score_limit
     without = true_scores.max(axis=1) < MIRROR_SCORE
@@ -197,9 +202,7 @@ def calibrate(
         "usual_elevation_mean_error_deg": float(off[usual].mean()),
         "usual_elevation_default_mean_error_deg": float(default_off[usual].mean()),
         "planes_followed": float(followed.mean()),
-        "planes_right_of_followed": float(
-            (right >= MIRROR_SCORE)[followed].sum() / max(followed.sum(), 1)
-        ),
+        "planes_right_of_followed": float(right[followed].sum() / max(followed.sum(), 1)),
         "pictures_without_plane": float(without.mean()),
         "planes_followed_without_plane": float(followed[without].sum() / max(without.sum(), 1)),
     }
