@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the Blender extension: ``python build_addon.py [--output dist]``, one zip a platform.
+"""Build the Blender extension: ``python build_addon.py [--output dist]``, a zip for this machine.
 
-Each zip holds ``blender_addon/``, a copy of ``backend/protocol/`` as ``_protocol``, one of
-``gsv3d/filenames.py``, and the wheels of pyzmq and msgpack for every Python a Blender of that
-platform may have. Wheels come unmodified through ``pip download`` into a cache. What is built is
-checked by Blender's own validator when the bpy package is there.
+``--platform`` names others, ``--platform all`` stands for all of them. Each zip holds
+``blender_addon/``, a copy of ``backend/protocol/`` as ``_protocol``, one of ``gsv3d/filenames.py``,
+and the wheels of pyzmq and msgpack for every Python a Blender of that platform may have. Wheels
+come unmodified through ``pip download`` into a cache. What is built is checked by Blender's own
+validator when the bpy package is there.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform as machine
 import re
 import subprocess
 import sys
@@ -58,10 +60,18 @@ PLATFORMS = (
         "linux-x64", ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
     ),
 )
+_SYSTEMS = {"Windows": "windows", "Darwin": "macos", "Linux": "linux"}
+_MACHINES = {"amd64": "x64", "x86_64": "x64", "arm64": "arm64", "aarch64": "arm64"}
 
 
 class BuildError(Exception):
     """Why a zip could not be built, in a sentence."""
+
+
+def platform_here() -> str:
+    """Return Blender's name of the platform of this machine, one of ``PLATFORMS`` or not."""
+    system, processor = machine.system(), machine.machine().lower()
+    return f"{_SYSTEMS.get(system, system.lower())}-{_MACHINES.get(processor, processor)}"
 
 
 def fetch_wheels(platform: Platform, cache: Path) -> list[Path]:
@@ -159,9 +169,9 @@ def build(platform: Platform, output: Path, cache: Path) -> Path:
         if _absolute_import(text):
             raise BuildError(f"{path} imports by an absolute name; a packed copy cannot")
         content[f"{PACKED}/{name}"] = text.encode()
-    for path in [ROOT / "LICENSE", *sorted((ROOT / "LICENSES").glob("*.txt"))]:
-        if path.is_file():
-            content[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+    content["LICENSE"] = (ADDON / "LICENSE").read_bytes()  # the protocol's is in LICENSES
+    for path in sorted((ROOT / "LICENSES").glob("*.txt")):
+        content[path.relative_to(ROOT).as_posix()] = path.read_bytes()
     for wheel in wheels:
         content[f"wheels/{wheel.name}"] = wheel.read_bytes()
     output.mkdir(parents=True, exist_ok=True)
@@ -201,24 +211,26 @@ def validate(archive: Path, validator: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build all zips; 1 if any of them could not be built."""
+    """Build the zips asked for; 1 if any of them could not be built."""
     parser = argparse.ArgumentParser(description="Build the GSV3D extension for Blender.")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="FOLDER")
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "wheels", metavar="FOLDER")
     parser.add_argument(
         "--platform",
         action="append",
-        choices=[p.name for p in PLATFORMS],
-        help="only this platform; may be given several times",
+        choices=[*(p.name for p in PLATFORMS), "all"],
+        help="the platform to build for (this machine's); may be given several times",
     )
     options = parser.parse_args(argv)
+    wanted = options.platform or [platform_here()]
+    chosen = [p for p in PLATFORMS if p.name in wanted or "all" in wanted]
+    if not chosen:
+        parser.error(f"There is no zip for this machine's platform, {wanted[0]}: name another.")
     validator = blender_validator()
     if validator is None:
         print("The zips are not checked by Blender: the bpy package is not installed.")
     failed = False
-    for platform in PLATFORMS:
-        if options.platform and platform.name not in options.platform:
-            continue
+    for platform in chosen:
         try:
             archive = build(platform, options.output, options.cache)
             if validator is not None:

@@ -57,6 +57,8 @@ def test_every_platforms_zip_is_valid_and_fits_every_python(
         values = tomllib.loads(content.read("blender_manifest.toml").decode())
         names = set(content.namelist())
         assert "_protocol/session.py" in names and "importers/mesh.py" in names
+        assert b"GNU GENERAL PUBLIC LICENSE" in content.read("LICENSE")  # as the manifest says
+        assert "LICENSES/Apache-2.0.txt" in names  # the packed protocol's
         assert not [n for n in names if "__pycache__" in n or n.startswith("tests")]
     assert values["platforms"] == [platform.name]
     assert {f"./{n}" for n in names if n.endswith(".whl")} == set(values["wheels"])
@@ -70,7 +72,7 @@ def test_every_platforms_zip_is_valid_and_fits_every_python(
     spec.loader.exec_module(blender)
     # Blender's own reading of the tags: which Pythons, and does every wheel fit the platform?
     pythons = blender.python_versions_from_wheels(values["wheels"])
-    assert {(3, 11), (3, 13), (3, 14)} <= set(pythons)
+    assert {(3, 11), (3, 13), (3, 14), sys.version_info[:2]} <= set(pythons)
     fitting = blender.paths_filter_wheels_by_platform(values["wheels"], platform.name)
     assert fitting == values["wheels"]
 
@@ -80,6 +82,37 @@ def test_the_same_sources_give_the_same_zip(tmp_path: Path) -> None:
     fake_wheels(platform, tmp_path / "cache")
     first = build_addon.build(platform, tmp_path / "1", tmp_path / "cache").read_bytes()
     assert build_addon.build(platform, tmp_path / "2", tmp_path / "cache").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "built"),
+    [
+        ([], ["linux-x64"]),
+        (["--platform", "windows-x64"], ["windows-x64"]),
+        (["--platform", "all"], [p.name for p in build_addon.PLATFORMS]),
+    ],
+)
+def test_built_is_for_this_machine_unless_told(
+    monkeypatch, tmp_path: Path, arguments: list[str], built: list[str]
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(build_addon, "blender_validator", lambda: None)
+    for platform in build_addon.PLATFORMS:
+        fake_wheels(platform, tmp_path / "cache")
+    folders = ["--output", str(tmp_path / "dist"), "--cache", str(tmp_path / "cache")]
+    assert build_addon.main([*folders, *arguments]) == 0
+    made = sorted(path.name for path in (tmp_path / "dist").iterdir())
+    version = build_addon.version()
+    assert made == sorted(f"gsv3d-{version}-{name.replace('-', '_')}.zip" for name in built)
+
+
+def test_a_machine_without_a_zip_is_told_so(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("platform.system", lambda: "FreeBSD")
+    monkeypatch.setattr("platform.machine", lambda: "amd64")
+    with pytest.raises(SystemExit):
+        build_addon.main([])
+    assert "this machine's platform, freebsd-x64" in capsys.readouterr().err
 
 
 def test_a_wheel_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -134,12 +167,8 @@ def test_the_built_zip_installs_and_works(tmp_path: Path) -> None:
     """From the built zip, in a Blender of its own, to an object made over the wire."""
     from tests.fake_backend import FakeBackend
 
-    system = {"linux": "linux-x64", "win32": "windows-x64"}.get(sys.platform)
-    if system is None:
-        import platform as this
-
-        system = "macos-arm64" if this.machine() == "arm64" else "macos-x64"
-    platform = next(p for p in build_addon.PLATFORMS if p.name == system)
+    here = build_addon.platform_here()
+    platform = next(p for p in build_addon.PLATFORMS if p.name == here)
     try:
         archive = build_addon.build(platform, tmp_path, ROOT / "build" / "wheels")
     except build_addon.BuildError as error:
