@@ -33,7 +33,12 @@ def find_python(given: str) -> Path:
         raise Problem("No Python is chosen for the backend.", CHOOSE_PYTHON)
     path = Path(os.path.expandvars(os.path.expanduser(text)))
     if path.is_dir():
-        inside = [path / "Scripts" / "python.exe", path / "python.exe", path / "bin" / "python"]
+        # Of an environment, and of one inside a clone, whose dot hides it in the file browser.
+        inside = [
+            folder / name
+            for folder in (path, path / ".venv")
+            for name in ("Scripts/python.exe", "python.exe", "bin/python")
+        ]
         found = next((p for p in inside if p.is_file()), None)
         if found is None:
             raise Problem(f"There is no Python in the folder {path}.", CHOOSE_PYTHON)
@@ -138,9 +143,8 @@ class BackendProcess:
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as output:
-                self._process = _spawn(
-                    serve_command(interpreter, connection_file, data_dir, os.getpid()), output
-                )
+                command = serve_command(interpreter, connection_file, data_dir, os.getpid())
+                self._process = _spawn(command, data_dir, output)
         except PermissionError as error:
             raise Problem(
                 f"{error.filename or interpreter} cannot be used: no permission.", CHOOSE_PYTHON
@@ -206,17 +210,19 @@ def _ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
     return True
 
 
-def _spawn(command: list[str], output: BinaryIO) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ)
-    # Blender's own Python may be pointed at by these; another Python must not follow.
-    for name in ("PYTHONHOME", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__"):
-        environment.pop(name, None)
+def _spawn(command: list[str], folder: Path, output: BinaryIO) -> subprocess.Popen[bytes]:
+    # What points Blender, or a studio's tools, at libraries of their own must not point this Python
+    # at them.
+    foreign = ("PYTHON", "LD_", "DYLD_", "__PYVENV_LAUNCHER__")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    environment["PYTHONSAFEPATH"] = "1"  # nothing is imported from the working folder
     environment["PYTHONUTF8"] = "1"
     environment["PYTHONUNBUFFERED"] = "1"
     # No console window beside Blender's.
     flags = getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0
     return subprocess.Popen(
         command,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

@@ -45,6 +45,13 @@ def test_python_is_found_in_an_environment_folder(tmp_path: Path) -> None:
     assert bp.find_python(f'"{inside}"') == inside  # as Windows' "Copy as path" gives it
 
 
+def test_python_is_found_in_the_environment_of_a_clone(tmp_path: Path) -> None:
+    inside = tmp_path / ".venv" / "bin" / "python"
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    assert bp.find_python(str(tmp_path)) == inside
+
+
 @pytest.mark.parametrize("given", ["", "/no/such/python", "."])
 def test_no_python_is_said_with_what_to_do(given: str, tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
@@ -61,6 +68,28 @@ def test_the_command_names_everything_the_backend_needs(tmp_path: Path) -> None:
         "--data-dir": str(tmp_path / "d"),
         "--parent-pid": "42",
     }
+
+
+def test_nothing_around_it_is_executed_by_a_backend(tmp_path: Path, monkeypatch) -> None:
+    """Modules beside the .blend, or in a studio's PYTHONPATH, that are called like its own."""
+    for where in ("beside the blend", "python path"):
+        for name in ("numpy", "backend", "msgpack"):
+            trap = tmp_path / where / f"{name}.py"
+            trap.parent.mkdir(exist_ok=True)
+            trap.write_text(f"open({str(tmp_path / 'sprung')!r}, 'a').write({name!r})")
+    monkeypatch.chdir(tmp_path / "beside the blend")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "python path"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    process, connection = bp.BackendProcess(), tmp_path / "c.json"
+    process.start(sys.executable, connection, tmp_path / "data")
+    try:
+        assert wait_until(connection.exists, 60), bp.last_lines(tmp_path / "data" / "backend.log")
+        assert not (tmp_path / "sprung").exists()
+        if sys.platform == "linux":
+            seen = Path(f"/proc/{process.pid}/environ").read_bytes()
+            assert b"PYTHONPATH" not in seen and b"LD_LIBRARY_PATH" not in seen
+    finally:
+        process.stop()
 
 
 @pytest.mark.parametrize(
