@@ -15,6 +15,7 @@ import bpy
 import numpy as np
 
 from .. import compat
+from ..filenames import safe_stem
 from ..jobs import Target
 from . import scene
 from .placement import Fit
@@ -74,9 +75,14 @@ def _fill(mesh: bpy.types.Mesh, arrays: MeshArrays, fit: Fit) -> None:
 
 
 def _texture(name: str, png: bytes) -> bpy.types.Image:
-    """An image data-block with the PNG packed in it; Blender decodes it when it is drawn."""
+    """An image data-block with the PNG packed in it; Blender decodes it when it is drawn.
+
+    It is named as a file as well: exporters leave out an image without a file's name, and unpacking
+    writes it there.
+    """
     image = bpy.data.images.new(name, 8, 8)
     image.pack(data=png, data_len=len(png))
+    image.filepath_raw = f"//textures/{safe_stem(image.name)}.png"
     image.source = "FILE"
     image.colorspace_settings.name = "sRGB"
     image.alpha_mode = "NONE"

@@ -80,6 +80,26 @@ def test_one_material_with_the_texture_in_srgb_and_packed(empty_blender, finish,
     assert output.inputs["Surface"].links[0].from_node == surface
 
 
+def test_exports_keep_the_texture(empty_blender, finish, box, tmp_path) -> None:
+    from blender_addon.importers.mesh import import_mesh
+
+    arrays, fit = box
+    for job in "12":  # of the same name: each keeps its own
+        finish(import_mesh(arrays, job, Target("Faß: 1"), fit))
+    bpy = empty_blender
+    bpy.ops.export_scene.fbx(
+        filepath=str(tmp_path / "b.fbx"), path_mode="COPY", embed_textures=True
+    )
+    embedded = (tmp_path / "b.fbx").read_bytes()
+    assert embedded.count(arrays.texture_png) >= 1 and "Faß_ 1.png".encode() in embedded
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "b.blend"))
+    bpy.ops.file.unpack_all(method="USE_LOCAL")
+    bpy.ops.wm.obj_export(filepath=str(tmp_path / "out.obj"), path_mode="COPY")
+    for name in ("Faß_ 1.png", "Faß_ 1.001.png"):
+        assert (tmp_path / name).read_bytes() == arrays.texture_png
+        assert f"map_Kd {name}" in (tmp_path / "out.mtl").read_text("utf-8")
+
+
 def read_pixels(image) -> np.ndarray:
     values = np.empty(image.size[0] * image.size[1] * 4, np.float32)
     image.pixels.foreach_get(values)
