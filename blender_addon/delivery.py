@@ -8,6 +8,7 @@ before them and begun anew after: the arrays are kept until the job is over.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from .importers import scene
 from .importers.gaussians import import_gaussians
 from .importers.mesh import import_mesh
 from .importers.picture import import_picture
-from .importers.placement import Fit, fit_to_height, fit_to_size, row_positions
+from .importers.placement import Fit, fit_to_height, fit_to_size, free_spot, row_positions
 from .importers.prepare import GaussianArrays, MeshArrays
 from .jobs import Job, JobBook, Target
 
@@ -196,7 +197,7 @@ class Delivery:
         fit = held.fit(job.target)
         if fit is None:
             return
-        target = held.place(job.target)
+        target = self._beside(job, held.place(job.target), held, fit)
         if kind == scene.GAUSSIANS and held.gaussians is not None:
             yield from import_gaussians(held.gaussians, job.id, target, fit)
             self._arrange(job)  # no undo step of their own: the mesh's takes all away
@@ -211,6 +212,28 @@ class Delivery:
                     scene.select_alone(made)
             compat.push_undo(f"GSV3D: {job.name}")
         compat.redraw()
+
+    def _beside(self, job: Job, target: Target, held: Arrived, fit: Fit) -> Target:
+        """The target moved to where nothing stands: other results of a picture, or at the cursor
+        anything. Those of a batch's row have their places."""
+        source = held.mesh or held.gaussians
+        in_row = target.batch and target.plane is None
+        known = any(scene.find_object(job.id, kind) for kind in (scene.GAUSSIANS, scene.MESH))
+        if source is None or in_row or known or target.replaces:
+            return target
+        others = scene.results_of(target, job.id)
+        if target.plane is None:
+            where = bpy.data.scenes.get(target.scene) or bpy.context.scene
+            others = [o for o in where.objects if o.type == "MESH" and not o.hide_viewport]
+        along = (
+            target.plane.right
+            if target.plane
+            else (math.cos(target.yaw), math.sin(target.yaw), 0.0)
+        )
+        bounds = source.bounds
+        size = [side * fit.scale for side in (bounds.width, bounds.depth, bounds.height)]
+        spot = free_spot(target.location, along, size, scene.boxes_of(others))
+        return replace(target, location=spot)
 
     def _settle_gaussians(self, job: Job) -> None:
         cloud = scene.find_object(job.id, scene.GAUSSIANS)

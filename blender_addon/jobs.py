@@ -91,8 +91,10 @@ class Target:
 
     Location in Blender units, yaw in radians about +Z, height in Blender units; None: as large as
     the picture shows the object. ``plane`` is the picture's, if it stands in the scene: the result
-    stands at its lower edge and not at the location. ``batch`` groups jobs that share a collection
-    and, without pictures in the scene, a row; ``slot`` is the place in it.
+    stands at its lower edge and not at the location. ``source`` is a digest of the picture:
+    ``replaces`` says that the result takes the place of the last one made of the same. ``batch``
+    groups jobs that share a collection and, without pictures in the scene, a row; ``slot`` is the
+    place in it.
     """
 
     name: str
@@ -100,6 +102,8 @@ class Target:
     yaw: float = 0.0
     height: float | None = 1.0
     plane: PicturePlane | None = None
+    source: str = ""
+    replaces: bool = False
     scene: str = ""
     collection: str = ""
     batch: str = ""

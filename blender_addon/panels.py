@@ -149,6 +149,7 @@ class GSV3D_PT_results(_Sidebar, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
+        layout.prop(context.scene.gsv3d, "again")
         layout.prop(context.scene.gsv3d, "after_mesh", text="With the mesh")
         layout.label(text="Show all results:")
         row = layout.row(align=True)

@@ -21,6 +21,7 @@
     elevation     degrees the reference looks down from
     mirror        AUTO, OFF or PLANE: whether the object is taken for its own mirror image
     plane         degrees of its mirror plane for PLANE
+    again         BESIDE or REPLACE: where a second result of the same picture goes
     after_mesh    HIDE, SHOW or REMOVE: what becomes of the Gaussians when the mesh is there
 
 ``WindowManager.gsv3d`` (`GSV3D_PG_runtime`, of this session)
@@ -183,6 +184,14 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         default=10.0,
         min=-30.0,
         max=80.0,
+    )
+    again: EnumProperty(  # type: ignore[valid-type]
+        name="Again",
+        description="Where another result of the same picture goes",
+        items=(
+            ("BESIDE", "Beside", "Beside the ones that are there"),
+            ("REPLACE", "Replace", "In the place of the last one: its transform, parent and name"),
+        ),
     )
     after_mesh: EnumProperty(  # type: ignore[valid-type]
         name="Gaussians",

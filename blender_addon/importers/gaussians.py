@@ -31,7 +31,6 @@ def import_gaussians(
     data = new_cloud(name, len(arrays)) if native else new_points(name, len(arrays))
     former = scene.find_object(job_id, scene.GAUSSIANS)
     material = former.data.materials[0] if former is not None and former.data.materials else None
-    made = None
     try:
         yield
         for attribute in splat_layout(arrays, fit) if native else points_layout(arrays, fit):
@@ -41,7 +40,7 @@ def import_gaussians(
             data.update_tag()
         else:
             if material is None:
-                material = made = splat_nodes.gaussian_material(name)
+                material = splat_nodes.gaussian_material(name)
             material.diffuse_color = (*arrays.mean_colour, 1.0)
             data.materials.append(material)
             data.color_attributes.active_color_name = "Color"
@@ -53,8 +52,6 @@ def import_gaussians(
         return placed.name
     except GeneratorExit:
         scene.remove_unused(data)
-        if made is not None:
-            bpy.data.materials.remove(made)
         raise
 
 

@@ -35,23 +35,20 @@ def import_mesh(
     """
     mesh = bpy.data.meshes.new(target.name)
     image = None
-    material = None
     try:
         _fill(mesh, arrays, fit)
         yield
         image = _texture(target.name, arrays.texture_png)
         yield
-        material = _material(target.name, image, arrays.mean_colour)
-        mesh.materials.append(material)
+        mesh.materials.append(_material(target.name, image, arrays.mean_colour))
         yield
         placed = scene.place_object(target.name, mesh, job_id, scene.MESH, target)
         placed.color = (*arrays.mean_colour, 1.0)
         return placed.name
     except GeneratorExit:
-        scene.remove_unused(mesh)
-        if material is not None:
-            bpy.data.materials.remove(material)
-        if image is not None:
+        has_material = bool(mesh.materials)
+        scene.remove_unused(mesh)  # with its material and the image in it
+        if image is not None and not has_material:
             bpy.data.images.remove(image)
         raise
 

@@ -144,6 +144,36 @@ def yaw_of_plane(normal: Sequence[float]) -> float:
     return math.atan2(x, -y)
 
 
+def free_spot(
+    location: Sequence[float],
+    direction: Sequence[float],
+    size: Sequence[float],
+    boxes: Sequence[Bounds],
+) -> tuple[float, float, float]:
+    """Return the first location, going on in a direction, where an object touches no box.
+
+    Args:
+        location: of the middle of the object's base.
+        direction: unit vector.
+        size: (width, depth, height) of the object, about upright and facing -Y.
+        boxes: what stands there, in the world.
+    """
+    x, y, z = location
+    step = max(size[:2]) * 1.1
+    for _ in range(200):
+        low, high = (
+            (x - size[0] / 2, y - size[1] / 2, z),
+            (x + size[0] / 2, y + size[1] / 2, z + size[2]),
+        )
+        if not any(
+            all(a < d and c < b for a, b, c, d in zip(low, high, box.low, box.high, strict=True))
+            for box in boxes
+        ):
+            break
+        x, y, z = (v + step * d for v, d in zip((x, y, z), direction, strict=True))
+    return x, y, z
+
+
 def row_positions(widths: Sequence[float], gap: float) -> list[float]:
     """X of the middles of objects of ``widths`` side by side, the first at 0, ``gap`` between."""
     positions: list[float] = []

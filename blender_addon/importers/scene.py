@@ -6,16 +6,21 @@ Nothing here is kept between ticks: undo and loading a file replace every Blende
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import bpy
+from mathutils import Vector
 
 from ..jobs import Target
+from .placement import Bounds
 
 JOB_TAG = "gsv3d_job"
 PLACE_TAG = "gsv3d_place"
 """Where `Delivery` put an object of a batch: one that stands elsewhere was moved by the artist."""
 KIND_TAG = "gsv3d_kind"
+SOURCE_TAG = "gsv3d_source"
+"""Digest of the picture that an object was made of."""
 MESH, GAUSSIANS, PICTURE = "mesh", "gaussians", "picture"
 
 
@@ -46,9 +51,17 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
     """Show ``data`` in the job's object of this kind; a new object stands at the target.
 
     An object that is already there keeps its transform, its name and what the artist did to it. A
-    new one stands where the job's other object was moved, with the same parent and collections.
+    new one stands where the job's other object was moved, with the same parent and collections. A
+    result that replaces another takes over its object.
     """
     existing = find_object(job_id, kind)
+    replaced = results_of(target, job_id)[-1:] if target.replaces else []
+    if kind == MESH and existing is None and replaced:
+        existing = replaced[0]
+        cloud = find_object(existing[JOB_TAG], GAUSSIANS)
+        if cloud is not None:
+            bpy.data.objects.remove(cloud)
+        existing[JOB_TAG] = job_id
     if existing is not None and _holds(existing, data):
         former, existing.data = existing.data, data
         if former.users == 0:
@@ -57,8 +70,8 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
     if existing is not None:
         bpy.data.objects.remove(existing)
     made = bpy.data.objects.new(name, data)
-    made[JOB_TAG], made[KIND_TAG] = job_id, kind
-    twin = find_object(job_id, GAUSSIANS if kind == MESH else MESH)
+    made[JOB_TAG], made[KIND_TAG], made[SOURCE_TAG] = job_id, kind, target.source
+    twin = find_object(job_id, GAUSSIANS if kind == MESH else MESH) or next(iter(replaced), None)
     if twin is None:
         made.location = target.location
         made.rotation_euler = (0.0, 0.0, target.yaw)
@@ -75,6 +88,29 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
     for collection in twin.users_collection or (collection_for(target),):
         collection.objects.link(made)
     return made
+
+
+def results_of(target: Target, job_id: str) -> list[Any]:
+    """The meshes in the target's scene that other jobs made of the same picture."""
+    where = bpy.data.scenes.get(target.scene) or bpy.context.scene
+    return [
+        other
+        for other in where.objects
+        if target.source
+        and other.get(SOURCE_TAG) == target.source
+        and other.get(KIND_TAG) == MESH
+        and other.get(JOB_TAG) != job_id
+    ]
+
+
+def boxes_of(objects: Iterable[Any]) -> list[Bounds]:
+    """The boxes of mesh objects in the world."""
+    boxes = []
+    for one in objects:
+        corners = [one.matrix_world @ Vector(corner) for corner in one.bound_box]
+        low, high = ([f(c[i] for c in corners) for i in range(3)] for f in (min, max))
+        boxes.append(Bounds(tuple(low), tuple(high)))  # type: ignore[arg-type]
+    return boxes
 
 
 def select_alone(name: str) -> None:
@@ -102,7 +138,18 @@ def _holds(owner: Any, data: Any) -> bool:
 
 
 def _remove_data(data: Any) -> None:
+    """Remove a mesh or a point cloud, and what no one else uses of its materials and textures."""
+    materials = {material for material in data.materials if material is not None}
     if isinstance(data, bpy.types.Mesh):
         bpy.data.meshes.remove(data)
     else:
         bpy.data.pointclouds.remove(data)
+    unused = [material for material in materials if material.users == 0]
+    images = {
+        node.image
+        for material in unused
+        for node in material.node_tree.nodes
+        if node.type == "TEX_IMAGE" and node.image is not None
+    }
+    bpy.data.batch_remove(unused)
+    bpy.data.batch_remove([image for image in images if image.users == 0])

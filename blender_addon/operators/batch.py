@@ -11,7 +11,7 @@ from typing import Any
 import bpy
 from bpy.props import EnumProperty
 
-from .. import references, session
+from .. import references
 from ..batch import images_in_folder, unique_names
 from ..filenames import readable
 from ..jobs import Target
@@ -51,8 +51,7 @@ class GSV3D_OT_batch(bpy.types.Operator):
         common.ensure_backend()
         targets = _targets(context, settings, found)
         for (reference, _), target in zip(found, targets, strict=True):
-            request = common.request_for(settings, reference)
-            session.get().submit(request, target, after_mesh=settings.after_mesh)
+            common.submit(settings, reference, target)
         for left_out in problems:
             self.report({"WARNING"}, str(left_out))
         self.report({"INFO"}, f"{len(found)} pictures are on the list")

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import bpy
@@ -65,6 +67,13 @@ def request_for(settings: Any, reference: Reference) -> Request:
         mirror=settings.mirror.lower(),
         plane=settings.plane,
     )
+
+
+def submit(settings: Any, reference: Reference, target: Target) -> None:
+    """Take a job on the list: this picture, there."""
+    source = hashlib.sha256(reference.data).hexdigest()[:32]
+    target = replace(target, source=source, replaces=settings.again == "REPLACE")
+    session.get().submit(request_for(settings, reference), target, after_mesh=settings.after_mesh)
 
 
 def target_at_empty(context: bpy.types.Context, empty: Any, name: str) -> Target:

@@ -8,7 +8,7 @@ from typing import Any
 import bpy
 from bpy.props import EnumProperty
 
-from .. import references, session
+from .. import references
 from ..jobs import Target
 from ..problems import Problem
 from ..references import Reference
@@ -45,9 +45,7 @@ class GSV3D_OT_generate(bpy.types.Operator):
         source = settings.source if self.source == "SETTINGS" else self.source
         reference, target = _reference_and_target(context, settings, source)
         common.ensure_backend()
-        session.get().submit(
-            common.request_for(settings, reference), target, after_mesh=settings.after_mesh
-        )
+        common.submit(settings, reference, target)
         return {"FINISHED"}
 
 
