@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from gsv3d.filenames import (
     release,
     safe_stem,
 )
+from gsv3d.meshing.export import result_png
 
 ENDINGS = (".glb", ".obj", ".png", ".json", "_texture.png", "_reference.png", ".blend1")
 DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
@@ -159,6 +161,13 @@ def test_our_own_sheets_and_textures_are_known_by_their_record(tmp_path):
     record(tmp_path / "a.json", ["a.glb", "a.png", "a_texture.png", "A.PLY"])
     assert is_own_result(tmp_path / "a.png") and is_own_result(tmp_path / "a_texture.png")
     assert not is_own_result(tmp_path / "a.jpg") and not is_own_result(tmp_path / "b.png")
+
+
+def test_results_are_known_by_their_note_wherever_they_are(tmp_path):
+    picture = Image.new("RGB", (8, 8))
+    (tmp_path / "renamed.PNG").write_bytes(result_png(picture))
+    picture.save(tmp_path / "mine.png")
+    assert is_own_result(tmp_path / "renamed.PNG") and not is_own_result(tmp_path / "mine.png")
 
 
 @pytest.mark.parametrize(
