@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from gsv3d.filenames import (
     claim,
