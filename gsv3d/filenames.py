@@ -166,6 +166,8 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _has_note(picture: Path) -> bool:
+    if not os.path.isfile(picture):  # to open a pipe is to wait for who writes into it
+        return False
     try:
         with open(picture, "rb") as file:
             return f"tEXtNote\0{RESULT_NOTE}".encode() in file.read(4096)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -168,6 +170,13 @@ def test_results_are_known_by_their_note_wherever_they_are(tmp_path):
     (tmp_path / "renamed.PNG").write_bytes(result_png(picture))
     picture.save(tmp_path / "mine.png")
     assert is_own_result(tmp_path / "renamed.PNG") and not is_own_result(tmp_path / "mine.png")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    code = "import sys, pathlib, gsv3d.filenames as f; f.is_own_result(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.png"], check=True, timeout=30)
 
 
 @pytest.mark.parametrize(
