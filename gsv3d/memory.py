@@ -14,8 +14,7 @@ JOB_BYTES = 100_000_000
 TEXEL_BYTES = 11
 """What a job takes for each texel of a large texture: colors, charts, the file being written.
 
-Measured: ``gsv3d generate examples/barrel.png`` peaks at 1,097 MB with 4096 texels a side and at
-1,649 MB with 8192.
+Measured: ``gsv3d generate`` peaks at 1,097 MB with 4096 texels a side and at 1,649 MB with 8192.
 """
 
 _STEP = 64
