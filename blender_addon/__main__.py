@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 
 
 def main() -> int:
@@ -15,9 +18,25 @@ def main() -> int:
         return 130
 
 
+@contextlib.contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Act on Ctrl+C at the end: Blender's own start passes over exceptions, and goes on."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked and before is not signal.SIG_IGN:
+        raise KeyboardInterrupt
+
+
 def _run() -> int:
     try:
-        import bpy
+        with _interrupted_afterwards():
+            import bpy
+
+            bpy.ops.wm.read_factory_settings(use_empty=True)
     except ImportError:
         print(
             "This needs Blender as a Python module, which has packages for CPython 3.11: "
@@ -27,7 +46,6 @@ def _run() -> int:
         return 1
     from . import headless, register, unregister
 
-    bpy.ops.wm.read_factory_settings(use_empty=True)
     register()
     try:
         return headless.run(sys.argv[1:], "python -m blender_addon")

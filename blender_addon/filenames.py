@@ -2,7 +2,7 @@
 """Rules for file names, the library's own. The extension's zip holds that module in this place."""
 
 from gsv3d.filenames import (
-    PREVIEW_NOTE,
+    RESULT_NOTE,
     claim,
     free_stem,
     is_own_result,
@@ -16,7 +16,7 @@ from gsv3d.filenames import (
 )
 
 __all__ = [
-    "PREVIEW_NOTE",
+    "RESULT_NOTE",
     "claim",
     "free_stem",
     "is_own_result",

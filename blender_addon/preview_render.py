@@ -12,7 +12,7 @@ import bpy
 from mathutils import Euler, Vector
 
 from . import compat
-from .filenames import PREVIEW_NOTE
+from .filenames import RESULT_NOTE
 from .problems import Problem
 
 SIZE = 400
@@ -80,7 +80,7 @@ def _settings(scene: Any) -> None:
     scene.view_settings.view_transform = "Standard"
     # Metadata of the file, by which a folder's previews are told from its pictures.
     scene.render.use_stamp_note = True
-    scene.render.stamp_note_text = PREVIEW_NOTE
+    scene.render.stamp_note_text = RESULT_NOTE
 
 
 def _corners(objects: Sequence[Any]) -> list[Vector]:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import errno
-import math
+
+from gsv3d.memory import largest_texture
 
 
 class GSV3DError(Exception):
@@ -68,8 +69,10 @@ def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | N
     if not (isinstance(error, MemoryError) or by_system or by_torch):
         return None
     hint = "Close other programs"
-    if texture_size > 1024:
-        # Below this size the texture is a small part of what a job takes.
-        smaller = 2 ** math.ceil(math.log2(texture_size) - 1)
-        hint += f", or choose a smaller texture ({smaller} instead of {texture_size})"
+    largest = largest_texture(error) if texture_size else 0
+    if 0 < largest < texture_size:
+        hint += (
+            f", or choose a smaller texture: {largest} instead of {texture_size} fits into the"
+            " memory that is free"
+        )
     return GSV3DError("The memory of this computer was not enough.", f"{hint}.")

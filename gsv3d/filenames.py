@@ -25,8 +25,9 @@ Linux allows 255 bytes for a whole name. Windows allows 255 UTF-16 units, and a 
 of those than UTF-8 bytes. The rest is for ``-12``, ``_reference.png`` and Blender's own endings.
 """
 
-PREVIEW_NOTE = "GSV3D preview"
-"""Text in the metadata of the preview that Blender renders."""
+RESULT_NOTE = "GSV3D result"
+"""Text under ``Note`` in the PNGs that are results: sheets, textures, previews of Blender. They are
+known by it wherever they are moved to, whatever they are named."""
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -130,8 +131,8 @@ def release(paths: Iterable[Path]) -> None:
 def is_own_result(picture: Path, references: bool = False) -> bool:
     """Tell whether a picture was written by GSV3D as a result, and shows no object to work on.
 
-    True for contact sheets and textures that a record (``.json``) of a result beside them names,
-    and for previews that Blender rendered.
+    True for contact sheets, textures and previews: by their note, or, where a program has taken
+    that out, by a record (``.json``) of a result beside them that names them.
 
     Args:
         picture: path of the picture.
@@ -150,7 +151,7 @@ def is_own_result(picture: Path, references: bool = False) -> bool:
         image = str(_record(picture.with_name(f"{stem}.json")).get("image"))
         if key == key_of(re.split(r"[\\/]", image)[-1]):
             return True
-    return _is_preview(picture)
+    return _has_note(picture)
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -164,10 +165,12 @@ def _record(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) and content.keys() >= _RECORD_KEYS else {}
 
 
-def _is_preview(picture: Path) -> bool:
+def _has_note(picture: Path) -> bool:
+    if not os.path.isfile(picture):  # to open a pipe is to wait for who writes into it
+        return False
     try:
         with open(picture, "rb") as file:
-            return f"tEXtNote\0{PREVIEW_NOTE}".encode() in file.read(4096)
+            return f"tEXtNote\0{RESULT_NOTE}".encode() in file.read(4096)
     except OSError:
         return False
 

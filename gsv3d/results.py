@@ -56,11 +56,10 @@ def write_results(
         file = io.BytesIO()
         result.gaussians.save_ply(file)
         files.append(_write(_with_suffix(target, ".ply"), file.getvalue()))
-    sheet = io.BytesIO()
-    contact_sheet(
+    sheet = contact_sheet(
         result.prepared, result.views, result.azimuths_deg, result.mesh, result.pose.elevation_deg
-    ).save(sheet, "PNG")
-    files.append(_write(_with_suffix(target, ".png"), sheet.getvalue()))
+    )
+    files.append(_write(_with_suffix(target, ".png"), export.result_png(sheet)))
 
     record = {
         "version": __version__,

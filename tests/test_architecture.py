@@ -26,7 +26,7 @@ PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
 
 # In gsv3d a part imports only parts of rows above its own (and of its own row).
 GSV3D_ROWS = (
-    ("_version", "errors", "filenames", "threads"),
+    ("_version", "memory", "errors", "filenames", "threads"),
     ("cameras", "compiling", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "datasets", "pose"),

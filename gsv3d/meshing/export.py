@@ -18,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gsv3d._version import __version__
 from gsv3d.errors import OutputError
+from gsv3d.filenames import RESULT_NOTE
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.outputs import write_atomic
 
@@ -123,8 +125,15 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
 
 def texture_png(mesh: TexturedMesh) -> bytes:
     """The texture as an 8-bit sRGB PNG."""
+    return result_png(Image.fromarray(mesh.texture))
+
+
+def result_png(picture: Image.Image) -> bytes:
+    """Return a PNG with the note that it is a result and no picture to work on."""
+    notes = PngInfo()
+    notes.add_text("Note", RESULT_NOTE)
     file = io.BytesIO()
-    Image.fromarray(mesh.texture).save(file, "PNG", compress_level=6)
+    picture.save(file, "PNG", compress_level=6, pnginfo=notes)
     return file.getvalue()
 
 

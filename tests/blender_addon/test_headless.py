@@ -324,6 +324,26 @@ def test_a_run_that_is_ended_leaves_nothing_behind(tmp_path: Path, number: int) 
     assert not list(temporary.iterdir()) and not list((tmp_path / "out").iterdir())
 
 
+def test_ctrl_c_while_blender_starts_is_heard() -> None:
+    # Blender's start imports numpy, and passes over what that raises.
+    code = (
+        "import signal, sys; from blender_addon import __main__\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'numpy':\n"
+        "            sys.meta_path.remove(self)\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.exit(__main__.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 130 and "Stopped." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_python_without_gsv3d(run, tmp_path: Path, monkeypatch) -> None:
     from blender_addon import backend_process
 

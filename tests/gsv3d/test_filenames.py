@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from gsv3d.filenames import (
     claim,
@@ -24,6 +27,7 @@ from gsv3d.filenames import (
     release,
     safe_stem,
 )
+from gsv3d.meshing.export import result_png
 
 ENDINGS = (".glb", ".obj", ".png", ".json", "_texture.png", "_reference.png", ".blend1")
 DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
@@ -159,6 +163,20 @@ def test_our_own_sheets_and_textures_are_known_by_their_record(tmp_path):
     record(tmp_path / "a.json", ["a.glb", "a.png", "a_texture.png", "A.PLY"])
     assert is_own_result(tmp_path / "a.png") and is_own_result(tmp_path / "a_texture.png")
     assert not is_own_result(tmp_path / "a.jpg") and not is_own_result(tmp_path / "b.png")
+
+
+def test_results_are_known_by_their_note_wherever_they_are(tmp_path):
+    picture = Image.new("RGB", (8, 8))
+    (tmp_path / "renamed.PNG").write_bytes(result_png(picture))
+    picture.save(tmp_path / "mine.png")
+    assert is_own_result(tmp_path / "renamed.PNG") and not is_own_result(tmp_path / "mine.png")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    code = "import sys, pathlib, gsv3d.filenames as f; f.is_own_result(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.png"], check=True, timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gsv3d import outputs
+from gsv3d import memory, outputs
 from gsv3d.errors import OutputError, OutputNameError, out_of_memory
+from gsv3d.memory import JOB_BYTES, TEXEL_BYTES
+from gsv3d.meshing.export import texture_png
 from gsv3d.outputs import free_target, make_folder, output_error, write_atomic
 
 
@@ -80,11 +84,7 @@ def test_a_path_too_long_for_windows_is_named(tmp_path, monkeypatch):
     assert "is not there" in str(output_error(tmp_path / "x" / "a", missing))
 
 
-@pytest.mark.parametrize(
-    ("size", "hint"),
-    [(8192, "4096 instead of 8192"), (5000, "4096 instead of 5000"), (1024, "Close other")],
-)
-def test_out_of_memory_is_told_with_what_may_fit(size, hint):
+def test_out_of_memory_is_told():
     with pytest.raises(MemoryError) as caught:
         np.empty(2**58)
     for error in (
@@ -93,9 +93,51 @@ def test_out_of_memory_is_told_with_what_may_fit(size, hint):
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate"),
     ):
-        said = str(out_of_memory(error, size))
-        assert "memory of this computer" in said and hint in said
-    assert ("smaller texture" in said) == (size > 1024)
+        said = str(out_of_memory(error, 8192))
+        assert "memory of this computer" in said and "Close other programs." in said
     assert "graphics card" in str(out_of_memory(torch.OutOfMemoryError("CUDA out of memory")))
     assert out_of_memory(RuntimeError("shapes do not match")) is None
     assert out_of_memory(OSError(errno.ENOSPC, "No space")) is None
+
+
+@pytest.mark.parametrize(
+    ("free", "hint"),
+    [
+        (JOB_BYTES + TEXEL_BYTES * 3072**2, "3072 instead of 8192 fits"),
+        (JOB_BYTES + TEXEL_BYTES * 8192**2, "Close other programs."),
+        (JOB_BYTES, "Close other programs."),
+    ],
+)
+def test_the_largest_texture_that_fits_is_named(monkeypatch, free, hint):
+    monkeypatch.setattr(memory, "_free_bytes", lambda: free)
+
+    class Mesh:
+        @property
+        def texture(self):
+            raise MemoryError
+
+    with pytest.raises(MemoryError) as caught:
+        texture_png(Mesh())
+    assert hint in str(out_of_memory(caught.value, 8192))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds to this limit")
+def test_what_a_process_may_still_take_counts_and_what_the_job_held_is_let_go():
+    code = """
+import resource, gsv3d.memory, numpy as np, psutil
+from gsv3d.meshing.export import texture_png
+limit = psutil.Process().memory_info().vms + 600_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+class Mesh:
+    @property
+    def texture(self):
+        held = np.empty(500_000_000, np.uint8)
+        return np.empty(500_000_000, np.uint8)
+try:
+    texture_png(Mesh())
+except MemoryError as error:
+    print(gsv3d.memory.largest_texture(error))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert 5000 < int(done.stdout) < ((600e6 - JOB_BYTES) / TEXEL_BYTES) ** 0.5
