@@ -116,7 +116,7 @@ def separate_edges(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray,
         vertices: (V, 3).
         faces: (F, 3) outward.
     """
-    for nearest in (max, min):
+    for nearest in (max, min) * 3:  # what is parted at one edge may meet again at another
         edges = _HalfEdges(faces, len(vertices))
         pairs = [edges.pairs]
         for around in edges.crowded:

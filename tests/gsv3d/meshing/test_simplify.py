@@ -107,3 +107,20 @@ def test_a_surface_within_the_budget_is_left_alone():
 def test_a_budget_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least 4"):
         simplify(*torus(), 3)
+
+
+def test_an_edge_that_gets_crowded_by_parting_others_is_parted_too() -> None:
+    """Eight faces of a decimated chair: the fans of two edges meet again in one."""
+    points = 0.01 * np.array(
+        [
+            [-14.7, -22.2, -43.6], [-15.4, -21.8, -43.1], [-14.2, -24.2, -43.5],
+            [-13.9, -23.3, -43.0], [-14.5, -22.2, -42.7], [-12.9, -24.5, -43.9],
+            [-13.9, -23.2, -43.7], [-12.7, -23.6, -42.2],
+        ]
+    )  # fmt: skip
+    faces = np.array(
+        [[4, 1, 6], [2, 3, 6], [3, 0, 4], [6, 3, 4], [0, 3, 6], [2, 6, 5], [7, 6, 3], [7, 5, 6]]
+    )
+    _, apart = separate_edges(points, faces)
+    edges = np.sort(np.concatenate([apart[:, [0, 1]], apart[:, [1, 2]], apart[:, [2, 0]]]), axis=1)
+    assert np.unique(edges, axis=0, return_counts=True)[1].max() == 2
