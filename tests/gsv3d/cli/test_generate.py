@@ -166,7 +166,7 @@ def test_a_name_that_is_not_utf_8_is_made_like_any_other(quick, tmp_path, capsys
     ("error", "words"),
     [
         (MemoryError(), "memory of this computer was not enough"),
-        (RuntimeError("DefaultCPUAllocator: not enough memory"), "smaller texture (1024"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), "Close other programs."),
         (torch.OutOfMemoryError("CUDA out of memory"), "graphics card has not enough memory"),
         (ZeroDivisionError("a fault"), "fault of GSV3D (ZeroDivisionError: a fault)"),
         (OutputNameError("b.glb could not be written."), "b.glb could not be written"),
