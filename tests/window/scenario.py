@@ -155,6 +155,7 @@ def add_reference(desk: Desk) -> Play:
     empty.empty_image_offset = (-0.5, 0.0)  # it stands on the ground
     empty.name = "Reference"
     desk.note(empty={"name": empty.name, "image": empty.data.name, "selected": empty.select_get()})
+    bpy.context.scene.gsv3d.steps = SETTINGS["steps"]
     yield from pose(desk, "reference")
     desk.note(view=desk.rectangle(window))
 
