@@ -80,6 +80,7 @@ def test_one_material_with_the_texture_in_srgb_and_packed(empty_blender, finish,
     assert output.inputs["Surface"].links[0].from_node == surface
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # Blender's own FBX
 def test_exports_keep_the_texture(empty_blender, finish, box, tmp_path) -> None:
     from blender_addon.importers.mesh import import_mesh
 
