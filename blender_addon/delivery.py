@@ -8,7 +8,6 @@ before them and begun anew after: the arrays are kept until the job is over.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
@@ -48,7 +47,7 @@ class Arrived:
         return fit_to_height(source.bounds, target.height or 1.0)
 
     def place(self, target: Target) -> Target:
-        """The target, its location before its picture where that is in the scene."""
+        """Return the target, its location before its picture where that is in the scene."""
         source, fit = self.mesh or self.gaussians, self.fit(target)
         if target.plane is None or source is None or fit is None:
             return target
@@ -58,7 +57,9 @@ class Arrived:
     def width(self, target: Target) -> float:
         source = self.mesh or self.gaussians
         fit = self.fit(target)
-        return source.bounds.width * fit.scale if source is not None and fit else 1.0
+        if source is None or fit is None:
+            return target.height or 1.0
+        return source.bounds.width * fit.scale
 
 
 class Delivery:
@@ -214,8 +215,11 @@ class Delivery:
         compat.redraw()
 
     def _beside(self, job: Job, target: Target, held: Arrived, fit: Fit) -> Target:
-        """The target moved to where nothing stands: other results of a picture, or at the cursor
-        anything. Those of a batch's row have their places."""
+        """Return the target moved beside what stands there, when its first object is placed.
+
+        Before its picture a result makes room for others of the same picture, at the cursor for
+        every mesh. A batch's row arranges its own results.
+        """
         source = held.mesh or held.gaussians
         in_row = target.batch and target.plane is None
         known = any(scene.find_object(job.id, kind) for kind in (scene.GAUSSIANS, scene.MESH))
@@ -223,13 +227,9 @@ class Delivery:
             return target
         others = scene.results_of(target, job.id)
         if target.plane is None:
-            where = bpy.data.scenes.get(target.scene) or bpy.context.scene
-            others = [o for o in where.objects if o.type == "MESH" and not o.hide_viewport]
-        along = (
-            target.plane.right
-            if target.plane
-            else (math.cos(target.yaw), math.sin(target.yaw), 0.0)
-        )
+            objects = scene.scene_of(target).objects
+            others = [o for o in objects if o.type == "MESH" and not o.hide_viewport]
+        along = (1.0, 0.0, 0.0) if target.plane is None else target.plane.right
         bounds = source.bounds
         size = [side * fit.scale for side in (bounds.width, bounds.depth, bounds.height)]
         spot = free_spot(target.location, along, size, scene.boxes_of(others))

@@ -118,7 +118,7 @@ def _small_enough(data: bytes, image: bpy.types.Image) -> bytes:
 
 
 def plane_of(empty: Any) -> PicturePlane:
-    """Where an image empty's picture stands in the world."""
+    """Return the picture of an image empty as it stands in the world."""
     width, height = (max(side, 1) for side in empty.data.size)
     longest = empty.empty_display_size / max(width, height)
     size = (width * longest, height * longest)

@@ -17,7 +17,7 @@ from .placement import Bounds
 
 JOB_TAG = "gsv3d_job"
 PLACE_TAG = "gsv3d_place"
-"""Where `Delivery` put an object of a batch: one that stands elsewhere was moved by the artist."""
+"""Remember where `Delivery` put an object of a batch, to leave it alone once it was moved."""
 KIND_TAG = "gsv3d_kind"
 SOURCE_TAG = "gsv3d_source"
 """Digest of the picture that an object was made of."""
@@ -32,9 +32,14 @@ def find_object(job_id: str, kind: str) -> Any | None:
     return None
 
 
+def scene_of(target: Target) -> Any:
+    """Return the scene a result belongs in; the present one if it is gone."""
+    return bpy.data.scenes.get(target.scene) or bpy.context.scene
+
+
 def collection_for(target: Target) -> Any:
     """The collection a result belongs in; made again if it is gone."""
-    scene = bpy.data.scenes.get(target.scene) or bpy.context.scene
+    scene = scene_of(target)
     if not target.collection:
         return scene.collection
     if target.collection == scene.collection.name:
@@ -91,11 +96,10 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
 
 
 def results_of(target: Target, job_id: str) -> list[Any]:
-    """The meshes in the target's scene that other jobs made of the same picture."""
-    where = bpy.data.scenes.get(target.scene) or bpy.context.scene
+    """Return the meshes in the target's scene that other jobs made of the same picture."""
     return [
         other
-        for other in where.objects
+        for other in scene_of(target).objects
         if target.source
         and other.get(SOURCE_TAG) == target.source
         and other.get(KIND_TAG) == MESH
@@ -104,7 +108,7 @@ def results_of(target: Target, job_id: str) -> list[Any]:
 
 
 def boxes_of(objects: Iterable[Any]) -> list[Bounds]:
-    """The boxes of mesh objects in the world."""
+    """Return the boxes of mesh objects, along the world's axes."""
     boxes = []
     for one in objects:
         corners = [one.matrix_world @ Vector(corner) for corner in one.bound_box]
@@ -148,6 +152,7 @@ def _remove_data(data: Any) -> None:
     images = {
         node.image
         for material in unused
+        if material.node_tree is not None  # one that the artist put there may have none
         for node in material.node_tree.nodes
         if node.type == "TEX_IMAGE" and node.image is not None
     }

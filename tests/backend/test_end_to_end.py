@@ -59,6 +59,9 @@ def test_a_picture_becomes_gaussians_and_a_mesh(tmp_path: Path) -> None:
             assert any(e.kind == "gaussians" and not e.artefact.final for e in received)
             mesh = next(e for e in received if e.kind == "mesh").arrays
             assert 20 <= len(mesh["faces"]) <= 500 and mesh["texture"].shape == (256, 256, 3)
+            shown = {"left": 70, "top": 50, "right": 187, "bottom": 201}
+            for one in (e for e in received if e.kind in ("gaussians", "mesh")):
+                assert one.artefact.box == {name: side / 256 for name, side in shown.items()}
             cloud = next(e for e in received if e.kind == "gaussians" and e.artefact.final)
             assert np.abs(cloud.arrays["means"]).max() < 2
             glb = next(e for e in received if e.kind == "file" and e.artefact.name == "glb")

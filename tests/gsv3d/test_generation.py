@@ -69,6 +69,14 @@ def test_the_phases_come_in_order_and_end(whole):
         assert steps[-1][0] == steps[-1][1]
 
 
+def test_where_the_picture_shows_the_object_is_told_before_the_first_preview(whole):
+    _, recorder, _ = whole
+    ((_, box),) = recorder.of("prepared")
+    assert box == pytest.approx((10 / 64, 8 / 48, 51 / 64, 41 / 48))  # of the ellipse
+    kinds = [event[0] for event in recorder.events]
+    assert kinds.index("prepared") < min(kinds.index("views"), kinds.index("gaussians"))
+
+
 def test_previews_come_evenly_and_the_final_ones_last(whole):
     _, recorder, _ = whole
     assert [event[1:4] for event in recorder.of("gaussians")] == [

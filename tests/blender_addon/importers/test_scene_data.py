@@ -163,6 +163,16 @@ def test_stopping_half_way_leaves_nothing(empty_blender, box) -> None:
     assert not (data.objects or data.meshes or data.images or data.materials)
 
 
+def assert_shapes(attributes, arrays, fit) -> None:
+    np.testing.assert_allclose(
+        read(attributes["position"].data, "vector", 3), fit.apply(arrays.means), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        read(attributes["scale"].data, "vector", 3), arrays.scales * fit.scale, atol=1e-7
+    )
+    np.testing.assert_allclose(read(attributes["rotation"].data, "value", 4), arrays.quats)
+
+
 def test_gaussians_as_points_with_attributes(empty_blender, finish) -> None:
     from blender_addon import compat
     from blender_addon.importers.gaussians import import_gaussians
@@ -174,13 +184,7 @@ def test_gaussians_as_points_with_attributes(empty_blender, finish) -> None:
     made = empty_blender.data.objects[finish(import_gaussians(arrays, "j", Target("b"), fit))]
     assert made.name == "b Gaussians"
     attributes = made.data.attributes
-    np.testing.assert_allclose(
-        read(attributes["position"].data, "vector", 3), fit.apply(arrays.means), atol=1e-6
-    )
-    np.testing.assert_allclose(
-        read(attributes["scale"].data, "vector", 3), arrays.scales * fit.scale, atol=1e-7
-    )
-    np.testing.assert_allclose(read(attributes["rotation"].data, "value", 4), arrays.quats)
+    assert_shapes(attributes, arrays, fit)
     np.testing.assert_allclose(read(attributes["opacity"].data, "value", 1)[:, 0], arrays.opacities)
     np.testing.assert_allclose(
         read(attributes["Color"].data, "color", 4), arrays.colours, atol=1e-6
@@ -199,13 +203,7 @@ def test_gaussians_as_native_splats(empty_blender, finish) -> None:
     made = empty_blender.data.objects[finish(import_gaussians(arrays, "j", Target("b"), fit))]
     assert made.type == "POINTCLOUD" and made.data.type == "GAUSSIAN_SPLAT"
     attributes = made.data.attributes
-    np.testing.assert_allclose(
-        read(attributes["position"].data, "vector", 3), fit.apply(arrays.means), atol=1e-6
-    )
-    np.testing.assert_allclose(
-        read(attributes["scale"].data, "vector", 3), arrays.scales * fit.scale, atol=1e-7
-    )
-    np.testing.assert_allclose(read(attributes["rotation"].data, "value", 4), arrays.quats)
+    assert_shapes(attributes, arrays, fit)
     base = read(attributes["radiance:base"].data, "vector", 4)
     np.testing.assert_allclose(base[:, :3], arrays.sh[:, 0])
     np.testing.assert_allclose(base[:, 3], arrays.opacities)
