@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The queue and the one state machine of a job. Knows no socket and no process.
 
-accepted → running → done → fetched, or failed, or cancelled. Every change is journalled. A job that
-was running when the backend died is done once more from the beginning; if the backend dies over it
-a second time, the job has failed. A job stopped by an orderly end of the backend simply waits.
+accepted → running → done → fetched, or failed, or cancelled; a failed or cancelled job can be
+accepted again. Every change is journalled. A job that was running when the backend died is done
+once more from the beginning; if the backend dies over it a second time, the job has failed. A job
+stopped by an orderly end of the backend simply waits. Pictures and results are kept until the job
+is forgotten.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +22,7 @@ from .journal import JobRecord, Journal
 from .protocol import JOB_VERSIONS, PROTOCOL_VERSION
 from .protocol import messages as m
 from .protocol.fields import to_map
-from .protocol.limits import QUEUE_ENTRIES
+from .protocol.limits import LABEL_CHARS, QUEUE_ENTRIES
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -29,9 +31,16 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 200
 #: Times a job is begun before it counts as the reason why the backend dies.
 MAX_ATTEMPTS = 2
-#: Ended jobs kept in the journal, and days after which results nobody fetched are deleted.
-KEEP_ENDED = 200
+#: Ended jobs that are kept, and days after which they are forgotten.
+KEEP_ENDED = QUEUE_ENTRIES
 KEEP_DAYS = 30.0
+#: Bytes of the names and sentences in a queue message, so that it fits into a header.
+_QUEUE_TEXT_BYTES = 96 * 1024
+_SHORT_CHARS = 60
+
+
+#: The settings of a job that the queue message holds.
+_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "guidance")
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,11 @@ class Job:
         """What to call it in a sentence."""
         return self.record.filename or f"the picture of job {self.id[:8]}"
 
+    @property
+    def what(self) -> str:
+        """The sentence of a failed job, as the queue message holds it."""
+        return str(self.record.outcome.get("what", ""))[:300]
+
 
 class QueueFullError(BackendError):
     """Too many jobs wait."""
@@ -78,10 +92,11 @@ class Jobs:
         self.store = store
         self.journal = journal
         self.running: Job | None = None
+        self.changes = 0  # of the list, counted
         self._jobs: dict[str, Job] = {}
         for record in journal.jobs():
             job = Job(record)
-            if record.state == "done":
+            if record.state in ("done", "fetched"):
                 stored = record.outcome.get("artefacts", [])
                 job.artefacts = [StoredArtefact(**values) for values in stored]
             self._jobs[job.id] = job
@@ -93,18 +108,17 @@ class Jobs:
             if job.record.state == "running":
                 self.store.delete_results(job.id)
                 self._requeue_or_fail(job)
-            elif self._has_lost_its_picture(job):
+            elif job.record.waiting and self.has_lost_its_picture(job):
                 self.fail(job, f"The picture of {job.name} is gone from the data folder.",
                           "", "Submit it again.")  # fmt: skip
-            elif job.record.state == "done" and (job.record.ended or 0) < month_ago:
-                self.fetched(job)
+            elif job.record.over and (job.record.ended or 0) < month_ago:
+                self.forget(job)
         self._forget_old()
-        kept = [j.id for j in self._jobs.values() if not j.record.over or j.artefacts]
-        self.store.delete_others(kept)
+        self.store.delete_others(self._jobs)
 
-    def _has_lost_its_picture(self, job: Job) -> bool:
-        waits = job.record.waiting and job.record.kind != "imagine"
-        return waits and not self.store.picture(job.id).is_file()
+    def has_lost_its_picture(self, job: Job) -> bool:
+        """True when a job cannot be done for want of its picture."""
+        return job.record.kind != "imagine" and not self.store.picture(job.id).is_file()
 
     def _requeue_or_fail(self, job: Job) -> None:
         if job.record.attempts >= MAX_ATTEMPTS:
@@ -139,50 +153,76 @@ class Jobs:
         before = sum(1 for other in self.waiting() if other.record.number < job.record.number)
         return before + (self.running is not None)
 
-    def entries(self, version: int = PROTOCOL_VERSION) -> tuple[m.JobEntry, ...]:
-        """All jobs for the queue message, newest last; ended ones give way when there are many.
+    def entries(
+        self,
+        version: int = PROTOCOL_VERSION,
+        owner: str | None = None,
+        connected: Container[str | None] = (),
+    ) -> tuple[m.JobEntry, ...]:
+        """Return all jobs for the queue message, newest last.
 
-        Only those that a client of that version of the protocol knows.
+        Ended ones give way when there are many, and names are cut short when they are long.
+
+        Args:
+            version: of the protocol, as chosen with the client; jobs it does not know are left out.
+            owner: the client.
+            connected: the owners that are connected.
         """
         jobs = [j for j in self._jobs.values() if JOB_VERSIONS.get(j.record.kind, 0) <= version]
         over = [job for job in jobs if job.record.over]
         surplus = {job.id for job in over[: max(0, len(jobs) - QUEUE_ENTRIES)]}
-        return tuple(self._entry(job) for job in jobs if job.id not in surplus)
+        jobs = [job for job in jobs if job.id not in surplus]
+        text = sum(len((j.record.filename + j.what).encode()) for j in jobs)
+        length = _SHORT_CHARS if text > _QUEUE_TEXT_BYTES else LABEL_CHARS
+        places = {
+            job.id: place for place, job in enumerate(self.waiting(), self.running is not None)
+        }
+        return tuple(
+            self._entry(job, places.get(job.id, 0), length, _whose(job, owner, connected))
+            for job in jobs
+        )
 
-    def _entry(self, job: Job) -> m.JobEntry:
+    def _entry(self, job: Job, position: int, length: int, owner: str) -> m.JobEntry:
         now = job.progress if job.record.state == "running" else None
+        settings = job.record.settings
+        numbers = {k: settings[k] for k in _LISTED_SETTINGS if settings.get(k) is not None}
+        if settings.get("mirror") == "plane":
+            numbers["plane"] = settings["plane"]
         return m.JobEntry(
             job=job.id,
             state=job.record.state,
-            filename=job.record.filename,
+            filename=job.record.filename[:length],
             model=job.record.model,
-            position=self.position(job),
+            position=position,
             phase=now.phase if now else "",
             step=now.step if now else 0,
             of=now.of if now else 0,
             eta_s=now.eta_s if now else None,
-            what=str(job.record.outcome.get("what", ""))[:300],
+            what=job.what[:length],
+            kind=job.record.kind,
+            owner=owner,
+            settings=numbers,
         )
 
     # --- changing --------------------------------------------------------------------------------
 
-    def submit(self, submit: m.JobMessage) -> Job:
+    def submit(self, submit: m.JobMessage, owner: str | None = None) -> Job:
         """Take a new job: its picture, if it has one, on disk, its record in the journal.
+
+        Args:
+            submit: the message that begins it.
+            owner: the client that submits it.
 
         Raises:
             QueueFullError: too many wait.
             StorageError: the disk is full or cannot be written; nothing is left behind.
         """
-        if sum(1 for _ in self.waiting()) >= MAX_WAITING:
-            raise QueueFullError(
-                f"The queue is full: {MAX_WAITING} jobs wait already.",
-                "Wait until some are done, or cancel some.",
-            )
+        self._refuse_when_full()
         if not isinstance(submit, m.Imagine):
             self.store.save_picture(submit.job, submit.image)
         else:
             self.store.make_folder(submit.job)
-        settings = to_map(submit) | {"kind": submit.TYPE}
+        settings = to_map(submit) | {"kind": submit.TYPE, "owner": owner}
         del settings["job"]
         try:
             record = self.journal.add(JobRecord(submit.job, "accepted", settings))
@@ -190,7 +230,40 @@ class Jobs:
             self.store.delete(submit.job)
             raise
         job = self._jobs[submit.job] = Job(record)
+        self.changes += 1
         return job
+
+    def _refuse_when_full(self) -> None:
+        if sum(1 for _ in self.waiting()) >= MAX_WAITING:
+            raise QueueFullError(
+                f"The queue is full: {MAX_WAITING} jobs wait already.",
+                "Wait until some are done, or cancel some.",
+            )
+
+    def retry(self, job: Job) -> None:
+        """Have a failed or cancelled job wait again, after all others.
+
+        Raises:
+            QueueFullError: too many wait.
+            StorageError: the journal cannot be written.
+        """
+        self._refuse_when_full()
+        self._renumber({job.id: 1 + max(other.record.number for other in self._jobs.values())})
+        self._change(job, state="accepted", attempts=0, ended=None, outcome={})
+
+    def move(self, job: Job, place: int) -> None:
+        """Give a waiting job another place among those that wait. Raises StorageError."""
+        order = [other for other in self.waiting() if other is not job]
+        numbers = sorted(other.record.number for other in self.waiting())
+        order.insert(place, job)
+        self._renumber({j.id: number for j, number in zip(order, numbers, strict=True)})
+
+    def _renumber(self, numbers: dict[str, int]) -> None:
+        self.journal.renumber(numbers)
+        for name, number in numbers.items():
+            self._jobs[name].record = replace(self._jobs[name].record, number=number)
+        self._jobs = dict(sorted(self._jobs.items(), key=lambda item: item[1].record.number))
+        self.changes += 1
 
     def start(self, job: Job, now: float) -> None:
         """A worker begins a job."""
@@ -224,23 +297,31 @@ class Jobs:
             except StorageError as error:
                 log.error("speeds not kept: %s", error)
         self._end(job, "done", {"artefacts": artefacts, "timings": timings})
-        self.store.picture(job.id).unlink(missing_ok=True)
 
     def fail(self, job: Job, what: str, why: str, hint: str) -> None:
-        """The job has failed; its files are deleted."""
+        """The job has failed; its results are deleted."""
         log.warning("job %s failed: %s %s", job.id, what, why)
         self._end(job, "failed", {"what": what, "why": why, "hint": hint})
-        self._clear(job)
+        self._delete_results(job)
 
     def cancel(self, job: Job) -> None:
-        """The job is cancelled; its files are deleted."""
+        """The job is cancelled; its results are deleted."""
         self._end(job, "cancelled", {})
-        self._clear(job)
+        self._delete_results(job)
 
     def fetched(self, job: Job) -> None:
-        """The results are safe with the client; the backend's copy is deleted."""
-        self._change(job, state="fetched", outcome={})
-        self._clear(job)
+        """The results are in use with a client."""
+        self._change(job, state="fetched")
+
+    def forget(self, job: Job) -> None:
+        """Delete a job that is over, and its files."""
+        del self._jobs[job.id]
+        self.changes += 1
+        try:
+            self.journal.remove(job.id)
+        except StorageError as error:
+            log.error("job %s not removed from the journal: %s", job.id, error)
+        self.store.delete(job.id)
 
     def wait_again(self, job: Job) -> None:
         """The running job is stopped because the backend ends in order; it does not count."""
@@ -249,9 +330,9 @@ class Jobs:
         self.store.delete_results(job.id)
         self._change(job, state="accepted", attempts=max(0, job.record.attempts - 1))
 
-    def _clear(self, job: Job) -> None:
+    def _delete_results(self, job: Job) -> None:
         job.artefacts = []
-        self.store.delete(job.id)
+        self.store.delete_results(job.id)
 
     def _end(self, job: Job, state: str, outcome: dict[str, Any]) -> None:
         if self.running is job:
@@ -262,6 +343,7 @@ class Jobs:
 
     def _change(self, job: Job, **values: Any) -> None:
         job.record = replace(job.record, **values)
+        self.changes += 1
         try:
             self.journal.update(job.record)
         except StorageError as error:
@@ -269,11 +351,16 @@ class Jobs:
             log.error("job %s is now %s, not journalled: %s", job.id, job.record.state, error)
 
     def _forget_old(self) -> None:
+        """Forget the oldest of the jobs that have ended; results nobody has fetched stay."""
         gone = ("fetched", "failed", "cancelled")
         old = [job for job in self._jobs.values() if job.record.state in gone]
         for job in old[: max(0, len(old) - KEEP_ENDED)]:
-            del self._jobs[job.id]
-            try:
-                self.journal.remove(job.id)
-            except StorageError as error:
-                log.error("job %s not removed from the journal: %s", job.id, error)
+            self.forget(job)
+
+
+def _whose(job: Job, owner: str | None, connected: Container[str | None]) -> str:
+    if job.record.owner is None:
+        return "gone"
+    if job.record.owner == owner:
+        return "you"
+    return "other" if job.record.owner in connected else "gone"

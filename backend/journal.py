@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     job TEXT UNIQUE NOT NULL,
     state TEXT NOT NULL,
-    settings BLOB NOT NULL,   -- msgpack map: "kind" and its fields, the picture left out
+    settings BLOB NOT NULL,   -- msgpack map: "kind", "owner", the fields without the picture
     attempts INTEGER NOT NULL DEFAULT 0,
     submitted REAL NOT NULL,  -- seconds since 1970
     ended REAL,
@@ -71,6 +71,11 @@ class JobRecord:
             return str(self.settings.get("model", ""))
         parts = re.split(r"[\\/]", str(self.settings.get("text_model", "")).rstrip("\\/"))
         return f"words: {parts[-1]}"[:64]
+
+    @property
+    def owner(self) -> str | None:
+        """The client that submitted it, by the id it gave."""
+        return self.settings.get("owner")
 
     @property
     def waiting(self) -> bool:
@@ -161,6 +166,22 @@ class Journal:
                 "UPDATE jobs SET state=?, attempts=?, ended=?, outcome=? WHERE job=?", values
             )
         except sqlite3.Error as error:
+            raise self._storage_error(error) from error
+
+    def renumber(self, numbers: dict[str, int]) -> None:
+        """Give jobs other numbers, all or none. Raises StorageError."""
+        pairs = [(number, job) for job, number in numbers.items()]
+        try:
+            self._database.execute("BEGIN")
+            # Below zero first: two jobs that change places must not meet.
+            for sign in (-1, 1):
+                self._database.executemany(
+                    "UPDATE jobs SET number=? WHERE job=?", [(sign * n, job) for n, job in pairs]
+                )
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
             raise self._storage_error(error) from error
 
     def remove(self, job: str) -> None:

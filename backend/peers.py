@@ -57,6 +57,8 @@ class Peer:
     last_sent: float = 0.0
     version: int = PROTOCOL_VERSION  # of the protocol, as chosen with this client
     watching: set[str] = field(default_factory=set)
+    follows: bool = False  # wants every change of the queue
+    told: object = None  # the state of the queue it was told last
 
     def __post_init__(self) -> None:
         self._seq = 0
@@ -232,5 +234,5 @@ class Peer:
 def _size(message: m.Message) -> int:
     """About the bytes of a control message."""
     if isinstance(message, m.Queue):
-        return 400 * len(message.jobs) + 100
+        return 600 * len(message.jobs) + 100
     return 500

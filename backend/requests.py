@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .errors import StorageError
 from .jobs import Job, QueueFullError, StoredArtefact
 from .peers import Peer, Pending
-from .protocol import SUPPORTED_VERSIONS, VersionError, negotiate
+from .protocol import LIST_VERSION, SUPPORTED_VERSIONS, VersionError, negotiate
 from .protocol import messages as m
 from .store import FileSource
 
@@ -52,12 +52,23 @@ class Requests:
             self._with_job(peer, message.job, self._ack)
         elif isinstance(message, m.Credit):
             peer.grant(message.transfer, message.chunks)
+        elif isinstance(message, m.Forget):
+            self._forget(peer, message.job)
+        elif isinstance(message, m.Retry):
+            self._with_job(peer, message.job, self._retry)
+        elif isinstance(message, m.Move):
+            self._with_job(peer, message.job, lambda p, j: self._move(p, j, message.place))
         elif isinstance(message, m.Status):
-            peer.post(m.Queue(self._jobs.entries(peer.version)))
+            peer.follows = peer.follows or message.follow
+            self._server.tell_queue(peer)
         elif isinstance(message, m.Ping):
             peer.post(m.Pong())
         elif isinstance(message, m.Shutdown):
-            self._server.stop()
+            if message.if_alone:
+                self._server.leave(peer.address, "it has ended")
+                self._server.end_if_alone()
+            else:
+                self._server.stop()
 
     def _with_job(self, peer: Peer, name: str, act) -> None:  # type: ignore[no-untyped-def]
         job = self._jobs.get(name)
@@ -73,21 +84,24 @@ class Requests:
             self._fetch(peer, job)
             return
         try:
-            job = self._jobs.submit(submit)
+            job = self._jobs.submit(submit, peer.hello.owner)
         except (QueueFullError, StorageError) as error:
-            log.error("a job was refused: %s", error)
-            code = "busy" if isinstance(error, QueueFullError) else "disk"
-            peer.post(m.Error(code, error.what, error.hint, submit.job))
+            self._refuse(peer, error, submit.job)
             return
         log.info("job %s accepted: %s", job.id, job.name)
         peer.watching.add(job.id)
         peer.post(m.Accepted(job.id, self._jobs.position(job)))
         self._server.work.worker.try_again()
 
+    def _refuse(self, peer: Peer, error: QueueFullError | StorageError, job: str) -> None:
+        log.error("a job was refused: %s", error)
+        code = "busy" if isinstance(error, QueueFullError) else "disk"
+        peer.post(m.Error(code, error.what, error.hint, job))
+
     def _fetch(self, peer: Peer, job: Job) -> None:
         state = job.record.state
         peer.stop_job(job.id)
-        if state == "fetched":
+        if state == "fetched" and not job.artefacts:  # of an earlier version of the backend
             what = f"The results of {job.name} were fetched already and are no longer kept."
             peer.post(m.Error("not_available", what, "Generate it again.", job.id))
             return
@@ -103,7 +117,7 @@ class Requests:
 
     def _end_of(self, job: Job) -> m.Message | None:
         state, outcome = job.record.state, job.record.outcome
-        if state == "done":
+        if state in ("done", "fetched"):
             return m.Done(job.id, outcome.get("timings", {}))
         if state == "failed":
             return m.Failed(job.id, **outcome)
@@ -138,7 +152,47 @@ class Requests:
     def _ack(self, peer: Peer, job: Job) -> None:
         peer.watching.discard(job.id)
         if job.record.state == "done":
-            for other in self._server.peers.values():
-                other.stop_job(job.id)
             self._jobs.fetched(job)
             log.info("job %s fetched", job.id)
+        if peer.version < LIST_VERSION and job.record.over:
+            self._delete(job)  # what acknowledging meant to it
+
+    def _forget(self, peer: Peer, name: str) -> None:
+        job = self._jobs.get(name)
+        if job is not None and not job.record.over:
+            what = f"{job.name} is not over yet."
+            peer.post(m.Error("not_available", what, "Cancel it first.", name))
+            return
+        if job is not None:
+            self._delete(job)
+        peer.post(m.Forgotten(name))
+
+    def _delete(self, job: Job) -> None:
+        for other in self._server.peers.values():
+            other.stop_job(job.id)
+            other.watching.discard(job.id)
+        self._jobs.forget(job)
+        log.info("job %s forgotten", job.id)
+
+    def _retry(self, peer: Peer, job: Job) -> None:
+        if job.record.state in ("failed", "cancelled"):
+            if self._jobs.has_lost_its_picture(job):
+                what = f"The picture of {job.name} is no longer kept."
+                peer.post(m.Error("not_available", what, "Generate it again.", job.id))
+                return
+            try:
+                self._jobs.retry(job)
+            except (QueueFullError, StorageError) as error:
+                self._refuse(peer, error, job.id)
+                return
+            log.info("job %s waits again", job.id)
+            self._server.work.worker.try_again()
+        self._fetch(peer, job)
+
+    def _move(self, peer: Peer, job: Job, place: int) -> None:
+        if not job.record.waiting:
+            return  # its turn has come, or it is over: the queue tells
+        try:
+            self._jobs.move(job, place)
+        except StorageError as error:
+            self._refuse(peer, error, job.id)

@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 #: Clients at a time.
 MAX_PEERS = 32
+#: Seconds in which a client that lives says something.
+_HEARD_S = 2.5 * limits.HEARTBEAT_S
 #: Messages taken from clients before the others get their turn.
 MESSAGES_A_TURN = 32
 
@@ -62,7 +64,7 @@ class Settings:
         device: for the worker.
         text_model: the text-to-image model of clients that name none: its folder or its id.
         threads: CPU threads of the worker; None: all cores but one.
-        parent_pid: the backend ends with this process; None: with nobody.
+        parent_pid: the backend ends when this process and all other clients have; None: never.
         worker_command: the worker's command line; None is the model's worker.
         grace_s: seconds a cancelled job has to stop before its worker is ended.
         stall_s: seconds without a word from a worker at work before it is ended.
@@ -265,8 +267,10 @@ class Server:
 
     def _check(self, now: float) -> None:
         if self._parent is not None and self._parent.gone():
-            self.stop("The program that started the backend has ended.")
+            self.end_if_alone(now)
         for address, peer in list(self.peers.items()):
+            if peer.follows and peer.told != self._state_of_queue(peer):
+                self.tell_queue(peer)
             silent = now - peer.last_heard
             if silent > 3 * limits.LIVENESS_S:
                 self.leave(address, f"silent for {silent:.0f} s")
@@ -333,6 +337,31 @@ class Server:
             peer.post(message)
         except TooSlowError:
             self.leave(peer.address, "it asked for more and took nothing")
+
+    def end_if_alone(self, now: float | None = None) -> None:
+        """End a backend that a program started for itself, when nobody is connected any more.
+
+        Args:
+            now: clients that were not heard since some heartbeats do not count.
+        """
+        heard = [now is None or now - p.last_heard < _HEARD_S for p in self.peers.values()]
+        if self._parent is not None and not any(heard):
+            self.stop("The programs that used the backend have ended.")
+
+    def tell_queue(self, peer: Peer) -> None:
+        """Post the queue to a client."""
+        peer.told = self._state_of_queue(peer)
+        entries = self.jobs.entries(peer.version, peer.hello.owner, self._owners())
+        self.post(peer, m.Queue(entries))
+
+    def _owners(self) -> frozenset[str | None]:
+        return frozenset(peer.hello.owner for peer in self.peers.values())
+
+    def _state_of_queue(self, peer: Peer) -> object:
+        """Return what changes when there is something new to tell a client of the queue."""
+        running = self.jobs.running
+        watched = running is None or running.id in peer.watching  # it is told as it comes
+        return self.jobs.changes, self._owners(), None if watched else running.progress
 
     def watchers(self, job: str) -> list[Peer]:
         """Return the clients that want to know of a job."""

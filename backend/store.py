@@ -4,13 +4,14 @@
 Layout of the data folder::
 
     journal.sqlite          the jobs (journal.py)
-    jobs/<job>/picture      the submitted picture, as it came
+    jobs/<job>/picture      the submitted picture, as it came, kept as long as the job
     jobs/<job>/0001.bin     the arrays of an artefact, one after the other
     logs/                   backend.log, worker.log, worker-output.log
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -62,9 +63,10 @@ class Store:
         shutil.rmtree(self.folder(job), ignore_errors=True)
 
     def delete_results(self, job: str) -> None:
-        """Delete the results of a job and keep its picture."""
+        """Delete the results of a job and keep its picture; what is in use goes with the job."""
         for path in self.folder(job).glob("*.bin*"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def delete_others(self, keep: Iterable[str]) -> None:
         """Delete the folders of all jobs but these."""

@@ -51,7 +51,7 @@ BEHAVIOURS = {
     "backend_dies": "closes its socket in the middle of a job, without a word",
     "worker_dies": "tells that the worker ended in the middle of a job",
     "fails": "fails every job whose filename contains 'bad', with a sentence and a hint",
-    "busy": "refuses every job: the queue is full",
+    "busy": "refuses every job at first: the queue is full",
     "wrong_key": "the connection file holds the key of another server",
     "wrong_version": "speaks only protocol version 99",
     "version_1": "speaks the protocol's first version alone: no pictures of words",
@@ -108,6 +108,7 @@ class FakeBackend:
         self.errors: list[Exception] = []
         self._stop = threading.Event()
         self._jobs: dict[str, _Job] = {}
+        self._refused: set[str] = set()
         self._peer: bytes | None = None
         self._seq = 0
         self._transfer = 0
@@ -203,11 +204,16 @@ class FakeBackend:
         elif isinstance(message, m.Ack):
             if message.job in self._jobs:
                 self._jobs[message.job].state = "fetched"
+        elif isinstance(message, m.Forget):
+            self._jobs.pop(message.job, None)
+            self._send(m.Forgotten(message.job))
+        elif isinstance(message, m.Retry):
+            self._submit(self._jobs.pop(message.job).submit)
         elif isinstance(message, m.Status):
             self._send(m.Queue(tuple(self._entry(j) for j in self._jobs.values())))
         elif isinstance(message, m.Ping):
             self._send(m.Pong())
-        elif isinstance(message, m.Shutdown):
+        elif isinstance(message, m.Shutdown) and not message.if_alone:
             self._send(m.Bye("The backend was asked to end."))
             time.sleep(0.05)
             raise _DiedError
@@ -230,7 +236,8 @@ class FakeBackend:
         self._send(m.Welcome(version, "0.1.0", (entry,), "fake", limits, words))
 
     def _submit(self, submit: m.JobMessage) -> None:
-        if self.behaviour == "busy":
+        if self.behaviour == "busy" and submit.job not in self._refused:
+            self._refused.add(submit.job)
             hint = "Wait until a job is done."
             self._send(m.Error("busy", "The queue is full.", hint, submit.job))
             return
@@ -248,7 +255,7 @@ class FakeBackend:
         job = self._jobs.get(name)
         if job is None:
             self._send(m.Error("unknown_job", "There is no such job.", "Submit it again.", name))
-        elif job.state == "done":
+        elif job.state in ("done", "fetched"):
             job.script, job.state = self._resend(job), "running"
         elif job.state == "cancelled":
             self._send(m.Cancelled(name))
@@ -268,10 +275,10 @@ class FakeBackend:
 
     @staticmethod
     def _entry(job: _Job) -> m.JobEntry:
-        if isinstance(job.submit, m.Imagine):
-            return m.JobEntry(job.submit.job, job.state, job.submit.prompt[:255])
-        model = getattr(job.submit, "model", "cutout")
-        return m.JobEntry(job.submit.job, job.state, job.submit.filename, model)
+        submit = job.submit
+        name = submit.prompt[:255] if isinstance(submit, m.Imagine) else submit.filename
+        model = getattr(submit, "model", "cutout")
+        return m.JobEntry(submit.job, job.state, name, model, kind=submit.TYPE, owner="you")
 
     def _advance(self, job: _Job) -> None:
         """Run a job's script: a number is a pause, a message is sent, None waits for transfers."""

@@ -40,9 +40,12 @@ Events are instances of
 `session.cutout(image)` shows what is cut out of a picture, with backends of version 3; the
 announcements of both its file and a mesh have `.certainty`, 0..1 or None.
 
-Before the first welcome everything but hello is held back. When the results of a `Done` job are
-safe, call `session.ack(job)`; until then they wait on the backend's disk, and `session.fetch(job)`
-in a later session has them sent again (views, final Gaussians, mesh, files, done).
+Before the first welcome everything but hello is held back. When the results of a `Done` job are in
+use, call `session.ack(job)`, so that others see it. They stay on the backend's disk until
+`session.forget(job)`, and `session.fetch(job)` has them sent again (views, final Gaussians, mesh,
+files, done). `session.retry(job)` does a failed or cancelled job again, `session.move(job, place)`
+lets a waiting one jump the queue, and after `session.status(follow=True)` every change of the list
+is told by a `Queue`.
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ from .versions import (
     CUTOUT_VERSION,
     IMAGINE_VERSION,
     JOB_VERSIONS,
+    LIST_VERSION,
     POSE_VERSION,
     PROTOCOL_VERSION,
     SUPPORTED_VERSIONS,
@@ -76,6 +80,7 @@ __all__ = [
     "CUTOUT_VERSION",
     "IMAGINE_VERSION",
     "JOB_VERSIONS",
+    "LIST_VERSION",
     "POSE_VERSION",
     "PROTOCOL_VERSION",
     "SUPPORTED_VERSIONS",

@@ -37,6 +37,7 @@ from .limits import (
     QUEUE_ENTRIES,
     TRANSFER_BYTES,
 )
+from .versions import JOB_VERSIONS
 
 #: The kinds of artefacts a client may ask for in hello.
 CAPABILITIES = ("views", "gaussians", "mesh", "file")
@@ -48,6 +49,8 @@ FILE_NAMES = (*WISHED_FILES, "png")
 MIRRORS = ("auto", "off", "plane")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
+#: Whose a job is: this client's, that of another client which is connected, or of none that is.
+OWNERS = ("you", "other", "gone")
 #: Reasons of an error message.
 ERROR_CODES = (
     "version",  # no common protocol version
@@ -87,6 +90,7 @@ class Hello(Message):
     capabilities: tuple[str, ...] = wire(
         ListOf(Choice(CAPABILITIES), len(CAPABILITIES)), default=CAPABILITIES
     )
+    owner: str | None = wire(JobId(optional=True), default=None)  # of the jobs it submits
 
 
 @dataclass(frozen=True)
@@ -156,10 +160,11 @@ class Fetch(Message):
 
 @dataclass(frozen=True)
 class Status(Message):
-    """Ask for the queue."""
+    """Ask for the queue; with `follow`, for every change of it too."""
 
     TYPE: ClassVar[str] = "status"
     SENDER: ClassVar[str] = "client"
+    follow: bool = wire(Flag(), default=False)
 
 
 @dataclass(frozen=True)
@@ -174,11 +179,39 @@ class Credit(Message):
 
 @dataclass(frozen=True)
 class Ack(Message):
-    """The results of a job are safe here; the server may delete its copy."""
+    """The results of a job are in use here; the server keeps its copy until forget."""
 
     TYPE: ClassVar[str] = "ack"
     SENDER: ClassVar[str] = "client"
     job: str = wire(JobId())
+
+
+@dataclass(frozen=True)
+class Forget(Message):
+    """Delete a job that is over, and its results."""
+
+    TYPE: ClassVar[str] = "forget"
+    SENDER: ClassVar[str] = "client"
+    job: str = wire(JobId())
+
+
+@dataclass(frozen=True)
+class Retry(Message):
+    """Do a failed or cancelled job again, after those that wait."""
+
+    TYPE: ClassVar[str] = "retry"
+    SENDER: ClassVar[str] = "client"
+    job: str = wire(JobId())
+
+
+@dataclass(frozen=True)
+class Move(Message):
+    """Give a waiting job another place among those that wait."""
+
+    TYPE: ClassVar[str] = "move"
+    SENDER: ClassVar[str] = "client"
+    job: str = wire(JobId())
+    place: int = wire(Integer(0, 1_000_000))  # 0: the next one
 
 
 @dataclass(frozen=True)
@@ -187,6 +220,9 @@ class Shutdown(Message):
 
     TYPE: ClassVar[str] = "shutdown"
     SENDER: ClassVar[str] = "client"
+    #: End this client's session, and the backend only if a program started it for itself and no
+    #: other client is there.
+    if_alone: bool = wire(Flag(), default=False)
 
 
 # --- both ways -----------------------------------------------------------------------------------
@@ -395,6 +431,9 @@ class JobEntry:
     of: int = wire(Integer(0, 1_000_000), default=0)
     eta_s: float | None = wire(Number(0, 1e7, optional=True), default=None)
     what: str = wire(Text(300), default="")  # of a failed job: its sentence, cut to length
+    kind: str = wire(Choice(tuple(JOB_VERSIONS)), default="submit")  # the message that began it
+    owner: str = wire(Choice(OWNERS), default="gone")
+    settings: dict[str, float] = wire(NumbersByName(), default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "jobs.")
@@ -407,6 +446,15 @@ class Queue(Message):
     TYPE: ClassVar[str] = "queue"
     SENDER: ClassVar[str] = "server"
     jobs: tuple[JobEntry, ...] = wire(ListOf(Record(JobEntry), QUEUE_ENTRIES), default=())
+
+
+@dataclass(frozen=True)
+class Forgotten(Message):
+    """The backend no longer knows the job."""
+
+    TYPE: ClassVar[str] = "forgotten"
+    SENDER: ClassVar[str] = "server"
+    job: str = wire(JobId())
 
 
 @dataclass(frozen=True)
@@ -431,9 +479,9 @@ class Bye(Message):
 
 
 ALL: tuple[type[Message], ...] = (
-    Hello, Submit, Imagine, Cutout, Cancel, Fetch, Status, Credit, Ack, Shutdown, Ping, Pong,
-    Welcome, Accepted, Progress, Views, Gaussians, Mesh, File, Chunk, Dropped,
-    Done, Failed, Cancelled, Queue, Error, Bye,
+    Hello, Submit, Imagine, Cutout, Cancel, Fetch, Status, Credit, Ack, Forget, Retry, Move,
+    Shutdown, Ping, Pong, Welcome, Accepted, Progress, Views, Gaussians, Mesh, File, Chunk, Dropped,
+    Done, Failed, Cancelled, Forgotten, Queue, Error, Bye,
 )  # fmt: skip
 #: A message that begins a job.
 JobMessage = Submit | Imagine | Cutout

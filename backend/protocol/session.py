@@ -20,7 +20,10 @@ from .codec import decode, encode
 from .errors import ProtocolError
 from .limits import HEARTBEAT_S, LIVENESS_S, OPEN_TRANSFER_BYTES, OPEN_TRANSFERS
 from .transfers import IncomingTransfer
-from .versions import JOB_VERSIONS, POSE_VERSION, SUPPORTED_VERSIONS
+from .versions import JOB_VERSIONS, LIST_VERSION, POSE_VERSION, SUPPORTED_VERSIONS
+
+_BUSY_S = 1.0
+"""Seconds to wait before a job is submitted again to a backend whose queue is full."""
 
 _USUAL_ELEVATION = 10.0
 """Degrees, for a backend that cannot estimate it."""
@@ -28,6 +31,7 @@ _USUAL_ELEVATION = 10.0
 _TOO_OLD = {
     "imagine": "This backend is older than the add-on and makes no pictures of words.",
     "cutout": "This backend is older than the add-on and shows no cut-outs.",
+    "retry": "This backend is older than the add-on and does no job again.",
 }
 _UPDATE = "Update the GSV3D backend (its Python environment) to the add-on's version."
 _REPORT = "This is a fault of GSV3D: please report it with the backend's log file."
@@ -81,6 +85,7 @@ class ClientSession:
         capabilities: the kinds of artefacts wanted; others are not sent.
         window: chunks of 256 KiB under way per transfer.
         versions: the protocol versions to offer.
+        owner: 32 hexadecimal digits, by which the backend tells this client's jobs from others'.
     """
 
     def __init__(
@@ -89,12 +94,14 @@ class ClientSession:
         capabilities: Sequence[str] = m.CAPABILITIES,
         window: int = 16,
         versions: Sequence[int] = SUPPORTED_VERSIONS,
+        owner: str | None = None,
     ) -> None:
-        self._hello = m.Hello(tuple(versions), client, tuple(capabilities))
+        self._hello = m.Hello(tuple(versions), client, tuple(capabilities), owner)
         self._window = window
         self._outgoing: list[list[Any]] = []
         self._held: list[m.Message] = []
         self._unaccepted: dict[str, m.JobMessage] = {}
+        self._wishes: dict[tuple[type[m.Message], str], m.Message] = {}
         self._open: set[str] = set()
         self._reset()
 
@@ -104,6 +111,7 @@ class ClientSession:
         self._refused = False
         self._seq_out = 0
         self._seq_in = 0
+        self._submit_at: float | None = None
         self._transfers: dict[int, IncomingTransfer] = {}
         self._left_aside: set[int] = set()
         self._heard: float | None = None
@@ -122,11 +130,17 @@ class ClientSession:
         """The jobs submitted or fetched whose end has not come yet."""
         return frozenset(self._open)
 
+    @property
+    def unaccepted(self) -> int:
+        """How many jobs were submitted and not yet accepted. A full queue makes them wait."""
+        return len(self._unaccepted)
+
     def hello(self) -> None:
         """Begin, or begin anew on a new socket. What was held back follows the welcome.
 
         Jobs whose end has not come are then submitted once more (if not yet accepted) or fetched,
-        so nothing is lost and nothing done twice.
+        and what was asked for and not answered is asked for again, so nothing is lost and nothing
+        done twice.
         """
         self._outgoing.clear()
         self._reset()
@@ -198,23 +212,49 @@ class ClientSession:
         """Ask to stop a job; `Cancelled` (or its earlier end) follows."""
         if self._unaccepted.get(job) is not None and self.welcome is None:
             del self._unaccepted[job]
-        self._send_or_hold(m.Cancel(job))
+        self._wish(m.Cancel(job))
 
     def ack(self, job: str) -> None:
-        """Say that a job's results are safe here; the backend may delete them."""
+        """Say that a job's results are in use here. A backend before version 4 deletes them."""
         self._send_or_hold(m.Ack(job))
 
-    def status(self) -> None:
-        """Ask for the queue; `Queue` follows."""
-        self._send_or_hold(m.Status())
+    def forget(self, job: str) -> None:
+        """Ask to delete a job that is over, and its results; `Forgotten` follows."""
+        self._wish(m.Forget(job))
+
+    def retry(self, job: str) -> None:
+        """Ask to do a failed or cancelled job again; `Accepted` follows.
+
+        Raises:
+            ProtocolError: the backend is too old for it; nothing was sent.
+        """
+        if self.welcome is not None and not self._knows_lists:
+            raise ProtocolError(_TOO_OLD["retry"], _UPDATE, job)
+        self._open.add(job)
+        self._wish(m.Retry(job))
+
+    def move(self, job: str, place: int) -> None:
+        """Ask for another place among the waiting jobs; 0 is the next one."""
+        if self._knows_lists:
+            self._send_or_hold(m.Move(job, place))
+
+    def status(self, follow: bool = False) -> None:
+        """Ask for the queue; `Queue` follows, with ``follow`` at every change as well."""
+        self._send_or_hold(m.Status(follow))
 
     def ping(self) -> None:
         """Ask for a sign of life."""
         self._send_or_hold(m.Ping())
 
-    def shutdown(self) -> None:
-        """Ask the backend to end; `Bye` follows."""
-        self._send_or_hold(m.Shutdown())
+    def shutdown(self, if_alone: bool = False) -> None:
+        """Ask the backend to end; `Bye` follows.
+
+        Args:
+            if_alone: end this session, and the backend if it was started by a program for itself
+                and has no other client. A backend before version 4 stays.
+        """
+        if not if_alone or self._knows_lists:
+            self._send_or_hold(m.Shutdown(if_alone))
 
     def outgoing(self) -> list[list[Any]]:
         """Return the messages to send now, each a list of frames, and forget them."""
@@ -247,6 +287,10 @@ class ClientSession:
         now = time.monotonic() if now is None else now
         if self._heard is None:
             self._heard = now
+        if self._submit_at is not None and now >= self._submit_at and self.welcome is not None:
+            self._submit_at = None
+            for begun in self._unaccepted.values():
+                self._send(begun)
         if self._spoke is None or now - self._spoke >= HEARTBEAT_S:
             self._spoke = now
             if self.welcome is not None:
@@ -268,6 +312,28 @@ class ClientSession:
     @property
     def _too_old_for_poses(self) -> bool:
         return self.welcome is not None and self.welcome.version < POSE_VERSION
+
+    @property
+    def _knows_lists(self) -> bool:
+        return self.welcome is not None and self.welcome.version >= LIST_VERSION
+
+    def _wish(self, message: m.Cancel | m.Forget | m.Retry) -> None:
+        """Ask for something until it is answered, over as many connections as that takes."""
+        self._wishes[type(message), message.job] = message
+        if self.welcome is not None:
+            self._send_wish(message)
+
+    def _send_wish(self, message: m.Message) -> list[Event]:
+        """Send a wish, or what comes nearest to it with an older backend."""
+        if isinstance(message, m.Cancel) or self._knows_lists:
+            self._send(message)
+            return []
+        del self._wishes[type(message), message.job]
+        if isinstance(message, m.Forget):
+            self._send(m.Ack(message.job))
+            return []
+        self._forget(message.job)
+        return [m.Failed(message.job, _TOO_OLD["retry"], "", _UPDATE)]
 
     def _send_or_hold(self, message: m.Message) -> None:
         if self.welcome is not None:
@@ -292,10 +358,18 @@ class ClientSession:
         if isinstance(message, m.Welcome):
             return [message, *self._welcomed(message)]
         elif isinstance(message, m.Error):
+            if message.code == "busy" and message.job in self._unaccepted:
+                self._submit_at = time.monotonic() + _BUSY_S  # all of them, in their order
+                return []
             self._refuse(message)
         elif isinstance(message, m.Accepted):
             self._unaccepted.pop(message.job, None)
+            self._wishes.pop((m.Retry, message.job), None)
+        elif isinstance(message, m.Forgotten):
+            self._wishes.pop((m.Forget, message.job), None)
+            self._forget(message.job)
         elif isinstance(message, (m.Done, m.Failed, m.Cancelled)):
+            self._wishes.pop((m.Cancel, message.job), None)
             self._forget(message.job)
         elif isinstance(message, m.Progress) and message.job not in self._open:
             return []  # a late word of a job whose end has come
@@ -317,8 +391,11 @@ class ClientSession:
                 refused.append(m.Failed(begun.job, _TOO_OLD[begun.TYPE], "", _UPDATE))
             else:
                 self._send(begun)
-        for job in sorted(self._open - self._unaccepted.keys()):
+        wished = {job for _, job in self._wishes}
+        for job in sorted(self._open - self._unaccepted.keys() - wished):
             self._send(m.Fetch(job))
+        for wish in list(self._wishes.values()):
+            refused += self._send_wish(wish)
         held, self._held = self._held, []
         for waiting in held:
             self._send(waiting)
@@ -330,6 +407,8 @@ class ClientSession:
         elif error.code == "no_session" and not self._greeting and not self._refused:
             self.hello()
         elif error.job is not None:
+            for kind in (m.Cancel, m.Forget, m.Retry):
+                self._wishes.pop((kind, error.job), None)
             self._forget(error.job)
 
     def _forget(self, job: str) -> None:

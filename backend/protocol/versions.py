@@ -13,8 +13,8 @@ from .errors import VersionError
 
 TAG_PREFIX = b"GSV3D/"
 TAG = b"GSV3D/1"
-PROTOCOL_VERSION = 3
-SUPPORTED_VERSIONS: tuple[int, ...] = (1, 2, 3)
+PROTOCOL_VERSION = 4
+SUPPORTED_VERSIONS: tuple[int, ...] = (1, 2, 3, 4)
 #: The first version with pictures made of words: `imagine`, and files named "png".
 IMAGINE_VERSION = 2
 #: The first version with pictures cut out: `cutout`, and how certain a cut-out is.
@@ -23,6 +23,9 @@ CUTOUT_VERSION = 3
 JOB_VERSIONS = {"submit": 1, "imagine": IMAGINE_VERSION, "cutout": CUTOUT_VERSION}
 #: The first version in which the backend may estimate the camera's elevation and a mirror plane.
 POSE_VERSION = 3
+#: The first version in which results are kept after `ack` until `forget`, and jobs have owners,
+#: are done again and change places.
+LIST_VERSION = 4
 
 
 def negotiate(theirs: Iterable[int], ours: Iterable[int] = SUPPORTED_VERSIONS) -> int:

@@ -28,12 +28,12 @@ MESH = (
     ArraySpec("corner_uvs", "float32", (1, 3, 2)), ArraySpec("texture", "uint8", (16, 16, 3)),
 )  # fmt: skip
 EXAMPLES: list[m.Message] = [
-    m.Hello((1,), "Blender", ("mesh",)),
+    m.Hello((1,), "Blender", ("mesh",), JOB),
     m.Submit(JOB, b"\x89PNG", "Stühle/ü.png", "blockout", 7, 42, 100, 64, -3.5, 0, ("ply",)),
     m.Imagine(JOB, "ein Faß", "/Modelle/ü", 4, 1.5, 7),
     m.Cutout(JOB, b"\x89PNG", "Stühle/ü.png"),
-    m.Cancel(JOB), m.Fetch(JOB), m.Status(), m.Credit(3, 5), m.Ack(JOB), m.Shutdown(),
-    m.Ping(), m.Pong(),
+    m.Cancel(JOB), m.Fetch(JOB), m.Status(True), m.Credit(3, 5), m.Ack(JOB),
+    m.Forget(JOB), m.Retry(JOB), m.Move(JOB, 3), m.Shutdown(True), m.Ping(), m.Pong(),
     m.Welcome(1, "0.1.0", (m.ModelEntry("a", False, "b", "c"),), "cpu", {"image_bytes": 1.0},
               "someone/words"),
     m.Accepted(JOB, 2), m.Progress(JOB, "denoising", 3, 9, 1.5, 0.25),
@@ -41,7 +41,9 @@ EXAMPLES: list[m.Message] = [
     m.Mesh(JOB, 3, MESH, 0.5),
     m.File(JOB, 4, (ArraySpec("data", "uint8", (9,)),), "glb"), m.Chunk(4, 0, b"123"),
     m.Dropped(JOB, 4), m.Done(JOB, {"total": 2.5}), m.Failed(JOB, "what", "why", "hint"),
-    m.Cancelled(JOB), m.Queue((m.JobEntry(JOB, "running", "a.png", "blockout", 0, "x", 1, 2),)),
+    m.Cancelled(JOB), m.Forgotten(JOB),
+    m.Queue((m.JobEntry(JOB, "running", "a.png", "blockout", 0, "x", 1, 2, None, "", "submit",
+                        "you", {"seed": 3.0}),)),
     m.Error("busy", "what", "hint", None), m.Bye("why"),
 ]  # fmt: skip
 

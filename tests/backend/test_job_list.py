@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of jobs as clients share it: owners, changes that are told, order, second tries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backend.jobs import Jobs
+from backend.journal import Journal
+from backend.protocol import ClientSession, encode
+from backend.protocol import messages as m
+from backend.protocol.limits import LABEL_CHARS, QUEUE_ENTRIES
+from backend.store import Store
+from tests.backend.client import Client
+from tests.backend.conftest import Running, script
+
+Start = Callable[..., Running]
+JOB = "{:032x}".format
+LONG = {"steps": 5000, "step_s": 0.02}
+
+
+def owned(number: int) -> ClientSession:
+    return ClientSession(f"client {number}", owner=JOB(number))
+
+
+def queue_with(client: Client, wanted: Callable[[tuple[m.JobEntry, ...]], bool]) -> m.Queue:
+    """The next queue that is as wanted."""
+    start = len(client.events)
+    return client.until(
+        lambda e: isinstance(e, m.Queue) and e in client.events[start:] and wanted(e.jobs)
+    )
+
+
+def test_changes_are_told_to_those_who_follow(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path, owned(1)) as one, Client(running.path, owned(2)) as two:
+        two.session.status(follow=True)
+        assert two.until(m.Queue).jobs == ()
+        job = one.session.submit(script(**LONG), filename="Stuhl.png", seed=7, faces=300)
+        one.until(m.Progress)
+        (entry,) = queue_with(two, lambda jobs: bool(jobs) and jobs[0].step > 0).jobs
+        assert (entry.job, entry.state, entry.owner, entry.kind) == (
+            job, "running", "other", "submit",
+        )  # fmt: skip
+        assert entry.settings == {
+            "seed": 7, "faces": 300, "texture_size": 1024, "elevation": 10,
+        }  # fmt: skip
+        one.session.status()
+        assert one.until(m.Queue).jobs[0].owner == "you"
+        one.session.shutdown(if_alone=True)  # it has no parent: the backend stays
+        one.flush()
+        (entry,) = queue_with(two, lambda jobs: jobs[0].owner == "gone").jobs
+        assert entry.state == "running", "its jobs go on"
+        two.session.cancel(job)
+        two.until(m.Cancelled)
+        two.flush()
+        before = len(two.events)
+        two.for_a_while(1.2)
+        assert sum(isinstance(e, m.Queue) for e in two.events[before:]) <= 1, "only changes"
+
+
+def test_a_failed_or_cancelled_job_is_done_again(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        failed = client.session.submit(script(fail_at=2))
+        client.until(m.Failed)
+        first = client.session.submit(script(**LONG))
+        client.until(lambda e: isinstance(e, m.Progress) and e.job == first)
+        cancelled = client.session.submit(script(**LONG))
+        client.session.cancel(cancelled)
+        client.until(m.Cancelled)
+    with Client(running.path) as client:  # of another day: it never saw the pictures
+        client.session.retry(failed)
+        assert client.until(m.Accepted).job == failed
+        client.session.retry(cancelled)
+        client.until(lambda e: isinstance(e, m.Accepted) and e.job == cancelled)
+        client.session.status()
+        states = [(e.job, e.state) for e in client.until(m.Queue).jobs]
+        assert states == [(first, "running"), (failed, "accepted"), (cancelled, "accepted")]
+        client.session.cancel(first)
+        again = client.until(m.Failed)
+        assert again.job == failed and "no object" in again.what
+        client.until(lambda e: isinstance(e, m.Progress) and e.job == cancelled)
+        client.session.forget(cancelled)
+        assert client.until(m.Error).code == "not_available"
+
+
+def test_a_waiting_job_changes_its_place(tmp_path: Path) -> None:
+    def opened() -> Jobs:
+        return Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
+
+    jobs = opened()
+    for number in range(5):
+        jobs.submit(m.Submit(JOB(number), b"x"))
+    jobs.start(jobs.next(), 0.0)
+    jobs.move(jobs.get(JOB(4)), 0)
+    jobs.move(jobs.get(JOB(1)), 2)
+    jobs.move(jobs.get(JOB(2)), 99)
+    order = [JOB(n) for n in (4, 1, 3, 2)]
+    assert [job.id for job in jobs.waiting()] == order
+    assert [(e.job, e.position) for e in jobs.entries()][1:] == list(zip(order, (1, 2, 3, 4)))
+    jobs.cancel(jobs.running)
+    jobs.journal.close()
+    jobs = opened()
+    assert [job.id for job in jobs.waiting()] == order, "the journal has it too"
+    jobs.submit(m.Submit(JOB(9), b"x"))
+    assert [job.id for job in jobs.waiting()] == [*order, JOB(9)]
+    jobs.retry(jobs.get(JOB(0)))
+    assert [job.id for job in jobs.waiting()] == [*order, JOB(9), JOB(0)]
+    jobs.journal.close()
+
+
+def test_a_full_queue_makes_clients_wait(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.jobs.MAX_WAITING", 2)
+    monkeypatch.setattr("backend.protocol.session._BUSY_S", 0.1)
+    with Client(run_server(tmp_path).path) as client:
+        jobs = [client.session.submit(script(step_s=0.02)) for _ in range(8)]
+        for job in jobs:
+            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
+        accepted = [e.job for e in client.events if isinstance(e, m.Accepted)]
+        assert list(dict.fromkeys(accepted)) == jobs, "in the order they were submitted in"
+        assert not [e for e in client.events if isinstance(e, m.Error)]
+
+
+def test_wishes_survive_a_lost_connection(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        session = client.session
+        long = session.submit(script(**LONG))
+        done = session.submit(script())
+        failed = session.submit(script(fail_at=1))
+        client.until(lambda e: isinstance(e, m.Accepted) and e.job == failed)
+        session.cancel(long)
+        session.outgoing()  # lost on its way
+    with Client(running.path, session) as client:
+        assert client.until(m.Cancelled).job == long
+        client.until(lambda e: isinstance(e, m.Done) and e.job == done)
+        client.until(m.Failed)
+        session.forget(done)
+        session.retry(failed)
+        session.outgoing()
+    with Client(running.path, session) as client:
+        assert client.until(m.Forgotten).job == done
+        assert client.until(m.Accepted).job == failed
+        client.until(m.Failed)
+        session.status()
+        assert [e.job for e in client.until(m.Queue).jobs] == [long, failed]
+
+
+@pytest.mark.parametrize("letter", ["x", "椅", "🪑"])
+def test_the_longest_list_fits_into_a_message(tmp_path: Path, letter: str) -> None:
+    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
+    for number in range(QUEUE_ENTRIES + 10):
+        name = letter * LABEL_CHARS
+        job = jobs.submit(m.Submit(JOB(number), b"x", name, steps=200, plane=-359.99))
+        if number % 2:
+            jobs.fail(job, letter * 300, "", "")
+        elif number > 20:
+            jobs.cancel(job)
+    entries = jobs.entries()
+    assert len(entries) == QUEUE_ENTRIES and entries[-1].job == JOB(QUEUE_ENTRIES + 9)
+    assert entries[0].state == "accepted", "what waits is never left out"
+    encode(m.Queue(entries), 1)
+    jobs.journal.close()
+
+
+def test_a_backend_outlives_its_parent_while_others_use_it(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import subprocess
+    import sys
+
+    monkeypatch.setattr("backend.server._HEARD_S", 0.6)
+    monkeypatch.setattr("backend.protocol.session.HEARTBEAT_S", 0.2)
+    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    running = run_server(tmp_path, parent_pid=parent.pid)
+    with Client(running.path, owned(1)) as one, Client(running.path, owned(2)) as two:
+        one.until(m.Welcome)
+        job = two.session.submit(script(**LONG))
+        two.until(m.Progress)
+        one.session.shutdown(if_alone=True)  # the first Blender quits in order
+        one.flush()
+        parent.communicate(b"\n")
+        steps = two.for_a_while(1.5)
+        assert [e for e in steps if isinstance(e, m.Progress)], "the other's job goes on"
+        two.session.cancel(job)
+        two.until(m.Cancelled)
+    end = time.monotonic() + 10  # the second was killed: nobody says anything any more
+    while running._thread.is_alive():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_backend_ends_with_the_only_program_that_used_it(
+    tmp_path: Path, run_server: Start
+) -> None:
+    import os
+
+    running = run_server(tmp_path, parent_pid=os.getpid())
+    with Client(running.path) as client:
+        client.session.submit(script(**LONG))
+        client.until(m.Progress)
+        client.session.shutdown(if_alone=True)
+        client.flush()
+        running._thread.join(5)
+        assert not running._thread.is_alive()
