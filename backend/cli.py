@@ -207,7 +207,7 @@ def _talk(
 ) -> tuple[Connection, m.Welcome, Event]:
     """Ask a running backend something; return its connection, its welcome and its answer."""
     connection = read_connection(path)
-    if not process_exists(connection.pid):
+    if not connection.alive:
         raise BackendError(*explain_silence(connection, path))
     session = ClientSession("gsv3d-backend command", capabilities=())
     context = zmq.Context()
@@ -263,7 +263,7 @@ def _stop(options: argparse.Namespace) -> int:
     connection, _, _ = _talk(options.connection_file, lambda session: session.shutdown(), m.Bye)
     end = time.monotonic() + END_S
     # The file goes last; an ended process that nobody has waited for would still be listed.
-    while process_exists(connection.pid) and options.connection_file.exists():
+    while connection.alive and options.connection_file.exists():
         if time.monotonic() > end:
             raise BackendError(
                 f"The backend (process {connection.pid}) was asked to end and still runs.",

@@ -37,6 +37,7 @@ from .protocol import (
     write_connection,
 )
 from .protocol import messages as m
+from .protocol.processes import JOURNAL
 from .requests import Requests
 from .store import Store
 from .work import Work
@@ -119,7 +120,7 @@ class Server:
             log_dir.mkdir(exist_ok=True)
         except OSError as error:
             raise storage_error(error, settings.data_dir, "the logs") from error
-        journal = Journal(settings.data_dir / "journal.sqlite")
+        journal = Journal(settings.data_dir / JOURNAL)
         self._closers.append(journal.close)
         self.jobs = Jobs(self.store, journal)
         self.context = zmq.Context()
@@ -167,6 +168,7 @@ class Server:
             client_secret_key=self._client_keys[1],
             pid=os.getpid(),
             versions={"protocol": list(SUPPORTED_VERSIONS), "backend": __version__},
+            data_dir=str(self.settings.data_dir.absolute()),
         )
         write_connection(self.settings.connection_path, self.connection)
         log.info("listening on %s, process %d", self.connection.endpoint, os.getpid())

@@ -142,7 +142,7 @@ class Client:
         except wire.ConnectionFileError as error:
             self._lost(error.what, error.hint)
             return _FILE_POLL_S
-        if not wire.process_exists(connection.pid):
+        if not connection.alive:
             self._lost(*wire.explain_silence(connection, self.connection_file))
             return _FILE_POLL_S
         socket = wire.open_client(self._context, connection)
@@ -176,7 +176,7 @@ class Client:
                 self._take(event)
             if time.monotonic() >= next_check:
                 next_check = time.monotonic() + _PROCESS_CHECK_S
-                if not wire.process_exists(connection.pid):
+                if not connection.alive:
                     self._lost(*wire.explain_silence(connection, self.connection_file))
                     return
         self._flush(socket)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConnectionFileError
+from .processes import folder_in_use, process_exists
 
 FILE_NAME = "connection.json"
 _MAX_BYTES = 64 * 1024
@@ -35,6 +36,7 @@ class Connection:
     client_secret_key: str = field(repr=False)
     pid: int  # of the backend
     versions: dict[str, Any]  # {"protocol": [1], "backend": "0.1.0"}
+    data_dir: str = ""  # of the backend; empty in the files of earlier versions
 
     def __post_init__(self) -> None:
         match = _ENDPOINT.match(self.endpoint) if isinstance(self.endpoint, str) else None
@@ -48,6 +50,15 @@ class Connection:
             raise ConnectionFileError("The field pid must be a process id.")
         if not isinstance(self.versions, dict):
             raise ConnectionFileError("The field versions must be a map.")
+        if not isinstance(self.data_dir, str):
+            raise ConnectionFileError("The field data_dir must be text.")
+
+    @property
+    def alive(self) -> bool:
+        """True while the backend that wrote the file runs."""
+        if self.data_dir:
+            return folder_in_use(Path(self.data_dir))
+        return process_exists(self.pid)
 
 
 def default_data_dir() -> Path:
@@ -161,6 +172,7 @@ def read_connection(path: Path) -> Connection:
         values = json.loads(data.decode("utf-8"))
         if not isinstance(values, dict):
             raise ValueError("not a map")
+        values.setdefault("data_dir", "")
         known = {name: values[name] for name in Connection.__dataclass_fields__}
         return Connection(**known)
     except ConnectionFileError as error:

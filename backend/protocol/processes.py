@@ -1,14 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is a process still there? On POSIX by signal 0, on Windows by a process handle."""
+"""Is a backend, or another process, still there?"""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
+from pathlib import Path
+
+JOURNAL = "journal.sqlite"
+"""The file in a data folder that a backend has locked as long as it runs."""
+
+
+def folder_in_use(data_dir: Path) -> bool:
+    """True while a backend runs on a data folder.
+
+    The lock ends with the process, however it ends, and is no other process's by chance, as an id
+    may be.
+    """
+    path = Path(data_dir) / JOURNAL
+    try:
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", timeout=0, uri=True)
+    except sqlite3.OperationalError:
+        return False  # there is none
+    try:
+        database.execute("PRAGMA user_version").fetchone()
+        return False
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)
+    except sqlite3.DatabaseError:
+        return False  # damaged: a backend that starts on it says so
+    finally:
+        database.close()
 
 
 def process_exists(pid: int) -> bool:
-    """True when a process of that id runs (also one of another user)."""
+    """True when a process of that id runs (also one of another user).
+
+    On POSIX by signal 0, on Windows by a process handle.
+    """
     if pid <= 0:
         return False
     if sys.platform == "win32":

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -75,6 +75,7 @@ class Silence:
 
 
 Event = m.Message | Received | Violation | Silence
+_Wish = m.Cancel | m.Forget | m.Retry
 
 
 class ClientSession:
@@ -101,7 +102,7 @@ class ClientSession:
         self._outgoing: list[list[Any]] = []
         self._held: list[m.Message] = []
         self._unaccepted: dict[str, m.JobMessage] = {}
-        self._wishes: dict[tuple[type[m.Message], str], m.Message] = {}
+        self._wishes: dict[tuple[type[_Wish], str], _Wish] = {}
         self._open: set[str] = set()
         self._reset()
 
@@ -317,13 +318,13 @@ class ClientSession:
     def _knows_lists(self) -> bool:
         return self.welcome is not None and self.welcome.version >= LIST_VERSION
 
-    def _wish(self, message: m.Cancel | m.Forget | m.Retry) -> None:
+    def _wish(self, message: _Wish) -> None:
         """Ask for something until it is answered, over as many connections as that takes."""
         self._wishes[type(message), message.job] = message
         if self.welcome is not None:
             self._send_wish(message)
 
-    def _send_wish(self, message: m.Message) -> list[Event]:
+    def _send_wish(self, message: _Wish) -> list[Event]:
         """Send a wish, or what comes nearest to it with an older backend."""
         if isinstance(message, m.Cancel) or self._knows_lists:
             self._send(message)
@@ -407,7 +408,7 @@ class ClientSession:
         elif error.code == "no_session" and not self._greeting and not self._refused:
             self.hello()
         elif error.job is not None:
-            for kind in (m.Cancel, m.Forget, m.Retry):
+            for kind in get_args(_Wish):
                 self._wishes.pop((kind, error.job), None)
             self._forget(error.job)
 

@@ -9,7 +9,6 @@ import zmq
 
 from .connection_file import Connection
 from .limits import CLIENT_FRAME_BYTES
-from .processes import process_exists
 
 
 def curve_client(socket: zmq.Socket, connection: Connection) -> None:
@@ -42,7 +41,7 @@ def open_client(context: zmq.Context, connection: Connection) -> zmq.Socket:
 def explain_silence(connection: Connection, path: Path | None = None) -> tuple[str, str]:
     """Return (what, hint) for a backend that does not answer. With CURVE a wrong key is silence."""
     file = f" ({path})" if path is not None else ""
-    if not process_exists(connection.pid):
+    if not connection.alive:
         return (
             f"No answer from the backend: its process {connection.pid} has ended.",
             "Start the backend again; its log file says why it ended.",

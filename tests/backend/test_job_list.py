@@ -102,7 +102,8 @@ def test_a_waiting_job_changes_its_place(tmp_path: Path) -> None:
     jobs.move(jobs.get(JOB(2)), 99)
     order = [JOB(n) for n in (4, 1, 3, 2)]
     assert [job.id for job in jobs.waiting()] == order
-    assert [(e.job, e.position) for e in jobs.entries()][1:] == list(zip(order, (1, 2, 3, 4)))
+    assert [e.job for e in jobs.entries()] == [JOB(0), *order]
+    assert [e.position for e in jobs.entries()] == [0, 1, 2, 3, 4]
     jobs.cancel(jobs.running)
     jobs.journal.close()
     jobs = opened()
