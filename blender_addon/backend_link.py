@@ -20,6 +20,7 @@ START_PATIENCE_S = 20.0
 """A backend starts in a second or two; after this long without an answer the artist is told."""
 
 _POLITE_STOP_S = 5.0
+_LOOK_S = 0.5
 
 
 class BackendState(Enum):
@@ -48,7 +49,9 @@ class BackendLink:
         self.connected: events.Connected | None = None
         self._clock = clock
         self._stop_deadline = 0.0
+        self._next_look = 0.0
         self._started: float | None = None
+        self._to_start: tuple[str, Path, Path] | None = None
 
     @property
     def ready(self) -> bool:
@@ -64,8 +67,9 @@ class BackendLink:
         """
         require_protocol()
         self.problem = None
-        if may_start and not self.process.running and not _backend_there(connection_file):
-            self.process.start(python, connection_file, data_dir)
+        self._to_start = (python, connection_file, data_dir) if may_start else None
+        if not self.process.running:
+            self._start_where_none_runs()
         if self.client is not None and self.client.connection_file != connection_file:
             self.disconnect()
         anew = self.client is None
@@ -78,8 +82,18 @@ class BackendLink:
             self._started = self._clock()
         return anew
 
+    def _start_where_none_runs(self) -> None:
+        """Start the backend that is wished for, unless its folder is in use. Raises `Problem`."""
+        if self._to_start is None:
+            return
+        python, connection_file, data_dir = self._to_start
+        if not (_backend_there(connection_file) or wire.folder_in_use(data_dir)):
+            self._to_start = None
+            self.process.start(python, connection_file, data_dir)
+
     def stop(self) -> None:
         """Ask the backend we started to end, and leave one that we did not. Returns at once."""
+        self._to_start = None
         if self.process.running:
             if self.client is not None and self.ready:
                 self.client.shutdown()
@@ -109,7 +123,24 @@ class BackendLink:
             self.state, self.problem = BackendState.FAILED, problem
         elif self.state is BackendState.STARTING:
             self._watch_start()
+        elif self.state is BackendState.CONNECTING:
+            problem = self._watch_end_of_other()
         return problem
+
+    def _watch_end_of_other(self) -> Problem | None:
+        """Start our own once one that was found, and was about to end, is gone."""
+        if self._to_start is None or self._clock() < self._next_look:
+            return None
+        self._next_look = self._clock() + _LOOK_S
+        try:
+            self._start_where_none_runs()
+        except Problem as error:
+            self._to_start = None
+            self.state, self.problem = BackendState.FAILED, error
+            return error
+        if self.process.running:
+            self.state, self.problem, self._started = BackendState.STARTING, None, self._clock()
+        return None
 
     def _watch_start(self) -> None:
         """Say so if a backend of ours runs and does not answer. It may still do so later."""
@@ -127,6 +158,7 @@ class BackendLink:
     def accepted(self, event: events.Connected) -> None:
         """The backend answered."""
         self.connected, self.problem, self._started = event, None, None
+        self._to_start = None
         if self.state is not BackendState.STOPPING:
             self.state = BackendState.READY
 
@@ -140,27 +172,30 @@ class BackendLink:
         elif not (self.state is BackendState.STARTING and self.process.running):
             self.state, self.problem = BackendState.CONNECTING, problem
 
-    def disconnect(self) -> None:
-        """End the socket thread."""
+    def disconnect(self, ends_with_us: bool = False) -> None:
+        """End the socket thread; ``ends_with_us`` as in `Client.stop`."""
         if self.client is not None:
-            self.client.stop()
+            self.client.stop(ends_with_us=ends_with_us)
             self.client = None
         self.connected = None
 
-    def close(self) -> None:
-        """End the thread, and the backend that was started here."""
-        asked = False
-        if self.client is not None and self.process.running and self.ready:
-            self.client.shutdown()
-            asked = True
-        self.process.stop(after_request=asked)  # the thread has yet to deliver the request
-        self.disconnect()
+    def close(self, wait: bool = False) -> None:
+        """End the thread, and the backend that was started here unless others use it.
+
+        The backend ends by itself; ``wait`` until it has.
+        """
+        heard = self.ready
+        self.disconnect(ends_with_us=self.process.running)
+        if wait:
+            self.process.stop(after_request=heard)
+        else:
+            self.process.leave(answers=heard)
         self.state = BackendState.OFF
 
 
 def _backend_there(connection_file: Path) -> bool:
-    """True when the connection file names a process that runs."""
+    """True when the backend that wrote the connection file runs."""
     try:
-        return wire.process_exists(wire.read_connection(connection_file).pid)
+        return wire.read_connection(connection_file).alive
     except wire.ConnectionFileError:
         return False

@@ -197,6 +197,15 @@ class BackendProcess:
                 _ended(process, patience_s)
         self._forget()
 
+    def leave(self, answers: bool) -> None:
+        """Let it go, without waiting: one that ``answers`` was asked to end when it can.
+
+        One that does not is ended; it ends with Blender in any case.
+        """
+        if self._process is not None and not answers and self._process.poll() is None:
+            self._process.terminate()
+        self._forget()
+
     def _forget(self) -> None:
         self._process = None
         atexit.unregister(self.stop)

@@ -3,7 +3,8 @@
 
 Rules. The thread never touches Blender; the main thread never touches the socket. Commands go in
 by a queue and a wake-up socket, events come out by a queue that the main thread alone empties.
-Arrays are checked and converted in the thread, so that the main thread only copies. Reconnecting
+Arrays are checked and converted in the thread, so that the main thread only copies. What cannot be
+sent now is kept and sent when it can be; pictures are read and sent a few at a time. Reconnecting
 backs off to 5 seconds at most; the same problem is told once. ``stop`` joins within a time limit.
 """
 
@@ -13,21 +14,28 @@ import logging
 import queue
 import threading
 import time
+import uuid
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import events
+from .batch import read_picture
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
 from .jobs import Request, Words
 from .problems import Problem
 from .protocol import wire
+
+JOBS_AHEAD = 4
+"""Jobs that are sent before the backend has accepted the first of them."""
 
 MAX_BACKOFF_S = 5.0
 _FIRST_BACKOFF_S = 0.25
 _FILE_POLL_S = 0.5
 _POLL_MS = 200
 _PROCESS_CHECK_S = 1.0
+_GOODBYE_MS = 200
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +53,10 @@ class Client:
         self.connection_file = connection_file
         self.events: queue.Queue[events.Event] = queue.Queue()
         self._commands: queue.Queue[Callable[[Any], Any]] = queue.Queue()
-        self._session = wire.ClientSession(name)
+        self._session = wire.ClientSession(name, owner=uuid.uuid4().hex)
+        self._backlog: dict[str, Request | Words] = {}
+        self._unsent: deque[list[Any]] = deque()
+        self._ends_with_us = False
         self._stopping = threading.Event()
         self._told: tuple[str, str] | None = None
         self._requests: dict[str, Request | Words] = {}
@@ -69,8 +80,13 @@ class Client:
         """Start the thread; events follow."""
         self._thread.start()
 
-    def stop(self, timeout_s: float = 2.0) -> None:
-        """End the thread and wait for it, ``timeout_s`` at most."""
+    def stop(self, timeout_s: float = 2.0, ends_with_us: bool = False) -> None:
+        """End the thread and wait for it, ``timeout_s`` at most.
+
+        ``ends_with_us`` says that the backend was started for this client. It ends unless another
+        client is there; one too old to know of others ends in any case.
+        """
+        self._ends_with_us = ends_with_us
         self._stopping.set()
         self._wake()
         if self._thread.ident is not None:
@@ -95,17 +111,41 @@ class Client:
 
         def command(session: Any) -> None:
             self._requests.pop(job_id, None)
-            session.cancel(job_id)
+            if self._backlog.pop(job_id, None) is not None:
+                self._tell(events.JobCancelled(job_id))
+            else:
+                session.cancel(job_id)
 
         self._ask(command)
 
     def acknowledge(self, job_id: str) -> None:
-        """The results of a job are safe; the backend may delete its copy."""
+        """Say that the results of a job are in the scene."""
         self._ask(lambda session: session.ack(job_id))
 
     def fetch(self, job_id: str) -> None:
-        """Ask for the results of a job of an earlier session."""
+        """Ask for a job that the backend knows: how it goes, and its results."""
         self._ask(lambda session: session.fetch(job_id))
+
+    def forget(self, job_id: str) -> None:
+        """Have the backend delete a job that is over, and its results."""
+        self._ask(lambda session: session.forget(job_id))
+
+    def retry(self, job_id: str, request: Request | Words) -> None:
+        """Do a job again that came to nothing; ``request`` is for a backend that forgot it."""
+
+        def command(session: Any) -> None:
+            if isinstance(request, Words) or request.image:
+                self._requests[job_id] = request
+            try:
+                session.retry(job_id)
+            except wire.ProtocolError as error:
+                self._end(job_id, events.JobFailed(job_id, Problem(error.what, error.hint)))
+
+        self._ask(command)
+
+    def move(self, job_id: str, place: int) -> None:
+        """Give a waiting job another place in the backend's queue; 0 is the next one."""
+        self._ask(lambda session: session.move(job_id, place))
 
     def shutdown(self) -> None:
         """Ask the backend to end."""
@@ -146,11 +186,16 @@ class Client:
             self._lost(*wire.explain_silence(connection, self.connection_file))
             return _FILE_POLL_S
         socket = wire.open_client(self._context, connection)
+        linger = 0
         try:
+            self._unsent.clear()
             self._session.hello()
             self._converse(socket, connection)
+            if self._stopping.is_set() and self._session.connected:
+                self._say_goodbye(socket)
+                linger = _GOODBYE_MS
         finally:
-            socket.close(0)
+            socket.close(linger)
         wait, self._backoff = self._backoff, min(2 * self._backoff, MAX_BACKOFF_S)
         return wait
 
@@ -161,12 +206,15 @@ class Client:
         poller.register(self._wake_in, self._zmq.POLLIN)
         next_check = time.monotonic() + _PROCESS_CHECK_S
         while not self._stopping.is_set():
+            self._submit_next()
             self._flush(socket)
+            send = self._zmq.POLLOUT if self._unsent else 0
+            poller.register(socket, self._zmq.POLLIN | send)
             ready = dict(poller.poll(_POLL_MS))
             if self._wake_in in ready:
                 self._take_commands()
             happened: list[Any] = []
-            if socket in ready:
+            if ready.get(socket, 0) & self._zmq.POLLIN:
                 happened = self._session.feed(socket.recv_multipart(self._zmq.NOBLOCK))
             happened += self._session.tick()
             for event in happened:
@@ -179,16 +227,23 @@ class Client:
                 if not connection.alive:
                     self._lost(*wire.explain_silence(connection, self.connection_file))
                     return
+        self._take_commands()
+
+    def _say_goodbye(self, socket: Any) -> None:
+        too_old = self._session.welcome.version < wire.LIST_VERSION
+        if not too_old or self._ends_with_us:
+            self._session.shutdown(if_alone=not too_old)
         self._flush(socket)
 
     def _flush(self, socket: Any) -> None:
-        for frames in self._session.outgoing():
+        """Send what the other side takes now; the rest waits for its turn."""
+        self._unsent.extend(self._session.outgoing())
+        while self._unsent:
             try:
-                socket.send_multipart(frames, self._zmq.NOBLOCK)
+                socket.send_multipart(self._unsent[0], self._zmq.NOBLOCK)
             except self._zmq.Again:
-                # The other side takes nothing any more; silence will tell, and a new
-                # conversation repeats what is open.
-                _log.debug("GSV3D: a message could not be sent")
+                return
+            self._unsent.popleft()
 
     def _wait(self, seconds: float) -> None:
         """Let time pass; commands are still taken, and end the wait only if we are to stop."""
@@ -211,6 +266,15 @@ class Client:
                 self._tell(events.BackendComplained(Problem(error.what, error.hint)))
 
     def _submit(self, job_id: str, request: Request | Words) -> None:
+        self._requests[job_id] = request
+        self._backlog[job_id] = request
+
+    def _submit_next(self) -> None:
+        while self._backlog and self._session.unaccepted < JOBS_AHEAD:
+            job_id = next(iter(self._backlog))
+            self._hand_over(job_id, self._backlog.pop(job_id))
+
+    def _hand_over(self, job_id: str, request: Request | Words) -> None:
         try:
             if isinstance(request, Words):
                 self._session.imagine(
@@ -222,8 +286,9 @@ class Client:
                     seed=request.seed,
                 )
             else:
+                image = request.image
                 self._session.submit(
-                    request.image,
+                    read_picture(image) if isinstance(image, Path) else image,
                     job=job_id,
                     filename=request.filename,
                     model=request.model,
@@ -238,8 +303,8 @@ class Client:
                 )
         except wire.ProtocolError as error:
             self._end(job_id, events.JobFailed(job_id, Problem(error.what, error.hint)))
-        else:
-            self._requests[job_id] = request
+        except Problem as problem:
+            self._end(job_id, events.JobFailed(job_id, problem))
 
     # -- from the wire to events -----------------------------------------------------------
 
@@ -266,10 +331,9 @@ class Client:
                         event.backend, event.device, models, makes_pictures, event.text_model
                     )
                 )
-                self._session.status()
+                self._session.status(follow=True)
             case m.Queue():
-                waiting = tuple((e.job, e.filename) for e in event.jobs if e.state == "done")
-                self._tell(events.ResultsWaiting(waiting))
+                self._tell(events.JobsListed(tuple(_listed(entry) for entry in event.jobs)))
             case m.Accepted():
                 self._tell(events.JobAccepted(event.job, event.position))
             case m.Progress():
@@ -358,3 +422,20 @@ class Client:
                 return  # early in denoising there may be nothing to see yet
             self._session.cancel(job)
             self._end(job, events.JobFailed(job, problem))
+
+
+def _listed(entry: Any) -> events.ListedJob:
+    return events.ListedJob(
+        entry.job,
+        entry.state,
+        entry.filename,
+        entry.kind,
+        entry.owner,
+        entry.position,
+        entry.phase,
+        entry.step,
+        entry.of,
+        entry.eta_s,
+        entry.what,
+        dict(entry.settings),
+    )

@@ -75,9 +75,16 @@ def push_undo(message: str) -> None:
 def may_edit() -> str:
     """Empty when data may be changed now; else the words that say what is in the way."""
     manager = bpy.context.window_manager
-    if manager is not None and getattr(manager, "is_interface_locked", False):
+    locked = manager is not None and getattr(manager, "is_interface_locked", False)
+    if locked or bpy.app.is_job_running("RENDER"):
         return "waiting for the render to end"
+    if bpy.app.is_job_running("OBJECT_BAKE"):
+        return "waiting for the bake to end"
     for window in windows():
+        # Moving, drawing, extruding: operators that take all input and end with an undo step.
+        for operator in window.modal_operators:
+            if operator.bl_options & {"BLOCKING", "GRAB_CURSOR", "GRAB_CURSOR_X", "GRAB_CURSOR_Y"}:
+                return f"waiting for {operator.name} to end"
         active = window.view_layer.objects.active if window.view_layer else None
         if active is not None and active.mode != "OBJECT":
             return f"waiting for you to leave {active.mode.replace('_', ' ').title()} Mode"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Results into the scene: one piece of work per arrival, each a generator of short steps.
 
-Work waits while the artist is in another mode than Object Mode or renders with a locked
-interface. Undo and file loading replace all Blender data, so work that is under way is closed
+Work waits while Blender renders or bakes, and while the artist moves something or is in another
+mode than Object Mode. Undo and file loading replace all Blender data, so work that is under way is closed
 before them and begun anew after: the arrays are kept until the job is over.
 """
 
@@ -32,7 +32,6 @@ class Arrived:
     """What a job has brought so far."""
 
     gaussians: GaussianArrays | None = None
-    gaussians_final: bool = False
     mesh: MeshArrays | None = None
     picture: bytes | None = None
     box: dict[str, float] = field(default_factory=dict)
@@ -74,12 +73,10 @@ class Delivery:
         self.after_mesh: dict[str, str] = {}
         self.holdup = ""
 
-    def gaussians(
-        self, job: Job, arrays: GaussianArrays, final: bool, box: dict[str, float]
-    ) -> None:
+    def gaussians(self, job: Job, arrays: GaussianArrays, box: dict[str, float]) -> None:
         """Newer Gaussians of a job replace those that wait to be shown."""
         held = self.arrived.setdefault(job.id, Arrived())
-        held.gaussians, held.gaussians_final, held.box = arrays, final, box
+        held.gaussians, held.box = arrays, box
         self._ask(job.id, scene.GAUSSIANS)
 
     def mesh(self, job: Job, arrays: MeshArrays, box: dict[str, float]) -> None:
@@ -91,16 +88,6 @@ class Delivery:
         """The picture of a job of words."""
         self.arrived.setdefault(job.id, Arrived()).picture = png
         self._ask(job.id, scene.PICTURE)
-
-    def again(self, job: Job) -> None:
-        """Import everything a job has brought once more, e.g. into another file."""
-        held = self.arrived.get(job.id)
-        if held is not None and held.gaussians is not None:
-            self._ask(job.id, scene.GAUSSIANS)
-        if held is not None and held.mesh is not None:
-            self._ask(job.id, scene.MESH)
-        if held is not None and held.picture is not None:
-            self._ask(job.id, scene.PICTURE)
 
     def has_result(self, job_id: str) -> bool:
         """True when what a job is for has arrived: its mesh, or its picture."""
@@ -126,12 +113,10 @@ class Delivery:
         self.after_mesh.pop(job_id, None)
 
     def remove_preview(self, job_id: str) -> None:
-        """Take coarse Gaussians of a job that came to nothing out of the scene again."""
-        held = self.arrived.get(job_id)
-        if held is not None and held.gaussians is not None and not held.gaussians_final:
-            preview = scene.find_object(job_id, scene.GAUSSIANS)
-            if preview is not None:
-                bpy.data.objects.remove(preview)
+        """Take the Gaussians of a job that brought no mesh out of the scene again."""
+        preview = scene.find_object(job_id, scene.GAUSSIANS)
+        if preview is not None and scene.find_object(job_id, scene.MESH) is None:
+            bpy.data.objects.remove(preview)
 
     def interrupt(self) -> None:
         """Stop work that is under way, to begin it anew later: the data it holds goes away."""
@@ -173,10 +158,6 @@ class Delivery:
         self._under_way = None
         work.close()
         return self._book.get(job_id)
-
-    def hold(self, job_id: str) -> None:
-        """Keep what a job brings, but put nothing of it into the scene before `again`."""
-        self._queue = deque(entry for entry in self._queue if entry[0] != job_id)
 
     def _ask(self, job_id: str, kind: str) -> None:
         job = self._book.get(job_id)

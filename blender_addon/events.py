@@ -114,10 +114,32 @@ class JobCancelled:
 
 
 @dataclass(frozen=True)
-class ResultsWaiting:
-    """Finished jobs whose results the backend still holds: pairs of job id and filename."""
+class ListedJob:
+    """A job as the backend's list has it.
 
-    jobs: tuple[tuple[str, str], ...]
+    ``state`` is the backend's word for it, ``kind`` the message that began it, ``owner`` "you",
+    "other" (another Blender) or "gone" (one that has ended). ``settings`` are numbers by name.
+    """
+
+    job: str
+    state: str
+    filename: str
+    kind: str = "submit"
+    owner: str = "gone"
+    position: int = 0
+    phase: str = ""
+    step: int = 0
+    of: int = 0
+    eta_s: float | None = None
+    what: str = ""
+    settings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobsListed:
+    """The backend's list of jobs, newest last."""
+
+    jobs: tuple[ListedJob, ...]
 
 
 @dataclass(frozen=True)
@@ -139,6 +161,6 @@ Event = (
     | JobDone
     | JobFailed
     | JobCancelled
-    | ResultsWaiting
+    | JobsListed
     | BackendComplained
 )

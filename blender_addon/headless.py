@@ -215,7 +215,7 @@ class _Run:
                 if done:
                     self._write(done, files)
             finally:
-                session.close()  # before its folder goes away
+                session.close(wait=True)  # before its folder goes away
         return 1 if self.failed or not done else 0
 
     def _read_pictures(self) -> list[_Picture]:

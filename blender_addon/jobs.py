@@ -8,7 +8,9 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
+from .events import ListedJob
 from .importers.placement import PicturePlane
 
 PHASES = (
@@ -50,13 +52,15 @@ class JobState(Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """Hold a wish for the backend. ``image`` is a picture file's bytes; 0 steps: the model's.
+    """Hold a wish for the backend; 0 steps: the model's.
+
+    ``image`` is a picture file's bytes, or the file, which is read when it is sent.
 
     ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
     the one at ``plane`` degrees.
     """
 
-    image: bytes
+    image: bytes | Path
     filename: str
     model: str = "blockout"
     steps: int = 0
@@ -110,6 +114,17 @@ class Target:
     slot: int = 0
 
 
+_LISTED_STATES = {
+    "accepted": JobState.QUEUED,
+    "running": JobState.RUNNING,
+    "done": JobState.ARRIVED,
+    "fetched": JobState.DONE,
+    "failed": JobState.FAILED,
+    "cancelled": JobState.CANCELLED,
+}
+"""The backend's words for states."""
+
+
 @dataclass
 class Job:
     """One picture on its way to an object, or words on their way to a picture."""
@@ -126,8 +141,12 @@ class Job:
     what: str = ""
     hint: str = ""
     note: str = ""
-    detached: bool = False
-    earlier: bool = False  # of an earlier session of Blender; the backend holds its results
+    detached: bool = False  # its results come into the scene on request alone
+    listed: bool = False  # known from the backend's list alone: nothing of it is sent by itself
+    elsewhere: bool = False  # of another Blender that uses the backend too
+    kept: bool = False  # the backend holds its results
+    again: bool = False  # is done again, from the picture that the backend holds
+    settings: dict[str, float] = field(default_factory=dict)  # by the backend's list
     started: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     pose: dict[str, float] = field(default_factory=dict)
@@ -135,20 +154,50 @@ class Job:
     _furthest: float = 0.0
 
     @classmethod
-    def of_earlier_session(cls, job_id: str, filename: str, name: str) -> Job:
-        """A job whose results the backend still holds, for the artist to import."""
-        return cls(
-            Request(b"", filename),
+    def from_list(cls, entry: ListedJob, name: str) -> Job:
+        """Make a job that the backend knows and this Blender did not ask for."""
+        words = entry.kind == "imagine"
+        job = cls(
+            Words(entry.filename) if words else Request(b"", entry.filename),
             Target(name),
-            id=job_id,
-            state=JobState.ARRIVED,
+            id=entry.job,
             detached=True,
-            earlier=True,
+            listed=True,
         )
+        job.follow(entry)
+        return job
+
+    def follow(self, entry: ListedJob) -> None:
+        """Take over what the backend's list says of a job that is `listed`."""
+        self.elsewhere = entry.owner == "other"
+        self.settings = entry.settings
+        self.kept = entry.state in ("done", "fetched")
+        self.state = _LISTED_STATES[entry.state]
+        self.position = entry.position
+        if self.state is JobState.RUNNING and entry.phase:
+            self.progress(entry.phase, entry.step, entry.of, entry.eta_s)
+        if self.state is JobState.FAILED:
+            self.what = entry.what
+
+    def begin_again(self) -> None:
+        """Forget how it ended."""
+        self.state, self.what, self.hint = JobState.WAITING, "", ""
+        self.started = self._furthest = 0.0
+        self.timings, self.listed = {}, False
 
     @property
     def name(self) -> str:
         return self.target.name
+
+    @property
+    def may_import(self) -> bool:
+        """True when its results can be brought into the scene, for the first time or once more."""
+        return self.kept and not self.state.active
+
+    @property
+    def may_retry(self) -> bool:
+        """True when it came to nothing and can be done again."""
+        return self.state in (JobState.FAILED, JobState.CANCELLED) and not self.kept
 
     def progress(
         self, phase: str, step: int, of: int, eta_s: float | None, fraction: float | None = None
@@ -187,6 +236,8 @@ class Job:
             return f"failed: {self.what}"
         if self.state is JobState.ARRIVED and self.detached:
             return "ready: press Import to place it in this scene"
+        if self.state is JobState.DONE and self.elsewhere:
+            return "done, in another Blender"
         return self.state.value
 
 
@@ -250,8 +301,39 @@ class JobBook:
     def get(self, job_id: str | None) -> Job | None:
         return self._jobs.get(job_id) if job_id else None
 
+    def remove(self, job_id: str) -> None:
+        self._jobs.pop(job_id, None)
+
     def active(self) -> list[Job]:
-        return [job for job in self if job.state.active]
+        """Return the jobs of this Blender that are not over, in the order they were made."""
+        return [job for job in self if job.state.active and not job.listed]
+
+    def in_order(self) -> list[Job]:
+        """Return all jobs as the list shows them.
+
+        At work and waiting come first, in their order, then those that failed, then the others,
+        the newest first.
+        """
+
+        def row(numbered: tuple[int, Job]) -> tuple[int, int, int]:
+            number, job = numbered
+            if job.state.active:
+                at_work = job.state in (JobState.RUNNING, JobState.CANCELLING)
+                return 0, 0 if at_work else 1 + job.position, number
+            return 1 if job.state is JobState.FAILED else 2, 0, -number
+
+        return [job for _, job in sorted(enumerate(self), key=row)]
+
+    def equal_of(self, request: Request | Words, target: Target) -> Job | None:
+        """Return a job that is not over and would make the same in the same place."""
+        place = (target.location, target.plane, target.scene, target.batch)
+        for job in self.active():
+            other = job.target
+            if (other.location, other.plane, other.scene, other.batch) == place and (
+                job.request == request
+            ):
+                return job
+        return None
 
     def current(self) -> Job | None:
         """The running job, else the first active one."""
@@ -274,12 +356,10 @@ class JobBook:
         words += f", {failed} failed" if failed else ""
         return words + (f", {cancelled} cancelled" if cancelled else "")
 
-    def forget_finished(self) -> list[str]:
-        """Take ended jobs off the list; returns their ids."""
-        wanted = {
-            j.id for j in self if j.state is JobState.ARRIVED and j.detached and not j.earlier
-        }
-        ended = [j.id for j in self if not j.state.active and j.id not in wanted]
-        for job_id in ended:
-            del self._jobs[job_id]
-        return ended
+    def finished(self) -> list[Job]:
+        """Return the jobs an artist is done with: over, and not waiting to be imported."""
+        return [
+            job
+            for job in self
+            if not job.state.active and job.state is not JobState.ARRIVED and not job.elsewhere
+        ]

@@ -11,6 +11,7 @@ import bpy
 from . import compat, previews, references, session
 from .jobs import Job, JobState, pose_words
 from .operators.imagine import text_problem
+from .operators.jobs import selected_job
 from .problems import Problem
 from .protocol import protocol_problem
 
@@ -37,8 +38,13 @@ class GSV3D_UL_jobs(bpy.types.UIList):
         row = layout.row(align=True)
         row.label(text=item.name, icon=item.icon)
         row.label(text=item.text if item.state != JobState.FAILED.value else "failed")
-        if item.state in (s.value for s in JobState if s.active):
-            row.operator("gsv3d.cancel", text="", icon="X", emboss=False).job_id = item.job_id
+        job = session.get().book.get(item.job_id)
+        if job is None or job.elsewhere:
+            return
+        if job.state.active:
+            row.operator("gsv3d.cancel", text="", icon="X", emboss=False).job_id = job.id
+        else:
+            row.operator("gsv3d.discard", text="", icon="X", emboss=False).job_id = job.id
 
 
 class _Sidebar:
@@ -127,11 +133,15 @@ class GSV3D_PT_jobs(_Sidebar, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
         runtime = context.window_manager.gsv3d
-        layout.template_list("GSV3D_UL_jobs", "", runtime, "jobs", runtime, "job_index", rows=4)
         current = session.get()
-        job = None
-        if 0 <= runtime.job_index < len(runtime.jobs):
-            job = current.book.get(runtime.jobs[runtime.job_index].job_id)
+        job = selected_job(context)
+        row = layout.row()
+        row.template_list("GSV3D_UL_jobs", "", runtime, "jobs", runtime, "job_index", rows=4)
+        if job is not None and job.state is JobState.QUEUED:
+            column = row.column(align=True)
+            for icon, by in (("TRIA_UP", -1), ("TRIA_DOWN", 1)):
+                press = column.operator("gsv3d.move_job", text="", icon=icon)
+                press.job_id, press.by = job.id, by
         if job is not None:
             _details(layout, context, job)
         row = layout.row(align=True)
@@ -259,7 +269,7 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
             _problem(layout, context, Problem(newest[0].what, newest[0].hint))
         return
     row = layout.row(align=True)
-    compat.progress_bar(row, job.fraction, f"{job.name}: {job.describe()}")
+    compat.progress_bar(row, job.fraction, f"{job.name}: {current.describe(job)}")
     row.operator("gsv3d.cancel", text="", icon="X").job_id = job.id
     if current.delivery.holdup:
         layout.label(text=f"Import is {current.delivery.holdup}", icon="INFO")
@@ -271,11 +281,24 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
 
 
 def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
+    current = session.get()
+    batch = job.target.batch
+    if batch:
+        layout.label(text=current.book.batch_summary(batch))
+        if any(j.state is JobState.FAILED for j in current.book.of_batch(batch)):
+            layout.operator("gsv3d.retry", text="Retry All Failed").batch = batch
     if job.state is JobState.FAILED:
         _problem(layout, context, Problem(job.what, job.hint))
-    elif job.state is JobState.ARRIVED and job.detached:
-        layout.operator("gsv3d.import_result", icon="IMPORT").job_id = job.id
-    elif job.state is JobState.DONE and job.timings:
+    elif job.state in (JobState.WAITING, JobState.ARRIVED) and not job.detached:
+        _words(layout, context, current.describe(job).capitalize() + ".", "INFO")
+    row = layout.row(align=True)
+    if job.may_import:
+        text = "Import Again" if job.state is JobState.DONE else "Import"
+        row.operator("gsv3d.import_result", text=text, icon="IMPORT").job_id = job.id
+    if job.may_retry and not job.elsewhere:
+        row.operator("gsv3d.retry", icon="FILE_REFRESH").job_id = job.id
+    row.operator("gsv3d.copy_settings", icon="COPYDOWN").job_id = job.id
+    if job.state is JobState.DONE and job.timings:
         total = job.timings.get("total", sum(job.timings.values()))
         layout.label(text=f"Took {total:.0f} s", icon="TIME")
         words = pose_words(job.pose)

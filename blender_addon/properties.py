@@ -33,7 +33,7 @@ The lists are written by ``session`` as jobs change, never while drawing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import bpy
@@ -245,23 +245,25 @@ def detach() -> None:
     del bpy.types.WindowManager.gsv3d
 
 
-def show_jobs(jobs: Iterable[Any]) -> None:
-    """Write the list of jobs into the window manager, newest first, only where it changed."""
+def show_jobs(wanted: Sequence[tuple[str, str, str, str]]) -> None:
+    """Write the list of jobs into the window manager, only where it changed.
+
+    Rows are the id, the name, the state and a line of text.
+    """
     manager = bpy.context.window_manager
     runtime = getattr(manager, "gsv3d", None) if manager else None
     if runtime is None:
         return
-    wanted = [(j.id, j.name, j.state.value, j.describe()) for j in jobs][::-1]
     selected = (
         runtime.jobs[runtime.job_index].job_id if 0 <= runtime.job_index < len(runtime.jobs) else ""
     )
     if [row.job_id for row in runtime.jobs] != [w[0] for w in wanted]:
-        newest_was_selected = runtime.job_index == 0
+        first_was_selected = runtime.job_index == 0
         runtime.jobs.clear()
         for _ in wanted:
             runtime.jobs.add()
         ids = [w[0] for w in wanted]
-        keep = selected in ids and not newest_was_selected
+        keep = selected in ids and not first_was_selected
         runtime.job_index = ids.index(selected) if keep else 0
     for row, (job_id, name, state, text) in zip(runtime.jobs, wanted, strict=True):
         if (row.job_id, row.name, row.state, row.text) != (job_id, name, state, text):

@@ -32,7 +32,7 @@ def _before_load(*_: Any) -> None:
 
 @persistent
 def _after_load(*_: Any) -> None:
-    session.get().show()
+    session.get().after_load()
 
 
 def _handlers() -> tuple[tuple[list[Any], Any], ...]:
@@ -61,6 +61,7 @@ def register() -> None:
 def unregister() -> None:
     """End what runs, then take everything out in reverse order."""
     global _cli_command
+    session.get().clear_away()
     session.close()
     atexit.unregister(session.close)
     previews.close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Session:
         self._clock = clock
         self._all_here: set[str] = set()
         self._sent: set[str] = set()
+        self._wishes: dict[str, str] = {}
+        self._file = ""
 
     # -- what operators ask for -------------------------------------------------------------
 
@@ -57,12 +59,24 @@ class Session:
         self.ensure_timer()
 
     def stop_backend(self) -> None:
-        """Ask the backend we started to end, and leave one that we did not. Returns at once."""
+        """Ask the backend we started to end, and leave one that we did not. Returns at once.
+
+        Jobs wait until it is started again.
+        """
         self.backend.stop()
+        self._all_wait()
         self.ensure_timer()
 
     def submit(self, request: Request | Words, target: Target, after_mesh: str = "HIDE") -> Job:
-        """Take a job on the list and send it as soon as a backend answers."""
+        """Take a job on the list and send it as soon as a backend answers.
+
+        Raises `Problem` for one that is on the list already.
+        """
+        if self.book.equal_of(request, target) is not None:
+            raise Problem(
+                f"{target.name} is on the list already, with the same settings.",
+                "Change the seed for another result.",
+            )
         job = self.book.add(Job(request=request, target=target))
         self.delivery.after_mesh[job.id] = after_mesh
         self._send(job)
@@ -72,39 +86,71 @@ class Session:
 
     def _send(self, job: Job) -> None:
         """Hand a job to the socket thread, which sends it as often as it takes."""
-        if self.backend.client is not None and job.id not in self._sent:
-            self._sent.add(job.id)
-            if job.earlier:
-                self.backend.client.fetch(job.id)
-            else:
-                self.backend.client.submit(job.id, job.request)
+        client = self.backend.client
+        if client is None or job.id in self._sent:
+            return
+        self._sent.add(job.id)
+        if job.again:
+            client.retry(job.id, job.request)
+        elif job.kept:
+            client.fetch(job.id)
+        else:
+            client.submit(job.id, job.request)
+
+    def _wish(self, job_id: str, wish: str) -> None:
+        """Have the backend ``"cancel"`` or ``"forget"`` a job: now, or when it runs again."""
+        if self.backend.client is None:
+            self._wishes[job_id] = wish
+        elif wish == "cancel":
+            self.backend.client.cancel(job_id)
+        else:
+            self.backend.client.forget(job_id)
 
     def cancel(self, job_id: str) -> None:
-        """Cancel a job; the backend stops within one denoising step."""
+        """Cancel a job; a running one stops within one denoising step."""
         job = self.book.get(job_id)
         if job is None or not job.state.active:
             return
+        self._wish(job_id, "cancel")
         if job.state is JobState.WAITING or self.backend.client is None:
             self._end(job, JobState.CANCELLED)
         else:
             job.state = JobState.CANCELLING
-        if self.backend.client is not None:
-            self.backend.client.cancel(job_id)
         self.show()
 
-    def import_again(self, job_id: str, target: Target) -> None:
-        """Bring the results of a job that lost its file into the present one."""
+    def retry(self, job_id: str) -> None:
+        """Do a job again that failed or was cancelled."""
         job = self.book.get(job_id)
-        held = job_id in self.delivery.arrived
-        if job is None or not (held or (job.earlier and self.backend.client is not None)):
+        if job is None or not job.may_retry:
+            return
+        job.again = True
+        self._begin_again(job)
+
+    def _begin_again(self, job: Job) -> None:
+        job.begin_again()
+        self._wishes.pop(job.id, None)
+        self._all_here.discard(job.id)
+        self._sent.discard(job.id)
+        self._send(job)
+        self.show()
+        self.ensure_timer()
+
+    def import_again(self, job_id: str, target: Target) -> None:
+        """Bring the results of a job into the scene, which the backend holds. Raises `Problem`."""
+        job = self.book.get(job_id)
+        if job is None or not job.may_import:
             raise Problem("The results of this job are no longer here.", "Generate it again.")
         job.target, job.detached = target, False
-        if held:
-            self.delivery.again(job)
-        else:
-            job.state = JobState.WAITING
-            self._send(job)
-        self.ensure_timer()
+        self._begin_again(job)
+
+    def move(self, job_id: str, by: int) -> None:
+        """Let a queued job change places with those before (-1) or behind it (+1)."""
+        job = self.book.get(job_id)
+        client = self.backend.client
+        if job is None or job.state is not JobState.QUEUED or client is None:
+            return
+        running = any(j.state in (JobState.RUNNING, JobState.CANCELLING) for j in self.book)
+        client.move(job_id, max(0, job.position - running + by))
 
     def give_up(self, job_id: str, problem: Problem) -> None:
         """End a job that no backend will finish, for the reason given."""
@@ -112,12 +158,31 @@ class Session:
         if job is not None and job.state.active:
             self._fail(job, problem)
 
-    def forget_finished(self) -> None:
-        for job_id in self.book.forget_finished():
-            self.delivery.forget(job_id)
-            self.sheets.pop(job_id, None)
-            self.files.pop(job_id, None)
+    def forget(self, jobs: Iterable[Job]) -> None:
+        """Take jobs that are over off the list, and their results off the backend's disk."""
+        for job in jobs:
+            self.book.remove(job.id)
+            self.delivery.forget(job.id)
+            self.sheets.pop(job.id, None)
+            self.files.pop(job.id, None)
+            self._wish(job.id, "forget")
         self.show()
+
+    def describe(self, job: Job) -> str:
+        """One line for the list and the progress bar; a job that waits says for what."""
+        if job.state is JobState.WAITING:
+            if self.backend.state is BackendState.READY:
+                return "waiting to be sent"
+            if self.backend.state in (BackendState.OFF, BackendState.STOPPING):
+                return "waiting: the backend is stopped"
+            if self.backend.state is BackendState.STARTING:
+                return "starting the backend"
+        if job.state is JobState.QUEUED and job.position == 0:
+            device = self.backend.connected.device if self.backend.connected else ""
+            return "next" if device else "starting the backend"
+        if job.state is JobState.ARRIVED and not job.detached:
+            return f"ready, {self.delivery.holdup or 'on its way into the scene'}"
+        return job.describe()
 
     def model_names(self) -> list[str]:
         """Names of the models that can be used; what ships, before a backend has answered."""
@@ -175,20 +240,30 @@ class Session:
             return True
 
     def _watch_backend(self) -> None:
-        """If the backend died the job it was at fails with it, the others wait for the next one."""
+        """If the backend died its jobs wait for the next one, which finds them in its journal."""
         before = self.backend.problem
         problem = self.backend.watch()
-        if problem is None:
-            if self.backend.problem is not before:
-                self.show()
-            return
-        for job in self.book.active():
+        if problem is not None:
+            self._all_wait()
+        if self.backend.problem is not before:
+            self.show()
+
+    def _all_wait(self) -> None:
+        """Have all jobs wait for the next backend; those that are being cancelled are cancelled."""
+        for job in list(self.book):
             if job.state is JobState.CANCELLING:
+                self._wishes[job.id] = "cancel"
                 self._end(job, JobState.CANCELLED)
-            elif job.state is JobState.RUNNING:
-                self._fail(job, problem)
-            else:
-                job.state = JobState.WAITING
+        self._lose_sight()
+
+    def _lose_sight(self) -> None:
+        """Have jobs wait that nothing is heard of; others' come back with the next list."""
+        for job in list(self.book):
+            if job.state.active and job.state is not JobState.CANCELLING:
+                if job.listed:
+                    self.book.remove(job.id)
+                else:
+                    job.state = JobState.WAITING
         self.show()
 
     def handle(self, event: events.Event) -> None:
@@ -197,26 +272,43 @@ class Session:
             case events.Connected():
                 self.backend.accepted(event)
                 if self.backend.ready:
+                    wishes, self._wishes = self._wishes, {}
+                    for job_id, wish in wishes.items():
+                        self._wish(job_id, wish)
                     for job in self.book.active():
                         self._send(job)
             case events.Disconnected(problem=problem, lasting=lasting):
                 self._disconnected(problem, lasting)
             case events.BackendComplained(problem=problem):
                 self.backend.problem = problem
-            case events.ResultsWaiting(jobs=waiting):
-                self._offer(waiting)
+            case events.JobsListed(jobs=entries):
+                self._listed(entries)
             case _:
                 known = self.book.get(event.job)
                 if known is not None:
                     self._handle_of_job(known, event)
 
-    def _offer(self, waiting: tuple[tuple[str, str], ...]) -> None:
-        """List results of an earlier session, for the artist to import."""
-        for job_id, filename in waiting:
-            if self.book.get(job_id) is None:
-                self.book.add(Job.of_earlier_session(job_id, filename, name_of(filename)))
+    def _listed(self, entries: tuple[events.ListedJob, ...]) -> None:
+        """Show the backend's jobs: also those of other Blenders, and of earlier ones."""
+        for entry in entries:
+            known = self.book.get(entry.job)
+            if known is None:
+                unwanted = entry.kind == "cutout" or entry.state == "cancelled"
+                if not unwanted and entry.job not in self._wishes:
+                    self.book.add(Job.from_list(entry, name_of(entry.filename)))
+            elif known.listed:
+                known.follow(entry)
+            elif known.state is JobState.QUEUED:
+                known.position = entry.position
+        told = {entry.job for entry in entries}
+        for job in list(self.book):
+            if job.listed and job.id not in told:
+                self.book.remove(job.id)
 
     def _handle_of_job(self, job: Job, event: events.Event) -> None:
+        if not job.state.active:  # cancelled, or Blender could not take a part of it
+            job.kept = job.kept or isinstance(event, events.JobDone)
+            return
         match event:
             case events.JobAccepted(position=position):
                 if job.state is JobState.WAITING:
@@ -226,8 +318,8 @@ class Session:
                 job.progress(event.phase, event.step, event.of, event.eta_s, event.fraction)
             case events.ViewsArrived(sheet=sheet):
                 self.sheets[job.id] = sheet
-            case events.GaussiansArrived(arrays=arrays, final=final, box=box):
-                self.delivery.gaussians(job, arrays, final, box)
+            case events.GaussiansArrived(arrays=arrays, box=box):
+                self.delivery.gaussians(job, arrays, box)
             case events.MeshArrived(arrays=arrays, pose=pose, box=box):
                 job.pose = pose
                 self.delivery.mesh(job, arrays, box)
@@ -245,21 +337,19 @@ class Session:
                 )
             case events.JobDone(timings=timings):
                 job.timings = timings
-                job.state = JobState.ARRIVED
+                job.state, job.kept, job.again = JobState.ARRIVED, True, False
                 self._all_here.add(job.id)
+                if job.detached:
+                    self.delivery.forget(job.id)  # the backend keeps it
                 self._finish_if_delivered(job)
-            case events.JobFailed(problem=problem) if job.state.active:
+            case events.JobFailed(problem=problem):
                 self._fail(job, problem)
-            case events.JobCancelled() if job.state.active:
+            case events.JobCancelled():
                 self._end(job, JobState.CANCELLED)
 
     def _disconnected(self, problem: Problem, lasting: bool) -> None:
         self.backend.lost(problem, lasting)
-        if self.backend.state is BackendState.STOPPING:
-            return
-        for job in self.book.active():
-            if job.state is not JobState.CANCELLING:
-                job.state = JobState.WAITING
+        self._lose_sight()
 
     # -- ends --------------------------------------------------------------------------------
 
@@ -273,12 +363,13 @@ class Session:
 
     def _end(self, job: Job, state: JobState) -> None:
         job.state = state
-        if state is not JobState.DONE:
+        if state is JobState.DONE:
+            if self.backend.client is not None:
+                self.backend.client.acknowledge(job.id)
+        else:
             self.delivery.remove_preview(job.id)
         self.delivery.forget(job.id)
         self._all_here.discard(job.id)
-        if self.backend.client is not None and state is not JobState.CANCELLED:
-            self.backend.client.acknowledge(job.id)
         if self.on_job_end is not None:
             self.on_job_end(job)
 
@@ -288,18 +379,25 @@ class Session:
         self.delivery.interrupt()
 
     def before_load(self) -> None:
-        """Another file comes: results of running jobs wait to be placed in it by the artist."""
+        """A file is about to be opened, perhaps the same once more, perhaps in vain."""
         self.delivery.interrupt()
-        for job in self.book:
-            if job.state.active or job.state is JobState.ARRIVED:
+        self._file = bpy.data.filepath
+
+    def after_load(self) -> None:
+        """A file was opened. In another one the artist says where results go."""
+        if not self._file or self._file != bpy.data.filepath:
+            for job in self.book:
                 job.detached = True
-                self.delivery.hold(job.id)
+                if job.state is JobState.ARRIVED:
+                    self.delivery.forget(job.id)  # the backend keeps it
+        self.show()
 
     def show(self) -> None:
         """Bring the lists of the interface up to date."""
         from . import previews, properties
 
-        properties.show_jobs(self.book)
+        rows = [(j.id, j.name, j.state.value, self.describe(j)) for j in self.book.in_order()]
+        properties.show_jobs(rows)
         previews.show(self.sheets)
         compat.redraw()
 
@@ -317,12 +415,19 @@ class Session:
         at_work = self.backend.client is not None or self.backend.process.running
         return _IDLE_S if at_work else None
 
-    def close(self) -> None:
-        """End timer, thread, and the backend that was started here."""
+    def close(self, wait: bool = False) -> None:
+        """End timer and thread, and the backend as in `BackendLink.close`."""
         if bpy.app.timers.is_registered(_tick):
             bpy.app.timers.unregister(_tick)
-        self.backend.close()
+        self.backend.close(wait)
         self.delivery.interrupt()
+
+    def clear_away(self) -> None:
+        """Take previews of jobs that are not done out of the scene, and all rows off the list."""
+        for job in self.book.active():
+            self.delivery.remove_preview(job.id)
+        self.book = JobBook()
+        self.show()
 
 
 _session: Session | None = None
@@ -336,11 +441,11 @@ def get() -> Session:
     return _session
 
 
-def close() -> None:
-    """End the session and everything it runs."""
+def close(wait: bool = False) -> None:
+    """End the session and everything it runs; ``wait`` until the backend has ended."""
     global _session
     if _session is not None:
-        _session.close()
+        _session.close(wait)
         _session = None
 
 

@@ -60,7 +60,7 @@ from .connection_file import (
     write_connection,
 )
 from .errors import ConnectionFileError, ProtocolError, VersionError
-from .processes import process_exists
+from .processes import folder_in_use, process_exists
 from .session import ClientSession, Event, Received, Silence, Violation
 from .sockets import curve_client, explain_silence, open_client
 from .transfers import BytesSource, IncomingTransfer, OutgoingTransfer
@@ -105,6 +105,7 @@ __all__ = [
     "default_path",
     "encode",
     "explain_silence",
+    "folder_in_use",
     "limits",
     "messages",
     "negotiate",

@@ -1,28 +1,47 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The job list's buttons: cancel, import here, clear."""
+"""The job list's buttons: cancel, retry, import, discard, clear, reorder, copy the settings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
 import bpy
-from bpy.props import BoolProperty, StringProperty
+from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from .. import session
-from ..jobs import Job, JobState
-from ..problems import Problem
+from ..jobs import Job, JobState, Words
 from . import common
 
 
-def _chosen(context: bpy.types.Context, job_id: str) -> Job | None:
-    """The job named, else the one selected in the list."""
-    book = session.get().book
+def selected_job(context: bpy.types.Context) -> Job | None:
+    """Return the job of the row that is selected in the list."""
     runtime = context.window_manager.gsv3d
-    if not job_id and 0 <= runtime.job_index < len(runtime.jobs):
-        job_id = runtime.jobs[runtime.job_index].job_id
-    return book.get(job_id)
+    if not 0 <= runtime.job_index < len(runtime.jobs):
+        return None
+    return session.get().book.get(runtime.jobs[runtime.job_index].job_id)
+
+
+def _may_press(cls: Any, which: Callable[[Job], bool], words: str) -> bool:
+    """For ``poll``: True while there is a job of a kind; else say ``words`` on the button."""
+    if any(which(job) for job in session.get().book):
+        return True
+    cls.poll_message_set(words)
+    return False
+
+
+class _OfJob:
+    """An operator on the job named, or on the selected one."""
+
+    job_id: StringProperty(options={"SKIP_SAVE", "HIDDEN"})  # type: ignore[valid-type]
+
+    def job(self, context: bpy.types.Context) -> Job | None:
+        return session.get().book.get(self.job_id) if self.job_id else selected_job(context)
 
 
 class GSV3D_OT_cancel(bpy.types.Operator):
-    """Cancel the job. Only its coarse preview is taken out of the scene"""
+    """Cancel the job. Only its preview is taken out of the scene"""
 
     bl_idname = "gsv3d.cancel"
     bl_label = "Cancel"
@@ -34,10 +53,7 @@ class GSV3D_OT_cancel(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if not session.get().book.active():
-            cls.poll_message_set("No job is running")
-            return False
-        return True
+        return _may_press(cls, lambda job: job.state.active, "No job is running")
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         current = session.get()
@@ -50,43 +66,145 @@ class GSV3D_OT_cancel(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class GSV3D_OT_import_result(bpy.types.Operator):
-    """Place the job's results at the 3D cursor of this scene"""
+class GSV3D_OT_retry(bpy.types.Operator, _OfJob):
+    """Do the job again: the same picture with the same settings"""
+
+    bl_idname = "gsv3d.retry"
+    bl_label = "Retry"
+
+    batch: StringProperty(options={"SKIP_SAVE", "HIDDEN"})  # type: ignore[valid-type]
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return _may_press(cls, lambda job: job.may_retry, "No job has failed")
+
+    @common.reports_problems
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        current = session.get()
+        job = self.job(context)
+        jobs = current.book.of_batch(self.batch) if self.batch else [job] if job else []
+        wanted = [j for j in jobs if j.state is JobState.FAILED or not self.batch]
+        common.ensure_backend()
+        for each in wanted:
+            current.retry(each.id)
+        return {"FINISHED"}
+
+
+class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
+    """Bring the job's results into the scene: where they belong, or to the 3D cursor"""
 
     bl_idname = "gsv3d.import_result"
     bl_label = "Import"
 
-    job_id: StringProperty(options={"SKIP_SAVE", "HIDDEN"})  # type: ignore[valid-type]
-
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        job = _chosen(context, "")
-        if job is None or job.state is not JobState.ARRIVED:
-            cls.poll_message_set("Only for jobs that were still running as another file was opened")
-            return False
-        return True
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return _may_press(cls, lambda job: job.may_import, "No job has results to import")
 
+    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
-        job = _chosen(context, self.job_id)
+        job = self.job(context)
         if job is None:
             return {"CANCELLED"}
-        target = common.target_at_cursor(context, job.name, job.target.height)
-        try:
-            session.get().import_again(job.id, target)
-        except Problem as problem:
-            return common.report(self, problem)
+        target = replace(job.target, replaces=False)
+        if job.detached:  # of another file: its place means nothing here
+            target = common.target_at_cursor(context, job.name, job.target.height)
+        common.ensure_backend()
+        session.get().import_again(job.id, target)
+        return {"FINISHED"}
+
+
+class GSV3D_OT_discard(bpy.types.Operator, _OfJob):
+    """Take the job off the list and delete its results; what is in the scene stays"""
+
+    bl_idname = "gsv3d.discard"
+    bl_label = "Discard"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        job = self.job(context)
+        if job is None or job.state.active or job.elsewhere:
+            self.report({"WARNING"}, "Only a job of this Blender that is over can be discarded")
+            return {"CANCELLED"}
+        session.get().forget([job])
         return {"FINISHED"}
 
 
 class GSV3D_OT_clear_jobs(bpy.types.Operator):
-    """Take jobs that have ended off the list; what is in the scene stays"""
+    """Discard all jobs that are over and not waiting to be imported; the scene stays as it is"""
 
     bl_idname = "gsv3d.clear_jobs"
     bl_label = "Clear Finished"
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        session.get().forget_finished()
+        current = session.get()
+        current.forget(current.book.finished())
         return {"FINISHED"}
 
 
-CLASSES = (GSV3D_OT_cancel, GSV3D_OT_import_result, GSV3D_OT_clear_jobs)
+class GSV3D_OT_move_job(bpy.types.Operator, _OfJob):
+    """Have a waiting job done sooner or later"""
+
+    bl_idname = "gsv3d.move_job"
+    bl_label = "Move Job"
+
+    by: IntProperty(default=-1, options={"SKIP_SAVE"})  # type: ignore[valid-type]
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return _may_press(cls, lambda job: job.state is JobState.QUEUED, "No job is queued")
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        job = self.job(context)
+        if job is None:
+            return {"CANCELLED"}
+        session.get().move(job.id, self.by)
+        return {"FINISHED"}
+
+
+class GSV3D_OT_copy_settings(bpy.types.Operator, _OfJob):
+    """Set the panel to the settings this job was made with, its seed included"""
+
+    bl_idname = "gsv3d.copy_settings"
+    bl_label = "Use Its Settings"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        job = self.job(context)
+        if job is None:
+            return {"CANCELLED"}
+        settings = context.scene.gsv3d
+        if isinstance(job.request, Words):
+            settings.prompt = job.request.prompt
+        elif not job.request.image:  # known from the backend's list alone
+            _take_numbers(settings, job.settings)
+        else:
+            request = job.request
+            settings.model, settings.mirror = request.model, request.mirror.upper()
+            numbers: dict[str, float] = {"steps": request.steps, "seed": request.seed}
+            numbers |= {"faces": request.faces, "texture_size": request.texture_size}
+            if request.elevation is not None:
+                numbers["elevation"] = request.elevation
+            if request.mirror == "plane":
+                numbers["plane"] = request.plane
+            _take_numbers(settings, numbers)
+        settings.use_random_seed = False
+        return {"FINISHED"}
+
+
+def _take_numbers(settings: Any, numbers: Mapping[str, float]) -> None:
+    for name in ("steps", "seed", "faces", "texture_size"):
+        setattr(settings, name, int(numbers.get(name, 0)))
+    settings.auto_elevation = "elevation" not in numbers
+    settings.elevation = numbers.get("elevation", settings.elevation)
+    if "plane" in numbers:
+        settings.mirror, settings.plane = "PLANE", numbers["plane"] % 180.0
+
+
+CLASSES = (
+    GSV3D_OT_cancel,
+    GSV3D_OT_retry,
+    GSV3D_OT_import_result,
+    GSV3D_OT_discard,
+    GSV3D_OT_clear_jobs,
+    GSV3D_OT_move_job,
+    GSV3D_OT_copy_settings,
+)

@@ -88,8 +88,9 @@ def test_the_book_knows_what_runs_and_sums_up_a_batch() -> None:
     jobs[3].progress("denoising", 1, 2, None)
     assert book.current() is jobs[3]
     assert book.batch_summary("b") == "1 of 4 done, 1 failed"
-    assert set(book.forget_finished()) == {jobs[0].id, jobs[1].id}
+    assert book.finished() == [jobs[0], jobs[1]]
     assert book.active() == [jobs[2], jobs[3]]
+    assert book.in_order() == [jobs[3], jobs[2], jobs[1], jobs[0]]
     assert book.of_batch("") == []
 
 
@@ -97,5 +98,5 @@ def test_results_that_wait_for_their_artist_are_not_forgotten() -> None:
     book = JobBook()
     job = book.add(make())
     job.state, job.detached = JobState.ARRIVED, True
-    assert book.forget_finished() == []
+    assert book.finished() == []
     assert "Import" in job.describe()

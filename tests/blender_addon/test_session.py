@@ -59,7 +59,7 @@ def test_coarse_gaussians_are_in_view_before_the_mesh(addon, tmp_path: Path) -> 
         assert not addon.bpy.data.objects  # a preview of nothing is taken away
 
 
-@pytest.mark.parametrize("behaviour", ["nan", "truncated", "bad_shapes", "worker_dies", "busy"])
+@pytest.mark.parametrize("behaviour", ["nan", "truncated", "bad_shapes", "worker_dies"])
 def test_what_goes_wrong_is_told_and_harms_nothing(addon, tmp_path: Path, behaviour: str) -> None:
     kept = addon.bpy.data.objects.new("mine", None)
     addon.bpy.context.scene.collection.objects.link(kept)
