@@ -94,8 +94,9 @@ class Requests:
         self._server.work.worker.try_again()
 
     def _refuse(self, peer: Peer, error: QueueFullError | StorageError, job: str) -> None:
-        log.error("a job was refused: %s", error)
-        code = "busy" if isinstance(error, QueueFullError) else "disk"
+        busy = isinstance(error, QueueFullError)
+        log.log(logging.INFO if busy else logging.ERROR, "a job was refused: %s", error)
+        code = "busy" if busy else "disk"
         peer.post(m.Error(code, error.what, error.hint, job))
 
     def _fetch(self, peer: Peer, job: Job) -> None:

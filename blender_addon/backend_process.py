@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -202,8 +203,12 @@ class BackendProcess:
 
         One that does not is ended; it ends with Blender in any case.
         """
-        if self._process is not None and not answers and self._process.poll() is None:
-            self._process.terminate()
+        process = self._process
+        if process is not None and process.poll() is None:
+            if not answers:
+                process.terminate()
+            # Somebody has to ask how it ended, or the system remembers it as long as Blender runs.
+            threading.Thread(target=process.wait, name="gsv3d-backend-end", daemon=True).start()
         self._forget()
 
     def _forget(self) -> None:

@@ -2,8 +2,8 @@
 """Results into the scene: one piece of work per arrival, each a generator of short steps.
 
 Work waits while Blender renders or bakes, and while the artist moves something or is in another
-mode than Object Mode. Undo and file loading replace all Blender data, so work that is under way is closed
-before them and begun anew after: the arrays are kept until the job is over.
+mode than Object Mode. Undo and file loading replace all Blender data, so work that is under way is
+closed before them and begun anew after: the arrays are kept until the job is over.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import bpy
 
 from . import compat
 from .importers import scene
@@ -116,7 +114,7 @@ class Delivery:
         """Take the Gaussians of a job that brought no mesh out of the scene again."""
         preview = scene.find_object(job_id, scene.GAUSSIANS)
         if preview is not None and scene.find_object(job_id, scene.MESH) is None:
-            bpy.data.objects.remove(preview)
+            scene.remove(preview)
 
     def interrupt(self) -> None:
         """Stop work that is under way, to begin it anew later: the data it holds goes away."""
@@ -222,7 +220,7 @@ class Delivery:
         if cloud is None or wish == "SHOW":
             return
         if wish == "REMOVE":
-            bpy.data.objects.remove(cloud)
+            scene.remove(cloud)
             return
         cloud.hide_render = True
         try:

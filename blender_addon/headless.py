@@ -214,6 +214,7 @@ class _Run:
                 done = [job for job in self.jobs if job.state is JobState.DONE]
                 if done:
                     self._write(done, files)
+                session.get().forget(job for job in self.jobs if not job.state.active)
             finally:
                 session.close(wait=True)  # before its folder goes away
         return 1 if self.failed or not done else 0

@@ -289,8 +289,8 @@ class ClientSession:
         if self._heard is None:
             self._heard = now
         if self._submit_at is not None and now >= self._submit_at and self.welcome is not None:
-            self._submit_at = None
-            for begun in self._unaccepted.values():
+            self._submit_at = now + _BUSY_S
+            for begun in list(self._unaccepted.values())[:1]:  # the others when it is accepted
                 self._send(begun)
         if self._spoke is None or now - self._spoke >= HEARTBEAT_S:
             self._spoke = now
@@ -360,12 +360,17 @@ class ClientSession:
             return [message, *self._welcomed(message)]
         elif isinstance(message, m.Error):
             if message.code == "busy" and message.job in self._unaccepted:
-                self._submit_at = time.monotonic() + _BUSY_S  # all of them, in their order
+                if self._submit_at is None:
+                    self._submit_at = time.monotonic() + _BUSY_S
                 return []
             self._refuse(message)
         elif isinstance(message, m.Accepted):
             self._unaccepted.pop(message.job, None)
             self._wishes.pop((m.Retry, message.job), None)
+            if self._submit_at is not None:
+                self._submit_at = None
+                for begun in self._unaccepted.values():
+                    self._send(begun)
         elif isinstance(message, m.Forgotten):
             self._wishes.pop((m.Forget, message.job), None)
             self._forget(message.job)

@@ -23,8 +23,8 @@ def import_gaussians(
     """Show ``arrays`` in the job's Gaussians object, a little at each step; returns its name.
 
     The data is built aside and swapped in at the end, so that coarse Gaussians stay in view until
-    finer ones replace them, in the same object. Closing the generator early leaves the scene as
-    it was.
+    finer ones replace them, in the same object. Closing the generator early, or an error, leaves
+    the scene as it was.
     """
     name = f"{target.name} Gaussians"
     native = compat.has_native_splats() and compat.attribute_type_exists("FLOAT4")
@@ -50,7 +50,7 @@ def import_gaussians(
         if not native:
             add_ellipsoids(placed)
         return placed.name
-    except GeneratorExit:
+    except BaseException:
         scene.remove_unused(data)
         raise
 

@@ -30,8 +30,8 @@ def import_mesh(
 ) -> Generator[None, None, str]:
     """Make the object, a little at each step; returns its name.
 
-    The object's origin is the middle of its base. Closing the generator before its end leaves
-    the scene as it was.
+    The object's origin is the middle of its base. Closing the generator before its end, or an
+    error, leaves the scene as it was.
     """
     mesh = bpy.data.meshes.new(target.name)
     image = None
@@ -45,7 +45,7 @@ def import_mesh(
         placed = scene.place_object(target.name, mesh, job_id, scene.MESH, target)
         placed.color = (*arrays.mean_colour, 1.0)
         return placed.name
-    except GeneratorExit:
+    except BaseException:
         has_material = bool(mesh.materials)
         scene.remove_unused(mesh)  # with its material and the image in it
         if image is not None and not has_material:

@@ -65,7 +65,7 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
         existing = replaced[0]
         cloud = find_object(existing[JOB_TAG], GAUSSIANS)
         if cloud is not None:
-            bpy.data.objects.remove(cloud)
+            remove(cloud)
         existing[JOB_TAG] = job_id
     if existing is not None and _holds(existing, data):
         former, existing.data = existing.data, data
@@ -73,7 +73,7 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
             _remove_data(former)
         return existing
     if existing is not None:
-        bpy.data.objects.remove(existing)
+        remove(existing)
     made = bpy.data.objects.new(name, data)
     made[JOB_TAG], made[KIND_TAG], made[SOURCE_TAG] = job_id, kind, target.source
     twin = find_object(job_id, GAUSSIANS if kind == MESH else MESH) or next(iter(replaced), None)
@@ -126,6 +126,13 @@ def select_alone(name: str) -> None:
         other.select_set(False)
     chosen.select_set(True)
     bpy.context.view_layer.objects.active = chosen
+
+
+def remove(placed: Any) -> None:
+    """Remove an object, and its data where nothing else uses it."""
+    data = placed.data
+    bpy.data.objects.remove(placed)
+    remove_unused(data)
 
 
 def remove_unused(data: Any) -> None:

@@ -124,8 +124,6 @@ def test_a_full_queue_makes_clients_wait(
         jobs = [client.session.submit(script(step_s=0.02)) for _ in range(8)]
         for job in jobs:
             client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
-        accepted = [e.job for e in client.events if isinstance(e, m.Accepted)]
-        assert list(dict.fromkeys(accepted)) == jobs, "in the order they were submitted in"
         assert not [e for e in client.events if isinstance(e, m.Error)]
 
 

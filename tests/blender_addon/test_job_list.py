@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The job list is the backend's journal: whatever happens to Blender, no job is out of sight."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backend.journal import Journal
+from backend.protocol import Connection, messages, write_connection
+from blender_addon.client import Client as SocketThread
+from blender_addon.jobs import Job, JobState, Request, Target
+from tests.backend.client import Client
+from tests.backend.conftest import Running, run_server, script
+
+pytestmark = pytest.mark.bpy
+__all__ = ["run_server"]
+
+Start = Callable[..., Running]
+LONG = {"steps": 5000, "step_s": 0.02}
+
+
+def submit(addon, name: str = "barrel", values: dict | None = None, **target) -> Job:
+    request = Request(script(**(values or {})), f"{name}.png", files=())
+    return addon.session.get().submit(request, Target(name, **target))
+
+
+def connect(addon, running: Running) -> None:
+    addon.session.get().start_backend("", running.path, running.path.parent)
+
+
+def done(addon, name: str = "barrel", **target) -> Job:
+    job = submit(addon, name, **target)
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    return job
+
+
+def test_jobs_of_a_blender_that_crashed_are_in_the_list(
+    addon, tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path)
+    crashed = SocketThread(running.path)
+    crashed.start()
+    crashed.submit("a" * 32, Request(script(), "Stuhl.png", seed=7, faces=300))
+    crashed.submit("b" * 32, Request(script(fail_at=1), "Tisch.png"))
+    crashed.submit("c" * 32, Request(script(**LONG), "Bett.png"))
+    with Client(running.path) as observer:
+        observer.session.status(follow=True)
+        observer.until(lambda e: isinstance(e, messages.Queue) and len(e.jobs) == 3
+                       and e.jobs[2].step > 0)  # fmt: skip
+    crashed.stop()
+    connect(addon, running)
+    session = addon.session.get()
+    addon.drain_until(lambda: len(session.book) == 3)
+    bed, table, chair = session.book.in_order()
+    assert (bed.state, table.state, chair.state) == (
+        JobState.RUNNING, JobState.FAILED, JobState.ARRIVED,
+    )  # fmt: skip
+    assert "no object" in table.what and "press Import" in session.describe(chair)
+    addon.drain_until(lambda: bed.step > 5)  # it is followed, too
+    addon.drain_until(lambda: not session.drain())
+    assert not addon.bpy.data.objects, "nothing comes by itself"
+    ops = addon.bpy.ops.gsv3d
+    assert ops.copy_settings(job_id=chair.id) == {"FINISHED"}
+    settings = addon.bpy.context.scene.gsv3d
+    assert (settings.seed, settings.faces, settings.auto_elevation) == (7, 300, True)
+    assert ops.import_result(job_id=chair.id) == {"FINISHED"}
+    addon.drain_until(lambda: chair.state is JobState.DONE)
+    assert "Stuhl" in addon.bpy.data.objects
+    assert ops.cancel(job_id=bed.id) == {"FINISHED"}
+    addon.drain_until(lambda: bed.state is JobState.CANCELLED)
+    assert ops.retry(job_id=table.id) == {"FINISHED"}  # its picture is the backend's
+    addon.drain_until(lambda: table.state is JobState.FAILED and "no object" in table.what)
+    assert ops.clear_jobs() == {"FINISHED"}
+    assert not len(session.book)
+    with Client(running.path) as observer:
+        observer.session.status(follow=True)
+        observer.until(lambda e: isinstance(e, messages.Queue) and not e.jobs)
+
+
+def test_results_are_kept_until_they_are_cleared(addon, tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    connect(addon, running)
+    job = done(addon, location=(1.0, 2.0, 0.0))
+    data, ops = addon.bpy.data, addon.bpy.ops
+    data.objects.remove(data.objects["barrel"])
+    assert ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    assert tuple(data.objects["barrel"].location) == (1.0, 2.0, 0.0)
+    folder = running.server.store.folder(job.id)
+    assert folder.exists()
+    assert ops.gsv3d.discard(job_id=job.id) == {"FINISHED"}
+    end = time.monotonic() + 10
+    while folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert "barrel" in data.objects and not len(addon.session.get().book)
+
+
+def test_an_import_that_fails_loses_nothing(
+    addon, tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from blender_addon.importers import mesh
+
+    connect(addon, run_server(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(mesh, "_texture", lambda *_: 1 / 0)
+        job = submit(addon)
+        addon.drain_until(lambda: job.state is JobState.FAILED)
+        assert "division by zero" in job.what
+        addon.drain_until(lambda: job.kept)
+    meshes = addon.bpy.data.meshes
+    assert not meshes and not addon.bpy.data.materials, "nothing half-built is left"
+    assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    assert "barrel" in addon.bpy.data.objects
+
+
+def test_a_file_that_does_not_open_changes_nothing_and_revert_keeps_places(
+    addon, tmp_path: Path, run_server: Start
+) -> None:
+    ops, data = addon.bpy.ops, addon.bpy.data
+    connect(addon, run_server(tmp_path))
+    file = tmp_path / "Szene ü.blend"
+    ops.wm.save_as_mainfile(filepath=str(file))
+    job = submit(addon, values={"steps": 60, "step_s": 0.02}, location=(3.0, 0.0, 0.0))
+    addon.drain_until(lambda: job.state is JobState.RUNNING)
+    (tmp_path / "broken.blend").write_bytes(b"BLENDER-nothing")
+    with pytest.raises(RuntimeError):
+        ops.wm.open_mainfile(filepath=str(tmp_path / "broken.blend"))
+    assert not job.detached
+    ops.wm.revert_mainfile()
+    assert not job.detached
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    assert tuple(data.objects["barrel"].location) == (3.0, 0.0, 0.0)
+    ops.wm.read_homefile(use_empty=True)
+    assert job.detached, "its place is in another file"
+
+
+def test_stop_makes_jobs_wait_and_cancel_after_it_cancels(
+    addon, tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path)
+    connect(addon, running)
+    session = addon.session.get()
+    first, second = submit(addon, "a", LONG), submit(addon, "b", LONG)
+    addon.drain_until(lambda: first.state is JobState.RUNNING)
+    addon.drain_until(lambda: second.state is JobState.QUEUED)
+    session.stop_backend()
+    assert {first.state, second.state} == {JobState.WAITING}
+    assert "stopped" in session.describe(first)
+    session.cancel(second.id)
+    assert second.state is JobState.CANCELLED
+    connect(addon, running)
+    addon.drain_until(lambda: first.state is JobState.RUNNING)
+    session.cancel(first.id)
+    addon.drain_until(lambda: first.state is JobState.CANCELLED)
+    with Client(running.path) as observer:
+        observer.session.status(follow=True)
+        observer.until(lambda e: isinstance(e, messages.Queue)
+                       and [j.state for j in e.jobs] == ["cancelled"] * 2)  # fmt: skip
+
+
+def test_jobs_survive_a_backend_that_is_started_again(
+    addon, tmp_path: Path, run_server: Start
+) -> None:
+    first = run_server(tmp_path)
+    connect(addon, first)
+    job = submit(addon, values={"steps": 100, "step_s": 0.02})
+    addon.drain_until(lambda: job.state is JobState.RUNNING)
+    first.stop()
+    addon.drain_until(lambda: job.state is JobState.WAITING)
+    run_server(tmp_path)
+    addon.drain_until(lambda: job.state is JobState.DONE, 40)
+
+
+def test_the_same_job_is_not_taken_twice(addon, tmp_path: Path) -> None:
+    from blender_addon.problems import Problem
+
+    submit(addon, location=(1.0, 0.0, 0.0))
+    with pytest.raises(Problem, match="on the list already.*seed"):
+        submit(addon, location=(1.0, 0.0, 0.0))
+    submit(addon, location=(2.0, 0.0, 0.0))
+    assert len(addon.session.get().book) == 2
+
+
+def test_a_full_queue_and_a_slow_backend_lose_no_picture(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.jobs.MAX_WAITING", 10)
+    monkeypatch.setattr("backend.protocol.session._BUSY_S", 0.05)
+    running = run_server(tmp_path)
+    file = tmp_path / "picture.png"
+    file.write_bytes(script(steps=1, step_s=0.0, gaussians=10, padding="x" * 300_000))
+    client = SocketThread(running.path)
+    client.start()
+    ids = [f"{number:032x}" for number in range(60)]
+    try:
+        for job_id in ids:
+            client.submit(job_id, Request(file, "a.png"))
+        client.cancel(ids[-1])
+        ended = []
+        end = time.monotonic() + 60
+        while len(ended) < len(ids):
+            event = client.events.get(timeout=max(0.1, end - time.monotonic()))
+            if type(event).__name__ in ("JobDone", "JobFailed", "JobCancelled"):
+                ended.append((event.job, type(event).__name__))
+    finally:
+        client.stop()
+    assert ended.pop(ended.index((ids[-1], "JobCancelled")))
+    # Neighbors may change places, where a place gets free between their refusals.
+    assert sorted(ended) == [(job_id, "JobDone") for job_id in ids[:-1]]
+
+
+def test_a_stale_connection_file_locks_nobody_out(
+    addon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names a process that lives, but is another: ids are given away again."""
+    from blender_addon import backend_process
+
+    keys = "a" * 40
+    path = tmp_path / "connection.json"
+    write_connection(
+        path,
+        Connection("tcp://127.0.0.1:9", keys, keys, keys, os.getpid(), {}, str(tmp_path)),
+    )
+    monkeypatch.setattr(
+        backend_process,
+        "serve_command",
+        lambda python, *rest: [str(python), "-c", "import time; time.sleep(60)"],
+    )
+    session = addon.session.get()
+    journal = Journal(tmp_path / "journal.sqlite")  # a backend that is about to end
+    session.start_backend(sys.executable, path, tmp_path)
+    assert not session.backend.process.running
+    journal.close()
+    addon.drain_until(lambda: session.backend.process.running)
+    assert session.backend.state is addon.session.BackendState.STARTING
+
+
+def test_disabling_leaves_neither_previews_nor_rows(
+    empty_blender, tmp_path: Path, run_server: Start
+) -> None:
+    import blender_addon
+    from blender_addon import session
+
+    bpy = empty_blender
+    running = run_server(tmp_path)
+    blender_addon.register()
+    try:
+        session.get().start_backend("", running.path, tmp_path)
+        request = Request(script(coarse_at=[1], **LONG), "barrel.png")
+        job = session.get().submit(request, Target("barrel"))
+        end = time.monotonic() + 20
+        while "barrel Gaussians" not in bpy.data.objects:
+            assert time.monotonic() < end and job.state.active
+            session.get().drain()
+    finally:
+        blender_addon.unregister()
+    assert not bpy.data.objects
+    blender_addon.register()
+    try:
+        assert not bpy.context.window_manager.gsv3d.jobs
+    finally:
+        blender_addon.unregister()
