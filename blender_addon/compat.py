@@ -91,12 +91,14 @@ def may_edit() -> str:
     return ""
 
 
-def redraw() -> None:
-    """Ask the 3D views and image editors to draw themselves again."""
+def redraw_sidebars() -> None:
+    """Ask the sidebars of 3D views and image editors to draw themselves again, and nothing else."""
     for window in windows():
         for area in window.screen.areas:
             if area.type in {"VIEW_3D", "IMAGE_EDITOR"}:
-                area.tag_redraw()
+                for region in area.regions:
+                    if region.type == "UI":
+                        region.tag_redraw()
 
 
 def progress_bar(layout: Any, factor: float, text: str) -> None:

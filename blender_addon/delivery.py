@@ -172,7 +172,6 @@ class Delivery:
         if kind == scene.PICTURE and held.picture is not None:
             yield from import_picture(held.picture, job)
             compat.push_undo(f"GSV3D: picture of {job.name}")
-            compat.redraw()
             return
         fit = held.fit(job.target)
         if fit is None:
@@ -191,27 +190,26 @@ class Delivery:
                 with compat.interface_override():
                     scene.select_alone(made)
             compat.push_undo(f"GSV3D: {job.name}")
-        compat.redraw()
 
     def _beside(self, job: Job, target: Target, held: Arrived, fit: Fit) -> Target:
         """Return the target moved beside what stands there, when its first object is placed.
 
         Before its picture a result makes room for others of the same picture, at the cursor for
-        every mesh. A batch's row arranges its own results.
+        every object. A batch's row arranges its own results.
         """
         source = held.mesh or held.gaussians
         in_row = target.batch and target.plane is None
         known = any(scene.find_object(job.id, kind) for kind in (scene.GAUSSIANS, scene.MESH))
         if source is None or in_row or known or target.replaces:
             return target
-        others = scene.results_of(target, job.id)
         if target.plane is None:
-            objects = scene.scene_of(target).objects
-            others = [o for o in objects if o.type == "MESH" and not o.hide_viewport]
+            boxes = scene.boxes_in(scene.scene_of(target))
+        else:
+            boxes = scene.boxes_of(scene.results_of(target, job.id))
         along = (1.0, 0.0, 0.0) if target.plane is None else target.plane.right
         bounds = source.bounds
         size = [side * fit.scale for side in (bounds.width, bounds.depth, bounds.height)]
-        spot = free_spot(target.location, along, size, scene.boxes_of(others))
+        spot = free_spot(target.location, along, size, boxes)
         return replace(target, location=spot)
 
     def _settle_gaussians(self, job: Job) -> None:

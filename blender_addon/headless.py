@@ -250,7 +250,7 @@ class _Run:
             if problem.hint != backend_process.CHOOSE_PYTHON:
                 raise
             raise Problem(problem.what, "Give --python the Python that has GSV3D.") from problem
-        self._restarted = False
+        self._restarts = 0
         if session.get().backend.process.running:
             print("Starting the backend ...", flush=True)
 
@@ -303,7 +303,10 @@ class _Run:
         line.end()
 
     def _without_backend(self, silent_s: float) -> None:
-        """It died, or it is silent: start one that died again once, then give up."""
+        """It died, or it is silent: start one that died again, then give up.
+
+        At the second start after a death the backend itself fails the job it died over.
+        """
         current = session.get()
         waiting = [j for j in self.jobs if j.state.active]
         problem = current.backend.problem or Problem("The backend does not answer.", "Try again.")
@@ -311,9 +314,9 @@ class _Run:
         if not waiting or not (died or silent_s > backend_link.START_PATIENCE_S):
             return
         worked = any(j.started for j in self.jobs)
-        if died and worked and not self._restarted:
-            self._restarted = True
-            _complain("Starting the backend again for the other pictures ...")
+        if died and worked and self._restarts < 2:
+            self._restarts += 1
+            _complain(f"{problem.what} Starting it again ...")
             current.start_backend(*self._place)
             return
         for job in waiting:

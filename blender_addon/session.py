@@ -21,6 +21,7 @@ from . import compat, events
 from .backend_link import BackendLink, BackendState
 from .batch import name_of
 from .delivery import Delivery
+from .importers import scene
 from .jobs import Job, JobBook, JobState, Request, Target, Words
 from .problems import Problem
 
@@ -377,10 +378,12 @@ class Session:
 
     def before_undo(self) -> None:
         self.delivery.interrupt()
+        scene.forget_places()
 
     def before_load(self) -> None:
         """A file is about to be opened, perhaps the same once more, perhaps in vain."""
         self.delivery.interrupt()
+        scene.forget_places()
         self._file = bpy.data.filepath
 
     def after_load(self) -> None:
@@ -399,7 +402,7 @@ class Session:
         rows = [(j.id, j.name, j.state.value, self.describe(j)) for j in self.book.in_order()]
         properties.show_jobs(rows)
         previews.show(self.sheets)
-        compat.redraw()
+        compat.redraw_sidebars()
 
     def ensure_timer(self) -> None:
         """Run the timer while there is something to wait for; never without an interface."""

@@ -149,7 +149,7 @@ def free_spot(
     location: Sequence[float],
     direction: Sequence[float],
     size: Sequence[float],
-    boxes: Sequence[Bounds],
+    boxes: np.ndarray,
 ) -> tuple[float, float, float]:
     """Return the first location, going on in a direction, where an object touches no box.
 
@@ -157,19 +157,14 @@ def free_spot(
         location: of the middle of the object's base.
         direction: unit vector.
         size: (width, depth, height) of the object, about upright and facing -Y.
-        boxes: what stands there, in the world.
+        boxes: what stands there, in the world: (N, 2, 3), the lowest and the highest corners.
     """
     x, y, z = location
     step = max(size[:2]) * 1.1
     for _ in range(200):
-        low, high = (
-            (x - size[0] / 2, y - size[1] / 2, z),
-            (x + size[0] / 2, y + size[1] / 2, z + size[2]),
-        )
-        if not any(
-            all(a < d and c < b for a, b, c, d in zip(low, high, box.low, box.high, strict=True))
-            for box in boxes
-        ):
+        low = (x - size[0] / 2, y - size[1] / 2, z)
+        high = (x + size[0] / 2, y + size[1] / 2, z + size[2])
+        if not ((low < boxes[:, 1]) & (boxes[:, 0] < high)).all(1).any():
             break
         x, y, z = (v + step * d for v, d in zip((x, y, z), direction, strict=True))
     return x, y, z

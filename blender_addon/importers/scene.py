@@ -6,14 +6,13 @@ Nothing here is kept between ticks: undo and loading a file replace every Blende
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import bpy
-from mathutils import Vector
+import numpy as np
 
 from ..jobs import Target
-from .placement import Bounds
 
 JOB_TAG = "gsv3d_job"
 PLACE_TAG = "gsv3d_place"
@@ -24,17 +23,43 @@ SOURCE_TAG = "gsv3d_source"
 MESH, GAUSSIANS, PICTURE = "mesh", "gaussians", "picture"
 
 
+_names: dict[tuple[str, str], str] = {}
+"""Where the results are, by job and kind: to look at 20,000 objects takes long."""
+_counted = -1
+"""How many objects there were when `_names` was made."""
+
+
 def find_object(job_id: str, kind: str) -> Any | None:
-    """The object that holds a job's ``kind`` of result, or None."""
-    for candidate in bpy.data.objects:
-        if candidate.get(JOB_TAG) == job_id and candidate.get(KIND_TAG) == kind:
-            return candidate
-    return None
+    """Return the object that holds a job's ``kind`` of result, or None."""
+    if _counted == len(bpy.data.objects):
+        name = _names.get((job_id, kind))
+        if name is None:
+            return None
+        found = bpy.data.objects.get((name, None))
+        if found is not None and (found.get(JOB_TAG), found.get(KIND_TAG)) == (job_id, kind):
+            return found
+    _look_around()
+    return bpy.data.objects.get((_names.get((job_id, kind), ""), None))
+
+
+def forget_places() -> None:
+    """Look for all results anew: undo and loading a file exchange the objects."""
+    global _counted
+    _counted = -1
+
+
+def _look_around() -> None:
+    global _counted
+    objects = [o for o in bpy.data.objects if JOB_TAG in o and o.library is None]
+    _names.clear()
+    for one in reversed(objects):  # of copies the first one counts
+        _names[one[JOB_TAG], one.get(KIND_TAG, "")] = one.name
+    _counted = len(bpy.data.objects)
 
 
 def scene_of(target: Target) -> Any:
     """Return the scene a result belongs in; the present one if it is gone."""
-    return bpy.data.scenes.get(target.scene) or bpy.context.scene
+    return bpy.data.scenes.get((target.scene, None)) or bpy.context.scene
 
 
 def collection_for(target: Target) -> Any:
@@ -44,7 +69,7 @@ def collection_for(target: Target) -> Any:
         return scene.collection
     if target.collection == scene.collection.name:
         return scene.collection
-    collection = bpy.data.collections.get(target.collection)
+    collection = bpy.data.collections.get((target.collection, None))
     if collection is None:
         collection = bpy.data.collections.new(target.collection)
     if collection not in scene.collection.children_recursive:
@@ -67,6 +92,7 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
         if cloud is not None:
             remove(cloud)
         existing[JOB_TAG] = job_id
+        forget_places()
     if existing is not None and _holds(existing, data):
         former, existing.data = existing.data, data
         if former.users == 0:
@@ -74,9 +100,10 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
         return existing
     if existing is not None:
         remove(existing)
+    twin = find_object(job_id, GAUSSIANS if kind == MESH else MESH) or next(iter(replaced), None)
     made = bpy.data.objects.new(name, data)
     made[JOB_TAG], made[KIND_TAG], made[SOURCE_TAG] = job_id, kind, target.source
-    twin = find_object(job_id, GAUSSIANS if kind == MESH else MESH) or next(iter(replaced), None)
+    _remember(made)
     if twin is None:
         made.location = target.location
         made.rotation_euler = (0.0, 0.0, target.yaw)
@@ -95,26 +122,55 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
     return made
 
 
+def _remember(made: Any) -> None:
+    global _counted
+    _names[made[JOB_TAG], made[KIND_TAG]] = made.name
+    _counted += _counted >= 0
+
+
 def results_of(target: Target, job_id: str) -> list[Any]:
-    """Return the meshes in the target's scene that other jobs made of the same picture."""
-    return [
-        other
-        for other in scene_of(target).objects
-        if target.source
-        and other.get(SOURCE_TAG) == target.source
-        and other.get(KIND_TAG) == MESH
-        and other.get(JOB_TAG) != job_id
-    ]
+    """Return the meshes in the target's scene that other jobs made of the same picture.
+
+    The last one made comes last.
+    """
+    if not target.source:
+        return []
+    if _counted != len(bpy.data.objects):
+        _look_around()
+    here = scene_of(target)
+    named = [bpy.data.objects.get((name, None)) for (job, kind), name in _names.items()
+             if kind == MESH and job != job_id]  # fmt: skip
+    found = [one for one in named if one is not None
+             and one.get(SOURCE_TAG) == target.source and here in one.users_scene]  # fmt: skip
+    return found if len(found) < 2 else [one for one in here.objects if one in found]
 
 
-def boxes_of(objects: Iterable[Any]) -> list[Bounds]:
-    """Return the boxes of mesh objects, along the world's axes."""
-    boxes = []
-    for one in objects:
-        corners = [one.matrix_world @ Vector(corner) for corner in one.bound_box]
-        low, high = ([f(c[i] for c in corners) for i in range(3)] for f in (min, max))
-        boxes.append(Bounds(tuple(low), tuple(high)))  # type: ignore[arg-type]
-    return boxes
+def boxes_of(objects: Sequence[Any]) -> np.ndarray:
+    """Return the boxes of objects along the world's axes: (N, 2, 3), lowest and highest corners.
+
+    Objects without a shape have none.
+    """
+    matrices = np.array([one.matrix_world for one in objects], np.float32).reshape(-1, 4, 4)
+    corners = np.array([one.bound_box for one in objects], np.float32)
+    return _world_boxes(matrices.transpose(0, 2, 1), corners.reshape(-1, 8, 3))
+
+
+def boxes_in(scene: Any) -> np.ndarray:
+    """Return `boxes_of` all objects of a scene, at once."""
+    count = len(scene.objects)
+    columns, corners = np.empty((count, 4, 4), np.float32), np.empty((count, 8, 3), np.float32)
+    scene.objects.foreach_get("matrix_world", columns.reshape(-1))
+    scene.objects.foreach_get("bound_box", corners.reshape(-1))
+    hidden = np.empty(count, bool)
+    scene.objects.foreach_get("hide_viewport", hidden)
+    return _world_boxes(columns[~hidden], corners[~hidden])
+
+
+def _world_boxes(columns: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Transform corners by matrices given by their columns, as Blender stores them."""
+    world = corners @ columns[:, :3, :3] + columns[:, 3:, :3]
+    has_shape = np.ptp(corners, axis=1).any(1)
+    return np.stack([world.min(1), world.max(1)], 1)[has_shape]
 
 
 def select_alone(name: str) -> None:
