@@ -21,6 +21,7 @@ import msgpack
 import numpy as np
 import zmq
 
+from backend.journal import Journal
 from backend.protocol import (
     SUPPORTED_VERSIONS,
     TAG,
@@ -36,6 +37,7 @@ from backend.protocol import (
     write_connection,
 )
 from backend.protocol import messages as m
+from backend.protocol.processes import JOURNAL
 from tests.canned_results import (
     box_mesh,
     drawn,
@@ -115,6 +117,8 @@ class FakeBackend:
         self._transfers: dict[int, OutgoingTransfer] = {}
 
     def __enter__(self) -> FakeBackend:
+        # Held as a real one holds its journal: so a client knows that it runs.
+        self._journal = Journal(self.connection_path.with_name(JOURNAL))
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         public, secret = zmq.curve_keypair()
@@ -134,6 +138,7 @@ class FakeBackend:
                 client_secret_key=client_secret.decode(),
                 pid=os.getpid(),
                 versions={"protocol": [1], "backend": "fake"},
+                data_dir=str(self.connection_path.parent.absolute()),
             ),
         )
         self._thread = threading.Thread(target=self._run, name="fake backend", daemon=True)
@@ -144,6 +149,7 @@ class FakeBackend:
         self._stop.set()
         self._thread.join(10)
         self._context.destroy(0)
+        self._journal.close()
 
     def wait_for(self, kind: type[m.Message], timeout: float = 5.0) -> m.Message:
         """Return the first message of a kind that was received, or fail after `timeout`."""

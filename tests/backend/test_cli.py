@@ -89,7 +89,7 @@ def test_a_backend_that_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with FakeBackend(tmp_path) as fake:
-        connection = replace(read_connection(fake.connection_path), pid=ended.pid)
+        connection = replace(read_connection(fake.connection_path), pid=ended.pid, data_dir="")
         write_connection(fake.connection_path, connection)
         assert not process_exists(ended.pid)
         assert main(["status", "--connection-file", str(fake.connection_path)]) == 1

@@ -188,7 +188,8 @@ def test_a_connection_file_of_a_process_that_has_gone(tmp_path: Path, open_clien
 
         from backend.protocol import read_connection
 
-        stale = replace(read_connection(fake.connection_path), pid=child.pid)
+        earlier = read_connection(fake.connection_path)
+        stale = replace(earlier, pid=child.pid, data_dir="")  # of an earlier version
         write_connection(fake.connection_path, stale)
         client = open_client(fake.connection_path)
         lost, _ = until(client, events.Disconnected)

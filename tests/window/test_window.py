@@ -6,13 +6,7 @@ One Blender is run for all tests of this file; each of them asserts on one part 
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shlex
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.window import machine, pictures
+from tests.window import pictures, plays
 
 pytestmark = [pytest.mark.window, pytest.mark.timeout(1500)]
 
@@ -62,49 +56,10 @@ class Run:
         return pictures.crop(self.picture(name), (x + 70, y + 60, right - x - 130, height - 60))
 
 
-def _build_zip(log: Path) -> Path:
-    """The add-on as it is shipped, for Linux and Debian's Python."""
-    output = FOLDER / "zip"
-    done = subprocess.run(
-        [sys.executable, "build_addon.py", "--platform", "linux-x64", "--output", str(output)],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    log.write_text(done.stdout + done.stderr, "utf-8")
-    assert done.returncode == 0, f"build_addon.py failed:\n{done.stdout}{done.stderr}"
-    made = sorted(output.glob("*.zip"))
-    assert len(made) == 1, f"build_addon.py made {made}"
-    return made[0]
-
-
-def _host_python() -> Path:
-    """A file that runs this test's own Python, with the model, from inside the other system."""
-    script = FOLDER / "python"
-    script.write_text(f'#!/bin/sh\nexec chroot /host {shlex.quote(sys.executable)} "$@"\n', "utf-8")
-    script.chmod(0o755)
-    return script
-
-
 @pytest.fixture(scope="module")
 def run() -> Run:
     """Build, install, play; the facts. Skipped, or failed where it is required, if impossible."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
-    log = FOLDER / "log.txt"
-    log.touch()
-    try:
-        system = machine.prepare(log)
-    except machine.UnavailableError as reason:
-        if os.environ.get("GSV3D_WINDOW_REQUIRED"):
-            pytest.fail(f"the window test must run here, but: {reason}\n{machine.tail(log)}")
-        pytest.skip(str(reason))
-    archive = _build_zip(FOLDER / "build.txt")
     settings = {
-        "python": str(_host_python()),
-        "image": shutil.copy(IMAGE, FOLDER),
         "patience": 180,
         "limit": LIMIT_S,
         "shot_every": 2.5,
@@ -112,47 +67,7 @@ def run() -> Run:
         "steps": 16,
         "long_steps": 60,
     }
-    (FOLDER / "settings.json").write_text(json.dumps(settings), "utf-8")
-    environment = [
-        f"BLENDER_USER_RESOURCES={FOLDER / 'user'}",
-        f"GSV3D_WINDOW_FOLDER={FOLDER}",
-        "OMP_NUM_THREADS=" + os.environ.get("OMP_NUM_THREADS", "2"),
-    ]
-    scenario = f"/host{HERE / 'scenario.py'}"
-    install = [
-        "blender",
-        "--command",
-        "extension",
-        "install-file",
-        "-r",
-        "user_default",
-        "--enable",
-    ]
-    prepare = ["blender", "--background", "--python-exit-code", "3", "--python", scenario]
-    width, height = machine.SCREEN
-    geometry = ["--window-geometry", "0", "0", str(width), str(height)]
-    play = ["blender", *geometry, "--python", scenario, "--", "play"]
-    # What still runs when Blender has ended, and had three seconds to notice, is a process lost.
-    after = (
-        "status=$?; sleep 3; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done"
-        f" > {shlex.quote(str(FOLDER / 'leftovers.txt'))}; exit $status"
-    )
-    for name, command, timeout, screen in (
-        ("install", [*install, str(archive)], 180, False),
-        ("prepare", [*prepare, "--", "prepare"], 180, False),
-        ("play", ["sh", "-c", f"{shlex.join(play)}; {after}"], LIMIT_S + 60, True),
-    ):
-        status = system.run(
-            [*environment, *command], shared=FOLDER, log=log, timeout=timeout, screen=screen
-        )
-        backend = "\n".join(
-            f"{found}:\n{machine.tail(found)}" for found in FOLDER.rglob("backend.log")
-        )
-        assert status == 0, f"{name} ended with {status}:\n{machine.tail(log)}\n{backend}"
-    said = log.read_text("utf-8", errors="replace")
-    assert "Traceback" not in said, f"an error in Blender:\n{said}"
-    facts = json.loads((FOLDER / "facts.json").read_text("utf-8"))
-    leftovers = (FOLDER / "leftovers.txt").read_text("utf-8", errors="replace").splitlines()
+    facts, leftovers = plays.play(FOLDER, HERE / "scenario.py", IMAGE, settings, LIMIT_S)
     return Run(facts, leftovers)
 
 

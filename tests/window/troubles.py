@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens between Generate and the result: renders, moves, modes, undo, a disabled add-on.
+
+Played in a real Blender against a backend that is as quick as is needed, see `scenario.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import bpy
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from desk import Desk, Play, play  # noqa: E402  (Blender does not look beside a script)
+from scenario import ADDON, FOLDER, SETTINGS, jobs, prepare, results  # noqa: E402
+
+
+def set_up() -> None:
+    """The preferences, and the backend of the test instead of one of Blender's own."""
+    prepare()
+    preferences = bpy.context.preferences
+    preferences.view.render_display_type = "NONE"
+    preferences.addons[ADDON].preferences.connection_file = str(FOLDER / "connection.json")
+    bpy.ops.wm.save_userpref()
+
+
+def generate(desk: Desk) -> None:
+    """Generate from the file, as a press of the button does it."""
+    settings = bpy.context.scene.gsv3d
+    settings.source, settings.filepath = "FILE", SETTINGS["image"]
+    settings.seed += 1
+    with bpy.context.temp_override(window=desk.window, area=desk.area()):
+        bpy.ops.gsv3d.generate()
+
+
+def held_up(desk: Desk, what: str) -> Play:
+    """Wait until a job is ready and held up; note what the list says and that nothing came."""
+    yield from desk.wait_for(
+        lambda: jobs() and jobs()[0].state == "ready", f"a result waits for {what}", 60
+    )
+    yield 1.0
+    row = jobs()[0]
+    desk.note(**{what: {"state": row.state, "text": row.text, "meshes": len(results("mesh"))}})
+
+
+def arrive(desk: Desk, what: str, before: int) -> Play:
+    """Wait until the result that was held up is in the scene."""
+    yield from desk.wait_for(lambda: jobs()[0].state == "done", f"it came after {what}", 60)
+    desk.note(**{what: {**desk.facts[what], "after": len(results("mesh")) - before}})
+
+
+def render(desk: Desk) -> Play:
+    """A result comes in the middle of an animation."""
+    scene = bpy.context.scene
+    scene.render.engine = "CYCLES"
+    scene.render.resolution_x = scene.render.resolution_y = 64
+    scene.cycles.samples = 16
+    scene.cycles.use_denoising = False  # which Debian's Blender lacks
+    scene.frame_end = 100_000
+    scene.render.filepath = str(FOLDER / "frame_")
+    with bpy.context.temp_override(window=desk.window):
+        bpy.ops.render.render("INVOKE_DEFAULT", animation=True)
+    yield from desk.wait_for(lambda: list(FOLDER.glob("frame_*")), "a frame is rendered", 60)
+    generate(desk)
+    yield from held_up(desk, "render")
+    desk.move(*middle(desk))
+    desk.xdo("key", "Escape")
+    yield from arrive(desk, "render", 0)
+
+
+def middle(desk: Desk) -> tuple[float, float]:
+    """A place in the view away from the sidebar."""
+    x, y, width, height = desk.rectangle(desk.region("WINDOW"))
+    return x + width * 0.3, y + height * 0.6
+
+
+def move(desk: Desk) -> Play:
+    """A result comes while the cube is being moved."""
+    cube = bpy.data.objects["Cube"]
+    with bpy.context.temp_override(window=desk.window):
+        bpy.ops.object.select_all(action="DESELECT")
+        cube.select_set(True)
+        bpy.context.view_layer.objects.active = cube
+        bpy.ops.ed.undo_push(message="cube selected")
+    desk.move(*middle(desk))
+    yield 0.5
+    desk.xdo("key", "g")
+    yield 0.5
+    x, y = middle(desk)
+    desk.move(x + 60, y)
+    before = len(results("mesh"))
+    generate(desk)
+    yield from held_up(desk, "move")
+    desk.note(move={**desk.facts["move"], "moved_meanwhile": list(cube.location) != [0, 0, 0]})
+    desk.xdo("click", 1)
+    yield from arrive(desk, "move", before)
+
+
+def edit_mode(desk: Desk) -> Play:
+    """A result comes in Edit Mode."""
+    cube = bpy.data.objects["Cube"]
+    bpy.context.view_layer.objects.active = cube
+    with bpy.context.temp_override(window=desk.window, area=desk.area()):
+        bpy.ops.object.mode_set(mode="EDIT")
+    before = len(results("mesh"))
+    generate(desk)
+    yield from held_up(desk, "edit_mode")
+    with bpy.context.temp_override(window=desk.window, area=desk.area()):
+        bpy.ops.object.mode_set(mode="OBJECT")
+    yield from arrive(desk, "edit_mode", before)
+
+
+def undo_past_an_import(desk: Desk) -> Play:
+    """Ctrl+Z takes the result away; Import Again brings it back."""
+    before = len(results("mesh"))
+    desk.move(*middle(desk))
+    yield 0.3
+    desk.xdo("key", "ctrl+z")
+    yield 1.0
+    undone = len(results("mesh"))
+    job = jobs()[0].job_id
+    bpy.ops.gsv3d.import_result(job_id=job)
+    yield from desk.wait_for(lambda: jobs()[0].state == "done", "it is imported again", 60)
+    desk.note(undo={"undone": undone - before, "again": len(results("mesh")) - before})
+
+
+def disable(desk: Desk) -> Play:
+    """The add-on is switched off while a preview is in the scene, and on again."""
+    before = len(results("gaussians"))
+    generate(desk)
+    yield from desk.wait_for(lambda: len(results("gaussians")) > before, "a preview", 60)
+    began = time.monotonic()
+    bpy.ops.preferences.addon_disable(module=ADDON)
+    seconds = time.monotonic() - began
+    left = len(results("gaussians")) - before
+    threads = [t.name for t in threading.enumerate() if "gsv3d" in t.name]
+    yield 0.5
+    bpy.ops.preferences.addon_enable(module=ADDON)
+    yield 0.5
+    desk.note(
+        disable={"seconds": seconds, "previews": left, "threads": threads, "rows": len(jobs())}
+    )
+
+
+def steps(desk: Desk) -> Play:
+    """All of it, one after the other."""
+    yield 1.0
+    for step in (render, move, edit_mode, undo_past_an_import, disable):
+        desk.say(f"-- {step.__name__}")
+        yield from step(desk)
+
+
+if __name__ == "__main__":
+    if sys.argv[-1] == "prepare":
+        set_up()
+    else:
+        table = Desk(FOLDER)
+        play(table, steps(table), SETTINGS["limit"])
