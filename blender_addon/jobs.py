@@ -192,7 +192,8 @@ class Job:
     @property
     def may_import(self) -> bool:
         """True when its results can be brought into the scene, for the first time or once more."""
-        return self.kept and not self.state.active
+        on_its_way = self.state is JobState.ARRIVED and not self.detached
+        return self.kept and not self.state.active and not on_its_way
 
     @property
     def may_retry(self) -> bool:

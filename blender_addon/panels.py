@@ -35,8 +35,9 @@ class GSV3D_UL_jobs(bpy.types.UIList):
         _index: int = 0,
         _flag: int = 0,
     ) -> None:
-        row = layout.row(align=True)
+        row = layout.row(align=True).split(factor=0.4)
         row.label(text=item.name, icon=item.icon)
+        row = row.row(align=True)
         row.label(text=item.text if item.state != JobState.FAILED.value else "failed")
         job = session.get().book.get(item.job_id)
         if job is None or job.elsewhere:
@@ -262,6 +263,8 @@ def _generate(layout: Any, source: str) -> None:
 def _progress(layout: Any, context: bpy.types.Context) -> None:
     """The job at work: bar with phase and ETA, views, Cancel; else the newest job's problem."""
     current = session.get()
+    if current.delivery.holdup:
+        _words(layout, context, f"A result is {current.delivery.holdup}.", "INFO")
     job = current.book.current()
     if job is None:
         newest = list(current.book)[-1:]
@@ -271,8 +274,6 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
     row = layout.row(align=True)
     compat.progress_bar(row, job.fraction, f"{job.name}: {current.describe(job)}")
     row.operator("gsv3d.cancel", text="", icon="X").job_id = job.id
-    if current.delivery.holdup:
-        layout.label(text=f"Import is {current.delivery.holdup}", icon="INFO")
     if job.target.batch:
         layout.label(text=current.book.batch_summary(job.target.batch))
     icon = previews.icon_of(job.id)
@@ -290,7 +291,8 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
     if job.state is JobState.FAILED:
         _problem(layout, context, Problem(job.what, job.hint))
     elif job.state in (JobState.WAITING, JobState.ARRIVED) and not job.detached:
-        _words(layout, context, current.describe(job).capitalize() + ".", "INFO")
+        words = current.describe(job)
+        _words(layout, context, f"{words[0].upper()}{words[1:]}.", "INFO")
     row = layout.row(align=True)
     if job.may_import:
         text = "Import Again" if job.state is JobState.DONE else "Import"

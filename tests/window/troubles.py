@@ -16,7 +16,7 @@ import bpy
 sys.path.insert(0, str(Path(__file__).parent))
 
 from desk import Desk, Play, play  # noqa: E402  (Blender does not look beside a script)
-from scenario import ADDON, FOLDER, SETTINGS, jobs, prepare, results  # noqa: E402
+from scenario import ADDON, FOLDER, SETTINGS, TAB, jobs, prepare, results  # noqa: E402
 
 
 def set_up() -> None:
@@ -44,6 +44,7 @@ def held_up(desk: Desk, what: str) -> Play:
     )
     yield 1.0
     row = jobs()[0]
+    desk.shot(what)
     desk.note(**{what: {"state": row.state, "text": row.text, "meshes": len(results("mesh"))}})
 
 
@@ -149,6 +150,9 @@ def disable(desk: Desk) -> Play:
 def steps(desk: Desk) -> Play:
     """All of it, one after the other."""
     yield 1.0
+    desk.area().spaces.active.show_region_ui = True
+    yield 0.5
+    desk.region("UI").active_panel_category = TAB
     for step in (render, move, edit_mode, undo_past_an_import, disable):
         desk.say(f"-- {step.__name__}")
         yield from step(desk)
