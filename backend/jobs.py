@@ -18,7 +18,7 @@ from typing import Any
 
 from .errors import BackendError, StorageError
 from .estimator import PHASES_OF, Estimator
-from .journal import JobRecord, Journal
+from .journal import JobRecord, Journal, from_bytes, to_bytes
 from .protocol import JOB_VERSIONS, PROTOCOL_VERSION
 from .protocol import messages as m
 from .protocol.fields import to_map
@@ -94,18 +94,37 @@ class Jobs:
         self.running: Job | None = None
         self.changes = 0  # of the list, counted
         self._jobs: dict[str, Job] = {}
-        for record in journal.jobs():
-            job = Job(record)
-            if record.state in ("done", "fetched"):
-                stored = record.outcome.get("artefacts", [])
-                job.artefacts = [StoredArtefact(**values) for values in stored]
-            self._jobs[job.id] = job
+        records, unreadable = journal.jobs()
+        for job in unreadable:
+            journal.remove(job)
+        for record in records:
+            self._jobs[record.job] = _with_artefacts(record)
+        self._take_in(store.strays(self._jobs))
         self._recover()
+
+    def _take_in(self, strays: list[str]) -> None:
+        """Journal the jobs again that the journal does not know, in the order of their numbers."""
+        records = []
+        for name in strays:
+            try:
+                records.append(from_bytes(self.store.load_record(name)))
+                if records[-1].job != name:
+                    raise ValueError("the record is another job's")
+            except (OSError, ValueError) as error:
+                log.error("job %s: %s", name, error)
+                self.store.put_aside(self.store.folder(name))
+        for record in sorted(records, key=lambda r: r.number):
+            if record.job in self._jobs:
+                continue
+            again = replace(record, number=self.journal.add(record).number)
+            self.journal.update(again)
+            self._jobs[again.job] = _with_artefacts(again)
+            log.warning("job %s (%s) was not in the journal and is again", again.job, again.state)
 
     def _recover(self) -> None:
         month_ago = time.time() - KEEP_DAYS * 86400
         for job in list(self._jobs.values()):
-            if job.record.state == "running":
+            if job.record.state == "running" and not self._was_done(job):
                 self.store.delete_results(job.id)
                 self._requeue_or_fail(job)
             elif job.record.waiting and self.has_lost_its_picture(job):
@@ -114,11 +133,22 @@ class Jobs:
             elif job.record.over and (job.record.ended or 0) < month_ago:
                 self.forget(job)
         self._forget_old()
-        self.store.delete_others(self._jobs)
 
     def has_lost_its_picture(self, job: Job) -> bool:
         """True when a job cannot be done for want of its picture."""
         return job.record.kind != "imagine" and not self.store.picture(job.id).is_file()
+
+    def _was_done(self, job: Job) -> bool:
+        """Take over the end of a job that its folder knows and the journal could not be told."""
+        try:
+            record = from_bytes(self.store.load_record(job.id))
+        except (OSError, ValueError):
+            return False
+        if record.state != "done":
+            return False
+        job.artefacts = _with_artefacts(record).artefacts
+        self._change(job, state="done", ended=record.ended, outcome=record.outcome)
+        return True
 
     def _requeue_or_fail(self, job: Job) -> None:
         if job.record.attempts >= MAX_ATTEMPTS:
@@ -226,8 +256,10 @@ class Jobs:
         del settings["job"]
         try:
             record = self.journal.add(JobRecord(submit.job, "accepted", settings))
+            self.store.save_record(record.job, to_bytes(record))
         except StorageError:
             self.store.delete(submit.job)
+            self.journal.remove(submit.job)
             raise
         job = self._jobs[submit.job] = Job(record)
         self.changes += 1
@@ -250,6 +282,7 @@ class Jobs:
         self._refuse_when_full()
         self._renumber({job.id: 1 + max(other.record.number for other in self._jobs.values())})
         self._change(job, state="accepted", attempts=0, ended=None, outcome={})
+        self._save_record(job)
 
     def move(self, job: Job, place: int) -> None:
         """Give a waiting job another place among those that wait. Raises StorageError."""
@@ -339,7 +372,15 @@ class Jobs:
             self.running = None
         job.estimator = None
         self._change(job, state=state, ended=time.time(), outcome=outcome)
+        self._save_record(job)
         self._forget_old()
+
+    def _save_record(self, job: Job) -> None:
+        try:
+            self.store.save_record(job.id, to_bytes(job.record))
+        except StorageError as error:
+            log.error("job %s is %s, which its folder does not say: %s", job.id,
+                      job.record.state, error)  # fmt: skip
 
     def _change(self, job: Job, **values: Any) -> None:
         job.record = replace(job.record, **values)
@@ -356,6 +397,15 @@ class Jobs:
         old = [job for job in self._jobs.values() if job.record.state in gone]
         for job in old[: max(0, len(old) - KEEP_ENDED)]:
             self.forget(job)
+
+
+def _with_artefacts(record: JobRecord) -> Job:
+    stored = record.outcome.get("artefacts", []) if record.state in ("done", "fetched") else []
+    try:
+        return Job(record, [StoredArtefact(**values) for values in stored])
+    except TypeError as error:  # damaged
+        log.error("the results of job %s cannot be found again: %s", record.job, error)
+        return Job(record)
 
 
 def _whose(job: Job, owner: str | None, connected: Container[str | None]) -> str:

@@ -2,22 +2,29 @@
 """The journal: every job and its state in SQLite, so that a backend that dies comes back with them.
 
 The database is held under an exclusive lock while the backend runs; a second backend on the same
-data folder is refused. The lock ends with the process, however it ends.
+data folder is refused. The lock ends with the process, however it ends. A damaged journal is an
+error of its own: what the jobs are stands in their folders too.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
 from .errors import BackendError, StorageError
+from .protocol import JOB_VERSIONS
+from .protocol.fields import JobId
 from .protocol.limits import LABEL_CHARS
+from .protocol.messages import STATES
+
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -36,6 +43,35 @@ CREATE TABLE IF NOT EXISTS speeds (
 );
 """
 VERSION = 1
+
+
+def checked(*values: Any) -> JobRecord:
+    """Return a job's record of values that may be damaged. Raises ValueError."""
+    record = JobRecord(*values)
+    types: tuple[tuple[Any, Any], ...] = (
+        (record.settings, dict), (record.number, int), (record.attempts, int),
+        (record.submitted, (int, float)), (record.ended, (int, float, type(None))),
+        (record.outcome, dict),
+    )  # fmt: skip
+    if not all(isinstance(value, kind) for value, kind in types):
+        raise ValueError("a value has the wrong type")
+    if record.state not in STATES or record.kind not in JOB_VERSIONS:
+        raise ValueError("the state or the kind of the job is not known")
+    JobId().check("job", record.job)
+    return record
+
+
+def to_bytes(record: JobRecord) -> bytes:
+    """Return a job's record as it lies in the job's folder."""
+    return msgpack.packb(astuple(record))
+
+
+def from_bytes(data: bytes) -> JobRecord:
+    """Return the record that `to_bytes` gave. Raises ValueError."""
+    try:
+        return checked(*msgpack.unpackb(data))
+    except Exception as error:  # msgpack has a family of its own
+        raise ValueError(f"the record cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -86,8 +122,17 @@ class JobRecord:
         return self.state not in ("accepted", "running")
 
 
+class DamagedJournalError(BackendError):
+    """The database is none, or not whole."""
+
+
 class Journal:
-    """The database. Opening it raises BackendError when another backend has it."""
+    """The database.
+
+    Raises:
+        BackendError: another backend has it, or one of another version wrote it.
+        DamagedJournalError: it cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -110,6 +155,9 @@ class Journal:
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute("BEGIN EXCLUSIVE")
+            sound = self._database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if sound != "ok":
+                raise sqlite3.DatabaseError(sound)
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, VERSION):
                 raise BackendError(
@@ -129,7 +177,7 @@ class Journal:
                 ) from error
             raise self._storage_error(error) from error
         except sqlite3.DatabaseError as error:
-            raise BackendError(
+            raise DamagedJournalError(
                 f"The journal {self.path} is damaged: {error}.",
                 "Move it away and start the backend again; it makes a new one.",
             ) from error
@@ -191,19 +239,25 @@ class Journal:
         except sqlite3.Error as error:
             raise self._storage_error(error) from error
 
-    def jobs(self) -> list[JobRecord]:
-        """Return all jobs in the order they were submitted in."""
+    def jobs(self) -> tuple[list[JobRecord], list[str]]:
+        """Return all jobs in the order they were submitted in, and the ids of unreadable rows."""
         rows = self._database.execute(
             "SELECT job, state, settings, number, attempts, submitted, ended, outcome "
             "FROM jobs ORDER BY number"
         )
-        return [
-            JobRecord(
-                job, state, msgpack.unpackb(settings), number, attempts, submitted, ended,
-                msgpack.unpackb(outcome) if outcome else {},
-            )
-            for job, state, settings, number, attempts, submitted, ended, outcome in rows
-        ]  # fmt: skip
+        records, unreadable = [], []
+        for job, state, settings, number, attempts, submitted, ended, outcome in rows.fetchall():
+            try:
+                records.append(
+                    checked(
+                        job, state, msgpack.unpackb(settings), number, attempts, submitted, ended,
+                        msgpack.unpackb(outcome) if outcome else {},
+                    )
+                )  # fmt: skip
+            except Exception as error:  # msgpack has a family of its own
+                log.error("the journal's row of job %s cannot be read: %s", job, error)
+                unreadable.append(str(job))
+        return records, unreadable
 
     def speeds(self, model: str) -> dict[str, float]:
         """Return the measured seconds of each phase of a model (of one step where it has steps)."""

@@ -22,7 +22,7 @@ from gsv3d._version import __version__
 
 from .errors import BackendError, storage_error
 from .jobs import Jobs
-from .journal import Journal
+from .journal import DamagedJournalError, Journal
 from .parent import Parent
 from .peers import PIPE_MESSAGES, Peer, TooSlowError
 from .protocol import (
@@ -120,7 +120,7 @@ class Server:
             log_dir.mkdir(exist_ok=True)
         except OSError as error:
             raise storage_error(error, settings.data_dir, "the logs") from error
-        journal = Journal(settings.data_dir / JOURNAL)
+        journal = self._open_journal()
         self._closers.append(journal.close)
         self.jobs = Jobs(self.store, journal)
         self.context = zmq.Context()
@@ -136,6 +136,17 @@ class Server:
         self.work = Work(self, worker)
         self.requests = Requests(self)
         self._publish()
+
+    def _open_journal(self) -> Journal:
+        path = self.settings.data_dir / JOURNAL
+        try:
+            return Journal(path)
+        except DamagedJournalError as error:
+            log.error("%s", error.what)
+            for part in (path, path.with_name(f"{path.name}-journal")):
+                if part.exists():
+                    self.store.put_aside(part)
+            return Journal(path)
 
     def _listen(self) -> None:
         self.socket = self.context.socket(zmq.ROUTER)

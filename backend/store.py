@@ -4,21 +4,27 @@
 Layout of the data folder::
 
     journal.sqlite          the jobs (journal.py)
+    jobs/<job>/record       what the job is, as the journal has it, should that be lost
     jobs/<job>/picture      the submitted picture, as it came, kept as long as the job
     jobs/<job>/0001.bin     the arrays of an artefact, one after the other
+    put-aside/              what was found and not understood; never read again, never deleted
     logs/                   backend.log, worker.log, worker-output.log
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import storage_error
+
+log = logging.getLogger(__name__)
 
 
 class Store:
@@ -28,7 +34,9 @@ class Store:
         self.data_dir = Path(data_dir)
         self.jobs_dir = self.data_dir / "jobs"
         try:
-            self.jobs_dir.mkdir(parents=True, exist_ok=True)
+            # The pictures are their user's own. On Windows a user's folders are private anyway.
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.jobs_dir.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise storage_error(error, self.data_dir, "its jobs") from error
 
@@ -58,9 +66,24 @@ class Store:
         except OSError as error:
             raise storage_error(error, self.data_dir, "the job") from error
 
+    def save_record(self, job: str, record: bytes) -> None:
+        """Write what a job is beside its picture. Raises StorageError."""
+        try:
+            write_whole(self.folder(job) / "record", [record])
+        except OSError as error:
+            raise storage_error(error, self.data_dir, "the job") from error
+
+    def load_record(self, job: str) -> bytes:
+        """Return what `save_record` wrote. Raises OSError."""
+        return (self.folder(job) / "record").read_bytes()
+
     def delete(self, job: str) -> None:
         """Delete all files of a job; what cannot be deleted now is deleted at the next start."""
-        shutil.rmtree(self.folder(job), ignore_errors=True)
+        folder = self.folder(job)
+        for name in ("record", "picture"):  # first: what is left is not taken for a lost job
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+        shutil.rmtree(folder, ignore_errors=True)
 
     def delete_results(self, job: str) -> None:
         """Delete the results of a job and keep its picture; what is in use goes with the job."""
@@ -68,12 +91,36 @@ class Store:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def delete_others(self, keep: Iterable[str]) -> None:
-        """Delete the folders of all jobs but these."""
-        kept = set(keep)
-        for path in self.jobs_dir.iterdir():
-            if path.name not in kept:
+    def strays(self, known: Container[str]) -> list[str]:
+        """Return the jobs with a record that are none of the known ones.
+
+        Other folders are put aside where there is a picture in them; without one they are what was
+        left of a job that could not be deleted whole, and are deleted now.
+        """
+        found = []
+        for path in sorted(self.jobs_dir.iterdir()):
+            if path.name in known:
+                continue
+            if (path / "record").is_file() and len(path.name) == 32:
+                found.append(path.name)
+            elif (path / "picture").is_file() or path.is_file():
+                self.put_aside(path)
+            else:
                 shutil.rmtree(path, ignore_errors=True)
+        return found
+
+    def put_aside(self, path: Path) -> None:
+        """Move a file or folder out of the way, under a free name, and say so in the log."""
+        aside = self.data_dir / "put-aside"
+        try:
+            aside.mkdir(mode=0o700, exist_ok=True)
+            names = (f"{path.name}-{number}" for number in itertools.count(1))
+            target = next(aside / name for name in names if not (aside / name).exists())
+            os.replace(path, target)
+        except OSError as error:
+            log.error("%s is not understood, and cannot be put aside: %s", path, error)
+        else:
+            log.warning("%s is not understood and was put aside as %s", path, target)
 
 
 def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> int:

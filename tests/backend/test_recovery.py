@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import BackendError, StorageError
-from backend.jobs import Jobs
+from backend.jobs import Jobs, StoredArtefact
 from backend.journal import Journal
 from backend.parent import Parent
 from backend.protocol import Received, process_exists
@@ -96,10 +97,110 @@ def test_two_backends_do_not_share_a_folder(tmp_path: Path) -> None:
     Journal(tmp_path / "journal.sqlite").close()
 
 
-def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
-    (tmp_path / "journal.sqlite").write_bytes(b"not a database at all, but long enough" * 50)
-    with pytest.raises(BackendError, match="is damaged.*Move it away"):
-        Journal(tmp_path / "journal.sqlite")
+def filled(folder: Path) -> list[tuple[str, str]]:
+    """Three jobs: done with a result, failed, waiting. Their ids and states."""
+    jobs = open_jobs(folder)
+    for number in range(3):
+        jobs.submit(submit(number, seed=number))
+    done = jobs.next()
+    jobs.start(done, 0.0)
+    (jobs.store.folder(done.id) / "0001.bin").write_bytes(b"result")
+    jobs.add_artefact(done, StoredArtefact("mesh", {}, "0001.bin"))
+    jobs.done(done, {"total": 3.0}, 1.0)
+    jobs.fail(jobs.get(JOB(1)), "What.", "Why.", "Hint.")
+    jobs.journal.close()
+    return [(JOB(0), "done"), (JOB(1), "failed"), (JOB(2), "accepted")]
+
+
+def reopened(folder: Path) -> tuple[list[tuple[str, str]], Jobs]:
+    """The jobs of a backend that starts on a folder, and those jobs themselves."""
+    server = Server(Settings(folder, folder / "c.json"))
+    server.store = Store(folder)
+    jobs = Jobs(server.store, server._open_journal())
+    jobs.journal.close()
+    return [(e.job, e.state) for e in jobs.entries()], jobs
+
+
+@pytest.mark.parametrize("damage", ["moved away", "empty", "text", "cut"])
+def test_a_lost_journal_loses_no_job(tmp_path: Path, damage: str) -> None:
+    expected = filled(tmp_path)
+    journal = tmp_path / "journal.sqlite"
+    whole = journal.read_bytes()
+    if damage == "moved away":
+        journal.unlink()
+    else:
+        text = b"not a database at all, but long enough" * 50
+        journal.write_bytes({"empty": b"", "text": text, "cut": whole[:5000]}[damage])
+    found, jobs = reopened(tmp_path)
+    assert found == expected
+    assert jobs.store.picture(JOB(2)).read_bytes() == b"picture"
+    (artefact,) = jobs.get(JOB(0)).artefacts
+    assert (jobs.store.folder(JOB(0)) / artefact.file).read_bytes() == b"result"
+    assert jobs.get(JOB(1)).record.outcome["what"] == "What."
+    put_aside = [path.name for path in tmp_path.glob("put-aside/*")]
+    assert put_aside == (["journal.sqlite-1"] if damage in ("text", "cut") else [])
+    assert reopened(tmp_path)[0] == expected, "and once more"
+
+
+def test_a_journal_with_any_page_zeroed_loses_no_job(tmp_path: Path) -> None:
+    expected = filled(tmp_path / "data")
+    whole = (tmp_path / "data" / "journal.sqlite").read_bytes()
+    for page in range(len(whole) // 4096):
+        folder = tmp_path / str(page)
+        shutil.copytree(tmp_path / "data", folder)
+        damaged = bytearray(whole)
+        damaged[page * 4096 : (page + 1) * 4096] = bytes(4096)
+        (folder / "journal.sqlite").write_bytes(damaged)
+        assert reopened(folder)[0] == expected, page
+
+
+@pytest.mark.parametrize(
+    "change", ["settings=x'ff'", "outcome=x'c1'", "state='unheard of'", "attempts='many'"]
+)
+def test_a_damaged_row_is_taken_from_the_jobs_folder(tmp_path: Path, change: str) -> None:
+    expected = filled(tmp_path)
+    database = sqlite3.connect(tmp_path / "journal.sqlite")
+    database.execute(f"UPDATE jobs SET {change} WHERE job=?", (JOB(0),))
+    database.commit()
+    database.close()
+    assert sorted(reopened(tmp_path)[0]) == expected
+
+
+def test_what_is_not_understood_is_put_aside(tmp_path: Path) -> None:
+    expected = filled(tmp_path)
+    (tmp_path / "journal.sqlite").unlink()
+    (tmp_path / "jobs" / JOB(0) / "record").write_bytes(b"\xc1")
+    (tmp_path / "jobs" / JOB(1) / "record").unlink()
+    assert reopened(tmp_path)[0] == expected[2:]
+    for number in (0, 1):
+        assert (tmp_path / "put-aside" / f"{JOB(number)}-1" / "picture").exists()
+
+
+def test_done_is_done_even_if_the_journal_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = open_jobs(tmp_path)
+    job = jobs.submit(submit(1))
+    jobs.start(job, 0.0)
+
+    def broken(_: object) -> None:
+        raise StorageError("The disk is full.", "")
+
+    monkeypatch.setattr(jobs.journal, "update", broken)
+    jobs.done(job, {"total": 1.0}, 1.0)
+    jobs.journal.close()
+    monkeypatch.undo()
+    assert reopened(tmp_path)[0] == [(JOB(1), "done")]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on Windows a user's folders are private anyway")
+def test_other_users_cannot_read_the_pictures(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        Store(tmp_path / "new" / "data")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new" / "data").stat().st_mode & 0o077 == 0
 
 
 def full(*_: object) -> None:
@@ -131,7 +232,7 @@ def test_a_full_disk_at_the_results(tmp_path: Path, run_server: Start) -> None:
         failed = client.until(m.Failed)
         assert "disk is full" in failed.what and "--data-dir" in failed.hint
         left = [path.name for path in (tmp_path / "data" / "jobs").glob("*/*")]
-        assert left == ["picture"], "no half result is left behind"
+        assert sorted(left) == ["picture", "record"], "no half result is left behind"
         client.session.status()
         assert client.until(m.Queue).jobs[0].state == "failed"
 
@@ -231,7 +332,8 @@ def test_the_results_folder_is_cleared_of_what_no_job_owns(tmp_path: Path) -> No
     jobs = open_jobs(tmp_path)
     jobs.submit(submit(1))
     jobs.journal.close()
-    stray = tmp_path / "jobs" / JOB(9)
-    shutil.copytree(tmp_path / "jobs" / JOB(1), stray)
+    stray = tmp_path / "jobs" / JOB(9)  # of a job that could not be deleted whole
+    stray.mkdir()
+    (stray / "0001.bin").write_bytes(b"result")
     open_jobs(tmp_path).journal.close()
     assert not stray.exists() and (tmp_path / "jobs" / JOB(1)).exists()
