@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,9 @@ from typing import BinaryIO
 from .problems import Problem, file_problem
 
 _TAIL_BYTES = 16_384
+NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+"""For ``creationflags``: on Windows, no console window beside Blender's."""
+
 CHOOSE_PYTHON = "Choose the Python that has GSV3D in Preferences > Add-ons > GSV3D."
 
 
@@ -224,23 +226,28 @@ def _ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
     return True
 
 
-def _spawn(command: list[str], folder: Path, output: BinaryIO) -> subprocess.Popen[bytes]:
-    # What points Blender, or a studio's tools, at libraries of their own must not point this Python
-    # at them.
+def child_environment() -> dict[str, str]:
+    """The variables for another Python: those of this process, less what is Blender's own.
+
+    What points Blender, or a studio's tools, at libraries of their own must not point that Python
+    at them.
+    """
     foreign = ("PYTHON", "LD_", "DYLD_", "__PYVENV_LAUNCHER__")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     environment["PYTHONSAFEPATH"] = "1"  # nothing is imported from the working folder
     environment["PYTHONUTF8"] = "1"
     environment["PYTHONUNBUFFERED"] = "1"
-    # No console window beside Blender's.
-    flags = getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0
+    return environment
+
+
+def _spawn(command: list[str], folder: Path, output: BinaryIO) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env=environment,
-        creationflags=flags,
+        env=child_environment(),
+        creationflags=NO_WINDOW,
         close_fds=True,
     )
