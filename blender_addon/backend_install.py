@@ -38,7 +38,7 @@ from .environments import (
 from .problems import Problem, file_problem
 
 _LOCK, _CACHE = "installing.lock", "downloads"
-_NEEDED_BYTES = 3_000_000_000
+_NEEDED_BYTES = 3_500_000_000
 """Free space to begin with: what an installation for the processor takes while it is made."""
 
 _CHECK = """
@@ -181,7 +181,8 @@ class Installer:
         temporary = folder / "tmp"  # of this disk, and gone with the folder
         temporary.mkdir()
         python = [str(python_of(folder)), "-I", "-u", "-X", "utf8"]
-        pip = [*python, "-m", "pip", "install", "--only-binary=:all:"]
+        # Modules are compiled when they are first used; all of them would take a minute.
+        pip = [*python, "-m", "pip", "install", "--only-binary=:all:", "--no-compile"]
         if base.pip >= (24, 1):
             pip.append("--progress-bar=raw")
         note = self._install_torch(pip, folder)
@@ -273,7 +274,7 @@ class Installer:
         if free < _NEEDED_BYTES:
             raise Problem(
                 f"The disk of {self._root} is too full: {free / 1e9:.1f} GB are free, the backend"
-                f" needs {_NEEDED_BYTES / 1e9:.0f} GB, and more with a graphics card.",
+                f" needs {_NEEDED_BYTES / 1e9:.1f} GB, and more with a graphics card.",
                 "Free some space, then press Install Backend again.",
             )
 

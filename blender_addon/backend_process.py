@@ -23,7 +23,9 @@ _TAIL_BYTES = 16_384
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 """For ``creationflags``: on Windows, no console window beside Blender's."""
 
-CHOOSE_PYTHON = "Choose the Python that has GSV3D in Preferences > Add-ons > GSV3D."
+CHOOSE_PYTHON = (
+    "Press Install Backend in Preferences > Add-ons > GSV3D, or choose there a Python that has it."
+)
 
 
 def find_python(given: str) -> Path:
@@ -72,12 +74,12 @@ def serve_command(
     ]
 
 
-def last_lines(log: Path, count: int = 6) -> list[str]:
+def last_lines(log: Path, count: int = 6, tail_bytes: int = _TAIL_BYTES) -> list[str]:
     """The last ``count`` lines of a log that say something; none when there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            file.seek(max(0, file.tell() - tail_bytes))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
@@ -91,16 +93,8 @@ def explain_death(code: int, lines: Sequence[str], python: Path) -> Problem:
     if missing:
         what = missing.group(1).split(".")[0]
         if what in ("backend", "gsv3d"):
-            return Problem(
-                f"GSV3D is not installed in {python}.",
-                f'Install it there: "{python}" -m pip install "<the GSV3D folder>", '
-                "then try again.",
-            )
-        return Problem(
-            f"The Python {python} lacks {what}, which GSV3D needs.",
-            f'Install GSV3D there again: "{python}" -m pip install "<the GSV3D folder>", '
-            "then try again.",
-        )
+            return Problem(f"GSV3D is not installed in {python}.", CHOOSE_PYTHON)
+        return Problem(f"The Python {python} lacks {what}, which GSV3D needs.", CHOOSE_PYTHON)
     if "MemoryError" in text or "not enough memory" in text or code in (-9, 137):
         return Problem(
             "The backend ran out of memory and was ended.",

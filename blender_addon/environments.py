@@ -9,6 +9,7 @@ moved, so none is made elsewhere and renamed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -49,6 +50,7 @@ class Installed:
         return python_of(self.folder)
 
 
+@functools.cache
 def packed_wheel() -> Path | None:
     """The backend's wheel in this extension; None where it was built without one."""
     return next(iter(sorted((Path(__file__).parent / "backend").glob("gsv3d-*.whl"))), None)

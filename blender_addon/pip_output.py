@@ -39,7 +39,8 @@ class Listener:
         elif line.startswith("Collecting "):
             self._say(f"Looking for {re.split(r'[^A-Za-z0-9_.-]', line[11:], maxsplit=1)[0]}")
         elif line.startswith("Installing collected packages: "):
-            self._say(f"Installing {line.count(',') + 1} packages")
+            names = line.partition(": ")[2].split(", ")
+            self._say(f"Installing {f'{len(names)} packages' if names[1:] else names[0]}")
         elif line.startswith("Prepared "):
             self._say("Installing PyTorch")
 

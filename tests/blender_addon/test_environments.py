@@ -9,7 +9,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from blender_addon import environments
@@ -31,6 +30,7 @@ def make(root: Path, number: int, facts: dict[str, str] | None = None) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="platformdirs asks Windows itself there")
 def test_the_users_folder_is_where_gsv3d_keeps_its_models() -> None:
+    platformdirs = pytest.importorskip("platformdirs")
     assert environments.user_folder() == platformdirs.user_data_path("gsv3d", appauthor=False)
 
 

@@ -26,6 +26,7 @@ from blender_addon.pip_output import Listener, explain
             "Downloading nvidia_cudnn_cu13 (366.1 MB)",
         ),
         ("Installing collected packages: mpmath, torch, gsv3d", "Installing 3 packages"),
+        ("Installing collected packages: uv", "Installing uv"),
         ("Downloading torch (812.3MiB)", "Downloading torch (812.3MiB)"),
         ("Prepared 24 packages in 31.09s", "Installing PyTorch"),
     ],
