@@ -59,14 +59,16 @@ def find(chosen: str = "", own: str = "") -> Interpreter:
     Raises:
         Problem: there is none. It says why those that were found will not do.
     """
-    refused: dict[str, str] = {}
-    for command in _candidates(chosen, own):
+    refused: dict[str, str] = {}  # by the reason: several names often stand for one Python
+    for number, command in enumerate(_candidates(chosen, own)):
         found = examine(command)
         if isinstance(found, Interpreter):
             return found
+        if chosen and number == 0:
+            found = found or "cannot be run"
         if found:
-            refused.setdefault(command[0], found)
-    reasons = "".join(f" {path} {reason}." for path, reason in list(refused.items())[:3])
+            refused.setdefault(found, command[0])
+    reasons = "".join(f" {path} {reason}." for reason, path in list(refused.items())[:2])
     raise Problem(
         f"No Python {VERSIONS[-1]} to {VERSIONS[0]} was found on this computer.{reasons}",
         f"Install Python {VERSIONS[0]} (python.org, or your system's package manager), or choose "
@@ -118,7 +120,7 @@ def _candidates(chosen: str, own: str) -> Iterator[list[str]]:
         try:
             yield [str(find_python(chosen))]
         except Problem:
-            pass  # the field names nothing; what is found elsewhere will do
+            yield [chosen]  # it cannot be run, which is said if no other is found
     launcher = shutil.which("py") if os.name == "nt" else None
     for version in VERSIONS:
         if launcher:

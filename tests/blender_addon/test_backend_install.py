@@ -102,6 +102,8 @@ def place(tmp_path: Path, prebuilt: Path, monkeypatch) -> Iterator[Place]:
     here = Interpreter(Path(sys.executable), "3.11.0", (23, 0))
     monkeypatch.setattr(pythons, "find", lambda *_: here)
     monkeypatch.setattr(sys, "platform", "darwin")  # where PyTorch has one build for all
+    space = shutil.disk_usage(tmp_path)._replace(free=20_000_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: space)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)  # this machine's
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", made.index.as_uri())
@@ -210,11 +212,13 @@ def test_no_python_is_said(place: Place, monkeypatch) -> None:
 _FIND = pythons.find
 
 
-def test_a_disk_that_is_too_full_is_said_first(place: Place, monkeypatch) -> None:
-    full = shutil.disk_usage(place.index)._replace(free=1_500_000_000)
+@pytest.mark.parametrize(("card", "free"), [(None, 1.5), ("/bin/nvidia-smi", 8.0)])
+def test_a_disk_that_is_too_full_is_said_first(place: Place, monkeypatch, card, free) -> None:
+    full = shutil.disk_usage(place.index)._replace(free=int(free * 1e9))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(shutil, "which", lambda _: card)
     failed = place.install()
-    assert failed.problem is not None and "1.5 GB are free" in failed.problem.what
+    assert failed.problem is not None and f"{free} GB are free" in failed.problem.what
     assert place.left() == ["installing.lock"]
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import build_addon
 from gsv3d._version import __version__
+from tests.blender_addon.test_backend_install import GSV3D, NEEDS, TORCH, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -210,6 +211,20 @@ while job.state is not jobs.JobState.DONE:
     time.sleep(0.01)
     assert time.monotonic() < end, (job.describe(), session.backend.problem)
 assert "box" in bpy.data.objects
+installing = sys.modules[package + ".installing"]
+started = []
+session.start_backend = lambda *place: started.append(place)
+bpy.context.preferences.system.use_online_access = False
+assert not bpy.ops.gsv3d.backend_install.poll()
+bpy.context.preferences.system.use_online_access = True
+assert bpy.ops.gsv3d.backend_install() == {"FINISHED"}
+while installing.watch():
+    time.sleep(0.05)
+    assert time.monotonic() < end + 60, installing.current().text
+assert installing.current() is None, installing.current().problem
+assert len(started) == 1
+installed = paths.installed_backend()
+assert installed.version == "1.2.3" and Path(sys.argv[2]) in installed.folder.parents, installed
 import addon_utils
 addon_utils.disable(package)
 import threading
@@ -221,18 +236,33 @@ print("INSTALLED AND WORKS")
 @pytest.mark.bpy
 @pytest.mark.slow
 def test_the_built_zip_installs_and_works(tmp_path: Path) -> None:
-    """From the built zip, in a Blender of its own, to an object made over the wire."""
+    """From the built zip, in a Blender of its own, to an object made over the wire.
+
+    And to an installed backend: from tiny wheels, without a network.
+    """
     from tests.fake_backend import FakeBackend
 
     here = build_addon.platform_here()
     platform = next(p for p in build_addon.PLATFORMS if p.name == here)
+    packed = wheel(tmp_path / "packed", "gsv3d", "1.2.3", GSV3D, NEEDS)
+    index = tmp_path / "index"
+    wheel(index, "torch", "2.12.0", TORCH)
     try:
-        archive = build_addon.build(platform, tmp_path, ROOT / "build" / "wheels")
+        archive = build_addon.build(platform, tmp_path, ROOT / "build" / "wheels", packed)
     except build_addon.BuildError as error:
         pytest.skip(f"no wheels and no way to get them: {error}")
     user = tmp_path / "user folder ü"
     user.mkdir()
-    environment = {**os.environ, "BLENDER_USER_RESOURCES": str(user)}
+    environment = {
+        **os.environ,
+        "BLENDER_USER_RESOURCES": str(user),
+        "XDG_DATA_HOME": str(user),
+        "LOCALAPPDATA": str(user),
+        "HOME": str(user),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": index.as_uri(),
+    }
     with FakeBackend(tmp_path, "normal") as fake:
         result = subprocess.run(
             [sys.executable, "-c", INSTALL, str(archive), str(user), str(fake.connection_path)],

@@ -116,5 +116,12 @@ def test_where_pythons_are_looked_for(tmp_path: Path, monkeypatch) -> None:
     assert looked[0].endswith(made[0]) and looked[-1] == "/blender/python"
 
 
-def test_a_field_that_names_nothing_does_not_stand_in_the_way(tmp_path: Path) -> None:
-    assert [str(tmp_path)] not in list(pythons._candidates(str(tmp_path), ""))
+def test_a_choice_that_cannot_be_run_is_said_where_no_other_is_found(tmp_path, monkeypatch) -> None:
+    folder = str(tmp_path / "no environment")
+    commands = [next(pythons._candidates(folder, ""))]
+    commands += [pretend(tmp_path, version=[3, 14, 0]), pretend(tmp_path, version=[3, 14, 0])]
+    monkeypatch.setattr(pythons, "_candidates", lambda *_: iter(commands))
+    with pytest.raises(Problem) as caught:
+        pythons.find(folder)
+    assert f" {folder} cannot be run." in caught.value.what
+    assert caught.value.what.count("is Python 3.14") == 1
