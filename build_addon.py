@@ -176,9 +176,17 @@ def build_backend(folder: Path) -> Path:
     return found[0]
 
 
-def manifest_for(platform: Platform, wheels: Sequence[str]) -> str:
-    """The manifest's text with its platform and wheels, which go before the first table."""
+def manifest_for(platform: Platform, wheels: Sequence[str], installs: bool) -> str:
+    """The manifest's text with its platform and wheels, which go before the first table.
+
+    With ``installs`` the permission for the network says that the backend may be installed.
+    """
     text = (ADDON / "blender_manifest.toml").read_text(encoding="utf-8")
+    if installs:
+        permission = 'network = "Talk to the backend on this computer; install it if you ask"'
+        text, count = re.subn('^network = ".*"$', permission, text, flags=re.MULTILINE)
+        if count != 1:
+            raise BuildError("blender_manifest.toml has no permission for the network")
     listed = "".join(f'    "./wheels/{name}",\n' for name in wheels)
     added = f'platforms = ["{platform.name}"]\nwheels = [\n{listed}]\n\n'
     head, table, rest = text.partition("[permissions]")
@@ -222,7 +230,7 @@ def build(platform: Platform, output: Path, cache: Path, backend: Path | None = 
         content[name] = path.read_bytes()
     content["filenames.py"] = (ROOT / "gsv3d" / "filenames.py").read_bytes()
     content["blender_manifest.toml"] = manifest_for(
-        platform, sorted(w.name for w in wheels)
+        platform, sorted(w.name for w in wheels), installs=backend is not None
     ).encode()
     for name, path in _sources(PROTOCOL):
         text = path.read_text(encoding="utf-8")

@@ -186,8 +186,8 @@ class Installer:
         python = [str(python_of(folder)), "-I", "-u", "-X", "utf8"]
         # Modules are compiled when they are first used; all of them would take a minute.
         pip = [*python, "-m", "pip", "install", "--only-binary=:all:", "--no-compile"]
-        if base.pip >= (24, 1):
-            pip.append("--progress-bar=raw")
+        # Bytes to count where that pip can tell them; else no bars in the log.
+        pip.append(f"--progress-bar={'raw' if base.pip >= (24, 1) else 'off'}")
         note = self._install_torch(pip, folder)
         self._call([*pip, str(self._wheel)], "Installing the packages", folder)
         checked = self._call([*python, "-c", _CHECK], "Checking the installation", folder)

@@ -54,7 +54,8 @@ def draw_install(layout: Any, context: bpy.types.Context) -> None:
     wheel, installed = packed_wheel(), paths.installed_backend()
     if installed is not None:
         layout.label(
-            text=f"Installed: {installed.version} for {installed.device}", icon="CHECKMARK"
+            text=f"Backend {installed.version} is installed, for {installed.device}",
+            icon="CHECKMARK",
         )
         if installed.note:
             draw_words(layout, context, installed.note, "INFO")

@@ -113,4 +113,6 @@ def explain(what: str, code: int, lines: Sequence[str]) -> Problem:
     errors = [line for line in lines if re.match(r"(ERROR|error|\w*Error)\b", line)]
     said = (errors or list(lines) or [f"Exit code {code}"])[-1].strip()
     said = re.sub(r"^(ERROR|error):\s*", "", said).rstrip(".")
-    return Problem(f"{what} failed: {said}.", f"Look at the log (Show Log), {_RETRY}")
+    return Problem(
+        f"{what} failed: {said}.", f"Look at the log (Show Log) or choose another Python, {_RETRY}"
+    )

@@ -74,6 +74,8 @@ def test_every_platforms_zip_is_valid_and_fits_every_python(
         assert not [n for n in names if "__pycache__" in n or n.startswith("tests")]
         assert b"Install Backend" in content.read("INSTALL.txt")
     assert values["platforms"] == [platform.name]
+    permission = values["permissions"]["network"]
+    assert "install it if you ask" in permission and len(permission) <= 64
     wheels = {n for n in names if n.endswith(".whl")}
     assert {f"./{n}" for n in wheels if n.startswith("wheels/")} == set(values["wheels"])
     assert {n for n in wheels if not n.startswith("wheels/")} == {f"backend/{wheel.name}"}
@@ -137,6 +139,8 @@ def test_without_the_backend_nothing_is_built_of_it(monkeypatch, tmp_path: Path)
     with zipfile.ZipFile(next((tmp_path / "dist").glob("*.zip"))) as content:
         assert not [name for name in content.namelist() if name.startswith("backend/")]
         assert "INSTALL.txt" in content.namelist()
+        values = tomllib.loads(content.read("blender_manifest.toml").decode())
+    assert values["permissions"] == manifest()["permissions"]
 
 
 def test_a_backend_that_cannot_be_built_is_said(monkeypatch, tmp_path: Path, capsys) -> None:

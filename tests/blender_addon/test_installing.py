@@ -108,7 +108,7 @@ def test_the_preferences_say_what_is_installed(addon, installing, tmp_path: Path
     drawn: list[str] = []
     context = SimpleNamespace(region=None, preferences=addon.bpy.context.preferences)
     backend_panel.draw_install(CheckedLayout(addon.bpy, drawn), context)
-    assert drawn[0] == "Installed: 0.1.9 for the processor"
+    assert drawn[0] == "Backend 0.1.9 is installed, for the processor"
     assert {"No card.", "This extension brings 0.2.0.", "gsv3d.backend_install"} <= set(drawn)
 
 
