@@ -44,14 +44,20 @@ _NEEDED_BYTES, _NEEDED_BYTES_CARD = 3_500_000_000, 10_500_000_000
 What stays is 2.3 and 8 GB.
 """
 
+_PROCESSOR = "the processor"
 _CHECK = """
 import json
 import backend.cli, gsv3d._version, gsv3d.devices, torch
 device = gsv3d.devices.choose_device()
-name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the processor"
+name = torch.cuda.get_device_name(device) if device.type == "cuda" else "PROCESSOR"
 version = gsv3d._version.__version__
 print(json.dumps({"version": version, "torch": torch.__version__, "device": name}))
-"""
+""".replace("PROCESSOR", _PROCESSOR)
+_CARD_UNUSED = (
+    "PyTorch does not use the NVIDIA card of this computer: its driver may be too old, or the build"
+    " for it could not be had (Show Log says more). Give Options for PyTorch, then press Install"
+    " Backend again."
+)
 
 
 class Cancelled(Exception):  # noqa: N818 - it is no error
@@ -188,31 +194,31 @@ class Installer:
         pip = [*python, "-m", "pip", "install", "--only-binary=:all:", "--no-compile"]
         # Bytes to count where that pip can tell them; else no bars in the log.
         pip.append(f"--progress-bar={'raw' if base.pip >= (24, 1) else 'off'}")
-        note = self._install_torch(pip, folder)
+        self._install_torch(pip, folder)
         self._call([*pip, str(self._wheel)], "Installing the packages", folder)
         checked = self._call([*python, "-c", _CHECK], "Checking the installation", folder)
         remove(temporary)
-        facts = json.loads(checked[-1])
-        if note and facts["device"] != "the processor":
-            note = ""
+        facts = json.loads(next(line for line in reversed(checked) if line.startswith("{")))
+        unused = facts["device"] == _PROCESSOR and shutil.which("nvidia-smi")
+        note = _CARD_UNUSED if unused else ""
         result = Installed(folder, facts["version"], facts["device"], note)
         self._write(f"Installed: {facts}, with Python {base.version}\n")
         self._stop_if_cancelled()
         finish(folder, {**facts, "python": base.version, "note": note})
         return result
 
-    def _install_torch(self, pip: list[str], folder: Path) -> str:
+    def _install_torch(self, pip: list[str], folder: Path) -> None:
         """Install PyTorch's build for this computer where pip's index may have another.
 
-        uv knows which build goes with which card and driver, and where it is. Returns what to tell
-        the artist if that could not be had; the packages then bring the build of pip's index.
+        uv knows which build goes with which card and driver, and where it is. If that cannot be
+        had, the packages bring the build of pip's index.
         """
         torch = torch_requirement(self._wheel)
         if self._options:
             self._call([*pip, torch, *self._options], "Installing PyTorch", folder)
-            return ""
-        if sys.platform == "darwin":
-            return ""  # one build for all
+            return
+        if sys.platform == "darwin":  # one build for all
+            return
         self._stop_if_cancelled()
         try:
             self._call([*pip, "uv"], "Looking for PyTorch's build for this computer", folder)
@@ -223,13 +229,6 @@ class Installer:
             if "disk is full" in problem.what:
                 raise
             self._write(f"{problem}\nGoing on with the build that pip's index has.\n")
-            if not shutil.which("nvidia-smi"):
-                return ""
-            return (
-                "PyTorch was installed without support for the graphics card: its build for that"
-                " could not be had. Give Options for PyTorch, then press Install Backend again."
-            )
-        return ""
 
     def _call(self, command: Sequence[str], what: str, folder: Path) -> list[str]:
         """Run a program to its end; returns its last lines. Raises Problem if it fails."""
@@ -299,6 +298,11 @@ def _environment(folder: Path, root: Path) -> dict[str, str]:
         environment.pop(name, None)  # would have the packages put elsewhere
     environment.update(PIP_USER="0", PIP_NO_INPUT="1", PIP_DISABLE_PIP_VERSION_CHECK="1")
     # Downloads are kept until the installation works, for another try.
+    # uv does not read pip's settings.
+    environment["UV_SYSTEM_CERTS"] = "1"
+    for of_uv, of_pip in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("SSL_CERT_FILE", "PIP_CERT")):
+        if of_pip in environment:
+            environment.setdefault(of_uv, environment[of_pip])
     environment["PIP_CACHE_DIR"] = str(root / _CACHE / "pip")
     environment["UV_CACHE_DIR"] = str(root / _CACHE / "uv")
     if (folder / "tmp").is_dir():

@@ -9,6 +9,7 @@ import bpy
 
 from . import compat, installing, paths, preferences, session
 from .backend_install import State
+from .backend_process import CHOOSE_PYTHON
 from .environments import packed_wheel, wheel_version
 from .layouts import draw_problem, draw_words
 
@@ -28,7 +29,9 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
     layout.label(text=text, icon=icon)
     if backend.problem is not None:
         draw_problem(layout, context, backend.problem)
-    if not in_preferences and (installing.current() is not None or not preferences.has_python()):
+    wrong_python = backend.problem is not None and backend.problem.hint == CHOOSE_PYTHON
+    wanted = wrong_python or installing.current() is not None or not preferences.has_python()
+    if wanted and not in_preferences:
         draw_install(layout, context)
     row = layout.row(align=True)
     row.operator("gsv3d.backend_start", icon="PLAY")

@@ -281,7 +281,7 @@ def test_without_uv_the_build_of_pips_index_will_do(place: Place, monkeypatch, c
     monkeypatch.setattr(shutil, "which", lambda name: name if card else None)
     done = place.install()
     assert done.state is State.DONE and done.result is not None, place.said()
-    assert ("without support for the graphics card" in done.result.note) == card
+    assert ("does not use the NVIDIA card" in done.result.note) == card
     assert "Going on with the build" in place.said()
 
 
@@ -289,6 +289,10 @@ def test_what_points_blender_elsewhere_does_not_point_pip_there(monkeypatch, tmp
     for name in ("PYTHONPATH", "LD_LIBRARY_PATH", "PIP_TARGET", "VIRTUAL_ENV"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("PIP_INDEX_URL", "a mirror")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "another")
+    monkeypatch.setenv("PIP_CERT", "a certificate")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     seen = backend_install._environment(tmp_path / "env", tmp_path)
+    assert seen["UV_DEFAULT_INDEX"] == "another" and seen["SSL_CERT_FILE"] == "a certificate"
     assert not {"PYTHONPATH", "LD_LIBRARY_PATH", "PIP_TARGET", "VIRTUAL_ENV"} & set(seen)
     assert seen["PIP_INDEX_URL"] == "a mirror"

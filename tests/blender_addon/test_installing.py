@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from blender_addon.backend_install import State
+from blender_addon.backend_process import explain_death
 from blender_addon.environments import finish, python_of
 from blender_addon.problems import Problem
 from tests.blender_addon.test_panels import draw
@@ -98,6 +99,8 @@ def test_the_panel_offers_it_where_there_is_no_python(addon, installing, tmp_pat
     install(tmp_path)
     paths.look_again()
     assert "gsv3d.backend_install" not in draw(addon, "GSV3D_PT_backend")
+    addon.session.get().backend.problem = explain_death(1, ["No module named backend"], tmp_path)
+    assert "gsv3d.backend_install" in draw(addon, "GSV3D_PT_backend")
 
 
 def test_the_preferences_say_what_is_installed(addon, installing, tmp_path: Path) -> None:
