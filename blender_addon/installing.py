@@ -29,6 +29,8 @@ def current() -> Installer | None:
 def start() -> None:
     """Begin to install the packed wheel; returns at once. Raises Problem if that cannot be."""
     global _installer
+    if _installer is not None and _installer.state is State.RUNNING:
+        raise Problem("The backend is being installed.", "Wait until it is done, or cancel it.")
     wheel = environments.packed_wheel()
     if wheel is None:
         raise Problem(

@@ -131,6 +131,8 @@ def test_progress_is_shown_and_cancelled(addon, installing) -> None:
     assert addon.bpy.ops.gsv3d.backend_install() == {"FINISHED"}
     installer = Pretended.made[0]
     assert installing.watch() and not addon.bpy.ops.gsv3d.backend_install.poll()
+    with pytest.raises(Problem, match="is being installed"):
+        installing.start()
     assert "Downloading torch" in draw(addon, "GSV3D_PT_backend")
     installer.text, installer.fraction = "Downloading torch: 1 of 2 MB", 0.5
     drawn = draw(addon, "GSV3D_PT_backend")
