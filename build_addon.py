@@ -269,7 +269,7 @@ def blender_validator() -> Path | None:
 
 
 def blender_tool() -> list[str] | None:
-    """How to call Blender's extension tool: that of the bpy package, else of a Blender."""
+    """Return the command of Blender's extension tool: the bpy package's, else a Blender's."""
     packed = blender_validator()
     if packed is not None:
         return [sys.executable, str(packed)]

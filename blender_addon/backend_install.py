@@ -74,7 +74,7 @@ class State(Enum):
 
 
 def venv_command(python: Path, folder: Path) -> list[str]:
-    """The command that makes an environment with pip in it."""
+    """Return the command that makes an environment with pip in it."""
     return [str(python), "-I", "-m", "venv", str(folder)]
 
 

@@ -15,7 +15,7 @@ from .layouts import draw_problem, draw_words
 
 
 def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = False) -> None:
-    """What the backend does, what is wrong with it, its buttons."""
+    """Draw what the backend does, what is wrong with it, its buttons."""
     backend = session.get().backend
     icon = {
         session.BackendState.READY: "CHECKMARK",
@@ -42,7 +42,7 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
 
 
 def draw_install(layout: Any, context: bpy.types.Context) -> None:
-    """What is installed; the button that installs, or how far that is, or why it failed."""
+    """Draw what is installed, and the button that installs, how far that is, or why it failed."""
     installer = installing.current()
     if installer is not None and installer.state is State.RUNNING:
         row = layout.row(align=True)

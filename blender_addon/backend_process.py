@@ -221,7 +221,7 @@ def _ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
 
 
 def child_environment() -> dict[str, str]:
-    """The variables for another Python: those of this process, less what is Blender's own.
+    """Return the variables for another Python: those of this process, less what is Blender's own.
 
     What points Blender, or a studio's tools, at libraries of their own must not point that Python
     at them.

@@ -53,7 +53,7 @@ def set_node_property(node: Any, values: dict[str, Any]) -> None:
 
 
 def online_access() -> bool:
-    """Whether the artist lets add-ons go online."""
+    """Tell whether the artist lets add-ons go online."""
     return bool(getattr(bpy.app, "online_access", True))
 
 

@@ -52,17 +52,17 @@ class Installed:
 
 @functools.cache
 def packed_wheel() -> Path | None:
-    """The backend's wheel in this extension; None where it was built without one."""
+    """Return the backend's wheel in this extension; None where it was built without one."""
     return next(iter(sorted((Path(__file__).parent / "backend").glob("gsv3d-*.whl"))), None)
 
 
 def wheel_version(wheel: Path) -> str:
-    """The version in a wheel's name."""
+    """Return the version in a wheel's name."""
     return wheel.name.split("-")[1]
 
 
 def user_folder() -> Path:
-    """Where installed backends lie. Short, for Windows' sake, and of all Blenders together."""
+    """Return the folder of installed backends: short, for Windows' sake, one for all Blenders."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
     elif sys.platform == "darwin":
@@ -73,19 +73,19 @@ def user_folder() -> Path:
 
 
 def next_folder(root: Path) -> Path:
-    """The folder for the next environment; its number is higher than all others'."""
+    """Return the folder for the next environment; its number is higher than all others'."""
     numbers = [int(path.name.removeprefix("backend-")) for path in folders(root)]
     return root / f"backend-{max(numbers, default=0) + 1}"
 
 
 def python_of(folder: Path) -> Path:
-    """The interpreter of an environment."""
+    """Return the interpreter of an environment."""
     inside = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
     return folder.joinpath(*inside)
 
 
 def installed(root: Path) -> Installed | None:
-    """The newest finished environment whose interpreter is there, or None."""
+    """Return the newest finished environment whose interpreter is there, or None."""
     for folder in reversed(folders(root)):
         try:
             marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
@@ -98,7 +98,7 @@ def installed(root: Path) -> Installed | None:
 
 
 def folders(root: Path) -> list[Path]:
-    """All environments, finished or not, the oldest first."""
+    """Return all environments, finished or not, the oldest first."""
     numbered = [(int(m[1]), path) for path in root.glob("*") if (m := _FOLDER.fullmatch(path.name))]
     return [path for _, path in sorted(numbered)]
 
@@ -111,7 +111,7 @@ def finish(folder: Path, facts: dict[str, str]) -> None:
 
 
 def torch_requirement(wheel: Path) -> str:
-    """Which torch the wheel asks for, as pip understands it."""
+    """Return which torch the wheel asks for, as pip understands it."""
     with zipfile.ZipFile(wheel) as content:
         name = next(n for n in content.namelist() if n.endswith(".dist-info/METADATA"))
         metadata = content.read(name).decode("utf-8")

@@ -22,7 +22,7 @@ _installer: Installer | None = None
 
 
 def current() -> Installer | None:
-    """The installation that runs, or failed; None if there is none."""
+    """Return the installation that runs, or failed; None if there is none."""
     return _installer
 
 
@@ -61,7 +61,7 @@ def cancel() -> None:
 
 
 def watch() -> bool:
-    """See whether the installation has ended; if it worked, use it. Returns True while it runs."""
+    """Use the installation if it has ended and worked. Returns True while it runs."""
     global _installer
     if _installer is None:
         return False

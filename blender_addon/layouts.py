@@ -12,7 +12,7 @@ from .problems import Problem
 
 
 def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> None:
-    """What is wrong and what to do about it, in a box."""
+    """Draw what is wrong and what to do about it, in a box."""
     box = layout.box()
     draw_words(box, context, problem.what, "ERROR")
     if problem.hint:
@@ -20,7 +20,7 @@ def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> N
 
 
 def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """A sentence over as many lines as the region's width asks for; labels do not wrap."""
+    """Draw a sentence over as many lines as the region's width asks for; labels do not wrap."""
     width = context.region.width if context.region is not None else 300
     scale = context.preferences.system.ui_scale or 1.0
     column = layout.column(align=True)

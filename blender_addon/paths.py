@@ -23,13 +23,13 @@ def data_dir() -> Path:
 
 @functools.cache
 def installed_backend() -> environments.Installed | None:
-    """The backend that *Install Backend* made; looked for once, as panels ask at every draw."""
+    """Return the backend that *Install Backend* made; looked for once, as panels ask often."""
     return environments.installed(environments.user_folder())
 
 
 @functools.cache
 def default_python() -> str:
-    """A Python that likely has GSV3D; looked for once.
+    """Return a Python that likely has GSV3D; looked for once.
 
     It is our own where Blender is a module, else that of the installed backend, else the one beside
     the command. Empty when none is found.

@@ -95,7 +95,7 @@ _CAUSES = (
 
 
 def explain(what: str, code: int, lines: Sequence[str]) -> Problem:
-    """Why a step failed, from its exit code and its last lines.
+    """Return why a step failed, from its exit code and its last lines.
 
     Args:
         what: the step, as a sentence begins: ``"Installing the packages"``.

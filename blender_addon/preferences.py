@@ -117,18 +117,18 @@ def backend_place() -> BackendPlace:
 
 
 def chosen_python() -> str:
-    """The Python that the artist chose, or empty."""
+    """Return the Python that the artist chose, or empty."""
     stored = _stored()
     return bpy.path.abspath(stored.python) if stored and stored.python else ""
 
 
 def has_python() -> bool:
-    """Whether there is a Python for the backend, chosen or found. For panels: looks nowhere."""
+    """Tell whether a Python for the backend is chosen or was found. Reads no disk, for panels."""
     return bool(chosen_python() or paths.default_python())
 
 
 def torch_options() -> str:
-    """Options for pip where Install Backend installs PyTorch."""
+    """Return options for pip where Install Backend installs PyTorch."""
     stored = _stored()
     return stored.torch_options.strip() if stored is not None else ""
 
