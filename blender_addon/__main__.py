@@ -40,7 +40,7 @@ def _run() -> int:
     except ImportError:
         print(
             "This needs Blender as a Python module, which has packages for CPython 3.11: "
-            'pip install "gsv3d[blender]"',
+            'python -m pip install ".[blender]" in a clone of GSV3D.',
             file=sys.stderr,
         )
         return 1

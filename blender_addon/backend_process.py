@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,12 @@ from typing import BinaryIO
 from .problems import Problem, file_problem
 
 _TAIL_BYTES = 16_384
-CHOOSE_PYTHON = "Choose the Python that has GSV3D in Preferences > Add-ons > GSV3D."
+NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+"""For ``creationflags``: on Windows, no console window beside Blender's."""
+
+CHOOSE_PYTHON = (
+    "Press Install Backend in Preferences > Add-ons > GSV3D, or choose there a Python that has it."
+)
 
 
 def find_python(given: str) -> Path:
@@ -70,12 +74,12 @@ def serve_command(
     ]
 
 
-def last_lines(log: Path, count: int = 6) -> list[str]:
+def last_lines(log: Path, count: int = 6, tail_bytes: int = _TAIL_BYTES) -> list[str]:
     """The last ``count`` lines of a log that say something; none when there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            file.seek(max(0, file.tell() - tail_bytes))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
@@ -89,16 +93,8 @@ def explain_death(code: int, lines: Sequence[str], python: Path) -> Problem:
     if missing:
         what = missing.group(1).split(".")[0]
         if what in ("backend", "gsv3d"):
-            return Problem(
-                f"GSV3D is not installed in {python}.",
-                f'Install it there: "{python}" -m pip install "<the GSV3D folder>", '
-                "then try again.",
-            )
-        return Problem(
-            f"The Python {python} lacks {what}, which GSV3D needs.",
-            f'Install GSV3D there again: "{python}" -m pip install "<the GSV3D folder>", '
-            "then try again.",
-        )
+            return Problem(f"GSV3D is not installed in {python}.", CHOOSE_PYTHON)
+        return Problem(f"The Python {python} lacks {what}, which GSV3D needs.", CHOOSE_PYTHON)
     if "MemoryError" in text or "not enough memory" in text or code in (-9, 137):
         return Problem(
             "The backend ran out of memory and was ended.",
@@ -224,23 +220,28 @@ def _ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
     return True
 
 
-def _spawn(command: list[str], folder: Path, output: BinaryIO) -> subprocess.Popen[bytes]:
-    # What points Blender, or a studio's tools, at libraries of their own must not point this Python
-    # at them.
+def child_environment() -> dict[str, str]:
+    """Return the variables for another Python: those of this process, less what is Blender's own.
+
+    What points Blender, or a studio's tools, at libraries of their own must not point that Python
+    at them.
+    """
     foreign = ("PYTHON", "LD_", "DYLD_", "__PYVENV_LAUNCHER__")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     environment["PYTHONSAFEPATH"] = "1"  # nothing is imported from the working folder
     environment["PYTHONUTF8"] = "1"
     environment["PYTHONUNBUFFERED"] = "1"
-    # No console window beside Blender's.
-    flags = getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0
+    return environment
+
+
+def _spawn(command: list[str], folder: Path, output: BinaryIO) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env=environment,
-        creationflags=flags,
+        env=child_environment(),
+        creationflags=NO_WINDOW,
         close_fds=True,
     )

@@ -52,6 +52,11 @@ def set_node_property(node: Any, values: dict[str, Any]) -> None:
             socket.default_value = value.title() if socket.type == "MENU" else value
 
 
+def online_access() -> bool:
+    """Tell whether the artist lets add-ons go online."""
+    return bool(getattr(bpy.app, "online_access", True))
+
+
 def windows() -> list[Any]:
     """The open windows; none without an interface."""
     manager = bpy.context.window_manager
@@ -92,13 +97,13 @@ def may_edit() -> str:
 
 
 def redraw_sidebars() -> None:
-    """Ask the sidebars of 3D views and image editors to draw themselves again, and nothing else."""
+    """Ask the sidebars of 3D views and image editors, and the preferences, to be drawn again."""
+    ours = {"VIEW_3D": "UI", "IMAGE_EDITOR": "UI", "PREFERENCES": "WINDOW"}
     for window in windows():
         for area in window.screen.areas:
-            if area.type in {"VIEW_3D", "IMAGE_EDITOR"}:
-                for region in area.regions:
-                    if region.type == "UI":
-                        region.tag_redraw()
+            for region in area.regions:
+                if region.type == ours.get(area.type):
+                    region.tag_redraw()
 
 
 def progress_bar(layout: Any, factor: float, text: str) -> None:

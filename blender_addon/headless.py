@@ -249,7 +249,11 @@ class _Run:
         except Problem as problem:
             if problem.hint != backend_process.CHOOSE_PYTHON:
                 raise
-            raise Problem(problem.what, "Give --python the Python that has GSV3D.") from problem
+            hint = (
+                "Give --python the Python that has GSV3D, or press Install Backend in the"
+                " extension's preferences once."
+            )
+            raise Problem(problem.what, hint) from problem
         self._restarts = 0
         if session.get().backend.process.running:
             print("Starting the backend ...", flush=True)

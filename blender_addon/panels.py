@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import bpy
 
 from . import compat, previews, references, session
+from .backend_panel import draw_status
 from .jobs import Job, JobState, pose_words
+from .layouts import draw_problem as _problem
+from .layouts import draw_words as _words
 from .operators.imagine import text_problem
 from .operators.jobs import selected_job
 from .problems import Problem
@@ -183,7 +185,7 @@ class GSV3D_PT_backend(_Sidebar, bpy.types.Panel):
         return protocol_problem() is None
 
     def draw(self, context: bpy.types.Context) -> None:
-        _backend(self.layout, context)
+        draw_status(self.layout, context)
 
 
 class GSV3D_PT_image(bpy.types.Panel):
@@ -205,7 +207,7 @@ class GSV3D_PT_image(bpy.types.Panel):
         _settings(layout, context.scene.gsv3d, in_scene=False)
         _generate(layout, "EDITOR")
         _progress(layout, context)
-        _backend(layout, context)
+        draw_status(layout, context)
 
 
 def _cannot_work(layout: Any) -> bool:
@@ -309,51 +311,6 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
     icon = previews.icon_of(job.id)
     if icon and not job.state.active:
         layout.template_icon(icon_value=icon, scale=6.0)
-
-
-def _backend(layout: Any, context: bpy.types.Context) -> None:
-    current = session.get()
-    icon = {
-        session.BackendState.READY: "CHECKMARK",
-        session.BackendState.FAILED: "ERROR",
-        session.BackendState.OFF: "X",
-    }.get(current.backend.state, "SORTTIME")
-    text = current.backend.state.value
-    if (
-        current.backend.state is session.BackendState.READY
-        and current.backend.connected is not None
-    ):
-        text += (
-            f" on {current.backend.connected.device}" if current.backend.connected.device else ""
-        )
-        text += "" if current.backend.process.running else " (started elsewhere)"
-    layout.label(text=text, icon=icon)
-    if current.backend.problem is not None:
-        _problem(layout, context, current.backend.problem)
-    row = layout.row(align=True)
-    row.operator("gsv3d.backend_start", icon="PLAY")
-    row.operator("gsv3d.backend_stop", icon="SNAP_FACE")
-    row.operator("gsv3d.open_preferences", text="", icon="PREFERENCES")
-
-
-def _problem(layout: Any, context: bpy.types.Context, problem: Problem) -> None:
-    box = layout.box()
-    _words(box, context, problem.what, "ERROR")
-    if problem.hint:
-        _words(box, context, problem.hint)
-
-
-def _words(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """A sentence over as many lines as the region's width asks for; labels do not wrap."""
-    width = context.region.width if context.region is not None else 300
-    scale = context.preferences.system.ui_scale or 1.0
-    column = layout.column(align=True)
-    lines = textwrap.wrap(text, max(20, int(width / (7.5 * scale)) - 6), max_lines=8)
-    for index, line in enumerate(lines):
-        if index == 0 and icon != "NONE":
-            column.label(text=line, icon=icon)
-        else:
-            column.label(text=line, icon="BLANK1" if icon != "NONE" else "NONE")
 
 
 CLASSES = (

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from pathlib import Path
 
 import bpy
+
+from . import environments
 
 
 def data_dir() -> Path:
@@ -18,13 +21,24 @@ def data_dir() -> Path:
     return Path(bpy.utils.user_resource("DATAFILES", path="gsv3d/backend", create=True))
 
 
-def default_python() -> str:
-    """A Python that likely has GSV3D: our own outside Blender, or the one beside the command.
+@functools.cache
+def installed_backend() -> environments.Installed | None:
+    """Return the backend that *Install Backend* made; looked for once, as panels ask often."""
+    return environments.installed(environments.user_folder())
 
-    Empty when none is found; the artist then chooses one.
+
+@functools.cache
+def default_python() -> str:
+    """Return a Python that likely has GSV3D; looked for once.
+
+    It is our own where Blender is a module, else that of the installed backend, else the one beside
+    the command. Empty when none is found.
     """
     if not bpy.app.binary_path:  # bpy is a module here, in the environment GSV3D is in
         return sys.executable
+    installed = installed_backend()
+    if installed is not None:
+        return str(installed.python)
     command = shutil.which("gsv3d-backend")
     if command:
         folder = Path(command).resolve().parent
@@ -32,3 +46,9 @@ def default_python() -> str:
             if (folder / name).is_file():
                 return str(folder / name)
     return ""
+
+
+def look_again() -> None:
+    """Forget what was found: it may have changed."""
+    installed_backend.cache_clear()
+    default_python.cache_clear()

@@ -37,8 +37,15 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
 
     python: bpy.props.StringProperty(  # type: ignore[valid-type]
         name="Python",
-        description="The Python, or its environment folder, in which GSV3D is installed",
+        description="The Python, or the environment's or clone's folder, that has GSV3D."
+        " Empty: the one that Install Backend made",
         subtype="FILE_PATH",
+    )
+    torch_options: bpy.props.StringProperty(  # type: ignore[valid-type]
+        name="Options for PyTorch",
+        description="For Install Backend. Empty: found out. For a graphics card that was not"
+        " recognized: what the page 'Start Locally' of PyTorch's site shows after the names of"
+        " the packages, that is --index-url and an address",
     )
     auto_start: bpy.props.BoolProperty(  # type: ignore[valid-type]
         name="Start the backend with the first job",
@@ -71,28 +78,24 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
         max=50.0,
     )
 
-    def draw(self, _context: bpy.types.Context) -> None:
+    def draw(self, context: bpy.types.Context) -> None:
+        from . import backend_panel  # which reads these preferences
+
         layout = self.layout
+        box = layout.box()
+        backend_panel.draw_status(box, context, in_preferences=True)
+        backend_panel.draw_install(box, context)
         layout.use_property_split = True
         layout.prop(self, "python")
-        if not self.python:
-            default = paths.default_python()
-            layout.label(
-                text=f"Found: {default}"
-                if default
-                else "Choose the Python in which GSV3D is installed (pip install gsv3d)",
-                icon="INFO" if default else "ERROR",
-            )
+        if not self.python and paths.default_python():
+            layout.label(text=f"Found: {paths.default_python()}", icon="INFO")
+        layout.prop(self, "torch_options")
         layout.prop(self, "auto_start")
         layout.prop(self, "connection_file")
         layout.prop(self, "text_model")
         row = layout.row()
         row.prop(self, "text_steps")
         row.prop(self, "text_guidance")
-        row = layout.row()
-        row.operator("gsv3d.backend_start", icon="PLAY")
-        row.operator("gsv3d.backend_stop", icon="SNAP_FACE")
-        layout.operator("gsv3d.open_log", icon="TEXT")
 
 
 def _stored() -> GSV3D_AP_preferences | None:
@@ -103,14 +106,40 @@ def _stored() -> GSV3D_AP_preferences | None:
 def backend_place() -> BackendPlace:
     """The backend's place by the preferences, with defaults where they are empty."""
     stored = _stored()
+    paths.look_again()
     data_dir = paths.data_dir()
     given = bpy.path.abspath(stored.connection_file) if stored and stored.connection_file else ""
-    python = bpy.path.abspath(stored.python) if stored and stored.python else ""
     return BackendPlace(
-        python=python or paths.default_python(),
+        python=chosen_python() or paths.default_python(),
         connection_file=Path(given) if given else data_dir / "connection.json",
         data_dir=data_dir,
     )
+
+
+def chosen_python() -> str:
+    """Return the Python that the artist chose, or empty."""
+    stored = _stored()
+    return bpy.path.abspath(stored.python) if stored and stored.python else ""
+
+
+def has_python() -> bool:
+    """Tell whether a Python for the backend is chosen or was found. Reads no disk, for panels."""
+    return bool(chosen_python() or paths.default_python())
+
+
+def torch_options() -> str:
+    """Return options for pip where Install Backend installs PyTorch."""
+    stored = _stored()
+    return stored.torch_options.strip() if stored is not None else ""
+
+
+def use_installed() -> None:
+    """Let the backend that was just installed be the one that is used."""
+    stored = _stored()
+    if stored is not None and stored.python:
+        stored.python = ""
+        bpy.context.preferences.is_dirty = True  # saved when Blender quits
+    paths.look_again()
 
 
 def auto_start() -> bool:

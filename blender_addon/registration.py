@@ -9,7 +9,17 @@ from typing import Any
 import bpy
 from bpy.app.handlers import persistent
 
-from . import compat, headless, operators, panels, preferences, previews, properties, session
+from . import (
+    compat,
+    headless,
+    installing,
+    operators,
+    panels,
+    preferences,
+    previews,
+    properties,
+    session,
+)
 
 _CLASSES = (
     *preferences.CLASSES,
@@ -56,11 +66,14 @@ def register() -> None:
     _cli_command = compat.register_cli("gsv3d", headless.command)
     # Blender does not unregister add-ons when it quits.
     atexit.register(session.close)
+    atexit.register(installing.close)
 
 
 def unregister() -> None:
     """End what runs, then take everything out in reverse order."""
     global _cli_command
+    installing.close()
+    atexit.unregister(installing.close)
     session.get().clear_away()
     session.close()
     atexit.unregister(session.close)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from . import backend, batch, generate, imagine, jobs, view
+from . import backend, batch, generate, imagine, install, jobs, view
 
 CLASSES = (
     *generate.CLASSES,
@@ -11,5 +11,6 @@ CLASSES = (
     *batch.CLASSES,
     *jobs.CLASSES,
     *backend.CLASSES,
+    *install.CLASSES,
     *view.CLASSES,
 )

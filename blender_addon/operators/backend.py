@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import bpy
 
-from .. import preferences, session
-from ..backend_process import last_lines
+from .. import log_files, preferences, session
 from ..problems import Problem
 from ..protocol import protocol_problem
 from . import common
@@ -60,28 +59,24 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
 
 
 class GSV3D_OT_open_log(bpy.types.Operator):
-    """Open the backend's log as a text of this file"""
+    """Show what installation, backend and worker wrote last. It is a file outside the .blend"""
 
     bl_idname = "gsv3d.open_log"
-    bl_label = "Open Log"
+    bl_label = "Show Log"
 
+    @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        log = preferences.backend_place().data_dir / "backend.log"
-        lines = last_lines(log, 400)
-        if not lines:
-            problem = Problem("There is no log yet.", "It begins when the backend is started.")
-            return common.report(self, problem)
-        text = bpy.data.texts.get("GSV3D backend.log") or bpy.data.texts.new("GSV3D backend.log")
-        text.from_string("\n".join(lines))
-        self.report({"INFO"}, "The log is in the Text Editor as 'GSV3D backend.log'")
+        text = log_files.gather(preferences.backend_place().data_dir)
+        log_files.open_with_system(text)
+        self.report({"INFO"}, f"The log is {text}")
         return {"FINISHED"}
 
 
 class GSV3D_OT_open_preferences(bpy.types.Operator):
-    """Open the add-on's preferences, where the backend's Python is chosen"""
+    """Open the add-on's preferences, where the backend is installed or its Python chosen"""
 
     bl_idname = "gsv3d.open_preferences"
-    bl_label = "Choose Python"
+    bl_label = "Open Preferences"
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         package = str(__package__).removesuffix(".operators")

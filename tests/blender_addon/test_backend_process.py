@@ -136,7 +136,7 @@ def test_a_python_without_gsv3d_is_told_how_to_get_it(tmp_path: Path, pretend) -
     pretend("raise ModuleNotFoundError(\"No module named 'backend'\")")
     process = bp.BackendProcess()
     process.start(sys.executable, tmp_path / "c.json", tmp_path)
-    assert wait_until(lambda: (p := process.poll()) is not None and "pip install" in p.hint)
+    assert wait_until(lambda: (p := process.poll()) is not None and "Install Backend" in p.hint)
 
 
 def test_stop_ends_what_was_started_even_if_it_resists(tmp_path: Path, pretend) -> None:

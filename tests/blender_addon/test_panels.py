@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from blender_addon.jobs import Job, JobState, Target, Words
+from blender_addon.problems import Problem
 from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy
@@ -149,4 +150,8 @@ def test_the_preferences(addon) -> None:
     known = preferences.GSV3D_AP_preferences
     shown = SimpleNamespace(layout=CheckedLayout(addon.bpy, drawn), python="", bl_rna=known.bl_rna)
     known.draw(shown, addon.bpy.context)
-    assert {"text_model", "text_steps", "text_guidance"} <= set(drawn)
+    assert {"text_model", "text_steps", "text_guidance", "torch_options"} <= set(drawn)
+    assert {"Not running", "gsv3d.backend_start", "gsv3d.open_log"} <= set(drawn)
+    addon.session.get().backend.problem = Problem("It is lame.", "Shoe it.")
+    known.draw(shown, addon.bpy.context)
+    assert {"It is lame.", "Shoe it."} <= set(drawn)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The backend in the sidebar and in the preferences: state, problem, installation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from . import compat, installing, paths, preferences, session
+from .backend_install import State
+from .backend_process import CHOOSE_PYTHON
+from .environments import packed_wheel, wheel_version
+from .layouts import draw_problem, draw_words
+
+
+def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = False) -> None:
+    """Draw what the backend does, what is wrong with it, its buttons."""
+    backend = session.get().backend
+    icon = {
+        session.BackendState.READY: "CHECKMARK",
+        session.BackendState.FAILED: "ERROR",
+        session.BackendState.OFF: "X",
+    }.get(backend.state, "SORTTIME")
+    text = backend.state.value
+    if backend.state is session.BackendState.READY and backend.connected is not None:
+        text += f" on {backend.connected.device}" if backend.connected.device else ""
+        text += "" if backend.process.running else " (started elsewhere)"
+    layout.label(text=text, icon=icon)
+    if backend.problem is not None:
+        draw_problem(layout, context, backend.problem)
+    wrong_python = backend.problem is not None and backend.problem.hint == CHOOSE_PYTHON
+    wanted = wrong_python or installing.current() is not None or not preferences.has_python()
+    if wanted and not in_preferences:
+        draw_install(layout, context)
+    row = layout.row(align=True)
+    row.operator("gsv3d.backend_start", icon="PLAY")
+    row.operator("gsv3d.backend_stop", icon="SNAP_FACE")
+    row.operator("gsv3d.open_log", text="", icon="TEXT")
+    if not in_preferences:
+        row.operator("gsv3d.open_preferences", text="", icon="PREFERENCES")
+
+
+def draw_install(layout: Any, context: bpy.types.Context) -> None:
+    """Draw what is installed, and the button that installs, how far that is, or why it failed."""
+    installer = installing.current()
+    if installer is not None and installer.state is State.RUNNING:
+        row = layout.row(align=True)
+        if installer.fraction is None:
+            row.label(text=installer.text, icon="SORTTIME")
+        else:
+            compat.progress_bar(row, installer.fraction, installer.text)
+        row.operator("gsv3d.backend_install_cancel", text="", icon="X")
+        return
+    if installer is not None and installer.problem is not None:
+        draw_problem(layout, context, installer.problem)
+    wheel, installed = packed_wheel(), paths.installed_backend()
+    if installed is not None:
+        layout.label(
+            text=f"Backend {installed.version} is installed, for {installed.device}",
+            icon="CHECKMARK",
+        )
+        if installed.note:
+            draw_words(layout, context, installed.note, "INFO")
+        if wheel is not None and wheel_version(wheel) != installed.version:
+            draw_words(layout, context, f"This extension brings {wheel_version(wheel)}.", "INFO")
+    elif not preferences.has_python():
+        draw_words(layout, context, "The backend, which runs the model, is not installed.", "INFO")
+    if wheel is None:
+        layout.operator("gsv3d.open_guide", icon="HELP")
+        return
+    layout.operator("gsv3d.backend_install", icon="IMPORT")
+    if not compat.online_access():
+        draw_words(layout, context, installing.OFFLINE, "INFO")
+        layout.operator("screen.userpref_show", text="Open Network Settings").section = "SYSTEM"

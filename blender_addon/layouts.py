@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sentences in panels and preferences."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import bpy
+
+from .problems import Problem
+
+
+def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> None:
+    """Draw what is wrong and what to do about it, in a box."""
+    box = layout.box()
+    draw_words(box, context, problem.what, "ERROR")
+    if problem.hint:
+        draw_words(box, context, problem.hint)
+
+
+def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
+    """Draw a sentence over as many lines as the region's width asks for; labels do not wrap."""
+    width = context.region.width if context.region is not None else 300
+    scale = context.preferences.system.ui_scale or 1.0
+    column = layout.column(align=True)
+    lines = textwrap.wrap(text, max(20, int(width / (7.5 * scale)) - 6), max_lines=8)
+    for index, line in enumerate(lines):
+        if index == 0 and icon != "NONE":
+            column.label(text=line, icon=icon)
+        else:
+            column.label(text=line, icon="BLANK1" if icon != "NONE" else "NONE")

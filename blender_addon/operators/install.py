@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Install the backend, cancel that, read how it is done by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+
+from .. import compat, installing
+from ..backend_install import State
+from ..environments import packed_wheel
+from ..log_files import open_with_system
+from . import common
+
+_ADDON = Path(__file__).parents[1]
+
+
+def _running() -> bool:
+    installer = installing.current()
+    return installer is not None and installer.state is State.RUNNING
+
+
+class GSV3D_OT_backend_install(bpy.types.Operator):
+    """Install the backend, which runs the model, into your user folder. Blender stays usable"""
+
+    bl_idname = "gsv3d.backend_install"
+    bl_label = "Install Backend"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        missing = ""
+        if _running():
+            missing = "The backend is being installed"
+        elif packed_wheel() is None:
+            missing = "This build of the extension does not bring the backend"
+        elif not compat.online_access():
+            missing = installing.OFFLINE
+        if missing:
+            cls.poll_message_set(missing)
+        return not missing
+
+    @common.reports_problems
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        installing.start()
+        return {"FINISHED"}
+
+
+class GSV3D_OT_backend_install_cancel(bpy.types.Operator):
+    """End the installation and take away what it made"""
+
+    bl_idname = "gsv3d.backend_install_cancel"
+    bl_label = "Cancel Installation"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return _running()
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        installing.cancel()
+        return {"FINISHED"}
+
+
+class GSV3D_OT_open_guide(bpy.types.Operator):
+    """Open the guide to installing, a text file of this extension"""
+
+    bl_idname = "gsv3d.open_guide"
+    bl_label = "How to Install the Backend"
+
+    @common.reports_problems
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        packed = _ADDON / "INSTALL.txt"
+        guide = packed if packed.is_file() else _ADDON.parent / "docs" / "installing.md"
+        open_with_system(guide)
+        self.report({"INFO"}, f"The guide is {guide}")
+        return {"FINISHED"}
+
+
+CLASSES = (GSV3D_OT_backend_install, GSV3D_OT_backend_install_cancel, GSV3D_OT_open_guide)
