@@ -100,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         help="CPU threads of the model (default: all cores but one, which is left to Blender)",
     )
     serve.add_argument(
+        "--stall",
+        type=_seconds,
+        default=1800.0,
+        metavar="SECONDS",
+        help="end a worker that says nothing for so long while it works (default: 1800)",
+    )
+    serve.add_argument(
         "--parent-pid", type=_pid, metavar="PID", help="end when this process has ended"
     )
     serve.set_defaults(run=_serve)
@@ -135,7 +142,14 @@ def _path_or_id(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"a text-to-image model is named by at most {limits.PATH_CHARS} printable characters"
         )
-    return text.strip()
+    text = text.strip()
+    return os.path.abspath(text) if os.path.exists(text) else text  # the worker's folder is another
+
+
+def _seconds(text: str) -> float:
+    if not text.isascii() or not text.isdigit() or not 10 <= int(text) <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds from 10 to 86400")
+    return float(text)
 
 
 def _pid(text: str) -> int:
@@ -165,9 +179,10 @@ def _serve(options: argparse.Namespace) -> int:
             text_model=options.text_model,
             threads=options.threads,
             parent_pid=options.parent_pid,
+            stall_s=options.stall,
         )
     )
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: server.stop())
     # The file is opened with the first line, after the data folder has been made and locked.

@@ -262,7 +262,11 @@ class Journal:
     def speeds(self, model: str) -> dict[str, float]:
         """Return the measured seconds of each phase of a model (of one step where it has steps)."""
         query = "SELECT phase, seconds FROM speeds WHERE model=?"
-        return dict(self._database.execute(query, (model,)).fetchall())
+        try:
+            return dict(self._database.execute(query, (model,)).fetchall())
+        except sqlite3.Error as error:  # without them there is no estimate, but a result
+            log.error("speeds cannot be read: %s", error)
+            return {}
 
     def save_speeds(self, model: str, speeds: dict[str, float]) -> None:
         """Keep measured seconds. Raises StorageError."""

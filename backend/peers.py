@@ -42,10 +42,6 @@ class Pending:
     replaceable: bool  # a newer one of its kind takes its place
 
 
-class TooSlowError(Exception):
-    """A client that takes nothing and asks for ever more."""
-
-
 @dataclass(eq=False)
 class Peer:
     """A client that has said hello."""
@@ -69,15 +65,17 @@ class Peer:
         self._ends: dict[str, m.Message] = {}
         self.chunks_sent = 0
         self.blocked = False
+        self.overwhelmed = False
 
     # --- what is to be sent ----------------------------------------------------------------------
 
     def post(self, message: m.Message) -> None:
         """Queue a control message; newer progress and a newer queue replace waiting ones.
 
-        Raises:
-            TooSlowError: too much waits already.
+        A client that takes nothing and asks for ever more is `overwhelmed`: its session ends.
         """
+        if self.overwhelmed:
+            return
         for index, waiting in enumerate(self._control):
             same = type(waiting) is type(message) and isinstance(
                 message, (m.Progress, m.Queue, m.Welcome, m.Ping, m.Pong)
@@ -89,7 +87,7 @@ class Peer:
         self._control.append(message)
         self._control_bytes += _size(message)
         if len(self._control) > CONTROL_MESSAGES or self._control_bytes > CONTROL_BYTES:
-            raise TooSlowError
+            self.overwhelmed = True
 
     def offer(self, pending: Pending) -> None:
         """Queue an artefact for announcement; it takes the place of an older replaceable one."""
@@ -126,6 +124,11 @@ class Peer:
         self._waiting.clear()
         self._ends.clear()
         self._control.clear()
+
+    @property
+    def name(self) -> str:
+        """What to call it in the log: one line, whatever it calls itself."""
+        return "".join(c if c.isprintable() else "?" for c in self.hello.client) or "a client"
 
     @property
     def resident_bytes(self) -> int:

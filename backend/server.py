@@ -24,7 +24,7 @@ from .errors import BackendError, storage_error
 from .jobs import Jobs
 from .journal import DamagedJournalError, Journal
 from .parent import Parent
-from .peers import PIPE_MESSAGES, Peer, TooSlowError
+from .peers import PIPE_MESSAGES, Peer
 from .protocol import (
     SUPPORTED_VERSIONS,
     Connection,
@@ -50,6 +50,9 @@ log = logging.getLogger(__name__)
 MAX_PEERS = 32
 #: Seconds in which a client that lives says something.
 _HEARD_S = 2.5 * limits.HEARTBEAT_S
+#: Seconds after which the loop has not run but slept.
+_LONGEST_TURN_S = 5.0
+_FAULT = "This is a fault of GSV3D: please report it with the backend's log file."
 #: Messages taken from clients before the others get their turn.
 MESSAGES_A_TURN = 32
 
@@ -195,18 +198,33 @@ class Server:
         for socket in (self.gate.socket, self.socket, self.work.worker.socket):
             poller.register(socket, zmq.POLLIN)
         next_check = 0.0
+        self._last_turn = time.monotonic()
         while not self._stopping:
             poller.poll(self._patience_ms())
             now = time.monotonic()
+            self._forgive_sleep(now)
             self.gate.answer()
             self._receive(now)
-            self.work.receive(now)
-            self.work.turn(now)
+            try:
+                self.work.receive(now)
+                self.work.turn(now)
+            except Exception as error:  # a fault of ours ends one job, not the backend
+                self.work.fault(error)
             if now >= next_check:
                 next_check = now + 0.5
                 self._check(now)
             self._pump(now)
         self._say_goodbye()
+
+    def _forgive_sleep(self, now: float) -> None:
+        """Leave out of account that nothing was heard while the computer slept."""
+        missed = now - self._last_turn - _LONGEST_TURN_S
+        self._last_turn = now
+        if missed > 0:
+            log.info("nothing was heard for %.0f s: the computer slept, or is very busy", missed)
+            self.work.forgive(missed)
+            for peer in self.peers.values():
+                peer.last_heard += missed
 
     def close(self) -> None:
         """Close everything; a job under way waits in the journal for the next start."""
@@ -243,10 +261,7 @@ class Server:
             if not self.socket.poll(0):
                 return
             address, *frames = self._receive_frames()
-            try:
-                self._take(address, frames, now)
-            except TooSlowError:
-                self.leave(address, "it asked for more and took nothing")
+            self._take(address, frames, now)
 
     def _receive_frames(self) -> list[bytes]:
         """Return the first frames of a message; a message of countless frames is not kept."""
@@ -268,15 +283,19 @@ class Server:
             code = "version" if isinstance(error, VersionError) else "invalid"
             self.answer(address, m.Error(code, error.what, error.hint, error.job))
             return
-        if isinstance(message, m.Hello):
-            self.requests.hello(address, message, now)
-        elif peer is None:
-            self.answer(
-                address,
-                m.Error("no_session", "The backend does not know this client.", "Say hello first."),
-            )
-        else:
-            self.requests.handle(peer, message, now)
+        try:
+            if isinstance(message, m.Hello):
+                self.requests.hello(address, message, now)
+            elif peer is None:
+                what = "The backend does not know this client."
+                self.answer(address, m.Error("no_session", what, "Say hello first."))
+            else:
+                self.requests.handle(peer, message, now)
+        except Exception as error:  # a fault of ours ends one request, not the backend
+            log.exception("the message %s was not acted on", message.TYPE)
+            what = f"The backend could not act on {message.TYPE}: {error}."[:300]
+            job = getattr(message, "job", None)
+            self.answer(address, m.Error("internal", what, _FAULT, job))
 
     def _check(self, now: float) -> None:
         if self._parent is not None and self._parent.gone():
@@ -288,7 +307,7 @@ class Server:
             if silent > 3 * limits.LIVENESS_S:
                 self.leave(address, f"silent for {silent:.0f} s")
             elif silent >= limits.HEARTBEAT_S and now - peer.last_sent >= limits.HEARTBEAT_S:
-                self.post(peer, m.Ping())
+                peer.post(m.Ping())
 
     def _pump(self, now: float) -> None:
         for address, peer in list(self.peers.items()):
@@ -299,8 +318,8 @@ class Server:
                     what = "The results on the backend's disk cannot be read any more."
                     hint = "Generate it again."
                     peer.post(m.Error("not_available", what, hint, job))
-            except TooSlowError:
-                self.leave(address, "it asked for more and took nothing")
+                if peer.overwhelmed:
+                    self.leave(address, "it asked for more and took nothing")
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
@@ -334,7 +353,7 @@ class Server:
             return None
         peer = Peer(address, lambda frames: self._send(address, frames), hello, now, now, version)
         self.peers[address] = peer
-        log.info("%s has joined", hello.client or "a client")
+        log.info("%s has joined", peer.name)
         return peer
 
     def leave(self, address: bytes, why: str) -> None:
@@ -342,14 +361,7 @@ class Server:
         peer = self.peers.pop(address, None)
         if peer is not None:
             peer.close()
-            log.info("%s has left: %s", peer.hello.client or "a client", why)
-
-    def post(self, peer: Peer, message: m.Message) -> None:
-        """Queue a control message for a client."""
-        try:
-            peer.post(message)
-        except TooSlowError:
-            self.leave(peer.address, "it asked for more and took nothing")
+            log.info("%s has left: %s", peer.name, why)
 
     def end_if_alone(self, now: float | None = None) -> None:
         """End a backend that a program started for itself, when nobody is connected any more.
@@ -365,7 +377,7 @@ class Server:
         """Post the queue to a client."""
         peer.told = self._state_of_queue(peer)
         entries = self.jobs.entries(peer.version, peer.hello.owner, self._owners())
-        self.post(peer, m.Queue(entries))
+        peer.post(m.Queue(entries))
 
     def _owners(self) -> frozenset[str | None]:
         return frozenset(peer.hello.owner for peer in self.peers.values())
@@ -401,7 +413,7 @@ class Server:
     def _say_goodbye(self) -> None:
         log.info("ending: %s", self._why)
         for peer in list(self.peers.values()):
-            self.post(peer, m.Bye(self._why))
+            peer.post(m.Bye(self._why))
         end = time.monotonic() + 0.3
         while self.peers and time.monotonic() < end:
             self._pump(time.monotonic())

@@ -7,9 +7,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .jobs import Job, StoredArtefact
-from .protocol import PROTOCOL_VERSION, ProtocolError
+from .protocol import PROTOCOL_VERSION
 from .protocol import messages as m
-from .worker_process import Worker, explain_exit
+from .worker_process import READY_S, Worker, explain_exit
 
 if TYPE_CHECKING:
     from .server import Server
@@ -54,9 +54,17 @@ class Work:
             self.worker.send("run", job=job.id, settings=job.record.settings, folder=folder)
 
     def _watch(self, now: float) -> None:
-        code = self.worker.reap(now)
+        job = self._jobs.running
+        code = self.worker.reap(now, at_work=job is not None)
         if code is not None:
             self._died(explain_exit(code))
+        if self.worker.late(now):
+            log.error("the worker is not ready after %.0f s; it is ended", READY_S)
+            words = self.worker.last_words()
+            self.worker.kill()
+            self.worker.note_failure(now)
+            said = f" Its last words: {words}" if words else ""
+            self._broken = (f"The worker process was not ready after {READY_S:.0f} s.{said}", _LOGS)
         job = self._jobs.running
         if job is None:
             return
@@ -67,8 +75,22 @@ class Work:
         elif now - self.worker.last_heard > self._server.settings.stall_s:
             log.error("the worker says nothing any more; it is ended")
             self.worker.kill()
-            self.worker.note_failure(now)
             self._died("The worker process hung and was ended.")
+
+    def forgive(self, seconds: float) -> None:
+        """Leave out of account that nothing was heard of the worker for a time."""
+        self.worker.last_heard += seconds
+        if self._deadline is not None:
+            self._deadline += seconds
+
+    def fault(self, error: Exception) -> None:
+        """Fail the job under way for an error that nobody foresaw. Called while it is handled."""
+        log.exception("a fault at work")
+        job = self._jobs.running
+        if job is not None:
+            self.worker.kill()
+            self._failed(job, f"The generation of {job.name} ended unexpectedly.", str(error),
+                         f"This is a fault of GSV3D. {_LOGS}")  # fmt: skip
 
     def _died(self, why: str) -> None:
         words = self.worker.last_words()
@@ -113,7 +135,7 @@ class Work:
                     continue  # a late word of a job that is over
                 try:
                     self._report(job, message, now)
-                except (ProtocolError, TypeError, ValueError) as error:
+                except Exception as error:  # ends one job, not the backend
                     log.exception("a report of the worker cannot be used")
                     self.worker.kill()
                     self._failed(job, f"The results of {job.name} cannot be used.", str(error),
@@ -126,7 +148,7 @@ class Work:
         self._broken = None
         log.info("worker ready on %s, models: %s", self.device, ", ".join(e.name for e in entries))
         for peer in list(self._server.peers.values()):
-            self._server.post(peer, self._server.welcome(peer.version))
+            peer.post(self._server.welcome(peer.version))
 
     def _report(self, job: Job, message: dict[str, Any], now: float) -> None:
         kind = message["type"]
@@ -134,7 +156,7 @@ class Work:
             report = self._jobs.report(job, message["phase"], message["step"], message["of"], now)
             if self._deadline is None:
                 for peer in self._server.watchers(job.id):
-                    self._server.post(peer, report)
+                    peer.post(report)
         elif kind == "artefact":
             self._artefact(job, message)
         elif kind == "cancelled":
@@ -194,7 +216,7 @@ class Work:
         for peer in list(self._server.watchers(job.id)):
             peer.stop_job(job.id)
             peer.watching.discard(job.id)
-            self._server.post(peer, message)
+            peer.post(message)
 
     def _cancelled(self, job: Job) -> None:
         self._deadline = None

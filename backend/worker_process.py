@@ -8,6 +8,7 @@ worker ends too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -26,8 +27,10 @@ from .zap import Gatekeeper
 
 log = logging.getLogger(__name__)
 
-#: Starts without a job done in between after which waiting jobs are told so.
+#: Starts without a job begun in between after which waiting jobs are told so.
 MAX_RESTARTS = 5
+#: Seconds from the start of a worker until it is ready; libraries come from a cold disk.
+READY_S = 600.0
 #: Seconds before the second start in a row, doubled each time, at most the last.
 BACKOFF_S = (0.5, 30.0)
 
@@ -40,6 +43,14 @@ def default_command(device: str, text_model: str = "", threads: int | None = Non
     if threads is not None:
         command.append(f"--threads={threads}")
     return command
+
+
+_ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONIOENCODING": "utf-8",
+    "PYTHONFAULTHANDLER": "1",  # where it was when it crashed
+    "PYTHONSAFEPATH": "1",  # nothing is imported from the working folder
+}
 
 
 class Worker:
@@ -95,14 +106,18 @@ class Worker:
         public, secret = zmq.curve_keypair()
         self._gate.allow_only(b"worker", public)
         self.ready, self._address, self.last_heard = False, None, now
-        self._output = open(self.log_dir / "worker-output.log", "wb")
+        output = self.log_dir / "worker-output.log"
         try:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(output, output.with_name("worker-output.1.log"))
+            self._output = open(output, "wb")
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.PIPE,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+                cwd=self.log_dir,
+                env={**os.environ, **_ENVIRONMENT},
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
             assert self._process.stdin is not None
@@ -159,15 +174,25 @@ class Worker:
             return False
         return True
 
-    def reap(self, now: float) -> int | None:
-        """Return the exit code once, when the process has ended by itself."""
+    def late(self, now: float) -> bool:
+        """True when the process has not become ready in its time."""
+        return self.alive and not self.ready and now - self.last_heard > READY_S
+
+    def reap(self, now: float, at_work: bool) -> int | None:
+        """Return the exit code once, when the process has ended by itself.
+
+        A death ``at_work`` is the job's, and no reason not to start again at once.
+        """
         if self._process is None:
             return None
         code = self._process.poll()
         if code is None:
             return None
         self._close()
-        self.note_failure(now)
+        if at_work:
+            self.note_success()
+        else:
+            self.note_failure(now)
         return code
 
     def kill(self) -> None:
@@ -197,7 +222,7 @@ class Worker:
         self.failures += 1
 
     def note_success(self) -> None:
-        """A job has come to its end: the worker is sound."""
+        """A worker got as far as a job: it is sound."""
         self.failures = 0
         self._not_before = 0.0
 
@@ -206,13 +231,17 @@ class Worker:
         self.failures = min(self.failures, MAX_RESTARTS - 1)
 
     def last_words(self) -> str:
-        """Return the last line of the process's output, empty where there is none."""
+        """Return the last line of the process's output, or how it crashed; empty for none."""
         try:
-            text = (self.log_dir / "worker-output.log").read_bytes()[-4000:]
+            with open(self.log_dir / "worker-output.log", "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 16_384))
+                text = file.read().decode("utf-8", "replace")
         except OSError:
             return ""
-        lines = text.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1].strip()[:300] if lines else ""
+        lines = text.strip().splitlines()
+        crash = [line for line in lines if line.startswith("Fatal Python error")]
+        words = (crash or lines or [""])[-1].strip()[:300]
+        return "".join(c if c.isprintable() else " " for c in words)
 
     def close(self) -> None:
         self.stop()

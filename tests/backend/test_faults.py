@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One fault, one job: whatever goes wrong ends what it belongs to, and the backend goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backend.jobs import Job
+from backend.protocol import ClientSession, limits
+from backend.protocol import messages as m
+from backend.worker_process import MAX_RESTARTS, Worker
+from tests.backend.client import Client
+from tests.backend.conftest import Running, script
+
+Start = Callable[..., Running]
+
+
+def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
+    """More in a row than a worker that cannot start is tried."""
+    with Client(run_server(tmp_path).path) as client:
+        poison = [client.session.submit(script(die_at=1)) for _ in range(MAX_RESTARTS + 1)]
+        sound = client.session.submit(script())
+        seen: list[str] = []
+        while len(seen) < len(poison):
+            failed = client.until(lambda e: isinstance(e, m.Failed) and e.job not in seen)
+            assert "exit code 7" in failed.why
+            seen.append(failed.job)
+        assert seen == poison
+        client.until(lambda e: isinstance(e, m.Done) and e.job == sound)
+
+
+def test_a_worker_that_never_gets_ready_is_ended_and_said(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.worker_process.READY_S", 0.3)
+    monkeypatch.setattr("backend.worker_process.BACKOFF_S", (0.01, 0.01))
+    monkeypatch.setattr("backend.worker_process.MAX_RESTARTS", 2)
+    with Client(run_server(tmp_path, "--mute").path) as client:
+        client.session.submit(script(), filename="chair.png")
+        failed = client.until(m.Failed)
+        assert "chair.png cannot be generated" in failed.what
+        assert "not ready after" in failed.why and "importing a driver" in failed.why
+
+
+def test_an_unforeseen_error_is_answered_and_the_backend_goes_on(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = run_server(tmp_path)
+
+    def start_and_fail(job: Job, _: float) -> None:
+        running.server.jobs.running = job
+        raise ZeroDivisionError("division by zero")
+
+    with Client(running.path) as client:
+        client.until(m.Welcome)
+        with monkeypatch.context() as patch:
+            patch.setattr(running.server.jobs, "submit", lambda *_: 1 / 0)
+            job = client.session.submit(script())
+            error = client.until(m.Error)
+        assert (error.code, error.job) == ("internal", job)
+        assert "division by zero" in error.what and "report it" in error.hint
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                running.server.jobs, "start", lambda job, now: _start_and_fail(running, job)
+            )
+            client.session.submit(script())
+            failed = client.until(m.Failed)
+            assert "division by zero" in failed.why
+        done = client.session.submit(script())
+        client.until(lambda e: isinstance(e, m.Done) and e.job == done)
+
+
+def test_the_computer_may_sleep(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that does not run for longer than a stall, or than clients may be silent."""
+    monkeypatch.setattr("backend.server._LONGEST_TURN_S", 0.3)
+    monkeypatch.setattr("backend.server.limits.LIVENESS_S", 0.3)
+    running = run_server(tmp_path, stall_s=1.0)
+    with Client(running.path) as client:
+        job = client.session.submit(script(steps=10, step_s=0.4))
+        client.until(m.Progress)
+        pump, slept = running.server._pump, []
+
+        def sleep_once(now: float) -> None:
+            if not slept:
+                slept.append(now)
+                time.sleep(2.5)
+            pump(now)
+
+        monkeypatch.setattr(running.server, "_pump", sleep_once)
+        client.until(m.Done)
+        assert slept and not [e for e in client.of_job(job) if isinstance(e, m.Failed)]
+        assert not [e for e in client.events if isinstance(e, m.Error)]
+
+
+def test_a_name_cannot_forge_a_line_of_the_log(
+    tmp_path: Path, run_server: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    session = ClientSession("a\n2026-01-01 ERROR forged")
+    with Client(run_server(tmp_path).path, session) as client:
+        client.until(m.Welcome)
+    joined = [r.getMessage() for r in caplog.records if "has joined" in r.getMessage()]
+    assert joined and not any("\n" in line for line in joined)
+
+
+def test_a_client_that_takes_nothing_harms_nobody(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its messages pile up while another cancels the job both watch."""
+    monkeypatch.setattr("backend.peers.CONTROL_MESSAGES", 3)
+    running = run_server(tmp_path)
+    with Client(running.path) as greedy, Client(running.path) as other:
+        job = other.session.submit(script(steps=5000, step_s=0.02, coarse_at=[2]))
+        other.until(m.Progress)
+        greedy.until(m.Welcome)
+        for _ in range(40):
+            greedy.session.fetch(job)
+        greedy.flush()
+        other.session.cancel(job)
+        assert other.until(m.Cancelled, 20).job == job
+
+
+def test_a_crash_is_told_by_its_first_line(tmp_path: Path) -> None:
+    worker = Worker.__new__(Worker)
+    worker.log_dir = tmp_path
+    assert worker.last_words() == ""
+    (tmp_path / "worker-output.log").write_text(
+        "loading\nFatal Python error: Segmentation fault\n\nThread 1:\n  File x, line 3\n"
+    )
+    assert worker.last_words() == "Fatal Python error: Segmentation fault"
+    (tmp_path / "worker-output.log").write_bytes(b"x" * limits.MIB + b"\nout\x07 of memory\n")
+    assert worker.last_words() == "out  of memory"
