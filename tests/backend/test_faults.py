@@ -65,9 +65,7 @@ def test_an_unforeseen_error_is_answered_and_the_backend_goes_on(
         assert (error.code, error.job) == ("internal", job)
         assert "division by zero" in error.what and "report it" in error.hint
         with monkeypatch.context() as patch:
-            patch.setattr(
-                running.server.jobs, "start", lambda job, now: _start_and_fail(running, job)
-            )
+            patch.setattr(running.server.jobs, "start", start_and_fail)
             client.session.submit(script())
             failed = client.until(m.Failed)
             assert "division by zero" in failed.why
