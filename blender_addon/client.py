@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from . import events
-from .batch import read_picture
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
-from .jobs import Request, Words
+from .jobs import Request, Words, bytes_of
 from .problems import Problem
 from .protocol import wire
 
@@ -286,9 +285,8 @@ class Client:
                     seed=request.seed,
                 )
             else:
-                image = request.image
                 self._session.submit(
-                    read_picture(image) if isinstance(image, Path) else image,
+                    bytes_of(request.image),
                     job=job_id,
                     filename=request.filename,
                     model=request.model,

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from .batch import read_picture
 from .events import ListedJob
 from .importers.placement import PicturePlane
+from .pixels import Encoding
 
 PHASES = (
     # name on the wire, words for the artist, share of the whole time
@@ -30,6 +32,21 @@ WORDS_PHASES = (
     ("imagining", "Drawing the picture", 0.70),
     ("cutting", "Removing the background", 0.05),
 )
+
+
+Picture = bytes | Path | Encoding
+"""A picture file's bytes, or where they come from when they are sent.
+
+So neither a folder's pictures nor those of jobs that are done lie in memory, and a PNG is made
+beside Blender's main thread.
+"""
+
+
+def bytes_of(picture: Picture) -> bytes:
+    """Return a picture's bytes; may take a moment. Raises `Problem`."""
+    if isinstance(picture, Path):
+        return read_picture(picture)
+    return picture if isinstance(picture, bytes) else picture.read()
 
 
 class JobState(Enum):
@@ -52,15 +69,13 @@ class JobState(Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """Hold a wish for the backend; 0 steps: the model's.
-
-    ``image`` is a picture file's bytes, or the file, which is read when it is sent.
+    """Hold a wish for the backend. 0 steps: the model's.
 
     ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
     the one at ``plane`` degrees.
     """
 
-    image: bytes | Path
+    image: Picture
     filename: str
     model: str = "blockout"
     steps: int = 0

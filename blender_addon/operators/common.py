@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,7 +55,7 @@ def request_for(settings: Any, reference: Reference) -> Request:
     if settings.use_random_seed:
         settings.seed = random.randint(0, MAX_SEED)
     return Request(
-        image=reference.data,
+        image=reference.picture,
         filename=reference.filename,
         model=settings.model.strip() or "blockout",
         steps=settings.steps,
@@ -71,8 +70,7 @@ def request_for(settings: Any, reference: Reference) -> Request:
 
 def submit(settings: Any, reference: Reference, target: Target) -> None:
     """Take a job on the list: this picture, there."""
-    source = hashlib.sha256(reference.data).hexdigest()[:32]
-    target = replace(target, source=source, replaces=settings.again == "REPLACE")
+    target = replace(target, source=reference.source, replaces=settings.again == "REPLACE")
     session.get().submit(request_for(settings, reference), target, after_mesh=settings.after_mesh)
 
 
