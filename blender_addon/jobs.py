@@ -112,8 +112,8 @@ class Target:
     the picture shows the object. ``plane`` is the picture's, if it stands in the scene: the result
     stands at its lower edge and not at the location. ``source`` is a digest of the picture:
     ``replaces`` says that the result takes the place of the last one made of the same. ``batch``
-    groups jobs that share a collection and, without pictures in the scene, a row; ``slot`` is the
-    place in it.
+    groups jobs that share a collection and, without pictures in the scene, a grid; ``slot``
+    is the place in it.
     """
 
     name: str
@@ -165,7 +165,7 @@ class Job:
     started: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     pose: dict[str, float] = field(default_factory=dict)
-    width: float = 0.0
+    footprint: tuple[float, float] | None = None  # width and depth in Blender units
     _furthest: float = 0.0
 
     @classmethod
