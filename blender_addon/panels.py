@@ -14,6 +14,7 @@ from .layouts import draw_problem as _problem
 from .layouts import draw_words as _words
 from .operators.imagine import text_problem
 from .operators.jobs import selected_job
+from .operators.keep import is_result
 from .problems import Problem
 from .protocol import protocol_problem
 
@@ -70,7 +71,9 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
         layout.row().prop(settings, "source", expand=True)
         if settings.source == "SELECTED":
             empties = references.selected_image_empties(context)
-            if empties:
+            if len(empties) > 1:
+                layout.label(text=f"{len(empties)} image empties selected", icon="IMAGE_DATA")
+            elif empties:
                 layout.label(text=empties[0].data.name, icon="IMAGE_DATA")
             else:
                 _words(
@@ -90,6 +93,8 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
         _settings(layout, settings, in_scene=settings.source == "SELECTED")
         _generate(layout, "SETTINGS")
         _progress(layout, context)
+        if is_result(context.object):
+            layout.operator("gsv3d.keep", icon="PINNED")
         shading = context.space_data.shading
         if shading.type == "SOLID" and shading.color_type != "TEXTURE" and len(session.get().book):
             text = "Show Textures in This View"
@@ -239,6 +244,7 @@ def _settings(layout: Any, settings: Any, in_scene: bool) -> None:
     row = column.row(align=True)
     row.prop(settings, "seed")
     row.prop(settings, "use_random_seed", text="", icon="FILE_REFRESH")
+    column.prop(settings, "seeds")
     column.prop(settings, "steps")
     row = column.row(align=True)
     angle = row.row(align=True)

@@ -65,6 +65,8 @@ def selected_image_empties(context: bpy.types.Context) -> list[Any]:
 
 def shown_by(context: bpy.types.Context, empty: Any) -> Any:
     """Return the ``ImageUser`` of an image empty as it is now, with the frame that it shows."""
+    if empty.data.source not in ("SEQUENCE", "MOVIE"):
+        return empty.image_user
     return empty.evaluated_get(context.evaluated_depsgraph_get()).image_user
 
 

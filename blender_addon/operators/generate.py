@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Generate: one picture, one object."""
+"""Generate: an object of each picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import bpy
 from bpy.props import EnumProperty
 
 from .. import references
-from ..jobs import Target
 from ..problems import Problem
 from ..references import Reference
 from . import common
@@ -26,7 +25,7 @@ class GSV3D_OT_generate(bpy.types.Operator):
         name="Reference",
         items=(
             ("SETTINGS", "As Set", "The reference chosen in the panel"),
-            ("SELECTED", "Selected", "The selected image empty"),
+            ("SELECTED", "Selected", "The selected image empties"),
             ("IMAGE", "Image", "The image chosen in the panel"),
             ("FILE", "File", "The file chosen in the panel"),
             ("WORDS", "Words", "The picture made of the words in the panel"),
@@ -43,9 +42,16 @@ class GSV3D_OT_generate(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.gsv3d
         source = settings.source if self.source == "SETTINGS" else self.source
-        reference, target = _reference_and_target(context, settings, source)
-        common.ensure_backend()
-        common.submit(settings, reference, target)
+        if source == "SELECTED":
+            empties = references.selected_image_empties(context)
+            if not empties:
+                raise Problem("No image empty is selected.", "Select one, or choose a file.")
+            pictures, problems = common.pictures_at(context, empties)
+            common.submit_all(self, settings, pictures, problems)
+        else:
+            reference = _reference(context, settings, source)
+            target = common.target_at_cursor(context, reference.name)
+            common.submit_all(self, settings, [(reference, target)], [])
         return {"FINISHED"}
 
 
@@ -72,24 +78,16 @@ def _missing(context: bpy.types.Context) -> str:
     return ""
 
 
-def _reference_and_target(
-    context: bpy.types.Context, settings: Any, source: str
-) -> tuple[Reference, Target]:
-    if source == "SELECTED":
-        empties = references.selected_image_empties(context)
-        if not empties:
-            raise Problem("No image empty is selected.", "Select one, or choose a file.")
-        reference = references.from_image(empties[0].data)
-        return reference, common.target_at_empty(context, empties[0], reference.name)
+def _reference(context: bpy.types.Context, settings: Any, source: str) -> Reference:
+    """Return the picture of a source other than the selection. Raises `Problem`."""
     if source == "FILE":
-        reference = references.from_file(settings.filepath)
-    else:
-        images = {"EDITOR": _editor_image(context), "WORDS": settings.imagined}
-        image = images.get(source, settings.image)
-        if image is None:
-            raise Problem("No image is chosen.", "Choose one, or open one in the Image Editor.")
-        reference = references.from_image(image)
-    return reference, common.target_at_cursor(context, reference.name)
+        return references.from_file(settings.filepath)
+    images = {"EDITOR": _editor_image(context), "WORDS": settings.imagined}
+    image = images.get(source, settings.image)
+    if image is None:
+        raise Problem("No image is chosen.", "Choose one, or open one in the Image Editor.")
+    space: Any = context.space_data
+    return references.from_image(image, space.image_user if source == "EDITOR" else None)
 
 
 CLASSES = (GSV3D_OT_generate,)

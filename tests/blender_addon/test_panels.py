@@ -59,7 +59,7 @@ class CheckedLayout:
         return call
 
 
-def draw(addon, panel: str, shading: str = "MATERIAL") -> list[str]:
+def draw(addon, panel: str, shading: str = "MATERIAL", active: Any = None) -> list[str]:
     """What a panel shows: texts, properties and operators in their order."""
     from blender_addon import panels
 
@@ -70,7 +70,7 @@ def draw(addon, panel: str, shading: str = "MATERIAL") -> list[str]:
         preferences=bpy.context.preferences,
         region=None,
         selected_objects=[],
-        object=None,
+        object=active,
         space_data=SimpleNamespace(
             image=None,
             type="IMAGE_EDITOR",
@@ -88,6 +88,13 @@ def test_the_main_panel_for_every_source(addon, source: str) -> None:
     drawn = draw(addon, "GSV3D_PT_generate")
     assert ("gsv3d.imagine" in drawn) == (source == "WORDS")
     assert drawn.count("gsv3d.generate") == 1
+
+
+def test_a_result_can_be_kept(addon) -> None:
+    assert "gsv3d.keep" not in draw(addon, "GSV3D_PT_generate")
+    result = addon.bpy.data.objects.new("cup", None)
+    result["gsv3d_source"] = "digest"
+    assert "gsv3d.keep" in draw(addon, "GSV3D_PT_generate", active=result)
 
 
 def test_the_angle_of_the_mirror_plane_is_shown_where_it_counts(addon) -> None:

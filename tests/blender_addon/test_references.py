@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -395,6 +397,80 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
     assert made.dimensions.z == pytest.approx(height)
     assert bpy.context.view_layer.objects.active == made
     assert list(bpy.context.selected_objects) == [made]
+
+
+@pytest.fixture
+def backend(tmp_path: Path, monkeypatch) -> Iterator[FakeBackend]:
+    """A backend that answers, as the one to use."""
+    from blender_addon import preferences
+
+    with FakeBackend(tmp_path, "normal") as fake:
+        place = preferences.BackendPlace("", fake.connection_path, tmp_path)
+        monkeypatch.setattr(preferences, "backend_place", lambda: place)
+        yield fake
+
+
+def finish_all(addon) -> list:
+    """Wait for the jobs; returns them."""
+    current = addon.session.get()
+    addon.drain_until(lambda: not current.book.active() and current.delivery.idle)
+    assert {job.state for job in current.book} == {JobState.DONE}
+    return list(current.book)
+
+
+def test_generate_makes_an_object_at_each_selected_empty(addon, tmp_path: Path, backend) -> None:
+    bpy = addon.bpy
+    for x, name in ((0.0, "a"), (9.0, "b")):
+        image_empty(bpy, picture(tmp_path / f"{name}.png"), x).select_set(True)
+    gone = image_empty(bpy, picture(tmp_path / "c.png"), 20.0)
+    gone.select_set(True)
+    (tmp_path / "c.png").unlink()
+    assert bpy.ops.gsv3d.generate() == {"FINISHED"}
+    assert [job.name for job in finish_all(addon)] == ["a", "b"]
+    meshes = [o for o in bpy.data.objects if o.get("gsv3d_kind") == "mesh"]
+    assert {o.name[0]: round(o.location.x / 9.0) for o in meshes} == {"a": 0, "b": 1}
+
+
+def test_variants_stand_side_by_side_and_one_is_kept(addon, tmp_path: Path, backend) -> None:
+    bpy = addon.bpy
+    settings = bpy.context.scene.gsv3d
+    settings.source, settings.seed, settings.seeds = "FILE", 2**31 - 2, 3
+    settings.filepath = str(picture(tmp_path / "cup.png"))
+    bpy.ops.gsv3d.generate()
+    settings.seeds, settings.filepath = 1, str(picture(tmp_path / "jug.png", (1, 2, 3, 255)))
+    bpy.ops.gsv3d.generate()
+    jobs = finish_all(addon)
+    assert [job.request.seed for job in jobs] == [2**31 - 2, 2**31 - 1, 0, 2**31 - 2]
+    names = ["cup seed 2147483646", "cup seed 2147483647", "cup seed 0", "jug"]
+    assert [job.name for job in jobs] == names
+    bpy.context.view_layer.update()
+    places = [bpy.data.objects[name].location.x for name in names]
+    width = bpy.data.objects["jug"].dimensions.x
+    assert all(b - a > width for a, b in itertools.pairwise(places))
+
+    bpy.context.view_layer.objects.active = bpy.data.objects[names[1]]
+    bpy.ops.ed.undo_push(message="before")
+    meshes = len(bpy.data.meshes)
+    assert bpy.ops.gsv3d.keep() == {"FINISHED"}
+    kept = {o["gsv3d_job"] for o in bpy.data.objects if "gsv3d_job" in o}
+    assert kept == {jobs[1].id, jobs[3].id}
+    assert len(bpy.data.meshes) < meshes
+    bpy.ops.ed.undo_push(message="kept")  # as Blender does after a button
+    bpy.ops.ed.undo()
+    assert len({o["gsv3d_job"] for o in bpy.data.objects if "gsv3d_job" in o}) == 4
+    bpy.context.view_layer.objects.active = None
+    assert not bpy.ops.gsv3d.keep.poll()
+
+
+def test_of_several_variants_the_first_replaces(addon, tmp_path: Path, backend) -> None:
+    settings = addon.bpy.context.scene.gsv3d
+    settings.source, settings.seeds, settings.again = "FILE", 2, "REPLACE"
+    settings.filepath = str(picture(tmp_path / "cup.png"))
+    bpy = addon.bpy
+    bpy.ops.gsv3d.generate()
+    bpy.ops.gsv3d.generate()
+    finish_all(addon)
+    assert sum(o.get("gsv3d_kind") == "mesh" for o in bpy.data.objects) == 3
 
 
 def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch) -> None:
