@@ -89,6 +89,14 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Cutting:
+    """A picture of which the cut-out is asked for, to look at it."""
+
+    image: Picture
+    filename: str
+
+
+@dataclass(frozen=True)
 class Words:
     """A picture that is asked for in words. 0 steps and 0 guidance: the text model's own."""
 
