@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from . import backend, batch, generate, imagine, install, jobs, keep, view
+from . import backend, batch, cutout, generate, imagine, install, jobs, keep, view
 
 CLASSES = (
     *generate.CLASSES,
+    *cutout.CLASSES,
     *imagine.CLASSES,
     *batch.CLASSES,
     *keep.CLASSES,

@@ -12,7 +12,7 @@ from typing import Any
 
 import bpy
 
-from .. import preferences, references, session
+from .. import preferences, session
 from ..batch import unique_names
 from ..importers.placement import yaw_of_plane
 from ..jobs import Request, Target
@@ -20,6 +20,7 @@ from ..problems import Problem
 from ..properties import MAX_SEED
 from ..protocol import protocol_problem
 from ..references import Reference, plane_normal, plane_of
+from . import sources
 
 
 def report(operator: bpy.types.Operator, problem: Problem) -> set[str]:
@@ -109,14 +110,7 @@ def pictures_at(
     context: bpy.types.Context, empties: Iterable[Any]
 ) -> tuple[list[tuple[Reference, Target]], list[Problem]]:
     """Return what image empties show, each to stand at its own, and what cannot be sent."""
-    found: list[tuple[Reference, Any]] = []
-    problems: list[Problem] = []
-    for empty in empties:
-        try:
-            shown = references.shown_by(context, empty)
-            found.append((references.from_image(empty.data, shown), empty))
-        except Problem as problem:
-            problems.append(problem)
+    found, problems = sources.references_at(context, empties)
     names = unique_names([reference.name for reference, _ in found])
     batch = uuid.uuid4().hex if len(found) > 1 else ""
     return [

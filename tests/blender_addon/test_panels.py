@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from blender_addon.jobs import Job, JobState, Target, Words
+from blender_addon import events
+from blender_addon.cutouts import CutOut
+from blender_addon.jobs import Cutting, Job, JobState, Target, Words
 from blender_addon.problems import Problem
 from tests.fake_backend import FakeBackend
 
@@ -88,6 +90,26 @@ def test_the_main_panel_for_every_source(addon, source: str) -> None:
     drawn = draw(addon, "GSV3D_PT_generate")
     assert ("gsv3d.imagine" in drawn) == (source == "WORDS")
     assert drawn.count("gsv3d.generate") == 1
+
+
+def test_the_cut_out_stands_above_generate(addon, tmp_path: Path) -> None:
+    from blender_addon.operators import sources
+
+    settings = addon.bpy.context.scene.gsv3d
+    settings.source, settings.filepath = "FILE", str(tmp_path / "mug.png")
+    drawn = draw(addon, "GSV3D_PT_generate")
+    assert "gsv3d.cutout" in drawn and "gsv3d.another_cutout" not in drawn
+    cut = CutOut(Cutting(b"x", "by hand.png"), chosen=True)
+    addon.session.get().cutouts.add(sources.key_of(settings.filepath), cut)
+    cut.take(events.FileArrived(cut.id, "png", b"x", 0.4))
+    drawn = draw(addon, "GSV3D_PT_generate")
+    assert "Unsure: look whether this is the whole object" in " ".join(drawn)
+    assert "Cut out of by hand.png" in drawn
+    row = ["gsv3d.generate", "gsv3d.another_cutout"]
+    assert drawn[drawn.index(row[0]) :][:2] == row
+    assert {"gsv3d.forget_cutout", "gsv3d.cutout"} <= set(drawn)
+    cut.take(events.JobFailed(cut.id, Problem("There is no object.", "Take another.")))
+    assert "There is no object. Take another." in " ".join(draw(addon, "GSV3D_PT_generate"))
 
 
 def test_a_result_can_be_kept(addon) -> None:
