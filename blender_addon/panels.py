@@ -276,6 +276,7 @@ def _generate(layout: Any, context: bpy.types.Context, source: str) -> None:
         row.operator("gsv3d.cutout", icon="IMAGE_ALPHA").source = source
     else:
         row.operator("gsv3d.another_cutout", icon="FILEBROWSER").source = source
+    layout.operator("gsv3d.generate_clipboard", icon="PASTEDOWN")
 
 
 def _cut_out(layout: Any, context: bpy.types.Context, cut: CutOut, source: str) -> None:

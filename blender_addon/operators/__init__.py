@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from . import backend, batch, cutout, generate, imagine, install, jobs, keep, view
+from . import backend, batch, cutout, drop, generate, imagine, install, jobs, keep, view
 
 CLASSES = (
     *generate.CLASSES,
     *cutout.CLASSES,
+    *drop.CLASSES,
     *imagine.CLASSES,
     *batch.CLASSES,
     *keep.CLASSES,
