@@ -61,7 +61,7 @@ class CutOut:
         if self.png and self.certainty is None:
             return "By the picture's own transparency"
         if self.png:
-            return "This is used"
+            return "This becomes the object"
         if self.position is None:
             return "Waiting for the backend"
         return f"{self.position} jobs are before it" if self.position else "Cutting the object out"

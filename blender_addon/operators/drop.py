@@ -151,6 +151,7 @@ def _pasted(context: bpy.types.Context) -> references.Reference:
     In an Image Editor it stays as an image, as after Paste; elsewhere nothing of it stays.
     """
     known = {image.session_uid for image in bpy.data.images}
+    here = context.space_data
     with _image_editor(context) as space:
         before = space.image
         if not bpy.ops.image.clipboard_paste.poll():
@@ -158,7 +159,7 @@ def _pasted(context: bpy.types.Context) -> references.Reference:
         if "FINISHED" not in bpy.ops.image.clipboard_paste():
             raise _NO_PICTURE
         image = next(image for image in bpy.data.images if image.session_uid not in known)
-        if space == context.space_data:
+        if space == here:
             return references.from_image(image)
         space.image = before
     try:
@@ -183,14 +184,14 @@ def _image_editor(context: bpy.types.Context) -> Iterator[Any]:
     window, area = here if here in areas or not areas else areas[0]
     if area is None:
         raise Problem("There is no window to paste in.", "Use a picture file.")
-    kind = area.type
+    kind = area.ui_type
     try:
         area.type = "IMAGE_EDITOR"
         region = next(region for region in area.regions if region.type == "WINDOW")
         with context.temp_override(window=window, area=area, region=region):
             yield area.spaces.active
     finally:
-        area.type = kind
+        area.ui_type = kind
 
 
 CLASSES = (GSV3D_FH_pictures, GSV3D_OT_generate_dropped, GSV3D_OT_generate_clipboard)

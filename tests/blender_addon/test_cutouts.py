@@ -29,7 +29,7 @@ def cutout() -> CutOut:
     [
         (0.5, "Unsure", True),
         (0.89, "Unsure", True),
-        (0.9, "This is used", False),
+        (0.9, "This becomes", False),
         (None, "transparency", False),
     ],
 )
