@@ -13,7 +13,7 @@ from .cutouts import CutOut
 from .jobs import Job, JobState, pose_words
 from .layouts import draw_problem as _problem
 from .layouts import draw_words as _words
-from .operators import cutout
+from .operators import cutout, sources
 from .operators.imagine import text_problem
 from .operators.jobs import selected_job
 from .operators.keep import is_result
@@ -76,7 +76,7 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
             if len(empties) > 1:
                 layout.label(text=f"{len(empties)} image empties selected", icon="IMAGE_DATA")
             elif empties:
-                layout.label(text=empties[0].data.name, icon="IMAGE_DATA")
+                layout.label(text=sources.title_of(empties[0].data), icon="IMAGE_DATA")
             else:
                 _words(
                     layout,
@@ -210,7 +210,8 @@ class GSV3D_PT_image(bpy.types.Panel):
             return
         image = context.space_data.image
         _imagine(layout.box(), context)
-        layout.label(text=image.name if image else "No picture is open", icon="IMAGE_DATA")
+        title = sources.title_of(image) if image else "No picture is open"
+        layout.label(text=title, icon="IMAGE_DATA")
         _settings(layout, context.scene.gsv3d, in_scene=False)
         _generate(layout, context, "EDITOR")
         _progress(layout, context)

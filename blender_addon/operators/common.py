@@ -72,8 +72,10 @@ def request_for(settings: Any, reference: Reference, seed: int) -> Request:
 def submit(settings: Any, reference: Reference, target: Target) -> None:
     """Take a job on the list for each seed that is wished: this picture, there.
 
-    Only the first one replaces a former result; the others stand beside it.
+    Only the first one replaces a former result; the others stand beside it. Raises `Problem` if all
+    are on the list already.
     """
+    known: list[Problem] = []
     if settings.use_random_seed:
         settings.seed = random.randint(0, MAX_SEED)
     for index in range(settings.seeds):
@@ -82,10 +84,15 @@ def submit(settings: Any, reference: Reference, target: Target) -> None:
             target,
             name=f"{target.name} seed {seed}" if settings.seeds > 1 else target.name,
             source=reference.source,
-            replaces=settings.again == "REPLACE" and index == 0,
+            replaces=settings.again == "REPLACE" and index == len(known),
         )
         request = request_for(settings, reference, seed)
-        session.get().submit(request, place, after_mesh=settings.after_mesh)
+        try:
+            session.get().submit(request, place, after_mesh=settings.after_mesh)
+        except Problem as problem:
+            known.append(problem)
+    if len(known) == settings.seeds:
+        raise known[0]
 
 
 def submit_all(
@@ -98,12 +105,19 @@ def submit_all(
     if not pictures:
         raise problems[0] if problems else Problem("There is no picture.", "Choose some.")
     ensure_backend()
+    left_out = list(problems)
     for reference, target in pictures:
-        submit(settings, reference, target)
-    for left_out in problems:
-        operator.report({"WARNING"}, str(left_out))
-    if len(pictures) > 1:
-        operator.report({"INFO"}, f"{len(pictures)} pictures are on the list")
+        try:
+            submit(settings, reference, target)
+        except Problem as known:
+            left_out.append(known)
+    taken = len(pictures) + len(problems) - len(left_out)
+    if not taken:
+        raise left_out[-1]
+    for problem in left_out:
+        operator.report({"WARNING"}, str(problem))
+    if taken > 1:
+        operator.report({"INFO"}, f"{taken} pictures are on the list")
 
 
 def pictures_at(

@@ -64,9 +64,21 @@ def key_of(what: Any) -> str:
     if isinstance(what, str):
         return f"file {bpy.path.abspath(what)}"
     image = what.data if references.is_image_empty(what) else what
-    moving = image.source in ("SEQUENCE", "MOVIE")
-    frame = f" {bpy.context.scene.frame_current}" if moving else ""
-    return f"image {image.session_uid}{frame}"
+    return f"image {image.session_uid} {_part(image)}"
+
+
+def title_of(image: bpy.types.Image) -> str:
+    """Return what the panel calls an image, with the part of it that is used."""
+    part = _part(image)
+    return f"{image.name}, {part}" if part else image.name
+
+
+def _part(image: bpy.types.Image) -> str:
+    if image.source == "TILED" and image.tiles.active is not None:
+        return f"tile {image.tiles.active.number}"
+    if image.source in ("SEQUENCE", "MOVIE"):
+        return f"at frame {bpy.context.scene.frame_current}"
+    return ""
 
 
 def original(context: bpy.types.Context, what: Any) -> Reference:

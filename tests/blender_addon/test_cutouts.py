@@ -94,7 +94,7 @@ def test_the_cut_out_is_shown_and_nothing_is_made(addon, tmp_path: Path, backend
     assert (cut.png, cut.certainty) == (drawn("cutout", 0), 0.5)
     asked = backend.wait_for(m.Cutout)
     assert (bytes(asked.image), asked.filename) == ((tmp_path / "mug.png").read_bytes(), "mug.png")
-    assert backend.wait_for(m.Ack).job == cut.id
+    assert backend.wait_for(m.Forget).job == cut.id
     assert not len(session.book) and len(bpy.data.images) == images and not bpy.data.objects
 
     settings.filepath = str(picture(tmp_path / "cup.png", "blue"))
@@ -145,7 +145,7 @@ def test_a_backend_too_old_for_cut_outs_says_so(addon, tmp_path: Path, monkeypat
 
 
 @pytest.mark.bpy
-def test_a_cut_out_of_an_earlier_session_is_no_result_to_import(addon, tmp_path, backend) -> None:
+def test_a_cut_out_of_another_session_is_not_on_the_list(addon, tmp_path, backend) -> None:
     from blender_addon.client import Client
 
     earlier = Client(backend.connection_path)
@@ -161,7 +161,7 @@ def test_a_cut_out_of_an_earlier_session_is_no_result_to_import(addon, tmp_path,
     told = []
     handle = session.handle
     session.handle = lambda event: (told.append(event), handle(event))
-    addon.drain_until(lambda: any(isinstance(e, events.ResultsWaiting) for e in told))
+    addon.drain_until(lambda: any(isinstance(e, events.JobsListed) and e.jobs for e in told))
     assert not len(session.book)
 
 

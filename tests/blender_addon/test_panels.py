@@ -112,6 +112,24 @@ def test_the_cut_out_stands_above_generate(addon, tmp_path: Path) -> None:
     assert "There is no object. Take another." in " ".join(draw(addon, "GSV3D_PT_generate"))
 
 
+def test_the_part_of_an_image_that_is_used_is_said(addon) -> None:
+    from blender_addon.operators.sources import key_of, title_of
+
+    bpy = addon.bpy
+    image = bpy.data.images.new("skin", 8, 8, tiled=True)
+    image.tiles.new(1012)
+    image.tiles.active_index = 1
+    second = key_of(image)
+    assert title_of(image) == "skin, tile 1012"
+    image.tiles.active_index = 0
+    assert title_of(image) == "skin, tile 1001" and key_of(image) != second
+    film = bpy.data.images.new("film", 8, 8)
+    assert title_of(film) == "film"
+    film.source = "MOVIE"
+    bpy.context.scene.frame_set(7)
+    assert title_of(film) == "film, at frame 7"
+
+
 def test_a_result_can_be_kept(addon) -> None:
     assert "gsv3d.keep" not in draw(addon, "GSV3D_PT_generate")
     result = addon.bpy.data.objects.new("cup", None)

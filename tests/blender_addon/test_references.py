@@ -468,7 +468,12 @@ def test_of_several_variants_the_first_replaces(addon, tmp_path: Path, backend) 
     settings.filepath = str(picture(tmp_path / "cup.png"))
     bpy = addon.bpy
     bpy.ops.gsv3d.generate()
+    with pytest.raises(RuntimeError, match="on the list already"):
+        bpy.ops.gsv3d.generate()
+    settings.seed = 1  # the second of them is on the list
+    settings.seeds = 3
     bpy.ops.gsv3d.generate()
+    assert [job.request.seed for job in addon.session.get().book] == [0, 1, 2, 3]
     finish_all(addon)
     assert sum(o.get("gsv3d_kind") == "mesh" for o in bpy.data.objects) == 3
 
@@ -493,6 +498,7 @@ def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch)
         book = addon.session.get().book
         addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
     assert [j.name for j in book] == ["a", "b"]
+    assert [j.request.image for j in book] == [folder / "a.png", folder / "b.png"]  # not in memory
     collection = bpy.data.collections["Möbel alt"]
     assert {"a", "b"} <= {o.name for o in collection.objects}
 
