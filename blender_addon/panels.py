@@ -209,7 +209,8 @@ class GSV3D_PT_image(bpy.types.Panel):
         if _cannot_work(layout):
             return
         image = context.space_data.image
-        _imagine(layout.box(), context)
+        if text_problem() is None:  # nothing to say to people who do not want it
+            _imagine(layout.box(), context)
         title = sources.title_of(image) if image else "No picture is open"
         layout.label(text=title, icon="IMAGE_DATA")
         _settings(layout, context.scene.gsv3d, in_scene=False)

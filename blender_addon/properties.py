@@ -66,10 +66,10 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         name="Reference",
         description="Where the reference picture comes from",
         items=(
-            ("SELECTED", "Selected", "The selected image empties", "EMPTY_DATA", 0),
-            ("IMAGE", "Image", "An image of this file", "IMAGE_DATA", 1),
-            ("FILE", "File", "A picture file", "FILE_IMAGE", 2),
-            ("WORDS", "Words", "A picture made of words", "FILE_TEXT", 3),
+            ("SELECTED", "Selected", "The selected image empties"),
+            ("IMAGE", "Image", "An image of this file"),
+            ("FILE", "File", "A picture file"),
+            ("WORDS", "Words", "A picture made of words"),
         ),
     )
     prompt: StringProperty(  # type: ignore[valid-type]

@@ -26,6 +26,9 @@ from .problems import Problem
 MAX_PIXELS = 128 * 2**20
 """Pixels of an image that has to be encoded here; Blender hands out 16 bytes for each of them."""
 
+MAX_FILE_PIXELS = 64_000_000
+"""The backend takes no more of a file."""
+
 _SAMPLES = 2**16
 
 
@@ -121,7 +124,8 @@ def _from_file_or_pixels(image: bpy.types.Image, path: str, packed: Any) -> Refe
     """Return the packed file or the file of an image where they are as shown, else its pixels."""
     filename = readable(bpy.path.basename(path or image.filepath) or image.name)
     if not image.is_dirty and Path(filename).suffix.lower() in IMAGE_SUFFIXES:
-        if packed is not None and packed.size <= MAX_FILE_BYTES:
+        many = image.has_data and image.size[0] * image.size[1] > MAX_FILE_PIXELS
+        if packed is not None and packed.size <= MAX_FILE_BYTES and not many:
             data = bytes(packed.data)
             return Reference(data, filename, name_of(filename), _digest(data))
         if packed is None and path and not os.path.exists(path):
@@ -129,7 +133,7 @@ def _from_file_or_pixels(image: bpy.types.Image, path: str, packed: Any) -> Refe
                 f"The file of the image {image.name} is gone: {path}.",
                 "Reload the image, or pack it into the Blender file.",
             )
-        if packed is None and path and os.path.getsize(path) <= MAX_FILE_BYTES:
+        if packed is None and path and os.path.getsize(path) <= MAX_FILE_BYTES and not many:
             return from_file(path)
     wait_for_memory()
     values = pixels_of(image)

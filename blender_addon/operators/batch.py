@@ -25,7 +25,7 @@ class GSV3D_OT_batch(bpy.types.Operator):
 
     bl_idname = "gsv3d.batch"
     bl_label = "Generate Batch"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"UNDO"}  # without REGISTER: Adjust Last Operation would send it all again
 
     source: EnumProperty(  # type: ignore[valid-type]
         name="Pictures",

@@ -175,6 +175,7 @@ def test_the_other_panels(addon, panel: str) -> None:
 def test_words_their_picture_and_what_is_missing(addon, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("GSV3D_TEXT_MODEL", raising=False)
     addon.bpy.context.scene.gsv3d.source = "WORDS"
+    assert "gsv3d.imagine" not in draw(addon, "GSV3D_PT_image")
     drawn = draw(addon, "GSV3D_PT_generate")
     assert any("no text-to-image model" in text for text in drawn)
     assert drawn.index("gsv3d.imagine") < drawn.index("imagined") < drawn.index("gsv3d.generate")

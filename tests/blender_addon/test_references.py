@@ -312,15 +312,18 @@ def test_an_image_of_a_library_is_found_beside_it(empty_blender, tmp_path: Path)
     assert sent(references.from_image(into.images[0])) == path.read_bytes()
 
 
-def test_a_file_too_large_to_be_sent_is_sent_reduced(
-    empty_blender, tmp_path: Path, monkeypatch
+@pytest.mark.parametrize("limit", ["MAX_FILE_BYTES", "MAX_FILE_PIXELS"])
+def test_a_file_too_large_to_be_sent_is_sent_as_pixels(
+    empty_blender, tmp_path: Path, monkeypatch, limit: str
 ) -> None:
     from blender_addon import references
 
     path = picture(tmp_path / "a.png")
-    monkeypatch.setattr(references, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(references, limit, 10)
     image = empty_blender.data.images.load(str(path))
-    assert decode(sent(references.from_image(image))).shape == (3, 5, 4)
+    assert tuple(image.size) == (5, 3)  # Blender has it in memory from now on
+    data = sent(references.from_image(image))
+    assert data != path.read_bytes() and decode(data).shape == (3, 5, 4)
 
 
 def empty_with(bpy, image):
