@@ -275,10 +275,10 @@ def _generate(layout: Any, context: bpy.types.Context, source: str) -> None:
     row.scale_y = 1.5
     row.operator("gsv3d.generate", icon="SHADERFX").source = source
     if cut is None:
-        row.operator("gsv3d.cutout", icon="IMAGE_ALPHA").source = source
+        row.operator("gsv3d.cutout").source = source
     else:
-        row.operator("gsv3d.another_cutout", icon="FILEBROWSER").source = source
-    layout.operator("gsv3d.generate_clipboard", icon="PASTEDOWN")
+        row.operator("gsv3d.another_cutout").source = source
+    row.operator("gsv3d.generate_clipboard", text="", icon="PASTEDOWN")
 
 
 def _cut_out(layout: Any, context: bpy.types.Context, cut: CutOut, source: str) -> None:

@@ -218,12 +218,9 @@ def _holds(owner: Any, data: Any) -> bool:
 
 
 def _remove_data(data: Any) -> None:
-    """Remove a mesh or a point cloud, and what no one else uses of its materials and textures."""
+    """Remove an object's data, and what no one else uses of its materials and textures."""
     materials = {material for material in data.materials if material is not None}
-    if isinstance(data, bpy.types.Mesh):
-        bpy.data.meshes.remove(data)
-    else:
-        bpy.data.pointclouds.remove(data)
+    bpy.data.batch_remove([data])  # whatever it is: the artist may have made a curve of it
     unused = [material for material in materials if material.users == 0]
     images = {
         node.image

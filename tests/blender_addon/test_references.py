@@ -451,13 +451,17 @@ def test_variants_stand_side_by_side_and_one_is_kept(addon, tmp_path: Path, back
     width = bpy.data.objects["jug"].dimensions.x
     assert all(b - a > width for a, b in itertools.pairwise(places))
 
+    curve = bpy.data.objects.new("converted", bpy.data.curves.new("converted", "CURVE"))
+    for tag in ("gsv3d_source", "gsv3d_kind", "gsv3d_job"):  # as Convert leaves an object
+        curve[tag] = bpy.data.objects[names[0]][tag]
+    bpy.context.collection.objects.link(curve)
     bpy.context.view_layer.objects.active = bpy.data.objects[names[1]]
     bpy.ops.ed.undo_push(message="before")
     meshes = len(bpy.data.meshes)
     assert bpy.ops.gsv3d.keep() == {"FINISHED"}
     kept = {o["gsv3d_job"] for o in bpy.data.objects if "gsv3d_job" in o}
     assert kept == {jobs[1].id, jobs[3].id}
-    assert len(bpy.data.meshes) < meshes
+    assert len(bpy.data.meshes) < meshes and not bpy.data.curves
     bpy.ops.ed.undo_push(message="kept")  # as Blender does after a button
     bpy.ops.ed.undo()
     assert len({o["gsv3d_job"] for o in bpy.data.objects if "gsv3d_job" in o}) == 4
