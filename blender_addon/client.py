@@ -22,7 +22,7 @@ from typing import Any
 
 from . import events
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
-from .jobs import Cutting, Request, Words, bytes_of
+from .jobs import Cutting, Request, Words, bytes_of, is_ready
 from .problems import Problem
 from .protocol import wire
 
@@ -269,8 +269,9 @@ class Client:
         self._backlog[job_id] = request
 
     def _submit_next(self) -> None:
-        while self._backlog and self._session.unaccepted < JOBS_AHEAD:
-            job_id = next(iter(self._backlog))
+        for job_id in [job for job, request in self._backlog.items() if is_ready(request)]:
+            if self._session.unaccepted >= JOBS_AHEAD:
+                return
             self._hand_over(job_id, self._backlog.pop(job_id))
 
     def _hand_over(self, job_id: str, request: Request | Words | Cutting) -> None:

@@ -43,7 +43,7 @@ beside Blender's main thread.
 
 
 def bytes_of(picture: Picture) -> bytes:
-    """Return a picture's bytes; may take a moment. Raises `Problem`."""
+    """Return a picture's bytes; waits for one in the making. Raises `Problem`."""
     if isinstance(picture, Path):
         return read_picture(picture)
     return picture if isinstance(picture, bytes) else picture.read()
@@ -110,6 +110,12 @@ class Words:
     def filename(self) -> str:
         """What to call it in a sentence."""
         return self.prompt
+
+
+def is_ready(request: Request | Words | Cutting) -> bool:
+    """Return False while the PNG of a request is in the making."""
+    picture = None if isinstance(request, Words) else request.image
+    return not isinstance(picture, Encoding) or picture.done
 
 
 @dataclass(frozen=True)

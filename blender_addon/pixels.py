@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import threading
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,10 @@ class Encoding:
     source: str
     _future: Future[bytes] = field(compare=False, repr=False)
 
+    @property
+    def done(self) -> bool:
+        return self._future.done()
+
     def read(self) -> bytes:
         """Wait for the PNG and return it. Raises `Problem`."""
         return self._future.result()
@@ -46,18 +51,21 @@ def encode_later(values: np.ndarray, linear: bool, name: str, source: str) -> En
     """
     global _latest
 
-    def encode() -> bytes:
-        try:
-            return encode_png(to_rgba8(values, linear))
-        except MemoryError:
-            raise Problem(
-                f"There is not enough memory to send {name}.", "Scale it down (Image > Resize)."
-            ) from None
+    future: Future[bytes] = Future()
 
-    thread = ThreadPoolExecutor(1, "gsv3d-encode")
-    _latest = thread.submit(encode)
-    thread.shutdown(wait=False)  # ends with its work
-    return Encoding(source, _latest)
+    def encode(values: np.ndarray) -> None:
+        try:
+            future.set_result(encode_png(to_rgba8(values, linear)))
+        except Exception as error:
+            what = f"There is not enough memory to send {name}."
+            if not isinstance(error, MemoryError):
+                what = f"The pixels of {name} cannot be sent: {error}."
+            future.set_exception(Problem(what, "Scale it down (Image > Resize)."))
+
+    # A daemon: Blender can quit meanwhile.
+    threading.Thread(target=encode, args=(values,), name="gsv3d-encode", daemon=True).start()
+    _latest = future
+    return Encoding(source, future)
 
 
 def wait_for_memory() -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -58,8 +60,15 @@ def test_hidden_pixels_do_not_tint_a_reduced_picture() -> None:
 
 def test_the_png_is_made_in_a_thread_and_the_pixels_let_go() -> None:
     given = np.float32(np.arange(48).reshape(4, 4, 3)) / 255
-    read = encode_later(given, False, "a", "digest").read
+    held = sys.getrefcount(given)
+    encoding = encode_later(given, False, "a", "digest")
+    read = encoding.read
     wait_for_memory()
+    assert encoding.done
+    for thread in threading.enumerate():
+        if thread.name == "gsv3d-encode":
+            thread.join(10)
+    assert sys.getrefcount(given) == held
     picture = np.asarray(Image.open(io.BytesIO(read())))
     assert np.array_equal(picture[::-1, :, :3].reshape(-1), np.arange(48))
     assert read() == read()
@@ -68,11 +77,15 @@ def test_the_png_is_made_in_a_thread_and_the_pixels_let_go() -> None:
     )
 
 
-def test_too_little_memory_is_said_when_the_picture_is_sent(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(MemoryError(), "not enough memory to send canvas"), (ValueError("odd"), "canvas .* odd")],
+)
+def test_what_goes_wrong_is_said_when_the_picture_is_sent(monkeypatch, error, words) -> None:
     def fail(_pixels: np.ndarray) -> bytes:
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(pixels, "encode_png", fail)
     read = encode_later(np.ones((1, 1, 3), np.float32), False, "canvas", "").read
-    with pytest.raises(Problem, match="not enough memory to send canvas"):
+    with pytest.raises(Problem, match=words):
         read()
