@@ -326,6 +326,8 @@ class Session:
         for entry in entries:
             known = self.book.get(entry.job)
             if known is None:
+                if entry.kind == "cutout" and entry.owner == "gone" and entry.state == "done":
+                    self._wish(entry.job, "forget")  # nobody will look at it
                 unwanted = entry.kind == "cutout" or entry.state == "cancelled"
                 if not unwanted and entry.job not in self._wishes:
                     self.book.add(Job.from_list(entry, name_of(entry.filename)))

@@ -163,6 +163,9 @@ def test_a_cut_out_of_another_session_is_not_on_the_list(addon, tmp_path, backen
     session.handle = lambda event: (told.append(event), handle(event))
     addon.drain_until(lambda: any(isinstance(e, events.JobsListed) and e.jobs for e in told))
     assert not len(session.book)
+    left = events.ListedJob("d" * 32, "done", "cup.png", kind="cutout", owner="gone")
+    session.handle(events.JobsListed((left,)))  # of a Blender that ended without a word
+    assert not len(session.book) and backend.wait_for(m.Forget).job == left.job
 
 
 @pytest.mark.bpy
