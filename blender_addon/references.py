@@ -16,6 +16,7 @@ import bpy
 import numpy as np
 from mathutils import Vector
 
+from . import compat
 from .batch import IMAGE_SUFFIXES, MAX_FILE_BYTES, check_picture, name_of
 from .filenames import readable
 from .importers.placement import PicturePlane
@@ -106,15 +107,9 @@ def from_image(image: bpy.types.Image, shown: Any = None) -> Reference:
         with _at_frame(image, shown) as path:
             return _from_file_or_pixels(image, path, None)
     if image.source == "TILED":
-        tile = image.tiles.active
+        tile = image.tiles.active or image.tiles[0]
         packed = {p.tile_number: p.packed_file for p in image.packed_files}.get(tile.number)
         path = bpy.path.abspath(_path_of_tile(image.filepath, tile.number), library=image.library)
-        if image.is_dirty and tile != image.tiles[0]:
-            raise Problem(
-                f"Tile {tile.number} of the image {image.name} is painted and not saved.",
-                f"Save the image, or choose tile {image.tiles[0].number}: Blender hands out the"
-                " unsaved pixels of that one alone.",
-            )
         return _from_file_or_pixels(image, path, packed)
     path = bpy.path.abspath(image.filepath, library=image.library) if image.filepath else ""
     return _from_file_or_pixels(image, path if image.source == "FILE" else "", image.packed_file)
@@ -135,6 +130,13 @@ def _from_file_or_pixels(image: bpy.types.Image, path: str, packed: Any) -> Refe
             )
         if packed is None and path and os.path.getsize(path) <= MAX_FILE_BYTES and not many:
             return from_file(path)
+    if image.source == "TILED" and image.tiles.active not in (None, image.tiles[0]):
+        raise Problem(
+            f"Tile {image.tiles.active.number} of the image {image.name} is not saved as a picture"
+            " that can be sent.",
+            f"Save it as PNG or JPEG, or choose tile {image.tiles[0].number}: Blender hands out the"
+            " pixels of that one alone.",
+        )
     wait_for_memory()
     values = pixels_of(image)
     if image.source == "MOVIE":
@@ -207,6 +209,8 @@ def _at_frame(image: bpy.types.Image, shown: Any) -> Iterator[str]:
 
 def _as_rendered(image: bpy.types.Image) -> bytes:
     """Return the Render Result or the Viewer as a PNG with the colors that the artist sees."""
+    if compat.renders():  # with the very settings that are changed here
+        raise Problem(f"The image {image.name} is still rendered.", "Wait for the render to end.")
     scene = bpy.context.scene
     settings = scene.render.image_settings
     wanted = {

@@ -183,6 +183,15 @@ def test_nothing_was_rendered(empty_blender) -> None:
     assert scene.render.image_settings.file_format == "PNG"
 
 
+def test_a_render_under_way_is_not_touched(empty_blender, monkeypatch) -> None:
+    from blender_addon import compat, references
+
+    render_something(empty_blender)
+    monkeypatch.setattr(compat, "renders", lambda: True)  # its settings are those we would change
+    with pytest.raises(Problem, match="still rendered. Wait"):
+        references.from_image(empty_blender.data.images["Render Result"])
+
+
 def test_the_combined_layer_of_a_multilayer_file(empty_blender, tmp_path: Path) -> None:
     from blender_addon import references
 
@@ -292,6 +301,18 @@ def test_the_active_tile_is_sent(empty_blender, tmp_path: Path, packed: bool) ->
     image.pixels.foreach_set(np.ones(5 * 3 * 4, np.float32))
     assert decode(sent(references.from_image(image))).min() == 255
     image.tiles.active_index = 1
+    with pytest.raises(Problem, match="Tile 1012 .* not saved"):
+        references.from_image(image)
+
+
+def test_a_tile_that_has_no_file(empty_blender) -> None:
+    from blender_addon import references
+
+    image = empty_blender.data.images.new("skin", 8, 8, tiled=True)
+    image.tiles.new(1012)
+    assert decode(sent(references.from_image(image))).shape == (8, 8, 4)
+    image.tiles.active_index = 1
+    assert not image.is_dirty
     with pytest.raises(Problem, match="Tile 1012 .* not saved"):
         references.from_image(image)
 
