@@ -101,11 +101,11 @@ def from_image(image: bpy.types.Image, shown: Any = None) -> Reference:
     """
     if image.type in ("RENDER_RESULT", "COMPOSITING"):
         return _from_bytes(image, _as_rendered(image))
-    if _is_multilayer(image):
-        return _from_bytes(image, _combined_layer(image))
     if image.source in ("SEQUENCE", "MOVIE"):
         with _at_frame(image, shown) as path:
             return _from_file_or_pixels(image, path, None)
+    if _is_multilayer(image):
+        return _from_bytes(image, _combined_layer(image))
     if image.source == "TILED":
         tile = image.tiles.active or image.tiles[0]
         packed = {p.tile_number: p.packed_file for p in image.packed_files}.get(tile.number)

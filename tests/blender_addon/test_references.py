@@ -166,10 +166,13 @@ def render_something(bpy):
     scene.world = bpy.data.worlds.new("gray")
     if scene.world.node_tree is None:
         scene.world.use_nodes = True
-    background = next(n for n in scene.world.node_tree.nodes if n.type == "BACKGROUND")
-    background.inputs["Color"].default_value = (0.5, 0.5, 0.5, 1.0)
+    background_of(scene).inputs["Color"].default_value = (0.5, 0.5, 0.5, 1.0)
     bpy.ops.render.render()
     return scene
+
+
+def background_of(scene):
+    return next(n for n in scene.world.node_tree.nodes if n.type == "BACKGROUND")
 
 
 def test_nothing_was_rendered(empty_blender) -> None:
@@ -209,6 +212,16 @@ def test_the_combined_layer_of_a_multilayer_file(empty_blender, tmp_path: Path) 
     assert reference.filename == "vase.png"
     assert tuple(decode(sent(reference))[0, 0]) == (188, 188, 188, 255)
     assert list(bpy.data.scenes) == scenes
+
+    for frame, strength in ((1, 0.0), (2, 0.5)):
+        background_of(scene).inputs["Strength"].default_value = strength
+        scene.render.filepath = str(tmp_path / f"turn{frame:04d}.exr")
+        bpy.ops.render.render(write_still=True)
+    sequence = bpy.data.images.load(str(tmp_path / "turn0001.exr"))
+    sequence.source = "SEQUENCE"
+    for frame, gray in ((2, 137), (1, 0)):  # linear 0.25 is 137
+        scene.frame_set(frame)
+        assert tuple(decode(sent(references.from_image(sequence)))[0, 0]) == (gray,) * 3 + (255,)
 
 
 def test_a_sequence_gives_the_frame_that_is_shown(empty_blender, tmp_path: Path) -> None:
