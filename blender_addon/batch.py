@@ -74,8 +74,8 @@ def expand(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Pr
     return list(dict.fromkeys(files)), problems
 
 
-def read_picture(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a picture file. Raises `Problem` when it is missing, empty or too large.
+def check_picture(path: str | os.PathLike[str]) -> os.stat_result:
+    """Return the state of a picture file. Raises `Problem` if it is missing, empty or too large.
 
     Whether it is a picture at all the backend finds out: it has the decoders.
     """
@@ -83,18 +83,27 @@ def read_picture(path: str | os.PathLike[str]) -> bytes:
     try:
         if path.is_dir():
             raise Problem(f"{path} is a folder, not a picture.", "Name a picture file.")
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise Problem(
-                f"{path} has {size / 2**20:.0f} MiB; up to {MAX_FILE_BYTES // 2**20} can be sent.",
-                "Save a smaller version of the picture.",
-            )
-        data = path.read_bytes()
+        status = path.stat()
     except OSError as error:
         raise file_problem(error, path, "read") from error
-    if not data:
+    if status.st_size > MAX_FILE_BYTES:
+        raise Problem(
+            f"{path} has {status.st_size / 2**20:.0f} MiB; up to {MAX_FILE_BYTES // 2**20} can be"
+            " sent.",
+            "Save a smaller version of the picture.",
+        )
+    if not status.st_size:
         raise Problem(f"{path} is empty.", "Choose another picture.")
-    return data
+    return status
+
+
+def read_picture(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a picture file. Raises `Problem` as `check_picture` does."""
+    check_picture(path)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise file_problem(error, path, "read") from error
 
 
 def name_of(filename: str) -> str:

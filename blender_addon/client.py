@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from . import events
-from .batch import read_picture
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
-from .jobs import Request, Words
+from .jobs import Cutting, Request, Words, bytes_of, is_ready
 from .problems import Problem
 from .protocol import wire
 
@@ -54,12 +53,12 @@ class Client:
         self.events: queue.Queue[events.Event] = queue.Queue()
         self._commands: queue.Queue[Callable[[Any], Any]] = queue.Queue()
         self._session = wire.ClientSession(name, owner=uuid.uuid4().hex)
-        self._backlog: dict[str, Request | Words] = {}
+        self._backlog: dict[str, Request | Words | Cutting] = {}
         self._unsent: deque[list[Any]] = deque()
         self._ends_with_us = False
         self._stopping = threading.Event()
         self._told: tuple[str, str] | None = None
-        self._requests: dict[str, Request | Words] = {}
+        self._requests: dict[str, Request | Words | Cutting] = {}
         self._damaged: dict[str, Problem] = {}
         self._asked_again: set[str] = set()
         self._backoff = _FIRST_BACKOFF_S
@@ -102,7 +101,7 @@ class Client:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def submit(self, job_id: str, request: Request | Words) -> None:
+    def submit(self, job_id: str, request: Request | Words | Cutting) -> None:
         """Send a job; sending it twice is sending it once."""
         self._ask(lambda _session: self._submit(job_id, request))
 
@@ -265,16 +264,17 @@ class Client:
             except wire.ProtocolError as error:
                 self._tell(events.BackendComplained(Problem(error.what, error.hint)))
 
-    def _submit(self, job_id: str, request: Request | Words) -> None:
+    def _submit(self, job_id: str, request: Request | Words | Cutting) -> None:
         self._requests[job_id] = request
         self._backlog[job_id] = request
 
     def _submit_next(self) -> None:
-        while self._backlog and self._session.unaccepted < JOBS_AHEAD:
-            job_id = next(iter(self._backlog))
+        for job_id in [job for job, request in self._backlog.items() if is_ready(request)]:
+            if self._session.unaccepted >= JOBS_AHEAD:
+                return
             self._hand_over(job_id, self._backlog.pop(job_id))
 
-    def _hand_over(self, job_id: str, request: Request | Words) -> None:
+    def _hand_over(self, job_id: str, request: Request | Words | Cutting) -> None:
         try:
             if isinstance(request, Words):
                 self._session.imagine(
@@ -285,10 +285,12 @@ class Client:
                     guidance=request.guidance or None,
                     seed=request.seed,
                 )
+            elif isinstance(request, Cutting):
+                image = bytes_of(request.image)
+                self._session.cutout(image, job=job_id, filename=request.filename)
             else:
-                image = request.image
                 self._session.submit(
-                    read_picture(image) if isinstance(image, Path) else image,
+                    bytes_of(request.image),
                     job=job_id,
                     filename=request.filename,
                     model=request.model,
@@ -415,7 +417,7 @@ class Client:
                 self._tell(events.MeshArrived(job, mesh, artefact.pose, artefact.box))
             elif received.kind == "file":
                 data = arrays["data"].tobytes()
-                self._tell(events.FileArrived(job, artefact.name, data))
+                self._tell(events.FileArrived(job, artefact.name, data, artefact.certainty))
         except Problem as problem:
             if received.kind == "gaussians" and not artefact.final:
                 _log.debug("GSV3D: coarse Gaussians left out: %s", problem)

@@ -77,11 +77,16 @@ def push_undo(message: str) -> None:
             bpy.ops.ed.undo_push(message=message)
 
 
-def may_edit() -> str:
-    """Empty when data may be changed now; else the words that say what is in the way."""
+def renders() -> bool:
+    """Return True while Blender renders an image or an animation."""
     manager = bpy.context.window_manager
     locked = manager is not None and getattr(manager, "is_interface_locked", False)
-    if locked or bpy.app.is_job_running("RENDER"):
+    return locked or bpy.app.is_job_running("RENDER")
+
+
+def may_edit() -> str:
+    """Empty when data may be changed now; else the words that say what is in the way."""
+    if renders():
         return "waiting for the render to end"
     if bpy.app.is_job_running("OBJECT_BAKE"):
         return "waiting for the bake to end"

@@ -18,7 +18,7 @@ from .importers import scene
 from .importers.gaussians import import_gaussians
 from .importers.mesh import import_mesh
 from .importers.picture import import_picture
-from .importers.placement import Fit, fit_to_height, fit_to_size, free_spot, row_positions
+from .importers.placement import Fit, fit_to_height, fit_to_size, free_spot, grid_positions
 from .importers.prepare import GaussianArrays, MeshArrays
 from .jobs import Job, JobBook, Target
 
@@ -51,12 +51,13 @@ class Arrived:
         depth = source.bounds.depth * fit.scale
         return replace(target, location=target.plane.base_of(self.box, depth))
 
-    def width(self, target: Target) -> float:
+    def footprint(self, target: Target) -> tuple[float, float]:
+        """Return the width and the depth of the object."""
         source = self.mesh or self.gaussians
         fit = self.fit(target)
         if source is None or fit is None:
-            return target.height or 1.0
-        return source.bounds.width * fit.scale
+            return target.height or 1.0, target.height or 1.0
+        return source.bounds.width * fit.scale, source.bounds.depth * fit.scale
 
 
 class Delivery:
@@ -195,12 +196,12 @@ class Delivery:
         """Return the target moved beside what stands there, when its first object is placed.
 
         Before its picture a result makes room for others of the same picture, at the cursor for
-        every object. A batch's row arranges its own results.
+        every object. A folder's batch arranges its own results.
         """
         source = held.mesh or held.gaussians
-        in_row = target.batch and target.plane is None
+        in_grid = target.batch and target.plane is None
         known = any(scene.find_object(job.id, kind) for kind in (scene.GAUSSIANS, scene.MESH))
-        if source is None or in_row or known or target.replaces:
+        if source is None or in_grid or known or target.replaces:
             return target
         if target.plane is None:
             boxes = scene.boxes_in(scene.scene_of(target))
@@ -227,28 +228,29 @@ class Delivery:
             cloud.hide_viewport = True
 
     def _arrange(self, job: Job) -> None:
-        """Set the objects of a batch side by side; what the artist has moved stays."""
+        """Set the objects of a batch in rows; what the artist has moved stays."""
         if not job.target.batch or job.target.plane is not None:
             return
-        row = [
+        members = [
             j
             for j in self._book.of_batch(job.target.batch)
             if j.state.active or j.id in self.arrived or scene.find_object(j.id, scene.MESH)
         ]
-        widths = [self._width(j) for j in row]
-        gap = (job.target.height or 1.0) * 0.25
-        for member, x in zip(row, row_positions(widths, gap), strict=True):
+        spots = grid_positions(
+            [self._footprint(j) for j in members], (job.target.height or 1.0) * 0.25
+        )
+        for member, (x, y) in zip(members, spots, strict=True):
             for kind in (scene.GAUSSIANS, scene.MESH):
                 placed = scene.find_object(member.id, kind)
                 if placed is not None:
                     base = member.target.location
-                    _move_unless_moved(placed, (base[0] + x, base[1], base[2]), base)
+                    _move_unless_moved(placed, (base[0] + x, base[1] + y, base[2]), base)
 
-    def _width(self, job: Job) -> float:
+    def _footprint(self, job: Job) -> tuple[float, float]:
         held = self.arrived.get(job.id)
         if held is not None:
-            job.width = held.width(job.target)
-        return job.width or job.target.height or 1.0
+            job.footprint = held.footprint(job.target)
+        return job.footprint or (job.target.height or 1.0, job.target.height or 1.0)
 
 
 def _move_unless_moved(

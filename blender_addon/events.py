@@ -89,11 +89,16 @@ class MeshArrived:
 
 @dataclass(frozen=True)
 class FileArrived:
-    """``name`` is the format: ``"glb"``, ``"ply"``, or ``"png"`` for a picture made of words."""
+    """``name`` is the format: ``"glb"``, ``"ply"``, or ``"png"`` for a picture.
+
+    That is one made of words, or a cut-out; ``certainty`` in 0..1 is a cut-out's, unless its
+    picture was transparent already.
+    """
 
     job: str
     name: str
     data: bytes
+    certainty: float | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 import bpy
 
 from . import backend_link, backend_process, preferences, session
-from .batch import expand, name_of, read_picture, unique_names
+from .batch import check_picture, expand, name_of, unique_names
 from .console import ProgressLine
 from .filenames import readable
 from .importers import scene
@@ -182,8 +182,7 @@ def _complain(text: str) -> None:
 @dataclass
 class _Picture:
     path: Path
-    data: bytes
-    name: str
+    name: str = ""
 
 
 @dataclass
@@ -196,7 +195,7 @@ class _Run:
 
     def go(self) -> int:
         output = _blend_path(self.options.output)
-        pictures = self._read_pictures()
+        pictures = self._find_pictures()
         check_writable(output)
         files = ResultFiles(output, {p.name: p.path for p in pictures}, self.options.overwrite)
         if files.moved:
@@ -219,12 +218,13 @@ class _Run:
                 session.close(wait=True)  # before its folder goes away
         return 1 if self.failed or not done else 0
 
-    def _read_pictures(self) -> list[_Picture]:
+    def _find_pictures(self) -> list[_Picture]:
         files, problems = expand(self.options.images)
         pictures = []
         for path in files:
             try:
-                pictures.append(_Picture(path, read_picture(path), ""))
+                check_picture(path)
+                pictures.append(_Picture(path))
             except Problem as problem:
                 problems.append(problem)
         for complaint in problems:
@@ -274,7 +274,7 @@ class _Run:
                 slot=slot,
             )
             request = Request(
-                image=picture.data,
+                image=picture.path,
                 filename=readable(picture.path.name),
                 model=options.model,
                 steps=options.steps,

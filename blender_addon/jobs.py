@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from .batch import read_picture
 from .events import ListedJob
 from .importers.placement import PicturePlane
+from .pixels import Encoding
 
 PHASES = (
     # name on the wire, words for the artist, share of the whole time
@@ -30,6 +32,21 @@ WORDS_PHASES = (
     ("imagining", "Drawing the picture", 0.70),
     ("cutting", "Removing the background", 0.05),
 )
+
+
+Picture = bytes | Path | Encoding
+"""A picture file's bytes, or where they come from when they are sent.
+
+So neither a folder's pictures nor those of jobs that are done lie in memory, and a PNG is made
+beside Blender's main thread.
+"""
+
+
+def bytes_of(picture: Picture) -> bytes:
+    """Return a picture's bytes; waits for one in the making. Raises `Problem`."""
+    if isinstance(picture, Path):
+        return read_picture(picture)
+    return picture if isinstance(picture, bytes) else picture.read()
 
 
 class JobState(Enum):
@@ -52,15 +69,13 @@ class JobState(Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """Hold a wish for the backend; 0 steps: the model's.
-
-    ``image`` is a picture file's bytes, or the file, which is read when it is sent.
+    """Hold a wish for the backend. 0 steps: the model's.
 
     ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
     the one at ``plane`` degrees.
     """
 
-    image: bytes | Path
+    image: Picture
     filename: str
     model: str = "blockout"
     steps: int = 0
@@ -71,6 +86,14 @@ class Request:
     mirror: str = "auto"
     plane: float = 0.0
     files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """A picture of which the cut-out is asked for, to look at it."""
+
+    image: Picture
+    filename: str
 
 
 @dataclass(frozen=True)
@@ -89,6 +112,12 @@ class Words:
         return self.prompt
 
 
+def is_ready(request: Request | Words | Cutting) -> bool:
+    """Return False while the PNG of a request is in the making."""
+    picture = None if isinstance(request, Words) else request.image
+    return not isinstance(picture, Encoding) or picture.done
+
+
 @dataclass(frozen=True)
 class Target:
     """Where the results go: names and numbers, never Blender objects, which do not live long.
@@ -97,8 +126,8 @@ class Target:
     the picture shows the object. ``plane`` is the picture's, if it stands in the scene: the result
     stands at its lower edge and not at the location. ``source`` is a digest of the picture:
     ``replaces`` says that the result takes the place of the last one made of the same. ``batch``
-    groups jobs that share a collection and, without pictures in the scene, a row; ``slot`` is the
-    place in it.
+    groups jobs that share a collection and, without pictures in the scene, a grid; ``slot``
+    is the place in it.
     """
 
     name: str
@@ -150,7 +179,7 @@ class Job:
     started: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     pose: dict[str, float] = field(default_factory=dict)
-    width: float = 0.0
+    footprint: tuple[float, float] | None = None  # width and depth in Blender units
     _furthest: float = 0.0
 
     @classmethod

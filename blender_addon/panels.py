@@ -9,11 +9,14 @@ import bpy
 
 from . import compat, previews, references, session
 from .backend_panel import draw_status
+from .cutouts import CutOut
 from .jobs import Job, JobState, pose_words
 from .layouts import draw_problem as _problem
 from .layouts import draw_words as _words
+from .operators import cutout, sources
 from .operators.imagine import text_problem
 from .operators.jobs import selected_job
+from .operators.keep import is_result
 from .problems import Problem
 from .protocol import protocol_problem
 
@@ -70,8 +73,10 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
         layout.row().prop(settings, "source", expand=True)
         if settings.source == "SELECTED":
             empties = references.selected_image_empties(context)
-            if empties:
-                layout.label(text=empties[0].data.name, icon="IMAGE_DATA")
+            if len(empties) > 1:
+                layout.label(text=f"{len(empties)} image empties selected", icon="IMAGE_DATA")
+            elif empties:
+                layout.label(text=sources.title_of(empties[0].data), icon="IMAGE_DATA")
             else:
                 _words(
                     layout,
@@ -88,8 +93,10 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
         else:
             layout.prop(settings, "filepath", text="")
         _settings(layout, settings, in_scene=settings.source == "SELECTED")
-        _generate(layout, "SETTINGS")
+        _generate(layout, context, "SETTINGS")
         _progress(layout, context)
+        if is_result(context.object):
+            layout.operator("gsv3d.keep", icon="PINNED")
         shading = context.space_data.shading
         if shading.type == "SOLID" and shading.color_type != "TEXTURE" and len(session.get().book):
             text = "Show Textures in This View"
@@ -202,10 +209,12 @@ class GSV3D_PT_image(bpy.types.Panel):
         if _cannot_work(layout):
             return
         image = context.space_data.image
-        _imagine(layout.box(), context)
-        layout.label(text=image.name if image else "No picture is open", icon="IMAGE_DATA")
+        if text_problem() is None:  # nothing to say to people who do not want it
+            _imagine(layout.box(), context)
+        title = sources.title_of(image) if image else "No picture is open"
+        layout.label(text=title, icon="IMAGE_DATA")
         _settings(layout, context.scene.gsv3d, in_scene=False)
-        _generate(layout, "EDITOR")
+        _generate(layout, context, "EDITOR")
         _progress(layout, context)
         draw_status(layout, context)
 
@@ -239,6 +248,7 @@ def _settings(layout: Any, settings: Any, in_scene: bool) -> None:
     row = column.row(align=True)
     row.prop(settings, "seed")
     row.prop(settings, "use_random_seed", text="", icon="FILE_REFRESH")
+    column.prop(settings, "seeds")
     column.prop(settings, "steps")
     row = column.row(align=True)
     angle = row.row(align=True)
@@ -256,10 +266,37 @@ def _settings(layout: Any, settings: Any, in_scene: bool) -> None:
         column.prop(settings, "height")
 
 
-def _generate(layout: Any, source: str) -> None:
+def _generate(layout: Any, context: bpy.types.Context, source: str) -> None:
+    """Draw the cut-out if it was asked for, Generate, and what there is to do about a cut-out."""
+    cut = cutout.shown(context, source)
+    if cut is not None:
+        _cut_out(layout, context, cut, source)
     row = layout.row()
     row.scale_y = 1.5
     row.operator("gsv3d.generate", icon="SHADERFX").source = source
+    if cut is None:
+        row.operator("gsv3d.cutout").source = source
+    else:
+        row.operator("gsv3d.another_cutout").source = source
+    row.operator("gsv3d.generate_clipboard", text="", icon="PASTEDOWN")
+
+
+def _cut_out(layout: Any, context: bpy.types.Context, cut: CutOut, source: str) -> None:
+    box = layout.box()
+    row = box.row(align=True)
+    words = row.column()
+    icon = "ERROR" if cut.unsure or cut.problem else "IMAGE_ALPHA"
+    if cut.problem is not None:
+        _words(words, context, str(cut.problem), icon)
+    else:
+        _words(words, context, cut.describe(), icon)
+    if cut.chosen:
+        _words(words, context, f"Cut out of {cut.request.filename}")
+    row.operator("gsv3d.cutout", text="", icon="FILE_REFRESH").source = source
+    row.operator("gsv3d.forget_cutout", text="", icon="X").source = source
+    picture = previews.icon_of(cut.id)
+    if picture:
+        box.template_icon(icon_value=picture, scale=8.0)
 
 
 def _progress(layout: Any, context: bpy.types.Context) -> None:

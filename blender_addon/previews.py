@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Thumbnails of the views: icons the panel can show. Filled by `show`, never while drawing."""
+"""Thumbnails of views and cut-outs: icons the panel can show. Never filled while drawing."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import bpy
@@ -13,6 +15,8 @@ from .importers.prepare import Sheet
 
 _collection: Any = None
 _shown: dict[str, Sheet] = {}
+_pictures: set[str] = set()
+_folder: tempfile.TemporaryDirectory[str] | None = None
 
 
 def show(sheets: Mapping[str, Sheet]) -> None:
@@ -36,16 +40,42 @@ def show(sheets: Mapping[str, Sheet]) -> None:
         _shown[job_id] = sheet
 
 
+def show_pictures(pictures: Mapping[str, bytes]) -> None:
+    """Have an icon for every PNG that is new; forget those that are gone.
+
+    Blender reads them from files when they are drawn first. They become no images of the .blend.
+    """
+    global _collection, _folder
+    if bpy.app.background:
+        return
+    for job_id in _pictures - set(pictures):
+        _pictures.discard(job_id)
+        _collection.pop(job_id, None)
+    for job_id in [j for j in pictures if j not in _pictures]:
+        if _collection is None:
+            _collection = bpy.utils.previews.new()
+        if _folder is None:
+            _folder = tempfile.TemporaryDirectory(prefix="gsv3d-", ignore_cleanup_errors=True)
+        path = Path(_folder.name) / f"{job_id}.png"
+        path.write_bytes(pictures[job_id])
+        _collection.load(job_id, str(path), "IMAGE")
+        _pictures.add(job_id)
+
+
 def icon_of(job_id: str) -> int:
-    """The icon of a job's views; 0 when there is none."""
+    """Return the icon of a job's views or cut-out; 0 when there is none."""
     icon = _collection.get(job_id) if _collection is not None else None
     return icon.icon_id if icon is not None else 0
 
 
 def close() -> None:
     """Give the icons back."""
-    global _collection
+    global _collection, _folder
     _shown.clear()
+    _pictures.clear()
+    if _folder is not None:
+        _folder.cleanup()
+        _folder = None
     if _collection is not None:
         bpy.utils.previews.remove(_collection)
         _collection = None

@@ -12,6 +12,7 @@
     batch_source  SELECTED or FOLDER
     model         name of the model, e.g. "blockout"
     seed, use_random_seed
+    seeds         how many objects of a picture, of this seed and those after it
     steps         denoising steps; 0 leaves it to the model
     faces         face budget of the mesh
     texture_size  pixels of a side of the texture
@@ -65,10 +66,10 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         name="Reference",
         description="Where the reference picture comes from",
         items=(
-            ("SELECTED", "Selected", "The selected image empty", "EMPTY_DATA", 0),
-            ("IMAGE", "Image", "An image of this file", "IMAGE_DATA", 1),
-            ("FILE", "File", "A picture file", "FILE_IMAGE", 2),
-            ("WORDS", "Words", "A picture made of words", "FILE_TEXT", 3),
+            ("SELECTED", "Selected", "The selected image empties"),
+            ("IMAGE", "Image", "An image of this file"),
+            ("FILE", "File", "A picture file"),
+            ("WORDS", "Words", "A picture made of words"),
         ),
     )
     prompt: StringProperty(  # type: ignore[valid-type]
@@ -116,6 +117,13 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     use_random_seed: BoolProperty(  # type: ignore[valid-type]
         name="Random Seed", description="Take a new seed for every object"
+    )
+    seeds: IntProperty(  # type: ignore[valid-type]
+        name="Variants",
+        description="Make so many objects of a picture, side by side: with this seed and the next",
+        default=1,
+        min=1,
+        max=8,
     )
     steps: IntProperty(  # type: ignore[valid-type]
         name="Steps",

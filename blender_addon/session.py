@@ -20,6 +20,7 @@ import bpy
 from . import compat, events
 from .backend_link import BackendLink, BackendState
 from .batch import name_of
+from .cutouts import CutOut, CutOuts
 from .delivery import Delivery
 from .importers import scene
 from .jobs import Job, JobBook, JobState, Request, Target, Words
@@ -37,6 +38,7 @@ class Session:
         self.book = JobBook()
         self.delivery = Delivery(self.book, self._finish_if_delivered)
         self.backend = BackendLink(clock)
+        self.cutouts = CutOuts()
         self.sheets: dict[str, Any] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.on_job_end: Callable[[Job], None] | None = None
@@ -106,6 +108,31 @@ class Session:
             self.backend.client.cancel(job_id)
         else:
             self.backend.client.forget(job_id)
+
+    def cut_out(self, picture: str, cutout: CutOut) -> None:
+        """Ask for the cut-out of a picture, in the place of its former one."""
+        for former in self.cutouts.add(picture, cutout):
+            self._stop_cutting(former)
+        self._send_cutouts()
+        self.show()
+        self.ensure_timer()
+
+    def forget_cutout(self, picture: str) -> None:
+        """Let go of a picture's cut-out."""
+        cutout = self.cutouts.remove(picture)
+        if cutout is not None:
+            self._stop_cutting(cutout)
+            self.show()
+
+    def _send_cutouts(self) -> None:
+        for cutout in self.cutouts:
+            if self.backend.client is not None and not (cutout.ended or cutout.id in self._sent):
+                self._sent.add(cutout.id)
+                self.backend.client.submit(cutout.id, cutout.request)
+
+    def _stop_cutting(self, cutout: CutOut) -> None:
+        if cutout.id in self._sent and not cutout.ended:
+            self._wish(cutout.id, "cancel")
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job; a running one stops within one denoising step."""
@@ -278,6 +305,7 @@ class Session:
                         self._wish(job_id, wish)
                     for job in self.book.active():
                         self._send(job)
+                    self._send_cutouts()
             case events.Disconnected(problem=problem, lasting=lasting):
                 self._disconnected(problem, lasting)
             case events.BackendComplained(problem=problem):
@@ -288,12 +316,18 @@ class Session:
                 known = self.book.get(event.job)
                 if known is not None:
                     self._handle_of_job(known, event)
+                elif (cutout := self.cutouts.of_job(event.job)) is not None:
+                    cutout.take(event)
+                    if cutout.ended:
+                        self._wish(cutout.id, "forget")
 
     def _listed(self, entries: tuple[events.ListedJob, ...]) -> None:
         """Show the backend's jobs: also those of other Blenders, and of earlier ones."""
         for entry in entries:
             known = self.book.get(entry.job)
             if known is None:
+                if entry.kind == "cutout" and entry.owner == "gone" and entry.state == "done":
+                    self._wish(entry.job, "forget")  # nobody will look at it
                 unwanted = entry.kind == "cutout" or entry.state == "cancelled"
                 if not unwanted and entry.job not in self._wishes:
                     self.book.add(Job.from_list(entry, name_of(entry.filename)))
@@ -402,6 +436,7 @@ class Session:
         rows = [(j.id, j.name, j.state.value, self.describe(j)) for j in self.book.in_order()]
         properties.show_jobs(rows)
         previews.show(self.sheets)
+        previews.show_pictures({cutout.id: cutout.png for cutout in self.cutouts if cutout.png})
         compat.redraw_sidebars()
 
     def ensure_timer(self) -> None:
@@ -413,7 +448,8 @@ class Session:
         """Seconds to the next tick; None ends the timer."""
         if more:
             return _BUSY_S
-        if self.book.active() or not self.delivery.idle:
+        cutting = any(not cutout.ended for cutout in self.cutouts)
+        if self.book.active() or cutting or not self.delivery.idle:
             return _ACTIVE_S
         at_work = self.backend.client is not None or self.backend.process.running
         return _IDLE_S if at_work else None

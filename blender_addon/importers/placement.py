@@ -179,3 +179,21 @@ def row_positions(widths: Sequence[float], gap: float) -> list[float]:
             x += widths[index - 1] / 2 + gap + width / 2
         positions.append(x)
     return positions
+
+
+def grid_positions(sizes: Sequence[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
+    """Return where the middles of objects stand in rows of equal length, as many as objects in one.
+
+    Args:
+        sizes: (width, depth) of each; the first stands at (0, 0).
+        gap: between neighbors at least.
+
+    Returns:
+        (x, y) of each. A row stands in front of the one before it: in Top view they read as text.
+    """
+    columns = max(1, math.ceil(math.sqrt(len(sizes))))
+    widths = [max(width for width, _ in sizes[column::columns]) for column in range(columns)]
+    rows = range(0, len(sizes), columns)
+    depths = [max(depth for _, depth in sizes[row : row + columns]) for row in rows]
+    xs, ys = row_positions(widths, gap), row_positions(depths, gap)
+    return [(xs[i % columns], -ys[i // columns]) for i in range(len(sizes))]

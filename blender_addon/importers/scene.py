@@ -145,6 +145,19 @@ def results_of(target: Target, job_id: str) -> list[Any]:
     return found if len(found) < 2 else [one for one in here.objects if one in found]
 
 
+def variants_of(result: Any, scene: Any) -> list[Any]:
+    """Return the meshes and Gaussians in a scene that other jobs made of a result's picture."""
+    source = result.get(SOURCE_TAG)
+    return [
+        other
+        for other in scene.objects
+        if source
+        and other.get(SOURCE_TAG) == source
+        and other.get(KIND_TAG) in (MESH, GAUSSIANS)
+        and other.get(JOB_TAG) != result.get(JOB_TAG)
+    ]
+
+
 def boxes_of(objects: Sequence[Any]) -> np.ndarray:
     """Return the boxes of objects along the world's axes: (N, 2, 3), lowest and highest corners.
 
@@ -192,7 +205,7 @@ def remove(placed: Any) -> None:
 
 
 def remove_unused(data: Any) -> None:
-    """Remove a half-built mesh or point cloud that no object uses."""
+    """Remove a mesh or point cloud that no object uses."""
     try:
         if data.users == 0:
             _remove_data(data)
@@ -205,12 +218,9 @@ def _holds(owner: Any, data: Any) -> bool:
 
 
 def _remove_data(data: Any) -> None:
-    """Remove a mesh or a point cloud, and what no one else uses of its materials and textures."""
+    """Remove an object's data, and what no one else uses of its materials and textures."""
     materials = {material for material in data.materials if material is not None}
-    if isinstance(data, bpy.types.Mesh):
-        bpy.data.meshes.remove(data)
-    else:
-        bpy.data.pointclouds.remove(data)
+    bpy.data.batch_remove([data])  # whatever it is: the artist may have made a curve of it
     unused = [material for material in materials if material.users == 0]
     images = {
         node.image

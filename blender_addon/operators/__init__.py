@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from . import backend, batch, generate, imagine, install, jobs, view
+from . import backend, batch, cutout, drop, generate, imagine, install, jobs, keep, view
 
 CLASSES = (
     *generate.CLASSES,
+    *cutout.CLASSES,
+    *drop.CLASSES,
     *imagine.CLASSES,
     *batch.CLASSES,
+    *keep.CLASSES,
     *jobs.CLASSES,
     *backend.CLASSES,
     *install.CLASSES,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Batch: one job for each of many pictures; results of a folder side by side in a collection."""
+"""Batch: one job for each of many pictures; results of a folder in rows in a collection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GSV3D_OT_batch(bpy.types.Operator):
 
     bl_idname = "gsv3d.batch"
     bl_label = "Generate Batch"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"UNDO"}  # without REGISTER: Adjust Last Operation would send it all again
 
     source: EnumProperty(  # type: ignore[valid-type]
         name="Pictures",
@@ -45,16 +45,12 @@ class GSV3D_OT_batch(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.gsv3d
         source = settings.batch_source if self.source == "SETTINGS" else self.source
-        found, problems = _pictures(context, settings, source)
-        if not found:
-            raise problems[0] if problems else Problem("There is no picture.", "Choose some.")
-        common.ensure_backend()
-        targets = _targets(context, settings, found)
-        for (reference, _), target in zip(found, targets, strict=True):
-            common.submit(settings, reference, target)
-        for left_out in problems:
-            self.report({"WARNING"}, str(left_out))
-        self.report({"INFO"}, f"{len(found)} pictures are on the list")
+        if source == "FOLDER":
+            pictures, problems = _pictures_in_folder(context, settings.folder)
+        else:
+            empties = references.selected_image_empties(context)
+            pictures, problems = common.pictures_at(context, sorted(empties, key=_left_to_right))
+        common.submit_all(self, settings, pictures, problems)
         return {"FINISHED"}
 
 
@@ -68,47 +64,30 @@ def _missing(context: bpy.types.Context) -> str:
     return ""
 
 
-def _pictures(
-    context: bpy.types.Context, settings: Any, source: str
-) -> tuple[list[tuple[Reference, Any]], list[Problem]]:
-    """Pictures that can be sent, each with its image empty if it has one, and what cannot be."""
-    found: list[tuple[Reference, Any]] = []
+def _pictures_in_folder(
+    context: bpy.types.Context, folder: str
+) -> tuple[list[tuple[Reference, Target]], list[Problem]]:
+    """Return a folder's pictures, to stand in rows in a new collection, and what cannot be sent."""
+    path = Path(bpy.path.abspath(folder))
+    found: list[Reference] = []
     problems: list[Problem] = []
-    if source == "FOLDER":
-        wanted: list[Any] = images_in_folder(Path(bpy.path.abspath(settings.folder)))
-    else:
-        wanted = sorted(references.selected_image_empties(context), key=_left_to_right)
-    for one in wanted:
+    for file in images_in_folder(path):
         try:
-            if source == "FOLDER":
-                found.append((references.from_file(one), None))
-            else:
-                found.append((references.from_image(one.data), one))
+            found.append(references.from_file(file))
         except Problem as problem:
             problems.append(problem)
-    return found, problems
-
-
-def _targets(
-    context: bpy.types.Context, settings: Any, found: list[tuple[Reference, Any]]
-) -> list[Target]:
-    """One target each: at its own picture in the scene, else in a row in a new collection."""
-    names = unique_names([reference.name for reference, _ in found])
+    if not found:
+        return [], problems
+    collection = bpy.data.collections.new(readable(path.name) or "GSV3D Batch")
+    context.scene.collection.children.link(collection)
     batch = uuid.uuid4().hex
-    collection = ""
-    if any(empty is None for _, empty in found):
-        title = readable(Path(bpy.path.abspath(settings.folder)).name) or "GSV3D Batch"
-        made = bpy.data.collections.new(title)
-        context.scene.collection.children.link(made)
-        collection = made.name
-    targets = []
-    for slot, ((_, empty), name) in enumerate(zip(found, names, strict=True)):
-        if empty is None:
-            place = replace(common.target_at_cursor(context, name), collection=collection)
-        else:
-            place = common.target_at_empty(context, empty, name)
-        targets.append(replace(place, batch=batch, slot=slot))
-    return targets
+    names = unique_names([reference.name for reference in found])
+    pictures = []
+    for slot, (reference, name) in enumerate(zip(found, names, strict=True)):
+        target = common.target_at_cursor(context, name)
+        place = replace(target, collection=collection.name, batch=batch, slot=slot)
+        pictures.append((reference, place))
+    return pictures, problems
 
 
 def _left_to_right(empty: Any) -> tuple[float, str]:

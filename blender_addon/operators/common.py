@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import random
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import bpy
 
 from .. import preferences, session
+from ..batch import unique_names
 from ..importers.placement import yaw_of_plane
 from ..jobs import Request, Target
 from ..problems import Problem
 from ..properties import MAX_SEED
 from ..protocol import protocol_problem
 from ..references import Reference, plane_normal, plane_of
+from . import sources
 
 
 def report(operator: bpy.types.Operator, problem: Problem) -> set[str]:
@@ -51,16 +53,14 @@ def reports_problems(
     return reporting
 
 
-def request_for(settings: Any, reference: Reference) -> Request:
+def request_for(settings: Any, reference: Reference, seed: int) -> Request:
     """What the backend is asked for, from the scene's settings."""
-    if settings.use_random_seed:
-        settings.seed = random.randint(0, MAX_SEED)
     return Request(
-        image=reference.data,
+        image=reference.picture,
         filename=reference.filename,
         model=settings.model.strip() or "blockout",
         steps=settings.steps,
-        seed=settings.seed,
+        seed=seed,
         faces=settings.faces,
         texture_size=settings.texture_size,
         elevation=None if settings.auto_elevation else settings.elevation,
@@ -70,10 +70,67 @@ def request_for(settings: Any, reference: Reference) -> Request:
 
 
 def submit(settings: Any, reference: Reference, target: Target) -> None:
-    """Take a job on the list: this picture, there."""
-    source = hashlib.sha256(reference.data).hexdigest()[:32]
-    target = replace(target, source=source, replaces=settings.again == "REPLACE")
-    session.get().submit(request_for(settings, reference), target, after_mesh=settings.after_mesh)
+    """Take a job on the list for each seed that is wished: this picture, there.
+
+    Only the first one replaces a former result; the others stand beside it. Raises `Problem` if all
+    are on the list already.
+    """
+    known: list[Problem] = []
+    if settings.use_random_seed:
+        settings.seed = random.randint(0, MAX_SEED)
+    for index in range(settings.seeds):
+        seed = (settings.seed + index) % (MAX_SEED + 1)
+        place = replace(
+            target,
+            name=f"{target.name} seed {seed}" if settings.seeds > 1 else target.name,
+            source=reference.source,
+            replaces=settings.again == "REPLACE" and index == len(known),
+        )
+        request = request_for(settings, reference, seed)
+        try:
+            session.get().submit(request, place, after_mesh=settings.after_mesh)
+        except Problem as problem:
+            known.append(problem)
+    if len(known) == settings.seeds:
+        raise known[0]
+
+
+def submit_all(
+    operator: bpy.types.Operator,
+    settings: Any,
+    pictures: Sequence[tuple[Reference, Target]],
+    problems: Sequence[Problem],
+) -> None:
+    """Take pictures on the list and report those that cannot be. Raises `Problem` if none can."""
+    if not pictures:
+        raise problems[0] if problems else Problem("There is no picture.", "Choose some.")
+    ensure_backend()
+    left_out = list(problems)
+    for reference, target in pictures:
+        try:
+            submit(settings, reference, target)
+        except Problem as known:
+            left_out.append(known)
+    taken = len(pictures) + len(problems) - len(left_out)
+    if not taken:
+        raise left_out[-1]
+    for problem in left_out:
+        operator.report({"WARNING"}, str(problem))
+    if taken > 1:
+        operator.report({"INFO"}, f"{taken} pictures are on the list")
+
+
+def pictures_at(
+    context: bpy.types.Context, empties: Iterable[Any]
+) -> tuple[list[tuple[Reference, Target]], list[Problem]]:
+    """Return what image empties show, each to stand at its own, and what cannot be sent."""
+    found, problems = sources.references_at(context, empties)
+    names = unique_names([reference.name for reference, _ in found])
+    batch = uuid.uuid4().hex if len(found) > 1 else ""
+    return [
+        (reference, replace(target_at_empty(context, empty, name), batch=batch, slot=slot))
+        for slot, ((reference, empty), name) in enumerate(zip(found, names, strict=True))
+    ], problems
 
 
 def target_at_empty(context: bpy.types.Context, empty: Any, name: str) -> Target:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from blender_addon import client as client_module
 from blender_addon import events
 from blender_addon.client import Client
 from blender_addon.jobs import Request
+from blender_addon.pixels import Encoding
 from tests.fake_backend import FakeBackend
 
 JOB = "0" * 31 + "1"
@@ -87,6 +89,20 @@ def test_a_job_from_submit_to_done(tmp_path: Path, open_client) -> None:
         submit = fake.wait_for(m.Submit)
         assert (submit.seed, submit.faces, submit.steps) == (7, 1234, None)
         assert not fake.errors
+
+
+def test_a_png_in_the_making_does_not_hold_the_conversation_up(tmp_path: Path, open_client) -> None:
+    with FakeBackend(tmp_path, "normal") as fake:
+        client = open_client(fake.connection_path)
+        png: Future[bytes] = Future()
+        client.submit(JOB, Request(Encoding("digest", png), "painted.png"))
+        until(client, events.JobsListed)  # the conversation goes on
+        png.set_result(b"\x89PNG")
+        assert bytes(fake.wait_for(m.Submit).image) == b"\x89PNG"
+        until(client, events.JobDone)
+        client.submit("b" * 32, Request(Encoding("digest", Future()), "never.png"))
+        client.submit("c" * 32, request())
+        until(client, events.JobDone, job="c" * 32)  # nor do others wait behind it
 
 
 def test_cancel_reaches_a_slow_job(tmp_path: Path, open_client) -> None:

@@ -30,7 +30,7 @@ def test_the_manifest_says_what_the_package_says() -> None:
     assert values["version"] == __version__ == build_addon.version()
     assert (values["schema_version"], values["id"]) == ("1.0.0", "gsv3d")
     assert values["blender_version_min"] == "4.2.0"
-    assert set(values["permissions"]) == {"files", "network"}
+    assert set(values["permissions"]) == {"files", "network", "clipboard"}
     for sentence in (values["tagline"], *values["permissions"].values()):
         assert len(sentence) <= 64 and sentence[-1] not in ".!?"
     licenses = {"GPL-3.0-or-later", "Apache-2.0", "BSD-3-Clause", "MPL-2.0", "ISC"}

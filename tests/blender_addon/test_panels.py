@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from blender_addon.jobs import Job, JobState, Target, Words
+from blender_addon import events
+from blender_addon.cutouts import CutOut
+from blender_addon.jobs import Cutting, Job, JobState, Target, Words
 from blender_addon.problems import Problem
 from tests.fake_backend import FakeBackend
 
@@ -59,7 +61,7 @@ class CheckedLayout:
         return call
 
 
-def draw(addon, panel: str, shading: str = "MATERIAL") -> list[str]:
+def draw(addon, panel: str, shading: str = "MATERIAL", active: Any = None) -> list[str]:
     """What a panel shows: texts, properties and operators in their order."""
     from blender_addon import panels
 
@@ -70,7 +72,7 @@ def draw(addon, panel: str, shading: str = "MATERIAL") -> list[str]:
         preferences=bpy.context.preferences,
         region=None,
         selected_objects=[],
-        object=None,
+        object=active,
         space_data=SimpleNamespace(
             image=None,
             type="IMAGE_EDITOR",
@@ -88,6 +90,51 @@ def test_the_main_panel_for_every_source(addon, source: str) -> None:
     drawn = draw(addon, "GSV3D_PT_generate")
     assert ("gsv3d.imagine" in drawn) == (source == "WORDS")
     assert drawn.count("gsv3d.generate") == 1
+
+
+def test_the_cut_out_stands_above_generate(addon, tmp_path: Path) -> None:
+    from blender_addon.operators import sources
+
+    settings = addon.bpy.context.scene.gsv3d
+    settings.source, settings.filepath = "FILE", str(tmp_path / "mug.png")
+    drawn = draw(addon, "GSV3D_PT_generate")
+    assert "gsv3d.cutout" in drawn and "gsv3d.another_cutout" not in drawn
+    cut = CutOut(Cutting(b"x", "by hand.png"), chosen=True)
+    addon.session.get().cutouts.add(sources.key_of(settings.filepath), cut)
+    cut.take(events.FileArrived(cut.id, "png", b"x", 0.4))
+    drawn = draw(addon, "GSV3D_PT_generate")
+    assert "Unsure: look whether this is the whole object" in " ".join(drawn)
+    assert "Cut out of by hand.png" in drawn
+    row = ["gsv3d.generate", "gsv3d.another_cutout"]
+    assert drawn[drawn.index(row[0]) :][:2] == row
+    assert {"gsv3d.forget_cutout", "gsv3d.cutout"} <= set(drawn)
+    cut.take(events.JobFailed(cut.id, Problem("There is no object.", "Take another.")))
+    assert "There is no object. Take another." in " ".join(draw(addon, "GSV3D_PT_generate"))
+
+
+def test_the_part_of_an_image_that_is_used_is_said(addon) -> None:
+    from blender_addon.operators.sources import key_of, title_of
+
+    bpy = addon.bpy
+    image = bpy.data.images.new("skin", 8, 8, tiled=True)
+    image.tiles.new(1012)
+    image.tiles.active_index = 1
+    second = key_of(image)
+    assert title_of(image) == "skin, tile 1012"
+    image.tiles.active_index = 0
+    assert title_of(image) == "skin, tile 1001" and key_of(image) != second
+    film = bpy.data.images.new("film", 8, 8)
+    assert title_of(film) == "film"
+    film.source = "MOVIE"
+    bpy.context.scene.frame_set(7)
+    assert title_of(film) == "film, at frame 7"
+
+
+def test_a_result_can_be_kept(addon) -> None:
+    assert "gsv3d.keep" not in draw(addon, "GSV3D_PT_generate")
+    result = addon.bpy.data.objects.new("cup", None)
+    result["gsv3d_source"] = "digest"
+    assert "gsv3d.keep" in draw(addon, "GSV3D_PT_generate", active=result)
 
 
 def test_the_angle_of_the_mirror_plane_is_shown_where_it_counts(addon) -> None:
@@ -128,6 +175,7 @@ def test_the_other_panels(addon, panel: str) -> None:
 def test_words_their_picture_and_what_is_missing(addon, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("GSV3D_TEXT_MODEL", raising=False)
     addon.bpy.context.scene.gsv3d.source = "WORDS"
+    assert "gsv3d.imagine" not in draw(addon, "GSV3D_PT_image")
     drawn = draw(addon, "GSV3D_PT_generate")
     assert any("no text-to-image model" in text for text in drawn)
     assert drawn.index("gsv3d.imagine") < drawn.index("imagined") < drawn.index("gsv3d.generate")

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from backend.protocol import messages as m
-from blender_addon.jobs import JobState
+from blender_addon.jobs import JobState, bytes_of
 from blender_addon.problems import Problem
 from tests.canned_results import sphere_gaussians
 from tests.fake_backend import FakeBackend
@@ -31,15 +33,21 @@ def decode(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
+def sent(reference) -> bytes:
+    """What the backend gets of a reference."""
+    return bytes_of(reference.picture)
+
+
 def test_an_unchanged_file_is_sent_as_it_is(empty_blender, tmp_path: Path) -> None:
     from blender_addon import references
 
     path = picture(tmp_path / "Bilder für Blender" / "Fäßchen 1.png")
     image = empty_blender.data.images.load(str(path))
     reference = references.from_image(image)
-    assert reference.data == path.read_bytes()
+    assert sent(reference) == path.read_bytes()
     assert (reference.filename, reference.name) == ("Fäßchen 1.png", "Fäßchen 1")
-    assert references.from_file(path).data == path.read_bytes()
+    assert sent(references.from_file(path)) == path.read_bytes()
+    assert references.from_file(path).source == reference.source  # the same picture
 
 
 def test_a_packed_file_needs_no_disk(empty_blender, tmp_path: Path) -> None:
@@ -50,7 +58,7 @@ def test_a_packed_file_needs_no_disk(empty_blender, tmp_path: Path) -> None:
     image = empty_blender.data.images.load(str(path))
     image.pack()
     path.unlink()
-    assert references.from_image(image).data == original
+    assert sent(references.from_image(image)) == original
 
 
 def test_a_file_that_is_gone_is_said(empty_blender, tmp_path: Path) -> None:
@@ -71,10 +79,10 @@ def test_painted_pixels_are_what_is_sent(empty_blender, tmp_path: Path) -> None:
     values[0, 0] = (1.0, 0.5, 0.25, 1.0)  # Blender's first row is the lowest
     image.pixels.foreach_set(values.reshape(-1))
     assert image.is_dirty
-    sent = decode(references.from_image(image).data)
-    assert sent.shape == (3, 5, 4)
-    assert tuple(sent[2, 0]) == (255, 128, 64, 255)
-    assert sent[0].max() == 0
+    pixels = decode(sent(references.from_image(image)))
+    assert pixels.shape == (3, 5, 4)
+    assert tuple(pixels[2, 0]) == (255, 128, 64, 255)
+    assert pixels[0].max() == 0
 
 
 def test_a_float_image_goes_to_srgb_with_straight_alpha(empty_blender) -> None:
@@ -82,9 +90,9 @@ def test_a_float_image_goes_to_srgb_with_straight_alpha(empty_blender) -> None:
 
     image = empty_blender.data.images.new("glow", 1, 1, alpha=True, float_buffer=True)
     image.pixels.foreach_set(np.array([0.25, 0.5, 2.0, 0.5], np.float32))
-    sent = decode(references.from_image(image).data)[0, 0]
+    pixel = decode(sent(references.from_image(image)))[0, 0]
     # premultiplied and linear: 0.25 / 0.5 = 0.5 linear is 188 in sRGB; 1.0 and above are 255
-    assert tuple(sent) == (188, 255, 255, 128)
+    assert tuple(pixel) == (188, 255, 255, 128)
 
 
 def test_an_image_without_pixels(empty_blender) -> None:
@@ -94,6 +102,269 @@ def test_an_image_without_pixels(empty_blender) -> None:
     image.source = "FILE"
     with pytest.raises(Problem):
         references.from_image(image)
+
+
+def test_a_large_painted_image_is_reduced(empty_blender, monkeypatch) -> None:
+    from blender_addon import pixels, references
+
+    monkeypatch.setattr(pixels.to_rgba8, "__defaults__", (8,))
+    image = empty_blender.data.images.new("canvas", 32, 16, alpha=True)
+    image.pixels.foreach_set(np.tile(np.float32([1.0, 0.5, 0.0, 1.0]), 32 * 16))
+    reference = references.from_image(image)
+    assert reference.filename == "canvas.png"
+    assert decode(sent(reference)).shape == (4, 8, 4)
+    assert tuple(decode(sent(reference))[1, 2]) == (255, 128, 0, 255)
+    assert tuple(image.size) == (32, 16) and image.is_dirty
+    assert references.from_image(image) == reference
+    image.pixels.foreach_set(np.zeros(32 * 16 * 4, np.float32))
+    assert references.from_image(image).source != reference.source
+
+
+def test_a_file_changed_since_is_another_picture(empty_blender, tmp_path: Path) -> None:
+    from blender_addon import references
+
+    path = picture(tmp_path / "a.png")
+    first = references.from_file(path)
+    picture(path, size=(50, 30))
+    assert references.from_file(path).source != first.source
+    path.unlink()
+    with pytest.raises(Problem, match="no file"):  # it is read when it is sent
+        sent(first)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "OPEN_EXR", "OPEN_EXR_MULTILAYER"])
+def test_the_render_result_is_sent_as_it_is_seen(empty_blender, tmp_path, file_format) -> None:
+    from blender_addon import references
+
+    bpy = empty_blender
+    scene = render_something(bpy)
+    settings = scene.render.image_settings
+    if hasattr(settings, "media_type"):
+        multilayer = file_format == "OPEN_EXR_MULTILAYER"
+        settings.media_type = "MULTI_LAYER_IMAGE" if multilayer else "IMAGE"
+    settings.file_format = file_format
+    settings.color_mode = "RGB"
+    named = [p.identifier for p in settings.bl_rna.properties if not p.is_readonly]
+    before = [getattr(settings, name) for name in named]
+    reference = references.from_image(bpy.data.images["Render Result"])
+    assert (reference.filename, reference.name) == ("Render Result.png", "Render Result")
+    assert [getattr(settings, name) for name in named] == before
+    pixels = decode(sent(reference))
+    assert pixels.shape == (4, 8, 4)
+    assert tuple(pixels[0, 0]) == (188, 188, 188, 255)  # linear 0.5 in sRGB
+
+
+def render_something(bpy):
+    """Render a gray world at 8 x 4 pixels."""
+    scene = bpy.context.scene
+    scene.render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", 1, False
+    scene.render.dither_intensity = 0.0
+    scene.render.resolution_x, scene.render.resolution_y = 8, 4
+    scene.view_settings.view_transform = "Standard"
+    scene.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    scene.collection.objects.link(scene.camera)
+    scene.world = bpy.data.worlds.new("gray")
+    if scene.world.node_tree is None:
+        scene.world.use_nodes = True
+    background_of(scene).inputs["Color"].default_value = (0.5, 0.5, 0.5, 1.0)
+    bpy.ops.render.render()
+    return scene
+
+
+def background_of(scene):
+    return next(n for n in scene.world.node_tree.nodes if n.type == "BACKGROUND")
+
+
+def test_nothing_was_rendered(empty_blender) -> None:
+    from blender_addon import references
+
+    scene = render_something(empty_blender)
+    image = empty_blender.data.images["Render Result"]
+    empty_blender.context.window.scene = empty_blender.data.scenes.new("another")
+    with pytest.raises(Problem, match="Render Result has no pixels. Render first"):
+        references.from_image(image)
+    assert scene.render.image_settings.file_format == "PNG"
+
+
+def test_a_render_under_way_is_not_touched(empty_blender, monkeypatch) -> None:
+    from blender_addon import compat, references
+
+    render_something(empty_blender)
+    monkeypatch.setattr(compat, "renders", lambda: True)  # its settings are those we would change
+    with pytest.raises(Problem, match="still rendered. Wait"):
+        references.from_image(empty_blender.data.images["Render Result"])
+
+
+def test_the_combined_layer_of_a_multilayer_file(empty_blender, tmp_path: Path) -> None:
+    from blender_addon import references
+
+    bpy = empty_blender
+    scene = render_something(bpy)
+    settings = scene.render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "MULTI_LAYER_IMAGE"
+    settings.file_format = "OPEN_EXR_MULTILAYER"
+    scene.view_layers[0].use_pass_z = True
+    scene.render.filepath = str(tmp_path / "vase.exr")
+    bpy.ops.render.render(write_still=True)
+    scenes = list(bpy.data.scenes)
+    reference = references.from_image(bpy.data.images.load(str(tmp_path / "vase.exr")))
+    assert reference.filename == "vase.png"
+    assert tuple(decode(sent(reference))[0, 0]) == (188, 188, 188, 255)
+    assert list(bpy.data.scenes) == scenes
+
+    for frame, strength in ((1, 0.0), (2, 0.5)):
+        background_of(scene).inputs["Strength"].default_value = strength
+        scene.render.filepath = str(tmp_path / f"turn{frame:04d}.exr")
+        bpy.ops.render.render(write_still=True)
+    sequence = bpy.data.images.load(str(tmp_path / "turn0001.exr"))
+    sequence.source = "SEQUENCE"
+    for frame, gray in ((2, 137), (1, 0)):  # linear 0.25 is 137
+        scene.frame_set(frame)
+        assert tuple(decode(sent(references.from_image(sequence)))[0, 0]) == (gray,) * 3 + (255,)
+
+
+def test_a_sequence_gives_the_frame_that_is_shown(empty_blender, tmp_path: Path) -> None:
+    from blender_addon import references
+
+    bpy = empty_blender
+    for frame in (1, 2, 3):
+        picture(tmp_path / f"turn{frame:04d}.png", (80 * frame, 0, 0, 255))
+        picture(tmp_path / f"turn{frame:04d}.tga", (80 * frame, 0, 0, 255))
+    image = bpy.data.images.load(str(tmp_path / "turn0001.png"))
+    image.source = "SEQUENCE"
+    empty = empty_with(bpy, image)
+    empty.image_user.frame_duration, empty.image_user.frame_offset = 3, 1
+    bpy.context.scene.frame_set(2)
+    reference = references.from_image(image, references.shown_by(bpy.context, empty))
+    assert sent(reference) == (tmp_path / "turn0003.png").read_bytes()
+    assert (reference.filename, reference.name) == ("turn0003.png", "turn0003")
+    assert sent(references.from_image(image)) == (tmp_path / "turn0002.png").read_bytes()
+    assert not image.is_dirty and empty.image_user.frame_offset == 1
+    (tmp_path / "turn0003.png").unlink()
+    with pytest.raises(Problem, match=r"turn0003\.png"):
+        references.from_image(image, references.shown_by(bpy.context, empty))
+
+    pixels = bpy.data.images.load(str(tmp_path / "turn0001.tga"))
+    pixels.source = "SEQUENCE"
+    assert decode(sent(references.from_image(pixels)))[0, 0, 0] == 160
+    assert not len(bpy.data.textures)
+
+
+def test_a_movie_gives_the_frame_that_is_shown(empty_blender, tmp_path: Path) -> None:
+    from blender_addon import references
+
+    bpy = empty_blender
+    image = bpy.data.images.load(str(movie(bpy, tmp_path / "turn.mp4")))
+    assert image.source == "MOVIE"
+    empty = empty_with(bpy, image)
+    empty.image_user.frame_duration, empty.image_user.frame_start = 4, 2
+    for frame, red in ((3, 80), (5, 160), (2, 40)):  # the empty begins at the second frame
+        bpy.context.scene.frame_set(frame)
+        reference = references.from_image(image, references.shown_by(bpy.context, empty))
+        assert reference.filename == "turn.png"
+        assert int(decode(sent(reference))[3, 3, 0]) == pytest.approx(red, abs=3)
+    bpy.context.scene.frame_set(90)
+    assert int(decode(sent(references.from_image(image)))[3, 3, 0]) == pytest.approx(160, abs=3)
+
+
+def movie(bpy, path: Path) -> Path:
+    """Four frames of 64 x 64 pixels that get redder by 40 of 255 each."""
+    scene = bpy.data.scenes.new("movie")
+    editor = scene.sequence_editor_create()
+    strips = editor.strips if hasattr(editor, "strips") else editor.sequences
+    for frame in range(1, 5):
+        length = {p.identifier for p in strips.bl_rna.functions["new_effect"].parameters}
+        until = {"length": 1} if "length" in length else {"frame_end": frame + 1}
+        strips.new_effect(f"{frame}", "COLOR", 1, frame, **until).color = (frame * 40 / 255, 0, 0)
+    render = scene.render
+    render.resolution_x = render.resolution_y = 64
+    scene.frame_start, scene.frame_end = 1, 4
+    if hasattr(render.image_settings, "media_type"):
+        render.image_settings.media_type = "VIDEO"
+    render.image_settings.file_format = "FFMPEG"
+    render.ffmpeg.format, render.ffmpeg.codec = "MPEG4", "H264"
+    scene.view_settings.view_transform = "Standard"
+    render.filepath, render.use_file_extension = str(path), False
+    bpy.ops.render.render(animation=True, scene="movie")
+    bpy.data.scenes.remove(scene)
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_active_tile_is_sent(empty_blender, tmp_path: Path, packed: bool) -> None:
+    from blender_addon import references
+
+    bpy = empty_blender
+    for number, colour in ((1001, (255, 0, 0, 255)), (1012, (0, 255, 0, 255))):
+        picture(tmp_path / f"skin.{number}.png", colour)
+    image = bpy.data.images.load(str(tmp_path / "skin.1001.png"))
+    image.source, image.filepath = "TILED", str(tmp_path / "skin.<UDIM>.png")
+    image.reload()
+    assert [tile.number for tile in image.tiles] == [1001, 1012]
+    data = (tmp_path / "skin.1012.png").read_bytes()
+    if packed:
+        image.pack()
+        (tmp_path / "skin.1012.png").unlink()
+    image.tiles.active_index = 1
+    assert sent(references.from_image(image)) == data
+    assert references.from_image(image).name == "skin.1012"
+    image.tiles.active_index = 0
+    assert sent(references.from_image(image)) == (tmp_path / "skin.1001.png").read_bytes()
+    image.pixels.foreach_set(np.ones(5 * 3 * 4, np.float32))
+    assert decode(sent(references.from_image(image))).min() == 255
+    image.tiles.active_index = 1
+    with pytest.raises(Problem, match="Tile 1012 .* not saved"):
+        references.from_image(image)
+
+
+def test_a_tile_that_has_no_file(empty_blender) -> None:
+    from blender_addon import references
+
+    image = empty_blender.data.images.new("skin", 8, 8, tiled=True)
+    image.tiles.new(1012)
+    assert decode(sent(references.from_image(image))).shape == (8, 8, 4)
+    image.tiles.active_index = 1
+    assert not image.is_dirty
+    with pytest.raises(Problem, match="Tile 1012 .* not saved"):
+        references.from_image(image)
+
+
+def test_an_image_of_a_library_is_found_beside_it(empty_blender, tmp_path: Path) -> None:
+    from blender_addon import references
+
+    bpy = empty_blender
+    path = picture(tmp_path / "props" / "tex" / "oak.png")
+    image = bpy.data.images.load(str(path))
+    image.use_fake_user = True
+    image.filepath = "//tex/oak.png"
+    bpy.data.libraries.write(str(tmp_path / "props" / "lib.blend"), {image}, path_remap="NONE")
+    bpy.data.images.remove(image)
+    with bpy.data.libraries.load(str(tmp_path / "props" / "lib.blend"), link=True) as (found, into):
+        into.images = found.images
+    assert into.images[0].library is not None
+    assert sent(references.from_image(into.images[0])) == path.read_bytes()
+
+
+@pytest.mark.parametrize("limit", ["MAX_FILE_BYTES", "MAX_FILE_PIXELS"])
+def test_a_file_too_large_to_be_sent_is_sent_as_pixels(
+    empty_blender, tmp_path: Path, monkeypatch, limit: str
+) -> None:
+    from blender_addon import references
+
+    path = picture(tmp_path / "a.png")
+    monkeypatch.setattr(references, limit, 10)
+    image = empty_blender.data.images.load(str(path))
+    assert tuple(image.size) == (5, 3)  # Blender has it in memory from now on
+    data = sent(references.from_image(image))
+    assert data != path.read_bytes() and decode(data).shape == (3, 5, 4)
+
+
+def empty_with(bpy, image):
+    empty = bpy.data.objects.new("empty", None)
+    empty.empty_display_type, empty.data = "IMAGE", image
+    bpy.context.scene.collection.objects.link(empty)
+    return empty
 
 
 def image_empty(bpy, path: Path, x: float = 0.0):
@@ -165,6 +436,89 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
     assert list(bpy.context.selected_objects) == [made]
 
 
+@pytest.fixture
+def backend(tmp_path: Path, monkeypatch) -> Iterator[FakeBackend]:
+    """A backend that answers, as the one to use."""
+    from blender_addon import preferences
+
+    with FakeBackend(tmp_path, "normal") as fake:
+        place = preferences.BackendPlace("", fake.connection_path, tmp_path)
+        monkeypatch.setattr(preferences, "backend_place", lambda: place)
+        yield fake
+
+
+def finish_all(addon) -> list:
+    """Wait for the jobs; returns them."""
+    current = addon.session.get()
+    addon.drain_until(lambda: not current.book.active() and current.delivery.idle)
+    assert {job.state for job in current.book} == {JobState.DONE}
+    return list(current.book)
+
+
+def test_generate_makes_an_object_at_each_selected_empty(addon, tmp_path: Path, backend) -> None:
+    bpy = addon.bpy
+    for x, name in ((0.0, "a"), (9.0, "b")):
+        image_empty(bpy, picture(tmp_path / f"{name}.png"), x).select_set(True)
+    gone = image_empty(bpy, picture(tmp_path / "c.png"), 20.0)
+    gone.select_set(True)
+    (tmp_path / "c.png").unlink()
+    assert bpy.ops.gsv3d.generate() == {"FINISHED"}
+    assert [job.name for job in finish_all(addon)] == ["a", "b"]
+    meshes = [o for o in bpy.data.objects if o.get("gsv3d_kind") == "mesh"]
+    assert {o.name[0]: round(o.location.x / 9.0) for o in meshes} == {"a": 0, "b": 1}
+
+
+def test_variants_stand_side_by_side_and_one_is_kept(addon, tmp_path: Path, backend) -> None:
+    bpy = addon.bpy
+    settings = bpy.context.scene.gsv3d
+    settings.source, settings.seed, settings.seeds = "FILE", 2**31 - 2, 3
+    settings.filepath = str(picture(tmp_path / "cup.png"))
+    bpy.ops.gsv3d.generate()
+    settings.seeds, settings.filepath = 1, str(picture(tmp_path / "jug.png", (1, 2, 3, 255)))
+    bpy.ops.gsv3d.generate()
+    jobs = finish_all(addon)
+    assert [job.request.seed for job in jobs] == [2**31 - 2, 2**31 - 1, 0, 2**31 - 2]
+    names = ["cup seed 2147483646", "cup seed 2147483647", "cup seed 0", "jug"]
+    assert [job.name for job in jobs] == names
+    bpy.context.view_layer.update()
+    places = [bpy.data.objects[name].location.x for name in names]
+    width = bpy.data.objects["jug"].dimensions.x
+    assert all(b - a > width for a, b in itertools.pairwise(places))
+
+    curve = bpy.data.objects.new("converted", bpy.data.curves.new("converted", "CURVE"))
+    for tag in ("gsv3d_source", "gsv3d_kind", "gsv3d_job"):  # as Convert leaves an object
+        curve[tag] = bpy.data.objects[names[0]][tag]
+    bpy.context.collection.objects.link(curve)
+    bpy.context.view_layer.objects.active = bpy.data.objects[names[1]]
+    bpy.ops.ed.undo_push(message="before")
+    meshes = len(bpy.data.meshes)
+    assert bpy.ops.gsv3d.keep() == {"FINISHED"}
+    kept = {o["gsv3d_job"] for o in bpy.data.objects if "gsv3d_job" in o}
+    assert kept == {jobs[1].id, jobs[3].id}
+    assert len(bpy.data.meshes) < meshes and not bpy.data.curves
+    bpy.ops.ed.undo_push(message="kept")  # as Blender does after a button
+    bpy.ops.ed.undo()
+    assert len({o["gsv3d_job"] for o in bpy.data.objects if "gsv3d_job" in o}) == 4
+    bpy.context.view_layer.objects.active = None
+    assert not bpy.ops.gsv3d.keep.poll()
+
+
+def test_of_several_variants_the_first_replaces(addon, tmp_path: Path, backend) -> None:
+    settings = addon.bpy.context.scene.gsv3d
+    settings.source, settings.seeds, settings.again = "FILE", 2, "REPLACE"
+    settings.filepath = str(picture(tmp_path / "cup.png"))
+    bpy = addon.bpy
+    bpy.ops.gsv3d.generate()
+    with pytest.raises(RuntimeError, match="on the list already"):
+        bpy.ops.gsv3d.generate()
+    settings.seed = 1  # the second of them is on the list
+    settings.seeds = 3
+    bpy.ops.gsv3d.generate()
+    assert [job.request.seed for job in addon.session.get().book] == [0, 1, 2, 3]
+    finish_all(addon)
+    assert sum(o.get("gsv3d_kind") == "mesh" for o in bpy.data.objects) == 3
+
+
 def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch) -> None:
     from blender_addon import preferences
 
@@ -185,6 +539,7 @@ def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch)
         book = addon.session.get().book
         addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
     assert [j.name for j in book] == ["a", "b"]
+    assert [j.request.image for j in book] == [folder / "a.png", folder / "b.png"]  # not in memory
     collection = bpy.data.collections["Möbel alt"]
     assert {"a", "b"} <= {o.name for o in collection.objects}
 
@@ -223,4 +578,4 @@ def test_a_file_whose_name_is_not_utf_8(addon, tmp_path: Path) -> None:
     for reference in (references.from_file(settings.filepath), references.from_image(image)):
         assert reference.filename.startswith("caf") and reference.name.startswith("caf")
         (reference.filename + reference.name).encode()  # the wire and Blender take UTF-8 alone
-        assert decode(reference.data).shape == (3, 5, 4)
+        assert decode(sent(reference)).shape == (3, 5, 4)

@@ -71,7 +71,7 @@ def test_what_goes_wrong_is_told_and_harms_nothing(addon, tmp_path: Path, behavi
         assert "barrel" not in addon.bpy.data.objects and "mine" in addon.bpy.data.objects
 
 
-def test_a_batch_stands_in_a_row_and_a_failed_one_stops_nothing(addon, tmp_path: Path) -> None:
+def test_a_batch_stands_in_rows_and_a_failed_one_stops_nothing(addon, tmp_path: Path) -> None:
     with FakeBackend(tmp_path, "fails") as fake:
         connect(addon, fake)
         jobs = [
@@ -84,20 +84,23 @@ def test_a_batch_stands_in_a_row_and_a_failed_one_stops_nothing(addon, tmp_path:
                 height=1.0,
                 location=(5.0, 0.0, 0.0),
             )
-            for slot, name in enumerate(["eins", "bad", "drei"])
+            for slot, name in enumerate(["eins", "bad", "drei", "vier"])
         ]
         addon.drain_until(
             lambda: not addon.session.get().book.active() and addon.session.get().delivery.idle
         )
-        assert [j.state for j in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
+        assert [j.state for j in jobs] == [
+            JobState.DONE, JobState.FAILED, JobState.DONE, JobState.DONE,
+        ]  # fmt: skip
         assert "shows no object" in jobs[1].what
-        assert addon.session.get().book.batch_summary("b") == "2 of 3 done, 1 failed"
+        assert addon.session.get().book.batch_summary("b") == "3 of 4 done, 1 failed"
         names = {o.name for o in addon.bpy.data.collections["Kisten"].objects}
-        assert {"eins", "drei"} <= names
-        # boxes 0.6 wide with a gap of a quarter of their height, no hole for the failed one
+        assert {"eins", "drei", "vier"} <= names
+        # boxes 0.6 wide and 0.4 deep with gaps of a quarter of their height, no hole for the failed
         objects = addon.bpy.data.objects
         assert objects["eins"].location.x == pytest.approx(5.0)
         assert objects["drei"].location.x == pytest.approx(5.0 + 0.6 + 0.25)
+        assert tuple(objects["vier"].location)[:2] == pytest.approx((5.0, -0.4 - 0.25))
 
 
 def test_what_the_artist_has_moved_stays(addon, tmp_path: Path) -> None:

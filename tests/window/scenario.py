@@ -7,6 +7,7 @@ holds ``settings.json`` is in the variable GSV3D_WINDOW_FOLDER; facts and pictur
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -31,6 +32,8 @@ TAB = "GSV3D"
 HEIGHT = 1.2
 CROSS = 49
 """The cross that cancels, at the end of the progress bar: pixels from the sidebar's right edge."""
+GENERATE, CUTOUT = 220, 110
+"""Two buttons side by side, in the same measure."""
 ACTIVE = {"waiting", "queued", "running", "cancelling"}
 
 
@@ -182,9 +185,58 @@ def start_backend(desk: Desk) -> Play:
     desk.shot("backend")
 
 
+def show_cutout(desk: Desk) -> Play:
+    """Show Cut-out, clicked, until the panel shows it; then it is put away."""
+    place = yield from desk.find_button("gsv3d.cutout", desk.region("UI"), right=CUTOUT)
+    if place is None:
+        raise LookupError("there is no button Show Cut-out in the panel")
+    before = len(bpy.data.images)
+    yield from desk.click(place)
+    cutouts = importlib.import_module(f"{ADDON}.session").get().cutouts
+    yield from desk.wait_for(
+        lambda: all(cut.ended for cut in cutouts), "the cut-out is here", SETTINGS["patience"]
+    )
+    yield 1.5
+    desk.shot("cutout")
+    (cut,) = cutouts
+    images = len(bpy.data.images) - before
+    desk.note(cutout={"words": cut.describe(), "png": len(cut.png), "images": images})
+    place = yield from desk.find_button("gsv3d.forget_cutout", desk.region("UI"), right=CROSS)
+    if place is None:
+        raise LookupError("the cut-out cannot be put away")
+    yield from desk.click(place)
+
+
+def drop_a_picture(desk: Desk) -> Play:
+    """A dropped picture: Blender asks whether to generate or to add an empty alone."""
+    x, y, _, _ = desk.rectangle(desk.region("WINDOW"))
+    desk.move(x + 300, y + 300)
+    yield 0.3
+    directory, name = os.path.split(SETTINGS["image"])
+    view = {"window": desk.window, "area": desk.area(), "region": desk.region("WINDOW")}
+    offered = {}
+    for tab in ("Item", TAB):
+        desk.region("UI").active_panel_category = tab
+        yield 0.5
+        with bpy.context.temp_override(**view):
+            offered[tab] = [
+                handler.bl_import_operator
+                for handler in bpy.types.FileHandler.__subclasses__()
+                if ".png" in handler.bl_file_extensions and handler.poll_drop(bpy.context)
+            ]
+    with bpy.context.temp_override(**view):
+        bpy.ops.wm.drop_import_file("INVOKE_DEFAULT", directory=directory, files=[{"name": name}])
+    yield 1.0
+    desk.shot("drop")
+    desk.xdo("key", "Escape")
+    yield 0.5
+    desk.note(drop=offered)
+    select_reference(desk)
+
+
 def generate(desk: Desk) -> Play:
     """Generate, clicked; watched until the mesh is there. Pictures while it runs, and after."""
-    place = yield from desk.find_button("gsv3d.generate", desk.region("UI"))
+    place = yield from desk.find_button("gsv3d.generate", desk.region("UI"), right=GENERATE)
     if place is None:
         raise LookupError("there is no button Generate in the panel")
     desk.note(generate=place)
@@ -275,7 +327,7 @@ def cancel(desk: Desk) -> Play:
     yield 0.5
     before = sorted(thing.name for kind in ("mesh", "gaussians") for thing in results(kind))
     count = len(jobs())
-    place = yield from desk.find_button("gsv3d.generate", desk.region("UI"))
+    place = yield from desk.find_button("gsv3d.generate", desk.region("UI"), right=GENERATE)
     if place is None:
         raise LookupError("Generate is gone after the first job")
     yield from desk.click(place)
@@ -331,6 +383,8 @@ def steps(desk: Desk) -> Play:
         lay_the_table,
         add_reference,
         start_backend,
+        drop_a_picture,
+        show_cutout,
         generate,
         look_at_result,
         undo_and_redo,

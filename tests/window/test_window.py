@@ -93,6 +93,27 @@ def test_the_reference_is_an_image_empty_and_in_view(run: Run) -> None:
     assert pictures.near_any(colourful, palette, 16).mean() > 0.6
 
 
+def test_a_dropped_picture_is_blenders_own_until_the_tab_is_open(run: Run) -> None:
+    own = run.facts["drop"]["Item"]
+    assert own and not any("gsv3d" in operator for operator in own)
+    assert run.facts["drop"]["GSV3D"] == [*own, "gsv3d.generate_dropped"]
+    assert pictures.difference(run.view("drop"), run.view("reference")).any()  # a menu is there
+
+
+def test_the_cut_out_is_shown_and_is_no_image_of_the_file(run: Run) -> None:
+    assert run.facts["cutout"]["png"] > 1000 and run.facts["cutout"]["images"] == 0
+    assert "transparency" in run.facts["cutout"]["words"]
+    from PIL import Image
+
+    with Image.open(IMAGE) as image:
+        rgba = np.asarray(image.convert("RGBA")).reshape(-1, 4)
+    palette = rgba[rgba[:, 3] > 250][:, :3]
+    shown = run.sidebar("cutout").reshape(-1, 3)
+    colourful = shown[np.ptp(shown.astype(int), axis=1) > 80]
+    assert pictures.near_any(colourful, palette, 24).mean() > 0.6
+    assert len(colourful) > 3000
+
+
 def test_progress_is_shown_and_moves(run: Run) -> None:
     bars = [run.bar(name) for name, _ in run.facts["job"]["shots"]]
     assert len(bars) >= 2

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 
 import numpy as np
@@ -178,6 +179,23 @@ def test_a_row_has_its_gaps(widths: list[float], gap: float) -> None:
     for i in range(1, len(xs)):
         free = (xs[i] - widths[i] / 2) - (xs[i - 1] + widths[i - 1] / 2)
         assert free == pytest.approx(gap, abs=1e-6)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 50), st.floats(0.01, 50)), min_size=1, max_size=12),
+    st.floats(0, 3),
+)
+def test_a_grid_keeps_objects_apart_and_fills_its_rows(sizes, gap: float) -> None:
+    spots = placement.grid_positions(sizes, gap)
+    assert spots[0] == (0, 0)
+    for i, ((x, y), (w, d)) in enumerate(zip(spots, sizes, strict=True)):
+        for (u, v), (a, b) in zip(spots[:i], sizes[:i], strict=True):
+            apart = max(abs(x - u) - (w + a) / 2, abs(y - v) - (d + b) / 2)
+            assert apart >= gap - 1e-6
+    rows = [len(list(row)) for _, row in itertools.groupby(spots, key=lambda spot: spot[1])]
+    assert set(rows[:-1]) <= {rows[0]} and rows[-1] <= rows[0]
+    assert (rows[0] - 1) ** 2 < len(sizes) <= rows[0] ** 2
+    assert [y for _, y in spots] == sorted((y for _, y in spots), reverse=True)
 
 
 # -- layout ------------------------------------------------------------------------------------
