@@ -9,6 +9,7 @@ import bpy
 
 from . import compat, installing, paths, preferences, session
 from .backend_install import State
+from .backend_link import BackendState
 from .backend_process import CHOOSE_PYTHON
 from .environments import packed_wheel, wheel_version
 from .layouts import draw_problem, draw_words
@@ -18,12 +19,12 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
     """Draw what the backend does, what is wrong with it, its buttons."""
     backend = session.get().backend
     icon = {
-        session.BackendState.READY: "CHECKMARK",
-        session.BackendState.FAILED: "ERROR",
-        session.BackendState.OFF: "X",
+        BackendState.READY: "CHECKMARK",
+        BackendState.FAILED: "ERROR",
+        BackendState.OFF: "X",
     }.get(backend.state, "SORTTIME")
     text = backend.state.value
-    if backend.state is session.BackendState.READY and backend.connected is not None:
+    if backend.state is BackendState.READY and backend.connected is not None:
         text += f" on {backend.connected.device}" if backend.connected.device else ""
         text += "" if backend.process.running else " (started elsewhere)"
     layout.label(text=text, icon=icon)

@@ -23,6 +23,7 @@ from pathlib import Path
 import bpy
 
 from . import backend_link, backend_process, preferences, session
+from .backend_link import BackendState
 from .batch import check_picture, expand, name_of, unique_names
 from .console import ProgressLine
 from .filenames import readable
@@ -206,14 +207,14 @@ class _Run:
             )
         with tempfile.TemporaryDirectory(prefix="gsv3d-", ignore_cleanup_errors=True) as folder:
             try:
-                session.get().on_job_end = self._ended
+                session.get().jobs.on_end = self._ended
                 self._start(Path(folder))
                 self._submit(pictures, files.stem)
                 self._wait()
                 done = [job for job in self.jobs if job.state is JobState.DONE]
                 if done:
                     self._write(done, files)
-                session.get().forget(job for job in self.jobs if not job.state.active)
+                session.get().jobs.forget(job for job in self.jobs if not job.state.active)
             finally:
                 session.close(wait=True)  # before its folder goes away
         return 1 if self.failed or not done else 0
@@ -286,7 +287,7 @@ class _Run:
                 plane=0.0 if isinstance(options.mirror, str) else options.mirror,
                 files=("glb", "ply"),
             )
-            self.jobs.append(session.get().submit(request, target))
+            self.jobs.append(session.get().jobs.submit(request, target))
 
     def _wait(self) -> None:
         """Drain until every job has ended."""
@@ -296,7 +297,7 @@ class _Run:
         while any(j.state.active or j.state is JobState.ARRIVED for j in self.jobs):
             more = current.drain(budget_s=0.05)
             job = current.book.current()
-            if current.backend.state is session.BackendState.READY:
+            if current.backend.state is BackendState.READY:
                 silent_since = time.monotonic()
                 if job is not None and job.state is JobState.RUNNING:
                     line.show(self.jobs.index(job) + 1, len(self.jobs), job)
@@ -314,7 +315,7 @@ class _Run:
         current = session.get()
         waiting = [j for j in self.jobs if j.state.active]
         problem = current.backend.problem or Problem("The backend does not answer.", "Try again.")
-        died = current.backend.state is session.BackendState.FAILED
+        died = current.backend.state is BackendState.FAILED
         if not waiting or not (died or silent_s > backend_link.START_PATIENCE_S):
             return
         worked = any(j.started for j in self.jobs)
@@ -324,7 +325,7 @@ class _Run:
             current.start_backend(*self._place)
             return
         for job in waiting:
-            current.give_up(job.id, problem)
+            current.jobs.give_up(job.id, problem)
 
     def _ended(self, job: Job) -> None:
         if job.state is JobState.FAILED:
@@ -337,7 +338,7 @@ class _Run:
         meshes = [o for o in (scene.find_object(j.id, scene.MESH) for j in done) if o is not None]
         with files.of_scene() as output:
             for job in done:
-                arrived = sorted(session.get().files.get(job.id, {}).items())
+                arrived = sorted(session.get().jobs.files.get(job.id, {}).items())
                 with files.of_picture(job.name, output) as target:
                     for kind, data in arrived:
                         self._attempt(write_file, target.with_name(f"{target.name}.{kind}"), data)

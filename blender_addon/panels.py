@@ -311,7 +311,7 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
             _problem(layout, context, Problem(newest[0].what, newest[0].hint))
         return
     row = layout.row(align=True)
-    compat.progress_bar(row, job.fraction, f"{job.name}: {current.describe(job)}")
+    compat.progress_bar(row, job.fraction, f"{job.name}: {current.jobs.describe(job)}")
     row.operator("gsv3d.cancel", text="", icon="X").job_id = job.id
     if job.target.batch:
         layout.label(text=current.book.batch_summary(job.target.batch))
@@ -330,7 +330,7 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
     if job.state is JobState.FAILED:
         _problem(layout, context, Problem(job.what, job.hint))
     elif job.state in (JobState.WAITING, JobState.ARRIVED) and not job.detached:
-        words = current.describe(job)
+        words = current.jobs.describe(job)
         _words(layout, context, f"{words[0].upper()}{words[1:]}.", "INFO")
     row = layout.row(align=True)
     if job.may_import:

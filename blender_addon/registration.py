@@ -74,7 +74,8 @@ def unregister() -> None:
     global _cli_command
     installing.close()
     atexit.unregister(installing.close)
-    session.get().clear_away()
+    session.get().jobs.clear_away()
+    properties.show_jobs([])
     session.close()
     atexit.unregister(session.close)
     previews.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import bpy
 
 from .. import log_files, preferences, session
+from ..backend_link import BackendState
 from ..problems import Problem
 from ..protocol import protocol_problem
 from . import common
@@ -24,8 +25,8 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
             cls.poll_message_set(str(problem))
             return False
         if session.get().backend.state in (
-            session.BackendState.READY,
-            session.BackendState.STARTING,
+            BackendState.READY,
+            BackendState.STARTING,
         ):
             cls.poll_message_set("The backend is running")
             return False
@@ -48,7 +49,7 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if session.get().backend.state in (session.BackendState.OFF, session.BackendState.STOPPING):
+        if session.get().backend.state in (BackendState.OFF, BackendState.STOPPING):
             cls.poll_message_set("The backend is not running")
             return False
         return True

@@ -13,6 +13,7 @@ from typing import Any
 import bpy
 
 from .. import preferences, session
+from ..backend_link import BackendState
 from ..batch import unique_names
 from ..importers.placement import yaw_of_plane
 from ..jobs import Request, Target
@@ -88,7 +89,7 @@ def submit(settings: Any, reference: Reference, target: Target) -> None:
         )
         request = request_for(settings, reference, seed)
         try:
-            session.get().submit(request, place, after_mesh=settings.after_mesh)
+            session.get().jobs.submit(request, place, after_mesh=settings.after_mesh)
         except Problem as problem:
             known.append(problem)
     if len(known) == settings.seeds:
@@ -162,7 +163,7 @@ def target_at_cursor(context: bpy.types.Context, name: str, height: float | None
 def ensure_backend() -> None:
     """Connect to the backend, starting one if that is wished. Raises `Problem`."""
     current = session.get()
-    if current.backend.state in (session.BackendState.READY, session.BackendState.STARTING):
+    if current.backend.state in (BackendState.READY, BackendState.STARTING):
         return
     place = preferences.backend_place()
     current.start_backend(

@@ -18,7 +18,7 @@ from . import common, sources
 def shown(context: bpy.types.Context, source: str) -> CutOut | None:
     """Return the cut-out of the picture that a source names, if it was asked for."""
     what = sources.chosen(context, source)
-    return session.get().cutouts.get(sources.key_of(what)) if what is not None else None
+    return session.get().jobs.cutouts.get(sources.key_of(what)) if what is not None else None
 
 
 class _Source:
@@ -52,7 +52,7 @@ class GSV3D_OT_cutout(_Source, bpy.types.Operator):
         reference = sources.original(context, what)
         common.ensure_backend()
         request = Cutting(reference.picture, reference.filename)
-        session.get().cut_out(sources.key_of(what), CutOut(request))
+        session.get().jobs.cut_out(sources.key_of(what), CutOut(request))
         return {"FINISHED"}
 
 
@@ -76,7 +76,9 @@ class GSV3D_OT_another_cutout(_Source, bpy.types.Operator):
         reference = references.from_file(self.filepath)
         common.ensure_backend()
         request = Cutting(reference.picture, reference.filename)
-        session.get().cut_out(sources.key_of(self.chosen(context)), CutOut(request, chosen=True))
+        session.get().jobs.cut_out(
+            sources.key_of(self.chosen(context)), CutOut(request, chosen=True)
+        )
         return {"FINISHED"}
 
 
@@ -89,7 +91,7 @@ class GSV3D_OT_forget_cutout(_Source, bpy.types.Operator):
 
     @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
-        session.get().forget_cutout(sources.key_of(self.chosen(context)))
+        session.get().jobs.forget_cutout(sources.key_of(self.chosen(context)))
         return {"FINISHED"}
 
 

@@ -43,7 +43,7 @@ class GSV3D_OT_imagine(bpy.types.Operator):
         settings.prompt_seed = _next_seed(settings, prompt)
         model = preferences.text_model()
         common.ensure_backend()
-        session.get().submit(
+        session.get().jobs.submit(
             Words(prompt, model.name, model.steps, model.guidance, settings.prompt_seed),
             Target(name_of_words(prompt), scene=context.scene.name),
         )

@@ -62,7 +62,7 @@ class GSV3D_OT_cancel(bpy.types.Operator):
         if self.all_jobs:
             ids = [job.id for job in current.book.active()]
         for job_id in ids:
-            current.cancel(job_id)
+            current.jobs.cancel(job_id)
         return {"FINISHED"}
 
 
@@ -86,7 +86,7 @@ class GSV3D_OT_retry(bpy.types.Operator, _OfJob):
         wanted = [j for j in jobs if j.state is JobState.FAILED or not self.batch]
         common.ensure_backend()
         for each in wanted:
-            current.retry(each.id)
+            current.jobs.retry(each.id)
         return {"FINISHED"}
 
 
@@ -109,7 +109,7 @@ class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
         if job.detached:  # of another file: its place means nothing here
             target = common.target_at_cursor(context, job.name, job.target.height)
         common.ensure_backend()
-        session.get().import_again(job.id, target)
+        session.get().jobs.import_again(job.id, target)
         return {"FINISHED"}
 
 
@@ -124,7 +124,7 @@ class GSV3D_OT_discard(bpy.types.Operator, _OfJob):
         if job is None or job.state.active or job.elsewhere:
             self.report({"WARNING"}, "Only a job of this Blender that is over can be discarded")
             return {"CANCELLED"}
-        session.get().forget([job])
+        session.get().jobs.forget([job])
         return {"FINISHED"}
 
 
@@ -136,7 +136,7 @@ class GSV3D_OT_clear_jobs(bpy.types.Operator):
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         current = session.get()
-        current.forget(current.book.finished())
+        current.jobs.forget(current.book.finished())
         return {"FINISHED"}
 
 
@@ -156,7 +156,7 @@ class GSV3D_OT_move_job(bpy.types.Operator, _OfJob):
         job = self.job(context)
         if job is None:
             return {"CANCELLED"}
-        session.get().move(job.id, self.by)
+        session.get().jobs.move(job.id, self.by)
         return {"FINISHED"}
 
 

@@ -100,7 +100,7 @@ def reference(context: bpy.types.Context, what: Any) -> Reference:
     Raises `Problem`.
     """
     found = original(context, what)
-    cutout = session.get().cutouts.get(key_of(what))
+    cutout = session.get().jobs.cutouts.get(key_of(what))
     if cutout is not None and cutout.chosen:
         return replace(found, picture=cutout.request.image)
     return found

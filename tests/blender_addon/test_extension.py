@@ -208,7 +208,7 @@ assert Path(sys.argv[2]) in paths.data_dir().parents, paths.data_dir()
 session = sys.modules[package + ".session"].get()
 session.start_backend("", Path(sys.argv[3]), paths.data_dir())
 jobs = sys.modules[package + ".jobs"]
-job = session.submit(jobs.Request(b"x", "box.png"), jobs.Target("box"))
+job = session.jobs.submit(jobs.Request(b"x", "box.png"), jobs.Target("box"))
 import time
 end = time.monotonic() + 60
 while job.state is not jobs.JobState.DONE:

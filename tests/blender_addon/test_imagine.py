@@ -148,7 +148,7 @@ def test_the_variable_names_the_text_model(addon, tmp_path: Path, monkeypatch) -
 def test_an_older_backend_is_told_at_once_and_later(addon, tmp_path: Path) -> None:
     with FakeBackend(tmp_path, "version_1") as fake:
         session = addon.session.get()
-        early = session.submit(Words("a cup", "someone/words"), Target("a cup"))
+        early = session.jobs.submit(Words("a cup", "someone/words"), Target("a cup"))
         connect(addon, fake)
         addon.drain_until(lambda: early.state is JobState.FAILED)
         assert "older than the add-on" in early.what and "Update" in early.hint
@@ -188,7 +188,7 @@ def test_the_real_backend_draws_for_blender(addon, tmp_path: Path) -> None:
     session = addon.session.get()
     session.start_backend(sys.executable, tmp_path / "c.json", tmp_path / "data")
     words = Words("a wooden barrel", str(text_model), steps=2, seed=3)
-    job = session.submit(words, Target("barrel"))
+    job = session.jobs.submit(words, Target("barrel"))
     try:
         addon.drain_until(lambda: not job.state.active, 200)
         addon.drain_until(lambda: job.state is JobState.DONE)

@@ -13,6 +13,7 @@ import pytest
 
 from backend.journal import Journal
 from backend.protocol import Connection, messages, write_connection
+from blender_addon.backend_link import BackendState
 from blender_addon.client import Client as SocketThread
 from blender_addon.jobs import Job, JobState, Request, Target
 from tests.backend.client import Client
@@ -27,7 +28,7 @@ LONG = {"steps": 5000, "step_s": 0.02}
 
 def submit(addon, name: str = "barrel", values: dict | None = None, **target) -> Job:
     request = Request(script(**(values or {})), f"{name}.png", files=())
-    return addon.session.get().submit(request, Target(name, **target))
+    return addon.session.get().jobs.submit(request, Target(name, **target))
 
 
 def connect(addon, running: Running) -> None:
@@ -61,7 +62,7 @@ def test_jobs_of_a_blender_that_crashed_are_in_the_list(
     assert (bed.state, table.state, chair.state) == (
         JobState.RUNNING, JobState.FAILED, JobState.ARRIVED,
     )  # fmt: skip
-    assert "no object" in table.what and "press Import" in session.describe(chair)
+    assert "no object" in table.what and "press Import" in session.jobs.describe(chair)
     addon.drain_until(lambda: bed.step > 5)  # it is followed, too
     addon.drain_until(lambda: not session.drain())
     assert not addon.bpy.data.objects, "nothing comes by itself"
@@ -153,12 +154,12 @@ def test_stop_makes_jobs_wait_and_cancel_after_it_cancels(
     addon.drain_until(lambda: second.state is JobState.QUEUED)
     session.stop_backend()
     assert {first.state, second.state} == {JobState.WAITING}
-    assert "stopped" in session.describe(first)
-    session.cancel(second.id)
+    assert "stopped" in session.jobs.describe(first)
+    session.jobs.cancel(second.id)
     assert second.state is JobState.CANCELLED
     connect(addon, running)
     addon.drain_until(lambda: first.state is JobState.RUNNING)
-    session.cancel(first.id)
+    session.jobs.cancel(first.id)
     addon.drain_until(lambda: first.state is JobState.CANCELLED)
     with Client(running.path) as observer:
         observer.session.status(follow=True)
@@ -240,7 +241,7 @@ def test_a_stale_connection_file_locks_nobody_out(
     assert not session.backend.process.running
     journal.close()
     addon.drain_until(lambda: session.backend.process.running)
-    assert session.backend.state is addon.session.BackendState.STARTING
+    assert session.backend.state is BackendState.STARTING
 
 
 def test_disabling_leaves_neither_previews_nor_rows(
@@ -255,7 +256,7 @@ def test_disabling_leaves_neither_previews_nor_rows(
     try:
         session.get().start_backend("", running.path, tmp_path)
         request = Request(script(coarse_at=[1], **LONG), "barrel.png")
-        job = session.get().submit(request, Target("barrel"))
+        job = session.get().jobs.submit(request, Target("barrel"))
         end = time.monotonic() + 20
         while "barrel Gaussians" not in bpy.data.objects:
             assert time.monotonic() < end and job.state.active

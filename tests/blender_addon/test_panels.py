@@ -100,7 +100,7 @@ def test_the_cut_out_stands_above_generate(addon, tmp_path: Path) -> None:
     drawn = draw(addon, "GSV3D_PT_generate")
     assert "gsv3d.cutout" in drawn and "gsv3d.another_cutout" not in drawn
     cut = CutOut(Cutting(b"x", "by hand.png"), chosen=True)
-    addon.session.get().cutouts.add(sources.key_of(settings.filepath), cut)
+    addon.session.get().jobs.cutouts.add(sources.key_of(settings.filepath), cut)
     cut.take(events.FileArrived(cut.id, "png", b"x", 0.4))
     drawn = draw(addon, "GSV3D_PT_generate")
     assert "Unsure: look whether this is the whole object" in " ".join(drawn)
@@ -182,7 +182,7 @@ def test_words_their_picture_and_what_is_missing(addon, tmp_path: Path, monkeypa
     with FakeBackend(tmp_path, "slow") as fake:
         session = addon.session.get()
         session.start_backend("", fake.connection_path, tmp_path)
-        job = session.submit(Words("a cup"), Target("a cup"))
+        job = session.jobs.submit(Words("a cup"), Target("a cup"))
         addon.drain_until(lambda: job.state is JobState.RUNNING and job.step)
         drawn = draw(addon, "GSV3D_PT_generate")
         assert not any("no text-to-image model" in text for text in drawn)

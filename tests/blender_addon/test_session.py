@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from blender_addon.backend_link import BackendState
 from blender_addon.jobs import Job, JobState, Request, Target
 from tests.fake_backend import FakeBackend
 
@@ -17,7 +18,9 @@ pytestmark = pytest.mark.bpy
 
 
 def submit(addon, name: str = "barrel", **target) -> Job:
-    return addon.session.get().submit(Request(b"\x89PNG", f"{name}.png"), Target(name, **target))
+    return addon.session.get().jobs.submit(
+        Request(b"\x89PNG", f"{name}.png"), Target(name, **target)
+    )
 
 
 def connect(addon, fake: FakeBackend) -> None:
@@ -49,11 +52,11 @@ def test_coarse_gaussians_are_in_view_before_the_mesh(addon, tmp_path: Path) -> 
         job = submit(addon)
         addon.drain_until(lambda: "barrel Gaussians" in addon.bpy.data.objects)
         assert job.state is JobState.RUNNING
-        addon.drain_until(lambda: job.id in addon.session.get().sheets)  # the views' thumbnail
+        addon.drain_until(lambda: job.id in addon.session.get().jobs.sheets)  # the views' thumbnail
         first = addon.bpy.data.objects["barrel Gaussians"]
         points = len(first.data.attributes["position"].data)
         addon.drain_until(lambda: len(first.data.attributes["position"].data) > points)
-        addon.session.get().cancel(job.id)
+        addon.session.get().jobs.cancel(job.id)
         assert job.state is JobState.CANCELLING
         addon.drain_until(lambda: job.state is JobState.CANCELLED)
         assert not addon.bpy.data.objects  # a preview of nothing is taken away
@@ -257,7 +260,7 @@ def test_a_backend_that_cannot_be_used_is_named(
         addon.drain_until(lambda: session.backend.problem is not None)
         assert session.backend.problem.what and session.backend.problem.hint
         assert job.state is JobState.WAITING  # nothing is lost
-        session.cancel(job.id)
+        session.jobs.cancel(job.id)
         assert job.state is JobState.CANCELLED
 
 
@@ -281,8 +284,8 @@ def test_a_backend_that_dies_at_the_start_is_explained(addon, tmp_path: Path, mo
     session = addon.session.get()
     session.start_backend(sys.executable, tmp_path / "c.json", tmp_path)
     job = submit(addon)
-    assert session.backend.state is addon.session.BackendState.STARTING
-    addon.drain_until(lambda: session.backend.state is addon.session.BackendState.FAILED)
+    assert session.backend.state is BackendState.STARTING
+    addon.drain_until(lambda: session.backend.state is BackendState.FAILED)
     assert (
         "exit code 4" in session.backend.problem.what
         and "no journal" in session.backend.problem.what
@@ -303,7 +306,7 @@ def test_unregistering_leaves_no_trace(empty_blender, tmp_path: Path) -> None:
         for _ in range(2):
             blender_addon.register()
             session.get().start_backend("", fake.connection_path, tmp_path)
-            session.get().submit(Request(b"x", "a.png"), Target("a"))
+            session.get().jobs.submit(Request(b"x", "a.png"), Target("a"))
             blender_addon.unregister()
             assert not [t for t in threading.enumerate() if t.name == "gsv3d-client"]
     assert [len(each) for each in lists] == before

@@ -31,7 +31,7 @@ folder = Path(sys.argv[1])
 first = session.get()
 first.start_backend(sys.executable, folder / "connection.json", folder)
 jobs = [
-    first.submit(Request(script(steps=150, step_s=0.02), name), Target(name))
+    first.jobs.submit(Request(script(steps=150, step_s=0.02), name), Target(name))
     for name in ("Stuhl.png", "Tisch.png")
 ]
 while jobs[0].state is not JobState.RUNNING or jobs[1].state is not JobState.QUEUED:
@@ -104,7 +104,7 @@ def test_a_blender_that_quits_leaves_the_others_jobs_running(addon, first_blende
     addon.drain_until(lambda: len(session.book) == 2)
     assert all(job.elsewhere for job in session.book)
     assert not session.backend.process.running, "one backend for both"
-    mine = session.submit(Request(script(), "Bett.png"), Target("Bett"))
+    mine = session.jobs.submit(Request(script(), "Bett.png"), Target("Bett"))
     addon.drain_until(lambda: mine.state is JobState.QUEUED)
     first_blender.stdin.write("\n")
     first_blender.stdin.flush()
