@@ -356,12 +356,10 @@ class JobBook:
 
     def equal_of(self, request: Request | Words, target: Target) -> Job | None:
         """Return a job that is not over and would make the same in the same place."""
-        place = (target.location, target.plane, target.scene, target.batch)
+        place = (target.location, target.plane, target.scene)
         for job in self.active():
             other = job.target
-            if (other.location, other.plane, other.scene, other.batch) == place and (
-                job.request == request
-            ):
+            if (other.location, other.plane, other.scene) == place and job.request == request:
                 return job
         return None
 

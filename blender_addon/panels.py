@@ -121,6 +121,7 @@ class GSV3D_PT_batch(_Sidebar, bpy.types.Panel):
         text = "Generate Batch"
         if settings.batch_source == "FOLDER":
             layout.prop(settings, "folder", text="")
+            layout.prop(settings, "skip_done")
         else:
             count = len(references.selected_image_empties(context))
             layout.label(text=f"{count} image empties selected", icon="EMPTY_DATA")

@@ -9,6 +9,7 @@
     prompt_seed   seed of the picture made of them
     imagined      the last picture made of words, or the one chosen since
     folder        the folder of a batch
+    skip_done     leave out pictures of the folder that have a result in the scene
     batch_source  SELECTED or FOLDER
     model         name of the model, e.g. "blockout"
     seed, use_random_seed
@@ -94,6 +95,11 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     folder: StringProperty(  # type: ignore[valid-type]
         name="Folder", description="Folder with one picture per object", subtype="DIR_PATH"
+    )
+    skip_done: BoolProperty(  # type: ignore[valid-type]
+        name="Skip Done",
+        description="Leave out pictures that have their result in this scene",
+        default=True,
     )
     batch_source: EnumProperty(  # type: ignore[valid-type]
         name="Pictures",

@@ -158,6 +158,11 @@ def variants_of(result: Any, scene: Any) -> list[Any]:
     ]
 
 
+def sources_in(scene: Any) -> set[str]:
+    """Return the digests of all pictures that have a mesh in a scene."""
+    return {o[SOURCE_TAG] for o in scene.objects if SOURCE_TAG in o and o.get(KIND_TAG) == MESH}
+
+
 def boxes_of(objects: Sequence[Any]) -> np.ndarray:
     """Return the boxes of objects along the world's axes: (N, 2, 3), lowest and highest corners.
 

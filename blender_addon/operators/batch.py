@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from bpy.props import EnumProperty
 from .. import references
 from ..batch import images_in_folder, unique_names
 from ..filenames import readable
+from ..importers import scene
 from ..jobs import Target
 from ..problems import Problem
 from ..references import Reference
@@ -25,8 +27,6 @@ class GSV3D_OT_batch(bpy.types.Operator):
 
     bl_idname = "gsv3d.batch"
     bl_label = "Generate Batch"
-    bl_options = {"UNDO"}  # without REGISTER: Adjust Last Operation would send it all again
-
     source: EnumProperty(  # type: ignore[valid-type]
         name="Pictures",
         items=(
@@ -46,7 +46,7 @@ class GSV3D_OT_batch(bpy.types.Operator):
         settings = context.scene.gsv3d
         source = settings.batch_source if self.source == "SETTINGS" else self.source
         if source == "FOLDER":
-            pictures, problems = _pictures_in_folder(context, settings.folder)
+            pictures, problems = _pictures_in_folder(context, settings)
         else:
             empties = references.selected_image_empties(context)
             pictures, problems = common.pictures_at(context, sorted(empties, key=_left_to_right))
@@ -65,10 +65,14 @@ def _missing(context: bpy.types.Context) -> str:
 
 
 def _pictures_in_folder(
-    context: bpy.types.Context, folder: str
+    context: bpy.types.Context, settings: Any
 ) -> tuple[list[tuple[Reference, Target]], list[Problem]]:
-    """Return a folder's pictures, to stand in rows in a new collection, and what cannot be sent."""
-    path = Path(bpy.path.abspath(folder))
+    """Return a folder's pictures, to stand in rows in a new collection, and what cannot be sent.
+
+    Raises `Problem` if all are done.
+    """
+    path = Path(bpy.path.abspath(settings.folder))
+    done = scene.sources_in(context.scene) if settings.skip_done else set()
     found: list[Reference] = []
     problems: list[Problem] = []
     for file in images_in_folder(path):
@@ -76,16 +80,23 @@ def _pictures_in_folder(
             found.append(references.from_file(file))
         except Problem as problem:
             problems.append(problem)
-    if not found:
-        return [], problems
-    collection = bpy.data.collections.new(readable(path.name) or "GSV3D Batch")
-    context.scene.collection.children.link(collection)
+    missing = [reference for reference in found if reference.source not in done]
+    if found and not missing:
+        raise Problem(
+            f"Every picture of {path} has its result in this scene.",
+            "Switch Skip Done off to make them again.",
+        )
+    found = missing
+    title = readable(path.name) or "GSV3D Batch"
+    numbered = itertools.chain([title], (f"{title}.{n:03d}" for n in itertools.count(1)))
+    # Made with its first result: where nothing comes, nothing is left.
+    collection = next(name for name in numbered if name not in bpy.data.collections)
     batch = uuid.uuid4().hex
     names = unique_names([reference.name for reference in found])
     pictures = []
     for slot, (reference, name) in enumerate(zip(found, names, strict=True)):
         target = common.target_at_cursor(context, name)
-        place = replace(target, collection=collection.name, batch=batch, slot=slot)
+        place = replace(target, collection=collection, batch=batch, slot=slot)
         pictures.append((reference, place))
     return pictures, problems
 

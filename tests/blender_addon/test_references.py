@@ -537,11 +537,23 @@ def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch)
         )
         assert bpy.ops.gsv3d.batch() == {"FINISHED"}
         book = addon.session.get().book
+        with pytest.raises(RuntimeError, match="on the list already"):
+            bpy.ops.gsv3d.batch()  # pressed once more at once
         addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
-    assert [j.name for j in book] == ["a", "b"]
-    assert [j.request.image for j in book] == [folder / "a.png", folder / "b.png"]  # not in memory
-    collection = bpy.data.collections["Möbel alt"]
-    assert {"a", "b"} <= {o.name for o in collection.objects}
+        assert [j.name for j in book] == ["a", "b"]
+        files = [folder / "a.png", folder / "b.png"]
+        assert [j.request.image for j in book] == files  # not in memory
+        collection = bpy.data.collections["Möbel alt"]
+        assert {"a", "b"} <= {o.name for o in collection.objects}
+        with pytest.raises(RuntimeError, match="has its result.*Skip Done"):
+            bpy.ops.gsv3d.batch()
+        bpy.data.objects.remove(bpy.data.objects["b"])
+        assert bpy.ops.gsv3d.batch() == {"FINISHED"}  # what is missing alone
+        assert [j.name for j in book.active()] == ["b"]
+        addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
+        settings.skip_done = False
+        assert bpy.ops.gsv3d.batch() == {"FINISHED"}
+        assert [j.name for j in book.active()] == ["a", "b"]
 
 
 def test_a_batch_of_selected_empties(addon, tmp_path: Path, monkeypatch) -> None:
