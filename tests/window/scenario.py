@@ -192,7 +192,7 @@ def show_cutout(desk: Desk) -> Play:
         raise LookupError("there is no button Show Cut-out in the panel")
     before = len(bpy.data.images)
     yield from desk.click(place)
-    cutouts = importlib.import_module(f"{ADDON}.session").get().cutouts
+    cutouts = importlib.import_module(f"{ADDON}.session").get().jobs.cutouts
     yield from desk.wait_for(
         lambda: all(cut.ended for cut in cutouts), "the cut-out is here", SETTINGS["patience"]
     )
