@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Debian with a real Blender and a screen, made once, entered for every run.
 
-The system lies in a folder of its own (``GSV3D_WINDOW_ROOT``, else ``~/.cache/gsv3d-window``) and
-is entered through ``unshare``: its mounts and processes live in name spaces of their own, so
+The system lies in a folder of its own (``GSV3D_WINDOW_ROOT``, else ``~/.cache/gsv3d-window``), one
+for each of Debian's releases, and is entered through ``unshare``: its mounts and processes live in name spaces of their own, so
 whatever happens, none of them is left behind when the run ends. The network is the host's, and so
 is 127.0.0.1. The run's folder has the same path inside and outside; the host's files lie under
 ``/host`` inside, so that ``chroot /host`` starts the host's Python next to Blender.
@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SUITE = "trixie"
+SUITE = os.environ.get("GSV3D_WINDOW_SUITE", "trixie")
+"""Debian's release: trixie has Blender 4.3, sid 5.2."""
 PACKAGES = (
     "blender",
     "xvfb",
@@ -30,6 +31,7 @@ PACKAGES = (
     "python3-numpy",
     "python3-requests",
     "python3-zstandard",
+    *(("python3-cattr",) if SUITE == "sid" else ()),
 )
 # Raise the number when the recipe changes, and every machine builds its system anew.
 RECIPE = f"2 {SUITE} {' '.join(PACKAGES)}\n"
@@ -131,7 +133,7 @@ def _call(
 def folder() -> Path:
     """Where the system is kept between runs."""
     chosen = os.environ.get("GSV3D_WINDOW_ROOT")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "gsv3d-window"
+    return (Path(chosen) if chosen else Path.home() / ".cache" / "gsv3d-window") / SUITE
 
 
 def _check_rights() -> None:
