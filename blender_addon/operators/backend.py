@@ -7,7 +7,6 @@ import bpy
 
 from .. import log_files, preferences, session
 from ..backend_link import BackendState
-from ..problems import Problem
 from ..protocol import protocol_problem
 from . import common
 
@@ -32,12 +31,10 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
             return False
         return True
 
+    @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:
         place = preferences.backend_place()
-        try:
-            session.get().start_backend(place.python, place.connection_file, place.data_dir)
-        except Problem as problem:
-            return common.report(self, problem)
+        session.get().start_backend(place.python, place.connection_file, place.data_dir)
         return {"FINISHED"}
 
 

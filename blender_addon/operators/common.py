@@ -17,7 +17,7 @@ from ..backend_link import BackendState
 from ..batch import unique_names
 from ..importers.placement import yaw_of_plane
 from ..jobs import Request, Target
-from ..problems import Problem
+from ..problems import Problem, file_problem
 from ..properties import MAX_SEED
 from ..protocol import protocol_problem
 from ..references import Reference, plane_normal, plane_of
@@ -42,7 +42,7 @@ def may_press(cls: Any, missing: str) -> bool:
 def reports_problems(
     execute: Callable[[Any, bpy.types.Context], set[str]],
 ) -> Callable[[Any, bpy.types.Context], set[str]]:
-    """For ``execute``: a `Problem` becomes the operator's report."""
+    """For ``execute``: a `Problem`, or what the system says of a file, becomes a report."""
 
     @functools.wraps(execute)
     def reporting(self: Any, context: bpy.types.Context) -> set[str]:
@@ -50,6 +50,8 @@ def reports_problems(
             return execute(self, context)
         except Problem as problem:
             return report(self, problem)
+        except OSError as error:
+            return report(self, file_problem(error, error.filename or "a file", "use"))
 
     return reporting
 
