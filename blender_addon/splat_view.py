@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gaussians as splats in the 3D view, in Blenders that have none of their own.
+
+An object is drawn so where it is visible, unless its ellipsoids are: the node group of a result
+shows those in renders alone while the scene's "Splats in the View" is on. Nothing of Blender's is
+kept between two draws but names and textures made of what they name; undo, a file and an edited
+mesh make those anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import Any
+
+import bpy
+import numpy as np
+from bpy.app.handlers import persistent
+
+from . import compat, splat_shaders
+from .importers import scene, splat_nodes
+
+_log = logging.getLogger(__name__)
+
+_VIEWS = 8
+"""Views whose pictures and orders are kept; more than people have open at once."""
+
+
+def possible() -> bool:
+    """True where the add-on draws the splats: with a window, without splats of Blender's own."""
+    return not bpy.app.background and not compat.has_native_splats()
+
+
+def wanted(scene_of_view: Any) -> bool:
+    """True when a scene's views are to show splats, not ellipsoids."""
+    settings = getattr(scene_of_view, "gsv3d", None)
+    return settings is not None and settings.splats_in_view and not compat.has_native_splats()
+
+
+def show(scene_of_view: Any, splats: bool) -> None:
+    """Have all results in a scene show splats in the view, or ellipsoids."""
+    for owner in scene_of_view.objects:
+        ours = owner.get(scene.KIND_TAG) == scene.GAUSSIANS and owner.type == "MESH"
+        if ours and owner.is_editable:
+            splat_nodes.add_ellipsoids(owner, not splats)
+
+
+class _Recent(OrderedDict[Any, Any]):
+    """The newest few of what was made, by what it was made of."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def keep(self, key: Any, value: Any) -> Any:
+        self[key] = value
+        self.move_to_end(key)
+        while len(self) > self._limit:
+            self.popitem(last=False)
+        return value
+
+
+class SplatView:
+    """What is drawn into the views, and the textures it is drawn from."""
+
+    def __init__(self) -> None:
+        self._shaders: splat_shaders.Shaders | None = None
+        self._names: tuple[int, list[str]] = (-1, [])
+        self._clouds: dict[int, tuple[int, splat_shaders.Cloud | None]] = {}
+        self._orders = _Recent(_VIEWS * 64)
+        self._pictures = _Recent(_VIEWS)
+
+    def forget(self) -> None:
+        """Let go of everything that was made of Blender's data."""
+        self._names = (-1, [])
+        self._clouds.clear()
+        self._orders.clear()
+        self._pictures.clear()
+
+    def forget_mesh(self, uid: int) -> None:
+        """Let go of what was made of one mesh."""
+        self._clouds.pop(uid, None)
+        self._pictures.clear()
+
+    @property
+    def empty(self) -> bool:
+        """True while nothing has been drawn."""
+        return not self._clouds
+
+    def draw(self) -> None:
+        """Draw the splats of the context's view over its scene."""
+        context = bpy.context
+        space, region = context.space_data, context.region
+        if space.shading.type == "WIREFRAME" or not wanted(context.scene):
+            return
+        shown = self._shown(context.view_layer, space)
+        if not shown:
+            return
+        if self._shaders is None:
+            self._shaders = splat_shaders.Shaders()
+        camera = np.array(context.region_data.view_matrix)
+        lens = np.array(context.region_data.window_matrix)
+        size = splat_shaders.viewport_size()
+        picture = self._pictures.get((region.as_pointer(), size))
+        if picture is None:
+            picture = splat_shaders.Picture(*size)
+        self._pictures.keep((region.as_pointer(), size), picture)
+        placed = [(name, camera @ world, cloud) for name, world, cloud in shown]
+        placed.sort(key=lambda one: (one[1] @ one[2].middle)[2])  # the farthest first
+        seen = (lens.tobytes(), *((there.tobytes(), cloud) for _, there, cloud in placed))
+        if picture.holds != seen:
+            self._shaders.clear(picture)
+            for name, to_camera, cloud in placed:
+                key = (region.as_pointer(), name)
+                order = self._order(key, cloud, -to_camera[2, :3])
+                self._shaders.draw(picture, cloud, order, to_camera, lens)
+            picture.holds = seen
+        self._shaders.show(picture, lens)
+
+    def _shown(
+        self, view_layer: Any, space: Any
+    ) -> list[tuple[str, np.ndarray, splat_shaders.Cloud]]:
+        """Name, world matrix and cloud of each object whose splats are seen in a view."""
+        shown = []
+        for owner in self._objects(view_layer):
+            if (
+                owner.mode != "OBJECT"
+                or owner.display_type not in {"TEXTURED", "SOLID"}
+                or not owner.visible_get(view_layer=view_layer, viewport=space)
+                or splat_nodes.ellipsoids_in_view(owner)
+            ):
+                continue
+            cloud = self._cloud(owner.data)
+            if cloud is not None:
+                shown.append((owner.name, np.array(owner.matrix_world), cloud))
+        return shown
+
+    def _objects(self, view_layer: Any) -> list[Any]:
+        """The Gaussians of a view layer, looked for anew when the number of objects changed."""
+        count = len(bpy.data.objects)
+        found = [bpy.data.objects.get(name) for name in self._names[1]]
+        if count != self._names[0] or None in found:
+            found = [o for o in bpy.data.objects if o.get(scene.KIND_TAG) == scene.GAUSSIANS]
+            self._names = (count, [o.name for o in found])
+        return [o for o in found if o.type == "MESH" and o.name in view_layer.objects]
+
+    def _cloud(self, mesh: Any) -> splat_shaders.Cloud | None:
+        count = len(mesh.vertices)
+        known = self._clouds.get(mesh.session_uid)
+        if known is None or known[0] != count:
+            alive = {one.session_uid for one in bpy.data.meshes}
+            self._clouds = {uid: held for uid, held in self._clouds.items() if uid in alive}
+            arrays = read_gaussians(mesh)
+            known = (count, splat_shaders.Cloud(**arrays) if arrays else None)
+            self._clouds[mesh.session_uid] = known
+        return known[1]
+
+    def _order(self, key: Any, cloud: splat_shaders.Cloud, away: np.ndarray) -> Any:
+        """The order of a cloud in a view; sorted when that or the object was turned."""
+        turned = tuple(np.round(away / max(np.linalg.norm(away), 1e-30), 6))
+        known = self._orders.get(key)
+        if known is None or known[:2] != (turned, cloud):
+            known = (turned, cloud, cloud.order(away))
+        return self._orders.keep(key, known)[2]
+
+
+def read_gaussians(mesh: Any) -> dict[str, np.ndarray] | None:
+    """The Gaussians in a mesh of points as `import_gaussians` leaves it; None of any other mesh."""
+    known = mesh.attributes
+    names = {"means": "position", "quats": "rotation", "scales": "scale", "opacities": "opacity"}
+    count = len(mesh.vertices)
+    layers = {ours: known.get(name) for ours, name in names.items()}
+    layers |= {f"sh_{k}": known.get(f"sh_{k}") for k in range(16) if f"sh_{k}" in known}
+    if not count or "sh_0" not in layers or None in layers.values():
+        return None
+    if any(layer.domain != "POINT" for layer in layers.values()):
+        return None
+    widths = {"quats": ("value", 4), "opacities": ("value", 1)}
+    arrays = {}
+    for name, layer in layers.items():
+        key, width = widths.get(name, ("vector", 3))
+        arrays[name] = np.empty((count, width), np.float32)
+        layer.data.foreach_get(key, arrays[name].reshape(-1))
+    degree = {1: 0, 4: 1, 9: 2, 16: 3}
+    whole = max(k for k in degree if k <= sum(name.startswith("sh_") for name in arrays))
+    sh = np.stack([arrays.pop(f"sh_{k}") for k in range(whole)], axis=1)
+    arrays = {name: values for name, values in arrays.items() if name in names}
+    return {**arrays, "opacities": arrays["opacities"][:, 0], "sh": sh}
+
+
+_view: SplatView | None = None
+_handle: Any = None
+
+
+def _draw() -> None:
+    if _view is None:
+        return
+    try:
+        _view.draw()
+    except Exception:  # else it would be raised at every redraw, and nothing be seen
+        _log.exception("GSV3D: splats cannot be drawn here; ellipsoids are shown")
+        _stop()
+        bpy.app.timers.register(_show_ellipsoids, first_interval=0.0)
+
+
+def _show_ellipsoids() -> None:
+    for one in bpy.data.scenes:
+        one.gsv3d.splats_in_view = False
+
+
+@persistent
+def _forget(*_: Any) -> None:
+    if _view is not None:
+        _view.forget()
+
+
+@persistent
+def _forget_edited(_: Any, graph: Any) -> None:
+    if _view is not None and not _view.empty and graph.id_type_updated("MESH"):
+        for update in graph.updates:
+            if isinstance(update.id, bpy.types.Mesh):
+                _view.forget_mesh(update.id.original.session_uid)
+
+
+def _handlers() -> tuple[tuple[list[Any], Any], ...]:
+    handlers = bpy.app.handlers
+    return (
+        (handlers.load_post, _forget),
+        (handlers.undo_post, _forget),
+        (handlers.redo_post, _forget),
+        (handlers.depsgraph_update_post, _forget_edited),
+    )
+
+
+def register() -> None:
+    """Draw into the 3D views from now on, where that is possible."""
+    global _view, _handle
+    if not possible():
+        return
+    _view = SplatView()
+    _handle = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
+    for handlers, function in _handlers():
+        handlers.append(function)
+
+
+def unregister() -> None:
+    """Draw no more; let go of shaders and textures."""
+    _stop()
+    for handlers, function in _handlers():
+        if function in handlers:
+            handlers.remove(function)
+
+
+def _stop() -> None:
+    global _view, _handle
+    _view = None
+    if _handle is not None:
+        bpy.types.SpaceView3D.draw_handler_remove(_handle, "WINDOW")
+        _handle = None
