@@ -65,7 +65,7 @@ class SplatView:
 
     def __init__(self) -> None:
         self._shaders: splat_shaders.Shaders | None = None
-        self._names: tuple[int, list[str]] = (-1, [])
+        self._names: tuple[int, list[tuple[str, str | None]]] = (-1, [])
         self._clouds: dict[int, tuple[int, splat_shaders.Cloud | None]] = {}
         self._orders = _Recent(_VIEWS * 64)
         self._pictures = _Recent(_VIEWS)
@@ -122,7 +122,7 @@ class SplatView:
     ) -> list[tuple[str, np.ndarray, splat_shaders.Cloud]]:
         """Name, world matrix and cloud of each object whose splats are seen in a view."""
         shown = []
-        for owner in self._objects(view_layer):
+        for owner in self._objects():
             if (
                 owner.mode != "OBJECT"
                 or owner.display_type not in {"TEXTURED", "SOLID"}
@@ -135,14 +135,15 @@ class SplatView:
                 shown.append((owner.name, np.array(owner.matrix_world), cloud))
         return shown
 
-    def _objects(self, view_layer: Any) -> list[Any]:
-        """The Gaussians of a view layer, looked for anew when the number of objects changed."""
+    def _objects(self) -> list[Any]:
+        """All Gaussians of the file, looked for anew when the number of its objects changed."""
         count = len(bpy.data.objects)
         found = [bpy.data.objects.get(name) for name in self._names[1]]
         if count != self._names[0] or None in found:
             found = [o for o in bpy.data.objects if o.get(scene.KIND_TAG) == scene.GAUSSIANS]
-            self._names = (count, [o.name for o in found])
-        return [o for o in found if o.type == "MESH" and o.name in view_layer.objects]
+            names = [(o.name, o.library.filepath if o.library else None) for o in found]
+            self._names = (count, names)
+        return [o for o in found if o.type == "MESH"]
 
     def _cloud(self, mesh: Any) -> splat_shaders.Cloud | None:
         count = len(mesh.vertices)
