@@ -215,7 +215,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     splats_in_view: BoolProperty(  # type: ignore[valid-type]
         name="Splats in the View",
         description="Show Gaussians in 3D views as the splats that they are. Off: as ellipsoids, "
-        "which is what renders show",
+        "which renders always show. Viewport Render Image shows no splats",
         default=True,
         update=_show_splats,
     )

@@ -10,6 +10,8 @@ colors are; that depth hides the picture's pixels behind the scene.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gpu
@@ -230,10 +232,7 @@ class Shaders:
         shader = self._splat
         inverse = np.linalg.inv(to_camera)
         eye = inverse[:3, 3] if _is_perspective(lens) else -inverse[:3, 2]
-        with picture.buffer.bind():
-            gpu.state.blend_set("ALPHA_PREMULT")
-            gpu.state.depth_test_set("NONE")
-            gpu.state.depth_mask_set(False)
+        with picture.buffer.bind(), _blending("NONE"):
             shader.bind()
             shader.uniform_sampler("shapes", cloud.shapes)
             shader.uniform_sampler("colors", cloud.colors)
@@ -248,18 +247,28 @@ class Shaders:
     def show(self, picture: Picture, lens: np.ndarray) -> None:
         """Draw a picture over the framebuffer that is bound, where its depth does not hide it."""
         shader = self._view
-        before = gpu.state.blend_get(), gpu.state.depth_test_get(), gpu.state.depth_mask_get()
-        gpu.state.blend_set("ALPHA_PREMULT")
-        gpu.state.depth_test_set("LESS_EQUAL")
-        gpu.state.depth_mask_set(False)
-        shader.bind()
-        shader.uniform_sampler("picture", picture.colors)
-        shader.uniform_sampler("depth", picture.depths)
-        shader.uniform_float("depth_of", _depths(lens))
-        self._screen.draw(shader)
-        gpu.state.blend_set(before[0])
-        gpu.state.depth_test_set(before[1])
-        gpu.state.depth_mask_set(before[2])
+        with _blending("LESS_EQUAL"):
+            shader.bind()
+            shader.uniform_sampler("picture", picture.colors)
+            shader.uniform_sampler("depth", picture.depths)
+            shader.uniform_float("depth_of", _depths(lens))
+            self._screen.draw(shader)
+
+
+@contextmanager
+def _blending(depth_test: str) -> Iterator[None]:
+    """Blend premultiplied colors and write no depth; what was set before is set again after."""
+    state = gpu.state
+    before = state.blend_get(), state.depth_test_get(), state.depth_mask_get()
+    state.blend_set("ALPHA_PREMULT")
+    state.depth_test_set(depth_test)
+    state.depth_mask_set(False)
+    try:
+        yield
+    finally:
+        state.blend_set(before[0])
+        state.depth_test_set(before[1])
+        state.depth_mask_set(before[2])
 
 
 def _is_perspective(lens: np.ndarray) -> bool:

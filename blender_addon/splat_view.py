@@ -39,6 +39,8 @@ def wanted(scene_of_view: Any) -> bool:
 
 def show(scene_of_view: Any, splats: bool) -> None:
     """Have all results in a scene show splats in the view, or ellipsoids."""
+    if splats:
+        _start()  # once more, if the card failed before
     for owner in scene_of_view.objects:
         ours = owner.get(scene.KIND_TAG) == scene.GAUSSIANS and owner.type == "MESH"
         if ours and owner.is_editable:
@@ -91,6 +93,8 @@ class SplatView:
         """Draw the splats of the context's view over its scene."""
         context = bpy.context
         space, region = context.space_data, context.region
+        if not isinstance(space, bpy.types.SpaceView3D) or context.region_data is None:
+            return  # drawn for something else than a view
         if space.shading.type == "WIREFRAME" or not wanted(context.scene):
             return
         shown = self._shown(context.view_layer, space)
@@ -101,10 +105,10 @@ class SplatView:
         camera = np.array(context.region_data.view_matrix)
         lens = np.array(context.region_data.window_matrix)
         size = splat_shaders.viewport_size()
-        picture = self._pictures.get((region.as_pointer(), size))
-        if picture is None:
+        picture = self._pictures.get(region.as_pointer())
+        if picture is None or picture.size != size:
             picture = splat_shaders.Picture(*size)
-        self._pictures.keep((region.as_pointer(), size), picture)
+        self._pictures.keep(region.as_pointer(), picture)
         placed = [(name, camera @ world, cloud) for name, world, cloud in shown]
         placed.sort(key=lambda one: (one[1] @ one[2].middle)[2])  # the farthest first
         seen = (lens.tobytes(), *((there.tobytes(), cloud) for _, there, cloud in placed))
@@ -235,13 +239,10 @@ def _handlers() -> tuple[tuple[list[Any], Any], ...]:
 
 def register() -> None:
     """Draw into the 3D views from now on, where that is possible."""
-    global _view, _handle
-    if not possible():
-        return
-    _view = SplatView()
-    _handle = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
-    for handlers, function in _handlers():
-        handlers.append(function)
+    _start()
+    if _view is not None:
+        for handlers, function in _handlers():
+            handlers.append(function)
 
 
 def unregister() -> None:
@@ -250,6 +251,13 @@ def unregister() -> None:
     for handlers, function in _handlers():
         if function in handlers:
             handlers.remove(function)
+
+
+def _start() -> None:
+    global _view, _handle
+    if _view is None and possible():
+        _view = SplatView()
+        _handle = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
 
 
 def _stop() -> None:

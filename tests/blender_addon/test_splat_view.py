@@ -202,7 +202,11 @@ def test_nothing_is_left_of_a_view_that_was(addon, monkeypatch) -> None:
     monkeypatch.setattr(addon.bpy.types, "SpaceView3D", space)
     splat_view.register()
     assert len(given) == 1 and splat_view._forget in handlers.undo_post
+    splat_view._stop()  # as a card that fails does
+    addon.bpy.context.scene.gsv3d.splats_in_view = False
+    addon.bpy.context.scene.gsv3d.splats_in_view = True  # try again
+    assert len(given) == 2 and splat_view._view is not None
     splat_view.unregister()
-    assert taken == [("handle", "WINDOW")] and splat_view._view is None
+    assert taken == 2 * [("handle", "WINDOW")] and splat_view._view is None
     for held in (handlers.undo_post, handlers.load_post, handlers.depsgraph_update_post):
         assert not {splat_view._forget, splat_view._forget_edited} & set(held)

@@ -118,6 +118,25 @@ def test_splats_are_drawn_as_by_the_reference(gpu, degree: int) -> None:
 
 
 @pytest.mark.bpy
+def test_what_draws_after_the_splats_finds_what_it_had_set(gpu) -> None:
+    from blender_addon import splat_shaders
+
+    def state() -> tuple:
+        return gpu.state.blend_get(), gpu.state.depth_test_get(), gpu.state.depth_mask_get()
+
+    gpu.state.blend_set("ADDITIVE")
+    gpu.state.depth_test_set("GREATER")
+    gpu.state.depth_mask_set(True)
+    before = state()
+    picture, lens = drawn(gpu, splat_reference.scene(10), np.eye(4))
+    assert state() == before
+    target = gpu.types.GPUTexture(SIZE, format="RGBA16F")
+    with gpu.types.GPUFrameBuffer(color_slots=(target,)).bind():
+        splat_shaders.Shaders().show(picture, lens)
+    assert state() == before
+
+
+@pytest.mark.bpy
 def test_an_objects_turn_move_and_size_are_followed(gpu) -> None:
     arrays = splat_reference.scene(300, 0, seed=1)
     quat = np.array([0.8, 0.1, -0.5, 0.3])
