@@ -188,7 +188,7 @@ def outside() -> None:
     sys.path.insert(0, str(ROOT))
     from tests.window import machine
 
-    folder = ROOT / ".window" / "arrivals"
+    folder = ROOT / ".window-arrivals"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     log.write_text("")

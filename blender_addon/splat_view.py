@@ -43,7 +43,7 @@ def show(scene_of_view: Any, splats: bool) -> None:
         _start()  # once more, if the card failed before
     for owner in scene_of_view.objects:
         ours = owner.get(scene.KIND_TAG) == scene.GAUSSIANS and owner.type == "MESH"
-        if ours and owner.is_editable:
+        if ours and owner.library is None:
             splat_nodes.add_ellipsoids(owner, not splats)
 
 
