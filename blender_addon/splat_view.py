@@ -227,8 +227,19 @@ def _forget_edited(_: Any, graph: Any) -> None:
                 _view.forget_mesh(update.id.original.session_uid)
 
 
+@persistent
+def _show_points(*_: Any) -> None:
+    for one in bpy.data.scenes:
+        show(one, False)
+
+
 def _handlers() -> tuple[tuple[list[Any], Any], ...]:
     handlers = bpy.app.handlers
+    if compat.has_native_splats():
+        # A file of an earlier Blender holds points, which nobody draws as splats here.
+        return ((handlers.load_post, _show_points),)
+    if not possible():
+        return ()
     return (
         (handlers.load_post, _forget),
         (handlers.undo_post, _forget),
@@ -240,9 +251,8 @@ def _handlers() -> tuple[tuple[list[Any], Any], ...]:
 def register() -> None:
     """Draw into the 3D views from now on, where that is possible."""
     _start()
-    if _view is not None:
-        for handlers, function in _handlers():
-            handlers.append(function)
+    for handlers, function in _handlers():
+        handlers.append(function)
 
 
 def unregister() -> None:

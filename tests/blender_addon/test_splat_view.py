@@ -182,6 +182,24 @@ def test_a_view_that_cannot_draw_shows_ellipsoids(blender, cloud, monkeypatch, c
     assert faces_in_view(blender, cloud) > 30
 
 
+def test_points_of_an_earlier_blender_are_seen_as_ellipsoids(
+    addon, finish, monkeypatch, tmp_path
+) -> None:
+    from blender_addon import compat
+    from blender_addon.importers import splat_nodes
+
+    if not compat.has_native_splats():
+        pytest.skip("this Blender has no native splats")
+    with monkeypatch.context() as patched:
+        patched.setattr(compat, "has_native_splats", lambda: False)
+        name = imported(addon.bpy, finish, 30).name
+    assert not splat_nodes.ellipsoids_in_view(addon.bpy.data.objects[name])
+    addon.bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "earlier.blend"))
+    addon.bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "earlier.blend"))
+    made = addon.bpy.data.objects[name]
+    assert splat_nodes.ellipsoids_in_view(made) and faces_in_view(addon.bpy, made) > 30
+
+
 def test_nothing_is_drawn_without_a_window(addon) -> None:
     from blender_addon import splat_view
 
@@ -190,21 +208,21 @@ def test_nothing_is_drawn_without_a_window(addon) -> None:
     assert splat_view._forget_edited not in handlers.depsgraph_update_post
 
 
-def test_nothing_is_left_of_a_view_that_was(addon, monkeypatch) -> None:
+def test_nothing_is_left_of_a_view_that_was(blender, monkeypatch) -> None:
     from blender_addon import splat_view
 
-    handlers, given, taken = addon.bpy.app.handlers, [], []
+    handlers, given, taken = blender.app.handlers, [], []
     space = SimpleNamespace(
         draw_handler_add=lambda *given_: given.append(given_) or "handle",
         draw_handler_remove=lambda *taken_: taken.append(taken_),
     )
     monkeypatch.setattr(splat_view, "possible", lambda: True)
-    monkeypatch.setattr(addon.bpy.types, "SpaceView3D", space)
+    monkeypatch.setattr(blender.types, "SpaceView3D", space)
     splat_view.register()
     assert len(given) == 1 and splat_view._forget in handlers.undo_post
     splat_view._stop()  # as a card that fails does
-    addon.bpy.context.scene.gsv3d.splats_in_view = False
-    addon.bpy.context.scene.gsv3d.splats_in_view = True  # try again
+    blender.context.scene.gsv3d.splats_in_view = False
+    blender.context.scene.gsv3d.splats_in_view = True  # try again
     assert len(given) == 2 and splat_view._view is not None
     splat_view.unregister()
     assert taken == 2 * [("handle", "WINDOW")] and splat_view._view is None
