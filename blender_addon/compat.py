@@ -58,7 +58,7 @@ def online_access() -> bool:
 
 
 def modifier_input(modifier: Any, name: str) -> Any:
-    """The value of an input of a geometry nodes modifier, by the socket's name."""
+    """Return the value of an input of a geometry nodes modifier, by the socket's name."""
     identifier = _input_of(modifier, name)
     if "properties" in modifier.bl_rna.properties:  # Blender 5.2
         return getattr(modifier.properties.inputs, identifier).value

@@ -4,8 +4,8 @@
 The splats are 3D Gaussian Splatting's (Kerbl et al. 2023, equation 5), drawn as the backend's own
 renderer draws them: 0.3 square pixels are added to the projected variances, alpha is at most 0.999
 and dropped below 1/255, colors are blended as trained, in sRGB. The view blends in linear light and
-eight bits, so splats go into a picture of their own first, with their depth averaged as their
-colors are; that depth hides the picture's pixels behind the scene.
+eight bits, so splats go into a picture of their own first. Their depths are averaged as their
+colors are, and a pixel of the picture is hidden where the scene is nearer than its average depth.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ _CORNERS = ((-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0))
 
 
 def texture(values: np.ndarray, kind: str) -> Any:
-    """A texture (rows, columns, channels) of floats on the card, as the format ``kind``."""
+    """Return floats (rows, columns, channels) as a texture on the card, of the format ``kind``."""
     rows, columns, _ = values.shape
     flat = np.ascontiguousarray(values, np.float32).reshape(-1)
     return gpu.types.GPUTexture(
@@ -181,7 +181,7 @@ class Cloud:
         self.colors = texture(splats.color_texels(sh), "RGBA16F")
 
     def order(self, away: np.ndarray) -> Any:
-        """The texture of the order from far to near along ``away``, object coordinates."""
+        """Return the texture of the order from far to near along ``away``, object coordinates."""
         order = splats.far_to_near(self.means, away)
         return texture(splats.in_rows(order[:, None, None]), "R32F")
 
@@ -195,11 +195,11 @@ class Picture:
         self.depths = gpu.types.GPUTexture(self.size, format="R32F")
         self.buffer = gpu.types.GPUFrameBuffer(color_slots=(self.colors, self.depths))
         self.holds: object = None
-        """What was drawn, for who draws to remember."""
+        """What was drawn; whoever draws compares and sets it."""
 
 
 def viewport_size() -> tuple[int, int]:
-    """Width and height of what is being drawn into, in pixels."""
+    """Return width and height of what is being drawn into, in pixels."""
     _, _, width, height = gpu.state.viewport_get()
     return width, height
 
@@ -276,13 +276,13 @@ def _is_perspective(lens: np.ndarray) -> bool:
 
 
 def _slopes(lens: np.ndarray) -> list[float]:
-    """The x and y slopes of a projection and its shifts, in clip coordinates."""
+    """Return the x and y slopes of a projection and its shifts, in clip coordinates."""
     column = 2 if _is_perspective(lens) else 3
     return [lens[0, 0], lens[1, 1], lens[0, column], lens[1, column]]
 
 
 def _depths(lens: np.ndarray) -> list[float]:
-    """The two numbers that make depths of a camera's z, and 1 for a perspective."""
+    """Return the two numbers that make depths of a camera's z, and 1 for a perspective."""
     return [lens[2, 2], lens[2, 3], float(_is_perspective(lens))]
 
 

@@ -27,18 +27,18 @@ _VIEWS = 8
 
 
 def possible() -> bool:
-    """True where the add-on draws the splats: with a window, without splats of Blender's own."""
+    """Tell whether the add-on draws splats: in a window, where Blender has none of its own."""
     return not bpy.app.background and not compat.has_native_splats()
 
 
 def wanted(scene_of_view: Any) -> bool:
-    """True when a scene's views are to show splats, not ellipsoids."""
+    """Tell whether a scene's views are to show splats, not ellipsoids."""
     settings = getattr(scene_of_view, "gsv3d", None)
     return settings is not None and settings.splats_in_view and not compat.has_native_splats()
 
 
 def show(scene_of_view: Any, splats: bool) -> None:
-    """Have all results in a scene show splats in the view, or ellipsoids."""
+    """Show splats or ellipsoids of all results of a scene in its views."""
     if splats:
         _start()  # once more, if the card failed before
     for owner in scene_of_view.objects:
@@ -48,7 +48,7 @@ def show(scene_of_view: Any, splats: bool) -> None:
 
 
 class _Recent(OrderedDict[Any, Any]):
-    """The newest few of what was made, by what it was made of."""
+    """A dictionary that keeps its newest entries only."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class SplatView:
 
     @property
     def empty(self) -> bool:
-        """True while nothing has been drawn."""
+        """Tell whether nothing has been drawn since all was let go of."""
         return not self._clouds
 
     def draw(self) -> None:
@@ -124,7 +124,7 @@ class SplatView:
     def _shown(
         self, view_layer: Any, space: Any
     ) -> list[tuple[str, np.ndarray, splat_shaders.Cloud]]:
-        """Name, world matrix and cloud of each object whose splats are seen in a view."""
+        """Return name, world matrix and cloud of each object whose splats are seen in a view."""
         shown = []
         for owner in self._objects():
             if (
@@ -134,13 +134,13 @@ class SplatView:
                 or splat_nodes.ellipsoids_in_view(owner)
             ):
                 continue
-            cloud = self._cloud(owner.data)
-            if cloud is not None:
-                shown.append((owner.name, np.array(owner.matrix_world), cloud))
+            world, cloud = np.array(owner.matrix_world), self._cloud(owner.data)
+            if cloud is not None and np.linalg.det(world) != 0:  # not scaled to nothing
+                shown.append((owner.name, world, cloud))
         return shown
 
     def _objects(self) -> list[Any]:
-        """All Gaussians of the file, looked for anew when the number of its objects changed."""
+        """Return all Gaussians of the file; look for them when the number of objects changed."""
         count = len(bpy.data.objects)
         found = [bpy.data.objects.get(name) for name in self._names[1]]
         if count != self._names[0] or None in found:
@@ -161,7 +161,7 @@ class SplatView:
         return known[1]
 
     def _order(self, key: Any, cloud: splat_shaders.Cloud, away: np.ndarray) -> Any:
-        """The order of a cloud in a view; sorted when that or the object was turned."""
+        """Return the order of a cloud in a view; sort when the view or the object was turned."""
         turned = tuple(np.round(away / max(np.linalg.norm(away), 1e-30), 6))
         known = self._orders.get(key)
         if known is None or known[:2] != (turned, cloud):
@@ -170,7 +170,7 @@ class SplatView:
 
 
 def read_gaussians(mesh: Any) -> dict[str, np.ndarray] | None:
-    """The Gaussians in a mesh of points as `import_gaussians` leaves it; None of any other mesh."""
+    """Return the Gaussians in a mesh that `import_gaussians` made, None for any other mesh."""
     known = mesh.attributes
     names = {"means": "position", "quats": "rotation", "scales": "scale", "opacities": "opacity"}
     count = len(mesh.vertices)
@@ -186,8 +186,8 @@ def read_gaussians(mesh: Any) -> dict[str, np.ndarray] | None:
         key, width = widths.get(name, ("vector", 3))
         arrays[name] = np.empty((count, width), np.float32)
         layer.data.foreach_get(key, arrays[name].reshape(-1))
-    degree = {1: 0, 4: 1, 9: 2, 16: 3}
-    whole = max(k for k in degree if k <= sum(name.startswith("sh_") for name in arrays))
+    stored = sum(name.startswith("sh_") for name in arrays)
+    whole = max(k for k in (1, 4, 9, 16) if k <= stored)  # of the degrees 0 to 3
     sh = np.stack([arrays.pop(f"sh_{k}") for k in range(whole)], axis=1)
     arrays = {name: values for name, values in arrays.items() if name in names}
     return {**arrays, "opacities": arrays["opacities"][:, 0], "sh": sh}

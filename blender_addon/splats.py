@@ -16,7 +16,12 @@ _LEVELS = 65535
 
 
 def covariances(quats: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """(N, 6) xx, xy, xz, yy, yz, zz of Gaussians with unit ``quats`` wxyz and linear ``scales``."""
+    """Return the covariances of Gaussians, (N, 6): xx, xy, xz, yy, yz, zz.
+
+    Args:
+        quats: (N, 4) wxyz, unit.
+        scales: (N, 3) linear.
+    """
     w, x, y, z = quats.T
     rotations = np.array(
         [

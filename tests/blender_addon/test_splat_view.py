@@ -124,6 +124,7 @@ def test_what_is_seen_is_drawn_and_nothing_else(blender, cloud, view, finish) ->
     for hide, show in (
         (lambda: cloud.hide_set(True), lambda: cloud.hide_set(False)),
         (lambda: setattr(cloud, "hide_viewport", True), lambda: setattr(cloud, "hide_viewport", 0)),
+        (lambda: setattr(cloud, "scale", (1, 0, 1)), lambda: setattr(cloud, "scale", (1, 1, 1))),
         (
             lambda: setattr(cloud, "display_type", "WIRE"),
             lambda: setattr(cloud, "display_type", "TEXTURED"),
