@@ -57,6 +57,28 @@ def online_access() -> bool:
     return bool(getattr(bpy.app, "online_access", True))
 
 
+def modifier_input(modifier: Any, name: str) -> Any:
+    """Return the value of an input of a geometry nodes modifier, by the socket's name."""
+    identifier = _input_of(modifier, name)
+    if "properties" in modifier.bl_rna.properties:  # Blender 5.2
+        return getattr(modifier.properties.inputs, identifier).value
+    return modifier[identifier]
+
+
+def set_modifier_input(modifier: Any, name: str, value: Any) -> None:
+    """Set an input of a geometry nodes modifier, by the socket's name."""
+    identifier = _input_of(modifier, name)
+    if "properties" in modifier.bl_rna.properties:
+        getattr(modifier.properties.inputs, identifier).value = value
+    else:
+        modifier[identifier] = value
+
+
+def _input_of(modifier: Any, name: str) -> str:
+    sockets = modifier.node_group.interface.items_tree
+    return next(s.identifier for s in sockets if s.name == name and s.in_out == "INPUT")
+
+
 def windows() -> list[Any]:
     """The open windows; none without an interface."""
     manager = bpy.context.window_manager

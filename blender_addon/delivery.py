@@ -182,11 +182,13 @@ class Delivery:
             yield from import_gaussians(held.gaussians, job.id, target, fit)
             self._arrange(job)  # no undo step of their own: the mesh's takes all away
         elif kind == scene.MESH and held.mesh is not None:
-            if held.gaussians is not None:  # stand exactly where the mesh stands
-                yield from import_gaussians(held.gaussians, job.id, target, fit)
             made = yield from import_mesh(held.mesh, job.id, target, fit)
             self._arrange(job)
             self._settle_gaussians(job)
+            if held.gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
+                # Once more, to stand exactly where the mesh stands. Hidden, they cost little.
+                yield from import_gaussians(held.gaussians, job.id, target, fit)
+                self._settle_gaussians(job)
             if not job.target.batch:
                 with compat.interface_override():
                     scene.select_alone(made)

@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from . import compat, previews, references, session
+from . import compat, previews, references, session, splat_view
 from .backend_panel import draw_status
 from .cutouts import CutOut
 from .jobs import Job, JobState, pose_words
@@ -172,6 +172,8 @@ class GSV3D_PT_results(_Sidebar, bpy.types.Panel):
         layout = self.layout
         layout.prop(context.scene.gsv3d, "again")
         layout.prop(context.scene.gsv3d, "after_mesh", text="With the mesh")
+        if splat_view.possible():
+            layout.prop(context.scene.gsv3d, "splats_in_view")
         layout.label(text="Show all results:")
         row = layout.row(align=True)
         for what in ("MESH", "GAUSSIANS", "BOTH"):

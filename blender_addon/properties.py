@@ -24,6 +24,7 @@
     mirror        AUTO, OFF or PLANE: whether the object is taken for its own mirror image
     plane         degrees of its mirror plane for PLANE
     again         BESIDE or REPLACE: where a second result of the same picture goes
+    splats_in_view  whether 3D views show Gaussians as splats; else as ellipsoids
     after_mesh    HIDE, SHOW or REMOVE: what becomes of the Gaussians when the mesh is there
 
 ``WindowManager.gsv3d`` (`GSV3D_PG_runtime`, of this session)
@@ -49,7 +50,7 @@ from bpy.props import (
     StringProperty,
 )
 
-from . import session
+from . import session, splat_view
 from .jobs import JobState
 
 MAX_SEED = 2**31 - 1
@@ -58,6 +59,10 @@ MAX_PROMPT = 1000
 
 def _known_models(_self: Any, _context: Any, _edit_text: str) -> Iterable[str]:
     return session.get().model_names()
+
+
+def _show_splats(settings: Any, _context: Any) -> None:
+    splat_view.show(settings.id_data, settings.splats_in_view)
 
 
 class GSV3D_PG_settings(bpy.types.PropertyGroup):
@@ -206,6 +211,13 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
             ("BESIDE", "Beside", "Beside the ones that are there"),
             ("REPLACE", "Replace", "In the place of the last one: its transform, parent and name"),
         ),
+    )
+    splats_in_view: BoolProperty(  # type: ignore[valid-type]
+        name="Splats in the View",
+        description="Show Gaussians in 3D views as the splats that they are. Off: as ellipsoids, "
+        "which renders always show. Viewport Render Image shows no splats",
+        default=True,
+        update=_show_splats,
     )
     after_mesh: EnumProperty(  # type: ignore[valid-type]
         name="Gaussians",

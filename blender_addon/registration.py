@@ -19,6 +19,7 @@ from . import (
     previews,
     properties,
     session,
+    splat_view,
 )
 
 _CLASSES = (
@@ -63,6 +64,7 @@ def register() -> None:
     properties.attach()
     for handlers, function in _handlers():
         handlers.append(function)
+    splat_view.register()
     _cli_command = compat.register_cli("gsv3d", headless.command)
     # Blender does not unregister add-ons when it quits.
     atexit.register(session.close)
@@ -85,6 +87,7 @@ def unregister() -> None:
     for handlers, function in _handlers():
         if function in handlers:
             handlers.remove(function)
+    splat_view.unregister()
     properties.detach()
     for cls in reversed(_CLASSES):
         bpy.utils.unregister_class(cls)

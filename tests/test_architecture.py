@@ -20,7 +20,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("gsv3d", "backend", "blender_addon")
 STANDARD = frozenset(sys.stdlib_module_names)
-OF_BLENDER = frozenset({"bpy", "bmesh", "mathutils", "gpu", "blf", "bl_ext", "bpy_extras"})
+OF_BLENDER = frozenset(
+    {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "blf", "bl_ext", "bpy_extras"}
+)
 OF_TORCH = frozenset({"torch", "diffusers", "transformers", "accelerate", "gsplat"})
 PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
 

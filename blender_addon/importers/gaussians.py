@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from .. import compat
+from .. import compat, splat_view
 from ..jobs import Target
 from . import scene, splat_nodes
 from .layout import AttributeValues, points_layout, splat_layout
@@ -48,7 +48,7 @@ def import_gaussians(
         placed = scene.place_object(name, data, job_id, scene.GAUSSIANS, target)
         placed.color = (*arrays.mean_colour, 1.0)
         if not native:
-            add_ellipsoids(placed)
+            splat_nodes.add_ellipsoids(placed, not splat_view.wanted(scene.scene_of(target)))
         return placed.name
     except BaseException:
         scene.remove_unused(data)
@@ -77,11 +77,3 @@ def write_attribute(data: Any, attribute: AttributeValues) -> None:
         existing = data.attributes.new(attribute.name, attribute.data_type, "POINT")
     values: Any = np.ascontiguousarray(attribute.values, np.float32).reshape(-1)
     existing.data.foreach_set(attribute.key, values)
-
-
-def add_ellipsoids(owner: Any) -> None:
-    """Give the object the node group that shows its points, unless it has it."""
-    if any(m.type == "NODES" and m.name.startswith("GSV3D") for m in owner.modifiers):
-        return
-    modifier = owner.modifiers.new(splat_nodes.GROUP_NAME, "NODES")
-    modifier.node_group = splat_nodes.ellipsoid_group()

@@ -148,7 +148,7 @@ def prepare_mesh(
     """Check a textured mesh and encode its texture.
 
     vertices (V, 3), faces (F, 3) integers, corner_uvs (F, 3, 2), texture (T, U, 3) uint8 sRGB
-    with row 0 on top. Faces that use a vertex twice are left out.
+    with row 0 on top. Faces that use a vertex twice or are there twice are left out.
     """
     update = "The add-on and the backend may be of different versions: update both."
     f = len(faces) if faces.ndim else -1
@@ -178,6 +178,7 @@ def prepare_mesh(
         raise Problem("The mesh from the backend names vertices that it does not have.", update)
     a, b, c = faces.T
     proper = (a != b) & (b != c) & (c != a)
+    proper &= ~_repeated(faces)
     if not proper.any():
         raise Problem(
             "The mesh from the backend has no face with an area.", "Try another picture or seed."
@@ -196,6 +197,15 @@ def prepare_mesh(
         mean_colour=(red, green, blue),
         bounds=bounds_of(used),
     )
+
+
+def _repeated(faces: np.ndarray) -> np.ndarray:
+    """(F,) True for faces (F, 3) that have the vertices of one before them."""
+    corners = np.sort(faces, axis=1)
+    order = np.lexsort(corners.T)  # stable: of equal ones the first comes first
+    repeated = np.zeros(len(faces), bool)
+    repeated[order[1:]] = (corners[order[1:]] == corners[order[:-1]]).all(axis=1)
+    return repeated
 
 
 def _colours_at(uvs: np.ndarray, texture: np.ndarray) -> np.ndarray:

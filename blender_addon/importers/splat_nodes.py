@@ -5,6 +5,9 @@ A Gaussian of opacity a has fallen to the threshold t at the distance sqrt(2 ln(
 scale (from a exp(-r^2 / 2) = t): that surface is what is drawn, so faint Gaussians are small and
 those below the threshold vanish. Points come sorted, most visible first; the percentage takes
 them from the front.
+
+Renders always show the ellipsoids. A 3D view that draws splats itself shows the box of the points
+in their stead: it can be clicked and framed, and costs nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from .. import compat
 
 GROUP_NAME = "GSV3D Ellipsoids"
 VERSION_TAG = "gsv3d_version"
-GROUP_VERSION = 2
+GROUP_VERSION = 3
+_IN_VIEW = "Ellipsoids in the View"
 
 
 def ellipsoid_group() -> Any:
@@ -31,6 +35,38 @@ def ellipsoid_group() -> Any:
         group.is_modifier = True
     _build(group)
     return group
+
+
+def add_ellipsoids(owner: Any, in_view: bool) -> None:
+    """Give an object the node group, or its newest version, unless it has it.
+
+    Args:
+        owner: an object of points.
+        in_view: show the ellipsoids in 3D views, not in renders alone.
+    """
+    modifier = _modifier_of(owner)
+    if modifier is None:
+        modifier = owner.modifiers.new(GROUP_NAME, "NODES")
+    if modifier.node_group is None or modifier.node_group.get(VERSION_TAG) != GROUP_VERSION:
+        modifier.node_group = ellipsoid_group()
+    elif compat.modifier_input(modifier, _IN_VIEW) == in_view:
+        return
+    compat.set_modifier_input(modifier, _IN_VIEW, in_view)
+    owner.update_tag()
+
+
+def ellipsoids_in_view(owner: Any) -> bool:
+    """Tell whether 3D views show an object's ellipsoids."""
+    modifier = _modifier_of(owner)
+    if modifier is None or modifier.node_group is None or not modifier.show_viewport:
+        return False
+    known = modifier.node_group.get(VERSION_TAG) == GROUP_VERSION
+    return not known or bool(compat.modifier_input(modifier, _IN_VIEW))
+
+
+def _modifier_of(owner: Any) -> Any:
+    named = (m for m in owner.modifiers if m.type == "NODES" and m.name.startswith("GSV3D"))
+    return next(named, None)
 
 
 def gaussian_material(name: str) -> Any:
@@ -71,6 +107,14 @@ def _build(group: Any) -> None:
         "Opacity at which an ellipsoid ends; fainter Gaussians are not shown",
     )
     interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    # Last, for the identifiers of those before it are what files know.
+    in_view = interface.new_socket(
+        _IN_VIEW,
+        in_out="INPUT",
+        socket_type="NodeSocketBool",
+        description="Show the ellipsoids in 3D views too; else their box, and splats over it",
+    )
+    in_view.default_value = True
 
     make = _Maker(group)
     given = make.node("NodeGroupInput", -1200, 0).outputs
@@ -129,8 +173,20 @@ def _build(group: Any) -> None:
     material = make.node("GeometryNodeSetMaterialIndex", 1600, 0)
     material.inputs["Material Index"].default_value = 0
     make.link(smooth.outputs[0], material.inputs["Geometry"])
-    output = make.node("NodeGroupOutput", 1780, 0)
-    make.link(material.outputs["Geometry"], output.inputs["Geometry"])
+    box = make.node("GeometryNodeBoundBox", 1240, -300)
+    make.link(given["Geometry"], box.inputs["Geometry"])
+    edges = make.node("GeometryNodeDeleteGeometry", 1420, -300, domain="FACE", mode="ONLY_FACE")
+    make.link(box.outputs["Bounding Box"], edges.inputs["Geometry"])
+    viewed = make.node("GeometryNodeIsViewport", 1420, 300)
+    boxed = make.node("FunctionNodeBooleanMath", 1600, 300, operation="NIMPLY")
+    make.link(viewed.outputs[0], boxed.inputs[0])
+    make.link(given[_IN_VIEW], boxed.inputs[1])
+    choice = make.node("GeometryNodeSwitch", 1780, 0, input_type="GEOMETRY")
+    make.link(boxed.outputs[0], choice.inputs["Switch"])
+    make.link(material.outputs["Geometry"], choice.inputs["False"])
+    make.link(edges.outputs["Geometry"], choice.inputs["True"])
+    output = make.node("NodeGroupOutput", 1960, 0)
+    make.link(choice.outputs["Output"], output.inputs["Geometry"])
 
 
 def _number(

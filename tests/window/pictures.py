@@ -39,6 +39,17 @@ def difference(first: Picture, second: Picture, tolerance: int = 8) -> NDArray[n
     return np.asarray(apart.max(axis=-1) > tolerance)
 
 
+def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio in decibels of pictures in 0..1."""
+    return float(-10 * np.log10(max(np.mean((first - second) ** 2), 1e-12)))
+
+
+def save(path: Path, *side_by_side: NDArray[Any]) -> None:
+    """Write pictures in 0..1, for people to look at."""
+    pixels = np.clip(np.concatenate(side_by_side, axis=1), 0, 1)
+    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(path)
+
+
 def near_any(pixels: NDArray[Any], palette: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
     """(N,) True where a pixel (N, 3) lies within ``tolerance`` (Euclidean) of a colour (M, 3)."""
     from scipy.spatial import cKDTree

@@ -35,6 +35,8 @@ CROSS = 49
 GENERATE, CUTOUT = 220, 110
 """Two buttons side by side, in the same measure."""
 ACTIVE = {"waiting", "queued", "running", "cancelling"}
+KEYS = {"FLOAT": ("value", 1), "FLOAT_VECTOR": ("vector", 3), "QUATERNION": ("value", 4)}
+"""How the values of an attribute are read, and how many there are."""
 
 
 def prepare() -> None:
@@ -71,6 +73,13 @@ def size_of_gaussians(thing: Any) -> int:
 def facts_of_gaussians(thing: Any) -> dict[str, Any]:
     """What the host needs to know of an object of Gaussians."""
     data = thing.data
+    arrays = {}
+    for attribute in data.attributes:
+        key, width = KEYS.get(attribute.data_type, ("", 0))
+        if width and attribute.domain == "POINT":
+            arrays[attribute.name] = np.empty((len(attribute.data), width), np.float32)
+            attribute.data.foreach_get(key, arrays[attribute.name].reshape(-1))
+    np.savez(FOLDER / "gaussians.npz", **arrays)
     return {
         "name": thing.name,
         "points": size_of_gaussians(thing),
@@ -293,6 +302,18 @@ def look_at_result(desk: Desk) -> Play:
     cloud.hide_set(False)
     yield 0.8
     desk.shot("gaussians")
+    view = space.region_3d
+    desk.note(
+        camera={
+            "view": [list(row) for row in view.view_matrix],
+            "lens": [list(row) for row in view.window_matrix],
+            "object": [list(row) for row in cloud.matrix_world],
+        }
+    )
+    bpy.context.scene.gsv3d.splats_in_view = False
+    yield 0.8
+    desk.shot("ellipsoids")
+    bpy.context.scene.gsv3d.splats_in_view = True
     cloud.hide_set(True)
     space.shading.color_type = "TEXTURE"
     yield 0.8

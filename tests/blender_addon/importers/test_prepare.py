@@ -114,6 +114,16 @@ def test_faces_without_area_are_left_out() -> None:
     assert len(done.faces) == len(done.corner_uvs) == 11
 
 
+def test_a_face_that_is_there_twice_is_left_out_once() -> None:
+    box = box_mesh()
+    box["faces"][5] = box["faces"][2][[1, 2, 0]]
+    box["faces"][9] = box["faces"][2][[2, 1, 0]]
+    done = prepare.prepare_mesh(**box)
+    kept = [i for i in range(12) if i not in (5, 9)]
+    np.testing.assert_array_equal(done.faces, box["faces"][kept])
+    np.testing.assert_array_equal(done.corner_uvs, box["corner_uvs"][kept])
+
+
 def test_the_sheet_shows_the_reference_top_left() -> None:
     views = orbit_views(8, 16)["images"]
     sheet = prepare.prepare_sheet(views, cells=2, size=64)

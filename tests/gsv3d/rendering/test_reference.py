@@ -11,6 +11,7 @@ import torch
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.gaussians import Gaussians
 from gsv3d.rendering import reference, render
+from tests import splat_reference
 
 
 @pytest.fixture(params=["compiled", "torch"], autouse=True)
@@ -130,6 +131,17 @@ def test_equals_pixel_by_pixel_reference(seed: int) -> None:
     np.testing.assert_allclose(output.colour.numpy(), colour, atol=1e-9)
     np.testing.assert_allclose(output.alpha[..., 0].numpy(), alpha, atol=1e-9)
     np.testing.assert_allclose(output.depth[..., 0].numpy(), depth, atol=1e-8)
+
+
+def test_agrees_with_what_the_add_ons_pictures_are_compared_with() -> None:
+    arrays = splat_reference.scene(300)
+    camera = orbit([40], 15, size=64)
+    output = render(Gaussians(**{n: torch.from_numpy(a) for n, a in arrays.items()}), camera)
+    naive = splat_reference.draw(
+        **arrays, viewmat=camera.viewmats[0].numpy(), K=camera.Ks[0].numpy(), width=64, height=64
+    )
+    np.testing.assert_allclose(output.colour[0].numpy(), naive[..., :3], atol=6e-3)
+    np.testing.assert_allclose(output.alpha[0].numpy(), naive[..., 3:], atol=6e-3)
 
 
 def test_float32_is_close_to_float64() -> None:

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussians drawn by numpy, one after the other: what pictures of splats are compared with.
+
+Needs no torch, so it serves in every Blender's Python; `tests/gsv3d/rendering/test_reference.py`
+holds it to the library's renderer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def rotation(quat: np.ndarray) -> np.ndarray:
+    """(3, 3) matrix of a quaternion wxyz, by Hamilton's product with the axes."""
+    w, v = quat[0] / np.linalg.norm(quat), quat[1:] / np.linalg.norm(quat)
+    cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
+    return np.eye(3) + 2 * w * cross + 2 * cross @ cross
+
+
+def colours(sh: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """(N, 3) colours of SH (N, K, 3), K of 1 or 4, seen along unit ``directions`` (N, 3)."""
+    seen = 0.5 + 0.28209479177387814 * sh[:, 0].astype(np.float64)
+    if sh.shape[1] > 1:
+        x, y, z = directions.T[..., None]
+        seen += 0.4886025119029199 * (-y * sh[:, 1] + z * sh[:, 2] - x * sh[:, 3])
+    return np.maximum(seen, 0.0)
+
+
+def draw(
+    means: np.ndarray,
+    quats: np.ndarray,
+    scales: np.ndarray,
+    opacities: np.ndarray,
+    sh: np.ndarray,
+    viewmat: np.ndarray,
+    K: np.ndarray,
+    width: int,
+    height: int,
+) -> np.ndarray:
+    """Draw Gaussians as 3D Gaussian Splatting does (Kerbl et al. 2023, equation 5).
+
+    Args:
+        means, quats, scales, opacities, sh: of N Gaussians; wxyz, linear, 0..1, (N, K, 3).
+        viewmat: (4, 4) world to camera, OpenCV axes.
+        K: (3, 3) intrinsics in pixels.
+        width, height: of the picture.
+
+    Returns:
+        (height, width, 4) float64, colours times alpha and alpha, row 0 on top.
+    """
+    view = viewmat[:3, :3].astype(np.float64)
+    seen = means.astype(np.float64) @ view.T + viewmat[:3, 3]
+    eye = -view.T @ viewmat[:3, 3]
+    directions = means - eye
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    rgb = colours(sh, directions)
+    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    picture = np.zeros((height, width, 4))
+    for i in np.argsort(-seen[:, 2]):  # the farthest first
+        x, y, z = seen[i]
+        if z <= 0.01:
+            continue
+        axes = view @ rotation(quats[i].astype(np.float64)) * scales[i]
+        jacobian = np.array([[K[0, 0] / z, 0, -K[0, 0] * x / z**2],
+                             [0, K[1, 1] / z, -K[1, 1] * y / z**2]])  # fmt: skip
+        covariance = jacobian @ axes @ axes.T @ jacobian.T + 0.3 * np.eye(2)
+        inverse = np.linalg.inv(covariance)
+        du = columns - (K[0, 0] * x / z + K[0, 2])
+        dv = rows - (K[1, 1] * y / z + K[1, 2])
+        power = inverse[0, 0] * du**2 + 2 * inverse[0, 1] * du * dv + inverse[1, 1] * dv**2
+        alpha = np.minimum(opacities[i] * np.exp(-0.5 * power), 0.999)[..., None]
+        alpha[alpha < 1 / 255] = 0.0
+        picture = np.concatenate([rgb[i] * alpha, alpha], axis=-1) + (1 - alpha) * picture
+    return picture
+
+
+def scene(count: int, degree: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return ``count`` Gaussians of all shapes, colours and opacities in the unit cube."""
+    random = np.random.default_rng(seed)
+    quats = random.normal(size=(count, 4))
+    return {
+        "means": random.uniform(-0.4, 0.4, (count, 3)).astype("f4"),
+        "quats": (quats / np.linalg.norm(quats, axis=1, keepdims=True)).astype("f4"),
+        "scales": np.exp(random.uniform(-5.0, -2.5, (count, 3))).astype("f4"),
+        "opacities": random.uniform(0.1, 1.0, count).astype("f4"),
+        "sh": random.uniform(-1.0, 1.0, (count, (degree + 1) ** 2, 3)).astype("f4"),
+    }
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in decibels of pictures in 0..1."""
+    error = np.mean((np.asarray(first, np.float64) - np.asarray(second, np.float64)) ** 2)
+    return float(10 * np.log10(1 / max(error, 1e-12)))
