@@ -4,8 +4,9 @@
 The system lies in a folder of its own (``GSV3D_WINDOW_ROOT``, else ``~/.cache/gsv3d-window``), one
 for each of Debian's releases, and is entered through ``unshare``: its mounts and processes live in
 name spaces of their own, so whatever happens, none of them is left behind when the run ends. The
-network is the host's, and so is 127.0.0.1. The run's folder has the same path inside and outside; the host's files lie under
-``/host`` inside, so that ``chroot /host`` starts the host's Python next to Blender.
+network is the host's, and so is 127.0.0.1. The run's folder has the same path inside and outside;
+the host's files lie under ``/host`` inside, so that ``chroot /host`` starts the host's Python next
+to Blender.
 """
 
 from __future__ import annotations
