@@ -7,8 +7,10 @@ Exit codes: 0 done; 1 it could not be done, one sentence on standard error says 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import logging.handlers
+import math
 import os
 import signal
 import sys
@@ -34,6 +36,7 @@ from .protocol import (
 )
 from .protocol import messages as m
 from .protocol.connection_file import FILE_NAME
+from .protocol.fields import to_map
 
 #: Seconds to wait for an answer of the backend, and for its end.
 ANSWER_S = 5.0
@@ -107,10 +110,25 @@ def _parser() -> argparse.ArgumentParser:
         help="end a worker that says nothing for so long while it works (default: 1800)",
     )
     serve.add_argument(
+        "--keep-days",
+        type=_positive,
+        default=30.0,
+        metavar="DAYS",
+        help="forget results and pictures of jobs that ended so long ago (default: 30)",
+    )
+    serve.add_argument(
+        "--keep-gb",
+        type=_positive,
+        default=20.0,
+        metavar="GB",
+        help="forget those of the oldest when all take more disk space (default: 20)",
+    )
+    serve.add_argument(
         "--parent-pid", type=_pid, metavar="PID", help="end when this process has ended"
     )
     serve.set_defaults(run=_serve)
     status = commands.add_parser("status", parents=[shared], help="show the backend and its jobs")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
     status.set_defaults(run=_status)
     stop = commands.add_parser("stop", parents=[shared], help="end the backend; jobs wait")
     stop.set_defaults(run=_stop)
@@ -144,6 +162,16 @@ def _path_or_id(text: str) -> str:
         )
     text = text.strip()
     return os.path.abspath(text) if os.path.exists(text) else text  # the worker's folder is another
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
 
 
 def _seconds(text: str) -> float:
@@ -180,6 +208,8 @@ def _serve(options: argparse.Namespace) -> int:
             threads=options.threads,
             parent_pid=options.parent_pid,
             stall_s=options.stall,
+            keep_days=options.keep_days,
+            keep_gb=options.keep_gb,
         )
     )
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
@@ -251,6 +281,10 @@ def _status(options: argparse.Namespace) -> int:
         options.connection_file, lambda session: session.status(), m.Queue
     )
     assert isinstance(queue, m.Queue)
+    if options.json:
+        values = {"pid": connection.pid, "endpoint": connection.endpoint}
+        print(json.dumps(values | to_map(welcome) | to_map(queue), indent=1))
+        return 0
     print(
         f"GSV3D backend {welcome.backend} on {connection.endpoint}, process {connection.pid}, "
         f"protocol {welcome.version}"

@@ -31,9 +31,8 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 200
 #: Times a job is begun before it counts as the reason why the backend dies.
 MAX_ATTEMPTS = 2
-#: Ended jobs that are kept, and days after which they are forgotten.
+#: Ended jobs that are kept at most.
 KEEP_ENDED = QUEUE_ENTRIES
-KEEP_DAYS = 30.0
 #: Bytes of the names and sentences in a queue message, so that it fits into a header.
 _QUEUE_TEXT_BYTES = 96 * 1024
 _SHORT_CHARS = 60
@@ -86,11 +85,25 @@ class QueueFullError(BackendError):
 
 
 class Jobs:
-    """All jobs, oldest first."""
+    """All jobs, oldest first.
 
-    def __init__(self, store: Store, journal: Journal) -> None:
+    Args:
+        store, journal: where they are kept.
+        keep_days: ended jobs are forgotten after so many days.
+        keep_bytes: the oldest ended jobs are forgotten when all together take more disk space.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        keep_days: float = 30.0,
+        keep_bytes: float = float("inf"),
+    ) -> None:
         self.store = store
         self.journal = journal
+        self._keep_days = keep_days
+        self._keep_bytes = keep_bytes
         self.running: Job | None = None
         self.changes = 0  # of the list, counted
         self._jobs: dict[str, Job] = {}
@@ -122,7 +135,6 @@ class Jobs:
             log.warning("job %s (%s) was not in the journal and is again", again.job, again.state)
 
     def _recover(self) -> None:
-        month_ago = time.time() - KEEP_DAYS * 86400
         for job in list(self._jobs.values()):
             if job.record.state == "running" and not self._was_done(job):
                 self.store.delete_results(job.id)
@@ -130,9 +142,21 @@ class Jobs:
             elif job.record.waiting and self.has_lost_its_picture(job):
                 self.fail(job, f"The picture of {job.name} is gone from the data folder.",
                           "", "Submit it again.")  # fmt: skip
-            elif job.record.over and (job.record.ended or 0) < month_ago:
-                self.forget(job)
         self._forget_old()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Forget ended jobs that are too old, and the oldest where they take too much space."""
+        ended = [job for job in self._jobs.values() if job.record.over]
+        ended.sort(key=lambda job: job.record.ended or 0.0)
+        taken = sum(self.store.size(job.id) for job in ended)
+        oldest = time.time() - self._keep_days * 86400
+        for job in ended:
+            if (job.record.ended or 0.0) >= oldest and taken <= self._keep_bytes:
+                return
+            taken -= self.store.size(job.id)
+            log.info("job %s is forgotten: old, or more than the space for results", job.id)
+            self.forget(job)
 
     def has_lost_its_picture(self, job: Job) -> bool:
         """True when a job cannot be done for want of its picture."""

@@ -52,6 +52,8 @@ MAX_PEERS = 32
 _HEARD_S = 2.5 * limits.HEARTBEAT_S
 #: Seconds after which the loop has not run but slept.
 _LONGEST_TURN_S = 5.0
+#: Seconds between two looks for jobs to forget.
+_TIDY_S = 600.0
 _FAULT = "This is a fault of GSV3D: please report it with the backend's log file."
 #: Messages taken from clients before the others get their turn.
 MESSAGES_A_TURN = 32
@@ -72,6 +74,8 @@ class Settings:
         worker_command: the worker's command line; None is the model's worker.
         grace_s: seconds a cancelled job has to stop before its worker is ended.
         stall_s: seconds without a word from a worker at work before it is ended.
+        keep_days, keep_gb: ended jobs are forgotten after so many days, and the oldest when all
+            together take more disk space.
     """
 
     data_dir: Path
@@ -84,6 +88,8 @@ class Settings:
     worker_command: Sequence[str] | None = None
     grace_s: float = 20.0
     stall_s: float = 1800.0
+    keep_days: float = 30.0
+    keep_gb: float = 20.0
     capabilities: tuple[str, ...] = field(default=m.CAPABILITIES)
 
 
@@ -125,7 +131,8 @@ class Server:
             raise storage_error(error, settings.data_dir, "the logs") from error
         journal = self._open_journal()
         self._closers.append(journal.close)
-        self.jobs = Jobs(self.store, journal)
+        keep_bytes = settings.keep_gb * 1e9
+        self.jobs = Jobs(self.store, journal, settings.keep_days, keep_bytes)
         self.context = zmq.Context()
         self._closers.append(lambda: self.context.destroy(0))
         self.gate = Gatekeeper(self.context)
@@ -199,6 +206,7 @@ class Server:
             poller.register(socket, zmq.POLLIN)
         next_check = 0.0
         self._last_turn = time.monotonic()
+        self._next_tidy = self._last_turn + _TIDY_S
         while not self._stopping:
             poller.poll(self._patience_ms())
             now = time.monotonic()
@@ -298,6 +306,9 @@ class Server:
             self.answer(address, m.Error("internal", what, _FAULT, job))
 
     def _check(self, now: float) -> None:
+        if now >= self._next_tidy:
+            self._next_tidy = now + _TIDY_S
+            self.jobs.tidy()
         if self._parent is not None and self._parent.gone():
             self.end_if_alone(now)
         for address, peer in list(self.peers.items()):

@@ -77,6 +77,13 @@ class Store:
         """Return what `save_record` wrote. Raises OSError."""
         return (self.folder(job) / "record").read_bytes()
 
+    def size(self, job: str) -> int:
+        """Return the bytes that the files of a job take."""
+        try:
+            return sum(entry.stat().st_size for entry in os.scandir(self.folder(job)))
+        except OSError:
+            return 0
+
     def delete(self, job: str) -> None:
         """Delete all files of a job; what cannot be deleted now is deleted at the next start."""
         folder = self.folder(job)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -52,6 +53,9 @@ def test_serve_status_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert main(["status", *here]) == 0
         out = capsys.readouterr().out
         assert f"process {process.pid}" in out and "Jobs: none" in out
+        assert main(["status", "--json", *here]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["pid"], told["jobs"]) == (process.pid, [])
         second = serve(*here)
         _, err = second.communicate(timeout=60)
         assert second.returncode == 1

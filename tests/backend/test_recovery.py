@@ -337,3 +337,29 @@ def test_the_results_folder_is_cleared_of_what_no_job_owns(tmp_path: Path) -> No
     (stray / "0001.bin").write_bytes(b"result")
     open_jobs(tmp_path).journal.close()
     assert not stray.exists() and (tmp_path / "jobs" / JOB(1)).exists()
+
+
+def test_ended_jobs_are_forgotten_by_age_and_by_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1_000_000.0]
+    monkeypatch.setattr("backend.jobs.time.time", lambda: clock[0])
+    store = Store(tmp_path)
+    jobs = Jobs(store, Journal(tmp_path / "journal.sqlite"), keep_days=2, keep_bytes=25_000)
+    for number in range(4):
+        job = jobs.submit(submit(number))
+        (store.folder(job.id) / "0001.bin").write_bytes(bytes(10_000))
+        if number < 3:
+            jobs.start(job, 0.0)
+            jobs.done(job, {}, 1.0)
+        clock[0] += 3600.0
+    jobs.tidy()
+    assert [e.job for e in jobs.entries()] == [JOB(1), JOB(2), JOB(3)], "two ended ones fit"
+    assert not store.folder(JOB(0)).exists()
+    clock[0] += 45.5 * 3600  # job 1 is two days old, job 2 is not yet
+    jobs.tidy()
+    assert [e.job for e in jobs.entries()] == [JOB(2), JOB(3)]
+    clock[0] += 30 * 86400
+    jobs.tidy()
+    assert [e.job for e in jobs.entries()] == [JOB(3)], "what waits is never forgotten"
+    jobs.journal.close()
