@@ -226,9 +226,9 @@ class Server:
 
     def _forgive_sleep(self, now: float) -> None:
         """Leave out of account that nothing was heard while the computer slept."""
-        missed = now - self._last_turn - _LONGEST_TURN_S
+        missed = now - self._last_turn
         self._last_turn = now
-        if missed > 0:
+        if missed > _LONGEST_TURN_S:
             log.info("nothing was heard for %.0f s: the computer slept, or is very busy", missed)
             self.work.forgive(missed)
             for peer in self.peers.values():
