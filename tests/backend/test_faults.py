@@ -81,8 +81,9 @@ def test_the_computer_may_sleep(
 ) -> None:
     """A loop that does not run for longer than a stall, or than clients may be silent."""
     monkeypatch.setattr("backend.server._LONGEST_TURN_S", 0.3)
-    monkeypatch.setattr("backend.server.limits.LIVENESS_S", 0.3)
-    running = run_server(tmp_path, stall_s=1.0)
+    monkeypatch.setattr("backend.server.limits.LIVENESS_S", 1.0)  # three of them end a session
+    monkeypatch.setattr("backend.protocol.session.HEARTBEAT_S", 0.1)
+    running = run_server(tmp_path, stall_s=3.0)
     with Client(running.path) as client:
         job = client.session.submit(script(steps=10, step_s=0.4))
         client.until(m.Progress)
@@ -91,7 +92,7 @@ def test_the_computer_may_sleep(
         def sleep_once(now: float) -> None:
             if not slept:
                 slept.append(now)
-                time.sleep(2.5)
+                time.sleep(4.0)
             pump(now)
 
         monkeypatch.setattr(running.server, "_pump", sleep_once)
