@@ -165,7 +165,7 @@ class JobControl:
         self._on_change()
 
     def describe(self, job: Job) -> str:
-        """One line for the list and the progress bar; a job that waits says for what."""
+        """Return one line for the list and the progress bar; a job that waits says for what."""
         if job.state is JobState.WAITING:
             if self._backend.state is BackendState.READY:
                 return "waiting to be sent"
@@ -183,11 +183,11 @@ class JobControl:
     # -- what the backend tells of them ------------------------------------------------------
 
     def new_thread(self) -> None:
-        """A new socket thread knows nothing of what was sent by an earlier one."""
+        """Forget what was sent: a new socket thread knows nothing of it."""
         self._sent.clear()
 
     def send_all(self) -> None:
-        """A backend has answered: send it what waits."""
+        """Send all that waits to a backend that has answered."""
         wishes, self._wishes = self._wishes, {}
         for job_id, wish in wishes.items():
             self._wish(job_id, wish)
@@ -308,7 +308,7 @@ class JobControl:
             self.on_end(job)
 
     def detach_all(self) -> None:
-        """Another file was opened: the artist says where results go."""
+        """Have the artist say where results go, in another file than they were meant for."""
         for job in self.book:
             job.detached = True
             if job.state is JobState.ARRIVED:
