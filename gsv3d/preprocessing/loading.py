@@ -56,8 +56,8 @@ _DAMAGE = (
 def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Image.Image:
     """Read a picture; upright by its EXIF orientation, colors converted to sRGB.
 
-    Of a TIFF with several pages the largest is read. ``gsv3d.preprocessing.deep`` says how samples
-    of more than 8 bits are brought to 8.
+    Of a TIFF with several pages or SubIFDs the largest is read. ``gsv3d.preprocessing.deep`` says
+    how samples of more than 8 bits are brought to 8.
 
     Args:
         source: a path, or the bytes of a picture file.
@@ -76,6 +76,8 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
     if not data:
         raise ImageError(f"{label} is an empty file.", "Choose another picture.")
     page = deep.largest_page(data) if data.startswith(deep.TIFF_SIGNATURES) else None
+    if page is not None:
+        data = deep.starting_with(data, page)
     if page is not None and deep.is_deep(page):
         _check_size(page.imagewidth, page.imagelength, label)
         image = _read_deep(data, page, label)
@@ -85,6 +87,9 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels count
+            orientation = page.tags.valueof(deep.ORIENTATION) if page is not None else None
+            if isinstance(orientation, int):
+                image.getexif()[deep.ORIENTATION] = orientation
             image.load()
             tiff = image.format == "TIFF"
             image = _upright(image)
@@ -134,7 +139,7 @@ def _read_file(path: Path, name: str | None) -> bytes:
 def _read_deep(data: bytes, page: Any, label: str) -> Image.Image:
     """Read a TIFF's page by tifffile, and where that cannot, by Pillow."""
     try:
-        return deep.read_page(data, page)
+        return deep.read_page(data)
     except MemoryError as error:
         raise _too_large(label, f"{page.imagewidth:,} x {page.imagelength:,} pixels") from error
     except Exception:  # tifffile lacks some compressions that Pillow has
@@ -147,7 +152,7 @@ def _open(data: bytes, label: str, page: Any = None) -> Image.Image:
     Args:
         data: the file.
         label: what messages call it.
-        page: of a TIFF, the one to read; None for the first picture of a file.
+        page: of a TIFF, its first; None for other files.
     """
     Image.init()
     formats = [kind for kind in _FORMATS if kind in Image.OPEN]
@@ -155,10 +160,7 @@ def _open(data: bytes, label: str, page: Any = None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=formats)
-            if page is not None:
-                image.seek(page.index)
-            return image
+            return Image.open(io.BytesIO(data), formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d{6,}", str(error))
         size = f"{int(count[0]) / 1e6:,.0f} million pixels" if count else "too many pixels"
