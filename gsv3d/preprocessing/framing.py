@@ -216,7 +216,7 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     opaque = image.convert("RGB")
     rgb = np.asarray(_reduced(opaque, MAX_SIDE))
-    probability = find_object(rgb, cutout)
+    probability, certainty = find_object(rgb, cutout)
     parts = main_parts(sharpen(probability), 0.02)
     rows, columns = _box(parts)
     if (parts > 0.5).mean() > 0.985:
@@ -228,30 +228,16 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
     if (parts > 0.5).mean() < SMALL_OBJECT:
         around = _with_margin(rows, columns, opaque.width / rgb.shape[1], opaque.size)
         rgb = np.asarray(_reduced(opaque.crop(around), MAX_SIDE))
-        probability = find_object(rgb, cutout)
+        probability, certainty = find_object(rgb, cutout)
         parts = main_parts(sharpen(probability), 0.02)
     alpha = main_parts(follow_edges(parts, rgb), 0.02)
     colour = without_spill(rgb.astype(np.float32) / 255, alpha)
-    return _cropped(colour, alpha, around, certainty_of(probability))
+    return _cropped(colour, alpha, around, certainty)
 
 
 def is_unsure(certainty: float | None) -> bool:
     """Return whether someone should look at a cut-out of this certainty."""
     return certainty is not None and certainty < SURE
-
-
-def certainty_of(probability: np.ndarray) -> float:
-    """Return the intersection over union that is expected of the mask above one half.
-
-    With independent pixels the expected intersection is the sum of the probabilities inside the
-    mask, the expected union the mask and the sum of those outside it.
-
-    Args:
-        probability: (H, W) of object, 0..1.
-    """
-    inside = probability > 0.5
-    union = inside.sum() + probability[~inside].sum()
-    return float(probability[inside].sum() / max(union, 1e-9))
 
 
 def _with_margin(
