@@ -85,8 +85,9 @@ class PreparedImage:
     Attributes:
         rgba: (size, size, 4) uint8 sRGB, straight alpha. Under alpha 0 the colour of the nearest
             object pixel is continued, so that no resampling brings a foreign colour in.
-        box: (left, top, right, bottom) of the object in the picture it came from, in parts of the
-            picture's width and height, 0..1.
+        box: (left, top, right, bottom) of the object in the picture as its file stores it, before
+            EXIF's orientation turns it, in parts of that picture's width and height, 0..1.
+            Blender shows pictures so.
         certainty: of its cut-out, as in ``CutOut``.
     """
 
@@ -130,11 +131,34 @@ def prepare_sizes(
         raise ValueError(f"fill must be above 0 and at most 1, not {fill}.")
     found = cut_out(image, cutout)
     left, top, right, bottom = found.box
-    box = (left / image.width, top / image.height, right / image.width, bottom / image.height)
+    box = _as_stored(
+        (left / image.width, right / image.width),
+        (top / image.height, bottom / image.height),
+        image.info.get("orientation", 1),
+    )
     return [
         PreparedImage(_place(found.colour, found.alpha, size, fill), box, found.certainty)
         for size in sizes
     ]
+
+
+def _as_stored(
+    across: tuple[float, float], down: tuple[float, float], orientation: int
+) -> tuple[float, float, float, float]:
+    """Return the box (left, top, right, bottom) in a picture before EXIF's orientation turned it.
+
+    Args:
+        across: (left, right) in the upright picture, in parts of its width.
+        down: (top, bottom), in parts of its height.
+        orientation: 1 to 8.
+    """
+    if orientation >= 5:
+        across, down = down, across
+    if orientation in (2, 3, 7, 8):
+        across = 1 - across[1], 1 - across[0]
+    if orientation in (3, 4, 6, 7):
+        down = 1 - down[1], 1 - down[0]
+    return across[0], down[0], across[1], down[1]
 
 
 def cut_out(image: Image.Image, cutout: str = DEFAULT_CUTOUT) -> CutOut:

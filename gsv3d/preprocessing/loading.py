@@ -64,7 +64,8 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
         name: what to call the picture in messages; the path if not given.
 
     Returns:
-        A picture in mode RGBA, straight alpha (opaque where the file has none).
+        A picture in mode RGBA, straight alpha (opaque where the file has none). Its
+        ``info["orientation"]`` is EXIF's, 1 to 8, by which it was turned.
 
     Raises:
         ImageError: there is no such file, it is not a picture, damaged, too large or too small.
@@ -87,15 +88,20 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels count
-            orientation = page.tags.valueof(deep.ORIENTATION) if page is not None else None
-            if isinstance(orientation, int):
-                image.getexif()[deep.ORIENTATION] = orientation
+            turned = page.tags.valueof(deep.ORIENTATION) if page is not None else None
+            if isinstance(turned, int):
+                image.getexif()[deep.ORIENTATION] = turned
+            if image.format != "TIFF":  # Pillow turns a TIFF as it loads it, and forgets
+                image.load()
+            orientation = _orientation(image)
             image.load()
             tiff = image.format == "TIFF"
             image = _upright(image)
             if image.mode.startswith(("I", "F")):
                 image = deep.from_deep_grey(image, tiff)
-            return _to_rgba(image)
+            result = _to_rgba(image)
+            result.info["orientation"] = orientation
+            return result
     except MemoryError as error:
         raise _too_large(label, f"{image.width:,} x {image.height:,} pixels") from error
     except _DAMAGE as error:
@@ -177,6 +183,14 @@ def _open(data: bytes, label: str, page: Any = None) -> Image.Image:
         raise ImageError(f"{label} is not a picture this can read.", _KINDS_HINT) from error
     except _DAMAGE as error:
         raise _damaged(label) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(deep.ORIENTATION)
+    except _DAMAGE:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _upright(image: Image.Image) -> Image.Image:

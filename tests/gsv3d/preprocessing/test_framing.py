@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from skimage import data
 
 from gsv3d.cameras import DISTANCE, FOV_DEG
 from gsv3d.errors import ImageError, ModelError
-from gsv3d.preprocessing import CutOut, cut_out, is_unsure, prepare, prepare_sizes
+from gsv3d.preprocessing import CutOut, cut_out, is_unsure, load_image, prepare, prepare_sizes
 from gsv3d.preprocessing.framing import FILL
 from gsv3d.preprocessing.saliency import certainty_of, check_cutout
 
@@ -367,6 +368,19 @@ def test_a_cutout_that_is_unknown_or_not_installed_is_named(monkeypatch):
 def test_rembg_does_not_take_over_because_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", None)  # importing it would raise
     assert prepare(Image.fromarray(scene((250, 250, 250))), 64).certainty > 0.9
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_the_box_is_that_of_the_picture_as_it_is_stored(orientation: int, kind: str) -> None:
+    rgba = np.zeros((60, 100, 4), np.uint8)
+    rgba[6:30, 10:80] = (200, 90, 30, 255)
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[274] = orientation
+    Image.fromarray(rgba).save(file, kind, exif=exif, lossless=True)
+    image = load_image(file.getvalue())
+    assert (image.width < image.height) == (orientation > 4)
+    assert prepare(image, 32).box == pytest.approx((0.1, 0.1, 0.8, 0.5))
 
 
 def test_the_add_on_knows_how_large_the_model_sees_an_object() -> None:
