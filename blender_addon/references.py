@@ -265,11 +265,18 @@ def plane_of(empty: Any) -> PicturePlane:
     size = (width * longest, height * longest)
     offset = [share * side for share, side in zip(empty.empty_image_offset, size, strict=True)]
     across, up = (empty.matrix_world.to_3x3().col[i] * size[i] for i in (0, 1))
+    corner = empty.matrix_world @ Vector((*offset, 0.0))
+    # The side that is up; of a picture that lies flat, its own upper side.
+    slopes = [round(side.normalized().z, 3) for side in (up, across, -up, -across)]
+    turns = slopes.index(max(slopes))
+    for _ in range(turns):
+        corner, across, up = corner + up, -up, across
     return PicturePlane(
-        corner=tuple(empty.matrix_world @ Vector((*offset, 0.0))),
+        corner=tuple(corner),
         right=tuple(across.normalized()),
         width=across.length,
         height=up.length,
+        turns=turns,
     )
 
 

@@ -28,32 +28,43 @@ class PicturePlane:
     """A picture that stands in the scene, in Blender units.
 
     Attributes:
-        corner: its lower left corner.
+        corner: its lower left corner, as it stands.
         right: unit vector along its lower edge.
-        width, height: of the whole picture.
+        width, height: of the whole picture, along and across that edge.
+        turns: by how many quarters it was turned counterclockwise, seen from the front. Blender
+            shows pictures as their files store them, so photographs want to be turned upright.
     """
 
     corner: tuple[float, float, float]
     right: tuple[float, float, float]
     width: float
     height: float
+    turns: int = 0
 
     def base_of(self, box: Mapping[str, float], depth: float) -> tuple[float, float, float]:
         """Return where an object stands: before the lower edge, below what the picture shows of it.
 
         Args:
-            box: "left" and "right" of the object, in parts of the width; empty: the middle.
+            box: of the object, as the backend gives it; empty: the middle.
             depth: of the object; its back touches the picture.
         """
-        along = (box.get("left", 0.0) + box.get("right", 1.0)) / 2 * self.width
+        left, _, right, _ = self._as_it_stands(box)
+        along = (left + right) / 2 * self.width
         x, y, z = (c + along * r for c, r in zip(self.corner, self.right, strict=True))
         return x + self.right[1] * depth / 2, y - self.right[0] * depth / 2, z
 
     def size_of(self, box: Mapping[str, float]) -> float:
-        """Return the longer side of what the picture shows, "left" to "bottom" as the backend's."""
-        across = box.get("right", 1.0) - box.get("left", 0.0)
-        down = box.get("bottom", 1.0) - box.get("top", 0.0)
-        return max(across * self.width, down * self.height)
+        """Return the longer side of the object, of which the backend gave the box."""
+        left, top, right, bottom = self._as_it_stands(box)
+        return max((right - left) * self.width, (bottom - top) * self.height)
+
+    def _as_it_stands(self, box: Mapping[str, float]) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom in parts of the turned picture's sides."""
+        left, top = box.get("left", 0.0), box.get("top", 0.0)
+        right, bottom = box.get("right", 1.0), box.get("bottom", 1.0)
+        for _ in range(self.turns):
+            left, top, right, bottom = top, 1 - right, bottom, 1 - left
+        return left, top, right, bottom
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def import_file(path: Path) -> None:
     """
     suffix, name = path.suffix.lower(), str(path.resolve())
     if suffix in (".glb", ".gltf"):
-        gltf.check_positions(path)
+        gltf.check_file(path)
         bpy.ops.import_scene.gltf(filepath=name)
     elif suffix == ".obj":
         _import_obj(path.resolve())

@@ -17,7 +17,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from gsv3d.datasets import blender_import, blender_objects
+from gsv3d.datasets import blender_import, blender_objects, gltf
 from gsv3d.datasets.blender_world import BlenderWorld
 from gsv3d.datasets.lighting import read_exr
 
@@ -223,12 +223,14 @@ class BlenderScene:
 def _reason(text: str) -> str:
     """Return why an operator failed, out of what Blender reports.
 
-    Of an importer in Python that is a traceback, and last the place where it was called from.
+    What an importer in Python says where it did not expect to fail is for its programmers.
     """
+    if "Traceback" in text:
+        return f"it is damaged, or holds what its importer does not know. {gltf.AGAIN}"
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("Location: ")]
     reason = lines[-1] if lines else "no reason given"
-    return re.sub(r"^(Error: )?(Python: )?([\w.]*(Error|Exception): )?", "", reason).rstrip(".")
+    return re.sub(r"^(Error: )?", "", reason).rstrip(".")
 
 
 def _blocks(kind: str) -> Any:

@@ -159,8 +159,8 @@ def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
     """
     distance = silhouette_distance(coverage, OUTLINE)
     shown = coverage > OUTLINE
-    width = 2 * int(LINE * voxel) + 1
-    wide = ndimage.maximum_filter(ndimage.minimum_filter(shown, width), width)
+    width = int(np.ceil(2 * LINE * voxel))
+    wide = ndimage.grey_opening(shown.astype(np.uint8), (width, width)) > 0
     # A line leads away from what is wide; a mere corner does not.
     labels, count = ndimage.label(shown & ~wide, np.ones((3, 3)))
     lines = np.zeros(count + 1, dtype=bool)
@@ -168,17 +168,22 @@ def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
     lines[0] = False
     if not lines.any():
         return distance
-    return np.minimum(distance, ndimage.distance_transform_edt(~lines[labels]) - LINE * voxel)
+    middle = lines[labels] & _middle(distance)
+    return np.minimum(distance, ndimage.distance_transform_edt(~middle) - LINE * voxel)
 
 
 def _half_width(distance: np.ndarray) -> np.ndarray:
     """(S, S) how wide the outline is around each pixel: its distance at the nearest middle line."""
-    inside = np.maximum(-distance, 0)
-    middle = (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0)
     row, column = ndimage.distance_transform_edt(
-        ~middle, return_distances=False, return_indices=True
+        ~_middle(distance), return_distances=False, return_indices=True
     )
-    return inside[row, column]
+    return np.maximum(-distance, 0)[row, column]
+
+
+def _middle(distance: np.ndarray) -> np.ndarray:
+    """(S, S) bool: the pixels that are farther from the outline, inside, than those beside them."""
+    inside = np.maximum(-distance, 0)
+    return (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0)
 
 
 def _without_crumbs(field: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from gsv3d.errors import GSV3DError
+from gsv3d.meshing.decimate import decimate
 from gsv3d.meshing.mesh import signed_volumes
 from gsv3d.meshing.surface import compact, face_parts, keep_parts
 
@@ -36,8 +37,9 @@ def bad_edges(faces: np.ndarray) -> int:
 def simplify(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
     """Decimate by quadric error (Garland and Heckbert 1997) to at most ``budget`` faces.
 
-    Decimation can fold a thin part onto itself: folds without volume are taken out, and sheets that
-    touch are separated.
+    The topology is kept. Where that takes more faces, the surface is decimated on regardless: a
+    thin part can be folded onto itself, folds without volume are taken out, and sheets that touch
+    are separated.
 
     Args:
         vertices: (V, 3) in the world.
@@ -54,6 +56,9 @@ def simplify(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.n
     vertices, faces = keep_parts(vertices, faces, share=0.0, most=most)
     if len(faces) <= budget:
         return vertices, faces
+    small = separate_edges(*decimate(vertices, faces, budget))
+    if len(small[1]) <= budget:
+        return small
     for aggression in AGGRESSIONS:
         small = separate_edges(*_clean(*_decimate(vertices, faces, budget, aggression)))
         if 4 <= len(small[1]) <= budget:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import struct
+from collections.abc import Iterator
 
 import numpy as np
 import tifffile
@@ -43,23 +45,40 @@ _FULL_DEPTHS = (14, 15)
 _MASK = 4
 """Bit of NewSubfileType: the page is another page's transparency mask."""
 
+_RAW = (32803, 34892)
+"""Photometric interpretations of what a camera's sensor saw, which is no picture yet."""
+
+ORIENTATION = 274
+"""The tag that says how a page is turned, the same as EXIF's."""
+
 
 def largest_page(data: bytes) -> tifffile.TiffPage | None:
     """Return the page of a TIFF with the most pixels, the first of these.
 
-    The first page of a file may be a thumbnail.
+    The first page of a file may be a thumbnail, of which the whole picture is a SubIFD (TIFF/EP).
+    Then the thumbnail's orientation is the picture's as well.
 
     Returns:
         None where the file is none tifffile understands.
     """
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
-            count = sum(1 for _ in itertools.islice(file.pages, _MAX_PAGES))
-            pages = [_page(file, i) for i in range(count)]
-            pages = [page for page in pages if not page.subfiletype & _MASK] or pages
-            return max(pages, key=lambda page: page.imagewidth * page.imagelength)
+            pages = list(itertools.islice(_pages(file), _MAX_PAGES))
+            pictures = [page for page in pages if not page.subfiletype & _MASK]
+            pictures = [page for page in pictures if page.photometric not in _RAW] or pages
+            return max(pictures, key=lambda page: page.imagewidth * page.imagelength)
     except Exception:  # whatever a damaged file makes tifffile raise; Pillow is asked next
         return None
+
+
+def starting_with(data: bytes, page: tifffile.TiffPage) -> bytes:
+    """Return the TIFF with another page as its first, which is the one that readers take."""
+    file = page.parent
+    start = 8 if file.is_bigtiff else 4
+    first = struct.pack(file.tiff.offsetformat, page.offset)
+    if data.startswith(first, start):
+        return data
+    return data[:start] + first + data[start + len(first) :]
 
 
 def is_deep(page: tifffile.TiffPage) -> bool:
@@ -77,26 +96,38 @@ def describe(page: tifffile.TiffPage) -> str:
     return ", ".join(word for word in words if word)
 
 
-def read_page(data: bytes, page: tifffile.TiffPage) -> Image.Image:
-    """Read a page that ``is_deep``.
-
-    Args:
-        data: the file.
-        page: as ``largest_page`` found it.
+def read_page(data: bytes) -> Image.Image:
+    """Read the first page of a TIFF, which ``is_deep``.
 
     Returns:
-        A picture in mode L, LA, RGB or RGBA, with straight alpha, color profile and orientation.
+        A picture in mode L, LA, RGB or RGBA, with straight alpha and color profile.
 
     Raises:
         Exception: tifffile's own, of many kinds, where the page is damaged or its compression
             unknown.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        return _read(_page(file, page.index))
+        return _read(_page(file.pages, 0))
 
 
-def _page(file: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
-    page = file.pages.get(index, aspage=True)
+def _pages(file: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+    """Yield the pages of a file, each before its SubIFDs."""
+    for i in itertools.count():
+        try:
+            page = _page(file.pages, i)
+        except IndexError:
+            return
+        yield page
+        for j in range(len(page.subifds or ())):
+            assert page.pages is not None
+            sub = _page(page.pages, j)
+            if ORIENTATION in page.tags and ORIENTATION not in sub.tags:
+                sub.tags.add(page.tags[ORIENTATION])
+            yield sub
+
+
+def _page(pages: tifffile.TiffPages, index: int) -> tifffile.TiffPage:
+    page = pages.get(index, aspage=True)
     assert isinstance(page, tifffile.TiffPage)
     return page
 
@@ -124,8 +155,6 @@ def _read(page: tifffile.TiffPage) -> Image.Image:
     image = _picture(bands)
     if 34675 in page.tags:
         image.info["icc_profile"] = bytes(page.tags[34675].value)
-    if 274 in page.tags:
-        image.getexif()[274] = int(page.tags[274].value)
     return image
 
 

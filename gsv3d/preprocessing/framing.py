@@ -85,8 +85,9 @@ class PreparedImage:
     Attributes:
         rgba: (size, size, 4) uint8 sRGB, straight alpha. Under alpha 0 the colour of the nearest
             object pixel is continued, so that no resampling brings a foreign colour in.
-        box: (left, top, right, bottom) of the object in the picture it came from, in parts of the
-            picture's width and height, 0..1.
+        box: (left, top, right, bottom) of the object in the picture as its file stores it, before
+            EXIF's orientation turns it, in parts of that picture's width and height, 0..1.
+            Blender shows pictures so.
         certainty: of its cut-out, as in ``CutOut``.
     """
 
@@ -130,11 +131,34 @@ def prepare_sizes(
         raise ValueError(f"fill must be above 0 and at most 1, not {fill}.")
     found = cut_out(image, cutout)
     left, top, right, bottom = found.box
-    box = (left / image.width, top / image.height, right / image.width, bottom / image.height)
+    box = _as_stored(
+        (left / image.width, right / image.width),
+        (top / image.height, bottom / image.height),
+        image.info.get("orientation", 1),
+    )
     return [
         PreparedImage(_place(found.colour, found.alpha, size, fill), box, found.certainty)
         for size in sizes
     ]
+
+
+def _as_stored(
+    across: tuple[float, float], down: tuple[float, float], orientation: int
+) -> tuple[float, float, float, float]:
+    """Return the box (left, top, right, bottom) in a picture before EXIF's orientation turned it.
+
+    Args:
+        across: (left, right) in the upright picture, in parts of its width.
+        down: (top, bottom), in parts of its height.
+        orientation: 1 to 8.
+    """
+    if orientation >= 5:
+        across, down = down, across
+    if orientation in (2, 3, 7, 8):
+        across = 1 - across[1], 1 - across[0]
+    if orientation in (3, 4, 6, 7):
+        down = 1 - down[1], 1 - down[0]
+    return across[0], down[0], across[1], down[1]
 
 
 def cut_out(image: Image.Image, cutout: str = DEFAULT_CUTOUT) -> CutOut:
@@ -216,7 +240,7 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     opaque = image.convert("RGB")
     rgb = np.asarray(_reduced(opaque, MAX_SIDE))
-    probability = find_object(rgb, cutout)
+    probability, certainty = find_object(rgb, cutout)
     parts = main_parts(sharpen(probability), 0.02)
     rows, columns = _box(parts)
     if (parts > 0.5).mean() > 0.985:
@@ -228,30 +252,16 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
     if (parts > 0.5).mean() < SMALL_OBJECT:
         around = _with_margin(rows, columns, opaque.width / rgb.shape[1], opaque.size)
         rgb = np.asarray(_reduced(opaque.crop(around), MAX_SIDE))
-        probability = find_object(rgb, cutout)
+        probability, certainty = find_object(rgb, cutout)
         parts = main_parts(sharpen(probability), 0.02)
     alpha = main_parts(follow_edges(parts, rgb), 0.02)
     colour = without_spill(rgb.astype(np.float32) / 255, alpha)
-    return _cropped(colour, alpha, around, certainty_of(probability))
+    return _cropped(colour, alpha, around, certainty)
 
 
 def is_unsure(certainty: float | None) -> bool:
     """Return whether someone should look at a cut-out of this certainty."""
     return certainty is not None and certainty < SURE
-
-
-def certainty_of(probability: np.ndarray) -> float:
-    """Return the intersection over union that is expected of the mask above one half.
-
-    With independent pixels the expected intersection is the sum of the probabilities inside the
-    mask, the expected union the mask and the sum of those outside it.
-
-    Args:
-        probability: (H, W) of object, 0..1.
-    """
-    inside = probability > 0.5
-    union = inside.sum() + probability[~inside].sum()
-    return float(probability[inside].sum() / max(union, 1e-9))
 
 
 def _with_margin(

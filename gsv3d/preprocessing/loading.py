@@ -56,15 +56,16 @@ _DAMAGE = (
 def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Image.Image:
     """Read a picture; upright by its EXIF orientation, colors converted to sRGB.
 
-    Of a TIFF with several pages the largest is read. ``gsv3d.preprocessing.deep`` says how samples
-    of more than 8 bits are brought to 8.
+    Of a TIFF with several pages or SubIFDs the largest is read. ``gsv3d.preprocessing.deep`` says
+    how samples of more than 8 bits are brought to 8.
 
     Args:
         source: a path, or the bytes of a picture file.
         name: what to call the picture in messages; the path if not given.
 
     Returns:
-        A picture in mode RGBA, straight alpha (opaque where the file has none).
+        A picture in mode RGBA, straight alpha (opaque where the file has none). Its
+        ``info["orientation"]`` is EXIF's, 1 to 8, by which it was turned.
 
     Raises:
         ImageError: there is no such file, it is not a picture, damaged, too large or too small.
@@ -76,6 +77,8 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
     if not data:
         raise ImageError(f"{label} is an empty file.", "Choose another picture.")
     page = deep.largest_page(data) if data.startswith(deep.TIFF_SIGNATURES) else None
+    if page is not None:
+        data = deep.starting_with(data, page)
     if page is not None and deep.is_deep(page):
         _check_size(page.imagewidth, page.imagelength, label)
         image = _read_deep(data, page, label)
@@ -85,12 +88,20 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels count
+            turned = page.tags.valueof(deep.ORIENTATION) if page is not None else None
+            if isinstance(turned, int):
+                image.getexif()[deep.ORIENTATION] = turned
+            if image.format != "TIFF":  # Pillow turns a TIFF as it loads it, and forgets
+                image.load()
+            orientation = _orientation(image)
             image.load()
             tiff = image.format == "TIFF"
             image = _upright(image)
             if image.mode.startswith(("I", "F")):
                 image = deep.from_deep_grey(image, tiff)
-            return _to_rgba(image)
+            result = _to_rgba(image)
+            result.info["orientation"] = orientation
+            return result
     except MemoryError as error:
         raise _too_large(label, f"{image.width:,} x {image.height:,} pixels") from error
     except _DAMAGE as error:
@@ -134,7 +145,7 @@ def _read_file(path: Path, name: str | None) -> bytes:
 def _read_deep(data: bytes, page: Any, label: str) -> Image.Image:
     """Read a TIFF's page by tifffile, and where that cannot, by Pillow."""
     try:
-        return deep.read_page(data, page)
+        return deep.read_page(data)
     except MemoryError as error:
         raise _too_large(label, f"{page.imagewidth:,} x {page.imagelength:,} pixels") from error
     except Exception:  # tifffile lacks some compressions that Pillow has
@@ -147,7 +158,7 @@ def _open(data: bytes, label: str, page: Any = None) -> Image.Image:
     Args:
         data: the file.
         label: what messages call it.
-        page: of a TIFF, the one to read; None for the first picture of a file.
+        page: of a TIFF, its first; None for other files.
     """
     Image.init()
     formats = [kind for kind in _FORMATS if kind in Image.OPEN]
@@ -155,10 +166,7 @@ def _open(data: bytes, label: str, page: Any = None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=formats)
-            if page is not None:
-                image.seek(page.index)
-            return image
+            return Image.open(io.BytesIO(data), formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d{6,}", str(error))
         size = f"{int(count[0]) / 1e6:,.0f} million pixels" if count else "too many pixels"
@@ -175,6 +183,14 @@ def _open(data: bytes, label: str, page: Any = None) -> Image.Image:
         raise ImageError(f"{label} is not a picture this can read.", _KINDS_HINT) from error
     except _DAMAGE as error:
         raise _damaged(label) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(deep.ORIENTATION)
+    except _DAMAGE:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -39,7 +39,9 @@ SHADOW_CHROMA = 0.35
 of the difference."""
 
 
-def correct_by_background(probability: np.ndarray, rgb: np.ndarray) -> np.ndarray:
+def correct_by_background(
+    probability: np.ndarray, rgb: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut holes that show a plain background; add parts that stand out from it.
 
     Args:
@@ -47,29 +49,32 @@ def correct_by_background(probability: np.ndarray, rgb: np.ndarray) -> np.ndarra
         rgb: (H, W, 3) uint8 sRGB, some hundred pixels a side.
 
     Returns:
-        (H, W) in 0..1; the same where the background is not plain.
+        The probability (H, W) in 0..1, the same where the background is not plain; and the holes
+        that were cut (H, W), bool.
     """
     from skimage.color import rgb2lab
 
     inside = probability > 0.5
+    none = np.zeros_like(inside)
     border = _border(inside.shape) & ~inside
     if border.sum() < 50 or not inside.any():
-        return probability
+        return probability, none
     lab = rgb2lab(rgb)
     offset = lab - _fit_surface(lab, border)
     difference = np.linalg.norm(offset, axis=-1)
     # 70 %: an edge of the object that touches the border must not count as noise.
     noise = max(float(np.quantile(difference[border], 0.7)), LEAST_NOISE)
     if noise > PLAIN:
-        return probability
+        return probability, none
     smooth = ndimage.gaussian_filter(difference, 1.0)
     alike = smooth < max(JUST_NOTICEABLE, 1.5 * noise)
 
     labels, size, mean = _regions(alike & inside, difference)
     hole = (size > HOLE_SHARE * inside.sum()) & (mean <= HOLE_NOISE * noise)
-    found = np.where(ndimage.binary_dilation(hole[labels]) & alike, 0.0, probability)
+    holes = ndimage.binary_dilation(hole[labels]) & alike & inside
+    found = np.where(holes, 0.0, probability)
     if noise > JUST_NOTICEABLE:  # the background's own spots stand out from it as well
-        return found
+        return found, holes
 
     shadow = offset[..., 0] < 0
     shadow &= np.hypot(offset[..., 1], offset[..., 2]) < -SHADOW_CHROMA * offset[..., 0]
@@ -78,7 +83,7 @@ def correct_by_background(probability: np.ndarray, rgb: np.ndarray) -> np.ndarra
     touching = np.zeros(len(size), dtype=bool)
     touching[np.unique(labels[ndimage.binary_dilation(inside)])] = True
     lost = (size > LOST_SHARE * inside.sum()) & (mean > LOST_DIFFERENCE) & touching
-    return np.where(lost[labels], 1.0, found)
+    return np.where(lost[labels], 1.0, found), holes
 
 
 def _border(shape: tuple[int, ...]) -> np.ndarray:

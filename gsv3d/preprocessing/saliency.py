@@ -30,27 +30,48 @@ _DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 _THREADS = 2
 
 
-def find_object(rgb: np.ndarray, cutout: str = DEFAULT_CUTOUT) -> np.ndarray:
-    """Return the probability that a pixel belongs to the main object.
+def find_object(rgb: np.ndarray, cutout: str = DEFAULT_CUTOUT) -> tuple[np.ndarray, float]:
+    """Find the main object of a picture.
+
+    Of holes that are cut because they look like a plain background the certainty is the network's:
+    in a flat drawing a patch painted in the background's color looks the same.
 
     Args:
         rgb: (H, W, 3) uint8 sRGB.
         cutout: "u2netp", or the name of one of rembg's models.
 
     Returns:
-        (H, W) float32 in 0..1.
+        The probability that a pixel belongs to it (H, W), float32 in 0..1; and the certainty of the
+        mask above one half, as ``certainty_of`` has it.
 
     Raises:
         ModelError: there is no such network, or it cannot be loaded.
     """
     if cutout != DEFAULT_CUTOUT:
-        return _by_rembg(rgb, cutout)
+        probability = _by_rembg(rgb, cutout)
+        return probability, certainty_of(probability > 0.5, probability)
     height, width = rgb.shape[:2]
     scale = min(1.0, NETWORK_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
     probability = _resized(_run_network(rgb), small.shape[:2])
-    return _resized(correct_by_background(probability, small), (height, width))
+    corrected, holes = correct_by_background(probability, small)
+    certainty = certainty_of(corrected > 0.5, np.where(holes, probability, corrected))
+    return _resized(corrected, (height, width)), certainty
+
+
+def certainty_of(mask: np.ndarray, probability: np.ndarray) -> float:
+    """Return the intersection over union that is expected of a mask with the true one.
+
+    With independent pixels the expected intersection is the sum of the probabilities inside the
+    mask, the expected union the mask and the sum of those outside it.
+
+    Args:
+        mask: (H, W) bool.
+        probability: (H, W) of object, 0..1.
+    """
+    union = mask.sum() + probability[~mask].sum()
+    return float(probability[mask].sum() / max(union, 1e-9))
 
 
 def _run_network(rgb: np.ndarray) -> np.ndarray:

@@ -22,8 +22,6 @@ import numpy as np
 
 from gsv3d.datasets import gltf
 
-_COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _FLOAT, _UINT32 = 5126, 5125
 _TRIANGLES, _FAN = 4, 6
 
@@ -167,8 +165,8 @@ class _Rewriter:
             normalized: integers are parts of 1, whether the accessor says so or not.
         """
         accessor = self._accessor(index)
-        count, width = accessor["count"], _WIDTHS[accessor["type"]]
-        kind = np.dtype(_COMPONENTS[accessor["componentType"]])
+        count, width = accessor["count"], gltf.WIDTHS[accessor["type"]]
+        kind = np.dtype(gltf.COMPONENTS[accessor["componentType"]])
         if "bufferView" in accessor:
             values = self._stored(accessor, count, width, kind)
         else:
@@ -176,7 +174,7 @@ class _Rewriter:
         if "sparse" in accessor:
             sparse = accessor["sparse"]
             few, places = sparse["count"], sparse["indices"]
-            at = self._stored(places, few, 1, np.dtype(_COMPONENTS[places["componentType"]]))
+            at = self._stored(places, few, 1, np.dtype(gltf.COMPONENTS[places["componentType"]]))
             values[at[:, 0].astype(int)] = self._stored(sparse["values"], few, width, kind)
         if kind.kind != "f" and (normalized or accessor.get("normalized")):
             values = np.maximum(values / np.iinfo(kind).max, -1.0)
@@ -191,7 +189,7 @@ class _Rewriter:
         row = width * kind.itemsize
         stride = view.get("byteStride", row)
         if count < 0 or start < 0 or stride < row:
-            raise ValueError("an accessor has no room for its values")
+            raise gltf.DamagedError("an accessor has no room for its values")
         data = self._buffer(view["buffer"])
         stored: np.ndarray = np.ndarray((count, width), kind, data, start, (stride, kind.itemsize))
         return stored.astype(np.float64)

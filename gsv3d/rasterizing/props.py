@@ -77,7 +77,7 @@ def load_prop(path: Path) -> Prop:
         raise
     except Exception as error:  # whatever a damaged file makes trimesh and numpy raise
         reason = gltf.describe_damage(error)
-        raise DataError(f"{path} cannot be read as a mesh: {reason}.") from error
+        raise DataError(f"{path} cannot be read as a mesh: {reason}.", f"{gltf.AGAIN}.") from error
 
 
 def _read(path: Path) -> Prop:
@@ -95,6 +95,7 @@ def _read(path: Path) -> Prop:
                 f"{path}: its meshes are compressed ({', '.join(sorted(compressed))}).",
                 "Export it without compression, or render it with gsv3d render.",
             )
+        gltf.check_geometry(document, binary, path)
         missing = gltf.missing_pictures(document, binary, path)
         data, without_uvs = plain_gltf.rewrite(document, binary, path)
         missing += without_uvs
@@ -165,7 +166,7 @@ def _part(
     faces = np.asarray(mesh.faces, dtype=np.int32)
     count = len(faces)
     if faces.min() < 0 or faces.max() >= len(mesh.vertices):
-        raise ValueError("faces name vertices that are not there")
+        raise gltf.DamagedError("faces name vertices that are not there")
     vertices = np.asarray(mesh.vertices, dtype=np.float64) @ transform[:3, :3].T + transform[:3, 3]
     with np.errstate(invalid="ignore", over="ignore"):
         placed = vertices.astype(np.float32)

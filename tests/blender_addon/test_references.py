@@ -50,6 +50,54 @@ def test_an_unchanged_file_is_sent_as_it_is(empty_blender, tmp_path: Path) -> No
     assert references.from_file(path).source == reference.source  # the same picture
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_blender_shows_a_picture_as_its_file_stores_it(empty_blender, tmp_path, suffix) -> None:
+    """The backend's box, by which results are stood before their picture, counts on it."""
+    stored = Image.new("RGB", (40, 24), (250, 250, 250))
+    stored.paste((10, 10, 10), (0, 0, 20, 12))
+    for orientation in range(1, 9):
+        exif, path = Image.Exif(), tmp_path / f"{orientation}.{suffix}"
+        exif[274] = orientation
+        stored.save(path, exif=exif)
+        image = empty_blender.data.images.load(str(path))
+        assert tuple(image.size) == stored.size
+        shown = np.array(image.pixels[:]).reshape(24, 40, image.channels)[::-1, :, :3]
+        assert np.abs(shown - np.asarray(stored) / 255).mean() < 0.02
+
+
+@pytest.mark.parametrize("roll", [0, 90, 180, 270, 20, -110])
+def test_a_picture_may_be_turned_upright_in_the_scene(empty_blender, tmp_path, roll) -> None:
+    """The object stands below the middle of what shows it, on the picture's lower edge."""
+    from mathutils import Euler, Matrix, Vector
+
+    from blender_addon.references import plane_of
+
+    image = empty_blender.data.images.load(str(picture(tmp_path / "a.png", size=(40, 24))))
+    empty = empty_blender.data.objects.new("a", None)
+    empty_blender.context.scene.collection.objects.link(empty)
+    empty.empty_display_type, empty.data, empty.empty_display_size = "IMAGE", image, 2.0
+    empty.empty_image_offset = (-0.3, -0.6)
+    upright = Euler((math.radians(90), 0, math.radians(35))).to_matrix().to_4x4()
+    turn = Matrix.Rotation(math.radians(roll), 4, "Z")
+    empty.matrix_world = Matrix.Translation((1, 2, 3)) @ upright @ turn
+    empty_blender.context.view_layer.update()
+
+    def world(x: float, y: float) -> Vector:  # in parts of the picture, from its upper left
+        return empty.matrix_world @ Vector(((x - 0.3) * 2.0, (1 - y - 0.6) * 1.2, 0))
+
+    box = {"left": 0.1, "top": 0.2, "right": 0.5, "bottom": 0.9}
+    plane = plane_of(empty)
+    base = Vector(plane.base_of(box, 0.0))
+    lowest = sorted((world(x, y) for x in (0, 1) for y in (0, 1)), key=lambda corner: corner.z)
+    below = lowest[0] + (lowest[1] - lowest[0]) * 0.5
+    if roll % 90 == 0:
+        middle = world(0.3, 0.55)
+        assert (base.x, base.y) == pytest.approx((middle.x, middle.y), abs=1e-5)
+        assert base.z == pytest.approx(lowest[0].z, abs=1e-5)
+    assert plane.base_of({}, 0.0) == pytest.approx(tuple(below), abs=1e-5)
+    assert plane.size_of(box) == pytest.approx(0.7 * 1.2)  # the other side is 0.4 * 2.0
+
+
 def test_a_packed_file_needs_no_disk(empty_blender, tmp_path: Path) -> None:
     from blender_addon import references
 

@@ -29,7 +29,7 @@ def unsure(monkeypatch, tmp_path):
 
     def guess(rgb, cutout):
         y, x = np.mgrid[-1 : 1 : rgb.shape[0] * 1j, -1 : 1 : rgb.shape[1] * 1j]
-        return np.where(x * x + y * y < 0.5, 0.7, 0.1)
+        return np.where(x * x + y * y < 0.5, 0.7, 0.1), 0.6
 
     monkeypatch.setattr("gsv3d.preprocessing.framing.find_object", guess)
     path = tmp_path / "wiese.png"

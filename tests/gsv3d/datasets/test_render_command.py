@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -58,6 +59,12 @@ def make_objects(folder: Path, meshes) -> None:
     meshes.without_faces(folder / "points.glb")
     trimesh.PointCloud(np.eye(3)).export(folder / "points.ply")
     (folder / "broken.glb").write_bytes(b"glTF" + bytes(40))
+    box = trimesh.creation.box((1, 1, 1))
+    box.visual = trimesh.visual.TextureVisuals(material=trimesh.visual.material.PBRMaterial())
+    whole = box.export(file_type="glb")
+    (folder / "no_material.glb").write_bytes(whole.replace(b'"material":0', b'"material":7'))
+    corners = struct.pack("<3I", *box.faces[0])
+    (folder / "no_vertex.glb").write_bytes(whole.replace(corners, struct.pack("<3I", 1, 9, 0)))
     (folder / "broken.usdc").write_bytes(b"PXR-USDC" + bytes(40))
     (folder / "broken.fbx").write_bytes(b"Kaydara FBX Binary  \x00" + bytes(40))
     (folder / "broken.blend").write_bytes(b"BLENDER nothing")
@@ -67,6 +74,8 @@ def make_objects(folder: Path, meshes) -> None:
 BAD = {
     "nan.glb": "not finite", "nan.obj": "not finite", "inf.ply": "not finite",
     "points.glb": "no faces", "points.ply": "no faces", "broken.glb": "cannot read it",
+    "no_material.glb": "what its importer does not know. Export or download it again.",
+    "no_vertex.glb": "a face of mesh 0 names vertex 9, the last is 7",
     "broken.usdc": "", "broken.fbx": "", "broken.blend": "cannot read it",
 }  # fmt: skip
 
@@ -212,7 +221,7 @@ def test_the_record_says_how_the_object_was_placed(rendered) -> None:
 def test_the_datasheet_states_the_facts(rendered) -> None:
     text = (rendered[1] / "DATASHEET.md").read_text(encoding="utf-8")
     assert "19 objects, 114 views of 48 x 48 pixels, 1 shards" in text
-    assert "9 objects failed" in text and "nan.glb: it has vertices that are not finite" in text
+    assert "11 objects failed" in text and "nan.glb: it has vertices that are not finite" in text
     assert "1 objects lack textures" in text and "3 objects are animated" in text
     assert "Lights: flat (19)." in text and "| samples | 8 |" in text
     assert "--light flat" in text and "CC0" not in text
@@ -220,7 +229,7 @@ def test_the_datasheet_states_the_facts(rendered) -> None:
 
 def test_progress_says_what_is_left(rendered) -> None:
     out = rendered[4].splitlines()
-    assert out[-1].startswith("28/28 objects, ") and out[-1].endswith("0:00:00 left")
+    assert out[-1].startswith("30/30 objects, ") and out[-1].endswith("0:00:00 left")
 
 
 def test_a_texture_is_not_kept_for_the_next_object(rendered) -> None:

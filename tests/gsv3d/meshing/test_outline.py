@@ -9,7 +9,7 @@ import torch
 
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.meshing.fusion import Volume
-from gsv3d.meshing.outline import follow, reach
+from gsv3d.meshing.outline import LINE, _outline_distance, follow, reach
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.surface import extract_surface, face_parts
 from gsv3d.rasterizing import rasterize
@@ -224,6 +224,25 @@ def test_a_line_thinner_than_a_voxel_stays_in_one_piece() -> None:
     assert parts(after) == 1
     assert (seen & line).sum() >= 0.75 * line.sum()
     assert (seen & ~shown).sum() <= 3
+
+
+@pytest.mark.parametrize("voxel", [2.5, 2.9, 4.0])
+@pytest.mark.parametrize("thick", [1, 2, 3, 4, 5, 7])
+def test_lines_are_as_thick_as_voxels_need_and_no_thicker(voxel: float, thick: int) -> None:
+    """``voxel`` and ``thick`` in pixels; the line leads away from something wide."""
+    shown = np.zeros((160, 160), np.float32)
+    shown[20:140, 10:60] = 1
+    shown[80 : 80 + thick, 60:150] = 1
+    across = -_outline_distance(shown, voxel)[:, 110]
+    rows = np.flatnonzero(across > 0)
+    # The surface is where the distance is 0, between two pixels' centers.
+    width = np.ptp(rows) + sum(
+        across[row] / (across[row] - across[row + step])
+        for row, step in ((rows[0], -1), (rows[-1], 1))
+    )
+    least = 2 * LINE * voxel
+    low, high = (thick, thick) if thick >= least else (least, least + 1)
+    assert low - 0.1 <= width <= high + 0.1
 
 
 def test_a_slim_volume_is_refined_and_its_surface_stays_where_it_was() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 from gsv3d.cameras import DISTANCE, FOV_DEG
 from gsv3d.errors import ImageError, ModelError
-from gsv3d.preprocessing import CutOut, cut_out, is_unsure, prepare, prepare_sizes
-from gsv3d.preprocessing.framing import FILL, certainty_of
-from gsv3d.preprocessing.saliency import check_cutout
+from gsv3d.preprocessing import CutOut, cut_out, is_unsure, load_image, prepare, prepare_sizes
+from gsv3d.preprocessing.framing import FILL
+from gsv3d.preprocessing.saliency import certainty_of, check_cutout
 
 WIDTH, HEIGHT = 300, 220
 
@@ -299,8 +300,35 @@ def test_certainty_is_the_expected_overlap():
     drawn = rng.random((400, 60, 60)) < probability
     mask = probability > 0.5
     overlaps = [(mask & d).sum() / (mask | d).sum() for d in drawn]
-    assert certainty_of(probability) == pytest.approx(np.mean(overlaps), abs=0.005)
+    assert certainty_of(mask, probability) == pytest.approx(np.mean(overlaps), abs=0.005)
     assert is_unsure(0.5) and not is_unsure(0.99) and not is_unsure(None)
+
+
+@pytest.mark.parametrize("ground", [255, 128, 0])
+@pytest.mark.parametrize("pattern", ["stripes", "checks", "letters"])
+def test_a_pattern_in_the_background_color_makes_the_cut_out_unsure(ground, pattern):
+    """Nothing tells white stripes on a box before white from slits in it."""
+    y, x = np.mgrid[0:300, 0:300]
+    box = (abs(x - 150) < 90) & (abs(y - 150) < 110)
+    inner = (abs(x - 150) < 72) & (abs(y - 150) < 92)
+    letters = Image.new("L", (300, 300))
+    for i in range(4):
+        font = ImageFont.load_default(60)
+        ImageDraw.Draw(letters).text((150, 75 + 50 * i), "OHO8", 255, font, "mm", stroke_width=3)
+    shown = {"stripes": y % 36 < 16, "checks": (x // 20 + y // 20) % 2 == 0,
+             "letters": np.asarray(letters) > 127}[pattern]  # fmt: skip
+    picture = np.full((300, 300, 3), ground, np.uint8)
+    picture[box & ~(inner & shown)] = (180, 60, 40)
+    found = cut_out(Image.fromarray(picture))
+    missing = (box & (laid_out(found, picture.shape) < 0.5)).sum() / box.sum()
+    assert missing > 0.1 and is_unsure(found.certainty)
+
+
+def test_a_small_hole_in_a_sure_object_leaves_it_sure():
+    found = cut_out(Image.fromarray(scene((250, 250, 250))))
+    assert (laid_out(found, (HEIGHT, WIDTH)) > 0.5)[135, 190] == 0 and not is_unsure(
+        found.certainty
+    )
 
 
 def test_a_noisy_patch_of_the_background_color_stays():
@@ -340,6 +368,19 @@ def test_a_cutout_that_is_unknown_or_not_installed_is_named(monkeypatch):
 def test_rembg_does_not_take_over_because_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", None)  # importing it would raise
     assert prepare(Image.fromarray(scene((250, 250, 250))), 64).certainty > 0.9
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_the_box_is_that_of_the_picture_as_it_is_stored(orientation: int, kind: str) -> None:
+    rgba = np.zeros((60, 100, 4), np.uint8)
+    rgba[6:30, 10:80] = (200, 90, 30, 255)
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[274] = orientation
+    Image.fromarray(rgba).save(file, kind, exif=exif, lossless=True)
+    image = load_image(file.getvalue())
+    assert (image.width < image.height) == (orientation > 4)
+    assert prepare(image, 32).box == pytest.approx((0.1, 0.1, 0.8, 0.5))
 
 
 def test_the_add_on_knows_how_large_the_model_sees_an_object() -> None:

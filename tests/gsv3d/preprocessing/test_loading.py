@@ -335,6 +335,45 @@ def test_the_largest_page_is_taken(kind):
     assert rgba(paged(first, small))[0, 0, 0] == 7
 
 
+def with_sub_pages(first: np.ndarray, *others: np.ndarray, **options) -> bytes:
+    """A page whose SubIFDs are the others."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, bigtiff=options.pop("bigtiff", False)) as writer:
+        writer.write(first, photometric="rgb", subifds=len(others), **options)
+        for other in others:
+            writer.write(other, photometric="rgb", subfiletype=int(other.size < first.size))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_whole_picture_beneath_its_thumbnail_is_taken(kind, bigtiff):
+    thumbnail, small = np.zeros((20, 24, 3), np.uint8), np.full((24, 24, 3), 7, np.uint8)
+    large = (shades() * np.iinfo(kind).max).astype(kind)
+    for others in ((large,), (small, large), (large, small)):
+        found = rgba(with_sub_pages(thumbnail, *others, bigtiff=bigtiff))
+        np.testing.assert_allclose(found[..., :3], shades() * 255, atol=1)
+    found = rgba(with_sub_pages(large, thumbnail, bigtiff=bigtiff))
+    np.testing.assert_allclose(found[..., :3], shades() * 255, atol=1)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_picture_beneath_its_thumbnail_is_turned_as_that(kind):
+    large = (shades() * np.iinfo(kind).max).astype(kind)
+    turned = [(274, "H", 1, 6, True)]
+    found = rgba(with_sub_pages(np.zeros((20, 24, 3), np.uint8), large, extratags=turned))
+    np.testing.assert_allclose(found[..., :3], np.rot90(shades(), -1) * 255, atol=1)
+
+
+def test_what_a_sensor_saw_is_not_taken_for_the_picture():
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(np.zeros((20, 24, 3), np.uint8), photometric="rgb", subifds=2)
+        writer.write(np.zeros((200, 200), np.uint16), photometric="cfa")
+        writer.write((shades() * 255).astype(np.uint8), photometric="rgb")
+    np.testing.assert_allclose(rgba(file.getvalue())[..., :3], shades() * 255, atol=1)
+
+
 def test_a_tiff_that_is_whole_but_unknown_is_not_called_damaged():
     data = bytearray(tiff(shades().astype(np.float32), photometric="rgb"))
     at = data.index(struct.pack("<HHI", 259, 3, 1))  # the compression
@@ -367,6 +406,7 @@ _WHOLE = [
     tiff(shades().astype(np.float32), photometric="rgb"),
     tiff((shades() * 4095).astype(np.uint16), photometric="rgb", compression="zlib"),
     paged(np.zeros((20, 24, 3), np.uint8), (shades() * 65535).astype(np.uint16)),
+    with_sub_pages(np.zeros((20, 24, 3), np.uint8), (shades() * 255).astype(np.uint8)),
 ]
 
 
