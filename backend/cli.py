@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gsv3d-backend serve | status | stop`.
+"""`gsv3d-backend serve | status | doctor | stop`.
 
 Exit codes: 0 done; 1 it could not be done, one sentence on standard error says why; 2 wrong usage.
 """
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="gsv3d-backend",
         description="The local service that turns pictures into 3D for Blender.",
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | status | stop")
+    commands = parser.add_subparsers(required=True, metavar="serve | status | doctor | stop")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--connection-file",
@@ -130,6 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", parents=[shared], help="show the backend and its jobs")
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.set_defaults(run=_status)
+    doctor = commands.add_parser(
+        "doctor", parents=[shared], help="look at all a backend needs, and say what to do"
+    )
+    doctor.set_defaults(run=_doctor)
     stop = commands.add_parser("stop", parents=[shared], help="end the backend; jobs wait")
     stop.set_defaults(run=_stop)
     return parser
@@ -306,6 +310,16 @@ def _detail(job: m.JobEntry) -> str:
         eta = f", about {job.eta_s:.0f} s to go" if job.eta_s is not None else ""
         return f"{job.phase} {job.step}/{job.of}{eta}" if job.phase else "starting"
     return job.what
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import findings
+
+    well = True
+    for finding in findings(options.data_dir or default_data_dir(), options.connection_file):
+        print(finding, flush=True)
+        well = well and not finding.hint
+    return 0 if well else 1
 
 
 def _stop(options: argparse.Namespace) -> int:

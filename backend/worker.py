@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worker process that owns the model: `python -m backend.worker`, started by the server.
 
-The only module of the backend that imports gsv3d, and with it torch.
+The only process of the backend that imports gsv3d, and with it torch.
 """
 
 from __future__ import annotations
