@@ -35,8 +35,8 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
     if wanted and not in_preferences:
         draw_install(layout, context)
     row = layout.row(align=True)
-    row.operator("gsv3d.backend_start", icon="PLAY")
-    row.operator("gsv3d.backend_stop", icon="SNAP_FACE")
+    row.operator("gsv3d.backend_start", text="Start", icon="PLAY")
+    row.operator("gsv3d.backend_stop", text="Stop", icon="SNAP_FACE")
     row.operator("gsv3d.open_log", text="", icon="TEXT")
     if not in_preferences:
         row.operator("gsv3d.open_preferences", text="", icon="PREFERENCES")
@@ -68,9 +68,9 @@ def draw_install(layout: Any, context: bpy.types.Context) -> None:
     elif not preferences.has_python():
         draw_words(layout, context, "The backend, which runs the model, is not installed.", "INFO")
     if wheel is None:
-        layout.operator("gsv3d.open_guide", icon="HELP")
+        layout.operator("gsv3d.open_guide", text="How to Install the Backend", icon="HELP")
         return
-    layout.operator("gsv3d.backend_install", icon="IMPORT")
+    layout.operator("gsv3d.backend_install", text="Install Backend", icon="IMPORT")
     if not compat.online_access():
         draw_words(layout, context, installing.OFFLINE, "INFO")
         layout.operator("screen.userpref_show", text="Open Network Settings").section = "SYSTEM"

@@ -96,7 +96,7 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
         _generate(layout, context, "SETTINGS")
         _progress(layout, context)
         if is_result(context.object):
-            layout.operator("gsv3d.keep", icon="PINNED")
+            layout.operator("gsv3d.keep", text="Keep This One", icon="PINNED")
         shading = context.space_data.shading
         if shading.type == "SOLID" and shading.color_type != "TEXTURE" and len(session.get().book):
             text = "Show Textures in This View"
@@ -156,7 +156,7 @@ class GSV3D_PT_jobs(_Sidebar, bpy.types.Panel):
         if job is not None:
             _details(layout, context, job)
         row = layout.row(align=True)
-        row.operator("gsv3d.clear_jobs", icon="TRASH")
+        row.operator("gsv3d.clear_jobs", text="Clear Finished", icon="TRASH")
         if len(current.book.active()) > 1:
             row.operator("gsv3d.cancel", text="Cancel All", icon="CANCEL").all_jobs = True
 
@@ -237,7 +237,7 @@ def _imagine(layout: Any, context: bpy.types.Context) -> None:
     layout.prop(settings, "prompt", text="")
     row = layout.row(align=True)
     row.prop(settings, "prompt_seed")
-    row.operator("gsv3d.imagine", icon="BRUSH_DATA")
+    row.operator("gsv3d.imagine", text="Imagine", icon="BRUSH_DATA")
     problem = text_problem()
     if problem is not None:
         _problem(layout, context, problem)
@@ -276,11 +276,11 @@ def _generate(layout: Any, context: bpy.types.Context, source: str) -> None:
         _cut_out(layout, context, cut, source)
     row = layout.row()
     row.scale_y = 1.5
-    row.operator("gsv3d.generate", icon="SHADERFX").source = source
+    row.operator("gsv3d.generate", text="Generate", icon="SHADERFX").source = source
     if cut is None:
-        row.operator("gsv3d.cutout").source = source
+        row.operator("gsv3d.cutout", text="Show Cut-out").source = source
     else:
-        row.operator("gsv3d.another_cutout").source = source
+        row.operator("gsv3d.another_cutout", text="Another Cut-out").source = source
     row.operator("gsv3d.generate_clipboard", text="", icon="PASTEDOWN")
 
 
@@ -340,8 +340,8 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
         text = "Import Again" if job.state is JobState.DONE else "Import"
         row.operator("gsv3d.import_result", text=text, icon="IMPORT").job_id = job.id
     if job.may_retry and not job.elsewhere:
-        row.operator("gsv3d.retry", icon="FILE_REFRESH").job_id = job.id
-    row.operator("gsv3d.copy_settings", icon="COPYDOWN").job_id = job.id
+        row.operator("gsv3d.retry", text="Retry", icon="FILE_REFRESH").job_id = job.id
+    row.operator("gsv3d.copy_settings", text="Use Its Settings", icon="COPYDOWN").job_id = job.id
     if job.state is JobState.DONE and job.timings:
         total = job.timings.get("total", sum(job.timings.values()))
         layout.label(text=f"Took {total:.0f} s", icon="TIME")

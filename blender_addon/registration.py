@@ -13,6 +13,7 @@ from . import (
     compat,
     headless,
     installing,
+    menus,
     operators,
     panels,
     preferences,
@@ -27,6 +28,7 @@ _CLASSES = (
     *properties.CLASSES,
     *operators.CLASSES,
     *panels.CLASSES,
+    *menus.CLASSES,
 )
 _cli_command: Any = None
 
@@ -62,6 +64,7 @@ def register() -> None:
     for cls in _CLASSES:
         bpy.utils.register_class(cls)
     properties.attach()
+    menus.attach()
     for handlers, function in _handlers():
         handlers.append(function)
     splat_view.register()
@@ -88,6 +91,7 @@ def unregister() -> None:
         if function in handlers:
             handlers.remove(function)
     splat_view.unregister()
+    menus.detach()
     properties.detach()
     for cls in reversed(_CLASSES):
         bpy.utils.unregister_class(cls)

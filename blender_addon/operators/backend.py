@@ -15,7 +15,7 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
     """Connect to the backend on this computer; start it if it is not running"""
 
     bl_idname = "gsv3d.backend_start"
-    bl_label = "Start"
+    bl_label = "Start GSV3D Backend"
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
@@ -42,7 +42,7 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
     """End the backend that was started here; leave one that was not"""
 
     bl_idname = "gsv3d.backend_stop"
-    bl_label = "Stop"
+    bl_label = "Stop GSV3D Backend"
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
@@ -60,7 +60,7 @@ class GSV3D_OT_open_log(bpy.types.Operator):
     """Show what installation, backend and worker wrote last. It is a file outside the .blend"""
 
     bl_idname = "gsv3d.open_log"
-    bl_label = "Show Log"
+    bl_label = "Show GSV3D Log"
 
     @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:
@@ -74,7 +74,7 @@ class GSV3D_OT_open_preferences(bpy.types.Operator):
     """Open the add-on's preferences, where the backend is installed or its Python chosen"""
 
     bl_idname = "gsv3d.open_preferences"
-    bl_label = "Open Preferences"
+    bl_label = "Open GSV3D Preferences"
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         package = str(__package__).removesuffix(".operators")

@@ -26,7 +26,8 @@ class GSV3D_OT_batch(bpy.types.Operator):
     """Generate an object from every selected image empty, or from every picture of a folder"""
 
     bl_idname = "gsv3d.batch"
-    bl_label = "Generate Batch"
+    bl_label = "Generate 3D from Many Pictures"
+
     source: EnumProperty(  # type: ignore[valid-type]
         name="Pictures",
         items=(

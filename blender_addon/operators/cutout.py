@@ -43,7 +43,7 @@ class GSV3D_OT_cutout(_Source, bpy.types.Operator):
     """Show which part of the picture becomes the object"""
 
     bl_idname = "gsv3d.cutout"
-    bl_label = "Show Cut-out"
+    bl_label = "Show Cut-out of Picture"
     bl_options = {"REGISTER"}
 
     @common.reports_problems
@@ -60,7 +60,7 @@ class GSV3D_OT_another_cutout(_Source, bpy.types.Operator):
     """Choose a picture of the same size that is cut out well, e.g. with a transparent background"""
 
     bl_idname = "gsv3d.another_cutout"
-    bl_label = "Another Cut-out"
+    bl_label = "Choose Another Cut-out"
     bl_options = {"REGISTER"}
 
     filepath: StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})  # type: ignore[valid-type]
@@ -86,7 +86,7 @@ class GSV3D_OT_forget_cutout(_Source, bpy.types.Operator):
     """Hide the cut-out, and use the picture itself again"""
 
     bl_idname = "gsv3d.forget_cutout"
-    bl_label = "Hide Cut-out"
+    bl_label = "Hide Cut-out of Picture"
     bl_options = {"REGISTER"}
 
     @common.reports_problems

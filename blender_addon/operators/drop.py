@@ -94,7 +94,7 @@ class GSV3D_OT_generate_clipboard(bpy.types.Operator):
     """Generate an object of the picture that was copied, at the 3D cursor"""
 
     bl_idname = "gsv3d.generate_clipboard"
-    bl_label = "Generate from Clipboard"
+    bl_label = "Generate 3D from Clipboard"
     bl_options = {"REGISTER"}
 
     @classmethod

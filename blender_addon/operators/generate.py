@@ -15,7 +15,7 @@ class GSV3D_OT_generate(bpy.types.Operator):
     """Turn the reference picture into Gaussians and a textured mesh"""
 
     bl_idname = "gsv3d.generate"
-    bl_label = "Generate"
+    bl_label = "Generate 3D from Picture"
     bl_options = {"REGISTER"}
 
     source: EnumProperty(  # type: ignore[valid-type]
@@ -31,11 +31,7 @@ class GSV3D_OT_generate(bpy.types.Operator):
         settings = context.scene.gsv3d
         source = settings.source if self.source == "SETTINGS" else self.source
         if source == "SELECTED":
-            empties = references.selected_image_empties(context)
-            if not empties:
-                raise Problem("No image empty is selected.", "Select one, or choose a file.")
-            pictures, problems = common.pictures_at(context, empties)
-            common.submit_all(self, settings, pictures, problems)
+            _generate_selected(self, context)
         else:
             reference = sources.reference(context, sources.chosen(context, source))
             target = common.target_at_cursor(context, reference.name)
@@ -43,4 +39,31 @@ class GSV3D_OT_generate(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (GSV3D_OT_generate,)
+class GSV3D_OT_generate_selected(bpy.types.Operator):
+    """Turn every selected picture into a textured mesh, with the settings of the GSV3D panel"""
+
+    bl_idname = "gsv3d.generate_selected"
+    bl_label = "Generate 3D from Selected Pictures"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        selected = context.scene is not None and references.selected_image_empties(context)
+        missing = "" if selected else "Select an image empty (Add > Image > Reference)"
+        return common.may_press(cls, missing)
+
+    @common.reports_problems
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        _generate_selected(self, context)
+        return {"FINISHED"}
+
+
+def _generate_selected(operator: bpy.types.Operator, context: bpy.types.Context) -> None:
+    empties = references.selected_image_empties(context)
+    if not empties:
+        raise Problem("No image empty is selected.", "Select one, or choose a file.")
+    pictures, problems = common.pictures_at(context, empties)
+    common.submit_all(operator, context.scene.gsv3d, pictures, problems)
+
+
+CLASSES = (GSV3D_OT_generate, GSV3D_OT_generate_selected)

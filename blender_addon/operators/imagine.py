@@ -23,7 +23,7 @@ class GSV3D_OT_imagine(bpy.types.Operator):
     """Draw a picture of the words. Press again for another one, Generate to make it an object"""
 
     bl_idname = "gsv3d.imagine"
-    bl_label = "Imagine"
+    bl_label = "Imagine Picture from Words"
     bl_options = {"REGISTER"}
 
     @classmethod

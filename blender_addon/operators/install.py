@@ -25,7 +25,7 @@ class GSV3D_OT_backend_install(bpy.types.Operator):
     """Install the backend, which runs the model, into your user folder. Blender stays usable"""
 
     bl_idname = "gsv3d.backend_install"
-    bl_label = "Install Backend"
+    bl_label = "Install GSV3D Backend"
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
@@ -50,7 +50,8 @@ class GSV3D_OT_backend_install_cancel(bpy.types.Operator):
     """End the installation and take away what it made"""
 
     bl_idname = "gsv3d.backend_install_cancel"
-    bl_label = "Cancel Installation"
+    bl_label = "Cancel Installation of GSV3D Backend"
+    bl_options = {"INTERNAL"}
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
@@ -65,7 +66,7 @@ class GSV3D_OT_open_guide(bpy.types.Operator):
     """Open the guide to installing, a text file of this extension"""
 
     bl_idname = "gsv3d.open_guide"
-    bl_label = "How to Install the Backend"
+    bl_label = "How to Install the GSV3D Backend"
 
     @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:

@@ -44,7 +44,7 @@ class GSV3D_OT_cancel(bpy.types.Operator):
     """Cancel the job. Only its preview is taken out of the scene"""
 
     bl_idname = "gsv3d.cancel"
-    bl_label = "Cancel"
+    bl_label = "Cancel 3D Generation"
 
     job_id: StringProperty(options={"SKIP_SAVE", "HIDDEN"})  # type: ignore[valid-type]
     all_jobs: BoolProperty(  # type: ignore[valid-type]
@@ -70,7 +70,8 @@ class GSV3D_OT_retry(bpy.types.Operator, _OfJob):
     """Do the job again: the same picture with the same settings"""
 
     bl_idname = "gsv3d.retry"
-    bl_label = "Retry"
+    bl_label = "Retry 3D Generation"
+    bl_options = {"INTERNAL"}
 
     batch: StringProperty(options={"SKIP_SAVE", "HIDDEN"})  # type: ignore[valid-type]
 
@@ -94,7 +95,8 @@ class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
     """Bring the job's results into the scene: where they belong, or to the 3D cursor"""
 
     bl_idname = "gsv3d.import_result"
-    bl_label = "Import"
+    bl_label = "Import 3D Result"
+    bl_options = {"INTERNAL"}
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
@@ -117,7 +119,8 @@ class GSV3D_OT_discard(bpy.types.Operator, _OfJob):
     """Take the job off the list and delete its results; what is in the scene stays"""
 
     bl_idname = "gsv3d.discard"
-    bl_label = "Discard"
+    bl_label = "Discard 3D Result"
+    bl_options = {"INTERNAL"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.job(context)
@@ -132,7 +135,7 @@ class GSV3D_OT_clear_jobs(bpy.types.Operator):
     """Discard all jobs that are over and not waiting to be imported; the scene stays as it is"""
 
     bl_idname = "gsv3d.clear_jobs"
-    bl_label = "Clear Finished"
+    bl_label = "Clear Finished 3D Jobs"
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         current = session.get()
@@ -144,7 +147,8 @@ class GSV3D_OT_move_job(bpy.types.Operator, _OfJob):
     """Have a waiting job done sooner or later"""
 
     bl_idname = "gsv3d.move_job"
-    bl_label = "Move Job"
+    bl_label = "Move 3D Job"
+    bl_options = {"INTERNAL"}
 
     by: IntProperty(default=-1, options={"SKIP_SAVE"})  # type: ignore[valid-type]
 
@@ -164,8 +168,8 @@ class GSV3D_OT_copy_settings(bpy.types.Operator, _OfJob):
     """Set the panel to the settings this job was made with, its seed included"""
 
     bl_idname = "gsv3d.copy_settings"
-    bl_label = "Use Its Settings"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_label = "Use Settings of 3D Job"
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.job(context)

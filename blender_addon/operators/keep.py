@@ -14,7 +14,7 @@ class GSV3D_OT_keep(bpy.types.Operator):
     """Remove the other results of the same picture from this scene"""
 
     bl_idname = "gsv3d.keep"
-    bl_label = "Keep This One"
+    bl_label = "Keep Only This Variant"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod

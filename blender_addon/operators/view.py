@@ -13,7 +13,7 @@ class GSV3D_OT_solid_colours(bpy.types.Operator):
     """Have the Solid view of this window show the true colours"""
 
     bl_idname = "gsv3d.solid_colours"
-    bl_label = "Colours in Solid View"
+    bl_label = "Show GSV3D Colors in Solid View"
     bl_options = {"REGISTER"}
 
     of: EnumProperty(  # type: ignore[valid-type]
@@ -40,7 +40,7 @@ class GSV3D_OT_show_results(bpy.types.Operator):
     """Show the meshes, the Gaussians or both of all results in this scene"""
 
     bl_idname = "gsv3d.show_results"
-    bl_label = "Show Results"
+    bl_label = "Show GSV3D Results"
     bl_options = {"REGISTER", "UNDO"}
 
     what: EnumProperty(  # type: ignore[valid-type]

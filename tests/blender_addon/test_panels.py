@@ -50,7 +50,7 @@ class CheckedLayout:
                 assert values["icon"] in parameters["icon"].enum_items, values["icon"]
             if {"data", "property"} <= set(values):
                 assert values["property"] in values["data"].bl_rna.properties, values["property"]
-            if name == "operator":
+            if name in ("operator", "operator_menu_enum"):
                 module, operator = values["operator"].split(".")
                 getattr(getattr(self._bpy.ops, module), operator).get_rna_type()
                 self._drawn.append(values["operator"])
