@@ -40,7 +40,7 @@ _TICK_S = 0.03
 def parser(prog: str) -> argparse.ArgumentParser:
     """The command line of both forms."""
     made = argparse.ArgumentParser(
-        prog=prog, description="Turn pictures into Gaussians and textured meshes in a .blend."
+        prog=prog, description="Turn pictures into splats and textured meshes in a .blend."
     )
     made.add_argument("images", nargs="+", metavar="IMAGE", help="picture files or folders")
     made.add_argument("--output", required=True, type=Path, metavar="SCENE.blend")

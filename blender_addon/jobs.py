@@ -20,7 +20,7 @@ PHASES = (
     ("loading", "Loading the model", 0.05),
     ("preparing", "Preparing the picture", 0.03),
     ("denoising", "Making views", 0.52),
-    ("decoding", "Making Gaussians", 0.10),
+    ("decoding", "Making splats", 0.10),
     ("fusing", "Building the surface", 0.12),
     ("simplifying", "Reducing faces", 0.03),
     ("unwrapping", "Unwrapping", 0.07),

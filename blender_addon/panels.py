@@ -9,7 +9,6 @@ import bpy
 
 from . import compat, previews, references, session, splat_view
 from .backend_panel import draw_status
-from .cutouts import CutOut
 from .jobs import Job, JobState, pose_words
 from .layouts import draw_problem as _problem
 from .layouts import draw_words as _words
@@ -60,7 +59,7 @@ class _Sidebar:
 
 
 class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
-    """Reference, settings, Generate."""
+    """Picture, cut-out, the settings that most need, Generate."""
 
     bl_idname = "GSV3D_PT_generate"
     bl_label = "Image to 3D"
@@ -92,8 +91,9 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
             layout.template_ID_preview(settings, "imagined", rows=3, cols=4)
         else:
             layout.prop(settings, "filepath", text="")
+        _cut_out(layout, context, "SETTINGS")
         _settings(layout, settings, in_scene=settings.source == "SELECTED")
-        _generate(layout, context, "SETTINGS")
+        _generate(layout, "SETTINGS")
         _progress(layout, context)
         if is_result(context.object):
             layout.operator("gsv3d.keep", text="Keep This One", icon="PINNED")
@@ -101,6 +101,41 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
         if shading.type == "SOLID" and shading.color_type != "TEXTURE" and len(session.get().book):
             text = "Show Textures in This View"
             layout.operator("gsv3d.solid_colours", text=text, icon="TEXTURE").of = "MESH"
+
+
+class _Advanced:
+    """Settings that few need."""
+
+    bl_label = "Advanced"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return protocol_problem() is None
+
+    def draw(self, context: bpy.types.Context) -> None:
+        settings = context.scene.gsv3d
+        column = _split(self.layout)
+        row = column.row(align=True)
+        row.prop(settings, "seed")
+        row.prop(settings, "use_random_seed", text="", icon="FILE_REFRESH")
+        column.prop(settings, "steps")
+        row = column.row(align=True)
+        angle = row.row(align=True)
+        angle.active = not settings.auto_elevation
+        angle.prop(settings, "elevation")
+        row.prop(settings, "auto_elevation", text="", icon="AUTO")
+        column.prop(settings, "mirror")
+        if settings.mirror == "PLANE":
+            column.prop(settings, "plane")
+        column.prop(settings, "texture_size")
+
+
+class GSV3D_PT_advanced(_Advanced, _Sidebar, bpy.types.Panel):
+    """Of the 3D view."""
+
+    bl_idname = "GSV3D_PT_advanced"
+    bl_parent_id = "GSV3D_PT_generate"
 
 
 class GSV3D_PT_batch(_Sidebar, bpy.types.Panel):
@@ -176,12 +211,13 @@ class GSV3D_PT_results(_Sidebar, bpy.types.Panel):
             layout.prop(context.scene.gsv3d, "splats_in_view")
         layout.label(text="Show all results:")
         row = layout.row(align=True)
-        for what in ("MESH", "GAUSSIANS", "BOTH"):
-            row.operator("gsv3d.show_results", text=what.title()).what = what
-        layout.label(text="Colours in Solid view:")
+        row.operator("gsv3d.show_results", text="Meshes").what = "MESH"
+        row.operator("gsv3d.show_results", text="Splats").what = "GAUSSIANS"
+        row.operator("gsv3d.show_results", text="Both").what = "BOTH"
+        layout.label(text="Colors in Solid view:")
         row = layout.row(align=True)
-        row.operator("gsv3d.solid_colours", text="Mesh").of = "MESH"
-        row.operator("gsv3d.solid_colours", text="Gaussians").of = "GAUSSIANS"
+        row.operator("gsv3d.solid_colours", text="Meshes").of = "MESH"
+        row.operator("gsv3d.solid_colours", text="Splats").of = "GAUSSIANS"
 
 
 class GSV3D_PT_backend(_Sidebar, bpy.types.Panel):
@@ -216,10 +252,21 @@ class GSV3D_PT_image(bpy.types.Panel):
             _imagine(layout.box(), context)
         title = sources.title_of(image) if image else "No picture is open"
         layout.label(text=title, icon="IMAGE_DATA")
+        _cut_out(layout, context, "EDITOR")
         _settings(layout, context.scene.gsv3d, in_scene=False)
-        _generate(layout, context, "EDITOR")
+        _generate(layout, "EDITOR")
         _progress(layout, context)
         draw_status(layout, context)
+
+
+class GSV3D_PT_image_advanced(_Advanced, bpy.types.Panel):
+    """Of the Image Editor."""
+
+    bl_idname = "GSV3D_PT_image_advanced"
+    bl_parent_id = "GSV3D_PT_image"
+    bl_space_type = "IMAGE_EDITOR"
+    bl_region_type = "UI"
+    bl_category = _CATEGORY
 
 
 def _cannot_work(layout: Any) -> bool:
@@ -244,47 +291,39 @@ def _imagine(layout: Any, context: bpy.types.Context) -> None:
 
 
 def _settings(layout: Any, settings: Any, in_scene: bool) -> None:
-    column = layout.column()
-    column.use_property_split = True
-    column.use_property_decorate = False
-    column.prop(settings, "model")
-    row = column.row(align=True)
-    row.prop(settings, "seed")
-    row.prop(settings, "use_random_seed", text="", icon="FILE_REFRESH")
-    column.prop(settings, "seeds")
-    column.prop(settings, "steps")
-    row = column.row(align=True)
-    angle = row.row(align=True)
-    angle.active = not settings.auto_elevation
-    angle.prop(settings, "elevation")
-    row.prop(settings, "auto_elevation", text="", icon="AUTO")
-    column.prop(settings, "mirror")
-    if settings.mirror == "PLANE":
-        column.prop(settings, "plane")
+    column = _split(layout)
+    if session.get().model_names() != [settings.model]:
+        column.prop(settings, "model")
+    column.prop(settings, "quality")
     column.prop(settings, "faces")
-    column.prop(settings, "texture_size")
     if in_scene:
         column.prop(settings, "size")
     if not in_scene or settings.size == "HEIGHT":
         column.prop(settings, "height")
+    column.prop(settings, "seeds")
 
 
-def _generate(layout: Any, context: bpy.types.Context, source: str) -> None:
-    """Draw the cut-out if it was asked for, Generate, and what there is to do about a cut-out."""
-    cut = cutout.shown(context, source)
-    if cut is not None:
-        _cut_out(layout, context, cut, source)
+def _split(layout: Any) -> Any:
+    column = layout.column()
+    column.use_property_split = True
+    column.use_property_decorate = False
+    return column
+
+
+def _generate(layout: Any, source: str) -> None:
     row = layout.row()
     row.scale_y = 1.5
     row.operator("gsv3d.generate", text="Generate", icon="SHADERFX").source = source
-    if cut is None:
-        row.operator("gsv3d.cutout", text="Show Cut-out").source = source
-    else:
-        row.operator("gsv3d.another_cutout", text="Another Cut-out").source = source
     row.operator("gsv3d.generate_clipboard", text="", icon="PASTEDOWN")
 
 
-def _cut_out(layout: Any, context: bpy.types.Context, cut: CutOut, source: str) -> None:
+def _cut_out(layout: Any, context: bpy.types.Context, source: str) -> None:
+    """Draw the cut-out, what there is to do about it, or the button that asks for it."""
+    cut = cutout.shown(context, source)
+    if cut is None:
+        press = layout.operator("gsv3d.cutout", text="Show Cut-out", icon="IMAGE_ALPHA")
+        press.source = source
+        return
     box = layout.box()
     row = box.row(align=True)
     words = row.column()
@@ -300,6 +339,7 @@ def _cut_out(layout: Any, context: bpy.types.Context, cut: CutOut, source: str) 
     picture = previews.icon_of(cut.id)
     if picture:
         box.template_icon(icon_value=picture, scale=8.0)
+    box.operator("gsv3d.another_cutout", text="Another Cut-out").source = source
 
 
 def _progress(layout: Any, context: bpy.types.Context) -> None:
@@ -356,9 +396,11 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
 CLASSES = (
     GSV3D_UL_jobs,
     GSV3D_PT_generate,
+    GSV3D_PT_advanced,
     GSV3D_PT_jobs,
     GSV3D_PT_batch,
     GSV3D_PT_results,
     GSV3D_PT_backend,
     GSV3D_PT_image,
+    GSV3D_PT_image_advanced,
 )

@@ -37,15 +37,14 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
 
     python: bpy.props.StringProperty(  # type: ignore[valid-type]
         name="Python",
-        description="The Python, or the environment's or clone's folder, that has GSV3D."
-        " Empty: the one that Install Backend made",
+        description="The Python that has GSV3D, or the folder of its environment or clone;"
+        " empty for the one that Install Backend made",
         subtype="FILE_PATH",
     )
     torch_options: bpy.props.StringProperty(  # type: ignore[valid-type]
         name="Options for PyTorch",
-        description="For Install Backend. Empty: found out. For a graphics card that was not"
-        " recognized: what the page 'Start Locally' of PyTorch's site shows after the names of"
-        " the packages, that is --index-url and an address",
+        description="What pip is told besides the packages' names for a graphics card that"
+        " Install Backend does not recognize: --index-url and an address",
     )
     auto_start: bpy.props.BoolProperty(  # type: ignore[valid-type]
         name="Start the backend with the first job",
@@ -54,7 +53,7 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
     )
     connection_file: bpy.props.StringProperty(  # type: ignore[valid-type]
         name="Connection File",
-        description="Connection file of a backend that you start yourself. Empty: our own",
+        description="Connection file of a backend that you start yourself; empty for our own",
         subtype="FILE_PATH",
     )
 
@@ -66,14 +65,14 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
     )
     text_steps: bpy.props.IntProperty(  # type: ignore[valid-type]
         name="Steps",
-        description="Denoising steps of the picture. 0 leaves it to the pipeline; Turbo wants 1-4",
+        description="Denoising steps of the picture; 0 leaves it to the pipeline, Turbo wants 1-4",
         min=0,
         max=200,
     )
     text_guidance: bpy.props.FloatProperty(  # type: ignore[valid-type]
         name="Guidance",
-        description="How closely the picture keeps to the words. 0 leaves it to the pipeline,"
-        " 1 is none, as Turbo wants it",
+        description="How closely the picture keeps to the words, 0 leaves it to the pipeline,"
+        " Turbo wants 1",
         min=0.0,
         max=50.0,
     )

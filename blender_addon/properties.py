@@ -14,7 +14,8 @@
     model         name of the model, e.g. "blockout"
     seed, use_random_seed
     seeds         how many objects of a picture, of this seed and those after it
-    steps         denoising steps; 0 leaves it to the model
+    quality       DRAFT, NORMAL (the model's own steps), HIGH or CUSTOM (those of ``steps``)
+    steps         denoising steps for CUSTOM; 0 leaves it to the model
     faces         face budget of the mesh
     texture_size  pixels of a side of the texture
     size          PICTURE or HEIGHT: how large a result at a picture in the scene is
@@ -24,7 +25,7 @@
     mirror        AUTO, OFF or PLANE: whether the object is taken for its own mirror image
     plane         degrees of its mirror plane for PLANE
     again         BESIDE or REPLACE: where a second result of the same picture goes
-    splats_in_view  whether 3D views show Gaussians as splats; else as ellipsoids
+    splats_in_view  whether 3D views show splats as they are; else as ellipsoids
     after_mesh    HIDE, SHOW or REMOVE: what becomes of the Gaussians when the mesh is there
 
 ``WindowManager.gsv3d`` (`GSV3D_PG_runtime`, of this session)
@@ -65,6 +66,20 @@ def _show_splats(settings: Any, _context: Any) -> None:
     splat_view.show(settings.id_data, settings.splats_in_view)
 
 
+_STEPS = {"DRAFT": 2, "NORMAL": 0, "HIGH": 50}
+"""Denoising steps. Of its own ``blockout`` takes 2, so that a draft is never slower."""
+
+
+def steps_of(settings: Any) -> int:
+    """Return the denoising steps of the quality that is set; 0 leaves it to the model."""
+    return _STEPS.get(settings.quality, settings.steps)
+
+
+def _steps_were_set(settings: Any, _context: Any) -> None:
+    named = (name for name, steps in _STEPS.items() if steps == settings.steps)
+    settings.quality = next(named, "CUSTOM")
+
+
 class GSV3D_PG_settings(bpy.types.PropertyGroup):
     """What to generate, and from what."""
 
@@ -85,7 +100,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     prompt_seed: IntProperty(  # type: ignore[valid-type]
         name="Picture Seed",
-        description="The same seed and words give the same picture. Goes on with every press",
+        description="Number that the picture depends on besides the words",
         min=0,
         max=MAX_SEED,
     )
@@ -122,7 +137,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     seed: IntProperty(  # type: ignore[valid-type]
         name="Seed",
-        description="The same seed, picture and settings give the same object",
+        description="Number that the object depends on besides picture and settings",
         min=0,
         max=MAX_SEED,
     )
@@ -131,20 +146,36 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     seeds: IntProperty(  # type: ignore[valid-type]
         name="Variants",
-        description="Make so many objects of a picture, side by side: with this seed and the next",
+        description="How many objects are made of a picture, side by side, each with the next seed",
         default=1,
         min=1,
         max=8,
     )
+    quality: EnumProperty(  # type: ignore[valid-type]
+        name="Quality",
+        description="How long the model works on an object",
+        items=(
+            ("DRAFT", "Draft", "As quick as it gets"),
+            ("NORMAL", "Normal", "As the model is meant to be used"),
+            (
+                "HIGH",
+                "High",
+                "Slower, for large models; the one that is shipped does not gain by it",
+            ),
+            ("CUSTOM", "Custom", "The number of steps under Advanced"),
+        ),
+        default="NORMAL",
+    )
     steps: IntProperty(  # type: ignore[valid-type]
         name="Steps",
-        description="Denoising steps: more takes longer. 0 leaves it to the model",
+        description="Exact number of denoising steps, where 0 leaves it to the model",
         min=0,
         max=200,
+        update=_steps_were_set,
     )
     faces: IntProperty(  # type: ignore[valid-type]
         name="Faces",
-        description="The mesh has this many triangles at most",
+        description="Most triangles that the mesh may have",
         default=5000,
         min=100,
         max=500_000,
@@ -152,7 +183,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     texture_size: IntProperty(  # type: ignore[valid-type]
         name="Texture",
-        description="Pixels of a side of the texture",
+        description="Width and height of the texture in pixels",
         default=1024,
         min=64,
         max=4096,
@@ -163,7 +194,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         description="How large the object is that is made of a picture in the scene",
         items=(
             ("PICTURE", "As Shown", "As large as the picture in the scene shows it"),
-            ("HEIGHT", "Height", "The height below"),
+            ("HEIGHT", "Height", "As high as set below"),
         ),
     )
     height: FloatProperty(  # type: ignore[valid-type]
@@ -184,22 +215,22 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         name="Mirror",
         description="Use the mirrored picture as a second one, of the object's other side",
         items=(
-            ("AUTO", "Auto", "Look for a vertical mirror plane; without one, do not mirror"),
+            ("AUTO", "Auto", "Look for a vertical mirror plane, and mirror if there is one"),
             ("OFF", "Off", "The object is no mirror image of itself"),
             ("PLANE", "Angle", "The mirror plane stands at the angle below"),
         ),
     )
     plane: FloatProperty(  # type: ignore[valid-type]
         name="Plane (°)",
-        description="Where the mirror plane stands, seen from above, in degrees: 0 points to the"
-        " camera, 45 to its right, 90 runs across the picture",
+        description="Angle of the mirror plane seen from above: 0 points to the camera, 45 to its"
+        " right, 90 runs across the picture",
         default=45.0,
         min=0.0,
         max=180.0,
     )
     elevation: FloatProperty(  # type: ignore[valid-type]
         name="Elevation (°)",
-        description="How far the picture looks down on the object, in degrees: 0 is level",
+        description="Angle by which the picture looks down on the object: 0 is level",
         default=10.0,
         min=-30.0,
         max=80.0,
@@ -214,14 +245,13 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     splats_in_view: BoolProperty(  # type: ignore[valid-type]
         name="Splats in the View",
-        description="Show Gaussians in 3D views as the splats that they are. Off: as ellipsoids, "
-        "which renders always show. Viewport Render Image shows no splats",
+        description="Draw splats in 3D views as they are, and not as the ellipsoids that renders show",
         default=True,
         update=_show_splats,
     )
     after_mesh: EnumProperty(  # type: ignore[valid-type]
-        name="Gaussians",
-        description="What becomes of the Gaussians when the mesh is there",
+        name="Splats",
+        description="What becomes of the splats when the mesh is there",
         items=(
             ("HIDE", "Hide", "Keep them, hidden, at the same place"),
             ("SHOW", "Show", "Keep them in view at the same place"),

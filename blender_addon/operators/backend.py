@@ -12,7 +12,7 @@ from . import common
 
 
 class GSV3D_OT_backend_start(bpy.types.Operator):
-    """Connect to the backend on this computer; start it if it is not running"""
+    """Start the backend on this computer, or connect to the one that runs"""
 
     bl_idname = "gsv3d.backend_start"
     bl_label = "Start GSV3D Backend"
@@ -39,7 +39,7 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
 
 
 class GSV3D_OT_backend_stop(bpy.types.Operator):
-    """End the backend that was started here; leave one that was not"""
+    """End the backend that was started here, or leave one that was not"""
 
     bl_idname = "gsv3d.backend_stop"
     bl_label = "Stop GSV3D Backend"
@@ -57,7 +57,7 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
 
 
 class GSV3D_OT_open_log(bpy.types.Operator):
-    """Show what installation, backend and worker wrote last. It is a file outside the .blend"""
+    """Show what the installation and the backend wrote last, in a text file"""
 
     bl_idname = "gsv3d.open_log"
     bl_label = "Show GSV3D Log"

@@ -18,7 +18,7 @@ from ..batch import unique_names
 from ..importers.placement import yaw_of_plane
 from ..jobs import Request, Target
 from ..problems import Problem, file_problem
-from ..properties import MAX_SEED
+from ..properties import MAX_SEED, steps_of
 from ..protocol import protocol_problem
 from ..references import Reference, plane_normal, plane_of
 from . import sources
@@ -62,7 +62,7 @@ def request_for(settings: Any, reference: Reference, seed: int) -> Request:
         image=reference.picture,
         filename=reference.filename,
         model=settings.model.strip() or "blockout",
-        steps=settings.steps,
+        steps=steps_of(settings),
         seed=seed,
         faces=settings.faces,
         texture_size=settings.texture_size,

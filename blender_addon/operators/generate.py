@@ -12,7 +12,7 @@ from . import common, sources
 
 
 class GSV3D_OT_generate(bpy.types.Operator):
-    """Turn the reference picture into Gaussians and a textured mesh"""
+    """Turn the picture into a textured mesh, with splats as its preview"""
 
     bl_idname = "gsv3d.generate"
     bl_label = "Generate 3D from Picture"

@@ -20,7 +20,7 @@ _NAME_CHARACTERS = 48
 
 
 class GSV3D_OT_imagine(bpy.types.Operator):
-    """Draw a picture of the words. Press again for another one, Generate to make it an object"""
+    """Draw a picture of the words, and another one with every press"""
 
     bl_idname = "gsv3d.imagine"
     bl_label = "Imagine Picture from Words"

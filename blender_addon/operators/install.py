@@ -22,7 +22,7 @@ def _running() -> bool:
 
 
 class GSV3D_OT_backend_install(bpy.types.Operator):
-    """Install the backend, which runs the model, into your user folder. Blender stays usable"""
+    """Install the backend, which runs the model, in your user folder"""
 
     bl_idname = "gsv3d.backend_install"
     bl_label = "Install GSV3D Backend"

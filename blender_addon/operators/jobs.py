@@ -41,7 +41,7 @@ class _OfJob:
 
 
 class GSV3D_OT_cancel(bpy.types.Operator):
-    """Cancel the job. Only its preview is taken out of the scene"""
+    """Cancel the job and take its preview out of the scene"""
 
     bl_idname = "gsv3d.cancel"
     bl_label = "Cancel 3D Generation"
@@ -67,7 +67,7 @@ class GSV3D_OT_cancel(bpy.types.Operator):
 
 
 class GSV3D_OT_retry(bpy.types.Operator, _OfJob):
-    """Do the job again: the same picture with the same settings"""
+    """Do the job again, with the same picture and settings"""
 
     bl_idname = "gsv3d.retry"
     bl_label = "Retry 3D Generation"

@@ -10,7 +10,7 @@ from ..importers import scene
 
 
 class GSV3D_OT_solid_colours(bpy.types.Operator):
-    """Have the Solid view of this window show the true colours"""
+    """Have the Solid view of this window show the true colors of results"""
 
     bl_idname = "gsv3d.solid_colours"
     bl_label = "Show GSV3D Colors in Solid View"
@@ -19,8 +19,8 @@ class GSV3D_OT_solid_colours(bpy.types.Operator):
     of: EnumProperty(  # type: ignore[valid-type]
         name="Of",
         items=(
-            ("MESH", "Mesh", "Textures, lit"),
-            ("GAUSSIANS", "Gaussians", "Attribute colours, flat"),
+            ("MESH", "Meshes", "Textures, lit"),
+            ("GAUSSIANS", "Splats", "Attribute colors, flat"),
         ),
     )
 
@@ -37,7 +37,7 @@ class GSV3D_OT_solid_colours(bpy.types.Operator):
 
 
 class GSV3D_OT_show_results(bpy.types.Operator):
-    """Show the meshes, the Gaussians or both of all results in this scene"""
+    """Show the meshes, the splats or both of all results in this scene"""
 
     bl_idname = "gsv3d.show_results"
     bl_label = "Show GSV3D Results"
@@ -46,8 +46,8 @@ class GSV3D_OT_show_results(bpy.types.Operator):
     what: EnumProperty(  # type: ignore[valid-type]
         name="Show",
         items=(
-            ("MESH", "Mesh", "Meshes only"),
-            ("GAUSSIANS", "Gaussians", "Gaussians only"),
+            ("MESH", "Meshes", "Meshes only"),
+            ("GAUSSIANS", "Splats", "Splats only"),
             ("BOTH", "Both", "Both"),
         ),
     )

@@ -105,9 +105,8 @@ def test_the_cut_out_stands_above_generate(addon, tmp_path: Path) -> None:
     drawn = draw(addon, "GSV3D_PT_generate")
     assert "Unsure: look whether this is the whole object" in " ".join(drawn)
     assert "Cut out of by hand.png" in drawn
-    row = ["gsv3d.generate", "gsv3d.another_cutout"]
-    assert drawn[drawn.index(row[0]) :][:2] == row
-    assert {"gsv3d.forget_cutout", "gsv3d.cutout"} <= set(drawn)
+    row = ["gsv3d.cutout", "gsv3d.forget_cutout", "gsv3d.another_cutout", "gsv3d.generate"]
+    assert [text for text in drawn if text in row] == row
     cut.take(events.JobFailed(cut.id, Problem("There is no object.", "Take another.")))
     assert "There is no object. Take another." in " ".join(draw(addon, "GSV3D_PT_generate"))
 
@@ -141,8 +140,41 @@ def test_the_angle_of_the_mirror_plane_is_shown_where_it_counts(addon) -> None:
     settings = addon.bpy.context.scene.gsv3d
     for mirror, shown in (("AUTO", False), ("OFF", False), ("PLANE", True)):
         settings.mirror = mirror
-        drawn = draw(addon, "GSV3D_PT_generate")
+        drawn = draw(addon, "GSV3D_PT_advanced")
         assert ("plane" in drawn) == shown and {"mirror", "elevation"} <= set(drawn)
+
+
+def test_the_first_view_is_short(addon) -> None:
+    settings = addon.bpy.context.scene.gsv3d
+    settings.source = "FILE"
+    drawn = draw(addon, "GSV3D_PT_generate")
+    shown = [text for text in drawn if text in settings.bl_rna.properties]
+    assert shown == ["source", "quality", "faces", "height", "seeds"]
+    settings.model = "large"  # of another backend: it has to be seen to be changed
+    assert "model" in draw(addon, "GSV3D_PT_generate")
+    advanced = draw(addon, "GSV3D_PT_advanced")
+    assert {"seed", "steps", "elevation", "mirror", "texture_size"} <= set(advanced)
+    for name in ("GSV3D_PT_advanced", "GSV3D_PT_image_advanced"):
+        panel = getattr(addon.bpy.types, name)
+        assert "DEFAULT_CLOSED" in panel.bl_options and panel.bl_parent_id
+        assert draw(addon, name) == advanced
+
+
+def test_quality_is_a_number_of_steps_and_a_number_of_steps_a_quality(addon) -> None:
+    from blender_addon.properties import steps_of
+
+    settings = addon.bpy.context.scene.gsv3d
+    assert settings.quality == "NORMAL" and steps_of(settings) == 0
+    settings.quality = "DRAFT"
+    draft = steps_of(settings)
+    settings.quality = "HIGH"
+    assert 0 < draft < steps_of(settings)
+    settings.steps = 16
+    assert settings.quality == "CUSTOM" and steps_of(settings) == 16
+    settings.steps = draft
+    assert settings.quality == "DRAFT" and steps_of(settings) == draft
+    settings.steps = 0
+    assert settings.quality == "NORMAL"
 
 
 def test_textures_are_one_button_away_where_the_view_does_not_show_them(addon) -> None:
