@@ -13,6 +13,7 @@ from .backend_link import BackendState
 from .backend_process import CHOOSE_PYTHON
 from .environments import packed_wheel, wheel_version
 from .layouts import draw_problem, draw_words
+from .translations import interface, sentence
 
 
 def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = False) -> None:
@@ -23,10 +24,12 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
         BackendState.FAILED: "ERROR",
         BackendState.OFF: "X",
     }.get(backend.state, "SORTTIME")
-    text = backend.state.value
+    text = interface(backend.state.value)
     if backend.state is BackendState.READY and backend.connected is not None:
-        text += f" on {backend.connected.device}" if backend.connected.device else ""
-        text += "" if backend.process.running else " (started elsewhere)"
+        device = backend.connected.device
+        text = interface("Ready on {device}", device=device) if device else text
+        if not backend.process.running:
+            text = interface("{state} (started elsewhere)", state=text)
     layout.label(text=text, icon=icon)
     if backend.problem is not None:
         draw_problem(layout, context, backend.problem)
@@ -48,23 +51,26 @@ def draw_install(layout: Any, context: bpy.types.Context) -> None:
     if installer is not None and installer.state is State.RUNNING:
         row = layout.row(align=True)
         if installer.fraction is None:
-            row.label(text=installer.text, icon="SORTTIME")
+            row.label(text=sentence(installer.text), icon="SORTTIME", translate=False)
         else:
-            compat.progress_bar(row, installer.fraction, installer.text)
+            compat.progress_bar(row, installer.fraction, sentence(installer.text))
         row.operator("gsv3d.backend_install_cancel", text="", icon="X")
         return
     if installer is not None and installer.problem is not None:
         draw_problem(layout, context, installer.problem)
     wheel, installed = packed_wheel(), paths.installed_backend()
     if installed is not None:
-        layout.label(
-            text=f"Backend {installed.version} is installed, for {installed.device}",
-            icon="CHECKMARK",
+        text = interface(
+            "Backend {version} is installed, for {device}",
+            version=installed.version,
+            device=installed.device,
         )
+        layout.label(text=text, icon="CHECKMARK", translate=False)
         if installed.note:
             draw_words(layout, context, installed.note, "INFO")
         if wheel is not None and wheel_version(wheel) != installed.version:
-            draw_words(layout, context, f"This extension brings {wheel_version(wheel)}.", "INFO")
+            brings = interface("This extension brings {version}.", version=wheel_version(wheel))
+            draw_words(layout, context, brings, "INFO")
     elif not preferences.has_python():
         draw_words(layout, context, "The backend, which runs the model, is not installed.", "INFO")
     if wheel is None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 from typing import Any
 
 import bpy
 
 from .problems import Problem
+from .translations import sentence
 
 
 def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> None:
@@ -24,9 +26,13 @@ def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "
     width = context.region.width if context.region is not None else 300
     scale = context.preferences.system.ui_scale or 1.0
     column = layout.column(align=True)
-    lines = textwrap.wrap(text, max(20, int(width / (7.5 * scale)) - 6), max_lines=8)
+    text = sentence(text)
+    wide = any(unicodedata.east_asian_width(letter) == "W" for letter in text)
+    letters = int(width / ((13.0 if wide else 7.5) * scale)) - (3 if wide else 6)
+    lines = textwrap.wrap(text, max(10 if wide else 20, letters), max_lines=8)
     for index, line in enumerate(lines):
         if index == 0 and icon != "NONE":
-            column.label(text=line, icon=icon)
+            column.label(text=line, icon=icon, translate=False)
         else:
-            column.label(text=line, icon="BLANK1" if icon != "NONE" else "NONE")
+            blank = "BLANK1" if icon != "NONE" else "NONE"
+            column.label(text=line, icon=blank, translate=False)

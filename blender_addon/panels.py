@@ -18,6 +18,7 @@ from .operators.jobs import selected_job
 from .operators.keep import is_result
 from .problems import Problem
 from .protocol import protocol_problem
+from .translations import interface, sentence
 
 _CATEGORY = "GSV3D"
 
@@ -40,9 +41,10 @@ class GSV3D_UL_jobs(bpy.types.UIList):
         _flag: int = 0,
     ) -> None:
         row = layout.row(align=True).split(factor=0.4)
-        row.label(text=item.name, icon=item.icon)
+        row.label(text=item.name, icon=item.icon, translate=False)
         row = row.row(align=True)
-        row.label(text=item.text if item.state != JobState.FAILED.value else "failed")
+        text = item.text if item.state != JobState.FAILED.value else "failed"
+        row.label(text=sentence(text), translate=False)
         job = session.get().book.get(item.job_id)
         if job is None or job.elsewhere:
             return
@@ -73,9 +75,11 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
         if settings.source == "SELECTED":
             empties = references.selected_image_empties(context)
             if len(empties) > 1:
-                layout.label(text=f"{len(empties)} image empties selected", icon="IMAGE_DATA")
+                text = interface("{count} image empties selected", count=len(empties))
+                layout.label(text=text, icon="IMAGE_DATA", translate=False)
             elif empties:
-                layout.label(text=sources.title_of(empties[0].data), icon="IMAGE_DATA")
+                text = sources.title_of(empties[0].data)
+                layout.label(text=text, icon="IMAGE_DATA", translate=False)
             else:
                 _words(
                     layout,
@@ -159,8 +163,9 @@ class GSV3D_PT_batch(_Sidebar, bpy.types.Panel):
             layout.prop(settings, "skip_done")
         else:
             count = len(references.selected_image_empties(context))
-            layout.label(text=f"{count} image empties selected", icon="EMPTY_DATA")
-            text = f"Generate Batch ({count})" if count else text
+            selected = interface("{count} image empties selected", count=count)
+            layout.label(text=selected, icon="EMPTY_DATA", translate=False)
+            text = interface("Generate Batch ({count})", count=count) if count else text
         row = layout.row()
         row.scale_y = 1.3
         row.operator("gsv3d.batch", text=text, icon="FILE_REFRESH").source = "SETTINGS"
@@ -250,8 +255,8 @@ class GSV3D_PT_image(bpy.types.Panel):
         image = context.space_data.image
         if text_problem() is None:  # nothing to say to people who do not want it
             _imagine(layout.box(), context)
-        title = sources.title_of(image) if image else "No picture is open"
-        layout.label(text=title, icon="IMAGE_DATA")
+        title = sources.title_of(image) if image else interface("No picture is open")
+        layout.label(text=title, icon="IMAGE_DATA", translate=False)
         _cut_out(layout, context, "EDITOR")
         _settings(layout, context.scene.gsv3d, in_scene=False)
         _generate(layout, "EDITOR")
@@ -333,7 +338,7 @@ def _cut_out(layout: Any, context: bpy.types.Context, source: str) -> None:
     else:
         _words(words, context, cut.describe(), icon)
     if cut.chosen:
-        _words(words, context, f"Cut out of {cut.request.filename}")
+        _words(words, context, interface("Cut out of {name}", name=cut.request.filename))
     row.operator("gsv3d.cutout", text="", icon="FILE_REFRESH").source = source
     row.operator("gsv3d.forget_cutout", text="", icon="X").source = source
     picture = previews.icon_of(cut.id)
@@ -346,7 +351,8 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
     """The job at work: bar with phase and ETA, views, Cancel; else the newest job's problem."""
     current = session.get()
     if current.delivery.holdup:
-        _words(layout, context, f"A result is {current.delivery.holdup}.", "INFO")
+        reason = sentence(current.delivery.holdup)
+        _words(layout, context, interface("A result is {reason}.", reason=reason), "INFO")
     job = current.book.current()
     if job is None:
         newest = list(current.book)[-1:]
@@ -354,10 +360,10 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
             _problem(layout, context, Problem(newest[0].what, newest[0].hint))
         return
     row = layout.row(align=True)
-    compat.progress_bar(row, job.fraction, f"{job.name}: {current.jobs.describe(job)}")
+    compat.progress_bar(row, job.fraction, f"{job.name}: {sentence(current.jobs.describe(job))}")
     row.operator("gsv3d.cancel", text="", icon="X").job_id = job.id
     if job.target.batch:
-        layout.label(text=current.book.batch_summary(job.target.batch))
+        layout.label(text=sentence(current.book.batch_summary(job.target.batch)))
     icon = previews.icon_of(job.id)
     if icon:
         layout.template_icon(icon_value=icon, scale=8.0)
@@ -367,13 +373,13 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
     current = session.get()
     batch = job.target.batch
     if batch:
-        layout.label(text=current.book.batch_summary(batch))
+        layout.label(text=sentence(current.book.batch_summary(batch)))
         if any(j.state is JobState.FAILED for j in current.book.of_batch(batch)):
             layout.operator("gsv3d.retry", text="Retry All Failed").batch = batch
     if job.state is JobState.FAILED:
         _problem(layout, context, Problem(job.what, job.hint))
     elif job.state in (JobState.WAITING, JobState.ARRIVED) and not job.detached:
-        words = current.jobs.describe(job)
+        words = sentence(current.jobs.describe(job))
         _words(layout, context, f"{words[0].upper()}{words[1:]}.", "INFO")
     row = layout.row(align=True)
     if job.may_import:
@@ -384,8 +390,9 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
     row.operator("gsv3d.copy_settings", text="Use Its Settings", icon="COPYDOWN").job_id = job.id
     if job.state is JobState.DONE and job.timings:
         total = job.timings.get("total", sum(job.timings.values()))
-        layout.label(text=f"Took {total:.0f} s", icon="TIME")
-        words = pose_words(job.pose)
+        took = interface("Took {count} s", count=f"{total:.0f}")
+        layout.label(text=took, icon="TIME", translate=False)
+        words = sentence(pose_words(job.pose))
         if words:
             layout.label(text=words, icon="VIEW_CAMERA")
     icon = previews.icon_of(job.id)

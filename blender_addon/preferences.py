@@ -10,6 +10,7 @@ from pathlib import Path
 import bpy
 
 from . import paths
+from .translations import interface
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
     )
     text_guidance: bpy.props.FloatProperty(  # type: ignore[valid-type]
         name="Guidance",
-        description="How closely the picture keeps to the words, 0 leaves it to the pipeline,"
+        description="How closely the picture keeps to the words; 0 leaves it to the pipeline,"
         " Turbo wants 1",
         min=0.0,
         max=50.0,
@@ -87,7 +88,8 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
         layout.use_property_split = True
         layout.prop(self, "python")
         if not self.python and paths.default_python():
-            layout.label(text=f"Found: {paths.default_python()}", icon="INFO")
+            found = interface("Found: {path}", path=paths.default_python())
+            layout.label(text=found, icon="INFO", translate=False)
         layout.prop(self, "torch_options")
         layout.prop(self, "auto_start")
         layout.prop(self, "connection_file")

@@ -156,7 +156,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         description="How long the model works on an object",
         items=(
             ("DRAFT", "Draft", "As quick as it gets"),
-            ("NORMAL", "Normal", "As the model is meant to be used"),
+            ("NORMAL", "Standard", "As the model is meant to be used"),
             (
                 "HIGH",
                 "High",

@@ -21,6 +21,7 @@ from . import (
     properties,
     session,
     splat_view,
+    translations,
 )
 
 _CLASSES = (
@@ -63,6 +64,7 @@ def register() -> None:
     global _cli_command
     for cls in _CLASSES:
         bpy.utils.register_class(cls)
+    translations.register()
     properties.attach()
     menus.attach()
     for handlers, function in _handlers():
@@ -92,6 +94,7 @@ def unregister() -> None:
             handlers.remove(function)
     splat_view.unregister()
     menus.detach()
+    translations.unregister()
     properties.detach()
     for cls in reversed(_CLASSES):
         bpy.utils.unregister_class(cls)

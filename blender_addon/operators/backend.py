@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import bpy
 
-from .. import log_files, preferences, session
+from .. import log_files, preferences, session, translations
 from ..backend_link import BackendState
-from ..protocol import protocol_problem
 from . import common
 
 
@@ -19,15 +18,13 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        problem = protocol_problem()
-        if problem is not None:
-            cls.poll_message_set(str(problem))
+        if not common.may_press(cls, ""):
             return False
         if session.get().backend.state in (
             BackendState.READY,
             BackendState.STARTING,
         ):
-            cls.poll_message_set("The backend is running")
+            cls.poll_message_set(translations.report("The backend is running"))
             return False
         return True
 
@@ -47,7 +44,7 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         if session.get().backend.state in (BackendState.OFF, BackendState.STOPPING):
-            cls.poll_message_set("The backend is not running")
+            cls.poll_message_set(translations.report("The backend is not running"))
             return False
         return True
 
@@ -66,7 +63,7 @@ class GSV3D_OT_open_log(bpy.types.Operator):
     def execute(self, _context: bpy.types.Context) -> set[str]:
         text = log_files.gather(preferences.backend_place().data_dir)
         log_files.open_with_system(text)
-        self.report({"INFO"}, f"The log is {text}")
+        self.report({"INFO"}, translations.report("The log is {path}", path=text))
         return {"FINISHED"}
 
 

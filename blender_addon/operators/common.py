@@ -12,7 +12,7 @@ from typing import Any
 
 import bpy
 
-from .. import preferences, session
+from .. import preferences, session, translations
 from ..backend_link import BackendState
 from ..batch import unique_names
 from ..importers.placement import yaw_of_plane
@@ -26,14 +26,18 @@ from . import sources
 
 def report(operator: bpy.types.Operator, problem: Problem) -> set[str]:
     """Show a problem the way operators do: nothing was done."""
-    operator.report({"ERROR"}, str(problem))
+    operator.report({"ERROR"}, _said(problem))
     return {"CANCELLED"}
+
+
+def _said(problem: Problem) -> str:
+    return " ".join(filter(None, map(translations.sentence, (problem.what, problem.hint))))
 
 
 def may_press(cls: Any, missing: str) -> bool:
     """For ``poll``: say on the greyed button what is missing, the add-on's own parts first."""
     problem = protocol_problem()
-    words = str(problem) if problem is not None else missing
+    words = _said(problem) if problem is not None else translations.report(missing)
     if words:
         cls.poll_message_set(words)
     return not words
@@ -118,9 +122,11 @@ def submit_all(
     if not taken:
         raise left_out[-1]
     for problem in left_out:
-        operator.report({"WARNING"}, str(problem))
+        operator.report({"WARNING"}, _said(problem))
     if taken > 1:
-        operator.report({"INFO"}, f"{taken} pictures are on the list")
+        operator.report(
+            {"INFO"}, translations.report("{count} pictures are on the list", count=taken)
+        )
 
 
 def pictures_at(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bpy
 
-from .. import compat, installing
+from .. import compat, installing, translations
 from ..backend_install import State
 from ..environments import packed_wheel
 from ..log_files import open_with_system
@@ -37,7 +37,7 @@ class GSV3D_OT_backend_install(bpy.types.Operator):
         elif not compat.online_access():
             missing = installing.OFFLINE
         if missing:
-            cls.poll_message_set(missing)
+            cls.poll_message_set(translations.report(missing))
         return not missing
 
     @common.reports_problems
@@ -73,7 +73,7 @@ class GSV3D_OT_open_guide(bpy.types.Operator):
         packed = _ADDON / "INSTALL.txt"
         guide = packed if packed.is_file() else _ADDON.parent / "docs" / "installing.md"
         open_with_system(guide)
-        self.report({"INFO"}, f"The guide is {guide}")
+        self.report({"INFO"}, translations.report("The guide is {path}", path=guide))
         return {"FINISHED"}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from .. import session
+from .. import session, translations
 from ..jobs import Job, JobState, Words
 from . import common
 
@@ -27,7 +27,7 @@ def _may_press(cls: Any, which: Callable[[Job], bool], words: str) -> bool:
     """For ``poll``: True while there is a job of a kind; else say ``words`` on the button."""
     if any(which(job) for job in session.get().book):
         return True
-    cls.poll_message_set(words)
+    cls.poll_message_set(translations.report(words))
     return False
 
 

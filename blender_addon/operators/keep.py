@@ -7,6 +7,7 @@ from typing import Any
 
 import bpy
 
+from .. import translations
 from ..importers import scene
 
 
@@ -20,10 +21,10 @@ class GSV3D_OT_keep(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not is_result(context.object):
-            cls.poll_message_set("Select the result to keep")
+            cls.poll_message_set(translations.report("Select the result to keep"))
             return False
         if context.mode != "OBJECT":
-            cls.poll_message_set("Only in Object Mode")
+            cls.poll_message_set(translations.report("Only in Object Mode"))
             return False
         return True
 
@@ -32,7 +33,8 @@ class GSV3D_OT_keep(bpy.types.Operator):
         meshes = sum(other.get(scene.KIND_TAG) == scene.MESH for other in others)
         for other in others:
             scene.remove(other)
-        self.report({"INFO"}, f"{meshes} other results of the picture removed")
+        said = translations.report("{count} other results of the picture removed", count=meshes)
+        self.report({"INFO"}, said)
         return {"FINISHED"} if others else {"CANCELLED"}
 
 

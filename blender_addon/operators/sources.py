@@ -12,6 +12,7 @@ import bpy
 from .. import references, session
 from ..problems import Problem
 from ..references import Reference
+from ..translations import sentence
 
 ITEMS = (
     ("SETTINGS", "As Set", "The reference chosen in the panel"),
@@ -70,7 +71,7 @@ def key_of(what: Any) -> str:
 def title_of(image: bpy.types.Image) -> str:
     """Return what the panel calls an image, with the part of it that is used."""
     part = _part(image)
-    return f"{image.name}, {part}" if part else image.name
+    return f"{image.name}, {sentence(part)}" if part else image.name
 
 
 def _part(image: bpy.types.Image) -> str:

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The interface in other languages, by the table in translations.toml.
+
+Blender translates names, tooltips and texts of layouts itself once they are registered. Sentences
+with values have named fields in the table: ``interface`` and ``report`` translate and fill them.
+Modules without bpy make whole sentences; ``sentence`` finds the entry that they were made by.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+LOCALES = {"de": ("de", "de_DE"), "zh": ("zh_HANS", "zh_CN")}
+"""Languages of the table, each with its names in old and new Blenders."""
+
+_CONTEXTS = ("*", "Operator")
+_FIELD = re.compile(r"\{(\w+)\}")
+_NUMBERS = {"count", "number", "step", "of", "failed", "cancelled", "angle", "plane"}
+
+
+@functools.cache
+def table() -> dict[str, dict[str, str]]:
+    """Return the texts in each language, by the English text."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+
+
+def register() -> None:
+    """Have Blender know the table."""
+    texts = {
+        locale: {
+            (context, english): translated[language]
+            for english, translated in table().items()
+            for context in _CONTEXTS
+        }
+        for language, locales in LOCALES.items()
+        for locale in locales
+    }
+    bpy.app.translations.register(str(__package__), texts)
+
+
+def unregister() -> None:
+    """Have Blender forget the table."""
+    bpy.app.translations.unregister(str(__package__))
+
+
+def interface(text: str, **values: Any) -> str:
+    """Return a text of a layout in Blender's language, with its fields filled."""
+    return bpy.app.translations.pgettext_iface(text).format(**values)
+
+
+def report(text: str, **values: Any) -> str:
+    """Return a report, or the reason for a greyed button, in Blender's language."""
+    return bpy.app.translations.pgettext_rpt(text).format(**values)
+
+
+def sentence(text: str) -> str:
+    """Return a sentence that has its values already in Blender's language, else as it is."""
+    translated = bpy.app.translations.pgettext_iface(text)
+    if translated != text or not bpy.app.translations.locale.startswith(tuple(LOCALES)):
+        return translated
+    for english, pattern in _patterns():
+        found = pattern.fullmatch(text)
+        if found is not None:
+            return interface(english, **{k: sentence(v) for k, v in found.groupdict().items()})
+    return text
+
+
+@functools.cache
+def _patterns() -> list[tuple[str, re.Pattern[str]]]:
+    return [(english, _pattern(english)) for english in table() if _FIELD.search(english)]
+
+
+def _pattern(english: str) -> re.Pattern[str]:
+    parts = _FIELD.split(english)  # texts, and between them names of fields
+    for index in range(1, len(parts), 2):
+        value = r"[\d.]+" if parts[index] in _NUMBERS else ".+"
+        parts[index] = f"(?P<{parts[index]}>{value})"
+    for index in range(0, len(parts), 2):
+        parts[index] = re.escape(parts[index])
+    return re.compile("".join(parts))

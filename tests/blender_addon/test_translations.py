@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The table of translations: nothing that artists read is missing, and fields are the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.bpy
+
+ADDON = Path(__file__).resolve().parents[2] / "blender_addon"
+INTERFACE = [
+    *(ADDON / f"{name}.py" for name in ("panels", "backend_panel", "preferences", "menus")),
+    *sorted((ADDON / "operators").glob("*.py")),
+]
+DATA = {"GSV3D Batch", "{target.name} seed {seed}"}
+"""Names of things, which stay as they are."""
+SHOWN = {"interface", "report", "operator", "label", "prop", "draw_words", "_words", "Problem"}
+
+
+def registered(bpy: Any) -> Iterator[str]:
+    """Yield what Blender shows of the classes: names, tooltips, choices."""
+    from blender_addon import registration
+
+    for cls in registration._CLASSES:
+        properties: Any = []
+        if issubclass(cls, bpy.types.Operator):
+            yield cls.bl_label
+            yield cls.__doc__
+            _, name = cls.bl_idname.split(".")
+            properties = getattr(bpy.ops.gsv3d, name).get_rna_type().properties
+        elif issubclass(cls, (bpy.types.PropertyGroup, bpy.types.AddonPreferences)):
+            properties = cls.bl_rna.properties
+        elif not issubclass(cls, bpy.types.UIList):
+            yield cls.bl_label
+        for prop in properties:
+            if prop.is_hidden or prop.identifier in ("rna_type", "bl_idname", "name", prop.name):
+                continue
+            yield prop.name
+            yield prop.description
+            for item in prop.enum_items if prop.type == "ENUM" else ():
+                yield item.name
+                yield item.description
+
+
+def called(node: ast.AST) -> str:
+    function = node.func if isinstance(node, ast.Call) else None
+    return getattr(function, "attr", getattr(function, "id", ""))
+
+
+def written(path: Path) -> Iterator[str]:
+    """Yield the texts in a module of the interface: sentences, and what ``text=`` is given."""
+    tree = ast.parse(path.read_text("utf-8"))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    inside = {id(part) for node in joined for part in ast.walk(node) if part is not node}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and called(node) in SHOWN:
+            texts = [*node.args, *(k.value for k in node.keywords if k.arg == "text")]
+            for text in texts:
+                if isinstance(text, ast.JoinedStr) and called(node) != "Problem":
+                    words = re.sub(r"\{.*?\}", "", template(text))
+                    assert not re.search("[a-z]{2}", words), f"{path.name}:{text.lineno}: {words}"
+            for keyword in node.keywords:
+                if keyword.arg == "text":
+                    yield from constants(keyword.value)
+        text = template(node)
+        if id(node) not in docstrings | inside and re.match(r"[A-Z{].*[a-z] ", text):
+            yield text
+
+
+def template(node: ast.AST) -> str:
+    """Return a text as it stands in the table: what an f-string puts in is a field."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.FormattedValue):
+        return f"{{{ast.unparse(node.value)}}}"
+    return "".join(map(template, node.values)) if isinstance(node, ast.JoinedStr) else ""
+
+
+def constants(node: ast.AST) -> Iterator[str]:
+    for part in (node.body, node.orelse) if isinstance(node, ast.IfExp) else (node,):
+        if isinstance(part, ast.Constant) and part.value:
+            yield part.value
+
+
+def worked_out() -> Iterator[str]:
+    """Yield what modules without bpy say in the panel."""
+    from blender_addon import jobs
+    from blender_addon.backend_link import BackendState
+    from blender_addon.cutouts import CutOut
+
+    yield from (state.value for state in BackendState)
+    yield from (state.value for state in jobs.JobState)
+    yield from (words for _, words, _ in jobs.PHASES + jobs.WORDS_PHASES)
+    job = jobs.Job(jobs.Words("a cup"), jobs.Target("a cup"))
+    job.what = "It is lame."
+    for state in jobs.JobState:
+        job.state, job.phase, job.step, job.of, job.eta_s = state, "denoising", 3, 16, 12.0
+        yield job.describe()
+    job.state, job.detached = jobs.JobState.ARRIVED, True
+    yield job.describe()
+    job.state, job.position = jobs.JobState.QUEUED, 2
+    yield job.describe()
+    job.state, job.elsewhere = jobs.JobState.DONE, True
+    yield job.describe()
+    for seconds in (-1.0, 1.0, 12.0, 70.0, 600.0, 90_000.0):
+        yield f"Making views, {jobs.eta_text(seconds)}"
+    yield jobs.pose_words({"elevation": 12.0, "plane": 45.0})
+    yield jobs.pose_words({"elevation": 12.0})
+    cut = CutOut(jobs.Cutting(b"", "cup.png"))
+    for position, png, certainty in ((None, b"", None), (0, b"", None), (2, b"", None)):
+        cut.position, cut.png, cut.certainty = position, png, certainty
+        yield cut.describe()
+    for certainty in (None, 0.4, 0.95):
+        cut.png, cut.certainty = b"x", certainty
+        yield cut.describe()
+    for states in ("done", "done failed", "done cancelled", "failed cancelled"):
+        book = jobs.JobBook()
+        for index, state in enumerate(states.split()):
+            target = jobs.Target("a", batch="b", slot=index)
+            book.add(jobs.Job(jobs.Words("a"), target)).state = jobs.JobState(state)
+        yield book.batch_summary("b")
+
+
+@pytest.fixture
+def german(monkeypatch) -> Any:
+    """Blender in German; its package without a window has no languages."""
+    from types import SimpleNamespace
+
+    from blender_addon import translations
+
+    def look_up(text: str) -> str:
+        return translations.table().get(text, {"de": text})["de"]
+
+    spoken = SimpleNamespace(pgettext_iface=look_up, pgettext_rpt=look_up, locale="de_DE")
+    monkeypatch.setattr(
+        translations, "bpy", SimpleNamespace(app=SimpleNamespace(translations=spoken))
+    )
+    return translations
+
+
+def test_no_text_is_missing(addon) -> None:
+    from blender_addon.translations import table
+
+    texts = set(registered(addon.bpy))
+    for path in INTERFACE:
+        texts |= set(written(path))
+    missing = sorted(text for text in texts - DATA if text and text not in table())
+    assert not missing, "\n".join(missing)
+
+
+def test_what_modules_without_bpy_say_is_taken_apart(addon, german) -> None:
+    for text in worked_out():
+        assert german.sentence(text) != text, text
+
+
+def test_values_stay_and_their_words_are_translated(german) -> None:
+    assert german.sentence("Making views 3/16, about 12 s left") == (
+        "Ansichten werden berechnet 3/16, noch etwa 12 s"
+    )
+    assert german.sentence("failed: Something odd {x}.") == "fehlgeschlagen: Something odd {x}."
+    assert german.sentence("Nobody's sentence.") == "Nobody's sentence."
+    assert german.interface("Cut out of {name}", name="{a}.png") == "Freigestellt mit {a}.png"
+
+
+def test_every_language_has_every_text_with_the_same_fields() -> None:
+    from blender_addon.translations import LOCALES, table
+
+    for english, translated in table().items():
+        assert set(translated) == set(LOCALES), english
+        for text in translated.values():
+            assert sorted(re.findall(r"\{.*?\}", text)) == sorted(re.findall(r"\{.*?\}", english))
+            assert text.strip() == text != ""
+            assert text.endswith((".", "。")) == english.endswith("."), english
+        wide = re.findall(r"[\u4e00-\u9fff]", translated["zh"])
+        assert wide or not re.search("[a-z]{2}", english) or translated["zh"] == english, english
+
+
+def test_blender_is_given_the_table_and_forgets_it(empty_blender, monkeypatch) -> None:
+    import blender_addon
+    from blender_addon import translations
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(translations, "register", lambda: given.update(known=True))
+    monkeypatch.setattr(translations, "unregister", lambda: given.clear())
+    blender_addon.register()
+    assert given
+    blender_addon.unregister()
+    assert not given
