@@ -3,7 +3,7 @@
 
 ``--platform`` names others, ``--platform all`` stands for all of them. Each zip holds
 ``blender_addon/``, a copy of ``backend/protocol/`` as ``_protocol``, one of ``gsv3d/filenames.py``,
-the guide to installing, the backend's wheel built from this tree, and the wheels of pyzmq and
+the guides, the backend's wheel built from this tree, and the wheels of pyzmq and
 msgpack for every Python a Blender of that platform may have. Those come unmodified through
 ``pip download`` into a cache.
 
@@ -238,6 +238,8 @@ def build(platform: Platform, output: Path, cache: Path, backend: Path | None = 
             raise BuildError(f"{path} imports by an absolute name; a packed copy cannot")
         content[f"{PACKED}/{name}"] = text.encode()
     content["INSTALL.txt"] = GUIDE.read_bytes()
+    guide = (ROOT / "docs" / "artist_guide.md").read_text(encoding="utf-8")
+    content["GUIDE.txt"] = re.sub(r"!\[.*?\]\(.*?\)\n+", "", guide).encode()  # without pictures
     if backend is not None:
         content[f"backend/{backend.name}"] = backend.read_bytes()
     content["LICENSE"] = (ADDON / "LICENSE").read_bytes()  # the protocol's is in LICENSES

@@ -30,7 +30,11 @@ def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "
     wide = any(unicodedata.east_asian_width(letter) == "W" for letter in text)
     letters = int(width / ((13.0 if wide else 7.5) * scale)) - (3 if wide else 6)
     lines = textwrap.wrap(text, max(10 if wide else 20, letters), max_lines=8)
-    for index, line in enumerate(lines):
+    for index in range(1, len(lines)):  # no line begins with a comma or a stop
+        while wide and lines[index][:1] in tuple("，。；：、”）"):
+            lines[index - 1] += lines[index][0]
+            lines[index] = lines[index][1:].lstrip()
+    for index, line in enumerate(filter(None, lines)):
         if index == 0 and icon != "NONE":
             column.label(text=line, icon=icon, translate=False)
         else:

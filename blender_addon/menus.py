@@ -66,7 +66,8 @@ def _backend(layout: Any) -> None:
     layout.operator("gsv3d.backend_install", icon="IMPORT")
     layout.operator("gsv3d.open_log", icon="TEXT")
     layout.operator("gsv3d.open_preferences", icon="PREFERENCES")
-    layout.operator("gsv3d.open_guide", icon="HELP")
+    layout.operator("gsv3d.open_guide")
+    layout.operator("gsv3d.open_manual", icon="HELP")
 
 
 def draw_in_object_menu(self: Any, _context: bpy.types.Context) -> None:

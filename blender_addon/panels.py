@@ -66,6 +66,9 @@ class GSV3D_PT_generate(_Sidebar, bpy.types.Panel):
     bl_idname = "GSV3D_PT_generate"
     bl_label = "Image to 3D"
 
+    def draw_header_preset(self, _context: bpy.types.Context) -> None:
+        self.layout.operator("gsv3d.open_manual", text="", icon="HELP", emboss=False)
+
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
         if _cannot_work(layout):

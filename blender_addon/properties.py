@@ -53,6 +53,7 @@ from bpy.props import (
 
 from . import session, splat_view
 from .jobs import JobState
+from .translations import CONTEXT
 
 MAX_SEED = 2**31 - 1
 MAX_PROMPT = 1000
@@ -92,6 +93,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
             ("FILE", "File", "A picture file"),
             ("WORDS", "Words", "A picture made of words"),
         ),
+        translation_context=CONTEXT,
     )
     prompt: StringProperty(  # type: ignore[valid-type]
         name="Words",
@@ -245,7 +247,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     splats_in_view: BoolProperty(  # type: ignore[valid-type]
         name="Splats in the View",
-        description="Draw splats in 3D views as they are, and not as the ellipsoids that renders show",
+        description="Draw splats in 3D views as they are, not as the ellipsoids that renders show",
         default=True,
         update=_show_splats,
     )

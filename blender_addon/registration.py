@@ -11,6 +11,7 @@ from bpy.app.handlers import persistent
 
 from . import (
     compat,
+    guides,
     headless,
     installing,
     menus,
@@ -65,6 +66,7 @@ def register() -> None:
     for cls in _CLASSES:
         bpy.utils.register_class(cls)
     translations.register()
+    guides.register()
     properties.attach()
     menus.attach()
     for handlers, function in _handlers():
@@ -94,6 +96,7 @@ def unregister() -> None:
             handlers.remove(function)
     splat_view.unregister()
     menus.detach()
+    guides.unregister()
     translations.unregister()
     properties.detach()
     for cls in reversed(_CLASSES):

@@ -19,7 +19,10 @@ import bpy
 LOCALES = {"de": ("de", "de_DE"), "zh": ("zh_HANS", "zh_CN")}
 """Languages of the table, each with its names in old and new Blenders."""
 
-_CONTEXTS = ("*", "Operator")
+CONTEXT = "GSV3D"
+"""Context of texts for which Blender's own translation is too long where they stand."""
+
+_CONTEXTS = ("*", "Operator", CONTEXT)
 _FIELD = re.compile(r"\{(\w+)\}")
 _NUMBERS = {"count", "number", "step", "of", "failed", "cancelled", "angle", "plane"}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Install the backend, cancel that, read how it is done by hand."""
+"""Install the backend, cancel that, open the guides."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from pathlib import Path
 
 import bpy
 
-from .. import compat, installing, translations
+from .. import compat, guides, installing, translations
 from ..backend_install import State
 from ..environments import packed_wheel
 from ..log_files import open_with_system
 from . import common
-
-_ADDON = Path(__file__).parents[1]
 
 
 def _running() -> bool:
@@ -70,11 +68,29 @@ class GSV3D_OT_open_guide(bpy.types.Operator):
 
     @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        packed = _ADDON / "INSTALL.txt"
-        guide = packed if packed.is_file() else _ADDON.parent / "docs" / "installing.md"
-        open_with_system(guide)
-        self.report({"INFO"}, translations.report("The guide is {path}", path=guide))
-        return {"FINISHED"}
+        return _open(self, guides.for_installing())
 
 
-CLASSES = (GSV3D_OT_backend_install, GSV3D_OT_backend_install_cancel, GSV3D_OT_open_guide)
+class GSV3D_OT_open_manual(bpy.types.Operator):
+    """Open the guide for artists, a text file of this extension"""
+
+    bl_idname = "gsv3d.open_manual"
+    bl_label = "Open GSV3D Guide"
+
+    @common.reports_problems
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        return _open(self, guides.for_artists())
+
+
+def _open(operator: bpy.types.Operator, guide: Path) -> set[str]:
+    open_with_system(guide)
+    operator.report({"INFO"}, translations.report("The guide is {path}", path=guide))
+    return {"FINISHED"}
+
+
+CLASSES = (
+    GSV3D_OT_backend_install,
+    GSV3D_OT_backend_install_cancel,
+    GSV3D_OT_open_guide,
+    GSV3D_OT_open_manual,
+)

@@ -73,6 +73,9 @@ def test_every_platforms_zip_is_valid_and_fits_every_python(
         assert "LICENSES/Apache-2.0.txt" in names  # the packed protocol's
         assert not [n for n in names if "__pycache__" in n or n.startswith("tests")]
         assert b"Install Backend" in content.read("INSTALL.txt")
+        guide = content.read("GUIDE.txt").decode()
+        assert "**Generate**" in guide and "![" not in guide
+        assert "translations.toml" in names
     assert values["platforms"] == [platform.name]
     permission = values["permissions"]["network"]
     assert "install it if you ask" in permission and len(permission) <= 64

@@ -111,3 +111,28 @@ def test_the_selected_pictures_are_generated_whatever_the_panel_is_set_to(addon)
     bpy.context.collection.objects.link(picture)
     picture.select_set(True)
     assert bpy.ops.gsv3d.generate_selected.poll() and operator.bl_options == {"REGISTER"}
+
+
+def test_the_online_manual_of_a_button_is_the_guide(empty_blender, monkeypatch) -> None:
+    import webbrowser
+
+    from bl_operators.wm import WM_OT_doc_view_manual
+
+    import blender_addon
+    from blender_addon import guides
+
+    def url_of(name: str) -> str | None:
+        return WM_OT_doc_view_manual._lookup_rna_url(name, verbose=False)
+
+    names = ("bpy.ops.gsv3d.generate", "bpy.types.GSV3D_PG_settings.quality")
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    blender_addon.register()
+    try:
+        assert {url_of(name) for name in names} == {guides.for_artists().as_uri()}
+        assert "gsv3d" not in str(url_of("bpy.ops.object.delete")).lower()
+        empty_blender.ops.wm.doc_view_manual(doc_id="gsv3d.generate")
+    finally:
+        blender_addon.unregister()
+    assert opened == [guides.for_artists().as_uri()] and guides.for_artists().is_file()
+    assert {url_of(name) for name in names} == {None}

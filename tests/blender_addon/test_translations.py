@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests import guide
+
 pytestmark = pytest.mark.bpy
 
 ADDON = Path(__file__).resolve().parents[2] / "blender_addon"
@@ -75,6 +77,8 @@ def written(path: Path) -> Iterator[str]:
             for keyword in node.keywords:
                 if keyword.arg == "text":
                     yield from constants(keyword.value)
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "text":
+            yield from constants(node.value)
         text = template(node)
         if id(node) not in docstrings | inside and re.match(r"[A-Z{].*[a-z] ", text):
             yield text
@@ -199,3 +203,12 @@ def test_blender_is_given_the_table_and_forgets_it(empty_blender, monkeypatch) -
     assert given
     blender_addon.unregister()
     assert not given
+
+
+def test_every_name_in_the_guide_is_one_of_the_interface(addon) -> None:
+    shown = set(registered(addon.bpy)).union(*map(written, INTERFACE))
+    from blender_addon.backend_link import BackendState
+
+    shown |= {state.value for state in BackendState} | {text.rstrip(":") for text in shown}
+    assert guide.names() - shown - {"bold"} == set()
+    assert guide.walk() == ["Start", "Show Cut-out", "Generate", "Show Textures in This View"]

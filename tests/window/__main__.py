@@ -6,19 +6,34 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import Any
 
 import pytest
 
 from tests.window.pictures import shrink
 from tests.window.test_window import FOLDER, HERE, ROOT
 
-IMAGES = {"reference": "reference", "result": "material", "mesh": "mesh"}
+IMAGES = {
+    "reference": "reference",
+    "result": "material",
+    "mesh": "mesh",
+    "start": "start",
+    "search": "search",
+    "cutout": "cutout",
+}
 """File name in docs/images: screenshot."""
+SIDEBAR_ALONE = {"cutout"}
+
+
+def facts() -> dict[str, Any]:
+    """Return what the play noted."""
+    noted: dict[str, Any] = json.loads((FOLDER / "facts.json").read_text("utf-8"))
+    return noted
 
 
 def chosen() -> dict[str, str]:
-    """The screenshots for the README; of those of a job under way, the last of the views."""
-    shots = json.loads((FOLDER / "facts.json").read_text("utf-8"))["job"]["shots"]
+    """The screenshots for README and guide; of those of a job under way, the last of the views."""
+    shots = facts()["job"]["shots"]
     of_views = [name for name, text in shots if "views" in text]
     return {**IMAGES, "panel": (of_views or [name for name, _ in shots])[-1]}
 
@@ -31,7 +46,9 @@ def main() -> int:
     status = int(pytest.main(["-m", "window", str(HERE)]))
     if status == 0 and arguments.images:
         for name, shot in chosen().items():
-            shrink(FOLDER / f"{shot}.png", ROOT / "docs" / "images" / f"{name}.png")
+            target = ROOT / "docs" / "images" / f"{name}.png"
+            part = facts()["sidebar"] if name in SIDEBAR_ALONE else None
+            shrink(FOLDER / f"{shot}.png", target, part)
             print(f"docs/images/{name}.png from {shot}.png")
     return status
 

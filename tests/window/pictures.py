@@ -73,11 +73,14 @@ def blue_bar(picture: Picture) -> int:
     return longest
 
 
-def shrink(source: Path, target: Path, width: int = 1200) -> None:
-    """Write a small PNG for the documentation: resized, with a palette of 256 colours."""
-    with Image.open(source) as image:
-        height = round(image.height * width / image.width)
-        small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+def shrink(
+    source: Path, target: Path, part: list[int] | None = None, most_width: int = 1200
+) -> None:
+    """Write a small PNG for the documentation: a part, resized, with a palette of 256 colours."""
+    small = Image.fromarray(crop(load(source), part) if part else load(source))
+    width = min(small.width, most_width)
+    height = round(small.height * width / small.width)
+    small = small.resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(small).reshape(-1, 3)
     # Most of a screenshot is grey, and the palette would be: let what has a colour, each kind once,
     # weigh as much as all the rest.

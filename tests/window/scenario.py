@@ -34,6 +34,8 @@ CROSS = 49
 """The cross that cancels, at the end of the progress bar: pixels from the sidebar's right edge."""
 GENERATE, CUTOUT = 220, 110
 """Two buttons side by side, in the same measure."""
+HEADER = 38
+"""From the middle of Generate down to the middle of the header below it."""
 ACTIVE = {"waiting", "queued", "running", "cancelling"}
 KEYS = {"FLOAT": ("value", 1), "FLOAT_VECTOR": ("vector", 3), "QUATERNION": ("value", 4)}
 """How the values of an attribute are read, and how many there are."""
@@ -125,6 +127,18 @@ def facts_of_mesh(thing: Any) -> dict[str, Any]:
 # The steps
 
 
+def first_look(desk: Desk) -> Play:
+    """Blender's default scene with our tab, at the width that Blender gives the sidebar."""
+    desk.area().spaces.active.show_region_ui = True
+    yield 2.0  # the sidebar has no tabs until it was drawn
+    desk.region("UI").active_panel_category = TAB
+    desk.area().tag_redraw()
+    desk.rest()
+    yield 1.5
+    desk.shot("start")
+    desk.note(narrow=desk.rectangle(desk.region("UI")))
+
+
 def lay_the_table(desk: Desk) -> Play:
     """A clear desk: no cube, a wide view, the sidebar with our tab, wide enough to read."""
     for thing in list(bpy.data.objects):
@@ -167,7 +181,6 @@ def add_reference(desk: Desk) -> Play:
     empty.empty_image_offset = (-0.5, 0.0)  # it stands on the ground
     empty.name = "Reference"
     desk.note(empty={"name": empty.name, "image": empty.data.name, "selected": empty.select_get()})
-    bpy.context.scene.gsv3d.steps = SETTINGS["steps"]
     yield from pose(desk, "reference")
     desk.note(view=desk.rectangle(window))
 
@@ -243,6 +256,65 @@ def drop_a_picture(desk: Desk) -> Play:
     select_reference(desk)
 
 
+def open_advanced(desk: Desk) -> Play:
+    """The closed panel below Generate, opened by a click on its header and closed again."""
+    place = yield from desk.find_button("gsv3d.generate", desk.region("UI"), right=GENERATE)
+    if place is None:
+        raise LookupError("there is no button Generate in the panel")
+    header = (place[0], place[1] + HEADER)
+    desk.rest()
+    yield 0.5
+    desk.shot("closed")
+    yield from desk.click(header)
+    yield 1.0
+    desk.shot("advanced")
+    yield from desk.click(header)
+    yield 0.5
+
+
+def search(desk: Desk) -> Play:
+    """F3 over the view, and the first letters of what an artist would type."""
+    x, y, width, height = desk.rectangle(desk.region("WINDOW"))
+    desk.move(x + width * 0.3, y + height * 0.3)
+    yield 0.3
+    desk.xdo("key", "F3")
+    yield 0.7
+    desk.xdo("type", "gsv3d")
+    yield 1.0
+    desk.shot("search")
+    desk.xdo("key", "Escape")
+    yield 0.5
+    desk.rest()
+
+
+def other_languages(desk: Desk) -> Play:
+    """The panel in every language of the table, and what Blender makes of two of its words."""
+    view = bpy.context.preferences.view
+    usual = view.language
+    words = {}
+    known = bpy.app.translations.locales
+    for language, names in {"de": ("de_DE", "de"), "zh": ("zh_HANS", "zh_CN")}.items():
+        view.language = next(name for name in names if name in known)
+        view.use_translate_interface = view.use_translate_tooltips = True
+        yield 2.0
+        desk.shot(language)
+        look_up = bpy.app.translations.pgettext_iface
+        words[language] = [look_up("Quality"), look_up("Install GSV3D Backend", "Operator")]
+    view.language = usual
+    yield 1.0
+    desk.note(languages=words)
+
+
+def show_textures(desk: Desk) -> Play:
+    """Show Textures in This View, clicked."""
+    place = yield from desk.find_button("gsv3d.solid_colours", desk.region("UI"))
+    if place is None:
+        raise LookupError("there is no button that shows the textures")
+    yield from desk.click(place)
+    yield 0.5
+    desk.note(textures=desk.area().spaces.active.shading.color_type)
+
+
 def generate(desk: Desk) -> Play:
     """Generate, clicked; watched until the mesh is there. Pictures while it runs, and after."""
     place = yield from desk.find_button("gsv3d.generate", desk.region("UI"), right=GENERATE)
@@ -250,9 +322,12 @@ def generate(desk: Desk) -> Play:
         raise LookupError("there is no button Generate in the panel")
     desk.note(generate=place)
     before = len(jobs())
+    settings = bpy.context.scene.gsv3d
+    settings.steps = SETTINGS["steps"]
     clicked = time.monotonic()
     yield from desk.click(place)
     yield from desk.wait_for(lambda: len(jobs()) > before, "the job is in the list", 20)
+    settings.quality = "NORMAL"  # as artists find it, in the pictures
     seen: list[list[Any]] = []
     gaussians: list[list[Any]] = []
     shots: list[list[str]] = []
@@ -298,6 +373,7 @@ def look_at_result(desk: Desk) -> Play:
     space = desk.area().spaces.active
     bpy.ops.object.select_all(action="DESELECT")
     space.overlay.show_overlays = False
+    space.shading.color_type, space.shading.light = "VERTEX", "FLAT"
     mesh.hide_set(True)
     cloud.hide_set(False)
     yield 0.8
@@ -398,15 +474,26 @@ def material_preview(desk: Desk) -> Play:
     shading.type = "SOLID"
 
 
+PRESSES = {
+    "Start": start_backend,
+    "Show Cut-out": show_cutout,
+    "Generate": generate,
+    "Show Textures in This View": show_textures,
+}
+"""What the guide for artists tells to press."""
+
+
 def steps(desk: Desk) -> Play:
-    """Everything, in the order an artist would."""
+    """Everything, in the order an artist would; what the guide tells to press in its order."""
     for step in (
+        first_look,
+        other_languages,
         lay_the_table,
         add_reference,
-        start_backend,
         drop_a_picture,
-        show_cutout,
-        generate,
+        search,
+        open_advanced,
+        *(PRESSES[name] for name in SETTINGS["walk"]),
         look_at_result,
         undo_and_redo,
         material_preview,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import guide
 from tests.window import pictures, plays
 
 pytestmark = [pytest.mark.window, pytest.mark.timeout(1500)]
@@ -43,6 +44,10 @@ class Run:
         """The sidebar in a screenshot."""
         return pictures.crop(self.picture(name), self.facts["sidebar"])
 
+    def narrow(self, name: str) -> pictures.Picture:
+        """The sidebar as wide as Blender makes it, in an early screenshot."""
+        return pictures.crop(self.picture(name), self.facts["narrow"])
+
     def bar(self, name: str) -> int:
         """Pixels of the progress bar that are filled, in the row below Generate; 0 without one."""
         left, _, width, _ = self.facts["sidebar"]
@@ -66,6 +71,7 @@ def run() -> Run:
         # So many that Blender, drawing without a card, sees coarse Gaussians before the final ones.
         "steps": 16,
         "long_steps": 60,
+        "walk": guide.walk(),
     }
     facts, leftovers = plays.play(FOLDER, HERE / "scenario.py", IMAGE, settings, LIMIT_S)
     return Run(facts, leftovers)
@@ -112,6 +118,27 @@ def test_the_cut_out_is_shown_and_is_no_image_of_the_file(run: Run) -> None:
     colourful = shown[np.ptp(shown.astype(int), axis=1) > 80]
     assert pictures.near_any(colourful, palette, 24).mean() > 0.6
     assert len(colourful) > 3000
+
+
+def test_what_few_need_is_behind_a_click(run: Run) -> None:
+    assert pictures.difference(run.sidebar("advanced"), run.sidebar("closed")).mean() > 0.02
+
+
+def test_blender_speaks_the_languages_of_the_table(run: Run) -> None:
+    assert run.facts["languages"] == {
+        "de": ["Qualität", "GSV3D-Backend installieren"],
+        "zh": ["品质", "安装 GSV3D 后端"],
+    }
+    assert pictures.difference(run.narrow("de"), run.narrow("zh")).mean() > 0.01
+    assert pictures.difference(run.narrow("de"), run.narrow("start")).mean() > 0.01
+
+
+def test_the_search_finds_the_operators(run: Run) -> None:
+    assert pictures.difference(run.view("search"), run.view("reference")).mean() > 0.02
+
+
+def test_textures_are_shown_by_one_button(run: Run) -> None:
+    assert run.facts["textures"] == "TEXTURE"
 
 
 def test_progress_is_shown_and_moves(run: Run) -> None:
