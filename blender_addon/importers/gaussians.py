@@ -26,7 +26,7 @@ def import_gaussians(
     finer ones replace them, in the same object. Closing the generator early, or an error, leaves
     the scene as it was.
     """
-    name = f"{target.name} Gaussians"
+    name = f"{target.name} Splats"
     native = compat.has_native_splats() and compat.attribute_type_exists("FLOAT4")
     data = new_cloud(name, len(arrays)) if native else new_points(name, len(arrays))
     former = scene.find_object(job_id, scene.GAUSSIANS)

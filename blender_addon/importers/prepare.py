@@ -98,7 +98,7 @@ def prepare_gaussians(
     )
     if not shapes_agree:
         raise Problem(
-            "The Gaussians from the backend do not fit together.",
+            "The splats from the backend do not fit together.",
             "The add-on and the backend may be of different versions: update both.",
         )
     means, quats, scales, opacities, sh = (
@@ -118,7 +118,7 @@ def prepare_gaussians(
     kept = np.flatnonzero(good)
     if not len(kept):
         raise Problem(
-            f"None of the {n} Gaussians from the backend can be shown.",
+            f"None of the {n} splats from the backend can be shown.",
             "Try another picture or seed; if it stays so, the model is damaged.",
         )
     opacities = np.minimum(opacities, 1.0)

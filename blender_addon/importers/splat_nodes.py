@@ -94,7 +94,7 @@ def _build(group: Any) -> None:
         0.0,
         100.0,
         "PERCENTAGE",
-        "Share of the Gaussians that is shown, the most visible first",
+        "Share of the splats that is shown, the most visible first",
     )
     _number(interface, "Size", 1.0, 0.0, 4.0, "FACTOR", "Scale of every ellipsoid")
     _number(
@@ -104,7 +104,7 @@ def _build(group: Any) -> None:
         0.005,
         1.0,
         "FACTOR",
-        "Opacity at which an ellipsoid ends; fainter Gaussians are not shown",
+        "Opacity at which an ellipsoid ends; fainter splats are not shown",
     )
     interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
     # Last, for the identifiers of those before it are what files know.

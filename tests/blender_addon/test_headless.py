@@ -64,7 +64,7 @@ def test_one_picture_becomes_four_files(run, addon, tmp_path: Path) -> None:
     assert 0.2 < saturated.mean() < 0.95
     bpy = addon.bpy
     bpy.ops.wm.open_mainfile(filepath=str(output))
-    assert sorted(o.name for o in bpy.data.objects) == ["barrel", "barrel Gaussians"]
+    assert sorted(o.name for o in bpy.data.objects) == ["barrel", "barrel Splats"]
     bpy.context.view_layer.update()
     assert bpy.data.objects["barrel"].dimensions.z == pytest.approx(2.0)
     assert [s.name for s in bpy.data.scenes] == ["Scene"]

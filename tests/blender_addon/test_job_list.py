@@ -258,7 +258,7 @@ def test_disabling_leaves_neither_previews_nor_rows(
         request = Request(script(coarse_at=[1], **LONG), "barrel.png")
         job = session.get().jobs.submit(request, Target("barrel"))
         end = time.monotonic() + 20
-        while "barrel Gaussians" not in bpy.data.objects:
+        while "barrel Splats" not in bpy.data.objects:
             assert time.monotonic() < end and job.state.active
             session.get().drain()
     finally:

@@ -33,11 +33,11 @@ def test_a_job_arrives_in_the_scene(addon, tmp_path: Path) -> None:
         job = submit(addon, height=2.0, location=(1.0, 0.0, 0.0))
         addon.drain_until(lambda: job.state is JobState.DONE)
         objects = addon.bpy.data.objects
-        assert sorted(o.name for o in objects) == ["barrel", "barrel Gaussians"]
+        assert sorted(o.name for o in objects) == ["barrel", "barrel Splats"]
         addon.bpy.context.view_layer.update()
         assert objects["barrel"].dimensions.z == pytest.approx(2.0)
-        assert objects["barrel Gaussians"].hide_get() and not objects["barrel"].hide_get()
-        assert tuple(objects["barrel Gaussians"].location) == (1.0, 0.0, 0.0)
+        assert objects["barrel Splats"].hide_get() and not objects["barrel"].hide_get()
+        assert tuple(objects["barrel Splats"].location) == (1.0, 0.0, 0.0)
         assert not addon.session.get().delivery.arrived  # nothing is kept
         from backend.protocol import messages as m
 
@@ -50,10 +50,10 @@ def test_coarse_gaussians_are_in_view_before_the_mesh(addon, tmp_path: Path) -> 
     with FakeBackend(tmp_path, "slow") as fake:
         connect(addon, fake)
         job = submit(addon)
-        addon.drain_until(lambda: "barrel Gaussians" in addon.bpy.data.objects)
+        addon.drain_until(lambda: "barrel Splats" in addon.bpy.data.objects)
         assert job.state is JobState.RUNNING
         addon.drain_until(lambda: job.id in addon.session.get().jobs.sheets)  # the views' thumbnail
-        first = addon.bpy.data.objects["barrel Gaussians"]
+        first = addon.bpy.data.objects["barrel Splats"]
         points = len(first.data.attributes["position"].data)
         addon.drain_until(lambda: len(first.data.attributes["position"].data) > points)
         addon.session.get().jobs.cancel(job.id)
@@ -122,8 +122,8 @@ def test_a_preview_that_is_moved_takes_the_mesh_along(addon, tmp_path: Path) -> 
     with FakeBackend(tmp_path, "slow") as fake:
         connect(addon, fake)
         job = submit(addon)
-        addon.drain_until(lambda: "barrel Gaussians" in data.objects)
-        preview = data.objects["barrel Gaussians"]
+        addon.drain_until(lambda: "barrel Splats" in data.objects)
+        preview = data.objects["barrel Splats"]
         preview.location, preview.scale = (1.0, 2.0, 3.0), (2.0, 2.0, 2.0)
         preview.rotation_euler = (0.1, 0.2, 0.3)
         preview.parent = data.objects.new("parent", None)
@@ -145,11 +145,11 @@ def test_one_undo_step_an_import(addon, tmp_path: Path) -> None:
         connect(addon, fake)
         job = submit(addon)
         addon.drain_until(lambda: job.state is JobState.DONE)
-    assert sorted(o.name for o in data.objects) == ["barrel", "barrel Gaussians"]
+    assert sorted(o.name for o in data.objects) == ["barrel", "barrel Splats"]
     ops.ed.undo()
     assert not data.objects
     ops.ed.redo()
-    assert sorted(o.name for o in data.objects) == ["barrel", "barrel Gaussians"]
+    assert sorted(o.name for o in data.objects) == ["barrel", "barrel Splats"]
     material = data.objects["barrel"].data.materials[0]
     assert any(n.type == "TEX_IMAGE" and n.image.packed_file for n in material.node_tree.nodes)
 

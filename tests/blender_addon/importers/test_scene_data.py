@@ -182,7 +182,7 @@ def test_gaussians_as_points_with_attributes(empty_blender, finish) -> None:
     arrays = prepare.prepare_gaussians(**sphere_gaussians(64))
     fit = placement.fit_to_height(arrays.bounds, 1.5)
     made = empty_blender.data.objects[finish(import_gaussians(arrays, "j", Target("b"), fit))]
-    assert made.name == "b Gaussians"
+    assert made.name == "b Splats"
     attributes = made.data.attributes
     assert_shapes(attributes, arrays, fit)
     np.testing.assert_allclose(read(attributes["opacity"].data, "value", 1)[:, 0], arrays.opacities)
@@ -288,7 +288,7 @@ def test_finer_gaussians_replace_coarse_ones_in_the_same_object(empty_blender, f
         names.append(finish(import_gaussians(arrays, "j", Target("b"), fit)))
         made = empty_blender.data.objects[names[-1]]
         made.location.x += 1.0
-    assert names == ["b Gaussians"] * 3
+    assert names == ["b Splats"] * 3
     assert made.location.x == 3.0  # where the artist put it
     data = empty_blender.data
     assert len(data.objects) == 1 and len(data.meshes) + len(data.pointclouds) == 1
@@ -306,7 +306,7 @@ def test_two_results_share_nodes_and_get_names_of_their_own(empty_blender, finis
     cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
     names = [finish(import_mesh(arrays, job, Target("b"), fit)) for job in "12"]
     clouds = [finish(import_gaussians(cloud, job, Target("b"), fit)) for job in "12"]
-    assert names == ["b", "b.001"] and clouds == ["b Gaussians", "b Gaussians.001"]
+    assert names == ["b", "b.001"] and clouds == ["b Splats", "b Splats.001"]
     assert len(empty_blender.data.node_groups) == (0 if compat.has_native_splats() else 1)
 
 
