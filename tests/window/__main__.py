@@ -20,9 +20,11 @@ IMAGES = {
     "start": "start",
     "search": "search",
     "cutout": "cutout",
+    "german": "de",
 }
 """File name in docs/images: screenshot."""
-SIDEBAR_ALONE = {"cutout"}
+SIDEBAR_ALONE = {"cutout": "sidebar", "german": "narrow"}
+"""File name: fact that says where the sidebar is."""
 
 
 def facts() -> dict[str, Any]:
@@ -47,7 +49,7 @@ def main() -> int:
     if status == 0 and arguments.images:
         for name, shot in chosen().items():
             target = ROOT / "docs" / "images" / f"{name}.png"
-            part = facts()["sidebar"] if name in SIDEBAR_ALONE else None
+            part = facts()[SIDEBAR_ALONE[name]] if name in SIDEBAR_ALONE else None
             shrink(FOLDER / f"{shot}.png", target, part)
             print(f"docs/images/{name}.png from {shot}.png")
     return status
