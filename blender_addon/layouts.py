@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sentences in panels and preferences."""
+"""What panels share: their place, and sentences."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ import bpy
 
 from .problems import Problem
 from .translations import sentence
+
+CATEGORY = "GSV3D"
+
+
+class Sidebar:
+    """The place of a panel: our tab in the 3D view's sidebar."""
+
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
 
 
 def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> None:

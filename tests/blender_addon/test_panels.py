@@ -63,8 +63,6 @@ class CheckedLayout:
 
 def draw(addon, panel: str, shading: str = "MATERIAL", active: Any = None) -> list[str]:
     """What a panel shows: texts, properties and operators in their order."""
-    from blender_addon import panels
-
     bpy = addon.bpy
     context = SimpleNamespace(
         scene=bpy.context.scene,
@@ -80,7 +78,7 @@ def draw(addon, panel: str, shading: str = "MATERIAL", active: Any = None) -> li
         ),
     )
     drawn: list[str] = []
-    getattr(panels, panel).draw(SimpleNamespace(layout=CheckedLayout(bpy, drawn)), context)
+    getattr(bpy.types, panel).draw(SimpleNamespace(layout=CheckedLayout(bpy, drawn)), context)
     return drawn
 
 

@@ -17,7 +17,10 @@ pytestmark = pytest.mark.bpy
 
 ADDON = Path(__file__).resolve().parents[2] / "blender_addon"
 INTERFACE = [
-    *(ADDON / f"{name}.py" for name in ("panels", "backend_panel", "preferences", "menus")),
+    *(
+        ADDON / f"{name}.py"
+        for name in ("panels", "job_panel", "backend_panel", "preferences", "menus")
+    ),
     *sorted((ADDON / "operators").glob("*.py")),
 ]
 DATA = {"GSV3D Batch", "{target.name} seed {seed}"}
