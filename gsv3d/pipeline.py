@@ -19,7 +19,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 from gsv3d.cameras import Cameras, model_elevations_deg, orbit, static_azimuths_deg
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.decoder.proportions import deepened
-from gsv3d.errors import ModelError
+from gsv3d.errors import no_decoder
 from gsv3d.gaussians import Gaussians
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
 from gsv3d.multiview.conditioning import (
@@ -332,11 +332,3 @@ class GSV3DPipeline(DiffusionPipeline):
         # One after the other and not as a batch: half the memory, the same time.
         unconditional = predict(torch.zeros_like(reference), torch.zeros_like(context))
         return guide(unconditional, conditional, scales)
-
-
-def no_decoder() -> ModelError:
-    """Return the sentence for a model that draws views alone."""
-    return ModelError(
-        "This model draws views of the object but has no decoder that makes 3D Gaussians of them.",
-        "Choose another model, or train a decoder for it (docs/training.md).",
-    )

@@ -8,10 +8,11 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -47,12 +48,14 @@ SCHEDULER = {
 }
 
 DESCRIPTIONS = {
-    "p": "SV3D_p: 21 views at 576 px around the object, at the elevation of the picture.",
-    "u": "SV3D_u: 21 views at 576 px around the object, at an elevation it chooses itself.",
+    "p": "SV3D_p: 21 views at 576 px, from the elevations asked for. Stability AI's licence for these"
+    " weights does not allow every commercial use.",
+    "u": "SV3D_u: 21 views at 576 px, from the picture's elevation. Stability AI's licence for these"
+    " weights does not allow every commercial use.",
 }
 
 _DTYPES = ("F32", "F16", "BF16")
-_MAPPED_BYTES = 2**26
+_MAPPED_BYTES = 2**23
 _PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
 _AGAIN = "Get the file again, sv3d_p.safetensors or sv3d_u.safetensors as Stability AI publishes it."
 
@@ -103,7 +106,8 @@ class Made:
         else:
             tensor = published
         half = tensor.to(torch.float16).reshape(self.shape).contiguous()
-        if not half.isfinite().all():
+        # In place of isfinite(), which takes as much memory again.
+        if not all(map(math.isfinite, half.aminmax())):
             raise ModelError(
                 f"The tensor '{self.source}' of the file has values that are no numbers, or too"
                 " large for float16.",
@@ -127,6 +131,7 @@ def convert(
     target: Path,
     version: str | None = None,
     progress: Progress | None = None,
+    texts: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Write SV3D's UNet, CLIP tower and VAE as a folder in diffusers' layout, in float16.
 
@@ -137,6 +142,7 @@ def convert(
         target: the folder; it must not exist.
         version: "p" or "u", where it must be that one.
         progress: told how far it is.
+        texts: of files to put beside the model, by their names.
 
     Returns:
         "p" or "u".
@@ -171,6 +177,8 @@ def convert(
             write_tensors(folder / component.weights, component.tensors, source, told)
         EulerDiscreteScheduler(**SCHEDULER).save_pretrained(partial / "scheduler")
         (partial / "model_index.json").write_text(json.dumps(_index(), indent=2), "utf-8")
+        for name, text in {"description.txt": DESCRIPTIONS[found] + "\n", **texts}.items():
+            (partial / name).write_text(text, "utf-8")
     return found
 
 
@@ -210,33 +218,37 @@ def read_shapes(source: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         ModelError: it is not there, no such file, a pickle, cut short or of an unknown precision.
     """
+    with _opened(source) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        unknown = next((n for n, s in slices.items() if s.get_dtype() not in _DTYPES), None)
+        if unknown is not None:
+            raise ModelError(
+                f"The tensor '{unknown}' of {source} is stored as"
+                f" {slices[unknown].get_dtype()}; {', '.join(_DTYPES)} can be read.",
+                _AGAIN,
+            )
+        return {name: tuple(part.get_shape()) for name, part in slices.items()}
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[Any]:
     try:
-        with open(source, "rb") as file:
-            start = file.read(4)
-        if start == _ZIP or start[:1] == _PICKLE:
+        with open(source, "rb") as plain:
+            start = plain.read(9)
+        if start.startswith(_ZIP) or start[:1] == _PICKLE:
             raise ModelError(
                 f"{source} is a pickle, which can run any program when it is opened, and is not"
                 " read.",
                 "Get the same weights as a .safetensors file.",
             )
         with safe_open(source, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            unknown = next((n for n, s in slices.items() if s.get_dtype() not in _DTYPES), None)
-            if unknown is not None:
-                raise ModelError(
-                    f"The tensor '{unknown}' of {source} is stored as"
-                    f" {slices[unknown].get_dtype()}; {', '.join(_DTYPES)} can be read.",
-                    _AGAIN,
-                )
-            return {name: tuple(part.get_shape()) for name, part in slices.items()}
+            yield file
     except SafetensorError as error:
-        if "incomplete" in str(error).lower() or "offset" in str(error).lower():
-            message = f"{source} is cut short or damaged."
-        else:
-            message = f"{source} is no safetensors file."
-        raise ModelError(message, _AGAIN) from error
+        # The length of the header, eight bytes, comes before it.
+        words = "is cut short or damaged" if start[8:] == b"{" else "is no safetensors file"
+        raise ModelError(f"{source} {words}.", _AGAIN) from error
     except OSError as error:
-        reason = "is a folder" if source.is_dir() else (error.strerror or str(error)).lower()
+        reason = "it is a folder" if source.is_dir() else (error.strerror or str(error)).lower()
         raise ModelError(f"{source} cannot be read: {reason}.", _AGAIN) from error
 
 
@@ -336,7 +348,7 @@ def _read(source: Path, tensors: list[Made]) -> Iterator[tuple[Made, Tensor | No
     waiting = list(reversed(tensors))
     while waiting:
         mapped = 0
-        with safe_open(source, framework="pt") as file:
+        with _opened(source) as file:
             while waiting and mapped < _MAPPED_BYTES:
                 made = waiting.pop()
                 yield made, None if made.source is None else file.get_tensor(made.source)
