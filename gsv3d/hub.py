@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch published models from the Hugging Face hub, once their licence was agreed to."""
+"""Fetch published models from the Hugging Face hub, once their license was agreed to."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def add(
 
     Args:
         name: of ``SOURCES``.
-        agreed: shown the licence's text; whether the user agrees to it.
+        agreed: shown the license's text; whether the user agrees to it.
         progress: of the conversion, see ``gsv3d.models.convert``.
 
     Returns:
         The model's folder.
 
     Raises:
-        ModelError: the name is taken, the licence was not agreed to, the hub does not answer or
+        ModelError: the name is taken, the license was not agreed to, the hub does not answer or
             gives the file to others alone, or the file came damaged.
         OutputError: the disk is full, ...
     """
@@ -79,10 +79,10 @@ def add(
             if re.match(r"licen[cs]e", file, re.IGNORECASE)
         }
         if not texts:
-            licence = getattr(found.card_data, "license", None) or "not named"
-            texts = {"LICENSE.txt": f"The licence of {source.repository}: {licence}.\n"}
+            license = getattr(found.card_data, "license", None) or "not named"
+            texts = {"LICENSE.txt": f"The license of {source.repository}: {license}.\n"}
         if not agreed("\n\n".join(texts.values())):
-            raise ModelError("The licence was not agreed to, so nothing was fetched.")
+            raise ModelError("The license was not agreed to, so nothing was fetched.")
         path = fetch(source.file)
         published = files[source.file].lfs
         if published is not None and _sha256(path) != published.sha256:
@@ -137,9 +137,7 @@ def _in_words(source: Source, folder: Path) -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         code = error.response.status_code
-        raise ModelError(
-            f"The hub refused {source.repository} (status {code}).", later
-        ) from error
+        raise ModelError(f"The hub refused {source.repository} (status {code}).", later) from error
     except (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise ModelError(f"The hub does not answer for {source.repository}.", later) from error
     except OSError as error:

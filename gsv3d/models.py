@@ -187,7 +187,7 @@ def details(model: ModelInfo) -> dict[str, Any]:
 
     Returns:
         Its "views", their "pixels" and the "steps" that it takes; "gigabytes" on the disk; the
-        "licence", a file's path or a name. What the files do not say is None.
+        "license", a file's path or a name. What the files do not say is None.
     """
     path = model.path
     if path is None:
@@ -204,7 +204,7 @@ def details(model: ModelInfo) -> dict[str, Any]:
         "pixels": size * 2 ** (levels - 1) if size and levels else None,
         "steps": _read_json(path / INDEX).get("num_inference_steps"),
         "gigabytes": sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) / 1e9,
-        "licence": str(texts[0]) if texts else named.group(1).strip() if named else None,
+        "license": str(texts[0]) if texts else named.group(1).strip() if named else None,
     }
 
 
@@ -240,7 +240,7 @@ def available() -> list[ModelInfo]:
                 ModelInfo(
                     name, None, False,
                     f"SV3D_{version} as Stability AI published it: 21 views at 576 px, no decoder.",
-                    f"'gsv3d models add {name}' fetches it (9.4 GB) after showing its licence.",
+                    f"'gsv3d models add {name}' fetches it (9.4 GB) after showing its license.",
                     decoder=False,
                 )
             )  # fmt: skip

@@ -193,7 +193,7 @@ class GSV3DPipeline(DiffusionPipeline):
         elevations = model_elevations_deg(self.config.orbit, azimuths, float(elevation))
 
         if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
-            self.vae.to(torch.float32)
+            self.vae.float()
         try:
             # As in the reference, half precision is the networks' own affair: pictures, poses and
             # the latents, which begin with a sigma of 700, are in float32.

@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add.add_argument("--from", dest="folder", type=Path, metavar="DIR",
                      help="a trained model, to be copied to your own models")  # fmt: skip
     add.add_argument("--agree", action="store_true",
-                     help="you have read the model's licence and agree to it")  # fmt: skip
+                     help="you have read the model's license and agree to it")  # fmt: skip
 
     remove = action("remove", "delete one of your own models")
     remove.add_argument("name", metavar="NAME")
@@ -105,10 +105,11 @@ def _info(name: str, as_json: bool) -> int:
         print(model.how_to_get)
         return 0
     gives = "views and Gaussians" if model.decoder else "views alone: it has no decoder"
+    orbit = f"{found['views']} views at {found['pixels']} px"
     lines = {
         "Folder": f"{model.path} ({found['gigabytes']:.2f} GB)",
-        "Gives": f"{gives} ({found['views']} views at {found['pixels']} px, {found['steps']} steps)",
-        "Licence": found["licence"] or "not recorded; see where the model came from",
+        "Gives": f"{gives} ({orbit}, {found['steps']} steps)",
+        "License": found["license"] or "not recorded; see where the model came from",
     }
     for word, line in lines.items():
         print(f"{word + ':':<9}{line}")
@@ -126,16 +127,16 @@ def _add(name: str, folder: Path | None, agree: bool) -> Path:
             f"There are {' and '.join(hub.SOURCES)}; a model of your own is added with --from DIR.",
         )
 
-    def agreed(licence: str) -> bool:
-        print(licence)
+    def agreed(license: str) -> bool:
+        print(license)
         if agree:
             return True
         if not sys.stdin.isatty():
             raise ModelError(
-                "The licence has to be agreed to, and nobody is there to ask.",
+                "The license has to be agreed to, and nobody is there to ask.",
                 "Read it, and give --agree if you do.",
             )
-        answer = input("Do you agree to this licence? Type 'yes' if you do: ")
+        answer = input("Do you agree to this license? Type 'yes' if you do: ")
         return answer.strip().lower() == "yes"
 
     with _progress() as progress:

@@ -34,7 +34,7 @@ UNET_HEAD, CLIP_HEAD = 64, 80
 """Channels of one attention head, which shapes do not tell either."""
 
 VERSIONS = {256: "u", 1280: "p"}
-"""SV3D_u or SV3D_p by how many numbers condition a frame: cond_aug alone, or with its two angles."""
+"""SV3D_u or SV3D_p, by how many numbers condition a frame: cond_aug, or its two angles as well."""
 
 SCHEDULER = {
     "prediction_type": "v_prediction",
@@ -48,16 +48,18 @@ SCHEDULER = {
 }
 
 DESCRIPTIONS = {
-    "p": "SV3D_p: 21 views at 576 px, from the elevations asked for. Stability AI's licence for these"
-    " weights does not allow every commercial use.",
-    "u": "SV3D_u: 21 views at 576 px, from the picture's elevation. Stability AI's licence for these"
-    " weights does not allow every commercial use.",
+    "p": "SV3D_p: 21 views at 576 px, from the elevation asked for."
+    " Stability AI's license for these weights does not allow every commercial use.",
+    "u": "SV3D_u: 21 views at 576 px, from the picture's own elevation."
+    " Stability AI's license for these weights does not allow every commercial use.",
 }
 
 _DTYPES = ("F32", "F16", "BF16")
 _MAPPED_BYTES = 2**23
 _PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
-_AGAIN = "Get the file again, sv3d_p.safetensors or sv3d_u.safetensors as Stability AI publishes it."
+_AGAIN = (
+    "Get the file again, sv3d_p.safetensors or sv3d_u.safetensors as Stability AI publishes it."
+)
 
 Progress = Callable[[int, int], None]
 """Told of bytes written, and of all bytes to write; may raise to end the conversion."""

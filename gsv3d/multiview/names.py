@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of tensors: ours (diffusers', transformers') to those in SV3D's published files.
 
-Every function maps the name of a parameter of ours to the one tensor of the file that it is made of.
+Every function maps the name of a parameter of ours to the tensor of the file that it is made of.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LEFT_OVER = re.compile(
     r"|text_projection|logit_scale)"
     "|" + re.escape(ENCODER) + r"(decoder|post_quant_conv)\..+"
 )
-"""What is in the file and of no use: CLIP's side for text, and the decoder of the conditioner's VAE,
-which the reference never runs."""
+"""What is in the file and of no use: CLIP's side for text, and the decoder of the conditioner's
+VAE, which the reference never runs."""
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -93,8 +93,8 @@ def of_unet(name: str) -> str:
 def of_vae(name: str, levels: int) -> str | None:
     """Return the file's name of a parameter of ``AutoencoderKL``; None where it is the identity.
 
-    The reference encodes with the conditioner's VAE and decodes with the first stage's, which has no
-    ``post_quant_conv``.
+    The reference encodes with the conditioner's VAE and decodes with the first stage's, which has
+    no ``post_quant_conv``.
     """
     if name.startswith("post_quant_conv."):
         return None

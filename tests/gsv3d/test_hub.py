@@ -31,7 +31,7 @@ from tests.gsv3d.multiview import published
 
 # The client's own client, which has been replaced before.
 httpx = importlib.import_module(HTTPError.__module__.split(".")[0])
-LICENCE = "You may use it for this and not for that."
+LICENSE = "You may use it for this and not for that."
 
 
 class Hub:
@@ -81,7 +81,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: bytes) -> Hub:
     folder = tmp_path / "hub"
     folder.mkdir()
     found = Hub(folder)
-    found.put("LICENSE.md", LICENCE.encode())
+    found.put("LICENSE.md", LICENSE.encode())
     found.put("README.md", b"words")
     found.put("sv3d_p.safetensors", weights)
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: found)
@@ -108,16 +108,16 @@ def answering(answer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("options", "answer"), [(["--agree"], None), ([], "Yes")])
-def test_a_model_is_fetched_once_its_licence_was_shown_and_agreed_to(
+def test_a_model_is_fetched_once_its_license_was_shown_and_agreed_to(
     hub: Hub, tmp_path: Path, capsys, monkeypatch, options: list[str], answer: str | None
 ) -> None:
     answering(answer, monkeypatch)
     assert main(["models", "add", "sv3d-p", *options]) == 0
     said = capsys.readouterr().out
-    assert LICENCE in said and "The model 'sv3d-p' is in" in said
+    assert LICENSE in said and "The model 'sv3d-p' is in" in said
     assert hub.fetched == ["LICENSE.md", "sv3d_p.safetensors"]
     assert own(tmp_path) == ["sv3d-p"]
-    assert (find("sv3d-p") / "LICENSE.md").read_text("utf-8") == LICENCE
+    assert (find("sv3d-p") / "LICENSE.md").read_text("utf-8") == LICENSE
     assert main(["models", "add", "sv3d-p", "--agree"]) == 2
     assert "There is a model 'sv3d-p' already" in capsys.readouterr().err
 
@@ -132,14 +132,14 @@ def test_without_consent_the_weights_are_not_fetched(
     answering(answer, monkeypatch)
     assert main(["models", "add", "sv3d-p"]) == 2
     said = capsys.readouterr()
-    assert LICENCE in said.out and words in said.err
+    assert LICENSE in said.out and words in said.err
     assert "sv3d_p.safetensors" not in hub.fetched and "sv3d-p" not in own(tmp_path)
 
 
-def test_a_repository_without_a_licence_file_shows_what_its_card_says(hub: Hub, capsys) -> None:
+def test_a_repository_without_a_license_file_shows_what_its_card_says(hub: Hub, capsys) -> None:
     del hub.sums["LICENSE.md"]
     assert main(["models", "add", "sv3d-p", "--agree"]) == 0
-    assert "The licence of stabilityai/sv3d: stabilityai-nc." in capsys.readouterr().out
+    assert "The license of stabilityai/sv3d: stabilityai-nc." in capsys.readouterr().out
     assert (find("sv3d-p") / "LICENSE.txt").is_file()
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights and inputs that are a closed form of their name and shape, in numpy alone.
 
-The reference's classes and ours are filled with the same numbers, wherever they run. All weights are
-float16 values, so that a conversion to float16 loses nothing.
+The reference's classes and ours are filled with the same numbers, wherever they run. All weights
+are float16 values, so that a conversion to float16 loses nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a tensor of a checkpoint: of some unit gain where it multiplies, small where it adds."""
+    """Return a tensor of a checkpoint, whose gain is about 1."""
     values = uniform(name, shape)
     if len(shape) >= 2 and "embedding" not in name:
         values *= np.float32(1.5 / math.sqrt(math.prod(shape[1:])))

@@ -58,7 +58,7 @@ def digest(found: Shapes) -> str:
 
 
 def write(path: Path, version: str, found: Shapes | None = None) -> Path:
-    """Write a file whose weights are a closed form; of ``shapes(version)`` unless others are given."""
+    """Write a file of closed-form weights, of ``shapes(version)`` unless others are given."""
     found = shapes(version) if found is None else found
     tensors = {
         name: torch.from_numpy(closed_form.weight(name, shape)) for name, shape in found.items()
@@ -120,7 +120,10 @@ def _unet(version: str, widths: Widths) -> Shapes:
 def _residual(name: str, before: int, after: int, time: int) -> Shapes:
     """A block in space, then one in time, then how the two are mixed."""
     found: Shapes = {}
-    for part, channels, kernel in ((name, before, (3, 3)), (f"{name}.time_stack", after, (3, 1, 1))):
+    for part, channels, kernel in (
+        (name, before, (3, 3)),
+        (f"{name}.time_stack", after, (3, 1, 1)),
+    ):
         found |= {
             **_layer(f"{part}.in_layers.0", channels),
             **_layer(f"{part}.in_layers.2", after, channels, *kernel),

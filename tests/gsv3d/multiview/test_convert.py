@@ -86,9 +86,7 @@ def test_every_published_tensor_has_one_place(version: str, monkeypatch) -> None
 def test_the_full_size_has_the_configuration_of_the_recipe() -> None:
     """What is read from the shapes is what ``gsv3d-576`` trains on."""
     module.UNET_HEAD = 64
-    unet, vae, clip = module._networks(
-        Path("file"), published.shapes("p", published.Widths())
-    )
+    unet, vae, clip = module._networks(Path("file"), published.shapes("p", published.Widths()))
     config = read_config("gsv3d-576").components
     for network, component in ((unet, "unet"), (vae, "vae")):
         for field, value in config[component].items():
@@ -183,9 +181,7 @@ def test_tensors_that_do_not_fit_are_named(
         (None, "cannot be read: no such file"),
     ],
 )
-def test_files_that_are_something_else(
-    tmp_path: Path, content: bytes | None, words: str
-) -> None:
+def test_files_that_are_something_else(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "sv3d_p.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -270,7 +266,8 @@ import torch
 from gsv3d.multiview import convert
 convert.UNET_HEAD = 32
 def peak():
-    return 1024 * int(re.search("VmHWM: *\t*(\\d+)", Path("/proc/self/status").read_text()).group(1))
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search("VmHWM:\\s*(\\d+)", status).group(1))
 convert.plan(Path("file"), convert.read_shapes(Path(sys.argv[1])))
 before = peak()
 convert.convert(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -2,16 +2,16 @@
 """Converted files against the reference's own classes.
 
 ``sv3d_golden.safetensors`` was made by Stability-AI/generative-models at commit 0ad7de9 (with
-open_clip's transformer at 89fb801, kornia 0.6.9, torch 2.13 on the CPU, float32, attention written
-out in place of xformers): ``scripts/sampling/configs/sv3d_p.yaml`` and ``sv3d_u.yaml`` at a tenth of
-their width (``published.SMALL``; 32 channels a head), all weights and inputs those of
-``closed_form``. Of the networks, in the order of ``simple_video_sample.py``:
+open_clip's CLIP at 89fb801, kornia 0.6.9 and torch 2.13, on the CPU in float32, with xformers'
+attention written out in torch): ``scripts/sampling/configs/sv3d_p.yaml`` and ``sv3d_u.yaml`` at a
+tenth of their width (``published.SMALL``, 32 channels a head), with weights and inputs of
+``closed_form``, called as ``simple_video_sample.py`` does. It holds
 
-- ``clip_pixels`` (every seventh of 224), ``clip_embedding`` and ``vae_mode`` (every second) of the
-  conditioner, of ``closed_form.picture(256)``
+- ``clip_pixels`` (every seventh of 224), ``clip_embedding`` and ``vae_mode`` (every second), of
+  the conditioner and ``closed_form.picture(256)``
 - ``vector_p``, ``vector_u``: its vector for five poses; ``call_p``, ``call_u``: one call of the UNet
-- ``sample_p``, ``sample_u``: five frames of 64 px in ten guided steps; ``frame``: the second of the
-  first one's, decoded (every second pixel)
+- ``sample_p``, ``sample_u``: five frames of 64 px in ten guided steps
+- ``frame``: the second frame of ``sample_p``, decoded (every second pixel)
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ import torch
 from safetensors.torch import load_file
 
 from gsv3d.multiview import convert, pose_ids
-from gsv3d.multiview.conditioning import CLIP_MEAN, CLIP_STD, embed_for_cross_attention
-from gsv3d.multiview.conditioning import encode_reference
+from gsv3d.multiview.conditioning import (
+    embed_for_cross_attention,
+    encode_reference,
+)
 from gsv3d.pipeline import GSV3DPipeline
 from tests.gsv3d.multiview import closed_form, published
 
