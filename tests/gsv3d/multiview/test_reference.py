@@ -9,7 +9,8 @@ tenth of their width (``published.SMALL``, 32 channels a head), with weights and
 
 - ``clip_pixels`` (every seventh of 224), ``clip_embedding`` and ``vae_mode`` (every second), of
   the conditioner and ``closed_form.picture(256)``
-- ``vector_p``, ``vector_u``: its vector for five poses; ``call_p``, ``call_u``: one call of the UNet
+- ``vector_p``, ``vector_u``: its vector for five poses
+- ``call_p``, ``call_u``: one call of the UNet with that vector
 - ``sample_p``, ``sample_u``: five frames of 64 px in ten guided steps
 - ``frame``: the second frame of ``sample_p``, decoded (every second pixel)
 """
