@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gsv3d import models
 from gsv3d.errors import ModelError
@@ -58,7 +60,7 @@ def add(
 
     target = models.free_place(name)
     source = SOURCES[name]
-    folder = target.with_name(f".{name}.download")
+    folder = models.download_folder(name)
     with _in_words(source, folder):
         found = HfApi().model_info(source.repository, files_metadata=True, timeout=TIMEOUT_S)
         files = {one.rfilename: one for one in found.siblings or ()}
@@ -68,33 +70,59 @@ def add(
                 f"Get the file elsewhere, and run 'gsv3d models convert {source.file} {name}'.",
             )
 
-        def fetch(file: str) -> Path:
-            return Path(
-                hf_hub_download(source.repository, file, revision=found.sha, local_dir=folder)
-            )
-
-        texts = {
-            file: fetch(file).read_text("utf-8", errors="replace")
-            for file in files
-            if re.match(r"licen[cs]e", file, re.IGNORECASE)
-        }
+        texts = {}
+        for file in files:
+            if re.match(r"licen[cs]e", file, re.IGNORECASE):
+                path = hf_hub_download(
+                    source.repository, file, revision=found.sha, local_dir=folder
+                )
+                texts[file] = Path(path).read_text("utf-8", errors="replace")
         if not texts:
             license = getattr(found.card_data, "license", None) or "not named"
             texts = {"LICENSE.txt": f"The license of {source.repository}: {license}.\n"}
         if not agreed("\n\n".join(texts.values())):
             raise ModelError("The license was not agreed to, so nothing was fetched.")
-        path = fetch(source.file)
+        weights = _fetch(source, found.sha, folder)
         published = files[source.file].lfs
-        if published is not None and _sha256(path) != published.sha256:
-            path.unlink()
+        if published is not None and _sha256(weights) != published.sha256:
+            weights.unlink()
             raise ModelError(
                 f"{source.file} came damaged from {source.repository}: its checksum is not the"
                 " published one.",
                 "Run the same command again.",
             )
-    models.convert(path, name, models.PUBLISHED[name], progress, texts)
+    models.convert(weights, name, models.PUBLISHED[name], progress, texts)
     shutil.rmtree(folder, ignore_errors=True)
     return target
+
+
+def _fetch(source: Source, revision: str, folder: Path) -> Path:
+    """Fetch the weights, from where an earlier run stopped.
+
+    The client's own ``hf_hub_download`` goes on within one run alone.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    path = folder / source.file
+    if path.is_file():
+        return path
+    url = hf_hub_url(source.repository, source.file, revision=revision)
+    found = get_hf_file_metadata(url)
+    headers = build_hf_headers()
+    if urlsplit(found.location).netloc != urlsplit(url).netloc:
+        # The file lies elsewhere, by a link that is signed: the user's token is not for there.
+        headers.pop("authorization", None)
+    partial = path.with_name(f"{path.name}.incomplete")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(partial, "ab") as file:
+        http_get(
+            found.location, file, resume_size=file.tell(), headers=headers,
+            expected_size=found.size, displayed_filename=source.file,
+        )  # fmt: skip
+    os.replace(partial, path)
+    return path
 
 
 def _sha256(path: Path) -> str:

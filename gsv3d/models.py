@@ -134,7 +134,7 @@ def convert(
 
 
 def remove(name: str) -> Path:
-    """Delete a model of one's own.
+    """Delete a model of one's own, or what was fetched of one that is not complete.
 
     Returns:
         The folder that was deleted.
@@ -143,6 +143,8 @@ def remove(name: str) -> Path:
         ModelError: it is none, or a file of it is in use.
     """
     path = own_models_folder() / name
+    if NAME.fullmatch(name) and not path.exists() and download_folder(name).is_dir():
+        path = download_folder(name)
     if not NAME.fullmatch(name) or not path.is_dir():
         if name in {model.name for model in available() if model.installed}:
             raise ModelError(f"The model '{name}' comes with the package and stays.")
@@ -160,6 +162,11 @@ def remove(name: str) -> Path:
             "Close the programs that use it, and try again.",
         ) from error
     return path
+
+
+def download_folder(name: str) -> Path:
+    """Return where the files of a published model lie while they are fetched."""
+    return own_models_folder() / f".{name}.download"
 
 
 def free_place(name: str) -> Path:

@@ -136,7 +136,10 @@ def _add(name: str, folder: Path | None, agree: bool) -> Path:
                 "The license has to be agreed to, and nobody is there to ask.",
                 "Read it, and give --agree if you do.",
             )
-        answer = input("Do you agree to this license? Type 'yes' if you do: ")
+        try:
+            answer = input("Do you agree to this license? Type 'yes' if you do: ")
+        except EOFError:
+            return False
         return answer.strip().lower() == "yes"
 
     with _progress() as progress:

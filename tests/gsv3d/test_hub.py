@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import huggingface_hub
+import huggingface_hub.file_download
 import pytest
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -42,6 +43,8 @@ class Hub:
         self.failures: dict[str, Exception] = {}
         self.fetched: list[str] = []
         self.sums: dict[str, str] = {}
+        self.resumed: list[int] = []
+        self.elsewhere: str | None = None
 
     def put(self, name: str, content: bytes) -> None:
         (self.folder / name).write_bytes(content)
@@ -66,6 +69,27 @@ class Hub:
         target.write_bytes((self.folder / filename).read_bytes())
         return str(target)
 
+    def metadata(self, url: str) -> Any:
+        name = url.rsplit("/", 1)[1]
+        assert "stabilityai/sv3d/resolve/abc123/" in url
+        return SimpleNamespace(
+            location=self.elsewhere or url, size=(self.folder / name).stat().st_size
+        )
+
+    def get(
+        self, url: str, file: BinaryIO, *, resume_size: int, headers: dict[str, str],
+        expected_size: int, displayed_filename: str,
+    ) -> None:  # fmt: skip
+        assert ("authorization" in headers) == (self.elsewhere is None)
+        content = (self.folder / displayed_filename).read_bytes()
+        assert expected_size == len(content) and file.tell() == resume_size
+        self.resumed.append(resume_size)
+        self.fetched.append(displayed_filename)
+        if displayed_filename in self.failures:
+            file.write(content[resume_size : len(content) // 2])
+            self._fail(displayed_filename)
+        file.write(content[resume_size:])
+
     def _fail(self, name: str) -> None:
         if name in self.failures:
             raise self.failures[name]
@@ -86,6 +110,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: bytes) -> Hub:
     found.put("sv3d_p.safetensors", weights)
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: found)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", found.download)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", found.metadata)
+    monkeypatch.setattr(huggingface_hub.file_download, "http_get", found.get)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
     monkeypatch.setattr(convert, "UNET_HEAD", 32)
     monkeypatch.setenv("GSV3D_MODELS", str(tmp_path / "own models ü"))
     return found
@@ -101,6 +128,8 @@ def answering(answer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def reply(question: str) -> str:
         assert "agree" in question and answer is not None
+        if answer == "Ctrl-D":
+            raise EOFError
         return answer
 
     monkeypatch.setattr("builtins.input", reply)
@@ -124,7 +153,12 @@ def test_a_model_is_fetched_once_its_license_was_shown_and_agreed_to(
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [("no", "was not agreed to"), ("", "was not agreed to"), (None, "give --agree if you do")],
+    [
+        ("no", "was not agreed to"),
+        ("", "was not agreed to"),
+        ("Ctrl-D", "was not agreed to"),
+        (None, "give --agree if you do"),
+    ],
 )
 def test_without_consent_the_weights_are_not_fetched(
     hub: Hub, tmp_path: Path, capsys, monkeypatch, answer: str | None, words: str
@@ -179,6 +213,17 @@ def test_what_the_hub_refuses_is_one_sentence(
     assert "sv3d-p" not in own(tmp_path)
 
 
+@pytest.mark.parametrize("elsewhere", [None, "https://127.0.0.1/signed"])
+def test_what_was_fetched_before_is_gone_on_from(hub: Hub, elsewhere: str | None, weights) -> None:
+    """And the token goes to the hub alone, not to where the hub keeps its files."""
+    hub.elsewhere = elsewhere
+    hub.failures["sv3d_p.safetensors"] = httpx.ReadTimeout("slow")
+    assert main(["models", "add", "sv3d-p", "--agree"]) == 2
+    hub.failures.clear()
+    assert main(["models", "add", "sv3d-p", "--agree"]) == 0
+    assert hub.resumed == [0, len(weights) // 2]
+
+
 def test_what_came_damaged_is_fetched_again(hub: Hub, tmp_path: Path, capsys) -> None:
     good = hub.sums["sv3d_p.safetensors"]
     hub.sums["sv3d_p.safetensors"] = "0" * 64
@@ -187,6 +232,16 @@ def test_what_came_damaged_is_fetched_again(hub: Hub, tmp_path: Path, capsys) ->
     assert not list(tmp_path.rglob(".sv3d-p.download/*.safetensors"))
     hub.sums["sv3d_p.safetensors"] = good
     assert main(["models", "add", "sv3d-p", "--agree"]) == 0
+
+
+def test_what_was_fetched_of_a_model_can_be_removed(hub: Hub, tmp_path: Path, capsys) -> None:
+    hub.failures["sv3d_p.safetensors"] = httpx.ReadTimeout("slow")
+    assert main(["models", "add", "sv3d-p", "--agree"]) == 2
+    assert own(tmp_path) == [".sv3d-p.download"]
+    assert main(["models", "remove", "sv3d-p"]) == 0
+    assert own(tmp_path) == []
+    assert main(["models", "remove", "sv3d-p"]) == 2
+    assert "There is no model 'sv3d-p' in" in capsys.readouterr().err
 
 
 def test_a_name_nobody_published_and_a_file_that_is_gone(hub: Hub, capsys) -> None:
