@@ -52,6 +52,14 @@ class Cancelled(GSV3DError):  # noqa: N818 - a wish, not an error
         super().__init__(message, hint)
 
 
+def no_decoder() -> ModelError:
+    """Return the sentence for a model that draws views alone."""
+    return ModelError(
+        "This model draws views of the object but has no decoder that makes 3D Gaussians of them.",
+        "Choose another model, or train a decoder for it (docs/training.md).",
+    )
+
+
 def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | None:
     """Return the sentence for an error that says that memory ran out; None for any other error.
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from gsv3d.cameras import orbit, static_azimuths_deg
-from gsv3d.errors import GSV3DError
+from gsv3d.errors import GSV3DError, no_decoder
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
 from gsv3d.meshing.mirror import mirror_reference
@@ -170,6 +170,7 @@ def generate(
             one denoising step.
 
     Raises:
+        ModelError: the model has no decoder.
         ImageError: no object is found in the picture.
         GSV3DError: the model's Gaussians are unusable or have no surface.
         Cancelled: as raised by the observer.
@@ -177,6 +178,8 @@ def generate(
     watch = observer if observer is not None else SilentObserver()
     clock = _Clock()
 
+    if pipeline.decoder is None:
+        raise no_decoder()
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
     sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE), PICTURE_SIZE)

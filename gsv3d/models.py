@@ -7,17 +7,25 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gsv3d.errors import ModelError
 
-COMPONENTS = ("vae", "image_encoder", "feature_encoder", "unet", "scheduler", "decoder")
+COMPONENTS = ("vae", "image_encoder", "unet", "scheduler")
+DECODING = ("feature_encoder", "decoder")
+"""What makes Gaussians of the views; a model may be without, and then gives views alone."""
+
+INDEX = "model_index.json"
 DESCRIPTION = "description.txt"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+PUBLISHED = {"sv3d-p": "p", "sv3d-u": "u"}
+"""Models that others have published, by the names under which they are added here."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a model's folder may be called to be listed: the wire to Blender takes no other names."""
 
@@ -32,6 +40,7 @@ class ModelInfo:
         installed: whether it can be loaded now.
         description: one sentence.
         how_to_get: one sentence; empty when installed.
+        decoder: whether it makes Gaussians, and not views alone.
     """
 
     name: str
@@ -39,13 +48,27 @@ class ModelInfo:
     installed: bool
     description: str
     how_to_get: str
+    decoder: bool = True
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether a folder holds a pipeline with all its components."""
-    return (path / "model_index.json").is_file() and all(
-        (path / name).is_dir() for name in COMPONENTS
-    )
+    """Whether a folder holds a pipeline with all the components that its index names."""
+    needed = COMPONENTS + (DECODING if _names_a_decoder(path) else ())
+    return (path / INDEX).is_file() and all((path / name).is_dir() for name in needed)
+
+
+def _names_a_decoder(path: Path) -> bool:
+    index = _read_json(path / INDEX)
+    return any((index.get(name) or [None])[-1] is not None for name in DECODING)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A file of a model's folder; empty where it is missing or damaged, which loading names."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def own_models_folder() -> Path:
@@ -66,18 +89,11 @@ def add(folder: Path, name: str) -> Path:
     """
     if not is_model_folder(folder):
         raise ModelError(
-            f"The folder {folder} holds no GSV3D model: it needs model_index.json and"
+            f"The folder {folder} holds no GSV3D model: it needs {INDEX} and"
             f" {', '.join(COMPONENTS)}.",
             "Give the folder that 'gsv3d train recipe' or 'gsv3d train assemble' wrote.",
         )
-    if not NAME.fullmatch(name):
-        raise ModelError(
-            f"A model cannot be called '{name}'.",
-            "Take 1 to 64 letters, digits, '.', '-' or '_', the first a letter or a digit.",
-        )
-    target = own_models_folder() / name
-    if target.exists() or name in {model.name for model in available()}:
-        raise ModelError(f"There is a model '{name}' already.", "Take another name.")
+    target = free_place(name)
     partial = target.with_name(f".{name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +104,115 @@ def add(folder: Path, name: str) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         raise ModelError(f"The model cannot be copied to {target} ({error}).") from error
     return target
+
+
+def convert(
+    source: Path,
+    name: str,
+    version: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    texts: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """Make a model of one's own of a file that SV3D was published as; whole or not at all.
+
+    Args:
+        source: see ``gsv3d.multiview.convert.convert``, as for all that follows.
+        name: what the model is called.
+        version: "p" or "u", where it must be that one.
+        progress: told of bytes written, and of all.
+        texts: of files to put beside the model, by their names.
+
+    Raises:
+        ModelError: the name cannot be one or is taken, or the file cannot be used.
+        OutputError: the disk is full, ...
+    """
+    target = free_place(name)
+    from gsv3d.multiview.convert import convert as convert_file
+
+    convert_file(source, target, version, progress, texts)
+    return target
+
+
+def remove(name: str) -> Path:
+    """Delete a model of one's own, or what was fetched of one that is not complete.
+
+    Returns:
+        The folder that was deleted.
+
+    Raises:
+        ModelError: it is none, or a file of it is in use.
+    """
+    path = own_models_folder() / name
+    if NAME.fullmatch(name) and not path.exists() and download_folder(name).is_dir():
+        path = download_folder(name)
+    if not NAME.fullmatch(name) or not path.is_dir():
+        if name in {model.name for model in available() if model.installed}:
+            raise ModelError(f"The model '{name}' comes with the package and stays.")
+        own = own_models_folder()
+        raise ModelError(f"There is no model '{name}' in {own}.", "See 'gsv3d models'.")
+    leaving = path.with_name(f".{name}.part")
+    try:
+        shutil.rmtree(leaving, ignore_errors=True)
+        # Either all of it goes or, where a program holds one of its files on Windows, nothing.
+        os.rename(path, leaving)
+        leaving.unlink() if leaving.is_symlink() else shutil.rmtree(leaving)
+    except OSError as error:
+        raise ModelError(
+            f"The model in {path} cannot be deleted ({error.strerror or error}).",
+            "Close the programs that use it, and try again.",
+        ) from error
+    return path
+
+
+def download_folder(name: str) -> Path:
+    """Return where the files of a published model lie while they are fetched."""
+    return own_models_folder() / f".{name}.download"
+
+
+def free_place(name: str) -> Path:
+    """Return where a new model of one's own goes.
+
+    Raises:
+        ModelError: the name cannot be one or is taken.
+    """
+    if not NAME.fullmatch(name):
+        raise ModelError(
+            f"A model cannot be called '{name}'.",
+            "Take 1 to 64 letters, digits, '.', '-' or '_', the first a letter or a digit.",
+        )
+    target = own_models_folder() / name
+    if target.exists() or name in {"blockout", *(m.name for m in available() if m.installed)}:
+        raise ModelError(
+            f"There is a model '{name}' already.",
+            f"Take another name or, where it is your own, 'gsv3d models remove {name}' first.",
+        )
+    return target
+
+
+def details(model: ModelInfo) -> dict[str, Any]:
+    """Return what a model's files say of it, without loading any.
+
+    Returns:
+        Its "views", their "pixels" and the "steps" that it takes; "gigabytes" on the disk; the
+        "license", a file's path or a name. What the files do not say is None.
+    """
+    path = model.path
+    if path is None:
+        return {}
+    unet, vae = _read_json(path / "unet/config.json"), _read_json(path / "vae/config.json")
+    size, levels = unet.get("sample_size"), len(vae.get("block_out_channels") or ())
+    texts = sorted(p for p in path.iterdir() if re.match("licen[cs]e", p.name, re.IGNORECASE))
+    card = path / "README.md"
+    named = re.search(
+        r"\A---\n(?:.*\n)*?license: *(.+)", card.read_text("utf-8") if card.is_file() else ""
+    )
+    return {
+        "views": unet.get("num_frames"),
+        "pixels": size * 2 ** (levels - 1) if size and levels else None,
+        "steps": _read_json(path / INDEX).get("num_inference_steps"),
+        "gigabytes": sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) / 1e9,
+        "license": str(texts[0]) if texts else named.group(1).strip() if named else None,
+    }
 
 
 def available() -> list[ModelInfo]:
@@ -105,7 +230,9 @@ def available() -> list[ModelInfo]:
         if is_model_folder(path):
             words = path / DESCRIPTION
             text = words.read_text(encoding="utf-8").strip() if words.is_file() else path.name
-            models.append(ModelInfo(path.name, path, True, text, ""))
+            models.append(
+                ModelInfo(path.name, path, True, text, "", decoder=_names_a_decoder(path))
+            )
     if not any(model.name == "blockout" for model in models):
         models.insert(
             0,
@@ -114,13 +241,24 @@ def available() -> list[ModelInfo]:
                 "Install the package again: its folder gsv3d/checkpoints/blockout is missing.",
             ),
         )  # fmt: skip
-    models.append(
-        ModelInfo(
-            "gsv3d-576", None, False,
-            "GSV3D at 576 px on SV3D's weights; no trained decoder for it has been published.",
-            f"Train one, and put its folder into {own}.",
-        )
-    )  # fmt: skip
+    for name, version in PUBLISHED.items():
+        if name not in {model.name for model in models}:
+            models.append(
+                ModelInfo(
+                    name, None, False,
+                    f"SV3D_{version} as Stability AI published it: 21 views at 576 px, no decoder.",
+                    f"'gsv3d models add {name}' fetches it (9.4 GB) after showing its license.",
+                    decoder=False,
+                )
+            )  # fmt: skip
+    if not any(model.name == "gsv3d-576" for model in models):
+        models.append(
+            ModelInfo(
+                "gsv3d-576", None, False,
+                "GSV3D at 576 px on SV3D's weights; no trained decoder for it has been published.",
+                f"Train one, and put its folder into {own}.",
+            )
+        )  # fmt: skip
     return models
 
 
@@ -140,7 +278,7 @@ def find(name: str) -> Path:
         return path
     if path.is_dir():
         raise ModelError(
-            f"The folder {path} holds no GSV3D model: it needs model_index.json and"
+            f"The folder {path} holds no GSV3D model: it needs {INDEX} and"
             f" {', '.join(COMPONENTS)}.",
             "Give the folder that 'gsv3d train assemble' or save_pretrained wrote.",
         )

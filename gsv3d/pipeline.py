@@ -19,6 +19,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 from gsv3d.cameras import Cameras, model_elevations_deg, orbit, static_azimuths_deg
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.decoder.proportions import deepened
+from gsv3d.errors import no_decoder
 from gsv3d.gaussians import Gaussians
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
 from gsv3d.multiview.conditioning import (
@@ -33,23 +34,25 @@ from gsv3d.preprocessing import prepare
 MIN_OPACITY = 0.005
 """Fainter Gaussians change no pixel by a grey level; they are dropped (as LGM does)."""
 
+OUTPUT_TYPES = ("np", "pt", "pil", "latent")
+
 
 @dataclass
 class GSV3DPipelineOutput(BaseOutput):
     """What one call returns.
 
     Attributes:
-        views: (V, S, S, 3) float32 in 0..1, sRGB on white; numpy, or a torch tensor ("pt"). The
-            reference view is last and is the input itself.
+        views: (V, S, S, 3) float32 in 0..1, sRGB on white; numpy, a torch tensor ("pt") or V
+            pictures ("pil"). The reference view is last and is the input itself.
         latents: (V, C, h, w) scaled latents of the views.
-        gaussians: in the world of ``gsv3d.cameras``.
+        gaussians: in the world of ``gsv3d.cameras``; None of a model without a decoder.
         azimuths_deg: V angles, the reference's 0 last.
         elevations_deg: V angles.
     """
 
-    views: np.ndarray | Tensor
+    views: np.ndarray | Tensor | list[Image.Image]
     latents: Tensor
-    gaussians: Gaussians
+    gaussians: Gaussians | None
     azimuths_deg: list[float]
     elevations_deg: list[float]
 
@@ -59,7 +62,7 @@ class _Run:
     """What decoding needs of the call in progress."""
 
     cameras: Cameras
-    features: Tensor
+    features: Tensor | None
     reference_latent: Tensor
     reference_view: Tensor
     elevation_deg: float
@@ -71,10 +74,10 @@ class GSV3DPipeline(DiffusionPipeline):
     Args:
         vae: pictures to latents; 3 channels (colour on white), or 4 with alpha.
         image_encoder: CLIP, for the UNet's cross-attention.
-        feature_encoder: DINO, for the decoder's.
+        feature_encoder: DINO, for the decoder's; None where there is no decoder.
         unet: one pose embedding per frame.
         scheduler: Euler, v-prediction, Karras sigmas (EDM).
-        decoder: latents to Gaussians.
+        decoder: latents to Gaussians; None of a model that draws views alone.
         num_inference_steps: default of the call.
         max_guidance_scale: default of the call; 1 is no guidance.
         orbit: of the views, see ``gsv3d.cameras.ORBITS``.
@@ -84,15 +87,16 @@ class GSV3DPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "image_encoder->feature_encoder->unet->vae->decoder"
     _callback_tensor_inputs = ["latents", "pred_original_latents"]  # noqa: RUF012
+    _optional_components = ["feature_encoder", "decoder"]  # noqa: RUF012
 
     def __init__(
         self,
         vae: AutoencoderKL,
         image_encoder: CLIPVisionModelWithProjection,
-        feature_encoder: Dinov2Model,
+        feature_encoder: Dinov2Model | None,
         unet: SV3DUNetSpatioTemporalConditionModel,
         scheduler: EulerDiscreteScheduler,
-        decoder: GaussianSplattingDecoder,
+        decoder: GaussianSplattingDecoder | None,
         num_inference_steps: int = 50,
         max_guidance_scale: float = 2.5,
         orbit: str = "static",
@@ -152,17 +156,20 @@ class GSV3DPipeline(DiffusionPipeline):
             max_guidance_scale: at the back; the model's own unless given.
             generator: of the noise; the same seed reproduces the result.
             latents: (1, V, C, h, w) unit noise, instead of drawn.
-            output_type: "np", "pt", or "latent" for no decoded views (an empty array).
+            output_type: "np", "pt", "pil", or "latent" for no decoded views (an empty array).
             callback_on_step_end: ``(pipe, step, timestep, kwargs) -> dict`` after every step; may
-                raise to abort, and may ask ``pipe.decode_gaussians`` and ``pipe.decode_views``.
-            callback_on_step_end_tensor_inputs: of "latents" and "pred_original_latents" (the
-                estimate of the clean latents). The estimate is always among the kwargs.
+                raise to abort, and may ask ``pipe.decode_gaussians`` and ``pipe.decode_views``. The
+                timestep is the scheduler's, 0.25 ln sigma.
+            callback_on_step_end_tensor_inputs: which of "latents" and "pred_original_latents" (the
+                estimate of the clean latents) are in the kwargs.
 
         Raises:
             ImageError: no object can be found in the picture.
             ValueError: an argument is out of its bounds.
         """
-        steps = num_inference_steps or self.config.num_inference_steps
+        steps = (
+            self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        )
         maximum = (
             self.config.max_guidance_scale if max_guidance_scale is None else max_guidance_scale
         )
@@ -170,59 +177,72 @@ class GSV3DPipeline(DiffusionPipeline):
             raise ValueError(f"elevation must lie in [-90, 90] degrees, not {elevation}.")
         if steps < 1:
             raise ValueError(f"num_inference_steps must be at least 1, not {steps}.")
+        frames = self.num_frames if num_frames is None else num_frames
+        if frames < 1:
+            raise ValueError(f"num_frames must be at least 1, not {frames}.")
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type must be one of {OUTPUT_TYPES}, not {output_type!r}.")
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has unknown names {sorted(unknown)};"
                 f" known are {self._callback_tensor_inputs}."
             )
-        device, dtype = self._execution_device, self.unet.dtype
-        frames = num_frames or self.num_frames
+        device = self._execution_device
         azimuths = static_azimuths_deg(frames)
         elevations = model_elevations_deg(self.config.orbit, azimuths, float(elevation))
 
-        picture = self.prepare_picture(image).to(device, dtype)
-        context = embed_for_cross_attention(self.image_encoder, picture)
-        reference = self._encode(picture, generator)
-        self._run = _Run(
-            cameras=orbit(azimuths, elevations, size=self.image_size).to(device),
-            features=embed_for_decoder(self.feature_encoder, picture),
-            reference_latent=reference * self.vae.config.scaling_factor,
-            reference_view=picture[:, :3],
-            elevation_deg=float(elevation),
-        )
-        pose = pose_ids(azimuths, elevations)[None].to(device, dtype)
-        scales = triangular_guidance(frames, min_guidance_scale, maximum).to(device)
-        guided = bool((scales != 1).any())
-
-        self.scheduler.set_timesteps(steps, device=device)
-        shape = (1, frames, *reference.shape[1:])
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-        elif tuple(latents.shape) != shape:
-            raise ValueError(f"latents has shape {tuple(latents.shape)}; it must be {shape}.")
-        latents = latents.to(device, dtype) * self.scheduler.init_noise_sigma
-        estimate = torch.zeros_like(latents)
+        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+            self.vae.float()
         try:
+            # As in the reference, half precision is the networks' own affair: pictures, poses and
+            # the latents, which begin with a sigma of 700, are in float32.
+            picture = self.prepare_picture(image).to(device)
+            context = embed_for_cross_attention(self.image_encoder, picture).float()
+            reference = self._encode(picture, generator)
+            has_decoder = self.decoder is not None
+            self._run = _Run(
+                cameras=orbit(azimuths, elevations, size=self.image_size).to(device),
+                features=embed_for_decoder(self.feature_encoder, picture) if has_decoder else None,
+                reference_latent=reference * self.vae.config.scaling_factor,
+                reference_view=picture[:, :3],
+                elevation_deg=float(elevation),
+            )
+            pose = pose_ids(azimuths, elevations)[None].to(device)
+            scales = triangular_guidance(frames, min_guidance_scale, maximum).to(device)
+            guided = bool((scales != 1).any())
+
+            self.scheduler.set_timesteps(steps, device=device)
+            shape = (1, frames, *reference.shape[1:])
+            if latents is None:
+                latents = randn_tensor(shape, generator=generator, device=device)
+            elif tuple(latents.shape) != shape:
+                raise ValueError(f"latents has shape {tuple(latents.shape)}; it must be {shape}.")
+            latents = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
             with self.progress_bar(total=steps) as bar:
                 for step, timestep in enumerate(self.scheduler.timesteps):
                     scaled = self.scheduler.scale_model_input(latents, timestep)
                     v = self._predict(scaled, timestep, reference, context, pose, guided, scales)
                     out = self.scheduler.step(v, timestep, latents, return_dict=True)
-                    latents, estimate = out.prev_sample, out.pred_original_sample
+                    latents = out.prev_sample
                     if callback_on_step_end is not None:
-                        kwargs = {"latents": latents, "pred_original_latents": estimate}
-                        returned = callback_on_step_end(self, step, int(step), kwargs) or {}
+                        state = {
+                            "latents": latents, "pred_original_latents": out.pred_original_sample,
+                        }  # fmt: skip
+                        asked = {name: state[name] for name in callback_on_step_end_tensor_inputs}
+                        returned = callback_on_step_end(self, step, timestep, asked) or {}
                         latents = returned.pop("latents", latents)
                     bar.update()
             final = self._with_reference(latents)
-            gaussians = self.decode_gaussians(latents)
-            views = self.decode_views(latents) if output_type != "latent" else np.empty(0)
+            gaussians = self.decode_gaussians(latents) if has_decoder else None
+            views: Any = self.decode_views(latents) if output_type != "latent" else np.empty(0)
             if output_type == "pt":
                 views = torch.from_numpy(views)
+            elif output_type == "pil":
+                views = self.numpy_to_pil(views)
         finally:
             self._run = None
-        self.maybe_free_model_hooks()
+            self.maybe_free_model_hooks()
         return GSV3DPipelineOutput(views, final[0], gaussians, azimuths, elevations)
 
     def prepare_picture(self, image: Image.Image | np.ndarray) -> Tensor:
@@ -244,10 +264,16 @@ class GSV3DPipeline(DiffusionPipeline):
         """Gaussians of (1, V, C, h, w) latents, at any denoising step of the call in progress.
 
         Those too faint to see are dropped. At high noise the estimate is a blur, and so are they.
+
+        Raises:
+            ModelError: the model has no decoder.
         """
         run = self._running()
+        if self.decoder is None or run.features is None:
+            raise no_decoder()
+        dtype = self.decoder.dtype
         decoded = self.decoder(
-            self._with_reference(latents).to(self.decoder.dtype), run.cameras, run.features
+            self._with_reference(latents).to(dtype), run.cameras, run.features.to(dtype)
         )[0]
         gaussians = decoded.gaussians()
         gaussians = gaussians.filter(gaussians.opacities > MIN_OPACITY)
@@ -257,11 +283,10 @@ class GSV3DPipeline(DiffusionPipeline):
     def decode_views(self, latents: Tensor) -> np.ndarray:
         """(V, S, S, 3) float32 in 0..1 of (1, V, C, h, w) latents; the last is the input itself."""
         run = self._running()
-        scaled = latents[0] / self.vae.config.scaling_factor
+        scaled = (latents[0] / self.vae.config.scaling_factor).to(self.vae.dtype)
         # One view at a time: at 576 px a batch of them is the call's peak of memory.
-        decoded = torch.cat([self.vae.decode(view[None]).sample[:, :3] for view in scaled[:-1]])
-        decoded = torch.cat([decoded, run.reference_view])
-        pictures = (decoded.float() / 2 + 0.5).clamp(0, 1)
+        decoded = [self.vae.decode(view[None]).sample[:, :3].float() for view in scaled[:-1]]
+        pictures = (torch.cat([*decoded, run.reference_view]) / 2 + 0.5).clamp(0, 1)
         return pictures.permute(0, 2, 3, 1).cpu().numpy()
 
     def _running(self) -> _Run:
@@ -297,8 +322,9 @@ class GSV3DPipeline(DiffusionPipeline):
 
         def predict(latent: Tensor, embedding: Tensor) -> Tensor:
             repeated = latent[:, None].expand(-1, scaled.shape[1], -1, -1, -1)
-            inputs = torch.cat([scaled, repeated], dim=2)
-            return self.unet(inputs, timestep, embedding, pose, return_dict=False)[0]
+            inputs = torch.cat([scaled, repeated], dim=2).to(self.unet.dtype)
+            embedding = embedding.to(self.unet.dtype)
+            return self.unet(inputs, timestep, embedding, pose, return_dict=False)[0].float()
 
         conditional = predict(reference, context)
         if not guided:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from gsv3d._version import __version__
 from gsv3d.filenames import readable
 from gsv3d.generation import GenerationResult, GenerationSettings
@@ -56,8 +58,11 @@ def write_results(
         file = io.BytesIO()
         result.gaussians.save_ply(file)
         files.append(_write(_with_suffix(target, ".ply"), file.getvalue()))
+    elevations = result.elevations_deg
+    if elevations is None:
+        elevations = np.full(len(result.azimuths_deg), result.pose.elevation_deg)
     sheet = contact_sheet(
-        result.prepared, result.views, result.azimuths_deg, result.mesh, result.pose.elevation_deg
+        result.prepared, result.views, result.azimuths_deg, result.mesh, elevations
     )
     files.append(_write(_with_suffix(target, ".png"), export.result_png(sheet)))
 

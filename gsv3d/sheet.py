@@ -21,7 +21,7 @@ def contact_sheet(
     views: np.ndarray,
     azimuths_deg: np.ndarray,
     mesh: TexturedMesh,
-    elevation: float,
+    elevations_deg: np.ndarray,
 ) -> Image.Image:
     """One picture of a whole result.
 
@@ -33,7 +33,7 @@ def contact_sheet(
         views: (V, S, S, 3) uint8.
         azimuths_deg: (V,) of the views.
         mesh: the result.
-        elevation: of the views in degrees.
+        elevations_deg: (V,) of the views.
 
     Returns:
         An RGB picture.
@@ -42,8 +42,9 @@ def contact_sheet(
     count = min(COLUMNS - 1, len(by_azimuth))
     chosen = by_azimuth[[round(i * len(by_azimuth) / count) for i in range(count)]]
     azimuths = [float(azimuths_deg[i]) % 360.0 for i in chosen]
+    elevations = [float(elevations_deg[i]) for i in chosen]
 
-    cameras = orbit(azimuths, elevation, size=TILE)
+    cameras = orbit(azimuths, elevations, size=TILE)
     textured = render_mesh(mesh, cameras, shading=0.35)
     clay = render_mesh(mesh, cameras, shading=1.0, clay=True)
     sides = [f"{azimuth:.0f}°" for azimuth in azimuths]

@@ -34,7 +34,7 @@ GSV3D_ROWS = (
     ("rendering", "multiview", "decoder", "datasets", "pose"),
     ("meshing", "rasterizing"),
     ("pipeline",),
-    ("models",),
+    ("models", "hub"),
     ("generation", "text_to_image"),
     ("sheet", "results", "training", "evaluation"),
     ("cli",),

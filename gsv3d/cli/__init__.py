@@ -16,7 +16,7 @@ from gsv3d.threads import let_threads_sleep
 COMMANDS: dict[str, str] = {
     "generate": "pictures to Gaussians and textured meshes",
     "cutout": "show which object of a picture is used, as a PNG without background",
-    "models": "list the models that are installed and those that could be",
+    "models": "list, add, convert and remove models",
     "render": "render orbits of 3D objects, to train and evaluate on",
     "train": "train a stage of a model on rendered orbits",
     "evaluate": "measure a model against ground truth and baselines",

@@ -56,7 +56,7 @@ def encode_reference(vae: AutoencoderKL, picture: Tensor, noise: Tensor | None =
     """(B, C, H, W) in -1..1 to the (B, L, h, w) mode of the latent, NOT scaled, as in SV3D."""
     if noise is not None:
         picture = picture + COND_AUG * noise
-    return vae.encode(picture).latent_dist.mode()
+    return vae.encode(picture.to(vae.dtype)).latent_dist.mode().to(picture.dtype)
 
 
 def embed_for_cross_attention(image_encoder: nn.Module, picture: Tensor) -> Tensor:
@@ -70,13 +70,13 @@ def embed_for_cross_attention(image_encoder: nn.Module, picture: Tensor) -> Tens
         (B, 1, D): one token.
     """
     pixels = _normalised(picture, image_encoder.config.image_size, CLIP_MEAN, CLIP_STD)
-    return image_encoder(pixels).image_embeds[:, None]
+    return image_encoder(pixels.to(image_encoder.dtype)).image_embeds[:, None]
 
 
 def embed_for_decoder(dino: nn.Module, picture: Tensor) -> Tensor:
     """DINO features of the reference: (B, 3 or 4, H, W) in -1..1 to (B, S, D) tokens."""
     pixels = _normalised(picture, dino.config.image_size, IMAGENET_MEAN, IMAGENET_STD)
-    return dino(pixels).last_hidden_state
+    return dino(pixels.to(dino.dtype)).last_hidden_state
 
 
 def _normalised(picture: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -52,6 +52,7 @@ class FakePipeline:
     """Notes every call in ``calls``; ``spoil`` may change the Gaussians before they are given."""
 
     image_size, num_frames, device = 32, 4, "cpu"
+    decoder = "its own"
 
     def __init__(self, default_steps: int = 8, spoil: Any = None) -> None:
         self.scheduler = SimpleNamespace(timesteps=torch.zeros(0))

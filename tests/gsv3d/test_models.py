@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from gsv3d.cli import main
 from gsv3d.devices import choose_device
 from gsv3d.errors import ModelError
 from gsv3d.models import CHECKPOINTS, available, find, load_pipeline
 from tests import tiny
+from tests.gsv3d.multiview import published
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +45,7 @@ def test_models_of_ones_own_are_listed_by_their_folders_names(own_models: Path) 
 def test_a_model_is_added_under_a_name_once(own_models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     tiny.tiny_pipeline().save_pretrained(folder)
-    assert main(["models", "--add", str(folder), "--name", "props"]) == 0
+    assert main(["models", "add", "props", "--from", str(folder)]) == 0
     assert find("props") == own_models / "props"
     assert [p.name for p in own_models.iterdir()] == ["props"]
 
@@ -57,9 +62,108 @@ def test_a_model_that_cannot_be_added(
     tmp_path: Path, own_models: Path, capsys: Any, folder: str, name: str, words: str
 ) -> None:
     tiny.tiny_pipeline().save_pretrained(tmp_path / "model")
-    assert main(["models", "--add", str(tmp_path / folder), "--name", name]) == 2
+    assert main(["models", "add", name, "--from", str(tmp_path / folder)]) == 2
     assert words in capsys.readouterr().err
     assert not list(own_models.iterdir())
+
+
+def without_decoder(folder: Path) -> Path:
+    pipeline = tiny.tiny_pipeline()
+    pipeline.register_modules(decoder=None, feature_encoder=None)
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_without_a_decoder_is_one(own_models: Path, capsys: Any) -> None:
+    without_decoder(own_models / "views")
+    tiny.tiny_pipeline().save_pretrained(own_models / "whole")
+    decoders = {model.name: model.decoder for model in available() if model.installed}
+    assert decoders == {"blockout": True, "views": False, "whole": True}
+    pipeline = load_pipeline("views", device="cpu")
+    assert pipeline.decoder is None and pipeline.feature_encoder is None
+    assert main(["models", "info", "views"]) == 0
+    said = capsys.readouterr().out
+    assert "views alone: it has no decoder (4 views at 32 px, 3 steps)" in said
+    # One that names a decoder and has lost it is damaged, not without.
+    shutil.rmtree(own_models / "whole" / "decoder")
+    assert "whole" not in {model.name for model in available()}
+
+
+def test_without_a_decoder_there_is_no_prop(own_models: Path, tmp_path: Path, capsys: Any) -> None:
+    without_decoder(own_models / "views")
+    Image.fromarray(tiny.picture()).save(tmp_path / "picture.png")
+    options = ["--model", "views", "--device", "cpu", "--output", str(tmp_path / "out")]
+    assert main(["generate", str(tmp_path / "picture.png"), *options]) != 0
+    said = capsys.readouterr().err
+    assert "has no decoder that makes 3D Gaussians of them. Choose another model" in said
+    assert "Traceback" not in said
+
+
+def test_what_is_said_of_a_model(capsys: Any) -> None:
+    assert main(["models", "info", "blockout"]) == 0
+    said = capsys.readouterr().out
+    assert "views and Gaussians (8 views at 64 px, 2 steps)" in said
+    assert "apache-2.0" in said and str(CHECKPOINTS / "blockout") in said
+    assert main(["models", "info", "blockout", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["pixels"] == 64 and record["decoder"] is True and record["gigabytes"] < 0.05
+    assert main(["models", "info", "sv3d-p"]) == 0
+    assert "'gsv3d models add sv3d-p' fetches it" in capsys.readouterr().out
+    assert main(["models", "info", "nothing"]) == 2
+    assert "There are: blockout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_list_for_programs(before: bool, capsys: Any) -> None:
+    assert main(["models", "--json", "list"] if before else ["models", "list", "--json"]) == 0
+    records = {record["name"]: record for record in json.loads(capsys.readouterr().out)}
+    assert list(records) == ["blockout", "sv3d-p", "sv3d-u", "gsv3d-576"]
+    assert records["blockout"]["decoder"] and not records["sv3d-u"]["decoder"]
+
+
+def test_a_published_file_becomes_a_model(
+    own_models: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gsv3d.multiview.convert.UNET_HEAD", 32)
+    path = published.write(tmp_path / "sv3d_u ü.safetensors", "u")
+    assert main(["models", "convert", str(path), "orbit", "--version", "p"]) == 2
+    assert "is SV3D_u, not SV3D_p" in capsys.readouterr().err
+    assert not list(own_models.iterdir())
+    assert main(["models", "convert", str(path), "orbit"]) == 0
+    assert f"The model 'orbit' is in {own_models / 'orbit'}" in capsys.readouterr().out
+    pipeline = load_pipeline("orbit", device="cpu")
+    assert not pipeline.unet.posed and pipeline.image_size == 576 and pipeline.num_frames == 21
+    assert main(["models", "info", "orbit"]) == 0
+    said = capsys.readouterr().out
+    assert "SV3D_u: 21 views" in said and "(21 views at 576 px, 50 steps)" in said
+    for name, words in (("orbit", "a model 'orbit' already"), ("a b", "cannot be called 'a b'")):
+        assert main(["models", "convert", str(path), name]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_only_models_of_ones_own_are_removed(
+    own_models: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.tiny_pipeline().save_pretrained(own_models / "props")
+    (tmp_path / "outside").mkdir()
+    for name, words in (
+        ("blockout", "comes with the package and stays"),
+        ("nothing", "no model 'nothing' in"),
+        ("../outside", "no model '../outside' in"),
+    ):
+        assert main(["models", "remove", name]) == 2
+        assert words in capsys.readouterr().err
+
+    def held(*paths: Path) -> None:
+        raise PermissionError(errno.EACCES, "The process cannot access the file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gsv3d.models.os.rename", held)
+        assert main(["models", "remove", "props"]) == 2
+        assert "cannot be deleted (The process cannot access the file)" in capsys.readouterr().err
+    assert (own_models / "props" / "unet").is_dir()
+    assert main(["models", "remove", "props"]) == 0
+    assert not list(own_models.iterdir()) and (tmp_path / "outside").is_dir()
 
 
 def test_the_shipped_model_is_installed_and_small() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from gsv3d.cameras import static_azimuths_deg
 from gsv3d.decoder.proportions import deepened
-from gsv3d.errors import Cancelled
+from gsv3d.errors import Cancelled, ModelError
 from gsv3d.multiview import pose_ids, triangular_guidance
 from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
 from gsv3d.pipeline import GSV3DPipeline
@@ -92,7 +92,10 @@ def test_the_decoder_can_be_asked_at_any_step(pipeline: GSV3DPipeline) -> None:
         seen.append((step, len(pipe.decode_gaussians(estimate)), pipe.decode_views(estimate).shape))
         return {}
 
-    pipeline(tiny.picture(), generator=seeded(0), callback_on_step_end=look)
+    pipeline(
+        tiny.picture(), generator=seeded(0), callback_on_step_end=look,
+        callback_on_step_end_tensor_inputs=["pred_original_latents"],
+    )  # fmt: skip
     assert [step for step, _, _ in seen] == [0, 1, 2]
     assert all(count > 0 and shape == (4, 32, 32, 3) for _, count, shape in seen)
 
@@ -110,6 +113,146 @@ def test_a_callback_may_stop_the_call_and_the_next_one_runs(pipeline: GSV3DPipel
     with pytest.raises(RuntimeError, match="during a call"):
         pipeline.decode_gaussians(torch.zeros(1, 4, 4, 8, 8))
     assert len(pipeline(tiny.picture(), generator=seeded(0)).views) == 4
+
+
+def test_a_callback_is_told_the_timestep_and_given_what_it_asks_for(
+    pipeline: GSV3DPipeline,
+) -> None:
+    told: list[tuple[float, set[str]]] = []
+
+    def listen(pipe: GSV3DPipeline, step: int, timestep: torch.Tensor, state: dict) -> dict:
+        told.append((float(timestep), set(state)))
+        return {}
+
+    both = ["latents", "pred_original_latents"]
+    for wanted in ([], both[:1], both[1:], both):
+        told.clear()
+        pipeline(
+            tiny.picture(), num_inference_steps=4, output_type="latent",
+            callback_on_step_end=listen, callback_on_step_end_tensor_inputs=wanted,
+        )  # fmt: skip
+        assert all(names == set(wanted) for _, names in told)
+        expected = karras(4, 0.02, 80.0)[:-1].log() / 4
+        assert [time for time, _ in told] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("error", [Cancelled(), ValueError("of the callback")])
+def test_however_a_call_ends_the_card_is_freed(
+    pipeline: GSV3DPipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Offloaded components go back to the processor's memory."""
+    freed: list[bool] = []
+    monkeypatch.setattr(pipeline, "maybe_free_model_hooks", lambda: freed.append(True))
+
+    def stop(*_: object) -> dict:
+        raise error
+
+    with pytest.raises(type(error)):
+        pipeline(tiny.picture(), callback_on_step_end=stop)
+    assert freed == [True]
+    pipeline(tiny.picture(), generator=seeded(0))
+    assert freed == [True, True]
+
+
+def test_views_come_as_they_are_asked_for(pipeline: GSV3DPipeline) -> None:
+    array = pipeline(tiny.picture(), generator=seeded(1)).views
+    tensor = pipeline(tiny.picture(), generator=seeded(1), output_type="pt").views
+    pictures = pipeline(tiny.picture(), generator=seeded(1), output_type="pil").views
+    assert torch.equal(tensor, torch.from_numpy(array))
+    assert [picture.size for picture in pictures] == [(32, 32)] * 4
+    assert (
+        np.abs(np.stack([np.asarray(p) for p in pictures]) / 255 - array).max() <= 0.5 / 255 + 1e-6
+    )
+    nothing = pipeline(tiny.picture(), generator=seeded(1), output_type="latent")
+    assert nothing.views.size == 0
+
+
+def test_poses_and_latents_are_never_rounded() -> None:
+    """In bfloat16 an angle would be wrong by up to 0.7 degrees."""
+    pipeline = in_precision(torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.bfloat16)
+    seen = []
+    pipeline.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    out = pipeline(tiny.picture(), elevation=12.3, generator=seeded(1), num_inference_steps=1)
+    sample, _, embedding, pose = seen[0]
+    assert torch.equal(pose, pose_ids(static_azimuths_deg(4), [12.3] * 4)[None])
+    assert sample.dtype == embedding.dtype == torch.bfloat16
+    assert out.latents.dtype == out.gaussians.means.dtype == torch.float32
+
+
+def in_precision(
+    unet: torch.dtype, vae: torch.dtype, encoders: torch.dtype, decoder: torch.dtype
+) -> GSV3DPipeline:
+    pipeline = tiny.tiny_pipeline()
+    for name, dtype in (
+        ("unet", unet), ("vae", vae), ("image_encoder", encoders), ("feature_encoder", encoders),
+        ("decoder", decoder),
+    ):  # fmt: skip
+        # Diffusers' own ``to`` warns of layers that are to stay as they are, of which it has none.
+        torch.nn.Module.to(getattr(pipeline, name), dtype)
+    return pipeline
+
+
+SINGLE, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("unet", "vae", "encoders", "decoder"),
+    [
+        (HALF, HALF, HALF, HALF),
+        (BRAIN, BRAIN, BRAIN, BRAIN),
+        (HALF, SINGLE, SINGLE, SINGLE),
+        (SINGLE, HALF, SINGLE, SINGLE),
+        (SINGLE, SINGLE, HALF, SINGLE),
+        (SINGLE, SINGLE, SINGLE, HALF),
+        (HALF, SINGLE, BRAIN, HALF),
+        (BRAIN, HALF, HALF, SINGLE),
+        (BRAIN, SINGLE, SINGLE, BRAIN),
+        (HALF, BRAIN, SINGLE, BRAIN),
+    ],
+)
+def test_every_precision_beside_every_other(
+    pipeline: GSV3DPipeline,
+    unet: torch.dtype,
+    vae: torch.dtype,
+    encoders: torch.dtype,
+    decoder: torch.dtype,
+) -> None:
+    exact = pipeline(tiny.picture(), generator=seeded(1))
+    mixed = in_precision(unet, vae, encoders, decoder)
+    found = mixed(tiny.picture(), generator=seeded(1))
+    largest = float(exact.latents.abs().max())
+    bound = 0.03 if BRAIN in (unet, vae, encoders, decoder) else 0.004
+    assert float((found.latents - exact.latents).abs().max()) < bound * largest
+    assert np.abs(found.views - exact.views).max() < bound * 3
+    assert len(found.gaussians) and found.gaussians.means.isfinite().all()
+    # A VAE that overflows in float16 says so, and then works in float32.
+    assert mixed.vae.dtype == (SINGLE if vae == HALF else vae)
+    mixed.vae.register_to_config(force_upcast=False)
+    if vae == HALF:
+        torch.nn.Module.to(mixed.vae, HALF)
+        mixed(tiny.picture(), generator=seeded(1), num_inference_steps=1)
+        assert mixed.vae.dtype == HALF
+
+
+def test_without_a_decoder_there_are_views_alone(pipeline: GSV3DPipeline, tmp_path) -> None:
+    whole = pipeline(tiny.picture(), generator=seeded(1))
+    views = GSV3DPipeline(**pipeline.components | {"decoder": None, "feature_encoder": None})
+    views.set_progress_bar_config(disable=True)
+    asked: list[str] = []
+
+    def ask(pipe: GSV3DPipeline, step: int, timestep: object, state: dict) -> dict:
+        with pytest.raises(ModelError) as caught:
+            pipe.decode_gaussians(state["latents"])
+        asked.append(str(caught.value))
+        return {}
+
+    out = views(
+        tiny.picture(), generator=seeded(1), num_inference_steps=3, max_guidance_scale=1.5,
+        callback_on_step_end=ask,
+    )  # fmt: skip
+    assert len(asked) == 3 and "has no decoder that makes 3D Gaussians" in asked[0]
+    assert out.gaussians is None
+    assert np.array_equal(out.views, whole.views)
 
 
 def test_a_callback_may_replace_the_latents(pipeline: GSV3DPipeline) -> None:
@@ -153,6 +296,9 @@ def test_the_depths_prior_is_the_models_and_is_saved(pipeline: GSV3DPipeline, tm
     [
         ({"elevation": 91.0}, "elevation"),
         ({"num_inference_steps": -1}, "num_inference_steps"),
+        ({"num_inference_steps": 0}, "num_inference_steps must be at least 1, not 0"),
+        ({"num_frames": 0}, "num_frames must be at least 1, not 0"),
+        ({"output_type": "jpeg"}, "output_type must be one of .*'pil'.*, not 'jpeg'"),
         ({"latents": torch.zeros(1, 4, 4, 9, 9)}, "latents has shape"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "noise"),
     ],

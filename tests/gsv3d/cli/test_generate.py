@@ -254,7 +254,8 @@ def test_models_lists_what_there_is(capsys):
     assert "blockout" in text and "installed" in text
     assert main(["models", "--json"]) == 0
     models = json.loads(capsys.readouterr().out)
-    assert {"name", "installed", "path", "description", "how_to_get"} == set(models[0])
+    names = {"name", "installed", "path", "description", "how_to_get", "decoder"}
+    assert names == set(models[0])
 
 
 def test_help_needs_nothing_heavy():

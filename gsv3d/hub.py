@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetch published models from the Hugging Face hub, once their license was agreed to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gsv3d import models
+from gsv3d.errors import ModelError
+from gsv3d.outputs import output_error
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a published model lies: a repository of the hub, and its file."""
+
+    repository: str
+    file: str
+
+
+SOURCES = {
+    name: Source("stabilityai/sv3d", f"sv3d_{version}.safetensors")
+    for name, version in models.PUBLISHED.items()
+}
+
+TIMEOUT_S = 20.0
+
+
+def add(
+    name: str,
+    agreed: Callable[[str], bool],
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Fetch a published model, check it, and make a model of one's own of it.
+
+    What was fetched of the file before is kept and gone on from; it is deleted at the end.
+
+    Args:
+        name: of ``SOURCES``.
+        agreed: shown the license's text; whether the user agrees to it.
+        progress: of the conversion, see ``gsv3d.models.convert``.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        ModelError: the name is taken, the license was not agreed to, the hub does not answer or
+            gives the file to others alone, or the file came damaged.
+        OutputError: the disk is full, ...
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    target = models.free_place(name)
+    source = SOURCES[name]
+    folder = models.download_folder(name)
+    with _in_words(source, folder):
+        found = HfApi().model_info(source.repository, files_metadata=True, timeout=TIMEOUT_S)
+        files = {one.rfilename: one for one in found.siblings or ()}
+        if source.file not in files:
+            raise ModelError(
+                f"The repository {source.repository} has no file {source.file} any more.",
+                f"Get the file elsewhere, and run 'gsv3d models convert {source.file} {name}'.",
+            )
+
+        texts = {}
+        for file in files:
+            if re.match(r"licen[cs]e", file, re.IGNORECASE):
+                path = hf_hub_download(
+                    source.repository, file, revision=found.sha, local_dir=folder
+                )
+                texts[file] = Path(path).read_text("utf-8", errors="replace")
+        if not texts:
+            license = getattr(found.card_data, "license", None) or "not named"
+            texts = {"LICENSE.txt": f"The license of {source.repository}: {license}.\n"}
+        if not agreed("\n\n".join(texts.values())):
+            raise ModelError("The license was not agreed to, so nothing was fetched.")
+        weights = _fetch(source, found.sha, folder)
+        published = files[source.file].lfs
+        if published is not None and _sha256(weights) != published.sha256:
+            weights.unlink()
+            raise ModelError(
+                f"{source.file} came damaged from {source.repository}: its checksum is not the"
+                " published one.",
+                "Run the same command again.",
+            )
+    models.convert(weights, name, models.PUBLISHED[name], progress, texts)
+    shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def _fetch(source: Source, revision: str, folder: Path) -> Path:
+    """Fetch the weights, from where an earlier run stopped.
+
+    The client's own ``hf_hub_download`` goes on within one run alone.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    path = folder / source.file
+    if path.is_file():
+        return path
+    url = hf_hub_url(source.repository, source.file, revision=revision)
+    found = get_hf_file_metadata(url)
+    headers = build_hf_headers()
+    if urlsplit(found.location).netloc != urlsplit(url).netloc:
+        # The file lies elsewhere, by a link that is signed: the user's token is not for there.
+        headers.pop("authorization", None)
+    partial = path.with_name(f"{path.name}.incomplete")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(partial, "ab") as file:
+        http_get(
+            found.location, file, resume_size=file.tell(), headers=headers,
+            expected_size=found.size, displayed_filename=source.file,
+        )  # fmt: skip
+    os.replace(partial, path)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _in_words(source: Source, folder: Path) -> Iterator[None]:
+    """Turn what the hub's client raises into sentences."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    page = f"{constants.ENDPOINT}/{source.repository}"
+    later = "Look at your connection and run the same command again; it goes on where it stopped."
+    try:
+        yield
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{source.repository} gives {source.file} to those alone who have agreed to its"
+            " conditions.",
+            f"Log in on {page} and agree there, run 'hf auth login', then this command again.",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"The hub has no repository {source.repository}, or none for you.",
+            f"Look at {page}, run 'hf auth login', then this command again.",
+        ) from error
+    except OfflineModeIsEnabled as error:
+        raise ModelError(
+            f"{source.repository} cannot be asked: HF_HUB_OFFLINE is set.",
+            "Unset it, and run the same command again.",
+        ) from error
+    except HfHubHTTPError as error:
+        code = error.response.status_code
+        raise ModelError(f"The hub refused {source.repository} (status {code}).", later) from error
+    except (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
+        raise ModelError(f"The hub does not answer for {source.repository}.", later) from error
+    except OSError as error:
+        if error.errno is None:
+            # The client's own, of a file that came shorter than was said.
+            raise ModelError(
+                f"{source.file} did not come whole from {source.repository}.", later
+            ) from error
+        raise output_error(folder, error) from error

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names and shapes of SV3D's published files, written out from the structure of its networks.
+
+Nothing of the library is used here. ``test_convert.py`` compares the list with that of the
+reference's own classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from tests.gsv3d.multiview import closed_form
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How wide the networks are; as published where nothing is said."""
+
+    unet: int = 320
+    context: int = 1024
+    vae: int = 128
+    clip: int = 1280
+    clip_layers: int = 32
+    vocabulary: int = 49408
+    words: int = 77
+
+
+SMALL = Widths(unet=32, context=32, vae=32, clip=160, clip_layers=2, vocabulary=64, words=7)
+"""Heads are 32 wide in the UNet, and 80 in CLIP as published."""
+
+
+def shapes(version: str, widths: Widths = SMALL) -> Shapes:
+    """Return all tensors of ``sv3d_p`` or ``sv3d_u``."""
+    clip = "conditioner.embedders.0.open_clip.model."
+    encoder = "conditioner.embedders.1.encoder."
+    return {
+        **_under("model.diffusion_model.", _unet(version, widths)),
+        **_under(clip, _clip(widths)),
+        **_under(encoder + "encoder.", _encoder(widths.vae)),
+        **_under(encoder + "decoder.", _decoder(widths.vae)),
+        **_layer(encoder + "quant_conv", 8, 8, 1, 1),
+        **_layer(encoder + "post_quant_conv", 4, 4, 1, 1),
+        **_under("first_stage_model.decoder.", _decoder(widths.vae)),
+    }
+
+
+def digest(found: Shapes) -> str:
+    """Return a fingerprint of names and shapes."""
+    lines = [f"{name} {'x'.join(map(str, found[name]))}\n" for name in sorted(found)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write(path: Path, version: str, found: Shapes | None = None) -> Path:
+    """Write a file of closed-form weights, of ``shapes(version)`` unless others are given."""
+    found = shapes(version) if found is None else found
+    tensors = {
+        name: torch.from_numpy(closed_form.weight(name, shape)) for name, shape in found.items()
+    }
+    save_file(tensors, path)
+    return path
+
+
+def _under(prefix: str, found: Shapes) -> Shapes:
+    return {prefix + name: shape for name, shape in found.items()}
+
+
+def _layer(name: str, *shape: int) -> Shapes:
+    """A linear layer, a convolution or, of one number, a norm."""
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def _unet(version: str, widths: Widths) -> Shapes:
+    base, context = widths.unet, widths.context
+    time = 4 * base
+    found = {
+        **_layer("time_embed.0", time, base),
+        **_layer("time_embed.2", time, time),
+        **_layer("label_emb.0.0", time, {"p": 1280, "u": 256}[version]),
+        **_layer("label_emb.0.2", time, time),
+        **_layer("input_blocks.0.0", base, 8, 3, 3),
+    }
+    channels, skips, number = base, [base], 0
+    for level, factor in enumerate((1, 2, 4, 4)):
+        for _ in range(2):
+            number += 1
+            found |= _residual(f"input_blocks.{number}.0", channels, factor * base, time)
+            channels = factor * base
+            if level < 3:
+                found |= _attention(f"input_blocks.{number}.1", channels, context)
+            skips.append(channels)
+        if level < 3:
+            number += 1
+            found |= _layer(f"input_blocks.{number}.0.op", channels, channels, 3, 3)
+            skips.append(channels)
+    found |= _residual("middle_block.0", channels, channels, time)
+    found |= _attention("middle_block.1", channels, context)
+    found |= _residual("middle_block.2", channels, channels, time)
+    number = -1
+    for level, factor in reversed(list(enumerate((1, 2, 4, 4)))):
+        for layer in range(3):
+            number += 1
+            name = f"output_blocks.{number}"
+            found |= _residual(f"{name}.0", channels + skips.pop(), factor * base, time)
+            channels = factor * base
+            if level < 3:
+                found |= _attention(f"{name}.1", channels, context)
+            if level > 0 and layer == 2:
+                place = 2 if level < 3 else 1
+                found |= _layer(f"{name}.{place}.conv", channels, channels, 3, 3)
+    return {**found, **_layer("out.0", base), **_layer("out.2", 4, base, 3, 3)}
+
+
+def _residual(name: str, before: int, after: int, time: int) -> Shapes:
+    """A block in space, then one in time, then how the two are mixed."""
+    found: Shapes = {}
+    for part, channels, kernel in (
+        (name, before, (3, 3)),
+        (f"{name}.time_stack", after, (3, 1, 1)),
+    ):
+        found |= {
+            **_layer(f"{part}.in_layers.0", channels),
+            **_layer(f"{part}.in_layers.2", after, channels, *kernel),
+            **_layer(f"{part}.emb_layers.1", after, time),
+            **_layer(f"{part}.out_layers.0", after),
+            **_layer(f"{part}.out_layers.3", after, after, *kernel),
+        }
+    if before != after:
+        found |= _layer(f"{name}.skip_connection", after, before, 1, 1)
+    return {**found, f"{name}.time_mixer.mix_factor": (1,)}
+
+
+def _attention(name: str, channels: int, context: int) -> Shapes:
+    found = {
+        **_layer(f"{name}.norm", channels),
+        **_layer(f"{name}.proj_in", channels, channels),
+        **_layer(f"{name}.proj_out", channels, channels),
+        **_layer(f"{name}.time_pos_embed.0", 4 * channels, channels),
+        **_layer(f"{name}.time_pos_embed.2", channels, 4 * channels),
+        f"{name}.time_mixer.mix_factor": (1,),
+    }
+    for part in ("transformer_blocks.0", "time_stack.0"):
+        block = f"{name}.{part}"
+        for attention, width in (("attn1", channels), ("attn2", context)):
+            found |= {
+                f"{block}.{attention}.to_q.weight": (channels, channels),
+                f"{block}.{attention}.to_k.weight": (channels, width),
+                f"{block}.{attention}.to_v.weight": (channels, width),
+                **_layer(f"{block}.{attention}.to_out.0", channels, channels),
+            }
+        in_time = part == "time_stack.0"
+        for layer in ("norm1", "norm2", "norm3", *["norm_in"] * in_time):
+            found |= _layer(f"{block}.{layer}", channels)
+        for layer in ("ff", *["ff_in"] * in_time):
+            found |= _layer(f"{block}.{layer}.net.0.proj", 8 * channels, channels)
+            found |= _layer(f"{block}.{layer}.net.2", channels, 4 * channels)
+    return found
+
+
+def _clip(widths: Widths) -> Shapes:
+    width, out = widths.clip, widths.context
+    found = {
+        "visual.class_embedding": (width,),
+        "visual.positional_embedding": (257, width),
+        "visual.proj": (width, out),
+        "visual.conv1.weight": (width, 3, 14, 14),
+        **_layer("visual.ln_pre", width),
+        **_layer("visual.ln_post", width),
+    }
+    for layer in range(widths.clip_layers):
+        block = f"visual.transformer.resblocks.{layer}"
+        found |= {
+            **_layer(f"{block}.ln_1", width),
+            **_layer(f"{block}.ln_2", width),
+            f"{block}.attn.in_proj_weight": (3 * width, width),
+            f"{block}.attn.in_proj_bias": (3 * width,),
+            **_layer(f"{block}.attn.out_proj", width, width),
+            **_layer(f"{block}.mlp.c_fc", 4 * width, width),
+            **_layer(f"{block}.mlp.c_proj", width, 4 * width),
+        }
+    left_over: Shapes = {
+        "token_embedding.weight": (widths.vocabulary, out),
+        "positional_embedding": (widths.words, out),
+        "text_projection": (out, out),
+        "logit_scale": (),
+    }
+    return {**found, **left_over, **_layer("ln_final", out)}
+
+
+def _encoder(base: int) -> Shapes:
+    found, channels = _layer("conv_in", base, 3, 3, 3), base
+    for level, factor in enumerate((1, 2, 4, 4)):
+        for block in range(2):
+            found |= _block(f"down.{level}.block.{block}", channels, factor * base)
+            channels = factor * base
+        if level < 3:
+            found |= _layer(f"down.{level}.downsample.conv", channels, channels, 3, 3)
+    return {**found, **_ends(channels, channels, 8)}
+
+
+def _decoder(base: int) -> Shapes:
+    channels = 4 * base
+    found = _layer("conv_in", channels, 4, 3, 3)
+    for level, factor in reversed(list(enumerate((1, 2, 4, 4)))):
+        for block in range(3):
+            found |= _block(f"up.{level}.block.{block}", channels, factor * base)
+            channels = factor * base
+        if level > 0:
+            found |= _layer(f"up.{level}.upsample.conv", channels, channels, 3, 3)
+    return {**found, **_ends(4 * base, channels, 3)}
+
+
+def _block(name: str, before: int, after: int) -> Shapes:
+    shortcut = _layer(f"{name}.nin_shortcut", after, before, 1, 1) if before != after else {}
+    return {
+        **_layer(f"{name}.norm1", before),
+        **_layer(f"{name}.conv1", after, before, 3, 3),
+        **_layer(f"{name}.norm2", after),
+        **_layer(f"{name}.conv2", after, after, 3, 3),
+        **shortcut,
+    }
+
+
+def _ends(middle: int, channels: int, out: int) -> Shapes:
+    attention = {}
+    for layer in ("q", "k", "v", "proj_out"):
+        attention |= _layer(f"mid.attn_1.{layer}", middle, middle, 1, 1)
+    return {
+        **_block("mid.block_1", middle, middle),
+        **_block("mid.block_2", middle, middle),
+        **_layer("mid.attn_1.norm", middle),
+        **attention,
+        **_layer("norm_out", channels),
+        **_layer("conv_out", out, channels, 3, 3),
+    }

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sheet of a result: the mesh beside every view, seen from where the view looks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gsv3d import sheet
+from gsv3d.cameras import orbit, sine_elevations_deg, static_azimuths_deg
+from gsv3d.generation import GenerationSettings
+from gsv3d.results import write_results
+from tests.gsv3d.fake_pipeline import quick_result
+
+
+@pytest.mark.parametrize("sine", [True, False])
+def test_the_mesh_is_drawn_from_where_the_views_look(
+    sine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    real = sheet.render_mesh
+
+    def render(mesh, cameras, **how):
+        seen.append(cameras)
+        return real(mesh, cameras, **how)
+
+    monkeypatch.setattr(sheet, "render_mesh", render)
+    azimuths = static_azimuths_deg(4)
+    elevations = sine_elevations_deg(azimuths, 10.0) if sine else [10.0] * 4
+    result = replace(
+        quick_result(Image.new("RGBA", (32, 32), (200, 30, 30, 255))),
+        views=np.zeros((4, 32, 32, 3), np.uint8),
+        azimuths_deg=np.array(azimuths, np.float32),
+        elevations_deg=np.array(elevations, np.float32) if sine else None,
+    )
+    write_results(
+        result, tmp_path / "a", formats=[], settings=GenerationSettings(), model="m",
+        image=Path("a.png"),
+    )  # fmt: skip
+    # The picture's own view is first, then counter-clockwise.
+    expected = orbit([0.0, 90.0, 180.0, 270.0], [elevations[i] for i in (3, 0, 1, 2)], size=256)
+    assert len(seen) == 2
+    for cameras in seen:
+        torch.testing.assert_close(cameras.viewmats, expected.viewmats, atol=1e-4, rtol=0)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (5 * 256, 3 * 256)
