@@ -9,6 +9,7 @@ import bpy
 
 from . import compat, job_panel, previews, references, session, splat_view
 from .backend_panel import draw_status
+from .importers import scene
 from .jobs import JobState
 from .layouts import CATEGORY, Sidebar
 from .layouts import draw_problem as _problem
@@ -63,7 +64,7 @@ class GSV3D_PT_generate(Sidebar, bpy.types.Panel):
         _settings(layout, settings, in_scene=settings.source == "SELECTED")
         _generate(layout, "SETTINGS")
         _progress(layout, context)
-        if is_result(context.object):
+        if is_result(context.object) and scene.has_variants(context.object, context.scene):
             layout.operator("gsv3d.keep", text="Keep This One", icon="PINNED")
         shading = context.space_data.shading
         if shading.type == "SOLID" and shading.color_type != "TEXTURE" and len(session.get().book):
@@ -74,6 +75,7 @@ class GSV3D_PT_generate(Sidebar, bpy.types.Panel):
 class _Advanced:
     """Settings that few need."""
 
+    layout: Any
     bl_label = "Advanced"
     bl_options = {"DEFAULT_CLOSED"}
 

@@ -133,20 +133,18 @@ def results_of(target: Target, job_id: str) -> list[Any]:
 
     The last one made comes last.
     """
-    if not target.source:
-        return []
-    if _counted != len(bpy.data.objects):
-        _look_around()
     here = scene_of(target)
-    named = [bpy.data.objects.get((name, None)) for (job, kind), name in _names.items()
-             if kind == MESH and job != job_id]  # fmt: skip
-    found = [one for one in named if one is not None
-             and one.get(SOURCE_TAG) == target.source and here in one.users_scene]  # fmt: skip
+    found = _meshes_of(target.source, here, job_id)
     return found if len(found) < 2 else [one for one in here.objects if one in found]
 
 
+def has_variants(result: Any, scene: Any) -> bool:
+    """Tell whether other jobs made meshes of a result's picture that are in a scene. Quick."""
+    return bool(_meshes_of(result.get(SOURCE_TAG, ""), scene, result.get(JOB_TAG, "")))
+
+
 def variants_of(result: Any, scene: Any) -> list[Any]:
-    """Return the meshes and Gaussians in a scene that other jobs made of a result's picture."""
+    """Return all in a scene that other jobs made of a result's picture, copies included."""
     source = result.get(SOURCE_TAG)
     return [
         other
@@ -155,6 +153,23 @@ def variants_of(result: Any, scene: Any) -> list[Any]:
         and other.get(SOURCE_TAG) == source
         and other.get(KIND_TAG) in (MESH, GAUSSIANS)
         and other.get(JOB_TAG) != result.get(JOB_TAG)
+    ]
+
+
+def _meshes_of(source: str, scene: Any, other_than: str) -> list[Any]:
+    if not source:
+        return []
+    if _counted != len(bpy.data.objects):
+        _look_around()
+    named = [
+        bpy.data.objects.get((name, None))
+        for (job, kind), name in _names.items()
+        if kind == MESH and job != other_than
+    ]
+    return [
+        one
+        for one in named
+        if one is not None and one.get(SOURCE_TAG) == source and scene in one.users_scene
     ]
 
 

@@ -129,9 +129,15 @@ def test_the_part_of_an_image_that_is_used_is_said(addon) -> None:
 
 def test_a_result_can_be_kept(addon) -> None:
     assert "gsv3d.keep" not in draw(addon, "GSV3D_PT_generate")
-    result = addon.bpy.data.objects.new("cup", None)
-    result["gsv3d_source"] = "digest"
-    assert "gsv3d.keep" in draw(addon, "GSV3D_PT_generate", active=result)
+    bpy = addon.bpy
+    for name in ("cup", "other cup"):
+        result = bpy.data.objects.new(name, None)
+        result["gsv3d_source"], result["gsv3d_kind"], result["gsv3d_job"] = "digest", "mesh", name
+        if name == "cup":
+            bpy.context.scene.collection.objects.link(result)
+            assert "gsv3d.keep" not in draw(addon, "GSV3D_PT_generate", active=result)
+    bpy.context.scene.collection.objects.link(result)
+    assert "gsv3d.keep" in draw(addon, "GSV3D_PT_generate", active=bpy.data.objects["cup"])
 
 
 def test_the_angle_of_the_mirror_plane_is_shown_where_it_counts(addon) -> None:
