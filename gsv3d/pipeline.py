@@ -192,7 +192,7 @@ class GSV3DPipeline(DiffusionPipeline):
         azimuths = static_azimuths_deg(frames)
         elevations = model_elevations_deg(self.config.orbit, azimuths, float(elevation))
 
-        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+        if self.vae.config.force_upcast and self.vae.dtype != torch.float32:
             self.vae.float()
         try:
             # As in the reference, half precision is the networks' own affair: pictures, poses and
