@@ -69,20 +69,24 @@ def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch) -> None:
 PROGRAM = """
 import functools, threading
 from gsv3d.datasets.processes import run_in_processes
+done = threading.Event()  # an interrupted Thread.join takes its thread for ended
 def run():
-    sleep = "__import__('time').sleep(2)"
-    list(run_in_processes(functools.partial(eval, "eval"), [sleep] * 2, 2))
+    sleep = "__import__('time').sleep(1)"
+    try:
+        list(run_in_processes(functools.partial(eval, "eval"), [sleep] * 2, 2))
+    finally:
+        done.set()
 if __name__ == "__main__":
     thread = threading.Thread(target=run)
     if THREAD:
         thread.start()
     try:
         print("ready", flush=True)
-        thread.join() if THREAD else run()
+        done.wait() if THREAD else run()
     except KeyboardInterrupt:
         pass
     if THREAD:
-        thread.join()
+        done.wait()
 """
 
 
