@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well Gaussians fitted to true views show and shape the object, and what that costs.
+
+    python benchmarks/fitting.py props/index.json --split dev --count 8
+
+Each object is drawn by the rasterizer on a 16-view orbit of 128 px; Gaussians are fitted to these
+pictures by ``gsv3d.lifting`` and compared with the truth at 20 unseen cameras (PSNR and SSIM of
+sRGB on white), and their mesh with the true one, both in the same frame (extent 1): Chamfer
+distance, F-score, volume IoU. CPU seconds are those of this process in one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gsv3d.cameras import FOV_DEG, orbit, static_azimuths_deg
+from gsv3d.datasets.objects import find_objects
+from gsv3d.evaluation import metrics
+from gsv3d.evaluation.drawing import draw as draw_gaussians
+from gsv3d.evaluation.protocol import choose_objects, plan_object, unseen_views
+from gsv3d.lifting import LiftSettings, LossWeights, crop, lift
+from gsv3d.lifting.hull import find_frame, surface_points
+from gsv3d.meshing import extract_mesh
+from gsv3d.meshing.preview import render_mesh
+from gsv3d.rasterizing import load_prop
+from gsv3d.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.rasterizing.orbits import Surface, draw, normalising_transform
+
+COLUMNS = ("PSNR", "SSIM", "CD", "F@.02", "volume IoU", "Gaussians", "fit CPU s", "mesh CPU s")
+
+
+def picture(surface: Surface, cameras: Any, lights: Any) -> np.ndarray:
+    with torch.inference_mode():
+        return draw(surface, cameras, lights).rgba.numpy()
+
+
+def shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    points = metrics.sample_surface(vertices, faces, metrics.SURFACE_SAMPLES, rng)
+    return points, metrics.occupancy(vertices, faces, rng)
+
+
+def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[float]:
+    plan, prop = plan_object(0, name), load_prop(path)
+    around = orbit(static_azimuths_deg(args.views), plan.elevation_deg, size=args.size)
+    unseen = orbit(*unseen_views(90), size=args.size)
+    both = torch.cat([around.viewmats, unseen.viewmats]).double().numpy()
+    points = prop.vertices.astype(np.float64)
+    transform, _ = normalising_transform(points, plan.yaw_deg, both, FOV_DEG)
+    surface = Surface(prop, transform, torch.device("cpu"))
+    environments = baked_environments()
+    lights = lights_of(
+        environments[int(plan.light_choice * len(environments))], plan.light_yaw_deg
+    )
+    pictures, truth = picture(surface, around, lights), picture(surface, unseen, lights)
+
+    start = time.process_time()
+    gaussians = lift(crop(pictures, around, args.size), settings)
+    fitted = time.process_time()
+    mesh = extract_mesh(gaussians, texture_size=256)
+    meshed = time.process_time()
+
+    colour, mask = draw_gaussians(gaussians, unseen)
+    scores = metrics.compare_views(
+        metrics.Views(colour / 255.0, mask), metrics.Views.of_rgba(truth)
+    )
+    own = shape(mesh.vertices, mesh.faces, 0)
+    other = shape(surface.vertices.numpy(), prop.faces, 1)
+    distance = metrics.surface_distance(own[0], other[0])
+    if args.pictures:
+        args.pictures.mkdir(parents=True, exist_ok=True)
+        rows = [
+            (metrics.on_white(truth[::4]) * 255).astype(np.uint8),
+            colour[::4],
+            (metrics.on_white(render_mesh(mesh, unseen[slice(None, None, 4)])) * 255).astype(
+                np.uint8
+            ),
+            (
+                metrics.on_white(
+                    render_mesh(mesh, unseen[slice(None, None, 4)], shading=1.0, clay=True)
+                )
+                * 255
+            ).astype(np.uint8),
+        ]
+        sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+        Image.fromarray(sheet).save(args.pictures / f"{name}.png")
+    return [
+        scores.psnr.mean(),
+        scores.ssim.mean(),
+        distance.chamfer,
+        distance.f_score(0.02),
+        metrics.volume_iou(own[1], other[1]),
+        len(gaussians),
+        fitted - start,
+        meshed - fitted,
+    ]
+
+
+def chosen_settings(text: list[str]) -> LiftSettings:
+    """``name=value`` of the settings or of the loss weights."""
+    settings = LiftSettings()
+    weights = {field.name for field in fields(LossWeights)}
+    for part in text:
+        name, value = part.split("=")
+        parsed = eval(value, {})  # noqa: S307 - a benchmark's own command line
+        if name in weights:
+            settings = replace(settings, weights=replace(settings.weights, **{name: parsed}))
+        else:
+            settings = replace(settings, **{name: parsed})
+    return settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("objects", nargs="+")
+    parser.add_argument("--split")
+    parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--views", type=int, default=16)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
+    parser.add_argument("--pictures", type=Path, help="folder for sheets to look at")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = chosen_settings(args.set)
+    print(f"| object | {' | '.join(COLUMNS)} |")
+    print("| --- |" + " ---: |" * len(COLUMNS))
+    rows = []
+    for item in choose_objects(find_objects(args.objects, args.split), args.count, 0):
+        rows.append(measure(item.path, item.name, settings, args))
+        print(f"| {item.name} | {' | '.join(f'{x:.3f}' for x in rows[-1])} |", flush=True)
+    print(f"| mean | {' | '.join(f'{x:.3f}' for x in np.mean(rows, axis=0))} |")
+
+
+if __name__ == "__main__":
+    main()
