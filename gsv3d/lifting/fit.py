@@ -13,12 +13,12 @@ from gsv3d.lifting.cloud import Cloud
 from gsv3d.lifting.hull import find_frame, surface_points
 from gsv3d.lifting.losses import depth_roughness, mean_of, normal_disagreement, ssim, trimmed
 from gsv3d.lifting.settings import LiftSettings
-from gsv3d.lifting.views import Frame, Views
+from gsv3d.lifting.views import Views
 from gsv3d.rendering import render
 
 Watch = Callable[[int, int, Callable[[], Gaussians]], None]
 """Called after each iteration with its number, of how many, and a function that returns the
-Gaussians as they are, in the cameras' world. Raising ends the fit."""
+Gaussians as they are, in the world they are fitted in. Raising ends the fit."""
 
 
 def lift(views: Views, settings: LiftSettings, watch: Watch | None = None) -> Gaussians:
@@ -37,20 +37,27 @@ def lift(views: Views, settings: LiftSettings, watch: Watch | None = None) -> Ga
     Raises:
         DataError: the views have no visual hull, or a camera stands inside it.
     """
-    return lift_in_frame(views, find_frame(views, settings.agreement), settings, watch)
+    frame = find_frame(views, settings.agreement)
+    return frame.outward(fit_in_cube(frame.views(views), settings, watch))
 
 
-def lift_in_frame(
-    views: Views, frame: Frame, settings: LiftSettings, watch: Watch | None = None
-) -> Gaussians:
-    """Fit Gaussians as ``lift`` does, in a frame that is known."""
-    views = Views(views.colours, views.alpha, frame.inward(views.cameras))
+def fit_in_cube(views: Views, settings: LiftSettings, watch: Watch | None = None) -> Gaussians:
+    """Fit Gaussians to views of an object in the cube of side 1 at the origin.
+
+    Args:
+        views: with cameras of the cube's world, see ``Frame``.
+        settings: of the fit.
+        watch: told of progress; may raise ``Cancelled``.
+
+    Raises:
+        DataError: too few masks agree on any point.
+    """
     generator = torch.Generator().manual_seed(settings.seed)
     points, colours = surface_points(views, settings.count, settings.agreement, generator)
     cloud = Cloud(points, colours, settings.degree, settings.rates, generator)
 
     def current() -> Gaussians:
-        return frame.outward(cloud.gaussians().detach())
+        return cloud.gaussians().detach()
 
     total, step = settings.iterations, 0
     first, last = (share * total for share in settings.densify)

@@ -70,9 +70,8 @@ def find_frame(views: Views, agreement: float) -> Frame:
     """Find the cube that holds the visual hull.
 
     Args:
-        views: at least two.
-        agreement: least share of the views that must agree on a point of the hull; with 0 the hull
-            is what most of them agree on.
+        views: at least two, none without an object.
+        agreement: least share of the views that must agree on a point of the hull.
 
     Raises:
         DataError: the masks have no volume in common, or a camera stands inside it.
@@ -88,7 +87,7 @@ def find_frame(views: Views, agreement: float) -> Frame:
     frame = Frame((low + high) / 2, float((high - low).max()))
     positions = views.cameras.positions.to(low)
     held = in_hull(positions, views.alpha > 0.5, views.cameras)
-    if bool((held >= needed(len(views) - 1, max(agreement, 0.5))).any()):
+    if bool((held >= needed(len(views) - 1, agreement)).any()):
         at = int(held.argmax())
         raise DataError(
             f"The camera of view {at + 1} stands inside the object that the other views show.",
@@ -99,7 +98,7 @@ def find_frame(views: Views, agreement: float) -> Frame:
 
 def _level(votes: Tensor, views: int, agreement: float) -> int:
     most = int(votes.max())
-    if agreement == 0 and most > 0:
+    if agreement == 0:
         return most
     least = needed(views, agreement)
     if most < least:
@@ -159,7 +158,7 @@ def surface_points(
     Args:
         views: with cameras of the cube's world.
         count: of the points.
-        agreement: as in ``find_frame``.
+        agreement: as in ``find_frame``; with 0 the hull is where most views agree.
         generator: on the CPU.
 
     Returns:

@@ -45,10 +45,12 @@ def mean_of(errors: Tensor, counts: Tensor | None) -> Tensor:
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
     """SSIM of pictures (V, H, W, 3) in 0..1: (V, H, W, 3), windows cut off at the borders."""
-    x, y = first.permute(0, 3, 1, 2), second.permute(0, 3, 1, 2)
+    x, y = (picture.permute(0, 3, 1, 2).contiguous() for picture in (first, second))
+    side = SSIM_WINDOW
 
     def blur(z: Tensor) -> Tensor:
-        return F.avg_pool2d(z, SSIM_WINDOW, 1, SSIM_WINDOW // 2, count_include_pad=False)
+        z = F.avg_pool2d(z, (1, side), 1, (0, side // 2), count_include_pad=False)
+        return F.avg_pool2d(z, (side, 1), 1, (side // 2, 0), count_include_pad=False)
 
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2

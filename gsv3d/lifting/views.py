@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +36,9 @@ class Views:
     def __len__(self) -> int:
         return len(self.alpha)
 
+    def to(self, device: torch.device) -> Views:
+        return Views(self.colours.to(device), self.alpha.to(device), self.cameras.to(device))
+
     def resized(self, size: int) -> Views:
         """The same views reduced to ``size`` pixels by means over areas; never enlarged."""
         if size >= self.cameras.width:
@@ -44,41 +48,53 @@ class Views:
         return Views(layers[..., :3], layers[..., 3], self.cameras.resized(size))
 
 
-def crop(rgba: np.ndarray, cameras: Cameras, size: int) -> Views:
-    """Crop pictures to their object, all to squares of one side, and reduce them.
+def crop(pictures: Iterable[np.ndarray], cameras: Cameras, size: int) -> Views:
+    """Crop pictures to their object, reduce those that are larger, and bring all to one side.
+
+    Only what is cropped is kept, so that many large pictures take little memory.
 
     Args:
-        rgba: (V, H, W, 4) uint8 sRGB, straight alpha, none without an object.
+        pictures: V of (H, W, 4) uint8 sRGB, straight alpha, none without an object.
         cameras: of these pictures.
         size: most pixels of a side.
     """
-    boxes = [box_of(picture[..., 3] > 127) for picture in rgba]
-    if any(box is None for box in boxes):
-        raise ValueError("a view shows no object")
-    corners = np.array([[r.start, r.stop, c.start, c.stop] for r, c in boxes])  # type: ignore[misc]
-    longest = int(max((corners[:, 1] - corners[:, 0]).max(), (corners[:, 3] - corners[:, 2]).max()))
-    side = longest + 2 * max(2, round(MARGIN * longest))
-    side = -(-side // 4) * 4
-    top = (corners[:, 0] + corners[:, 1] - side) // 2
-    left = (corners[:, 2] + corners[:, 3] - side) // 2
-    cropped = np.zeros((len(rgba), side, side, 4), dtype=np.float32)
-    height, width = rgba.shape[1:3]
-    for picture, out, y, x in zip(rgba, cropped, top, left, strict=True):
-        rows = slice(max(y, 0), min(y + side, height))
-        columns = slice(max(x, 0), min(x + side, width))
-        out[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x] = picture[
-            rows, columns
-        ]
-    layers = torch.from_numpy(cropped) / 255
-    Ks = cameras.Ks.clone()
-    Ks[:, 0, 2] -= torch.from_numpy(left).to(Ks)
-    Ks[:, 1, 2] -= torch.from_numpy(top).to(Ks)
-    views = Views(
-        layers[..., :3] * layers[..., 3:],
-        layers[..., 3],
+    parts, Ks = [], cameras.Ks.clone()
+    for picture, K in zip(pictures, Ks, strict=True):
+        box = box_of(picture[..., 3] > 127)
+        if box is None:
+            raise ValueError("a view shows no object")
+        parts.append(_crop_one(picture, box, K, size))
+    side = -(-max(part.shape[-1] for part in parts) // 4) * 4
+    layers = torch.zeros(len(parts), 4, side, side)
+    for out, part, K in zip(layers, parts, Ks, strict=True):
+        own = part.shape[-1]
+        first = (side - own) // 2
+        out[:, first : first + own, first : first + own] = part
+        K[:2, 2] += first
+    return Views(
+        layers[:, :3].permute(0, 2, 3, 1).contiguous(),
+        layers[:, 3].contiguous(),
         Cameras(cameras.viewmats, Ks, side, side),
     )
-    return views.resized(size)
+
+
+def _crop_one(picture: np.ndarray, box: tuple[slice, slice], K: Tensor, size: int) -> Tensor:  # noqa: N803
+    """(4, S, S) color times alpha, and alpha, of a square around a box; adapts K in place."""
+    lengths = [part.stop - part.start for part in box]
+    side = max(lengths) + 2 * max(2, round(MARGIN * max(lengths)))
+    top, left = ((part.start + part.stop - side) // 2 for part in box)
+    rows = slice(max(top, 0), min(top + side, picture.shape[0]))
+    columns = slice(max(left, 0), min(left + side, picture.shape[1]))
+    square = torch.zeros(4, side, side)
+    seen = torch.from_numpy(picture[rows, columns].astype(np.float32)).permute(2, 0, 1) / 255
+    seen[:3] *= seen[3:]
+    square[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = seen
+    K[0, 2] -= left
+    K[1, 2] -= top
+    if side > size:
+        K[:2] *= size / side
+        square = F.adaptive_avg_pool2d(square, size)
+    return square
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,15 @@ class Frame:
         shift = viewmats[:, :3, 3] + viewmats[:, :3, :3] @ self.centre.to(viewmats)
         viewmats[:, :3, 3] = shift / self.extent
         return replace(cameras, viewmats=viewmats)
+
+    def views(self, views: Views) -> Views:
+        """The same views with cameras of the cube's world."""
+        return replace(views, cameras=self.inward(views.cameras))
+
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) float32 points of the cube's world in that of the cameras."""
+        placed: np.ndarray = points * self.extent + self.centre.cpu().numpy()
+        return placed.astype(np.float32)
 
     def outward(self, gaussians: Gaussians) -> Gaussians:
         """Gaussians of the cube's world in that of the cameras."""
