@@ -12,6 +12,7 @@ distance, F-score, volume IoU. CPU seconds are those of this process in one thre
 from __future__ import annotations
 
 import argparse
+import ast
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,20 +22,30 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gsv3d.cameras import FOV_DEG, orbit, static_azimuths_deg
+from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg
 from gsv3d.datasets.objects import find_objects
 from gsv3d.evaluation import metrics
 from gsv3d.evaluation.drawing import draw as draw_gaussians
+from gsv3d.evaluation.memory import PeakMemory
 from gsv3d.evaluation.protocol import choose_objects, plan_object, unseen_views
 from gsv3d.lifting import LiftSettings, LossWeights, crop, lift
-from gsv3d.lifting.hull import find_frame, surface_points
-from gsv3d.meshing import extract_mesh
+from gsv3d.meshing import TexturedMesh, extract_mesh
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.rasterizing import load_prop
 from gsv3d.rasterizing.lighting import baked_environments, lights_of
 from gsv3d.rasterizing.orbits import Surface, draw, normalising_transform
 
-COLUMNS = ("PSNR", "SSIM", "CD", "F@.02", "volume IoU", "Gaussians", "fit CPU s", "mesh CPU s")
+COLUMNS = (
+    "PSNR",
+    "SSIM",
+    "CD",
+    "F@.02",
+    "volume IoU",
+    "Gaussians",
+    "fit CPU s",
+    "mesh CPU s",
+    "MiB",
+)
 
 
 def picture(surface: Surface, cameras: Any, lights: Any) -> np.ndarray:
@@ -48,6 +59,22 @@ def shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarra
     return points, metrics.occupancy(vertices, faces, rng)
 
 
+def save_sheet(
+    path: Path, truth: np.ndarray, fitted: np.ndarray, mesh: TexturedMesh, cameras: Cameras
+) -> None:
+    """Every fourth view, from top to bottom: the truth, the Gaussians, the mesh, its shape."""
+    chosen = slice(None, None, 4)
+    rows = [
+        metrics.on_white(truth[chosen]),
+        fitted[chosen] / 255,
+        metrics.on_white(render_mesh(mesh, cameras[chosen])),
+        metrics.on_white(render_mesh(mesh, cameras[chosen], shading=1.0, clay=True)),
+    ]
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((sheet * 255).round().astype(np.uint8)).save(path)
+
+
 def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[float]:
     plan, prop = plan_object(0, name), load_prop(path)
     around = orbit(static_azimuths_deg(args.views), plan.elevation_deg, size=args.size)
@@ -57,16 +84,17 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     transform, _ = normalising_transform(points, plan.yaw_deg, both, FOV_DEG)
     surface = Surface(prop, transform, torch.device("cpu"))
     environments = baked_environments()
-    lights = lights_of(
-        environments[int(plan.light_choice * len(environments))], plan.light_yaw_deg
-    )
+    lights = lights_of(environments[int(plan.light_choice * len(environments))], plan.light_yaw_deg)
     pictures, truth = picture(surface, around, lights), picture(surface, unseen, lights)
 
+    memory = PeakMemory()
+    memory.start()
     start = time.process_time()
     gaussians = lift(crop(pictures, around, args.size), settings)
     fitted = time.process_time()
     mesh = extract_mesh(gaussians, texture_size=256)
     meshed = time.process_time()
+    peak = memory.process_mib()
 
     colour, mask = draw_gaussians(gaussians, unseen)
     scores = metrics.compare_views(
@@ -76,22 +104,7 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     other = shape(surface.vertices.numpy(), prop.faces, 1)
     distance = metrics.surface_distance(own[0], other[0])
     if args.pictures:
-        args.pictures.mkdir(parents=True, exist_ok=True)
-        rows = [
-            (metrics.on_white(truth[::4]) * 255).astype(np.uint8),
-            colour[::4],
-            (metrics.on_white(render_mesh(mesh, unseen[slice(None, None, 4)])) * 255).astype(
-                np.uint8
-            ),
-            (
-                metrics.on_white(
-                    render_mesh(mesh, unseen[slice(None, None, 4)], shading=1.0, clay=True)
-                )
-                * 255
-            ).astype(np.uint8),
-        ]
-        sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-        Image.fromarray(sheet).save(args.pictures / f"{name}.png")
+        save_sheet(args.pictures / f"{name}.png", truth, colour, mesh, unseen)
     return [
         scores.psnr.mean(),
         scores.ssim.mean(),
@@ -101,6 +114,7 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
         len(gaussians),
         fitted - start,
         meshed - fitted,
+        peak,
     ]
 
 
@@ -110,7 +124,7 @@ def chosen_settings(text: list[str]) -> LiftSettings:
     weights = {field.name for field in fields(LossWeights)}
     for part in text:
         name, value = part.split("=")
-        parsed = eval(value, {})  # noqa: S307 - a benchmark's own command line
+        parsed = ast.literal_eval(value)
         if name in weights:
             settings = replace(settings, weights=replace(settings.weights, **{name: parsed}))
         else:

@@ -78,7 +78,12 @@ def write_results(
 
 
 def write_lifted(
-    lifted: Lifted, target: Path, *, formats: Sequence[str], settings: LiftSettings, folder: Path,
+    lifted: Lifted,
+    target: Path,
+    *,
+    formats: Sequence[str],
+    settings: LiftSettings,
+    folder: Path,
     device: str,
 ) -> list[Path]:
     """Write what was fitted to a folder of pictures, in the frame and scale of their cameras.

@@ -27,6 +27,7 @@ from gsv3d.lifting.views import Frame
 HALF_CUBE = 0.7
 """Of the cube in the model's world that the Gaussians begin in."""
 
+
 @dataclass(frozen=True)
 class FitSettings:
     """How Gaussians are fitted.

@@ -69,9 +69,7 @@ def fit_in_cube(views: Views, settings: LiftSettings, watch: Watch | None = None
                 order += torch.randperm(len(views), generator=generator).tolist()
             chosen, order = order[: settings.batch], order[settings.batch :]
             behind = torch.rand(3, generator=generator).to(views.alpha.device)
-            part = Views(
-                pictures.colours[chosen], pictures.alpha[chosen], pictures.cameras[chosen]
-            )
+            part = Views(pictures.colours[chosen], pictures.alpha[chosen], pictures.cameras[chosen])
             shape = step >= settings.shape_from * total
             cloud.step(loss_of(cloud.gaussians(), part, behind, settings, shape), step / total)
             step += 1

@@ -132,7 +132,6 @@ def normal_disagreement(
         output = render(painted, cameras[view])
         drawn.append(2 * output.colour - output.alpha)
     mine = torch.cat(drawn)[:, 1:-1, 1:-1]
-    solid = F.pad((alpha.detach() > SOLID).float(), (1, 1, 1, 1))
-    whole = -F.max_pool2d(-solid[:, None], 3, 1)[:, 0, 1:-1, 1:-1] > 0
+    whole = -F.max_pool2d(-alpha.detach()[:, None], 3, 1)[:, 0] > SOLID
     cosine = (mine * depth_normals(depth, cameras)).sum(-1)
-    return mean_of(alpha[:, 1:-1, 1:-1].detach() - cosine, whole[:, : cosine.shape[1]])
+    return mean_of(alpha[:, 1:-1, 1:-1] - cosine, whole)

@@ -103,9 +103,7 @@ def read_capture(folder: Path) -> Capture:
         facts.append(document | frame)
     size = load_image(pictures[0]).size
     Ks = [_intrinsics(f, size, f"Frame {i} of {path}") for i, f in enumerate(facts, start=1)]
-    cameras = Cameras(
-        torch.from_numpy(np.stack(viewmats)).float(), torch.tensor(Ks).float(), *size
-    )
+    cameras = Cameras(torch.from_numpy(np.stack(viewmats)).float(), torch.tensor(Ks).float(), *size)
     return Capture(tuple(pictures), tuple(masks), cameras)
 
 
