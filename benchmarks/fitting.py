@@ -30,8 +30,8 @@ from gsv3d.evaluation import metrics
 from gsv3d.evaluation.drawing import draw as draw_gaussians
 from gsv3d.evaluation.memory import PeakMemory
 from gsv3d.evaluation.protocol import choose_objects, plan_object
-from gsv3d.lifting import LiftSettings, LossWeights, crop, lift
-from gsv3d.meshing import TexturedMesh, extract_mesh
+from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
+from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.rasterizing import load_prop
 from gsv3d.rasterizing.lighting import baked_environments, lights_of
@@ -99,10 +99,17 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     memory = PeakMemory()
     memory.start()
     start = time.process_time()
-    gaussians = lift(crop(pictures, around, args.size), settings)
-    fitted = time.process_time()
-    mesh = extract_mesh(gaussians, texture_size=256)
-    meshed = time.process_time()
+    times: list[float] = []
+
+    def note(phase: str, step: int, of: int) -> None:
+        if phase == "fusing" and not times:
+            times.append(time.process_time())
+
+    views = crop(pictures, around, args.size)
+    lifted = lift_to_mesh(views, settings, 5000, 256, note)
+    meshed, fitted = time.process_time(), times[0]
+    gaussians = lifted.frame.outward(lifted.gaussians)
+    mesh = replace(lifted.mesh, vertices=lifted.frame.place(lifted.mesh.vertices))
     peak = memory.process_mib()
 
     colour, mask = draw_gaussians(gaussians, unseen)

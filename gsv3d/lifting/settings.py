@@ -63,7 +63,7 @@ class LiftSettings:
 
     count: int = 3000
     most: int = 6000
-    stages: tuple[tuple[int, int], ...] = ((32, 150), (64, 150), (128, 500))
+    stages: tuple[tuple[int, int], ...] = ((32, 100), (64, 100), (128, 200))
     batch: int = 4
     degree: int = 0
     weights: LossWeights = field(default_factory=LossWeights)
