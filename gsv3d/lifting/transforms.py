@@ -113,7 +113,7 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:100] or type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
         raise DataError(f"{path} cannot be read: {reason}.", _HOW) from error
     if not isinstance(document, dict):
         raise DataError(f"{path} is not a JSON object.", _HOW)
