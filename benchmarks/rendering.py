@@ -7,7 +7,7 @@ Run: ``python benchmarks/rendering.py [--threads N] [--device cuda]``
   bounding box touches it, dense, with ``cumprod`` and autograd. Same projection, same picture.
 - limit: what a renderer that sorts (Gaussian, pixel) pairs cannot avoid: one stable sort of the
   pairs, one exp and one random read for each.
-- no gradients: the forward pass alone, which compiled code composites on the CPU.
+- no gradients: the forward pass alone.
 - gsplat: its CUDA kernels, where there is a card and they build.
 
 Best of several runs, in ms; the scene is a shell of random Gaussians seen by four cameras.

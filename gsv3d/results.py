@@ -6,10 +6,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from gsv3d._version import __version__
 from gsv3d.filenames import readable
@@ -17,6 +19,13 @@ from gsv3d.generation import GenerationResult, GenerationSettings
 from gsv3d.meshing import export
 from gsv3d.outputs import write_atomic
 from gsv3d.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from gsv3d.gaussians import Gaussians
+    from gsv3d.lifting import Lifted, LiftSettings
+    from gsv3d.meshing import TexturedMesh
 
 _ENDINGS = {"glb": (".glb",), "ply": (".ply",), "obj": (".obj", ".mtl", "_texture.png")}
 
@@ -50,24 +59,13 @@ def write_results(
     Raises:
         OutputError: a file can't be written; those before it stay.
     """
-    files: list[Path] = []
-    for suffix in ("glb", "obj"):
-        if suffix in formats:
-            files += export.write(result.mesh, _with_suffix(target, f".{suffix}"))
-    if "ply" in formats:
-        file = io.BytesIO()
-        result.gaussians.save_ply(file)
-        files.append(_write(_with_suffix(target, ".ply"), file.getvalue()))
     elevations = result.elevations_deg
     if elevations is None:
         elevations = np.full(len(result.azimuths_deg), result.pose.elevation_deg)
     sheet = contact_sheet(
         result.prepared, result.views, result.azimuths_deg, result.mesh, elevations
     )
-    files.append(_write(_with_suffix(target, ".png"), export.result_png(sheet)))
-
     record = {
-        "version": __version__,
         "model": model,
         "device": device,
         "image": readable(str(image)),
@@ -75,9 +73,82 @@ def write_results(
         "cutout_certainty": result.certainty,
         "pose": asdict(result.pose),
         "timings": result.timings,
-        "gaussians": len(result.gaussians),
-        "vertices": len(result.mesh.vertices),
-        "faces": len(result.mesh.faces),
+    }
+    return _write_all(target, formats, result.mesh, result.gaussians, sheet, record)
+
+
+def write_lifted(
+    lifted: Lifted,
+    target: Path,
+    *,
+    formats: Sequence[str],
+    settings: LiftSettings,
+    folder: Path,
+    device: str,
+) -> list[Path]:
+    """Write what was fitted to a folder of pictures, in the frame and scale of their cameras.
+
+    Args:
+        lifted: of ``lift_to_mesh``.
+        target: path of the files without a suffix; the name may hold dots.
+        formats: of "glb", "ply" and "obj".
+        settings, folder, device: for the record.
+
+    Returns:
+        the files written; the record comes last.
+
+    Raises:
+        OutputError: a file can't be written; those before it stay.
+    """
+    frame, views = lifted.frame, lifted.views
+    places = views.cameras.positions.cpu().numpy()
+    azimuths = np.rad2deg(np.arctan2(places[:, 0], -places[:, 1])) % 360
+    elevations = np.rad2deg(np.arctan2(places[:, 2], np.hypot(places[:, 0], places[:, 1])))
+    alpha = views.alpha[..., None]
+    layers = torch.cat([views.colours / alpha.clamp_min(1e-3), alpha], dim=-1).clamp(0, 1)
+    on_white = views.colours + 1 - alpha
+    sheet = contact_sheet(
+        (layers[0] * 255).round().to(torch.uint8).cpu().numpy(),
+        (on_white.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy(),
+        azimuths,
+        lifted.mesh,
+        elevations,
+    )
+    record = {
+        "device": device,
+        "folder": readable(str(folder)),
+        "views": len(views),
+        "settings": asdict(settings),
+        "frame": {"centre": frame.centre.tolist(), "extent": frame.extent},
+        "timings": lifted.timings,
+    }
+    mesh = replace(lifted.mesh, vertices=frame.place(lifted.mesh.vertices))
+    return _write_all(target, formats, mesh, frame.outward(lifted.gaussians), sheet, record)
+
+
+def _write_all(
+    target: Path,
+    formats: Sequence[str],
+    mesh: TexturedMesh,
+    gaussians: Gaussians,
+    sheet: Image.Image,
+    record: dict[str, Any],
+) -> list[Path]:
+    files: list[Path] = []
+    for suffix in ("glb", "obj"):
+        if suffix in formats:
+            files += export.write(mesh, _with_suffix(target, f".{suffix}"))
+    if "ply" in formats:
+        file = io.BytesIO()
+        gaussians.save_ply(file)
+        files.append(_write(_with_suffix(target, ".ply"), file.getvalue()))
+    files.append(_write(_with_suffix(target, ".png"), export.result_png(sheet)))
+    record = {
+        "version": __version__,
+        **record,
+        "gaussians": len(gaussians),
+        "vertices": len(mesh.vertices),
+        "faces": len(mesh.faces),
         "files": [file.name for file in files],
     }
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"

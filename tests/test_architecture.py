@@ -33,6 +33,7 @@ GSV3D_ROWS = (
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "datasets", "pose"),
     ("meshing", "rasterizing"),
+    ("lifting",),
     ("pipeline",),
     ("models", "hub"),
     ("generation", "text_to_image"),

@@ -15,6 +15,7 @@ from gsv3d.threads import let_threads_sleep
 
 COMMANDS: dict[str, str] = {
     "generate": "pictures to Gaussians and textured meshes",
+    "fit": "pictures with cameras to Gaussians and a textured mesh",
     "cutout": "show which object of a picture is used, as a PNG without background",
     "models": "list, add, convert and remove models",
     "render": "render orbits of 3D objects, to train and evaluate on",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsv3d.cli import cutouts, references
 from gsv3d.cli.naming import expand_inputs, name_results, with_name
+from gsv3d.cli.options import add_formats
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 from gsv3d.threads import limit_threads
 
@@ -24,7 +25,6 @@ DESCRIPTION = (
     "model makes of words. A picture that can't be used is named with the reason, and the others "
     "go on; the exit code is 1 then."
 )
-FORMATS = ("glb", "ply", "obj")
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -77,13 +77,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="sides the picture does not show look as the model's views have them, or as if the"
         " picture were seen through to them (%(default)s)",
     )
-    parser.add_argument(
-        "--formats",
-        type=_formats,
-        default=("glb", "ply"),
-        metavar="LIST",
-        help="of glb, ply and obj, with commas (glb,ply)",
-    )
+    add_formats(parser)
     cutouts.add_option(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
@@ -228,13 +222,3 @@ def _angle_or(*words: str) -> Callable[[str], float | str]:
             ) from None
 
     return read
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
-    unknown = [part for part in chosen if part not in FORMATS]
-    if unknown or not chosen:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must name one or more of {', '.join(FORMATS)}, with commas between."
-        )
-    return chosen

@@ -9,6 +9,18 @@ import os
 
 from gsv3d.errors import DataError
 
+FORMATS = ("glb", "ply", "obj")
+
+
+def add_formats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--formats",
+        type=_formats,
+        default=("glb", "ply"),
+        metavar="LIST",
+        help="of glb, ply and obj, with commas (glb,ply)",
+    )
+
 
 def add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="only this split of an index.json")
@@ -51,3 +63,13 @@ def require_blender() -> None:
                 f"Rendering needs the Python package {package}.",
                 'Install it with: pip install -e ".[blender]".',
             )
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    unknown = [part for part in chosen if part not in FORMATS]
+    if unknown or not chosen:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must name one or more of {', '.join(FORMATS)}, with commas between."
+        )
+    return chosen

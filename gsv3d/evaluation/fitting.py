@@ -3,7 +3,7 @@
 
 As MVGBench does (Xie et al. 2025, section 3: 3D Gaussians fitted to the even and to the odd views
 are compared with each other). What differs here: no densification; the Gaussians begin, as many as
-they stay, in the visual hull of the views' masks.
+they stay, on the visual hull of the views' masks.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from gsv3d.evaluation.drawing import draw, solid_centres, unit_gaussians
 from gsv3d.evaluation.framing import Framing
 from gsv3d.evaluation.protocol import DISTANCE, unseen_views
 from gsv3d.gaussians import Gaussians
-from gsv3d.rendering import render
+from gsv3d.lifting import LiftSettings, LossWeights, Views, fit_in_cube
+from gsv3d.lifting.views import Frame
 
 HALF_CUBE = 0.7
 """Of the cube in the model's world that the Gaussians begin in."""
-
-_RATES = {"means": 0.002, "scales": 0.02, "quats": 0.01, "opacities": 0.05, "colours": 0.02}
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,6 @@ class FitSettings:
     mask_weight: float = 0.5
 
 
-def in_hull(points: Tensor, masks: Tensor, cameras: Cameras) -> Tensor:
-    """(N,) of how many views' masks (V, H, W) each of (N, 3) points falls into."""
-    local = points @ cameras.viewmats[:, :3, :3].transpose(1, 2)
-    local = local + cameras.viewmats[:, None, :3, 3]
-    pixels = local @ cameras.Ks.transpose(1, 2)
-    at = (pixels[..., :2] / pixels[..., 2:].clamp_min(1e-3)).floor().long()
-    inside = (at >= 0).all(-1) & (at[..., 0] < cameras.width) & (at[..., 1] < cameras.height)
-    column, row = at[..., 0].clamp(0, cameras.width - 1), at[..., 1].clamp(0, cameras.height - 1)
-    view = torch.arange(len(masks), device=masks.device)[:, None]
-    return (masks[view, row, column] & inside).sum(dim=0)
-
-
 def fit_gaussians(
     colours: Tensor, masks: Tensor, cameras: Cameras, settings: FitSettings, seed: int = 0
 ) -> Gaussians:
@@ -70,46 +57,20 @@ def fit_gaussians(
         settings: of the fit.
         seed: of where the Gaussians begin.
     """
-    device = colours.device
-    generator = torch.Generator().manual_seed(seed)
-    points = (torch.rand(40 * settings.count, 3, generator=generator) * 2 - 1) * HALF_CUBE
-    points = points.to(device)
-    seen = in_hull(points, masks, cameras)
-    # The best points there are: views that contradict each other have no common hull.
-    order = torch.argsort(seen, descending=True, stable=True)[: settings.count]
-    share = float((seen == seen.max()).float().mean())
-    spacing = (share * (2 * HALF_CUBE) ** 3 / settings.count) ** (1 / 3)
-    count = len(order)
-    parameters = {
-        "means": points[order],
-        "scales": torch.full((count, 3), float(np.log(max(spacing / 2, 1e-3))), device=device),
-        "quats": F.pad(torch.ones(count, 1, device=device), (0, 3)),
-        "opacities": torch.zeros(count, device=device),
-        "colours": torch.zeros(count, 3, device=device),
-    }
-    for value in parameters.values():
-        value.requires_grad_(True)
-    optimiser = torch.optim.Adam(
-        [{"params": [parameters[name]], "lr": rate} for name, rate in _RATES.items()]
+    alpha = masks.to(colours)
+    frame = Frame(torch.zeros(3), 2 * HALF_CUBE)
+    views = frame.views(Views((colours - (1 - alpha[..., None])).clamp_min(0), alpha, cameras))
+    lifting = LiftSettings(
+        count=settings.count,
+        most=settings.count,
+        stages=((settings.size, settings.iterations),),
+        batch=len(masks),
+        weights=LossWeights(ssim=0.0, mask=settings.mask_weight, normal=0.0, depth=0.0),
+        densify=(1.0, 0.0),
+        agreement=0.0,  # views that contradict each other have no common hull
+        seed=seed,
     )
-    for _ in range(settings.iterations):
-        output = render(_gaussians(parameters), cameras, background=(1.0, 1.0, 1.0))
-        loss = F.mse_loss(output.colour, colours)
-        loss = loss + settings.mask_weight * F.mse_loss(output.alpha[..., 0], masks.float())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-    return _gaussians(parameters).detach()
-
-
-def _gaussians(parameters: dict[str, Tensor]) -> Gaussians:
-    return Gaussians.from_rgb(
-        means=parameters["means"],
-        quats=parameters["quats"],
-        scales=parameters["scales"].exp().clamp(1e-4, 0.3),
-        opacities=parameters["opacities"].sigmoid(),
-        rgb=parameters["colours"].sigmoid(),
-    )
+    return frame.outward(fit_in_cube(views, lifting))
 
 
 def fit_halves(

@@ -30,8 +30,8 @@ Progress = Callable[[str, int, int], None]
 VOXELS = 116
 """Voxels along the object's largest extent."""
 
-VIEW_SIZE = 176
-"""Pixels of a depth map: about a voxel each."""
+VIEW_PIXELS = 176 / 116
+"""Pixels along a depth map for each of these voxels: a pixel sees about one."""
 
 MAX_BLUR = 0.02
 """Most that Gaussians are widened by where colour is looked up, in extents of the object."""
@@ -53,6 +53,7 @@ def extract_mesh(
     progress: Progress | None = None,
     references: Sequence[Reference] = (),
     backs: str = BACKS[0],
+    voxels: int = VOXELS,
 ) -> TexturedMesh:
     """Fuses depth maps of the Gaussians, cuts the surface out, simplifies, unwraps and bakes it.
 
@@ -65,6 +66,7 @@ def extract_mesh(
             and loses what stands clearly out of the others'; the pixels of each are baked on the
             side it shows, the first one's before all.
         backs: of ``BACKS``, what the sides look like that no picture shows.
+        voxels: along the object's largest extent.
 
     Raises:
         ValueError: faces or texture_size out of bounds.
@@ -79,9 +81,9 @@ def extract_mesh(
     if references:
         shown_low, shown_high = reach(references[0])
         low, high = np.minimum(low, shown_low), np.maximum(high, shown_high)
-    voxel = float((high - low).max()) / VOXELS
+    voxel = float((high - low).max()) / voxels
     radius = float(np.linalg.norm(high - low)) / 2 + 4 * voxel
-    cameras = surround(radius, VIEW_SIZE, (low + high) / 2)
+    cameras = surround(radius, round(VIEW_PIXELS * voxels), (low + high) / 2)
 
     half = len(cameras)  # the first half of "fusing" is rendering, the second the volume
     # Gaussians stand on their views' grids, which would show in the texture as dots: where colour

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The torch renderer: runs wherever torch runs, differentiable, the twin of gsplat's kernels.
 
-On the CPU, pictures that need no gradients are composited by compiled code.
+On the CPU pictures are composited by compiled code.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ def _chunks(pairs: list[float], height: int) -> list[tuple[int, int, int, int]]:
     return chunks
 
 
-def _needs_gradients(values: list[Tensor]) -> bool:
-    return torch.is_grad_enabled() and any(value.requires_grad for value in values)
+def _compiled(device: torch.device) -> bool:
+    """Say whether compiled code composites pictures on a device."""
+    return device.type == "cpu"
 
 
 def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,7 +111,7 @@ def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
         )
     ]
 
-    if gaussians.device.type == "cpu" and not _needs_gradients([*flat, features]):
+    if _compiled(gaussians.device):
         from gsv3d.rendering import native  # numba takes half a second to import
 
         picture = native.composite(

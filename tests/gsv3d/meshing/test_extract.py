@@ -193,3 +193,18 @@ def test_the_same_gaussians_give_the_same_mesh(meshed):
     np.testing.assert_array_equal(mesh.vertices, again.vertices)
     np.testing.assert_array_equal(mesh.corner_uvs, again.corner_uvs)
     np.testing.assert_array_equal(mesh.texture, again.texture)
+
+
+def test_more_voxels_keep_rods_that_are_thinner_than_a_voxel() -> None:
+    """Two rods 0.8 long, their axes 0.04 apart, which 116 voxels lose."""
+    along = torch.linspace(-0.4, 0.4, 300)
+    means = torch.cat([torch.stack([0 * along + x, 0 * along, along], 1) for x in (-0.02, 0.02)])
+    quats = torch.tensor([[1.0, 0, 0, 0]]).expand(600, 4)
+    rods = Gaussians.from_rgb(
+        means, quats, torch.full((600, 3), 0.003), torch.full((600,), 0.95), torch.ones(600, 3)
+    )
+    with pytest.raises(GSV3DError, match="have no surface"):
+        extract_mesh(rods, 1000, 32)
+    mesh = extract_mesh(rods, 1000, 32, voxels=192)
+    np.testing.assert_allclose(np.ptp(mesh.vertices, axis=0), [0.05, 0.01, 0.81], atol=0.01)
+    assert (np.abs(mesh.vertices[:, 0]) > 0.01).all()  # nothing between them

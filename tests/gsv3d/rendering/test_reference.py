@@ -16,9 +16,9 @@ from tests import splat_reference
 
 @pytest.fixture(params=["compiled", "torch"], autouse=True)
 def compositor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw what needs no gradients by each of the two."""
+    """Draw by each of the two."""
     if request.param == "torch":
-        monkeypatch.setattr(reference, "_needs_gradients", lambda values: True)
+        monkeypatch.setattr(reference, "_compiled", lambda device: False)
 
 
 # A renderer written straight from the formulas, pixel by pixel in float64. It shares no line with

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well Gaussians fitted to true views show and shape the object, and what that costs.
+
+    python benchmarks/fitting.py props/index.json --split dev --count 8
+
+Each object is drawn by the rasterizer on a 16-view orbit of 128 px; Gaussians are fitted to these
+pictures by ``gsv3d.lifting`` and compared with the truth at 20 unseen cameras (PSNR and SSIM of
+sRGB on white): 16 halfway between the views and 15 degrees above or below them in turn, four at an
+elevation of 45 degrees. Their mesh is compared with the true one where that has the extent 1:
+Chamfer distance, F-score, volume IoU; neither is moved or scaled to fit. CPU seconds are those of
+this process in one thread, MiB its peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg
+from gsv3d.datasets.objects import find_objects
+from gsv3d.evaluation import metrics
+from gsv3d.evaluation.drawing import draw as draw_gaussians
+from gsv3d.evaluation.memory import PeakMemory
+from gsv3d.evaluation.protocol import choose_objects, plan_object
+from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
+from gsv3d.meshing import TexturedMesh
+from gsv3d.meshing.preview import render_mesh
+from gsv3d.rasterizing import load_prop
+from gsv3d.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.rasterizing.orbits import Surface, draw, normalising_transform
+
+COLUMNS = (
+    "PSNR",
+    "SSIM",
+    "CD",
+    "F@.02",
+    "volume IoU",
+    "Gaussians",
+    "fit CPU s",
+    "mesh CPU s",
+    "MiB",
+)
+
+
+def picture(surface: Surface, cameras: Any, lights: Any) -> np.ndarray:
+    with torch.inference_mode():
+        return draw(surface, cameras, lights).rgba.numpy()
+
+
+def unseen_cameras(elevation_deg: float, args: argparse.Namespace) -> Cameras:
+    step = 360 / args.views
+    azimuths = [(k + 0.5) * step for k in range(args.views)] + [45.0 + 90 * k for k in range(4)]
+    elevations = [elevation_deg + (15.0 if k % 2 else -15.0) for k in range(args.views)]
+    return orbit(azimuths, elevations + [45.0] * 4, size=args.size)
+
+
+def shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    points = metrics.sample_surface(vertices, faces, metrics.SURFACE_SAMPLES, rng)
+    return points, metrics.occupancy(vertices, faces, rng)
+
+
+def save_sheet(
+    path: Path, truth: np.ndarray, fitted: np.ndarray, mesh: TexturedMesh, cameras: Cameras
+) -> None:
+    """Every fourth view, from top to bottom: the truth, the Gaussians, the mesh, its shape."""
+    chosen = slice(None, None, 4)
+    rows = [
+        metrics.on_white(truth[chosen]),
+        fitted[chosen] / 255,
+        metrics.on_white(render_mesh(mesh, cameras[chosen])),
+        metrics.on_white(render_mesh(mesh, cameras[chosen], shading=1.0, clay=True)),
+    ]
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((sheet * 255).round().astype(np.uint8)).save(path)
+
+
+def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[float]:
+    plan, prop = plan_object(0, name), load_prop(path)
+    around = orbit(static_azimuths_deg(args.views), plan.elevation_deg, size=args.size)
+    unseen = unseen_cameras(plan.elevation_deg, args)
+    both = torch.cat([around.viewmats, unseen.viewmats]).double().numpy()
+    points = prop.vertices.astype(np.float64)
+    transform, extent = normalising_transform(points, plan.yaw_deg, both, FOV_DEG)
+    surface = Surface(prop, transform, torch.device("cpu"))
+    environments = baked_environments()
+    lights = lights_of(environments[int(plan.light_choice * len(environments))], plan.light_yaw_deg)
+    pictures, truth = picture(surface, around, lights), picture(surface, unseen, lights)
+
+    memory = PeakMemory()
+    memory.start()
+    start = time.process_time()
+    times: list[float] = []
+
+    def note(phase: str, step: int, of: int) -> None:
+        if phase == "fusing" and not times:
+            times.append(time.process_time())
+
+    views = crop(pictures, around, args.size)
+    lifted = lift_to_mesh(views, settings, 5000, 256, note)
+    meshed, fitted = time.process_time(), times[0]
+    gaussians = lifted.frame.outward(lifted.gaussians)
+    mesh = replace(lifted.mesh, vertices=lifted.frame.place(lifted.mesh.vertices))
+    peak = memory.process_mib()
+
+    colour, mask = draw_gaussians(gaussians, unseen)
+    scores = metrics.compare_views(
+        metrics.Views(colour / 255.0, mask), metrics.Views.of_rgba(truth)
+    )
+    own = shape(mesh.vertices / extent, mesh.faces, 0)
+    other = shape(surface.vertices.numpy() / extent, prop.faces, 1)
+    distance = metrics.surface_distance(own[0], other[0])
+    if args.pictures:
+        save_sheet(args.pictures / f"{name}.png", truth, colour, mesh, unseen)
+    return [
+        scores.psnr.mean(),
+        scores.ssim.mean(),
+        distance.chamfer,
+        distance.f_score(0.02),
+        metrics.volume_iou(own[1], other[1]),
+        len(gaussians),
+        fitted - start,
+        meshed - fitted,
+        peak,
+    ]
+
+
+def chosen_settings(text: list[str]) -> LiftSettings:
+    """``name=value`` of the settings or of the loss weights."""
+    settings = LiftSettings()
+    weights = {field.name for field in fields(LossWeights)}
+    for part in text:
+        name, value = part.split("=")
+        parsed = ast.literal_eval(value)
+        if name in weights:
+            settings = replace(settings, weights=replace(settings.weights, **{name: parsed}))
+        else:
+            settings = replace(settings, **{name: parsed})
+    return settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("objects", nargs="+")
+    parser.add_argument("--split")
+    parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--views", type=int, default=16)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
+    parser.add_argument("--pictures", type=Path, help="folder for sheets to look at")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = chosen_settings(args.set)
+    print(f"| object | {' | '.join(COLUMNS)} |")
+    print("| --- |" + " ---: |" * len(COLUMNS))
+    rows = []
+    for item in choose_objects(find_objects(args.objects, args.split), args.count, 0):
+        rows.append(measure(item.path, item.name, settings, args))
+        print(f"| {item.name} | {' | '.join(f'{x:.3f}' for x in rows[-1])} |", flush=True)
+    print(f"| mean | {' | '.join(f'{x:.3f}' for x in np.mean(rows, axis=0))} |")
+
+
+if __name__ == "__main__":
+    main()

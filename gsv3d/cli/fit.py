@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gsv3d fit``: pictures with cameras to Gaussians and a textured mesh."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gsv3d.cli.options import add_formats
+from gsv3d.errors import GSV3DError, out_of_memory
+from gsv3d.filenames import safe_stem
+from gsv3d.threads import limit_threads
+
+DESCRIPTION = (
+    "Fit Gaussians to pictures of one object with cameras, and make a textured mesh of them. The "
+    "folder holds transforms.json as nerfstudio and instant-ngp read it, and pictures without "
+    "background or with masks. The results have the frame and the scale of the cameras."
+)
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("fit", help=DESCRIPTION, description=DESCRIPTION)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="with transforms.json")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the same name in DIR; without it the results get another name",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
+    )
+    parser.add_argument(
+        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
+    )
+    add_formats(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0; a ``GSV3DError`` where nothing could be done."""
+    try:
+        limit_threads(args.threads)  # before torch is imported
+    except ValueError as error:
+        raise GSV3DError(str(error)) from error
+    from gsv3d.generation import GenerationSettings
+    from gsv3d.outputs import make_folder
+
+    try:
+        GenerationSettings(seed=args.seed, faces=args.faces, texture_size=args.texture_size)
+    except ValueError as error:
+        raise GSV3DError(str(error)) from error
+    output = make_folder(args.output)
+    try:
+        return _run(args, output)
+    except Exception as error:
+        told = None if isinstance(error, GSV3DError) else out_of_memory(error, args.texture_size)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _run(args: argparse.Namespace, output: Path) -> int:
+    from gsv3d.cli.progress import ImageProgress
+    from gsv3d.devices import choose_device
+    from gsv3d.lifting import LiftSettings, crop, lift_to_mesh
+    from gsv3d.lifting.job import PHASES
+    from gsv3d.lifting.transforms import read_capture
+    from gsv3d.outputs import free_target
+    from gsv3d.results import endings_of, write_lifted
+
+    device = choose_device(args.device)
+    settings = LiftSettings(seed=args.seed)
+    capture = read_capture(args.folder)
+    target = output / safe_stem(args.folder.resolve().name)
+    weights = dict(zip(PHASES, (85, 6, 3, 3, 3), strict=True))
+    with ImageProgress(1, weights) as progress:
+        progress.start(str(args.folder))
+        views = crop(capture.load(), capture.cameras, settings.stages[-1][0]).to(device)
+        lifted = lift_to_mesh(views, settings, args.faces, args.texture_size, progress.progress)
+        with free_target(target, endings_of(args.formats), args.overwrite) as free:
+            files = write_lifted(
+                lifted,
+                free,
+                formats=args.formats,
+                settings=settings,
+                folder=args.folder,
+                device=str(device),
+            )
+        progress.finish(args.folder, files)
+    return 0

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussians as parameters of Adam, which may be copied, split and removed between its steps.
+
+After Kerbl et al. 2023, section 5: those whose means feel the largest gradients are added to, small
+ones by a copy, large ones by two in their place; faint and overgrown ones are removed. The
+gradients are those of the means in the world, since all views are about equally far off.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gsv3d.gaussians import Gaussians
+from gsv3d.gaussians.sh import num_coefficients, rgb_to_sh
+from gsv3d.lifting.settings import Rates
+
+SMALLEST, LARGEST = 1e-4, 0.3
+"""Standard deviations in extents of the object."""
+
+FAINT = 0.02
+"""Opacity below which a Gaussian is removed."""
+
+OVERGROWN = 0.15
+"""Standard deviation above which a Gaussian is removed."""
+
+OUTSIDE = 0.65
+"""Of the cube of half side 0.5: Gaussians beyond this are removed."""
+
+SPLIT_ABOVE = 0.012
+"""Standard deviation above which a Gaussian is split instead of copied."""
+
+SHRINK = 1.6
+"""By which the two are smaller than the one they replace (Kerbl et al. 2023)."""
+
+AT_START = 0.3
+"""Opacity of the Gaussians at the start."""
+
+
+class Cloud:
+    """Gaussians being fitted.
+
+    Args:
+        points: (N, 3) in the unit cube.
+        colours: (N, 3) in 0..1.
+        degree: of the spherical harmonics.
+        rates: of Adam.
+        generator: on the CPU, for where the halves of a split go.
+    """
+
+    def __init__(
+        self, points: Tensor, colours: Tensor, degree: int, rates: Rates, generator: torch.Generator
+    ) -> None:
+        count, device = len(points), points.device
+        # Of a surface of about the cube's: so far apart are its Gaussians.
+        spacing = min(max(1.2 / math.sqrt(max(count, 1)), 0.005), 0.1)
+        sh = torch.zeros(count, num_coefficients(degree), 3, device=device)
+        sh[:, 0] = rgb_to_sh(colours)
+        self._generator = generator
+        self._values = {
+            "means": points.clone(),
+            "scales": torch.full((count, 3), math.log(spacing / 2), device=device),
+            "quats": F.normalize(torch.randn(count, 4, generator=generator), dim=-1).to(device),
+            "opacities": torch.full((count,), math.log(AT_START / (1 - AT_START)), device=device),
+            "colours": sh,
+        }
+        for value in self._values.values():
+            value.requires_grad_(True)
+        self._optimiser = torch.optim.Adam(
+            [
+                {"params": [value], "lr": getattr(rates, name), "name": name}
+                for name, value in self._values.items()
+            ],
+            eps=1e-15,
+        )
+        self._rate = rates.means
+        self._felt = torch.zeros(count, device=device)
+
+    def __len__(self) -> int:
+        return len(self._felt)
+
+    def gaussians(self) -> Gaussians:
+        """In the cube's world, with gradients."""
+        values = self._values
+        return Gaussians(
+            means=values["means"],
+            quats=values["quats"],
+            scales=values["scales"].exp().clamp(SMALLEST, LARGEST),
+            opacities=values["opacities"].sigmoid(),
+            sh=values["colours"],
+        )
+
+    def step(self, loss: Tensor, done: float) -> None:
+        """Take a step of Adam; ``done`` is the share of all steps before it."""
+        for group in self._optimiser.param_groups:
+            if group["name"] == "means":
+                group["lr"] = self._rate * 0.1**done
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        gradient = self._values["means"].grad
+        if gradient is not None:
+            self._felt += gradient.norm(dim=1)
+        self._optimiser.step()
+
+    @torch.no_grad()
+    def densify(self, growth: float, most: int) -> None:
+        """Remove what is of no use and add to what has the largest gradients.
+
+        Args:
+            growth: share of the Gaussians that are added to, at most.
+            most: Gaussians afterwards.
+        """
+        means, scales = self._values["means"], self._values["scales"].exp()
+        largest = scales.amax(dim=1)
+        useful = (
+            (self._values["opacities"].sigmoid() > FAINT)
+            & (largest < OVERGROWN)
+            & (means.abs().amax(dim=1) < OUTSIDE)
+        )
+        if not bool(useful.any()):
+            return
+        room = max(0, min(int(growth * len(self)), most - int(useful.sum())))
+        felt = torch.where(useful, self._felt, torch.full_like(self._felt, -1.0))
+        chosen = torch.argsort(felt, descending=True, stable=True)[:room]
+        chosen = chosen[useful[chosen]]
+        large = largest[chosen] > SPLIT_ABOVE
+        split = torch.zeros_like(useful)
+        split[chosen[large]] = True
+        kept = (useful & ~split).nonzero()[:, 0]
+        parents = torch.cat([chosen[~large], chosen[large].repeat(2)])
+        halves = torch.zeros(len(parents), dtype=torch.bool, device=means.device)
+        halves[int((~large).sum()) :] = True
+        offset = torch.randn(len(parents), 3, generator=self._generator).to(means.device)
+        offset = offset * scales[parents]
+        rotated = _rotate(self._values["quats"][parents], offset)
+        index = torch.cat([kept, parents])
+        fresh = torch.zeros(len(index), dtype=torch.bool, device=means.device)
+        fresh[len(kept) :] = True
+        new = {name: value[index].clone() for name, value in self._values.items()}
+        new["means"][fresh] += torch.where(halves[:, None], rotated, 0.5 * rotated)
+        new["scales"][fresh] -= math.log(SHRINK) * halves[:, None]
+        self._replace(new, index, fresh)
+
+    def _replace(self, new: dict[str, Tensor], index: Tensor, fresh: Tensor) -> None:
+        """Put new values in the place of the old, with Adam's memory of those that stay."""
+        for group in self._optimiser.param_groups:
+            name = group["name"]
+            state = self._optimiser.state.pop(self._values[name], {})
+            value = new[name].requires_grad_(True)
+            for key in ("exp_avg", "exp_avg_sq"):
+                if key in state:
+                    state[key] = state[key][index].clone()
+                    state[key][fresh] = 0
+            group["params"] = [value]
+            self._optimiser.state[value] = state
+            self._values[name] = value
+        self._felt = torch.zeros(len(index), device=index.device)
+
+
+def _rotate(quats: Tensor, vectors: Tensor) -> Tensor:
+    """(N, 3) vectors turned by (N, 4) quaternions wxyz."""
+    unit = F.normalize(quats, dim=-1)
+    scalar, axis = unit[:, :1], unit[:, 1:]
+    twice = 2 * torch.cross(axis, vectors, dim=1)
+    return vectors + scalar * twice + torch.cross(axis, twice, dim=1)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How views are lifted: losses and their weights, rates, densification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses, of which 0 leaves one out.
+
+    Attributes:
+        rgb: of the squared error of sRGB colors in 0..1, on the background of the iteration.
+        ssim: of 1 - SSIM of the colors.
+        mask: of alpha's squared error.
+        normal: of 1 - cosine between the normals of the Gaussians and those of the drawn depth.
+        depth: of the absolute second differences of the drawn depth, in extents of the object.
+        trim: share of the pixels of each view, those with the largest errors, that the losses of
+            colors and of alpha leave out: 0 for photographs and true renders, about 0.05 for a
+            model's views, which disagree. Much more leaves out what is yet to be learnt.
+    """
+
+    rgb: float = 1.0
+    ssim: float = 0.1
+    mask: float = 0.5
+    normal: float = 0.005
+    depth: float = 0.05
+    trim: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Adam's rate for each parameter; that of the means falls to a tenth at the end."""
+
+    means: float = 0.002
+    scales: float = 0.02
+    quats: float = 0.01
+    opacities: float = 0.05
+    colours: float = 0.02
+
+
+@dataclass(frozen=True)
+class LiftSettings:
+    """How Gaussians are fitted to views.
+
+    Attributes:
+        count: Gaussians at the start.
+        most: Gaussians at the end; densification adds no more.
+        stages: (pixels, iterations) one after the other: small pictures first. Pictures are never
+            enlarged.
+        batch: views in each iteration.
+        degree: of the spherical harmonics, 0 or 1.
+        weights: of the losses.
+        rates: of Adam.
+        shape_from: share of the iterations after which the losses of normals and depth count.
+        densify: share of the iterations in which Gaussians are added and removed: first and last.
+        densify_every: iterations between two times of that.
+        growth: share of the Gaussians that are split or copied at a time, at most.
+        agreement: least share of the views whose masks must hold a point of the visual hull.
+        seed: of the start, the order of the views and the splits.
+    """
+
+    count: int = 3000
+    most: int = 6000
+    stages: tuple[tuple[int, int], ...] = ((32, 100), (64, 100), (128, 200))
+    batch: int = 4
+    degree: int = 0
+    weights: LossWeights = field(default_factory=LossWeights)
+    rates: Rates = field(default_factory=Rates)
+    shape_from: float = 0.5
+    densify: tuple[float, float] = (0.2, 0.7)
+    densify_every: int = 50
+    growth: float = 0.15
+    agreement: float = 0.9
+    seed: int = 0
+
+    @property
+    def iterations(self) -> int:
+        return sum(number for _, number in self.stages)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gsv3d.lifting
+from gsv3d.cli import main
+from gsv3d.gaussians import Gaussians
+from gsv3d.lifting import LiftSettings
+from gsv3d.rasterizing import load_prop
+from tests.gsv3d.lifting.captures import write
+from tests.gsv3d.lifting.scenes import around, moved, painted_ball, see
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    def settings(**given: Any) -> LiftSettings:
+        return LiftSettings(count=250, most=300, stages=((24, 25),), **given)
+
+    monkeypatch.setattr(gsv3d.lifting, "LiftSettings", settings)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    views = see(painted_ball(), around(8, 32))
+    shift = torch.tensor([5.0, -2.0, 1.0])
+    far = type(views)(views.colours, views.alpha, moved(views.cameras, 4.0, shift))
+    return write(tmp_path / "my prop.v2", far)
+
+
+def fit(folder: Path, output: Path, *more: str) -> int:
+    options = ["--faces", "300", "--texture-size", "64", *more]
+    return main(["fit", str(folder), "--output", str(output), *options])
+
+
+def test_the_results_have_the_frame_and_scale_of_the_cameras(
+    folder: Path, tmp_path: Path, capsys
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    taken = output / "my prop.v2.glb"
+    taken.write_bytes(b"mine")
+    assert fit(folder, output, "--seed", "3") == 0
+    assert taken.read_bytes() == b"mine"
+    stem = "my prop.v2-2"
+    assert sorted(path.name for path in output.iterdir() if path != taken) == [
+        f"{stem}{ending}" for ending in (".glb", ".json", ".ply", ".png")
+    ]
+    assert f"{stem}.glb" in capsys.readouterr().out
+    gaussians = Gaussians.load_ply(output / f"{stem}.ply")
+    vertices = load_prop(output / f"{stem}.glb").vertices
+    for points in (gaussians.means.numpy(), vertices):
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2
+        np.testing.assert_allclose(middle, [5, -2, 1], atol=0.35)
+        assert 2.4 < np.ptp(points, axis=0).max() < 4.2  # a ball of diameter 2.8 and its fuzz
+    record = json.loads((output / f"{stem}.json").read_text(encoding="utf-8"))
+    assert record["views"] == 8 and record["settings"]["seed"] == 3
+    assert record["files"] == [f"{stem}{ending}" for ending in (".glb", ".ply", ".png")]
+    with Image.open(output / f"{stem}.png") as sheet:
+        assert sheet.width > 256
+
+
+def refused(code: int, output: Path, capsys, *words: str) -> None:
+    told = capsys.readouterr().err
+    assert code == 2 and "Traceback" not in told
+    assert all(word in told for word in words), told
+    assert not [path for path in output.glob("*")]
+
+
+def test_bad_input_is_one_sentence_and_nothing_is_written(
+    folder: Path, tmp_path: Path, capsys
+) -> None:
+    output = tmp_path / "out"
+    refused(fit(tmp_path / "no folder", output), output, capsys, "There is no transforms.json")
+    refused(fit(folder, output, "--faces", "3"), output, capsys, "faces must be")
+    refused(fit(folder, output, "--threads", "0"), output, capsys, "threads must be")
+    # Masks that contradict each other: every picture shows a dot elsewhere.
+    for i, path in enumerate(sorted((folder / "images").iterdir())):
+        rgba = np.zeros((32, 32, 4), np.uint8)
+        rgba[2 + 25 * (i % 2) :, 2 + 25 * (i // 2 % 2) :][:3, :3] = 255
+        Image.fromarray(rgba).save(path)
+    refused(fit(folder, output), output, capsys, "outlines contradict each other")

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gsv3d.cameras import Cameras, orbit
+from gsv3d.lifting.views import crop
+from gsv3d.meshing.reference import project
+
+
+def picture(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """A red box (left, top, right, bottom) on nothing."""
+    rgba = np.zeros((height, width, 4), dtype=np.uint8)
+    left, top, right, bottom = box
+    rgba[top:bottom, left:right] = (255, 0, 0, 255)
+    return rgba
+
+
+@pytest.mark.parametrize("size", [200, 16])
+def test_a_crop_keeps_where_points_are_seen(size: int) -> None:
+    width, height = 90, 60
+    base = orbit([0.0, 40.0], 10.0, size=60)
+    Ks = base.Ks.clone()
+    Ks[:, 0, 2] = 45.0
+    boxes = [(50, 5, 70, 35), (0, 30, 20, 60)]  # the second touches the border
+    views = crop(
+        iter([picture(width, height, box) for box in boxes]),
+        Cameras(base.viewmats, Ks, width, height),
+        size,
+    )
+    side = views.cameras.width
+    assert views.alpha.shape == (2, side, side) and side <= max(size, 4) and side % 4 == 0
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        # Corners of the box as points at depth 2, seen by the new camera.
+        K = Ks[i].double().numpy()
+        pixels = np.array([[left, top], [right, bottom]], dtype=float)
+        local = np.column_stack([(pixels - K[:2, 2]) / [K[0, 0], K[1, 1]], np.ones(2)]) * 2
+        viewmat = base.viewmats[i].double().numpy()
+        world = (local - viewmat[:3, 3]) @ viewmat[:3, :3]
+        uv, _ = project(world, views.cameras[i])
+        rows = views.alpha[i].sum(1).numpy()
+        columns = views.alpha[i].sum(0).numpy()
+        for (low, high), sums in zip(uv.T, (columns, rows), strict=True):
+            middle = (np.arange(side) + 0.5) @ sums / sums.sum()
+            assert middle == pytest.approx((low + high) / 2, abs=0.15)
+        area = np.prod(uv[1] - uv[0])
+        assert views.alpha[i].sum().item() == pytest.approx(area, rel=0.05)
+    torch.testing.assert_close(views.colours[..., 0], views.alpha)
+
+
+def test_views_are_reduced_by_means_and_never_enlarged() -> None:
+    views = crop([picture(40, 40, (4, 4, 36, 36))] * 2, orbit([0, 90], 0, size=40), 64)
+    half = views.resized(views.cameras.width // 2)
+    assert views.resized(999) is views
+    assert half.alpha.mean() == pytest.approx(views.alpha.mean().item())
+    assert half.cameras.Ks[0, 0, 0] == pytest.approx(views.cameras.Ks[0, 0, 0].item() / 2)
