@@ -76,7 +76,7 @@ class Job:
 
     @property
     def what(self) -> str:
-        """The sentence of a failed job, as the queue message holds it."""
+        """Return the sentence of a failed job, cut to the length of the queue message."""
         return str(self.record.outcome.get("what", ""))[:300]
 
 

@@ -127,7 +127,7 @@ class Peer:
 
     @property
     def name(self) -> str:
-        """What to call it in the log: one line, whatever it calls itself."""
+        """Return its name for the log, on one line whatever it calls itself."""
         return "".join(c if c.isprintable() else "?" for c in self.hello.client) or "a client"
 
     @property

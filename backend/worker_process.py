@@ -222,7 +222,7 @@ class Worker:
         self.failures += 1
 
     def note_success(self) -> None:
-        """A worker got as far as a job: it is sound."""
+        """Forget earlier deaths: a worker that got as far as a job is sound."""
         self.failures = 0
         self._not_before = 0.0
 

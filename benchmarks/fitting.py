@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well Gaussians fitted to true views show and shape the object, and what that costs.
+"""Measure how well Gaussians fitted to true views match the object, and what the fit costs.
 
     python benchmarks/fitting.py props/index.json --split dev --count 8
 

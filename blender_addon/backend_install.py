@@ -65,7 +65,7 @@ class Cancelled(Exception):  # noqa: N818 - it is no error
 
 
 class State(Enum):
-    """Where an installation is."""
+    """Name the steps of an installation."""
 
     RUNNING = "running"
     DONE = "done"

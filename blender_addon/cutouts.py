@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is cut out of pictures, to look at before an object is made; none of it is saved. No bpy."""
+"""Keep the cut-outs of pictures that the artist looks at before Generate. No bpy."""
 
 from __future__ import annotations
 

@@ -308,7 +308,7 @@ class _Run:
         line.end()
 
     def _without_backend(self, silent_s: float) -> None:
-        """It died, or it is silent: start one that died again, then give up.
+        """Start a backend that died again, twice at most; give up on one that is silent.
 
         At the second start after a death the backend itself fails the job it died over.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is a backend, or another process, still there?"""
+"""Tell whether a backend, or another process, still runs."""
 
 from __future__ import annotations
 
