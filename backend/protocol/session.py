@@ -133,7 +133,7 @@ class ClientSession:
 
     @property
     def unaccepted(self) -> int:
-        """Return how many jobs were submitted and are not accepted yet; a full queue delays them."""
+        """Return how many submitted jobs are not accepted yet; a full queue delays them."""
         return len(self._unaccepted)
 
     def hello(self) -> None:

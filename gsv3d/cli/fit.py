@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gsv3d.cli.options import add_formats
+from gsv3d.cli.options import add_formats, add_machine
 from gsv3d.errors import GSV3DError, out_of_memory
 from gsv3d.filenames import safe_stem
 from gsv3d.threads import limit_threads
@@ -36,8 +36,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
     )
     add_formats(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
+    add_machine(parser)
     return parser
 
 

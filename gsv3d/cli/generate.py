@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsv3d.cli import cutouts, references
 from gsv3d.cli.naming import expand_inputs, name_results, with_name
-from gsv3d.cli.options import add_formats
+from gsv3d.cli.options import add_formats, add_machine
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 from gsv3d.threads import limit_threads
 
@@ -79,8 +79,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     add_formats(parser)
     cutouts.add_option(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
+    add_machine(parser)
     return parser
 
 

@@ -22,6 +22,11 @@ def add_formats(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
+
+
 def add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="only this split of an index.json")
 
