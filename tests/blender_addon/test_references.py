@@ -1,32 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which bytes of a reference are sent, and the buttons that send them."""
+"""The bytes of a reference that are sent."""
 
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from backend.protocol import messages as m
-from blender_addon.jobs import JobState, bytes_of
+from blender_addon.jobs import bytes_of
 from blender_addon.problems import Problem
-from tests.canned_results import sphere_gaussians
-from tests.fake_backend import FakeBackend
+from tests.blender_addon.reference_pictures import picture
 
 pytestmark = pytest.mark.bpy
-
-
-def picture(path: Path, colour: tuple[int, ...] = (200, 100, 50, 128), size=(5, 3)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGBA", size, colour).save(path)
-    return path
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -413,217 +403,6 @@ def empty_with(bpy, image):
     empty.empty_display_type, empty.data = "IMAGE", image
     bpy.context.scene.collection.objects.link(empty)
     return empty
-
-
-def image_empty(bpy, path: Path, x: float = 0.0):
-    empty = bpy.data.objects.new(path.stem, None)
-    empty.empty_display_type = "IMAGE"
-    empty.data = bpy.data.images.load(str(path))
-    empty.location = (x, 2.0, 1.0)
-    empty.rotation_euler = (math.pi / 2, 0.0, math.pi / 2)  # upright, facing +X
-    bpy.context.scene.collection.objects.link(empty)
-    bpy.context.view_layer.update()
-    return empty
-
-
-def test_generate_says_what_is_missing(addon) -> None:
-    settings = addon.bpy.context.scene.gsv3d
-    for source in ("SELECTED", "IMAGE", "FILE"):
-        settings.source = source
-        assert not addon.bpy.ops.gsv3d.generate.poll()
-    assert not addon.bpy.ops.gsv3d.batch.poll()
-    assert not addon.bpy.ops.gsv3d.cancel.poll()
-    assert not addon.bpy.ops.gsv3d.backend_stop.poll()
-    settings.filepath = "/no/picture.png"
-    with pytest.raises(RuntimeError, match="no file"):
-        addon.bpy.ops.gsv3d.generate()
-    settings.batch_source, settings.folder = "FOLDER", "/no/folder"
-    with pytest.raises(RuntimeError, match="no folder"):
-        addon.bpy.ops.gsv3d.batch()
-    assert not len(addon.session.get().book)
-
-
-@pytest.mark.parametrize("size", ["PICTURE", "HEIGHT"])
-def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
-    addon, tmp_path: Path, monkeypatch, size: str
-) -> None:
-    from blender_addon import preferences
-    from blender_addon.importers.placement import SHOWN
-    from blender_addon.importers.prepare import prepare_gaussians
-
-    bpy = addon.bpy
-    bpy.context.scene.gsv3d.size = size
-    path = picture(tmp_path / "barrel.png")
-    image_empty(bpy, path, x=4.0).select_set(True)
-    settings = bpy.context.scene.gsv3d
-    settings.seed, settings.faces, settings.height, settings.steps = 5, 777, 3.0, 9
-    with FakeBackend(tmp_path, "normal") as fake:
-        monkeypatch.setattr(
-            preferences,
-            "backend_place",
-            lambda: preferences.BackendPlace("", fake.connection_path, tmp_path),
-        )
-        assert bpy.ops.gsv3d.generate() == {"FINISHED"}
-        (job,) = addon.session.get().book
-        addon.drain_until(lambda: job.state is JobState.DONE)
-        submit = fake.wait_for(m.Submit)
-    assert (submit.seed, submit.faces, submit.steps, submit.filename) == (5, 777, 9, "barrel.png")
-    assert bytes(submit.image) == path.read_bytes()
-    made = next(o for o in bpy.data.objects if o.get("gsv3d_kind") == "mesh")
-    # The picture is 1 x 0.6, its middle at (4, 2, 1), its right along +Y. It shows the object from
-    # 0.2 to 0.6 of its width and from 0.1 to 0.9 of its height.
-    height = 3.0 if size == "HEIGHT" else 0.8 * 0.6 / SHOWN  # the box is 1 high and 0.4 deep
-    assert tuple(made.location)[1:] == pytest.approx((2.0 - 0.5 + 0.4, 1.0 - 0.3))
-    preview = prepare_gaussians(**sphere_gaussians(200, 2)).bounds  # the first to be placed
-    scale = 0.8 * 0.6 / SHOWN if size == "PICTURE" else 3.0 / preview.height
-    assert made.location.x == pytest.approx(4.0 + preview.depth * scale / 2)
-    assert made.rotation_euler.z == pytest.approx(math.pi / 2)
-    bpy.context.view_layer.update()
-    assert made.dimensions.z == pytest.approx(height)
-    assert bpy.context.view_layer.objects.active == made
-    assert list(bpy.context.selected_objects) == [made]
-
-
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch) -> Iterator[FakeBackend]:
-    """A backend that answers, as the one to use."""
-    from blender_addon import preferences
-
-    with FakeBackend(tmp_path, "normal") as fake:
-        place = preferences.BackendPlace("", fake.connection_path, tmp_path)
-        monkeypatch.setattr(preferences, "backend_place", lambda: place)
-        yield fake
-
-
-def finish_all(addon) -> list:
-    """Wait for the jobs; returns them."""
-    current = addon.session.get()
-    addon.drain_until(lambda: not current.book.active() and current.delivery.idle)
-    assert {job.state for job in current.book} == {JobState.DONE}
-    return list(current.book)
-
-
-def test_generate_makes_an_object_at_each_selected_empty(addon, tmp_path: Path, backend) -> None:
-    bpy = addon.bpy
-    for x, name in ((0.0, "a"), (9.0, "b")):
-        image_empty(bpy, picture(tmp_path / f"{name}.png"), x).select_set(True)
-    gone = image_empty(bpy, picture(tmp_path / "c.png"), 20.0)
-    gone.select_set(True)
-    (tmp_path / "c.png").unlink()
-    assert bpy.ops.gsv3d.generate() == {"FINISHED"}
-    assert [job.name for job in finish_all(addon)] == ["a", "b"]
-    meshes = [o for o in bpy.data.objects if o.get("gsv3d_kind") == "mesh"]
-    assert {o.name[0]: round(o.location.x / 9.0) for o in meshes} == {"a": 0, "b": 1}
-
-
-def test_variants_stand_side_by_side_and_one_is_kept(addon, tmp_path: Path, backend) -> None:
-    bpy = addon.bpy
-    settings = bpy.context.scene.gsv3d
-    settings.source, settings.seed, settings.seeds = "FILE", 2**31 - 2, 3
-    settings.filepath = str(picture(tmp_path / "cup.png"))
-    bpy.ops.gsv3d.generate()
-    settings.seeds, settings.filepath = 1, str(picture(tmp_path / "jug.png", (1, 2, 3, 255)))
-    bpy.ops.gsv3d.generate()
-    jobs = finish_all(addon)
-    assert [job.request.seed for job in jobs] == [2**31 - 2, 2**31 - 1, 0, 2**31 - 2]
-    names = ["cup seed 2147483646", "cup seed 2147483647", "cup seed 0", "jug"]
-    assert [job.name for job in jobs] == names
-    bpy.context.view_layer.update()
-    places = [bpy.data.objects[name].location.x for name in names]
-    width = bpy.data.objects["jug"].dimensions.x
-    assert all(b - a > width for a, b in itertools.pairwise(places))
-
-    curve = bpy.data.objects.new("converted", bpy.data.curves.new("converted", "CURVE"))
-    for tag in ("gsv3d_source", "gsv3d_kind", "gsv3d_job"):  # as Convert leaves an object
-        curve[tag] = bpy.data.objects[names[0]][tag]
-    bpy.context.collection.objects.link(curve)
-    bpy.context.view_layer.objects.active = bpy.data.objects[names[1]]
-    bpy.ops.ed.undo_push(message="before")
-    meshes = len(bpy.data.meshes)
-    assert bpy.ops.gsv3d.keep() == {"FINISHED"}
-    kept = {o["gsv3d_job"] for o in bpy.data.objects if "gsv3d_job" in o}
-    assert kept == {jobs[1].id, jobs[3].id}
-    assert len(bpy.data.meshes) < meshes and not bpy.data.curves
-    bpy.ops.ed.undo_push(message="kept")  # as Blender does after a button
-    bpy.ops.ed.undo()
-    assert len({o["gsv3d_job"] for o in bpy.data.objects if "gsv3d_job" in o}) == 4
-    bpy.context.view_layer.objects.active = None
-    assert not bpy.ops.gsv3d.keep.poll()
-
-
-def test_of_several_variants_the_first_replaces(addon, tmp_path: Path, backend) -> None:
-    settings = addon.bpy.context.scene.gsv3d
-    settings.source, settings.seeds, settings.again = "FILE", 2, "REPLACE"
-    settings.filepath = str(picture(tmp_path / "cup.png"))
-    bpy = addon.bpy
-    bpy.ops.gsv3d.generate()
-    with pytest.raises(RuntimeError, match="on the list already"):
-        bpy.ops.gsv3d.generate()
-    settings.seed = 1  # the second of them is on the list
-    settings.seeds = 3
-    bpy.ops.gsv3d.generate()
-    assert [job.request.seed for job in addon.session.get().book] == [0, 1, 2, 3]
-    finish_all(addon)
-    assert sum(o.get("gsv3d_kind") == "mesh" for o in bpy.data.objects) == 3
-
-
-def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch) -> None:
-    from blender_addon import preferences
-
-    bpy = addon.bpy
-    folder = tmp_path / "Möbel alt"
-    for name in ("a", "b"):
-        picture(folder / f"{name}.png")
-    (folder / "c.png").touch()
-    settings = bpy.context.scene.gsv3d
-    settings.batch_source, settings.folder = "FOLDER", str(folder)
-    with FakeBackend(tmp_path, "normal") as fake:
-        monkeypatch.setattr(
-            preferences,
-            "backend_place",
-            lambda: preferences.BackendPlace("", fake.connection_path, tmp_path),
-        )
-        assert bpy.ops.gsv3d.batch() == {"FINISHED"}
-        book = addon.session.get().book
-        with pytest.raises(RuntimeError, match="on the list already"):
-            bpy.ops.gsv3d.batch()  # pressed once more at once
-        addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
-        assert [j.name for j in book] == ["a", "b"]
-        files = [folder / "a.png", folder / "b.png"]
-        assert [j.request.image for j in book] == files  # not in memory
-        collection = bpy.data.collections["Möbel alt"]
-        assert {"a", "b"} <= {o.name for o in collection.objects}
-        with pytest.raises(RuntimeError, match="has its result.*Skip Done"):
-            bpy.ops.gsv3d.batch()
-        bpy.data.objects.remove(bpy.data.objects["b"])
-        assert bpy.ops.gsv3d.batch() == {"FINISHED"}  # what is missing alone
-        assert [j.name for j in book.active()] == ["b"]
-        addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
-        settings.skip_done = False
-        assert bpy.ops.gsv3d.batch() == {"FINISHED"}
-        assert [j.name for j in book.active()] == ["a", "b"]
-
-
-def test_a_batch_of_selected_empties(addon, tmp_path: Path, monkeypatch) -> None:
-    from blender_addon import preferences
-
-    bpy = addon.bpy
-    for x, name in enumerate(("rechts", "links")):
-        image_empty(bpy, picture(tmp_path / f"{name}.png"), x=-float(x)).select_set(True)
-    with FakeBackend(tmp_path, "silent") as fake:
-        monkeypatch.setattr(
-            preferences,
-            "backend_place",
-            lambda: preferences.BackendPlace("", fake.connection_path, tmp_path),
-        )
-        bpy.ops.gsv3d.batch()
-        assert [j.name for j in addon.session.get().book] == ["links", "rechts"]
-        corners = [j.target.plane.corner[0] for j in addon.session.get().book]
-        assert corners == pytest.approx([-1.0, 0.0], abs=1e-6)  # each at its own picture
-        bpy.ops.gsv3d.cancel(all_jobs=True)
-        assert not addon.session.get().book.active()
-        bpy.ops.gsv3d.clear_jobs()
-        assert not len(bpy.context.window_manager.gsv3d.jobs)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="makes a name that is not UTF-8")
