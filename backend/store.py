@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import storage_error
+from .protocol import make_private_folder
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,8 @@ class Store:
         self.data_dir = Path(data_dir)
         self.jobs_dir = self.data_dir / "jobs"
         try:
-            # The pictures are their user's own. On Windows a user's folders are private anyway.
-            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.jobs_dir.mkdir(mode=0o700, exist_ok=True)
+            make_private_folder(self.data_dir)  # with it all that is in it
+            self.jobs_dir.mkdir(exist_ok=True)
         except OSError as error:
             raise storage_error(error, self.data_dir, "its jobs") from error
 
@@ -120,7 +120,7 @@ class Store:
         """Move a file or folder out of the way, under a free name, and say so in the log."""
         aside = self.data_dir / "put-aside"
         try:
-            aside.mkdir(mode=0o700, exist_ok=True)
+            aside.mkdir(exist_ok=True)
             names = (f"{path.name}-{number}" for number in itertools.count(1))
             target = next(aside / name for name in names if not (aside / name).exists())
             os.replace(path, target)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .problems import Problem, file_problem
+from .protocol import wire
 
 _TAIL_BYTES = 16_384
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
@@ -138,7 +139,7 @@ class BackendProcess:
         interpreter = find_python(python)
         log = data_dir / "backend.log"
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
+            wire.make_private_folder(data_dir)
             with log.open("wb") as output:
                 command = serve_command(interpreter, connection_file, data_dir, os.getpid())
                 self._process = _spawn(command, data_dir, output)

@@ -60,6 +60,7 @@ from .connection_file import (
     write_connection,
 )
 from .errors import ConnectionFileError, ProtocolError, VersionError
+from .private import make_private_folder
 from .processes import folder_in_use, process_exists
 from .session import ClientSession, Event, Received, Silence, Violation
 from .sockets import curve_client, explain_silence, open_client
@@ -107,6 +108,7 @@ __all__ = [
     "explain_silence",
     "folder_in_use",
     "limits",
+    "make_private_folder",
     "messages",
     "negotiate",
     "open_client",

@@ -11,13 +11,13 @@ import json
 import os
 import re
 import secrets
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import ConnectionFileError
+from .private import create_private
 from .processes import folder_in_use, process_exists
 
 FILE_NAME = "connection.json"
@@ -75,45 +75,6 @@ def default_data_dir() -> Path:
 def default_path() -> Path:
     """Return where the connection file lies unless told otherwise."""
     return default_data_dir() / FILE_NAME
-
-
-def create_private(path: Path) -> int:
-    """Create a new file only its user can open, and return its descriptor, open for writing.
-
-    Raises:
-        OSError: it exists already, or cannot be made private.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags, 0o600)
-    if sys.platform == "win32":
-        try:
-            _restrict_windows(path)
-        except OSError:
-            os.close(descriptor)
-            path.unlink()
-            raise
-    return descriptor
-
-
-def _restrict_windows(path: Path) -> None:
-    """Take inherited rights off a file and give its user full control, before it holds anything."""
-    user = os.environ.get("USERNAME", "")
-    domain = os.environ.get("USERDOMAIN", "")
-    if not user:
-        raise OSError("the name of the user is not known (USERNAME is empty)")
-    account = f"{domain}\\{user}" if domain else user
-    result = subprocess.run(
-        ["icacls", str(path), "/inheritance:r", "/grant:r", f"{account}:F"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=20,
-        check=False,
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-    )
-    if result.returncode:
-        raise OSError(f"icacls could not restrict {path}: {result.stderr.strip()}")
 
 
 def write_connection(path: Path, connection: Connection) -> None:

@@ -193,16 +193,6 @@ def test_done_is_done_even_if_the_journal_cannot_be_told(
     assert reopened(tmp_path)[0] == [(JOB(1), "done")]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="on Windows a user's folders are private anyway")
-def test_other_users_cannot_read_the_pictures(tmp_path: Path) -> None:
-    before = os.umask(0o022)
-    try:
-        Store(tmp_path / "new" / "data")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "new" / "data").stat().st_mode & 0o077 == 0
-
-
 def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from backend.protocol import (
     Connection,
     ConnectionFileError,
-    connection_file,
     default_data_dir,
     read_connection,
     write_connection,
@@ -55,25 +54,6 @@ def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(ConnectionFileError, match="read by others.*new keys"):
         read_connection(path)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="icacls is looked at where it cannot be run")
-def test_windows_closes_the_file_before_it_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[list[str]] = []
-
-    def icacls(command: list[str], **_: object) -> object:
-        assert Path(command[1]).read_bytes() == b"", "keys were written before it was closed"
-        calls.append(command)
-        return type("Result", (), {"returncode": 0, "stderr": ""})()
-
-    monkeypatch.setattr(connection_file.sys, "platform", "win32")
-    monkeypatch.setattr(connection_file.subprocess, "run", icacls)
-    monkeypatch.setenv("USERNAME", "Jörg")
-    monkeypatch.setenv("USERDOMAIN", "STUDIO")
-    write_connection(tmp_path / "connection.json", connection())
-    assert calls[0][2:] == ["/inheritance:r", "/grant:r", "STUDIO\\Jörg:F"]
 
 
 def test_missing(tmp_path: Path) -> None:

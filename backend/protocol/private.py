@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders that only their user can open."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def create_private(path: Path) -> int:
+    """Create a new file only its user can open, and return its descriptor, open for writing.
+
+    Raises:
+        OSError: it exists already, or cannot be made private.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o600)
+    if sys.platform == "win32":
+        try:
+            _restrict_windows(path, "F")
+        except OSError:
+            os.close(descriptor)
+            path.unlink()
+            raise
+    return descriptor
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder, and the missing ones above it, that only their user can open.
+
+    On POSIX a folder that is there is closed to others. On Windows it keeps its rights: those under
+    the user's own folder are private anyway.
+
+    Raises:
+        OSError: it cannot be made, or it is another user's, who could exchange its files.
+    """
+    for folder in (*reversed(path.parents), path):
+        if folder.exists():
+            continue
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if sys.platform == "win32":
+            _restrict_windows(folder, "(OI)(CI)F")
+    if sys.platform == "win32":
+        return
+    status = path.stat()
+    if status.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def _restrict_windows(path: Path, rights: str) -> None:
+    """Take inherited rights off a path that is still empty, and give them to its user alone."""
+    user = os.environ.get("USERNAME", "")
+    domain = os.environ.get("USERDOMAIN", "")
+    if not user:
+        raise OSError("the name of the user is not known (USERNAME is empty)")
+    account = f"{domain}\\{user}" if domain else user
+    # By its full path: Windows looks into the current folder first.
+    icacls = Path(os.environ.get("SystemRoot", r"C:\Windows"), "System32", "icacls.exe")
+    try:
+        result = subprocess.run(
+            [str(icacls), str(path), "/inheritance:r", "/grant:r", f"{account}:{rights}"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"icacls did not answer within {error.timeout} s for {path}") from error
+    if result.returncode:
+        raise OSError(f"icacls could not restrict {path}: {result.stderr.strip()}")
