@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 it could not be done, one sentence on standard error says 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -41,6 +42,8 @@ from .protocol.fields import to_map
 #: Seconds to wait for an answer of the backend, and for its end.
 ANSWER_S = 5.0
 END_S = 15.0
+#: Files and connections that may be open where the system allows it.
+OPEN_FILES = 8192
 
 
 def default_data_dir() -> Path:
@@ -219,6 +222,7 @@ def _serve(options: argparse.Namespace) -> int:
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: server.stop())
+    _allow_many_files()
     # The file is opened with the first line, after the data folder has been made and locked.
     _log_to(data_dir / "logs" / "backend.log")
     server.start()
@@ -232,6 +236,19 @@ def _serve(options: argparse.Namespace) -> int:
     finally:
         server.close()
     return 0
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files: connections that never say who they are take some of them."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS may allow less than that
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _log_to(path: Path) -> None:

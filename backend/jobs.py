@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,8 +28,9 @@ from .store import Store
 
 log = logging.getLogger(__name__)
 
-#: Jobs that may wait; more are refused with a sentence.
+#: Jobs that may wait, of all clients and of one; more are refused with a sentence.
 MAX_WAITING = 200
+MAX_WAITING_EACH = 160
 #: Times a job is begun before it counts as the reason why the backend dies.
 MAX_ATTEMPTS = 2
 #: Ended jobs that are kept at most.
@@ -107,6 +109,7 @@ class Jobs:
         self.running: Job | None = None
         self.changes = 0  # of the list, counted
         self._jobs: dict[str, Job] = {}
+        self._begun: dict[str | None, int] = {}  # for each client when its last job was, counted
         records, unreadable = journal.jobs()
         for job in unreadable:
             journal.remove(job)
@@ -192,20 +195,29 @@ class Jobs:
     def get(self, job: str) -> Job | None:
         return self._jobs.get(job)
 
-    def waiting(self) -> Iterator[Job]:
-        """The waiting jobs in the order they will be done in."""
-        return (job for job in self._jobs.values() if job.record.waiting)
+    def waiting(self) -> list[Job]:
+        """Return the waiting jobs in the order they will be done in.
+
+        Clients take turns, the one whose last job was begun the longest ago first.
+        """
+        waiting = [job for job in self._jobs.values() if job.record.waiting]
+        before: Counter[str | None] = Counter()  # jobs of a client that come before its next one
+        turns = {}
+        for job in waiting:
+            owner = job.record.owner
+            turns[job.id] = before[owner], self._begun.get(owner, 0), job.record.number
+            before[owner] += 1
+        return sorted(waiting, key=lambda job: turns[job.id])
 
     def next(self) -> Job | None:
         """The job to do next, None while one is running or none waits."""
-        return next(self.waiting(), None) if self.running is None else None
+        return next(iter(self.waiting()), None) if self.running is None else None
 
     def position(self, job: Job) -> int:
         """Jobs that come before a job: 0 when it is running, next or over."""
         if not job.record.waiting:
             return 0
-        before = sum(1 for other in self.waiting() if other.record.number < job.record.number)
-        return before + (self.running is not None)
+        return self.waiting().index(job) + (self.running is not None)
 
     def entries(
         self,
@@ -271,7 +283,7 @@ class Jobs:
             QueueFullError: too many wait.
             StorageError: the disk is full or cannot be written; nothing is left behind.
         """
-        self._refuse_when_full()
+        self._refuse_when_full(owner)
         if not isinstance(submit, m.Imagine):
             self.store.save_picture(submit.job, submit.image)
         else:
@@ -289,10 +301,11 @@ class Jobs:
         self.changes += 1
         return job
 
-    def _refuse_when_full(self) -> None:
-        if sum(1 for _ in self.waiting()) >= MAX_WAITING:
+    def _refuse_when_full(self, owner: str | None) -> None:
+        owners = [job.record.owner for job in self.waiting()]
+        if len(owners) >= MAX_WAITING or owners.count(owner) >= MAX_WAITING_EACH:
             raise QueueFullError(
-                f"The queue is full: {MAX_WAITING} jobs wait already.",
+                f"The queue is full: {len(owners)} jobs wait already.",
                 "Wait until some are done, or cancel some.",
             )
 
@@ -303,15 +316,16 @@ class Jobs:
             QueueFullError: too many wait.
             StorageError: the journal cannot be written.
         """
-        self._refuse_when_full()
+        self._refuse_when_full(job.record.owner)
         self._renumber({job.id: 1 + max(other.record.number for other in self._jobs.values())})
         self._change(job, state="accepted", attempts=0, ended=None, outcome={})
         self._save_record(job)
 
     def move(self, job: Job, place: int) -> None:
-        """Give a waiting job another place among those that wait. Raises StorageError."""
-        order = [other for other in self.waiting() if other is not job]
-        numbers = sorted(other.record.number for other in self.waiting())
+        """Give a waiting job another place among those of its client. Raises StorageError."""
+        own = [other for other in self.waiting() if other.record.owner == job.record.owner]
+        order = [other for other in own if other is not job]
+        numbers = sorted(other.record.number for other in own)
         order.insert(place, job)
         self._renumber({j.id: number for j, number in zip(order, numbers, strict=True)})
 
@@ -329,6 +343,7 @@ class Jobs:
         job.estimator = Estimator(speeds, job.record.settings.get("steps"), now, phases)
         job.artefacts, job.progress = [], None
         self.running = job
+        self._begun[job.record.owner] = 1 + max(self._begun.values(), default=0)
         self._change(job, state="running", attempts=job.record.attempts + 1)
 
     def report(self, job: Job, phase: str, step: int, of: int, now: float) -> m.Progress:

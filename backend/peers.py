@@ -8,12 +8,13 @@ so what a slow client costs is its few waiting control messages and what ZeroMQ 
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .protocol import PROTOCOL_VERSION, OutgoingTransfer, encode
+from .protocol import PROTOCOL_VERSION, OutgoingTransfer, encode, limits
 from .protocol import messages as m
 from .store import FileSource
 
@@ -24,6 +25,8 @@ CONTROL_MESSAGES = 2000
 CONTROL_BYTES = 4 << 20
 #: Transfers announced to a client and not yet complete.
 OPEN_TRANSFERS = 4
+#: Seconds until an announcement without credit gives its place to one that waits.
+UNCREDITED_S = limits.LIVENESS_S
 #: Chunks in one turn, so that the loop gets back to what others sent.
 CHUNKS_A_TURN = 8
 
@@ -40,6 +43,19 @@ class Pending:
     fields: dict[str, Any]
     source: FileSource
     replaceable: bool  # a newer one of its kind takes its place
+
+
+@dataclass
+class _Announced:
+    """A transfer that is announced to a client and not complete."""
+
+    transfer: OutgoingTransfer
+    pending: Pending
+    since: float
+
+    def uncredited(self, now: float) -> bool:
+        begun = self.transfer.sent or self.transfer.credit
+        return not begun and now - self.since > UNCREDITED_S
 
 
 @dataclass(eq=False)
@@ -61,7 +77,7 @@ class Peer:
         self._control: deque[m.Message] = deque()
         self._control_bytes = 0
         self._waiting: deque[Pending] = deque()
-        self._open: dict[int, tuple[OutgoingTransfer, Pending]] = {}
+        self._open: dict[int, _Announced] = {}
         self._ends: dict[str, m.Message] = {}
         self.chunks_sent = 0
         self.blocked = False
@@ -114,12 +130,12 @@ class Peer:
     def grant(self, transfer: int, chunks: int) -> None:
         """Take credit; for a transfer that is over or unknown it means nothing."""
         if transfer in self._open:
-            self._open[transfer][0].grant(chunks)
+            self._open[transfer].transfer.grant(chunks)
 
     def close(self) -> None:
         """Close all files."""
-        for _, pending in self._open.values():
-            pending.source.close()
+        for announced in self._open.values():
+            announced.pending.source.close()
         self._open.clear()
         self._waiting.clear()
         self._ends.clear()
@@ -154,11 +170,12 @@ class Peer:
         self.blocked = False
         unreadable: list[tuple[str, OSError]] = []
         chunks = 0
+        self._give_way(now)
         while not self.blocked:
             if self._control:
                 self._send_control(now)
             elif self._may_announce():
-                self._announce(numbers())
+                self._announce(numbers(), now)
             elif self._end_ready():
                 pass
             elif chunks < CHUNKS_A_TURN and (transfer := self._ready()) is not None:
@@ -166,6 +183,9 @@ class Peer:
                     self._send_chunk(transfer, now)
                     chunks += 1
                 except OSError as error:
+                    if error.errno in (errno.EMFILE, errno.ENFILE):
+                        self.blocked = True  # others hold too many files open: later
+                        break
                     job = transfer.artefact.job
                     self._drop(lambda other, job=job: other.job == job)  # type: ignore[misc]
                     self._ends.pop(job, None)
@@ -191,11 +211,23 @@ class Peer:
     def _may_announce(self) -> bool:
         return bool(self._waiting) and len(self._open) < OPEN_TRANSFERS
 
-    def _announce(self, number: int) -> None:
+    def _announce(self, number: int, now: float) -> None:
         pending = self._waiting.popleft()
         artefact = pending.kind(job=pending.job, transfer=number, **pending.fields)
-        self._open[number] = (OutgoingTransfer(artefact, pending.source), pending)
+        transfer = OutgoingTransfer(artefact, pending.source)
+        self._open[number] = _Announced(transfer, pending, now)
         self.post(artefact)
+
+    def _give_way(self, now: float) -> None:
+        """Announce one transfer later that the client gives no credit, where another waits."""
+        if not self._waiting or len(self._open) < OPEN_TRANSFERS:
+            return
+        for number, announced in self._open.items():
+            if announced.uncredited(now):
+                del self._open[number]
+                self.post(m.Dropped(announced.pending.job, number))
+                self._waiting.append(announced.pending)
+                return
 
     def _end_ready(self) -> bool:
         for job in list(self._ends):
@@ -206,13 +238,13 @@ class Peer:
 
     def _all_pending(self) -> Iterable[Pending]:
         yield from self._waiting
-        for _, pending in self._open.values():
-            yield pending
+        for announced in self._open.values():
+            yield announced.pending
 
     def _ready(self) -> OutgoingTransfer | None:
-        for transfer, _ in self._open.values():
-            if transfer.ready:
-                return transfer
+        for announced in self._open.values():
+            if announced.transfer.ready:
+                return announced.transfer
         return None
 
     def _send_chunk(self, transfer: OutgoingTransfer, now: float) -> None:
@@ -222,16 +254,15 @@ class Peer:
             return
         self.chunks_sent += 1
         if transfer.finished:
-            _, pending = self._open.pop(chunk.transfer)
-            pending.source.close()
+            self._open.pop(chunk.transfer).pending.source.close()
 
     def _drop(self, matches: Callable[[Pending], bool]) -> None:
         self._waiting = deque(p for p in self._waiting if not matches(p))
-        for number, (_, pending) in list(self._open.items()):
-            if matches(pending):
+        for number, announced in list(self._open.items()):
+            if matches(announced.pending):
                 del self._open[number]
-                pending.source.close()
-                self.post(m.Dropped(pending.job, number))
+                announced.pending.source.close()
+                self.post(m.Dropped(announced.pending.job, number))
 
 
 def _size(message: m.Message) -> int:

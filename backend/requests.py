@@ -156,7 +156,7 @@ class Requests:
             self._jobs.fetched(job)
             log.info("job %s fetched", job.id)
         if peer.version < LIST_VERSION and job.record.over:
-            self._delete(job)  # what acknowledging meant to it
+            self._delete(job, peer)  # what acknowledging meant to it
 
     def _forget(self, peer: Peer, name: str) -> None:
         job = self._jobs.get(name)
@@ -165,13 +165,20 @@ class Requests:
             peer.post(m.Error("not_available", what, "Cancel it first.", name))
             return
         if job is not None:
-            self._delete(job)
+            self._delete(job, peer)
         peer.post(m.Forgotten(name))
 
-    def _delete(self, job: Job) -> None:
-        for other in self._server.peers.values():
-            other.stop_job(job.id)
+    def _delete(self, job: Job, peer: Peer) -> None:
+        """Delete a job as a client wishes; others that wait for its results are told."""
+        for other in self._server.watchers(job.id):
             other.watching.discard(job.id)
+            if other is peer:
+                other.stop_job(job.id)
+            elif other.version >= LIST_VERSION:
+                other.stop_job(job.id, m.Forgotten(job.id))
+            else:
+                what = f"The results of {job.name} were deleted by another client."
+                other.stop_job(job.id, m.Error("not_available", what, "Generate it again.", job.id))
         self._jobs.forget(job)
         log.info("job %s forgotten", job.id)
 

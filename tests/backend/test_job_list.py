@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.jobs import Jobs
+from backend.jobs import Jobs, QueueFullError
 from backend.journal import Journal
 from backend.protocol import ClientSession, encode
 from backend.protocol import messages as m
@@ -112,6 +112,39 @@ def test_a_waiting_job_changes_its_place(tmp_path: Path) -> None:
     assert [job.id for job in jobs.waiting()] == [*order, JOB(9)]
     jobs.retry(jobs.get(JOB(0)))
     assert [job.id for job in jobs.waiting()] == [*order, JOB(9), JOB(0)]
+    jobs.journal.close()
+
+
+def test_clients_take_turns(tmp_path: Path) -> None:
+    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
+    for number in range(5):
+        jobs.submit(m.Submit(JOB(number), b"x"), "a" * 32)
+    for number in (5, 6):
+        jobs.submit(m.Submit(JOB(number), b"x"), "b" * 32)
+    jobs.submit(m.Submit(JOB(7), b"x"))
+    done = []
+    while (job := jobs.next()) is not None:
+        done.append(int(job.id, 16))
+        jobs.start(job, 0.0)
+        first = next(iter(jobs.waiting()), None)
+        assert first is None or jobs.position(first) == 1
+        jobs.done(job, {}, 1.0)
+    assert done == [0, 5, 7, 1, 6, 2, 3, 4]
+    jobs.journal.close()
+
+
+def test_one_client_cannot_fill_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.jobs.MAX_WAITING", 5)
+    monkeypatch.setattr("backend.jobs.MAX_WAITING_EACH", 3)
+    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
+    for number in range(3):
+        jobs.submit(m.Submit(JOB(number), b"x"), "a" * 32)
+    with pytest.raises(QueueFullError, match="3 jobs wait"):
+        jobs.submit(m.Submit(JOB(3), b"x"), "a" * 32)
+    for number in (4, 5):
+        jobs.submit(m.Submit(JOB(number), b"x"), "b" * 32)
+    with pytest.raises(QueueFullError, match="5 jobs wait"):
+        jobs.submit(m.Submit(JOB(6), b"x"), "b" * 32)
     jobs.journal.close()
 
 
