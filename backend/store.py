@@ -6,6 +6,7 @@ Layout of the data folder::
     journal.sqlite          the jobs (journal.py)
     jobs/<job>/record       what the job is, as the journal has it, should that be lost
     jobs/<job>/picture      the submitted picture, as it came, kept as long as the job
+    jobs/<job>/output       the last lines of the worker that died over it
     jobs/<job>/0001.bin     the arrays of an artefact, one after the other
     put-aside/              what was found and not understood; never read again, never deleted
     logs/                   backend.log, worker.log, worker-output.log
@@ -76,6 +77,13 @@ class Store:
     def load_record(self, job: str) -> bytes:
         """Return what `save_record` wrote. Raises OSError."""
         return (self.folder(job) / "record").read_bytes()
+
+    def save_output(self, job: str, lines: str) -> None:
+        """Write the last lines of the worker that died over a job."""
+        try:
+            write_whole(self.folder(job) / "output", [lines.encode()], lasting=False)
+        except OSError as error:
+            log.error("the last lines of the worker are not kept: %s", error)
 
     def size(self, job: str) -> int:
         """Return the bytes that the files of a job take."""

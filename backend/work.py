@@ -60,7 +60,7 @@ class Work:
             self._died(explain_exit(code))
         if self.worker.late(now):
             log.error("the worker is not ready after %.0f s; it is ended", READY_S)
-            words = self.worker.last_words()
+            words = self.worker.last_words
             self.worker.kill()
             self.worker.note_failure(now)
             said = f" Its last words: {words}" if words else ""
@@ -93,7 +93,7 @@ class Work:
                          f"This is a fault of GSV3D. {_LOGS}")  # fmt: skip
 
     def _died(self, why: str) -> None:
-        words = self.worker.last_words()
+        words = self.worker.last_words
         log.error("%s Its last words: %s", why, words or "none")
         job = self._jobs.running
         if job is None:
@@ -103,6 +103,7 @@ class Work:
         elif self._deadline is not None:
             self._cancelled(job)
         else:
+            self._server.store.save_output(job.id, self.worker.last_lines)
             self._failed(
                 job,
                 f"The generation of {job.name} ended unexpectedly.",

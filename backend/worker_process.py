@@ -8,7 +8,6 @@ worker ends too.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -18,11 +17,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import zmq
 
 from . import link
+from .worker_output import WorkerOutput
 from .zap import Gatekeeper
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Worker:
         self._not_before = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._address: bytes | None = None
-        self._output: BinaryIO | None = None
+        self._output: WorkerOutput | None = None
         self._token = ""
         self._public, secret = zmq.curve_keypair()
         self.socket = context.socket(zmq.ROUTER)
@@ -106,21 +106,18 @@ class Worker:
         public, secret = zmq.curve_keypair()
         self._gate.allow_only(b"worker", public)
         self.ready, self._address, self.last_heard = False, None, now
-        output = self.log_dir / "worker-output.log"
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(output, output.with_name("worker-output.1.log"))
-            self._output = open(output, "wb")
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.PIPE,
-                stdout=self._output,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd=self.log_dir,
                 env={**os.environ, **_ENVIRONMENT},
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
-            assert self._process.stdin is not None
+            assert self._process.stdin is not None and self._process.stdout is not None
+            self._output = WorkerOutput(self._process.stdout, self.log_dir)
             # A virtual environment's python.exe is a launcher on Windows: the worker's own process
             # id is not the one known here, so that a token tells one worker from another.
             self._token = secrets.token_hex(16)
@@ -230,18 +227,15 @@ class Worker:
         """A new job is a reason to try once more."""
         self.failures = min(self.failures, MAX_RESTARTS - 1)
 
+    @property
     def last_words(self) -> str:
-        """Return the last line of the process's output, or how it crashed; empty for none."""
-        try:
-            with open(self.log_dir / "worker-output.log", "rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 16_384))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-        lines = text.strip().splitlines()
-        crash = [line for line in lines if line.startswith("Fatal Python error")]
-        words = (crash or lines or [""])[-1].strip()[:300]
-        return "".join(c if c.isprintable() else " " for c in words)
+        """Return the last line that the process, or the one before it, has printed."""
+        return self._output.last_words() if self._output is not None else ""
+
+    @property
+    def last_lines(self) -> str:
+        """Return the last lines that it has printed."""
+        return self._output.last_lines() if self._output is not None else ""
 
     def close(self) -> None:
         self.stop()
@@ -257,7 +251,6 @@ class Worker:
                 pass  # its end of the pipe has gone with it
         if self._output is not None:
             self._output.close()
-            self._output = None
 
 
 def explain_exit(code: int) -> str:

@@ -4,7 +4,8 @@
 Run by the server in the model's stead, over the same link and with the same runtime::
 
     {"steps": 5, "step_s": 0.02, "coarse_at": [2], "gaussians": 1000, "texture": 64,
-     "die_at": 3, "hang_at": 3, "fail_at": 3, "fault_at": 3, "file_limit": 100000, "nan": true}
+     "die_at": 3, "hang_at": 3, "fail_at": 3, "fault_at": 3, "file_limit": 100000, "nan": true,
+     "print": 3}
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Scripted:
 
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (script["file_limit"], -1))
+        for number in range(script.get("print", 0)):
+            print("line", number)
         for step in range(1, steps + 1):
             time.sleep(script.get("step_s", 0.01))
             watch.progress("imagining" if words else "denoising", step, steps)

@@ -40,7 +40,7 @@ def test_a_worker_that_never_gets_ready_is_ended_and_said(
     monkeypatch.setattr("backend.worker_process.READY_S", 0.0)
     late = Worker.late
     # Not before it has said something, however slow the machine is.
-    monkeypatch.setattr(Worker, "late", lambda w, now: bool(w.last_words()) and late(w, now))
+    monkeypatch.setattr(Worker, "late", lambda w, now: bool(w.last_words) and late(w, now))
     monkeypatch.setattr("backend.worker_process.BACKOFF_S", (0.01, 0.01))
     monkeypatch.setattr("backend.worker_process.MAX_RESTARTS", 2)
     with Client(run_server(tmp_path, "--mute").path) as client:
@@ -129,13 +129,19 @@ def test_a_client_that_takes_nothing_harms_nobody(
         assert other.until(m.Cancelled, 20).job == job
 
 
-def test_a_crash_is_told_by_its_first_line(tmp_path: Path) -> None:
-    worker = Worker.__new__(Worker)
-    worker.log_dir = tmp_path
-    assert worker.last_words() == ""
-    (tmp_path / "worker-output.log").write_text(
-        "loading\nFatal Python error: Segmentation fault\n\nThread 1:\n  File x, line 3\n"
-    )
-    assert worker.last_words() == "Fatal Python error: Segmentation fault"
-    (tmp_path / "worker-output.log").write_bytes(b"x" * limits.MIB + b"\nout\x07 of memory\n")
-    assert worker.last_words() == "out  of memory"
+def test_what_a_worker_printed_is_kept_with_the_job_it_died_over(
+    tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        good = client.session.submit(script(print=3))
+        bad = client.session.submit(script(print=200_000, die_at=1))
+        failed = client.until(m.Failed)
+        assert failed.job == bad and "exit code 7" in failed.why
+        client.until(m.Done)
+    jobs, logs = tmp_path / "data" / "jobs", tmp_path / "data" / "logs"
+    lines = (jobs / bad / "output").read_text().splitlines()
+    assert lines[-1] == "line 199999" and 1 < len(lines) <= 100
+    assert not (jobs / good / "output").exists()
+    sizes = [path.stat().st_size for path in logs.glob("worker-output*")]
+    assert len(sizes) == 2 and max(sizes) <= limits.MIB, "bounded, however much it prints"

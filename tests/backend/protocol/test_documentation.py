@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.jobs import MAX_WAITING
+from backend.jobs import MAX_WAITING, MAX_WAITING_EACH
 from backend.peers import OPEN_TRANSFERS
 from backend.protocol import TAG, limits
 from backend.protocol import messages as m
@@ -100,7 +100,7 @@ def test_limits() -> None:
             f"{limits.OPEN_TRANSFERS}, {limits.OPEN_TRANSFER_BYTES // mib // 1024} GiB together",
         "transfers the backend announces ahead": str(OPEN_TRANSFERS),
         "chunks owed to a transfer": str(limits.CREDIT_CHUNKS),
-        "jobs that wait": str(MAX_WAITING),
+        "jobs that wait, of all clients and of one": f"{MAX_WAITING}, {MAX_WAITING_EACH}",
         "clients of a backend": str(MAX_PEERS),
         "jobs in `queue`": str(limits.QUEUE_ENTRIES),
     }  # fmt: skip
