@@ -113,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
         help="end a worker that says nothing for so long while it works (default: 1800)",
     )
     serve.add_argument(
+        "--keep-alive",
+        type=_positive,
+        default=15.0,
+        metavar="MINUTES",
+        help="free the model's memory after so long without a job (default: 15)",
+    )
+    serve.add_argument(
         "--keep-days",
         type=_positive,
         default=30.0,
@@ -215,6 +222,7 @@ def _serve(options: argparse.Namespace) -> int:
             threads=options.threads,
             parent_pid=options.parent_pid,
             stall_s=options.stall,
+            keep_alive_s=60.0 * options.keep_alive,
             keep_days=options.keep_days,
             keep_gb=options.keep_gb,
         )

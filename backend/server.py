@@ -74,6 +74,7 @@ class Settings:
         worker_command: the worker's command line; None is the model's worker.
         grace_s: seconds a cancelled job has to stop before its worker is ended.
         stall_s: seconds without a word from a worker at work before it is ended.
+        keep_alive_s: seconds without a job until the worker is ended, so that its memory is free.
         keep_days, keep_gb: ended jobs are forgotten after so many days, and the oldest when all
             together take more disk space.
     """
@@ -88,6 +89,7 @@ class Settings:
     worker_command: Sequence[str] | None = None
     grace_s: float = 20.0
     stall_s: float = 1800.0
+    keep_alive_s: float = 900.0
     keep_days: float = 30.0
     keep_gb: float = 20.0
     capabilities: tuple[str, ...] = field(default=m.CAPABILITIES)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from .jobs import Job, StoredArtefact
@@ -30,13 +31,16 @@ class Work:
         self.models: tuple[m.ModelEntry, ...] = ()
         self._deadline: float | None = None
         self._broken: tuple[str, str] | None = None
+        self._resting = False
+        self._idle_since = time.monotonic()
 
     # --- every turn ------------------------------------------------------------------------------
 
     def turn(self, now: float) -> None:
         """Start the worker where there is none, give it the next job, end it where it hangs."""
         self._watch(now)
-        if self.worker.may_start(now):
+        self._rest(now)
+        if not self._resting and self.worker.may_start(now):
             try:
                 self.worker.start(now)
             except OSError as error:
@@ -53,12 +57,29 @@ class Work:
             folder = str(self._server.store.folder(job.id).resolve())
             self.worker.send("run", job=job.id, settings=job.record.settings, folder=folder)
 
+    def _rest(self, now: float) -> None:
+        """End the worker when it had nothing to do for long; its memory is others' then."""
+        if self._jobs.running is not None or self._jobs.next() is not None:
+            self._resting, self._idle_since = False, now
+        elif self.worker.ready and now - self._idle_since > self._server.settings.keep_alive_s:
+            self.free_memory(now)
+
+    def free_memory(self, now: float) -> None:
+        """End a worker without a job; it is started again for the next one."""
+        if self._jobs.running is None and self.worker.ready:
+            log.info("the worker has nothing to do and is ended, to free its memory")
+            self._resting = True
+            self.worker.ask_to_end(now)
+
     def _watch(self, now: float) -> None:
         job = self._jobs.running
         code = self.worker.reap(now, at_work=job is not None)
         if code is not None:
             self._died(explain_exit(code))
-        if self.worker.late(now):
+        if self.worker.late(now) and self._resting:
+            log.error("the worker does not end when asked to; it is ended")
+            self.worker.kill()
+        elif self.worker.late(now):
             log.error("the worker is not ready after %.0f s; it is ended", READY_S)
             words = self.worker.last_words
             self.worker.kill()
@@ -80,6 +101,7 @@ class Work:
     def forgive(self, seconds: float) -> None:
         """Leave out of account that nothing was heard of the worker for a time."""
         self.worker.last_heard += seconds
+        self._idle_since += seconds
         if self._deadline is not None:
             self._deadline += seconds
 

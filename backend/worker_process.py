@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 MAX_RESTARTS = 5
 #: Seconds from the start of a worker until it is ready; libraries come from a cold disk.
 READY_S = 600.0
+#: Seconds that a worker without a job has to end when it is asked to.
+END_S = 20.0
 #: Seconds before the second start in a row, doubled each time, at most the last.
 BACKOFF_S = (0.5, 30.0)
 
@@ -71,6 +73,7 @@ class Worker:
         self.failures = 0
         self.last_heard = 0.0
         self._gate = gate
+        self._ending = False  # it was asked to
         self._not_before = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._address: bytes | None = None
@@ -106,6 +109,7 @@ class Worker:
         public, secret = zmq.curve_keypair()
         self._gate.allow_only(b"worker", public)
         self.ready, self._address, self.last_heard = False, None, now
+        self._ending = False
         try:
             self._process = subprocess.Popen(
                 self.command,
@@ -171,12 +175,19 @@ class Worker:
             return False
         return True
 
+    def ask_to_end(self, now: float) -> None:
+        """Ask a process that has no job to end, so that its memory is free."""
+        if self.ready:
+            self.ready, self._ending, self.last_heard = False, True, now
+            self.send("stop")
+
     def late(self, now: float) -> bool:
-        """True when the process has not become ready in its time."""
-        return self.alive and not self.ready and now - self.last_heard > READY_S
+        """True when the process has not become ready, or has not ended, in its time."""
+        patience = END_S if self._ending else READY_S
+        return self.alive and not self.ready and now - self.last_heard > patience
 
     def reap(self, now: float, at_work: bool) -> int | None:
-        """Return the exit code once, when the process has ended by itself.
+        """Return the exit code once, when the process has ended without being asked to.
 
         A death ``at_work`` is the job's, and no reason not to start again at once.
         """
@@ -186,6 +197,8 @@ class Worker:
         if code is None:
             return None
         self._close()
+        if self._ending:
+            return None
         if at_work:
             self.note_success()
         else:

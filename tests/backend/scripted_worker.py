@@ -105,4 +105,6 @@ class Scripted:
 
 
 if __name__ == "__main__":
-    sys.exit(serve_jobs(Scripted))
+    code = serve_jobs(Scripted)
+    time.sleep(1000 * ("--stays" in sys.argv))
+    sys.exit(code)

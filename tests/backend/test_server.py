@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from backend.protocol import ProtocolError, Received, Violation
@@ -111,6 +113,39 @@ def test_a_worker_that_hangs_is_ended_and_the_queue_goes_on(
         assert client.until(m.Cancelled).job == hung
         client.until(lambda e: isinstance(e, m.Done) and e.job == after)
         assert running.server.work.worker.pid != pid
+
+
+def wait_until_ended(pid: int | None) -> None:
+    if pid is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).wait(60)
+
+
+def test_a_worker_without_jobs_is_ended_and_started_again(
+    tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path, keep_alive_s=0.5)
+    with Client(running.path) as client:
+        client.session.submit(script())
+        client.until(m.Done)
+        first = running.server.work.worker.pid
+        wait_until_ended(first)
+        again = client.session.submit(script())
+        client.until(lambda e: isinstance(e, m.Done) and e.job == again)
+        worker = running.server.work.worker
+        assert worker.pid != first and worker.failures == 0
+
+
+def test_a_worker_that_does_not_end_when_asked_to_is_ended(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.worker_process.END_S", 0.5)
+    running = run_server(tmp_path, "--stays", keep_alive_s=0.1)
+    with Client(running.path) as client:
+        client.until(lambda e: isinstance(e, m.Welcome) and bool(e.device))
+        wait_until_ended(running.server.work.worker.pid)
+        client.session.submit(script())
+        client.until(m.Done)
 
 
 def test_a_silent_worker_is_ended(tmp_path: Path, run_server: Start) -> None:
