@@ -106,6 +106,7 @@ class Server:
         self._numbers = itertools.count(1)
         self._parent: Parent | None = None
         self._closers: list[Callable[[], None]] = []
+        self._sent = self._blocked_turns = 0
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -260,11 +261,16 @@ class Server:
     # --- one turn --------------------------------------------------------------------------------
 
     def _patience_ms(self) -> int:
-        if any(peer.busy and not peer.blocked for peer in self.peers.values()):
+        """Return how long to wait for messages: shortly, where a pipe that was full may empty."""
+        peers = self.peers.values()
+        if any(peer.busy and not peer.blocked for peer in peers):
             return 0
-        if any(peer.blocked for peer in self.peers.values()):
-            return 10
-        return 100
+        if not any(peer.blocked for peer in peers):
+            return 100
+        sent = sum(peer.chunks_sent for peer in peers)
+        self._blocked_turns = self._blocked_turns + 1 if sent == self._sent else 1
+        self._sent = sent
+        return min(self._blocked_turns, 10)
 
     def _receive(self, now: float) -> None:
         for _ in range(MESSAGES_A_TURN):

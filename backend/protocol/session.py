@@ -84,7 +84,7 @@ class ClientSession:
     Args:
         client: name and version of the client, for the backend's log.
         capabilities: the kinds of artefacts wanted; others are not sent.
-        window: chunks of 256 KiB under way per transfer.
+        window: chunks of 256 KiB under way per transfer; as many as suit its size unless given.
         versions: the protocol versions to offer.
         owner: 32 hexadecimal digits, by which the backend tells this client's jobs from others'.
     """
@@ -93,7 +93,7 @@ class ClientSession:
         self,
         client: str = "",
         capabilities: Sequence[str] = m.CAPABILITIES,
-        window: int = 16,
+        window: int | None = None,
         versions: Sequence[int] = SUPPORTED_VERSIONS,
         owner: str | None = None,
     ) -> None:

@@ -13,6 +13,10 @@ from .limits import CHUNK_BYTES, CREDIT_CHUNKS
 from .messages import Artefact, Chunk
 
 
+_WINDOW = 16, 64
+"""Chunks of a transfer that are under way at least, and at most."""
+
+
 class Source(Protocol):
     """Where the bytes of an outgoing transfer come from; read a chunk at a time."""
 
@@ -76,11 +80,13 @@ class IncomingTransfer:
 
     Args:
         artefact: the announcement (its sizes have been checked).
-        window: chunks the sender may have under way.
+        window: chunks the sender may have under way; None: a quarter of them, in bounds.
     """
 
-    def __init__(self, artefact: Artefact, window: int = 16) -> None:
+    def __init__(self, artefact: Artefact, window: int | None = None) -> None:
         self.artefact = artefact
+        if window is None:
+            window = max(_WINDOW[0], min(artefact.nbytes // CHUNK_BYTES // 4, _WINDOW[1]))
         self.window = max(1, min(window, CREDIT_CHUNKS))
         self.received = 0
         self.owed = 0
