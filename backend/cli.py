@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gsv3d-backend serve | status | doctor | stop`.
+"""`gsv3d-backend serve | status | logs | doctor | stop`.
 
 Exit codes: 0 done; 1 it could not be done, one sentence on standard error says why; 2 wrong usage.
 """
@@ -10,19 +10,19 @@ import argparse
 import contextlib
 import json
 import logging
-import logging.handlers
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import platformdirs
 import zmq
 
 from .errors import BackendError
+from .logs import BACKEND, FOLDER, last_lines, log_to
 from .protocol import (
     ClientSession,
     Connection,
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="gsv3d-backend",
         description="The local service that turns pictures into 3D for Blender.",
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | status | doctor | stop")
+    commands = parser.add_subparsers(required=True, metavar="serve | status | logs | doctor | stop")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--connection-file",
@@ -139,7 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     status = commands.add_parser("status", parents=[shared], help="show the backend and its jobs")
     status.add_argument("--json", action="store_true", help="print one JSON object")
+    status.add_argument("--watch", action="store_true", help="show it anew at every change")
     status.set_defaults(run=_status)
+    logs = commands.add_parser("logs", parents=[shared], help="show the ends of all logs")
+    logs.add_argument(
+        "--lines", type=_count, default=50, metavar="N", help="most lines of a log (default: 50)"
+    )
+    logs.add_argument("--job", type=_job_id, metavar="ID", help="a job, or how its id begins")
+    logs.set_defaults(run=_logs)
     doctor = commands.add_parser(
         "doctor", parents=[shared], help="look at all a backend needs, and say what to do"
     )
@@ -157,8 +164,14 @@ def _port(text: str) -> int:
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of threads from 1 to 1024")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to 1024")
     return int(text)
+
+
+def _job_id(text: str) -> str:
+    if not text or len(text) > 32 or set(text) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not how a job's id begins (0-9, a-f)")
+    return text
 
 
 def _path(text: str) -> Path:
@@ -232,7 +245,9 @@ def _serve(options: argparse.Namespace) -> int:
             signal.signal(getattr(signal, name), lambda *_: server.stop())
     _allow_many_files()
     # The file is opened with the first line, after the data folder has been made and locked.
-    _log_to(data_dir / "logs" / "backend.log")
+    log_to(data_dir / FOLDER / BACKEND, screen=True)
+    # A full disk must not fill the terminal with tracebacks of the log itself.
+    logging.raiseExceptions = False
     server.start()
     try:
         print(
@@ -259,27 +274,13 @@ def _allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _log_to(path: Path) -> None:
-    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    file = logging.handlers.RotatingFileHandler(
-        path, maxBytes=1 << 20, backupCount=3, encoding="utf-8", delay=True
-    )
-    file.setFormatter(form)
-    screen = logging.StreamHandler()
-    screen.setFormatter(form)
-    screen.setLevel(logging.WARNING)
-    logging.basicConfig(level=logging.INFO, handlers=[file, screen])
-    # A full disk must not fill the terminal with tracebacks of the log itself.
-    logging.raiseExceptions = False
-
-
 # --- status and stop -----------------------------------------------------------------------------
 
 
-def _talk(
-    path: Path, ask: Callable[[ClientSession], None], wanted: type[m.Message]
-) -> tuple[Connection, m.Welcome, Event]:
-    """Ask a running backend something; return its connection, its welcome and its answer."""
+def _conversation(
+    path: Path, ask: Callable[[ClientSession], None]
+) -> Iterator[tuple[Connection, m.Welcome, Event]]:
+    """Ask a running backend something and yield what it says, until it falls silent."""
     connection = read_connection(path)
     if not connection.alive:
         raise BackendError(*explain_silence(connection, path))
@@ -294,38 +295,59 @@ def _talk(
             for frames in session.outgoing():
                 socket.send_multipart(frames)
             if not socket.poll(50):
+                session.tick()
                 continue
             for event in session.feed(socket.recv_multipart()):
-                if isinstance(event, wanted) and session.welcome is not None:
-                    return connection, session.welcome, event
                 if isinstance(event, m.Error) and event.code == "version":
                     raise VersionError(event.what, event.hint)
+                if session.welcome is not None:
+                    yield connection, session.welcome, event
+                    end = time.monotonic() + limits.LIVENESS_S
     finally:
         context.destroy(0)
     raise BackendError(*explain_silence(connection, path))
 
 
 def _status(options: argparse.Namespace) -> int:
-    connection, welcome, queue = _talk(
-        options.connection_file, lambda session: session.status(), m.Queue
+    shown = ""
+    conversation = _conversation(
+        options.connection_file, lambda session: session.status(follow=options.watch)
     )
-    assert isinstance(queue, m.Queue)
-    if options.json:
-        values = {"pid": connection.pid, "endpoint": connection.endpoint}
-        print(json.dumps(values | to_map(welcome) | to_map(queue), indent=1))
-        return 0
-    print(
+    for connection, welcome, event in conversation:
+        if isinstance(event, m.Bye):
+            print(f"The backend has ended. {event.why}")
+            return 0
+        if not isinstance(event, m.Queue):
+            continue
+        write = _as_json if options.json else _as_text
+        text = write(connection, welcome, event)
+        if text != shown:
+            print(text, flush=True)
+        if not options.watch:
+            return 0
+        shown = text
+    return 0
+
+
+def _as_json(connection: Connection, welcome: m.Welcome, queue: m.Queue) -> str:
+    values = {"pid": connection.pid, "endpoint": connection.endpoint}
+    return json.dumps(values | to_map(welcome) | to_map(queue), indent=1)
+
+
+def _as_text(connection: Connection, welcome: m.Welcome, queue: m.Queue) -> str:
+    lines = [
         f"GSV3D backend {welcome.backend} on {connection.endpoint}, process {connection.pid}, "
-        f"protocol {welcome.version}"
-    )
-    print(f"Device: {welcome.device or 'the worker is starting'}")
+        f"protocol {welcome.version}",
+        f"Device: {welcome.device or 'the worker is starting'}",
+    ]
     installed = [model.name for model in welcome.models if model.installed]
     if welcome.device:
-        print(f"Models: {', '.join(installed) or 'none installed'}")
-    print(f"Jobs: {len(queue.jobs) or 'none'}")
+        lines.append(f"Models: {', '.join(installed) or 'none installed'}")
+    lines.append(f"Jobs: {len(queue.jobs) or 'none'}")
     for job in queue.jobs:
-        print(f"  {job.job[:8]}  {job.state:<9}  {job.filename or '-'}  {_detail(job)}".rstrip())
-    return 0
+        state = f"  {job.job[:8]}  {job.state:<9}  {job.filename or '-'}  {_detail(job)}"
+        lines.append(state.rstrip())
+    return "\n".join(lines)
 
 
 def _detail(job: m.JobEntry) -> str:
@@ -335,6 +357,20 @@ def _detail(job: m.JobEntry) -> str:
         eta = f", about {job.eta_s:.0f} s to go" if job.eta_s is not None else ""
         return f"{job.phase} {job.step}/{job.of}{eta}" if job.phase else "starting"
     return job.what
+
+
+def _logs(options: argparse.Namespace) -> int:
+    data_dir = options.data_dir or default_data_dir()
+    lines = list(last_lines(data_dir, options.lines, options.job or ""))
+    if not lines:
+        of = f" of a job {options.job}" if options.job else ""
+        raise BackendError(
+            f"There is no line{of} in the logs in {data_dir / FOLDER}.",
+            "Name the backend's data folder with --data-dir.",
+        )
+    for line in lines:
+        print(line)
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -348,7 +384,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    connection, _, _ = _talk(options.connection_file, lambda session: session.shutdown(), m.Bye)
+    conversation = _conversation(options.connection_file, lambda session: session.shutdown())
+    connection = next(said[0] for said in conversation if isinstance(said[2], m.Bye))
     end = time.monotonic() + END_S
     # The file goes last; an ended process that nobody has waited for would still be listed.
     while connection.alive and options.connection_file.exists():

@@ -23,6 +23,7 @@ from gsv3d._version import __version__
 from .errors import BackendError, storage_error
 from .jobs import Jobs
 from .journal import DamagedJournalError, Journal
+from .logs import FOLDER
 from .parent import Parent
 from .peers import PIPE_MESSAGES, Peer
 from .protocol import (
@@ -127,7 +128,7 @@ class Server:
         if settings.parent_pid is not None:
             self._parent = Parent(settings.parent_pid)
         self.store = Store(settings.data_dir)
-        log_dir = settings.data_dir / "logs"
+        log_dir = settings.data_dir / FOLDER
         try:
             log_dir.mkdir(exist_ok=True)
         except OSError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ import zmq
 
 from . import link
 from .errors import BackendError, storage_error
+from .logs import WORKER, at_job, log_to
 from .protocol import arrays as wire_arrays
 from .protocol import messages as m
 from .protocol.fields import to_map
@@ -158,7 +158,7 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to act on
     greeting = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_server, daemon=True).start()
-    _log_to(Path(greeting["log_dir"]) / "worker.log")
+    log_to(Path(greeting["log_dir"]) / WORKER)
     worker_link = WorkerLink(greeting)
     try:
         runner = make_runner()
@@ -174,7 +174,8 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
     worker_link.send("ready", token=worker_link.token, device=device, models=models)
     log.info("ready on %s", device)
     while (message := worker_link.next_job()) is not None:
-        _do(worker_link, runner, message)
+        with at_job(message["job"]):
+            _do(worker_link, runner, message)
     worker_link.close()
     return 0
 
@@ -224,11 +225,3 @@ def _end_with_server() -> NoReturn:
         except OSError:
             break
     os._exit(3)
-
-
-def _log_to(path: Path) -> None:
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=1 << 20, backupCount=2, encoding="utf-8", delay=True
-    )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])

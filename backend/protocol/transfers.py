@@ -12,7 +12,6 @@ from .errors import ProtocolError
 from .limits import CHUNK_BYTES, CREDIT_CHUNKS
 from .messages import Artefact, Chunk
 
-
 _WINDOW = 16, 64
 """Chunks of a transfer that are under way at least, and at most."""
 

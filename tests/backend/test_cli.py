@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,12 @@ from backend.protocol import (
     read_connection,
     write_connection,
 )
+from backend.protocol import messages as m
+from tests.backend.client import Client
+from tests.backend.conftest import Running, script
 from tests.fake_backend import FakeBackend
+
+Start = Callable[..., Running]
 
 
 def serve(*options: str) -> subprocess.Popen[str]:
@@ -68,6 +74,50 @@ def test_serve_status_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     finally:
         process.kill()
         process.communicate()
+
+
+def test_status_watches(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    command = [sys.executable, "-m", "backend", "status", "--watch", "--connection-file"]
+    watching = subprocess.Popen(
+        [*command, str(running.path)], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    assert watching.stdout is not None
+    lines = iter(watching.stdout.readline, "")
+    assert any("Jobs: none" in line for line in lines)
+    with Client(running.path) as client:
+        client.session.submit(script(), filename="椅子.png")
+        client.until(m.Done)
+        assert any("done" in line and "椅子.png" in line for line in lines)
+        client.session.shutdown()
+        client.until(m.Bye)
+    assert any("The backend has ended" in line for line in lines)
+    assert watching.wait(20) == 0
+    watching.stdout.close()
+
+
+def test_logs(tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    assert main(["logs", "--data-dir", str(data)]) == 1
+    assert "no line in the logs" in capsys.readouterr().err
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        good = client.session.submit(script())
+        fault = client.session.submit(script(fault_at=1))
+        assert client.until(m.Failed).job == fault
+        dead = client.session.submit(script(print=3, die_at=1))
+        client.until(lambda e: isinstance(e, m.Failed) and e.job == dead)
+        client.until(m.Done)
+    assert main(["logs", "--data-dir", str(data)]) == 0
+    assert "ZeroDivisionError: a fault" in capsys.readouterr().out
+    assert main(["logs", "--data-dir", str(data), "--job", fault[:12]]) == 0
+    out = capsys.readouterr().out
+    assert "ZeroDivisionError: a fault" in out and good not in out
+    assert main(["logs", "--data-dir", str(data), "--job", dead]) == 0
+    assert "line 2" in capsys.readouterr().out
+    assert main(["logs", "--data-dir", str(data), "--job", "f" * 32]) == 1
+    with pytest.raises(SystemExit):
+        main(["logs", "--job", "../x"])
 
 
 def test_the_backend_ends_with_its_parent(tmp_path: Path) -> None:

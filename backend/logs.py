@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The logs of backend and worker: how they are written, and read again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from .worker_output import FILE_NAME as WORKER_OUTPUT
+
+FOLDER = "logs"
+BACKEND, WORKER = "backend.log", "worker.log"
+_FILE_BYTES = 1 << 20
+_BACKUPS = 3
+_ENTRY = re.compile(r"\d{4}-\d\d-\d\d ")
+_job = ""
+
+
+def log_to(path: Path, screen: bool = False) -> None:
+    """Write what this process logs to a file of bounded size, with the job under way on each line.
+
+    Args:
+        path: of the file; it is opened with the first line.
+        screen: whether warnings are printed to standard error as well.
+    """
+    handlers: list[logging.Handler] = [
+        logging.handlers.RotatingFileHandler(
+            path, maxBytes=_FILE_BYTES, backupCount=_BACKUPS, encoding="utf-8", delay=True
+        )
+    ]
+    if screen:
+        handlers.append(logging.StreamHandler())
+        handlers[-1].setLevel(logging.WARNING)
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s%(job)s: %(message)s")
+    for handler in handlers:
+        handler.setFormatter(form)
+        handler.addFilter(_name_job)
+    logging.basicConfig(level=logging.INFO, handlers=handlers)
+
+
+def _name_job(record: logging.LogRecord) -> bool:
+    record.job = f" job {_job}" if _job else ""
+    return True
+
+
+@contextlib.contextmanager
+def at_job(job: str) -> Iterator[None]:
+    """Name a job on each line that this process logs within the block."""
+    global _job
+    _job = job
+    try:
+        yield
+    finally:
+        _job = ""
+
+
+def last_lines(data_dir: Path, count: int, job: str = "") -> Iterator[str]:
+    """Yield the last lines of all logs, with a heading for each file that has some.
+
+    Args:
+        data_dir: of the backend.
+        count: most lines of a file.
+        job: a job, or the beginning of its id: then its lines only, and what the worker printed
+            that died over it.
+    """
+    folder = data_dir / FOLDER
+    groups = [_with_backups(folder / BACKEND), _with_backups(folder / WORKER)]
+    if job:
+        outputs = [(path,) for path in sorted(data_dir.glob(f"jobs/{job}*/output"))]
+    else:
+        outputs = [_with_backups(folder / WORKER_OUTPUT)]
+    for paths in (*groups, *outputs):
+        lines: deque[str] = deque(maxlen=count)
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                text = path.read_text(encoding="utf-8", errors="replace").splitlines()
+                lines += text if paths in outputs or not job else _of_job(text, job)
+        if lines:
+            yield f"== {paths[-1]} =="
+            yield from lines
+
+
+def _of_job(lines: list[str], job: str) -> Iterator[str]:
+    """Yield the entries that name a job; a traceback belongs to the entry above it."""
+    named = False
+    for line in lines:
+        if _ENTRY.match(line):
+            named = f"job {job}" in line
+        if named:
+            yield line
+
+
+def _with_backups(path: Path) -> tuple[Path, ...]:
+    """Return a log and the files it was continued from, the oldest first."""
+    older = (path.with_name(f"{path.name}.{number}") for number in range(_BACKUPS, 0, -1))
+    return (*older, path)
