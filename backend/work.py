@@ -149,6 +149,8 @@ class Work:
             kind = message["type"]
             if kind == "ready":
                 self._ready(message)
+            elif kind == "models":
+                self._take_models(message["models"])
             elif kind == "broken":
                 self._broken = (message["what"], message["hint"])
                 log.error("the worker cannot work: %s", message["what"])
@@ -166,10 +168,13 @@ class Work:
 
     def _ready(self, message: dict[str, Any]) -> None:
         self.device = message["device"][:128]
-        entries = m.Welcome(PROTOCOL_VERSION, "", message["models"]).models
-        self.models = entries
         self._broken = None
-        log.info("worker ready on %s, models: %s", self.device, ", ".join(e.name for e in entries))
+        log.info("worker ready on %s", self.device)
+        self._take_models(message["models"])
+
+    def _take_models(self, models: list[Any]) -> None:
+        self.models = m.Welcome(PROTOCOL_VERSION, "", models).models
+        log.info("models: %s", ", ".join(entry.name for entry in self.models))
         for peer in list(self._server.peers.values()):
             peer.post(self._server.welcome(peer.version))
 

@@ -113,10 +113,13 @@ class ModelRunner:
             {
                 "name": info.name,
                 "installed": info.installed,
-                "description": info.description[:1000],
-                "how_to_get": info.how_to_get[:1000],
+                "description": _on_a_line(info.description),
+                "how_to_get": _on_a_line(info.how_to_get),
+                "decoder": info.decoder,
+                "license": _on_a_line(info.license),
+                "change": info.change,
             }
-            for info in available()
+            for info in available()[:64]
         ]
         return device, models
 
@@ -174,7 +177,7 @@ class ModelRunner:
         from gsv3d.errors import Cancelled
         from gsv3d.generation import GenerationSettings, generate
         from gsv3d.meshing.export import to_glb_bytes
-        from gsv3d.models import load_pipeline
+        from gsv3d.models import INDEX, find, load_pipeline
         from gsv3d.preprocessing import load_image
 
         names = ("steps", "seed", "faces", "texture_size", "elevation", "previews")
@@ -190,7 +193,9 @@ class ModelRunner:
         label = settings.get("filename") or "the picture"
         image = load_image(picture, label)
         name = settings["model"]
-        pipeline = self._keep(name, lambda: load_pipeline(name, self._device), watch)
+        # Another model may have been given the name since.
+        written = (find(name) / INDEX).stat().st_mtime_ns
+        pipeline = self._keep(f"{name} {written}", lambda: load_pipeline(name, self._device), watch)
         observer = _Observer(watch)
         try:
             result = generate(pipeline, image, chosen, observer)
@@ -239,6 +244,11 @@ class ModelRunner:
 
         self._pipeline, self._name = None, ""
         free_memory()
+
+
+def _on_a_line(text: str) -> str:
+    """Text of a model's folder as the wire takes it."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:1000]
 
 
 def _ply(gaussians: Gaussians) -> bytes:

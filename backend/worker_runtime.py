@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -29,6 +30,8 @@ from .store import write_whole
 
 log = logging.getLogger(__name__)
 _SENTENCE = 1900
+#: Seconds between two looks whether there are other models.
+LOOK_S = 2.0
 
 
 class JobStoppedError(Exception):
@@ -106,9 +109,15 @@ class Watch:
 
 
 class WorkerLink:
-    """The worker's socket, in the worker's one thread."""
+    """The worker's socket, in the worker's one thread.
+
+    Attributes:
+        look: called every now and then, at work and between jobs.
+    """
 
     def __init__(self, greeting: Mapping[str, str]) -> None:
+        self.look: Callable[[], None] = lambda: None
+        self._looked = time.monotonic()
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.linger = 2000
@@ -128,7 +137,9 @@ class WorkerLink:
     def next_job(self) -> dict[str, Any] | None:
         """Wait for a job; None when the worker is to end."""
         while self._next is None and not self.ending:
-            self._take(self.socket.recv())
+            if self.socket.poll(LOOK_S * 1000):
+                self._take(self.socket.recv())
+            self._look()
         self._cancelled.clear()
         message, self._next = self._next, None
         return None if self.ending else message
@@ -137,7 +148,13 @@ class WorkerLink:
         """True once the job is to stop; takes what has come in, never waits."""
         while self.socket.poll(0):
             self._take(self.socket.recv())
+        self._look()
         return self.ending or job in self._cancelled
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked >= LOOK_S:
+            self.look()
+            self._looked = time.monotonic()
 
     def _take(self, data: bytes) -> None:
         message = link.unpack(data, link.FROM_SERVER)
@@ -173,11 +190,29 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
         return 1
     worker_link.send("ready", token=worker_link.token, device=device, models=models)
     log.info("ready on %s", device)
+    worker_link.look = _ModelWatch(worker_link, runner, models)
     while (message := worker_link.next_job()) is not None:
         with at_job(message["job"]):
             _do(worker_link, runner, message)
     worker_link.close()
     return 0
+
+
+class _ModelWatch:
+    """Tells the server of models that were added or removed since it was told last."""
+
+    def __init__(self, worker_link: WorkerLink, runner: Runner, told: list[dict[str, Any]]) -> None:
+        self._link, self._runner, self._told = worker_link, runner, told
+
+    def __call__(self) -> None:
+        try:
+            _, models = self._runner.describe()
+        except OSError as error:  # a folder that is going just now
+            log.info("the models cannot be listed: %s", error)
+            return
+        if models != self._told:
+            self._link.send("models", models=models)
+            self._told = models
 
 
 def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from gsv3d import models
@@ -33,12 +34,19 @@ SOURCES = {
 
 TIMEOUT_S = 20.0
 
+Progress = Callable[[str, int, int], None]
+"""Told of the phase ("fetching", "checking", "converting"), of its bytes done, and of all."""
 
-def add(
-    name: str,
-    agreed: Callable[[str], bool],
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
+
+class AccessError(ModelError):
+    """A repository that is not for everybody; ``page`` is where one asks to be let in."""
+
+    def __init__(self, message: str, hint: str, page: str) -> None:
+        super().__init__(message, hint)
+        self.page = page
+
+
+def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_: None) -> Path:
     """Fetch a published model, check it, and make a model of one's own of it.
 
     What was fetched of the file before is kept and gone on from; it is deleted at the end.
@@ -46,7 +54,7 @@ def add(
     Args:
         name: of ``SOURCES``.
         agreed: shown the license's text; whether the user agrees to it.
-        progress: of the conversion, see ``gsv3d.models.convert``.
+        progress: told how far it is.
 
     Returns:
         The model's folder.
@@ -82,28 +90,50 @@ def add(
             texts = {"LICENSE.txt": f"The license of {source.repository}: {license}.\n"}
         if not agreed("\n\n".join(texts.values())):
             raise ModelError("The license was not agreed to, so nothing was fetched.")
-        weights = _fetch(source, found.sha, folder)
+        weights = _fetch(source, found.sha, folder, progress)
         published = files[source.file].lfs
-        if published is not None and _sha256(weights) != published.sha256:
+        if published is not None and _sha256(weights, progress) != published.sha256:
             weights.unlink()
             raise ModelError(
                 f"{source.file} came damaged from {source.repository}: its checksum is not the"
                 " published one.",
                 "Run the same command again.",
             )
-    models.convert(weights, name, models.PUBLISHED[name], progress, texts)
+    models.convert(
+        weights, name, models.PUBLISHED[name], lambda *done: progress("converting", *done), texts
+    )
     shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
-def _fetch(source: Source, revision: str, folder: Path) -> Path:
+class _Told:
+    """A file that says how much is in it."""
+
+    def __init__(self, file: BinaryIO, told: Callable[[int], None]) -> None:
+        self._file, self._told = file, told
+
+    def write(self, data: bytes) -> int:
+        count = self._file.write(data)
+        self._told(self._file.tell())
+        return count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _fetch(source: Source, revision: str, folder: Path, progress: Progress) -> Path:
     """Fetch the weights, from where an earlier run stopped.
 
     The client's own ``hf_hub_download`` goes on within one run alone.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        build_hf_headers,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     path = folder / source.file
     if path.is_file():
@@ -116,18 +146,29 @@ def _fetch(source: Source, revision: str, folder: Path) -> Path:
         headers.pop("authorization", None)
     partial = path.with_name(f"{path.name}.incomplete")
     folder.mkdir(parents=True, exist_ok=True)
-    with open(partial, "ab") as file:
-        http_get(
-            found.location, file, resume_size=file.tell(), headers=headers,
-            expected_size=found.size, displayed_filename=source.file,
-        )  # fmt: skip
+    silent = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        with open(partial, "ab") as file:
+            told: Any = _Told(file, lambda done: progress("fetching", done, found.size or done))
+            http_get(
+                found.location, told, resume_size=file.tell(), headers=headers,
+                expected_size=found.size, displayed_filename=source.file,
+            )  # fmt: skip
+    finally:
+        if not silent:
+            enable_progress_bars()
     os.replace(partial, path)
     return path
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, progress: Progress) -> str:
+    digest, size = hashlib.sha256(), path.stat().st_size
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(2**24):
+            digest.update(part)
+            progress("checking", file.tell(), size)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -148,15 +189,17 @@ def _in_words(source: Source, folder: Path) -> Iterator[None]:
     try:
         yield
     except GatedRepoError as error:
-        raise ModelError(
+        raise AccessError(
             f"{source.repository} gives {source.file} to those alone who have agreed to its"
             " conditions.",
             f"Log in on {page} and agree there, run 'hf auth login', then this command again.",
+            page,
         ) from error
     except RepositoryNotFoundError as error:
-        raise ModelError(
+        raise AccessError(
             f"The hub has no repository {source.repository}, or none for you.",
             f"Look at {page}, run 'hf auth login', then this command again.",
+            page,
         ) from error
     except OfflineModeIsEnabled as error:
         raise ModelError(

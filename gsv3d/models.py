@@ -22,9 +22,14 @@ DECODING = ("feature_encoder", "decoder")
 
 INDEX = "model_index.json"
 DESCRIPTION = "description.txt"
+CARD = "README.md"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 PUBLISHED = {"sv3d-p": "p", "sv3d-u": "u"}
 """Models that others have published, by the names under which they are added here."""
+
+SV3D_LICENSE = (
+    "Stability AI's for SV3D, not for every commercial use (https://stability.ai/license)"
+)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a model's folder may be called to be listed: the wire to Blender takes no other names."""
@@ -41,6 +46,8 @@ class ModelInfo:
         description: one sentence.
         how_to_get: one sentence; empty when installed.
         decoder: whether it makes Gaussians, and not views alone.
+        license: its name, or a few words; empty if it is not recorded.
+        change: what ``gsv3d models`` can do with it by its name: "add", "remove" or "".
     """
 
     name: str
@@ -49,6 +56,8 @@ class ModelInfo:
     description: str
     how_to_get: str
     decoder: bool = True
+    license: str = ""
+    change: str = ""
 
 
 def is_model_folder(path: Path) -> bool:
@@ -118,7 +127,7 @@ def convert(
     Args:
         source: see ``gsv3d.multiview.convert.convert``, as for all that follows.
         name: what the model is called.
-        version: "p" or "u", where it must be that one.
+        version: "p" or "u", where it must be that one; the name of a published model says it too.
         progress: told of bytes written, and of all.
         texts: of files to put beside the model, by their names.
 
@@ -129,7 +138,9 @@ def convert(
     target = free_place(name)
     from gsv3d.multiview.convert import convert as convert_file
 
-    convert_file(source, target, version, progress, texts)
+    card = f"---\nlicense: {SV3D_LICENSE}\n---\n"
+    version = version or PUBLISHED.get(name)
+    convert_file(source, target, version, progress, {CARD: card, **texts})
     return target
 
 
@@ -194,25 +205,43 @@ def details(model: ModelInfo) -> dict[str, Any]:
 
     Returns:
         Its "views", their "pixels" and the "steps" that it takes; "gigabytes" on the disk; the
-        "license", a file's path or a name. What the files do not say is None.
+        "license_file" with the whole text. What the files do not say is None.
     """
     path = model.path
     if path is None:
         return {}
     unet, vae = _read_json(path / "unet/config.json"), _read_json(path / "vae/config.json")
     size, levels = unet.get("sample_size"), len(vae.get("block_out_channels") or ())
-    texts = sorted(p for p in path.iterdir() if re.match("licen[cs]e", p.name, re.IGNORECASE))
-    card = path / "README.md"
-    named = re.search(
-        r"\A---\n(?:.*\n)*?license: *(.+)", card.read_text("utf-8") if card.is_file() else ""
-    )
+    text = _license_file(path)
     return {
         "views": unet.get("num_frames"),
         "pixels": size * 2 ** (levels - 1) if size and levels else None,
         "steps": _read_json(path / INDEX).get("num_inference_steps"),
         "gigabytes": sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) / 1e9,
-        "license": str(texts[0]) if texts else named.group(1).strip() if named else None,
+        "license_file": None if text is None else str(text),
     }
+
+
+def license_of(path: Path) -> str:
+    """Return the license of the model in a folder: as its card names it, or the text's first line.
+
+    Empty if neither is there.
+    """
+    card, text = path / CARD, _license_file(path)
+    lines = card.read_text("utf-8", errors="replace") if card.is_file() else ""
+    named = re.search(r"\A---\n(?:(?!---).*\n)*?license: *(.+)", lines)
+    if named is None and text is not None:
+        named = re.search(r"[^\W_].*", text.read_text("utf-8", errors="replace"))
+    return (
+        named.group(named.lastindex or 0).replace("*", "").strip()[:500]
+        if named is not None
+        else ""
+    )
+
+
+def _license_file(path: Path) -> Path | None:
+    found = (p for p in path.iterdir() if re.match("licen[cs]e", p.name, re.IGNORECASE))
+    return min(found, default=None)
 
 
 def available() -> list[ModelInfo]:
@@ -231,8 +260,11 @@ def available() -> list[ModelInfo]:
             words = path / DESCRIPTION
             text = words.read_text(encoding="utf-8").strip() if words.is_file() else path.name
             models.append(
-                ModelInfo(path.name, path, True, text, "", decoder=_names_a_decoder(path))
-            )
+                ModelInfo(
+                    path.name, path, True, text, "", _names_a_decoder(path), license_of(path),
+                    "remove" if path.parent == own else "",
+                )
+            )  # fmt: skip
     if not any(model.name == "blockout" for model in models):
         models.insert(
             0,
@@ -248,7 +280,7 @@ def available() -> list[ModelInfo]:
                     name, None, False,
                     f"SV3D_{version} as Stability AI published it: 21 views at 576 px, no decoder.",
                     f"'gsv3d models add {name}' fetches it (9.4 GB) after showing its license.",
-                    decoder=False,
+                    decoder=False, license=SV3D_LICENSE, change="add",
                 )
             )  # fmt: skip
     if not any(model.name == "gsv3d-576" for model in models):

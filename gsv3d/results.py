@@ -44,6 +44,7 @@ def write_results(
     model: str,
     image: Path,
     device: str = "",
+    license: str = "",
 ) -> list[Path]:
     """Writes a result; the record comes last, so that its presence says all are there.
 
@@ -52,6 +53,7 @@ def write_results(
         target: path of the files without a suffix; the name may hold dots.
         formats: of "glb", "ply" and "obj".
         settings, model, image, device: for the record.
+        license: the model's, for the record; empty if it is not recorded.
 
     Returns:
         the files written.
@@ -67,6 +69,7 @@ def write_results(
     )
     record = {
         "model": model,
+        "license": license or None,
         "device": device,
         "image": readable(str(image)),
         "settings": asdict(settings),

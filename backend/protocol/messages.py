@@ -47,6 +47,8 @@ WISHED_FILES = ("glb", "ply")
 FILE_NAMES = (*WISHED_FILES, "png")
 #: Whether the object's mirror plane is estimated, left alone, or given.
 MIRRORS = ("auto", "off", "plane")
+#: What `gsv3d models` can do with a model by its name.
+CHANGES = ("", "add", "remove")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
 #: Whose a job is: this client's, that of another client which is connected, or of none that is.
@@ -255,6 +257,9 @@ class ModelEntry:
     installed: bool = wire(Flag())
     description: str = wire(Text(), default="")
     how_to_get: str = wire(Text(), default="")  # empty where it is installed
+    decoder: bool = wire(Flag(), default=True)  # whether it makes Gaussians, and not views alone
+    license: str = wire(Text(), default="")  # in a few words; empty: not recorded
+    change: str = wire(Choice(CHANGES), default="")
 
     def __post_init__(self) -> None:
         check_fields(self, "models.")

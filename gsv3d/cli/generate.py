@@ -186,6 +186,7 @@ def _generate(
 ) -> list[Path]:
     """Run one job and write its files; the .json comes last and says that all are there."""
     from gsv3d.generation import generate
+    from gsv3d.models import find, license_of
     from gsv3d.outputs import free_target
     from gsv3d.preprocessing import is_unsure
     from gsv3d.results import endings_of, write_results
@@ -202,6 +203,7 @@ def _generate(
             model=args.model,
             image=image,
             device=str(getattr(pipeline, "device", "")),
+            license=license_of(find(args.model)),
         )
 
 

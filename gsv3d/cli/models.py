@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import json
+import os
+import queue
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsv3d.errors import ModelError
+from gsv3d.errors import GSV3DError, ModelError
 
 if TYPE_CHECKING:
     from gsv3d.models import ModelInfo
@@ -41,6 +45,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     convert.add_argument("file", type=Path, metavar="FILE")
     convert.add_argument("name", metavar="NAME", help="what the model is called")
     convert.add_argument("--version", choices=("p", "u"), help="refuse the file of the other one")
+    for_programs(convert)
 
     add = action("add", "fetch a published model from the hub, or copy one that you trained")
     add.add_argument("name", metavar="NAME", help="sv3d-p or sv3d-u; with --from, any name")
@@ -48,9 +53,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
                      help="a trained model, to be copied to your own models")  # fmt: skip
     add.add_argument("--agree", action="store_true",
                      help="you have read the model's license and agree to it")  # fmt: skip
+    for_programs(add)
 
     remove = action("remove", "delete one of your own models")
     remove.add_argument("name", metavar="NAME")
+    for_programs(remove)
+    for long in (convert, add):
+        long.add_argument("--stop-at-eof", action="store_true",
+                          help="stop when standard input ends, for programs")  # fmt: skip
     return parser
 
 
@@ -59,17 +69,36 @@ def run(args: argparse.Namespace) -> int:
 
     if args.action == "info":
         return _info(args.name, args.json)
-    if args.action == "convert":
-        with _progress() as progress:
-            target = models.convert(args.file, args.name, args.version, progress)
-        print(f"The model '{target.name}' is in {target}.")
-    elif args.action == "add":
-        target = _add(args.name, args.folder, args.agree)
-        print(f"The model '{target.name}' is in {target}.")
-    elif args.action == "remove":
-        print(f"The model in {models.remove(args.name)} was deleted.")
-    else:
+    if args.action in (None, "list"):
         _list(args.json)
+        return 0
+    watched = _Input() if getattr(args, "stop_at_eof", False) else None
+    try:
+        if args.action == "remove":
+            path = models.remove(args.name)
+        else:
+            with (_lines if args.json else _bar)() as progress:
+                if args.action == "convert":
+                    path = models.convert(
+                        args.file, args.name, args.version,
+                        lambda *done: progress("converting", *done),
+                    )  # fmt: skip
+                else:
+                    path = _add(args, watched, progress)
+    except GSV3DError as error:
+        if not args.json:
+            raise
+        _say(error=error.message, hint=error.hint, page=getattr(error, "page", ""))
+        return 2
+    finally:
+        if watched is not None:
+            watched.over = True
+    if args.json:
+        _say(path=str(path))
+    elif args.action == "remove":
+        print(f"The model in {path} was deleted.")
+    else:
+        print(f"The model '{path.name}' is in {path}.")
     return 0
 
 
@@ -109,28 +138,35 @@ def _info(name: str, as_json: bool) -> int:
     lines = {
         "Folder": f"{model.path} ({found['gigabytes']:.2f} GB)",
         "Gives": f"{gives} ({orbit}, {found['steps']} steps)",
-        "License": found["license"] or "not recorded; see where the model came from",
+        "License": model.license or "not recorded; see where the model came from",
+        "Text": found["license_file"] or "",
     }
     for word, line in lines.items():
-        print(f"{word + ':':<9}{line}")
+        if line:
+            print(f"{word + ':':<9}{line}")
     return 0
 
 
-def _add(name: str, folder: Path | None, agree: bool) -> Path:
+def _add(args: argparse.Namespace, watched: _Input | None, progress: Any) -> Path:
     from gsv3d import hub, models
 
-    if folder is not None:
-        return models.add(folder, name)
-    if name not in hub.SOURCES:
+    if args.folder is not None:
+        return models.add(args.folder, args.name)
+    if args.name not in hub.SOURCES:
         raise ModelError(
-            f"No model '{name}' has been published.",
+            f"No model '{args.name}' has been published.",
             f"There are {' and '.join(hub.SOURCES)}; a model of your own is added with --from DIR.",
         )
 
     def agreed(license: str) -> bool:
-        print(license)
-        if agree:
+        if args.json:
+            _say(license=license)
+        else:
+            print(license)
+        if args.agree:
             return True
+        if watched is not None:
+            return watched.line() == "yes"
         if not sys.stdin.isatty():
             raise ModelError(
                 "The license has to be agreed to, and nobody is there to ask.",
@@ -142,8 +178,7 @@ def _add(name: str, folder: Path | None, agree: bool) -> Path:
             return False
         return answer.strip().lower() == "yes"
 
-    with _progress() as progress:
-        return hub.add(name, agreed, progress)
+    return hub.add(args.name, agreed, progress)
 
 
 def _record(model: ModelInfo) -> dict[str, Any]:
@@ -154,6 +189,8 @@ def _record(model: ModelInfo) -> dict[str, Any]:
         "description": model.description,
         "how_to_get": model.how_to_get,
         "decoder": model.decoder,
+        "license": model.license,
+        "change": model.change,
     }
 
 
@@ -162,23 +199,63 @@ def _print_json(value: Any) -> None:
     print()
 
 
+def _say(**fields: Any) -> None:
+    print(json.dumps(fields), flush=True)
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, which appears with the first bytes that are written."""
+def _lines() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress as lines of JSON."""
+    yield lambda phase, done, of: _say(phase=phase, done=done, of=of)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal for each phase, which appears with the first bytes of it."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("Converting"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    words = TextColumn("{task.description}")
+    columns = (words, BarColumn(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    tasks: dict[str, Any] = {}
 
-    def told(written: int, total: int) -> None:
-        if not bar.task_ids:
+    def told(phase: str, done: int, of: int) -> None:
+        if phase not in tasks:
             bar.start()
-            bar.add_task("", total=total)
-        bar.update(bar.task_ids[0], completed=written)
+            tasks[phase] = bar.add_task(phase.capitalize(), total=of)
+        bar.update(tasks[phase], completed=done)
 
     try:
         yield told
     finally:
         bar.stop()
+
+
+class _Input:
+    """The program at the other end of standard input: it answers, and its going stops the work.
+
+    Attributes:
+        over: set once there is no work to stop any more.
+    """
+
+    def __init__(self) -> None:
+        self.over = False
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def line(self) -> str:
+        """Wait for a line and return it."""
+        return self._lines.get()
+
+    def _read(self) -> None:
+        # From the descriptor: a thread inside a buffered reader would hold a lock at exit.
+        text = b""
+        while part := os.read(sys.stdin.fileno(), 4096):
+            *whole, text = (text + part).split(b"\n")
+            for line in whole:
+                self._lines.put(line.decode("utf-8", "replace").strip())
+        if not self.over:
+            _thread.interrupt_main()
+        self._lines.put("")

@@ -48,10 +48,8 @@ SCHEDULER = {
 }
 
 DESCRIPTIONS = {
-    "p": "SV3D_p: 21 views at 576 px, from the elevation asked for."
-    " Stability AI's license for these weights does not allow every commercial use.",
-    "u": "SV3D_u: 21 views at 576 px, from the picture's own elevation."
-    " Stability AI's license for these weights does not allow every commercial use.",
+    "p": "SV3D_p: 21 views at 576 px, from the elevation asked for.",
+    "u": "SV3D_u: 21 views at 576 px, from the picture's own elevation.",
 }
 
 _DTYPES = ("F32", "F16", "BF16")

@@ -48,7 +48,10 @@ class Scripted:
         if "--mute" in sys.argv:
             print("importing a driver", flush=True)
             time.sleep(1000)
-        return "scripted", [{"name": "blockout", "installed": True}]
+        # Found in the folder of the logs, in which a worker runs.
+        added = sorted(path.stem for path in Path.cwd().glob("*.model"))
+        names = ["blockout", *added]
+        return "scripted", [{"name": name, "installed": True, "decoder": False} for name in names]
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
         words = settings["kind"] == "imagine"

@@ -47,6 +47,26 @@ def test_a_job_gives_all_its_results_in_order(tmp_path: Path, run_server: Start)
         assert welcome.device == "scripted" and welcome.models[0].name == "blockout"
 
 
+def test_models_are_told_of_as_they_come_and_go(tmp_path: Path, run_server: Start) -> None:
+    def names(client: Client) -> list[str]:
+        welcome = client.session.welcome
+        return [model.name for model in welcome.models] if welcome else []
+
+    added = tmp_path / "data" / "logs" / "mine.model"
+    with Client(run_server(tmp_path).path) as client:
+        client.until(lambda e: isinstance(e, m.Welcome) and e.models)
+        assert names(client) == ["blockout"] and not client.session.welcome.models[0].decoder
+        job = client.session.submit(script(steps=400, step_s=0.02))
+        client.until(m.Progress)
+        added.touch()
+        client.until(lambda _: "mine" in names(client))
+        assert not [e for e in client.events if isinstance(e, m.Done)]
+        client.session.cancel(job)
+        client.until(m.Cancelled)
+        added.unlink()
+        client.until(lambda e: isinstance(e, m.Welcome) and names(client) == ["blockout"])
+
+
 def test_jobs_are_done_in_order_and_the_queue_is_visible(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
         jobs = [client.session.submit(script(step_s=0.05), filename=f"{i}.png") for i in range(3)]

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from backend.protocol.messages import Welcome
 from backend.worker import ModelRunner
 from backend.worker_runtime import _explain
 from gsv3d import generation, models
+from gsv3d.errors import ModelError
 from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
 
 SETTINGS = {"steps": 1, "seed": 0, "faces": 60, "texture_size": 4096, "elevation": 10.0,
@@ -64,3 +68,32 @@ def test_a_job_that_needs_too_much_memory_is_told_in_words(monkeypatch, error, w
     assert words in told and ("memory" in told) == ("fault" not in words)
     runner.run(SETTINGS, picture(), link)  # type: ignore[arg-type]
     assert link.kinds == ["mesh", "file"]
+
+
+def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("GSV3D_MODELS", str(tmp_path))
+    folder = tmp_path / "mine"
+    for name in models.COMPONENTS:
+        (folder / name).mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    (folder / "LICENSE").write_text("My\tlicense\x07\n", "utf-8")
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        models, "load_pipeline", lambda name, _: loaded.append(name) or FakePipeline()
+    )
+    monkeypatch.setattr(generation, "generate", lambda _, image, *__: quick_result(image))
+    runner, link = ModelRunner("cpu"), _Link()
+    entries = {entry.name: entry for entry in Welcome(5, "", runner.describe()[1]).models}
+    mine, shipped = entries["mine"], entries["blockout"]
+    assert (mine.decoder, mine.license, mine.change) == (False, "My license", "remove")
+    assert (shipped.decoder, shipped.license, shipped.change) == (True, "apache-2.0", "")
+    assert entries["sv3d-p"].change == "add" and not entries["sv3d-p"].installed
+    for _ in range(2):
+        runner.run(SETTINGS | {"model": "mine"}, picture(), link)  # type: ignore[arg-type]
+    assert loaded == ["mine"]
+    os.utime(folder / "model_index.json", ns=(1, 1))
+    runner.run(SETTINGS | {"model": "mine"}, picture(), link)  # type: ignore[arg-type]
+    assert loaded == ["mine", "mine"]
+    shutil.rmtree(folder)
+    with pytest.raises(ModelError, match="There is no model 'mine'"):
+        runner.run(SETTINGS | {"model": "mine"}, picture(), link)  # type: ignore[arg-type]

@@ -147,6 +147,9 @@ def test_a_model_is_fetched_once_its_license_was_shown_and_agreed_to(
     assert hub.fetched == ["LICENSE.md", "sv3d_p.safetensors"]
     assert own(tmp_path) == ["sv3d-p"]
     assert (find("sv3d-p") / "LICENSE.md").read_text("utf-8") == LICENSE
+    assert main(["models", "info", "sv3d-p"]) == 0
+    said = capsys.readouterr().out
+    assert "not for every commercial use" in said and str(find("sv3d-p") / "LICENSE.md") in said
     assert main(["models", "add", "sv3d-p", "--agree"]) == 2
     assert "There is a model 'sv3d-p' already" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ from PIL import Image
 from gsv3d.cli import main
 from gsv3d.devices import choose_device
 from gsv3d.errors import ModelError
-from gsv3d.models import CHECKPOINTS, available, find, load_pipeline
+from gsv3d.models import CHECKPOINTS, available, find, license_of, load_pipeline
 from tests import tiny
 from tests.gsv3d.multiview import published
 
@@ -119,6 +119,25 @@ def test_the_list_for_programs(before: bool, capsys: Any) -> None:
     records = {record["name"]: record for record in json.loads(capsys.readouterr().out)}
     assert list(records) == ["blockout", "sv3d-p", "sv3d-u", "gsv3d-576"]
     assert records["blockout"]["decoder"] and not records["sv3d-u"]["decoder"]
+    assert records["blockout"]["license"] == "apache-2.0"
+    assert "not for every commercial use" in records["sv3d-p"]["license"]
+    assert [r["change"] for r in records.values()] == ["", "add", "add", ""]
+
+
+@pytest.mark.parametrize(
+    ("files", "license"),
+    [
+        ({}, ""),
+        ({"README.md": "---\ntags: [a]\nlicense: mit\n---\n# It\n"}, "mit"),
+        ({"README.md": "# It\n\nlicense: none\n"}, ""),
+        ({"LICENSE.md": "\n# **MY LICENSE** of 2026\n\nYou may.\n"}, "MY LICENSE of 2026"),
+        ({"README.md": "---\nlicense: mit\n---\n", "LICENSE": "MIT License\n"}, "mit"),
+    ],
+)
+def test_the_license_of_a_model(tmp_path: Path, files: dict[str, str], license: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    assert license_of(tmp_path) == license
 
 
 def test_a_published_file_becomes_a_model(
@@ -136,6 +155,9 @@ def test_a_published_file_becomes_a_model(
     assert main(["models", "info", "orbit"]) == 0
     said = capsys.readouterr().out
     assert "SV3D_u: 21 views" in said and "(21 views at 576 px, 50 steps)" in said
+    assert "not for every commercial use" in said
+    (orbit,) = (model for model in available() if model.name == "orbit")
+    assert orbit.change == "remove"
     for name, words in (("orbit", "a model 'orbit' already"), ("a b", "cannot be called 'a b'")):
         assert main(["models", "convert", str(path), name]) == 2
         assert words in capsys.readouterr().err

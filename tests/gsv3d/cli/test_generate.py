@@ -67,6 +67,7 @@ def test_a_folder_with_a_bad_picture_in_it(pipeline, tmp_path, capsys):
     np.testing.assert_allclose(gaussians.rgb()[0].numpy(), np.array([200, 80, 40]) / 255, atol=0.01)
     record = json.loads((output / "Fäßchen.json").read_text(encoding="utf-8"))
     assert record["version"] == __version__ and record["model"] == "blockout"
+    assert record["license"] == "apache-2.0"
     assert record["settings"]["steps"] == 2 and record["settings"]["faces"] == 60
     assert set(record["timings"]) == {*PHASES, "total"}
     assert set(record["files"]) | {"Fäßchen.json"} == set(names)
@@ -254,8 +255,7 @@ def test_models_lists_what_there_is(capsys):
     assert "blockout" in text and "installed" in text
     assert main(["models", "--json"]) == 0
     models = json.loads(capsys.readouterr().out)
-    names = {"name", "installed", "path", "description", "how_to_get", "decoder"}
-    assert names == set(models[0])
+    assert models[0]["name"] == "blockout" and models[0]["installed"] and models[0]["path"]
 
 
 def test_help_needs_nothing_heavy():
