@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gsv3d-backend serve | status | logs | doctor | stop`.
+"""`gsv3d-backend serve | status | logs | doctor | free | stop`.
 
 Exit codes: 0 done; 1 it could not be done, one sentence on standard error says why; 2 wrong usage.
 """
@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="gsv3d-backend",
         description="The local service that turns pictures into 3D for Blender.",
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | status | logs | doctor | stop")
+    commands = parser.add_subparsers(
+        required=True, metavar="serve | status | logs | doctor | free | stop"
+    )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--connection-file",
@@ -92,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
     )
     serve.add_argument(
+        "--workers",
+        type=_count_or_auto,
+        default="auto",
+        metavar="N",
+        help="processes that do jobs at the same time (default: auto, one for each card)",
+    )
+    serve.add_argument(
         "--text-model",
         type=_path_or_id,
         default=os.environ.get("GSV3D_TEXT_MODEL", ""),
@@ -103,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
         "--threads",
         type=_count,
         metavar="N",
-        help="CPU threads of the model (default: all cores but one, which is left to Blender)",
+        help="CPU threads of each worker (default: its share of all cores but one, which is left "
+        "to Blender)",
     )
     serve.add_argument(
         "--stall",
@@ -151,6 +161,10 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", parents=[shared], help="look at all a backend needs, and say what to do"
     )
     doctor.set_defaults(run=_doctor)
+    free = commands.add_parser(
+        "free", parents=[shared], help="free the memory of models that no job is using"
+    )
+    free.set_defaults(run=_free)
     stop = commands.add_parser("stop", parents=[shared], help="end the backend; jobs wait")
     stop.set_defaults(run=_stop)
     return parser
@@ -166,6 +180,10 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to 1024")
     return int(text)
+
+
+def _count_or_auto(text: str) -> int | str:
+    return text if text == "auto" else _count(text)
 
 
 def _job_id(text: str) -> str:
@@ -217,7 +235,8 @@ def _pid(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from .server import Server, Settings
+    from .server import Server
+    from .settings import Settings
 
     if options.parent_pid is not None and not process_exists(options.parent_pid):
         raise BackendError(
@@ -231,6 +250,7 @@ def _serve(options: argparse.Namespace) -> int:
             connection_path=options.connection_file.absolute(),
             port=options.port,
             device=options.device,
+            workers=None if options.workers == "auto" else options.workers,
             text_model=options.text_model,
             threads=options.threads,
             parent_pid=options.parent_pid,
@@ -381,6 +401,17 @@ def _doctor(options: argparse.Namespace) -> int:
         print(finding, flush=True)
         well = well and not finding.hint
     return 0 if well else 1
+
+
+def _free(options: argparse.Namespace) -> int:
+    def ask(session: ClientSession) -> None:
+        session.free()
+        session.status()
+
+    conversation = _conversation(options.connection_file, ask)
+    next(said for said in conversation if isinstance(said[2], m.Queue))
+    print("gsv3d-backend: workers without a job are ended.")
+    return 0
 
 
 def _stop(options: argparse.Namespace) -> int:

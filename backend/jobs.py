@@ -66,6 +66,7 @@ class Job:
     artefacts: list[StoredArtefact] = field(default_factory=list)
     progress: m.Progress | None = None
     estimator: Estimator | None = None
+    device: str = ""
 
     @property
     def id(self) -> str:
@@ -106,7 +107,8 @@ class Jobs:
         self.journal = journal
         self._keep_days = keep_days
         self._keep_bytes = keep_bytes
-        self.running: Job | None = None
+        self.running: list[Job] = []
+        self.slots = 1  # jobs that can run at the same time
         self.changes = 0  # of the list, counted
         self._jobs: dict[str, Job] = {}
         self._begun: dict[str | None, int] = {}  # for each client when its last job was, counted
@@ -209,15 +211,16 @@ class Jobs:
             before[owner] += 1
         return sorted(waiting, key=lambda job: turns[job.id])
 
-    def next(self) -> Job | None:
-        """The job to do next, None while one is running or none waits."""
-        return next(iter(self.waiting()), None) if self.running is None else None
-
     def position(self, job: Job) -> int:
         """Jobs that come before a job: 0 when it is running, next or over."""
         if not job.record.waiting:
             return 0
-        return self.waiting().index(job) + (self.running is not None)
+        return self.waiting().index(job) + self._before
+
+    @property
+    def _before(self) -> int:
+        """Jobs before the first that waits: one must be over, unless there is a free worker."""
+        return int(len(self.running) >= self.slots)
 
     def entries(
         self,
@@ -240,9 +243,7 @@ class Jobs:
         jobs = [job for job in jobs if job.id not in surplus]
         text = sum(len((j.record.filename + j.what).encode()) for j in jobs)
         length = _SHORT_CHARS if text > _QUEUE_TEXT_BYTES else LABEL_CHARS
-        places = {
-            job.id: place for place, job in enumerate(self.waiting(), self.running is not None)
-        }
+        places = {job.id: place for place, job in enumerate(self.waiting(), self._before)}
         return tuple(
             self._entry(job, places.get(job.id, 0), length, _whose(job, owner, connected))
             for job in jobs
@@ -268,6 +269,7 @@ class Jobs:
             kind=job.record.kind,
             owner=owner,
             settings=numbers,
+            device=job.device if job.record.state == "running" else "",
         )
 
     # --- changing --------------------------------------------------------------------------------
@@ -336,13 +338,14 @@ class Jobs:
         self._jobs = dict(sorted(self._jobs.items(), key=lambda item: item[1].record.number))
         self.changes += 1
 
-    def start(self, job: Job, now: float) -> None:
-        """A worker begins a job."""
+    def start(self, job: Job, now: float, device: str = "") -> None:
+        """A worker begins a job on its device."""
         speeds = self.journal.speeds(job.record.model)
         phases = PHASES_OF[job.record.kind]
         job.estimator = Estimator(speeds, job.record.settings.get("steps"), now, phases)
         job.artefacts, job.progress = [], None
-        self.running = job
+        job.device = device
+        self.running.append(job)
         self._begun[job.record.owner] = 1 + max(self._begun.values(), default=0)
         self._change(job, state="running", attempts=job.record.attempts + 1)
 
@@ -397,8 +400,8 @@ class Jobs:
 
     def wait_again(self, job: Job) -> None:
         """The running job is stopped because the backend ends in order; it does not count."""
-        if self.running is job:
-            self.running = None
+        if job in self.running:
+            self.running.remove(job)
         self.store.delete_results(job.id)
         self._change(job, state="accepted", attempts=max(0, job.record.attempts - 1))
 
@@ -407,8 +410,8 @@ class Jobs:
         self.store.delete_results(job.id)
 
     def _end(self, job: Job, state: str, outcome: dict[str, Any]) -> None:
-        if self.running is job:
-            self.running = None
+        if job in self.running:
+            self.running.remove(job)
         job.estimator = None
         self._change(job, state=state, ended=time.time(), outcome=outcome)
         self._save_record(job)

@@ -11,10 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from .worker_output import FILE_NAME as WORKER_OUTPUT
-
 FOLDER = "logs"
-BACKEND, WORKER = "backend.log", "worker.log"
+BACKEND = "backend.log"
 _FILE_BYTES = 1 << 20
 _BACKUPS = 3
 _ENTRY = re.compile(r"\d{4}-\d\d-\d\d ")
@@ -69,12 +67,14 @@ def last_lines(data_dir: Path, count: int, job: str = "") -> Iterator[str]:
             that died over it.
     """
     folder = data_dir / FOLDER
-    groups = [_with_backups(folder / BACKEND), _with_backups(folder / WORKER)]
-    if job:
-        outputs = [(path,) for path in sorted(data_dir.glob(f"jobs/{job}*/output"))]
-    else:
-        outputs = [_with_backups(folder / WORKER_OUTPUT)]
-    for paths in (*groups, *outputs):
+    printed = set(folder.glob("worker-output*.log"))
+    logs = [folder / BACKEND, *sorted(set(folder.glob("worker*.log")) - printed)]
+    outputs = (
+        [(path,) for path in sorted(data_dir.glob(f"jobs/{job}*/output"))]
+        if job
+        else [_with_backups(path) for path in sorted(printed)]
+    )
+    for paths in (*map(_with_backups, logs), *outputs):
         lines: deque[str] = deque(maxlen=count)
         for path in paths:
             with contextlib.suppress(FileNotFoundError):

@@ -1,44 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the server does for each message of a client."""
+"""What the backend does about each message of a client."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from .clients import Clients
 from .errors import StorageError
-from .jobs import Job, QueueFullError, StoredArtefact
-from .peers import Peer, Pending
-from .protocol import LIST_VERSION, SUPPORTED_VERSIONS, VersionError, negotiate
+from .jobs import Job, Jobs, QueueFullError
+from .peers import Peer
+from .protocol import ACKED_VERSION, LIST_VERSION, SUPPORTED_VERSIONS, VersionError, negotiate
 from .protocol import messages as m
-from .store import FileSource
-
-if TYPE_CHECKING:
-    from .server import Server
+from .workers import Workers
 
 log = logging.getLogger(__name__)
 
 
 class Requests:
-    """The clients' messages, one method each."""
+    """The clients' messages, one method each.
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._jobs = server.jobs
+    Args:
+        jobs, clients, workers: whom they are about.
+        stop: ends the backend.
+        stop_if_alone: ends it if nobody else needs it.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        clients: Clients,
+        workers: Workers,
+        stop: Callable[[], None],
+        stop_if_alone: Callable[[], None],
+    ) -> None:
+        self._jobs = jobs
+        self._clients = clients
+        self._workers = workers
+        self._stop = stop
+        self._stop_if_alone = stop_if_alone
 
     def hello(self, address: bytes, hello: m.Hello, now: float) -> None:
         try:
             version = negotiate(hello.versions, SUPPORTED_VERSIONS)
         except VersionError as error:
             log.warning("%s refused: %s", hello.client or "a client", error.what)
-            self._server.answer(address, m.Error("version", error.what, error.hint))
+            self._clients.answer(address, m.Error("version", error.what, error.hint))
             return
-        peer = self._server.join(address, hello, version, now)
+        peer = self._clients.join(address, hello, version, now)
         if peer is None:
             what = "The backend has as many clients as it can take."
-            self._server.answer(address, m.Error("busy", what, "Close other Blenders first."))
+            self._clients.answer(address, m.Error("busy", what, "Close other Blenders first."))
             return
-        peer.post(self._server.welcome(version))
 
     def handle(self, peer: Peer, message: m.Message, now: float) -> None:
         """Act on any message but hello."""
@@ -58,17 +71,19 @@ class Requests:
             self._with_job(peer, message.job, self._retry)
         elif isinstance(message, m.Move):
             self._with_job(peer, message.job, lambda p, j: self._move(p, j, message.place))
+        elif isinstance(message, m.Free):
+            self._workers.free_memory(now)
         elif isinstance(message, m.Status):
             peer.follows = peer.follows or message.follow
-            self._server.tell_queue(peer)
+            self._clients.tell_queue(peer)
         elif isinstance(message, m.Ping):
             peer.post(m.Pong())
         elif isinstance(message, m.Shutdown):
             if message.if_alone:
-                self._server.leave(peer.address, "it has ended")
-                self._server.end_if_alone()
+                self._clients.leave(peer.address, "it has ended")
+                self._stop_if_alone()
             else:
-                self._server.stop()
+                self._stop()
 
     def _with_job(self, peer: Peer, name: str, act) -> None:  # type: ignore[no-untyped-def]
         job = self._jobs.get(name)
@@ -91,7 +106,7 @@ class Requests:
         log.info("job %s accepted: %s", job.id, job.name)
         peer.watching.add(job.id)
         peer.post(m.Accepted(job.id, self._jobs.position(job)))
-        self._server.work.worker.try_again()
+        self._workers.try_again()
 
     def _refuse(self, peer: Peer, error: QueueFullError | StorageError, job: str) -> None:
         busy = isinstance(error, QueueFullError)
@@ -111,7 +126,7 @@ class Requests:
         if state == "running" and job.progress is not None:
             peer.post(job.progress)
         for artefact in job.artefacts:
-            self.offer(peer, job, artefact)
+            self._clients.offer(peer, job, artefact)
         end = self._end_of(job)
         if end is not None:
             peer.end_job(end)
@@ -126,13 +141,6 @@ class Requests:
             return m.Cancelled(job.id)
         return None
 
-    def offer(self, peer: Peer, job: Job, artefact: StoredArtefact) -> None:
-        """Queue an artefact for a client."""
-        source = FileSource(self._server.store.folder(job.id) / artefact.file)
-        kind = m.BY_TYPE[artefact.kind]
-        assert issubclass(kind, m.Artefact)
-        peer.offer(Pending(job.id, kind, artefact.fields, source, artefact.replaceable))
-
     def _cancel(self, peer: Peer, job: Job, now: float) -> None:
         state = job.record.state
         peer.watching.add(job.id)
@@ -140,13 +148,13 @@ class Requests:
             what = f"{job.name} is finished and fetched; there is nothing to cancel."
             peer.post(m.Error("not_available", what, "", job.id))
         elif state == "running":
-            self._server.work.cancel(job, now)
+            self._workers.cancel(job, now)
         elif state in ("failed", "cancelled"):
             end = self._end_of(job)
             assert end is not None
             peer.post(end)
         else:  # waiting, or done with results that are no longer wanted
-            self._server.work.tell_end(job, m.Cancelled(job.id))
+            self._clients.tell_end(job, m.Cancelled(job.id))
             self._jobs.cancel(job)
             log.info("job %s cancelled", job.id)
 
@@ -155,6 +163,8 @@ class Requests:
         if job.record.state == "done":
             self._jobs.fetched(job)
             log.info("job %s fetched", job.id)
+        if peer.version >= ACKED_VERSION:
+            peer.post(m.Acked(job.id))
         if peer.version < LIST_VERSION and job.record.over:
             self._delete(job, peer)  # what acknowledging meant to it
 
@@ -170,7 +180,7 @@ class Requests:
 
     def _delete(self, job: Job, peer: Peer) -> None:
         """Delete a job as a client wishes; others that wait for its results are told."""
-        for other in self._server.watchers(job.id):
+        for other in self._clients.watchers(job.id):
             other.watching.discard(job.id)
             if other is peer:
                 other.stop_job(job.id)
@@ -194,7 +204,7 @@ class Requests:
                 self._refuse(peer, error, job.id)
                 return
             log.info("job %s waits again", job.id)
-            self._server.work.worker.try_again()
+            self._workers.try_again()
         self._fetch(peer, job)
 
     def _move(self, peer: Peer, job: Job, place: int) -> None:

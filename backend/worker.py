@@ -123,6 +123,13 @@ class ModelRunner:
         ]
         return device, models
 
+    def devices(self) -> list[str]:
+        import torch
+
+        if self._device != "cuda":  # the processor, or one card by its number
+            return [self._device]
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
         self._texture_size = settings.get("texture_size", 0)
         make = {"imagine": self._imagine, "cutout": self._cut_out}
@@ -273,11 +280,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--text-model", default="")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--share", type=int, default=1, help="workers that share the cores")
     options = parser.parse_args(arguments)
-    from gsv3d.threads import let_threads_sleep, limit_threads
+    from gsv3d.threads import let_threads_sleep, limit_threads, usable_cores
 
     let_threads_sleep()
-    limit_threads(options.threads)
+    threads = options.threads
+    if threads is None and options.share > 1:
+        threads = max(1, (usable_cores() - 1) // options.share)
+    limit_threads(threads)
     _give_way()
     return serve_jobs(lambda: ModelRunner(options.device, options.text_model))
 

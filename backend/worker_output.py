@@ -10,7 +10,6 @@ from collections import deque
 from pathlib import Path
 from typing import BinaryIO
 
-FILE_NAME = "worker-output.log"
 _FILE_BYTES = 1 << 20
 _LINE_BYTES = 2000
 _LINES = 100
@@ -21,14 +20,14 @@ class WorkerOutput:
 
     Args:
         pipe: the process's standard output and errors.
-        log_dir: where the file lies; the one before it is kept as ``worker-output.log.1``.
+        path: of the file; the one before it is kept with a number at its end.
     """
 
-    def __init__(self, pipe: BinaryIO, log_dir: Path) -> None:
+    def __init__(self, pipe: BinaryIO, path: Path) -> None:
         self._pipe = pipe
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._file = logging.handlers.RotatingFileHandler(
-            log_dir / FILE_NAME, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8", delay=True
+            path, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8", delay=True
         )
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()

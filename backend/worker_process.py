@@ -15,7 +15,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,9 @@ END_S = 20.0
 BACKOFF_S = (0.5, 30.0)
 
 
-def default_command(device: str, text_model: str = "", threads: int | None = None) -> list[str]:
-    """Return the command line of the worker that runs the model."""
-    command = [sys.executable, "-m", "backend.worker", "--device", device]
+def default_command(text_model: str = "", threads: int | None = None) -> list[str]:
+    """Return the command line of a worker that runs the model; its device is added to it."""
+    command = [sys.executable, "-m", "backend.worker"]
     if text_model:
         command.append(f"--text-model={text_model}")
     if threads is not None:
@@ -55,38 +55,79 @@ _ENVIRONMENT = {
 }
 
 
+class WorkerSocket:
+    """The server's end of the link to all workers, each of which has a key of its own."""
+
+    def __init__(self, context: zmq.Context, gate: Gatekeeper) -> None:
+        self._gate = gate
+        self._keys: set[bytes] = set()
+        public, secret = zmq.curve_keypair()
+        self.public = public.decode()
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.maxmsgsize = link.MAX_BYTES
+        self.socket.router_mandatory = 1
+        gate.guard(self.socket, b"worker", public, secret)
+        self.socket.bind("tcp://127.0.0.1:*")
+        self.endpoint = self.socket.last_endpoint.decode().rstrip("\0")
+
+    def exchange_key(self, old: bytes, new: bytes) -> None:
+        """Let the holder of one key in, and that of another out."""
+        self._keys = self._keys - {old} | {new}
+        self._gate.allow_only(b"worker", *self._keys)
+
+    def receive(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yield the messages that are waiting, with the addresses they come from."""
+        while self.socket.poll(0):
+            frames = self.socket.recv_multipart()
+            try:
+                message = link.unpack(frames[1], link.FROM_WORKER) if len(frames) == 2 else None
+            except ValueError as error:
+                log.error("a message of a worker was left aside: %s", error)
+                continue
+            if message is not None:
+                yield frames[0], message
+
+    def send(self, address: bytes, kind: str, /, **fields: Any) -> bool:
+        """Send to a worker; False when it cannot be reached."""
+        try:
+            self.socket.send_multipart([address, link.pack(kind, **fields)], flags=zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            log.warning("a worker could not be told %s: %s", kind, error)
+            return False
+        return True
+
+    def close(self) -> None:
+        self.socket.close(0)
+
+
 class Worker:
-    """One worker process at a time and the link to it.
+    """One worker process at a time.
 
     Args:
-        context, gate: of the server.
+        link: to all workers.
         command: the worker's command line.
-        log_dir: where its output goes.
+        log_dir: where its logs go.
+        number: tells its logs from those of other workers; 0 for the first.
     """
 
     def __init__(
-        self, context: zmq.Context, gate: Gatekeeper, command: Sequence[str], log_dir: Path
+        self, link: WorkerSocket, command: Sequence[str], log_dir: Path, number: int = 0
     ) -> None:
         self.command = list(command)
         self.log_dir = Path(log_dir)
         self.ready = False
         self.failures = 0
         self.last_heard = 0.0
-        self._gate = gate
-        self._ending = False  # it was asked to
+        self._link = link
+        self._suffix = f"-{number + 1}" if number else ""
+        self._key = b""
+        self.ending = False  # it was asked to, by `ask_to_end`
         self._not_before = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._address: bytes | None = None
         self._output: WorkerOutput | None = None
         self._token = ""
-        self._public, secret = zmq.curve_keypair()
-        self.socket = context.socket(zmq.ROUTER)
-        self.socket.linger = 0
-        self.socket.maxmsgsize = link.MAX_BYTES
-        self.socket.router_mandatory = 1
-        gate.guard(self.socket, b"worker", self._public, secret)
-        self.socket.bind("tcp://127.0.0.1:*")
-        self._endpoint = self.socket.last_endpoint.decode().rstrip("\0")
 
     @property
     def pid(self) -> int | None:
@@ -107,9 +148,10 @@ class Worker:
     def start(self, now: float) -> None:
         """Start the process. Raises OSError."""
         public, secret = zmq.curve_keypair()
-        self._gate.allow_only(b"worker", public)
+        self._link.exchange_key(self._key, public)
+        self._key = public
         self.ready, self._address, self.last_heard = False, None, now
-        self._ending = False
+        self.ending = False
         try:
             self._process = subprocess.Popen(
                 self.command,
@@ -121,17 +163,18 @@ class Worker:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
             assert self._process.stdin is not None and self._process.stdout is not None
-            self._output = WorkerOutput(self._process.stdout, self.log_dir)
+            output = self.log_dir / f"worker-output{self._suffix}.log"
+            self._output = WorkerOutput(self._process.stdout, output)
             # A virtual environment's python.exe is a launcher on Windows: the worker's own process
             # id is not the one known here, so that a token tells one worker from another.
             self._token = secrets.token_hex(16)
             greeting = {
                 "token": self._token,
-                "endpoint": self._endpoint,
-                "server_public_key": self._public.decode(),
+                "endpoint": self._link.endpoint,
+                "server_public_key": self._link.public,
                 "public_key": public.decode(),
                 "secret_key": secret.decode(),
-                "log_dir": str(self.log_dir),
+                "log": str(self.log_dir / f"worker{self._suffix}.log"),
             }
             self._process.stdin.write(json.dumps(greeting).encode() + b"\n")
             self._process.stdin.flush()
@@ -141,49 +184,30 @@ class Worker:
             raise
         log.info("worker %d started", self._process.pid)
 
-    def receive(self) -> list[dict[str, Any]]:
-        """Return the messages that are waiting, those of the present worker only."""
-        messages = []
-        while self.socket.poll(0):
-            frames = self.socket.recv_multipart()
-            try:
-                message = link.unpack(frames[1], link.FROM_WORKER) if len(frames) == 2 else None
-            except ValueError as error:
-                log.error("a message of the worker was left aside: %s", error)
-                continue
-            if message is None:
-                continue
-            # The key of an earlier worker is no longer let in, but its words may still wait here.
-            if message["type"] in ("ready", "broken") and message.get("token") == self._token:
-                self._address = frames[0]
-                self.ready = message["type"] == "ready"
-            if frames[0] == self._address:
-                self.last_heard = time.monotonic()
-                messages.append(message)
-        return messages
+    def takes(self, address: bytes, message: dict[str, Any]) -> bool:
+        """Return whether a message is of this process; its first one tells its address."""
+        # The key of an earlier process is no longer let in, but its words may still wait.
+        if message["type"] in ("ready", "broken") and message["token"] == self._token:
+            self._address = address
+            self.ready = message["type"] == "ready"
+        if address != self._address:
+            return False
+        self.last_heard = time.monotonic()
+        return True
 
     def send(self, kind: str, /, **fields: Any) -> bool:
-        """Send to the worker; False when it cannot be reached."""
-        if self._address is None:
-            return False
-        try:
-            self.socket.send_multipart(
-                [self._address, link.pack(kind, **fields)], flags=zmq.NOBLOCK
-            )
-        except zmq.ZMQError as error:
-            log.warning("the worker could not be told %s: %s", kind, error)
-            return False
-        return True
+        """Send to the process; False when it cannot be reached."""
+        return self._address is not None and self._link.send(self._address, kind, **fields)
 
     def ask_to_end(self, now: float) -> None:
         """Ask a process that has no job to end, so that its memory is free."""
         if self.ready:
-            self.ready, self._ending, self.last_heard = False, True, now
+            self.ready, self.ending, self.last_heard = False, True, now
             self.send("stop")
 
     def late(self, now: float) -> bool:
         """True when the process has not become ready, or has not ended, in its time."""
-        patience = END_S if self._ending else READY_S
+        patience = END_S if self.ending else READY_S
         return self.alive and not self.ready and now - self.last_heard > patience
 
     def reap(self, now: float, at_work: bool) -> int | None:
@@ -197,7 +221,7 @@ class Worker:
         if code is None:
             return None
         self._close()
-        if self._ending:
+        if self.ending:
             return None
         if at_work:
             self.note_success()
@@ -249,10 +273,6 @@ class Worker:
     def last_lines(self) -> str:
         """Return the last lines that it has printed."""
         return self._output.last_lines() if self._output is not None else ""
-
-    def close(self) -> None:
-        self.stop()
-        self.socket.close(0)
 
     def _close(self) -> None:
         process, self._process = self._process, None

@@ -22,7 +22,7 @@ import zmq
 
 from . import link
 from .errors import BackendError, storage_error
-from .logs import WORKER, at_job, log_to
+from .logs import at_job, log_to
 from .protocol import arrays as wire_arrays
 from .protocol import messages as m
 from .protocol.fields import to_map
@@ -43,6 +43,9 @@ class Runner(Protocol):
 
     def describe(self) -> tuple[str, list[dict[str, Any]]]:
         """Return the device in words and the models as maps of protocol.messages.ModelEntry."""
+
+    def devices(self) -> list[str]:
+        """Return the names of all devices of its kind; each can have a worker of its own."""
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
         """Do a job and return its timings; report to `watch`, and let what it raises pass.
@@ -175,11 +178,12 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to act on
     greeting = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_server, daemon=True).start()
-    log_to(Path(greeting["log_dir"]) / WORKER)
+    log_to(Path(greeting["log"]))
     worker_link = WorkerLink(greeting)
     try:
         runner = make_runner()
         device, models = runner.describe()
+        devices = runner.devices()
     except Exception as error:
         log.exception("the worker cannot start")
         first = (str(error).splitlines() or [""])[0]
@@ -188,7 +192,9 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
         worker_link.send("broken", token=worker_link.token, what=what[:_SENTENCE], hint=hint)
         worker_link.close()
         return 1
-    worker_link.send("ready", token=worker_link.token, device=device, models=models)
+    worker_link.send(
+        "ready", token=worker_link.token, device=device, devices=devices, models=models
+    )
     log.info("ready on %s", device)
     worker_link.look = _ModelWatch(worker_link, runner, models)
     while (message := worker_link.next_job()) is not None:

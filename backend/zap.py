@@ -31,9 +31,9 @@ class Gatekeeper:
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         self.allowed.setdefault(domain, set())
 
-    def allow_only(self, domain: bytes, public: bytes) -> None:
-        """Let the holder of one key (Z85) in, and nobody else."""
-        self.allowed[domain] = {z85.decode(public)}
+    def allow_only(self, domain: bytes, *public: bytes) -> None:
+        """Let the holders of some keys (Z85) in, and nobody else."""
+        self.allowed[domain] = {z85.decode(key) for key in public}
 
     def answer(self) -> None:
         """Answer the requests that are waiting."""

@@ -65,7 +65,8 @@ def serve(folder: Path, mb: int) -> None:
     """Run a backend that has one job, done, with a file of so many megabytes."""
     from backend.jobs import Jobs, StoredArtefact
     from backend.journal import Journal
-    from backend.server import Server, Settings
+    from backend.server import Server
+    from backend.settings import Settings
     from backend.store import Store
 
     store, journal = Store(folder / "data"), Journal(folder / "data" / "journal.sqlite")

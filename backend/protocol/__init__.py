@@ -66,6 +66,7 @@ from .session import ClientSession, Event, Received, Silence, Violation
 from .sockets import curve_client, explain_silence, open_client
 from .transfers import BytesSource, IncomingTransfer, OutgoingTransfer
 from .versions import (
+    ACKED_VERSION,
     CUTOUT_VERSION,
     IMAGINE_VERSION,
     JOB_VERSIONS,
@@ -78,6 +79,7 @@ from .versions import (
 )
 
 __all__ = [
+    "ACKED_VERSION",
     "CUTOUT_VERSION",
     "IMAGINE_VERSION",
     "JOB_VERSIONS",

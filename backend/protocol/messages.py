@@ -189,6 +189,23 @@ class Ack(Message):
 
 
 @dataclass(frozen=True)
+class Acked(Message):
+    """The job's results are noted as in use."""
+
+    TYPE: ClassVar[str] = "acked"
+    SENDER: ClassVar[str] = "server"
+    job: str = wire(JobId())
+
+
+@dataclass(frozen=True)
+class Free(Message):
+    """Free the memory of models that no job is using."""
+
+    TYPE: ClassVar[str] = "free"
+    SENDER: ClassVar[str] = "client"
+
+
+@dataclass(frozen=True)
 class Forget(Message):
     """Delete a job that is over, and its results."""
 
@@ -439,6 +456,7 @@ class JobEntry:
     kind: str = wire(Choice(tuple(JOB_VERSIONS)), default="submit")  # the message that began it
     owner: str = wire(Choice(OWNERS), default="gone")
     settings: dict[str, float] = wire(NumbersByName(), default_factory=dict)
+    device: str = wire(Text(128), default="")  # of the running one: what it runs on
 
     def __post_init__(self) -> None:
         check_fields(self, "jobs.")
@@ -485,8 +503,8 @@ class Bye(Message):
 
 ALL: tuple[type[Message], ...] = (
     Hello, Submit, Imagine, Cutout, Cancel, Fetch, Status, Credit, Ack, Forget, Retry, Move,
-    Shutdown, Ping, Pong, Welcome, Accepted, Progress, Views, Gaussians, Mesh, File, Chunk, Dropped,
-    Done, Failed, Cancelled, Forgotten, Queue, Error, Bye,
+    Free, Shutdown, Ping, Pong, Welcome, Accepted, Progress, Views, Gaussians, Mesh, File, Chunk,
+    Dropped, Done, Failed, Cancelled, Acked, Forgotten, Queue, Error, Bye,
 )  # fmt: skip
 #: A message that begins a job.
 JobMessage = Submit | Imagine | Cutout

@@ -20,7 +20,13 @@ from .codec import decode, encode
 from .errors import ProtocolError
 from .limits import HEARTBEAT_S, LIVENESS_S, OPEN_TRANSFER_BYTES, OPEN_TRANSFERS
 from .transfers import IncomingTransfer
-from .versions import JOB_VERSIONS, LIST_VERSION, POSE_VERSION, SUPPORTED_VERSIONS
+from .versions import (
+    ACKED_VERSION,
+    JOB_VERSIONS,
+    LIST_VERSION,
+    POSE_VERSION,
+    SUPPORTED_VERSIONS,
+)
 
 _BUSY_S = 1.0
 """Seconds to wait before a job is submitted again to a backend whose queue is full."""
@@ -75,7 +81,7 @@ class Silence:
 
 
 Event = m.Message | Received | Violation | Silence
-_Wish = m.Cancel | m.Forget | m.Retry
+_Wish = m.Ack | m.Cancel | m.Forget | m.Retry
 
 
 class ClientSession:
@@ -216,8 +222,11 @@ class ClientSession:
         self._wish(m.Cancel(job))
 
     def ack(self, job: str) -> None:
-        """Say that a job's results are in use here. A backend before version 4 deletes them."""
-        self._send_or_hold(m.Ack(job))
+        """Say that a job's results are in use here; `Acked` follows.
+
+        A backend before version 4 deletes them, and one before version 5 doesn't answer.
+        """
+        self._wish(m.Ack(job))
 
     def forget(self, job: str) -> None:
         """Ask to delete a job that is over, and its results; `Forgotten` follows."""
@@ -238,6 +247,11 @@ class ClientSession:
         """Ask for another place among the waiting jobs; 0 is the next one."""
         if self._knows_lists:
             self._send_or_hold(m.Move(job, place))
+
+    def free(self) -> None:
+        """Ask to free the memory of models that no job is using; a backend before 5 does not."""
+        if self.welcome is None or self._version >= ACKED_VERSION:
+            self._send_or_hold(m.Free())
 
     def status(self, follow: bool = False) -> None:
         """Ask for the queue; `Queue` follows, with ``follow`` at every change as well."""
@@ -311,12 +325,17 @@ class ClientSession:
         self._outgoing.append(encode(message, self._seq_out))
 
     @property
+    def _version(self) -> int:
+        """Version of the protocol that was agreed on; 0 before the welcome."""
+        return self.welcome.version if self.welcome is not None else 0
+
+    @property
     def _too_old_for_poses(self) -> bool:
-        return self.welcome is not None and self.welcome.version < POSE_VERSION
+        return 0 < self._version < POSE_VERSION
 
     @property
     def _knows_lists(self) -> bool:
-        return self.welcome is not None and self.welcome.version >= LIST_VERSION
+        return self._version >= LIST_VERSION
 
     def _wish(self, message: _Wish) -> None:
         """Ask for something until it is answered, over as many connections as that takes."""
@@ -326,6 +345,11 @@ class ClientSession:
 
     def _send_wish(self, message: _Wish) -> list[Event]:
         """Send a wish, or what comes nearest to it with an older backend."""
+        if isinstance(message, m.Ack):
+            if self._version < ACKED_VERSION:
+                del self._wishes[m.Ack, message.job]
+            self._send(message)
+            return []
         if isinstance(message, m.Cancel) or self._knows_lists:
             self._send(message)
             return []
@@ -371,6 +395,8 @@ class ClientSession:
                 self._submit_at = None
                 for begun in self._unaccepted.values():
                     self._send(begun)
+        elif isinstance(message, m.Acked):
+            self._wishes.pop((m.Ack, message.job), None)
         elif isinstance(message, m.Forgotten):
             self._wishes.pop((m.Forget, message.job), None)
             self._forget(message.job)

@@ -26,6 +26,8 @@ POSE_VERSION = 3
 #: The first version in which results are kept after `ack` until `forget`, and jobs have owners,
 #: are done again and change places.
 LIST_VERSION = 4
+#: The first version in which `ack` is answered and memory can be freed.
+ACKED_VERSION = 5
 
 
 def negotiate(theirs: Iterable[int], ours: Iterable[int] = SUPPORTED_VERSIONS) -> int:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from backend.server import Server, Settings
+from backend.server import Server
+from backend.settings import Settings
 
 WORKER = Path(__file__).parent / "scripted_worker.py"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from backend.server import Server, Settings
+from backend.server import Server
+from backend.settings import Settings
 
 
 def main() -> None:

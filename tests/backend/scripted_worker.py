@@ -51,7 +51,12 @@ class Scripted:
         # Found in the folder of the logs, in which a worker runs.
         added = sorted(path.stem for path in Path.cwd().glob("*.model"))
         names = ["blockout", *added]
-        return "scripted", [{"name": name, "installed": True, "decoder": False} for name in names]
+        device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
+        told = "scripted" if device in ("auto", "cpu") else f"scripted on {device}"
+        return told, [{"name": name, "installed": True, "decoder": False} for name in names]
+
+    def devices(self) -> list[str]:
+        return [a.removeprefix("--has=") for a in sys.argv if a.startswith("--has=")] or ["cpu"]
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
         words = settings["kind"] == "imagine"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from backend.jobs import Job
 from backend.protocol import ClientSession, limits
 from backend.protocol import messages as m
 from backend.worker_process import MAX_RESTARTS, Worker
@@ -55,8 +54,7 @@ def test_an_unforeseen_error_is_answered_and_the_backend_goes_on(
 ) -> None:
     running = run_server(tmp_path)
 
-    def start_and_fail(job: Job, _: float) -> None:
-        running.server.jobs.running = job
+    def start_and_fail(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
     with Client(running.path) as client:
@@ -87,7 +85,7 @@ def test_the_computer_may_sleep(
     with Client(running.path) as client:
         job = client.session.submit(script(steps=10, step_s=0.4))
         client.until(m.Progress)
-        pump, slept = running.server._pump, []
+        pump, slept = running.server.clients.pump, []
 
         def sleep_once(now: float) -> None:
             if not slept:
@@ -95,7 +93,7 @@ def test_the_computer_may_sleep(
                 time.sleep(4.0)
             pump(now)
 
-        monkeypatch.setattr(running.server, "_pump", sleep_once)
+        monkeypatch.setattr(running.server.clients, "pump", sleep_once)
         client.until(m.Done)
         assert slept and not [e for e in client.of_job(job) if isinstance(e, m.Failed)]
         assert not [e for e in client.events if isinstance(e, m.Error)]

@@ -98,7 +98,7 @@ def test_without_the_keys_there_is_no_answer(tmp_path: Path, run_server: Start, 
             socket = open_client(context, other)
         socket.send_multipart(encode(m.Hello((1,)), 1))
         assert not socket.poll(600)
-        assert not running.server.peers
+        assert not running.server.clients.peers
         what, hint = explain_silence(connection, running.path)
         assert "No answer" in what and "keys" in hint and str(running.path) in hint
     finally:
@@ -131,7 +131,7 @@ def test_a_slow_client_bounds_what_the_backend_holds(tmp_path: Path, run_server:
                 announced = msgpack.unpackb(frames[1])["transfer"]
             else:
                 client.session.feed(frames)
-        (peer,) = running.server.peers.values()
+        (peer,) = running.server.clients.peers.values()
         time.sleep(0.3)
         assert peer.chunks_sent == 0, "nothing without credit"
         client.socket.send_multipart(encode(m.Credit(announced, 3), 99))

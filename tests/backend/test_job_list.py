@@ -96,7 +96,7 @@ def test_a_waiting_job_changes_its_place(tmp_path: Path) -> None:
     jobs = opened()
     for number in range(5):
         jobs.submit(m.Submit(JOB(number), b"x"))
-    jobs.start(jobs.next(), 0.0)
+    jobs.start(jobs.waiting()[0], 0.0)
     jobs.move(jobs.get(JOB(4)), 0)
     jobs.move(jobs.get(JOB(1)), 2)
     jobs.move(jobs.get(JOB(2)), 99)
@@ -104,7 +104,7 @@ def test_a_waiting_job_changes_its_place(tmp_path: Path) -> None:
     assert [job.id for job in jobs.waiting()] == order
     assert [e.job for e in jobs.entries()] == [JOB(0), *order]
     assert [e.position for e in jobs.entries()] == [0, 1, 2, 3, 4]
-    jobs.cancel(jobs.running)
+    jobs.cancel(jobs.running[0])
     jobs.journal.close()
     jobs = opened()
     assert [job.id for job in jobs.waiting()] == order, "the journal has it too"
@@ -123,7 +123,8 @@ def test_clients_take_turns(tmp_path: Path) -> None:
         jobs.submit(m.Submit(JOB(number), b"x"), "b" * 32)
     jobs.submit(m.Submit(JOB(7), b"x"))
     done = []
-    while (job := jobs.next()) is not None:
+    while jobs.waiting():
+        job = jobs.waiting()[0]
         done.append(int(job.id, 16))
         jobs.start(job, 0.0)
         first = next(iter(jobs.waiting()), None)
@@ -208,7 +209,7 @@ def test_a_backend_outlives_its_parent_while_others_use_it(
     import subprocess
     import sys
 
-    monkeypatch.setattr("backend.server._HEARD_S", 0.6)
+    monkeypatch.setattr("backend.clients._HEARD_S", 0.6)
     monkeypatch.setattr("backend.protocol.session.HEARTBEAT_S", 0.2)
     parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     running = run_server(tmp_path, parent_pid=parent.pid)

@@ -21,7 +21,8 @@ from backend.journal import Journal
 from backend.parent import Parent
 from backend.protocol import Received, process_exists
 from backend.protocol import messages as m
-from backend.server import Server, Settings
+from backend.server import Server
+from backend.settings import Settings
 from backend.store import Store, write_whole
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script
@@ -43,28 +44,28 @@ def test_the_journal_brings_jobs_back(tmp_path: Path) -> None:
     jobs = open_jobs(tmp_path)
     for number in range(4):
         jobs.submit(submit(number, seed=number))
-    done = jobs.next()
+    done = jobs.waiting()[0]
     jobs.start(done, 0.0)
     jobs.done(done, {"total": 3.0}, 1.0)
     jobs.cancel(jobs.get(JOB(2)))
-    running = jobs.next()
+    running = jobs.waiting()[0]
     jobs.start(running, 0.0)
     jobs.journal.close()  # as if the process had been killed
 
     jobs = open_jobs(tmp_path)
     states = [e.state for e in jobs.entries()]
     assert states == ["done", "accepted", "cancelled", "accepted"]
-    assert jobs.next().id == JOB(1) and jobs.next().record.attempts == 1
-    assert jobs.next().record.settings["seed"] == 1
+    assert jobs.waiting()[0].id == JOB(1) and jobs.waiting()[0].record.attempts == 1
+    assert jobs.waiting()[0].record.settings["seed"] == 1
     assert jobs.store.picture(JOB(1)).read_bytes() == b"picture"
     assert jobs.get(JOB(0)).record.outcome["timings"] == {"total": 3.0}
-    jobs.start(jobs.next(), 0.0)
+    jobs.start(jobs.waiting()[0], 0.0)
     jobs.journal.close()
 
     jobs = open_jobs(tmp_path)
     failed = jobs.get(JOB(1)).record
     assert failed.state == "failed" and "2 times" in failed.outcome["what"]
-    assert jobs.next().id == JOB(3)
+    assert jobs.waiting()[0].id == JOB(3)
     jobs.journal.close()
 
 
@@ -102,7 +103,7 @@ def filled(folder: Path) -> list[tuple[str, str]]:
     jobs = open_jobs(folder)
     for number in range(3):
         jobs.submit(submit(number, seed=number))
-    done = jobs.next()
+    done = jobs.waiting()[0]
     jobs.start(done, 0.0)
     (jobs.store.folder(done.id) / "0001.bin").write_bytes(b"result")
     jobs.add_artefact(done, StoredArtefact("mesh", {}, "0001.bin"))

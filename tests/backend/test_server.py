@@ -109,12 +109,12 @@ def test_cancel_waiting_running_and_unknown(tmp_path: Path, run_server: Start) -
         client.until(lambda e: isinstance(e, m.Cancelled) and e.job == first, 5)
         late = client.for_a_while(0.2)
         assert not [e for e in late if isinstance(e, (m.Progress, Received))]
-        pid = running.server.work.worker.pid
+        pid = running.server.workers.all[0].worker.pid
         client.session.cancel(uuid.uuid4().hex)
         assert client.until(m.Error).code == "unknown_job"
         third = client.session.submit(script())
         client.until(lambda e: isinstance(e, m.Done) and e.job == third)
-        assert running.server.work.worker.pid == pid, "a soft cancel keeps the worker"
+        assert running.server.workers.all[0].worker.pid == pid, "a soft cancel keeps the worker"
         for job in (first, second):
             left = [path.name for path in running.server.store.folder(job).iterdir()]
             assert sorted(left) == ["picture", "record"], "a cancelled job can be done again"
@@ -128,11 +128,58 @@ def test_a_worker_that_hangs_is_ended_and_the_queue_goes_on(
         hung = client.session.submit(script(hang_at=2))
         after = client.session.submit(script())
         client.until(lambda e: isinstance(e, m.Progress) and e.step == 2)
-        pid = running.server.work.worker.pid
+        pid = running.server.workers.all[0].worker.pid
         client.session.cancel(hung)
         assert client.until(m.Cancelled).job == hung
         client.until(lambda e: isinstance(e, m.Done) and e.job == after)
-        assert running.server.work.worker.pid != pid
+        assert running.server.workers.all[0].worker.pid != pid
+
+
+def test_each_device_has_a_worker(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path, "--has=card A", "--has=card B", keep_alive_s=0.5)
+    with Client(running.path) as client:
+        client.until(lambda e: isinstance(e, m.Welcome) and bool(e.device))
+        assert [work.worker.pid is None for work in running.server.workers.all] == [False, True]
+        jobs = [client.session.submit(script(steps=60, step_s=0.05)) for _ in range(3)]
+        client.session.status(follow=True)
+        together = client.until(
+            lambda e: (
+                isinstance(e, m.Queue)
+                and [j.state for j in e.jobs] == ["running", "running", "accepted"]
+            )
+        )
+        assert [entry.position for entry in together.jobs] == [0, 0, 1]
+        assert {entry.device for entry in together.jobs[:2]} == {"scripted on card B", "scripted"}
+        client.session.cancel(jobs[1])
+        assert client.until(m.Cancelled).job == jobs[1]
+        for job in (jobs[0], jobs[2]):
+            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
+        for work in running.server.workers.all:
+            wait_until_ended(work.worker.pid)
+    logs = {path.name for path in (tmp_path / "data" / "logs").glob("worker*.log")}
+    assert logs == {"worker.log", "worker-2.log"}
+
+
+def test_a_worker_that_dies_leaves_the_job_of_the_other(tmp_path: Path, run_server: Start) -> None:
+    with Client(run_server(tmp_path, workers=2).path) as client:
+        good = client.session.submit(script(steps=60, step_s=0.05))
+        bad = client.session.submit(script(die_at=1))
+        assert client.until(m.Failed).job == bad
+        assert client.until(m.Done).job == good
+
+
+def test_memory_is_freed_at_a_word(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        client.until(lambda e: isinstance(e, m.Welcome) and bool(e.device))
+        first = running.server.workers.all[0].worker.pid
+        client.session.free()
+        client.flush()
+        wait_until_ended(first)
+        done = client.session.submit(script())
+        client.until(m.Done)
+        client.session.ack(done)
+        assert client.until(m.Acked).job == done
 
 
 def wait_until_ended(pid: int | None) -> None:
@@ -148,11 +195,11 @@ def test_a_worker_without_jobs_is_ended_and_started_again(
     with Client(running.path) as client:
         client.session.submit(script())
         client.until(m.Done)
-        first = running.server.work.worker.pid
+        first = running.server.workers.all[0].worker.pid
         wait_until_ended(first)
         again = client.session.submit(script())
         client.until(lambda e: isinstance(e, m.Done) and e.job == again)
-        worker = running.server.work.worker
+        worker = running.server.workers.all[0].worker
         assert worker.pid != first and worker.failures == 0
 
 
@@ -163,7 +210,7 @@ def test_a_worker_that_does_not_end_when_asked_to_is_ended(
     running = run_server(tmp_path, "--stays", keep_alive_s=0.1)
     with Client(running.path) as client:
         client.until(lambda e: isinstance(e, m.Welcome) and bool(e.device))
-        wait_until_ended(running.server.work.worker.pid)
+        wait_until_ended(running.server.workers.all[0].worker.pid)
         client.session.submit(script())
         client.until(m.Done)
 
@@ -288,7 +335,7 @@ def test_heartbeats_go_both_ways(tmp_path: Path, run_server: Start, monkeypatch)
     running = run_server(tmp_path)
     with Client(running.path) as client:
         client.until(m.Welcome)
-        peer = next(iter(running.server.peers.values()))
+        peer = next(iter(running.server.clients.peers.values()))
         first = peer.last_heard
         client.for_a_while(0.6)
         assert peer.last_heard > first

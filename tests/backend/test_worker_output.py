@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from backend.worker_output import FILE_NAME, WorkerOutput
+from backend.worker_output import WorkerOutput
 
 
 def written(folder: Path, *parts: bytes) -> WorkerOutput:
     reading, writing = os.pipe()
-    output = WorkerOutput(os.fdopen(reading, "rb"), folder)
+    output = WorkerOutput(os.fdopen(reading, "rb"), folder / "output.log")
     with os.fdopen(writing, "wb") as pipe:
         for part in parts:
             pipe.write(part)
@@ -39,5 +39,5 @@ def test_a_file_that_cannot_be_written_stops_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logging.raiseExceptions", False)
-    (tmp_path / FILE_NAME).mkdir()
+    (tmp_path / "output.log").mkdir()
     assert written(tmp_path, b"one\n" * 100_000, b"two\n").last_words() == "two"

@@ -41,7 +41,7 @@ EXAMPLES: list[m.Message] = [
     m.Mesh(JOB, 3, MESH, 0.5),
     m.File(JOB, 4, (ArraySpec("data", "uint8", (9,)),), "glb"), m.Chunk(4, 0, b"123"),
     m.Dropped(JOB, 4), m.Done(JOB, {"total": 2.5}), m.Failed(JOB, "what", "why", "hint"),
-    m.Cancelled(JOB), m.Forgotten(JOB),
+    m.Cancelled(JOB), m.Acked(JOB), m.Forgotten(JOB), m.Free(),
     m.Queue((m.JobEntry(JOB, "running", "a.png", "blockout", 0, "x", 1, 2, None, "", "submit",
                         "you", {"seed": 3.0}),)),
     m.Error("busy", "what", "hint", None), m.Bye("why"),

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from backend.clients import MAX_PEERS
 from backend.jobs import MAX_WAITING, MAX_WAITING_EACH
 from backend.peers import OPEN_TRANSFERS
 from backend.protocol import TAG, limits
 from backend.protocol import messages as m
 from backend.protocol.arrays import DTYPES, SCHEMAS, SIZES, ArraySpec
 from backend.protocol.fields import Choice, Integer, ListOf, Number, Text
-from backend.server import MAX_PEERS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
 PARTS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))

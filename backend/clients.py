@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The clients that are connected, and what they are told. Knows no socket."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from gsv3d._version import __version__
+
+from .jobs import Job, Jobs, StoredArtefact
+from .peers import Peer, Pending
+from .protocol import encode, limits
+from .protocol import messages as m
+from .store import FileSource, Store
+
+log = logging.getLogger(__name__)
+
+#: Clients at a time.
+MAX_PEERS = 32
+#: Seconds in which a client that lives says something.
+_HEARD_S = 2.5 * limits.HEARTBEAT_S
+
+#: Sends frames to an address: True when sent, False when its pipe is full.
+Send = Callable[[bytes, list[Any]], bool]
+
+
+class Clients:
+    """All sessions of clients.
+
+    Args:
+        send: sends to one of them; raises `zmq.ZMQError` where it is gone.
+        jobs, store: what they are told of.
+        text_model: the text-to-image model the backend is set to.
+    """
+
+    def __init__(self, send: Send, jobs: Jobs, store: Store, text_model: str = "") -> None:
+        self.peers: dict[bytes, Peer] = {}
+        self._send = send
+        self._jobs = jobs
+        self._store = store
+        self._text_model = text_model
+        self._device = ""
+        self._models: tuple[m.ModelEntry, ...] = ()
+        self._numbers = itertools.count(1)
+        self._sent = self._blocked_turns = 0
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    def join(self, address: bytes, hello: m.Hello, version: int, now: float) -> Peer | None:
+        """Begin a client's session, in place of its earlier one; None when there are too many."""
+        known = self.peers.pop(address, None)
+        if known is not None:
+            known.close()
+        if len(self.peers) >= MAX_PEERS:
+            return None
+        peer = Peer(address, lambda frames: self._send(address, frames), hello, now, now, version)
+        self.peers[address] = peer
+        log.info("%s has joined", peer.name)
+        peer.post(self._welcome(version))
+        return peer
+
+    def leave(self, address: bytes, why: str) -> None:
+        """End a client's session; its jobs go on."""
+        peer = self.peers.pop(address, None)
+        if peer is not None:
+            peer.close()
+            log.info("%s has left: %s", peer.name, why)
+
+    def close(self) -> None:
+        """End all sessions."""
+        for peer in self.peers.values():
+            peer.close()
+        self.peers.clear()
+
+    def heard(self, now: float | None = None) -> bool:
+        """Return whether there is a client; with `now`, one that was heard not long before."""
+        return any(now is None or now - p.last_heard < _HEARD_S for p in self.peers.values())
+
+    def forgive(self, seconds: float) -> None:
+        """Leave out of account that nothing was heard of them for a time."""
+        for peer in self.peers.values():
+            peer.last_heard += seconds
+
+    # --- what they are told ----------------------------------------------------------------------
+
+    def introduce(self, device: str, models: tuple[m.ModelEntry, ...]) -> None:
+        """Tell all what the models run on, and which there are."""
+        self._device, self._models = device, models
+        for peer in list(self.peers.values()):
+            peer.post(self._welcome(peer.version))
+
+    def _welcome(self, version: int) -> m.Welcome:
+        return m.Welcome(
+            version,
+            __version__,
+            self._models,
+            self._device,
+            {
+                "image_bytes": limits.IMAGE_BYTES,
+                "chunk_bytes": limits.CHUNK_BYTES,
+                "transfer_bytes": limits.TRANSFER_BYTES,
+                "heartbeat_s": limits.HEARTBEAT_S,
+                "liveness_s": limits.LIVENESS_S,
+            },
+            self._text_model,
+        )
+
+    def watchers(self, job: str) -> list[Peer]:
+        """Return the clients that want to know of a job."""
+        return [peer for peer in self.peers.values() if job in peer.watching]
+
+    def offer(self, peer: Peer, job: Job, artefact: StoredArtefact) -> None:
+        """Queue an artefact for a client."""
+        source = FileSource(self._store.folder(job.id) / artefact.file)
+        kind = m.BY_TYPE[artefact.kind]
+        assert issubclass(kind, m.Artefact)
+        peer.offer(Pending(job.id, kind, artefact.fields, source, artefact.replaceable))
+
+    def tell_end(self, job: Job, message: m.Message) -> None:
+        """Stop the transfers of a job and tell all who watch it."""
+        for peer in self.watchers(job.id):
+            peer.stop_job(job.id)
+            peer.watching.discard(job.id)
+            peer.post(message)
+
+    def tell_queue(self, peer: Peer) -> None:
+        """Post the queue to a client."""
+        peer.told = self._state_of_queue(peer)
+        peer.post(m.Queue(self._jobs.entries(peer.version, peer.hello.owner, self._owners())))
+
+    def _owners(self) -> frozenset[str | None]:
+        return frozenset(peer.hello.owner for peer in self.peers.values())
+
+    def _state_of_queue(self, peer: Peer) -> object:
+        """Return what changes when there is something new to tell a client of the queue."""
+        # What it watches it is told as it comes.
+        under_way = [job.progress for job in self._jobs.running if job.id not in peer.watching]
+        return self._jobs.changes, self._owners(), under_way
+
+    def answer(self, address: bytes, message: m.Message) -> None:
+        """Answer a client that may have no session; it is not kept if it cannot be sent now."""
+        peer = self.peers.get(address)
+        if peer is not None:
+            peer.post(message)
+            return
+        try:
+            self._send(address, encode(message, 0))
+        except zmq.ZMQError:
+            log.info("a client went before its answer")
+
+    # --- every turn ------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Tell changes of the queue, and end the sessions of those that have gone."""
+        for address, peer in list(self.peers.items()):
+            if peer.follows and peer.told != self._state_of_queue(peer):
+                self.tell_queue(peer)
+            silent = now - peer.last_heard
+            if silent > 3 * limits.LIVENESS_S:
+                self.leave(address, f"silent for {silent:.0f} s")
+            elif silent >= limits.HEARTBEAT_S and now - peer.last_sent >= limits.HEARTBEAT_S:
+                peer.post(m.Ping())
+
+    def pump(self, now: float) -> None:
+        """Send what can be sent now without waiting."""
+        for address, peer in list(self.peers.items()):
+            try:
+                unreadable = peer.pump(lambda: next(self._numbers), now)
+                for job, error in unreadable:
+                    log.error("results of job %s cannot be read: %s", job, error)
+                    what = "The results on the backend's disk cannot be read any more."
+                    peer.post(m.Error("not_available", what, "Generate it again.", job))
+                if peer.overwhelmed:
+                    self.leave(address, "it asked for more and took nothing")
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self.leave(address, "its connection has ended")
+
+    def patience_ms(self) -> int:
+        """Return how long to wait for messages: shortly, where a pipe that was full may empty."""
+        peers = self.peers.values()
+        if any(peer.busy and not peer.blocked for peer in peers):
+            return 0
+        if not any(peer.blocked for peer in peers):
+            return 100
+        sent = sum(peer.chunks_sent for peer in peers)
+        self._blocked_turns = self._blocked_turns + 1 if sent == self._sent else 1
+        self._sent = sent
+        return min(self._blocked_turns, 10)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a backend is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a backend is run.
+
+    Attributes:
+        data_dir: where pictures, results, journal and logs lie.
+        connection_path: the connection file.
+        port: to listen on; 0 takes a free one.
+        device: for the workers.
+        workers: processes that do jobs at the same time; None: one for each card.
+        text_model: the text-to-image model of clients that name none: its folder or its id.
+        threads: CPU threads of a worker; None: its share of all cores but one.
+        parent_pid: the backend ends when this process and all other clients have; None: never.
+        worker_command: the workers' command line; None is the model's worker.
+        grace_s: seconds a cancelled job has to stop before its worker is ended.
+        stall_s: seconds without a word from a worker at work before it is ended.
+        keep_alive_s: seconds without a job until a worker is ended, so that its memory is free.
+        keep_days, keep_gb: ended jobs are forgotten after so many days, and the oldest when all
+            together take more disk space.
+    """
+
+    data_dir: Path
+    connection_path: Path
+    port: int = 0
+    device: str = "auto"
+    workers: int | None = None
+    text_model: str = ""
+    threads: int | None = None
+    parent_pid: int | None = None
+    worker_command: Sequence[str] | None = None
+    grace_s: float = 20.0
+    stall_s: float = 1800.0
+    keep_alive_s: float = 900.0
+    keep_days: float = 30.0
+    keep_gb: float = 20.0

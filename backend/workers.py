@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All workers, one for each device, and one queue: who is started, and who gets which job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .clients import Clients
+from .jobs import Job, Jobs
+from .protocol import PROTOCOL_VERSION
+from .protocol import messages as m
+from .settings import Settings
+from .store import Store
+from .work import Work
+from .worker_process import Worker, WorkerSocket, default_command
+
+log = logging.getLogger(__name__)
+
+
+class Workers:
+    """The workers of a backend.
+
+    The first one tells which devices there are; those after it are started while there are more
+    jobs than workers. A worker that has had no job for long is ended.
+    """
+
+    def __init__(
+        self,
+        link: WorkerSocket,
+        jobs: Jobs,
+        store: Store,
+        clients: Clients,
+        settings: Settings,
+        log_dir: Path,
+    ) -> None:
+        self.all: list[Work] = []
+        self._link = link
+        self._jobs = jobs
+        self._store = store
+        self._clients = clients
+        self._settings = settings
+        self._log_dir = log_dir
+        self._introduced = False  # devices and models are known
+        self._engage([settings.device], 1)
+
+    def _engage(self, devices: Sequence[str], count: int) -> None:
+        """Add workers, each with one of the devices in turn, until there are so many."""
+        settings = self._settings
+        base = settings.worker_command or default_command(settings.text_model, settings.threads)
+        share = settings.workers or count
+        for number in range(len(self.all), count):
+            command = [*base, "--device", devices[number % len(devices)], f"--share={share}"]
+            worker = Worker(self._link, command, self._log_dir, number)
+            self.all.append(Work(worker, self._jobs, self._store, self._clients, settings))
+        self._jobs.slots = len(self.all)
+
+    # --- every turn ------------------------------------------------------------------------------
+
+    def turn(self, now: float) -> None:
+        """Act on what the workers say, hand out jobs, start and end processes."""
+        for address, message in self._link.receive():
+            for work in self.all:
+                if work.worker.takes(address, message):
+                    self._guard(work, lambda w=work, said=message: w.take(said, now))
+                    if message["type"] in ("ready", "models"):
+                        self._introduce(message)
+        for work in self.all:
+            self._guard(work, lambda w=work: w.watch(now))
+        self._hand_out(now)
+        self._staff(now)
+        if all(work.worker.given_up for work in self.all):
+            self._give_up()
+
+    def _guard(self, work: Work, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # a fault of ours ends one job, not the backend
+            work.fault(error)
+
+    def _hand_out(self, now: float) -> None:
+        """Give the jobs that wait to workers that are free, one with the model loaded first."""
+        for job in self._jobs.waiting():
+            free = [work for work in self.all if work.free]
+            if not free:
+                return
+            chosen = next((work for work in free if work.model == job.record.model), free[0])
+            self._guard(chosen, lambda w=chosen, j=job: w.begin(j, now))
+
+    def _staff(self, now: float) -> None:
+        """Start as many processes as there are jobs for, and let go of those without."""
+        wanted = max(len(self._jobs.waiting()), int(not self._introduced))
+        for work in self.all:
+            coming = work.worker.alive and not work.worker.ending and work.job is None
+            if wanted and not coming and work.worker.may_start(now):
+                work.start_process(now)
+                coming = True
+            work.rest(now, bool(wanted))
+            wanted -= bool(wanted and coming)
+
+    def _give_up(self) -> None:
+        """Say to all who wait that no process can be kept alive; a new job tries once more."""
+        what, hint = self.all[0].broken or (
+            "The worker process ends again and again.",
+            "The logs in the backend's data folder say more.",
+        )
+        for job in self._jobs.waiting():
+            failed = m.Failed(
+                job.id, f"{job.name} cannot be generated: the model does not run.", what, hint
+            )
+            self._clients.tell_end(job, failed)
+            self._jobs.fail(job, failed.what, failed.why, failed.hint)
+
+    def _introduce(self, message: dict[str, Any]) -> None:
+        """Take over what a worker tells of devices and models, and tell the clients."""
+        self._introduced = True
+        if message["type"] == "ready":
+            devices = [str(device) for device in message["devices"]]
+            self._engage(devices, self._settings.workers or len(devices))
+        models = m.Welcome(PROTOCOL_VERSION, "", message["models"]).models
+        log.info("models: %s", ", ".join(entry.name for entry in models))
+        named = dict.fromkeys(work.device for work in self.all if work.device)
+        self._clients.introduce(", ".join(named)[:128], models)
+
+    # --- what clients ask for --------------------------------------------------------------------
+
+    def try_again(self) -> None:
+        """A new job is a reason to start processes once more that ended again and again."""
+        for work in self.all:
+            work.worker.try_again()
+
+    def cancel(self, job: Job, now: float) -> None:
+        """Stop a job that is under way."""
+        for work in self.all:
+            if work.job is job:
+                work.cancel(job, now)
+
+    def free_memory(self, now: float) -> None:
+        """End the workers without a job."""
+        for work in self.all:
+            work.free_memory(now)
+
+    def forgive(self, seconds: float) -> None:
+        """Leave out of account that nothing was heard of the workers for a time."""
+        for work in self.all:
+            work.forgive(seconds)
+
+    def close(self) -> None:
+        """End all processes; the jobs under way wait for the next start."""
+        for work in self.all:
+            work.worker.send("stop")  # to all before the first is waited for
+        for work in self.all:
+            work.interrupt()
