@@ -51,7 +51,8 @@ class Requests:
         if peer is None:
             what = "The backend has as many clients as it can take."
             self._clients.answer(address, m.Error("busy", what, "Close other Blenders first."))
-            return
+        elif hello.capabilities:  # it wants results
+            self._workers.wake()
 
     def handle(self, peer: Peer, message: m.Message, now: float) -> None:
         """Act on any message but hello."""

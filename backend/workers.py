@@ -43,7 +43,7 @@ class Workers:
         self._clients = clients
         self._settings = settings
         self._log_dir = log_dir
-        self._introduced = False  # devices and models are known
+        self._introduced = False  # devices and models are known, as they are now
         self._engage([settings.device], 1)
 
     def _engage(self, devices: Sequence[str], count: int) -> None:
@@ -125,6 +125,11 @@ class Workers:
         self._clients.introduce(", ".join(named)[:128], models)
 
     # --- what clients ask for --------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Start a process where there is none: somebody has come who may have jobs soon."""
+        if not any(work.worker.alive and not work.worker.ending for work in self.all):
+            self._introduced = False
 
     def try_again(self) -> None:
         """A new job is a reason to start processes once more that ended again and again."""

@@ -176,6 +176,9 @@ def test_memory_is_freed_at_a_word(tmp_path: Path, run_server: Start) -> None:
         client.session.free()
         client.flush()
         wait_until_ended(first)
+        assert client.for_a_while(0.5) == []
+        client.session.hello()
+        client.until(lambda _: running.server.workers.all[0].worker.ready)
         done = client.session.submit(script())
         client.until(m.Done)
         client.session.ack(done)
