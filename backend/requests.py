@@ -63,7 +63,7 @@ class Requests:
         elif isinstance(message, m.Cancel):
             self._with_job(peer, message.job, lambda p, j: self._cancel(p, j, now))
         elif isinstance(message, m.Ack):
-            self._with_job(peer, message.job, self._ack)
+            self._ack(peer, message.job)
         elif isinstance(message, m.Credit):
             peer.grant(message.transfer, message.chunks)
         elif isinstance(message, m.Forget):
@@ -159,8 +159,13 @@ class Requests:
             self._jobs.cancel(job)
             log.info("job %s cancelled", job.id)
 
-    def _ack(self, peer: Peer, job: Job) -> None:
-        peer.watching.discard(job.id)
+    def _ack(self, peer: Peer, name: str) -> None:
+        job = self._jobs.get(name)
+        peer.watching.discard(name)
+        if job is None:  # repeated by a client that has not heard that it is forgotten
+            if peer.version >= LIST_VERSION:
+                peer.post(m.Forgotten(name))
+            return
         if job.record.state == "done":
             self._jobs.fetched(job)
             log.info("job %s fetched", job.id)

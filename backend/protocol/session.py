@@ -399,6 +399,7 @@ class ClientSession:
             self._wishes.pop((m.Ack, message.job), None)
         elif isinstance(message, m.Forgotten):
             self._wishes.pop((m.Forget, message.job), None)
+            self._wishes.pop((m.Ack, message.job), None)
             self._forget(message.job)
         elif isinstance(message, (m.Done, m.Failed, m.Cancelled)):
             self._wishes.pop((m.Cancel, message.job), None)

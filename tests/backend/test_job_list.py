@@ -186,6 +186,25 @@ def test_wishes_survive_a_lost_connection(tmp_path: Path, run_server: Start) -> 
         assert [e.job for e in client.until(m.Queue).jobs] == [long, failed]
 
 
+def test_what_was_noted_and_forgotten_may_be_said_again(tmp_path: Path, run_server: Start) -> None:
+    """The answers to both are lost with a connection, and the client repeats itself."""
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        session = client.session
+        job = session.submit(script())
+        client.until(m.Done)
+        session.ack(job)
+        session.forget(job)
+        client.flush()
+        while running.server.jobs.get(job) is not None:
+            time.sleep(0.01)
+    with Client(running.path, session) as client:
+        assert client.until(m.Forgotten).job == job
+        client.session.status()
+        client.until(m.Queue)
+        assert not [e for e in client.events if isinstance(e, m.Error)]
+
+
 @pytest.mark.parametrize("letter", ["x", "椅", "🪑"])
 def test_the_longest_list_fits_into_a_message(tmp_path: Path, letter: str) -> None:
     jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
