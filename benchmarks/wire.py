@@ -43,13 +43,15 @@ def compare(mb: int, runs: int) -> None:
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         child = start("--serve", folder, "--mb", str(mb))
-        for run in range(runs):
-            raw = mb / time_raw(mb)
-            ours = mb / time_fetch(Path(folder) / "connection.json")
-            ratios.append(ours / raw)
-            print(f"run {run + 1}: pyzmq {raw:.0f} MB/s, backend {ours:.0f} MB/s, {ours / raw:.2f}")
-        child.kill()
-        child.wait()
+        try:
+            for _ in range(runs):
+                raw = mb / time_raw(mb)
+                ours = mb / time_fetch(Path(folder) / "connection.json")
+                ratios.append(ours / raw)
+                print(f"pyzmq {raw:.0f} MB/s, backend {ours:.0f} MB/s, {ours / raw:.2f}")
+        finally:
+            child.kill()
+            child.wait()
     print(f"median ratio {statistics.median(ratios):.2f}")
 
 
@@ -111,8 +113,8 @@ def time_fetch(path: Path) -> float:
 
 def serve_raw(public: str, secret: str, mb: int) -> None:
     socket = zmq.Context().socket(zmq.ROUTER)
-    socket.curve_server, socket.curve_publickey = True, public.encode()
-    socket.curve_secretkey = secret.encode()
+    socket.curve_server, socket.curve_publickey = True, bytes.fromhex(public)
+    socket.curve_secretkey = bytes.fromhex(secret)
     socket.bind("tcp://127.0.0.1:*")
     print(socket.last_endpoint.decode(), flush=True)
     address = socket.recv_multipart()[0]
@@ -124,7 +126,7 @@ def serve_raw(public: str, secret: str, mb: int) -> None:
 
 def time_raw(mb: int) -> float:
     public, secret = zmq.curve_keypair()
-    command = [sys.executable, __file__, "--mb", str(mb), "--raw", public.decode(), secret.decode()]
+    command = [sys.executable, __file__, "--mb", str(mb), "--raw", public.hex(), secret.hex()]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
