@@ -55,8 +55,9 @@ class Cameras:
         return self.viewmats.shape[0]
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Cameras:
-        if isinstance(index, int):
-            index = [index]
+        """Return some of the views; a single one keeps the views' axis."""
+        if isinstance(index, (int, np.integer)):
+            index = [int(index)]
         return Cameras(self.viewmats[index], self.Ks[index], self.width, self.height)
 
     def to(self, device: torch.device | str) -> Cameras:

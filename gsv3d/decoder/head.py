@@ -16,8 +16,6 @@ from gsv3d.gaussians import Gaussians
 HALF_DIAGONAL = 0.5 * math.sqrt(3)
 """Of the unit cube: no point of the object is nearer to or farther from the camera's depth."""
 
-SH_C0 = 0.28209479177387814
-
 
 @dataclass(frozen=True)
 class DecodedGaussians:

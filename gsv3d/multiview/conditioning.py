@@ -17,6 +17,9 @@ from torch.nn import functional as F
 COND_AUG = 1e-5
 """Noise added to the reference before it is encoded; SV3D's value for both versions."""
 
+ENCODED_PIXELS = 1 << 20
+"""Pixels that go through the autoencoder at a time."""
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -53,10 +56,16 @@ def picture_tensor(rgba: Tensor, channels: int) -> Tensor:
 
 
 def encode_reference(vae: AutoencoderKL, picture: Tensor, noise: Tensor | None = None) -> Tensor:
-    """(B, C, H, W) in -1..1 to the (B, L, h, w) mode of the latent, NOT scaled, as in SV3D."""
+    """(B, C, H, W) in -1..1 to the (B, L, h, w) mode of the latent, NOT scaled, as in SV3D.
+
+    Large pictures are encoded a few at a time: at 576 px one takes a gigabyte.
+    """
     if noise is not None:
         picture = picture + COND_AUG * noise
-    return vae.encode(picture.to(vae.dtype)).latent_dist.mode().to(picture.dtype)
+    at_a_time = max(1, ENCODED_PIXELS // (picture.shape[-2] * picture.shape[-1]))
+    parts = picture.to(vae.dtype).split(at_a_time)
+    latents = [vae.encode(part).latent_dist.mode() for part in parts]
+    return torch.cat(latents).to(picture.dtype)
 
 
 def embed_for_cross_attention(image_encoder: nn.Module, picture: Tensor) -> Tensor:

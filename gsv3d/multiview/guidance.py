@@ -10,8 +10,8 @@ from torch import Tensor
 def triangular_guidance(num_frames: int, minimum: float, maximum: float) -> Tensor:
     """(T,) guidance scales: a triangle over the orbit (SV3D, section 3.2, "triangular CFG").
 
-    The scale is ``minimum`` at the first and the last frame, which look where the reference looks,
-    and approaches ``maximum`` in the middle, at the back (it is reached for odd T).
+    The scale is ``minimum`` at the last frame, which is the reference's, and at the first, which
+    comes after it. In the middle, at the back, it is ``maximum`` for odd T and near it for even T.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, not {num_frames}.")

@@ -83,6 +83,14 @@ def test_blenders_camera_looks_along_its_minus_z() -> None:
     assert matrix[:3, 1] == pytest.approx([0, 0, 1], abs=1e-6)
 
 
+@pytest.mark.parametrize("index", [1, np.int64(1), [1], torch.tensor([1]), slice(1, 2)])
+def test_a_single_view_keeps_the_axis_of_views(index: object) -> None:
+    cameras = orbit([0.0, 90.0, 180.0], [0.0, 10.0, 20.0], size=8)
+    one = cameras[index]  # type: ignore[index]
+    assert one.viewmats.shape == (1, 4, 4) and one.Ks.shape == (1, 3, 3)
+    assert torch.equal(one.viewmats[0], cameras.viewmats[1])
+
+
 def test_resizing_scales_the_intrinsics() -> None:
     cameras = orbit([0.0, 10.0], 0.0, size=64)
     assert torch.allclose(cameras.resized(8).Ks, orbit([0.0, 10.0], 0.0, size=8).Ks)

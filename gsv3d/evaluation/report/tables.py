@@ -25,7 +25,6 @@ NOT_INSTALLED = "not installed"
 SEEDED = " ± "
 
 _EMPTY_NAME = "an empty picture"
-_LPIPS_LIKE = ("lpips", "clip_s", "clip_iqa")
 
 
 def markdown(

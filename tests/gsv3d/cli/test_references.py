@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import trimesh
 from PIL import Image
 
 from gsv3d.cli import main
+from gsv3d.cli.generate import add_parser
+from gsv3d.cli.references import wishes
 from gsv3d.generation import GenerationResult
 from gsv3d.preprocessing import load_image
-from gsv3d.text_to_image import ENVIRONMENT
+from gsv3d.text_to_image import ENVIRONMENT, ImagineSettings
 from tests import tiny_text_model
 from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
 
@@ -142,6 +145,15 @@ def test_words_without_an_object_are_named_and_the_others_go_on(
     assert not (tmp_path / "out" / "fog_reference.png").exists()
 
 
+def test_what_is_said_of_the_picture_of_words_is_heard() -> None:
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    said = ["--prompt", "a cup", "--text-guidance", "3.5", "--text-steps", "7", "--seed", "2"]
+    assert wishes(parser.parse_args(["generate", *said, "--output", "out"])) == [
+        ImagineSettings("a cup", 2, 7, 3.5)
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -149,6 +161,7 @@ def test_words_without_an_object_are_named_and_the_others_go_on(
         (["--prompt", "a cup", "--text-model", "nobody/nothing"], "not on this computer"),
         (["--prompt", " "], "prompt must not be empty"),
         (["--prompt", "a cup", "--text-steps", "0"], "steps of the picture must be"),
+        (["--prompt", "a cup", "--text-guidance", "-1"], "guidance must be 0..50"),
         (["--reference-only"], "nothing to work on"),
         (["a.png", "--reference-only"], "--reference-only makes pictures of words"),
         ([], "nothing to work on"),

@@ -5,10 +5,18 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from gsv3d.multiview.conditioning import embed_for_cross_attention, picture_tensor, pose_ids
+from gsv3d.multiview.conditioning import (
+    embed_for_cross_attention,
+    encode_reference,
+    picture_tensor,
+    pose_ids,
+)
+from gsv3d.training.config import build
+from tests import tiny
 
 
 def test_poses_are_polar_from_the_zenith_and_azimuth_in_a_turn() -> None:
@@ -49,3 +57,16 @@ def test_the_embedding_is_one_token_of_clips_normalised_picture() -> None:
     assert torch.allclose(token[:, 0], expected, atol=1e-6)
     for size in (12, 40):
         assert embed_for_cross_attention(clip, torch.rand(1, 3, size, size)).shape == (1, 1, 8)
+
+
+@torch.no_grad()
+def test_large_pictures_are_encoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    vae = build(tiny.CONFIG, "vae").eval()
+    pictures = torch.rand(5, 4, 32, 32) * 2 - 1
+    whole = vae.encode(pictures).latent_dist.mode()
+    sizes, encode = [], vae.encode
+    monkeypatch.setattr(vae, "encode", lambda part: sizes.append(len(part)) or encode(part))
+    monkeypatch.setattr("gsv3d.multiview.conditioning.ENCODED_PIXELS", 2 * 32 * 32)
+    assert torch.allclose(encode_reference(vae, pictures), whole, atol=1e-5)
+    assert sizes == [2, 2, 1]

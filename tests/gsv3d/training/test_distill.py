@@ -175,6 +175,18 @@ def test_without_a_condition_or_in_deep_noise_there_is_no_l_3d(orbit) -> None:
         assert parts.keys() == distill(orbit, log_sigma_mean=-3.0).loss(batch)[1].keys()
 
 
+def test_the_weight_of_l_3d_scales_it_alone(orbit) -> None:
+    def losses(weight: float) -> tuple[float, float]:
+        task = distill(orbit, geometry_weight=weight, drop_condition=0.0, gate_none=1e9)
+        torch.manual_seed(0)
+        loss, parts = task.loss(task.source.draw(2, 0, 0.0))
+        return float(loss.detach()), float(parts["flat"])
+
+    (alone, flat), (once, same), (thrice, _) = losses(0.0), losses(1.0), losses(3.0)
+    assert alone == flat == same
+    assert thrice - flat == pytest.approx(3 * (once - flat), rel=1e-4) and once > flat
+
+
 def test_the_decoder_alone_learns_the_unets_estimates(orbit, tmp_path: Path) -> None:
     task = distill(orbit, train_unet=False, drop_condition=0.0, gate_full=50.0, gate_none=1e9)
     assert not task.lora and set(task.modules) == {"decoder", "feature_encoder"}

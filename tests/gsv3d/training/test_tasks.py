@@ -51,19 +51,26 @@ def test_normalised_latents_give_the_same_picture() -> None:
     assert torch.allclose(vae.decode(after.mode()).sample, picture, atol=1e-4)
 
 
-def task_of(stage: str):
+def task_of(stage: str, **options: float):
     orbits = [tiny.ball_orbit(f"ball{i}", seed=i) for i in range(2)]
     torch.manual_seed(0)
     if stage == "autoencoder":
-        return AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CPU)
+        return AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CPU, **options)
     if stage == "multiview":
         return MultiviewTask(
             build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), fresh_vae(), orbits, 4,
-            CPU, drop_condition=0.0,
+            CPU, drop_condition=0.0, **options,
         )  # fmt: skip
     decoder = build(tiny.with_volume() if stage == "volume" else tiny.CONFIG, "decoder")
     return DecoderTask(
-        decoder, build(tiny.CONFIG, "feature_encoder"), fresh_vae(), orbits, 4, CPU, num_novel=1
+        decoder,
+        build(tiny.CONFIG, "feature_encoder"),
+        fresh_vae(),
+        orbits,
+        4,
+        CPU,
+        num_novel=1,
+        **options,
     )
 
 
@@ -93,6 +100,35 @@ def test_gradients_reach_every_trained_tensor_and_no_other(stage: str) -> None:
     assert [n for n in without if "attn2" not in n] == []
     if stage != "autoencoder":
         assert all(p.grad is None for p in task.vae.parameters())
+
+
+@pytest.mark.parametrize("stage", ["multiview", "decoder"])
+def test_an_encoder_that_is_not_trained_stays(stage: str) -> None:
+    encoder = {"multiview": "image_encoder", "decoder": "feature_encoder"}[stage]
+    task = task_of(stage, **{f"train_{encoder}": False})
+    task.loss(task.source.draw(2, 0, 0.0))[0].backward()
+    moved = {
+        name.split(".")[0] for name, p in task.modules.named_parameters() if p.grad is not None
+    }
+    assert encoder not in moved and len(moved) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_share_of_pictures_on_a_color(share: float) -> None:
+    task = task_of("autoencoder", coloured_background=share)
+    corners = task.source.draw(8, 0, 0.0)[:, :3, 0, 0]
+    assert (corners == 1).all(dim=1).float().mean() == 1 - share
+
+
+def test_the_weight_of_the_volume_scales_its_loss() -> None:
+    def volume_part(weight: float) -> float:
+        task = task_of("volume", volume_weight=weight)
+        torch.manual_seed(0)
+        parts = task.loss(task.source.draw(2, 0, 0.0))[1]
+        return float(parts.get("volume", 0.0))
+
+    assert volume_part(3.0) == pytest.approx(3 * volume_part(1.0), rel=1e-5)
+    assert volume_part(1.0) > 0.0 == volume_part(0.0)
 
 
 def test_the_multiview_loss_is_unit_weight_on_v() -> None:
