@@ -84,7 +84,7 @@ def unregister() -> None:
     installing.close()
     atexit.unregister(installing.close)
     session.get().jobs.clear_away()
-    properties.show_jobs([])
+    session.show_jobs([])
     session.close()
     atexit.unregister(session.close)
     previews.close()
