@@ -35,7 +35,7 @@ class GSV3D_UL_jobs(bpy.types.UIList):
         _index: int = 0,
         _flag: int = 0,
     ) -> None:
-        row = layout.row(align=True).split(factor=0.55)
+        row = layout.row(align=True).split(factor=0.5)
         row.label(text=item.name, icon=item.icon, translate=False)
         row = row.row(align=True)
         job = session.get().book.get(item.job_id)

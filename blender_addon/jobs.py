@@ -30,7 +30,7 @@ WORDS_PHASES = (
     # of a job that makes a picture of words
     ("loading", "Loading the model", 0.25),
     ("imagining", "Drawing", 0.70),
-    ("cutting", "Removing background", 0.05),
+    ("cutting", "Cutting out", 0.05),
 )
 
 

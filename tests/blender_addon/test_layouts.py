@@ -39,9 +39,10 @@ def test_chinese_is_wrapped_and_no_line_begins_with_a_stop(addon) -> None:
         assert not [line for line in drawn if line[0] in "，。："]
 
 
-HALF, THIRD, QUARTER, NAME, BAR = 88, 70, 50, 88, 204
+HALF, THIRD, QUARTER, NAME, STATE, BAR = 88, 70, 50, 88, 70, 204
 """Room for words in pixels, in a sidebar as wide as Blender makes it: on one of two buttons with
-icons, one of three or four without, before a field, in the progress bar. By pictures of the window.
+icons, one of three or four without, before a field, in the list, in the progress bar. By pictures
+of the window.
 """
 ROOM = {
     **dict.fromkeys(("Selected", "Image", "File", "Words"), QUARTER),
@@ -68,6 +69,7 @@ def test_words_fit_where_they_stand(addon, language: str) -> None:
         return known[language].format(**values)
 
     room = {translated(text): width for text, width in ROOM.items()}
+    room |= {translated(state.value): STATE for state in jobs.JobState}
     for phase, words, _ in jobs.PHASES + jobs.WORDS_PHASES:
         text = translated(words)
         if phase in ("denoising", "imagining"):
