@@ -17,7 +17,7 @@ from . import (
     menus,
     operators,
     panels,
-    preferences,
+    preferences_panel,
     previews,
     properties,
     session,
@@ -26,7 +26,7 @@ from . import (
 )
 
 _CLASSES = (
-    *preferences.CLASSES,
+    *preferences_panel.CLASSES,
     *properties.CLASSES,
     *operators.CLASSES,
     *panels.CLASSES,

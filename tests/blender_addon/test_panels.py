@@ -247,10 +247,10 @@ def test_a_row_of_the_list_is_a_name_and_a_word(addon) -> None:
 
 
 def test_the_preferences(addon) -> None:
-    from blender_addon import preferences
+    from blender_addon import preferences_panel
 
     drawn: list[str] = []
-    known = preferences.GSV3D_AP_preferences
+    known = preferences_panel.GSV3D_AP_preferences
     shown = SimpleNamespace(layout=CheckedLayout(addon.bpy, drawn), python="", bl_rna=known.bl_rna)
     known.draw(shown, addon.bpy.context)
     assert {"text_model", "text_steps", "text_guidance", "torch_options"} <= set(drawn)

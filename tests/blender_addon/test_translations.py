@@ -19,7 +19,7 @@ ADDON = Path(__file__).resolve().parents[2] / "blender_addon"
 INTERFACE = [
     *(
         ADDON / f"{name}.py"
-        for name in ("panels", "job_panel", "backend_panel", "preferences", "menus")
+        for name in ("panels", "job_panel", "backend_panel", "preferences_panel", "menus")
     ),
     *sorted((ADDON / "operators").glob("*.py")),
 ]

@@ -80,8 +80,8 @@ def test_native_splats_render_as_the_reference_draws_them(
     viewmat, K = camera()
     wanted = splat_reference.draw(**arrays, viewmat=viewmat, K=K, width=WIDTH, height=HEIGHT)
     # 42.1 dB measured for Cycles, 36.6 for EEVEE, which makes everything a little more opaque. At
-    # most 31.6 with quaternions in another order, 27.9 with harmonics of degree 1 turned round, 26.8
-    # with scales 1.2 times as large.
+    # most 31.6 with quaternions in another order, 27.9 with harmonics of degree 1 turned round,
+    # 26.8 with scales 1.2 times as large.
     assert splat_reference.psnr(cells(found), cells(wanted)) > 35
 
 
