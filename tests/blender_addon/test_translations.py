@@ -16,6 +16,7 @@ from tests import guide
 pytestmark = pytest.mark.bpy
 
 ADDON = Path(__file__).resolve().parents[2] / "blender_addon"
+BACKEND = ADDON.parent / "backend"
 INTERFACE = [
     *(
         ADDON / f"{name}.py"
@@ -23,20 +24,21 @@ INTERFACE = [
     ),
     *sorted((ADDON / "operators").glob("*.py")),
 ]
-COMMAND_LINE = {"__main__", "console", "headless", "preview_render", "result_files"}
+COMMAND_LINE = {
+    *("__main__", "console", "headless", "preview_render", "result_files"),
+    *("cli", "doctor", "journal", "logs"),
+}
 """Modules that speak in a terminal, in English."""
 SPEAKERS = [
     *(path for path in sorted(ADDON.rglob("*.py")) if path.stem not in COMMAND_LINE),
+    *(path for path in sorted(BACKEND.glob("*.py")) if path.stem not in COMMAND_LINE),
+    *(BACKEND / "protocol" / f"{n}.py" for n in ("connection_file", "session", "sockets", "versions")),
     *(
-        ADDON.parent / f"{name}.py"
+        ADDON.parent / "gsv3d" / f"{name}.py"
         for name in (
-            "backend/errors", "backend/jobs", "backend/requests", "backend/server", "backend/work",
-            "backend/worker", "backend/worker_process", "backend/worker_runtime",
-            "backend/protocol/connection_file", "backend/protocol/session",
-            "backend/protocol/sockets", "backend/protocol/versions", "gsv3d/errors",
-            "gsv3d/generation", "gsv3d/meshing/extract", "gsv3d/meshing/simplify",
-            "gsv3d/meshing/surface", "gsv3d/preprocessing/framing", "gsv3d/preprocessing/loading",
-            "gsv3d/text_to_image/drawing", "gsv3d/text_to_image/loading",
+            "errors", "generation", "meshing/extract", "meshing/simplify", "meshing/surface",
+            "preprocessing/framing", "preprocessing/loading",
+            "text_to_image/drawing", "text_to_image/loading",
         )
     ),
 ]  # fmt: skip
