@@ -32,7 +32,10 @@ COMMAND_LINE = {
 SPEAKERS = [
     *(path for path in sorted(ADDON.rglob("*.py")) if path.stem not in COMMAND_LINE),
     *(path for path in sorted(BACKEND.glob("*.py")) if path.stem not in COMMAND_LINE),
-    *(BACKEND / "protocol" / f"{n}.py" for n in ("connection_file", "session", "sockets", "versions")),
+    *(
+        BACKEND / "protocol" / f"{name}.py"
+        for name in ("connection_file", "session", "sockets", "versions")
+    ),
     *(
         ADDON.parent / "gsv3d" / f"{name}.py"
         for name in (
