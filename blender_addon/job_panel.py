@@ -39,9 +39,9 @@ class GSV3D_UL_jobs(bpy.types.UIList):
         row.label(text=item.name, icon=item.icon, translate=False)
         row = row.row(align=True)
         job = session.get().book.get(item.job_id)
-        running = job is not None and job.state is JobState.RUNNING
-        # One word; the panel says more of the selected job.
-        text = f"{job.fraction:.0%}" if running else sentence(item.state)
+        text = sentence(item.state)  # one word; the panel says more of the selected job
+        if job is not None and job.state is JobState.RUNNING:
+            text = f"{job.fraction:.0%}"
         row.label(text=text, translate=False)
         if job is None or job.elsewhere:
             return

@@ -22,4 +22,4 @@ CLASSES = (
 
 for _cls in CLASSES:
     if issubclass(_cls, bpy.types.Operator):
-        _cls.execute = common.reports_problems(_cls.execute)
+        setattr(_cls, "execute", common.reports_problems(_cls.execute))  # noqa: B010 - for mypy
