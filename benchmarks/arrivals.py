@@ -5,10 +5,11 @@ Run: ``blender --python benchmarks/arrivals.py`` in a Blender that has the add-o
 ``python benchmarks/arrivals.py`` where the window test runs (docs/testing.md), without a card.
 
 A result of 4,000 Gaussians and 5,000 faces, then one of 200,000 Gaussians, 100,000 faces and a
-texture of 2048 px, are given to the add-on as the backend's would be: coarse Gaussians, final ones,
-the mesh. A timer is called at every turn of Blender's main loop; the longest times between two
-calls are the stalls. Beside them stands how long a redraw of the window takes with nothing new in
-it. At the end the view turns, and its frames are timed.
+texture of 2048 px, then the first once more among 20,000 other objects, are given to the add-on as
+the backend's would be: coarse Gaussians, final ones, the mesh. A timer is called at every turn of
+Blender's main loop; the longest times between two calls are the stalls. Beside them stands how long
+a redraw of the window takes with nothing new in it, and how long Blender takes for an empty that is
+added. At the end the view turns, and its frames are timed.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-CASES = ((4_000, 5_000, 1024), (200_000, 100_000, 2048))
-"""Gaussians, faces, and pixels of a side of the texture."""
+CASES = ((4_000, 5_000, 1024, 0), (200_000, 100_000, 2048, 0), (4_000, 5_000, 1024, 20_000))
+"""Gaussians, faces, pixels of a side of the texture, and other objects in the scene."""
 ADDON = "bl_ext.user_default.gsv3d"
 WINDOW = (960, 640)
 """Small, for without a card every pixel counts."""
@@ -66,6 +67,19 @@ def mesh(faces: int, texture: int) -> dict[str, np.ndarray]:
     }
 
 
+def crowd(count: int) -> None:
+    """Add copies of one triangle in a square, out of the result's way."""
+    import bpy
+
+    data = bpy.data.meshes.new("crowd")
+    data.from_pydata([(0, 0, 0), (0.5, 0, 0), (0, 0.5, 0)], [], [(0, 1, 2)])
+    for index in range(count):
+        made = bpy.data.objects.new("crowd", data)
+        row, column = divmod(index, math.isqrt(count))
+        made.location = (column + 5, row, 0)
+        bpy.context.scene.collection.objects.link(made)
+
+
 class Recorder:
     """Times between two turns of Blender's main loop, by what went on."""
 
@@ -99,7 +113,7 @@ def turn(space: Any, degrees: float) -> None:
     view.view_location, view.view_distance = (0.0, 0.0, 0.5), 4.0
 
 
-def measure(case: tuple[int, int, int]) -> Generator[float, None, dict[str, Any]]:
+def measure(case: tuple[int, int, int, int]) -> Generator[float, None, dict[str, Any]]:
     """Let a result arrive; the seconds to wait are yielded."""
     import bpy
 
@@ -110,9 +124,11 @@ def measure(case: tuple[int, int, int]) -> Generator[float, None, dict[str, Any]
     area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
     for thing in list(bpy.data.objects):
         bpy.data.objects.remove(thing)
+    crowd(case[3])
+    empty = bpy.data.objects.new("added", None)
     turn(area.spaces.active, 24)
     coarse, final = (prepare.prepare_gaussians(**gaussians(n)) for n in (case[0] // 2, case[0]))
-    textured = prepare.prepare_mesh(**mesh(*case[1:]))
+    textured = prepare.prepare_mesh(**mesh(*case[1:3]))
     job = session.book.add(jobs.Job(jobs.Words("a ball"), jobs.Target("ball")))
     # What Blender does once, such as compiling shaders, is not the arrival's.
     session.delivery.gaussians(job, prepare.prepare_gaussians(**gaussians(10)), {})
@@ -123,6 +139,7 @@ def measure(case: tuple[int, int, int]) -> Generator[float, None, dict[str, Any]
     bpy.app.timers.register(tick)
     for doing, arrive in (
         ("redraw before", None),
+        ("an empty is added", lambda: bpy.context.scene.collection.objects.link(empty)),
         ("coarse Gaussians", lambda: session.delivery.gaussians(job, coarse, {})),
         ("final Gaussians", lambda: session.delivery.gaussians(job, final, {})),
         ("redraw with Gaussians", None),
@@ -144,7 +161,8 @@ def measure(case: tuple[int, int, int]) -> Generator[float, None, dict[str, Any]
     bpy.app.timers.unregister(tick)
 
     for thing in bpy.data.objects:
-        thing.hide_set(thing.get("gsv3d_kind") != "gaussians")
+        if "gsv3d_kind" in thing:
+            thing.hide_set(thing["gsv3d_kind"] != "gaussians")
     yield 1.0
     frames = []
     with bpy.context.temp_override(window=window, area=area):
@@ -201,12 +219,16 @@ def outside() -> None:
     run = ["blender", "--window-geometry", "0", "0", *size, "--python", f"/host{__file__}"]
     for command, screen in (([*install, "--enable", str(archive)], False), (run, True)):
         command = [f"BLENDER_USER_RESOURCES={folder / 'user'}", *command]
-        if system.run(command, shared=folder, log=log, timeout=300, screen=screen):
+        if system.run(command, shared=folder, log=log, timeout=900, screen=screen):
             sys.exit(f"Blender failed:\n{machine.tail(log)}")
     for line in log.read_text(errors="replace").splitlines():
         if line.startswith("ARRIVALS "):
             found = json.loads(line.removeprefix("ARRIVALS "))
-            print("{} Gaussians, {} faces, {} px; longest stalls in ms:".format(*found["case"]))
+            print(
+                "{} Gaussians, {} faces, {} px, {} other objects; longest stalls in ms:".format(
+                    *found["case"]
+                )
+            )
             for doing, worst in found["stalls"].items():
                 print(f"  {doing:24}" + "".join(f"{gap:6}" for gap in worst))
             print(f"  a frame while the view turns: {found['frame while turning']} ms")

@@ -149,11 +149,11 @@ class BackendLink:
         if self._clock() - self._started < START_PATIENCE_S:
             return
         file = self.client.connection_file
-        there = "cannot be reached" if file.exists() else "did not write its connection file"
-        self.problem = Problem(
-            f"The backend runs but {there} within {START_PATIENCE_S:.0f} s: {file}.",
-            "Check that the backend's Python can write to that folder.",
-        )
+        limit = f"{START_PATIENCE_S:.0f}"
+        what = f"The backend runs but did not write its connection file within {limit} s: {file}."
+        if file.exists():
+            what = f"The backend runs but cannot be reached within {limit} s: {file}."
+        self.problem = Problem(what, "Check that the backend's Python can write to that folder.")
 
     def accepted(self, event: events.Connected) -> None:
         """The backend answered."""

@@ -63,7 +63,7 @@ def draw_install(layout: Any, context: bpy.types.Context) -> None:
         text = interface(
             "Backend {version} is installed, for {device}",
             version=installed.version,
-            device=installed.device,
+            device=sentence(installed.device),
         )
         layout.label(text=text, icon="CHECKMARK", translate=False)
         if installed.note:

@@ -35,12 +35,14 @@ class GSV3D_UL_jobs(bpy.types.UIList):
         _index: int = 0,
         _flag: int = 0,
     ) -> None:
-        row = layout.row(align=True).split(factor=0.4)
+        row = layout.row(align=True).split(factor=0.5)
         row.label(text=item.name, icon=item.icon, translate=False)
         row = row.row(align=True)
-        text = item.text if item.state != JobState.FAILED.value else "failed"
-        row.label(text=sentence(text), translate=False)
         job = session.get().book.get(item.job_id)
+        text = sentence(item.state)  # one word; the panel says more of the selected job
+        if job is not None and job.state is JobState.RUNNING:
+            text = f"{job.fraction:.0%}"
+        row.label(text=text, translate=False)
         if job is None or job.elsewhere:
             return
         if job.state.active:
@@ -88,9 +90,9 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
             layout.operator("gsv3d.retry", text="Retry All Failed").batch = batch
     if job.state is JobState.FAILED:
         _problem(layout, context, Problem(job.what, job.hint))
-    elif job.state in (JobState.WAITING, JobState.ARRIVED) and not job.detached:
+    elif current.jobs.describe(job) != job.state.value:
         words = sentence(current.jobs.describe(job))
-        _words(layout, context, f"{words[0].upper()}{words[1:]}.", "INFO")
+        _words(layout, context, f"{words[0].upper()}{words[1:]}", "INFO")
     row = layout.row(align=True)
     if job.may_import:
         text = "Import Again" if job.state is JobState.DONE else "Import"

@@ -18,7 +18,7 @@ from .pixels import Encoding
 PHASES = (
     # name on the wire, words for the artist, share of the whole time
     ("loading", "Loading the model", 0.05),
-    ("preparing", "Preparing the picture", 0.03),
+    ("preparing", "Preparing picture", 0.03),
     ("denoising", "Making views", 0.52),
     ("decoding", "Making splats", 0.10),
     ("fusing", "Building the surface", 0.12),
@@ -29,8 +29,8 @@ PHASES = (
 WORDS_PHASES = (
     # of a job that makes a picture of words
     ("loading", "Loading the model", 0.25),
-    ("imagining", "Drawing the picture", 0.70),
-    ("cutting", "Removing the background", 0.05),
+    ("imagining", "Drawing", 0.70),
+    ("cutting", "Cutting out", 0.05),
 )
 
 

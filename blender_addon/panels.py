@@ -146,8 +146,9 @@ class GSV3D_PT_results(Sidebar, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
-        layout.prop(context.scene.gsv3d, "again")
-        layout.prop(context.scene.gsv3d, "after_mesh", text="With the mesh")
+        column = _split(layout)
+        column.prop(context.scene.gsv3d, "again")
+        column.prop(context.scene.gsv3d, "after_mesh")
         if splat_view.possible():
             layout.prop(context.scene.gsv3d, "splats_in_view")
         layout.label(text="Show all results:")
@@ -296,8 +297,9 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
             _problem(layout, context, Problem(newest[0].what, newest[0].hint))
         return
     row = layout.row(align=True)
-    compat.progress_bar(row, job.fraction, f"{job.name}: {sentence(current.jobs.describe(job))}")
+    compat.progress_bar(row, job.fraction, sentence(current.jobs.describe(job)))
     row.operator("gsv3d.cancel", text="", icon="X").job_id = job.id
+    layout.label(text=job.name, translate=False)
     if job.target.batch:
         layout.label(text=sentence(current.book.batch_summary(job.target.batch)))
     icon = previews.icon_of(job.id)

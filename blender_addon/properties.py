@@ -37,7 +37,7 @@ The lists are written by ``session`` as jobs change, never while drawing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import bpy
@@ -301,28 +301,3 @@ def attach() -> None:
 def detach() -> None:
     del bpy.types.Scene.gsv3d
     del bpy.types.WindowManager.gsv3d
-
-
-def show_jobs(wanted: Sequence[tuple[str, str, str, str]]) -> None:
-    """Write the list of jobs into the window manager, only where it changed.
-
-    Rows are the id, the name, the state and a line of text.
-    """
-    manager = bpy.context.window_manager
-    runtime = getattr(manager, "gsv3d", None) if manager else None
-    if runtime is None:
-        return
-    selected = (
-        runtime.jobs[runtime.job_index].job_id if 0 <= runtime.job_index < len(runtime.jobs) else ""
-    )
-    if [row.job_id for row in runtime.jobs] != [w[0] for w in wanted]:
-        first_was_selected = runtime.job_index == 0
-        runtime.jobs.clear()
-        for _ in wanted:
-            runtime.jobs.add()
-        ids = [w[0] for w in wanted]
-        keep = selected in ids and not first_was_selected
-        runtime.job_index = ids.index(selected) if keep else 0
-    for row, (job_id, name, state, text) in zip(runtime.jobs, wanted, strict=True):
-        if (row.job_id, row.name, row.state, row.text) != (job_id, name, state, text):
-            row.job_id, row.name, row.state, row.text = job_id, name, state, text

@@ -17,7 +17,7 @@ from . import (
     menus,
     operators,
     panels,
-    preferences,
+    preferences_panel,
     previews,
     properties,
     session,
@@ -26,7 +26,7 @@ from . import (
 )
 
 _CLASSES = (
-    *preferences.CLASSES,
+    *preferences_panel.CLASSES,
     *properties.CLASSES,
     *operators.CLASSES,
     *panels.CLASSES,
@@ -84,7 +84,7 @@ def unregister() -> None:
     installing.close()
     atexit.unregister(installing.close)
     session.get().jobs.clear_away()
-    properties.show_jobs([])
+    session.show_jobs([])
     session.close()
     atexit.unregister(session.close)
     previews.close()

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import bpy
 
-from . import compat, events
+from . import compat, events, previews
 from .backend_link import BackendLink
 from .delivery import Delivery
 from .importers import scene
@@ -164,10 +164,8 @@ class Session:
 
     def show(self) -> None:
         """Bring the lists of the interface up to date."""
-        from . import previews, properties
-
         rows = [(j.id, j.name, j.state.value, self.jobs.describe(j)) for j in self.book.in_order()]
-        properties.show_jobs(rows)
+        show_jobs(rows)
         previews.show(self.jobs.sheets)
         previews.show_pictures(
             {cutout.id: cutout.png for cutout in self.jobs.cutouts if cutout.png}
@@ -227,3 +225,28 @@ def _tick() -> float | None:
     except Exception:  # a timer that raises is silently removed; say it and go on
         _log.exception("GSV3D: an event could not be handled")
         return _IDLE_S
+
+
+def show_jobs(wanted: Sequence[tuple[str, str, str, str]]) -> None:
+    """Write the list of jobs into the window manager, only where it changed.
+
+    Rows are the id, the name, the state and a line of text.
+    """
+    manager = bpy.context.window_manager
+    runtime = getattr(manager, "gsv3d", None) if manager else None
+    if runtime is None:
+        return
+    selected = (
+        runtime.jobs[runtime.job_index].job_id if 0 <= runtime.job_index < len(runtime.jobs) else ""
+    )
+    if [row.job_id for row in runtime.jobs] != [w[0] for w in wanted]:
+        first_was_selected = runtime.job_index == 0
+        runtime.jobs.clear()
+        for _ in wanted:
+            runtime.jobs.add()
+        ids = [w[0] for w in wanted]
+        keep = selected in ids and not first_was_selected
+        runtime.job_index = ids.index(selected) if keep else 0
+    for row, (job_id, name, state, text) in zip(runtime.jobs, wanted, strict=True):
+        if (row.job_id, row.name, row.state, row.text) != (job_id, name, state, text):
+            row.job_id, row.name, row.state, row.text = job_id, name, state, text

@@ -25,6 +25,8 @@ CONTEXT = "GSV3D"
 _CONTEXTS = ("*", "Operator", CONTEXT)
 _FIELD = re.compile(r"\{(\w+)\}")
 _NUMBERS = {"count", "number", "step", "of", "failed", "cancelled", "angle", "plane"}
+_WORDS = {"what", "reason", "phase", "state", "mode", "doing", "retry"}
+"""Fields whose values are words of the table; others are names and numbers, which stay."""
 
 
 @functools.cache
@@ -63,27 +65,44 @@ def report(text: str, **values: Any) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a sentence that has its values already in Blender's language, else as it is."""
+    """Return a sentence, or several, with their values in Blender's language, else as they are."""
     translated = bpy.app.translations.pgettext_iface(text)
     if translated != text or not bpy.app.translations.locale.startswith(tuple(LOCALES)):
         return translated
-    for english, pattern in _patterns():
-        found = pattern.fullmatch(text)
-        if found is not None:
-            return interface(english, **{k: sentence(v) for k, v in found.groupdict().items()})
-    return text
+    found = _taken_apart(text)
+    if found is not None:
+        english, values = found
+        return interface(english, **{k: sentence(v) if k in _WORDS else v for k, v in values})
+    first, *rest = re.split(r"(?<=\.) (?=\S)", text, maxsplit=1)
+    return " ".join(map(sentence, (first, *rest))) if rest else text
+
+
+@functools.lru_cache(500)
+def _taken_apart(text: str) -> tuple[str, tuple[tuple[str, str], ...]] | None:
+    """Find the entry that a text was made by, of most words where several fit, and its values."""
+    matches = [(english, pattern.fullmatch(text)) for english, pattern in _patterns()]
+    found = [(english, match) for english, match in matches if match is not None]
+    if not found:
+        return None
+    # A sentence was made by a sentence, if by any.
+    english, match = min(found, key=lambda entry: entry[0].endswith(".") != text.endswith("."))
+    return english, tuple(match.groupdict().items())
 
 
 @functools.cache
 def _patterns() -> list[tuple[str, re.Pattern[str]]]:
-    return [(english, _pattern(english)) for english in table() if _FIELD.search(english)]
+    with_fields = [english for english in table() if _FIELD.search(english)]
+    with_fields.sort(key=lambda english: len(_FIELD.sub("", english)), reverse=True)
+    return [(english, _pattern(english)) for english in with_fields]
 
 
 def _pattern(english: str) -> re.Pattern[str]:
     parts = _FIELD.split(english)  # texts, and between them names of fields
     for index in range(1, len(parts), 2):
-        value = r"[\d.]+" if parts[index] in _NUMBERS else ".+"
+        # Sentences are told apart; only what is quoted at the end may hold several.
+        quoted = parts[index - 1].endswith(": ") and len(parts[index + 1]) < 2
+        value = r"[\d.]+" if parts[index] in _NUMBERS else ".*" if quoted else r"(?:(?!\. ).)*"
         parts[index] = f"(?P<{parts[index]}>{value})"
     for index in range(0, len(parts), 2):
         parts[index] = re.escape(parts[index])
-    return re.compile("".join(parts))
+    return re.compile("".join(parts), re.DOTALL)

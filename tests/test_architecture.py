@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,6 +195,22 @@ def test_addon_knows_blender_and_the_protocol_only() -> None:
     assert not complaints([rules], lambda module: top(module) not in STANDARD)
 
 
+@pytest.mark.parametrize("package", ["gsv3d", "blender_addon"])
+def test_no_module_needs_itself(package: str) -> None:
+    """Imports inside functions count."""
+    paths = {module_name(path): path for path in files_of(package)}
+    graph = {name: {known(found.module, paths) for found in imports_of(path)} - {name, package, ""}
+             for name, path in paths.items()}  # fmt: skip
+    assert len(list(TopologicalSorter(graph).static_order())) >= len(paths)
+
+
+def known(name: str, paths: dict[str, Path]) -> str:
+    """Return the module that ``from module import name`` names; empty for one of others."""
+    while name and name not in paths:
+        name = name.rpartition(".")[0]
+    return name
+
+
 def test_addon_reaches_the_protocol_in_one_place() -> None:
     """A copy of it is packed into the zip; every other import would miss that copy."""
     users = {text.split(":")[0] for text, found in arrows(files_of("blender_addon"))
@@ -207,9 +224,7 @@ def loaded_with(module: str) -> set[str]:
     assert module in paths
     waiting, loaded = [module], set()
     while waiting:
-        name = waiting.pop()
-        while name and name not in paths:  # ``from module import name``
-            name = name.rpartition(".")[0]
+        name = known(waiting.pop(), paths)
         if not name or name in loaded:
             continue
         loaded.add(name)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the buttons do, one topic a module."""
+"""What the buttons do, one topic a module. What goes wrong is reported, whichever is pressed."""
 
 from __future__ import annotations
 
-from . import backend, batch, cutout, drop, generate, imagine, install, jobs, keep, view
+import bpy
+
+from . import backend, batch, common, cutout, drop, generate, imagine, install, jobs, keep, view
 
 CLASSES = (
     *generate.CLASSES,
@@ -17,3 +19,7 @@ CLASSES = (
     *install.CLASSES,
     *view.CLASSES,
 )
+
+for _cls in CLASSES:
+    if issubclass(_cls, bpy.types.Operator):
+        setattr(_cls, "execute", common.reports_problems(_cls.execute))  # noqa: B010 - for mypy

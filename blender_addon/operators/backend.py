@@ -28,7 +28,6 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
             return False
         return True
 
-    @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:
         place = preferences.backend_place()
         session.get().start_backend(place.python, place.connection_file, place.data_dir)
@@ -59,7 +58,6 @@ class GSV3D_OT_open_log(bpy.types.Operator):
     bl_idname = "gsv3d.open_log"
     bl_label = "Show GSV3D Log"
 
-    @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:
         text = log_files.gather(preferences.backend_place().data_dir)
         log_files.open_with_system(text)

@@ -42,7 +42,6 @@ class GSV3D_OT_batch(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         return common.may_press(cls, _missing(context))
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.gsv3d
         source = settings.batch_source if self.source == "SETTINGS" else self.source

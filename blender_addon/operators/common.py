@@ -46,7 +46,7 @@ def may_press(cls: Any, missing: str) -> bool:
 def reports_problems(
     execute: Callable[[Any, bpy.types.Context], set[str]],
 ) -> Callable[[Any, bpy.types.Context], set[str]]:
-    """For ``execute``: a `Problem`, or what the system says of a file, becomes a report."""
+    """For every ``execute``: a `Problem`, or what the system says of a file, becomes a report."""
 
     @functools.wraps(execute)
     def reporting(self: Any, context: bpy.types.Context) -> set[str]:

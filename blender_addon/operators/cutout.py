@@ -46,7 +46,6 @@ class GSV3D_OT_cutout(_Source, bpy.types.Operator):
     bl_label = "Show Cut-out of Picture"
     bl_options = {"REGISTER"}
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         what = self.chosen(context)
         reference = sources.original(context, what)
@@ -71,7 +70,6 @@ class GSV3D_OT_another_cutout(_Source, bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         reference = references.from_file(self.filepath)
         common.ensure_backend()
@@ -89,7 +87,6 @@ class GSV3D_OT_forget_cutout(_Source, bpy.types.Operator):
     bl_label = "Hide Cut-out of Picture"
     bl_options = {"REGISTER"}
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         session.get().jobs.forget_cutout(sources.key_of(self.chosen(context)))
         return {"FINISHED"}

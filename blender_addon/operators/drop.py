@@ -69,7 +69,6 @@ class GSV3D_OT_generate_dropped(bpy.types.Operator):
         self._at = _under_pointer(context, event)
         return self.execute(context)
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         upright = Euler((math.pi / 2, 0.0, 0.0))
         location, rotation = self._at or (context.scene.cursor.location, upright)
@@ -102,7 +101,6 @@ class GSV3D_OT_generate_clipboard(bpy.types.Operator):
         can = "clipboard_paste" in dir(bpy.ops.image)
         return common.may_press(cls, "" if can else "This Blender cannot paste pictures")
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         reference = _pasted(context)
         target = common.target_at_cursor(context, reference.name)

@@ -26,7 +26,6 @@ class GSV3D_OT_generate(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         return common.may_press(cls, sources.missing(context))
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.gsv3d
         source = settings.source if self.source == "SETTINGS" else self.source
@@ -52,7 +51,6 @@ class GSV3D_OT_generate_selected(bpy.types.Operator):
         missing = "" if selected else "Select an image empty (Add > Image > Reference)"
         return common.may_press(cls, missing)
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         _generate_selected(self, context)
         return {"FINISHED"}

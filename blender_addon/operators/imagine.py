@@ -33,7 +33,6 @@ class GSV3D_OT_imagine(bpy.types.Operator):
         missing = "" if typed else "Type what you want to see"
         return common.may_press(cls, missing)
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         problem = text_problem()
         if problem is not None:

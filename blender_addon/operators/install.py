@@ -11,7 +11,6 @@ from .. import compat, guides, installing, translations
 from ..backend_install import State
 from ..environments import packed_wheel
 from ..log_files import open_with_system
-from . import common
 
 
 def _running() -> bool:
@@ -38,7 +37,6 @@ class GSV3D_OT_backend_install(bpy.types.Operator):
             cls.poll_message_set(translations.report(missing))
         return not missing
 
-    @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:
         installing.start()
         return {"FINISHED"}
@@ -66,7 +64,6 @@ class GSV3D_OT_open_guide(bpy.types.Operator):
     bl_idname = "gsv3d.open_guide"
     bl_label = "How to Install the GSV3D Backend"
 
-    @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:
         return _open(self, guides.for_installing())
 
@@ -77,7 +74,6 @@ class GSV3D_OT_open_manual(bpy.types.Operator):
     bl_idname = "gsv3d.open_manual"
     bl_label = "Open GSV3D Guide"
 
-    @common.reports_problems
     def execute(self, _context: bpy.types.Context) -> set[str]:
         return _open(self, guides.for_artists())
 

@@ -79,7 +79,6 @@ class GSV3D_OT_retry(bpy.types.Operator, _OfJob):
     def poll(cls, _context: bpy.types.Context) -> bool:
         return _may_press(cls, lambda job: job.may_retry, "No job has failed")
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         current = session.get()
         job = self.job(context)
@@ -102,7 +101,6 @@ class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
     def poll(cls, _context: bpy.types.Context) -> bool:
         return _may_press(cls, lambda job: job.may_import, "No job has results to import")
 
-    @common.reports_problems
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.job(context)
         if job is None:

@@ -160,6 +160,65 @@ def test_of_several_variants_the_first_replaces(addon, tmp_path: Path, backend) 
     assert sum(o.get("gsv3d_kind") == "mesh" for o in bpy.data.objects) == 3
 
 
+def test_a_second_result_takes_the_place_of_the_first(addon, tmp_path: Path, backend) -> None:
+    bpy = addon.bpy
+    settings = bpy.context.scene.gsv3d
+    settings.source, settings.again = "FILE", "REPLACE"
+    settings.filepath = str(picture(tmp_path / "cup.png"))
+    bpy.ops.gsv3d.generate()
+    finish_all(addon)
+    cup, shelf = bpy.data.objects["cup"], bpy.data.collections.new("shelf")
+    bpy.context.scene.collection.children.link(shelf)
+    shelf.objects.link(cup)
+    bpy.context.scene.collection.objects.unlink(cup)
+    cup.name, cup.parent = "My cup", bpy.data.objects.new("table", None)
+    cup.location, cup.rotation_euler, cup.scale = (1, 2, 3), (0.1, 0.2, 0.3), (2, 2, 2)
+    before, former = cup.matrix_basis.copy(), cup.data
+    former_name = former.name
+    settings.seed = 1
+    bpy.ops.gsv3d.generate()
+    last = finish_all(addon)[-1]
+    (made,) = [o for o in bpy.data.objects if o.get("gsv3d_kind") == "mesh"]
+    assert (made.name, made["gsv3d_job"], made.parent.name) == ("My cup", last.id, "table")
+    assert made.matrix_basis == before and [c.name for c in made.users_collection] == ["shelf"]
+    assert former_name not in bpy.data.meshes or bpy.data.meshes[former_name] == made.data
+    assert sum(o.get("gsv3d_kind") == "gaussians" for o in bpy.data.objects) == 1
+
+
+def test_at_the_cursor_a_result_stands_on_it_beside_what_is_there(
+    addon, tmp_path: Path, backend
+) -> None:
+    from blender_addon.importers.scene import boxes_of
+
+    bpy = addon.bpy
+    settings = bpy.context.scene.gsv3d
+    settings.source = "FILE"
+    bpy.context.scene.cursor.location = (1.0, 2.0, 0.5)
+    for name in ("cup", "jug", "pan"):
+        settings.filepath = str(
+            picture(tmp_path / f"{name}.png", (len(name), 2, ord(name[0]), 255))
+        )
+        bpy.ops.gsv3d.generate()
+        finish_all(addon)
+    bpy.context.view_layer.update()
+    boxes = boxes_of([bpy.data.objects[name] for name in ("cup", "jug", "pan")])
+    assert boxes[:, 0, 2] == pytest.approx(0.5, abs=1e-5)  # on the ground that the cursor is on
+    assert boxes[0, :, 0].mean() == pytest.approx(1.0, abs=1e-5)
+    for (low, high), (other_low, other_high) in itertools.combinations(boxes, 2):
+        assert ((low > other_high) | (other_low > high)).any(), "they stand in each other"
+
+
+def test_pressed_five_times_it_is_one_job(addon, tmp_path: Path, backend) -> None:
+    bpy = addon.bpy
+    settings = bpy.context.scene.gsv3d
+    settings.source, settings.filepath = "FILE", str(picture(tmp_path / "cup.png"))
+    bpy.ops.gsv3d.generate()
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="cup is on the list already.*Change the seed"):
+            bpy.ops.gsv3d.generate()
+    assert len(finish_all(addon)) == 1
+
+
 def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch) -> None:
     from blender_addon import preferences
 

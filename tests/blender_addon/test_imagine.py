@@ -45,7 +45,7 @@ def test_words_then_look_then_generate(addon, tmp_path: Path) -> None:
         assert not addon.bpy.ops.gsv3d.generate.poll()  # nothing to look at yet
         job = imagine(addon)
         addon.drain_until(lambda: job.state is JobState.RUNNING)
-        assert "Drawing the picture" in job.describe()
+        assert "Drawing" in job.describe()
         assert addon.bpy.context.window_manager.gsv3d.jobs[0].name == "a wooden barrel"
         addon.drain_until(lambda: job.state is JobState.DONE)
         image = settings.imagined

@@ -190,6 +190,54 @@ def test_the_same_job_is_not_taken_twice(addon, tmp_path: Path) -> None:
     assert len(addon.session.get().book) == 2
 
 
+def test_waiting_jobs_change_places(addon, tmp_path: Path, run_server: Start) -> None:
+    connect(addon, run_server(tmp_path))
+    book, ops = addon.session.get().book, addon.bpy.ops.gsv3d
+    names = ("a", "b", "c", "d")
+    first, *others = [submit(addon, name, LONG) for name in names]
+    addon.drain_until(lambda: first.state is JobState.RUNNING)
+    addon.drain_until(lambda: {job.state for job in others} == {JobState.QUEUED})
+    addon.drain_until(lambda: [job.name for job in book.in_order()] == list(names))
+    assert ops.move_job(job_id=others[2].id, by=-1) == {"FINISHED"}
+    addon.drain_until(lambda: [job.name for job in book.in_order()] == ["a", "b", "d", "c"])
+    assert ops.move_job(job_id=others[0].id, by=1) == {"FINISHED"}
+    addon.drain_until(lambda: [job.name for job in book.in_order()] == ["a", "d", "b", "c"])
+    assert ops.cancel(all_jobs=True) == {"FINISHED"}
+    addon.drain_until(lambda: not book.active())
+
+
+def test_all_failed_of_a_batch_are_done_again(addon, tmp_path: Path, run_server: Start) -> None:
+    connect(addon, run_server(tmp_path))
+    good = submit(addon, "good", batch="b")
+    bad = [submit(addon, f"bad {n}", {"fail_at": 1}, batch="b", slot=n) for n in (1, 2)]
+    other = submit(addon, "other", {"fail_at": 1}, batch="another")
+    book = addon.session.get().book
+    addon.drain_until(lambda: not book.active() and good.state is JobState.DONE)
+    assert [job.state for job in book.in_order()[:3]] == [JobState.FAILED] * 3  # they come first
+    assert addon.bpy.ops.gsv3d.retry(batch="b") == {"FINISHED"}
+    assert [job.state.active for job in (good, *bad, other)] == [False, True, True, False]
+    addon.drain_until(lambda: not book.active())
+    at_work = submit(addon, "at work", LONG)
+    assert addon.bpy.ops.gsv3d.discard(job_id=at_work.id) == {"CANCELLED"}
+    assert book.get(at_work.id) is at_work
+    addon.bpy.ops.gsv3d.cancel(all_jobs=True)
+
+
+def test_a_job_says_that_the_backend_is_being_started(addon, monkeypatch) -> None:
+    from types import SimpleNamespace
+
+    session = addon.session.get()
+    job = submit(addon)
+    monkeypatch.setattr(session.backend, "state", BackendState.STARTING)
+    assert session.jobs.describe(job) == "starting the backend"
+    job.state = JobState.QUEUED  # taken, and nothing before it: the model is being loaded
+    assert session.jobs.describe(job) == "starting the backend"
+    monkeypatch.setattr(session.backend, "connected", SimpleNamespace(device="CPU"))
+    assert session.jobs.describe(job) == "next"
+    job.position = 2
+    assert session.jobs.describe(job) == "queued, 2 before it"
+
+
 def test_a_full_queue_and_a_slow_backend_lose_no_picture(
     tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

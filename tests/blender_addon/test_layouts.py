@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,45 @@ def test_chinese_is_wrapped_and_no_line_begins_with_a_stop(addon) -> None:
         drawn = lines(addon, text, width)
         assert "".join(drawn) == text
         assert not [line for line in drawn if line[0] in "，。："]
+
+
+HALF, THIRD, QUARTER, NAME, STATE, BAR = 88, 70, 50, 88, 70, 204
+"""Room for words in pixels, in a sidebar as wide as Blender makes it: on one of two buttons with
+icons, one of three or four without, before a field, in the list, in the progress bar. By pictures
+of the window.
+"""
+ROOM = {
+    **dict.fromkeys(("Selected", "Image", "File", "Words"), QUARTER),
+    **dict.fromkeys(("Meshes", "Splats", "Both"), THIRD),
+    **dict.fromkeys(
+        ("Clear Finished", "Cancel All", "Import", "Import Again", "Retry", "Use Its Settings",
+         "Start", "Stop", "Imagine", "Folder"), HALF),
+    **dict.fromkeys(
+        ("Quality", "Faces", "Size", "Height", "Variants", "Seed", "Steps", "Elevation (°)",
+         "Mirror", "Plane (°)", "Texture", "Again", "Model"), NAME),
+    "Picture Seed": HALF - 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", ["en", "de", "zh"])
+def test_words_fit_where_they_stand(addon, language: str) -> None:
+    import blf
+
+    from blender_addon import jobs
+    from blender_addon.translations import table
+
+    def translated(text: str, **values: Any) -> str:
+        known = {"en": text, **table()[text]}
+        return known[language].format(**values)
+
+    room = {translated(text): width for text, width in ROOM.items()}
+    room |= {translated(state.value): STATE for state in jobs.JobState}
+    for phase, words, _ in jobs.PHASES + jobs.WORDS_PHASES:
+        text = translated(words)
+        if phase in ("denoising", "imagining"):
+            text = translated("{phase} {step}/{of}", phase=text, step=20, of=50)
+        text = translated("{phase}, about {count} min left", phase=text, count=20)
+        room[text] = BAR
+    blf.size(0, 11)
+    wide = {text: (blf.dimensions(0, text)[0], width) for text, width in room.items()}
+    assert {text: found for text, found in wide.items() if found[0] > found[1]} == {}

@@ -222,16 +222,35 @@ def test_words_their_picture_and_what_is_missing(addon, tmp_path: Path, monkeypa
         addon.drain_until(lambda: job.state is JobState.RUNNING and job.step)
         drawn = draw(addon, "GSV3D_PT_generate")
         assert not any("no text-to-image model" in text for text in drawn)
-        assert any("a cup: Drawing the picture" in text for text in drawn)
+        assert "a cup" in drawn and any("Drawing" in text for text in drawn)
         assert "gsv3d.cancel" in drawn
-        assert draw(addon, "GSV3D_PT_jobs") and draw(addon, "GSV3D_PT_image")
+        assert any("Drawing" in text for text in draw(addon, "GSV3D_PT_jobs"))
+        assert draw(addon, "GSV3D_PT_image")
+
+
+def test_a_row_of_the_list_is_a_name_and_a_word(addon) -> None:
+    book = addon.session.get().book
+    running = book.add(Job(Words("a cup"), Target("a cup"), state=JobState.RUNNING))
+    running.progress("denoising", 8, 16, 130.0)
+    book.add(Job(Words("a pan"), Target("a pan"), state=JobState.FAILED, what="It is lame."))
+    book.add(Job(Words("a pot"), Target("a pot"), state=JobState.ARRIVED))
+    addon.session.get().show()
+    rows = {}
+    for row in addon.bpy.context.window_manager.gsv3d.jobs:
+        drawn: list[str] = []
+        addon.bpy.types.GSV3D_UL_jobs.draw_item(
+            None, None, CheckedLayout(addon.bpy, drawn), None, row, 0, None, ""
+        )
+        name, word, *_ = [text for text in drawn if text and text != "True"]
+        rows[name] = word
+    assert rows == {"a cup": "34%", "a pan": "failed", "a pot": "ready"}
 
 
 def test_the_preferences(addon) -> None:
-    from blender_addon import preferences
+    from blender_addon import preferences_panel
 
     drawn: list[str] = []
-    known = preferences.GSV3D_AP_preferences
+    known = preferences_panel.GSV3D_AP_preferences
     shown = SimpleNamespace(layout=CheckedLayout(addon.bpy, drawn), python="", bl_rna=known.bl_rna)
     known.draw(shown, addon.bpy.context)
     assert {"text_model", "text_steps", "text_guidance", "torch_options"} <= set(drawn)

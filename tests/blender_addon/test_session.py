@@ -312,20 +312,3 @@ def test_unregistering_leaves_no_trace(empty_blender, tmp_path: Path) -> None:
     assert [len(each) for each in lists] == before
     assert not hasattr(bpy.types.Scene, "gsv3d") and not hasattr(bpy.types, "GSV3D_PT_generate")
     assert not hasattr(bpy.ops.gsv3d, "generate") or "generate" not in dir(bpy.ops.gsv3d)
-
-
-def test_what_the_system_says_of_a_file_is_no_traceback(addon, tmp_path: Path, monkeypatch) -> None:
-    import errno
-
-    from blender_addon.operators import common
-
-    def full() -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "backend.log"))
-
-    monkeypatch.setattr(common, "ensure_backend", full)
-    image = addon.bpy.data.images.new("painted", 8, 8)
-    settings = addon.bpy.context.scene.gsv3d
-    settings.source, settings.image = "IMAGE", image
-    with pytest.raises(RuntimeError, match=r"disk is full.*backend\.log") as caught:
-        addon.bpy.ops.gsv3d.generate()
-    assert "Traceback" not in str(caught.value)

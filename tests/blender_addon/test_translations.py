@@ -16,13 +16,74 @@ from tests import guide
 pytestmark = pytest.mark.bpy
 
 ADDON = Path(__file__).resolve().parents[2] / "blender_addon"
+BACKEND = ADDON.parent / "backend"
 INTERFACE = [
     *(
         ADDON / f"{name}.py"
-        for name in ("panels", "job_panel", "backend_panel", "preferences", "menus")
+        for name in ("panels", "job_panel", "backend_panel", "preferences_panel", "menus")
     ),
     *sorted((ADDON / "operators").glob("*.py")),
 ]
+COMMAND_LINE = {
+    *("__main__", "console", "headless", "preview_render", "result_files"),
+    *("cli", "doctor", "journal", "logs"),
+}
+"""Modules that speak in a terminal, in English."""
+SPEAKERS = [
+    *(path for path in sorted(ADDON.rglob("*.py")) if path.stem not in COMMAND_LINE),
+    *(path for path in sorted(BACKEND.glob("*.py")) if path.stem not in COMMAND_LINE),
+    *(
+        BACKEND / "protocol" / f"{name}.py"
+        for name in ("connection_file", "session", "sockets", "versions")
+    ),
+    *(
+        ADDON.parent / "gsv3d" / f"{name}.py"
+        for name in (
+            "errors", "generation", "meshing/extract", "meshing/simplify", "meshing/surface",
+            "preprocessing/framing", "preprocessing/loading",
+            "text_to_image/drawing", "text_to_image/loading",
+        )
+    ),
+]  # fmt: skip
+"""Modules whose sentences reach the panel or a report; the command line shows the others."""
+DETAILS = {
+    # Of the backend's start, which its log tells, or of its command.
+    "Port {} of 127.0.0.1 cannot be opened: {}.",
+    "Another program may use it: choose another with --port, or leave --port out.",
+    "The connection file {} cannot be written: {}.",
+    "Check that its folder exists, is yours and has space left, or choose another with"
+    " --connection-file.",
+    "There is no file {}.",
+    # What only a fault of the program brings about.
+    "The backend does not know this client.",
+    "Say hello first.",
+    "The backend chose protocol version {}, which was not offered.",
+    "Transfer {} was announced twice.",
+    "The backend announced more than can be taken.",
+    "A chunk came of transfer {}, which is not known.",
+    "Message {} of the backend is missing.",
+    "The endpoint must be tcp://127.0.0.1:PORT.",
+    "The field pid must be a process id.",
+    "The field versions must be a map.",
+    "The field data_dir must be text.",
+    "The field {} must be a key of 40 characters.",
+    "{} must be a whole number, not {}.",
+    "{} must be {}..{}, not {}.",
+    "{} must be a number, not {}.",
+    "{} must be {}..{} degrees, not {}.",
+    # Which file it was that the backend cannot read; which Python will not do, and why.
+    "{} is a device or a pipe, not a picture.",
+    "Choose a picture file.",
+    "{} may not be read.",
+    "Check the file's permissions.",
+    "{} cannot be read: {}.",
+    "{} {}.",
+    # Of a cancelled job, whose state says it.
+    "The generation was cancelled.",
+    # A line of the log.
+    "{}\nGoing on with the build that pip's index has.",
+}
+"""Sentences that stay English: technical details."""
 DATA = {"GSV3D Batch", "{target.name} seed {seed}"}
 """Names of things, which stay as they are."""
 SHOWN = {"interface", "report", "operator", "label", "prop", "draw_words", "_words", "Problem"}
@@ -85,6 +146,25 @@ def written(path: Path) -> Iterator[str]:
         text = template(node)
         if id(node) not in docstrings | inside and re.match(r"[A-Z{].*[a-z] ", text):
             yield text
+
+
+def spoken(path: Path) -> Iterator[str]:
+    """Yield the sentences in a module, with ``{}`` for what an f-string puts in."""
+    tree = ast.parse(path.read_text("utf-8"))
+    aside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    aside |= {id(part) for node in joined for part in ast.walk(node) if part is not node}
+    for node in ast.walk(tree):
+        if id(node) not in aside:
+            # What follows a sentence is one of its own.
+            for text in re.split(r"(?<=\.) (?=\S)", shape(template(node)).strip()):
+                text = re.sub(r"(?<=\.)\{\}$", "", text)
+                if re.fullmatch(r"[A-Z{].* .*(\.|, \{\})", text, re.DOTALL) and "e.g." not in text:
+                    yield text
+
+
+def shape(text: str) -> str:
+    return re.sub(r"\{.*?\}", "{}", text)
 
 
 def template(node: ast.AST) -> str:
@@ -168,15 +248,44 @@ def test_no_text_is_missing(addon) -> None:
     assert not missing, "\n".join(missing)
 
 
+def test_every_sentence_that_reaches_artists_is_in_the_table(addon) -> None:
+    from blender_addon.translations import table
+
+    known = set(map(shape, table()))
+    said = {path: set(spoken(path)) for path in SPEAKERS}
+    missing = {f"{path.name}: {text}" for path in said for text in said[path] - known - DETAILS}
+    assert not missing, "\n".join(sorted(missing))
+    assert DETAILS <= set().union(*said.values()), "nobody says that any more"
+
+
+def test_every_sentence_is_found_again_by_its_values(german) -> None:
+    for english, translated in german.table().items():
+        if not re.search(r"[a-z]{2}", re.sub(r"\{.*?\}", "", english)):
+            continue  # fields and signs alone
+        values = {name: "12" for name in re.findall(r"\{(\w+)\}", english)}
+        assert german.sentence(english.format(**values)) == translated["de"].format(**values)
+
+
+def test_sentences_that_follow_each_other_are_translated_each(german) -> None:
+    said = "Installing PyTorch failed. The disk is full. Nobody's sentence."
+    wanted = "Fehlgeschlagen: PyTorch wird installiert. Der Datenträger ist voll."
+    assert german.sentence(said) == f"{wanted} Nobody's sentence."
+
+
+def test_names_that_are_words_of_the_table_stay(german) -> None:
+    said = german.sentence("The image Image is too large to send: 9 MiB.")
+    assert said == "Das Bild Image ist zu groß zum Senden: 9 MiB."
+    said = german.sentence("Dr. Who is on the list already, with the same settings.")
+    assert said == "Dr. Who ist mit denselben Einstellungen schon auf der Liste."
+
+
 def test_what_modules_without_bpy_say_is_taken_apart(addon, german) -> None:
     for text in worked_out():
         assert german.sentence(text) != text, text
 
 
 def test_values_stay_and_their_words_are_translated(german) -> None:
-    assert german.sentence("Making views 3/16, about 12 s left") == (
-        "Ansichten werden berechnet 3/16, noch etwa 12 s"
-    )
+    assert german.sentence("Making views 3/16, about 12 s left") == ("Ansichten 3/16, noch ~12 s")
     assert german.sentence("failed: Something odd {x}.") == "fehlgeschlagen: Something odd {x}."
     assert german.sentence("Nobody's sentence.") == "Nobody's sentence."
     assert german.interface("Cut out of {name}", name="{a}.png") == "Freigestellt mit {a}.png"

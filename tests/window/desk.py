@@ -134,6 +134,16 @@ class Desk:
                 return x, y
         return None
 
+    def press(
+        self, operator: str, *, right: int | None = None, below: int = 0
+    ) -> Generator[float, None, tuple[int, int]]:
+        """Click a button of the sidebar, and return its place. LookupError when it is not there."""
+        place = yield from self.find_button(operator, self.region("UI"), right=right, below=below)
+        if place is None:
+            raise LookupError(f"there is no button {operator} in the sidebar")
+        yield from self.click(place)
+        return place
+
     def wait_for(
         self, condition: Callable[[], Any], what: str, limit: float, every: float = 0.2
     ) -> Generator[float, None, Any]:

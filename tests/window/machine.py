@@ -163,7 +163,9 @@ def _install_debootstrap(log: Path) -> None:
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     # An update that failed for one source of several need not keep the package away.
     _call(["apt-get", "update", "-q"], log, 180, quiet)
-    if _call(["apt-get", "install", "-y", "-q", "debootstrap"], log, 180, quiet):
+    # Another installation on this machine is waited for.
+    install = ["apt-get", "install", "-y", "-q", "-o", "DPkg::Lock::Timeout=120", "debootstrap"]
+    if _call(install, log, 300, quiet):
         raise UnavailableError(f"debootstrap could not be installed (no network?); see {log}")
 
 

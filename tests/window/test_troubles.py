@@ -31,6 +31,7 @@ def facts() -> dict[str, Any]:
     ("moment", "words"),
     [
         ("render", "waiting for the render to end"),
+        ("bake", "waiting for the bake to end"),
         ("move", "waiting for Move to end"),
         ("edit_mode", "waiting for you to leave Edit Mode"),
     ],
@@ -45,6 +46,7 @@ def test_nothing_came_while_it_waited(facts: dict[str, Any]) -> None:
     assert facts["render"]["meshes"] == 0
     assert facts["move"]["meshes"] == 1 and facts["move"]["moved_meanwhile"]
     assert facts["edit_mode"]["meshes"] == 2
+    assert facts["bake"]["meshes"] == 3
 
 
 def test_undo_past_an_import_loses_nothing(facts: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ IMAGE = ROOT / "examples" / "barrel.png"
 HERE = Path(__file__).parent
 FACES = 5000
 
-LIMIT_S = 480
+LIMIT_S = 1000
 """Seconds Blender may take for the whole play, on two cores without a graphics card."""
 
 
@@ -65,7 +65,7 @@ class Run:
 def run() -> Run:
     """Build, install, play; the facts. Skipped, or failed where it is required, if impossible."""
     settings = {
-        "patience": 180,
+        "patience": 400,
         "limit": LIMIT_S,
         "shot_every": 2.5,
         # So many that Blender, drawing without a card, sees coarse Gaussians before the final ones.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens between Generate and the result: renders, moves, modes, undo, a disabled add-on.
+"""What happens between Generate and the result: renders, bakes, moves, modes, undo, no add-on.
 
-Played in a real Blender against a backend that is as quick as is needed, see `scenario.py`.
+Played in a real Blender against a backend that is as quick as is needed, see `plays.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import bpy
 sys.path.insert(0, str(Path(__file__).parent))
 
 from desk import Desk, Play, play  # noqa: E402  (Blender does not look beside a script)
-from scenario import ADDON, FOLDER, SETTINGS, TAB, jobs, prepare, results  # noqa: E402
+from stage import ADDON, FOLDER, SETTINGS, TAB, jobs, prepare, results  # noqa: E402
 
 
 def set_up() -> None:
@@ -115,6 +115,28 @@ def edit_mode(desk: Desk) -> Play:
     yield from arrive(desk, "edit_mode", before)
 
 
+def bake(desk: Desk) -> Play:
+    """A result comes while light is baked into the cube's texture."""
+    cube = bpy.data.objects["Cube"]
+    nodes = cube.data.materials[0].node_tree.nodes
+    texture = nodes.new("ShaderNodeTexImage")
+    texture.image = bpy.data.images.new("baked", 1024, 1024)
+    nodes.active = texture
+    bpy.context.scene.cycles.samples = 4096  # longer than anyone waits
+    with bpy.context.temp_override(window=desk.window, area=desk.area()):
+        bpy.ops.object.select_all(action="DESELECT")
+        cube.select_set(True)
+        bpy.context.view_layer.objects.active = cube
+        bpy.ops.object.bake("INVOKE_DEFAULT", type="COMBINED")
+    yield from desk.wait_for(lambda: bpy.app.is_job_running("OBJECT_BAKE"), "light is baked", 20)
+    before = len(results("mesh"))
+    generate(desk)
+    yield from held_up(desk, "bake")
+    desk.move(*middle(desk))
+    desk.xdo("key", "Escape")
+    yield from arrive(desk, "bake", before)
+
+
 def undo_past_an_import(desk: Desk) -> Play:
     """Ctrl+Z takes the result away; Import Again brings it back."""
     before = len(results("mesh"))
@@ -153,7 +175,7 @@ def steps(desk: Desk) -> Play:
     desk.area().spaces.active.show_region_ui = True
     yield 0.5
     desk.region("UI").active_panel_category = TAB
-    for step in (render, move, edit_mode, undo_past_an_import, disable):
+    for step in (render, move, edit_mode, bake, undo_past_an_import, disable):
         desk.say(f"-- {step.__name__}")
         yield from step(desk)
 
