@@ -40,6 +40,7 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
     row = layout.row(align=True)
     row.operator("gsv3d.backend_start", text="Start", icon="PLAY")
     row.operator("gsv3d.backend_stop", text="Stop", icon="SNAP_FACE")
+    row.operator("gsv3d.free_memory", text="", icon="MEMORY")
     row.operator("gsv3d.open_log", text="", icon="TEXT")
     if not in_preferences:
         row.operator("gsv3d.open_preferences", text="", icon="PREFERENCES")

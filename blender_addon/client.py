@@ -146,6 +146,10 @@ class Client:
         """Give a waiting job another place in the backend's queue; 0 is the next one."""
         self._ask(lambda session: session.move(job_id, place))
 
+    def free(self) -> None:
+        """Ask the backend to free the memory of models that no job is using."""
+        self._ask(lambda session: session.free())
+
     def shutdown(self) -> None:
         """Ask the backend to end."""
         self._ask(lambda session: session.shutdown())
@@ -440,4 +444,5 @@ def _listed(entry: Any) -> events.ListedJob:
         entry.eta_s,
         entry.what,
         dict(entry.settings),
+        entry.device,
     )

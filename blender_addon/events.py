@@ -123,7 +123,8 @@ class ListedJob:
     """A job as the backend's list has it.
 
     ``state`` is the backend's word for it, ``kind`` the message that began it, ``owner`` "you",
-    "other" (another Blender) or "gone" (one that has ended). ``settings`` are numbers by name.
+    "other" (another Blender) or "gone" (one that has ended). ``settings`` are numbers by name,
+    ``device`` is what a running one runs on.
     """
 
     job: str
@@ -138,6 +139,7 @@ class ListedJob:
     eta_s: float | None = None
     what: str = ""
     settings: dict[str, float] = field(default_factory=dict)
+    device: str = ""
 
 
 @dataclass(frozen=True)

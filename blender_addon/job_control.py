@@ -235,8 +235,10 @@ class JobControl:
                     self.book.add(Job.from_list(entry, name_of(entry.filename)))
             elif known.listed:
                 known.follow(entry)
-            elif known.state is JobState.QUEUED:
-                known.position = entry.position
+            else:
+                known.device = entry.device
+                if known.state is JobState.QUEUED:
+                    known.position = entry.position
         told = {entry.job for entry in entries}
         for job in list(self.book):
             if job.listed and job.id not in told:

@@ -93,6 +93,9 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
     elif current.jobs.describe(job) != job.state.value:
         words = sentence(current.jobs.describe(job))
         _words(layout, context, f"{words[0].upper()}{words[1:]}", "INFO")
+    connected = current.backend.connected
+    if job.device and connected is not None and job.device != connected.device:
+        layout.label(text=job.device, icon="MEMORY", translate=False)  # one of several
     row = layout.row(align=True)
     if job.may_import:
         text = "Import Again" if job.state is JobState.DONE else "Import"

@@ -179,6 +179,7 @@ class Job:
     started: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     pose: dict[str, float] = field(default_factory=dict)
+    device: str = ""
     footprint: tuple[float, float] | None = None  # width and depth in Blender units
     _furthest: float = 0.0
 
@@ -202,7 +203,7 @@ class Job:
         self.settings = entry.settings
         self.kept = entry.state in ("done", "fetched")
         self.state = _LISTED_STATES[entry.state]
-        self.position = entry.position
+        self.position, self.device = entry.position, entry.device
         if self.state is JobState.RUNNING and entry.phase:
             self.progress(entry.phase, entry.step, entry.of, entry.eta_s)
         if self.state is JobState.FAILED:

@@ -63,6 +63,7 @@ def _cutouts(layout: Any, source: str) -> None:
 def _backend(layout: Any) -> None:
     layout.operator("gsv3d.backend_start", icon="PLAY")
     layout.operator("gsv3d.backend_stop", icon="SNAP_FACE")
+    layout.operator("gsv3d.free_memory", icon="MEMORY")
     layout.operator("gsv3d.backend_install", icon="IMPORT")
     layout.operator("gsv3d.open_log", icon="TEXT")
     layout.operator("gsv3d.open_preferences", icon="PREFERENCES")

@@ -210,6 +210,7 @@ class FakeBackend:
         elif isinstance(message, m.Ack):
             if message.job in self._jobs:
                 self._jobs[message.job].state = "fetched"
+                self._send(m.Acked(message.job))
         elif isinstance(message, m.Forget):
             self._jobs.pop(message.job, None)
             self._send(m.Forgotten(message.job))

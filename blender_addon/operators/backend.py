@@ -52,6 +52,24 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class GSV3D_OT_free_memory(bpy.types.Operator):
+    """Free the memory of the card and the computer that models without a job hold"""
+
+    bl_idname = "gsv3d.free_memory"
+    bl_label = "Free GSV3D Memory"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        if session.get().backend.state is not BackendState.READY:
+            cls.poll_message_set(translations.report("The backend is not running"))
+            return False
+        return True
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        session.get().backend.client.free()
+        return {"FINISHED"}
+
+
 class GSV3D_OT_open_log(bpy.types.Operator):
     """Show what the installation and the backend wrote last, in a text file"""
 
@@ -80,6 +98,7 @@ class GSV3D_OT_open_preferences(bpy.types.Operator):
 CLASSES = (
     GSV3D_OT_backend_start,
     GSV3D_OT_backend_stop,
+    GSV3D_OT_free_memory,
     GSV3D_OT_open_log,
     GSV3D_OT_open_preferences,
 )

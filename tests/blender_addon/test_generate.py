@@ -27,6 +27,7 @@ def test_generate_says_what_is_missing(addon) -> None:
     assert not addon.bpy.ops.gsv3d.batch.poll()
     assert not addon.bpy.ops.gsv3d.cancel.poll()
     assert not addon.bpy.ops.gsv3d.backend_stop.poll()
+    assert not addon.bpy.ops.gsv3d.free_memory.poll()
     settings.filepath = "/no/picture.png"
     with pytest.raises(RuntimeError, match="no file"):
         addon.bpy.ops.gsv3d.generate()

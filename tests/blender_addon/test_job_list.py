@@ -18,6 +18,7 @@ from blender_addon.client import Client as SocketThread
 from blender_addon.jobs import Job, JobState, Request, Target
 from tests.backend.client import Client
 from tests.backend.conftest import Running, run_server, script
+from tests.backend.test_server import wait_until_ended
 
 pytestmark = pytest.mark.bpy
 __all__ = ["run_server"]
@@ -39,6 +40,23 @@ def done(addon, name: str = "barrel", **target) -> Job:
     job = submit(addon, name, **target)
     addon.drain_until(lambda: job.state is JobState.DONE)
     return job
+
+
+def test_memory_is_freed_and_every_device_shows_its_job(
+    addon, tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path, "--has=card A", "--has=card B")
+    connect(addon, running)
+    link = addon.session.get().backend
+    addon.drain_until(lambda: link.connected is not None and link.connected.device)
+    first = running.server.workers.all[0].worker.pid
+    assert addon.bpy.ops.gsv3d.free_memory() == {"FINISHED"}
+    wait_until_ended(first)
+    jobs = [submit(addon, name, LONG) for name in ("one", "other")]
+    addon.drain_until(lambda: all(job.device for job in jobs), 60)
+    assert {job.device for job in jobs} == {"scripted", "scripted on card B"}
+    addon.bpy.ops.gsv3d.cancel(all_jobs=True)
+    addon.drain_until(lambda: not addon.session.get().book.active())
 
 
 def test_jobs_of_a_blender_that_crashed_are_in_the_list(
