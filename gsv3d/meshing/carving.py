@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outlines finer than the mesh's grid: leaves, strings and lattices are carved by the texture.
+
+Where a picture's gaps are narrower than the grid can hold, the mesh gets an outline with the gaps
+filled, a little wider than the picture's, and the texture's alpha has the gaps: games draw foliage
+and fences so. A point that lands beside the picture's object is not part of it, whatever its depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from gsv3d.meshing.reference import Reference
+
+NARROW = 2.0
+"""A gap narrower than so many voxels is finer than the grid."""
+
+SHARE, SHARE_NEAR = 0.1, 0.03
+"""The texture carves a picture whose narrow gaps have more than the first share of its object's
+area, and carves it wherever they have more than the second share of the area nearby. Of 40 props
+none has .02; a racket's strings have .25, a bare birch .50."""
+
+FILLED, MARGIN = 8.0, 1.0
+"""The mesh fills gaps narrower than so many voxels there, and is wider by so many."""
+
+
+def covering(reference: Reference, voxel: float) -> Reference:
+    """Return the picture with an outline that the mesh can follow, and an alpha that carves it.
+
+    Args:
+        reference: the picture and its camera.
+        voxel: edge length of a voxel of the mesh's grid, in the world.
+
+    Returns:
+        The same reference where its outline is no finer than the grid.
+    """
+    shown = reference.coverage > 0.5
+    camera = reference.camera.resized(len(shown))
+    pixels = voxel * float(camera.Ks[0, 0, 0]) / float(np.linalg.norm(camera.positions[0].numpy()))
+    gaps = _closed(shown, NARROW / 2 * pixels) & ~shown
+    if gaps.sum() <= SHARE * shown.sum():
+        return reference
+    near = FILLED / 2 * pixels
+    gaps_near, shown_near = (
+        ndimage.uniform_filter(mask.astype(np.float32), 2 * round(near) + 1)
+        for mask in (gaps, shown)
+    )
+    fine = gaps_near > SHARE_NEAR * (shown_near + SHARE_NEAR)
+    filled = shown | (_closed(shown, near) & fine)
+    filled |= (ndimage.distance_transform_edt(~filled) <= MARGIN * pixels) & fine
+    rows, columns = ndimage.distance_transform_edt(
+        ~shown, return_distances=False, return_indices=True
+    )
+    rgba = np.dstack([reference.rgba[rows, columns, :3], np.where(filled, 255, 0)])
+    alpha = np.where(fine, reference.coverage, 1).astype(np.float32)
+    return replace(reference, rgba=rgba.astype(np.uint8), alpha=alpha)
+
+
+def _closed(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Fill what no disc of the radius (in pixels) fits into (morphological closing)."""
+    margin = int(np.ceil(radius)) + 1
+    near = ndimage.distance_transform_edt(~np.pad(mask, margin)) <= radius
+    return mask | (ndimage.distance_transform_edt(near) > radius)[margin:-margin, margin:-margin]
