@@ -36,7 +36,7 @@ def scene(request, monkeypatch):
     made = scenes.make_scene(EvaluationSettings(renderer=request.param, size=128))
     yield made
     if request.param == "cycles":
-        made._scene._temporary.cleanup()
+        made._scene.close()
 
 
 @pytest.mark.parametrize("azimuth", [0.0, 180.0])
