@@ -7,9 +7,9 @@
 Objects are drawn by the project's own rasterizer, as ``gsv3d evaluate`` draws them; pictures are
 taken as they are, from an elevation of 10 degrees. The mesh's silhouette in the picture's camera,
 with the holes of its texture, is compared with what the picture shows as object (``gsv3d.masks``),
-the mesh where it is: intersection over union, by the pixels of the picture that the mesh is made of
-and at 512 pixels, finer than which nothing then counts; the share of the picture's object that the
-mesh lacks, what the mesh shows beside it in the same share, and the number of loose parts.
+the mesh where it is: intersection over union at 512 pixels, and in full, by the pixels of the
+picture that the mesh is made of; at 512 the share of the picture's object that the mesh lacks, what
+the mesh shows beside it in the same share, and the number of loose parts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SIZE = 512
 ELEVATION = 10.0
 """Elevation of the camera that took a picture, in degrees."""
 
-COLUMNS = ("IoU", "IoU at 512", "missing", "extra", "parts", "bad edges")
+COLUMNS = ("IoU", "IoU in full", "missing", "extra", "parts", "bad edges")
 
 
 def props(index: Path, split: str, count: int) -> Iterator[tuple[str, Image.Image, float]]:
@@ -62,7 +62,7 @@ def measure(mesh: TexturedMesh, picture: np.ndarray, elevation: float) -> list[f
     """Return the values of ``COLUMNS`` for a mesh and a prepared (S, S, 4) picture."""
     coverage = Image.fromarray(object_coverage(picture[..., 3].astype(np.float32) / 255))
     agreements = []
-    for size in (SIZE, len(picture)):
+    for size in (len(picture), SIZE):
         shown = np.asarray(coverage.resize((size, size), Image.Resampling.BOX)) > 0.5
         camera = orbit([0.0], [elevation], size=size)
         seen = render_mesh(mesh, camera, supersample=1)[0, ..., 3] > 0

@@ -86,8 +86,8 @@ def _texture(name: str, arrays: MeshArrays) -> bpy.types.Image:
     image.filepath_raw = f"//textures/{safe_stem(image.name)}.png"
     image.source = "FILE"
     image.colorspace_settings.name = "sRGB"
-    # The colors go on under what is transparent: they are no part of it, and give it no dark rim.
-    image.alpha_mode = "CHANNEL_PACKED" if arrays.clipped else "NONE"
+    # The Solid view's Texture colors have holes with straight alpha alone, not with a packed one.
+    image.alpha_mode = "STRAIGHT" if arrays.clipped else "NONE"
     return image
 
 
