@@ -28,8 +28,8 @@ FILLED, MARGIN = 8.0, 1.0
 """The mesh fills gaps narrower than so many voxels there, and is wider by so many."""
 
 STEEPNESS = 4.0
-"""The alpha passes one half so much faster than the picture's coverage: viewers that clip elsewhere,
-as Blender's Solid view does at .1, then show nearly the same outline."""
+"""The alpha passes one half so much faster than the picture's coverage: what clips elsewhere, as
+Blender's Solid view does at .1, then shows nearly the same outline."""
 
 
 def covering(reference: Reference, voxel: float) -> Reference:
