@@ -16,6 +16,7 @@ from .jobs import Job, Jobs, StoredArtefact
 from .peers import Peer, Pending
 from .protocol import encode, limits
 from .protocol import messages as m
+from .protocol.arrays import OPTIONAL
 from .store import FileSource, Store
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,11 @@ class Clients:
         source = FileSource(self._store.folder(job.id) / artefact.file)
         kind = m.BY_TYPE[artefact.kind]
         assert issubclass(kind, m.Artefact)
-        peer.offer(Pending(job.id, kind, artefact.fields, source, artefact.replaceable))
+        # What an older client does not know comes last: it gets the bytes before.
+        arrays = artefact.fields["arrays"]
+        known = [a for a in arrays if OPTIONAL.get(a["name"], 0) <= peer.version]
+        fields = {**artefact.fields, "arrays": known}
+        peer.offer(Pending(job.id, kind, fields, source, artefact.replaceable))
 
     def tell_end(self, job: Job, message: m.Message) -> None:
         """Stop the transfers of a job and tell all who watch it."""

@@ -209,14 +209,17 @@ class ModelRunner:
         except Cancelled as error:
             raise JobStoppedError from error
         mesh = result.mesh
+        arrays = {
+            "vertices": np.asarray(mesh.vertices, np.float32),
+            "faces": np.asarray(mesh.faces, np.int32),
+            "corner_uvs": np.asarray(mesh.corner_uvs, np.float32),
+            "texture": np.asarray(mesh.texture[..., :3], np.uint8),
+        }
+        if mesh.clipped:
+            arrays["alpha"] = mesh.texture[..., 3]
         watch.artefact(
             "mesh",
-            {
-                "vertices": np.asarray(mesh.vertices, np.float32),
-                "faces": np.asarray(mesh.faces, np.int32),
-                "corner_uvs": np.asarray(mesh.corner_uvs, np.float32),
-                "texture": np.asarray(mesh.texture, np.uint8),
-            },
+            arrays,
             certainty=result.certainty,
             pose=pose_numbers(result.pose),
             box=observer.box,

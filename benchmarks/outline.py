@@ -5,10 +5,11 @@
     python benchmarks/outline.py pictures/*.png
 
 Objects are drawn by the project's own rasterizer, as ``gsv3d evaluate`` draws them; pictures are
-taken as they are, from an elevation of 10 degrees. The mesh's silhouette in the picture's camera is
-compared with what the picture shows as object (``gsv3d.masks``), at 512 pixels, the mesh where it
-is: intersection over union, the share of the picture's object that the mesh lacks, what the mesh
-shows beside it in the same share, and the number of loose parts.
+taken as they are, from an elevation of 10 degrees. The mesh's silhouette in the picture's camera,
+with the holes of its texture, is compared with what the picture shows as object (``gsv3d.masks``),
+the mesh where it is: intersection over union at 512 pixels, and in full, by the pixels of the
+picture that the mesh is made of; at 512 the share of the picture's object that the mesh lacks, what
+the mesh shows beside it in the same share, and the number of loose parts.
 """
 
 from __future__ import annotations
@@ -29,19 +30,20 @@ from gsv3d.evaluation.protocol import choose_objects, plan_object
 from gsv3d.evaluation.scenes import RasterizedScene
 from gsv3d.generation import DETAIL_SIZE, GenerationSettings, generate
 from gsv3d.masks import object_coverage
+from gsv3d.meshing import TexturedMesh
+from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.simplify import bad_edges
 from gsv3d.meshing.surface import face_parts
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import load_image, prepare
-from gsv3d.rasterizing import rasterize
 
 SIZE = 512
-"""Pixels along the side of the references and of the silhouettes."""
+"""Pixels along the side of the references, and of the smaller silhouettes."""
 
 ELEVATION = 10.0
 """Elevation of the camera that took a picture, in degrees."""
 
-COLUMNS = ("IoU", "missing", "extra", "parts", "bad edges")
+COLUMNS = ("IoU", "IoU in full", "missing", "extra", "parts", "bad edges")
 
 
 def props(index: Path, split: str, count: int) -> Iterator[tuple[str, Image.Image, float]]:
@@ -56,21 +58,21 @@ def props(index: Path, split: str, count: int) -> Iterator[tuple[str, Image.Imag
         scene.clear()
 
 
-def measure(
-    vertices: np.ndarray, faces: np.ndarray, picture: np.ndarray, elevation: float
-) -> list[float]:
+def measure(mesh: TexturedMesh, picture: np.ndarray, elevation: float) -> list[float]:
     """Return the values of ``COLUMNS`` for a mesh and a prepared (S, S, 4) picture."""
     coverage = Image.fromarray(object_coverage(picture[..., 3].astype(np.float32) / 255))
-    shown = np.asarray(coverage.resize((SIZE, SIZE), Image.Resampling.BOX)) > 0.5
-    camera = orbit([0.0], [elevation], size=SIZE)
-    drawn = rasterize(torch.from_numpy(vertices), torch.from_numpy(faces), camera)
-    seen = drawn.covered[0].numpy()
+    agreements = []
+    for size in (len(picture), SIZE):
+        shown = np.asarray(coverage.resize((size, size), Image.Resampling.BOX)) > 0.5
+        camera = orbit([0.0], [elevation], size=size)
+        seen = render_mesh(mesh, camera, supersample=1)[0, ..., 3] > 0
+        agreements.append((seen & shown).sum() / (seen | shown).sum())
     return [
-        (seen & shown).sum() / (seen | shown).sum(),
+        *reversed(agreements),
         (shown & ~seen).sum() / shown.sum(),
         (seen & ~shown).sum() / shown.sum(),
-        face_parts(faces, len(vertices)).max() + 1,
-        bad_edges(faces),
+        face_parts(mesh.faces, len(mesh.vertices)).max() + 1,
+        bad_edges(mesh.faces),
     ]
 
 
@@ -97,24 +99,22 @@ def main() -> None:
     print(f"| object | {' | '.join(COLUMNS)} |")
     print("| --- |" + " ---: |" * len(COLUMNS))
     for name, image, elevation in cases:
-        settings = GenerationSettings(
-            faces=args.faces, texture_size=64, elevation=elevation, previews=0
-        )
+        settings = GenerationSettings(faces=args.faces, elevation=elevation, previews=0)
         try:
             mesh = generate(pipeline, image, settings).mesh
         except GSV3DError as error:
             print(f"| {name}: {error} |")
             continue
         picture = prepare(image, DETAIL_SIZE).rgba
-        rows.append(measure(mesh.vertices, mesh.faces, picture, elevation))
+        rows.append(measure(mesh, picture, elevation))
         print_row(name, np.array(rows[-1]))
     print_row("mean", np.mean(rows, axis=0))
     print(f"least IoU {np.min(rows, axis=0)[0]:.3f}")
 
 
 def print_row(name: str, values: np.ndarray) -> None:
-    shares = " | ".join(f"{value:.3f}" for value in values[:3])
-    print(f"| {name} | {shares} | {values[3]:.3g} | {values[4]:.3g} |", flush=True)
+    shares = " | ".join(f"{value:.3f}" for value in values[:4])
+    print(f"| {name} | {shares} | {values[4]:.3g} | {values[5]:.3g} |", flush=True)
 
 
 if __name__ == "__main__":

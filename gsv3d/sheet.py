@@ -75,9 +75,7 @@ def contact_sheet(
 def _texture_tile(mesh: TexturedMesh) -> np.ndarray:
     """The texture with a margin, so that the label above it can be read."""
     inner = TILE - 48
-    small = Image.fromarray(mesh.texture).resize((inner, inner), Image.Resampling.BOX)
+    texture = Image.fromarray(mesh.texture).convert("RGBA")
     tile = np.zeros((TILE, TILE, 4), dtype=np.uint8)
-    tile[28 : 28 + inner, 24 : 24 + inner] = np.dstack(
-        [np.asarray(small), np.full((inner, inner), 255, dtype=np.uint8)]
-    )
+    tile[28 : 28 + inner, 24 : 24 + inner] = texture.resize((inner, inner), Image.Resampling.BOX)
     return tile

@@ -27,7 +27,7 @@ Events are instances of
 - `messages.Accepted`, `Progress` (phase, step, of, eta_s, fraction), `Done` (timings; after the
   last artefact), `Failed` (what, why, hint), `Cancelled`, `Queue` (jobs), `Bye`,
 - `Received` (job, kind, artefact, arrays): "views" {images, azimuths}, "gaussians" {means, quats,
-  scales, opacities, sh}, "mesh" {vertices, faces, corner_uvs, texture}, "file" {data};
+  scales, opacities, sh}, "mesh" {vertices, faces, corner_uvs, texture; some alpha}, "file" {data};
   `artefact.final`, `.step`, `.of` (Gaussians), `.pose` (mesh), `.name` (file: "glb", "ply", "png"),
 - `messages.Error` (code, what, hint, job): not acted on; of code "version" nothing helps but an
   update,

@@ -43,9 +43,13 @@ SCHEMAS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str | int, ...]]]] = {
         "faces": (("int32",), ("F", 3)),
         "corner_uvs": (("float32",), ("F", 3, 2)),
         "texture": (("uint8",), ("T", "T", 3)),
+        "alpha": (("uint8",), ("T", "T")),
     },
     "file": {"data": (("uint8",), ("B",))},
 }
+
+#: Arrays that may be missing, which come last, and the first version with each.
+OPTIONAL = {"alpha": 5}
 
 #: The sizes a letter may stand for: lowest, highest.
 SIZES: dict[str, tuple[int, int]] = {
@@ -94,8 +98,9 @@ def check_specs(kind: str, specs: tuple[ArraySpec, ...]) -> None:
     """
     schema = SCHEMAS[kind]
     names = [spec.name for spec in specs]
-    if sorted(names) != sorted(schema):
-        raise ProtocolError(f"The arrays of {kind} must be {', '.join(schema)}.")
+    needed = [name for name in schema if name not in OPTIONAL]
+    if len(names) != len({*names}) or not {*needed} <= {*names} <= {*schema}:
+        raise ProtocolError(f"The arrays of {kind} must be {', '.join(needed)}.")
     sizes: dict[str, int] = {}
     for spec in specs:
         dtypes, shape = schema[spec.name]
@@ -161,6 +166,8 @@ def describe(kind: str, arrays: Mapping[str, np.ndarray]) -> tuple[ArraySpec, ..
     specs = []
     for name in SCHEMAS[kind]:
         if name not in arrays:
+            if name in OPTIONAL:
+                continue
             raise ProtocolError(f"The array {name} of {kind} is missing.")
         array = arrays[name]
         specs.append(ArraySpec(name, array.dtype.newbyteorder("=").name, tuple(array.shape)))

@@ -364,7 +364,10 @@ class Gaussians(Artefact):
 
 @dataclass(frozen=True)
 class Mesh(Artefact):
-    """The textured mesh: vertices (P,3), faces (F,3), corner_uvs (F,3,2), texture (T,T,3)."""
+    """The textured mesh: vertices (P,3), faces (F,3), corner_uvs (F,3,2), texture (T,T,3).
+
+    And alpha (T,T) where the texture has holes: below 128 nothing of the mesh shows.
+    """
 
     TYPE: ClassVar[str] = "mesh"
     KIND: ClassVar[str] = "mesh"

@@ -37,9 +37,9 @@ def import_mesh(
     image = None
     try:
         yield from _fill(mesh, arrays, fit)
-        image = _texture(target.name, arrays.texture_png)
+        image = _texture(target.name, arrays)
         yield
-        mesh.materials.append(_material(target.name, image, arrays.mean_colour))
+        mesh.materials.append(_material(target.name, image, arrays))
         yield
         placed = scene.place_object(target.name, mesh, job_id, scene.MESH, target)
         placed.color = (*arrays.mean_colour, 1.0)
@@ -75,27 +75,26 @@ def _fill(mesh: bpy.types.Mesh, arrays: MeshArrays, fit: Fit) -> Generator[None,
     yield
 
 
-def _texture(name: str, png: bytes) -> bpy.types.Image:
+def _texture(name: str, arrays: MeshArrays) -> bpy.types.Image:
     """An image data-block with the PNG packed in it; Blender decodes it when it is drawn.
 
     It is named as a file as well: exporters leave out an image without a file's name, and unpacking
     writes it there.
     """
     image = bpy.data.images.new(name, 8, 8)
-    image.pack(data=png, data_len=len(png))
+    image.pack(data=arrays.texture_png, data_len=len(arrays.texture_png))
     image.filepath_raw = f"//textures/{safe_stem(image.name)}.png"
     image.source = "FILE"
     image.colorspace_settings.name = "sRGB"
-    image.alpha_mode = "NONE"
+    # The Solid view's Texture colors have holes with straight alpha alone, not with a packed one.
+    image.alpha_mode = "STRAIGHT" if arrays.clipped else "NONE"
     return image
 
 
-def _material(
-    name: str, image: bpy.types.Image, mean_colour: tuple[float, float, float]
-) -> bpy.types.Material:
+def _material(name: str, image: bpy.types.Image, arrays: MeshArrays) -> bpy.types.Material:
     """One matt Principled material. The Solid view's colour is the texture's mean."""
     material = bpy.data.materials.new(name)
-    material.diffuse_color = (*mean_colour, 1.0)
+    material.diffuse_color = (*arrays.mean_colour, 1.0)
     material.roughness = 0.9
     tree = compat.ensure_node_tree(material)
     tree.nodes.clear()
@@ -108,6 +107,11 @@ def _material(
         if socket in surface.inputs:
             surface.inputs[socket].default_value = value
     tree.links.new(texture.outputs["Color"], surface.inputs["Base Color"])
+    if arrays.clipped:  # rounded: there or not, which glTF exporters write as a mask
+        clip: Any = tree.nodes.new("ShaderNodeMath")
+        clip.operation, clip.location = "ROUND", (-160, -160)
+        tree.links.new(texture.outputs["Alpha"], clip.inputs[0])
+        tree.links.new(clip.outputs[0], surface.inputs["Alpha"])
     tree.links.new(surface.outputs["BSDF"], output.inputs["Surface"])
     tree.nodes.active = texture  # what the Solid view's Texture colours show
     return material

@@ -51,7 +51,8 @@ class MeshArrays:
 
     vertices (V, 3) float32; faces (F, 3) int32, all within 0..V-1; corner_uvs (F, 3, 2) float32,
     origin bottom left; corner_colours (F, 3, 4) float32, the texture's sRGB there, opaque;
-    texture_png the bytes of a PNG, sRGB; mean_colour linear RGB.
+    texture_png the bytes of a PNG, sRGB; clipped whether it has an alpha channel, below one half of
+    which nothing of the mesh shows; mean_colour linear RGB.
     """
 
     vertices: np.ndarray
@@ -59,6 +60,7 @@ class MeshArrays:
     corner_uvs: np.ndarray
     corner_colours: np.ndarray
     texture_png: bytes
+    clipped: bool
     mean_colour: tuple[float, float, float]
     bounds: Bounds
 
@@ -143,12 +145,17 @@ def prepare_gaussians(
 
 
 def prepare_mesh(
-    vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, texture: np.ndarray
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    corner_uvs: np.ndarray,
+    texture: np.ndarray,
+    alpha: np.ndarray | None = None,
 ) -> MeshArrays:
     """Check a textured mesh and encode its texture.
 
     vertices (V, 3), faces (F, 3) integers, corner_uvs (F, 3, 2), texture (T, U, 3) uint8 sRGB
-    with row 0 on top. Faces that use a vertex twice or are there twice are left out.
+    with row 0 on top, alpha (T, U) uint8 where the texture has holes. Faces that use a vertex twice
+    or are there twice are left out.
     """
     update = "The add-on and the backend may be of different versions: update both."
     f = len(faces) if faces.ndim else -1
@@ -159,6 +166,7 @@ def prepare_mesh(
         or corner_uvs.shape != (f, 3, 2)
         or texture.ndim != 3
         or texture.shape[2] != 3
+        or (alpha is not None and alpha.shape != texture.shape[:2])
     ):
         raise Problem("The mesh from the backend does not fit together.", update)
     if not len(vertices) or not f:
@@ -188,12 +196,14 @@ def prepare_mesh(
     painted = srgb_to_linear(texture.reshape(-1, 3)[:: max(1, texture.size // 30_000)] / 255.0)
     red, green, blue = (float(v) for v in painted.mean(axis=0))
     corner_uvs = np.ascontiguousarray(corner_uvs[proper], np.float32)
+    pixels = texture if alpha is None else np.dstack([texture, alpha])
     return MeshArrays(
         vertices=vertices,
         faces=np.ascontiguousarray(faces[proper], np.int32),
         corner_uvs=corner_uvs,
         corner_colours=_colours_at(corner_uvs, texture),
-        texture_png=encode_png(np.ascontiguousarray(texture, np.uint8)),
+        texture_png=encode_png(np.ascontiguousarray(pixels, np.uint8)),
+        clipped=alpha is not None,
         mean_colour=(red, green, blue),
         bounds=bounds_of(used),
     )

@@ -85,7 +85,7 @@ def unlit_object(
         vertices: (V, 3) in the world.
         faces: (F, 3).
         corner_uvs: (F, 3, 2), origin at the bottom left.
-        texture: (T, T, 3) uint8 sRGB, row 0 at the top.
+        texture: (T, T, 3) uint8 sRGB, row 0 at the top; or (T, T, 4), clipped at half its alpha.
     """
     mesh = bpy.data.meshes.new("mesh")
     mesh.from_pydata(vertices.tolist(), [], faces.tolist())
@@ -93,9 +93,10 @@ def unlit_object(
     layer.data.foreach_set("uv", np.ascontiguousarray(corner_uvs, dtype=np.float32).ravel())
     size = len(texture)
     image = bpy.data.images.new("texture", size, size)
-    opaque = np.ones((size, size, 4), dtype=np.float32)
-    opaque[..., :3] = texture[::-1].astype(np.float32) / 255
-    image.pixels.foreach_set(opaque.ravel())
+    pixels = np.ones((size, size, 4), dtype=np.float32)
+    pixels[..., : texture.shape[2]] = texture[::-1].astype(np.float32) / 255
+    image.alpha_mode = "CHANNEL_PACKED"
+    image.pixels.foreach_set(pixels.ravel())
     image.update()
     material = new_material("unlit")
     nodes, links = material.node_tree.nodes, material.node_tree.links
@@ -104,6 +105,16 @@ def unlit_object(
     output = next(n for n in nodes if n.type == "OUTPUT_MATERIAL")
     links.new(picture.outputs["Color"], emission.inputs["Color"])
     links.new(emission.outputs["Emission"], output.inputs["Surface"])
+    if texture.shape[2] == 4:
+        clip, hole, mix = (
+            nodes.new(f"ShaderNode{kind}") for kind in ("Math", "BsdfTransparent", "MixShader")
+        )
+        clip.operation = "ROUND"
+        links.new(picture.outputs["Alpha"], clip.inputs[0])
+        links.new(clip.outputs[0], mix.inputs[0])
+        links.new(hole.outputs[0], mix.inputs[1])
+        links.new(emission.outputs[0], mix.inputs[2])
+        links.new(mix.outputs[0], output.inputs["Surface"])
     mesh.materials.append(material)
     return bpy.data.objects.new("mesh", mesh)
 

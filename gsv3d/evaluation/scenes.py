@@ -15,6 +15,7 @@ from gsv3d.datasets.orbits import straight_srgb
 from gsv3d.datasets.rendering import silence_standard_output
 from gsv3d.evaluation.protocol import EvaluationSettings, ObjectPlan
 from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.preview import render_mesh
 
 UNLIT_SAMPLES = 8
 """A pixel; without light there is no noise but at the outline."""
@@ -132,6 +133,8 @@ class RasterizedScene:
         from gsv3d.rasterizing import Prop
         from gsv3d.rasterizing.orbits import Surface, draw
 
+        if mesh.clipped:  # what lies behind a hole shows through it, which this z-buffer lacks
+            return render_mesh(mesh, cameras)
         prop = Prop(
             vertices=mesh.vertices,
             faces=mesh.faces,

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from gsv3d._version import __version__
 from gsv3d.errors import OutputError
 from gsv3d.filenames import RESULT_NOTE
-from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.mesh import ALPHA_CUTOFF, TexturedMesh
 from gsv3d.outputs import write_atomic
 
 _FLOAT, _UINT32 = 5126, 5125
@@ -34,7 +34,8 @@ _LINEAR, _LINEAR_MIPMAP_LINEAR, _REPEAT = 9729, 9987, 10497
 def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
     """The mesh as one binary glTF 2.0 file, the texture inside as a PNG.
 
-    The material is a base colour texture (sRGB by the standard) with metallic 0 and roughness 1.
+    The material is a base colour texture (sRGB by the standard) with metallic 0 and roughness 1;
+    where the texture has an alpha it is clipped, and both sides show.
 
     Args:
         mesh: in the world.
@@ -56,6 +57,7 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
         views.append(view)
         buffer += data + b"\0" * (-len(data) % 4)
 
+    clip = {"alphaMode": "MASK", "alphaCutoff": ALPHA_CUTOFF, "doubleSided": True}
     flat = _y_up(positions).astype("<f4")
     count = len(positions)
     document = {
@@ -83,6 +85,7 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
                     "metallicFactor": 0.0,
                     "roughnessFactor": 1.0,
                 },
+                **(clip if mesh.clipped else {}),
             }
         ],
         "textures": [{"sampler": 0, "source": 0}],
@@ -179,6 +182,8 @@ def _write_obj(mesh: TexturedMesh, target: Path) -> list[Path]:
         f"# GSV3D {__version__}\nnewmtl gsv3d\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\n"
         f"map_Kd {picture.name}\n"
     )
+    if mesh.clipped:
+        description += f"map_d {picture.name}\n"
     # The OBJ comes last: who sees it finds what it names.
     write_atomic(picture, texture_png(mesh))
     write_atomic(material, description.encode())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gsv3d.errors import GSV3DError
+from gsv3d.meshing.carving import covering
 from gsv3d.meshing.fusion import Volume, fuse
 from gsv3d.meshing.level import settle
 from gsv3d.meshing.mesh import TexturedMesh
@@ -93,6 +94,7 @@ def extract_mesh(
     volume = fuse(views, low, high, voxel, _phase(progress, "fusing", half, 2 * half))
     volume = settle(volume, views)
     if references:
+        references = [covering(reference, voxel) for reference in references]
         volume, references = match_outlines(volume, references)
     cloud = (positions, colours)
     return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, references, backs)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ALPHA_CUTOFF = 0.5
+"""Alpha in 0..1 from which on a surface with an alpha channel is there."""
+
 
 @dataclass(frozen=True)
 class TexturedMesh:
@@ -16,7 +19,8 @@ class TexturedMesh:
         vertices: (V, 3) float32, in the world (+Z up, input view on the -Y side).
         faces: (F, 3) int32, counter-clockwise seen from outside.
         corner_uvs: (F, 3, 2) float32 in 0..1, origin at the bottom left of the texture.
-        texture: (T, T, 3) uint8 sRGB, row 0 at the top.
+        texture: (T, T, 3) uint8 sRGB, row 0 at the top; or (T, T, 4): the surface is there where
+            the alpha is at least ``ALPHA_CUTOFF``, and both its sides show.
 
     Raises:
         ValueError: a field has another shape, an index is out of range or a number is not finite.
@@ -45,14 +49,19 @@ class TexturedMesh:
                 f"corner_uvs must be ({len(self.faces)}, 3, 2), not {self.corner_uvs.shape}."
             )
         shape = self.texture.shape
-        if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or shape[0] < 1:
-            raise ValueError(f"texture must be (T, T, 3), not {shape}.")
+        if len(shape) != 3 or shape[0] != shape[1] or shape[2] not in (3, 4) or shape[0] < 1:
+            raise ValueError(f"texture must be (T, T, 3 or 4), not {shape}.")
         if len(self.faces) and (
             int(self.faces.min()) < 0 or int(self.faces.max()) >= len(self.vertices)
         ):
             raise ValueError(f"faces name vertices outside 0..{len(self.vertices) - 1}.")
         if not (np.isfinite(self.vertices).all() and np.isfinite(self.corner_uvs).all()):
             raise ValueError("vertices and corner_uvs must be finite.")
+
+    @property
+    def clipped(self) -> bool:
+        """Whether the texture has holes: it has an alpha channel."""
+        return self.texture.shape[2] == 4
 
     def face_normals(self) -> np.ndarray:
         """(F, 3) float32 unit normals; zero for a face without area."""

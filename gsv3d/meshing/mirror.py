@@ -93,7 +93,7 @@ def place(volume: Volume, reference: Reference, first: Reference) -> tuple[Refer
     shift = torch.from_numpy(2 * offsets[best] * normal).to(viewmats)
     viewmats[0, :3, 3] -= viewmats[0, :3, :3] @ shift
     moved = replace(reference.camera, viewmats=viewmats)
-    return Reference(reference.rgba, moved), agreements[best]
+    return replace(reference, camera=moved), agreements[best]
 
 
 def cut(volume: Volume, reference: Reference) -> Volume:

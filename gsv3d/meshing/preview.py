@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from gsv3d.cameras import Cameras
-from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.mesh import ALPHA_CUTOFF, TexturedMesh
 from gsv3d.meshing.raster import rasterise
 
 CLAY = (0.72, 0.70, 0.68)
@@ -52,17 +52,23 @@ def _render(
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     # Counter-clockwise from outside is clockwise in a picture whose y points down.
     turn = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
-    shown = np.flatnonzero((turn < 0) & (local[:, 2][mesh.faces] > 1e-2).all(axis=1))
+    shown = np.flatnonzero(
+        ((turn < 0) | mesh.clipped) & (local[:, 2][mesh.faces] > 1e-2).all(axis=1)
+    )
 
     depth = np.full(width * height, np.inf)
     picture = np.zeros((width * height, 4), dtype=np.float32)
     for fragments in rasterise(corners[shown], width, height):
-        faces = shown[fragments.triangles]
+        faces, covered = shown[fragments.triangles], fragments.pixels
         over_z = fragments.weights / corner_z[faces]
         inverse = over_z.sum(axis=1)
         weights = over_z / inverse[:, None]  # perspective-correct
+        if mesh.clipped:
+            solid = _sample(mesh, _uvs(mesh, faces, weights))[:, 3] >= ALPHA_CUTOFF
+            faces, covered = faces[solid], covered[solid]
+            weights, inverse = weights[solid], inverse[solid]
         order = np.argsort(-1.0 / inverse, kind="stable")  # the nearest is written last
-        pixels, distance = fragments.pixels[order], 1.0 / inverse[order]
+        pixels, distance = covered[order], 1.0 / inverse[order]
         nearer = distance < depth[pixels]
         order, pixels, distance = order[nearer], pixels[nearer], distance[nearer]
         depth[pixels] = distance
@@ -87,18 +93,24 @@ def _shade(
         colour = np.broadcast_to(np.array(CLAY, dtype=np.float32), (len(faces), 3))
         normals = mesh.face_normals()[faces]
     else:
-        colour = _sample(mesh, (mesh.corner_uvs[faces] * weights[..., None]).sum(axis=1))
+        colour = _sample(mesh, _uvs(mesh, faces, weights))[:, :3]
         smooth = mesh.vertex_normals()[mesh.faces[faces]]
         normals = (smooth * weights[..., None]).sum(axis=1)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
     toward = normals @ -viewmat[2, :3]
     above = normals @ -viewmat[1, :3]
+    if mesh.clipped:
+        above, toward = np.where(toward < 0, -above, above), abs(toward)
     light = np.clip(0.3 + 0.6 * np.clip(toward, 0, 1) + 0.25 * above, 0.1, 1.0)
     return colour * (1.0 - shading + shading * light)[:, None].astype(np.float32)
 
 
+def _uvs(mesh: TexturedMesh, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return (mesh.corner_uvs[faces] * weights[..., None]).sum(axis=1)
+
+
 def _sample(mesh: TexturedMesh, uvs: np.ndarray) -> np.ndarray:
-    """(N, 3) bilinear texture colours in 0..1."""
+    """(N, C) bilinear texels in 0..1."""
     size = len(mesh.texture)
     x = np.clip(uvs[:, 0] * size - 0.5, 0, size - 1)
     y = np.clip((1.0 - uvs[:, 1]) * size - 0.5, 0, size - 1)

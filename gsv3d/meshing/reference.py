@@ -43,10 +43,14 @@ class Reference:
     Attributes:
         rgba: (S, S, 4) uint8 sRGB, straight alpha.
         camera: one view; of any size, it is brought to S.
+        alpha: (S, S) float32, what the texture shows of the mesh in each pixel, where the object is
+            finer than the mesh (``gsv3d.meshing.carving``); the colors of ``rgba`` then go on under
+            all of its outline.
     """
 
     rgba: np.ndarray
     camera: Cameras
+    alpha: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = self.rgba.shape
@@ -73,6 +77,7 @@ class Projection:
             not.
         scale, offset: (2,) pixel (u, v) of the mesh to ``scale * uv + offset`` of the picture.
         agreement: intersection over union of the outlines, so aligned.
+        alpha: of the reference; as the camera sees it, not aligned.
     """
 
     camera: Cameras
@@ -81,6 +86,7 @@ class Projection:
     scale: np.ndarray
     offset: np.ndarray
     agreement: float
+    alpha: np.ndarray | None = None
 
 
 def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Projection | None:
@@ -120,10 +126,13 @@ def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Proj
     layers = np.empty((5, size, size), dtype=np.float32)
     layers[:4] = np.moveaxis(reference.rgba, 2, 0).astype(np.float32) / 255
     layers[:3] *= layers[3]
-    layers[4] = ndimage.distance_transform_edt(np.pad(wanted, 1))[1:-1, 1:-1]
+    if reference.alpha is None:
+        layers[4] = ndimage.distance_transform_edt(np.pad(wanted, 1))[1:-1, 1:-1]
+    else:  # no background in its outermost pixels, and no other pixels in its thinnest parts
+        layers[4] = wanted * size
     # Next to an outline the nearest depth around is what hides a point, or what it is itself.
     front = ndimage.minimum_filter(depth, 3)
-    return Projection(camera, layers, front, scale, offset, agreement)
+    return Projection(camera, layers, front, scale, offset, agreement, reference.alpha)
 
 
 def look_up(
@@ -172,6 +181,16 @@ def look_up(
     colours[chosen] = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
     weights[chosen] = visible * _ramp(facing, *FACING) * _ramp(border, 1.0, 1.0 + RIM * size)
     return colours, weights
+
+
+def alpha_at(projection: Projection, points: np.ndarray) -> np.ndarray:
+    """(N,) what the texture shows of the mesh at points (N, 3) of it; for projections with alpha.
+
+    The picture's outline goes through the whole depth of the object: so does its alpha.
+    """
+    uv, _ = project(points, projection.camera)
+    where = [uv[:, 1] - 0.5, uv[:, 0] - 0.5]
+    return ndimage.map_coordinates(projection.alpha, where, order=1, mode="nearest")
 
 
 def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:

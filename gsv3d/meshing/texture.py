@@ -19,7 +19,7 @@ from torch.nn.functional import grid_sample
 
 from gsv3d.meshing.mesh import broad_normals, vertex_normals
 from gsv3d.meshing.raster import rasterise
-from gsv3d.meshing.reference import Projection, look_up
+from gsv3d.meshing.reference import Projection, alpha_at, look_up
 from gsv3d.meshing.views import DepthViews
 
 FACING_POWER = 4
@@ -83,11 +83,12 @@ def bake(
         depth_tolerance: a point farther than this behind a view's depth is hidden from it.
         progress: called with (steps done, steps).
         projections: of reference pictures onto the mesh, the first before all; None for one that
-            does not fit.
+            does not fit. One with an alpha gives the texture an alpha channel.
         backs: of ``BACKS``; the first picture is the one seen through.
 
     Returns:
-        (T, T, 3) uint8 sRGB, row 0 at the top; the gaps between charts continue the nearest one.
+        (T, T, 3) uint8 sRGB, or (T, T, 4) with an alpha, row 0 at the top; the gaps between charts
+        continue the nearest one.
     """
     of = 2 * len(faces) + 1
 
@@ -106,19 +107,24 @@ def bake(
         report(len(faces) + texels.last)
         for projection, through in layers:
             pictured, share = look_up(projection, texels.points, texels.broad, through)
-            colours += (pictured - colours) * share[:, None]
+            colours[:, :3] += (pictured - colours[:, :3]) * share[:, None]
+        if carved:
+            colours[:, 3] = alpha_at(projections[0], texels.points)
         return colours
 
     # Each lies over those before it.
     layers = [(p, False) for p in reversed(projections) if p is not None]
     if backs == "picture" and projections and projections[0] is not None:
         layers.insert(0, (projections[0], True))
+    carved = bool(projections) and projections[0] is not None and projections[0].alpha is not None
     mesh = (vertices, faces, corner_uvs)
     size = min(texture_size, VIEWS_SIZE)
     picture = _paint(np.zeros((size, size, 3), np.uint8), mesh, views_colours)
     if size < texture_size:
         whole = (texture_size, texture_size)
         picture = np.array(Image.fromarray(picture).resize(whole, Image.Resampling.BILINEAR))
+    if carved:
+        picture = np.dstack([picture, np.full_like(picture[..., :1], 255)])
     if layers:
         picture = _paint(picture, mesh, with_pictures)
     report(of)
@@ -132,7 +138,7 @@ def _paint(
 ) -> np.ndarray:
     """Give the texels in charts what ``paint`` makes of their colours, and continue the charts."""
     size = len(picture)
-    flat, covered = picture.reshape(-1, 3), np.zeros(size * size, dtype=bool)
+    flat, covered = picture.reshape(-1, picture.shape[2]), np.zeros(size * size, dtype=bool)
     for texels in _texels(*mesh, size):
         colours = paint(texels, flat[texels.pixels].astype(np.float32) / 255)
         flat[texels.pixels] = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
@@ -281,7 +287,7 @@ def _fill_gaps(picture: np.ndarray, covered: np.ndarray) -> None:
     """Continue the charts into the gaps, so that filtering and mip levels show no seams.
 
     Args:
-        picture: (T, T, 3); its gaps are filled in place.
+        picture: (T, T, C); its gaps are filled in place.
         covered: (T, T) bool, where charts are.
     """
     size = len(picture)

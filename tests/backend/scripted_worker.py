@@ -102,7 +102,10 @@ class Scripted:
         asked = {name: settings[name] for name in ("elevation", "plane")}
         pose = {name: value for name, value in asked.items() if value is not None}
         pose["mirrored"] = float(settings["mirror"] != "off")
-        watch.artefact("mesh", mesh(script.get("texture", 64)), pose=pose)
+        made = mesh(script.get("texture", 64))
+        if script.get("holes"):
+            made["alpha"] = made["texture"][..., 0]
+        watch.artefact("mesh", made, pose=pose)
         for name in settings["files"]:
             watch.artefact("file", {"data": np.frombuffer(b"data of " + name.encode(), "u1")},
                            name=name)  # fmt: skip

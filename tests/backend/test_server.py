@@ -350,3 +350,18 @@ def test_heartbeats_go_both_ways(tmp_path: Path, run_server: Start, monkeypatch)
             if client.socket.poll(50):
                 pings += b"ping" in client.socket.recv_multipart()[1]
         assert pings
+
+
+@pytest.mark.parametrize(("versions", "holes"), [((4,), False), ((4, 5), True)])
+def test_an_older_client_gets_the_mesh_without_the_holes_of_its_texture(
+    tmp_path: Path, run_server: Start, versions: tuple[int, ...], holes: bool
+) -> None:
+    with Client(run_server(tmp_path).path, versions=versions) as client:
+        job = client.session.submit(script(steps=1, holes=True, texture=16))
+        client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+        (mesh,) = [e for e in client.of_job(job) if isinstance(e, Received) and e.kind == "mesh"]
+        texture = np.random.default_rng(16).integers(0, 256, (16, 16, 3), np.uint8)
+        np.testing.assert_array_equal(mesh.arrays["texture"], texture)
+        assert ("alpha" in mesh.arrays) == holes
+        if holes:
+            np.testing.assert_array_equal(mesh.arrays["alpha"], texture[..., 0])

@@ -14,6 +14,7 @@ from PIL import Image
 from gsv3d import sheet
 from gsv3d.cameras import orbit, sine_elevations_deg, static_azimuths_deg
 from gsv3d.generation import GenerationSettings
+from gsv3d.meshing import TexturedMesh
 from gsv3d.results import write_results
 from tests.gsv3d.fake_pipeline import quick_result
 
@@ -49,3 +50,20 @@ def test_the_mesh_is_drawn_from_where_the_views_look(
         torch.testing.assert_close(cameras.viewmats, expected.viewmats, atol=1e-4, rtol=0)
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (5 * 256, 3 * 256)
+
+
+def test_the_holes_of_a_texture_are_seen_through() -> None:
+    """A square of which only the left half is there: in the mesh's row and on the texture."""
+    corners = np.array([[-0.4, 0, -0.4], [0.4, 0, -0.4], [0.4, 0, 0.4], [-0.4, 0, 0.4]])
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    texture = np.full((64, 64, 4), (200, 30, 30, 255), np.uint8)
+    texture[:, 32:, 3] = 0
+    mesh = TexturedMesh(corners, faces, np.array([[0, 0], [1, 0], [1, 1], [0, 1]])[faces], texture)
+    prepared, views = np.zeros((32, 32, 4), np.uint8), np.zeros((1, 32, 32, 3), np.uint8)
+    picture = np.asarray(
+        sheet.contact_sheet(prepared, views, np.zeros(1), mesh, np.zeros(1)).convert("RGB")
+    )
+    nothing = (236, 236, 236)
+    for row, column in ((1, 0), (1, 1), (2, 1)):
+        tile = picture[256 * row :, 256 * column :]
+        assert tuple(tile[128, 100]) != nothing and tuple(tile[128, 156]) == nothing

@@ -126,6 +126,25 @@ def test_values_that_cannot_be(kind: str, values: dict[str, np.ndarray], words: 
         arrays.check_values(kind, values)
 
 
+def mesh_with(**more: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "vertices": np.zeros((3, 3), "f4"), "faces": np.zeros((1, 3), "i4"),
+        "corner_uvs": np.zeros((1, 3, 2), "f4"), "texture": np.zeros((16, 16, 3), "u1"), **more,
+    }  # fmt: skip
+
+
+def test_a_mesh_may_have_an_alpha_and_it_comes_last() -> None:
+    plain = arrays.describe("mesh", mesh_with())
+    specs = arrays.describe("mesh", mesh_with(alpha=np.zeros((16, 16), "u1")))
+    assert specs[:-1] == plain and specs[-1].name == "alpha"
+    with pytest.raises(ProtocolError, match="T of alpha is 32, elsewhere 16"):
+        arrays.describe("mesh", mesh_with(alpha=np.zeros((32, 32), "u1")))
+    with pytest.raises(ProtocolError, match="The arrays of mesh must be vertices"):
+        arrays.check_specs("mesh", (*specs, specs[-1]))
+    with pytest.raises(ProtocolError, match="The arrays of mesh must be vertices"):
+        arrays.check_specs("mesh", specs[1:])
+
+
 def test_layout_on_the_wire() -> None:
     """Little endian, C order, one array after the other: against struct."""
     import struct

@@ -82,6 +82,18 @@ def test_a_mesh_keeps_its_texture_bit_by_bit() -> None:
     )
     assert done.bounds.height == pytest.approx(1.0)
     assert done.bounds.width == pytest.approx(0.6)
+    assert not done.clipped
+
+
+def test_a_texture_with_holes_keeps_its_colors_under_them() -> None:
+    box = box_mesh()
+    alpha = np.arange(64 * 64).reshape(64, 64).astype("u1")
+    done = prepare.prepare_mesh(**box, alpha=alpha)
+    assert done.clipped
+    pixels = np.asarray(Image.open(io.BytesIO(done.texture_png)))
+    np.testing.assert_array_equal(pixels, np.dstack([box["texture"], alpha]))
+    with pytest.raises(Problem, match="fit together"):
+        prepare.prepare_mesh(**box, alpha=alpha[:32])
 
 
 @pytest.mark.parametrize(

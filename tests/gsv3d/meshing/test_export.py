@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +220,56 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
 def test_another_suffix_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="fbx"):
         write(tetrahedron(), tmp_path / "thing.fbx")
+
+
+def lattice() -> TexturedMesh:
+    """The tetrahedron with stripes of its texture left out."""
+    mesh = tetrahedron()
+    alpha = np.full((64, 64, 1), 255, np.uint8)
+    alpha[:, 1::4] = 0
+    return replace(mesh, texture=np.concatenate([mesh.texture, alpha], axis=2))
+
+
+def test_a_texture_with_alpha_is_clipped_in_the_glb():
+    def material(mesh: TexturedMesh) -> dict:
+        data = to_glb_bytes(mesh)
+        (length,) = struct.unpack_from("<I", data, 12)
+        return json.loads(data[20 : 20 + length])["materials"][0]
+
+    clipped = material(lattice())
+    assert clipped["alphaMode"] == "MASK" and clipped["alphaCutoff"] == 0.5
+    assert clipped["doubleSided"] is True
+    assert material(tetrahedron()) == {
+        name: clipped[name] for name in ("name", "pbrMetallicRoughness")
+    }
+    scene = trimesh.load(
+        trimesh.util.wrap_as_stream(to_glb_bytes(lattice())), file_type="glb"
+    )  # fmt: skip
+    (read,) = scene.geometry.values()
+    assert read.visual.material.alphaMode == "MASK"
+    np.testing.assert_array_equal(
+        np.asarray(read.visual.material.baseColorTexture), lattice().texture
+    )
+
+
+@pytest.mark.bpy
+@pytest.mark.parametrize("suffix", ["glb", "obj"])
+def test_blender_reads_the_alpha(tmp_path: Path, suffix: str):
+    import bpy
+
+    write(lattice(), tmp_path / f"thing.{suffix}")
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    if suffix == "glb":
+        bpy.ops.import_scene.gltf(filepath=str(tmp_path / "thing.glb"))
+    else:
+        bpy.ops.wm.obj_import(filepath=str(tmp_path / "thing.obj"))
+    (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+    (material,) = thing.data.materials
+    nodes = material.node_tree.nodes
+    principled = next(n for n in nodes if n.type == "BSDF_PRINCIPLED")
+    (link,) = principled.inputs["Alpha"].links
+    if suffix == "obj":
+        assert link.from_node.type == "TEX_IMAGE" and link.from_socket.name == "Alpha"
+    (image,) = {n.image for n in nodes if n.type == "TEX_IMAGE"}
+    pixels = np.array(image.pixels).reshape(64, 64, 4)[::-1]
+    np.testing.assert_allclose(pixels[..., 3] * 255, lattice().texture[..., 3], atol=0.5)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outlines finer than the mesh's grid: lattices drawn by formula, and the mesh of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gsv3d.cameras import DISTANCE, orbit
+from gsv3d.meshing import extract_mesh
+from gsv3d.meshing.carving import covering
+from gsv3d.meshing.mirror import mirror_reference
+from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.reference import Reference
+from tests.gsv3d.meshing.test_extract import ball
+
+SIZE = 256
+CAMERA = orbit([0.0], [10.0], size=SIZE)
+VOXEL = 4 * DISTANCE / float(CAMERA.Ks[0, 0, 0])
+"""A voxel is four pixels."""
+
+V, U = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+DISC = U**2 + V**2 < 80**2
+BARS = U % 6 < 3
+"""Bars and gaps of three pixels."""
+
+HANDLE = (abs(U) < 6) & (V > 0) & (V < 120)
+RACKET = (DISC & BARS) | HANDLE | (DISC & (U**2 + V**2 > 72**2))
+
+
+def picture(shown: np.ndarray) -> Reference:
+    """Red bars on nothing, which is green."""
+    rgba = np.zeros((*shown.shape, 4), np.uint8)
+    rgba[..., 1] = 255
+    rgba[shown] = (200, 30, 30, 255)
+    return Reference(rgba, CAMERA)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [DISC, DISC & (U**2 + V**2 > 60**2), DISC & (U % 40 < 20), DISC | HANDLE, DISC & (U > 60)],
+    ids=["disc", "ring", "wide bars", "handle", "sliver"],
+)
+def test_an_outline_that_a_mesh_can_follow_is_left_as_it_is(shown: np.ndarray) -> None:
+    reference = picture(shown)
+    assert covering(reference, VOXEL) is reference
+
+
+def test_a_lattice_is_filled_in_the_outline_and_has_its_gaps_in_the_alpha() -> None:
+    reference = picture(RACKET)
+    filled = covering(reference, VOXEL)
+    assert filled.alpha is not None
+    assert (filled.coverage > 0.5)[DISC | RACKET].all()
+    np.testing.assert_array_equal((filled.alpha > 0.5)[DISC], RACKET[DISC])
+    # Wider than the picture's object by a voxel at most.
+    assert not (filled.coverage > 0.5)[(U**2 + V**2 > 85**2) & (V < 40)].any()
+    # Its color goes on under the gaps.
+    np.testing.assert_array_equal(filled.rgba[filled.coverage > 0.5][:, :3], [[200, 30, 30]] * (
+        filled.coverage > 0.5).sum())  # fmt: skip
+
+
+def test_what_is_wide_beside_a_lattice_is_opaque_from_all_sides() -> None:
+    filled = covering(picture(RACKET), VOXEL)
+    end = V > 105
+    assert filled.alpha is not None and (filled.alpha[end] == 1).all()
+    np.testing.assert_array_equal((filled.coverage > 0.5)[end], RACKET[end])
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_the_mesh_of_a_lattice_has_its_outline_and_its_colors() -> None:
+    reference = picture(RACKET)
+    mesh = extract_mesh(
+        ball(), 1000, 512, None, [reference, mirror_reference(reference, 90.0)], voxels=58
+    )
+    assert mesh.texture.shape == (512, 512, 4)
+    drawn = render_mesh(mesh, CAMERA)[0]
+    assert iou(drawn[..., 3] > 127, RACKET) > 0.97
+    assert iou(render_mesh(mesh, CAMERA, clay=True)[0, ..., 3] > 127, RACKET) > 0.97
+    # Neither the green of the empty pixels nor a dark rim.
+    middle = (drawn[..., 3] > 127) & (U**2 + V**2 < 60**2)
+    np.testing.assert_allclose(drawn[middle][:, :3], [[200, 30, 30]] * middle.sum(), atol=12)
+    # The handle is no hollow rim from the side.
+    side = render_mesh(mesh, orbit([90.0], 10.0, size=SIZE))[0, ..., 3] > 127
+    rows = side[np.flatnonzero(side.any(axis=1))[-15:-5]]
+    assert all(row[np.flatnonzero(row)[0] : np.flatnonzero(row)[-1]].all() for row in rows)
+
+
+def test_a_lattice_of_something_else_carves_nothing() -> None:
+    """A picture that does not show what the Gaussians are must not make holes in them."""
+    far = np.roll(RACKET, SIZE // 2, axis=1)
+    mesh = extract_mesh(ball(radius=0.1), 600, 64, references=[picture(far & (U > 100))])
+    assert not mesh.clipped
