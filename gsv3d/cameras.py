@@ -254,9 +254,6 @@ def views_deg(
     frames = num_frames if given is None else len(given)
     if not 2 <= frames <= MAX_VIEWS:
         raise ValueError(f"An orbit has 2 to {MAX_VIEWS} views, not {frames}.")
-    if given is None and kind == "dynamic":
-        rng = np.random.default_rng(seed)
-        return dynamic_orbit_deg(frames, elevation_deg, rng, from_reference=True)
     azimuths = static_azimuths_deg(frames)
     if azimuths_deg is not None:
         azimuths = [float(azimuth) for azimuth in azimuths_deg]
@@ -268,23 +265,27 @@ def views_deg(
                 f" own view, not {_listed(azimuths)}."
             )
         azimuths[-1] = 0.0
-    if elevations_deg is None:
-        elevations = model_elevations_deg(kind, azimuths, elevation_deg)
-        elevations[-1] = float(elevation_deg)  # a sine's would be at most 89
+    if elevations_deg is not None:
+        elevations = [float(elevation) for elevation in elevations_deg]
+        if len(elevations) != frames:
+            raise ValueError(
+                f"There are {frames} azimuths but {len(elevations)} elevations; every view needs"
+                " one of each."
+            )
+        if not all(-90 <= elevation <= 90 for elevation in elevations):
+            raise ValueError(f"Elevations must be -90..90 degrees, not {_listed(elevations)}.")
+        if elevations[-1] != elevation_deg:
+            raise ValueError(
+                f"The last elevation must be the picture's own, {elevation_deg:g} degrees, not"
+                f" {elevations[-1]:g}."
+            )
         return azimuths, elevations
-    elevations = [float(elevation) for elevation in elevations_deg]
-    if len(elevations) != frames:
-        raise ValueError(
-            f"There are {frames} azimuths but {len(elevations)} elevations; every view needs one"
-            " of each."
-        )
-    if not all(-90 <= elevation <= 90 for elevation in elevations):
-        raise ValueError(f"Elevations must be -90..90 degrees, not {_listed(elevations)}.")
-    if elevations[-1] != elevation_deg:
-        raise ValueError(
-            f"The last elevation must be the picture's own, {elevation_deg:g} degrees, not"
-            f" {elevations[-1]:g}."
-        )
+    if given is None and kind == "dynamic":
+        rng = np.random.default_rng(seed)
+        azimuths, elevations = dynamic_orbit_deg(frames, elevation_deg, rng, from_reference=True)
+    else:
+        elevations = model_elevations_deg(kind, azimuths, elevation_deg)
+    elevations[-1] = float(elevation_deg)  # moving orbits stay within +-89
     return azimuths, elevations
 
 

@@ -55,9 +55,7 @@ def numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be numbers with commas between."
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between.") from None
 
 
 def consistency_of(values: tuple[float, ...] | None) -> Consistency | None:

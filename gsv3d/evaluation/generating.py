@@ -18,6 +18,7 @@ from gsv3d.generation import GenerationResult, GenerationSettings, generate, usa
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
 from gsv3d.pose import DEFAULT_ELEVATION_DEG
+from gsv3d.preprocessing import FILL
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -81,7 +82,9 @@ class Generator(Protocol):
 
 
 def frames_of(model: str, orbit: str | None = None) -> int | None:
-    """Views of a model's static orbit, read without loading it; None if its orbit is another.
+    """Views of a model's static orbit, read without loading it.
+
+    None if its orbit or its framing is another: true views are drawn for these alone.
 
     Args:
         model: name or folder.
@@ -96,7 +99,8 @@ def frames_of(model: str, orbit: str | None = None) -> int | None:
     path = folder / "unet" / "config.json"
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        if (orbit or index.get("orbit", "static")) != "static":
+        kind, framing = orbit or index.get("orbit", "static"), index.get("framing", FILL)
+        if kind != "static" or framing != FILL:
             return None
         return int(json.loads(path.read_text(encoding="utf-8"))["num_frames"])
     except (OSError, ValueError, KeyError, TypeError) as error:

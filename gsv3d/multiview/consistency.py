@@ -50,7 +50,7 @@ class Consistency:
             raise ValueError(
                 f"The start of consistency must not be above its end ({self.start} > {self.end})."
             )
-        if self.every < 1 or self.every != int(self.every):
+        if not self.every >= 1 or self.every % 1:
             raise ValueError(
                 f"Consistency guides every 1, 2, 3, ... steps, not every {self.every}."
             )

@@ -123,8 +123,7 @@ def prepare_sizes(
     fill: float | Sequence[float] = FILL,
     cutout: str = DEFAULT_CUTOUT,
 ) -> list[PreparedImage]:
-    """Do as ``prepare`` at several sizes, each of its own ``fill``: the background is removed once.
-    """
+    """Do as ``prepare`` at several sizes, of one or each its ``fill``, with one cut-out."""
     fills = [fill] * len(sizes) if isinstance(fill, (int, float)) else fill
     for size in sizes:
         if not 8 <= size <= 4096:

@@ -215,3 +215,49 @@ def test_previews_never_fall_on_the_last_step(steps, previews):
 def test_settings_name_the_field_and_its_bounds(field, value):
     with pytest.raises(ValueError, match=f"{field} must be"):
         GenerationSettings(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "azimuths", "elevations"),
+    [
+        ({}, [90, 180, 270, 0], [10] * 4),
+        ({"frames": 2}, [180, 0], [10, 10]),
+        ({"orbit": "sine"}, [90, 180, 270, 0], [40, 10, -20, 10]),
+        ({"elevations": (-5, 40, 10)}, [120, 240, 0], [-5, 40, 10]),
+        ({"azimuths": (30, 60, 0)}, [30, 60, 0], [10] * 3),
+        ({"azimuths": (30, 0), "elevations": (9, 10)}, [30, 0], [9, 10]),
+    ],
+)
+def test_where_the_views_stand(fields: dict, azimuths: list, elevations: list) -> None:
+    found = GenerationSettings(**fields).views("static", 4, 10.0)
+    assert found == (pytest.approx(azimuths), pytest.approx(elevations))
+
+
+def test_a_dynamic_orbit_is_drawn_by_the_seed() -> None:
+    first, again, other = (
+        GenerationSettings(orbit="dynamic", seed=seed).views("static", 6, 12.0)
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert len(first[0]) == 6 and first[1][-1] == other[1][-1] == 12
+
+
+def test_the_last_elevation_is_the_pictures() -> None:
+    estimated = GenerationSettings(azimuths=(90, 0))
+    assert estimated.known_elevation is None
+    listed = GenerationSettings(elevations=(40, 0), mirror="off")
+    assert choose_pose(listed, np.zeros((8, 8, 4), np.uint8)).elevation_deg == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"orbit": "spiral"}, "orbit must be static or sine or dynamic, not 'spiral'"),
+        ({"frames": 85}, "2 to 84 views, not 85"),
+        ({"elevations": (5, 0), "elevation": 9.0}, "picture's own, 9 degrees, not 0"),
+        ({"azimuths": (90, 0), "orbit": "sine"}, "or an orbit and its number of views"),
+    ],
+)
+def test_bad_orbits(fields: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        GenerationSettings(**fields)
