@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
-from gsv3d.cameras import DISTANCE, Cameras, orbit, views_deg
+from gsv3d.cameras import DISTANCE, Cameras, orbit, static_azimuths_deg, views_deg
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.decoder.proportions import deepened
 from gsv3d.errors import ModelError, no_decoder
@@ -194,7 +194,8 @@ class GSV3DPipeline(DiffusionPipeline):
 
         Raises:
             ImageError: no object can be found in the picture.
-            ModelError: consistency is asked of a model without a decoder.
+            ModelError: consistency is asked of a model without a decoder, or another orbit than
+                the static one of a model that is not told the poses (SV3D_u).
             ValueError: an argument is out of its bounds.
         """
         # 1. Check the arguments; what is not given is the model's own
@@ -232,6 +233,13 @@ class GSV3DPipeline(DiffusionPipeline):
             elevations_deg=elevations,
         )
         frames = len(azimuths_deg)
+        level = (static_azimuths_deg(frames), [elevation] * frames)
+        if not self.unet.posed and (azimuths_deg, elevations_deg) != level:
+            raise ModelError(
+                "This model is not told where its views stand: it draws them evenly spaced and on"
+                " the picture's elevation.",
+                "Choose the static orbit, or another model.",
+            )
         cameras = orbit(
             azimuths_deg, elevations_deg, size=self.image_size, distance=self.camera_distance
         )

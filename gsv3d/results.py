@@ -76,8 +76,8 @@ def write_results(
         "cutout_certainty": result.certainty,
         "pose": asdict(result.pose),
         "views": {
-            "azimuths_deg": np.round(result.azimuths_deg, 3).tolist(),
-            "elevations_deg": np.round(elevations, 3).tolist(),
+            "azimuths_deg": np.round(result.azimuths_deg.astype(float), 3).tolist(),
+            "elevations_deg": np.round(elevations.astype(float), 3).tolist(),
             "distance": result.distance,
         },
         "timings": result.timings,

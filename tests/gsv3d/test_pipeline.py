@@ -466,3 +466,17 @@ def test_guidance_needs_a_decoder(pipeline: GSV3DPipeline) -> None:
     views = GSV3DPipeline(**pipeline.components | {"decoder": None, "feature_encoder": None})
     with pytest.raises(ModelError, match="this model has no decoder that makes them"):
         views(tiny.picture(), consistency=Consistency(1.0))
+
+
+def test_a_model_that_is_not_told_the_poses_has_one_orbit() -> None:
+    """SV3D_u, whose UNet reads cond_aug alone."""
+    whole = tiny.tiny_pipeline()
+    config = dict(whole.unet.config) | {"projection_class_embeddings_input_dim": 16}
+    parts = whole.components | {"unet": type(whole.unet).from_config(config)}
+    unposed = GSV3DPipeline(**parts)
+    unposed.set_progress_bar_config(disable=True)
+    out = unposed(tiny.picture(), elevations=[5.0] * 3, num_inference_steps=1, output_type="latent")
+    assert out.azimuths_deg == static_azimuths_deg(3)
+    for angles in ({"azimuths": [90.0, 0.0]}, {"elevations": [20.0, 10.0]}):
+        with pytest.raises(ModelError, match="not told where its views stand"):
+            unposed(tiny.picture(), **angles)
