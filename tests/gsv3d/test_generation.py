@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from gsv3d import generation
 from gsv3d.cameras import mirrored_azimuth_deg, orbit
 from gsv3d.errors import Cancelled, GSV3DError, ImageError
 from gsv3d.generation import PHASES, GenerationSettings, choose_pose, generate, preview_steps
@@ -261,3 +263,33 @@ def test_the_last_elevation_is_the_pictures() -> None:
 def test_bad_orbits(fields: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         GenerationSettings(**fields)
+
+
+def test_pictures_are_framed_as_the_model_wants(monkeypatch) -> None:
+    """The network that estimates the pose was trained on the usual framing, and keeps it."""
+    fake, seen = FakePipeline(), {}
+    fake.config = SimpleNamespace(orbit="static", framing=0.9)
+    fake.camera_distance = 2.0
+
+    def pose(rgba: np.ndarray) -> PoseEstimate:
+        seen["pose"] = width(rgba)
+        return PoseEstimate(10.0, None)
+
+    def mesh(*arguments: Any) -> Any:
+        seen["reference"] = arguments[4][0]
+        return "a mesh"
+
+    monkeypatch.setattr(generation, "estimate_pose", pose)
+    monkeypatch.setattr(generation, "extract_mesh", mesh)
+    result = generate(fake, picture(), GenerationSettings(mirror="off"))
+    assert width(result.prepared) == pytest.approx(0.9, abs=0.04)
+    assert width(seen["reference"].rgba) == pytest.approx(0.9, abs=0.01)
+    assert seen["pose"] == pytest.approx(0.75, abs=0.03)
+    expected = orbit([0.0], [10.0], size=768, distance=2.0)
+    torch.testing.assert_close(seen["reference"].camera.viewmats, expected.viewmats)
+    assert result.distance == 2.0
+
+
+def width(rgba: np.ndarray) -> float:
+    """Share of a picture's width that the object fills."""
+    return (rgba[..., 3] > 127).any(axis=0).sum() / len(rgba)

@@ -447,6 +447,16 @@ def test_without_strength_nothing_goes_through_3d(
     assert torch.equal(plain.latents, perfect.latents) and len(seen) == 3
 
 
+@pytest.mark.parametrize("dtype", [HALF, BRAIN])
+def test_guidance_by_3d_in_half_precision(pipeline: GSV3DPipeline, dtype: torch.dtype) -> None:
+    asked = {"num_inference_steps": 2, "consistency": Consistency(1.0), "output_type": "latent"}
+    exact = pipeline(tiny.picture(), generator=seeded(1), **asked).latents
+    half = in_precision(dtype, dtype, dtype, dtype)
+    found = half(tiny.picture(), generator=seeded(1), **asked).latents
+    bound = 0.03 if dtype == BRAIN else 0.004
+    assert float((found - exact).abs().max()) < bound * float(exact.abs().max())
+
+
 def test_the_models_own_guidance_is_saved_with_it(tmp_path) -> None:
     pipeline = tiny.tiny_pipeline()
     pipeline.register_to_config(consistency={"strength": 1.0, "start": 0.5})
