@@ -336,7 +336,13 @@ class GSV3DPipeline(DiffusionPipeline):
             ModelError: the model has no decoder.
         """
         run = self._running()
-        gaussians = self._decode(latents)
+        if self.decoder is None or run.features is None:
+            raise no_decoder()
+        dtype = self.decoder.dtype
+        decoded = self.decoder(
+            self._with_reference(latents).to(dtype), run.cameras, run.features.to(dtype)
+        )[0]
+        gaussians = decoded.gaussians()
         gaussians = gaussians.filter(gaussians.opacities > MIN_OPACITY)
         return deepened(gaussians, self.config.depth_prior, run.elevation_deg)
 
@@ -363,22 +369,13 @@ class GSV3DPipeline(DiffusionPipeline):
         known = self._running().reference_latent[:, None].to(latents)
         return torch.cat([latents[:, :-1], known], dim=1)
 
-    def _decode(self, latents: Tensor) -> Gaussians:
-        """All Gaussians of (1, V, C, h, w) latents, as the decoder places them."""
-        run = self._running()
-        if self.decoder is None or run.features is None:
-            raise no_decoder()
-        dtype = self.decoder.dtype
-        latents = self._with_reference(latents).to(dtype)
-        return self.decoder(latents, run.cameras, run.features.to(dtype))[0].gaussians()
-
     def _through_gaussians(self, latents: Tensor) -> Tensor:
         """(1, V, C, h, w) latents as they are once decoded to Gaussians, rendered and encoded.
 
         The reference view, of which the latent is known, stays as it is.
         """
-        # As the decoder places them: the prior for depth, applied at every step, would add up.
-        drawn = render(self._decode(latents), self._running().cameras[:-1], (1.0, 1.0, 1.0))
+        cameras = self._running().cameras[:-1]
+        drawn = render(self.decode_gaussians(latents), cameras, (1.0, 1.0, 1.0))
         rgba = torch.cat([drawn.colour.clamp(0, 1), drawn.alpha], dim=-1).permute(0, 3, 1, 2)
         pictures = (rgba[:, : self.vae.config.in_channels] * 2 - 1).float()
         encoded = torch.cat([encode_reference(self.vae, picture[None]) for picture in pictures])
