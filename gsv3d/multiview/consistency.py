@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guidance of the sampler by what its views look like in 3D (Gen-3Diffusion, section 4.3).
 
-At a guided step the clean estimate z0 of the views goes through 3D: Gaussians are decoded of it,
-rendered at the views' cameras, and the renders encoded to z0'. The step is then taken with
-``z0 + strength (z0' - z0)`` in place of z0.
+At a guided step the clean estimate z0 of the views goes through 3D: Gaussians are made of it as of
+the last one, rendered at the views' cameras, and the renders encoded to z0'. The step is then taken
+with ``z0 + strength (z0' - z0)`` in place of z0.
 
 Algorithm 2 of the paper does this with DDIM and strength 1: with x = sqrt(a) z0 + sqrt(1 - a) eps,
 the noise is recomputed as eps' = (x - sqrt(a) z0') / sqrt(1 - a). EDM (Karras et al. 2022) has
