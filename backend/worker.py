@@ -191,8 +191,13 @@ class ModelRunner:
         mirror = settings.get("mirror", "off")  # not in jobs journalled by an older backend
         if mirror == "plane":
             mirror = settings["plane"]
+        orbit = settings.get("orbit", "model")
         try:
-            chosen = GenerationSettings(**{n: settings[n] for n in names}, mirror=mirror)
+            chosen = GenerationSettings(
+                **{n: settings[n] for n in names},
+                mirror=mirror,
+                orbit=None if orbit == "model" else orbit,
+            )
         except ValueError as error:
             raise BackendError(
                 f"The job's settings cannot be used: {error}", "Change them and try again."

@@ -305,6 +305,7 @@ class Client:
                     elevation=request.elevation,
                     mirror=request.mirror,
                     plane=request.plane,
+                    orbit=request.orbit,
                     files=request.files,
                 )
         except wire.ProtocolError as error:

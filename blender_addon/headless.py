@@ -70,6 +70,13 @@ def parser(prog: str) -> argparse.ArgumentParser:
         help="where the object's mirror plane stands, 0 toward the camera, counter-clockwise seen"
         " from above; auto looks for one, off mirrors nothing (default: auto)",
     )
+    made.add_argument(
+        "--orbit",
+        choices=("model", "static", "sine", "dynamic"),
+        default="model",
+        help="where the model's views stand: on its own orbit, on the picture's elevation, rising"
+        " and falling once around, or moving at random, drawn by the seed (default: model)",
+    )
     made.add_argument("--python", default="", help="the Python that has GSV3D")
     made.add_argument(
         "--connection-file",
@@ -285,6 +292,7 @@ class _Run:
                 elevation=None if options.elevation == "auto" else options.elevation,
                 mirror=options.mirror if isinstance(options.mirror, str) else "plane",
                 plane=0.0 if isinstance(options.mirror, str) else options.mirror,
+                orbit=options.orbit,
                 files=("glb", "ply"),
             )
             self.jobs.append(session.get().jobs.submit(request, target))

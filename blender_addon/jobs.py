@@ -72,7 +72,7 @@ class Request:
     """Hold a wish for the backend. 0 steps: the model's.
 
     ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
-    the one at ``plane`` degrees.
+    the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own.
     """
 
     image: Picture
@@ -85,6 +85,7 @@ class Request:
     elevation: float | None = None
     mirror: str = "auto"
     plane: float = 0.0
+    orbit: str = "model"
     files: tuple[str, ...] = ()
 
 

@@ -98,6 +98,7 @@ class _Advanced:
         column.prop(settings, "mirror")
         if settings.mirror == "PLANE":
             column.prop(settings, "plane")
+        column.prop(settings, "orbit")
         column.prop(settings, "texture_size")
 
 

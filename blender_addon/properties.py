@@ -24,6 +24,7 @@
     elevation     degrees the reference looks down from
     mirror        AUTO, OFF or PLANE: whether the object is taken for its own mirror image
     plane         degrees of its mirror plane for PLANE
+    orbit         MODEL (the model's own), STATIC, SINE or DYNAMIC: where its views stand
     again         BESIDE or REPLACE: where a second result of the same picture goes
     splats_in_view  whether 3D views show splats as they are; else as ellipsoids
     after_mesh    HIDE, SHOW or REMOVE: what becomes of the Gaussians when the mesh is there
@@ -229,6 +230,16 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         default=45.0,
         min=0.0,
         max=180.0,
+    )
+    orbit: EnumProperty(  # type: ignore[valid-type]
+        name="Orbit",
+        description="Where the views stand that the model draws around the object",
+        items=(
+            ("MODEL", "Model's Own", "Where the model was made to draw them"),
+            ("STATIC", "Level", "All as far above the object as the picture"),
+            ("SINE", "Up and Down", "Up to 30 degrees above and below the picture, once around"),
+            ("DYNAMIC", "Moving", "Up and down at random, drawn by the seed"),
+        ),
     )
     elevation: FloatProperty(  # type: ignore[valid-type]
         name="Elevation (°)",

@@ -199,6 +199,12 @@ def sine_elevations_deg(
 ORBITS = ("static", "sine")
 """Orbits that a model may be made for."""
 
+ORBIT_CHOICES = (*ORBITS, "dynamic")
+"""Orbits that a user may ask for."""
+
+MAX_VIEWS = DYNAMIC_FRAMES
+"""Most views of an orbit that a user may ask for: as many as SV3D's orbits were rendered with."""
+
 
 def model_elevations_deg(
     kind: str, azimuths_deg: Sequence[float], elevation_deg: float
@@ -218,6 +224,73 @@ def model_elevations_deg(
     if kind == "static":
         return [float(elevation_deg)] * len(azimuths_deg)
     raise ValueError(f"There is no orbit '{kind}'; there are {', '.join(ORBITS)}.")
+
+
+def views_deg(
+    kind: str,
+    num_frames: int,
+    elevation_deg: float,
+    *,
+    azimuths_deg: Sequence[float] | None = None,
+    elevations_deg: Sequence[float] | None = None,
+    seed: int = 0,
+) -> tuple[list[float], list[float]]:
+    """Return the azimuths and the elevations of a model's views, the picture's own last.
+
+    Args:
+        kind: of ``ORBIT_CHOICES``.
+        num_frames: V, 2..``MAX_VIEWS``; where angles are given they say how many views there are.
+        elevation_deg: of the picture, -90..90.
+        azimuths_deg: 0..360, growing, then 0; evenly spaced unless given.
+        elevations_deg: -90..90, the last the picture's; those of ``kind`` unless given.
+        seed: of a dynamic orbit without given angles.
+
+    Raises:
+        ValueError: angles that are no such lists; says what a list must hold.
+    """
+    if not -90 <= elevation_deg <= 90:
+        raise ValueError(f"elevation must lie in [-90, 90] degrees, not {elevation_deg}.")
+    given = azimuths_deg if azimuths_deg is not None else elevations_deg
+    frames = num_frames if given is None else len(given)
+    if not 2 <= frames <= MAX_VIEWS:
+        raise ValueError(f"An orbit has 2 to {MAX_VIEWS} views, not {frames}.")
+    azimuths = static_azimuths_deg(frames)
+    if azimuths_deg is not None:
+        azimuths = [float(azimuth) for azimuth in azimuths_deg]
+        *others, last = azimuths
+        growing = all(a <= b for a, b in zip([0.0, *others], others, strict=False))
+        if not (growing and others[-1] < 360 and last in (0, 360)):
+            raise ValueError(
+                "Azimuths must grow from 0 to less than 360 degrees and end with 0, the picture's"
+                f" own view, not {_listed(azimuths)}."
+            )
+        azimuths[-1] = 0.0
+    if elevations_deg is not None:
+        elevations = [float(elevation) for elevation in elevations_deg]
+        if len(elevations) != frames:
+            raise ValueError(
+                f"There are {frames} azimuths but {len(elevations)} elevations; every view needs"
+                " one of each."
+            )
+        if not all(-90 <= elevation <= 90 for elevation in elevations):
+            raise ValueError(f"Elevations must be -90..90 degrees, not {_listed(elevations)}.")
+        if elevations[-1] != elevation_deg:
+            raise ValueError(
+                f"The last elevation must be the picture's own, {elevation_deg:g} degrees, not"
+                f" {elevations[-1]:g}."
+            )
+        return azimuths, elevations
+    if given is None and kind == "dynamic":
+        rng = np.random.default_rng(seed)
+        azimuths, elevations = dynamic_orbit_deg(frames, elevation_deg, rng, from_reference=True)
+    else:
+        elevations = model_elevations_deg(kind, azimuths, elevation_deg)
+    elevations[-1] = float(elevation_deg)  # moving orbits stay within +-89
+    return azimuths, elevations
+
+
+def _listed(angles: Sequence[float]) -> str:
+    return ", ".join(f"{angle:g}" for angle in angles)
 
 
 def mirrored_azimuth_deg(plane_azimuth_deg: Angles) -> Angles:
@@ -242,6 +315,7 @@ def dynamic_orbit_deg(
     elevation_deg: float,
     rng: np.random.Generator,
     num_sinusoids: int = 84,
+    from_reference: bool = False,
 ) -> tuple[list[float], list[float]]:
     """One of SV3D's dynamic orbits (appendix B), which closes on itself.
 
@@ -255,6 +329,8 @@ def dynamic_orbit_deg(
         elevation_deg: about which the camera moves.
         rng: the draw's generator.
         num_sinusoids: that are added.
+        from_reference: whether the reference is at ``elevation_deg`` itself: phases are 0 or pi
+            then, as in the authors' published generator.
 
     Returns:
         T azimuths in 0..360, growing, the last being the reference at 0, and T elevations.
@@ -263,7 +339,10 @@ def dynamic_orbit_deg(
     time = 2 * np.pi * np.arange(num_frames * finer) / (num_frames * finer)
     periods = rng.integers(1, 6, num_sinusoids)
     amplitudes = rng.uniform(0.5, 10.0, num_sinusoids)
-    phases = rng.uniform(0, 2 * np.pi, num_sinusoids)
+    if from_reference:
+        phases = np.pi * rng.integers(0, 2, num_sinusoids)
+    else:
+        phases = rng.uniform(0, 2 * np.pi, num_sinusoids)
     waves = amplitudes[:, None] * np.sin(periods[:, None] * time + phases[:, None])
     elevations = elevation_deg + waves.sum(axis=0)
     elevations = np.mean([np.roll(elevations, shift) for shift in range(-2, 3)], axis=0)

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gsv3d.cameras import orbit, static_azimuths_deg
+from gsv3d.cameras import DISTANCE, ORBIT_CHOICES, orbit, views_deg
 from gsv3d.errors import GSV3DError, no_decoder
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.meshing.texture import BACKS
+from gsv3d.multiview.consistency import Consistency
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
-from gsv3d.preprocessing import PreparedImage, prepare_sizes
+from gsv3d.preprocessing import FILL, PreparedImage, prepare_sizes
 from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT
 
 if TYPE_CHECKING:
@@ -63,6 +64,13 @@ class GenerationSettings:
             views have them, or "picture", as if it were seen through to them.
         previews: how often coarse views and Gaussians are shown while denoising, 0..50.
         cutout: network that removes a background, as in ``gsv3d.preprocessing.saliency``.
+        orbit: of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own. A dynamic one is drawn
+            by the seed.
+        frames: views of the orbit; None is the model's own number.
+        azimuths, elevations: of the views in degrees, instead of ``orbit`` and ``frames``; see
+            ``gsv3d.cameras.views_deg`` for what they must hold. The last elevation is the
+            picture's.
+        consistency: which steps are guided by the views in 3D; None is the model's own.
 
     Raises:
         ValueError: a field is of another type or out of bounds.
@@ -77,6 +85,11 @@ class GenerationSettings:
     previews: int = 3
     cutout: str = DEFAULT_CUTOUT
     backs: str = BACKS[0]
+    orbit: str | None = None
+    frames: int | None = None
+    azimuths: tuple[float, ...] | None = None
+    elevations: tuple[float, ...] | None = None
+    consistency: Consistency | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -91,6 +104,37 @@ class GenerationSettings:
             _check_angle("mirror", self.mirror, 360)
         if self.backs not in BACKS:
             raise ValueError(f"backs must be {' or '.join(BACKS)}, not {self.backs!r}.")
+        if self.orbit not in (None, *ORBIT_CHOICES):
+            raise ValueError(f"orbit must be {' or '.join(ORBIT_CHOICES)}, not {self.orbit!r}.")
+        listed = self.azimuths is not None or self.elevations is not None
+        if listed and (self.orbit is not None or self.frames is not None):
+            raise ValueError("Give azimuths and elevations, or an orbit and its number of views.")
+        self.views("static", 2, self.known_elevation or 0.0)  # a bad list is named at once
+
+    @property
+    def known_elevation(self) -> float | None:
+        """Elevation of the camera that took the picture; None where it is to be estimated."""
+        if self.elevation is None and self.elevations:
+            return float(self.elevations[-1])
+        return self.elevation
+
+    def views(
+        self, orbit: str, frames: int, elevation_deg: float
+    ) -> tuple[list[float], list[float]]:
+        """Return azimuths and elevations of the views.
+
+        Args:
+            orbit, frames: the model's own.
+            elevation_deg: of the picture.
+        """
+        return views_deg(
+            self.orbit or orbit,
+            frames if self.frames is None else self.frames,
+            elevation_deg,
+            azimuths_deg=self.azimuths,
+            elevations_deg=self.elevations,
+            seed=self.seed,
+        )
 
 
 class Observer(Protocol):
@@ -140,6 +184,7 @@ class GenerationResult:
         latents: (V, C, h, w) of the views, scaled.
         elevations_deg: (V,) float32.
         certainty: of the cut-out, as in ``gsv3d.preprocessing.CutOut``.
+        distance: of the views' cameras from the origin.
     """
 
     prepared: np.ndarray
@@ -152,6 +197,7 @@ class GenerationResult:
     latents: torch.Tensor | None = None
     elevations_deg: np.ndarray | None = None
     certainty: float | None = None
+    distance: float = DISTANCE
 
 
 def generate(
@@ -183,7 +229,8 @@ def generate(
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
     sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE), PICTURE_SIZE)
-    pictures = prepare_sizes(image, sizes, cutout=settings.cutout)
+    framing = pipeline.config.framing
+    pictures = prepare_sizes(image, sizes, (framing, framing, FILL), settings.cutout)
     prepared, detailed, small = (picture.rgba for picture in pictures)
     pose = choose_pose(settings, small)
     watch.progress("preparing", 1, 1)
@@ -207,7 +254,8 @@ def generate(
         clock.enter(phase)
         watch.progress(phase, step, of)
 
-    camera = orbit([0.0], [pose.elevation_deg], size=len(detailed))
+    distance = pipeline.camera_distance
+    camera = orbit([0.0], [pose.elevation_deg], size=len(detailed), distance=distance)
     references = [Reference(detailed, camera)]
     if pose.plane_azimuth_deg is not None:
         references.append(mirror_reference(references[0], pose.plane_azimuth_deg))
@@ -226,6 +274,7 @@ def generate(
         output.latents,
         elevations,
         pictures[0].certainty,
+        distance,
     )
 
 
@@ -236,10 +285,11 @@ def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
         settings: of the job.
         rgba: the picture, as ``estimate_pose`` takes it.
     """
-    pose = PoseEstimate(settings.elevation or 0.0, None)
-    if settings.elevation is None or settings.mirror == "auto":
+    known = settings.known_elevation
+    pose = PoseEstimate(known or 0.0, None)
+    if known is None or settings.mirror == "auto":
         found = estimate_pose(rgba)
-        if settings.elevation is None:
+        if known is None:
             pose = replace(
                 pose, elevation_deg=found.elevation_deg,
                 elevation_error_deg=found.elevation_error_deg,
@@ -278,7 +328,9 @@ def _denoise(
 ) -> tuple[Any, int]:
     """Runs the pipeline; returns its output and the number of denoising steps."""
     total = settings.steps or 0
-    azimuths = np.asarray(static_azimuths_deg(pipeline.num_frames), dtype=np.float32)
+    azimuths, elevations = settings.views(
+        pipeline.config.orbit, pipeline.num_frames, float(elevation_deg)
+    )
 
     def on_step_end(pipe: Any, step: int, timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
         nonlocal total
@@ -286,7 +338,7 @@ def _denoise(
         watch.progress("denoising", step + 1, total)
         if step in preview_steps(total, settings.previews):
             latents = state["pred_original_latents"]
-            watch.views(_to_uint8(pipe.decode_views(latents)), azimuths)
+            watch.views(_to_uint8(pipe.decode_views(latents)), np.float32(azimuths))
             coarse = usable(pipe.decode_gaussians(latents))
             if len(coarse):
                 watch.gaussians(coarse, step + 1, total, False)
@@ -300,6 +352,9 @@ def _denoise(
     output = pipeline(
         prepared,
         elevation=float(elevation_deg),
+        azimuths=azimuths,
+        elevations=elevations,
+        consistency=settings.consistency,
         num_inference_steps=settings.steps,
         generator=torch.Generator("cpu").manual_seed(settings.seed),
         callback_on_step_end=on_step_end,

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
-from gsv3d.cameras import Cameras, model_elevations_deg, orbit, static_azimuths_deg
+from gsv3d.cameras import DISTANCE, Cameras, orbit, static_azimuths_deg, views_deg
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.decoder.proportions import deepened
-from gsv3d.errors import no_decoder
+from gsv3d.errors import ModelError, no_decoder
 from gsv3d.gaussians import Gaussians
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
 from gsv3d.multiview.conditioning import (
@@ -28,8 +28,10 @@ from gsv3d.multiview.conditioning import (
     encode_reference,
     picture_tensor,
 )
+from gsv3d.multiview.consistency import Consistency, guide_by_3d
 from gsv3d.multiview.guidance import guide
-from gsv3d.preprocessing import prepare
+from gsv3d.preprocessing import FILL, prepare
+from gsv3d.rendering import render
 
 MIN_OPACITY = 0.005
 """Fainter Gaussians change no pixel by a grey level; they are dropped (as LGM does)."""
@@ -48,6 +50,7 @@ class GSV3DPipelineOutput(BaseOutput):
         gaussians: in the world of ``gsv3d.cameras``; None of a model without a decoder.
         azimuths_deg: V angles, the reference's 0 last.
         elevations_deg: V angles.
+        cameras: V of them, of the views.
     """
 
     views: np.ndarray | Tensor | list[Image.Image]
@@ -55,6 +58,7 @@ class GSV3DPipelineOutput(BaseOutput):
     gaussians: Gaussians | None
     azimuths_deg: list[float]
     elevations_deg: list[float]
+    cameras: Cameras
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ class GSV3DPipeline(DiffusionPipeline):
         decoder: latents to Gaussians; None of a model that draws views alone.
         num_inference_steps: default of the call.
         max_guidance_scale: default of the call; 1 is no guidance.
-        orbit: of the views, see ``gsv3d.cameras.ORBITS``.
+        orbit: of the views, see ``gsv3d.cameras.ORBITS``; default of the call.
+        framing: share of the picture that the object's longer side fills.
+        consistency: fields of ``Consistency``; default of the call.
         depth_prior: how far an object's depth is drawn towards its width, see ``deepened``; 0 for
             decoded Gaussians as they are.
     """
@@ -101,6 +107,8 @@ class GSV3DPipeline(DiffusionPipeline):
         max_guidance_scale: float = 2.5,
         orbit: str = "static",
         depth_prior: float = 0.0,
+        framing: float = FILL,
+        consistency: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -116,6 +124,8 @@ class GSV3DPipeline(DiffusionPipeline):
             max_guidance_scale=max_guidance_scale,
             orbit=orbit,
             depth_prior=depth_prior,
+            framing=framing,
+            consistency=consistency,
         )
         self._run: _Run | None = None
 
@@ -129,11 +139,20 @@ class GSV3DPipeline(DiffusionPipeline):
         """Views of an orbit, V."""
         return self.unet.config.num_frames
 
+    @property
+    def camera_distance(self) -> float:
+        """Distance of the views' cameras from the origin.
+
+        An object that fills more of the picture is seen from nearer, so that it has the same size
+        in the world.
+        """
+        return DISTANCE * FILL / self.config.framing
+
     @torch.no_grad()
     def __call__(
         self,
         image: Image.Image | np.ndarray,
-        elevation: float = 10.0,
+        elevation: float | None = None,
         num_frames: int | None = None,
         num_inference_steps: int | None = None,
         min_guidance_scale: float = 1.0,
@@ -143,14 +162,18 @@ class GSV3DPipeline(DiffusionPipeline):
         output_type: str = "np",
         callback_on_step_end: Callable[[Any, int, int, dict], dict] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        azimuths: Sequence[float] | None = None,
+        elevations: Sequence[float] | None = None,
+        consistency: Consistency | None = None,
     ) -> GSV3DPipelineOutput:
         """Generate.
 
         Args:
             image: a picture with a removable or transparent background; or (S, S, 4) uint8 that
                 ``gsv3d.preprocessing.prepare`` made, taken as it is.
-            elevation: degrees above the horizon from which the picture looks, in [-90, 90].
-            num_frames: V; the model's own unless given.
+            elevation: degrees above the horizon from which the picture looks, in [-90, 90]; the
+                last of ``elevations``, or 10, unless given.
+            num_frames: V, 2..84; the model's own unless given.
             num_inference_steps: denoising steps; the model's own unless given.
             min_guidance_scale: at the reference.
             max_guidance_scale: at the back; the model's own unless given.
@@ -162,24 +185,28 @@ class GSV3DPipeline(DiffusionPipeline):
                 timestep is the scheduler's, 0.25 ln sigma.
             callback_on_step_end_tensor_inputs: which of "latents" and "pred_original_latents" (the
                 estimate of the clean latents) are in the kwargs.
+            azimuths: V degrees that grow from 0 to 360, then 0, the picture's own view; evenly
+                spaced unless given.
+            elevations: V degrees in [-90, 90], the picture's own last; those of the model's orbit
+                unless given. See ``gsv3d.cameras.views_deg`` for both.
+            consistency: which steps are guided by what the views look like in 3D, and how far; the
+                model's own unless given.
 
         Raises:
             ImageError: no object can be found in the picture.
+            ModelError: consistency is asked of a model without a decoder, or another orbit than
+                the static one of a model that is not told the poses (SV3D_u).
             ValueError: an argument is out of its bounds.
         """
+        # 1. Check the arguments; what is not given is the model's own
         steps = (
             self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         )
         maximum = (
             self.config.max_guidance_scale if max_guidance_scale is None else max_guidance_scale
         )
-        if not -90 <= elevation <= 90:
-            raise ValueError(f"elevation must lie in [-90, 90] degrees, not {elevation}.")
         if steps < 1:
             raise ValueError(f"num_inference_steps must be at least 1, not {steps}.")
-        frames = self.num_frames if num_frames is None else num_frames
-        if frames < 1:
-            raise ValueError(f"num_frames must be at least 1, not {frames}.")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type must be one of {OUTPUT_TYPES}, not {output_type!r}.")
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
@@ -188,30 +215,59 @@ class GSV3DPipeline(DiffusionPipeline):
                 f"callback_on_step_end_tensor_inputs has unknown names {sorted(unknown)};"
                 f" known are {self._callback_tensor_inputs}."
             )
+        consistency = consistency or Consistency(**self.config.consistency or {})
+        has_decoder = self.decoder is not None
+        if consistency.strength > 0 and not has_decoder:
+            raise ModelError(
+                "Consistency needs Gaussians of the views, and this model has no decoder that"
+                " makes them.",
+                "Set its strength to 0, or choose another model.",
+            )
+        if elevation is None:
+            elevation = elevations[-1] if elevations else 10.0
+        azimuths_deg, elevations_deg = views_deg(
+            self.config.orbit,
+            self.num_frames if num_frames is None else num_frames,
+            elevation,
+            azimuths_deg=azimuths,
+            elevations_deg=elevations,
+        )
+        frames = len(azimuths_deg)
+        level = (static_azimuths_deg(frames), [elevation] * frames)
+        if not self.unet.posed and (azimuths_deg, elevations_deg) != level:
+            raise ModelError(
+                "This model is not told where its views stand: it draws them evenly spaced and on"
+                " the picture's elevation.",
+                "Choose the static orbit, or another model.",
+            )
+        cameras = orbit(
+            azimuths_deg, elevations_deg, size=self.image_size, distance=self.camera_distance
+        )
         device = self._execution_device
-        azimuths = static_azimuths_deg(frames)
-        elevations = model_elevations_deg(self.config.orbit, azimuths, float(elevation))
 
         if self.vae.config.force_upcast and self.vae.dtype != torch.float32:
             self.vae.float()
         try:
-            # As in the reference, half precision is the networks' own affair: pictures, poses and
-            # the latents, which begin with a sigma of 700, are in float32.
+            # 2. Encode the picture. As in the reference, half precision is the networks' own
+            # affair: pictures, poses and the latents, which begin with a sigma of 700, are in
+            # float32.
             picture = self.prepare_picture(image).to(device)
             context = embed_for_cross_attention(self.image_encoder, picture).float()
             reference = self._encode(picture, generator)
-            has_decoder = self.decoder is not None
             self._run = _Run(
-                cameras=orbit(azimuths, elevations, size=self.image_size).to(device),
+                cameras=cameras.to(device),
                 features=embed_for_decoder(self.feature_encoder, picture) if has_decoder else None,
                 reference_latent=reference * self.vae.config.scaling_factor,
                 reference_view=picture[:, :3],
                 elevation_deg=float(elevation),
             )
-            pose = pose_ids(azimuths, elevations)[None].to(device)
+
+            # 3. Prepare the poses and the guidance of every view
+            pose = pose_ids(azimuths_deg, elevations_deg)[None].to(device)
             scales = triangular_guidance(frames, min_guidance_scale, maximum).to(device)
             guided = bool((scales != 1).any())
 
+            # 4. Prepare the timesteps and the noise
             self.scheduler.set_timesteps(steps, device=device)
             shape = (1, frames, *reference.shape[1:])
             if latents is None:
@@ -219,10 +275,17 @@ class GSV3DPipeline(DiffusionPipeline):
             elif tuple(latents.shape) != shape:
                 raise ValueError(f"latents has shape {tuple(latents.shape)}; it must be {shape}.")
             latents = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
+
+            # 5. Denoise
             with self.progress_bar(total=steps) as bar:
                 for step, timestep in enumerate(self.scheduler.timesteps):
                     scaled = self.scheduler.scale_model_input(latents, timestep)
                     v = self._predict(scaled, timestep, reference, context, pose, guided, scales)
+                    if consistency.guides(step, steps):
+                        sigma = self.scheduler.sigmas[step].to(device)
+                        v = guide_by_3d(
+                            v, latents, sigma, consistency.strength, self._through_gaussians
+                        )
                     out = self.scheduler.step(v, timestep, latents, return_dict=True)
                     latents = out.prev_sample
                     if callback_on_step_end is not None:
@@ -233,6 +296,8 @@ class GSV3DPipeline(DiffusionPipeline):
                         returned = callback_on_step_end(self, step, timestep, asked) or {}
                         latents = returned.pop("latents", latents)
                     bar.update()
+
+            # 6. Decode Gaussians and views
             final = self._with_reference(latents)
             gaussians = self.decode_gaussians(latents) if has_decoder else None
             views: Any = self.decode_views(latents) if output_type != "latent" else np.empty(0)
@@ -243,7 +308,9 @@ class GSV3DPipeline(DiffusionPipeline):
         finally:
             self._run = None
             self.maybe_free_model_hooks()
-        return GSV3DPipelineOutput(views, final[0], gaussians, azimuths, elevations)
+        return GSV3DPipelineOutput(
+            views, final[0], gaussians, azimuths_deg, elevations_deg, cameras
+        )
 
     def prepare_picture(self, image: Image.Image | np.ndarray) -> Tensor:
         """(1, C, S, S) in -1..1 of a picture, or of an already prepared (S, S, 4) array."""
@@ -255,7 +322,7 @@ class GSV3DPipeline(DiffusionPipeline):
                     f" {rgba.shape} {rgba.dtype}."
                 )
         else:
-            rgba = prepare(image, self.image_size).rgba
+            rgba = prepare(image, self.image_size, self.config.framing).rgba
         tensor = torch.from_numpy(np.ascontiguousarray(rgba)).permute(2, 0, 1)[None].float() / 255
         return picture_tensor(tensor, self.vae.config.in_channels)
 
@@ -301,6 +368,19 @@ class GSV3DPipeline(DiffusionPipeline):
         """The reference view's latent is known: SV3D puts the input in the last frame's place."""
         known = self._running().reference_latent[:, None].to(latents)
         return torch.cat([latents[:, :-1], known], dim=1)
+
+    def _through_gaussians(self, latents: Tensor) -> Tensor:
+        """(1, V, C, h, w) latents as they are once decoded to Gaussians, rendered and encoded.
+
+        The reference view, of which the latent is known, stays as it is.
+        """
+        cameras = self._running().cameras[:-1]
+        drawn = render(self.decode_gaussians(latents), cameras, (1.0, 1.0, 1.0))
+        rgba = torch.cat([drawn.colour.clamp(0, 1), drawn.alpha], dim=-1).permute(0, 3, 1, 2)
+        pictures = (rgba[:, : self.vae.config.in_channels] * 2 - 1).float()
+        encoded = torch.cat([encode_reference(self.vae, picture[None]) for picture in pictures])
+        encoded = encoded * self.vae.config.scaling_factor
+        return torch.cat([encoded[None].to(latents), latents[:, -1:]], dim=1)
 
     def _encode(self, picture: Tensor, generator: torch.Generator | None) -> Tensor:
         noise = randn_tensor(

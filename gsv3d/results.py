@@ -65,7 +65,7 @@ def write_results(
     if elevations is None:
         elevations = np.full(len(result.azimuths_deg), result.pose.elevation_deg)
     sheet = contact_sheet(
-        result.prepared, result.views, result.azimuths_deg, result.mesh, elevations
+        result.prepared, result.views, result.azimuths_deg, result.mesh, elevations, result.distance
     )
     record = {
         "model": model,
@@ -75,6 +75,11 @@ def write_results(
         "settings": asdict(settings),
         "cutout_certainty": result.certainty,
         "pose": asdict(result.pose),
+        "views": {
+            "azimuths_deg": np.round(result.azimuths_deg.astype(float), 3).tolist(),
+            "elevations_deg": np.round(elevations.astype(float), 3).tolist(),
+            "distance": result.distance,
+        },
         "timings": result.timings,
     }
     return _write_all(target, formats, result.mesh, result.gaussians, sheet, record)

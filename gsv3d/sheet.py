@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gsv3d.cameras import orbit
+from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
 
@@ -22,6 +22,7 @@ def contact_sheet(
     azimuths_deg: np.ndarray,
     mesh: TexturedMesh,
     elevations_deg: np.ndarray,
+    distance: float = DISTANCE,
 ) -> Image.Image:
     """One picture of a whole result.
 
@@ -34,6 +35,7 @@ def contact_sheet(
         azimuths_deg: (V,) of the views.
         mesh: the result.
         elevations_deg: (V,) of the views.
+        distance: of the views' cameras from the origin.
 
     Returns:
         An RGB picture.
@@ -44,7 +46,7 @@ def contact_sheet(
     azimuths = [float(azimuths_deg[i]) % 360.0 for i in chosen]
     elevations = [float(elevations_deg[i]) for i in chosen]
 
-    cameras = orbit(azimuths, elevations, size=TILE)
+    cameras = orbit(azimuths, elevations, size=TILE, distance=distance)
     textured = render_mesh(mesh, cameras, shading=0.35)
     clay = render_mesh(mesh, cameras, shading=1.0, clay=True)
     sides = [f"{azimuth:.0f}°" for azimuth in azimuths]

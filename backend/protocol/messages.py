@@ -49,6 +49,8 @@ FILE_NAMES = (*WISHED_FILES, "png")
 MIRRORS = ("auto", "off", "plane")
 #: What `gsv3d models` can do with a model by its name.
 CHANGES = ("", "add", "remove")
+#: Where the model's views stand; "model": on its own orbit.
+ORBITS = ("model", "static", "sine", "dynamic")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
 #: Whose a job is: this client's, that of another client which is connected, or of none that is.
@@ -115,6 +117,7 @@ class Submit(Message):
     files: tuple[str, ...] = wire(ListOf(Choice(WISHED_FILES), len(WISHED_FILES)), default=())
     mirror: str = wire(Choice(MIRRORS), default="off")
     plane: float = wire(Number(-360, 360), default=0.0)  # degrees, where mirror is "plane"
+    orbit: str = wire(Choice(ORBITS), default="model")  # of the views; "model": the model's own
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def request_for(settings: Any, reference: Reference, seed: int) -> Request:
         elevation=None if settings.auto_elevation else settings.elevation,
         mirror=settings.mirror.lower(),
         plane=settings.plane,
+        orbit=settings.orbit.lower(),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gsv3d.cli.options import add_views, consistency_of
 from gsv3d.datasets.objects import ObjectFile, find_objects
 from gsv3d.errors import DataError, GSV3DError, OutputError
 
@@ -89,6 +90,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         " elevation: the true one, no mirror; truth: the true elevation and plane (%(default)s)",
     )  # fmt: skip
     group.add_argument("--steps", type=int, help="denoising steps (the model's own number)")
+    add_views(group)
     group.add_argument("--faces", type=int, default=5000, help="(%(default)s)")
     group.add_argument("--texture-size", type=int, default=512, help="(%(default)s)")
     group.add_argument("--device", default="auto")
@@ -206,8 +208,9 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
     folder = find(model)
     identity = ModelIdentity(
-        folder_digest(folder), args.steps, args.faces, args.texture_size, frames_of(model),
-        args.pose,
+        folder_digest(folder), args.steps, args.faces, args.texture_size,
+        args.frames or frames_of(model, args.orbit), args.pose, args.orbit,
+        consistency_of(args.consistency),
     )  # fmt: skip
     name = args.name or folder.resolve().name
     return name, identity, ModelGenerator(model, identity, args.device)

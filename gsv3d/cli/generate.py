@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsv3d.cli import cutouts, references
 from gsv3d.cli.naming import expand_inputs, name_results, with_name
-from gsv3d.cli.options import add_formats, add_machine
+from gsv3d.cli.options import add_formats, add_machine, add_views, consistency_of, numbers
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 from gsv3d.threads import limit_threads
 
@@ -77,6 +77,21 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="sides the picture does not show look as the model's views have them, or as if the"
         " picture were seen through to them (%(default)s)",
     )
+    add_views(parser)
+    parser.add_argument(
+        "--azimuths",
+        type=numbers,
+        metavar="DEG,…",
+        help="of the views, instead of an orbit: growing from 0 to less than 360, counter-clockwise"
+        " seen from above, then 0, the picture's own (evenly spaced)",
+    )
+    parser.add_argument(
+        "--elevations",
+        type=numbers,
+        metavar="DEG,…",
+        help="of the views, instead of an orbit: -90..90, the picture's own last (those of the"
+        " model's orbit). Write --elevations=-5,… where the first is negative",
+    )
     add_formats(parser)
     cutouts.add_option(parser)
     add_machine(parser)
@@ -104,6 +119,11 @@ def run(args: argparse.Namespace) -> int:
             backs=args.backs,
             previews=0,
             cutout=args.cutout,
+            orbit=args.orbit,
+            frames=args.frames,
+            azimuths=args.azimuths,
+            elevations=args.elevations,
+            consistency=consistency_of(args.consistency),
         )
     except ValueError as error:
         raise GSV3DError(str(error)) from error

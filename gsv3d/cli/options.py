@@ -6,10 +6,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+from typing import TYPE_CHECKING
 
 from gsv3d.errors import DataError
 
+if TYPE_CHECKING:
+    from gsv3d.multiview.consistency import Consistency
+
 FORMATS = ("glb", "ply", "obj")
+ORBITS = ("static", "sine", "dynamic")  # as gsv3d.cameras has them, without importing torch
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +30,47 @@ def add_formats(parser: argparse.ArgumentParser) -> None:
 def add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
+
+
+def add_views(parser: argparse._ActionsContainer) -> None:
+    """Add what is said of the model's own views; see ``consistency_of``."""
+    parser.add_argument(
+        "--orbit",
+        choices=ORBITS,
+        help="of the views: on the picture's elevation, rising and falling once around, or moving"
+        " as in SV3D's training, drawn by the seed (the model's own)",
+    )
+    parser.add_argument("--frames", type=int, metavar="N", help="views, 2..84 (the model's own)")
+    parser.add_argument(
+        "--consistency",
+        type=numbers,
+        metavar="STRENGTH[,FROM,TO[,EVERY]]",
+        help="0..1: replace so much of the denoised views by renders of the Gaussians made of them,"
+        " from the share FROM of the steps to TO, every so many steps; 0 is off (the model's own)",
+    )
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read numbers with commas between."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between.") from None
+
+
+def consistency_of(values: tuple[float, ...] | None) -> Consistency | None:
+    """Return the setting that ``--consistency`` gives.
+
+    Raises:
+        ValueError: too many numbers, or one out of bounds.
+    """
+    if values is None:
+        return None
+    from gsv3d.multiview.consistency import Consistency
+
+    if len(values) > 4:
+        raise ValueError(f"Consistency has at most 4 numbers, not {len(values)}.")
+    return Consistency(*values)
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:

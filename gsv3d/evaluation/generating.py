@@ -18,6 +18,7 @@ from gsv3d.generation import GenerationResult, GenerationSettings, generate, usa
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
 from gsv3d.pose import DEFAULT_ELEVATION_DEG
+from gsv3d.preprocessing import FILL
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -80,8 +81,14 @@ class Generator(Protocol):
         """
 
 
-def frames_of(model: str) -> int | None:
-    """Views of a model's static orbit, read without loading it; None if its orbit is another.
+def frames_of(model: str, orbit: str | None = None) -> int | None:
+    """Views of a model's static orbit, read without loading it.
+
+    None if its orbit or its framing is another: true views are drawn for these alone.
+
+    Args:
+        model: name or folder.
+        orbit: that it is to draw; None is its own.
 
     Raises:
         ModelError: there is no such model, or it does not say.
@@ -92,7 +99,8 @@ def frames_of(model: str) -> int | None:
     path = folder / "unet" / "config.json"
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        if index.get("orbit", "static") != "static":
+        kind, framing = orbit or index.get("orbit", "static"), index.get("framing", FILL)
+        if kind != "static" or framing != FILL:
             return None
         return int(json.loads(path.read_text(encoding="utf-8"))["num_frames"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -117,7 +125,8 @@ class ModelGenerator:
     def __init__(self, model: str, identity: ModelIdentity, device: str = "auto") -> None:
         self._model, self._device, self._identity = model, device, identity
         self._pipeline: Any = None
-        self.frames = frames_of(model)
+        own = frames_of(model, identity.orbit)
+        self.frames = own and (identity.frames or own)
         self._job(0.0, None, 0)  # a bad setting is named before anything is rendered
 
     def _job(
@@ -144,6 +153,9 @@ class ModelGenerator:
             elevation=elevation,
             mirror=mirror,
             previews=0,
+            orbit=self._identity.orbit,
+            frames=self._identity.frames,
+            consistency=self._identity.consistency,
         )
 
     def __call__(
@@ -207,7 +219,9 @@ def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, G
     device, dtype = pipeline.decoder.device, pipeline.decoder.dtype
     picture = pipeline.prepare_picture(result.prepared).to(device, dtype)
     features = embed_for_decoder(pipeline.feature_encoder, picture)
-    cameras = orbit(result.azimuths_deg, elevations, size=pipeline.image_size).to(device)
+    cameras = orbit(
+        result.azimuths_deg, elevations, size=pipeline.image_size, distance=result.distance
+    ).to(device)
     halves = []
     for start in (0, 1):
         chosen = [*range(start, count - 1, 2), count - 1]

@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gsv3d.errors import DataError, OutputError
 from gsv3d.evaluation import baselines
 from gsv3d.evaluation.files import file_digest, read_json, write_json
 from gsv3d.evaluation.protocol import Case, EvaluationSettings
+
+if TYPE_CHECKING:
+    from gsv3d.multiview.consistency import Consistency
 
 FORMAT = 2
 KINDS = ("truth", "meshes", "views", "generated", "measures")
@@ -59,6 +62,8 @@ class ModelIdentity:
         texture_size: of the meshes.
         frames: views of the model's orbit.
         pose: of ``POSES``: where the model is told that the reference was taken from.
+        orbit: of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own.
+        consistency: see ``gsv3d.multiview.consistency``; None is the model's own.
     """
 
     sha256: str
@@ -67,6 +72,8 @@ class ModelIdentity:
     texture_size: int = 512
     frames: int | None = None
     pose: str = "elevation"
+    orbit: str | None = None
+    consistency: Consistency | None = None
 
 
 @dataclass(frozen=True)
@@ -217,8 +224,9 @@ def _add_model(
 ) -> None:
     wanted = asdict(identity)
     entry = models.setdefault(name, {**wanted, "seeds": []})
-    entry.setdefault("pose", "elevation")  # of a folder made before there was a choice
-    if {key: entry[key] for key in wanted} != wanted:
+    # A folder may be of a time when there was no such choice.
+    before = {"pose": "elevation", "orbit": None, "consistency": None} | entry
+    if {key: before[key] for key in wanted} != wanted:
         raise OutputError(
             f"{folder} holds another model, or other settings of it, under the name '{name}'.",
             "Give this one another --name.",

@@ -30,6 +30,10 @@ from gsv3d.outputs import make_folder, output_error
 IMAGE_SIZE, LATENT_SIZE, NUM_FRAMES, NUM_STEPS, MAX_GUIDANCE = 576, 72, 21, 50, 2.5
 """SV3D's, which its files do not tell."""
 
+FRAMING = 0.9
+"""Share of the picture that SV3D's objects fill: they were rendered as near as they fit (SV3D,
+appendix B), and the script of SV4D frames pictures at 0.917 for the same model."""
+
 UNET_HEAD, CLIP_HEAD = 64, 80
 """Channels of one attention head, which shapes do not tell either."""
 
@@ -425,6 +429,7 @@ def _index() -> dict[str, Any]:
         "max_guidance_scale": MAX_GUIDANCE,
         "orbit": "static",
         "depth_prior": 0.0,
+        "framing": FRAMING,
     }
 
 

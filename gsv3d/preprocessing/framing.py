@@ -120,14 +120,15 @@ def prepare(
 def prepare_sizes(
     image: Image.Image,
     sizes: Sequence[int],
-    fill: float = FILL,
+    fill: float | Sequence[float] = FILL,
     cutout: str = DEFAULT_CUTOUT,
 ) -> list[PreparedImage]:
-    """Do as ``prepare`` at several sizes: the background is removed once."""
+    """Do as ``prepare`` at several sizes, of one or each its ``fill``, with one cut-out."""
+    fills = [fill] * len(sizes) if isinstance(fill, (int, float)) else fill
     for size in sizes:
         if not 8 <= size <= 4096:
             raise ValueError(f"size must be 8..4096 pixels, not {size}.")
-    if not 0 < fill <= 1:
+    if not all(0 < fill <= 1 for fill in fills):
         raise ValueError(f"fill must be above 0 and at most 1, not {fill}.")
     found = cut_out(image, cutout)
     left, top, right, bottom = found.box
@@ -138,7 +139,7 @@ def prepare_sizes(
     )
     return [
         PreparedImage(_place(found.colour, found.alpha, size, fill), box, found.certainty)
-        for size in sizes
+        for size, fill in zip(sizes, fills, strict=True)
     ]
 
 

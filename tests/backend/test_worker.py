@@ -97,3 +97,20 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
     shutil.rmtree(folder)
     with pytest.raises(ModelError, match="There is no model 'mine'"):
         runner.run(SETTINGS | {"model": "mine"}, picture(), link)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("told", "orbit"), [({}, None), ({"orbit": "model"}, None), ({"orbit": "sine"}, "sine")]
+)
+def test_the_orbit_that_was_asked_for_is_made(monkeypatch, told, orbit) -> None:
+    """A job that an older backend noted says nothing of it."""
+    seen = []
+
+    def generate(_pipeline: Any, image: Any, settings: Any, *_: Any) -> Any:
+        seen.append(settings.orbit)
+        return quick_result(image)
+
+    monkeypatch.setattr(models, "load_pipeline", lambda *_: FakePipeline())
+    monkeypatch.setattr(generation, "generate", generate)
+    ModelRunner("cpu").run(SETTINGS | told, picture(), _Link())  # type: ignore[arg-type]
+    assert seen == [orbit]

@@ -54,6 +54,8 @@ DETAILS = {
     "Check that its folder exists, is yours and has space left, or choose another with"
     " --connection-file.",
     "There is no file {}.",
+    # Of settings that the panel does not have.
+    "Give azimuths and elevations, or an orbit and its number of views.",
     # What only a fault of the program brings about.
     "The backend does not know this client.",
     "Say hello first.",

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from gsv3d.cameras import static_azimuths_deg
+from gsv3d.cameras import DISTANCE
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import GenerationResult
 from gsv3d.meshing import TexturedMesh
 from gsv3d.pose import PoseEstimate
+from gsv3d.preprocessing import FILL
 
 
 def ball(rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.35) -> Gaussians:
@@ -49,15 +50,21 @@ def quick_result(picture: Any) -> GenerationResult:
 
 
 class FakePipeline:
-    """Notes every call in ``calls``; ``spoil`` may change the Gaussians before they are given."""
+    """Notes every call in ``calls``, and in ``asked`` what the last one was told of the views.
+
+    ``spoil`` may change the Gaussians before they are given.
+    """
 
     image_size, num_frames, device = 32, 4, "cpu"
+    config = SimpleNamespace(orbit="static", framing=FILL)
+    camera_distance = DISTANCE
     decoder = "its own"
 
     def __init__(self, default_steps: int = 8, spoil: Any = None) -> None:
         self.scheduler = SimpleNamespace(timesteps=torch.zeros(0))
         self.calls: list[dict[str, Any]] = []
         self.steps_done = 0
+        self.asked: dict[str, Any] = {}
         self._default_steps, self._spoil = default_steps, spoil or (lambda gaussians: gaussians)
         self._rgb: tuple[float, float, float] | None = None
 
@@ -70,17 +77,23 @@ class FakePipeline:
         callback_on_step_end: Any = None,
         callback_on_step_end_tensor_inputs: Any = ("latents",),
         output_type: str = "np",
+        azimuths: Any = None,
+        elevations: Any = None,
+        consistency: Any = None,
     ) -> SimpleNamespace:
         assert image.shape == (32, 32, 4) and image.dtype == np.uint8
         assert set(callback_on_step_end_tensor_inputs) <= {"latents", "pred_original_latents"}
         self.calls.append({"elevation": elevation, "steps": num_inference_steps})
+        self.asked = {
+            "azimuths": azimuths, "elevations": elevations, "consistency": consistency,
+        }  # fmt: skip
         weights = image[..., 3:] / 255.0
         mean = (image[..., :3] / 255.0 * weights).sum((0, 1)) / weights.sum()
         noise = torch.randn(1, generator=generator).item()
         self._rgb = tuple(float(c) for c in np.clip(mean + 0.001 * noise, 0, 1))
         steps = num_inference_steps or self._default_steps
         self.scheduler.timesteps = torch.linspace(1, 0, steps)
-        latents = torch.zeros(1, self.num_frames, 4, 4, 4)
+        latents = torch.zeros(1, len(azimuths), 4, 4, 4)
         try:
             for step in range(steps):
                 self.steps_done += 1
@@ -90,8 +103,8 @@ class FakePipeline:
                 views=self.decode_views(latents),
                 latents=latents[0],
                 gaussians=self.decode_gaussians(latents),
-                azimuths_deg=static_azimuths_deg(self.num_frames),
-                elevations_deg=[elevation] * self.num_frames,
+                azimuths_deg=azimuths,
+                elevations_deg=elevations,
             )
         finally:
             self._rgb = None

@@ -9,6 +9,7 @@ import torch
 
 from gsv3d.cameras import (
     MAX_ELEVATION_DEG,
+    ORBIT_CHOICES,
     Cameras,
     dynamic_orbit_deg,
     intrinsics,
@@ -17,6 +18,7 @@ from gsv3d.cameras import (
     sine_elevations_deg,
     static_azimuths_deg,
     to_blender,
+    views_deg,
 )
 
 
@@ -164,3 +166,49 @@ def test_a_models_orbit_keeps_its_elevation_or_follows_the_sine() -> None:
     assert sine == pytest.approx([35, 5, -25, 5])
     with pytest.raises(ValueError, match="'spiral'; there are static, sine"):
         model_elevations_deg("spiral", [0], 5)
+
+
+def test_named_orbits_end_with_the_pictures_own_view() -> None:
+    for kind in ORBIT_CHOICES:
+        for frames in (2, 16, 21, 84):
+            for elevation in (-90.0, -20.0, 10.0, 90.0):
+                azimuths, elevations = views_deg(kind, frames, elevation, seed=3)
+                assert len(azimuths) == len(elevations) == frames
+                assert (azimuths[-1], elevations[-1]) == (0.0, pytest.approx(elevation, abs=1e-9))
+                given = views_deg(
+                    "static", 0, elevations[-1], azimuths_deg=azimuths, elevations_deg=elevations
+                )
+                assert given == (azimuths, elevations)
+
+
+def test_a_dynamic_orbit_is_the_seeds() -> None:
+    first, again, other = (views_deg("dynamic", 21, 10.0, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert np.ptp(first[1]) > 10
+
+
+@pytest.mark.parametrize(
+    ("azimuths", "elevations", "words"),
+    [
+        ([0.0], None, "2 to 84 views, not 1"),
+        (None, [10.0], "2 to 84 views, not 1"),
+        ([], None, "2 to 84 views, not 0"),
+        ([*range(85), 0], None, "2 to 84 views, not 86"),
+        ([90.0, 0.0], [10.0] * 3, "2 azimuths but 3 elevations"),
+        (None, [95.0, 10.0], "Elevations must be -90..90 degrees, not 95, 10"),
+        (None, [float("nan"), 10.0], "not nan, 10"),
+        ([90.0, 180.0], None, "end with 0, the picture's own view, not 90, 180"),
+        ([180.0, 90.0, 0.0], None, "must grow .* not 180, 90, 0"),
+        ([-90.0, 90.0, 0.0], None, "must grow from 0"),
+        ([90.0, 400.0, 0.0], None, "less than 360"),
+        ([float("nan"), 0.0], None, "must grow"),
+        (None, [10.0, 20.0], "picture's own, 10 degrees, not 20"),
+    ],
+)
+def test_bad_lists_of_angles(azimuths: list, elevations: list, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        views_deg("static", 8, 10.0, azimuths_deg=azimuths, elevations_deg=elevations)
+
+
+def test_a_list_may_end_with_a_whole_turn() -> None:
+    assert views_deg("static", 8, 5, azimuths_deg=[180, 360]) == ([180.0, 0.0], [5.0, 5.0])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from gsv3d import generation
 from gsv3d.cameras import mirrored_azimuth_deg, orbit
 from gsv3d.errors import Cancelled, GSV3DError, ImageError
 from gsv3d.generation import PHASES, GenerationSettings, choose_pose, generate, preview_steps
@@ -215,3 +217,79 @@ def test_previews_never_fall_on_the_last_step(steps, previews):
 def test_settings_name_the_field_and_its_bounds(field, value):
     with pytest.raises(ValueError, match=f"{field} must be"):
         GenerationSettings(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "azimuths", "elevations"),
+    [
+        ({}, [90, 180, 270, 0], [10] * 4),
+        ({"frames": 2}, [180, 0], [10, 10]),
+        ({"orbit": "sine"}, [90, 180, 270, 0], [40, 10, -20, 10]),
+        ({"elevations": (-5, 40, 10)}, [120, 240, 0], [-5, 40, 10]),
+        ({"azimuths": (30, 60, 0)}, [30, 60, 0], [10] * 3),
+        ({"azimuths": (30, 0), "elevations": (9, 10)}, [30, 0], [9, 10]),
+    ],
+)
+def test_where_the_views_stand(fields: dict, azimuths: list, elevations: list) -> None:
+    found = GenerationSettings(**fields).views("static", 4, 10.0)
+    assert found == (pytest.approx(azimuths), pytest.approx(elevations))
+
+
+def test_a_dynamic_orbit_is_drawn_by_the_seed() -> None:
+    first, again, other = (
+        GenerationSettings(orbit="dynamic", seed=seed).views("static", 6, 12.0)
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert len(first[0]) == 6 and first[1][-1] == other[1][-1] == 12
+
+
+def test_the_last_elevation_is_the_pictures() -> None:
+    estimated = GenerationSettings(azimuths=(90, 0))
+    assert estimated.known_elevation is None
+    listed = GenerationSettings(elevations=(40, 0), mirror="off")
+    assert choose_pose(listed, np.zeros((8, 8, 4), np.uint8)).elevation_deg == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"orbit": "spiral"}, "orbit must be static or sine or dynamic, not 'spiral'"),
+        ({"frames": 85}, "2 to 84 views, not 85"),
+        ({"elevations": (5, 0), "elevation": 9.0}, "picture's own, 9 degrees, not 0"),
+        ({"azimuths": (90, 0), "orbit": "sine"}, "or an orbit and its number of views"),
+    ],
+)
+def test_bad_orbits(fields: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        GenerationSettings(**fields)
+
+
+def test_pictures_are_framed_as_the_model_wants(monkeypatch) -> None:
+    """The network that estimates the pose was trained on the usual framing, and keeps it."""
+    fake, seen = FakePipeline(), {}
+    fake.config = SimpleNamespace(orbit="static", framing=0.9)
+    fake.camera_distance = 2.0
+
+    def pose(rgba: np.ndarray) -> PoseEstimate:
+        seen["pose"] = width(rgba)
+        return PoseEstimate(10.0, None)
+
+    def mesh(*arguments: Any) -> Any:
+        seen["reference"] = arguments[4][0]
+        return "a mesh"
+
+    monkeypatch.setattr(generation, "estimate_pose", pose)
+    monkeypatch.setattr(generation, "extract_mesh", mesh)
+    result = generate(fake, picture(), GenerationSettings(mirror="off"))
+    assert width(result.prepared) == pytest.approx(0.9, abs=0.04)
+    assert width(seen["reference"].rgba) == pytest.approx(0.9, abs=0.01)
+    assert seen["pose"] == pytest.approx(0.75, abs=0.03)
+    expected = orbit([0.0], [10.0], size=768, distance=2.0)
+    torch.testing.assert_close(seen["reference"].camera.viewmats, expected.viewmats)
+    assert result.distance == 2.0
+
+
+def width(rgba: np.ndarray) -> float:
+    """Share of a picture's width that the object fills."""
+    return (rgba[..., 3] > 127).any(axis=0).sum() / len(rgba)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from gsv3d.cameras import static_azimuths_deg
+from gsv3d.cameras import orbit, static_azimuths_deg
 from gsv3d.decoder.proportions import deepened
 from gsv3d.errors import Cancelled, ModelError
 from gsv3d.multiview import pose_ids, triangular_guidance
 from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
+from gsv3d.multiview.consistency import Consistency
 from gsv3d.pipeline import GSV3DPipeline
+from gsv3d.rendering import render
 from gsv3d.training.tasks.multiview import denoise
 from tests import tiny
 
@@ -297,7 +299,10 @@ def test_the_depths_prior_is_the_models_and_is_saved(pipeline: GSV3DPipeline, tm
         ({"elevation": 91.0}, "elevation"),
         ({"num_inference_steps": -1}, "num_inference_steps"),
         ({"num_inference_steps": 0}, "num_inference_steps must be at least 1, not 0"),
-        ({"num_frames": 0}, "num_frames must be at least 1, not 0"),
+        ({"num_frames": 0}, "2 to 84 views, not 0"),
+        ({"azimuths": [0.0]}, "2 to 84 views, not 1"),
+        ({"azimuths": [90.0, 0.0], "elevations": [0.0] * 3}, "2 azimuths but 3 elevations"),
+        ({"elevation": 5.0, "elevations": [0.0, 10.0]}, "picture's own, 5 degrees, not 10"),
         ({"output_type": "jpeg"}, "output_type must be one of .*'pil'.*, not 'jpeg'"),
         ({"latents": torch.zeros(1, 4, 4, 9, 9)}, "latents has shape"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "noise"),
@@ -329,3 +334,159 @@ def test_a_model_made_for_a_sine_orbit_makes_one(tmp_path) -> None:
     level = tiny.tiny_pipeline()(tiny.picture(), generator=seeded(0), output_type="latent")
     assert level.elevations_deg == [10.0] * 4
     assert not torch.allclose(level.gaussians.means.mean(0), out.gaussians.means.mean(0), atol=1e-4)
+
+
+def test_the_views_stand_where_the_lists_say(pipeline: GSV3DPipeline) -> None:
+    """The UNet's poses, the decoder's cameras and the answer; of another number than trained."""
+    azimuths, elevations = (
+        [10.0, 60.0, 200.0, 200.0, 340.0, 0.0],
+        [5.0, 80.0, -90.0, 0.0, 7.0, 20.0],
+    )
+    seen, decoded = [], []
+    hooks = [
+        pipeline.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[3])),
+        pipeline.decoder.register_forward_pre_hook(lambda _, inputs: decoded.append(inputs[1])),
+    ]
+    try:
+        out = pipeline(
+            tiny.picture(), azimuths=azimuths, elevations=elevations, generator=seeded(0),
+            num_inference_steps=1,
+        )  # fmt: skip
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert (out.azimuths_deg, out.elevations_deg) == (azimuths, elevations)
+    assert out.views.shape == (6, 32, 32, 3)
+    torch.testing.assert_close(seen[0], pose_ids(azimuths, elevations)[None])
+    expected = orbit(azimuths, elevations, size=32)
+    for cameras in (decoded[0], out.cameras):
+        torch.testing.assert_close(cameras.viewmats, expected.viewmats)
+
+
+def test_one_list_is_enough(pipeline: GSV3DPipeline) -> None:
+    def angles(**arguments: object) -> tuple[list[float], list[float]]:
+        out = pipeline(
+            tiny.picture(), num_inference_steps=1, output_type="latent", **arguments
+        )  # fmt: skip
+        return out.azimuths_deg, out.elevations_deg
+
+    assert angles(azimuths=[45, 0], elevation=3.0) == ([45.0, 0.0], [3.0, 3.0])
+    assert angles(elevations=[0, 30, 20]) == ([120.0, 240.0, 0.0], [0.0, 30.0, 20.0])
+    assert angles(num_frames=2) == ([180.0, 0.0], [10.0, 10.0])
+
+
+def test_a_model_says_how_pictures_are_framed(tmp_path) -> None:
+    """Seen from nearer, the object has the same size in the world."""
+    from PIL import Image
+
+    pipeline = tiny.tiny_pipeline()
+    pipeline.register_to_config(framing=0.9)
+    pipeline.save_pretrained(tmp_path)
+    loaded = GSV3DPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    square = np.zeros((64, 64, 4), np.uint8)
+    square[16:48, 16:48] = (200, 30, 30, 255)
+    shown = [p.prepare_picture(Image.fromarray(square)) for p in (tiny.tiny_pipeline(), loaded)]
+    widths = [int((picture[0, 3, 16] > 0).sum()) for picture in shown]
+    assert widths == [24, 29]  # of 32
+    out = loaded(tiny.picture(), output_type="latent", num_inference_steps=1)
+    distances = out.cameras.positions.norm(dim=1)
+    torch.testing.assert_close(distances, torch.full((4,), 2.35 * 0.75 / 0.9))
+
+
+@torch.no_grad()
+def test_guidance_by_3d_replaces_the_estimate_by_encoded_renders(pipeline: GSV3DPipeline) -> None:
+    """One step from the noise to sigma 0 ends at z0', written out from the parts."""
+    plain = pipeline(tiny.picture(), generator=seeded(1), num_inference_steps=1)
+    full = pipeline(
+        tiny.picture(), generator=seeded(1), num_inference_steps=1, consistency=Consistency(1.0)
+    )
+    half = pipeline(
+        tiny.picture(), generator=seeded(1), num_inference_steps=1, consistency=Consistency(0.5)
+    )
+    drawn = render(
+        pipeline.decoder(
+            plain.latents[None], plain.cameras,
+            pipeline.feature_encoder(_imagenet(pipeline)).last_hidden_state,
+        )[0].gaussians(),
+        plain.cameras,
+        (1.0, 1.0, 1.0),
+    )  # fmt: skip
+    pictures = torch.cat([drawn.colour.clamp(0, 1), drawn.alpha], -1).permute(0, 3, 1, 2) * 2 - 1
+    scale = pipeline.vae.config.scaling_factor
+    expected = pipeline.vae.encode(pictures).latent_dist.mode() * scale
+    torch.testing.assert_close(full.latents[:-1], expected[:-1], atol=1e-4, rtol=1e-3)
+    assert torch.equal(full.latents[-1], plain.latents[-1])
+    assert (full.latents - plain.latents).abs().max() > 0.01
+    torch.testing.assert_close(
+        half.latents, (plain.latents + full.latents) / 2, atol=1e-4, rtol=1e-3
+    )
+
+
+def _imagenet(pipeline: GSV3DPipeline) -> torch.Tensor:
+    colour = (pipeline.prepare_picture(tiny.picture())[:, :3] + 1) / 2
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    return (colour - mean) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+
+
+def test_without_strength_nothing_goes_through_3d(
+    pipeline: GSV3DPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = pipeline(tiny.picture(), generator=seeded(1))
+    seen: list[float] = []
+
+    def same(latents: torch.Tensor) -> torch.Tensor:
+        seen.append(float(latents.std()))
+        return latents
+
+    monkeypatch.setattr(pipeline, "_through_gaussians", same)
+    off = pipeline(tiny.picture(), generator=seeded(1), consistency=Consistency(0.0))
+    assert torch.equal(plain.latents, off.latents) and not seen
+    # With a perfect decoder, renderer and encoder there is nothing to guide.
+    perfect = pipeline(tiny.picture(), generator=seeded(1), consistency=Consistency(1.0))
+    assert torch.equal(plain.latents, perfect.latents) and len(seen) == 3
+
+
+@pytest.mark.parametrize("dtype", [HALF, BRAIN])
+def test_guidance_by_3d_in_half_precision(pipeline: GSV3DPipeline, dtype: torch.dtype) -> None:
+    asked = {"num_inference_steps": 2, "consistency": Consistency(1.0), "output_type": "latent"}
+    exact = pipeline(tiny.picture(), generator=seeded(1), **asked).latents
+    half = in_precision(dtype, dtype, dtype, dtype)
+    found = half(tiny.picture(), generator=seeded(1), **asked).latents
+    bound = 0.03 if dtype == BRAIN else 0.004
+    assert float((found - exact).abs().max()) < bound * float(exact.abs().max())
+
+
+def test_the_models_own_guidance_is_saved_with_it(tmp_path) -> None:
+    pipeline = tiny.tiny_pipeline()
+    pipeline.register_to_config(consistency={"strength": 1.0, "start": 0.5})
+    pipeline.save_pretrained(tmp_path)
+    loaded = GSV3DPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    own = loaded(tiny.picture(), generator=seeded(1)).latents
+    asked = tiny.tiny_pipeline()(
+        tiny.picture(), generator=seeded(1), consistency=Consistency(1.0, 0.5)
+    ).latents
+    torch.testing.assert_close(own, asked)
+    plain = loaded(tiny.picture(), generator=seeded(1), consistency=Consistency(0.0)).latents
+    assert (own - plain).abs().max() > 1e-3
+
+
+def test_guidance_needs_a_decoder(pipeline: GSV3DPipeline) -> None:
+    views = GSV3DPipeline(**pipeline.components | {"decoder": None, "feature_encoder": None})
+    with pytest.raises(ModelError, match="this model has no decoder that makes them"):
+        views(tiny.picture(), consistency=Consistency(1.0))
+
+
+def test_a_model_that_is_not_told_the_poses_has_one_orbit() -> None:
+    """SV3D_u, whose UNet reads cond_aug alone."""
+    whole = tiny.tiny_pipeline()
+    config = dict(whole.unet.config) | {"projection_class_embeddings_input_dim": 16}
+    parts = whole.components | {"unet": type(whole.unet).from_config(config)}
+    unposed = GSV3DPipeline(**parts)
+    unposed.set_progress_bar_config(disable=True)
+    out = unposed(tiny.picture(), elevations=[5.0] * 3, num_inference_steps=1, output_type="latent")
+    assert out.azimuths_deg == static_azimuths_deg(3)
+    for angles in ({"azimuths": [90.0, 0.0]}, {"elevations": [20.0, 10.0]}):
+        with pytest.raises(ModelError, match="not told where its views stand"):
+            unposed(tiny.picture(), **angles)

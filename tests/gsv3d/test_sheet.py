@@ -38,13 +38,16 @@ def test_the_mesh_is_drawn_from_where_the_views_look(
         views=np.zeros((4, 32, 32, 3), np.uint8),
         azimuths_deg=np.array(azimuths, np.float32),
         elevations_deg=np.array(elevations, np.float32) if sine else None,
+        distance=2.0,
     )
     write_results(
         result, tmp_path / "a", formats=[], settings=GenerationSettings(), model="m",
         image=Path("a.png"),
     )  # fmt: skip
     # The picture's own view is first, then counter-clockwise.
-    expected = orbit([0.0, 90.0, 180.0, 270.0], [elevations[i] for i in (3, 0, 1, 2)], size=256)
+    expected = orbit(
+        [0.0, 90.0, 180.0, 270.0], [elevations[i] for i in (3, 0, 1, 2)], size=256, distance=2.0
+    )
     assert len(seen) == 2
     for cameras in seen:
         torch.testing.assert_close(cameras.viewmats, expected.viewmats, atol=1e-4, rtol=0)

@@ -126,6 +126,7 @@ def test_a_wrong_field_keeps_the_job_it_was_about() -> None:
         ("steps", 0), ("steps", 1.5), ("steps", True), ("seed", -1), ("seed", 2**31),
         ("faces", 19), ("faces", 500_001), ("texture_size", 8193), ("elevation", float("nan")),
         ("elevation", 90.5), ("elevation", "10"), ("mirror", "maybe"), ("mirror", None),
+        ("orbit", "spiral"),
         ("plane", 361.0), ("plane", None), ("previews", 51), ("files", ["exe"]),
         ("files", ["glb"] * 3), ("model", "../model"), ("model", ""), ("filename", "x" * 256),
         ("filename", "a\x00b"), ("job", JOB.upper()), ("image", b""),

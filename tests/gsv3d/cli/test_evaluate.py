@@ -49,6 +49,8 @@ def parsed(*words: str) -> argparse.Namespace:
         (["blockout", "{box}", "--seeds=-1"], "seed is -1"),
         (["blockout", "{box}", "--fit=-1"], "fit is -1"),
         (["blockout", "{box}", "--steps", "0"], "steps"),
+        (["blockout", "{box}", "--frames", "1"], "2 to 84 views, not 1"),
+        (["blockout", "{box}", "--consistency", "2"], "strength of consistency must be 0..1"),
         (["none", "{folder}/nothing.glb"], "There is no file"),
         (["none", "{folder}/empty"], "no 3D object in the folder"),
         (["none", "{box}", "--retrieval", "{folder}/no.json"], "There is no file"),

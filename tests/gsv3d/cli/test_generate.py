@@ -22,6 +22,7 @@ from gsv3d.cli.progress import fraction
 from gsv3d.errors import OutputNameError
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import PHASES
+from gsv3d.multiview.consistency import Consistency
 from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
 
 FEW = ["--faces", "60", "--texture-size", "32", "--steps", "2"]
@@ -84,6 +85,46 @@ def test_bounds_are_refused_before_the_model_is_loaded(pipeline, tmp_path, capsy
     assert code == 2
     assert "faces must be" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--frames", "1"], "An orbit has 2 to 84 views, not 1."),
+        (["--azimuths", "0"], "An orbit has 2 to 84 views, not 1."),
+        (["--azimuths", "90,180"], "end with 0, the picture's own view, not 90, 180."),
+        (["--azimuths", "90,0", "--elevations", "1,2,3"], "2 azimuths but 3 elevations"),
+        (["--elevations", "91,0"], "Elevations must be -90..90 degrees, not 91, 0."),
+        (["--elevations", "5,0", "--elevation", "9"], "picture's own, 9 degrees, not 0."),
+        (["--azimuths", "90,0", "--orbit", "sine"], "or an orbit and its number of views"),
+        (["--azimuths", "90,0", "--frames", "2"], "or an orbit and its number of views"),
+        (["--consistency", "2"], "strength of consistency must be 0..1, not 2.0"),
+        (["--consistency", "1,0,1,1,1"], "at most 4 numbers, not 5"),
+    ],
+)
+def test_bad_orbits_are_one_sentence(pipeline, tmp_path, capsys, words, expected):
+    image = save_picture(tmp_path / "a.png")
+    assert main(["generate", str(image), "--output", str(tmp_path / "out"), *words]) == 2
+    error = capsys.readouterr().err
+    assert expected in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists() and not pipeline.calls
+
+
+def test_the_orbit_is_the_users_and_noted(pipeline, tmp_path):
+    words = ["--elevations=-5,40,20", "--consistency", "0.5,0,0.5", *FEW]
+    image, output = save_picture(tmp_path / "a.png"), tmp_path / "out"
+    assert main(["generate", str(image), "--output", str(output), *words]) == 0
+    assert pipeline.asked == {
+        "azimuths": [120, 240, 0],
+        "elevations": [-5, 40, 20],
+        "consistency": Consistency(0.5, 0.0, 0.5),
+    }
+    record = json.loads((output / "a.json").read_text(encoding="utf-8"))
+    assert record["views"] == {
+        "azimuths_deg": [120, 240, 0], "elevations_deg": [-5, 40, 20], "distance": 2.35,
+    }  # fmt: skip
+    assert record["pose"]["elevation_deg"] == 20
+    assert record["settings"]["consistency"]["strength"] == 0.5
 
 
 @pytest.fixture

@@ -100,13 +100,24 @@ def test_halves_of_a_sine_are_decoded_where_its_views_stand(pipeline, result) ->
     torch.testing.assert_close(second.means, expected.means[expected.opacities > 0.005])
 
 
-def test_views_of_another_orbit_are_compared_with_nothing(tmp_path: Path) -> None:
-    """The true objects' orbits are static ones."""
-    for kind, expected in (("static", 4), ("sine", None)):
-        pipeline = tiny.tiny_pipeline()
-        pipeline.register_to_config(orbit=kind)
-        pipeline.save_pretrained(tmp_path / kind)
-        assert frames_of(str(tmp_path / kind)) == expected
+@pytest.mark.parametrize(
+    ("own", "asked", "framing", "expected"),
+    [
+        ("static", None, 0.75, 4), ("sine", None, 0.75, None), ("static", None, 0.9, None),
+        ("static", "dynamic", 0.75, None), ("sine", "static", 0.75, 4),
+    ],
+)  # fmt: skip
+def test_views_of_another_orbit_are_compared_with_nothing(
+    tmp_path: Path, own: str, asked: str | None, framing: float, expected: int | None
+) -> None:
+    """The true objects' orbits are static ones, and framed as pictures are by default."""
+    pipeline = tiny.tiny_pipeline()
+    pipeline.register_to_config(orbit=own, framing=framing)
+    pipeline.save_pretrained(tmp_path)
+    assert frames_of(str(tmp_path), asked) == expected
+    for frames, found in ((None, expected), (6, expected and 6)):
+        identity = ModelIdentity("abc", frames=frames, orbit=asked)
+        assert ModelGenerator(str(tmp_path), identity).frames == found
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from gsv3d.datasets.objects import ObjectFile
 from gsv3d.errors import OutputError
 from gsv3d.evaluation.protocol import EvaluationSettings, make_cases
 from gsv3d.evaluation.store import ModelIdentity, Run, prepare_folder
+from gsv3d.multiview.consistency import Consistency
 
 SETTINGS = EvaluationSettings(size=48, input_size=64, samples=2)
 IDENTITY = ModelIdentity("abc", frames=4)
@@ -39,7 +40,7 @@ def test_the_record_names_objects_settings_and_models(tmp_path: Path, objects) -
     assert sorted(record["objects"]) == ["a", "b"] and record["settings"] == SETTINGS.to_dict()
     assert record["models"]["m"] == {
         "sha256": "abc", "steps": None, "faces": 5000, "texture_size": 512, "frames": 4,
-        "pose": "elevation", "seeds": [0, 2],
+        "pose": "elevation", "orbit": None, "consistency": None, "seeds": [0, 2],
     }  # fmt: skip
     assert [run.key for run in evaluation.runs] == [
         "m--seed0", "m--seed2", "retrieval", "slab", "ellipsoid", "empty",
@@ -49,15 +50,21 @@ def test_the_record_names_objects_settings_and_models(tmp_path: Path, objects) -
     assert evaluation.path("measures", cases[0], Run("slab")).name == "a--slab.json"
 
 
-def test_a_folder_made_before_there_was_a_choice_of_pose_goes_on(tmp_path: Path, objects) -> None:
+@pytest.mark.parametrize(
+    ("choice", "other"),
+    [("pose", "auto"), ("orbit", "sine"), ("consistency", Consistency(1.0))],
+)
+def test_a_folder_made_before_there_was_a_choice_goes_on(
+    tmp_path: Path, objects, choice: str, other: object
+) -> None:
     cases, folder = make_cases(objects, 0), tmp_path / "r"
     prepare_folder(folder, SETTINGS, cases, "m", IDENTITY)
     path = folder / "evaluation.json"
     record = json.loads(path.read_text())
-    del record["models"]["m"]["pose"]
+    del record["models"]["m"][choice]
     path.write_text(json.dumps(record))
     with pytest.raises(OutputError, match="another model"):
-        prepare_folder(folder, SETTINGS, cases, "m", replace(IDENTITY, pose="auto"))
+        prepare_folder(folder, SETTINGS, cases, "m", replace(IDENTITY, **{choice: other}))
     assert prepare_folder(folder, SETTINGS, cases, "m", IDENTITY).models == {"m": (0,)}
 
 

@@ -127,6 +127,7 @@ def test_the_folder_holds_half_precision_and_is_made_of_the_right_tensors(
         assert len(list(file.keys())) == 1_428
     index = json.loads((target / "model_index.json").read_text("utf-8"))
     assert index["decoder"] == index["feature_encoder"] == [None, None]
+    assert index["framing"] == 0.9
 
 
 def test_other_precisions_are_read(tmp_path: Path) -> None:

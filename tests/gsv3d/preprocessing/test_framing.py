@@ -165,8 +165,13 @@ def test_several_sizes_are_each_what_one_alone_would_be():
     image = Image.fromarray(scene((250, 250, 250)))
     for size, prepared in zip((48, 96), prepare_sizes(image, (48, 96)), strict=True):
         np.testing.assert_array_equal(prepared.rgba, prepare(image, size).rgba)
+    framed = prepare_sizes(image, (48, 96), (0.9, 0.75))
+    for size, fill, prepared in zip((48, 96), (0.9, 0.75), framed, strict=True):
+        np.testing.assert_array_equal(prepared.rgba, prepare(image, size, fill).rgba)
     with pytest.raises(ValueError, match="size"):
         prepare_sizes(image, (64, 4))
+    with pytest.raises(ValueError, match="fill"):
+        prepare_sizes(image, (48, 96), (0.9, 1.1))
 
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
