@@ -5,18 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: The phases in order, and what each takes in relation to the others until it was measured:
-#: seconds of blockout on two CPU cores, as `gsv3d generate` notes them in its .json.
-PHASES: dict[str, float] = {
+#: The phases in order of a job whose Gaussians are fitted, and what each takes in relation to the
+#: others until it was measured: seconds of blockout on two CPU cores, as `gsv3d generate` notes
+#: them in its .json.
+FITTED_PHASES: dict[str, float] = {
     "loading": 6.0,  # of the model, before its first job only
     "preparing": 0.1,
     "denoising": 3.0,
     "decoding": 0.5,
+    "fitting": 15.0,
     "fusing": 7.0,
     "simplifying": 4.0,
     "unwrapping": 1.5,
     "texturing": 2.5,
 }
+#: The same of a job whose Gaussians a decoder makes.
+PHASES = {phase: seconds for phase, seconds in FITTED_PHASES.items() if phase != "fitting"}
 #: The same of a job that makes a picture of words, with a model of Stable Diffusion's size.
 IMAGINE_PHASES: dict[str, float] = {"loading": 20.0, "imagining": 60.0, "cutting": 1.0}
 #: Phases by the message that begins a job.

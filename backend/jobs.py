@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import BackendError, StorageError
-from .estimator import PHASES_OF, Estimator
+from .estimator import FITTED_PHASES, PHASES_OF, Estimator
 from .journal import JobRecord, Journal, from_bytes, to_bytes
 from .protocol import JOB_VERSIONS, PROTOCOL_VERSION
 from .protocol import messages as m
@@ -340,8 +340,9 @@ class Jobs:
 
     def start(self, job: Job, now: float, device: str = "") -> None:
         """A worker begins a job on its device."""
-        speeds = self.journal.speeds(job.record.model)
-        phases = PHASES_OF[job.record.kind]
+        speeds = self.journal.speeds(job.record.speeds_of)
+        fits = job.record.settings.get("refine") or "fitting" in speeds
+        phases = FITTED_PHASES if fits else PHASES_OF[job.record.kind]
         job.estimator = Estimator(speeds, job.record.settings.get("steps"), now, phases)
         job.artefacts, job.progress = [], None
         job.device = device
@@ -368,7 +369,7 @@ class Jobs:
         artefacts = [{"kind": a.kind, "fields": a.fields, "file": a.file} for a in job.artefacts]
         if job.estimator is not None:
             try:
-                self.journal.save_speeds(job.record.model, job.estimator.speeds(now))
+                self.journal.save_speeds(job.record.speeds_of, job.estimator.speeds(now))
             except StorageError as error:
                 log.error("speeds not kept: %s", error)
         self._end(job, "done", {"artefacts": artefacts, "timings": timings})

@@ -109,6 +109,11 @@ class JobRecord:
         return f"words: {parts[-1]}"[:64]
 
     @property
+    def speeds_of(self) -> str:
+        """By which name the times of its phases are kept: refining takes a phase more."""
+        return f"{self.model}, refined" if self.settings.get("refine") else self.model
+
+    @property
     def owner(self) -> str | None:
         """The client that submitted it, by the id it gave."""
         return self.settings.get("owner")

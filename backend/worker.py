@@ -188,7 +188,8 @@ class ModelRunner:
         from gsv3d.preprocessing import load_image
 
         names = ("steps", "seed", "faces", "texture_size", "elevation", "previews")
-        mirror = settings.get("mirror", "off")  # not in jobs journalled by an older backend
+        # Jobs journalled by an older backend lack some settings.
+        mirror = settings.get("mirror", "off")
         if mirror == "plane":
             mirror = settings["plane"]
         orbit = settings.get("orbit", "model")
@@ -197,6 +198,7 @@ class ModelRunner:
                 **{n: settings[n] for n in names},
                 mirror=mirror,
                 orbit=None if orbit == "model" else orbit,
+                refine=settings.get("refine", False),
             )
         except ValueError as error:
             raise BackendError(

@@ -306,6 +306,7 @@ class Client:
                     mirror=request.mirror,
                     plane=request.plane,
                     orbit=request.orbit,
+                    refine=request.refine,
                     files=request.files,
                 )
         except wire.ProtocolError as error:

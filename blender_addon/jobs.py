@@ -20,7 +20,8 @@ PHASES = (
     ("loading", "Loading the model", 0.05),
     ("preparing", "Preparing picture", 0.03),
     ("denoising", "Making views", 0.52),
-    ("decoding", "Making splats", 0.10),
+    ("decoding", "Making splats", 0.05),
+    ("fitting", "Fitting splats", 0.05),
     ("fusing", "Building the surface", 0.12),
     ("simplifying", "Reducing faces", 0.03),
     ("unwrapping", "Unwrapping", 0.07),
@@ -72,7 +73,8 @@ class Request:
     """Hold a wish for the backend. 0 steps: the model's.
 
     ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
-    the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own.
+    the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own;
+    ``refine`` has splats fitted to those views.
     """
 
     image: Picture
@@ -86,6 +88,7 @@ class Request:
     mirror: str = "auto"
     plane: float = 0.0
     orbit: str = "model"
+    refine: bool = False
     files: tuple[str, ...] = ()
 
 

@@ -237,7 +237,9 @@ def _settings(layout: Any, settings: Any, in_scene: bool) -> None:
     column = _split(layout)
     if session.get().model_names() != [settings.model]:
         column.prop(settings, "model")
-    column.prop(settings, "quality")
+    row = column.row(align=True)
+    row.prop(settings, "quality")
+    row.prop(settings, "refine", text="", icon="MODIFIER")
     column.prop(settings, "faces")
     if in_scene:
         column.prop(settings, "size")

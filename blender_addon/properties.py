@@ -16,6 +16,7 @@
     seeds         how many objects of a picture, of this seed and those after it
     quality       DRAFT, NORMAL (the model's own steps), HIGH or CUSTOM (those of ``steps``)
     steps         denoising steps for CUSTOM; 0 leaves it to the model
+    refine        fit the splats of a model to its own views
     faces         face budget of the mesh
     texture_size  pixels of a side of the texture
     size          PICTURE or HEIGHT: how large a result at a picture in the scene is
@@ -168,6 +169,10 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
             ("CUSTOM", "Custom", "The number of steps under Advanced"),
         ),
         default="NORMAL",
+    )
+    refine: BoolProperty(  # type: ignore[valid-type]
+        name="Refine",
+        description="Fit the splats to the model's own views, which takes longer",
     )
     steps: IntProperty(  # type: ignore[valid-type]
         name="Steps",

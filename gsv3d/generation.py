@@ -7,6 +7,7 @@ The command line and the backend's worker both run this.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +16,9 @@ import torch
 from PIL import Image
 
 from gsv3d.cameras import DISTANCE, ORBIT_CHOICES, orbit, views_deg
-from gsv3d.errors import GSV3DError, no_decoder
+from gsv3d.errors import GSV3DError
+from gsv3d.lifting import Views
+from gsv3d.lifting.model_views import coverage_of, lift_model_views, settings_of
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
 from gsv3d.meshing.mirror import mirror_reference
@@ -33,6 +36,7 @@ PHASES = (
     "preparing",
     "denoising",
     "decoding",
+    "fitting",
     "fusing",
     "simplifying",
     "unwrapping",
@@ -62,7 +66,10 @@ class GenerationSettings:
             ``gsv3d.cameras.mirrored_azimuth_deg``.
         backs: what the sides look like that the picture does not show: "model", as the model's
             views have them, or "picture", as if it were seen through to them.
-        previews: how often coarse views and Gaussians are shown while denoising, 0..50.
+        refine: fit the decoder's Gaussians to the model's own views. A model without a decoder has
+            its Gaussians fitted to its views in any case.
+        previews: how often coarse views and Gaussians are shown while denoising, 0..50; fitted
+            Gaussians as often while they are fitted.
         cutout: network that removes a background, as in ``gsv3d.preprocessing.saliency``.
         orbit: of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own. A dynamic one is drawn
             by the seed.
@@ -90,6 +97,7 @@ class GenerationSettings:
     azimuths: tuple[float, ...] | None = None
     elevations: tuple[float, ...] | None = None
     consistency: Consistency | None = None
+    refine: bool = False
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -104,6 +112,8 @@ class GenerationSettings:
             _check_angle("mirror", self.mirror, 360)
         if self.backs not in BACKS:
             raise ValueError(f"backs must be {' or '.join(BACKS)}, not {self.backs!r}.")
+        if not isinstance(self.refine, bool):
+            raise ValueError(f"refine must be True or False, not {self.refine!r}.")
         if self.orbit not in (None, *ORBIT_CHOICES):
             raise ValueError(f"orbit must be {' or '.join(ORBIT_CHOICES)}, not {self.orbit!r}.")
         listed = self.azimuths is not None or self.elevations is not None
@@ -150,7 +160,7 @@ class Observer(Protocol):
         """images (V, H, W, 3) uint8 sRGB, coarse or final; azimuths_deg (V,) float32."""
 
     def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
-        """Gaussians after denoising step ``step`` of ``of``; ``final`` for the last ones."""
+        """Gaussians after a step of denoising, or of fitting; ``final`` for the last ones."""
 
 
 class SilentObserver:
@@ -185,6 +195,7 @@ class GenerationResult:
         elevations_deg: (V,) float32.
         certainty: of the cut-out, as in ``gsv3d.preprocessing.CutOut``.
         distance: of the views' cameras from the origin.
+        made_by: what made the Gaussians: "decoder", "fit", or "decoder and fit".
     """
 
     prepared: np.ndarray
@@ -198,6 +209,13 @@ class GenerationResult:
     elevations_deg: np.ndarray | None = None
     certainty: float | None = None
     distance: float = DISTANCE
+    made_by: str = "decoder"
+
+
+def phases_of(pipeline: GSV3DPipeline, settings: GenerationSettings) -> tuple[str, ...]:
+    """Return those of ``PHASES`` that a job goes through."""
+    fits = settings.refine or pipeline.decoder is None
+    return tuple(name for name in PHASES if fits or name != "fitting")
 
 
 def generate(
@@ -213,10 +231,9 @@ def generate(
         image: the reference, RGBA as ``load_image`` returns it.
         settings: of this job.
         observer: told of progress and previews; may raise ``Cancelled``, which ends the job within
-            one denoising step.
+            one step of denoising or fitting.
 
     Raises:
-        ModelError: the model has no decoder.
         ImageError: no object is found in the picture.
         GSV3DError: the model's Gaussians are unusable or have no surface.
         Cancelled: as raised by the observer.
@@ -224,8 +241,6 @@ def generate(
     watch = observer if observer is not None else SilentObserver()
     clock = _Clock()
 
-    if pipeline.decoder is None:
-        raise no_decoder()
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
     sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE), PICTURE_SIZE)
@@ -236,19 +251,27 @@ def generate(
     watch.progress("preparing", 1, 1)
     watch.prepared(pictures[0])
 
-    output, denoised = _denoise(pipeline, prepared, settings, pose.elevation_deg, watch, clock)
+    output, steps = _denoise(pipeline, prepared, settings, pose.elevation_deg, watch, clock)
 
     azimuths = np.asarray(output.azimuths_deg, dtype=np.float32)
     views = _to_uint8(output.views)
-    gaussians = usable(output.gaussians)
+    watch.views(views, azimuths)
+    gaussians = None if output.gaussians is None else usable(output.gaussians)
+    made_by = "decoder"
+    if gaussians is None or (settings.refine and len(gaussians)):
+        made_by = "fit" if gaussians is None else "decoder and fit"
+        watch.progress("decoding", 1, 1)
+        clock.enter("fitting")
+        fitted, steps = _fit(pipeline, output, gaussians, views, prepared, settings, watch)
+        gaussians = usable(fitted)
     if len(gaussians) == 0:
         raise GSV3DError(
             "The model gave no visible Gaussians for this picture.",
             "Try another seed, more steps or another picture.",
         )
-    watch.views(views, azimuths)
-    watch.gaussians(gaussians, denoised, denoised, True)
-    watch.progress("decoding", 1, 1)
+    watch.gaussians(gaussians, steps, steps, True)
+    if made_by == "decoder":
+        watch.progress("decoding", 1, 1)
 
     def report(phase: str, step: int, of: int) -> None:
         clock.enter(phase)
@@ -275,6 +298,7 @@ def generate(
         elevations,
         pictures[0].certainty,
         distance,
+        made_by,
     )
 
 
@@ -339,9 +363,8 @@ def _denoise(
         if step in preview_steps(total, settings.previews):
             latents = state["pred_original_latents"]
             watch.views(_to_uint8(pipe.decode_views(latents)), np.float32(azimuths))
-            coarse = usable(pipe.decode_gaussians(latents))
-            if len(coarse):
-                watch.gaussians(coarse, step + 1, total, False)
+            if pipe.decoder is not None:
+                _show(pipe.decode_gaussians(latents), step + 1, total, watch)
         if step + 1 == total:
             clock.enter("decoding")
             watch.progress("decoding", 0, 1)
@@ -362,6 +385,52 @@ def _denoise(
         output_type="np",
     )
     return output, max(total, 1)
+
+
+def _fit(
+    pipeline: GSV3DPipeline,
+    output: Any,
+    start: Gaussians | None,
+    pictures: np.ndarray,
+    prepared: np.ndarray,
+    settings: GenerationSettings,
+    watch: Observer,
+) -> tuple[Gaussians, int]:
+    """Fit Gaussians to a model's views; return them and the number of iterations.
+
+    Args:
+        pipeline: that drew the views.
+        output: of the pipeline.
+        start: Gaussians to begin with; None to begin on the visual hull of the views.
+        pictures: (V, S, S, 3) uint8, its views.
+        prepared: (S, S, 4) uint8, the reference.
+        settings: of the job.
+        watch: told of progress and previews.
+    """
+    alpha = torch.from_numpy(coverage_of(pipeline.vae, pictures, output.latents, prepared))
+    angles = (output.azimuths_deg, output.elevations_deg)
+    cameras = orbit(*angles, size=alpha.shape[-1], distance=pipeline.camera_distance)
+    views = Views.on_white(torch.from_numpy(pictures) / 255, alpha, cameras)
+    views = views.to(output.latents.device)
+    if start is not None:
+        start = start.to(torch.float32)
+    chosen = settings_of(views, start is not None, settings.seed)
+    shown = preview_steps(chosen.iterations, settings.previews)
+
+    def on_step(step: int, of: int, current: Callable[[], Gaussians]) -> None:
+        watch.progress("fitting", step, of)
+        if step - 1 in shown:
+            _show(current(), step, of, watch)
+
+    watch.progress("fitting", 0, chosen.iterations)
+    return lift_model_views(views, chosen, on_step, start), chosen.iterations
+
+
+def _show(gaussians: Gaussians, step: int, of: int, watch: Observer) -> None:
+    """Show those Gaussians of a step that can be seen, if there are any."""
+    coarse = usable(gaussians)
+    if len(coarse):
+        watch.gaussians(coarse, step, of, False)
 
 
 def _to_uint8(images: Any) -> np.ndarray:

@@ -18,7 +18,7 @@ from gsv3d.errors import ModelError
 
 COMPONENTS = ("vae", "image_encoder", "unet", "scheduler")
 DECODING = ("feature_encoder", "decoder")
-"""What makes Gaussians of the views; a model may be without, and then gives views alone."""
+"""What makes Gaussians of the views; without, they are fitted to the views."""
 
 INDEX = "model_index.json"
 DESCRIPTION = "description.txt"
@@ -45,7 +45,7 @@ class ModelInfo:
         installed: whether it can be loaded now.
         description: one sentence.
         how_to_get: one sentence; empty when installed.
-        decoder: whether it makes Gaussians, and not views alone.
+        decoder: whether it makes Gaussians; else they are fitted to its views.
         license: its name, or a few words; empty if it is not recorded.
         change: what ``gsv3d models`` can do with it by its name: "add", "remove" or "".
     """

@@ -73,6 +73,7 @@ def write_results(
         "device": device,
         "image": readable(str(image)),
         "settings": asdict(settings),
+        "gaussians_made_by": result.made_by,
         "cutout_certainty": result.certainty,
         "pose": asdict(result.pose),
         "views": {

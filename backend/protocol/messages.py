@@ -118,6 +118,7 @@ class Submit(Message):
     mirror: str = wire(Choice(MIRRORS), default="off")
     plane: float = wire(Number(-360, 360), default=0.0)  # degrees, where mirror is "plane"
     orbit: str = wire(Choice(ORBITS), default="model")  # of the views; "model": the model's own
+    refine: bool = wire(Flag(), default=False)  # fit the Gaussians to the model's own views
 
 
 @dataclass(frozen=True)

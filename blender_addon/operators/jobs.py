@@ -182,6 +182,7 @@ class GSV3D_OT_copy_settings(bpy.types.Operator, _OfJob):
             request = job.request
             settings.model, settings.mirror = request.model, request.mirror.upper()
             settings.orbit = request.orbit.upper()
+            settings.refine = request.refine
             numbers: dict[str, float] = {"steps": request.steps, "seed": request.seed}
             numbers |= {"faces": request.faces, "texture_size": request.texture_size}
             if request.elevation is not None:

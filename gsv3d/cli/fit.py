@@ -28,6 +28,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         action="store_true",
         help="replace files of the same name in DIR; without it the results get another name",
     )
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="that pictures are reduced to where they are larger, 32..2048 (128, on a card 576)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument(
         "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
@@ -51,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         GenerationSettings(seed=args.seed, faces=args.faces, texture_size=args.texture_size)
+        if args.size is not None and not 32 <= args.size <= 2048:
+            raise ValueError(f"size must be 32..2048, not {args.size}.")
     except ValueError as error:
         raise GSV3DError(str(error)) from error
     output = make_folder(args.output)
@@ -73,13 +81,14 @@ def _run(args: argparse.Namespace, output: Path) -> int:
     from gsv3d.results import endings_of, write_lifted
 
     device = choose_device(args.device)
-    settings = LiftSettings(seed=args.seed)
+    size = args.size or (576 if device.type == "cuda" else 128)
     capture = read_capture(args.folder)
     target = output / safe_stem(args.folder.resolve().name)
     weights = dict(zip(PHASES, (85, 6, 3, 3, 3), strict=True))
     with ImageProgress(1, weights) as progress:
         progress.start(str(args.folder))
-        views = crop(capture.load(), capture.cameras, settings.stages[-1][0]).to(device)
+        views = crop(capture.load(), capture.cameras, size).to(device)
+        settings = LiftSettings(seed=args.seed).up_to(views.cameras.width)
         lifted = lift_to_mesh(views, settings, args.faces, args.texture_size, progress.progress)
         with free_target(target, endings_of(args.formats), args.overwrite) as free:
             files = write_lifted(

@@ -92,6 +92,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="of the views, instead of an orbit: -90..90, the picture's own last (those of the"
         " model's orbit). Write --elevations=-5,… where the first is negative",
     )
+    parser.add_argument(
+        "--refine",
+        action="store_true",
+        help="fit the decoder's Gaussians to the model's own views; those of a model without a"
+        " decoder are fitted in any case",
+    )
     add_formats(parser)
     cutouts.add_option(parser)
     add_machine(parser)
@@ -117,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
             elevation=None if args.elevation == "auto" else args.elevation,
             mirror=args.mirror,
             backs=args.backs,
+            refine=args.refine,
             previews=0,
             cutout=args.cutout,
             orbit=args.orbit,
@@ -205,12 +212,14 @@ def _generate(
     progress: Any,
 ) -> list[Path]:
     """Run one job and write its files; the .json comes last and says that all are there."""
-    from gsv3d.generation import generate
+    from gsv3d.cli.progress import WEIGHTS
+    from gsv3d.generation import generate, phases_of
     from gsv3d.models import find, license_of
     from gsv3d.outputs import free_target
     from gsv3d.preprocessing import is_unsure
     from gsv3d.results import endings_of, write_results
 
+    progress.weights = {name: WEIGHTS[name] for name in phases_of(pipeline, settings)}
     result = generate(pipeline, picture, settings, progress)
     if is_unsure(result.certainty):
         progress.remark(cutouts.warning(image, result.certainty))

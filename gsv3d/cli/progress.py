@@ -18,7 +18,7 @@ from gsv3d import text_to_image
 from gsv3d.generation import PHASES
 from gsv3d.preprocessing import PreparedImage
 
-WEIGHTS = dict(zip(PHASES, (2, 55, 5, 18, 4, 4, 12), strict=True))
+WEIGHTS = dict(zip(PHASES, (2, 55, 5, 60, 18, 4, 4, 12), strict=True))
 """Shares of the time a job takes, roughly: the bar moves evenly."""
 
 IMAGINE_WEIGHTS = dict(zip(text_to_image.PHASES, (95, 5), strict=True))
@@ -34,11 +34,16 @@ def fraction(phase: str, step: int, of: int, weights: Mapping[str, int] = WEIGHT
 
 
 class ImageProgress:
-    """An observer of ``gsv3d.generation`` that shows how far each of several pictures is."""
+    """An observer of ``gsv3d.generation`` that shows how far each of several pictures is.
+
+    Args:
+        count: of the pictures.
+        weights: shares of the time by phase; may be set anew between two pictures.
+    """
 
     def __init__(self, count: int, weights: Mapping[str, int] = WEIGHTS) -> None:
         self._count, self._index, self._phase = count, 0, ""
-        self._weights = weights
+        self.weights = weights
         # On stderr, so that what the command prints can be read by another program.
         self._console = Console(stderr=True)
         self._bar = Progress(
@@ -79,7 +84,7 @@ class ImageProgress:
             return
         detail = f"{phase} {step}/{of}" if of > 1 else phase
         self._bar.update(
-            self._task, completed=fraction(phase, step, of, self._weights), phase=detail
+            self._task, completed=fraction(phase, step, of, self.weights), phase=detail
         )
 
     def prepared(self, picture: PreparedImage) -> None:

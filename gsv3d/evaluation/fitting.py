@@ -21,11 +21,8 @@ from gsv3d.evaluation.drawing import draw, solid_centres, unit_gaussians
 from gsv3d.evaluation.framing import Framing
 from gsv3d.evaluation.protocol import DISTANCE, unseen_views
 from gsv3d.gaussians import Gaussians
-from gsv3d.lifting import LiftSettings, LossWeights, Views, fit_in_cube
-from gsv3d.lifting.views import Frame
-
-HALF_CUBE = 0.7
-"""Of the cube in the model's world that the Gaussians begin in."""
+from gsv3d.lifting import LiftSettings, LossWeights, Views
+from gsv3d.lifting.model_views import lift_model_views
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,6 @@ def fit_gaussians(
         seed: of where the Gaussians begin.
     """
     alpha = masks.to(colours)
-    frame = Frame(torch.zeros(3), 2 * HALF_CUBE)
-    views = frame.views(Views((colours - (1 - alpha[..., None])).clamp_min(0), alpha, cameras))
     lifting = LiftSettings(
         count=settings.count,
         most=settings.count,
@@ -70,7 +65,7 @@ def fit_gaussians(
         agreement=0.0,  # views that contradict each other have no common hull
         seed=seed,
     )
-    return frame.outward(fit_in_cube(views, lifting))
+    return lift_model_views(Views.on_white(colours, alpha, cameras), lifting)
 
 
 def fit_halves(

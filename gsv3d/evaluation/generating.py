@@ -15,6 +15,7 @@ from gsv3d.errors import ModelError
 from gsv3d.evaluation.memory import PeakMemory
 from gsv3d.evaluation.store import ModelIdentity
 from gsv3d.generation import GenerationResult, GenerationSettings, generate, usable
+from gsv3d.lifting.model_views import coverage_of
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
 from gsv3d.pose import DEFAULT_ELEVATION_DEG
@@ -189,19 +190,9 @@ class ModelGenerator:
         )
 
 
-NEAR_WHITE = 10
-"""A pixel all whose channels are so near to 255 counts as background where no mask is given."""
-
-
-@torch.no_grad()
 def masks_of(pipeline: Any, result: GenerationResult) -> np.ndarray:
-    """(N, S, S) bool of the views: the model's own alpha above one half, or from ``NEAR_WHITE``."""
-    if pipeline.vae.config.in_channels < 4 or result.latents is None:
-        return (result.views < 255 - NEAR_WHITE).any(axis=-1)
-    scaled = result.latents.to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor
-    alpha = torch.cat([pipeline.vae.decode(one[None]).sample[:, 3] for one in scaled[:-1]])
-    masks = (alpha.float() > 0).cpu().numpy()  # the autoencoder's values are -1..1
-    return np.concatenate([masks, result.prepared[None, ..., 3] > 127])
+    """(N, S, S) bool, where the object is in the views."""
+    return coverage_of(pipeline.vae, result.views, result.latents, result.prepared) > 0.5
 
 
 @torch.no_grad()
@@ -209,11 +200,12 @@ def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, G
     """Gaussians of the even and of the odd generated views, the reference last in both.
 
     As the decoder places them: a prior for depth would stretch either half as it likes.
-    None where there are fewer than four views, or a half has no visible Gaussians.
+    None where there is no decoder, there are fewer than four views, or a half has no visible
+    Gaussians.
     """
     latents = result.latents
     elevations = result.elevations_deg
-    if latents is None or elevations is None or len(latents) < 4:
+    if pipeline.decoder is None or latents is None or elevations is None or len(latents) < 4:
         return None
     count = len(latents)
     device, dtype = pipeline.decoder.device, pipeline.decoder.dtype

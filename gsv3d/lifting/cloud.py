@@ -40,32 +40,46 @@ AT_START = 0.3
 """Opacity of the Gaussians at the start."""
 
 
-class Cloud:
-    """Gaussians being fitted.
+def begin(points: Tensor, colours: Tensor, degree: int, generator: torch.Generator) -> Gaussians:
+    """Return round, faint Gaussians at points, as large as the points are apart on a surface.
 
     Args:
         points: (N, 3) in the unit cube.
         colours: (N, 3) in 0..1.
         degree: of the spherical harmonics.
+        generator: on the CPU, for how they are turned.
+    """
+    count, device = len(points), points.device
+    # Of a surface of about the cube's: so far apart are its Gaussians.
+    spacing = min(max(1.2 / math.sqrt(max(count, 1)), 0.005), 0.1)
+    sh = torch.zeros(count, num_coefficients(degree), 3, device=device)
+    sh[:, 0] = rgb_to_sh(colours)
+    return Gaussians(
+        means=points,
+        quats=F.normalize(torch.randn(count, 4, generator=generator), dim=-1).to(device),
+        scales=torch.full((count, 3), spacing / 2, device=device),
+        opacities=torch.full((count,), AT_START, device=device),
+        sh=sh,
+    )
+
+
+class Cloud:
+    """Gaussians being fitted.
+
+    Args:
+        start: in the unit cube; they are not changed.
         rates: of Adam.
         generator: on the CPU, for where the halves of a split go.
     """
 
-    def __init__(
-        self, points: Tensor, colours: Tensor, degree: int, rates: Rates, generator: torch.Generator
-    ) -> None:
-        count, device = len(points), points.device
-        # Of a surface of about the cube's: so far apart are its Gaussians.
-        spacing = min(max(1.2 / math.sqrt(max(count, 1)), 0.005), 0.1)
-        sh = torch.zeros(count, num_coefficients(degree), 3, device=device)
-        sh[:, 0] = rgb_to_sh(colours)
+    def __init__(self, start: Gaussians, rates: Rates, generator: torch.Generator) -> None:
         self._generator = generator
         self._values = {
-            "means": points.clone(),
-            "scales": torch.full((count, 3), math.log(spacing / 2), device=device),
-            "quats": F.normalize(torch.randn(count, 4, generator=generator), dim=-1).to(device),
-            "opacities": torch.full((count,), math.log(AT_START / (1 - AT_START)), device=device),
-            "colours": sh,
+            "means": start.means.clone(),
+            "scales": start.scales.clamp(SMALLEST, LARGEST).log(),
+            "quats": start.quats.clone(),
+            "opacities": torch.logit(start.opacities, eps=1e-4),
+            "colours": start.sh.clone(),
         }
         for value in self._values.values():
             value.requires_grad_(True)
@@ -77,7 +91,7 @@ class Cloud:
             eps=1e-15,
         )
         self._rate = rates.means
-        self._felt = torch.zeros(count, device=device)
+        self._felt = torch.zeros(len(start), device=start.device)
 
     def __len__(self) -> int:
         return len(self._felt)

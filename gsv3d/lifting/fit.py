@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gsv3d.gaussians import Gaussians
-from gsv3d.lifting.cloud import Cloud
+from gsv3d.lifting.cloud import Cloud, begin
 from gsv3d.lifting.hull import find_frame, surface_points
 from gsv3d.lifting.losses import depth_roughness, mean_of, normal_disagreement, ssim, trimmed
 from gsv3d.lifting.settings import LiftSettings
@@ -41,20 +41,29 @@ def lift(views: Views, settings: LiftSettings, watch: Watch | None = None) -> Ga
     return frame.outward(fit_in_cube(frame.views(views), settings, watch))
 
 
-def fit_in_cube(views: Views, settings: LiftSettings, watch: Watch | None = None) -> Gaussians:
+def fit_in_cube(
+    views: Views,
+    settings: LiftSettings,
+    watch: Watch | None = None,
+    start: Gaussians | None = None,
+) -> Gaussians:
     """Fit Gaussians to views of an object in the cube of side 1 at the origin.
 
     Args:
         views: with cameras of the cube's world, see ``Frame``.
         settings: of the fit.
         watch: told of progress; may raise ``Cancelled``.
+        start: Gaussians in the cube to begin with, instead of new ones on the visual hull; then
+            ``count``, ``degree`` and ``agreement`` of the settings are of no account.
 
     Raises:
         DataError: too few masks agree on any point.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    points, colours = surface_points(views, settings.count, settings.agreement, generator)
-    cloud = Cloud(points, colours, settings.degree, settings.rates, generator)
+    if start is None:
+        points, colours = surface_points(views, settings.count, settings.agreement, generator)
+        start = begin(points, colours, settings.degree, generator)
+    cloud = Cloud(start, settings.rates, generator)
 
     def current() -> Gaussians:
         return cloud.gaussians().detach()

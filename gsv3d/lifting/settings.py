@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -78,3 +78,27 @@ class LiftSettings:
     @property
     def iterations(self) -> int:
         return sum(number for _, number in self.stages)
+
+    def up_to(self, pixels: int) -> LiftSettings:
+        """Return a fit that goes on to pictures of so many pixels, with Gaussians to match.
+
+        Each further stage has twice the pixels of the one before and as many iterations.
+        """
+        stages = list(self.stages)
+        while stages[-1][0] < pixels:
+            size, iterations = stages[-1]
+            stages.append((min(2 * size, pixels), iterations))
+        larger = stages[-1][0] / self.stages[-1][0]
+        return replace(
+            self,
+            stages=tuple(stages),
+            count=round(self.count * larger),
+            most=round(self.most * larger**2),
+        )
+
+
+OF_A_MODEL = LiftSettings(weights=LossWeights(trim=0.05), agreement=0.0)
+"""For views that a model drew: they disagree, so their hull is where most of them agree."""
+
+REFINING = replace(OF_A_MODEL, stages=((64, 100),))
+"""For Gaussians that a decoder made of these views."""

@@ -33,6 +33,11 @@ class Views:
     alpha: Tensor
     cameras: Cameras
 
+    @classmethod
+    def on_white(cls, pictures: Tensor, alpha: Tensor, cameras: Cameras) -> Views:
+        """Views of pictures (V, S, S, 3) in 0..1 on white, with their alpha."""
+        return cls((pictures - (1 - alpha[..., None])).clamp(0, 1), alpha, cameras)
+
     def __len__(self) -> int:
         return len(self.alpha)
 
@@ -131,4 +136,12 @@ class Frame:
             gaussians,
             means=gaussians.means * self.extent + self.centre.to(gaussians.means),
             scales=gaussians.scales * self.extent,
+        )
+
+    def inward_gaussians(self, gaussians: Gaussians) -> Gaussians:
+        """Gaussians of the cameras' world in that of the cube."""
+        return replace(
+            gaussians,
+            means=(gaussians.means - self.centre.to(gaussians.means)) / self.extent,
+            scales=gaussians.scales / self.extent,
         )

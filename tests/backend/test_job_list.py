@@ -89,6 +89,31 @@ def test_a_failed_or_cancelled_job_is_done_again(tmp_path: Path, run_server: Sta
         assert client.until(m.Error).code == "not_available"
 
 
+def test_times_of_refined_jobs_are_kept_apart(tmp_path: Path) -> None:
+    """A job that fits nothing is not said to take as long as one that does, and the reverse."""
+    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
+
+    def run(number: int, **settings: bool) -> float | None:
+        """Take 10 s to denoise, 100 s to fit where it is wished, 10 s to fuse; the first ETA."""
+        job = jobs.submit(m.Submit(JOB(number), b"x", steps=1, **settings))
+        jobs.start(job, 0.0)
+        first = jobs.report(job, "denoising", 0, 1, 0.0).eta_s
+        now = 10.0
+        for phase, seconds in (("fitting", 100.0), ("fusing", 10.0)):
+            if phase == "fusing" or settings:
+                jobs.report(job, phase, 0, 1, now)
+                now += seconds
+        for phase in ("preparing", "loading", "decoding", "simplifying", "unwrapping", "texturing"):
+            jobs.report(job, phase, 0, 1, now)
+        jobs.done(job, {}, now)
+        return first
+
+    assert run(0) is None and run(1, refine=True) is None  # nothing was measured yet
+    assert run(2) == pytest.approx(20.0)
+    assert run(3, refine=True) == pytest.approx(120.0)
+    assert run(4) == pytest.approx(20.0)
+
+
 def test_a_waiting_job_changes_its_place(tmp_path: Path) -> None:
     def opened() -> Jobs:
         return Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))

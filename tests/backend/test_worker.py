@@ -42,6 +42,21 @@ def picture() -> bytes:
     return file.getvalue()
 
 
+def test_wishes_reach_the_job(monkeypatch) -> None:
+    asked: list[Any] = []
+
+    def generate(_pipeline: Any, image: Any, settings: Any, *_: Any) -> Any:
+        asked.append(settings)
+        return quick_result(image)
+
+    monkeypatch.setattr(models, "load_pipeline", lambda *_: FakePipeline())
+    monkeypatch.setattr(generation, "generate", generate)
+    runner = ModelRunner("cpu")
+    for wishes in ({}, {"refine": True, "mirror": "plane", "plane": 30.0}):
+        runner.run(SETTINGS | wishes, picture(), _Link())  # type: ignore[arg-type]
+    assert [(s.refine, s.mirror) for s in asked] == [(False, "off"), (True, 30.0)]
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [

@@ -51,6 +51,7 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
     image_empty(bpy, path, x=4.0).select_set(True)
     settings = bpy.context.scene.gsv3d
     settings.seed, settings.faces, settings.height, settings.steps = 5, 777, 3.0, 9
+    settings.refine = size == "HEIGHT"
     with FakeBackend(tmp_path, "normal") as fake:
         monkeypatch.setattr(
             preferences,
@@ -62,6 +63,7 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
         addon.drain_until(lambda: job.state is JobState.DONE)
         submit = fake.wait_for(m.Submit)
     assert (submit.seed, submit.faces, submit.steps, submit.filename) == (5, 777, 9, "barrel.png")
+    assert submit.refine == (size == "HEIGHT")
     assert bytes(submit.image) == path.read_bytes()
     made = next(o for o in bpy.data.objects if o.get("gsv3d_kind") == "mesh")
     # The picture is 1 x 0.6, its middle at (4, 2, 1), its right along +Y. It shows the object from

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from gsv3d.cameras import DISTANCE
+from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import GenerationResult
 from gsv3d.meshing import TexturedMesh
 from gsv3d.pose import PoseEstimate
 from gsv3d.preprocessing import FILL
+from gsv3d.rendering import render
 
 
 def ball(rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.35) -> Gaussians:
@@ -58,9 +59,12 @@ class FakePipeline:
     image_size, num_frames, device = 32, 4, "cpu"
     config = SimpleNamespace(orbit="static", framing=FILL)
     camera_distance = DISTANCE
-    decoder = "its own"
+    vae = SimpleNamespace(config=SimpleNamespace(in_channels=3))
 
-    def __init__(self, default_steps: int = 8, spoil: Any = None) -> None:
+    def __init__(
+        self, default_steps: int = 8, spoil: Any = None, decoder: str | None = "its own"
+    ) -> None:
+        self.decoder = decoder
         self.scheduler = SimpleNamespace(timesteps=torch.zeros(0))
         self.calls: list[dict[str, Any]] = []
         self.steps_done = 0
@@ -102,7 +106,7 @@ class FakePipeline:
             return SimpleNamespace(
                 views=self.decode_views(latents),
                 latents=latents[0],
-                gaussians=self.decode_gaussians(latents),
+                gaussians=None if self.decoder is None else self.decode_gaussians(latents),
                 azimuths_deg=azimuths,
                 elevations_deg=elevations,
             )
@@ -110,12 +114,13 @@ class FakePipeline:
             self._rgb = None
 
     def decode_gaussians(self, latents: torch.Tensor) -> Gaussians:
-        if self._rgb is None:
-            raise RuntimeError("Latents can be decoded during a call only.")
+        if self._rgb is None or self.decoder is None:
+            raise RuntimeError("Latents can be decoded during a call only, and by a decoder.")
         return self._spoil(ball(self._rgb))
 
     def decode_views(self, latents: torch.Tensor) -> np.ndarray:
         if self._rgb is None:
             raise RuntimeError("Latents can be decoded during a call only.")
-        view = np.broadcast_to(np.array(self._rgb, np.float32), (32, 32, 3))
-        return np.stack([view] * latents.shape[1])
+        cameras = orbit(self.asked["azimuths"], self.asked["elevations"], size=32)
+        drawn = render(ball(self._rgb), cameras, background=(1.0, 1.0, 1.0)).colour
+        return drawn.clamp(0, 1).numpy()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,15 @@ from PIL import Image, ImageDraw
 from gsv3d import generation
 from gsv3d.cameras import mirrored_azimuth_deg, orbit
 from gsv3d.errors import Cancelled, GSV3DError, ImageError
-from gsv3d.generation import PHASES, GenerationSettings, choose_pose, generate, preview_steps
+from gsv3d.generation import (
+    PHASES,
+    GenerationSettings,
+    choose_pose,
+    generate,
+    phases_of,
+    preview_steps,
+)
+from gsv3d.lifting.settings import OF_A_MODEL, REFINING
 from gsv3d.pose import PoseEstimate
 from tests.gsv3d.fake_pipeline import FakePipeline
 
@@ -62,10 +71,16 @@ def whole():
 
 
 def test_the_phases_come_in_order_and_end(whole):
-    _, recorder, _ = whole
+    _, recorder, pipeline = whole
+    phases = phases_of(pipeline, GenerationSettings())
+    assert phases == tuple(name for name in PHASES if name != "fitting")
+    check_phases(recorder, phases)
+
+
+def check_phases(recorder: Recorder, phases: tuple[str, ...]) -> None:
     progress = recorder.of("progress")
-    assert tuple(dict.fromkeys(phase for _, phase, _, _ in progress)) == PHASES
-    for phase in PHASES:
+    assert tuple(dict.fromkeys(phase for _, phase, _, _ in progress)) == phases
+    for phase in phases:
         steps = [(step, of) for _, name, step, of in progress if name == phase]
         assert [s for s, _ in steps] == sorted(s for s, _ in steps)
         assert steps[-1][0] == steps[-1][1]
@@ -138,9 +153,12 @@ def test_the_mirrored_picture_is_a_second_reference(monkeypatch):
     np.testing.assert_allclose(second.camera.positions[0], expected[1], atol=1e-5)
 
 
-@pytest.mark.parametrize(("phase", "step"), [("denoising", 3), ("fusing", 2), ("preparing", 0)])
-def test_cancelling_stops_at_once(phase, step):
-    pipeline, recorder = FakePipeline(), Recorder(cancel_at=(phase, step))
+@pytest.mark.parametrize(
+    ("phase", "step"), [("denoising", 3), ("fitting", 3), ("fusing", 2), ("preparing", 0)]
+)
+def test_cancelling_stops_at_once(short_fits, phase, step):
+    pipeline = FakePipeline(decoder=None if phase == "fitting" else "its own")
+    recorder = Recorder(cancel_at=(phase, step))
     with pytest.raises(Cancelled):
         generate(pipeline, picture(), GenerationSettings(previews=0, **SMALL), recorder)
     assert recorder.events[-1][1:3] == (phase, step)
@@ -161,15 +179,78 @@ def test_unusable_gaussians_are_dropped_before_anyone_sees_them():
     assert {event[4] for event in recorder.of("gaussians")} == {1497}
 
 
-def test_a_model_that_gives_nothing_is_said_in_words():
+@pytest.mark.parametrize("refine", [False, True])
+def test_a_model_that_gives_nothing_is_said_in_words(refine):
     def spoil(gaussians):
         gaussians.opacities[:] = 0
         return gaussians
 
     recorder = Recorder()
+    settings = GenerationSettings(refine=refine, **SMALL)
     with pytest.raises(GSV3DError, match="no visible Gaussians"):
-        generate(FakePipeline(spoil=spoil), picture(), GenerationSettings(**SMALL), recorder)
+        generate(FakePipeline(spoil=spoil), picture(), settings, recorder)
     assert not recorder.of("gaussians")
+
+
+@pytest.fixture
+def short_fits(monkeypatch):
+    for name, settings in (("OF_A_MODEL", OF_A_MODEL), ("REFINING", REFINING)):
+        stages = ((16, 8), (32, 12))
+        few = replace(settings, count=250, most=300, stages=stages, densify_every=5)
+        monkeypatch.setattr(f"gsv3d.lifting.model_views.{name}", few)
+
+
+def test_views_without_a_decoder_are_lifted_by_a_fit(short_fits):
+    pipeline, recorder = FakePipeline(decoder=None), Recorder()
+    settings = GenerationSettings(previews=3, seed=5, elevation=20.0, **SMALL)
+    result = generate(pipeline, picture(), settings, recorder)
+    assert result.made_by == "fit" and result.timings["fitting"] > 0
+    assert phases_of(pipeline, settings) == PHASES
+    check_phases(recorder, PHASES)
+    steps = [event[2:] for event in recorder.of("progress") if event[1] == "fitting"]
+    assert steps == [(step, 20) for step in range(21)]
+    shown = recorder.of("gaussians")
+    assert [event[1:4] for event in shown] == [
+        (5, 20, False), (10, 20, False), (15, 20, False), (20, 20, True),
+    ]  # fmt: skip
+    assert 200 < shown[0][4] and shown[-1][4] == len(result.gaussians)
+    # The final views come before, not after, the fit.
+    kinds = [event[0] for event in recorder.events]
+    assert len(kinds) - kinds[::-1].index("views") < kinds.index("gaussians")
+    # It is the ball that the views show, where they show it.
+    radii = result.gaussians.means.norm(dim=1)
+    assert 0.27 < radii.median() < 0.42
+    middle = result.gaussians.filter(result.gaussians.opacities > 0.5).rgb().median(dim=0).values
+    np.testing.assert_allclose(middle, np.array([200, 80, 40]) / 255, atol=0.1)
+
+
+def test_a_fit_is_reproduced_by_its_seed(short_fits):
+    def means(seed: int) -> torch.Tensor:
+        recorder, seen = Recorder(cancel_at=("fusing", 1)), []
+        recorder.gaussians = lambda g, *_: seen.append(g)
+        with pytest.raises(Cancelled):
+            settings = GenerationSettings(seed=seed, previews=0, elevation=20.0, **SMALL)
+            generate(FakePipeline(decoder=None), picture(), settings, recorder)
+        return seen[0].means
+
+    assert torch.equal(means(1), means(1))
+    assert not torch.equal(means(1)[:10], means(2)[:10])
+
+
+def test_a_decoders_gaussians_are_refined_when_asked(short_fits):
+    def spoil(gaussians):
+        return replace(gaussians, means=gaussians.means * 1.15)
+
+    found = {}
+    for refine in (False, True):
+        settings = GenerationSettings(previews=0, elevation=20.0, refine=refine, **SMALL)
+        found[refine] = generate(FakePipeline(spoil=spoil), picture(), settings)
+    assert (found[False].made_by, found[True].made_by) == ("decoder", "decoder and fit")
+    before, after = (
+        result.gaussians.filter(result.gaussians.opacities > 0.5).means.norm(dim=1).median()
+        for result in found.values()
+    )
+    assert before == pytest.approx(0.35 * 1.15, abs=1e-3) and after < before - 0.01
 
 
 def test_a_picture_without_an_object_never_reaches_the_model():
@@ -211,7 +292,7 @@ def test_previews_never_fall_on_the_last_step(steps, previews):
         ("faces", 3), ("faces", 10**9), ("texture_size", 8), ("texture_size", 16384),
         ("elevation", 91.0), ("elevation", float("nan")), ("elevation", "up"),
         ("mirror", 361.0), ("mirror", float("inf")), ("mirror", "on"), ("mirror", None),
-        ("previews", -1), ("previews", 51), ("backs", "front"),
+        ("previews", -1), ("previews", 51), ("backs", "front"), ("refine", 1),
     ],
 )  # fmt: skip
 def test_settings_name_the_field_and_its_bounds(field, value):

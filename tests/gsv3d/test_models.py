@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from gsv3d.cli import main
 from gsv3d.devices import choose_device
 from gsv3d.errors import ModelError
+from gsv3d.lifting.settings import OF_A_MODEL
 from gsv3d.models import CHECKPOINTS, available, find, license_of, load_pipeline
 from tests import tiny
 from tests.gsv3d.multiview import published
@@ -83,20 +85,26 @@ def test_a_model_without_a_decoder_is_one(own_models: Path, capsys: Any) -> None
     assert pipeline.decoder is None and pipeline.feature_encoder is None
     assert main(["models", "info", "views"]) == 0
     said = capsys.readouterr().out
-    assert "views alone: it has no decoder (4 views at 32 px, 3 steps)" in said
+    assert "views alone; Gaussians are fitted to them (4 views at 32 px, 3 steps)" in said
     # One that names a decoder and has lost it is damaged, not without.
     shutil.rmtree(own_models / "whole" / "decoder")
     assert "whole" not in {model.name for model in available()}
 
 
-def test_without_a_decoder_there_is_no_prop(own_models: Path, tmp_path: Path, capsys: Any) -> None:
+def test_without_a_decoder_a_prop_is_fitted(
+    own_models: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_decoder(own_models / "views")
+    few = replace(OF_A_MODEL, count=250, most=250, stages=((32, 20),))
+    monkeypatch.setattr("gsv3d.lifting.model_views.OF_A_MODEL", few)
     Image.fromarray(tiny.picture()).save(tmp_path / "picture.png")
     options = ["--model", "views", "--device", "cpu", "--output", str(tmp_path / "out")]
-    assert main(["generate", str(tmp_path / "picture.png"), *options]) != 0
-    said = capsys.readouterr().err
-    assert "has no decoder that makes 3D Gaussians of them. Choose another model" in said
-    assert "Traceback" not in said
+    options += ["--faces", "100", "--texture-size", "32"]
+    assert main(["generate", str(tmp_path / "picture.png"), *options]) == 0
+    assert "  fitting\n" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "picture.json").read_text(encoding="utf-8"))
+    assert record["gaussians_made_by"] == "fit" and record["timings"]["fitting"] > 0
+    assert 100 < record["gaussians"] <= 250
 
 
 def test_what_is_said_of_a_model(capsys: Any) -> None:

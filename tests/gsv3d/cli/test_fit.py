@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.gsv3d.lifting.scenes import around, moved, painted_ball, see
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def settings(**given: Any) -> LiftSettings:
-        return LiftSettings(count=250, most=300, stages=((24, 25),), **given)
+        return LiftSettings(count=250, most=300, stages=((16, 25),), **given)
 
     monkeypatch.setattr(gsv3d.lifting, "LiftSettings", settings)
 
@@ -47,7 +48,7 @@ def test_the_results_have_the_frame_and_scale_of_the_cameras(
     output.mkdir()
     taken = output / "my prop.v2.glb"
     taken.write_bytes(b"mine")
-    assert fit(folder, output, "--seed", "3") == 0
+    assert fit(folder, output, "--seed", "3", "--size", "32") == 0
     assert taken.read_bytes() == b"mine"
     stem = "my prop.v2-2"
     assert sorted(path.name for path in output.iterdir() if path != taken) == [
@@ -62,6 +63,8 @@ def test_the_results_have_the_frame_and_scale_of_the_cameras(
         assert 2.4 < np.ptp(points, axis=0).max() < 4.2  # a ball of diameter 2.8 and its fuzz
     record = json.loads((output / f"{stem}.json").read_text(encoding="utf-8"))
     assert record["views"] == 8 and record["settings"]["seed"] == 3
+    (first, _), (last, _) = record["settings"]["stages"]
+    assert first == 16 < last <= 32  # as large as the ball is shown
     assert record["files"] == [f"{stem}{ending}" for ending in (".glb", ".ply", ".png")]
     with Image.open(output / f"{stem}.png") as sheet:
         assert sheet.width > 256
@@ -74,13 +77,33 @@ def refused(code: int, output: Path, capsys, *words: str) -> None:
     assert not [path for path in output.glob("*")]
 
 
+def moved_inside(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with the fourth camera in the middle of the ball."""
+    moved_frames = copy.deepcopy(frames)
+    for row, value in zip(moved_frames[3]["transform_matrix"], (5.0, -2.0, 1.0), strict=False):
+        row[3] = value
+    return moved_frames
+
+
 def test_bad_input_is_one_sentence_and_nothing_is_written(
     folder: Path, tmp_path: Path, capsys
 ) -> None:
     output = tmp_path / "out"
     refused(fit(tmp_path / "no folder", output), output, capsys, "There is no transforms.json")
     refused(fit(folder, output, "--faces", "3"), output, capsys, "faces must be")
+    refused(fit(folder, output, "--size", "8"), output, capsys, "size must be 32..2048, not 8")
     refused(fit(folder, output, "--threads", "0"), output, capsys, "threads must be")
+    path = folder / "transforms.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    for frames, words in (
+        ([], "has no cameras"),
+        (whole["frames"][:1], "has one picture only"),
+        ([{**frame, "file_path": "gone"} for frame in whole["frames"]], "gone, which is not there"),
+        (moved_inside(whole["frames"]), "The camera of view 4 stands inside the object"),
+    ):
+        path.write_text(json.dumps(whole | {"frames": frames}), encoding="utf-8")
+        refused(fit(folder, output), output, capsys, words)
+    path.write_text(json.dumps(whole), encoding="utf-8")
     # Masks that contradict each other: every picture shows a dot elsewhere.
     for i, path in enumerate(sorted((folder / "images").iterdir())):
         rgba = np.zeros((32, 32, 4), np.uint8)

@@ -139,6 +139,20 @@ def quick(pipeline, monkeypatch):
     monkeypatch.setattr("gsv3d.results.contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
 
 
+def test_refining_is_a_wish_of_the_job_and_has_a_share_of_the_bar(quick, tmp_path, monkeypatch):
+    asked = []
+
+    def generate(_pipeline, picture, settings, observer):
+        asked.append((settings.refine, "fitting" in observer.weights))
+        return quick_result(picture)
+
+    monkeypatch.setattr("gsv3d.generation.generate", generate)
+    image = save_picture(tmp_path / "a.png")
+    for wish in ([], ["--refine"]):
+        assert main(["generate", str(image), "--output", str(tmp_path / "out"), *wish]) == 0
+    assert asked == [(False, False), (True, True)]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

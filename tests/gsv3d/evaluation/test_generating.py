@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,8 +64,10 @@ def test_masks_are_the_models_own_and_the_references(pipeline, result) -> None:
 def test_without_alpha_what_is_not_white_is_the_object(pipeline, result) -> None:
     views = np.full((2, 8, 8, 3), 255, np.uint8)
     views[:, 2:4, 2:4] = [255, 255, 100]
-    masks = masks_of(pipeline, replace(result, views=views, latents=None))
-    assert masks[:, 2:4, 2:4].all() and masks.sum() == 8
+    prepared = np.zeros((8, 8, 4), np.uint8)
+    prepared[4:6, 4:6] = 255
+    masks = masks_of(pipeline, replace(result, views=views, latents=None, prepared=prepared))
+    assert masks[0, 2:4, 2:4].all() and masks[1, 4:6, 4:6].all() and masks.sum() == 8
 
 
 def test_halves_are_decoded_from_every_other_view(pipeline, result) -> None:
@@ -86,6 +89,7 @@ def test_halves_are_decoded_from_every_other_view(pipeline, result) -> None:
 def test_too_few_views_have_no_halves(pipeline, result) -> None:
     assert decode_halves(pipeline, replace(result, latents=result.latents[:3])) is None
     assert decode_halves(pipeline, replace(result, latents=None)) is None
+    assert decode_halves(SimpleNamespace(decoder=None), result) is None
 
 
 def test_halves_of_a_sine_are_decoded_where_its_views_stand(pipeline, result) -> None:

@@ -38,6 +38,14 @@ def test_a_fit_beats_its_start_at_unseen_cameras_by_six_decibels(degree: int) ->
     assert unseen_psnr(fitted) > max(22, unseen_psnr(start) + 6)
 
 
+def test_larger_pictures_take_more_stages_and_gaussians() -> None:
+    usual = LiftSettings()
+    assert usual.up_to(64) == usual.up_to(128) == usual
+    larger = usual.up_to(576)
+    assert larger.stages == (*usual.stages, (256, 200), (512, 200), (576, 200))
+    assert (larger.count, larger.most) == (round(3000 * 4.5), round(6000 * 4.5**2))
+
+
 def test_the_same_seed_gives_the_same_bits() -> None:
     views = see(painted_ball(), around(4))
     settings = replace(SMALL, stages=((16, 15),))

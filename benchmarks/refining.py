@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare a model's own Gaussians with those fitted to its views: refined, and without a decoder.
+
+    python benchmarks/refining.py blockout --report report --count 24 --results refining.jsonl
+
+REPORT is a folder of ``gsv3d evaluate --renderer rasterizer``, whose references and true views are
+used. Every object is made three times of the same views: as the decoder has it, with ``--refine``,
+and as by a model without a decoder. PSNR and SSIM are of renders of the Gaussians at the
+evaluation's unseen views; "own views" is their PSNR with the model's views; CD, F-scores and volume
+IoU are of the mesh. Prints the means, and the paired differences from the decoder with their 95 %
+intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gsv3d.cameras import orbit
+from gsv3d.errors import GSV3DError
+from gsv3d.evaluation import metrics
+from gsv3d.evaluation.drawing import draw, unit_gaussians
+from gsv3d.evaluation.files import load_arrays
+from gsv3d.evaluation.framing import Framing
+from gsv3d.evaluation.protocol import DISTANCE, unseen_views
+from gsv3d.generation import GenerationResult, GenerationSettings, generate
+from gsv3d.models import load_pipeline
+from gsv3d.pipeline import GSV3DPipeline
+
+COLUMNS = ("PSNR", "SSIM", "own views", "CD", "F@.02", "F@.05", "volume IoU", "Gaussians", "fit s")
+
+
+def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[float]:
+    elevation = float(truth["elevation_deg"])
+    framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
+    unseen = orbit(*unseen_views(elevation), size=truth["views"].shape[1], distance=DISTANCE)
+    drawn, mask = draw(unit_gaussians(result.gaussians, framing), unseen)
+    scores = metrics.compare_views(
+        metrics.Views(drawn / 255.0, mask), metrics.Views.of_rgba(truth["views"])
+    )
+    around = orbit(
+        result.azimuths_deg,
+        result.elevations_deg,
+        size=result.views.shape[1],
+        distance=result.distance,
+    )
+    again, _ = draw(result.gaussians, around)
+    own = [metrics.psnr(a / 255.0, b / 255.0) for a, b in zip(again, result.views, strict=True)]
+    one, other = (
+        shape(vertices, faces, seed)
+        for seed, (vertices, faces) in enumerate(
+            ((result.mesh.vertices, result.mesh.faces), (truth["vertices"], truth["faces"]))
+        )
+    )
+    distance = metrics.surface_distance(one[0], other[0])
+    return [
+        float(scores.psnr.mean()),
+        float(scores.ssim.mean()),
+        float(np.mean(own)),
+        distance.chamfer,
+        distance.f_score(0.02),
+        distance.f_score(0.05),
+        metrics.volume_iou(one[1], other[1]),
+        len(result.gaussians),
+        result.timings["fitting"],
+    ]
+
+
+def shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the surface, and voxels, of a mesh scaled to extent 1."""
+    rng = np.random.default_rng(seed)
+    points = metrics.normalised(vertices)
+    surface = metrics.sample_surface(points, faces, metrics.SURFACE_SAMPLES, rng)
+    return surface, metrics.occupancy(points, faces, rng)
+
+
+def made(path: Path, pipeline: GSV3DPipeline, refine: bool) -> list[float]:
+    truth = load_arrays(path)
+    settings = GenerationSettings(
+        elevation=float(truth["elevation_deg"]),
+        mirror="off",
+        texture_size=64,
+        previews=0,
+        refine=refine,
+    )
+    return measure(generate(pipeline, Image.fromarray(truth["reference"]), settings), truth)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="name or folder")
+    parser.add_argument("--report", type=Path, required=True, help="of gsv3d evaluate")
+    parser.add_argument("--count", type=int, default=24, help="objects, drawn by the seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, required=True, help="file of rows; goes on there")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    whole, views_alone = (load_pipeline(args.model, "cpu") for _ in range(2))
+    views_alone.register_modules(decoder=None, feature_encoder=None)
+    ways = {
+        "decoder": (whole, False),
+        "decoder, refined": (whole, True),
+        "no decoder, fitted": (views_alone, False),
+    }
+    cases = sorted(p for p in (args.report / "truth").glob("*.npz") if "--orbit" not in p.name)
+    chosen = np.random.default_rng(args.seed).permutation(len(cases))[: args.count]
+    text = args.results.read_text(encoding="utf-8") if args.results.exists() else ""
+    known = {(e["object"], e["way"]): e["row"] for e in map(json.loads, text.splitlines())}
+    for name, way in ways.items():
+        for path in (cases[i] for i in chosen):
+            if (path.stem, name) in known:
+                continue
+            try:
+                row = made(path, *way)
+            except GSV3DError as error:
+                print(f"{path.stem}, {name}: {error}", flush=True)
+                continue
+            known[path.stem, name] = row
+            with args.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"object": path.stem, "way": name, "row": row}) + "\n")
+    names = [cases[i].stem for i in chosen]
+    print(f"| way | objects | {' | '.join(COLUMNS)} |")
+    print("| --- |" + " ---: |" * (len(COLUMNS) + 1))
+    for way in ways:
+        rows = np.array([known[name, way] for name in names if (name, way) in known])
+        print(line(way, len(rows), (f"{x:.3f}" for x in rows.mean(axis=0))))
+    first, *others = ways
+    for way in others:
+        both = [name for name in names if {(name, way), (name, first)} <= known.keys()]
+        rows = np.array([np.subtract(known[name, way], known[name, first]) for name in both])
+        margins = 1.96 * rows.std(axis=0, ddof=1) / len(rows) ** 0.5
+        cells = zip(rows.mean(axis=0), margins, strict=True)
+        print(line(f"{way}, less {first}", len(rows), (f"{x:+.3f} ± {y:.3f}" for x, y in cells)))
+
+
+def line(way: str, count: int, cells: Iterable[str]) -> str:
+    return f"| {way} | {count} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
