@@ -324,7 +324,15 @@ class Client:
             case m.Welcome():
                 self._told, self._backoff = None, _FIRST_BACKOFF_S
                 models = tuple(
-                    events.ModelChoice(e.name, e.installed, e.description, e.how_to_get)
+                    events.ModelChoice(
+                        e.name,
+                        e.installed,
+                        e.description,
+                        e.how_to_get,
+                        e.decoder,
+                        e.license,
+                        e.change,
+                    )  # fmt: skip
                     for e in event.models
                 )
                 makes_pictures = event.version >= wire.IMAGINE_VERSION
