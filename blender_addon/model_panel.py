@@ -25,7 +25,7 @@ def draw_choice(layout: Any, context: bpy.types.Context, settings: Any) -> None:
     if chosen is not None and not chosen.installed:
         draw_words(layout, context, interface("{name} is not installed.", name=chosen.name), "INFO")
         layout.operator("gsv3d.open_preferences", text="Add or Convert Models", icon="IMPORT")
-    elif chosen is not None:
+    if chosen is not None:
         _draw_license(layout, context, chosen)
 
 

@@ -104,7 +104,8 @@ def test_the_panel_shows_what_there_is_and_the_license_of_what_is_chosen(addon: 
     assert f"License: {SV3D}" in draw(addon, "GSV3D_PT_image")
     settings.model = "sv3d-u"
     drawn = draw(addon, "GSV3D_PT_generate")
-    assert {"sv3d-u is not installed.", "gsv3d.open_preferences"} <= set(drawn)
+    said = {"sv3d-u is not installed.", "gsv3d.open_preferences", f"License: {SV3D}"}
+    assert said <= set(drawn)
 
 
 def test_the_preferences_offer_what_can_be_done(addon: Any, changes: Any) -> None:
