@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from typing import Any
@@ -13,6 +14,8 @@ from .problems import Problem
 from .translations import sentence
 
 CATEGORY = "GSV3D"
+_BEGINS = re.compile(r"[#*-]|\(?\w{1,3}[.)]\s")
+"""What a line begins with that belongs to no paragraph before it."""
 
 
 class Sidebar:
@@ -50,9 +53,18 @@ def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "
 
 
 def draw_text(layout: Any, context: bpy.types.Context, text: str) -> None:
-    """Draw all of a text, as long as it may be, in the language it is in."""
+    """Draw all of a text, as long as it may be, in the language it is in.
+
+    Lines that were broken for another width are joined, up to an empty line, a heading or an item.
+    """
+    paragraphs: list[str] = []
+    for line in map(str.strip, text.splitlines()):
+        if line and paragraphs and paragraphs[-1] and not _BEGINS.match(line):
+            paragraphs[-1] += f" {line}"
+        else:
+            paragraphs.append(line)
     column = layout.column(align=True)
-    for paragraph in text.splitlines():
+    for paragraph in paragraphs:
         for line in textwrap.wrap(paragraph, _letters(context)) or [""]:
             column.label(text=line, translate=False)
 

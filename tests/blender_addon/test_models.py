@@ -22,7 +22,7 @@ from tests.gsv3d.multiview import published
 
 pytestmark = pytest.mark.bpy
 
-LICENSE = "STABILITY AI LICENSE\n\nYou may do this and not that, " + "and so on, " * 30
+LICENSE = "STABILITY AI LICENSE\n\nYou may do this and\nnot that, " + "and so on, " * 30
 SV3D = "Stability AI's for SV3D"
 KNOWN = (
     ModelChoice("blockout", license="apache-2.0"),

@@ -23,7 +23,12 @@ INTERFACE = [
     *(
         ADDON / f"{name}.py"
         for name in (
-            "panels", "job_panel", "backend_panel", "model_panel", "preferences_panel", "menus",
+            "panels",
+            "job_panel",
+            "backend_panel",
+            "model_panel",
+            "preferences_panel",
+            "menus",
         )  # fmt: skip
     ),
     *sorted((ADDON / "operators").glob("*.py")),
