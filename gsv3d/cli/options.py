@@ -10,6 +10,7 @@ import os
 from gsv3d.errors import DataError
 
 FORMATS = ("glb", "ply", "obj")
+MEMORY = ("auto", "24", "12", "8")  # as gsv3d.devices has them, without importing torch
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,16 @@ def add_formats(parser: argparse.ArgumentParser) -> None:
 def add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores but one)")
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        choices=MEMORY,
+        default="auto",
+        help="GB of the card's memory that the model may take; less is slower (%(default)s: by what"
+        " is free)",
+    )
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
