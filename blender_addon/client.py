@@ -117,6 +117,10 @@ class Client:
 
         self._ask(command)
 
+    def look_for_models(self) -> None:
+        """Have the backend look whether models have come or gone, also when it is idle."""
+        self._ask(lambda session: session.status(follow=True))
+
     def acknowledge(self, job_id: str) -> None:
         """Say that the results of a job are in the scene."""
         self._ask(lambda session: session.ack(job_id))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import bpy
 
-from . import compat, preferences
+from . import compat, preferences, session
 from .model_process import ModelProcess, State
 from .problems import Problem
 
@@ -47,13 +47,16 @@ def start(arguments: Sequence[str], token: str = "") -> None:
 def watch() -> bool:
     """Forget the change if it has ended and did not fail. Returns True while it runs.
 
-    The backend itself tells of models that came or went.
+    The backend tells of models that came or went, once it has looked.
     """
     global _process
     if _process is not None and _process.runs:
         return True
     if _process is not None and _process.state is not State.FAILED:
         _process = None
+        client = session.get().backend.client
+        if client is not None:
+            client.look_for_models()
     return False
 
 
