@@ -14,6 +14,12 @@ from .model_process import State
 from .problems import Problem
 from .translations import interface, sentence
 
+_ASK = "Log in on its page and agree to the conditions there."
+_TOKEN = (
+    "Then make an access token in the settings of your account, press Add again and give it the"
+    " token."
+)
+
 
 def draw_choice(layout: Any, context: bpy.types.Context, settings: Any) -> None:
     """Draw the model where there is a choice, and what one must know of it."""
@@ -86,9 +92,6 @@ def _draw_failure(layout: Any, context: Any, problem: Problem, page: str) -> Non
     if not page:
         draw_problem(layout, context, problem)
         return
-    hint = (
-        "Log in on its page and agree to the conditions there. Then make an access token in the"
-        " settings of your account, press Add again and give it the token."
-    )
+    hint = f"{_ASK} {_TOKEN}"
     draw_problem(layout, context, Problem(problem.what, hint))
     layout.operator("wm.url_open", text="Open the Page", icon="URL").url = page

@@ -163,9 +163,9 @@ class ModelProcess:
 
     def _explain(self, code: int) -> Problem:
         lines = last_lines(self._log)
-        said = f": {lines[-1].strip().rstrip('.')}" if lines else f" (exit code {code})"
+        said = lines[-1].strip().rstrip(".") if lines else f"exit code {code}"
         return Problem(
-            f"The backend's program for models failed{said}.",
+            f"The backend's program for models failed: {said}.",
             "Press Install Backend if the backend is older than this extension; else look at the"
             " log (Show Log).",
         )
