@@ -101,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that do jobs at the same time (default: auto, one for each card)",
     )
     serve.add_argument(
+        "--memory",
+        choices=("auto", "24", "12", "8"),
+        default="auto",
+        help="GB of the card's memory that a model may take; less is slower (default: %(default)s,"
+        " by what is free)",
+    )
+    serve.add_argument(
         "--text-model",
         type=_path_or_id,
         default=os.environ.get("GSV3D_TEXT_MODEL", ""),
@@ -251,6 +258,7 @@ def _serve(options: argparse.Namespace) -> int:
             port=options.port,
             device=options.device,
             workers=None if options.workers == "auto" else options.workers,
+            memory=options.memory,
             text_model=options.text_model,
             threads=options.threads,
             parent_pid=options.parent_pid,

@@ -77,6 +77,8 @@ class Requests:
         elif isinstance(message, m.Status):
             peer.follows = peer.follows or message.follow
             self._clients.tell_queue(peer)
+            if peer.hello.capabilities:  # it may ask because models have come or gone
+                self._workers.wake()
         elif isinstance(message, m.Ping):
             peer.post(m.Pong())
         elif isinstance(message, m.Shutdown):

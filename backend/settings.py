@@ -17,6 +17,7 @@ class Settings:
         connection_path: the connection file.
         port: to listen on; 0 takes a free one.
         device: for the workers.
+        memory: "auto", "24", "12" or "8": GB of a card's memory that a model may take.
         workers: processes that do jobs at the same time; None: one for each card.
         text_model: the text-to-image model of clients that name none: its folder or its id.
         threads: CPU threads of a worker; None: its share of all cores but one.
@@ -33,6 +34,7 @@ class Settings:
     connection_path: Path
     port: int = 0
     device: str = "auto"
+    memory: str = "auto"
     workers: int | None = None
     text_model: str = ""
     threads: int | None = None

@@ -88,13 +88,15 @@ class ModelRunner:
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
         text_model: the text-to-image model of jobs that name none.
+        memory: "auto", "24", "12" or "8" GB of the card's memory that a model may take.
     """
 
-    def __init__(self, device: str, text_model: str = "") -> None:
+    def __init__(self, device: str, text_model: str = "", memory: str = "auto") -> None:
         # All that is heavy is imported before the worker says that it is ready.
         from gsv3d import generation, models, pipeline, preprocessing  # noqa: F401
         from gsv3d.devices import choose_device
 
+        self._asked, self._memory = device, memory
         self._device = str(choose_device(device))
         self._text_model = text_model
         self._name = ""
@@ -126,14 +128,23 @@ class ModelRunner:
     def devices(self) -> list[str]:
         import torch
 
-        if self._device != "cuda":  # the processor, or one card by its number
+        if self._device == "cpu":
+            return [self._asked]
+        if self._device != "cuda":  # one card by its number
             return [self._device]
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
         self._texture_size = settings.get("texture_size", 0)
         make = {"imagine": self._imagine, "cutout": self._cut_out}
-        return make.get(settings.get("kind", ""), self._generate)(settings, picture, watch)
+        try:
+            return make.get(settings.get("kind", ""), self._generate)(settings, picture, watch)
+        except JobStoppedError:
+            pass  # and with it goes the traceback, which holds the arrays of the job
+        from gsv3d.text_to_image import free_memory
+
+        free_memory()
+        raise JobStoppedError
 
     def _cut_out(
         self, settings: Mapping[str, Any], picture: bytes, watch: Watch
@@ -209,7 +220,9 @@ class ModelRunner:
         name = settings["model"]
         # Another model may have been given the name since.
         written = (find(name) / INDEX).stat().st_mtime_ns
-        pipeline = self._keep(f"{name} {written}", lambda: load_pipeline(name, self._device), watch)
+        pipeline = self._keep(
+            f"{name} {written}", lambda: load_pipeline(name, self._asked, self._memory), watch
+        )
         observer = _Observer(watch)
         try:
             result = generate(pipeline, image, chosen, observer)
@@ -289,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m backend.worker", description=main.__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--text-model", default="")
+    parser.add_argument("--memory", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--share", type=int, default=1, help="workers that share the cores")
     options = parser.parse_args(arguments)
@@ -300,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threads = max(1, (usable_cores() - 1) // options.share)
     limit_threads(threads)
     _give_way()
-    return serve_jobs(lambda: ModelRunner(options.device, options.text_model))
+    return serve_jobs(lambda: ModelRunner(options.device, options.text_model, options.memory))
 
 
 if __name__ == "__main__":

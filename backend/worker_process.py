@@ -37,9 +37,11 @@ END_S = 20.0
 BACKOFF_S = (0.5, 30.0)
 
 
-def default_command(text_model: str = "", threads: int | None = None) -> list[str]:
+def default_command(
+    text_model: str = "", threads: int | None = None, memory: str = "auto"
+) -> list[str]:
     """Return the command line of a worker that runs the model; its device is added to it."""
-    command = [sys.executable, "-m", "backend.worker"]
+    command = [sys.executable, "-m", "backend.worker", "--memory", memory]
     if text_model:
         command.append(f"--text-model={text_model}")
     if threads is not None:

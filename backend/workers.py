@@ -49,7 +49,9 @@ class Workers:
     def _engage(self, devices: Sequence[str], count: int) -> None:
         """Add workers, each with one of the devices in turn, until there are so many."""
         settings = self._settings
-        base = settings.worker_command or default_command(settings.text_model, settings.threads)
+        base = settings.worker_command or default_command(
+            settings.text_model, settings.threads, settings.memory
+        )
         share = settings.workers or count
         for number in range(len(self.all), count):
             command = [*base, "--device", devices[number % len(devices)], f"--share={share}"]

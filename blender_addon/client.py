@@ -117,6 +117,10 @@ class Client:
 
         self._ask(command)
 
+    def look_for_models(self) -> None:
+        """Have the backend look whether models have come or gone, also when it is idle."""
+        self._ask(lambda session: session.status(follow=True))
+
     def acknowledge(self, job_id: str) -> None:
         """Say that the results of a job are in the scene."""
         self._ask(lambda session: session.ack(job_id))
@@ -330,7 +334,15 @@ class Client:
             case m.Welcome():
                 self._told, self._backoff = None, _FIRST_BACKOFF_S
                 models = tuple(
-                    events.ModelChoice(e.name, e.installed, e.description, e.how_to_get)
+                    events.ModelChoice(
+                        e.name,
+                        e.installed,
+                        e.description,
+                        e.how_to_get,
+                        e.decoder,
+                        e.license,
+                        e.change,
+                    )  # fmt: skip
                     for e in event.models
                 )
                 makes_pictures = event.version >= wire.IMAGINE_VERSION

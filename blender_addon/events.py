@@ -11,12 +11,19 @@ from .problems import Problem
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model the backend knows; ``how_to_get`` says what to do when it is not installed."""
+    """A model the backend knows.
+
+    ``how_to_get`` says what to do when it is not installed, ``decoder`` whether it makes Gaussians
+    and not views alone, ``change`` what can be done with it: "add", "remove" or nothing.
+    """
 
     name: str
     installed: bool = True
     description: str = ""
     how_to_get: str = ""
+    decoder: bool = True
+    license: str = ""
+    change: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import signal
@@ -346,7 +347,8 @@ class _Run:
         meshes = [o for o in (scene.find_object(j.id, scene.MESH) for j in done) if o is not None]
         with files.of_scene() as output:
             for job in done:
-                arrived = sorted(session.get().jobs.files.get(job.id, {}).items())
+                made = {**session.get().jobs.files.get(job.id, {}), "json": _record(job)}
+                arrived = sorted(made.items())
                 with files.of_picture(job.name, output) as target:
                     for kind, data in arrived:
                         self._attempt(write_file, target.with_name(f"{target.name}.{kind}"), data)
@@ -364,6 +366,23 @@ class _Run:
             _complain(str(problem))
         else:
             print(f"Wrote {readable(str(path))}", flush=True)
+
+
+def _record(job: Job) -> bytes:
+    """Return what a result was made with, as the file beside it says it."""
+    request = job.request
+    assert isinstance(request, Request)
+    licenses = {model.name: model.license for model in session.get().models()}
+    settings = ("steps", "seed", "faces", "texture_size", "elevation", "mirror", "plane")
+    record = {
+        "model": request.model,
+        "license": licenses.get(request.model) or None,
+        "image": request.filename,
+        "settings": {name: getattr(request, name) for name in settings},
+        "pose": job.pose,
+        "timings": job.timings,
+    }
+    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _blend_path(given: Path) -> Path:

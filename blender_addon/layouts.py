@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from typing import Any
@@ -13,6 +14,8 @@ from .problems import Problem
 from .translations import sentence
 
 CATEGORY = "GSV3D"
+_BEGINS = re.compile(r"[#*-]|\(?\w{1,3}[.)]\s")
+"""What a line begins with that belongs to no paragraph before it."""
 
 
 class Sidebar:
@@ -33,13 +36,10 @@ def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> N
 
 def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
     """Draw a sentence over as many lines as the region's width asks for; labels do not wrap."""
-    width = context.region.width if context.region is not None else 300
-    scale = context.preferences.system.ui_scale or 1.0
     column = layout.column(align=True)
     text = sentence(text)
     wide = any(unicodedata.east_asian_width(letter) == "W" for letter in text)
-    letters = int(width / ((13.0 if wide else 7.5) * scale)) - (3 if wide else 6)
-    lines = textwrap.wrap(text, max(10 if wide else 20, letters), max_lines=8)
+    lines = textwrap.wrap(text, _letters(context, wide), max_lines=8)
     for index in range(1, len(lines)):  # no line begins with a comma or a stop
         while wide and lines[index][:1] in tuple("，。；：、”）"):
             lines[index - 1] += lines[index][0]
@@ -50,3 +50,28 @@ def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "
         else:
             blank = "BLANK1" if icon != "NONE" else "NONE"
             column.label(text=line, icon=blank, translate=False)
+
+
+def draw_text(layout: Any, context: bpy.types.Context, text: str) -> None:
+    """Draw all of a text, as long as it may be, in the language it is in.
+
+    Lines that were broken for another width are joined, up to an empty line, a heading or an item.
+    """
+    paragraphs: list[str] = []
+    for line in map(str.strip, text.splitlines()):
+        if line and paragraphs and paragraphs[-1] and not _BEGINS.match(line):
+            paragraphs[-1] += f" {line}"
+        else:
+            paragraphs.append(line)
+    column = layout.column(align=True)
+    for paragraph in paragraphs:
+        for line in textwrap.wrap(paragraph, _letters(context)) or [""]:
+            column.label(text=line, translate=False)
+
+
+def _letters(context: bpy.types.Context, wide: bool = False) -> int:
+    """Letters that fit into a line of the region."""
+    width = context.region.width if context.region is not None else 300
+    scale = context.preferences.system.ui_scale or 1.0
+    letters = int(width / ((13.0 if wide else 7.5) * scale)) - (3 if wide else 6)
+    return max(10 if wide else 20, letters)

@@ -16,6 +16,7 @@ from .problems import Problem, file_problem
 
 LOGS = {
     "install.log": "installing the backend",
+    "models.log": "adding, converting and removing models",
     "backend.log": "what the backend prints",
     "logs/backend.log": "the backend",
     "logs/worker.log": "the worker, which runs the model",

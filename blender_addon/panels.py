@@ -14,6 +14,7 @@ from .jobs import JobState
 from .layouts import CATEGORY, Sidebar
 from .layouts import draw_problem as _problem
 from .layouts import draw_words as _words
+from .model_panel import draw_choice
 from .operators import cutout, sources
 from .operators.imagine import text_problem
 from .operators.keep import is_result
@@ -235,8 +236,7 @@ def _imagine(layout: Any, context: bpy.types.Context) -> None:
 
 def _settings(layout: Any, settings: Any, in_scene: bool) -> None:
     column = _split(layout)
-    if session.get().model_names() != [settings.model]:
-        column.prop(settings, "model")
+    draw_choice(column, bpy.context, settings)
     row = column.row(align=True)
     row.prop(settings, "quality")
     row.prop(settings, "refine", text="", icon="MODIFIER")

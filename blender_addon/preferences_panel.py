@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import backend_panel, paths
+from . import backend_panel, model_panel, paths
 from .translations import interface
 
 
@@ -61,6 +61,9 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
         box = layout.box()
         backend_panel.draw_status(box, context, in_preferences=True)
         backend_panel.draw_install(box, context)
+        box = layout.box()
+        box.label(text="Models")
+        model_panel.draw_models(box, context)
         layout.use_property_split = True
         layout.prop(self, "python")
         if not self.python and paths.default_python():

@@ -55,14 +55,16 @@ from bpy.props import (
 
 from . import session, splat_view
 from .jobs import JobState
-from .translations import CONTEXT
+from .translations import CONTEXT, interface
 
 MAX_SEED = 2**31 - 1
 MAX_PROMPT = 1000
 
 
-def _known_models(_self: Any, _context: Any, _edit_text: str) -> Iterable[str]:
-    return session.get().model_names()
+def _known_models(_self: Any, _context: Any, _edit_text: str) -> Iterable[tuple[str, str]]:
+    """Yield names, and what stands beside them in the menu: those that are installed first."""
+    for model in sorted(session.get().models(), key=lambda model: not model.installed):
+        yield model.name, "" if model.installed else interface("not installed")
 
 
 def _show_splats(settings: Any, _context: Any) -> None:

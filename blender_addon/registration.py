@@ -15,6 +15,7 @@ from . import (
     headless,
     installing,
     menus,
+    model_changes,
     operators,
     panels,
     preferences_panel,
@@ -76,13 +77,15 @@ def register() -> None:
     # Blender does not unregister add-ons when it quits.
     atexit.register(session.close)
     atexit.register(installing.close)
+    atexit.register(model_changes.close)
 
 
 def unregister() -> None:
     """End what runs, then take everything out in reverse order."""
     global _cli_command
-    installing.close()
-    atexit.unregister(installing.close)
+    for changes in (installing, model_changes):
+        changes.close()
+        atexit.unregister(changes.close)
     session.get().jobs.clear_away()
     session.show_jobs([])
     session.close()

@@ -22,7 +22,7 @@ from .filenames import (
 )
 from .problems import file_problem
 
-_OF_PICTURE = (".glb", ".ply")
+_OF_PICTURE = (".glb", ".ply", ".json")
 
 
 class ResultFiles:
@@ -73,7 +73,7 @@ class ResultFiles:
 
     @contextlib.contextmanager
     def of_picture(self, name: str, of_scene: Path) -> Iterator[Path]:
-        """Hold the name of a picture's .glb and .ply; ``of_scene``'s own if there is only one."""
+        """Hold the name of a picture's files; ``of_scene``'s own if there is only one."""
         if not self._stems:
             yield of_scene
             return

@@ -68,12 +68,12 @@ class Session:
         self.jobs.wait_for_next_backend()
         self.ensure_timer()
 
-    def model_names(self) -> list[str]:
-        """Names of the models that can be used; what ships, before a backend has answered."""
+    def models(self) -> Sequence[events.ModelChoice]:
+        """The models that the backend knows; what ships, before one has answered."""
         connected = self.backend.connected
         if connected is None or not connected.models:
-            return ["blockout"]
-        return [model.name for model in connected.models if model.installed]
+            return [events.ModelChoice("blockout")]
+        return connected.models
 
     # -- the one way from the network to Blender --------------------------------------------
 

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the model runs."""
+"""Where the model runs, and how much of a card's memory it takes."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from gsv3d.errors import ModelError
+
+MEMORY = ("auto", "24", "12", "8")
+"""GB of a card's memory that may be taken; auto goes by what is free."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -31,3 +36,42 @@ def choose_device(name: str = "auto") -> torch.device:
             "Use --device cpu, or install the CUDA build of torch and the card's driver.",
         )
     return device
+
+
+def choose_memory(name: str, device: torch.device, weights: int) -> int:
+    """Return the GB of the card's memory that a model may take: 24, 12 or 8.
+
+    By itself it takes 24, everything on the card, where four times the bytes of the weights are
+    free, and 12 where twice as many are. What runs on the CPU has nothing to spare.
+
+    Args:
+        name: of ``MEMORY``.
+        device: where the model will run.
+        weights: bytes of its weights.
+    """
+    if device.type != "cuda":
+        return 24
+    if name != "auto":
+        return int(name)
+    free, _ = torch.cuda.mem_get_info(device)
+    return 24 if free >= 4 * weights else 12 if free >= 2 * weights else 8
+
+
+def place(pipeline: Any, device: torch.device, gigabytes: int) -> Any:
+    """Put a pipeline where it runs, so that it takes no more memory than it may.
+
+    With 24 GB all of it lies there. With 12 each network is there while it is used, in the order
+    of the call, and all are off again when it ends, also by an error. With 8 the UNet's
+    feed-forward layers work on one frame after the other besides. What is computed stays the same.
+
+    Args:
+        pipeline: of diffusers, on the CPU.
+        device: where it runs.
+        gigabytes: of ``choose_memory``.
+    """
+    if gigabytes >= 24:
+        return pipeline.to(device)
+    if gigabytes < 12:
+        pipeline.unet.enable_forward_chunking(1)
+    pipeline.enable_model_cpu_offload(device=device)
+    return pipeline

@@ -146,6 +146,15 @@ def _fetch(source: Source, revision: str, folder: Path, progress: Progress) -> P
         headers.pop("authorization", None)
     partial = path.with_name(f"{path.name}.incomplete")
     folder.mkdir(parents=True, exist_ok=True)
+    done = partial.stat().st_size if partial.exists() else 0
+    # The model that is made of it takes half as much again.
+    needed, free = (found.size or 0) * 3 // 2 - done, shutil.disk_usage(folder).free
+    if free < needed:
+        raise ModelError(
+            f"{source.file} and the model made of it need {needed / 1e9:.1f} GB, and the disk of"
+            f" {folder} has {free / 1e9:.1f} GB free.",
+            "Free some space, or let GSV3D_MODELS name a folder on another disk.",
+        )
     silent = are_progress_bars_disabled()
     disable_progress_bars()
     try:

@@ -23,6 +23,8 @@ DECODING = ("feature_encoder", "decoder")
 INDEX = "model_index.json"
 DESCRIPTION = "description.txt"
 CARD = "README.md"
+FULL_SIZE_BYTES = 1_000_000_000
+"""A UNet that is as large on the disk is for a graphics card: SV3D's has 3.05 GB."""
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 PUBLISHED = {"sv3d-p": "p", "sv3d-u": "u"}
 """Models that others have published, by the names under which they are added here."""
@@ -318,22 +320,31 @@ def find(name: str) -> Path:
     raise ModelError(f"There is no model '{name}'.", f"Installed: {known}. See 'gsv3d models'.")
 
 
-def load_pipeline(name: str = "blockout", device: str = "auto") -> Any:
+def load_pipeline(name: str = "blockout", device: str = "auto", memory: str = "auto") -> Any:
     """Load a ``GSV3DPipeline``.
 
     Args:
         name: of ``available()``, or the path of a folder.
         device: see ``gsv3d.devices.choose_device``. Half precision on CUDA, single on the CPU.
+        memory: see ``gsv3d.devices.choose_memory``.
 
     Raises:
-        ModelError: the model or the device is not there, or a file is damaged.
+        ModelError: the model or the device is not there, a file is damaged, or the model is of
+            full size and there is no card for it; ``cpu`` as device insists.
     """
     import torch
 
-    from gsv3d.devices import choose_device
+    from gsv3d.devices import choose_device, choose_memory, place
     from gsv3d.pipeline import GSV3DPipeline
 
     path, target = find(name), choose_device(device)
+    unet = sum(file.stat().st_size for file in (path / "unet").glob("*.safetensors"))
+    if device == "auto" and target.type == "cpu" and unet >= FULL_SIZE_BYTES:
+        raise ModelError(
+            f"The model '{name}' is made for a graphics card, and there is none that torch can use:"
+            " on a processor one picture takes it many hours.",
+            "Choose a smaller model, or insist with --device cpu.",
+        )
     dtype = torch.float16 if target.type == "cuda" else torch.float32
     try:
         with silent_bars():
@@ -344,7 +355,9 @@ def load_pipeline(name: str = "blockout", device: str = "auto") -> Any:
             "A file is damaged or of another version; install the model again.",
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(target)
+    networks = (part for part in pipeline.components.values() if isinstance(part, torch.nn.Module))
+    weights = sum(p.numel() * p.element_size() for part in networks for p in part.parameters())
+    return place(pipeline, target, choose_memory(memory, target, weights))
 
 
 @contextmanager

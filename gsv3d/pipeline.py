@@ -91,7 +91,7 @@ class GSV3DPipeline(DiffusionPipeline):
             decoded Gaussians as they are.
     """
 
-    model_cpu_offload_seq = "image_encoder->feature_encoder->unet->vae->decoder"
+    model_cpu_offload_seq = "image_encoder->feature_encoder->unet->decoder->vae"
     _callback_tensor_inputs = ["latents", "pred_original_latents"]  # noqa: RUF012
     _optional_components = ["feature_encoder", "decoder"]  # noqa: RUF012
 

@@ -237,7 +237,8 @@ class FakeBackend:
         except VersionError as error:
             self._send(m.Error("version", error.what, error.hint))
             return
-        entry = m.ModelEntry("blockout", True, "The small model that ships with GSV3D.")
+        words = "The small model that ships with GSV3D."
+        entry = m.ModelEntry("blockout", True, words, license="apache-2.0")
         limits = {"image_bytes": 64 << 20}
         words = "" if self.behaviour in ("no_text_model", "version_1") else "fake/words"
         self._send(m.Welcome(version, "0.1.0", (entry,), "fake", limits, words))

@@ -28,7 +28,7 @@ FEW = ["--faces", "60", "--texture-size", "32", "--steps", "1", "--formats", "gl
 @pytest.fixture
 def pipeline(monkeypatch):
     made = FakePipeline()
-    monkeypatch.setattr("gsv3d.models.load_pipeline", lambda name, device="auto": made)
+    monkeypatch.setattr("gsv3d.models.load_pipeline", lambda name, **_: made)
     return made
 
 

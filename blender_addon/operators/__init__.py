@@ -5,7 +5,20 @@ from __future__ import annotations
 
 import bpy
 
-from . import backend, batch, common, cutout, drop, generate, imagine, install, jobs, keep, view
+from . import (
+    backend,
+    batch,
+    common,
+    cutout,
+    drop,
+    generate,
+    imagine,
+    install,
+    jobs,
+    keep,
+    models,
+    view,
+)
 
 CLASSES = (
     *generate.CLASSES,
@@ -17,6 +30,7 @@ CLASSES = (
     *jobs.CLASSES,
     *backend.CLASSES,
     *install.CLASSES,
+    *models.CLASSES,
     *view.CLASSES,
 )
 

@@ -66,7 +66,9 @@ class GSV3D_OT_free_memory(bpy.types.Operator):
         return True
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        session.get().backend.client.free()
+        client = session.get().backend.client
+        assert client is not None  # as poll has seen
+        client.free()
         return {"FINISHED"}
 
 

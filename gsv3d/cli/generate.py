@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from gsv3d.cli import cutouts, references
 from gsv3d.cli.naming import expand_inputs, name_results, with_name
-from gsv3d.cli.options import add_formats, add_machine, add_views, consistency_of, numbers
+from gsv3d.cli.options import (
+    add_formats,
+    add_machine,
+    add_memory,
+    add_views,
+    consistency_of,
+    numbers,
+)
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 from gsv3d.threads import limit_threads
 
@@ -101,6 +108,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add_formats(parser)
     cutouts.add_option(parser)
     add_machine(parser)
+    add_memory(parser)
     return parser
 
 
@@ -165,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
                 picture = load_image(image)
                 if pipeline is None:  # not before a picture needs it
                     loading_model = True
-                    pipeline = _load(args.model, args.device)
+                    pipeline = _load(args.model, args.device, args.memory)
                     loading_model = False
                 files = _generate(pipeline, image, picture, target, settings, args, progress)
                 progress.finish(image, files)
@@ -196,10 +204,10 @@ def _in_words(error: Exception, texture_size: int) -> GSV3DError | None:
     return error if isinstance(error, GSV3DError) else out_of_memory(error, texture_size)
 
 
-def _load(model: str, device: str) -> GSV3DPipeline:
+def _load(model: str, device: str, memory: str) -> GSV3DPipeline:
     from gsv3d.models import load_pipeline
 
-    return load_pipeline(model, device=device)
+    return load_pipeline(model, device=device, memory=memory)
 
 
 def _generate(
@@ -231,7 +239,7 @@ def _generate(
             settings=settings,
             model=args.model,
             image=image,
-            device=str(getattr(pipeline, "device", "")),
+            device=str(getattr(pipeline, "_execution_device", pipeline.device)),
             license=license_of(find(args.model)),
         )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("glb", "ply", "obj")
 ORBITS = ("static", "sine", "dynamic")  # as gsv3d.cameras has them, without importing torch
+MEMORY = ("auto", "24", "12", "8")  # as gsv3d.devices has them, without importing torch
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +72,16 @@ def consistency_of(values: tuple[float, ...] | None) -> Consistency | None:
     if len(values) > 4:
         raise ValueError(f"Consistency has at most 4 numbers, not {len(values)}.")
     return Consistency(*values)
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        choices=MEMORY,
+        default="auto",
+        help="GB of the card's memory that the model may take; less is slower (%(default)s: by what"
+        " is free)",
+    )
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:

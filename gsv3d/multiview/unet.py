@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.embeddings import Timesteps
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401 - from_pretrained looks it up here
 from diffusers.models.resnet import SpatioTemporalResBlock
@@ -15,6 +18,28 @@ from diffusers.models.unets.unet_spatio_temporal_condition import (
 from torch import Tensor
 
 REFERENCE_NORM_EPS = 1e-5
+
+
+class OneTokenAttention(AttnProcessor2_0):
+    """Cross-attention to a context of one token, which SV3D's is: the picture's embedding.
+
+    The softmax over one token is 1, so that every query gets the token's value; queries, keys and
+    the product are left out. Training keeps them: their gradient is 0, and not missing.
+    """
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        context = encoder_hidden_states
+        if torch.is_grad_enabled() or context is None or context.shape[1] != 1:
+            return super().__call__(attn, hidden_states, context, *args, **kwargs)
+        value = attn.to_out[0](attn.to_v(context))
+        return value.expand(-1, hidden_states.shape[1], -1)
 
 
 class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
@@ -81,7 +106,9 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
             )
         self.posed = ratio == 5
         self.add_angle_proj = Timesteps(2 * width, flip_sin_to_cos=True, downscale_freq_shift=0)
-        for module in self.modules():
+        for name, module in self.named_modules():
+            if name.endswith("attn2"):
+                module.set_processor(OneTokenAttention())
             if isinstance(module, SpatioTemporalResBlock):
                 for block in (module.spatial_res_block, module.temporal_res_block):
                     block.norm1.eps = block.norm2.eps = REFERENCE_NORM_EPS

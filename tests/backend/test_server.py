@@ -67,6 +67,23 @@ def test_models_are_told_of_as_they_come_and_go(tmp_path: Path, run_server: Star
         client.until(lambda e: isinstance(e, m.Welcome) and names(client) == ["blockout"])
 
 
+def test_who_asks_for_the_queue_is_told_of_models_by_an_idle_backend(
+    tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path, keep_alive_s=0.2)
+    worker = running.server.workers.all[0].worker
+    with Client(running.path) as client:
+        client.until(lambda e: isinstance(e, m.Welcome) and e.models)
+        end = time.monotonic() + 30
+        while worker.alive and time.monotonic() < end:
+            client.step()
+        (tmp_path / "data" / "logs" / "mine.model").touch()
+        client.for_a_while(0.5)
+        assert not worker.alive
+        client.session.status(follow=True)
+        client.until(lambda _: "mine" in [e.name for e in client.session.welcome.models])
+
+
 def test_jobs_are_done_in_order_and_the_queue_is_visible(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
         jobs = [client.session.submit(script(step_s=0.05), filename=f"{i}.png") for i in range(3)]

@@ -94,7 +94,7 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
     (folder / "LICENSE").write_text("My\tlicense\x07\n", "utf-8")
     loaded: list[str] = []
     monkeypatch.setattr(
-        models, "load_pipeline", lambda name, _: loaded.append(name) or FakePipeline()
+        models, "load_pipeline", lambda name, *_: loaded.append(name) or FakePipeline()
     )
     monkeypatch.setattr(generation, "generate", lambda _, image, *__: quick_result(image))
     runner, link = ModelRunner("cpu"), _Link()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -41,7 +42,7 @@ def run(addon, capsys, monkeypatch):
     return call
 
 
-def test_one_picture_becomes_four_files(run, addon, tmp_path: Path) -> None:
+def test_one_picture_becomes_five_files(run, addon, tmp_path: Path) -> None:
     output = tmp_path / "Szene ü 1" / "barrel.blend"
     with FakeBackend(tmp_path, "normal") as fake:
         code, out, err = run(
@@ -56,6 +57,10 @@ def test_one_picture_becomes_four_files(run, addon, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert output.with_suffix(".glb").read_bytes() == glb_bytes()
     assert output.with_suffix(".ply").read_bytes().startswith(b"ply\n")
+    record = json.loads(output.with_suffix(".json").read_text("utf-8"))
+    assert (record["model"], record["license"]) == ("blockout", "apache-2.0")
+    assert record["image"] == "barrel.png" and record["settings"]["faces"] == 5000
+    assert record["timings"]["denoising"] > 0
     assert "barrel: " in out and "Making views" in out and "left" in out
     rendered = np.asarray(Image.open(output.with_suffix(".png")).convert("RGB"), np.float32)
     assert max(rendered.shape[:2]) == 96
@@ -106,6 +111,7 @@ def test_bad_pictures_are_named_and_the_others_go_on(run, addon, tmp_path: Path)
         "alle.png",
         "eins.glb",
         "eins.ply",
+        "eins.json",
         "drei.glb",
         "drei.ply",
     }
@@ -181,7 +187,7 @@ def test_the_same_command_again_keeps_the_first_results(run, tmp_path: Path) -> 
             now = contents(output)
             assert now.items() >= seen.items()
             assert now.keys() - seen.keys() == {
-                f"scene-{number}{ending}" for ending in (".blend", ".glb", ".ply", ".png")
+                f"scene-{number}{ending}" for ending in (".blend", ".glb", ".json", ".ply", ".png")
             }
             seen = now
         code, out, _ = run(*command, "--overwrite")
@@ -206,8 +212,8 @@ def test_pictures_of_a_folder_beside_files_of_others(run, tmp_path: Path) -> Non
     second = contents(output)
     assert second.items() >= first.items()
     assert second.keys() - first.keys() == {
-        "all-2.blend", "all-2.png", "chair-3.glb", "chair-2.ply", "chair-3.ply", "cup-2.glb",
-        "cup-2.ply",
+        "all-2.blend", "all-2.png", "chair-3.glb", "chair-3.json", "chair-2.ply", "chair-3.ply",
+        "cup-2.glb", "cup-2.json", "cup-2.ply",
     } - {*first}  # fmt: skip
 
 
@@ -224,7 +230,9 @@ def test_a_name_taken_while_the_work_was_under_way(run, tmp_path: Path, monkeypa
         code, _, _ = run(picture(tmp_path / "a.png"), "--output", output / "a.blend",
                          "--connection-file", fake.connection_path)  # fmt: skip
     assert code == 0 and contents(output)["a.glb"] == b"of another run"
-    assert contents(output).keys() == {"a.glb", "a-2.blend", "a-2.glb", "a-2.ply", "a-2.png"}
+    assert contents(output).keys() == {
+        "a.glb", "a-2.blend", "a-2.glb", "a-2.json", "a-2.ply", "a-2.png",
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(os.name == "nt", reason="makes a name that is not UTF-8")

@@ -13,13 +13,16 @@ from tests.blender_addon.test_panels import CheckedLayout
 pytestmark = pytest.mark.bpy
 
 
+def context_of(width: int) -> SimpleNamespace:
+    preferences = SimpleNamespace(system=SimpleNamespace(ui_scale=1.0))
+    return SimpleNamespace(region=SimpleNamespace(width=width), preferences=preferences)
+
+
 def lines(addon, text: str, width: int) -> list[str]:
     from blender_addon.layouts import draw_words
 
     drawn: list[str] = []
-    preferences = SimpleNamespace(system=SimpleNamespace(ui_scale=1.0))
-    context = SimpleNamespace(region=SimpleNamespace(width=width), preferences=preferences)
-    draw_words(CheckedLayout(addon.bpy, drawn), context, text, "INFO")
+    draw_words(CheckedLayout(addon.bpy, drawn), context_of(width), text, "INFO")
     return [line for line in drawn if line]
 
 
@@ -79,3 +82,13 @@ def test_words_fit_where_they_stand(addon, language: str) -> None:
     blf.size(0, 11)
     wide = {text: (blf.dimensions(0, text)[0], width) for text, width in room.items()}
     assert {text: found for text, found in wide.items() if found[0] > found[1]} == {}
+
+
+def test_a_text_is_drawn_to_its_end_with_its_paragraphs(addon) -> None:
+    from blender_addon.layouts import draw_text
+
+    text = "# LICENSE\n\nYou may do this\nand that. 2024.\n(a) not this,\n* and so on" + " on" * 300
+    drawn: list[str] = []
+    draw_text(CheckedLayout(addon.bpy, drawn), context_of(400), text)
+    assert drawn[1:5] == ["# LICENSE", "", "You may do this and that. 2024.", "(a) not this,"]
+    assert " ".join(drawn).count(" on") == 301 and max(map(len, drawn)) * 7.5 < 400

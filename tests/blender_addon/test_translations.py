@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,14 @@ BACKEND = ADDON.parent / "backend"
 INTERFACE = [
     *(
         ADDON / f"{name}.py"
-        for name in ("panels", "job_panel", "backend_panel", "preferences_panel", "menus")
+        for name in (
+            "panels",
+            "job_panel",
+            "backend_panel",
+            "model_panel",
+            "preferences_panel",
+            "menus",
+        )  # fmt: skip
     ),
     *sorted((ADDON / "operators").glob("*.py")),
 ]
@@ -186,9 +195,11 @@ def constants(node: ast.AST) -> Iterator[str]:
 
 def worked_out() -> Iterator[str]:
     """Yield what modules without bpy say in the panel."""
-    from blender_addon import jobs
+    from blender_addon import jobs, model_changes
     from blender_addon.backend_link import BackendState
     from blender_addon.cutouts import CutOut
+    from blender_addon.model_process import ModelProcess
+    from gsv3d.models import SV3D_LICENSE
 
     yield from (state.value for state in BackendState)
     yield from (state.value for state in jobs.JobState)
@@ -206,6 +217,15 @@ def worked_out() -> Iterator[str]:
     yield job.describe()
     for seconds in (-1.0, 1.0, 12.0, 70.0, 600.0, 90_000.0):
         yield f"Making views, {jobs.eta_text(seconds)}"
+    process = ModelProcess(sys.executable, [], Path())
+    for phase in ("fetching", "checking", "converting"):
+        process._hear(json.dumps({"phase": phase, "done": 10**9, "of": 10**10}).encode())
+        yield process.text
+    process.cancel()
+    yield process.text
+    yield process._explain(1).hint
+    yield model_changes.OFFLINE
+    yield SV3D_LICENSE
     yield jobs.pose_words({"elevation": 12.0, "plane": 45.0})
     yield jobs.pose_words({"elevation": 12.0})
     cut = CutOut(jobs.Cutting(b"", "cup.png"))

@@ -237,6 +237,23 @@ def test_what_came_damaged_is_fetched_again(hub: Hub, tmp_path: Path, capsys) ->
     assert main(["models", "add", "sv3d-p", "--agree"]) == 0
 
 
+def test_a_disk_without_room_is_said_before_anything_is_fetched(
+    hub: Hub, capsys, monkeypatch, weights
+) -> None:
+    hub.failures["sv3d_p.safetensors"] = httpx.ReadTimeout("slow")
+    assert main(["models", "add", "sv3d-p", "--agree"]) == 2  # half of it is there
+    hub.failures.clear()
+    free = len(weights) - 1_000_000
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    assert main(["models", "add", "sv3d-p", "--agree"]) == 2
+    said = capsys.readouterr().err
+    assert "need 0.1 GB, and the disk of" in said and "GSV3D_MODELS" in said
+    assert hub.resumed == [0]
+    free = len(weights)
+    assert main(["models", "add", "sv3d-p", "--agree"]) == 0
+    assert hub.resumed == [0, len(weights) // 2]
+
+
 def test_what_was_fetched_of_a_model_can_be_removed(hub: Hub, tmp_path: Path, capsys) -> None:
     hub.failures["sv3d_p.safetensors"] = httpx.ReadTimeout("slow")
     assert main(["models", "add", "sv3d-p", "--agree"]) == 2

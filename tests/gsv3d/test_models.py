@@ -270,6 +270,15 @@ def test_loading_draws_no_bars_and_leaves_the_users_setting(
         of_transformers.set_tqdm_hook(before)
 
 
+def test_a_model_of_full_size_wants_a_card(own_models: Path, monkeypatch: Any) -> None:
+    tiny.tiny_pipeline().save_pretrained(own_models / "large")
+    monkeypatch.setattr("gsv3d.models.FULL_SIZE_BYTES", 1000)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match="made for a graphics card.*many hours. .* --device cpu"):
+        load_pipeline("large")
+    assert load_pipeline("large", device="cpu", memory="8").num_frames == 4
+
+
 def test_devices() -> None:
     assert choose_device("cpu").type == "cpu"
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

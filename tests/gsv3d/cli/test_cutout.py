@@ -64,7 +64,7 @@ def test_an_unsure_cut_out_is_said(unsure, tmp_path, capsys):
 
 
 def test_generate_warns_of_an_unsure_cut_out_and_records_it(unsure, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("gsv3d.models.load_pipeline", lambda name, device="auto": FakePipeline())
+    monkeypatch.setattr("gsv3d.models.load_pipeline", lambda name, **_: FakePipeline())
     output = tmp_path / "out"
     clean = save_cut_out(tmp_path / "clean.png")
     assert main(["generate", str(unsure), str(clean), "--output", str(output), *FEW]) == 0

@@ -31,7 +31,7 @@ FEW = ["--faces", "60", "--texture-size", "32", "--steps", "2"]
 @pytest.fixture
 def pipeline(monkeypatch):
     made = FakePipeline()
-    monkeypatch.setattr("gsv3d.models.load_pipeline", lambda name, device="auto": made)
+    monkeypatch.setattr("gsv3d.models.load_pipeline", lambda name, **_: made)
     return made
 
 

@@ -38,7 +38,7 @@ def pipeline(monkeypatch) -> FakePipeline:
 
     made = FakePipeline()
 
-    def load(name: str, device: str = "auto") -> FakePipeline:
+    def load(name: str, **_: str) -> FakePipeline:
         # 3D models of other tests may wait to be collected.
         pipelines = [t for t in gc.get_objects() if issubclass(type(t), DiffusionPipeline)]
         alive = [t for t in pipelines if not issubclass(type(t), GSV3DPipeline)]

@@ -75,6 +75,27 @@ def test_equal_poses_are_the_stock_model_with_that_embedding() -> None:
     assert ours(sample, time, context, row.expand(2, 4, 3)).sample.shape == (2, 4, 4, 8, 8)
 
 
+def test_attention_to_one_token_is_its_value() -> None:
+    """Without gradients queries and keys are left out; with them, and of two tokens, they count."""
+    unet = posed()
+    sample, time, context, pose = inputs()
+    slow = unet(sample, time, context, pose).sample
+    with torch.no_grad():
+        fast = unet(sample, time, context, pose).sample
+        assert torch.allclose(fast, slow, rtol=0, atol=1e-6 * float(slow.abs().max()))
+        two = torch.cat([context, -context], dim=1)
+        before, several = fast, unet(sample, time, two, pose).sample
+        for name, module in unet.named_modules():
+            if name.endswith("attn2"):
+                module.to_q.weight.zero_()
+                module.to_k.weight.zero_()
+        assert torch.equal(unet(sample, time, context, pose).sample, before)
+        assert not torch.allclose(unet(sample, time, two, pose).sample, several)
+    loss = unet(sample, time, context, pose).sample.square().mean()
+    loss.backward()
+    assert all(p.grad is not None for n, p in unet.named_parameters() if "attn2" in n)
+
+
 @torch.no_grad()
 def test_every_frame_has_its_own_pose() -> None:
     unet = posed()

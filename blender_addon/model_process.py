@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Add, convert or remove a model: ``gsv3d models`` as a child process. No bpy.
+
+It speaks in lines of JSON. When its standard input is closed, by us or because Blender ended, it
+stops and takes away what is not complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import threading
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from .backend_process import NO_WINDOW, child_environment, find_python, last_lines
+from .problems import Problem, file_problem
+
+PROGRAM = ("-m", "gsv3d", "models")
+_PATIENCE_S = 15.0
+"""Until it is made to end: it may wait for the network as long as that."""
+
+
+class State(Enum):
+    """Name the steps of a change."""
+
+    RUNNING = "running"
+    ASKING = "asking"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ModelProcess:
+    """One change of the models, watched by a thread of its own.
+
+    Args:
+        python: the Python that has the backend.
+        arguments: of ``gsv3d models``.
+        log: file that takes what else the program says.
+        token: of the hub, for this call alone; empty for the one that the computer knows.
+
+    Attributes:
+        text, fraction: how far it is; the fraction may not be known.
+        license: the text to agree to while it is ASKING.
+        problem: why it FAILED.
+        page: where one asks for a model that is not for everybody, else empty.
+
+    Raises:
+        Problem: there is no such Python.
+    """
+
+    def __init__(self, python: str, arguments: Sequence[str], log: Path, token: str = "") -> None:
+        self.state, self.text = State.RUNNING, "Preparing"
+        self.fraction: float | None = None
+        self.license = self.page = ""
+        self.problem: Problem | None = None
+        self._command = [str(find_python(python)), *PROGRAM, *arguments]
+        self._log = log
+        self._environment = child_environment() | ({"HF_TOKEN": token} if token else {})
+        self._complete = self._cancelled = False
+        self._guard = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="gsv3d-models", daemon=True)
+
+    @property
+    def runs(self) -> bool:
+        """True until it has ended."""
+        return self.state in (State.RUNNING, State.ASKING)
+
+    def start(self) -> None:
+        """Begin; returns at once. What follows is seen in the attributes."""
+        self._thread.start()
+
+    def agree(self) -> None:
+        """Agree to the license that was asked about."""
+        with self._guard, contextlib.suppress(OSError):
+            if self.state is State.ASKING and self._child is not None and self._child.stdin:
+                self.state, self.text = State.RUNNING, "Preparing"
+                self._child.stdin.write(b"yes\n")
+                self._child.stdin.flush()
+
+    def cancel(self) -> None:
+        """Have the program stop and tidy up. Returns at once."""
+        with self._guard:
+            if self._cancelled:
+                return
+            self._cancelled = True
+            self.state, self.text, self.fraction = State.RUNNING, "Cancelling", None
+            if self._child is not None:
+                self._close_input(self._child)
+
+    def join(self, patience_s: float) -> bool:
+        """Wait for the thread; True if it has ended."""
+        self._thread.join(patience_s)
+        return not self._thread.is_alive()
+
+    # -- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("wb") as log:
+                code = self._call(log)
+        except OSError as error:
+            self.problem = file_problem(error, error.filename or self._log, "use")
+        else:
+            if not (self._complete or self._cancelled or self.problem):
+                self.problem = self._explain(code)
+        if self._complete:
+            self.state = State.DONE
+        elif self._cancelled:
+            self.state = State.CANCELLED
+        else:
+            self.state = State.FAILED
+
+    def _call(self, log: Any) -> int:
+        with self._guard:
+            self._child = child = subprocess.Popen(
+                self._command,
+                cwd=self._log.parent,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._environment,
+                creationflags=NO_WINDOW,
+            )
+            if self._cancelled:
+                self._close_input(child)
+        assert child.stdout is not None
+        for line in child.stdout:
+            with self._guard:
+                self._hear(line)
+        child.stdout.close()
+        code = child.wait()
+        with self._guard:
+            self._close_input(child)
+        return code
+
+    def _hear(self, line: bytes) -> None:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return
+        if "path" in said:
+            self._complete = True
+        elif "error" in said:
+            self.problem, self.page = Problem(said["error"], said["hint"]), said["page"]
+        elif self._cancelled:
+            return
+        elif "license" in said:
+            self.state, self.license = State.ASKING, said["license"]
+        elif "phase" in said:
+            done, of = said["done"], said["of"]
+            word = {"fetching": "Downloading", "checking": "Checking"}.get(
+                said["phase"], "Converting"
+            )
+            self.fraction = done / max(of, 1)
+            self.text = f"{word} the model: {done / 1e6:,.0f} of {of / 1e6:,.0f} MB"
+
+    def _explain(self, code: int) -> Problem:
+        lines = last_lines(self._log)
+        said = lines[-1].strip().rstrip(".") if lines else f"exit code {code}"
+        return Problem(
+            f"The backend's program for models failed: {said}.",
+            "Press Install Backend if the backend is older than this extension; else look at the"
+            " log (Show Log).",
+        )
+
+    @staticmethod
+    def _close_input(child: subprocess.Popen[bytes]) -> None:
+        if child.stdin is None or child.stdin.closed:
+            return
+        with contextlib.suppress(OSError):
+            child.stdin.close()
+        killer = threading.Timer(_PATIENCE_S, child.kill)
+        killer.daemon = True
+        killer.start()
