@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gsv3d.datasets.objects import ObjectFile
+from gsv3d.errors import DataError
 from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.estimate import (
     DEFAULT_ELEVATION_DEG,
@@ -70,12 +71,25 @@ def train_pose(
         say: told of progress, a line each.
 
     Raises:
-        GSV3DError: nothing can be drawn, or the output cannot be written.
+        DataError: nothing can be drawn, no pack can be held out, or there is less than a batch.
+        OutputError: the output cannot be written.
     """
     folder = make_folder(output / "pictures")
     draw_pictures(folder, objects, variants, seed, workers, say)
     pictures = read_pictures(folder, objects, variants)
     held_out = choose_held_out(pictures.packs, seed)
+    if not held_out.any():
+        raise DataError(
+            "No pack can be held out to measure the network on: each has more than"
+            f" {HELD_OUT:.0%} of the pictures.",
+            "Give objects of more packs, each in a folder of its own or named in an index.json.",
+        )
+    if (~held_out).sum() < schedule.batch_size:
+        raise DataError(
+            f"There are {(~held_out).sum()} pictures to train on, fewer than a batch has"
+            f" ({schedule.batch_size}).",
+            "Give more objects, more --variants or a smaller --batch-size.",
+        )
     say(f"{(~held_out).sum()} pictures to train on, {held_out.sum()} held out")
 
     torch.manual_seed(seed)

@@ -101,5 +101,10 @@ def test_the_command_trains_a_network_that_loads(folder: Path, tmp_path: Path, c
     assert 0 < measures["elevation_mean_error_deg"] < 60
     log = (tmp_path / "out" / "log.csv").read_text().splitlines()
     assert log[0].startswith("step,learning_rate,elevation,planes") and len(log) == 2
-    assert main([*words, "--batch-size", "0"]) == 2
-    assert "batch_size" in capsys.readouterr().err
+    for option, value, said in (
+        ("--batch-size", "0", "batch_size"),
+        ("--batch-size", "5000", "fewer than a batch has (5000)"),
+        ("--objects", str(folder / "pack1"), "No pack can be held out"),
+    ):
+        assert main([*words, option, value, "--output", str(tmp_path / "other")]) == 2
+        assert said in capsys.readouterr().err
