@@ -123,6 +123,15 @@ def may_edit() -> str:
     return ""
 
 
+def is_write_refused(error: Exception) -> bool:
+    """Return whether Blender lets nobody change data just now.
+
+    So it is while a render engine's own code runs: a bake that was stopped goes on for a moment
+    after its job has ended.
+    """
+    return isinstance(error, AttributeError) and "Writing to ID classes" in str(error)
+
+
 def redraw_sidebars() -> None:
     """Ask the sidebars of 3D views and image editors, and the preferences, to be drawn again."""
     ours = {"VIEW_3D": "UI", "IMAGE_EDITOR": "UI", "PREFERENCES": "WINDOW"}

@@ -142,6 +142,12 @@ class Delivery:
         job_id, kind, work = self._under_way
         try:
             next(work)
+        except AttributeError as error:
+            if not compat.is_write_refused(error):
+                raise
+            self.interrupt()
+            self.holdup = "waiting for Blender to end what it does"
+            return False
         except StopIteration:
             self._under_way = None
             job = self._book.get(job_id)

@@ -46,3 +46,30 @@ def test_gaussians_that_the_mesh_hides_are_hidden_before_they_come_anew(
     assert mesh is not None and not mesh.hide_get()
     if cloud is not None:
         assert cloud.hide_get() == (wish == "HIDE") == cloud.hide_render
+
+
+def test_an_import_that_blender_refuses_is_begun_anew(addon, monkeypatch) -> None:
+    """As while a bake that was stopped runs on in its thread: seen in Blender 4.3's window."""
+    from blender_addon.importers import mesh as importer
+    from blender_addon.importers import scene
+
+    refused, usual = [], importer._material
+
+    def refuse_once(*arguments: Any) -> Any:
+        if not refused:
+            refused.append(True)
+            raise AttributeError("Writing to ID classes in this context is not allowed: cup")
+        return usual(*arguments)
+
+    monkeypatch.setattr(importer, "_material", refuse_once)
+    session, bpy = addon.session.get(), addon.bpy
+    job = session.book.add(Job(Words("a cup"), Target("cup")))
+    session.delivery.mesh(job, prepare.prepare_mesh(**box_mesh()), {})
+    while session.delivery.step():
+        pass
+    assert refused and scene.find_object(job.id, scene.MESH) is None
+    assert session.delivery.holdup == "waiting for Blender to end what it does"
+    assert not bpy.data.meshes and not bpy.data.images, "nothing is left of the first try"
+    while session.delivery.step():
+        pass
+    assert scene.find_object(job.id, scene.MESH) is not None and not session.delivery.holdup
