@@ -29,6 +29,7 @@ from stage import (  # noqa: E402
     FOLDER,
     GENERATE,
     SETTINGS,
+    START,
     facts_of_gaussians,
     facts_of_mesh,
     jobs,
@@ -60,7 +61,7 @@ def add_reference(desk: Desk) -> Play:
 
 def start_backend(desk: Desk) -> Play:
     """Start, clicked in the panel; its connection file tells that it serves."""
-    yield from desk.press("gsv3d.backend_start", right=GENERATE)
+    yield from desk.press("gsv3d.backend_start", right=START)
     user = Path(os.environ["BLENDER_USER_RESOURCES"])
     yield from desk.wait_for(
         lambda: list(user.rglob("connection.json")), "the backend serves", SETTINGS["patience"]

@@ -19,7 +19,7 @@ FOLDER = Path(os.environ["GSV3D_WINDOW_FOLDER"])
 SETTINGS = json.loads((FOLDER / "settings.json").read_text("utf-8"))
 ADDON = "bl_ext.user_default.gsv3d"
 TAB = "GSV3D"
-GENERATE, CUTOUT = 220, 110
+GENERATE, CUTOUT, START = 220, 110, 280
 """Buttons side by side: pixels from the sidebar's right edge."""
 CROSS = 49
 """The cross that cancels, at the end of the progress bar, in the same measure."""
