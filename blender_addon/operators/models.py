@@ -28,13 +28,13 @@ class GSV3D_OT_model_add(bpy.types.Operator):
     """Download this model, once you have read its license and agreed to it"""
 
     bl_idname = "gsv3d.model_add"
-    bl_label = "Add Model"
+    bl_label = "Add GSV3D Model"
     bl_options = {"INTERNAL"}
 
     model: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})  # type: ignore[valid-type]
     token: bpy.props.StringProperty(  # type: ignore[valid-type]
         name="Access Token",
-        description="Token of your account on huggingface.co, used this once and not kept; empty"
+        description="Token of your account at Hugging Face, used this once and not kept; empty"
         " for the one that this computer is logged in with",
         subtype="PASSWORD",
         options={"SKIP_SAVE"},
@@ -49,7 +49,7 @@ class GSV3D_OT_model_add(bpy.types.Operator):
 
     def draw(self, context: bpy.types.Context) -> None:
         words = (
-            "Models that are for those alone who agreed to their conditions on huggingface.co ask"
+            "Models that are for those alone who agreed to their conditions at Hugging Face ask"
             " for an access token of your account there."
         )
         layouts.draw_words(self.layout, context, words)
@@ -65,7 +65,7 @@ class GSV3D_OT_model_agree(bpy.types.Operator):
     """Agree to this license, and download the model"""
 
     bl_idname = "gsv3d.model_agree"
-    bl_label = "Agree to License"
+    bl_label = "Agree to GSV3D Model License"
     bl_options = {"INTERNAL"}
 
     @classmethod
@@ -84,7 +84,7 @@ class GSV3D_OT_model_cancel(bpy.types.Operator):
     """Stop this; what was downloaded is kept for another time"""
 
     bl_idname = "gsv3d.model_cancel"
-    bl_label = "Cancel Change of Models"
+    bl_label = "Cancel Change of GSV3D Models"
     bl_options = {"INTERNAL"}
 
     @classmethod
@@ -103,7 +103,7 @@ class GSV3D_OT_model_convert(bpy.types.Operator):
     """Make a model of sv3d_p.safetensors or sv3d_u.safetensors, as Stability AI publishes them"""
 
     bl_idname = "gsv3d.model_convert"
-    bl_label = "Convert to Model"
+    bl_label = "Convert to GSV3D Model"
     bl_options = {"INTERNAL"}
 
     filepath: bpy.props.StringProperty(  # type: ignore[valid-type]
@@ -139,7 +139,7 @@ class GSV3D_OT_model_remove(bpy.types.Operator):
     """Delete this model from your disk"""
 
     bl_idname = "gsv3d.model_remove"
-    bl_label = "Delete This Model from Your Disk"
+    bl_label = "Delete This GSV3D Model from Your Disk"
     bl_options = {"INTERNAL"}
 
     model: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})  # type: ignore[valid-type]

@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backend.protocol import process_exists
 from backend.server import Server
 from backend.settings import Settings
 
@@ -21,6 +23,14 @@ WORKER = Path(__file__).parent / "scripted_worker.py"
 def script(**values: Any) -> bytes:
     """A picture for the scripted worker."""
     return json.dumps(values).encode()
+
+
+def wait_until_ended(pid: int | None, seconds: float = 60.0) -> None:
+    """Wait until the process of a worker has ended, and its server has noticed."""
+    end = time.monotonic() + seconds
+    while pid is not None and process_exists(pid):
+        assert time.monotonic() < end, f"process {pid} still runs"
+        time.sleep(0.02)
 
 
 class Running:

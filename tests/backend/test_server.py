@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from backend.protocol import ProtocolError, Received, Violation
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Running, script, wait_until_ended
 from tests.backend.scripted_worker import gaussians, mesh
 
 Start = Callable[..., Running]
@@ -200,12 +198,6 @@ def test_memory_is_freed_at_a_word(tmp_path: Path, run_server: Start) -> None:
         client.until(m.Done)
         client.session.ack(done)
         assert client.until(m.Acked).job == done
-
-
-def wait_until_ended(pid: int | None) -> None:
-    if pid is not None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait(60)
 
 
 def test_a_worker_without_jobs_is_ended_and_started_again(

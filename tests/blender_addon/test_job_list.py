@@ -17,8 +17,7 @@ from blender_addon.backend_link import BackendState
 from blender_addon.client import Client as SocketThread
 from blender_addon.jobs import Job, JobState, Request, Target
 from tests.backend.client import Client
-from tests.backend.conftest import Running, run_server, script
-from tests.backend.test_server import wait_until_ended
+from tests.backend.conftest import Running, run_server, script, wait_until_ended
 
 pytestmark = pytest.mark.bpy
 __all__ = ["run_server"]

@@ -18,7 +18,6 @@ from blender_addon.model_process import ModelProcess, State
 from blender_addon.problems import Problem
 from tests.blender_addon.test_panels import CheckedLayout, draw
 from tests.gsv3d.loopback_hub import CONVERTER, LoopbackHub, serve
-from tests.gsv3d.multiview import published
 
 pytestmark = pytest.mark.bpy
 
@@ -42,6 +41,9 @@ def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    pytest.importorskip("torch")  # without it there is no program that adds models
+    from tests.gsv3d.multiview import published
+
     weights = published.write(tmp_path_factory.mktemp("weights") / "p", "p").read_bytes()
     return {"LICENSE.md": LICENSE.encode(), "sv3d_p.safetensors": weights}
 
@@ -206,6 +208,7 @@ def test_a_page_to_ask_at_is_one_button_away(addon: Any, changes: Any, hub: Any)
 def test_what_the_program_refuses_is_one_sentence(
     addon: Any, changes: Any, own: Path, tmp_path: Path
 ) -> None:
+    pytest.importorskip("torch")  # without it there is no program that adds models
     path = tmp_path / "Kopie von sv3d_p.safetensors"
     convert = addon.bpy.ops.gsv3d.model_convert
     assert convert(filepath=str(path), model="blockout") == {"FINISHED"}
