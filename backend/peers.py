@@ -19,7 +19,7 @@ from .protocol import messages as m
 from .store import FileSource
 
 #: Messages ZeroMQ holds for one client (the socket's high-water mark).
-PIPE_MESSAGES = 8
+PIPE_MESSAGES = 16
 #: Waiting control messages of one client, in number and bytes; more ends its session.
 CONTROL_MESSAGES = 2000
 CONTROL_BYTES = 4 << 20
