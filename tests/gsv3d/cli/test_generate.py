@@ -331,3 +331,9 @@ def test_the_bar_never_goes_back():
     shares = [fraction(phase, step, 5) for phase in PHASES for step in range(6)]
     assert shares == sorted(shares)
     assert shares[0] == 0.0 and shares[-1] == pytest.approx(1.0)
+
+
+def test_libraries_say_nothing_of_their_own() -> None:
+    program = "from gsv3d.cli import main; main(['models', 'list']); import gsv3d.pipeline"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
