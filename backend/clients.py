@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The clients that are connected, and what they are told. Knows no socket."""
+"""Keep the sessions of the connected clients and tell them what happens. Knows no socket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Send = Callable[[bytes, list[Any]], bool]
 
 
 class Clients:
-    """All sessions of clients.
+    """Keeps the sessions of all clients.
 
     Args:
         send: sends to one of them; raises `zmq.ZMQError` where it is gone.

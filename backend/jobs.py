@@ -339,7 +339,7 @@ class Jobs:
         self.changes += 1
 
     def start(self, job: Job, now: float, device: str = "") -> None:
-        """A worker begins a job on its device."""
+        """Note that a worker begins a job on its device."""
         speeds = self.journal.speeds(job.record.speeds_of)
         fits = job.record.settings.get("refine") or "fitting" in speeds
         phases = FITTED_PHASES if fits else PHASES_OF[job.record.kind]

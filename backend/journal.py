@@ -110,7 +110,7 @@ class JobRecord:
 
     @property
     def speeds_of(self) -> str:
-        """By which name the times of its phases are kept: refining takes a phase more."""
+        """Return the name its phases' times are kept by; refining takes a phase more."""
         return f"{self.model}, refined" if self.settings.get("refine") else self.model
 
     @property

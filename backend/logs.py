@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The logs of backend and worker: how they are written, and read again."""
+"""Write the logs of backend and worker, and read them again."""
 
 from __future__ import annotations
 

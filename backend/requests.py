@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the backend does about each message of a client."""
+"""Act on the messages of clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Requests:
-    """The clients' messages, one method each.
+    """Acts on each message of a client, one method each.
 
     Args:
         jobs, clients, workers: whom they are about.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a backend is run."""
+"""Settings of a backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """How a backend is run.
+    """Hold the settings of a backend.
 
     Attributes:
         data_dir: where pictures, results, journal and logs lie.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the backend does with one worker: gives it jobs, passes on reports, survives deaths."""
+"""Give one worker its jobs, pass on its reports and survive its death."""
 
 from __future__ import annotations
 

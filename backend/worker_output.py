@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker's process prints: read as it comes, kept in files of bounded size."""
+"""Read what a worker's process prints as it comes, and keep it in files of bounded size."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All workers, one for each device, and one queue: who is started, and who gets which job."""
+"""Start and end the workers, one for each device, and give them the jobs of one queue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Workers:
-    """The workers of a backend.
+    """Runs all workers of a backend.
 
     The first one tells which devices there are; those after it are started while there are more
     jobs than workers. A worker that has had no job for long is ended.
@@ -129,12 +129,12 @@ class Workers:
     # --- what clients ask for --------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Start a process where there is none: somebody has come who may have jobs soon."""
+        """Start a process where there is none, for a client that may have jobs soon."""
         if not any(work.worker.alive and not work.worker.ending for work in self.all):
             self._introduced = False
 
     def try_again(self) -> None:
-        """A new job is a reason to start processes once more that ended again and again."""
+        """Start processes once more that ended again and again; called for a new job."""
         for work in self.all:
             work.worker.try_again()
 

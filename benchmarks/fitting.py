@@ -54,7 +54,7 @@ COLUMNS = (
 )
 
 LOWER = [name in ("CD", "Gaussians", "fit CPU s", "mesh CPU s", "MiB") for name in COLUMNS]
-"""Of which less is better."""
+"""Columns in which less is better."""
 
 LOSSES = {
     "all": [],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What drawing the views costs at full size, stage by stage, beside diffusers' own pipeline.
+"""Time the drawing of views at full size, stage by stage, beside diffusers' own pipeline.
 
     python benchmarks/sampling.py --device cuda --memory 24 --output sampling-24.json
     python benchmarks/sampling.py --config blockout --frames 8 --steps 4 --device cpu
@@ -48,7 +48,7 @@ CLIP_SIZE = 224
 
 @dataclass
 class Cost:
-    """Of one call of a pipeline.
+    """Holds the figures of one call of a pipeline.
 
     Attributes:
         name: of the pipeline.

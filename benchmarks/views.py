@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other orbits, and views that are made to agree in 3D, are worth: Gaussians, without a mesh.
+"""Measure what other orbits and views that agree in 3D are worth: Gaussians, without a mesh.
 
     python benchmarks/views.py orbits blockout --report report --count 20
     python benchmarks/views.py consistency blockout --report report --count 20

@@ -15,7 +15,7 @@ from .translations import sentence
 
 CATEGORY = "GSV3D"
 _BEGINS = re.compile(r"[#*-]|\(?\w{1,3}[.)]\s")
-"""What a line begins with that belongs to no paragraph before it."""
+"""Beginnings of lines that belong to no paragraph before them."""
 
 
 class Sidebar:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the model runs, and how much of a card's memory it takes."""
+"""Choose where the model runs, and how much of a card's memory it takes."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from gsv3d.errors import ModelError
 
 COMPONENTS = ("vae", "image_encoder", "unet", "scheduler")
 DECODING = ("feature_encoder", "decoder")
-"""What makes Gaussians of the views; without, they are fitted to the views."""
+"""Components that make Gaussians of the views; without them Gaussians are fitted to the views."""
 
 INDEX = "model_index.json"
 DESCRIPTION = "description.txt"

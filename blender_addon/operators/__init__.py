@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the buttons do, one topic a module. What goes wrong is reported, whichever is pressed."""
+"""Act on the buttons, one topic a module, and report what goes wrong, whichever is pressed."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class TexturedMesh:
 
     @property
     def clipped(self) -> bool:
-        """Whether the texture has holes: it has an alpha channel."""
+        """Return whether the texture has holes, that is, an alpha channel."""
         return self.texture.shape[2] == 4
 
     def face_normals(self) -> np.ndarray:

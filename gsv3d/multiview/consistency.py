@@ -56,7 +56,7 @@ class Consistency:
             )
 
     def guides(self, step: int, steps: int) -> bool:
-        """Whether step ``step`` (from 0) of ``steps`` is guided."""
+        """Return whether step ``step`` (from 0) of ``steps`` is guided."""
         within = self.start <= step / steps < self.end
         return self.strength > 0 and within and step % self.every == 0
 
