@@ -53,6 +53,7 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONIOENCODING": "utf-8",
     "PYTHONFAULTHANDLER": "1",  # where it was when it crashed
+    "TRANSFORMERS_VERBOSITY": "error",  # its remarks are nobody's last words
     "PYTHONSAFEPATH": "1",  # nothing is imported from the working folder
 }
 

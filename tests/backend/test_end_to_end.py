@@ -54,6 +54,8 @@ def test_a_picture_becomes_gaussians_and_a_mesh(tmp_path: Path) -> None:
                 files=("glb", "ply"),
             )  # fmt: skip
             client.until(m.Done, 400)
+            printed = tmp_path / "logs" / "worker-output.log"
+            assert not printed.exists(), "a crash's last words are no library's remark"
             assert not [e for e in client.events if isinstance(e, Violation)]
             received = [e for e in client.of_job(job) if isinstance(e, Received)]
             assert any(e.kind == "gaussians" and not e.artefact.final for e in received)
