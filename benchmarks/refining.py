@@ -20,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gsv3d.lab.evaluation.drawing import draw, unit_gaussians
+from gsv3d.lab.evaluation.files import load_arrays
+from gsv3d.lab.evaluation.framing import Framing
 from PIL import Image
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.generation import GenerationResult, GenerationSettings, generate
 from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.drawing import draw, unit_gaussians
-from gsv3d.lab.evaluation.files import load_arrays
-from gsv3d.lab.evaluation.framing import Framing
 from gsv3d.lab.evaluation.protocol import DISTANCE, unseen_views
 from gsv3d.models import load_pipeline
 from gsv3d.pipeline import GSV3DPipeline
@@ -75,7 +75,7 @@ def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[floa
 def shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Points of the surface, and voxels, of a mesh scaled to extent 1."""
     rng = np.random.default_rng(seed)
-    points = metrics.normalised(vertices)
+    points = metrics.normalized(vertices)
     surface = metrics.sample_surface(points, faces, metrics.SURFACE_SAMPLES, rng)
     return surface, metrics.occupancy(points, faces, rng)
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from gsv3d.lab.evaluation.files import load_arrays
 from PIL import Image
 
 from gsv3d.cameras import orbit
 from gsv3d.generation import usable
 from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.files import load_arrays
 from gsv3d.meshing import extract_mesh
 from gsv3d.meshing.reference import Reference
 from gsv3d.models import load_pipeline

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from gsv3d.lab.evaluation.drawing import draw, unit_gaussians
+from gsv3d.lab.evaluation.files import load_arrays
+from gsv3d.lab.evaluation.framing import Framing
 from PIL import Image
 
 from gsv3d.cameras import orbit, views_deg
 from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.drawing import draw, unit_gaussians
-from gsv3d.lab.evaluation.files import load_arrays
-from gsv3d.lab.evaluation.framing import Framing
 from gsv3d.lab.evaluation.generating import NEAR_WHITE
 from gsv3d.lab.evaluation.metrics import Views
 from gsv3d.lab.evaluation.protocol import DISTANCE, unseen_views

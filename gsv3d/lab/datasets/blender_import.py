@@ -34,7 +34,7 @@ def import_file(path: Path) -> None:
     elif suffix == ".ply":
         ply.check_positions(path)
         bpy.ops.wm.ply_import(filepath=name)
-        _show_vertex_colours()
+        _show_vertex_colors()
     elif suffix == ".fbx":
         if "fbx_import" in dir(bpy.ops.wm):  # faster, and there from 4.5 on
             bpy.ops.wm.fbx_import(filepath=name, validate_meshes=False)
@@ -82,11 +82,11 @@ def _validate_meshes() -> None:
         mesh.validate()
 
 
-def _show_vertex_colours() -> None:
-    """PLY brings colours as an attribute and no material that shows them."""
+def _show_vertex_colors() -> None:
+    """PLY brings colors as an attribute and no material that shows them."""
     for item in bpy.context.scene.objects:
         if item.type == "MESH" and len(item.data.color_attributes) and not item.data.materials:
-            material = new_material("vertex colours")
+            material = new_material("vertex colors")
             nodes = material.node_tree.nodes
             shader = next(n for n in nodes if n.type == "BSDF_PRINCIPLED")
             attribute = nodes.new("ShaderNodeVertexColor")

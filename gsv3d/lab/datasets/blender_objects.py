@@ -10,7 +10,7 @@ import bpy
 import numpy as np
 
 NEUTRAL_SATURATION = 0.03
-"""A base colour below this saturation counts as no colour."""
+"""A base color below this saturation counts as no color."""
 
 _GLOSS = ("Metallic", "Specular IOR Level", "Transmission Weight", "Coat Weight", "Sheen Weight",
           "Subsurface Weight")  # fmt: skip
@@ -19,25 +19,25 @@ SURFACES = ("MESH", "CURVE", "SURFACE", "FONT", "META")
 
 
 def _is_plain(material: bpy.types.Material) -> bool:
-    """Whether a material shows no colour: no texture, a grey or white base."""
+    """Whether a material shows no color: no texture, a gray or white base."""
     if material.node_tree is None:
-        colours = [material.diffuse_color]
+        colors = [material.diffuse_color]
     else:
         nodes = material.node_tree.nodes
         if any(n.type in ("TEX_IMAGE", "VERTEX_COLOR", "ATTRIBUTE") for n in nodes):
             return False
-        colours = [
+        colors = [
             n.inputs["Base Color"].default_value for n in nodes if n.type == "BSDF_PRINCIPLED"
         ]
-    return all(colorsys.rgb_to_hsv(*list(colour)[:3])[1] < NEUTRAL_SATURATION for colour in colours)
+    return all(colorsys.rgb_to_hsv(*list(color)[:3])[1] < NEUTRAL_SATURATION for color in colors)
 
 
-def colour_if_plain(objects: Iterable[bpy.types.Object], hsv: tuple[float, float, float]) -> bool:
-    """Give objects without any colour of their own one base colour; returns whether.
+def color_if_plain(objects: Iterable[bpy.types.Object], hsv: tuple[float, float, float]) -> bool:
+    """Give objects without any color of their own one base color; returns whether.
 
     Args:
         objects: all that is in the scene.
-        hsv: hue, saturation and value in 0..1, of the sRGB colour.
+        hsv: hue, saturation and value in 0..1, of the sRGB color.
     """
     meshes = [item for item in objects if item.type == "MESH"]
     if any(len(item.data.color_attributes) for item in meshes):
@@ -79,7 +79,7 @@ def make_matt(materials: Iterable[bpy.types.Material]) -> None:
 def unlit_object(
     vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, texture: np.ndarray
 ) -> bpy.types.Object:
-    """An object that shows its texture's colours as they are, whatever the light.
+    """An object that shows its texture's colors as they are, whatever the light.
 
     Args:
         vertices: (V, 3) in the world.

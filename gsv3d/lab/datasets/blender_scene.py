@@ -161,12 +161,12 @@ class BlenderScene:
         """Apply a (4, 4) similarity to all that was loaded."""
         self._root.matrix_world = Matrix(transform.tolist())
 
-    def colour_if_plain(self, hsv: tuple[float, float, float]) -> bool:
-        """Give the objects a base colour if they have none of their own; returns whether."""
-        return blender_objects.colour_if_plain(self.scene.objects, hsv)
+    def color_if_plain(self, hsv: tuple[float, float, float]) -> bool:
+        """Give the objects a base color if they have none of their own; returns whether."""
+        return blender_objects.color_if_plain(self.scene.objects, hsv)
 
     def make_matt(self) -> None:
-        """Leave of every Principled material the base colour, alpha and bumps, reflecting matt."""
+        """Leave of every Principled material the base color, alpha and bumps, reflecting matt."""
         blender_objects.make_matt(bpy.data.materials)
 
     def add_textured(
@@ -181,7 +181,7 @@ class BlenderScene:
         self.scene.collection.objects.link(item)
 
     def render(self, camera_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One view's colours and depth, see ``render_view``."""
+        """One view's colors and depth, see ``render_view``."""
         view = self.render_view(camera_to_world)
         return view.rgba, view.depth
 

@@ -50,7 +50,7 @@ def write_datasheet(
             f"- of each object: {settings['orbit_views']} views on a {settings['orbit']} orbit and "
             f"{settings['novel_views']} from random directions; RGBA, depth, "
             + ("normals, " if settings["normals"] else "")
-            + "cameras, a random background colour",
+            + "cameras, a random background color",
             f"- {_splits(objects)}",
             f"- {len(failures)} objects failed and are not in it; see the end",
             "",
@@ -64,7 +64,7 @@ def write_datasheet(
             "",
             "## Preprocessing",
             "",
-            "Each object is turned about its vertical axis at random, centred and scaled to a "
+            "Each object is turned about its vertical axis at random, centered and scaled to a "
             "largest extent of 1, or less where a view would have clipped it. "
             + _materials(settings)
             + _lights(objects),
@@ -81,7 +81,7 @@ def write_datasheet(
             "",
             "## Distribution",
             "",
-            _licences(objects),
+            _licenses(objects),
             "",
             "## Maintenance",
             "",
@@ -114,15 +114,15 @@ def _packs(objects: Sequence[Mapping[str, Any]]) -> list[str]:
         for item in objects
     )
     rows = [f"| {' | '.join(row)} | {count} |" for row, count in sorted(facts.items())]
-    return ["| pack | split | licence | author | objects |", "| --- " * 5 + "|", *rows, ""]
+    return ["| pack | split | license | author | objects |", "| --- " * 5 + "|", *rows, ""]
 
 
 def _materials(settings: Mapping[str, Any]) -> str:
     text = "Materials are as in the files. "
     if settings["materials"] == "matt":
-        text = "Of materials the base colour alone is kept, matt. "
+        text = "Of materials the base color alone is kept, matt. "
     if settings["random_colours"]:
-        text += "Objects without any colour were given a random one. "
+        text += "Objects without any color were given a random one. "
     return text
 
 
@@ -142,10 +142,10 @@ def _irregular(objects: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*said, ""] if said else []
 
 
-def _licences(objects: Sequence[Mapping[str, Any]]) -> str:
-    licences = Counter(_source(item, "license") for item in objects)
-    named = ", ".join(f"{name} ({count})" for name, count in sorted(licences.items()))
-    return f"Licences of the objects, which bind their renders too: {named}."
+def _licenses(objects: Sequence[Mapping[str, Any]]) -> str:
+    licenses = Counter(_source(item, "license") for item in objects)
+    named = ", ".join(f"{name} ({count})" for name, count in sorted(licenses.items()))
+    return f"Licenses of the objects, which bind their renders too: {named}."
 
 
 def _failures(failures: Mapping[str, str]) -> list[str]:
