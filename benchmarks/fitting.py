@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from gsv3d.lab.evaluation.drawing import draw as draw_gaussians
-from gsv3d.lab.evaluation.memory import PeakMemory
 from PIL import Image
 
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.gaussians import draw as draw_gaussians
+from gsv3d.lab.evaluation.generating import PeakMemory
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from gsv3d.lab.evaluation.drawing import unit_gaussians
-from gsv3d.lab.evaluation.files import load_arrays
-from gsv3d.lab.evaluation.framing import Framing
 from PIL import Image
 from scipy.spatial import cKDTree
 
 from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.gaussians import unit_gaussians
+from gsv3d.lab.evaluation.protocol import Framing
+from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import prepare_sizes
 

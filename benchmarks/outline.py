@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gsv3d.lab.evaluation.scenes import RasterizedScene
 from PIL import Image
 
 from gsv3d.cameras import FOV_DEG, orbit
@@ -28,6 +27,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.generation import DETAIL_SIZE, GenerationSettings, generate
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.datasets.orbits import normalizing_transform
+from gsv3d.lab.evaluation.pictures import RasterizedScene
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.masks import object_coverage
 from gsv3d.meshing import TexturedMesh

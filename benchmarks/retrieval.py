@@ -16,12 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gsv3d.lab.evaluation.baselines.prop_views import looks_of_picture
 
 from gsv3d.cameras import orbit
 from gsv3d.lab.evaluation import metrics
 from gsv3d.lab.evaluation.baselines import retrieval
-from gsv3d.lab.evaluation.baselines.library import Library, find_library, load_library
+from gsv3d.lab.evaluation.baselines.library import (
+    Library,
+    find_library,
+    load_library,
+    looks_of_picture,
+)
 from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.lab.rasterizing.props import Prop, load_prop
