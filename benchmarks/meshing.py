@@ -30,7 +30,7 @@ from PIL import Image, ImageDraw
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
-from gsv3d.lab.datasets.orbits import object_rng
+from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.shards import index_shards
 from gsv3d.lab.evaluation import metrics

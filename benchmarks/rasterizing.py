@@ -20,7 +20,7 @@ import torch
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.datasets.orbits import OrbitSettings, plan_orbit
+from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.rendering import RendererFactory, shuffled

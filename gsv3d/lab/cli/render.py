@@ -16,7 +16,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.lab.cli.options import check_at_least, require_blender
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.objects import SUFFIXES, find_objects
-from gsv3d.lab.datasets.orbits import CHOICES, OrbitSettings
+from gsv3d.lab.datasets.plans import CHOICES, OrbitSettings
 
 DESCRIPTION = (
     "Render orbits of 3D objects with Blender into webdataset shards: RGBA, depth, normals, "

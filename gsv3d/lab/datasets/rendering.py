@@ -16,18 +16,17 @@ import numpy as np
 from gsv3d._version import __version__
 from gsv3d.cameras import orbit, to_blender
 from gsv3d.errors import DataError
+from gsv3d.lab.datasets.color import straight_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.orbits import (
+from gsv3d.lab.datasets.plans import (
     OrbitSettings,
     normalizing_transform,
     plan_orbit,
-    straight_srgb,
 )
-from gsv3d.lab.datasets.packing import ShardFolder
 from gsv3d.lab.datasets.processes import Outcome, run_in_processes
 from gsv3d.lab.datasets.ray_cluster import run_on_ray
 from gsv3d.lab.datasets.records import OrbitRecord
-from gsv3d.lab.datasets.shards import group_of, write_record
+from gsv3d.lab.datasets.shards import ShardFolder, group_of, write_record
 
 if TYPE_CHECKING:
     from gsv3d.lab.datasets.blender_scene import View

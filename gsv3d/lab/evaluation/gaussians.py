@@ -73,7 +73,9 @@ def draw_generated(
     if generated.frames is not None and generated.frame_masks is not None:
         arrays["frames"], arrays["frames_mask"] = generated.frames, generated.frame_masks
         azimuths = static_azimuths_deg(len(generated.frames))
-        around = orbit(azimuths, elevation_deg, size=size, distance=REFERENCE_DISTANCE)
+        # A model that estimates its pose makes its views for that, wherever the truth is.
+        made_at = elevation_deg if generated.pose is None else generated.pose.elevation_deg
+        around = orbit(azimuths, made_at, size=size, distance=REFERENCE_DISTANCE)
     sources = {} if generated.gaussians is None else {"gaussian": generated.gaussians}
     if generated.halves is not None:
         sources |= {"half0": generated.halves[0], "half1": generated.halves[1]}
@@ -145,6 +147,7 @@ def fit_halves(
     masks: np.ndarray,
     framing: Framing,
     elevation_deg: float,
+    orbit_elevation_deg: float,
     size: int,
     device: torch.device,
     settings: FitSettings | None = None,
@@ -155,7 +158,8 @@ def fit_halves(
         frames: (N, S, S, 3) uint8 on white, an orbit with the reference last.
         masks: (N, S, S) bool.
         framing: of the true object.
-        elevation_deg: of the orbit.
+        elevation_deg: of the true reference.
+        orbit_elevation_deg: of the views: what the model took the reference's for.
         size: of the pictures that are drawn.
         device: where to work.
         settings: of the fit.
@@ -167,13 +171,13 @@ def fit_halves(
     settings = settings or FitSettings()
     azimuths = static_azimuths_deg(len(frames))
     own = min(settings.size, frames.shape[1])
-    around = orbit(azimuths, elevation_deg, size=own, distance=REFERENCE_DISTANCE).to(device)
+    around = orbit(azimuths, orbit_elevation_deg, size=own, distance=REFERENCE_DISTANCE).to(device)
     pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).float().to(device) / 255
     pictures = F.adaptive_avg_pool2d(pictures, own).permute(0, 2, 3, 1)
     covered = torch.from_numpy(masks)[:, None].float().to(device)
     covered = F.adaptive_avg_pool2d(covered, own)[:, 0] > 0.5
     unseen = orbit(*unseen_views(elevation_deg), size=size, distance=DISTANCE)
-    drawn_around = orbit(azimuths, elevation_deg, size=size, distance=REFERENCE_DISTANCE)
+    drawn_around = orbit(azimuths, orbit_elevation_deg, size=size, distance=REFERENCE_DISTANCE)
     arrays: dict[str, np.ndarray] = {}
     for half in (0, 1):
         chosen = list(range(half, len(frames), 2))

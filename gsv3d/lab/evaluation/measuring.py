@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gsv3d.lab.datasets.orbits import object_rng
+from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.evaluation import metrics
 from gsv3d.lab.evaluation.metrics import Surface, SurfaceSamples, Views
 from gsv3d.lab.evaluation.protocol import unseen_views

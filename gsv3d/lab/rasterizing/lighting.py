@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsv3d.lab.datasets.lighting import Environment, exposure, fibonacci_sphere
+from gsv3d.lab.datasets.environments import Environment, exposure, fibonacci_sphere
 from gsv3d.lab.rasterizing.triangles import rasterize_projected
 
 NUM_LIGHTS = 32

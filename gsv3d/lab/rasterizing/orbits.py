@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras, model_elevations_deg, orbit
-from gsv3d.lab.datasets.orbits import normalizing_transform
+from gsv3d.lab.datasets.color import decode_srgb
+from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.rasterizing.lighting import Lights, face_the_camera, irradiance
-from gsv3d.lab.rasterizing.props import Prop, linear
+from gsv3d.lab.rasterizing.props import Prop
 from gsv3d.lab.rasterizing.triangles import Fragments, rasterize
 
 SUPERSAMPLING = 2
@@ -96,7 +97,7 @@ def _pack(textures: tuple[np.ndarray, ...], device: torch.device) -> tuple[Tenso
     if not textures:
         empty = torch.zeros(0, 3, device=device)
         return empty, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.int64)
-    texels = np.concatenate([linear(t.reshape(-1, 3) / 255.0) for t in textures])
+    texels = np.concatenate([decode_srgb(t.reshape(-1, 3) / 255.0) for t in textures])
     sizes = np.array([t.shape[:2] for t in textures])
     starts = np.cumsum([0, *(sizes[:-1, 0] * sizes[:-1, 1])])
     return (

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets import gltf, obj
+from gsv3d.lab.datasets import gltf
+from gsv3d.lab.datasets.mesh_files import strip_mark
 from gsv3d.lab.rasterizing import plain_gltf
 
 TEXTURE_SIDE = 128
@@ -104,7 +105,7 @@ def _read(path: Path) -> Prop:
             resolver = trimesh.resolvers.FilePathResolver(str(path))
             options = {"file_type": "glb", "resolver": resolver}
     elif path.suffix.lower() == ".obj":
-        source = io.BytesIO(obj.without_mark(path.read_bytes()))
+        source = io.BytesIO(strip_mark(path.read_bytes()))
         options = {"file_type": "obj", "resolver": _materials_of(path)}
     scene = trimesh.load_scene(source, process=False, skip_materials=False, **options)
     parts = []
@@ -147,7 +148,7 @@ def _materials_of(path: Path) -> Any:
 
     class WithoutMarks(FilePathResolver):
         def get(self, name: str) -> bytes:
-            return obj.without_mark(super().get(name))
+            return strip_mark(super().get(name))
 
     return WithoutMarks(str(path))
 
@@ -241,8 +242,3 @@ def _texture(picture: Any) -> np.ndarray:
         size = tuple(max(1, round(side * scale)) for side in picture.size)
         picture = picture.resize(size, Image.Resampling.BOX)
     return np.asarray(picture)
-
-
-def linear(srgb: np.ndarray) -> np.ndarray:
-    """sRGB to linear light, both in 0..1 (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

@@ -9,7 +9,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from gsv3d.lab.rasterizing.props import Prop, linear
+from gsv3d.lab.datasets.color import decode_srgb
+from gsv3d.lab.rasterizing.props import Prop
 
 
 def stretch(prop: Prop, factors: np.ndarray) -> Prop:
@@ -79,7 +80,7 @@ def random_color(rng: np.random.Generator) -> np.ndarray:
     import colorsys
 
     srgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.0, 0.85), rng.uniform(0.25, 0.9))
-    return linear(np.array(srgb)).astype(np.float32)
+    return decode_srgb(np.array(srgb)).astype(np.float32)
 
 
 def paint(prop: Prop, rng: np.random.Generator, palette: int) -> Prop:

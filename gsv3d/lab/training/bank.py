@@ -23,7 +23,7 @@ import numpy as np
 from gsv3d.cameras import ORBITS
 from gsv3d.errors import DataError, OutputError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.orbits import object_rng
+from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.training.orbits import Orbit
 from gsv3d.outputs import output_error
 

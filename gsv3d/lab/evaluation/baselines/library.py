@@ -17,6 +17,7 @@ from PIL import Image
 
 from gsv3d.cameras import DISTANCE, FOV_DEG, orbit
 from gsv3d.errors import DataError
+from gsv3d.lab.datasets.color import encode_srgb
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation.baselines import crop_to_mask
@@ -118,12 +119,8 @@ def looks_of_prop(path: Path, cut: bool = True) -> Looks:
     facing = (normals * viewmats[view, 2, :3]).sum(dim=1) < 0
     up = torch.where(facing, normals[:, 2], -normals[:, 2])
     lit = surface.base_color(fragments) * (_AMBIENT + (1 - _AMBIENT) * up)[:, None]
-    color = fragments.dense(lit.clamp(0, 1)).numpy()
-    return _pool(_srgb(color), fragments.covered.float().numpy())
-
-
-def _srgb(linear: np.ndarray) -> np.ndarray:
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    color = fragments.dense(lit).numpy()
+    return _pool(encode_srgb(color), fragments.covered.float().numpy())
 
 
 def _pool(color: np.ndarray, alpha: np.ndarray) -> Looks:

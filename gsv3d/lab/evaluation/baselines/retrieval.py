@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gsv3d.errors import DataError
+from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
 from gsv3d.lab.evaluation.baselines.library import (
     COLOR_SIDE,
     ELEVATIONS,
@@ -19,7 +20,7 @@ from gsv3d.lab.evaluation.baselines.library import (
     view_angles,
 )
 from gsv3d.lab.evaluation.protocol import Case
-from gsv3d.lab.rasterizing.props import Prop, linear, load_prop
+from gsv3d.lab.rasterizing.props import Prop, load_prop
 from gsv3d.lab.rasterizing.variation import turn
 from gsv3d.meshing.mesh import TexturedMesh
 
@@ -163,8 +164,8 @@ def textured(prop: Prop) -> TexturedMesh:
     texture = np.zeros((across, block, across, block, 3), np.uint8)
     for start in range(0, faces, 20_000):
         part = np.arange(start, min(faces, start + 20_000))
-        colors = _srgb(_base_colors(prop, part, weights))
-        texture[part // across, :, part % across] = np.rint(np.clip(colors, 0, 1) * 255)
+        colors = encode_srgb(_base_colors(prop, part, weights))
+        texture[part // across, :, part % across] = np.rint(colors * 255)
     picture = texture.reshape(side, side, 3)[::-1]  # row 0 is the top, v = 0 the bottom
     corners = np.array([[0.5, 0.5], [block - 0.5, 0.5], [0.5, block - 0.5]])
     origin = np.stack([np.arange(faces) % across, np.arange(faces) // across], axis=-1) * block
@@ -181,14 +182,8 @@ def _base_colors(prop: Prop, faces: np.ndarray, weights: np.ndarray) -> np.ndarr
         height, width = texture.shape[:2]
         column = np.minimum(((at[painted, ..., 0] % 1) * width).astype(int), width - 1)
         row = np.minimum((((1 - at[painted, ..., 1]) % 1) * height).astype(int), height - 1)
-        color[painted] *= linear(texture[row, column] / 255)
+        color[painted] *= decode_srgb(texture[row, column] / 255)
     return color
-
-
-def _srgb(values: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB, both in 0..1."""
-    values = np.clip(values, 0, 1)
-    return np.where(values <= 0.0031308, values * 12.92, 1.055 * values ** (1 / 2.4) - 0.055)
 
 
 def recolored(mesh: TexturedMesh, reference: np.ndarray) -> TexturedMesh:

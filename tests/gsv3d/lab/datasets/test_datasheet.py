@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from gsv3d.lab.datasets.datasheet import write_datasheet
-from gsv3d.lab.datasets.orbits import OrbitSettings
+from gsv3d.lab.datasets.dataset import write_datasheet
+from gsv3d.lab.datasets.plans import OrbitSettings
 
 
 def facts(pack: str, split: str = "train", license: str = "CC0-1.0", **more) -> dict:

@@ -53,10 +53,10 @@ def test_halves_of_one_object_agree_more_than_those_of_two(views) -> None:
     color, masks = views
     device = torch.device("cpu")
     framing = Framing(0.7, np.zeros(3))
-    same = fit_halves(color, masks, framing, 10.0, 24, device, SMALL)
+    same = fit_halves(color, masks, framing, 10.0, 10.0, 24, device, SMALL)
     mixed = color.copy()
     mixed[1::2] = 255 - mixed[1::2]  # the odd views show another ball
-    other = fit_halves(mixed, masks, framing, 10.0, 24, device, SMALL)
+    other = fit_halves(mixed, masks, framing, 10.0, 10.0, 24, device, SMALL)
 
     def agreement(arrays: dict[str, np.ndarray]) -> float:
         return psnr(arrays["fit0_views"] / 255, arrays["fit1_views"] / 255)
@@ -66,3 +66,14 @@ def test_halves_of_one_object_agree_more_than_those_of_two(views) -> None:
     # In the object's world: the model's is 0.7 of it.
     assert surface_distance(same["fit0_centres"], same["fit1_centres"]).chamfer < 0.15
     assert np.linalg.norm(same["fit0_centres"], axis=1).max() > 0.4
+
+
+def test_views_are_fitted_at_the_elevation_they_were_made_for(views) -> None:
+    color, masks = views
+    fits = [
+        fit_halves(color, masks, Framing(1.0, np.zeros(3)), 0.0, made_at, 24,
+                   torch.device("cpu"), SMALL)
+        for made_at in (10.0, 40.0)
+    ]  # fmt: skip
+    right, wrong = (psnr(fit["fit0_frames"][1::2] / 255, color[1::2] / 255) for fit in fits)
+    assert right > wrong + 1

@@ -17,7 +17,7 @@ from gsv3d.cameras import look_at_origin, orbit
 from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import GenerationResult
-from gsv3d.lab.evaluation.gaussians import draw_generated, solid_centers, unit_gaussians
+from gsv3d.lab.evaluation.gaussians import draw, draw_generated, solid_centers, unit_gaussians
 from gsv3d.lab.evaluation.generating import (
     Generated,
     ModelGenerator,
@@ -199,6 +199,21 @@ def test_gaussians_are_drawn_where_the_object_is() -> None:
     assert arrays["half1_centres"].shape == (1500, 3)
     without = draw_generated(Generated(None), Framing(1.0, np.zeros(3)), 10.0, 16)
     assert without == {}
+
+
+def test_gaussians_are_drawn_beside_the_views_at_the_elevation_they_were_made_for() -> None:
+    """A bar that leans is another picture from 25 degrees, where the pose said the views are."""
+    leaning = ball((1, 0, 0), radius=0.4)
+    leaning = replace(leaning, means=leaning.means * torch.tensor([0.2, 1.0, 0.2]))
+    frames, masks = np.full((4, 48, 48, 3), 255, np.uint8), np.zeros((4, 48, 48), bool)
+    generated = Generated(
+        None, frames=frames, frame_masks=masks, gaussians=leaning, pose=PoseEstimate(25.0, None)
+    )
+    arrays = draw_generated(generated, Framing(1.0, np.zeros(3)), 5.0, 48)
+    expected = draw(leaning, orbit([90, 180, 270, 0], 25.0, size=48))
+    np.testing.assert_array_equal(arrays["gaussian_frames"], expected[0])
+    np.testing.assert_array_equal(arrays["gaussian_frames_mask"], expected[1])
+    assert (draw(leaning, orbit([90, 180, 270, 0], 5.0, size=48))[0] != expected[0]).any()
 
 
 def test_faint_gaussians_are_no_surface() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.datasets.lighting import Environment
+from gsv3d.lab.datasets.environments import Environment
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw
@@ -90,7 +90,7 @@ def test_coverage_is_antialiased(lamp):
 def test_blenders_pixels(lamp):
     """The same plan under the same light, drawn by Cycles in a process of its own."""
     from gsv3d.lab.datasets.objects import ObjectFile
-    from gsv3d.lab.datasets.orbits import OrbitSettings, plan_orbit
+    from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
     from gsv3d.lab.datasets.processes import run_in_processes
     from gsv3d.lab.datasets.records import OrbitRecord
     from gsv3d.lab.datasets.rendering import RendererFactory

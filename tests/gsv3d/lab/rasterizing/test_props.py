@@ -15,7 +15,6 @@ from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
-from gsv3d.lab.rasterizing.props import linear
 from tests.gsv3d.lab.rasterizing import odd_meshes
 
 
@@ -191,7 +190,7 @@ def test_a_document_of_another_form_is_named(tmp_path):
 
 
 def test_srgb_decoding_is_the_inverse_of_encoding():
-    from gsv3d.lab.datasets.orbits import encode_srgb
+    from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
 
     values = np.linspace(0, 1, 101)
-    assert np.allclose(linear(encode_srgb(values)), values, atol=1e-6)
+    assert np.allclose(decode_srgb(encode_srgb(values)), values, atol=1e-6)

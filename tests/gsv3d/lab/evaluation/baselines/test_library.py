@@ -10,7 +10,7 @@ from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.orbits import encode_srgb
+from gsv3d.lab.datasets.color import encode_srgb
 from gsv3d.lab.evaluation.baselines.library import (
     MASK_SIDE,
     looks_of_picture,

@@ -9,13 +9,12 @@ from skimage.color import xyz2rgb
 from skimage.color.colorconv import xyz_from_rgb
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.datasets.orbits import (
+from gsv3d.lab.datasets.color import encode_srgb, straight_srgb
+from gsv3d.lab.datasets.plans import (
     MARGIN,
     OrbitSettings,
-    encode_srgb,
     normalizing_transform,
     plan_orbit,
-    straight_srgb,
 )
 
 

@@ -206,17 +206,3 @@ def normalizing_transform(
     transform[:3, :3] = rotation * (scale / extent)
     transform[:3, 3] = -(low + high) / 2 * (scale / extent)
     return transform, scale
-
-
-def encode_srgb(linear: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB, both in 0..1 (IEC 61966-2-1)."""
-    linear = np.clip(linear, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-
-
-def straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
-    """(..., 4) float linear premultiplied RGBA to (..., 4) uint8 sRGB with straight alpha."""
-    alpha = np.clip(premultiplied[..., 3:], 0.0, 1.0)
-    color = premultiplied[..., :3] / np.maximum(alpha, 1e-6)
-    rgba = np.concatenate([encode_srgb(np.where(alpha > 0, color, 0.0)), alpha], axis=-1)
-    return np.rint(rgba * 255).astype(np.uint8)
