@@ -18,14 +18,13 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+from PIL import Image
 
 COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 """Types of numbers, as numpy calls them."""
 
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 """How many of them an element has."""
-
-_FLOAT = 5126
 
 COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
 """Extensions that leave no plain positions in a file that requires them."""
@@ -45,8 +44,7 @@ def check_file(path: Path) -> None:
         ValueError: it is; in words that continue a sentence on the file.
     """
     try:
-        document, binary = read(path)
-        finite = check_geometry(document, binary, path)
+        finite = check_geometry(Document(path))
     except Exception as error:  # of many kinds, where a value is of another type than it should be
         raise ValueError(f"Blender cannot read it: {describe_damage(error)}. {AGAIN}") from error
     if not finite:
@@ -70,150 +68,42 @@ def describe_damage(error: Exception) -> str:
     return "it is damaged, or too large" if isinstance(error, MemoryError) else "it is damaged"
 
 
-def read(path: Path) -> tuple[dict[str, Any], bytes]:
-    """The document of a .glb or .gltf file, and a GLB's own buffer (else empty).
+class Document:
+    """The document of a .glb or .gltf file, and the numbers in its buffers.
+
+    Attributes:
+        path: of the file.
+        json: the document; may be changed.
 
     Raises:
-        OSError, ValueError, struct.error: it cannot be read, or is damaged.
+        OSError, ValueError, struct.error: the file cannot be read, or is damaged.
     """
-    data = path.read_bytes()
-    if not data.startswith(b"glTF"):
-        return json.loads(data), b""
-    total, length, kind = struct.unpack_from("<III", data, 8)
-    if total > len(data):
-        raise DamagedError(f"it ends at byte {len(data):,} of {total:,}")
-    if kind != 0x4E4F534A:
-        raise DamagedError("its first chunk is not JSON")
-    document = json.loads(data[20 : 20 + length])
-    start = 20 + length
-    if start + 8 > len(data):
-        return document, b""
-    (size,) = struct.unpack_from("<I", data, start)
-    return document, data[start + 8 : start + 8 + size]
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._binary, self._buffers = b"", dict[int, bytes]()
+        data = path.read_bytes()
+        if not data.startswith(b"glTF"):
+            self.json: dict[str, Any] = json.loads(data)
+            return
+        total, length, kind = struct.unpack_from("<III", data, 8)
+        if total > len(data):
+            raise DamagedError(f"it ends at byte {len(data):,} of {total:,}")
+        if kind != 0x4E4F534A:
+            raise DamagedError("its first chunk is not JSON")
+        start = 20 + length
+        self.json = json.loads(data[20:start])
+        if start + 8 <= len(data):
+            (size,) = struct.unpack_from("<I", data, start)
+            self._binary = data[start + 8 : start + 8 + size]
 
-def missing_pictures(document: dict[str, Any], binary: bytes, path: Path) -> list[str]:
-    """Base colors' pictures that are not there, or are none.
+    def get_entry(self, kind: str, index: Any) -> dict[str, Any]:
+        """Return an accessor, buffer view or buffer.
 
-    Args:
-        document, binary: of the file, see ``read``.
-        path: of the file.
-
-    Returns:
-        The pictures' names, sorted; where they have none, their materials'.
-    """
-    missing = set()
-    for number, material in enumerate(document.get("materials", [])):
-        base = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
-        if base is None:
-            continue
-        image: dict[str, Any] = {}
-        try:
-            image = document["images"][_source(document["textures"][base["index"]])]
-            _open_picture(document, binary, path, image)
-        except Exception:  # whatever a damaged picture makes Pillow raise
-            uri = image.get("uri", "data:")
-            name = image.get("name") or f"a texture of {material.get('name') or number}"
-            missing.add(name if uri.startswith("data:") else unquote(uri).rpartition("/")[2])
-    return sorted(missing)
-
-
-def _source(texture: dict[str, Any]) -> int:
-    """The number of a texture's picture; an extension may name one of a newer format."""
-    for extension in texture.get("extensions", {}).values():
-        if "source" not in texture and "source" in extension:
-            return int(extension["source"])
-    return int(texture["source"])
-
-
-def _open_picture(
-    document: dict[str, Any], binary: bytes, path: Path, image: dict[str, Any]
-) -> None:
-    from PIL import Image
-
-    if "bufferView" in image:
-        view = document["bufferViews"][image["bufferView"]]
-        start = view.get("byteOffset", 0)
-        buffer = read_buffer(document["buffers"][view["buffer"]], binary, path)
-        data = buffer[start : start + view["byteLength"]]
-    else:
-        data = read_buffer({"uri": image["uri"]}, b"", path)
-    Image.open(io.BytesIO(data)).close()
-
-
-def check_geometry(document: dict[str, Any], binary: bytes, path: Path) -> bool:
-    """Check that all meshes' attributes and faces are in the file.
-
-    Compressed ones (Draco, meshopt) are passed over.
-
-    Args:
-        document, binary: of the file, see ``read``.
-        path: of the file.
-
-    Returns:
-        Whether all plain positions are finite numbers.
-
-    Raises:
-        DamagedError: something is not there; or another exception of a damaged file.
-    """
-    checker = _Checker(document, binary, path)
-    return all(
-        checker.primitive(primitive, number)
-        for number, mesh in enumerate(document.get("meshes", []))
-        for primitive in mesh["primitives"]
-    )
-
-
-class _Checker:
-    def __init__(self, document: dict[str, Any], binary: bytes, path: Path) -> None:
-        self._document, self._binary, self._path = document, binary, path
-        self._buffers: dict[int, bytes] = {}
-
-    def primitive(self, primitive: dict[str, Any], mesh: int) -> bool:
-        """Check a part of a mesh; return whether its plain positions are finite numbers."""
-        attributes = primitive["attributes"]
-        if any(name in primitive.get("extensions", {}) for name in COMPRESSIONS):
-            return True
-        values = {name: self._values(i) for name, i in attributes.items() if name[:1] != "_"}
-        if primitive.get("indices") is not None and "POSITION" in attributes:
-            count = self._entry("accessors", attributes["POSITION"])["count"]
-            corners = self._values(primitive["indices"])
-            largest = -1 if corners is None or not corners.size else int(corners.max())
-            if largest >= count:
-                raise DamagedError(
-                    f"a face of mesh {mesh} names vertex {largest:,}, the last is {count - 1:,}"
-                )
-        positions = values.get("POSITION")
-        return positions is None or bool(np.isfinite(positions).all())
-
-    def _values(self, index: Any) -> np.ndarray | None:
-        """Return the (N, C) values of an accessor; None where they are compressed or sparse."""
-        accessor = self._entry("accessors", index)
-        label = f"accessor {index}"
-        count = _whole(accessor, "count", label)
-        width, kind = WIDTHS.get(accessor["type"]), COMPONENTS.get(accessor["componentType"])
-        if width is None or kind is None:
-            raise DamagedError(f"{label} is of a type that glTF does not know")
-        if accessor.get("bufferView") is None:
-            return None
-        view = self._entry("bufferViews", accessor["bufferView"])
-        if view.get("extensions"):
-            return None
-        first = _whole(view, "byteOffset", label, 0)
-        offset = first + _whole(accessor, "byteOffset", label, 0)
-        row = width * np.dtype(kind).itemsize
-        stride = _whole(view, "byteStride", label, row)
-        end = offset + stride * (count - 1) + row if count else offset
-        buffer = self._buffer(view["buffer"])
-        last = min(len(buffer), first + _whole(view, "byteLength", label))
-        if end > last or stride < row:
-            raise DamagedError(f"the values of {label} end at byte {last:,}, not {end:,}")
-        strides = (stride, np.dtype(kind).itemsize)
-        values: np.ndarray = np.ndarray((count, width), kind, buffer, offset, strides)
-        return None if "sparse" in accessor else values
-
-    def _entry(self, kind: str, index: Any) -> dict[str, Any]:
-        entries = self._document.get(kind, [])
+        Raises:
+            DamagedError: it is not there.
+        """
+        entries = self.json.get(kind, [])
         if type(index) is not int or not 0 <= index < len(entries):
             raise DamagedError(f"{_NAMES[kind]} {index} is not there")
         entry = entries[index]
@@ -221,11 +111,58 @@ class _Checker:
             raise DamagedError(f"{_NAMES[kind]} {index} is none")
         return entry
 
-    def _buffer(self, index: Any) -> bytes:
-        entry = self._entry("buffers", index)
+    def read_buffer(self, index: Any) -> bytes:
+        """Return the bytes of a buffer."""
+        entry = self.get_entry("buffers", index)
         if index not in self._buffers:
-            self._buffers[index] = read_buffer(entry, self._binary, self._path)
+            uri = entry.get("uri")
+            self._buffers[index] = self._binary if uri is None else self.read_uri(uri)
         return self._buffers[index]
+
+    def read_uri(self, uri: str) -> bytes:
+        """Return the bytes that a URI holds, or those of the file it names."""
+        if uri.startswith("data:"):
+            return base64.b64decode(uri.partition(",")[2], validate=True)
+        return (self.path.parent / unquote(uri)).read_bytes()
+
+    def read_numbers(
+        self, place: dict[str, Any], count: int, width: int, kind: str, label: str
+    ) -> np.ndarray:
+        """Return the (count, width) numbers that lie in a buffer view.
+
+        Args:
+            place: names the buffer view, and where in it they begin.
+            count, width: of the numbers.
+            kind: of ``COMPONENTS``.
+            label: what messages call them.
+
+        Raises:
+            DamagedError: they are not in it.
+        """
+        view = self.get_entry("bufferViews", place["bufferView"])
+        first = _whole(view, "byteOffset", label, 0)
+        offset = first + _whole(place, "byteOffset", label, 0)
+        size = np.dtype(kind).itemsize
+        stride = _whole(view, "byteStride", label, width * size)
+        end = offset + stride * (count - 1) + width * size if count else offset
+        buffer = self.read_buffer(view["buffer"])
+        last = min(len(buffer), first + _whole(view, "byteLength", label))
+        if end > last or stride < width * size:
+            raise DamagedError(f"the values of {label} end at byte {last:,}, not {end:,}")
+        stored: np.ndarray = np.ndarray((count, width), kind, buffer, offset, (stride, size))
+        return stored
+
+    def read_type(self, accessor: dict[str, Any], label: str) -> tuple[int, int, str]:
+        """Return the count and width of an accessor's numbers, and what numpy calls their type.
+
+        Raises:
+            DamagedError: glTF has no such type, or the count is no number.
+        """
+        count = _whole(accessor, "count", label)
+        width, kind = WIDTHS.get(accessor["type"]), COMPONENTS.get(accessor["componentType"])
+        if width is None or kind is None:
+            raise DamagedError(f"{label} is of a type that glTF does not know")
+        return count, width, kind
 
 
 _NAMES = {"accessors": "accessor", "bufferViews": "buffer view", "buffers": "buffer"}
@@ -239,17 +176,92 @@ def _whole(entry: dict[str, Any], key: str, label: str, default: int | None = No
     return value
 
 
-def read_buffer(entry: dict[str, Any], binary: bytes, path: Path) -> bytes:
-    """Return the bytes of a buffer.
+def find_missing_pictures(document: Document) -> list[str]:
+    """Return the names of base colors' pictures that are not there, or are none, sorted.
 
-    Args:
-        entry: of the document's ``buffers``.
-        binary: the GLB's own buffer.
-        path: of the file, beside which other buffers lie.
+    Where pictures have no names, their materials are named.
     """
-    uri = entry.get("uri")
-    if uri is None:
-        return binary
-    if uri.startswith("data:"):
-        return base64.b64decode(uri.partition(",")[2], validate=True)
-    return (path.parent / unquote(uri)).read_bytes()
+    missing = set()
+    for number, material in enumerate(document.json.get("materials", [])):
+        base = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
+        if base is None:
+            continue
+        image: dict[str, Any] = {}
+        try:
+            image = document.json["images"][_source(document.json["textures"][base["index"]])]
+            _open_picture(document, image)
+        except Exception:  # whatever a damaged picture makes Pillow raise
+            uri = image.get("uri", "data:")
+            name = image.get("name") or f"a texture of {material.get('name') or number}"
+            missing.add(name if uri.startswith("data:") else unquote(uri).rpartition("/")[2])
+    return sorted(missing)
+
+
+def _source(texture: dict[str, Any]) -> int:
+    """Return the number of a texture's picture; an extension may name one of a newer format."""
+    for extension in texture.get("extensions", {}).values():
+        if "source" not in texture and "source" in extension:
+            return int(extension["source"])
+    return int(texture["source"])
+
+
+def _open_picture(document: Document, image: dict[str, Any]) -> None:
+    if "bufferView" in image:
+        view = document.get_entry("bufferViews", image["bufferView"])
+        start = view.get("byteOffset", 0)
+        data = document.read_buffer(view["buffer"])[start : start + view["byteLength"]]
+    else:
+        data = document.read_uri(image["uri"])
+    Image.open(io.BytesIO(data)).close()
+
+
+def check_geometry(document: Document) -> bool:
+    """Check that all meshes' attributes and faces are in the file.
+
+    Compressed ones (Draco, meshopt) are passed over.
+
+    Returns:
+        Whether all plain positions are finite numbers.
+
+    Raises:
+        DamagedError: something is not there; or another exception of a damaged file.
+    """
+    return all(
+        _check_primitive(document, primitive, number)
+        for number, mesh in enumerate(document.json.get("meshes", []))
+        for primitive in mesh["primitives"]
+    )
+
+
+def _check_primitive(document: Document, primitive: dict[str, Any], mesh: int) -> bool:
+    """Check a part of a mesh; return whether its plain positions are finite numbers."""
+    attributes = primitive["attributes"]
+    if any(name in primitive.get("extensions", {}) for name in COMPRESSIONS):
+        return True
+    values = {
+        name: _plain_values(document, index)
+        for name, index in attributes.items()
+        if name[:1] != "_"
+    }
+    if primitive.get("indices") is not None and "POSITION" in attributes:
+        count = document.get_entry("accessors", attributes["POSITION"])["count"]
+        corners = _plain_values(document, primitive["indices"])
+        largest = -1 if corners is None or not corners.size else int(corners.max())
+        if largest >= count:
+            raise DamagedError(
+                f"a face of mesh {mesh} names vertex {largest:,}, the last is {count - 1:,}"
+            )
+    positions = values.get("POSITION")
+    return positions is None or bool(np.isfinite(positions).all())
+
+
+def _plain_values(document: Document, index: Any) -> np.ndarray | None:
+    """Return the (N, C) values of an accessor; None where they are compressed or sparse."""
+    accessor, label = document.get_entry("accessors", index), f"accessor {index}"
+    count, width, kind = document.read_type(accessor, label)
+    if accessor.get("bufferView") is None:
+        return None
+    if document.get_entry("bufferViews", accessor["bufferView"]).get("extensions"):
+        return None
+    values = document.read_numbers(accessor, count, width, kind, label)
+    return None if "sparse" in accessor else values

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,18 +33,17 @@ _HONORED = {
 """Extensions that are read, or refused elsewhere, or show nothing."""
 
 
-def unknown_extensions(document: dict[str, Any]) -> list[str]:
+def find_unknown_extensions(document: dict[str, Any]) -> list[str]:
     """Return the extensions a file requires that are left out, those of materials aside."""
     required = set(document.get("extensionsRequired", ())) - _HONORED
     return sorted(name for name in required if not name.startswith("KHR_materials_"))
 
 
-def rewrite(document: dict[str, Any], binary: bytes, path: Path) -> tuple[bytes | None, list[str]]:
+def rewrite(document: gltf.Document) -> tuple[bytes | None, list[str]]:
     """Rewrite what trimesh would misread.
 
     Args:
-        document, binary: of the file, see ``gltf.read``; the document is changed.
-        path: of the file.
+        document: of the file; it is changed.
 
     Returns:
         A GLB, None where there is nothing to rewrite; and the textures for which the file has no
@@ -54,8 +52,8 @@ def rewrite(document: dict[str, Any], binary: bytes, path: Path) -> tuple[bytes 
     Raises:
         KeyError, IndexError, TypeError, ValueError, OSError: the file is damaged.
     """
-    rewriter = _Rewriter(document, binary, path)
-    for mesh in document.get("meshes", []):
+    rewriter = _Rewriter(document)
+    for mesh in document.json.get("meshes", []):
         for primitive in mesh["primitives"]:
             rewriter.primitive(primitive)
     rewriter.instances()
@@ -63,9 +61,8 @@ def rewrite(document: dict[str, Any], binary: bytes, path: Path) -> tuple[bytes 
 
 
 class _Rewriter:
-    def __init__(self, document: dict[str, Any], binary: bytes, path: Path) -> None:
-        self._document, self._binary, self._path = document, binary, path
-        self._buffers: dict[int, bytes] = {}
+    def __init__(self, document: gltf.Document) -> None:
+        self._file, self._document = document, document.json
         self._added = bytearray()
         self._dense: dict[int, int] = {}
         self._changed = False
@@ -142,9 +139,8 @@ class _Rewriter:
             node["children"] = [*node.get("children", []), *range(start, len(nodes))]
             self._changed = True
 
-    def _accessor(self, index: int) -> dict[str, Any]:
-        accessor: dict[str, Any] = self._document["accessors"][index]
-        return accessor
+    def _accessor(self, index: Any) -> dict[str, Any]:
+        return self._file.get_entry("accessors", index)
 
     def _plain(self, index: int, is_color: bool) -> int:
         """Return an accessor of floats, or of what is one already."""
@@ -164,41 +160,24 @@ class _Rewriter:
             index: of the accessor.
             normalized: integers are parts of 1, whether the accessor says so or not.
         """
-        accessor = self._accessor(index)
-        count, width = accessor["count"], gltf.WIDTHS[accessor["type"]]
-        kind = np.dtype(gltf.COMPONENTS[accessor["componentType"]])
+        accessor, label = self._accessor(index), f"accessor {index}"
+        count, width, kind = self._file.read_type(accessor, label)
         if "bufferView" in accessor:
-            values = self._stored(accessor, count, width, kind)
+            stored = self._file.read_numbers(accessor, count, width, kind, label)
+            values = stored.astype(np.float64)
         else:
             values = np.zeros((count, width))
         if "sparse" in accessor:
             sparse = accessor["sparse"]
             few, places = sparse["count"], sparse["indices"]
-            at = self._stored(places, few, 1, np.dtype(gltf.COMPONENTS[places["componentType"]]))
-            values[at[:, 0].astype(int)] = self._stored(sparse["values"], few, width, kind)
-        if kind.kind != "f" and (normalized or accessor.get("normalized")):
+            whole = gltf.COMPONENTS[places["componentType"]]
+            at = self._file.read_numbers(places, few, 1, whole, label)[:, 0]
+            values[at.astype(int)] = self._file.read_numbers(
+                sparse["values"], few, width, kind, label
+            )
+        if np.dtype(kind).kind != "f" and (normalized or accessor.get("normalized")):
             values = np.maximum(values / np.iinfo(kind).max, -1.0)
         return values
-
-    def _stored(
-        self, place: dict[str, Any], count: int, width: int, kind: np.dtype[Any]
-    ) -> np.ndarray:
-        """Return (count, width) float64 numbers that lie in a buffer view."""
-        view = self._document["bufferViews"][place["bufferView"]]
-        start = view.get("byteOffset", 0) + place.get("byteOffset", 0)
-        row = width * kind.itemsize
-        stride = view.get("byteStride", row)
-        if count < 0 or start < 0 or stride < row:
-            raise gltf.DamagedError("an accessor has no room for its values")
-        data = self._buffer(view["buffer"])
-        stored: np.ndarray = np.ndarray((count, width), kind, data, start, (stride, kind.itemsize))
-        return stored.astype(np.float64)
-
-    def _buffer(self, index: int) -> bytes:
-        if index not in self._buffers:
-            entry = self._document["buffers"][index]
-            self._buffers[index] = gltf.read_buffer(entry, self._binary, self._path)
-        return self._buffers[index]
 
     def _add(self, values: np.ndarray, kind: str) -> int:
         """Add an accessor of float32 or uint32 values, and return its number."""
@@ -223,7 +202,7 @@ class _Rewriter:
         joined, starts = bytearray(), {}
         for index in range(len(self._document["buffers"])):
             starts[index] = len(joined)
-            joined += self._buffer(index)
+            joined += self._file.read_buffer(index)
             joined += bytes(-len(joined) % 4)
         starts[-1] = len(joined)
         joined += self._added

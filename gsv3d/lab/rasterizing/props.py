@@ -89,16 +89,17 @@ def _read(path: Path) -> Prop:
     source: Any = path
     options: dict[str, Any] = {}
     if path.suffix.lower() in (".glb", ".gltf"):
-        document, binary = gltf.read(path)
+        file = gltf.Document(path)
+        document = file.json
         compressed = set(document.get("extensionsRequired", ())) & set(gltf.COMPRESSIONS)
         if compressed:
             raise DataError(
                 f"{path}: its meshes are compressed ({', '.join(sorted(compressed))}).",
                 "Export it without compression, or render it with gsv3d render.",
             )
-        gltf.check_geometry(document, binary, path)
-        missing = gltf.missing_pictures(document, binary, path)
-        data, without_uvs = plain_gltf.rewrite(document, binary, path)
+        gltf.check_geometry(file)
+        missing = gltf.find_missing_pictures(file)
+        data, without_uvs = plain_gltf.rewrite(file)
         missing += without_uvs
         if data is not None:
             source = io.BytesIO(data)
@@ -137,7 +138,7 @@ def _read(path: Path) -> Prop:
         plain=plain,
         missing_textures=tuple(sorted(set(missing))),
         animated=bool(document.get("animations")),
-        left_out=tuple(plain_gltf.unknown_extensions(document)),
+        left_out=tuple(plain_gltf.find_unknown_extensions(document)),
         **joined,
     )
 

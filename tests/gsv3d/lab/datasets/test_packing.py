@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gsv3d.errors import OutputError
-from gsv3d.lab.datasets import packing
+from gsv3d.lab.datasets import shards
 from gsv3d.lab.datasets.shards import WAITING, ShardFolder, index_shards, scan, write_record
 
 
@@ -60,9 +60,9 @@ def test_a_kill_while_packing_loses_and_doubles_nothing(
         folder.add("pack", name, write_record(make_record(name)))
     with monkeypatch.context() as patch:
         if step == "concatenated":
-            patch.setattr(packing.os, "replace", killed)
+            patch.setattr(shards.os, "replace", killed)
         elif step == "renamed":
-            patch.setattr(packing, "_sync_folder", killed)
+            patch.setattr(shards, "_sync_folder", killed)
         else:
             unlink, left = Path.unlink, [1]
 
