@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -276,5 +277,5 @@ class Progress:
             self._phase, self._started, self._last = phase, now, 0.0
         if now - self._last > 5 or done == of:
             self._last = now
-            left = (now - self._started) / done * (of - done)
-            print(f"{phase}: {done}/{of}, {int(left // 60)}:{int(left % 60):02d} left", flush=True)
+            left = timedelta(seconds=int((now - self._started) / done * (of - done)))
+            print(f"{phase}: {done}/{of}, {left} left", flush=True)

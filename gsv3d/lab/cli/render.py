@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,9 @@ class _Progress:
         if now - self._printed > 2 or self._done == self._total:
             self._printed = now
             each = (now - self._times[0]) / (len(self._times) - 1)
-            minutes, seconds = divmod(int(each * (self._total - self._done)), 60)
-            print(
-                f"{self._done}/{self._total} objects, {each:.2f} s each, "
-                f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left",
-                flush=True,
-            )
+            left = timedelta(seconds=int(each * (self._total - self._done)))
+            done = f"{self._done}/{self._total} objects"
+            print(f"{done}, {each:.2f} s each, {left} left", flush=True)
 
 
 def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from gsv3d.lab.datasets import gltf, mesh_files
+from gsv3d.lab.datasets import mesh_files
 from gsv3d.lab.datasets.color import decode_srgb
 from gsv3d.lab.datasets.objects import USD_SUFFIXES
 
@@ -34,7 +34,7 @@ def import_file(path: Path) -> None:
     """
     suffix, name = path.suffix.lower(), str(path.resolve())
     if suffix in (".glb", ".gltf"):
-        gltf.check_file(path)
+        mesh_files.check_gltf(path)
         bpy.ops.import_scene.gltf(filepath=name)
     elif suffix == ".obj":
         _import_obj(path.resolve())

@@ -17,7 +17,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from gsv3d.lab.datasets import blender_objects, gltf
+from gsv3d.lab.datasets import blender_objects, mesh_files
 from gsv3d.lab.datasets.environments import Environment, chosen, load_environments, read_exr
 
 
@@ -283,7 +283,7 @@ def _reason(text: str) -> str:
     What an importer in Python says where it did not expect to fail is for its programmers.
     """
     if "Traceback" in text:
-        return f"it is damaged, or holds what its importer does not know. {gltf.AGAIN}"
+        return f"it is damaged, or holds what its importer does not know. {mesh_files.AGAIN}"
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("Location: ")]
     reason = lines[-1] if lines else "no reason given"

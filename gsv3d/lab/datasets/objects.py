@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets import gltf
+from gsv3d.lab.datasets.mesh_files import describe_damage
 
 USD_SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
 
@@ -65,7 +65,7 @@ def read_index(path: Path, split: str | None = None) -> list[ObjectFile]:
         splits = sorted({str(row["split"]) for _, row in rows if row.get("split") is not None})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path} is not an object index: {gltf.describe_damage(error)}.",
+            f"{path} is not an object index: {describe_damage(error)}.",
             'It should be JSON: {"objects": [{"file": "a.glb", "split": "train"}, ...]}.',
         ) from error
     rows = [row for row in rows if split is None or row[1].get("split") == split]

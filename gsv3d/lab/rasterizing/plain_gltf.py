@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gsv3d.lab.datasets import gltf
+from gsv3d.lab.datasets import mesh_files
 
 _FLOAT, _UINT32 = 5126, 5125
 _TRIANGLES, _FAN = 4, 6
@@ -39,7 +39,7 @@ def find_unknown_extensions(document: dict[str, Any]) -> list[str]:
     return sorted(name for name in required if not name.startswith("KHR_materials_"))
 
 
-def rewrite(document: gltf.Document) -> tuple[bytes | None, list[str]]:
+def rewrite(document: mesh_files.Document) -> tuple[bytes | None, list[str]]:
     """Rewrite what trimesh would misread.
 
     Args:
@@ -61,7 +61,7 @@ def rewrite(document: gltf.Document) -> tuple[bytes | None, list[str]]:
 
 
 class _Rewriter:
-    def __init__(self, document: gltf.Document) -> None:
+    def __init__(self, document: mesh_files.Document) -> None:
         self._file, self._document = document, document.json
         self._added = bytearray()
         self._dense: dict[int, int] = {}
@@ -70,7 +70,7 @@ class _Rewriter:
 
     def primitive(self, primitive: dict[str, Any]) -> None:
         attributes = primitive["attributes"]
-        if any(name in primitive.get("extensions", {}) for name in gltf.COMPRESSIONS):
+        if any(name in primitive.get("extensions", {}) for name in mesh_files.COMPRESSIONS):
             return
         self._choose_uvs(primitive)
         for name, index in attributes.items():
@@ -170,7 +170,7 @@ class _Rewriter:
         if "sparse" in accessor:
             sparse = accessor["sparse"]
             few, places = sparse["count"], sparse["indices"]
-            whole = gltf.COMPONENTS[places["componentType"]]
+            whole = mesh_files.COMPONENTS[places["componentType"]]
             at = self._file.read_numbers(places, few, 1, whole, label)[:, 0]
             values[at.astype(int)] = self._file.read_numbers(
                 sparse["values"], few, width, kind, label

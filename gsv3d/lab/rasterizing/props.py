@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets import gltf
-from gsv3d.lab.datasets.mesh_files import strip_mark
+from gsv3d.lab.datasets import mesh_files
 from gsv3d.lab.rasterizing import plain_gltf
 
 TEXTURE_SIDE = 128
@@ -77,8 +76,10 @@ def load_prop(path: Path) -> Prop:
     except DataError:
         raise
     except Exception as error:  # whatever a damaged file makes trimesh and numpy raise
-        reason = gltf.describe_damage(error)
-        raise DataError(f"{path} cannot be read as a mesh: {reason}.", f"{gltf.AGAIN}.") from error
+        reason = mesh_files.describe_damage(error)
+        raise DataError(
+            f"{path} cannot be read as a mesh: {reason}.", f"{mesh_files.AGAIN}."
+        ) from error
 
 
 def _read(path: Path) -> Prop:
@@ -89,16 +90,16 @@ def _read(path: Path) -> Prop:
     source: Any = path
     options: dict[str, Any] = {}
     if path.suffix.lower() in (".glb", ".gltf"):
-        file = gltf.Document(path)
+        file = mesh_files.Document(path)
         document = file.json
-        compressed = set(document.get("extensionsRequired", ())) & set(gltf.COMPRESSIONS)
+        compressed = set(document.get("extensionsRequired", ())) & set(mesh_files.COMPRESSIONS)
         if compressed:
             raise DataError(
                 f"{path}: its meshes are compressed ({', '.join(sorted(compressed))}).",
                 "Export it without compression, or render it with gsv3d render.",
             )
-        gltf.check_geometry(file)
-        missing = gltf.find_missing_pictures(file)
+        mesh_files.check_geometry(file)
+        missing = mesh_files.find_missing_pictures(file)
         data, without_uvs = plain_gltf.rewrite(file)
         missing += without_uvs
         if data is not None:
@@ -106,7 +107,7 @@ def _read(path: Path) -> Prop:
             resolver = trimesh.resolvers.FilePathResolver(str(path))
             options = {"file_type": "glb", "resolver": resolver}
     elif path.suffix.lower() == ".obj":
-        source = io.BytesIO(strip_mark(path.read_bytes()))
+        source = io.BytesIO(mesh_files.strip_mark(path.read_bytes()))
         options = {"file_type": "obj", "resolver": _materials_of(path)}
     scene = trimesh.load_scene(source, process=False, skip_materials=False, **options)
     parts = []
@@ -149,7 +150,7 @@ def _materials_of(path: Path) -> Any:
 
     class WithoutMarks(FilePathResolver):
         def get(self, name: str) -> bytes:
-            return strip_mark(super().get(name))
+            return mesh_files.strip_mark(super().get(name))
 
     return WithoutMarks(str(path))
 
@@ -168,7 +169,7 @@ def _part(
     faces = np.asarray(mesh.faces, dtype=np.int32)
     count = len(faces)
     if faces.min() < 0 or faces.max() >= len(mesh.vertices):
-        raise gltf.DamagedError("faces name vertices that are not there")
+        raise mesh_files.DamagedError("faces name vertices that are not there")
     vertices = np.asarray(mesh.vertices, dtype=np.float64) @ transform[:3, :3].T + transform[:3, 3]
     with np.errstate(invalid="ignore", over="ignore"):
         placed = vertices.astype(np.float32)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.gltf import check_file
+from gsv3d.lab.datasets.mesh_files import check_gltf
 from gsv3d.lab.rasterizing import load_prop
 
 
@@ -24,23 +24,23 @@ def scene() -> trimesh.Scene:
 
 def test_what_another_program_wrote_passes(tmp_path: Path) -> None:
     scene().export(tmp_path / "a.glb")
-    check_file(tmp_path / "a.glb")
+    check_gltf(tmp_path / "a.glb")
     for name, data in trimesh.exchange.gltf.export_gltf(scene()).items():
         (tmp_path / name).write_bytes(data)
-    check_file(tmp_path / "model.gltf")
+    check_gltf(tmp_path / "model.gltf")
 
 
 def test_a_coordinate_that_is_not_a_number_is_found(tmp_path: Path, meshes) -> None:
     meshes.not_finite(tmp_path / "a.glb")
     with pytest.raises(ValueError, match="not finite"):
-        check_file(tmp_path / "a.glb")
+        check_gltf(tmp_path / "a.glb")
 
 
 def test_a_missing_buffer_is_told(tmp_path: Path) -> None:
     files = trimesh.exchange.gltf.export_gltf(scene())
     (tmp_path / "model.gltf").write_bytes(files["model.gltf"])
     with pytest.raises(ValueError, match=r"its file gltf_buffer_1\.bin is not there"):
-        check_file(tmp_path / "model.gltf")
+        check_gltf(tmp_path / "model.gltf")
 
 
 GOOD = scene().export(file_type="glb")
@@ -98,7 +98,7 @@ def test_damage_is_told_in_words(tmp_path: Path, words: str) -> None:
     path = tmp_path / "a.glb"
     changed(path, DAMAGE[words])
     with pytest.raises(ValueError) as blender:
-        check_file(path)
+        check_gltf(path)
     with pytest.raises(DataError) as ours:
         load_prop(path)
     for error in (blender, ours):
@@ -107,13 +107,13 @@ def test_damage_is_told_in_words(tmp_path: Path, words: str) -> None:
 
 def test_an_untouched_box_passes(tmp_path: Path) -> None:
     changed(tmp_path / "a.glb", lambda document, numbers: None)
-    check_file(tmp_path / "a.glb")
+    check_gltf(tmp_path / "a.glb")
 
 
 def test_a_download_that_broke_off_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.glb").write_bytes(GOOD[:700])
     with pytest.raises(ValueError, match=f"it ends at byte 700 of {len(GOOD):,}"):
-        check_file(tmp_path / "a.glb")
+        check_gltf(tmp_path / "a.glb")
 
 
 @given(cut=st.integers(0, len(GOOD)), place=st.integers(0, len(GOOD) - 1), byte=st.integers(0, 255))
@@ -123,7 +123,7 @@ def test_damage_gives_no_other_error(tmp_path_factory, cut: int, place: int, byt
     data[place] = byte
     path.write_bytes(bytes(data[:cut]))
     try:
-        check_file(path)
+        check_gltf(path)
     except ValueError as error:
         assert "damaged" in str(error) or "not finite" in str(error)
         assert not re.search("object|axis|NoneType|range|indices must|reshape", str(error))
