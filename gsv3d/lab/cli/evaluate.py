@@ -112,7 +112,7 @@ def _floats(text: str) -> tuple[float, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; 1 if an object failed; 2 if nothing could be done."""
+    """Run the command; return 0, 1 if an object failed, 2 if nothing could be done."""
     try:
         failures = _evaluate(args)
     except (GSV3DError, ValueError) as error:
@@ -190,7 +190,7 @@ def _require_packages() -> None:
 
 
 def model_and_cases(args: argparse.Namespace) -> tuple[str | None, list[str]]:
-    """The model, None for the baselines alone, and the sources of the cases."""
+    """Return the model, None for the baselines alone, and the sources of the cases."""
     model = None if args.model == NO_MODEL else args.model
     sources = [*args.cases, *args.objects]
     if not sources:
@@ -209,7 +209,7 @@ def _check_seeds(seeds: tuple[int, ...]) -> None:
 
 
 def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """The model's name in the report, its identity and the generator; all None without one."""
+    """Return the model's name in the report, its identity and generator; all None without one."""
     if model is None:
         return None, None, None
     from gsv3d.lab.evaluation.generating import ModelGenerator, frames_of
@@ -227,7 +227,7 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 
 def library_props(args: argparse.Namespace, sources: list[str]) -> list[ObjectFile]:
-    """The props to retrieve from; none where nobody named any."""
+    """Return the props to retrieve from; none where nobody named any."""
     from gsv3d.lab.evaluation.baselines.library import SPLIT, find_library
 
     if args.no_retrieval:
@@ -250,7 +250,7 @@ def library_props(args: argparse.Namespace, sources: list[str]) -> list[ObjectFi
 def _library(
     args: argparse.Namespace, sources: list[str], report: Callable[[str, int, int], None]
 ) -> Any:
-    """The library to retrieve from, its looks rendered; None without one."""
+    """Return the library to retrieve from, its looks rendered; None without one."""
     props = library_props(args, sources)
     if not props:
         return None
@@ -260,7 +260,7 @@ def _library(
 
 
 def description(args: argparse.Namespace) -> str:
-    """Words on which objects are measured."""
+    """Describe which objects are measured, for the report."""
     words = f" of the {args.split} split" if args.split else ""
     return words + (f", part {args.part} of two halves" if args.part else "")
 

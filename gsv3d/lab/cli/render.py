@@ -91,7 +91,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def settings_of(args: argparse.Namespace) -> OrbitSettings:
-    """The preset's settings, with those given on the command line instead.
+    """Return the preset's settings, with those given on the command line instead.
 
     Raises:
         ValueError: one is out of bounds.
@@ -104,7 +104,7 @@ def settings_of(args: argparse.Namespace) -> OrbitSettings:
 
 
 def command_of(args: argparse.Namespace) -> str:
-    """The command that makes the same data set, for its datasheet."""
+    """Return the command that makes the same data set, for its datasheet."""
     words = ["gsv3d", "render", *args.objects, "--output", str(args.output)]
     for name in ("preset", "split", *(name for name, _, _ in SETTINGS), "limit"):
         value = getattr(args, name)
@@ -139,7 +139,7 @@ class _Progress:
 
 
 def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Namespace) -> int:
-    """Render what is missing, with progress; returns how many objects failed."""
+    """Render what is missing, with progress; return how many objects failed."""
     from gsv3d.lab.datasets.rendering import render_orbits, shuffled
 
     queue = shuffled(objects, dataset.settings.seed)[: args.limit]
@@ -162,7 +162,7 @@ def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Name
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; 1 if an object failed; 2 if nothing could be done."""
+    """Run the command; return 0, 1 if an object failed, 2 if nothing could be done."""
     try:
         settings = settings_of(args)
         for name in ("workers", "limit", "shard_mb"):

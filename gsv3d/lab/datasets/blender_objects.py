@@ -82,7 +82,7 @@ def _import_obj(path: Path) -> None:
 
 
 def _validate_meshes() -> None:
-    """What importers would do by themselves; but they set a NaN vertex to 0 and say nothing."""
+    """Validate meshes, which importers would do too, but setting NaN vertices to 0 in silence."""
     for mesh in bpy.data.meshes:
         flat = np.empty(len(mesh.vertices) * 3, dtype=np.float32)
         mesh.vertices.foreach_get("co", flat)
@@ -92,7 +92,7 @@ def _validate_meshes() -> None:
 
 
 def _show_vertex_colors() -> None:
-    """PLY brings colors as an attribute and no material that shows them."""
+    """Give PLY meshes, whose colors are an attribute alone, a material that shows them."""
     for item in bpy.context.scene.objects:
         if item.type == "MESH" and len(item.data.color_attributes) and not item.data.materials:
             material = new_material("vertex colors")
@@ -130,7 +130,7 @@ def drop_missing_textures(materials: Iterable[bpy.types.Material]) -> list[str]:
 def _nodes(
     tree: bpy.types.NodeTree | None,
 ) -> Iterator[tuple[bpy.types.NodeTree, bpy.types.Node]]:
-    """All nodes of a tree and of the groups in it."""
+    """Iterate over all nodes of a tree and of the groups in it."""
     for node in tree.nodes if tree else ():
         yield tree, node
         if node.type == "GROUP":
@@ -138,7 +138,7 @@ def _nodes(
 
 
 def show_first_frame(scene: bpy.types.Scene) -> int | None:
-    """Set the scene to the first frame of what moves in it; returns it, None if nothing does."""
+    """Set the scene to the first frame of what moves; return it, None if nothing does."""
     starts = [action.frame_range[0] for action in bpy.data.actions]
     if bpy.data.cache_files:  # how USD's and Alembic's motion is brought in
         starts.append(scene.frame_start)
@@ -150,7 +150,7 @@ def show_first_frame(scene: bpy.types.Scene) -> int | None:
 
 
 def _is_plain(material: bpy.types.Material) -> bool:
-    """Whether a material shows no color: no texture, a gray or white base."""
+    """Tell whether a material shows no color: no texture, a gray or white base."""
     if material.node_tree is None:
         colors = [material.diffuse_color]
     else:
@@ -164,7 +164,7 @@ def _is_plain(material: bpy.types.Material) -> bool:
 
 
 def color_if_plain(objects: Iterable[bpy.types.Object], hsv: tuple[float, float, float]) -> bool:
-    """Give objects without any color of their own one base color; returns whether.
+    """Give objects without any color of their own one base color; return whether.
 
     Args:
         objects: all that is in the scene.
@@ -207,7 +207,7 @@ def make_matt(materials: Iterable[bpy.types.Material]) -> None:
 def unlit_object(
     vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, texture: np.ndarray
 ) -> bpy.types.Object:
-    """An object that shows its texture's colors as they are, whatever the light.
+    """Make an object that shows its texture's colors as they are, whatever the light.
 
     Args:
         vertices: (V, 3) in the world.
@@ -248,7 +248,7 @@ def unlit_object(
 
 
 def world_triangles(graph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) float64 vertices and (F, 3) int64 triangles of all surfaces, modifiers applied.
+    """Return (N, 3) float64 vertices and (F, 3) int64 triangles of all, modifiers applied.
 
     Vertices that no face uses are left out.
     """
@@ -275,7 +275,7 @@ def world_triangles(graph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]
 
 
 def new_material(name: str) -> bpy.types.Material:
-    """A material with a Principled shader."""
+    """Make a material with a Principled shader."""
     material = bpy.data.materials.new(name)
     if material.node_tree is None:
         material.use_nodes = True

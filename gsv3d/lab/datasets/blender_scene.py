@@ -106,19 +106,19 @@ class BlenderScene:
         self._kept = self._snapshot()
 
     def set_size(self, size: int) -> None:
-        """Width and height of the pictures to come, in pixels."""
+        """Set the width and height of the pictures to come, in pixels."""
         self.scene.render.resolution_x = self.scene.render.resolution_y = size
 
     def set_samples(self, samples: int) -> None:
-        """Samples a pixel of the pictures to come."""
+        """Set the samples a pixel of the pictures to come."""
         self.scene.cycles.samples = self.scene.eevee.taa_render_samples = samples
 
     def light_flat(self, radiance: float = 1.0) -> str:
-        """Uniform white light; returns its name for the records."""
+        """Light uniformly white; return the light's name for the records."""
         return self._world.light_flat(radiance)
 
     def light_hdri(self, choice: float, yaw_deg: float) -> str:
-        """Light with one of Blender's HDRIs, ``choice`` in 0..1; returns its name."""
+        """Light with one of Blender's HDRIs, ``choice`` in 0..1; return its name."""
         return self._world.light_hdri(choice, yaw_deg)
 
     def load(self, path: Path) -> np.ndarray:
@@ -153,7 +153,7 @@ class BlenderScene:
         return points
 
     def triangles(self) -> tuple[np.ndarray, np.ndarray]:
-        """(N, 3) vertices and (F, 3) triangles of all that is in the scene now, in the world."""
+        """Return (N, 3) vertices and (F, 3) triangles of all that is in the scene, in the world."""
         return blender_objects.world_triangles(bpy.context.evaluated_depsgraph_get())
 
     def place(self, transform: np.ndarray) -> None:
@@ -161,7 +161,7 @@ class BlenderScene:
         self._root.matrix_world = Matrix(transform.tolist())
 
     def color_if_plain(self, hsv: tuple[float, float, float]) -> bool:
-        """Give the objects a base color if they have none of their own; returns whether."""
+        """Give the objects a base color if they have none of their own; return whether."""
         return blender_objects.color_if_plain(self.scene.objects, hsv)
 
     def make_matt(self) -> None:
@@ -180,12 +180,12 @@ class BlenderScene:
         self.scene.collection.objects.link(item)
 
     def render(self, camera_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One view's colors and depth, see ``render_view``."""
+        """Render one view's colors and depth, see ``render_view``."""
         view = self.render_view(camera_to_world)
         return view.rgba, view.depth
 
     def render_view(self, camera_to_world: np.ndarray) -> View:
-        """One view from a camera at a (4, 4) matrix in Blender's axes."""
+        """Render one view from a camera at a (4, 4) matrix in Blender's axes."""
         self._camera.matrix_world = Matrix(camera_to_world.tolist())
         self.scene.render.filepath = str(self._picture)
         bpy.ops.render.render(write_still=True)
@@ -244,7 +244,7 @@ class BlenderWorld:
         self._environments = _make_environments()
 
     def light_flat(self, radiance: float = 1.0) -> str:
-        """Uniform white light; returns its name for the records."""
+        """Light uniformly white; return the light's name for the records."""
         for link in list(self._background.inputs["Color"].links):
             self._links.remove(link)
         self._background.inputs["Color"].default_value = (1, 1, 1, 1)
@@ -252,7 +252,7 @@ class BlenderWorld:
         return "flat"
 
     def light_hdri(self, choice: float, yaw_deg: float) -> str:
-        """Light with one of Blender's HDRIs, ``choice`` in 0..1; returns its name."""
+        """Light with one of Blender's HDRIs, ``choice`` in 0..1; return its name."""
         environment = chosen(self._environments, choice)
         self._image_node.image = bpy.data.images[environment.name]
         self._mapping.inputs["Rotation"].default_value = (0, 0, np.deg2rad(yaw_deg))
@@ -262,8 +262,10 @@ class BlenderWorld:
 
 
 def _make_environments() -> list[Environment]:
-    """Blender's own HDRIs, each an image that stays (one that came and went would be mistaken
-    for its predecessor by the persistent data)."""
+    """Make images of Blender's own HDRIs.
+
+    They stay: one that came and went would be mistaken for its predecessor by persistent data.
+    """
     folder = Path(bpy.utils.system_resource("DATAFILES")) / "studiolights" / "world"
     environments = load_environments(folder)
     for environment in environments:
@@ -291,18 +293,18 @@ def _reason(text: str) -> str:
 
 
 def _blocks(kind: str) -> Any:
-    """A collection of Blender's data; not every version has them all."""
+    """Return a collection of Blender's data; not every version has them all."""
     return getattr(bpy.data, kind, ())
 
 
 def _eevee() -> str:
-    """What this Blender calls EEVEE: 4.2 to 4.5 had two."""
+    """Return what this Blender calls EEVEE: 4.2 to 4.5 had two."""
     named = bpy.types.RenderSettings.bl_rna.properties["engine"].enum_items.keys()
     return "BLENDER_EEVEE_NEXT" if "BLENDER_EEVEE_NEXT" in named else "BLENDER_EEVEE"
 
 
 def _unit_normals(channels: dict[str, np.ndarray]) -> np.ndarray:
-    """Averages over a pixel's samples, an object's edge included, brought to unit length."""
+    """Bring averages over a pixel's samples, an object's edge included, to unit length."""
     normals = np.stack([channels[f"Normal.{c}"] for c in "XYZ"], axis=-1)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     return np.where(length > 1e-3, normals / np.maximum(length, 1e-3), np.float32(0))

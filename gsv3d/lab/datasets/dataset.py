@@ -135,7 +135,7 @@ def write_datasheet(
     commands: Sequence[str],
     failures: Mapping[str, str],
 ) -> str:
-    """The datasheet as Markdown.
+    """Write the datasheet as Markdown.
 
     Args:
         objects: the JSON of every object in the shards.

@@ -36,7 +36,7 @@ class Environment:
 
 
 def _grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) directions of an equirectangular map's pixels, and their (N,) solid angles."""
+    """Return (N, 3) directions and (N,) solid angles of an equirectangular map's pixels."""
     polar = ((np.arange(rows) + 0.5) * np.pi / rows)[:, None]
     around = (np.arange(columns) + 0.5) * 2 * np.pi / columns
     directions = np.stack(
@@ -54,7 +54,7 @@ def _grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Light a white Lambertian surface reflects under an equirectangular map.
+    """Compute the light a white Lambertian surface reflects under an equirectangular map.
 
     Args:
         pixels: (H, W) luminance; row 0 is up, a row spans 360 degrees.
@@ -86,7 +86,7 @@ def blur(pixels: np.ndarray, degrees: float = BLUR_DEG) -> np.ndarray:
 
 
 def exposure(pixels: np.ndarray) -> float:
-    """The factor that keeps a map's matt white within ``MEAN_RADIANCE`` and ``MAX_RADIANCE``.
+    """Return the factor that keeps matt white within ``MEAN_RADIANCE`` and ``MAX_RADIANCE``.
 
     Args:
         pixels: (H, W, 3) linear RGB of an equirectangular map.
@@ -100,7 +100,7 @@ def exposure(pixels: np.ndarray) -> float:
 
 
 def fibonacci_sphere(count: int) -> np.ndarray:
-    """(count, 3) nearly even unit vectors."""
+    """Return (count, 3) nearly even unit vectors."""
     z = 1 - (2 * np.arange(count) + 1) / count
     angle = np.arange(count) * np.pi * (3 - np.sqrt(5))
     radius = np.sqrt(1 - z * z)
@@ -108,7 +108,7 @@ def fibonacci_sphere(count: int) -> np.ndarray:
 
 
 def read_exr(path: Path) -> dict[str, np.ndarray]:
-    """The channels of all parts of an EXR file by name, (H, W) each."""
+    """Read the channels of all parts of an EXR file by name, (H, W) each."""
     import OpenEXR
 
     with OpenEXR.File(str(path), separate_channels=True) as file:
@@ -120,12 +120,12 @@ def read_exr(path: Path) -> dict[str, np.ndarray]:
 
 
 def chosen(environments: Sequence[Environment], choice: float) -> Environment:
-    """The one that a ``choice`` in 0..1 stands for."""
+    """Return the environment that a ``choice`` in 0..1 stands for."""
     return environments[min(int(choice * len(environments)), len(environments) - 1)]
 
 
 def load_environments(directory: Path) -> list[Environment]:
-    """The HDRIs of a folder, sorted by name.
+    """Load the HDRIs of a folder, sorted by name.
 
     Raises:
         FileNotFoundError: the folder has none.

@@ -46,7 +46,7 @@ class ObjectFile:
 
 
 def read_index(path: Path, split: str | None = None) -> list[ObjectFile]:
-    """The objects an index.json lists, named by their files' stems.
+    """Read the objects that an index.json lists, named by their files' stems.
 
     The index is ``{"objects": [{"file": "a.glb", "split": "train"}, ...]}``, the files standing
     next to it or in a folder ``glb``, ``objects`` or ``models`` there. ``split``, ``pack``,
@@ -86,7 +86,7 @@ def read_index(path: Path, split: str | None = None) -> list[ObjectFile]:
 
 
 def find_objects(sources: Iterable[str | Path], split: str | None = None) -> list[ObjectFile]:
-    """The objects named by files, folders (searched recursively) and index.json files.
+    """Find the objects named by files, folders (searched recursively) and index.json files.
 
     Args:
         sources: paths in any mixture.
@@ -132,13 +132,13 @@ def find_objects(sources: Iterable[str | Path], split: str | None = None) -> lis
 
 
 def _folder_of(path: Path, source: Path) -> str:
-    """The first folder below the source, or the source's own name."""
+    """Return the first folder below the source, or the source's own name."""
     parts = path.relative_to(source).parts
     return parts[0] if len(parts) > 1 else source.resolve().name
 
 
 def _named(items: list[ObjectFile]) -> list[ObjectFile]:
-    """Stems where they are unique; otherwise as many parent folders and the suffix as it takes."""
+    """Name objects by stems, or with as many parent folders and the suffix as it takes."""
     names = {item: _key(item.path.stem) for item in items}
     depth = 0
     while len(set(n.casefold() for n in names.values())) < len(names):
@@ -158,7 +158,7 @@ def _named(items: list[ObjectFile]) -> list[ObjectFile]:
 
 
 def _key(text: str) -> str:
-    """Without dots and separators: up to its first dot, a shard's file names its object."""
+    """Replace dots and separators: up to its first dot, a shard's file names its object."""
     text = re.sub(r"[./\\:]", "_", text)
     if len(text.encode()) > 200:
         text = text[:40] + "_" + hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -125,7 +125,7 @@ class OrbitPlan:
 
 
 def object_rng(seed: int, name: str) -> np.random.Generator:
-    """A generator for one object: independent of the order and number of the others."""
+    """Make a generator for one object: independent of the order and number of the others."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
 

@@ -36,7 +36,7 @@ class _Worker:
             self._failure = f"{type(error).__name__}: {error}"
 
     def start(self) -> str | None:
-        """Why it cannot work, None if it can."""
+        """Return why the worker cannot work, None if it can."""
         return self._failure
 
     def work(self, task: Any) -> tuple[str, Any]:

@@ -72,7 +72,7 @@ class OrbitRecord:
     frame: int | None = None
 
     def members(self) -> dict[str, bytes]:
-        """Names and contents of the files it is stored as, the JSON last.
+        """Return names and contents of the files it is stored as, the JSON last.
 
         Raises:
             ValueError: a depth that cannot be stored.
@@ -161,20 +161,20 @@ class OrbitRecord:
 
 
 def encode_normals(normals: np.ndarray) -> np.ndarray:
-    """(..., 3) unit normals to uint8: -1..1 on 1..255, so that 128 is 0; no normal is (0, 0, 0)."""
+    """Encode (..., 3) unit normals as uint8: -1..1 on 1..255, 128 is 0, (0, 0, 0) is none."""
     steps = np.rint(normals * 127 + 128)
     return np.where((normals != 0).any(axis=-1, keepdims=True), steps, 0).astype(np.uint8)
 
 
 def decode_normals(steps: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 of ``encode_normals`` to float32 unit normals, 0 where there is none."""
+    """Decode (..., 3) uint8 of ``encode_normals`` to float32 normals, 0 where there is none."""
     normals = (steps.astype(np.float32) - 128) / 127
     length = np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
     return np.where(steps.any(axis=-1, keepdims=True), normals / length, np.float32(0))
 
 
 def _png(views: np.ndarray) -> bytes:
-    """Views one below the other as a PNG."""
+    """Encode views one below the other as a PNG."""
     from PIL import Image
 
     stream = io.BytesIO()

@@ -228,6 +228,6 @@ def render_orbits(
 
 
 def shuffled(objects: Sequence[ObjectFile], seed: int) -> list[ObjectFile]:
-    """A fixed random order, so that any beginning of it is a fair sample."""
+    """Put objects in a fixed random order, so that any beginning of it is a fair sample."""
     order = np.random.default_rng([seed, 7]).permutation(len(objects))
     return [objects[i] for i in order]

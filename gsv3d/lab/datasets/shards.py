@@ -52,14 +52,14 @@ class Entry:
     members: Mapping[str, tuple[int, int]]
 
     def read_member(self, suffix: str) -> bytes:
-        """The bytes of one part, such as "json"."""
+        """Read the bytes of one part, such as "json"."""
         offset, size = self.members[suffix]
         with open(self.shard, "rb") as file:
             file.seek(offset)
             return file.read(size)
 
     def read(self) -> OrbitRecord:
-        """The object.
+        """Read the object.
 
         Raises:
             DataError: it is damaged.
@@ -125,7 +125,7 @@ def scan(path: Path) -> Contents:
 
 
 def index_shards(directory: Path) -> list[Entry]:
-    """All objects of a folder of shards, sorted by name.
+    """List all objects of a folder of shards, sorted by name.
 
     Raises:
         DataError: there are none, or a shard is damaged.
@@ -159,7 +159,7 @@ def index_shards(directory: Path) -> list[Entry]:
 
 
 def write_record(record: OrbitRecord) -> bytes:
-    """A tar of one object."""
+    """Return the bytes of a tar of one object."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for suffix, data in record.members().items():
@@ -168,7 +168,7 @@ def write_record(record: OrbitRecord) -> bytes:
 
 
 def group_of(split: str, pack: str) -> str:
-    """The shards' name without its number, fit to be a file's: packs do not share shards."""
+    """Return the shards' name without its number, fit for a file: packs do not share shards."""
     words = re.sub(r"[^\w-]+", "_", "-".join(part for part in (split, pack) if part))
     return words.casefold()[:100].strip("_") or "objects"
 
@@ -340,7 +340,7 @@ def _concatenate(sources: Iterable[Path], target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """On POSIX, make a rename outlast a power failure before what it replaces is deleted."""
+    """Make a rename outlast, on POSIX, a power failure before what it replaces is deleted."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -33,7 +33,7 @@ SOLID = 0.5
 
 
 def unit_gaussians(gaussians: Gaussians, framing: Framing) -> Gaussians:
-    """From the model's world to that of the object with extent 1."""
+    """Move Gaussians from the model's world to that of the object with extent 1."""
     shift = torch.as_tensor(framing.shift).to(gaussians.means)
     return replace(
         gaussians,
@@ -44,7 +44,7 @@ def unit_gaussians(gaussians: Gaussians, framing: Framing) -> Gaussians:
 
 @torch.no_grad()
 def draw(gaussians: Gaussians, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """(V, H, W, 3) uint8 on white, and (V, H, W) bool where alpha is above one half."""
+    """Draw (V, H, W, 3) uint8 on white, and (V, H, W) bool where alpha is above one half."""
     output = render(gaussians, cameras.to(gaussians.device), background=(1.0, 1.0, 1.0))
     color = (output.colour.clamp(0, 1) * 255).round().to(torch.uint8)
     return color.cpu().numpy(), (output.alpha[..., 0] > 0.5).cpu().numpy()
@@ -53,7 +53,7 @@ def draw(gaussians: Gaussians, cameras: Cameras) -> tuple[np.ndarray, np.ndarray
 def draw_generated(
     generated: Generated, framing: Framing, elevation_deg: float, size: int
 ) -> dict[str, np.ndarray]:
-    """All pictures of a model's answer that are compared, as arrays for one file.
+    """Draw all pictures of a model's answer that are compared, as arrays for one file.
 
     Args:
         generated: the answer.
@@ -90,7 +90,7 @@ def draw_generated(
 
 
 def solid_centers(gaussians: Gaussians) -> np.ndarray:
-    """(n, 3) float32 centers of those above ``SOLID``, n at most ``CENTERS``; all if none is."""
+    """Return (n, 3) centers of those above ``SOLID``, at most ``CENTERS``; all if none is."""
     solid = gaussians.opacities > SOLID
     centers = gaussians.means[solid] if bool(solid.any()) else gaussians.means
     if len(centers) > CENTERS:

@@ -89,7 +89,7 @@ class Generator(Protocol):
 
 
 def frames_of(model: str, orbit: str | None = None) -> int | None:
-    """Views of a model's static orbit, read without loading it.
+    """Read how many views a model's static orbit has, without loading it.
 
     None if its orbit or its framing is another: true views are drawn for these alone.
 
@@ -197,13 +197,13 @@ class ModelGenerator:
 
 
 def masks_of(pipeline: Any, result: GenerationResult) -> np.ndarray:
-    """(N, S, S) bool, where the object is in the views."""
+    """Return (N, S, S) bool, where the object is in the views."""
     return coverage_of(pipeline.vae, result.views, result.latents, result.prepared) > 0.5
 
 
 @torch.no_grad()
 def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, Gaussians] | None:
-    """Gaussians of the even and of the odd generated views, the reference last in both.
+    """Decode Gaussians of the even and of the odd generated views, both with the reference.
 
     As the decoder places them: a prior for depth would stretch either half as it likes.
     None where there is no decoder, there are fewer than four views, or a half has no visible

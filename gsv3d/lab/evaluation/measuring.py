@@ -71,7 +71,7 @@ def _write_measures(task: MeasureTask) -> None:
 
 
 def measure(task: MeasureTask) -> dict[str, Any]:
-    """All numbers; means over views, and every view's own under ``per_view``.
+    """Measure all numbers: means over views, and every view's own under ``per_view``.
 
     See ``docs/evaluation.md`` for what each is. Without a mesh the result counts as an empty
     picture, and for distances between surfaces as one point at the object's center.
@@ -109,7 +109,7 @@ def measure(task: MeasureTask) -> dict[str, Any]:
 
 
 def read_measures(path: Path) -> dict[str, Any] | None:
-    """What ``measure`` gave; None for what is not there or is of another format.
+    """Read what ``measure`` gave; None for what is not there or is of another format.
 
     Raises:
         DataError: it is damaged.
@@ -139,7 +139,7 @@ def _means(prefix: str, rows: dict[str, list[float]]) -> dict[str, float]:
 def _frame_values(
     task: MeasureTask, generated: dict[str, np.ndarray], orbit: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """The generated views, and the Gaussians drawn at their cameras, beside the true orbit.
+    """Compare generated views, and Gaussians at their cameras, with the true orbit.
 
     The last frame is the reference, which the model was given: it is left out.
     """
@@ -163,7 +163,7 @@ def _frame_values(
 
 
 def _halves_values(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[str, float]:
-    """What the even and the odd generated views make, compared with each other."""
+    """Compare what the even and the odd generated views make with each other."""
     values: dict[str, float] = {}
     for prefix, first, second in (("half", "half0", "half1"), ("fit", "fit0", "fit1")):
         if f"{first}_views" not in generated:
@@ -190,7 +190,7 @@ def _halves_values(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[
 
 @lru_cache(maxsize=1)
 def _true_shape(truth: Path, seed: int, name: str) -> tuple[SurfaceSamples, np.ndarray, Surface]:
-    """Points, voxels and surface of a case's object: the same for every candidate."""
+    """Return points, voxels and surface of a case's object: the same for every candidate."""
     arrays = load_arrays(truth)
     rng = object_rng(seed, f"measure/{name}")
     samples = metrics.sample_surface_with_normals(
@@ -245,7 +245,7 @@ def _surface_values(
 
 
 def _values_of_nothing(samples: SurfaceSamples) -> dict[str, float | None]:
-    """Of a result that is not there: nothing is hit, and it lies at the center."""
+    """Return the values of a result that is not there: it hits nothing, and lies at the center."""
     point = np.zeros((1, 3))
     chamfer = metrics.surface_distance(point, samples.points).chamfer
     # The center may happen to lie on the surface; P2S, which overlooks what is missing, takes the

@@ -42,7 +42,7 @@ def measure_perceptual(
 
 
 def _is_stale(evaluation: Evaluation, case: Case, run: Run | None, wanted: str) -> bool:
-    """Whether numbers are missing, older than their pictures, or of other metrics."""
+    """Tell whether numbers are missing, older than their pictures, or of other metrics."""
     output = perceptual_path(evaluation, case, run)
     if not output.exists() or str(load_arrays(output)["signature"]) != wanted:
         return True
@@ -54,13 +54,13 @@ def _is_stale(evaluation: Evaluation, case: Case, run: Run | None, wanted: str) 
 
 
 def perceptual_path(evaluation: Evaluation, case: Case, run: Run | None) -> Path:
-    """Where the numbers of an answer, or of the true object (None), lie."""
+    """Return where the numbers of an answer, or of the true object (None), lie."""
     key = "truth" if run is None else run.key
     return evaluation.folder / "perceptual" / f"{case.name}--{key}.npz"
 
 
 def _signature(installed: Perceptual) -> str:
-    """Which metrics, and of which CLIP model."""
+    """Name the metrics, and the CLIP model."""
     names = {"lpips": "lpips", "clip": f"clip {installed.clip_name}", "inception": "inception"}
     return ",".join(own for name, own in names.items() if getattr(installed, name))
 
@@ -133,7 +133,7 @@ def add_perceptual(evaluation: Evaluation, case: Case, run: Run, record: dict[st
 def set_metrics(
     evaluation: Evaluation, cases: list[Case], runs: list[Run]
 ) -> dict[str, dict[str, float]]:
-    """FID and 1000 x KID of each candidate's unseen views of its mesh against the true ones.
+    """Return FID and 1000 x KID of each candidate's views of its mesh against the true ones.
 
     Over all cases and seeds of a candidate; empty where the features were not measured.
     """

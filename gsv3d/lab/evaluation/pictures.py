@@ -56,20 +56,20 @@ class Scene(Protocol):
         """Name of the HDRI."""
 
     def triangles(self, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(V, 3) vertices and (F, 3) faces of the object under a (4, 4) similarity."""
+        """Return (V, 3) vertices and (F, 3) faces of the object under a (4, 4) similarity."""
 
     def draw(self, transform: np.ndarray, cameras: Cameras) -> np.ndarray:
-        """(V, S, S, 4) uint8 with straight alpha of the object under a (4, 4) similarity."""
+        """Draw (V, S, S, 4) uint8, straight alpha, of the object under a (4, 4) similarity."""
 
     def draw_unlit(self, mesh: TexturedMesh, cameras: Cameras) -> np.ndarray:
-        """(V, S, S, 4) uint8 of a mesh in its texture's own colors."""
+        """Draw (V, S, S, 4) uint8 of a mesh in its texture's own colors."""
 
     def clear(self) -> None:
         """Forget the object or the mesh."""
 
 
 def make_scene(settings: EvaluationSettings) -> Scene:
-    """The scene that the settings name."""
+    """Make the scene that the settings name."""
     return RasterizedScene() if settings.renderer == "rasterizer" else CyclesScene(settings)
 
 

@@ -116,7 +116,7 @@ class Case:
 def make_cases(
     objects: Sequence[ObjectFile], seed: int, elevations: Sequence[float] = ()
 ) -> list[Case]:
-    """A case an object, and one more for each of ``elevations``: the same yaw and light from there.
+    """Make a case an object, and one more from each of ``elevations``, yaw and light the same.
 
     Raises:
         ValueError: an elevation outside -85..85 degrees, or twice the same.
@@ -136,7 +136,7 @@ def make_cases(
 
 
 def choose_objects(objects: Sequence[ObjectFile], count: int, seed: int) -> list[ObjectFile]:
-    """``count`` objects drawn without return, sorted by name; all when there are fewer.
+    """Draw ``count`` objects without return, sorted by name; all when there are fewer.
 
     Raises:
         ValueError: count is below 1.
@@ -151,7 +151,7 @@ def choose_objects(objects: Sequence[ObjectFile], count: int, seed: int) -> list
 
 
 def part_of(objects: Sequence[ObjectFile], part: str | None, seed: int) -> list[ObjectFile]:
-    """One of two halves drawn by the seed; all objects when ``part`` is None. Sorted by name.
+    """Return one of two halves drawn by the seed, sorted by name; all when ``part`` is None.
 
     Raises:
         ValueError: another part, or none is left in it.
@@ -169,7 +169,7 @@ def part_of(objects: Sequence[ObjectFile], part: str | None, seed: int) -> list[
 
 
 def direction(azimuth_deg: float, elevation_deg: float) -> np.ndarray:
-    """(3,) unit vector from the origin to the camera."""
+    """Return the (3,) unit vector from the origin to the camera."""
     azimuth, elevation = np.deg2rad(azimuth_deg), np.deg2rad(elevation_deg)
     return np.array(
         [
@@ -181,7 +181,7 @@ def direction(azimuth_deg: float, elevation_deg: float) -> np.ndarray:
 
 
 def unseen_views(reference_elevation_deg: float) -> tuple[list[float], list[float]]:
-    """Azimuths and elevations of the views that are compared.
+    """Return azimuths and elevations of the views that are compared.
 
     Sixteen around at elevation 10 and four from above (elevation 45, azimuths 45 + k * 90), without
     those less than ``UNSEEN_DEG`` from the reference view at azimuth 0.
@@ -212,7 +212,7 @@ class Framing:
     shift: np.ndarray
 
     def matrix(self) -> np.ndarray:
-        """(4, 4) float64."""
+        """Return it as a (4, 4) float64 matrix."""
         matrix = np.eye(4)
         matrix[:3, :3] *= self.scale
         matrix[:3, 3] = self.shift
@@ -222,7 +222,7 @@ class Framing:
 def frame(
     points: np.ndarray, viewmat: np.ndarray, fov_deg: float = FOV_DEG, fill: float = FILL
 ) -> Framing:
-    """The framing under which a camera sees the points' box centered, its longer side ``fill``.
+    """Find the framing under which a camera sees the points' box centered and ``fill`` long.
 
     Args:
         points: (N, 3) of the object with extent 1.

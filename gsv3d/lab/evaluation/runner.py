@@ -79,7 +79,7 @@ def run_evaluation(
 
 
 def frames_by_model(evaluation: Evaluation, generator: Generator | None) -> int | None:
-    """Views of the orbit that the model of this run makes."""
+    """Return how many views the orbit of this run's model has."""
     return generator.frames if generator is not None and evaluation.model is not None else None
 
 
@@ -125,7 +125,7 @@ def _pictures(
     report: Report,
     workers: int,
 ) -> dict[int, str]:
-    """Render what is missing; returns why tasks failed, by their index."""
+    """Render what is missing; return why tasks failed, by their index."""
     missing = [index for index, task in enumerate(tasks) if task.missing()]
     failures = {}
     factory = PicturesFactory(evaluation.settings)
@@ -163,7 +163,7 @@ def _generate(
     truth: dict[str, np.ndarray],
     generator: Generator | None,
 ) -> str | None:
-    """Write a model's answer; returns why it failed, if it did."""
+    """Write a model's answer; return why it failed, if it did."""
     if generator is None or run.seed is None:
         raise ValueError("an evaluation of a model needs a generator")
     path, record = evaluation.path("meshes", case, run), evaluation.record_path(case, run)
@@ -251,7 +251,7 @@ def _measure(evaluation: Evaluation, cases: Sequence[Case], report: Report, work
 
 
 def measure_task(evaluation: Evaluation, case: Case, run: Run) -> MeasureTask | None:
-    """What is to be measured; None where the run has not answered the case yet."""
+    """Return what is to be measured; None where the run has not answered the case yet."""
     views, generated = evaluation.path("views", case, run), evaluation.path("generated", case, run)
     answered = views.exists()
     failed = run.candidate == EMPTY or evaluation.record_path(case, run).exists()
@@ -282,7 +282,7 @@ def _frame_count(generated: Any) -> int | None:
 
 
 def is_stale(task: MeasureTask) -> bool:
-    """Whether the numbers are missing, of another format, or older than what they are of."""
+    """Tell whether numbers are missing, of another format, or older than what they are of."""
     if read_measures(task.output) is None:
         return True
     made = task.output.stat().st_mtime_ns
@@ -291,7 +291,7 @@ def is_stale(task: MeasureTask) -> bool:
 
 
 def unit_mesh(mesh: TexturedMesh) -> TexturedMesh:
-    """The mesh centered and scaled to extent 1 by its box; ValueError where it has none."""
+    """Center a mesh and scale it to extent 1 by its box; ValueError where it has none."""
     return TexturedMesh(
         metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
     )

@@ -122,16 +122,16 @@ class Evaluation:
         return [run for run in self.runs if run.candidate == self.model and run.seed is not None]
 
     def path(self, kind: str, case: Case, run: Run | None = None) -> Path:
-        """Where something of a case lies: its truth, or of a run one of ``KINDS``."""
+        """Return where something of a case lies: its truth, or of a run one of ``KINDS``."""
         stem = case.name if run is None else f"{case.name}--{run.key}"
         return self.folder / kind / f"{stem}.{'json' if kind == 'measures' else 'npz'}"
 
     def orbit_path(self, case: Case, frames: int) -> Path:
-        """Where the true object's orbit of so many frames lies."""
+        """Return where the true object's orbit of so many frames lies."""
         return self.folder / "truth" / f"{case.name}--orbit{frames}.npz"
 
     def record_path(self, case: Case, run: Run) -> Path:
-        """Where the cost of a model's run, or the reason of its failure, lies."""
+        """Return where the cost of a model's run, or the reason of its failure, lies."""
         return self.path("generated", case, run).with_suffix(".json")
 
 
@@ -193,7 +193,7 @@ def prepare_folder(
 def _checked(
     folder: Path, there: dict[str, Any], settings: EvaluationSettings, library: str | None
 ) -> dict[str, Any]:
-    """The record of an older run into the same folder, or an empty one."""
+    """Return the record of an older run into the same folder, or an empty one."""
     if not there:
         return {"objects": {}, "models": {}, "retrieval": None}
     own = EvaluationSettings(**there["settings"])
@@ -209,7 +209,7 @@ def _checked(
 
 
 def _merged_objects(folder: Path, objects: dict[str, str], cases: Sequence[Case]) -> dict[str, str]:
-    """Digests of the objects' files by name, those of this run added."""
+    """Return digests of the objects' files by name, those of this run added."""
     for case in cases:
         if case.elevation_of is None:
             path = case.source.path

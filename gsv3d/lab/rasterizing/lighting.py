@@ -43,14 +43,14 @@ class Lights:
 
 
 def baked_environments() -> list[Environment]:
-    """Blender's eight studio HDRIs (CC0), blurred and exposed, at 16 x 32 pixels."""
+    """Load Blender's eight studio HDRIs (CC0), blurred and exposed, at 16 x 32 pixels."""
     file = resources.files("gsv3d.lab.rasterizing") / "environments.npz"
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
         return [Environment(name, data[name].astype(np.float32)) for name in sorted(data.files)]
 
 
 def random_environment(rng: np.random.Generator, rows: int = 16) -> Environment:
-    """A made-up environment: a sky, a ground and up to three soft lamps, exposed like the HDRIs."""
+    """Make up an environment: a sky, a ground, up to three soft lamps, exposed as the HDRIs."""
     polar = ((np.arange(rows) + 0.5) * np.pi / rows)[:, None]
     around = (np.arange(2 * rows) + 0.5) * np.pi / rows
     z = np.broadcast_to(np.cos(polar), (rows, 2 * rows))
@@ -96,7 +96,7 @@ def irradiance(
     faces: Tensor,
     bounce: float = 0.4,
 ) -> Tensor:
-    """(P, 3) irradiance over pi at surface points: what a white matt surface would reflect.
+    """Compute (P, 3) irradiance over pi at surface points: what matt white would reflect.
 
     Args:
         points: (P, 3) on the surface.
@@ -121,7 +121,7 @@ def irradiance(
 def shadow_maps(
     vertices: Tensor, faces: Tensor, directions: Tensor
 ) -> tuple[Tensor, Tensor, float]:
-    """What each distant light sees of an object around the origin.
+    """Draw what each distant light sees of an object around the origin.
 
     Returns:
         (L, S, S) height of the nearest surface toward the light, -inf where there is none;

@@ -77,7 +77,7 @@ class Surface:
         self.face_normals = F.normalize(cross, dim=-1)
 
     def base_color(self, fragments: Fragments) -> Tensor:
-        """(P, 3) linear base color of the covered pixels; nearest texel, repeating."""
+        """Return (P, 3) linear base colors of the covered pixels; nearest texel, repeating."""
         color = fragments.interpolate(self.colors)
         if not len(self.texels):
             return color
@@ -93,7 +93,7 @@ class Surface:
 
 
 def _pack(textures: tuple[np.ndarray, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """All textures in one row of linear texels, where each starts, and its (height, width)."""
+    """Pack textures in one row of linear texels; return where each starts and its size."""
     if not textures:
         empty = torch.zeros(0, 3, device=device)
         return empty, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.int64)
@@ -145,7 +145,7 @@ def draw(surface: Surface, cameras: Cameras, lights: Lights | None) -> Views:
 
 
 def _blocks(x: Tensor) -> Tensor:
-    """(V, H * f, W * f, C) to (V, H, W, f * f, C): the samples of each pixel."""
+    """Split (V, H * f, W * f, C) into each pixel's samples, (V, H, W, f * f, C)."""
     views, height, width, channels = x.shape
     f = SUPERSAMPLING
     x = x.view(views, height // f, f, width // f, f, channels).transpose(2, 3)
@@ -153,7 +153,7 @@ def _blocks(x: Tensor) -> Tensor:
 
 
 def _unblocks(x: Tensor) -> Tensor:
-    """(V, H, W, f * f) to (V, H * f, W * f)."""
+    """Join (V, H, W, f * f) samples to (V, H * f, W * f)."""
     views, height, width, _ = x.shape
     f = SUPERSAMPLING
     x = x.view(views, height, width, f, f).transpose(2, 3)
@@ -161,7 +161,7 @@ def _unblocks(x: Tensor) -> Tensor:
 
 
 def _pixels(fragments: Fragments) -> tuple[Tensor, Tensor, Tensor]:
-    """View, row and column of the pixel that each fine fragment lies in."""
+    """Return view, row and column of the pixel that each fine fragment lies in."""
     view, row, column = torch.nonzero(fragments.covered, as_tuple=True)
     return view, row // SUPERSAMPLING, column // SUPERSAMPLING
 
@@ -173,7 +173,7 @@ def _srgb(x: Tensor) -> Tensor:
 def plan_cameras(
     rng: np.random.Generator, settings: OrbitPlan
 ) -> tuple[Cameras, np.ndarray, np.ndarray]:
-    """An orbit about an elevation of U[-5, 30] degrees (SV3D, appendix B), and novel views.
+    """Draw an orbit about an elevation of U[-5, 30] degrees (SV3D, appendix B), and novel views.
 
     Returns:
         the cameras, and their (V,) azimuths and elevations in degrees.

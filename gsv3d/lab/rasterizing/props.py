@@ -49,7 +49,7 @@ class Prop:
     left_out: tuple[str, ...] = ()
 
     def remarks(self, path: Path) -> list[str]:
-        """What the maker of its file may want to know, a sentence each."""
+        """Return what the maker of its file may want to know, a sentence each."""
         said = []
         if self.missing_textures:
             names = ", ".join(self.missing_textures)
@@ -162,7 +162,7 @@ def _part(
     seen: dict[int, int],
     missing: list[str],
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """One mesh's arrays, and whether it has colors of its own.
+    """Return one mesh's arrays, and whether it has colors of its own.
 
     Its texture joins ``textures``, or its material's name ``missing``.
     """
@@ -215,7 +215,7 @@ def _part(
 
 
 def _with_normals_of_faces(normals: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """(F, 3, 3) normals of corners, the face's own where a file has none that is a direction."""
+    """Replace (F, 3, 3) normals of corners that are no direction by the face's own."""
     bad = ~(np.linalg.norm(normals, axis=-1) > 0.5)
     if not bad.any():
         return normals

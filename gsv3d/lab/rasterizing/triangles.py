@@ -44,23 +44,23 @@ class Fragments:
     barycentrics: Tensor
 
     def interpolate(self, corner_values: Tensor) -> Tensor:
-        """(F, 3, C) values at the triangles' corners to (P, C)."""
+        """Interpolate (F, 3, C) values at the triangles' corners to (P, C)."""
         return torch.einsum("pkc,pk->pc", corner_values[self.face], self.barycentrics)
 
     def dense(self, values: Tensor, empty: float = 0.0) -> Tensor:
-        """(P, …) values of the covered pixels to (V, H, W, …)."""
+        """Spread (P, …) values of the covered pixels to (V, H, W, …)."""
         full = values.new_full((*self.covered.shape, *values.shape[1:]), empty)
         full[self.covered] = values
         return full
 
     def __getitem__(self, chosen: Tensor) -> Fragments:
-        """The part of the pixels that a (V, H, W) bool picture names; all of them covered."""
+        """Select the pixels that a (V, H, W) bool picture names; all of them covered."""
         part = chosen[self.covered]
         return Fragments(chosen, self.face[part], self.depth[part], self.barycentrics[part])
 
 
 def rasterize(vertices: Tensor, faces: Tensor, cameras: Cameras) -> Fragments:
-    """Which triangle each pixel sees; both sides of a triangle are drawn.
+    """Find which triangle each pixel sees; both sides of a triangle are drawn.
 
     Args:
         vertices: (N, 3) float in the world.
@@ -72,7 +72,7 @@ def rasterize(vertices: Tensor, faces: Tensor, cameras: Cameras) -> Fragments:
 
 
 def project(vertices: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """(V, N, 2) pixel coordinates and (V, N) z-depth (at least ``NEAR``) of (N, 3) points."""
+    """Project (N, 3) points to (V, N, 2) pixels and (V, N) z-depth, at least ``NEAR``."""
     local = vertices @ cameras.viewmats[:, :3, :3].transpose(1, 2)
     local = local + cameras.viewmats[:, None, :3, 3]
     depth = local[..., 2]
@@ -84,7 +84,7 @@ def project(vertices: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
 def rasterize_projected(
     screen: Tensor, weight: Tensor, faces: Tensor, height: int, width: int
 ) -> Fragments:
-    """The z-buffer over points already on the screen; the largest ``weight`` wins.
+    """Fill the z-buffer from points already on the screen; the largest ``weight`` wins.
 
     Args:
         screen: (V, N, 2) pixel coordinates, centers of pixels at half-integers.
@@ -181,7 +181,7 @@ def _scan(
 
 
 def _ramp(counts: Tensor) -> Tensor:
-    """0, 1, … counts[0] - 1, 0, 1, … counts[1] - 1, …: float32."""
+    """Return 0, 1, … counts[0] - 1, 0, 1, … counts[1] - 1, …: float32."""
     ends = counts.cumsum(0)
     total = int(ends[-1])
     starts = torch.repeat_interleave(ends - counts, counts, output_size=total)
@@ -189,7 +189,7 @@ def _ramp(counts: Tensor) -> Tensor:
 
 
 def _resolve(keys: Tensor, screen: Tensor, weight: Tensor, faces: Tensor) -> Fragments:
-    """Depth and barycentrics of the pixels that see a triangle."""
+    """Compute depth and barycentrics of the pixels that see a triangle."""
     covered = keys >= 0
     view, row, column = torch.nonzero(covered, as_tuple=True)
     face = keys[covered] & 0xFFFFFFFF

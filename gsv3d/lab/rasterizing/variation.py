@@ -31,14 +31,14 @@ def turn(prop: Prop, yaw_deg: float) -> Prop:
 
 
 def unit(prop: Prop) -> Prop:
-    """Centered, largest extent 1."""
+    """Center a prop and scale it to a largest extent of 1."""
     low, high = prop.vertices.min(axis=0), prop.vertices.max(axis=0)
     extent = max(float((high - low).max()), 1e-12)
     return replace(prop, vertices=((prop.vertices - (low + high) / 2) / extent).astype(np.float32))
 
 
 def join(first: Prop, second: Prop) -> Prop:
-    """Both in one."""
+    """Join two props to one."""
     shifted = np.where(
         second.texture_index >= 0, second.texture_index + len(first.textures), second.texture_index
     )
@@ -56,7 +56,7 @@ def join(first: Prop, second: Prop) -> Prop:
 
 
 def put_together(first: Prop, second: Prop, rng: np.random.Generator) -> Prop:
-    """The second, smaller, on top of or beside the first: parts of objects combined."""
+    """Put the second, smaller, on top of or beside the first: parts of objects combined."""
     first, second = unit(first), turn(unit(second), float(rng.uniform(0, 360)))
     second = replace(second, vertices=second.vertices * np.float32(rng.uniform(0.35, 0.8)))
     (low_a, high_a), (low_b, high_b) = (
@@ -76,7 +76,7 @@ def put_together(first: Prop, second: Prop, rng: np.random.Generator) -> Prop:
 
 
 def random_color(rng: np.random.Generator) -> np.ndarray:
-    """(3,) linear color; saturation and value as ``plan_orbit`` draws them."""
+    """Draw a (3,) linear color; saturation and value as ``plan_orbit`` draws them."""
     import colorsys
 
     srgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.0, 0.85), rng.uniform(0.25, 0.9))
@@ -112,7 +112,7 @@ def recolor(prop: Prop, rng: np.random.Generator) -> Prop:
 
 
 def vary(prop: Prop, other: Prop | None, rng: np.random.Generator) -> Prop:
-    """One random variation: maybe joined with another prop, stretched, recolored or painted.
+    """Vary a prop at random: it may be joined with another, stretched, recolored or painted.
 
     Args:
         prop: the one to vary.

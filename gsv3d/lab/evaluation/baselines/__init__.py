@@ -23,7 +23,7 @@ SLAB_PIXELS = 96
 
 
 def crop_to_mask(rgba: np.ndarray) -> np.ndarray:
-    """The part of an (H, W, 4) uint8 picture that its alpha above one half fills.
+    """Crop an (H, W, 4) uint8 picture to the box of its alpha above one half.
 
     Raises:
         ValueError: nothing is opaque.
@@ -35,7 +35,7 @@ def crop_to_mask(rgba: np.ndarray) -> np.ndarray:
 
 
 def slab(rgba: np.ndarray, depth: float = SLAB_DEPTH) -> TexturedMesh:
-    """The picture extruded: its opaque pixels as upright bars, facing azimuth 0.
+    """Extrude the picture: its opaque pixels become upright bars, facing azimuth 0.
 
     Front, back and sides show the pixels' colors.
 
@@ -88,7 +88,7 @@ def slab(rgba: np.ndarray, depth: float = SLAB_DEPTH) -> TexturedMesh:
 
 
 def ellipsoid(rgba: np.ndarray, rings: int = 24, segments: int = 48) -> TexturedMesh:
-    """An ellipsoid of the picture's mean color.
+    """Make an ellipsoid of the picture's mean color.
 
     Its axes across and up are those of the mask's box, its depth is their mean.
 

@@ -40,7 +40,7 @@ _AMBIENT = 0.6
 
 
 def view_angles() -> tuple[np.ndarray, np.ndarray]:
-    """(72,) azimuths and (72,) elevations of the views, elevation by elevation."""
+    """Return (72,) azimuths and (72,) elevations of the views, elevation by elevation."""
     azimuths = np.tile(np.arange(YAWS) * 360.0 / YAWS, len(ELEVATIONS))
     return azimuths, np.repeat(ELEVATIONS, YAWS)
 
@@ -61,7 +61,7 @@ class Looks:
 
 
 def looks_of_picture(rgba: np.ndarray, cut: bool = True) -> Looks:
-    """Of one (H, W, 4) uint8 picture with straight alpha, V = 1; ValueError where it is empty.
+    """Return the looks of one (H, W, 4) uint8 picture, V = 1; ValueError where it is empty.
 
     Args:
         rgba: the picture.
@@ -80,7 +80,7 @@ def looks_of_picture(rgba: np.ndarray, cut: bool = True) -> Looks:
 
 
 def looks_of_prop(path: Path, cut: bool = True) -> Looks:
-    """Of a prop's 72 views, rasterized with its base colors under soft light from above.
+    """Rasterize a prop's 72 views with its base colors under soft light from above.
 
     Args:
         path: of the prop.
@@ -124,7 +124,7 @@ def looks_of_prop(path: Path, cut: bool = True) -> Looks:
 
 
 def _pool(color: np.ndarray, alpha: np.ndarray) -> Looks:
-    """From (V, S, S, 3) and (V, S, S) in 0..1, S a multiple of both sides."""
+    """Pool (V, S, S, 3) and (V, S, S) in 0..1, S a multiple of both sides."""
 
     def mean(values: np.ndarray, side: int) -> np.ndarray:
         step = values.shape[1] // side
@@ -158,7 +158,7 @@ class Library:
 
 
 def library_digest(props: Sequence[ObjectFile]) -> str:
-    """SHA-256 over the names and contents of the props, and the format of their looks."""
+    """Return the SHA-256 over names and contents of the props, and the format of their looks."""
     total = hashlib.sha256(FORMAT.encode())
     for prop in props:
         total.update(prop.name.encode() + b"\0" + digest_file(prop.path).encode())
@@ -166,7 +166,7 @@ def library_digest(props: Sequence[ObjectFile]) -> str:
 
 
 def find_library(source: Path, split: str = SPLIT) -> list[ObjectFile]:
-    """The props of one split of an index.json.
+    """Find the props of one split of an index.json.
 
     Raises:
         DataError: it is not one, or has no such split.

@@ -56,7 +56,7 @@ class Match:
 def distances(
     query: Looks, looks: Looks, views: np.ndarray, color_weight: float = COLOR_WEIGHT
 ) -> np.ndarray:
-    """(n,) how unlike a picture some views are: masks first, colors within them second.
+    """Measure how unlike a picture (n,) views are: masks first, colors within them second.
 
     One minus the soft intersection over union of the masks, and ``color_weight`` times the mean
     absolute difference of colors, each less its own picture's mean, over the cells both cover.
@@ -79,7 +79,7 @@ def distances(
 
 
 def cells(masks: np.ndarray, side: int = COLOR_SIDE) -> np.ndarray:
-    """(V, S, S) uint8 masks to (V, side, side) float32 covered shares of larger cells."""
+    """Reduce (V, S, S) uint8 masks to (V, side, side) float32 shares of larger cells."""
     step = masks.shape[1] // side
     shape = (len(masks), side, step, side, step)
     return masks.reshape(shape).mean(axis=(2, 4), dtype=np.float32) / 255
@@ -104,7 +104,7 @@ class Retriever:
         self._lengths = np.einsum("vi,vi->v", self._coarse, self._coarse)
 
     def __call__(self, reference: np.ndarray, case: Case) -> TexturedMesh:
-        """The nearest prop's mesh, turned as it looks like the reference, in its colors.
+        """Return the nearest prop's mesh, turned as it looks like the reference, in its colors.
 
         Args:
             reference: (H, W, 4) uint8 with straight alpha.
@@ -118,7 +118,7 @@ class Retriever:
     def find(
         self, query: Looks, exclude: Collection[Path] = (), color_weight: float = COLOR_WEIGHT
     ) -> Match:
-        """The view nearest to a picture.
+        """Find the view nearest to a picture.
 
         Args:
             query: how the picture looks.
@@ -146,7 +146,7 @@ class Retriever:
 
 
 def textured(prop: Prop) -> TexturedMesh:
-    """A prop's base colors, baked into one texture with a block of texels for every face.
+    """Bake a prop's base colors into one texture with a block of texels for every face.
 
     Blocks of 8 x 8 texels, or fewer where there would be more than ``MAX_TEXTURE`` a side. A face
     fills the half of its block below the diagonal; the other half repeats the diagonal, so that
@@ -174,7 +174,7 @@ def textured(prop: Prop) -> TexturedMesh:
 
 
 def _base_colors(prop: Prop, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(n, b, b, 3) linear base color of faces at barycentric (b, b, 3) weights."""
+    """Return (n, b, b, 3) linear base colors of faces at barycentric (b, b, 3) weights."""
     color = np.einsum("uvk,fkc->fuvc", weights, prop.corner_colors[faces])
     at = np.einsum("uvk,fkc->fuvc", weights, prop.corner_uvs[faces])
     for index, texture in enumerate(prop.textures):
@@ -187,8 +187,9 @@ def _base_colors(prop: Prop, faces: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 
 def recolored(mesh: TexturedMesh, reference: np.ndarray) -> TexturedMesh:
-    """The mesh with its texture shifted until its mean color, seen as the reference is, is that
-    of the reference: one shift of all sRGB values, then limited to 0..255.
+    """Shift a mesh's texture until its mean color, seen as the reference is, is the reference's.
+
+    One shift moves all sRGB values, which are then limited to 0..255.
 
     Args:
         mesh: turned as the reference's object.
@@ -204,7 +205,7 @@ def recolored(mesh: TexturedMesh, reference: np.ndarray) -> TexturedMesh:
 
 
 def _visible_mean(mesh: TexturedMesh) -> np.ndarray:
-    """(3,) mean sRGB, 0..255, of what the canonical camera sees of a mesh of extent 1."""
+    """Return the (3,) mean sRGB, 0..255, that the canonical camera sees of a unit mesh."""
     import torch
 
     from gsv3d.cameras import orbit

@@ -38,10 +38,10 @@ class Clip(Protocol):
     """A CLIP model."""
 
     def embed(self, pictures: np.ndarray) -> np.ndarray:
-        """(V, D) unit embeddings of (V, H, W, 3) pictures in 0..1."""
+        """Embed (V, H, W, 3) pictures in 0..1 as (V, D) unit vectors."""
 
     def quality(self, embeddings: np.ndarray) -> np.ndarray:
-        """(V,) CLIP-IQA in 0..1 of embeddings."""
+        """Return (V,) CLIP-IQA in 0..1 of embeddings."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class NotInstalled(Exception):  # noqa: N818 - a state, not an error
 
 
 def load_perceptual(clip: str = CLIP, device: Any = "cpu") -> Perceptual:
-    """All metrics whose packages and weights are here."""
+    """Load all metrics whose packages and weights are here."""
     missing: dict[str, str] = {}
     parts: dict[str, Any] = {}
     for part, columns, load in (
@@ -102,7 +102,7 @@ def _require_weights(name: str) -> Path:
 
 
 def load_lpips(device: Any) -> Lpips:
-    """LPIPS 0.1 on AlexNet (Zhang et al. 2018), of the package lpips.
+    """Load LPIPS 0.1 on AlexNet (Zhang et al. 2018), of the package lpips.
 
     Raises:
         NotInstalled: see there.
@@ -132,7 +132,7 @@ def load_lpips(device: Any) -> Lpips:
 
 
 def load_clip(name: str, device: Any) -> Clip:
-    """A CLIP model of transformers, from the local cache or a folder.
+    """Load a CLIP model of transformers, from the local cache or a folder.
 
     Raises:
         NotInstalled: it is not there.
@@ -184,7 +184,7 @@ class _Clip:
 
 
 def load_inception(device: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """FID's Inception v3 with its 2,048 features, of the package pytorch-fid.
+    """Load FID's Inception v3 with its 2,048 features, of the package pytorch-fid.
 
     Raises:
         NotInstalled: see there.
@@ -209,7 +209,7 @@ def load_inception(device: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _pooled(output: Any) -> Any:
-    """transformers 5 returns the embedding within an output, 4 returned it bare."""
+    """Return the embedding, which transformers 5 has within an output and 4 had bare."""
     return getattr(output, "pooler_output", output)
 
 
@@ -225,7 +225,7 @@ def _tensor(pictures: np.ndarray, device: Any) -> Any:
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Fréchet distance of the normal distributions of (N, D) and (M, D) features.
+    """Return the Fréchet distance of the normal distributions of (N, D) and (M, D) features.
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` (Heusel et al. 2017, equation 6). With
     Inception's features it is the FID. Few samples make it too large: compare equal numbers only.
@@ -246,13 +246,13 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _root_factor(centered: np.ndarray) -> np.ndarray:
-    """(r, D) R with R^T R = X^T X, r the smaller of X's sides."""
+    """Return (r, D) R with R^T R = X^T X, r the smaller of X's sides."""
     count, size = centered.shape
     return centered if count <= size else linalg.qr(centered, mode="r")[0][:size]
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Squared maximum mean discrepancy of (N, D) and (M, D) features, unbiased.
+    """Return the squared maximum mean discrepancy of (N, D) and (M, D) features, unbiased.
 
     With the kernel ``(x . y / D + 1)^3`` (Bińkowski et al. 2018, section 3) and Inception's
     features it is the KID, here over all samples at once and not as a mean over subsets.
