@@ -84,7 +84,7 @@ def silhouette_agreement(
     total, solid = np.zeros(len(levels)), solid_level(views)
     for i in chosen:
         lowest = np.full((size, size), len(levels))
-        native.reach_pixels(near, first, shape, volume.origin, volume.voxel, cameras[i], lowest)
+        native.reach_pixels(near, first, shape, volume.origin, volume.voxel, cameras, i, lowest)
         # As for voxels: what touches a pixel covers it.
         alpha = views.alpha[i][: size * 2, : size * 2].reshape(size, 2, size, 2)
         wanted = alpha.max(axis=(1, 3)) > solid

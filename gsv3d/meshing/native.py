@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loops over voxels, texels and fragments, compiled for the CPU.
 
-Points are projected in float64 and looked up bilinearly, pixel centers at half-integers. A camera is
-a row of sixteen numbers: its world-to-camera matrix (3, 4) by rows, then focal lengths and the
+Points are projected in float64 and looked up bilinearly, pixel centers at half-integers. A camera
+is a row of sixteen numbers: its world-to-camera matrix (3, 4) by rows, then focal lengths and the
 principal point in pixels.
 """
 
@@ -25,13 +25,29 @@ def camera_rows(cameras: Cameras) -> np.ndarray:
 
 
 @compiled
-def _project(camera: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float]:
+def _project(
+    cameras: np.ndarray, view: int, x: float, y: float, z: float
+) -> tuple[float, float, float]:
     """Return the pixel (u, v) and the z-depth of a point, the depth at least a thousandth."""
-    depth = camera[8] * x + camera[9] * y + camera[10] * z + camera[11]
+    depth = cameras[view, 8] * x + cameras[view, 9] * y + cameras[view, 10] * z + cameras[view, 11]
     depth = max(depth, 1e-3)
-    u = (camera[0] * x + camera[1] * y + camera[2] * z + camera[3]) / depth * camera[12]
-    v = (camera[4] * x + camera[5] * y + camera[6] * z + camera[7]) / depth * camera[13]
-    return u + camera[14], v + camera[15], depth
+    u = cameras[view, 0] * x + cameras[view, 1] * y + cameras[view, 2] * z + cameras[view, 3]
+    v = cameras[view, 4] * x + cameras[view, 5] * y + cameras[view, 6] * z + cameras[view, 7]
+    nearness = 1.0 / depth
+    u = u * nearness * cameras[view, 12] + cameras[view, 14]
+    v = v * nearness * cameras[view, 13] + cameras[view, 15]
+    return u, v, depth
+
+
+@compiled
+def _bilinear(
+    maps: np.ndarray, view: int, top: int, left: int, right: float, down: float, layer: int
+) -> float:
+    """Return a layer's value between four pixels, by the shares of the right and lower ones."""
+    upper = maps[view, top, left, layer] * (1 - right) + maps[view, top, left + 1, layer] * right
+    top += 1
+    lower = maps[view, top, left, layer] * (1 - right) + maps[view, top, left + 1, layer] * right
+    return upper * (1 - down) + lower * down
 
 
 @compiled
@@ -65,22 +81,21 @@ def keep_largest(
         x, y, z = origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
         first = second = third = fourth = -truncation
         for view in range(len(cameras)):
-            u, v, depth = _project(cameras[view], x, y, z)
+            u, v, depth = _project(cameras, view, x, y, z)
             if not (0.0 <= u <= size and 0.0 <= v <= size):
                 continue  # not in the picture: nothing known
             u, v = min(max(u - 0.5, 0.0), size - 1.0), min(max(v - 0.5, 0.0), size - 1.0)
-            column, row = min(int(u), size - 2), min(int(v), size - 2)
-            right, down = u - column, v - row
-            a, b = (1 - right) * (1 - down), right * (1 - down)
-            c, d = (1 - right) * down, right * down
-            p, q = maps[view, row, column], maps[view, row, column + 1]
-            r, s = maps[view, row + 1, column], maps[view, row + 1, column + 1]
-            distance = (a * p[3] + b * q[3] + c * r[3] + d * s[3]) * depth / cameras[view, 12]
-            if distance < truncation and not outline_only:
-                if a * p[2] + b * q[2] + c * r[2] + d * s[2] > 0.999:
-                    behind = a * p[0] + b * q[0] + c * r[0] + d * s[0] - depth
-                    slope = a * p[1] + b * q[1] + c * r[1] + d * s[1]
-                    distance = max(distance, behind * slope)
+            left, top = min(int(u), size - 2), min(int(v), size - 2)
+            right, down = u - left, v - top
+            distance = _bilinear(maps, view, top, left, right, down, 3) * depth / cameras[view, 12]
+            if (
+                distance < truncation
+                and not outline_only
+                and _bilinear(maps, view, top, left, right, down, 2) > 0.999
+            ):
+                behind = _bilinear(maps, view, top, left, right, down, 0) - depth
+                slope = _bilinear(maps, view, top, left, right, down, 1)
+                distance = max(distance, behind * slope)
             distance = min(distance, truncation)
             if distance > fourth:
                 if distance <= third:
@@ -103,7 +118,8 @@ def reach_pixels(
     shape: np.ndarray,
     origin: np.ndarray,
     step: float,
-    camera: np.ndarray,
+    cameras: np.ndarray,
+    view: int,
     lowest: np.ndarray,
 ) -> None:
     """Lower each pixel that voxels fall into to the least level of them.
@@ -112,14 +128,16 @@ def reach_pixels(
         voxels: (N,) flat indices.
         levels: (N,) whole numbers.
         shape, origin, step: of the grid.
-        camera: (16,).
+        cameras, view: (V, 16), and which of them.
         lowest: (S, S) whole numbers, changed.
     """
     size = len(lowest)
     for n in range(len(voxels)):
         rest, k = divmod(voxels[n], shape[2])
         i, j = divmod(rest, shape[1])
-        u, v, _ = _project(camera, origin[0] + i * step, origin[1] + j * step, origin[2] + k * step)
+        u, v, _ = _project(
+            cameras, view, origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
+        )
         if 0.0 <= u < size and 0.0 <= v < size:
             row, column = int(v), int(u)
             lowest[row, column] = min(lowest[row, column], levels[n])
@@ -195,18 +213,19 @@ def mean_colors(
     positions: np.ndarray,
     maps: np.ndarray,
     tolerance: float,
-    power: int,
     colors: np.ndarray,
     weights: np.ndarray,
 ) -> None:
-    """Find the weighted means of the views' colors at points of a surface.
+    """Find the means of the views' colors at points of a surface.
+
+    A view's weight is the fourth power of the cosine between the normal and its direction. All
+    cameras see the whole surface: the outermost half pixel of a picture is not looked at.
 
     Args:
         points, normals: (N, 3); normals of any length.
         cameras, positions: (V, 16) and (V, 3).
         maps: (V, S, S, 5) float32: color and depth, times alpha, and alpha.
         tolerance: a point may lie so far off a view's depth.
-        power: of the cosine in a view's weight.
         colors, weights: (N, 3) and (N,) float32, the result.
     """
     size = maps.shape[1]
@@ -223,31 +242,23 @@ def mean_colors(
             facing = along / (math.sqrt(dx * dx + dy * dy + dz * dz) * length)
             if facing <= 0.15:
                 continue
-            u, v, depth = _project(cameras[view], x, y, z)
+            u, v, depth = _project(cameras, view, x, y, z)
             u, v = u - 0.5, v - 0.5
-            column, row = math.floor(u), math.floor(v)
-            if column < -1 or row < -1 or column >= size or row >= size:
+            left, top = int(math.floor(u)), int(math.floor(v))
+            if left < 0 or top < 0 or left >= size - 1 or top >= size - 1:
                 continue
-            right, down = u - column, v - row
-            r = g = b = deep = cover = 0.0
-            for corner in range(4):
-                i, j = row + corner // 2, column + corner % 2
-                if 0 <= i < size and 0 <= j < size:
-                    share = (down if corner // 2 else 1 - down) * (
-                        right if corner % 2 else 1 - right
-                    )
-                    seen = maps[view, i, j]
-                    r += share * seen[0]
-                    g += share * seen[1]
-                    b += share * seen[2]
-                    deep += share * seen[3]
-                    cover += share * seen[4]
+            right, down = u - left, v - top
+            cover = _bilinear(maps, view, top, left, right, down, 4)
+            if cover <= 0.4:
+                continue
+            deep = _bilinear(maps, view, top, left, right, down, 3) / cover
             # At a grazing angle a pixel spans more depth: allow for it.
-            if cover > 0.4 and abs(depth - deep / cover) < tolerance / facing:
-                weight = facing**power
-                red += weight * r
-                green += weight * g
-                blue += weight * b
+            if abs(depth - deep) < tolerance / facing:
+                weight = facing * facing
+                weight *= weight  # sharp, yet without seams
+                red += weight * _bilinear(maps, view, top, left, right, down, 0)
+                green += weight * _bilinear(maps, view, top, left, right, down, 1)
+                blue += weight * _bilinear(maps, view, top, left, right, down, 2)
                 total += weight * cover
         weights[n] = total
         total = max(total, 1e-8)

@@ -20,9 +20,6 @@ from gsv3d.meshing.raster import rasterise
 from gsv3d.meshing.reference import Projection, alpha_at, look_up
 from gsv3d.meshing.views import DepthViews
 
-FACING_POWER = 4
-"""Weight of a view is cos(angle to the normal) to this power: sharp, yet without seams."""
-
 BACKS = ("model", "picture")
 """Ways to paint the sides that no picture shows: as the model's views have them, or as if the
 picture were seen through to them. The first is the default: docs/quality.md compares them."""
@@ -221,7 +218,7 @@ def _mean_colours(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: fl
     weight = np.empty(len(texels.points), dtype=np.float32)
     native.mean_colors(
         texels.points, texels.normals, seen.cameras, seen.positions, seen.maps, tolerance,
-        FACING_POWER, colours, weight,
+        colours, weight,
     )  # fmt: skip
     unseen = weight < 1e-4
     if unseen.any():
