@@ -191,6 +191,34 @@ def find_fragments(
 
 
 @compiled
+def keep_nearest(
+    pixels: np.ndarray,
+    triangles: np.ndarray,
+    weights: np.ndarray,
+    corner_z: np.ndarray,
+    depth: np.ndarray,
+    nearest: np.ndarray,
+    shares: np.ndarray,
+) -> None:
+    """Keep those fragments that are the nearest in their pixels.
+
+    Args:
+        pixels, triangles, weights: (N,), (N,) and (N, 3), of the fragments.
+        corner_z: (F, 3) z-depths of the triangles' corners.
+        depth, nearest, shares: (P,), (P,) and (P, 3): of each pixel the least z-depth, its
+            triangle, and the barycentric coordinates on it in the world; changed.
+    """
+    for n in range(len(pixels)):
+        t, pixel = triangles[n], pixels[n]
+        a, b = weights[n, 0] / corner_z[t, 0], weights[n, 1] / corner_z[t, 1]
+        c = weights[n, 2] / corner_z[t, 2]
+        z = 1.0 / (a + b + c)
+        if z <= depth[pixel]:
+            depth[pixel], nearest[pixel] = z, t
+            shares[pixel, 0], shares[pixel, 1], shares[pixel, 2] = a * z, b * z, c * z
+
+
+@compiled
 def blend_corners(
     values: np.ndarray, faces: np.ndarray, triangles: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
