@@ -50,7 +50,7 @@ def test_names_are_fit_to_be_keys_of_a_shard(tmp_path: Path) -> None:
     assert len(set(names)) == 3 and not any("." in n or len(n.encode()) > 200 for n in names)
 
 
-def test_packs_and_licences_come_from_the_index_else_from_folders(tmp_path: Path) -> None:
+def test_packs_and_licenses_come_from_the_index_else_from_folders(tmp_path: Path) -> None:
     folder = tmp_path / "props"
     for name in ("a.glb", "tools/b.glb", "tools/old/c.usdz"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def test_objects_are_rendered_on_the_cluster(cluster, tmp_path: Path, meshes, ca
     source = tmp_path / "objects"
     source.mkdir()
     for name in ("a", "b"):
-        meshes.coloured_box(source / f"{name}.glb", (2.0, 1.0, 1.5))
+        meshes.colored_box(source / f"{name}.glb", (2.0, 1.0, 1.5))
     meshes.without_faces(source / "points.glb")
     code = main([str(source), "--output", str(tmp_path / "out"), "--ray", cluster.address,
                  "--size", "32", "--orbit-views", "2", "--novel-views", "0"])  # fmt: skip

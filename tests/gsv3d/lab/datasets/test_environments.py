@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsv3d.lab.datasets.lighting import (
+from gsv3d.lab.datasets.environments import (
     MAX_RADIANCE,
     MEAN_RADIANCE,
     blur,

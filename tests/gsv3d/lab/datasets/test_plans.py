@@ -9,13 +9,12 @@ from skimage.color import xyz2rgb
 from skimage.color.colorconv import xyz_from_rgb
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.datasets.orbits import (
+from gsv3d.lab.datasets.color import encode_srgb, straight_srgb
+from gsv3d.lab.datasets.plans import (
     MARGIN,
     OrbitSettings,
-    encode_srgb,
-    normalising_transform,
+    normalizing_transform,
     plan_orbit,
-    straight_srgb,
 )
 
 
@@ -54,10 +53,10 @@ def test_other_orbits_begin_at_azimuth_zero_and_keep_all_else(kind: str) -> None
     assert (plan.yaw_deg, plan.hsv, plan.background) == (plain.yaw_deg, plain.hsv, plain.background)
 
 
-def test_backgrounds_are_spread_over_all_colours() -> None:
-    colours = np.array([plan_orbit(OrbitSettings(), str(i)).background for i in range(200)])
-    assert colours.min() >= 0 and colours.max() <= 255
-    assert np.all(np.abs(colours.mean(axis=0) - 127.5) < 20)
+def test_backgrounds_are_spread_over_all_colors() -> None:
+    colors = np.array([plan_orbit(OrbitSettings(), str(i)).background for i in range(200)])
+    assert colors.min() >= 0 and colors.max() <= 255
+    assert np.all(np.abs(colors.mean(axis=0) - 127.5) < 20)
 
 
 def test_too_many_pixels_an_object_are_refused() -> None:
@@ -66,16 +65,16 @@ def test_too_many_pixels_an_object_are_refused() -> None:
         OrbitSettings(size=2048, orbit_views=84)
 
 
-def test_an_object_is_centred_with_extent_one_and_turned() -> None:
+def test_an_object_is_centerd_with_extent_one_and_turned() -> None:
     rng = np.random.default_rng(0)
     points = rng.random((100, 3)) * [2, 1, 1] + [5, -3, 2]
     viewmats = orbit([0, 90], 0.0, size=8).viewmats.numpy()
-    transform, scale = normalising_transform(points, 0.0, viewmats, 33.8)
+    transform, scale = normalizing_transform(points, 0.0, viewmats, 33.8)
     placed = points @ transform[:3, :3].T + transform[:3, 3]
     assert scale == 1
     np.testing.assert_allclose(np.ptp(placed, axis=0).max(), 1)
     np.testing.assert_allclose(placed.min(axis=0) + placed.max(axis=0), 0, atol=1e-12)
-    turned, _ = normalising_transform(points, 90.0, viewmats, 33.8)
+    turned, _ = normalizing_transform(points, 90.0, viewmats, 33.8)
     # What looked along +X looks along +Y after a quarter turn counter-clockwise from above.
     direction = turned[:3, :3] @ [1, 0, 0]
     np.testing.assert_allclose(direction / np.linalg.norm(direction), [0, 1, 0], atol=1e-12)
@@ -84,7 +83,7 @@ def test_an_object_is_centred_with_extent_one_and_turned() -> None:
 def test_what_would_be_clipped_is_scaled_to_the_margin_exactly() -> None:
     corners = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, -1).T * 3.0
     viewmats = orbit([0, 45, 120], [20.0, -10, 50], size=8).viewmats.numpy()
-    transform, scale = normalising_transform(corners, 0.0, viewmats, 33.8)
+    transform, scale = normalizing_transform(corners, 0.0, viewmats, 33.8)
     placed = corners @ transform[:3, :3].T + transform[:3, 3]
     reach = max(np.abs(project(placed, viewmat, 33.8)).max() for viewmat in viewmats)
     assert scale < 1
@@ -102,13 +101,13 @@ def test_what_would_be_clipped_is_scaled_to_the_margin_exactly() -> None:
 )
 def test_points_that_cannot_be_placed(points: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        normalising_transform(points, 0, orbit([0], 0.0, size=8).viewmats.numpy(), 33.8)
+        normalizing_transform(points, 0, orbit([0], 0.0, size=8).viewmats.numpy(), 33.8)
 
 
 def test_srgb_is_the_standards_curve() -> None:
     linear = np.linspace(0, 1, 101)
-    grey = np.repeat(linear[:, None], 3, axis=1)
-    np.testing.assert_allclose(encode_srgb(linear), xyz2rgb(grey @ xyz_from_rgb.T)[:, 1], atol=2e-4)
+    gray = np.repeat(linear[:, None], 3, axis=1)
+    np.testing.assert_allclose(encode_srgb(linear), xyz2rgb(gray @ xyz_from_rgb.T)[:, 1], atol=2e-4)
     assert encode_srgb(np.array([-1.0, 2.0])).tolist() == pytest.approx([0, 1])
 
 

@@ -10,8 +10,8 @@ from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.orbits import encode_srgb
-from gsv3d.lab.evaluation.baselines.prop_views import (
+from gsv3d.lab.datasets.color import encode_srgb
+from gsv3d.lab.evaluation.baselines.library import (
     MASK_SIDE,
     looks_of_picture,
     looks_of_prop,
@@ -21,10 +21,10 @@ from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
 
 
-def write_box(path: Path, extents: tuple[float, float, float], colour=(60, 120, 200)) -> Path:
+def write_box(path: Path, extents: tuple[float, float, float], color=(60, 120, 200)) -> Path:
     """glTF is +Y up: the second extent is the height."""
     box = trimesh.creation.box(extents)
-    box.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*colour, 255]))
+    box.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*color, 255]))
     trimesh.Scene([box]).export(path)
     return path
 
@@ -38,14 +38,14 @@ def test_views_go_around_at_three_elevations() -> None:
 
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path, cut: bool) -> None:
-    """Against the numpy z-buffer of the meshing: another rasteriser, other code for the cut."""
+    """Against the numpy z-buffer of the meshing: another rasterizer, other code for the cut."""
     looks = looks_of_prop(write_box(tmp_path / "ü box.glb", (1.0, 0.5, 0.3)), cut)
     assert looks.masks.shape == (72, MASK_SIDE, MASK_SIDE)
     body = trimesh.creation.box((1.0, 0.3, 0.5))
     uvs = np.full((len(body.faces), 3, 2), 0.5)
-    # A base colour factor is linear light (glTF 2.0, section 3.9.2), a texture sRGB.
-    colour = np.rint(encode_srgb(np.array([60, 120, 200]) / 255) * 255).astype(np.uint8)
-    texture = np.broadcast_to(colour, (2, 2, 3))
+    # A base color factor is linear light (glTF 2.0, section 3.9.2), a texture sRGB.
+    color = np.rint(encode_srgb(np.array([60, 120, 200]) / 255) * 255).astype(np.uint8)
+    texture = np.broadcast_to(color, (2, 2, 3))
     mesh = TexturedMesh(body.vertices, body.faces, uvs, texture)
     azimuths, elevations = view_angles()
     for view in (0, 5, 30, 71):
@@ -77,9 +77,9 @@ def test_a_picture_is_cut_to_its_box_and_pooled() -> None:
     expected = np.zeros((32, 32))
     expected[:, 8:24] = 255
     np.testing.assert_array_equal(looks.masks[0], expected)
-    assert (looks.colours[0, :4, 2:6] == [0, 255, 0]).all()
-    assert (looks.colours[0, 4:, 2:6] == [255, 0, 0]).all()
-    assert (looks.colours[0, :, :2] == 0).all()
+    assert (looks.colors[0, :4, 2:6] == [0, 255, 0]).all()
+    assert (looks.colors[0, 4:, 2:6] == [255, 0, 0]).all()
+    assert (looks.colors[0, :, :2] == 0).all()
     np.testing.assert_allclose(looks.means[0], [0.5, 0.5, 0], atol=0.01)
     with pytest.raises(ValueError, match="opaque"):
         looks_of_picture(np.zeros((9, 9, 4), np.uint8))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.evaluation import scenes
+from gsv3d.lab.evaluation import pictures
 from gsv3d.lab.evaluation.protocol import EvaluationSettings
 from gsv3d.meshing import TexturedMesh
 
@@ -32,15 +32,15 @@ def net(before_a_board: bool) -> TexturedMesh:
 
 @pytest.fixture(params=["rasterizer", pytest.param("cycles", marks=pytest.mark.bpy)])
 def scene(request, monkeypatch):
-    monkeypatch.setattr(scenes, "silence_standard_output", lambda: None)  # the tests' own process
-    made = scenes.make_scene(EvaluationSettings(renderer=request.param, size=128))
+    monkeypatch.setattr(pictures, "silence_standard_output", lambda: None)  # the tests' own process
+    made = pictures.make_scene(EvaluationSettings(renderer=request.param, size=128))
     yield made
     if request.param == "cycles":
         made._scene.close()
 
 
 @pytest.mark.parametrize("azimuth", [0.0, 180.0])
-def test_holes_of_a_texture_are_holes(scene: scenes.Scene, azimuth: float) -> None:
+def test_holes_of_a_texture_are_holes(scene: pictures.Scene, azimuth: float) -> None:
     camera = orbit([azimuth], 0.0, size=128)
     focal = float(camera.Ks[0, 0, 0])
     picture = scene.draw_unlit(net(before_a_board=False), camera)[0]

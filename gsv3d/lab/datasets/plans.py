@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is rendered of an object: settings, random choices, how it is placed, colours.
+"""What is rendered of an object: settings, random choices, how it is placed, colors.
 
-After SV3D (arXiv 2403.12008, appendix B): the bounding box centred at the origin with largest
+After SV3D (arXiv 2403.12008, appendix B): the bounding box centered at the origin with largest
 extent 1, a static or a dynamic orbit about an elevation of U[-5, 30] degrees and a field of view of
-33.8 degrees under a random HDRI, a random background colour; besides, novel views from anywhere
+33.8 degrees under a random HDRI, a random background color; besides, novel views from anywhere
 around. SV3D moves the camera back until nothing is clipped; here the camera's distance is fixed and
 the object is scaled down instead, which gives the same pictures up to perspective and one set of
 cameras for all objects.
@@ -50,8 +50,8 @@ class OrbitSettings:
             from the camera) or "world".
         seed: of everything random, together with the object's name.
         light: "hdri" (one of Blender's own, turned at random) or "flat" (uniform white).
-        materials: "matt" (the base colour alone, diffuse) or "original".
-        random_colours: give objects without any colour of their own a random one.
+        materials: "matt" (the base color alone, diffuse) or "original".
+        random_colours: give objects without any color of their own a random one.
         orbit_elevation_deg: range of the orbit's (mean) elevation.
         novel_elevation_deg: range of the novel views' elevations.
         distance: of the camera from the origin.
@@ -111,8 +111,8 @@ class OrbitPlan:
         yaw_deg: turn of the object about +Z.
         light_choice: in 0..1, which HDRI.
         light_yaw_deg: turn of the HDRI about +Z.
-        hsv: (3,) the base colour an object without colour gets.
-        background: (3,) sRGB in 0..255 of the colour the pictures may be shown on.
+        hsv: (3,) the base color an object without color gets.
+        background: (3,) sRGB in 0..255 of the color the pictures may be shown on.
     """
 
     azimuths_deg: np.ndarray
@@ -131,7 +131,7 @@ def object_rng(seed: int, name: str) -> np.random.Generator:
 
 
 def plan_orbit(settings: OrbitSettings, name: str) -> OrbitPlan:
-    """Draw yaw, cameras, light and colours of one object."""
+    """Draw yaw, cameras, light and colors of one object."""
     from gsv3d.cameras import dynamic_orbit_deg, sine_elevations_deg
 
     rng = object_rng(settings.seed, name)
@@ -161,10 +161,10 @@ def plan_orbit(settings: OrbitSettings, name: str) -> OrbitPlan:
     )
 
 
-def normalising_transform(
+def normalizing_transform(
     points: np.ndarray, yaw_deg: float, viewmats: np.ndarray, fov_deg: float
 ) -> tuple[np.ndarray, float]:
-    """Turn, centre and scale an object so that it is whole in every view.
+    """Turn, center and scale an object so that it is whole in every view.
 
     Args:
         points: (N, 3) the object's vertices in its own world.
@@ -206,17 +206,3 @@ def normalising_transform(
     transform[:3, :3] = rotation * (scale / extent)
     transform[:3, 3] = -(low + high) / 2 * (scale / extent)
     return transform, scale
-
-
-def encode_srgb(linear: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB, both in 0..1 (IEC 61966-2-1)."""
-    linear = np.clip(linear, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-
-
-def straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
-    """(..., 4) float linear premultiplied RGBA to (..., 4) uint8 sRGB with straight alpha."""
-    alpha = np.clip(premultiplied[..., 3:], 0.0, 1.0)
-    colour = premultiplied[..., :3] / np.maximum(alpha, 1e-6)
-    rgba = np.concatenate([encode_srgb(np.where(alpha > 0, colour, 0.0)), alpha], axis=-1)
-    return np.rint(rgba * 255).astype(np.uint8)
