@@ -134,6 +134,7 @@ def _train_pose(args: argparse.Namespace) -> int:
 
     from gsv3d.errors import DataError
     from gsv3d.lab.datasets.objects import find_objects
+    from gsv3d.lab.training.fields import check
     from gsv3d.lab.training.pose import train_pose
     from gsv3d.lab.training.schedule import Schedule
 
@@ -141,11 +142,12 @@ def _train_pose(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     found = find_objects(args.objects, args.split)
     order = np.random.default_rng(args.seed).permutation(len(found))[: args.count]
+    settings = {
+        "steps": args.steps, "minutes": args.minutes, "batch_size": args.batch_size,
+        "learning_rate": args.learning_rate, "weight_decay": 0.02,
+    }  # fmt: skip
+    schedule = check("The command line", Schedule, settings)
     try:
-        schedule = Schedule(
-            args.steps, args.batch_size, learning_rate=args.learning_rate, weight_decay=0.02,
-            minutes=args.minutes,
-        )  # fmt: skip
         train_pose(
             [found[i] for i in order], args.output, schedule, args.variants, args.seed,
             args.workers, lambda text: print(text, flush=True),

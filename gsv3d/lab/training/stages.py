@@ -15,19 +15,14 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import DataError, ModelError
 from gsv3d.lab.training.checkpoint import differing
-from gsv3d.lab.training.components import check_component
-from gsv3d.lab.training.components import fields_of as component_fields
-from gsv3d.lab.training.config import ModelConfig, build
+from gsv3d.lab.training.components import check_component, component_model
+from gsv3d.lab.training.config import ModelConfig, build, check_stage, stage_model
 from gsv3d.lab.training.fields import wrong
-from gsv3d.lab.training.options import TASKS, check_stage
-from gsv3d.lab.training.options import fields_of as stage_fields
 from gsv3d.lab.training.orbits import Orbit, check_views
 from gsv3d.lab.training.shards import facts_of
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
 from gsv3d.models import load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
-
-__all__ = ["CLASSES", "TASKS", "described", "make_task"]
 
 CLASSES: dict[str, type] = {
     "vae": AutoencoderKL,
@@ -148,10 +143,10 @@ def described(config: ModelConfig, stage: str) -> dict[str, Any]:
     found = {name: getattr(config, name) for name in model}
     for component in (*FRESH[stage], *NEEDED[stage], *SCHEDULED[stage]):
         settings = config.components[component]
-        for name, field in component_fields(component).items():
+        for name, field in component_model(component).__pydantic_fields__.items():
             found[f"components.{component}.{name}"] = settings.get(name, field.default)
     options = config.options(stage)
-    for name, field in stage_fields(stage).items():
+    for name, field in stage_model(stage).__pydantic_fields__.items():
         if name not in ("schedule", *FREE):
             found[f"stages.{stage}.{name}"] = options.get(name, field.default)
     return found

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsv3d.lab.training.batches import to_device
+from gsv3d.lab.training.fields import Share, Weight
 from gsv3d.lab.training.orbits import Orbit
 from gsv3d.lab.training.samples import on_white
 from gsv3d.lab.training.sources import PictureSource
@@ -41,8 +44,8 @@ class AutoencoderTask:
         vae: AutoencoderKL,
         orbits: Sequence[Orbit],
         device: torch.device,
-        kl_weight: float = 1e-4,
-        coloured_background: float = 0.5,
+        kl_weight: Weight = 1e-4,
+        coloured_background: Share = 0.5,
     ) -> None:
         self.modules = nn.ModuleDict({"vae": vae}).to(device)
         self.device, self.kl_weight = device, kl_weight
@@ -108,3 +111,33 @@ def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     post.bias += (post.weight[:, :, 0, 0] * mean).sum(dim=1)
     post.weight *= std[None, :, None, None]
     vae.register_to_config(scaling_factor=1.0)
+
+
+@torch.no_grad()
+def initialise_autoencoder(vae: AutoencoderKL) -> None:
+    """Fresh weights through which a picture passes at the start.
+
+    Torch's own shrink the signal by sqrt(3) a layer and add random biases, so that behind some
+    twenty layers and their group norms next to nothing of the picture's colours is left, and a
+    small autoencoder stays grey for thousands of steps. Here residual branches start at zero, the
+    layers on the straight way are orthogonal at their centre, and biases are zero.
+    """
+    inner = {
+        convolution
+        for block in vae.modules()
+        if isinstance(block, ResnetBlock2D)
+        for convolution in (block.conv1, block.conv2)
+    }
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):
+            nn.init.zeros_(module.conv2.weight)
+        elif isinstance(module, Attention):
+            nn.init.zeros_(module.to_out[0].weight)
+            nn.init.zeros_(module.to_out[0].bias)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.zeros_(module.bias)
+            if module not in inner:
+                centre = module.kernel_size[0] // 2
+                mixing = nn.init.orthogonal_(module.weight.new_empty(module.weight.shape[:2]))
+                nn.init.zeros_(module.weight)
+                module.weight[:, :, centre, centre] = mixing

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from gsv3d.cameras import Cameras
 from gsv3d.decoder import DecodedGaussians
 from gsv3d.lab.training.batches import to_device
+from gsv3d.lab.training.fields import Share, Views, Weight
 from gsv3d.lab.training.geometry_loss import GeometryLoss, compared, weight_of_volume
 from gsv3d.lab.training.orbits import Orbit, OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
@@ -55,15 +56,15 @@ class DecoderTask:
         orbits: Sequence[Orbit],
         num_frames: int,
         device: torch.device,
-        num_novel: int = 2,
-        corruption: float = 0.5,
-        blur: float = 0.3,
-        mask_weight: float = 1.0,
-        depth_weight: float = 0.5,
-        pixel_weight: float = 1.0,
-        lpips_weight: float = 0.0,
-        num_input: int = 0,
-        volume_weight: float = 2.0,
+        num_novel: Views = 2,
+        corruption: Weight = 0.5,
+        blur: Share = 0.3,
+        mask_weight: Weight = 1.0,
+        depth_weight: Weight = 0.5,
+        pixel_weight: Weight = 1.0,
+        lpips_weight: Weight = 0.0,
+        num_input: Views = 0,
+        volume_weight: Weight = 2.0,
         train_feature_encoder: bool = True,
     ) -> None:
         self.modules = nn.ModuleDict({"decoder": decoder, "feature_encoder": feature_encoder})

@@ -6,15 +6,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from diffusers import AutoencoderKL
+from pydantic import Field
 from torch import Tensor, nn
 
 from gsv3d.decoder import DecodedGaussians
-from gsv3d.errors import ModelError
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.fields import LogNoise, Positive, Share, Spread, Views, Weight, Words
 from gsv3d.lab.training.geometry_loss import GeometryLoss, compared, weight_of_volume
 from gsv3d.lab.training.lora import TARGETS, add_lora, fused, save_lora
 from gsv3d.lab.training.orbits import Orbit, OrbitSamples
@@ -87,39 +89,27 @@ class DistillTask:
         device: torch.device,
         sigma_range: tuple[float, float] = (0.02, 80.0),
         *,
-        lora_rank: int = 16,
-        lora_alpha: float = 16.0,
-        lora_targets: Sequence[str] = TARGETS,
+        lora_rank: Annotated[int, Field(ge=0, le=65536)] = 16,
+        lora_alpha: Positive = 16.0,
+        lora_targets: Words = TARGETS,
         train_decoder: bool = True,
         train_unet: bool = True,
-        geometry_weight: float = 1.0,
-        gate_full: float = 1.0,
-        gate_none: float = 5.0,
-        log_sigma_mean: float = 0.7,
-        log_sigma_std: float = 1.6,
-        drop_condition: float = 0.1,
-        reference_weight: float = 0.3,
-        num_novel: int = 2,
-        num_input: int = 1,
-        mask_weight: float = 1.0,
-        depth_weight: float = 0.5,
-        pixel_weight: float = 0.0,
-        lpips_weight: float = 0.0,
-        volume_weight: float = 2.0,
-        sample_steps: int = 12,
+        geometry_weight: Weight = 1.0,
+        gate_full: Positive = 1.0,
+        gate_none: Positive = 5.0,
+        log_sigma_mean: LogNoise = 0.7,
+        log_sigma_std: Spread = 1.6,
+        drop_condition: Share = 0.1,
+        reference_weight: Weight = 0.3,
+        num_novel: Views = 2,
+        num_input: Views = 1,
+        mask_weight: Weight = 1.0,
+        depth_weight: Weight = 0.5,
+        pixel_weight: Weight = 0.0,
+        lpips_weight: Weight = 0.0,
+        volume_weight: Weight = 2.0,
+        sample_steps: Annotated[int, Field(ge=1, le=1000)] = 12,
     ) -> None:
-        if not 0 < gate_full < gate_none:
-            raise ModelError(
-                f"gate_full {gate_full:g} must be above 0 and below gate_none {gate_none:g}.",
-                "Correct the configuration of 'distill'.",
-            )
-        if lora_rank < 0:
-            raise ModelError(f"lora_rank must be at least 0, not {lora_rank}.")
-        if not (train_unet or train_decoder):
-            raise ModelError(
-                "train_unet and train_decoder are both false: nothing is left to train.",
-                "Set one of them to true.",
-            )
         self.lora = lora_rank > 0 and train_unet
         if self.lora:
             add_lora(unet, lora_rank, lora_alpha, lora_targets)

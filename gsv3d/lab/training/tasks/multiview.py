@@ -6,15 +6,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from diffusers import AutoencoderKL
+from pydantic import Field
 from torch import Tensor, nn
 
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.augment import Change
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
 from gsv3d.lab.training.latents import Encoding, LatentCache, in_memory, on_disk
 from gsv3d.lab.training.orbits import Orbit
 from gsv3d.lab.training.samples import on_white
@@ -69,15 +72,15 @@ class MultiviewTask:
         folder: Path | None = None,
         sigma_range: tuple[float, float] = (0.02, 80.0),
         *,
-        log_sigma_mean: float = 0.7,
-        log_sigma_std: float = 1.6,
-        drop_condition: float = 0.1,
-        reference_weight: float = 0.3,
+        log_sigma_mean: LogNoise = 0.7,
+        log_sigma_std: Spread = 1.6,
+        drop_condition: Share = 0.1,
+        reference_weight: Weight = 0.3,
         train_image_encoder: bool = True,
-        static_until: float = 0.0,
-        latents: str = "none",
-        variants: int = 4,
-        sample_steps: int = 12,
+        static_until: Share = 0.0,
+        latents: Literal["none", "memory", "disk"] = "none",
+        variants: Annotated[int, Field(ge=1, le=65536)] = 4,
+        sample_steps: Annotated[int, Field(ge=1, le=1000)] = 12,
     ) -> None:
         self.modules = nn.ModuleDict({"unet": unet, "image_encoder": image_encoder}).to(device)
         image_encoder.requires_grad_(train_image_encoder)

@@ -263,7 +263,7 @@ def test_shipped_configurations_build() -> None:
         ("- 1", "holds no fields"),
         ("a: [", "no YAML"),
         ("name: x\ncolour: 3", "unknown field 'colour'"),
-        ("name: x", "no field"),
+        ("name: x", "no field 'description'"),
     ],
 )
 def test_a_bad_configuration_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -280,7 +280,7 @@ def test_the_kind_of_orbit_may_be_left_out_and_must_be_known(tmp_path: Path) -> 
         path.write_text(text + "\n" + line, encoding="utf-8")
         assert read_config(str(path)).orbit == expected
     path.write_text(text + "\norbit: spiral\n", encoding="utf-8")
-    with pytest.raises(ModelError, match="'spiral' as 'orbit', which must be static or sine"):
+    with pytest.raises(ModelError, match="'spiral' as 'orbit', which must be 'static' or 'sine'"):
         read_config(str(path))
 
 
@@ -293,7 +293,7 @@ def test_the_depths_prior_may_be_left_out_and_is_not_negative(tmp_path: Path) ->
         assert read_config(str(path)).depth_prior == expected
     for bad in ("-0.5", "deep", "true", ".nan", ".inf"):
         path.write_text(f"{text}\ndepth_prior: {bad}\n", encoding="utf-8")
-        with pytest.raises(ModelError, match="'depth_prior', .* a number, at least 0"):
+        with pytest.raises(ModelError, match="'depth_prior', .* (number|equal to 0)"):
             read_config(str(path))
 
 
