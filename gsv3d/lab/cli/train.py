@@ -97,9 +97,8 @@ def run(args: argparse.Namespace) -> int:
 
     from gsv3d.lab.training.checkpoint import refuse_to_overwrite
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.orbits import read_orbits
+    from gsv3d.lab.training.orbits import ShardOrbits, read_orbits
     from gsv3d.lab.training.processes import make_accelerator, training_device
-    from gsv3d.lab.training.shards import ShardOrbits
     from gsv3d.lab.training.stages import make_task
     from gsv3d.lab.training.tracking import tracker_of
 

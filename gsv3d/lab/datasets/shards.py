@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.records import FACTS, OrbitRecord
+from gsv3d.lab.datasets.records import FACTS, NORMAL, OrbitRecord
 
 WAITING = ".unpacked"
 """The folder, beside the shards, of finished objects that are in none yet (see ``packing``)."""
@@ -46,8 +46,11 @@ class Entry:
             file.seek(offset)
             return file.read(size)
 
-    def read(self) -> OrbitRecord:
-        """The object.
+    def read(self, normals: bool = True) -> OrbitRecord:
+        """Read the object.
+
+        Args:
+            normals: read and decode them, where there are any.
 
         Raises:
             DataError: it is damaged.
@@ -56,9 +59,11 @@ class Entry:
             with open(self.shard, "rb") as file:
                 parts = {}
                 for suffix, (offset, size) in self.members.items():
+                    if suffix == NORMAL and not normals:
+                        continue
                     file.seek(offset)
                     parts[suffix] = file.read(size)
-            return OrbitRecord.from_members(parts)
+            return OrbitRecord.from_members(parts, normals)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{self.key} in {self.shard} cannot be read: {error}.",

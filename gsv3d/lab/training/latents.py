@@ -21,7 +21,6 @@ from torch import Tensor
 
 from gsv3d.errors import DataError
 from gsv3d.lab.training.orbits import Orbit
-from gsv3d.lab.training.shards import facts_of
 from gsv3d.outputs import make_folder, output_error, write_atomic
 
 CHUNK = 64
@@ -116,8 +115,8 @@ class Encoding:
         for name, tensor in sorted(self.vae.state_dict().items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         for index in range(len(self.orbits)):
-            facts = facts_of(self.orbits, index)
-            digest.update(f"{facts.name} {facts.shape} {facts.num_orbit}\n".encode())
+            orbit = self.orbits[index]
+            digest.update(f"{orbit.name} {orbit.shape} {orbit.num_orbit}\n".encode())
         return digest.hexdigest()
 
 

@@ -95,7 +95,7 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         GSV3DError: as the stages raise.
     """
     from gsv3d.lab.training.assemble import assemble
-    from gsv3d.lab.training.resident import resident_where_it_fits
+    from gsv3d.lab.training.orbits import resident_where_it_fits
     from gsv3d.lab.training.tracking import tracker_of
 
     folders: list[Path] = list(recipe.start)
@@ -145,7 +145,7 @@ def train_stage(
         GSV3DError: as ``Trainer.run`` raises.
     """
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.resident import ResidentOrbits
+    from gsv3d.lab.training.orbits import ResidentOrbits
     from gsv3d.lab.training.stages import make_task
 
     schedule = stage_schedule(recipe, stage, isinstance(orbits, ResidentOrbits))

@@ -8,9 +8,9 @@ the pictures are made by the card (``Draft``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,76 +20,53 @@ from gsv3d.cameras import intrinsics, look_at_origin
 from gsv3d.errors import DataError
 from gsv3d.lab.training.augment import Change, Changes
 from gsv3d.lab.training.latents import LatentCache
-from gsv3d.lab.training.orbits import Chosen, Orbit, OrbitSamples, choose_views, frame_indices
-from gsv3d.lab.training.resident import ResidentOrbits
-from gsv3d.lab.training.shards import facts_of
+from gsv3d.lab.training.orbits import (
+    Chosen,
+    Orbit,
+    OrbitSamples,
+    OrbitsOfADraw,
+    ResidentOrbits,
+    choose_views,
+    frame_indices,
+)
 from gsv3d.multiview.conditioning import picture_tensor, pose_ids
 
 PICTURE_ZOOM = (0.8, 1.3)
 """How much half of the autoencoder's pictures are enlarged."""
 
 
-class Draft(Protocol):
-    """A batch that is not made yet."""
-
-    def made(self) -> Any:
-        """The batch, on the device of the draft's tensors."""
-
-
-def made_where_they_lie(draft: Draft, orbits: Sequence[Orbit]) -> Any:
-    """The batch itself, or the draft for a device that holds the orbits."""
-    return draft if isinstance(orbits, ResidentOrbits) else draft.made()
-
-
-def raw_views(orbits: Sequence[Orbit], orbit: Tensor, views: Tensor) -> Tensor:
-    """(B, V, 4, H, W) pictures in 0..1, straight alpha, of (B, V) views of (B,) orbits."""
-    if isinstance(orbits, ResidentOrbits):
-        return orbits.pictures(orbit, views)
-    rows = zip(orbit.tolist(), views.tolist(), strict=True)
-    rgba = np.stack([orbits[index].rgba[chosen] for index, chosen in rows])
-    return torch.from_numpy(rgba).permute(0, 1, 4, 2, 3).float() / 255
-
-
-def raw_depths(orbits: Sequence[Orbit], orbit: Tensor, views: Tensor) -> Tensor:
-    """(B, V, H, W) z-depths of (B, V) views of (B,) orbits."""
-    if isinstance(orbits, ResidentOrbits):
-        return orbits.depths(orbit, views)
-    rows = zip(orbit.tolist(), views.tolist(), strict=True)
-    depth = np.stack([orbits[index].depth[chosen] for index, chosen in rows])
-    return torch.from_numpy(depth.astype(np.float32))
-
-
 @dataclass(frozen=True)
-class PictureDraft:
-    """Single views of B orbits.
+class Draft:
+    """A batch that is not made yet: which views of which orbits, and how they are changed.
 
     Attributes:
         orbits: the data.
         orbit: (B,) which of them.
-        views: (B, 1) which of its views.
+        views: (B, V) which of their views.
         changes: of the samples.
-        backdrop: (B, 3) colour behind in -1..1.
-        coloured: (B,) bool, whether there is one: otherwise it is white.
-        channels: of the autoencoder's pictures.
+        more: what else ``make`` needs, by name.
+        make: from the draft and its (B, V, 4, H, W) changed pictures to the batch.
     """
 
-    orbits: Sequence[Orbit]
+    orbits: OrbitsOfADraw | ResidentOrbits
     orbit: Tensor
     views: Tensor
     changes: Changes
-    backdrop: Tensor
-    coloured: Tensor
-    channels: int
+    more: dict[str, Tensor]
+    make: Callable[[Draft, Tensor], Any]
 
-    def made(self) -> Tensor:
-        """Pictures (B, C, H, W) in -1..1."""
-        rgba = self.changes.apply(raw_views(self.orbits, self.orbit, self.views))[:, 0]
-        picture = picture_tensor(rgba, self.channels)
-        covered = rgba[:, 3:]
-        behind = self.backdrop[:, :, None, None] * (1 - covered)
-        on_colour = (rgba[:, :3] * 2 - 1) * covered + behind
-        on_colour = torch.cat([on_colour, picture[:, 3:]], dim=1)
-        return torch.where(self.coloured[:, None, None, None], on_colour, picture)
+    def made(self) -> Any:
+        """Return the batch, on the device of the draft's tensors."""
+        return self.make(self, self.changes.apply(self.orbits.pictures(self.orbit, self.views)))
+
+    def finished(self) -> Any:
+        """Return the batch itself, or the draft for a card that holds the orbits."""
+        return self if isinstance(self.orbits, ResidentOrbits) else self.made()
+
+
+def open_orbits(orbits: Sequence[Orbit]) -> OrbitsOfADraw | ResidentOrbits:
+    """Return the orbits for one draw."""
+    return orbits if isinstance(orbits, ResidentOrbits) else OrbitsOfADraw(orbits)
 
 
 @dataclass(frozen=True)
@@ -107,63 +84,29 @@ class PictureSource:
     coloured_background: float = 0.5
 
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
-        """Pictures (size, C, H, W) in -1..1 of random views of random objects, or their draft."""
+        """Draw pictures (size, C, H, W) in -1..1 of random views of random objects."""
         rng = np.random.default_rng(seed)
+        orbits = open_orbits(self.orbits)
         orbit = rng.integers(len(self.orbits), size=size)
-        views = [[int(rng.integers(len(self.orbits[i].azimuths_deg)))] for i in orbit]
+        views = [[int(rng.integers(len(orbits[int(i)].azimuths_deg)))] for i in orbit]
         changes = [Change.drawn(rng, PICTURE_ZOOM, zoomed=0.5) for _ in range(size)]
-        draft = PictureDraft(
-            self.orbits,
-            torch.from_numpy(orbit),
-            torch.tensor(views),
-            Changes.of(changes),
-            torch.from_numpy(rng.uniform(-1, 1, (size, 3))).float(),
-            torch.from_numpy(rng.random(size) < self.coloured_background),
-            self.channels,
-        )
-        return made_where_they_lie(draft, self.orbits)
+        more = {
+            "backdrop": torch.from_numpy(rng.uniform(-1, 1, (size, 3))).float(),
+            "coloured": torch.from_numpy(rng.random(size) < self.coloured_background),
+        }
+        return Draft(
+            orbits, torch.from_numpy(orbit), torch.tensor(views), Changes.of(changes), more,
+            self._make,
+        ).finished()  # fmt: skip
 
-
-@dataclass(frozen=True)
-class SamplesDraft:
-    """B orbits with novel views.
-
-    Attributes:
-        orbits: the data.
-        orbit: (B,) which of them.
-        frames: (B, T) views around.
-        novel: (B, M) other views.
-        changes: of the samples.
-        pose, viewmats, novel_viewmats, K: see ``OrbitSamples``.
-        distance: (B,) of the cameras from the origin.
-    """
-
-    orbits: Sequence[Orbit]
-    orbit: Tensor
-    frames: Tensor
-    novel: Tensor
-    changes: Changes
-    pose: Tensor
-    viewmats: Tensor
-    novel_viewmats: Tensor
-    K: Tensor  # noqa: N815 - as there
-    distance: Tensor
-
-    def made(self) -> OrbitSamples:
-        views, frames = torch.cat([self.frames, self.novel], dim=1), self.frames.shape[1]
-        rgba = self.changes.apply(raw_views(self.orbits, self.orbit, views))
-        depth = raw_depths(self.orbits, self.orbit, views)
-        depth = self.changes.apply_depth(depth, self.distance)
-        return OrbitSamples(
-            rgba=rgba[:, :frames],
-            depth=depth[:, :frames],
-            pose=self.pose,
-            viewmats=self.viewmats,
-            novel_rgba=rgba[:, frames:],
-            novel_depth=depth[:, frames:],
-            novel_viewmats=self.novel_viewmats,
-            K=self.K,
-        )
+    def _make(self, draft: Draft, rgba: Tensor) -> Tensor:
+        rgba = rgba[:, 0]
+        picture = picture_tensor(rgba, self.channels)
+        covered = rgba[:, 3:]
+        behind = draft.more["backdrop"][:, :, None, None] * (1 - covered)
+        on_colour = (rgba[:, :3] * 2 - 1) * covered + behind
+        on_colour = torch.cat([on_colour, picture[:, 3:]], dim=1)
+        return torch.where(draft.more["coloured"][:, None, None, None], on_colour, picture)
 
 
 @dataclass(frozen=True)
@@ -183,52 +126,63 @@ class ViewSource:
     num_novel: int
 
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
-        """``OrbitSamples`` of random objects from random references, or their draft."""
+        """Draw ``OrbitSamples`` of random objects from random references."""
         rng = np.random.default_rng(seed)
+        orbits = open_orbits(self.orbits)
         indices = rng.integers(len(self.orbits), size=size).tolist()
         changes = [Change.drawn(rng) for _ in indices]
         chosen = [
-            choose_views(self.orbits[i], self.num_frames, self.num_novel, rng, change.mirrored)
+            choose_views(orbits[i], self.num_frames, self.num_novel, rng, change.mirrored)
             for i, change in zip(indices, changes, strict=True)
         ]
         changes = [
-            change.framed(self.orbits[i].rgba[views.frames[-1], ..., 3])
+            change.framed(orbits[i].rgba[views.frames[-1], ..., 3])
             for i, change, views in zip(indices, changes, chosen, strict=True)
         ]
-        return made_where_they_lie(
-            samples_draft(self.orbits, indices, chosen, changes), self.orbits
-        )
+        return self.draft(orbits, indices, chosen, changes).finished()
 
-
-def samples_draft(
-    orbits: Sequence[Orbit],
-    indices: Sequence[int],
-    chosen: Sequence[Chosen],
-    changes: Sequence[Change],
-) -> SamplesDraft:
-    """Of B orbits: which they are, which of their views, and how these are changed."""
-    frames = len(chosen[0].frames)
-    viewmats = [
-        [
-            look_at_origin(azimuth, elevation, orbits[index].distance)
-            for azimuth, elevation in zip(views.azimuths_deg, views.elevations_deg, strict=True)
+    def draft(
+        self,
+        orbits: OrbitsOfADraw | ResidentOrbits,
+        indices: Sequence[int],
+        chosen: Sequence[Chosen],
+        changes: Sequence[Change],
+    ) -> Draft:
+        """Return the draft of ``OrbitSamples``: B orbits, the views of each and its change."""
+        distances = [float(orbits[i].distance) for i in indices]
+        viewmats = [
+            [
+                look_at_origin(azimuth, elevation, distance)
+                for azimuth, elevation in zip(views.azimuths_deg, views.elevations_deg, strict=True)
+            ]
+            for views, distance in zip(chosen, distances, strict=True)
         ]
-        for index, views in zip(indices, chosen, strict=True)
-    ]
-    poses = [pose_ids(v.azimuths_deg[:frames], v.elevations_deg[:frames]) for v in chosen]
-    placed = torch.from_numpy(np.array(viewmats)).float()
-    return SamplesDraft(
-        orbits=orbits,
-        orbit=torch.tensor(indices),
-        frames=torch.tensor([views.frames for views in chosen]),
-        novel=torch.tensor([views.novel for views in chosen], dtype=torch.int64),
-        changes=Changes.of(changes),
-        pose=torch.stack(poses),
-        viewmats=placed[:, :frames],
-        novel_viewmats=placed[:, frames:],
-        K=intrinsics(orbits[indices[0]].depth.shape[-1]),
-        distance=torch.tensor([float(orbits[index].distance) for index in indices]),
-    )
+        frames = self.num_frames
+        poses = [pose_ids(v.azimuths_deg[:frames], v.elevations_deg[:frames]) for v in chosen]
+        more = {
+            "pose": torch.stack(poses),
+            "viewmats": torch.from_numpy(np.array(viewmats)).float(),
+            "K": intrinsics(orbits[indices[0]].shape[-1]),
+            "distance": torch.tensor(distances),
+        }
+        views = torch.tensor([one.frames + one.novel for one in chosen])
+        changed = Changes.of(changes)
+        return Draft(orbits, torch.tensor(indices), views, changed, more, self._make)
+
+    def _make(self, draft: Draft, rgba: Tensor) -> OrbitSamples:
+        depth = draft.orbits.depths(draft.orbit, draft.views)
+        depth = draft.changes.apply_depth(depth, draft.more["distance"])
+        frames, viewmats = self.num_frames, draft.more["viewmats"]
+        return OrbitSamples(
+            rgba=rgba[:, :frames],
+            depth=depth[:, :frames],
+            pose=draft.more["pose"],
+            viewmats=viewmats[:, :frames],
+            novel_rgba=rgba[:, frames:],
+            novel_depth=depth[:, frames:],
+            novel_viewmats=viewmats[:, frames:],
+            K=draft.more["K"],
+        )
 
 
 @dataclass(frozen=True)
@@ -246,40 +200,6 @@ class OrbitBatch:
     pose: Tensor
     pictures: Tensor | None = None
     latents: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class OrbitDraft:
-    """B orbits around references.
-
-    Attributes:
-        orbits: the data.
-        orbit: (B,) which of them.
-        frames: (B, T) views.
-        changes: of the samples.
-        pose: (B, T, 3).
-        latents: (B, T, L, h, w) modes computed before, or None.
-        channels: of the autoencoder's pictures.
-    """
-
-    orbits: Sequence[Orbit]
-    orbit: Tensor
-    frames: Tensor
-    changes: Changes
-    pose: Tensor
-    latents: Tensor | None
-    channels: int
-
-    def made(self) -> OrbitBatch:
-        frames = self.frames if self.latents is None else self.frames[:, -1:]
-        rgba = self.changes.apply(raw_views(self.orbits, self.orbit, frames))
-        pictures = picture_tensor(rgba, self.channels)
-        return OrbitBatch(
-            reference=pictures[:, -1],
-            pose=self.pose,
-            pictures=pictures if self.latents is None else None,
-            latents=self.latents,
-        )
 
 
 @dataclass(frozen=True)
@@ -308,7 +228,7 @@ class OrbitSource:
     def __post_init__(self) -> None:
         kinds: tuple[np.ndarray, np.ndarray] = (np.empty(0, int), np.empty(0, int))
         if self.static_until:
-            static = np.array([facts_of(self.orbits, i).static for i in range(len(self.orbits))])
+            static = np.array([orbit.static for orbit in self.orbits])
             kinds = (np.flatnonzero(static), np.flatnonzero(~static))
             wanted = ("static", True), ("dynamic", self.static_until < 1)
             for indices, (kind, needed) in zip(kinds, wanted, strict=True):
@@ -322,12 +242,13 @@ class OrbitSource:
         object.__setattr__(self, "_kinds", kinds)
 
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
-        """An ``OrbitBatch``, or its draft."""
+        """Draw an ``OrbitBatch``."""
         rng = np.random.default_rng(seed)
-        chosen, changes, poses, around, latents = [], [], [], [], []
+        orbits = open_orbits(self.orbits)
+        chosen, changes, around, latents = [], [], [], []
         for _ in range(size):
             index = self._choose(rng, progress)
-            orbit = self.orbits[index]
+            orbit = orbits[index]
             variant = 0 if self.cache is None else int(rng.integers(self.cache.variants))
             change = Change.of_orbit(
                 int(rng.integers(2**62))
@@ -338,22 +259,50 @@ class OrbitSource:
             frames = frames[-2::-1] + frames[-1:] if change.mirrored else frames
             if self.cache is None:
                 change = change.framed(orbit.rgba[frames[-1], ..., 3])
+            else:
+                latents.append(self.cache.read(index, variant, frames))
             chosen.append(index)
             changes.append(change)
             around.append(frames)
-            poses.append(relative_pose(orbit, frames, change.mirrored))
-            if self.cache is not None:
-                latents.append(self.cache.read(index, variant, frames))
-        draft = OrbitDraft(
-            self.orbits,
-            torch.tensor(chosen),
-            torch.tensor(around),
-            Changes.of(changes),
-            torch.stack(poses),
-            torch.stack(latents) if latents else None,
-            self.channels,
+        return self.draft(orbits, chosen, around, changes, latents).finished()
+
+    def draft(
+        self,
+        orbits: OrbitsOfADraw | ResidentOrbits,
+        chosen: Sequence[int],
+        around: Sequence[Sequence[int]],
+        changes: Sequence[Change],
+        latents: Sequence[Tensor] = (),
+    ) -> Draft:
+        """Return the draft of an ``OrbitBatch``.
+
+        Args:
+            orbits: the data.
+            chosen: B of them.
+            around: T views of each, the reference last.
+            changes: of each.
+            latents: (T, L, h, w) of each, computed before, or none.
+        """
+        poses = [
+            relative_pose(orbits[index], frames, change.mirrored)
+            for index, frames, change in zip(chosen, around, changes, strict=True)
+        ]
+        more = {"pose": torch.stack(poses)}
+        views = torch.tensor(around)
+        if latents:
+            more["latents"] = torch.stack(list(latents))
+            views = views[:, -1:]  # the reference alone is shown
+        return Draft(orbits, torch.tensor(chosen), views, Changes.of(changes), more, self._make)
+
+    def _make(self, draft: Draft, rgba: Tensor) -> OrbitBatch:
+        pictures = picture_tensor(rgba, self.channels)
+        latents = draft.more.get("latents")
+        return OrbitBatch(
+            reference=pictures[:, -1],
+            pose=draft.more["pose"],
+            pictures=pictures if latents is None else None,
+            latents=latents,
         )
-        return made_where_they_lie(draft, self.orbits)
 
     def _choose(self, rng: np.random.Generator, progress: float) -> int:
         if not self.static_until:

@@ -19,7 +19,6 @@ from gsv3d.lab.training.components import check_component, component_model
 from gsv3d.lab.training.config import ModelConfig, build, check_stage, stage_model
 from gsv3d.lab.training.fields import wrong
 from gsv3d.lab.training.orbits import Orbit, check_views
-from gsv3d.lab.training.shards import facts_of
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
 from gsv3d.models import load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
@@ -95,10 +94,10 @@ def make_task(
         # All of them now: the one orbit with too few views may be drawn after hours.
         for index in range(len(orbits)):
             try:
-                facts = facts_of(orbits, index)
+                orbit = orbits[index]
             except DataError:
                 continue  # named and passed over where it is drawn
-            check_views(facts.name, facts.num_orbit, config.num_frames)
+            check_views(orbit.name, orbit.num_orbit, config.num_frames)
     folders = list(start) or [Path(folder) for folder in _listed(options.pop("init", []))]
     options.pop("init", None)
     named = {"vae": vae} if vae is not None else {}

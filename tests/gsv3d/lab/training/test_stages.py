@@ -11,8 +11,7 @@ import torch
 
 from gsv3d.errors import DataError, ModelError
 from gsv3d.lab.training.config import build, read_config
-from gsv3d.lab.training.orbits import read_orbits
-from gsv3d.lab.training.shards import ShardOrbits
+from gsv3d.lab.training.orbits import ShardOrbits, read_orbits
 from gsv3d.lab.training.stages import CLASSES, make_task
 from tests import tiny
 
