@@ -73,7 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.stage == "plot":
-        from gsv3d.lab.training.curves import plot
+        from gsv3d.lab.training.log import plot
 
         plot(args.stages, args.output)
         return 0
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = read_config(args.config)
     if args.stage == "assemble":
-        from gsv3d.lab.training.assemble import assemble
+        from gsv3d.lab.training.stages import assemble
 
         assemble(config, args.stages, args.output)
         return 0

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints a run resumes from: safetensors for tensors, JSON for the rest, never pickle."""
+"""Weights a run resumes from and exports: checkpoints, never pickled, and the moving average."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gsv3d.errors import ModelError, OutputError
 from gsv3d.outputs import make_folder, output_error
@@ -152,3 +153,59 @@ def differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
         for name in own.keys() | other.keys()
         if name not in own or name not in other or own[name].shape != other[name].shape
     )
+
+
+def changing(modules: nn.Module) -> dict[str, Tensor]:
+    """Trained parameters and buffers by name, not what is frozen: views, not copies."""
+    frozen = {name for name, p in modules.named_parameters() if not p.requires_grad}
+    return {name: t for name, t in modules.state_dict().items() if name not in frozen}
+
+
+class AveragedWeights:
+    """The exponential moving average of modules' trained parameters; buffers are copied.
+
+    Args:
+        modules: at the start.
+    """
+
+    def __init__(self, modules: nn.Module) -> None:
+        self.modules = modules
+        self._own = changing(modules)
+        self.state = {name: t.detach().clone() for name, t in self._own.items()}
+        trained = [name for name, p in modules.named_parameters() if p.requires_grad]
+        self._pairs = [(self.state[name], self._own[name]) for name in trained]
+        self._copied = [
+            (self.state[name], tensor) for name, tensor in self._own.items() if name not in trained
+        ]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Move the average to the weights as they are now: by ``1 - decay`` of the way."""
+        averages, tensors = (list(side) for side in zip(*self._pairs, strict=True))
+        torch._foreach_lerp_(averages, tensors, 1 - decay)
+        for average, tensor in self._copied:
+            average.copy_(tensor)
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over a state of the same names and shapes."""
+        for name, tensor in self.state.items():
+            tensor.copy_(state[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The modules with the averaged weights, and in evaluation; afterwards as before."""
+        kept = {name: tensor.clone() for name, tensor in self._own.items()}
+        training = self.modules.training
+        self._put(self.state)
+        self.modules.eval()
+        try:
+            yield
+        finally:
+            self._put(kept)
+            self.modules.train(training)
+
+    @torch.no_grad()
+    def _put(self, state: dict[str, Tensor]) -> None:
+        for name, tensor in self._own.items():
+            tensor.copy_(state[name])

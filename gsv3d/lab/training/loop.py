@@ -21,19 +21,18 @@ from torch import Tensor, nn
 
 from gsv3d.errors import Cancelled, ModelError
 from gsv3d.lab.training import checkpoint
-from gsv3d.lab.training.activations import (
+from gsv3d.lab.training.allocator import freed_memory_kept
+from gsv3d.lab.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
+from gsv3d.lab.training.checkpoint import AveragedWeights, changing
+from gsv3d.lab.training.log import RunLog, in_words, mean_row, sheet, to_host, write_sheet
+from gsv3d.lab.training.performance import (
     checkpoint_activations,
     compile_networks,
+    count_flops,
+    matrix_rate,
     quick_attention,
 )
-from gsv3d.lab.training.allocator import freed_memory_kept
-from gsv3d.lab.training.average import AveragedWeights, changing
-from gsv3d.lab.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
-from gsv3d.lab.training.interruptions import asked_to_stop, lost_processes
-from gsv3d.lab.training.log import RunLog, in_words, mean_row, to_host
-from gsv3d.lab.training.measure import count_flops, matrix_rate
-from gsv3d.lab.training.processes import make_accelerator
-from gsv3d.lab.training.samples import sheet, write_sheet
+from gsv3d.lab.training.processes import asked_to_stop, lost_processes, make_accelerator
 from gsv3d.lab.training.schedule import Schedule
 from gsv3d.lab.training.tracking import Tracker
 from gsv3d.outputs import make_folder, output_error
@@ -256,6 +255,8 @@ class Trainer:
         self._written = self.seconds
         if schedule.checkpointing:
             checkpoint_activations(modules)
+            # Gradients flow through frozen networks too, such as the decoder of "distill".
+            checkpoint_activations(getattr(self.task, "frozen", nn.ModuleDict()))
         if schedule.steps - self.step >= MEASURED_FROM:
             self._flops = count_flops(self._one_part)
         if schedule.compile:

@@ -94,8 +94,8 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         DataError: none of the objects can be drawn.
         GSV3DError: as the stages raise.
     """
-    from gsv3d.lab.training.assemble import assemble
     from gsv3d.lab.training.orbits import resident_where_it_fits
+    from gsv3d.lab.training.stages import assemble
     from gsv3d.lab.training.tracking import tracker_of
 
     folders: list[Path] = list(recipe.start)

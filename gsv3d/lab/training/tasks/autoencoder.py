@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Weight
+from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.orbits import Orbit
-from gsv3d.lab.training.samples import on_white
 from gsv3d.lab.training.sources import PictureSource
 
 SHOWN = 8

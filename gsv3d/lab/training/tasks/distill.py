@@ -11,16 +11,17 @@ from typing import Annotated
 import torch
 from diffusers import AutoencoderKL
 from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gsv3d.decoder import DecodedGaussians
+from gsv3d.errors import ModelError
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import LogNoise, Positive, Share, Spread, Views, Weight, Words
 from gsv3d.lab.training.geometry_loss import GeometryLoss, compared, weight_of_volume
-from gsv3d.lab.training.lora import TARGETS, add_lora, fused, save_lora
+from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.orbits import Orbit, OrbitSamples
-from gsv3d.lab.training.samples import on_white
 from gsv3d.lab.training.sources import ViewSource
 from gsv3d.lab.training.tasks.multiview import decode_views
 from gsv3d.multiview.conditioning import (
@@ -32,6 +33,8 @@ from gsv3d.multiview.conditioning import (
 
 SHOWN = 2
 """Objects of a drawn sample."""
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""Linears of the spatial and temporal attentions."""
 
 
 class DistillTask:
@@ -217,3 +220,80 @@ class DistillTask:
         if self.train_decoder:
             modules["decoder"].save_pretrained(directory / "decoder")
             modules["feature_encoder"].save_pretrained(directory / "feature_encoder")
+
+
+def add_lora(unet: nn.Module, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> None:
+    """Freeze a network and add trainable low-rank updates to linears, which change nothing yet.
+
+    Cross-attention to the one token of the reference's embedding has nothing to choose between, so
+    its queries and keys are left alone.
+
+    Args:
+        unet: changed in place.
+        rank: of the updates, at least 1.
+        alpha: their scale is alpha / rank.
+        targets: ends of the linears' names.
+
+    Raises:
+        ModelError: no linear has such a name, or peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ModelError(
+            "LoRA needs the package peft, which is not installed.",
+            "pip install peft, or set lora_rank to 0, which trains the whole UNet.",
+        ) from error
+
+    names = [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear)
+        and any(name == target or name.endswith(f".{target}") for target in targets)
+        and not name.endswith(("attn2.to_q", "attn2.to_k"))
+    ]
+    if not names:
+        raise ModelError(
+            f"The UNet has no linear layer named {' or '.join(targets)}.",
+            "Correct lora_targets in the configuration.",
+        )
+    unet.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0)
+    inject_adapter_in_model(config, unet)
+
+
+def save_lora(unet: nn.Module, directory: Path) -> None:
+    """Write the updates alone, in peft's layout: adapter_model.safetensors, adapter_config.json."""
+    from peft import get_peft_model_state_dict
+
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(unet).items()
+    }
+    save_file(tensors, directory / "adapter_model.safetensors")
+    unet.peft_config["default"].save_pretrained(directory)
+
+
+@torch.no_grad()
+def fused_state(unet: nn.Module) -> dict[str, Tensor]:
+    """The state of the network without LoRA that computes the same."""
+    from peft.tuners.lora import LoraLayer
+
+    state = {}
+    layers = {name: m for name, m in unet.named_modules() if isinstance(m, LoraLayer)}
+    for name, tensor in unet.state_dict().items():
+        if ".lora_" in name:
+            continue
+        layer = name.split(".base_layer.")[0] if ".base_layer." in name else None
+        if layer is not None and name.endswith("base_layer.weight"):
+            tensor = tensor + layers[layer].get_delta_weight("default").to(tensor)
+        state[name.replace(".base_layer.", ".")] = tensor
+    return state
+
+
+def fused(unet: nn.Module) -> nn.Module:
+    """A network without LoRA that computes the same; the given one stays as it is."""
+    plain = type(unet).from_config(unet.config)
+    plain.load_state_dict(fused_state(unet))
+    return plain.to(next(unet.parameters()).dtype).eval()

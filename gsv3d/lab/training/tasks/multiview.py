@@ -19,8 +19,8 @@ from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
 from gsv3d.lab.training.latents import Encoding, LatentCache, in_memory, on_disk
+from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.orbits import Orbit
-from gsv3d.lab.training.samples import on_white
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,

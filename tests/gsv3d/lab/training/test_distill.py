@@ -16,9 +16,9 @@ from torch import nn
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import NoiseLevels
-from gsv3d.lab.training.lora import add_lora, fused
 from gsv3d.lab.training.stages import CLASSES
 from gsv3d.lab.training.tasks import DecoderTask, DistillTask
+from gsv3d.lab.training.tasks.distill import add_lora, fused
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from tests import tiny
 from tests.gsv3d.lab.training.fitting import fit

@@ -16,12 +16,11 @@ from diffusers import AutoencoderKL
 import gsv3d
 from gsv3d.decoder.volume import voxel_centres
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.assemble import assemble
-from gsv3d.lab.training.carving import carved
 from gsv3d.lab.training.config import build, names, read_config
 from gsv3d.lab.training.edm import NoiseLevels
-from gsv3d.lab.training.geometry_loss import GeometryLoss
+from gsv3d.lab.training.geometry_loss import GeometryLoss, carved
 from gsv3d.lab.training.loop import Schedule, Trainer
+from gsv3d.lab.training.stages import assemble
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, MultiviewTask
 from gsv3d.lab.training.tasks.autoencoder import normalise_latents
 from gsv3d.models import load_pipeline
