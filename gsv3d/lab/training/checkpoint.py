@@ -26,7 +26,7 @@ NAMED = 4
 
 
 def flatten_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:
-    """A torch optimiser's state as named tensors; its groups are the configuration's."""
+    """Return a torch optimizer's state as named tensors; its groups are the configuration's."""
     return {
         f"optimizer.{index}.{name}": torch.as_tensor(value)
         for index, entries in state["state"].items()
@@ -35,7 +35,7 @@ def flatten_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """The inverse of ``flatten_optimizer``, with the groups of the optimiser it goes to."""
+    """Undo ``flatten_optimizer``, with the groups of the optimizer that the state goes to."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
@@ -64,7 +64,7 @@ def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, and no two in one storage, which safetensors refuses."""
+    """Return contiguous tensors on the CPU, no two in one storage: safetensors refuses these."""
     seen: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
@@ -77,7 +77,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_os_error(error: OSError | SafetensorError) -> OSError:
-    """Safetensors writes in Rust, and says the system's error number in its text."""
+    """Return the system's error, whose number safetensors, in Rust, says in its text."""
     if isinstance(error, OSError):
         return error
     number = re.search(r"code: (\d+)", str(error)) or re.search(r"os error (\d+)", str(error))
@@ -111,7 +111,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def refuse_to_overwrite(folder: Path) -> None:
-    """Nothing, unless a folder holds the checkpoint of a run.
+    """Refuse a folder that holds the checkpoint of a run.
 
     Raises:
         OutputError: it does, and a new run would take its place.
@@ -124,7 +124,7 @@ def refuse_to_overwrite(folder: Path) -> None:
 
 
 def changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
-    """Fields whose values two descriptions of a configuration give differently, in words.
+    """Say which fields have other values in another description of a configuration.
 
     Args:
         stored: of the checkpoint; one without a description, or without a field, is older than it.
@@ -141,13 +141,13 @@ def changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
 
 
 def listed(differences: list[str]) -> str:
-    """The first differences, and the number of the others."""
+    """Join the first differences, and the number of the others."""
     more = len(differences) - NAMED
     return "; ".join(differences[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    """Names of the tensors that only one of two states has, or that differ in shape."""
+    """Return names of the tensors that only one of two states has, or that differ in shape."""
     return sorted(
         name
         for name in own.keys() | other.keys()
@@ -156,7 +156,7 @@ def differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
 
 
 def changing(modules: nn.Module) -> dict[str, Tensor]:
-    """Trained parameters and buffers by name, not what is frozen: views, not copies."""
+    """Return trained parameters and buffers by name, not frozen ones: views, not copies."""
     frozen = {name for name, p in modules.named_parameters() if not p.requires_grad}
     return {name: t for name, t in modules.state_dict().items() if name not in frozen}
 
@@ -194,7 +194,7 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The modules with the averaged weights, and in evaluation; afterwards as before."""
+        """Give the modules the averaged weights, and evaluation mode, for a while."""
         kept = {name: tensor.clone() for name, tensor in self._own.items()}
         training = self.modules.training
         self._put(self.state)

@@ -207,7 +207,7 @@ def check_agreement(source: str, image_size: int, components: Mapping[str, Any])
     if not 3 <= field("vae.in_channels") <= 4:
         raise wrong(
             source, f"{prefix}vae.in_channels", field("vae.in_channels"),
-            "3, colour alone, or 4, with alpha",
+            "3, color alone, or 4, with alpha",
         )  # fmt: skip
     must("vae.out_channels", field("vae.in_channels"), f"'{prefix}vae.in_channels'")
     latent = field("vae.latent_channels")

@@ -31,7 +31,7 @@ from gsv3d.lab.training.components import check_agreement, check_component, comp
 from gsv3d.lab.training.fields import STRICT, Text, check, make_model, wrong
 from gsv3d.lab.training.schedule import Schedule
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
-from gsv3d.lab.training.tasks.autoencoder import initialise_autoencoder
+from gsv3d.lab.training.tasks.autoencoder import initialize_autoencoder
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 
 COMPONENTS = ("vae", "unet", "image_encoder", "feature_encoder", "decoder", "scheduler")
@@ -48,7 +48,7 @@ NOT_OPTIONS = ("sigma_range", "folder")
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """A model and how it is trained.
+    """A model and its training.
 
     Attributes:
         name: of the model.
@@ -76,11 +76,11 @@ class ModelConfig:
 
     @property
     def source(self) -> str:
-        """For sentences about it: the file that it was read from may be none."""
+        """Return its name for sentences: there may be no file that it was read from."""
         return f"The configuration '{self.name}'"
 
     def schedule(self, stage: str, **overrides: Any) -> Schedule:
-        """The stage's schedule, with what the command line overrides.
+        """Return a stage's schedule, with what the command line overrides.
 
         Raises:
             ModelError: a field is unknown, or cannot be what it is.
@@ -137,7 +137,7 @@ def check_stage(source: str, stage: str, settings: Any) -> None:
 
 
 def names() -> list[str]:
-    """Configurations that come with the package."""
+    """Return the names of the configurations that come with the package."""
     folder = resources.files("gsv3d.lab.training") / "configs"
     return sorted(
         entry.name.removesuffix(".yaml")
@@ -182,7 +182,7 @@ def read_config(name_or_path: str) -> ModelConfig:
 
 
 def _where(error: Exception) -> str:
-    """What is wrong with a YAML file, and in which line where that is known."""
+    """Say what is wrong with a YAML file, and in which line if that is known."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or " ".join(str(error).split())
     return problem if mark is None else f"{problem} in line {mark.line + 1}"
@@ -229,7 +229,7 @@ def _try(config: ModelConfig, component: str, source: str) -> None:
 
 
 def build(config: ModelConfig, component: str) -> nn.Module | EulerDiscreteScheduler:
-    """A component with fresh weights.
+    """Build a component with fresh weights.
 
     Raises:
         ModelError: its fields are not those it needs, or do not go together.
@@ -246,7 +246,7 @@ def _build(config: ModelConfig, component: str, source: str) -> nn.Module | Eule
         match component:
             case "vae":
                 vae = AutoencoderKL(**settings)
-                initialise_autoencoder(vae)
+                initialize_autoencoder(vae)
                 return vae
             case "unet":
                 return SV3DUNetSpatioTemporalConditionModel(

@@ -27,7 +27,7 @@ WINDOW = 25
 
 
 class RunLog:
-    """Appends rows; a resumed run first drops those after its checkpoint.
+    """A CSV file of rows; a resumed run first drops those after its checkpoint.
 
     Args:
         path: of the file.
@@ -70,7 +70,7 @@ class RunLog:
 
 
 def _whole_rows(path: Path, step: int) -> list[dict[str, str]]:
-    """The rows up to a step; a last one that a kill cut short is none."""
+    """Return the rows up to a step, without a last one that a kill cut short."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -91,14 +91,14 @@ def _as_csv(columns: list[str], rows: Sequence[dict[str, str]], header: bool = T
 
 
 def in_words(row: dict[str, float]) -> str:
-    """A row for the terminal."""
+    """Write a row for the terminal."""
     names = [name for name in PRINTED if name in row]
     names += [name for name in row if name not in (*PRINTED, "seconds", "images_per_second")]
     return "  ".join(f"{name} {row[name]:.4g}" for name in names)
 
 
 def to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict[str, float]]:
-    """Rows whose values may be tensors on a device, as rows of numbers.
+    """Bring rows whose values may be tensors on a device to numbers.
 
     Args:
         rows: of this process.
@@ -121,7 +121,7 @@ def to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict[str, 
 
 
 def mean_row(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Every column's mean over the rows that know it, without the step."""
+    """Return every column's mean over the rows that know it, without the step."""
     means = {}
     for name in rows[-1]:
         known = [row[name] for row in rows if math.isfinite(row[name])]
@@ -131,10 +131,10 @@ def mean_row(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def on_white(pictures: Tensor) -> Tensor:
-    """What the autoencoder reads or writes to colours one can look at.
+    """Turn what the autoencoder reads or writes into colors to look at.
 
     Args:
-        pictures: (..., 3 or 4, H, W) in -1..1; with a fourth channel the colours are on white
+        pictures: (..., 3 or 4, H, W) in -1..1; with a fourth channel the colors are on white
             already, and coverage follows.
 
     Returns:
@@ -144,13 +144,13 @@ def on_white(pictures: Tensor) -> Tensor:
 
 
 def rgba_on_white(rgba: Tensor) -> Tensor:
-    """(..., 4, H, W) straight alpha in 0..1 to (..., H, W, 3) on white."""
+    """Turn (..., 4, H, W) with straight alpha in 0..1 into (..., H, W, 3) on white."""
     alpha = rgba[..., 3:, :, :]
     return (rgba[..., :3, :, :] * alpha + 1 - alpha).clamp(0, 1).movedim(-3, -1)
 
 
 def sheet(grid: Tensor) -> np.ndarray:
-    """(rows, columns, H, W, 3) in 0..1 to one picture (rows H, columns W, 3) uint8."""
+    """Join (rows, columns, H, W, 3) in 0..1 to one picture (rows H, columns W, 3) uint8."""
     rows, columns, height, width, _ = grid.shape
     joined = grid.permute(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
     return (joined.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
@@ -171,7 +171,7 @@ def write_sheet(path: Path, picture: np.ndarray) -> None:
 
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
-    """A log's columns by name, each (steps,) float64, NaN where a step has no value.
+    """Read a log's columns by name, each (steps,) float64, NaN where a step has no value.
 
     Raises:
         DataError: there is no log, or it is empty or damaged.
@@ -190,7 +190,7 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
 
 
 def smooth(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
-    """Mean over the last ``window`` values (fewer at the start), without the NaN among them."""
+    """Average the last ``window`` values (fewer at the start), without the NaN among them."""
     known = np.isfinite(values)
     sums = np.cumsum(np.where(known, values, 0.0))
     counts = np.cumsum(known)
@@ -200,7 +200,7 @@ def smooth(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
 
 
 def plot(folders: Sequence[Path], output: Path) -> None:
-    """One panel a stage: the loss and its parts over the steps, on a logarithmic scale.
+    """Plot the loss and its parts over the steps, on a logarithmic scale, a panel a stage.
 
     Args:
         folders: the stages' output folders.

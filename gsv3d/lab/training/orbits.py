@@ -30,7 +30,7 @@ SPARE = 0.5
 
 @dataclass(frozen=True)
 class Orbit:
-    """One object's renders.
+    """The rendered views of one object.
 
     Attributes:
         name: of the object.
@@ -53,13 +53,13 @@ class Orbit:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(V, H, W)."""
+        """Return (V, H, W)."""
         views, height, width = self.rgba.shape[:3]
         return views, height, width
 
     @property
     def static(self) -> bool:
-        """Whether the orbit's views are at one elevation."""
+        """Return True if the orbit's views are at one elevation."""
         return float(np.ptp(self.elevations_deg[: self.num_orbit])) < LEVEL_DEG
 
 
@@ -163,13 +163,13 @@ class OrbitsOfADraw:
         return self._read[index]
 
     def pictures(self, orbit: Tensor, views: Tensor) -> Tensor:
-        """(B, V, 4, H, W) in 0..1, straight alpha, of (B, V) views of (B,) orbits."""
+        """Return (B, V, 4, H, W) in 0..1, straight alpha, of (B, V) views of (B,) orbits."""
         rows = zip(orbit.tolist(), views.tolist(), strict=True)
         rgba = np.stack([self[index].rgba[chosen] for index, chosen in rows])
         return torch.from_numpy(rgba).permute(0, 1, 4, 2, 3).float() / 255
 
     def depths(self, orbit: Tensor, views: Tensor) -> Tensor:
-        """(B, V, H, W) z-depths of (B, V) views of (B,) orbits."""
+        """Return (B, V, H, W) z-depths of (B, V) views of (B,) orbits."""
         rows = zip(orbit.tolist(), views.tolist(), strict=True)
         depth = np.stack([self[index].depth[chosen] for index, chosen in rows])
         return torch.from_numpy(depth.astype(np.float32))
@@ -213,16 +213,16 @@ class ResidentOrbits(Sequence[Orbit]):
         return self._orbits[index]
 
     def pictures(self, orbit: Tensor, views: Tensor) -> Tensor:
-        """(B, V, 4, H, W) in 0..1, straight alpha, of (B, V) views of (B,) orbits."""
+        """Return (B, V, 4, H, W) in 0..1, straight alpha, of (B, V) views of (B,) orbits."""
         return self._rgba[orbit[:, None], views].permute(0, 1, 4, 2, 3).float() / 255
 
     def depths(self, orbit: Tensor, views: Tensor) -> Tensor:
-        """(B, V, H, W) z-depths of (B, V) views of (B,) orbits."""
+        """Return (B, V, H, W) z-depths of (B, V) views of (B,) orbits."""
         return self._depth[orbit[:, None], views].float()
 
 
 def resident_where_it_fits(orbits: Sequence[Orbit], device: torch.device) -> Sequence[Orbit]:
-    """The orbits in a card's memory, or as they are: for a CPU, or a card they are too much for."""
+    """Copy the orbits to a card that has the memory; else return them as they are."""
     if device.type != "cuda" or not len(orbits):
         return orbits
     first = orbits[0]
@@ -233,7 +233,7 @@ def resident_where_it_fits(orbits: Sequence[Orbit], device: torch.device) -> Seq
 
 @dataclass(frozen=True)
 class OrbitSamples:
-    """B samples: T views each around a reference view, which is last at azimuth 0, and M others.
+    """B samples: T views around the reference, which is last at azimuth 0, and M others.
 
     Attributes:
         rgba: (B, T, 4, H, W) float in 0..1.
@@ -259,21 +259,21 @@ class OrbitSamples:
         return len(self.rgba)
 
     def __getitem__(self, chosen: Sequence[int]) -> OrbitSamples:
-        """Some of the samples."""
+        """Return some of the samples."""
         parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "K"}
         return OrbitSamples(**{name: part[list(chosen)] for name, part in parts.items()}, K=self.K)
 
     @property
     def size(self) -> int:
-        """Side of the pictures in pixels."""
+        """Return the side of the pictures in pixels."""
         return self.rgba.shape[-1]
 
     def cameras(self) -> Cameras:
-        """The B * T cameras of the views around, one sample after the other."""
+        """Return the B * T cameras of the views around, one sample after the other."""
         return self.cameras_of(self.viewmats)
 
     def cameras_of(self, viewmats: Tensor) -> Cameras:
-        """Those of (..., 4, 4) ``viewmats``, in one row."""
+        """Return the cameras of (..., 4, 4) ``viewmats``, in one row."""
         flat = viewmats.flatten(0, -3)
         return Cameras(flat, self.K.expand(len(flat), 3, 3), self.size, self.size)
 
@@ -300,7 +300,7 @@ def check_views(name: str, num_orbit: int, num_frames: int) -> None:
 
 
 def frame_indices(orbit: Orbit, num_frames: int, start: int) -> list[int]:
-    """Views at regular intervals around an orbit, ``start`` being the last (SV3D, appendix B).
+    """Return views at regular intervals of an orbit, ``start`` the last (SV3D, appendix B).
 
     Raises:
         DataError: the orbit's views are no multiple of ``num_frames``.

@@ -22,7 +22,7 @@ SECONDS = {"cpu": 0.3, "cuda": 0.5}
 
 @cache
 def matrix_rate(device: torch.device, bf16: bool) -> float:
-    """The most FLOP/s that a plain matrix product reaches here, measured for some 0.3 s.
+    """Measure for some 0.3 s the most FLOP/s that a plain matrix product reaches here.
 
     The specification's figure would be higher (on an H100 by a third or so); this is what a
     program can get, in the precision that training uses, with as many threads as torch has now.
@@ -48,7 +48,7 @@ def matrix_rate(device: torch.device, bf16: bool) -> float:
 
 
 def count_flops(work: Callable[[], object]) -> int:
-    """FLOPs of the matrix products, convolutions and attentions in ``work``, which is run once.
+    """Run ``work`` once and count the FLOPs of its products, convolutions and attentions.
 
     With activation checkpointing what is computed twice counts twice. What is no matrix product
     (the Gaussians' rendering, norms) does not count.
@@ -90,7 +90,7 @@ class _Again:
 
 
 def compile_networks(modules: nn.ModuleDict) -> None:
-    """torch.compile in place: the names of weights and so checkpoints stay as they are."""
+    """Compile networks in place: the names of weights, and so checkpoints, stay."""
     from diffusers import AutoencoderKL
 
     for module in modules.values():
@@ -101,5 +101,5 @@ def compile_networks(modules: nn.ModuleDict) -> None:
 
 
 def quick_attention(device: torch.device) -> AbstractContextManager[None]:
-    """Plain products on the CPU, whose fused attention is slower over a handful of tokens."""
+    """Choose plain products on the CPU: fused attention is slower there over few tokens."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()

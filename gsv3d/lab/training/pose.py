@@ -158,7 +158,7 @@ def draw_batches(
 
 
 def picture_tensor(rgba: np.ndarray) -> Tensor:
-    """(B, S, S, 4) uint8 to (B, 4, S, S) in 0..1."""
+    """Turn (B, S, S, 4) uint8 into (B, 4, S, S) in 0..1."""
     return torch.from_numpy(rgba).permute(0, 3, 1, 2).float() / 255
 
 

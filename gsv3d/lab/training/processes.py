@@ -22,12 +22,12 @@ LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", 
 
 
 def launched() -> int:
-    """How many processes a launcher (``accelerate launch``, ``torchrun``) started; 1 without."""
+    """Return the number of processes that a launcher, such as ``torchrun``, started; 1 without."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def training_device(name: str) -> torch.device:
-    """The device of this process: each of several has a card of its own.
+    """Return the device of this process: each of several has a card of its own.
 
     Raises:
         ModelError: the device is unknown or not there.
@@ -39,7 +39,7 @@ def training_device(name: str) -> torch.device:
 
 
 def make_accelerator(device: torch.device, bf16: bool) -> Accelerator:
-    """Accelerate for one training run.
+    """Set accelerate up for one training run.
 
     Args:
         device: of the modules, which are placed there already.
@@ -65,7 +65,7 @@ def make_accelerator(device: torch.device, bf16: bool) -> Accelerator:
 
 @contextmanager
 def asked_to_stop(enabled: bool) -> Iterator[threading.Event]:
-    """An event that Ctrl+C or a SIGTERM sets; a second one acts at once, as without this."""
+    """Yield an event that Ctrl+C or a SIGTERM sets; a second one acts at once."""
     event = threading.Event()
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield event
@@ -87,7 +87,7 @@ def asked_to_stop(enabled: bool) -> Iterator[threading.Event]:
 
 @contextmanager
 def lost_processes(count: int) -> Iterator[None]:
-    """Say it in words when one of several processes is gone.
+    """Raise one sentence when one of several processes is gone.
 
     Raises:
         ModelError: the others wait for one that has ended.

@@ -24,10 +24,10 @@ FINAL_SHARE = 0.05
 
 @dataclass(frozen=True, config=NOTHING_ELSE)
 class Schedule:
-    """How long and how fast.
+    """The length and speed of a training run.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: optimizer steps in all.
         batch_size: samples a step, over all processes.
         micro_batch: samples of one forward pass; the gradients of ``batch_size / micro_batch``
             passes, shared among the processes, make a step. 0: each process its whole share at
@@ -37,7 +37,7 @@ class Schedule:
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         ema: decay of the averaged weights at the end; it grows from 0 as (1 + n) / (10 + n).
-        bf16: autocast the forward pass; weights, averages and optimiser stay in float32.
+        bf16: autocast the forward pass; weights, averages and optimizer stay in float32.
         checkpointing: keep only the blocks' inputs and compute their insides again in the backward
             pass: about a third more work for a fraction of the memory.
         compile: torch.compile the networks.
@@ -74,7 +74,7 @@ class Schedule:
         return self
 
     def parts(self, processes: int) -> tuple[int, int]:
-        """How a step is divided.
+        """Divide a step among processes.
 
         Args:
             processes: that train together.
@@ -99,10 +99,10 @@ class Schedule:
         return share // size, size
 
     def rate(self, step: int, progress: float) -> float:
-        """The learning rate.
+        """Return the learning rate.
 
         Args:
-            step: of the optimiser, from 0.
+            step: of the optimizer, from 0.
             progress: share of the run that is done, 0..1.
         """
         warm = min(1.0, (step + 1) / max(1, self.warmup))
@@ -110,5 +110,5 @@ class Schedule:
         return self.learning_rate * warm * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
 
     def decay(self, step: int) -> float:
-        """Of the averaged weights, after ``step`` steps."""
+        """Return the decay of the averaged weights, after ``step`` steps."""
         return min(self.ema, (1 + step) / (10 + step))

@@ -45,7 +45,8 @@ class Draft:
         views: (B, V) which of their views.
         changes: of the samples.
         more: what else ``make`` needs, by name.
-        make: from the draft and its (B, V, 4, H, W) changed pictures to the batch.
+        make: from the draft and its (B, V, 4, H, W) changed pictures, None without views, to the
+            batch.
     """
 
     orbits: OrbitsOfADraw | ResidentOrbits
@@ -53,10 +54,12 @@ class Draft:
     views: Tensor
     changes: Changes
     more: dict[str, Tensor]
-    make: Callable[[Draft, Tensor], Any]
+    make: Callable[[Draft, Any], Any]
 
     def made(self) -> Any:
         """Return the batch, on the device of the draft's tensors."""
+        if not self.views.shape[1]:
+            return self.make(self, None)
         return self.make(self, self.changes.apply(self.orbits.pictures(self.orbit, self.views)))
 
     def finished(self) -> Any:
@@ -76,7 +79,7 @@ class PictureSource:
     Attributes:
         orbits: the data.
         channels: of the autoencoder's pictures, see ``picture_tensor``.
-        coloured_background: share of pictures on a random colour.
+        coloured_background: share of pictures on a random color.
     """
 
     orbits: Sequence[Orbit]
@@ -92,7 +95,7 @@ class PictureSource:
         changes = [Change.drawn(rng, PICTURE_ZOOM, zoomed=0.5) for _ in range(size)]
         more = {
             "backdrop": torch.from_numpy(rng.uniform(-1, 1, (size, 3))).float(),
-            "coloured": torch.from_numpy(rng.random(size) < self.coloured_background),
+            "colored": torch.from_numpy(rng.random(size) < self.coloured_background),
         }
         return Draft(
             orbits, torch.from_numpy(orbit), torch.tensor(views), Changes.of(changes), more,
@@ -104,16 +107,16 @@ class PictureSource:
         picture = picture_tensor(rgba, self.channels)
         covered = rgba[:, 3:]
         behind = draft.more["backdrop"][:, :, None, None] * (1 - covered)
-        on_colour = (rgba[:, :3] * 2 - 1) * covered + behind
-        on_colour = torch.cat([on_colour, picture[:, 3:]], dim=1)
-        return torch.where(draft.more["coloured"][:, None, None, None], on_colour, picture)
+        on_color = (rgba[:, :3] * 2 - 1) * covered + behind
+        on_color = torch.cat([on_color, picture[:, 3:]], dim=1)
+        return torch.where(draft.more["colored"][:, None, None, None], on_color, picture)
 
 
 @dataclass(frozen=True)
 class ViewSource:
     """Orbits with novel views, for the decoder and for distillation.
 
-    They are recoloured, mirrored and framed as their references are (``Change.framed``).
+    They are recolored, mirrored and framed as their references are (``Change.framed``).
 
     Attributes:
         orbits: the data.
@@ -190,16 +193,18 @@ class OrbitBatch:
     """B orbits, as pictures or as latents computed before.
 
     Attributes:
-        reference: (B, C, H, W) in -1..1, the last frames' pictures.
         pose: (B, T, 3), see ``pose_ids``.
+        reference: (B, C, H, W) in -1..1, the last frames' pictures, or None beside a context.
         pictures: (B, T, C, H, W) in -1..1, or None.
         latents: (B, T, L, h, w) modes, not scaled, or None.
+        context: (B, 1, D) embeddings of the references, or None.
     """
 
-    reference: Tensor
     pose: Tensor
+    reference: Tensor | None = None
     pictures: Tensor | None = None
     latents: Tensor | None = None
+    context: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,7 @@ class OrbitSource:
         """Draw an ``OrbitBatch``."""
         rng = np.random.default_rng(seed)
         orbits = open_orbits(self.orbits)
-        chosen, changes, around, latents = [], [], [], []
+        chosen, changes, around, known = [], [], [], []
         for _ in range(size):
             index = self._choose(rng, progress)
             orbit = orbits[index]
@@ -260,11 +265,11 @@ class OrbitSource:
             if self.cache is None:
                 change = change.framed(orbit.rgba[frames[-1], ..., 3])
             else:
-                latents.append(self.cache.read(index, variant, frames))
+                known.append(self.cache.read(index, variant, frames))
             chosen.append(index)
             changes.append(change)
             around.append(frames)
-        return self.draft(orbits, chosen, around, changes, latents).finished()
+        return self.draft(orbits, chosen, around, changes, known).finished()
 
     def draft(
         self,
@@ -272,7 +277,7 @@ class OrbitSource:
         chosen: Sequence[int],
         around: Sequence[Sequence[int]],
         changes: Sequence[Change],
-        latents: Sequence[Tensor] = (),
+        known: Sequence[dict[str, Tensor]] = (),
     ) -> Draft:
         """Return the draft of an ``OrbitBatch``.
 
@@ -281,7 +286,7 @@ class OrbitSource:
             chosen: B of them.
             around: T views of each, the reference last.
             changes: of each.
-            latents: (T, L, h, w) of each, computed before, or none.
+            known: what was computed before of each, see ``LatentCache.read``, or none.
         """
         poses = [
             relative_pose(orbits[index], frames, change.mirrored)
@@ -289,20 +294,19 @@ class OrbitSource:
         ]
         more = {"pose": torch.stack(poses)}
         views = torch.tensor(around)
-        if latents:
-            more["latents"] = torch.stack(list(latents))
-            views = views[:, -1:]  # the reference alone is shown
+        for name in known[0] if known else ():
+            more[name] = torch.stack([own[name] for own in known])
+        # Beside latents the reference alone is shown, and beside its embedding nothing.
+        views = views[:, views.shape[1] :] if "context" in more else views
+        views = views[:, -1:] if "latents" in more else views
         return Draft(orbits, torch.tensor(chosen), views, Changes.of(changes), more, self._make)
 
-    def _make(self, draft: Draft, rgba: Tensor) -> OrbitBatch:
+    def _make(self, draft: Draft, rgba: Tensor | None) -> OrbitBatch:
+        if rgba is None:
+            return OrbitBatch(**draft.more)
         pictures = picture_tensor(rgba, self.channels)
-        latents = draft.more.get("latents")
-        return OrbitBatch(
-            reference=pictures[:, -1],
-            pose=draft.more["pose"],
-            pictures=pictures if latents is None else None,
-            latents=latents,
-        )
+        shown = None if "latents" in draft.more else pictures
+        return OrbitBatch(reference=pictures[:, -1], pictures=shown, **draft.more)
 
     def _choose(self, rng: np.random.Generator, progress: float) -> int:
         if not self.static_until:
@@ -312,7 +316,7 @@ class OrbitSource:
 
 
 def relative_pose(orbit: Orbit, frames: Sequence[int], mirrored: bool) -> Tensor:
-    """(T, 3) of ``pose_ids``: azimuths relative to the last frame, elevations as they are."""
+    """Return (T, 3) of ``pose_ids``: azimuths relative to the last frame, and elevations."""
     sign = -1.0 if mirrored else 1.0
     zero = float(orbit.azimuths_deg[frames[-1]])
     azimuths = [sign * (float(orbit.azimuths_deg[i]) - zero) for i in frames]

@@ -69,7 +69,7 @@ def make_task(
     vae: Path | None = None,
     output: Path | None = None,
 ) -> Any:
-    """A stage's task.
+    """Make a stage's task.
 
     Args:
         config: of the model.
@@ -137,7 +137,7 @@ def make_task(
 
 
 def described(config: ModelConfig, stage: str) -> dict[str, Any]:
-    """What of a configuration the weights depend on that a stage trains, by the fields' names.
+    """Return the fields of a configuration that a stage's weights depend on, by name.
 
     Fields that are left out have their defaults. The schedule is not among them: how long and how
     fast may change from run to run.
@@ -236,7 +236,7 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
 
 
 def _forget_where_it_came_from(path: Path) -> None:
-    """Diffusers notes the folder a component was loaded from: nobody's business but its maker's."""
+    """Remove the folder a component was loaded from: nobody's business but its maker's."""
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.pop("_name_or_path", None) is not None:
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

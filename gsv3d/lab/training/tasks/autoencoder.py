@@ -31,9 +31,9 @@ class AutoencoderTask:
         orbits: the data.
         device: the model's.
         kl_weight: of the mean KL divergence per latent value.
-        coloured_background: share of pictures on a random colour, as half of SV3D's are (SV3D,
-            appendix B). Without them colours are so small a part of the error that a small
-            autoencoder stays grey.
+        coloured_background: share of pictures on a random color, as half of SV3D's are (SV3D,
+            appendix B). Without them colors are so small a part of the error that a small
+            autoencoder stays gray.
     """
 
     name = "autoencoder"
@@ -56,8 +56,8 @@ class AutoencoderTask:
         posterior = self.modules["vae"].encode(batch).latent_dist
         decoded = self.modules["vae"].decode(posterior.sample()).sample
         error = decoded - batch
-        # Most pixels are background: without a weight the colours of the object, which are a small
-        # part of the error, come out grey for a long time.
+        # Most pixels are background: without a weight the colors of the object, which are a small
+        # part of the error, come out gray for a long time.
         weight = 0.2 + (batch < 0.99).any(dim=1, keepdim=True).float()
         weight = weight / weight.mean()
         l1 = (weight * error.abs()).mean()
@@ -75,7 +75,7 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Pictures, and below them what comes back."""
+        """Draw pictures, and below them what comes back."""
         shown = to_device(self.shown, self.device)
         decoded = self.modules["vae"].decode(self.modules["vae"].encode(shown).latent_dist.mode())
         return {"pictures": on_white(torch.stack([shown, decoded.sample]))}
@@ -85,12 +85,12 @@ class AutoencoderTask:
         vae = modules["vae"]
         batches = (to_device(self.source.draw(32, seed), self.device) for seed in range(32))
         latents = torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches])
-        normalise_latents(vae, latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)))
+        normalize_latents(vae, latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)))
         vae.save_pretrained(directory / "vae")
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
+def normalize_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     """Fold the latents' mean and deviation into the 1x1 convolutions beside the latent.
 
     The picture that comes back is the same; the latents have mean 0 and deviation 1 in every
@@ -98,7 +98,7 @@ def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     ``scaling_factor`` is 1.
 
     Args:
-        vae: with quantisation convolutions.
+        vae: with quantization convolutions.
         mean: (L,) of the latents.
         std: (L,) of the latents.
     """
@@ -114,13 +114,13 @@ def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
 
 
 @torch.no_grad()
-def initialise_autoencoder(vae: AutoencoderKL) -> None:
-    """Fresh weights through which a picture passes at the start.
+def initialize_autoencoder(vae: AutoencoderKL) -> None:
+    """Set fresh weights through which a picture passes at the start.
 
     Torch's own shrink the signal by sqrt(3) a layer and add random biases, so that behind some
-    twenty layers and their group norms next to nothing of the picture's colours is left, and a
-    small autoencoder stays grey for thousands of steps. Here residual branches start at zero, the
-    layers on the straight way are orthogonal at their centre, and biases are zero.
+    twenty layers and their group norms next to nothing of the picture's colors is left, and a
+    small autoencoder stays gray for thousands of steps. Here residual branches start at zero, the
+    layers on the straight way are orthogonal at their center, and biases are zero.
     """
     inner = {
         convolution
@@ -137,7 +137,7 @@ def initialise_autoencoder(vae: AutoencoderKL) -> None:
         elif isinstance(module, nn.Conv2d):
             nn.init.zeros_(module.bias)
             if module not in inner:
-                centre = module.kernel_size[0] // 2
+                center = module.kernel_size[0] // 2
                 mixing = nn.init.orthogonal_(module.weight.new_empty(module.weight.shape[:2]))
                 nn.init.zeros_(module.weight)
-                module.weight[:, :, centre, centre] = mixing
+                module.weight[:, :, center, center] = mixing

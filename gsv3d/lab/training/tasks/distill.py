@@ -41,7 +41,7 @@ class DistillTask:
     """L_2D + lambda * gate(sigma) * L_3D, through the decoder into the UNet.
 
     At a drawn noise level the UNet's estimate of the views' latents goes through the decoder; its
-    Gaussians are rendered at input and novel views (colour and depth), and what is wrong with them
+    Gaussians are rendered at input and novel views (color and depth), and what is wrong with them
     is propagated back into the UNet (GSV3D, figure 1 b). The reference frame's latent is the true
     one, as it is when a picture is generated. At high noise levels the estimate is a blur of all
     that the object could be, from which no true surface can be asked: ``gate`` fades L_3D out.
@@ -140,13 +140,13 @@ class DistillTask:
         self.shown = self.source.draw(SHOWN, seed=0)
 
     def gate(self, sigma: Tensor) -> Tensor:
-        """Weight of L_3D in 0..1 at noise levels."""
+        """Return the weight of L_3D in 0..1 at noise levels."""
         span = math.log(self.gate_none / self.gate_full)
         return ((math.log(self.gate_none) - sigma.log()) / span).clamp(0, 1)
 
     @torch.no_grad()
     def encode(self, batch: OrbitSamples) -> tuple[Tensor, Tensor]:
-        """Pictures (B, T, C, H, W) and the modes of their latents (B, T, L, h, w)."""
+        """Return pictures (B, T, C, H, W) and the modes of their latents (B, T, L, h, w)."""
         pictures = picture_tensor(batch.rgba, self.vae.config.in_channels)
         encoded = encode_reference(self.vae, pictures.flatten(0, 1))
         return pictures, encoded.unflatten(0, pictures.shape[:2]).float()
@@ -154,7 +154,7 @@ class DistillTask:
     def decode(
         self, estimated: Tensor, reference: Tensor, pictures: Tensor, samples: OrbitSamples
     ) -> DecodedGaussians:
-        """Gaussians of (B, T, L, h, w) scaled latents, the last frame replaced by the reference."""
+        """Decode (B, T, L, h, w) scaled latents, the last frame replaced by the reference."""
         latents = torch.cat([estimated[:, :-1], reference[:, None]], dim=1)
         features = embed_for_decoder(self.feature_encoder, pictures[:, -1])
         return self.decoder(latents, samples.cameras(), features)
@@ -199,7 +199,7 @@ class DistillTask:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Views and renders of Gaussians drawn from the shown references."""
+        """Draw views and renders of Gaussians from the shown references."""
         shown = to_device(self.shown, self.device)
         pictures, encoded = self.encode(shown)
         context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
@@ -277,7 +277,7 @@ def save_lora(unet: nn.Module, directory: Path) -> None:
 
 @torch.no_grad()
 def fused_state(unet: nn.Module) -> dict[str, Tensor]:
-    """The state of the network without LoRA that computes the same."""
+    """Return the state of the network without LoRA that computes the same."""
     from peft.tuners.lora import LoraLayer
 
     state = {}
@@ -293,7 +293,7 @@ def fused_state(unet: nn.Module) -> dict[str, Tensor]:
 
 
 def fused(unet: nn.Module) -> nn.Module:
-    """A network without LoRA that computes the same; the given one stays as it is."""
+    """Return a network without LoRA that computes the same; the given one stays as it is."""
     plain = type(unet).from_config(unet.config)
     plain.load_state_dict(fused_state(unet))
     return plain.to(next(unet.parameters()).dtype).eval()

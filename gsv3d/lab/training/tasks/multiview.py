@@ -110,7 +110,10 @@ class MultiviewTask:
         def change(rgba: Tensor, seed: int) -> Tensor:
             return picture_tensor(Change.of_orbit(seed).apply(rgba), channels)
 
-        encoding = Encoding(orbits, variants, change, self.vae)
+        encoder = self.modules["image_encoder"]
+        trained = any(p.requires_grad for p in encoder.parameters())
+        kept = None if trained else encoder.eval()
+        encoding = Encoding(orbits, variants, change, self.vae, kept)
         if kind == "memory":
             return in_memory(encoding)
         if folder is None:
@@ -118,7 +121,7 @@ class MultiviewTask:
         return on_disk(encoding, folder / "latents")
 
     def encode(self, batch: OrbitBatch) -> Tensor:
-        """(B, T, L, h, w) modes, not scaled, of a batch's frames."""
+        """Return (B, T, L, h, w) modes, not scaled, of a batch's frames."""
         if batch.latents is not None:
             return batch.latents
         assert batch.pictures is not None
@@ -130,7 +133,9 @@ class MultiviewTask:
         encoded = self.encode(batch)
         size = len(encoded)
         reference, latents = encoded[:, -1], encoded * self.vae.config.scaling_factor
-        context = embed_for_cross_attention(self.modules["image_encoder"], batch.reference)
+        context = batch.context
+        if context is None:
+            context = embed_for_cross_attention(self.modules["image_encoder"], batch.reference)
         # Drawn on the CPU; copied without a wait, as everything here is queued without one.
         kept = (torch.rand(size) >= self.drop_condition).float()
         kept = kept.to(self.device, non_blocking=True)
@@ -149,7 +154,7 @@ class MultiviewTask:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Two rows an object: its views, and those drawn from its reference."""
+        """Draw two rows an object: its views, and those sampled from its reference."""
         shown = to_device(self.shown, self.device)
         pictures = shown.pictures
         reference = encode_reference(self.vae, pictures[:, -1]).float()
@@ -166,7 +171,7 @@ class MultiviewTask:
 
 
 def decode_views(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """(B, T, L, h, w) scaled latents to (B, T, H, W, 3) in 0..1, a frame at a time."""
+    """Decode (B, T, L, h, w) scaled latents to (B, T, H, W, 3) in 0..1, a frame at a time."""
     flat = latents.flatten(0, 1).to(vae.dtype) / vae.config.scaling_factor
     decoded = torch.cat([vae.decode(frame[None]).sample for frame in flat])
     return on_white(decoded).unflatten(0, latents.shape[:2])

@@ -197,7 +197,7 @@ def test_a_schedule_that_cannot_be_used_is_named(
 
 
 APART = [
-    ("components.vae.in_channels", 5, "3, colour alone, or 4"),
+    ("components.vae.in_channels", 5, "3, color alone, or 4"),
     ("components.vae.out_channels", 3, "4: 'components.vae.in_channels'"),
     ("components.vae.up_block_types", ["UpDecoderBlock2D"], "a list of 4"),
     ("components.unet.in_channels", 8, "16: twice 'components.vae.latent_channels'"),

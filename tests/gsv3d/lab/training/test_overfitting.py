@@ -19,7 +19,7 @@ from gsv3d.lab.training.geometry_loss import compared
 from gsv3d.lab.training.orbits import Orbit, OrbitSamples, OrbitsOfADraw, choose_views
 from gsv3d.lab.training.sources import OrbitBatch, ViewSource
 from gsv3d.lab.training.tasks import DecoderTask, MultiviewTask
-from gsv3d.lab.training.tasks.autoencoder import normalise_latents
+from gsv3d.lab.training.tasks.autoencoder import normalize_latents
 from gsv3d.multiview.conditioning import embed_for_cross_attention, picture_tensor
 from tests import tiny
 from tests.gsv3d.lab.training.fitting import fit
@@ -85,7 +85,7 @@ def test_the_multiview_model_overfits_one_orbit() -> None:
     vae = build(tiny.CONFIG, "vae").eval()
     with torch.no_grad():
         modes = vae.encode(picture_tensor(all_views(prop), 4)).latent_dist.mode()
-        normalise_latents(vae, modes.mean(dim=(0, 2, 3)), modes.std(dim=(0, 2, 3)))
+        normalize_latents(vae, modes.mean(dim=(0, 2, 3)), modes.std(dim=(0, 2, 3)))
     task = MultiviewTask(
         build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), vae, [prop], 4, CPU,
         drop_condition=0.0, log_sigma_mean=0.5,

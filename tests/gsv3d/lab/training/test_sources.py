@@ -24,7 +24,11 @@ from gsv3d.lab.training.sources import (
     PictureSource,
     ViewSource,
 )
-from gsv3d.multiview.conditioning import encode_reference, picture_tensor
+from gsv3d.multiview.conditioning import (
+    embed_for_cross_attention,
+    encode_reference,
+    picture_tensor,
+)
 from tests import tiny
 from tests.gsv3d.lab.training.ray_traced import ellipsoid_orbit
 
@@ -229,6 +233,29 @@ def test_precomputed_latents_are_those_of_the_changed_pictures(
         )
 
 
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_frozen_encoders_embeddings_are_kept_with_the_latents(
+    kind: str, tmp_path: Path, vae, static, dynamic, monkeypatch
+) -> None:
+    encoder = build(tiny.CONFIG, "image_encoder").eval().requires_grad_(False)
+    what = replace(encoding(vae, [static, dynamic]), image_encoder=encoder)
+    cache = in_memory(what) if kind == "memory" else on_disk(what, tmp_path)
+    expected = []
+    for index, orbit in enumerate((static, dynamic)):
+        for variant in range(2):
+            change = Change.of_orbit(cache.seed_of(index, variant))
+            pictures = picture_tensor(change.apply(all_views(orbit)), 4)
+            expected.append(embed_for_cross_attention(encoder, pictures))
+    monkeypatch.setattr(OrbitsOfADraw, "pictures", None)  # no picture is read any more
+    source = OrbitSource([static, dynamic], 4, 4, cache=pickle.loads(pickle.dumps(cache)))
+    batch = source.draw(8, 3, 0.0)
+    assert batch.pictures is None and batch.reference is None
+    assert batch.latents.shape == (8, 4, 4, 8, 8) and batch.context.shape == (8, 1, 16)
+    known = torch.cat(expected)[:, 0]
+    for own in batch.context[:, 0]:
+        assert float((own - known).abs().amax(dim=-1).min()) < 5e-3
+
+
 def test_latents_on_the_disk_are_kept_and_made_anew_when_they_must_be(
     tmp_path: Path, monkeypatch, vae, static
 ) -> None:
@@ -239,11 +266,13 @@ def test_latents_on_the_disk_are_kept_and_made_anew_when_they_must_be(
     monkeypatch.setattr(Encoding, "chunk", lambda s, n: made.append(n) or chunk(s, n))
     cache = on_disk(encoding(vae, orbits), tmp_path)
     assert made == [0, 1, 2]
-    first = cache.read(4, 1, [0, 3])
+    first = cache.read(4, 1, [0, 3])["latents"]
     (tmp_path / "00001.npy").unlink()
     on_disk(encoding(vae, orbits), tmp_path)
     assert made == [0, 1, 2, 1]
-    assert torch.equal(on_disk(encoding(vae, orbits), tmp_path).read(4, 1, [0, 3]), first)
+    assert torch.equal(
+        on_disk(encoding(vae, orbits), tmp_path).read(4, 1, [0, 3])["latents"], first
+    )
     with torch.no_grad():
         next(vae.parameters()).add_(1e-3)
         on_disk(encoding(vae, orbits), tmp_path)

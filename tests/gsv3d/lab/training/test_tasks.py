@@ -22,7 +22,7 @@ from gsv3d.lab.training.geometry_loss import GeometryLoss, carved
 from gsv3d.lab.training.loop import Schedule, Trainer
 from gsv3d.lab.training.stages import assemble
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, MultiviewTask
-from gsv3d.lab.training.tasks.autoencoder import normalise_latents
+from gsv3d.lab.training.tasks.autoencoder import normalize_latents
 from gsv3d.models import load_pipeline
 from gsv3d.multiview.conditioning import picture_tensor
 from tests import tiny
@@ -42,7 +42,7 @@ def test_normalised_latents_give_the_same_picture() -> None:
     before = vae.encode(batch).latent_dist
     picture = vae.decode(before.mode()).sample
     mean, std = before.mean.mean(dim=(0, 2, 3)), before.mean.std(dim=(0, 2, 3))
-    normalise_latents(vae, mean, std)
+    normalize_latents(vae, mean, std)
     after = vae.encode(batch).latent_dist
     assert torch.allclose(after.mean.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4)
     assert torch.allclose(after.mean.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3)
