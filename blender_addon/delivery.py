@@ -188,17 +188,24 @@ class Delivery:
             yield from import_gaussians(held.gaussians, job.id, target, fit)
             self._arrange(job)  # no undo step of their own: the mesh's takes all away
         elif kind == scene.MESH and held.mesh is not None:
-            yield from self._deliver_mesh(job, held, target, fit)
+            yield from self._deliver_mesh(job, held.mesh, held.gaussians, target, fit)
 
-    def _deliver_mesh(self, job: Job, held: Arrived, target: Target, fit: Fit) -> Work:
+    def _deliver_mesh(
+        self,
+        job: Job,
+        mesh: MeshArrays,
+        gaussians: GaussianArrays | None,
+        target: Target,
+        fit: Fit,
+    ) -> Work:
         """Show a job's mesh, and its Gaussians where the mesh stands, all in the last step."""
         cloud = None
-        if held.gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
-            cloud = yield from build_gaussians(held.gaussians, job.id, target.name, fit)
+        if gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
+            cloud = yield from build_gaussians(gaussians, job.id, target.name, fit)
         try:
-            made = yield from import_mesh(held.mesh, job.id, target, fit)
-            if cloud is not None:
-                show_gaussians(cloud, held.gaussians, job.id, target)
+            made = yield from import_mesh(mesh, job.id, target, fit)
+            if gaussians is not None and cloud is not None:
+                show_gaussians(cloud, gaussians, job.id, target)
         finally:
             if cloud is not None:
                 scene.remove_unused(cloud)
