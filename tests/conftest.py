@@ -51,6 +51,11 @@ for _folder in ("blender", "data", "config", "cache", "state", "runtime"):
     (_HOME / _folder).mkdir(mode=0o700)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two files of tests at a time; the window, of which there is one, in this process."""
+    return 0 if _asked_for_window(config) else min(2, os.cpu_count() or 1)
+
+
 def _asked_for_window(config: pytest.Config) -> bool:
     """True when the command line names the window test, by marker or by path."""
     by_marker = "window" in (config.option.markexpr or "")

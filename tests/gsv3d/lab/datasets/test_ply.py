@@ -35,7 +35,7 @@ def test_a_coordinate_that_is_not_a_number_is_found(
     with pytest.raises(ValueError, match="not finite"):
         check_positions(path)
     path.write_bytes(path.read_bytes()[:-25])
-    with pytest.raises(ValueError, match="ends before its vertices"):
+    with pytest.raises(ValueError, match="Blender cannot read it: .* early end-of"):
         check_positions(path)
 
 
