@@ -158,6 +158,9 @@ class Conversation:
                     mirror=request.mirror,
                     plane=request.plane,
                     orbit=request.orbit,
+                    frames=request.frames or None,
+                    azimuths=request.azimuths,
+                    elevations=request.elevations,
                     refine=request.refine,
                     files=request.files,
                 )
