@@ -41,7 +41,7 @@ _SHORT_CHARS = 60
 
 
 #: The settings of a job that the queue message holds.
-_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "guidance")
+_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "frames", "guidance")
 
 
 @dataclass(frozen=True)
