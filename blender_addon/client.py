@@ -22,12 +22,12 @@ from typing import Any
 
 from . import events
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
-from .jobs import Cutting, Request, Words, bytes_of, is_ready
+from .jobs import Cutting, Request, Words, bytes_of, is_batch, is_ready
 from .problems import Problem
 from .protocol import wire
 
 JOBS_AHEAD = 4
-"""Jobs that are sent before the backend has accepted the first of them."""
+"""Jobs of a batch that are sent before the backend has accepted the first; of others twice that."""
 
 MAX_BACKOFF_S = 5.0
 _FIRST_BACKOFF_S = 0.25
@@ -277,8 +277,11 @@ class Client:
         self._backlog[job_id] = request
 
     def _submit_next(self) -> None:
-        for job_id in [job for job, request in self._backlog.items() if is_ready(request)]:
-            if self._session.unaccepted >= JOBS_AHEAD:
+        ready = [job for job, request in self._backlog.items() if is_ready(request)]
+        # A single job does not wait for a batch that a full queue holds up.
+        for job_id in sorted(ready, key=lambda job: is_batch(self._backlog[job])):
+            ahead = JOBS_AHEAD if is_batch(self._backlog[job_id]) else 2 * JOBS_AHEAD
+            if self._session.unaccepted >= ahead:
                 return
             self._hand_over(job_id, self._backlog.pop(job_id))
 
@@ -312,6 +315,7 @@ class Client:
                     orbit=request.orbit,
                     refine=request.refine,
                     files=request.files,
+                    priority="batch" if request.batch else "interactive",
                 )
         except wire.ProtocolError as error:
             self._end(job_id, events.JobFailed(job_id, Problem(error.what, error.hint)))

@@ -295,6 +295,7 @@ class _Run:
                 plane=0.0 if isinstance(options.mirror, str) else options.mirror,
                 orbit=options.orbit,
                 files=("glb", "ply"),
+                batch=several,
             )
             self.jobs.append(session.get().jobs.submit(request, target))
 

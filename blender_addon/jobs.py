@@ -74,7 +74,7 @@ class Request:
 
     ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
     the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own;
-    ``refine`` has splats fitted to those views.
+    ``refine`` has splats fitted to those views; one of a ``batch`` waits behind single ones.
     """
 
     image: Picture
@@ -90,6 +90,7 @@ class Request:
     orbit: str = "model"
     refine: bool = False
     files: tuple[str, ...] = ()
+    batch: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ def is_ready(request: Request | Words | Cutting) -> bool:
     """Return False while the PNG of a request is in the making."""
     picture = None if isinstance(request, Words) else request.image
     return not isinstance(picture, Encoding) or picture.done
+
+
+def is_batch(request: Request | Words | Cutting) -> bool:
+    """Return True for one of many pictures."""
+    return isinstance(request, Request) and request.batch
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ MIRRORS = ("auto", "off", "plane")
 CHANGES = ("", "add", "remove")
 #: Where the model's views stand; "model": on its own orbit.
 ORBITS = ("model", "static", "sine", "dynamic")
+#: How soon a job is done: before the client's batches, or as one of a batch.
+PRIORITIES = ("interactive", "batch")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
 #: Whose a job is: this client's, that of another client which is connected, or of none that is.
@@ -119,6 +121,7 @@ class Submit(Message):
     plane: float = wire(Number(-360, 360), default=0.0)  # degrees, where mirror is "plane"
     orbit: str = wire(Choice(ORBITS), default="model")  # of the views; "model": the model's own
     refine: bool = wire(Flag(), default=False)  # fit the Gaussians to the model's own views
+    priority: str = wire(Choice(PRIORITIES), default="interactive")
 
 
 @dataclass(frozen=True)
