@@ -26,6 +26,7 @@ class Work:
         job: the job under way.
         model: the model of its last job, which it has loaded.
         device: its device in words, as it has told.
+        memory: bytes of its device's memory, as it has told; None: not yet.
         broken: what is wrong with the process and what to do, where it does not run.
     """
 
@@ -36,6 +37,7 @@ class Work:
         self.job: Job | None = None
         self.model = ""
         self.device = ""
+        self.memory: int | None = None
         self.broken: tuple[str, str] | None = None
         self._jobs = jobs
         self._store = store
@@ -153,6 +155,7 @@ class Work:
         kind = message["type"]
         if kind == "ready":
             self.device, self.broken = message["device"][:128], None
+            self.memory = message["memory"]
             self._idle_since = now
             log.info("worker ready on %s", self.device)
         elif kind == "broken":

@@ -42,7 +42,13 @@ class Runner(Protocol):
     """What a worker does."""
 
     def describe(self) -> tuple[str, list[dict[str, Any]]]:
-        """Return the device in words and the models as maps of protocol.messages.ModelEntry."""
+        """Return the device in words and the models as maps of protocol.messages.ModelEntry.
+
+        A model may tell by "needs" how many bytes of a device's memory it is quick with.
+        """
+
+    def memory(self) -> int:
+        """Return the bytes of memory of its device."""
 
     def devices(self) -> list[str]:
         """Return the names of all devices of its kind; each can have a worker of its own."""
@@ -183,7 +189,7 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
     try:
         runner = make_runner()
         device, models = runner.describe()
-        devices = runner.devices()
+        memory, devices = runner.memory(), runner.devices()
     except Exception as error:
         log.exception("the worker cannot start")
         first = (str(error).splitlines() or [""])[0]
@@ -192,9 +198,8 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
         worker_link.send("broken", token=worker_link.token, what=what[:_SENTENCE], hint=hint)
         worker_link.close()
         return 1
-    worker_link.send(
-        "ready", token=worker_link.token, device=device, devices=devices, models=models
-    )
+    told = {"device": device, "memory": memory, "devices": devices, "models": models}
+    worker_link.send("ready", token=worker_link.token, **told)
     log.info("ready on %s", device)
     worker_link.look = _ModelWatch(worker_link, runner, models)
     while (message := worker_link.next_job()) is not None:

@@ -53,7 +53,17 @@ class Scripted:
         names = ["blockout", *added]
         device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
         told = "scripted" if device in ("auto", "cpu") else f"scripted on {device}"
-        return told, [{"name": name, "installed": True, "decoder": False} for name in names]
+        needs = {"large": 16, "huge": 99}
+        return told, [
+            {"name": name, "installed": True, "decoder": False, "needs": needs.get(name, 0)}
+            for name in names
+        ]
+
+    def memory(self) -> int:
+        """Tell of a card what stands behind its name, as in "card with 24"."""
+        device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
+        size = device.split()[-1]
+        return int(size) if size.isdigit() else 8
 
     def devices(self) -> list[str]:
         return [a.removeprefix("--has=") for a in sys.argv if a.startswith("--has=")] or ["cpu"]
