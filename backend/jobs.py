@@ -181,17 +181,16 @@ class Jobs:
         self._change(job, state="done", ended=record.ended, outcome=record.outcome)
         return True
 
-    def _requeue_or_fail(self, job: Job) -> None:
+    def _requeue_or_fail(self, job: Job, ended: str = "The backend ended unexpectedly") -> None:
         if job.record.attempts >= MAX_ATTEMPTS:
             self.fail(
                 job,
-                f"The backend ended unexpectedly {job.record.attempts} times "
-                f"while it worked on {job.name}.",
+                f"{ended} {job.record.attempts} times while it worked on {job.name}.",
                 "",
                 "Try fewer faces or a smaller texture; the log file in the data folder says more.",
             )
         else:
-            log.info("job %s was under way when the backend ended; it waits again", job.id)
+            log.info("job %s was under way and waits again", job.id)
             self._change(job, state="accepted")
 
     # --- reading ---------------------------------------------------------------------------------
@@ -430,6 +429,13 @@ class Jobs:
             self.running.remove(job)
         self.store.delete_results(job.id)
         self._change(job, state="accepted", attempts=max(0, job.record.attempts - 1))
+
+    def lose(self, job: Job) -> None:
+        """The device of the running job is gone: it waits again, or fails if it was so before."""
+        self.running.remove(job)
+        job.progress = job.estimator = None
+        self._delete_results(job)
+        self._requeue_or_fail(job, "The machine was lost")
 
     def _delete_results(self, job: Job) -> None:
         job.artefacts = []

@@ -7,7 +7,7 @@ From the server: run(job, settings, folder), cancel(job), stop.
 From the worker: ready(token, device, memory, devices, models), broken(token, what, hint),
 models(models), progress(job, phase, step, of),
 artefact(job, kind, fields, arrays, file), done(job, timings), failed(job, what, why, hint),
-cancelled(job).
+cancelled(job), lost(why).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ FROM_WORKER: dict[str, dict[str, type | tuple[type, ...]]] = {
     "done": {"job": str, "timings": dict},
     "failed": {"job": str, "what": str, "why": str, "hint": str},
     "cancelled": {"job": str},
+    "lost": {"why": str},
 }
 
 

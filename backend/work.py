@@ -161,6 +161,8 @@ class Work:
         elif kind == "broken":
             self.broken = (message["what"], message["hint"])
             log.error("the worker cannot work: %s", message["what"])
+        elif kind == "lost":
+            self._lost(message["why"])
         elif kind != "models":
             job = self.job
             if job is None or job.id != message["job"]:
@@ -246,6 +248,25 @@ class Work:
         failed = m.Failed(job.id, what[:1900], why[:1900], hint[:1900])
         self._clients.tell_end(job, failed)
         self._jobs.fail(job, failed.what, failed.why, failed.hint)
+
+    def _lost(self, why: str) -> None:
+        """End the process of a device that is gone; its job is done by another."""
+        job = self.job
+        log.error("the device of %s is lost: %s", job.name if job else "a worker", why)
+        self.worker.kill()
+        if job is None:
+            return
+        if self._deadline is not None:
+            self._cancelled(job)
+            return
+        self.job = None
+        self._jobs.lose(job)
+        if job.record.over:
+            self._clients.tell_end(job, m.Failed(job.id, **job.record.outcome))
+            return
+        for peer in self._clients.watchers(job.id):
+            peer.stop_job(job.id)
+            peer.post(m.Accepted(job.id, self._jobs.position(job)))
 
     def interrupt(self) -> None:
         """The backend ends: stop the worker; the job under way waits for the next start."""

@@ -316,8 +316,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--text-model", default="")
     parser.add_argument("--memory", default="auto")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--ray", default="", help="address of the Ray cluster to run the model in")
     parser.add_argument("--share", type=int, default=1, help="workers that share the cores")
     options = parser.parse_args(arguments)
+    if options.ray:
+        from .ray_runner import ray_runner
+
+        return serve_jobs(lambda: ray_runner(options))
+    return serve_jobs(lambda: make_runner(options))
+
+
+def make_runner(options: argparse.Namespace) -> ModelRunner:
+    """Make this process ready for the model, and return what runs it."""
     from gsv3d.threads import let_threads_sleep, limit_threads, usable_cores
 
     let_threads_sleep()
@@ -326,9 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threads = max(1, (usable_cores() - 1) // options.share)
     limit_threads(threads)
     _give_way()
-    return serve_jobs(
-        lambda: ModelRunner(options.device, options.text_model, options.memory, options.share)
-    )
+    return ModelRunner(options.device, options.text_model, options.memory, options.share)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ class JobStoppedError(Exception):
     """The job under way was cancelled, or the worker is to end."""
 
 
+class DeviceLostError(Exception):
+    """The device is gone, and with it what was under way; the job can be done on another."""
+
+
 class Runner(Protocol):
     """What a worker does."""
 
@@ -195,6 +199,8 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
         first = (str(error).splitlines() or [""])[0]
         what = f"The model's software cannot be loaded: {type(error).__name__}: {first}"
         hint = "Install GSV3D again in the backend's Python; worker.log says more."
+        if isinstance(error, BackendError):
+            what, hint = error.what, error.hint
         worker_link.send("broken", token=worker_link.token, what=what[:_SENTENCE], hint=hint)
         worker_link.close()
         return 1
@@ -202,11 +208,17 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
     worker_link.send("ready", token=worker_link.token, **told)
     log.info("ready on %s", device)
     worker_link.look = _ModelWatch(worker_link, runner, models)
-    while (message := worker_link.next_job()) is not None:
-        with at_job(message["job"]):
-            _do(worker_link, runner, message)
+    code = 0
+    try:
+        while (message := worker_link.next_job()) is not None:
+            with at_job(message["job"]):
+                _do(worker_link, runner, message)
+    except DeviceLostError as error:
+        log.error("the device is lost: %s", error)
+        worker_link.send("lost", why=str(error)[:_SENTENCE])
+        code = 1
     worker_link.close()
-    return 0
+    return code
 
 
 class _ModelWatch:
@@ -235,8 +247,10 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
         timings = runner.run(message["settings"], picture, watch)
     except JobStoppedError:
         worker_link.send("cancelled", job=job)
+    except DeviceLostError:
+        raise
     except Exception as error:
-        what, why, hint = _explain(runner, error, message["settings"].get("filename", ""))
+        what, why, hint = in_words(runner, error, message["settings"].get("filename", ""))
         worker_link.send(
             "failed", job=job, what=what[:_SENTENCE], why=why[:_SENTENCE], hint=hint[:_SENTENCE]
         )
@@ -244,7 +258,8 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
         worker_link.send("done", job=job, timings={k: float(v) for k, v in timings.items()})
 
 
-def _explain(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str]:
+def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str]:
+    """Return (what, why, hint) for an error of a job, and log it."""
     if isinstance(error, BackendError):
         log.error("%s", error)
         return error.what, "", error.hint

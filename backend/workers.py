@@ -52,7 +52,7 @@ class Workers:
         """Add workers, each with one of the devices in turn, until there are so many."""
         settings = self._settings
         base = settings.worker_command or default_command(
-            settings.text_model, settings.threads, settings.memory
+            settings.text_model, settings.threads, settings.memory, settings.ray
         )
         share = settings.workers or count
         for number in range(len(self.all), count):

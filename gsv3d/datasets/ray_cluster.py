@@ -8,12 +8,10 @@ caller. An actor may die of its task or with its machine; its task is tried once
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from gsv3d.clusters import connect, last_line
 from gsv3d.datasets.processes import Outcome, attempt, outcome_of, prepare_worker
 from gsv3d.errors import GSV3DError
 
@@ -72,7 +70,7 @@ def run_on_ray(
         raise ValueError(f"workers is {workers}, but must be at least 1.")
     if not tasks:
         return
-    ray = _connect(address)
+    ray = connect(address)
     pool = _Pool(ray, factory, hint)
     waiting = list(range(len(tasks)))[::-1]
     attempts = [0] * len(tasks)
@@ -87,7 +85,7 @@ def run_on_ray(
                 result = ray.get(reference)
             except ray.exceptions.RayError as error:
                 ray.kill(actor)  # it may live, and only its result be lost
-                reason = f"{type(error).__name__}: {_last_line(error)}"
+                reason = f"{type(error).__name__}: {last_line(error)}"
                 if index is None:
                     pool.died_starting(reason)
                 elif attempts[index] < ATTEMPTS:
@@ -142,34 +140,3 @@ class _Pool:
             raise GSV3DError(
                 f"{self._failures} workers ended while starting ({reason}).", self._hint
             )
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else "no reason given"
-
-
-def _connect(address: str) -> Any:
-    # Nothing is reported to Ray's makers; and Ray's coming default for GPUs, which it warns about.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise GSV3DError(
-            "Rendering on several machines needs the Python package ray.",
-            'Install it with: pip install -e ".[ray]".',
-        ) from error
-    try:
-        host, _, port = address.rpartition(":")
-        if host and port.isdecimal() and "://" not in address:
-            # Ray itself goes on trying for minutes.
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
-        raise GSV3DError(
-            f"There is no Ray cluster to be reached at {address} ({_last_line(error)}).",
-            "Start one with: ray start --head; and give its address, host:port.",
-        ) from error
-    return ray

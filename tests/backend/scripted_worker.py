@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from backend.errors import BackendError
+from backend.ray_runner import RayRunner
 from backend.worker_runtime import Watch, serve_jobs
 from tests.canned_results import orbit_views, sphere_gaussians
 
@@ -125,7 +126,13 @@ class Scripted:
         return None
 
 
+def runner() -> Any:
+    """Return what runs the jobs: with --ray=ADDRESS in an actor of that cluster."""
+    addresses = [a.removeprefix("--ray=") for a in sys.argv if a.startswith("--ray=")]
+    return RayRunner(addresses[0], Scripted, cpus=1) if addresses else Scripted()
+
+
 if __name__ == "__main__":
-    code = serve_jobs(Scripted)
+    code = serve_jobs(runner)
     time.sleep(1000 * ("--stays" in sys.argv))
     sys.exit(code)
