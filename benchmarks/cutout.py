@@ -25,14 +25,14 @@ from PIL import Image
 from skimage import data
 
 from gsv3d.cameras import FOV_DEG, orbit
-from gsv3d.datasets.objects import find_objects
-from gsv3d.datasets.orbits import normalising_transform
-from gsv3d.datasets.rendering import shuffled
 from gsv3d.errors import GSV3DError
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.datasets.orbits import normalising_transform
+from gsv3d.lab.datasets.rendering import shuffled
+from gsv3d.lab.rasterizing import load_prop
+from gsv3d.lab.rasterizing.lighting import Environment, baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.preprocessing import cut_out, is_unsure
-from gsv3d.rasterizing import load_prop
-from gsv3d.rasterizing.lighting import Environment, baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw
 
 PHOTOGRAPHS = ("brick", "grass", "gravel", "moon", "hubble_deep_field")
 PLAIN = {"white": 255, "gray": 128, "black": 0}

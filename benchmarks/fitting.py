@@ -28,18 +28,18 @@ import torch
 from PIL import Image
 
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg
-from gsv3d.datasets.objects import find_objects
 from gsv3d.errors import GSV3DError
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.drawing import draw as draw_gaussians
-from gsv3d.evaluation.memory import PeakMemory
-from gsv3d.evaluation.protocol import choose_objects, plan_object
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.drawing import draw as draw_gaussians
+from gsv3d.lab.evaluation.memory import PeakMemory
+from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
+from gsv3d.lab.rasterizing import load_prop
+from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw, normalising_transform
 from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
 from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
-from gsv3d.rasterizing import load_prop
-from gsv3d.rasterizing.lighting import baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw, normalising_transform
 
 COLUMNS = (
     "PSNR",

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.drawing import unit_gaussians
-from gsv3d.evaluation.files import load_arrays
-from gsv3d.evaluation.framing import Framing
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.drawing import unit_gaussians
+from gsv3d.lab.evaluation.files import load_arrays
+from gsv3d.lab.evaluation.framing import Framing
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import prepare_sizes
 

@@ -23,12 +23,12 @@ import torch
 from PIL import Image
 
 from gsv3d.cameras import FOV_DEG, orbit
-from gsv3d.datasets.objects import find_objects
-from gsv3d.datasets.orbits import normalising_transform
 from gsv3d.errors import GSV3DError
-from gsv3d.evaluation.protocol import choose_objects, plan_object
-from gsv3d.evaluation.scenes import RasterizedScene
 from gsv3d.generation import DETAIL_SIZE, GenerationSettings, generate
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.datasets.orbits import normalising_transform
+from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
+from gsv3d.lab.evaluation.scenes import RasterizedScene
 from gsv3d.masks import object_coverage
 from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import render_mesh

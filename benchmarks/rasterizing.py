@@ -18,15 +18,15 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import orbit
-from gsv3d.datasets.objects import find_objects
-from gsv3d.datasets.orbits import OrbitSettings, plan_orbit
-from gsv3d.datasets.processes import run_in_processes
-from gsv3d.datasets.records import OrbitRecord
-from gsv3d.datasets.rendering import RendererFactory, shuffled
 from gsv3d.errors import GSV3DError
-from gsv3d.rasterizing import load_prop
-from gsv3d.rasterizing.lighting import Lights, baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.datasets.orbits import OrbitSettings, plan_orbit
+from gsv3d.lab.datasets.processes import run_in_processes
+from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.rendering import RendererFactory, shuffled
+from gsv3d.lab.rasterizing import load_prop
+from gsv3d.lab.rasterizing.lighting import Lights, baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 
 
 def read(tar_bytes: bytes) -> OrbitRecord:

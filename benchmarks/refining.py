@@ -24,12 +24,12 @@ from PIL import Image
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.drawing import draw, unit_gaussians
-from gsv3d.evaluation.files import load_arrays
-from gsv3d.evaluation.framing import Framing
-from gsv3d.evaluation.protocol import DISTANCE, unseen_views
 from gsv3d.generation import GenerationResult, GenerationSettings, generate
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.drawing import draw, unit_gaussians
+from gsv3d.lab.evaluation.files import load_arrays
+from gsv3d.lab.evaluation.framing import Framing
+from gsv3d.lab.evaluation.protocol import DISTANCE, unseen_views
 from gsv3d.models import load_pipeline
 from gsv3d.pipeline import GSV3DPipeline
 

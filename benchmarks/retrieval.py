@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import orbit
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.baselines import retrieval
-from gsv3d.evaluation.baselines.library import Library, find_library, load_library
-from gsv3d.evaluation.baselines.prop_views import looks_of_picture
-from gsv3d.rasterizing.lighting import baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw
-from gsv3d.rasterizing.props import Prop, load_prop
-from gsv3d.rasterizing.variation import turn, unit
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.baselines import retrieval
+from gsv3d.lab.evaluation.baselines.library import Library, find_library, load_library
+from gsv3d.lab.evaluation.baselines.prop_views import looks_of_picture
+from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw
+from gsv3d.lab.rasterizing.props import Prop, load_prop
+from gsv3d.lab.rasterizing.variation import turn, unit
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 POINTS = 4096

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gsv3d.datasets.records import DEPTH_UNIT
-from gsv3d.datasets.shards import index_shards
+from gsv3d.lab.datasets.records import DEPTH_UNIT
+from gsv3d.lab.datasets.shards import index_shards
 
 Codec = tuple[Callable[[np.ndarray], list[bytes]], Callable[[bytes], np.ndarray]]
 

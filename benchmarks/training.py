@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
-from gsv3d.datasets.objects import find_objects
-from gsv3d.training import loop
-from gsv3d.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
-from gsv3d.training.config import read_config
-from gsv3d.training.stages import CLASSES, build, make_task
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.training import loop
+from gsv3d.lab.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
+from gsv3d.lab.training.config import read_config
+from gsv3d.lab.training.stages import CLASSES, build, make_task
 
 WARM = 10
 """First steps that are not counted."""

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from gsv3d.cameras import orbit
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.files import load_arrays
 from gsv3d.generation import usable
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.files import load_arrays
 from gsv3d.meshing import extract_mesh
 from gsv3d.meshing.reference import Reference
 from gsv3d.models import load_pipeline

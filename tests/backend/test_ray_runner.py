@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workers on a local Ray cluster of three nodes, one of which is lost in mid-batch."""
+"""Workers on a local Ray cluster, one of whose nodes is lost in mid-batch."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from backend.cli import main
 from backend.protocol import Received
 from backend.protocol import messages as m
+from tests import ray_nodes
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script
 
@@ -22,34 +22,13 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
 ]
 Start = Callable[..., Running]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without processors, and two nodes with one each, on loopback."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # What makes Ray keep to loopback on other systems; nothing listens on the network.
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        node = {"object_store_memory": 10**8, "node_ip_address": "127.0.0.1"}
-        for attempt in range(4):
-            made = Cluster()
-            try:
-                made.add_node(**node, num_cpus=0, include_dashboard=False)
-                break
-            except Exception as error:  # Ray's own class for a node that took over 30 s to start
-                ray.shutdown()
-                made.shutdown()
-                if "timed out during startup" not in str(error) or attempt == 3:
-                    raise
-        made.small = node
+    """A head without processors; nodes come later."""
+    with ray_nodes.started(0) as made:
         yield made
-        made.shutdown()
 
 
 def test_a_cluster_without_processors_is_one_sentence(cluster, tmp_path: Path, capfd) -> None:
@@ -69,7 +48,7 @@ def test_no_cluster_is_one_sentence(tmp_path: Path, capfd) -> None:
 
 
 def test_a_lost_node_loses_no_job_of_a_batch(cluster, tmp_path: Path, run_server: Start) -> None:
-    nodes = [cluster.add_node(**cluster.small, num_cpus=1) for _ in range(2)]
+    nodes = [cluster.add_node(**ray_nodes.NODE, num_cpus=1) for _ in range(2)]
     running = run_server(tmp_path, f"--ray={cluster.address}")
     works = running.server.workers.all
     slow = script(steps=40, step_s=0.05, coarse_at=[2])

@@ -9,12 +9,12 @@ import torch
 import trimesh
 
 from gsv3d.cameras import Cameras, orbit
+from gsv3d.lab.rasterizing import Prop, rasterize
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.mirror import cut, match_outlines, mirror_reference, place
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.surface import extract_surface
-from gsv3d.rasterizing import Prop, rasterize
-from gsv3d.rasterizing.orbits import Surface, draw
 
 SIZE = 96
 

@@ -13,6 +13,9 @@ from PIL import Image
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import ModelError
+from gsv3d.lab.rasterizing import Prop
+from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.pose.estimate import (
     CONFIG,
@@ -26,9 +29,6 @@ from gsv3d.pose.estimate import (
 )
 from gsv3d.pose.network import NUM_PLANES, PoseNetwork
 from gsv3d.preprocessing import prepare
-from gsv3d.rasterizing import Prop
-from gsv3d.rasterizing.lighting import baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw
 
 PLANES = np.arange(NUM_PLANES) * 180.0 / NUM_PLANES
 
