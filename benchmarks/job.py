@@ -203,6 +203,7 @@ def time_mesh(
 ) -> list[float]:
     """Return wall and CPU seconds of a second mesh, and the process's peak in MiB, of both."""
     from gsv3d.evaluation.memory import PeakMemory
+
     from gsv3d.gaussians import Gaussians
     from gsv3d.meshing import extract_mesh
 

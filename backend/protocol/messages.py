@@ -52,6 +52,8 @@ MIRRORS = ("auto", "off", "plane")
 CHANGES = ("", "add", "remove")
 #: Where the model's views stand; "model": on its own orbit.
 ORBITS = ("model", "static", "sine", "dynamic")
+#: How soon a job is done: before the client's batches, or as one of a batch.
+PRIORITIES = ("interactive", "batch")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
 #: Whose a job is: this client's, that of another client which is connected, or of none that is.
@@ -126,6 +128,7 @@ class Submit(Message):
     azimuths: tuple[float, ...] = wire(ListOf(Number(0, 360), VIEWS), default=())
     elevations: tuple[float, ...] = wire(ListOf(Number(-90, 90), VIEWS), default=())
     refine: bool = wire(Flag(), default=False)  # fit the Gaussians to the model's own views
+    priority: str = wire(Choice(PRIORITIES), default="interactive")
 
 
 @dataclass(frozen=True)
