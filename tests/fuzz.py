@@ -131,10 +131,11 @@ def main() -> None:
 
     logging.disable()  # tifffile tells of every damaged tag
     with atheris.instrument_imports():
-        import backend.protocol  # noqa: F401
-        import gsv3d.preprocessing.loading  # noqa: F401
         import PIL.Image
         import tifffile  # noqa: F401
+
+        import backend.protocol  # noqa: F401
+        import gsv3d.preprocessing.loading  # noqa: F401
 
         PIL.Image.init()
     target, seeds = TARGETS[options.target]
