@@ -23,6 +23,7 @@ from .errors import BackendError, storage_error
 from .jobs import Jobs
 from .journal import DamagedJournalError, Journal
 from .logs import FOLDER
+from .pairing import Pairing, bind_address
 from .parent import Parent
 from .peers import PIPE_MESSAGES
 from .protocol import (
@@ -129,11 +130,12 @@ class Server:
         self.socket.rcvhwm = 4  # pictures are large
         self.socket.router_mandatory = 1
         self.socket.handshake_ivl = 5000
-        self._public, secret = zmq.curve_keypair()
         client_public, client_secret = zmq.curve_keypair()
         self._client_keys = client_public.decode(), client_secret.decode()
-        self.gate.guard(self.socket, b"clients", self._public, secret)
         self.gate.allow_only(b"clients", client_public)
+        self.pairing = Pairing(self.settings.data_dir, self.gate, self.settings.listen)
+        public, secret = (key.encode() for key in self.pairing.keys)
+        self.gate.guard(self.socket, b"clients", public, secret)
         port = str(self.settings.port or "*")
         try:
             self.socket.bind(f"tcp://127.0.0.1:{port}")
@@ -142,11 +144,25 @@ class Server:
                 f"Port {port} of 127.0.0.1 cannot be opened: {error.strerror}.",
                 "Another program may use it: choose another with --port, or leave --port out.",
             ) from error
+        self._local = self.socket.last_endpoint.decode().rstrip("\0")
+        if self.settings.listen is not None:
+            self._listen_for_others(*self.settings.listen)
+
+    def _listen_for_others(self, host: str, port: int) -> None:
+        self.socket.ipv6 = host.startswith("[")
+        try:
+            self.socket.bind(bind_address(host, port))
+        except (OSError, zmq.ZMQError) as error:
+            raise BackendError(
+                f"Port {port} of {host} cannot be opened: {error.strerror}.",
+                "Give --listen an address or name of this computer, and a port that is free.",
+            ) from error
+        log.info("listening on %s:%d for other computers", host, port)
 
     def _publish(self) -> None:
         self.connection = Connection(
-            endpoint=self.socket.last_endpoint.decode().rstrip("\0"),
-            server_public_key=self._public.decode(),
+            endpoint=self._local,
+            server_public_key=self.pairing.keys[0],
             client_public_key=self._client_keys[0],
             client_secret_key=self._client_keys[1],
             pid=os.getpid(),
@@ -213,19 +229,19 @@ class Server:
         for _ in range(MESSAGES_A_TURN):
             if not self.socket.poll(0):
                 return
-            address, *frames = self._receive_frames()
-            self._take(address, frames, now)
+            first = self.socket.recv(copy=False)
+            self._take(first.bytes, first.get("User-Id"), self._receive_frames(), now)
 
     def _receive_frames(self) -> list[bytes]:
         """Return the first frames of a message; a message of countless frames is not kept."""
-        frames = [self.socket.recv()]
+        frames = []
         while self.socket.rcvmore:
             frame = self.socket.recv()
-            if len(frames) <= limits.FRAMES + 1:
+            if len(frames) <= limits.FRAMES:
                 frames.append(frame)
         return frames
 
-    def _take(self, address: bytes, frames: list[bytes], now: float) -> None:
+    def _take(self, address: bytes, user: str, frames: list[bytes], now: float) -> None:
         peer = self.clients.peers.get(address)
         if peer is not None:
             peer.last_heard = now
@@ -237,7 +253,10 @@ class Server:
             self.clients.answer(address, m.Error(code, error.what, error.hint, error.job))
             return
         try:
-            if isinstance(message, m.Hello):
+            answer = self.pairing.answer(user, message, now)
+            if answer is not None:
+                self.clients.answer(address, answer)
+            elif isinstance(message, m.Hello):
                 self.requests.hello(address, message, now)
             elif peer is None:
                 what = "The backend does not know this client."
@@ -256,6 +275,7 @@ class Server:
             self.jobs.tidy()
         if self._parent is not None and self._parent.gone():
             self._stop_if_alone(now)
+        self.pairing.expire(now)
         self.clients.check(now)
 
     def _stop_if_alone(self, now: float | None = None) -> None:

@@ -11,6 +11,7 @@ backs off to 5 seconds at most; the same problem is told once. ``stop`` joins wi
 from __future__ import annotations
 
 import logging
+import platform
 import queue
 import threading
 import time
@@ -44,9 +45,13 @@ class Client:
     Args:
         connection_file: read anew at every attempt to connect.
         name: what the backend calls us in its log.
+        code: a pairing code; the backend that made it is paired with, and its connection file
+            written, before anything else.
     """
 
-    def __init__(self, connection_file: Path, name: str = "Blender add-on") -> None:
+    def __init__(
+        self, connection_file: Path, name: str = "Blender add-on", code: Any = None
+    ) -> None:
         import zmq
 
         self.connection_file = connection_file
@@ -62,6 +67,8 @@ class Client:
         self._damaged: dict[str, Problem] = {}
         self._asked_again: set[str] = set()
         self._backoff = _FIRST_BACKOFF_S
+        self._code = code
+        self._host = ""
         self._zmq = zmq
         self._context = zmq.Context()
         address = f"inproc://gsv3d-wake-{id(self)}"
@@ -172,6 +179,8 @@ class Client:
 
     def _run(self) -> None:
         try:
+            if self._code is not None and not self._pair():
+                return
             while not self._stopping.is_set():
                 self._wait(self._connect_once())
         except Exception as error:  # a fault of ours: said in the panel, whole in the console
@@ -181,6 +190,21 @@ class Client:
                 "Stop the backend and try again; the console has the details.",
             )
             self._tell(events.Disconnected(problem, lasting=True))
+
+    def _pair(self) -> bool:
+        """Pair with the backend that made the code; returns False where that failed."""
+        try:
+            connection = wire.pair(
+                self._context, self._code, f"Blender on {platform.node()}", self._stopping.is_set
+            )
+            if connection is None:
+                return False
+            wire.write_connection(self.connection_file, connection)
+        except wire.ProtocolError as error:
+            self._lost(error.what, error.hint, lasting=True)
+            return False
+        self._tell(events.Paired(self.connection_file))
+        return True
 
     def _connect_once(self) -> float:
         """Connect and converse as long as it lasts; returns seconds to wait before trying again."""
@@ -192,6 +216,7 @@ class Client:
         if not connection.alive:
             self._lost(*wire.explain_silence(connection, self.connection_file))
             return _FILE_POLL_S
+        self._host = connection.host if connection.remote else ""
         socket = wire.open_client(self._context, connection)
         linger = 0
         try:
@@ -348,8 +373,13 @@ class Client:
                 makes_pictures = event.version >= wire.IMAGINE_VERSION
                 self._tell(
                     events.Connected(
-                        event.backend, event.device, models, makes_pictures, event.text_model
-                    )
+                        event.backend,
+                        event.device,
+                        models,
+                        makes_pictures,
+                        event.text_model,
+                        self._host,
+                    )  # fmt: skip
                 )
                 self._session.status(follow=True)
             case m.Queue():

@@ -14,6 +14,7 @@ from .problems import Problem
 OFFLINE = (
     "Models must be downloaded: turn on Allow Online Access in Preferences > System > Network."
 )
+REMOTE = "Models are added and removed on the backend's own computer"
 BUSY = "A model is being added, converted or removed"
 LOG = "models.log"
 _WATCH_S = 0.25
