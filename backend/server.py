@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server's loop: one thread, all sockets, no model.
 
-It listens to three sockets: the clients' ROUTER, the workers' link and ZeroMQ's questions about
+It listens to three sockets: the clients' (door.py), the workers' link and ZeroMQ's questions about
 keys. What clients ask for is in requests.py, what they are told in clients.py; who does which job
 is in workers.py, what becomes of it in work.py.
 """
@@ -12,27 +12,25 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 import zmq
 
 from gsv3d._version import __version__
 
 from .clients import Clients
-from .errors import BackendError, storage_error
+from .door import Door
+from .errors import storage_error
 from .jobs import Jobs
 from .journal import DamagedJournalError, Journal
 from .logs import FOLDER
-from .pairing import Pairing, bind_address
+from .pairing import Pairing
 from .parent import Parent
-from .peers import PIPE_MESSAGES
 from .protocol import (
     SUPPORTED_VERSIONS,
     Connection,
     ProtocolError,
     VersionError,
     decode,
-    limits,
     read_connection,
     write_connection,
 )
@@ -98,8 +96,8 @@ class Server:
         self._closers.append(lambda: self.context.destroy(0))
         self.gate = Gatekeeper(self.context)
         self._closers.append(self.gate.close)
-        self._listen()
-        self.clients = Clients(self._send, self.jobs, self.store, settings.text_model)
+        self._open_door()
+        self.clients = Clients(self.door.send, self.jobs, self.store, settings.text_model)
         self._closers.append(self.clients.close)
         self._link = WorkerSocket(self.context, self.gate)
         self._closers.append(self._link.close)
@@ -121,47 +119,18 @@ class Server:
                     self.store.put_aside(part)
             return Journal(path)
 
-    def _listen(self) -> None:
-        self.socket = self.context.socket(zmq.ROUTER)
-        self._closers.append(lambda: self.socket.close(0))
-        self.socket.linger = 0
-        self.socket.maxmsgsize = limits.SERVER_FRAME_BYTES
-        self.socket.sndhwm = PIPE_MESSAGES
-        self.socket.rcvhwm = 4  # pictures are large
-        self.socket.router_mandatory = 1
-        self.socket.handshake_ivl = 5000
+    def _open_door(self) -> None:
         client_public, client_secret = zmq.curve_keypair()
         self._client_keys = client_public.decode(), client_secret.decode()
         self.gate.allow_only(b"clients", client_public)
-        self.pairing = Pairing(self.settings.data_dir, self.gate, self.settings.listen)
-        public, secret = (key.encode() for key in self.pairing.keys)
-        self.gate.guard(self.socket, b"clients", public, secret)
-        port = str(self.settings.port or "*")
-        try:
-            self.socket.bind(f"tcp://127.0.0.1:{port}")
-        except zmq.ZMQError as error:
-            raise BackendError(
-                f"Port {port} of 127.0.0.1 cannot be opened: {error.strerror}.",
-                "Another program may use it: choose another with --port, or leave --port out.",
-            ) from error
-        self._local = self.socket.last_endpoint.decode().rstrip("\0")
-        if self.settings.listen is not None:
-            self._listen_for_others(*self.settings.listen)
-
-    def _listen_for_others(self, host: str, port: int) -> None:
-        self.socket.ipv6 = host.startswith("[")
-        try:
-            self.socket.bind(bind_address(host, port))
-        except (OSError, zmq.ZMQError) as error:
-            raise BackendError(
-                f"Port {port} of {host} cannot be opened: {error.strerror}.",
-                "Give --listen an address or name of this computer, and a port that is free.",
-            ) from error
-        log.info("listening on %s:%d for other computers", host, port)
+        settings = self.settings
+        self.pairing = Pairing(settings.data_dir, self.gate, settings.listen)
+        self.door = Door(self.context, self.gate, self.pairing, settings.port, settings.listen)
+        self._closers.append(self.door.close)
 
     def _publish(self) -> None:
         self.connection = Connection(
-            endpoint=self._local,
+            endpoint=self.door.endpoint,
             server_public_key=self.pairing.keys[0],
             client_public_key=self._client_keys[0],
             client_secret_key=self._client_keys[1],
@@ -179,9 +148,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until `stop`."""
-        poller = zmq.Poller()
-        for socket in (self.gate.socket, self.socket, self._link.socket):
-            poller.register(socket, zmq.POLLIN)
+        poller = self._poller()
         next_check = 0.0
         self._last_turn = time.monotonic()
         self._next_tidy = self._last_turn + _TIDY_S
@@ -196,7 +163,16 @@ class Server:
                 next_check = now + 0.5
                 self._check(now)
             self.clients.pump(now)
+            if self.door.bound_memory(now):
+                self.clients.close()  # they come back
+                poller = self._poller()
         self._say_goodbye()
+
+    def _poller(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        for socket in (self.gate.socket, self.door.socket, self._link.socket):
+            poller.register(socket, zmq.POLLIN)
+        return poller
 
     def _forgive_sleep(self, now: float) -> None:
         """Leave out of account that nothing was heard while the computer slept."""
@@ -227,19 +203,10 @@ class Server:
 
     def _receive(self, now: float) -> None:
         for _ in range(MESSAGES_A_TURN):
-            if not self.socket.poll(0):
+            received = self.door.receive()
+            if received is None:
                 return
-            first = self.socket.recv(copy=False)
-            self._take(first.bytes, first.get("User-Id"), self._receive_frames(), now)
-
-    def _receive_frames(self) -> list[bytes]:
-        """Return the first frames of a message; a message of countless frames is not kept."""
-        frames = []
-        while self.socket.rcvmore:
-            frame = self.socket.recv()
-            if len(frames) <= limits.FRAMES:
-                frames.append(frame)
-        return frames
+            self._take(*received, now)
 
     def _take(self, address: bytes, user: str, frames: list[bytes], now: float) -> None:
         peer = self.clients.peers.get(address)
@@ -286,13 +253,6 @@ class Server:
         """
         if self._parent is not None and not self.clients.heard(now):
             self.stop("The programs that used the backend have ended.")
-
-    def _send(self, address: bytes, frames: list[Any]) -> bool:
-        try:
-            self.socket.send_multipart([address, *frames], flags=zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
 
     def _say_goodbye(self) -> None:
         log.info("ending: %s", self._why)
