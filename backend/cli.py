@@ -96,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         f"{DEFAULT_PORT})",
     )
     serve.add_argument(
+        "--metrics",
+        type=_port,
+        metavar="PORT",
+        help="serve figures for Prometheus on this port of 127.0.0.1 (default: none)",
+    )
+    serve.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
     )
     serve.add_argument(
@@ -270,6 +276,7 @@ def _serve(options: argparse.Namespace) -> int:
             connection_path=options.connection_file.absolute(),
             port=options.port,
             listen=options.listen,
+            metrics=options.metrics,
             device=options.device,
             workers=None if options.workers == "auto" else options.workers,
             memory=options.memory,

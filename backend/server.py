@@ -23,6 +23,7 @@ from .errors import storage_error
 from .jobs import Jobs
 from .journal import DamagedJournalError, Journal
 from .logs import FOLDER
+from .metrics import Metrics
 from .pairing import Pairing
 from .parent import Parent
 from .protocol import (
@@ -62,6 +63,7 @@ class Server:
         self._stopping = False
         self._why = "The backend was asked to end."
         self._parent: Parent | None = None
+        self._metrics: Metrics | None = None
         self._closers: list[Callable[[], None]] = []
 
     # --- life ------------------------------------------------------------------------------------
@@ -106,6 +108,9 @@ class Server:
         self.requests = Requests(
             self.jobs, self.clients, self.workers, self.stop, self._stop_if_alone
         )
+        if settings.metrics is not None:
+            self._metrics = Metrics(settings.metrics, self.jobs, self.clients)
+            self._closers.append(self._metrics.close)
         self._publish()
 
     def _open_journal(self) -> Journal:
@@ -243,6 +248,8 @@ class Server:
         if self._parent is not None and self._parent.gone():
             self._stop_if_alone(now)
         self.pairing.expire(now)
+        if self._metrics is not None:
+            self._metrics.update(now)
         self.clients.check(now)
 
     def _stop_if_alone(self, now: float | None = None) -> None:

@@ -35,7 +35,7 @@ INTERFACE = [
 ]
 COMMAND_LINE = {
     *("__main__", "console", "headless", "preview_render", "result_files"),
-    *("cli", "doctor", "journal", "logs", "pair_command"),
+    *("cli", "doctor", "journal", "logs", "metrics", "pair_command"),
 }
 """Modules that speak in a terminal, in English."""
 SPEAKERS = [
