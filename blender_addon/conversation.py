@@ -29,11 +29,13 @@ class Conversation:
     Attributes:
         session: the protocol's side of it, which makes and reads messages.
         events: what has happened, for the main thread.
+        host: the computer the backend is on; empty for this one.
     """
 
     def __init__(self, name: str) -> None:
         self.session = wire.ClientSession(name, owner=uuid.uuid4().hex)
         self.events: queue.Queue[events.Event] = queue.Queue()
+        self.host = ""
         self._backlog: dict[str, Request | Words | Cutting] = {}
         self._requests: dict[str, Request | Words | Cutting] = {}
         self._told: tuple[str, str] | None = None
@@ -103,8 +105,13 @@ class Conversation:
                 makes_pictures = event.version >= wire.IMAGINE_VERSION
                 self.tell(
                     events.Connected(
-                        event.backend, event.device, models, makes_pictures, event.text_model
-                    )
+                        event.backend,
+                        event.device,
+                        models,
+                        makes_pictures,
+                        event.text_model,
+                        self.host,
+                    )  # fmt: skip
                 )
                 self.session.status(follow=True)
             case m.Queue():
