@@ -29,8 +29,8 @@ PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
 
 # In gsv3d a part imports only parts of rows above its own (and of its own row).
 GSV3D_ROWS = (
-    ("_version", "memory", "errors", "filenames", "threads"),
-    ("cameras", "compiling", "devices", "masks", "outputs"),
+    ("_version", "memory", "errors", "filenames", "tasks", "threads"),
+    ("cameras", "clusters", "compiling", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "pose"),
     ("meshing",),
@@ -165,7 +165,8 @@ def test_backend_does_not_know_the_addon() -> None:
 
 def test_only_the_worker_process_of_the_backend_holds_the_model() -> None:
     """The thread with the sockets must never wait for a model, nor die with one."""
-    with_model = ("backend.worker", "backend.doctor")  # the latter is a command of its own
+    # The second runs in the worker process, the third is a command of its own.
+    with_model = ("backend.worker", "backend.ray_runner", "backend.doctor")
     paths = [p for p in files_of("backend") if module_name(p) not in with_model]
 
     def model(module: str) -> bool:

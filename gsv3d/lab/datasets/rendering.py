@@ -15,6 +15,7 @@ import numpy as np
 
 from gsv3d._version import __version__
 from gsv3d.cameras import orbit, to_blender
+from gsv3d.clusters import run_on_ray
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.color import straight_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
@@ -23,10 +24,10 @@ from gsv3d.lab.datasets.plans import (
     normalizing_transform,
     plan_orbit,
 )
-from gsv3d.lab.datasets.processes import Outcome, run_in_processes
-from gsv3d.lab.datasets.ray_cluster import run_on_ray
+from gsv3d.lab.datasets.processes import prepare_worker, run_in_processes
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.shards import ShardFolder, group_of, write_record
+from gsv3d.tasks import Outcome
 
 if TYPE_CHECKING:
     from gsv3d.lab.datasets.blender_scene import View
@@ -179,6 +180,7 @@ class RendererFactory:
     settings: OrbitSettings
 
     def __call__(self) -> Callable[[ObjectFile], Rendered]:
+        prepare_worker()
         return ObjectRenderer(self.settings)
 
     @property

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import IO
 
 from gsv3d.errors import DataError, OutputError
-from gsv3d.lab.datasets.records import FACTS, OrbitRecord
+from gsv3d.lab.datasets.records import FACTS, NORMAL, OrbitRecord
 from gsv3d.outputs import make_folder, output_error, write_atomic
 
 WAITING = ".unpacked"
@@ -58,8 +58,11 @@ class Entry:
             file.seek(offset)
             return file.read(size)
 
-    def read(self) -> OrbitRecord:
+    def read(self, normals: bool = True) -> OrbitRecord:
         """Read the object.
+
+        Args:
+            normals: read and decode them, where there are any.
 
         Raises:
             DataError: it is damaged.
@@ -68,9 +71,11 @@ class Entry:
             with open(self.shard, "rb") as file:
                 parts = {}
                 for suffix, (offset, size) in self.members.items():
+                    if suffix == NORMAL and not normals:
+                        continue
                     file.seek(offset)
                     parts[suffix] = file.read(size)
-            return OrbitRecord.from_members(parts)
+            return OrbitRecord.from_members(parts, normals)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{self.key} in {self.shard} cannot be read: {error}.",

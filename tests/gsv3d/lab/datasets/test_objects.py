@@ -77,6 +77,8 @@ def test_packs_and_licenses_come_from_the_index_else_from_folders(tmp_path: Path
         (lambda p: (p / "i.json").write_text('{"objects": 3}') and p / "i.json", "not an object"),
         (lambda p: write_index(p, []), "No object of split None"),
         (lambda p: write_index(p, [{"file": "../a.glb"}]), "outside its own folder"),
+        (lambda p: write_index(p, [{"file": ""}]), "lists '', which is no file's name"),
+        (lambda p: write_index(p, [{"file": "./"}]), "lists './', which is no file's name"),
         (lambda p: write_index(p, [{"file": "/a.glb"}]), "outside its own folder"),
         (lambda p: write_index(p, [{"file": "C:\\a.glb"}]), "outside its own folder"),
     ],

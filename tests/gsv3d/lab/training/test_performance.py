@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gsv3d.lab.training.activations import checkpoint_activations, quick_attention
 from gsv3d.lab.training.config import build
-from gsv3d.lab.training.tasks import DecoderTask, MultiviewTask
+from gsv3d.lab.training.loop import Trainer
+from gsv3d.lab.training.performance import checkpoint_activations, quick_attention
+from gsv3d.lab.training.schedule import Schedule
+from gsv3d.lab.training.tasks import DecoderTask, DistillTask, MultiviewTask
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -56,6 +58,36 @@ def test_checkpointing_changes_nothing_but_what_is_kept(stage: str) -> None:
     for name, gradient in gradients.items():
         assert torch.allclose(others[name], gradient, rtol=1e-3, atol=1e-5), name
     assert less < 0.7 * kept
+
+
+def test_a_frozen_decoder_that_gradients_flow_through_is_checkpointed_too(tmp_path) -> None:
+    def kept_by_the_decoder(checkpointing: bool) -> int:
+        torch.manual_seed(0)
+        names = ("unet", "image_encoder", "decoder", "feature_encoder", "vae")
+        modules = [build(tiny.CONFIG, name) for name in names]
+        task = DistillTask(
+            *modules, [tiny.ball_orbit()], 4, CPU, train_decoder=False, lora_rank=0,
+            drop_condition=0.0, gate_full=1e8, gate_none=1e9,
+        )  # fmt: skip
+        inside, kept = False, 0
+
+        def step(into: bool) -> None:
+            nonlocal inside
+            inside = into
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.nbytes if inside else 0
+            return tensor
+
+        task.decoder.register_forward_pre_hook(lambda *_: step(True))
+        task.decoder.register_forward_hook(lambda *_: step(False))
+        plan = Schedule(steps=1, batch_size=1, checkpointing=checkpointing)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            Trainer(task, plan, tmp_path / str(checkpointing), 0, CPU).run()
+        return kept
+
+    assert 0 < kept_by_the_decoder(True) < 0.7 * kept_by_the_decoder(False)
 
 
 def test_plain_attention_is_attention() -> None:

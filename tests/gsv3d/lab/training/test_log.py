@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gsv3d.errors import DataError
-from gsv3d.lab.training.curves import read_log, smooth
+from gsv3d.lab.training.log import read_log, smooth
 
 
 def test_smoothing_is_the_mean_of_the_last_values() -> None:

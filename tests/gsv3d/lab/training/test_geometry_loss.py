@@ -7,7 +7,7 @@ import torch
 
 from gsv3d.cameras import intrinsics, orbit
 from gsv3d.decoder.volume import voxel_centres
-from gsv3d.lab.training.carving import MARGIN, carved
+from gsv3d.lab.training.geometry_loss import MARGIN, carved
 
 SIZE, RADIUS = 96, 0.3
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gsv3d.clusters import connect, run_on_ray
 from gsv3d.errors import GSV3DError
-from gsv3d.lab.datasets.ray_cluster import run_on_ray
-from gsv3d.lab.datasets.shards import index_shards
+from tests import ray_nodes
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,23 +25,8 @@ NODE = "__import__('ray').get_runtime_context().get_node_id()"
 
 @pytest.fixture(scope="module")
 def cluster():
-    import ray
-    from ray.cluster_utils import Cluster
-
-    small = {"num_cpus": 1, "object_store_memory": 10**8}
-    for attempt in range(4):
-        made = Cluster()
-        try:
-            made.add_node(**small, include_dashboard=False)
-            made.lost = made.add_node(**small)
-            break
-        except Exception as error:  # Ray's own class for a node that took over 30 s to start
-            ray.shutdown()
-            made.shutdown()
-            if "timed out during startup" not in str(error) or attempt == 3:
-                raise
-    yield made
-    made.shutdown()
+    with ray_nodes.started(1, 1) as made:
+        yield made
 
 
 def meeting(folder: Path, name: str, stay: str) -> str:
@@ -80,24 +65,6 @@ def test_workers_that_cannot_start_end_the_run_in_words(cluster) -> None:
         list(run_on_ray(functools.partial(eval, "engine"), ["1"], cluster.address, 1, "Buy one."))
 
 
-@pytest.mark.bpy
-@pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="bpy is not installed")
-def test_objects_are_rendered_on_the_cluster(cluster, tmp_path: Path, meshes, capsys) -> None:
-    from gsv3d.lab.cli.render import main
-
-    source = tmp_path / "objects"
-    source.mkdir()
-    for name in ("a", "b"):
-        meshes.colored_box(source / f"{name}.glb", (2.0, 1.0, 1.5))
-    meshes.without_faces(source / "points.glb")
-    code = main([str(source), "--output", str(tmp_path / "out"), "--ray", cluster.address,
-                 "--size", "32", "--orbit-views", "2", "--novel-views", "0"])  # fmt: skip
-    assert code == 1 and "points.glb: it has no faces" in capsys.readouterr().err
-    entries = index_shards(tmp_path / "out")
-    assert [entry.key for entry in entries] == ["a", "b"]
-    assert entries[0].read().rgba[..., 3].any()
-
-
 def test_a_lost_node_loses_no_task(cluster, tmp_path: Path) -> None:
     """Last, since the cluster is smaller after it."""
     tasks = [meeting(tmp_path, "a", "go"), meeting(tmp_path, "b", "go")]
@@ -106,10 +73,10 @@ def test_a_lost_node_loses_no_task(cluster, tmp_path: Path) -> None:
     def lose() -> None:
         while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
             time.sleep(0.1)
-        lost.append(cluster.lost.node_id)
+        lost.append(cluster.nodes[0].node_id)
         (tmp_path / "gone").write_text(lost[0])
         (tmp_path / "gone").rename(tmp_path / "go")
-        cluster.remove_node(cluster.lost, allow_graceful=False)
+        cluster.remove_node(cluster.nodes[0], allow_graceful=False)
 
     thread = threading.Thread(target=lose, daemon=True)
     thread.start()
@@ -117,6 +84,18 @@ def test_a_lost_node_loses_no_task(cluster, tmp_path: Path) -> None:
     thread.join()
     assert sorted(o.index for o in outcomes) == [0, 1] and not any(o.error for o in outcomes)
     assert {o.value for o in outcomes}.isdisjoint(lost) and lost
+
+
+def test_a_cluster_of_another_version_is_one_sentence(monkeypatch) -> None:
+    import ray
+    from ray._private.utils import check_version_info
+
+    def other(**_: object) -> None:
+        check_version_info({"ray_version": "1.0.0", "python_version": "3.7.1"}, "this process")
+
+    monkeypatch.setattr(ray, "init", other)
+    with pytest.raises(GSV3DError, match=f"another version of Ray or Python.*{ray.__version__}"):
+        connect("auto")
 
 
 def test_no_cluster_is_one_sentence() -> None:
