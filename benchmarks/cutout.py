@@ -28,7 +28,7 @@ from gsv3d.cameras import FOV_DEG, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.datasets.plans import normalizing_transform
-from gsv3d.lab.datasets.rendering import shuffled
+from gsv3d.lab.datasets.rendering import shuffle
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import Environment, baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw
@@ -63,7 +63,7 @@ def composites(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield the photograph's name, the object's RGBA and the background."""
     rng, lights, made = np.random.default_rng(0), baked_environments(), 0
-    for item in shuffled(find_objects(objects, split), 0):
+    for item in shuffle(find_objects(objects, split), 0):
         if made == count:
             return
         try:

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.gaussians import unit_gaussians
+from gsv3d.lab.evaluation.gaussians import normalize_gaussians
 from gsv3d.lab.evaluation.protocol import Framing
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.models import load_pipeline
@@ -44,7 +44,7 @@ def row(pipe: Any, truth: dict[str, np.ndarray], steps: int) -> list[float]:
         output_type="latent",
     )
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    gaussians = unit_gaussians(out.gaussians, framing)
+    gaussians = normalize_gaussians(out.gaussians, framing)
     points = metrics.sample_surface(
         truth["vertices"], truth["faces"], POINTS, np.random.default_rng(0)
     )

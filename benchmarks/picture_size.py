@@ -25,8 +25,8 @@ from gsv3d.lab.evaluation.baselines.library import (
     Library,
     Looks,
     find_library,
-    looks_of_picture,
-    looks_of_prop,
+    look_at_picture,
+    look_at_prop,
 )
 from gsv3d.lab.evaluation.baselines.retrieval import Retriever
 from gsv3d.lab.evaluation.protocol import choose_objects
@@ -43,7 +43,7 @@ def library_of(props: list[ObjectFile], cut: bool) -> Library:
     read, looks = [], []
     for prop in props:
         try:
-            looks.append(looks_of_prop(prop.path, cut))
+            looks.append(look_at_prop(prop.path, cut))
         except (DataError, ValueError):
             continue
         read.append(prop)
@@ -55,7 +55,7 @@ def answer(library: Library, queries: list[tuple[Prop, np.ndarray]], cut: bool) 
     """(3,) means of CD, F-score at .05 and volume IoU."""
     retriever, rows = Retriever(library), []
     for number, (true, rgba) in enumerate(queries):
-        match = retriever.find(looks_of_picture(rgba, cut))
+        match = retriever.find(look_at_picture(rgba, cut))
         prop = load_prop(library.props[match.prop].path)
         found = unit(turn(prop, -match.azimuth_deg))
         rows.append(worth(found, true, np.random.default_rng(number)))

@@ -23,7 +23,7 @@ from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.datasets.records import OrbitRecord
-from gsv3d.lab.datasets.rendering import RendererFactory, shuffled
+from gsv3d.lab.datasets.rendering import RendererFactory, shuffle
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import Lights, baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw
@@ -50,7 +50,7 @@ def main() -> None:
     device = torch.device(args.device)
     settings = OrbitSettings(size=args.size, novel_views=8, samples=args.samples)
     found = [o for o in find_objects(args.objects, args.split) if o.path.suffix == ".glb"]
-    chosen = shuffled(found, 0)[: args.count]
+    chosen = shuffle(found, 0)[: args.count]
     environments = {e.name: e for e in baked_environments()}
 
     factory = RendererFactory(settings)

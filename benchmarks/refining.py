@@ -26,7 +26,7 @@ from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.generation import GenerationResult, GenerationSettings, generate
 from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.gaussians import draw, unit_gaussians
+from gsv3d.lab.evaluation.gaussians import draw, normalize_gaussians
 from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import TexturedMesh
@@ -40,7 +40,7 @@ def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[floa
     elevation = float(truth["elevation_deg"])
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
     unseen = orbit(*unseen_views(elevation), size=truth["views"].shape[1], distance=DISTANCE)
-    drawn, mask = draw(unit_gaussians(result.gaussians, framing), unseen)
+    drawn, mask = draw(normalize_gaussians(result.gaussians, framing), unseen)
     scores = metrics.compare_views(
         metrics.Views(drawn / 255.0, mask), metrics.Views.of_rgba(truth["views"])
     )

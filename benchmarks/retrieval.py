@@ -24,7 +24,7 @@ from gsv3d.lab.evaluation.baselines.library import (
     Library,
     find_library,
     load_library,
-    looks_of_picture,
+    look_at_picture,
 )
 from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw
@@ -76,7 +76,7 @@ def query(
         for prop, pack in zip(library.props, packs, strict=True)
         if pack == packs[index]
     }
-    looks = looks_of_picture(rgba)
+    looks = look_at_picture(rgba)
     rows = []
     for weight in WEIGHTS:
         match = retriever.find(looks, exclude, weight)

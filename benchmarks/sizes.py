@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
 from gsv3d.lab.evaluation.metrics import Views, compare_views
-from gsv3d.lab.evaluation.protocol import choose_objects, part_of
+from gsv3d.lab.evaluation.protocol import choose_objects, choose_part
 from gsv3d.lab.training.bank import BankFactory, BankSettings, OrbitBank
 from gsv3d.lab.training.config import ModelConfig, read_config
 from gsv3d.lab.training.drawing import Drawing
@@ -208,7 +208,7 @@ def main() -> None:
     # Evenly spaced, so that all packs are among them.
     train_objects = train_objects[:: max(1, len(train_objects) // args.limit)]
     found = find_objects([args.objects], "dev")
-    dev_objects = tuple(part_of(choose_objects(found, args.count, 0), "a", 0))
+    dev_objects = tuple(choose_part(choose_objects(found, args.count, 0), "a", 0))
     results: dict[str, dict[str, float]] = {}
     for number, size in enumerate(SIZES):
         folder = args.output / f"size-{number}"

@@ -136,8 +136,8 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     from gsv3d.lab.evaluation.protocol import (
         EvaluationSettings,
         choose_objects,
+        choose_part,
         make_cases,
-        part_of,
     )
     from gsv3d.lab.evaluation.report import write_report
     from gsv3d.lab.evaluation.runner import run_evaluation
@@ -150,7 +150,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     check_at_least("fit", args.fit, 0)
     found = find_objects(sources, args.split)
     drawn = choose_objects(found, len(found) if args.count is None else args.count, args.seed)
-    objects = part_of(drawn, args.part, args.seed)
+    objects = choose_part(drawn, args.part, args.seed)
     cases = make_cases(objects, args.seed, args.elevations)
     if settings.renderer == "cycles":
         require_blender()
@@ -212,14 +212,14 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Return the model's name in the report, its identity and generator; all None without one."""
     if model is None:
         return None, None, None
-    from gsv3d.lab.evaluation.generating import ModelGenerator, frames_of
+    from gsv3d.lab.evaluation.generating import ModelGenerator, count_frames
     from gsv3d.lab.evaluation.store import ModelIdentity, digest_folder
     from gsv3d.models import find
 
     folder = find(model)
     identity = ModelIdentity(
         digest_folder(folder), args.steps, args.faces, args.texture_size,
-        args.frames or frames_of(model, args.orbit), args.pose, args.orbit,
+        args.frames or count_frames(model, args.orbit), args.pose, args.orbit,
         consistency_of(args.consistency),
     )  # fmt: skip
     name = args.name or folder.resolve().name

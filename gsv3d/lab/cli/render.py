@@ -140,9 +140,9 @@ class _Progress:
 
 def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Namespace) -> int:
     """Render what is missing, with progress; return how many objects failed."""
-    from gsv3d.lab.datasets.rendering import render_orbits, shuffled
+    from gsv3d.lab.datasets.rendering import render_orbits, shuffle
 
-    queue = shuffled(objects, dataset.settings.seed)[: args.limit]
+    queue = shuffle(objects, dataset.settings.seed)[: args.limit]
     missing = [item for item in queue if item.name not in dataset.folder.finished]
     if len(missing) < len(queue):
         print(f"{len(queue) - len(missing)} objects are there already.", flush=True)

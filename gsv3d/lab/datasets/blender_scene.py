@@ -18,7 +18,12 @@ import numpy as np
 from mathutils import Matrix
 
 from gsv3d.lab.datasets import blender_objects, mesh_files
-from gsv3d.lab.datasets.environments import Environment, chosen, load_environments, read_exr
+from gsv3d.lab.datasets.environments import (
+    Environment,
+    choose_environment,
+    load_environments,
+    read_exr,
+)
 
 
 @dataclass(frozen=True)
@@ -253,7 +258,7 @@ class BlenderWorld:
 
     def light_hdri(self, choice: float, yaw_deg: float) -> str:
         """Light with one of Blender's HDRIs, ``choice`` in 0..1; return its name."""
-        environment = chosen(self._environments, choice)
+        environment = choose_environment(self._environments, choice)
         self._image_node.image = bpy.data.images[environment.name]
         self._mapping.inputs["Rotation"].default_value = (0, 0, np.deg2rad(yaw_deg))
         self._background.inputs["Strength"].default_value = 1.0

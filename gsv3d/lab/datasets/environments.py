@@ -119,7 +119,7 @@ def read_exr(path: Path) -> dict[str, np.ndarray]:
         }
 
 
-def chosen(environments: Sequence[Environment], choice: float) -> Environment:
+def choose_environment(environments: Sequence[Environment], choice: float) -> Environment:
     """Return the environment that a ``choice`` in 0..1 stands for."""
     return environments[min(int(choice * len(environments)), len(environments) - 1)]
 

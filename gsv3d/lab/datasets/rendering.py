@@ -26,7 +26,7 @@ from gsv3d.lab.datasets.plans import (
 )
 from gsv3d.lab.datasets.processes import prepare_worker, run_in_processes
 from gsv3d.lab.datasets.records import OrbitRecord
-from gsv3d.lab.datasets.shards import ShardFolder, group_of, write_record
+from gsv3d.lab.datasets.shards import ShardFolder, name_group, write_record
 from gsv3d.tasks import Outcome
 
 if TYPE_CHECKING:
@@ -224,12 +224,12 @@ def render_orbits(
         for outcome in outcomes:
             if outcome.error is None:
                 item = objects[outcome.index]
-                folder.add(group_of(item.split, item.pack), item.name, outcome.value.tar)
+                folder.add(name_group(item.split, item.pack), item.name, outcome.value.tar)
                 outcome = replace(outcome, value=outcome.value.remarks)
             yield outcome
 
 
-def shuffled(objects: Sequence[ObjectFile], seed: int) -> list[ObjectFile]:
+def shuffle(objects: Sequence[ObjectFile], seed: int) -> list[ObjectFile]:
     """Put objects in a fixed random order, so that any beginning of it is a fair sample."""
     order = np.random.default_rng([seed, 7]).permutation(len(objects))
     return [objects[i] for i in order]

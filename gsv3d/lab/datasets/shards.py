@@ -172,7 +172,7 @@ def write_record(record: OrbitRecord) -> bytes:
     return stream.getvalue()
 
 
-def group_of(split: str, pack: str) -> str:
+def name_group(split: str, pack: str) -> str:
     """Return the shards' name without its number, fit for a file: packs do not share shards."""
     words = re.sub(r"[^\w-]+", "_", "-".join(part for part in (split, pack) if part))
     return words.casefold()[:100].strip("_") or "objects"

@@ -32,7 +32,7 @@ SOLID = 0.5
 """Gaussians of a lower opacity are no surface."""
 
 
-def unit_gaussians(gaussians: Gaussians, framing: Framing) -> Gaussians:
+def normalize_gaussians(gaussians: Gaussians, framing: Framing) -> Gaussians:
     """Move Gaussians from the model's world to that of the object with extent 1."""
     shift = torch.as_tensor(framing.shift).to(gaussians.means)
     return replace(
@@ -80,16 +80,16 @@ def draw_generated(
     if generated.halves is not None:
         sources |= {"half0": generated.halves[0], "half1": generated.halves[1]}
     for name, gaussians in sources.items():
-        unit = unit_gaussians(gaussians, framing)
+        unit = normalize_gaussians(gaussians, framing)
         arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = draw(unit, unseen)
         if around is not None:
             arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = draw(gaussians, around)
         if name != "gaussian":
-            arrays[f"{name}_centres"] = solid_centers(unit)
+            arrays[f"{name}_centres"] = find_solid_centers(unit)
     return arrays
 
 
-def solid_centers(gaussians: Gaussians) -> np.ndarray:
+def find_solid_centers(gaussians: Gaussians) -> np.ndarray:
     """Return (n, 3) centers of those above ``SOLID``, at most ``CENTERS``; all if none is."""
     solid = gaussians.opacities > SOLID
     centers = gaussians.means[solid] if bool(solid.any()) else gaussians.means
@@ -182,9 +182,9 @@ def fit_halves(
     for half in (0, 1):
         chosen = list(range(half, len(frames), 2))
         fitted = fit_gaussians(pictures[chosen], covered[chosen], around[chosen], settings, half)
-        unit = unit_gaussians(fitted, framing)
+        unit = normalize_gaussians(fitted, framing)
         name = f"fit{half}"
         arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = draw(unit, unseen)
         arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = draw(fitted, drawn_around)
-        arrays[f"{name}_centres"] = solid_centers(unit)
+        arrays[f"{name}_centres"] = find_solid_centers(unit)
     return arrays

@@ -88,7 +88,7 @@ class Generator(Protocol):
         """
 
 
-def frames_of(model: str, orbit: str | None = None) -> int | None:
+def count_frames(model: str, orbit: str | None = None) -> int | None:
     """Read how many views a model's static orbit has, without loading it.
 
     None if its orbit or its framing is another: true views are drawn for these alone.
@@ -132,7 +132,7 @@ class ModelGenerator:
     def __init__(self, model: str, identity: ModelIdentity, device: str = "auto") -> None:
         self._model, self._device, self._identity = model, device, identity
         self._pipeline: Any = None
-        own = frames_of(model, identity.orbit)
+        own = count_frames(model, identity.orbit)
         self.frames = own and (identity.frames or own)
         self._job(0.0, None, 0)  # a bad setting is named before anything is rendered
 
@@ -189,14 +189,14 @@ class ModelGenerator:
             process_mib,
             card_mib,
             None if self.frames is None else result.views,
-            None if self.frames is None else masks_of(self._pipeline, result),
+            None if self.frames is None else find_masks(self._pipeline, result),
             result.gaussians,
             decode_halves(self._pipeline, result),
             result.pose,
         )
 
 
-def masks_of(pipeline: Any, result: GenerationResult) -> np.ndarray:
+def find_masks(pipeline: Any, result: GenerationResult) -> np.ndarray:
     """Return (N, S, S) bool, where the object is in the views."""
     return coverage_of(pipeline.vae, result.views, result.latents, result.prepared) > 0.5
 

@@ -130,7 +130,7 @@ def add_perceptual(evaluation: Evaluation, case: Case, run: Run, record: dict[st
                 record["per_view"][what][metric] = [round(float(v), 5) for v in values]
 
 
-def set_metrics(
+def measure_sets(
     evaluation: Evaluation, cases: list[Case], runs: list[Run]
 ) -> dict[str, dict[str, float]]:
     """Return FID and 1000 x KID of each candidate's views of its mesh against the true ones.

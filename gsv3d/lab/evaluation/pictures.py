@@ -19,7 +19,7 @@ from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg, to_blender
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.color import straight_srgb
-from gsv3d.lab.datasets.environments import chosen
+from gsv3d.lab.datasets.environments import choose_environment
 from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.datasets.rendering import silence_standard_output
 from gsv3d.lab.evaluation.protocol import (
@@ -27,7 +27,7 @@ from gsv3d.lab.evaluation.protocol import (
     Case,
     EvaluationSettings,
     ObjectPlan,
-    frame,
+    find_framing,
     unseen_views,
 )
 from gsv3d.lab.evaluation.store import load_mesh, save_arrays
@@ -130,7 +130,7 @@ class RasterizedScene:
         if path.suffix.lower() not in RASTERIZED:
             raise ValueError("the rasterizer reads GLB and glTF files alone")
         self._prop = load_prop(path)
-        environment = chosen(self._environments, plan.light_choice)
+        environment = choose_environment(self._environments, plan.light_choice)
         self.light = environment.name
         self._lights = lights_of(environment, plan.light_yaw_deg)
         return self._prop.vertices.astype(np.float64)
@@ -249,7 +249,7 @@ class _Pictures:
         transform, scale = normalizing_transform(points, plan.yaw_deg, matrices, FOV_DEG)
         unit = np.diag([1 / scale] * 3 + [1.0]) @ transform
         placed = points @ unit[:3, :3].T + unit[:3, 3]
-        framing = frame(placed, matrices[0].astype(np.float64))
+        framing = find_framing(placed, matrices[0].astype(np.float64))
         if not task.output.exists():
             picture = scene.draw(transform, reference)[0]
             vertices, faces = scene.triangles(unit)

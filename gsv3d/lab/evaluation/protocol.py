@@ -150,7 +150,7 @@ def choose_objects(objects: Sequence[ObjectFile], count: int, seed: int) -> list
     return [ordered[i] for i in sorted(chosen)]
 
 
-def part_of(objects: Sequence[ObjectFile], part: str | None, seed: int) -> list[ObjectFile]:
+def choose_part(objects: Sequence[ObjectFile], part: str | None, seed: int) -> list[ObjectFile]:
     """Return one of two halves drawn by the seed, sorted by name; all when ``part`` is None.
 
     Raises:
@@ -219,7 +219,7 @@ class Framing:
         return matrix
 
 
-def frame(
+def find_framing(
     points: np.ndarray, viewmat: np.ndarray, fov_deg: float = FOV_DEG, fill: float = FILL
 ) -> Framing:
     """Find the framing under which a camera sees the points' box centered and ``fill`` long.

@@ -78,7 +78,7 @@ def run_evaluation(
     return failures
 
 
-def frames_by_model(evaluation: Evaluation, generator: Generator | None) -> int | None:
+def count_model_frames(evaluation: Evaluation, generator: Generator | None) -> int | None:
     """Return how many views the orbit of this run's model has."""
     return generator.frames if generator is not None and evaluation.model is not None else None
 
@@ -86,7 +86,7 @@ def frames_by_model(evaluation: Evaluation, generator: Generator | None) -> int 
 def _render_truth(
     evaluation: Evaluation, generator: Generator | None, report: Report, workers: int
 ) -> dict[str, str]:
-    frames = frames_by_model(evaluation, generator)
+    frames = count_model_frames(evaluation, generator)
 
     def task(case: Case) -> TruthTask:
         orbits = () if frames is None else ((frames, evaluation.orbit_path(case, frames)),)
@@ -153,7 +153,7 @@ def _make_baselines(
             mesh = retriever(truth["reference"], case)
         else:
             mesh = FROM_THE_PICTURE[name](truth["reference"])
-        save_mesh(path, unit_mesh(mesh))
+        save_mesh(path, normalize_mesh(mesh))
 
 
 def _generate(
@@ -173,7 +173,7 @@ def _generate(
     try:
         plane = best_plane(truth["vertices"][truth["faces"]])
         generated = generator(truth["reference"], elevation, plane, run.seed)
-        mesh = unit_mesh(generated.mesh)
+        mesh = normalize_mesh(generated.mesh)
     except Cancelled:
         raise
     except (GSV3DError, ValueError) as error:
@@ -290,7 +290,7 @@ def is_stale(task: MeasureTask) -> bool:
     return any(path is not None and path.stat().st_mtime_ns > made for path in sources)
 
 
-def unit_mesh(mesh: TexturedMesh) -> TexturedMesh:
+def normalize_mesh(mesh: TexturedMesh) -> TexturedMesh:
     """Center a mesh and scale it to extent 1 by its box; ValueError where it has none."""
     return TexturedMesh(
         metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture

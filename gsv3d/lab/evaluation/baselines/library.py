@@ -60,12 +60,12 @@ class Looks:
     means: np.ndarray
 
 
-def looks_of_picture(rgba: np.ndarray, cut: bool = True) -> Looks:
+def look_at_picture(rgba: np.ndarray, cut: bool = True) -> Looks:
     """Return the looks of one (H, W, 4) uint8 picture, V = 1; ValueError where it is empty.
 
     Args:
         rgba: the picture.
-        cut: to the object's box; else the picture is taken as a whole, see ``looks_of_prop``.
+        cut: to the object's box; else the picture is taken as a whole, see ``look_at_prop``.
     """
     cropped = crop_to_mask(rgba) if cut else rgba
     height, width = cropped.shape[:2]
@@ -79,7 +79,7 @@ def looks_of_picture(rgba: np.ndarray, cut: bool = True) -> Looks:
     return _pool(values[None, ..., :3], values[None, ..., 3])
 
 
-def looks_of_prop(path: Path, cut: bool = True) -> Looks:
+def look_at_prop(path: Path, cut: bool = True) -> Looks:
     """Rasterize a prop's 72 views with its base colors under soft light from above.
 
     Args:
@@ -157,7 +157,7 @@ class Library:
     digest: str
 
 
-def library_digest(props: Sequence[ObjectFile]) -> str:
+def digest_library(props: Sequence[ObjectFile]) -> str:
     """Return the SHA-256 over names and contents of the props, and the format of their looks."""
     total = hashlib.sha256(FORMAT.encode())
     for prop in props:
@@ -194,7 +194,7 @@ def load_library(
         DataError: no prop can be read, or the file in the cache is damaged.
     """
     there = [prop for prop in props if prop.path.is_file()]
-    digest = library_digest(there)
+    digest = digest_library(there)
     path = cache / f"looks-{digest[:16]}.npz"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ class _LooksFactory:
 
 
 def _looks(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    looks = looks_of_prop(path)
+    looks = look_at_prop(path)
     return looks.masks, looks.colors, looks.means
 
 

@@ -16,7 +16,7 @@ from gsv3d.lab.evaluation.baselines.library import (
     ELEVATIONS,
     Library,
     Looks,
-    looks_of_picture,
+    look_at_picture,
     view_angles,
 )
 from gsv3d.lab.evaluation.protocol import Case
@@ -110,10 +110,10 @@ class Retriever:
             reference: (H, W, 4) uint8 with straight alpha.
             case: whose object is left out of the library, by its file.
         """
-        match = self.find(looks_of_picture(reference), {case.source.path.resolve()})
+        match = self.find(look_at_picture(reference), {case.source.path.resolve()})
         prop = load_prop(self._library.props[match.prop].path)
-        mesh = textured(turn(prop, -match.azimuth_deg))
-        return recolored(mesh, reference)
+        mesh = bake_texture(turn(prop, -match.azimuth_deg))
+        return match_color(mesh, reference)
 
     def find(
         self, query: Looks, exclude: Collection[Path] = (), color_weight: float = COLOR_WEIGHT
@@ -145,7 +145,7 @@ class Retriever:
         return Match(best // views, float(self._azimuths[best % views]), float(found[place]))
 
 
-def textured(prop: Prop) -> TexturedMesh:
+def bake_texture(prop: Prop) -> TexturedMesh:
     """Bake a prop's base colors into one texture with a block of texels for every face.
 
     Blocks of 8 x 8 texels, or fewer where there would be more than ``MAX_TEXTURE`` a side. A face
@@ -186,7 +186,7 @@ def _base_colors(prop: Prop, faces: np.ndarray, weights: np.ndarray) -> np.ndarr
     return color
 
 
-def recolored(mesh: TexturedMesh, reference: np.ndarray) -> TexturedMesh:
+def match_color(mesh: TexturedMesh, reference: np.ndarray) -> TexturedMesh:
     """Shift a mesh's texture until its mean color, seen as the reference is, is the reference's.
 
     One shift moves all sRGB values, which are then limited to 0..255.

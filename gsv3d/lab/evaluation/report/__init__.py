@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gsv3d.lab.evaluation.baselines import EMPTY
-from gsv3d.lab.evaluation.perceptual import set_metrics
+from gsv3d.lab.evaluation.perceptual import measure_sets
 from gsv3d.lab.evaluation.report.figures import write_plots, write_sheets
 from gsv3d.lab.evaluation.report.results import HINDSIGHT, MAIN, Results, load_results
 from gsv3d.lab.evaluation.report.tables import write_markdown
@@ -32,7 +32,7 @@ def write_report(
     results = load_results(evaluation)
     folder = evaluation.folder
     figures = [*write_plots(results, folder, suffix), *write_sheets(results, folder, suffix)]
-    sets = set_metrics(evaluation, results.main, list(results.runs))
+    sets = measure_sets(evaluation, results.main, list(results.runs))
     text = write_markdown(results, missing or {}, sets, figures)
     for name, table in (("results", results.table()), ("views", results.views)):
         csv = table.to_csv(index=False, lineterminator="\n")

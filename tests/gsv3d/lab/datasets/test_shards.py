@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.shards import ShardFolder, group_of, index_shards, scan, write_record
+from gsv3d.lab.datasets.shards import ShardFolder, index_shards, name_group, scan, write_record
 
 
 def write_shard(directory: Path, records, group: str = "pack") -> Path:
@@ -106,4 +106,4 @@ def test_folders_without_shards_say_what_to_do(tmp_path: Path, make_record) -> N
      ("", "a.b{0..9}", "a_b_0_9")],
 )  # fmt: skip
 def test_packs_make_file_names(split: str, pack: str, group: str) -> None:
-    assert group_of(split, pack) == group
+    assert name_group(split, pack) == group

@@ -15,11 +15,11 @@ from gsv3d.lab.evaluation.protocol import (
     DISTANCE,
     Case,
     EvaluationSettings,
-    frame,
+    find_framing,
     make_cases,
     unseen_views,
 )
-from gsv3d.lab.evaluation.runner import unit_mesh
+from gsv3d.lab.evaluation.runner import normalize_mesh
 from gsv3d.lab.evaluation.store import (
     Evaluation,
     ModelIdentity,
@@ -84,7 +84,7 @@ def add_truth(evaluation: Evaluation, case: Case, mesh: TexturedMesh) -> None:
     """The true object of a case, and its orbit."""
     elevation = case.plan.elevation_deg
     viewmat = look_at_origin(0, elevation, REFERENCE_DISTANCE)
-    framing = frame(mesh.vertices, viewmat)
+    framing = find_framing(mesh.vertices, viewmat)
     reference = orbit([0.0], elevation, size=64)
     save_arrays(
         evaluation.path("truth", case),
@@ -114,7 +114,7 @@ def answer(
     evaluation: Evaluation, case: Case, run: Run, mesh: TexturedMesh, generated: bool = False
 ) -> None:
     """A run's mesh and its pictures; of a model its views, too: the true ones."""
-    unit = unit_mesh(mesh)
+    unit = normalize_mesh(mesh)
     save_mesh(evaluation.path("meshes", case, run), unit)
     save_arrays(evaluation.path("views", case, run), views=unseen(unit, case.plan.elevation_deg))
     if generated:

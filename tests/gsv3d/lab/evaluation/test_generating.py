@@ -17,17 +17,22 @@ from gsv3d.cameras import look_at_origin, orbit
 from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import GenerationResult
-from gsv3d.lab.evaluation.gaussians import draw, draw_generated, solid_centers, unit_gaussians
+from gsv3d.lab.evaluation.gaussians import (
+    draw,
+    draw_generated,
+    find_solid_centers,
+    normalize_gaussians,
+)
 from gsv3d.lab.evaluation.generating import (
     Generated,
     ModelGenerator,
     PeakMemory,
+    count_frames,
     decode_halves,
-    frames_of,
-    masks_of,
+    find_masks,
     read_peak_of_life,
 )
-from gsv3d.lab.evaluation.protocol import Framing, frame, unseen_views
+from gsv3d.lab.evaluation.protocol import Framing, find_framing, unseen_views
 from gsv3d.lab.evaluation.store import ModelIdentity
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
@@ -55,7 +60,7 @@ def result(pipeline) -> GenerationResult:
 
 
 def test_masks_are_the_models_own_and_the_references(pipeline, result) -> None:
-    masks = masks_of(pipeline, result)
+    masks = find_masks(pipeline, result)
     assert masks.shape == result.views.shape[:3] and masks.dtype == bool
     np.testing.assert_array_equal(masks[-1], result.prepared[..., 3] > 127)
     scaled = result.latents / pipeline.vae.config.scaling_factor
@@ -69,7 +74,7 @@ def test_without_alpha_what_is_not_white_is_the_object(pipeline, result) -> None
     views[:, 2:4, 2:4] = [255, 255, 100]
     prepared = np.zeros((8, 8, 4), np.uint8)
     prepared[4:6, 4:6] = 255
-    masks = masks_of(pipeline, replace(result, views=views, latents=None, prepared=prepared))
+    masks = find_masks(pipeline, replace(result, views=views, latents=None, prepared=prepared))
     assert masks[0, 2:4, 2:4].all() and masks[1, 4:6, 4:6].all() and masks.sum() == 8
 
 
@@ -121,7 +126,7 @@ def test_views_of_another_orbit_are_compared_with_nothing(
     pipeline = tiny.tiny_pipeline()
     pipeline.register_to_config(orbit=own, framing=framing)
     pipeline.save_pretrained(tmp_path)
-    assert frames_of(str(tmp_path), asked) == expected
+    assert count_frames(str(tmp_path), asked) == expected
     for frames, found in ((None, expected), (6, expected and 6)):
         identity = ModelIdentity("abc", frames=frames, orbit=asked)
         assert ModelGenerator(str(tmp_path), identity).frames == found
@@ -153,7 +158,7 @@ def test_a_model_is_asked_through_the_same_job_as_everywhere(
     monkeypatch.setattr("gsv3d.generation.estimate_pose", lambda _: found)
     identity = ModelIdentity("abc", steps=3, faces=400, pose=pose)
     generator = ModelGenerator("blockout", identity, "cpu")
-    assert generator.frames == frames_of("blockout") > 1
+    assert generator.frames == count_frames("blockout") > 1
     reference = np.zeros((64, 64, 4), np.uint8)
     reference[16:48, 16:48] = [200, 40, 40, 255]
     answer = generator(reference, 17.0, plane, 5)
@@ -174,13 +179,13 @@ def test_bad_settings_and_models_are_named_at_once(tmp_path) -> None:
 def test_gaussians_are_drawn_where_the_object_is() -> None:
     """A ball as a model would give it: framed at the reference, drawn in the object's world."""
     true = ball((0.8, 0.2, 0.2), radius=0.45)
-    framing = frame(true.means.numpy(), look_at_origin(0, 10.0, 2.35))
+    framing = find_framing(true.means.numpy(), look_at_origin(0, 10.0, 2.35))
     own = replace(
         true,
         means=true.means * framing.scale + torch.from_numpy(framing.shift).float(),
         scales=true.scales * framing.scale,
     )
-    back = unit_gaussians(own, framing)
+    back = normalize_gaussians(own, framing)
     torch.testing.assert_close(back.means, true.means)
     torch.testing.assert_close(back.scales, true.scales)
     frames = np.full((4, 16, 16, 3), 255, np.uint8)
@@ -220,8 +225,8 @@ def test_faint_gaussians_are_no_surface() -> None:
     true = ball((1, 0, 0))
     opacities = true.opacities.clone()
     opacities[100:] = 0.2
-    assert len(solid_centers(replace(true, opacities=opacities))) == 100
-    assert len(solid_centers(replace(true, opacities=opacities * 0))) == 1500
+    assert len(find_solid_centers(replace(true, opacities=opacities))) == 100
+    assert len(find_solid_centers(replace(true, opacities=opacities * 0))) == 1500
 
 
 def touch(size: int) -> None:

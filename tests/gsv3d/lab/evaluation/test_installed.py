@@ -32,7 +32,7 @@ from gsv3d.lab.evaluation.metrics.networks import (
     load_lpips,
     load_perceptual,
 )
-from gsv3d.lab.evaluation.perceptual import measure_perceptual, perceptual_path, set_metrics
+from gsv3d.lab.evaluation.perceptual import measure_perceptual, measure_sets, perceptual_path
 from gsv3d.lab.evaluation.report import write_report
 from gsv3d.lab.evaluation.report.results import load_results
 from gsv3d.lab.evaluation.report.tables import NOT_INSTALLED
@@ -204,7 +204,7 @@ def test_a_report_with_everything_installed(
         assert abs(results.mean("slab", key) - best) > 1e-4
         assert results.has(f"frame_{key}", "m")
     assert 0 < results.mean("m", "clip_iqa") < 1
-    sets = set_metrics(evaluation, results.main, list(results.runs))
+    sets = measure_sets(evaluation, results.main, list(results.runs))
     assert sets["m"]["fid"] == pytest.approx(0, abs=1e-3)
     own, true = (
         load_arrays(perceptual_path(evaluation, case, run))["mesh_features"].astype(np.float64)

@@ -25,7 +25,7 @@ from gsv3d.lab.evaluation.metrics.networks import (
     load_lpips,
     load_perceptual,
 )
-from gsv3d.lab.evaluation.perceptual import measure_perceptual, perceptual_path, set_metrics
+from gsv3d.lab.evaluation.perceptual import measure_perceptual, measure_sets, perceptual_path
 from gsv3d.lab.evaluation.report.results import load_results
 from gsv3d.lab.evaluation.runner import measure_task
 from gsv3d.lab.evaluation.store import Run, load_arrays, write_json
@@ -130,7 +130,7 @@ def test_installed_metrics_reach_the_records(evaluation) -> None:
     assert results.mean("m", "frame_lpips") < 0.05 and results.mean("slab", "frame_lpips") is None
     record = results.records["m--seed0"]["cube"]["per_view"]["mesh"]
     assert len(record["lpips"]) == len(record["psnr"])
-    sets = set_metrics(evaluation, results.main, list(results.runs))
+    sets = measure_sets(evaluation, results.main, list(results.runs))
     assert sets["m"]["fid"] == pytest.approx(0, abs=1e-6) and sets["slab"]["fid"] > 1e-3
     truth = load_arrays(perceptual_path(evaluation, evaluation.cases[0], None))["mesh_features"]
     own = load_arrays(perceptual_path(evaluation, evaluation.cases[0], Run("slab")))
@@ -140,4 +140,4 @@ def test_installed_metrics_reach_the_records(evaluation) -> None:
     for metrics, done in ((installed, 5), (other, 10), (Perceptual(lpips), 15)):
         measure_perceptual(evaluation, metrics, lambda phase, done, of: calls.append(of))
         assert len(calls) == done
-    assert set_metrics(evaluation, results.main, list(results.runs)) == {}
+    assert measure_sets(evaluation, results.main, list(results.runs)) == {}

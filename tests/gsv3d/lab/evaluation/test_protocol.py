@@ -13,9 +13,9 @@ from gsv3d.lab.evaluation.protocol import (
     UNSEEN_DEG,
     EvaluationSettings,
     choose_objects,
+    choose_part,
     direction,
     make_cases,
-    part_of,
     plan_object,
     unseen_views,
 )
@@ -64,15 +64,15 @@ def test_nothing_of_extent_one_is_clipped() -> None:
 
 
 def test_halves_are_drawn_by_the_seed_and_make_the_whole() -> None:
-    a, b = part_of(OBJECTS, "a", 0), part_of(OBJECTS, "b", 0)
+    a, b = choose_part(OBJECTS, "a", 0), choose_part(OBJECTS, "b", 0)
     assert len(a) == len(b) == 25 and not set(a) & set(b)
-    assert sorted([*a, *b], key=lambda item: item.name) == part_of(OBJECTS, None, 0) == OBJECTS
-    assert a == part_of(OBJECTS[::-1], "a", 0) != part_of(OBJECTS, "a", 1)
-    assert part_of(OBJECTS[:1], "a", 0) == OBJECTS[:1]
+    assert sorted([*a, *b], key=lambda item: item.name) == choose_part(OBJECTS, None, 0) == OBJECTS
+    assert a == choose_part(OBJECTS[::-1], "a", 0) != choose_part(OBJECTS, "a", 1)
+    assert choose_part(OBJECTS[:1], "a", 0) == OBJECTS[:1]
     with pytest.raises(ValueError, match="is empty"):
-        part_of(OBJECTS[:1], "b", 0)
+        choose_part(OBJECTS[:1], "b", 0)
     with pytest.raises(ValueError, match="must be a or b"):
-        part_of(OBJECTS, "c", 0)
+        choose_part(OBJECTS, "c", 0)
 
 
 def test_a_case_at_an_elevation_differs_in_nothing_else() -> None:

@@ -13,8 +13,8 @@ from gsv3d.errors import DataError
 from gsv3d.lab.datasets.color import encode_srgb
 from gsv3d.lab.evaluation.baselines.library import (
     MASK_SIDE,
-    looks_of_picture,
-    looks_of_prop,
+    look_at_picture,
+    look_at_prop,
     view_angles,
 )
 from gsv3d.meshing.mesh import TexturedMesh
@@ -39,7 +39,7 @@ def test_views_go_around_at_three_elevations() -> None:
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path, cut: bool) -> None:
     """Against the numpy z-buffer of the meshing: another rasterizer, other code for the cut."""
-    looks = looks_of_prop(write_box(tmp_path / "ü box.glb", (1.0, 0.5, 0.3)), cut)
+    looks = look_at_prop(write_box(tmp_path / "ü box.glb", (1.0, 0.5, 0.3)), cut)
     assert looks.masks.shape == (72, MASK_SIDE, MASK_SIDE)
     body = trimesh.creation.box((1.0, 0.3, 0.5))
     uvs = np.full((len(body.faces), 3, 2), 0.5)
@@ -50,7 +50,7 @@ def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path, cut: bool) -> None:
     azimuths, elevations = view_angles()
     for view in (0, 5, 30, 71):
         cameras = orbit([azimuths[view]], [elevations[view]], size=256)
-        own = looks_of_picture(render_mesh(mesh, cameras)[0], cut)
+        own = look_at_picture(render_mesh(mesh, cameras)[0], cut)
         difference = np.abs(own.masks[0].astype(int) - looks.masks[view]).mean() / 255
         assert difference < 0.03
         # The same hue; the light differs.
@@ -62,7 +62,7 @@ def test_uncut_pictures_tell_how_deep_an_object_is(tmp_path: Path) -> None:
     flat = write_box(tmp_path / "flat.glb", (0.5, 0.5, 0.01))
     deep = write_box(tmp_path / "deep.glb", (0.5, 0.5, 1.0))
     front = [
-        [float((looks_of_prop(path, cut).masks[0] / 255).mean()) for path in (flat, deep)]
+        [float((look_at_prop(path, cut).masks[0] / 255).mean()) for path in (flat, deep)]
         for cut in (True, False)
     ]
     assert front[0][0] == pytest.approx(front[0][1], abs=0.05)
@@ -73,7 +73,7 @@ def test_a_picture_is_cut_to_its_box_and_pooled() -> None:
     rgba = np.zeros((100, 100, 4), np.uint8)
     rgba[20:84, 40:72] = [255, 0, 0, 255]  # twice as high as wide
     rgba[20:52, 40:72, :3] = [0, 255, 0]
-    looks = looks_of_picture(rgba)
+    looks = look_at_picture(rgba)
     expected = np.zeros((32, 32))
     expected[:, 8:24] = 255
     np.testing.assert_array_equal(looks.masks[0], expected)
@@ -82,10 +82,10 @@ def test_a_picture_is_cut_to_its_box_and_pooled() -> None:
     assert (looks.colors[0, :, :2] == 0).all()
     np.testing.assert_allclose(looks.means[0], [0.5, 0.5, 0], atol=0.01)
     with pytest.raises(ValueError, match="opaque"):
-        looks_of_picture(np.zeros((9, 9, 4), np.uint8))
+        look_at_picture(np.zeros((9, 9, 4), np.uint8))
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.glb").write_bytes(b"glTF")
     with pytest.raises(DataError, match="broken"):
-        looks_of_prop(tmp_path / "broken.glb")
+        look_at_prop(tmp_path / "broken.glb")

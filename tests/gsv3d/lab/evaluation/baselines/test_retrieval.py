@@ -11,11 +11,11 @@ from trimesh.visual.material import PBRMaterial
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.evaluation.baselines.library import Library, load_library, looks_of_picture
+from gsv3d.lab.evaluation.baselines.library import Library, load_library, look_at_picture
 from gsv3d.lab.evaluation.baselines.retrieval import (
     Retriever,
-    recolored,
-    textured,
+    bake_texture,
+    match_color,
 )
 from gsv3d.lab.evaluation.metrics import mask_iou, normalized
 from gsv3d.lab.evaluation.protocol import Case, ObjectPlan
@@ -91,7 +91,7 @@ def test_a_library_is_rendered_once_and_leaves_out_what_is_broken(library, tmp_p
 
 @pytest.mark.parametrize("azimuth", [0.0, 75.0, 240.0])
 def test_the_same_prop_is_found_from_the_same_side(library, azimuth: float) -> None:
-    match = Retriever(library).find(looks_of_picture(picture(wedge(), azimuth, (200, 80, 40))))
+    match = Retriever(library).find(look_at_picture(picture(wedge(), azimuth, (200, 80, 40))))
     assert library.props[match.prop].name == "wedge"
     difference = abs((match.azimuth_deg - azimuth + 180) % 360 - 180)
     assert difference <= 15
@@ -111,7 +111,7 @@ def test_an_object_is_never_retrieved_for_itself(library) -> None:
     retriever = Retriever(library)
     reference = picture(wedge(), 75.0, BLUE)
     own = next(prop for prop in library.props if prop.name == "wedge")
-    looks = looks_of_picture(reference)
+    looks = look_at_picture(reference)
     match = retriever.find(looks, {own.path.resolve()})
     assert library.props[match.prop].name != "wedge"
     mesh = retriever(reference, case_of(own.path))
@@ -135,7 +135,7 @@ def checker() -> Prop:
 
 
 def test_baked_colors_are_those_of_the_prop() -> None:
-    mesh = textured(checker())
+    mesh = bake_texture(checker())
     assert len(mesh.faces) == 3
     centered = mesh.vertices * 0.5 - [0.25, 0, 0.5]
     body = TexturedMesh(centered, mesh.faces, mesh.corner_uvs, mesh.texture)
@@ -166,7 +166,7 @@ def test_recoloring_moves_the_mean_and_keeps_differences() -> None:
     mesh = TexturedMesh(body.vertices, body.faces, uvs, texture)
     reference = np.zeros((8, 8, 4), np.uint8)
     reference[2:6, 2:6] = [150, 90, 20, 255]
-    shifted = recolored(mesh, reference)
+    shifted = match_color(mesh, reference)
     seen = render_mesh(shifted, orbit([0.0], 12.5, size=128), supersample=1)[0]
     np.testing.assert_allclose(seen[seen[..., 3] == 255][:, :3].mean(0), [150, 90, 20], atol=2)
     # Red and green are shifted whole: the difference of 40 stays.
