@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closed forms, and scipy and trimesh as second implementations."""
+"""Closed forms, plain loops, scipy and trimesh as second implementations."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 import trimesh
 from scipy.spatial.distance import cdist
+from scipy.spatial.transform import Rotation
 
 from gsv3d.lab.evaluation.metrics import (
     Surface,
     SurfaceSamples,
+    icp,
     normalized,
+    occupancy,
     sample_surface,
     sample_surface_with_normals,
     surface_distance,
+    volume_iou,
 )
+from gsv3d.lab.evaluation.metrics.shapes import fit_rigid_motion
 
 
 @pytest.fixture
@@ -138,3 +143,103 @@ def test_points_on_a_surface_have_no_distance_though_samples_have_some(rng) -> N
     assert Surface(sphere.vertices, sphere.faces).distances(points).mean() < 1e-9
     with pytest.raises(ValueError, match="no area"):
         Surface(np.zeros((3, 3)), np.array([[0, 1, 2]]))
+
+
+def test_volumes_are_filled_and_near_their_closed_forms(rng) -> None:
+    sphere = trimesh.creation.icosphere(4, radius=0.4)
+    filled = occupancy(sphere.vertices, sphere.faces, rng)
+    # A voxel is touched up to (|nx| + |ny| + |nz|) / 2 = 3/4 of a voxel away, averaged over n.
+    assert filled.sum() / 64**3 == pytest.approx(4 / 3 * np.pi * (0.4 + 0.75 / 64) ** 3, rel=0.02)
+    box = trimesh.creation.box((0.5, 0.5, 0.5))
+    assert occupancy(box.vertices, box.faces, rng)[20:44, 20:44, 20:44].all()
+
+
+def test_occupancy_agrees_with_trimesh_inside_and_outside(rng) -> None:
+    torus = trimesh.creation.torus(0.3, 0.12)
+    filled = occupancy(torus.vertices, torus.faces, rng)
+    centers = (np.argwhere(np.ones_like(filled)) + 0.5) / 64 - 0.5
+    distance = np.hypot(np.hypot(centers[:, 0], centers[:, 1]) - 0.3, centers[:, 2]) - 0.12
+    clear = np.abs(distance) > np.sqrt(3) / 128  # further from the surface than half a diagonal
+    np.testing.assert_array_equal(filled.ravel()[clear], distance[clear] < 0)
+    other = torus.voxelized(1 / 64).fill()
+    assert filled.sum() == pytest.approx(other.filled_count, rel=0.1)
+
+
+def test_volume_iou_of_shifted_cubes(rng) -> None:
+    box = trimesh.creation.box((0.5 - 1e-6,) * 3)
+    first = occupancy(box.vertices, box.faces, rng)
+    second = occupancy(box.vertices + [0.25, 0, 0], box.faces, rng)
+    assert volume_iou(first, first) == 1
+    assert volume_iou(first, second) == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_an_open_mesh_stays_a_shell(rng) -> None:
+    box = trimesh.creation.box((0.5, 0.5, 0.5))
+    open_box = box.submesh([np.flatnonzero(box.face_normals[:, 2] < 0.5)], append=True)
+    closed = occupancy(box.vertices, box.faces, rng).sum()
+    assert occupancy(open_box.vertices, open_box.faces, rng).sum() < closed / 3
+
+
+def test_a_margin_holds_what_stands_out_of_the_cube(rng) -> None:
+    box = trimesh.creation.box((0.5 - 1e-6,) * 3)
+    inside = occupancy(box.vertices, box.faces, np.random.default_rng(1), margin=8)
+    assert inside.shape == (80, 80, 80)
+    plain = occupancy(box.vertices, box.faces, np.random.default_rng(1))
+    np.testing.assert_array_equal(inside, np.pad(plain, 8))
+    # A cube that reaches .1 out of it keeps its volume, with a margin.
+    out = occupancy(box.vertices + [0.35, 0, 0], box.faces, rng, margin=8)
+    assert out.sum() == pytest.approx(inside.sum(), rel=0.04)
+
+
+def box_points(rng: np.random.Generator, count: int) -> np.ndarray:
+    box = trimesh.creation.box((1, 0.6, 0.3))
+    return sample_surface(box.vertices, box.faces, count, rng)
+
+
+def test_a_rigid_motion_is_found_from_pairs(rng) -> None:
+    points = rng.random((30, 3))
+    turn = Rotation.from_rotvec([0.4, -1.2, 2.0]).as_matrix()
+    target = points @ turn.T + [1, 2, 3]
+    rotation, translation = fit_rigid_motion(points, target)
+    np.testing.assert_allclose(rotation, turn, atol=1e-9)
+    np.testing.assert_allclose(translation, [1, 2, 3], atol=1e-9)
+    expected, _ = Rotation.align_vectors(target - target.mean(0), points - points.mean(0))
+    np.testing.assert_allclose(rotation, expected.as_matrix(), atol=1e-9)
+
+
+def test_a_rigid_motion_never_mirrors(rng) -> None:
+    points = rng.random((30, 3))
+    rotation, _ = fit_rigid_motion(points, points * [-1, 1, 1])
+    assert np.linalg.det(rotation) == pytest.approx(1)
+    flat = points * [1, 1, 0]
+    rotation, _ = fit_rigid_motion(flat, flat)
+    np.testing.assert_allclose(rotation, np.eye(3), atol=1e-9)
+
+
+def test_icp_undoes_a_small_turn_and_shift(rng) -> None:
+    target = box_points(rng, 4000)
+    turn = Rotation.from_euler("z", 12, degrees=True).as_matrix()
+    source = box_points(rng, 3000) @ turn.T + [0.04, -0.03, 0.02]
+    rotation, translation = icp(source, target)
+    np.testing.assert_allclose(rotation @ turn, np.eye(3), atol=0.01)
+    moved = source @ rotation.T + translation
+    assert surface_distance(moved, target).chamfer < surface_distance(source, target).chamfer / 2
+
+
+def test_icp_ends_where_trimesh_does(rng) -> None:
+    target = box_points(rng, 1500)
+    turn = Rotation.from_euler("x", 8, degrees=True).as_matrix()
+    source = box_points(rng, 1200) @ turn.T
+    matrix, _, _ = trimesh.registration.icp(
+        source, target, threshold=1e-9, max_iterations=50, reflection=False, scale=False
+    )
+    rotation, translation = icp(source, target, tolerance=1e-9)
+    np.testing.assert_allclose(rotation, matrix[:3, :3], atol=2e-3)
+    np.testing.assert_allclose(translation, matrix[:3, 3], atol=1e-3)
+
+
+def test_icp_leaves_alone_what_fits(rng) -> None:
+    points = box_points(rng, 500)
+    rotation, translation = icp(points, points)
+    np.testing.assert_allclose(rotation, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(translation, 0, atol=1e-12)

@@ -5,7 +5,21 @@ import numpy as np
 import pytest
 import trimesh
 
-from gsv3d.lab.evaluation.baselines import slab
+from gsv3d.lab.evaluation.baselines import crop_to_mask, ellipsoid, slab
+
+
+def test_a_picture_is_cut_to_what_is_opaque() -> None:
+    rgba = np.zeros((9, 11, 4), np.uint8)
+    rgba[2:5, 3:9, 3] = 128
+    rgba[1, 1, 3] = 127
+    rgba[2, 3, 0] = 7
+    cropped = crop_to_mask(rgba)
+    assert cropped.shape == (3, 6, 4) and cropped[0, 0, 0] == 7
+
+
+def test_a_picture_without_an_object_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing in the picture is opaque"):
+        crop_to_mask(np.zeros((8, 8, 4), np.uint8))
 
 
 def picture(mask: np.ndarray, color: tuple[int, int, int] = (200, 100, 50)) -> np.ndarray:
@@ -59,3 +73,14 @@ def test_large_pictures_are_reduced() -> None:
     mesh = slab(picture(mask))
     assert len(mesh.texture) == 96
     np.testing.assert_allclose(as_trimesh(mesh).extents, [0.5, 0.25, 1], atol=1e-6)
+
+
+def test_the_ellipsoid_has_the_masks_box_and_the_mean_color() -> None:
+    rgba = picture(rectangle(40, 60))
+    rgba[10:30, 20:80, :3] = [0, 0, 0]  # half of it
+    mesh = ellipsoid(rgba)
+    body = as_trimesh(mesh)
+    assert body.is_watertight and body.is_winding_consistent
+    np.testing.assert_allclose(body.extents, [1, 5 / 6, 2 / 3], atol=0.01)
+    assert body.volume == pytest.approx(np.pi / 6 * 1 * 5 / 6 * 2 / 3, rel=0.02)
+    assert (mesh.texture == [100, 50, 25]).all()
