@@ -252,7 +252,7 @@ def save_arrays(path: Path, **arrays: Any) -> None:
     """Write an .npz, whole or not at all."""
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
-    write_atomic(path, stream.getvalue())
+    _write(path, stream.getvalue())
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -280,7 +280,15 @@ def load_mesh(path: Path) -> TexturedMesh:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a record, whole or not at all."""
-    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
+    _write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomic(path, data)
+    except OutputError as error:
+        # A full disk would fail all other cases, too: worker processes are ended by an OSError.
+        raise error.__cause__ or error from None
 
 
 def read_json(path: Path) -> Any:

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gsv3d.errors import OutputError
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.evaluation.protocol import EvaluationSettings, make_cases
-from gsv3d.lab.evaluation.store import ModelIdentity, Run, prepare_folder
+from gsv3d.lab.evaluation.store import ModelIdentity, Run, prepare_folder, save_arrays, write_json
 from gsv3d.multiview.consistency import Consistency
+from gsv3d.tasks import attempt
 
 SETTINGS = EvaluationSettings(size=48, input_size=64, samples=2)
 IDENTITY = ModelIdentity("abc", frames=4)
@@ -123,3 +126,17 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, objects) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be used"):
         prepare_folder(tmp_path / "file", SETTINGS, make_cases(objects, 0))
+
+
+@pytest.mark.parametrize("write", [lambda path: save_arrays(path, a=np.zeros(3)),
+                                   lambda path: write_json(path, {})])  # fmt: skip
+def test_a_full_disk_is_told_from_a_case_that_failed(tmp_path: Path, monkeypatch, write) -> None:
+    """Worker processes give up at an ``OSError``; any other error fails one case alone."""
+
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gsv3d.outputs.os.replace", full)
+    kind, words = attempt(write, tmp_path / "a")
+    assert kind == "fatal" and "No space left" in words
+    assert not list(tmp_path.iterdir())
