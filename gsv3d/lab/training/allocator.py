@@ -29,8 +29,8 @@ def freed_memory_kept() -> Iterator[bool]:
 
     glibc hands every large array back to the system when it is freed, and the system gives the
     next one page by page, each filled with zeros first. A training step on the CPU frees and asks
-    for the same hundreds of megabytes each time. ``benchmarks/training.py`` says what it is worth:
-    on two cores 8 % for the decoder of ``blockout``, 2 % for its UNet, nothing for both together.
+    for the same hundreds of megabytes each time. On two cores
+    that is worth 8 % for the decoder of ``blockout``, 2 % for its UNet, nothing for both together.
     The price is that the process's memory stays at its peak while it trains.
 
     Yields:

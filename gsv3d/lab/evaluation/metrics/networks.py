@@ -11,9 +11,10 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import torch
 from scipy import linalg
 
 CLIP = "openai/clip-vit-large-patch14"
@@ -28,20 +29,8 @@ INCEPTION_WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 BATCH = 16
 
 
-class Lpips(Protocol):
-    """(V,) distances of two sets of (V, H, W, 3) pictures in 0..1."""
-
-    def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray: ...
-
-
-class Clip(Protocol):
-    """A CLIP model."""
-
-    def embed(self, pictures: np.ndarray) -> np.ndarray:
-        """Embed (V, H, W, 3) pictures in 0..1 as (V, D) unit vectors."""
-
-    def quality(self, embeddings: np.ndarray) -> np.ndarray:
-        """Return (V,) CLIP-IQA in 0..1 of embeddings."""
+Lpips = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Two sets of (V, H, W, 3) pictures in 0..1 to their (V,) distances."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +82,6 @@ def _require(package: str) -> None:
 
 
 def _require_weights(name: str) -> Path:
-    import torch
-
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.is_file():
         raise NotInstalled(f"the weights {path} are missing")
@@ -113,7 +100,6 @@ def load_lpips(device: Any) -> Lpips:
     import warnings
 
     import lpips
-    import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips calls torchvision by names of old
@@ -144,16 +130,16 @@ def load_clip(name: str, device: Any) -> Clip:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError) as error:
         raise NotInstalled(f"the CLIP model {name} is not on this machine") from error
-    return _Clip(model, tokenizer, device)
+    return Clip(model, tokenizer, device)
 
 
-class _Clip:
+class Clip:
+    """A CLIP model, for CLIP-S and CLIP-IQA."""
+
     _MEAN = (0.48145466, 0.4578275, 0.40821073)
     _STD = (0.26862954, 0.26130258, 0.27577711)
 
     def __init__(self, model: Any, tokenizer: Any, device: Any) -> None:
-        import torch
-
         self._model, self._device = model, device
         tokens = tokenizer(list(PROMPTS), padding=True, return_tensors="pt").to(device)
         with torch.no_grad():
@@ -161,8 +147,7 @@ class _Clip:
         self._temperature = float(model.logit_scale.detach().exp())
 
     def embed(self, pictures: np.ndarray) -> np.ndarray:
-        import torch
-
+        """Embed (V, H, W, 3) pictures in 0..1 as (V, D) unit vectors."""
         size = self._model.config.vision_config.image_size
         mean, std = (
             torch.tensor(v, device=self._device)[:, None, None] for v in (self._MEAN, self._STD)
@@ -179,6 +164,7 @@ class _Clip:
         return np.concatenate(found)
 
     def quality(self, embeddings: np.ndarray) -> np.ndarray:
+        """Return (V,) CLIP-IQA in 0..1 of embeddings."""
         logits = self._temperature * embeddings @ self._prompts.T
         return 1 / (1 + np.exp(logits[:, 1] - logits[:, 0]))
 
@@ -192,7 +178,6 @@ def load_inception(device: Any) -> Callable[[np.ndarray], np.ndarray]:
     for package in ("pytorch_fid", "torchvision"):
         _require(package)
     _require_weights(INCEPTION_WEIGHTS)
-    import torch
     from pytorch_fid.inception import InceptionV3
 
     network = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval().to(device)
@@ -219,8 +204,6 @@ def _unit(features: Any) -> np.ndarray:
 
 
 def _tensor(pictures: np.ndarray, device: Any) -> Any:
-    import torch
-
     return torch.from_numpy(np.asarray(pictures, np.float32)).permute(0, 3, 1, 2).to(device)
 
 
