@@ -2,17 +2,21 @@
 """Time how many jobs a backend gets through with more and more workers.
 
 ``python benchmarks/scale.py`` has 1, 2, 4, 8 and 16 workers wait as if a device were at work, each
-job as long, and write results as large as blockout's. A client submits them as a batch and takes all
-results. So it shows what the backend itself costs. With ``--ray HOST:PORT`` the same workers are
-actors of a Ray cluster, which needs as many processors as there are workers.
+job as long, and write results as large as blockout's. A client submits them as a batch and takes
+all results. So it shows what the backend itself costs. With ``--ray HOST:PORT`` the same workers
+are actors of a Ray cluster, which needs as many processors as there are workers.
 
-``python benchmarks/scale.py --real PICTURE`` does the same with the model blockout on this machine's
-cores, a thread for each worker, and also tells the CPU seconds of a job.
+``python benchmarks/scale.py --real PICTURE`` does the same with the model blockout on this
+machine's cores, a thread for each worker, and also tells the CPU seconds of a job.
+
+``python benchmarks/scale.py --files N`` times what ``gsv3d generate --resume`` does in one process
+for all machines: it looks what of N pictures is done, names the results and writes them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import threading
@@ -144,17 +148,54 @@ def _cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
+def time_files(count: int) -> None:
+    """Print the milliseconds that a picture takes in the process that writes all results."""
+    from gsv3d.cli.many import _write, without_done
+    from gsv3d.cli.naming import name_results
+
+    endings = (".glb", ".ply", ".png", ".json")
+    data = bytes(250_000)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = [folder / "pictures" / f"{number}.png" for number in range(count)]
+        results = folder / "results"
+        results.mkdir()
+        for image in images[: count // 2]:
+            text = json.dumps({"image": str(image), "filling": "x" * 1500})
+            (results / f"{image.stem}.json").write_text(text)
+        clock = time.monotonic()
+        left = without_done(images, results)
+        looked, clock = time.monotonic() - clock, time.monotonic()
+        names = name_results(left, results)
+        named, clock = time.monotonic() - clock, time.monotonic()
+        sample = names[:200]
+        for stem in sample:
+            files = [(f"{stem}{ending}", data) for ending in endings]
+            _write(files, results / stem, endings, overwrite=False)
+        written = time.monotonic() - clock
+    for words, seconds, of in (
+        ("look whether it is done", looked, count),
+        ("name the result", named, len(left)),
+        ("write the result", written, len(sample)),
+    ):
+        print(f"{1000 * seconds / of:8.2f} ms to {words}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, nargs="+", help="numbers of workers")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each simulated job")
     parser.add_argument("--each", type=int, default=6, help="jobs a worker gets on average")
     parser.add_argument("--real", type=Path, metavar="PICTURE", help="of the model blockout")
+    parser.add_argument("--files", type=int, metavar="N", help="time names and files alone")
     parser.add_argument("--ray", default="", metavar="HOST:PORT")
     parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
     options, _ = parser.parse_known_args()
     if options.wait:
         serve_jobs(lambda: _runner(options))
+        return
+    if options.files:
+        time_files(options.files)
         return
     command = [sys.executable, __file__, "--wait", f"--seconds={options.seconds}"]
     command += [f"--ray={options.ray}"] if options.ray else []
