@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ _SHORT_CHARS = 60
 
 
 #: The settings of a job that the queue message holds.
-_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "guidance")
+_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "frames", "guidance")
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,9 @@ class Jobs:
             self._change(job, state="accepted")
 
     # --- reading ---------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs.values())
 
     def get(self, job: str) -> Job | None:
         return self._jobs.get(job)

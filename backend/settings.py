@@ -15,7 +15,9 @@ class Settings:
     Attributes:
         data_dir: where pictures, results, journal and logs lie.
         connection_path: the connection file.
-        port: to listen on; 0 takes a free one.
+        port: of 127.0.0.1 to listen on; 0 takes a free one.
+        listen: host and port to listen on for other computers as well; None: there are none.
+        metrics: port of 127.0.0.1 for Prometheus; None: there are no figures.
         device: for the workers.
         memory: "auto", "24", "12" or "8": GB of a card's memory that a model may take.
         workers: processes that do jobs at the same time; None: one for each card.
@@ -34,6 +36,8 @@ class Settings:
     data_dir: Path
     connection_path: Path
     port: int = 0
+    listen: tuple[str, int] | None = None
+    metrics: int | None = None
     device: str = "auto"
     memory: str = "auto"
     workers: int | None = None

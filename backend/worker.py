@@ -221,6 +221,9 @@ class ModelRunner:
                 **{n: settings[n] for n in names},
                 mirror=mirror,
                 orbit=None if orbit == "model" else orbit,
+                frames=settings.get("frames"),
+                azimuths=tuple(settings.get("azimuths", ())) or None,
+                elevations=tuple(settings.get("elevations", ())) or None,
                 refine=settings.get("refine", False),
             )
         except ValueError as error:

@@ -275,6 +275,14 @@ class ClientSession:
         if not if_alone or self._knows_lists:
             self._send_or_hold(m.Shutdown(if_alone))
 
+    def invite(self, address: str = "") -> None:
+        """Ask for a pairing code; `Invitation` follows.
+
+        Args:
+            address: HOST or HOST:PORT by which others reach the backend; empty: as it listens.
+        """
+        self._send_or_hold(m.Invite(address))
+
     def outgoing(self) -> list[list[Any]]:
         """Return the messages to send now, each a list of frames, and forget them."""
         messages, self._outgoing = self._outgoing, []

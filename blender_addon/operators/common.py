@@ -74,6 +74,7 @@ def request_for(settings: Any, reference: Reference, seed: int, batch: bool = Fa
         mirror=settings.mirror.lower(),
         plane=settings.plane,
         orbit=settings.orbit.lower(),
+        frames=settings.frames,
         refine=settings.refine,
         batch=batch,
     )

@@ -74,7 +74,9 @@ def test_a_job_from_submit_to_done(tmp_path: Path, open_client) -> None:
         client = open_client(fake.connection_path)
         connected, _ = until(client, events.Connected)
         assert connected.models[0].name == "blockout"
-        client.submit(JOB, request(seed=7, files=("glb", "ply"), faces=1234, orbit="sine"))
+        client.submit(
+            JOB, request(seed=7, files=("glb", "ply"), faces=1234, orbit="sine", frames=9)
+        )
         _, seen = until(client, events.JobDone)
         kinds = [type(e) for e in seen]
         # A new connection is told first what the backend knows.
@@ -88,7 +90,7 @@ def test_a_job_from_submit_to_done(tmp_path: Path, open_client) -> None:
         fake.wait_for(m.Ack)
         submit = fake.wait_for(m.Submit)
         assert (submit.seed, submit.faces, submit.steps) == (7, 1234, None)
-        assert submit.orbit == "sine"
+        assert (submit.orbit, submit.frames, submit.azimuths) == ("sine", 9, ())
         assert not fake.errors
 
 

@@ -20,7 +20,7 @@ TOLD_EVERY = 5.0
 
 
 class Drawing:
-    """Draws what a bank lacks, from when it is entered until it is done or left.
+    """The drawing of what a bank lacks, from when it is entered until it is done or left.
 
     A card would wait for the host to draw; beside its training the host has little else to do.
 
@@ -65,7 +65,7 @@ class Drawing:
 
     @property
     def originals(self) -> int:
-        """Of the orbits missing when it began, those of objects as they are: they come first."""
+        """Return the number of missing orbits of unvaried objects: they come first."""
         return sum(slot % self._variants == 0 for slot in self._slots)
 
     def wait(self, attempted: int | None = None) -> None:
@@ -83,7 +83,7 @@ class Drawing:
                 raise self._error
 
     def bank(self) -> OrbitBank:
-        """What is drawn by now.
+        """Return the orbits that are drawn by now.
 
         Raises:
             DataError: nothing is.
