@@ -115,14 +115,14 @@ class Batch:
 
 
 def measure(
-    workers: int, jobs: int, picture: bytes, command: Sequence[str] | None
+    workers: int, jobs: int, picture: bytes, command: Sequence[str] | None, ray: str
 ) -> tuple[float, float]:
     """Return the seconds of a batch once all workers are up, and the CPU seconds of the workers."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "connection.json"
         settings = Settings(
-            folder / "data", path, workers=workers, worker_command=command, threads=1
+            folder / "data", path, workers=workers, ray=ray, worker_command=command, threads=1
         )
         server = Server(settings)
         server.start()
@@ -204,7 +204,9 @@ def main() -> None:
     print("workers  jobs  seconds  jobs/hour  of linear  CPU s/job")
     for workers in options.workers or ((1, 2) if options.real else (1, 2, 4, 8, 16)):
         jobs = options.each * workers
-        seconds, cpu = measure(workers, jobs, picture, None if options.real else command)
+        seconds, cpu = measure(
+            workers, jobs, picture, None if options.real else command, options.ray
+        )
         alone = alone or jobs / seconds / workers
         print(
             f"{workers:7}  {jobs:4}  {seconds:7.1f}  {3600 * jobs / seconds:9.0f}"
