@@ -8,6 +8,7 @@ missing is named with the reason, and its columns say "not installed".
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
