@@ -98,8 +98,6 @@ def load_lpips(device: Any) -> Lpips:
     for package in ("lpips", "torchvision"):
         _require(package)
     _require_weights(LPIPS_WEIGHTS)
-    import warnings
-
     import lpips
 
     with warnings.catch_warnings():
