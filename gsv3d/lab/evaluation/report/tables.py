@@ -255,7 +255,7 @@ def _elevations(results: Results) -> list[str]:
         "",
         *table("", columns, rows),
         "",
-        "Every object from the same azimuth under the same light; the model is told the elevation.",
+        "Every object from the same azimuth under the same light.",
     ]
 
 
@@ -301,7 +301,7 @@ def _notes(results: Results, missing: Mapping[str, str]) -> list[str]:
         "## How this was measured",
         "",
         f"The reference picture ({settings.input_size} px, RGBA) is the object at azimuth 0 after"
-        " a random yaw, at an elevation of U[-5, 30] degrees that the model is told, under one of"
+        " a random yaw, at an elevation of U[-5, 30] degrees, under one of"
         " Blender's HDRIs. All meshes are centered and scaled to a largest extent of 1 by their"
         " bounding box; but for the columns after ICP no other alignment is made. Unseen views: 16"
         f" around at elevation 10 and 4 from above at 45, {settings.size} px, without those within"
