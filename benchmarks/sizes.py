@@ -158,24 +158,12 @@ COLUMNS = ("UNet, M", "orbits seen", "reconstruction, dB", "views, dB", "views, 
 
 def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
     """Unchanged orbits, each from its first view."""
-    from gsv3d.lab.training.augment import Change, Changes
-    from gsv3d.lab.training.orbits import frame_indices
-    from gsv3d.lab.training.sources import OrbitDraft, relative_pose
+    from gsv3d.lab.training.augment import Change
+    from gsv3d.lab.training.orbits import OrbitsOfADraw, frame_indices
 
-    around = [frame_indices(source.orbits[i], source.num_frames, 0) for i in indices]
-    poses = [
-        relative_pose(source.orbits[i], frames, False)
-        for i, frames in zip(indices, around, strict=True)
-    ]
-    return OrbitDraft(
-        source.orbits,
-        torch.tensor(list(indices)),
-        torch.tensor(around),
-        Changes.of([Change()] * len(indices)),
-        torch.stack(poses),
-        None,
-        source.channels,
-    ).made()
+    orbits = OrbitsOfADraw(source.orbits)
+    around = [frame_indices(orbits[i], source.num_frames, 0) for i in indices]
+    return source.draft(orbits, list(indices), around, [Change()] * len(indices)).made()
 
 
 def _decoded(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
@@ -191,7 +179,7 @@ def _small(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _views(pictures: torch.Tensor) -> Views:
-    """(T, 4, H, W) in 0..1, colour on white and alpha."""
+    """(T, 4, H, W) in 0..1, color on white and alpha."""
     array = pictures.permute(0, 2, 3, 1).double().numpy()
     return Views(array[..., :3], array[..., 3] > 0.5)
 

@@ -27,7 +27,9 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
     if backend.state is BackendState.READY and backend.connected is not None:
         device = backend.connected.device
         text = interface("Ready on {device}", device=device) if device else text
-        if not backend.process.running:
+        if backend.connected.host:
+            text = interface("{state} (on {host})", state=text, host=backend.connected.host)
+        elif not backend.process.running:
             text = interface("{state} (started elsewhere)", state=text)
     layout.label(text=text, icon=icon)
     if backend.problem is not None:

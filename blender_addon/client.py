@@ -11,6 +11,7 @@ backs off to 5 seconds at most; the same problem is told once. ``stop`` joins wi
 from __future__ import annotations
 
 import logging
+import platform
 import queue
 import threading
 import time
@@ -40,9 +41,13 @@ class Client:
     Args:
         connection_file: read anew at every attempt to connect.
         name: what the backend calls us in its log.
+        code: a pairing code; the backend that made it is paired with, and its connection file
+            written, before anything else.
     """
 
-    def __init__(self, connection_file: Path, name: str = "Blender add-on") -> None:
+    def __init__(
+        self, connection_file: Path, name: str = "Blender add-on", code: Any = None
+    ) -> None:
         import zmq
 
         self.connection_file = connection_file
@@ -54,6 +59,7 @@ class Client:
         self._ends_with_us = False
         self._stopping = threading.Event()
         self._backoff = _FIRST_BACKOFF_S
+        self._code = code
         self._zmq = zmq
         self._context = zmq.Context()
         address = f"inproc://gsv3d-wake-{id(self)}"
@@ -147,6 +153,8 @@ class Client:
 
     def _run(self) -> None:
         try:
+            if self._code is not None and not self._pair():
+                return
             while not self._stopping.is_set():
                 self._wait(self._connect_once())
         except Exception as error:  # a fault of ours: said in the panel, whole in the console
@@ -156,6 +164,21 @@ class Client:
                 "Stop the backend and try again; the console has the details.",
             )
             self._said.tell(events.Disconnected(problem, lasting=True))
+
+    def _pair(self) -> bool:
+        """Pair with the backend that made the code; returns False where that failed."""
+        try:
+            connection = wire.pair(
+                self._context, self._code, f"Blender on {platform.node()}", self._stopping.is_set
+            )
+            if connection is None:
+                return False
+            wire.write_connection(self.connection_file, connection)
+        except wire.ProtocolError as error:
+            self._said.lost(error.what, error.hint, lasting=True)
+            return False
+        self._said.tell(events.Paired(self.connection_file))
+        return True
 
     def _connect_once(self) -> float:
         """Connect and converse as long as it lasts; returns seconds to wait before trying again."""
@@ -167,6 +190,7 @@ class Client:
         if not connection.alive:
             self._said.lost(*wire.explain_silence(connection, self.connection_file))
             return _FILE_POLL_S
+        self._said.host = connection.host if connection.remote else ""
         socket = wire.open_client(self._context, connection)
         linger = 0
         try:

@@ -10,12 +10,12 @@ from typing import Any
 
 from . import events
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
-from .jobs import Cutting, Request, Words, bytes_of, is_ready
+from .jobs import Cutting, Request, Words, bytes_of, is_batch, is_ready
 from .problems import Problem
 from .protocol import wire
 
 JOBS_AHEAD = 4
-"""Jobs that are sent before the backend has accepted the first of them."""
+"""Jobs of a batch that are sent before the backend has accepted the first; of others twice that."""
 
 _log = logging.getLogger(__name__)
 
@@ -29,11 +29,13 @@ class Conversation:
     Attributes:
         session: the protocol's side of it, which makes and reads messages.
         events: what has happened, for the main thread.
+        host: the computer the backend is on; empty for this one.
     """
 
     def __init__(self, name: str) -> None:
         self.session = wire.ClientSession(name, owner=uuid.uuid4().hex)
         self.events: queue.Queue[events.Event] = queue.Queue()
+        self.host = ""
         self._backlog: dict[str, Request | Words | Cutting] = {}
         self._requests: dict[str, Request | Words | Cutting] = {}
         self._told: tuple[str, str] | None = None
@@ -47,8 +49,11 @@ class Conversation:
 
     def submit_next(self) -> None:
         """Make messages of jobs whose pictures are ready, a few ahead of the backend's answers."""
-        for job_id in [job for job, request in self._backlog.items() if is_ready(request)]:
-            if self.session.unaccepted >= JOBS_AHEAD:
+        ready = [job for job, request in self._backlog.items() if is_ready(request)]
+        # A single job does not wait for a batch that a full queue holds up.
+        for job_id in sorted(ready, key=lambda job: is_batch(self._backlog[job])):
+            ahead = JOBS_AHEAD if is_batch(self._backlog[job_id]) else 2 * JOBS_AHEAD
+            if self.session.unaccepted >= ahead:
                 return
             self._hand_over(job_id, self._backlog.pop(job_id))
 
@@ -100,8 +105,13 @@ class Conversation:
                 makes_pictures = event.version >= wire.IMAGINE_VERSION
                 self.tell(
                     events.Connected(
-                        event.backend, event.device, models, makes_pictures, event.text_model
-                    )
+                        event.backend,
+                        event.device,
+                        models,
+                        makes_pictures,
+                        event.text_model,
+                        self.host,
+                    )  # fmt: skip
                 )
                 self.session.status(follow=True)
             case m.Queue():
@@ -163,6 +173,7 @@ class Conversation:
                     elevations=request.elevations,
                     refine=request.refine,
                     files=request.files,
+                    priority="batch" if request.batch else "interactive",
                 )
         except wire.ProtocolError as error:
             self._end(job_id, events.JobFailed(job_id, Problem(error.what, error.hint)))

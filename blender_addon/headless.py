@@ -331,6 +331,7 @@ class _Run:
                 elevations=options.elevations,
                 refine=options.refine,
                 files=("glb", "ply"),
+                batch=several,
             )
             self.jobs.append(session.get().jobs.submit(request, target))
 

@@ -76,7 +76,7 @@ class Request:
     the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own,
     and ``frames`` how many they are, 0 for its own number. ``azimuths`` and ``elevations`` are
     degrees of each view instead, the picture's own last. ``refine`` has splats fitted to those
-    views.
+    views. One of a ``batch`` waits behind single ones.
     """
 
     image: Picture
@@ -95,6 +95,7 @@ class Request:
     elevations: tuple[float, ...] = ()
     refine: bool = False
     files: tuple[str, ...] = ()
+    batch: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,11 @@ def is_ready(request: Request | Words | Cutting) -> bool:
     """Return False while the PNG of a request is in the making."""
     picture = None if isinstance(request, Words) else request.image
     return not isinstance(picture, Encoding) or picture.done
+
+
+def is_batch(request: Request | Words | Cutting) -> bool:
+    """Return True for one of many pictures."""
+    return isinstance(request, Request) and request.batch
 
 
 @dataclass(frozen=True)

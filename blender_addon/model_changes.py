@@ -13,6 +13,7 @@ from .watching import Watch
 OFFLINE = (
     "Models must be downloaded: turn on Allow Online Access in Preferences > System > Network."
 )
+REMOTE = "Models are added and removed on the backend's own computer"
 BUSY = "A model is being added, converted or removed"
 LOG = "models.log"
 

@@ -36,6 +36,9 @@ os.environ.update(
         "DIFFUSERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MPLBACKEND": "Agg",
+        # What makes Ray keep to loopback on other systems: nothing listens on the network.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
         # Neither the user's Blender nor the user's running backend may be touched.
         "BLENDER_USER_RESOURCES": str(_HOME / "blender"),
         "XDG_DATA_HOME": str(_HOME / "data"),

@@ -8,6 +8,7 @@ so do ``importlib.import_module("...")`` and ``__import__("...")``.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,8 +30,8 @@ PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
 
 # In gsv3d a part imports only parts of rows above its own (and of its own row).
 GSV3D_ROWS = (
-    ("_version", "memory", "errors", "filenames", "threads"),
-    ("cameras", "compiling", "devices", "masks", "outputs"),
+    ("_version", "memory", "errors", "filenames", "tasks", "threads"),
+    ("cameras", "clusters", "compiling", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "pose"),
     ("meshing",),
@@ -165,7 +166,8 @@ def test_backend_does_not_know_the_addon() -> None:
 
 def test_only_the_worker_process_of_the_backend_holds_the_model() -> None:
     """The thread with the sockets must never wait for a model, nor die with one."""
-    with_model = ("backend.worker", "backend.doctor")  # the latter is a command of its own
+    # The second runs in the worker process, the third is a command of its own.
+    with_model = ("backend.worker", "backend.ray_runner", "backend.doctor")
     paths = [p for p in files_of("backend") if module_name(p) not in with_model]
 
     def model(module: str) -> bool:
@@ -323,6 +325,17 @@ def test_the_reader_tells_what_runs_at_import() -> None:
     assert found == {"typing.TYPE_CHECKING": True, "a": False, "b": True, "c": False}
     (inside,) = parse_imports("from .x import y", "pkg", is_package=True)
     assert inside.module == "pkg.x.y"
+
+
+def test_the_page_names_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+(?:\.\w+|/))`", text))
+    rooms = [ROOT, *(ROOT / room for room in (*PACKAGES, "gsv3d/lab"))]
+    others = {"transforms.json"}  # a user's
+    missing = sorted(
+        name for name in named - others if not any((room / name).exists() for room in rooms)
+    )
+    assert len(named) > 80 and not missing
 
 
 def sources() -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import bpy
 
-from .. import compat, layouts, model_changes, translations
+from .. import compat, layouts, model_changes, session, translations
 from ..tasks import State
 
 
@@ -16,6 +16,8 @@ def _may_change(cls: type[bpy.types.Operator], online: bool = False) -> bool:
     missing = ""
     if model_changes.watch.runs:
         missing = model_changes.BUSY
+    elif (connected := session.get().backend.connected) is not None and connected.host:
+        missing = model_changes.REMOTE
     elif online and not compat.online_access():
         missing = model_changes.OFFLINE
     if missing:

@@ -108,6 +108,21 @@ def test_a_png_in_the_making_does_not_hold_the_conversation_up(tmp_path: Path, o
         until(client, events.JobDone, job="c" * 32)  # nor do others wait behind it
 
 
+def test_a_single_job_does_not_wait_for_a_batch_that_is_held_up(
+    tmp_path: Path, open_client
+) -> None:
+    with FakeBackend(tmp_path, "full") as fake:
+        client = open_client(fake.connection_path)
+        names = [f"{number:032x}" for number in range(10, 16)]
+        for name in names:
+            client.submit(name, request(batch=True))
+        fake.wait_for(m.Submit)
+        client.submit(JOB, request())
+        until(client, events.JobDone, job=JOB)
+        sent = {s.job: s.priority for s in fake.received if isinstance(s, m.Submit)}
+    assert sent == dict.fromkeys(names[:4], "batch") | {JOB: "interactive"}
+
+
 def test_cancel_reaches_a_slow_job(tmp_path: Path, open_client) -> None:
     with FakeBackend(tmp_path, "slow") as fake:
         client = open_client(fake.connection_path)

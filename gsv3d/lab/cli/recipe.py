@@ -49,13 +49,13 @@ def add_parser(stages: argparse._SubParsersAction) -> None:
 
 
 def add_tracker(sub: argparse.ArgumentParser) -> None:
-    """The option that every stage has as well."""
+    """Add the option that every stage has as well."""
     sub.add_argument("--tracker", default="auto", help="tensorboard, wandb, ... or none; auto:"
                      " TensorBoard where it is installed")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it; the exit code is 1 if an object could not be measured.
+    """Run the recipe; return 1 if an object could not be measured.
 
     Raises:
         GSV3DError: as the recipe raises; a number out of its bounds too.
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measured_split(args: argparse.Namespace) -> str | None:
-    """The split to measure on.
+    """Return the split to measure on.
 
     Raises:
         DataError: there is none of the name that was given, or the report could not be drawn.
@@ -124,7 +124,7 @@ def _measured_split(args: argparse.Namespace) -> str | None:
 
 
 def _evaluate(args: argparse.Namespace, model: Path, split: str) -> int:
-    """As ``gsv3d evaluate`` does, with the pictures of the rasteriser that trained the model."""
+    """Run ``gsv3d evaluate`` with the pictures of the rasterizer that trained the model."""
     from gsv3d.cli import main
 
     words = ["evaluate", str(model), *args.objects, "--split", split, "--renderer", "rasterizer",

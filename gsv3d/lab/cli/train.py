@@ -73,7 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.stage == "plot":
-        from gsv3d.lab.training.curves import plot
+        from gsv3d.lab.training.log import plot
 
         plot(args.stages, args.output)
         return 0
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = read_config(args.config)
     if args.stage == "assemble":
-        from gsv3d.lab.training.assemble import assemble
+        from gsv3d.lab.training.stages import assemble
 
         assemble(config, args.stages, args.output)
         return 0
@@ -97,9 +97,8 @@ def run(args: argparse.Namespace) -> int:
 
     from gsv3d.lab.training.checkpoint import refuse_to_overwrite
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.orbits import read_orbits
+    from gsv3d.lab.training.orbits import ShardOrbits, read_orbits
     from gsv3d.lab.training.processes import make_accelerator, training_device
-    from gsv3d.lab.training.shards import ShardOrbits
     from gsv3d.lab.training.stages import make_task
     from gsv3d.lab.training.tracking import tracker_of
 
@@ -134,6 +133,7 @@ def _train_pose(args: argparse.Namespace) -> int:
 
     from gsv3d.errors import DataError
     from gsv3d.lab.datasets.objects import find_objects
+    from gsv3d.lab.training.fields import check
     from gsv3d.lab.training.pose import train_pose
     from gsv3d.lab.training.schedule import Schedule
 
@@ -141,11 +141,12 @@ def _train_pose(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     found = find_objects(args.objects, args.split)
     order = np.random.default_rng(args.seed).permutation(len(found))[: args.count]
+    settings = {
+        "steps": args.steps, "minutes": args.minutes, "batch_size": args.batch_size,
+        "learning_rate": args.learning_rate, "weight_decay": 0.02,
+    }  # fmt: skip
+    schedule = check("The command line", Schedule, settings)
     try:
-        schedule = Schedule(
-            args.steps, args.batch_size, learning_rate=args.learning_rate, weight_decay=0.02,
-            minutes=args.minutes,
-        )  # fmt: skip
         train_pose(
             [found[i] for i in order], args.output, schedule, args.variants, args.seed,
             args.workers, lambda text: print(text, flush=True),

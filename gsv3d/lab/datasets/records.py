@@ -111,8 +111,12 @@ class OrbitRecord:
         return files
 
     @classmethod
-    def from_members(cls, files: Mapping[str, bytes]) -> OrbitRecord:
+    def from_members(cls, files: Mapping[str, bytes], normals: bool = True) -> OrbitRecord:
         """Read what ``members`` gave.
+
+        Args:
+            files: the members.
+            normals: decode them, where there are any.
 
         Raises:
             ValueError: of another form, in words that continue a sentence on the record.
@@ -138,7 +142,7 @@ class OrbitRecord:
                 fov_deg=float(facts["fov_deg"]),
                 transform=np.array(facts["transform"], dtype=np.float64),
                 normals=decode_normals(_pixels(files[NORMAL], (*shape, 3), np.uint8))
-                if axes
+                if axes and normals
                 else None,
                 normal_axes=axes,
                 background=tuple(facts["background"]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes to samples that keep each a picture of some object: side, colours and size."""
+"""Changes to samples that keep each a picture of some object: side, colors and size."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.nn import functional as F
 from gsv3d.masks import box_of
 from gsv3d.preprocessing import FILL
 
-RECOLOURED = 0.7
-"""Share of the samples whose colours are changed."""
+RECOLORED = 0.7
+"""Share of the samples whose colors are changed."""
 ORBIT_ZOOM = (0.85, 1.2)
 """How much orbits are enlarged where the reference is not known yet: for precomputed latents."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """How one object's pictures are changed, all its views alike.
+    """A change of one object's pictures, all its views alike.
 
     Attributes:
         mirrored: the object is reflected; the order of its views is then reversed.
@@ -40,7 +40,7 @@ class Change:
     def drawn(
         rng: np.random.Generator, zoom: tuple[float, float] = (1.0, 1.0), zoomed: float = 1.0
     ) -> Change:
-        """A random one.
+        """Draw a random change.
 
         Args:
             rng: the draw's.
@@ -50,7 +50,7 @@ class Change:
         mirrored = bool(rng.random() < 0.5)
         plain = Change(mirrored)
         order, gamma = plain.order, plain.gamma
-        if rng.random() < RECOLOURED:
+        if rng.random() < RECOLORED:
             first, second, third = (int(i) for i in rng.permutation(3))
             order = (first, second, third)
             red, green, blue = (float(g) for g in np.exp(0.25 * rng.standard_normal(3)))
@@ -60,11 +60,11 @@ class Change:
 
     @staticmethod
     def of_orbit(seed: int) -> Change:
-        """That of an orbit for the multi-view model, a function of its seed."""
+        """Return the change of an orbit for the multi-view model, a function of its seed."""
         return Change.drawn(np.random.default_rng(seed), ORBIT_ZOOM)
 
     def framed(self, alpha: np.ndarray) -> Change:
-        """The same, the orbit enlarged until its reference fills as much as a user's picture does.
+        """Return the change that enlarges the reference until it fills as much as a user's picture.
 
         A camera at one distance sees an object of extent 1 the smaller, the deeper it is. Prepared
         pictures do not say that any more, and a model that learnt to read it is misled by them.
@@ -79,13 +79,13 @@ class Change:
         return replace(self, zoom=float(np.clip(FILL / fill, *ORBIT_ZOOM)))
 
     def apply(self, rgba: Tensor) -> Tensor:
-        """(V, 4, H, W) pictures in 0..1, changed."""
+        """Change (V, 4, H, W) pictures in 0..1."""
         return Changes.of([self]).apply(rgba[None])[0]
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Those of B samples, on the device of their pictures.
+    """The changes of B samples, on the device of their pictures.
 
     Attributes:
         mirrored: (B,) bool.
@@ -101,7 +101,7 @@ class Changes:
 
     @staticmethod
     def of(changes: Sequence[Change]) -> Changes:
-        """From each sample's own."""
+        """Join the changes of single samples."""
         zoom = torch.tensor([change.zoom for change in changes])
         return Changes(
             mirrored=torch.tensor([change.mirrored for change in changes]),
@@ -111,13 +111,13 @@ class Changes:
         )
 
     def apply(self, rgba: Tensor) -> Tensor:
-        """(B, V, 4, H, W) pictures in 0..1, straight alpha, changed."""
+        """Change (B, V, 4, H, W) pictures in 0..1 with straight alpha."""
         rgba = self.flip(rgba)
-        rgba = recolour(rgba, self.order, self.gamma)
+        rgba = recolor(rgba, self.order, self.gamma)
         return rgba if self.zoom is None else zoom(rgba, self.zoom)
 
     def apply_depth(self, depth: Tensor, distance: Tensor) -> Tensor:
-        """(B, V, H, W) z-depths as the changed objects have them, 0 where there is none.
+        """Change (B, V, H, W) z-depths, 0 where there is none, as the objects are changed.
 
         An object enlarged around the world's origin is seen enlarged, but for a perspective that
         is some percent stronger, which is neglected.
@@ -137,43 +137,43 @@ class Changes:
         return torch.where(moved > 0, middle + factor * (moved - middle), 0.0)
 
     def flip(self, values: Tensor) -> Tensor:
-        """(B, V, ..., W) values, those of the mirrored samples left for right."""
+        """Flip (B, V, ..., W) values of the mirrored samples left for right."""
         chosen = self.mirrored.view(-1, *[1] * (values.dim() - 1))
         return torch.where(chosen, values.flip(-1), values)
 
 
-def recolour(rgba: Tensor, order: Tensor, gamma: Tensor) -> Tensor:
-    """Permute the colour channels and change their gamma, alike for all views.
+def recolor(rgba: Tensor, order: Tensor, gamma: Tensor) -> Tensor:
+    """Permute the color channels and change their gamma, alike for all views.
 
     Args:
         rgba: (B, V, 4, H, W) in 0..1.
         order: (B, 3) int64, which channel comes first, second and third.
         gamma: (B, 3), of the permuted channels.
     """
-    colour = rgba[:, :, :3]
-    wide = order[:, None, :, None, None].expand_as(colour)
-    colour = colour.gather(2, wide).clamp_min(1e-4) ** gamma[:, None, :, None, None]
-    return torch.cat([colour, rgba[:, :, 3:]], dim=2)
+    color = rgba[:, :, :3]
+    wide = order[:, None, :, None, None].expand_as(color)
+    color = color.gather(2, wide).clamp_min(1e-4) ** gamma[:, None, :, None, None]
+    return torch.cat([color, rgba[:, :, 3:]], dim=2)
 
 
 def zoom(rgba: Tensor, factor: Tensor) -> Tensor:
-    """Enlarge the pictures around their centre; outside is empty.
+    """Enlarge the pictures around their center; outside is empty.
 
     Args:
         rgba: (B, V, 4, H, W) in 0..1, straight alpha.
         factor: (B,), above 1 enlarges.
     """
     flat, grid = rgba.flatten(0, 1), _grid(factor, rgba.shape)
-    # Premultiplied, or the colour of empty pixels would bleed into the rim.
+    # Premultiplied, or the color of empty pixels would bleed into the rim.
     alpha = flat[:, 3:]
     moved = F.grid_sample(torch.cat([flat[:, :3] * alpha, alpha], dim=1), grid, align_corners=False)
-    colour = moved[:, :3] / moved[:, 3:].clamp_min(1e-4)
-    moved = torch.cat([colour.clamp(0, 1), moved[:, 3:].clamp(0, 1)], dim=1)
+    color = moved[:, :3] / moved[:, 3:].clamp_min(1e-4)
+    moved = torch.cat([color.clamp(0, 1), moved[:, 3:].clamp(0, 1)], dim=1)
     return moved.view_as(rgba)
 
 
 def _grid(factor: Tensor, shape: Sequence[int]) -> Tensor:
-    """(B V, H, W, 2) where enlarged (B, V, ..., H, W) pictures are sampled."""
+    """Return (B V, H, W, 2) points at which enlarged (B, V, ..., H, W) pictures are sampled."""
     (batch, views), (height, width) = shape[:2], shape[-2:]
     rows = torch.zeros(batch, 2, 3, device=factor.device)
     rows[:, 0, 0] = rows[:, 1, 1] = 1 / factor

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bank of rasterised orbits: arrays in files that several training processes map into memory.
+"""A bank of rasterized orbits: arrays in files that several training processes map into memory.
 
 Where ``gsv3d render`` asks Blender and packs shards to be kept and shared, a bank is a recipe's own
-scratch: made in minutes by the rasteriser, from props varied beyond what they are (see
+scratch: made in minutes by the rasterizer, from props varied beyond what they are (see
 ``gsv3d.lab.rasterizing.variation``), read at the speed of memory, and thrown away.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from gsv3d.cameras import ORBITS
 from gsv3d.errors import DataError, OutputError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.orbits import object_rng
+from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.training.orbits import Orbit
 from gsv3d.outputs import output_error
 
@@ -44,7 +44,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 @dataclass(frozen=True)
 class BankSettings:
-    """How the orbits of a bank are drawn.
+    """Settings of the orbits in a bank.
 
     Attributes:
         size: side of the pictures in pixels.
@@ -82,7 +82,7 @@ class BankSettings:
 
 
 class OrbitBank(Sequence[Orbit]):
-    """The finished orbits of a bank, read when asked for.
+    """The finished orbits of a bank, read on demand.
 
     Args:
         directory: of the bank.
@@ -194,7 +194,7 @@ def _bytes(shapes: Shapes) -> int:
 
 
 def _make_files(directory: Path, shapes: Shapes) -> None:
-    """New arrays of zeros: all of them, or none.
+    """Make new arrays of zeros: all of them, or none.
 
     Raises:
         OSError: the disk is full, ...
@@ -274,7 +274,7 @@ class _Drawer:
         self.arrays = {name: _open(plan.directory, name, "r+") for name in ARRAYS}
 
     def __call__(self, slot: int) -> list[str]:
-        """Draw it; returns what the object's maker may want to know, said with its first orbit.
+        """Draw a slot; return remarks for the object's maker, with its first orbit only.
 
         Raises:
             DataError: the object cannot be drawn, and why.
@@ -282,7 +282,7 @@ class _Drawer:
         import torch
 
         from gsv3d.lab.rasterizing.lighting import lights_of, random_environment
-        from gsv3d.lab.rasterizing.orbits import Surface, draw, normalising_transform, plan_cameras
+        from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform, plan_cameras
         from gsv3d.lab.rasterizing.props import load_prop
         from gsv3d.lab.rasterizing.variation import vary
 
@@ -298,7 +298,7 @@ class _Drawer:
                 environment = random_environment(rng)
         cameras, azimuths, elevations = plan_cameras(rng, settings)
         try:
-            transform, _ = normalising_transform(
+            transform, _ = normalizing_transform(
                 prop.vertices, float(rng.uniform(0, 360)), cameras.viewmats.numpy(), 33.8
             )
         except ValueError as error:
@@ -317,7 +317,7 @@ class _Drawer:
         return remarks
 
     def _other(self, rng: np.random.Generator) -> Prop | None:
-        """A random prop to join; None for one that cannot be read: its own slot says why."""
+        """Return a random prop to join; None for one that cannot be read: its own slot says why."""
         from gsv3d.lab.rasterizing.props import load_prop
 
         try:
@@ -327,7 +327,7 @@ class _Drawer:
 
 
 def unfinished(directory: Path) -> list[int]:
-    """Slots not drawn yet, all props' first variants before the second ones."""
+    """Return the slots not drawn yet, all props' first variants before the second ones."""
     done = _open(directory, "done", "r")
     variants = json.loads((directory / RECORD).read_text(encoding="utf-8"))["settings"]["variants"]
     missing = np.flatnonzero(~done)

@@ -30,10 +30,10 @@ LOST_WORKERS = 3
 
 
 class Source(Protocol):
-    """Where batches come from; picklable when workers are used."""
+    """A source of batches; picklable when workers are used."""
 
     def draw(self, size: int, seed: int, progress: float) -> Any:
-        """One batch, on the CPU: a function of its arguments alone.
+        """Draw one batch, on the CPU: a function of the arguments alone.
 
         It is called in another thread or process: it may not use torch's global generator.
 
@@ -48,7 +48,7 @@ class Source(Protocol):
 
 
 def part_seed(seed: int, step: int, part: int, attempt: int = 0) -> int:
-    """A 63-bit seed for one part of one step's batch, unlike that of any other."""
+    """Return a 63-bit seed for one part of one step's batch, unlike that of any other."""
     state = np.random.SeedSequence([seed, step, part, attempt]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
@@ -67,7 +67,7 @@ def seed_noise(seed: int, device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which batches a process needs.
+    """The batches that a process needs.
 
     Attributes:
         source: of batches.
@@ -94,21 +94,21 @@ class Plan:
         return self.__dict__ | {"clock": None}
 
     def part(self, index: int) -> tuple[int, int]:
-        """Step and part of the process's ``index``-th batch since step 0."""
+        """Return step and part of the process's ``index``-th batch since step 0."""
         step, own = divmod(index, self.parts)
         return step, own * self.processes + self.process
 
     def progress(self, index: int) -> float:
-        """Share of the run that is done when the ``index``-th batch is asked for, 0..1."""
+        """Return the share of the run, 0..1, that is done when a batch is asked for."""
         steps = min(1.0, self.part(index)[0] / self.steps)
         return steps if self.clock is None else max(steps, self.clock())
 
     def __getitem__(self, index: int) -> tuple[Any, list[str]]:
-        """See ``draw``."""
+        """Draw a batch at the progress of now."""
         return self.draw(index, self.progress(index))
 
     def draw(self, index: int, progress: float) -> tuple[Any, list[str]]:
-        """A batch, and what was passed over for it.
+        """Draw a batch; return it and reasons for draws that failed before it.
 
         Raises:
             DataError: too many draws in a row failed; the last one's reason.
@@ -163,7 +163,7 @@ class Feed:
         return _ahead(items, pin=self.device.type == "cuda")
 
     def next(self) -> Any:
-        """The next batch, on the device.
+        """Return the next batch, on the device.
 
         Raises:
             DataError: no batch can be drawn, or workers keep dying.
@@ -203,7 +203,7 @@ class Feed:
 
 
 class _Order:
-    """Which batches are asked for, from ``start`` on, and the progress when each of them is.
+    """The indices of batches from ``start`` on, each with the progress when it is asked for.
 
     It is gone through in the training process, which has the clock.
     """
@@ -217,7 +217,7 @@ class _Order:
 
 
 def _draw(plan: Plan, index: int, progress: float) -> Any:
-    """A batch, or the error: raised in a worker it would arrive as a text with its traceback."""
+    """Return a batch, or the error: raised in a worker it would arrive as text."""
     try:
         return plan.draw(index, progress)
     except GSV3DError as error:
@@ -225,7 +225,7 @@ def _draw(plan: Plan, index: int, progress: float) -> Any:
 
 
 class _Drawn:
-    """A plan as torch's loader reads it."""
+    """A plan in the form that torch's loader reads."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -253,7 +253,7 @@ def _from_workers(plan: Plan, start: int, workers: int) -> Iterable[Any]:
 
 
 def _ahead(items: Iterable[Any], pin: bool) -> Iterator[tuple[Any, list[str]]]:
-    """The items, fetched by a thread ``AHEAD`` of the reader."""
+    """Yield the items, fetched by a thread ``AHEAD`` of the reader."""
     waiting: queue.Queue[Any] = queue.Queue(AHEAD)
     stopped, started = threading.Event(), threading.Event()
     threads = torch.get_num_threads()
@@ -304,7 +304,7 @@ def _in_worker(index: int) -> None:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Tensors, and dataclasses, lists, tuples and dictionaries of them, on another device.
+    """Move tensors, and dataclasses, lists, tuples and dictionaries of them, to a device.
 
     A draft of a batch (``gsv3d.lab.training.sources.Draft``) is made there.
     """

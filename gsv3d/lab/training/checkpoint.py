@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints a run resumes from: safetensors for tensors, JSON for the rest, never pickle."""
+"""Weights a run resumes from and exports: checkpoints, never pickled, and the moving average."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gsv3d.errors import ModelError, OutputError
 from gsv3d.outputs import make_folder, output_error
@@ -25,7 +26,7 @@ NAMED = 4
 
 
 def flatten_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:
-    """A torch optimiser's state as named tensors; its groups are the configuration's."""
+    """Return a torch optimizer's state as named tensors; its groups are the configuration's."""
     return {
         f"optimizer.{index}.{name}": torch.as_tensor(value)
         for index, entries in state["state"].items()
@@ -34,7 +35,7 @@ def flatten_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """The inverse of ``flatten_optimizer``, with the groups of the optimiser it goes to."""
+    """Undo ``flatten_optimizer``, with the groups of the optimizer that the state goes to."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
@@ -63,7 +64,7 @@ def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, and no two in one storage, which safetensors refuses."""
+    """Return contiguous tensors on the CPU, no two in one storage: safetensors refuses these."""
     seen: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
@@ -76,7 +77,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_os_error(error: OSError | SafetensorError) -> OSError:
-    """Safetensors writes in Rust, and says the system's error number in its text."""
+    """Return the system's error, whose number safetensors, in Rust, says in its text."""
     if isinstance(error, OSError):
         return error
     number = re.search(r"code: (\d+)", str(error)) or re.search(r"os error (\d+)", str(error))
@@ -110,7 +111,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def refuse_to_overwrite(folder: Path) -> None:
-    """Nothing, unless a folder holds the checkpoint of a run.
+    """Refuse a folder that holds the checkpoint of a run.
 
     Raises:
         OutputError: it does, and a new run would take its place.
@@ -123,7 +124,7 @@ def refuse_to_overwrite(folder: Path) -> None:
 
 
 def changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
-    """Fields whose values two descriptions of a configuration give differently, in words.
+    """Say which fields have other values in another description of a configuration.
 
     Args:
         stored: of the checkpoint; one without a description, or without a field, is older than it.
@@ -140,15 +141,71 @@ def changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
 
 
 def listed(differences: list[str]) -> str:
-    """The first differences, and the number of the others."""
+    """Join the first differences, and the number of the others."""
     more = len(differences) - NAMED
     return "; ".join(differences[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    """Names of the tensors that only one of two states has, or that differ in shape."""
+    """Return names of the tensors that only one of two states has, or that differ in shape."""
     return sorted(
         name
         for name in own.keys() | other.keys()
         if name not in own or name not in other or own[name].shape != other[name].shape
     )
+
+
+def changing(modules: nn.Module) -> dict[str, Tensor]:
+    """Return trained parameters and buffers by name, not frozen ones: views, not copies."""
+    frozen = {name for name, p in modules.named_parameters() if not p.requires_grad}
+    return {name: t for name, t in modules.state_dict().items() if name not in frozen}
+
+
+class AveragedWeights:
+    """The exponential moving average of modules' trained parameters; buffers are copied.
+
+    Args:
+        modules: at the start.
+    """
+
+    def __init__(self, modules: nn.Module) -> None:
+        self.modules = modules
+        self._own = changing(modules)
+        self.state = {name: t.detach().clone() for name, t in self._own.items()}
+        trained = [name for name, p in modules.named_parameters() if p.requires_grad]
+        self._pairs = [(self.state[name], self._own[name]) for name in trained]
+        self._copied = [
+            (self.state[name], tensor) for name, tensor in self._own.items() if name not in trained
+        ]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Move the average to the weights as they are now: by ``1 - decay`` of the way."""
+        averages, tensors = (list(side) for side in zip(*self._pairs, strict=True))
+        torch._foreach_lerp_(averages, tensors, 1 - decay)
+        for average, tensor in self._copied:
+            average.copy_(tensor)
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over a state of the same names and shapes."""
+        for name, tensor in self.state.items():
+            tensor.copy_(state[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the modules the averaged weights, and evaluation mode, for a while."""
+        kept = {name: tensor.clone() for name, tensor in self._own.items()}
+        training = self.modules.training
+        self._put(self.state)
+        self.modules.eval()
+        try:
+            yield
+        finally:
+            self._put(kept)
+            self.modules.train(training)
+
+    @torch.no_grad()
+    def _put(self, state: dict[str, Tensor]) -> None:
+        for name, tensor in self._own.items():
+            tensor.copy_(state[name])

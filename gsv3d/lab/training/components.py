@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler
 from transformers import CLIPVisionConfig, Dinov2Config, PreTrainedConfig
 
 from gsv3d.decoder import GaussianSplattingDecoder
-from gsv3d.lab.training.fields import Field, check_fields, wrong
+from gsv3d.lab.training.fields import check, make_model, wrong, yaml_type
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 
 DECLARED: dict[str, type] = {
@@ -87,40 +87,40 @@ ONLY: dict[tuple[str, str], Any] = {
 """What this project's code asks of a field beyond what its class declares."""
 
 BOUNDS: dict[str, dict[str, float]] = {
-    "in_channels": {"least": 1, "most": 1024},
-    "num_channels": {"least": 3, "most": 3},
-    "layers_per_block": {"least": 1, "most": 32},
-    "transformer_layers_per_block": {"least": 1, "most": 32},
-    "num_hidden_layers": {"least": 1, "most": 256},
-    "num_layers": {"least": 1, "most": 256},
-    "mlp_ratio": {"least": 1, "most": 64},
-    "upsample_stages": {"least": 0, "most": 8},
-    "volume_size": {"least": 0, "most": 1024},
-    "volume_samples": {"least": 2, "most": 65536},
-    "steps_offset": {"least": 0, "most": 1000},
-    "num_train_timesteps": {"least": 1, "most": 10_000},
-    "scaling_factor": {"above": 0},
-    "scale_min": {"above": 0},
-    "scale_max": {"above": 0},
-    "offset_max": {"least": 0},
-    "sigma_min": {"above": 0},
-    "sigma_max": {"above": 0},
-    "beta_start": {"above": 0, "most": 1},
-    "beta_end": {"above": 0, "most": 1},
-    "layer_norm_eps": {"least": 0},
-    "attention_dropout": {"least": 0, "most": 1},
-    "hidden_dropout_prob": {"least": 0, "most": 1},
-    "attention_probs_dropout_prob": {"least": 0, "most": 1},
-    "drop_path_rate": {"least": 0, "most": 1},
+    "in_channels": {"ge": 1, "le": 1024},
+    "num_channels": {"ge": 3, "le": 3},
+    "layers_per_block": {"ge": 1, "le": 32},
+    "transformer_layers_per_block": {"ge": 1, "le": 32},
+    "num_hidden_layers": {"ge": 1, "le": 256},
+    "num_layers": {"ge": 1, "le": 256},
+    "mlp_ratio": {"ge": 1, "le": 64},
+    "upsample_stages": {"ge": 0, "le": 8},
+    "volume_size": {"ge": 0, "le": 1024},
+    "volume_samples": {"ge": 2, "le": 65536},
+    "steps_offset": {"ge": 0, "le": 1000},
+    "num_train_timesteps": {"ge": 1, "le": 10_000},
+    "scaling_factor": {"gt": 0},
+    "scale_min": {"gt": 0},
+    "scale_max": {"gt": 0},
+    "offset_max": {"ge": 0},
+    "sigma_min": {"gt": 0},
+    "sigma_max": {"gt": 0},
+    "beta_start": {"gt": 0, "le": 1},
+    "beta_end": {"gt": 0, "le": 1},
+    "layer_norm_eps": {"ge": 0},
+    "attention_dropout": {"ge": 0, "le": 1},
+    "hidden_dropout_prob": {"ge": 0, "le": 1},
+    "attention_probs_dropout_prob": {"ge": 0, "le": 1},
+    "drop_path_rate": {"ge": 0, "le": 1},
 }
 """Of numbers whose bounds are not those of a size."""
 
-SIZE = {"least": 1, "most": 65536}
+SIZE = {"ge": 1, "le": 65536}
 
 
 @functools.cache
-def fields_of(component: str) -> Mapping[str, Field]:
-    """The fields of a component, by name.
+def component_model(component: str) -> type:
+    """Return the pydantic model of a component's fields.
 
     Args:
         component: such as "vae".
@@ -135,19 +135,16 @@ def fields_of(component: str) -> Mapping[str, Field]:
     else:
         kinds = typing.get_type_hints(cls.__init__)
     hidden = ("self", *GIVEN_BY_THE_MODEL.get(component, ()))
-    found = {}
+    known = {}
     for name, parameter in parameters.items():
         if name in hidden or name.startswith("_") or parameter.default is parameter.empty:
             continue
         required = name in REQUIRED[component]
         kind = ONLY.get((component, name), kinds[name])
-        found[name] = Field(
-            _without_none(kind) if required else kind,
-            required,
-            parameter.default,
-            **BOUNDS.get(name, SIZE if _whole(kind) else {}),
-        )
-    return types.MappingProxyType(found)
+        bounds = BOUNDS.get(name, SIZE if _whole(kind) else {})
+        kind = yaml_type(_without_none(kind) if required else kind, **bounds)
+        known[name] = (kind, ... if required else parameter.default)
+    return make_model(component, known)
 
 
 def check_component(source: str, component: str, settings: Any) -> None:
@@ -161,14 +158,14 @@ def check_component(source: str, component: str, settings: Any) -> None:
     Raises:
         ModelError: names the field, and what is known or expected.
     """
-    check_fields(source, f"components.{component}.", settings, fields_of(component))
+    check(source, component_model(component), settings, f"components.{component}.")
 
 
 def _without_none(kind: Any) -> Any:
-    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
+    kinds = typing.get_args(kind)
+    if types.NoneType not in kinds:
         return kind
-    kinds = (own for own in typing.get_args(kind) if own is not types.NoneType)
-    return functools.reduce(operator.or_, kinds)
+    return functools.reduce(operator.or_, (own for own in kinds if own is not types.NoneType))
 
 
 def _whole(kind: Any) -> bool:
@@ -210,7 +207,7 @@ def check_agreement(source: str, image_size: int, components: Mapping[str, Any])
     if not 3 <= field("vae.in_channels") <= 4:
         raise wrong(
             source, f"{prefix}vae.in_channels", field("vae.in_channels"),
-            "3, colour alone, or 4, with alpha",
+            "3, color alone, or 4, with alpha",
         )  # fmt: skip
     must("vae.out_channels", field("vae.in_channels"), f"'{prefix}vae.in_channels'")
     latent = field("vae.latent_channels")

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import typing
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
 from diffusers import AutoencoderKL, EulerDiscreteScheduler
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import nn
 from transformers import (
     CLIPVisionConfig,
@@ -24,34 +27,28 @@ from transformers import (
 from gsv3d.cameras import ORBITS
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.components import check_agreement, check_component
-from gsv3d.lab.training.fields import Field, check_fields
-from gsv3d.lab.training.initialise import initialise_autoencoder
-from gsv3d.lab.training.options import check_stage
+from gsv3d.lab.training.components import check_agreement, check_component, component_model
+from gsv3d.lab.training.fields import STRICT, Text, check, make_model, wrong
 from gsv3d.lab.training.schedule import Schedule
+from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
+from gsv3d.lab.training.tasks.autoencoder import initialize_autoencoder
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 
 COMPONENTS = ("vae", "unet", "image_encoder", "feature_encoder", "decoder", "scheduler")
-STAGES = ("autoencoder", "multiview", "decoder", "distill")
-
-FIELDS: dict[str, Field] = {
-    "name": Field(str),
-    "description": Field(str),
-    "image_size": Field(int, least=8, most=8192),
-    "num_frames": Field(int, least=2, most=1024),
-    "num_inference_steps": Field(int, least=1, most=1000),
-    "max_guidance_scale": Field(float, least=0, most=100),
-    "components": Field(dict),
-    "stages": Field(dict),
-    "orbit": Field(Literal[ORBITS], required=False, default="static"),
-    "depth_prior": Field(float, required=False, default=0.0, least=0),
+TASKS: dict[str, type] = {
+    "autoencoder": AutoencoderTask,
+    "multiview": MultiviewTask,
+    "decoder": DecoderTask,
+    "distill": DistillTask,
 }
-"""Of a configuration, as ``ModelConfig`` describes them."""
+STAGES = tuple(TASKS)
+NOT_OPTIONS = ("sigma_range", "folder")
+"""Of a task's keyword arguments: what ``make_task`` gives."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """A model and how it is trained.
+    """A model and its training.
 
     Attributes:
         name: of the model.
@@ -66,38 +63,81 @@ class ModelConfig:
         depth_prior: of the pipeline, at least 0.
     """
 
-    name: str
-    description: str
-    image_size: int
-    num_frames: int
-    num_inference_steps: int
-    max_guidance_scale: float
+    name: Text
+    description: Text
+    image_size: Annotated[int, Field(ge=8, le=8192)]
+    num_frames: Annotated[int, Field(ge=2, le=1024)]
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)]
+    max_guidance_scale: Annotated[float, Field(ge=0, le=100)]
     components: dict[str, dict[str, Any]]
     stages: dict[str, dict[str, Any]]
-    orbit: str = "static"
-    depth_prior: float = 0.0
+    orbit: Literal[ORBITS] = "static"
+    depth_prior: Annotated[float, Field(ge=0)] = 0.0
 
     @property
     def source(self) -> str:
-        """For sentences about it: the file that it was read from may be none."""
+        """Return its name for sentences: there may be no file that it was read from."""
         return f"The configuration '{self.name}'"
 
     def schedule(self, stage: str, **overrides: Any) -> Schedule:
-        """The stage's schedule, with what the command line overrides.
+        """Return a stage's schedule, with what the command line overrides.
 
         Raises:
             ModelError: a field is unknown, or cannot be what it is.
         """
         settings = dict(self.stages[stage].get("schedule", {}))
         settings |= {k: v for k, v in overrides.items() if v is not None}
-        return _schedule(f"The schedule of '{stage}'", settings)
+        return check(f"The schedule of '{stage}'", Schedule, settings)
 
     def options(self, stage: str) -> dict[str, Any]:
         return {k: v for k, v in self.stages[stage].items() if k != "schedule"}
 
 
+@functools.cache
+def stage_model(stage: str) -> type:
+    """Return the pydantic model of a stage's fields: its schedule, and its task's options.
+
+    Args:
+        stage: such as "multiview".
+    """
+    task = TASKS[stage]
+    kinds = typing.get_type_hints(task.__init__, include_extras=True)
+    options = {
+        name: (kinds[name], parameter.default)
+        for name, parameter in inspect.signature(task).parameters.items()
+        if parameter.default is not parameter.empty and name not in NOT_OPTIONS
+    }
+    init = (Text | list[Text], ())
+    return make_model(stage, options | {"schedule": (Schedule, ...), "init": init})
+
+
+def check_stage(source: str, stage: str, settings: Any) -> None:
+    """Refuse options that the stage's task cannot use.
+
+    Args:
+        source: file or configuration, for the sentence.
+        stage: such as "multiview".
+        settings: its fields.
+
+    Raises:
+        ModelError: names the field, and what is known or expected.
+    """
+    prefix = f"stages.{stage}."
+    values = vars(check(source, stage_model(stage), settings, prefix))
+    if "num_novel" in values and not values["num_novel"] + values["num_input"]:
+        enough = f"at least 1, as '{prefix}num_input' is 0 as well"
+        raise wrong(source, f"{prefix}num_novel", 0, enough)
+    if stage == "distill":
+        if values["gate_full"] >= values["gate_none"]:
+            below = f"below '{prefix}gate_none', {values['gate_none']}"
+            raise wrong(source, f"{prefix}gate_full", values["gate_full"], below)
+        if not (values["train_unet"] or values["train_decoder"]):
+            trained = f"true, or '{prefix}train_decoder': else nothing is left to train"
+            raise wrong(source, f"{prefix}train_unet", False, trained)
+
+
 def names() -> list[str]:
-    """Configurations that come with the package."""
+    """Return the names of the configurations that come with the package."""
     folder = resources.files("gsv3d.lab.training") / "configs"
     return sorted(
         entry.name.removesuffix(".yaml")
@@ -142,33 +182,31 @@ def read_config(name_or_path: str) -> ModelConfig:
 
 
 def _where(error: Exception) -> str:
-    """What is wrong with a YAML file, and in which line where that is known."""
+    """Say what is wrong with a YAML file, and in which line if that is known."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or " ".join(str(error).split())
     return problem if mark is None else f"{problem} in line {mark.line + 1}"
 
 
-def _schedule(what: str, settings: Mapping[str, Any]) -> Schedule:
-    known = {field.name: Field(Any, False, field.default) for field in fields(Schedule)}
-    check_fields(what, "", settings, known)
-    try:
-        return Schedule(**settings)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        reason = str(error).rstrip(".")
-        raise ModelError(f"{what} cannot be used: {reason}.", "Correct that field.") from error
+@functools.cache
+def _file_model() -> type:
+    parts = {
+        "components": {name: (component_model(name), ...) for name in COMPONENTS},
+        "stages": {name: (stage_model(name), ...) for name in STAGES},
+    }
+    known = {
+        name: (field.annotation, field) for name, field in ModelConfig.__pydantic_fields__.items()
+    }
+    known |= {name: (make_model(name, own), ...) for name, own in parts.items()}
+    return make_model("configuration", known)
 
 
 def _checked(data: Any, source: str) -> ModelConfig:
     if not isinstance(data, dict):
         raise ModelError(f"{source} holds no fields.", "See the configurations of the package.")
-    check_fields(source, "", data, FIELDS)
-    for prefix, names_ in (("components", COMPONENTS), ("stages", STAGES)):
-        check_fields(source, f"{prefix}.", data[prefix], dict.fromkeys(names_, Field(dict)))
-    for component in COMPONENTS:
-        check_component(source, component, data["components"][component])
+    check(source, _file_model(), data)
     for stage in STAGES:
         check_stage(source, stage, data["stages"][stage])
-        _schedule(f"The schedule of '{stage}' in {source}", data["stages"][stage]["schedule"])
     check_agreement(source, data["image_size"], data["components"])
     config = ModelConfig(**data)
     for component in COMPONENTS:
@@ -191,7 +229,7 @@ def _try(config: ModelConfig, component: str, source: str) -> None:
 
 
 def build(config: ModelConfig, component: str) -> nn.Module | EulerDiscreteScheduler:
-    """A component with fresh weights.
+    """Build a component with fresh weights.
 
     Raises:
         ModelError: its fields are not those it needs, or do not go together.
@@ -208,7 +246,7 @@ def _build(config: ModelConfig, component: str, source: str) -> nn.Module | Eule
         match component:
             case "vae":
                 vae = AutoencoderKL(**settings)
-                initialise_autoencoder(vae)
+                initialize_autoencoder(vae)
                 return vae
             case "unet":
                 return SV3DUNetSpatioTemporalConditionModel(

@@ -11,15 +11,16 @@ from types import TracebackType
 from typing import Any
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.processes import Outcome, run_in_processes
+from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.training.bank import BankFactory, OrbitBank, prepare_bank, unfinished
+from gsv3d.tasks import Outcome
 
 TOLD_EVERY = 5.0
 """Seconds between two words on how far it is."""
 
 
 class Drawing:
-    """Draws what a bank lacks, from when it is entered until it is done or left.
+    """The drawing of what a bank lacks, from when it is entered until it is done or left.
 
     A card would wait for the host to draw; beside its training the host has little else to do.
 
@@ -64,7 +65,7 @@ class Drawing:
 
     @property
     def originals(self) -> int:
-        """Of the orbits missing when it began, those of objects as they are: they come first."""
+        """Return the number of missing orbits of unvaried objects: they come first."""
         return sum(slot % self._variants == 0 for slot in self._slots)
 
     def wait(self, attempted: int | None = None) -> None:
@@ -82,7 +83,7 @@ class Drawing:
                 raise self._error
 
     def bank(self) -> OrbitBank:
-        """What is drawn by now.
+        """Return the orbits that are drawn by now.
 
         Raises:
             DataError: nothing is.

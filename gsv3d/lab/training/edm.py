@@ -19,7 +19,7 @@ def denoise(
     context: Tensor,
     pose: Tensor,
 ) -> Tensor:
-    """The network's v under EDM's preconditioning (SV3D's VScalingWithEDMcNoise).
+    """Predict v under EDM's preconditioning (SV3D's VScalingWithEDMcNoise).
 
     Args:
         unet: an ``SV3DUNetSpatioTemporalConditionModel``.
@@ -39,7 +39,7 @@ def denoise(
 
 
 def estimate(noisy: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-    """The latents that v says: ``noisy / (sigma^2 + 1) - v * sigma / sqrt(sigma^2 + 1)``.
+    """Return the latents from v: ``noisy / (sigma^2 + 1) - v * sigma / sqrt(sigma^2 + 1)``.
 
     Args:
         noisy: (B, T, L, h, w).
@@ -64,22 +64,22 @@ class NoiseLevels:
     reference_weight: float = 0.3
 
     def draw(self, size: int) -> Tensor:
-        """(size,) noise levels on the CPU, where what follows may depend on them without a wait."""
+        """Draw (size,) noise levels on the CPU: code may depend on them without a wait."""
         return (self.log_mean + self.log_std * torch.randn(size)).exp()
 
     def frame_weights(self, pose: Tensor) -> Tensor:
-        """(B, T) weights of mean 1, small near the reference: (B, T, 3) poses by their azimuths."""
+        """Return (B, T) weights of mean 1, small near the reference, of (B, T, 3) poses."""
         away = 0.5 * (1 - torch.cos(pose[..., 2]))
         weight = self.reference_weight + (1 - self.reference_weight) * away
         return weight / weight.mean(dim=1, keepdim=True)
 
     def squared(self, estimated: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
-        """(B, T) errors of every frame; 1 + sigma^-2 on the latents is unit weight on v."""
+        """Return (B, T) errors of every frame; 1 + sigma^-2 on latents is unit weight on v."""
         return ((estimated - latents) ** 2).mean(dim=(2, 3, 4)) * (1 + sigma**-2)[:, None]
 
 
 def karras_sigmas(steps: int, smallest: float, largest: float) -> Tensor:
-    """(steps + 1,) falling noise levels, the last 0 (EDM, equation 5, rho 7)."""
+    """Return (steps + 1,) falling noise levels, the last 0 (EDM, equation 5, rho 7)."""
     ramp = torch.linspace(0, 1, steps)
     ends = smallest ** (1 / RHO), largest ** (1 / RHO)
     return torch.cat([(ends[1] + ramp * (ends[0] - ends[1])) ** RHO, torch.zeros(1)])
@@ -89,7 +89,7 @@ def karras_sigmas(steps: int, smallest: float, largest: float) -> Tensor:
 def sample_latents(
     unet: nn.Module, reference: Tensor, context: Tensor, pose: Tensor, sigmas: Tensor
 ) -> Tensor:
-    """Deterministic Euler steps without guidance, for a look at how training goes.
+    """Sample by deterministic Euler steps without guidance, for a look at how training goes.
 
     Args:
         unet: the model.

@@ -1,161 +1,170 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields of a configuration: which are known, which must be there, and what each may hold."""
+"""Check settings from YAML with pydantic, and say what is wrong in one sentence."""
 
 from __future__ import annotations
 
-import collections.abc
 import difflib
-import math
+import functools
+import operator
 import re
 import reprlib
-import sys
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 
 from gsv3d.errors import ModelError
 
-LISTS = (list, tuple, collections.abc.Sequence)
-NAMES: dict[Any, tuple[str, str]] = {
-    None: ("null", "null"),
-    types.NoneType: ("null", "null"),
-    int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
-    bool: ("true or false", "true or false"),
-    str: ("a word or a text", "words"),
-    dict: ("a mapping of fields", "mappings of fields"),
-}
-"""In words, one and several."""
+NOTHING_ELSE = ConfigDict(extra="forbid", allow_inf_nan=False)
+STRICT = NOTHING_ELSE | {"strict": True}
+"""Convert nothing: to YAML true is no number. A dataclass in another has it by field."""
 
 
-@dataclass(frozen=True)
-class Field:
-    """What a field may hold.
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
-    Attributes:
-        kind: a type as it is annotated: ``int``, ``float`` (whole numbers too), ``bool``, ``str``,
-            ``dict``, a ``Literal``, a list of one of these, a union. What YAML cannot write, such
-            as an array, nothing satisfies.
-        required: it has no default.
-        default: where it is not required.
-        least, most: bounds of every number in it.
-        above: every number in it is larger.
-        may_be_empty: a list, that is.
+
+Count = Annotated[int, Strict(), Field(ge=1)]
+NumberOrNone = Annotated[int, Strict(), Field(ge=0)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+Weight = Annotated[float, Strict(), Field(ge=0, le=1_000_000)]
+AtLeastZero = Annotated[float, Strict(), Field(ge=0)]
+Positive = Annotated[float, Strict(), Field(gt=0)]
+Views = Annotated[int, Strict(), Field(ge=0, le=1024)]
+TrueOrFalse = Annotated[bool, Strict()]
+# e^20 is beyond every noise level.
+LogNoise = Annotated[float, Strict(), Field(ge=-20, le=20)]
+Spread = Annotated[float, Strict(), Field(ge=0, le=20)]
+Text = Annotated[str, Field(min_length=1)]
+Words = Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1)]
+
+LISTS = (list, tuple, Sequence)
+MAPPINGS = ("model_type", "dataclass_type", "dict_type")
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
+MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
+
+
+def make_model(name: str, known: Mapping[str, tuple[Any, Any]]) -> type:
+    """Return the pydantic model of some fields.
+
+    Args:
+        name: of the model.
+        known: type and default of every field, ``...`` for one that must be given.
     """
-
-    kind: Any
-    required: bool = True
-    default: Any = None
-    least: float = -math.inf
-    most: float = math.inf
-    above: float = -math.inf
-    may_be_empty: bool = False
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value out of YAML may stand in the field."""
-        return self._holds(self.kind, value)
-
-    def _holds(self, kind: Any, value: Any) -> bool:
-        origin = typing.get_origin(kind)
-        if kind is Any:
-            return True
-        if kind in (None, types.NoneType):
-            return value is None
-        if kind is bool:
-            return isinstance(value, bool)
-        if kind in (int, float):
-            # In Python, not in YAML, true is a 1.
-            known = isinstance(value, int | kind) and not isinstance(value, bool)
-            # Compared, as a whole number may be too large for math.isfinite.
-            finite = known and (kind is int or abs(value) <= sys.float_info.max)
-            return finite and self.least <= value <= self.most and self.above < value
-        if kind is str:
-            return isinstance(value, str) and bool(value)
-        if kind is dict:
-            return isinstance(value, dict)
-        if origin is typing.Literal:
-            return any(type(value) is type(own) and value == own for own in typing.get_args(kind))
-        if origin in (typing.Union, types.UnionType):
-            return any(self._holds(own, value) for own in typing.get_args(kind))
-        if origin in LISTS:
-            own = typing.get_args(kind)[0]
-            listed = isinstance(value, list | tuple) and (bool(value) or self.may_be_empty)
-            return listed and all(self._holds(own, item) for item in value)
-        return False
-
-    def in_words(self) -> str:
-        """What it may hold, as in "which must be ..."."""
-        return self._in_words(self.kind)
-
-    def _in_words(self, kind: Any, several: bool = False) -> str:
-        origin = typing.get_origin(kind)
-        if kind in NAMES:
-            word = NAMES[kind][several]
-            return word + self._bounds() if kind in (int, float) else word
-        if origin is typing.Literal:
-            *first, last = map(str, typing.get_args(kind))
-            return f"{', '.join(first)} or {last}" if first else last
-        if origin in (typing.Union, types.UnionType):
-            kinds = typing.get_args(kind)
-            # What may be any number may be a whole one.
-            kinds = tuple(own for own in kinds if own is not int or float not in kinds)
-            return " or ".join(self._in_words(own, several) for own in kinds)
-        if origin in LISTS:
-            return f"a list of {self._in_words(typing.get_args(kind)[0], several=True)}"
-        return "left out"
-
-    def _bounds(self) -> str:
-        if self.least == self.most:
-            return f" that is {self.most:,.10g}"
-        if self.above > -math.inf:
-            most = f" and at most {self.most:,.10g}" if self.most < math.inf else ""
-            return f" above {self.above:,.10g}{most}"
-        if self.most < math.inf:
-            return f" from {self.least:,.10g} to {self.most:,.10g}"
-        return f", at least {self.least:,.10g}" if self.least > -math.inf else ""
+    return create_model(name, __config__=STRICT, **known)  # type: ignore[call-overload]
 
 
-def check_fields(source: str, prefix: str, given: Any, known: Mapping[str, Field]) -> None:
-    """Refuse fields that are unknown, missing, or hold what they may not.
+def yaml_type(kind: Any, **bounds: float) -> Any:
+    """Return the type that YAML can write of an annotation, for pydantic.
+
+    Args:
+        kind: the annotation: a plain type, a ``Literal``, a list, tuple or union of these.
+        bounds: of every number in it, as pydantic's ``Field`` takes them.
+    """
+    origin = typing.get_origin(kind)
+    if kind in (int, float):
+        return Annotated[kind, Field(**bounds)]  # type: ignore[arg-type]
+    if kind is str:
+        return Text
+    if origin in LISTS:
+        item = yaml_type(typing.get_args(kind)[0], **bounds)
+        return Annotated[list[item], BeforeValidator(_listed), Field(min_length=1)]  # type: ignore[valid-type]
+    if origin in (typing.Union, types.UnionType):
+        kinds = [own for own in typing.get_args(kind) if own is not np.ndarray]
+        # A whole number is a number.
+        kinds = [own for own in kinds if own is not int or float not in kinds]
+        return functools.reduce(operator.or_, (yaml_type(own, **bounds) for own in kinds))
+    return kind
+
+
+def check(source: str, kind: Any, data: Any, prefix: str = "") -> Any:
+    """Check settings against a pydantic model or dataclass, and return what it makes of them.
 
     Args:
         source: file or configuration, for the sentence.
-        prefix: of the fields' names, such as "components.vae.".
-        given: what stands there.
-        known: every field that there is.
+        kind: the model or dataclass.
+        data: the settings.
+        prefix: names of the fields above, such as ("components", "vae").
 
     Raises:
-        ModelError: names the source, the field, and what is known or expected.
+        ModelError: names the source, a field, its value, and what is known or expected.
     """
-    if not isinstance(given, dict):
-        raise ModelError(
-            f"{source} has {shown(given)} as '{prefix.rstrip('.')}', which must be a mapping of"
-            " fields.",
-            f"Its fields are {', '.join(known)}.",
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        raise _in_words(source, kind, data, prefix, error) from error
+
+
+def _in_words(source: str, kind: Any, data: Any, prefix: str, error: ValidationError) -> ModelError:
+    """Say the first of the errors: unknown fields first, then missing ones, then wrong values."""
+    found = error.errors(include_url=False)
+    found.sort(key=lambda e: (e["type"] not in UNKNOWN, e["type"] not in MISSING))
+    first = found[0]
+    names, value = _place(first["loc"], data, first["type"] in MISSING)
+    if first["type"] == "invalid_key":  # no word
+        names = [*_place(first["loc"][:-1], data)[0], shown(first["input"])]
+    name = prefix + ".".join(names)
+    if first["type"] in UNKNOWN:
+        known = list(_fields(kind, names[:-1]))
+        close = difflib.get_close_matches(names[-1], known, n=1)
+        hint = f"Perhaps '{close[0]}' is meant; known" if close else "Known"
+        return ModelError(
+            f"{source} has an unknown field '{name}'.", f"{hint} are {', '.join(known)}."
         )
-    for name in given:
-        if name not in known:
-            text = name if isinstance(name, str) else shown(name)
-            close = difflib.get_close_matches(text, known, n=1)
-            hint = f"Perhaps '{close[0]}' is meant; known" if close else "Known"
-            raise ModelError(
-                f"{source} has an unknown field '{prefix}{_short(text)}'.",
-                f"{hint} are {', '.join(known)}.",
-            )
-    for name, field in known.items():
-        if name not in given:
-            if field.required:
-                raise ModelError(
-                    f"{source} has no field '{prefix}{name}'.", f"It must be {field.in_words()}."
-                )
-        elif not field.holds(given[name]):
-            raise wrong(source, prefix + name, given[name], field.in_words())
+    if first["type"] in MISSING:
+        return ModelError(f"{source} has no field '{name}'.", "docs/training.md says what it is.")
+    if first["type"] == "value_error":  # a check of ours, which names its fields
+        where = f" in '{name}'" if name else ""
+        reason = str(first["ctx"]["error"]).rstrip(".")
+        return ModelError(f"{source} cannot be used{where}: {reason}.", "Correct these fields.")
+    if first["type"] in MAPPINGS:
+        return wrong(source, name.rstrip("."), value, "a mapping of fields")
+    same = [e for e in found if _place(e["loc"], data)[0] == names]
+    if all(isinstance(e["loc"][-1], int) for e in same):
+        name, value = f"{name}[{first['loc'][-1]}]", first["input"]
+    expected = dict.fromkeys(_expected(e["type"], e["msg"]) for e in same)
+    return wrong(source, name, value, " or ".join(expected))
+
+
+def _expected(kind: str, message: str) -> str:
+    """Turn pydantic's sentence into what follows "which must be"."""
+    empty = {"too_short": "a list", "string_too_short": "a text"}
+    if kind in empty:
+        return f"{empty[kind]} that is not empty"
+    return message.removeprefix("Input should be ")
+
+
+def _place(loc: Sequence[Any], data: Any, missing: bool = False) -> tuple[list[str], Any]:
+    """Return the names of the fields down to an error, and the value there."""
+    names = []
+    for part in loc:
+        if not isinstance(data, dict) or (part not in data and not missing):
+            break  # pydantic goes on to the place in a list and the type in a union
+        names.append(part if isinstance(part, str) and len(part) <= 60 else shown(part))
+        data = data.get(part)
+    return names, data
+
+
+def _fields(kind: Any, names: Sequence[str]) -> Mapping[str, Any]:
+    """Return the fields of a model, or of the one that lies in it under some names."""
+    for name in names:
+        kind = kind.__pydantic_fields__[name].annotation
+    return kind.__pydantic_fields__
 
 
 def wrong(source: str, name: str, value: Any, expected: str) -> ModelError:
-    """The sentence for a field that holds what it may not.
+    """Return the error for a field that holds what it may not.
 
     Args:
         source: file or configuration.
@@ -170,7 +179,7 @@ def wrong(source: str, name: str, value: Any, expected: str) -> ModelError:
 
 
 def shown(value: Any) -> str:
-    """A value as it stands in YAML or nearly so, however large it is."""
+    """Return a value as it stands in YAML or nearly so, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     short = reprlib.Repr()
@@ -179,7 +188,3 @@ def shown(value: Any) -> str:
         return short.repr(value)
     except ValueError:  # Python writes no whole number of more than some thousand digits
         return "a number of very many digits"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -13,19 +13,21 @@ from gsv3d.decoder import DecodedGaussians
 from gsv3d.decoder.volume import voxel_centres
 from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
-from gsv3d.lab.training.carving import carved
+from gsv3d.lab.training.log import rgba_on_white
 from gsv3d.lab.training.orbits import OrbitSamples
-from gsv3d.lab.training.samples import rgba_on_white
 from gsv3d.rendering import render
 from gsv3d.rendering.renderer import RenderOutput, choose_backend, render_scenes
 
 COLOUR_WEIGHT = 5.0
 LPIPS_SIZE = 256
 """Pictures larger than this are made smaller for LPIPS, as in LGM."""
+MARGIN = 0.01
+"""Extents by which a point may stand in front of a pixel's depth and still be solid: half a pixel
+of 64 at the object's distance."""
 
 
 class GeometryLoss:
-    """Renders at novel and input views, and the Gaussians at their own pixels.
+    """The loss of renders at novel and input views, and of the Gaussians at their own pixels.
 
     The second part is what a renderer would tell slowly: every Gaussian sits on the ray of a pixel
     whose true depth and coverage are known. The third is for decoders with a feature volume: which
@@ -63,7 +65,7 @@ class GeometryLoss:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the parts, which are the same at every call."""
+        """Return the names of the parts, the same at every call."""
         pixel = ("pixel_mask", "pixel_colour") if self.pixel_weight else ()
         if self.pixel_weight and self.depth_weight:
             pixel = ("pixel_depth", *pixel)
@@ -75,7 +77,7 @@ class GeometryLoss:
     def __call__(
         self, decoded: DecodedGaussians, samples: OrbitSamples
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of every sample, and its weighted parts' means.
+        """Return the loss of every sample, and its weighted parts' means.
 
         Args:
             decoded: B samples' Gaussians.
@@ -93,7 +95,7 @@ class GeometryLoss:
         return totals, {name: value.detach().mean() for name, value in parts.items()}
 
     def pixel_loss(self, decoded: DecodedGaussians, samples: OrbitSamples) -> dict[str, Tensor]:
-        """(B,) depth, coverage and colour of the Gaussians against their own pixels."""
+        """Return (B,) errors of the Gaussians' depth, coverage and color at their own pixels."""
         batch, views, grid = *decoded.depth.shape[:2], decoded.depth.shape[-1]
         rgba, depth = samples.rgba.flatten(0, 1), samples.depth.flatten(0, 1)[:, None]
         alpha = rgba[:, 3:]
@@ -105,22 +107,22 @@ class GeometryLoss:
         weight = pooled(solid)[:, :, 0]
         true_depth = pooled(depth * solid)[:, :, 0] / weight.clamp_min(1e-6)
         coverage = pooled(alpha)
-        colour = pooled(rgba[:, :3] * alpha) / coverage.clamp_min(1e-3)
+        color = pooled(rgba[:, :3] * alpha) / coverage.clamp_min(1e-3)
         area = weight.sum(dim=(1, 2, 3)).clamp_min(1.0)
         off = weight * (decoded.depth - true_depth).abs()
         opacity = decoded.opacities.view(batch, views, grid, grid)
         mask_error = ((opacity - coverage[:, :, 0]) ** 2).mean(dim=(1, 2, 3))
         rgb = decoded.rgb.view(batch, views, grid, grid, 3).permute(0, 1, 4, 2, 3)
-        colour_error = (weight[:, :, None] * (rgb - colour).abs()).sum(dim=(1, 2, 3, 4))
+        color_error = (weight[:, :, None] * (rgb - color).abs()).sum(dim=(1, 2, 3, 4))
         parts = {
             "pixel_depth": self.pixel_weight * 2 * off.sum(dim=(1, 2, 3)) / area,
             "pixel_mask": self.pixel_weight * mask_error,
-            "pixel_colour": self.pixel_weight * colour_error / (3 * area),
+            "pixel_colour": self.pixel_weight * color_error / (3 * area),
         }
         return {name: value for name, value in parts.items() if name in self.names}
 
     def volume_loss(self, decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
-        """(B,) cross-entropy of the voxels' occupancy with what all views leave standing.
+        """Return (B,) cross-entropy of the voxels' occupancy with what all views leave standing.
 
         The logits are those of a probability then: of an answer that could be several things, the
         surface at one half is the best single guess by volume.
@@ -140,32 +142,32 @@ class GeometryLoss:
         return self.volume_weight * errors.mean(dim=1)
 
     def render_loss(self, decoded: DecodedGaussians, samples: OrbitSamples) -> dict[str, Tensor]:
-        """(B,) errors of colour on white, mask and depth at the supervised views.
+        """Return (B,) errors of color on white, mask and depth at the supervised views.
 
         GSV3D's L_3D: RGB and depth.
         """
         viewmats, rgba, true_depth = self.supervised(samples)
         alpha = rgba[..., 3:]
-        colour = rgba[..., :3] * alpha + 1 - alpha
+        color = rgba[..., :3] * alpha + 1 - alpha
         out = render_decoded(decoded, viewmats, samples)
         solid = ((alpha > 0.5) & (true_depth > 0) & (out.alpha.detach() > 0.3)).float()
         everywhere = (1, 2, 3, 4)
         off = (solid * (out.depth - true_depth).abs()).sum(dim=everywhere)
         parts = {
-            "render_colour": COLOUR_WEIGHT * ((out.colour - colour) ** 2).mean(dim=everywhere),
+            "render_colour": COLOUR_WEIGHT * ((out.colour - color) ** 2).mean(dim=everywhere),
             "render_mask": self.mask_weight * ((out.alpha - alpha) ** 2).mean(dim=everywhere),
         }
         if self.depth_weight:
             share = off / solid.sum(dim=everywhere).clamp_min(1)
             parts["render_depth"] = self.depth_weight * share
         if self.lpips is not None:
-            pairs = _for_lpips(out.colour.flatten(0, 1)), _for_lpips(colour.flatten(0, 1))
+            pairs = _for_lpips(out.colour.flatten(0, 1)), _for_lpips(color.flatten(0, 1))
             distance = self.lpips(*pairs).view(len(samples), -1).mean(dim=1)
             parts["render_lpips"] = self.lpips_weight * distance
         return parts
 
     def supervised(self, samples: OrbitSamples) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, V, 4, 4) viewmats, (B, V, H, W, 4) pictures and (B, V, H, W, 1) depths to render."""
+        """Return (B, V, 4, 4) viewmats, (B, V, H, W, 4) pictures and (B, V, H, W, 1) depths."""
         viewmats, rgba = samples.novel_viewmats, samples.novel_rgba
         depth = samples.novel_depth
         if self.num_input:
@@ -179,14 +181,14 @@ class GeometryLoss:
 
 
 def weight_of_volume(decoder: nn.Module, weight: float) -> float:
-    """``weight`` for a decoder with a feature volume, 0 for one without."""
+    """Return ``weight`` for a decoder with a feature volume, 0 for one without."""
     return weight if getattr(decoder, "volume", None) is not None else 0.0
 
 
 def render_decoded(
     decoded: DecodedGaussians, viewmats: Tensor, samples: OrbitSamples
 ) -> RenderOutput:
-    """Every sample's Gaussians at its own views, on white.
+    """Render every sample's Gaussians at its own views, on white.
 
     Args:
         decoded: B samples' Gaussians.
@@ -208,7 +210,7 @@ def render_decoded(
 
 
 def visible(decoded: DecodedGaussians) -> Gaussians:
-    """One sample's Gaussians without those that cannot be seen.
+    """Return one sample's Gaussians without those that cannot be seen.
 
     They would cost time and have next to no gradient.
     """
@@ -224,7 +226,7 @@ def visible(decoded: DecodedGaussians) -> Gaussians:
 
 @torch.no_grad()
 def compared(decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
-    """The samples' input and novel views as they are, and as the Gaussians render them.
+    """Return the samples' input and novel views, and the renders beside them.
 
     Returns:
         (2 B, T + M, H, W, 3) on white: two rows a sample.
@@ -236,7 +238,7 @@ def compared(decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
 
 
 def load_lpips(device: torch.device) -> nn.Module:
-    """LPIPS with VGG's features.
+    """Load LPIPS with VGG's features.
 
     Raises:
         ModelError: the package is not installed, or its weights cannot be had.
@@ -259,10 +261,42 @@ def load_lpips(device: torch.device) -> nn.Module:
     return network.to(device).eval().requires_grad_(False)
 
 
-def _for_lpips(colour: Tensor) -> Tensor:
-    """(V, H, W, 3) in 0..1 to (V, 3, h, w) in -1..1."""
-    pictures = colour.permute(0, 3, 1, 2) * 2 - 1
+def _for_lpips(color: Tensor) -> Tensor:
+    """Turn (V, H, W, 3) in 0..1 into (V, 3, h, w) in -1..1."""
+    pictures = color.permute(0, 3, 1, 2) * 2 - 1
     if pictures.shape[-1] > LPIPS_SIZE:
         size = (LPIPS_SIZE, LPIPS_SIZE)
         pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True)
     return pictures
+
+
+@torch.no_grad()
+def carved(points: Tensor, viewmats: Tensor, K: Tensor, alpha: Tensor, depth: Tensor) -> Tensor:  # noqa: N803
+    """Find the points that no view sees past: space carving with depth.
+
+    A view sees past a point that lies in front of its pixel's surface, or on a pixel that shows no
+    object. Beside the picture is no object either, but where one reaches over the picture's border:
+    there the view says nothing. What no view sees into is solid.
+
+    Args:
+        points: (N, 3) in the world.
+        viewmats: (B, V, 4, 4) world to camera.
+        K: (3, 3) intrinsics in pixels, of all views.
+        alpha: (B, V, H, W) in 0..1.
+        depth: (B, V, H, W) z-depth, 0 where there is none.
+
+    Returns:
+        (B, N) bool.
+    """
+    height, width = depth.shape[-2:]
+    local = torch.einsum("bvij,nj->bvni", viewmats[..., :3, :3], points)
+    local = local + viewmats[..., None, :3, 3]
+    z = local[..., 2].clamp_min(1e-3)  # behind the camera is far beside the picture
+    column = (local[..., 0] / z * K[0, 0] + K[0, 2]).floor().long()
+    row = (local[..., 1] / z * K[1, 1] + K[1, 2]).floor().long()
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    surface = depth.flatten(2).gather(2, pixel)
+    shown = alpha.flatten(2).gather(2, pixel) > 0.5
+    hidden = (surface <= 0) | (z > surface - MARGIN)
+    return (shown & (hidden | ~inside)).all(dim=1)

@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run's log: a CSV file with a row for every step, which a resumed run continues."""
+"""What a run writes to be looked at: a CSV row for every step, drawn samples, plots of the rows."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
-from gsv3d.outputs import output_error, write_atomic
+from gsv3d.errors import DataError
+from gsv3d.outputs import make_folder, output_error, write_atomic
 
 PRINTED = ("step", "learning_rate", "gradient", "loss", "samples_per_second", "mfu")
+WIDEST = 4096
+"""Pixels of a sheet's longer side; larger ones are made smaller."""
+NOT_PLOTTED = ("step", "seconds", "learning_rate", "gradient", "samples_per_second", "mfu")
+WINDOW = 25
+"""Steps that a drawn point averages."""
 
 
 class RunLog:
-    """Appends rows; a resumed run first drops those after its checkpoint.
+    """A CSV file of rows; a resumed run first drops those after its checkpoint.
 
     Args:
         path: of the file.
@@ -60,7 +70,7 @@ class RunLog:
 
 
 def _whole_rows(path: Path, step: int) -> list[dict[str, str]]:
-    """The rows up to a step; a last one that a kill cut short is none."""
+    """Return the rows up to a step, without a last one that a kill cut short."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -81,14 +91,14 @@ def _as_csv(columns: list[str], rows: Sequence[dict[str, str]], header: bool = T
 
 
 def in_words(row: dict[str, float]) -> str:
-    """A row for the terminal."""
+    """Write a row for the terminal."""
     names = [name for name in PRINTED if name in row]
     names += [name for name in row if name not in (*PRINTED, "seconds", "images_per_second")]
     return "  ".join(f"{name} {row[name]:.4g}" for name in names)
 
 
 def to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict[str, float]]:
-    """Rows whose values may be tensors on a device, as rows of numbers.
+    """Bring rows whose values may be tensors on a device to numbers.
 
     Args:
         rows: of this process.
@@ -111,10 +121,111 @@ def to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict[str, 
 
 
 def mean_row(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Every column's mean over the rows that know it, without the step."""
+    """Return every column's mean over the rows that know it, without the step."""
     means = {}
     for name in rows[-1]:
         known = [row[name] for row in rows if math.isfinite(row[name])]
         if name != "step" and known:
             means[name] = sum(known) / len(known)
     return means
+
+
+def on_white(pictures: Tensor) -> Tensor:
+    """Turn what the autoencoder reads or writes into colors to look at.
+
+    Args:
+        pictures: (..., 3 or 4, H, W) in -1..1; with a fourth channel the colors are on white
+            already, and coverage follows.
+
+    Returns:
+        (..., H, W, 3) in 0..1.
+    """
+    return ((pictures[..., :3, :, :].float() + 1) / 2).clamp(0, 1).movedim(-3, -1)
+
+
+def rgba_on_white(rgba: Tensor) -> Tensor:
+    """Turn (..., 4, H, W) with straight alpha in 0..1 into (..., H, W, 3) on white."""
+    alpha = rgba[..., 3:, :, :]
+    return (rgba[..., :3, :, :] * alpha + 1 - alpha).clamp(0, 1).movedim(-3, -1)
+
+
+def sheet(grid: Tensor) -> np.ndarray:
+    """Join (rows, columns, H, W, 3) in 0..1 to one picture (rows H, columns W, 3) uint8."""
+    rows, columns, height, width, _ = grid.shape
+    joined = grid.permute(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
+    return (joined.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def write_sheet(path: Path, picture: np.ndarray) -> None:
+    """Write a (H, W, 3) uint8 picture as PNG.
+
+    Raises:
+        OutputError: the disk is full, ...
+    """
+    image = Image.fromarray(picture)
+    image.thumbnail((WIDEST, WIDEST))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    make_folder(path.parent)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_log(path: Path) -> dict[str, np.ndarray]:
+    """Read a log's columns by name, each (steps,) float64, NaN where a step has no value.
+
+    Raises:
+        DataError: there is no log, or it is empty or damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = {k: np.array([float(row[k]) for row in rows]) for k in (rows[0] if rows else ())}
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"The log {path} cannot be read ({error}).", "Give the output folder of a stage."
+        ) from error
+    if not columns:
+        raise DataError(f"The log {path} is empty.", "Train at least one step first.")
+    return columns
+
+
+def smooth(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
+    """Average the last ``window`` values (fewer at the start), without the NaN among them."""
+    known = np.isfinite(values)
+    sums = np.cumsum(np.where(known, values, 0.0))
+    counts = np.cumsum(known)
+    sums[window:] -= sums[:-window].copy()
+    counts[window:] -= counts[:-window].copy()
+    return sums / np.where(counts > 0, counts, np.nan)
+
+
+def plot(folders: Sequence[Path], output: Path) -> None:
+    """Plot the loss and its parts over the steps, on a logarithmic scale, a panel a stage.
+
+    Args:
+        folders: the stages' output folders.
+        output: a .png or .svg file.
+
+    Raises:
+        DataError: a log is missing or damaged, or matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DataError(
+            "Plotting needs matplotlib, which is not installed.", "pip install matplotlib."
+        ) from error
+    logs = [(folder.name, read_log(folder / "log.csv")) for folder in folders]
+    figure = Figure(figsize=(5 * len(logs), 4), layout="constrained")
+    for axes, (name, log) in zip(
+        figure.subplots(1, len(logs), squeeze=False)[0], logs, strict=True
+    ):
+        for column, values in log.items():
+            if column not in NOT_PLOTTED:
+                width = 2.0 if column == "loss" else 1.0
+                axes.plot(log["step"], smooth(values), label=column, linewidth=width)
+        axes.set(title=f"{name}, {log['seconds'][-1] / 60:.0f} min", xlabel="step", yscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=90)

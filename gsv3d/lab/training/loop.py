@@ -21,19 +21,18 @@ from torch import Tensor, nn
 
 from gsv3d.errors import Cancelled, ModelError
 from gsv3d.lab.training import checkpoint
-from gsv3d.lab.training.activations import (
+from gsv3d.lab.training.allocator import freed_memory_kept
+from gsv3d.lab.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
+from gsv3d.lab.training.checkpoint import AveragedWeights, changing
+from gsv3d.lab.training.log import RunLog, in_words, mean_row, sheet, to_host, write_sheet
+from gsv3d.lab.training.performance import (
     checkpoint_activations,
     compile_networks,
+    count_flops,
+    matrix_rate,
     quick_attention,
 )
-from gsv3d.lab.training.allocator import freed_memory_kept
-from gsv3d.lab.training.average import AveragedWeights, changing
-from gsv3d.lab.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
-from gsv3d.lab.training.interruptions import asked_to_stop, lost_processes
-from gsv3d.lab.training.log import RunLog, in_words, mean_row, to_host
-from gsv3d.lab.training.measure import count_flops, matrix_rate
-from gsv3d.lab.training.processes import make_accelerator
-from gsv3d.lab.training.samples import sheet, write_sheet
+from gsv3d.lab.training.processes import asked_to_stop, lost_processes, make_accelerator
 from gsv3d.lab.training.schedule import Schedule
 from gsv3d.lab.training.tracking import Tracker
 from gsv3d.outputs import make_folder, output_error
@@ -48,7 +47,7 @@ OTHER_CONFIGURATION = "Use the configuration it was made with, or choose another
 
 
 class Task(Protocol):
-    """What is trained.
+    """A stage to train.
 
     Attributes:
         name: of the stage.
@@ -66,20 +65,20 @@ class Task(Protocol):
     images_per_sample: int
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and its parts for the log (without gradient; NaN where there is none).
+        """Return the loss, and its parts for the log (without gradient; NaN for none).
 
         What it draws, it draws from torch's global generators.
         """
 
     def samples(self) -> dict[str, Tensor]:
-        """Grids (rows, columns, H, W, 3) in 0..1 to look at, always of the same objects."""
+        """Draw grids (rows, columns, H, W, 3) in 0..1, always of the same objects."""
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
         """Write what the pipeline loads, from the averaged weights."""
 
 
 class _Loss(nn.Module):
-    """A task as one module, which is what processes can share the gradients of."""
+    """A task as one module, so that processes can share its gradients."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -91,7 +90,7 @@ class _Loss(nn.Module):
 
 
 class Trainer:
-    """Runs a task.
+    """The training of a task.
 
     Args:
         task: with its modules on the device.
@@ -142,11 +141,11 @@ class Trainer:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """Of the task; empty for one that says nothing of it."""
+        """Return the task's configuration; empty for a task without one."""
         return getattr(self.task, "configuration", {})
 
     def progress(self) -> float:
-        """Share of the run that is done, by steps or by the clock, whichever is further."""
+        """Return the share of the run that is done, by steps or clock, whichever is further."""
         share = self.step / self.schedule.steps
         if self.schedule.minutes:
             share = max(share, self.seconds / (60 * self.schedule.minutes))
@@ -256,6 +255,8 @@ class Trainer:
         self._written = self.seconds
         if schedule.checkpointing:
             checkpoint_activations(modules)
+            # Gradients flow through frozen networks too, such as the decoder of "distill".
+            checkpoint_activations(getattr(self.task, "frozen", nn.ModuleDict()))
         if schedule.steps - self.step >= MEASURED_FROM:
             self._flops = count_flops(self._one_part)
         if schedule.compile:
@@ -281,7 +282,7 @@ class Trainer:
         self.save()
 
     def _one_part(self) -> None:
-        """A forward and a backward pass that change nothing."""
+        """Run a forward and a backward pass that change nothing."""
         batch, _ = self._batches.plan[self.step * self.parts]
         with quick_attention(self.device):
             with self.accelerator.autocast():
@@ -290,7 +291,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _step(self) -> dict[str, Any]:
-        """One optimiser step; returns the row for the log, its tensors still on the device."""
+        """Do one optimizer step; return the log's row, its tensors still on the device."""
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -353,7 +354,7 @@ class Trainer:
         self._judge(values)
 
     def _agree_on_time(self) -> None:
-        """All processes take the main one's clock, or ``minutes`` would end them apart."""
+        """Take the main process's clock in all, or ``minutes`` would end them apart."""
         seconds = time.monotonic() - self._begun
         clock = torch.tensor([seconds], device=self.device, dtype=torch.float32)
         torch.distributed.broadcast(clock, src=0)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.training.augment import Change, Changes
-from gsv3d.lab.training.average import AveragedWeights
+from gsv3d.lab.training.checkpoint import AveragedWeights
 from gsv3d.lab.training.log import RunLog
 from gsv3d.lab.training.pose_pictures import PosePictures, draw_pictures, read_pictures
 from gsv3d.lab.training.schedule import Schedule
@@ -158,7 +158,7 @@ def draw_batches(
 
 
 def picture_tensor(rgba: np.ndarray) -> Tensor:
-    """(B, S, S, 4) uint8 to (B, 4, S, S) in 0..1."""
+    """Turn (B, S, S, 4) uint8 into (B, 4, S, S) in 0..1."""
     return torch.from_numpy(rgba).permute(0, 3, 1, 2).float() / 255
 
 

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes that train together, through accelerate."""
+"""The processes that train together, through accelerate; requests to stop, and lost processes."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -12,15 +16,18 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from gsv3d.devices import choose_device
+from gsv3d.errors import ModelError
+
+LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "timed out")
 
 
 def launched() -> int:
-    """How many processes a launcher (``accelerate launch``, ``torchrun``) started; 1 without."""
+    """Return the number of processes that a launcher, such as ``torchrun``, started; 1 without."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def training_device(name: str) -> torch.device:
-    """The device of this process: each of several has a card of its own.
+    """Return the device of this process: each of several has a card of its own.
 
     Raises:
         ModelError: the device is unknown or not there.
@@ -32,7 +39,7 @@ def training_device(name: str) -> torch.device:
 
 
 def make_accelerator(device: torch.device, bf16: bool) -> Accelerator:
-    """Accelerate for one training run.
+    """Set accelerate up for one training run.
 
     Args:
         device: of the modules, which are placed there already.
@@ -54,3 +61,44 @@ def make_accelerator(device: torch.device, bf16: bool) -> Accelerator:
         # A thread of the group that wants the interpreter while it shuts down aborts the process.
         atexit.register(torch.distributed.destroy_process_group)
     return accelerator
+
+
+@contextmanager
+def asked_to_stop(enabled: bool) -> Iterator[threading.Event]:
+    """Yield an event that Ctrl+C or a SIGTERM sets; a second one acts at once."""
+    event = threading.Event()
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: object) -> None:
+        event.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def lost_processes(count: int) -> Iterator[None]:
+    """Raise one sentence when one of several processes is gone.
+
+    Raises:
+        ModelError: the others wait for one that has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if count == 1 or not any(word in text for word in LOST):
+            raise
+        raise ModelError(
+            f"One of the {count} training processes is gone ({text.splitlines()[0][:200]}).",
+            "Start them again with --resume: they go on from the last checkpoint.",
+        ) from error

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole way from meshes to a model in one resumable command: ``gsv3d train recipe``.
 
-Orbits are rasterised (no Blender), the stages run one after the other, each with its share of the
+Orbits are rasterized (no Blender), the stages run one after the other, each with its share of the
 time, and the model is assembled. Everything lies in one folder, and whatever was interrupted goes
 on where it stood: the bank at its next object, a stage at its checkpoint.
 """
@@ -32,7 +32,7 @@ SHARES = {"autoencoder": 0.15, "multiview": 0.4, "decoder": 0.27, "distill": 0.1
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train from what.
+    """A model to train, and the objects to train it from.
 
     Attributes:
         config: of the model.
@@ -76,12 +76,12 @@ class Recipe:
             raise ValueError(f"stages must be some of {', '.join(STAGES)}, not {self.stages}.")
 
     def stage_minutes(self, stage: str) -> float:
-        """The stage's share of the time; 0 for its own schedule."""
+        """Return the stage's share of the time; 0 for its own schedule."""
         return self.minutes * SHARES[stage] / sum(SHARES[s] for s in self.stages)
 
 
 def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
-    """Do what is not done yet.
+    """Draw, train and assemble what is not done yet.
 
     Args:
         recipe: what and where.
@@ -94,8 +94,8 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         DataError: none of the objects can be drawn.
         GSV3DError: as the stages raise.
     """
-    from gsv3d.lab.training.assemble import assemble
-    from gsv3d.lab.training.resident import resident_where_it_fits
+    from gsv3d.lab.training.orbits import resident_where_it_fits
+    from gsv3d.lab.training.stages import assemble
     from gsv3d.lab.training.tracking import tracker_of
 
     folders: list[Path] = list(recipe.start)
@@ -145,7 +145,7 @@ def train_stage(
         GSV3DError: as ``Trainer.run`` raises.
     """
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.resident import ResidentOrbits
+    from gsv3d.lab.training.orbits import ResidentOrbits
     from gsv3d.lab.training.stages import make_task
 
     schedule = stage_schedule(recipe, stage, isinstance(orbits, ResidentOrbits))
@@ -163,7 +163,7 @@ def train_stage(
 
 
 def stage_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:
-    """The stage's schedule, ended by the clock where the recipe has one."""
+    """Return the stage's schedule, ended by the clock where the recipe has one."""
     schedule = recipe.config.schedule(stage)
     if minutes := recipe.stage_minutes(stage):
         # The clock ends it: the configuration's steps are a bound for other machines.
@@ -173,7 +173,7 @@ def stage_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:
 
 
 def drawing_of(recipe: Recipe, say: Callable[[str], None]) -> Drawing:
-    """The drawing of the recipe's bank, not begun."""
+    """Return the drawing of the recipe's bank, not begun."""
     settings = BankSettings(
         size=recipe.config.image_size,
         orbit_views=2 * recipe.config.num_frames,

@@ -4,18 +4,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, Strict, model_validator
+from pydantic.dataclasses import dataclass
+
+from gsv3d.lab.training.fields import (
+    NOTHING_ELSE,
+    AtLeastZero,
+    Count,
+    NumberOrNone,
+    Positive,
+    TrueOrFalse,
+)
 
 FINAL_SHARE = 0.05
 """The learning rate at the end, as a share of its peak."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=NOTHING_ELSE)
 class Schedule:
-    """How long and how fast.
+    """The length and speed of a training run.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: optimizer steps in all.
         batch_size: samples a step, over all processes.
         micro_batch: samples of one forward pass; the gradients of ``batch_size / micro_batch``
             passes, shared among the processes, make a step. 0: each process its whole share at
@@ -25,7 +37,7 @@ class Schedule:
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         ema: decay of the averaged weights at the end; it grows from 0 as (1 + n) / (10 + n).
-        bf16: autocast the forward pass; weights, averages and optimiser stay in float32.
+        bf16: autocast the forward pass; weights, averages and optimizer stay in float32.
         checkpointing: keep only the blocks' inputs and compute their insides again in the backward
             pass: about a third more work for a fraction of the memory.
         compile: torch.compile the networks.
@@ -36,48 +48,33 @@ class Schedule:
         minutes: stop after so long, having annealed the learning rate to its end; 0 for never.
     """
 
-    steps: int = 1000
-    batch_size: int = 8
-    micro_batch: int = 0
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.995
-    bf16: bool = False
-    checkpointing: bool = False
-    compile: bool = False
-    workers: int = 0
-    save_every: int = 100
-    log_every: int = 10
-    sample_every: int = 0
-    minutes: float = 0.0
+    steps: Count = 1000
+    batch_size: Count = 8
+    micro_batch: NumberOrNone = 0
+    learning_rate: Annotated[float, Strict(), Field(gt=0, lt=1)] = 1e-3
+    warmup: NumberOrNone = 100
+    weight_decay: AtLeastZero = 0.01
+    clip: Positive = 1.0
+    ema: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.995
+    bf16: TrueOrFalse = False
+    checkpointing: TrueOrFalse = False
+    compile: TrueOrFalse = False
+    workers: NumberOrNone = 0
+    save_every: Count = 100
+    log_every: Count = 10
+    sample_every: NumberOrNone = 0
+    minutes: AtLeastZero = 0.0
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "save_every", "log_every"):
-            _whole(name, getattr(self, name), 1)
-        for name in ("micro_batch", "warmup", "workers", "sample_every"):
-            _whole(name, getattr(self, name), 0)
-        for name in ("learning_rate", "weight_decay", "clip", "ema", "minutes"):
-            _number(name, getattr(self, name))
-        for name in ("bf16", "checkpointing", "compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}.")
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"learning_rate must lie in (0, 1), not {self.learning_rate}.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must lie in [0, 1), not {self.ema}.")
-        if self.clip <= 0:
-            raise ValueError(f"clip must be above 0, not {self.clip}.")
-        if self.weight_decay < 0 or self.minutes < 0:
-            raise ValueError("weight_decay and minutes must be at least 0.")
+    @model_validator(mode="after")
+    def _divides_evenly(self) -> Schedule:
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of micro_batch {self.micro_batch}."
+                f"batch_size {self.batch_size} is no multiple of micro_batch {self.micro_batch}"
             )
+        return self
 
     def parts(self, processes: int) -> tuple[int, int]:
-        """How a step is divided.
+        """Divide a step among processes.
 
         Args:
             processes: that train together.
@@ -102,10 +99,10 @@ class Schedule:
         return share // size, size
 
     def rate(self, step: int, progress: float) -> float:
-        """The learning rate.
+        """Return the learning rate.
 
         Args:
-            step: of the optimiser, from 0.
+            step: of the optimizer, from 0.
             progress: share of the run that is done, 0..1.
         """
         warm = min(1.0, (step + 1) / max(1, self.warmup))
@@ -113,16 +110,5 @@ class Schedule:
         return self.learning_rate * warm * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
 
     def decay(self, step: int) -> float:
-        """Of the averaged weights, after ``step`` steps."""
+        """Return the decay of the averaged weights, after ``step`` steps."""
         return min(self.ema, (1 + step) / (10 + step))
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be at least {least} and whole, not {value!r}.")
-
-
-def _number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        # YAML reads 1e-4 as a word; it wants 1.0e-4.
-        raise ValueError(f"{name} must be a number such as 0.0001 or 1.0e-4, not {value!r}.")

@@ -8,9 +8,9 @@ the pictures are made by the card (``Draft``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,76 +20,56 @@ from gsv3d.cameras import intrinsics, look_at_origin
 from gsv3d.errors import DataError
 from gsv3d.lab.training.augment import Change, Changes
 from gsv3d.lab.training.latents import LatentCache
-from gsv3d.lab.training.orbits import Chosen, Orbit, OrbitSamples, choose_views, frame_indices
-from gsv3d.lab.training.resident import ResidentOrbits
-from gsv3d.lab.training.shards import facts_of
+from gsv3d.lab.training.orbits import (
+    Chosen,
+    Orbit,
+    OrbitSamples,
+    OrbitsOfADraw,
+    ResidentOrbits,
+    choose_views,
+    frame_indices,
+)
 from gsv3d.multiview.conditioning import picture_tensor, pose_ids
 
 PICTURE_ZOOM = (0.8, 1.3)
 """How much half of the autoencoder's pictures are enlarged."""
 
 
-class Draft(Protocol):
-    """A batch that is not made yet."""
-
-    def made(self) -> Any:
-        """The batch, on the device of the draft's tensors."""
-
-
-def made_where_they_lie(draft: Draft, orbits: Sequence[Orbit]) -> Any:
-    """The batch itself, or the draft for a device that holds the orbits."""
-    return draft if isinstance(orbits, ResidentOrbits) else draft.made()
-
-
-def raw_views(orbits: Sequence[Orbit], orbit: Tensor, views: Tensor) -> Tensor:
-    """(B, V, 4, H, W) pictures in 0..1, straight alpha, of (B, V) views of (B,) orbits."""
-    if isinstance(orbits, ResidentOrbits):
-        return orbits.pictures(orbit, views)
-    rows = zip(orbit.tolist(), views.tolist(), strict=True)
-    rgba = np.stack([orbits[index].rgba[chosen] for index, chosen in rows])
-    return torch.from_numpy(rgba).permute(0, 1, 4, 2, 3).float() / 255
-
-
-def raw_depths(orbits: Sequence[Orbit], orbit: Tensor, views: Tensor) -> Tensor:
-    """(B, V, H, W) z-depths of (B, V) views of (B,) orbits."""
-    if isinstance(orbits, ResidentOrbits):
-        return orbits.depths(orbit, views)
-    rows = zip(orbit.tolist(), views.tolist(), strict=True)
-    depth = np.stack([orbits[index].depth[chosen] for index, chosen in rows])
-    return torch.from_numpy(depth.astype(np.float32))
-
-
 @dataclass(frozen=True)
-class PictureDraft:
-    """Single views of B orbits.
+class Draft:
+    """A batch that is not made yet: which views of which orbits, and how they are changed.
 
     Attributes:
         orbits: the data.
         orbit: (B,) which of them.
-        views: (B, 1) which of its views.
+        views: (B, V) which of their views.
         changes: of the samples.
-        backdrop: (B, 3) colour behind in -1..1.
-        coloured: (B,) bool, whether there is one: otherwise it is white.
-        channels: of the autoencoder's pictures.
+        more: what else ``make`` needs, by name.
+        make: from the draft and its (B, V, 4, H, W) changed pictures, None without views, to the
+            batch.
     """
 
-    orbits: Sequence[Orbit]
+    orbits: OrbitsOfADraw | ResidentOrbits
     orbit: Tensor
     views: Tensor
     changes: Changes
-    backdrop: Tensor
-    coloured: Tensor
-    channels: int
+    more: dict[str, Tensor]
+    make: Callable[[Draft, Any], Any]
 
-    def made(self) -> Tensor:
-        """Pictures (B, C, H, W) in -1..1."""
-        rgba = self.changes.apply(raw_views(self.orbits, self.orbit, self.views))[:, 0]
-        picture = picture_tensor(rgba, self.channels)
-        covered = rgba[:, 3:]
-        behind = self.backdrop[:, :, None, None] * (1 - covered)
-        on_colour = (rgba[:, :3] * 2 - 1) * covered + behind
-        on_colour = torch.cat([on_colour, picture[:, 3:]], dim=1)
-        return torch.where(self.coloured[:, None, None, None], on_colour, picture)
+    def made(self) -> Any:
+        """Return the batch, on the device of the draft's tensors."""
+        if not self.views.shape[1]:
+            return self.make(self, None)
+        return self.make(self, self.changes.apply(self.orbits.pictures(self.orbit, self.views)))
+
+    def finished(self) -> Any:
+        """Return the batch itself, or the draft for a card that holds the orbits."""
+        return self if isinstance(self.orbits, ResidentOrbits) else self.made()
+
+
+def open_orbits(orbits: Sequence[Orbit]) -> OrbitsOfADraw | ResidentOrbits:
+    """Return the orbits for one draw."""
+    return orbits if isinstance(orbits, ResidentOrbits) else OrbitsOfADraw(orbits)
 
 
 @dataclass(frozen=True)
@@ -99,7 +79,7 @@ class PictureSource:
     Attributes:
         orbits: the data.
         channels: of the autoencoder's pictures, see ``picture_tensor``.
-        coloured_background: share of pictures on a random colour.
+        coloured_background: share of pictures on a random color.
     """
 
     orbits: Sequence[Orbit]
@@ -107,70 +87,36 @@ class PictureSource:
     coloured_background: float = 0.5
 
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
-        """Pictures (size, C, H, W) in -1..1 of random views of random objects, or their draft."""
+        """Draw pictures (size, C, H, W) in -1..1 of random views of random objects."""
         rng = np.random.default_rng(seed)
+        orbits = open_orbits(self.orbits)
         orbit = rng.integers(len(self.orbits), size=size)
-        views = [[int(rng.integers(len(self.orbits[i].azimuths_deg)))] for i in orbit]
+        views = [[int(rng.integers(len(orbits[int(i)].azimuths_deg)))] for i in orbit]
         changes = [Change.drawn(rng, PICTURE_ZOOM, zoomed=0.5) for _ in range(size)]
-        draft = PictureDraft(
-            self.orbits,
-            torch.from_numpy(orbit),
-            torch.tensor(views),
-            Changes.of(changes),
-            torch.from_numpy(rng.uniform(-1, 1, (size, 3))).float(),
-            torch.from_numpy(rng.random(size) < self.coloured_background),
-            self.channels,
-        )
-        return made_where_they_lie(draft, self.orbits)
+        more = {
+            "backdrop": torch.from_numpy(rng.uniform(-1, 1, (size, 3))).float(),
+            "colored": torch.from_numpy(rng.random(size) < self.coloured_background),
+        }
+        return Draft(
+            orbits, torch.from_numpy(orbit), torch.tensor(views), Changes.of(changes), more,
+            self._make,
+        ).finished()  # fmt: skip
 
-
-@dataclass(frozen=True)
-class SamplesDraft:
-    """B orbits with novel views.
-
-    Attributes:
-        orbits: the data.
-        orbit: (B,) which of them.
-        frames: (B, T) views around.
-        novel: (B, M) other views.
-        changes: of the samples.
-        pose, viewmats, novel_viewmats, K: see ``OrbitSamples``.
-        distance: (B,) of the cameras from the origin.
-    """
-
-    orbits: Sequence[Orbit]
-    orbit: Tensor
-    frames: Tensor
-    novel: Tensor
-    changes: Changes
-    pose: Tensor
-    viewmats: Tensor
-    novel_viewmats: Tensor
-    K: Tensor  # noqa: N815 - as there
-    distance: Tensor
-
-    def made(self) -> OrbitSamples:
-        views, frames = torch.cat([self.frames, self.novel], dim=1), self.frames.shape[1]
-        rgba = self.changes.apply(raw_views(self.orbits, self.orbit, views))
-        depth = raw_depths(self.orbits, self.orbit, views)
-        depth = self.changes.apply_depth(depth, self.distance)
-        return OrbitSamples(
-            rgba=rgba[:, :frames],
-            depth=depth[:, :frames],
-            pose=self.pose,
-            viewmats=self.viewmats,
-            novel_rgba=rgba[:, frames:],
-            novel_depth=depth[:, frames:],
-            novel_viewmats=self.novel_viewmats,
-            K=self.K,
-        )
+    def _make(self, draft: Draft, rgba: Tensor) -> Tensor:
+        rgba = rgba[:, 0]
+        picture = picture_tensor(rgba, self.channels)
+        covered = rgba[:, 3:]
+        behind = draft.more["backdrop"][:, :, None, None] * (1 - covered)
+        on_color = (rgba[:, :3] * 2 - 1) * covered + behind
+        on_color = torch.cat([on_color, picture[:, 3:]], dim=1)
+        return torch.where(draft.more["colored"][:, None, None, None], on_color, picture)
 
 
 @dataclass(frozen=True)
 class ViewSource:
     """Orbits with novel views, for the decoder and for distillation.
 
-    They are recoloured, mirrored and framed as their references are (``Change.framed``).
+    They are recolored, mirrored and framed as their references are (``Change.framed``).
 
     Attributes:
         orbits: the data.
@@ -183,52 +129,63 @@ class ViewSource:
     num_novel: int
 
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
-        """``OrbitSamples`` of random objects from random references, or their draft."""
+        """Draw ``OrbitSamples`` of random objects from random references."""
         rng = np.random.default_rng(seed)
+        orbits = open_orbits(self.orbits)
         indices = rng.integers(len(self.orbits), size=size).tolist()
         changes = [Change.drawn(rng) for _ in indices]
         chosen = [
-            choose_views(self.orbits[i], self.num_frames, self.num_novel, rng, change.mirrored)
+            choose_views(orbits[i], self.num_frames, self.num_novel, rng, change.mirrored)
             for i, change in zip(indices, changes, strict=True)
         ]
         changes = [
-            change.framed(self.orbits[i].rgba[views.frames[-1], ..., 3])
+            change.framed(orbits[i].rgba[views.frames[-1], ..., 3])
             for i, change, views in zip(indices, changes, chosen, strict=True)
         ]
-        return made_where_they_lie(
-            samples_draft(self.orbits, indices, chosen, changes), self.orbits
-        )
+        return self.draft(orbits, indices, chosen, changes).finished()
 
-
-def samples_draft(
-    orbits: Sequence[Orbit],
-    indices: Sequence[int],
-    chosen: Sequence[Chosen],
-    changes: Sequence[Change],
-) -> SamplesDraft:
-    """Of B orbits: which they are, which of their views, and how these are changed."""
-    frames = len(chosen[0].frames)
-    viewmats = [
-        [
-            look_at_origin(azimuth, elevation, orbits[index].distance)
-            for azimuth, elevation in zip(views.azimuths_deg, views.elevations_deg, strict=True)
+    def draft(
+        self,
+        orbits: OrbitsOfADraw | ResidentOrbits,
+        indices: Sequence[int],
+        chosen: Sequence[Chosen],
+        changes: Sequence[Change],
+    ) -> Draft:
+        """Return the draft of ``OrbitSamples``: B orbits, the views of each and its change."""
+        distances = [float(orbits[i].distance) for i in indices]
+        viewmats = [
+            [
+                look_at_origin(azimuth, elevation, distance)
+                for azimuth, elevation in zip(views.azimuths_deg, views.elevations_deg, strict=True)
+            ]
+            for views, distance in zip(chosen, distances, strict=True)
         ]
-        for index, views in zip(indices, chosen, strict=True)
-    ]
-    poses = [pose_ids(v.azimuths_deg[:frames], v.elevations_deg[:frames]) for v in chosen]
-    placed = torch.from_numpy(np.array(viewmats)).float()
-    return SamplesDraft(
-        orbits=orbits,
-        orbit=torch.tensor(indices),
-        frames=torch.tensor([views.frames for views in chosen]),
-        novel=torch.tensor([views.novel for views in chosen], dtype=torch.int64),
-        changes=Changes.of(changes),
-        pose=torch.stack(poses),
-        viewmats=placed[:, :frames],
-        novel_viewmats=placed[:, frames:],
-        K=intrinsics(orbits[indices[0]].depth.shape[-1]),
-        distance=torch.tensor([float(orbits[index].distance) for index in indices]),
-    )
+        frames = self.num_frames
+        poses = [pose_ids(v.azimuths_deg[:frames], v.elevations_deg[:frames]) for v in chosen]
+        more = {
+            "pose": torch.stack(poses),
+            "viewmats": torch.from_numpy(np.array(viewmats)).float(),
+            "K": intrinsics(orbits[indices[0]].shape[-1]),
+            "distance": torch.tensor(distances),
+        }
+        views = torch.tensor([one.frames + one.novel for one in chosen])
+        changed = Changes.of(changes)
+        return Draft(orbits, torch.tensor(indices), views, changed, more, self._make)
+
+    def _make(self, draft: Draft, rgba: Tensor) -> OrbitSamples:
+        depth = draft.orbits.depths(draft.orbit, draft.views)
+        depth = draft.changes.apply_depth(depth, draft.more["distance"])
+        frames, viewmats = self.num_frames, draft.more["viewmats"]
+        return OrbitSamples(
+            rgba=rgba[:, :frames],
+            depth=depth[:, :frames],
+            pose=draft.more["pose"],
+            viewmats=viewmats[:, :frames],
+            novel_rgba=rgba[:, frames:],
+            novel_depth=depth[:, frames:],
+            novel_viewmats=viewmats[:, frames:],
+            K=draft.more["K"],
+        )
 
 
 @dataclass(frozen=True)
@@ -236,50 +193,18 @@ class OrbitBatch:
     """B orbits, as pictures or as latents computed before.
 
     Attributes:
-        reference: (B, C, H, W) in -1..1, the last frames' pictures.
         pose: (B, T, 3), see ``pose_ids``.
+        reference: (B, C, H, W) in -1..1, the last frames' pictures, or None beside a context.
         pictures: (B, T, C, H, W) in -1..1, or None.
         latents: (B, T, L, h, w) modes, not scaled, or None.
+        context: (B, 1, D) embeddings of the references, or None.
     """
 
-    reference: Tensor
     pose: Tensor
+    reference: Tensor | None = None
     pictures: Tensor | None = None
     latents: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class OrbitDraft:
-    """B orbits around references.
-
-    Attributes:
-        orbits: the data.
-        orbit: (B,) which of them.
-        frames: (B, T) views.
-        changes: of the samples.
-        pose: (B, T, 3).
-        latents: (B, T, L, h, w) modes computed before, or None.
-        channels: of the autoencoder's pictures.
-    """
-
-    orbits: Sequence[Orbit]
-    orbit: Tensor
-    frames: Tensor
-    changes: Changes
-    pose: Tensor
-    latents: Tensor | None
-    channels: int
-
-    def made(self) -> OrbitBatch:
-        frames = self.frames if self.latents is None else self.frames[:, -1:]
-        rgba = self.changes.apply(raw_views(self.orbits, self.orbit, frames))
-        pictures = picture_tensor(rgba, self.channels)
-        return OrbitBatch(
-            reference=pictures[:, -1],
-            pose=self.pose,
-            pictures=pictures if self.latents is None else None,
-            latents=self.latents,
-        )
+    context: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -308,7 +233,7 @@ class OrbitSource:
     def __post_init__(self) -> None:
         kinds: tuple[np.ndarray, np.ndarray] = (np.empty(0, int), np.empty(0, int))
         if self.static_until:
-            static = np.array([facts_of(self.orbits, i).static for i in range(len(self.orbits))])
+            static = np.array([orbit.static for orbit in self.orbits])
             kinds = (np.flatnonzero(static), np.flatnonzero(~static))
             wanted = ("static", True), ("dynamic", self.static_until < 1)
             for indices, (kind, needed) in zip(kinds, wanted, strict=True):
@@ -322,12 +247,13 @@ class OrbitSource:
         object.__setattr__(self, "_kinds", kinds)
 
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
-        """An ``OrbitBatch``, or its draft."""
+        """Draw an ``OrbitBatch``."""
         rng = np.random.default_rng(seed)
-        chosen, changes, poses, around, latents = [], [], [], [], []
+        orbits = open_orbits(self.orbits)
+        chosen, changes, around, known = [], [], [], []
         for _ in range(size):
             index = self._choose(rng, progress)
-            orbit = self.orbits[index]
+            orbit = orbits[index]
             variant = 0 if self.cache is None else int(rng.integers(self.cache.variants))
             change = Change.of_orbit(
                 int(rng.integers(2**62))
@@ -338,22 +264,49 @@ class OrbitSource:
             frames = frames[-2::-1] + frames[-1:] if change.mirrored else frames
             if self.cache is None:
                 change = change.framed(orbit.rgba[frames[-1], ..., 3])
+            else:
+                known.append(self.cache.read(index, variant, frames))
             chosen.append(index)
             changes.append(change)
             around.append(frames)
-            poses.append(relative_pose(orbit, frames, change.mirrored))
-            if self.cache is not None:
-                latents.append(self.cache.read(index, variant, frames))
-        draft = OrbitDraft(
-            self.orbits,
-            torch.tensor(chosen),
-            torch.tensor(around),
-            Changes.of(changes),
-            torch.stack(poses),
-            torch.stack(latents) if latents else None,
-            self.channels,
-        )
-        return made_where_they_lie(draft, self.orbits)
+        return self.draft(orbits, chosen, around, changes, known).finished()
+
+    def draft(
+        self,
+        orbits: OrbitsOfADraw | ResidentOrbits,
+        chosen: Sequence[int],
+        around: Sequence[Sequence[int]],
+        changes: Sequence[Change],
+        known: Sequence[dict[str, Tensor]] = (),
+    ) -> Draft:
+        """Return the draft of an ``OrbitBatch``.
+
+        Args:
+            orbits: the data.
+            chosen: B of them.
+            around: T views of each, the reference last.
+            changes: of each.
+            known: what was computed before of each, see ``LatentCache.read``, or none.
+        """
+        poses = [
+            relative_pose(orbits[index], frames, change.mirrored)
+            for index, frames, change in zip(chosen, around, changes, strict=True)
+        ]
+        more = {"pose": torch.stack(poses)}
+        views = torch.tensor(around)
+        for name in known[0] if known else ():
+            more[name] = torch.stack([own[name] for own in known])
+        # Beside latents the reference alone is shown, and beside its embedding nothing.
+        views = views[:, views.shape[1] :] if "context" in more else views
+        views = views[:, -1:] if "latents" in more else views
+        return Draft(orbits, torch.tensor(chosen), views, Changes.of(changes), more, self._make)
+
+    def _make(self, draft: Draft, rgba: Tensor | None) -> OrbitBatch:
+        if rgba is None:
+            return OrbitBatch(**draft.more)
+        pictures = picture_tensor(rgba, self.channels)
+        shown = None if "latents" in draft.more else pictures
+        return OrbitBatch(reference=pictures[:, -1], pictures=shown, **draft.more)
 
     def _choose(self, rng: np.random.Generator, progress: float) -> int:
         if not self.static_until:
@@ -363,7 +316,7 @@ class OrbitSource:
 
 
 def relative_pose(orbit: Orbit, frames: Sequence[int], mirrored: bool) -> Tensor:
-    """(T, 3) of ``pose_ids``: azimuths relative to the last frame, elevations as they are."""
+    """Return (T, 3) of ``pose_ids``: azimuths relative to the last frame, and elevations."""
     sign = -1.0 if mirrored else 1.0
     zero = float(orbit.azimuths_deg[frames[-1]])
     azimuths = [sign * (float(orbit.azimuths_deg[i]) - zero) for i in frames]

@@ -1,33 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a configuration and folders of trained components to a stage's task."""
+"""From a configuration and folders of trained components to a stage's task, and to a model."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import DataError, ModelError
-from gsv3d.lab.training.checkpoint import differing
-from gsv3d.lab.training.components import check_component
-from gsv3d.lab.training.components import fields_of as component_fields
-from gsv3d.lab.training.config import ModelConfig, build
+from gsv3d.lab.training.checkpoint import as_os_error, differing
+from gsv3d.lab.training.components import check_component, component_model
+from gsv3d.lab.training.config import ModelConfig, build, check_stage, stage_model
 from gsv3d.lab.training.fields import wrong
-from gsv3d.lab.training.options import TASKS, check_stage
-from gsv3d.lab.training.options import fields_of as stage_fields
 from gsv3d.lab.training.orbits import Orbit, check_views
-from gsv3d.lab.training.shards import facts_of
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
-from gsv3d.models import load_component, silent_bars
+from gsv3d.models import DESCRIPTION, load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
-
-__all__ = ["CLASSES", "TASKS", "described", "make_task"]
+from gsv3d.outputs import make_folder, output_error
+from gsv3d.pipeline import GSV3DPipeline
 
 CLASSES: dict[str, type] = {
     "vae": AutoencoderKL,
@@ -71,7 +69,7 @@ def make_task(
     vae: Path | None = None,
     output: Path | None = None,
 ) -> Any:
-    """A stage's task.
+    """Make a stage's task.
 
     Args:
         config: of the model.
@@ -100,10 +98,10 @@ def make_task(
         # All of them now: the one orbit with too few views may be drawn after hours.
         for index in range(len(orbits)):
             try:
-                facts = facts_of(orbits, index)
+                orbit = orbits[index]
             except DataError:
                 continue  # named and passed over where it is drawn
-            check_views(facts.name, facts.num_orbit, config.num_frames)
+            check_views(orbit.name, orbit.num_orbit, config.num_frames)
     folders = list(start) or [Path(folder) for folder in _listed(options.pop("init", []))]
     options.pop("init", None)
     named = {"vae": vae} if vae is not None else {}
@@ -139,7 +137,7 @@ def make_task(
 
 
 def described(config: ModelConfig, stage: str) -> dict[str, Any]:
-    """What of a configuration the weights depend on that a stage trains, by the fields' names.
+    """Return the fields of a configuration that a stage's weights depend on, by name.
 
     Fields that are left out have their defaults. The schedule is not among them: how long and how
     fast may change from run to run.
@@ -148,10 +146,10 @@ def described(config: ModelConfig, stage: str) -> dict[str, Any]:
     found = {name: getattr(config, name) for name in model}
     for component in (*FRESH[stage], *NEEDED[stage], *SCHEDULED[stage]):
         settings = config.components[component]
-        for name, field in component_fields(component).items():
+        for name, field in component_model(component).__pydantic_fields__.items():
             found[f"components.{component}.{name}"] = settings.get(name, field.default)
     options = config.options(stage)
-    for name, field in stage_fields(stage).items():
+    for name, field in stage_model(stage).__pydantic_fields__.items():
         if name not in ("schedule", *FREE):
             found[f"stages.{stage}.{name}"] = options.get(name, field.default)
     return found
@@ -194,3 +192,51 @@ def _component(
         # No tensor depends on the number of views, so it may be another than it was trained with.
         trained.register_to_config(num_frames=config.num_frames)
     return trained
+
+
+def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
+    """Write a folder that ``GSV3DPipeline.from_pretrained`` loads.
+
+    Args:
+        config: of the model.
+        stages: the stages' output folders; the last that has a component provides it.
+        output: the model's folder.
+
+    Raises:
+        ModelError: a component is in none of the folders.
+        OutputError: the disk is full, ...
+    """
+    components = {}
+    for name, cls in CLASSES.items():
+        folders = [stage / name for stage in stages if (stage / name).is_dir()]
+        if not folders:
+            raise ModelError(
+                f"None of {', '.join(map(str, stages))} holds a trained '{name}'.",
+                "Train the stage it belongs to, or name its folder too.",
+            )
+        with silent_bars():
+            components[name] = load_component(cls, folders[-1], half=True)
+    pipeline = GSV3DPipeline(
+        scheduler=build(config, "scheduler"),
+        num_inference_steps=config.num_inference_steps,
+        max_guidance_scale=config.max_guidance_scale,
+        orbit=config.orbit,
+        depth_prior=config.depth_prior,
+        **components,
+    )
+    make_folder(output)
+    try:
+        with silent_bars():
+            pipeline.save_pretrained(output, safe_serialization=True)
+        for path in output.glob("*/config.json"):
+            _forget_where_it_came_from(path)
+        (output / DESCRIPTION).write_text(config.description + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise output_error(output, as_os_error(error)) from error
+
+
+def _forget_where_it_came_from(path: Path) -> None:
+    """Remove the folder a component was loaded from: nobody's business but its maker's."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ a half and mlflow for four minutes, each time that something is logged."""
 
 
 def tracker_of(choice: str) -> str:
-    """What ``auto`` stands for: TensorBoard where it is installed, else none."""
+    """Return what ``auto`` stands for: TensorBoard where it is installed, else none."""
     if choice != "auto":
         return choice
     return "tensorboard" if find_spec("tensorboard") else "none"
@@ -73,12 +73,12 @@ class Tracker:
         self._try(start)
 
     def log(self, values: dict[str, float], step: int) -> None:
-        """Numbers of one step; those that are not finite are left out."""
+        """Log the numbers of one step, without those that are not finite."""
         known = {name: float(v) for name, v in values.items() if math.isfinite(v)}
         self._try(lambda: self._tracker.log(known, step=step))
 
     def log_picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """A (H, W, 3) uint8 picture, where the tracker takes pictures."""
+        """Log a (H, W, 3) uint8 picture, where the tracker takes pictures."""
         if self.name == "tensorboard":
             self._try(
                 lambda: self._tracker.log_images(
@@ -118,7 +118,7 @@ class Tracker:
 
 
 class _Thread:
-    """Does one thing after the other, and can be left behind with what takes too long.
+    """A thread that does one thing after the other, and is left behind when one takes too long.
 
     One thread for all of them: mlflow's run is the one of the thread that began it.
     """
@@ -129,7 +129,7 @@ class _Thread:
         threading.Thread(target=self._work, name="gsv3d-tracker", daemon=True).start()
 
     def do(self, action: Callable[[], None]) -> BaseException | None:
-        """Why it failed, or that it did not end in time; after that the thread is of no use."""
+        """Do an action; return why it failed, or that it took too long, which ends the thread."""
         self._actions.put(action)
         try:
             return self._outcomes.get(timeout=PATIENCE)

@@ -44,6 +44,7 @@ EXAMPLES: list[m.Message] = [
     m.Cancelled(JOB), m.Acked(JOB), m.Forgotten(JOB), m.Free(),
     m.Queue((m.JobEntry(JOB, "running", "a.png", "blockout", 0, "x", 1, 2, None, "", "submit",
                         "you", {"seed": 3.0}),)),
+    m.Invite("a.local:7"), m.Pair("k" * 40, "a"), m.Invitation("gsv3d://a:7/x", 600), m.Paired(),
     m.Error("busy", "what", "hint", None), m.Bye("why"),
 ]  # fmt: skip
 

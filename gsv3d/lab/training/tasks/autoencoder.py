@@ -8,12 +8,15 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsv3d.lab.training.batches import to_device
+from gsv3d.lab.training.fields import Share, Weight
+from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.orbits import Orbit
-from gsv3d.lab.training.samples import on_white
 from gsv3d.lab.training.sources import PictureSource
 
 SHOWN = 8
@@ -28,9 +31,9 @@ class AutoencoderTask:
         orbits: the data.
         device: the model's.
         kl_weight: of the mean KL divergence per latent value.
-        coloured_background: share of pictures on a random colour, as half of SV3D's are (SV3D,
-            appendix B). Without them colours are so small a part of the error that a small
-            autoencoder stays grey.
+        coloured_background: share of pictures on a random color, as half of SV3D's are (SV3D,
+            appendix B). Without them colors are so small a part of the error that a small
+            autoencoder stays gray.
     """
 
     name = "autoencoder"
@@ -41,8 +44,8 @@ class AutoencoderTask:
         vae: AutoencoderKL,
         orbits: Sequence[Orbit],
         device: torch.device,
-        kl_weight: float = 1e-4,
-        coloured_background: float = 0.5,
+        kl_weight: Weight = 1e-4,
+        coloured_background: Share = 0.5,
     ) -> None:
         self.modules = nn.ModuleDict({"vae": vae}).to(device)
         self.device, self.kl_weight = device, kl_weight
@@ -53,8 +56,8 @@ class AutoencoderTask:
         posterior = self.modules["vae"].encode(batch).latent_dist
         decoded = self.modules["vae"].decode(posterior.sample()).sample
         error = decoded - batch
-        # Most pixels are background: without a weight the colours of the object, which are a small
-        # part of the error, come out grey for a long time.
+        # Most pixels are background: without a weight the colors of the object, which are a small
+        # part of the error, come out gray for a long time.
         weight = 0.2 + (batch < 0.99).any(dim=1, keepdim=True).float()
         weight = weight / weight.mean()
         l1 = (weight * error.abs()).mean()
@@ -72,7 +75,7 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Pictures, and below them what comes back."""
+        """Draw pictures, and below them what comes back."""
         shown = to_device(self.shown, self.device)
         decoded = self.modules["vae"].decode(self.modules["vae"].encode(shown).latent_dist.mode())
         return {"pictures": on_white(torch.stack([shown, decoded.sample]))}
@@ -82,12 +85,12 @@ class AutoencoderTask:
         vae = modules["vae"]
         batches = (to_device(self.source.draw(32, seed), self.device) for seed in range(32))
         latents = torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches])
-        normalise_latents(vae, latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)))
+        normalize_latents(vae, latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)))
         vae.save_pretrained(directory / "vae")
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
+def normalize_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     """Fold the latents' mean and deviation into the 1x1 convolutions beside the latent.
 
     The picture that comes back is the same; the latents have mean 0 and deviation 1 in every
@@ -95,7 +98,7 @@ def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     ``scaling_factor`` is 1.
 
     Args:
-        vae: with quantisation convolutions.
+        vae: with quantization convolutions.
         mean: (L,) of the latents.
         std: (L,) of the latents.
     """
@@ -108,3 +111,33 @@ def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     post.bias += (post.weight[:, :, 0, 0] * mean).sum(dim=1)
     post.weight *= std[None, :, None, None]
     vae.register_to_config(scaling_factor=1.0)
+
+
+@torch.no_grad()
+def initialize_autoencoder(vae: AutoencoderKL) -> None:
+    """Set fresh weights through which a picture passes at the start.
+
+    Torch's own shrink the signal by sqrt(3) a layer and add random biases, so that behind some
+    twenty layers and their group norms next to nothing of the picture's colors is left, and a
+    small autoencoder stays gray for thousands of steps. Here residual branches start at zero, the
+    layers on the straight way are orthogonal at their center, and biases are zero.
+    """
+    inner = {
+        convolution
+        for block in vae.modules()
+        if isinstance(block, ResnetBlock2D)
+        for convolution in (block.conv1, block.conv2)
+    }
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):
+            nn.init.zeros_(module.conv2.weight)
+        elif isinstance(module, Attention):
+            nn.init.zeros_(module.to_out[0].weight)
+            nn.init.zeros_(module.to_out[0].bias)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.zeros_(module.bias)
+            if module not in inner:
+                center = module.kernel_size[0] // 2
+                mixing = nn.init.orthogonal_(module.weight.new_empty(module.weight.shape[:2]))
+                nn.init.zeros_(module.weight)
+                module.weight[:, :, center, center] = mixing

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from gsv3d.cameras import Cameras
 from gsv3d.decoder import DecodedGaussians
 from gsv3d.lab.training.batches import to_device
+from gsv3d.lab.training.fields import Share, Views, Weight
 from gsv3d.lab.training.geometry_loss import GeometryLoss, compared, weight_of_volume
 from gsv3d.lab.training.orbits import Orbit, OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
@@ -24,7 +25,7 @@ SHOWN = 3
 
 
 class DecoderTask:
-    """Renders at novel views, and the pixels' own depth, opacity and colour at the input views.
+    """The loss of renders at novel views, and of Gaussians at the pixels of the input views.
 
     The second part is what a renderer would tell slowly: every Gaussian sits on the ray of a pixel
     whose true depth and coverage are known.
@@ -55,15 +56,15 @@ class DecoderTask:
         orbits: Sequence[Orbit],
         num_frames: int,
         device: torch.device,
-        num_novel: int = 2,
-        corruption: float = 0.5,
-        blur: float = 0.3,
-        mask_weight: float = 1.0,
-        depth_weight: float = 0.5,
-        pixel_weight: float = 1.0,
-        lpips_weight: float = 0.0,
-        num_input: int = 0,
-        volume_weight: float = 2.0,
+        num_novel: Views = 2,
+        corruption: Weight = 0.5,
+        blur: Share = 0.3,
+        mask_weight: Weight = 1.0,
+        depth_weight: Weight = 0.5,
+        pixel_weight: Weight = 1.0,
+        lpips_weight: Weight = 0.0,
+        num_input: Views = 0,
+        volume_weight: Weight = 2.0,
         train_feature_encoder: bool = True,
     ) -> None:
         self.modules = nn.ModuleDict({"decoder": decoder, "feature_encoder": feature_encoder})
@@ -80,7 +81,7 @@ class DecoderTask:
         self.shown = self.source.draw(SHOWN, seed=0)
 
     def corrupt(self, latents: Tensor) -> Tensor:
-        """(B, V, C, h, w) latents with errors like the sampler's; the reference has none."""
+        """Give (B, V, C, h, w) latents errors like the sampler's; the reference has none."""
         batch = latents.shape[0]
         blurred = F.avg_pool2d(latents.flatten(0, 1), 3, 1, 1, count_include_pad=False)
         blurred = blurred.view_as(latents)
@@ -93,13 +94,13 @@ class DecoderTask:
         return torch.cat([noisy[:, :-1], latents[:, -1:]], dim=1)
 
     def decode(self, latents: Tensor, pictures: Tensor, cameras: Cameras) -> DecodedGaussians:
-        """Gaussians of (B, T, C, h, w) latents, (B, T, ., H, W) pictures and B * T cameras."""
+        """Decode (B, T, C, h, w) latents with (B, T, ., H, W) pictures and B * T cameras."""
         features = embed_for_decoder(self.modules["feature_encoder"], pictures[:, -1])
         return self.modules["decoder"](latents, cameras, features)
 
     @torch.no_grad()
     def encode(self, batch: OrbitSamples) -> tuple[Tensor, Tensor]:
-        """The samples' (B, T, C, H, W) pictures and their scaled (B, T, L, h, w) latents."""
+        """Return (B, T, C, H, W) pictures and their scaled (B, T, L, h, w) latents."""
         pictures = picture_tensor(batch.rgba, self.vae.config.in_channels)
         latents = encode_reference(self.vae, pictures.flatten(0, 1))
         latents = latents.unflatten(0, pictures.shape[:2]) * self.vae.config.scaling_factor
@@ -113,7 +114,7 @@ class DecoderTask:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Two rows an object: its input and novel views, and their renders."""
+        """Draw two rows an object: its input and novel views, and their renders."""
         shown = to_device(self.shown, self.device)
         pictures, latents = self.encode(shown)
         decoded = self.decode(latents, pictures, shown.cameras())

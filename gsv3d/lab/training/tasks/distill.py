@@ -6,19 +6,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from diffusers import AutoencoderKL
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gsv3d.decoder import DecodedGaussians
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.fields import LogNoise, Positive, Share, Spread, Views, Weight, Words
 from gsv3d.lab.training.geometry_loss import GeometryLoss, compared, weight_of_volume
-from gsv3d.lab.training.lora import TARGETS, add_lora, fused, save_lora
+from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.orbits import Orbit, OrbitSamples
-from gsv3d.lab.training.samples import on_white
 from gsv3d.lab.training.sources import ViewSource
 from gsv3d.lab.training.tasks.multiview import decode_views
 from gsv3d.multiview.conditioning import (
@@ -30,13 +33,15 @@ from gsv3d.multiview.conditioning import (
 
 SHOWN = 2
 """Objects of a drawn sample."""
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""Linears of the spatial and temporal attentions."""
 
 
 class DistillTask:
     """L_2D + lambda * gate(sigma) * L_3D, through the decoder into the UNet.
 
     At a drawn noise level the UNet's estimate of the views' latents goes through the decoder; its
-    Gaussians are rendered at input and novel views (colour and depth), and what is wrong with them
+    Gaussians are rendered at input and novel views (color and depth), and what is wrong with them
     is propagated back into the UNet (GSV3D, figure 1 b). The reference frame's latent is the true
     one, as it is when a picture is generated. At high noise levels the estimate is a blur of all
     that the object could be, from which no true surface can be asked: ``gate`` fades L_3D out.
@@ -87,39 +92,27 @@ class DistillTask:
         device: torch.device,
         sigma_range: tuple[float, float] = (0.02, 80.0),
         *,
-        lora_rank: int = 16,
-        lora_alpha: float = 16.0,
-        lora_targets: Sequence[str] = TARGETS,
+        lora_rank: Annotated[int, Field(ge=0, le=65536)] = 16,
+        lora_alpha: Positive = 16.0,
+        lora_targets: Words = TARGETS,
         train_decoder: bool = True,
         train_unet: bool = True,
-        geometry_weight: float = 1.0,
-        gate_full: float = 1.0,
-        gate_none: float = 5.0,
-        log_sigma_mean: float = 0.7,
-        log_sigma_std: float = 1.6,
-        drop_condition: float = 0.1,
-        reference_weight: float = 0.3,
-        num_novel: int = 2,
-        num_input: int = 1,
-        mask_weight: float = 1.0,
-        depth_weight: float = 0.5,
-        pixel_weight: float = 0.0,
-        lpips_weight: float = 0.0,
-        volume_weight: float = 2.0,
-        sample_steps: int = 12,
+        geometry_weight: Weight = 1.0,
+        gate_full: Positive = 1.0,
+        gate_none: Positive = 5.0,
+        log_sigma_mean: LogNoise = 0.7,
+        log_sigma_std: Spread = 1.6,
+        drop_condition: Share = 0.1,
+        reference_weight: Weight = 0.3,
+        num_novel: Views = 2,
+        num_input: Views = 1,
+        mask_weight: Weight = 1.0,
+        depth_weight: Weight = 0.5,
+        pixel_weight: Weight = 0.0,
+        lpips_weight: Weight = 0.0,
+        volume_weight: Weight = 2.0,
+        sample_steps: Annotated[int, Field(ge=1, le=1000)] = 12,
     ) -> None:
-        if not 0 < gate_full < gate_none:
-            raise ModelError(
-                f"gate_full {gate_full:g} must be above 0 and below gate_none {gate_none:g}.",
-                "Correct the configuration of 'distill'.",
-            )
-        if lora_rank < 0:
-            raise ModelError(f"lora_rank must be at least 0, not {lora_rank}.")
-        if not (train_unet or train_decoder):
-            raise ModelError(
-                "train_unet and train_decoder are both false: nothing is left to train.",
-                "Set one of them to true.",
-            )
         self.lora = lora_rank > 0 and train_unet
         if self.lora:
             add_lora(unet, lora_rank, lora_alpha, lora_targets)
@@ -147,13 +140,13 @@ class DistillTask:
         self.shown = self.source.draw(SHOWN, seed=0)
 
     def gate(self, sigma: Tensor) -> Tensor:
-        """Weight of L_3D in 0..1 at noise levels."""
+        """Return the weight of L_3D in 0..1 at noise levels."""
         span = math.log(self.gate_none / self.gate_full)
         return ((math.log(self.gate_none) - sigma.log()) / span).clamp(0, 1)
 
     @torch.no_grad()
     def encode(self, batch: OrbitSamples) -> tuple[Tensor, Tensor]:
-        """Pictures (B, T, C, H, W) and the modes of their latents (B, T, L, h, w)."""
+        """Return pictures (B, T, C, H, W) and the modes of their latents (B, T, L, h, w)."""
         pictures = picture_tensor(batch.rgba, self.vae.config.in_channels)
         encoded = encode_reference(self.vae, pictures.flatten(0, 1))
         return pictures, encoded.unflatten(0, pictures.shape[:2]).float()
@@ -161,7 +154,7 @@ class DistillTask:
     def decode(
         self, estimated: Tensor, reference: Tensor, pictures: Tensor, samples: OrbitSamples
     ) -> DecodedGaussians:
-        """Gaussians of (B, T, L, h, w) scaled latents, the last frame replaced by the reference."""
+        """Decode (B, T, L, h, w) scaled latents, the last frame replaced by the reference."""
         latents = torch.cat([estimated[:, :-1], reference[:, None]], dim=1)
         features = embed_for_decoder(self.feature_encoder, pictures[:, -1])
         return self.decoder(latents, samples.cameras(), features)
@@ -206,7 +199,7 @@ class DistillTask:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Views and renders of Gaussians drawn from the shown references."""
+        """Draw views and renders of Gaussians from the shown references."""
         shown = to_device(self.shown, self.device)
         pictures, encoded = self.encode(shown)
         context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
@@ -227,3 +220,80 @@ class DistillTask:
         if self.train_decoder:
             modules["decoder"].save_pretrained(directory / "decoder")
             modules["feature_encoder"].save_pretrained(directory / "feature_encoder")
+
+
+def add_lora(unet: nn.Module, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> None:
+    """Freeze a network and add trainable low-rank updates to linears, which change nothing yet.
+
+    Cross-attention to the one token of the reference's embedding has nothing to choose between, so
+    its queries and keys are left alone.
+
+    Args:
+        unet: changed in place.
+        rank: of the updates, at least 1.
+        alpha: their scale is alpha / rank.
+        targets: ends of the linears' names.
+
+    Raises:
+        ModelError: no linear has such a name, or peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ModelError(
+            "LoRA needs the package peft, which is not installed.",
+            "pip install peft, or set lora_rank to 0, which trains the whole UNet.",
+        ) from error
+
+    names = [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear)
+        and any(name == target or name.endswith(f".{target}") for target in targets)
+        and not name.endswith(("attn2.to_q", "attn2.to_k"))
+    ]
+    if not names:
+        raise ModelError(
+            f"The UNet has no linear layer named {' or '.join(targets)}.",
+            "Correct lora_targets in the configuration.",
+        )
+    unet.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0)
+    inject_adapter_in_model(config, unet)
+
+
+def save_lora(unet: nn.Module, directory: Path) -> None:
+    """Write the updates alone, in peft's layout: adapter_model.safetensors, adapter_config.json."""
+    from peft import get_peft_model_state_dict
+
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(unet).items()
+    }
+    save_file(tensors, directory / "adapter_model.safetensors")
+    unet.peft_config["default"].save_pretrained(directory)
+
+
+@torch.no_grad()
+def fused_state(unet: nn.Module) -> dict[str, Tensor]:
+    """Return the state of the network without LoRA that computes the same."""
+    from peft.tuners.lora import LoraLayer
+
+    state = {}
+    layers = {name: m for name, m in unet.named_modules() if isinstance(m, LoraLayer)}
+    for name, tensor in unet.state_dict().items():
+        if ".lora_" in name:
+            continue
+        layer = name.split(".base_layer.")[0] if ".base_layer." in name else None
+        if layer is not None and name.endswith("base_layer.weight"):
+            tensor = tensor + layers[layer].get_delta_weight("default").to(tensor)
+        state[name.replace(".base_layer.", ".")] = tensor
+    return state
+
+
+def fused(unet: nn.Module) -> nn.Module:
+    """Return a network without LoRA that computes the same; the given one stays as it is."""
+    plain = type(unet).from_config(unet.config)
+    plain.load_state_dict(fused_state(unet))
+    return plain.to(next(unet.parameters()).dtype).eval()

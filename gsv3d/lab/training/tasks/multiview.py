@@ -6,18 +6,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from diffusers import AutoencoderKL
+from pydantic import Field
 from torch import Tensor, nn
 
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.augment import Change
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
 from gsv3d.lab.training.latents import Encoding, LatentCache, in_memory, on_disk
+from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.orbits import Orbit
-from gsv3d.lab.training.samples import on_white
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,
@@ -69,15 +72,15 @@ class MultiviewTask:
         folder: Path | None = None,
         sigma_range: tuple[float, float] = (0.02, 80.0),
         *,
-        log_sigma_mean: float = 0.7,
-        log_sigma_std: float = 1.6,
-        drop_condition: float = 0.1,
-        reference_weight: float = 0.3,
+        log_sigma_mean: LogNoise = 0.7,
+        log_sigma_std: Spread = 1.6,
+        drop_condition: Share = 0.1,
+        reference_weight: Weight = 0.3,
         train_image_encoder: bool = True,
-        static_until: float = 0.0,
-        latents: str = "none",
-        variants: int = 4,
-        sample_steps: int = 12,
+        static_until: Share = 0.0,
+        latents: Literal["none", "memory", "disk"] = "none",
+        variants: Annotated[int, Field(ge=1, le=65536)] = 4,
+        sample_steps: Annotated[int, Field(ge=1, le=1000)] = 12,
     ) -> None:
         self.modules = nn.ModuleDict({"unet": unet, "image_encoder": image_encoder}).to(device)
         image_encoder.requires_grad_(train_image_encoder)
@@ -107,7 +110,10 @@ class MultiviewTask:
         def change(rgba: Tensor, seed: int) -> Tensor:
             return picture_tensor(Change.of_orbit(seed).apply(rgba), channels)
 
-        encoding = Encoding(orbits, variants, change, self.vae)
+        encoder = self.modules["image_encoder"]
+        trained = any(p.requires_grad for p in encoder.parameters())
+        kept = None if trained else encoder.eval()
+        encoding = Encoding(orbits, variants, change, self.vae, kept)
         if kind == "memory":
             return in_memory(encoding)
         if folder is None:
@@ -115,7 +121,7 @@ class MultiviewTask:
         return on_disk(encoding, folder / "latents")
 
     def encode(self, batch: OrbitBatch) -> Tensor:
-        """(B, T, L, h, w) modes, not scaled, of a batch's frames."""
+        """Return (B, T, L, h, w) modes, not scaled, of a batch's frames."""
         if batch.latents is not None:
             return batch.latents
         assert batch.pictures is not None
@@ -127,7 +133,9 @@ class MultiviewTask:
         encoded = self.encode(batch)
         size = len(encoded)
         reference, latents = encoded[:, -1], encoded * self.vae.config.scaling_factor
-        context = embed_for_cross_attention(self.modules["image_encoder"], batch.reference)
+        context = batch.context
+        if context is None:
+            context = embed_for_cross_attention(self.modules["image_encoder"], batch.reference)
         # Drawn on the CPU; copied without a wait, as everything here is queued without one.
         kept = (torch.rand(size) >= self.drop_condition).float()
         kept = kept.to(self.device, non_blocking=True)
@@ -146,7 +154,7 @@ class MultiviewTask:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Two rows an object: its views, and those drawn from its reference."""
+        """Draw two rows an object: its views, and those sampled from its reference."""
         shown = to_device(self.shown, self.device)
         pictures = shown.pictures
         reference = encode_reference(self.vae, pictures[:, -1]).float()
@@ -163,7 +171,7 @@ class MultiviewTask:
 
 
 def decode_views(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """(B, T, L, h, w) scaled latents to (B, T, H, W, 3) in 0..1, a frame at a time."""
+    """Decode (B, T, L, h, w) scaled latents to (B, T, H, W, 3) in 0..1, a frame at a time."""
     flat = latents.flatten(0, 1).to(vae.dtype) / vae.config.scaling_factor
     decoded = torch.cat([vae.decode(frame[None]).sample for frame in flat])
     return on_white(decoded).unflatten(0, latents.shape[:2])

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from plyfile import PlyData, PlyElement
-
 from gsv3d.lab.datasets.ply import check_positions
+from plyfile import PlyData, PlyElement
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "binary"])

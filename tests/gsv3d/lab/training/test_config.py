@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import json
 import random
+import re
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -20,8 +21,15 @@ from transformers import CLIPVisionConfig, Dinov2Config
 
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
-from gsv3d.lab.training import components, options
-from gsv3d.lab.training.config import COMPONENTS, FIELDS, STAGES, ModelConfig, build, read_config
+from gsv3d.lab.training.components import REQUIRED, component_model
+from gsv3d.lab.training.config import (
+    COMPONENTS,
+    STAGES,
+    ModelConfig,
+    build,
+    read_config,
+    stage_model,
+)
 from gsv3d.lab.training.schedule import Schedule
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from tests import tiny
@@ -33,11 +41,11 @@ SHIPPED = {
 }
 REMOVED = object()
 LEVELS = {
-    "": FIELDS,
+    "": [field.name for field in dataclasses.fields(ModelConfig)],
     "components.": COMPONENTS,
-    **{f"components.{name}.": components.fields_of(name) for name in COMPONENTS},
+    **{f"components.{name}.": component_model(name).__pydantic_fields__ for name in COMPONENTS},
     "stages.": STAGES,
-    **{f"stages.{stage}.": options.fields_of(stage) for stage in STAGES},
+    **{f"stages.{stage}.": stage_model(stage).__pydantic_fields__ for stage in STAGES},
 }
 
 
@@ -79,7 +87,7 @@ def test_an_unknown_field_is_named_with_those_that_are_known(level: str, tmp_pat
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_unknown_field_of_a_schedule_is_named(stage: str, tmp_path: Path) -> None:
     said = complaint(changed(SHIPPED["blockout"], f"stages.{stage}.schedule.speed", 3), tmp_path)
-    assert f"'{stage}'" in said and "unknown field 'speed'" in said
+    assert f"unknown field 'stages.{stage}.schedule.speed'" in said
     assert all(field.name in said for field in dataclasses.fields(Schedule))
 
 
@@ -103,7 +111,7 @@ NEEDED = [
 @pytest.mark.parametrize("name", NEEDED)
 def test_a_missing_field_is_named(name: str, tmp_path: Path) -> None:
     said = complaint(changed(SHIPPED["blockout"], name, REMOVED), tmp_path)
-    assert f"has no field '{name}'. It must be " in said
+    assert f"has no field '{name}'." in said
 
 
 @pytest.mark.parametrize("name", ["orbit", "depth_prior", "components.decoder.volume_size"])
@@ -112,51 +120,51 @@ def test_what_has_a_default_may_be_left_out(name: str, tmp_path: Path) -> None:
 
 
 WRONG = [
-    ("name", 3, "a word"),
-    ("image_size", "big", "a whole number from"),
-    ("image_size", 64.0, "a whole number from"),
-    ("num_frames", "eight", "a whole number from"),
-    ("num_frames", True, "a whole number from"),
-    ("num_frames", 10**30, "a whole number from"),
-    ("max_guidance_scale", None, "a number from"),
+    ("name", 3, "a valid string"),
+    ("image_size", "big", "a valid integer"),
+    ("image_size", 64.0, "a valid integer"),
+    ("num_frames", "eight", "a valid integer"),
+    ("num_frames", True, "a valid integer"),
+    ("num_frames", 10**30, "less than or equal to 1024"),
+    ("max_guidance_scale", None, "a valid number"),
     ("max_guidance_scale", "1e-4", "1.0e-4"),
-    ("depth_prior", [1], "a number, at least 0"),
-    ("orbit", {"a": 1}, "static or sine"),
+    ("depth_prior", [1], "a valid number"),
+    ("orbit", {"a": 1}, "'static' or 'sine'"),
     ("components", None, "a mapping of fields"),
     ("components", ["vae"], "a mapping of fields"),
     ("stages", "all", "a mapping of fields"),
     ("components.vae", None, "a mapping of fields"),
-    ("components.vae.latent_channels", 0, "a whole number from 1"),
-    ("components.vae.block_out_channels", 16, "a list of whole numbers"),
-    ("components.vae.block_out_channels", [], "a list of whole numbers"),
-    ("components.vae.block_out_channels", [16, "32", 64, 128], "a list of whole numbers"),
-    ("components.vae.scaling_factor", 0, "a number above 0"),
-    ("components.unet.sample_size", None, "a whole number"),
+    ("components.vae.latent_channels", 0, "greater than or equal to 1"),
+    ("components.vae.block_out_channels", 16, "a valid list"),
+    ("components.vae.block_out_channels", [], "a list that is not empty"),
+    ("components.vae.block_out_channels", [16, "32", 64, 128], "[1]', which must be a valid int"),
+    ("components.vae.scaling_factor", 0, "greater than 0"),
+    ("components.unet.sample_size", None, "a valid integer"),
     ("components.unet.num_frames", 8, "unknown field"),
-    ("components.unet.up_block_types", ["UpBlock2D"], "or UpBlockSpatioTemporal"),
-    ("components.unet.num_attention_heads", "3", "a whole number"),
-    ("components.image_encoder.hidden_size", "wide", "a whole number"),
-    ("components.image_encoder.image_size", [64, 64], "a whole number"),
-    ("components.image_encoder.num_channels", 4, "a whole number that is 3"),
-    ("components.feature_encoder.mlp_ratio", 4.5, "a whole number from 1"),
-    ("components.feature_encoder.qkv_bias", 1, "true or false"),
-    ("components.feature_encoder.num_hidden_layers", 10**9, "a whole number from 1"),
-    ("components.decoder.volume_size", -4, "a whole number from 0"),
-    ("components.decoder.offset_max", float("inf"), "a number, at least 0"),
-    ("components.decoder.scale_max", float("nan"), "a number above 0"),
-    ("components.scheduler.sigma_max", "80", "a number above 0"),
+    ("components.unet.up_block_types", ["UpBlock2D"], "or 'UpBlockSpatioTemporal'"),
+    ("components.unet.num_attention_heads", "3", "a valid integer"),
+    ("components.image_encoder.hidden_size", "wide", "a valid integer"),
+    ("components.image_encoder.image_size", [64, 64], "a valid integer"),
+    ("components.image_encoder.num_channels", 4, "less than or equal to 3"),
+    ("components.feature_encoder.mlp_ratio", 4.5, "a valid integer"),
+    ("components.feature_encoder.qkv_bias", 1, "a valid boolean"),
+    ("components.feature_encoder.num_hidden_layers", 10**9, "less than or equal to 256"),
+    ("components.decoder.volume_size", -4, "greater than or equal to 0"),
+    ("components.decoder.offset_max", float("inf"), "a finite number"),
+    ("components.decoder.scale_max", float("nan"), "a finite number"),
+    ("components.scheduler.sigma_max", "80", "a valid number"),
     ("components.scheduler.prediction_type", "epsilon", "v_prediction"),
-    ("components.scheduler.use_karras_sigmas", 1, "true or false"),
-    ("components.scheduler.trained_betas", {"a": 1}, "a list of numbers"),
+    ("components.scheduler.use_karras_sigmas", 1, "a valid boolean"),
+    ("components.scheduler.trained_betas", {"a": 1}, "a valid list"),
     ("stages.decoder", None, "a mapping of fields"),
     ("stages.decoder.schedule", None, "a mapping of fields"),
-    ("stages.decoder.blur", 2, "a number from 0 to 1"),
-    ("stages.decoder.num_novel", 1.5, "a whole number"),
-    ("stages.decoder.mask_weight", 1e300, "a number from 0 to 1,000,000"),
-    ("stages.distill.gate_none", 10**400, "a number above 0"),
-    ("stages.multiview.latents", "tape", "none, memory or disk"),
-    ("stages.distill.lora_targets", "to_q", "a list of words"),
-    ("stages.distill.init", 3, "a list of words"),
+    ("stages.decoder.blur", 2, "less than or equal to 1"),
+    ("stages.decoder.num_novel", 1.5, "a valid integer"),
+    ("stages.decoder.mask_weight", 1e300, "less than or equal to 1000000"),
+    ("stages.distill.gate_none", 10**400, "a valid number"),
+    ("stages.multiview.latents", "tape", "'none', 'memory' or 'disk'"),
+    ("stages.distill.lora_targets", "to_q", "a valid list"),
+    ("stages.distill.init", 3, "a valid list"),
 ]
 
 
@@ -165,18 +173,18 @@ def test_a_field_of_the_wrong_kind_is_named(
     name: str, value: Any, expected: str, tmp_path: Path
 ) -> None:
     said = complaint(changed(SHIPPED["blockout"], name, value), tmp_path)
-    assert f"'{name}'" in said and expected in said
+    assert f"'{name}" in said and expected in said
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("steps", "many", "steps must be at least 1 and whole, not 'many'"),
-        ("steps", 0, "steps must be at least 1"),
-        ("learning_rate", "1e-4", r"learning_rate must be a number such as 0.0001 or 1.0e-4"),
-        ("learning_rate", None, "learning_rate must be a number"),
-        ("learning_rate", 10**400, "cannot be used"),
-        ("bf16", "yes", "bf16 must be true or false"),
+        ("steps", "many", "'many' as 'stages.distill.schedule.steps', .* a valid integer"),
+        ("steps", 0, "0 as 'stages.distill.schedule.steps', .* greater than or equal to 1"),
+        ("learning_rate", "1e-4", "a valid number.*0.0001 or 1.0e-4"),
+        ("learning_rate", None, "null as .*learning_rate', which must be a valid number"),
+        ("learning_rate", 10**400, "a valid number"),
+        ("bf16", "yes", "'yes' as .*bf16', which must be a valid boolean"),
         ("micro_batch", 3, "batch_size 4 is no multiple of micro_batch 3"),
     ],
 )
@@ -185,11 +193,11 @@ def test_a_schedule_that_cannot_be_used_is_named(
 ) -> None:
     data = changed(SHIPPED["blockout"], f"stages.distill.schedule.{name}", value)
     said = complaint(data, tmp_path)
-    assert "The schedule of 'distill' in " in said and words in said
+    assert re.search(words, said)
 
 
 APART = [
-    ("components.vae.in_channels", 5, "3, colour alone, or 4"),
+    ("components.vae.in_channels", 5, "3, color alone, or 4"),
     ("components.vae.out_channels", 3, "4: 'components.vae.in_channels'"),
     ("components.vae.up_block_types", ["UpDecoderBlock2D"], "a list of 4"),
     ("components.unet.in_channels", 8, "16: twice 'components.vae.latent_channels'"),
@@ -261,22 +269,19 @@ def test_files_that_hold_something_else(text: bytes, words: str, tmp_path: Path)
 
 def test_the_tables_name_what_the_classes_take() -> None:
     """Against the classes' own bookkeeping of their arguments, not their signatures."""
-    assert set(FIELDS) == {field.name for field in dataclasses.fields(ModelConfig)}
-    needed = {f.name for f in dataclasses.fields(ModelConfig) if f.default is dataclasses.MISSING}
-    assert {name for name, field in FIELDS.items() if field.required} == needed
     for name, cls in (
         ("vae", AutoencoderKL), ("decoder", GaussianSplattingDecoder),
         ("scheduler", EulerDiscreteScheduler), ("unet", SV3DUNetSpatioTemporalConditionModel),
     ):  # fmt: skip
         with torch.device("cpu" if name == "scheduler" else "meta"):
             registered = set(cls(**_small(name)).config) - {"_use_default_values", "num_frames"}
-        assert set(components.fields_of(name)) == registered
+        assert set(component_model(name).__pydantic_fields__) == registered
     for name, cls in (("image_encoder", CLIPVisionConfig), ("feature_encoder", Dinov2Config)):
-        known = set(components.fields_of(name))
-        assert set(components.REQUIRED[name]) <= known <= set(cls().to_dict())
+        known = set(component_model(name).__pydantic_fields__)
+        assert set(REQUIRED[name]) <= known <= set(cls().to_dict())
         assert not known & {"architectures", "transformers_version", "id2label", "dtype"}
-    for name, needed in components.REQUIRED.items():
-        assert set(needed) <= set(components.fields_of(name))
+    for name, needed in REQUIRED.items():
+        assert set(needed) <= set(component_model(name).__pydantic_fields__)
         # Whoever ships or tests a configuration gives all of them.
         for data in (*SHIPPED.values(), dataclasses.asdict(tiny.CONFIG)):
             assert set(needed) <= set(data["components"][name])

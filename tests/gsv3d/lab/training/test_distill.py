@@ -16,9 +16,9 @@ from torch import nn
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import NoiseLevels
-from gsv3d.lab.training.lora import add_lora, fused
 from gsv3d.lab.training.stages import CLASSES
 from gsv3d.lab.training.tasks import DecoderTask, DistillTask
+from gsv3d.lab.training.tasks.distill import add_lora, fused
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from tests import tiny
 from tests.gsv3d.lab.training.fitting import fit
@@ -130,8 +130,6 @@ def test_the_gate_is_one_fades_with_the_logarithm_and_is_none(orbit) -> None:
     task = distill(orbit, gate_full=1.0, gate_none=4.0)
     weights = task.gate(torch.tensor([0.01, 1.0, 2.0, 4.0, 100.0]))
     assert weights.tolist() == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
-    with pytest.raises(ModelError, match="gate_full 2 must be above 0 and below gate_none 1"):
-        distill(orbit, gate_full=2.0, gate_none=1.0)
 
 
 @pytest.mark.parametrize(
@@ -202,8 +200,6 @@ def test_the_decoder_alone_learns_the_unets_estimates(orbit, tmp_path: Path) -> 
     blind = distill(orbit, train_unet=False, drop_condition=1.0)
     blind.loss(batch)[0].backward()
     assert not blind.decoder.head.out.weight.grad.any()
-    with pytest.raises(ModelError, match="both false: nothing is left to train"):
-        distill(orbit, train_unet=False, train_decoder=False)
 
 
 @pytest.mark.slow

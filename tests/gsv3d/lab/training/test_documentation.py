@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from gsv3d.lab.training.config import COMPONENTS, ModelConfig
+from gsv3d.lab.training.config import COMPONENTS, TASKS, ModelConfig
 from gsv3d.lab.training.schedule import Schedule
-from gsv3d.lab.training.stages import TASKS
 
 TEXT = (Path(__file__).resolve().parents[4] / "docs" / "training.md").read_text("utf-8")
 

@@ -14,11 +14,12 @@ from gsv3d.lab.training.orbits import (
     Chosen,
     Orbit,
     OrbitSamples,
+    OrbitsOfADraw,
     check_views,
     choose_views,
     read_orbits,
 )
-from gsv3d.lab.training.sources import ViewSource, samples_draft
+from gsv3d.lab.training.sources import ViewSource
 from gsv3d.multiview.conditioning import pose_ids
 from tests import tiny
 from tests.gsv3d.lab.training.ray_traced import ellipsoid_orbit
@@ -36,7 +37,8 @@ class Fixed:
 
 def samples(source: Orbit, novel: int, mirrored: bool) -> tuple[Chosen, OrbitSamples]:
     chosen = choose_views(source, 4, novel, Fixed(), mirrored)
-    draft = samples_draft([source], [0], [chosen], [Change(mirrored)])
+    orbits = OrbitsOfADraw([source])
+    draft = ViewSource([source], 4, novel).draft(orbits, [0], [chosen], [Change(mirrored)])
     return chosen, draft.made()
 
 

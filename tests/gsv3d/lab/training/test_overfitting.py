@@ -16,10 +16,10 @@ from gsv3d.lab.training.augment import Change
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import sample_latents
 from gsv3d.lab.training.geometry_loss import compared
-from gsv3d.lab.training.orbits import Orbit, OrbitSamples, choose_views
-from gsv3d.lab.training.sources import OrbitBatch, raw_views, samples_draft
+from gsv3d.lab.training.orbits import Orbit, OrbitSamples, OrbitsOfADraw, choose_views
+from gsv3d.lab.training.sources import OrbitBatch, ViewSource
 from gsv3d.lab.training.tasks import DecoderTask, MultiviewTask
-from gsv3d.lab.training.tasks.autoencoder import normalise_latents
+from gsv3d.lab.training.tasks.autoencoder import normalize_latents
 from gsv3d.multiview.conditioning import embed_for_cross_attention, picture_tensor
 from tests import tiny
 from tests.gsv3d.lab.training.fitting import fit
@@ -40,7 +40,7 @@ def with_novel(samples: OrbitSamples, chosen: list[int]) -> OrbitSamples:
 
 def all_views(prop: Orbit) -> torch.Tensor:
     """(8, 4, H, W) pictures of the orbit."""
-    return raw_views([prop], torch.tensor([0]), torch.arange(8)[None])[0]
+    return OrbitsOfADraw([prop]).pictures(torch.tensor([0]), torch.arange(8)[None])[0]
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
     rng = np.random.default_rng(0)
     prop = ellipsoid_orbit(novel=24)
     views = choose_views(prop, 4, 28, rng, mirrored=False)
-    sample = samples_draft([prop], [0], [views], [Change()]).made()
+    sample = ViewSource([prop], 4, 28).draft(OrbitsOfADraw([prop]), [0], [views], [Change()]).made()
     seen, unseen = list(range(20)), list(range(20, 28))
     torch.manual_seed(0)
     wider = tiny.CONFIG.components["decoder"] | {"dim": 64, "scale_max": 0.08}
@@ -85,7 +85,7 @@ def test_the_multiview_model_overfits_one_orbit() -> None:
     vae = build(tiny.CONFIG, "vae").eval()
     with torch.no_grad():
         modes = vae.encode(picture_tensor(all_views(prop), 4)).latent_dist.mode()
-        normalise_latents(vae, modes.mean(dim=(0, 2, 3)), modes.std(dim=(0, 2, 3)))
+        normalize_latents(vae, modes.mean(dim=(0, 2, 3)), modes.std(dim=(0, 2, 3)))
     task = MultiviewTask(
         build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), vae, [prop], 4, CPU,
         drop_condition=0.0, log_sigma_mean=0.5,

@@ -108,3 +108,11 @@ def test_the_command_trains_a_network_that_loads(folder: Path, tmp_path: Path, c
     ):
         assert main([*words, option, value, "--output", str(tmp_path / "other")]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_schedule_that_cannot_be_used_is_one_sentence(folder: Path, tmp_path, capsys) -> None:
+    command = ["train", "pose", "--objects", str(folder), "--output", str(tmp_path / "pose")]
+    assert main([*command, "--batch-size", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "has 0 as 'batch_size', which must be greater than or equal to 1." in said
+    assert not (tmp_path / "pose").exists()

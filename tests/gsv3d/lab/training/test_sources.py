@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +18,17 @@ from gsv3d.lab.training.augment import Change, Changes
 from gsv3d.lab.training.batches import Plan, _mapped, part_seed, to_device
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.latents import Encoding, in_memory, on_disk
-from gsv3d.lab.training.orbits import Orbit
-from gsv3d.lab.training.resident import ResidentOrbits
+from gsv3d.lab.training.orbits import Orbit, OrbitsOfADraw, ResidentOrbits
 from gsv3d.lab.training.sources import (
     OrbitSource,
     PictureSource,
     ViewSource,
-    raw_depths,
-    raw_views,
 )
-from gsv3d.multiview.conditioning import encode_reference, picture_tensor
+from gsv3d.multiview.conditioning import (
+    embed_for_cross_attention,
+    encode_reference,
+    picture_tensor,
+)
 from tests import tiny
 from tests.gsv3d.lab.training.ray_traced import ellipsoid_orbit
 
@@ -45,7 +47,7 @@ def static():
 
 def all_views(orbit: Orbit) -> torch.Tensor:
     """(8, 4, H, W) pictures of the orbit."""
-    return raw_views([orbit], torch.tensor([0]), torch.arange(8)[None])[0]
+    return OrbitsOfADraw([orbit]).pictures(torch.tensor([0]), torch.arange(8)[None])[0]
 
 
 @pytest.mark.parametrize("kind", [PictureSource, ViewSource, OrbitSource])
@@ -82,6 +84,29 @@ def test_a_batch_made_where_the_orbits_lie_is_the_hosts(kind: type, static, dyna
         host = tensors(kind(orbits, *arguments).draw(5, seed, 0.0))
         assert len(made) == len(host) > 0
         assert all(torch.equal(a, b) for a, b in zip(made, host, strict=True))
+
+
+class Counted(list):
+    """Orbits that count how often each is asked for."""
+
+    def __init__(self, orbits: list[Orbit]) -> None:
+        super().__init__(orbits)
+        self.reads: Counter[int] = Counter()
+
+    def __getitem__(self, index):
+        self.reads[index] += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("kind", [PictureSource, ViewSource, OrbitSource])
+def test_every_orbit_is_read_once_a_draw(kind: type, static, dynamic) -> None:
+    arguments = {PictureSource: (4,), ViewSource: (4, 2), OrbitSource: (4, 4)}[kind]
+    orbits = Counted([replace(static, name=f"o{i}") for i in range(3)])
+    source = kind(orbits, *arguments)
+    for seed in range(4):
+        orbits.reads.clear()
+        source.draw(5, seed, 0.0)  # five samples of three orbits: some come twice
+        assert orbits.reads and set(orbits.reads.values()) == {1}
 
 
 def test_resident_orbits_must_be_alike(static) -> None:
@@ -208,6 +233,29 @@ def test_precomputed_latents_are_those_of_the_changed_pictures(
         )
 
 
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_frozen_encoders_embeddings_are_kept_with_the_latents(
+    kind: str, tmp_path: Path, vae, static, dynamic, monkeypatch
+) -> None:
+    encoder = build(tiny.CONFIG, "image_encoder").eval().requires_grad_(False)
+    what = replace(encoding(vae, [static, dynamic]), image_encoder=encoder)
+    cache = in_memory(what) if kind == "memory" else on_disk(what, tmp_path)
+    expected = []
+    for index, orbit in enumerate((static, dynamic)):
+        for variant in range(2):
+            change = Change.of_orbit(cache.seed_of(index, variant))
+            pictures = picture_tensor(change.apply(all_views(orbit)), 4)
+            expected.append(embed_for_cross_attention(encoder, pictures))
+    monkeypatch.setattr(OrbitsOfADraw, "pictures", None)  # no picture is read any more
+    source = OrbitSource([static, dynamic], 4, 4, cache=pickle.loads(pickle.dumps(cache)))
+    batch = source.draw(8, 3, 0.0)
+    assert batch.pictures is None and batch.reference is None
+    assert batch.latents.shape == (8, 4, 4, 8, 8) and batch.context.shape == (8, 1, 16)
+    known = torch.cat(expected)[:, 0]
+    for own in batch.context[:, 0]:
+        assert float((own - known).abs().amax(dim=-1).min()) < 5e-3
+
+
 def test_latents_on_the_disk_are_kept_and_made_anew_when_they_must_be(
     tmp_path: Path, monkeypatch, vae, static
 ) -> None:
@@ -218,11 +266,13 @@ def test_latents_on_the_disk_are_kept_and_made_anew_when_they_must_be(
     monkeypatch.setattr(Encoding, "chunk", lambda s, n: made.append(n) or chunk(s, n))
     cache = on_disk(encoding(vae, orbits), tmp_path)
     assert made == [0, 1, 2]
-    first = cache.read(4, 1, [0, 3])
+    first = cache.read(4, 1, [0, 3])["latents"]
     (tmp_path / "00001.npy").unlink()
     on_disk(encoding(vae, orbits), tmp_path)
     assert made == [0, 1, 2, 1]
-    assert torch.equal(on_disk(encoding(vae, orbits), tmp_path).read(4, 1, [0, 3]), first)
+    assert torch.equal(
+        on_disk(encoding(vae, orbits), tmp_path).read(4, 1, [0, 3])["latents"], first
+    )
     with torch.no_grad():
         next(vae.parameters()).add_(1e-3)
         on_disk(encoding(vae, orbits), tmp_path)
@@ -259,8 +309,8 @@ def test_a_framed_depth_is_that_of_the_larger_object() -> None:
     orbit, views = torch.tensor([0]), torch.arange(8)[None]
     changes = Changes.of([Change(zoom=1.2)])
     distance = torch.tensor([small.distance])
-    found = changes.apply_depth(raw_depths([small], orbit, views), distance)
-    true = raw_depths([large], orbit, views)
+    found = changes.apply_depth(OrbitsOfADraw([small]).depths(orbit, views), distance)
+    true = OrbitsOfADraw([large]).depths(orbit, views)
     both = (found > 0) & (true > 0)
     assert both.sum() > 0.9 * (true > 0).sum()
     # Less than a twentieth of its depth off, and next to nothing in the middle.

@@ -16,14 +16,13 @@ from diffusers import AutoencoderKL
 import gsv3d
 from gsv3d.decoder.volume import voxel_centres
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.assemble import assemble
-from gsv3d.lab.training.carving import carved
 from gsv3d.lab.training.config import build, names, read_config
 from gsv3d.lab.training.edm import NoiseLevels
-from gsv3d.lab.training.geometry_loss import GeometryLoss
+from gsv3d.lab.training.geometry_loss import GeometryLoss, carved
 from gsv3d.lab.training.loop import Schedule, Trainer
+from gsv3d.lab.training.stages import assemble
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, MultiviewTask
-from gsv3d.lab.training.tasks.autoencoder import normalise_latents
+from gsv3d.lab.training.tasks.autoencoder import normalize_latents
 from gsv3d.models import load_pipeline
 from gsv3d.multiview.conditioning import picture_tensor
 from tests import tiny
@@ -43,7 +42,7 @@ def test_normalised_latents_give_the_same_picture() -> None:
     before = vae.encode(batch).latent_dist
     picture = vae.decode(before.mode()).sample
     mean, std = before.mean.mean(dim=(0, 2, 3)), before.mean.std(dim=(0, 2, 3))
-    normalise_latents(vae, mean, std)
+    normalize_latents(vae, mean, std)
     after = vae.encode(batch).latent_dist
     assert torch.allclose(after.mean.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4)
     assert torch.allclose(after.mean.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3)
@@ -263,7 +262,7 @@ def test_shipped_configurations_build() -> None:
         ("- 1", "holds no fields"),
         ("a: [", "no YAML"),
         ("name: x\ncolour: 3", "unknown field 'colour'"),
-        ("name: x", "no field"),
+        ("name: x", "no field 'description'"),
     ],
 )
 def test_a_bad_configuration_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -280,7 +279,7 @@ def test_the_kind_of_orbit_may_be_left_out_and_must_be_known(tmp_path: Path) -> 
         path.write_text(text + "\n" + line, encoding="utf-8")
         assert read_config(str(path)).orbit == expected
     path.write_text(text + "\norbit: spiral\n", encoding="utf-8")
-    with pytest.raises(ModelError, match="'spiral' as 'orbit', which must be static or sine"):
+    with pytest.raises(ModelError, match="'spiral' as 'orbit', which must be 'static' or 'sine'"):
         read_config(str(path))
 
 
@@ -293,7 +292,7 @@ def test_the_depths_prior_may_be_left_out_and_is_not_negative(tmp_path: Path) ->
         assert read_config(str(path)).depth_prior == expected
     for bad in ("-0.5", "deep", "true", ".nan", ".inf"):
         path.write_text(f"{text}\ndepth_prior: {bad}\n", encoding="utf-8")
-        with pytest.raises(ModelError, match="'depth_prior', .* a number, at least 0"):
+        with pytest.raises(ModelError, match="'depth_prior', .* (number|equal to 0)"):
             read_config(str(path))
 
 

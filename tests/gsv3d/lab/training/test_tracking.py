@@ -21,10 +21,9 @@ from torch.nn import functional as F
 
 from gsv3d.errors import ModelError, OutputError
 from gsv3d.lab.training import tracking
-from gsv3d.lab.training.log import RunLog, mean_row
+from gsv3d.lab.training.log import RunLog, mean_row, on_white, rgba_on_white, sheet
 from gsv3d.lab.training.loop import Trainer
-from gsv3d.lab.training.measure import count_flops, matrix_rate
-from gsv3d.lab.training.samples import on_white, rgba_on_white, sheet
+from gsv3d.lab.training.performance import count_flops, matrix_rate
 from gsv3d.lab.training.tracking import Tracker
 from tests.gsv3d.lab.training.least_squares import LeastSquares, losses, schedule
 
@@ -289,7 +288,7 @@ def test_flops_are_those_of_the_formulas() -> None:
     assert count_flops(lambda: F.linear(x, weight).sum().backward()) == 3 * 2 * 6 * 8 * 5
     picture, kernel = torch.randn(2, 3, 9, 9), torch.randn(4, 3, 3, 3)
     assert count_flops(lambda: F.conv2d(picture, kernel, padding=1)) == 2 * 2 * 81 * 4 * 3 * 9
-    from gsv3d.lab.training.activations import quick_attention
+    from gsv3d.lab.training.performance import quick_attention
 
     q = torch.randn(1, 2, 7, 16)
     with quick_attention(CPU):
