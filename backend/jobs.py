@@ -103,7 +103,11 @@ class Jobs:
         for job in list(self._jobs.values()):
             if job.record.state == "running" and not self._was_done(job):
                 self.store.delete_results(job.id)
-                self._requeue_or_fail(job)
+                self._requeue_or_fail(
+                    job,
+                    f"The backend ended unexpectedly {job.record.attempts} times while it worked on"
+                    f" {job.name}.",
+                )
             elif job.record.waiting and self.has_lost_its_picture(job):
                 self.fail(job, f"The picture of {job.name} is gone from the data folder.",
                           "", "Submit it again.")  # fmt: skip
@@ -139,11 +143,11 @@ class Jobs:
         self._change(job, state="done", ended=record.ended, outcome=record.outcome)
         return True
 
-    def _requeue_or_fail(self, job: Job, ended: str = "The backend ended unexpectedly") -> None:
+    def _requeue_or_fail(self, job: Job, what: str) -> None:
         if job.record.attempts >= MAX_ATTEMPTS:
             self.fail(
                 job,
-                f"{ended} {job.record.attempts} times while it worked on {job.name}.",
+                what,
                 "",
                 "Try fewer faces or a smaller texture; the log file in the data folder says more.",
             )
@@ -372,7 +376,10 @@ class Jobs:
         self.running.remove(job)
         job.progress = job.estimator = None
         self._delete_results(job)
-        self._requeue_or_fail(job, "The machine was lost")
+        self._requeue_or_fail(
+            job,
+            f"The machine was lost {job.record.attempts} times while it worked on {job.name}.",
+        )
 
     def _delete_results(self, job: Job) -> None:
         job.artefacts = []
