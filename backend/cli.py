@@ -112,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that do jobs at the same time (default: auto, one for each card)",
     )
     serve.add_argument(
+        "--ray",
+        default="",
+        metavar="HOST:PORT",
+        help="run the workers on the machines of a Ray cluster, one for each of its cards",
+    )
+    serve.add_argument(
         "--memory",
         choices=("auto", "24", "12", "8"),
         default="auto",
@@ -269,6 +275,10 @@ def _serve(options: argparse.Namespace) -> int:
             f"There is no process {options.parent_pid} to serve.",
             "Give the id of a running process as --parent-pid, or leave it out.",
         )
+    if options.ray:
+        from .ray_runner import check_cluster
+
+        check_cluster(options.ray)
     data_dir = (options.data_dir or default_data_dir()).absolute()
     server = Server(
         Settings(
@@ -280,6 +290,7 @@ def _serve(options: argparse.Namespace) -> int:
             device=options.device,
             workers=None if options.workers == "auto" else options.workers,
             memory=options.memory,
+            ray=options.ray,
             text_model=options.text_model,
             threads=options.threads,
             parent_pid=options.parent_pid,

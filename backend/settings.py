@@ -21,6 +21,7 @@ class Settings:
         device: for the workers.
         memory: "auto", "24", "12" or "8": GB of a card's memory that a model may take.
         workers: processes that do jobs at the same time; None: one for each card.
+        ray: address of the Ray cluster that the workers run in; empty: on this computer.
         text_model: the text-to-image model of clients that name none: its folder or its id.
         threads: CPU threads of a worker; None: its share of all cores but one.
         parent_pid: the backend ends when this process and all other clients have; None: never.
@@ -40,6 +41,7 @@ class Settings:
     device: str = "auto"
     memory: str = "auto"
     workers: int | None = None
+    ray: str = ""
     text_model: str = ""
     threads: int | None = None
     parent_pid: int | None = None

@@ -19,15 +19,20 @@ import torch
 from PIL import Image
 from retrieval import picture_of, worth
 
-from gsv3d.datasets.objects import ObjectFile, find_objects
 from gsv3d.errors import DataError
-from gsv3d.evaluation.baselines.library import Library, find_library
-from gsv3d.evaluation.baselines.prop_views import Looks, looks_of_picture, looks_of_prop
-from gsv3d.evaluation.baselines.retrieval import Retriever
-from gsv3d.evaluation.protocol import choose_objects
+from gsv3d.lab.datasets.objects import ObjectFile, find_objects
+from gsv3d.lab.evaluation.baselines.library import (
+    Library,
+    Looks,
+    find_library,
+    looks_of_picture,
+    looks_of_prop,
+)
+from gsv3d.lab.evaluation.baselines.retrieval import Retriever
+from gsv3d.lab.evaluation.protocol import choose_objects
+from gsv3d.lab.rasterizing.props import Prop, load_prop
+from gsv3d.lab.rasterizing.variation import turn, unit
 from gsv3d.preprocessing import prepare
-from gsv3d.rasterizing.props import Prop, load_prop
-from gsv3d.rasterizing.variation import turn, unit
 
 SIZE = 256
 """Pixels along the side of a framed reference."""

@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 from sizes import bank_of
 
-from gsv3d.datasets.objects import find_objects
-from gsv3d.evaluation.protocol import choose_objects, part_of
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.evaluation.protocol import choose_objects, part_of
+from gsv3d.lab.training.bank import OrbitBank
+from gsv3d.lab.training.config import ModelConfig, build, read_config
+from gsv3d.lab.training.geometry_loss import COLOUR_WEIGHT
+from gsv3d.lab.training.loop import Trainer
+from gsv3d.lab.training.stages import CLASSES, make_task
 from gsv3d.models import find, load_component, silent_bars
-from gsv3d.training.bank import OrbitBank
-from gsv3d.training.config import ModelConfig, build, read_config
-from gsv3d.training.geometry_loss import COLOUR_WEIGHT
-from gsv3d.training.loop import Trainer
-from gsv3d.training.stages import CLASSES, make_task
 
 CPU = torch.device("cpu")
 COLUMNS = ("decoder, M", "orbits seen", "depth off, extents", "novel views, dB", "masks, MSE")

@@ -9,9 +9,9 @@ import bpy
 
 from . import compat, model_changes, session
 from .events import ModelChoice
-from .layouts import draw_problem, draw_text, draw_words
-from .model_process import State
+from .layouts import draw_problem, draw_task, draw_text, draw_words
 from .problems import Problem
+from .tasks import State
 from .translations import interface, sentence
 
 _ASK = "Log in on its page and agree to the conditions there."
@@ -37,7 +37,7 @@ def draw_choice(layout: Any, context: bpy.types.Context, settings: Any) -> None:
 
 def draw_models(layout: Any, context: bpy.types.Context) -> None:
     """Draw which models there are and what can be done with them, and the change under way."""
-    process = model_changes.current()
+    process = model_changes.watch.task
     if process is not None and process.state is State.ASKING:
         draw_text(layout.box(), context, process.license)
         row = layout.row()
@@ -45,12 +45,7 @@ def draw_models(layout: Any, context: bpy.types.Context) -> None:
         row.operator("gsv3d.model_cancel", text="Cancel", icon="X")
         return
     if process is not None and process.runs:
-        row = layout.row(align=True)
-        if process.fraction is None:
-            row.label(text=sentence(process.text), icon="SORTTIME", translate=False)
-        else:
-            compat.progress_bar(row, process.fraction, sentence(process.text))
-        row.operator("gsv3d.model_cancel", text="", icon="X")
+        draw_task(layout, process, "gsv3d.model_cancel")
     elif process is not None and process.problem is not None:
         _draw_failure(layout, context, process.problem, process.page)
     connected = session.get().backend.connected

@@ -37,6 +37,7 @@ from .limits import (
     PROMPT_CHARS,
     QUEUE_ENTRIES,
     TRANSFER_BYTES,
+    VIEWS,
 )
 from .versions import JOB_VERSIONS
 
@@ -52,6 +53,8 @@ MIRRORS = ("auto", "off", "plane")
 CHANGES = ("", "add", "remove")
 #: Where the model's views stand; "model": on its own orbit.
 ORBITS = ("model", "static", "sine", "dynamic")
+#: How soon a job is done: before the client's batches, or as one of a batch.
+PRIORITIES = ("interactive", "batch")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
 #: Whose a job is: this client's, that of another client which is connected, or of none that is.
@@ -119,7 +122,14 @@ class Submit(Message):
     mirror: str = wire(Choice(MIRRORS), default="off")
     plane: float = wire(Number(-360, 360), default=0.0)  # degrees, where mirror is "plane"
     orbit: str = wire(Choice(ORBITS), default="model")  # of the views; "model": the model's own
+    frames: int | None = wire(
+        Integer(2, VIEWS, optional=True), default=None
+    )  # None: its own number
+    #: Degrees of the views, the picture's own last, instead of orbit and frames; empty: not given.
+    azimuths: tuple[float, ...] = wire(ListOf(Number(0, 360), VIEWS), default=())
+    elevations: tuple[float, ...] = wire(ListOf(Number(-90, 90), VIEWS), default=())
     refine: bool = wire(Flag(), default=False)  # fit the Gaussians to the model's own views
+    priority: str = wire(Choice(PRIORITIES), default="interactive")
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,10 @@ Event = m.Message | Received | Violation | Silence
 _Wish = m.Ack | m.Cancel | m.Forget | m.Retry
 
 
+def _is_batch(message: m.JobMessage) -> bool:
+    return isinstance(message, m.Submit) and message.priority == "batch"
+
+
 class ClientSession:
     """One client's conversation with one backend.
 
@@ -312,7 +316,8 @@ class ClientSession:
             self._heard = now
         if self._submit_at is not None and now >= self._submit_at and self.welcome is not None:
             self._submit_at = now + _BUSY_S
-            for begun in list(self._unaccepted.values())[:1]:  # the others when it is accepted
+            # The others when it is accepted. A batch is refused sooner than a single job.
+            for begun in sorted(self._unaccepted.values(), key=_is_batch)[:1]:
                 self._send(begun)
         if self._spoke is None or now - self._spoke >= HEARTBEAT_S:
             self._spoke = now
