@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,9 +39,9 @@ Start = Callable[..., Running]
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    with a_context() as context, context.socket(zmq.REP) as socket:
-        socket.ipv6 = True
-        return socket.bind_to_random_port(f"tcp://{host}")
+    with a_context() as context, context.socket(zmq.REP) as probe:
+        probe.ipv6 = True
+        return probe.bind_to_random_port(f"tcp://{host}")
 
 
 @pytest.fixture
@@ -79,9 +80,9 @@ def connect(folder: Path, connection: Connection) -> Client:
 
 
 def silent(connection: Connection) -> bool:
-    with a_context() as context, open_client(context, connection) as socket:
-        socket.send_multipart(encode(m.Hello((6,)), 1))
-        return not socket.poll(600)
+    with a_context() as context, open_client(context, connection) as one:
+        one.send_multipart(encode(m.Hello((6,)), 1))
+        return not one.poll(600)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
@@ -183,6 +184,25 @@ def test_guesses_do_not_let_in_and_do_not_spend_the_code(listening: Running) -> 
         assert not any(socket.poll(0) for socket in sockets)
     assert not listening.server.pairing._paired
     join(code)
+
+
+def test_who_says_nothing_takes_no_place_and_is_sent_away(
+    tmp_path: Path, listening: Running
+) -> None:
+    connection = join(make_code(listening))
+    host, port = listening.server.settings.listen
+    silent_ones = [socket.create_connection((host, port)) for _ in range(300)]
+    try:
+        with connect(tmp_path, connection) as client:
+            client.session.submit(script())
+            client.until(m.Done)
+        for one in silent_ones:
+            one.settimeout(60)
+            while one.recv(1000):  # the greeting of ZeroMQ, then the end
+                pass
+    finally:
+        for one in silent_ones:
+            one.close()
 
 
 def test_another_backend_at_the_address_is_noticed(listening: Running) -> None:
