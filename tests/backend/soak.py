@@ -52,7 +52,6 @@ class SoakClient:
         self._random = random.Random(seed)
         self._jobs: dict[str, tuple[int, int]] = {}
         self._right: set[str] = set()
-        self._cancelled: set[str] = set()
         self._session = ClientSession("soak")
         self._socket: zmq.Socket | None = None
         self._connect()
@@ -92,7 +91,6 @@ class SoakClient:
         picture = json.dumps(script).encode() + b" " * self._random.randrange(1_000_000)
         self._session.submit(picture, job=job, seed=seed)
         if self._random.random() < 0.05:
-            self._cancelled.add(job)
             self._session.cancel(job)
 
     def _take(self, event: object) -> None:
@@ -115,10 +113,7 @@ class SoakClient:
         elif isinstance(event, m.Forgotten):
             del self._jobs[job]
             self._right.discard(job)
-            self._cancelled.discard(job)
             self.ended += 1
-        elif isinstance(event, m.Error) and event.code == "unknown_job" and job in self._cancelled:
-            del self._jobs[job]  # it was cancelled before it was sent
         elif isinstance(event, (m.Failed, m.Error)):
             self.faults.append(f"{job}: {event.what}")
 
