@@ -16,6 +16,7 @@ import pytest
 import zmq
 
 from backend.errors import BackendError
+from backend.pairing import Pairing
 from backend.protocol import (
     CODE_S,
     Connection,
@@ -32,6 +33,7 @@ from backend.protocol import (
 from backend.protocol import messages as m
 from backend.server import Server
 from backend.settings import Settings
+from backend.zap import Gatekeeper
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script
 
@@ -265,3 +267,13 @@ def test_an_address_that_is_not_here_is_named(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "data", tmp_path / "c.json", listen=("192.0.2.1", 27473))
     with pytest.raises(BackendError, match="27473 of 192.0.2.1 cannot be opened.*--listen"):
         Server(settings).start()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_a_backend_that_listens_everywhere_names_one_address(tmp_path: Path, host: str) -> None:
+    with a_context() as context:
+        gate = Gatekeeper(context)
+        gate.allow_only(b"clients")
+        code = Pairing(tmp_path, gate, (host, 27473)).invite(0.0)
+        gate.close()
+    assert code.host not in ("0.0.0.0", "[::]") and parse_code(str(code)) == code
