@@ -180,14 +180,14 @@ class BackendLink:
         self.problem = Problem(what, "Check that the backend's Python can write to that folder.")
 
     def accepted(self, event: events.Connected) -> None:
-        """The backend answered."""
+        """Take note that the backend answered."""
         self.connected, self.problem, self._started = event, None, None
         self._to_start = None
         if self.state is not BackendState.STOPPING:
             self.state = BackendState.READY
 
     def lost(self, problem: Problem, lasting: bool) -> None:
-        """No backend at the other end. While ours is still starting that is as expected."""
+        """Take note that no backend answers, which is expected while ours still starts."""
         self.connected = None
         if self.state is BackendState.STOPPING:
             return
@@ -218,7 +218,7 @@ class BackendLink:
 
 
 def _backend_there(connection_file: Path) -> bool:
-    """True when the backend that wrote the connection file runs."""
+    """Return True when the backend that wrote the connection file runs."""
     try:
         return wire.read_connection(connection_file).alive
     except wire.ConnectionFileError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is said with the backend, without a socket: jobs to messages, messages to events. No bpy."""
+"""Talk with the backend, without a socket: jobs to messages, messages to events. No bpy."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class Conversation:
             self.tell(events.BackendComplained(problem))
 
     def _violation(self, violation: Any) -> None:
-        """Something came in damaged. What it means for a job shows at the job's end."""
+        """Take note that something came damaged; the job's end shows what that means for it."""
         problem = Problem(violation.what, violation.hint)
         if violation.job is None:
             self.tell(events.BackendComplained(problem))

@@ -39,7 +39,7 @@ _TICK_S = 0.03
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
-    """The command line of both forms."""
+    """Return the parser of both forms of the command."""
     made = argparse.ArgumentParser(
         prog=prog, description="Turn pictures into splats and textured meshes in a .blend."
     )
@@ -55,7 +55,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--seed", type=_number(0, 2**31 - 1), default=0)
     made.add_argument("--faces", type=_number(20, 500_000), default=5000, help="face budget")
     made.add_argument("--texture-size", type=_number(16, 8192), default=1024, metavar="PIXELS")
-    made.add_argument("--height", type=_metres, default=1.0, metavar="METRES")
+    made.add_argument("--height", type=_meters, default=1.0, metavar="METERS")
     made.add_argument(
         "--elevation",
         type=_angle_or("auto", limit=90),
@@ -150,18 +150,18 @@ def _angles(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between") from None
 
 
-def _metres(text: str) -> float:
+def _meters(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0.001 <= value <= 10_000:
-        raise argparse.ArgumentTypeError(f"must be 0.001 to 10000 metres, not {text}")
+        raise argparse.ArgumentTypeError(f"must be 0.001 to 10000 meters, not {text}")
     return value
 
 
 def command(argv: list[str]) -> int:
-    """``blender --command gsv3d``: begins with an empty scene whatever the start-up file holds."""
+    """Run ``blender --command gsv3d``, with an empty scene whatever the start-up file holds."""
     bpy.data.batch_remove(list(bpy.data.objects))
     return run(argv, "blender --command gsv3d")
 
@@ -336,7 +336,7 @@ class _Run:
             self.jobs.append(session.get().jobs.submit(request, target))
 
     def _wait(self) -> None:
-        """Drain until every job has ended."""
+        """Work on what arrives until every job has ended."""
         current = session.get()
         line = ProgressLine()
         silent_since = time.monotonic()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What panels share: their place, and sentences."""
+"""Share among panels: their place, sentences, and how far a task is."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def draw_text(layout: Any, context: bpy.types.Context, text: str) -> None:
 
 
 def _letters(context: bpy.types.Context, wide: bool = False) -> int:
-    """Letters that fit into a line of the region."""
+    """Return how many letters fit into a line of the region."""
     width = context.region.width if context.region is not None else 300
     scale = context.preferences.system.ui_scale or 1.0
     letters = int(width / ((13.0 if wide else 7.5) * scale)) - (3 if wide else 6)

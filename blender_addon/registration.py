@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Putting the add-on into Blender and taking it out again, without a trace."""
+"""Put the add-on into Blender and take it out again, without a trace."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The add-on at work: its jobs, what the socket thread tells of them, one timer.
+"""Run the add-on: its jobs, what the socket thread tells of them, one timer.
 
 `Session.drain` is the only way from the network to Blender's data. A timer calls it with a budget
 of 8 ms; where timers do not fire (background mode, Blender as a module) whoever waits calls it.
@@ -87,7 +87,7 @@ class Session:
         self.ensure_timer()
 
     def models(self) -> Sequence[events.ModelChoice]:
-        """The models that the backend knows; what ships, before one has answered."""
+        """Return the models that the backend knows; what ships, before one has answered."""
         connected = self.backend.connected
         if connected is None or not connected.models:
             return [events.ModelChoice("blockout")]
@@ -137,7 +137,7 @@ class Session:
             return True
 
     def _watch_backend(self) -> None:
-        """If the backend died its jobs wait for the next one, which finds them in its journal."""
+        """Have jobs of a backend that died wait for the next, which finds them in its journal."""
         before = self.backend.problem
         problem = self.backend.watch()
         if problem is not None:
@@ -171,13 +171,13 @@ class Session:
         scene.forget_places()
 
     def before_load(self) -> None:
-        """A file is about to be opened, perhaps the same once more, perhaps in vain."""
+        """Get ready for another file, perhaps the same again, perhaps one that cannot be opened."""
         self.delivery.interrupt()
         scene.forget_places()
         self._file = bpy.data.filepath
 
     def after_load(self) -> None:
-        """A file was opened. In another one the artist says where results go."""
+        """Let go of the former file's jobs; in another file the artist says where results go."""
         if not self._file or self._file != bpy.data.filepath:
             self.jobs.detach_all()
         self.show()
@@ -202,7 +202,7 @@ class Session:
             bpy.app.timers.register(_tick, first_interval=_BUSY_S, persistent=True)
 
     def interval(self, more: bool) -> float | None:
-        """Seconds to the next tick; None ends the timer."""
+        """Return the seconds to the next tick; None ends the timer."""
         if more:
             return _BUSY_S
         cutting = any(not cutout.ended for cutout in self.jobs.cutouts)
@@ -223,7 +223,7 @@ _session: Session | None = None
 
 
 def get() -> Session:
-    """The session of this add-on, made at first use."""
+    """Return the session of this add-on; make it at first use."""
     global _session
     if _session is None:
         _session = Session()

@@ -37,7 +37,7 @@ class Task:
 
     @property
     def runs(self) -> bool:
-        """True until the task has ended."""
+        """Return True until the task has ended."""
         return self.state in (State.RUNNING, State.ASKING)
 
     def start(self) -> None:

@@ -34,7 +34,7 @@ class Watch:
 
     @property
     def runs(self) -> bool:
-        """True while the task runs."""
+        """Return True while the task runs."""
         return self.task is not None and self.task.runs
 
     def start(self, task: Any) -> None:

@@ -244,7 +244,7 @@ WITHOUT_BLENDER = [
     "blender_addon.backend_process",
     "blender_addon.batch",
     "blender_addon.client",
-    "blender_addon.colour",
+    "blender_addon.color",
     "blender_addon.environments",
     "blender_addon.events",
     "blender_addon.filenames",

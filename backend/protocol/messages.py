@@ -122,9 +122,7 @@ class Submit(Message):
     mirror: str = wire(Choice(MIRRORS), default="off")
     plane: float = wire(Number(-360, 360), default=0.0)  # degrees, where mirror is "plane"
     orbit: str = wire(Choice(ORBITS), default="model")  # of the views; "model": the model's own
-    frames: int | None = wire(
-        Integer(2, VIEWS, optional=True), default=None
-    )  # None: its own number
+    frames: int | None = wire(Integer(2, VIEWS, optional=True), default=None)  # None: its own
     #: Degrees of the views, the picture's own last, instead of orbit and frames; empty: not given.
     azimuths: tuple[float, ...] = wire(ListOf(Number(0, 360), VIEWS), default=())
     elevations: tuple[float, ...] = wire(ListOf(Number(-90, 90), VIEWS), default=())

@@ -80,13 +80,13 @@ def show_gaussians(data: Any, arrays: GaussianArrays, job_id: str, target: Targe
     else:
         if material is None:
             material = splat_nodes.gaussian_material(name)
-        material.diffuse_color = (*arrays.mean_colour, 1.0)
+        material.diffuse_color = (*arrays.mean_color, 1.0)
         if not data.materials:
             data.materials.append(material)
         data.color_attributes.active_color_name = "Color"
         data.update()
     placed = scene.place_object(name, data, job_id, scene.GAUSSIANS, target)
-    placed.color = (*arrays.mean_colour, 1.0)
+    placed.color = (*arrays.mean_color, 1.0)
     if not native:
         splat_nodes.add_ellipsoids(placed, not splat_view.wanted(scene.scene_of(target)))
     return placed.name
@@ -104,14 +104,14 @@ def _shows(data: Any, arrays: GaussianArrays) -> bool:
 
 
 def new_points(name: str, count: int) -> bpy.types.Mesh:
-    """A mesh of ``count`` vertices and nothing else: point clouds cannot be resized everywhere."""
+    """Return a mesh of ``count`` bare vertices: point clouds cannot be resized everywhere."""
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(count)
     return mesh
 
 
 def new_cloud(name: str, count: int) -> Any:
-    """A point cloud of native splats."""
+    """Return a point cloud of native splats."""
     cloud: Any = bpy.data.pointclouds.new(name)
     cloud.type = "GAUSSIAN_SPLAT"
     cloud.resize(count)

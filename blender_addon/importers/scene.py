@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finding a job's place and objects in the scene, by name and tag, each time anew.
+"""Find a job's place and objects in the scene, by name and tag, each time anew.
 
 Nothing here is kept between ticks: undo and loading a file replace every Blender object.
 """
@@ -63,7 +63,7 @@ def scene_of(target: Target) -> Any:
 
 
 def collection_for(target: Target) -> Any:
-    """The collection a result belongs in; made again if it is gone."""
+    """Return the collection a result belongs in; make it again if it is gone."""
     scene = scene_of(target)
     if not target.collection:
         return scene.collection

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What operators share: what is missing said on buttons, problems reported, requests, targets."""
+"""Help operators: say on buttons what is missing, report problems, make requests and targets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _said(problem: Problem) -> str:
 
 
 def may_press(cls: Any, missing: str) -> bool:
-    """For ``poll``: say on the greyed button what is missing, the add-on's own parts first."""
+    """Say on the grayed button, for ``poll``, what is missing, the add-on's own parts first."""
     problem = protocol_problem()
     words = _said(problem) if problem is not None else translations.report(missing)
     if words:
@@ -46,7 +46,7 @@ def may_press(cls: Any, missing: str) -> bool:
 def reports_problems(
     execute: Callable[[Any, bpy.types.Context], set[str]],
 ) -> Callable[[Any, bpy.types.Context], set[str]]:
-    """For every ``execute``: a `Problem`, or what the system says of a file, becomes a report."""
+    """Have an ``execute`` report a `Problem`, or what the system says of a file."""
 
     @functools.wraps(execute)
     def reporting(self: Any, context: bpy.types.Context) -> set[str]:
@@ -61,7 +61,7 @@ def reports_problems(
 
 
 def request_for(settings: Any, reference: Reference, seed: int, batch: bool = False) -> Request:
-    """What the backend is asked for, from the scene's settings."""
+    """Return what the backend is asked for by the scene's settings."""
     return Request(
         image=reference.picture,
         filename=reference.filename,

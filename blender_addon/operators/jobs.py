@@ -24,7 +24,7 @@ def selected_job(context: bpy.types.Context) -> Job | None:
 
 
 def _may_press(cls: Any, which: Callable[[Job], bool], words: str) -> bool:
-    """For ``poll``: True while there is a job of a kind; else say ``words`` on the button."""
+    """Return True while there is a job of a kind; else say ``words`` on the button."""
     if any(which(job) for job in session.get().book):
         return True
     cls.poll_message_set(translations.report(words))

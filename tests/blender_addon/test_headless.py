@@ -73,7 +73,7 @@ def test_one_picture_becomes_five_files(run, addon, tmp_path: Path) -> None:
     assert "barrel: " in out and "Making views" in out and "left" in out
     rendered = np.asarray(Image.open(output.with_suffix(".png")).convert("RGB"), np.float32)
     assert max(rendered.shape[:2]) == 96
-    # the texture's four colours are there, on a background that is none of them
+    # the texture's four colors are there, on a background that is none of them
     saturated = np.ptp(rendered, axis=2) > 60
     assert 0.2 < saturated.mean() < 0.95
     bpy = addon.bpy

@@ -74,6 +74,8 @@ DETAILS = {
     "{} cannot be written: {}.",
     "Check that its folder is yours and has space left.",
     "There is no file {}.",
+    "The Ray cluster at {} has {} to spare for a worker.",
+    "End what else runs there, or serve with fewer --workers.",
     # Of settings that the panel does not have.
     "Give azimuths and elevations, or an orbit and its number of views.",
     # What only a fault of the program brings about.
