@@ -47,8 +47,9 @@ def converse(
                 session.tick()
                 continue
             for event in session.feed(socket.recv_multipart()):
-                if isinstance(event, m.Error) and event.code == "version":
-                    raise VersionError(event.what, event.hint)
+                if isinstance(event, m.Error):
+                    kind = VersionError if event.code == "version" else BackendError
+                    raise kind(event.what, event.hint)
                 if session.welcome is not None:
                     yield connection, session.welcome, event
                     end = time.monotonic() + limits.LIVENESS_S

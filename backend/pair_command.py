@@ -7,7 +7,6 @@ import argparse
 from typing import Any
 
 from .conversation import converse
-from .errors import BackendError
 from .protocol import CODE_S
 from .protocol import messages as m
 
@@ -39,10 +38,6 @@ def _pair(options: argparse.Namespace) -> int:
     conversation = converse(
         options.connection_file, lambda session: session.invite(options.address)
     )
-    for _, _, event in conversation:
-        if isinstance(event, m.Invitation):
-            show(event.code, event.seconds)
-            return 0
-        if isinstance(event, m.Error):
-            raise BackendError(event.what, event.hint)
-    return 1
+    invitation = next(said[2] for said in conversation if isinstance(said[2], m.Invitation))
+    show(invitation.code, invitation.seconds)
+    return 0

@@ -400,6 +400,8 @@ class ClientSession:
                 if self._submit_at is None:
                     self._submit_at = time.monotonic() + _BUSY_S
                 return []
+            if message.code == "unknown_job" and (m.Cancel, message.job) in self._wishes:
+                return self._take(m.Cancelled(str(message.job)))  # it was never sent
             self._refuse(message)
         elif isinstance(message, m.Accepted):
             self._unaccepted.pop(message.job, None)

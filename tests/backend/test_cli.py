@@ -25,7 +25,7 @@ from backend.protocol import (
 from backend.protocol import messages as m
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script
-from tests.backend.test_pairing import free_port
+from tests.backend.test_pairing import free_port, join, make_code
 from tests.fake_backend import FakeBackend
 
 Start = Callable[..., Running]
@@ -69,6 +69,21 @@ def test_pair_makes_codes_of_a_backend_that_listens(
     local = run_server(tmp_path / "local")
     assert main(["pair", "--connection-file", str(local.path)]) == 1
     assert "serve --listen HOST" in capsys.readouterr().err
+
+
+def test_the_command_reaches_a_backend_on_another_computer(
+    tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = run_server(tmp_path, listen=("127.0.0.1", free_port()))
+    path = tmp_path / "elsewhere" / "paired_backend.json"
+    write_connection(path, join(make_code(running)))
+    assert main(["status", "--connection-file", str(path)]) == 0
+    assert "Jobs: none" in capsys.readouterr().out
+    assert main(["stop", "--connection-file", str(path)]) == 1
+    assert "on its own computer alone" in capsys.readouterr().err
+    running.stop()
+    assert main(["status", "--connection-file", str(path)]) == 1
+    assert "started with --listen" in capsys.readouterr().err
 
 
 def test_serve_prints_a_code_where_it_listens(tmp_path: Path) -> None:

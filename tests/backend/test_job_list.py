@@ -349,3 +349,14 @@ def test_a_backend_ends_with_the_only_program_that_used_it(
         client.flush()
         running._thread.join(5)
         assert not running._thread.is_alive()
+
+
+def test_a_job_that_is_cancelled_before_the_welcome_is_cancelled(
+    tmp_path: Path, run_server: Start
+) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        job = client.session.submit(script())
+        client.session.cancel(job)
+        assert client.until(m.Cancelled).job == job
+        assert not client.session.open_jobs
+        assert not [event for event in client.for_a_while(0.3) if isinstance(event, m.Error)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pytest
 import zmq
 
 from backend.errors import BackendError
+from backend.pairing import Pairing
 from backend.protocol import (
     CODE_S,
     Connection,
@@ -31,6 +33,7 @@ from backend.protocol import (
 from backend.protocol import messages as m
 from backend.server import Server
 from backend.settings import Settings
+from backend.zap import Gatekeeper
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script
 
@@ -38,9 +41,9 @@ Start = Callable[..., Running]
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    with a_context() as context, context.socket(zmq.REP) as socket:
-        socket.ipv6 = True
-        return socket.bind_to_random_port(f"tcp://{host}")
+    with a_context() as context, context.socket(zmq.REP) as probe:
+        probe.ipv6 = True
+        return probe.bind_to_random_port(f"tcp://{host}")
 
 
 @pytest.fixture
@@ -79,9 +82,9 @@ def connect(folder: Path, connection: Connection) -> Client:
 
 
 def silent(connection: Connection) -> bool:
-    with a_context() as context, open_client(context, connection) as socket:
-        socket.send_multipart(encode(m.Hello((6,)), 1))
-        return not socket.poll(600)
+    with a_context() as context, open_client(context, connection) as one:
+        one.send_multipart(encode(m.Hello((6,)), 1))
+        return not one.poll(600)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
@@ -185,6 +188,25 @@ def test_guesses_do_not_let_in_and_do_not_spend_the_code(listening: Running) -> 
     join(code)
 
 
+def test_who_says_nothing_takes_no_place_and_is_sent_away(
+    tmp_path: Path, listening: Running
+) -> None:
+    connection = join(make_code(listening))
+    host, port = listening.server.settings.listen
+    silent_ones = [socket.create_connection((host, port)) for _ in range(300)]
+    try:
+        with connect(tmp_path, connection) as client:
+            client.session.submit(script())
+            client.until(m.Done)
+        for one in silent_ones:
+            one.settimeout(60)
+            while one.recv(1000):  # the greeting of ZeroMQ, then the end
+                pass
+    finally:
+        for one in silent_ones:
+            one.close()
+
+
 def test_another_backend_at_the_address_is_noticed(listening: Running) -> None:
     public, _ = zmq.curve_keypair()
     code = replace(make_code(listening), server_public_key=public.decode())
@@ -245,3 +267,13 @@ def test_an_address_that_is_not_here_is_named(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "data", tmp_path / "c.json", listen=("192.0.2.1", 27473))
     with pytest.raises(BackendError, match="27473 of 192.0.2.1 cannot be opened.*--listen"):
         Server(settings).start()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_a_backend_that_listens_everywhere_names_one_address(tmp_path: Path, host: str) -> None:
+    with a_context() as context:
+        gate = Gatekeeper(context)
+        gate.allow_only(b"clients")
+        code = Pairing(tmp_path, gate, (host, 27473)).invite(0.0)
+        gate.close()
+    assert code.host not in ("0.0.0.0", "[::]") and parse_code(str(code)) == code

@@ -397,7 +397,7 @@ def test_eta_counts_down(tmp_path: Path, run_server: Start) -> None:
 
 
 def test_heartbeats_go_both_ways(tmp_path: Path, run_server: Start, monkeypatch) -> None:
-    for module in ("backend.server.limits", "backend.protocol.session"):
+    for module in ("backend.protocol.limits", "backend.protocol.session"):
         monkeypatch.setattr(f"{module}.HEARTBEAT_S", 0.2)
     running = run_server(tmp_path)
     with Client(running.path) as client:
