@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from gsv3d.errors import Cancelled, ModelError
 from gsv3d.lab.training import checkpoint
-from gsv3d.lab.training.allocator import freed_memory_kept
 from gsv3d.lab.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
 from gsv3d.lab.training.checkpoint import AveragedWeights, changing
 from gsv3d.lab.training.log import RunLog, in_words, mean_row, sheet, to_host, write_sheet
@@ -29,6 +28,7 @@ from gsv3d.lab.training.performance import (
     checkpoint_activations,
     compile_networks,
     count_flops,
+    freed_memory_kept,
     matrix_rate,
     quick_attention,
 )
