@@ -33,7 +33,7 @@ WARM = 10
 def run(args: argparse.Namespace, folder: Path) -> None:
     """Train in this process, leaving the log in the folder."""
     if args.handed_back:
-        loop.freed_memory_kept = nullcontext
+        loop.keep_freed_memory = nullcontext
     config = read_config(args.config)
     objects = tuple(find_objects(args.objects)[:8])
     settings = BankSettings(config.image_size, 2 * config.num_frames, variants=1)

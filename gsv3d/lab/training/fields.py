@@ -65,7 +65,7 @@ def make_model(name: str, known: Mapping[str, tuple[Any, Any]]) -> type:
     return create_model(name, __config__=STRICT, **known)  # type: ignore[call-overload]
 
 
-def yaml_type(kind: Any, **bounds: float) -> Any:
+def make_yaml_type(kind: Any, **bounds: float) -> Any:
     """Return the type that YAML can write of an annotation, for pydantic.
 
     Args:
@@ -78,13 +78,13 @@ def yaml_type(kind: Any, **bounds: float) -> Any:
     if kind is str:
         return Text
     if origin in LISTS:
-        item = yaml_type(typing.get_args(kind)[0], **bounds)
+        item = make_yaml_type(typing.get_args(kind)[0], **bounds)
         return Annotated[list[item], BeforeValidator(_listed), Field(min_length=1)]  # type: ignore[valid-type]
     if origin in (typing.Union, types.UnionType):
         kinds = [own for own in typing.get_args(kind) if own is not np.ndarray]
         # A whole number is a number.
         kinds = [own for own in kinds if own is not int or float not in kinds]
-        return functools.reduce(operator.or_, (yaml_type(own, **bounds) for own in kinds))
+        return functools.reduce(operator.or_, (make_yaml_type(own, **bounds) for own in kinds))
     return kind
 
 
@@ -113,7 +113,7 @@ def _in_words(source: str, kind: Any, data: Any, prefix: str, error: ValidationE
     first = found[0]
     names, value = _place(first["loc"], data, first["type"] in MISSING)
     if first["type"] == "invalid_key":  # no word
-        names = [*_place(first["loc"][:-1], data)[0], shown(first["input"])]
+        names = [*_place(first["loc"][:-1], data)[0], show_value(first["input"])]
     name = prefix + ".".join(names)
     if first["type"] in UNKNOWN:
         known = list(_fields(kind, names[:-1]))
@@ -129,12 +129,12 @@ def _in_words(source: str, kind: Any, data: Any, prefix: str, error: ValidationE
         reason = str(first["ctx"]["error"]).rstrip(".")
         return ModelError(f"{source} cannot be used{where}: {reason}.", "Correct these fields.")
     if first["type"] in MAPPINGS:
-        return wrong(source, name.rstrip("."), value, "a mapping of fields")
+        return wrong_field(source, name.rstrip("."), value, "a mapping of fields")
     same = [e for e in found if _place(e["loc"], data)[0] == names]
     if all(isinstance(e["loc"][-1], int) for e in same):
         name, value = f"{name}[{first['loc'][-1]}]", first["input"]
     expected = dict.fromkeys(_expected(e["type"], e["msg"]) for e in same)
-    return wrong(source, name, value, " or ".join(expected))
+    return wrong_field(source, name, value, " or ".join(expected))
 
 
 def _expected(kind: str, message: str) -> str:
@@ -151,7 +151,7 @@ def _place(loc: Sequence[Any], data: Any, missing: bool = False) -> tuple[list[s
     for part in loc:
         if not isinstance(data, dict) or (part not in data and not missing):
             break  # pydantic goes on to the place in a list and the type in a union
-        names.append(part if isinstance(part, str) and len(part) <= 60 else shown(part))
+        names.append(part if isinstance(part, str) and len(part) <= 60 else show_value(part))
         data = data.get(part)
     return names, data
 
@@ -163,7 +163,7 @@ def _fields(kind: Any, names: Sequence[str]) -> Mapping[str, Any]:
     return kind.__pydantic_fields__
 
 
-def wrong(source: str, name: str, value: Any, expected: str) -> ModelError:
+def wrong_field(source: str, name: str, value: Any, expected: str) -> ModelError:
     """Return the error for a field that holds what it may not.
 
     Args:
@@ -175,10 +175,12 @@ def wrong(source: str, name: str, value: Any, expected: str) -> ModelError:
     hint = "Correct that field."
     if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
         hint = "Write it as 0.0001 or 1.0e-4: without point or sign YAML takes it for a word."
-    return ModelError(f"{source} has {shown(value)} as '{name}', which must be {expected}.", hint)
+    return ModelError(
+        f"{source} has {show_value(value)} as '{name}', which must be {expected}.", hint
+    )
 
 
-def shown(value: Any) -> str:
+def show_value(value: Any) -> str:
     """Return a value as it stands in YAML or nearly so, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

@@ -21,18 +21,25 @@ from torch import Tensor, nn
 
 from gsv3d.errors import Cancelled, ModelError
 from gsv3d.lab.training import checkpoint
-from gsv3d.lab.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
-from gsv3d.lab.training.checkpoint import AveragedWeights, changing
-from gsv3d.lab.training.log import RunLog, in_words, mean_row, sheet, to_host, write_sheet
+from gsv3d.lab.training.batches import Feed, Plan, Source, make_part_seed, seed_noise, to_device
+from gsv3d.lab.training.checkpoint import AveragedWeights, find_changing
+from gsv3d.lab.training.log import (
+    RunLog,
+    average_rows,
+    bring_to_host,
+    describe_row,
+    join_sheet,
+    write_sheet,
+)
 from gsv3d.lab.training.performance import (
     checkpoint_activations,
     compile_networks,
     count_flops,
-    freed_memory_kept,
+    keep_freed_memory,
     matrix_rate,
     quick_attention,
 )
-from gsv3d.lab.training.processes import asked_to_stop, lost_processes, make_accelerator
+from gsv3d.lab.training.processes import catch_signals, make_accelerator, name_lost_processes
 from gsv3d.lab.training.schedule import Schedule
 from gsv3d.lab.training.tracking import Tracker
 from gsv3d.outputs import make_folder, output_error
@@ -56,7 +63,7 @@ class Task(Protocol):
         images_per_sample: pictures that a sample holds, for the speed in the log.
 
     One of ``make_task`` has ``configuration`` as well: what its weights depend on, see
-    ``described``, which a run that goes on must share with its checkpoint.
+    ``describe_configuration``, which a run that goes on must share with its checkpoint.
     """
 
     name: str
@@ -162,7 +169,7 @@ class Trainer:
         """
         if not self.accelerator.is_main_process:
             return
-        tensors = {f"model.{k}": v for k, v in changing(self.task.modules).items()}
+        tensors = {f"model.{k}": v for k, v in find_changing(self.task.modules).items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state.items()}
         tensors |= checkpoint.flatten_optimizer(self.optimizer.state_dict())
         facts = {
@@ -188,15 +195,15 @@ class Trainer:
                 f" '{self.task.name}'.",
                 "Name another folder with --output.",
             )
-        changed = checkpoint.changed_fields(facts.get("configuration"), self.configuration)
+        changed = checkpoint.find_changed_fields(facts.get("configuration"), self.configuration)
         if changed:
             raise ModelError(
                 f"{self.checkpoint_path} was made with another configuration:"
-                f" {checkpoint.listed(changed)}.",
+                f" {checkpoint.join_differences(changed)}.",
                 OTHER_CONFIGURATION,
             )
         model = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
-        differing = checkpoint.differing(changing(self.task.modules), model)
+        differing = checkpoint.find_differing(find_changing(self.task.modules), model)
         if differing:
             raise ModelError(
                 f"{self.checkpoint_path} was made with another configuration: '{differing[0]}'"
@@ -235,15 +242,15 @@ class Trainer:
             self.progress if self.schedule.minutes else None,
         )  # fmt: skip
         with (
-            freed_memory_kept() if self.device.type == "cpu" else nullcontext(),
+            keep_freed_memory() if self.device.type == "cpu" else nullcontext(),
             closing(Tracker(name, self.output, self.step)) as self._tracker,
             closing(
                 Feed(plan, self.step, self.schedule.workers, self.device, self._say)
             ) as self._batches,
             # Processes that are asked one after the other would stop at different steps, and wait
             # for each other for ever.
-            asked_to_stop(enabled=self.accelerator.num_processes == 1) as asked,
-            lost_processes(self.accelerator.num_processes),
+            catch_signals(enabled=self.accelerator.num_processes == 1) as asked,
+            name_lost_processes(self.accelerator.num_processes),
         ):
             self._train(asked)
         self.export()
@@ -301,7 +308,7 @@ class Trainer:
         for own in range(self.parts):
             batch = self._batches.next()
             # The noise of a part is a function of the seed, the step and the part, as its batch is.
-            noise = part_seed(self.seed, self.step, own * processes + process)
+            noise = make_part_seed(self.seed, self.step, own * processes + process)
             seed_noise(noise, self.device)
             last = own == self.parts - 1
             together = nullcontext() if last else self.accelerator.no_sync(self._model)
@@ -334,7 +341,7 @@ class Trainer:
         """
         if not rows:
             return
-        values = to_host(rows, self.accelerator)
+        values = bring_to_host(rows, self.accelerator)
         if self.accelerator.num_processes > 1:
             self._agree_on_time()
         elapsed = max(values[-1]["seconds"] - self._written, 1e-9)
@@ -348,9 +355,9 @@ class Trainer:
                 row["mfu"] = share / matrix_rate(self.device, self.schedule.bf16)
         if self._log is not None:
             self._log.write(values)
-            print(in_words(values[-1]), flush=True)
+            print(describe_row(values[-1]), flush=True)
             pictures = {"images_per_second": speed * self.task.images_per_sample}
-            self._tracker.log(mean_row(values) | pictures, self.step)
+            self._tracker.log(average_rows(values) | pictures, self.step)
         self._judge(values)
 
     def _agree_on_time(self) -> None:
@@ -388,7 +395,7 @@ class Trainer:
             seed_noise(0, self.device)
             grids = self.task.samples()
         for name, grid in grids.items():
-            picture = sheet(grid)
+            picture = join_sheet(grid)
             write_sheet(self.output / "samples" / f"{name}-{self.step:07d}.png", picture)
             self._tracker.log_picture(name, picture, self.step)
 

@@ -221,7 +221,7 @@ class ResidentOrbits(Sequence[Orbit]):
         return self._depth[orbit[:, None], views].float()
 
 
-def resident_where_it_fits(orbits: Sequence[Orbit], device: torch.device) -> Sequence[Orbit]:
+def copy_where_it_fits(orbits: Sequence[Orbit], device: torch.device) -> Sequence[Orbit]:
     """Copy the orbits to a card that has the memory; else return them as they are."""
     if device.type != "cuda" or not len(orbits):
         return orbits

@@ -122,7 +122,7 @@ _USUAL = {
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[bool]:
+def keep_freed_memory() -> Iterator[bool]:
     """Let freed memory stay with the process, and give it back at the end.
 
     glibc hands every large array back to the system when it is freed, and the system gives the

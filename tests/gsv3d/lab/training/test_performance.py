@@ -15,7 +15,7 @@ from gsv3d.lab.training.config import build
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.performance import (
     checkpoint_activations,
-    freed_memory_kept,
+    keep_freed_memory,
     quick_attention,
 )
 from gsv3d.lab.training.schedule import Schedule
@@ -108,7 +108,7 @@ def test_plain_attention_is_attention() -> None:
 COUNTED = """
 import resource, sys
 import torch
-from gsv3d.lab.training.performance import freed_memory_kept
+from gsv3d.lab.training.performance import keep_freed_memory
 
 def pages():
     def twice():
@@ -125,7 +125,7 @@ def held():
 
 torch.set_num_threads(1)
 plain, before = pages(), held()
-with freed_memory_kept() as kept:
+with keep_freed_memory() as kept:
     assert kept
     inside, during = pages(), held()
 print(plain, inside, before, during, held())
@@ -152,5 +152,5 @@ def test_freed_arrays_are_not_brought_again() -> None:
 def test_other_systems_are_left_as_they_are(monkeypatch, platform: str) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", None)  # not even asked
-    with freed_memory_kept() as kept:
+    with keep_freed_memory() as kept:
         assert kept is False
