@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Jobs that may wait, of all clients and of one; more are refused with a sentence.
 MAX_WAITING = 200
 MAX_WAITING_EACH = 160
+#: Places among them that batches leave to single jobs.
+FOR_SINGLE_JOBS = 40
 #: Times a job is begun before it counts as the reason why the backend dies.
 MAX_ATTEMPTS = 2
 #: Ended jobs that are kept at most.
@@ -41,7 +43,7 @@ _SHORT_CHARS = 60
 
 
 #: The settings of a job that the queue message holds.
-_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "guidance")
+_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "frames", "guidance")
 
 
 @dataclass(frozen=True)
@@ -179,20 +181,22 @@ class Jobs:
         self._change(job, state="done", ended=record.ended, outcome=record.outcome)
         return True
 
-    def _requeue_or_fail(self, job: Job) -> None:
+    def _requeue_or_fail(self, job: Job, ended: str = "The backend ended unexpectedly") -> None:
         if job.record.attempts >= MAX_ATTEMPTS:
             self.fail(
                 job,
-                f"The backend ended unexpectedly {job.record.attempts} times "
-                f"while it worked on {job.name}.",
+                f"{ended} {job.record.attempts} times while it worked on {job.name}.",
                 "",
                 "Try fewer faces or a smaller texture; the log file in the data folder says more.",
             )
         else:
-            log.info("job %s was under way when the backend ended; it waits again", job.id)
+            log.info("job %s was under way and waits again", job.id)
             self._change(job, state="accepted")
 
     # --- reading ---------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs.values())
 
     def get(self, job: str) -> Job | None:
         return self._jobs.get(job)
@@ -200,14 +204,19 @@ class Jobs:
     def waiting(self) -> list[Job]:
         """Return the waiting jobs in the order they will be done in.
 
-        Clients take turns, the one whose last job was begun the longest ago first.
+        Single jobs come before batches. Among both clients take turns, the one whose last job was
+        begun the longest ago first. No job overtakes one of its own client: see `_put_in_front`.
         """
         waiting = [job for job in self._jobs.values() if job.record.waiting]
         before: Counter[str | None] = Counter()  # jobs of a client that come before its next one
+        batches: set[str | None] = set()  # clients one of whose batch has come
         turns = {}
         for job in waiting:
             owner = job.record.owner
-            turns[job.id] = before[owner], self._begun.get(owner, 0), job.record.number
+            if job.record.batch:
+                batches.add(owner)
+            turn = before[owner], self._begun.get(owner, 0), job.record.number
+            turns[job.id] = owner in batches, *turn
             before[owner] += 1
         return sorted(waiting, key=lambda job: turns[job.id])
 
@@ -285,15 +294,16 @@ class Jobs:
             QueueFullError: too many wait.
             StorageError: the disk is full or cannot be written; nothing is left behind.
         """
-        self._refuse_when_full(owner)
+        settings = to_map(submit) | {"kind": submit.TYPE, "owner": owner}
+        del settings["job"]
+        record = JobRecord(submit.job, "accepted", settings)
+        self._refuse_when_full(record)
         if not isinstance(submit, m.Imagine):
             self.store.save_picture(submit.job, submit.image)
         else:
             self.store.make_folder(submit.job)
-        settings = to_map(submit) | {"kind": submit.TYPE, "owner": owner}
-        del settings["job"]
         try:
-            record = self.journal.add(JobRecord(submit.job, "accepted", settings))
+            record = self.journal.add(record)
             self.store.save_record(record.job, to_bytes(record))
         except StorageError:
             self.store.delete(submit.job)
@@ -301,27 +311,44 @@ class Jobs:
             raise
         job = self._jobs[submit.job] = Job(record)
         self.changes += 1
+        self._put_in_front(job)
         return job
 
-    def _refuse_when_full(self, owner: str | None) -> None:
+    def _put_in_front(self, job: Job) -> None:
+        """Give a single job that waits the place before the batch of its client."""
+        own = [other for other in self.waiting() if other.record.owner == job.record.owner]
+        place = next((n for n, other in enumerate(own) if other.record.batch), len(own))
+        if job.record.batch or place >= own.index(job):
+            return
+        try:
+            self.move(job, place)
+        except StorageError as error:
+            log.error("job %s waits behind the batch: %s", job.id, error)
+
+    def _refuse_when_full(self, record: JobRecord) -> None:
         owners = [job.record.owner for job in self.waiting()]
-        if len(owners) >= MAX_WAITING or owners.count(owner) >= MAX_WAITING_EACH:
+        kept = FOR_SINGLE_JOBS if record.batch else 0
+        if (
+            len(owners) >= MAX_WAITING - kept
+            or owners.count(record.owner) >= MAX_WAITING_EACH - kept
+        ):
             raise QueueFullError(
                 f"The queue is full: {len(owners)} jobs wait already.",
                 "Wait until some are done, or cancel some.",
             )
 
     def retry(self, job: Job) -> None:
-        """Have a failed or cancelled job wait again, after all others.
+        """Have a failed or cancelled job wait again, after all others but batches.
 
         Raises:
             QueueFullError: too many wait.
             StorageError: the journal cannot be written.
         """
-        self._refuse_when_full(job.record.owner)
+        self._refuse_when_full(job.record)
         self._renumber({job.id: 1 + max(other.record.number for other in self._jobs.values())})
         self._change(job, state="accepted", attempts=0, ended=None, outcome={})
         self._save_record(job)
+        self._put_in_front(job)
 
     def move(self, job: Job, place: int) -> None:
         """Give a waiting job another place among those of its client. Raises StorageError."""
@@ -405,6 +432,13 @@ class Jobs:
             self.running.remove(job)
         self.store.delete_results(job.id)
         self._change(job, state="accepted", attempts=max(0, job.record.attempts - 1))
+
+    def lose(self, job: Job) -> None:
+        """The device of the running job is gone: it waits again, or fails if it was so before."""
+        self.running.remove(job)
+        job.progress = job.estimator = None
+        self._delete_results(job)
+        self._requeue_or_fail(job, "The machine was lost")
 
     def _delete_results(self, job: Job) -> None:
         job.artefacts = []

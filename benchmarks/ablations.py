@@ -25,8 +25,7 @@ import torch
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation.protocol import EvaluationSettings, choose_objects, make_cases, part_of
-from gsv3d.lab.evaluation.report.columns import PER_CASE, Column
-from gsv3d.lab.evaluation.report.results import Results, compare, load_results
+from gsv3d.lab.evaluation.report.results import PER_CASE, Column, Results, compare, load_results
 from gsv3d.lab.evaluation.store import prepare_folder
 from gsv3d.lab.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
 from gsv3d.lab.training.config import ModelConfig, read_config

@@ -23,11 +23,11 @@ from PIL import Image
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.generation import GenerationSettings, generate
-from gsv3d.lab.evaluation.files import load_arrays
 from gsv3d.lab.evaluation.metrics.images import on_white, psnr
+from gsv3d.lab.evaluation.pictures import RasterizedScene
 from gsv3d.lab.evaluation.protocol import DISTANCE, unseen_views
 from gsv3d.lab.evaluation.runner import unit_mesh
-from gsv3d.lab.evaluation.scenes import RasterizedScene
+from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import extract
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.texture import BACKS, bake

@@ -27,7 +27,7 @@ from skimage import data
 from gsv3d.cameras import FOV_DEG, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.datasets.orbits import normalising_transform
+from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.datasets.rendering import shuffled
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import Environment, baked_environments, lights_of
@@ -45,7 +45,7 @@ def render(
     prop = load_prop(path)
     camera = orbit([0.0], [float(rng.uniform(5, 25))], size=size)
     turn = float(rng.uniform(0, 360))
-    transform, _ = normalising_transform(prop.vertices, turn, camera.viewmats.numpy(), FOV_DEG)
+    transform, _ = normalizing_transform(prop.vertices, turn, camera.viewmats.numpy(), FOV_DEG)
     light = lights_of(lights[rng.integers(len(lights))], float(rng.uniform(0, 360)))
     with torch.inference_mode():
         return draw(Surface(prop, transform, torch.device("cpu")), camera, light).rgba[0].numpy()

@@ -20,9 +20,9 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.drawing import unit_gaussians
-from gsv3d.lab.evaluation.files import load_arrays
-from gsv3d.lab.evaluation.framing import Framing
+from gsv3d.lab.evaluation.gaussians import unit_gaussians
+from gsv3d.lab.evaluation.protocol import Framing
+from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import prepare_sizes
 
@@ -49,11 +49,11 @@ def row(pipe: Any, truth: dict[str, np.ndarray], steps: int) -> list[float]:
         truth["vertices"], truth["faces"], POINTS, np.random.default_rng(0)
     )
     opacity = gaussians.opacities.reshape(-1).cpu().numpy()
-    centres = gaussians.means.cpu().numpy()
-    distance = cKDTree(points).query(centres)[0]
+    centers = gaussians.means.cpu().numpy()
+    distance = cKDTree(points).query(centers)[0]
     mass = opacity / opacity.sum()
     solid = opacity > 0.3
-    back = cKDTree(centres[solid]).query(points)[0] if solid.any() else np.ones(POINTS)
+    back = cKDTree(centers[solid]).query(points)[0] if solid.any() else np.ones(POINTS)
     return [
         len(opacity),
         float((opacity > 0.9).mean()),

@@ -30,7 +30,7 @@ from PIL import Image, ImageDraw
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
-from gsv3d.lab.datasets.orbits import object_rng
+from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.shards import index_shards
 from gsv3d.lab.evaluation import metrics
@@ -144,7 +144,7 @@ def as_reference(truth: Truth) -> Reference:
 
 def normalised(mesh: TexturedMesh) -> TexturedMesh:
     return TexturedMesh(
-        metrics.normalised(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
+        metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
     )
 
 
@@ -186,7 +186,7 @@ def measure(mesh: TexturedMesh | None, truth: Truth, name: str) -> dict[str, flo
     }
     if mesh is not None:
         rng = object_rng(0, f"measure/{name}")
-        true_vertices = metrics.normalised(truth.vertices)
+        true_vertices = metrics.normalized(truth.vertices)
         points = metrics.sample_surface(true_vertices, truth.faces, metrics.SURFACE_SAMPLES, rng)
         solid = metrics.occupancy(true_vertices, truth.faces, rng)
         ours = metrics.sample_surface(mesh.vertices, mesh.faces, metrics.SURFACE_SAMPLES, rng)

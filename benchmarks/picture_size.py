@@ -21,8 +21,13 @@ from retrieval import picture_of, worth
 
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
-from gsv3d.lab.evaluation.baselines.library import Library, find_library
-from gsv3d.lab.evaluation.baselines.prop_views import Looks, looks_of_picture, looks_of_prop
+from gsv3d.lab.evaluation.baselines.library import (
+    Library,
+    Looks,
+    find_library,
+    looks_of_picture,
+    looks_of_prop,
+)
 from gsv3d.lab.evaluation.baselines.retrieval import Retriever
 from gsv3d.lab.evaluation.protocol import choose_objects
 from gsv3d.lab.rasterizing.props import Prop, load_prop

@@ -179,7 +179,7 @@ def _small(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _views(pictures: torch.Tensor) -> Views:
-    """(T, 4, H, W) in 0..1, colour on white and alpha."""
+    """(T, 4, H, W) in 0..1, color on white and alpha."""
     array = pictures.permute(0, 2, 3, 1).double().numpy()
     return Views(array[..., :3], array[..., 3] > 0.5)
 

@@ -23,12 +23,11 @@ from PIL import Image
 
 from gsv3d.cameras import orbit, views_deg
 from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.drawing import draw, unit_gaussians
-from gsv3d.lab.evaluation.files import load_arrays
-from gsv3d.lab.evaluation.framing import Framing
-from gsv3d.lab.evaluation.generating import NEAR_WHITE
+from gsv3d.lab.evaluation.gaussians import draw, unit_gaussians
 from gsv3d.lab.evaluation.metrics import Views
-from gsv3d.lab.evaluation.protocol import DISTANCE, unseen_views
+from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
+from gsv3d.lab.evaluation.store import load_arrays
+from gsv3d.lifting.model_views import NEAR_WHITE
 from gsv3d.models import load_pipeline
 from gsv3d.multiview.consistency import Consistency
 from gsv3d.preprocessing import prepare

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import compat
 from .importers import scene
-from .importers.gaussians import import_gaussians
+from .importers.gaussians import build_gaussians, import_gaussians, show_gaussians
 from .importers.mesh import import_mesh
 from .importers.picture import import_picture
 from .importers.placement import Fit, fit_to_height, fit_to_size, free_spot, grid_positions
@@ -188,17 +188,33 @@ class Delivery:
             yield from import_gaussians(held.gaussians, job.id, target, fit)
             self._arrange(job)  # no undo step of their own: the mesh's takes all away
         elif kind == scene.MESH and held.mesh is not None:
-            made = yield from import_mesh(held.mesh, job.id, target, fit)
-            self._arrange(job)
-            self._settle_gaussians(job)
-            if held.gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
-                # Once more, to stand exactly where the mesh stands. Hidden, they cost little.
-                yield from import_gaussians(held.gaussians, job.id, target, fit)
-                self._settle_gaussians(job)
-            if not job.target.batch:
-                with compat.interface_override():
-                    scene.select_alone(made)
-            compat.push_undo(f"GSV3D: {job.name}")
+            yield from self._deliver_mesh(job, held.mesh, held.gaussians, target, fit)
+
+    def _deliver_mesh(
+        self,
+        job: Job,
+        mesh: MeshArrays,
+        gaussians: GaussianArrays | None,
+        target: Target,
+        fit: Fit,
+    ) -> Work:
+        """Show a job's mesh, and its Gaussians where the mesh stands, all in the last step."""
+        cloud = None
+        if gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
+            cloud = yield from build_gaussians(gaussians, job.id, target.name, fit)
+        try:
+            made = yield from import_mesh(mesh, job.id, target, fit)
+            if gaussians is not None and cloud is not None:
+                show_gaussians(cloud, gaussians, job.id, target)
+        finally:
+            if cloud is not None:
+                scene.remove_unused(cloud)
+        self._arrange(job)
+        self._settle_gaussians(job)
+        if not job.target.batch:
+            with compat.interface_override():
+                scene.select_alone(made)
+        compat.push_undo(f"GSV3D: {job.name}")
 
     def _beside(self, job: Job, target: Target, held: Arrived, fit: Fit) -> Target:
         """Return the target moved beside what stands there, when its first object is placed.

@@ -78,6 +78,31 @@ def parser(prog: str) -> argparse.ArgumentParser:
         help="where the model's views stand: on its own orbit, on the picture's elevation, rising"
         " and falling once around, or moving at random, drawn by the seed (default: model)",
     )
+    made.add_argument(
+        "--frames", type=_number(2, 84), default=0, metavar="N", help="views (default: the model's)"
+    )
+    made.add_argument(
+        "--azimuths",
+        type=_angles,
+        default=(),
+        metavar="DEG,…",
+        help="of the views, instead of an orbit: growing from 0 to less than 360, counter-clockwise"
+        " seen from above, then 0, the picture's own (default: evenly spaced)",
+    )
+    made.add_argument(
+        "--elevations",
+        type=_angles,
+        default=(),
+        metavar="DEG,…",
+        help="of the views, instead of an orbit: -90 to 90, the picture's own last (default: those"
+        " of the model's orbit); write --elevations=-5,... where the first is negative",
+    )
+    made.add_argument(
+        "--refine",
+        action="store_true",
+        help="fit the splats to the model's own views; those of a model without a decoder are"
+        " fitted in any case",
+    )
     made.add_argument("--python", default="", help="the Python that has GSV3D")
     made.add_argument(
         "--connection-file",
@@ -116,6 +141,13 @@ def _angle_or(*words: str, limit: float) -> Callable[[str], float | str]:
         return value
 
     return read
+
+
+def _angles(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between") from None
 
 
 def _metres(text: str) -> float:
@@ -294,7 +326,12 @@ class _Run:
                 mirror=options.mirror if isinstance(options.mirror, str) else "plane",
                 plane=0.0 if isinstance(options.mirror, str) else options.mirror,
                 orbit=options.orbit,
+                frames=options.frames,
+                azimuths=options.azimuths,
+                elevations=options.elevations,
+                refine=options.refine,
                 files=("glb", "ply"),
+                batch=several,
             )
             self.jobs.append(session.get().jobs.submit(request, target))
 
@@ -373,7 +410,10 @@ def _record(job: Job) -> bytes:
     request = job.request
     assert isinstance(request, Request)
     licenses = {model.name: model.license for model in session.get().models()}
-    settings = ("steps", "seed", "faces", "texture_size", "elevation", "mirror", "plane")
+    settings = (
+        "steps", "seed", "faces", "texture_size", "elevation", "mirror", "plane",
+        "orbit", "frames", "azimuths", "elevations", "refine",
+    )  # fmt: skip
     record = {
         "model": request.model,
         "license": licenses.get(request.model) or None,

@@ -73,8 +73,10 @@ class Request:
     """Hold a wish for the backend. 0 steps: the model's.
 
     ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
-    the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own;
-    ``refine`` has splats fitted to those views.
+    the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own,
+    and ``frames`` how many they are, 0 for its own number. ``azimuths`` and ``elevations`` are
+    degrees of each view instead, the picture's own last. ``refine`` has splats fitted to those
+    views. One of a ``batch`` waits behind single ones.
     """
 
     image: Picture
@@ -88,8 +90,12 @@ class Request:
     mirror: str = "auto"
     plane: float = 0.0
     orbit: str = "model"
+    frames: int = 0
+    azimuths: tuple[float, ...] = ()
+    elevations: tuple[float, ...] = ()
     refine: bool = False
     files: tuple[str, ...] = ()
+    batch: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,11 @@ def is_ready(request: Request | Words | Cutting) -> bool:
     """Return False while the PNG of a request is in the making."""
     picture = None if isinstance(request, Words) else request.image
     return not isinstance(picture, Encoding) or picture.done
+
+
+def is_batch(request: Request | Words | Cutting) -> bool:
+    """Return True for one of many pictures."""
+    return isinstance(request, Request) and request.batch
 
 
 @dataclass(frozen=True)

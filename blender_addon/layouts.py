@@ -10,7 +10,9 @@ from typing import Any
 
 import bpy
 
+from . import compat
 from .problems import Problem
+from .tasks import Task
 from .translations import sentence
 
 CATEGORY = "GSV3D"
@@ -32,6 +34,16 @@ def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> N
     draw_words(box, context, problem.what, "ERROR")
     if problem.hint:
         draw_words(box, context, problem.hint)
+
+
+def draw_task(layout: Any, task: Task, cancel: str) -> None:
+    """Draw how far a task is, and a cross for the operator that cancels it."""
+    row = layout.row(align=True)
+    if task.fraction is None:
+        row.label(text=sentence(task.text), icon="SORTTIME", translate=False)
+    else:
+        compat.progress_bar(row, task.fraction, sentence(task.text))
+    row.operator(cancel, text="", icon="X")
 
 
 def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:

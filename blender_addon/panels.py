@@ -100,6 +100,7 @@ class _Advanced:
         if settings.mirror == "PLANE":
             column.prop(settings, "plane")
         column.prop(settings, "orbit")
+        column.prop(settings, "frames")
         column.prop(settings, "texture_size")
 
 

@@ -78,6 +78,25 @@ def use_installed() -> None:
     paths.look_again()
 
 
+def paired_file() -> Path:
+    """Return the connection file of the backend on another computer that was paired with."""
+    return paths.data_dir() / "paired_backend.json"
+
+
+def pairing_code() -> str:
+    """Return the pairing code that the artist pasted."""
+    stored = _stored()
+    return stored.pairing_code if stored is not None else ""
+
+
+def use_paired(connection_file: Path) -> None:
+    """Let the backend that was just paired with be the one that is used."""
+    stored = _stored()
+    if stored is not None:
+        stored.connection_file, stored.pairing_code = str(connection_file), ""
+        bpy.context.preferences.is_dirty = True  # saved when Blender quits
+
+
 def auto_start() -> bool:
     """Whether Generate may start a backend."""
     stored = _stored()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bpy
 
-from . import compat, events, previews
+from . import compat, events, preferences, previews
 from .backend_link import BackendLink
 from .delivery import Delivery
 from .importers import scene
@@ -24,6 +24,10 @@ from .job_control import JobControl
 from .jobs import JobBook
 from .problems import Problem
 
+OFFLINE = (
+    "To use a backend on another computer, turn on Allow Online Access in Preferences > System >"
+    " Network."
+)
 TICK_BUDGET_S = 0.008
 _BUSY_S, _ACTIVE_S, _IDLE_S = 0.02, 0.1, 0.5
 _log = logging.getLogger(__name__)
@@ -53,10 +57,24 @@ class Session:
     ) -> None:
         """Use the backend of the connection file; start one if none is there. Returns at once.
 
-        Raises `Problem` when none can be started.
+        Raises `Problem` when none can be started, or none may be reached.
         """
+        if connection_file == preferences.paired_file():
+            may_start = False
+            if not compat.online_access():
+                raise Problem("Blender may not go online.", OFFLINE)
         if self.backend.start(python, connection_file, data_dir, may_start):
             self.jobs.new_thread()
+        self.ensure_timer()
+
+    def pair_backend(self, code: str, connection_file: Path) -> None:
+        """Pair with the backend on another computer that made a code, and use it.
+
+        Returns at once. Raises `Problem` where it is no code.
+        """
+        self.backend.pair(code, connection_file)
+        self.jobs.wait_for_next_backend()
+        self.jobs.new_thread()
         self.ensure_timer()
 
     def stop_backend(self) -> None:
@@ -139,6 +157,8 @@ class Session:
                 self.jobs.lose_sight()
             case events.BackendComplained(problem=problem):
                 self.backend.problem = problem
+            case events.Paired(connection_file=connection_file):
+                preferences.use_paired(connection_file)
             case events.JobsListed(jobs=entries):
                 self.jobs.take_list(entries)
             case _:

@@ -28,19 +28,18 @@ SHARP_ANGLE = math.radians(50)
 def import_mesh(
     arrays: MeshArrays, job_id: str, target: Target, fit: Fit
 ) -> Generator[None, None, str]:
-    """Make the object, a little at each step; returns its name.
+    """Make the object, a little at each step; return its name.
 
-    The object's origin is the middle of its base. Closing the generator before its end, or an
-    error, leaves the scene as it was.
+    The object's origin is the middle of its base. All after which Blender evaluates the whole scene
+    anew is in the last step; that a material has a texture is enough for it. Closing the generator
+    before its end, or an error, leaves the scene as it was.
     """
     mesh = bpy.data.meshes.new(target.name)
     image = None
     try:
         yield from _fill(mesh, arrays, fit)
         image = _texture(target.name, arrays)
-        yield
         mesh.materials.append(_material(target.name, image, arrays))
-        yield
         placed = scene.place_object(target.name, mesh, job_id, scene.MESH, target)
         placed.color = (*arrays.mean_colour, 1.0)
         return placed.name

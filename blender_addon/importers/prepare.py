@@ -8,7 +8,8 @@ view. So every array is checked here, before the main thread sees it. Raises `Pr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from uuid import uuid4
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class GaussianArrays:
 
     means (N, 3); quats (N, 4) wxyz, unit; scales (N, 3) linear; opacities (N,) 0..1;
     colours (N, 4) linear RGB and opacity; sh (N, K, 3) coefficients; all float32, N >= 1.
-    mean_colour is their linear RGB, weighed by how much of them is seen.
+    mean_colour is their linear RGB, weighed by how much of them is seen; key is theirs alone.
     """
 
     means: np.ndarray
@@ -40,6 +41,7 @@ class GaussianArrays:
     mean_colour: tuple[float, float, float]
     bounds: Bounds
     dropped: int
+    key: str = field(default_factory=lambda: uuid4().hex)
 
     def __len__(self) -> int:
         return len(self.means)

@@ -208,13 +208,15 @@ def _world_boxes(columns: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 def select_alone(name: str) -> None:
     """Select an object and make it active, where the view layer of the context has it."""
-    chosen = bpy.context.view_layer.objects.get(name)
-    if chosen is None:
+    chosen = bpy.data.objects[name, None]
+    try:
+        chosen.select_set(True)
+    except RuntimeError:  # not in the view layer
         return
-    for other in bpy.context.view_layer.objects.selected:
-        other.select_set(False)
-    chosen.select_set(True)
-    bpy.context.view_layer.objects.active = chosen
+    objects = bpy.context.view_layer.objects
+    for other in objects.selected:
+        other.select_set(other == chosen)
+    objects.active = chosen
 
 
 def remove(placed: Any) -> None:

@@ -60,7 +60,7 @@ def reports_problems(
     return reporting
 
 
-def request_for(settings: Any, reference: Reference, seed: int) -> Request:
+def request_for(settings: Any, reference: Reference, seed: int, batch: bool = False) -> Request:
     """What the backend is asked for, from the scene's settings."""
     return Request(
         image=reference.picture,
@@ -74,11 +74,13 @@ def request_for(settings: Any, reference: Reference, seed: int) -> Request:
         mirror=settings.mirror.lower(),
         plane=settings.plane,
         orbit=settings.orbit.lower(),
+        frames=settings.frames,
         refine=settings.refine,
+        batch=batch,
     )
 
 
-def submit(settings: Any, reference: Reference, target: Target) -> None:
+def submit(settings: Any, reference: Reference, target: Target, batch: bool = False) -> None:
     """Take a job on the list for each seed that is wished: this picture, there.
 
     Only the first one replaces a former result; the others stand beside it. Raises `Problem` if all
@@ -95,7 +97,7 @@ def submit(settings: Any, reference: Reference, target: Target) -> None:
             source=reference.source,
             replaces=settings.again == "REPLACE" and index == len(known),
         )
-        request = request_for(settings, reference, seed)
+        request = request_for(settings, reference, seed, batch)
         try:
             session.get().jobs.submit(request, place, after_mesh=settings.after_mesh)
         except Problem as problem:
@@ -117,7 +119,7 @@ def submit_all(
     left_out = list(problems)
     for reference, target in pictures:
         try:
-            submit(settings, reference, target)
+            submit(settings, reference, target, batch=len(pictures) > 1)
         except Problem as known:
             left_out.append(known)
     taken = len(pictures) + len(problems) - len(left_out)

@@ -136,7 +136,7 @@ def result_png(picture: Image.Image) -> bytes:
     notes = PngInfo()
     notes.add_text("Note", RESULT_NOTE)
     file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=6, pnginfo=notes)
+    picture.save(file, "PNG", compress_level=5, pnginfo=notes)
     return file.getvalue()
 
 

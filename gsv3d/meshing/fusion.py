@@ -5,8 +5,9 @@ The classic running average (Curless and Levoy 1996, "A Volumetric Method for Bu
 Models from Range Images") thickens whatever is thinner than the truncation: what the front view
 calls "behind the surface" the back view calls "in front of it". Here the depth maps all come from
 one set of Gaussians and agree with each other, so free space wins instead: the distance of a voxel
-is the mean of the third and fourth largest that any views measured. Space is outside where some
-views look through it, and inside where nobody does, which closes the surface in parts no view sees.
+is the mean of the third and fourth largest that any views measured: two views that err dig no hole.
+Space is outside where some views look through it, and inside where nobody does, which closes the
+surface in parts no view sees.
 """
 
 from __future__ import annotations
@@ -15,16 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import ndimage
-from torch import Tensor
-from torch.nn.functional import grid_sample
 
+from gsv3d.meshing import native
 from gsv3d.meshing.views import DepthViews
-
-AGREEING = 4
-"""The largest distances kept per voxel. The two very largest don't count: two views that err dig no
-hole."""
 
 TRUNCATION_VOXELS = 6.0
 """Distances are cut at so many voxels: the surface may be moved by nearly as many later."""
@@ -58,13 +53,6 @@ class Volume:
     voxel: float
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """What one view knows, per pixel: (4, S, S) = depth, slope, known, silhouette distance."""
-
-    maps: Tensor
-
-
 def fuse(
     views: DepthViews,
     low: np.ndarray,
@@ -86,30 +74,21 @@ def fuse(
     origin = (low + high) / 2 - (shape - 1) / 2 * voxel
 
     level = solid_level(views)
-    evidence = {i: _look(views, i, level) for i in range(len(views))}
-    field = torch.full((int(np.prod(shape)),), truncation)
-    active = torch.from_numpy(_near_silhouettes(views, evidence, shape, origin, voxel))
-    points = _centres(np.stack(np.unravel_index(active.numpy(), shape), axis=1), origin, voxel)
-    best = torch.full((AGREEING, len(points)), -truncation)
-
-    for done, i in enumerate(_spread(len(views)), start=1):
-        distances = _measure(points, evidence[i], views, i, truncation)
-        for rank in range(AGREEING):  # insert into the sorted list of the largest
-            larger = torch.maximum(best[rank], distances)
-            distances = torch.minimum(best[rank], distances)
-            best[rank] = larger
-        # What is surely free can't change any more: most of the box, after a few views.
-        undecided = best[AGREEING - 1] < truncation
-        if undecided.float().mean() < 0.8:
-            field[active[~undecided]] = truncation
-            active, points = active[undecided], points[undecided]
-            best = best[:, undecided]
+    order = _spread(len(views))
+    cameras = native.camera_rows(views.cameras)[order]
+    maps = np.stack([_look(views, i, level) for i in order])
+    field = np.full(shape, truncation, dtype=np.float32)
+    active = _near_silhouettes(cameras, maps, shape, origin, voxel)
+    for done, part in enumerate(np.array_split(active, len(views)), start=1):
+        distances = np.empty(len(part), dtype=np.float32)
+        native.keep_largest(
+            part, shape, origin, voxel, cameras, maps, truncation, False, distances
+        )  # fmt: skip
+        field.reshape(-1)[part] = distances
         if progress is not None:
             progress(done, len(views))
-    field[active] = best[AGREEING - 2 :].mean(dim=0)
 
-    grid = field.reshape(*shape).numpy()
-    grid = _thicken_sheets(grid, voxel)
+    grid = _thicken_sheets(field, voxel)
     return Volume(close_walls(grid, truncation), origin, voxel)
 
 
@@ -123,38 +102,25 @@ def close_walls(grid: np.ndarray, outside: float) -> np.ndarray:
 
 
 def _near_silhouettes(
-    views: DepthViews,
-    evidence: dict[int, _Evidence],
-    shape: np.ndarray,
-    origin: np.ndarray,
-    voxel: float,
+    cameras: np.ndarray, maps: np.ndarray, shape: np.ndarray, origin: np.ndarray, voxel: float
 ) -> np.ndarray:
-    """Indices of the voxels that are not surely outside.
+    """Return the indices of the voxels that are not surely outside.
 
-    A block is outside when ``AGREEING`` views have its centre farther outside their silhouettes
-    than half its diagonal and the truncation: so then are all its voxels, as they are seen.
+    A block is outside when four views have its center farther outside their silhouettes than half
+    its diagonal and the truncation: so then are all its voxels, as they are seen.
     """
     blocks = -(-shape // BLOCK)
-    centres = _centres(
-        np.stack(np.unravel_index(np.arange(np.prod(blocks)), blocks), axis=1),
-        origin + (BLOCK - 1) / 2 * voxel,
-        BLOCK * voxel,
-    )
-    # A block's near side is larger in a picture than its centre: a tenth is more than enough.
+    # A block's near side is larger in a picture than its center: a tenth is more than enough.
     limit = 1.1 * (3**0.5 / 2 * BLOCK + TRUNCATION_VOXELS) * voxel
-    votes = torch.zeros(len(centres), dtype=torch.int32)
-    for i, seen in evidence.items():
-        outline = _Evidence(torch.cat([torch.zeros_like(seen.maps[:3]), seen.maps[3:]]))
-        votes += _measure(centres, outline, views, i, limit) >= limit
-    kept = (votes < AGREEING).reshape(*blocks).numpy()
+    distances = np.empty(int(np.prod(blocks)), dtype=np.float32)
+    native.keep_largest(
+        np.arange(len(distances)), blocks, origin + (BLOCK - 1) / 2 * voxel, BLOCK * voxel,
+        cameras, maps, limit, True, distances,
+    )  # fmt: skip
+    kept = (distances < np.float32(limit)).reshape(*blocks)
     for axis in range(3):
         kept = kept.repeat(BLOCK, axis=axis)
     return np.flatnonzero(kept[: shape[0], : shape[1], : shape[2]])
-
-
-def _centres(indices: np.ndarray, origin: np.ndarray, step: float) -> Tensor:
-    """(N, 3) float32 points of (N, 3) grid indices."""
-    return torch.from_numpy((indices * step + origin).astype(np.float32))
 
 
 def _spread(count: int) -> list[int]:
@@ -171,7 +137,11 @@ def solid_level(views: DepthViews) -> float:
     return min(max(FAINT_SHARE * densest, FAINTEST), SOLID_ALPHA)
 
 
-def _look(views: DepthViews, i: int, level: float) -> _Evidence:
+def _look(views: DepthViews, i: int, level: float) -> np.ndarray:
+    """Return what a view knows of each pixel, (S, S, 4) float32.
+
+    These are depth, slope, whether they are known, and the distance to the silhouette in pixels.
+    """
     alpha, depth = views.alpha[i], views.depth[i]
     solid = (alpha > level) & (depth > 0)
     focal = float(views.cameras.Ks[i, 0, 0])
@@ -199,8 +169,8 @@ def _look(views: DepthViews, i: int, level: float) -> _Evidence:
     dv, du = np.gradient(smooth)
     slope = 1.0 / np.sqrt(1.0 + ((du**2 + dv**2) * (focal / np.maximum(smooth, 1e-6)) ** 2))
     slope = np.where(_box((known > 0) * 1.0) > 0.999, slope, 0.7)
-    maps = np.stack([filled, slope, known, silhouette_distance(alpha, level)])
-    return _Evidence(torch.from_numpy(maps.astype(np.float32)))
+    maps = np.stack([filled, slope, known, silhouette_distance(alpha, level)], axis=-1)
+    return maps.astype(np.float32)
 
 
 def silhouette_distance(alpha: np.ndarray, level: float) -> np.ndarray:
@@ -223,28 +193,6 @@ def silhouette_distance(alpha: np.ndarray, level: float) -> np.ndarray:
     fine = (level - alpha) / np.maximum(steepness, 1e-3)
     near = (np.abs(coarse) <= 1.5) & (steepness > 0.05)
     return np.where(near, np.clip(fine, -1.5, 1.5), coarse)
-
-
-def _measure(
-    points: Tensor, evidence: _Evidence, views: DepthViews, i: int, truncation: float
-) -> Tensor:
-    """(P,) signed distances of the points as view i knows them; -truncation where it does not."""
-    viewmat, K = views.cameras.viewmats[i], views.cameras.Ks[i]
-    local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    z = local[:, 2].clamp(min=1e-3)
-    size = torch.tensor([views.cameras.width, views.cameras.height], dtype=torch.float32)
-    focal = K[0, 0]
-    uv = local[:, :2] / z[:, None] * focal + K[:2, 2]
-    grid = (uv / size * 2 - 1)[None, None]
-    sampled = grid_sample(
-        evidence.maps[None], grid, mode="bilinear", padding_mode="border", align_corners=False
-    )[0, :, 0]
-    depth, slope, known, outline = sampled
-    outline = outline * z / focal
-    surface = torch.where(known > 0.999, (depth - z) * slope, -truncation)
-    distances = torch.maximum(surface, outline).clamp(-truncation, truncation)
-    outside = (grid[0, 0].abs() > 1).any(dim=1)  # not in the picture: nothing known
-    return torch.where(outside, -truncation, distances)
 
 
 def _thicken_sheets(field: np.ndarray, voxel: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from gsv3d.meshing import native
 from gsv3d.meshing.fusion import Volume, close_walls, solid_level
 from gsv3d.meshing.views import DepthViews
 
@@ -75,24 +76,19 @@ def silhouette_agreement(
         return np.zeros(len(levels))
     first = np.searchsorted(levels, field.ravel()[near], side="right")
     first = np.minimum(first, len(levels) - 1)
-    points = np.stack(np.unravel_index(near, field.shape), axis=1) * volume.voxel + volume.origin
-    points = points.astype(np.float32)
     chosen = range(0, len(views), _VIEW_STEP)
     size = views.cameras.width // 2
+    cameras = native.camera_rows(views.cameras)
+    cameras[:, 12:] /= 2
+    shape = np.array(field.shape)
     total, solid = np.zeros(len(levels)), solid_level(views)
     for i in chosen:
-        viewmat = views.cameras.viewmats[i].numpy()
-        K = views.cameras.Ks[i].numpy() / 2
-        local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-        uv = local[:, :2] / np.maximum(local[:, 2:], 1e-3) * K[0, 0] + K[:2, 2]
-        cells = np.floor(uv).astype(np.int64)
-        inside = ((cells >= 0) & (cells < size)).all(axis=1)
-        covered = np.zeros((len(levels), size * size), dtype=bool)
-        covered[first[inside], cells[inside, 1] * size + cells[inside, 0]] = True
-        covered = np.logical_or.accumulate(covered, axis=0)
+        lowest = np.full((size, size), len(levels))
+        native.reach_pixels(near, first, shape, volume.origin, volume.voxel, cameras, i, lowest)
         # As for voxels: what touches a pixel covers it.
         alpha = views.alpha[i][: size * 2, : size * 2].reshape(size, 2, size, 2)
-        wanted = alpha.max(axis=(1, 3)).reshape(-1) > solid
-        both = (covered & wanted).sum(axis=1)
-        total += both / np.maximum((covered | wanted).sum(axis=1), 1)
+        wanted = alpha.max(axis=(1, 3)) > solid
+        covered = np.cumsum(np.bincount(lowest.ravel(), minlength=len(levels) + 1)[:-1])
+        both = np.cumsum(np.bincount(lowest[wanted], minlength=len(levels) + 1)[:-1])
+        total += both / np.maximum(covered + wanted.sum() - both, 1)
     return total / len(chosen)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small pictures of a textured mesh without a graphics card: a z-buffer in numpy."""
+"""Small pictures of a textured mesh without a graphics card, by a z-buffer."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from gsv3d.cameras import Cameras
+from gsv3d.meshing import native
 from gsv3d.meshing.mesh import ALPHA_CUTOFF, TexturedMesh
 from gsv3d.meshing.raster import rasterise
 
@@ -56,24 +57,23 @@ def _render(
         ((turn < 0) | mesh.clipped) & (local[:, 2][mesh.faces] > 1e-2).all(axis=1)
     )
 
-    depth = np.full(width * height, np.inf)
-    picture = np.zeros((width * height, 4), dtype=np.float32)
-    for fragments in rasterise(corners[shown], width, height):
-        faces, covered = shown[fragments.triangles], fragments.pixels
-        over_z = fragments.weights / corner_z[faces]
-        inverse = over_z.sum(axis=1)
-        weights = over_z / inverse[:, None]  # perspective-correct
+    count = width * height
+    depth, nearest = np.full(count, np.inf), np.full(count, -1)
+    shares = np.empty((count, 3), dtype=np.float32)
+    corners, corner_z = corners[shown], corner_z[shown]
+    for fragments in rasterise(corners, width, height):
+        pixels, triangles, weights = fragments.pixels, fragments.triangles, fragments.weights
         if mesh.clipped:
-            solid = _sample(mesh, _uvs(mesh, faces, weights))[:, 3] >= ALPHA_CUTOFF
-            faces, covered = faces[solid], covered[solid]
-            weights, inverse = weights[solid], inverse[solid]
-        order = np.argsort(-1.0 / inverse, kind="stable")  # the nearest is written last
-        pixels, distance = covered[order], 1.0 / inverse[order]
-        nearer = distance < depth[pixels]
-        order, pixels, distance = order[nearer], pixels[nearer], distance[nearer]
-        depth[pixels] = distance
-        picture[pixels, :3] = _shade(mesh, viewmat, faces[order], weights[order], shading, clay)
-        picture[pixels, 3] = 1.0
+            over_z = weights / corner_z[triangles]
+            over_z /= over_z.sum(axis=1, keepdims=True)  # perspective-correct
+            solid = _sample(mesh, _uvs(mesh, shown[triangles], over_z))[:, 3] >= ALPHA_CUTOFF
+            pixels, triangles, weights = pixels[solid], triangles[solid], weights[solid]
+        native.keep_nearest(pixels, triangles, weights, corner_z, depth, nearest, shares)
+    covered = np.flatnonzero(nearest >= 0)
+    faces = shown[nearest[covered]]
+    picture = np.zeros((count, 4), dtype=np.float32)
+    picture[covered, :3] = _shade(mesh, viewmat, faces, shares[covered], shading, clay)
+    picture[covered, 3] = 1.0
     samples = picture.reshape(cameras.height, factor, cameras.width, factor, 4)
     alpha = samples[..., 3].mean(axis=(1, 3))
     colour = samples[..., :3].sum(axis=(1, 3)) / np.maximum(samples[..., 3:].sum(axis=(1, 3)), 1e-6)

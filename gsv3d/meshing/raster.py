@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangles to pixels, with numpy: for baking textures and for small pictures of a mesh."""
+"""Triangles to pixels: for baking textures and for small pictures of a mesh."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+from gsv3d.meshing import native
 
 CHUNK = 262_144
 """So many (triangle, pixel) candidates are looked at together: some 40 MB."""
@@ -48,27 +50,16 @@ def rasterise(corners: np.ndarray, width: int, height: int) -> Iterator[Fragment
 
     ends = np.cumsum(counts)
     begins = ends - counts
+    boxes = np.concatenate([low, extent[:, :1]], axis=1)
     total = int(ends[-1]) if len(ends) else 0
     for first in range(0, total, CHUNK):
         last = min(first + CHUNK, total)
-        start, stop = np.searchsorted(ends, [first, last - 1], side="right").tolist()
-        some = np.arange(start, stop + 1)
-        parts = np.minimum(ends[some], last) - np.maximum(begins[some], first)
-        triangles = np.repeat(some, parts)
-        offsets = np.arange(first, last) - begins[triangles]
-        columns = low[triangles, 0] + offsets % extent[triangles, 0]
-        rows = low[triangles, 1] + offsets // extent[triangles, 0]
-        points = np.stack([columns + 0.5, rows + 0.5], axis=1)
-        inverse = 1.0 / area[triangles]
-        wb = _cross(points - a[triangles], ac[triangles]) * inverse
-        wc = _cross(ab[triangles], points - a[triangles]) * inverse
-        weights = np.stack([1.0 - wb - wc, wb, wc], axis=1)
-        inside = (weights >= -1e-9).all(axis=1)
-        yield Fragments(
-            rows[inside] * width + columns[inside],
-            triangles[inside],
-            weights[inside].astype(np.float32),
+        pixels, triangles = np.empty((2, last - first), dtype=np.int64)
+        weights = np.empty((last - first, 3), dtype=np.float32)
+        count = native.find_fragments(
+            corners, boxes, begins, ends, first, last, width, pixels, triangles, weights
         )
+        yield Fragments(pixels[:count], triangles[:count], weights[:count])
 
 
 def _cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:

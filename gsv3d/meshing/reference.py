@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from gsv3d.cameras import Cameras
 from gsv3d.masks import box_of, object_coverage
+from gsv3d.meshing import native
 from gsv3d.meshing.raster import rasterise
 
 MIN_AGREEMENT = 0.6
@@ -203,10 +204,13 @@ def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray
 
 
 def _depth_map(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
-    depth = np.full(size * size, np.inf)
+    depth, nearest = np.full(size * size, np.inf), np.empty(size * size, dtype=np.int64)
+    shares, corner_z = np.empty((size * size, 3), dtype=np.float32), z[faces]
     for fragments in rasterise(uv[faces], size, size):
-        inverse = (fragments.weights / z[faces[fragments.triangles]]).sum(axis=1)
-        np.minimum.at(depth, fragments.pixels, 1.0 / inverse)
+        native.keep_nearest(
+            fragments.pixels, fragments.triangles, fragments.weights, corner_z,
+            depth, nearest, shares,
+        )  # fmt: skip
     return depth.reshape(size, size)
 
 

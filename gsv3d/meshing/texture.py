@@ -10,20 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from torch import Tensor
-from torch.nn.functional import grid_sample
 
+from gsv3d.meshing import native
 from gsv3d.meshing.mesh import broad_normals, vertex_normals
 from gsv3d.meshing.raster import rasterise
 from gsv3d.meshing.reference import Projection, alpha_at, look_up
 from gsv3d.meshing.views import DepthViews
-
-FACING_POWER = 4
-"""Weight of a view is cos(angle to the normal) to this power: sharp, yet without seams."""
 
 BACKS = ("model", "picture")
 """Ways to paint the sides that no picture shows: as the model's views have them, or as if the
@@ -96,10 +91,9 @@ def bake(
         if progress is not None:
             progress(step, of)
 
-    seen = [_Seen.of(views, i) for i in range(len(views))]
-    nearest = _Nearest(*cloud)
+    seen, nearest = _Seen(views), _Nearest(*cloud)
 
-    def views_colours(texels: _Texels, _: np.ndarray) -> np.ndarray:
+    def from_views(texels: _Texels, _: np.ndarray) -> np.ndarray:
         report(texels.last)
         return _mean_colours(texels, seen, nearest, depth_tolerance)
 
@@ -109,7 +103,8 @@ def bake(
             pictured, share = look_up(projection, texels.points, texels.broad, through)
             colours[:, :3] += (pictured - colours[:, :3]) * share[:, None]
         if carved:
-            colours[:, 3] = alpha_at(projections[0], texels.points)
+            alpha = alpha_at(projections[0], texels.points)
+            colours = np.concatenate([colours[:, :3], alpha[:, None]], axis=1)
         return colours
 
     # Each lies over those before it.
@@ -118,15 +113,15 @@ def bake(
         layers.insert(0, (projections[0], True))
     carved = bool(projections) and projections[0] is not None and projections[0].alpha is not None
     mesh = (vertices, faces, corner_uvs)
-    size = min(texture_size, VIEWS_SIZE)
-    picture = _paint(np.zeros((size, size, 3), np.uint8), mesh, views_colours)
-    if size < texture_size:
-        whole = (texture_size, texture_size)
-        picture = np.array(Image.fromarray(picture).resize(whole, Image.Resampling.BILINEAR))
-    if carved:
-        picture = np.dstack([picture, np.full_like(picture[..., :1], 255)])
-    if layers:
-        picture = _paint(picture, mesh, with_pictures)
+    picture = np.zeros((texture_size, texture_size, 3 + carved), np.uint8)
+    if texture_size <= VIEWS_SIZE:
+        _paint(picture, mesh, lambda texels, _: with_pictures(texels, from_views(texels, _)))
+    else:
+        small = _paint(np.zeros((VIEWS_SIZE, VIEWS_SIZE, 3), np.uint8), mesh, from_views)
+        whole = Image.fromarray(small).resize((texture_size,) * 2, Image.Resampling.BILINEAR)
+        picture[..., :3], picture[..., 3:] = np.asarray(whole), 255
+        if layers:
+            _paint(picture, mesh, with_pictures)
     report(of)
     return picture
 
@@ -160,8 +155,10 @@ def _texels(
         if not len(fragments.pixels):
             continue
         found = True
-        ids = faces[fragments.triangles]
-        blended = (_blend(values, ids, fragments.weights) for values in (vertices, normals, wide))
+        blended = (
+            native.blend_corners(values, faces, fragments.triangles, fragments.weights)
+            for values in (vertices, normals, wide)
+        )
         yield _Texels(fragments.pixels, *blended, last=int(fragments.triangles[-1]))
     if not found:  # every chart is smaller than a texel
         yield _corner_texels(vertices, faces, corner_uvs, size)
@@ -180,36 +177,20 @@ def _corner_texels(
     return _Texels(pixels, points, normals[ids], wide[ids], len(faces) - 1)
 
 
-def _blend(values: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    result = np.zeros((len(ids), 3), dtype=np.float32)
-    for corner in range(3):
-        result += values[ids[:, corner]].astype(np.float32) * weights[:, corner, None]
-    return result
-
-
-@dataclass(frozen=True)
 class _Seen:
-    """One view, ready to be looked up.
+    """The views, ready to be looked up.
 
     Attributes:
-        viewmat, K: of its camera.
-        position: (3,) of its camera.
-        maps: (1, 5, S, S): colour and depth, times alpha, and alpha.
+        cameras, positions: (V, 16) as ``native`` takes them, and (V, 3) in the world.
+        maps: (V, S, S, 5): color and depth, times alpha, and alpha.
     """
 
-    viewmat: Tensor
-    K: Tensor  # noqa: N815 - the field's name for it
-    position: Tensor
-    maps: Tensor
-
-    @staticmethod
-    def of(views: DepthViews, i: int) -> _Seen:
-        alpha = torch.from_numpy(views.alpha[i])
-        colour = torch.from_numpy(views.colour[i]).permute(2, 0, 1)
-        maps = torch.cat([colour * alpha, torch.from_numpy(views.depth[i])[None] * alpha,
-                          alpha[None]])  # fmt: skip
-        cameras = views.cameras
-        return _Seen(cameras.viewmats[i], cameras.Ks[i], cameras.positions[i], maps[None])
+    def __init__(self, views: DepthViews) -> None:
+        self.cameras = native.camera_rows(views.cameras)
+        self.positions = views.cameras.positions.numpy().astype(np.float64)
+        alpha = views.alpha[..., None]
+        layers = [views.colour * alpha, views.depth[..., None] * alpha, alpha]
+        self.maps = np.concatenate(layers, axis=-1)
 
 
 class _Nearest:
@@ -231,56 +212,18 @@ class _Nearest:
         return (self._colours[ids] * weights[..., None]).sum(axis=1).astype(np.float32)
 
 
-def _mean_colours(
-    texels: _Texels, seen: Sequence[_Seen], nearest: _Nearest, tolerance: float
-) -> np.ndarray:
+def _mean_colours(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: float) -> np.ndarray:
     """(N, 3) means of the views' colours; those of the nearest Gaussians where no view sees."""
-    points, normals = torch.from_numpy(texels.points), torch.from_numpy(texels.normals)
-    lengths = normals.norm(dim=1, keepdim=True).clamp(min=1e-6)
-    total, weight = torch.zeros(len(points), 3), torch.zeros(len(points), 1)
-    for view in seen:
-        _add_colours(total, weight, points, normals, lengths, view, tolerance)
-    colours = (total / weight.clamp(min=1e-8)).numpy()
-    unseen = (weight[:, 0] < 1e-4).numpy()
+    colours = np.empty((len(texels.points), 3), dtype=np.float32)
+    weight = np.empty(len(texels.points), dtype=np.float32)
+    native.mean_colors(
+        texels.points, texels.normals, seen.cameras, seen.positions, seen.maps, tolerance,
+        colours, weight,
+    )  # fmt: skip
+    unseen = weight < 1e-4
     if unseen.any():
         colours[unseen] = nearest(texels.points[unseen])
     return colours
-
-
-def _add_colours(
-    total: Tensor,
-    weight: Tensor,
-    points: Tensor,
-    normals: Tensor,
-    lengths: Tensor,
-    view: _Seen,
-    tolerance: float,
-) -> None:
-    """Add a view's weighted colours (N, 3) and weights (N, 1) of the points that it sees."""
-    to_camera = view.position - points
-    to_camera = to_camera / to_camera.norm(dim=1, keepdim=True)
-    facing = (to_camera * normals).sum(dim=1, keepdim=True) / lengths
-    front = (facing[:, 0] > 0.15).nonzero()[:, 0]
-    if len(front) == 0:
-        return
-    facing = facing[front]
-    local = points[front] @ view.viewmat[:3, :3].T + view.viewmat[:3, 3]
-    uv = local[:, :2] / local[:, 2:].clamp(min=1e-3) * view.K[0, 0] + view.K[:2, 2]
-    sampled = grid_sample(
-        view.maps,
-        (uv / view.maps.shape[-1] * 2 - 1)[None, None],
-        mode="bilinear",
-        padding_mode="zeros",
-        align_corners=False,
-    )[0, :, 0]
-    cover = sampled[4].clamp(min=1e-4)
-    # At a grazing angle a pixel spans more depth: allow for it.
-    visible = ((local[:, 2] - sampled[3] / cover).abs() < tolerance / facing[:, 0]) & (
-        sampled[4] > 0.4
-    )
-    share = (facing**FACING_POWER) * (visible * sampled[4])[:, None]
-    total.index_add_(0, front, (sampled[:3] / cover).T * share)
-    weight.index_add_(0, front, share)
 
 
 def _fill_gaps(picture: np.ndarray, covered: np.ndarray) -> None:

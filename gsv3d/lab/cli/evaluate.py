@@ -14,6 +14,7 @@ from typing import Any
 
 from gsv3d.cli.options import add_views, consistency_of
 from gsv3d.errors import DataError, GSV3DError, OutputError
+from gsv3d.lab.cli.options import check_at_least, require_blender
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
 
 DESCRIPTION = (
@@ -128,8 +129,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> dict[str, str]:
-    from gsv3d.lab.cli.options import check_at_least, require_blender
-    from gsv3d.lab.evaluation.metrics.perceptual import CLIP, load_perceptual
+    _require_packages()
+    from gsv3d.lab.evaluation.metrics.networks import CLIP, load_perceptual
     from gsv3d.lab.evaluation.perceptual import measure_perceptual
     from gsv3d.lab.evaluation.protocol import (
         EvaluationSettings,
@@ -152,11 +153,6 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     cases = make_cases(objects, args.seed, args.elevations)
     if settings.renderer == "cycles":
         require_blender()
-    if importlib.util.find_spec("matplotlib") is None:
-        raise DataError(
-            "The plots of a report need the Python package matplotlib.",
-            'Install it with: pip install -e ".[lab]".',
-        )
     progress = Progress()
     name, identity, generator = _model(model, args)
     library = _library(args, sources, progress)
@@ -183,6 +179,15 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     return failures
 
 
+def _require_packages() -> None:
+    for package in ("pandas", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise DataError(
+                f"A report needs the Python package {package}.",
+                'Install it with: pip install -e ".[lab]".',
+            )
+
+
 def model_and_cases(args: argparse.Namespace) -> tuple[str | None, list[str]]:
     """The model, None for the baselines alone, and the sources of the cases."""
     model = None if args.model == NO_MODEL else args.model
@@ -206,14 +211,13 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The model's name in the report, its identity and the generator; all None without one."""
     if model is None:
         return None, None, None
-    from gsv3d.lab.evaluation.files import folder_digest
     from gsv3d.lab.evaluation.generating import ModelGenerator, frames_of
-    from gsv3d.lab.evaluation.store import ModelIdentity
+    from gsv3d.lab.evaluation.store import ModelIdentity, digest_folder
     from gsv3d.models import find
 
     folder = find(model)
     identity = ModelIdentity(
-        folder_digest(folder), args.steps, args.faces, args.texture_size,
+        digest_folder(folder), args.steps, args.faces, args.texture_size,
         args.frames or frames_of(model, args.orbit), args.pose, args.orbit,
         consistency_of(args.consistency),
     )  # fmt: skip

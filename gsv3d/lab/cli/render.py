@@ -16,7 +16,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.lab.cli.options import check_at_least, require_blender
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.objects import SUFFIXES, find_objects
-from gsv3d.lab.datasets.orbits import CHOICES, OrbitSettings
+from gsv3d.lab.datasets.plans import CHOICES, OrbitSettings
 
 DESCRIPTION = (
     "Render orbits of 3D objects with Blender into webdataset shards: RGBA, depth, normals, "
@@ -39,7 +39,7 @@ SETTINGS = (
     ("normals", None, "store normals, in these axes"),
     ("seed", int, "of everything random"),
     ("light", None, "one of Blender's own HDRIs, or uniform white"),
-    ("materials", None, "keep the base colour alone, or all of the materials"),
+    ("materials", None, "keep the base color alone, or all of the materials"),
 )
 """Options that are settings of the same name: type (None: one of words), help."""
 
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random-colours",
         action="store_true",
-        help="give objects without colour of their own a random one",
+        help="give objects without color of their own a random one",
     )
     parser.add_argument("--limit", type=int, help="only the first N objects of the shuffled list")
     parser.add_argument(

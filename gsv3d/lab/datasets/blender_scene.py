@@ -17,9 +17,8 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from gsv3d.lab.datasets import blender_import, blender_objects, gltf
-from gsv3d.lab.datasets.blender_world import BlenderWorld
-from gsv3d.lab.datasets.lighting import read_exr
+from gsv3d.lab.datasets import blender_objects, gltf
+from gsv3d.lab.datasets.environments import Environment, chosen, load_environments, read_exr
 
 
 @dataclass(frozen=True)
@@ -135,11 +134,11 @@ class BlenderScene:
         """
         self.scene.frame_set(1)
         try:
-            blender_import.import_file(path)
+            blender_objects.import_file(path)
         except RuntimeError as error:
             raise ValueError(f"Blender cannot read it: {_reason(str(error))}") from error
-        self.missing_textures = blender_import.drop_missing_textures(bpy.data.materials)
-        self.frame = blender_import.show_first_frame(self.scene)
+        self.missing_textures = blender_objects.drop_missing_textures(bpy.data.materials)
+        self.frame = blender_objects.show_first_frame(self.scene)
         self._root = bpy.data.objects.new("root", None)
         self.scene.collection.objects.link(self._root)
         for item in list(self.scene.objects):
@@ -161,12 +160,12 @@ class BlenderScene:
         """Apply a (4, 4) similarity to all that was loaded."""
         self._root.matrix_world = Matrix(transform.tolist())
 
-    def colour_if_plain(self, hsv: tuple[float, float, float]) -> bool:
-        """Give the objects a base colour if they have none of their own; returns whether."""
-        return blender_objects.colour_if_plain(self.scene.objects, hsv)
+    def color_if_plain(self, hsv: tuple[float, float, float]) -> bool:
+        """Give the objects a base color if they have none of their own; returns whether."""
+        return blender_objects.color_if_plain(self.scene.objects, hsv)
 
     def make_matt(self) -> None:
-        """Leave of every Principled material the base colour, alpha and bumps, reflecting matt."""
+        """Leave of every Principled material the base color, alpha and bumps, reflecting matt."""
         blender_objects.make_matt(bpy.data.materials)
 
     def add_textured(
@@ -181,7 +180,7 @@ class BlenderScene:
         self.scene.collection.objects.link(item)
 
     def render(self, camera_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One view's colours and depth, see ``render_view``."""
+        """One view's colors and depth, see ``render_view``."""
         view = self.render_view(camera_to_world)
         return view.rgba, view.depth
 
@@ -218,6 +217,64 @@ class BlenderScene:
 
     def close(self) -> None:
         self._temporary.cleanup()
+
+
+class BlenderWorld:
+    """The environment of a scene.
+
+    Args:
+        scene: gets a world of its own.
+    """
+
+    def __init__(self, scene: bpy.types.Scene) -> None:
+        world = bpy.data.worlds.new("world")
+        scene.world = world
+        # The maps are blurred: directions drawn from the surface's reflection are less noisy than
+        # directions drawn from the map, and no importance map (2 s an object) has to be made.
+        world.cycles.sampling_method = "NONE"
+        if world.node_tree is None:
+            world.use_nodes = True
+        nodes, self._links = world.node_tree.nodes, world.node_tree.links
+        self._background = next(n for n in nodes if n.type == "BACKGROUND")
+        coordinates = nodes.new("ShaderNodeTexCoord")
+        self._mapping = nodes.new("ShaderNodeMapping")
+        self._image_node = nodes.new("ShaderNodeTexEnvironment")
+        self._links.new(coordinates.outputs["Generated"], self._mapping.inputs["Vector"])
+        self._links.new(self._mapping.outputs["Vector"], self._image_node.inputs["Vector"])
+        self._environments = _make_environments()
+
+    def light_flat(self, radiance: float = 1.0) -> str:
+        """Uniform white light; returns its name for the records."""
+        for link in list(self._background.inputs["Color"].links):
+            self._links.remove(link)
+        self._background.inputs["Color"].default_value = (1, 1, 1, 1)
+        self._background.inputs["Strength"].default_value = radiance
+        return "flat"
+
+    def light_hdri(self, choice: float, yaw_deg: float) -> str:
+        """Light with one of Blender's HDRIs, ``choice`` in 0..1; returns its name."""
+        environment = chosen(self._environments, choice)
+        self._image_node.image = bpy.data.images[environment.name]
+        self._mapping.inputs["Rotation"].default_value = (0, 0, np.deg2rad(yaw_deg))
+        self._background.inputs["Strength"].default_value = 1.0
+        self._links.new(self._image_node.outputs["Color"], self._background.inputs["Color"])
+        return environment.name
+
+
+def _make_environments() -> list[Environment]:
+    """Blender's own HDRIs, each an image that stays (one that came and went would be mistaken
+    for its predecessor by the persistent data)."""
+    folder = Path(bpy.utils.system_resource("DATAFILES")) / "studiolights" / "world"
+    environments = load_environments(folder)
+    for environment in environments:
+        height, width = environment.pixels.shape[:2]
+        image = bpy.data.images.new(environment.name, width, height, float_buffer=True)
+        opaque = np.ones((height, width, 4), dtype=np.float32)
+        opaque[..., :3] = environment.pixels[::-1]
+        image.pixels.foreach_set(opaque.ravel())
+        image.update()
+        image.use_fake_user = True
+    return environments
 
 
 def _reason(text: str) -> str:

@@ -93,7 +93,7 @@ def read(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def missing_pictures(document: dict[str, Any], binary: bytes, path: Path) -> list[str]:
-    """Base colours' pictures that are not there, or are none.
+    """Base colors' pictures that are not there, or are none.
 
     Args:
         document, binary: of the file, see ``read``.

@@ -77,6 +77,8 @@ def read_index(path: Path, split: str | None = None) -> list[ObjectFile]:
         relative = PurePosixPath(name.replace("\\", "/"))
         if relative.is_absolute() or ".." in relative.parts or ":" in name:
             raise DataError(f"{path} lists {name!r}, which lies outside its own folder.")
+        if not relative.name:
+            raise DataError(f"{path} lists {name!r}, which is no file's name.")
         candidates = [path.parent / folder / relative for folder in FILE_FOLDERS]
         file = next((c for c in candidates if c.is_file()), candidates[0])
         facts = {key: str(row.get(key) or "") for key in ("pack", "split", "license", "author")}

@@ -15,19 +15,19 @@ import numpy as np
 
 from gsv3d._version import __version__
 from gsv3d.cameras import orbit, to_blender
+from gsv3d.clusters import run_on_ray
 from gsv3d.errors import DataError
+from gsv3d.lab.datasets.color import straight_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.orbits import (
+from gsv3d.lab.datasets.plans import (
     OrbitSettings,
-    normalising_transform,
+    normalizing_transform,
     plan_orbit,
-    straight_srgb,
 )
-from gsv3d.lab.datasets.packing import ShardFolder
-from gsv3d.lab.datasets.processes import Outcome, run_in_processes
-from gsv3d.lab.datasets.ray_cluster import run_on_ray
+from gsv3d.lab.datasets.processes import prepare_worker, run_in_processes
 from gsv3d.lab.datasets.records import OrbitRecord
-from gsv3d.lab.datasets.shards import group_of, write_record
+from gsv3d.lab.datasets.shards import ShardFolder, group_of, write_record
+from gsv3d.tasks import Outcome
 
 if TYPE_CHECKING:
     from gsv3d.lab.datasets.blender_scene import View
@@ -107,13 +107,13 @@ class ObjectRenderer:
         )
         viewmats = cameras.viewmats.numpy()
         points = scene.load(source.path)
-        transform, scale = normalising_transform(points, plan.yaw_deg, viewmats, settings.fov_deg)
+        transform, scale = normalizing_transform(points, plan.yaw_deg, viewmats, settings.fov_deg)
         scene.place(transform)
         if settings.light == "flat":
             light = scene.light_flat()
         else:
             light = scene.light_hdri(plan.light_choice, plan.light_yaw_deg)
-        coloured = settings.random_colours and scene.colour_if_plain(plan.hsv)
+        colored = settings.random_colours and scene.color_if_plain(plan.hsv)
         if settings.materials == "matt":
             scene.make_matt()
         views = [scene.render_view(to_blender(viewmat)) for viewmat in viewmats]
@@ -147,7 +147,7 @@ class ObjectRenderer:
                 "light": light,
                 "light_yaw_deg": plan.light_yaw_deg if settings.light == "hdri" else 0.0,
                 "materials": settings.materials,
-                "given_colour": coloured,
+                "given_colour": colored,
                 "scale": scale,
                 "yaw_deg": plan.yaw_deg,
             },
@@ -180,6 +180,7 @@ class RendererFactory:
     settings: OrbitSettings
 
     def __call__(self) -> Callable[[ObjectFile], Rendered]:
+        prepare_worker()
         return ObjectRenderer(self.settings)
 
     @property

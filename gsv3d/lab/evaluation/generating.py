@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model gives for a case, and the model as the one who gives it."""
+"""A model's answers to reference pictures, and what they cost."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import psutil
 import torch
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import ModelError
 from gsv3d.generation import GenerationResult, GenerationSettings, generate, usable
-from gsv3d.lab.evaluation.memory import PeakMemory
 from gsv3d.lab.evaluation.store import ModelIdentity
 from gsv3d.lifting.model_views import coverage_of
 from gsv3d.meshing.mesh import TexturedMesh
@@ -25,13 +28,16 @@ if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
     from gsv3d.pose import PoseEstimate
 
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
 
 @dataclass(frozen=True)
 class Generated:
     """A model's answer to one reference picture. All but the mesh may be missing.
 
     Attributes:
-        mesh: in the model's world (see ``gsv3d.lab.evaluation.framing``).
+        mesh: in the model's world (see ``gsv3d.lab.evaluation.protocol``).
         seconds: by phase, and "total".
         process_mib: the process's peak memory while it worked.
         card_mib: torch's peak on the card.
@@ -225,3 +231,40 @@ def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, G
             return None
         halves.append(found)
     return halves[0], halves[1]
+
+
+class PeakMemory:
+    """Peaks of the process and of the card since ``start``.
+
+    The process's peak counts all it holds, the interpreter and the model included. On Linux it is
+    that since ``start``; elsewhere, where the system only knows the peak of the whole life, that.
+    """
+
+    def start(self) -> None:
+        """Forget earlier peaks."""
+        with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak of the whole life
+            _CLEAR.write_text("5")  # resets VmHWM: proc(5)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def process_mib(self) -> float:
+        """Return the MiB of resident memory of the process at its peak."""
+        if _STATUS.exists():
+            for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024
+        return read_peak_of_life() / 2**20
+
+    def card_mib(self) -> float | None:
+        """Return the MiB that torch held on the card at its peak; None without a card."""
+        return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+def read_peak_of_life() -> int:
+    """Return the bytes of the process's largest resident set."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from gsv3d.lab.datasets.orbits import object_rng
+from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.files import load_arrays, load_mesh, read_json, write_json
 from gsv3d.lab.evaluation.metrics import Surface, SurfaceSamples, Views
 from gsv3d.lab.evaluation.protocol import unseen_views
+from gsv3d.lab.evaluation.store import load_arrays, load_mesh, read_json, write_json
 
 POINT_COUNTS = {"": metrics.SURFACE_SAMPLES, "_4096": metrics.FEW_SAMPLES}
 """Suffix of a surface metric's name, and the points it is measured by."""
@@ -74,12 +74,12 @@ def measure(task: MeasureTask) -> dict[str, Any]:
     """All numbers; means over views, and every view's own under ``per_view``.
 
     See ``docs/evaluation.md`` for what each is. Without a mesh the result counts as an empty
-    picture, and for distances between surfaces as one point at the object's centre.
+    picture, and for distances between surfaces as one point at the object's center.
     """
     truth = load_arrays(task.truth)
     true_views = Views.of_rgba(truth["views"])
     views = (
-        Views(np.ones_like(true_views.colour), np.zeros_like(true_views.mask))
+        Views(np.ones_like(true_views.color), np.zeros_like(true_views.mask))
         if task.views is None
         else Views.of_rgba(load_arrays(task.views)["views"])
     )
@@ -175,8 +175,8 @@ def _halves_values(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[
             f"{prefix}_ssim": scores.ssim.mean(),
             f"{prefix}_mask_iou": scores.mask_iou.mean(),
         }
-        centres = [generated[f"{name}_centres"] for name in (first, second)]
-        values[f"{prefix}_chamfer"] = metrics.surface_distance(*centres).chamfer
+        centers = [generated[f"{name}_centres"] for name in (first, second)]
+        values[f"{prefix}_chamfer"] = metrics.surface_distance(*centers).chamfer
         if f"{first}_frames" in generated:
             frames = _views(generated, "frames", task.size)
             count = len(frames) - 1
@@ -245,10 +245,10 @@ def _surface_values(
 
 
 def _values_of_nothing(samples: SurfaceSamples) -> dict[str, float | None]:
-    """Of a result that is not there: nothing is hit, and it lies at the centre."""
+    """Of a result that is not there: nothing is hit, and it lies at the center."""
     point = np.zeros((1, 3))
     chamfer = metrics.surface_distance(point, samples.points).chamfer
-    # The centre may happen to lie on the surface; P2S, which overlooks what is missing, takes the
+    # The center may happen to lie on the surface; P2S, which overlooks what is missing, takes the
     # way there from the surface instead.
     p2s = float(np.linalg.norm(samples.points, axis=1).mean())
     values: dict[str, float | None] = {

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gsv3d.lab.evaluation.files import load_arrays, save_arrays
 from gsv3d.lab.evaluation.measuring import read_measures
 from gsv3d.lab.evaluation.metrics import Views
-from gsv3d.lab.evaluation.metrics.distributions import frechet_distance, kernel_distance
-from gsv3d.lab.evaluation.metrics.perceptual import Perceptual
+from gsv3d.lab.evaluation.metrics.networks import Perceptual, frechet_distance, kernel_distance
 from gsv3d.lab.evaluation.protocol import Case
-from gsv3d.lab.evaluation.store import Evaluation, Run
+from gsv3d.lab.evaluation.store import Evaluation, Run, load_arrays, save_arrays
 
 
 def measure_perceptual(
@@ -70,14 +68,14 @@ def _signature(installed: Perceptual) -> str:
 def _case_arrays(
     evaluation: Evaluation, installed: Perceptual, case: Case, run: Run | None
 ) -> dict[str, np.ndarray]:
-    true = Views.of_rgba(load_arrays(evaluation.path("truth", case))["views"]).colour
+    true = Views.of_rgba(load_arrays(evaluation.path("truth", case))["views"]).color
     if run is None:
         return {} if installed.inception is None else {"mesh_features": installed.inception(true)}
     size = evaluation.settings.size
     compared: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     views = evaluation.path("views", case, run)
     if views.exists():
-        own = Views.of_rgba(load_arrays(views)["views"]).colour
+        own = Views.of_rgba(load_arrays(views)["views"]).color
     else:
         own = np.ones_like(true)  # an empty picture
     compared["mesh"] = (own, true)
@@ -88,13 +86,13 @@ def _case_arrays(
             drawn = Views.resized(
                 generated["gaussian_views"], generated["gaussian_views_mask"], size
             )
-            compared["gaussians"] = (drawn.colour, true)
+            compared["gaussians"] = (drawn.color, true)
         if "frames" in generated:
             orbit = evaluation.orbit_path(case, len(generated["frames"]))
             if orbit.exists():
                 around = Views.of_rgba(load_arrays(orbit)["views"])[:-1]
                 frames = Views.resized(generated["frames"], generated["frames_mask"], size)[:-1]
-                compared["frames"] = (frames.colour, around.colour)
+                compared["frames"] = (frames.color, around.color)
     arrays: dict[str, np.ndarray] = {}
     for what, (first, second) in compared.items():
         arrays |= {f"{what}_{k}": v for k, v in _pair(installed, first, second).items()}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of an evaluation, all from one renderer, drawn in worker processes.
+"""Draw the pictures of an evaluation in worker processes: by Blender's Cycles, or the rasterizer.
 
 The true object is lit as in the reference picture; results are shown unlit, with their texture's
-colours as they are, since these have the light of the reference in them.
+colors as they are, since these have the light of the reference in them.
 """
 
 from __future__ import annotations
@@ -10,17 +10,164 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import torch
 
 from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
-from gsv3d.cameras import FOV_DEG, orbit, static_azimuths_deg
+from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg, to_blender
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.orbits import normalising_transform
-from gsv3d.lab.evaluation.files import load_mesh, save_arrays
-from gsv3d.lab.evaluation.framing import frame
-from gsv3d.lab.evaluation.protocol import DISTANCE, Case, EvaluationSettings, unseen_views
-from gsv3d.lab.evaluation.scenes import make_scene
+from gsv3d.lab.datasets.color import straight_srgb
+from gsv3d.lab.datasets.environments import chosen
+from gsv3d.lab.datasets.plans import normalizing_transform
+from gsv3d.lab.datasets.rendering import silence_standard_output
+from gsv3d.lab.evaluation.protocol import (
+    DISTANCE,
+    Case,
+    EvaluationSettings,
+    ObjectPlan,
+    frame,
+    unseen_views,
+)
+from gsv3d.lab.evaluation.store import load_mesh, save_arrays
+from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.preview import render_mesh
+
+UNLIT_SAMPLES = 8
+"""A pixel; without light there is no noise but at the outline."""
+
+RASTERIZED = (".glb", ".gltf")
+"""What the rasterizer reads."""
+
+
+class Scene(Protocol):
+    """One object at a time, lit by one of Blender's HDRIs, or one result, unlit."""
+
+    def load(self, path: Path, plan: ObjectPlan) -> np.ndarray:
+        """Read an object and light it; returns the (N, 3) positions of its vertices.
+
+        Raises:
+            ValueError: why not, in words that continue a sentence on the file; or DataError.
+        """
+
+    @property
+    def light(self) -> str:
+        """Name of the HDRI."""
+
+    def triangles(self, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(V, 3) vertices and (F, 3) faces of the object under a (4, 4) similarity."""
+
+    def draw(self, transform: np.ndarray, cameras: Cameras) -> np.ndarray:
+        """(V, S, S, 4) uint8 with straight alpha of the object under a (4, 4) similarity."""
+
+    def draw_unlit(self, mesh: TexturedMesh, cameras: Cameras) -> np.ndarray:
+        """(V, S, S, 4) uint8 of a mesh in its texture's own colors."""
+
+    def clear(self) -> None:
+        """Forget the object or the mesh."""
+
+
+def make_scene(settings: EvaluationSettings) -> Scene:
+    """The scene that the settings name."""
+    return RasterizedScene() if settings.renderer == "rasterizer" else CyclesScene(settings)
+
+
+class CyclesScene:
+    """Drawn by Blender's Cycles; one a process, since Blender has one scene."""
+
+    def __init__(self, settings: EvaluationSettings) -> None:
+        silence_standard_output()
+        from gsv3d.lab.datasets.blender_scene import BlenderScene
+
+        self._settings, self.light = settings, ""
+        self._scene = BlenderScene(settings.size, settings.samples, FOV_DEG)
+
+    def load(self, path: Path, plan: ObjectPlan) -> np.ndarray:
+        points = self._scene.load(path)
+        self._scene.set_samples(self._settings.samples)
+        self._scene.make_matt()
+        self.light = self._scene.light_hdri(plan.light_choice, plan.light_yaw_deg)
+        return points
+
+    def triangles(self, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._scene.place(transform)
+        return self._scene.triangles()
+
+    def draw(self, transform: np.ndarray, cameras: Cameras) -> np.ndarray:
+        self._scene.place(transform)
+        return self._draw(cameras)
+
+    def draw_unlit(self, mesh: TexturedMesh, cameras: Cameras) -> np.ndarray:
+        self._scene.set_samples(UNLIT_SAMPLES)
+        self._scene.add_textured(mesh.vertices, mesh.faces, mesh.corner_uvs, mesh.texture)
+        return self._draw(cameras)
+
+    def _draw(self, cameras: Cameras) -> np.ndarray:
+        self._scene.set_size(cameras.width)
+        matrices = [to_blender(m) for m in cameras.viewmats.numpy()]
+        return np.stack([straight_srgb(self._scene.render(m)[0]) for m in matrices])
+
+    def clear(self) -> None:
+        self._scene.clear()
+
+
+class RasterizedScene:
+    """Drawn by ``gsv3d.lab.rasterizing``, which needs no Blender; GLB and glTF files alone."""
+
+    def __init__(self) -> None:
+        from gsv3d.lab.rasterizing.lighting import baked_environments
+
+        torch.set_num_threads(1)  # a process among others
+        self._environments = baked_environments()
+        self.light = ""
+        self.clear()
+
+    def load(self, path: Path, plan: ObjectPlan) -> np.ndarray:
+        from gsv3d.lab.rasterizing import load_prop
+        from gsv3d.lab.rasterizing.lighting import lights_of
+
+        if path.suffix.lower() not in RASTERIZED:
+            raise ValueError("the rasterizer reads GLB and glTF files alone")
+        self._prop = load_prop(path)
+        environment = chosen(self._environments, plan.light_choice)
+        self.light = environment.name
+        self._lights = lights_of(environment, plan.light_yaw_deg)
+        return self._prop.vertices.astype(np.float64)
+
+    def triangles(self, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        moved = self._prop.vertices.astype(np.float64) @ transform[:3, :3].T + transform[:3, 3]
+        return moved, self._prop.faces
+
+    def draw(self, transform: np.ndarray, cameras: Cameras) -> np.ndarray:
+        from gsv3d.lab.rasterizing.orbits import Surface, draw
+
+        surface = Surface(self._prop, transform, torch.device("cpu"))
+        with torch.inference_mode():
+            return draw(surface, cameras, self._lights).rgba.numpy()
+
+    def draw_unlit(self, mesh: TexturedMesh, cameras: Cameras) -> np.ndarray:
+        from gsv3d.lab.rasterizing import Prop
+        from gsv3d.lab.rasterizing.orbits import Surface, draw
+
+        if mesh.clipped:  # what lies behind a hole shows through it, which this z-buffer lacks
+            return render_mesh(mesh, cameras)
+        prop = Prop(
+            vertices=mesh.vertices,
+            faces=mesh.faces,
+            corner_normals=np.repeat(mesh.face_normals()[:, None], 3, axis=1),
+            corner_uvs=mesh.corner_uvs,
+            corner_colors=np.ones((len(mesh.faces), 3, 3), np.float32),
+            texture_index=np.zeros(len(mesh.faces), np.int32),
+            textures=(mesh.texture,),
+            plain=False,
+        )
+        with torch.inference_mode():
+            surface = Surface(prop, np.eye(4), torch.device("cpu"))
+            return draw(surface, cameras, None).rgba.numpy()
+
+    def clear(self) -> None:
+        self._prop = self._lights = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +246,7 @@ class _Pictures:
             [0.0], [plan.elevation_deg], size=settings.input_size, distance=REFERENCE_DISTANCE
         )
         matrices = reference.viewmats.numpy()
-        transform, scale = normalising_transform(points, plan.yaw_deg, matrices, FOV_DEG)
+        transform, scale = normalizing_transform(points, plan.yaw_deg, matrices, FOV_DEG)
         unit = np.diag([1 / scale] * 3 + [1.0]) @ transform
         placed = points @ unit[:3, :3].T + unit[:3, 3]
         framing = frame(placed, matrices[0].astype(np.float64))

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from gsv3d.cameras import FOV_DEG
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.orbits import object_rng
+from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.preprocessing import FILL
 
 UNSEEN_DEG = 30.0
 """Views nearer to the reference view than this are not counted."""
@@ -22,7 +24,9 @@ ELEVATION_RANGE = (-5.0, 30.0)
 """Of the reference views, in degrees: that of the training orbits (SV3D, appendix B)."""
 
 RENDERERS = ("cycles", "rasterizer")
-"""Blender's Cycles; or the project's own rasteriser, which needs no Blender."""
+"""Blender's Cycles; or the project's own rasterizer, which needs no Blender."""
+
+_FRAMING_STEPS = 60
 
 PARTS = ("a", "b")
 """Halves of the objects: choices are made on one and reported on the other."""
@@ -187,3 +191,72 @@ def unseen_views(reference_elevation_deg: float) -> tuple[list[float], list[floa
     limit = np.cos(np.deg2rad(UNSEEN_DEG))
     kept = [view for view in views if direction(*view) @ reference < limit]
     return [view[0] for view in kept], [view[1] for view in kept]
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where the true object stands in the world that a model answers in.
+
+    A model sees the reference cut out, centered and enlarged (``gsv3d.preprocessing``), and takes
+    that for the view of the canonical camera. So its world is the object's, scaled and shifted
+    until the canonical camera sees it as the model did: ``scale * point + shift``, from the world
+    in which the object has extent 1. Views and Gaussians are compared there; meshes are not, since
+    they are centered and scaled by their own boxes.
+
+    Attributes:
+        scale: above 0.
+        shift: (3,) float64.
+    """
+
+    scale: float
+    shift: np.ndarray
+
+    def matrix(self) -> np.ndarray:
+        """(4, 4) float64."""
+        matrix = np.eye(4)
+        matrix[:3, :3] *= self.scale
+        matrix[:3, 3] = self.shift
+        return matrix
+
+
+def frame(
+    points: np.ndarray, viewmat: np.ndarray, fov_deg: float = FOV_DEG, fill: float = FILL
+) -> Framing:
+    """The framing under which a camera sees the points' box centered, its longer side ``fill``.
+
+    Args:
+        points: (N, 3) of the object with extent 1.
+        viewmat: (4, 4) world to camera, OpenCV axes, of a camera that looks at the origin.
+        fov_deg: of the square picture.
+        fill: share of the picture.
+
+    Raises:
+        ValueError: no such framing is found: the points have no extent across the view.
+    """
+    rotation, distance = viewmat[:3, :3], float(viewmat[2, 3])
+    local = np.asarray(points, dtype=np.float64) @ rotation.T
+    wanted = 2 * np.tan(np.deg2rad(fov_deg) / 2) * fill
+    # The camera must stay in front of all points: scale * z + distance > 0.
+    nearest = float(local[:, 2].min())
+    limit = -distance / nearest if nearest < 0 else np.inf
+    scale, across = min(0.5, limit / 2), np.zeros(2)
+    for _ in range(_FRAMING_STEPS):
+        depth = local[:, 2] * scale + distance
+        seen = (local[:, :2] * scale + across) / depth[:, None]
+        first, last = seen.argmin(axis=0), seen.argmax(axis=0)
+        low, high = seen[first, (0, 1)], seen[last, (0, 1)]
+        axis = int((high - low).argmax())
+        side = float(high[axis] - low[axis])
+        if not side > 0:
+            break
+        if abs(side / wanted - 1) < 1e-7 and np.abs(low + high).max() < 1e-7:
+            return Framing(scale, rotation.T @ np.array([*across, 0.0]))
+        # Newton's steps: with the points that bound the picture held, its box moves and grows so.
+        across -= (low + high) / (1 / depth[first] + 1 / depth[last])
+        ends = np.array([last[axis], first[axis]])
+        rates = (local[ends, axis] - seen[ends, axis] * local[ends, 2]) / depth[ends]
+        rate = float(rates[0] - rates[1])
+        moved = scale + (wanted - side) / rate if rate > 0 else scale * 1.5
+        # Growing, the box grows faster and faster: a step may go past the camera, or below 0.
+        scale = float(np.clip(moved, scale / 2, min(2 * scale, (scale + limit) / 2)))
+    raise ValueError("its reference view cannot be framed")

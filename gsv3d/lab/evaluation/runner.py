@@ -5,26 +5,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gsv3d.devices import choose_device
 from gsv3d.errors import Cancelled, GSV3DError
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation import metrics
 from gsv3d.lab.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
-from gsv3d.lab.evaluation.files import load_arrays, save_arrays, save_mesh, write_json
-from gsv3d.lab.evaluation.framing import Framing
+from gsv3d.lab.evaluation.gaussians import FitSettings, draw_generated, fit_halves
 from gsv3d.lab.evaluation.generating import Generated, Generator
 from gsv3d.lab.evaluation.measuring import MeasureTask, MeasuringFactory, read_measures
 from gsv3d.lab.evaluation.pictures import MeshTask, PicturesFactory, TruthTask
-from gsv3d.lab.evaluation.protocol import Case
-from gsv3d.lab.evaluation.store import Evaluation, Run
+from gsv3d.lab.evaluation.protocol import Case, Framing
+from gsv3d.lab.evaluation.store import (
+    Evaluation,
+    Run,
+    load_arrays,
+    read_json,
+    save_arrays,
+    save_mesh,
+    write_json,
+)
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.pose.estimate import best_plane
-
-if TYPE_CHECKING:
-    from gsv3d.lab.evaluation.fitting import FitSettings
 
 Report = Callable[[str, int, int], None]
 """Told of a phase's name, and how many of how many are done."""
@@ -174,9 +179,7 @@ def _generate(
     except (GSV3DError, ValueError) as error:
         write_json(record, {"failure": str(error)})
         return f"{case.name}: {error}"
-    # Drawn here and not where the rest is: torch and the model's card are here.
-    from gsv3d.lab.evaluation.drawing import draw_generated
-
+    # Drawn here and not where the rest is: the model's card is here.
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
     drawn = draw_generated(generated, framing, elevation, evaluation.settings.size)
     save_arrays(evaluation.path("generated", case, run), **drawn)
@@ -204,17 +207,17 @@ def _fit_halves(
             if path.exists():
                 with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                     if "frames" in arrays and "fit0_views" not in arrays:
-                        jobs.append((case, path))
-    for done, (case, path) in enumerate(jobs, 1):
-        from gsv3d.devices import choose_device
-        from gsv3d.lab.evaluation.fitting import fit_halves
-
+                        pose = read_json(evaluation.record_path(case, run)).get("pose")
+                        jobs.append((case, path, pose))
+    for done, (case, path, pose) in enumerate(jobs, 1):
         arrays, truth = load_arrays(path), load_arrays(evaluation.path("truth", case))
+        elevation = float(truth["elevation_deg"])
         fitted = fit_halves(
             arrays["frames"],
             arrays["frames_mask"],
             Framing(float(truth["framing_scale"]), truth["framing_shift"]),
-            float(truth["elevation_deg"]),
+            elevation,
+            elevation if pose is None else pose["elevation_deg"],
             evaluation.settings.size,
             choose_device(),
             settings,
@@ -288,7 +291,7 @@ def is_stale(task: MeasureTask) -> bool:
 
 
 def unit_mesh(mesh: TexturedMesh) -> TexturedMesh:
-    """The mesh centred and scaled to extent 1 by its box; ValueError where it has none."""
+    """The mesh centered and scaled to extent 1 by its box; ValueError where it has none."""
     return TexturedMesh(
-        metrics.normalised(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
+        metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
     )

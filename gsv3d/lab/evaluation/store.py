@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of an evaluation: what lies where, and what may be compared in it.
+"""The folder of an evaluation: its files, each whole or not there, and what may be compared.
 
 ``truth/`` holds the rendered objects, ``meshes/`` and ``views/`` the candidates' meshes and their
 pictures, ``generated/`` what else a model gave, ``measures/`` the numbers, one file a case and
@@ -9,15 +9,22 @@ after the other, and on more and more objects: they share the objects and the ba
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gsv3d.errors import DataError, OutputError
 from gsv3d.lab.evaluation import baselines
-from gsv3d.lab.evaluation.files import file_digest, read_json, write_json
 from gsv3d.lab.evaluation.protocol import Case, EvaluationSettings
+from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.outputs import write_atomic
 
 if TYPE_CHECKING:
     from gsv3d.multiview.consistency import Consistency
@@ -206,7 +213,7 @@ def _merged_objects(folder: Path, objects: dict[str, str], cases: Sequence[Case]
     for case in cases:
         if case.elevation_of is None:
             path = case.source.path
-            digest = file_digest(path) if path.is_file() else ""
+            digest = digest_file(path) if path.is_file() else ""
             if objects.setdefault(case.source.name, digest) != digest:
                 raise OutputError(
                     f"{folder} holds another object of the name {case.source.name}.",
@@ -239,3 +246,68 @@ def _add_model(
             "Give this model another --name.",
         )
     entry["seeds"] = sorted({*entry["seeds"], *seeds})
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write an .npz, whole or not at all."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    write_atomic(path, stream.getvalue())
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what ``save_arrays`` wrote.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
+            return dict(data)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged ({error}).", "Delete it; it is made again.") from error
+
+
+def save_mesh(path: Path, mesh: TexturedMesh) -> None:
+    """Write a mesh for ``load_mesh``."""
+    save_arrays(path, **{name: getattr(mesh, name) for name in mesh.__dataclass_fields__})
+
+
+def load_mesh(path: Path) -> TexturedMesh:
+    """Read what ``save_mesh`` wrote; DataError as ``load_arrays``."""
+    return TexturedMesh(**load_arrays(path))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a record, whole or not at all."""
+    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a record.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}).", "Delete it; it is made again.") from error
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's contents."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_folder(folder: Path, suffixes: tuple[str, ...] = (".json", ".safetensors")) -> str:
+    """Return the SHA-256 over the names and contents of a folder's files: which model this was.
+
+    Only files of the given suffixes count: a model card does not make another model.
+    """
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in suffixes and p.is_file()):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        total.update(bytes.fromhex(digest_file(path)))
+    return total.hexdigest()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Light from all around with shadows, on what a rasteriser sees: what Cycles does, at low cost.
+"""Light from all around with shadows, on what a rasterizer sees: what Cycles does, at low cost.
 
 An environment becomes some dozens of distant lights. Each has a shadow map, so a surface point gets
 sum over lights of radiance * max(0, n . l) * visibility * 4 / L, which tends to the irradiance over
 pi as the number of lights L grows. Light that is blocked comes back, weaker, from what blocks it:
-a first bounce off a surface of the object's mean colour.
+a first bounce off a surface of the object's mean color.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsv3d.lab.datasets.lighting import Environment, exposure, fibonacci_sphere
+from gsv3d.lab.datasets.environments import Environment, exposure, fibonacci_sphere
 from gsv3d.lab.rasterizing.triangles import rasterize_projected
 
 NUM_LIGHTS = 32
@@ -63,8 +63,8 @@ def random_environment(rng: np.random.Generator, rows: int = 16) -> Environment:
         lamp[2] = abs(lamp[2])
         lamp /= np.linalg.norm(lamp)
         lobe = np.exp((directions @ lamp - 1) / np.deg2rad(rng.uniform(25, 45)) ** 2)
-        colour = np.abs(1 + 0.15 * rng.standard_normal(3)) * rng.uniform(0.5, 5)
-        pixels = pixels + lobe[..., None] * colour
+        color = np.abs(1 + 0.15 * rng.standard_normal(3)) * rng.uniform(0.5, 5)
+        pixels = pixels + lobe[..., None] * color
     return Environment("random", (pixels * exposure(pixels)).astype(np.float32))
 
 

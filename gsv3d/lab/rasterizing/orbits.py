@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orbits of a prop, rasterised: the same plan, cameras and fields as Blender's, in a fifth of the
+"""Orbits of a prop, rasterized: the same plan, cameras and fields as Blender's, in a fifth of the
 CPU time. What it leaves out, and how its pictures differ, is written in docs/data.md."""
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras, model_elevations_deg, orbit
-from gsv3d.lab.datasets.orbits import normalising_transform
+from gsv3d.lab.datasets.color import decode_srgb
+from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.rasterizing.lighting import Lights, face_the_camera, irradiance
-from gsv3d.lab.rasterizing.props import Prop, linear
+from gsv3d.lab.rasterizing.props import Prop
 from gsv3d.lab.rasterizing.triangles import Fragments, rasterize
 
 SUPERSAMPLING = 2
-"""Samples along a pixel's side for coverage and colour."""
+"""Samples along a pixel's side for coverage and color."""
 
 ORBIT_ELEVATION_DEG = (-5.0, 30.0)
 NOVEL_ELEVATION_DEG = (-30.0, 70.0)
@@ -68,18 +69,18 @@ class Surface:
         normals = prop.corner_normals @ np.linalg.inv(linear_part).astype(np.float32)
         self.normals = F.normalize(torch.from_numpy(normals).to(device), dim=-1)
         self.uvs = torch.from_numpy(prop.corner_uvs).to(device)
-        self.colours = torch.from_numpy(prop.corner_colours).to(device)
+        self.colors = torch.from_numpy(prop.corner_colors).to(device)
         self.texture_index = torch.from_numpy(prop.texture_index.astype(np.int64)).to(device)
         self.texels, self.texture_start, self.texture_size = _pack(prop.textures, device)
         corners = self.vertices[self.faces]
         cross = torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=1)
         self.face_normals = F.normalize(cross, dim=-1)
 
-    def base_colour(self, fragments: Fragments) -> Tensor:
-        """(P, 3) linear base colour of the covered pixels; nearest texel, repeating."""
-        colour = fragments.interpolate(self.colours)
+    def base_color(self, fragments: Fragments) -> Tensor:
+        """(P, 3) linear base color of the covered pixels; nearest texel, repeating."""
+        color = fragments.interpolate(self.colors)
         if not len(self.texels):
-            return colour
+            return color
         texture = self.texture_index[fragments.face]
         painted = texture >= 0
         texture = texture.clamp_min(0)
@@ -88,7 +89,7 @@ class Surface:
         column = torch.minimum(((u % 1.0) * width).long(), width - 1)
         row = torch.minimum((((1 - v) % 1.0) * height).long(), height - 1)
         index = self.texture_start[texture] + row * width + column
-        return torch.where(painted[:, None], colour * self.texels[index], colour)
+        return torch.where(painted[:, None], color * self.texels[index], color)
 
 
 def _pack(textures: tuple[np.ndarray, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,7 +97,7 @@ def _pack(textures: tuple[np.ndarray, ...], device: torch.device) -> tuple[Tenso
     if not textures:
         empty = torch.zeros(0, 3, device=device)
         return empty, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.int64)
-    texels = np.concatenate([linear(t.reshape(-1, 3) / 255.0) for t in textures])
+    texels = np.concatenate([decode_srgb(t.reshape(-1, 3) / 255.0) for t in textures])
     sizes = np.array([t.shape[:2] for t in textures])
     starts = np.cumsum([0, *(sizes[:-1, 0] * sizes[:-1, 1])])
     return (
@@ -112,12 +113,12 @@ def draw(surface: Surface, cameras: Cameras, lights: Lights | None) -> Views:
     Args:
         surface: in the world, within a unit or so of the origin.
         cameras: V of them, on the surface's device.
-        lights: on the surface's device; None shows the base colour alone.
+        lights: on the surface's device; None shows the base color alone.
     """
     fine = rasterize(
         surface.vertices, surface.faces, cameras.resized(cameras.width * SUPERSAMPLING)
     )
-    summed = _blocks(fine.dense(F.pad(surface.base_colour(fine), (0, 1), value=1.0))).sum(-2)
+    summed = _blocks(fine.dense(F.pad(surface.base_color(fine), (0, 1), value=1.0))).sum(-2)
     alpha = summed[..., 3:] / SUPERSAMPLING**2
     albedo = summed[..., :3] / summed[..., 3:].clamp_min(1)
 
@@ -186,4 +187,4 @@ def plan_cameras(
     return cameras, azimuths.astype(np.float32), elevations.astype(np.float32)
 
 
-__all__ = ["Surface", "Views", "draw", "normalising_transform", "plan_cameras"]
+__all__ = ["Surface", "Views", "draw", "normalizing_transform", "plan_cameras"]

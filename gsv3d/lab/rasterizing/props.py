@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Props from GLB files without Blender: triangles, normals, base colours."""
+"""Props from GLB files without Blender: triangles, normals, base colors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets import gltf, obj
+from gsv3d.lab.datasets import gltf
+from gsv3d.lab.datasets.mesh_files import strip_mark
 from gsv3d.lab.rasterizing import plain_gltf
 
 TEXTURE_SIDE = 128
@@ -20,17 +21,17 @@ TEXTURE_SIDE = 128
 
 @dataclass(frozen=True)
 class Prop:
-    """A triangle mesh with base colours, +Z up.
+    """A triangle mesh with base colors, +Z up.
 
     Attributes:
         vertices: (V, 3) float32.
         faces: (F, 3) int32.
         corner_normals: (F, 3, 3) float32 unit shading normals.
         corner_uvs: (F, 3, 2) float32, origin at the texture's lower left, repeating.
-        corner_colours: (F, 3, 3) float32 linear colour that multiplies the texture's.
+        corner_colors: (F, 3, 3) float32 linear color that multiplies the texture's.
         texture_index: (F,) int32 index into ``textures``, -1 for none.
         textures: (h, w, 3) uint8 sRGB each.
-        plain: it has no colour of its own: neither texture, nor colours, nor a base colour.
+        plain: it has no color of its own: neither texture, nor colors, nor a base color.
         missing_textures: names of textures it is drawn without: not there, or no pictures.
         animated: its file has movements, none of which it is drawn with.
         left_out: extensions its file requires that it is drawn without.
@@ -40,7 +41,7 @@ class Prop:
     faces: np.ndarray
     corner_normals: np.ndarray
     corner_uvs: np.ndarray
-    corner_colours: np.ndarray
+    corner_colors: np.ndarray
     texture_index: np.ndarray
     textures: tuple[np.ndarray, ...]
     plain: bool
@@ -104,7 +105,7 @@ def _read(path: Path) -> Prop:
             resolver = trimesh.resolvers.FilePathResolver(str(path))
             options = {"file_type": "glb", "resolver": resolver}
     elif path.suffix.lower() == ".obj":
-        source = io.BytesIO(obj.without_mark(path.read_bytes()))
+        source = io.BytesIO(strip_mark(path.read_bytes()))
         options = {"file_type": "obj", "resolver": _materials_of(path)}
     scene = trimesh.load_scene(source, process=False, skip_materials=False, **options)
     parts = []
@@ -116,9 +117,9 @@ def _read(path: Path) -> Prop:
         geometry = scene.geometry[name]
         if not isinstance(geometry, trimesh.Trimesh) or not len(geometry.faces):
             continue
-        part, coloured = _part(geometry, np.asarray(transform), textures, seen, missing)
+        part, colored = _part(geometry, np.asarray(transform), textures, seen, missing)
         parts.append(part)
-        plain = plain and not coloured
+        plain = plain and not colored
     if not parts:
         raise DataError(f"{path}: it has no faces to render.")
     offsets = np.cumsum([0] + [len(part["vertices"]) for part in parts[:-1]])
@@ -147,7 +148,7 @@ def _materials_of(path: Path) -> Any:
 
     class WithoutMarks(FilePathResolver):
         def get(self, name: str) -> bytes:
-            return obj.without_mark(super().get(name))
+            return strip_mark(super().get(name))
 
     return WithoutMarks(str(path))
 
@@ -159,7 +160,7 @@ def _part(
     seen: dict[int, int],
     missing: list[str],
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """One mesh's arrays, and whether it has colours of its own.
+    """One mesh's arrays, and whether it has colors of its own.
 
     Its texture joins ``textures``, or its material's name ``missing``.
     """
@@ -174,8 +175,8 @@ def _part(
         normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
         corner_normals = _with_normals_of_faces(normals[faces], vertices[faces])
     uvs = np.zeros((count, 3, 2), dtype=np.float32)
-    colours = np.ones((count, 3, 3), dtype=np.float32)
-    index, coloured = -1, False
+    colors = np.ones((count, 3, 3), dtype=np.float32)
+    index, colored = -1, False
     visual = mesh.visual
     material = getattr(visual, "material", None)
     if material is not None:
@@ -183,8 +184,8 @@ def _part(
         if factor is not None:
             scale = 255.0 if np.issubdtype(np.asarray(factor).dtype, np.integer) else 1.0
             base = np.asarray(factor, dtype=np.float64)[:3] / scale
-            colours *= base.astype(np.float32)
-            coloured = bool(np.ptp(base) > 0.02)
+            colors *= base.astype(np.float32)
+            colored = bool(np.ptp(base) > 0.02)
         picture = getattr(material, "baseColorTexture", None)
         if picture is not None and visual.uv is not None:
             if id(picture) not in seen:
@@ -195,20 +196,20 @@ def _part(
                     missing.append(f"a texture of {material.name}")
                     seen[id(picture)] = -1
             index = seen[id(picture)]
-            coloured = coloured or index >= 0
+            colored = colored or index >= 0
             uvs = np.nan_to_num(np.asarray(visual.uv, dtype=np.float32), posinf=0, neginf=0)[faces]
-    own = _vertex_colours(mesh, visual)
+    own = _vertex_colors(mesh, visual)
     if own is not None:
-        colours *= own[faces].astype(np.float32)
-        coloured = coloured or bool(np.ptp(own) > 0.02)
+        colors *= own[faces].astype(np.float32)
+        colored = colored or bool(np.ptp(own) > 0.02)
     return {
         "vertices": placed,
         "faces": faces,
         "corner_normals": corner_normals.astype(np.float32),
         "corner_uvs": uvs,
-        "corner_colours": colours,
+        "corner_colors": colors,
         "texture_index": np.full(count, index, dtype=np.int32),
-    }, coloured
+    }, colored
 
 
 def _with_normals_of_faces(normals: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -221,8 +222,8 @@ def _with_normals_of_faces(normals: np.ndarray, corners: np.ndarray) -> np.ndarr
     return np.where(bad[..., None], across[:, None], normals)
 
 
-def _vertex_colours(mesh: Any, visual: Any) -> np.ndarray | None:
-    """Return (V, 3) vertex colours in 0..1, which glTF has as linear light, or None."""
+def _vertex_colors(mesh: Any, visual: Any) -> np.ndarray | None:
+    """Return (V, 3) vertex colors in 0..1, which glTF has as linear light, or None."""
     if getattr(visual, "kind", None) == "vertex":
         return np.asarray(visual.vertex_colors, dtype=np.float64)[:, :3] / 255
     attributes = getattr(visual, "vertex_attributes", {}) or {}
@@ -241,8 +242,3 @@ def _texture(picture: Any) -> np.ndarray:
         size = tuple(max(1, round(side * scale)) for side in picture.size)
         picture = picture.resize(size, Image.Resampling.BOX)
     return np.asarray(picture)
-
-
-def linear(srgb: np.ndarray) -> np.ndarray:
-    """sRGB to linear light, both in 0..1 (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

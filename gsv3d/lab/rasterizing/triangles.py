@@ -6,8 +6,8 @@ triangle's edges, spans to pixels. So every (triangle, pixel) pair that is made 
 is made twice. Depth is resolved by a maximum over integers that hold the inverse depth's bits above
 the triangle's number: for positive floats the order of the bits is the order of the numbers.
 
-Coverage: a pixel belongs to a triangle that its centre lies in or on the rim of (Pineda 1988, "A
-Parallel Algorithm for Polygon Rasterization", with closed edges: no seam between neighbours).
+Coverage: a pixel belongs to a triangle that its center lies in or on the rim of (Pineda 1988, "A
+Parallel Algorithm for Polygon Rasterization", with closed edges: no seam between neighbors).
 Inverse depth is linear on the screen, so depth and barycentrics are perspective-correct.
 """
 
@@ -34,7 +34,7 @@ class Fragments:
     Attributes:
         covered: (V, H, W) bool.
         face: (P,) int64 index of the nearest triangle.
-        depth: (P,) float32 z-depth at the pixel's centre.
+        depth: (P,) float32 z-depth at the pixel's center.
         barycentrics: (P, 3) float32, perspective-correct weights of the triangle's corners.
     """
 
@@ -87,7 +87,7 @@ def rasterize_projected(
     """The z-buffer over points already on the screen; the largest ``weight`` wins.
 
     Args:
-        screen: (V, N, 2) pixel coordinates, centres of pixels at half-integers.
+        screen: (V, N, 2) pixel coordinates, centers of pixels at half-integers.
         weight: (V, N) positive: inverse depth under perspective, or any decreasing linear function
             of depth in a parallel projection. NaN drops the triangles at the point.
         faces: (F, 3) int.
@@ -143,11 +143,11 @@ def _scan(
     c = -(a * x + b * y)
     owner = torch.repeat_interleave(torch.arange(len(view), device=view.device), count)
     row = top[owner] + _ramp(count)
-    centre = row + 0.5
-    rest = b[owner] * centre[:, None] + c[owner]
+    center = row + 0.5
+    rest = b[owner] * center[:, None] + c[owner]
     slope = a[owner]
     bound = -rest / torch.where(slope == 0, 1.0, slope)
-    # A hair of tolerance keeps pixel centres on an edge in both of its triangles.
+    # A hair of tolerance keeps pixel centers on an edge in both of its triangles.
     lower = torch.where(slope > 0, bound, -torch.inf).amax(1) - 1e-4
     upper = torch.where(slope < 0, bound, torch.inf).amin(1) + 1e-4
     left = torch.ceil(lower - 0.5).clamp(0, width)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Props beyond those at hand: stretched, recoloured, painted, put together."""
+"""Props beyond those at hand: stretched, recolored, painted, put together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from gsv3d.lab.rasterizing.props import Prop, linear
+from gsv3d.lab.datasets.color import decode_srgb
+from gsv3d.lab.rasterizing.props import Prop
 
 
 def stretch(prop: Prop, factors: np.ndarray) -> Prop:
@@ -30,7 +31,7 @@ def turn(prop: Prop, yaw_deg: float) -> Prop:
 
 
 def unit(prop: Prop) -> Prop:
-    """Centred, largest extent 1."""
+    """Centered, largest extent 1."""
     low, high = prop.vertices.min(axis=0), prop.vertices.max(axis=0)
     extent = max(float((high - low).max()), 1e-12)
     return replace(prop, vertices=((prop.vertices - (low + high) / 2) / extent).astype(np.float32))
@@ -43,7 +44,7 @@ def join(first: Prop, second: Prop) -> Prop:
     )
     pairs = {
         name: np.concatenate([getattr(first, name), getattr(second, name)])
-        for name in ("vertices", "corner_normals", "corner_uvs", "corner_colours")
+        for name in ("vertices", "corner_normals", "corner_uvs", "corner_colors")
     }
     return Prop(
         faces=np.concatenate([first.faces, second.faces + len(first.vertices)]).astype(np.int32),
@@ -74,16 +75,16 @@ def put_together(first: Prop, second: Prop, rng: np.random.Generator) -> Prop:
     return join(first, moved)
 
 
-def random_colour(rng: np.random.Generator) -> np.ndarray:
-    """(3,) linear colour; saturation and value as ``plan_orbit`` draws them."""
+def random_color(rng: np.random.Generator) -> np.ndarray:
+    """(3,) linear color; saturation and value as ``plan_orbit`` draws them."""
     import colorsys
 
     srgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.0, 0.85), rng.uniform(0.25, 0.9))
-    return linear(np.array(srgb)).astype(np.float32)
+    return decode_srgb(np.array(srgb)).astype(np.float32)
 
 
 def paint(prop: Prop, rng: np.random.Generator, palette: int) -> Prop:
-    """Give connected parts colours from a random palette, instead of the prop's own."""
+    """Give connected parts colors from a random palette, instead of the prop's own."""
     count = len(prop.vertices)
     # Corners that coincide are one: files split vertices at seams.
     span = max(float(np.ptp(prop.vertices, axis=0).max()), 1e-12)
@@ -92,26 +93,26 @@ def paint(prop: Prop, rng: np.random.Generator, palette: int) -> Prop:
     rows, columns = np.concatenate([a, b]), np.concatenate([b, c])
     graph = sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count))
     part = connected_components(graph, directed=False)[1][a]
-    colours = np.stack([random_colour(rng) for _ in range(palette)])
+    colors = np.stack([random_color(rng) for _ in range(palette)])
     chosen = rng.integers(palette, size=part.max() + 1)[part]
     return replace(
         prop,
-        corner_colours=np.repeat(colours[chosen][:, None], 3, axis=1),
+        corner_colors=np.repeat(colors[chosen][:, None], 3, axis=1),
         texture_index=np.full(len(prop.faces), -1, dtype=np.int32),
         plain=False,
     )
 
 
-def recolour(prop: Prop, rng: np.random.Generator) -> Prop:
-    """Exchange and weight the colour channels of textures and colours alike."""
+def recolor(prop: Prop, rng: np.random.Generator) -> Prop:
+    """Exchange and weight the color channels of textures and colors alike."""
     order, gain = rng.permutation(3), np.exp(0.2 * rng.standard_normal(3))
-    colours = np.clip(prop.corner_colours[..., order] * gain, 0, 1).astype(np.float32)
+    colors = np.clip(prop.corner_colors[..., order] * gain, 0, 1).astype(np.float32)
     textures = tuple(np.ascontiguousarray(t[..., order]) for t in prop.textures)
-    return replace(prop, corner_colours=colours, textures=textures)
+    return replace(prop, corner_colors=colors, textures=textures)
 
 
 def vary(prop: Prop, other: Prop | None, rng: np.random.Generator) -> Prop:
-    """One random variation: maybe joined with another prop, stretched, recoloured or painted.
+    """One random variation: maybe joined with another prop, stretched, recolored or painted.
 
     Args:
         prop: the one to vary.
@@ -121,7 +122,7 @@ def vary(prop: Prop, other: Prop | None, rng: np.random.Generator) -> Prop:
     if prop.plain and rng.random() < 0.7:
         prop = paint(prop, rng, int(rng.integers(1, 4)))
     elif rng.random() < 0.5:
-        prop = recolour(prop, rng)
+        prop = recolor(prop, rng)
     if other is not None:
         prop = put_together(prop, other, rng)
     factors = np.exp(np.clip(0.2 * rng.standard_normal(3), -0.4, 0.4))

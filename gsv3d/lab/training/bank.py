@@ -24,7 +24,7 @@ import pydantic
 from gsv3d.cameras import ORBITS
 from gsv3d.errors import DataError, OutputError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.orbits import object_rng
+from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.training.fields import Count, NumberOrNone, Share
 from gsv3d.lab.training.orbits import Orbit
 from gsv3d.outputs import output_error
@@ -273,7 +273,7 @@ class _Drawer:
         import torch
 
         from gsv3d.lab.rasterizing.lighting import lights_of, random_environment
-        from gsv3d.lab.rasterizing.orbits import Surface, draw, normalising_transform, plan_cameras
+        from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform, plan_cameras
         from gsv3d.lab.rasterizing.props import load_prop
         from gsv3d.lab.rasterizing.variation import vary
 
@@ -289,7 +289,7 @@ class _Drawer:
                 environment = random_environment(rng)
         cameras, azimuths, elevations = plan_cameras(rng, settings)
         try:
-            transform, _ = normalising_transform(
+            transform, _ = normalizing_transform(
                 prop.vertices, float(rng.uniform(0, 360)), cameras.viewmats.numpy(), 33.8
             )
         except ValueError as error:

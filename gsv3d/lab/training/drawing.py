@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.processes import Outcome, run_in_processes
+from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.training.bank import BankFactory, OrbitBank, prepare_bank, unfinished
+from gsv3d.tasks import Outcome
 
 TOLD_EVERY = 5.0
 """Seconds between two words on how far it is."""

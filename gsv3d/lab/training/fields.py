@@ -62,7 +62,7 @@ def make_model(name: str, known: Mapping[str, tuple[Any, Any]]) -> type:
         name: of the model.
         known: type and default of every field, ``...`` for one that must be given.
     """
-    return create_model(name, __config__=STRICT, **known)  # type: ignore[call-overload]
+    return create_model(name, __config__=STRICT, **known)
 
 
 def make_yaml_type(kind: Any, **bounds: float) -> Any:
@@ -74,12 +74,12 @@ def make_yaml_type(kind: Any, **bounds: float) -> Any:
     """
     origin = typing.get_origin(kind)
     if kind in (int, float):
-        return Annotated[kind, Field(**bounds)]  # type: ignore[arg-type]
+        return Annotated[kind, Field(**bounds)]
     if kind is str:
         return Text
     if origin in LISTS:
         item = make_yaml_type(typing.get_args(kind)[0], **bounds)
-        return Annotated[list[item], BeforeValidator(_listed), Field(min_length=1)]  # type: ignore[valid-type]
+        return Annotated[list[item], BeforeValidator(_listed), Field(min_length=1)]
     if origin in (typing.Union, types.UnionType):
         kinds = [own for own in typing.get_args(kind) if own is not np.ndarray]
         # A whole number is a number.

@@ -74,7 +74,7 @@ class ShardOrbit(Orbit):
     """
 
     entry: Entry
-    shape: tuple[int, int, int] = (0, 0, 0)  # type: ignore[assignment] - without the pictures
+    shape: tuple[int, int, int] = (0, 0, 0)
 
     def __init__(self, entry: Entry) -> None:
         try:
@@ -99,11 +99,11 @@ class ShardOrbit(Orbit):
         return self.entry.read(normals=False)
 
     @cached_property
-    def rgba(self) -> np.ndarray:  # type: ignore[override]
+    def rgba(self) -> np.ndarray:
         return self._record.rgba
 
     @cached_property
-    def depth(self) -> np.ndarray:  # type: ignore[override]
+    def depth(self) -> np.ndarray:
         return self._record.depth.astype(np.float16)
 
 

@@ -127,13 +127,13 @@ def keep_freed_memory() -> Iterator[bool]:
 
     glibc hands every large array back to the system when it is freed, and the system gives the
     next one page by page, each filled with zeros first. A training step on the CPU frees and asks
-    for the same hundreds of megabytes each time. ``benchmarks/training.py`` says what it is worth:
-    on two cores 8 % for the decoder of ``blockout``, 2 % for its UNet, nothing for both together.
+    for the same hundreds of megabytes each time: on one core 25 steps of ``blockout``'s decoder took
+    28.7 s of CPU time, and 26.4 s with its memory kept.
     The price is that the process's memory stays at its peak while it trains.
 
     Yields:
-        Whether there is such a setting here: glibc alone has it. Windows' and macOS' allocators
-        keep freed memory by rules of their own.
+        True where there is such a setting: in glibc alone. Windows' and macOS' allocators keep
+        freed memory by rules of their own.
     """
     library = _glibc()
     if library is None:

@@ -18,7 +18,7 @@ import numpy as np
 from gsv3d.cameras import DISTANCE, FOV_DEG
 from gsv3d.errors import DataError, ImageError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.orbits import object_rng
+from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.network import PICTURE_SIZE
@@ -160,7 +160,7 @@ def _draw_object(
 
     from gsv3d.cameras import orbit
     from gsv3d.lab.rasterizing.lighting import lights_of, random_environment
-    from gsv3d.lab.rasterizing.orbits import Surface, draw, normalising_transform
+    from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
     from gsv3d.lab.rasterizing.props import load_prop
     from gsv3d.lab.rasterizing.variation import vary
     from gsv3d.pose.symmetry import mirror_scores
@@ -184,7 +184,7 @@ def _draw_object(
     cameras = orbit(azimuths.tolist(), elevations.tolist(), size=DRAWN_SIZE, distance=distance,
                     fov_deg=fov_deg)  # fmt: skip
     try:
-        transform, _ = normalising_transform(prop.vertices, 0.0, cameras.viewmats.numpy(), fov_deg)
+        transform, _ = normalizing_transform(prop.vertices, 0.0, cameras.viewmats.numpy(), fov_deg)
     except ValueError as error:
         raise DataError(f"{item.path}: {error}.") from error
     with torch.inference_mode():

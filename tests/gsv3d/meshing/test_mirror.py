@@ -45,7 +45,7 @@ def symmetric_object(plane_deg: float) -> Prop:
         faces=np.concatenate(faces).astype(np.int32),
         corner_normals=np.tile(np.float32([0, 0, 1]), (count, 3, 1)),
         corner_uvs=np.zeros((count, 3, 2), np.float32),
-        corner_colours=np.concatenate(colours).astype(np.float32),
+        corner_colors=np.concatenate(colours).astype(np.float32),
         texture_index=np.full(count, -1, np.int32),
         textures=(),
         plain=False,

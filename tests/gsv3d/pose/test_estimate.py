@@ -48,7 +48,7 @@ def picture_of(mesh: trimesh.Trimesh, yaw_deg: float, elevation_deg: float) -> n
         faces=faces,
         corner_normals=np.repeat(np.array(turned.face_normals, np.float32)[:, None], 3, axis=1),
         corner_uvs=np.zeros((len(faces), 3, 2), np.float32),
-        corner_colours=np.full((len(faces), 3, 3), 0.4, np.float32),
+        corner_colors=np.full((len(faces), 3, 3), 0.4, np.float32),
         texture_index=np.full(len(faces), -1, np.int32),
         textures=(),
         plain=True,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prop that looks most like the picture, from where it does, in the picture's colours."""
+"""The prop that looks most like the picture, from where it does, in the picture's colors."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from gsv3d.errors import DataError
-from gsv3d.lab.evaluation.baselines.library import Library
-from gsv3d.lab.evaluation.baselines.prop_views import (
-    COLOUR_SIDE,
+from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
+from gsv3d.lab.evaluation.baselines.library import (
+    COLOR_SIDE,
     ELEVATIONS,
+    Library,
     Looks,
     looks_of_picture,
     view_angles,
 )
 from gsv3d.lab.evaluation.protocol import Case
-from gsv3d.lab.rasterizing.props import Prop, linear, load_prop
+from gsv3d.lab.rasterizing.props import Prop, load_prop
 from gsv3d.lab.rasterizing.variation import turn
 from gsv3d.meshing.mesh import TexturedMesh
 
-COLOUR_WEIGHT = 0.25
-"""Of the colours' distance beside that of the masks; chosen by ``benchmarks/retrieval.py``."""
+COLOR_WEIGHT = 0.25
+"""Of the colors' distance beside that of the masks; chosen by ``benchmarks/retrieval.py``."""
 
 COARSE_SIDE = 16
 SHORTLIST = 4000
@@ -34,7 +35,7 @@ MAX_TEXTURE = 2048
 """Texels along a side of a prop's texture, where that is enough for all its faces."""
 
 MIDDLE_ELEVATION = ELEVATIONS[1]
-"""From which a prop's mean colour is taken."""
+"""From which a prop's mean color is taken."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +54,31 @@ class Match:
 
 
 def distances(
-    query: Looks, looks: Looks, views: np.ndarray, colour_weight: float = COLOUR_WEIGHT
+    query: Looks, looks: Looks, views: np.ndarray, color_weight: float = COLOR_WEIGHT
 ) -> np.ndarray:
-    """(n,) how unlike a picture some views are: masks first, colours within them second.
+    """(n,) how unlike a picture some views are: masks first, colors within them second.
 
-    One minus the soft intersection over union of the masks, and ``colour_weight`` times the mean
-    absolute difference of colours, each less its own picture's mean, over the cells both cover.
+    One minus the soft intersection over union of the masks, and ``color_weight`` times the mean
+    absolute difference of colors, each less its own picture's mean, over the cells both cover.
 
     Args:
         query: of the picture.
         looks: of the props.
         views: (n,) indices into ``looks``.
-        colour_weight: see above.
+        color_weight: see above.
     """
     mask = query.masks.reshape(1, -1).astype(np.float32) / 255
     masks = looks.masks[views].reshape(len(views), -1).astype(np.float32) / 255
     common, either = (f(masks, mask).sum(axis=1) for f in (np.minimum, np.maximum))
-    own = query.colours.astype(np.float32) / 255 - query.means[:, None, None]
-    colours = looks.colours[views].astype(np.float32) / 255 - looks.means[views, None, None]
+    own = query.colors.astype(np.float32) / 255 - query.means[:, None, None]
+    colors = looks.colors[views].astype(np.float32) / 255 - looks.means[views, None, None]
     weight = np.minimum(cells(looks.masks[views]), cells(query.masks))
-    difference = (np.abs(colours - own).mean(axis=-1) * weight).sum(axis=(1, 2))
-    colour = difference / np.maximum(weight.sum(axis=(1, 2)), 1e-6)
-    return 1 - common / np.maximum(either, 1e-6) + colour_weight * colour
+    difference = (np.abs(colors - own).mean(axis=-1) * weight).sum(axis=(1, 2))
+    color = difference / np.maximum(weight.sum(axis=(1, 2)), 1e-6)
+    return 1 - common / np.maximum(either, 1e-6) + color_weight * color
 
 
-def cells(masks: np.ndarray, side: int = COLOUR_SIDE) -> np.ndarray:
+def cells(masks: np.ndarray, side: int = COLOR_SIDE) -> np.ndarray:
     """(V, S, S) uint8 masks to (V, side, side) float32 covered shares of larger cells."""
     step = masks.shape[1] // side
     shape = (len(masks), side, step, side, step)
@@ -103,7 +104,7 @@ class Retriever:
         self._lengths = np.einsum("vi,vi->v", self._coarse, self._coarse)
 
     def __call__(self, reference: np.ndarray, case: Case) -> TexturedMesh:
-        """The nearest prop's mesh, turned as it looks like the reference, in its colours.
+        """The nearest prop's mesh, turned as it looks like the reference, in its colors.
 
         Args:
             reference: (H, W, 4) uint8 with straight alpha.
@@ -112,17 +113,17 @@ class Retriever:
         match = self.find(looks_of_picture(reference), {case.source.path.resolve()})
         prop = load_prop(self._library.props[match.prop].path)
         mesh = textured(turn(prop, -match.azimuth_deg))
-        return recoloured(mesh, reference)
+        return recolored(mesh, reference)
 
     def find(
-        self, query: Looks, exclude: Collection[Path] = (), colour_weight: float = COLOUR_WEIGHT
+        self, query: Looks, exclude: Collection[Path] = (), color_weight: float = COLOR_WEIGHT
     ) -> Match:
         """The view nearest to a picture.
 
         Args:
             query: how the picture looks.
             exclude: resolved paths of props that are left out.
-            colour_weight: see ``distances``.
+            color_weight: see ``distances``.
 
         Raises:
             DataError: all props are left out.
@@ -138,18 +139,18 @@ class Retriever:
         if not count:
             raise DataError("The library holds no prop but those that are left out.")
         nearest = np.argpartition(coarse, count - 1)[:count]
-        found = distances(query, self._library.looks, nearest, colour_weight)
+        found = distances(query, self._library.looks, nearest, color_weight)
         place = int(found.argmin())
         best = int(nearest[place])
         return Match(best // views, float(self._azimuths[best % views]), float(found[place]))
 
 
 def textured(prop: Prop) -> TexturedMesh:
-    """A prop's base colours, baked into one texture with a block of texels for every face.
+    """A prop's base colors, baked into one texture with a block of texels for every face.
 
     Blocks of 8 x 8 texels, or fewer where there would be more than ``MAX_TEXTURE`` a side. A face
     fills the half of its block below the diagonal; the other half repeats the diagonal, so that
-    no filter brings a foreign colour in.
+    no filter brings a foreign color in.
     """
     faces = len(prop.faces)
     across = int(np.ceil(np.sqrt(faces)))
@@ -163,8 +164,8 @@ def textured(prop: Prop) -> TexturedMesh:
     texture = np.zeros((across, block, across, block, 3), np.uint8)
     for start in range(0, faces, 20_000):
         part = np.arange(start, min(faces, start + 20_000))
-        colours = _srgb(_base_colours(prop, part, weights))
-        texture[part // across, :, part % across] = np.rint(np.clip(colours, 0, 1) * 255)
+        colors = encode_srgb(_base_colors(prop, part, weights))
+        texture[part // across, :, part % across] = np.rint(colors * 255)
     picture = texture.reshape(side, side, 3)[::-1]  # row 0 is the top, v = 0 the bottom
     corners = np.array([[0.5, 0.5], [block - 0.5, 0.5], [0.5, block - 0.5]])
     origin = np.stack([np.arange(faces) % across, np.arange(faces) // across], axis=-1) * block
@@ -172,27 +173,21 @@ def textured(prop: Prop) -> TexturedMesh:
     return TexturedMesh(prop.vertices, prop.faces, uvs, picture)
 
 
-def _base_colours(prop: Prop, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(n, b, b, 3) linear base colour of faces at barycentric (b, b, 3) weights."""
-    colour = np.einsum("uvk,fkc->fuvc", weights, prop.corner_colours[faces])
+def _base_colors(prop: Prop, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(n, b, b, 3) linear base color of faces at barycentric (b, b, 3) weights."""
+    color = np.einsum("uvk,fkc->fuvc", weights, prop.corner_colors[faces])
     at = np.einsum("uvk,fkc->fuvc", weights, prop.corner_uvs[faces])
     for index, texture in enumerate(prop.textures):
         painted = prop.texture_index[faces] == index
         height, width = texture.shape[:2]
         column = np.minimum(((at[painted, ..., 0] % 1) * width).astype(int), width - 1)
         row = np.minimum((((1 - at[painted, ..., 1]) % 1) * height).astype(int), height - 1)
-        colour[painted] *= linear(texture[row, column] / 255)
-    return colour
+        color[painted] *= decode_srgb(texture[row, column] / 255)
+    return color
 
 
-def _srgb(values: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB, both in 0..1."""
-    values = np.clip(values, 0, 1)
-    return np.where(values <= 0.0031308, values * 12.92, 1.055 * values ** (1 / 2.4) - 0.055)
-
-
-def recoloured(mesh: TexturedMesh, reference: np.ndarray) -> TexturedMesh:
-    """The mesh with its texture shifted until its mean colour, seen as the reference is, is that
+def recolored(mesh: TexturedMesh, reference: np.ndarray) -> TexturedMesh:
+    """The mesh with its texture shifted until its mean color, seen as the reference is, is that
     of the reference: one shift of all sRGB values, then limited to 0..255.
 
     Args:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of pictures, surfaces and volumes; numpy and scipy alone but for ``perceptual``."""
+"""Metrics of pictures, surfaces and volumes."""
 
-from gsv3d.lab.evaluation.metrics.alignment import icp
 from gsv3d.lab.evaluation.metrics.images import (
     Views,
     ViewScores,
@@ -10,28 +9,28 @@ from gsv3d.lab.evaluation.metrics.images import (
     mse,
     on_white,
     psnr,
-    ssim_map,
+    ssim_in_box,
 )
-from gsv3d.lab.evaluation.metrics.surfaces import (
+from gsv3d.lab.evaluation.metrics.shapes import (
     FEW_SAMPLES,
+    GRID,
     SURFACE_SAMPLES,
-    THRESHOLDS,
     Surface,
     SurfaceDistance,
     SurfaceSamples,
-    normalised,
-    point_to_surface,
+    icp,
+    normalized,
+    occupancy,
     sample_surface,
     sample_surface_with_normals,
     surface_distance,
+    volume_iou,
 )
-from gsv3d.lab.evaluation.metrics.volumes import GRID, occupancy, volume_iou
 
 __all__ = [
     "FEW_SAMPLES",
     "GRID",
     "SURFACE_SAMPLES",
-    "THRESHOLDS",
     "Surface",
     "SurfaceDistance",
     "SurfaceSamples",
@@ -41,14 +40,13 @@ __all__ = [
     "icp",
     "mask_iou",
     "mse",
-    "normalised",
+    "normalized",
     "occupancy",
     "on_white",
-    "point_to_surface",
     "psnr",
     "sample_surface",
     "sample_surface_with_normals",
-    "ssim_map",
+    "ssim_in_box",
     "surface_distance",
     "volume_iou",
 ]

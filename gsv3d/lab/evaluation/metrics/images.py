@@ -7,17 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
+from skimage.metrics import structural_similarity
 
 from gsv3d.masks import box_of
 
 _MSE_FLOOR = 1e-10
 
-SSIM_SIGMA = 1.5
-"""Of SSIM's Gaussian window, cut off at 5 pixels: 11 x 11 (Wang et al. 2004, section III-B)."""
-
-_SSIM_RADIUS = 5
-_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
+_SSIM_MARGIN = 10
+"""Pixels around a box that are filtered with it: the window reaches 5, and spans 11."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class ViewScores:
     Attributes:
         psnr: dB of sRGB on white, at most 100.
         ssim: mean over the true object's box.
-        mse: of sRGB in 0..1 on white.
-        mask_iou: of alpha above one half.
+        mse: squared error of sRGB in 0..1 on white.
+        mask_iou: intersection over union of alpha above one half.
     """
 
     psnr: np.ndarray
@@ -42,35 +39,40 @@ class Views:
     """V pictures of an object.
 
     Attributes:
-        colour: (V, H, W, 3) float in 0..1, on white.
+        color: (V, H, W, 3) float in 0..1, on white.
         mask: (V, H, W) bool, where the object is.
     """
 
-    colour: np.ndarray
+    color: np.ndarray
     mask: np.ndarray
 
     @classmethod
     def of_rgba(cls, rgba: np.ndarray) -> Views:
-        """From (V, H, W, 4) uint8 with straight alpha."""
+        """Return the views of (V, H, W, 4) uint8 pictures with straight alpha."""
         return cls(on_white(rgba), rgba[..., 3] > 127)
 
     @classmethod
-    def resized(cls, colour: np.ndarray, mask: np.ndarray, size: int) -> Views:
-        """From (V, S, S, 3) uint8 on white and (V, S, S) bool, brought to ``size`` pixels.
+    def resized(cls, color: np.ndarray, mask: np.ndarray, size: int) -> Views:
+        """Return views brought to ``size`` pixels.
 
-        Colours by Lanczos' filter, a mask where a half or more of a pixel is in it.
+        Colors go through Lanczos' filter; a pixel is in the mask where half or more of it was.
+
+        Args:
+            color: (V, S, S, 3) uint8 on white.
+            mask: (V, S, S) bool.
+            size: width and height in pixels.
         """
-        if colour.shape[1] != size:
-            colour = np.stack([_resize(picture, size) for picture in colour])
+        if color.shape[1] != size:
+            color = np.stack([_resize(picture, size) for picture in color])
             covered = mask.astype(np.uint8) * 255
             mask = np.stack([_resize(picture, size) for picture in covered]) > 127
-        return cls(colour.astype(np.float64) / 255, mask)
+        return cls(color.astype(np.float64) / 255, mask)
 
     def __len__(self) -> int:
-        return len(self.colour)
+        return len(self.color)
 
     def __getitem__(self, index: slice) -> Views:
-        return Views(self.colour[index], self.mask[index])
+        return Views(self.color[index], self.mask[index])
 
 
 def _resize(picture: np.ndarray, size: int) -> np.ndarray:
@@ -83,82 +85,58 @@ def compare_views(views: Views, true: Views) -> ViewScores:
     """Compare pictures with the true ones, one with one.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: the shapes differ.
     """
-    if views.colour.shape != true.colour.shape or views.mask.shape != true.mask.shape:
-        raise ValueError(f"views {views.colour.shape} cannot be compared with {true.colour.shape}")
-    pairs = list(zip(views.colour, true.colour, strict=True))
-    errors = np.array([mse(a, b) for a, b in pairs])
-    boxes = [object_box(mask) for mask in true.mask]
-    masks = zip(views.mask, true.mask, strict=True)
-    return ViewScores(
-        psnr=-10 * np.log10(np.maximum(errors, _MSE_FLOOR)),
-        ssim=np.array([ssim_in_box(a, b, box) for (a, b), box in zip(pairs, boxes, strict=True)]),
-        mse=errors,
-        mask_iou=np.array([mask_iou(a, b) for a, b in masks]),
-    )
+    if views.color.shape != true.color.shape or views.mask.shape != true.mask.shape:
+        raise ValueError(f"views {views.color.shape} cannot be compared with {true.color.shape}")
+    scores = [
+        (psnr(a, b), ssim_in_box(a, b, find_object_box(true_mask)), mse(a, b),
+         mask_iou(mask, true_mask))
+        for a, b, mask, true_mask in zip(
+            views.color, true.color, views.mask, true.mask, strict=True
+        )
+    ]  # fmt: skip
+    return ViewScores(*np.array(scores, dtype=np.float64).reshape(-1, 4).T)
 
 
 def mask_iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two boolean masks; 1 when both are empty."""
+    """Return the intersection over union of two bool arrays; 1 when both are empty."""
     union = np.logical_or(first, second).sum()
     return float(np.logical_and(first, second).sum() / union) if union else 1.0
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
-    """(..., 4) uint8 with straight alpha to (..., 3) float in 0..1 on white."""
+    """Compose (..., 4) uint8 with straight alpha to (..., 3) float in 0..1 on white."""
     values = rgba.astype(np.float64) / 255
     alpha = values[..., 3:]
     return values[..., :3] * alpha + (1 - alpha)
 
 
 def mse(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean squared error of two pictures."""
+    """Return the mean squared error of two pictures."""
     return float(np.mean((first - second) ** 2))
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two pictures in 0..1; at most 100 (equal pictures)."""
+    """Return the PSNR in dB of two pictures in 0..1; 100, the most, for equal ones."""
     return -10 * float(np.log10(max(mse(first, second), _MSE_FLOOR)))
 
 
-def ssim_map(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(H, W) structural similarity at every pixel of two (H, W, 3) pictures in 0..1.
-
-    Wang et al. 2004, equation 13, with their Gaussian window and constants, the mean over the
-    channels; beyond the rim the picture is mirrored.
-    """
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return ndimage.gaussian_filter(
-            values, (SSIM_SIGMA, SSIM_SIGMA, 0), mode="reflect", radius=(_SSIM_RADIUS,) * 2 + (0,)
-        )
-
-    mean_a, mean_b = mean(first), mean(second)
-    var_a = mean(first * first) - mean_a**2
-    var_b = mean(second * second) - mean_b**2
-    covariance = mean(first * second) - mean_a * mean_b
-    top = (2 * mean_a * mean_b + _SSIM_C1) * (2 * covariance + _SSIM_C2)
-    bottom = (mean_a**2 + mean_b**2 + _SSIM_C1) * (var_a + var_b + _SSIM_C2)
-    return (top / bottom).mean(axis=-1)
-
-
-def object_box(mask: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of a mask's box; the whole picture where the mask is empty."""
+def find_object_box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Return rows and columns of a mask's box; the whole picture where the mask is empty."""
     return box_of(mask) or (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
 
 
 def ssim_in_box(first: np.ndarray, second: np.ndarray, box: tuple[slice, slice]) -> float:
-    """Mean of ``ssim_map`` over a box: on white, most of a picture is equal without any merit."""
-    height, width = first.shape[:2]
-    rows, columns = box
-    # Only what the windows of the box's pixels reach is filtered; mirroring at a cut inside the
-    # picture stays outside the box.
-    top, left = max(0, rows.start - _SSIM_RADIUS), max(0, columns.start - _SSIM_RADIUS)
-    cut = (
-        slice(top, min(height, rows.stop + _SSIM_RADIUS)),
-        slice(left, min(width, columns.stop + _SSIM_RADIUS)),
-    )
-    values = ssim_map(first[cut], second[cut])
-    inside = values[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    return float(inside.mean())
+    """Return the mean structural similarity over a box of two (H, W, 3) pictures in 0..1.
+
+    Wang et al. 2004, with their Gaussian window and constants, the mean over the channels. On
+    white, most of a picture is equal without any merit, so only the box counts.
+    """
+    cut = tuple(slice(max(0, s.start - _SSIM_MARGIN), s.stop + _SSIM_MARGIN) for s in box)
+    _, values = structural_similarity(
+        first[cut], second[cut], data_range=1, channel_axis=-1, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    inside = [slice(s.start - c.start, s.stop - c.start) for s, c in zip(box, cut, strict=True)]
+    return float(values[tuple(inside)].mean())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measured numbers of a folder, and what they come to: means, spreads, comparisons."""
+"""The measured numbers of a folder: their columns, and what they come to."""
 
 from __future__ import annotations
 
@@ -9,18 +9,131 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from gsv3d.lab.evaluation.baselines import EMPTY
-from gsv3d.lab.evaluation.files import read_json
 from gsv3d.lab.evaluation.measuring import read_measures
 from gsv3d.lab.evaluation.perceptual import add_perceptual
 from gsv3d.lab.evaluation.protocol import Case
-from gsv3d.lab.evaluation.report.columns import PER_CASE, Column
-from gsv3d.lab.evaluation.store import Evaluation, Run
+from gsv3d.lab.evaluation.store import Evaluation, Run, read_json
 
 HINDSIGHT = "best baseline, per object with hindsight"
 RESAMPLES = 2000
-_BETTER = {column.key: column.better for column in PER_CASE}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of a candidate for a case.
+
+    Attributes:
+        key: its name in the CSV and in the records.
+        heading: its title in tables.
+        better: 1 where higher is better, -1 where lower is, 0 where neither.
+        digits: how many are shown after the point.
+    """
+
+    key: str
+    heading: str
+    better: int = 1
+    digits: int = 3
+
+    @property
+    def title(self) -> str:
+        return self.heading + {1: " ↑", -1: " ↓", 0: ""}[self.better]
+
+    def text(self, value: float | None) -> str:
+        return "–" if value is None else f"{value:.{self.digits}f}"
+
+
+MAIN = (
+    Column("chamfer", "CD", -1),
+    Column("f_score_02", "F@.02"),
+    Column("f_score_05", "F@.05"),
+    Column("volume_iou", "volume IoU"),
+    Column("psnr", "PSNR dB", digits=2),
+    Column("mask_iou", "mask IoU"),
+)
+"""Columns a model has to win."""
+
+
+def _surface(suffix: str) -> tuple[Column, ...]:
+    return (
+        Column(f"chamfer{suffix}", "CD", -1),
+        Column(f"f_score_02{suffix}", "F@.02"),
+        Column(f"f_score_05{suffix}", "F@.05"),
+        Column(f"normal_consistency{suffix}", "normals"),
+        Column(f"p2s{suffix}", "P2S", -1, 4),
+    )
+
+
+SURFACES = {
+    "16,384 points": (*_surface(""), Column("volume_iou", "volume IoU")),
+    "16,384 points, after ICP": (*_surface("_icp"), Column("volume_iou_icp", "volume IoU")),
+    "4,096 points": _surface("_4096"),
+    "4,096 points, after ICP": _surface("_4096_icp"),
+}
+"""Tables of surfaces by their title."""
+
+
+def pictures(prefix: str) -> tuple[Column, ...]:
+    """Return the columns of compared pictures: "" of the mesh, "gaussian_", "frame_"."""
+    return (
+        Column(f"{prefix}psnr", "PSNR dB", digits=2),
+        Column(f"{prefix}ssim", "SSIM, box"),
+        Column(f"{prefix}mse", "MSE", -1, 4),
+        Column(f"{prefix}mask_iou", "mask IoU"),
+        Column(f"{prefix}lpips", "LPIPS", -1),
+        Column(f"{prefix}clip_s", "CLIP-S"),
+        Column(f"{prefix}clip_iqa", "CLIP-IQA"),
+    )
+
+
+SETS = (Column("fid", "FID", -1, 1), Column("kid", "KID x 1000", -1, 1))
+"""Columns over all pictures of a candidate together: no number for one case."""
+
+CONSISTENCY = (
+    Column("render_psnr", "renders to views, PSNR dB", digits=2),
+    Column("render_ssim", "SSIM, box"),
+    Column("render_mask_iou", "mask IoU"),
+    Column("half_psnr", "half to half, PSNR dB", digits=2),
+    Column("half_ssim", "SSIM, box"),
+    Column("half_mask_iou", "mask IoU"),
+    Column("half_chamfer", "CD", -1),
+    Column("half_cross_psnr", "half to the other's views, PSNR dB", digits=2),
+)
+FITTED = tuple(
+    Column(c.key.replace("half", "fit"), c.heading, c.better, c.digits)
+    for c in CONSISTENCY
+    if c.key.startswith("half")
+)
+
+COST = (
+    Column("seconds", "seconds", -1, 1),
+    Column("process_mib", "process MiB", -1, 0),
+    Column("card_mib", "card MiB", -1, 0),
+    Column("faces", "faces", 0, 0),
+)
+
+PER_CASE: tuple[Column, ...] = tuple(
+    {
+        column.key: column
+        for group in (
+            MAIN,
+            *SURFACES.values(),
+            pictures(""),
+            pictures("gaussian_"),
+            pictures("frame_"),
+            CONSISTENCY,
+            FITTED,
+            COST,
+        )
+        for column in group
+    }.values()
+)
+"""Every column of results.csv, once."""
+
+PER_VIEW = ("psnr", "ssim", "mse", "mask_iou", "lpips", "clip_s", "clip_iqa")
+"""Columns of views.csv."""
 
 
 @dataclass(frozen=True)
@@ -58,54 +171,98 @@ class Results:
         return [name for name in self.candidates if name not in self.evaluation.baselines]
 
     def of(self, candidate: str) -> list[Run]:
-        """A candidate's runs: one for a baseline, one a seed for a model."""
+        """Return a candidate's runs: one for a baseline, one a seed for a model."""
         return [run for run in self.runs if run.candidate == candidate]
 
-    def values(self, run: Run, key: str, cases: Sequence[Case] | None = None) -> np.ndarray:
-        """(cases,) of one column, NaN where there is none."""
-        chosen = self.main if cases is None else cases
-        rows = self.records[run.key]
-        found = [
-            rows[case.name]["values"].get(key) if case.name in rows else None for case in chosen
-        ]
-        return np.array([np.nan if v is None else v for v in found], dtype=np.float64)
+    @cached_property
+    def _numbers(self) -> dict[str, pd.DataFrame]:
+        """By run's key: a row a case, a column of ``PER_CASE`` each, NaN where there is none."""
+        names, keys = [case.name for case in self.cases], [column.key for column in PER_CASE]
+        return {
+            run: pd.DataFrame.from_dict(
+                {name: record["values"] for name, record in rows.items()}, orient="index"
+            ).reindex(index=names, columns=keys).astype(float)
+            for run, rows in self.records.items()
+        }  # fmt: skip
+
+    def values(self, candidate: str, key: str, cases: Sequence[Case] | None = None) -> pd.DataFrame:
+        """Return one column: a row a case, a column a run, NaN where there is none."""
+        names = [case.name for case in (self.main if cases is None else cases)]
+        if candidate == HINDSIGHT:
+            return pd.DataFrame({HINDSIGHT: self._hindsight(key, cases)}, index=names)
+        columns = {r.key: self._numbers[r.key][key].reindex(names) for r in self.of(candidate)}
+        return pd.DataFrame(columns, index=names)
 
     def by_object(
         self, candidate: str, key: str, cases: Sequence[Case] | None = None
     ) -> np.ndarray:
-        """(cases,) of one column, the mean over a model's seeds."""
-        if candidate == HINDSIGHT:
-            return self.hindsight(key, cases)
-        return _nanmean(np.stack([self.values(r, key, cases) for r in self.of(candidate)]), 0)
+        """Return (cases,) of one column, the mean over a model's seeds."""
+        return self.values(candidate, key, cases).mean(axis=1).to_numpy(dtype=np.float64)
 
-    def hindsight(self, key: str, cases: Sequence[Case] | None = None) -> np.ndarray:
-        """(cases,) of the best of the baselines for each case in this column alone.
+    def _hindsight(self, key: str, cases: Sequence[Case] | None) -> pd.Series:
+        """Return the best of the baselines for each case in this column alone.
 
         A bar no single baseline reaches: which is best is chosen by the truth, column by column.
         """
         names = [n for n in self.candidates if n in self.evaluation.baselines and n != EMPTY]
-        if not names:
-            return np.full(len(self.main if cases is None else cases), np.nan)
-        stacked = np.stack([self.by_object(name, key, cases) for name in names])
-        sign = _BETTER.get(key) or 1
-        worst = np.where(np.isnan(stacked), -np.inf, sign * stacked).max(axis=0)
-        return np.where(np.isinf(worst), np.nan, sign * worst)
+        found = [self.values(name, key, cases) for name in names]
+        if not found:
+            return pd.Series(dtype=float)
+        sign = next(column.better for column in PER_CASE if column.key == key) or 1
+        return sign * (sign * pd.concat(found, axis=1)).max(axis=1)
 
     def mean(self, candidate: str, key: str, cases: Sequence[Case] | None = None) -> float | None:
-        """Over cases and seeds; None without a value."""
-        return _number(_nanmean(self.by_object(candidate, key, cases), 0))
+        """Return the mean over cases and seeds; None without a value."""
+        return _number(self.values(candidate, key, cases).mean(axis=1).mean())
 
     def spread(self, candidate: str, key: str, cases: Sequence[Case] | None = None) -> float | None:
-        """Standard deviation of the seeds' means; None with fewer than two seeds."""
-        if candidate == HINDSIGHT or len(self.of(candidate)) < 2:
-            return None
-        means = [_nanmean(self.values(r, key, cases), 0) for r in self.of(candidate)]
-        return _number(np.std(means, ddof=1))
+        """Return the standard deviation of the seeds' means; None with fewer than two seeds."""
+        return _number(self.values(candidate, key, cases).mean().std())
 
     def has(self, key: str, candidate: str | None = None) -> bool:
-        """Whether any value of a column is there."""
+        """Tell whether any value of a column is there."""
         names = self.candidates if candidate is None else [candidate]
         return any(self.mean(name, key) is not None for name in names)
+
+    @cached_property
+    def views(self) -> pd.DataFrame:
+        """A row a compared view: of meshes, Gaussians and generated frames."""
+        rows = []
+        for case in self.cases:
+            for run in self.runs:
+                record = self.records[run.key].get(case.name, {"per_view": {}})
+                for what, columns in record["per_view"].items():
+                    blank = [None] * len(columns["azimuth_deg"])
+                    listed = [columns.get(metric, blank) for metric in PER_VIEW]
+                    angles = (columns["azimuth_deg"], columns["elevation_deg"])
+                    rows += [
+                        (case.name, run.candidate, run.seed, what, *line)
+                        for line in zip(*angles, *listed, strict=True)
+                    ]
+        named = ("case", "candidate", "seed", "what", "azimuth_deg", "elevation_deg")
+        return pd.DataFrame(rows, columns=[*named, *PER_VIEW]).astype({"seed": "Int64"})
+
+    def table(self) -> pd.DataFrame:
+        """Return a row a case and run, incomplete ones too, with every column."""
+        rows = []
+        for case in self.cases:
+            for run in (*self.runs, *self.incomplete):
+                record = self.records[run.key].get(case.name)
+                if record is not None:
+                    failed = int(case.name in self.failures[run.key])
+                    elevation = round(case.plan.elevation_deg, 3)
+                    fixed = (
+                        case.source.name,
+                        case.name,
+                        elevation,
+                        run.candidate,
+                        run.seed,
+                        failed,
+                    )
+                    rows.append((*fixed, *(record["values"].get(c.key) for c in PER_CASE)))
+        named = ("object", "case", "elevation_deg", "candidate", "seed", "failed")
+        columns = [*named, *(column.key for column in PER_CASE)]
+        return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64"})
 
 
 @dataclass(frozen=True)
@@ -125,7 +282,7 @@ class Comparison:
 
 
 def compare(results: Results, candidate: str, other: str, column: Column) -> Comparison | None:
-    """Paired over the main cases; None where no case has both values."""
+    """Compare two candidates on the main cases; None where no case has both values."""
     first, second = results.by_object(candidate, column.key), results.by_object(other, column.key)
     both = np.isfinite(first) & np.isfinite(second)
     if not both.any():
@@ -148,38 +305,30 @@ def load_results(evaluation: Evaluation) -> Results:
     failures: dict[str, dict[str, str]] = {}
     for run in evaluation.runs:
         rows = {}
+        failures[run.key] = {}
         for case in cases:
             record = read_measures(evaluation.path("measures", case, run))
-            if record is not None:
-                rows[case.name] = record
-                add_perceptual(evaluation, case, run, record)
+            if record is None:
+                continue
+            rows[case.name] = record
+            add_perceptual(evaluation, case, run, record)
+            cost = evaluation.record_path(case, run)
+            if cost.exists():
+                _add_cost(record, read_json(cost), failures[run.key])
         whole = bool(main) and all(case.name in rows for case in main)
         (runs if whole else incomplete).append(run)
         records[run.key] = rows
-        failures[run.key] = {}
-        for case in cases:
-            cost = evaluation.record_path(case, run)
-            if case.name in rows and cost.exists():
-                _add_cost(rows[case.name], read_json(cost), failures[run.key])
     return Results(evaluation, cases, tuple(runs), tuple(incomplete), records, failures)
 
 
-def _add_cost(row: dict[str, Any], cost: dict[str, Any], failures: dict[str, str]) -> None:
+def _add_cost(record: dict[str, Any], cost: dict[str, Any], failures: dict[str, str]) -> None:
     if "failure" in cost:
-        failures[row["case"]] = cost["failure"]
+        failures[record["case"]] = cost["failure"]
         return
-    row["values"]["seconds"] = cost["seconds"].get("total")
-    row["values"]["process_mib"] = cost["process_mib"]
-    row["values"]["card_mib"] = cost["card_mib"]
+    record["values"]["seconds"] = cost["seconds"].get("total")
+    record["values"]["process_mib"] = cost["process_mib"]
+    record["values"]["card_mib"] = cost["card_mib"]
 
 
-def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
-    """As ``np.nanmean``, NaN without a warning where there is nothing."""
-    there = np.isfinite(values)
-    count = there.sum(axis=axis)
-    total = np.where(there, values, 0.0).sum(axis=axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _number(value: Any) -> float | None:
+def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None

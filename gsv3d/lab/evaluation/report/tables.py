@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results as Markdown."""
+"""Write the results as Markdown."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import numpy as np
 
 from gsv3d.lab.evaluation.baselines import EMPTY
 from gsv3d.lab.evaluation.protocol import UNSEEN_DEG
-from gsv3d.lab.evaluation.report.columns import (
+from gsv3d.lab.evaluation.report.results import (
     CONSISTENCY,
     COST,
     FITTED,
+    HINDSIGHT,
     MAIN,
     SETS,
     SURFACES,
     Column,
+    Results,
+    compare,
     pictures,
 )
-from gsv3d.lab.evaluation.report.results import HINDSIGHT, Results, compare
 
 NOT_INSTALLED = "not installed"
 SEEDED = " ± "
@@ -27,19 +29,19 @@ SEEDED = " ± "
 _EMPTY_NAME = "an empty picture"
 
 
-def markdown(
+def write_markdown(
     results: Results,
     missing: Mapping[str, str],
     sets: Mapping[str, Mapping[str, float]],
     figures: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The whole report.
+    """Write the whole report.
 
     Args:
-        results: measured.
+        results: all numbers.
         missing: why a metric is not there, by the metric's name.
         sets: FID and KID by candidate.
-        figures: file names and captions.
+        figures: file names and captions of pictures.
     """
     names = ", ".join(results.models) or "the baselines"
     lines = [f"# Evaluation of {names}", "", *_headline(results), ""]
@@ -73,7 +75,7 @@ def _headline(results: Results) -> list[str]:
 def table(
     heading: str, columns: Sequence[Column], rows: Iterable[tuple[str, Sequence[str]]]
 ) -> list[str]:
-    """A Markdown table."""
+    """Write a Markdown table."""
     return [
         f"| {heading} | " + " | ".join(column.title for column in columns) + " |",
         "| --- |" + " ---: |" * len(columns),
@@ -95,7 +97,7 @@ def _label(candidate: str) -> str:
 
 
 def _with_hindsight(results: Results) -> list[str]:
-    """Candidates as rows: the empty picture last, hindsight before it."""
+    """Return candidates as rows: the empty picture last, hindsight before it."""
     others = [name for name in results.candidates if name != EMPTY]
     several = sum(name in results.evaluation.baselines for name in others) > 1
     last = [EMPTY] if EMPTY in results.candidates else []
@@ -206,7 +208,7 @@ def _consistency(results: Results) -> list[str]:
 
 
 def elevation_groups(results: Results) -> dict[float, list]:
-    """Cases of the robustness plot by their elevation."""
+    """Return the cases of the robustness plot by their elevation."""
     groups: dict[float, list] = {}
     for case in results.cases:
         if case.elevation_of is not None:
@@ -300,12 +302,12 @@ def _notes(results: Results, missing: Mapping[str, str]) -> list[str]:
         "",
         f"The reference picture ({settings.input_size} px, RGBA) is the object at azimuth 0 after"
         " a random yaw, at an elevation of U[-5, 30] degrees that the model is told, under one of"
-        " Blender's HDRIs. All meshes are centred and scaled to a largest extent of 1 by their"
+        " Blender's HDRIs. All meshes are centered and scaled to a largest extent of 1 by their"
         " bounding box; but for the columns after ICP no other alignment is made. Unseen views: 16"
         f" around at elevation 10 and 4 from above at 45, {settings.size} px, without those within"
         f" {UNSEEN_DEG:.0f} degrees of the reference, drawn by {drawer}; the true object"
         " is lit as in the reference, results show their texture unlit. CD is the mean of both"
-        " directions' mean distances. An empty result counts as one point at the centre."
+        " directions' mean distances. An empty result counts as one point at the center."
         " docs/evaluation.md defines every column.",
     ]
     if missing:

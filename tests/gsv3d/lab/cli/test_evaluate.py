@@ -71,7 +71,7 @@ def test_bad_options_get_one_sentence(tmp_path: Path, capsys, words, expected) -
     assert error.splitlines()[-1].startswith("gsv3d evaluate: ")
 
 
-@pytest.mark.parametrize("package", ["bpy", "matplotlib"])
+@pytest.mark.parametrize("package", ["bpy", "matplotlib", "pandas"])
 def test_a_missing_package_is_named_before_anything_is_done(
     tmp_path: Path, capsys, monkeypatch, package: str
 ) -> None:

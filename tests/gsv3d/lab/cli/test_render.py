@@ -13,10 +13,10 @@ import pytest
 from gsv3d.lab.cli import render
 from gsv3d.lab.cli.render import add_arguments, command_of, main, settings_of
 from gsv3d.lab.datasets.dataset import Dataset
-from gsv3d.lab.datasets.orbits import OrbitSettings
-from gsv3d.lab.datasets.processes import Outcome
+from gsv3d.lab.datasets.plans import OrbitSettings
 from gsv3d.lab.datasets.rendering import Rendered
 from gsv3d.lab.datasets.shards import index_shards, write_record
+from gsv3d.tasks import Outcome
 from tests import tiny
 
 

@@ -17,7 +17,7 @@ from trimesh.visual.material import PBRMaterial
 from gsv3d.lab.datasets.records import OrbitRecord
 
 FACES = {
-    # Blender's axes: (normal, sRGB colour). glTF's +Y is Blender's +Z, its +Z is Blender's -Y.
+    # Blender's axes: (normal, sRGB color). glTF's +Y is Blender's +Z, its +Z is Blender's -Y.
     "right": ((1, 0, 0), (255, 0, 0)),
     "front": ((0, -1, 0), (0, 255, 0)),
     "top": ((0, 0, 1), (0, 0, 255)),
@@ -27,33 +27,33 @@ FACES = {
 }
 
 
-def coloured_box(path: Path, extents: tuple[float, float, float], offset: float = 0.0) -> None:
-    """A GLB of a box (extents in Blender's axes) with one pure colour a side."""
+def colored_box(path: Path, extents: tuple[float, float, float], offset: float = 0.0) -> None:
+    """A GLB of a box (extents in Blender's axes) with one pure color a side."""
     x, y, z = extents
     box = trimesh.creation.box((x, z, y))
     box.apply_translation([offset, 2 * offset, -offset])
     parts = []
-    for normal, colour in FACES.values():
+    for normal, color in FACES.values():
         wanted = np.array([normal[0], normal[2], -normal[1]])
         part = box.submesh([np.flatnonzero(box.face_normals @ wanted > 0.9)], append=True)
         part.visual = trimesh.visual.TextureVisuals(
-            material=PBRMaterial(baseColorFactor=[*colour, 255])
+            material=PBRMaterial(baseColorFactor=[*color, 255])
         )
         parts.append(part)
     trimesh.Scene(parts).export(path)
 
 
 def plain_box(path: Path) -> None:
-    """A box without any colour."""
+    """A box without any color."""
     trimesh.Scene([trimesh.creation.box((1, 1, 1))]).export(path)
 
 
-def textured_box(path: Path, colour: tuple[int, int, int]) -> None:
-    """A box with an image texture of one colour."""
+def textured_box(path: Path, color: tuple[int, int, int]) -> None:
+    """A box with an image texture of one color."""
     from PIL import Image
 
     box = trimesh.creation.box((1, 1, 1))
-    material = PBRMaterial(baseColorTexture=Image.new("RGB", (8, 8), colour))
+    material = PBRMaterial(baseColorTexture=Image.new("RGB", (8, 8), color))
     box.visual = trimesh.visual.TextureVisuals(
         uv=np.full((len(box.vertices), 2), 0.5), material=material
     )
@@ -94,7 +94,7 @@ def meshes() -> SimpleNamespace:
     """The makers of object files."""
     return SimpleNamespace(
         FACES=FACES,
-        coloured_box=coloured_box,
+        colored_box=colored_box,
         plain_box=plain_box,
         textured_box=textured_box,
         untextured_box=untextured_box,

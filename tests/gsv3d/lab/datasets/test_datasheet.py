@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from gsv3d.lab.datasets.datasheet import write_datasheet
-from gsv3d.lab.datasets.orbits import OrbitSettings
+from gsv3d.lab.datasets.dataset import write_datasheet
+from gsv3d.lab.datasets.plans import OrbitSettings
 
 
 def facts(pack: str, split: str = "train", license: str = "CC0-1.0", **more) -> dict:
@@ -17,7 +17,7 @@ def sheet(objects: list[dict], failures: dict[str, str] | None = None) -> str:
     return write_datasheet(objects, shards, settings, ["gsv3d render x"], failures or {})
 
 
-def test_packs_licences_and_sizes_are_counted() -> None:
+def test_packs_licenses_and_sizes_are_counted() -> None:
     text = sheet([facts("a"), facts("a"), facts("b", "dev", "CC-BY-4.0")])
     assert "3 objects, 60 views of 128 x 128 pixels, 1 shards, 1.5 MB" in text
     assert (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gsv3d.lab.datasets.obj import copy_without_marks, without_mark
+from gsv3d.lab.datasets.mesh_files import copy_obj_without_marks, strip_mark
 from gsv3d.lab.rasterizing import load_prop
 
 VERTICES = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
@@ -39,13 +39,13 @@ def tetrahedron(folder: Path, obj_mark: str, mtl_mark: str, first: str = "") -> 
 @pytest.mark.parametrize("mark", MARKS)
 def test_the_text_stays(mark: str) -> None:
     text = "v 0 0 0\n# Füße\n"
-    assert without_mark(encoded(text, mark)) == text.encode()
+    assert strip_mark(encoded(text, mark)) == text.encode()
 
 
 def test_what_has_no_mark_is_not_copied(tmp_path: Path) -> None:
     path, folder = tetrahedron(tmp_path, "none", "none"), tmp_path / "copies"
     folder.mkdir()
-    assert copy_without_marks(path, folder) is None
+    assert copy_obj_without_marks(path, folder) is None
 
 
 @pytest.mark.parametrize("mark", MARKS)
@@ -67,7 +67,7 @@ def test_blender_reads_all_vertices_and_the_texture(
 ) -> None:
     import bpy
 
-    from gsv3d.lab.datasets.blender_import import drop_missing_textures, import_file
+    from gsv3d.lab.datasets.blender_objects import drop_missing_textures, import_file
 
     bpy.ops.wm.read_factory_settings(use_empty=True)
     import_file(tetrahedron(tmp_path, obj_mark, mtl_mark))
@@ -84,7 +84,7 @@ def test_blender_reads_all_vertices_and_the_texture(
 def test_a_texture_that_is_not_there_keeps_its_name(tmp_path: Path) -> None:
     import bpy
 
-    from gsv3d.lab.datasets.blender_import import drop_missing_textures, import_file
+    from gsv3d.lab.datasets.blender_objects import drop_missing_textures, import_file
 
     path = tetrahedron(tmp_path, "utf-8", "utf-8")
     (tmp_path / "my picture.png").unlink()

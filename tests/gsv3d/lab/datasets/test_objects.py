@@ -50,7 +50,7 @@ def test_names_are_fit_to_be_keys_of_a_shard(tmp_path: Path) -> None:
     assert len(set(names)) == 3 and not any("." in n or len(n.encode()) > 200 for n in names)
 
 
-def test_packs_and_licences_come_from_the_index_else_from_folders(tmp_path: Path) -> None:
+def test_packs_and_licenses_come_from_the_index_else_from_folders(tmp_path: Path) -> None:
     folder = tmp_path / "props"
     for name in ("a.glb", "tools/b.glb", "tools/old/c.usdz"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +77,8 @@ def test_packs_and_licences_come_from_the_index_else_from_folders(tmp_path: Path
         (lambda p: (p / "i.json").write_text('{"objects": 3}') and p / "i.json", "not an object"),
         (lambda p: write_index(p, []), "No object of split None"),
         (lambda p: write_index(p, [{"file": "../a.glb"}]), "outside its own folder"),
+        (lambda p: write_index(p, [{"file": ""}]), "lists '', which is no file's name"),
+        (lambda p: write_index(p, [{"file": "./"}]), "lists './', which is no file's name"),
         (lambda p: write_index(p, [{"file": "/a.glb"}]), "outside its own folder"),
         (lambda p: write_index(p, [{"file": "C:\\a.glb"}]), "outside its own folder"),
     ],

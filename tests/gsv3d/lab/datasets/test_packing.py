@@ -12,8 +12,7 @@ import pytest
 
 from gsv3d.errors import OutputError
 from gsv3d.lab.datasets import packing
-from gsv3d.lab.datasets.packing import ShardFolder
-from gsv3d.lab.datasets.shards import WAITING, index_shards, scan, write_record
+from gsv3d.lab.datasets.shards import WAITING, ShardFolder, index_shards, scan, write_record
 
 
 def keys(directory: Path) -> list[str]:
@@ -128,7 +127,7 @@ ENDLESS = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from gsv3d.lab.datasets.packing import ShardFolder
+from gsv3d.lab.datasets.shards import ShardFolder
 from gsv3d.lab.datasets.shards import scan, write_record
 record = scan(Path(sys.argv[2])).entries[0].read()
 tar = write_record(record)

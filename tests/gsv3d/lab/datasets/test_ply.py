@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from plyfile import PlyData, PlyElement
-
 from gsv3d.lab.datasets.ply import check_positions
+from plyfile import PlyData, PlyElement
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "binary"])
@@ -35,7 +34,7 @@ def test_a_coordinate_that_is_not_a_number_is_found(
     with pytest.raises(ValueError, match="not finite"):
         check_positions(path)
     path.write_bytes(path.read_bytes()[:-25])
-    with pytest.raises(ValueError, match="ends before its vertices"):
+    with pytest.raises(ValueError, match="Blender cannot read it: .* early end-of"):
         check_positions(path)
 
 

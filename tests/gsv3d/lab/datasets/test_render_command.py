@@ -38,8 +38,8 @@ MOVING = ["moving_glb", "moving_usd", "moving_blend"]
 
 def make_objects(folder: Path, meshes) -> None:
     """Objects of every format and every fault."""
-    meshes.coloured_box(folder / "box.glb", tuple(BOX), offset=4.0)
-    meshes.coloured_box(folder / "kilometres.glb", tuple(BOX * 20_000), offset=50_000.0)
+    meshes.colored_box(folder / "box.glb", tuple(BOX), offset=4.0)
+    meshes.colored_box(folder / "kilometres.glb", tuple(BOX * 20_000), offset=50_000.0)
     script = Path(__file__).with_name("export_box.py")
     subprocess.run(
         [sys.executable, str(script), str(folder / "box.glb"), str(folder)],
@@ -113,7 +113,7 @@ def test_bad_objects_are_named_and_the_others_are_there(rendered) -> None:
         assert sum(name in line and words in line for line in lines) == 1, errors
 
 
-def test_depth_mask_and_colours_of_a_box_are_those_of_traced_rays(rendered, meshes) -> None:
+def test_depth_mask_and_colors_of_a_box_are_those_of_traced_rays(rendered, meshes) -> None:
     result = record(rendered[1], "box")
     cameras = orbit(result.azimuths_deg.tolist(), result.elevations_deg.tolist(), size=SIZE)
     np.testing.assert_allclose(result.viewmats, cameras.viewmats.numpy(), atol=1e-5)
@@ -122,8 +122,8 @@ def test_depth_mask_and_colours_of_a_box_are_those_of_traced_rays(rendered, mesh
     # Into the box's own frame: undo the recorded similarity.
     rotation = result.transform[:3, :3]
     inverse = np.linalg.inv(rotation)
-    centre = np.array([4.0, 4.0, 8.0])  # glTF's (4, 8, -4)
-    local_origins = (origins - result.transform[:3, 3]) @ inverse.T - centre
+    center = np.array([4.0, 4.0, 8.0])  # glTF's (4, 8, -4)
+    local_origins = (origins - result.transform[:3, 3]) @ inverse.T - center
     local_directions = directions @ inverse.T
     half = BOX / 2
     to_low, to_high = ((s * half - local_origins) / local_directions for s in (-1, 1))
@@ -140,7 +140,7 @@ def test_depth_mask_and_colours_of_a_box_are_those_of_traced_rays(rendered, mesh
     sign = -np.sign(np.take_along_axis(local_directions, axis[..., None], axis=-1)[..., 0])
     checked = 0
     assert result.normals is not None
-    for normal, colour in meshes.FACES.values():
+    for normal, color in meshes.FACES.values():
         k = int(np.flatnonzero(normal)[0])
         seen = inside & (axis == k) & (sign == normal[k])
         for view in range(len(depth)):
@@ -148,7 +148,7 @@ def test_depth_mask_and_colours_of_a_box_are_those_of_traced_rays(rendered, mesh
             if chosen.sum() > 20:
                 checked += 1
                 median = np.median(result.rgba[view][chosen][:, :3], axis=0)
-                np.testing.assert_allclose(median, colour, atol=12)
+                np.testing.assert_allclose(median, color, atol=12)
                 turned = result.viewmats[view, :3, :3] @ rotation @ normal
                 turned /= np.linalg.norm(turned)
                 found = np.median(result.normals[view][chosen], axis=0)
@@ -159,9 +159,9 @@ def test_depth_mask_and_colours_of_a_box_are_those_of_traced_rays(rendered, mesh
 
 
 def surface_points(result: OrbitRecord) -> tuple[np.ndarray, np.ndarray]:
-    """What is seen, in the object's own world: (N, 3) points and (N, 3) colours."""
-    focal, centre = result.intrinsics[0, 0], result.intrinsics[0, 2]
-    pixel = (np.arange(SIZE) + 0.5 - centre) / focal
+    """What is seen, in the object's own world: (N, 3) points and (N, 3) colors."""
+    focal, center = result.intrinsics[0, 0], result.intrinsics[0, 2]
+    pixel = (np.arange(SIZE) + 0.5 - center) / focal
     x, y = np.meshgrid(pixel, pixel)
     rays = np.stack([x, y, np.ones_like(x)], axis=-1)
     camera = rays * result.depth[..., None]
@@ -175,18 +175,18 @@ def surface_points(result: OrbitRecord) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", ["kilometres", *(f"{x}_box" for x in FORMATS), *MOVING])
 def test_every_format_shows_the_same_box_the_same_way_up(rendered, meshes, name: str) -> None:
-    points, colours = surface_points(record(rendered[1], name))
+    points, colors = surface_points(record(rendered[1], name))
     low, high = points.min(axis=0), points.max(axis=0)
     size = high - low
     np.testing.assert_allclose(size / size.max(), BOX / BOX.max(), atol=0.06)
     unit = (points - (low + high) / 2) / size * 2  # -1..1 on each axis
     matched = 0
-    for normal, colour in meshes.FACES.values():
+    for normal, color in meshes.FACES.values():
         k = int(np.flatnonzero(normal)[0])
         on_face = (unit[:, k] * normal[k] > 0.93) & (np.abs(np.delete(unit, k, 1)) < 0.8).all(1)
         if on_face.sum() > 20 and name != "ply_box":  # which has no materials
             matched += 1
-            np.testing.assert_allclose(np.median(colours[on_face], axis=0), colour, atol=12)
+            np.testing.assert_allclose(np.median(colors[on_face], axis=0), color, atol=12)
     assert matched >= 4 or name == "ply_box"
 
 
@@ -239,10 +239,10 @@ def test_a_texture_is_not_kept_for_the_next_object(rendered) -> None:
         assert np.median(opaque, axis=0).argmax() == channel
 
 
-def test_only_objects_without_colour_get_one(rendered) -> None:
+def test_only_objects_without_color_get_one(rendered) -> None:
     plain = record(rendered[1], "plain")
-    colour = np.median(plain.rgba[plain.rgba[..., 3] == 255][:, :3], axis=0)
-    assert np.ptp(colour) > 8
+    color = np.median(plain.rgba[plain.rgba[..., 3] == 255][:, :3], axis=0)
+    assert np.ptp(color) > 8
     assert plain.render["given_colour"] and not record(rendered[1], "box").render["given_colour"]
 
 
@@ -323,7 +323,7 @@ def test_eevee_shows_what_cycles_shows(rendered, tmp_path: Path, capsys) -> None
     assert (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() > 0.95
     both = (cycles.depth > 0) & (eevee.depth > 0) & masks[0] & masks[1]
     assert np.median(np.abs(cycles.depth - eevee.depth)[both]) < 0.005
-    colours = np.abs(cycles.rgba.astype(int) - eevee.rgba)[both][:, :3]
-    assert np.median(colours) < 25
+    colors = np.abs(cycles.rgba.astype(int) - eevee.rgba)[both][:, :3]
+    assert np.median(colors) < 25
     cosines = (cycles.normals * eevee.normals).sum(axis=-1)[both]
     assert np.median(cosines) > 0.999

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.packing import ShardFolder
-from gsv3d.lab.datasets.shards import group_of, index_shards, scan, write_record
+from gsv3d.lab.datasets.shards import ShardFolder, group_of, index_shards, scan, write_record
 
 
 def write_shard(directory: Path, records, group: str = "pack") -> Path:

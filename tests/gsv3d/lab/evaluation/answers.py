@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluations whose pictures are rasterised boxes: what comes after Blender, without Blender."""
+"""Evaluations whose pictures are rasterized boxes: what comes after Blender, without Blender."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ import trimesh
 from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
 from gsv3d.cameras import look_at_origin, orbit, static_azimuths_deg
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.evaluation.files import load_arrays, save_arrays, save_mesh, write_json
-from gsv3d.lab.evaluation.framing import frame
 from gsv3d.lab.evaluation.protocol import (
     DISTANCE,
     Case,
     EvaluationSettings,
+    frame,
     make_cases,
     unseen_views,
 )
 from gsv3d.lab.evaluation.runner import unit_mesh
-from gsv3d.lab.evaluation.store import Evaluation, ModelIdentity, Run, prepare_folder
+from gsv3d.lab.evaluation.store import (
+    Evaluation,
+    ModelIdentity,
+    Run,
+    load_arrays,
+    prepare_folder,
+    save_arrays,
+    save_mesh,
+    write_json,
+)
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
 
@@ -30,11 +38,11 @@ FRAMES = 4
 SETTINGS = EvaluationSettings(size=SIZE, input_size=64, samples=2)
 
 
-def box(extents: tuple[float, float, float], colour: tuple[int, int, int]) -> TexturedMesh:
-    """A box around the origin in one colour."""
+def box(extents: tuple[float, float, float], color: tuple[int, int, int]) -> TexturedMesh:
+    """A box around the origin in one color."""
     body = trimesh.creation.box(extents)
     uvs = np.full((len(body.faces), 3, 2), 0.5)
-    return TexturedMesh(body.vertices, body.faces, uvs, np.full((2, 2, 3), colour, np.uint8))
+    return TexturedMesh(body.vertices, body.faces, uvs, np.full((2, 2, 3), color, np.uint8))
 
 
 def unseen(mesh: TexturedMesh, elevation: float) -> np.ndarray:
@@ -111,8 +119,8 @@ def answer(
     save_arrays(evaluation.path("views", case, run), views=unseen(unit, case.plan.elevation_deg))
     if generated:
         views = load_arrays(evaluation.orbit_path(case, FRAMES))["views"]
-        colour = np.where(views[..., 3:] > 127, views[..., :3], 255).astype(np.uint8)
-        arrays = {"frames": colour, "frames_mask": views[..., 3] > 127}
+        color = np.where(views[..., 3:] > 127, views[..., :3], 255).astype(np.uint8)
+        arrays = {"frames": color, "frames_mask": views[..., 3] > 127}
         save_arrays(evaluation.path("generated", case, run), **arrays)
     if run.seed is not None:
         cost = {"seconds": {"total": 2.5}, "process_mib": 700.0, "card_mib": None}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gsv3d.cameras import FOV_DEG, look_at_origin, orbit
-from gsv3d.lab.evaluation.framing import frame
+from gsv3d.lab.evaluation.protocol import frame
 from gsv3d.preprocessing import FILL
 
 

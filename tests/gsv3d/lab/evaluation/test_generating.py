@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,16 +17,17 @@ from gsv3d.cameras import look_at_origin, orbit
 from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import GenerationResult
-from gsv3d.lab.evaluation.drawing import draw_generated, solid_centres, unit_gaussians
-from gsv3d.lab.evaluation.framing import Framing, frame
+from gsv3d.lab.evaluation.gaussians import draw, draw_generated, solid_centers, unit_gaussians
 from gsv3d.lab.evaluation.generating import (
     Generated,
     ModelGenerator,
+    PeakMemory,
     decode_halves,
     frames_of,
     masks_of,
+    read_peak_of_life,
 )
-from gsv3d.lab.evaluation.protocol import unseen_views
+from gsv3d.lab.evaluation.protocol import Framing, frame, unseen_views
 from gsv3d.lab.evaluation.store import ModelIdentity
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
@@ -187,20 +190,60 @@ def test_gaussians_are_drawn_where_the_object_is() -> None:
     views = len(unseen_views(10.0)[0])
     assert arrays["gaussian_views"].shape == (views, 48, 48, 3)
     np.testing.assert_array_equal(arrays["half0_views"], arrays["gaussian_views"])
-    # At the frames' cameras the reference is framed: centred, three quarters of the picture.
+    # At the frames' cameras the reference is framed: centered, three quarters of the picture.
     seen = arrays["gaussian_frames_mask"][-1]
     rows = np.flatnonzero(seen.any(axis=1))
     assert rows[0] + rows[-1] == pytest.approx(47, abs=1.01)
-    # Centres fill three quarters; what stands out are two deviations of the outermost.
+    # Centers fill three quarters; what stands out are two deviations of the outermost.
     assert len(rows) / 48 == pytest.approx(0.75 * (0.45 + 2 * 0.016) / 0.45, abs=0.05)
     assert arrays["half1_centres"].shape == (1500, 3)
     without = draw_generated(Generated(None), Framing(1.0, np.zeros(3)), 10.0, 16)
     assert without == {}
 
 
+def test_gaussians_are_drawn_beside_the_views_at_the_elevation_they_were_made_for() -> None:
+    """A bar that leans is another picture from 25 degrees, where the pose said the views are."""
+    leaning = ball((1, 0, 0), radius=0.4)
+    leaning = replace(leaning, means=leaning.means * torch.tensor([0.2, 1.0, 0.2]))
+    frames, masks = np.full((4, 48, 48, 3), 255, np.uint8), np.zeros((4, 48, 48), bool)
+    generated = Generated(
+        None, frames=frames, frame_masks=masks, gaussians=leaning, pose=PoseEstimate(25.0, None)
+    )
+    arrays = draw_generated(generated, Framing(1.0, np.zeros(3)), 5.0, 48)
+    expected = draw(leaning, orbit([90, 180, 270, 0], 25.0, size=48))
+    np.testing.assert_array_equal(arrays["gaussian_frames"], expected[0])
+    np.testing.assert_array_equal(arrays["gaussian_frames_mask"], expected[1])
+    assert (draw(leaning, orbit([90, 180, 270, 0], 5.0, size=48))[0] != expected[0]).any()
+
+
 def test_faint_gaussians_are_no_surface() -> None:
     true = ball((1, 0, 0))
     opacities = true.opacities.clone()
     opacities[100:] = 0.2
-    assert len(solid_centres(replace(true, opacities=opacities))) == 100
-    assert len(solid_centres(replace(true, opacities=opacities * 0))) == 1500
+    assert len(solid_centers(replace(true, opacities=opacities))) == 100
+    assert len(solid_centers(replace(true, opacities=opacities * 0))) == 1500
+
+
+def touch(size: int) -> None:
+    """Hold memory for a moment, from the system itself: malloc may have kept some to give."""
+    with mmap.mmap(-1, size) as block:
+        block[:: mmap.PAGESIZE] = b"x" * (size // mmap.PAGESIZE)
+
+
+def test_the_peak_holds_what_was_there_for_a_moment() -> None:
+    memory = PeakMemory()
+    memory.start()
+    before = memory.process_mib()
+    touch(96 * 2**20)
+    assert memory.process_mib() > before + 60
+    assert read_peak_of_life() / 2**20 >= memory.process_mib() - 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets earlier peaks")
+def test_earlier_peaks_are_forgotten() -> None:
+    PeakMemory().start()
+    touch(128 * 2**20)
+    high = PeakMemory().process_mib()
+    memory = PeakMemory()
+    memory.start()
+    assert memory.process_mib() < high - 60

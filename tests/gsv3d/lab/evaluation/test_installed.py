@@ -20,10 +20,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gsv3d.lab.evaluation.files import load_arrays, write_json
 from gsv3d.lab.evaluation.measuring import measure
-from gsv3d.lab.evaluation.metrics import perceptual
-from gsv3d.lab.evaluation.metrics.perceptual import (
+from gsv3d.lab.evaluation.metrics import networks
+from gsv3d.lab.evaluation.metrics.networks import (
     CLIP,
     INCEPTION_WEIGHTS,
     LPIPS_WEIGHTS,
@@ -38,7 +37,7 @@ from gsv3d.lab.evaluation.report import write_report
 from gsv3d.lab.evaluation.report.results import load_results
 from gsv3d.lab.evaluation.report.tables import NOT_INSTALLED
 from gsv3d.lab.evaluation.runner import measure_task
-from gsv3d.lab.evaluation.store import Run
+from gsv3d.lab.evaluation.store import Run, load_arrays, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation
 from tests.gsv3d.lab.evaluation.tiny_clip import tiny_clip
 
@@ -60,7 +59,7 @@ def installed(tmp_path: Path, monkeypatch) -> Iterator[Path]:
         return "here" if name == "torchvision" else find(name)
 
     monkeypatch.setattr(
-        perceptual, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=found))
+        networks, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=found))
     )
     for name in NAMES:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -99,7 +98,7 @@ def lpips_by_definition(
 ) -> list[float]:
     """Zhang et al. 2018, equation 1, of pictures in 0..1, one after the other.
 
-    Colours are normalised by ImageNet's mean and deviation.
+    Colors are normalized by ImageNet's mean and deviation.
     """
     mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406],
                                                           [0.229, 0.224, 0.225]))  # fmt: skip
@@ -142,12 +141,12 @@ def test_lpips_is_that_of_the_paper(installed: Path, capsys) -> None:
 
 
 def test_features_of_plain_pictures_are_known(installed: Path) -> None:
-    """A convolution of one colour is the sum of its kernel times the colour, at any size."""
-    colours = np.random.default_rng(0).random((19, 3))
-    pictures = np.broadcast_to(colours[:, None, None], (19, 40, 40, 3))
+    """A convolution of one color is the sum of its kernel times the color, at any size."""
+    colors = np.random.default_rng(0).random((19, 3))
+    pictures = np.broadcast_to(colors[:, None, None], (19, 40, 40, 3))
     state = {name: value.double().numpy() for name, value in inception().items()}
     kernels = state["conv.weight"].sum(axis=(2, 3))
-    expected = np.maximum((2 * colours - 1) @ kernels.T + state["conv.bias"], 0)
+    expected = np.maximum((2 * colors - 1) @ kernels.T + state["conv.bias"], 0)
     own = load_inception("cpu")(pictures)
     assert own.shape == (19, 2048)
     np.testing.assert_allclose(own, expected, atol=1e-4)

@@ -9,10 +9,9 @@ import pytest
 import trimesh
 
 from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.files import load_arrays, load_mesh, save_arrays, write_json
 from gsv3d.lab.evaluation.measuring import measure, read_measures
 from gsv3d.lab.evaluation.runner import is_stale, measure_task
-from gsv3d.lab.evaluation.store import Run
+from gsv3d.lab.evaluation.store import Run, load_arrays, load_mesh, save_arrays, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation
 
 TRUE = (1.0, 0.6, 1.0)
@@ -99,7 +98,7 @@ def test_nothing_is_an_empty_picture_and_a_point(evaluation) -> None:
     task = measure_task(evaluation, evaluation.cases[0], Run("empty"))
     values = measure(task)["values"]
     assert values["mask_iou"] == values["f_score_05"] == values["volume_iou"] == 0
-    # From the centre to the nearest side, and from all of the surface to the centre.
+    # From the center to the nearest side, and from all of the surface to the center.
     assert values["chamfer"] == pytest.approx((0.3 + values["p2s"]) / 2, abs=0.005)
     assert 0.45 < values["p2s"] < 0.65
     assert {values[f"p2s{s}"] for s in ("_icp", "_4096", "_4096_icp")} == {values["p2s"]}
@@ -112,12 +111,12 @@ def test_halves_that_are_equal_agree_and_others_do_not(evaluation) -> None:
     path = evaluation.path("generated", case, run)
     before = load_arrays(path)
     views = load_arrays(evaluation.path("truth", case))["views"]
-    colour, mask = views[..., :3], views[..., 3] > 127
+    color, mask = views[..., :3], views[..., 3] > 127
     points = np.random.default_rng(0).random((100, 3)).astype(np.float32)
     halves = {}
     for half, shift in ((0, 0.0), (1, 0.02)):
         halves |= {
-            f"half{half}_views": colour, f"half{half}_views_mask": mask,
+            f"half{half}_views": color, f"half{half}_views_mask": mask,
             f"half{half}_centres": points + np.float32([0, 0, shift]),
             f"half{half}_frames": before["frames"],
             f"half{half}_frames_mask": before["frames_mask"],
@@ -128,7 +127,7 @@ def test_halves_that_are_equal_agree_and_others_do_not(evaluation) -> None:
         assert values["half_psnr"] == 100 and values["half_mask_iou"] == 1
         assert values["half_cross_psnr"] == 100
         assert 0 < values["half_chamfer"] <= 0.02
-        darker = (colour * 0.5).astype(np.uint8)
+        darker = (color * 0.5).astype(np.uint8)
         save_arrays(path, **before, **halves | {"half1_views": darker})
         assert measure(measure_task(evaluation, case, run))["values"]["half_psnr"] < 30
     finally:

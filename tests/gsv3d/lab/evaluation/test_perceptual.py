@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from gsv3d.lab.evaluation.files import load_arrays, write_json
 from gsv3d.lab.evaluation.measuring import measure
-from gsv3d.lab.evaluation.metrics import perceptual
-from gsv3d.lab.evaluation.metrics.distributions import frechet_distance
-from gsv3d.lab.evaluation.metrics.perceptual import (
+from gsv3d.lab.evaluation.metrics.networks import (
+    INCEPTION_WEIGHTS,
+    LPIPS_WEIGHTS,
     NotInstalled,
     Perceptual,
+    frechet_distance,
     load_clip,
+    load_inception,
+    load_lpips,
     load_perceptual,
 )
 from gsv3d.lab.evaluation.perceptual import measure_perceptual, perceptual_path, set_metrics
 from gsv3d.lab.evaluation.report.results import load_results
 from gsv3d.lab.evaluation.runner import measure_task
-from gsv3d.lab.evaluation.store import Run
+from gsv3d.lab.evaluation.store import Run, load_arrays, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation
 from tests.gsv3d.lab.evaluation.tiny_clip import tiny_clip
 
@@ -50,8 +52,8 @@ def test_packages_without_weights_count_as_missing(tmp_path, monkeypatch) -> Non
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     for load, weights in (
-        (perceptual.load_lpips, perceptual.LPIPS_WEIGHTS),
-        (perceptual.load_inception, perceptual.INCEPTION_WEIGHTS),
+        (load_lpips, LPIPS_WEIGHTS),
+        (load_inception, INCEPTION_WEIGHTS),
     ):
         with pytest.raises(NotInstalled, match=f"{weights} are missing"):
             load("cpu")
@@ -87,7 +89,7 @@ def test_clip_scores_are_those_of_the_model_itself(tmp_path) -> None:
 
 
 class Brightness:
-    """A CLIP whose embedding is known: the picture's mean colour."""
+    """A CLIP whose embedding is known: the picture's mean color."""
 
     def embed(self, pictures: np.ndarray) -> np.ndarray:
         means = pictures.mean(axis=(1, 2))

@@ -16,15 +16,21 @@ from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.evaluation.baselines.library import load_library
 from gsv3d.lab.evaluation.baselines.retrieval import Retriever
-from gsv3d.lab.evaluation.files import folder_digest, load_arrays, read_json
-from gsv3d.lab.evaluation.fitting import FitSettings
+from gsv3d.lab.evaluation.gaussians import FitSettings
 from gsv3d.lab.evaluation.generating import Generated
 from gsv3d.lab.evaluation.metrics import Views, compare_views
 from gsv3d.lab.evaluation.protocol import EvaluationSettings, make_cases, plan_object
 from gsv3d.lab.evaluation.report import write_report
 from gsv3d.lab.evaluation.report.results import load_results
 from gsv3d.lab.evaluation.runner import run_evaluation
-from gsv3d.lab.evaluation.store import ModelIdentity, Run, prepare_folder
+from gsv3d.lab.evaluation.store import (
+    ModelIdentity,
+    Run,
+    digest_folder,
+    load_arrays,
+    prepare_folder,
+    read_json,
+)
 from gsv3d.meshing.mesh import TexturedMesh
 from tests.gsv3d.fake_pipeline import ball
 
@@ -35,14 +41,14 @@ needs_blender = [
     pytest.mark.skipif(importlib.util.find_spec("OpenEXR") is None, reason="no OpenEXR package"),
 ]
 SETTINGS = EvaluationSettings(size=48, input_size=64, samples=2)
-COLOUR = (60, 120, 200)
+COLOR = (60, 120, 200)
 FRAMES = 4
 QUICK = FitSettings(count=150, iterations=6, size=24)
 
 
 def box_file(path: Path, extents: tuple[float, float, float]) -> None:
     box = trimesh.creation.box(extents)
-    box.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*COLOUR, 255]))
+    box.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*COLOR, 255]))
     trimesh.Scene([box]).export(path)
 
 
@@ -77,13 +83,13 @@ class Oracle:
         assert (plane_azimuth_deg - plan.yaw_deg + 22.5) % 45 == pytest.approx(22.5, abs=2)
         truth = truths[name]
         uvs = np.full((len(truth["faces"]), 3, 2), 0.5)
-        texture = np.full((2, 2, 3), COLOUR, np.uint8)
+        texture = np.full((2, 2, 3), COLOR, np.uint8)
         # Any similarity without a turn must not matter.
         mesh = TexturedMesh(truth["vertices"] * 3 + 7, truth["faces"], uvs, texture)
         orbit = load_arrays(self.evaluation.orbit_path(cases[name], FRAMES))["views"]
         masks = orbit[..., 3] > 127
         frames = np.where(masks[..., None], orbit[..., :3], 255).astype(np.uint8)
-        gaussians = ball(tuple(c / 255 for c in COLOUR), radius=0.4)
+        gaussians = ball(tuple(c / 255 for c in COLOR), radius=0.4)
         return Generated(
             mesh, {"total": 2.5}, 900.0, None, frames, masks, gaussians, (gaussians, gaussians)
         )
@@ -175,12 +181,12 @@ class TestEvaluation:
             for ends in (rows, columns):
                 assert ends[0] + ends[-1] == pytest.approx(47, abs=1.1)
 
-    def test_unlit_pictures_show_the_textures_own_colour(self, finished) -> None:
+    def test_unlit_pictures_show_the_textures_own_color(self, finished) -> None:
         evaluation = finished[0]
         case = next(case for case in evaluation.cases if case.name == "cube")
         views = load_arrays(evaluation.path("views", case, Run("oracle", 0)))["views"]
         opaque = views[views[..., 3] == 255][:, :3]
-        assert np.abs(opaque.astype(int) - COLOUR).max() <= 1
+        assert np.abs(opaque.astype(int) - COLOR).max() <= 1
         truth = load_arrays(evaluation.path("truth", case))["views"]
         assert compare_views(Views.of_rgba(views), Views.of_rgba(truth)).mask_iou.min() > 0.95
 
@@ -210,10 +216,10 @@ class TestEvaluation:
 def test_a_models_digest_follows_its_contents(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "a.json").write_text("1")
-    first = folder_digest(tmp_path)
+    first = digest_folder(tmp_path)
     (tmp_path / "README.md").write_text("a model card")
-    assert first == folder_digest(tmp_path)
+    assert first == digest_folder(tmp_path)
     (tmp_path / "unet" / "a.json").write_text("2")
-    second = folder_digest(tmp_path)
+    second = digest_folder(tmp_path)
     (tmp_path / "unet" / "a.json").rename(tmp_path / "unet" / "b.safetensors")
-    assert len({first, second, folder_digest(tmp_path)}) == 3
+    assert len({first, second, digest_folder(tmp_path)}) == 3

@@ -24,11 +24,11 @@ def box(
     """A GLB of an orange box, or of one with a texture."""
     mesh = trimesh.creation.box(np.array(EXTENTS) * scale)
     mesh.apply_translation([away, 2 * away, -away])
-    colour = PBRMaterial(baseColorFactor=[200, 90, 40, 255])
+    color = PBRMaterial(baseColorFactor=[200, 90, 40, 255])
     painted = PBRMaterial(name="bark", baseColorTexture=picture)
     mesh.visual = trimesh.visual.TextureVisuals(
         uv=None if picture is None else np.full((len(mesh.vertices), 2), 0.5),
-        material=colour if picture is None else painted,
+        material=color if picture is None else painted,
     )
     trimesh.Scene([mesh]).export(path)
 

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 import trimesh
 
-from gsv3d.lab.datasets.lighting import Environment, matt_radiance
+from gsv3d.lab.datasets.environments import Environment, matt_radiance
 from gsv3d.lab.rasterizing.lighting import (
     baked_environments,
     irradiance,

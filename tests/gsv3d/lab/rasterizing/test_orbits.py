@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rasterised views against Blender's pixels and against closed forms."""
+"""Rasterized views against Blender's pixels and against closed forms."""
 
 import importlib.util
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.datasets.lighting import Environment
+from gsv3d.lab.datasets.environments import Environment
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw
@@ -25,10 +25,10 @@ BPY = (
 
 @pytest.fixture(scope="module")
 def lamp(tmp_path_factory):
-    """A prop with a texture, base colours, smooth and flat parts, and parts in others' shadow."""
+    """A prop with a texture, base colors, smooth and flat parts, and parts in others' shadow."""
     rng = np.random.default_rng(0)
     base = trimesh.creation.box((0.8, 0.08, 0.6))
-    # Blender interpolates between texels, the rasteriser does not: few of the pixels lie there.
+    # Blender interpolates between texels, the rasterizer does not: few of the pixels lie there.
     checks = rng.integers(60, 255, (4, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     base.visual = trimesh.visual.TextureVisuals(
         uv=rng.random((len(base.vertices), 2)),
@@ -39,9 +39,9 @@ def lamp(tmp_path_factory):
     pole.apply_translation([0.1, 0.4, 0])
     shade = trimesh.creation.icosphere(subdivisions=3, radius=0.25)
     shade.apply_translation([0.1, 0.8, 0])
-    for part, colour in ((pole, [40, 200, 90]), (shade, [230, 120, 20])):
+    for part, color in ((pole, [40, 200, 90]), (shade, [230, 120, 20])):
         part.visual = trimesh.visual.TextureVisuals(
-            material=PBRMaterial(baseColorFactor=[*colour, 255])
+            material=PBRMaterial(baseColorFactor=[*color, 255])
         )
     path = tmp_path_factory.mktemp("lamp") / "lamp.glb"
     trimesh.Scene([base, pole, shade]).export(path)
@@ -57,16 +57,16 @@ def placed(prop) -> np.ndarray:
     return transform
 
 
-def test_a_white_sky_shows_the_base_colour(lamp):
+def test_a_white_sky_shows_the_base_color(lamp):
     prop = load_prop(lamp)
     surface = Surface(prop, placed(prop), torch.device("cpu"))
     sky = Environment("white", np.ones((16, 32, 3), dtype=np.float32))
     cameras = orbit([0, 120], [20, -10], size=96)
     views = draw(surface, cameras, lights_of(sky, 0))
     rgba = views.rgba.numpy()
-    # The middle of the shade: unshadowed, smooth, base colour (230, 120, 20) in linear light / 255.
-    colour = np.array([230, 120, 20]) / 255
-    wanted = np.where(colour <= 0.0031308, colour * 12.92, 1.055 * colour ** (1 / 2.4) - 0.055)
+    # The middle of the shade: unshadowed, smooth, base color (230, 120, 20) in linear light / 255.
+    color = np.array([230, 120, 20]) / 255
+    wanted = np.where(color <= 0.0031308, color * 12.92, 1.055 * color ** (1 / 2.4) - 0.055)
     top = int(np.flatnonzero(rgba[0, ..., 3].any(axis=1))[0])
     patch = rgba[0, top + 6 : top + 10, 52:58]
     assert (patch[..., 3] == 255).all()
@@ -90,7 +90,7 @@ def test_coverage_is_antialiased(lamp):
 def test_blenders_pixels(lamp):
     """The same plan under the same light, drawn by Cycles in a process of its own."""
     from gsv3d.lab.datasets.objects import ObjectFile
-    from gsv3d.lab.datasets.orbits import OrbitSettings, plan_orbit
+    from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
     from gsv3d.lab.datasets.processes import run_in_processes
     from gsv3d.lab.datasets.records import OrbitRecord
     from gsv3d.lab.datasets.rendering import RendererFactory

@@ -21,9 +21,9 @@ from PIL import Image
 
 from gsv3d.cameras import orbit, to_blender
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.orbits import straight_srgb
+from gsv3d.lab.datasets.color import straight_srgb
 from gsv3d.lab.rasterizing import load_prop
-from gsv3d.lab.rasterizing.orbits import Surface, draw, normalising_transform
+from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
 
 CODES = {"f4": 5126, "u4": 5125, "u2": 5123, "i2": 5122, "u1": 5121, "i1": 5120}
 TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
@@ -185,7 +185,7 @@ def test_it_looks_as_in_blender(tmp_path: Path, case: str, blender) -> None:
     assert prop.remarks(path) == []
     cameras = orbit([0, 120], 20, size=64)
     matrices = cameras.viewmats.numpy()
-    transform, _ = normalising_transform(prop.vertices, 0.0, matrices, 33.8)
+    transform, _ = normalizing_transform(prop.vertices, 0.0, matrices, 33.8)
     ours = draw(Surface(prop, transform, torch.device("cpu")), cameras, None).rgba.numpy()
     try:
         points = blender.load(path)
@@ -280,4 +280,4 @@ def check(path: Path, data: bytes) -> None:
         return
     assert np.isfinite(prop.vertices).all() and np.isfinite(prop.corner_uvs).all()
     assert (prop.faces >= 0).all() and (prop.faces < len(prop.vertices)).all()
-    assert ((prop.corner_colours >= 0) & np.isfinite(prop.corner_colours)).all()
+    assert ((prop.corner_colors >= 0) & np.isfinite(prop.corner_colors)).all()

@@ -14,8 +14,7 @@ from trimesh.visual.material import PBRMaterial
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
 from gsv3d.lab.rasterizing import load_prop
-from gsv3d.lab.rasterizing.orbits import Surface, draw, normalising_transform
-from gsv3d.lab.rasterizing.props import linear
+from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
 from tests.gsv3d.lab.rasterizing import odd_meshes
 
 
@@ -27,7 +26,7 @@ def test_positions_follow_the_nodes_and_turn_z_up(tmp_path):
     path = tmp_path / "kiste ä.glb"
     scene.export(path)
     prop = load_prop(path)
-    # glTF's y is up: 2 high, centred at 5; its z becomes -y.
+    # glTF's y is up: 2 high, centered at 5; its z becomes -y.
     assert np.allclose(prop.vertices.min(axis=0), [-0.5, -1.5, 4])
     assert np.allclose(prop.vertices.max(axis=0), [0.5, 1.5, 6])
     assert len(prop.faces) == 12 and prop.plain
@@ -36,7 +35,7 @@ def test_positions_follow_the_nodes_and_turn_z_up(tmp_path):
     assert (np.einsum("fi,fi->f", normals, corners.mean(axis=1) - [0, 0, 5]) > 0).all()
 
 
-def test_colours_and_textures(tmp_path):
+def test_colors_and_textures(tmp_path):
     red = trimesh.creation.box((1, 1, 1))
     red.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[255, 0, 0]))
     painted = trimesh.creation.box((1, 1, 1))
@@ -50,19 +49,19 @@ def test_colours_and_textures(tmp_path):
     prop = load_prop(path)
     plain = prop.texture_index < 0
     assert plain.sum() == 12 and (~plain).sum() == 12
-    assert np.allclose(prop.corner_colours[plain], [1, 0, 0])
+    assert np.allclose(prop.corner_colors[plain], [1, 0, 0])
     assert np.allclose(prop.corner_uvs[~plain], [0.25, 0.75], atol=1e-6)
     assert prop.textures[0].shape == (27, 128, 3) and not prop.plain
 
 
-def test_vertex_colours(tmp_path):
+def test_vertex_colors(tmp_path):
     box = trimesh.creation.box((1, 1, 1))
     box.visual.vertex_colors = np.tile([0, 255, 128, 255], (len(box.vertices), 1))
     path = tmp_path / "green.glb"
     box.export(path)
     prop = load_prop(path)
     # glTF has them as linear light (2.0, section 3.7.2.1), not as sRGB.
-    assert np.allclose(prop.corner_colours, [0, 1, 0.502], atol=0.01) and not prop.plain
+    assert np.allclose(prop.corner_colors, [0, 1, 0.502], atol=0.01) and not prop.plain
 
 
 @pytest.mark.parametrize("content", [b"", b"glTF" + bytes(40), b"{}", b"not a mesh at all"])
@@ -122,7 +121,7 @@ def test_a_texture_that_is_not_there_is_named_and_the_rest_drawn(tmp_path):
     prop = load_prop(path)
     said = f"{path}: drawn without textures that are missing: gone ä.png."
     assert prop.remarks(path) == [said]
-    assert prop.plain and not prop.textures and (prop.corner_colours == 1).all()
+    assert prop.plain and not prop.textures and (prop.corner_colors == 1).all()
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.7])
@@ -144,9 +143,9 @@ def test_an_animated_object_is_drawn_as_it_stands(tmp_path):
 
 
 def views(path):
-    """(4, 32, 32, 4) and (4, 32, 32): colours and depths of the object, normalised."""
+    """(4, 32, 32, 4) and (4, 32, 32): colors and depths of the object, normalized."""
     prop, cameras = load_prop(path), orbit([0, 90, 180, 270], 20, size=32)
-    transform, _ = normalising_transform(prop.vertices, 30.0, cameras.viewmats.numpy(), 33.8)
+    transform, _ = normalizing_transform(prop.vertices, 30.0, cameras.viewmats.numpy(), 33.8)
     drawn = draw(Surface(prop, transform, torch.device("cpu")), cameras, None)
     return drawn.rgba.numpy().astype(int), drawn.depth.numpy()
 
@@ -191,7 +190,7 @@ def test_a_document_of_another_form_is_named(tmp_path):
 
 
 def test_srgb_decoding_is_the_inverse_of_encoding():
-    from gsv3d.lab.datasets.orbits import encode_srgb
+    from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
 
     values = np.linspace(0, 1, 101)
-    assert np.allclose(linear(encode_srgb(values)), values, atol=1e-6)
+    assert np.allclose(decode_srgb(encode_srgb(values)), values, atol=1e-6)

@@ -59,7 +59,7 @@ def test_depth_and_barycentrics_rebuild_the_pixels_ray():
     assert torch.allclose(seen.barycentrics.sum(1), torch.ones(len(points)), atol=1e-5)
 
 
-def test_neighbouring_triangles_leave_no_seam():
+def test_neighboring_triangles_leave_no_seam():
     side = 17
     grid = np.stack(np.meshgrid(*[np.linspace(-0.4, 0.4, side)] * 2, indexing="ij"), -1)
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import pytest
 import trimesh
 
 from gsv3d.lab.rasterizing import Prop, load_prop
-from gsv3d.lab.rasterizing.variation import join, paint, put_together, recolour, stretch, turn, vary
+from gsv3d.lab.rasterizing.variation import join, paint, put_together, recolor, stretch, turn, vary
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +59,18 @@ def test_put_together_touch_or_nearly(prop):
         assert np.ptp(second, axis=0).max() < 0.81
 
 
-def test_paint_colours_whole_parts(prop):
+def test_paint_colors_whole_parts(prop):
     painted = paint(prop, np.random.default_rng(1), palette=50)
-    colours = {tuple(c) for c in painted.corner_colours.reshape(-1, 3).round(5).tolist()}
-    assert len(colours) == 2
+    colors = {tuple(c) for c in painted.corner_colors.reshape(-1, 3).round(5).tolist()}
+    assert len(colors) == 2
     assert not painted.plain and (painted.texture_index == -1).all()
 
 
-def test_recolour_moves_textures_and_colours_alike(prop):
+def test_recolor_moves_textures_and_colors_alike(prop):
     texture = np.zeros((2, 2, 3), dtype=np.uint8)
     texture[..., 0] = 200
     red = Prop(**(vars(prop) | {"textures": (texture,)}))
-    changed = recolour(red, np.random.default_rng(2))
+    changed = recolor(red, np.random.default_rng(2))
     assert changed.textures[0].max() == 200 and changed.textures[0].any(axis=(0, 1)).sum() == 1
 
 

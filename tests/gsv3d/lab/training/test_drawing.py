@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import trimesh
 
+from gsv3d import tasks
 from gsv3d.errors import DataError, GSV3DError
-from gsv3d.lab.datasets import processes
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.training import drawing as module
 from gsv3d.lab.training.bank import BankFactory, BankSettings
@@ -35,7 +35,7 @@ def drawn_here(function, slots, workers, describe):
     del workers
     draw = function()
     for slot in slots:
-        yield processes.outcome_of(slot, *processes.attempt(draw, slot), describe(slot))
+        yield tasks.outcome_of(slot, *tasks.attempt(draw, slot), describe(slot))
 
 
 def test_objects_as_they_are_come_first_and_the_rest_when_it_is_waited_for(

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsv3d.lab.evaluation.baselines.cropping import crop_to_mask
+from gsv3d.lab.evaluation.baselines import crop_to_mask
 
 
 def test_a_picture_is_cut_to_what_is_opaque() -> None:

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import trimesh
 
-from gsv3d.lab.evaluation.baselines.ellipsoid import ellipsoid
+from gsv3d.lab.evaluation.baselines import ellipsoid
 
 
-def picture(mask: np.ndarray, colour: tuple[int, int, int] = (200, 100, 50)) -> np.ndarray:
+def picture(mask: np.ndarray, color: tuple[int, int, int] = (200, 100, 50)) -> np.ndarray:
     rgba = np.zeros((*mask.shape, 4), np.uint8)
-    rgba[mask] = [*colour, 255]
+    rgba[mask] = [*color, 255]
     return rgba
 
 
@@ -24,7 +24,7 @@ def as_trimesh(mesh) -> trimesh.Trimesh:
     return trimesh.Trimesh(mesh.vertices, mesh.faces, process=True)
 
 
-def test_the_ellipsoid_has_the_masks_box_and_the_mean_colour() -> None:
+def test_the_ellipsoid_has_the_masks_box_and_the_mean_color() -> None:
     rgba = picture(rectangle(40, 60))
     rgba[10:30, 20:80, :3] = [0, 0, 0]  # half of it
     mesh = ellipsoid(rgba)

@@ -11,14 +11,13 @@ from trimesh.visual.material import PBRMaterial
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.evaluation.baselines.library import Library, load_library
-from gsv3d.lab.evaluation.baselines.prop_views import looks_of_picture
+from gsv3d.lab.evaluation.baselines.library import Library, load_library, looks_of_picture
 from gsv3d.lab.evaluation.baselines.retrieval import (
     Retriever,
-    recoloured,
+    recolored,
     textured,
 )
-from gsv3d.lab.evaluation.metrics import mask_iou, normalised
+from gsv3d.lab.evaluation.metrics import mask_iou, normalized
 from gsv3d.lab.evaluation.protocol import Case, ObjectPlan
 from gsv3d.lab.rasterizing.props import Prop
 from gsv3d.meshing.mesh import TexturedMesh
@@ -34,12 +33,10 @@ def wedge() -> trimesh.Trimesh:
     return trimesh.util.concatenate(parts)
 
 
-def export(path: Path, mesh: trimesh.Trimesh, colour=BLUE) -> None:
+def export(path: Path, mesh: trimesh.Trimesh, color=BLUE) -> None:
     body = mesh.copy()
     body.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0]))
-    body.visual = trimesh.visual.TextureVisuals(
-        material=PBRMaterial(baseColorFactor=[*colour, 255])
-    )
+    body.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*color, 255]))
     trimesh.Scene([body]).export(path)
 
 
@@ -62,10 +59,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return load_library(props, folder / "cache", quiet)
 
 
-def picture(mesh: trimesh.Trimesh, azimuth: float, colour) -> np.ndarray:
-    vertices = normalised(mesh.vertices)
+def picture(mesh: trimesh.Trimesh, azimuth: float, color) -> np.ndarray:
+    vertices = normalized(mesh.vertices)
     uvs = np.full((len(mesh.faces), 3, 2), 0.5)
-    body = TexturedMesh(vertices, mesh.faces, uvs, np.full((2, 2, 3), colour, np.uint8))
+    body = TexturedMesh(vertices, mesh.faces, uvs, np.full((2, 2, 3), color, np.uint8))
     return render_mesh(body, orbit([azimuth], 10.0, size=128))[0]
 
 
@@ -100,14 +97,14 @@ def test_the_same_prop_is_found_from_the_same_side(library, azimuth: float) -> N
     assert difference <= 15
 
 
-def test_the_retrieved_mesh_stands_as_in_the_picture_in_its_colour(library, tmp_path) -> None:
+def test_the_retrieved_mesh_stands_as_in_the_picture_in_its_color(library, tmp_path) -> None:
     reference = picture(wedge(), 75.0, (200, 80, 40))
     mesh = Retriever(library)(reference, case_of(tmp_path / "other.glb"))
-    unit = TexturedMesh(normalised(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture)
+    unit = TexturedMesh(normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture)
     seen = render_mesh(unit, orbit([0.0], 10.0, size=128))[0]
     assert mask_iou(seen[..., 3] > 127, reference[..., 3] > 127) > 0.9
-    colour = seen[seen[..., 3] == 255][:, :3].mean(axis=0)
-    np.testing.assert_allclose(colour, [200, 80, 40], atol=2)
+    color = seen[seen[..., 3] == 255][:, :3].mean(axis=0)
+    np.testing.assert_allclose(color, [200, 80, 40], atol=2)
 
 
 def test_an_object_is_never_retrieved_for_itself(library) -> None:
@@ -124,24 +121,24 @@ def test_an_object_is_never_retrieved_for_itself(library) -> None:
 
 
 def checker() -> Prop:
-    """Two triangles with a texture of four colours, and one with colours at its corners."""
+    """Two triangles with a texture of four colors, and one with colors at its corners."""
     vertices = np.array([[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 2]], np.float32)
     faces = np.array([[0, 1, 2], [0, 2, 3], [3, 2, 4]], np.int32)
     uvs = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]], [[0, 0]] * 3], np.float32)
-    colours = np.ones((3, 3, 3), np.float32)
-    colours[2] = np.eye(3)
+    colors = np.ones((3, 3, 3), np.float32)
+    colors[2] = np.eye(3)
     texture = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
     normals = np.tile(np.float32([0, -1, 0]), (3, 3, 1))
     return Prop(
-        vertices, faces, normals, uvs, colours, np.array([0, 0, -1], np.int32), (texture,), False
+        vertices, faces, normals, uvs, colors, np.array([0, 0, -1], np.int32), (texture,), False
     )
 
 
-def test_baked_colours_are_those_of_the_prop() -> None:
+def test_baked_colors_are_those_of_the_prop() -> None:
     mesh = textured(checker())
     assert len(mesh.faces) == 3
-    centred = mesh.vertices * 0.5 - [0.25, 0, 0.5]
-    body = TexturedMesh(centred, mesh.faces, mesh.corner_uvs, mesh.texture)
+    centered = mesh.vertices * 0.5 - [0.25, 0, 0.5]
+    body = TexturedMesh(centered, mesh.faces, mesh.corner_uvs, mesh.texture)
     view = render_mesh(body, orbit([0.0], 0.0, size=96), supersample=1)[0]
     rows, columns = np.flatnonzero(view[..., 3].any(1)), np.flatnonzero(view[..., 3].any(0))
     height, width = rows[-1] - rows[0], columns[-1] - columns[0]
@@ -150,16 +147,16 @@ def test_baked_colours_are_those_of_the_prop() -> None:
         return view[round(rows[-1] - up * height / 2), round(columns[0] + across * width), :3]
 
     # Lower left of a picture whose row 0 is its top: blue; then white, red, green.
-    for place, colour in (
+    for place, color in (
         ((0.25, 0.2), (0, 0, 255)), ((0.8, 0.25), (255, 255, 255)),
         ((0.2, 0.75), (255, 0, 0)), ((0.75, 0.85), (0, 255, 0)),
     ):  # fmt: skip
-        assert np.abs(at(*place).astype(int) - colour).max() < 60, place
+        assert np.abs(at(*place).astype(int) - color).max() < 60, place
     red, green, blue = at(0.04, 1.05), at(0.93, 1.03), at(0.04, 1.9)
     assert red[0] > 200 and green[1] > 200 and blue[2] > 200
 
 
-def test_recolouring_moves_the_mean_and_keeps_differences() -> None:
+def test_recoloring_moves_the_mean_and_keeps_differences() -> None:
     body = trimesh.creation.box((1, 1, 1))
     texture = np.zeros((2, 2, 3), np.uint8)
     texture[0], texture[1] = 60, 100
@@ -169,7 +166,7 @@ def test_recolouring_moves_the_mean_and_keeps_differences() -> None:
     mesh = TexturedMesh(body.vertices, body.faces, uvs, texture)
     reference = np.zeros((8, 8, 4), np.uint8)
     reference[2:6, 2:6] = [150, 90, 20, 255]
-    shifted = recoloured(mesh, reference)
+    shifted = recolored(mesh, reference)
     seen = render_mesh(shifted, orbit([0.0], 12.5, size=128), supersample=1)[0]
     np.testing.assert_allclose(seen[seen[..., 3] == 255][:, :3].mean(0), [150, 90, 20], atol=2)
     # Red and green are shifted whole: the difference of 40 stays.

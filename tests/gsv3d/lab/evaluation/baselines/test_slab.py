@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import trimesh
 
-from gsv3d.lab.evaluation.baselines.slab import slab
+from gsv3d.lab.evaluation.baselines import slab
 
 
-def picture(mask: np.ndarray, colour: tuple[int, int, int] = (200, 100, 50)) -> np.ndarray:
+def picture(mask: np.ndarray, color: tuple[int, int, int] = (200, 100, 50)) -> np.ndarray:
     rgba = np.zeros((*mask.shape, 4), np.uint8)
-    rgba[mask] = [*colour, 255]
+    rgba[mask] = [*color, 255]
     return rgba
 
 
@@ -46,12 +46,12 @@ def test_a_slab_shows_the_picture_at_its_place() -> None:
     size = len(mesh.texture)
     uv = mesh.corner_uvs.mean(axis=1)
     rows = ((1 - uv[:, 1]) * size).astype(int)
-    colours = mesh.texture[rows, (uv[:, 0] * size).astype(int)]
-    centres = mesh.vertices[mesh.faces].mean(axis=1)
+    colors = mesh.texture[rows, (uv[:, 0] * size).astype(int)]
+    centers = mesh.vertices[mesh.faces].mean(axis=1)
     # Seen from -Y, left is -X and up is +Z.
-    red = (centres[:, 0] < 0) & (centres[:, 2] > 0)
-    assert (colours[red] == [255, 0, 0]).all()
-    assert (colours[~red] == [200, 100, 50]).all()
+    red = (centers[:, 0] < 0) & (centers[:, 2] > 0)
+    assert (colors[red] == [255, 0, 0]).all()
+    assert (colors[~red] == [200, 100, 50]).all()
 
 
 def test_large_pictures_are_reduced() -> None:

@@ -9,7 +9,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from gsv3d.lab.evaluation.metrics import icp, sample_surface, surface_distance
-from gsv3d.lab.evaluation.metrics.alignment import rigid_motion
+from gsv3d.lab.evaluation.metrics.shapes import fit_rigid_motion
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_a_rigid_motion_is_found_from_pairs(rng) -> None:
     points = rng.random((30, 3))
     turn = Rotation.from_rotvec([0.4, -1.2, 2.0]).as_matrix()
     target = points @ turn.T + [1, 2, 3]
-    rotation, translation = rigid_motion(points, target)
+    rotation, translation = fit_rigid_motion(points, target)
     np.testing.assert_allclose(rotation, turn, atol=1e-9)
     np.testing.assert_allclose(translation, [1, 2, 3], atol=1e-9)
     expected, _ = Rotation.align_vectors(target - target.mean(0), points - points.mean(0))
@@ -35,10 +35,10 @@ def test_a_rigid_motion_is_found_from_pairs(rng) -> None:
 
 def test_a_rigid_motion_never_mirrors(rng) -> None:
     points = rng.random((30, 3))
-    rotation, _ = rigid_motion(points, points * [-1, 1, 1])
+    rotation, _ = fit_rigid_motion(points, points * [-1, 1, 1])
     assert np.linalg.det(rotation) == pytest.approx(1)
     flat = points * [1, 1, 0]
-    rotation, _ = rigid_motion(flat, flat)
+    rotation, _ = fit_rigid_motion(flat, flat)
     np.testing.assert_allclose(rotation, np.eye(3), atol=1e-9)
 
 

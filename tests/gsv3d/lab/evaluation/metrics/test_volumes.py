@@ -26,12 +26,12 @@ def test_volumes_are_filled_and_near_their_closed_forms(rng) -> None:
 
 def test_occupancy_agrees_with_trimesh_inside_and_outside(rng) -> None:
     torus = trimesh.creation.torus(0.3, 0.12)
-    filled = occupancy(torus.vertices, torus.faces, rng, grid=32)
-    centres = (np.argwhere(np.ones_like(filled)) + 0.5) / 32 - 0.5
-    distance = np.hypot(np.hypot(centres[:, 0], centres[:, 1]) - 0.3, centres[:, 2]) - 0.12
-    clear = np.abs(distance) > np.sqrt(3) / 64  # further from the surface than half a diagonal
+    filled = occupancy(torus.vertices, torus.faces, rng)
+    centers = (np.argwhere(np.ones_like(filled)) + 0.5) / 64 - 0.5
+    distance = np.hypot(np.hypot(centers[:, 0], centers[:, 1]) - 0.3, centers[:, 2]) - 0.12
+    clear = np.abs(distance) > np.sqrt(3) / 128  # further from the surface than half a diagonal
     np.testing.assert_array_equal(filled.ravel()[clear], distance[clear] < 0)
-    other = torus.voxelized(1 / 32).fill()
+    other = torus.voxelized(1 / 64).fill()
     assert filled.sum() == pytest.approx(other.filled_count, rel=0.1)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gsv3d.lab.evaluation.report.columns import PER_CASE, PER_VIEW
+from gsv3d.lab.evaluation.report.results import PER_CASE, PER_VIEW
 from gsv3d.lab.evaluation.store import KINDS
 
 PAGE = Path(__file__).parents[5] / "docs" / "evaluation.md"

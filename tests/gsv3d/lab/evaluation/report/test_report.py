@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gsv3d.lab.evaluation.files import read_json, write_json
 from gsv3d.lab.evaluation.measuring import measure
 from gsv3d.lab.evaluation.report import write_report
-from gsv3d.lab.evaluation.report.columns import PER_CASE, PER_VIEW
-from gsv3d.lab.evaluation.report.results import load_results
-from gsv3d.lab.evaluation.report.sheets import TILE, choose_cases
+from gsv3d.lab.evaluation.report.figures import TILE, choose_cases
+from gsv3d.lab.evaluation.report.results import PER_CASE, PER_VIEW, load_results
 from gsv3d.lab.evaluation.report.tables import NOT_INSTALLED
 from gsv3d.lab.evaluation.runner import measure_task
-from gsv3d.lab.evaluation.store import Run
+from gsv3d.lab.evaluation.store import Run, read_json, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation
 
 RED, BLUE = (200, 30, 30), (30, 60, 220)
@@ -77,7 +75,7 @@ def test_failures_are_named_and_count_as_empty(evaluation, report: str) -> None:
     assert "tower: The model is silent." in report
     results = load_results(evaluation)
     np.testing.assert_allclose(
-        results.values(Run("m", 0), "psnr")[1], results.values(Run("empty"), "psnr")[1]
+        results.values("m", "psnr").loc["tower"], results.values("empty", "psnr").loc["tower"]
     )
 
 
@@ -116,7 +114,7 @@ def test_the_csv_has_a_line_for_every_case_and_candidate(evaluation, report: str
     results = load_results(evaluation)
     first = next(r for r in rows if r["case"] == "cube" and r["candidate"] == "slab")
     for column in ("p2s", "p2s_icp", "p2s_4096", "p2s_4096_icp"):
-        assert float(first[column]) == results.values(Run("slab"), column)[0]
+        assert float(first[column]) == results.values("slab", column).loc["cube", "slab"]
     assert first["p2s"] != first["p2s_4096"]
     with open(evaluation.folder / "views.csv", encoding="utf-8") as file:
         views = list(csv.DictReader(file))

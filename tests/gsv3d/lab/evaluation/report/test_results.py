@@ -4,11 +4,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsv3d.lab.evaluation.files import write_json
 from gsv3d.lab.evaluation.measuring import FORMAT
-from gsv3d.lab.evaluation.report.columns import MAIN, PER_CASE, Column
-from gsv3d.lab.evaluation.report.results import HINDSIGHT, compare, load_results
-from gsv3d.lab.evaluation.store import Evaluation, Run
+from gsv3d.lab.evaluation.report.results import (
+    HINDSIGHT,
+    MAIN,
+    PER_CASE,
+    Column,
+    compare,
+    load_results,
+)
+from gsv3d.lab.evaluation.store import Evaluation, Run, write_json
 from tests.gsv3d.lab.evaluation.answers import make_evaluation
 
 PSNR = Column("psnr", "PSNR")
@@ -107,7 +112,7 @@ def test_failures_and_costs_are_read(evaluation) -> None:
     write_json(evaluation.record_path(second, run), cost)
     results = load_results(evaluation)
     assert results.failures["m--seed0"] == {"a": "No surface."}
-    np.testing.assert_allclose(results.values(run, "seconds"), [np.nan, 4.0])
+    np.testing.assert_allclose(results.values("m", "seconds")[run.key], [np.nan, 4.0])
     assert results.mean("m", "process_mib") == 512.5
 
 

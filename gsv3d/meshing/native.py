@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loops over voxels, texels and fragments, compiled for the CPU.
+
+Points are projected in float64 and looked up bilinearly, pixel centers at half-integers. A camera
+is a row of sixteen numbers: its world-to-camera matrix (3, 4) by rows, then focal lengths and the
+principal point in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gsv3d.cameras import Cameras
+from gsv3d.compiling import compiled
+
+
+def camera_rows(cameras: Cameras) -> np.ndarray:
+    """Return the cameras as the loops take them, (V, 16) float64."""
+    viewmats = cameras.viewmats.cpu().numpy().astype(np.float64)[:, :3].reshape(-1, 12)
+    Ks = cameras.Ks.cpu().numpy().astype(np.float64)
+    pinhole = np.stack([Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2]], axis=1)
+    return np.concatenate([viewmats, pinhole], axis=1)
+
+
+@compiled
+def _project(
+    cameras: np.ndarray, view: int, x: float, y: float, z: float
+) -> tuple[float, float, float]:
+    """Return the pixel (u, v) and the z-depth of a point, the depth at least a thousandth."""
+    depth = cameras[view, 8] * x + cameras[view, 9] * y + cameras[view, 10] * z + cameras[view, 11]
+    depth = max(depth, 1e-3)
+    u = cameras[view, 0] * x + cameras[view, 1] * y + cameras[view, 2] * z + cameras[view, 3]
+    v = cameras[view, 4] * x + cameras[view, 5] * y + cameras[view, 6] * z + cameras[view, 7]
+    nearness = 1.0 / depth
+    u = u * nearness * cameras[view, 12] + cameras[view, 14]
+    v = v * nearness * cameras[view, 13] + cameras[view, 15]
+    return u, v, depth
+
+
+@compiled
+def _bilinear(
+    maps: np.ndarray, view: int, top: int, left: int, right: float, down: float, layer: int
+) -> float:
+    """Return a layer's value between four pixels, by the shares of the right and lower ones."""
+    upper = maps[view, top, left, layer] * (1 - right) + maps[view, top, left + 1, layer] * right
+    top += 1
+    lower = maps[view, top, left, layer] * (1 - right) + maps[view, top, left + 1, layer] * right
+    return upper * (1 - down) + lower * down
+
+
+@compiled
+def keep_largest(
+    voxels: np.ndarray,
+    shape: np.ndarray,
+    origin: np.ndarray,
+    step: float,
+    cameras: np.ndarray,
+    maps: np.ndarray,
+    truncation: float,
+    outline_only: bool,
+    distances: np.ndarray,
+) -> None:
+    """Find the mean of the third and fourth largest distance that any views know of each voxel.
+
+    Args:
+        voxels: (N,) flat indices.
+        shape, origin: (3,) of the grid; the center of voxel (0, 0, 0).
+        step: edge length of a voxel.
+        cameras: (V, 16), the first ones first.
+        maps: (V, S, S, 4) float32: depth, slope, known, distance to the silhouette in pixels.
+        truncation: largest distance.
+        outline_only: look at the silhouettes alone.
+        distances: (N,) float32, the result.
+    """
+    size = maps.shape[1]
+    for n in range(len(voxels)):
+        rest, k = divmod(voxels[n], shape[2])
+        i, j = divmod(rest, shape[1])
+        x, y, z = origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
+        first = second = third = fourth = -truncation
+        for view in range(len(cameras)):
+            u, v, depth = _project(cameras, view, x, y, z)
+            if not (0.0 <= u <= size and 0.0 <= v <= size):
+                continue  # not in the picture: nothing known
+            u, v = min(max(u - 0.5, 0.0), size - 1.0), min(max(v - 0.5, 0.0), size - 1.0)
+            left, top = min(int(u), size - 2), min(int(v), size - 2)
+            right, down = u - left, v - top
+            distance = _bilinear(maps, view, top, left, right, down, 3) * depth / cameras[view, 12]
+            if (
+                distance < truncation
+                and not outline_only
+                and _bilinear(maps, view, top, left, right, down, 2) > 0.999
+            ):
+                behind = _bilinear(maps, view, top, left, right, down, 0) - depth
+                slope = _bilinear(maps, view, top, left, right, down, 1)
+                distance = max(distance, behind * slope)
+            distance = min(distance, truncation)
+            if distance > fourth:
+                if distance <= third:
+                    fourth = distance
+                elif distance <= second:
+                    third, fourth = distance, third
+                elif distance <= first:
+                    second, third, fourth = distance, second, third
+                else:
+                    first, second, third, fourth = distance, first, second, third
+                if fourth >= truncation:
+                    break  # surely free: no view can change it any more
+        distances[n] = (third + fourth) / 2
+
+
+@compiled
+def reach_pixels(
+    voxels: np.ndarray,
+    levels: np.ndarray,
+    shape: np.ndarray,
+    origin: np.ndarray,
+    step: float,
+    cameras: np.ndarray,
+    view: int,
+    lowest: np.ndarray,
+) -> None:
+    """Lower each pixel that voxels fall into to the least level of them.
+
+    Args:
+        voxels: (N,) flat indices.
+        levels: (N,) whole numbers.
+        shape, origin, step: of the grid.
+        cameras, view: (V, 16), and which of them.
+        lowest: (S, S) whole numbers, changed.
+    """
+    size = len(lowest)
+    for n in range(len(voxels)):
+        rest, k = divmod(voxels[n], shape[2])
+        i, j = divmod(rest, shape[1])
+        u, v, _ = _project(
+            cameras, view, origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
+        )
+        if 0.0 <= u < size and 0.0 <= v < size:
+            row, column = int(v), int(u)
+            lowest[row, column] = min(lowest[row, column], levels[n])
+
+
+@compiled
+def find_fragments(
+    corners: np.ndarray,
+    boxes: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    first: int,
+    last: int,
+    width: int,
+    pixels: np.ndarray,
+    triangles: np.ndarray,
+    weights: np.ndarray,
+) -> int:
+    """Find the pixels in triangles among the candidates from ``first`` to ``last``.
+
+    Args:
+        corners: (F, 3, 2) in pixels.
+        boxes: (F, 3) first column and row of a triangle's box, and the box's width.
+        begins, ends: (F,) candidates of each triangle: the pixels of its box.
+        width: of the picture.
+        pixels, triangles, weights: (last - first), the same and (last - first, 3): the result.
+
+    Returns:
+        how many were found.
+    """
+    count = 0
+    for t in range(np.searchsorted(ends, first, side="right"), len(corners)):
+        if begins[t] >= last:
+            break
+        ax, ay = corners[t, 0, 0], corners[t, 0, 1]
+        bx, by = corners[t, 1, 0] - ax, corners[t, 1, 1] - ay
+        cx, cy = corners[t, 2, 0] - ax, corners[t, 2, 1] - ay
+        inverse = 1.0 / (bx * cy - by * cx) if ends[t] > begins[t] else 0.0
+        across = boxes[t, 2]
+        for candidate in range(max(first, begins[t]), min(last, ends[t])):
+            down, right = divmod(candidate - begins[t], across)
+            column, row = boxes[t, 0] + right, boxes[t, 1] + down
+            x, y = column + 0.5 - ax, row + 0.5 - ay
+            wb, wc = (x * cy - y * cx) * inverse, (bx * y - by * x) * inverse
+            wa = 1.0 - wb - wc
+            if wa >= -1e-9 and wb >= -1e-9 and wc >= -1e-9:
+                pixels[count], triangles[count] = row * width + column, t
+                weights[count, 0], weights[count, 1], weights[count, 2] = wa, wb, wc
+                count += 1
+    return count
+
+
+@compiled
+def keep_nearest(
+    pixels: np.ndarray,
+    triangles: np.ndarray,
+    weights: np.ndarray,
+    corner_z: np.ndarray,
+    depth: np.ndarray,
+    nearest: np.ndarray,
+    shares: np.ndarray,
+) -> None:
+    """Keep those fragments that are the nearest in their pixels.
+
+    Args:
+        pixels, triangles, weights: (N,), (N,) and (N, 3), of the fragments.
+        corner_z: (F, 3) z-depths of the triangles' corners.
+        depth, nearest, shares: (P,), (P,) and (P, 3): of each pixel the least z-depth, its
+            triangle, and the barycentric coordinates on it in the world; changed.
+    """
+    for n in range(len(pixels)):
+        t, pixel = triangles[n], pixels[n]
+        a, b = weights[n, 0] / corner_z[t, 0], weights[n, 1] / corner_z[t, 1]
+        c = weights[n, 2] / corner_z[t, 2]
+        z = 1.0 / (a + b + c)
+        if z <= depth[pixel]:
+            depth[pixel], nearest[pixel] = z, t
+            shares[pixel, 0], shares[pixel, 1], shares[pixel, 2] = a * z, b * z, c * z
+
+
+@compiled
+def blend_corners(
+    values: np.ndarray, faces: np.ndarray, triangles: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Interpolate values (V, C) of vertices at fragments; return (N, C) float32."""
+    result = np.empty((len(triangles), values.shape[1]), np.float32)
+    for n in range(len(triangles)):
+        a, b, c = faces[triangles[n], 0], faces[triangles[n], 1], faces[triangles[n], 2]
+        for k in range(values.shape[1]):
+            result[n, k] = (values[a, k] * weights[n, 0] + values[b, k] * weights[n, 1]) + values[
+                c, k
+            ] * weights[n, 2]
+    return result
+
+
+@compiled
+def mean_colors(
+    points: np.ndarray,
+    normals: np.ndarray,
+    cameras: np.ndarray,
+    positions: np.ndarray,
+    maps: np.ndarray,
+    tolerance: float,
+    colors: np.ndarray,
+    weights: np.ndarray,
+) -> None:
+    """Find the means of the views' colors at points of a surface.
+
+    A view's weight is the fourth power of the cosine between the normal and its direction. All
+    cameras see the whole surface: the outermost half pixel of a picture is not looked at.
+
+    Args:
+        points, normals: (N, 3); normals of any length.
+        cameras, positions: (V, 16) and (V, 3).
+        maps: (V, S, S, 5) float32: color and depth, times alpha, and alpha.
+        tolerance: a point may lie so far off a view's depth.
+        colors, weights: (N, 3) and (N,) float32, the result.
+    """
+    size = maps.shape[1]
+    for n in range(len(points)):
+        x, y, z = points[n, 0], points[n, 1], points[n, 2]
+        nx, ny, nz = normals[n, 0], normals[n, 1], normals[n, 2]
+        length = max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+        red = green = blue = total = 0.0
+        for view in range(len(cameras)):
+            dx, dy, dz = positions[view, 0] - x, positions[view, 1] - y, positions[view, 2] - z
+            along = dx * nx + dy * ny + dz * nz
+            if along <= 0.0:
+                continue
+            facing = along / (math.sqrt(dx * dx + dy * dy + dz * dz) * length)
+            if facing <= 0.15:
+                continue
+            u, v, depth = _project(cameras, view, x, y, z)
+            u, v = u - 0.5, v - 0.5
+            left, top = int(math.floor(u)), int(math.floor(v))
+            if left < 0 or top < 0 or left >= size - 1 or top >= size - 1:
+                continue
+            right, down = u - left, v - top
+            cover = _bilinear(maps, view, top, left, right, down, 4)
+            if cover <= 0.4:
+                continue
+            deep = _bilinear(maps, view, top, left, right, down, 3) / cover
+            # At a grazing angle a pixel spans more depth: allow for it.
+            if abs(depth - deep) < tolerance / facing:
+                weight = facing * facing
+                weight *= weight  # sharp, yet without seams
+                red += weight * _bilinear(maps, view, top, left, right, down, 0)
+                green += weight * _bilinear(maps, view, top, left, right, down, 1)
+                blue += weight * _bilinear(maps, view, top, left, right, down, 2)
+                total += weight * cover
+        weights[n] = total
+        total = max(total, 1e-8)
+        colors[n, 0], colors[n, 1], colors[n, 2] = red / total, green / total, blue / total
