@@ -127,9 +127,9 @@ def keep_freed_memory() -> Iterator[bool]:
 
     glibc hands every large array back to the system when it is freed, and the system gives the
     next one page by page, each filled with zeros first. A training step on the CPU frees and asks
-    for the same hundreds of megabytes each time: on one core 25 steps of ``blockout``'s decoder took
-    28.7 s of CPU time, and 26.4 s with its memory kept.
-    The price is that the process's memory stays at its peak while it trains.
+    for the same hundreds of megabytes each time: on one core 25 steps of ``blockout``'s decoder
+    took 28.7 s of CPU time, and 26.4 s with its memory kept. The price is that the process's memory
+    stays at its peak while it trains.
 
     Yields:
         True where there is such a setting: in glibc alone. Windows' and macOS' allocators keep
