@@ -25,7 +25,7 @@ from gsv3d.cameras import ORBITS
 from gsv3d.errors import DataError, OutputError
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.plans import object_rng
-from gsv3d.lab.training.fields import Count, NumberOrNone, Share
+from gsv3d.lab.training.fields import Count, CountOrZero, Share
 from gsv3d.lab.training.orbits import Orbit
 from gsv3d.outputs import output_error
 
@@ -61,7 +61,7 @@ class BankSettings:
 
     size: Count = 128
     orbit_views: Count = 16
-    novel_views: NumberOrNone = 8
+    novel_views: CountOrZero = 8
     variants: Count = 2
     joined: Share = 0.2
     seed: int = 0

@@ -36,7 +36,7 @@ def _listed(value: Any) -> Any:
 
 
 Count = Annotated[int, Strict(), Field(ge=1)]
-NumberOrNone = Annotated[int, Strict(), Field(ge=0)]
+CountOrZero = Annotated[int, Strict(), Field(ge=0)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 Weight = Annotated[float, Strict(), Field(ge=0, le=1_000_000)]
 AtLeastZero = Annotated[float, Strict(), Field(ge=0)]
@@ -52,7 +52,6 @@ Words = Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1)]
 LISTS = (list, tuple, Sequence)
 MAPPINGS = ("model_type", "dataclass_type", "dict_type")
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
-MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 
 
 def make_model(name: str, known: Mapping[str, tuple[Any, Any]]) -> type:
@@ -109,9 +108,9 @@ def check(source: str, kind: Any, data: Any, prefix: str = "") -> Any:
 def _in_words(source: str, kind: Any, data: Any, prefix: str, error: ValidationError) -> ModelError:
     """Say the first of the errors: unknown fields first, then missing ones, then wrong values."""
     found = error.errors(include_url=False)
-    found.sort(key=lambda e: (e["type"] not in UNKNOWN, e["type"] not in MISSING))
+    found.sort(key=lambda e: (e["type"] not in UNKNOWN, e["type"] != "missing"))
     first = found[0]
-    names, value = _place(first["loc"], data, first["type"] in MISSING)
+    names, value = _place(first["loc"], data, first["type"] == "missing")
     if first["type"] == "invalid_key":  # no word
         names = [*_place(first["loc"][:-1], data)[0], show_value(first["input"])]
     name = prefix + ".".join(names)
@@ -122,7 +121,7 @@ def _in_words(source: str, kind: Any, data: Any, prefix: str, error: ValidationE
         return ModelError(
             f"{source} has an unknown field '{name}'.", f"{hint} are {', '.join(known)}."
         )
-    if first["type"] in MISSING:
+    if first["type"] == "missing":
         return ModelError(f"{source} has no field '{name}'.", "docs/training.md says what it is.")
     if first["type"] == "value_error":  # a check of ours, which names its fields
         where = f" in '{name}'" if name else ""

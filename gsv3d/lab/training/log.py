@@ -191,12 +191,9 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
 
 def smooth(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
     """Average the last ``window`` values (fewer at the start), without the NaN among them."""
-    known = np.isfinite(values)
-    sums = np.cumsum(np.where(known, values, 0.0))
-    counts = np.cumsum(known)
-    sums[window:] -= sums[:-window].copy()
-    counts[window:] -= counts[:-window].copy()
-    return sums / np.where(counts > 0, counts, np.nan)
+    import pandas
+
+    return pandas.Series(values).rolling(window, min_periods=1).mean().to_numpy()
 
 
 def plot(folders: Sequence[Path], output: Path) -> None:

@@ -148,7 +148,7 @@ def keep_freed_memory() -> Iterator[bool]:
 
 
 def _glibc() -> Any:
-    """The C library, if it is glibc."""
+    """Return the C library, if it is glibc."""
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)
