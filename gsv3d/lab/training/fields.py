@@ -94,7 +94,7 @@ def check(source: str, kind: Any, data: Any, prefix: str = "") -> Any:
         source: file or configuration, for the sentence.
         kind: the model or dataclass.
         data: the settings.
-        prefix: names of the fields above, such as ("components", "vae").
+        prefix: names of the fields above, such as "components.vae.".
 
     Raises:
         ModelError: names the source, a field, its value, and what is known or expected.
