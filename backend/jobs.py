@@ -14,11 +14,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from .errors import BackendError, StorageError
 from .estimator import FITTED_PHASES, PHASES_OF, Estimator
+from .job import Job, StoredArtefact, restored, whose
 from .journal import JobRecord, Journal, from_bytes, to_bytes
 from .protocol import JOB_VERSIONS, PROTOCOL_VERSION
 from .protocol import messages as m
@@ -40,49 +41,6 @@ KEEP_ENDED = QUEUE_ENTRIES
 #: Bytes of the names and sentences in a queue message, so that it fits into a header.
 _QUEUE_TEXT_BYTES = 96 * 1024
 _SHORT_CHARS = 60
-
-
-#: The settings of a job that the queue message holds.
-_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "frames", "guidance")
-
-
-@dataclass(frozen=True)
-class StoredArtefact:
-    """An artefact in a file of the job's folder: its kind, its announcement's fields, its name."""
-
-    kind: str
-    fields: dict[str, Any]
-    file: str
-
-    @property
-    def replaceable(self) -> bool:
-        """True for coarse views and Gaussians: a newer one takes their place."""
-        return self.kind in ("views", "gaussians") and not self.fields.get("final")
-
-
-@dataclass(eq=False)
-class Job:
-    """A job in memory: its record, and what is known of the run under way."""
-
-    record: JobRecord
-    artefacts: list[StoredArtefact] = field(default_factory=list)
-    progress: m.Progress | None = None
-    estimator: Estimator | None = None
-    device: str = ""
-
-    @property
-    def id(self) -> str:
-        return self.record.job
-
-    @property
-    def name(self) -> str:
-        """What to call it in a sentence."""
-        return self.record.filename or f"the picture of job {self.id[:8]}"
-
-    @property
-    def what(self) -> str:
-        """Return the sentence of a failed job, cut to the length of the queue message."""
-        return str(self.record.outcome.get("what", ""))[:300]
 
 
 class QueueFullError(BackendError):
@@ -118,7 +76,7 @@ class Jobs:
         for job in unreadable:
             journal.remove(job)
         for record in records:
-            self._jobs[record.job] = _with_artefacts(record)
+            self._jobs[record.job] = restored(record)
         self._take_in(store.strays(self._jobs))
         self._recover()
 
@@ -138,7 +96,7 @@ class Jobs:
                 continue
             again = replace(record, number=self.journal.add(record).number)
             self.journal.update(again)
-            self._jobs[again.job] = _with_artefacts(again)
+            self._jobs[again.job] = restored(again)
             log.warning("job %s (%s) was not in the journal and is again", again.job, again.state)
 
     def _recover(self) -> None:
@@ -177,7 +135,7 @@ class Jobs:
             return False
         if record.state != "done":
             return False
-        job.artefacts = _with_artefacts(record).artefacts
+        job.artefacts = restored(record).artefacts
         self._change(job, state="done", ended=record.ended, outcome=record.outcome)
         return True
 
@@ -254,31 +212,7 @@ class Jobs:
         length = _SHORT_CHARS if text > _QUEUE_TEXT_BYTES else LABEL_CHARS
         places = {job.id: place for place, job in enumerate(self.waiting(), self._before)}
         return tuple(
-            self._entry(job, places.get(job.id, 0), length, _whose(job, owner, connected))
-            for job in jobs
-        )
-
-    def _entry(self, job: Job, position: int, length: int, owner: str) -> m.JobEntry:
-        now = job.progress if job.record.state == "running" else None
-        settings = job.record.settings
-        numbers = {k: settings[k] for k in _LISTED_SETTINGS if settings.get(k) is not None}
-        if settings.get("mirror") == "plane":
-            numbers["plane"] = settings["plane"]
-        return m.JobEntry(
-            job=job.id,
-            state=job.record.state,
-            filename=job.record.filename[:length],
-            model=job.record.model,
-            position=position,
-            phase=now.phase if now else "",
-            step=now.step if now else 0,
-            of=now.of if now else 0,
-            eta_s=now.eta_s if now else None,
-            what=job.what[:length],
-            kind=job.record.kind,
-            owner=owner,
-            settings=numbers,
-            device=job.device if job.record.state == "running" else "",
+            job.entry(places.get(job.id, 0), length, whose(job, owner, connected)) for job in jobs
         )
 
     # --- changing --------------------------------------------------------------------------------
@@ -474,20 +408,3 @@ class Jobs:
         old = [job for job in self._jobs.values() if job.record.state in gone]
         for job in old[: max(0, len(old) - KEEP_ENDED)]:
             self.forget(job)
-
-
-def _with_artefacts(record: JobRecord) -> Job:
-    stored = record.outcome.get("artefacts", []) if record.state in ("done", "fetched") else []
-    try:
-        return Job(record, [StoredArtefact(**values) for values in stored])
-    except TypeError as error:  # damaged
-        log.error("the results of job %s cannot be found again: %s", record.job, error)
-        return Job(record)
-
-
-def _whose(job: Job, owner: str | None, connected: Container[str | None]) -> str:
-    if job.record.owner is None:
-        return "gone"
-    if job.record.owner == owner:
-        return "you"
-    return "other" if job.record.owner in connected else "gone"

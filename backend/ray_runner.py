@@ -119,6 +119,7 @@ class RayRunner:
             self._ray = connect(address)
         except GSV3DError as error:
             raise BackendError(error.message, error.hint) from error
+        self._cards = cards
         self._share = share_of(self._ray, cpus, cards)
         (self._kind,) = self._share
         place = self._ray.util.placement_group([self._share])
@@ -157,7 +158,9 @@ class RayRunner:
     def devices(self) -> list[str]:
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         share = self._share[self._kind]
-        return ["auto"] * max(1, sum(int(m.get(self._kind, 0)) // share for m in machines))
+        return ["auto" if self._cards else "cpu"] * max(
+            1, sum(int(m.get(self._kind, 0)) // share for m in machines)
+        )
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
         self._ask("begin", dict(settings), picture)
@@ -195,8 +198,11 @@ def ray_runner(options: argparse.Namespace) -> RayRunner:
     """Return a runner of the model in a cluster, from the worker's command line."""
     # Without --threads a worker has a machine without a card to itself.
     cpus = options.threads or sys.maxsize
-    alone = argparse.Namespace(**{**vars(options), "share": 1})
-    return RayRunner(options.ray, partial(_model_runner, alone), cpus, options.device != "cpu")
+    cards = options.device != "cpu"
+    # An actor sees no card but its own.
+    alone = {**vars(options), "share": 1, "device": "auto" if cards else "cpu"}
+    make = partial(_model_runner, argparse.Namespace(**alone))
+    return RayRunner(options.ray, make, cpus, cards)
 
 
 def _model_runner(options: argparse.Namespace) -> Runner:

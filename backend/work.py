@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 from .clients import Clients
-from .jobs import Job, Jobs, StoredArtefact
+from .job import Job, StoredArtefact
+from .jobs import Jobs
 from .protocol import messages as m
 from .settings import Settings
 from .store import Store

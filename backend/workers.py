@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .clients import Clients
-from .jobs import Job, Jobs
+from .job import Job
+from .jobs import Jobs
 from .protocol import PROTOCOL_VERSION
 from .protocol import messages as m
 from .settings import Settings

@@ -8,6 +8,7 @@ so do ``importlib.import_module("...")`` and ``__import__("...")``.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -324,6 +325,17 @@ def test_the_reader_tells_what_runs_at_import() -> None:
     assert found == {"typing.TYPE_CHECKING": True, "a": False, "b": True, "c": False}
     (inside,) = parse_imports("from .x import y", "pkg", is_package=True)
     assert inside.module == "pkg.x.y"
+
+
+def test_the_page_names_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+(?:\.\w+|/))`", text))
+    rooms = [ROOT, *(ROOT / room for room in (*PACKAGES, "gsv3d/lab"))]
+    others = {"transforms.json"}  # a user's
+    missing = sorted(
+        name for name in named - others if not any((room / name).exists() for room in rooms)
+    )
+    assert len(named) > 80 and not missing
 
 
 def sources() -> list[Path]:

@@ -129,7 +129,8 @@ class Scripted:
 def runner() -> Any:
     """Return what runs the jobs: with --ray=ADDRESS in an actor of that cluster."""
     addresses = [a.removeprefix("--ray=") for a in sys.argv if a.startswith("--ray=")]
-    return RayRunner(addresses[0], Scripted, cpus=1) if addresses else Scripted()
+    cards = "--without-cards" not in sys.argv
+    return RayRunner(addresses[0], Scripted, 1, cards) if addresses else Scripted()
 
 
 if __name__ == "__main__":

@@ -40,6 +40,17 @@ def test_a_cluster_without_processors_is_one_sentence(cluster, tmp_path: Path, c
     )
 
 
+def test_workers_without_cards_are_all_without(cluster, tmp_path: Path, run_server: Start) -> None:
+    nodes = [cluster.add_node(**ray_nodes.NODE, num_cpus=1) for _ in range(2)]
+    running = run_server(tmp_path, f"--ray={cluster.address}", "--without-cards")
+    with Client(running.path) as client:
+        client.until(lambda e: isinstance(e, m.Welcome) and e.models)
+        commands = [work.worker.command for work in running.server.workers.all]
+    assert [command[command.index("--device") + 1] for command in commands] == ["auto", "cpu"]
+    for node in nodes:
+        cluster.remove_node(node)
+
+
 def test_no_cluster_is_one_sentence(tmp_path: Path, capfd) -> None:
     assert main(["serve", "--data-dir", str(tmp_path / "data"), "--ray", "127.0.0.1:1"]) == 1
     said = capfd.readouterr().err

@@ -15,7 +15,7 @@ from PIL import Image
 from backend.errors import BackendError
 from backend.protocol.messages import Welcome
 from backend.worker import ModelRunner
-from backend.worker_runtime import _explain
+from backend.worker_runtime import in_words
 from gsv3d import generation, models
 from gsv3d.errors import ModelError
 from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
@@ -80,7 +80,7 @@ def test_a_job_that_needs_too_much_memory_is_told_in_words(monkeypatch, error, w
     runner, link = ModelRunner("cpu"), _Link()
     with pytest.raises(type(error)) as caught:
         runner.run(SETTINGS, picture(), link)  # type: ignore[arg-type]
-    told = " ".join(_explain(runner, caught.value, "a.png"))
+    told = " ".join(in_words(runner, caught.value, "a.png"))
     assert words in told and ("memory" in told) == ("fault" not in words)
     runner.run(SETTINGS, picture(), link)  # type: ignore[arg-type]
     assert link.kinds == ["mesh", "file"]

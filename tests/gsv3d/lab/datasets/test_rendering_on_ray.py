@@ -25,7 +25,7 @@ def test_objects_are_rendered_on_the_cluster(tmp_path: Path, meshes, capsys) -> 
     source = tmp_path / "objects"
     source.mkdir()
     for name in ("a", "b"):
-        meshes.coloured_box(source / f"{name}.glb", (2.0, 1.0, 1.5))
+        meshes.colored_box(source / f"{name}.glb", (2.0, 1.0, 1.5))
     meshes.without_faces(source / "points.glb")
     with ray_nodes.started(1) as made:
         code = main([str(source), "--output", str(tmp_path / "out"), "--ray", made.address,
