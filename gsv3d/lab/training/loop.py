@@ -20,25 +20,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gsv3d.errors import Cancelled, ModelError
-from gsv3d.lab.training import checkpoint
+from gsv3d.lab.training import checkpoint, log, performance
 from gsv3d.lab.training.batches import Feed, Plan, Source, make_part_seed, seed_noise, to_device
 from gsv3d.lab.training.checkpoint import AveragedWeights, find_changing
-from gsv3d.lab.training.log import (
-    RunLog,
-    average_rows,
-    bring_to_host,
-    describe_row,
-    join_sheet,
-    write_sheet,
-)
-from gsv3d.lab.training.performance import (
-    checkpoint_activations,
-    compile_networks,
-    count_flops,
-    keep_freed_memory,
-    matrix_rate,
-    quick_attention,
-)
 from gsv3d.lab.training.processes import catch_signals, make_accelerator, name_lost_processes
 from gsv3d.lab.training.schedule import Schedule
 from gsv3d.lab.training.tracking import Tracker
@@ -234,7 +218,7 @@ class Trainer:
             self._fresh = False
         make_folder(self.output)
         main = self.accelerator.is_main_process
-        self._log = RunLog(self.output / "log.csv", self.step) if main else None
+        self._log = log.RunLog(self.output / "log.csv", self.step) if main else None
         name = self.tracker_name if main else "none"
         plan = Plan(
             self.task.source, self.part_size, self.seed, self.schedule.steps, self.parts,
@@ -242,7 +226,7 @@ class Trainer:
             self.progress if self.schedule.minutes else None,
         )  # fmt: skip
         with (
-            keep_freed_memory() if self.device.type == "cpu" else nullcontext(),
+            performance.keep_freed_memory() if self.device.type == "cpu" else nullcontext(),
             closing(Tracker(name, self.output, self.step)) as self._tracker,
             closing(
                 Feed(plan, self.step, self.schedule.workers, self.device, self._say)
@@ -261,13 +245,13 @@ class Trainer:
         self._begun = time.monotonic() - self.seconds
         self._written = self.seconds
         if schedule.checkpointing:
-            checkpoint_activations(modules)
+            performance.checkpoint_activations(modules)
             # Gradients flow through frozen networks too, such as the decoder of "distill".
-            checkpoint_activations(getattr(self.task, "frozen", nn.ModuleDict()))
+            performance.checkpoint_activations(getattr(self.task, "frozen", nn.ModuleDict()))
         if schedule.steps - self.step >= MEASURED_FROM:
-            self._flops = count_flops(self._one_part)
+            self._flops = performance.count_flops(self._one_part)
         if schedule.compile:
-            compile_networks(modules)
+            performance.compile_networks(modules)
         self._model = self.accelerator.prepare_model(_Loss(self.task))
         rows: list[dict[str, Any]] = []
         while self.progress() < 1:
@@ -291,7 +275,7 @@ class Trainer:
     def _one_part(self) -> None:
         """Run a forward and a backward pass that change nothing."""
         batch, _ = self._batches.plan[self.step * self.parts]
-        with quick_attention(self.device):
+        with performance.quick_attention(self.device):
             with self.accelerator.autocast():
                 loss, _ = self.task.loss(to_device(batch, self.device))
             loss.backward()
@@ -312,7 +296,7 @@ class Trainer:
             seed_noise(noise, self.device)
             last = own == self.parts - 1
             together = nullcontext() if last else self.accelerator.no_sync(self._model)
-            with together, quick_attention(self.device):
+            with together, performance.quick_attention(self.device):
                 loss, parts = self._model(batch)
                 self.accelerator.backward(loss / self.parts)
             for name, value in ({"loss": loss.detach()} | parts).items():
@@ -341,7 +325,7 @@ class Trainer:
         """
         if not rows:
             return
-        values = bring_to_host(rows, self.accelerator)
+        values = log.bring_to_host(rows, self.accelerator)
         if self.accelerator.num_processes > 1:
             self._agree_on_time()
         elapsed = max(values[-1]["seconds"] - self._written, 1e-9)
@@ -352,12 +336,12 @@ class Trainer:
             row["mfu"] = math.nan
             if self._flops:
                 share = speed / self.schedule.batch_size * self.parts * self._flops
-                row["mfu"] = share / matrix_rate(self.device, self.schedule.bf16)
+                row["mfu"] = share / performance.matrix_rate(self.device, self.schedule.bf16)
         if self._log is not None:
             self._log.write(values)
-            print(describe_row(values[-1]), flush=True)
+            print(log.describe_row(values[-1]), flush=True)
             pictures = {"images_per_second": speed * self.task.images_per_sample}
-            self._tracker.log(average_rows(values) | pictures, self.step)
+            self._tracker.log(log.average_rows(values) | pictures, self.step)
         self._judge(values)
 
     def _agree_on_time(self) -> None:
@@ -395,8 +379,8 @@ class Trainer:
             seed_noise(0, self.device)
             grids = self.task.samples()
         for name, grid in grids.items():
-            picture = join_sheet(grid)
-            write_sheet(self.output / "samples" / f"{name}-{self.step:07d}.png", picture)
+            picture = log.join_sheet(grid)
+            log.write_sheet(self.output / "samples" / f"{name}-{self.step:07d}.png", picture)
             self._tracker.log_picture(name, picture, self.step)
 
     def export(self) -> None:
