@@ -8,13 +8,18 @@ step are counted with torch's counter on tensors without memory, forwards and ba
 activation checkpointing computes twice. Rendering is no matrix product and not counted. Hours are
 that work over ``rate`` times ``share``: the card's rate of plain matrix products, and the share of
 it that training reaches, which a run's own log says (column ``mfu`` of ``log.csv``).
+
+With ``--data``, a folder of shards, the loader is measured too: seconds of one core that reading,
+decoding and changing a sample takes, and the cores that keep a card busy.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +27,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gsv3d.cameras import orbit, static_azimuths_deg
+from gsv3d.lab.training.batches import Source
 from gsv3d.lab.training.config import ModelConfig, build, read_config
 from gsv3d.lab.training.edm import denoise
+from gsv3d.lab.training.orbits import ShardOrbits
 from gsv3d.lab.training.performance import checkpoint_activations, quick_attention
+from gsv3d.lab.training.sources import OrbitSource, PictureSource, ViewSource
 from gsv3d.lab.training.tasks.distill import TARGETS, add_lora
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,
@@ -146,6 +154,26 @@ def count(config: ModelConfig, stage: str) -> int:
     return counter.get_total_flops()
 
 
+def loader_seconds(config: ModelConfig, stage: str, data: Path) -> float:
+    """Return the seconds of one core that a stage's loader takes for a sample."""
+    orbits, frames = ShardOrbits(data), config.num_frames
+    channels = config.components["vae"]["in_channels"]
+    source: Source
+    if stage == "autoencoder":
+        source = PictureSource(orbits, channels)
+    elif stage == "multiview":
+        source = OrbitSource(orbits, frames, channels)
+    else:
+        source = ViewSource(orbits, frames, config.options(stage).get("num_novel", 2))
+    torch.set_num_threads(1)
+    found = []
+    for seed in range(4):
+        started = time.process_time()
+        source.draw(1, seed, 0.0)
+        found.append(time.process_time() - started)
+    return min(found[1:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", help="a configuration's name, or a .yaml file")
@@ -154,6 +182,7 @@ def main() -> None:
         "--share", type=float, nargs="+", required=True, help="of it that training reaches"
     )
     parser.add_argument("--price", type=float, default=0.0, help="of the hardware for an hour")
+    parser.add_argument("--data", type=Path, help="shards of the size: measure the loader")
     args = parser.parse_args()
     config = read_config(args.config)
     shares = [f"hours at {share:.0%} | cost" for share in args.share]
@@ -174,6 +203,15 @@ def main() -> None:
             f" {cells(each * samples)} |"
         )
     print(f"| together | | | {together / 1e18:.4g} | {cells(together)} |")
+    if args.data is None:
+        return
+    shares = [f"cores a card at {share:.0%}" for share in args.share]
+    print("\n| stage | loader, core s a sample | " + " | ".join(shares) + " |")
+    print("| --- |" + " ---: |" * (1 + len(shares)))
+    for stage in STAGES:
+        seconds, each = loader_seconds(config, stage, args.data), count(config, stage)
+        cores = [f"{seconds * args.rate * share / each:.2g}" for share in args.share]
+        print(f"| {stage} | {seconds:.2f} | {' | '.join(cores)} |")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from gsv3d.lab.training.orbits import ShardOrbits, read_orbits
     from gsv3d.lab.training.processes import make_accelerator, training_device
     from gsv3d.lab.training.stages import make_task
-    from gsv3d.lab.training.tracking import tracker_of
+    from gsv3d.lab.training.tracking import choose_tracker
 
     if not args.resume:
         refuse_to_overwrite(args.output)  # before hours of precomputing latents
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         config, args.stage, read(args.data, args.limit), device, args.start,
         getattr(args, "vae", None), args.output,
     )  # fmt: skip
-    trainer = Trainer(task, schedule, args.output, args.seed, device, tracker_of(args.tracker))
+    trainer = Trainer(task, schedule, args.output, args.seed, device, choose_tracker(args.tracker))
     if args.resume:
         trainer.resume()
     trainer.run()

@@ -16,14 +16,16 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pydantic
 
 from gsv3d.cameras import ORBITS
 from gsv3d.errors import DataError, OutputError
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.lab.training.fields import Count, CountOrZero, Share
 from gsv3d.lab.training.orbits import Orbit
 from gsv3d.outputs import output_error
 
@@ -42,7 +44,7 @@ FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True)
 class BankSettings:
     """Settings of the orbits in a bank.
 
@@ -57,24 +59,13 @@ class BankSettings:
         orbit: see ``gsv3d.cameras.ORBITS``.
     """
 
-    size: int = 128
-    orbit_views: int = 16
-    novel_views: int = 8
-    variants: int = 2
-    joined: float = 0.2
+    size: Count = 128
+    orbit_views: Count = 16
+    novel_views: CountOrZero = 8
+    variants: Count = 2
+    joined: Share = 0.2
     seed: int = 0
-    orbit: str = "static"
-
-    def __post_init__(self) -> None:
-        for name in ("size", "orbit_views", "variants"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.novel_views < 0:
-            raise ValueError(f"novel_views must not be negative, but is {self.novel_views}.")
-        if self.orbit not in ORBITS:
-            raise ValueError(f"orbit must be one of {', '.join(ORBITS)}, not {self.orbit!r}.")
-        if not 0 <= self.joined <= 1:
-            raise ValueError(f"joined must lie in 0..1, not {self.joined}.")
+    orbit: Literal[ORBITS] = "static"
 
     @property
     def views(self) -> int:

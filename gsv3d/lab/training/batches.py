@@ -47,7 +47,7 @@ class Source(Protocol):
         """
 
 
-def part_seed(seed: int, step: int, part: int, attempt: int = 0) -> int:
+def make_part_seed(seed: int, step: int, part: int, attempt: int = 0) -> int:
     """Return a 63-bit seed for one part of one step's batch, unlike that of any other."""
     state = np.random.SeedSequence([seed, step, part, attempt]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
@@ -116,7 +116,7 @@ class Plan:
         step, part = self.part(index)
         passed: list[str] = []
         for attempt in range(BAD_DRAWS):
-            seed = part_seed(self.seed, step, part, attempt)
+            seed = make_part_seed(self.seed, step, part, attempt)
             try:
                 return self.source.draw(self.size, seed, progress), passed
             except DataError as error:

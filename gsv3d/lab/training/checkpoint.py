@@ -123,7 +123,7 @@ def refuse_to_overwrite(folder: Path) -> None:
         )
 
 
-def changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
+def find_changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
     """Say which fields have other values in another description of a configuration.
 
     Args:
@@ -140,13 +140,13 @@ def changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
     ]
 
 
-def listed(differences: list[str]) -> str:
+def join_differences(differences: list[str]) -> str:
     """Join the first differences, and the number of the others."""
     more = len(differences) - NAMED
     return "; ".join(differences[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
-def differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+def find_differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
     """Return names of the tensors that only one of two states has, or that differ in shape."""
     return sorted(
         name
@@ -155,7 +155,7 @@ def differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
     )
 
 
-def changing(modules: nn.Module) -> dict[str, Tensor]:
+def find_changing(modules: nn.Module) -> dict[str, Tensor]:
     """Return trained parameters and buffers by name, not frozen ones: views, not copies."""
     frozen = {name for name, p in modules.named_parameters() if not p.requires_grad}
     return {name: t for name, t in modules.state_dict().items() if name not in frozen}
@@ -170,7 +170,7 @@ class AveragedWeights:
 
     def __init__(self, modules: nn.Module) -> None:
         self.modules = modules
-        self._own = changing(modules)
+        self._own = find_changing(modules)
         self.state = {name: t.detach().clone() for name, t in self._own.items()}
         trained = [name for name, p in modules.named_parameters() if p.requires_grad]
         self._pairs = [(self.state[name], self._own[name]) for name in trained]

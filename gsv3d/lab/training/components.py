@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler
 from transformers import CLIPVisionConfig, Dinov2Config, PreTrainedConfig
 
 from gsv3d.decoder import GaussianSplattingDecoder
-from gsv3d.lab.training.fields import check, make_model, wrong, yaml_type
+from gsv3d.lab.training.fields import check, make_model, make_yaml_type, wrong_field
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 
 DECLARED: dict[str, type] = {
@@ -142,7 +142,7 @@ def component_model(component: str) -> type:
         required = name in REQUIRED[component]
         kind = ONLY.get((component, name), kinds[name])
         bounds = BOUNDS.get(name, SIZE if _whole(kind) else {})
-        kind = yaml_type(_without_none(kind) if required else kind, **bounds)
+        kind = make_yaml_type(_without_none(kind) if required else kind, **bounds)
         known[name] = (kind, ... if required else parameter.default)
     return make_model(component, known)
 
@@ -191,21 +191,21 @@ def check_agreement(source: str, image_size: int, components: Mapping[str, Any])
 
     def must(name: str, value: Any, why: str) -> None:
         if field(name) != value:
-            raise wrong(source, prefix + name, field(name), f"{value}: {why}")
+            raise wrong_field(source, prefix + name, field(name), f"{value}: {why}")
 
     def at_most(name: str, most: Any, why: str) -> None:
         if field(name) > most:
-            raise wrong(source, prefix + name, field(name), f"at most {most:g}, {why}")
+            raise wrong_field(source, prefix + name, field(name), f"at most {most:g}, {why}")
 
     levels = len(field("vae.block_out_channels"))
     for name in ("vae.down_block_types", "vae.up_block_types"):
         if len(field(name)) != levels:
-            raise wrong(
+            raise wrong_field(
                 source, prefix + name, field(name),
                 f"a list of {levels}, as '{prefix}vae.block_out_channels' is",
             )  # fmt: skip
     if not 3 <= field("vae.in_channels") <= 4:
-        raise wrong(
+        raise wrong_field(
             source, f"{prefix}vae.in_channels", field("vae.in_channels"),
             "3, color alone, or 4, with alpha",
         )  # fmt: skip
@@ -216,7 +216,7 @@ def check_agreement(source: str, image_size: int, components: Mapping[str, Any])
         must(name, latent, f"'{prefix}vae.latent_channels'")
     halvings = 2 ** (levels - 1)
     if image_size % halvings:
-        raise wrong(
+        raise wrong_field(
             source, "image_size", image_size,
             f"a multiple of {halvings}: the autoencoder halves it {levels - 1} times",
         )  # fmt: skip
@@ -238,12 +238,12 @@ def check_agreement(source: str, image_size: int, components: Mapping[str, Any])
     for name, whole in divisors.items():
         if field(whole) % field(name):
             divided = f"a divisor of '{prefix}{whole}', {field(whole)}"
-            raise wrong(source, prefix + name, field(name), divided)
+            raise wrong_field(source, prefix + name, field(name), divided)
     heads, widths = field("unet.num_attention_heads"), field("unet.block_out_channels")
     listed = heads if isinstance(heads, list | tuple) else [heads] * len(widths)
     if any(own > width for own, width in zip(listed, widths, strict=False)):
         below = f"at most '{prefix}unet.block_out_channels', {widths}"
-        raise wrong(source, f"{prefix}unet.num_attention_heads", heads, below)
+        raise wrong_field(source, f"{prefix}unet.num_attention_heads", heads, below)
     at_most(
         "decoder.upsample_stages", int(math.log2(field("decoder.dim"))),
         f"as each halves the {field('decoder.dim')} of '{prefix}decoder.dim'",
@@ -254,4 +254,4 @@ def check_agreement(source: str, image_size: int, components: Mapping[str, Any])
     ):
         if field(small) >= field(large):
             below = f"below '{prefix}{large}', {field(large)}"
-            raise wrong(source, prefix + small, field(small), below)
+            raise wrong_field(source, prefix + small, field(small), below)

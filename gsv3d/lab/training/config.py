@@ -28,7 +28,7 @@ from gsv3d.cameras import ORBITS
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.components import check_agreement, check_component, component_model
-from gsv3d.lab.training.fields import STRICT, Text, check, make_model, wrong
+from gsv3d.lab.training.fields import STRICT, Text, check, make_model, wrong_field
 from gsv3d.lab.training.schedule import Schedule
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
 from gsv3d.lab.training.tasks.autoencoder import initialize_autoencoder
@@ -126,17 +126,17 @@ def check_stage(source: str, stage: str, settings: Any) -> None:
     values = vars(check(source, stage_model(stage), settings, prefix))
     if "num_novel" in values and not values["num_novel"] + values["num_input"]:
         enough = f"at least 1, as '{prefix}num_input' is 0 as well"
-        raise wrong(source, f"{prefix}num_novel", 0, enough)
+        raise wrong_field(source, f"{prefix}num_novel", 0, enough)
     if stage == "distill":
         if values["gate_full"] >= values["gate_none"]:
             below = f"below '{prefix}gate_none', {values['gate_none']}"
-            raise wrong(source, f"{prefix}gate_full", values["gate_full"], below)
+            raise wrong_field(source, f"{prefix}gate_full", values["gate_full"], below)
         if not (values["train_unet"] or values["train_decoder"]):
             trained = f"true, or '{prefix}train_decoder': else nothing is left to train"
-            raise wrong(source, f"{prefix}train_unet", False, trained)
+            raise wrong_field(source, f"{prefix}train_unet", False, trained)
 
 
-def names() -> list[str]:
+def list_configurations() -> list[str]:
     """Return the names of the configurations that come with the package."""
     folder = resources.files("gsv3d.lab.training") / "configs"
     return sorted(
@@ -155,10 +155,10 @@ def read_config(name_or_path: str) -> ModelConfig:
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        if name_or_path not in names():
+        if name_or_path not in list_configurations():
             raise ModelError(
                 f"There is no configuration '{name_or_path}'.",
-                f"Known are {', '.join(names())}; or give the path of a .yaml file.",
+                f"Known are {', '.join(list_configurations())}; or give the path of a .yaml file.",
             )
         text = (
             resources.files("gsv3d.lab.training") / "configs" / f"{name_or_path}.yaml"

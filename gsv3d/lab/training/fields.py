@@ -36,7 +36,7 @@ def _listed(value: Any) -> Any:
 
 
 Count = Annotated[int, Strict(), Field(ge=1)]
-NumberOrNone = Annotated[int, Strict(), Field(ge=0)]
+CountOrZero = Annotated[int, Strict(), Field(ge=0)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 Weight = Annotated[float, Strict(), Field(ge=0, le=1_000_000)]
 AtLeastZero = Annotated[float, Strict(), Field(ge=0)]
@@ -52,7 +52,6 @@ Words = Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1)]
 LISTS = (list, tuple, Sequence)
 MAPPINGS = ("model_type", "dataclass_type", "dict_type")
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
-MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 
 
 def make_model(name: str, known: Mapping[str, tuple[Any, Any]]) -> type:
@@ -62,10 +61,10 @@ def make_model(name: str, known: Mapping[str, tuple[Any, Any]]) -> type:
         name: of the model.
         known: type and default of every field, ``...`` for one that must be given.
     """
-    return create_model(name, __config__=STRICT, **known)  # type: ignore[call-overload]
+    return create_model(name, __config__=STRICT, **known)
 
 
-def yaml_type(kind: Any, **bounds: float) -> Any:
+def make_yaml_type(kind: Any, **bounds: float) -> Any:
     """Return the type that YAML can write of an annotation, for pydantic.
 
     Args:
@@ -74,17 +73,17 @@ def yaml_type(kind: Any, **bounds: float) -> Any:
     """
     origin = typing.get_origin(kind)
     if kind in (int, float):
-        return Annotated[kind, Field(**bounds)]  # type: ignore[arg-type]
+        return Annotated[kind, Field(**bounds)]
     if kind is str:
         return Text
     if origin in LISTS:
-        item = yaml_type(typing.get_args(kind)[0], **bounds)
-        return Annotated[list[item], BeforeValidator(_listed), Field(min_length=1)]  # type: ignore[valid-type]
+        item = make_yaml_type(typing.get_args(kind)[0], **bounds)
+        return Annotated[list[item], BeforeValidator(_listed), Field(min_length=1)]
     if origin in (typing.Union, types.UnionType):
         kinds = [own for own in typing.get_args(kind) if own is not np.ndarray]
         # A whole number is a number.
         kinds = [own for own in kinds if own is not int or float not in kinds]
-        return functools.reduce(operator.or_, (yaml_type(own, **bounds) for own in kinds))
+        return functools.reduce(operator.or_, (make_yaml_type(own, **bounds) for own in kinds))
     return kind
 
 
@@ -95,7 +94,7 @@ def check(source: str, kind: Any, data: Any, prefix: str = "") -> Any:
         source: file or configuration, for the sentence.
         kind: the model or dataclass.
         data: the settings.
-        prefix: names of the fields above, such as ("components", "vae").
+        prefix: names of the fields above, such as "components.vae.".
 
     Raises:
         ModelError: names the source, a field, its value, and what is known or expected.
@@ -109,11 +108,11 @@ def check(source: str, kind: Any, data: Any, prefix: str = "") -> Any:
 def _in_words(source: str, kind: Any, data: Any, prefix: str, error: ValidationError) -> ModelError:
     """Say the first of the errors: unknown fields first, then missing ones, then wrong values."""
     found = error.errors(include_url=False)
-    found.sort(key=lambda e: (e["type"] not in UNKNOWN, e["type"] not in MISSING))
+    found.sort(key=lambda e: (e["type"] not in UNKNOWN, e["type"] != "missing"))
     first = found[0]
-    names, value = _place(first["loc"], data, first["type"] in MISSING)
+    names, value = _place(first["loc"], data, first["type"] == "missing")
     if first["type"] == "invalid_key":  # no word
-        names = [*_place(first["loc"][:-1], data)[0], shown(first["input"])]
+        names = [*_place(first["loc"][:-1], data)[0], show_value(first["input"])]
     name = prefix + ".".join(names)
     if first["type"] in UNKNOWN:
         known = list(_fields(kind, names[:-1]))
@@ -122,19 +121,19 @@ def _in_words(source: str, kind: Any, data: Any, prefix: str, error: ValidationE
         return ModelError(
             f"{source} has an unknown field '{name}'.", f"{hint} are {', '.join(known)}."
         )
-    if first["type"] in MISSING:
+    if first["type"] == "missing":
         return ModelError(f"{source} has no field '{name}'.", "docs/training.md says what it is.")
     if first["type"] == "value_error":  # a check of ours, which names its fields
         where = f" in '{name}'" if name else ""
         reason = str(first["ctx"]["error"]).rstrip(".")
         return ModelError(f"{source} cannot be used{where}: {reason}.", "Correct these fields.")
     if first["type"] in MAPPINGS:
-        return wrong(source, name.rstrip("."), value, "a mapping of fields")
+        return wrong_field(source, name.rstrip("."), value, "a mapping of fields")
     same = [e for e in found if _place(e["loc"], data)[0] == names]
     if all(isinstance(e["loc"][-1], int) for e in same):
         name, value = f"{name}[{first['loc'][-1]}]", first["input"]
     expected = dict.fromkeys(_expected(e["type"], e["msg"]) for e in same)
-    return wrong(source, name, value, " or ".join(expected))
+    return wrong_field(source, name, value, " or ".join(expected))
 
 
 def _expected(kind: str, message: str) -> str:
@@ -151,7 +150,7 @@ def _place(loc: Sequence[Any], data: Any, missing: bool = False) -> tuple[list[s
     for part in loc:
         if not isinstance(data, dict) or (part not in data and not missing):
             break  # pydantic goes on to the place in a list and the type in a union
-        names.append(part if isinstance(part, str) and len(part) <= 60 else shown(part))
+        names.append(part if isinstance(part, str) and len(part) <= 60 else show_value(part))
         data = data.get(part)
     return names, data
 
@@ -163,7 +162,7 @@ def _fields(kind: Any, names: Sequence[str]) -> Mapping[str, Any]:
     return kind.__pydantic_fields__
 
 
-def wrong(source: str, name: str, value: Any, expected: str) -> ModelError:
+def wrong_field(source: str, name: str, value: Any, expected: str) -> ModelError:
     """Return the error for a field that holds what it may not.
 
     Args:
@@ -175,10 +174,12 @@ def wrong(source: str, name: str, value: Any, expected: str) -> ModelError:
     hint = "Correct that field."
     if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
         hint = "Write it as 0.0001 or 1.0e-4: without point or sign YAML takes it for a word."
-    return ModelError(f"{source} has {shown(value)} as '{name}', which must be {expected}.", hint)
+    return ModelError(
+        f"{source} has {show_value(value)} as '{name}', which must be {expected}.", hint
+    )
 
 
-def shown(value: Any) -> str:
+def show_value(value: Any) -> str:
     """Return a value as it stands in YAML or nearly so, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

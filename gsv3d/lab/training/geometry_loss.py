@@ -129,7 +129,7 @@ class GeometryLoss:
         """
         assert decoded.occupancy is not None
         size = round(decoded.occupancy.shape[1] ** (1 / 3))
-        solid = carved(
+        solid = carve(
             voxel_centres(size, decoded.occupancy.device),
             torch.cat([samples.viewmats, samples.novel_viewmats], dim=1),
             samples.K,
@@ -180,7 +180,7 @@ class GeometryLoss:
         return viewmats, rgba.permute(0, 1, 3, 4, 2), depth[..., None]
 
 
-def weight_of_volume(decoder: nn.Module, weight: float) -> float:
+def choose_volume_weight(decoder: nn.Module, weight: float) -> float:
     """Return ``weight`` for a decoder with a feature volume, 0 for one without."""
     return weight if getattr(decoder, "volume", None) is not None else 0.0
 
@@ -205,11 +205,11 @@ def render_decoded(
             viewmats, samples.K, samples.size, white,
         )  # fmt: skip
     cameras = (samples.cameras_of(own) for own in viewmats)
-    drawn = [render(visible(decoded[i]), own, white) for i, own in enumerate(cameras)]
+    drawn = [render(drop_invisible(decoded[i]), own, white) for i, own in enumerate(cameras)]
     return RenderOutput(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
 
 
-def visible(decoded: DecodedGaussians) -> Gaussians:
+def drop_invisible(decoded: DecodedGaussians) -> Gaussians:
     """Return one sample's Gaussians without those that cannot be seen.
 
     They would cost time and have next to no gradient.
@@ -225,7 +225,7 @@ def visible(decoded: DecodedGaussians) -> Gaussians:
 
 
 @torch.no_grad()
-def compared(decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
+def compare_renders(decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
     """Return the samples' input and novel views, and the renders beside them.
 
     Returns:
@@ -271,7 +271,7 @@ def _for_lpips(color: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def carved(points: Tensor, viewmats: Tensor, K: Tensor, alpha: Tensor, depth: Tensor) -> Tensor:  # noqa: N803
+def carve(points: Tensor, viewmats: Tensor, K: Tensor, alpha: Tensor, depth: Tensor) -> Tensor:  # noqa: N803
     """Find the points that no view sees past: space carving with depth.
 
     A view sees past a point that lies in front of its pixel's surface, or on a pixel that shows no

@@ -157,13 +157,13 @@ class Encoding:
         return digest.hexdigest()
 
 
-def in_memory(encoding: Encoding) -> LatentCache:
+def compute_in_memory(encoding: Encoding) -> LatentCache:
     """Compute all latents now."""
     numbers = range(-(-len(encoding.orbits) // CHUNK))
     return LatentCache([encoding.chunk(number) for number in numbers], encoding)
 
 
-def on_disk(encoding: Encoding, folder: Path) -> LatentCache:
+def compute_on_disk(encoding: Encoding, folder: Path) -> LatentCache:
     """Compute the latents that the folder lacks; a run that was killed goes on from there.
 
     Latents of another autoencoder, data or number of variants are computed anew. Several training

@@ -90,14 +90,14 @@ def _as_csv(columns: list[str], rows: Sequence[dict[str, str]], header: bool = T
     return "".join(line + "\n" for line in lines)
 
 
-def in_words(row: dict[str, float]) -> str:
+def describe_row(row: dict[str, float]) -> str:
     """Write a row for the terminal."""
     names = [name for name in PRINTED if name in row]
     names += [name for name in row if name not in (*PRINTED, "seconds", "images_per_second")]
     return "  ".join(f"{name} {row[name]:.4g}" for name in names)
 
 
-def to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict[str, float]]:
+def bring_to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict[str, float]]:
     """Bring rows whose values may be tensors on a device to numbers.
 
     Args:
@@ -120,7 +120,7 @@ def to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict[str, 
     return [dict(zip(names, flat[i : i + width], strict=True)) for i in starts]
 
 
-def mean_row(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+def average_rows(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return every column's mean over the rows that know it, without the step."""
     means = {}
     for name in rows[-1]:
@@ -149,7 +149,7 @@ def rgba_on_white(rgba: Tensor) -> Tensor:
     return (rgba[..., :3, :, :] * alpha + 1 - alpha).clamp(0, 1).movedim(-3, -1)
 
 
-def sheet(grid: Tensor) -> np.ndarray:
+def join_sheet(grid: Tensor) -> np.ndarray:
     """Join (rows, columns, H, W, 3) in 0..1 to one picture (rows H, columns W, 3) uint8."""
     rows, columns, height, width, _ = grid.shape
     joined = grid.permute(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
@@ -191,12 +191,9 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
 
 def smooth(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
     """Average the last ``window`` values (fewer at the start), without the NaN among them."""
-    known = np.isfinite(values)
-    sums = np.cumsum(np.where(known, values, 0.0))
-    counts = np.cumsum(known)
-    sums[window:] -= sums[:-window].copy()
-    counts[window:] -= counts[:-window].copy()
-    return sums / np.where(counts > 0, counts, np.nan)
+    import pandas
+
+    return pandas.Series(values).rolling(window, min_periods=1).mean().to_numpy()
 
 
 def plot(folders: Sequence[Path], output: Path) -> None:

@@ -20,19 +20,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gsv3d.errors import Cancelled, ModelError
-from gsv3d.lab.training import checkpoint
-from gsv3d.lab.training.allocator import freed_memory_kept
-from gsv3d.lab.training.batches import Feed, Plan, Source, part_seed, seed_noise, to_device
-from gsv3d.lab.training.checkpoint import AveragedWeights, changing
-from gsv3d.lab.training.log import RunLog, in_words, mean_row, sheet, to_host, write_sheet
-from gsv3d.lab.training.performance import (
-    checkpoint_activations,
-    compile_networks,
-    count_flops,
-    matrix_rate,
-    quick_attention,
-)
-from gsv3d.lab.training.processes import asked_to_stop, lost_processes, make_accelerator
+from gsv3d.lab.training import checkpoint, log, performance
+from gsv3d.lab.training.batches import Feed, Plan, Source, make_part_seed, seed_noise, to_device
+from gsv3d.lab.training.checkpoint import AveragedWeights, find_changing
+from gsv3d.lab.training.processes import catch_signals, make_accelerator, name_lost_processes
 from gsv3d.lab.training.schedule import Schedule
 from gsv3d.lab.training.tracking import Tracker
 from gsv3d.outputs import make_folder, output_error
@@ -56,7 +47,7 @@ class Task(Protocol):
         images_per_sample: pictures that a sample holds, for the speed in the log.
 
     One of ``make_task`` has ``configuration`` as well: what its weights depend on, see
-    ``described``, which a run that goes on must share with its checkpoint.
+    ``describe_configuration``, which a run that goes on must share with its checkpoint.
     """
 
     name: str
@@ -162,7 +153,7 @@ class Trainer:
         """
         if not self.accelerator.is_main_process:
             return
-        tensors = {f"model.{k}": v for k, v in changing(self.task.modules).items()}
+        tensors = {f"model.{k}": v for k, v in find_changing(self.task.modules).items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state.items()}
         tensors |= checkpoint.flatten_optimizer(self.optimizer.state_dict())
         facts = {
@@ -188,15 +179,15 @@ class Trainer:
                 f" '{self.task.name}'.",
                 "Name another folder with --output.",
             )
-        changed = checkpoint.changed_fields(facts.get("configuration"), self.configuration)
+        changed = checkpoint.find_changed_fields(facts.get("configuration"), self.configuration)
         if changed:
             raise ModelError(
                 f"{self.checkpoint_path} was made with another configuration:"
-                f" {checkpoint.listed(changed)}.",
+                f" {checkpoint.join_differences(changed)}.",
                 OTHER_CONFIGURATION,
             )
         model = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
-        differing = checkpoint.differing(changing(self.task.modules), model)
+        differing = checkpoint.find_differing(find_changing(self.task.modules), model)
         if differing:
             raise ModelError(
                 f"{self.checkpoint_path} was made with another configuration: '{differing[0]}'"
@@ -227,7 +218,7 @@ class Trainer:
             self._fresh = False
         make_folder(self.output)
         main = self.accelerator.is_main_process
-        self._log = RunLog(self.output / "log.csv", self.step) if main else None
+        self._log = log.RunLog(self.output / "log.csv", self.step) if main else None
         name = self.tracker_name if main else "none"
         plan = Plan(
             self.task.source, self.part_size, self.seed, self.schedule.steps, self.parts,
@@ -235,15 +226,15 @@ class Trainer:
             self.progress if self.schedule.minutes else None,
         )  # fmt: skip
         with (
-            freed_memory_kept() if self.device.type == "cpu" else nullcontext(),
+            performance.keep_freed_memory() if self.device.type == "cpu" else nullcontext(),
             closing(Tracker(name, self.output, self.step)) as self._tracker,
             closing(
                 Feed(plan, self.step, self.schedule.workers, self.device, self._say)
             ) as self._batches,
             # Processes that are asked one after the other would stop at different steps, and wait
             # for each other for ever.
-            asked_to_stop(enabled=self.accelerator.num_processes == 1) as asked,
-            lost_processes(self.accelerator.num_processes),
+            catch_signals(enabled=self.accelerator.num_processes == 1) as asked,
+            name_lost_processes(self.accelerator.num_processes),
         ):
             self._train(asked)
         self.export()
@@ -254,13 +245,13 @@ class Trainer:
         self._begun = time.monotonic() - self.seconds
         self._written = self.seconds
         if schedule.checkpointing:
-            checkpoint_activations(modules)
+            performance.checkpoint_activations(modules)
             # Gradients flow through frozen networks too, such as the decoder of "distill".
-            checkpoint_activations(getattr(self.task, "frozen", nn.ModuleDict()))
+            performance.checkpoint_activations(getattr(self.task, "frozen", nn.ModuleDict()))
         if schedule.steps - self.step >= MEASURED_FROM:
-            self._flops = count_flops(self._one_part)
+            self._flops = performance.count_flops(self._one_part)
         if schedule.compile:
-            compile_networks(modules)
+            performance.compile_networks(modules)
         self._model = self.accelerator.prepare_model(_Loss(self.task))
         rows: list[dict[str, Any]] = []
         while self.progress() < 1:
@@ -284,7 +275,7 @@ class Trainer:
     def _one_part(self) -> None:
         """Run a forward and a backward pass that change nothing."""
         batch, _ = self._batches.plan[self.step * self.parts]
-        with quick_attention(self.device):
+        with performance.quick_attention(self.device):
             with self.accelerator.autocast():
                 loss, _ = self.task.loss(to_device(batch, self.device))
             loss.backward()
@@ -301,11 +292,11 @@ class Trainer:
         for own in range(self.parts):
             batch = self._batches.next()
             # The noise of a part is a function of the seed, the step and the part, as its batch is.
-            noise = part_seed(self.seed, self.step, own * processes + process)
+            noise = make_part_seed(self.seed, self.step, own * processes + process)
             seed_noise(noise, self.device)
             last = own == self.parts - 1
             together = nullcontext() if last else self.accelerator.no_sync(self._model)
-            with together, quick_attention(self.device):
+            with together, performance.quick_attention(self.device):
                 loss, parts = self._model(batch)
                 self.accelerator.backward(loss / self.parts)
             for name, value in ({"loss": loss.detach()} | parts).items():
@@ -334,7 +325,7 @@ class Trainer:
         """
         if not rows:
             return
-        values = to_host(rows, self.accelerator)
+        values = log.bring_to_host(rows, self.accelerator)
         if self.accelerator.num_processes > 1:
             self._agree_on_time()
         elapsed = max(values[-1]["seconds"] - self._written, 1e-9)
@@ -345,12 +336,12 @@ class Trainer:
             row["mfu"] = math.nan
             if self._flops:
                 share = speed / self.schedule.batch_size * self.parts * self._flops
-                row["mfu"] = share / matrix_rate(self.device, self.schedule.bf16)
+                row["mfu"] = share / performance.matrix_rate(self.device, self.schedule.bf16)
         if self._log is not None:
             self._log.write(values)
-            print(in_words(values[-1]), flush=True)
+            print(log.describe_row(values[-1]), flush=True)
             pictures = {"images_per_second": speed * self.task.images_per_sample}
-            self._tracker.log(mean_row(values) | pictures, self.step)
+            self._tracker.log(log.average_rows(values) | pictures, self.step)
         self._judge(values)
 
     def _agree_on_time(self) -> None:
@@ -388,8 +379,8 @@ class Trainer:
             seed_noise(0, self.device)
             grids = self.task.samples()
         for name, grid in grids.items():
-            picture = sheet(grid)
-            write_sheet(self.output / "samples" / f"{name}-{self.step:07d}.png", picture)
+            picture = log.join_sheet(grid)
+            log.write_sheet(self.output / "samples" / f"{name}-{self.step:07d}.png", picture)
             self._tracker.log_picture(name, picture, self.step)
 
     def export(self) -> None:

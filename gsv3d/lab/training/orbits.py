@@ -74,7 +74,7 @@ class ShardOrbit(Orbit):
     """
 
     entry: Entry
-    shape: tuple[int, int, int] = (0, 0, 0)  # type: ignore[assignment] - without the pictures
+    shape: tuple[int, int, int] = (0, 0, 0)
 
     def __init__(self, entry: Entry) -> None:
         try:
@@ -99,11 +99,11 @@ class ShardOrbit(Orbit):
         return self.entry.read(normals=False)
 
     @cached_property
-    def rgba(self) -> np.ndarray:  # type: ignore[override]
+    def rgba(self) -> np.ndarray:
         return self._record.rgba
 
     @cached_property
-    def depth(self) -> np.ndarray:  # type: ignore[override]
+    def depth(self) -> np.ndarray:
         return self._record.depth.astype(np.float16)
 
 
@@ -221,7 +221,7 @@ class ResidentOrbits(Sequence[Orbit]):
         return self._depth[orbit[:, None], views].float()
 
 
-def resident_where_it_fits(orbits: Sequence[Orbit], device: torch.device) -> Sequence[Orbit]:
+def copy_where_it_fits(orbits: Sequence[Orbit], device: torch.device) -> Sequence[Orbit]:
     """Copy the orbits to a card that has the memory; else return them as they are."""
     if device.type != "cuda" or not len(orbits):
         return orbits

@@ -21,7 +21,7 @@ from gsv3d.errors import ModelError
 LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "timed out")
 
 
-def launched() -> int:
+def count_launched() -> int:
     """Return the number of processes that a launcher, such as ``torchrun``, started; 1 without."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -33,7 +33,7 @@ def training_device(name: str) -> torch.device:
         ModelError: the device is unknown or not there.
     """
     device = choose_device(name)
-    if device.type == "cuda" and launched() > 1:
+    if device.type == "cuda" and count_launched() > 1:
         return choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return device
 
@@ -64,7 +64,7 @@ def make_accelerator(device: torch.device, bf16: bool) -> Accelerator:
 
 
 @contextmanager
-def asked_to_stop(enabled: bool) -> Iterator[threading.Event]:
+def catch_signals(enabled: bool) -> Iterator[threading.Event]:
     """Yield an event that Ctrl+C or a SIGTERM sets; a second one acts at once."""
     event = threading.Event()
     if not enabled or threading.current_thread() is not threading.main_thread():
@@ -86,7 +86,7 @@ def asked_to_stop(enabled: bool) -> Iterator[threading.Event]:
 
 
 @contextmanager
-def lost_processes(count: int) -> Iterator[None]:
+def name_lost_processes(count: int) -> Iterator[None]:
     """Raise one sentence when one of several processes is gone.
 
     Raises:

@@ -94,18 +94,18 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         DataError: none of the objects can be drawn.
         GSV3DError: as the stages raise.
     """
-    from gsv3d.lab.training.orbits import resident_where_it_fits
+    from gsv3d.lab.training.orbits import copy_where_it_fits
     from gsv3d.lab.training.stages import assemble
-    from gsv3d.lab.training.tracking import tracker_of
+    from gsv3d.lab.training.tracking import choose_tracker
 
     folders: list[Path] = list(recipe.start)
-    tracker = tracker_of(recipe.tracker)
+    tracker = choose_tracker(recipe.tracker)
     if tracker == "none" and recipe.tracker == "auto":
         say(
             "TensorBoard is not installed (pip install tensorboard): the stages' log.csv and"
             " samples hold what it would show."
         )
-    with drawing_of(recipe, say) as drawing:
+    with make_drawing(recipe, say) as drawing:
         # On a CPU drawing would take from training what it has. A card draws nothing itself: it
         # begins with every object as it is, and has the varied ones from stage to stage.
         drawing.wait(drawing.originals if recipe.beside else None)
@@ -114,7 +114,7 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
             drawn = drawing.bank()
             if len(drawn) > len(orbits):
                 del orbits  # the card's memory is not to hold both
-                orbits = resident_where_it_fits(drawn, recipe.device)
+                orbits = copy_where_it_fits(drawn, recipe.device)
             train_stage(recipe, stage, orbits, folders, tracker, say)
             folders.append(recipe.output / stage)
     model = recipe.output / "model"
@@ -148,7 +148,7 @@ def train_stage(
     from gsv3d.lab.training.orbits import ResidentOrbits
     from gsv3d.lab.training.stages import make_task
 
-    schedule = stage_schedule(recipe, stage, isinstance(orbits, ResidentOrbits))
+    schedule = make_schedule(recipe, stage, isinstance(orbits, ResidentOrbits))
     clock = f"{schedule.minutes:.1f} minutes" if schedule.minutes else f"{schedule.steps} steps"
     say(f"{stage}: {clock}, {len(orbits)} orbits")
     folder = recipe.output / stage
@@ -162,7 +162,7 @@ def train_stage(
         trainer.export()
 
 
-def stage_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:
+def make_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:
     """Return the stage's schedule, ended by the clock where the recipe has one."""
     schedule = recipe.config.schedule(stage)
     if minutes := recipe.stage_minutes(stage):
@@ -172,7 +172,7 @@ def stage_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:
     return replace(schedule, workers=0) if resident else schedule
 
 
-def drawing_of(recipe: Recipe, say: Callable[[str], None]) -> Drawing:
+def make_drawing(recipe: Recipe, say: Callable[[str], None]) -> Drawing:
     """Return the drawing of the recipe's bank, not begun."""
     settings = BankSettings(
         size=recipe.config.image_size,

@@ -13,7 +13,7 @@ from gsv3d.lab.training.fields import (
     NOTHING_ELSE,
     AtLeastZero,
     Count,
-    NumberOrNone,
+    CountOrZero,
     Positive,
     TrueOrFalse,
 )
@@ -50,19 +50,19 @@ class Schedule:
 
     steps: Count = 1000
     batch_size: Count = 8
-    micro_batch: NumberOrNone = 0
+    micro_batch: CountOrZero = 0
     learning_rate: Annotated[float, Strict(), Field(gt=0, lt=1)] = 1e-3
-    warmup: NumberOrNone = 100
+    warmup: CountOrZero = 100
     weight_decay: AtLeastZero = 0.01
     clip: Positive = 1.0
     ema: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.995
     bf16: TrueOrFalse = False
     checkpointing: TrueOrFalse = False
     compile: TrueOrFalse = False
-    workers: NumberOrNone = 0
+    workers: CountOrZero = 0
     save_every: Count = 100
     log_every: Count = 10
-    sample_every: NumberOrNone = 0
+    sample_every: CountOrZero = 0
     minutes: AtLeastZero = 0.0
 
     @model_validator(mode="after")

@@ -289,7 +289,7 @@ class OrbitSource:
             known: what was computed before of each, see ``LatentCache.read``, or none.
         """
         poses = [
-            relative_pose(orbits[index], frames, change.mirrored)
+            make_relative_pose(orbits[index], frames, change.mirrored)
             for index, frames, change in zip(chosen, around, changes, strict=True)
         ]
         more = {"pose": torch.stack(poses)}
@@ -315,7 +315,7 @@ class OrbitSource:
         return int(kind[rng.integers(len(kind))])
 
 
-def relative_pose(orbit: Orbit, frames: Sequence[int], mirrored: bool) -> Tensor:
+def make_relative_pose(orbit: Orbit, frames: Sequence[int], mirrored: bool) -> Tensor:
     """Return (T, 3) of ``pose_ids``: azimuths relative to the last frame, and elevations."""
     sign = -1.0 if mirrored else 1.0
     zero = float(orbit.azimuths_deg[frames[-1]])

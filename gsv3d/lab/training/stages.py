@@ -16,10 +16,10 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.errors import DataError, ModelError
-from gsv3d.lab.training.checkpoint import as_os_error, differing
+from gsv3d.lab.training.checkpoint import as_os_error, find_differing
 from gsv3d.lab.training.components import check_component, component_model
 from gsv3d.lab.training.config import ModelConfig, build, check_stage, stage_model
-from gsv3d.lab.training.fields import wrong
+from gsv3d.lab.training.fields import wrong_field
 from gsv3d.lab.training.orbits import Orbit, check_views
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
 from gsv3d.models import DESCRIPTION, load_component, silent_bars
@@ -92,7 +92,7 @@ def make_task(
         for name in ("use_quant_conv", "use_post_quant_conv"):
             if not config.components["vae"].get(name, True):
                 needed = "true where an autoencoder is trained"
-                raise wrong(config.source, f"components.vae.{name}", False, needed)
+                raise wrong_field(config.source, f"components.vae.{name}", False, needed)
     options = config.options(stage)
     if stage != "autoencoder":
         # All of them now: the one orbit with too few views may be drawn after hours.
@@ -132,11 +132,11 @@ def make_task(
                 modules["feature_encoder"], modules["vae"], orbits, frames, device, sigmas,
                 **options,
             )  # fmt: skip
-    task.configuration = described(config, stage)
+    task.configuration = describe_configuration(config, stage)
     return task
 
 
-def described(config: ModelConfig, stage: str) -> dict[str, Any]:
+def describe_configuration(config: ModelConfig, stage: str) -> dict[str, Any]:
     """Return the fields of a configuration that a stage's weights depend on, by name.
 
     Fields that are left out have their defaults. The schedule is not among them: how long and how
@@ -179,13 +179,14 @@ def _component(
     # On meta: the configuration's shapes alone are wanted.
     with torch.device("meta"):
         expected = build(config, name)
-    wrong = differing(expected.state_dict(), trained.state_dict())
-    if wrong:
-        ours, theirs = (m.state_dict().get(wrong[0]) for m in (expected, trained))
+    differing = find_differing(expected.state_dict(), trained.state_dict())
+    if differing:
+        ours, theirs = (m.state_dict().get(differing[0]) for m in (expected, trained))
         sizes = [list(t.shape) if t is not None else "nothing" for t in (theirs, ours)]
         raise ModelError(
             f"The '{name}' in {named} is of another configuration than '{config.name}': its"
-            f" '{wrong[0]}' is {sizes[0]} and not {sizes[1]}, and {len(wrong) - 1} more differ.",
+            f" '{differing[0]}' is {sizes[0]} and not {sizes[1]}, and {len(differing) - 1} more"
+            " differ.",
             "Use the configuration it was trained with.",
         )
     if name == "unet":

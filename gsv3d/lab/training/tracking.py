@@ -21,7 +21,7 @@ PATIENCE = 60.0
 a half and mlflow for four minutes, each time that something is logged."""
 
 
-def tracker_of(choice: str) -> str:
+def choose_tracker(choice: str) -> str:
     """Return what ``auto`` stands for: TensorBoard where it is installed, else none."""
     if choice != "auto":
         return choice

@@ -15,7 +15,7 @@ from gsv3d.cameras import Cameras
 from gsv3d.decoder import DecodedGaussians
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Views, Weight
-from gsv3d.lab.training.geometry_loss import GeometryLoss, compared, weight_of_volume
+from gsv3d.lab.training.geometry_loss import GeometryLoss, choose_volume_weight, compare_renders
 from gsv3d.lab.training.orbits import Orbit, OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
 from gsv3d.multiview.conditioning import embed_for_decoder, encode_reference, picture_tensor
@@ -74,7 +74,7 @@ class DecoderTask:
         self.device, self.corruption, self.blur = device, corruption, blur
         self.geometry = GeometryLoss(
             device, mask_weight, depth_weight, pixel_weight, lpips_weight, num_input,
-            weight_of_volume(decoder, volume_weight),
+            choose_volume_weight(decoder, volume_weight),
         )  # fmt: skip
         self.images_per_sample = num_frames
         self.source = ViewSource(orbits, num_frames, num_novel)
@@ -118,7 +118,7 @@ class DecoderTask:
         shown = to_device(self.shown, self.device)
         pictures, latents = self.encode(shown)
         decoded = self.decode(latents, pictures, shown.cameras())
-        return {"renders": compared(decoded, shown)}
+        return {"renders": compare_renders(decoded, shown)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
         modules["decoder"].save_pretrained(directory / "decoder")

@@ -19,7 +19,7 @@ from gsv3d.errors import ModelError
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import LogNoise, Positive, Share, Spread, Views, Weight, Words
-from gsv3d.lab.training.geometry_loss import GeometryLoss, compared, weight_of_volume
+from gsv3d.lab.training.geometry_loss import GeometryLoss, choose_volume_weight, compare_renders
 from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.orbits import Orbit, OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
@@ -133,7 +133,7 @@ class DistillTask:
         self.sigmas = karras_sigmas(sample_steps, *sigma_range)
         self.geometry = GeometryLoss(
             device, mask_weight, depth_weight, pixel_weight, lpips_weight, num_input,
-            weight_of_volume(decoder, volume_weight),
+            choose_volume_weight(decoder, volume_weight),
         )  # fmt: skip
         self.images_per_sample = num_frames
         self.source = ViewSource(orbits, num_frames, num_novel)
@@ -208,14 +208,14 @@ class DistillTask:
         views = torch.stack([on_white(pictures), decode_views(self.vae, latents)], dim=1)
         scaled = reference * self.vae.config.scaling_factor
         decoded = self.decode(latents, scaled, pictures, shown)
-        return {"views": views.flatten(0, 1), "renders": compared(decoded, shown)}
+        return {"views": views.flatten(0, 1), "renders": compare_renders(decoded, shown)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
         if self.train_unet:
             unet = modules["unet"]
             if self.lora:
                 save_lora(unet, directory / "lora")
-                unet = fused(unet)
+                unet = fuse_lora(unet)
             unet.save_pretrained(directory / "unet")
         if self.train_decoder:
             modules["decoder"].save_pretrained(directory / "decoder")
@@ -276,7 +276,7 @@ def save_lora(unet: nn.Module, directory: Path) -> None:
 
 
 @torch.no_grad()
-def fused_state(unet: nn.Module) -> dict[str, Tensor]:
+def fuse_state(unet: nn.Module) -> dict[str, Tensor]:
     """Return the state of the network without LoRA that computes the same."""
     from peft.tuners.lora import LoraLayer
 
@@ -292,8 +292,8 @@ def fused_state(unet: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def fused(unet: nn.Module) -> nn.Module:
+def fuse_lora(unet: nn.Module) -> nn.Module:
     """Return a network without LoRA that computes the same; the given one stays as it is."""
     plain = type(unet).from_config(unet.config)
-    plain.load_state_dict(fused_state(unet))
+    plain.load_state_dict(fuse_state(unet))
     return plain.to(next(unet.parameters()).dtype).eval()

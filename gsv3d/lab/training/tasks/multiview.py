@@ -18,7 +18,7 @@ from gsv3d.lab.training.augment import Change
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
-from gsv3d.lab.training.latents import Encoding, LatentCache, in_memory, on_disk
+from gsv3d.lab.training.latents import Encoding, LatentCache, compute_in_memory, compute_on_disk
 from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.orbits import Orbit
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
@@ -115,10 +115,10 @@ class MultiviewTask:
         kept = None if trained else encoder.eval()
         encoding = Encoding(orbits, variants, change, self.vae, kept)
         if kind == "memory":
-            return in_memory(encoding)
+            return compute_in_memory(encoding)
         if folder is None:
             raise ModelError("Latents on the disk need the run's folder.", "Use memory or none.")
-        return on_disk(encoding, folder / "latents")
+        return compute_on_disk(encoding, folder / "latents")
 
     def encode(self, batch: OrbitBatch) -> Tensor:
         """Return (B, T, L, h, w) modes, not scaled, of a batch's frames."""

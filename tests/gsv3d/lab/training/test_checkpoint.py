@@ -16,7 +16,7 @@ from gsv3d.cli import main
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.config import ModelConfig
 from gsv3d.lab.training.loop import Trainer
-from gsv3d.lab.training.stages import described, make_task
+from gsv3d.lab.training.stages import describe_configuration, make_task
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -122,7 +122,7 @@ def test_the_description_is_json_in_the_files_header(runs: Path) -> None:
     assert stored["stages.decoder.num_novel"] == 2
     assert stored["num_frames"] == 4
     assert not [name for name in stored if "schedule" in name or "multiview" in name]
-    assert stored == json.loads(json.dumps(described(tiny.CONFIG, "decoder")))
+    assert stored == json.loads(json.dumps(describe_configuration(tiny.CONFIG, "decoder")))
 
 
 def test_a_stage_that_was_run_is_refused_before_anything_is_read(

@@ -18,7 +18,7 @@ from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import NoiseLevels
 from gsv3d.lab.training.stages import CLASSES
 from gsv3d.lab.training.tasks import DecoderTask, DistillTask
-from gsv3d.lab.training.tasks.distill import add_lora, fused
+from gsv3d.lab.training.tasks.distill import add_lora, fuse_lora
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from tests import tiny
 from tests.gsv3d.lab.training.fitting import fit
@@ -68,7 +68,7 @@ def test_lora_changes_nothing_at_first_and_fused_it_says_the_same() -> None:
     torch.manual_seed(1)
     after = answer(unet)
     assert not torch.allclose(after, before, atol=1e-3)
-    plain = fused(unet)
+    plain = fuse_lora(unet)
     assert {type(m).__name__ for m in plain.modules()}.isdisjoint({"LoraLayer", "Linear4bit"})
     assert set(plain.state_dict()) == set(build(tiny.CONFIG, "unet").state_dict())
     torch.manual_seed(1)
@@ -100,7 +100,7 @@ def test_what_is_exported_is_read_by_diffusers_and_by_peft(tmp_path: Path, orbit
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     task = distill(orbit, lora_rank=3, lora_alpha=6.0, train_decoder=False)
-    start = {k: v.clone() for k, v in fused(task.modules["unet"]).state_dict().items()}
+    start = {k: v.clone() for k, v in fuse_lora(task.modules["unet"]).state_dict().items()}
     shaken(task.modules["unet"])
     torch.manual_seed(1)
     expected = answer(task.modules["unet"])

@@ -7,7 +7,7 @@ import torch
 
 from gsv3d.cameras import intrinsics, orbit
 from gsv3d.decoder.volume import voxel_centres
-from gsv3d.lab.training.geometry_loss import MARGIN, carved
+from gsv3d.lab.training.geometry_loss import MARGIN, carve
 
 SIZE, RADIUS = 96, 0.3
 
@@ -29,7 +29,7 @@ AROUND = [(45.0 * i, e) for i in range(8) for e in (-60.0, -20.0, 20.0, 60.0)]
 def test_what_is_left_is_the_ball() -> None:
     points = voxel_centres(32, torch.device("cpu"))
     viewmats, alpha, depth = ball(AROUND)
-    solid = carved(points, viewmats, intrinsics(SIZE), alpha, depth)[0]
+    solid = carve(points, viewmats, intrinsics(SIZE), alpha, depth)[0]
     distance = points.norm(dim=-1)
     assert solid[distance < RADIUS - 0.015].all()  # a pixel
     # The hull of 32 views stands out by less than 8 percent, and the margin comes to it.
@@ -40,7 +40,7 @@ def test_one_view_cannot_see_what_is_behind() -> None:
     points = torch.tensor([[0.0, -0.4, 0.0], [0.0, 0.4, 0.0], [0.4, 0.0, 0.0]])
     viewmats, alpha, depth = ball([(0.0, 0.0)])
     # Before the ball, behind it, beside it.
-    assert carved(points, viewmats, intrinsics(SIZE), alpha, depth)[0].tolist() == [
+    assert carve(points, viewmats, intrinsics(SIZE), alpha, depth)[0].tolist() == [
         False, True, False,
     ]  # fmt: skip
 
@@ -49,9 +49,9 @@ def test_a_hollow_needs_depth() -> None:
     """A ball whose front half is missing has the same outline from the front."""
     points = torch.tensor([[0.0, -0.2, 0.0]])
     viewmats, alpha, depth = ball([(0.0, 0.0)])
-    assert carved(points, viewmats, intrinsics(SIZE), alpha, depth).all()
+    assert carve(points, viewmats, intrinsics(SIZE), alpha, depth).all()
     halved = torch.where(depth > 0, 2.35, 0.0)  # the plane through the middle
-    assert not carved(points, viewmats, intrinsics(SIZE), alpha, halved).any()
+    assert not carve(points, viewmats, intrinsics(SIZE), alpha, halved).any()
 
 
 def test_a_pixel_without_depth_says_nothing_and_samples_stay_apart() -> None:
@@ -59,15 +59,15 @@ def test_a_pixel_without_depth_says_nothing_and_samples_stay_apart() -> None:
     viewmats, alpha, depth = ball([(0.0, 0.0)])
     both = [torch.cat([x, x]) for x in (viewmats, alpha, depth)]
     both[2][1] = 0.0
-    assert carved(points, both[0], intrinsics(SIZE), both[1], both[2]).tolist() == [[False], [True]]
+    assert carve(points, both[0], intrinsics(SIZE), both[1], both[2]).tolist() == [[False], [True]]
 
 
 def test_beside_a_picture_is_nothing_but_what_reaches_over_its_border() -> None:
     points = torch.tensor([[0.0, 0.0, 1.2], [0.9, 0.0, 0.0], [0.2, -5.0, 0.0]])
     viewmats, _, depth = ball([(0.0, 0.0)])
     alpha = torch.zeros_like(depth)
-    assert not carved(points, viewmats, intrinsics(SIZE), alpha, depth).any()
+    assert not carve(points, viewmats, intrinsics(SIZE), alpha, depth).any()
     alpha[..., :5, :] = 1.0  # an object that goes on above
-    assert carved(points, viewmats, intrinsics(SIZE), alpha, depth)[0].tolist() == [
+    assert carve(points, viewmats, intrinsics(SIZE), alpha, depth)[0].tolist() == [
         True, False, False,
     ]  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 from gsv3d.lab.training.augment import Change
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import sample_latents
-from gsv3d.lab.training.geometry_loss import compared
+from gsv3d.lab.training.geometry_loss import compare_renders
 from gsv3d.lab.training.orbits import Orbit, OrbitSamples, OrbitsOfADraw, choose_views
 from gsv3d.lab.training.sources import OrbitBatch, ViewSource
 from gsv3d.lab.training.tasks import DecoderTask, MultiviewTask
@@ -68,7 +68,7 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
     with torch.no_grad():
         pictures, latents = task.encode(test)
         decoded = task.decode(latents, pictures, test.cameras())
-    truth, drawn = compared(decoded, test)
+    truth, drawn = compare_renders(decoded, test)
     errors = (truth - drawn).pow(2).mean(dim=(1, 2, 3))
     psnr = -10 * torch.log10(errors[4:]).mean()
     assert float(psnr) > 30

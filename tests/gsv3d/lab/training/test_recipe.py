@@ -18,8 +18,8 @@ from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cli import main
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.training.config import names, read_config
-from gsv3d.lab.training.recipe import Recipe, drawing_of, run_recipe
+from gsv3d.lab.training.config import list_configurations, read_config
+from gsv3d.lab.training.recipe import Recipe, make_drawing, run_recipe
 from gsv3d.pipeline import GSV3DPipeline
 
 
@@ -120,7 +120,7 @@ def check_what_is_there_to_look_at(folder, drawn):
         assert image.step == 2 and np.array_equal(np.asarray(shown), sheet)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_configurations())
 def test_the_configurations_draw_some_dozens_of_samples(name):
     config = read_config(name)
     for stage in SAMPLES:
@@ -158,7 +158,7 @@ def test_varied_objects_are_drawn_beside_the_training(tiny, props, tmp_path):
     assert 2 <= seen[0] <= 8 and seen == sorted(seen)
     assert (tmp_path / "run" / "model" / "model_index.json").is_file()
     # What is left goes on where it stood.
-    with drawing_of(plan, said.append) as drawing:
+    with make_drawing(plan, said.append) as drawing:
         assert drawing.originals == 0
         drawing.wait()
         assert len(drawing.bank()) == 8

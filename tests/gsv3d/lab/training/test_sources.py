@@ -15,9 +15,9 @@ import torch
 from gsv3d.errors import DataError
 from gsv3d.lab.training import latents
 from gsv3d.lab.training.augment import Change, Changes
-from gsv3d.lab.training.batches import Plan, _mapped, part_seed, to_device
+from gsv3d.lab.training.batches import Plan, _mapped, make_part_seed, to_device
 from gsv3d.lab.training.config import build
-from gsv3d.lab.training.latents import Encoding, in_memory, on_disk
+from gsv3d.lab.training.latents import Encoding, compute_in_memory, compute_on_disk
 from gsv3d.lab.training.orbits import Orbit, OrbitsOfADraw, ResidentOrbits
 from gsv3d.lab.training.sources import (
     OrbitSource,
@@ -117,7 +117,11 @@ def test_resident_orbits_must_be_alike(static) -> None:
 
 def test_no_two_parts_share_a_seed() -> None:
     seeds = {
-        part_seed(s, t, p, a) for s in (0, 1) for t in range(9) for p in range(9) for a in (0, 1)
+        make_part_seed(s, t, p, a)
+        for s in (0, 1)
+        for t in range(9)
+        for p in range(9)
+        for a in (0, 1)
     }
     assert len(seeds) == 2 * 9 * 9 * 2 and all(0 <= seed < 2**63 for seed in seeds)
 
@@ -211,7 +215,11 @@ def test_precomputed_latents_are_those_of_the_changed_pictures(
     kind: str, tmp_path: Path, vae, static, dynamic
 ) -> None:
     what = encoding(vae, [static, dynamic])
-    cache = in_memory(what) if kind == "memory" else on_disk(what, tmp_path / "Bilder ä")
+    cache = (
+        compute_in_memory(what)
+        if kind == "memory"
+        else compute_on_disk(what, tmp_path / "Bilder ä")
+    )
     source = OrbitSource([static, dynamic], 4, 4, cache=pickle.loads(pickle.dumps(cache)))
     batch = source.draw(8, 3, 0.0)
     assert batch.pictures is None and batch.latents.shape == (8, 4, 4, 8, 8)
@@ -239,7 +247,7 @@ def test_a_frozen_encoders_embeddings_are_kept_with_the_latents(
 ) -> None:
     encoder = build(tiny.CONFIG, "image_encoder").eval().requires_grad_(False)
     what = replace(encoding(vae, [static, dynamic]), image_encoder=encoder)
-    cache = in_memory(what) if kind == "memory" else on_disk(what, tmp_path)
+    cache = compute_in_memory(what) if kind == "memory" else compute_on_disk(what, tmp_path)
     expected = []
     for index, orbit in enumerate((static, dynamic)):
         for variant in range(2):
@@ -264,18 +272,18 @@ def test_latents_on_the_disk_are_kept_and_made_anew_when_they_must_be(
     made: list[int] = []
     chunk = Encoding.chunk
     monkeypatch.setattr(Encoding, "chunk", lambda s, n: made.append(n) or chunk(s, n))
-    cache = on_disk(encoding(vae, orbits), tmp_path)
+    cache = compute_on_disk(encoding(vae, orbits), tmp_path)
     assert made == [0, 1, 2]
     first = cache.read(4, 1, [0, 3])["latents"]
     (tmp_path / "00001.npy").unlink()
-    on_disk(encoding(vae, orbits), tmp_path)
+    compute_on_disk(encoding(vae, orbits), tmp_path)
     assert made == [0, 1, 2, 1]
     assert torch.equal(
-        on_disk(encoding(vae, orbits), tmp_path).read(4, 1, [0, 3])["latents"], first
+        compute_on_disk(encoding(vae, orbits), tmp_path).read(4, 1, [0, 3])["latents"], first
     )
     with torch.no_grad():
         next(vae.parameters()).add_(1e-3)
-        on_disk(encoding(vae, orbits), tmp_path)
+        compute_on_disk(encoding(vae, orbits), tmp_path)
         next(vae.parameters()).sub_(1e-3)
     assert made == [0, 1, 2, 1, 0, 1, 2]
 
@@ -283,7 +291,7 @@ def test_latents_on_the_disk_are_kept_and_made_anew_when_they_must_be(
 def test_orbits_of_different_lengths_have_no_precomputed_latents(vae, static) -> None:
     other = replace(static, num_orbit=4, name="short")
     with pytest.raises(DataError, match="short has 4 views on its orbit, others have 8"):
-        in_memory(encoding(vae, [static, other]))
+        compute_in_memory(encoding(vae, [static, other]))
 
 
 def test_orbits_are_framed_as_their_references_are() -> None:

@@ -16,9 +16,9 @@ from diffusers import AutoencoderKL
 import gsv3d
 from gsv3d.decoder.volume import voxel_centres
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.config import build, names, read_config
+from gsv3d.lab.training.config import build, list_configurations, read_config
 from gsv3d.lab.training.edm import NoiseLevels
-from gsv3d.lab.training.geometry_loss import GeometryLoss, carved
+from gsv3d.lab.training.geometry_loss import GeometryLoss, carve
 from gsv3d.lab.training.loop import Schedule, Trainer
 from gsv3d.lab.training.stages import assemble
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, MultiviewTask
@@ -185,7 +185,7 @@ def test_a_volume_learns_what_no_view_sees_past() -> None:
         strict=True,
     )
     viewmats, alpha, depth = (torch.cat(pair, dim=1) for pair in sides)
-    solid = carved(voxel_centres(8, CPU), viewmats, batch.K, alpha, depth)
+    solid = carve(voxel_centres(8, CPU), viewmats, batch.K, alpha, depth)
     assert 0.05 < solid.float().mean() < 0.5
     sure = torch.where(solid, 30.0, -30.0)
     for logits, expected in ((sure, 0.0), (-sure, 2 * 30.0)):
@@ -244,8 +244,8 @@ def test_three_stages_join_into_a_pipeline(tmp_path: Path) -> None:
 
 
 def test_shipped_configurations_build() -> None:
-    assert "blockout" in names()
-    for name in names():
+    assert "blockout" in list_configurations()
+    for name in list_configurations():
         config = read_config(name)
         with torch.device("meta"):
             for component in ("vae", "unet", "image_encoder", "feature_encoder", "decoder"):

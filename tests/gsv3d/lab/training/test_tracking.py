@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from gsv3d.errors import ModelError, OutputError
 from gsv3d.lab.training import tracking
-from gsv3d.lab.training.log import RunLog, mean_row, on_white, rgba_on_white, sheet
+from gsv3d.lab.training.log import RunLog, average_rows, join_sheet, on_white, rgba_on_white
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.performance import count_flops, matrix_rate
 from gsv3d.lab.training.tracking import Tracker
@@ -277,8 +277,8 @@ def test_a_log_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch) -> No
 
 def test_means_leave_out_what_is_no_number() -> None:
     rows = [{"step": 1, "a": 1.0, "b": math.nan}, {"step": 2, "a": 2.0, "b": 4.0}]
-    assert mean_row(rows) == {"a": 1.5, "b": 4.0}
-    assert mean_row([{"step": 1, "a": math.nan}]) == {}
+    assert average_rows(rows) == {"a": 1.5, "b": 4.0}
+    assert average_rows([{"step": 1, "a": math.nan}]) == {}
 
 
 def test_flops_are_those_of_the_formulas() -> None:
@@ -305,7 +305,7 @@ def test_the_matrix_rate_is_not_above_what_the_machine_can_do() -> None:
 def test_sheets_lay_rows_and_columns_out() -> None:
     grid = torch.zeros(2, 3, 4, 5, 3)
     grid[1, 2, 0, 0] = 1.0
-    picture = sheet(grid)
+    picture = join_sheet(grid)
     assert picture.shape == (8, 15, 3) and picture[4, 10].tolist() == [255, 255, 255]
     assert picture.sum() == 3 * 255
     clear = torch.zeros(1, 4, 2, 2)
