@@ -205,10 +205,11 @@ class ModelRunner:
     ) -> dict[str, float]:
         """A picture to Gaussians and a mesh."""
         from gsv3d.errors import Cancelled
-        from gsv3d.generation import GenerationSettings, generate
+        from gsv3d.generation import generate
         from gsv3d.meshing.export import to_glb_bytes
         from gsv3d.models import INDEX, find, load_pipeline
         from gsv3d.preprocessing import load_image
+        from gsv3d.settings import GenerationSettings
 
         names = ("steps", "seed", "faces", "texture_size", "elevation", "previews")
         # Jobs journalled by an older backend lack some settings.

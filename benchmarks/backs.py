@@ -22,7 +22,7 @@ from PIL import Image
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
-from gsv3d.generation import GenerationSettings, generate
+from gsv3d.generation import generate
 from gsv3d.lab.evaluation.metrics.images import on_white, psnr
 from gsv3d.lab.evaluation.pictures import RasterizedScene
 from gsv3d.lab.evaluation.protocol import DISTANCE, unseen_views
@@ -32,6 +32,7 @@ from gsv3d.meshing import extract
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.texture import BACKS, bake
 from gsv3d.models import load_pipeline
+from gsv3d.settings import GenerationSettings
 
 
 def both_meshes(pipeline, reference: np.ndarray) -> list[TexturedMesh]:  # type: ignore[no-untyped-def]

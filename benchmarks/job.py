@@ -94,9 +94,10 @@ class Watch:
 
 def run_job(pipeline: Any, stages: Stages) -> Any:
     """Run a job from the picture's file to the result's; return the result."""
-    from gsv3d.generation import GenerationSettings, generate
+    from gsv3d.generation import generate
     from gsv3d.preprocessing import load_image
     from gsv3d.results import write_results
+    from gsv3d.settings import GenerationSettings
 
     settings = GenerationSettings(previews=0)
     stages.enter("preparing")

@@ -24,7 +24,7 @@ from PIL import Image
 
 from gsv3d.cameras import FOV_DEG, orbit
 from gsv3d.errors import GSV3DError
-from gsv3d.generation import DETAIL_SIZE, GenerationSettings, generate
+from gsv3d.generation import DETAIL_SIZE, generate
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.evaluation.pictures import RasterizedScene
@@ -36,6 +36,7 @@ from gsv3d.meshing.simplify import bad_edges
 from gsv3d.meshing.surface import face_parts
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import load_image, prepare
+from gsv3d.settings import GenerationSettings
 
 SIZE = 512
 """Pixels along the side of the references, and of the smaller silhouettes."""

@@ -24,7 +24,7 @@ from PIL import Image
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
-from gsv3d.generation import GenerationResult, GenerationSettings, generate
+from gsv3d.generation import GenerationResult, generate
 from gsv3d.lab.evaluation import metrics
 from gsv3d.lab.evaluation.gaussians import draw, normalize_gaussians
 from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
@@ -32,6 +32,7 @@ from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import TexturedMesh
 from gsv3d.models import load_pipeline
 from gsv3d.pipeline import GSV3DPipeline
+from gsv3d.settings import GenerationSettings
 
 COLUMNS = ("PSNR", "SSIM", "own views", "CD", "F@.02", "F@.05", "volume IoU", "Gaussians", "fit s")
 

@@ -20,7 +20,6 @@ from PIL import Image
 from refining import measure_mesh
 
 from gsv3d.cameras import orbit
-from gsv3d.generation import usable
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import extract_mesh
 from gsv3d.meshing.reference import Reference
@@ -69,7 +68,7 @@ def row(
         ),
     )
     reference = Reference(detailed, orbit([0.0], [elevation], size=DETAIL))
-    mesh = extract_mesh(usable(out.gaussians), texture_size=256, references=[reference])
+    mesh = extract_mesh(out.gaussians.visible(), texture_size=256, references=[reference])
     return measure_mesh(mesh, truth)
 
 

@@ -15,18 +15,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gsv3d.cameras import DISTANCE, ORBIT_CHOICES, orbit, views_deg
+from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.lifting import Views
 from gsv3d.lifting.model_views import coverage_of, lift_model_views, settings_of
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
-from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
 from gsv3d.meshing.mirror import mirror_reference
-from gsv3d.meshing.texture import BACKS
-from gsv3d.multiview.consistency import Consistency
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.preprocessing import FILL, PreparedImage, prepare_sizes
-from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT
+from gsv3d.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -43,108 +40,8 @@ PHASES = (
     "texturing",
 )
 
-MIN_OPACITY = 0.005
-"""Fainter Gaussians can't be seen and are dropped (3D Gaussian Splatting prunes at the same)."""
-
 DETAIL_SIZE = 768
 """Pixels of the reference as it is baked onto the mesh, where the model sees fewer."""
-
-
-@dataclass(frozen=True)
-class GenerationSettings:
-    """What a user may choose for one job.
-
-    Attributes:
-        steps: denoising steps, 1..200; None is the model's own number.
-        seed: 0..2147483647; the same seed gives the same result.
-        faces: most triangles of the mesh.
-        texture_size: side of the texture in texels.
-        elevation: of the camera that took the picture, degrees above the horizon, -90..90; None
-            has it estimated.
-        mirror: "auto" looks for a vertical mirror plane of the object, whose mirrored picture is a
-            second reference; "off"; or the azimuth of the plane in degrees, -360..360, see
-            ``gsv3d.cameras.mirrored_azimuth_deg``.
-        backs: what the sides look like that the picture does not show: "model", as the model's
-            views have them, or "picture", as if it were seen through to them.
-        refine: fit the decoder's Gaussians to the model's own views. A model without a decoder has
-            its Gaussians fitted to its views in any case.
-        previews: how often coarse views and Gaussians are shown while denoising, 0..50; fitted
-            Gaussians as often while they are fitted.
-        cutout: network that removes a background, as in ``gsv3d.preprocessing.saliency``.
-        orbit: of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own. A dynamic one is drawn
-            by the seed.
-        frames: views of the orbit; None is the model's own number.
-        azimuths, elevations: of the views in degrees, instead of ``orbit`` and ``frames``; see
-            ``gsv3d.cameras.views_deg`` for what they must hold. The last elevation is the
-            picture's.
-        consistency: which steps are guided by the views in 3D; None is the model's own.
-
-    Raises:
-        ValueError: a field is of another type or out of bounds.
-    """
-
-    steps: int | None = None
-    seed: int = 0
-    faces: int = 5000
-    texture_size: int = 1024
-    elevation: float | None = None
-    mirror: float | str = "auto"
-    previews: int = 3
-    cutout: str = DEFAULT_CUTOUT
-    backs: str = BACKS[0]
-    orbit: str | None = None
-    frames: int | None = None
-    azimuths: tuple[float, ...] | None = None
-    elevations: tuple[float, ...] | None = None
-    consistency: Consistency | None = None
-    refine: bool = False
-
-    def __post_init__(self) -> None:
-        if self.steps is not None:
-            _check_int("steps", self.steps, 1, 200)
-        _check_int("seed", self.seed, 0, 2**31 - 1)
-        _check_int("faces", self.faces, MIN_FACES, MAX_FACES)
-        _check_int("texture_size", self.texture_size, MIN_TEXTURE, MAX_TEXTURE)
-        _check_int("previews", self.previews, 0, 50)
-        if self.elevation is not None:
-            _check_angle("elevation", self.elevation, 90)
-        if self.mirror not in ("auto", "off"):
-            _check_angle("mirror", self.mirror, 360)
-        if self.backs not in BACKS:
-            raise ValueError(f"backs must be {' or '.join(BACKS)}, not {self.backs!r}.")
-        if not isinstance(self.refine, bool):
-            raise ValueError(f"refine must be True or False, not {self.refine!r}.")
-        if self.orbit not in (None, *ORBIT_CHOICES):
-            raise ValueError(f"orbit must be {' or '.join(ORBIT_CHOICES)}, not {self.orbit!r}.")
-        listed = self.azimuths is not None or self.elevations is not None
-        if listed and (self.orbit is not None or self.frames is not None):
-            raise ValueError("Give azimuths and elevations, or an orbit and its number of views.")
-        self.views("static", 2, self.known_elevation or 0.0)  # a bad list is named at once
-
-    @property
-    def known_elevation(self) -> float | None:
-        """Elevation of the camera that took the picture; None where it is to be estimated."""
-        if self.elevation is None and self.elevations:
-            return float(self.elevations[-1])
-        return self.elevation
-
-    def views(
-        self, orbit: str, frames: int, elevation_deg: float
-    ) -> tuple[list[float], list[float]]:
-        """Return azimuths and elevations of the views.
-
-        Args:
-            orbit, frames: the model's own.
-            elevation_deg: of the picture.
-        """
-        return views_deg(
-            self.orbit or orbit,
-            frames if self.frames is None else self.frames,
-            elevation_deg,
-            azimuths_deg=self.azimuths,
-            elevations_deg=self.elevations,
-            seed=self.seed,
-        )
 
 
 class Observer(Protocol):
@@ -256,14 +153,14 @@ def generate(
     azimuths = np.asarray(output.azimuths_deg, dtype=np.float32)
     views = _to_uint8(output.views)
     watch.views(views, azimuths)
-    gaussians = None if output.gaussians is None else usable(output.gaussians)
+    gaussians = None if output.gaussians is None else output.gaussians.visible()
     made_by = "decoder"
     if gaussians is None or (settings.refine and len(gaussians)):
         made_by = "fit" if gaussians is None else "decoder and fit"
         watch.progress("decoding", 1, 1)
         clock.enter("fitting")
         fitted, steps = _fit(pipeline, output, gaussians, views, prepared, settings, watch)
-        gaussians = usable(fitted)
+        gaussians = fitted.visible()
     if len(gaussians) == 0:
         raise GSV3DError(
             "The model gave no visible Gaussians for this picture.",
@@ -325,15 +222,6 @@ def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
     if not isinstance(settings.mirror, str):
         pose = replace(pose, plane_azimuth_deg=float(settings.mirror) % 180)
     return pose
-
-
-def usable(gaussians: Gaussians) -> Gaussians:
-    """Without Gaussians that are invisible (opacity below 0.005) or hold a NaN or infinity."""
-    finite = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
-    for name in ("means", "quats", "scales", "opacities", "sh"):
-        values = getattr(gaussians, name).reshape(len(gaussians), -1)
-        finite &= torch.isfinite(values).all(dim=1)
-    return gaussians.filter(finite & (gaussians.opacities.reshape(-1) >= MIN_OPACITY))
 
 
 def preview_steps(steps: int, previews: int) -> frozenset[int]:
@@ -428,7 +316,7 @@ def _fit(
 
 def _show(gaussians: Gaussians, step: int, of: int, watch: Observer) -> None:
     """Show those Gaussians of a step that can be seen, if there are any."""
-    coarse = usable(gaussians)
+    coarse = gaussians.visible()
     if len(coarse):
         watch.gaussians(coarse, step, of, False)
 
@@ -439,20 +327,6 @@ def _to_uint8(images: Any) -> np.ndarray:
         images = images.detach().float().cpu().numpy()
     values = np.nan_to_num(np.asarray(images, dtype=np.float32))
     return np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
-
-
-def _check_int(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number, not {value!r}.")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be {low}..{high}, not {value}.")
-
-
-def _check_angle(name: str, value: object, limit: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{name} must be a number, not {value!r}.")
-    if not -limit <= value <= limit:
-        raise ValueError(f"{name} must be {-limit:g}..{limit:g} degrees, not {value}.")
 
 
 class _Clock:

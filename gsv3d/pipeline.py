@@ -33,9 +33,6 @@ from gsv3d.multiview.guidance import guide
 from gsv3d.preprocessing import FILL, prepare
 from gsv3d.rendering import render
 
-MIN_OPACITY = 0.005
-"""Fainter Gaussians change no pixel by a grey level; they are dropped (as LGM does)."""
-
 OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 
 
@@ -342,9 +339,7 @@ class GSV3DPipeline(DiffusionPipeline):
         decoded = self.decoder(
             self._with_reference(latents).to(dtype), run.cameras, run.features.to(dtype)
         )[0]
-        gaussians = decoded.gaussians()
-        gaussians = gaussians.filter(gaussians.opacities > MIN_OPACITY)
-        return deepened(gaussians, self.config.depth_prior, run.elevation_deg)
+        return deepened(decoded.gaussians().visible(), self.config.depth_prior, run.elevation_deg)
 
     @torch.no_grad()
     def decode_views(self, latents: Tensor) -> np.ndarray:

@@ -15,9 +15,10 @@ import torch
 
 from gsv3d._version import __version__
 from gsv3d.filenames import readable
-from gsv3d.generation import GenerationResult, GenerationSettings
+from gsv3d.generation import GenerationResult
 from gsv3d.meshing import export
 from gsv3d.outputs import write_atomic
+from gsv3d.settings import GenerationSettings
 from gsv3d.sheet import contact_sheet
 
 if TYPE_CHECKING:

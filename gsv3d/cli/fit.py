@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
         limit_threads(args.threads)  # before torch is imported
     except ValueError as error:
         raise GSV3DError(str(error)) from error
-    from gsv3d.generation import GenerationSettings
     from gsv3d.outputs import make_folder
+    from gsv3d.settings import GenerationSettings
 
     try:
         GenerationSettings(seed=args.seed, faces=args.faces, texture_size=args.texture_size)

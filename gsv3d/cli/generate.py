@@ -25,8 +25,8 @@ from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 from gsv3d.threads import limit_threads
 
 if TYPE_CHECKING:
-    from gsv3d.generation import GenerationSettings
     from gsv3d.pipeline import GSV3DPipeline
+    from gsv3d.settings import GenerationSettings
 
 DESCRIPTION = (
     "Make Gaussians and a textured mesh of each picture, or of a picture that a text-to-image "
@@ -130,8 +130,8 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise GSV3DError(str(error)) from error
     from gsv3d.cli.progress import ImageProgress
-    from gsv3d.generation import GenerationSettings
     from gsv3d.outputs import make_folder
+    from gsv3d.settings import GenerationSettings
 
     try:
         settings = GenerationSettings(

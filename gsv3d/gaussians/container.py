@@ -15,6 +15,9 @@ from torch import Tensor
 from gsv3d.gaussians import sh as harmonics
 from gsv3d.gaussians.ply import read_ply, write_ply
 
+MIN_OPACITY = 0.005
+"""A fainter Gaussian changes no pixel by a gray level (3D Gaussian Splatting prunes there too)."""
+
 
 @dataclass(frozen=True)
 class Gaussians:
@@ -106,6 +109,13 @@ class Gaussians:
     def filter(self, mask: Tensor) -> Gaussians:
         """Those that a (N,) bool mask keeps, or that an index tensor names."""
         return replace(self, **{f.name: getattr(self, f.name)[mask] for f in fields(self)})
+
+    def visible(self) -> Gaussians:
+        """Return those that can be seen: finite, with an opacity of at least ``MIN_OPACITY``."""
+        keep = self.opacities >= MIN_OPACITY
+        for values in vars(self).values():
+            keep = keep & torch.isfinite(values).reshape(len(self), -1).all(dim=1)
+        return self.filter(keep)
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The five arrays by name, on the CPU."""

@@ -17,16 +17,10 @@ from PIL import Image, ImageDraw
 from gsv3d import generation
 from gsv3d.cameras import mirrored_azimuth_deg, orbit
 from gsv3d.errors import Cancelled, GSV3DError, ImageError
-from gsv3d.generation import (
-    PHASES,
-    GenerationSettings,
-    choose_pose,
-    generate,
-    phases_of,
-    preview_steps,
-)
+from gsv3d.generation import PHASES, choose_pose, generate, phases_of, preview_steps
 from gsv3d.lifting.settings import OF_A_MODEL, REFINING
 from gsv3d.pose import PoseEstimate
+from gsv3d.settings import GenerationSettings
 from tests.gsv3d.fake_pipeline import FakePipeline
 
 SMALL = {"faces": 100, "texture_size": 32}

@@ -13,9 +13,9 @@ from PIL import Image
 
 from gsv3d import sheet
 from gsv3d.cameras import orbit, sine_elevations_deg, static_azimuths_deg
-from gsv3d.generation import GenerationSettings
 from gsv3d.meshing import TexturedMesh
 from gsv3d.results import write_results
+from gsv3d.settings import GenerationSettings
 from tests.gsv3d.fake_pipeline import quick_result
 
 

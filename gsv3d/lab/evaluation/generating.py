@@ -16,13 +16,14 @@ import torch
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import ModelError
-from gsv3d.generation import GenerationResult, GenerationSettings, generate, usable
+from gsv3d.generation import GenerationResult, generate
 from gsv3d.lab.evaluation.store import ModelIdentity
 from gsv3d.lifting.model_views import coverage_of
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
 from gsv3d.pose import DEFAULT_ELEVATION_DEG
 from gsv3d.preprocessing import FILL
+from gsv3d.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -226,7 +227,7 @@ def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, G
         decoded = pipeline.decoder(
             latents[None, chosen].to(device, dtype), cameras[chosen], features
         )[0]
-        found = usable(decoded.gaussians())
+        found = decoded.gaussians().visible()
         if not len(found):
             return None
         halves.append(found)

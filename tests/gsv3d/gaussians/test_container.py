@@ -88,3 +88,12 @@ def test_values_that_are_no_gaussians(change: dict[str, torch.Tensor], message: 
     assert gaussians().validate() is not None
     with pytest.raises(ValueError, match=message):
         replace(gaussians(), **change).validate()
+
+
+def test_what_can_be_seen_is_finite_and_not_too_faint() -> None:
+    scene = gaussians(6, 1)
+    opacities = torch.tensor([0.5, 0.0, 0.005, 0.004, 0.5, 0.5])
+    means, sh = scene.means.clone(), scene.sh.clone()
+    means[4, 2], sh[5, 1, 0] = float("nan"), float("inf")
+    seen = replace(scene, opacities=opacities, means=means, sh=sh).visible()
+    torch.testing.assert_close(seen.means, scene.means[[0, 2]])
