@@ -144,6 +144,44 @@ def reach_pixels(
 
 
 @compiled
+def look_at_picture(
+    voxels: np.ndarray,
+    shape: np.ndarray,
+    origin: np.ndarray,
+    step: float,
+    cameras: np.ndarray,
+    maps: np.ndarray,
+    beyond: float,
+    uv: np.ndarray,
+    depths: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    """Project voxels into one picture and look up its values there.
+
+    Args:
+        voxels: (N,) flat indices.
+        shape, origin, step: of the grid.
+        cameras: (1, 16).
+        maps: (1, S, S, 1).
+        beyond: value beyond the centers of the outermost pixels.
+        uv, depths, values: (N, 2), (N,) and (N,), the result.
+    """
+    size = maps.shape[1]
+    for n in range(len(voxels)):
+        rest, k = divmod(voxels[n], shape[2])
+        i, j = divmod(rest, shape[1])
+        x, y, z = origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
+        u, v, depths[n] = _project(cameras, 0, x, y, z)
+        uv[n, 0], uv[n, 1] = u, v
+        u, v = u - 0.5, v - 0.5
+        if not (0.0 <= u <= size - 1 and 0.0 <= v <= size - 1):
+            values[n] = beyond
+            continue
+        left, top = min(int(u), size - 2), min(int(v), size - 2)
+        values[n] = _bilinear(maps, 0, top, left, u - left, v - top, 0)
+
+
+@compiled
 def find_fragments(
     corners: np.ndarray,
     boxes: np.ndarray,
