@@ -24,9 +24,6 @@ from gsv3d.meshing.views import DepthViews
 TRUNCATION_VOXELS = 6.0
 """Distances are cut at so many voxels: the surface may be moved by nearly as many later."""
 
-DEEP_VOXELS = 4.5
-"""Farther inside than so many voxels the distances matter to nothing that comes after."""
-
 SOLID_ALPHA = 0.3
 """A pixel covered more than this shows the object. Below one half: a trained decoder hedges, and
 covers thin parts and rims by less than it should."""
@@ -82,25 +79,14 @@ def fuse(
     maps = np.stack([_look(views, i, level) for i in order])
     field = np.full(shape, truncation, dtype=np.float32)
     active = _near_silhouettes(cameras, maps, shape, origin, voxel)
-
-    def measure(voxels: np.ndarray, start: int, stop: int) -> None:
-        for done, part in enumerate(np.array_split(voxels, stop - start), start=start + 1):
-            distances = np.empty(len(part), dtype=np.float32)
-            native.keep_largest(
-                part, shape, origin, voxel, cameras, maps, truncation, False, distances
-            )  # fmt: skip
-            field.reshape(-1)[part] = distances
-            if progress is not None:
-                progress(done, len(views))
-
-    # Deep inside no view is ever the last word: every second voxel stands for its neighbors.
-    places = np.stack(np.unravel_index(active, shape))
-    even = (places % 2 == 0).all(axis=0)
-    measure(active[even], 0, len(views) // 4)
-    deep = _between(field[::2, ::2, ::2] < -DEEP_VOXELS * voxel, shape).reshape(-1)[active]
-    measure(active[~even & ~deep], len(views) // 4, len(views))
-    alike = ~even & deep
-    field.reshape(-1)[active[alike]] = field[tuple(places[:, alike] // 2 * 2)]
+    for done, part in enumerate(np.array_split(active, len(views)), start=1):
+        distances = np.empty(len(part), dtype=np.float32)
+        native.keep_largest(
+            part, shape, origin, voxel, cameras, maps, truncation, False, distances
+        )  # fmt: skip
+        field.reshape(-1)[part] = distances
+        if progress is not None:
+            progress(done, len(views))
 
     grid = _thicken_sheets(field, voxel)
     return Volume(close_walls(grid, truncation), origin, voxel)
@@ -135,15 +121,6 @@ def _near_silhouettes(
     for axis in range(3):
         kept = kept.repeat(BLOCK, axis=axis)
     return np.flatnonzero(kept[: shape[0], : shape[1], : shape[2]])
-
-
-def _between(mask: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Return the voxels all of whose nearest even ones are in the mask of these."""
-    for axis, count in enumerate(shape):
-        fine = np.moveaxis(mask.repeat(2, axis=axis), axis, 0)[:count]
-        fine[1:-1:2] &= fine[2::2]
-        mask = np.moveaxis(fine, 0, axis)
-    return mask
 
 
 def _spread(count: int) -> list[int]:
