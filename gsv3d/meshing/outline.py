@@ -97,15 +97,14 @@ def follow(volume: Volume, reference: Reference) -> Volume:
         return volume
     camera = reference.camera.resized(OUTLINE_SIZE)
     focal = float(camera.Ks[0, 0, 0])
-    every, plain = np.arange(volume.field.size), silhouette_distance(coverage, OUTLINE)
-    uv, z, beside = project_voxels(volume, every, camera, plain)
+    every = np.arange(volume.field.size)
+    uv, z, _ = project_voxels(volume, every, camera, coverage)
     if _Rays(volume.voxel, shown, uv, z, focal).agreement(volume.field.ravel()) < MIN_AGREEMENT:
         return volume
     coarse, volume = volume, _refined(volume)
     truncation, walls = TRUNCATION_VOXELS * coarse.voxel, float(coarse.field.max())
-    distance = _outline_distance(coverage, plain, volume.voxel * focal / float(np.median(z)))
-    if distance is not plain:  # lines are widened
-        beside = project_voxels(coarse, every, camera, distance)[2]
+    distance = _outline_distance(coverage, volume.voxel * focal / float(np.median(z)))
+    beside = project_voxels(coarse, every, camera, distance)[2]
     near = _finer((beside < NEAR * coarse.voxel).reshape(coarse.field.shape), coarse, volume)
     uv, z, outside = project_voxels(volume, near, camera, distance)
     width = _sample(_half_width(distance), uv) * z / focal
@@ -145,14 +144,14 @@ def _finer(mask: np.ndarray, coarse: Volume, fine: Volume) -> np.ndarray:
     return np.flatnonzero(mask[np.ix_(*nearest)])
 
 
-def _outline_distance(coverage: np.ndarray, distance: np.ndarray, voxel: float) -> np.ndarray:
+def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
     """(S, S) signed distance to the outline in pixels; lines too thin for the voxels are widened.
 
     Args:
         coverage: (S, S) in 0..1.
-        distance: (S, S) to the outline as it is.
         voxel: edge length of a voxel in pixels.
     """
+    distance = silhouette_distance(coverage, OUTLINE)
     shown = coverage > OUTLINE
     width = int(np.ceil(2 * LINE * voxel))
     wide = ndimage.grey_opening(shown.astype(np.uint8), (width, width)) > 0
