@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gsv3d-backend serve | status | logs | doctor | free | stop`.
+"""`gsv3d-backend serve | pair | status | logs | doctor | free | stop`.
 
 Exit codes: 0 done; 1 it could not be done, one sentence on standard error says why; 2 wrong usage.
 """
@@ -15,32 +15,29 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
-import zmq
 
+from . import pair_command
+from .conversation import converse
 from .errors import BackendError
 from .logs import BACKEND, FOLDER, last_lines, log_to
 from .protocol import (
     ClientSession,
     Connection,
-    Event,
     ProtocolError,
-    VersionError,
-    explain_silence,
     limits,
-    open_client,
+    parse_address,
     process_exists,
-    read_connection,
 )
 from .protocol import messages as m
 from .protocol.connection_file import FILE_NAME
 from .protocol.fields import to_map
+from .protocol.pairing import DEFAULT_PORT
 
-#: Seconds to wait for an answer of the backend, and for its end.
-ANSWER_S = 5.0
+#: Seconds to wait for the end of the backend.
 END_S = 15.0
 #: Files and connections that may be open where the system allows it.
 OPEN_FILES = 8192
@@ -73,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The local service that turns pictures into 3D for Blender.",
     )
     commands = parser.add_subparsers(
-        required=True, metavar="serve | status | logs | doctor | free | stop"
+        required=True, metavar="serve | pair | status | logs | doctor | free | stop"
     )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
@@ -91,6 +88,20 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", parents=[shared], help="run the backend in this process")
     serve.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (default: free)")
     serve.add_argument(
+        "--listen",
+        type=_address,
+        metavar="HOST[:PORT]",
+        help="listen at an address of this computer for other computers too, which are let in "
+        "after they were paired (default: for this computer alone; default port: "
+        f"{DEFAULT_PORT})",
+    )
+    serve.add_argument(
+        "--metrics",
+        type=_port,
+        metavar="PORT",
+        help="serve figures for Prometheus on this port of 127.0.0.1 (default: none)",
+    )
+    serve.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
     )
     serve.add_argument(
@@ -99,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         metavar="N",
         help="processes that do jobs at the same time (default: auto, one for each card)",
+    )
+    serve.add_argument(
+        "--ray",
+        default="",
+        metavar="HOST:PORT",
+        help="run the workers on the machines of a Ray cluster, one for each of its cards",
     )
     serve.add_argument(
         "--memory",
@@ -154,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         "--parent-pid", type=_pid, metavar="PID", help="end when this process has ended"
     )
     serve.set_defaults(run=_serve)
+    pair_command.add(commands, shared)
     status = commands.add_parser("status", parents=[shared], help="show the backend and its jobs")
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.add_argument("--watch", action="store_true", help="show it anew at every change")
@@ -181,6 +199,13 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port: give a number from 1 to 65535")
     return int(text)
+
+
+def _address(text: str) -> tuple[str, int]:
+    try:
+        return parse_address(text)
+    except ProtocolError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _count(text: str) -> int:
@@ -250,15 +275,22 @@ def _serve(options: argparse.Namespace) -> int:
             f"There is no process {options.parent_pid} to serve.",
             "Give the id of a running process as --parent-pid, or leave it out.",
         )
+    if options.ray:
+        from .ray_runner import check_cluster
+
+        check_cluster(options.ray)
     data_dir = (options.data_dir or default_data_dir()).absolute()
     server = Server(
         Settings(
             data_dir=data_dir,
             connection_path=options.connection_file.absolute(),
             port=options.port,
+            listen=options.listen,
+            metrics=options.metrics,
             device=options.device,
             workers=None if options.workers == "auto" else options.workers,
             memory=options.memory,
+            ray=options.ray,
             text_model=options.text_model,
             threads=options.threads,
             parent_pid=options.parent_pid,
@@ -283,6 +315,8 @@ def _serve(options: argparse.Namespace) -> int:
             f"connection file {options.connection_file}",
             flush=True,
         )
+        if options.listen is not None:
+            pair_command.show(str(server.pairing.invite(time.monotonic())))
         server.run()
     finally:
         server.close()
@@ -305,40 +339,9 @@ def _allow_many_files() -> None:
 # --- status and stop -----------------------------------------------------------------------------
 
 
-def _conversation(
-    path: Path, ask: Callable[[ClientSession], None]
-) -> Iterator[tuple[Connection, m.Welcome, Event]]:
-    """Ask a running backend something and yield what it says, until it falls silent."""
-    connection = read_connection(path)
-    if not connection.alive:
-        raise BackendError(*explain_silence(connection, path))
-    session = ClientSession("gsv3d-backend command", capabilities=())
-    context = zmq.Context()
-    try:
-        socket = open_client(context, connection)
-        session.hello()
-        ask(session)
-        end = time.monotonic() + ANSWER_S
-        while time.monotonic() < end:
-            for frames in session.outgoing():
-                socket.send_multipart(frames)
-            if not socket.poll(50):
-                session.tick()
-                continue
-            for event in session.feed(socket.recv_multipart()):
-                if isinstance(event, m.Error) and event.code == "version":
-                    raise VersionError(event.what, event.hint)
-                if session.welcome is not None:
-                    yield connection, session.welcome, event
-                    end = time.monotonic() + limits.LIVENESS_S
-    finally:
-        context.destroy(0)
-    raise BackendError(*explain_silence(connection, path))
-
-
 def _status(options: argparse.Namespace) -> int:
     shown = ""
-    conversation = _conversation(
+    conversation = converse(
         options.connection_file, lambda session: session.status(follow=options.watch)
     )
     for connection, welcome, event in conversation:
@@ -416,14 +419,14 @@ def _free(options: argparse.Namespace) -> int:
         session.free()
         session.status()
 
-    conversation = _conversation(options.connection_file, ask)
+    conversation = converse(options.connection_file, ask)
     next(said for said in conversation if isinstance(said[2], m.Queue))
     print("gsv3d-backend: workers without a job are ended.")
     return 0
 
 
 def _stop(options: argparse.Namespace) -> int:
-    conversation = _conversation(options.connection_file, lambda session: session.shutdown())
+    conversation = converse(options.connection_file, lambda session: session.shutdown())
     connection = next(said[0] for said in conversation if isinstance(said[2], m.Bye))
     end = time.monotonic() + END_S
     # The file goes last; an ended process that nobody has waited for would still be listed.

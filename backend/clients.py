@@ -12,7 +12,8 @@ import zmq
 
 from gsv3d._version import __version__
 
-from .jobs import Job, Jobs, StoredArtefact
+from .job import Job, StoredArtefact
+from .jobs import Jobs
 from .peers import Peer, Pending
 from .protocol import encode, limits
 from .protocol import messages as m

@@ -13,12 +13,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Container
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Iterator
+from dataclasses import replace
 from typing import Any
 
 from .errors import BackendError, StorageError
 from .estimator import FITTED_PHASES, PHASES_OF, Estimator
+from .job import Job, StoredArtefact, restored, whose
 from .journal import JobRecord, Journal, from_bytes, to_bytes
 from .protocol import JOB_VERSIONS, PROTOCOL_VERSION
 from .protocol import messages as m
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 #: Jobs that may wait, of all clients and of one; more are refused with a sentence.
 MAX_WAITING = 200
 MAX_WAITING_EACH = 160
+#: Places among them that batches leave to single jobs.
+FOR_SINGLE_JOBS = 40
 #: Times a job is begun before it counts as the reason why the backend dies.
 MAX_ATTEMPTS = 2
 #: Ended jobs that are kept at most.
@@ -38,49 +41,6 @@ KEEP_ENDED = QUEUE_ENTRIES
 #: Bytes of the names and sentences in a queue message, so that it fits into a header.
 _QUEUE_TEXT_BYTES = 96 * 1024
 _SHORT_CHARS = 60
-
-
-#: The settings of a job that the queue message holds.
-_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "guidance")
-
-
-@dataclass(frozen=True)
-class StoredArtefact:
-    """An artefact in a file of the job's folder: its kind, its announcement's fields, its name."""
-
-    kind: str
-    fields: dict[str, Any]
-    file: str
-
-    @property
-    def replaceable(self) -> bool:
-        """True for coarse views and Gaussians: a newer one takes their place."""
-        return self.kind in ("views", "gaussians") and not self.fields.get("final")
-
-
-@dataclass(eq=False)
-class Job:
-    """A job in memory: its record, and what is known of the run under way."""
-
-    record: JobRecord
-    artefacts: list[StoredArtefact] = field(default_factory=list)
-    progress: m.Progress | None = None
-    estimator: Estimator | None = None
-    device: str = ""
-
-    @property
-    def id(self) -> str:
-        return self.record.job
-
-    @property
-    def name(self) -> str:
-        """What to call it in a sentence."""
-        return self.record.filename or f"the picture of job {self.id[:8]}"
-
-    @property
-    def what(self) -> str:
-        """Return the sentence of a failed job, cut to the length of the queue message."""
-        return str(self.record.outcome.get("what", ""))[:300]
 
 
 class QueueFullError(BackendError):
@@ -116,7 +76,7 @@ class Jobs:
         for job in unreadable:
             journal.remove(job)
         for record in records:
-            self._jobs[record.job] = _with_artefacts(record)
+            self._jobs[record.job] = restored(record)
         self._take_in(store.strays(self._jobs))
         self._recover()
 
@@ -136,14 +96,18 @@ class Jobs:
                 continue
             again = replace(record, number=self.journal.add(record).number)
             self.journal.update(again)
-            self._jobs[again.job] = _with_artefacts(again)
+            self._jobs[again.job] = restored(again)
             log.warning("job %s (%s) was not in the journal and is again", again.job, again.state)
 
     def _recover(self) -> None:
         for job in list(self._jobs.values()):
             if job.record.state == "running" and not self._was_done(job):
                 self.store.delete_results(job.id)
-                self._requeue_or_fail(job)
+                self._requeue_or_fail(
+                    job,
+                    f"The backend ended unexpectedly {job.record.attempts} times while it worked on"
+                    f" {job.name}.",
+                )
             elif job.record.waiting and self.has_lost_its_picture(job):
                 self.fail(job, f"The picture of {job.name} is gone from the data folder.",
                           "", "Submit it again.")  # fmt: skip
@@ -175,24 +139,26 @@ class Jobs:
             return False
         if record.state != "done":
             return False
-        job.artefacts = _with_artefacts(record).artefacts
+        job.artefacts = restored(record).artefacts
         self._change(job, state="done", ended=record.ended, outcome=record.outcome)
         return True
 
-    def _requeue_or_fail(self, job: Job) -> None:
+    def _requeue_or_fail(self, job: Job, what: str) -> None:
         if job.record.attempts >= MAX_ATTEMPTS:
             self.fail(
                 job,
-                f"The backend ended unexpectedly {job.record.attempts} times "
-                f"while it worked on {job.name}.",
+                what,
                 "",
                 "Try fewer faces or a smaller texture; the log file in the data folder says more.",
             )
         else:
-            log.info("job %s was under way when the backend ended; it waits again", job.id)
+            log.info("job %s was under way and waits again", job.id)
             self._change(job, state="accepted")
 
     # --- reading ---------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs.values())
 
     def get(self, job: str) -> Job | None:
         return self._jobs.get(job)
@@ -200,14 +166,19 @@ class Jobs:
     def waiting(self) -> list[Job]:
         """Return the waiting jobs in the order they will be done in.
 
-        Clients take turns, the one whose last job was begun the longest ago first.
+        Single jobs come before batches. Among both clients take turns, the one whose last job was
+        begun the longest ago first. No job overtakes one of its own client: see `_put_in_front`.
         """
         waiting = [job for job in self._jobs.values() if job.record.waiting]
         before: Counter[str | None] = Counter()  # jobs of a client that come before its next one
+        batches: set[str | None] = set()  # clients one of whose batch has come
         turns = {}
         for job in waiting:
             owner = job.record.owner
-            turns[job.id] = before[owner], self._begun.get(owner, 0), job.record.number
+            if job.record.batch:
+                batches.add(owner)
+            turn = before[owner], self._begun.get(owner, 0), job.record.number
+            turns[job.id] = owner in batches, *turn
             before[owner] += 1
         return sorted(waiting, key=lambda job: turns[job.id])
 
@@ -245,31 +216,7 @@ class Jobs:
         length = _SHORT_CHARS if text > _QUEUE_TEXT_BYTES else LABEL_CHARS
         places = {job.id: place for place, job in enumerate(self.waiting(), self._before)}
         return tuple(
-            self._entry(job, places.get(job.id, 0), length, _whose(job, owner, connected))
-            for job in jobs
-        )
-
-    def _entry(self, job: Job, position: int, length: int, owner: str) -> m.JobEntry:
-        now = job.progress if job.record.state == "running" else None
-        settings = job.record.settings
-        numbers = {k: settings[k] for k in _LISTED_SETTINGS if settings.get(k) is not None}
-        if settings.get("mirror") == "plane":
-            numbers["plane"] = settings["plane"]
-        return m.JobEntry(
-            job=job.id,
-            state=job.record.state,
-            filename=job.record.filename[:length],
-            model=job.record.model,
-            position=position,
-            phase=now.phase if now else "",
-            step=now.step if now else 0,
-            of=now.of if now else 0,
-            eta_s=now.eta_s if now else None,
-            what=job.what[:length],
-            kind=job.record.kind,
-            owner=owner,
-            settings=numbers,
-            device=job.device if job.record.state == "running" else "",
+            job.entry(places.get(job.id, 0), length, whose(job, owner, connected)) for job in jobs
         )
 
     # --- changing --------------------------------------------------------------------------------
@@ -285,15 +232,16 @@ class Jobs:
             QueueFullError: too many wait.
             StorageError: the disk is full or cannot be written; nothing is left behind.
         """
-        self._refuse_when_full(owner)
+        settings = to_map(submit) | {"kind": submit.TYPE, "owner": owner}
+        del settings["job"]
+        record = JobRecord(submit.job, "accepted", settings)
+        self._refuse_when_full(record)
         if not isinstance(submit, m.Imagine):
             self.store.save_picture(submit.job, submit.image)
         else:
             self.store.make_folder(submit.job)
-        settings = to_map(submit) | {"kind": submit.TYPE, "owner": owner}
-        del settings["job"]
         try:
-            record = self.journal.add(JobRecord(submit.job, "accepted", settings))
+            record = self.journal.add(record)
             self.store.save_record(record.job, to_bytes(record))
         except StorageError:
             self.store.delete(submit.job)
@@ -301,27 +249,44 @@ class Jobs:
             raise
         job = self._jobs[submit.job] = Job(record)
         self.changes += 1
+        self._put_in_front(job)
         return job
 
-    def _refuse_when_full(self, owner: str | None) -> None:
+    def _put_in_front(self, job: Job) -> None:
+        """Give a single job that waits the place before the batch of its client."""
+        own = [other for other in self.waiting() if other.record.owner == job.record.owner]
+        place = next((n for n, other in enumerate(own) if other.record.batch), len(own))
+        if job.record.batch or place >= own.index(job):
+            return
+        try:
+            self.move(job, place)
+        except StorageError as error:
+            log.error("job %s waits behind the batch: %s", job.id, error)
+
+    def _refuse_when_full(self, record: JobRecord) -> None:
         owners = [job.record.owner for job in self.waiting()]
-        if len(owners) >= MAX_WAITING or owners.count(owner) >= MAX_WAITING_EACH:
+        kept = FOR_SINGLE_JOBS if record.batch else 0
+        if (
+            len(owners) >= MAX_WAITING - kept
+            or owners.count(record.owner) >= MAX_WAITING_EACH - kept
+        ):
             raise QueueFullError(
                 f"The queue is full: {len(owners)} jobs wait already.",
                 "Wait until some are done, or cancel some.",
             )
 
     def retry(self, job: Job) -> None:
-        """Have a failed or cancelled job wait again, after all others.
+        """Have a failed or cancelled job wait again, after all others but batches.
 
         Raises:
             QueueFullError: too many wait.
             StorageError: the journal cannot be written.
         """
-        self._refuse_when_full(job.record.owner)
+        self._refuse_when_full(job.record)
         self._renumber({job.id: 1 + max(other.record.number for other in self._jobs.values())})
         self._change(job, state="accepted", attempts=0, ended=None, outcome={})
         self._save_record(job)
+        self._put_in_front(job)
 
     def move(self, job: Job, place: int) -> None:
         """Give a waiting job another place among those of its client. Raises StorageError."""
@@ -406,6 +371,16 @@ class Jobs:
         self.store.delete_results(job.id)
         self._change(job, state="accepted", attempts=max(0, job.record.attempts - 1))
 
+    def lose(self, job: Job) -> None:
+        """The device of the running job is gone: it waits again, or fails if it was so before."""
+        self.running.remove(job)
+        job.progress = job.estimator = None
+        self._delete_results(job)
+        self._requeue_or_fail(
+            job,
+            f"The machine was lost {job.record.attempts} times while it worked on {job.name}.",
+        )
+
     def _delete_results(self, job: Job) -> None:
         job.artefacts = []
         self.store.delete_results(job.id)
@@ -440,20 +415,3 @@ class Jobs:
         old = [job for job in self._jobs.values() if job.record.state in gone]
         for job in old[: max(0, len(old) - KEEP_ENDED)]:
             self.forget(job)
-
-
-def _with_artefacts(record: JobRecord) -> Job:
-    stored = record.outcome.get("artefacts", []) if record.state in ("done", "fetched") else []
-    try:
-        return Job(record, [StoredArtefact(**values) for values in stored])
-    except TypeError as error:  # damaged
-        log.error("the results of job %s cannot be found again: %s", record.job, error)
-        return Job(record)
-
-
-def _whose(job: Job, owner: str | None, connected: Container[str | None]) -> str:
-    if job.record.owner is None:
-        return "gone"
-    if job.record.owner == owner:
-        return "you"
-    return "other" if job.record.owner in connected else "gone"

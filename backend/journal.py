@@ -119,6 +119,11 @@ class JobRecord:
         return self.settings.get("owner")
 
     @property
+    def batch(self) -> bool:
+        """True for one of many, which waits behind the single jobs."""
+        return self.settings.get("priority") == "batch"
+
+    @property
     def waiting(self) -> bool:
         return self.state == "accepted"
 

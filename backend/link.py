@@ -4,10 +4,10 @@
 Payloads never travel on it: the worker writes them into the job's folder and names the file.
 
 From the server: run(job, settings, folder), cancel(job), stop.
-From the worker: ready(token, device, devices, models), broken(token, what, hint), models(models),
-progress(job, phase, step, of),
+From the worker: ready(token, device, memory, devices, models), broken(token, what, hint),
+models(models), progress(job, phase, step, of),
 artefact(job, kind, fields, arrays, file), done(job, timings), failed(job, what, why, hint),
-cancelled(job).
+cancelled(job), lost(why).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FROM_SERVER: dict[str, dict[str, type | tuple[type, ...]]] = {
     "stop": {},
 }
 FROM_WORKER: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "ready": {"token": str, "device": str, "devices": list, "models": list},
+    "ready": {"token": str, "device": str, "memory": int, "devices": list, "models": list},
     "broken": {"token": str, "what": str, "hint": str},
     "models": {"models": list},
     "progress": {"job": str, "phase": str, "step": int, "of": int},
@@ -34,6 +34,7 @@ FROM_WORKER: dict[str, dict[str, type | tuple[type, ...]]] = {
     "done": {"job": str, "timings": dict},
     "failed": {"job": str, "what": str, "why": str, "hint": str},
     "cancelled": {"job": str},
+    "lost": {"why": str},
 }
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from .clients import Clients
 from .errors import StorageError
-from .jobs import Job, Jobs, QueueFullError
+from .job import Job
+from .jobs import Jobs, QueueFullError
 from .peers import Peer
 from .protocol import ACKED_VERSION, LIST_VERSION, SUPPORTED_VERSIONS, VersionError, negotiate
 from .protocol import messages as m

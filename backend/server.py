@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server's loop: one thread, all sockets, no model.
 
-It listens to three sockets: the clients' ROUTER, the workers' link and ZeroMQ's questions about
+It listens to three sockets: the clients' (door.py), the workers' link and ZeroMQ's questions about
 keys. What clients ask for is in requests.py, what they are told in clients.py; who does which job
 is in workers.py, what becomes of it in work.py.
 """
@@ -12,26 +12,26 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 import zmq
 
 from gsv3d._version import __version__
 
 from .clients import Clients
-from .errors import BackendError, storage_error
+from .door import Door
+from .errors import storage_error
 from .jobs import Jobs
 from .journal import DamagedJournalError, Journal
 from .logs import FOLDER
+from .metrics import Metrics
+from .pairing import Pairing
 from .parent import Parent
-from .peers import PIPE_MESSAGES
 from .protocol import (
     SUPPORTED_VERSIONS,
     Connection,
     ProtocolError,
     VersionError,
     decode,
-    limits,
     read_connection,
     write_connection,
 )
@@ -63,6 +63,7 @@ class Server:
         self._stopping = False
         self._why = "The backend was asked to end."
         self._parent: Parent | None = None
+        self._metrics: Metrics | None = None
         self._closers: list[Callable[[], None]] = []
 
     # --- life ------------------------------------------------------------------------------------
@@ -97,8 +98,8 @@ class Server:
         self._closers.append(lambda: self.context.destroy(0))
         self.gate = Gatekeeper(self.context)
         self._closers.append(self.gate.close)
-        self._listen()
-        self.clients = Clients(self._send, self.jobs, self.store, settings.text_model)
+        self._open_door()
+        self.clients = Clients(self.door.send, self.jobs, self.store, settings.text_model)
         self._closers.append(self.clients.close)
         self._link = WorkerSocket(self.context, self.gate)
         self._closers.append(self._link.close)
@@ -107,6 +108,9 @@ class Server:
         self.requests = Requests(
             self.jobs, self.clients, self.workers, self.stop, self._stop_if_alone
         )
+        if settings.metrics is not None:
+            self._metrics = Metrics(settings.metrics, self.jobs, self.clients)
+            self._closers.append(self._metrics.close)
         self._publish()
 
     def _open_journal(self) -> Journal:
@@ -120,33 +124,19 @@ class Server:
                     self.store.put_aside(part)
             return Journal(path)
 
-    def _listen(self) -> None:
-        self.socket = self.context.socket(zmq.ROUTER)
-        self._closers.append(lambda: self.socket.close(0))
-        self.socket.linger = 0
-        self.socket.maxmsgsize = limits.SERVER_FRAME_BYTES
-        self.socket.sndhwm = PIPE_MESSAGES
-        self.socket.rcvhwm = 4  # pictures are large
-        self.socket.router_mandatory = 1
-        self.socket.handshake_ivl = 5000
-        self._public, secret = zmq.curve_keypair()
+    def _open_door(self) -> None:
         client_public, client_secret = zmq.curve_keypair()
         self._client_keys = client_public.decode(), client_secret.decode()
-        self.gate.guard(self.socket, b"clients", self._public, secret)
         self.gate.allow_only(b"clients", client_public)
-        port = str(self.settings.port or "*")
-        try:
-            self.socket.bind(f"tcp://127.0.0.1:{port}")
-        except zmq.ZMQError as error:
-            raise BackendError(
-                f"Port {port} of 127.0.0.1 cannot be opened: {error.strerror}.",
-                "Another program may use it: choose another with --port, or leave --port out.",
-            ) from error
+        settings = self.settings
+        self.pairing = Pairing(settings.data_dir, self.gate, settings.listen)
+        self.door = Door(self.context, self.gate, self.pairing, settings.port, settings.listen)
+        self._closers.append(self.door.close)
 
     def _publish(self) -> None:
         self.connection = Connection(
-            endpoint=self.socket.last_endpoint.decode().rstrip("\0"),
-            server_public_key=self._public.decode(),
+            endpoint=self.door.endpoint,
+            server_public_key=self.pairing.keys[0],
             client_public_key=self._client_keys[0],
             client_secret_key=self._client_keys[1],
             pid=os.getpid(),
@@ -163,9 +153,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until `stop`."""
-        poller = zmq.Poller()
-        for socket in (self.gate.socket, self.socket, self._link.socket):
-            poller.register(socket, zmq.POLLIN)
+        poller = self._poller()
         next_check = 0.0
         self._last_turn = time.monotonic()
         self._next_tidy = self._last_turn + _TIDY_S
@@ -180,7 +168,16 @@ class Server:
                 next_check = now + 0.5
                 self._check(now)
             self.clients.pump(now)
+            if self.door.bound_memory(now):
+                self.clients.close()  # they come back
+                poller = self._poller()
         self._say_goodbye()
+
+    def _poller(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        for socket in (self.gate.socket, self.door.socket, self._link.socket):
+            poller.register(socket, zmq.POLLIN)
+        return poller
 
     def _forgive_sleep(self, now: float) -> None:
         """Leave out of account that nothing was heard while the computer slept."""
@@ -211,21 +208,12 @@ class Server:
 
     def _receive(self, now: float) -> None:
         for _ in range(MESSAGES_A_TURN):
-            if not self.socket.poll(0):
+            received = self.door.receive()
+            if received is None:
                 return
-            address, *frames = self._receive_frames()
-            self._take(address, frames, now)
+            self._take(*received, now)
 
-    def _receive_frames(self) -> list[bytes]:
-        """Return the first frames of a message; a message of countless frames is not kept."""
-        frames = [self.socket.recv()]
-        while self.socket.rcvmore:
-            frame = self.socket.recv()
-            if len(frames) <= limits.FRAMES + 1:
-                frames.append(frame)
-        return frames
-
-    def _take(self, address: bytes, frames: list[bytes], now: float) -> None:
+    def _take(self, address: bytes, user: str, frames: list[bytes], now: float) -> None:
         peer = self.clients.peers.get(address)
         if peer is not None:
             peer.last_heard = now
@@ -237,7 +225,10 @@ class Server:
             self.clients.answer(address, m.Error(code, error.what, error.hint, error.job))
             return
         try:
-            if isinstance(message, m.Hello):
+            answer = self.pairing.answer(user, message, now)
+            if answer is not None:
+                self.clients.answer(address, answer)
+            elif isinstance(message, m.Hello):
                 self.requests.hello(address, message, now)
             elif peer is None:
                 what = "The backend does not know this client."
@@ -256,6 +247,9 @@ class Server:
             self.jobs.tidy()
         if self._parent is not None and self._parent.gone():
             self._stop_if_alone(now)
+        self.pairing.expire(now)
+        if self._metrics is not None:
+            self._metrics.update(now)
         self.clients.check(now)
 
     def _stop_if_alone(self, now: float | None = None) -> None:
@@ -266,13 +260,6 @@ class Server:
         """
         if self._parent is not None and not self.clients.heard(now):
             self.stop("The programs that used the backend have ended.")
-
-    def _send(self, address: bytes, frames: list[Any]) -> bool:
-        try:
-            self.socket.send_multipart([address, *frames], flags=zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
 
     def _say_goodbye(self) -> None:
         log.info("ending: %s", self._why)

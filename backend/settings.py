@@ -15,10 +15,13 @@ class Settings:
     Attributes:
         data_dir: where pictures, results, journal and logs lie.
         connection_path: the connection file.
-        port: to listen on; 0 takes a free one.
+        port: of 127.0.0.1 to listen on; 0 takes a free one.
+        listen: host and port to listen on for other computers as well; None: there are none.
+        metrics: port of 127.0.0.1 for Prometheus; None: there are no figures.
         device: for the workers.
         memory: "auto", "24", "12" or "8": GB of a card's memory that a model may take.
         workers: processes that do jobs at the same time; None: one for each card.
+        ray: address of the Ray cluster that the workers run in; empty: on this computer.
         text_model: the text-to-image model of clients that name none: its folder or its id.
         threads: CPU threads of a worker; None: its share of all cores but one.
         parent_pid: the backend ends when this process and all other clients have; None: never.
@@ -33,9 +36,12 @@ class Settings:
     data_dir: Path
     connection_path: Path
     port: int = 0
+    listen: tuple[str, int] | None = None
+    metrics: int | None = None
     device: str = "auto"
     memory: str = "auto"
     workers: int | None = None
+    ray: str = ""
     text_model: str = ""
     threads: int | None = None
     parent_pid: int | None = None

@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 from .clients import Clients
-from .jobs import Job, Jobs, StoredArtefact
+from .job import Job, StoredArtefact
+from .jobs import Jobs
 from .protocol import messages as m
 from .settings import Settings
 from .store import Store
@@ -26,6 +27,7 @@ class Work:
         job: the job under way.
         model: the model of its last job, which it has loaded.
         device: its device in words, as it has told.
+        memory: bytes of its device's memory, as it has told; None: not yet.
         broken: what is wrong with the process and what to do, where it does not run.
     """
 
@@ -36,6 +38,7 @@ class Work:
         self.job: Job | None = None
         self.model = ""
         self.device = ""
+        self.memory: int | None = None
         self.broken: tuple[str, str] | None = None
         self._jobs = jobs
         self._store = store
@@ -153,11 +156,14 @@ class Work:
         kind = message["type"]
         if kind == "ready":
             self.device, self.broken = message["device"][:128], None
+            self.memory = message["memory"]
             self._idle_since = now
             log.info("worker ready on %s", self.device)
         elif kind == "broken":
             self.broken = (message["what"], message["hint"])
             log.error("the worker cannot work: %s", message["what"])
+        elif kind == "lost":
+            self._lost(message["why"])
         elif kind != "models":
             job = self.job
             if job is None or job.id != message["job"]:
@@ -243,6 +249,25 @@ class Work:
         failed = m.Failed(job.id, what[:1900], why[:1900], hint[:1900])
         self._clients.tell_end(job, failed)
         self._jobs.fail(job, failed.what, failed.why, failed.hint)
+
+    def _lost(self, why: str) -> None:
+        """End the process of a device that is gone; its job is done by another."""
+        job = self.job
+        log.error("the device of %s is lost: %s", job.name if job else "a worker", why)
+        self.worker.kill()
+        if job is None:
+            return
+        if self._deadline is not None:
+            self._cancelled(job)
+            return
+        self.job = None
+        self._jobs.lose(job)
+        if job.record.over:
+            self._clients.tell_end(job, m.Failed(job.id, **job.record.outcome))
+            return
+        for peer in self._clients.watchers(job.id):
+            peer.stop_job(job.id)
+            peer.post(m.Accepted(job.id, self._jobs.position(job)))
 
     def interrupt(self) -> None:
         """The backend ends: stop the worker; the job under way waits for the next start."""

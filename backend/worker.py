@@ -89,14 +89,17 @@ class ModelRunner:
         device: "auto", "cpu", "cuda" or "cuda:N".
         text_model: the text-to-image model of jobs that name none.
         memory: "auto", "24", "12" or "8" GB of the card's memory that a model may take.
+        share: workers that share the computer.
     """
 
-    def __init__(self, device: str, text_model: str = "", memory: str = "auto") -> None:
+    def __init__(
+        self, device: str, text_model: str = "", memory: str = "auto", share: int = 1
+    ) -> None:
         # All that is heavy is imported before the worker says that it is ready.
         from gsv3d import generation, models, pipeline, preprocessing  # noqa: F401
         from gsv3d.devices import choose_device
 
-        self._asked, self._memory = device, memory
+        self._asked, self._memory, self._share = device, memory, share
         self._device = str(choose_device(device))
         self._text_model = text_model
         self._name = ""
@@ -106,7 +109,7 @@ class ModelRunner:
     def describe(self) -> tuple[str, list[dict[str, Any]]]:
         import torch
 
-        from gsv3d.models import available
+        from gsv3d.models import available, memory_for
 
         device = self._device
         if device.startswith("cuda"):
@@ -120,10 +123,19 @@ class ModelRunner:
                 "decoder": info.decoder,
                 "license": _on_a_line(info.license),
                 "change": info.change,
+                "needs": memory_for(info),
             }
             for info in available()[:64]
         ]
         return device, models
+
+    def memory(self) -> int:
+        import psutil
+        import torch
+
+        if self._device == "cpu":
+            return psutil.virtual_memory().total // self._share
+        return torch.cuda.get_device_properties(self._device).total_memory
 
     def devices(self) -> list[str]:
         import torch
@@ -209,6 +221,9 @@ class ModelRunner:
                 **{n: settings[n] for n in names},
                 mirror=mirror,
                 orbit=None if orbit == "model" else orbit,
+                frames=settings.get("frames"),
+                azimuths=tuple(settings.get("azimuths", ())) or None,
+                elevations=tuple(settings.get("elevations", ())) or None,
                 refine=settings.get("refine", False),
             )
         except ValueError as error:
@@ -304,8 +319,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--text-model", default="")
     parser.add_argument("--memory", default="auto")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--ray", default="", help="address of the Ray cluster to run the model in")
     parser.add_argument("--share", type=int, default=1, help="workers that share the cores")
     options = parser.parse_args(arguments)
+    if options.ray:
+        from .ray_runner import ray_runner
+
+        return serve_jobs(lambda: ray_runner(options))
+    return serve_jobs(lambda: make_runner(options))
+
+
+def make_runner(options: argparse.Namespace) -> ModelRunner:
+    """Make this process ready for the model, and return what runs it."""
     from gsv3d.threads import let_threads_sleep, limit_threads, usable_cores
 
     let_threads_sleep()
@@ -314,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threads = max(1, (usable_cores() - 1) // options.share)
     limit_threads(threads)
     _give_way()
-    return serve_jobs(lambda: ModelRunner(options.device, options.text_model, options.memory))
+    return ModelRunner(options.device, options.text_model, options.memory, options.share)
 
 
 if __name__ == "__main__":

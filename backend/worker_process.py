@@ -38,12 +38,14 @@ BACKOFF_S = (0.5, 30.0)
 
 
 def default_command(
-    text_model: str = "", threads: int | None = None, memory: str = "auto"
+    text_model: str = "", threads: int | None = None, memory: str = "auto", ray: str = ""
 ) -> list[str]:
     """Return the command line of a worker that runs the model; its device is added to it."""
     command = [sys.executable, "-m", "backend.worker", "--memory", memory]
     if text_model:
         command.append(f"--text-model={text_model}")
+    if ray:
+        command.append(f"--ray={ray}")
     if threads is not None:
         command.append(f"--threads={threads}")
     return command

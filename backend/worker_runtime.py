@@ -38,11 +38,21 @@ class JobStoppedError(Exception):
     """The job under way was cancelled, or the worker is to end."""
 
 
+class DeviceLostError(Exception):
+    """The device is gone, and with it what was under way; the job can be done on another."""
+
+
 class Runner(Protocol):
     """What a worker does."""
 
     def describe(self) -> tuple[str, list[dict[str, Any]]]:
-        """Return the device in words and the models as maps of protocol.messages.ModelEntry."""
+        """Return the device in words and the models as maps of protocol.messages.ModelEntry.
+
+        A model may tell by "needs" how many bytes of a device's memory it is quick with.
+        """
+
+    def memory(self) -> int:
+        """Return the bytes of memory of its device."""
 
     def devices(self) -> list[str]:
         """Return the names of all devices of its kind; each can have a worker of its own."""
@@ -183,25 +193,32 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
     try:
         runner = make_runner()
         device, models = runner.describe()
-        devices = runner.devices()
+        memory, devices = runner.memory(), runner.devices()
     except Exception as error:
         log.exception("the worker cannot start")
         first = (str(error).splitlines() or [""])[0]
         what = f"The model's software cannot be loaded: {type(error).__name__}: {first}"
         hint = "Install GSV3D again in the backend's Python; worker.log says more."
+        if isinstance(error, BackendError):
+            what, hint = error.what, error.hint
         worker_link.send("broken", token=worker_link.token, what=what[:_SENTENCE], hint=hint)
         worker_link.close()
         return 1
-    worker_link.send(
-        "ready", token=worker_link.token, device=device, devices=devices, models=models
-    )
+    told = {"device": device, "memory": memory, "devices": devices, "models": models}
+    worker_link.send("ready", token=worker_link.token, **told)
     log.info("ready on %s", device)
     worker_link.look = _ModelWatch(worker_link, runner, models)
-    while (message := worker_link.next_job()) is not None:
-        with at_job(message["job"]):
-            _do(worker_link, runner, message)
+    code = 0
+    try:
+        while (message := worker_link.next_job()) is not None:
+            with at_job(message["job"]):
+                _do(worker_link, runner, message)
+    except DeviceLostError as error:
+        log.error("the device is lost: %s", error)
+        worker_link.send("lost", why=str(error)[:_SENTENCE])
+        code = 1
     worker_link.close()
-    return 0
+    return code
 
 
 class _ModelWatch:
@@ -230,8 +247,10 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
         timings = runner.run(message["settings"], picture, watch)
     except JobStoppedError:
         worker_link.send("cancelled", job=job)
+    except DeviceLostError:
+        raise
     except Exception as error:
-        what, why, hint = _explain(runner, error, message["settings"].get("filename", ""))
+        what, why, hint = in_words(runner, error, message["settings"].get("filename", ""))
         worker_link.send(
             "failed", job=job, what=what[:_SENTENCE], why=why[:_SENTENCE], hint=hint[:_SENTENCE]
         )
@@ -239,7 +258,8 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
         worker_link.send("done", job=job, timings={k: float(v) for k, v in timings.items()})
 
 
-def _explain(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str]:
+def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str]:
+    """Return (what, why, hint) for an error of a job, and log it."""
     if isinstance(error, BackendError):
         log.error("%s", error)
         return error.what, "", error.hint

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .clients import Clients
-from .jobs import Job, Jobs
+from .job import Job
+from .jobs import Jobs
 from .protocol import PROTOCOL_VERSION
 from .protocol import messages as m
 from .settings import Settings
@@ -24,7 +25,8 @@ class Workers:
     """Runs all workers of a backend.
 
     The first one tells which devices there are; those after it are started while there are more
-    jobs than workers. A worker that has had no job for long is ended.
+    jobs than workers. A worker that has had no job for long is ended. A job goes to a device with
+    the memory its model needs or, where none has as much, to one of those that have the most.
     """
 
     def __init__(
@@ -44,13 +46,14 @@ class Workers:
         self._settings = settings
         self._log_dir = log_dir
         self._introduced = False  # devices and models are known, as they are now
+        self._needs: dict[str, int] = {}  # bytes of memory by the model's name
         self._engage([settings.device], 1)
 
     def _engage(self, devices: Sequence[str], count: int) -> None:
         """Add workers, each with one of the devices in turn, until there are so many."""
         settings = self._settings
         base = settings.worker_command or default_command(
-            settings.text_model, settings.threads, settings.memory
+            settings.text_model, settings.threads, settings.memory, settings.ray
         )
         share = settings.workers or count
         for number in range(len(self.all), count):
@@ -83,24 +86,53 @@ class Workers:
             work.fault(error)
 
     def _hand_out(self, now: float) -> None:
-        """Give the jobs that wait to workers that are free, one with the model loaded first."""
+        """Give the jobs that wait to workers that are free.
+
+        One with the model loaded comes first, then the smallest device that is large enough.
+        """
         for job in self._jobs.waiting():
-            free = [work for work in self.all if work.free]
-            if not free:
+            if not any(work.free for work in self.all):
                 return
-            chosen = next((work for work in free if work.model == job.record.model), free[0])
-            self._guard(chosen, lambda w=chosen, j=job: w.begin(j, now))
+            fit = [work for work in self._fit_for(job) if work.free]
+            if fit:
+                chosen = min(fit, key=lambda w, j=job: (w.model != j.record.model, w.memory))
+                self._guard(chosen, lambda w=chosen, j=job: w.begin(j, now))
+
+    def _fit_for(self, job: Job) -> list[Work]:
+        """Return the workers that may do a job: all whose devices are large enough, if any is.
+
+        One that has not told its memory yet may be.
+        """
+        sound = [work for work in self.all if not work.worker.given_up]
+        needed = self._needs.get(job.record.model, 0) if job.record.kind == "submit" else 0
+        if not any(work.memory is None or work.memory >= needed for work in sound):
+            needed = max((work.memory or 0 for work in sound), default=0)
+        return [work for work in sound if work.memory is None or work.memory >= needed]
 
     def _staff(self, now: float) -> None:
         """Start as many processes as there are jobs for, and let go of those without."""
-        wanted = max(len(self._jobs.waiting()), int(not self._introduced))
-        for work in self.all:
-            coming = work.worker.alive and not work.worker.ending and work.job is None
-            if wanted and not coming and work.worker.may_start(now):
-                work.start_process(now)
-                coming = True
-            work.rest(now, bool(wanted))
-            wanted -= bool(wanted and coming)
+        idle = [work for work in self.all if work.job is None]
+        for fit in self._wanted():
+            if not idle:
+                break
+            fit = [work for work in fit if work in idle]
+            coming = [work for work in fit if work.worker.alive and not work.worker.ending]
+            startable = [work for work in fit if work.worker.may_start(now)]
+            if coming or startable:
+                chosen = (coming or startable)[0]
+                if not coming:
+                    chosen.start_process(now)
+                chosen.rest(now, wanted=True)
+                idle.remove(chosen)
+        for work in idle:
+            work.rest(now, wanted=False)
+
+    def _wanted(self) -> Iterator[list[Work]]:
+        """Yield, for each process that is wanted, the workers it may be of."""
+        waiting = self._jobs.waiting()
+        if not waiting and not self._introduced:
+            yield self.all
+        yield from map(self._fit_for, waiting)
 
     def _give_up(self) -> None:
         """Say to all who wait that no process can be kept alive; a new job tries once more."""
@@ -121,6 +153,7 @@ class Workers:
         if message["type"] == "ready":
             devices = [str(device) for device in message["devices"]]
             self._engage(devices, self._settings.workers or len(devices))
+        self._needs = {entry["name"]: int(entry.get("needs", 0)) for entry in message["models"]}
         models = m.Welcome(PROTOCOL_VERSION, "", message["models"]).models
         log.info("models: %s", ", ".join(entry.name for entry in models))
         named = dict.fromkeys(work.device for work in self.all if work.device)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may connect: answers ZeroMQ's authentication requests (ZAP, RFC 27) in the server's loop.
 
-Each listening socket has a domain, and each domain a set of allowed CURVE public keys. Everything
-else is refused; a refused peer sees silence.
+Each listening socket has a domain, and each domain the CURVE public keys that are allowed, with a
+name for who holds each. Everything else is refused; a refused peer sees silence. The name comes
+with each message, as ZeroMQ's property `User-Id`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Gatekeeper:
         self.socket = context.socket(zmq.REP)
         self.socket.linger = 0
         self.socket.bind("inproc://zeromq.zap.01")
-        self.allowed: dict[bytes, set[bytes]] = {}
+        self._allowed: dict[bytes, dict[bytes, str]] = {}
         self.refused = 0
 
     def guard(self, socket: zmq.Socket, domain: bytes, public: bytes, secret: bytes) -> None:
@@ -29,25 +30,30 @@ class Gatekeeper:
         socket.zap_domain = domain
         # Without an answer from here nobody gets in.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        self.allowed.setdefault(domain, set())
+        self._allowed.setdefault(domain, {})
 
     def allow_only(self, domain: bytes, *public: bytes) -> None:
         """Let the holders of some keys (Z85) in, and nobody else."""
-        self.allowed[domain] = {z85.decode(key) for key in public}
+        self._allowed[domain] = {z85.decode(key): "owner" for key in public}
+
+    def allow(self, domain: bytes, public: bytes, user: str) -> None:
+        """Let the holder of a key (Z85) in as well, by a name."""
+        self._allowed[domain][z85.decode(public)] = user
+
+    def forbid(self, domain: bytes, public: bytes) -> None:
+        """Let the holder of a key (Z85) in no longer; a connection that is there stays."""
+        self._allowed[domain].pop(z85.decode(public), None)
 
     def answer(self) -> None:
         """Answer the requests that are waiting."""
         while self.socket.poll(0):
             frames = self.socket.recv_multipart()
             version, request = (frames + [b"", b""])[:2]
-            granted = (
-                len(frames) == 7
-                and version == b"1.0"
-                and frames[5] == b"CURVE"
-                and frames[6] in self.allowed.get(frames[2], set())
-            )
-            self.refused += not granted
-            status = (b"200", b"OK", b"user") if granted else (b"400", b"unknown key", b"")
+            user = None
+            if len(frames) == 7 and version == b"1.0" and frames[5] == b"CURVE":
+                user = self._allowed.get(frames[2], {}).get(frames[6])
+            self.refused += user is None
+            status = (b"200", b"OK", user.encode()) if user else (b"400", b"unknown key", b"")
             self.socket.send_multipart([b"1.0", request, *status, b""])
 
     def close(self) -> None:

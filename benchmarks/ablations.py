@@ -22,18 +22,21 @@ from pathlib import Path
 
 import torch
 
-from gsv3d.datasets.objects import find_objects
-from gsv3d.datasets.processes import run_in_processes
-from gsv3d.evaluation.protocol import EvaluationSettings, choose_objects, make_cases, part_of
-from gsv3d.evaluation.report.columns import PER_CASE, Column
-from gsv3d.evaluation.report.results import Results, compare, load_results
-from gsv3d.evaluation.store import prepare_folder
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.datasets.processes import run_in_processes
+from gsv3d.lab.evaluation.protocol import (
+    EvaluationSettings,
+    choose_objects,
+    choose_part,
+    make_cases,
+)
+from gsv3d.lab.evaluation.report.results import PER_CASE, Column, Results, compare, load_results
+from gsv3d.lab.evaluation.store import prepare_folder
+from gsv3d.lab.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
+from gsv3d.lab.training.config import ModelConfig, read_config
+from gsv3d.lab.training.loop import Trainer
+from gsv3d.lab.training.stages import assemble, make_task
 from gsv3d.models import find
-from gsv3d.training.assemble import assemble
-from gsv3d.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
-from gsv3d.training.config import ModelConfig, read_config
-from gsv3d.training.loop import Trainer
-from gsv3d.training.stages import make_task
 
 COLUMNS = (
     "chamfer", "f_score_02", "f_score_05", "volume_iou", "psnr", "mask_iou", "half_psnr",
@@ -160,7 +163,7 @@ def evaluate(name: str, model: Path, args: argparse.Namespace) -> None:
 def table(names: Sequence[str], args: argparse.Namespace) -> str:
     """Means of every arm, and what it gains over the first one: bold where chance is unlikely."""
     found = find_objects([args.objects], "dev")
-    objects = part_of(choose_objects(found, args.count, 0), "a", 0)
+    objects = choose_part(choose_objects(found, args.count, 0), "a", 0)
     report, settings = args.output / "report", EvaluationSettings(renderer="rasterizer")
     results = load_results(prepare_folder(report, settings, make_cases(objects, 0, ())))
     columns = {column.key: column for column in PER_CASE}

@@ -22,12 +22,12 @@ from PIL import Image
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
-from gsv3d.evaluation.files import load_arrays
-from gsv3d.evaluation.metrics.images import on_white, psnr
-from gsv3d.evaluation.protocol import DISTANCE, unseen_views
-from gsv3d.evaluation.runner import unit_mesh
-from gsv3d.evaluation.scenes import RasterizedScene
 from gsv3d.generation import GenerationSettings, generate
+from gsv3d.lab.evaluation.metrics.images import on_white, psnr
+from gsv3d.lab.evaluation.pictures import RasterizedScene
+from gsv3d.lab.evaluation.protocol import DISTANCE, unseen_views
+from gsv3d.lab.evaluation.runner import normalize_mesh
+from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import extract
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.texture import BACKS, bake
@@ -73,7 +73,7 @@ def main() -> None:
             print(f"{path.stem}: {error}")
             continue
         true = on_white(truth["views"])
-        drawn = [on_white(scene.draw_unlit(unit_mesh(mesh), cameras)) for mesh in meshes]
+        drawn = [on_white(scene.draw_unlit(normalize_mesh(mesh), cameras)) for mesh in meshes]
         values = np.array([[psnr(a, b) for a, b in zip(one, true, strict=True)] for one in drawn])
         behind = np.abs(np.array(azimuths) - 180) <= 60
         rows.append([values.mean(axis=1), values[:, behind].mean(axis=1)])

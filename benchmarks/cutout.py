@@ -25,14 +25,14 @@ from PIL import Image
 from skimage import data
 
 from gsv3d.cameras import FOV_DEG, orbit
-from gsv3d.datasets.objects import find_objects
-from gsv3d.datasets.orbits import normalising_transform
-from gsv3d.datasets.rendering import shuffled
 from gsv3d.errors import GSV3DError
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.datasets.plans import normalizing_transform
+from gsv3d.lab.datasets.rendering import shuffle
+from gsv3d.lab.rasterizing import load_prop
+from gsv3d.lab.rasterizing.lighting import Environment, baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.preprocessing import cut_out, is_unsure
-from gsv3d.rasterizing import load_prop
-from gsv3d.rasterizing.lighting import Environment, baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw
 
 PHOTOGRAPHS = ("brick", "grass", "gravel", "moon", "hubble_deep_field")
 PLAIN = {"white": 255, "gray": 128, "black": 0}
@@ -45,7 +45,7 @@ def render(
     prop = load_prop(path)
     camera = orbit([0.0], [float(rng.uniform(5, 25))], size=size)
     turn = float(rng.uniform(0, 360))
-    transform, _ = normalising_transform(prop.vertices, turn, camera.viewmats.numpy(), FOV_DEG)
+    transform, _ = normalizing_transform(prop.vertices, turn, camera.viewmats.numpy(), FOV_DEG)
     light = lights_of(lights[rng.integers(len(lights))], float(rng.uniform(0, 360)))
     with torch.inference_mode():
         return draw(Surface(prop, transform, torch.device("cpu")), camera, light).rgba[0].numpy()
@@ -63,7 +63,7 @@ def composites(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield the photograph's name, the object's RGBA and the background."""
     rng, lights, made = np.random.default_rng(0), baked_environments(), 0
-    for item in shuffled(find_objects(objects, split), 0):
+    for item in shuffle(find_objects(objects, split), 0):
         if made == count:
             return
         try:

@@ -28,18 +28,18 @@ import torch
 from PIL import Image
 
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg
-from gsv3d.datasets.objects import find_objects
 from gsv3d.errors import GSV3DError
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.drawing import draw as draw_gaussians
-from gsv3d.evaluation.memory import PeakMemory
-from gsv3d.evaluation.protocol import choose_objects, plan_object
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.gaussians import draw as draw_gaussians
+from gsv3d.lab.evaluation.generating import PeakMemory
+from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
+from gsv3d.lab.rasterizing import load_prop
+from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
 from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
 from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
-from gsv3d.rasterizing import load_prop
-from gsv3d.rasterizing.lighting import baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw, normalising_transform
 
 COLUMNS = (
     "PSNR",
@@ -109,7 +109,7 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     unseen = unseen_cameras(plan.elevation_deg, args)
     both = torch.cat([around.viewmats, unseen.viewmats]).double().numpy()
     points = prop.vertices.astype(np.float64)
-    transform, extent = normalising_transform(points, plan.yaw_deg, both, FOV_DEG)
+    transform, extent = normalizing_transform(points, plan.yaw_deg, both, FOV_DEG)
     surface = Surface(prop, transform, torch.device("cpu"))
     environments = baked_environments()
     lights = lights_of(environments[int(plan.light_choice * len(environments))], plan.light_yaw_deg)
@@ -131,15 +131,13 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     mesh = replace(lifted.mesh, vertices=lifted.frame.place(lifted.mesh.vertices))
     peak = memory.process_mib()
 
-    colour, mask = draw_gaussians(gaussians, unseen)
-    scores = metrics.compare_views(
-        metrics.Views(colour / 255.0, mask), metrics.Views.of_rgba(truth)
-    )
+    color, mask = draw_gaussians(gaussians, unseen)
+    scores = metrics.compare_views(metrics.Views(color / 255.0, mask), metrics.Views.of_rgba(truth))
     own = shape(mesh.vertices / extent, mesh.faces, 0)
     other = shape(surface.vertices.numpy() / extent, prop.faces, 1)
     distance = metrics.surface_distance(own[0], other[0])
     if args.pictures:
-        save_sheet(args.pictures / f"{name}.png", truth, colour, mesh, unseen)
+        save_sheet(args.pictures / f"{name}.png", truth, color, mesh, unseen)
     return [
         scores.psnr.mean(),
         scores.ssim.mean(),

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.drawing import unit_gaussians
-from gsv3d.evaluation.files import load_arrays
-from gsv3d.evaluation.framing import Framing
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.gaussians import normalize_gaussians
+from gsv3d.lab.evaluation.protocol import Framing
+from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import prepare_sizes
 
@@ -44,16 +44,16 @@ def row(pipe: Any, truth: dict[str, np.ndarray], steps: int) -> list[float]:
         output_type="latent",
     )
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    gaussians = unit_gaussians(out.gaussians, framing)
+    gaussians = normalize_gaussians(out.gaussians, framing)
     points = metrics.sample_surface(
         truth["vertices"], truth["faces"], POINTS, np.random.default_rng(0)
     )
     opacity = gaussians.opacities.reshape(-1).cpu().numpy()
-    centres = gaussians.means.cpu().numpy()
-    distance = cKDTree(points).query(centres)[0]
+    centers = gaussians.means.cpu().numpy()
+    distance = cKDTree(points).query(centers)[0]
     mass = opacity / opacity.sum()
     solid = opacity > 0.3
-    back = cKDTree(centres[solid]).query(points)[0] if solid.any() else np.ones(POINTS)
+    back = cKDTree(centers[solid]).query(points)[0] if solid.any() else np.ones(POINTS)
     return [
         len(opacity),
         float((opacity > 0.9).mean()),

@@ -58,7 +58,7 @@ class Stages:
 
     def enter(self, name: str) -> None:
         """Begin a stage, or go on with it; an empty name ends the last one."""
-        from gsv3d.evaluation.memory import PeakMemory
+        from gsv3d.lab.evaluation.generating import PeakMemory
 
         if name == self._name:
             return
@@ -202,8 +202,8 @@ def time_mesh(
     path: Path, count: int = 0, faces: int = 5000, texture: int = 1024, voxels: int = 116
 ) -> list[float]:
     """Return wall and CPU seconds of a second mesh, and the process's peak in MiB, of both."""
-    from gsv3d.evaluation.memory import PeakMemory
     from gsv3d.gaussians import Gaussians
+    from gsv3d.lab.evaluation.generating import PeakMemory
     from gsv3d.meshing import extract_mesh
 
     gaussians = crowd(Gaussians.load_ply(path), count)

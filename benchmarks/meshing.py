@@ -10,8 +10,8 @@ folder of GLBs and their ``index.json``, and orbits of the same objects that ``g
 
 Each mesh is centred, scaled to extent 1 and compared with the object: mask IoU and PSNR at the
 orbit's views at least 30 degrees from the reference, F-scores, Chamfer and volume IoU as
-``gsv3d.evaluation`` measures them. Volume IoU is also shown for closed objects alone: what has no
-inside has no volume. Gaussians and truths are kept in the cache folder.
+``gsv3d.lab.evaluation`` measures them. Volume IoU is also shown for closed objects alone: what has
+no inside has no volume. Gaussians and truths are kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import trimesh
 from PIL import Image, ImageDraw
 
 from gsv3d.cameras import Cameras, orbit
-from gsv3d.datasets.orbits import object_rng
-from gsv3d.datasets.records import OrbitRecord
-from gsv3d.datasets.shards import index_shards
 from gsv3d.errors import GSV3DError
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.protocol import UNSEEN_DEG, direction
 from gsv3d.gaussians import Gaussians
+from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.shards import index_shards
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.protocol import UNSEEN_DEG, direction
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.simplify import bad_edges
@@ -144,7 +144,7 @@ def as_reference(truth: Truth) -> Reference:
 
 def normalised(mesh: TexturedMesh) -> TexturedMesh:
     return TexturedMesh(
-        metrics.normalised(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
+        metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
     )
 
 
@@ -186,7 +186,7 @@ def measure(mesh: TexturedMesh | None, truth: Truth, name: str) -> dict[str, flo
     }
     if mesh is not None:
         rng = object_rng(0, f"measure/{name}")
-        true_vertices = metrics.normalised(truth.vertices)
+        true_vertices = metrics.normalized(truth.vertices)
         points = metrics.sample_surface(true_vertices, truth.faces, metrics.SURFACE_SAMPLES, rng)
         solid = metrics.occupancy(true_vertices, truth.faces, rng)
         ours = metrics.sample_surface(mesh.vertices, mesh.faces, metrics.SURFACE_SAMPLES, rng)

@@ -23,12 +23,12 @@ import torch
 from PIL import Image
 
 from gsv3d.cameras import FOV_DEG, orbit
-from gsv3d.datasets.objects import find_objects
-from gsv3d.datasets.orbits import normalising_transform
 from gsv3d.errors import GSV3DError
-from gsv3d.evaluation.protocol import choose_objects, plan_object
-from gsv3d.evaluation.scenes import RasterizedScene
 from gsv3d.generation import DETAIL_SIZE, GenerationSettings, generate
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.datasets.plans import normalizing_transform
+from gsv3d.lab.evaluation.pictures import RasterizedScene
+from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.masks import object_coverage
 from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
@@ -53,7 +53,7 @@ def props(index: Path, split: str, count: int) -> Iterator[tuple[str, Image.Imag
         plan = plan_object(0, item.name)
         points = scene.load(item.path, plan)
         camera = orbit([0.0], [plan.elevation_deg], size=SIZE)
-        transform, _ = normalising_transform(points, plan.yaw_deg, camera.viewmats.numpy(), FOV_DEG)
+        transform, _ = normalizing_transform(points, plan.yaw_deg, camera.viewmats.numpy(), FOV_DEG)
         yield item.name, Image.fromarray(scene.draw(transform, camera)[0]), plan.elevation_deg
         scene.clear()
 

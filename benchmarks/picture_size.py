@@ -19,15 +19,20 @@ import torch
 from PIL import Image
 from retrieval import picture_of, worth
 
-from gsv3d.datasets.objects import ObjectFile, find_objects
 from gsv3d.errors import DataError
-from gsv3d.evaluation.baselines.library import Library, find_library
-from gsv3d.evaluation.baselines.prop_views import Looks, looks_of_picture, looks_of_prop
-from gsv3d.evaluation.baselines.retrieval import Retriever
-from gsv3d.evaluation.protocol import choose_objects
+from gsv3d.lab.datasets.objects import ObjectFile, find_objects
+from gsv3d.lab.evaluation.baselines.library import (
+    Library,
+    Looks,
+    find_library,
+    look_at_picture,
+    look_at_prop,
+)
+from gsv3d.lab.evaluation.baselines.retrieval import Retriever
+from gsv3d.lab.evaluation.protocol import choose_objects
+from gsv3d.lab.rasterizing.props import Prop, load_prop
+from gsv3d.lab.rasterizing.variation import turn, unit
 from gsv3d.preprocessing import prepare
-from gsv3d.rasterizing.props import Prop, load_prop
-from gsv3d.rasterizing.variation import turn, unit
 
 SIZE = 256
 """Pixels along the side of a framed reference."""
@@ -38,7 +43,7 @@ def library_of(props: list[ObjectFile], cut: bool) -> Library:
     read, looks = [], []
     for prop in props:
         try:
-            looks.append(looks_of_prop(prop.path, cut))
+            looks.append(look_at_prop(prop.path, cut))
         except (DataError, ValueError):
             continue
         read.append(prop)
@@ -50,7 +55,7 @@ def answer(library: Library, queries: list[tuple[Prop, np.ndarray]], cut: bool) 
     """(3,) means of CD, F-score at .05 and volume IoU."""
     retriever, rows = Retriever(library), []
     for number, (true, rgba) in enumerate(queries):
-        match = retriever.find(looks_of_picture(rgba, cut))
+        match = retriever.find(look_at_picture(rgba, cut))
         prop = load_prop(library.props[match.prop].path)
         found = unit(turn(prop, -match.azimuth_deg))
         rows.append(worth(found, true, np.random.default_rng(number)))

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gsv3d.datasets.objects import find_objects
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.training.pose_pictures import PLANES_DEG, PosePictures, draw_pictures, read_pictures
 from gsv3d.pose.estimate import DEFAULT_ELEVATION_DEG, SHIPPED, PoseEstimator, load_estimator
 from gsv3d.pose.symmetry import MIRROR_SCORE
-from gsv3d.training.pose_pictures import PLANES_DEG, PosePictures, draw_pictures, read_pictures
 
 
 def main() -> None:

@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 from retrieval import picture_of
 
-from gsv3d.datasets.objects import ObjectFile, find_objects
 from gsv3d.decoder.proportions import FEWEST, stretch, visible_box
 from gsv3d.errors import DataError
-from gsv3d.evaluation.protocol import choose_objects
+from gsv3d.lab.datasets.objects import ObjectFile, find_objects
+from gsv3d.lab.evaluation.protocol import choose_objects
+from gsv3d.lab.rasterizing.props import load_prop
+from gsv3d.lab.rasterizing.variation import turn, unit
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import prepare
-from gsv3d.rasterizing.props import load_prop
-from gsv3d.rasterizing.variation import turn, unit
 
 PRIORS = (0.0, 0.25, 0.5, 0.75, 1.0, 10.0)
 NEAR = 0.2

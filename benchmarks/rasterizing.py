@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rasteriser beside Blender: the same objects, cameras and light; seconds and pixels.
+"""The rasterizer beside Blender: the same objects, cameras and light; seconds and pixels.
 
     python benchmarks/rasterizing.py OBJECTS… --count 12
 
@@ -18,15 +18,15 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import orbit
-from gsv3d.datasets.objects import find_objects
-from gsv3d.datasets.orbits import OrbitSettings, plan_orbit
-from gsv3d.datasets.processes import run_in_processes
-from gsv3d.datasets.records import OrbitRecord
-from gsv3d.datasets.rendering import RendererFactory, shuffled
 from gsv3d.errors import GSV3DError
-from gsv3d.rasterizing import load_prop
-from gsv3d.rasterizing.lighting import Lights, baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
+from gsv3d.lab.datasets.processes import run_in_processes
+from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.rendering import RendererFactory, shuffle
+from gsv3d.lab.rasterizing import load_prop
+from gsv3d.lab.rasterizing.lighting import Lights, baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 
 
 def read(tar_bytes: bytes) -> OrbitRecord:
@@ -44,13 +44,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--samples", type=int, default=8, help="Cycles samples a pixel")
-    parser.add_argument("--device", default="cpu", help="of the rasteriser")
+    parser.add_argument("--device", default="cpu", help="of the rasterizer")
     args = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(args.device)
     settings = OrbitSettings(size=args.size, novel_views=8, samples=args.samples)
     found = [o for o in find_objects(args.objects, args.split) if o.path.suffix == ".glb"]
-    chosen = shuffled(found, 0)[: args.count]
+    chosen = shuffle(found, 0)[: args.count]
     environments = {e.name: e for e in baked_environments()}
 
     factory = RendererFactory(settings)
@@ -58,7 +58,7 @@ def main() -> None:
     started = time.perf_counter()
     outcomes = list(run_in_processes(factory, chosen, 1))
     blender_seconds = time.perf_counter() - started
-    ours_seconds, iou, colour, depth = [], [], [], []
+    ours_seconds, iou, color, depth = [], [], [], []
     for outcome in outcomes:
         item = chosen[outcome.index]
         if outcome.error is not None:
@@ -86,15 +86,15 @@ def main() -> None:
         a, b = ours[..., 3] > 127, theirs[..., 3] > 127
         iou.append((a & b).sum() / (a | b).sum())
         solid = (ours[..., 3] > 250) & (theirs[..., 3] > 250)
-        colour.append(np.abs(ours - theirs)[solid][:, :3].mean())
+        color.append(np.abs(ours - theirs)[solid][:, :3].mean())
         both = solid & (zs > 0) & (record.depth > 0)
         depth.append(np.median(np.abs(zs - record.depth)[both]))
     print(f"{len(ours_seconds)} objects, {settings.orbit_views + 8} views of {args.size} px each")
     print(f"Blender (Cycles, {args.samples} samples, one process): "
           f"{blender_seconds / len(outcomes):.2f} s an object, its start included")  # fmt: skip
-    print(f"rasteriser ({args.device}): {np.mean(ours_seconds):.2f} s an object")
-    print(f"mask IoU {np.mean(iou):.3f} (least {np.min(iou):.3f}), colour off by "
-          f"{np.mean(colour):.1f} of 255, depth by {np.median(depth):.4f} extents")  # fmt: skip
+    print(f"rasterizer ({args.device}): {np.mean(ours_seconds):.2f} s an object")
+    print(f"mask IoU {np.mean(iou):.3f} (least {np.min(iou):.3f}), color off by "
+          f"{np.mean(color):.1f} of 255, depth by {np.median(depth):.4f} extents")  # fmt: skip
 
 
 if __name__ == "__main__":

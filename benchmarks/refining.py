@@ -24,12 +24,12 @@ from PIL import Image
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.drawing import draw, unit_gaussians
-from gsv3d.evaluation.files import load_arrays
-from gsv3d.evaluation.framing import Framing
-from gsv3d.evaluation.protocol import DISTANCE, unseen_views
 from gsv3d.generation import GenerationResult, GenerationSettings, generate
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.gaussians import draw, normalize_gaussians
+from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
+from gsv3d.lab.evaluation.store import load_arrays
+from gsv3d.meshing import TexturedMesh
 from gsv3d.models import load_pipeline
 from gsv3d.pipeline import GSV3DPipeline
 
@@ -40,7 +40,7 @@ def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[floa
     elevation = float(truth["elevation_deg"])
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
     unseen = orbit(*unseen_views(elevation), size=truth["views"].shape[1], distance=DISTANCE)
-    drawn, mask = draw(unit_gaussians(result.gaussians, framing), unseen)
+    drawn, mask = draw(normalize_gaussians(result.gaussians, framing), unseen)
     scores = metrics.compare_views(
         metrics.Views(drawn / 255.0, mask), metrics.Views.of_rgba(truth["views"])
     )
@@ -52,32 +52,28 @@ def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[floa
     )
     again, _ = draw(result.gaussians, around)
     own = [metrics.psnr(a / 255.0, b / 255.0) for a, b in zip(again, result.views, strict=True)]
-    one, other = (
-        shape(vertices, faces, seed)
-        for seed, (vertices, faces) in enumerate(
-            ((result.mesh.vertices, result.mesh.faces), (truth["vertices"], truth["faces"]))
-        )
-    )
-    distance = metrics.surface_distance(one[0], other[0])
     return [
         float(scores.psnr.mean()),
         float(scores.ssim.mean()),
         float(np.mean(own)),
-        distance.chamfer,
-        distance.f_score(0.02),
-        distance.f_score(0.05),
-        metrics.volume_iou(one[1], other[1]),
+        *measure_mesh(result.mesh, truth),
         len(result.gaussians),
         result.timings["fitting"],
     ]
 
 
-def shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points of the surface, and voxels, of a mesh scaled to extent 1."""
-    rng = np.random.default_rng(seed)
-    points = metrics.normalised(vertices)
-    surface = metrics.sample_surface(points, faces, metrics.SURFACE_SAMPLES, rng)
-    return surface, metrics.occupancy(points, faces, rng)
+def measure_mesh(mesh: TexturedMesh, truth: dict[str, np.ndarray]) -> list[float]:
+    """Return CD, F-scores at .02 and .05, and volume IoU, both meshes scaled to extent 1."""
+    samples, volumes = [], []
+    pairs = ((mesh.vertices, mesh.faces), (truth["vertices"], truth["faces"]))
+    for seed, (vertices, faces) in enumerate(pairs):
+        rng = np.random.default_rng(seed)
+        points = metrics.normalized(vertices)
+        samples.append(metrics.sample_surface(points, faces, metrics.SURFACE_SAMPLES, rng))
+        volumes.append(metrics.occupancy(points, faces, rng))
+    distance = metrics.surface_distance(*samples)
+    scores = (distance.f_score(0.02), distance.f_score(0.05))
+    return [distance.chamfer, *scores, metrics.volume_iou(*volumes)]
 
 
 def made(path: Path, pipeline: GSV3DPipeline, refine: bool) -> list[float]:

@@ -40,7 +40,7 @@ CASES = [
 
 
 def scene(count: int, scale: float, bias: float, device: torch.device) -> list[Tensor]:
-    """Leaves of a shell of diameter 0.7: means, quats, log scales, logits, colours."""
+    """Leaves of a shell of diameter 0.7: means, quats, log scales, logits, colors."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -57,15 +57,15 @@ def scene(count: int, scale: float, bias: float, device: torch.device) -> list[T
 
 
 def gaussians(leaves: list[Tensor]) -> Gaussians:
-    means, quats, scales, logits, colours = leaves
-    return Gaussians.from_rgb(means, quats, scales.exp(), logits.sigmoid(), colours)
+    means, quats, scales, logits, colors = leaves
+    return Gaussians.from_rgb(means, quats, scales.exp(), logits.sigmoid(), colors)
 
 
 def tiled_peer(scene: Gaussians, cameras: Cameras, tile: int = 16) -> tuple[Tensor, Tensor]:
-    """Colour (V, H, W, 3) and alpha (V, H, W) with dense tiles and autograd."""
+    """Color (V, H, W, 3) and alpha (V, H, W) with dense tiles and autograd."""
     size = cameras.width
     flat = project(scene.means, scene.quats, scene.scales, cameras.viewmats, cameras.Ks, size, size)
-    colours = scene.rgb()
+    colors = scene.rgb()
     offsets = torch.arange(tile, device=scene.device) + 0.5
     pictures, alphas = [], []
     for view in range(len(cameras)):
@@ -93,7 +93,7 @@ def tiled_peer(scene: Gaussians, cameras: Cameras, tile: int = 16) -> tuple[Tens
                 through = torch.cumprod(1 - alpha, dim=0)
                 before = torch.cat([torch.ones_like(through[:1]), through[:-1]])
                 weight = alpha * before * (through > 1e-4)
-                picture = torch.einsum("nhw,nc->hwc", weight, colours[order][index])
+                picture = torch.einsum("nhw,nc->hwc", weight, colors[order][index])
                 row.append(torch.cat([picture, weight.sum(0)[..., None]], dim=-1))
             rows.append(torch.cat(row, dim=1))
         picture = torch.cat(rows)

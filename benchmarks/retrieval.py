@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well props are retrieved by their looks, for weights of colour beside the masks.
+"""How well props are retrieved by their looks, for weights of color beside the masks.
 
     python benchmarks/retrieval.py props/index.json --count 80 --cache looks
 
-Queries are train props, rasterised under one of Blender's HDRIs from U[-5, 30] degrees; the library
+Queries are train props, rasterized under one of Blender's HDRIs from U[-5, 30] degrees; the library
 is the train split without the query's own pack, so that nothing here has seen the dev split. Shown
 are means of what the retrieved prop, turned by the yaw it was found at, is worth.
 """
@@ -18,14 +18,18 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import orbit
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.baselines import retrieval
-from gsv3d.evaluation.baselines.library import Library, find_library, load_library
-from gsv3d.evaluation.baselines.prop_views import looks_of_picture
-from gsv3d.rasterizing.lighting import baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw
-from gsv3d.rasterizing.props import Prop, load_prop
-from gsv3d.rasterizing.variation import turn, unit
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.baselines import retrieval
+from gsv3d.lab.evaluation.baselines.library import (
+    Library,
+    find_library,
+    load_library,
+    look_at_picture,
+)
+from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw
+from gsv3d.lab.rasterizing.props import Prop, load_prop
+from gsv3d.lab.rasterizing.variation import turn, unit
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 POINTS = 4096
@@ -72,7 +76,7 @@ def query(
         for prop, pack in zip(library.props, packs, strict=True)
         if pack == packs[index]
     }
-    looks = looks_of_picture(rgba)
+    looks = look_at_picture(rgba)
     rows = []
     for weight in WEIGHTS:
         match = retriever.find(looks, exclude, weight)
@@ -103,7 +107,7 @@ def main() -> None:
             rows.append(found)
         show("queries", done, len(order))
     means = np.mean(rows, axis=0)
-    print(f"\n| colour's weight, {len(rows)} queries | CD | F@.05 | volume IoU |")
+    print(f"\n| color's weight, {len(rows)} queries | CD | F@.05 | volume IoU |")
     print("| ---: | ---: | ---: | ---: |")
     for weight, (chamfer, f_score, iou) in zip(WEIGHTS, means, strict=True):
         print(f"| {weight:g} | {chamfer:.4f} | {f_score:.3f} | {iou:.3f} |")

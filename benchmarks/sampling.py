@@ -37,10 +37,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPImageProcessor
 
 from gsv3d.devices import MEMORY, choose_device, choose_memory, place
+from gsv3d.lab.training.config import ModelConfig, build, read_config
+from gsv3d.lab.training.performance import count_flops, matrix_rate
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.threads import limit_threads
-from gsv3d.training.config import ModelConfig, build, read_config
-from gsv3d.training.measure import count_flops, matrix_rate
 
 CLIP_SIZE = 224
 """Pixels of the picture that the stock pipeline gives to CLIP."""
@@ -185,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default="gsv3d-576", help="a name of gsv3d/training/configs")
+    parser.add_argument(
+        "--config", default="gsv3d-576", help="a name of gsv3d/lab/training/configs"
+    )
     parser.add_argument("--frames", type=int, default=21)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=1)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gsv3d.datasets.records import DEPTH_UNIT
-from gsv3d.datasets.shards import index_shards
+from gsv3d.lab.datasets.records import DEPTH_UNIT
+from gsv3d.lab.datasets.shards import index_shards
 
 Codec = tuple[Callable[[np.ndarray], list[bytes]], Callable[[bytes], np.ndarray]]
 
@@ -51,7 +51,7 @@ def png_a_view(views: np.ndarray) -> list[bytes]:
     return [picture(view[None], format="PNG", compress_level=6)[0] for view in views]
 
 
-COLOUR: dict[str, Codec] = {
+COLOR: dict[str, Codec] = {
     "one PNG, level 1": png(1),
     "one PNG, level 6": png(6),
     "one PNG, level 9": png(9),
@@ -97,7 +97,7 @@ def main() -> None:
     records = [entry.read() for entry in index_shards(args.folder)[: args.limit]]
     print(f"{len(records)} objects of {' x '.join(map(str, records[0].depth.shape))}\n")
     print("| format | kB an object | ms to write | ms to read |\n| --- | --- | --- | --- |")
-    for name, codec in COLOUR.items():
+    for name, codec in COLOR.items():
         measure(f"RGBA: {name}", codec, [record.rgba for record in records])
     for name, codec in DEPTH.items():
         steps = [np.rint(record.depth / DEPTH_UNIT).astype(np.uint16) for record in records]

@@ -22,17 +22,17 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from gsv3d.datasets.objects import ObjectFile, find_objects
-from gsv3d.evaluation.metrics import Views, compare_views
-from gsv3d.evaluation.protocol import choose_objects, part_of
+from gsv3d.lab.datasets.objects import ObjectFile, find_objects
+from gsv3d.lab.evaluation.metrics import Views, compare_views
+from gsv3d.lab.evaluation.protocol import choose_objects, choose_part
+from gsv3d.lab.training.bank import BankFactory, BankSettings, OrbitBank
+from gsv3d.lab.training.config import ModelConfig, read_config
+from gsv3d.lab.training.drawing import Drawing
+from gsv3d.lab.training.edm import karras_sigmas, sample_latents
+from gsv3d.lab.training.loop import Trainer
+from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
+from gsv3d.lab.training.stages import make_task
 from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
-from gsv3d.training.bank import BankFactory, BankSettings, OrbitBank
-from gsv3d.training.config import ModelConfig, read_config
-from gsv3d.training.drawing import Drawing
-from gsv3d.training.edm import karras_sigmas, sample_latents
-from gsv3d.training.loop import Trainer
-from gsv3d.training.sources import OrbitBatch, OrbitSource
-from gsv3d.training.stages import make_task
 
 CPU = torch.device("cpu")
 COMPARED = 64
@@ -158,24 +158,12 @@ COLUMNS = ("UNet, M", "orbits seen", "reconstruction, dB", "views, dB", "views, 
 
 def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
     """Unchanged orbits, each from its first view."""
-    from gsv3d.training.augment import Change, Changes
-    from gsv3d.training.orbits import frame_indices
-    from gsv3d.training.sources import OrbitDraft, relative_pose
+    from gsv3d.lab.training.augment import Change
+    from gsv3d.lab.training.orbits import OrbitsOfADraw, frame_indices
 
-    around = [frame_indices(source.orbits[i], source.num_frames, 0) for i in indices]
-    poses = [
-        relative_pose(source.orbits[i], frames, False)
-        for i, frames in zip(indices, around, strict=True)
-    ]
-    return OrbitDraft(
-        source.orbits,
-        torch.tensor(list(indices)),
-        torch.tensor(around),
-        Changes.of([Change()] * len(indices)),
-        torch.stack(poses),
-        None,
-        source.channels,
-    ).made()
+    orbits = OrbitsOfADraw(source.orbits)
+    around = [frame_indices(orbits[i], source.num_frames, 0) for i in indices]
+    return source.draft(orbits, list(indices), around, [Change()] * len(indices)).made()
 
 
 def _decoded(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
@@ -191,7 +179,7 @@ def _small(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _views(pictures: torch.Tensor) -> Views:
-    """(T, 4, H, W) in 0..1, colour on white and alpha."""
+    """(T, 4, H, W) in 0..1, color on white and alpha."""
     array = pictures.permute(0, 2, 3, 1).double().numpy()
     return Views(array[..., :3], array[..., 3] > 0.5)
 
@@ -220,7 +208,7 @@ def main() -> None:
     # Evenly spaced, so that all packs are among them.
     train_objects = train_objects[:: max(1, len(train_objects) // args.limit)]
     found = find_objects([args.objects], "dev")
-    dev_objects = tuple(part_of(choose_objects(found, args.count, 0), "a", 0))
+    dev_objects = tuple(choose_part(choose_objects(found, args.count, 0), "a", 0))
     results: dict[str, dict[str, float]] = {}
     for number, size in enumerate(SIZES):
         folder = args.output / f"size-{number}"

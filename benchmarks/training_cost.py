@@ -22,16 +22,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gsv3d.cameras import orbit, static_azimuths_deg
+from gsv3d.lab.training.config import ModelConfig, build, read_config
+from gsv3d.lab.training.edm import denoise
+from gsv3d.lab.training.performance import checkpoint_activations, quick_attention
+from gsv3d.lab.training.tasks.distill import TARGETS, add_lora
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,
     embed_for_decoder,
     encode_reference,
     pose_ids,
 )
-from gsv3d.training.activations import checkpoint_activations, quick_attention
-from gsv3d.training.config import ModelConfig, build, read_config
-from gsv3d.training.edm import denoise
-from gsv3d.training.lora import TARGETS, add_lora
 
 STAGES = ("autoencoder", "multiview", "decoder", "distill")
 

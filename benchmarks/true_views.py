@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from refining import measure_mesh
 
 from gsv3d.cameras import orbit
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.files import load_arrays
 from gsv3d.generation import usable
+from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import extract_mesh
 from gsv3d.meshing.reference import Reference
 from gsv3d.models import load_pipeline
@@ -70,31 +70,7 @@ def row(
     )
     reference = Reference(detailed, orbit([0.0], [elevation], size=DETAIL))
     mesh = extract_mesh(usable(out.gaussians), texture_size=256, references=[reference])
-    own, other = (
-        _shape(_unit(vertices), faces, seed)
-        for seed, (vertices, faces) in enumerate(
-            ((mesh.vertices, mesh.faces), (truth["vertices"], truth["faces"]))
-        )
-    )
-    distance = metrics.surface_distance(own[0], other[0])
-    return [
-        distance.chamfer,
-        distance.f_score(0.02),
-        distance.f_score(0.05),
-        metrics.volume_iou(own[1], other[1]),
-    ]
-
-
-def _unit(vertices: np.ndarray) -> np.ndarray:
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    return ((vertices - (low + high) / 2) / (high - low).max()).astype(np.float32)
-
-
-def _shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points of the surface, and voxels."""
-    rng = np.random.default_rng(seed)
-    points = metrics.sample_surface(vertices, faces, metrics.SURFACE_SAMPLES, rng)
-    return points, metrics.occupancy(vertices, faces, rng)
+    return measure_mesh(mesh, truth)
 
 
 def main() -> None:

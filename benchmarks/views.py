@@ -22,13 +22,12 @@ import torch
 from PIL import Image
 
 from gsv3d.cameras import orbit, views_deg
-from gsv3d.evaluation import metrics
-from gsv3d.evaluation.drawing import draw, unit_gaussians
-from gsv3d.evaluation.files import load_arrays
-from gsv3d.evaluation.framing import Framing
-from gsv3d.evaluation.generating import NEAR_WHITE
-from gsv3d.evaluation.metrics import Views
-from gsv3d.evaluation.protocol import DISTANCE, unseen_views
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.gaussians import draw, normalize_gaussians
+from gsv3d.lab.evaluation.metrics import Views
+from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
+from gsv3d.lab.evaluation.store import load_arrays
+from gsv3d.lifting.model_views import NEAR_WHITE
 from gsv3d.models import load_pipeline
 from gsv3d.multiview.consistency import Consistency
 from gsv3d.preprocessing import prepare
@@ -89,7 +88,7 @@ def row(pipe: Any, truth: dict[str, np.ndarray], arm: Arm) -> list[float]:
     agree = metrics.compare_views(around[:-1], own[:-1])
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
     cameras = orbit(*unseen_views(elevation), size=size, distance=DISTANCE)
-    unseen = Views.resized(*draw(unit_gaussians(out.gaussians, framing), cameras), size)
+    unseen = Views.resized(*draw(normalize_gaussians(out.gaussians, framing), cameras), size)
     scores = metrics.compare_views(unseen, Views.of_rgba(truth["views"]))
     return [agree.psnr.mean(), scores.psnr.mean(), scores.mask_iou.mean(), seconds]
 

@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 from sizes import bank_of
 
-from gsv3d.datasets.objects import find_objects
-from gsv3d.evaluation.protocol import choose_objects, part_of
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.evaluation.protocol import choose_objects, choose_part
+from gsv3d.lab.training.bank import OrbitBank
+from gsv3d.lab.training.config import ModelConfig, build, read_config
+from gsv3d.lab.training.geometry_loss import COLOUR_WEIGHT
+from gsv3d.lab.training.loop import Trainer
+from gsv3d.lab.training.stages import CLASSES, make_task
 from gsv3d.models import find, load_component, silent_bars
-from gsv3d.training.bank import OrbitBank
-from gsv3d.training.config import ModelConfig, build, read_config
-from gsv3d.training.geometry_loss import COLOUR_WEIGHT
-from gsv3d.training.loop import Trainer
-from gsv3d.training.stages import CLASSES, make_task
 
 CPU = torch.device("cpu")
 COLUMNS = ("decoder, M", "orbits seen", "depth off, extents", "novel views, dB", "masks, MSE")
@@ -110,7 +110,7 @@ def main() -> None:
     drawn = found[:: max(1, len(found) // args.limit)]
     bank = bank_of(drawn, 64, args.output / "train", args.workers)
     chosen = choose_objects(find_objects([args.objects], "dev"), args.count, 0)
-    dev = bank_of(tuple(part_of(chosen, "a", 0)), 64, args.output / "dev", args.workers)
+    dev = bank_of(tuple(choose_part(chosen, "a", 0)), 64, args.output / "dev", args.workers)
     print("| decoder | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
     for name, size in (("without a volume", 0), ("24 voxels a side", 24)):
         config, folder = config_of(size), args.output / f"volume-{size}"

@@ -65,7 +65,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def serve(folder: Path, mb: int) -> None:
     """Run a backend that has one job, done, with a file of so many megabytes."""
-    from backend.jobs import Jobs, StoredArtefact
+    from backend.job import StoredArtefact
+    from backend.jobs import Jobs
     from backend.journal import Journal
     from backend.server import Server
     from backend.settings import Settings

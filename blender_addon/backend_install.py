@@ -19,7 +19,6 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 
 from . import pip_output, pythons
@@ -36,6 +35,7 @@ from .environments import (
     torch_requirement,
 )
 from .problems import Problem, file_problem
+from .tasks import State, Task
 
 _LOCK, _CACHE = "installing.lock", "downloads"
 _NEEDED_BYTES, _NEEDED_BYTES_CARD = 3_500_000_000, 10_500_000_000
@@ -64,21 +64,12 @@ class Cancelled(Exception):  # noqa: N818 - it is no error
     """The artist cancelled the installation."""
 
 
-class State(Enum):
-    """Name the steps of an installation."""
-
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
 def venv_command(python: Path, folder: Path) -> list[str]:
     """Return the command that makes an environment with pip in it."""
     return [str(python), "-I", "-m", "venv", str(folder)]
 
 
-class Installer:
+class Installer(Task):
     """One installation, in a thread of its own.
 
     Args:
@@ -101,10 +92,7 @@ class Installer:
         torch_options: str = "",
         in_use: str = "",
     ) -> None:
-        self.state = State.RUNNING
-        self.text = "Preparing"
-        self.fraction: float | None = None
-        self.problem: Problem | None = None
+        super().__init__("gsv3d-install")
         self.result: Installed | None = None
         self._wheel, self._root, self._log_path = wheel, root, log
         self._chosen, self._own, self._in_use = chosen, own, in_use
@@ -113,23 +101,16 @@ class Installer:
         self._cancelled = threading.Event()
         self._guard = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._run, name="gsv3d-install", daemon=True)
-
-    def start(self) -> None:
-        """Begin; returns at once. What follows is seen in the attributes."""
-        self._thread.start()
 
     def cancel(self) -> None:
-        """End the program that runs; the thread then takes away what was made. Returns at once."""
+        """End the program that runs, and return at once; the thread removes what was made.
+
+        What is left when Blender quits is removed before the next installation.
+        """
         with self._guard:
             self._cancelled.set()
             if self._child is not None:
                 _end_tree(self._child)
-
-    def join(self, patience_s: float) -> bool:
-        """Wait for the thread; True if it has ended."""
-        self._thread.join(patience_s)
-        return not self._thread.is_alive()
 
     # -- the thread ---------------------------------------------------------------------------
 

@@ -70,7 +70,9 @@ class BackendLink:
         self._to_start = (python, connection_file, data_dir) if may_start else None
         if not self.process.running:
             self._start_where_none_runs()
-        if self.client is not None and self.client.connection_file != connection_file:
+        if self.client is not None and (
+            self.client.connection_file != connection_file or not self.client.alive
+        ):
             self.disconnect()
         anew = self.client is None
         if self.client is None:
@@ -81,6 +83,28 @@ class BackendLink:
             self.state = BackendState.STARTING if ours else BackendState.CONNECTING
             self._started = self._clock()
         return anew
+
+    def pair(self, code: str, connection_file: Path) -> None:
+        """Pair with the backend that made a code, and use it. Returns at once.
+
+        A backend that was started here ends, unless others use it.
+
+        Args:
+            connection_file: where to write how that backend is reached.
+
+        Raises:
+            Problem: it is no pairing code; all stays as it was.
+        """
+        require_protocol()
+        try:
+            parsed = wire.parse_code(code)
+        except wire.ProtocolError as error:
+            raise Problem(error.what, error.hint) from error
+        self.close()
+        self.problem, self._to_start = None, None
+        self.client = Client(connection_file, code=parsed)
+        self.client.start()
+        self.state, self._started = BackendState.CONNECTING, self._clock()
 
     def _start_where_none_runs(self) -> None:
         """Start the backend that is wished for, unless its folder is in use. Raises `Problem`."""
@@ -156,14 +180,14 @@ class BackendLink:
         self.problem = Problem(what, "Check that the backend's Python can write to that folder.")
 
     def accepted(self, event: events.Connected) -> None:
-        """The backend answered."""
+        """Take note that the backend answered."""
         self.connected, self.problem, self._started = event, None, None
         self._to_start = None
         if self.state is not BackendState.STOPPING:
             self.state = BackendState.READY
 
     def lost(self, problem: Problem, lasting: bool) -> None:
-        """No backend at the other end. While ours is still starting that is as expected."""
+        """Take note that no backend answers, which is expected while ours still starts."""
         self.connected = None
         if self.state is BackendState.STOPPING:
             return
@@ -194,7 +218,7 @@ class BackendLink:
 
 
 def _backend_there(connection_file: Path) -> bool:
-    """True when the backend that wrote the connection file runs."""
+    """Return True when the backend that wrote the connection file runs."""
     try:
         return wire.read_connection(connection_file).alive
     except wire.ConnectionFileError:

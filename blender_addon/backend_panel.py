@@ -8,11 +8,10 @@ from typing import Any
 import bpy
 
 from . import compat, installing, paths, preferences, session
-from .backend_install import State
 from .backend_link import BackendState
 from .backend_process import CHOOSE_PYTHON
 from .environments import packed_wheel, wheel_version
-from .layouts import draw_problem, draw_words
+from .layouts import draw_problem, draw_task, draw_words
 from .translations import interface, sentence
 
 
@@ -28,13 +27,15 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
     if backend.state is BackendState.READY and backend.connected is not None:
         device = backend.connected.device
         text = interface("Ready on {device}", device=device) if device else text
-        if not backend.process.running:
+        if backend.connected.host:
+            text = interface("{state} (on {host})", state=text, host=backend.connected.host)
+        elif not backend.process.running:
             text = interface("{state} (started elsewhere)", state=text)
     layout.label(text=text, icon=icon)
     if backend.problem is not None:
         draw_problem(layout, context, backend.problem)
     wrong_python = backend.problem is not None and backend.problem.hint == CHOOSE_PYTHON
-    wanted = wrong_python or installing.current() is not None or not preferences.has_python()
+    wanted = wrong_python or installing.watch.task is not None or not preferences.has_python()
     if wanted and not in_preferences:
         draw_install(layout, context)
     row = layout.row(align=True)
@@ -48,14 +49,9 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
 
 def draw_install(layout: Any, context: bpy.types.Context) -> None:
     """Draw what is installed, and the button that installs, how far that is, or why it failed."""
-    installer = installing.current()
-    if installer is not None and installer.state is State.RUNNING:
-        row = layout.row(align=True)
-        if installer.fraction is None:
-            row.label(text=sentence(installer.text), icon="SORTTIME", translate=False)
-        else:
-            compat.progress_bar(row, installer.fraction, sentence(installer.text))
-        row.operator("gsv3d.backend_install_cancel", text="", icon="X")
+    installer = installing.watch.task
+    if installer is not None and installer.runs:
+        draw_task(layout, installer, "gsv3d.backend_install_cancel")
         return
     if installer is not None and installer.problem is not None:
         draw_problem(layout, context, installer.problem)

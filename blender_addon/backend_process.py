@@ -30,7 +30,7 @@ CHOOSE_PYTHON = (
 
 
 def find_python(given: str) -> Path:
-    """The interpreter an artist named: the file itself, or the environment folder around it.
+    """Return the interpreter an artist named: the file itself, or that of the environment's folder.
 
     Raises `Problem` in words when there is none.
     """
@@ -60,7 +60,7 @@ def find_python(given: str) -> Path:
 def serve_command(
     python: Path, connection_file: Path, data_dir: Path, parent_pid: int
 ) -> list[str]:
-    """The command line of a backend that serves this process."""
+    """Return the command line of a backend that serves this process."""
     return [
         str(python),
         "-m",
@@ -76,7 +76,7 @@ def serve_command(
 
 
 def last_lines(log: Path, count: int = 6, tail_bytes: int = _TAIL_BYTES) -> list[str]:
-    """The last ``count`` lines of a log that say something; none when there is no log."""
+    """Return the last ``count`` lines of a log that say something; none when there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -88,7 +88,7 @@ def last_lines(log: Path, count: int = 6, tail_bytes: int = _TAIL_BYTES) -> list
 
 
 def explain_death(code: int, lines: Sequence[str], python: Path) -> Problem:
-    """Why a backend ended by itself, from its exit code and last log lines."""
+    """Return why a backend ended by itself, from its exit code and last log lines."""
     text = "\n".join(lines)
     missing = re.search(r"No module named '?([\w.]+)'?", text)
     if missing:
@@ -157,7 +157,7 @@ class BackendProcess:
         atexit.register(self.stop)
 
     def poll(self) -> Problem | None:
-        """Why it died, once, if it ended without being asked to; else None."""
+        """Return why it died, once, if it ended without being asked to; else None."""
         if self._process is None:
             return None
         code = self._process.poll()

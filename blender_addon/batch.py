@@ -55,7 +55,7 @@ def images_in_folder(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def expand(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Problem]]:
-    """Files as they are and folders as their pictures, each once; and what could not be used."""
+    """Return files as they are, folders as their pictures, each once; and what cannot be used."""
     files: list[Path] = []
     problems: list[Problem] = []
     for given in paths:
@@ -118,7 +118,7 @@ def name_of(filename: str) -> str:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """The same names, made different by ``_2``, ``_3`` where two are equal, ignoring case."""
+    """Return the names, equal ones (ignoring case) made different by ``_2``, ``_3``."""
     taken: set[str] = set()
     result = []
     for name in names:

@@ -11,23 +11,20 @@ backs off to 5 seconds at most; the same problem is told once. ``stop`` joins wi
 from __future__ import annotations
 
 import logging
+import platform
 import queue
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import events
-from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
-from .jobs import Cutting, Request, Words, bytes_of, is_ready
+from .conversation import Conversation
+from .jobs import Cutting, Request, Words
 from .problems import Problem
 from .protocol import wire
-
-JOBS_AHEAD = 4
-"""Jobs that are sent before the backend has accepted the first of them."""
 
 MAX_BACKOFF_S = 5.0
 _FIRST_BACKOFF_S = 0.25
@@ -44,24 +41,25 @@ class Client:
     Args:
         connection_file: read anew at every attempt to connect.
         name: what the backend calls us in its log.
+        code: a pairing code; the backend that made it is paired with, and its connection file
+            written, before anything else.
     """
 
-    def __init__(self, connection_file: Path, name: str = "Blender add-on") -> None:
+    def __init__(
+        self, connection_file: Path, name: str = "Blender add-on", code: Any = None
+    ) -> None:
         import zmq
 
         self.connection_file = connection_file
-        self.events: queue.Queue[events.Event] = queue.Queue()
+        self._said = Conversation(name)
+        self._session = self._said.session
+        self.events = self._said.events
         self._commands: queue.Queue[Callable[[Any], Any]] = queue.Queue()
-        self._session = wire.ClientSession(name, owner=uuid.uuid4().hex)
-        self._backlog: dict[str, Request | Words | Cutting] = {}
         self._unsent: deque[list[Any]] = deque()
         self._ends_with_us = False
         self._stopping = threading.Event()
-        self._told: tuple[str, str] | None = None
-        self._requests: dict[str, Request | Words | Cutting] = {}
-        self._damaged: dict[str, Problem] = {}
-        self._asked_again: set[str] = set()
         self._backoff = _FIRST_BACKOFF_S
+        self._code = code
         self._zmq = zmq
         self._context = zmq.Context()
         address = f"inproc://gsv3d-wake-{id(self)}"
@@ -103,19 +101,11 @@ class Client:
 
     def submit(self, job_id: str, request: Request | Words | Cutting) -> None:
         """Send a job; sending it twice is sending it once."""
-        self._ask(lambda _session: self._submit(job_id, request))
+        self._ask(lambda _session: self._said.submit(job_id, request))
 
     def cancel(self, job_id: str) -> None:
         """Stop a job; an event says when it has ended."""
-
-        def command(session: Any) -> None:
-            self._requests.pop(job_id, None)
-            if self._backlog.pop(job_id, None) is not None:
-                self._tell(events.JobCancelled(job_id))
-            else:
-                session.cancel(job_id)
-
-        self._ask(command)
+        self._ask(lambda _session: self._said.cancel(job_id))
 
     def look_for_models(self) -> None:
         """Have the backend look whether models have come or gone, also when it is idle."""
@@ -135,16 +125,7 @@ class Client:
 
     def retry(self, job_id: str, request: Request | Words) -> None:
         """Do a job again that came to nothing; ``request`` is for a backend that forgot it."""
-
-        def command(session: Any) -> None:
-            if isinstance(request, Words) or request.image:
-                self._requests[job_id] = request
-            try:
-                session.retry(job_id)
-            except wire.ProtocolError as error:
-                self._end(job_id, events.JobFailed(job_id, Problem(error.what, error.hint)))
-
-        self._ask(command)
+        self._ask(lambda _session: self._said.retry(job_id, request))
 
     def move(self, job_id: str, place: int) -> None:
         """Give a waiting job another place in the backend's queue; 0 is the next one."""
@@ -172,6 +153,8 @@ class Client:
 
     def _run(self) -> None:
         try:
+            if self._code is not None and not self._pair():
+                return
             while not self._stopping.is_set():
                 self._wait(self._connect_once())
         except Exception as error:  # a fault of ours: said in the panel, whole in the console
@@ -180,18 +163,34 @@ class Client:
                 f"The connection to the backend failed inside the add-on: {error}.",
                 "Stop the backend and try again; the console has the details.",
             )
-            self._tell(events.Disconnected(problem, lasting=True))
+            self._said.tell(events.Disconnected(problem, lasting=True))
+
+    def _pair(self) -> bool:
+        """Pair with the backend that made the code; returns False where that failed."""
+        try:
+            connection = wire.pair(
+                self._context, self._code, f"Blender on {platform.node()}", self._stopping.is_set
+            )
+            if connection is None:
+                return False
+            wire.write_connection(self.connection_file, connection)
+        except wire.ProtocolError as error:
+            self._said.lost(error.what, error.hint, lasting=True)
+            return False
+        self._said.tell(events.Paired(self.connection_file))
+        return True
 
     def _connect_once(self) -> float:
         """Connect and converse as long as it lasts; returns seconds to wait before trying again."""
         try:
             connection = wire.read_connection(self.connection_file)
         except wire.ConnectionFileError as error:
-            self._lost(error.what, error.hint)
+            self._said.lost(error.what, error.hint)
             return _FILE_POLL_S
         if not connection.alive:
-            self._lost(*wire.explain_silence(connection, self.connection_file))
+            self._said.lost(*wire.explain_silence(connection, self.connection_file))
             return _FILE_POLL_S
+        self._said.host = connection.host if connection.remote else ""
         socket = wire.open_client(self._context, connection)
         linger = 0
         try:
@@ -213,7 +212,7 @@ class Client:
         poller.register(self._wake_in, self._zmq.POLLIN)
         next_check = time.monotonic() + _PROCESS_CHECK_S
         while not self._stopping.is_set():
-            self._submit_next()
+            self._said.submit_next()
             self._flush(socket)
             send = self._zmq.POLLOUT if self._unsent else 0
             poller.register(socket, self._zmq.POLLIN | send)
@@ -226,13 +225,15 @@ class Client:
             happened += self._session.tick()
             for event in happened:
                 if isinstance(event, wire.Silence):
-                    self._lost(*wire.explain_silence(connection, self.connection_file))
+                    self._said.lost(*wire.explain_silence(connection, self.connection_file))
                     return
-                self._take(event)
+                if isinstance(event, wire.messages.Welcome):
+                    self._backoff = _FIRST_BACKOFF_S
+                self._said.take(event)
             if time.monotonic() >= next_check:
                 next_check = time.monotonic() + _PROCESS_CHECK_S
                 if not connection.alive:
-                    self._lost(*wire.explain_silence(connection, self.connection_file))
+                    self._said.lost(*wire.explain_silence(connection, self.connection_file))
                     return
         self._take_commands()
 
@@ -270,193 +271,4 @@ class Client:
             try:
                 command(self._session)
             except wire.ProtocolError as error:
-                self._tell(events.BackendComplained(Problem(error.what, error.hint)))
-
-    def _submit(self, job_id: str, request: Request | Words | Cutting) -> None:
-        self._requests[job_id] = request
-        self._backlog[job_id] = request
-
-    def _submit_next(self) -> None:
-        for job_id in [job for job, request in self._backlog.items() if is_ready(request)]:
-            if self._session.unaccepted >= JOBS_AHEAD:
-                return
-            self._hand_over(job_id, self._backlog.pop(job_id))
-
-    def _hand_over(self, job_id: str, request: Request | Words | Cutting) -> None:
-        try:
-            if isinstance(request, Words):
-                self._session.imagine(
-                    request.prompt,
-                    job=job_id,
-                    text_model=request.text_model,
-                    steps=request.steps or None,
-                    guidance=request.guidance or None,
-                    seed=request.seed,
-                )
-            elif isinstance(request, Cutting):
-                image = bytes_of(request.image)
-                self._session.cutout(image, job=job_id, filename=request.filename)
-            else:
-                self._session.submit(
-                    bytes_of(request.image),
-                    job=job_id,
-                    filename=request.filename,
-                    model=request.model,
-                    steps=request.steps or None,
-                    seed=request.seed,
-                    faces=request.faces,
-                    texture_size=request.texture_size,
-                    elevation=request.elevation,
-                    mirror=request.mirror,
-                    plane=request.plane,
-                    orbit=request.orbit,
-                    refine=request.refine,
-                    files=request.files,
-                )
-        except wire.ProtocolError as error:
-            self._end(job_id, events.JobFailed(job_id, Problem(error.what, error.hint)))
-        except Problem as problem:
-            self._end(job_id, events.JobFailed(job_id, problem))
-
-    # -- from the wire to events -----------------------------------------------------------
-
-    def _tell(self, event: events.Event) -> None:
-        self.events.put(event)
-
-    def _lost(self, what: str, hint: str, lasting: bool = False) -> None:
-        if self._told != (what, hint):
-            self._told = (what, hint)
-            self._tell(events.Disconnected(Problem(what, hint), lasting))
-
-    def _take(self, event: Any) -> None:
-        m = wire.messages
-        match event:
-            case m.Welcome():
-                self._told, self._backoff = None, _FIRST_BACKOFF_S
-                models = tuple(
-                    events.ModelChoice(
-                        e.name,
-                        e.installed,
-                        e.description,
-                        e.how_to_get,
-                        e.decoder,
-                        e.license,
-                        e.change,
-                    )  # fmt: skip
-                    for e in event.models
-                )
-                makes_pictures = event.version >= wire.IMAGINE_VERSION
-                self._tell(
-                    events.Connected(
-                        event.backend, event.device, models, makes_pictures, event.text_model
-                    )
-                )
-                self._session.status(follow=True)
-            case m.Queue():
-                self._tell(events.JobsListed(tuple(_listed(entry) for entry in event.jobs)))
-            case m.Accepted():
-                self._tell(events.JobAccepted(event.job, event.position))
-            case m.Progress():
-                self._tell(
-                    events.JobProgressed(
-                        event.job, event.phase, event.step, event.of, event.eta_s, event.fraction
-                    )
-                )
-            case wire.Received():
-                self._receive(event)
-            case m.Done():
-                self._done(event)
-            case m.Failed():
-                what = f"{event.what} {event.why}".strip()
-                self._end(event.job, events.JobFailed(event.job, Problem(what, event.hint)))
-            case m.Cancelled():
-                self._end(event.job, events.JobCancelled(event.job))
-            case m.Bye():
-                self._lost(f"The backend has ended. {event.why}".strip(), "Start it again.")
-            case m.Error():
-                self._complaint(event)
-            case wire.Violation():
-                self._violation(event)
-
-    def _complaint(self, error: Any) -> None:
-        problem = Problem(error.what, error.hint)
-        if error.code == "version":
-            self._lost(error.what, error.hint, lasting=True)
-        elif error.code == "no_session":
-            _log.debug("GSV3D: %s", error.what)  # the session says hello again by itself
-        elif error.code == "unknown_job" and error.job in self._requests:
-            # A backend that has lost its journal: as far as it goes, this is the first time.
-            self._submit(error.job, self._requests[error.job])
-        elif error.job is not None:
-            self._end(error.job, events.JobFailed(error.job, problem))
-        else:
-            self._tell(events.BackendComplained(problem))
-
-    def _violation(self, violation: Any) -> None:
-        """Something came in damaged. What it means for a job shows at the job's end."""
-        problem = Problem(violation.what, violation.hint)
-        if violation.job is None:
-            self._tell(events.BackendComplained(problem))
-        else:
-            self._damaged[violation.job] = problem
-
-    def _done(self, done: Any) -> None:
-        """Ask once more for results that came damaged; give the job up if that does not help."""
-        problem = self._damaged.pop(done.job, None)
-        if problem is None:
-            self._end(done.job, events.JobDone(done.job, dict(done.timings)))
-        elif done.job in self._asked_again:
-            self._end(done.job, events.JobFailed(done.job, problem))
-        else:
-            self._asked_again.add(done.job)
-            self._session.fetch(done.job)
-
-    def _end(self, job_id: str, event: events.Event) -> None:
-        self._requests.pop(job_id, None)
-        self._damaged.pop(job_id, None)
-        self._asked_again.discard(job_id)
-        self._tell(event)
-
-    def _receive(self, received: Any) -> None:
-        """Check and convert arrays here, off the main thread."""
-        job, arrays, artefact = received.job, received.arrays, received.artefact
-        try:
-            if received.kind == "views":
-                self._tell(events.ViewsArrived(job, prepare_sheet(arrays["images"])))
-            elif received.kind == "gaussians":
-                prepared = prepare_gaussians(**arrays)
-                self._tell(
-                    events.GaussiansArrived(
-                        job, prepared, artefact.step, artefact.of, artefact.final, artefact.box
-                    )
-                )
-            elif received.kind == "mesh":
-                mesh = prepare_mesh(**arrays)
-                self._tell(events.MeshArrived(job, mesh, artefact.pose, artefact.box))
-            elif received.kind == "file":
-                data = arrays["data"].tobytes()
-                self._tell(events.FileArrived(job, artefact.name, data, artefact.certainty))
-        except Problem as problem:
-            if received.kind == "gaussians" and not artefact.final:
-                _log.debug("GSV3D: coarse Gaussians left out: %s", problem)
-                return  # early in denoising there may be nothing to see yet
-            self._session.cancel(job)
-            self._end(job, events.JobFailed(job, problem))
-
-
-def _listed(entry: Any) -> events.ListedJob:
-    return events.ListedJob(
-        entry.job,
-        entry.state,
-        entry.filename,
-        entry.kind,
-        entry.owner,
-        entry.position,
-        entry.phase,
-        entry.step,
-        entry.of,
-        entry.eta_s,
-        entry.what,
-        dict(entry.settings),
-        entry.device,
-    )
+                self._said.tell(events.BackendComplained(Problem(error.what, error.hint)))

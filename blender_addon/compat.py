@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What this Blender can do, found out by looking and not by its version number."""
+"""Find out what this Blender can do, by looking and not by its version number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import bpy
 
 
 def has_native_splats() -> bool:
-    """True where a point cloud can be of the type GAUSSIAN_SPLAT (Blender 5.3)."""
+    """Return True where a point cloud can be of the type GAUSSIAN_SPLAT (Blender 5.3)."""
     known = bpy.types.PointCloud.bl_rna
     return (
         "resize" in known.functions  # functions of RNA are no attributes of the class
@@ -21,12 +21,12 @@ def has_native_splats() -> bool:
 
 
 def attribute_type_exists(data_type: str) -> bool:
-    """True if attributes can have ``data_type``, e.g. ``"FLOAT4"``."""
+    """Return True if attributes can have ``data_type``, e.g. ``"FLOAT4"``."""
     return data_type in bpy.types.Attribute.bl_rna.properties["data_type"].enum_items
 
 
 def ensure_node_tree(owner: Any) -> Any:
-    """The node tree of a material, switched on where that still has to be asked for."""
+    """Return the node tree of a material; switch it on where that is still needed."""
     if owner.node_tree is None:
         owner.use_nodes = True
     return owner.node_tree
@@ -80,13 +80,13 @@ def _input_of(modifier: Any, name: str) -> str:
 
 
 def windows() -> list[Any]:
-    """The open windows; none without an interface."""
+    """Return the open windows; none without an interface."""
     manager = bpy.context.window_manager
     return list(manager.windows) if manager and not bpy.app.background else []
 
 
 def interface_override() -> AbstractContextManager[Any]:
-    """A context with a window in it, as operators want it and timers lack it."""
+    """Return a context with a window in it, which operators need and timers lack."""
     if bpy.context.window is None and windows():
         return bpy.context.temp_override(window=windows()[0])
     return nullcontext()
@@ -107,7 +107,7 @@ def renders() -> bool:
 
 
 def may_edit() -> str:
-    """Empty when data may be changed now; else the words that say what is in the way."""
+    """Return an empty text when data may be changed now; else what is in the way."""
     if renders():
         return "waiting for the render to end"
     if bpy.app.is_job_running("OBJECT_BAKE"):
@@ -143,7 +143,7 @@ def redraw_sidebars() -> None:
 
 
 def progress_bar(layout: Any, factor: float, text: str) -> None:
-    """A progress bar, or its text where layouts cannot draw one."""
+    """Draw a progress bar, or its text where layouts cannot draw one."""
     if hasattr(layout, "progress"):
         layout.progress(factor=factor, text=text)
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Results into the scene: one piece of work per arrival, each a generator of short steps.
+"""Bring results into the scene: a piece of work for each arrival, a generator of short steps.
 
 Work waits while Blender renders or bakes, and while the artist moves something or is in another
 mode than Object Mode. Undo and file loading replace all Blender data, so work that is under way is
@@ -15,7 +15,7 @@ from typing import Any
 
 from . import compat
 from .importers import scene
-from .importers.gaussians import import_gaussians
+from .importers.gaussians import build_gaussians, import_gaussians, show_gaussians
 from .importers.mesh import import_mesh
 from .importers.picture import import_picture
 from .importers.placement import Fit, fit_to_height, fit_to_size, free_spot, grid_positions
@@ -35,7 +35,7 @@ class Arrived:
     box: dict[str, float] = field(default_factory=dict)
 
     def fit(self, target: Target) -> Fit | None:
-        """The mesh decides how the object stands; before it is there, the Gaussians do."""
+        """Return how the object stands: as its mesh says, before that as its Gaussians do."""
         source = self.mesh or self.gaussians
         if source is None:
             return None
@@ -73,7 +73,7 @@ class Delivery:
         self.holdup = ""
 
     def gaussians(self, job: Job, arrays: GaussianArrays, box: dict[str, float]) -> None:
-        """Newer Gaussians of a job replace those that wait to be shown."""
+        """Show Gaussians of a job; they replace those that wait to be shown."""
         held = self.arrived.setdefault(job.id, Arrived())
         held.gaussians, held.box = arrays, box
         self._ask(job.id, scene.GAUSSIANS)
@@ -84,17 +84,17 @@ class Delivery:
         self._ask(job.id, scene.MESH)
 
     def picture(self, job: Job, png: bytes) -> None:
-        """The picture of a job of words."""
+        """Add the picture of a job of words to the file."""
         self.arrived.setdefault(job.id, Arrived()).picture = png
         self._ask(job.id, scene.PICTURE)
 
     def has_result(self, job_id: str) -> bool:
-        """True when what a job is for has arrived: its mesh, or its picture."""
+        """Return True when what a job is for has arrived: its mesh, or its picture."""
         held = self.arrived.get(job_id)
         return held is not None and (held.mesh is not None or held.picture is not None)
 
     def pending(self, job_id: str) -> bool:
-        """True while something of a job is still on its way into the scene."""
+        """Return True while something of a job is still on its way into the scene."""
         under_way = self._under_way is not None and self._under_way[0] == job_id
         return under_way or any(queued == job_id for queued, _ in self._queue)
 
@@ -156,7 +156,7 @@ class Delivery:
         return True
 
     def take_failed(self) -> Job | None:
-        """The job whose work raised out of `step`; that work is over."""
+        """Return the job whose work raised out of `step`, and end that work."""
         if self._under_way is None:
             return None
         job_id, _, work = self._under_way
@@ -188,17 +188,33 @@ class Delivery:
             yield from import_gaussians(held.gaussians, job.id, target, fit)
             self._arrange(job)  # no undo step of their own: the mesh's takes all away
         elif kind == scene.MESH and held.mesh is not None:
-            made = yield from import_mesh(held.mesh, job.id, target, fit)
-            self._arrange(job)
-            self._settle_gaussians(job)
-            if held.gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
-                # Once more, to stand exactly where the mesh stands. Hidden, they cost little.
-                yield from import_gaussians(held.gaussians, job.id, target, fit)
-                self._settle_gaussians(job)
-            if not job.target.batch:
-                with compat.interface_override():
-                    scene.select_alone(made)
-            compat.push_undo(f"GSV3D: {job.name}")
+            yield from self._deliver_mesh(job, held.mesh, held.gaussians, target, fit)
+
+    def _deliver_mesh(
+        self,
+        job: Job,
+        mesh: MeshArrays,
+        gaussians: GaussianArrays | None,
+        target: Target,
+        fit: Fit,
+    ) -> Work:
+        """Show a job's mesh, and its Gaussians where the mesh stands, all in the last step."""
+        cloud = None
+        if gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
+            cloud = yield from build_gaussians(gaussians, job.id, target.name, fit)
+        try:
+            made = yield from import_mesh(mesh, job.id, target, fit)
+            if gaussians is not None and cloud is not None:
+                show_gaussians(cloud, gaussians, job.id, target)
+        finally:
+            if cloud is not None:
+                scene.remove_unused(cloud)
+        self._arrange(job)
+        self._settle_gaussians(job)
+        if not job.target.batch:
+            with compat.interface_override():
+                scene.select_alone(made)
+        compat.push_undo(f"GSV3D: {job.name}")
 
     def _beside(self, job: Job, target: Target, held: Arrived, fit: Fit) -> Target:
         """Return the target moved beside what stands there, when its first object is placed.

@@ -143,7 +143,7 @@ def remove(folder: Path) -> bool:
 
 
 def _writable_then_again(action: Callable[[str], object], path: str, _: object) -> None:
-    """For ``rmtree``: read-only files cannot be removed on Windows."""
+    """Make a file writable and remove it again: Windows removes no read-only files."""
     with contextlib.suppress(OSError):
         os.chmod(path, 0o700)
         action(path)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .importers.prepare import GaussianArrays, MeshArrays, Sheet
 from .problems import Problem
@@ -31,7 +32,8 @@ class Connected:
     """The backend answered and speaks our version.
 
     ``makes_pictures`` is False for a backend too old to make pictures of words; ``text_model`` is
-    the text-to-image model it is set to, empty for none.
+    the text-to-image model it is set to, empty for none; ``host`` the computer it runs on, empty
+    for this one.
     """
 
     backend_version: str
@@ -39,6 +41,14 @@ class Connected:
     models: tuple[ModelChoice, ...]
     makes_pictures: bool = False
     text_model: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A backend on another computer knows this one; its connection file was written."""
+
+    connection_file: Path
 
 
 @dataclass(frozen=True)
@@ -166,6 +176,7 @@ class BackendComplained:
 Event = (
     Connected
     | Disconnected
+    | Paired
     | JobAccepted
     | JobProgressed
     | ViewsArrived

@@ -39,7 +39,7 @@ _TICK_S = 0.03
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
-    """The command line of both forms."""
+    """Return the parser of both forms of the command."""
     made = argparse.ArgumentParser(
         prog=prog, description="Turn pictures into splats and textured meshes in a .blend."
     )
@@ -55,7 +55,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--seed", type=_number(0, 2**31 - 1), default=0)
     made.add_argument("--faces", type=_number(20, 500_000), default=5000, help="face budget")
     made.add_argument("--texture-size", type=_number(16, 8192), default=1024, metavar="PIXELS")
-    made.add_argument("--height", type=_metres, default=1.0, metavar="METRES")
+    made.add_argument("--height", type=_meters, default=1.0, metavar="METERS")
     made.add_argument(
         "--elevation",
         type=_angle_or("auto", limit=90),
@@ -77,6 +77,31 @@ def parser(prog: str) -> argparse.ArgumentParser:
         default="model",
         help="where the model's views stand: on its own orbit, on the picture's elevation, rising"
         " and falling once around, or moving at random, drawn by the seed (default: model)",
+    )
+    made.add_argument(
+        "--frames", type=_number(2, 84), default=0, metavar="N", help="views (default: the model's)"
+    )
+    made.add_argument(
+        "--azimuths",
+        type=_angles,
+        default=(),
+        metavar="DEG,…",
+        help="of the views, instead of an orbit: growing from 0 to less than 360, counter-clockwise"
+        " seen from above, then 0, the picture's own (default: evenly spaced)",
+    )
+    made.add_argument(
+        "--elevations",
+        type=_angles,
+        default=(),
+        metavar="DEG,…",
+        help="of the views, instead of an orbit: -90 to 90, the picture's own last (default: those"
+        " of the model's orbit); write --elevations=-5,... where the first is negative",
+    )
+    made.add_argument(
+        "--refine",
+        action="store_true",
+        help="fit the splats to the model's own views; those of a model without a decoder are"
+        " fitted in any case",
     )
     made.add_argument("--python", default="", help="the Python that has GSV3D")
     made.add_argument(
@@ -118,18 +143,25 @@ def _angle_or(*words: str, limit: float) -> Callable[[str], float | str]:
     return read
 
 
-def _metres(text: str) -> float:
+def _angles(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between") from None
+
+
+def _meters(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0.001 <= value <= 10_000:
-        raise argparse.ArgumentTypeError(f"must be 0.001 to 10000 metres, not {text}")
+        raise argparse.ArgumentTypeError(f"must be 0.001 to 10000 meters, not {text}")
     return value
 
 
 def command(argv: list[str]) -> int:
-    """``blender --command gsv3d``: begins with an empty scene whatever the start-up file holds."""
+    """Run ``blender --command gsv3d``, with an empty scene whatever the start-up file holds."""
     bpy.data.batch_remove(list(bpy.data.objects))
     return run(argv, "blender --command gsv3d")
 
@@ -294,12 +326,17 @@ class _Run:
                 mirror=options.mirror if isinstance(options.mirror, str) else "plane",
                 plane=0.0 if isinstance(options.mirror, str) else options.mirror,
                 orbit=options.orbit,
+                frames=options.frames,
+                azimuths=options.azimuths,
+                elevations=options.elevations,
+                refine=options.refine,
                 files=("glb", "ply"),
+                batch=several,
             )
             self.jobs.append(session.get().jobs.submit(request, target))
 
     def _wait(self) -> None:
-        """Drain until every job has ended."""
+        """Work on what arrives until every job has ended."""
         current = session.get()
         line = ProgressLine()
         silent_since = time.monotonic()
@@ -373,7 +410,10 @@ def _record(job: Job) -> bytes:
     request = job.request
     assert isinstance(request, Request)
     licenses = {model.name: model.license for model in session.get().models()}
-    settings = ("steps", "seed", "faces", "texture_size", "elevation", "mirror", "plane")
+    settings = (
+        "steps", "seed", "faces", "texture_size", "elevation", "mirror", "plane",
+        "orbit", "frames", "azimuths", "elevations", "refine",
+    )  # fmt: skip
     record = {
         "model": request.model,
         "license": licenses.get(request.model) or None,

@@ -64,7 +64,7 @@ class JobState(Enum):
 
     @property
     def active(self) -> bool:
-        """True while the backend still owes something."""
+        """Return True while the backend still owes something."""
         return self in (JobState.WAITING, JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 
 
@@ -73,8 +73,10 @@ class Request:
     """Hold a wish for the backend. 0 steps: the model's.
 
     ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
-    the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own;
-    ``refine`` has splats fitted to those views.
+    the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own,
+    and ``frames`` how many they are, 0 for its own number. ``azimuths`` and ``elevations`` are
+    degrees of each view instead, the picture's own last. ``refine`` has splats fitted to those
+    views. One of a ``batch`` waits behind single ones.
     """
 
     image: Picture
@@ -88,8 +90,12 @@ class Request:
     mirror: str = "auto"
     plane: float = 0.0
     orbit: str = "model"
+    frames: int = 0
+    azimuths: tuple[float, ...] = ()
+    elevations: tuple[float, ...] = ()
     refine: bool = False
     files: tuple[str, ...] = ()
+    batch: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Words:
 
     @property
     def filename(self) -> str:
-        """What to call it in a sentence."""
+        """Return what to call it in a sentence."""
         return self.prompt
 
 
@@ -120,6 +126,11 @@ def is_ready(request: Request | Words | Cutting) -> bool:
     """Return False while the PNG of a request is in the making."""
     picture = None if isinstance(request, Words) else request.image
     return not isinstance(picture, Encoding) or picture.done
+
+
+def is_batch(request: Request | Words | Cutting) -> bool:
+    """Return True for one of many pictures."""
+    return isinstance(request, Request) and request.batch
 
 
 @dataclass(frozen=True)
@@ -225,13 +236,13 @@ class Job:
 
     @property
     def may_import(self) -> bool:
-        """True when its results can be brought into the scene, for the first time or once more."""
+        """Return True when its results can be brought into the scene, once more or not."""
         on_its_way = self.state is JobState.ARRIVED and not self.detached
         return self.kept and not self.state.active and not on_its_way
 
     @property
     def may_retry(self) -> bool:
-        """True when it came to nothing and can be done again."""
+        """Return True when it came to nothing and can be done again."""
         return self.state in (JobState.FAILED, JobState.CANCELLED) and not self.kept
 
     def progress(
@@ -248,7 +259,7 @@ class Job:
 
     @property
     def fraction(self) -> float:
-        """Share that is done, 0..1; it never goes back."""
+        """Return the share that is done, 0..1; it never goes back."""
         if self.state in (JobState.ARRIVED, JobState.DONE):
             return 1.0
         return self._furthest
@@ -257,7 +268,7 @@ class Job:
         self.state, self.what, self.hint = JobState.FAILED, what, hint
 
     def describe(self) -> str:
-        """One line for the list and the progress bar."""
+        """Return one line for the list and the progress bar."""
         if self.state is JobState.RUNNING:
             words = phase_words(self.phase)
             steps = f" {self.step}/{self.of}" if self.of > 1 else ""
@@ -277,7 +288,7 @@ class Job:
 
 
 def pose_words(pose: dict[str, float]) -> str:
-    """Words for what the backend took the camera and the object's mirror plane for."""
+    """Return words for what the backend took the camera and the object's mirror plane for."""
     if "elevation" not in pose:
         return ""
     words = f"Seen from {pose['elevation']:.0f}°"
@@ -285,7 +296,7 @@ def pose_words(pose: dict[str, float]) -> str:
 
 
 def phase_words(phase: str) -> str:
-    """Words for a phase; an unknown one (from a newer backend) is shown as it is."""
+    """Return words for a phase; an unknown one (from a newer backend) stays as it is."""
     for name, words, _ in PHASES + WORDS_PHASES:
         if name == phase:
             return words
@@ -303,7 +314,7 @@ def _fraction(phase: str, step: int, of: int) -> float:
 
 
 def eta_text(seconds: float) -> str:
-    """``about 12 s left``, ``about 3 min left``; coarse, as an estimate is."""
+    """Return ``about 12 s left`` or ``about 3 min left``; coarse, as an estimate is."""
     if not seconds >= 0:  # NaN as well
         return "no estimate yet"
     if seconds < 1.5:
@@ -340,7 +351,7 @@ class JobBook:
         self._jobs.pop(job_id, None)
 
     def active(self) -> list[Job]:
-        """Return the jobs of this Blender that are not over, in the order they were made."""
+        """Return True while the backend still owes something."""
         return [job for job in self if job.state.active and not job.listed]
 
     def in_order(self) -> list[Job]:
@@ -369,7 +380,7 @@ class JobBook:
         return None
 
     def current(self) -> Job | None:
-        """The running job, else the first active one."""
+        """Return the running job, else the first active one."""
         active = self.active()
         running = [j for j in active if j.state in (JobState.RUNNING, JobState.CANCELLING)]
         return next(iter(running or active), None)
@@ -380,7 +391,7 @@ class JobBook:
         )
 
     def batch_summary(self, batch: str) -> str:
-        """``3 of 5 done, 1 failed``."""
+        """Return ``3 of 5 done, 1 failed``."""
         jobs = self.of_batch(batch)
         done = sum(j.state in (JobState.DONE, JobState.ARRIVED) for j in jobs)
         failed = sum(j.state is JobState.FAILED for j in jobs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What panels share: their place, and sentences."""
+"""Share among panels: their place, sentences, and how far a task is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 import bpy
 
+from . import compat
 from .problems import Problem
+from .tasks import Task
 from .translations import sentence
 
 CATEGORY = "GSV3D"
@@ -32,6 +34,16 @@ def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> N
     draw_words(box, context, problem.what, "ERROR")
     if problem.hint:
         draw_words(box, context, problem.hint)
+
+
+def draw_task(layout: Any, task: Task, cancel: str) -> None:
+    """Draw how far a task is, and a cross for the operator that cancels it."""
+    row = layout.row(align=True)
+    if task.fraction is None:
+        row.label(text=sentence(task.text), icon="SORTTIME", translate=False)
+    else:
+        compat.progress_bar(row, task.fraction, sentence(task.text))
+    row.operator(cancel, text="", icon="X")
 
 
 def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
@@ -70,7 +82,7 @@ def draw_text(layout: Any, context: bpy.types.Context, text: str) -> None:
 
 
 def _letters(context: bpy.types.Context, wide: bool = False) -> int:
-    """Letters that fit into a line of the region."""
+    """Return how many letters fit into a line of the region."""
     width = context.region.width if context.region is not None else 300
     scale = context.preferences.system.ui_scale or 1.0
     letters = int(width / ((13.0 if wide else 7.5) * scale)) - (3 if wide else 6)

@@ -9,9 +9,9 @@ import bpy
 
 from . import compat, model_changes, session
 from .events import ModelChoice
-from .layouts import draw_problem, draw_text, draw_words
-from .model_process import State
+from .layouts import draw_problem, draw_task, draw_text, draw_words
 from .problems import Problem
+from .tasks import State
 from .translations import interface, sentence
 
 _ASK = "Log in on its page and agree to the conditions there."
@@ -37,7 +37,7 @@ def draw_choice(layout: Any, context: bpy.types.Context, settings: Any) -> None:
 
 def draw_models(layout: Any, context: bpy.types.Context) -> None:
     """Draw which models there are and what can be done with them, and the change under way."""
-    process = model_changes.current()
+    process = model_changes.watch.task
     if process is not None and process.state is State.ASKING:
         draw_text(layout.box(), context, process.license)
         row = layout.row()
@@ -45,12 +45,7 @@ def draw_models(layout: Any, context: bpy.types.Context) -> None:
         row.operator("gsv3d.model_cancel", text="Cancel", icon="X")
         return
     if process is not None and process.runs:
-        row = layout.row(align=True)
-        if process.fraction is None:
-            row.label(text=sentence(process.text), icon="SORTTIME", translate=False)
-        else:
-            compat.progress_bar(row, process.fraction, sentence(process.text))
-        row.operator("gsv3d.model_cancel", text="", icon="X")
+        draw_task(layout, process, "gsv3d.model_cancel")
     elif process is not None and process.problem is not None:
         _draw_failure(layout, context, process.problem, process.page)
     connected = session.get().backend.connected
@@ -58,26 +53,29 @@ def draw_models(layout: Any, context: bpy.types.Context) -> None:
         draw_words(layout, context, "Start the backend to see and to change its models.", "INFO")
         return
     for model in connected.models:
-        _draw_model(layout, context, model)
-    if any(model.change for model in connected.models):  # else an older backend
+        _draw_model(layout, context, model, connected.host)
+    if connected.host:
+        draw_words(layout, context, f"{model_changes.REMOTE}.", "INFO")
+    elif any(model.change for model in connected.models):  # else an older backend
         layout.operator("gsv3d.model_convert", text="Convert a File", icon="FILE")
         if not compat.online_access():
             draw_words(layout, context, model_changes.OFFLINE, "INFO")
             layout.operator("screen.userpref_show", text="Open Network Settings").section = "SYSTEM"
 
 
-def _draw_model(layout: Any, context: bpy.types.Context, model: ModelChoice) -> None:
+def _draw_model(layout: Any, context: bpy.types.Context, model: ModelChoice, host: str) -> None:
     row = layout.row()
     icon = "CHECKMARK" if model.installed else "RADIOBUT_OFF"
     row.label(text=model.name, icon=icon, translate=False)
-    if model.change == "add":
+    change = "" if host else model.change
+    if change == "add":
         row.operator("gsv3d.model_add", text="Add", icon="IMPORT").model = model.name
-    elif model.change == "remove":
+    elif change == "remove":
         row.operator("gsv3d.model_remove", text="Remove", icon="TRASH").model = model.name
     column = layout.column()
     column.active = False
     draw_words(column, context, model.description)
-    if not (model.installed or model.change):
+    if not (model.installed or change):
         draw_words(column, context, model.how_to_get)
     _draw_license(column, context, model)
 

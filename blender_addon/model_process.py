@@ -12,29 +12,19 @@ import json
 import subprocess
 import threading
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from .backend_process import NO_WINDOW, child_environment, find_python, last_lines
 from .problems import Problem, file_problem
+from .tasks import State, Task
 
 PROGRAM = ("-m", "gsv3d", "models")
 _PATIENCE_S = 15.0
 """Until it is made to end: it may wait for the network as long as that."""
 
 
-class State(Enum):
-    """Name the steps of a change."""
-
-    RUNNING = "running"
-    ASKING = "asking"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class ModelProcess:
+class ModelProcess(Task):
     """One change of the models, watched by a thread of its own.
 
     Args:
@@ -44,9 +34,7 @@ class ModelProcess:
         token: of the hub, for this call alone; empty for the one that the computer knows.
 
     Attributes:
-        text, fraction: how far it is; the fraction may not be known.
         license: the text to agree to while it is ASKING.
-        problem: why it FAILED.
         page: where one asks for a model that is not for everybody, else empty.
 
     Raises:
@@ -54,26 +42,14 @@ class ModelProcess:
     """
 
     def __init__(self, python: str, arguments: Sequence[str], log: Path, token: str = "") -> None:
-        self.state, self.text = State.RUNNING, "Preparing"
-        self.fraction: float | None = None
+        super().__init__("gsv3d-models")
         self.license = self.page = ""
-        self.problem: Problem | None = None
         self._command = [str(find_python(python)), *PROGRAM, *arguments]
         self._log = log
         self._environment = child_environment() | ({"HF_TOKEN": token} if token else {})
         self._complete = self._cancelled = False
         self._guard = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._run, name="gsv3d-models", daemon=True)
-
-    @property
-    def runs(self) -> bool:
-        """True until it has ended."""
-        return self.state in (State.RUNNING, State.ASKING)
-
-    def start(self) -> None:
-        """Begin; returns at once. What follows is seen in the attributes."""
-        self._thread.start()
 
     def agree(self) -> None:
         """Agree to the license that was asked about."""
@@ -84,7 +60,7 @@ class ModelProcess:
                 self._child.stdin.flush()
 
     def cancel(self) -> None:
-        """Have the program stop and tidy up. Returns at once."""
+        """Have the program stop and tidy up, and return at once."""
         with self._guard:
             if self._cancelled:
                 return
@@ -92,11 +68,6 @@ class ModelProcess:
             self.state, self.text, self.fraction = State.RUNNING, "Cancelling", None
             if self._child is not None:
                 self._close_input(self._child)
-
-    def join(self, patience_s: float) -> bool:
-        """Wait for the thread; True if it has ended."""
-        self._thread.join(patience_s)
-        return not self._thread.is_alive()
 
     # -- the thread ---------------------------------------------------------------------------
 

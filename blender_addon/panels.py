@@ -100,6 +100,7 @@ class _Advanced:
         if settings.mirror == "PLANE":
             column.prop(settings, "plane")
         column.prop(settings, "orbit")
+        column.prop(settings, "frames")
         column.prop(settings, "texture_size")
 
 
@@ -223,7 +224,7 @@ def _cannot_work(layout: Any) -> bool:
 
 
 def _imagine(layout: Any, context: bpy.types.Context) -> None:
-    """Words, and the button that makes a picture of them."""
+    """Draw the words, and the button that makes a picture of them."""
     settings = context.scene.gsv3d
     layout.prop(settings, "prompt", text="")
     row = layout.row(align=True)
@@ -288,7 +289,7 @@ def _cut_out(layout: Any, context: bpy.types.Context, source: str) -> None:
 
 
 def _progress(layout: Any, context: bpy.types.Context) -> None:
-    """The job at work: bar with phase and ETA, views, Cancel; else the newest job's problem."""
+    """Draw the job at work: phase, ETA, views, Cancel; else the newest job's problem."""
     current = session.get()
     if current.delivery.holdup:
         reason = sentence(current.delivery.holdup)

@@ -14,7 +14,7 @@ from . import environments
 
 
 def data_dir() -> Path:
-    """Where the backend that we start keeps its jobs, log and connection file; made if missing."""
+    """Return the folder of our backend's jobs, log and connection file; make it if missing."""
     package = str(__package__)
     if package.startswith("bl_ext."):
         return Path(bpy.utils.extension_path_user(package, path="backend", create=True))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What pip and uv say while they install: where they are, and why they failed. No bpy."""
+"""Read what pip and uv say while they install: how far they are, why they failed. No bpy."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From pixels as Blender holds them to a PNG of a size worth sending. No bpy, any thread."""
+"""Make a PNG, of a size worth sending, of pixels as Blender holds them. No bpy, any thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .colour import linear_to_srgb
+from .color import linear_to_srgb
 from .png import encode_png
 from .problems import Problem
 

@@ -40,7 +40,7 @@ def _stored() -> Any:
 
 
 def backend_place() -> BackendPlace:
-    """The backend's place by the preferences, with defaults where they are empty."""
+    """Return the backend's place by the preferences, with defaults where they are empty."""
     stored = _stored()
     paths.look_again()
     data_dir = paths.data_dir()
@@ -78,14 +78,33 @@ def use_installed() -> None:
     paths.look_again()
 
 
+def paired_file() -> Path:
+    """Return the connection file of the backend on another computer that was paired with."""
+    return paths.data_dir() / "paired_backend.json"
+
+
+def pairing_code() -> str:
+    """Return the pairing code that the artist pasted."""
+    stored = _stored()
+    return stored.pairing_code if stored is not None else ""
+
+
+def use_paired(connection_file: Path) -> None:
+    """Let the backend that was just paired with be the one that is used."""
+    stored = _stored()
+    if stored is not None:
+        stored.connection_file, stored.pairing_code = str(connection_file), ""
+        bpy.context.preferences.is_dirty = True  # saved when Blender quits
+
+
 def auto_start() -> bool:
-    """Whether Generate may start a backend."""
+    """Return True if Generate may start a backend."""
     stored = _stored()
     return stored.auto_start if stored is not None else True
 
 
 def text_model() -> TextModel:
-    """The text-to-image pipeline by the preferences, else by the variable GSV3D_TEXT_MODEL."""
+    """Return the text-to-image pipeline by the preferences, else by GSV3D_TEXT_MODEL."""
     stored = _stored()
     if stored is None:
         return TextModel(os.environ.get("GSV3D_TEXT_MODEL", ""))
@@ -98,6 +117,6 @@ def text_model() -> TextModel:
 
 
 def starts_elsewhere() -> bool:
-    """Whether the backend may be one that the artist starts, with settings of its own."""
+    """Return True if the artist may start the backend, with settings of its own."""
     stored = _stored()
     return stored is not None and bool(stored.connection_file)

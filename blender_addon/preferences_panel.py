@@ -35,6 +35,12 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
         description="Connection file of a backend that you start yourself; empty for our own",
         subtype="FILE_PATH",
     )
+    pairing_code: bpy.props.StringProperty(  # type: ignore[valid-type]
+        name="Pairing Code",
+        description="The line that gsv3d-backend pair printed on another computer, by which Blender"
+        " may use the backend there",
+        options={"SKIP_SAVE"},
+    )
 
     text_model: bpy.props.StringProperty(  # type: ignore[valid-type]
         name="Text to Image",
@@ -72,6 +78,9 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
         layout.prop(self, "torch_options")
         layout.prop(self, "auto_start")
         layout.prop(self, "connection_file")
+        row = layout.row(align=True)
+        row.prop(self, "pairing_code")
+        row.operator("gsv3d.backend_pair", text="Pair", icon="LINKED")
         layout.prop(self, "text_model")
         row = layout.row()
         row.prop(self, "text_steps")

@@ -58,7 +58,7 @@ def render_preview(objects: Sequence[Any], path: Path) -> None:
 
 
 def _even_light(world: Any) -> None:
-    """Light from everywhere: the texture's own colours should come out."""
+    """Light the scene from everywhere: the texture's own colors should come out."""
     tree = compat.ensure_node_tree(world)
     background = next((n for n in tree.nodes if n.type == "BACKGROUND"), None)
     if background is None:

@@ -26,6 +26,7 @@
     mirror        AUTO, OFF or PLANE: whether the object is taken for its own mirror image
     plane         degrees of its mirror plane for PLANE
     orbit         MODEL (the model's own), STATIC, SINE or DYNAMIC: where its views stand
+    frames        how many views the model draws, 0: its own number
     again         BESIDE or REPLACE: where a second result of the same picture goes
     splats_in_view  whether 3D views show splats as they are; else as ellipsoids
     after_mesh    HIDE, SHOW or REMOVE: what becomes of the Gaussians when the mesh is there
@@ -83,6 +84,11 @@ def steps_of(settings: Any) -> int:
 def _steps_were_set(settings: Any, _context: Any) -> None:
     named = (name for name, steps in _STEPS.items() if steps == settings.steps)
     settings.quality = next(named, "CUSTOM")
+
+
+def _frames_were_set(settings: Any, _context: Any) -> None:
+    if settings.frames == 1:  # the picture's own alone
+        settings.frames = 2
 
 
 class GSV3D_PG_settings(bpy.types.PropertyGroup):
@@ -247,6 +253,13 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
             ("SINE", "Up and Down", "Up to 30 degrees above and below the picture, once around"),
             ("DYNAMIC", "Moving", "Up and down at random, drawn by the seed"),
         ),
+    )
+    frames: IntProperty(  # type: ignore[valid-type]
+        name="Views",
+        description="How many views the model draws, from 2, where 0 leaves it to the model",
+        min=0,
+        max=84,
+        update=_frames_were_set,
     )
     elevation: FloatProperty(  # type: ignore[valid-type]
         name="Elevation (°)",

@@ -37,7 +37,7 @@ wire, _problem = _load()
 
 
 def protocol_problem() -> Problem | None:
-    """Why nothing can be sent, or None when it can."""
+    """Return why nothing can be sent, or None when it can."""
     return _problem
 
 

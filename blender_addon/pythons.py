@@ -137,7 +137,7 @@ def _candidates(chosen: str, own: str) -> Iterator[list[str]]:
 
 
 def _of_version(version: str) -> Iterator[Path]:
-    """Programs of a version: on the PATH, then where installers put them."""
+    """Return programs of a version: on the PATH, then where installers put them."""
     on_path = shutil.which(f"python{version}")
     if on_path:
         yield Path(on_path)

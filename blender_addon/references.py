@@ -51,7 +51,7 @@ class Reference:
 
 
 def is_image_empty(candidate: Any) -> bool:
-    """True for an object of type Empty that shows an image."""
+    """Return True for an object of type Empty that shows an image."""
     return (
         candidate is not None
         and candidate.type == "EMPTY"
@@ -61,7 +61,7 @@ def is_image_empty(candidate: Any) -> bool:
 
 
 def selected_image_empties(context: bpy.types.Context) -> list[Any]:
-    """Selected image empties, the active one first, the others by name."""
+    """Return the selected image empties, the active one first, the others by name."""
     chosen = [o for o in getattr(context, "selected_objects", []) if is_image_empty(o)]
     active = getattr(context, "object", None)
     return sorted(chosen, key=lambda o: (o != active, o.name))
@@ -281,5 +281,5 @@ def plane_of(empty: Any) -> PicturePlane:
 
 
 def plane_normal(empty: Any) -> Sequence[float]:
-    """The direction an image empty faces, in the world."""
+    """Return the direction an image empty faces, in the world."""
     return tuple(empty.matrix_world.to_3x3().col[2])

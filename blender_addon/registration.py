@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Putting the add-on into Blender and taking it out again, without a trace."""
+"""Put the add-on into Blender and take it out again, without a trace."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from . import (
     splat_view,
     translations,
 )
+from .importers import scene
 
 _CLASSES = (
     *preferences_panel.CLASSES,
@@ -72,20 +73,21 @@ def register() -> None:
     menus.attach()
     for handlers, function in _handlers():
         handlers.append(function)
+    scene.forget_places()  # files may have been opened while the add-on was disabled
     splat_view.register()
     _cli_command = compat.register_cli("gsv3d", headless.command)
     # Blender does not unregister add-ons when it quits.
     atexit.register(session.close)
-    atexit.register(installing.close)
-    atexit.register(model_changes.close)
+    atexit.register(installing.watch.close)
+    atexit.register(model_changes.watch.close)
 
 
 def unregister() -> None:
     """End what runs, then take everything out in reverse order."""
     global _cli_command
-    for changes in (installing, model_changes):
-        changes.close()
-        atexit.unregister(changes.close)
+    for watch in (installing.watch, model_changes.watch):
+        watch.close()
+        atexit.unregister(watch.close)
     session.get().jobs.clear_away()
     session.show_jobs([])
     session.close()

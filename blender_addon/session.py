@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The add-on at work: its jobs, what the socket thread tells of them, one timer.
+"""Run the add-on: its jobs, what the socket thread tells of them, one timer.
 
 `Session.drain` is the only way from the network to Blender's data. A timer calls it with a budget
 of 8 ms; where timers do not fire (background mode, Blender as a module) whoever waits calls it.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bpy
 
-from . import compat, events, previews
+from . import compat, events, preferences, previews
 from .backend_link import BackendLink
 from .delivery import Delivery
 from .importers import scene
@@ -24,6 +24,10 @@ from .job_control import JobControl
 from .jobs import JobBook
 from .problems import Problem
 
+OFFLINE = (
+    "To use a backend on another computer, turn on Allow Online Access in Preferences > System >"
+    " Network."
+)
 TICK_BUDGET_S = 0.008
 _BUSY_S, _ACTIVE_S, _IDLE_S = 0.02, 0.1, 0.5
 _log = logging.getLogger(__name__)
@@ -53,10 +57,24 @@ class Session:
     ) -> None:
         """Use the backend of the connection file; start one if none is there. Returns at once.
 
-        Raises `Problem` when none can be started.
+        Raises `Problem` when none can be started, or none may be reached.
         """
+        if connection_file == preferences.paired_file():
+            may_start = False
+            if not compat.online_access():
+                raise Problem("Blender may not go online.", OFFLINE)
         if self.backend.start(python, connection_file, data_dir, may_start):
             self.jobs.new_thread()
+        self.ensure_timer()
+
+    def pair_backend(self, code: str, connection_file: Path) -> None:
+        """Pair with the backend on another computer that made a code, and use it.
+
+        Returns at once. Raises `Problem` where it is no code.
+        """
+        self.backend.pair(code, connection_file)
+        self.jobs.wait_for_next_backend()
+        self.jobs.new_thread()
         self.ensure_timer()
 
     def stop_backend(self) -> None:
@@ -69,7 +87,7 @@ class Session:
         self.ensure_timer()
 
     def models(self) -> Sequence[events.ModelChoice]:
-        """The models that the backend knows; what ships, before one has answered."""
+        """Return the models that the backend knows; what ships, before one has answered."""
         connected = self.backend.connected
         if connected is None or not connected.models:
             return [events.ModelChoice("blockout")]
@@ -119,7 +137,7 @@ class Session:
             return True
 
     def _watch_backend(self) -> None:
-        """If the backend died its jobs wait for the next one, which finds them in its journal."""
+        """Have jobs of a backend that died wait for the next, which finds them in its journal."""
         before = self.backend.problem
         problem = self.backend.watch()
         if problem is not None:
@@ -139,6 +157,8 @@ class Session:
                 self.jobs.lose_sight()
             case events.BackendComplained(problem=problem):
                 self.backend.problem = problem
+            case events.Paired(connection_file=connection_file):
+                preferences.use_paired(connection_file)
             case events.JobsListed(jobs=entries):
                 self.jobs.take_list(entries)
             case _:
@@ -151,13 +171,13 @@ class Session:
         scene.forget_places()
 
     def before_load(self) -> None:
-        """A file is about to be opened, perhaps the same once more, perhaps in vain."""
+        """Get ready for another file, perhaps the same again, perhaps one that cannot be opened."""
         self.delivery.interrupt()
         scene.forget_places()
         self._file = bpy.data.filepath
 
     def after_load(self) -> None:
-        """A file was opened. In another one the artist says where results go."""
+        """Let go of the former file's jobs; in another file the artist says where results go."""
         if not self._file or self._file != bpy.data.filepath:
             self.jobs.detach_all()
         self.show()
@@ -182,7 +202,7 @@ class Session:
             bpy.app.timers.register(_tick, first_interval=_BUSY_S, persistent=True)
 
     def interval(self, more: bool) -> float | None:
-        """Seconds to the next tick; None ends the timer."""
+        """Return the seconds to the next tick; None ends the timer."""
         if more:
             return _BUSY_S
         cutting = any(not cutout.ended for cutout in self.jobs.cutouts)
@@ -203,7 +223,7 @@ _session: Session | None = None
 
 
 def get() -> Session:
-    """The session of this add-on, made at first use."""
+    """Return the session of this add-on; make it at first use."""
     global _session
     if _session is None:
         _session = Session()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Drawing Gaussians with Blender's ``gpu`` module: as splats into a picture, that into the view.
+"""Draw Gaussians with Blender's ``gpu`` module: as splats into a picture, that into the view.
 
 The splats are 3D Gaussian Splatting's (Kerbl et al. 2023, equation 5), drawn as the backend's own
 renderer draws them: 0.3 square pixels are added to the projected variances, alpha is at most 0.999

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gaussians as splats in the 3D view, in Blenders that have none of their own.
+"""Draw Gaussians as splats in the 3D view, in Blenders that have none of their own.
 
 An object is drawn so where it is visible, unless its ellipsoids are: the node group of a result
 shows those in renders alone while the scene's "Splats in the View" is on. Nothing of Blender's is

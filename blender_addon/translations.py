@@ -60,7 +60,7 @@ def interface(text: str, **values: Any) -> str:
 
 
 def report(text: str, **values: Any) -> str:
-    """Return a report, or the reason for a greyed button, in Blender's language."""
+    """Return a report, or the reason for a grayed button, in Blender's language."""
     return bpy.app.translations.pgettext_rpt(text).format(**values)
 
 

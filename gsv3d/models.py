@@ -224,6 +224,16 @@ def details(model: ModelInfo) -> dict[str, Any]:
     }
 
 
+def memory_for(model: ModelInfo) -> int:
+    """Return the bytes of a card's memory that a model is quick with: twice those of its weights.
+
+    With less, ``gsv3d.devices.choose_memory`` has it take itself through the card in small parts.
+    """
+    if model.path is None:
+        return 0
+    return 2 * sum(file.stat().st_size for file in model.path.glob("*/*.safetensors"))
+
+
 def license_of(path: Path) -> str:
     """Return the license of the model in a folder: as its card names it, or the text's first line.
 

@@ -36,6 +36,9 @@ os.environ.update(
         "DIFFUSERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MPLBACKEND": "Agg",
+        # What makes Ray keep to loopback on other systems: nothing listens on the network.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
         # Neither the user's Blender nor the user's running backend may be touched.
         "BLENDER_USER_RESOURCES": str(_HOME / "blender"),
         "XDG_DATA_HOME": str(_HOME / "data"),
@@ -49,6 +52,11 @@ os.environ.update(
 )
 for _folder in ("blender", "data", "config", "cache", "state", "runtime"):
     (_HOME / _folder).mkdir(mode=0o700)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two files of tests at a time; the window, of which there is one, in this process."""
+    return 0 if _asked_for_window(config) else min(2, os.cpu_count() or 1)
 
 
 def _asked_for_window(config: pytest.Config) -> bool:

@@ -54,6 +54,7 @@ BEHAVIOURS = {
     "worker_dies": "tells that the worker ended in the middle of a job",
     "fails": "fails every job whose filename contains 'bad', with a sentence and a hint",
     "busy": "refuses every job at first: the queue is full",
+    "full": "refuses every job of a batch: the queue is full",
     "wrong_key": "the connection file holds the key of another server",
     "wrong_version": "speaks only protocol version 99",
     "version_1": "speaks the protocol's first version alone: no pictures of words",
@@ -244,7 +245,8 @@ class FakeBackend:
         self._send(m.Welcome(version, "0.1.0", (entry,), "fake", limits, words))
 
     def _submit(self, submit: m.JobMessage) -> None:
-        if self.behaviour == "busy" and submit.job not in self._refused:
+        full = self.behaviour == "full" and getattr(submit, "priority", "") == "batch"
+        if full or (self.behaviour == "busy" and submit.job not in self._refused):
             self._refused.add(submit.job)
             hint = "Wait until a job is done."
             self._send(m.Error("busy", "The queue is full.", hint, submit.job))

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import FOV_DEG, orbit
-from gsv3d.datasets.records import OrbitRecord
-from gsv3d.datasets.shards import write_record
 from gsv3d.gaussians import Gaussians
+from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.shards import write_record
+from gsv3d.lab.training.config import ModelConfig, build
+from gsv3d.lab.training.orbits import Orbit
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.rendering import render
-from gsv3d.training.config import ModelConfig, build
-from gsv3d.training.orbits import Orbit
 
 SIZE = 32
 

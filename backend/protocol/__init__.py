@@ -60,7 +60,8 @@ from .connection_file import (
     write_connection,
 )
 from .errors import ConnectionFileError, ProtocolError, VersionError
-from .private import make_private_folder
+from .pairing import CODE_S, NEW_CODE, SPENT, PairingCode, pair, parse_address, parse_code
+from .private import make_private_folder, write_private
 from .processes import folder_in_use, process_exists
 from .session import ClientSession, Event, Received, Silence, Violation
 from .sockets import curve_client, explain_silence, open_client
@@ -82,10 +83,13 @@ __all__ = [
     "ACKED_VERSION",
     "CUTOUT_VERSION",
     "IMAGINE_VERSION",
+    "CODE_S",
     "JOB_VERSIONS",
     "LIST_VERSION",
+    "NEW_CODE",
     "POSE_VERSION",
     "PROTOCOL_VERSION",
+    "SPENT",
     "SUPPORTED_VERSIONS",
     "TAG",
     "BytesSource",
@@ -96,6 +100,7 @@ __all__ = [
     "Event",
     "IncomingTransfer",
     "OutgoingTransfer",
+    "PairingCode",
     "ProtocolError",
     "Received",
     "Silence",
@@ -114,7 +119,11 @@ __all__ = [
     "messages",
     "negotiate",
     "open_client",
+    "pair",
+    "parse_address",
+    "parse_code",
     "process_exists",
     "read_connection",
     "write_connection",
+    "write_private",
 ]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The connection file: where the backend listens, and the keys, for its user's eyes only.
 
-JSON, written beside its place under a random name, closed to all others before a byte is in it,
-then renamed: nobody sees a partial file, and nobody else sees any.
+JSON, and private: nobody sees a partial file, and nobody else sees any. That of a backend on
+another computer is written when it is paired with, and names no process.
 """
 
 from __future__ import annotations
@@ -10,52 +10,66 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import ConnectionFileError
-from .private import create_private
+from .fields import Z85_KEY
+from .private import write_private
 from .processes import folder_in_use, process_exists
 
 FILE_NAME = "connection.json"
 _MAX_BYTES = 64 * 1024
-_ENDPOINT = re.compile(r"tcp://127\.0\.0\.1:([0-9]{1,5})\Z")
-_Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
+HOST = r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]"
+_ENDPOINT = re.compile(rf"tcp://({HOST}):([0-9]{{1,5}})\Z")
 
 
 @dataclass(frozen=True)
 class Connection:
     """What the connection file holds. Keys are Z85 text of 40 characters."""
 
-    endpoint: str  # tcp://127.0.0.1:PORT
+    endpoint: str  # tcp://HOST:PORT; a backend on this computer is at 127.0.0.1
     server_public_key: str
     client_public_key: str
     client_secret_key: str = field(repr=False)
-    pid: int  # of the backend
+    pid: int  # of the backend; 0: it runs on another computer
     versions: dict[str, Any]  # {"protocol": [1], "backend": "0.1.0"}
     data_dir: str = ""  # of the backend; empty in the files of earlier versions
 
     def __post_init__(self) -> None:
+        if type(self.pid) is not int or not 0 <= self.pid < 2**32:
+            raise ConnectionFileError("The field pid must be a process id.")
         match = _ENDPOINT.match(self.endpoint) if isinstance(self.endpoint, str) else None
-        if match is None or not 1 <= int(match.group(1)) <= 65535:
+        if match is None or not 1 <= int(match[2]) <= 65535:
+            raise ConnectionFileError("The endpoint must be tcp://HOST:PORT.")
+        if not self.remote and match[1] != "127.0.0.1":
             raise ConnectionFileError("The endpoint must be tcp://127.0.0.1:PORT.")
         for name in ("server_public_key", "client_public_key", "client_secret_key"):
             value = getattr(self, name)
-            if not isinstance(value, str) or not _Z85.match(value):
+            if not isinstance(value, str) or not Z85_KEY.match(value):
                 raise ConnectionFileError(f"The field {name} must be a key of 40 characters.")
-        if type(self.pid) is not int or not 0 < self.pid < 2**32:
-            raise ConnectionFileError("The field pid must be a process id.")
         if not isinstance(self.versions, dict):
             raise ConnectionFileError("The field versions must be a map.")
         if not isinstance(self.data_dir, str):
             raise ConnectionFileError("The field data_dir must be text.")
 
     @property
+    def remote(self) -> bool:
+        """True where the backend runs on another computer."""
+        return self.pid == 0
+
+    @property
+    def host(self) -> str:
+        """Name or address of the backend's computer."""
+        return self.endpoint.removeprefix("tcp://").rpartition(":")[0]
+
+    @property
     def alive(self) -> bool:
-        """True while the backend that wrote the file runs."""
+        """True while the backend that wrote the file runs; of a remote one nobody knows."""
+        if self.remote:
+            return True
         if self.data_dir:
             return folder_in_use(Path(self.data_dir))
         return process_exists(self.pid)
@@ -84,19 +98,9 @@ def write_connection(path: Path, connection: Connection) -> None:
         ConnectionFileError: the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = create_private(temporary)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(json.dumps(asdict(connection), indent=1).encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_private(path, json.dumps(asdict(connection), indent=1).encode("utf-8"))
     except OSError as error:
         raise ConnectionFileError(
             f"The connection file {path} cannot be written: {error.strerror or error}.",

@@ -17,6 +17,9 @@ from typing import Any
 from .errors import ProtocolError
 from .limits import LABEL_CHARS, NAME_CHARS, SENTENCE_CHARS
 
+Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
+"""Text of a CURVE key."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _JOB = re.compile(r"[0-9a-f]{32}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -141,6 +144,19 @@ class JobId(Kind):
 
     def describe(self) -> str:
         return "32 lower-case hexadecimal digits" + " or nil" * self.optional
+
+
+@dataclass(frozen=True)
+class Key(Kind):
+    """A CURVE key as Z85 text."""
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or not Z85_KEY.match(value):
+            raise ProtocolError(f"The field {name} must be {self.describe()}.")
+        return value
+
+    def describe(self) -> str:
+        return "a key of 40 characters"
 
 
 @dataclass(frozen=True)

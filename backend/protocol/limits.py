@@ -23,6 +23,8 @@ CREDIT_CHUNKS = 1024
 #: Largest frame a client (no pictures come its way) and a server accept, in bytes.
 CLIENT_FRAME_BYTES = 1 * MIB
 SERVER_FRAME_BYTES = IMAGE_BYTES + 64 * 1024
+#: Views a model may be asked for.
+VIEWS = 84
 #: Jobs listed in one queue message.
 QUEUE_ENTRIES = 256
 #: Characters of a sentence, of a name, of a picture's label.

@@ -17,6 +17,7 @@ from .fields import (
     Flag,
     Integer,
     JobId,
+    Key,
     ListOf,
     Name,
     Number,
@@ -36,6 +37,7 @@ from .limits import (
     PROMPT_CHARS,
     QUEUE_ENTRIES,
     TRANSFER_BYTES,
+    VIEWS,
 )
 from .versions import JOB_VERSIONS
 
@@ -51,6 +53,8 @@ MIRRORS = ("auto", "off", "plane")
 CHANGES = ("", "add", "remove")
 #: Where the model's views stand; "model": on its own orbit.
 ORBITS = ("model", "static", "sine", "dynamic")
+#: How soon a job is done: before the client's batches, or as one of a batch.
+PRIORITIES = ("interactive", "batch")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
 #: Whose a job is: this client's, that of another client which is connected, or of none that is.
@@ -118,7 +122,12 @@ class Submit(Message):
     mirror: str = wire(Choice(MIRRORS), default="off")
     plane: float = wire(Number(-360, 360), default=0.0)  # degrees, where mirror is "plane"
     orbit: str = wire(Choice(ORBITS), default="model")  # of the views; "model": the model's own
+    frames: int | None = wire(Integer(2, VIEWS, optional=True), default=None)  # None: its own
+    #: Degrees of the views, the picture's own last, instead of orbit and frames; empty: not given.
+    azimuths: tuple[float, ...] = wire(ListOf(Number(0, 360), VIEWS), default=())
+    elevations: tuple[float, ...] = wire(ListOf(Number(-90, 90), VIEWS), default=())
     refine: bool = wire(Flag(), default=False)  # fit the Gaussians to the model's own views
+    priority: str = wire(Choice(PRIORITIES), default="interactive")
 
 
 @dataclass(frozen=True)
@@ -246,6 +255,25 @@ class Shutdown(Message):
     #: End this client's session, and the backend only if a program started it for itself and no
     #: other client is there.
     if_alone: bool = wire(Flag(), default=False)
+
+
+@dataclass(frozen=True)
+class Invite(Message):
+    """Make a pairing code; only from the backend's own computer."""
+
+    TYPE: ClassVar[str] = "invite"
+    SENDER: ClassVar[str] = "client"
+    address: str = wire(Text(LABEL_CHARS), default="")  # HOST or HOST:PORT; empty: as it listens
+
+
+@dataclass(frozen=True)
+class Pair(Message):
+    """Let the holder of a key in from now on; outside a session, by a pairing code."""
+
+    TYPE: ClassVar[str] = "pair"
+    SENDER: ClassVar[str] = "client"
+    key: str = wire(Key())
+    client: str = wire(Text(128), default="")
 
 
 # --- both ways -----------------------------------------------------------------------------------
@@ -488,6 +516,24 @@ class Forgotten(Message):
 
 
 @dataclass(frozen=True)
+class Invitation(Message):
+    """A pairing code, and how long it works; the answer to invite."""
+
+    TYPE: ClassVar[str] = "invitation"
+    SENDER: ClassVar[str] = "server"
+    code: str = wire(Text())
+    seconds: int = wire(Integer(1, 86_400))
+
+
+@dataclass(frozen=True)
+class Paired(Message):
+    """The client's key is known from now on; the answer to pair."""
+
+    TYPE: ClassVar[str] = "paired"
+    SENDER: ClassVar[str] = "server"
+
+
+@dataclass(frozen=True)
 class Error(Message):
     """Something the client sent was not acted on."""
 
@@ -510,8 +556,9 @@ class Bye(Message):
 
 ALL: tuple[type[Message], ...] = (
     Hello, Submit, Imagine, Cutout, Cancel, Fetch, Status, Credit, Ack, Forget, Retry, Move,
-    Free, Shutdown, Ping, Pong, Welcome, Accepted, Progress, Views, Gaussians, Mesh, File, Chunk,
-    Dropped, Done, Failed, Cancelled, Acked, Forgotten, Queue, Error, Bye,
+    Free, Shutdown, Invite, Pair, Ping, Pong, Welcome, Accepted, Progress, Views, Gaussians, Mesh,
+    File, Chunk, Dropped, Done, Failed, Cancelled, Acked, Forgotten, Queue, Invitation, Paired,
+    Error, Bye,
 )  # fmt: skip
 #: A message that begins a job.
 JobMessage = Submit | Imagine | Cutout

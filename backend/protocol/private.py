@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,27 @@ def create_private(path: Path) -> int:
             path.unlink()
             raise
     return descriptor
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its user can open, in place of the one that is there.
+
+    It is written beside its place under a random name and renamed: nobody sees a part of it.
+
+    Raises:
+        OSError: its folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = create_private(temporary)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def make_private_folder(path: Path) -> None:

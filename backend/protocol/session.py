@@ -84,6 +84,10 @@ Event = m.Message | Received | Violation | Silence
 _Wish = m.Ack | m.Cancel | m.Forget | m.Retry
 
 
+def _is_batch(message: m.JobMessage) -> bool:
+    return isinstance(message, m.Submit) and message.priority == "batch"
+
+
 class ClientSession:
     """One client's conversation with one backend.
 
@@ -271,6 +275,14 @@ class ClientSession:
         if not if_alone or self._knows_lists:
             self._send_or_hold(m.Shutdown(if_alone))
 
+    def invite(self, address: str = "") -> None:
+        """Ask for a pairing code; `Invitation` follows.
+
+        Args:
+            address: HOST or HOST:PORT by which others reach the backend; empty: as it listens.
+        """
+        self._send_or_hold(m.Invite(address))
+
     def outgoing(self) -> list[list[Any]]:
         """Return the messages to send now, each a list of frames, and forget them."""
         messages, self._outgoing = self._outgoing, []
@@ -304,7 +316,8 @@ class ClientSession:
             self._heard = now
         if self._submit_at is not None and now >= self._submit_at and self.welcome is not None:
             self._submit_at = now + _BUSY_S
-            for begun in list(self._unaccepted.values())[:1]:  # the others when it is accepted
+            # The others when it is accepted. A batch is refused sooner than a single job.
+            for begun in sorted(self._unaccepted.values(), key=_is_batch)[:1]:
                 self._send(begun)
         if self._spoke is None or now - self._spoke >= HEARTBEAT_S:
             self._spoke = now
@@ -387,6 +400,8 @@ class ClientSession:
                 if self._submit_at is None:
                     self._submit_at = time.monotonic() + _BUSY_S
                 return []
+            if message.code == "unknown_job" and (m.Cancel, message.job) in self._wishes:
+                return self._take(m.Cancelled(str(message.job)))  # it was never sent
             self._refuse(message)
         elif isinstance(message, m.Accepted):
             self._unaccepted.pop(message.job, None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client's socket: CURVE, limits and time-outs set before it connects. The only zmq here."""
+"""The client's socket: CURVE, limits and time-outs set before it connects."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def curve_client(socket: zmq.Socket, connection: Connection) -> None:
     socket.curve_serverkey = connection.server_public_key.encode("ascii")
     socket.curve_publickey = connection.client_public_key.encode("ascii")
     socket.curve_secretkey = connection.client_secret_key.encode("ascii")
+    socket.ipv6 = "[" in connection.endpoint
     socket.linger = 0
     socket.maxmsgsize = CLIENT_FRAME_BYTES
     socket.handshake_ivl = 5000
@@ -40,6 +41,12 @@ def open_client(context: zmq.Context, connection: Connection) -> zmq.Socket:
 
 def explain_silence(connection: Connection, path: Path | None = None) -> tuple[str, str]:
     """Return (what, hint) for a backend that does not answer. With CURVE a wrong key is silence."""
+    if connection.remote:
+        return (
+            f"No answer from the backend at {connection.endpoint.removeprefix('tcp://')}.",
+            "Check that it runs there, started with --listen, and that no firewall is in between; "
+            "if it does not know this computer any more, pair again.",
+        )
     file = f" ({path})" if path is not None else ""
     if not connection.alive:
         return (

@@ -13,8 +13,8 @@ from .errors import VersionError
 
 TAG_PREFIX = b"GSV3D/"
 TAG = b"GSV3D/1"
-PROTOCOL_VERSION = 5
-SUPPORTED_VERSIONS: tuple[int, ...] = (1, 2, 3, 4, 5)
+PROTOCOL_VERSION = 6
+SUPPORTED_VERSIONS: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
 #: The first version with pictures made of words: `imagine`, and files named "png".
 IMAGINE_VERSION = 2
 #: The first version with pictures cut out: `cutout`, and how certain a cut-out is.

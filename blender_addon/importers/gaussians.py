@@ -16,54 +16,102 @@ from .layout import AttributeValues, points_layout, splat_layout
 from .placement import Fit
 from .prepare import GaussianArrays
 
+ARRAYS_TAG = "gsv3d_arrays"
+"""Name the arrays that data was made of."""
+
 
 def import_gaussians(
     arrays: GaussianArrays, job_id: str, target: Target, fit: Fit
 ) -> Generator[None, None, str]:
-    """Show ``arrays`` in the job's Gaussians object, a little at each step; returns its name.
+    """Show ``arrays`` in the job's Gaussians object, a little at each step; return its name.
 
-    The data is built aside and swapped in at the end, so that coarse Gaussians stay in view until
-    finer ones replace them, in the same object. Closing the generator early, or an error, leaves
-    the scene as it was.
+    The data is built aside and swapped in at the last step, so that coarse Gaussians stay in view
+    until finer ones replace them, in the same object. Closing the generator early, or an error,
+    leaves the scene as it was.
     """
-    name = f"{target.name} Splats"
-    native = compat.has_native_splats() and compat.attribute_type_exists("FLOAT4")
-    data = new_cloud(name, len(arrays)) if native else new_points(name, len(arrays))
+    data = yield from build_gaussians(arrays, job_id, target.name, fit)
+    try:
+        return show_gaussians(data, arrays, job_id, target)
+    finally:
+        scene.remove_unused(data)
+
+
+def build_gaussians(
+    arrays: GaussianArrays, job_id: str, name: str, fit: Fit
+) -> Generator[None, None, Any]:
+    """Make the data of an object of Gaussians, a little at each step; return it.
+
+    No object uses it yet, so Blender has nothing to evaluate. Where the job's object shows the same
+    arrays, its data is copied and only moved and scaled.
+    """
+    native = has_native_points()
+    attributes = splat_layout(arrays, fit) if native else points_layout(arrays, fit)
     former = scene.find_object(job_id, scene.GAUSSIANS)
-    material = former.data.materials[0] if former is not None and former.data.materials else None
+    if former is not None and _shows(former.data, arrays):
+        data = former.data.copy()
+        attributes = [one for one in attributes if one.name in ("position", "scale")]
+    else:
+        data = (new_cloud if native else new_points)(f"{name} Splats", len(arrays))
+        data[ARRAYS_TAG] = arrays.key
     try:
         yield
-        for attribute in splat_layout(arrays, fit) if native else points_layout(arrays, fit):
+        for attribute in attributes:
             write_attribute(data, attribute)
             yield
-        if native:
-            data.update_tag()
-        else:
-            if material is None:
-                material = splat_nodes.gaussian_material(name)
-            material.diffuse_color = (*arrays.mean_colour, 1.0)
-            data.materials.append(material)
-            data.color_attributes.active_color_name = "Color"
-            data.update()
-        placed = scene.place_object(name, data, job_id, scene.GAUSSIANS, target)
-        placed.color = (*arrays.mean_colour, 1.0)
-        if not native:
-            splat_nodes.add_ellipsoids(placed, not splat_view.wanted(scene.scene_of(target)))
-        return placed.name
+        return data
     except BaseException:
         scene.remove_unused(data)
         raise
 
 
+def show_gaussians(data: Any, arrays: GaussianArrays, job_id: str, target: Target) -> str:
+    """Show data of `build_gaussians` in the job's object, made where there is none.
+
+    Blender evaluates the whole scene after this: call it once in an arrival.
+
+    Returns:
+        The object's name.
+    """
+    native, name = has_native_points(), f"{target.name} Splats"
+    former = scene.find_object(job_id, scene.GAUSSIANS)
+    material = former.data.materials[0] if former is not None and former.data.materials else None
+    if native:
+        data.update_tag()
+    else:
+        if material is None:
+            material = splat_nodes.gaussian_material(name)
+        material.diffuse_color = (*arrays.mean_color, 1.0)
+        if not data.materials:
+            data.materials.append(material)
+        data.color_attributes.active_color_name = "Color"
+        data.update()
+    placed = scene.place_object(name, data, job_id, scene.GAUSSIANS, target)
+    placed.color = (*arrays.mean_color, 1.0)
+    if not native:
+        splat_nodes.add_ellipsoids(placed, not splat_view.wanted(scene.scene_of(target)))
+    return placed.name
+
+
+def has_native_points() -> bool:
+    """Tell whether this Blender has splats of its own, with all attributes they need."""
+    return compat.has_native_splats() and compat.attribute_type_exists("FLOAT4")
+
+
+def _shows(data: Any, arrays: GaussianArrays) -> bool:
+    """Tell whether data was made of these arrays, and the artist deleted nothing of it."""
+    whole = len(data.attributes["position"].data) == len(arrays)
+    return data.get(ARRAYS_TAG) == arrays.key and whole
+
+
 def new_points(name: str, count: int) -> bpy.types.Mesh:
-    """A mesh of ``count`` vertices and nothing else: point clouds cannot be resized everywhere."""
+    """Return a mesh of ``count`` bare vertices: point clouds cannot be resized everywhere."""
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(count)
     return mesh
 
 
 def new_cloud(name: str, count: int) -> Any:
-    """A point cloud of native splats."""
+    """Return a point cloud of native splats."""
     cloud: Any = bpy.data.pointclouds.new(name)
     cloud.type = "GAUSSIAN_SPLAT"
     cloud.resize(count)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which attributes Gaussians become, for points and for native splats. No bpy.
+"""Make the attributes of Gaussians, for points and for native splats. No bpy.
 
 Native splats (Blender 5.3, as its splat writer has them): ``position``, ``scale`` linear,
 ``rotation`` wxyz, ``radiance:base`` the raw degree-0 SH coefficients and the opacity 0..1, and
@@ -35,24 +35,24 @@ class AttributeValues:
 
     @property
     def key(self) -> str:
-        """The property of an attribute's element that ``foreach_set`` writes."""
+        """Return the property of an attribute's element that ``foreach_set`` writes."""
         return _KEYS[self.data_type]
 
 
 def points_layout(arrays: GaussianArrays, fit: Fit) -> list[AttributeValues]:
-    """Attributes of a mesh of points, positions first."""
+    """Return the attributes of a mesh of points, positions first."""
     return [
         AttributeValues("position", "FLOAT_VECTOR", fit.apply(arrays.means)),
         AttributeValues("scale", "FLOAT_VECTOR", arrays.scales * np.float32(fit.scale)),
         AttributeValues("rotation", "QUATERNION", arrays.quats),
         AttributeValues("opacity", "FLOAT", arrays.opacities),
-        AttributeValues("Color", "FLOAT_COLOR", arrays.colours),
+        AttributeValues("Color", "FLOAT_COLOR", arrays.colors),
         *_coefficients(arrays, "sh_", first=0),
     ]
 
 
 def splat_layout(arrays: GaussianArrays, fit: Fit) -> list[AttributeValues]:
-    """Attributes of a point cloud of the type GAUSSIAN_SPLAT, positions first."""
+    """Return the attributes of a point cloud of the type GAUSSIAN_SPLAT, positions first."""
     base = np.concatenate([arrays.sh[:, 0], arrays.opacities[:, None]], axis=1)
     return [
         AttributeValues("position", "FLOAT_VECTOR", fit.apply(arrays.means)),
@@ -64,7 +64,7 @@ def splat_layout(arrays: GaussianArrays, fit: Fit) -> list[AttributeValues]:
 
 
 def _coefficients(arrays: GaussianArrays, prefix: str, first: int) -> list[AttributeValues]:
-    """One vector attribute per coefficient from ``first`` on, numbered from 0."""
+    """Return a vector attribute for each coefficient from ``first`` on, numbered from 0."""
     return [
         AttributeValues(
             f"{prefix}{index - first}", "FLOAT_VECTOR", np.ascontiguousarray(arrays.sh[:, index])

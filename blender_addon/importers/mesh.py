@@ -28,21 +28,20 @@ SHARP_ANGLE = math.radians(50)
 def import_mesh(
     arrays: MeshArrays, job_id: str, target: Target, fit: Fit
 ) -> Generator[None, None, str]:
-    """Make the object, a little at each step; returns its name.
+    """Make the object, a little at each step; return its name.
 
-    The object's origin is the middle of its base. Closing the generator before its end, or an
-    error, leaves the scene as it was.
+    The object's origin is the middle of its base. All after which Blender evaluates the whole scene
+    anew is in the last step; that a material has a texture is enough for it. Closing the generator
+    before its end, or an error, leaves the scene as it was.
     """
     mesh = bpy.data.meshes.new(target.name)
     image = None
     try:
         yield from _fill(mesh, arrays, fit)
         image = _texture(target.name, arrays)
-        yield
         mesh.materials.append(_material(target.name, image, arrays))
-        yield
         placed = scene.place_object(target.name, mesh, job_id, scene.MESH, target)
-        placed.color = (*arrays.mean_colour, 1.0)
+        placed.color = (*arrays.mean_color, 1.0)
         return placed.name
     except BaseException:
         has_material = bool(mesh.materials)
@@ -65,8 +64,8 @@ def _fill(mesh: bpy.types.Mesh, arrays: MeshArrays, fit: Fit) -> Generator[None,
     uv_map = mesh.uv_layers.new(name="UVMap", do_init=False)
     uv_map.uv.foreach_set("vector", arrays.corner_uvs.reshape(-1))
     yield
-    colours = mesh.color_attributes.new("Color", "BYTE_COLOR", "CORNER")
-    colours.data.foreach_set("color_srgb", arrays.corner_colours.reshape(-1))
+    colors = mesh.color_attributes.new("Color", "BYTE_COLOR", "CORNER")
+    colors.data.foreach_set("color_srgb", arrays.corner_colors.reshape(-1))
     mesh.color_attributes.active_color_name = "Color"
     yield
     mesh.update(calc_edges=True)
@@ -76,7 +75,7 @@ def _fill(mesh: bpy.types.Mesh, arrays: MeshArrays, fit: Fit) -> Generator[None,
 
 
 def _texture(name: str, arrays: MeshArrays) -> bpy.types.Image:
-    """An image data-block with the PNG packed in it; Blender decodes it when it is drawn.
+    """Return an image with the PNG packed in it; Blender decodes it when it is drawn.
 
     It is named as a file as well: exporters leave out an image without a file's name, and unpacking
     writes it there.
@@ -92,9 +91,9 @@ def _texture(name: str, arrays: MeshArrays) -> bpy.types.Image:
 
 
 def _material(name: str, image: bpy.types.Image, arrays: MeshArrays) -> bpy.types.Material:
-    """One matt Principled material. The Solid view's colour is the texture's mean."""
+    """Return a matt Principled material. The Solid view's color is the texture's mean."""
     material = bpy.data.materials.new(name)
-    material.diffuse_color = (*arrays.mean_colour, 1.0)
+    material.diffuse_color = (*arrays.mean_color, 1.0)
     material.roughness = 0.9
     tree = compat.ensure_node_tree(material)
     tree.nodes.clear()
@@ -113,5 +112,5 @@ def _material(name: str, image: bpy.types.Image, arrays: MeshArrays) -> bpy.type
         tree.links.new(texture.outputs["Alpha"], clip.inputs[0])
         tree.links.new(clip.outputs[0], surface.inputs["Alpha"])
     tree.links.new(surface.outputs["BSDF"], output.inputs["Surface"])
-    tree.nodes.active = texture  # what the Solid view's Texture colours show
+    tree.nodes.active = texture  # what the Solid view's Texture colors show
     return material

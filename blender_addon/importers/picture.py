@@ -44,11 +44,11 @@ def import_picture(png: bytes, job: Job) -> Generator[None, None, None]:
 
 
 def is_of(image: Any, prompt: str, seed: int) -> bool:
-    """True for the picture of these words and this seed."""
+    """Return True for the picture of these words and this seed."""
     return image is not None and image.get(PROMPT_TAG) == prompt and image.get(SEED_TAG) == seed
 
 
 def _show(space: Any, image: bpy.types.Image, former: bpy.types.Image | None) -> None:
-    """In an editor that shows nothing or the picture before it; another's work stays in view."""
+    """Show a picture in an editor, unless it shows one of the artist's."""
     if space.image is None or space.image == former:
         space.image = image

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a result goes: canonical coordinates to an object that stands in the scene. No bpy.
+"""Place a result: canonical coordinates to an object that stands in the scene. No bpy.
 
-The backend's world: right-handed, +Z up, object centred at the origin, largest extent 1, the
+The backend's world: right-handed, +Z up, object centered at the origin, largest extent 1, the
 reference seen from the -Y side. In Blender that is an object facing the front view, so no axis
 changes; only the pivot (to the middle of the base) and the size do: to a height, or to what the
 picture shows, if it stands in the scene.
@@ -75,7 +75,7 @@ class Fit:
     scale: float
 
     def apply(self, points: np.ndarray) -> np.ndarray:
-        """Canonical ``points`` (N, 3) in the object's own coordinates, float32."""
+        """Return canonical ``points`` (N, 3) in the object's own coordinates, float32."""
         pivot = np.asarray(self.pivot, np.float32)
         moved = (np.asarray(points, np.float32) - pivot) * np.float32(self.scale)
         return np.ascontiguousarray(moved, np.float32)
@@ -102,13 +102,13 @@ class Bounds:
 
 
 def bounds_of(points: np.ndarray) -> Bounds:
-    """The box around ``points`` (N, 3), N > 0."""
+    """Return the box around ``points`` (N, 3), N > 0."""
     low, high = points.min(axis=0), points.max(axis=0)
     return Bounds(tuple(map(float, low)), tuple(map(float, high)))  # type: ignore[arg-type]
 
 
 def bounds_of_gaussians(means: np.ndarray, opacities: np.ndarray) -> Bounds:
-    """The box around the visible bulk of Gaussians: stray ones do not stretch it.
+    """Return the box around the visible bulk of Gaussians: stray ones do not stretch it.
 
     ``means`` (N, 3), ``opacities`` (N,) in 0..1, N > 0. The box holds the 0.5 to 99.5 percentile
     of the Gaussians that are solid enough to be seen (all of them if none is).
@@ -121,7 +121,7 @@ def bounds_of_gaussians(means: np.ndarray, opacities: np.ndarray) -> Bounds:
 
 
 def fit_to_height(bounds: Bounds, height: float) -> Fit:
-    """The fit that stands ``bounds`` on the origin with ``height`` (Blender units, > 0).
+    """Return the fit that stands ``bounds`` on the origin with ``height`` (Blender units, > 0).
 
     Something flat as a coin on the ground would be blown up without end by its height; below a
     fiftieth of its width the width is taken as the measure instead.
@@ -134,7 +134,7 @@ def fit_to_height(bounds: Bounds, height: float) -> Fit:
 
 
 def fit_to_size(bounds: Bounds, size: float) -> Fit:
-    """The fit that makes an object as large as a picture shows it.
+    """Return the fit that makes an object as large as a picture shows it.
 
     Args:
         bounds: of the object.
@@ -182,7 +182,7 @@ def free_spot(
 
 
 def row_positions(widths: Sequence[float], gap: float) -> list[float]:
-    """X of the middles of objects of ``widths`` side by side, the first at 0, ``gap`` between."""
+    """Return the X of the middles of objects side by side, the first at 0, ``gap`` between."""
     positions: list[float] = []
     x = 0.0
     for index, width in enumerate(widths):

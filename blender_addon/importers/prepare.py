@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From arrays off the wire to arrays Blender takes, checked and converted. No bpy, any thread.
+"""Check and convert arrays off the wire to arrays that Blender takes. No bpy, any thread.
 
 Blender trusts what ``foreach_set`` gives it: an index out of range crashes it, a NaN spoils the
 view. So every array is checked here, before the main thread sees it. Raises `Problem`.
@@ -8,11 +8,12 @@ view. So every array is checked here, before the main thread sees it. Raises `Pr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from uuid import uuid4
 
 import numpy as np
 
-from ..colour import sh_to_srgb, srgb_to_linear
+from ..color import sh_to_srgb, srgb_to_linear
 from ..png import encode_png
 from ..problems import Problem
 from .placement import Bounds, bounds_of, bounds_of_gaussians
@@ -27,19 +28,20 @@ class GaussianArrays:
     """Gaussians in canonical coordinates, most visible first, all finite.
 
     means (N, 3); quats (N, 4) wxyz, unit; scales (N, 3) linear; opacities (N,) 0..1;
-    colours (N, 4) linear RGB and opacity; sh (N, K, 3) coefficients; all float32, N >= 1.
-    mean_colour is their linear RGB, weighed by how much of them is seen.
+    colors (N, 4) linear RGB and opacity; sh (N, K, 3) coefficients; all float32, N >= 1.
+    mean_color is their linear RGB, weighed by how much of them is seen; key is theirs alone.
     """
 
     means: np.ndarray
     quats: np.ndarray
     scales: np.ndarray
     opacities: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
     sh: np.ndarray
-    mean_colour: tuple[float, float, float]
+    mean_color: tuple[float, float, float]
     bounds: Bounds
     dropped: int
+    key: str = field(default_factory=lambda: uuid4().hex)
 
     def __len__(self) -> int:
         return len(self.means)
@@ -50,18 +52,18 @@ class MeshArrays:
     """A triangle mesh in canonical coordinates.
 
     vertices (V, 3) float32; faces (F, 3) int32, all within 0..V-1; corner_uvs (F, 3, 2) float32,
-    origin bottom left; corner_colours (F, 3, 4) float32, the texture's sRGB there, opaque;
+    origin bottom left; corner_colors (F, 3, 4) float32, the texture's sRGB there, opaque;
     texture_png the bytes of a PNG, sRGB; clipped whether it has an alpha channel, below one half of
-    which nothing of the mesh shows; mean_colour linear RGB.
+    which nothing of the mesh shows; mean_color linear RGB.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     corner_uvs: np.ndarray
-    corner_colours: np.ndarray
+    corner_colors: np.ndarray
     texture_png: bytes
     clipped: bool
-    mean_colour: tuple[float, float, float]
+    mean_color: tuple[float, float, float]
     bounds: Bounds
 
 
@@ -127,18 +129,18 @@ def prepare_gaussians(
     visibility = np.log(opacities[kept]) + np.log(scales[kept]).sum(axis=1) * (2 / 3)
     order = np.argsort(-visibility, kind="stable")[:limit]
     kept, weights = kept[order], np.exp(visibility[order] - visibility.max())
-    colours = np.empty((len(kept), 4), np.float32)
-    colours[:, :3] = srgb_to_linear(sh_to_srgb(sh[kept, 0]))
-    colours[:, 3] = opacities[kept]
-    red, green, blue = (float(v) for v in np.average(colours[:, :3], axis=0, weights=weights))
+    colors = np.empty((len(kept), 4), np.float32)
+    colors[:, :3] = srgb_to_linear(sh_to_srgb(sh[kept, 0]))
+    colors[:, 3] = opacities[kept]
+    red, green, blue = (float(v) for v in np.average(colors[:, :3], axis=0, weights=weights))
     return GaussianArrays(
         means=np.ascontiguousarray(means[kept]),
         quats=np.ascontiguousarray(quats[kept] / norms[kept, None]),
         scales=np.ascontiguousarray(scales[kept]),
         opacities=np.ascontiguousarray(opacities[kept]),
-        colours=colours,
+        colors=colors,
         sh=np.ascontiguousarray(sh[kept]),
-        mean_colour=(red, green, blue),
+        mean_color=(red, green, blue),
         bounds=bounds_of_gaussians(means[kept], opacities[kept]),
         dropped=n - len(kept),
     )
@@ -201,16 +203,16 @@ def prepare_mesh(
         vertices=vertices,
         faces=np.ascontiguousarray(faces[proper], np.int32),
         corner_uvs=corner_uvs,
-        corner_colours=_colours_at(corner_uvs, texture),
+        corner_colors=_colors_at(corner_uvs, texture),
         texture_png=encode_png(np.ascontiguousarray(pixels, np.uint8)),
         clipped=alpha is not None,
-        mean_colour=(red, green, blue),
+        mean_color=(red, green, blue),
         bounds=bounds_of(used),
     )
 
 
 def _repeated(faces: np.ndarray) -> np.ndarray:
-    """(F,) True for faces (F, 3) that have the vertices of one before them."""
+    """Return (F,) True for faces (F, 3) that have the vertices of one before them."""
     corners = np.sort(faces, axis=1)
     order = np.lexsort(corners.T)  # stable: of equal ones the first comes first
     repeated = np.zeros(len(faces), bool)
@@ -218,18 +220,18 @@ def _repeated(faces: np.ndarray) -> np.ndarray:
     return repeated
 
 
-def _colours_at(uvs: np.ndarray, texture: np.ndarray) -> np.ndarray:
-    """(..., 4) float32 of the texels, (T, U, 3) uint8 with row 0 on top, that UVs (..., 2) hit."""
+def _colors_at(uvs: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Return (..., 4) float32 of texels, (T, U, 3) uint8, row 0 on top, that UVs (..., 2) hit."""
     height, width = texture.shape[:2]
     columns = np.clip(uvs[..., 0] * width, 0, width - 1).astype(np.intp)
     rows = np.clip((1 - uvs[..., 1]) * height, 0, height - 1).astype(np.intp)
-    colours = np.ones((*uvs.shape[:-1], 4), np.float32)
-    colours[..., :3] = texture[rows, columns] / np.float32(255)
-    return colours
+    colors = np.ones((*uvs.shape[:-1], 4), np.float32)
+    colors[..., :3] = texture[rows, columns] / np.float32(255)
+    return colors
 
 
 def prepare_sheet(images: np.ndarray, cells: int = 2, size: int = 256) -> Sheet:
-    """Evenly chosen ``cells`` x ``cells`` of ``images`` (V, H, W, 3) uint8 as one square icon.
+    """Arrange ``cells`` x ``cells`` of ``images`` (V, H, W, 3) uint8, evenly chosen, as one icon.
 
     The last view is the reference by SV3D's order, so the choice starts there and goes round.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finding a job's place and objects in the scene, by name and tag, each time anew.
+"""Find a job's place and objects in the scene, by name and tag, each time anew.
 
 Nothing here is kept between ticks: undo and loading a file replace every Blender object.
 """
@@ -63,7 +63,7 @@ def scene_of(target: Target) -> Any:
 
 
 def collection_for(target: Target) -> Any:
-    """The collection a result belongs in; made again if it is gone."""
+    """Return the collection a result belongs in; make it again if it is gone."""
     scene = scene_of(target)
     if not target.collection:
         return scene.collection
@@ -208,13 +208,15 @@ def _world_boxes(columns: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 def select_alone(name: str) -> None:
     """Select an object and make it active, where the view layer of the context has it."""
-    chosen = bpy.context.view_layer.objects.get(name)
-    if chosen is None:
+    chosen = bpy.data.objects[name, None]
+    try:
+        chosen.select_set(True)
+    except RuntimeError:  # not in the view layer
         return
-    for other in bpy.context.view_layer.objects.selected:
-        other.select_set(False)
-    chosen.select_set(True)
-    bpy.context.view_layer.objects.active = chosen
+    objects = bpy.context.view_layer.objects
+    for other in objects.selected:
+        other.select_set(other == chosen)
+    objects.active = chosen
 
 
 def remove(placed: Any) -> None:

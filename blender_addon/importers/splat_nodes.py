@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The node group that shows points with Gaussian attributes as coloured ellipsoids.
+"""The node group that shows points with Gaussian attributes as colored ellipsoids.
 
 A Gaussian of opacity a has fallen to the threshold t at the distance sqrt(2 ln(a / t)) times its
 scale (from a exp(-r^2 / 2) = t): that surface is what is drawn, so faint Gaussians are small and
@@ -25,7 +25,7 @@ _IN_VIEW = "Ellipsoids in the View"
 
 
 def ellipsoid_group() -> Any:
-    """The node group, made when this file has none of this version."""
+    """Return the node group; make it when this file has none of this version."""
     for group in bpy.data.node_groups:
         if group.get(VERSION_TAG) == GROUP_VERSION and group.name.startswith(GROUP_NAME):
             return group
@@ -70,16 +70,16 @@ def _modifier_of(owner: Any) -> Any:
 
 
 def gaussian_material(name: str) -> Any:
-    """The material of a result's ellipsoids: their colour, unlit, as Gaussians have no shading."""
+    """Return the material of ellipsoids: their color, unlit, as Gaussians have no shading."""
     material = bpy.data.materials.new(name)
     tree = compat.ensure_node_tree(material)
     tree.nodes.clear()
-    colour: Any = tree.nodes.new("ShaderNodeAttribute")
-    colour.attribute_name = "Color"
+    color: Any = tree.nodes.new("ShaderNodeAttribute")
+    color.attribute_name = "Color"
     emission: Any = tree.nodes.new("ShaderNodeEmission")
     output: Any = tree.nodes.new("ShaderNodeOutputMaterial")
-    colour.location, emission.location, output.location = (-240, 0), (0, 0), (240, 0)
-    tree.links.new(colour.outputs["Color"], emission.inputs["Color"])
+    color.location, emission.location, output.location = (-240, 0), (0, 0), (240, 0)
+    tree.links.new(color.outputs["Color"], emission.inputs["Color"])
     tree.links.new(emission.outputs["Emission"], output.inputs["Surface"])
     return material
 
@@ -151,9 +151,9 @@ def _build(group: Any) -> None:
     make.link(rotation, instances.inputs["Rotation"])
     make.link(stretched.outputs["Vector"], instances.inputs["Scale"])
 
-    # One mesh draws far faster than thousands of instances; only the colour has to come along.
-    # The points join in because Blender takes the name of the active colour, which the Solid
-    # view's Attribute colours need, from the first mesh; bare points are not drawn.
+    # One mesh draws far faster than thousands of instances; only the color has to come along.
+    # The points join in because Blender takes the name of the active color, which the Solid
+    # view's Attribute colors need, from the first mesh; bare points are not drawn.
     join = make.node("GeometryNodeJoinGeometry", 340, 0)
     make.link(instances.outputs["Instances"], join.inputs[0])
     make.link(given["Geometry"], join.inputs[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Act on the buttons, one topic a module, and report what goes wrong, whichever is pressed."""
+"""Hold the operators behind the buttons, a topic in each module; report what goes wrong."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bpy
 
-from .. import log_files, preferences, session, translations
+from .. import compat, log_files, preferences, session, translations
 from ..backend_link import BackendState
 from . import common
 
@@ -49,6 +49,24 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         session.get().stop_backend()
+        return {"FINISHED"}
+
+
+class GSV3D_OT_backend_pair(bpy.types.Operator):
+    """Use the backend on another computer that made the code in the field beside this"""
+
+    bl_idname = "gsv3d.backend_pair"
+    bl_label = "Pair with GSV3D Backend"
+    bl_options = {"INTERNAL"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        online = "" if compat.online_access() else session.OFFLINE
+        missing = online if preferences.pairing_code() else "Paste a pairing code into the field"
+        return common.may_press(cls, missing)
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        session.get().pair_backend(preferences.pairing_code(), preferences.paired_file())
         return {"FINISHED"}
 
 
@@ -100,6 +118,7 @@ class GSV3D_OT_open_preferences(bpy.types.Operator):
 CLASSES = (
     GSV3D_OT_backend_start,
     GSV3D_OT_backend_stop,
+    GSV3D_OT_backend_pair,
     GSV3D_OT_free_memory,
     GSV3D_OT_open_log,
     GSV3D_OT_open_preferences,

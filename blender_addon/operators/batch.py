@@ -55,7 +55,7 @@ class GSV3D_OT_batch(bpy.types.Operator):
 
 
 def _missing(context: bpy.types.Context) -> str:
-    """What a batch lacks, in words; empty when it has all."""
+    """Return what a batch lacks, in words; empty when it has all."""
     settings = context.scene.gsv3d
     if settings.batch_source == "FOLDER" and not settings.folder.strip():
         return "Choose a folder above"

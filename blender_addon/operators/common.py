@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What operators share: what is missing said on buttons, problems reported, requests, targets."""
+"""Help operators: say on buttons what is missing, report problems, make requests and targets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _said(problem: Problem) -> str:
 
 
 def may_press(cls: Any, missing: str) -> bool:
-    """For ``poll``: say on the greyed button what is missing, the add-on's own parts first."""
+    """Say on the grayed button, for ``poll``, what is missing, the add-on's own parts first."""
     problem = protocol_problem()
     words = _said(problem) if problem is not None else translations.report(missing)
     if words:
@@ -46,7 +46,7 @@ def may_press(cls: Any, missing: str) -> bool:
 def reports_problems(
     execute: Callable[[Any, bpy.types.Context], set[str]],
 ) -> Callable[[Any, bpy.types.Context], set[str]]:
-    """For every ``execute``: a `Problem`, or what the system says of a file, becomes a report."""
+    """Have an ``execute`` report a `Problem`, or what the system says of a file."""
 
     @functools.wraps(execute)
     def reporting(self: Any, context: bpy.types.Context) -> set[str]:
@@ -60,8 +60,8 @@ def reports_problems(
     return reporting
 
 
-def request_for(settings: Any, reference: Reference, seed: int) -> Request:
-    """What the backend is asked for, from the scene's settings."""
+def request_for(settings: Any, reference: Reference, seed: int, batch: bool = False) -> Request:
+    """Return what the backend is asked for by the scene's settings."""
     return Request(
         image=reference.picture,
         filename=reference.filename,
@@ -74,11 +74,13 @@ def request_for(settings: Any, reference: Reference, seed: int) -> Request:
         mirror=settings.mirror.lower(),
         plane=settings.plane,
         orbit=settings.orbit.lower(),
+        frames=settings.frames,
         refine=settings.refine,
+        batch=batch,
     )
 
 
-def submit(settings: Any, reference: Reference, target: Target) -> None:
+def submit(settings: Any, reference: Reference, target: Target, batch: bool = False) -> None:
     """Take a job on the list for each seed that is wished: this picture, there.
 
     Only the first one replaces a former result; the others stand beside it. Raises `Problem` if all
@@ -95,7 +97,7 @@ def submit(settings: Any, reference: Reference, target: Target) -> None:
             source=reference.source,
             replaces=settings.again == "REPLACE" and index == len(known),
         )
-        request = request_for(settings, reference, seed)
+        request = request_for(settings, reference, seed, batch)
         try:
             session.get().jobs.submit(request, place, after_mesh=settings.after_mesh)
         except Problem as problem:
@@ -117,7 +119,7 @@ def submit_all(
     left_out = list(problems)
     for reference, target in pictures:
         try:
-            submit(settings, reference, target)
+            submit(settings, reference, target, batch=len(pictures) > 1)
         except Problem as known:
             left_out.append(known)
     taken = len(pictures) + len(problems) - len(left_out)

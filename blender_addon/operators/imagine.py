@@ -28,7 +28,7 @@ class GSV3D_OT_imagine(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Say on the greyed button what is missing."""
+        """Say on the grayed button what is missing."""
         typed = context.scene is not None and context.scene.gsv3d.prompt.strip()
         missing = "" if typed else "Type what you want to see"
         return common.may_press(cls, missing)
@@ -50,7 +50,7 @@ class GSV3D_OT_imagine(bpy.types.Operator):
 
 
 def text_problem() -> Problem | None:
-    """Why no picture can be made of words, as far as is known before the backend is asked."""
+    """Return why no picture can be made of words, as far as the add-on knows."""
     connected = session.get().backend.connected
     if connected is not None and not connected.makes_pictures:
         return Problem(
@@ -68,13 +68,13 @@ def text_problem() -> Problem | None:
 
 
 def name_of_words(prompt: str) -> str:
-    """What a picture and its object are called: letters, digits and single spaces."""
+    """Return what a picture and its object are called: letters, digits and single spaces."""
     words = " ".join(re.sub(r"[^\w.-]+", " ", prompt).split())
     return words[:_NAME_CHARACTERS].strip(" .-") or "Words"
 
 
 def _next_seed(settings: Any, prompt: str) -> int:
-    """The seed as set; one that has its picture, or is on its way to it, gives way to another."""
+    """Return the seed as set; another if that has its picture, or is on its way to it."""
     if settings.use_random_seed:
         return random.randint(0, MAX_SEED)
     asked = [job.request for job in session.get().book.active()]

@@ -8,14 +8,8 @@ from pathlib import Path
 import bpy
 
 from .. import compat, guides, installing, translations
-from ..backend_install import State
 from ..environments import packed_wheel
 from ..log_files import open_with_system
-
-
-def _running() -> bool:
-    installer = installing.current()
-    return installer is not None and installer.state is State.RUNNING
 
 
 class GSV3D_OT_backend_install(bpy.types.Operator):
@@ -27,7 +21,7 @@ class GSV3D_OT_backend_install(bpy.types.Operator):
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         missing = ""
-        if _running():
+        if installing.watch.runs:
             missing = "The backend is being installed"
         elif packed_wheel() is None:
             missing = "This build of the extension does not bring the backend"
@@ -51,10 +45,10 @@ class GSV3D_OT_backend_install_cancel(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        return _running()
+        return installing.watch.runs
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        installing.cancel()
+        installing.watch.task.cancel()
         return {"FINISHED"}
 
 

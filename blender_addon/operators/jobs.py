@@ -24,7 +24,7 @@ def selected_job(context: bpy.types.Context) -> Job | None:
 
 
 def _may_press(cls: Any, which: Callable[[Job], bool], words: str) -> bool:
-    """For ``poll``: True while there is a job of a kind; else say ``words`` on the button."""
+    """Return True while there is a job of a kind; else say ``words`` on the button."""
     if any(which(job) for job in session.get().book):
         return True
     cls.poll_message_set(translations.report(words))
@@ -185,6 +185,7 @@ class GSV3D_OT_copy_settings(bpy.types.Operator, _OfJob):
             settings.refine = request.refine
             numbers: dict[str, float] = {"steps": request.steps, "seed": request.seed}
             numbers |= {"faces": request.faces, "texture_size": request.texture_size}
+            numbers["frames"] = request.frames
             if request.elevation is not None:
                 numbers["elevation"] = request.elevation
             if request.mirror == "plane":
@@ -195,7 +196,7 @@ class GSV3D_OT_copy_settings(bpy.types.Operator, _OfJob):
 
 
 def _take_numbers(settings: Any, numbers: Mapping[str, float]) -> None:
-    for name in ("steps", "seed", "faces", "texture_size"):
+    for name in ("steps", "seed", "faces", "texture_size", "frames"):
         setattr(settings, name, int(numbers.get(name, 0)))
     settings.auto_elevation = "elevation" not in numbers
     settings.elevation = numbers.get("elevation", settings.elevation)

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import bpy
 
-from .. import compat, layouts, model_changes, translations
-from ..model_process import State
+from .. import compat, layouts, model_changes, session, translations
+from ..tasks import State
 
 
 def _may_change(cls: type[bpy.types.Operator], online: bool = False) -> bool:
-    process = model_changes.current()
     missing = ""
-    if process is not None and process.runs:
+    if model_changes.watch.runs:
         missing = model_changes.BUSY
+    elif (connected := session.get().backend.connected) is not None and connected.host:
+        missing = model_changes.REMOTE
     elif online and not compat.online_access():
         missing = model_changes.OFFLINE
     if missing:
@@ -70,13 +71,10 @@ class GSV3D_OT_model_agree(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        process = model_changes.current()
-        return process is not None and process.state is State.ASKING
+        return model_changes.watch.runs and model_changes.watch.task.state is State.ASKING
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        process = model_changes.current()
-        if process is not None:
-            process.agree()
+        model_changes.watch.task.agree()
         return {"FINISHED"}
 
 
@@ -89,13 +87,10 @@ class GSV3D_OT_model_cancel(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        process = model_changes.current()
-        return process is not None and process.runs
+        return model_changes.watch.runs
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        process = model_changes.current()
-        if process is not None:
-            process.cancel()
+        model_changes.watch.task.cancel()
         return {"FINISHED"}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which picture Generate takes: the one chosen in the panel, the selected ones, the editor's."""
+"""Find the picture that Generate takes: the panel's, the selected ones, or the editor's."""
 
 from __future__ import annotations
 

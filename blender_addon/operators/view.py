@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looking at results: on the artist's word only, shading and visibility are never changed else."""
+"""Change how results are looked at: shading and visibility, only where the artist asks for it."""
 
 from __future__ import annotations
 

@@ -9,21 +9,25 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from gsv3d._version import __version__
 from gsv3d.errors import Cancelled, GSV3DError
 from gsv3d.threads import let_threads_sleep
 
-COMMANDS: dict[str, str] = {
+COMMANDS = {
     "generate": "pictures to Gaussians and textured meshes",
     "fit": "pictures with cameras to Gaussians and a textured mesh",
     "cutout": "show which object of a picture is used, as a PNG without background",
     "models": "list, add, convert and remove models",
+}
+LAB_COMMANDS = {
     "render": "render orbits of 3D objects, to train and evaluate on",
     "train": "train a stage of a model on rendered orbits",
     "evaluate": "measure a model against ground truth and baselines",
 }
-"""Each has a module of its name here with ``add_parser(subparsers)`` and ``run(args) -> int``."""
+"""Each has a module of its name, here or in ``gsv3d.lab.cli``, with ``add_parser(subparsers)`` and
+``run(args) -> int``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     try:
         args = _parser(chosen).parse_args(arguments)
-        return int(importlib.import_module(f"gsv3d.cli.{args.command}").run(args))
+        return int(_module(args.command).run(args))
     except Cancelled as error:
         print(f"gsv3d: {error}", file=sys.stderr)
         return 130
@@ -75,9 +79,14 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gsv3d {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, description in COMMANDS.items():
+    for name, description in (COMMANDS | LAB_COMMANDS).items():
         if name == chosen:
-            importlib.import_module(f"gsv3d.cli.{name}").add_parser(subparsers)
+            _module(name).add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=description)
     return parser
+
+
+def _module(command: str) -> Any:
+    room = "gsv3d.lab.cli" if command in LAB_COMMANDS else "gsv3d.cli"
+    return importlib.import_module(f"{room}.{command}")

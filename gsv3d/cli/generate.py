@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsv3d.cli import cutouts, references
+from gsv3d.cli.many import Generator, Tally, Work, generate_on_ray, without_done
 from gsv3d.cli.naming import expand_inputs, name_results, with_name
 from gsv3d.cli.options import (
     add_formats,
@@ -49,6 +50,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--overwrite",
         action="store_true",
         help="replace files of the same name in DIR; without it the results get another name",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out pictures whose results are in DIR already, as after a run that was ended",
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="HOST:PORT",
+        help="generate on the machines of a Ray cluster, a picture on each card or processor",
     )
     parser.add_argument(
         "--model", default="blockout", help="a name of 'gsv3d models', or a folder (%(default)s)"
@@ -146,6 +157,10 @@ def run(args: argparse.Namespace) -> int:
     cutouts.check(args.cutout)
     images, problems = expand_inputs(args.images)
     output = make_folder(args.output)
+    tally = Tally(len(images) + len(wishes) + len(problems))
+    if args.resume:
+        found, images = images, without_done(images, output)
+        tally.there = len(found) - len(images)
     names = name_results(images, output, args.prompt, args.overwrite)
     wished = name_results(images, output, args.prompt, overwrite=True)
     for problem in problems:
@@ -162,42 +177,74 @@ def run(args: argparse.Namespace) -> int:
         return 1 if lost else 0
     work = [(image, output / name) for image, name in zip(images, names, strict=False)] + made
 
-    failed, pipeline = len(problems) + lost, None
+    tally.failed = len(problems) + lost
     with ImageProgress(len(work)) as progress:
-        for image, target in work:
-            loading_model = False
-            try:
-                from gsv3d.preprocessing import load_image
+        make = _generate_here if args.ray is None else _generate_there
+        make(work, settings, args, progress, tally)
+    if tally.inputs > 1:
+        print(tally.table(), file=sys.stderr)
+    if tally.failed:
+        print(f"gsv3d: {tally.failed} of {tally.inputs} inputs could not be used.", file=sys.stderr)
+    return 1 if tally.failed else 0
 
-                progress.start(image.name)
-                picture = load_image(image)
-                if pipeline is None:  # not before a picture needs it
-                    loading_model = True
-                    pipeline = _load(args.model, args.device, args.memory)
-                    loading_model = False
-                files = _generate(pipeline, image, picture, target, settings, args, progress)
-                progress.finish(image, files)
-            except Exception as error:
-                told = _in_words(error, args.texture_size)
-                if told is None and loading_model:
-                    raise
-                if told is None:
-                    traceback.print_exc()
-                    told = GSV3DError(
-                        f"This failed by a fault of GSV3D ({type(error).__name__}: {error}).",
-                        "Please report it with the lines above.",
-                    )
-                # A model that is missing and a disk that is full concern every picture.
-                full = isinstance(told, OutputError) and not isinstance(told, OutputNameError)
-                if loading_model or full:
-                    raise told from error
-                failed += 1
-                progress.fail(with_name(told, image))
-                del told  # its traceback would keep the arrays of the job
-    if failed:
-        inputs = len(images) + len(wishes) + len(problems)
-        print(f"gsv3d: {failed} of {inputs} inputs could not be used.", file=sys.stderr)
-    return 1 if failed else 0
+
+def _generate_there(
+    work: Work, settings: GenerationSettings, args: argparse.Namespace, progress: Any, tally: Tally
+) -> None:
+    from gsv3d.preprocessing import is_unsure
+    from gsv3d.results import endings_of
+
+    generator = Generator(args.model, args.device, args.memory, settings, args.formats)
+    endings = endings_of(args.formats)
+    for image, files, certainty, error in generate_on_ray(
+        work, generator, args.ray, endings, args.overwrite
+    ):
+        progress.start(image.name, "writing")
+        if error is not None:
+            tally.failed += 1
+            progress.fail(with_name(GSV3DError(error), image))
+            continue
+        if is_unsure(certainty):
+            progress.remark(cutouts.warning(image, certainty))
+        tally.made += 1
+        progress.finish(image, files)
+
+
+def _generate_here(
+    work: Work, settings: GenerationSettings, args: argparse.Namespace, progress: Any, tally: Tally
+) -> None:
+    pipeline = None
+    for image, target in work:
+        loading_model = False
+        try:
+            from gsv3d.preprocessing import load_image
+
+            progress.start(image.name)
+            picture = load_image(image)
+            if pipeline is None:  # not before a picture needs it
+                loading_model = True
+                pipeline = _load(args.model, args.device, args.memory)
+                loading_model = False
+            files = _generate(pipeline, image, picture, target, settings, args, progress)
+            tally.made += 1
+            progress.finish(image, files)
+        except Exception as error:
+            told = _in_words(error, args.texture_size)
+            if told is None and loading_model:
+                raise
+            if told is None:
+                traceback.print_exc()
+                told = GSV3DError(
+                    f"This failed by a fault of GSV3D ({type(error).__name__}: {error}).",
+                    "Please report it with the lines above.",
+                )
+            # A model that is missing and a disk that is full concern every picture.
+            full = isinstance(told, OutputError) and not isinstance(told, OutputNameError)
+            if loading_model or full:
+                raise told from error
+            tally.failed += 1
+            progress.fail(with_name(told, image))
+            del told  # its traceback would keep the arrays of the job
 
 
 def _in_words(error: Exception, texture_size: int) -> GSV3DError | None:

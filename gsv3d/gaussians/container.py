@@ -117,12 +117,12 @@ class Gaussians:
         return cls(**{f.name: torch.tensor(np.asarray(arrays[f.name])) for f in fields(cls)})
 
     @classmethod
-    def load_ply(cls, source: str | os.PathLike[str] | bytes | BinaryIO) -> Gaussians:
+    def load_ply(cls, path: str | os.PathLike[str]) -> Gaussians:
         """Read a 3DGS PLY onto the CPU.
 
         Warns and raises as ``gsv3d.gaussians.ply.read_ply`` does.
         """
-        return cls.from_numpy(read_ply(source))
+        return cls.from_numpy(read_ply(path))
 
     def save_ply(self, target: str | os.PathLike[str] | BinaryIO) -> None:
         """Write a 3DGS PLY; ValueError and OutputError as in ``gsv3d.gaussians.ply.write_ply``."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""3DGS PLY files: Gaussians as arrays, with numpy alone.
+"""3DGS PLY files: Gaussians as arrays, without torch.
 
 The convention of Kerbl et al. 2023's code, which its successors share: one ``vertex`` element with
 ``x y z``, ``f_dc_0..2``, ``f_rest_*`` (channel-major: all of red, then green, then blue),
@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from plyfile import PlyData, PlyListProperty, PlyParseError
 
 from gsv3d.errors import DataError
-from gsv3d.gaussians.ply_header import Element, Header, read_header
 from gsv3d.outputs import write_atomic
 
 _POSITION = ("x", "y", "z")
@@ -47,6 +47,8 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LOG_SCALE_MAX = float(np.log(_FLOAT32_MAX)) - 1e-6
 _OPACITY_MARGIN = 6e-8
 
+_HEADER = 64 * 1024  # bytes; one of Gaussians of degree 3 takes about 1.5 KiB
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -54,7 +56,7 @@ class LeftOutWarning(UserWarning):
     """Some Gaussians of a PLY were left out, because they cannot be drawn."""
 
 
-def read_ply(source: str | os.PathLike[str] | bytes | BinaryIO) -> Arrays:
+def read_ply(path: str | os.PathLike[str]) -> Arrays:
     """Read the Gaussians of a 3DGS PLY.
 
     Gaussians that cannot be drawn (a value is NaN, or too large for float32; a rotation of length
@@ -62,44 +64,16 @@ def read_ply(source: str | os.PathLike[str] | bytes | BinaryIO) -> Arrays:
     below the smallest normal float32, such as of the logarithm minus infinity, is read as that.
     Harmonics that are zero throughout, which some programs write as a filling, are left out.
 
-    Args:
-        source: a path, the file's bytes, or a seekable binary file.
-
     Returns:
         The arrays of the table above.
 
     Raises:
         DataError: not a PLY, not one of Gaussians (the missing property is named), truncated, more
-            or less data than the header promises, or none of its Gaussians can be drawn.
+            data than the header promises, or none of its Gaussians can be drawn.
     """
-    if isinstance(source, bytes):
-        return _read(io.BytesIO(source), "The PLY data")
-    if not isinstance(source, (str, os.PathLike)):
-        return _read(source, f"The PLY {getattr(source, 'name', 'stream')}")
-    path = Path(source)
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise DataError(f"The PLY {path} cannot be read: it is a device or a pipe, not a file.")
-        with path.open("rb") as file:
-            return _read(file, f"The PLY {path}")
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"The PLY {path} cannot be read: {reason}.") from error
-
-
-def _read(file: BinaryIO, what: str) -> Arrays:
-    start = file.tell()
-    size = file.seek(0, os.SEEK_END) - start
-    file.seek(start)
-    header = read_header(file, what)
-    vertex = header.element("vertex", what)
-    rest_names = _check_properties(vertex, what)
-    wanted = (*_POSITION, *_DC, *rest_names, "opacity", *_SCALE, *_ROTATION)
-    remaining = size - (file.tell() - start)
-    columns = _read_columns(file, header, wanted, remaining, what)
-    columns = _drawable(columns, what)
-    count = len(columns["opacity"])
+    what = f"The PLY {path}"
+    columns = _drawable(_read_columns(Path(path), what), what)
+    rest_names = [name for name in columns if name.startswith("f_rest_")]
 
     def stack(names: tuple[str, ...]) -> np.ndarray:
         return np.stack([columns[name] for name in names], axis=1)
@@ -107,7 +81,7 @@ def _read(file: BinaryIO, what: str) -> Arrays:
     quats = stack(_ROTATION)
     # By the largest component first: the square of a tiny one would be 0.
     quats = quats / np.abs(quats).max(axis=1, keepdims=True)
-    rest = np.empty((count, 3, len(rest_names) // 3))
+    rest = np.empty((len(quats), 3, len(rest_names) // 3))
     for index, name in enumerate(rest_names):
         rest[:, index // rest.shape[2], index % rest.shape[2]] = columns[name]
     if not rest.any():
@@ -121,6 +95,40 @@ def _read(file: BinaryIO, what: str) -> Arrays:
             "sh": np.concatenate([stack(_DC)[:, None], rest.transpose(0, 2, 1)], axis=1),
         }
         return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def _read_columns(path: Path, what: str) -> dict[str, np.ndarray]:
+    """Return the properties of the vertices that matter, as (N,) float64."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise DataError(f"{what} cannot be read: it is a device or a pipe, not a file.")
+        with path.open("rb") as file:
+            head = file.read(_HEADER).partition(b"end_header")[0]
+            if not head.startswith(b"ply"):
+                raise DataError(f"{what} is not a PLY file.", "Its first line must be 'ply'.")
+            file.seek(0)
+            if b"\nformat ascii" in head:
+                # Of a file in text plyfile leaves a handle open.
+                data = PlyData.read(io.BytesIO(file.read()))
+                file.seek(0)
+                body = file.read().partition(b"end_header")[2].strip().splitlines()
+                extra = bool(body[sum(len(element) for element in data) :])
+            else:
+                # Mapped: from a stream plyfile reads a binary file value by value.
+                data = PlyData.read(file, mmap="r")
+                extra = bool(file.read(64).strip())
+        if extra:
+            raise DataError(f"{what} is damaged: more follows than its header promises.")
+        vertex = data["vertex"]
+    except KeyError:
+        raise DataError(f"{what} lacks the element vertex.") from None
+    # MemoryError and OverflowError: of a count that no file can have.
+    except (PlyParseError, OSError, ValueError, MemoryError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise DataError(f"{what} cannot be read: {reason[:200]}.") from error
+    names = {prop.name for prop in vertex.properties if not isinstance(prop, PlyListProperty)}
+    return {name: vertex[name].astype(np.float64) for name in _wanted(names, what)}
 
 
 def _drawable(columns: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
@@ -158,98 +166,29 @@ def _drawable(columns: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray
     return {name: values[keep] for name, values in columns.items()}
 
 
-def _check_properties(vertex: Element, what: str) -> tuple[str, ...]:
-    """The f_rest names in order, after all that must be there has been found."""
-    names = {name for name, _ in vertex.properties}
-    for needed in (*_POSITION, *_DC, "opacity", *_SCALE, *_ROTATION):
-        if needed in names:
+def _wanted(names: set[str], what: str) -> tuple[str, ...]:
+    """Return the properties to read, after all that must be there has been found."""
+    needed = (*_POSITION, *_DC, "opacity", *_SCALE, *_ROTATION)
+    for name in needed:
+        if name in names:
             continue
         hint = "It must be a 3D Gaussian Splatting PLY."
         if "packed_position" in names:
             hint = "It is a compressed PLY; export it as an uncompressed one."
         elif not names & {"opacity", *_SCALE, *_ROTATION}:
             hint = "It looks like a point cloud or a mesh, not like 3D Gaussians."
-        raise DataError(f"{what} lacks the property {needed}.", hint)
-    rest = sorted(name for name in names if name.startswith("f_rest_"))
-    expected = tuple(f"f_rest_{index}" for index in range(len(rest)))
-    if len(rest) % 3 or len(rest) // 3 + 1 not in _COEFFICIENTS:
+        raise DataError(f"{what} lacks the property {name}.", hint)
+    count = sum(name.startswith("f_rest_") for name in names)
+    if count % 3 or count // 3 + 1 not in _COEFFICIENTS:
         raise DataError(
-            f"{what} has {len(rest)} f_rest properties; it must have 0, 9, 24 or 45 "
+            f"{what} has {count} f_rest properties; it must have 0, 9, 24 or 45 "
             "(spherical harmonics of degree 0 to 3)."
         )
-    for name in expected:
+    rest = tuple(f"f_rest_{index}" for index in range(count))
+    for name in rest:
         if name not in names:
-            raise DataError(f"{what} lacks the property {name}, though it has {len(rest)} f_rest.")
-    return expected
-
-
-def _read_columns(
-    file: BinaryIO, header: Header, wanted: tuple[str, ...], remaining: int, what: str
-) -> dict[str, np.ndarray]:
-    """The wanted properties of the vertices as float64 columns; sizes checked before reading."""
-    vertex = header.element("vertex", what)
-    skipped = header.elements[: header.elements.index(vertex)]
-    last = header.elements[-1] is vertex
-    promise = f"its header promises {vertex.count} Gaussians"
-    if header.format == "ascii":
-        # A value takes at least one digit and one separator.
-        least = sum(e.count * len(e.properties) * 2 for e in (*skipped, vertex)) - 1
-        if least > remaining:
-            raise DataError(f"{what} is truncated: {promise}, but only {remaining} bytes follow.")
-        lines = [line for line in file.read(remaining).splitlines() if line.strip()]
-        lines = lines[sum(element.count for element in skipped) :]
-        if len(lines) < vertex.count or (last and len(lines) > vertex.count):
-            raise DataError(f"{what} is damaged: {promise}, but {len(lines)} lines follow.")
-        return _parse_ascii(lines[: vertex.count], vertex, wanted, what)
-    order = "<" if header.format == "binary_little_endian" else ">"
-    record = np.dtype([(name, order + code) for name, code in vertex.properties])
-    offset = 0
-    for element in skipped:
-        if element.has_list:
-            raise DataError(
-                f"{what} has the element {element.name} with lists before the vertices; "
-                "that order cannot be read."
-            )
-        offset += element.count * sum(np.dtype(code).itemsize for _, code in element.properties)
-    remaining -= offset
-    needed = vertex.count * record.itemsize
-    if needed > remaining:
-        raise DataError(
-            f"{what} is truncated: {promise} of {record.itemsize} bytes each, but only "
-            f"{max(remaining, 0)} bytes follow."
-        )
-    file.seek(offset, os.SEEK_CUR)
-    data = file.read(needed)
-    if len(data) != needed:
-        raise DataError(f"{what} is truncated: {len(data)} of {needed} bytes could be read.")
-    if last and file.read(64).strip():
-        raise DataError(
-            f"{what} is damaged: {promise}, but {remaining - needed} more bytes follow."
-        )
-    values = np.frombuffer(data, dtype=record)
-    return {name: values[name].astype(np.float64) for name in wanted}
-
-
-def _parse_ascii(
-    lines: list[bytes], vertex: Element, wanted: tuple[str, ...], what: str
-) -> dict[str, np.ndarray]:
-    index_of = {name: index for index, (name, _) in enumerate(vertex.properties)}
-    chosen = [index_of[name] for name in wanted]
-    table = np.empty((len(lines), len(chosen)))
-    for number, line in enumerate(lines):
-        words = line.split()
-        if len(words) != len(index_of):
-            raise DataError(
-                f"{what} has {len(words)} values at Gaussian {number}; it must have "
-                f"{len(index_of)}, one for each property."
-            )
-        try:
-            table[number] = [float(words[index]) for index in chosen]
-        except ValueError:
-            raise DataError(
-                f"{what} has something other than numbers at Gaussian {number}."
-            ) from None
-    return {name: table[:, column] for column, name in enumerate(wanted)}
+            raise DataError(f"{what} lacks the property {name}, though it has {count} f_rest.")
+    return (*needed, *rest)
 
 
 def write_ply(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:

@@ -66,9 +66,13 @@ def largest_page(data: bytes) -> tifffile.TiffPage | None:
             pages = list(itertools.islice(_pages(file), _MAX_PAGES))
             pictures = [page for page in pages if not page.subfiletype & _MASK]
             pictures = [page for page in pictures if page.photometric not in _RAW] or pages
-            return max(pictures, key=lambda page: page.imagewidth * page.imagelength)
+            return max(pictures, key=_area)
     except Exception:  # whatever a damaged file makes tifffile raise; Pillow is asked next
         return None
+
+
+def _area(page: tifffile.TiffPage) -> int:
+    return int(page.imagewidth) * int(page.imagelength)  # in a damaged file either may be a tuple
 
 
 def starting_with(data: bytes, page: tifffile.TiffPage) -> bytes:

@@ -47,6 +47,7 @@ _DAMAGE = (
     TypeError,
     EOFError,
     AttributeError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )

@@ -16,6 +16,7 @@ import pytest
 from backend.protocol import process_exists
 from backend.server import Server
 from backend.settings import Settings
+from tests import windows_rules
 
 WORKER = Path(__file__).parent / "scripted_worker.py"
 
@@ -57,6 +58,31 @@ class Running:
         self._thread.join(20)
         self.server.close()
         assert not self.errors, self.errors
+
+
+UNDER_WINDOWS_RULES = (
+    "test_job_list",
+    "test_pairing",
+    "test_recovery",
+    "test_connection_file",
+    "test_worker_output",
+)
+"""Modules about files: their tests run under this system's rules, and under Windows'."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    name = metafunc.module.__name__.rpartition(".")[2]
+    skip = metafunc.definition.get_closest_marker("skipif")
+    about_modes = skip is not None and "modes" in skip.kwargs["reason"]
+    if windows_rules.POSSIBLE and name in UNDER_WINDOWS_RULES and not about_modes:
+        metafunc.parametrize("file_rules", ["here", "windows"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def file_rules(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Windows' rules for files hold where the test asks for them."""
+    if getattr(request, "param", "here") == "windows":
+        windows_rules.impose(monkeypatch)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from backend.errors import BackendError
+from backend.ray_runner import RayRunner
 from backend.worker_runtime import Watch, serve_jobs
 from tests.canned_results import orbit_views, sphere_gaussians
 
@@ -53,7 +54,17 @@ class Scripted:
         names = ["blockout", *added]
         device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
         told = "scripted" if device in ("auto", "cpu") else f"scripted on {device}"
-        return told, [{"name": name, "installed": True, "decoder": False} for name in names]
+        needs = {"large": 16, "huge": 99}
+        return told, [
+            {"name": name, "installed": True, "decoder": False, "needs": needs.get(name, 0)}
+            for name in names
+        ]
+
+    def memory(self) -> int:
+        """Tell of a card what stands behind its name, as in "card with 24"."""
+        device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
+        size = device.split()[-1]
+        return int(size) if size.isdigit() else 8
 
     def devices(self) -> list[str]:
         return [a.removeprefix("--has=") for a in sys.argv if a.startswith("--has=")] or ["cpu"]
@@ -115,7 +126,14 @@ class Scripted:
         return None
 
 
+def runner() -> Any:
+    """Return what runs the jobs: with --ray=ADDRESS in an actor of that cluster."""
+    addresses = [a.removeprefix("--ray=") for a in sys.argv if a.startswith("--ray=")]
+    cards = "--without-cards" not in sys.argv
+    return RayRunner(addresses[0], Scripted, 1, cards) if addresses else Scripted()
+
+
 if __name__ == "__main__":
-    code = serve_jobs(Scripted)
+    code = serve_jobs(runner)
     time.sleep(1000 * ("--stays" in sys.argv))
     sys.exit(code)

@@ -17,6 +17,7 @@ import zmq
 from backend.cli import default_data_dir, main
 from backend.protocol import (
     default_path,
+    parse_code,
     process_exists,
     read_connection,
     write_connection,
@@ -24,6 +25,7 @@ from backend.protocol import (
 from backend.protocol import messages as m
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script
+from tests.backend.test_pairing import free_port, join, make_code
 from tests.fake_backend import FakeBackend
 
 Start = Callable[..., Running]
@@ -46,6 +48,55 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_pair_makes_codes_of_a_backend_that_listens(
+    tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    listening = run_server(tmp_path, listen=("127.0.0.1", port))
+    here = ["--connection-file", str(listening.path)]
+    lines = []
+    for options in ([], ["--address", "gpu.example"]):
+        assert main(["pair", *here, *options]) == 0
+        lines.append(capsys.readouterr().out.splitlines()[-1])
+    first, second = map(parse_code, lines)
+    assert (first.host, first.port) == ("127.0.0.1", port)
+    assert (second.host, second.port) == ("gpu.example", port) and first.seed != second.seed
+    assert main(["pair", *here, "--address", "two words"]) == 1
+    assert "is not an address" in capsys.readouterr().err
+    (tmp_path / "local").mkdir()
+    local = run_server(tmp_path / "local")
+    assert main(["pair", "--connection-file", str(local.path)]) == 1
+    assert "serve --listen HOST" in capsys.readouterr().err
+
+
+def test_the_command_reaches_a_backend_on_another_computer(
+    tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = run_server(tmp_path, listen=("127.0.0.1", free_port()))
+    path = tmp_path / "elsewhere" / "paired_backend.json"
+    write_connection(path, join(make_code(running)))
+    assert main(["status", "--connection-file", str(path)]) == 0
+    assert "Jobs: none" in capsys.readouterr().out
+    assert main(["stop", "--connection-file", str(path)]) == 1
+    assert "on its own computer alone" in capsys.readouterr().err
+    running.stop()
+    assert main(["status", "--connection-file", str(path)]) == 1
+    assert "started with --listen" in capsys.readouterr().err
+
+
+def test_serve_prints_a_code_where_it_listens(tmp_path: Path) -> None:
+    process = serve("--data-dir", str(tmp_path), "--listen", f"127.0.0.1:{free_port()}")
+    try:
+        wait_for(tmp_path / "connection.json", process)
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(3)]
+        assert "It works once, and for 10 minutes" in said[1]
+        assert parse_code(said[2]).server_public_key in (tmp_path / "remote.json").read_text()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_serve_status_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +216,7 @@ def test_a_backend_that_cannot_be_talked_to(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("backend.cli.ANSWER_S", 2.0)
+    monkeypatch.setattr("backend.conversation.ANSWER_S", 2.0)
     with FakeBackend(tmp_path, behaviour) as fake:
         assert main(["status", "--connection-file", str(fake.connection_path)]) == 1
         assert words in capsys.readouterr().err

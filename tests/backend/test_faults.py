@@ -79,7 +79,7 @@ def test_the_computer_may_sleep(
 ) -> None:
     """A loop that does not run for longer than a stall, or than clients may be silent."""
     monkeypatch.setattr("backend.server._LONGEST_TURN_S", 0.3)
-    monkeypatch.setattr("backend.server.limits.LIVENESS_S", 1.0)  # three of them end a session
+    monkeypatch.setattr("backend.protocol.limits.LIVENESS_S", 1.0)  # three of them end a session
     monkeypatch.setattr("backend.protocol.session.HEARTBEAT_S", 0.1)
     running = run_server(tmp_path, stall_s=3.0)
     with Client(running.path) as client:

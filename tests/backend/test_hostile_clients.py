@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zmq
 
+from backend import door
 from backend.peers import PIPE_MESSAGES
 from backend.protocol import TAG, Received, encode, explain_silence, limits, read_connection
 from backend.protocol import messages as m
@@ -117,6 +118,27 @@ def test_a_frame_beyond_the_limit_ends_only_that_connection(
         assert not [e for e in hostile.events if isinstance(e, m.Error)]
 
 
+def test_a_message_of_countless_frames_is_dropped_with_all_connections(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "GROWTH_BYTES", 150 << 20)
+    running = run_server(tmp_path)
+    frame = bytes(4 << 20)
+    with Client(running.path) as hostile, Client(running.path) as client:
+        hostile.until(m.Welcome)
+        job = client.session.submit(script(steps=200))
+        client.until(m.Accepted)
+        for _ in range(200):
+            hostile.socket.send(frame, zmq.SNDMORE, copy=False)
+        hostile.socket.send(b"")  # all of it goes now
+        while not running.server.door.shut:
+            client.step()
+        hostile.close()
+        client.until(m.Done)  # it came back by itself
+        assert client.session.connected and not client.session.open_jobs
+        assert job in {e.job for e in client.events if isinstance(e, Received)}
+
+
 def test_a_slow_client_bounds_what_the_backend_holds(tmp_path: Path, run_server: Start) -> None:
     """The mesh's texture has 12 MB: 49 chunks. The client reads nothing after the announcement."""
     running = run_server(tmp_path)
@@ -144,7 +166,7 @@ def test_a_slow_client_bounds_what_the_backend_holds(tmp_path: Path, run_server:
         client.socket.send_multipart(encode(m.Credit(announced, 1000), 100))
         time.sleep(0.5)
         assert peer.resident_bytes < 10_000
-        assert running.server.socket.sndhwm == PIPE_MESSAGES
+        assert running.server.door.socket.sndhwm == PIPE_MESSAGES
         # The same client asks for the end of it: the cancel is not behind the data.
         job = next(iter(client.session.open_jobs))
         client.socket.send_multipart(encode(m.Cancel(job), 101))

@@ -159,6 +159,68 @@ def test_clients_take_turns(tmp_path: Path) -> None:
     jobs.journal.close()
 
 
+def test_single_jobs_come_before_batches(tmp_path: Path) -> None:
+    def opened() -> Jobs:
+        return Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
+
+    def order() -> list[int]:
+        return [int(job.id, 16) for job in jobs.waiting()]
+
+    jobs = opened()
+    for number in range(4):
+        jobs.submit(m.Submit(JOB(number), b"x", priority="batch"), "a" * 32)
+    jobs.start(jobs.waiting()[0], 0.0)
+    for number in (4, 5):
+        jobs.submit(m.Submit(JOB(number), b"x"), "a" * 32)
+    assert order() == [4, 5, 1, 2, 3]
+    jobs.submit(m.Submit(JOB(6), b"x", priority="batch"), "b" * 32)
+    jobs.submit(m.Cutout(JOB(7), b"x"), "c" * 32)
+    assert order() == [7, 4, 5, 6, 1, 2, 3], "of all clients"
+    jobs.cancel(jobs.get(JOB(7)))
+    jobs.move(jobs.get(JOB(3)), 0)
+    assert order() == [6, 3, 4, 5, 1, 2], "no job overtakes one of its own client"
+    jobs.move(jobs.get(JOB(3)), 99)
+    jobs.cancel(jobs.get(JOB(4)))
+    jobs.retry(jobs.get(JOB(4)))
+    jobs.cancel(jobs.running[0])
+    jobs.journal.close()
+    jobs = opened()
+    assert order() == [5, 4, 6, 1, 2, 3], "the journal has it too"
+    jobs.journal.close()
+
+
+def test_a_batch_leaves_places_to_single_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.jobs.MAX_WAITING_EACH", 3)
+    monkeypatch.setattr("backend.jobs.FOR_SINGLE_JOBS", 1)
+    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
+    for number in range(2):
+        jobs.submit(m.Submit(JOB(number), b"x", priority="batch"), "a" * 32)
+    with pytest.raises(QueueFullError, match="2 jobs wait"):
+        jobs.submit(m.Submit(JOB(2), b"x", priority="batch"), "a" * 32)
+    jobs.submit(m.Submit(JOB(3), b"x"), "a" * 32)
+    with pytest.raises(QueueFullError, match="3 jobs wait"):
+        jobs.submit(m.Submit(JOB(4), b"x"), "a" * 32)
+    jobs.journal.close()
+
+
+def test_a_single_job_passes_a_batch_that_a_full_queue_holds_up(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.jobs.MAX_WAITING", 2)
+    monkeypatch.setattr("backend.jobs.FOR_SINGLE_JOBS", 1)
+    monkeypatch.setattr("backend.protocol.session._BUSY_S", 0.1)
+    with Client(run_server(tmp_path).path) as client:
+        batch = [client.session.submit(script(), priority="batch") for _ in range(6)]
+        client.until(m.Progress)
+        single = client.session.submit(script())
+        for job in [*batch, single]:
+            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
+        done = [e.job for e in client.events if isinstance(e, m.Done)]
+        assert done.index(single) <= 2 and done[-1] == batch[-1]
+
+
 def test_one_client_cannot_fill_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backend.jobs.MAX_WAITING", 5)
     monkeypatch.setattr("backend.jobs.MAX_WAITING_EACH", 3)
@@ -287,3 +349,14 @@ def test_a_backend_ends_with_the_only_program_that_used_it(
         client.flush()
         running._thread.join(5)
         assert not running._thread.is_alive()
+
+
+def test_a_job_that_is_cancelled_before_the_welcome_is_cancelled(
+    tmp_path: Path, run_server: Start
+) -> None:
+    with Client(run_server(tmp_path).path) as client:
+        job = client.session.submit(script())
+        client.session.cancel(job)
+        assert client.until(m.Cancelled).job == job
+        assert not client.session.open_jobs
+        assert not [event for event in client.for_a_while(0.3) if isinstance(event, m.Error)]

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from backend.errors import BackendError, StorageError
-from backend.jobs import Jobs, StoredArtefact
+from backend.job import StoredArtefact
+from backend.jobs import Jobs
 from backend.journal import Journal
 from backend.parent import Parent
 from backend.protocol import Received, process_exists

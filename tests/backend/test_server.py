@@ -175,6 +175,61 @@ def test_each_device_has_a_worker(tmp_path: Path, run_server: Start) -> None:
     assert logs == {"worker.log", "worker-2.log"}
 
 
+def test_a_job_goes_to_a_device_with_the_memory_its_model_needs(
+    tmp_path: Path, run_server: Start
+) -> None:
+    logs = tmp_path / "data" / "logs"
+    logs.mkdir(parents=True)
+    for name in ("large", "huge"):
+        (logs / f"{name}.model").touch()
+    # The first is known to have 8 of memory.
+    running = run_server(tmp_path, "--has=card with 8", "--has=card with 24")
+    devices: dict[str, str] = {}
+
+    def look(event: object) -> None:
+        if isinstance(event, m.Queue):
+            devices.update({e.job: e.device for e in event.jobs if e.state == "running"})
+
+    with Client(running.path) as client:
+        client.until(lambda e: isinstance(e, m.Welcome) and e.models)
+        client.session.status(follow=True)
+        slow = script(steps=40, step_s=0.05)
+        jobs = {}
+        for name, model in (("a", "large"), ("b", "large"), ("c", "blockout")):
+            jobs[name] = client.session.submit(slow, model=model)
+        for job in jobs.values():
+            client.until(lambda e, j=job: look(e) or (isinstance(e, m.Done) and e.job == j))
+        done = [e.job for e in client.events if isinstance(e, m.Done)]
+        assert done.index(jobs["c"]) < done.index(jobs["b"]), "it does not wait for the large card"
+        jobs["d"] = client.session.submit(slow)
+        client.until(lambda e: look(e) or (isinstance(e, m.Done) and e.job == jobs["d"]))
+        jobs["e"] = client.session.submit(slow, model="huge")
+        client.until(lambda e: look(e) or (isinstance(e, m.Done) and e.job == jobs["e"]))
+    large, small = "scripted on card with 24", "scripted"
+    assert devices == {
+        jobs["a"]: large, jobs["b"]: large, jobs["c"]: small, jobs["d"]: small, jobs["e"]: large,
+    }  # fmt: skip
+
+
+def test_a_job_goes_to_the_worker_that_has_its_model_loaded(
+    tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path, workers=2)
+    with Client(running.path) as client:
+        works = running.server.workers.all
+        first = [
+            client.session.submit(script(steps=40, step_s=0.05), model=f"m{n}") for n in (0, 1)
+        ]
+        for job in first:
+            client.until(lambda e, j=job: isinstance(e, m.Done) and e.job == j)
+        before = [work.model for work in works]
+        assert sorted(before) == ["m0", "m1"]
+        for name in (before[1], before[1], before[0]):
+            job = client.session.submit(script(), model=name)
+            client.until(lambda e, j=job: isinstance(e, m.Done) and e.job == j)
+        assert [work.model for work in works] == before
+
+
 def test_a_worker_that_dies_leaves_the_job_of_the_other(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path, workers=2).path) as client:
         good = client.session.submit(script(steps=60, step_s=0.05))
@@ -342,7 +397,7 @@ def test_eta_counts_down(tmp_path: Path, run_server: Start) -> None:
 
 
 def test_heartbeats_go_both_ways(tmp_path: Path, run_server: Start, monkeypatch) -> None:
-    for module in ("backend.server.limits", "backend.protocol.session"):
+    for module in ("backend.protocol.limits", "backend.protocol.session"):
         monkeypatch.setattr(f"{module}.HEARTBEAT_S", 0.2)
     running = run_server(tmp_path)
     with Client(running.path) as client:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from backend.errors import BackendError
 from backend.protocol.messages import Welcome
 from backend.worker import ModelRunner
-from backend.worker_runtime import _explain
+from backend.worker_runtime import in_words
 from gsv3d import generation, models
 from gsv3d.errors import ModelError
 from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
@@ -79,7 +80,7 @@ def test_a_job_that_needs_too_much_memory_is_told_in_words(monkeypatch, error, w
     runner, link = ModelRunner("cpu"), _Link()
     with pytest.raises(type(error)) as caught:
         runner.run(SETTINGS, picture(), link)  # type: ignore[arg-type]
-    told = " ".join(_explain(runner, caught.value, "a.png"))
+    told = " ".join(in_words(runner, caught.value, "a.png"))
     assert words in told and ("memory" in told) == ("fault" not in words)
     runner.run(SETTINGS, picture(), link)  # type: ignore[arg-type]
     assert link.kinds == ["mesh", "file"]
@@ -115,17 +116,35 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("told", "orbit"), [({}, None), ({"orbit": "model"}, None), ({"orbit": "sine"}, "sine")]
+    ("told", "made"),
+    [
+        ({}, (None, None, None, None)),
+        ({"orbit": "model", "frames": None}, (None, None, None, None)),
+        ({"orbit": "sine", "frames": 30}, ("sine", 30, None, None)),
+        (
+            {"azimuths": [90.0, 0.0], "elevations": [5.0, 10.0]},
+            (None, None, (90.0, 0.0), (5.0, 10.0)),
+        ),
+    ],
 )
-def test_the_orbit_that_was_asked_for_is_made(monkeypatch, told, orbit) -> None:
-    """A job that an older backend noted says nothing of it."""
+def test_the_views_that_were_asked_for_are_made(monkeypatch, told, made) -> None:
+    """A job that an older backend noted says nothing of them."""
     seen = []
 
     def generate(_pipeline: Any, image: Any, settings: Any, *_: Any) -> Any:
-        seen.append(settings.orbit)
+        seen.append((settings.orbit, settings.frames, settings.azimuths, settings.elevations))
         return quick_result(image)
 
     monkeypatch.setattr(models, "load_pipeline", lambda *_: FakePipeline())
     monkeypatch.setattr(generation, "generate", generate)
     ModelRunner("cpu").run(SETTINGS | told, picture(), _Link())  # type: ignore[arg-type]
-    assert seen == [orbit]
+    assert seen == [made]
+
+
+def test_views_that_cannot_be_are_refused_in_a_sentence() -> None:
+    told = {"azimuths": [120.0, 240.0, 0.0], "orbit": "sine"}
+    with pytest.raises(BackendError, match="Give azimuths and elevations, or an orbit"):
+        ModelRunner("cpu").run(SETTINGS | told, picture(), _Link())  # type: ignore[arg-type]
+    told = {"azimuths": [240.0, 120.0, 0.0]}
+    with pytest.raises(BackendError, match="Azimuths must grow from 0"):
+        ModelRunner("cpu").run(SETTINGS | told, picture(), _Link())  # type: ignore[arg-type]

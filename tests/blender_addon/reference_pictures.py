@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 
-def picture(path: Path, colour: tuple[int, ...] = (200, 100, 50, 128), size=(5, 3)) -> Path:
+def picture(path: Path, color: tuple[int, ...] = (200, 100, 50, 128), size=(5, 3)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGBA", size, colour).save(path)
+    Image.new("RGBA", size, color).save(path)
     return path
 
 

@@ -17,8 +17,9 @@ import pytest
 
 from backend.protocol import process_exists
 from blender_addon import backend_install, environments, pythons
-from blender_addon.backend_install import Installer, State
+from blender_addon.backend_install import Installer
 from blender_addon.pythons import Interpreter
+from blender_addon.tasks import State
 
 NEEDS = "Requires-Dist: torch>=2\n"
 GSV3D = {

@@ -74,7 +74,9 @@ def test_a_job_from_submit_to_done(tmp_path: Path, open_client) -> None:
         client = open_client(fake.connection_path)
         connected, _ = until(client, events.Connected)
         assert connected.models[0].name == "blockout"
-        client.submit(JOB, request(seed=7, files=("glb", "ply"), faces=1234, orbit="sine"))
+        client.submit(
+            JOB, request(seed=7, files=("glb", "ply"), faces=1234, orbit="sine", frames=9)
+        )
         _, seen = until(client, events.JobDone)
         kinds = [type(e) for e in seen]
         # A new connection is told first what the backend knows.
@@ -88,7 +90,7 @@ def test_a_job_from_submit_to_done(tmp_path: Path, open_client) -> None:
         fake.wait_for(m.Ack)
         submit = fake.wait_for(m.Submit)
         assert (submit.seed, submit.faces, submit.steps) == (7, 1234, None)
-        assert submit.orbit == "sine"
+        assert (submit.orbit, submit.frames, submit.azimuths) == ("sine", 9, ())
         assert not fake.errors
 
 
@@ -104,6 +106,21 @@ def test_a_png_in_the_making_does_not_hold_the_conversation_up(tmp_path: Path, o
         client.submit("b" * 32, Request(Encoding("digest", Future()), "never.png"))
         client.submit("c" * 32, request())
         until(client, events.JobDone, job="c" * 32)  # nor do others wait behind it
+
+
+def test_a_single_job_does_not_wait_for_a_batch_that_is_held_up(
+    tmp_path: Path, open_client
+) -> None:
+    with FakeBackend(tmp_path, "full") as fake:
+        client = open_client(fake.connection_path)
+        names = [f"{number:032x}" for number in range(10, 16)]
+        for name in names:
+            client.submit(name, request(batch=True))
+        fake.wait_for(m.Submit)
+        client.submit(JOB, request())
+        until(client, events.JobDone, job=JOB)
+        sent = {s.job: s.priority for s in fake.received if isinstance(s, m.Submit)}
+    assert sent == dict.fromkeys(names[:4], "batch") | {JOB: "interactive"}
 
 
 def test_cancel_reaches_a_slow_job(tmp_path: Path, open_client) -> None:

@@ -73,8 +73,8 @@ def backend(tmp_path: Path, monkeypatch) -> Iterator[FakeBackend]:
         yield fake
 
 
-def picture(path: Path, colour: str) -> Path:
-    Image.new("RGB", (6, 4), colour).save(path)
+def picture(path: Path, color: str) -> Path:
+    Image.new("RGB", (6, 4), color).save(path)
     return path
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The order in which a job's results come into the scene."""
+"""How a job's results come into the scene."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from blender_addon.importers import prepare
@@ -14,38 +15,75 @@ from tests.canned_results import box_mesh, sphere_gaussians
 pytestmark = pytest.mark.bpy
 
 
-@pytest.mark.parametrize(("wish", "seen"), [("HIDE", [True]), ("SHOW", [False]), ("REMOVE", [])])
-def test_gaussians_that_the_mesh_hides_are_hidden_before_they_come_anew(
-    addon, monkeypatch, wish: str, seen: list[bool]
-) -> None:
-    from blender_addon import delivery
+@pytest.mark.parametrize("wish", ["HIDE", "SHOW", "REMOVE"])
+def test_blender_evaluates_the_scene_once_for_each_arrival(addon, wish: str) -> None:
+    """Among 20,000 objects each time takes a second."""
     from blender_addon.importers import scene
 
-    hidden: list[bool] = []
-    usual = delivery.import_gaussians
+    bpy, delivery = addon.bpy, addon.session.get().delivery
+    job = addon.session.get().book.add(Job(Words("a cup"), Target("cup", height=2.0)))
+    delivery.after_mesh[job.id] = wish
+    updates: list[Any] = []
 
-    def watched(arrays: Any, job_id: str, *rest: Any) -> Any:
-        before = scene.find_object(job_id, scene.GAUSSIANS)
-        if before is not None:
-            hidden.append(before.hide_get())
-        return usual(arrays, job_id, *rest)
+    def note(*_: Any) -> None:
+        updates.append(None)
 
-    monkeypatch.setattr(delivery, "import_gaussians", watched)
-    session = addon.session.get()
-    job = session.book.add(Job(Words("a cup"), Target("cup")))
-    session.delivery.after_mesh[job.id] = wish
-    session.delivery.gaussians(job, prepare.prepare_gaussians(**sphere_gaussians(20)), {})
-    while session.delivery.step():
-        pass
-    session.delivery.mesh(job, prepare.prepare_mesh(**box_mesh()), {})
-    while session.delivery.step():
-        pass
-    assert hidden == seen
-    cloud, mesh = (scene.find_object(job.id, kind) for kind in (scene.GAUSSIANS, scene.MESH))
+    def arrive() -> int:
+        bpy.context.evaluated_depsgraph_get()  # as Blender does before it draws
+        updates.clear()
+        while delivery.step():
+            bpy.context.evaluated_depsgraph_get()
+        return len(updates)
+
+    coarse, final = (prepare.prepare_gaussians(**sphere_gaussians(n)) for n in (20, 40))
+    mesh = prepare.prepare_mesh(**box_mesh())
+    bpy.app.handlers.depsgraph_update_post.append(note)
+    try:
+        delivery.gaussians(job, coarse, {})
+        assert arrive() == 1
+        delivery.gaussians(job, final, {})
+        assert arrive() == 1
+        shown = scene.find_object(job.id, scene.GAUSSIANS).data
+        shown.materials[0].name = "the artist's"
+        delivery.mesh(job, mesh, {})
+        assert arrive() == 1
+    finally:
+        bpy.app.handlers.depsgraph_update_post.remove(note)
+
+    cloud, made = (scene.find_object(job.id, kind) for kind in (scene.GAUSSIANS, scene.MESH))
     assert (cloud is None) == (wish == "REMOVE")
-    assert mesh is not None and not mesh.hide_get()
-    if cloud is not None:
-        assert cloud.hide_get() == (wish == "HIDE") == cloud.hide_render
+    assert (
+        made is not None and not made.hide_get() and made == bpy.context.view_layer.objects.active
+    )
+    if cloud is None:
+        return
+    assert cloud.hide_get() == (wish == "HIDE") == cloud.hide_render
+    assert cloud.data.materials[0].name == "the artist's" and len(bpy.data.meshes) == 2
+    low, high = np.array(mesh.bounds.low), np.array(mesh.bounds.high)
+    base = np.array([*(low + high)[:2] / 2, low[2]])
+    scale = 2.0 / (high - low)[2]
+    found = {name: np.empty((40, 3), np.float32) for name in ("position", "scale")}
+    for name, values in found.items():
+        cloud.data.attributes[name].data.foreach_get("vector", values.reshape(-1))
+    np.testing.assert_allclose(found["position"], (final.means - base) * scale, atol=1e-6)
+    np.testing.assert_allclose(found["scale"], final.scales * scale, atol=1e-7)
+
+
+def test_splats_that_the_artist_cut_come_whole_with_the_mesh(addon) -> None:
+    from blender_addon.importers import scene
+
+    delivery = addon.session.get().delivery
+    job = addon.session.get().book.add(Job(Words("a cup"), Target("cup")))
+    delivery.gaussians(job, prepare.prepare_gaussians(**sphere_gaussians(20)), {})
+    while delivery.step():
+        pass
+    cloud = scene.find_object(job.id, scene.GAUSSIANS)
+    cloud.data.clear_geometry()
+    cloud.data.vertices.add(3)
+    delivery.mesh(job, prepare.prepare_mesh(**box_mesh()), {})
+    while delivery.step():
+        pass
+    assert len(cloud.data.vertices) == 20
 
 
 def test_an_import_that_blender_refuses_is_begun_anew(addon, monkeypatch) -> None:

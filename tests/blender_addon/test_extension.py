@@ -226,10 +226,10 @@ bpy.context.preferences.system.use_online_access = False
 assert not bpy.ops.gsv3d.backend_install.poll()
 bpy.context.preferences.system.use_online_access = True
 assert bpy.ops.gsv3d.backend_install() == {"FINISHED"}
-while installing.watch():
+while installing.watch.look():
     time.sleep(0.05)
-    assert time.monotonic() < end + 60, installing.current().text
-assert installing.current() is None, installing.current().problem
+    assert time.monotonic() < end + 60, installing.watch.task.text
+assert installing.watch.task is None, installing.watch.task.problem
 assert len(started) == 1
 installed = paths.installed_backend()
 assert installed.version == "1.2.3" and Path(sys.argv[2]) in installed.folder.parents, installed

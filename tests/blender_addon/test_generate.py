@@ -246,13 +246,14 @@ def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch)
         assert [j.name for j in book] == ["a", "b"]
         files = [folder / "a.png", folder / "b.png"]
         assert [j.request.image for j in book] == files  # not in memory
+        assert all(j.request.batch for j in book)
         collection = bpy.data.collections["Möbel alt"]
         assert {"a", "b"} <= {o.name for o in collection.objects}
         with pytest.raises(RuntimeError, match="has its result.*Skip Done"):
             bpy.ops.gsv3d.batch()
         bpy.data.objects.remove(bpy.data.objects["b"])
         assert bpy.ops.gsv3d.batch() == {"FINISHED"}  # what is missing alone
-        assert [j.name for j in book.active()] == ["b"]
+        assert [(j.name, j.request.batch) for j in book.active()] == [("b", False)]
         addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
         settings.skip_done = False
         assert bpy.ops.gsv3d.batch() == {"FINISHED"}

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backend.protocol import messages
 from tests.canned_results import glb_bytes
 from tests.fake_backend import FakeBackend
 
@@ -51,10 +52,18 @@ def test_one_picture_becomes_five_files(run, addon, tmp_path: Path) -> None:
             output,
             "--height",
             2,
+            "--refine",
+            "--azimuths",
+            "90,180,270,0",
+            "--elevations=-5,10,20,10",
             "--connection-file",
             fake.connection_path,
         )
+        submit = fake.wait_for(messages.Submit)
     assert (code, err) == (0, "")
+    assert submit.refine and (submit.orbit, submit.frames) == ("model", None)
+    assert submit.azimuths == (90.0, 180.0, 270.0, 0.0)
+    assert submit.elevations == (-5.0, 10.0, 20.0, 10.0)
     assert output.with_suffix(".glb").read_bytes() == glb_bytes()
     assert output.with_suffix(".ply").read_bytes().startswith(b"ply\n")
     record = json.loads(output.with_suffix(".json").read_text("utf-8"))
@@ -64,7 +73,7 @@ def test_one_picture_becomes_five_files(run, addon, tmp_path: Path) -> None:
     assert "barrel: " in out and "Making views" in out and "left" in out
     rendered = np.asarray(Image.open(output.with_suffix(".png")).convert("RGB"), np.float32)
     assert max(rendered.shape[:2]) == 96
-    # the texture's four colours are there, on a background that is none of them
+    # the texture's four colors are there, on a background that is none of them
     saturated = np.ptp(rendered, axis=2) > 60
     assert 0.2 < saturated.mean() < 0.95
     bpy = addon.bpy
@@ -137,6 +146,7 @@ def test_numbers_out_of_bounds_are_refused(run, tmp_path: Path) -> None:
     for option, value in (
         ("--faces", 3), ("--height", 0), ("--steps", "viele"), ("--elevation", 91),
         ("--elevation", "hoch"), ("--mirror", 361), ("--mirror", "on"),
+        ("--frames", 1), ("--azimuths", "90;0"), ("--elevations", "hoch"),
     ):  # fmt: skip
         code, _, err = run(reference, "--output", tmp_path / "a.blend", option, value)
         assert code == 2 and option in err

@@ -9,24 +9,24 @@ from typing import Any
 
 import pytest
 
-from blender_addon.backend_install import State
 from blender_addon.backend_process import explain_death
 from blender_addon.environments import finish, python_of
 from blender_addon.problems import Problem
+from blender_addon.tasks import State, Task
 from tests.blender_addon.test_panels import draw
 
 pytestmark = pytest.mark.bpy
 
 
-class Pretended:
+class Pretended(Task):
     """Stands in for the installer; remembers how it was made."""
 
     made: list[Pretended] = []
 
     def __init__(self, *given: Any, **options: Any) -> None:
         self.given, self.options = given, options
-        self.state, self.text, self.fraction = State.RUNNING, "Downloading torch", None
-        self.problem: Problem | None = None
+        super().__init__("pretended")
+        self.text = "Downloading torch"
         self.cancelled = False
         self.made.append(self)
 
@@ -130,7 +130,7 @@ def test_it_asks_whether_it_may_go_online(addon, installing, monkeypatch) -> Non
 def test_progress_is_shown_and_cancelled(addon, installing) -> None:
     assert addon.bpy.ops.gsv3d.backend_install() == {"FINISHED"}
     installer = Pretended.made[0]
-    assert installing.watch() and not addon.bpy.ops.gsv3d.backend_install.poll()
+    assert installing.watch.look() and not addon.bpy.ops.gsv3d.backend_install.poll()
     with pytest.raises(Problem, match="is being installed"):
         installing.start()
     assert "Downloading torch" in draw(addon, "GSV3D_PT_backend")
@@ -138,8 +138,8 @@ def test_progress_is_shown_and_cancelled(addon, installing) -> None:
     drawn = draw(addon, "GSV3D_PT_backend")
     assert "Downloading torch: 1 of 2 MB" in drawn and "gsv3d.backend_install" not in drawn
     assert addon.bpy.ops.gsv3d.backend_install_cancel() == {"FINISHED"}
-    assert installer.cancelled and not installing.watch()
-    assert installing.current() is None and addon.bpy.ops.gsv3d.backend_install.poll()
+    assert installer.cancelled and not installing.watch.look()
+    assert installing.watch.task is None and addon.bpy.ops.gsv3d.backend_install.poll()
 
 
 def test_afterwards_the_backend_starts_from_it(addon, installing, tmp_path, monkeypatch) -> None:
@@ -151,22 +151,22 @@ def test_afterwards_the_backend_starts_from_it(addon, installing, tmp_path, monk
     installing.start()
     python = install(tmp_path)
     Pretended.made[0].state = State.DONE
-    assert not installing.watch() and installing.current() is None
+    assert not installing.watch.look() and installing.watch.task is None
     place = preferences.backend_place()
     assert place.python == python
     assert started == [(python, place.connection_file, place.data_dir)]
-    assert not installing.watch() and len(started) == 1
+    assert not installing.watch.look() and len(started) == 1
 
 
 def test_what_failed_is_said_and_can_be_tried_again(addon, installing) -> None:
     installing.start()
     failed = Pretended.made[0]
     failed.state, failed.problem = State.FAILED, Problem("The disk is full.", "Free some space.")
-    assert not installing.watch()
+    assert not installing.watch.look()
     drawn = draw(addon, "GSV3D_PT_backend")
     assert {"The disk is full.", "Free some space.", "gsv3d.backend_install"} <= set(drawn)
     installing.start()
-    assert installing.current() is Pretended.made[1]
+    assert installing.watch.task is Pretended.made[1]
 
 
 def test_a_build_without_the_backend_opens_the_guide(
@@ -186,8 +186,8 @@ def test_a_build_without_the_backend_opens_the_guide(
 
 def test_disabling_the_extension_ends_it(installing) -> None:
     installing.start()
-    installing.close()
-    assert Pretended.made[0].cancelled and installing.current() is None
+    installing.watch.close()
+    assert Pretended.made[0].cancelled and installing.watch.task is None
 
 
 def test_the_artists_choice_makes_way_for_what_was_installed(installing, monkeypatch) -> None:

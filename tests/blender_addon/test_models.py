@@ -14,8 +14,9 @@ import pytest
 
 from blender_addon import model_process
 from blender_addon.events import Connected, ModelChoice
-from blender_addon.model_process import ModelProcess, State
+from blender_addon.model_process import ModelProcess
 from blender_addon.problems import Problem
+from blender_addon.tasks import State
 from tests.blender_addon.test_panels import CheckedLayout, draw
 from tests.gsv3d.loopback_hub import CONVERTER, LoopbackHub, serve
 
@@ -75,7 +76,7 @@ def changes(addon: Any, monkeypatch: pytest.MonkeyPatch, own: Path) -> Any:
     monkeypatch.setattr(compat, "online_access", lambda: True)
     monkeypatch.setattr(preferences, "chosen_python", lambda: sys.executable)
     yield model_changes
-    model_changes.close()
+    model_changes.watch.close()
 
 
 def in_preferences(addon: Any) -> list[str]:
@@ -135,7 +136,7 @@ def test_it_asks_whether_it_may_go_online(addon: Any, changes: Any, monkeypatch:
     assert addon.bpy.ops.gsv3d.model_convert.poll()
     with pytest.raises(Problem, match="may not go online"):
         changes.start(ADD)
-    assert changes.current() is None
+    assert changes.watch.task is None
 
 
 # What is done
@@ -153,23 +154,23 @@ def test_a_model_is_added_and_removed_while_the_backend_runs(
 
     bpy = addon.bpy
     assert bpy.ops.gsv3d.model_add(model="sv3d-p", token="hf_right") == {"FINISHED"}
-    process = changes.current()
+    process = changes.watch.task
     assert not bpy.ops.gsv3d.model_add.poll() and not bpy.ops.gsv3d.model_agree.poll()
     until(lambda: process.state is not State.RUNNING)
-    assert changes.watch() and process.license.split() == LICENSE.split()
+    assert changes.watch.look() and process.license.split() == LICENSE.split()
     drawn = in_preferences(addon)
     assert drawn[0] == "STABILITY AI LICENSE" and " ".join(drawn).count("and so on,") == 30
     assert drawn[-2:] == ["gsv3d.model_agree", "gsv3d.model_cancel"]
     assert bpy.ops.gsv3d.model_agree() == {"FINISHED"}
     until(lambda: not process.runs)
     assert process.state is State.DONE, process.problem
-    assert not changes.watch() and changes.current() is None
+    assert not changes.watch.look() and changes.watch.task is None
     addon.drain_until(lambda: "sv3d-p" in installed(), 120)
     (model,) = (model for model in session.models() if model.name == "sv3d-p")
     assert (model.decoder, model.change) == (False, "remove")
     assert "not for every commercial use" in model.license
     assert bpy.ops.gsv3d.model_remove(model="sv3d-p") == {"FINISHED"}
-    until(lambda: not changes.watch())
+    until(lambda: not changes.watch.look())
     assert list(own.iterdir()) == []
     addon.drain_until(lambda: installed() == ["blockout"], 60)
 
@@ -178,7 +179,7 @@ def test_cancelling_stops_the_program(addon: Any, changes: Any, hub: Any, own: P
     """And keeps what was downloaded, and nothing that is half a model."""
     hub.hold.set()
     changes.start(ADD, "hf_right")
-    process = changes.current()
+    process = changes.watch.task
     with pytest.raises(Problem, match="is being added"):
         changes.start(ADD)
     until(lambda: process.state is State.ASKING)
@@ -195,8 +196,8 @@ def test_cancelling_stops_the_program(addon: Any, changes: Any, hub: Any, own: P
 
 def test_a_page_to_ask_at_is_one_button_away(addon: Any, changes: Any, hub: Any) -> None:
     changes.start(ADD, "hf_wrong")
-    until(lambda: not changes.watch())
-    process = changes.current()
+    until(lambda: not changes.watch.look())
+    process = changes.watch.task
     assert process.page == f"{hub.address}/stabilityai/sv3d"
     drawn = in_preferences(addon)
     said = " ".join(drawn)
@@ -212,13 +213,13 @@ def test_what_the_program_refuses_is_one_sentence(
     path = tmp_path / "Kopie von sv3d_p.safetensors"
     convert = addon.bpy.ops.gsv3d.model_convert
     assert convert(filepath=str(path), model="blockout") == {"FINISHED"}
-    until(lambda: not changes.watch())
-    problem = changes.current().problem
+    until(lambda: not changes.watch.look())
+    problem = changes.watch.task.problem
     assert problem.what == "There is a model 'blockout' already." and problem.hint
     assert " ".join(in_preferences(addon)).startswith(str(problem))
     assert convert.poll() and not own.exists()
     assert convert(filepath=str(path)) == {"FINISHED"}
-    assert "Kopie-von-sv3d-p" in changes.current()._command
+    assert "Kopie-von-sv3d-p" in changes.watch.task._command
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,9 @@ def test_the_first_view_is_short(addon) -> None:
     settings.model = "large"  # of another backend: it has to be seen to be changed
     assert "model" in draw(addon, "GSV3D_PT_generate")
     advanced = draw(addon, "GSV3D_PT_advanced")
-    assert {"seed", "steps", "elevation", "mirror", "orbit", "texture_size"} <= set(advanced)
+    assert {"seed", "steps", "elevation", "mirror", "orbit", "frames", "texture_size"} <= set(
+        advanced
+    )
     for name in ("GSV3D_PT_advanced", "GSV3D_PT_image_advanced"):
         panel = getattr(addon.bpy.types, name)
         assert "DEFAULT_CLOSED" in panel.bl_options and panel.bl_parent_id

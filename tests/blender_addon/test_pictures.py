@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PNG and colour against Pillow, scikit-image's formula and hand-computed values."""
+"""PNG and color against Pillow, scikit-image's formula and hand-computed values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from blender_addon.colour import linear_to_srgb, sh_to_srgb, srgb_to_linear
+from blender_addon.color import linear_to_srgb, sh_to_srgb, srgb_to_linear
 from blender_addon.png import encode_png
 
 
@@ -50,7 +50,7 @@ def test_srgb_against_the_standards_values() -> None:
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-5)
 
 
-def test_degree_0_colour() -> None:
+def test_degree_0_color() -> None:
     # rgb = 0.5 + C0 * dc with C0 = 1 / (2 sqrt(pi)), clipped
     c0 = 0.5 / np.sqrt(np.pi)
     np.testing.assert_allclose(

@@ -334,8 +334,8 @@ def test_the_active_tile_is_sent(empty_blender, tmp_path: Path, packed: bool) ->
     from blender_addon import references
 
     bpy = empty_blender
-    for number, colour in ((1001, (255, 0, 0, 255)), (1012, (0, 255, 0, 255))):
-        picture(tmp_path / f"skin.{number}.png", colour)
+    for number, color in ((1001, (255, 0, 0, 255)), (1012, (0, 255, 0, 255))):
+        picture(tmp_path / f"skin.{number}.png", color)
     image = bpy.data.images.load(str(tmp_path / "skin.1001.png"))
     image.source, image.filepath = "TILED", str(tmp_path / "skin.<UDIM>.png")
     image.reload()

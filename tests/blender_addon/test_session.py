@@ -312,3 +312,17 @@ def test_unregistering_leaves_no_trace(empty_blender, tmp_path: Path) -> None:
     assert [len(each) for each in lists] == before
     assert not hasattr(bpy.types.Scene, "gsv3d") and not hasattr(bpy.types, "GSV3D_PT_generate")
     assert not hasattr(bpy.ops.gsv3d, "generate") or "generate" not in dir(bpy.ops.gsv3d)
+
+
+def test_results_of_a_file_that_was_opened_while_the_addon_was_disabled_are_found(addon) -> None:
+    import blender_addon
+    from blender_addon.importers import scene
+
+    bpy = addon.bpy
+    for job in ("a", "b"):
+        made = bpy.data.objects.new("cup", None)
+        made[scene.JOB_TAG], made[scene.KIND_TAG] = job, scene.MESH
+        assert scene.find_object(job, scene.MESH) == made
+        blender_addon.unregister()
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        blender_addon.register()

@@ -35,7 +35,7 @@ INTERFACE = [
 ]
 COMMAND_LINE = {
     *("__main__", "console", "headless", "preview_render", "result_files"),
-    *("cli", "doctor", "journal", "logs"),
+    *("cli", "doctor", "journal", "logs", "metrics", "pair_command"),
 }
 """Modules that speak in a terminal, in English."""
 SPEAKERS = [
@@ -43,7 +43,7 @@ SPEAKERS = [
     *(path for path in sorted(BACKEND.glob("*.py")) if path.stem not in COMMAND_LINE),
     *(
         BACKEND / "protocol" / f"{name}.py"
-        for name in ("connection_file", "session", "sockets", "versions")
+        for name in ("connection_file", "pairing", "session", "sockets", "versions")
     ),
     *(
         ADDON.parent / "gsv3d" / f"{name}.py"
@@ -62,7 +62,20 @@ DETAILS = {
     "The connection file {} cannot be written: {}.",
     "Check that its folder exists, is yours and has space left, or choose another with"
     " --connection-file.",
+    "Port {} of {} cannot be opened: {}.",
+    "Give --listen an address or name of this computer, and a port that is free.",
+    "Give HOST or HOST:PORT, and write an IPv6 address as [ADDRESS] or [ADDRESS]:PORT.",
+    "Pairing codes are made on the backend's own computer.",
+    "Start it with 'gsv3d-backend serve --listen HOST'.",
+    "The backend can be ended on its own computer alone.",
+    "The backend listens on this computer alone.",
+    "{}, which keeps the paired computers, is damaged.",
+    "Delete it and start the backend again; then all have to pair anew.",
+    "{} cannot be written: {}.",
+    "Check that its folder is yours and has space left.",
     "There is no file {}.",
+    "The Ray cluster at {} has {} to spare for a worker.",
+    "End what else runs there, or serve with fewer --workers.",
     # Of settings that the panel does not have.
     "Give azimuths and elevations, or an orbit and its number of views.",
     # What only a fault of the program brings about.
@@ -74,6 +87,9 @@ DETAILS = {
     "A chunk came of transfer {}, which is not known.",
     "Message {} of the backend is missing.",
     "The endpoint must be tcp://127.0.0.1:PORT.",
+    "The endpoint must be tcp://HOST:PORT.",
+    "With a pairing code one can only pair.",
+    "The backend answered with {}.",
     "The field pid must be a process id.",
     "The field versions must be a map.",
     "The field data_dir must be text.",

@@ -18,7 +18,7 @@ from gsv3d.cli import main
 from gsv3d.devices import choose_device
 from gsv3d.errors import ModelError
 from gsv3d.lifting.settings import OF_A_MODEL
-from gsv3d.models import CHECKPOINTS, available, find, license_of, load_pipeline
+from gsv3d.models import CHECKPOINTS, available, find, license_of, load_pipeline, memory_for
 from tests import tiny
 from tests.gsv3d.multiview import published
 
@@ -204,6 +204,17 @@ def test_the_shipped_model_is_installed_and_small() -> None:
     assert size <= 48e6
     assert (blockout.path / "README.md").is_file(), "a model goes with its card"
     assert not models["gsv3d-576"].installed and models["gsv3d-576"].how_to_get
+
+
+def test_the_memory_a_model_needs_is_twice_its_weights(own_models: Path) -> None:
+    tiny.tiny_pipeline().save_pretrained(own_models / "props")
+    by_name = {model.name: model for model in available()}
+    loaded = load_pipeline("props", device="cpu")
+    networks = [part for part in loaded.components.values() if isinstance(part, torch.nn.Module)]
+    state = [tensor for network in networks for tensor in network.state_dict().values()]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
+    assert memory_for(by_name["props"]) == pytest.approx(2 * weights, rel=0.1)
+    assert memory_for(by_name["sv3d-p"]) == 0, "it is not there"
 
 
 def test_a_model_that_could_be_had_says_how() -> None:

@@ -10,12 +10,12 @@ import torch
 from gsv3d.cameras import orbit, static_azimuths_deg
 from gsv3d.decoder.proportions import deepened
 from gsv3d.errors import Cancelled, ModelError
+from gsv3d.lab.training.tasks.multiview import denoise
 from gsv3d.multiview import pose_ids, triangular_guidance
 from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
 from gsv3d.multiview.consistency import Consistency
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.rendering import render
-from gsv3d.training.tasks.multiview import denoise
 from tests import tiny
 
 

@@ -44,6 +44,7 @@ EXAMPLES: list[m.Message] = [
     m.Cancelled(JOB), m.Acked(JOB), m.Forgotten(JOB), m.Free(),
     m.Queue((m.JobEntry(JOB, "running", "a.png", "blockout", 0, "x", 1, 2, None, "", "submit",
                         "you", {"seed": 3.0}),)),
+    m.Invite("a.local:7"), m.Pair("k" * 40, "a"), m.Invitation("gsv3d://a:7/x", 600), m.Paired(),
     m.Error("busy", "what", "hint", None), m.Bye("why"),
 ]  # fmt: skip
 
@@ -126,7 +127,9 @@ def test_a_wrong_field_keeps_the_job_it_was_about() -> None:
         ("steps", 0), ("steps", 1.5), ("steps", True), ("seed", -1), ("seed", 2**31),
         ("faces", 19), ("faces", 500_001), ("texture_size", 8193), ("elevation", float("nan")),
         ("elevation", 90.5), ("elevation", "10"), ("mirror", "maybe"), ("mirror", None),
-        ("orbit", "spiral"),
+        ("orbit", "spiral"), ("frames", 1), ("frames", 85), ("azimuths", [361.0]),
+        ("azimuths", [0.0] * 85), ("elevations", [91.0]), ("elevations", [float("nan")]),
+        ("elevations", None),
         ("plane", 361.0), ("plane", None), ("previews", 51), ("files", ["exe"]),
         ("files", ["glb"] * 3), ("model", "../model"), ("model", ""), ("filename", "x" * 256),
         ("filename", "a\x00b"), ("job", JOB.upper()), ("image", b""),

@@ -18,7 +18,7 @@ from blender_addon.problems import Problem
 from tests.canned_results import box_mesh, orbit_views, sphere_gaussians
 
 
-def test_gaussians_come_most_visible_first_with_linear_colours() -> None:
+def test_gaussians_come_most_visible_first_with_linear_colors() -> None:
     g = sphere_gaussians(50)
     g["opacities"] = np.linspace(0.1, 1.0, 50, dtype=np.float32)
     done = prepare.prepare_gaussians(**g)
@@ -28,8 +28,8 @@ def test_gaussians_come_most_visible_first_with_linear_colours() -> None:
     # by hand: sRGB 0.5 + C0 * dc, then the piecewise transfer function
     s = np.clip(0.5 + 0.28209479 * g["sh"][order, 0].astype("f8"), 0, 1)
     linear = np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4)
-    np.testing.assert_allclose(done.colours[:, :3], linear, atol=1e-5)
-    np.testing.assert_array_equal(done.colours[:, 3], done.opacities)
+    np.testing.assert_allclose(done.colors[:, :3], linear, atol=1e-5)
+    np.testing.assert_array_equal(done.colors[:, 3], done.opacities)
 
 
 def test_broken_and_invisible_gaussians_are_dropped() -> None:

@@ -168,7 +168,7 @@ def test_the_solid_view_has_a_color_whatever_it_shows(empty_blender, finish, box
 
     arrays, fit = box
     made = empty_blender.data.objects[finish(import_mesh(arrays, "j", Target("b"), fit))]
-    mean = np.array(arrays.mean_colour)
+    mean = np.array(arrays.mean_color)
     np.testing.assert_allclose(made.color[:3], mean, atol=1e-6)
     np.testing.assert_allclose(made.data.materials[0].diffuse_color[:3], mean, atol=1e-6)
     active = made.data.color_attributes.active_color
@@ -242,9 +242,7 @@ def test_gaussians_as_points_with_attributes(empty_blender, finish) -> None:
     attributes = made.data.attributes
     assert_shapes(attributes, arrays, fit)
     np.testing.assert_allclose(read(attributes["opacity"].data, "value", 1)[:, 0], arrays.opacities)
-    np.testing.assert_allclose(
-        read(attributes["Color"].data, "color", 4), arrays.colours, atol=1e-6
-    )
+    np.testing.assert_allclose(read(attributes["Color"].data, "color", 4), arrays.colors, atol=1e-6)
     np.testing.assert_allclose(read(attributes["sh_0"].data, "vector", 3), arrays.sh[:, 0])
 
 

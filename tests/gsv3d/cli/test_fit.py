@@ -14,8 +14,8 @@ from PIL import Image
 import gsv3d.lifting
 from gsv3d.cli import main
 from gsv3d.gaussians import Gaussians
+from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lifting import LiftSettings
-from gsv3d.rasterizing import load_prop
 from tests.gsv3d.lifting.captures import write
 from tests.gsv3d.lifting.scenes import around, moved, painted_ball, see
 

@@ -337,3 +337,27 @@ def test_libraries_say_nothing_of_their_own() -> None:
     program = "from gsv3d.cli import main; main(['models', 'list']); import gsv3d.pipeline"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_that_was_ended_goes_on(quick, tmp_path, capsys):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "b"):
+        save_picture(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    command = ["generate", str(folder), "--output", str(output), "--resume"]
+    (output / "a.json").parent.mkdir()
+    (output / "a.json").write_text("[]")  # another program's
+    assert main(command) == 1
+    assert [len(list(output.glob(f"{name}*.glb"))) for name in ("a", "b")] == [1, 1]
+    (output / "b.json").write_bytes(b"")  # held by a run that was killed
+    save_picture(folder / "c.png")
+    capsys.readouterr()
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    rows = [line.split()[:2] for line in said.splitlines() if line.startswith("  ")]
+    assert [["inputs", "4"], ["made", "2"], ["failed", "1"]] == [
+        row for row in rows if row[0] in ("inputs", "made", "failed") and len(row) == 2
+    ]
+    assert "there already         1" in said and "a.png (" not in said
+    (folder / "broken.png").unlink()
+    assert main(command) == 0

@@ -9,12 +9,12 @@ import torch
 import trimesh
 
 from gsv3d.cameras import Cameras, orbit
+from gsv3d.lab.rasterizing import Prop, rasterize
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.mirror import cut, match_outlines, mirror_reference, place
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.surface import extract_surface
-from gsv3d.rasterizing import Prop, rasterize
-from gsv3d.rasterizing.orbits import Surface, draw
 
 SIZE = 96
 
@@ -45,7 +45,7 @@ def symmetric_object(plane_deg: float) -> Prop:
         faces=np.concatenate(faces).astype(np.int32),
         corner_normals=np.tile(np.float32([0, 0, 1]), (count, 3, 1)),
         corner_uvs=np.zeros((count, 3, 2), np.float32),
-        corner_colours=np.concatenate(colours).astype(np.float32),
+        corner_colors=np.concatenate(colours).astype(np.float32),
         texture_index=np.full(count, -1, np.int32),
         textures=(),
         plain=False,

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gsv3d.cameras import DISTANCE, orbit
+from gsv3d.lab.rasterizing import rasterize
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.outline import LINE, _outline_distance, follow, reach
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.surface import extract_surface, face_parts
-from gsv3d.rasterizing import rasterize
 
 SIZE, VOXEL, HALF = 256, 0.0125, 40
 RADIUS = 0.3

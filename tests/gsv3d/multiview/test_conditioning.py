@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from gsv3d.lab.training.config import build
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,
     encode_reference,
     picture_tensor,
     pose_ids,
 )
-from gsv3d.training.config import build
 from tests import tiny
 
 

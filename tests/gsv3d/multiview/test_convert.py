@@ -20,9 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from gsv3d.errors import GSV3DError, ModelError, OutputError
+from gsv3d.lab.training.config import read_config
 from gsv3d.multiview import convert as module
 from gsv3d.multiview.convert import convert, plan, read_shapes
-from gsv3d.training.config import read_config
 from tests.gsv3d.multiview import closed_form, published
 
 UNET = "model.diffusion_model."

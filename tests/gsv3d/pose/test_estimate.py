@@ -13,6 +13,9 @@ from PIL import Image
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import ModelError
+from gsv3d.lab.rasterizing import Prop
+from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.pose.estimate import (
     CONFIG,
@@ -26,9 +29,6 @@ from gsv3d.pose.estimate import (
 )
 from gsv3d.pose.network import NUM_PLANES, PoseNetwork
 from gsv3d.preprocessing import prepare
-from gsv3d.rasterizing import Prop
-from gsv3d.rasterizing.lighting import baked_environments, lights_of
-from gsv3d.rasterizing.orbits import Surface, draw
 
 PLANES = np.arange(NUM_PLANES) * 180.0 / NUM_PLANES
 
@@ -48,7 +48,7 @@ def picture_of(mesh: trimesh.Trimesh, yaw_deg: float, elevation_deg: float) -> n
         faces=faces,
         corner_normals=np.repeat(np.array(turned.face_normals, np.float32)[:, None], 3, axis=1),
         corner_uvs=np.zeros((len(faces), 3, 2), np.float32),
-        corner_colours=np.full((len(faces), 3, 3), 0.4, np.float32),
+        corner_colors=np.full((len(faces), 3, 3), 0.4, np.float32),
         texture_index=np.full(len(faces), -1, np.int32),
         textures=(),
         plain=True,

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from gsv3d.errors import ImageError
 from gsv3d.preprocessing import load_image
@@ -380,6 +380,27 @@ def test_a_tiff_that_is_whole_but_unknown_is_not_called_damaged():
     data[at + 8 : at + 10] = struct.pack("<H", 5)
     with pytest.raises(ImageError, match=r"of a kind .*32 bits a sample, floats, compression LZW"):
         load_image(bytes(data))
+
+
+def test_a_tiff_whose_width_is_a_list_is_refused():
+    data = bytearray(tiff(shades().astype(np.float32), photometric="rgb"))
+    at = data.index(struct.pack("<HHI", 256, 4, 1))
+    data[at + 4 : at + 12] = struct.pack("<II", 3, 8)  # three values, elsewhere in the file
+    with pytest.raises(ImageError):
+        load_image(bytes(data))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow does not read AVIF")
+def test_a_damaged_avif_is_refused():
+    data = bytearray(encoded(Image.new("RGBA", (32, 32), (200, 30, 20, 99)), "AVIF"))
+    refused = 0
+    for place in range(len(data) // 2, len(data)):
+        damaged = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+        try:
+            assert load_image(bytes(damaged)).mode == "RGBA"
+        except ImageError:
+            refused += 1
+    assert refused
 
 
 @pytest.mark.skipif(os.name != "posix", reason="named pipes have another form there")

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job in memory, and what the queue message tells of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import Any
+
+from .estimator import Estimator
+from .journal import JobRecord
+from .protocol import messages as m
+
+log = logging.getLogger(__name__)
+
+#: The settings of a job that the queue message holds.
+_LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "frames", "guidance")
+
+
+@dataclass(frozen=True)
+class StoredArtefact:
+    """An artefact in a file of the job's folder: its kind, its announcement's fields, its name."""
+
+    kind: str
+    fields: dict[str, Any]
+    file: str
+
+    @property
+    def replaceable(self) -> bool:
+        """True for coarse views and Gaussians: a newer one takes their place."""
+        return self.kind in ("views", "gaussians") and not self.fields.get("final")
+
+
+@dataclass(eq=False)
+class Job:
+    """A job in memory: its record, and what is known of the run under way."""
+
+    record: JobRecord
+    artefacts: list[StoredArtefact] = field(default_factory=list)
+    progress: m.Progress | None = None
+    estimator: Estimator | None = None
+    device: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.record.job
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence."""
+        return self.record.filename or f"the picture of job {self.id[:8]}"
+
+    @property
+    def what(self) -> str:
+        """Return the sentence of a failed job, cut to the length of the queue message."""
+        return str(self.record.outcome.get("what", ""))[:300]
+
+    def entry(self, position: int, length: int, owner: str) -> m.JobEntry:
+        """Return the job for the queue message.
+
+        Args:
+            position: jobs before it.
+            length: most characters of a name or a sentence.
+            owner: one of messages.OWNERS.
+        """
+        now = self.progress if self.record.state == "running" else None
+        settings = self.record.settings
+        numbers = {k: settings[k] for k in _LISTED_SETTINGS if settings.get(k) is not None}
+        if settings.get("mirror") == "plane":
+            numbers["plane"] = settings["plane"]
+        return m.JobEntry(
+            job=self.id,
+            state=self.record.state,
+            filename=self.record.filename[:length],
+            model=self.record.model,
+            position=position,
+            phase=now.phase if now else "",
+            step=now.step if now else 0,
+            of=now.of if now else 0,
+            eta_s=now.eta_s if now else None,
+            what=self.what[:length],
+            kind=self.record.kind,
+            owner=owner,
+            settings=numbers,
+            device=self.device if self.record.state == "running" else "",
+        )
+
+
+def restored(record: JobRecord) -> Job:
+    """Return a job of an earlier run of the backend."""
+    stored = record.outcome.get("artefacts", []) if record.state in ("done", "fetched") else []
+    try:
+        return Job(record, [StoredArtefact(**values) for values in stored])
+    except TypeError as error:  # damaged
+        log.error("the results of job %s cannot be found again: %s", record.job, error)
+        return Job(record)
+
+
+def whose(job: Job, owner: str | None, connected: Container[str | None]) -> str:
+    """Return whose a job is, as the queue message tells a client of this owner."""
+    if job.record.owner is None:
+        return "gone"
+    if job.record.owner == owner:
+        return "you"
+    return "other" if job.record.owner in connected else "gone"

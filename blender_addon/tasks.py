@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tasks that a thread does with child processes, while others watch how far it is. No bpy."""
+
+from __future__ import annotations
+
+import threading
+from enum import Enum
+
+from .problems import Problem
+
+
+class State(Enum):
+    """Name the states of a task."""
+
+    RUNNING = "running"
+    ASKING = "asking"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Task:
+    """A task that a thread of its own does in `_run`.
+
+    Attributes:
+        state: RUNNING from the beginning; `_run` sets another one at its end.
+        text: what it does now.
+        fraction: how much of that is done, from 0 to 1; None: not known.
+        problem: why it FAILED.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.state, self.text = State.RUNNING, "Preparing"
+        self.fraction: float | None = None
+        self.problem: Problem | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def runs(self) -> bool:
+        """Return True until the task has ended."""
+        return self.state in (State.RUNNING, State.ASKING)
+
+    def start(self) -> None:
+        """Begin, and return at once."""
+        self._thread.start()
+
+    def join(self, patience_s: float) -> bool:
+        """Wait for the thread; return True if it has ended."""
+        self._thread.join(patience_s)
+        return not self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """Have the task stop and tidy up, and return at once."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        raise NotImplementedError

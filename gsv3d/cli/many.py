@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gsv3d generate`` for folders of thousands: what is done already, what came of it, on a cluster.
+
+On a cluster each worker has one picture at a time, read when it is handed out, and this process
+writes the files as they come: neither pictures nor results pile up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gsv3d.errors import OutputNameError, out_of_memory
+
+Work = Sequence[tuple[Path, Path]]
+"""Pictures, each with the path of its results without an ending."""
+_Task = tuple[str, str, bytes | None]
+"""A picture's path, the name of its results, and its bytes where they can be read."""
+
+
+def without_done(images: Sequence[Path], output: Path) -> list[Path]:
+    """Return the pictures of which the folder of results holds no record, which is written last."""
+    done = set()
+    for path in output.glob("*.json"):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            done.add(_key(record["image"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # another program's, or held by a run that was ended
+    return [image for image in images if _key(image) not in done]
+
+
+def _key(path: str | Path) -> str:
+    from gsv3d.filenames import readable
+
+    return readable(os.path.normcase(os.path.abspath(path)))
+
+
+@dataclass
+class Tally:
+    """Counts what came of the inputs of a run."""
+
+    inputs: int
+    made: int = 0
+    there: int = 0
+    failed: int = 0
+    start: float = field(default_factory=time.monotonic)
+
+    def table(self) -> str:
+        """Return the counts, and the time of all, as lines."""
+        seconds = time.monotonic() - self.start
+        rows = [("made", self.made), ("there already", self.there), ("failed", self.failed)]
+        lines = [f"  {name:<14}{count:>9,}" for name, count in [("inputs", self.inputs), *rows]]
+        each = f", {seconds / self.made:.1f} each" if self.made else ""
+        return "\n".join([*lines, f"  {'seconds':<14}{seconds:>9,.0f}{each}"])
+
+
+@dataclass
+class Generator:
+    """Make the function that makes results, inside a worker (and is what is sent there).
+
+    Attributes:
+        model, device, memory: see ``gsv3d.models.load_pipeline``.
+        settings: of all jobs.
+        formats: of the results.
+        pipeline: the loaded model, in the worker.
+    """
+
+    model: str
+    device: str
+    memory: str
+    settings: Any
+    formats: Sequence[str]
+    pipeline: Any = field(default=None, init=False)
+
+    def __call__(self) -> Callable[[_Task], Any]:
+        from gsv3d.models import load_pipeline
+
+        self.pipeline = load_pipeline(self.model, self.device, self.memory)
+        return self._make
+
+    def _make(self, task: _Task) -> tuple[list[tuple[str, bytes]], Any]:
+        """Return the names and bytes of a result's files, and how certain the cut-out is."""
+        from gsv3d.generation import generate
+        from gsv3d.models import find, license_of
+        from gsv3d.preprocessing import load_image
+        from gsv3d.results import write_results
+
+        image, name, data = task
+        pipeline = self.pipeline
+        try:
+            picture = load_image(image) if data is None else load_image(data, image)
+            result = generate(pipeline, picture, self.settings)
+        except Exception as error:
+            told = out_of_memory(error, self.settings.texture_size)
+            if told is None:
+                raise
+            raise told from error
+        with tempfile.TemporaryDirectory(prefix="gsv3d-") as folder:
+            files = write_results(
+                result,
+                Path(folder) / name,
+                formats=self.formats,
+                settings=self.settings,
+                model=self.model,
+                image=Path(image),
+                device=str(getattr(pipeline, "_execution_device", pipeline.device)),
+                license=license_of(find(self.model)),
+            )
+            return [(file.name, file.read_bytes()) for file in files], result.certainty
+
+
+class _Tasks(Sequence[_Task]):
+    """Pictures that are read when they are handed out; one that cannot be the worker names."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def __len__(self) -> int:
+        return len(self._work)
+
+    def __getitem__(self, index: Any) -> Any:
+        image, target = self._work[index]
+        data = None
+        with contextlib.suppress(OSError):
+            data = image.read_bytes()
+        return str(image), target.name, data
+
+
+def generate_on_ray(
+    work: Work, generator: Generator, address: str, endings: Sequence[str], overwrite: bool
+) -> Iterator[tuple[Path, list[Path], Any, str | None]]:
+    """Generate on a Ray cluster and write the results here.
+
+    Args:
+        work: what to make.
+        generator: of the results; its model is installed on every machine.
+        address: of the cluster.
+        endings: of the files of a result.
+        overwrite: whether to replace files.
+
+    Yields:
+        Each picture as it ends, its files, how certain the cut-out is, and why it failed or None.
+
+    Raises:
+        GSV3DError: the cluster or the model cannot be used, or the disk is full.
+    """
+    from gsv3d.clusters import run_on_ray
+
+    outcomes = run_on_ray(
+        generator,
+        _Tasks(work),
+        address,
+        describe=lambda task: task[0],
+        cards=generator.device != "cpu",
+    )
+    with contextlib.closing(outcomes):
+        for outcome in outcomes:
+            image, target = work[outcome.index]
+            if outcome.error is not None:
+                yield image, [], None, outcome.error
+                continue
+            files, certainty = outcome.value
+            try:
+                yield image, _write(files, target, endings, overwrite), certainty, None
+            except OutputNameError as error:
+                yield image, [], None, str(error)
+
+
+def _write(
+    files: Sequence[tuple[str, bytes]], target: Path, endings: Sequence[str], overwrite: bool
+) -> list[Path]:
+    from gsv3d.outputs import free_target, write_atomic
+
+    with free_target(target, endings, overwrite) as free:
+        if free != target:  # the files name each other
+            raise OutputNameError(
+                f"{target} was taken by another program meanwhile.", "Do it again with --resume."
+            )
+        for name, data in files:
+            write_atomic(target.parent / name, data)
+    return [target.parent / name for name, _ in files]

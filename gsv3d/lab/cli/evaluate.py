@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gsv3d evaluate``: a model against the true objects and against baselines."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from gsv3d.cli.options import add_views, consistency_of
+from gsv3d.errors import DataError, GSV3DError, OutputError
+from gsv3d.lab.cli.options import check_at_least, require_blender
+from gsv3d.lab.datasets.objects import ObjectFile, find_objects
+
+DESCRIPTION = (
+    "Measure a model on 3D objects: unseen views, surfaces and volumes of its meshes, its "
+    "Gaussians, its own views, beside retrieval, the picture extruded to a slab, an ellipsoid and "
+    "nothing. Goes on where it stopped."
+)
+
+NO_MODEL = "none"
+"""As MODEL: the baselines alone."""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("evaluate", help=DESCRIPTION, description=DESCRIPTION)
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help=f"a model's name or folder; '{NO_MODEL}' for the baselines alone",
+    )
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASES", help="3D objects: files, folders, index.json"
+    )
+    parser.add_argument("--objects", nargs="+", default=[], metavar="CASES", help="the same")
+    parser.add_argument("--report", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--name", help="the model's name in the report (that of its folder)")
+    _add_case_arguments(parser)
+    _add_model_arguments(parser)
+    parser.add_argument("--workers", type=int, default=max(1, min(os.cpu_count() or 1, 8)),
+                        help="processes that render and measure (%(default)s)")  # fmt: skip
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cases")
+    group.add_argument("--split", help="only this split of an index.json")
+    group.add_argument("--count", type=int, help="objects drawn (all of them)")
+    group.add_argument("--seed", type=int, default=0, help="of objects and views (%(default)s)")
+    group.add_argument(
+        "--part", choices=("a", "b"),
+        help="one half of the objects, drawn by the seed: choose on one, report on the other",
+    )  # fmt: skip
+    group.add_argument(
+        "--elevations", type=_floats, default=(), metavar="DEG,…",
+        help="further references of every object from these elevations, such as 0,10,20,30",
+    )  # fmt: skip
+    group.add_argument("--size", type=int, default=128, help="of the views (%(default)s)")
+    group.add_argument(
+        "--renderer", choices=("cycles", "rasterizer"), default="cycles",
+        help="that draws all pictures: Blender's, or our own, which needs no Blender and reads GLB"
+        " and glTF files alone (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--retrieval", type=Path, metavar="INDEX",
+        help="index.json whose train split is retrieved from (that of CASES, if it has one);"
+        " with --no-retrieval that baseline is left out",
+    )  # fmt: skip
+    group.add_argument("--no-retrieval", action="store_true", help="without that baseline")
+    group.add_argument(
+        "--cache", type=Path, metavar="DIR",
+        help="where the retrieval's renderings are kept (the report's folder)",
+    )  # fmt: skip
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--seeds", type=_ints, default=(0,), metavar="N,…", help="of the model's noise (0)"
+    )
+    group.add_argument(
+        "--pose", choices=("auto", "off", "elevation", "truth"), default="auto",
+        help="auto: elevation and mirror plane are estimated; off: elevation 10, no mirror;"
+        " elevation: the true one, no mirror; truth: the true elevation and plane (%(default)s)",
+    )  # fmt: skip
+    group.add_argument("--steps", type=int, help="denoising steps (the model's own number)")
+    add_views(group)
+    group.add_argument("--faces", type=int, default=5000, help="(%(default)s)")
+    group.add_argument("--texture-size", type=int, default=512, help="(%(default)s)")
+    group.add_argument("--device", default="auto")
+    group.add_argument(
+        "--fit", type=int, default=0, metavar="N",
+        help="fit Gaussians to halves of the views of N objects drawn by the seed (%(default)s)",
+    )  # fmt: skip
+    group.add_argument("--clip", help="CLIP model for CLIP-S and CLIP-IQA: cached name or folder")
+
+
+def _ints(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in text.split(","))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; return 0, 1 if an object failed, 2 if nothing could be done."""
+    try:
+        failures = _evaluate(args)
+    except (GSV3DError, ValueError) as error:
+        print(f"gsv3d evaluate: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"gsv3d evaluate: {OutputError(f'{error}.')}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    for reason in failures.values():
+        print(f"failed: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _evaluate(args: argparse.Namespace) -> dict[str, str]:
+    _require_packages()
+    from gsv3d.lab.evaluation.metrics.networks import CLIP, load_perceptual
+    from gsv3d.lab.evaluation.perceptual import measure_perceptual
+    from gsv3d.lab.evaluation.protocol import (
+        EvaluationSettings,
+        choose_objects,
+        choose_part,
+        make_cases,
+    )
+    from gsv3d.lab.evaluation.report import write_report
+    from gsv3d.lab.evaluation.runner import run_evaluation
+    from gsv3d.lab.evaluation.store import prepare_folder
+
+    model, sources = model_and_cases(args)
+    settings = EvaluationSettings(seed=args.seed, size=args.size, renderer=args.renderer)
+    _check_seeds(args.seeds)
+    check_at_least("workers", args.workers)
+    check_at_least("fit", args.fit, 0)
+    found = find_objects(sources, args.split)
+    drawn = choose_objects(found, len(found) if args.count is None else args.count, args.seed)
+    objects = choose_part(drawn, args.part, args.seed)
+    cases = make_cases(objects, args.seed, args.elevations)
+    if settings.renderer == "cycles":
+        require_blender()
+    progress = Progress()
+    name, identity, generator = _model(model, args)
+    library = _library(args, sources, progress)
+    evaluation = prepare_folder(
+        args.report,
+        settings,
+        cases,
+        name,
+        identity,
+        args.seeds,
+        None if library is None else library.digest,
+        description(args),
+    )
+    retriever = None
+    if library is not None:
+        from gsv3d.lab.evaluation.baselines.retrieval import Retriever
+
+        retriever = Retriever(library)
+    failures = run_evaluation(evaluation, generator, progress, args.workers, retriever, args.fit)
+    perceptual = load_perceptual(args.clip or CLIP, args.device)
+    measure_perceptual(evaluation, perceptual, progress)
+    suffix = f"-{args.part}" if args.part else ""
+    print("\n" + write_report(evaluation, perceptual.missing, suffix))
+    return failures
+
+
+def _require_packages() -> None:
+    for package in ("pandas", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise DataError(
+                f"A report needs the Python package {package}.",
+                'Install it with: pip install -e ".[lab]".',
+            )
+
+
+def model_and_cases(args: argparse.Namespace) -> tuple[str | None, list[str]]:
+    """Return the model, None for the baselines alone, and the sources of the cases."""
+    model = None if args.model == NO_MODEL else args.model
+    sources = [*args.cases, *args.objects]
+    if not sources:
+        raise DataError(
+            "No CASES are given.", "Give MODEL and then the objects: files, folders, index.json."
+        )
+    return model, sources
+
+
+def _check_seeds(seeds: tuple[int, ...]) -> None:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds names {', '.join(map(str, seeds))}, one of them twice.")
+    for seed in seeds:
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"seed is {seed}, but must be 0..2147483647.")
+
+
+def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Return the model's name in the report, its identity and generator; all None without one."""
+    if model is None:
+        return None, None, None
+    from gsv3d.lab.evaluation.generating import ModelGenerator, count_frames
+    from gsv3d.lab.evaluation.store import ModelIdentity, digest_folder
+    from gsv3d.models import find
+
+    folder = find(model)
+    identity = ModelIdentity(
+        digest_folder(folder), args.steps, args.faces, args.texture_size,
+        args.frames or count_frames(model, args.orbit), args.pose, args.orbit,
+        consistency_of(args.consistency),
+    )  # fmt: skip
+    name = args.name or folder.resolve().name
+    return name, identity, ModelGenerator(model, identity, args.device)
+
+
+def library_props(args: argparse.Namespace, sources: list[str]) -> list[ObjectFile]:
+    """Return the props to retrieve from; none where nobody named any."""
+    from gsv3d.lab.evaluation.baselines.library import SPLIT, find_library
+
+    if args.no_retrieval:
+        return []
+    if args.retrieval is not None:
+        return find_library(args.retrieval)
+    for source in map(Path, sources):
+        if source.suffix.lower() == ".json" and source.is_file():
+            try:
+                return find_library(source)
+            except DataError:
+                continue  # an index without a split to train on
+    print(
+        f"No {SPLIT} split is known: there is no retrieval baseline. Name one by --retrieval.",
+        file=sys.stderr,
+    )
+    return []
+
+
+def _library(
+    args: argparse.Namespace, sources: list[str], report: Callable[[str, int, int], None]
+) -> Any:
+    """Return the library to retrieve from, its looks rendered; None without one."""
+    props = library_props(args, sources)
+    if not props:
+        return None
+    from gsv3d.lab.evaluation.baselines.library import load_library
+
+    return load_library(props, args.cache or args.report / "retrieval", report, args.workers)
+
+
+def description(args: argparse.Namespace) -> str:
+    """Describe which objects are measured, for the report."""
+    words = f" of the {args.split} split" if args.split else ""
+    return words + (f", part {args.part} of two halves" if args.part else "")
+
+
+class Progress:
+    """A line every few seconds, with the time left of the phase."""
+
+    def __init__(self) -> None:
+        self._phase, self._started, self._last = "", 0.0, 0.0
+
+    def __call__(self, phase: str, done: int, of: int) -> None:
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._started, self._last = phase, now, 0.0
+        if now - self._last > 5 or done == of:
+            self._last = now
+            left = timedelta(seconds=int((now - self._started) / done * (of - done)))
+            print(f"{phase}: {done}/{of}, {left} left", flush=True)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gsv3d render``: orbits of 3D objects with Blender, packed into shards."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from gsv3d.errors import GSV3DError
+from gsv3d.lab.cli.options import check_at_least, require_blender
+from gsv3d.lab.datasets.dataset import Dataset
+from gsv3d.lab.datasets.objects import SUFFIXES, find_objects
+from gsv3d.lab.datasets.plans import CHOICES, OrbitSettings
+
+DESCRIPTION = (
+    "Render orbits of 3D objects with Blender into webdataset shards: RGBA, depth, normals, "
+    "cameras. What is already in the output folder is not rendered again."
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "sv3d": {"size": 576, "orbit_views": 84, "novel_views": 0, "samples": 16, "normals": "camera"},
+}
+"""Settings that differ from the defaults, for --preset."""
+
+SETTINGS = (
+    ("size", int, "pixels of a side"),
+    ("orbit", None, "of the first views: one elevation, SV3D's dynamic orbit, a sine"),
+    ("orbit_views", int, "views on the orbit"),
+    ("novel_views", int, "further views from random directions"),
+    ("samples", int, "a pixel"),
+    ("engine", None, "eevee needs a GPU or EGL"),
+    ("normals", None, "store normals, in these axes"),
+    ("seed", int, "of everything random"),
+    ("light", None, "one of Blender's own HDRIs, or uniform white"),
+    ("materials", None, "keep the base color alone, or all of the materials"),
+)
+"""Options that are settings of the same name: type (None: one of words), help."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    default = OrbitSettings()
+    parser.add_argument(
+        "objects",
+        nargs="+",
+        metavar="OBJECT",
+        help=f"files ({', '.join(SUFFIXES)}), folders, or an index.json",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--split", help="only this split of an index.json")
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="quick",
+        help="defaults of the options below: the ones shown, or SV3D's: 84 views of 576 pixels on "
+        "the orbit, normals (%(default)s)",
+    )
+    for name, kind, text in SETTINGS:
+        words = None if kind else [str(word).lower() for word in CHOICES[name]]
+        shown = str(getattr(default, name)).lower()
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, choices=words, help=f"{text} ({shown})"
+        )
+    parser.add_argument(
+        "--random-colours",
+        action="store_true",
+        help="give objects without color of their own a random one",
+    )
+    parser.add_argument("--limit", type=int, help="only the first N objects of the shuffled list")
+    parser.add_argument(
+        "--shard-mb", type=int, default=256, help="size at which a shard is closed (%(default)s)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N",
+                        help=f"Blender processes, one thread each ({_half_the_cpus()}; with --ray"
+                        " as many as the cluster has CPUs)")  # fmt: skip
+    parser.add_argument("--ray", metavar="ADDRESS", help="render on a Ray cluster: host:port, auto")
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("render", help=DESCRIPTION, description=DESCRIPTION)
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def settings_of(args: argparse.Namespace) -> OrbitSettings:
+    """Return the preset's settings, with those given on the command line instead.
+
+    Raises:
+        ValueError: one is out of bounds.
+    """
+    given = {name: getattr(args, name) for name, _, _ in SETTINGS}
+    chosen = PRESETS[args.preset] | {k: v for k, v in given.items() if v is not None}
+    if chosen.get("normals") == "none":
+        chosen["normals"] = None
+    return OrbitSettings(**chosen, random_colours=args.random_colours)
+
+
+def command_of(args: argparse.Namespace) -> str:
+    """Return the command that makes the same data set, for its datasheet."""
+    words = ["gsv3d", "render", *args.objects, "--output", str(args.output)]
+    for name in ("preset", "split", *(name for name, _, _ in SETTINGS), "limit"):
+        value = getattr(args, name)
+        if value is not None and (name, value) != ("preset", "quick"):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words + ["--random-colours"] * args.random_colours)
+
+
+def _half_the_cpus() -> int:
+    return max(1, (os.cpu_count() or 2) // 2)
+
+
+class _Progress:
+    """A line every two seconds with the time that is left, judged by the last objects."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._printed = total, 0, 0.0
+        self._times = [time.monotonic()]
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        self._done += 1
+        # Once there are two objects, the time the processes took to start counts no longer.
+        kept = self._times[1:] if self._done == 2 else self._times[-100:]
+        self._times = [*kept, now]
+        if now - self._printed > 2 or self._done == self._total:
+            self._printed = now
+            each = (now - self._times[0]) / (len(self._times) - 1)
+            left = timedelta(seconds=int(each * (self._total - self._done)))
+            done = f"{self._done}/{self._total} objects"
+            print(f"{done}, {each:.2f} s each, {left} left", flush=True)
+
+
+def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Namespace) -> int:
+    """Render what is missing, with progress; return how many objects failed."""
+    from gsv3d.lab.datasets.rendering import render_orbits, shuffle
+
+    queue = shuffle(objects, dataset.settings.seed)[: args.limit]
+    missing = [item for item in queue if item.name not in dataset.folder.finished]
+    if len(missing) < len(queue):
+        print(f"{len(queue) - len(missing)} objects are there already.", flush=True)
+    progress = _Progress(len(missing))
+    workers = args.workers or (None if args.ray else _half_the_cpus())
+    failed = 0
+    for outcome in render_orbits(missing, dataset.settings, dataset.folder, workers, args.ray):
+        name = missing[outcome.index].name
+        dataset.note(name, outcome.error)
+        if outcome.error is not None:
+            failed += 1
+            print(f"skipped: {outcome.error}", file=sys.stderr, flush=True)
+        for remark in outcome.value or ():
+            print(f"note: {remark}", file=sys.stderr, flush=True)
+        progress()
+    return failed
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; return 0, 1 if an object failed, 2 if nothing could be done."""
+    try:
+        settings = settings_of(args)
+        for name in ("workers", "limit", "shard_mb"):
+            check_at_least(name, getattr(args, name))
+        objects = find_objects(args.objects, args.split)
+        require_blender()
+        with Dataset(args.output, settings, command_of(args), args.shard_mb * 2**20) as dataset:
+            for sentence in dataset.recovered:
+                print(f"note: {sentence}", file=sys.stderr, flush=True)
+            failed = render_missing(dataset, objects, args)
+            dataset.finish()
+    except (GSV3DError, ValueError) as error:
+        print(f"gsv3d render: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    if failed:
+        print(f"{failed} objects could not be rendered.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="gsv3d render", description=DESCRIPTION)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

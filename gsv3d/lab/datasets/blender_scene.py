@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blender as the renderer: one scene a process, objects in and out of it.
+
+Runs in a process of its own: it resets Blender's file, and a broken object can take the process
+down with it.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from gsv3d.lab.datasets import blender_objects, mesh_files
+from gsv3d.lab.datasets.environments import (
+    Environment,
+    choose_environment,
+    load_environments,
+    read_exr,
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """One rendered view.
+
+    Attributes:
+        rgba: (H, W, 4) float32, linear, premultiplied.
+        depth: (H, W) float32 z-depth, 0 where empty.
+        normals: None, or (H, W, 3) float32 unit normals in the world, 0 where empty.
+    """
+
+    rgba: np.ndarray
+    depth: np.ndarray
+    normals: np.ndarray | None
+
+
+class BlenderScene:
+    """A scene with a transparent film, one camera and one environment.
+
+    Args:
+        size: of the square pictures in pixels.
+        samples: a pixel.
+        fov_deg: of the camera.
+        threads: Cycles' threads.
+        engine: "cycles" or "eevee".
+        normals: whether views have them.
+
+    Attributes:
+        missing_textures: names of textures the loaded object is shown without.
+        frame: the loaded object's frame, None if it is not animated.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        samples: int,
+        fov_deg: float,
+        threads: int = 1,
+        engine: str = "cycles",
+        normals: bool = False,
+    ) -> None:
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        self.missing_textures: list[str] = []
+        self.frame: int | None = None
+        self.scene = scene = bpy.context.scene
+        if engine == "eevee":
+            scene.render.engine = _eevee()
+            scene.render.filter_size = 0.0
+        else:
+            scene.render.engine = "CYCLES"
+        scene.cycles.device = "CPU"
+        self.set_samples(samples)
+        scene.cycles.use_adaptive_sampling = False
+        scene.cycles.use_denoising = False
+        scene.cycles.max_bounces = 2
+        scene.cycles.diffuse_bounces = 1
+        scene.cycles.caustics_reflective = scene.cycles.caustics_refractive = False
+        # A box of one pixel makes alpha the pixel's coverage and depth a point inside the pixel.
+        scene.cycles.pixel_filter_type = "BOX"
+        scene.render.use_persistent_data = True
+        scene.render.threads_mode = "FIXED"
+        scene.render.threads = threads
+        self.set_size(size)
+        scene.render.resolution_percentage = 100
+        scene.render.film_transparent = True
+        scene.view_settings.view_transform = "Standard"
+        scene.view_layers[0].use_pass_z = True
+        scene.view_layers[0].use_pass_normal = self._with_normals = normals
+        settings = scene.render.image_settings
+        if hasattr(settings, "media_type"):  # 5.0 and later ask for it first
+            settings.media_type = "MULTI_LAYER_IMAGE"
+        settings.file_format = "OPEN_EXR_MULTILAYER"
+        settings.color_depth = "32"
+        settings.exr_codec = "NONE"
+        self._temporary = tempfile.TemporaryDirectory(prefix="gsv3d-render-")
+        self._picture = Path(self._temporary.name) / "view.exr"
+        camera = bpy.data.cameras.new("camera")
+        camera.angle = np.deg2rad(fov_deg)
+        camera.clip_start, camera.clip_end = 0.01, 100.0
+        self._camera = bpy.data.objects.new("camera", camera)
+        scene.collection.objects.link(self._camera)
+        scene.camera = self._camera
+        self._world = BlenderWorld(scene)
+        self._kept = self._snapshot()
+
+    def set_size(self, size: int) -> None:
+        """Set the width and height of the pictures to come, in pixels."""
+        self.scene.render.resolution_x = self.scene.render.resolution_y = size
+
+    def set_samples(self, samples: int) -> None:
+        """Set the samples a pixel of the pictures to come."""
+        self.scene.cycles.samples = self.scene.eevee.taa_render_samples = samples
+
+    def light_flat(self, radiance: float = 1.0) -> str:
+        """Light uniformly white; return the light's name for the records."""
+        return self._world.light_flat(radiance)
+
+    def light_hdri(self, choice: float, yaw_deg: float) -> str:
+        """Light with one of Blender's HDRIs, ``choice`` in 0..1; return its name."""
+        return self._world.light_hdri(choice, yaw_deg)
+
+    def load(self, path: Path) -> np.ndarray:
+        """Bring the objects of a file into the scene; an animated one stands at its first frame.
+
+        Textures whose picture is missing are left out, see ``missing_textures``.
+
+        Returns:
+            (N, 3) world positions of the vertices that would be rendered.
+
+        Raises:
+            ValueError: the reason, in words that continue a sentence on the file.
+        """
+        self.scene.frame_set(1)
+        try:
+            blender_objects.import_file(path)
+        except RuntimeError as error:
+            raise ValueError(f"Blender cannot read it: {_reason(str(error))}") from error
+        self.missing_textures = blender_objects.drop_missing_textures(bpy.data.materials)
+        self.frame = blender_objects.show_first_frame(self.scene)
+        self._root = bpy.data.objects.new("root", None)
+        self.scene.collection.objects.link(self._root)
+        for item in list(self.scene.objects):
+            if item.type in ("CAMERA", "LIGHT", "SPEAKER", "LIGHT_PROBE"):
+                if item is not self._camera:
+                    bpy.data.objects.remove(item)
+            elif item.parent is None and item is not self._root:
+                item.parent = self._root
+        points, _ = self.triangles()
+        if not len(points):
+            raise ValueError("it has no faces to render")
+        return points
+
+    def triangles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (N, 3) vertices and (F, 3) triangles of all that is in the scene, in the world."""
+        return blender_objects.world_triangles(bpy.context.evaluated_depsgraph_get())
+
+    def place(self, transform: np.ndarray) -> None:
+        """Apply a (4, 4) similarity to all that was loaded."""
+        self._root.matrix_world = Matrix(transform.tolist())
+
+    def color_if_plain(self, hsv: tuple[float, float, float]) -> bool:
+        """Give the objects a base color if they have none of their own; return whether."""
+        return blender_objects.color_if_plain(self.scene.objects, hsv)
+
+    def make_matt(self) -> None:
+        """Leave of every Principled material the base color, alpha and bumps, reflecting matt."""
+        blender_objects.make_matt(bpy.data.materials)
+
+    def add_textured(
+        self,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        corner_uvs: np.ndarray,
+        texture: np.ndarray,
+    ) -> None:
+        """Bring a mesh of arrays (as ``TexturedMesh`` has them) into the scene, unlit."""
+        item = blender_objects.unlit_object(vertices, faces, corner_uvs, texture)
+        self.scene.collection.objects.link(item)
+
+    def render(self, camera_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Render one view's colors and depth, see ``render_view``."""
+        view = self.render_view(camera_to_world)
+        return view.rgba, view.depth
+
+    def render_view(self, camera_to_world: np.ndarray) -> View:
+        """Render one view from a camera at a (4, 4) matrix in Blender's axes."""
+        self._camera.matrix_world = Matrix(camera_to_world.tolist())
+        self.scene.render.filepath = str(self._picture)
+        bpy.ops.render.render(write_still=True)
+        channels = {name.split(".", 1)[-1]: c for name, c in read_exr(self._picture).items()}
+        rgba = np.stack([channels[f"Combined.{c}"] for c in "RGBA"], axis=-1)
+        depth = channels.get("Depth.Z", channels.get("Depth.V"))
+        if depth is None:
+            raise RuntimeError(f"Blender wrote no depth, only {sorted(channels)}")
+        depth = np.where(depth < self._camera.data.clip_end, depth, np.float32(0))
+        return View(rgba, depth, _unit_normals(channels) if self._with_normals else None)
+
+    def _snapshot(self) -> set[tuple[str, str]]:
+        return {(kind, block.name) for kind in _DATA_KINDS for block in _blocks(kind)}
+
+    def clear(self) -> None:
+        """Remove everything that was loaded, so that memory does not grow.
+
+        Cycles' persistent data goes too: it knows images by their address, which the next object's
+        image may get, and would show that object the old picture.
+        """
+        self.scene.render.use_persistent_data = False
+        bpy.data.batch_remove(
+            block
+            for kind in _DATA_KINDS
+            for block in _blocks(kind)
+            if (kind, block.name) not in self._kept
+        )
+        self.scene.render.use_persistent_data = True
+
+    def close(self) -> None:
+        self._temporary.cleanup()
+
+
+class BlenderWorld:
+    """The environment of a scene.
+
+    Args:
+        scene: gets a world of its own.
+    """
+
+    def __init__(self, scene: bpy.types.Scene) -> None:
+        world = bpy.data.worlds.new("world")
+        scene.world = world
+        # The maps are blurred: directions drawn from the surface's reflection are less noisy than
+        # directions drawn from the map, and no importance map (2 s an object) has to be made.
+        world.cycles.sampling_method = "NONE"
+        if world.node_tree is None:
+            world.use_nodes = True
+        nodes, self._links = world.node_tree.nodes, world.node_tree.links
+        self._background = next(n for n in nodes if n.type == "BACKGROUND")
+        coordinates = nodes.new("ShaderNodeTexCoord")
+        self._mapping = nodes.new("ShaderNodeMapping")
+        self._image_node = nodes.new("ShaderNodeTexEnvironment")
+        self._links.new(coordinates.outputs["Generated"], self._mapping.inputs["Vector"])
+        self._links.new(self._mapping.outputs["Vector"], self._image_node.inputs["Vector"])
+        self._environments = _make_environments()
+
+    def light_flat(self, radiance: float = 1.0) -> str:
+        """Light uniformly white; return the light's name for the records."""
+        for link in list(self._background.inputs["Color"].links):
+            self._links.remove(link)
+        self._background.inputs["Color"].default_value = (1, 1, 1, 1)
+        self._background.inputs["Strength"].default_value = radiance
+        return "flat"
+
+    def light_hdri(self, choice: float, yaw_deg: float) -> str:
+        """Light with one of Blender's HDRIs, ``choice`` in 0..1; return its name."""
+        environment = choose_environment(self._environments, choice)
+        self._image_node.image = bpy.data.images[environment.name]
+        self._mapping.inputs["Rotation"].default_value = (0, 0, np.deg2rad(yaw_deg))
+        self._background.inputs["Strength"].default_value = 1.0
+        self._links.new(self._image_node.outputs["Color"], self._background.inputs["Color"])
+        return environment.name
+
+
+def _make_environments() -> list[Environment]:
+    """Make images of Blender's own HDRIs.
+
+    They stay: one that came and went would be mistaken for its predecessor by persistent data.
+    """
+    folder = Path(bpy.utils.system_resource("DATAFILES")) / "studiolights" / "world"
+    environments = load_environments(folder)
+    for environment in environments:
+        height, width = environment.pixels.shape[:2]
+        image = bpy.data.images.new(environment.name, width, height, float_buffer=True)
+        opaque = np.ones((height, width, 4), dtype=np.float32)
+        opaque[..., :3] = environment.pixels[::-1]
+        image.pixels.foreach_set(opaque.ravel())
+        image.update()
+        image.use_fake_user = True
+    return environments
+
+
+def _reason(text: str) -> str:
+    """Return why an operator failed, out of what Blender reports.
+
+    What an importer in Python says where it did not expect to fail is for its programmers.
+    """
+    if "Traceback" in text:
+        return f"it is damaged, or holds what its importer does not know. {mesh_files.AGAIN}"
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Location: ")]
+    reason = lines[-1] if lines else "no reason given"
+    return re.sub(r"^(Error: )?", "", reason).rstrip(".")
+
+
+def _blocks(kind: str) -> Any:
+    """Return a collection of Blender's data; not every version has them all."""
+    return getattr(bpy.data, kind, ())
+
+
+def _eevee() -> str:
+    """Return what this Blender calls EEVEE: 4.2 to 4.5 had two."""
+    named = bpy.types.RenderSettings.bl_rna.properties["engine"].enum_items.keys()
+    return "BLENDER_EEVEE_NEXT" if "BLENDER_EEVEE_NEXT" in named else "BLENDER_EEVEE"
+
+
+def _unit_normals(channels: dict[str, np.ndarray]) -> np.ndarray:
+    """Bring averages over a pixel's samples, an object's edge included, to unit length."""
+    normals = np.stack([channels[f"Normal.{c}"] for c in "XYZ"], axis=-1)
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return np.where(length > 1e-3, normals / np.maximum(length, 1e-3), np.float32(0))
+
+
+_DATA_KINDS = (
+    "objects", "collections", "meshes", "curves", "metaballs", "armatures", "cameras", "lights",
+    "materials", "textures", "images", "node_groups", "actions", "worlds", "scenes",
+    "texts", "fonts", "libraries", "particles", "cache_files", "lattices", "hair_curves",
+    "pointclouds", "volumes", "grease_pencils", "movieclips", "sounds",
+)  # fmt: skip

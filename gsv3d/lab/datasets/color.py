@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convert colors between linear light and sRGB (IEC 61966-2-1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def encode_srgb(linear: np.ndarray) -> np.ndarray:
+    """Convert linear light to sRGB, both in 0..1; what lies beyond is clipped."""
+    linear = np.clip(linear, 0.0, 1.0)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def decode_srgb(srgb: np.ndarray) -> np.ndarray:
+    """Convert sRGB to linear light, both in 0..1."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
+    """Convert (..., 4) linear premultiplied RGBA to (..., 4) uint8 sRGB with straight alpha."""
+    alpha = np.clip(premultiplied[..., 3:], 0.0, 1.0)
+    color = premultiplied[..., :3] / np.maximum(alpha, 1e-6)
+    rgba = np.concatenate([encode_srgb(np.where(alpha > 0, color, 0.0)), alpha], axis=-1)
+    return np.rint(rgba * 255).astype(np.uint8)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Environment maps: Blender's own HDRIs, each brought to a strength that exposes well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MEAN_RADIANCE = 0.8
+"""What a white matt surface reflects on average over all directions."""
+
+MAX_RADIANCE = 1.1
+"""What a white matt surface reflects at most, where it faces the light."""
+
+
+BLUR_DEG = 30.0
+"""Blur of the maps: soft shadows, and few samples a pixel suffice."""
+
+ROWS, COLUMNS = 32, 64
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One equirectangular HDRI, blurred and brought to a good exposure.
+
+    Attributes:
+        name: of the file it comes from.
+        pixels: (32, 64, 3) float32 linear RGB, row 0 up.
+    """
+
+    name: str
+    pixels: np.ndarray
+
+
+def _grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (N, 3) directions and (N,) solid angles of an equirectangular map's pixels."""
+    polar = ((np.arange(rows) + 0.5) * np.pi / rows)[:, None]
+    around = (np.arange(columns) + 0.5) * 2 * np.pi / columns
+    directions = np.stack(
+        [
+            np.sin(polar) * np.cos(around),
+            np.sin(polar) * np.sin(around),
+            np.broadcast_to(np.cos(polar), (rows, columns)),
+        ],
+        axis=-1,
+    )
+    solid_angles = np.broadcast_to(
+        np.sin(polar) * (np.pi / rows) * (2 * np.pi / columns), (rows, columns)
+    )
+    return directions.reshape(-1, 3), solid_angles.ravel()
+
+
+def matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Compute the light a white Lambertian surface reflects under an equirectangular map.
+
+    Args:
+        pixels: (H, W) luminance; row 0 is up, a row spans 360 degrees.
+        normals: (N, 3) unit normals.
+
+    Returns:
+        (N,) irradiance divided by pi: 1 everywhere under a map that is 1 everywhere.
+    """
+    directions, solid_angles = _grid(*pixels.shape)
+    cosines = np.maximum(normals @ directions.T, 0.0)
+    return cosines @ (pixels.ravel() * solid_angles) / np.pi
+
+
+def shrink(pixels: np.ndarray, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
+    """Average (H, W, 3) down to (rows, columns, 3), H and W being multiples of these or cropped."""
+    height, width = len(pixels) // rows * rows, pixels.shape[1] // columns * columns
+    if not height or not width:
+        raise ValueError(f"the environment map is smaller than {columns} x {rows}")
+    blocks = pixels[:height, :width].reshape(rows, height // rows, columns, width // columns, 3)
+    return blocks.astype(np.float64).mean(axis=(1, 3))
+
+
+def blur(pixels: np.ndarray, degrees: float = BLUR_DEG) -> np.ndarray:
+    """Convolve an equirectangular (H, W, 3) map with a von Mises-Fisher lobe on the sphere."""
+    directions, solid_angles = _grid(*pixels.shape[:2])
+    kernel = np.exp((directions @ directions.T - 1) / np.deg2rad(degrees) ** 2) * solid_angles
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    return (kernel @ pixels.reshape(-1, 3)).reshape(pixels.shape)
+
+
+def exposure(pixels: np.ndarray) -> float:
+    """Return the factor that keeps matt white within ``MEAN_RADIANCE`` and ``MAX_RADIANCE``.
+
+    Args:
+        pixels: (H, W, 3) linear RGB of an equirectangular map.
+    """
+    luminance = pixels @ np.array([0.2126, 0.7152, 0.0722])
+    radiance = matt_radiance(luminance, fibonacci_sphere(200))
+    brightest = float(radiance.max())
+    if not np.isfinite(brightest) or brightest <= 0:
+        raise ValueError("the environment map is black or not finite")
+    return min(MEAN_RADIANCE / float(radiance.mean()), MAX_RADIANCE / brightest)
+
+
+def fibonacci_sphere(count: int) -> np.ndarray:
+    """Return (count, 3) nearly even unit vectors."""
+    z = 1 - (2 * np.arange(count) + 1) / count
+    angle = np.arange(count) * np.pi * (3 - np.sqrt(5))
+    radius = np.sqrt(1 - z * z)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1)
+
+
+def read_exr(path: Path) -> dict[str, np.ndarray]:
+    """Read the channels of all parts of an EXR file by name, (H, W) each."""
+    import OpenEXR
+
+    with OpenEXR.File(str(path), separate_channels=True) as file:
+        return {
+            name: channel.pixels
+            for part in range(len(file.parts))
+            for name, channel in file.channels(part).items()
+        }
+
+
+def choose_environment(environments: Sequence[Environment], choice: float) -> Environment:
+    """Return the environment that a ``choice`` in 0..1 stands for."""
+    return environments[min(int(choice * len(environments)), len(environments) - 1)]
+
+
+def load_environments(directory: Path) -> list[Environment]:
+    """Load the HDRIs of a folder, sorted by name.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+    """
+    paths = sorted(directory.glob("*.exr"))
+    if not paths:
+        raise FileNotFoundError(f"no .exr environment map in {directory}")
+    environments = []
+    for path in paths:
+        channels = read_exr(path)
+        pixels = blur(shrink(np.stack([channels[c] for c in "RGB"], axis=-1)))
+        environments.append(Environment(path.stem, (pixels * exposure(pixels)).astype(np.float32)))
+    return environments

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find what readers of glTF, OBJ and PLY files are silent about.
+
+Blender sets vertices that are not numbers to 0; trimesh passes over pictures that are not there and
+compressed meshes; both take the byte-order mark, with which some editors and PowerShell begin OBJ
+and MTL files, for a part of the first line, and lose that line.
+
+glTF's layout is that of its 2.0 specification, sections 3.6 (buffers, accessors) and 4.4 (GLB).
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from PIL import Image
+from plyfile import PlyData, PlyHeaderParseError, PlyParseError
+
+COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+"""Types of numbers, as numpy calls them."""
+
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+"""How many of them an element has."""
+
+COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
+"""Extensions that leave no plain positions in a file that requires them."""
+
+AGAIN = "Export or download it again"
+"""What to do about a damaged file."""
+
+
+class DamagedError(ValueError):
+    """Says where a file is damaged, as "accessor 9 is not there"."""
+
+
+def check_gltf(path: Path) -> None:
+    """Raise where the geometry of a .glb or .gltf file is damaged or has positions of no number.
+
+    Raises:
+        ValueError: it is; in words that continue a sentence on the file.
+    """
+    try:
+        finite = check_geometry(Document(path))
+    except Exception as error:  # of many kinds, where a value is of another type than it should be
+        raise ValueError(f"Blender cannot read it: {describe_damage(error)}. {AGAIN}") from error
+    if not finite:
+        raise ValueError("it has vertices that are not finite numbers")
+
+
+def describe_damage(error: Exception) -> str:
+    """Return what an exception says of the file that was read, for "FILE cannot be read: ..."."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"its file {Path(error.filename).name} is not there"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, DamagedError):
+        return f"it is damaged ({error})"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is damaged (its JSON breaks at line {error.lineno}, column {error.colno})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is damaged (its text is not UTF-8 at byte {error.start:,})"
+    if isinstance(error, KeyError) and str(error.args[0]).isidentifier():
+        return f"it is damaged ({error} is missing)"
+    return "it is damaged, or too large" if isinstance(error, MemoryError) else "it is damaged"
+
+
+class Document:
+    """The document of a .glb or .gltf file, and the numbers in its buffers.
+
+    Attributes:
+        path: of the file.
+        json: the document; may be changed.
+
+    Raises:
+        OSError, ValueError, struct.error: the file cannot be read, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._binary, self._buffers = b"", dict[int, bytes]()
+        data = path.read_bytes()
+        if not data.startswith(b"glTF"):
+            self.json: dict[str, Any] = json.loads(data)
+            return
+        total, length, kind = struct.unpack_from("<III", data, 8)
+        if total > len(data):
+            raise DamagedError(f"it ends at byte {len(data):,} of {total:,}")
+        if kind != 0x4E4F534A:
+            raise DamagedError("its first chunk is not JSON")
+        start = 20 + length
+        self.json = json.loads(data[20:start])
+        if start + 8 <= len(data):
+            (size,) = struct.unpack_from("<I", data, start)
+            self._binary = data[start + 8 : start + 8 + size]
+
+    def get_entry(self, kind: str, index: Any) -> dict[str, Any]:
+        """Return an accessor, buffer view or buffer.
+
+        Raises:
+            DamagedError: it is not there.
+        """
+        entries = self.json.get(kind, [])
+        if type(index) is not int or not 0 <= index < len(entries):
+            raise DamagedError(f"{_NAMES[kind]} {index} is not there")
+        entry = entries[index]
+        if not isinstance(entry, dict):
+            raise DamagedError(f"{_NAMES[kind]} {index} is none")
+        return entry
+
+    def read_buffer(self, index: Any) -> bytes:
+        """Return the bytes of a buffer."""
+        entry = self.get_entry("buffers", index)
+        if index not in self._buffers:
+            uri = entry.get("uri")
+            self._buffers[index] = self._binary if uri is None else self.read_uri(uri)
+        return self._buffers[index]
+
+    def read_uri(self, uri: str) -> bytes:
+        """Return the bytes that a URI holds, or those of the file it names."""
+        if uri.startswith("data:"):
+            return base64.b64decode(uri.partition(",")[2], validate=True)
+        return (self.path.parent / unquote(uri)).read_bytes()
+
+    def read_numbers(
+        self, place: dict[str, Any], count: int, width: int, kind: str, label: str
+    ) -> np.ndarray:
+        """Return the (count, width) numbers that lie in a buffer view.
+
+        Args:
+            place: names the buffer view, and where in it they begin.
+            count, width: of the numbers.
+            kind: of ``COMPONENTS``.
+            label: what messages call them.
+
+        Raises:
+            DamagedError: they are not in it.
+        """
+        view = self.get_entry("bufferViews", place["bufferView"])
+        first = _whole(view, "byteOffset", label, 0)
+        offset = first + _whole(place, "byteOffset", label, 0)
+        size = np.dtype(kind).itemsize
+        stride = _whole(view, "byteStride", label, width * size)
+        end = offset + stride * (count - 1) + width * size if count else offset
+        buffer = self.read_buffer(view["buffer"])
+        last = min(len(buffer), first + _whole(view, "byteLength", label))
+        if end > last or stride < width * size:
+            raise DamagedError(f"the values of {label} end at byte {last:,}, not {end:,}")
+        stored: np.ndarray = np.ndarray((count, width), kind, buffer, offset, (stride, size))
+        return stored
+
+    def read_type(self, accessor: dict[str, Any], label: str) -> tuple[int, int, str]:
+        """Return the count and width of an accessor's numbers, and what numpy calls their type.
+
+        Raises:
+            DamagedError: glTF has no such type, or the count is no number.
+        """
+        count = _whole(accessor, "count", label)
+        width, kind = WIDTHS.get(accessor["type"]), COMPONENTS.get(accessor["componentType"])
+        if width is None or kind is None:
+            raise DamagedError(f"{label} is of a type that glTF does not know")
+        return count, width, kind
+
+
+_NAMES = {"accessors": "accessor", "bufferViews": "buffer view", "buffers": "buffer"}
+
+
+def _whole(entry: dict[str, Any], key: str, label: str, default: int | None = None) -> int:
+    value = entry.get(key)
+    value = default if value is None else value
+    if type(value) is not int or value < 0:
+        raise DamagedError(f"{label} has no usable {key}")
+    return value
+
+
+def find_missing_pictures(document: Document) -> list[str]:
+    """Return the names of base colors' pictures that are not there, or are none, sorted.
+
+    Where pictures have no names, their materials are named.
+    """
+    missing = set()
+    for number, material in enumerate(document.json.get("materials", [])):
+        base = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
+        if base is None:
+            continue
+        image: dict[str, Any] = {}
+        try:
+            image = document.json["images"][_source(document.json["textures"][base["index"]])]
+            _open_picture(document, image)
+        except Exception:  # whatever a damaged picture makes Pillow raise
+            uri = image.get("uri", "data:")
+            name = image.get("name") or f"a texture of {material.get('name') or number}"
+            missing.add(name if uri.startswith("data:") else unquote(uri).rpartition("/")[2])
+    return sorted(missing)
+
+
+def _source(texture: dict[str, Any]) -> int:
+    """Return the number of a texture's picture; an extension may name one of a newer format."""
+    for extension in texture.get("extensions", {}).values():
+        if "source" not in texture and "source" in extension:
+            return int(extension["source"])
+    return int(texture["source"])
+
+
+def _open_picture(document: Document, image: dict[str, Any]) -> None:
+    if "bufferView" in image:
+        view = document.get_entry("bufferViews", image["bufferView"])
+        start = view.get("byteOffset", 0)
+        data = document.read_buffer(view["buffer"])[start : start + view["byteLength"]]
+    else:
+        data = document.read_uri(image["uri"])
+    Image.open(io.BytesIO(data)).close()
+
+
+def check_geometry(document: Document) -> bool:
+    """Check that all meshes' attributes and faces are in the file.
+
+    Compressed ones (Draco, meshopt) are passed over.
+
+    Returns:
+        Whether all plain positions are finite numbers.
+
+    Raises:
+        DamagedError: something is not there; or another exception of a damaged file.
+    """
+    return all(
+        _check_primitive(document, primitive, number)
+        for number, mesh in enumerate(document.json.get("meshes", []))
+        for primitive in mesh["primitives"]
+    )
+
+
+def _check_primitive(document: Document, primitive: dict[str, Any], mesh: int) -> bool:
+    """Check a part of a mesh; return whether its plain positions are finite numbers."""
+    attributes = primitive["attributes"]
+    if any(name in primitive.get("extensions", {}) for name in COMPRESSIONS):
+        return True
+    values = {
+        name: _plain_values(document, index)
+        for name, index in attributes.items()
+        if name[:1] != "_"
+    }
+    if primitive.get("indices") is not None and "POSITION" in attributes:
+        count = document.get_entry("accessors", attributes["POSITION"])["count"]
+        corners = _plain_values(document, primitive["indices"])
+        largest = -1 if corners is None or not corners.size else int(corners.max())
+        if largest >= count:
+            raise DamagedError(
+                f"a face of mesh {mesh} names vertex {largest:,}, the last is {count - 1:,}"
+            )
+    positions = values.get("POSITION")
+    return positions is None or bool(np.isfinite(positions).all())
+
+
+def _plain_values(document: Document, index: Any) -> np.ndarray | None:
+    """Return the (N, C) values of an accessor; None where they are compressed or sparse."""
+    accessor, label = document.get_entry("accessors", index), f"accessor {index}"
+    count, width, kind = document.read_type(accessor, label)
+    if accessor.get("bufferView") is None:
+        return None
+    if document.get_entry("bufferViews", accessor["bufferView"]).get("extensions"):
+        return None
+    values = document.read_numbers(accessor, count, width, kind, label)
+    return None if "sparse" in accessor else values
+
+
+def strip_mark(data: bytes) -> bytes:
+    """Return the text of an OBJ or MTL file in UTF-8, without a byte-order mark."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def copy_obj_without_marks(path: Path, folder: Path) -> Path | None:
+    """Copy an OBJ file and its MTL files without their byte-order marks.
+
+    Args:
+        path: of the OBJ.
+        folder: where the copies go; empty.
+
+    Returns:
+        The copy's path, None where no file has a mark.
+    """
+    data = path.read_bytes()
+    text = strip_mark(data)
+    lines = text.splitlines()
+    marked = text != data
+    for number, line in enumerate(lines):
+        words = line.split(maxsplit=1)
+        if len(words) < 2 or words[0] != b"mtllib":
+            continue
+        material = path.parent / words[1].strip().decode(errors="replace")
+        if material.is_file():
+            content = material.read_bytes()
+            marked = marked or strip_mark(content) != content
+            copy = folder / f"{number}.mtl"
+            copy.write_bytes(strip_mark(content))
+            lines[number] = b"mtllib " + copy.name.encode()
+    if not marked:
+        return None
+    copy = folder / "object.obj"
+    copy.write_bytes(b"\n".join(lines) + b"\n")
+    return copy
+
+
+def check_ply_positions(path: Path) -> None:
+    """Raise where a vertex position of a PLY file is not a finite number.
+
+    What is no PLY with vertices is left to Blender.
+
+    Raises:
+        ValueError: one is not, or the file is damaged; in words that continue a sentence on it.
+        OSError: it cannot be opened.
+    """
+    try:
+        vertex = PlyData.read(path, mmap="r")["vertex"]
+        values = np.stack([vertex[axis].astype(np.float64) for axis in "xyz"])
+    except (PlyHeaderParseError, KeyError):
+        return
+    except (PlyParseError, ValueError, MemoryError, OverflowError) as error:
+        raise ValueError(f"Blender cannot read it: {error}") from error
+    if not np.isfinite(values).all():
+        raise ValueError("it has vertices that are not finite numbers")

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding the 3D objects a user means: files, folders, and index.json lists with splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from gsv3d.errors import DataError
+from gsv3d.lab.datasets.mesh_files import describe_damage
+
+USD_SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
+
+SUFFIXES = (".glb", ".gltf", ".obj", ".fbx", *USD_SUFFIXES, ".ply", ".blend")
+"""The formats Blender's own importers are called for."""
+
+FILE_FOLDERS = ("", "glb", "objects", "models")
+"""Where, relative to an index.json, its files are looked for."""
+
+
+@dataclass(frozen=True)
+class ObjectFile:
+    """One 3D object on disk.
+
+    Attributes:
+        name: unique within one listing, without dots, fit to be a file stem; the same on every
+            machine.
+        path: the file.
+        pack: what it belongs together with: of its index, else the folder it was found in.
+        split, license, author: of its index, empty where not known.
+    """
+
+    name: str
+    path: Path
+    pack: str = ""
+    split: str = ""
+    license: str = ""
+    author: str = ""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def read_index(path: Path, split: str | None = None) -> list[ObjectFile]:
+    """Read the objects that an index.json lists, named by their files' stems.
+
+    The index is ``{"objects": [{"file": "a.glb", "split": "train"}, ...]}``, the files standing
+    next to it or in a folder ``glb``, ``objects`` or ``models`` there. ``split``, ``pack``,
+    ``license`` and ``author`` may be given.
+
+    Args:
+        path: the index.
+        split: only objects of this split; all when None.
+
+    Raises:
+        DataError: unreadable, of another form, a file outside its folder, or an empty split.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))["objects"]
+        rows = [(str(entry["file"]), entry) for entry in entries]
+        splits = sorted({str(row["split"]) for _, row in rows if row.get("split") is not None})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is not an object index: {describe_damage(error)}.",
+            'It should be JSON: {"objects": [{"file": "a.glb", "split": "train"}, ...]}.',
+        ) from error
+    rows = [row for row in rows if split is None or row[1].get("split") == split]
+    if not rows:
+        has = f"has the splits {', '.join(splits)}" if splits else "has no splits"
+        raise DataError(f"No object of split {split!r} stands in {path}, which {has}.")
+    found = []
+    for name, row in rows:
+        relative = PurePosixPath(name.replace("\\", "/"))
+        if relative.is_absolute() or ".." in relative.parts or ":" in name:
+            raise DataError(f"{path} lists {name!r}, which lies outside its own folder.")
+        if not relative.name:
+            raise DataError(f"{path} lists {name!r}, which is no file's name.")
+        candidates = [path.parent / folder / relative for folder in FILE_FOLDERS]
+        file = next((c for c in candidates if c.is_file()), candidates[0])
+        facts = {key: str(row.get(key) or "") for key in ("pack", "split", "license", "author")}
+        facts["pack"] = facts["pack"] or path.resolve().parent.name
+        found.append(ObjectFile(file.stem, file, **facts))
+    return found
+
+
+def find_objects(sources: Iterable[str | Path], split: str | None = None) -> list[ObjectFile]:
+    """Find the objects named by files, folders (searched recursively) and index.json files.
+
+    Args:
+        sources: paths in any mixture.
+        split: passed on to every index; an error when there is none.
+
+    Returns:
+        Objects sorted by name, each file once.
+
+    Raises:
+        DataError: a path that is not there, a format Blender does not read, a folder without
+            objects.
+    """
+    files: dict[Path, ObjectFile] = {}
+    any_index = False
+    for source in map(Path, sources):
+        if source.suffix.lower() == ".json" and source.is_file():
+            any_index = True
+            found = read_index(source, split)
+        elif source.is_dir():
+            paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = [ObjectFile(p.stem, p, _folder_of(p, source)) for p in paths]
+            if not found:
+                raise DataError(
+                    f"There is no 3D object in the folder {source}.",
+                    f"Readable are {', '.join(SUFFIXES)}.",
+                )
+        elif not source.exists():
+            raise DataError(f"There is no file {source}.")
+        elif source.suffix.lower() in SUFFIXES:
+            found = [ObjectFile(source.stem, source, source.resolve().parent.name)]
+        else:
+            raise DataError(
+                f"{source} is not a 3D object or an index.",
+                f"Readable are {', '.join(SUFFIXES)} and .json.",
+            )
+        for item in found:
+            there = files.setdefault(item.path.resolve(), item)
+            if item.split and not there.split:  # an index knows more than a folder
+                files[item.path.resolve()] = item
+    if split is not None and not any_index:
+        raise DataError(f"Split {split!r} was asked for, but none of the sources is an index.")
+    return _named(list(files.values()))
+
+
+def _folder_of(path: Path, source: Path) -> str:
+    """Return the first folder below the source, or the source's own name."""
+    parts = path.relative_to(source).parts
+    return parts[0] if len(parts) > 1 else source.resolve().name
+
+
+def _named(items: list[ObjectFile]) -> list[ObjectFile]:
+    """Name objects by stems, or with as many parent folders and the suffix as it takes."""
+    names = {item: _key(item.path.stem) for item in items}
+    depth = 0
+    while len(set(n.casefold() for n in names.values())) < len(names):
+        counts: dict[str, int] = {}
+        for name in names.values():
+            counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
+        for item, name in names.items():
+            if counts[name.casefold()] > 1:
+                parts = item.path.resolve().parts
+                folders = parts[-1 - depth : -1] if depth else ()
+                parts = (*folders, item.path.stem, item.path.suffix[1:])
+                if depth > len(item.path.resolve().parts):  # a.b.glb beside a_b.glb
+                    parts = (*parts[-2:], hashlib.sha256(item.path.name.encode()).hexdigest()[:8])
+                names[item] = _key("__".join(parts))
+        depth += 1
+    return sorted((replace(item, name=n) for item, n in names.items()), key=lambda o: o.name)
+
+
+def _key(text: str) -> str:
+    """Replace dots and separators: up to its first dot, a shard's file names its object."""
+    text = re.sub(r"[./\\:]", "_", text)
+    if len(text.encode()) > 200:
+        text = text[:40] + "_" + hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text

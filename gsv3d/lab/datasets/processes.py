@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Worker processes that outlive a task which crashes its process.
+
+``concurrent.futures`` gives up the whole pool when one process dies; Blender may die on a broken
+file, so here the task that did it fails and a new process goes on with the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from gsv3d.errors import GSV3DError
+from gsv3d.tasks import Outcome, attempt, outcome_of
+
+
+def _ending(code: int | None) -> str:
+    """Return how a process ended, in words."""
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return (signal.strsignal(-code) or f"signal {-code}").lower()
+    return f"exit code {code}"
+
+
+def prepare_worker() -> None:
+    """Give a process that is to run Blender one thread, and a path without Blender's own bpy.
+
+    A parent that has imported bpy hands down the folders Blender added to its path, and among them
+    one whose bpy is none outside of Blender.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    sys.path = [p for p in sys.path if not (Path(p) / "bpy" / "__init__.py").is_file()]
+
+
+def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection, temporary: str) -> None:
+    # Ctrl+C reaches all processes of a console; who started them decides what becomes of them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare_worker()
+    # A process that crashes or is killed leaves its temporary files: who started it removes them.
+    tempfile.tempdir = temporary
+    os.environ.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary))  # Blender's, too
+    try:
+        function = factory()
+    except Exception as error:
+        pipe.send(("broken", f"{type(error).__name__}: {error}"))
+        return
+    try:
+        pipe.send(("ready", None))
+        while True:
+            task = pipe.recv()
+            if task is None:
+                return
+            pipe.send(attempt(function, task[0]))
+    except (EOFError, OSError):  # who asked is gone, and removes nothing
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Start processes that pass over Ctrl+C from their first moment.
+
+    Until ``_work`` begins, Python would print where it was interrupted.
+    """
+    if os.name == "nt":
+        kernel = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
+        kernel.SetConsoleCtrlHandler(None, True)  # handed down to children
+        try:
+            yield
+        finally:
+            kernel.SetConsoleCtrlHandler(None, False)
+    elif threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed down as well
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+    else:  # where signals cannot be set, they can be blocked
+        resource_tracker.ensure_running()  # which would unblock them
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+class _Worker:
+    def __init__(self, factory: Callable[[], Callable[[Any], Any]], temporary: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(factory, theirs, temporary), daemon=True)
+        with _deaf_children():
+            self.process.start()
+        theirs.close()
+        self.task: int | None = None
+
+    def stop(self) -> None:
+        try:
+            self.pipe.send(None)
+        except OSError:
+            pass  # it is gone already
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+
+def run_in_processes(
+    factory: Callable[[], Callable[[Any], Any]],
+    tasks: Sequence[Any],
+    workers: int,
+    hint: str = "",
+    describe: Callable[[Any], str] = str,
+) -> Generator[Outcome, None, None]:
+    """Run ``factory()(task)`` for every task in ``workers`` spawned processes.
+
+    Their temporary files lie in one folder, which is removed at the end.
+
+    Args:
+        factory: picklable; called once in each process.
+        tasks: picklable, handed out in order.
+        workers: number of processes, at least 1.
+        hint: what to do where the processes cannot start.
+        describe: says how messages call a task, such as by its file.
+
+    Yields:
+        Outcomes as they come. An exception or a crash of the process fails its task alone.
+
+    Raises:
+        GSV3DError: the processes cannot start, or the output cannot be written (an ``OSError``, a
+            full disk for one, would fail all tasks to come).
+    """
+    if workers < 1:
+        raise ValueError(f"workers is {workers}, but must be at least 1.")
+    waiting = list(range(len(tasks)))[::-1]
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="gsv3d-work-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise GSV3DError(
+            f"There is no room for temporary files: {error.strerror or error}.",
+            "Free some space, or name a folder by TMPDIR (TEMP on Windows).",
+        ) from error
+    pool: list[_Worker] = []
+    try:
+        for _ in range(min(workers, len(tasks))):
+            pool.append(_Worker(factory, folder.name))
+        while pool:
+            ready = wait([worker.pipe for worker in pool])
+            for worker in [w for w in pool if w.pipe in ready]:
+                index, worker.task = worker.task, None
+                try:
+                    kind, value = worker.pipe.recv()
+                except (EOFError, OSError):
+                    worker.process.join()
+                    code = worker.process.exitcode
+                    worker.pipe.close()
+                    pool.remove(worker)
+                    if index is None:
+                        raise GSV3DError(
+                            f"A worker process ended while starting ({_ending(code)}).", hint
+                        ) from None
+                    reason = f"it crashed the process that worked on it ({_ending(code)})"
+                    yield Outcome(index, error=f"{describe(tasks[index])}: {reason}.")
+                    if waiting:
+                        pool.append(_Worker(factory, folder.name))
+                    continue
+                if kind == "broken":
+                    raise GSV3DError(f"A worker process could not start: {value}.", hint)
+                if kind == "fatal":
+                    raise GSV3DError(f"A worker process had to give up: {value}.")
+                if index is not None:
+                    yield outcome_of(index, kind, value, describe(tasks[index]))
+                if waiting:
+                    worker.task = waiting.pop()
+                    worker.pipe.send((tasks[worker.task],))
+                else:
+                    pool.remove(worker)
+                    worker.stop()
+    finally:
+        for worker in pool:  # none is left, but for an error or Ctrl+C
+            worker.process.kill()
+            worker.stop()
+        folder.cleanup()

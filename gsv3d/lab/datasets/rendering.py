@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rendering one object's orbit, and many objects' with several Blender processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gsv3d._version import __version__
+from gsv3d.cameras import orbit, to_blender
+from gsv3d.clusters import run_on_ray
+from gsv3d.errors import DataError
+from gsv3d.lab.datasets.color import straight_srgb
+from gsv3d.lab.datasets.objects import ObjectFile
+from gsv3d.lab.datasets.plans import (
+    OrbitSettings,
+    normalizing_transform,
+    plan_orbit,
+)
+from gsv3d.lab.datasets.processes import prepare_worker, run_in_processes
+from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.shards import ShardFolder, name_group, write_record
+from gsv3d.tasks import Outcome
+
+if TYPE_CHECKING:
+    from gsv3d.lab.datasets.blender_scene import View
+
+
+def silence_standard_output(errors: bool = False) -> None:
+    """Send file descriptor 1 nowhere: Blender prints a line a picture, past ``sys.stdout``.
+
+    Args:
+        errors: descriptor 2 as well, where what went wrong is told another way.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        if errors:
+            os.dup2(nowhere.fileno(), 2)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One finished object.
+
+    Attributes:
+        tar: as ``gsv3d.lab.datasets.shards.write_record`` makes it.
+        remarks: what its maker may want to know, a sentence each.
+    """
+
+    tar: bytes
+    remarks: tuple[str, ...] = ()
+
+
+class ObjectRenderer:
+    """Renders orbits in this process; a callable, one object after the other."""
+
+    def __init__(self, settings: OrbitSettings) -> None:
+        silence_standard_output(errors=True)
+        from gsv3d.lab.datasets.blender_scene import BlenderScene
+
+        self._settings = settings
+        self._scene = BlenderScene(
+            settings.size,
+            settings.samples,
+            settings.fov_deg,
+            engine=settings.engine,
+            normals=settings.normals is not None,
+        )
+        if settings.engine == "eevee":
+            self._scene.render(np.eye(4))  # without a GPU or EGL the process dies: now, not later
+
+    def __call__(self, source: ObjectFile) -> Rendered:
+        """Render one object.
+
+        Raises:
+            DataError: the object cannot be rendered, and why.
+        """
+        try:
+            record = self._render(source)
+            tar = write_record(record)
+        except ValueError as error:
+            raise DataError(f"{source.path}: {error}.") from error
+        finally:
+            self._scene.clear()
+        return Rendered(tar, tuple(_remarks(source.path, record)))
+
+    def _render(self, source: ObjectFile) -> OrbitRecord:
+        settings, scene = self._settings, self._scene
+        if not source.path.is_file():
+            raise ValueError("there is no such file")
+        plan = plan_orbit(settings, source.name)
+        cameras = orbit(
+            plan.azimuths_deg.tolist(),
+            plan.elevations_deg.tolist(),
+            size=settings.size,
+            distance=settings.distance,
+            fov_deg=settings.fov_deg,
+        )
+        viewmats = cameras.viewmats.numpy()
+        points = scene.load(source.path)
+        transform, scale = normalizing_transform(points, plan.yaw_deg, viewmats, settings.fov_deg)
+        scene.place(transform)
+        if settings.light == "flat":
+            light = scene.light_flat()
+        else:
+            light = scene.light_hdri(plan.light_choice, plan.light_yaw_deg)
+        colored = settings.random_colours and scene.color_if_plain(plan.hsv)
+        if settings.materials == "matt":
+            scene.make_matt()
+        views = [scene.render_view(to_blender(viewmat)) for viewmat in viewmats]
+        rgba = np.stack([straight_srgb(view.rgba) for view in views])
+        if not rgba[..., 3].any():
+            raise ValueError("nothing of it is visible in any view")
+        facts = (source.path.name, source.pack, source.split, source.license, source.author)
+        names = ("file", "pack", "split", "license", "author")
+        return OrbitRecord(
+            name=source.name,
+            rgba=rgba,
+            depth=np.stack([view.depth for view in views]),
+            azimuths_deg=plan.azimuths_deg,
+            elevations_deg=plan.elevations_deg,
+            viewmats=viewmats,
+            intrinsics=cameras.Ks[0].numpy(),
+            num_orbit=settings.orbit_views,
+            orbit=settings.orbit,
+            distance=settings.distance,
+            fov_deg=settings.fov_deg,
+            transform=transform,
+            normals=_normals(views, viewmats, settings.normals),
+            normal_axes=settings.normals,
+            background=plan.background,
+            source={name: fact for name, fact in zip(names, facts, strict=True) if fact},
+            render={
+                "gsv3d": __version__,
+                "engine": settings.engine,
+                "samples": settings.samples,
+                "seed": settings.seed,
+                "light": light,
+                "light_yaw_deg": plan.light_yaw_deg if settings.light == "hdri" else 0.0,
+                "materials": settings.materials,
+                "given_colour": colored,
+                "scale": scale,
+                "yaw_deg": plan.yaw_deg,
+            },
+            missing_textures=tuple(scene.missing_textures),
+            frame=scene.frame,
+        )
+
+
+def _normals(views: Sequence[View], viewmats: np.ndarray, axes: str | None) -> np.ndarray | None:
+    if axes is None:
+        return None
+    normals = np.stack([view.normals for view in views if view.normals is not None])
+    if axes == "camera":
+        normals = np.einsum("vij,vhwj->vhwi", viewmats[:, :3, :3], normals)
+    return normals.astype(np.float32)
+
+
+def _remarks(path: Path, record: OrbitRecord) -> Iterator[str]:
+    if record.missing_textures:
+        names = ", ".join(record.missing_textures)
+        yield f"{path}: rendered without textures that are missing: {names}."
+    if record.frame is not None:
+        yield f"{path}: it is animated; rendered at its first frame, {record.frame}."
+
+
+@dataclass(frozen=True)
+class RendererFactory:
+    """Makes the renderer inside a worker process (and is what is sent there)."""
+
+    settings: OrbitSettings
+
+    def __call__(self) -> Callable[[ObjectFile], Rendered]:
+        prepare_worker()
+        return ObjectRenderer(self.settings)
+
+    @property
+    def hint(self) -> str:
+        """What to do where it cannot start."""
+        if self.settings.engine == "eevee":
+            return "EEVEE needs a GPU or EGL, which this machine lacks; render with cycles."
+        return ""
+
+
+def render_orbits(
+    objects: Sequence[ObjectFile],
+    settings: OrbitSettings,
+    folder: ShardFolder,
+    workers: int | None,
+    ray_address: str | None = None,
+) -> Iterator[Outcome]:
+    """Render objects into a folder of shards with several processes, in the order given.
+
+    Args:
+        objects: to render.
+        settings: of all.
+        folder: gets each object as it ends.
+        workers: processes, on all machines together; None with Ray: as many as it has CPUs.
+        ray_address: of a Ray cluster; without one this machine renders.
+
+    Yields:
+        One outcome an object as it ends, its value the remarks on it; a failed one carries the
+        reason and stops nothing.
+
+    Raises:
+        GSV3DError: the processes cannot start, the cluster cannot be reached, or the output cannot
+            be written.
+    """
+    factory = RendererFactory(settings)
+    if ray_address is not None:
+        outcomes = run_on_ray(factory, objects, ray_address, workers, factory.hint)
+    else:
+        outcomes = run_in_processes(factory, objects, workers or 1, factory.hint)
+    with contextlib.closing(outcomes):
+        for outcome in outcomes:
+            if outcome.error is None:
+                item = objects[outcome.index]
+                folder.add(name_group(item.split, item.pack), item.name, outcome.value.tar)
+                outcome = replace(outcome, value=outcome.value.remarks)
+            yield outcome
+
+
+def shuffle(objects: Sequence[ObjectFile], seed: int) -> list[ObjectFile]:
+    """Put objects in a fixed random order, so that any beginning of it is a fair sample."""
+    order = np.random.default_rng([seed, 7]).permutation(len(objects))
+    return [objects[i] for i in order]

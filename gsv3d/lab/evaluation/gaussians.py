@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a model's Gaussians, and Gaussians fitted from scratch to halves of its views.
+
+The pictures come from the renderer the model is trained through. The fits say what the views alone
+say, without a decoder's habits, as MVGBench does (Xie et al. 2025, section 3: 3D Gaussians fitted
+to the even and to the odd views are compared with each other). What differs here: no densification;
+the Gaussians begin, as many as they stay, on the visual hull of the views' masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
+from gsv3d.cameras import Cameras, orbit, static_azimuths_deg
+from gsv3d.gaussians import Gaussians
+from gsv3d.lab.evaluation.generating import Generated
+from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
+from gsv3d.lifting import LiftSettings, LossWeights, Views
+from gsv3d.lifting.model_views import lift_model_views
+from gsv3d.rendering import render
+
+CENTERS = 4096
+"""Most centers of Gaussians that two halves are compared by."""
+
+SOLID = 0.5
+"""Gaussians of a lower opacity are no surface."""
+
+
+def normalize_gaussians(gaussians: Gaussians, framing: Framing) -> Gaussians:
+    """Move Gaussians from the model's world to that of the object with extent 1."""
+    shift = torch.as_tensor(framing.shift).to(gaussians.means)
+    return replace(
+        gaussians,
+        means=(gaussians.means - shift) / framing.scale,
+        scales=gaussians.scales / framing.scale,
+    )
+
+
+@torch.no_grad()
+def draw(gaussians: Gaussians, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """Draw (V, H, W, 3) uint8 on white, and (V, H, W) bool where alpha is above one half."""
+    output = render(gaussians, cameras.to(gaussians.device), background=(1.0, 1.0, 1.0))
+    color = (output.colour.clamp(0, 1) * 255).round().to(torch.uint8)
+    return color.cpu().numpy(), (output.alpha[..., 0] > 0.5).cpu().numpy()
+
+
+def draw_generated(
+    generated: Generated, framing: Framing, elevation_deg: float, size: int
+) -> dict[str, np.ndarray]:
+    """Draw all pictures of a model's answer that are compared, as arrays for one file.
+
+    Args:
+        generated: the answer.
+        framing: of the true object (see ``gsv3d.lab.evaluation.protocol``).
+        elevation_deg: of the reference.
+        size: of the pictures in pixels.
+
+    Returns:
+        Of those the answer has the parts for, each a picture and its mask (``..._mask``):
+        ``frames`` as they came; ``gaussian_views`` at the unseen cameras; ``gaussian_frames`` at
+        those of the frames; ``half0_views`` and so on of the halves. And ``half0_centres``,
+        (n, 3) float32 centers of solid Gaussians in the object's world.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    unseen = orbit(*unseen_views(elevation_deg), size=size, distance=DISTANCE)
+    around = None
+    if generated.frames is not None and generated.frame_masks is not None:
+        arrays["frames"], arrays["frames_mask"] = generated.frames, generated.frame_masks
+        azimuths = static_azimuths_deg(len(generated.frames))
+        # A model that estimates its pose makes its views for that, wherever the truth is.
+        made_at = elevation_deg if generated.pose is None else generated.pose.elevation_deg
+        around = orbit(azimuths, made_at, size=size, distance=REFERENCE_DISTANCE)
+    sources = {} if generated.gaussians is None else {"gaussian": generated.gaussians}
+    if generated.halves is not None:
+        sources |= {"half0": generated.halves[0], "half1": generated.halves[1]}
+    for name, gaussians in sources.items():
+        unit = normalize_gaussians(gaussians, framing)
+        arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = draw(unit, unseen)
+        if around is not None:
+            arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = draw(gaussians, around)
+        if name != "gaussian":
+            arrays[f"{name}_centres"] = find_solid_centers(unit)
+    return arrays
+
+
+def find_solid_centers(gaussians: Gaussians) -> np.ndarray:
+    """Return (n, 3) centers of those above ``SOLID``, at most ``CENTERS``; all if none is."""
+    solid = gaussians.opacities > SOLID
+    centers = gaussians.means[solid] if bool(solid.any()) else gaussians.means
+    if len(centers) > CENTERS:
+        chosen = torch.randperm(len(centers), generator=torch.Generator().manual_seed(0))[:CENTERS]
+        centers = centers[chosen.to(centers.device)]
+    return centers.float().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How Gaussians are fitted.
+
+    Attributes:
+        count: of Gaussians.
+        iterations: of Adam, all views in each.
+        size: pixels the views are reduced to, where they are larger.
+        mask_weight: of alpha's squared error beside the colors'.
+    """
+
+    count: int = 1000
+    iterations: int = 80
+    size: int = 48
+    mask_weight: float = 0.5
+
+
+def fit_gaussians(
+    colors: Tensor, masks: Tensor, cameras: Cameras, settings: FitSettings, seed: int = 0
+) -> Gaussians:
+    """Fit Gaussians to views.
+
+    Args:
+        colors: (V, H, W, 3) in 0..1 on white.
+        masks: (V, H, W) bool.
+        cameras: V of that size, on the views' device.
+        settings: of the fit.
+        seed: of where the Gaussians begin.
+    """
+    alpha = masks.to(colors)
+    lifting = LiftSettings(
+        count=settings.count,
+        most=settings.count,
+        stages=((settings.size, settings.iterations),),
+        batch=len(masks),
+        weights=LossWeights(ssim=0.0, mask=settings.mask_weight, normal=0.0, depth=0.0),
+        densify=(1.0, 0.0),
+        agreement=0.0,  # views that contradict each other have no common hull
+        seed=seed,
+    )
+    return lift_model_views(Views.on_white(colors, alpha, cameras), lifting)
+
+
+def fit_halves(
+    frames: np.ndarray,
+    masks: np.ndarray,
+    framing: Framing,
+    elevation_deg: float,
+    orbit_elevation_deg: float,
+    size: int,
+    device: torch.device,
+    settings: FitSettings | None = None,
+) -> dict[str, np.ndarray]:
+    """Fit Gaussians to the even and to the odd views, and draw both as ``drawing`` does.
+
+    Args:
+        frames: (N, S, S, 3) uint8 on white, an orbit with the reference last.
+        masks: (N, S, S) bool.
+        framing: of the true object.
+        elevation_deg: of the true reference.
+        orbit_elevation_deg: of the views: what the model took the reference's for.
+        size: of the pictures that are drawn.
+        device: where to work.
+        settings: of the fit.
+
+    Returns:
+        ``fit0_views``, ``fit0_views_mask``, ``fit0_frames``, ``fit0_frames_mask``,
+        ``fit0_centres``, and the same of ``fit1``.
+    """
+    settings = settings or FitSettings()
+    azimuths = static_azimuths_deg(len(frames))
+    own = min(settings.size, frames.shape[1])
+    around = orbit(azimuths, orbit_elevation_deg, size=own, distance=REFERENCE_DISTANCE).to(device)
+    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).float().to(device) / 255
+    pictures = F.adaptive_avg_pool2d(pictures, own).permute(0, 2, 3, 1)
+    covered = torch.from_numpy(masks)[:, None].float().to(device)
+    covered = F.adaptive_avg_pool2d(covered, own)[:, 0] > 0.5
+    unseen = orbit(*unseen_views(elevation_deg), size=size, distance=DISTANCE)
+    drawn_around = orbit(azimuths, orbit_elevation_deg, size=size, distance=REFERENCE_DISTANCE)
+    arrays: dict[str, np.ndarray] = {}
+    for half in (0, 1):
+        chosen = list(range(half, len(frames), 2))
+        fitted = fit_gaussians(pictures[chosen], covered[chosen], around[chosen], settings, half)
+        unit = normalize_gaussians(fitted, framing)
+        name = f"fit{half}"
+        arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = draw(unit, unseen)
+        arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = draw(fitted, drawn_around)
+        arrays[f"{name}_centres"] = find_solid_centers(unit)
+    return arrays

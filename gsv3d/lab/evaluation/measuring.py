@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All numbers of one candidate for one case, from the files of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation.metrics import Surface, SurfaceSamples, Views
+from gsv3d.lab.evaluation.protocol import unseen_views
+from gsv3d.lab.evaluation.store import load_arrays, load_mesh, read_json, write_json
+
+POINT_COUNTS = {"": metrics.SURFACE_SAMPLES, "_4096": metrics.FEW_SAMPLES}
+"""Suffix of a surface metric's name, and the points it is measured by."""
+
+FORMAT = 2
+"""Of a record: what its columns mean. One of another format is measured again. In the first, the
+P2S without a suffix was of 4,096 points."""
+
+ICP_MARGIN = 8
+"""Voxels around the cube for a mesh that was moved: it may stand out of it."""
+
+
+@dataclass(frozen=True)
+class MeasureTask:
+    """Measure one candidate for one case.
+
+    Attributes:
+        name: of the case.
+        elevation_deg: of its reference view.
+        seed: of the evaluation.
+        size: of the unseen views in pixels.
+        key: of the run.
+        truth: the true object's arrays.
+        mesh, views: of the candidate; None counts as an empty result.
+        generated: what else a model gave; None for nothing.
+        orbit: the true object's orbit that generated views are compared with; None for none.
+        output: where the numbers go.
+    """
+
+    name: str
+    elevation_deg: float
+    seed: int
+    size: int
+    key: str
+    truth: Path
+    mesh: Path | None
+    views: Path | None
+    generated: Path | None
+    orbit: Path | None
+    output: Path
+
+
+@dataclass(frozen=True)
+class MeasuringFactory:
+    """Makes ``measure`` inside a worker process."""
+
+    def __call__(self) -> Callable[[MeasureTask], None]:
+        return _write_measures
+
+
+def _write_measures(task: MeasureTask) -> None:
+    write_json(task.output, measure(task))
+
+
+def measure(task: MeasureTask) -> dict[str, Any]:
+    """Measure all numbers: means over views, and every view's own under ``per_view``.
+
+    See ``docs/evaluation.md`` for what each is. Without a mesh the result counts as an empty
+    picture, and for distances between surfaces as one point at the object's center.
+    """
+    truth = load_arrays(task.truth)
+    true_views = Views.of_rgba(truth["views"])
+    views = (
+        Views(np.ones_like(true_views.color), np.zeros_like(true_views.mask))
+        if task.views is None
+        else Views.of_rgba(load_arrays(task.views)["views"])
+    )
+    azimuths, elevations = unseen_views(task.elevation_deg)
+    per_view = {"mesh": _per_view(views, true_views, azimuths, elevations)}
+    values = _means("", per_view["mesh"])
+    values |= _mesh_values(task)
+    if task.generated is not None:
+        generated = load_arrays(task.generated)
+        if "gaussian_views" in generated:
+            own = _views(generated, "gaussian_views", task.size)
+            per_view["gaussians"] = _per_view(own, true_views, azimuths, elevations)
+            values |= _means("gaussian_", per_view["gaussians"])
+        if task.orbit is not None and "frames" in generated:
+            around = _frame_values(task, generated, load_arrays(task.orbit))
+            values |= around.pop("values")
+            per_view |= around
+        values |= _halves_values(task, generated)
+    rounded = {k: None if v is None else round(float(v), 6) for k, v in values.items()}
+    return {
+        "format": FORMAT,
+        "case": task.name,
+        "run": task.key,
+        "values": rounded,
+        "per_view": per_view,
+    }
+
+
+def read_measures(path: Path) -> dict[str, Any] | None:
+    """Read what ``measure`` gave; None for what is not there or is of another format.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    record = read_json(path) if path.exists() else None
+    return record if isinstance(record, dict) and record.get("format") == FORMAT else None
+
+
+def _views(arrays: dict[str, np.ndarray], name: str, size: int) -> Views:
+    return Views.resized(arrays[name], arrays[f"{name}_mask"], size)
+
+
+def _per_view(
+    views: Views, true: Views, azimuths: list[float], elevations: list[float]
+) -> dict[str, list[float]]:
+    scores = metrics.compare_views(views, true)
+    rows = {name: getattr(scores, name) for name in ("psnr", "ssim", "mse", "mask_iou")}
+    rounded = {name: [round(float(v), 5) for v in values] for name, values in rows.items()}
+    return {"azimuth_deg": azimuths, "elevation_deg": elevations, **rounded}
+
+
+def _means(prefix: str, rows: dict[str, list[float]]) -> dict[str, float]:
+    names = ("psnr", "ssim", "mse", "mask_iou")
+    return {f"{prefix}{name}": float(np.mean(rows[name])) for name in names}
+
+
+def _frame_values(
+    task: MeasureTask, generated: dict[str, np.ndarray], orbit: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Compare generated views, and Gaussians at their cameras, with the true orbit.
+
+    The last frame is the reference, which the model was given: it is left out.
+    """
+    true = Views.of_rgba(orbit["views"])[:-1]
+    azimuths = [float(a) for a in orbit["azimuths_deg"]][:-1]
+    elevations = [task.elevation_deg] * len(azimuths)
+    frames = _views(generated, "frames", task.size)[:-1]
+    found = {"frames": _per_view(frames, true, azimuths, elevations)}
+    values = _means("frame_", found["frames"])
+    if "gaussian_frames" in generated:
+        drawn = _views(generated, "gaussian_frames", task.size)[:-1]
+        found["gaussian_frames"] = _per_view(drawn, true, azimuths, elevations)
+        # Against the model's own views: how far these agree on one object.
+        own = metrics.compare_views(drawn, frames)
+        values |= {
+            "render_psnr": own.psnr.mean(),
+            "render_ssim": own.ssim.mean(),
+            "render_mask_iou": own.mask_iou.mean(),
+        }
+    return {"values": values, **found}
+
+
+def _halves_values(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[str, float]:
+    """Compare what the even and the odd generated views make with each other."""
+    values: dict[str, float] = {}
+    for prefix, first, second in (("half", "half0", "half1"), ("fit", "fit0", "fit1")):
+        if f"{first}_views" not in generated:
+            continue
+        pair = [_views(generated, f"{name}_views", task.size) for name in (first, second)]
+        scores = metrics.compare_views(*pair)
+        values |= {
+            f"{prefix}_psnr": scores.psnr.mean(),
+            f"{prefix}_ssim": scores.ssim.mean(),
+            f"{prefix}_mask_iou": scores.mask_iou.mean(),
+        }
+        centers = [generated[f"{name}_centres"] for name in (first, second)]
+        values[f"{prefix}_chamfer"] = metrics.surface_distance(*centers).chamfer
+        if f"{first}_frames" in generated:
+            frames = _views(generated, "frames", task.size)
+            count = len(frames) - 1
+            cross = []
+            for name, others in ((first, slice(1, count, 2)), (second, slice(0, count, 2))):
+                drawn = _views(generated, f"{name}_frames", task.size)
+                cross.append(metrics.compare_views(drawn[others], frames[others]).psnr)
+            values[f"{prefix}_cross_psnr"] = np.concatenate(cross).mean()
+    return values
+
+
+@lru_cache(maxsize=1)
+def _true_shape(truth: Path, seed: int, name: str) -> tuple[SurfaceSamples, np.ndarray, Surface]:
+    """Return points, voxels and surface of a case's object: the same for every candidate."""
+    arrays = load_arrays(truth)
+    rng = object_rng(seed, f"measure/{name}")
+    samples = metrics.sample_surface_with_normals(
+        arrays["vertices"], arrays["faces"], metrics.SURFACE_SAMPLES, rng
+    )
+    volume = metrics.occupancy(arrays["vertices"], arrays["faces"], rng)
+    return samples, volume, Surface(arrays["vertices"], arrays["faces"])
+
+
+def _mesh_values(task: MeasureTask) -> dict[str, float | None]:
+    samples, volume, surface = _true_shape(task.truth, task.seed, task.name)
+    if task.mesh is None:
+        return _values_of_nothing(samples)
+    mesh = load_mesh(task.mesh)
+    rng = object_rng(task.seed, f"measure/{task.name}/{task.key}")
+    own = metrics.sample_surface_with_normals(
+        mesh.vertices, mesh.faces, metrics.SURFACE_SAMPLES, rng
+    )
+    few = metrics.FEW_SAMPLES
+    rotation, translation = metrics.icp(own.points[:few], samples.points[:few])
+    moved_own = own.moved(rotation, translation)
+    values: dict[str, float | None] = {}
+    for result, alignment in ((own, ""), (moved_own, "_icp")):
+        to_surface = surface.distances(result.points)
+        for suffix, count in POINT_COUNTS.items():
+            true = _first(samples, count)
+            values |= _surface_values(_first(result, count), true, f"{suffix}{alignment}")
+            values[f"p2s{suffix}{alignment}"] = float(to_surface[:count].mean())
+    inside = metrics.occupancy(mesh.vertices, mesh.faces, rng)
+    moved = mesh.vertices @ rotation.T + translation
+    inside_moved = metrics.occupancy(moved, mesh.faces, rng, margin=ICP_MARGIN)
+    values["volume_iou"] = metrics.volume_iou(inside, volume)
+    values["volume_iou_icp"] = metrics.volume_iou(inside_moved, np.pad(volume, ICP_MARGIN))
+    values["faces"] = len(mesh.faces)
+    return values
+
+
+def _first(samples: SurfaceSamples, count: int) -> SurfaceSamples:
+    return SurfaceSamples(samples.points[:count], samples.normals[:count])
+
+
+def _surface_values(
+    result: SurfaceSamples, true: SurfaceSamples, suffix: str
+) -> dict[str, float | None]:
+    distance = metrics.surface_distance(result, true)
+    return {
+        f"chamfer{suffix}": distance.chamfer,
+        f"f_score_02{suffix}": distance.f_score(0.02),
+        f"f_score_05{suffix}": distance.f_score(0.05),
+        f"normal_consistency{suffix}": distance.normal_consistency,
+    }
+
+
+def _values_of_nothing(samples: SurfaceSamples) -> dict[str, float | None]:
+    """Return the values of a result that is not there: it hits nothing, and lies at the center."""
+    point = np.zeros((1, 3))
+    chamfer = metrics.surface_distance(point, samples.points).chamfer
+    # The center may happen to lie on the surface; P2S, which overlooks what is missing, takes the
+    # way there from the surface instead.
+    p2s = float(np.linalg.norm(samples.points, axis=1).mean())
+    values: dict[str, float | None] = {
+        "volume_iou": 0.0,
+        "volume_iou_icp": 0.0,
+        "faces": 0,
+    }
+    for suffix in POINT_COUNTS:
+        for alignment in ("", "_icp"):
+            values |= {
+                f"chamfer{suffix}{alignment}": chamfer,
+                f"f_score_02{suffix}{alignment}": 0.0,
+                f"f_score_05{suffix}{alignment}": 0.0,
+                f"normal_consistency{suffix}{alignment}": 0.0,
+                f"p2s{suffix}{alignment}": p2s,
+            }
+    return values

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""EDM's form of the multi-view diffusion: noise levels, the loss on v, and a plain sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+RHO = 7.0
+
+
+def denoise(
+    unet: nn.Module,
+    noisy: Tensor,
+    sigma: Tensor,
+    reference: Tensor,
+    context: Tensor,
+    pose: Tensor,
+) -> Tensor:
+    """Predict v under EDM's preconditioning (SV3D's VScalingWithEDMcNoise).
+
+    Args:
+        unet: an ``SV3DUNetSpatioTemporalConditionModel``.
+        noisy: (B, T, L, h, w) latents plus sigma times noise.
+        sigma: (B,).
+        reference: (B, L, h, w) latent of the reference.
+        context: (B, S, D).
+        pose: (B, T, 3).
+
+    Returns:
+        v (B, T, L, h, w), see ``estimate``.
+    """
+    c_in = (sigma**2 + 1).rsqrt()[:, None, None, None, None]
+    concatenated = reference[:, None].expand(-1, noisy.shape[1], -1, -1, -1)
+    inputs = torch.cat([noisy * c_in, concatenated], dim=2)
+    return unet(inputs, 0.25 * sigma.log(), context, pose).sample
+
+
+def estimate(noisy: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    """Return the latents from v: ``noisy / (sigma^2 + 1) - v * sigma / sqrt(sigma^2 + 1)``.
+
+    Args:
+        noisy: (B, T, L, h, w).
+        v: (B, T, L, h, w).
+        sigma: (B,).
+    """
+    wide = sigma[:, None, None, None, None]
+    return noisy / (wide**2 + 1) - v.float() * wide / (wide**2 + 1).sqrt()
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """Log-normal noise levels and the weights of the loss (EDM; SV3D, appendix C).
+
+    Attributes:
+        log_mean, log_std: of the noise level's logarithm (SV3D's fine-tuning used 0.7 and 1.6).
+        reference_weight: of the reference frame's loss, the opposite one's being 1.
+    """
+
+    log_mean: float = 0.7
+    log_std: float = 1.6
+    reference_weight: float = 0.3
+
+    def draw(self, size: int) -> Tensor:
+        """Draw (size,) noise levels on the CPU: code may depend on them without a wait."""
+        return (self.log_mean + self.log_std * torch.randn(size)).exp()
+
+    def frame_weights(self, pose: Tensor) -> Tensor:
+        """Return (B, T) weights of mean 1, small near the reference, of (B, T, 3) poses."""
+        away = 0.5 * (1 - torch.cos(pose[..., 2]))
+        weight = self.reference_weight + (1 - self.reference_weight) * away
+        return weight / weight.mean(dim=1, keepdim=True)
+
+    def squared(self, estimated: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
+        """Return (B, T) errors of every frame; 1 + sigma^-2 on latents is unit weight on v."""
+        return ((estimated - latents) ** 2).mean(dim=(2, 3, 4)) * (1 + sigma**-2)[:, None]
+
+
+def karras_sigmas(steps: int, smallest: float, largest: float) -> Tensor:
+    """Return (steps + 1,) falling noise levels, the last 0 (EDM, equation 5, rho 7)."""
+    ramp = torch.linspace(0, 1, steps)
+    ends = smallest ** (1 / RHO), largest ** (1 / RHO)
+    return torch.cat([(ends[1] + ramp * (ends[0] - ends[1])) ** RHO, torch.zeros(1)])
+
+
+@torch.no_grad()
+def sample_latents(
+    unet: nn.Module, reference: Tensor, context: Tensor, pose: Tensor, sigmas: Tensor
+) -> Tensor:
+    """Sample by deterministic Euler steps without guidance, for a look at how training goes.
+
+    Args:
+        unet: the model.
+        reference: (B, L, h, w), not scaled.
+        context: (B, S, D).
+        pose: (B, T, 3).
+        sigmas: of ``karras_sigmas``.
+
+    Returns:
+        (B, T, L, h, w) scaled latents.
+    """
+    shape = (len(reference), pose.shape[1], *reference.shape[1:])
+    noisy = float(sigmas[0]) * torch.randn(shape, device=reference.device)
+    for now, after in zip(sigmas.tolist(), sigmas.tolist()[1:], strict=False):
+        sigma = torch.full((len(reference),), now, device=reference.device)
+        v = denoise(unet, noisy, sigma, reference, context, pose)
+        direction = (noisy - estimate(noisy, v, sigma)) / now
+        noisy = noisy + (after - now) * direction
+    return noisy

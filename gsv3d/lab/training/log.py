@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run writes to be looked at: a CSV row for every step, drawn samples, plots of the rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gsv3d.errors import DataError
+from gsv3d.outputs import make_folder, output_error, write_atomic
+
+PRINTED = ("step", "learning_rate", "gradient", "loss", "samples_per_second", "mfu")
+WIDEST = 4096
+"""Pixels of a sheet's longer side; larger ones are made smaller."""
+NOT_PLOTTED = ("step", "seconds", "learning_rate", "gradient", "samples_per_second", "mfu")
+WINDOW = 25
+"""Steps that a drawn point averages."""
+
+
+class RunLog:
+    """A CSV file of rows; a resumed run first drops those after its checkpoint.
+
+    Args:
+        path: of the file.
+        step: the checkpoint's; rows of later steps are dropped.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self._columns: list[str] = []
+        rows = _whole_rows(path, step) if step else []
+        if rows:
+            self._columns = list(rows[0])
+        # The old file stands until the shortened one is whole.
+        write_atomic(path, _as_csv(self._columns, rows).encode("utf-8"))
+
+    def write(self, rows: Sequence[dict[str, float]]) -> None:
+        """Append rows; the system has them when this returns, whatever becomes of the process.
+
+        Raises:
+            OutputError: the disk is full, ...
+        """
+        if not rows:
+            return
+        new = not self._columns
+        if new:
+            self._columns = list(rows[0])
+        texts = [
+            {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()}
+            for row in rows
+        ]
+        text = _as_csv(self._columns, texts, header=new)
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+
+def _whole_rows(path: Path, step: int) -> list[dict[str, str]]:
+    """Return the rows up to a step, without a last one that a kill cut short."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    rows = [
+        row
+        for row in csv.DictReader(whole.splitlines())
+        if None not in row and None not in row.values()
+    ]
+    return [row for row in rows if row["step"].isdigit() and int(row["step"]) <= step]
+
+
+def _as_csv(columns: list[str], rows: Sequence[dict[str, str]], header: bool = True) -> str:
+    lines = [",".join(columns)] if header and columns else []
+    # What a column lacks is not a number; the names and values need no quotes.
+    lines += [",".join(row.get(column, "nan") for column in columns) for row in rows]
+    return "".join(line + "\n" for line in lines)
+
+
+def in_words(row: dict[str, float]) -> str:
+    """Write a row for the terminal."""
+    names = [name for name in PRINTED if name in row]
+    names += [name for name in row if name not in (*PRINTED, "seconds", "images_per_second")]
+    return "  ".join(f"{name} {row[name]:.4g}" for name in names)
+
+
+def to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict[str, float]]:
+    """Bring rows whose values may be tensors on a device to numbers.
+
+    Args:
+        rows: of this process.
+        accelerator: of accelerate; with several processes the tensors' means are taken.
+
+    The device is waited for once, however many rows there are.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    flat = [row.get(name, math.nan) for row in rows for name in names]
+    tensors = [value for value in flat if isinstance(value, torch.Tensor)]
+    if tensors:
+        stacked = torch.stack([t.detach().to(tensors[0].device, torch.float32) for t in tensors])
+        if accelerator.num_processes > 1:
+            stacked = accelerator.gather(stacked[None]).nanmean(dim=0)
+        numbers = iter(stacked.tolist())
+        flat = [next(numbers) if isinstance(v, torch.Tensor) else v for v in flat]
+    width = len(names)
+    starts = range(0, len(flat), width)
+    return [dict(zip(names, flat[i : i + width], strict=True)) for i in starts]
+
+
+def mean_row(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return every column's mean over the rows that know it, without the step."""
+    means = {}
+    for name in rows[-1]:
+        known = [row[name] for row in rows if math.isfinite(row[name])]
+        if name != "step" and known:
+            means[name] = sum(known) / len(known)
+    return means
+
+
+def on_white(pictures: Tensor) -> Tensor:
+    """Turn what the autoencoder reads or writes into colors to look at.
+
+    Args:
+        pictures: (..., 3 or 4, H, W) in -1..1; with a fourth channel the colors are on white
+            already, and coverage follows.
+
+    Returns:
+        (..., H, W, 3) in 0..1.
+    """
+    return ((pictures[..., :3, :, :].float() + 1) / 2).clamp(0, 1).movedim(-3, -1)
+
+
+def rgba_on_white(rgba: Tensor) -> Tensor:
+    """Turn (..., 4, H, W) with straight alpha in 0..1 into (..., H, W, 3) on white."""
+    alpha = rgba[..., 3:, :, :]
+    return (rgba[..., :3, :, :] * alpha + 1 - alpha).clamp(0, 1).movedim(-3, -1)
+
+
+def sheet(grid: Tensor) -> np.ndarray:
+    """Join (rows, columns, H, W, 3) in 0..1 to one picture (rows H, columns W, 3) uint8."""
+    rows, columns, height, width, _ = grid.shape
+    joined = grid.permute(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
+    return (joined.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def write_sheet(path: Path, picture: np.ndarray) -> None:
+    """Write a (H, W, 3) uint8 picture as PNG.
+
+    Raises:
+        OutputError: the disk is full, ...
+    """
+    image = Image.fromarray(picture)
+    image.thumbnail((WIDEST, WIDEST))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    make_folder(path.parent)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_log(path: Path) -> dict[str, np.ndarray]:
+    """Read a log's columns by name, each (steps,) float64, NaN where a step has no value.
+
+    Raises:
+        DataError: there is no log, or it is empty or damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = {k: np.array([float(row[k]) for row in rows]) for k in (rows[0] if rows else ())}
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"The log {path} cannot be read ({error}).", "Give the output folder of a stage."
+        ) from error
+    if not columns:
+        raise DataError(f"The log {path} is empty.", "Train at least one step first.")
+    return columns
+
+
+def smooth(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
+    """Average the last ``window`` values (fewer at the start), without the NaN among them."""
+    known = np.isfinite(values)
+    sums = np.cumsum(np.where(known, values, 0.0))
+    counts = np.cumsum(known)
+    sums[window:] -= sums[:-window].copy()
+    counts[window:] -= counts[:-window].copy()
+    return sums / np.where(counts > 0, counts, np.nan)
+
+
+def plot(folders: Sequence[Path], output: Path) -> None:
+    """Plot the loss and its parts over the steps, on a logarithmic scale, a panel a stage.
+
+    Args:
+        folders: the stages' output folders.
+        output: a .png or .svg file.
+
+    Raises:
+        DataError: a log is missing or damaged, or matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DataError(
+            "Plotting needs matplotlib, which is not installed.", "pip install matplotlib."
+        ) from error
+    logs = [(folder.name, read_log(folder / "log.csv")) for folder in folders]
+    figure = Figure(figsize=(5 * len(logs), 4), layout="constrained")
+    for axes, (name, log) in zip(
+        figure.subplots(1, len(logs), squeeze=False)[0], logs, strict=True
+    ):
+        for column, values in log.items():
+            if column not in NOT_PLOTTED:
+                width = 2.0 if column == "loss" else 1.0
+                axes.plot(log["step"], smooth(values), label=column, linewidth=width)
+        axes.set(title=f"{name}, {log['seconds'][-1] / 60:.0f} min", xlabel="step", yscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=90)

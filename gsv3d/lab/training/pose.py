@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the pose network: ``gsv3d train pose``.
+
+A tenth of the pictures, of packs that are not trained on, tell how good the network is and when it
+is sure enough to be followed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gsv3d.errors import DataError
+from gsv3d.lab.datasets.objects import ObjectFile
+from gsv3d.lab.training.augment import Change, Changes
+from gsv3d.lab.training.checkpoint import AveragedWeights
+from gsv3d.lab.training.log import RunLog
+from gsv3d.lab.training.pose_pictures import PosePictures, draw_pictures, read_pictures
+from gsv3d.lab.training.schedule import Schedule
+from gsv3d.outputs import make_folder, write_atomic
+from gsv3d.pose.estimate import (
+    DEFAULT_ELEVATION_DEG,
+    choose_plane,
+    draw_to_default,
+    evidence_of,
+    read_both_ways,
+    save_estimator,
+)
+from gsv3d.pose.network import ELEVATION_SCALE_DEG, PoseNetwork
+from gsv3d.pose.symmetry import MIRROR_SCORE
+
+HELD_OUT = 0.1
+"""Share of the pictures that are not trained on, whole packs at a time."""
+
+USUAL_ELEVATIONS_DEG = (-5.0, 30.0)
+"""Elevations that most pictures of props are taken from, and all of the evaluation's."""
+
+SURE_SHARE = 0.6
+"""Share of planes that must be right where the network is just sure enough to be followed: a wrong
+plane costs half as much again as a right one brings."""
+
+SCORE_WEIGHT = 4.0
+"""Weight of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
+
+
+def train_pose(
+    objects: Sequence[ObjectFile],
+    output: Path,
+    schedule: Schedule,
+    variants: int,
+    seed: int,
+    workers: int,
+    say: Callable[[str], None],
+) -> None:
+    """Draw pictures, train the network on them, and measure it on packs that were held out.
+
+    Args:
+        objects: GLB or glTF files.
+        output: folder of ``pictures``, ``log.csv``, the network and ``measures.json``.
+        schedule: number of steps or minutes, size of a batch, learning rate.
+        variants: sets of pictures of each object; the first shows it as it is.
+        seed: of everything random.
+        workers: processes that draw.
+        say: told of progress, a line each.
+
+    Raises:
+        DataError: nothing can be drawn, no pack can be held out, or there is less than a batch.
+        OutputError: the output cannot be written.
+    """
+    folder = make_folder(output / "pictures")
+    draw_pictures(folder, objects, variants, seed, workers, say)
+    pictures = read_pictures(folder, objects, variants)
+    held_out = choose_held_out(pictures.packs, seed)
+    if not held_out.any():
+        raise DataError(
+            "No pack can be held out to measure the network on: each has more than"
+            f" {HELD_OUT:.0%} of the pictures.",
+            "Give objects of more packs, each in a folder of its own or named in an index.json.",
+        )
+    if (~held_out).sum() < schedule.batch_size:
+        raise DataError(
+            f"There are {(~held_out).sum()} pictures to train on, fewer than a batch has"
+            f" ({schedule.batch_size}).",
+            "Give more objects, more --variants or a smaller --batch-size.",
+        )
+    say(f"{(~held_out).sum()} pictures to train on, {held_out.sum()} held out")
+
+    torch.manual_seed(seed)
+    network = PoseNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=schedule.weight_decay)
+    average = AveragedWeights(network)
+    log = RunLog(output / "log.csv", 0)
+    network.train()
+    started = time.monotonic()
+    batches = draw_batches(pictures, np.flatnonzero(~held_out), schedule.batch_size, seed)
+    progress, step = 0.0, 0
+    while progress < 1:
+        elevation_loss, plane_loss = losses(network, *next(batches))
+        rate = schedule.rate(step, progress)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        (elevation_loss + SCORE_WEIGHT * plane_loss).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
+        optimizer.step()
+        average.update(schedule.decay(step))
+        step += 1
+        seconds = time.monotonic() - started
+        progress = seconds / 60 / schedule.minutes if schedule.minutes else step / schedule.steps
+        if step % schedule.log_every == 0:
+            row = {"step": step, "learning_rate": rate, "elevation": elevation_loss.item(),
+                   "planes": plane_loss.item(), "seconds": seconds}  # fmt: skip
+            log.write([row])
+            say(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    with average.applied():
+        limits, measures = calibrate(network, pictures, np.flatnonzero(held_out))
+        save_estimator(output, network, **limits)
+    text = json.dumps(measures | limits, indent=1) + "\n"
+    write_atomic(output / "measures.json", text.encode())
+    say(text)
+
+
+def choose_held_out(packs: np.ndarray, seed: int) -> np.ndarray:
+    """Return (N,) bool, True for whole packs that together hold at most ``HELD_OUT`` of all."""
+    names, counts = np.unique(packs, return_counts=True)
+    chosen: list[str] = []
+    room = HELD_OUT * len(packs)
+    for index in np.random.default_rng(seed).permutation(len(names)):
+        if counts[index] <= room:
+            chosen.append(names[index])
+            room -= counts[index]
+    return np.isin(packs, chosen)
+
+
+def draw_batches(
+    pictures: PosePictures, indices: np.ndarray, size: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (B, 4, S, S) pictures, mirrored and recolored at random, elevations and scores."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(indices)
+        for start in range(0, len(order) - size + 1, size):
+            chosen = np.sort(order[start : start + size])
+            changes = Changes.of([Change.drawn(rng) for _ in chosen])
+            rgba = changes.apply(picture_tensor(pictures.rgba[chosen])[:, None])[:, 0]
+            scores = torch.from_numpy(pictures.scores[chosen])
+            # Mirrored left to right, a plane at p stands at 180 - p.
+            turned = scores.flip(1).roll(1, 1)
+            scores = torch.where(changes.mirrored[:, None], turned, scores)
+            yield rgba, torch.from_numpy(pictures.elevations_deg[chosen]), scores
+
+
+def picture_tensor(rgba: np.ndarray) -> Tensor:
+    """Turn (B, S, S, 4) uint8 into (B, 4, S, S) in 0..1."""
+    return torch.from_numpy(rgba).permute(0, 3, 1, 2).float() / 255
+
+
+def losses(
+    network: PoseNetwork, rgba: Tensor, elevations: Tensor, scores: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the Laplace negative log-likelihood of elevations, and the planes' cross-entropy."""
+    output = network(rgba)
+    spread = output.spread_deg / ELEVATION_SCALE_DEG
+    off = (output.elevation_deg - elevations).abs() / ELEVATION_SCALE_DEG
+    likelihood = (off / spread + spread.log()).mean()
+    return likelihood, F.binary_cross_entropy_with_logits(output.plane_logits, scores)
+
+
+@torch.inference_mode()
+def calibrate(
+    network: PoseNetwork, pictures: PosePictures, indices: np.ndarray
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Choose how far the network is followed, and measure it, on pictures it has not seen.
+
+    Networks are surer of such pictures than they should be. ``half_trust_deg`` gives the smallest
+    mean error over pictures of ``USUAL_ELEVATIONS_DEG``; the spread's factor makes its mean the
+    mean error. At the limit on a plane's evidence, ``SURE_SHARE`` of the planes are right.
+
+    Returns:
+        the limits, as ``PoseEstimator`` takes them, and the measures.
+    """
+    parts = [
+        read_both_ways(network, picture_tensor(pictures.rgba[indices[start : start + 256]]))
+        for start in range(0, len(indices), 256)
+    ]
+    elevation, spread, predicted = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    truth, true_scores = pictures.elevations_deg[indices], pictures.scores[indices]
+
+    usual = (truth >= USUAL_ELEVATIONS_DEG[0]) & (truth <= USUAL_ELEVATIONS_DEG[1])
+    trusts = np.arange(1.0, 31.0)
+    drawn = np.stack([draw_to_default(elevation, spread, trust) for trust in trusts])
+    best = int(np.abs(drawn - truth)[:, usual].mean(axis=1).argmin())
+    off, default_off = np.abs(drawn[best] - truth), np.abs(DEFAULT_ELEVATION_DEG - truth)
+
+    planes = np.array([choose_plane(one) for one in predicted])
+    rows = np.arange(len(indices))
+    sure = evidence_of(predicted[rows, planes], planes)
+    right = true_scores[rows, planes] >= MIRROR_SCORE
+    grid = np.linspace(0.2, 0.95, 76)
+    gains = [np.where(sure >= limit, right - SURE_SHARE, 0).sum() for limit in grid]
+    score_limit = float(grid[int(np.argmax(gains))])
+    followed = sure >= score_limit
+    without = true_scores.max(axis=1) < MIRROR_SCORE
+    measures = {
+        "pictures": float(len(indices)),
+        "elevation_mean_error_deg": float(off.mean()),
+        "elevation_median_error_deg": float(np.median(off)),
+        "elevation_default_mean_error_deg": float(default_off.mean()),
+        "usual_elevation_mean_error_deg": float(off[usual].mean()),
+        "usual_elevation_default_mean_error_deg": float(default_off[usual].mean()),
+        "planes_followed": float(followed.mean()),
+        "planes_right_of_followed": float(right[followed].sum() / max(followed.sum(), 1)),
+        "pictures_without_plane": float(without.mean()),
+        "planes_followed_without_plane": float(followed[without].sum() / max(without.sum(), 1)),
+    }
+    limits = {
+        "score_limit": score_limit,
+        "half_trust_deg": float(trusts[best]),
+        "spread_factor": float(off.mean() / spread.mean()),
+    }
+    return limits, measures

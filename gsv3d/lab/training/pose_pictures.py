@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures whose elevation and mirror planes are known: what the pose network learns from.
+
+Each prop is drawn as it is and varied (``gsv3d.lab.rasterizing.variation``), from all around, and
+the pictures are framed as a user's are. A prop's pictures are one file; files that are there are
+not drawn again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gsv3d.cameras import DISTANCE, FOV_DEG
+from gsv3d.errors import DataError, ImageError
+from gsv3d.lab.datasets.objects import ObjectFile
+from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.lab.datasets.processes import run_in_processes
+from gsv3d.outputs import make_folder, write_atomic
+from gsv3d.pose.network import PICTURE_SIZE
+
+VIEWS = 12
+"""Pictures of each prop, or of each variation of it."""
+
+DRAWN_SIZE = 112
+"""Side of the pictures in pixels before they are framed."""
+
+LIGHTS = 12
+"""Distant lights of the environment: fewer than for pictures that are looked at."""
+
+JOINED = 0.2
+"""Share of the varied props that are joined with another: most of these have no mirror plane."""
+
+PLANES_DEG = np.arange(0.0, 180.0, 2.0)
+"""Azimuths of the planes that are tried."""
+
+
+@dataclass(frozen=True)
+class PosePictures:
+    """N pictures.
+
+    Attributes:
+        rgba: (N, S, S, 4) uint8, framed as ``prepare`` frames them.
+        elevations_deg: (N,) float32 of the cameras.
+        scores: (N, P) float32 mirror scores of the planes at ``PLANES_DEG`` from the camera.
+        packs: (N,) the pack that each picture's prop belongs to.
+    """
+
+    rgba: np.ndarray
+    elevations_deg: np.ndarray
+    scores: np.ndarray
+    packs: np.ndarray
+
+
+@dataclass(frozen=True)
+class PictureFactory:
+    """Makes the function that draws one (object, variant), inside a worker process."""
+
+    folder: Path
+    objects: tuple[ObjectFile, ...]
+    seed: int
+
+    def __call__(self) -> Callable[[tuple[int, int]], None]:
+        import torch
+
+        from gsv3d.lab.rasterizing.lighting import baked_environments
+
+        torch.set_num_threads(1)
+        environments = baked_environments()
+
+        def draw(task: tuple[int, int]) -> None:
+            index, variant = task
+            item = self.objects[index]
+            rng = object_rng(self.seed, f"pose/{item.name}/{variant}")
+            arrays = _draw_object(item, variant, self.objects, environments, rng)
+            file = io.BytesIO()
+            np.savez(file, **arrays)
+            write_atomic(_path(self.folder, item, variant), file.getvalue())
+
+        return draw
+
+
+def draw_pictures(
+    folder: Path,
+    objects: Sequence[ObjectFile],
+    variants: int,
+    seed: int,
+    workers: int,
+    say: Callable[[str], None],
+) -> None:
+    """Draw the pictures that are not there yet; props as they are come first.
+
+    Args:
+        folder: of the files.
+        objects: GLB or glTF files.
+        variants: files of each object; the first shows it as it is.
+        seed: of all draws.
+        workers: processes that draw.
+        say: told of progress and of objects that are passed over, a line each.
+    """
+    make_folder(folder)
+    # In random order: an interrupted drawing has objects of all packs.
+    order = np.random.default_rng(seed).permutation(len(objects)).tolist()
+    tasks = [
+        (index, variant)
+        for variant in range(variants)
+        for index in order
+        if not _path(folder, objects[index], variant).exists()
+    ]
+    factory = PictureFactory(folder, tuple(objects), seed)
+    for done, outcome in enumerate(run_in_processes(factory, tasks, workers), 1):
+        if outcome.error is not None:
+            say(f"passed over: {outcome.error}")
+        if done % 100 == 0 or done == len(tasks):
+            say(f"drawing: {done}/{len(tasks)} objects")
+
+
+def read_pictures(folder: Path, objects: Sequence[ObjectFile], variants: int) -> PosePictures:
+    """Read all pictures that were drawn.
+
+    Raises:
+        DataError: there are none.
+    """
+    parts: list[tuple[np.ndarray, ...]] = []
+    for item in objects:
+        for variant in range(variants):
+            path = _path(folder, item, variant)
+            if path.exists():
+                with np.load(path, allow_pickle=False) as file:
+                    count = len(file["rgba"])
+                    parts.append((file["rgba"], file["elevations_deg"], file["scores"],
+                                  np.full(count, item.pack)))  # fmt: skip
+    if not parts:
+        raise DataError(f"There are no pictures in {folder}: none of the objects could be drawn.")
+    return PosePictures(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _path(folder: Path, item: ObjectFile, variant: int) -> Path:
+    return folder / f"{item.name}--{variant}.npz"
+
+
+def _draw_object(
+    item: ObjectFile,
+    variant: int,
+    objects: Sequence[ObjectFile],
+    environments: Sequence,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Draw one prop from all around.
+
+    Raises:
+        DataError: the prop cannot be drawn.
+    """
+    import torch
+    from PIL import Image
+
+    from gsv3d.cameras import orbit
+    from gsv3d.lab.rasterizing.lighting import lights_of, random_environment
+    from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
+    from gsv3d.lab.rasterizing.props import load_prop
+    from gsv3d.lab.rasterizing.variation import vary
+    from gsv3d.pose.symmetry import mirror_scores
+    from gsv3d.preprocessing import prepare
+
+    prop = load_prop(item.path)
+    environment = environments[rng.integers(len(environments))]
+    if variant:
+        joined = rng.random() < JOINED
+        other = load_prop(objects[rng.integers(len(objects))].path) if joined else None
+        prop = vary(prop, other, rng)
+        if rng.random() < 0.5:
+            environment = random_environment(rng)
+    azimuths = rng.uniform(0, 360, VIEWS)
+    # Half of them as the training orbits are, half from a wider range.
+    elevations = rng.uniform(-5, np.where(np.arange(VIEWS) % 2, 60, 30))
+    # Every other object is seen by another lens that shows it as large: the perspective differs.
+    distance = DISTANCE if rng.random() < 0.5 else float(rng.uniform(1.8, 6.0))
+    half = np.tan(np.deg2rad(FOV_DEG / 2)) * DISTANCE / distance
+    fov_deg = float(np.rad2deg(2 * np.arctan(half)))
+    cameras = orbit(azimuths.tolist(), elevations.tolist(), size=DRAWN_SIZE, distance=distance,
+                    fov_deg=fov_deg)  # fmt: skip
+    try:
+        transform, _ = normalizing_transform(prop.vertices, 0.0, cameras.viewmats.numpy(), fov_deg)
+    except ValueError as error:
+        raise DataError(f"{item.path}: {error}.") from error
+    with torch.inference_mode():
+        lights = lights_of(environment, float(rng.uniform(0, 360)), LIGHTS)
+        views = draw(Surface(prop, transform, torch.device("cpu")), cameras, lights)
+    own = mirror_scores(prop.vertices[prop.faces].astype(np.float64), PLANES_DEG, rng)
+    pictures, kept = [], []
+    for view, rgba in enumerate(views.rgba.numpy()):
+        try:
+            pictures.append(prepare(Image.fromarray(rgba), PICTURE_SIZE).rgba)
+            kept.append(view)
+        except ImageError:
+            continue  # too thin to be seen from this side
+    if not kept:
+        raise DataError(f"{item.path}: it is too thin to be seen.")
+    # A plane at p in the object's world stands at p - azimuth from the camera.
+    planes = np.append(PLANES_DEG, 180.0)
+    scores = [
+        np.interp((PLANES_DEG + azimuths[view]) % 180, planes, np.append(own, own[0]))
+        for view in kept
+    ]
+    return {
+        "rgba": np.stack(pictures),
+        "elevations_deg": elevations[kept].astype(np.float32),
+        "scores": np.stack(scores).astype(np.float32),
+    }

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way from meshes to a model in one resumable command: ``gsv3d train recipe``.
+
+Orbits are rasterized (no Blender), the stages run one after the other, each with its share of the
+time, and the model is assembled. Everything lies in one folder, and whatever was interrupted goes
+on where it stood: the bank at its next object, a stage at its checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsv3d.lab.datasets.objects import ObjectFile
+from gsv3d.lab.training.bank import BankFactory, BankSettings
+from gsv3d.lab.training.drawing import Drawing
+from gsv3d.lab.training.orbits import Orbit
+
+if TYPE_CHECKING:
+    import torch
+
+    from gsv3d.lab.training.config import ModelConfig
+    from gsv3d.lab.training.schedule import Schedule
+
+STAGES = ("autoencoder", "multiview", "decoder", "distill")
+
+SHARES = {"autoencoder": 0.15, "multiview": 0.4, "decoder": 0.27, "distill": 0.18}
+"""Of the training time. The views limit the result, so the multi-view model has the most."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model to train, and the objects to train it from.
+
+    Attributes:
+        config: of the model.
+        objects: GLB or glTF files.
+        output: folder of everything; the model is in ``model`` there.
+        device: to train on. Orbits are drawn by the CPU.
+        minutes: of training in all, shared among the stages; 0: every stage's own schedule.
+        variants: orbits of every object.
+        workers: processes that draw.
+        seed: of everything random.
+        start: folders with components to start from, see ``make_task``.
+        stages: to run, in this order.
+        beside: draw varied objects beside the training; None where the device is a card.
+        tracker: of every stage, see ``gsv3d.lab.training.tracking``.
+    """
+
+    config: ModelConfig
+    objects: Sequence[ObjectFile]
+    output: Path
+    device: torch.device
+    minutes: float = 0.0
+    variants: int = 4
+    workers: int = 1
+    seed: int = 0
+    start: tuple[Path, ...] = ()
+    stages: tuple[str, ...] = STAGES
+    beside: bool | None = None
+    tracker: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.beside is None:
+            object.__setattr__(self, "beside", self.device.type != "cpu")
+        if self.minutes < 0:
+            raise ValueError(f"minutes must be at least 0, not {self.minutes:g}.")
+        if self.variants < 1:
+            raise ValueError(f"variants must be at least 1, not {self.variants}.")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, not {self.workers}.")
+        unknown = [stage for stage in self.stages if stage not in STAGES]
+        if unknown or not self.stages:
+            raise ValueError(f"stages must be some of {', '.join(STAGES)}, not {self.stages}.")
+
+    def stage_minutes(self, stage: str) -> float:
+        """Return the stage's share of the time; 0 for its own schedule."""
+        return self.minutes * SHARES[stage] / sum(SHARES[s] for s in self.stages)
+
+
+def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
+    """Draw, train and assemble what is not done yet.
+
+    Args:
+        recipe: what and where.
+        say: told what is going on, a line each.
+
+    Returns:
+        the model's folder.
+
+    Raises:
+        DataError: none of the objects can be drawn.
+        GSV3DError: as the stages raise.
+    """
+    from gsv3d.lab.training.orbits import resident_where_it_fits
+    from gsv3d.lab.training.stages import assemble
+    from gsv3d.lab.training.tracking import tracker_of
+
+    folders: list[Path] = list(recipe.start)
+    tracker = tracker_of(recipe.tracker)
+    if tracker == "none" and recipe.tracker == "auto":
+        say(
+            "TensorBoard is not installed (pip install tensorboard): the stages' log.csv and"
+            " samples hold what it would show."
+        )
+    with drawing_of(recipe, say) as drawing:
+        # On a CPU drawing would take from training what it has. A card draws nothing itself: it
+        # begins with every object as it is, and has the varied ones from stage to stage.
+        drawing.wait(drawing.originals if recipe.beside else None)
+        orbits: Sequence[Orbit] = ()
+        for stage in recipe.stages:
+            drawn = drawing.bank()
+            if len(drawn) > len(orbits):
+                del orbits  # the card's memory is not to hold both
+                orbits = resident_where_it_fits(drawn, recipe.device)
+            train_stage(recipe, stage, orbits, folders, tracker, say)
+            folders.append(recipe.output / stage)
+    model = recipe.output / "model"
+    assemble(recipe.config, folders, model)
+    say(f"The model is in {model}.")
+    return model
+
+
+def train_stage(
+    recipe: Recipe,
+    stage: str,
+    orbits: Sequence[Orbit],
+    folders: Sequence[Path],
+    tracker: str,
+    say: Callable[[str], None],
+) -> None:
+    """Train one stage from where its checkpoint stands.
+
+    Args:
+        recipe: whose stage.
+        stage: of ``STAGES``.
+        orbits: the data.
+        folders: with the components that it needs.
+        tracker: its name, see ``gsv3d.lab.training.tracking.Tracker``.
+        say: told how long.
+
+    Raises:
+        GSV3DError: as ``Trainer.run`` raises.
+    """
+    from gsv3d.lab.training.loop import Trainer
+    from gsv3d.lab.training.orbits import ResidentOrbits
+    from gsv3d.lab.training.stages import make_task
+
+    schedule = stage_schedule(recipe, stage, isinstance(orbits, ResidentOrbits))
+    clock = f"{schedule.minutes:.1f} minutes" if schedule.minutes else f"{schedule.steps} steps"
+    say(f"{stage}: {clock}, {len(orbits)} orbits")
+    folder = recipe.output / stage
+    task = make_task(recipe.config, stage, orbits, recipe.device, folders, output=folder)
+    trainer = Trainer(task, schedule, folder, recipe.seed, recipe.device, tracker)
+    if trainer.checkpoint_path.exists():
+        trainer.resume()
+    if trainer.progress() < 1:
+        trainer.run()
+    else:  # it may have been killed between its last checkpoint and its weights
+        trainer.export()
+
+
+def stage_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:
+    """Return the stage's schedule, ended by the clock where the recipe has one."""
+    schedule = recipe.config.schedule(stage)
+    if minutes := recipe.stage_minutes(stage):
+        # The clock ends it: the configuration's steps are a bound for other machines.
+        schedule = replace(schedule, minutes=minutes, steps=10**9)
+    # Of orbits that lie on the card all there is to prepare are some numbers.
+    return replace(schedule, workers=0) if resident else schedule
+
+
+def drawing_of(recipe: Recipe, say: Callable[[str], None]) -> Drawing:
+    """Return the drawing of the recipe's bank, not begun."""
+    settings = BankSettings(
+        size=recipe.config.image_size,
+        orbit_views=2 * recipe.config.num_frames,
+        variants=recipe.variants,
+        seed=recipe.seed,
+        orbit=recipe.config.orbit,
+    )
+    directory = recipe.output / "bank"
+    factory = BankFactory(directory, tuple(recipe.objects), settings)
+    return Drawing(directory, factory, recipe.workers, say)

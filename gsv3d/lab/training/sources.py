@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of rendered orbits for the stages: pictures, orbits, orbits with novel views.
+
+What is drawn are numbers: which views of which orbits, and how they are changed. Orbits of the host
+become pictures at once; of orbits that lie in a card's memory the numbers alone travel there, and
+the pictures are made by the card (``Draft``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsv3d.cameras import intrinsics, look_at_origin
+from gsv3d.errors import DataError
+from gsv3d.lab.training.augment import Change, Changes
+from gsv3d.lab.training.latents import LatentCache
+from gsv3d.lab.training.orbits import (
+    Chosen,
+    Orbit,
+    OrbitSamples,
+    OrbitsOfADraw,
+    ResidentOrbits,
+    choose_views,
+    frame_indices,
+)
+from gsv3d.multiview.conditioning import picture_tensor, pose_ids
+
+PICTURE_ZOOM = (0.8, 1.3)
+"""How much half of the autoencoder's pictures are enlarged."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A batch that is not made yet: which views of which orbits, and how they are changed.
+
+    Attributes:
+        orbits: the data.
+        orbit: (B,) which of them.
+        views: (B, V) which of their views.
+        changes: of the samples.
+        more: what else ``make`` needs, by name.
+        make: from the draft and its (B, V, 4, H, W) changed pictures, None without views, to the
+            batch.
+    """
+
+    orbits: OrbitsOfADraw | ResidentOrbits
+    orbit: Tensor
+    views: Tensor
+    changes: Changes
+    more: dict[str, Tensor]
+    make: Callable[[Draft, Any], Any]
+
+    def made(self) -> Any:
+        """Return the batch, on the device of the draft's tensors."""
+        if not self.views.shape[1]:
+            return self.make(self, None)
+        return self.make(self, self.changes.apply(self.orbits.pictures(self.orbit, self.views)))
+
+    def finished(self) -> Any:
+        """Return the batch itself, or the draft for a card that holds the orbits."""
+        return self if isinstance(self.orbits, ResidentOrbits) else self.made()
+
+
+def open_orbits(orbits: Sequence[Orbit]) -> OrbitsOfADraw | ResidentOrbits:
+    """Return the orbits for one draw."""
+    return orbits if isinstance(orbits, ResidentOrbits) else OrbitsOfADraw(orbits)
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Single views for the autoencoder.
+
+    Attributes:
+        orbits: the data.
+        channels: of the autoencoder's pictures, see ``picture_tensor``.
+        coloured_background: share of pictures on a random color.
+    """
+
+    orbits: Sequence[Orbit]
+    channels: int
+    coloured_background: float = 0.5
+
+    def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
+        """Draw pictures (size, C, H, W) in -1..1 of random views of random objects."""
+        rng = np.random.default_rng(seed)
+        orbits = open_orbits(self.orbits)
+        orbit = rng.integers(len(self.orbits), size=size)
+        views = [[int(rng.integers(len(orbits[int(i)].azimuths_deg)))] for i in orbit]
+        changes = [Change.drawn(rng, PICTURE_ZOOM, zoomed=0.5) for _ in range(size)]
+        more = {
+            "backdrop": torch.from_numpy(rng.uniform(-1, 1, (size, 3))).float(),
+            "colored": torch.from_numpy(rng.random(size) < self.coloured_background),
+        }
+        return Draft(
+            orbits, torch.from_numpy(orbit), torch.tensor(views), Changes.of(changes), more,
+            self._make,
+        ).finished()  # fmt: skip
+
+    def _make(self, draft: Draft, rgba: Tensor) -> Tensor:
+        rgba = rgba[:, 0]
+        picture = picture_tensor(rgba, self.channels)
+        covered = rgba[:, 3:]
+        behind = draft.more["backdrop"][:, :, None, None] * (1 - covered)
+        on_color = (rgba[:, :3] * 2 - 1) * covered + behind
+        on_color = torch.cat([on_color, picture[:, 3:]], dim=1)
+        return torch.where(draft.more["colored"][:, None, None, None], on_color, picture)
+
+
+@dataclass(frozen=True)
+class ViewSource:
+    """Orbits with novel views, for the decoder and for distillation.
+
+    They are recolored, mirrored and framed as their references are (``Change.framed``).
+
+    Attributes:
+        orbits: the data.
+        num_frames: T.
+        num_novel: novel views a sample.
+    """
+
+    orbits: Sequence[Orbit]
+    num_frames: int
+    num_novel: int
+
+    def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
+        """Draw ``OrbitSamples`` of random objects from random references."""
+        rng = np.random.default_rng(seed)
+        orbits = open_orbits(self.orbits)
+        indices = rng.integers(len(self.orbits), size=size).tolist()
+        changes = [Change.drawn(rng) for _ in indices]
+        chosen = [
+            choose_views(orbits[i], self.num_frames, self.num_novel, rng, change.mirrored)
+            for i, change in zip(indices, changes, strict=True)
+        ]
+        changes = [
+            change.framed(orbits[i].rgba[views.frames[-1], ..., 3])
+            for i, change, views in zip(indices, changes, chosen, strict=True)
+        ]
+        return self.draft(orbits, indices, chosen, changes).finished()
+
+    def draft(
+        self,
+        orbits: OrbitsOfADraw | ResidentOrbits,
+        indices: Sequence[int],
+        chosen: Sequence[Chosen],
+        changes: Sequence[Change],
+    ) -> Draft:
+        """Return the draft of ``OrbitSamples``: B orbits, the views of each and its change."""
+        distances = [float(orbits[i].distance) for i in indices]
+        viewmats = [
+            [
+                look_at_origin(azimuth, elevation, distance)
+                for azimuth, elevation in zip(views.azimuths_deg, views.elevations_deg, strict=True)
+            ]
+            for views, distance in zip(chosen, distances, strict=True)
+        ]
+        frames = self.num_frames
+        poses = [pose_ids(v.azimuths_deg[:frames], v.elevations_deg[:frames]) for v in chosen]
+        more = {
+            "pose": torch.stack(poses),
+            "viewmats": torch.from_numpy(np.array(viewmats)).float(),
+            "K": intrinsics(orbits[indices[0]].shape[-1]),
+            "distance": torch.tensor(distances),
+        }
+        views = torch.tensor([one.frames + one.novel for one in chosen])
+        changed = Changes.of(changes)
+        return Draft(orbits, torch.tensor(indices), views, changed, more, self._make)
+
+    def _make(self, draft: Draft, rgba: Tensor) -> OrbitSamples:
+        depth = draft.orbits.depths(draft.orbit, draft.views)
+        depth = draft.changes.apply_depth(depth, draft.more["distance"])
+        frames, viewmats = self.num_frames, draft.more["viewmats"]
+        return OrbitSamples(
+            rgba=rgba[:, :frames],
+            depth=depth[:, :frames],
+            pose=draft.more["pose"],
+            viewmats=viewmats[:, :frames],
+            novel_rgba=rgba[:, frames:],
+            novel_depth=depth[:, frames:],
+            novel_viewmats=viewmats[:, frames:],
+            K=draft.more["K"],
+        )
+
+
+@dataclass(frozen=True)
+class OrbitBatch:
+    """B orbits, as pictures or as latents computed before.
+
+    Attributes:
+        pose: (B, T, 3), see ``pose_ids``.
+        reference: (B, C, H, W) in -1..1, the last frames' pictures, or None beside a context.
+        pictures: (B, T, C, H, W) in -1..1, or None.
+        latents: (B, T, L, h, w) modes, not scaled, or None.
+        context: (B, 1, D) embeddings of the references, or None.
+    """
+
+    pose: Tensor
+    reference: Tensor | None = None
+    pictures: Tensor | None = None
+    latents: Tensor | None = None
+    context: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class OrbitSource:
+    """Orbits of random objects from random references, for the multi-view model.
+
+    Attributes:
+        orbits: the data, static and dynamic orbits.
+        num_frames: T.
+        channels: of the autoencoder's pictures.
+        static_until: share of the run that only static orbits are drawn, and after it only dynamic
+            ones (SV3D_p's curriculum); 0: whatever there is, all the time.
+        cache: latents computed before, or None.
+
+    Raises:
+        DataError: orbits of a kind that the curriculum needs are missing.
+    """
+
+    orbits: Sequence[Orbit]
+    num_frames: int
+    channels: int
+    static_until: float = 0.0
+    cache: LatentCache | None = None
+    _kinds: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        kinds: tuple[np.ndarray, np.ndarray] = (np.empty(0, int), np.empty(0, int))
+        if self.static_until:
+            static = np.array([orbit.static for orbit in self.orbits])
+            kinds = (np.flatnonzero(static), np.flatnonzero(~static))
+            wanted = ("static", True), ("dynamic", self.static_until < 1)
+            for indices, (kind, needed) in zip(kinds, wanted, strict=True):
+                if needed and not len(indices):
+                    raise DataError(
+                        f"Among the {len(self.orbits)} orbits is no {kind} one, but static_until is"
+                        f" {self.static_until:g}.",
+                        f"Render {kind} orbits too (gsv3d render --orbit {kind}), or set"
+                        " static_until to 0.",
+                    )
+        object.__setattr__(self, "_kinds", kinds)
+
+    def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
+        """Draw an ``OrbitBatch``."""
+        rng = np.random.default_rng(seed)
+        orbits = open_orbits(self.orbits)
+        chosen, changes, around, known = [], [], [], []
+        for _ in range(size):
+            index = self._choose(rng, progress)
+            orbit = orbits[index]
+            variant = 0 if self.cache is None else int(rng.integers(self.cache.variants))
+            change = Change.of_orbit(
+                int(rng.integers(2**62))
+                if self.cache is None
+                else self.cache.seed_of(index, variant)
+            )
+            frames = frame_indices(orbit, self.num_frames, int(rng.integers(orbit.num_orbit)))
+            frames = frames[-2::-1] + frames[-1:] if change.mirrored else frames
+            if self.cache is None:
+                change = change.framed(orbit.rgba[frames[-1], ..., 3])
+            else:
+                known.append(self.cache.read(index, variant, frames))
+            chosen.append(index)
+            changes.append(change)
+            around.append(frames)
+        return self.draft(orbits, chosen, around, changes, known).finished()
+
+    def draft(
+        self,
+        orbits: OrbitsOfADraw | ResidentOrbits,
+        chosen: Sequence[int],
+        around: Sequence[Sequence[int]],
+        changes: Sequence[Change],
+        known: Sequence[dict[str, Tensor]] = (),
+    ) -> Draft:
+        """Return the draft of an ``OrbitBatch``.
+
+        Args:
+            orbits: the data.
+            chosen: B of them.
+            around: T views of each, the reference last.
+            changes: of each.
+            known: what was computed before of each, see ``LatentCache.read``, or none.
+        """
+        poses = [
+            relative_pose(orbits[index], frames, change.mirrored)
+            for index, frames, change in zip(chosen, around, changes, strict=True)
+        ]
+        more = {"pose": torch.stack(poses)}
+        views = torch.tensor(around)
+        for name in known[0] if known else ():
+            more[name] = torch.stack([own[name] for own in known])
+        # Beside latents the reference alone is shown, and beside its embedding nothing.
+        views = views[:, views.shape[1] :] if "context" in more else views
+        views = views[:, -1:] if "latents" in more else views
+        return Draft(orbits, torch.tensor(chosen), views, Changes.of(changes), more, self._make)
+
+    def _make(self, draft: Draft, rgba: Tensor | None) -> OrbitBatch:
+        if rgba is None:
+            return OrbitBatch(**draft.more)
+        pictures = picture_tensor(rgba, self.channels)
+        shown = None if "latents" in draft.more else pictures
+        return OrbitBatch(reference=pictures[:, -1], pictures=shown, **draft.more)
+
+    def _choose(self, rng: np.random.Generator, progress: float) -> int:
+        if not self.static_until:
+            return int(rng.integers(len(self.orbits)))
+        kind = self._kinds[0 if progress < self.static_until else 1]
+        return int(kind[rng.integers(len(kind))])
+
+
+def relative_pose(orbit: Orbit, frames: Sequence[int], mirrored: bool) -> Tensor:
+    """Return (T, 3) of ``pose_ids``: azimuths relative to the last frame, and elevations."""
+    sign = -1.0 if mirrored else 1.0
+    zero = float(orbit.azimuths_deg[frames[-1]])
+    azimuths = [sign * (float(orbit.azimuths_deg[i]) - zero) for i in frames]
+    return pose_ids(azimuths, [float(orbit.elevations_deg[i]) for i in frames])

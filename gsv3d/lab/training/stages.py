@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration and folders of trained components to a stage's task, and to a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CLIPVisionModelWithProjection, Dinov2Model
+
+from gsv3d.decoder import GaussianSplattingDecoder
+from gsv3d.errors import DataError, ModelError
+from gsv3d.lab.training.checkpoint import as_os_error, differing
+from gsv3d.lab.training.components import check_component, component_model
+from gsv3d.lab.training.config import ModelConfig, build, check_stage, stage_model
+from gsv3d.lab.training.fields import wrong
+from gsv3d.lab.training.orbits import Orbit, check_views
+from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
+from gsv3d.models import DESCRIPTION, load_component, silent_bars
+from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
+from gsv3d.outputs import make_folder, output_error
+from gsv3d.pipeline import GSV3DPipeline
+
+CLASSES: dict[str, type] = {
+    "vae": AutoencoderKL,
+    "unet": SV3DUNetSpatioTemporalConditionModel,
+    "image_encoder": CLIPVisionModelWithProjection,
+    "feature_encoder": Dinov2Model,
+    "decoder": GaussianSplattingDecoder,
+}
+FRESH: dict[str, tuple[str, ...]] = {
+    "autoencoder": ("vae",),
+    "multiview": ("unet", "image_encoder"),
+    "decoder": ("decoder", "feature_encoder"),
+    "distill": (),
+}
+"""Components of every stage that may start with fresh weights."""
+NEEDED: dict[str, tuple[str, ...]] = {
+    "autoencoder": (),
+    "multiview": ("vae",),
+    "decoder": ("vae",),
+    "distill": ("unet", "image_encoder", "decoder", "feature_encoder", "vae"),
+}
+"""Components of every stage that other stages have trained."""
+SCHEDULED: dict[str, tuple[str, ...]] = {
+    "autoencoder": (),
+    "multiview": ("scheduler",),
+    "decoder": (),
+    "distill": ("scheduler",),
+}
+"""Where the noise levels matter."""
+FREE = ("init", "latents", "variants", "sample_steps")
+"""Options that may change between the runs of a stage: from where it started, where latents lie and
+how many there are, how samples are drawn."""
+
+
+def make_task(
+    config: ModelConfig,
+    stage: str,
+    orbits: Sequence[Orbit],
+    device: torch.device,
+    start: Sequence[Path] = (),
+    vae: Path | None = None,
+    output: Path | None = None,
+) -> Any:
+    """Make a stage's task.
+
+    Args:
+        config: of the model.
+        stage: "autoencoder", "multiview", "decoder" or "distill".
+        orbits: the data.
+        device: of the models.
+        start: folders with components to start from: of stages, or a model's; the last that has a
+            component gives it. Without any, the stage's ``init``.
+        vae: folder of the autoencoder; without it, it is looked for in ``start`` too.
+        output: the run's folder.
+
+    Raises:
+        ModelError: a component is missing or of another configuration, or an option is unknown.
+        DataError: the orbits do not serve.
+    """
+    check_stage(config.source, stage, config.stages[stage])
+    check_component(config.source, "scheduler", config.components["scheduler"])
+    if stage == "autoencoder":
+        # The latents' mean and deviation go into them when all is trained.
+        for name in ("use_quant_conv", "use_post_quant_conv"):
+            if not config.components["vae"].get(name, True):
+                needed = "true where an autoencoder is trained"
+                raise wrong(config.source, f"components.vae.{name}", False, needed)
+    options = config.options(stage)
+    if stage != "autoencoder":
+        # All of them now: the one orbit with too few views may be drawn after hours.
+        for index in range(len(orbits)):
+            try:
+                orbit = orbits[index]
+            except DataError:
+                continue  # named and passed over where it is drawn
+            check_views(orbit.name, orbit.num_orbit, config.num_frames)
+    folders = list(start) or [Path(folder) for folder in _listed(options.pop("init", []))]
+    options.pop("init", None)
+    named = {"vae": vae} if vae is not None else {}
+    modules = {
+        name: _component(config, name, folders, named.get(name), fresh=name in FRESH[stage])
+        for name in (*FRESH[stage], *NEEDED[stage])
+    }
+    scheduler = config.components["scheduler"]
+    sigmas = (float(scheduler["sigma_min"]), float(scheduler["sigma_max"]))
+    frames = config.num_frames
+    task: Any
+    match stage:
+        case "autoencoder":
+            task = AutoencoderTask(modules["vae"], orbits, device, **options)
+        case "multiview":
+            task = MultiviewTask(
+                modules["unet"], modules["image_encoder"], modules["vae"], orbits, frames, device,
+                output, sigmas, **options,
+            )  # fmt: skip
+        case "decoder":
+            task = DecoderTask(
+                modules["decoder"], modules["feature_encoder"], modules["vae"], orbits, frames,
+                device, **options,
+            )  # fmt: skip
+        case _:
+            task = DistillTask(
+                modules["unet"], modules["image_encoder"], modules["decoder"],
+                modules["feature_encoder"], modules["vae"], orbits, frames, device, sigmas,
+                **options,
+            )  # fmt: skip
+    task.configuration = described(config, stage)
+    return task
+
+
+def described(config: ModelConfig, stage: str) -> dict[str, Any]:
+    """Return the fields of a configuration that a stage's weights depend on, by name.
+
+    Fields that are left out have their defaults. The schedule is not among them: how long and how
+    fast may change from run to run.
+    """
+    model = ("image_size",) if stage == "autoencoder" else ("image_size", "num_frames", "orbit")
+    found = {name: getattr(config, name) for name in model}
+    for component in (*FRESH[stage], *NEEDED[stage], *SCHEDULED[stage]):
+        settings = config.components[component]
+        for name, field in component_model(component).__pydantic_fields__.items():
+            found[f"components.{component}.{name}"] = settings.get(name, field.default)
+    options = config.options(stage)
+    for name, field in stage_model(stage).__pydantic_fields__.items():
+        if name not in ("schedule", *FREE):
+            found[f"stages.{stage}.{name}"] = options.get(name, field.default)
+    return found
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _component(
+    config: ModelConfig, name: str, folders: Sequence[Path], named: Path | None, fresh: bool
+) -> nn.Module:
+    if named is None:
+        found = [Path(folder) / name for folder in folders if (Path(folder) / name).is_dir()]
+        if not found:
+            if fresh:
+                return build(config, name)
+            where = ", ".join(map(str, folders)) or "no folder at all"
+            how = "--vae or --from" if name == "vae" else "--from"
+            raise ModelError(
+                f"This stage needs a trained '{name}', which was looked for in {where}.",
+                f"Give the folder of the stage that trained it with {how}.",
+            )
+        named = found[-1]
+    with silent_bars():
+        trained = load_component(CLASSES[name], named)
+    # On meta: the configuration's shapes alone are wanted.
+    with torch.device("meta"):
+        expected = build(config, name)
+    wrong = differing(expected.state_dict(), trained.state_dict())
+    if wrong:
+        ours, theirs = (m.state_dict().get(wrong[0]) for m in (expected, trained))
+        sizes = [list(t.shape) if t is not None else "nothing" for t in (theirs, ours)]
+        raise ModelError(
+            f"The '{name}' in {named} is of another configuration than '{config.name}': its"
+            f" '{wrong[0]}' is {sizes[0]} and not {sizes[1]}, and {len(wrong) - 1} more differ.",
+            "Use the configuration it was trained with.",
+        )
+    if name == "unet":
+        # No tensor depends on the number of views, so it may be another than it was trained with.
+        trained.register_to_config(num_frames=config.num_frames)
+    return trained
+
+
+def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
+    """Write a folder that ``GSV3DPipeline.from_pretrained`` loads.
+
+    Args:
+        config: of the model.
+        stages: the stages' output folders; the last that has a component provides it.
+        output: the model's folder.
+
+    Raises:
+        ModelError: a component is in none of the folders.
+        OutputError: the disk is full, ...
+    """
+    components = {}
+    for name, cls in CLASSES.items():
+        folders = [stage / name for stage in stages if (stage / name).is_dir()]
+        if not folders:
+            raise ModelError(
+                f"None of {', '.join(map(str, stages))} holds a trained '{name}'.",
+                "Train the stage it belongs to, or name its folder too.",
+            )
+        with silent_bars():
+            components[name] = load_component(cls, folders[-1], half=True)
+    pipeline = GSV3DPipeline(
+        scheduler=build(config, "scheduler"),
+        num_inference_steps=config.num_inference_steps,
+        max_guidance_scale=config.max_guidance_scale,
+        orbit=config.orbit,
+        depth_prior=config.depth_prior,
+        **components,
+    )
+    make_folder(output)
+    try:
+        with silent_bars():
+            pipeline.save_pretrained(output, safe_serialization=True)
+        for path in output.glob("*/config.json"):
+            _forget_where_it_came_from(path)
+        (output / DESCRIPTION).write_text(config.description + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise output_error(output, as_os_error(error)) from error
+
+
+def _forget_where_it_came_from(path: Path) -> None:
+    """Remove the folder a component was loaded from: nobody's business but its maker's."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 2: geometric distillation of the decoder into the multi-view model (GSV3D, section 3.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from diffusers import AutoencoderKL
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gsv3d.decoder import DecodedGaussians
+from gsv3d.errors import ModelError
+from gsv3d.lab.training.batches import to_device
+from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.fields import LogNoise, Positive, Share, Spread, Views, Weight, Words
+from gsv3d.lab.training.geometry_loss import GeometryLoss, compared, weight_of_volume
+from gsv3d.lab.training.log import on_white
+from gsv3d.lab.training.orbits import Orbit, OrbitSamples
+from gsv3d.lab.training.sources import ViewSource
+from gsv3d.lab.training.tasks.multiview import decode_views
+from gsv3d.multiview.conditioning import (
+    embed_for_cross_attention,
+    embed_for_decoder,
+    encode_reference,
+    picture_tensor,
+)
+
+SHOWN = 2
+"""Objects of a drawn sample."""
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""Linears of the spatial and temporal attentions."""
+
+
+class DistillTask:
+    """L_2D + lambda * gate(sigma) * L_3D, through the decoder into the UNet.
+
+    At a drawn noise level the UNet's estimate of the views' latents goes through the decoder; its
+    Gaussians are rendered at input and novel views (color and depth), and what is wrong with them
+    is propagated back into the UNet (GSV3D, figure 1 b). The reference frame's latent is the true
+    one, as it is when a picture is generated. At high noise levels the estimate is a blur of all
+    that the object could be, from which no true surface can be asked: ``gate`` fades L_3D out.
+
+    Args:
+        unet: trained by the multiview stage.
+        image_encoder: frozen.
+        decoder: trained by the decoder stage.
+        feature_encoder: the DINO that belongs to the decoder.
+        vae: frozen.
+        orbits: the data.
+        num_frames: T.
+        device: the models'.
+        sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
+        lora_rank: of the updates of the UNet; 0 trains all of it.
+        lora_alpha: their scale is lora_alpha / lora_rank.
+        lora_targets: names of the linears they are added to.
+        train_decoder: train the decoder (and its DINO) along, or leave it frozen.
+        train_unet: False teaches the decoder alone what the UNet's estimates are like: L_3D without
+            distillation.
+        geometry_weight: lambda.
+        gate_full: noise level up to which L_3D has its full weight.
+        gate_none: noise level from which on it has none; between the two the weight falls linearly
+            with the level's logarithm.
+        log_sigma_mean, log_sigma_std, reference_weight: see ``NoiseLevels``.
+        drop_condition: share of samples without the reference, so that guidance keeps working; they
+            have no L_3D.
+        num_novel: novel views rendered a sample.
+        mask_weight, depth_weight, pixel_weight, lpips_weight, num_input, volume_weight: see
+            ``GeometryLoss``; the last is for decoders that have a volume.
+        sample_steps: denoising steps of a drawn sample.
+
+    Raises:
+        ModelError: an option cannot be used.
+    """
+
+    name = "distill"
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        image_encoder: nn.Module,
+        decoder: nn.Module,
+        feature_encoder: nn.Module,
+        vae: AutoencoderKL,
+        orbits: Sequence[Orbit],
+        num_frames: int,
+        device: torch.device,
+        sigma_range: tuple[float, float] = (0.02, 80.0),
+        *,
+        lora_rank: Annotated[int, Field(ge=0, le=65536)] = 16,
+        lora_alpha: Positive = 16.0,
+        lora_targets: Words = TARGETS,
+        train_decoder: bool = True,
+        train_unet: bool = True,
+        geometry_weight: Weight = 1.0,
+        gate_full: Positive = 1.0,
+        gate_none: Positive = 5.0,
+        log_sigma_mean: LogNoise = 0.7,
+        log_sigma_std: Spread = 1.6,
+        drop_condition: Share = 0.1,
+        reference_weight: Weight = 0.3,
+        num_novel: Views = 2,
+        num_input: Views = 1,
+        mask_weight: Weight = 1.0,
+        depth_weight: Weight = 0.5,
+        pixel_weight: Weight = 0.0,
+        lpips_weight: Weight = 0.0,
+        volume_weight: Weight = 2.0,
+        sample_steps: Annotated[int, Field(ge=1, le=1000)] = 12,
+    ) -> None:
+        self.lora = lora_rank > 0 and train_unet
+        if self.lora:
+            add_lora(unet, lora_rank, lora_alpha, lora_targets)
+        trained: dict[str, nn.Module] = {}
+        self.frozen = nn.ModuleDict({"image_encoder": image_encoder, "vae": vae})
+        (trained if train_unet else self.frozen)["unet"] = unet
+        (trained if train_decoder else self.frozen).update(
+            {"decoder": decoder, "feature_encoder": feature_encoder}
+        )
+        self.modules = nn.ModuleDict(trained).to(device)
+        self.frozen.to(device).eval().requires_grad_(False)
+        self.image_encoder, self.vae = image_encoder, vae
+        self.unet, self.decoder, self.feature_encoder = unet, decoder, feature_encoder
+        self.device, self.train_unet, self.train_decoder = device, train_unet, train_decoder
+        self.geometry_weight, self.drop_condition = geometry_weight, drop_condition
+        self.gate_full, self.gate_none = gate_full, gate_none
+        self.levels = NoiseLevels(log_sigma_mean, log_sigma_std, reference_weight)
+        self.sigmas = karras_sigmas(sample_steps, *sigma_range)
+        self.geometry = GeometryLoss(
+            device, mask_weight, depth_weight, pixel_weight, lpips_weight, num_input,
+            weight_of_volume(decoder, volume_weight),
+        )  # fmt: skip
+        self.images_per_sample = num_frames
+        self.source = ViewSource(orbits, num_frames, num_novel)
+        self.shown = self.source.draw(SHOWN, seed=0)
+
+    def gate(self, sigma: Tensor) -> Tensor:
+        """Return the weight of L_3D in 0..1 at noise levels."""
+        span = math.log(self.gate_none / self.gate_full)
+        return ((math.log(self.gate_none) - sigma.log()) / span).clamp(0, 1)
+
+    @torch.no_grad()
+    def encode(self, batch: OrbitSamples) -> tuple[Tensor, Tensor]:
+        """Return pictures (B, T, C, H, W) and the modes of their latents (B, T, L, h, w)."""
+        pictures = picture_tensor(batch.rgba, self.vae.config.in_channels)
+        encoded = encode_reference(self.vae, pictures.flatten(0, 1))
+        return pictures, encoded.unflatten(0, pictures.shape[:2]).float()
+
+    def decode(
+        self, estimated: Tensor, reference: Tensor, pictures: Tensor, samples: OrbitSamples
+    ) -> DecodedGaussians:
+        """Decode (B, T, L, h, w) scaled latents, the last frame replaced by the reference."""
+        latents = torch.cat([estimated[:, :-1], reference[:, None]], dim=1)
+        features = embed_for_decoder(self.feature_encoder, pictures[:, -1])
+        return self.decoder(latents, samples.cameras(), features)
+
+    def loss(self, batch: OrbitSamples) -> tuple[Tensor, dict[str, Tensor]]:
+        pictures, encoded = self.encode(batch)
+        size, pose = len(batch), batch.pose
+        latents = encoded * self.vae.config.scaling_factor
+        with torch.no_grad():
+            context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
+        # Drawn on the CPU, so that which samples have an L_3D is known without a wait.
+        kept = torch.rand(size) >= self.drop_condition
+        levels = self.levels.draw(size)
+        gates = self.gate(levels) * kept
+        kept = kept.float().to(self.device, non_blocking=True)
+        sigma = levels.to(self.device, non_blocking=True)
+        noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
+        with torch.set_grad_enabled(self.train_unet):
+            v = denoise(
+                self.unet, noisy, sigma, encoded[:, -1] * kept[:, None, None, None],
+                context * kept[:, None, None], pose,
+            )  # fmt: skip
+        estimated = estimate(noisy, v, sigma)
+        squared = self.levels.squared(estimated, latents, sigma)
+        flat = (squared * self.levels.frame_weights(pose)).mean()
+
+        chosen = gates.nonzero()[:, 0].tolist()
+        nothing = torch.full((), math.nan, device=self.device)
+        if not chosen:
+            # Always the same parts: processes average them name by name.
+            missing = dict.fromkeys(("geometry", *self.geometry.names), nothing)
+            if not self.train_unet:  # the backward pass still wants something to go through
+                flat = flat + sum(p.sum() for p in self.modules.parameters()) * 0
+            return flat, {"flat": flat.detach()} | missing
+        samples = batch[chosen]
+        decoded = self.decode(estimated[chosen], latents[chosen, -1], pictures[chosen], samples)
+        totals, parts = self.geometry(decoded, samples)
+        gate = gates[chosen].to(totals)
+        loss = flat + self.geometry_weight * (gate * totals).sum() / size
+        solid = (gate * totals.detach()).sum() / gate.sum()
+        return loss, {"flat": flat.detach(), "geometry": solid} | parts
+
+    @torch.no_grad()
+    def samples(self) -> dict[str, Tensor]:
+        """Draw views and renders of Gaussians from the shown references."""
+        shown = to_device(self.shown, self.device)
+        pictures, encoded = self.encode(shown)
+        context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
+        reference = encoded[:, -1]
+        latents = sample_latents(self.unet, reference, context, shown.pose, self.sigmas)
+        views = torch.stack([on_white(pictures), decode_views(self.vae, latents)], dim=1)
+        scaled = reference * self.vae.config.scaling_factor
+        decoded = self.decode(latents, scaled, pictures, shown)
+        return {"views": views.flatten(0, 1), "renders": compared(decoded, shown)}
+
+    def export(self, modules: nn.ModuleDict, directory: Path) -> None:
+        if self.train_unet:
+            unet = modules["unet"]
+            if self.lora:
+                save_lora(unet, directory / "lora")
+                unet = fused(unet)
+            unet.save_pretrained(directory / "unet")
+        if self.train_decoder:
+            modules["decoder"].save_pretrained(directory / "decoder")
+            modules["feature_encoder"].save_pretrained(directory / "feature_encoder")
+
+
+def add_lora(unet: nn.Module, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> None:
+    """Freeze a network and add trainable low-rank updates to linears, which change nothing yet.
+
+    Cross-attention to the one token of the reference's embedding has nothing to choose between, so
+    its queries and keys are left alone.
+
+    Args:
+        unet: changed in place.
+        rank: of the updates, at least 1.
+        alpha: their scale is alpha / rank.
+        targets: ends of the linears' names.
+
+    Raises:
+        ModelError: no linear has such a name, or peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ModelError(
+            "LoRA needs the package peft, which is not installed.",
+            "pip install peft, or set lora_rank to 0, which trains the whole UNet.",
+        ) from error
+
+    names = [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear)
+        and any(name == target or name.endswith(f".{target}") for target in targets)
+        and not name.endswith(("attn2.to_q", "attn2.to_k"))
+    ]
+    if not names:
+        raise ModelError(
+            f"The UNet has no linear layer named {' or '.join(targets)}.",
+            "Correct lora_targets in the configuration.",
+        )
+    unet.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0)
+    inject_adapter_in_model(config, unet)
+
+
+def save_lora(unet: nn.Module, directory: Path) -> None:
+    """Write the updates alone, in peft's layout: adapter_model.safetensors, adapter_config.json."""
+    from peft import get_peft_model_state_dict
+
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(unet).items()
+    }
+    save_file(tensors, directory / "adapter_model.safetensors")
+    unet.peft_config["default"].save_pretrained(directory)
+
+
+@torch.no_grad()
+def fused_state(unet: nn.Module) -> dict[str, Tensor]:
+    """Return the state of the network without LoRA that computes the same."""
+    from peft.tuners.lora import LoraLayer
+
+    state = {}
+    layers = {name: m for name, m in unet.named_modules() if isinstance(m, LoraLayer)}
+    for name, tensor in unet.state_dict().items():
+        if ".lora_" in name:
+            continue
+        layer = name.split(".base_layer.")[0] if ".base_layer." in name else None
+        if layer is not None and name.endswith("base_layer.weight"):
+            tensor = tensor + layers[layer].get_delta_weight("default").to(tensor)
+        state[name.replace(".base_layer.", ".")] = tensor
+    return state
+
+
+def fused(unet: nn.Module) -> nn.Module:
+    """Return a network without LoRA that computes the same; the given one stays as it is."""
+    plain = type(unet).from_config(unet.config)
+    plain.load_state_dict(fused_state(unet))
+    return plain.to(next(unet.parameters()).dtype).eval()

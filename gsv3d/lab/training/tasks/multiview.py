@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-view diffusion: the orbit's latents from the reference, in EDM's form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from diffusers import AutoencoderKL
+from pydantic import Field
+from torch import Tensor, nn
+
+from gsv3d.errors import ModelError
+from gsv3d.lab.training.augment import Change
+from gsv3d.lab.training.batches import to_device
+from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
+from gsv3d.lab.training.latents import Encoding, LatentCache, in_memory, on_disk
+from gsv3d.lab.training.log import on_white
+from gsv3d.lab.training.orbits import Orbit
+from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
+from gsv3d.multiview.conditioning import (
+    embed_for_cross_attention,
+    encode_reference,
+    picture_tensor,
+)
+
+SHOWN = 2
+"""Objects of a drawn sample."""
+BLIND = math.exp(2)
+"""Above this noise level the latents say next to nothing, and the reference must say all."""
+
+
+class MultiviewTask:
+    """Unit-weight loss on v, log-normal noise levels, frames near the reference weighted less.
+
+    Args:
+        unet: to train.
+        image_encoder: to train with it, or frozen.
+        vae: frozen.
+        orbits: the data.
+        num_frames: T.
+        device: the models'.
+        folder: of the run, where latents are kept.
+        sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
+        log_sigma_mean, log_sigma_std, reference_weight: see ``NoiseLevels``.
+        drop_condition: share of samples that are trained without the reference, for guidance.
+        train_image_encoder: False for a pre-trained one, as SV3D's.
+        static_until: see ``OrbitSource``.
+        latents: "none" (encode every batch), "memory" or "disk" (compute them before training).
+        variants: changes of every object that precomputed latents hold.
+        sample_steps: denoising steps of a drawn sample.
+
+    Raises:
+        ModelError: latents are to be kept on the disk, and there is no folder for them.
+        DataError: the orbits do not serve ``num_frames``, ``static_until`` or ``latents``.
+    """
+
+    name = "multiview"
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        image_encoder: nn.Module,
+        vae: AutoencoderKL,
+        orbits: Sequence[Orbit],
+        num_frames: int,
+        device: torch.device,
+        folder: Path | None = None,
+        sigma_range: tuple[float, float] = (0.02, 80.0),
+        *,
+        log_sigma_mean: LogNoise = 0.7,
+        log_sigma_std: Spread = 1.6,
+        drop_condition: Share = 0.1,
+        reference_weight: Weight = 0.3,
+        train_image_encoder: bool = True,
+        static_until: Share = 0.0,
+        latents: Literal["none", "memory", "disk"] = "none",
+        variants: Annotated[int, Field(ge=1, le=65536)] = 4,
+        sample_steps: Annotated[int, Field(ge=1, le=1000)] = 12,
+    ) -> None:
+        self.modules = nn.ModuleDict({"unet": unet, "image_encoder": image_encoder}).to(device)
+        image_encoder.requires_grad_(train_image_encoder)
+        self.vae = vae.to(device).eval().requires_grad_(False)
+        self.device, self.drop_condition = device, drop_condition
+        self.levels = NoiseLevels(log_sigma_mean, log_sigma_std, reference_weight)
+        self.sigmas = karras_sigmas(sample_steps, *sigma_range)
+        self.images_per_sample = num_frames
+        channels = vae.config.in_channels
+        plain = OrbitSource(orbits, num_frames, channels, static_until)
+        # Before the latents, which may take long: that the orbits have enough views.
+        self.shown = plain.draw(SHOWN, seed=0, progress=1.0)
+        cache = self._cache(latents, orbits, variants, channels, folder)
+        self.source = OrbitSource(orbits, num_frames, channels, static_until, cache)
+
+    def _cache(
+        self,
+        kind: str,
+        orbits: Sequence[Orbit],
+        variants: int,
+        channels: int,
+        folder: Path | None,
+    ) -> LatentCache | None:
+        if kind == "none":
+            return None
+
+        def change(rgba: Tensor, seed: int) -> Tensor:
+            return picture_tensor(Change.of_orbit(seed).apply(rgba), channels)
+
+        encoder = self.modules["image_encoder"]
+        trained = any(p.requires_grad for p in encoder.parameters())
+        kept = None if trained else encoder.eval()
+        encoding = Encoding(orbits, variants, change, self.vae, kept)
+        if kind == "memory":
+            return in_memory(encoding)
+        if folder is None:
+            raise ModelError("Latents on the disk need the run's folder.", "Use memory or none.")
+        return on_disk(encoding, folder / "latents")
+
+    def encode(self, batch: OrbitBatch) -> Tensor:
+        """Return (B, T, L, h, w) modes, not scaled, of a batch's frames."""
+        if batch.latents is not None:
+            return batch.latents
+        assert batch.pictures is not None
+        with torch.no_grad():
+            encoded = encode_reference(self.vae, batch.pictures.flatten(0, 1))
+        return encoded.unflatten(0, batch.pictures.shape[:2]).float()
+
+    def loss(self, batch: OrbitBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        encoded = self.encode(batch)
+        size = len(encoded)
+        reference, latents = encoded[:, -1], encoded * self.vae.config.scaling_factor
+        context = batch.context
+        if context is None:
+            context = embed_for_cross_attention(self.modules["image_encoder"], batch.reference)
+        # Drawn on the CPU; copied without a wait, as everything here is queued without one.
+        kept = (torch.rand(size) >= self.drop_condition).float()
+        kept = kept.to(self.device, non_blocking=True)
+        reference = reference * kept[:, None, None, None]
+        context = context * kept[:, None, None]
+
+        sigma = self.levels.draw(size).to(self.device, non_blocking=True)
+        noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
+        v = denoise(self.modules["unet"], noisy, sigma, reference, context, batch.pose)
+        squared = self.levels.squared(estimate(noisy, v, sigma), latents, sigma)
+        loss = (squared * self.levels.frame_weights(batch.pose)).mean()
+        blind = (sigma > BLIND).float()[:, None]
+        # Where no sample is blind this is 0 / 0, NaN, and the log leaves it out.
+        mean = (squared.detach() * blind).mean(dim=1).sum() / blind.sum()
+        return loss, {"blind": mean}
+
+    @torch.no_grad()
+    def samples(self) -> dict[str, Tensor]:
+        """Draw two rows an object: its views, and those sampled from its reference."""
+        shown = to_device(self.shown, self.device)
+        pictures = shown.pictures
+        reference = encode_reference(self.vae, pictures[:, -1]).float()
+        context = embed_for_cross_attention(self.modules["image_encoder"], pictures[:, -1])
+        unet = self.modules["unet"]
+        latents = sample_latents(unet, reference, context, shown.pose, self.sigmas)
+        drawn = decode_views(self.vae, latents)
+        rows = torch.stack([on_white(pictures), drawn], dim=1)
+        return {"views": rows.flatten(0, 1)}
+
+    def export(self, modules: nn.ModuleDict, directory: Path) -> None:
+        modules["unet"].save_pretrained(directory / "unet")
+        modules["image_encoder"].save_pretrained(directory / "image_encoder")
+
+
+def decode_views(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Decode (B, T, L, h, w) scaled latents to (B, T, H, W, 3) in 0..1, a frame at a time."""
+    flat = latents.flatten(0, 1).to(vae.dtype) / vae.config.scaling_factor
+    decoded = torch.cat([vae.decode(frame[None]).sample for frame in flat])
+    return on_white(decoded).unflatten(0, latents.shape[:2])

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backend that listens for other computers lets in those that were paired, and nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import zmq
+
+from backend.errors import BackendError
+from backend.pairing import Pairing
+from backend.protocol import (
+    CODE_S,
+    Connection,
+    PairingCode,
+    ProtocolError,
+    Received,
+    encode,
+    open_client,
+    pair,
+    pairing,
+    parse_code,
+    write_connection,
+)
+from backend.protocol import messages as m
+from backend.server import Server
+from backend.settings import Settings
+from backend.zap import Gatekeeper
+from tests.backend.client import Client
+from tests.backend.conftest import Running, script
+
+Start = Callable[..., Running]
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with a_context() as context, context.socket(zmq.REP) as probe:
+        probe.ipv6 = True
+        return probe.bind_to_random_port(f"tcp://{host}")
+
+
+@pytest.fixture
+def listening(tmp_path: Path, run_server: Start) -> Running:
+    return run_server(tmp_path, listen=("127.0.0.1", free_port()))
+
+
+def make_code(running: Running) -> PairingCode:
+    with Client(running.path) as owner:
+        owner.session.invite()
+        invitation = owner.until(m.Invitation)
+    assert invitation.seconds == CODE_S
+    return parse_code(invitation.code)
+
+
+@contextmanager
+def a_context() -> Iterator[zmq.Context]:
+    context = zmq.Context()
+    try:
+        yield context
+    finally:
+        context.destroy(0)
+
+
+def join(code: PairingCode) -> Connection:
+    with a_context() as context:
+        connection = pair(context, code, "another computer")
+    assert connection is not None
+    return connection
+
+
+def connect(folder: Path, connection: Connection) -> Client:
+    path = folder / "elsewhere" / "connection.json"
+    write_connection(path, connection)
+    return Client(path)
+
+
+def silent(connection: Connection) -> bool:
+    with a_context() as context, open_client(context, connection) as one:
+        one.send_multipart(encode(m.Hello((6,)), 1))
+        return not one.poll(600)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_a_paired_computer_has_jobs_done(tmp_path: Path, run_server: Start, host: str) -> None:
+    try:
+        port = free_port(host if host != "localhost" else "127.0.0.1")
+    except zmq.ZMQError:
+        pytest.skip("this computer has no IPv6")
+    running = run_server(tmp_path, listen=(host, port))
+    connection = join(make_code(running))
+    assert connection.remote and connection.alive and connection.data_dir == ""
+    with connect(tmp_path, connection) as client:
+        client.until(lambda e: isinstance(e, m.Welcome) and [x.name for x in e.models])
+        client.session.submit(script(), filename="/home/artist/Bild.png")
+        client.until(m.Done)
+        assert {e.kind for e in client.events if isinstance(e, Received)} >= {"mesh", "gaussians"}
+
+
+def test_paired_computers_stay_known_after_a_restart(tmp_path: Path, run_server: Start) -> None:
+    listen = ("127.0.0.1", free_port())
+    first = run_server(tmp_path, listen=listen)
+    connection = join(make_code(first))
+    spent = make_code(first)
+    first.stop()
+    kept = tmp_path / "data" / "remote.json"
+    if os.name == "posix":
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert connection.client_secret_key not in kept.read_text()
+    run_server(tmp_path, listen=listen)
+    with connect(tmp_path, connection) as client:
+        client.until(m.Welcome)
+    with pytest.raises(ProtocolError, match="was used, its time is over"):
+        join(spent)
+
+
+def test_a_code_works_once(listening: Running) -> None:
+    code = make_code(listening)
+    join(code)
+    with pytest.raises(ProtocolError, match="was used.*gsv3d-backend pair"):
+        join(code)
+    assert len(listening.server.pairing._paired) == 1
+
+
+def test_a_code_is_not_used_twice_over_one_connection(listening: Running) -> None:
+    """The key of the code is no longer let in, but who came with it before is still connected."""
+    code = make_code(listening)
+    answers = ask_as_guest(code, m.Pair("a" * 40, "a"), m.Pair("b" * 40, "b"), m.Hello((6,)))
+    assert [type(answer) for answer in answers] == [m.Paired, m.Error, m.Error]
+    assert [client.key for client in listening.server.pairing._paired] == ["a" * 40]
+
+
+def ask_as_guest(code: PairingCode, *messages: m.Message) -> list[m.Message]:
+    from backend.protocol import decode
+
+    public, secret = (key.decode() for key in code.keys())
+    guest = Connection(code.endpoint, code.server_public_key, public, secret, 0, {})
+    answers = []
+    with a_context() as context, open_client(context, guest) as socket:
+        for message in messages:
+            socket.send_multipart(encode(message, 0))
+            assert socket.poll(20_000)
+            answers.append(decode(socket.recv_multipart(), "server").message)
+    return answers
+
+
+def test_who_holds_a_code_can_only_pair(listening: Running) -> None:
+    code = make_code(listening)
+    wanted = (m.Hello((6,)), m.Shutdown(), m.Invite(), m.Submit("ab" * 16, b"x"))
+    assert {answer.code for answer in ask_as_guest(code, *wanted)} == {"not_available"}  # type: ignore[attr-defined]
+    assert not listening.errors and listening.server.jobs.get("ab" * 16) is None
+
+
+def test_a_code_ends(listening: Running) -> None:
+    code = make_code(listening)
+    listening.server.pairing.expire(float("inf"))
+    with pytest.raises(ProtocolError, match="its time is over"):
+        join(code)
+
+
+def test_a_newer_code_takes_the_place_of_the_earlier(listening: Running) -> None:
+    first, second = make_code(listening), make_code(listening)
+    with pytest.raises(ProtocolError, match="a newer one was made"):
+        join(first)
+    join(second)
+
+
+def test_guesses_do_not_let_in_and_do_not_spend_the_code(listening: Running) -> None:
+    code = make_code(listening)
+    with a_context() as context:
+        sockets = []
+        for number in range(200):
+            guess = replace(code, seed=number.to_bytes(16, "big"))
+            public, secret = (key.decode() for key in guess.keys())
+            connection = Connection(code.endpoint, code.server_public_key, public, secret, 0, {})
+            sockets.append(open_client(context, connection))
+            sockets[-1].send_multipart(encode(m.Pair("g" * 40, "guess"), 0))
+        while listening.server.gate.refused < 200:
+            sockets[0].poll(20)
+        assert not any(socket.poll(0) for socket in sockets)
+    assert not listening.server.pairing._paired
+    join(code)
+
+
+def test_who_says_nothing_takes_no_place_and_is_sent_away(
+    tmp_path: Path, listening: Running
+) -> None:
+    connection = join(make_code(listening))
+    host, port = listening.server.settings.listen
+    silent_ones = [socket.create_connection((host, port)) for _ in range(300)]
+    try:
+        with connect(tmp_path, connection) as client:
+            client.session.submit(script())
+            client.until(m.Done)
+        for one in silent_ones:
+            one.settimeout(60)
+            while one.recv(1000):  # the greeting of ZeroMQ, then the end
+                pass
+    finally:
+        for one in silent_ones:
+            one.close()
+
+
+def test_another_backend_at_the_address_is_noticed(listening: Running) -> None:
+    public, _ = zmq.curve_keypair()
+    code = replace(make_code(listening), server_public_key=public.decode())
+    with pytest.raises(ProtocolError, match="is not the backend that made this pairing code"):
+        join(code)
+    assert silent(Connection(code.endpoint, public.decode(), "a" * 40, "b" * 40, 0, {}))
+
+
+def test_nobody_at_the_address_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing, "ANSWER_S", 0.5)
+    port = free_port()
+    with pytest.raises(ProtocolError, match=f"No answer from the backend at 127.0.0.1:{port}.*--l"):
+        join(PairingCode("127.0.0.1", port, zmq.curve_keypair()[0].decode(), bytes(16)))
+
+
+def test_a_paired_computer_neither_invites_nor_ends_the_backend(
+    tmp_path: Path, listening: Running
+) -> None:
+    with connect(tmp_path, join(make_code(listening))) as client:
+        client.session.invite()
+        assert client.until(m.Error).code == "not_available"
+        client.events.clear()
+        client.session.shutdown()
+        assert "its own computer" in client.until(m.Error).what
+        client.events.clear()
+        client.session.status()
+        client.until(m.Queue)
+
+
+def test_without_listen_there_is_no_code_and_no_file(tmp_path: Path, run_server: Start) -> None:
+    running = run_server(tmp_path)
+    with Client(running.path) as owner:
+        owner.session.invite()
+        assert "--listen HOST" in owner.until(m.Error).hint
+    assert not (tmp_path / "data" / "remote.json").exists()
+
+
+def test_the_address_in_a_code_may_be_another(listening: Running) -> None:
+    with Client(listening.path) as owner:
+        owner.session.invite("gpu.example")
+        code = parse_code(owner.until(m.Invitation).code)
+        assert (code.host, code.port) == ("gpu.example", listening.server.settings.listen[1])
+        owner.session.invite("not an address")
+        assert "is not an address" in owner.until(m.Error).what
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", json.dumps({"paired": []}), '{"paired": 3}'])
+def test_a_damaged_list_is_named_and_kept(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "remote.json").write_text(damage)
+    settings = Settings(tmp_path / "data", tmp_path / "c.json", listen=("127.0.0.1", free_port()))
+    with pytest.raises(BackendError, match="remote.json.*is damaged.*Delete it"):
+        Server(settings).start()
+    assert (tmp_path / "data" / "remote.json").read_text() == damage
+
+
+def test_an_address_that_is_not_here_is_named(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "data", tmp_path / "c.json", listen=("192.0.2.1", 27473))
+    with pytest.raises(BackendError, match="27473 of 192.0.2.1 cannot be opened.*--listen"):
+        Server(settings).start()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_a_backend_that_listens_everywhere_names_one_address(tmp_path: Path, host: str) -> None:
+    with a_context() as context:
+        gate = Gatekeeper(context)
+        gate.allow_only(b"clients")
+        code = Pairing(tmp_path, gate, (host, 27473)).invite(0.0)
+        gate.close()
+    assert code.host not in ("0.0.0.0", "[::]") and parse_code(str(code)) == code

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small object files, made by the test that needs them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import trimesh
+from trimesh.visual.material import PBRMaterial
+
+from gsv3d.lab.datasets.records import OrbitRecord
+
+FACES = {
+    # Blender's axes: (normal, sRGB color). glTF's +Y is Blender's +Z, its +Z is Blender's -Y.
+    "right": ((1, 0, 0), (255, 0, 0)),
+    "front": ((0, -1, 0), (0, 255, 0)),
+    "top": ((0, 0, 1), (0, 0, 255)),
+    "back": ((0, 1, 0), (255, 255, 0)),
+    "left": ((-1, 0, 0), (0, 255, 255)),
+    "bottom": ((0, 0, -1), (255, 0, 255)),
+}
+
+
+def colored_box(path: Path, extents: tuple[float, float, float], offset: float = 0.0) -> None:
+    """A GLB of a box (extents in Blender's axes) with one pure color a side."""
+    x, y, z = extents
+    box = trimesh.creation.box((x, z, y))
+    box.apply_translation([offset, 2 * offset, -offset])
+    parts = []
+    for normal, color in FACES.values():
+        wanted = np.array([normal[0], normal[2], -normal[1]])
+        part = box.submesh([np.flatnonzero(box.face_normals @ wanted > 0.9)], append=True)
+        part.visual = trimesh.visual.TextureVisuals(
+            material=PBRMaterial(baseColorFactor=[*color, 255])
+        )
+        parts.append(part)
+    trimesh.Scene(parts).export(path)
+
+
+def plain_box(path: Path) -> None:
+    """A box without any color."""
+    trimesh.Scene([trimesh.creation.box((1, 1, 1))]).export(path)
+
+
+def textured_box(path: Path, color: tuple[int, int, int]) -> None:
+    """A box with an image texture of one color."""
+    from PIL import Image
+
+    box = trimesh.creation.box((1, 1, 1))
+    material = PBRMaterial(baseColorTexture=Image.new("RGB", (8, 8), color))
+    box.visual = trimesh.visual.TextureVisuals(
+        uv=np.full((len(box.vertices), 2), 0.5), material=material
+    )
+    trimesh.Scene([box]).export(path)
+
+
+def untextured_box(path: Path) -> None:
+    """A .gltf whose picture, gone.png, is not there."""
+    textured_box(path.with_suffix(".glb"), (255, 255, 255))
+    scene = trimesh.load(path.with_suffix(".glb"))
+    path.with_suffix(".glb").unlink()
+    files = trimesh.exchange.gltf.export_gltf(scene)
+    document = json.loads(files.pop("model.gltf"))
+    (image,) = document["images"]
+    document["images"] = [{"uri": "gone.png"}]
+    for name, data in files.items():
+        (path.parent / name).write_bytes(data)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def not_finite(path: Path) -> None:
+    """A box one of whose coordinates is not a number."""
+    box = trimesh.creation.box((1, 1, 1))
+    box.vertices[0, 0] = -0.123456
+    data = trimesh.Scene([box]).export(file_type="glb")
+    value = struct.pack("<f", -0.123456)
+    assert data.count(value) == 1
+    path.write_bytes(data.replace(value, struct.pack("<f", float("nan"))))
+
+
+def without_faces(path: Path) -> None:
+    """Points only."""
+    trimesh.Scene([trimesh.PointCloud(np.eye(3))]).export(path)
+
+
+@pytest.fixture(scope="session")
+def meshes() -> SimpleNamespace:
+    """The makers of object files."""
+    return SimpleNamespace(
+        FACES=FACES,
+        colored_box=colored_box,
+        plain_box=plain_box,
+        textured_box=textured_box,
+        untextured_box=untextured_box,
+        not_finite=not_finite,
+        without_faces=without_faces,
+    )
+
+
+def _make_record(name: str, normals: bool = False, seed: int = 0) -> OrbitRecord:
+    """A record of noise: 3 views of 8 pixels, of which 2 are the orbit."""
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(3, 8, 8, 3)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    return OrbitRecord(
+        name=name,
+        rgba=rng.integers(0, 256, (3, 8, 8, 4), dtype=np.uint8),
+        depth=rng.uniform(1.5, 3.2, (3, 8, 8)).astype(np.float32),
+        azimuths_deg=rng.uniform(0, 360, 3).astype(np.float32),
+        elevations_deg=rng.uniform(-20, 60, 3).astype(np.float32),
+        viewmats=rng.normal(size=(3, 4, 4)),
+        intrinsics=rng.normal(size=(3, 3)),
+        num_orbit=2,
+        orbit="static",
+        distance=2.35,
+        fov_deg=33.8,
+        transform=rng.normal(size=(4, 4)),
+        normals=directions if normals else None,
+        normal_axes="camera" if normals else None,
+        background=(1, 2, 3),
+        source={"file": f"{name}.glb", "pack": "pack"},
+        render={"light": "city", "seed": 7},
+        missing_textures=("wood.png",),
+        frame=None,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_record() -> Callable[..., OrbitRecord]:
+    """The maker of records."""
+    return _make_record

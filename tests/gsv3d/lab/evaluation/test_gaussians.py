@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gsv3d.cameras import orbit, static_azimuths_deg
+from gsv3d.gaussians import Gaussians
+from gsv3d.lab.evaluation.gaussians import FitSettings, fit_gaussians, fit_halves
+from gsv3d.lab.evaluation.metrics import psnr, surface_distance
+from gsv3d.lab.evaluation.protocol import Framing
+from gsv3d.rendering import render
+from tests.gsv3d.fake_pipeline import ball
+
+SMALL = FitSettings(count=250, iterations=30, size=24)
+
+
+def painted_ball() -> Gaussians:
+    """A ball whose color is its direction."""
+    plain = ball((1, 1, 1), count=400, radius=0.35)
+    colors = (plain.means / 0.35 * 0.5 + 0.5).clamp(0, 1)
+    return Gaussians.from_rgb(plain.means, plain.quats, plain.scales * 2, plain.opacities, colors)
+
+
+@pytest.fixture(scope="module")
+def views() -> tuple[np.ndarray, np.ndarray]:
+    cameras = orbit(static_azimuths_deg(8), 10.0, size=24)
+    output = render(painted_ball(), cameras, background=(1.0, 1.0, 1.0))
+    color = (output.colour.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return color, (output.alpha[..., 0] > 0.5).numpy()
+
+
+def test_a_fit_shows_its_views_and_is_where_the_object_is(views) -> None:
+    cameras = orbit(static_azimuths_deg(8), 10.0, size=24)
+    colors = torch.from_numpy(views[0]).float() / 255
+    masks = torch.from_numpy(views[1])
+    start = fit_gaussians(colors, masks, cameras, FitSettings(250, 0, 24))
+    fitted = fit_gaussians(colors, masks, cameras, SMALL)
+    unseen = orbit([22.5, 200.0], 30.0, size=24)
+    true = render(painted_ball(), unseen, background=(1.0, 1.0, 1.0)).colour.numpy()
+    scores = [
+        psnr(render(g, unseen, background=(1.0, 1.0, 1.0)).colour.numpy(), true)
+        for g in (start, fitted)
+    ]
+    assert scores[1] > 20 and scores[1] > scores[0] + 5
+    assert fitted.means.norm(dim=1).quantile(0.95) < 0.5
+    again = fit_gaussians(colors, masks, cameras, SMALL)
+    torch.testing.assert_close(again.means, fitted.means)
+
+
+def test_halves_of_one_object_agree_more_than_those_of_two(views) -> None:
+    color, masks = views
+    device = torch.device("cpu")
+    framing = Framing(0.7, np.zeros(3))
+    same = fit_halves(color, masks, framing, 10.0, 10.0, 24, device, SMALL)
+    mixed = color.copy()
+    mixed[1::2] = 255 - mixed[1::2]  # the odd views show another ball
+    other = fit_halves(mixed, masks, framing, 10.0, 10.0, 24, device, SMALL)
+
+    def agreement(arrays: dict[str, np.ndarray]) -> float:
+        return psnr(arrays["fit0_views"] / 255, arrays["fit1_views"] / 255)
+
+    assert agreement(same) > agreement(other) + 3
+    assert same["fit0_frames"].shape == (8, 24, 24, 3) and same["fit1_views_mask"].dtype == bool
+    # In the object's world: the model's is 0.7 of it.
+    assert surface_distance(same["fit0_centres"], same["fit1_centres"]).chamfer < 0.15
+    assert np.linalg.norm(same["fit0_centres"], axis=1).max() > 0.4
+
+
+def test_views_are_fitted_at_the_elevation_they_were_made_for(views) -> None:
+    color, masks = views
+    few = FitSettings(count=100, iterations=4, size=24)
+
+    def frames(elevation: float, made_at: float) -> np.ndarray:
+        framing = Framing(1.0, np.zeros(3))
+        device = torch.device("cpu")
+        return fit_halves(color, masks, framing, elevation, made_at, 24, device, few)["fit0_frames"]
+
+    np.testing.assert_array_equal(frames(-5.0, 10.0), frames(10.0, 10.0))
+    assert (frames(10.0, 10.0) != frames(10.0, 40.0)).any()

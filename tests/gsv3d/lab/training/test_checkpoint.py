@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stage's checkpoint says of its configuration, and what of it may change in between."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from gsv3d.cli import main
+from gsv3d.errors import ModelError
+from gsv3d.lab.training.config import ModelConfig
+from gsv3d.lab.training.loop import Trainer
+from gsv3d.lab.training.stages import described, make_task
+from tests import tiny
+
+CPU = torch.device("cpu")
+STAGES = ("autoencoder", "multiview", "decoder", "distill")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A folder with all components."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny.tiny_pipeline(0).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def orbits():
+    return [tiny.ball_orbit()]
+
+
+def with_component(component: str, **changes: Any) -> ModelConfig:
+    fields = tiny.CONFIG.components[component] | changes
+    return replace(tiny.CONFIG, components=tiny.CONFIG.components | {component: fields})
+
+
+def with_stage(stage: str, **changes: Any) -> ModelConfig:
+    fields = tiny.CONFIG.stages[stage] | changes
+    return replace(tiny.CONFIG, stages=tiny.CONFIG.stages | {stage: fields})
+
+
+@pytest.fixture(scope="module")
+def runs(model: Path, orbits, tmp_path_factory) -> Path:
+    """Checkpoints of fresh stages: not a step was made, which is enough to be compared."""
+    folder = tmp_path_factory.mktemp("runs")
+    for stage in STAGES:
+        trainer_of(tiny.CONFIG, stage, orbits, model, folder).save()
+    return folder
+
+
+def trainer_of(config: ModelConfig, stage: str, orbits, model: Path, folder: Path) -> Trainer:
+    start = {"start": [model]} if stage == "distill" else {"vae": model / "vae"}
+    task = make_task(config, stage, orbits, CPU, output=folder / stage, **start)
+    return Trainer(task, config.schedule(stage), folder / stage, 0, CPU)
+
+
+REFUSED = [
+    ("autoencoder", with_component("vae", norm_num_groups=2), "components.vae.norm_num_groups"),
+    ("autoencoder", with_stage("autoencoder", kl_weight=0.5), "stages.autoencoder.kl_weight"),
+    ("multiview", with_component("unet", num_attention_heads=[4, 4]), "num_attention_heads"),
+    ("multiview", with_component("vae", scaling_factor=0.5), "components.vae.scaling_factor"),
+    ("multiview", with_component("scheduler", sigma_max=700.0), "scheduler.sigma_max"),
+    ("multiview", with_stage("multiview", log_sigma_mean=1.5), "multiview.log_sigma_mean"),
+    ("multiview", replace(tiny.CONFIG, num_frames=8), "'num_frames' was 4 and is 8"),
+    ("decoder", with_component("decoder", scale_max=0.06), "scale_max' was 0.08 and is 0.06"),
+    ("decoder", with_component("feature_encoder", hidden_act="relu"), "hidden_act"),
+    ("decoder", with_stage("decoder", depth_weight=0.0), "stages.decoder.depth_weight"),
+    ("distill", with_stage("distill", lora_alpha=4.0), "lora_alpha' was 16.0 and is 4.0"),
+    ("distill", with_component("decoder", offset_max=0.01), "components.decoder.offset_max"),
+    ("distill", with_component("image_encoder", hidden_act="gelu"), "image_encoder.hidden_act"),
+]
+
+
+@pytest.mark.parametrize(("stage", "config", "words"), REFUSED)
+def test_another_configuration_of_the_same_shapes_is_refused(
+    stage: str, config: ModelConfig, words: str, model: Path, orbits, runs: Path
+) -> None:
+    trainer = trainer_of(config, stage, orbits, model, runs)
+    with pytest.raises(ModelError, match="made with another configuration: ") as error:
+        trainer.resume()
+    assert words in error.value.message and str(runs / stage) in error.value.message
+
+
+LATER = {
+    "steps": 99, "batch_size": 4, "learning_rate": 0.01, "warmup": 3, "ema": 0.5, "minutes": 1.0,
+    "save_every": 7, "log_every": 3, "sample_every": 5, "workers": 1, "bf16": True,
+}  # fmt: skip
+ALLOWED = [
+    *((stage, with_stage(stage, schedule=LATER)) for stage in STAGES),
+    ("multiview", with_stage("multiview", latents="memory", variants=1, sample_steps=3)),
+    # Said, and as it is when it is not said.
+    ("multiview", with_stage("multiview", drop_condition=0.1)),
+    ("decoder", with_component("decoder", offset_max=0.03, volume_size=0)),
+    # Of other stages, or of the pipeline alone.
+    ("decoder", with_stage("multiview", log_sigma_mean=1.5)),
+    ("decoder", with_component("scheduler", sigma_max=700.0)),
+    ("autoencoder", with_component("decoder", scale_max=0.06)),
+    ("autoencoder", replace(tiny.CONFIG, num_frames=8)),
+    ("distill", replace(tiny.CONFIG, name="other", num_inference_steps=9, depth_prior=1.0)),
+]
+
+
+@pytest.mark.parametrize(("stage", "config"), ALLOWED)
+def test_what_leaves_the_weights_their_meaning_may_change(
+    stage: str, config: ModelConfig, model: Path, orbits, runs: Path
+) -> None:
+    trainer_of(config, stage, orbits, model, runs).resume()
+
+
+def test_the_description_is_json_in_the_files_header(runs: Path) -> None:
+    with safe_open(runs / "decoder" / "checkpoint.safetensors", framework="pt") as file:
+        stored = json.loads(file.metadata()["facts"])["configuration"]
+    assert stored["components.decoder.scale_max"] == 0.08
+    assert stored["components.decoder.offset_max"] == 0.03  # the class's own default
+    assert stored["stages.decoder.num_novel"] == 2
+    assert stored["num_frames"] == 4
+    assert not [name for name in stored if "schedule" in name or "multiview" in name]
+    assert stored == json.loads(json.dumps(described(tiny.CONFIG, "decoder")))
+
+
+def test_a_stage_that_was_run_is_refused_before_anything_is_read(
+    runs: Path, tmp_path: Path, capsys
+) -> None:
+    output = runs / "autoencoder"
+    before = (output / "checkpoint.safetensors").read_bytes()
+    words = ["train", "autoencoder", "--data", str(tmp_path / "none"), "--output", str(output)]
+    assert main([*words, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert "an earlier run" in error and "Add --resume" in error and "Traceback" not in error
+    assert (output / "checkpoint.safetensors").read_bytes() == before
+    # Anywhere else, and with --resume, the data are what is missing.
+    for more in (["--output", str(tmp_path / "new")], ["--resume"]):
+        assert main([*words, "--device", "cpu", *more]) == 2
+        assert "an earlier run" not in capsys.readouterr().err

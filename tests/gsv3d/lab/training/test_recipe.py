@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe from GLB files to a model the pipeline loads, interrupted on the way."""
+
+import importlib.util
+import io
+import json
+import shutil
+import sys
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+import yaml
+from PIL import Image
+from trimesh.visual.material import PBRMaterial
+
+from gsv3d.cli import main
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.training.config import names, read_config
+from gsv3d.lab.training.recipe import Recipe, drawing_of, run_recipe
+from gsv3d.pipeline import GSV3DPipeline
+
+
+@pytest.fixture(scope="module")
+def props(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("props ä")
+    for name, mesh in (
+        ("box", trimesh.creation.box((1, 0.6, 0.8))),
+        ("ball", trimesh.creation.icosphere(subdivisions=2)),
+    ):
+        mesh.visual = trimesh.visual.TextureVisuals(
+            material=PBRMaterial(baseColorFactor=[200, 90, 40, 255])
+        )
+        trimesh.Scene([mesh]).export(folder / f"{name}.glb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The shipped configuration with small networks and two steps a stage."""
+    path = resources.files("gsv3d.lab.training") / "configs" / "blockout.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config |= {"name": "tiny", "image_size": 32, "num_frames": 4, "num_inference_steps": 2}
+    parts = config["components"]
+    parts["vae"] |= {
+        "latent_channels": 4, "sample_size": 32, "block_out_channels": [8, 8, 16],
+        "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
+    }  # fmt: skip
+    parts["unet"] |= {
+        "sample_size": 8, "in_channels": 8, "out_channels": 4, "block_out_channels": [32, 32],
+        "num_attention_heads": [1, 1], "cross_attention_dim": 16, "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 40,
+    }  # fmt: skip
+    small = {"image_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    parts["image_encoder"] |= small | {"intermediate_size": 16, "projection_dim": 16}
+    parts["feature_encoder"] |= small
+    parts["decoder"] |= {
+        "latent_channels": 4, "latent_size": 8, "dim": 32, "num_layers": 2,
+        "num_attention_heads": 1, "cross_attention_dim": 16, "upsample_stages": 1,
+    }  # fmt: skip
+    for stage in config["stages"].values():
+        stage["schedule"] |= {"steps": 2, "batch_size": 2, "save_every": 1, "sample_every": 2}
+    target = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    target.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return target
+
+
+def recipe(tiny, props, output, *more):
+    return main(
+        ["train", "recipe", str(tiny), "--objects", str(props), "--output", str(output),
+         "--variants", "2", "--workers", "1", "--device", "cpu", *more]
+    )  # fmt: skip
+
+
+def test_from_meshes_to_a_model_and_on_after_an_interruption(tiny, props, tmp_path, capsys):
+    output = tmp_path / "run ü"
+    assert recipe(tiny, props, output, "--stages", "autoencoder", "multiview", "decoder") == 0
+    before = (output / "bank" / "rgba.npy").stat().st_mtime_ns
+    assert recipe(tiny, props, output) == 0
+    assert (output / "bank" / "rgba.npy").stat().st_mtime_ns == before
+    assert "drawing" not in capsys.readouterr().out.split("The model is in")[1]
+    pipe = GSV3DPipeline.from_pretrained(output / "model", dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    picture = np.zeros((32, 32, 4), dtype=np.uint8)
+    picture[8:24, 8:24] = (200, 90, 40, 255)
+    views = pipe(picture, generator=torch.Generator().manual_seed(0)).views
+    assert views.shape == (4, 32, 32, 3) and np.isfinite(views).all()
+    for stage, drawn in SAMPLES.items():
+        check_what_is_there_to_look_at(output / stage, drawn)
+
+
+SAMPLES = {
+    "autoencoder": {"pictures": (2, 8)}, "multiview": {"views": (4, 4)},
+    "decoder": {"renders": (6, 6)}, "distill": {"views": (4, 4), "renders": (4, 6)},
+}  # fmt: skip
+"""Rows and columns of every stage's sheets: truths above, what is made of them below."""
+
+
+def check_what_is_there_to_look_at(folder, drawn):
+    """TensorBoard's curves and pictures, every step once, and the same pictures as PNG."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert {p.name for p in (folder / "samples").iterdir()} == {f"{n}-0000002.png" for n in drawn}
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    for name in ("loss", "learning_rate", "images_per_second"):
+        points = events.Scalars(name)
+        assert [point.step for point in points] == [1, 2]
+        assert all(np.isfinite(point.value) and point.value > 0 for point in points)
+    for name, (rows, columns) in drawn.items():
+        sheet = np.asarray(Image.open(folder / "samples" / f"{name}-0000002.png"))
+        assert sheet.shape == (32 * rows, 32 * columns, 3)
+        # The truths: an object in colour in every one.
+        truths = sheet[:32].reshape(32, columns, 32, 3).astype(int)
+        assert (np.ptp(truths, axis=-1) > 60).any(axis=(0, 2)).all()
+        (image,) = events.Images(name)
+        shown = Image.open(io.BytesIO(image.encoded_image_string)).convert("RGB")
+        assert image.step == 2 and np.array_equal(np.asarray(shown), sheet)
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_configurations_draw_some_dozens_of_samples(name):
+    config = read_config(name)
+    for stage in SAMPLES:
+        schedule = config.schedule(stage)
+        assert schedule.sample_every and 10 <= schedule.steps / schedule.sample_every <= 100
+
+
+def test_without_tensorboard_one_sentence_says_so(tiny, props, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    stages = ["--stages", "autoencoder", "multiview"]
+    assert recipe(tiny, props, tmp_path / "run", *stages) == 2  # no decoder to assemble
+    captured = capsys.readouterr()
+    assert captured.out.count("TensorBoard is not installed (pip install tensorboard)") == 1
+    assert "tracker" not in captured.err and "holds a trained" in captured.err
+    for stage in stages[1:]:
+        assert (tmp_path / "run" / stage / "samples").is_dir()
+        assert not (tmp_path / "run" / stage / "tensorboard").exists()
+
+
+def test_a_recipe_without_a_tracker_says_nothing_of_it(tiny, props, tmp_path, capsys):
+    assert recipe(tiny, props, tmp_path, "--stages", "autoencoder", "--tracker", "none") == 2
+    assert "TensorBoard" not in capsys.readouterr().out
+    assert not (tmp_path / "autoencoder" / "tensorboard").exists()
+
+
+def test_varied_objects_are_drawn_beside_the_training(tiny, props, tmp_path):
+    """Every object as it is before the first stage, the varied ones while it trains."""
+    said = []
+    plan = Recipe(
+        read_config(str(tiny)), find_objects([props], None), tmp_path / "run", torch.device("cpu"),
+        variants=4, stages=("autoencoder", "multiview", "decoder", "distill"), beside=True,
+    )  # fmt: skip
+    run_recipe(plan, said.append)
+    seen = [int(line.split()[-2]) for line in said if line.endswith("orbits")]
+    assert 2 <= seen[0] <= 8 and seen == sorted(seen)
+    assert (tmp_path / "run" / "model" / "model_index.json").is_file()
+    # What is left goes on where it stood.
+    with drawing_of(plan, said.append) as drawing:
+        assert drawing.originals == 0
+        drawing.wait()
+        assert len(drawing.bank()) == 8
+
+
+@pytest.fixture(scope="module")
+def index(props, tmp_path_factory):
+    """One object to train on, one to measure on."""
+    folder = tmp_path_factory.mktemp("index")
+    rows = []
+    for name, split in (("box", "train"), ("ball", "dev")):
+        shutil.copy(props / f"{name}.glb", folder)
+        rows.append({"file": f"{name}.glb", "split": split, "pack": name})
+    (folder / "index.json").write_text(json.dumps({"objects": rows}), encoding="utf-8")
+    return folder / "index.json"
+
+
+def test_the_model_is_measured_at_the_end_without_blender(
+    tiny, index, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "bpy", None)
+    output = tmp_path / "run"
+    # Weights of two steps may give no surface: the code says so, and the report is there.
+    assert recipe(tiny, index, output, "--split", "train") in (0, 1)
+    report = (output / "report" / "report.md").read_text(encoding="utf-8")
+    assert "of the dev split" in report and "this project's rasterizer" in report
+    assert "| retrieval |" in report and "| slab |" in report
+    measured = output / "report" / "measures"
+    assert {path.name.split("--")[0] for path in measured.iterdir()} == {"ball"}
+    shutil.rmtree(output / "report")
+    assert recipe(tiny, index, output, "--split", "train", "--evaluate", "none") == 0
+    assert not (output / "report").exists()
+
+
+def test_a_report_that_cannot_be_made_is_named_before_anything_is_trained(
+    tiny, index, tmp_path, capsys, monkeypatch
+):
+    assert recipe(tiny, index, tmp_path / "run", "--evaluate", "test") == 2
+    assert "'test'" in capsys.readouterr().err
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
+    )
+    assert recipe(tiny, index, tmp_path / "run", "--split", "train") == 2
+    assert "package matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_clock_ends_every_stage(tiny, props, tmp_path, capsys):
+    minutes = ["--minutes", "0.01", "--stages", "autoencoder"]
+    assert recipe(tiny, props, tmp_path / "run", *minutes) == 2  # no unet to assemble
+    assert "holds a trained" in capsys.readouterr().err
+    rows = (tmp_path / "run" / "autoencoder" / "log.csv").read_text().splitlines()
+    assert len(rows) > 1
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--minutes", "-1"], "minutes must be at least 0"),
+        (["--workers", "0"], "workers must be at least 1"),
+        (["--stages", "everything"], "stages must be some of"),
+        (["--variants", "0"], "variants must be at least 1"),
+    ],
+)
+def test_numbers_out_of_bounds_get_a_sentence(tiny, props, tmp_path, capsys, more, words):
+    assert recipe(tiny, props, tmp_path / "run", *more) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+
+
+def test_objects_the_recipe_cannot_draw(tiny, tmp_path, capsys):
+    (tmp_path / "tetra.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    assert recipe(tiny, tmp_path, tmp_path / "run") == 2
+    assert "GLB or glTF" in capsys.readouterr().err
+    (tmp_path / "bad.glb").write_bytes(b"glTF" + bytes(40))
+    assert recipe(tiny, tmp_path / "bad.glb", tmp_path / "run") == 2
+    captured = capsys.readouterr()
+    assert "could be drawn" in captured.err and "passed over: " in captured.out

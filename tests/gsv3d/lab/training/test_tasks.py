@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three stages: gradients arrive, a prop is learnt, and the stages join into a pipeline."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+import gsv3d
+from gsv3d.decoder.volume import voxel_centres
+from gsv3d.errors import ModelError
+from gsv3d.lab.training.config import build, names, read_config
+from gsv3d.lab.training.edm import NoiseLevels
+from gsv3d.lab.training.geometry_loss import GeometryLoss, carved
+from gsv3d.lab.training.loop import Schedule, Trainer
+from gsv3d.lab.training.stages import assemble
+from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, MultiviewTask
+from gsv3d.lab.training.tasks.autoencoder import normalize_latents
+from gsv3d.models import load_pipeline
+from gsv3d.multiview.conditioning import picture_tensor
+from tests import tiny
+
+CPU = torch.device("cpu")
+
+
+def fresh_vae(seed: int = 0) -> AutoencoderKL:
+    torch.manual_seed(seed)
+    return build(tiny.CONFIG, "vae").eval()
+
+
+@torch.no_grad()
+def test_normalised_latents_give_the_same_picture() -> None:
+    vae = fresh_vae()
+    batch = picture_tensor(torch.rand(64, 4, 32, 32), 4)
+    before = vae.encode(batch).latent_dist
+    picture = vae.decode(before.mode()).sample
+    mean, std = before.mean.mean(dim=(0, 2, 3)), before.mean.std(dim=(0, 2, 3))
+    normalize_latents(vae, mean, std)
+    after = vae.encode(batch).latent_dist
+    assert torch.allclose(after.mean.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(after.mean.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3)
+    assert torch.allclose(after.std, before.std / std[:, None, None], rtol=1e-3)
+    assert torch.allclose(vae.decode(after.mode()).sample, picture, atol=1e-4)
+
+
+def task_of(stage: str, **options: float):
+    orbits = [tiny.ball_orbit(f"ball{i}", seed=i) for i in range(2)]
+    torch.manual_seed(0)
+    if stage == "autoencoder":
+        return AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CPU, **options)
+    if stage == "multiview":
+        return MultiviewTask(
+            build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), fresh_vae(), orbits, 4,
+            CPU, drop_condition=0.0, **options,
+        )  # fmt: skip
+    decoder = build(tiny.with_volume() if stage == "volume" else tiny.CONFIG, "decoder")
+    return DecoderTask(
+        decoder,
+        build(tiny.CONFIG, "feature_encoder"),
+        fresh_vae(),
+        orbits,
+        4,
+        CPU,
+        num_novel=1,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "multiview", "decoder", "volume"])
+def test_gradients_reach_every_trained_tensor_and_no_other(stage: str) -> None:
+    task = task_of(stage)
+    if stage == "autoencoder":
+        # Its residual branches start at zero in the same way.
+        for name, parameter in task.modules.named_parameters():
+            if name.endswith(("conv2.weight", "to_out.0.weight")):
+                torch.nn.init.normal_(parameter, std=0.1)
+    if stage in ("decoder", "volume"):
+        # Its gates start at zero, and what they hide learns once they have moved.
+        for block in task.modules["decoder"].blocks:
+            torch.nn.init.ones_(block.gate)
+    for seed in range(3):
+        loss, parts = task.loss(task.source.draw(2, seed, 0.0))
+        assert np.isfinite(float(loss.detach())) and parts
+        loss.backward()
+    # CLIP's class token alone is projected, DINO's mask token stands for pictures never masked.
+    unused = ("mask_token", "post_layernorm")
+    without = [
+        name for name, p in task.modules.named_parameters()
+        if (p.grad is None or not p.grad.any()) and not any(word in name for word in unused)
+    ]  # fmt: skip
+    # One context token: softmax over one key is 1 whatever the query and the key are.
+    assert [n for n in without if "attn2" not in n] == []
+    if stage != "autoencoder":
+        assert all(p.grad is None for p in task.vae.parameters())
+
+
+@pytest.mark.parametrize("stage", ["multiview", "decoder"])
+def test_an_encoder_that_is_not_trained_stays(stage: str) -> None:
+    encoder = {"multiview": "image_encoder", "decoder": "feature_encoder"}[stage]
+    task = task_of(stage, **{f"train_{encoder}": False})
+    task.loss(task.source.draw(2, 0, 0.0))[0].backward()
+    moved = {
+        name.split(".")[0] for name, p in task.modules.named_parameters() if p.grad is not None
+    }
+    assert encoder not in moved and len(moved) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_share_of_pictures_on_a_color(share: float) -> None:
+    task = task_of("autoencoder", coloured_background=share)
+    corners = task.source.draw(8, 0, 0.0)[:, :3, 0, 0]
+    assert (corners == 1).all(dim=1).float().mean() == 1 - share
+
+
+def test_the_weight_of_the_volume_scales_its_loss() -> None:
+    def volume_part(weight: float) -> float:
+        task = task_of("volume", volume_weight=weight)
+        torch.manual_seed(0)
+        parts = task.loss(task.source.draw(2, 0, 0.0))[1]
+        return float(parts.get("volume", 0.0))
+
+    assert volume_part(3.0) == pytest.approx(3 * volume_part(1.0), rel=1e-5)
+    assert volume_part(1.0) > 0.0 == volume_part(0.0)
+
+
+def test_the_multiview_loss_is_unit_weight_on_v() -> None:
+    """With a UNet that says zero, the loss is v's own mean square: about 1 for unit latents."""
+    task = task_of("multiview")
+    torch.nn.init.zeros_(task.modules["unet"].conv_out.weight)
+    torch.nn.init.zeros_(task.modules["unet"].conv_out.bias)
+    task.levels = NoiseLevels(log_mean=0.0, log_std=0.0, reference_weight=1.0)
+    batch = task.source.draw(2, 0, 0.0)
+    with torch.no_grad():
+        latents = task.vae.encode(batch.pictures.flatten(0, 1)).latent_dist.mode()
+        deviation = float((latents**2).mean())
+        loss = float(np.mean([float(task.loss(batch)[0]) for _ in range(6)]))
+    # v = (noise - sigma z) / sqrt(sigma^2 + 1), so at sigma 1 its mean square is (1 + z^2) / 2.
+    assert loss == pytest.approx((deviation + 1) / 2, rel=0.1)
+
+
+def test_the_decoders_corruption_leaves_the_reference_alone() -> None:
+    task = task_of("decoder")
+    latents = torch.randn(3, 4, 4, 8, 8)
+    corrupted = task.corrupt(latents)
+    assert torch.equal(corrupted[:, -1], latents[:, -1])
+    assert (corrupted[:, :-1] - latents[:, :-1]).abs().amax(dim=(1, 2, 3, 4)).min() > 0
+
+
+def test_without_a_weight_of_depth_nothing_is_learnt_of_it() -> None:
+    task = task_of("decoder")
+    batch = task.source.draw(2, 0, 0.0)
+    task.geometry = GeometryLoss(CPU, depth_weight=0.0)
+    torch.manual_seed(0)
+    loss, parts = task.loss(batch)
+    assert set(parts) == {"render_colour", "render_mask", "pixel_mask", "pixel_colour"}
+    assert set(parts) == set(task.geometry.names)
+    # Other depths change nothing but which pixels are solid.
+    for depth in (batch.depth, batch.novel_depth):
+        depth[depth > 0] += 0.3
+    torch.manual_seed(0)
+    assert float(task.loss(batch)[0].detach()) == pytest.approx(float(loss.detach()), rel=1e-6)
+
+
+def test_a_volume_learns_what_no_view_sees_past() -> None:
+    """Cross-entropy: ln 2 of voxels that know nothing, 0 of those that are right and sure."""
+    task = task_of("volume")
+    batch = task.source.draw(2, 0, 0.0)
+    pictures, latents = task.encode(batch)
+    with torch.no_grad():
+        decoded = task.decode(latents, pictures, batch.cameras())
+    assert decoded.occupancy is not None and decoded.occupancy.shape == (2, 8**3)
+    undecided = replace(decoded, occupancy=torch.zeros(2, 8**3))
+    loss = task.geometry.volume_loss(undecided, batch)
+    assert loss.tolist() == pytest.approx([2 * np.log(2)] * 2)
+    sides = zip(
+        (batch.viewmats, batch.rgba[:, :, 3], batch.depth),
+        (batch.novel_viewmats, batch.novel_rgba[:, :, 3], batch.novel_depth),
+        strict=True,
+    )
+    viewmats, alpha, depth = (torch.cat(pair, dim=1) for pair in sides)
+    solid = carved(voxel_centres(8, CPU), viewmats, batch.K, alpha, depth)
+    assert 0.05 < solid.float().mean() < 0.5
+    sure = torch.where(solid, 30.0, -30.0)
+    for logits, expected in ((sure, 0.0), (-sure, 2 * 30.0)):
+        errors = task.geometry.volume_loss(replace(decoded, occupancy=logits), batch)
+        assert errors.tolist() == pytest.approx([expected] * 2, abs=1e-4)
+    assert "volume" in task.geometry.names and "volume" in task.geometry(decoded, batch)[1]
+    assert "volume" not in task_of("decoder").geometry.names
+
+
+def test_lpips_joins_the_renders_loss_where_it_is_installed(monkeypatch) -> None:
+    """The package's interface, with a distance one can compute by hand."""
+    seen = []
+
+    class Distance(torch.nn.Module):
+        def __init__(self, net: str, verbose: bool) -> None:
+            super().__init__()
+            assert net == "vgg"
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            seen.append((a, b))
+            return (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
+
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Distance))
+    task = task_of("decoder")
+    task.geometry = GeometryLoss(CPU, lpips_weight=0.7, num_input=2)
+    batch = task.source.draw(1, 0, 0.0)
+    loss, parts = task.loss(batch)
+    drawn, truth = (pictures.detach() for pictures in seen[0])
+    # One novel and two input views, in -1..1, the truth on white.
+    assert drawn.shape == truth.shape == (3, 3, 32, 32)
+    rgba = batch.novel_rgba[0, 0]
+    on_white = rgba[:3] * rgba[3:] + 1 - rgba[3:]
+    assert torch.allclose(truth[0], on_white * 2 - 1, atol=1e-6)
+    assert float(parts["render_lpips"]) == pytest.approx(0.7 * float((drawn - truth).abs().mean()))
+    assert set(parts) == set(task.geometry.names)
+    total = sum(float(value) for value in parts.values())
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
+
+
+def test_three_stages_join_into_a_pipeline(tmp_path: Path) -> None:
+    for stage in ("autoencoder", "multiview", "decoder"):
+        schedule = Schedule(steps=1, batch_size=2, save_every=1, sample_every=1)
+        Trainer(task_of(stage), schedule, tmp_path / stage, 0, CPU).run()
+    folders = [tmp_path / stage for stage in ("autoencoder", "multiview", "decoder")]
+    with pytest.raises(ModelError, match="trained 'unet'"):
+        assemble(tiny.CONFIG, folders[:1], tmp_path / "model")
+    assemble(tiny.CONFIG, folders, tmp_path / "model")
+    files = [f for f in (tmp_path / "model").rglob("*") if f.is_file()]
+    assert not [f for f in files if f.suffix in (".bin", ".pt", ".pkl")]
+    for path in files:
+        if path.suffix == ".json":  # the folders it was made in are its maker's business
+            assert str(tmp_path) not in path.read_text(encoding="utf-8")
+    pipeline = load_pipeline(str(tmp_path / "model"), device="cpu")
+    out = pipeline(tiny.picture(), num_inference_steps=1)
+    assert out.views.shape == (4, 32, 32, 3)
+
+
+def test_shipped_configurations_build() -> None:
+    assert "blockout" in names()
+    for name in names():
+        config = read_config(name)
+        with torch.device("meta"):
+            for component in ("vae", "unet", "image_encoder", "feature_encoder", "decoder"):
+                build(config, component)
+        latent = config.components["unet"]["sample_size"]
+        scale = 2 ** (len(config.components["vae"]["block_out_channels"]) - 1)
+        assert latent * scale == config.image_size
+        assert config.components["decoder"]["latent_size"] == latent
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- 1", "holds no fields"),
+        ("a: [", "no YAML"),
+        ("name: x\ncolour: 3", "unknown field 'colour'"),
+        ("name: x", "no field 'description'"),
+    ],
+)
+def test_a_bad_configuration_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=words):
+        read_config(str(path))
+
+
+def test_the_kind_of_orbit_may_be_left_out_and_must_be_known(tmp_path: Path) -> None:
+    text = (Path(gsv3d.__file__).parent / "lab/training/configs/blockout.yaml").read_text("utf-8")
+    path = tmp_path / "own.yaml"
+    for line, expected in (("", "static"), ("orbit: sine\n", "sine")):
+        path.write_text(text + "\n" + line, encoding="utf-8")
+        assert read_config(str(path)).orbit == expected
+    path.write_text(text + "\norbit: spiral\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="'spiral' as 'orbit', which must be 'static' or 'sine'"):
+        read_config(str(path))
+
+
+def test_the_depths_prior_may_be_left_out_and_is_not_negative(tmp_path: Path) -> None:
+    folder = Path(gsv3d.__file__).parent / "lab/training/configs"
+    text = (folder / "gsv3d-576.yaml").read_text("utf-8")
+    path = tmp_path / "own.yaml"
+    for line, expected in (("", 0.0), ("depth_prior: 0.5\n", 0.5), ("depth_prior: 1\n", 1)):
+        path.write_text(text + "\n" + line, encoding="utf-8")
+        assert read_config(str(path)).depth_prior == expected
+    for bad in ("-0.5", "deep", "true", ".nan", ".inf"):
+        path.write_text(f"{text}\ndepth_prior: {bad}\n", encoding="utf-8")
+        with pytest.raises(ModelError, match="'depth_prior', .* (number|equal to 0)"):
+            read_config(str(path))
+
+
+def test_unknown_configurations_and_fields() -> None:
+    with pytest.raises(ModelError, match="no configuration 'nothing'"):
+        read_config("nothing")
+    config = read_config("blockout")
+    with pytest.raises(ModelError, match="unknown field 'speed'"):
+        config.schedule("decoder", speed=3)
+    config.components["decoder"]["volume_size"] = 6
+    with pytest.raises(ModelError, match="'decoder' of 'blockout' .* volume_size .* not 6"):
+        build(config, "decoder")
+    config.components["vae"]["colour"] = 1
+    with pytest.raises(ModelError, match=r"'blockout' has an unknown .* 'components\.vae\.colour'"):
+        build(config, "vae")
