@@ -54,7 +54,7 @@ class Stages:
 
     def __init__(self) -> None:
         self.rows: dict[str, list[float]] = {}
-        self._name = ""
+        self._name, self._wall, self._cpu = "", 0.0, 0.0
 
     def enter(self, name: str) -> None:
         """Begin a stage, or go on with it; an empty name ends the last one."""

@@ -12,12 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from gsv3d.cameras import Cameras
 from gsv3d.meshing.fusion import Volume, close_walls, silhouette_distance
 from gsv3d.meshing.outline import follow, resized
-from gsv3d.meshing.reference import Reference, project
+from gsv3d.meshing.reference import Reference, project, project_voxels
 
 OFFSETS = np.linspace(-0.1, 0.1, 21)
 """Distances of the tried planes from the world's vertical axis, in world units."""
@@ -99,18 +98,12 @@ def place(volume: Volume, reference: Reference, first: Reference) -> tuple[Refer
 def cut(volume: Volume, reference: Reference) -> Volume:
     """Cut off what stands out of the picture's outline; nothing is added."""
     camera = reference.camera.resized(CUTTING_SIZE)
-    grid = np.indices(volume.field.shape, dtype=np.float32).reshape(3, -1).T
-    uv, z = project(grid * np.float32(volume.voxel) + volume.origin.astype(np.float32), camera)
-    pixels = ndimage.map_coordinates(
-        silhouette_distance(resized(reference.coverage, CUTTING_SIZE), 0.5).astype(np.float32),
-        [uv[:, 1] - 0.5, uv[:, 0] - 0.5],
-        order=1,
-        mode="constant",
-        cval=CUTTING_SIZE,
-    )
-    outside = (pixels * z / float(camera.Ks[0, 0, 0])).reshape(volume.field.shape)
+    distance = silhouette_distance(resized(reference.coverage, CUTTING_SIZE), 0.5)
     walls = float(volume.field.max())
-    field = np.maximum(volume.field, np.minimum(outside, walls)).astype(np.float32)
+    solid = np.flatnonzero(volume.field < walls)
+    outside = project_voxels(volume, solid, camera, distance)[2]
+    field = volume.field.astype(np.float32)
+    field.reshape(-1)[solid] = np.maximum(field.ravel()[solid], np.minimum(outside, walls))
     return Volume(close_walls(field, walls), volume.origin, volume.voxel)
 
 

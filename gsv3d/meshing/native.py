@@ -68,19 +68,22 @@ def keep_largest(
         voxels: (N,) flat indices.
         shape, origin: (3,) of the grid; the center of voxel (0, 0, 0).
         step: edge length of a voxel.
-        cameras: (V, 16), the first ones first.
+        cameras: (V, 16).
         maps: (V, S, S, 4) float32: depth, slope, known, distance to the silhouette in pixels.
         truncation: largest distance.
         outline_only: look at the silhouettes alone.
         distances: (N,) float32, the result.
     """
     size = maps.shape[1]
+    order = np.arange(len(cameras))  # views that found the last voxels free come first
     for n in range(len(voxels)):
         rest, k = divmod(voxels[n], shape[2])
         i, j = divmod(rest, shape[1])
         x, y, z = origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
         first = second = third = fourth = -truncation
-        for view in range(len(cameras)):
+        free = 0
+        for rank in range(len(cameras)):
+            view = order[rank]
             u, v, depth = _project(cameras, view, x, y, z)
             if not (0.0 <= u <= size and 0.0 <= v <= size):
                 continue  # not in the picture: nothing known
@@ -96,7 +99,10 @@ def keep_largest(
                 behind = _bilinear(maps, view, top, left, right, down, 0) - depth
                 slope = _bilinear(maps, view, top, left, right, down, 1)
                 distance = max(distance, behind * slope)
-            distance = min(distance, truncation)
+            if distance >= truncation:
+                distance = truncation
+                order[rank], order[free] = order[free], view
+                free += 1
             if distance > fourth:
                 if distance <= third:
                     fourth = distance
@@ -106,8 +112,8 @@ def keep_largest(
                     second, third, fourth = distance, second, third
                 else:
                     first, second, third, fourth = distance, first, second, third
-                if fourth >= truncation:
-                    break  # surely free: no view can change it any more
+                if free == 4:
+                    break  # no view can change it any more
         distances[n] = (third + fourth) / 2
 
 
@@ -141,6 +147,44 @@ def reach_pixels(
         if 0.0 <= u < size and 0.0 <= v < size:
             row, column = int(v), int(u)
             lowest[row, column] = min(lowest[row, column], levels[n])
+
+
+@compiled
+def look_at_picture(
+    voxels: np.ndarray,
+    shape: np.ndarray,
+    origin: np.ndarray,
+    step: float,
+    cameras: np.ndarray,
+    maps: np.ndarray,
+    beyond: float,
+    uv: np.ndarray,
+    depths: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    """Project voxels into one picture and look up its values there.
+
+    Args:
+        voxels: (N,) flat indices.
+        shape, origin, step: of the grid.
+        cameras: (1, 16).
+        maps: (1, S, S, 1).
+        beyond: value beyond the centers of the outermost pixels.
+        uv, depths, values: (N, 2), (N,) and (N,), the result.
+    """
+    size = maps.shape[1]
+    for n in range(len(voxels)):
+        rest, k = divmod(voxels[n], shape[2])
+        i, j = divmod(rest, shape[1])
+        x, y, z = origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
+        u, v, depths[n] = _project(cameras, 0, x, y, z)
+        uv[n, 0], uv[n, 1] = u, v
+        u, v = u - 0.5, v - 0.5
+        if not (0.0 <= u <= size - 1 and 0.0 <= v <= size - 1):
+            values[n] = beyond
+            continue
+        left, top = min(int(u), size - 2), min(int(v), size - 2)
+        values[n] = _bilinear(maps, 0, top, left, u - left, v - top, 0)
 
 
 @compiled

@@ -17,7 +17,7 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
 from gsv3d.meshing.fusion import TRUNCATION_VOXELS, Volume, close_walls, silhouette_distance
-from gsv3d.meshing.reference import Reference, corners_of, project
+from gsv3d.meshing.reference import Reference, corners_of, project_voxels
 from gsv3d.meshing.surface import KEEP_SHARE
 
 OUTLINE = 0.5
@@ -97,16 +97,16 @@ def follow(volume: Volume, reference: Reference) -> Volume:
         return volume
     camera = reference.camera.resized(OUTLINE_SIZE)
     focal = float(camera.Ks[0, 0, 0])
-    uv, z = project(_centers(volume, np.arange(volume.field.size)), camera)
+    every = np.arange(volume.field.size)
+    uv, z, _ = project_voxels(volume, every, camera, coverage)
     if _Rays(volume.voxel, shown, uv, z, focal).agreement(volume.field.ravel()) < MIN_AGREEMENT:
         return volume
     coarse, volume = volume, _refined(volume)
     truncation, walls = TRUNCATION_VOXELS * coarse.voxel, float(coarse.field.max())
     distance = _outline_distance(coverage, volume.voxel * focal / float(np.median(z)))
-    beside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / focal
+    beside = project_voxels(coarse, every, camera, distance)[2]
     near = _finer((beside < NEAR * coarse.voxel).reshape(coarse.field.shape), coarse, volume)
-    uv, z = project(_centers(volume, near), camera)
-    outside = _sample(distance, uv, cval=OUTLINE_SIZE) * z / focal
+    uv, z, outside = project_voxels(volume, near, camera, distance)
     width = _sample(_half_width(distance), uv) * z / focal
 
     rays = _Rays(volume.voxel, distance < 0, uv, z, focal)
@@ -118,12 +118,6 @@ def follow(volume: Volume, reference: Reference) -> Volume:
     flat[near] = np.clip(np.maximum(solid, outside), -truncation, truncation)
     field = rays.without_hidden_parts(close_walls(field, walls), near)
     return Volume(field, volume.origin, volume.voxel)
-
-
-def _centers(volume: Volume, voxels: np.ndarray) -> np.ndarray:
-    """(N, 3) float32 centers in the world of voxels that are given by their flat index."""
-    grid = np.stack(np.unravel_index(voxels, volume.field.shape), axis=1).astype(np.float32)
-    return grid * np.float32(volume.voxel) + volume.origin.astype(np.float32)
 
 
 def _refined(volume: Volume) -> Volume:
@@ -350,13 +344,10 @@ def _bridge(
     return depth[row, column]
 
 
-def _sample(values: np.ndarray, uv: np.ndarray, cval: float | None = None) -> np.ndarray:
-    """(N,) bilinear; beyond the picture ``cval``, or the nearest pixel's."""
-    mode = "nearest" if cval is None else "constant"
+def _sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """(N,) bilinear; beyond the picture the nearest pixel's."""
     where = [uv[:, 1] - 0.5, uv[:, 0] - 0.5]
-    return ndimage.map_coordinates(
-        values.astype(np.float32), where, order=1, mode=mode, cval=cval or 0.0
-    )
+    return ndimage.map_coordinates(values.astype(np.float32), where, order=1, mode="nearest")
 
 
 def resized(values: np.ndarray, size: int) -> np.ndarray:

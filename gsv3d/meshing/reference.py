@@ -16,6 +16,7 @@ from scipy import ndimage
 from gsv3d.cameras import Cameras
 from gsv3d.masks import box_of, object_coverage
 from gsv3d.meshing import native
+from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.raster import rasterise
 
 MIN_AGREEMENT = 0.6
@@ -201,6 +202,31 @@ def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray
     local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
     z = np.maximum(local[:, 2], 1e-3)
     return local[:, :2] / z[:, None] * [K[0, 0], K[1, 1]] + K[:2, 2], z
+
+
+def project_voxels(
+    volume: Volume, voxels: np.ndarray, camera: Cameras, distance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Project voxels as ``project`` does points, and look up their distance to an outline.
+
+    Args:
+        volume: gives the grid.
+        voxels: (N,) flat indices.
+        camera: one view of S pixels.
+        distance: (S, S) in pixels, positive outside.
+
+    Returns:
+        (N, 2) pixels, (N,) z-depths, and (N,) distances in the world; beyond the picture as if it
+        were its whole side off.
+    """
+    uv, z = np.empty((len(voxels), 2)), np.empty(len(voxels))
+    values, size = np.empty(len(voxels)), len(distance)
+    native.look_at_picture(
+        voxels, np.array(volume.field.shape), volume.origin.astype(np.float64), volume.voxel,
+        native.camera_rows(camera), np.ascontiguousarray(distance)[None, ..., None], size,
+        uv, z, values,
+    )  # fmt: skip
+    return uv, z, values * z / float(camera.Ks[0, 0, 0])
 
 
 def _depth_map(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:

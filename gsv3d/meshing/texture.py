@@ -102,8 +102,8 @@ def bake(
         for projection, through in layers:
             pictured, share = look_up(projection, texels.points, texels.broad, through)
             colours[:, :3] += (pictured - colours[:, :3]) * share[:, None]
-        if carved:
-            alpha = alpha_at(projections[0], texels.points)
+        if carved is not None:
+            alpha = alpha_at(carved, texels.points)
             colours = np.concatenate([colours[:, :3], alpha[:, None]], axis=1)
         return colours
 
@@ -111,9 +111,10 @@ def bake(
     layers = [(p, False) for p in reversed(projections) if p is not None]
     if backs == "picture" and projections and projections[0] is not None:
         layers.insert(0, (projections[0], True))
-    carved = bool(projections) and projections[0] is not None and projections[0].alpha is not None
+    first = projections[0] if projections else None
+    carved = first if first is not None and first.alpha is not None else None
     mesh = (vertices, faces, corner_uvs)
-    picture = np.zeros((texture_size, texture_size, 3 + carved), np.uint8)
+    picture = np.zeros((texture_size, texture_size, 3 if carved is None else 4), np.uint8)
     if texture_size <= VIEWS_SIZE:
         _paint(picture, mesh, lambda texels, _: with_pictures(texels, from_views(texels, _)))
     else:
@@ -155,11 +156,11 @@ def _texels(
         if not len(fragments.pixels):
             continue
         found = True
-        blended = (
+        points, smooth, broad = (
             native.blend_corners(values, faces, fragments.triangles, fragments.weights)
             for values in (vertices, normals, wide)
         )
-        yield _Texels(fragments.pixels, *blended, last=int(fragments.triangles[-1]))
+        yield _Texels(fragments.pixels, points, smooth, broad, int(fragments.triangles[-1]))
     if not found:  # every chart is smaller than a texel
         yield _corner_texels(vertices, faces, corner_uvs, size)
 
