@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile loops over pixels, voxels and texels for the CPU."""
+"""Compile loops over pixels, voxels and texels for the CPU, and run them in threads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numba
+import torch
+
+Part = TypeVar("Part")
+Answer = TypeVar("Answer")
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,3 +23,17 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package's nor the user's folder can be written
         return numba.njit(nogil=True)(function)
+
+
+def run_in_threads(
+    function: Callable[[Part], Answer], parts: Sequence[Part]
+) -> Iterator[tuple[Part, Answer]]:
+    """Yield each part and what the function returns of it, in order.
+
+    As many threads work ahead as torch has. They gain where the function is a compiled one.
+    """
+    threads = ThreadPoolExecutor(torch.get_num_threads())
+    try:
+        yield from zip(parts, threads.map(function, parts), strict=True)
+    finally:
+        threads.shutdown(cancel_futures=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native
 from gsv3d.meshing.views import DepthViews
 
@@ -79,11 +80,16 @@ def fuse(
     maps = np.stack([_look(views, i, level) for i in order])
     field = np.full(shape, truncation, dtype=np.float32)
     active = _near_silhouettes(cameras, maps, shape, origin, voxel)
-    for done, part in enumerate(np.array_split(active, len(views)), start=1):
+
+    def measure(part: np.ndarray) -> np.ndarray:
         distances = np.empty(len(part), dtype=np.float32)
         native.keep_largest(
             part, shape, origin, voxel, cameras, maps, truncation, False, distances
         )  # fmt: skip
+        return distances
+
+    parts = np.array_split(active, len(views))
+    for done, (part, distances) in enumerate(run_in_threads(measure, parts), start=1):
         field.reshape(-1)[part] = distances
         if progress is not None:
             progress(done, len(views))

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native
 from gsv3d.meshing.mesh import broad_normals, vertex_normals
 from gsv3d.meshing.raster import rasterise
@@ -23,6 +25,9 @@ from gsv3d.meshing.views import DepthViews
 BACKS = ("model", "picture")
 """Ways to paint the sides that no picture shows: as the model's views have them, or as if the
 picture were seen through to them. The first is the default: docs/quality.md compares them."""
+
+PART = 65536
+"""Texels whose colors a thread looks up at a time."""
 
 VIEWS_SIZE = 2048
 """Side of the largest texture that the views are baked into; a larger one is enlarged from it. They
@@ -206,7 +211,7 @@ class _Nearest:
         if self._tree is None:
             self._tree = cKDTree(self._positions)
         count = min(4, len(self._positions))
-        distances, ids = self._tree.query(points, k=count)
+        distances, ids = self._tree.query(points, k=count, workers=torch.get_num_threads())
         distances, ids = distances.reshape(len(points), count), ids.reshape(len(points), count)
         weights = 1.0 / np.maximum(distances, 1e-6)
         weights /= weights.sum(axis=1, keepdims=True)
@@ -217,10 +222,16 @@ def _mean_colours(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: fl
     """(N, 3) means of the views' colours; those of the nearest Gaussians where no view sees."""
     colours = np.empty((len(texels.points), 3), dtype=np.float32)
     weight = np.empty(len(texels.points), dtype=np.float32)
-    native.mean_colors(
-        texels.points, texels.normals, seen.cameras, seen.positions, seen.maps, tolerance,
-        colours, weight,
-    )  # fmt: skip
+
+    def look_up(part: slice) -> None:
+        native.mean_colors(
+            texels.points[part], texels.normals[part], seen.cameras, seen.positions, seen.maps,
+            tolerance, colours[part], weight[part],
+        )  # fmt: skip
+
+    starts = range(0, len(weight), PART)
+    for _ in run_in_threads(look_up, [slice(start, start + PART) for start in starts]):
+        pass
     unseen = weight < 1e-4
     if unseen.any():
         colours[unseen] = nearest(texels.points[unseen])
