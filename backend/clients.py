@@ -12,7 +12,7 @@ import zmq
 
 from gsv3d._version import __version__
 
-from .job import Job, StoredArtefact
+from .job import Job, StoredArtifact
 from .jobs import Jobs
 from .peers import Peer, Pending
 from .protocol import encode, limits
@@ -116,16 +116,16 @@ class Clients:
         """Return the clients that want to know of a job."""
         return [peer for peer in self.peers.values() if job in peer.watching]
 
-    def offer(self, peer: Peer, job: Job, artefact: StoredArtefact) -> None:
-        """Queue an artefact for a client."""
-        source = FileSource(self._store.folder(job.id) / artefact.file)
-        kind = m.BY_TYPE[artefact.kind]
-        assert issubclass(kind, m.Artefact)
+    def offer(self, peer: Peer, job: Job, artifact: StoredArtifact) -> None:
+        """Queue an artifact for a client."""
+        source = FileSource(self._store.folder(job.id) / artifact.file)
+        kind = m.BY_TYPE[artifact.kind]
+        assert issubclass(kind, m.Artifact)
         # What an older client does not know comes last: it gets the bytes before.
-        arrays = artefact.fields["arrays"]
+        arrays = artifact.fields["arrays"]
         known = [a for a in arrays if OPTIONAL.get(a["name"], 0) <= peer.version]
-        fields = {**artefact.fields, "arrays": known}
-        peer.offer(Pending(job.id, kind, fields, source, artefact.replaceable))
+        fields = {**artifact.fields, "arrays": known}
+        peer.offer(Pending(job.id, kind, fields, source, artifact.replaceable))
 
     def tell_end(self, job: Job, message: m.Message) -> None:
         """Stop the transfers of a job and tell all who watch it."""

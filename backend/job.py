@@ -19,8 +19,8 @@ _LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "fram
 
 
 @dataclass(frozen=True)
-class StoredArtefact:
-    """An artefact in a file of the job's folder: its kind, its announcement's fields, its name."""
+class StoredArtifact:
+    """An artifact in a file of the job's folder: its kind, its announcement's fields, its name."""
 
     kind: str
     fields: dict[str, Any]
@@ -37,7 +37,7 @@ class Job:
     """A job in memory: its record, and what is known of the run under way."""
 
     record: JobRecord
-    artefacts: list[StoredArtefact] = field(default_factory=list)
+    artifacts: list[StoredArtifact] = field(default_factory=list)
     progress: m.Progress | None = None
     estimator: Estimator | None = None
     device: str = ""
@@ -89,9 +89,9 @@ class Job:
 
 def restored(record: JobRecord) -> Job:
     """Return a job of an earlier run of the backend."""
-    stored = record.outcome.get("artefacts", []) if record.state in ("done", "fetched") else []
+    stored = record.outcome.get("artifacts", []) if record.state in ("done", "fetched") else []
     try:
-        return Job(record, [StoredArtefact(**values) for values in stored])
+        return Job(record, [StoredArtifact(**values) for values in stored])
     except TypeError as error:  # damaged
         log.error("the results of job %s cannot be found again: %s", record.job, error)
         return Job(record)

@@ -19,7 +19,7 @@ from typing import Any
 
 from .errors import BackendError, StorageError
 from .estimator import FITTED_PHASES, PHASES_OF, Estimator
-from .job import Job, StoredArtefact, restored, whose
+from .job import Job, StoredArtifact, restored, whose
 from .journal import JobRecord, Journal, from_bytes, to_bytes
 from .protocol import JOB_VERSIONS, PROTOCOL_VERSION
 from .protocol import messages as m
@@ -139,7 +139,7 @@ class Jobs:
             return False
         if record.state != "done":
             return False
-        job.artefacts = restored(record).artefacts
+        job.artifacts = restored(record).artifacts
         self._change(job, state="done", ended=record.ended, outcome=record.outcome)
         return True
 
@@ -309,7 +309,7 @@ class Jobs:
         fits = job.record.settings.get("refine") or "fitting" in speeds
         phases = FITTED_PHASES if fits else PHASES_OF[job.record.kind]
         job.estimator = Estimator(speeds, job.record.settings.get("steps"), now, phases)
-        job.artefacts, job.progress = [], None
+        job.artifacts, job.progress = [], None
         job.device = device
         self.running.append(job)
         self._begun[job.record.owner] = 1 + max(self._begun.values(), default=0)
@@ -323,21 +323,21 @@ class Jobs:
         job.progress = m.Progress(job.id, phase, step, of, eta, fraction)
         return job.progress
 
-    def add_artefact(self, job: Job, artefact: StoredArtefact) -> list[StoredArtefact]:
-        """Add an artefact; return those it replaces, whose files may now be deleted."""
-        replaced = [a for a in job.artefacts if a.replaceable and a.kind == artefact.kind]
-        job.artefacts = [a for a in job.artefacts if a not in replaced] + [artefact]
+    def add_artifact(self, job: Job, artifact: StoredArtifact) -> list[StoredArtifact]:
+        """Add an artifact; return those it replaces, whose files may now be deleted."""
+        replaced = [a for a in job.artifacts if a.replaceable and a.kind == artifact.kind]
+        job.artifacts = [a for a in job.artifacts if a not in replaced] + [artifact]
         return replaced
 
     def done(self, job: Job, timings: dict[str, float], now: float) -> None:
         """The running job is done; its results stay on disk."""
-        artefacts = [{"kind": a.kind, "fields": a.fields, "file": a.file} for a in job.artefacts]
+        artifacts = [{"kind": a.kind, "fields": a.fields, "file": a.file} for a in job.artifacts]
         if job.estimator is not None:
             try:
                 self.journal.save_speeds(job.record.speeds_of, job.estimator.speeds(now))
             except StorageError as error:
                 log.error("speeds not kept: %s", error)
-        self._end(job, "done", {"artefacts": artefacts, "timings": timings})
+        self._end(job, "done", {"artifacts": artifacts, "timings": timings})
 
     def fail(self, job: Job, what: str, why: str, hint: str) -> None:
         """The job has failed; its results are deleted."""
@@ -382,7 +382,7 @@ class Jobs:
         )
 
     def _delete_results(self, job: Job) -> None:
-        job.artefacts = []
+        job.artifacts = []
         self.store.delete_results(job.id)
 
     def _end(self, job: Job, state: str, outcome: dict[str, Any]) -> None:

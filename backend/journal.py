@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     attempts INTEGER NOT NULL DEFAULT 0,
     submitted REAL NOT NULL,  -- seconds since 1970
     ended REAL,
-    outcome BLOB              -- msgpack map: artefacts and timings, or what, why, hint
+    outcome BLOB              -- msgpack map: artifacts and timings, or what, why, hint
 );
 CREATE TABLE IF NOT EXISTS speeds (
     model TEXT NOT NULL, phase TEXT NOT NULL, seconds REAL NOT NULL,

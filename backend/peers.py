@@ -36,10 +36,10 @@ Send = Callable[[list[Any]], bool]
 
 @dataclass
 class Pending:
-    """An artefact that is to be announced to a client."""
+    """An artifact that is to be announced to a client."""
 
     job: str
-    kind: type[m.Artefact]
+    kind: type[m.Artifact]
     fields: dict[str, Any]
     source: FileSource
     replaceable: bool  # a newer one of its kind takes its place
@@ -106,7 +106,7 @@ class Peer:
             self.overwhelmed = True
 
     def offer(self, pending: Pending) -> None:
-        """Queue an artefact for announcement; it takes the place of an older replaceable one."""
+        """Queue an artifact for announcement; it takes the place of an older replaceable one."""
         if pending.kind.KIND not in self.hello.capabilities:
             return
         self._drop(
@@ -186,7 +186,7 @@ class Peer:
                     if error.errno in (errno.EMFILE, errno.ENFILE):
                         self.blocked = True  # others hold too many files open: later
                         break
-                    job = transfer.artefact.job
+                    job = transfer.artifact.job
                     self._drop(lambda other, job=job: other.job == job)  # type: ignore[misc]
                     self._ends.pop(job, None)
                     unreadable.append((job, error))
@@ -213,10 +213,10 @@ class Peer:
 
     def _announce(self, number: int, now: float) -> None:
         pending = self._waiting.popleft()
-        artefact = pending.kind(job=pending.job, transfer=number, **pending.fields)
-        transfer = OutgoingTransfer(artefact, pending.source)
+        artifact = pending.kind(job=pending.job, transfer=number, **pending.fields)
+        transfer = OutgoingTransfer(artifact, pending.source)
         self._open[number] = _Announced(transfer, pending, now)
-        self.post(artefact)
+        self.post(artifact)
 
     def _give_way(self, now: float) -> None:
         """Announce one transfer later that the client gives no credit, where another waits."""

@@ -45,9 +45,9 @@ class _Reports:
         self.check()
         self.waiting.put(("progress", phase, step, of))
 
-    def artefact(self, kind: str, values: Mapping[str, Any], **fields: Any) -> None:
+    def artifact(self, kind: str, values: Mapping[str, Any], **fields: Any) -> None:
         self.check()
-        self.waiting.put(("artefact", kind, dict(values), fields))
+        self.waiting.put(("artifact", kind, dict(values), fields))
 
 
 class _Actor:
@@ -179,14 +179,14 @@ class RayRunner:
                 if kind == "done":
                     # All of one run: a machine that is lost leaves nothing that another adds to.
                     for name, arrays, fields in results:
-                        watch.artefact(name, arrays, **fields)
+                        watch.artifact(name, arrays, **fields)
                     return values[0]
-                if kind == "artefact":
+                if kind == "artifact":
                     name, arrays, fields = values
                     if name not in ("views", "gaussians") or fields.get("final"):
                         results.append((name, arrays, fields))
                     elif not stop:
-                        watch.artefact(name, arrays, **fields)
+                        watch.artifact(name, arrays, **fields)
                 elif not stop:
                     watch.progress(*values)
 

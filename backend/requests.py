@@ -121,7 +121,7 @@ class Requests:
     def _fetch(self, peer: Peer, job: Job) -> None:
         state = job.record.state
         peer.stop_job(job.id)
-        if state == "fetched" and not job.artefacts:  # of an earlier version of the backend
+        if state == "fetched" and not job.artifacts:  # of an earlier version of the backend
             what = f"The results of {job.name} were fetched already and are no longer kept."
             peer.post(m.Error("not_available", what, "Generate it again.", job.id))
             return
@@ -129,8 +129,8 @@ class Requests:
         peer.post(m.Accepted(job.id, self._jobs.position(job)))
         if state == "running" and job.progress is not None:
             peer.post(job.progress)
-        for artefact in job.artefacts:
-            self._clients.offer(peer, job, artefact)
+        for artifact in job.artifacts:
+            self._clients.offer(peer, job, artifact)
         end = self._end_of(job)
         if end is not None:
             peer.end_job(end)

@@ -7,7 +7,7 @@ Layout of the data folder::
     jobs/<job>/record       what the job is, as the journal has it, should that be lost
     jobs/<job>/picture      the submitted picture, as it came, kept as long as the job
     jobs/<job>/output       the last lines of the worker that died over it
-    jobs/<job>/0001.bin     the arrays of an artefact, one after the other
+    jobs/<job>/0001.bin     the arrays of an artifact, one after the other
     put-aside/              what was found and not understood; never read again, never deleted
     logs/                   backend.log, worker.log, worker-output.log
 """

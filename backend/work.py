@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from .clients import Clients
-from .job import Job, StoredArtefact
+from .job import Job, StoredArtifact
 from .jobs import Jobs
 from .protocol import messages as m
 from .settings import Settings
@@ -183,8 +183,8 @@ class Work:
             if self._deadline is None:
                 for peer in self._clients.watchers(job.id):
                     peer.post(report)
-        elif kind == "artefact":
-            self._artefact(job, message)
+        elif kind == "artifact":
+            self._artifact(job, message)
         elif kind == "cancelled":
             self._cancelled(job)
         elif kind == "failed":
@@ -196,18 +196,18 @@ class Work:
         elif kind == "done":
             self._done(job, message["timings"], now)
 
-    def _artefact(self, job: Job, message: dict[str, Any]) -> None:
-        stored = StoredArtefact(
+    def _artifact(self, job: Job, message: dict[str, Any]) -> None:
+        stored = StoredArtifact(
             message["kind"], {**message["fields"], "arrays": message["arrays"]}, message["file"]
         )
         kind = m.BY_TYPE.get(stored.kind)
-        if kind is None or not issubclass(kind, m.Artefact):
-            raise ValueError(f"{stored.kind} is no artefact")
+        if kind is None or not issubclass(kind, m.Artifact):
+            raise ValueError(f"{stored.kind} is no artifact")
         kind(job=job.id, transfer=1, **stored.fields)  # checked once, for all clients
         path = self._store.folder(job.id) / stored.file
         if path.name != stored.file or not path.is_file():
             raise ValueError(f"there is no result file {stored.file}")
-        replaced = self._jobs.add_artefact(job, stored)
+        replaced = self._jobs.add_artifact(job, stored)
         if self._deadline is None:
             for peer in self._clients.watchers(job.id):
                 self._clients.offer(peer, job, stored)

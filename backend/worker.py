@@ -44,13 +44,13 @@ class _Observer:
         # Previews come while denoising; what comes after is final.
         final = self._phase != "denoising"
         values = {"images": images, "azimuths": np.asarray(azimuths_deg, np.float32)}
-        self._tell(lambda: self._watch.artefact("views", values, final=final))
+        self._tell(lambda: self._watch.artifact("views", values, final=final))
 
     def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
         # Half precision is enough to look at while the rest is under way.
         values = gaussian_arrays(gaussians, np.float32 if final else np.float16)
         told = {"step": step, "of": of, "final": final, "box": self.box}
-        self._tell(lambda: self._watch.artefact("gaussians", values, **told))
+        self._tell(lambda: self._watch.artifact("gaussians", values, **told))
 
     @staticmethod
     def _tell(call: Callable[[], None]) -> None:
@@ -169,7 +169,7 @@ class ModelRunner:
         found = cut_out(load_image(picture, settings.get("filename") or "the picture"))
         watch.progress("cutting", 1, 1)
         data = np.frombuffer(found.to_png(), np.uint8)
-        watch.artefact("file", {"data": data}, name="png", certainty=found.certainty)
+        watch.artifact("file", {"data": data}, name="png", certainty=found.certainty)
         seconds = round(time.perf_counter() - start, 3)
         return {"cutting": seconds, "total": seconds}
 
@@ -197,7 +197,7 @@ class ModelRunner:
             made = text_to_image.imagine(pipeline, chosen, _Observer(watch).progress)
         except Cancelled as error:
             raise JobStoppedError from error
-        watch.artefact("file", {"data": np.frombuffer(made.png, np.uint8)}, name="png")
+        watch.artifact("file", {"data": np.frombuffer(made.png, np.uint8)}, name="png")
         return made.timings
 
     def _generate(
@@ -253,7 +253,7 @@ class ModelRunner:
         }
         if mesh.clipped:
             arrays["alpha"] = mesh.texture[..., 3]
-        watch.artefact(
+        watch.artifact(
             "mesh",
             arrays,
             certainty=result.certainty,
@@ -262,7 +262,7 @@ class ModelRunner:
         )
         for name in settings["files"]:
             data = to_glb_bytes(mesh) if name == "glb" else _ply(result.gaussians)
-            watch.artefact("file", {"data": np.frombuffer(data, np.uint8)}, name=name)
+            watch.artifact("file", {"data": np.frombuffer(data, np.uint8)}, name=name)
         return result.timings
 
     def explain(self, error: BaseException) -> tuple[str, str, str] | None:

@@ -87,8 +87,8 @@ class Watch:
         self.check()
         self._link.send("progress", job=self._job, phase=phase, step=step, of=of)
 
-    def artefact(self, kind: str, values: Mapping[str, np.ndarray], **fields: Any) -> None:
-        """Write an artefact into the job's folder and announce it.
+    def artifact(self, kind: str, values: Mapping[str, np.ndarray], **fields: Any) -> None:
+        """Write an artifact into the job's folder and announce it.
 
         Args:
             kind: "views", "gaussians", "mesh" or "file".
@@ -117,7 +117,7 @@ class Watch:
         kept = {k: v for k, v in to_map(announced).items() if k not in ("job", "transfer")}
         specs_map = kept.pop("arrays")
         self._link.send(
-            "artefact", job=self._job, kind=kind, fields=kept, arrays=specs_map, file=name
+            "artifact", job=self._job, kind=kind, fields=kept, arrays=specs_map, file=name
         )
 
 

@@ -5,10 +5,10 @@ Run: ``python benchmarks/meshing.py INDEX ORBITS --cache DIR [--source model|tru
 folder of GLBs and their ``index.json``, and orbits of the same objects that ``gsv3d render`` made.
 
 - model: Gaussians as a model makes them of the orbit's view at azimuth 0.
-- truth: Gaussians on the true surface (points drawn from it, its normals and colours, flat and
+- truth: Gaussians on the true surface (points drawn from it, its normals and colors, flat and
   opaque). What is lost then is lost by meshing: an upper bound for any model.
 
-Each mesh is centred, scaled to extent 1 and compared with the object: mask IoU and PSNR at the
+Each mesh is centered, scaled to extent 1 and compared with the object: mask IoU and PSNR at the
 orbit's views at least 30 degrees from the reference, F-scores, Chamfer and volume IoU as
 ``gsv3d.lab.evaluation`` measures them. Volume IoU is also shown for closed objects alone: what has
 no inside has no volume. Gaussians and truths are kept in the cache folder.
@@ -47,12 +47,12 @@ TILE = 128
 
 @dataclass(frozen=True)
 class Truth:
-    """One object in the orbit's world: its triangles, their colours, whether it is closed."""
+    """One object in the orbit's world: its triangles, their colors, whether it is closed."""
 
     vertices: np.ndarray
     faces: np.ndarray
     closed: bool
-    colours: np.ndarray
+    colors: np.ndarray
     orbit: OrbitRecord
 
     @property
@@ -64,11 +64,11 @@ class Truth:
 def load_truth(objects: Path, seen: OrbitRecord, record: dict) -> Truth:
     scene = trimesh.load(objects / "glb" / record["file"], process=False)
     parts = scene.dump() if isinstance(scene, trimesh.Scene) else [scene]
-    vertices, faces, colours, count = [], [], [], 0
+    vertices, faces, colors, count = [], [], [], 0
     for part in parts:
         rgba = np.asarray(part.visual.to_color().vertex_colors)
         rgba = np.broadcast_to(rgba, (len(part.vertices), 4))
-        colours.append(rgba[:, :3][part.faces].mean(axis=1) / 255.0)
+        colors.append(rgba[:, :3][part.faces].mean(axis=1) / 255.0)
         vertices.append(part.vertices)
         faces.append(part.faces + count)
         count += len(part.vertices)
@@ -76,7 +76,7 @@ def load_truth(objects: Path, seen: OrbitRecord, record: dict) -> Truth:
     own = np.stack([y_up[:, 0], -y_up[:, 2], y_up[:, 1]], axis=1)
     world = own @ seen.transform[:3, :3].T + seen.transform[:3, 3]
     return Truth(
-        world, np.concatenate(faces), bool(record["watertight"]), np.concatenate(colours), seen
+        world, np.concatenate(faces), bool(record["watertight"]), np.concatenate(colors), seen
     )
 
 
@@ -103,7 +103,7 @@ def surfels(truth: Truth, name: str) -> Gaussians:
         quats=torch.from_numpy(quats).float(),
         scales=torch.tensor([spread, spread, spread / 5]).expand(SURFELS, 3).contiguous(),
         opacities=torch.full((SURFELS,), 0.95),
-        rgb=torch.from_numpy(truth.colours[chosen]).float(),
+        rgb=torch.from_numpy(truth.colors[chosen]).float(),
     )
 
 
@@ -142,7 +142,7 @@ def as_reference(truth: Truth) -> Reference:
     return Reference(rgba, orbit([0.0], [float(truth.orbit.elevations_deg[0])], size=len(rgba)))
 
 
-def normalised(mesh: TexturedMesh) -> TexturedMesh:
+def normalized(mesh: TexturedMesh) -> TexturedMesh:
     return TexturedMesh(
         metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
     )
@@ -168,7 +168,7 @@ def measure(mesh: TexturedMesh | None, truth: Truth, name: str) -> dict[str, flo
     if mesh is None:
         drawn = np.zeros_like(pictures)
     else:
-        mesh = normalised(mesh)
+        mesh = normalized(mesh)
         scaled = TexturedMesh(
             mesh.vertices * truth.scale, mesh.faces, mesh.corner_uvs, mesh.texture
         )
@@ -216,7 +216,7 @@ def sheet_row(mesh: TexturedMesh | None, truth: Truth, label: str) -> Image.Imag
     )
     tiles = [seen.rgba[0], *seen.rgba[picks]]
     if mesh is not None:
-        mesh = normalised(mesh)
+        mesh = normalized(mesh)
         mesh = TexturedMesh(mesh.vertices * truth.scale, mesh.faces, mesh.corner_uvs, mesh.texture)
         tiles += [*render_mesh(mesh, cameras), *render_mesh(mesh, cameras, shading=1.0, clay=True)]
     row = Image.new("RGBA", (TILE * 13, TILE), (255, 255, 255, 255))

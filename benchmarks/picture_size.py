@@ -47,7 +47,7 @@ def library_of(props: list[ObjectFile], cut: bool) -> Library:
         except (DataError, ValueError):
             continue
         read.append(prop)
-    joined = (np.concatenate([getattr(x, n) for x in looks]) for n in ("masks", "colours", "means"))
+    joined = (np.concatenate([getattr(x, n) for x in looks]) for n in ("masks", "colors", "means"))
     return Library(tuple(read), Looks(*joined), f"cut {cut}")
 
 

@@ -64,14 +64,14 @@ class Waiting:
         cloud = {name: np.ones((GAUSSIANS, size), np.float32) for name, size in shapes.items()}
         cloud |= {"opacities": np.ones(GAUSSIANS, np.float32)}
         cloud |= {"sh": np.ones((GAUSSIANS, 1, 3), np.float32)}
-        watch.artefact("gaussians", cloud, step=STEPS, of=STEPS, final=True)
+        watch.artifact("gaussians", cloud, step=STEPS, of=STEPS, final=True)
         mesh = {
             "vertices": np.ones((3, 3), np.float32),
             "faces": np.array([[0, 1, 2]], np.int32),
             "corner_uvs": np.zeros((1, 3, 2), np.float32),
             "texture": np.zeros((TEXTURE, TEXTURE, 3), np.uint8),
         }
-        watch.artefact("mesh", mesh)
+        watch.artifact("mesh", mesh)
         return {"total": self._seconds}
 
     def explain(self, error: BaseException) -> None:

@@ -23,7 +23,7 @@ from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.evaluation.protocol import choose_objects, choose_part
 from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.config import ModelConfig, build, read_config
-from gsv3d.lab.training.geometry_loss import COLOUR_WEIGHT
+from gsv3d.lab.training.geometry_loss import COLOR_WEIGHT
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.stages import CLASSES, make_task
 from gsv3d.models import find, load_component, silent_bars
@@ -88,7 +88,7 @@ def measure(config: ModelConfig, bank: OrbitBank, folder: Path, start: Path) -> 
         decoded = task.decode(latents, pictures, batch.cameras())
         pixels = task.geometry.pixel_loss(decoded, batch)["pixel_depth"] / 2
         renders = task.geometry.render_loss(decoded, batch)
-        psnr = -10 * (renders["render_colour"] / COLOUR_WEIGHT).log10()
+        psnr = -10 * (renders["render_color"] / COLOR_WEIGHT).log10()
         rows.append(torch.stack([pixels.mean(), psnr.mean(), renders["render_mask"].mean()]))
     count = sum(p.numel() for p in task.modules["decoder"].parameters()) / 1e6
     return [count, *torch.stack(rows).mean(dim=0).tolist()]

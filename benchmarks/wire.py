@@ -65,7 +65,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def serve(folder: Path, mb: int) -> None:
     """Run a backend that has one job, done, with a file of so many megabytes."""
-    from backend.job import StoredArtefact
+    from backend.job import StoredArtifact
     from backend.jobs import Jobs
     from backend.journal import Journal
     from backend.server import Server
@@ -79,7 +79,7 @@ def serve(folder: Path, mb: int) -> None:
         file.truncate(mb * 1_000_000)
     arrays = [{"name": "data", "dtype": "uint8", "shape": [mb * 1_000_000]}]
     jobs.start(job, 0.0)
-    jobs.add_artefact(job, StoredArtefact("file", {"name": "glb", "arrays": arrays}, "0001.bin"))
+    jobs.add_artifact(job, StoredArtifact("file", {"name": "glb", "arrays": arrays}, "0001.bin"))
     jobs.done(job, {}, 1.0)
     journal.close()
     worker = [sys.executable, "-c", "import sys; sys.stdin.read()"]

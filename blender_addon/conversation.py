@@ -221,7 +221,7 @@ class Conversation:
 
     def _receive(self, received: Any) -> None:
         """Check and convert arrays here, off the main thread."""
-        job, arrays, artefact = received.job, received.arrays, received.artefact
+        job, arrays, artifact = received.job, received.arrays, received.artifact
         try:
             if received.kind == "views":
                 self.tell(events.ViewsArrived(job, prepare_sheet(arrays["images"])))
@@ -229,17 +229,17 @@ class Conversation:
                 prepared = prepare_gaussians(**arrays)
                 self.tell(
                     events.GaussiansArrived(
-                        job, prepared, artefact.step, artefact.of, artefact.final, artefact.box
+                        job, prepared, artifact.step, artifact.of, artifact.final, artifact.box
                     )
                 )
             elif received.kind == "mesh":
                 mesh = prepare_mesh(**arrays)
-                self.tell(events.MeshArrived(job, mesh, artefact.pose, artefact.box))
+                self.tell(events.MeshArrived(job, mesh, artifact.pose, artifact.box))
             elif received.kind == "file":
                 data = arrays["data"].tobytes()
-                self.tell(events.FileArrived(job, artefact.name, data, artefact.certainty))
+                self.tell(events.FileArrived(job, artifact.name, data, artifact.certainty))
         except Problem as problem:
-            if received.kind == "gaussians" and not artefact.final:
+            if received.kind == "gaussians" and not artifact.final:
                 _log.debug("GSV3D: coarse Gaussians left out: %s", problem)
                 return  # early in denoising there may be nothing to see yet
             self.session.cancel(job)

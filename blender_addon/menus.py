@@ -29,7 +29,7 @@ class GSV3D_MT_object(bpy.types.Menu):
         layout.separator()
         layout.operator("gsv3d.keep", icon="PINNED")
         layout.operator_menu_enum("gsv3d.show_results", "what")
-        layout.operator_menu_enum("gsv3d.solid_colours", "of")
+        layout.operator_menu_enum("gsv3d.solid_colors", "of")
         layout.separator()
         layout.operator("gsv3d.cancel")
         layout.operator("gsv3d.clear_jobs")

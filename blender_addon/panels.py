@@ -70,7 +70,7 @@ class GSV3D_PT_generate(Sidebar, bpy.types.Panel):
         shading = context.space_data.shading
         if shading.type == "SOLID" and shading.color_type != "TEXTURE" and len(session.get().book):
             text = "Show Textures in This View"
-            layout.operator("gsv3d.solid_colours", text=text, icon="TEXTURE").of = "MESH"
+            layout.operator("gsv3d.solid_colors", text=text, icon="TEXTURE").of = "MESH"
 
 
 class _Advanced:
@@ -161,8 +161,8 @@ class GSV3D_PT_results(Sidebar, bpy.types.Panel):
         row.operator("gsv3d.show_results", text="Both").what = "BOTH"
         layout.label(text="Colors in Solid view:")
         row = layout.row(align=True)
-        row.operator("gsv3d.solid_colours", text="Meshes").of = "MESH"
-        row.operator("gsv3d.solid_colours", text="Splats").of = "GAUSSIANS"
+        row.operator("gsv3d.solid_colors", text="Meshes").of = "MESH"
+        row.operator("gsv3d.solid_colors", text="Splats").of = "GAUSSIANS"
 
 
 class GSV3D_PT_backend(Sidebar, bpy.types.Panel):

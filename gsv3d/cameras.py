@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cameras on orbits, and the one camera convention of the project.
 
-World: right-handed, +Z up, the object centred at the origin with largest extent 1. Azimuth 0 looks
+World: right-handed, +Z up, the object centered at the origin with largest extent 1. Azimuth 0 looks
 at the object from -Y, azimuth grows counter-clockwise seen from above (90 degrees is +X), elevation
 is positive above the horizon. Angles are degrees here at the interface.
 
 Camera: OpenCV (x right, y down, z forward), ``viewmats`` map world to camera, ``Ks`` are in pixels
-with pixel centres at half-integers: what gsplat expects. Blender's own cameras look along -Z with
+with pixel centers at half-integers: what gsplat expects. Blender's own cameras look along -Z with
 +Y up, which is ``camera_to_world @ diag(1, -1, -1, 1)`` (``to_blender``).
 """
 
@@ -85,13 +85,13 @@ class Cameras:
 
     @property
     def positions(self) -> Tensor:
-        """(V, 3) camera centres in the world."""
+        """(V, 3) camera centers in the world."""
         rotation, translation = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
         with _full_precision(self.viewmats):
             return -(rotation.transpose(1, 2) @ translation[..., None])[..., 0]
 
     def rays(self) -> tuple[Tensor, Tensor]:
-        """Rays through the pixel centres.
+        """Rays through the pixel centers.
 
         Returns:
             origins (V, H, W, 3) and directions (V, H, W, 3) in the world; the directions have unit

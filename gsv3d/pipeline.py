@@ -73,7 +73,7 @@ class GSV3DPipeline(DiffusionPipeline):
     """SV3D's sampler with the Gaussian Splatting Decoder at its end (GSV3D, figure 1).
 
     Args:
-        vae: pictures to latents; 3 channels (colour on white), or 4 with alpha.
+        vae: pictures to latents; 3 channels (color on white), or 4 with alpha.
         image_encoder: CLIP, for the UNet's cross-attention.
         feature_encoder: DINO, for the decoder's; None where there is no decoder.
         unet: one pose embedding per frame.
@@ -371,7 +371,7 @@ class GSV3DPipeline(DiffusionPipeline):
         """
         cameras = self._running().cameras[:-1]
         drawn = render(self.decode_gaussians(latents), cameras, (1.0, 1.0, 1.0))
-        rgba = torch.cat([drawn.colour.clamp(0, 1), drawn.alpha], dim=-1).permute(0, 3, 1, 2)
+        rgba = torch.cat([drawn.color.clamp(0, 1), drawn.alpha], dim=-1).permute(0, 3, 1, 2)
         pictures = (rgba[:, : self.vae.config.in_channels] * 2 - 1).float()
         encoded = torch.cat([encode_reference(self.vae, picture[None]) for picture in pictures])
         encoded = encoded * self.vae.config.scaling_factor

@@ -115,8 +115,8 @@ def write_lifted(
     azimuths = np.rad2deg(np.arctan2(places[:, 0], -places[:, 1])) % 360
     elevations = np.rad2deg(np.arctan2(places[:, 2], np.hypot(places[:, 0], places[:, 1])))
     alpha = views.alpha[..., None]
-    layers = torch.cat([views.colours / alpha.clamp_min(1e-3), alpha], dim=-1).clamp(0, 1)
-    on_white = views.colours + 1 - alpha
+    layers = torch.cat([views.colors / alpha.clamp_min(1e-3), alpha], dim=-1).clamp(0, 1)
+    on_white = views.colors + 1 - alpha
     sheet = contact_sheet(
         (layers[0] * 255).round().to(torch.uint8).cpu().numpy(),
         (on_white.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy(),
@@ -129,7 +129,7 @@ def write_lifted(
         "folder": readable(str(folder)),
         "views": len(views),
         "settings": asdict(settings),
-        "frame": {"centre": frame.centre.tolist(), "extent": frame.extent},
+        "frame": {"centre": frame.center.tolist(), "extent": frame.extent},
         "timings": lifted.timings,
     }
     mesh = replace(lifted.mesh, vertices=frame.place(lifted.mesh.vertices))

@@ -55,9 +55,9 @@ def contact_sheet(
         [(f"{len(mesh.faces):,} triangles", _texture_tile(mesh))],
         [("", None)],
     ]
-    for side, view, colour, shape in zip(sides, views[chosen], textured, clay, strict=True):
+    for side, view, color, shape in zip(sides, views[chosen], textured, clay, strict=True):
         rows[0].append((f"view {side}", view))
-        rows[1].append((f"mesh {side}", colour))
+        rows[1].append((f"mesh {side}", color))
         rows[2].append((f"shape {side}", shape))
 
     sheet = Image.new("RGBA", (TILE * (count + 1), TILE * len(rows)), _BACKGROUND)

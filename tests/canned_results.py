@@ -43,7 +43,7 @@ def sphere_gaussians(count: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def orbit_views(count: int = 4, size: int = 32) -> dict[str, np.ndarray]:
-    """Plain-coloured images around the object; the last one at azimuth 0."""
+    """Plain-colored images around the object; the last one at azimuth 0."""
     azimuths = (np.arange(1, count + 1) * 360.0 / count % 360.0).astype("f4")
     images = np.zeros((count, size, size, 3), np.uint8)
     images += (np.arange(count, dtype=np.uint8) * 40 + 60)[:, None, None, None]
@@ -80,12 +80,12 @@ def ply_bytes(gaussians: dict[str, np.ndarray]) -> bytes:
 
 
 def drawn(prompt: str, seed: int) -> bytes:
-    """The PNG that is "made of" words: a square whose colour depends on words and seed."""
+    """The PNG that is "made of" words: a square whose color depends on words and seed."""
     from PIL import Image
 
-    colour = (len(prompt) % 200 + 50, seed % 200 + 50, 90, 255)
+    color = (len(prompt) % 200 + 50, seed % 200 + 50, 90, 255)
     image = Image.new("RGBA", (48, 48))
-    image.paste(colour, (12, 12, 36, 36))
+    image.paste(color, (12, 12, 36, 36))
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

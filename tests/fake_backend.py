@@ -4,8 +4,8 @@
     with FakeBackend(tmp_path, "slow") as fake:
         ... fake.connection_path, fake.received, fake.wait_for(messages.Submit)
 
-Behaviours: see `BEHAVIOURS`. The results are those of `canned_results`: 4 views, 600 Gaussians on a
-sphere, a mesh of 12 triangles with a texture of four colours, a .glb and a .ply.
+Behaviors: see `BEHAVIORS`. The results are those of `canned_results`: 4 views, 600 Gaussians on a
+sphere, a mesh of 12 triangles with a texture of four colors, a .glb and a .ply.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from tests.canned_results import (
     sphere_gaussians,
 )
 
-BEHAVIOURS = {
+BEHAVIORS = {
     "normal": "does every job",
     "slow": "does every job, 0.3 s a step",
     "backend_dies": "closes its socket in the middle of a job, without a word",
@@ -79,7 +79,7 @@ class _Job:
         self.script = script
         self.due = 0.0
         self.state = "running"
-        self.results: list[tuple[type[m.Artefact], dict[str, np.ndarray], dict[str, Any]]] = []
+        self.results: list[tuple[type[m.Artifact], dict[str, np.ndarray], dict[str, Any]]] = []
 
 
 class FakeBackend:
@@ -87,7 +87,7 @@ class FakeBackend:
 
     Args:
         folder: where the connection file is written.
-        behaviour: one of `BEHAVIOURS`.
+        behavior: one of `BEHAVIORS`.
         step_s: seconds a denoising step takes (0.3 for "slow").
         gaussians: how many Gaussians the final cloud has.
         connection_path: the connection file, when not `folder / "connection.json"`.
@@ -96,15 +96,15 @@ class FakeBackend:
     def __init__(
         self,
         folder: Path,
-        behaviour: str = "normal",
+        behavior: str = "normal",
         step_s: float | None = None,
         gaussians: int = 600,
         connection_path: Path | None = None,
     ) -> None:
-        if behaviour not in BEHAVIOURS:
-            raise ValueError(f"behaviour must be one of {', '.join(BEHAVIOURS)}")
-        self.behaviour = behaviour
-        self.step_s = step_s if step_s is not None else (0.3 if behaviour == "slow" else 0.02)
+        if behavior not in BEHAVIORS:
+            raise ValueError(f"behavior must be one of {', '.join(BEHAVIORS)}")
+        self.behavior = behavior
+        self.step_s = step_s if step_s is not None else (0.3 if behavior == "slow" else 0.02)
         self.gaussians = gaussians
         self.connection_path = connection_path or Path(folder) / "connection.json"
         self.received: list[m.Message] = []
@@ -128,7 +128,7 @@ class FakeBackend:
         self._socket.curve_server = True
         self._socket.curve_publickey, self._socket.curve_secretkey = public, secret
         port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        if self.behaviour == "wrong_key":
+        if self.behavior == "wrong_key":
             public, _ = zmq.curve_keypair()
         write_connection(
             self.connection_path,
@@ -195,7 +195,7 @@ class FakeBackend:
             self._send(m.Error("invalid", error.what, error.hint, error.job))
             return
         self.received.append(message)
-        if self.behaviour == "silent":
+        if self.behavior == "silent":
             return
         if isinstance(message, m.Hello):
             self._hello(message)
@@ -228,25 +228,25 @@ class FakeBackend:
 
     def _hello(self, hello: m.Hello) -> None:
         self._seq, self._transfers = 0, {}
-        if self.behaviour == "other_framing":
+        if self.behavior == "other_framing":
             frames = [b"GSV3D/2", msgpack.packb({"type": "welcome", "seq": 1})]
             self._socket.send_multipart([self._peer, *frames])
             return
         try:
             spoken = {"wrong_version": (99,), "version_1": (1,)}
-            version = negotiate(hello.versions, spoken.get(self.behaviour, SUPPORTED_VERSIONS))
+            version = negotiate(hello.versions, spoken.get(self.behavior, SUPPORTED_VERSIONS))
         except VersionError as error:
             self._send(m.Error("version", error.what, error.hint))
             return
         words = "The small model that ships with GSV3D."
         entry = m.ModelEntry("blockout", True, words, license="apache-2.0")
         limits = {"image_bytes": 64 << 20}
-        words = "" if self.behaviour in ("no_text_model", "version_1") else "fake/words"
+        words = "" if self.behavior in ("no_text_model", "version_1") else "fake/words"
         self._send(m.Welcome(version, "0.1.0", (entry,), "fake", limits, words))
 
     def _submit(self, submit: m.JobMessage) -> None:
-        full = self.behaviour == "full" and getattr(submit, "priority", "") == "batch"
-        if full or (self.behaviour == "busy" and submit.job not in self._refused):
+        full = self.behavior == "full" and getattr(submit, "priority", "") == "batch"
+        if full or (self.behavior == "busy" and submit.job not in self._refused):
             self._refused.add(submit.job)
             hint = "Wait until a job is done."
             self._send(m.Error("busy", "The queue is full.", hint, submit.job))
@@ -279,7 +279,7 @@ class FakeBackend:
         elif job.state == "running":
             job.state = "cancelled"
             for number, transfer in list(self._transfers.items()):
-                if transfer.artefact.job == name:
+                if transfer.artifact.job == name:
                     del self._transfers[number]
             self._send(m.Cancelled(name))
 
@@ -294,7 +294,7 @@ class FakeBackend:
         """Run a job's script: a number is a pause, a message is sent, None waits for transfers."""
         first = next((j for j in self._jobs.values() if j.state == "running"), None)
         while job is first and job.state == "running" and time.monotonic() >= job.due:
-            if any(t.artefact.job == job.submit.job for t in self._transfers.values()):
+            if any(t.artifact.job == job.submit.job for t in self._transfers.values()):
                 return
             item = next(job.script, "end")
             if item == "end":
@@ -316,15 +316,15 @@ class FakeBackend:
             yield self.step_s
             eta = (STEPS - step) * self.step_s
             yield m.Progress(name, "denoising", step, STEPS, eta, 0.8 * step / STEPS)
-            if step == 2 and self.behaviour == "backend_dies":
+            if step == 2 and self.behavior == "backend_dies":
                 raise _DiedError
-            if step == 2 and self.behaviour == "worker_dies":
+            if step == 2 and self.behavior == "worker_dies":
                 yield m.Failed(
                     name, "The generation ended unexpectedly.", "The worker process ended.",
                     "Try again with a smaller face budget; the log file says more.",
                 )  # fmt: skip
                 return
-            if step == 2 and bad and self.behaviour == "fails":
+            if step == 2 and bad and self.behavior == "fails":
                 yield m.Failed(
                     name, f"{submit.filename} shows no object.", "The picture is empty.",
                     "Use a picture of one object.",
@@ -339,7 +339,7 @@ class FakeBackend:
                 yield 0.0
         final = sphere_gaussians(self.gaussians, submit.seed)
         mesh = box_mesh()
-        if self.behaviour == "nan":
+        if self.behavior == "nan":
             final["means"][3, 1] = np.nan
             mesh["vertices"][0, 0] = np.inf
         self._announce(job, m.Views, orbit_views(), {"final": True})
@@ -359,7 +359,7 @@ class FakeBackend:
     def _words(self, job: _Job) -> Iterator[Any]:
         name = job.submit.job
         assert isinstance(job.submit, m.Imagine)
-        if not (job.submit.text_model or self.behaviour != "no_text_model"):
+        if not (job.submit.text_model or self.behavior != "no_text_model"):
             yield m.Failed(name, "There is no text-to-image model.", "", "Add one.")
             return
         for step in range(STEPS + 1):
@@ -389,7 +389,7 @@ class FakeBackend:
     def _announce(
         self,
         job: _Job,
-        kind: type[m.Artefact],
+        kind: type[m.Artifact],
         values: dict[str, np.ndarray],
         extra: dict[str, Any],
         keep: bool = True,
@@ -398,23 +398,23 @@ class FakeBackend:
             job.results.append((kind, values, extra))
         self._transfer += 1
         specs = arrays.describe(kind.KIND, values)
-        artefact = kind(job=job.submit.job, transfer=self._transfer, arrays=specs, **extra)
-        transfer = OutgoingTransfer(artefact, BytesSource(arrays.to_bytes(specs, values)))
-        if self.behaviour == "bad_shapes" and kind is m.Mesh:
-            self._send_bad_shapes(artefact)
+        artifact = kind(job=job.submit.job, transfer=self._transfer, arrays=specs, **extra)
+        transfer = OutgoingTransfer(artifact, BytesSource(arrays.to_bytes(specs, values)))
+        if self.behavior == "bad_shapes" and kind is m.Mesh:
+            self._send_bad_shapes(artifact)
             return
-        self._send(artefact)
+        self._send(artifact)
         self._transfers[self._transfer] = transfer
-        if self.behaviour == "flood" and kind is m.Mesh:
+        if self.behavior == "flood" and kind is m.Mesh:
             for _ in range(20):
                 self._send(m.Chunk(self._transfer + 1000, 0, b"\1" * 1000))
 
-    def _send_bad_shapes(self, artefact: m.Artefact) -> None:
-        header = {"type": "mesh", "job": artefact.job, "transfer": artefact.transfer}
+    def _send_bad_shapes(self, artifact: m.Artifact) -> None:
+        header = {"type": "mesh", "job": artifact.job, "transfer": artifact.transfer}
         shapes = {"vertices": [2**30, 3], "faces": [2**30, 3], "corner_uvs": [2**30, 3, 2]}
         header["arrays"] = [
             {"name": s.name, "dtype": s.dtype, "shape": shapes.get(s.name, list(s.shape))}
-            for s in artefact.arrays
+            for s in artifact.arrays
         ]
         self._seq += 1
         header["seq"] = self._seq
@@ -424,7 +424,7 @@ class FakeBackend:
         chunk = transfer.next_chunk()
         if transfer.finished:
             del self._transfers[chunk.transfer]
-            if self.behaviour == "truncated" and isinstance(transfer.artefact, m.Mesh):
+            if self.behavior == "truncated" and isinstance(transfer.artifact, m.Mesh):
                 chunk = m.Chunk(chunk.transfer, chunk.offset, bytes(chunk.data)[:-7])
         self._send(chunk)
 

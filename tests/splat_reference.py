@@ -17,8 +17,8 @@ def rotation(quat: np.ndarray) -> np.ndarray:
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
-def colours(sh: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """(N, 3) colours of SH (N, K, 3), K of 1 or 4, seen along unit ``directions`` (N, 3)."""
+def colors(sh: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """(N, 3) colors of SH (N, K, 3), K of 1 or 4, seen along unit ``directions`` (N, 3)."""
     seen = 0.5 + 0.28209479177387814 * sh[:, 0].astype(np.float64)
     if sh.shape[1] > 1:
         x, y, z = directions.T[..., None]
@@ -46,14 +46,14 @@ def draw(
         width, height: of the picture.
 
     Returns:
-        (height, width, 4) float64, colours times alpha and alpha, row 0 on top.
+        (height, width, 4) float64, colors times alpha and alpha, row 0 on top.
     """
     view = viewmat[:3, :3].astype(np.float64)
     seen = means.astype(np.float64) @ view.T + viewmat[:3, 3]
     eye = -view.T @ viewmat[:3, 3]
     directions = means - eye
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    rgb = colours(sh, directions)
+    rgb = colors(sh, directions)
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     picture = np.zeros((height, width, 4))
     for i in np.argsort(-seen[:, 2]):  # the farthest first
@@ -75,7 +75,7 @@ def draw(
 
 
 def scene(count: int, degree: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return ``count`` Gaussians of all shapes, colours and opacities in the unit cube."""
+    """Return ``count`` Gaussians of all shapes, colors and opacities in the unit cube."""
     random = np.random.default_rng(seed)
     quats = random.normal(size=(count, 4))
     return {

@@ -344,21 +344,21 @@ def sources() -> list[Path]:
     return [*ROOT.glob("*.py"), *(path for folder in folders for path in files_of(folder))]
 
 
-def test_every_file_names_its_licence() -> None:
+def test_every_file_names_its_license() -> None:
     wrong = []
     for path in sources():
         relative = path.relative_to(ROOT)
         # The add-on and its tests, which import it and Blender.
-        licence = "GPL-3.0-or-later" if "blender_addon" in relative.parts else "Apache-2.0"
+        license = "GPL-3.0-or-later" if "blender_addon" in relative.parts else "Apache-2.0"
         lines = path.read_text(encoding="utf-8").splitlines()[:2]
         if lines and lines[0].startswith("#!"):
             lines.pop(0)
-        if not lines or lines[0] != f"# SPDX-License-Identifier: {licence}":
-            wrong.append(f"{relative.as_posix()}: the first line must name {licence}")
+        if not lines or lines[0] != f"# SPDX-License-Identifier: {license}":
+            wrong.append(f"{relative.as_posix()}: the first line must name {license}")
     assert len(sources()) > 100 and not wrong
 
 
-def test_licence_texts_are_whole() -> None:
+def test_license_texts_are_whole() -> None:
     apache = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in apache and "END OF TERMS AND CONDITIONS" in apache
     for place in ("LICENSES/GPL-3.0-or-later.txt", "blender_addon/LICENSE"):

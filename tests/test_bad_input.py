@@ -129,7 +129,7 @@ def good_variants() -> dict[str, Image.Image]:
     return {
         "cmyk.jpg": image.convert("CMYK"),
         "sixteen.png": sixteen,
-        "grey.png": image.convert("L"),
+        "gray.png": image.convert("L"),
         "palette.png": image.quantize(16),
         "rotated.jpg": image,
     }
@@ -156,8 +156,8 @@ def test_unusual_pictures_work(name, pipeline, tmp_path, capsys, monkeypatch):
     solid = seen[0][..., 3] > 127
     height, width = np.ptp(np.flatnonzero(solid.any(1))), np.ptp(np.flatnonzero(solid.any(0)))
     assert (height > width) == (name == "rotated.jpg")
-    grey = name in ("sixteen.png", "grey.png")
-    wanted = np.array([111.0] * 3 if grey else [200, 80, 40])  # ITU-R 601 luma of the colour
+    gray = name in ("sixteen.png", "gray.png")
+    wanted = np.array([111.0] * 3 if gray else [200, 80, 40])  # ITU-R 601 luma of the color
     assert np.abs(seen[0][solid][:, :3].mean(axis=0) - wanted).max() < 12
 
 

@@ -43,10 +43,8 @@ def make_props(folder: Path) -> None:
             leg.apply_translation([rng.uniform(-0.4, 0.4) * width, -height / 2, 0])
             parts.append(leg)
         for part in parts:
-            colour = [*rng.integers(40, 230, 3).tolist(), 255]
-            part.visual = trimesh.visual.TextureVisuals(
-                material=PBRMaterial(baseColorFactor=colour)
-            )
+            color = [*rng.integers(40, 230, 3).tolist(), 255]
+            part.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=color))
         trimesh.Scene(parts).export(folder / f"prop {number}.glb")
 
 

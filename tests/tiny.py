@@ -142,7 +142,7 @@ def picture(seed: int = 0) -> np.ndarray:
 
 
 def ball_orbit(name: str = "ball", views: int = 8, novel: int = 3, seed: int = 0) -> Orbit:
-    """Renders of a coloured ellipsoid shell of Gaussians, as ``gsv3d render`` would store them."""
+    """Renders of a colored ellipsoid shell of Gaussians, as ``gsv3d render`` would store them."""
     rng = np.random.default_rng(seed)
     directions = rng.normal(size=(600, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -157,8 +157,8 @@ def ball_orbit(name: str = "ball", views: int = 8, novel: int = 3, seed: int = 0
     elevations = [10.0] * views + rng.uniform(-20, 60, novel).tolist()
     out = render(gaussians, orbit(azimuths, elevations, size=SIZE))
     alpha = out.alpha.clamp(0, 1)
-    colour = (out.colour / alpha.clamp_min(1e-4)).clamp(0, 1)
-    rgba = (torch.cat([colour, alpha], -1) * 255).round().to(torch.uint8).numpy()
+    color = (out.color / alpha.clamp_min(1e-4)).clamp(0, 1)
+    rgba = (torch.cat([color, alpha], -1) * 255).round().to(torch.uint8).numpy()
     depth = torch.where(alpha > 0.5, out.depth, 0.0)[..., 0]
     return Orbit(
         name=name,

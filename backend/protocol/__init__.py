@@ -25,10 +25,10 @@ Events are instances of
 
 - `messages.Welcome` (version, backend, models, device, limits; again when the device is known),
 - `messages.Accepted`, `Progress` (phase, step, of, eta_s, fraction), `Done` (timings; after the
-  last artefact), `Failed` (what, why, hint), `Cancelled`, `Queue` (jobs), `Bye`,
-- `Received` (job, kind, artefact, arrays): "views" {images, azimuths}, "gaussians" {means, quats,
+  last artifact), `Failed` (what, why, hint), `Cancelled`, `Queue` (jobs), `Bye`,
+- `Received` (job, kind, artifact, arrays): "views" {images, azimuths}, "gaussians" {means, quats,
   scales, opacities, sh}, "mesh" {vertices, faces, corner_uvs, texture; some alpha}, "file" {data};
-  `artefact.final`, `.step`, `.of` (Gaussians), `.pose` (mesh), `.name` (file: "glb", "ply", "png"),
+  `artifact.final`, `.step`, `.of` (Gaussians), `.pose` (mesh), `.name` (file: "glb", "ply", "png"),
 - `messages.Error` (code, what, hint, job): not acted on; of code "version" nothing helps but an
   update,
 - `Violation` (what, hint, job): the backend sent something that cannot be; left aside,

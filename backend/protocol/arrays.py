@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arrays of an artefact: their names, types and shapes, checked before memory is taken.
+"""The arrays of an artifact: their names, types and shapes, checked before memory is taken.
 
-On the wire the arrays of an artefact are one run of bytes: little endian, C order, one array after
+On the wire the arrays of an artifact are one run of bytes: little endian, C order, one array after
 the other in the announced order, without gaps.
 """
 
@@ -25,7 +25,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
 }
 
-#: Per kind of artefact: name -> (allowed dtypes, shape; a letter stands for one size).
+#: Per kind of artifact: name -> (allowed dtypes, shape; a letter stands for one size).
 SCHEMAS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str | int, ...]]]] = {
     "views": {
         "images": (("uint8",), ("V", "H", "W", 3)),

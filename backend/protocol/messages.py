@@ -41,7 +41,7 @@ from .limits import (
 )
 from .versions import JOB_VERSIONS
 
-#: The kinds of artefacts a client may ask for in hello.
+#: The kinds of artifacts a client may ask for in hello.
 CAPABILITIES = ("views", "gaussians", "mesh", "file")
 #: Files a job may write, by their extension: of an object as wished; of words, and of what is cut
 #: out, the picture.
@@ -353,7 +353,7 @@ class Progress(Message):
 
 
 @dataclass(frozen=True)
-class Artefact(Message):
+class Artifact(Message):
     """Base of the announcements: arrays that follow as chunks, as credit allows."""
 
     KIND: ClassVar[str] = ""
@@ -372,7 +372,7 @@ class Artefact(Message):
 
 
 @dataclass(frozen=True)
-class Views(Artefact):
+class Views(Artifact):
     """Images of the orbit: images (V,H,W,3) uint8 sRGB, azimuths (V) float32 degrees."""
 
     TYPE: ClassVar[str] = "views"
@@ -382,7 +382,7 @@ class Views(Artefact):
 
 
 @dataclass(frozen=True)
-class Gaussians(Artefact):
+class Gaussians(Artifact):
     """Gaussians decoded at a denoising step; a newer message supersedes an older one."""
 
     TYPE: ClassVar[str] = "gaussians"
@@ -395,7 +395,7 @@ class Gaussians(Artefact):
 
 
 @dataclass(frozen=True)
-class Mesh(Artefact):
+class Mesh(Artifact):
     """The textured mesh: vertices (P,3), faces (F,3), corner_uvs (F,3,2), texture (T,T,3).
 
     And alpha (T,T) where the texture has holes: below 128 nothing of the mesh shows.
@@ -412,7 +412,7 @@ class Mesh(Artefact):
 
 
 @dataclass(frozen=True)
-class File(Artefact):
+class File(Artifact):
     """A result as a file: data (B) uint8."""
 
     TYPE: ClassVar[str] = "file"

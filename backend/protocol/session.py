@@ -45,15 +45,15 @@ _REPORT = "This is a fault of GSV3D: please report it with the backend's log fil
 
 @dataclass(frozen=True, eq=False)
 class Received:
-    """An artefact with all its arrays: writable numpy arrays, shapes and values checked.
+    """An artifact with all its arrays: writable numpy arrays, shapes and values checked.
 
-    `kind` is "views", "gaussians", "mesh" or "file"; `artefact` the announcement, with `final`,
+    `kind` is "views", "gaussians", "mesh" or "file"; `artifact` the announcement, with `final`,
     `step`, `of` or `name`; the arrays are listed in `arrays.SCHEMAS[kind]`.
     """
 
     job: str
     kind: str
-    artefact: Any
+    artifact: Any
     arrays: dict[str, np.ndarray] = field(repr=False)
 
 
@@ -93,7 +93,7 @@ class ClientSession:
 
     Args:
         client: name and version of the client, for the backend's log.
-        capabilities: the kinds of artefacts wanted; others are not sent.
+        capabilities: the kinds of artifacts wanted; others are not sent.
         window: chunks of 256 KiB under way per transfer; as many as suit its size unless given.
         versions: the protocol versions to offer.
         owner: 32 hexadecimal digits, by which the backend tells this client's jobs from others'.
@@ -382,7 +382,7 @@ class ClientSession:
     def _take(self, message: m.Message) -> list[Event]:
         if isinstance(message, m.Chunk):
             return self._take_chunk(message)
-        if isinstance(message, m.Artefact):
+        if isinstance(message, m.Artifact):
             self._announce(message)
             return []
         if isinstance(message, m.Dropped):
@@ -462,7 +462,7 @@ class ClientSession:
     def _forget(self, job: str) -> None:
         self._unaccepted.pop(job, None)
         self._open.discard(job)
-        for number in [n for n, t in self._transfers.items() if t.artefact.job == job]:
+        for number in [n for n, t in self._transfers.items() if t.artifact.job == job]:
             self._leave_aside(number)
 
     def _leave_aside(self, number: int) -> None:
@@ -476,22 +476,22 @@ class ClientSession:
             for job in sorted(self._open - self._unaccepted.keys()):
                 self._send(m.Fetch(job))
 
-    def _announce(self, artefact: m.Artefact) -> None:
-        if artefact.transfer in self._transfers or artefact.transfer in self._left_aside:
-            raise self._of_job(f"Transfer {artefact.transfer} was announced twice.", artefact.job)
-        under_way = sum(t.artefact.nbytes for t in self._transfers.values())
+    def _announce(self, artifact: m.Artifact) -> None:
+        if artifact.transfer in self._transfers or artifact.transfer in self._left_aside:
+            raise self._of_job(f"Transfer {artifact.transfer} was announced twice.", artifact.job)
+        under_way = sum(t.artifact.nbytes for t in self._transfers.values())
         if (
             len(self._transfers) >= OPEN_TRANSFERS
-            or under_way + artefact.nbytes > OPEN_TRANSFER_BYTES
+            or under_way + artifact.nbytes > OPEN_TRANSFER_BYTES
         ):
-            self._left_aside.add(artefact.transfer)
-            raise self._of_job("The backend announced more than can be taken.", artefact.job)
-        if artefact.job not in self._open:
-            self._left_aside.add(artefact.transfer)
+            self._left_aside.add(artifact.transfer)
+            raise self._of_job("The backend announced more than can be taken.", artifact.job)
+        if artifact.job not in self._open:
+            self._left_aside.add(artifact.transfer)
             return
-        transfer = IncomingTransfer(artefact, self._window)
-        self._transfers[artefact.transfer] = transfer
-        self._send(m.Credit(artefact.transfer, transfer.credit()))
+        transfer = IncomingTransfer(artifact, self._window)
+        self._transfers[artifact.transfer] = transfer
+        self._send(m.Credit(artifact.transfer, transfer.credit()))
 
     def _take_chunk(self, chunk: m.Chunk) -> list[Event]:
         transfer = self._transfers.get(chunk.transfer)
@@ -499,15 +499,15 @@ class ClientSession:
             if chunk.transfer in self._left_aside:
                 return []
             raise ProtocolError(f"A chunk came of transfer {chunk.transfer}, which is not known.")
-        artefact = transfer.artefact
+        artifact = transfer.artifact
         try:
             transfer.feed(chunk)
             if transfer.complete:
                 del self._transfers[chunk.transfer]
-                return [Received(artefact.job, artefact.KIND, artefact, transfer.arrays())]
+                return [Received(artifact.job, artifact.KIND, artifact, transfer.arrays())]
         except ProtocolError as error:
             self._leave_aside(chunk.transfer)
-            raise self._of_job(error.what, artefact.job) from error
+            raise self._of_job(error.what, artifact.job) from error
         grant = transfer.credit()
         if grant:
             self._send(m.Credit(chunk.transfer, grant))

@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import check_values, from_buffer
 from .errors import ProtocolError
 from .limits import CHUNK_BYTES, CREDIT_CHUNKS
-from .messages import Artefact, Chunk
+from .messages import Artifact, Chunk
 
 _WINDOW = 16, 64
 """Chunks of a transfer that are under way at least, and at most."""
@@ -36,15 +36,15 @@ class BytesSource:
 class OutgoingTransfer:
     """The sender's side: knows how far it is and how many chunks it may still send."""
 
-    def __init__(self, artefact: Artefact, source: Source) -> None:
-        self.artefact = artefact
+    def __init__(self, artifact: Artifact, source: Source) -> None:
+        self.artifact = artifact
         self.source = source
         self.sent = 0
         self.credit = 0
 
     @property
     def finished(self) -> bool:
-        return self.sent >= self.artefact.nbytes
+        return self.sent >= self.artifact.nbytes
 
     @property
     def ready(self) -> bool:
@@ -59,11 +59,11 @@ class OutgoingTransfer:
         """Read and return the next chunk, using up one credit."""
         if not self.ready:
             raise RuntimeError("no credit, or nothing left to send")
-        size = min(CHUNK_BYTES, self.artefact.nbytes - self.sent)
+        size = min(CHUNK_BYTES, self.artifact.nbytes - self.sent)
         data = self.source.read(self.sent, size)
         if len(data) != size:
             raise OSError(f"read {len(data)} bytes where {size} were expected")
-        chunk = Chunk(self.artefact.transfer, self.sent, data)
+        chunk = Chunk(self.artifact.transfer, self.sent, data)
         self.sent += size
         self.credit -= 1
         return chunk
@@ -78,27 +78,27 @@ class IncomingTransfer:
     """The receiver's side: assembles chunks and keeps the sender supplied with credit.
 
     Args:
-        artefact: the announcement (its sizes have been checked).
+        artifact: the announcement (its sizes have been checked).
         window: chunks the sender may have under way; None: a quarter of them, in bounds.
     """
 
-    def __init__(self, artefact: Artefact, window: int | None = None) -> None:
-        self.artefact = artefact
+    def __init__(self, artifact: Artifact, window: int | None = None) -> None:
+        self.artifact = artifact
         if window is None:
-            window = max(_WINDOW[0], min(artefact.nbytes // CHUNK_BYTES // 4, _WINDOW[1]))
+            window = max(_WINDOW[0], min(artifact.nbytes // CHUNK_BYTES // 4, _WINDOW[1]))
         self.window = max(1, min(window, CREDIT_CHUNKS))
         self.received = 0
         self.owed = 0
         # np.empty does not touch the pages: memory is taken as the chunks come.
-        self._data = np.empty(artefact.nbytes, dtype=np.uint8)
+        self._data = np.empty(artifact.nbytes, dtype=np.uint8)
 
     @property
     def complete(self) -> bool:
-        return self.received == self.artefact.nbytes
+        return self.received == self.artifact.nbytes
 
     def credit(self) -> int:
         """Return how many chunks to grant now (0: none), counting them as granted."""
-        remaining = -(-(self.artefact.nbytes - self.received) // CHUNK_BYTES)
+        remaining = -(-(self.artifact.nbytes - self.received) // CHUNK_BYTES)
         grant = min(self.window, remaining) - self.owed
         # Half a window at a time: one credit message serves several chunks.
         if grant <= 0 or (self.owed and grant < (self.window + 1) // 2):
@@ -120,11 +120,11 @@ class IncomingTransfer:
                 f"A chunk of transfer {chunk.transfer} begins at byte {chunk.offset}, "
                 f"expected was {self.received}."
             )
-        if self.received + size > self.artefact.nbytes:
+        if self.received + size > self.artifact.nbytes:
             raise ProtocolError(
-                f"Transfer {chunk.transfer} is longer than its {self.artefact.nbytes} bytes."
+                f"Transfer {chunk.transfer} is longer than its {self.artifact.nbytes} bytes."
             )
-        last = self.received + size == self.artefact.nbytes
+        last = self.received + size == self.artifact.nbytes
         if size != CHUNK_BYTES and not last:
             raise ProtocolError(
                 f"A chunk of transfer {chunk.transfer} has {size} bytes; "
@@ -140,6 +140,6 @@ class IncomingTransfer:
         Raises:
             ProtocolError: not complete, or values that cannot be (not finite, out of range).
         """
-        arrays = from_buffer(self.artefact.arrays, self._data[: self.received])
-        check_values(self.artefact.KIND, arrays)
+        arrays = from_buffer(self.artifact.arrays, self._data[: self.received])
+        check_values(self.artifact.KIND, arrays)
         return arrays

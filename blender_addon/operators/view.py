@@ -9,10 +9,10 @@ from bpy.props import EnumProperty
 from ..importers import scene
 
 
-class GSV3D_OT_solid_colours(bpy.types.Operator):
+class GSV3D_OT_solid_colors(bpy.types.Operator):
     """Have the Solid view of this window show the true colors of results"""
 
-    bl_idname = "gsv3d.solid_colours"
+    bl_idname = "gsv3d.solid_colors"
     bl_label = "Show GSV3D Colors in Solid View"
     bl_options = {"REGISTER"}
 
@@ -68,4 +68,4 @@ class GSV3D_OT_show_results(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (GSV3D_OT_solid_colours, GSV3D_OT_show_results)
+CLASSES = (GSV3D_OT_solid_colors, GSV3D_OT_show_results)

@@ -23,7 +23,7 @@ class DecodedGaussians:
 
     Attributes:
         means: (B, N, 3) in the world.
-        quats: (B, N, 4) wxyz, normalised.
+        quats: (B, N, 4) wxyz, normalized.
         scales: (B, N, 3) linear.
         opacities: (B, N) in 0..1.
         rgb: (B, N, 3) sRGB in 0..1.
@@ -63,9 +63,9 @@ class DecodedGaussians:
 
 
 class GaussianHead(nn.Module):
-    """Depth on the ray, a small offset, opacity, scale, rotation and colour for every pixel.
+    """Depth on the ray, a small offset, opacity, scale, rotation and color for every pixel.
 
-    Splatter-Image's layout (depth along the un-normalised ray plus an offset, the rotation in the
+    Splatter-Image's layout (depth along the un-normalized ray plus an offset, the rotation in the
     camera's frame) with GRM's bounded scales: they interpolate between ``scale_min`` and
     ``scale_max``, here geometrically. Opacities start at sigmoid(-2), as in DiffSplat.
 
@@ -76,7 +76,7 @@ class GaussianHead(nn.Module):
         offset_max: largest distance from the ray's point along each axis.
     """
 
-    SIZES = (1, 3, 1, 3, 4, 3)  # depth, offset, opacity, scale, rotation, colour
+    SIZES = (1, 3, 1, 3, 4, 3)  # depth, offset, opacity, scale, rotation, color
 
     def __init__(self, dim: int, scale_min: float, scale_max: float, offset_max: float) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class GaussianHead(nn.Module):
         batch, views = features.shape[:2]
         raw = self.out(features.flatten(0, 1)).float()
         raw = raw.unflatten(0, (batch, views)).permute(0, 1, 3, 4, 2)
-        depth, offset, opacity, scale, rotation, colour = raw.split(self.SIZES, dim=-1)
+        depth, offset, opacity, scale, rotation, color = raw.split(self.SIZES, dim=-1)
 
         def per_view(x: Tensor) -> Tensor:
             return x.unflatten(0, (-1, views))
@@ -124,7 +124,7 @@ class GaussianHead(nn.Module):
             quats=quats.flatten(1, 3),
             scales=scales.flatten(1, 3),
             opacities=(opacity - 2).sigmoid().flatten(1),
-            rgb=colour.sigmoid().flatten(1, 3),
+            rgb=color.sigmoid().flatten(1, 3),
             depth=depth[..., 0],
         )
 

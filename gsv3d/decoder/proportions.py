@@ -85,9 +85,9 @@ def stretch(
 
 
 def stretched(
-    gaussians: Gaussians, factors: tuple[float, float, float], centre: Tensor
+    gaussians: Gaussians, factors: tuple[float, float, float], center: Tensor
 ) -> Gaussians:
-    """Scaled along the world's axes, the Gaussians' own shapes too; colours stay.
+    """Scaled along the world's axes, the Gaussians' own shapes too; colors stay.
 
     The square root of a covariance, R diag(s), becomes F R diag(s). With its singular value
     decomposition U diag(t) V^T the new covariance is U diag(t^2) U^T.
@@ -95,7 +95,7 @@ def stretched(
     Args:
         gaussians: in the world.
         factors: above 0, along x, y and z.
-        centre: (3,) point that stays.
+        center: (3,) point that stays.
     """
     along = torch.tensor(factors, dtype=gaussians.means.dtype, device=gaussians.device)
     root = along[:, None] * rotation_times_scale(gaussians.quats, gaussians.scales).permute(2, 0, 1)
@@ -104,7 +104,7 @@ def stretched(
     axes = axes * torch.linalg.det(axes).sign()[:, None, None]
     return replace(
         gaussians,
-        means=centre + (gaussians.means - centre) * along,
+        means=center + (gaussians.means - center) * along,
         quats=matrix_to_quaternion(axes),
         scales=scales,
     )

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Multi-head attention with normalised queries and keys.
+    """Multi-head attention with normalized queries and keys.
 
     Args:
         dim: width of the queries and of the output.

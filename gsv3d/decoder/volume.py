@@ -40,7 +40,7 @@ class Hits:
         spread: (B, V, H, W) standard deviation of the z-depth along the ray.
         opacity: (B, V, H, W) of the whole ray, in 0..1.
         features: (B, V, C, H, W) of the volume at the expected depth.
-        occupancy: (B, S^3) logits of the voxels, see ``voxel_centres``.
+        occupancy: (B, S^3) logits of the voxels, see ``voxel_centers``.
     """
 
     depth: Tensor
@@ -88,7 +88,7 @@ class FeatureVolume(nn.Module):
     def unproject(self, features: Tensor, cameras: Cameras) -> Tensor:
         """(B, V, C, H, W) to (B, 2 C + 3, S, S, S), indexed z, y, x: mean, maximum, position."""
         batch, views = features.shape[:2]
-        points = voxel_centres(self.size, features.device)
+        points = voxel_centers(self.size, features.device)
         with torch.autocast(features.device.type, enabled=False):
             local = torch.einsum("vij,nj->vni", cameras.viewmats[:, :3, :3], points)
             local = local + cameras.viewmats[:, None, :3, 3]
@@ -158,8 +158,8 @@ class VolumeBlock(nn.Module):
         return x + self.layers(x)
 
 
-def voxel_centres(size: int, device: torch.device) -> Tensor:
-    """(S^3, 3) centres in the world, z slowest: the order of a tensor's (S, S, S)."""
+def voxel_centers(size: int, device: torch.device) -> Tensor:
+    """(S^3, 3) centers in the world, z slowest: the order of a tensor's (S, S, S)."""
     line = ((torch.arange(size, device=device) + 0.5) / size - 0.5) * SIDE
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")
     return torch.stack([x, y, z], dim=-1).flatten(0, 2)

@@ -24,7 +24,7 @@ class Gaussians:
     """N 3D Gaussians. All tensors share a floating-point type and a device.
 
     Attributes:
-        means: (N, 3) centres in the world.
+        means: (N, 3) centers in the world.
         quats: (N, 4) rotations wxyz, of any length above 0.
         scales: (N, 3) standard deviations along the rotated axes, linear, above 0.
         opacities: (N,) in 0..1.
@@ -95,7 +95,7 @@ class Gaussians:
         return self.means.device
 
     def rgb(self) -> Tensor:
-        """(N, 3) view-independent colour; not limited to 0..1."""
+        """(N, 3) view-independent color; not limited to 0..1."""
         return 0.5 + harmonics.SH_C0 * self.sh[:, 0]
 
     def to(self, *args: object, **kwargs: object) -> Gaussians:
@@ -142,5 +142,5 @@ class Gaussians:
     def from_rgb(
         cls, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, rgb: Tensor
     ) -> Gaussians:
-        """View-independent Gaussians from (N, 3) colours in 0..1."""
+        """View-independent Gaussians from (N, 3) colors in 0..1."""
         return cls(means, quats, scales, opacities, harmonics.rgb_to_sh(rgb)[:, None])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real spherical harmonics to degree 3, in the order and with the signs of 3D Gaussian Splatting.
 
-A colour seen along the unit direction d (from the camera to the Gaussian) is
+A color seen along the unit direction d (from the camera to the Gaussian) is
 ``0.5 + sum_k Y_k(d) * sh_k``, clamped at 0 from below (Kerbl et al. 2023, section 4; the constants
 are those of Sloan, "Efficient Spherical Harmonic Evaluation", JCGT 2013).
 """
@@ -28,7 +28,7 @@ MAX_DEGREE = 3
 
 
 def num_coefficients(degree: int) -> int:
-    """Coefficients per colour channel: (degree + 1) squared."""
+    """Coefficients per color channel: (degree + 1) squared."""
     if not 0 <= degree <= MAX_DEGREE:
         raise ValueError(f"degree is {degree}; it must be between 0 and {MAX_DEGREE}.")
     return (degree + 1) ** 2
@@ -43,7 +43,7 @@ def degree_of(coefficients: int) -> int:
 
 
 def rgb_to_sh(rgb: Tensor) -> Tensor:
-    """The degree-0 coefficient of a colour in 0..1, any shape."""
+    """The degree-0 coefficient of a color in 0..1, any shape."""
     return (rgb - 0.5) / SH_C0
 
 
@@ -86,19 +86,19 @@ def basis(directions: Tensor, degree: int) -> Tensor:
 
 
 def evaluate(sh: Tensor, directions: Tensor) -> Tensor:
-    """Colours seen along directions.
+    """Colors seen along directions.
 
     Args:
         sh: (..., K, 3) coefficients, K in 1, 4, 9, 16.
         directions: (..., 3), any length above 0, broadcast against sh's leading dimensions.
 
     Returns:
-        (..., 3) colours, at least 0, not limited above.
+        (..., 3) colors, at least 0, not limited above.
     """
     degree = degree_of(sh.shape[-2])
     if degree == 0:
-        colour = SH_C0 * sh[..., 0, :]
+        color = SH_C0 * sh[..., 0, :]
     else:
         unit = torch.nn.functional.normalize(directions, dim=-1)
-        colour = (basis(unit, degree)[..., None] * sh).sum(dim=-2)
-    return (colour + 0.5).clamp_min(0.0)
+        color = (basis(unit, degree)[..., None] * sh).sum(dim=-2)
+    return (color + 0.5).clamp_min(0.0)

@@ -40,12 +40,12 @@ AT_START = 0.3
 """Opacity of the Gaussians at the start."""
 
 
-def begin(points: Tensor, colours: Tensor, degree: int, generator: torch.Generator) -> Gaussians:
+def begin(points: Tensor, colors: Tensor, degree: int, generator: torch.Generator) -> Gaussians:
     """Return round, faint Gaussians at points, as large as the points are apart on a surface.
 
     Args:
         points: (N, 3) in the unit cube.
-        colours: (N, 3) in 0..1.
+        colors: (N, 3) in 0..1.
         degree: of the spherical harmonics.
         generator: on the CPU, for how they are turned.
     """
@@ -53,7 +53,7 @@ def begin(points: Tensor, colours: Tensor, degree: int, generator: torch.Generat
     # Of a surface of about the cube's: so far apart are its Gaussians.
     spacing = min(max(1.2 / math.sqrt(max(count, 1)), 0.005), 0.1)
     sh = torch.zeros(count, num_coefficients(degree), 3, device=device)
-    sh[:, 0] = rgb_to_sh(colours)
+    sh[:, 0] = rgb_to_sh(colors)
     return Gaussians(
         means=points,
         quats=F.normalize(torch.randn(count, 4, generator=generator), dim=-1).to(device),
@@ -79,11 +79,11 @@ class Cloud:
             "scales": start.scales.clamp(SMALLEST, LARGEST).log(),
             "quats": start.quats.clone(),
             "opacities": torch.logit(start.opacities, eps=1e-4),
-            "colours": start.sh.clone(),
+            "colors": start.sh.clone(),
         }
         for value in self._values.values():
             value.requires_grad_(True)
-        self._optimiser = torch.optim.Adam(
+        self._optimizer = torch.optim.Adam(
             [
                 {"params": [value], "lr": getattr(rates, name), "name": name}
                 for name, value in self._values.items()
@@ -104,20 +104,20 @@ class Cloud:
             quats=values["quats"],
             scales=values["scales"].exp().clamp(SMALLEST, LARGEST),
             opacities=values["opacities"].sigmoid(),
-            sh=values["colours"],
+            sh=values["colors"],
         )
 
     def step(self, loss: Tensor, done: float) -> None:
         """Take a step of Adam; ``done`` is the share of all steps before it."""
-        for group in self._optimiser.param_groups:
+        for group in self._optimizer.param_groups:
             if group["name"] == "means":
                 group["lr"] = self._rate * 0.1**done
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradient = self._values["means"].grad
         if gradient is not None:
             self._felt += gradient.norm(dim=1)
-        self._optimiser.step()
+        self._optimizer.step()
 
     @torch.no_grad()
     def densify(self, growth: float, most: int) -> None:
@@ -160,16 +160,16 @@ class Cloud:
 
     def _replace(self, new: dict[str, Tensor], index: Tensor, fresh: Tensor) -> None:
         """Put new values in the place of the old, with Adam's memory of those that stay."""
-        for group in self._optimiser.param_groups:
+        for group in self._optimizer.param_groups:
             name = group["name"]
-            state = self._optimiser.state.pop(self._values[name], {})
+            state = self._optimizer.state.pop(self._values[name], {})
             value = new[name].requires_grad_(True)
             for key in ("exp_avg", "exp_avg_sq"):
                 if key in state:
                     state[key] = state[key][index].clone()
                     state[key][fresh] = 0
             group["params"] = [value]
-            self._optimiser.state[value] = state
+            self._optimizer.state[value] = state
             self._values[name] = value
         self._felt = torch.zeros(len(index), device=index.device)
 

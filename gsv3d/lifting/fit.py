@@ -61,8 +61,8 @@ def fit_in_cube(
     """
     generator = torch.Generator().manual_seed(settings.seed)
     if start is None:
-        points, colours = surface_points(views, settings.count, settings.agreement, generator)
-        start = begin(points, colours, settings.degree, generator)
+        points, colors = surface_points(views, settings.count, settings.agreement, generator)
+        start = begin(points, colors, settings.degree, generator)
     cloud = Cloud(start, settings.rates, generator)
 
     def current() -> Gaussians:
@@ -78,7 +78,7 @@ def fit_in_cube(
                 order += torch.randperm(len(views), generator=generator).tolist()
             chosen, order = order[: settings.batch], order[settings.batch :]
             behind = torch.rand(3, generator=generator).to(views.alpha.device)
-            part = Views(pictures.colours[chosen], pictures.alpha[chosen], pictures.cameras[chosen])
+            part = Views(pictures.colors[chosen], pictures.alpha[chosen], pictures.cameras[chosen])
             shape = step >= settings.shape_from * total
             cloud.step(loss_of(cloud.gaussians(), part, behind, settings, shape), step / total)
             step += 1
@@ -104,12 +104,12 @@ def loss_of(
     weights = settings.weights
     output = render(gaussians, views.cameras, background=behind)
     alpha, depth = output.alpha[..., 0], output.depth[..., 0]
-    wanted = views.colours + (1 - views.alpha[..., None]) * behind
-    errors = (output.colour - wanted).square().mean(dim=-1)
+    wanted = views.colors + (1 - views.alpha[..., None]) * behind
+    errors = (output.color - wanted).square().mean(dim=-1)
     counts = trimmed(errors, weights.trim) if weights.trim > 0 else None
     loss = weights.rgb * mean_of(errors, counts)
     if weights.ssim > 0:
-        unlike = 1 - ssim(output.colour, wanted).mean(dim=-1)
+        unlike = 1 - ssim(output.color, wanted).mean(dim=-1)
         loss = loss + weights.ssim * mean_of(unlike, counts)
     if weights.mask > 0:
         loss = loss + weights.mask * mean_of((alpha - views.alpha).square(), counts)

@@ -76,8 +76,8 @@ def find_frame(views: Views, agreement: float) -> Frame:
     Raises:
         DataError: the masks have no volume in common, or a camera stands inside it.
     """
-    centre, radius = _meeting_point(views)
-    low, high = centre - radius, centre + radius
+    center, radius = _meeting_point(views)
+    low, high = center - radius, center + radius
     votes = torch.zeros(0)
     for _ in range(3):  # the first box is rough, the last one is that of the hull
         points, votes = carve(low, high, views)
@@ -176,13 +176,13 @@ def surface_points(
     chosen = torch.randint(len(rim), (count,), generator=generator).to(device)
     jitter = (torch.rand(count, 3, generator=generator) - 0.5).to(device) / GRID
     drawn = rim[chosen] + jitter
-    return drawn, _mean_colours(drawn, views)
+    return drawn, _mean_colors(drawn, views)
 
 
-def _mean_colours(points: Tensor, views: Views) -> Tensor:
+def _mean_colors(points: Tensor, views: Views) -> Tensor:
     pixels, _ = _project(points, views.cameras)
     at = pixels.floor().long().clamp(0, views.cameras.width - 1)
     view = torch.arange(len(views), device=points.device)[:, None]
-    colours = views.colours[view, at[..., 1], at[..., 0]]
+    colors = views.colors[view, at[..., 1], at[..., 0]]
     alpha = views.alpha[view, at[..., 1], at[..., 0]]
-    return colours.sum(0) / alpha.sum(0).clamp_min(1e-3)[:, None]
+    return colors.sum(0) / alpha.sum(0).clamp_min(1e-3)[:, None]

@@ -130,7 +130,7 @@ def normal_disagreement(
             0.5 + 0.5 * normals,
         )
         output = render(painted, cameras[view])
-        drawn.append(2 * output.colour - output.alpha)
+        drawn.append(2 * output.color - output.alpha)
     mine = torch.cat(drawn)[:, 1:-1, 1:-1]
     whole = -F.max_pool2d(-alpha.detach()[:, None], 3, 1)[:, 0] > SOLID
     cosine = (mine * depth_normals(depth, cameras)).sum(-1)

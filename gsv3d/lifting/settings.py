@@ -37,7 +37,7 @@ class Rates:
     scales: float = 0.02
     quats: float = 0.01
     opacities: float = 0.05
-    colours: float = 0.02
+    colors: float = 0.02
 
 
 @dataclass(frozen=True)

@@ -183,11 +183,11 @@ def _intrinsics(facts: Mapping[str, Any], size: tuple[int, int], where: str) -> 
     focal_y = _focal(facts, "y", height, where)
     if focal_x is None:
         raise DataError(f"{where} has neither 'camera_angle_x' nor 'fl_x'.", _HOW)
-    centre_x = _number(facts, "cx", where) if "cx" in facts else width / 2
-    centre_y = _number(facts, "cy", where) if "cy" in facts else height / 2
+    center_x = _number(facts, "cx", where) if "cx" in facts else width / 2
+    center_y = _number(facts, "cy", where) if "cy" in facts else height / 2
     return [
-        [focal_x, 0.0, centre_x],
-        [0.0, focal_x if focal_y is None else focal_y, centre_y],
+        [focal_x, 0.0, center_x],
+        [0.0, focal_x if focal_y is None else focal_y, center_y],
         [0.0, 0.0, 1.0],
     ]
 

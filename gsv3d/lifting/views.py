@@ -24,12 +24,12 @@ class Views:
     """V square views of an object.
 
     Attributes:
-        colours: (V, S, S, 3) float32 sRGB in 0..1, times alpha.
+        colors: (V, S, S, 3) float32 sRGB in 0..1, times alpha.
         alpha: (V, S, S) float32 in 0..1.
         cameras: V cameras of S pixels.
     """
 
-    colours: Tensor
+    colors: Tensor
     alpha: Tensor
     cameras: Cameras
 
@@ -42,13 +42,13 @@ class Views:
         return len(self.alpha)
 
     def to(self, device: torch.device) -> Views:
-        return Views(self.colours.to(device), self.alpha.to(device), self.cameras.to(device))
+        return Views(self.colors.to(device), self.alpha.to(device), self.cameras.to(device))
 
     def resized(self, size: int) -> Views:
         """The same views reduced to ``size`` pixels by means over areas; never enlarged."""
         if size >= self.cameras.width:
             return self
-        layers = torch.cat([self.colours, self.alpha[..., None]], dim=-1).permute(0, 3, 1, 2)
+        layers = torch.cat([self.colors, self.alpha[..., None]], dim=-1).permute(0, 3, 1, 2)
         layers = F.adaptive_avg_pool2d(layers, size).permute(0, 2, 3, 1)
         return Views(layers[..., :3], layers[..., 3], self.cameras.resized(size))
 
@@ -107,17 +107,17 @@ class Frame:
     """The cube that holds the object in the cameras' world; Gaussians are fitted in its units.
 
     Attributes:
-        centre: (3,) float32.
+        center: (3,) float32.
         extent: the cube's side.
     """
 
-    centre: Tensor
+    center: Tensor
     extent: float
 
     def inward(self, cameras: Cameras) -> Cameras:
-        """The same cameras in the world where the cube is centred at the origin, of side 1."""
+        """The same cameras in the world where the cube is centered at the origin, of side 1."""
         viewmats = cameras.viewmats.clone()
-        shift = viewmats[:, :3, 3] + viewmats[:, :3, :3] @ self.centre.to(viewmats)
+        shift = viewmats[:, :3, 3] + viewmats[:, :3, :3] @ self.center.to(viewmats)
         viewmats[:, :3, 3] = shift / self.extent
         return replace(cameras, viewmats=viewmats)
 
@@ -127,14 +127,14 @@ class Frame:
 
     def place(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) float32 points of the cube's world in that of the cameras."""
-        placed: np.ndarray = points * self.extent + self.centre.cpu().numpy()
+        placed: np.ndarray = points * self.extent + self.center.cpu().numpy()
         return placed.astype(np.float32)
 
     def outward(self, gaussians: Gaussians) -> Gaussians:
         """Gaussians of the cube's world in that of the cameras."""
         return replace(
             gaussians,
-            means=gaussians.means * self.extent + self.centre.to(gaussians.means),
+            means=gaussians.means * self.extent + self.center.to(gaussians.means),
             scales=gaussians.scales * self.extent,
         )
 
@@ -142,6 +142,6 @@ class Frame:
         """Gaussians of the cameras' world in that of the cube."""
         return replace(
             gaussians,
-            means=(gaussians.means - self.centre.to(gaussians.means)) / self.extent,
+            means=(gaussians.means - self.center.to(gaussians.means)) / self.extent,
             scales=gaussians.scales / self.extent,
         )

@@ -34,7 +34,7 @@ _LINEAR, _LINEAR_MIPMAP_LINEAR, _REPEAT = 9729, 9987, 10497
 def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
     """The mesh as one binary glTF 2.0 file, the texture inside as a PNG.
 
-    The material is a base colour texture (sRGB by the standard) with metallic 0 and roughness 1;
+    The material is a base color texture (sRGB by the standard) with metallic 0 and roughness 1;
     where the texture has an alpha it is clipped, and both sides show.
 
     Args:

@@ -35,7 +35,7 @@ VIEW_PIXELS = 176 / 116
 """Pixels along a depth map for each of these voxels: a pixel sees about one."""
 
 MAX_BLUR = 0.02
-"""Most that Gaussians are widened by where colour is looked up, in extents of the object."""
+"""Most that Gaussians are widened by where color is looked up, in extents of the object."""
 
 DEPTH_TOLERANCE = 0.043
 """By how much a point may miss a depth and still be what the view shows, in extents of the object:
@@ -77,7 +77,7 @@ def extract_mesh(
         raise ValueError(f"faces must be {MIN_FACES}..{MAX_FACES}, not {faces}.")
     if not MIN_TEXTURE <= texture_size <= MAX_TEXTURE:
         raise ValueError(f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}.")
-    positions, colours, opacities, low, high = _cloud(gaussians)
+    positions, colors, opacities, low, high = _cloud(gaussians)
     low, high = frame(gaussians, low, high)
     if references:
         shown_low, shown_high = reach(references[0])
@@ -87,7 +87,7 @@ def extract_mesh(
     cameras = surround(radius, round(VIEW_PIXELS * voxels), (low + high) / 2)
 
     half = len(cameras)  # the first half of "fusing" is rendering, the second the volume
-    # Gaussians stand on their views' grids, which would show in the texture as dots: where colour
+    # Gaussians stand on their views' grids, which would show in the texture as dots: where color
     # is looked up they are widened by about the distance of so many on one surface.
     blur = float((high - low).max()) * min(len(positions) ** -0.5, MAX_BLUR)
     views = render_views(gaussians, cameras, _phase(progress, "fusing", 0, 2 * half), blur)
@@ -96,7 +96,7 @@ def extract_mesh(
     if references:
         references = [covering(reference, voxel) for reference in references]
         volume, references = match_outlines(volume, references)
-    cloud = (positions, colours)
+    cloud = (positions, colors)
     return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, references, backs)
 
 
@@ -147,7 +147,7 @@ def mesh_from_volume(
 def _cloud(
     gaussians: Gaussians,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Positions, colours and opacities of the usable Gaussians, and the box they fill.
+    """Positions, colors and opacities of the usable Gaussians, and the box they fill.
 
     A few strays far off would make the box, and with it memory, as large as they like: the box is
     that of the middle 99.8 percent along each axis, three standard deviations of each included.
@@ -155,11 +155,11 @@ def _cloud(
     positions = gaussians.means.detach().float().cpu().numpy()
     scales = gaussians.scales.detach().float().cpu().numpy()
     opacities = gaussians.opacities.detach().float().cpu().numpy().reshape(-1)
-    colours = gaussians.rgb().detach().float().cpu().numpy()
+    colors = gaussians.rgb().detach().float().cpu().numpy()
     usable = (
         np.isfinite(positions).all(axis=1)
         & np.isfinite(scales).all(axis=1)
-        & np.isfinite(colours).all(axis=1)
+        & np.isfinite(colors).all(axis=1)
         & (opacities > 0.02)
     )
     if not usable.any():
@@ -169,7 +169,7 @@ def _cloud(
     low = np.quantile(positions - reach, 0.001, axis=0)
     high = np.quantile(positions + reach, 0.999, axis=0)
     low, high = np.clip(low, -1.0, 1.0), np.clip(high, -1.0, 1.0)
-    return positions, np.clip(colours[usable], 0, 1), opacities, low, high
+    return positions, np.clip(colors[usable], 0, 1), opacities, low, high
 
 
 def _phase(

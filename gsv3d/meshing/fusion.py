@@ -44,8 +44,8 @@ class Volume:
     """A signed distance volume, negative inside.
 
     Attributes:
-        field: (X, Y, Z) float32 distances, at the voxels' centres, cut at the truncation.
-        origin: (3,) centre of voxel (0, 0, 0) in the world.
+        field: (X, Y, Z) float32 distances, at the voxels' centers, cut at the truncation.
+        origin: (3,) center of voxel (0, 0, 0) in the world.
         voxel: edge length of a voxel.
     """
 

@@ -96,7 +96,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def broad_normals(normals: np.ndarray, faces: np.ndarray, rounds: int = 12) -> np.ndarray:
-    """(V, 3) float32 unit normals, each averaged ``rounds`` times with its neighbours'."""
+    """(V, 3) float32 unit normals, each averaged ``rounds`` times with its neighbors'."""
     result = normals.astype(np.float64)
     for _ in range(rounds):
         around = result[faces].sum(axis=1)

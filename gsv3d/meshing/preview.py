@@ -8,7 +8,7 @@ import numpy as np
 from gsv3d.cameras import Cameras
 from gsv3d.meshing import native
 from gsv3d.meshing.mesh import ALPHA_CUTOFF, TexturedMesh
-from gsv3d.meshing.raster import rasterise
+from gsv3d.meshing.raster import rasterize
 
 CLAY = (0.72, 0.70, 0.68)
 
@@ -27,7 +27,7 @@ def render_mesh(
         mesh: in the world.
         cameras: V views.
         shading: 0 shows the texture as it is, 1 darkens fully by a light at the camera.
-        clay: one grey instead of the texture, faces flat: shows the geometry.
+        clay: one gray instead of the texture, faces flat: shows the geometry.
         supersample: pixels are means of this many by this many samples.
 
     Returns:
@@ -61,7 +61,7 @@ def _render(
     depth, nearest = np.full(count, np.inf), np.full(count, -1)
     shares = np.empty((count, 3), dtype=np.float32)
     corners, corner_z = corners[shown], corner_z[shown]
-    for fragments in rasterise(corners, width, height):
+    for fragments in rasterize(corners, width, height):
         pixels, triangles, weights = fragments.pixels, fragments.triangles, fragments.weights
         if mesh.clipped:
             over_z = weights / corner_z[triangles]
@@ -76,8 +76,8 @@ def _render(
     picture[covered, 3] = 1.0
     samples = picture.reshape(cameras.height, factor, cameras.width, factor, 4)
     alpha = samples[..., 3].mean(axis=(1, 3))
-    colour = samples[..., :3].sum(axis=(1, 3)) / np.maximum(samples[..., 3:].sum(axis=(1, 3)), 1e-6)
-    result = np.concatenate([colour, alpha[..., None]], axis=-1)
+    color = samples[..., :3].sum(axis=(1, 3)) / np.maximum(samples[..., 3:].sum(axis=(1, 3)), 1e-6)
+    result = np.concatenate([color, alpha[..., None]], axis=-1)
     return np.round(np.clip(result, 0, 1) * 255).astype(np.uint8)
 
 
@@ -90,10 +90,10 @@ def _shade(
     clay: bool,
 ) -> np.ndarray:
     if clay:
-        colour = np.broadcast_to(np.array(CLAY, dtype=np.float32), (len(faces), 3))
+        color = np.broadcast_to(np.array(CLAY, dtype=np.float32), (len(faces), 3))
         normals = mesh.face_normals()[faces]
     else:
-        colour = _sample(mesh, _uvs(mesh, faces, weights))[:, :3]
+        color = _sample(mesh, _uvs(mesh, faces, weights))[:, :3]
         smooth = mesh.vertex_normals()[mesh.faces[faces]]
         normals = (smooth * weights[..., None]).sum(axis=1)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
@@ -102,7 +102,7 @@ def _shade(
     if mesh.clipped:
         above, toward = np.where(toward < 0, -above, above), abs(toward)
     light = np.clip(0.3 + 0.6 * np.clip(toward, 0, 1) + 0.25 * above, 0.1, 1.0)
-    return colour * (1.0 - shading + shading * light)[:, None].astype(np.float32)
+    return color * (1.0 - shading + shading * light)[:, None].astype(np.float32)
 
 
 def _uvs(mesh: TexturedMesh, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:

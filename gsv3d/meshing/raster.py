@@ -29,13 +29,13 @@ class Fragments:
     weights: np.ndarray
 
 
-def rasterise(corners: np.ndarray, width: int, height: int) -> Iterator[Fragments]:
-    """Find every pixel whose centre lies in a triangle, in chunks; both windings count.
+def rasterize(corners: np.ndarray, width: int, height: int) -> Iterator[Fragments]:
+    """Find every pixel whose center lies in a triangle, in chunks; both windings count.
 
     A triangle larger than a chunk is found in parts, so memory is bounded whatever their sizes.
 
     Args:
-        corners: (F, 3, 2) in pixels, x right, y down; pixel centres at half-integers.
+        corners: (F, 3, 2) in pixels, x right, y down; pixel centers at half-integers.
         width, height: of the picture.
     """
     corners = np.asarray(corners, dtype=np.float64)

@@ -17,14 +17,14 @@ from gsv3d.cameras import Cameras
 from gsv3d.masks import box_of, object_coverage
 from gsv3d.meshing import native
 from gsv3d.meshing.fusion import Volume
-from gsv3d.meshing.raster import rasterise
+from gsv3d.meshing.raster import rasterize
 
 MIN_AGREEMENT = 0.6
 """Silhouettes with a lower intersection over union show different things: nothing is projected."""
 
 MAX_STRETCH, MAX_SHIFT = 1.35, 0.15
 """How much larger or smaller the mesh may stand in the picture than the object, and how far off its
-centre (in parts of the picture)."""
+center (in parts of the picture)."""
 
 FACING = (0.15, 0.45)
 """Cosine of the angle between a surface and the direction to the camera from which the picture
@@ -73,7 +73,7 @@ class Projection:
 
     Attributes:
         camera: the picture's, of S pixels.
-        layers: (5, S, S) float32: the picture's colours times alpha, its alpha, and the distance in
+        layers: (5, S, S) float32: the picture's colors times alpha, its alpha, and the distance in
             pixels from the object's outline inward.
         front: (S, S) least z-depth of the mesh in a pixel and those around it, infinite where it is
             not.
@@ -140,7 +140,7 @@ def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Proj
 def look_up(
     projection: Projection, points: np.ndarray, normals: np.ndarray, through: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Look up the picture's colours at points of the mesh.
+    """Look up the picture's colors at points of the mesh.
 
     Args:
         projection: of ``align``.
@@ -153,7 +153,7 @@ def look_up(
         (N, 3) sRGB in 0..1 and (N,) weights in 0..1: 1 where the picture alone should show, 0 where
         it sees nothing of the point.
     """
-    colours = np.zeros((len(points), 3), dtype=np.float32)
+    colors = np.zeros((len(points), 3), dtype=np.float32)
     weights = np.zeros(len(points), dtype=np.float32)
     toward = projection.camera.positions[0].numpy().astype(np.float64) - points
     facing = (toward * normals).sum(axis=1) / np.maximum(
@@ -173,16 +173,16 @@ def look_up(
         visible &= z <= front + _Z_TOLERANCE / np.maximum(facing, 0.1)
 
     landing = uv * projection.scale + projection.offset
-    # Row and column of a pixel's centre are half-integers in uv, integers for map_coordinates.
+    # Row and column of a pixel's center are half-integers in uv, integers for map_coordinates.
     where = [landing[:, 1] - 0.5, landing[:, 0] - 0.5]
     *rgb, alpha = (
         ndimage.map_coordinates(layer, where, order=1, mode="constant")
         for layer in projection.layers[:4]
     )
     border = ndimage.map_coordinates(projection.layers[4], where, order=1)
-    colours[chosen] = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
+    colors[chosen] = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
     weights[chosen] = visible * _ramp(facing, *FACING) * _ramp(border, 1.0, 1.0 + RIM * size)
-    return colours, weights
+    return colors, weights
 
 
 def alpha_at(projection: Projection, points: np.ndarray) -> np.ndarray:
@@ -196,7 +196,7 @@ def alpha_at(projection: Projection, points: np.ndarray) -> np.ndarray:
 
 
 def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) pixels of a view, half-integers at their centres, and (N,) z-depths of points."""
+    """(N, 2) pixels of a view, half-integers at their centers, and (N,) z-depths of points."""
     viewmat = camera.viewmats[0].cpu().numpy().astype(np.float64)
     K = camera.Ks[0].cpu().numpy().astype(np.float64)
     local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
@@ -232,7 +232,7 @@ def project_voxels(
 def _depth_map(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
     depth, nearest = np.full(size * size, np.inf), np.empty(size * size, dtype=np.int64)
     shares, corner_z = np.empty((size * size, 3), dtype=np.float32), z[faces]
-    for fragments in rasterise(uv[faces], size, size):
+    for fragments in rasterize(uv[faces], size, size):
         native.keep_nearest(
             fragments.pixels, fragments.triangles, fragments.weights, corner_z,
             depth, nearest, shares,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The texture: each texel takes its colour from the views that see its point best.
+"""The texture: each texel takes its color from the views that see its point best.
 
 Where a reference picture shows the point, the picture's own pixels come first.
 """
@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native
 from gsv3d.meshing.mesh import broad_normals, vertex_normals
-from gsv3d.meshing.raster import rasterise
+from gsv3d.meshing.raster import rasterize
 from gsv3d.meshing.reference import Projection, alpha_at, look_up
 from gsv3d.meshing.views import DepthViews
 
@@ -46,7 +46,7 @@ class _Texels:
         pixels: (N,) int64 into the texture.
         points: (N, 3) float32.
         normals: (N, 3) float32.
-        broad: (N, 3) float32 normals averaged over a neighbourhood: bumps don't turn them.
+        broad: (N, 3) float32 normals averaged over a neighborhood: bumps don't turn them.
         last: index of the last face they belong to.
     """
 
@@ -69,7 +69,7 @@ def bake(
     projections: Sequence[Projection | None] = (),
     backs: str = BACKS[0],
 ) -> np.ndarray:
-    """Bake the views' colours into a texture, and pictures over them.
+    """Bake the views' colors into a texture, and pictures over them.
 
     Texels are worked on in chunks: beside the texture itself memory does not grow with its size.
 
@@ -79,7 +79,7 @@ def bake(
         corner_uvs: (F, 3, 2), origin bottom left.
         texture_size: T.
         views: pictures of the Gaussians with depth.
-        cloud: positions (N, 3) and sRGB colours (N, 3) of the Gaussians, for what no view sees.
+        cloud: positions (N, 3) and sRGB colors (N, 3) of the Gaussians, for what no view sees.
         depth_tolerance: a point farther than this behind a view's depth is hidden from it.
         progress: called with (steps done, steps).
         projections: of reference pictures onto the mesh, the first before all; None for one that
@@ -100,17 +100,17 @@ def bake(
 
     def from_views(texels: _Texels, _: np.ndarray) -> np.ndarray:
         report(texels.last)
-        return _mean_colours(texels, seen, nearest, depth_tolerance)
+        return _mean_colors(texels, seen, nearest, depth_tolerance)
 
-    def with_pictures(texels: _Texels, colours: np.ndarray) -> np.ndarray:
+    def with_pictures(texels: _Texels, colors: np.ndarray) -> np.ndarray:
         report(len(faces) + texels.last)
         for projection, through in layers:
             pictured, share = look_up(projection, texels.points, texels.broad, through)
-            colours[:, :3] += (pictured - colours[:, :3]) * share[:, None]
+            colors[:, :3] += (pictured - colors[:, :3]) * share[:, None]
         if carved is not None:
             alpha = alpha_at(carved, texels.points)
-            colours = np.concatenate([colours[:, :3], alpha[:, None]], axis=1)
-        return colours
+            colors = np.concatenate([colors[:, :3], alpha[:, None]], axis=1)
+        return colors
 
     # Each lies over those before it.
     layers = [(p, False) for p in reversed(projections) if p is not None]
@@ -137,12 +137,12 @@ def _paint(
     mesh: tuple[np.ndarray, np.ndarray, np.ndarray],
     paint: Callable[[_Texels, np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Give the texels in charts what ``paint`` makes of their colours, and continue the charts."""
+    """Give the texels in charts what ``paint`` makes of their colors, and continue the charts."""
     size = len(picture)
     flat, covered = picture.reshape(-1, picture.shape[2]), np.zeros(size * size, dtype=bool)
     for texels in _texels(*mesh, size):
-        colours = paint(texels, flat[texels.pixels].astype(np.float32) / 255)
-        flat[texels.pixels] = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+        colors = paint(texels, flat[texels.pixels].astype(np.float32) / 255)
+        flat[texels.pixels] = np.round(np.clip(colors, 0, 1) * 255).astype(np.uint8)
         covered[texels.pixels] = True
     _fill_gaps(picture, covered.reshape(size, size))
     return picture
@@ -157,7 +157,7 @@ def _texels(
     corners = corner_uvs.astype(np.float64) * size
     corners[..., 1] = size - corners[..., 1]
     found = False
-    for fragments in rasterise(corners, size, size):
+    for fragments in rasterize(corners, size, size):
         if not len(fragments.pixels):
             continue
         found = True
@@ -173,7 +173,7 @@ def _texels(
 def _corner_texels(
     vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int
 ) -> _Texels:
-    """One texel for each corner: for textures too small for any chart to hold a texel centre."""
+    """One texel for each corner: for textures too small for any chart to hold a texel center."""
     cells = np.clip((corner_uvs.reshape(-1, 2) * size).astype(np.int64), 0, size - 1)
     normals = vertex_normals(vertices, faces)
     ids = faces.reshape(-1)
@@ -195,19 +195,19 @@ class _Seen:
         self.cameras = native.camera_rows(views.cameras)
         self.positions = views.cameras.positions.numpy().astype(np.float64)
         alpha = views.alpha[..., None]
-        layers = [views.colour * alpha, views.depth[..., None] * alpha, alpha]
+        layers = [views.color * alpha, views.depth[..., None] * alpha, alpha]
         self.maps = np.concatenate(layers, axis=-1)
 
 
 class _Nearest:
-    """Colours of the nearest Gaussians; their tree is built when first asked."""
+    """Colors of the nearest Gaussians; their tree is built when first asked."""
 
-    def __init__(self, positions: np.ndarray, colours: np.ndarray) -> None:
-        self._positions, self._colours = positions, colours
+    def __init__(self, positions: np.ndarray, colors: np.ndarray) -> None:
+        self._positions, self._colors = positions, colors
         self._tree: cKDTree | None = None
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) colours, weighted by 1/distance."""
+        """(N, 3) colors, weighted by 1/distance."""
         if self._tree is None:
             self._tree = cKDTree(self._positions)
         count = min(4, len(self._positions))
@@ -215,18 +215,18 @@ class _Nearest:
         distances, ids = distances.reshape(len(points), count), ids.reshape(len(points), count)
         weights = 1.0 / np.maximum(distances, 1e-6)
         weights /= weights.sum(axis=1, keepdims=True)
-        return (self._colours[ids] * weights[..., None]).sum(axis=1).astype(np.float32)
+        return (self._colors[ids] * weights[..., None]).sum(axis=1).astype(np.float32)
 
 
-def _mean_colours(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: float) -> np.ndarray:
-    """(N, 3) means of the views' colours; those of the nearest Gaussians where no view sees."""
-    colours = np.empty((len(texels.points), 3), dtype=np.float32)
+def _mean_colors(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: float) -> np.ndarray:
+    """(N, 3) means of the views' colors; those of the nearest Gaussians where no view sees."""
+    colors = np.empty((len(texels.points), 3), dtype=np.float32)
     weight = np.empty(len(texels.points), dtype=np.float32)
 
     def look_up(part: slice) -> None:
         native.mean_colors(
             texels.points[part], texels.normals[part], seen.cameras, seen.positions, seen.maps,
-            tolerance, colours[part], weight[part],
+            tolerance, colors[part], weight[part],
         )  # fmt: skip
 
     starts = range(0, len(weight), PART)
@@ -234,8 +234,8 @@ def _mean_colours(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: fl
         pass
     unseen = weight < 1e-4
     if unseen.any():
-        colours[unseen] = nearest(texels.points[unseen])
-    return colours
+        colors[unseen] = nearest(texels.points[unseen])
+    return colors
 
 
 def _fill_gaps(picture: np.ndarray, covered: np.ndarray) -> None:

@@ -30,7 +30,7 @@ def unwrap(vertices: np.ndarray, faces: np.ndarray, texture_size: int) -> np.nda
     packing.bilinear = True
     atlas.generate(charts, packing)
     _, indices, uvs = atlas[0]
-    # xatlas normalises by the atlas' own width and height; one scale for both keeps texels square.
+    # xatlas normalizes by the atlas' own width and height; one scale for both keeps texels square.
     extent = np.array([atlas.width, atlas.height], dtype=np.float32)
     scaled = np.asarray(uvs, dtype=np.float32) * (extent / extent.max())
     corners = scaled[np.asarray(indices, dtype=np.int64)]

@@ -49,13 +49,13 @@ class DepthViews:
 
     Attributes:
         cameras: V cameras of S pixels.
-        colour: (V, S, S, 3) float32 sRGB, straight (not multiplied with alpha).
+        color: (V, S, S, 3) float32 sRGB, straight (not multiplied with alpha).
         alpha: (V, S, S) float32 coverage, 0..1.
         depth: (V, S, S) float32 z-depth; 0 where nothing is.
     """
 
     cameras: Cameras
-    colour: np.ndarray
+    color: np.ndarray
     alpha: np.ndarray
     depth: np.ndarray
 
@@ -118,13 +118,13 @@ def _large_parts(mask: np.ndarray, share: float = 0.01) -> np.ndarray:
     return (areas >= share * areas.max())[labels] & mask
 
 
-def surround(radius: float, size: int, centre: np.ndarray | None = None) -> Cameras:
+def surround(radius: float, size: int, center: np.ndarray | None = None) -> Cameras:
     """Cameras on rings around a point that all see the whole ball of ``radius``.
 
     Args:
         radius: of the ball that holds the object.
         size: width and height of the pictures in pixels.
-        centre: (3,) of the ball; the origin unless given.
+        center: (3,) of the ball; the origin unless given.
     """
     azimuths: list[float] = []
     elevations: list[float] = []
@@ -136,10 +136,10 @@ def surround(radius: float, size: int, centre: np.ndarray | None = None) -> Came
     distance = max(DISTANCE, 3.0 * radius)
     fov_deg = 2.0 * np.rad2deg(np.arcsin(min(radius / distance, 0.9)))
     cameras = orbit(azimuths, elevations, size=size, distance=distance, fov_deg=float(fov_deg))
-    if centre is None:
+    if center is None:
         return cameras
     viewmats = cameras.viewmats.clone()
-    viewmats[:, :3, 3] -= viewmats[:, :3, :3] @ torch.as_tensor(centre, dtype=viewmats.dtype)
+    viewmats[:, :3, 3] -= viewmats[:, :3, :3] @ torch.as_tensor(center, dtype=viewmats.dtype)
     return Cameras(viewmats, cameras.Ks, size, size)
 
 
@@ -149,23 +149,23 @@ def render_views(
     progress: Callable[[int, int], None] | None = None,
     blur: float = 0.0,
 ) -> DepthViews:
-    """Renders colour, alpha and depth, one view at a time so that memory stays small.
+    """Renders color, alpha and depth, one view at a time so that memory stays small.
 
     The expected depth of a front that lets five percent through lies five percent of the way to the
     back, which sinks the surface. So each view is rendered twice, the second time without the
-    Gaussians that the first depth says are hidden; alpha is that of the first. Colour is taken from
+    Gaussians that the first depth says are hidden; alpha is that of the first. Color is taken from
     a third, of the same Gaussians made wider.
 
     Args:
         gaussians: in the world.
         cameras: V views.
         progress: called with (views done, views).
-        blur: added to the Gaussians' standard deviations where colour is looked up (the root of the
+        blur: added to the Gaussians' standard deviations where color is looked up (the root of the
             sum of squares).
     """
     from gsv3d.rendering import render
 
-    colours, alphas, depths = [], [], []
+    colors, alphas, depths = [], [], []
     with torch.inference_mode():
         wide = replace(gaussians, scales=(gaussians.scales**2 + blur**2).sqrt())
         for i in range(len(cameras)):
@@ -174,22 +174,22 @@ def render_views(
             shown = ~_hidden(gaussians, camera, whole)
             front = render(gaussians.filter(shown), camera)
             tinted = render(wide.filter(shown), camera) if blur > 0 else front
-            colour = torch.where(
+            color = torch.where(
                 tinted.alpha > 0.25,
-                tinted.colour / tinted.alpha.clamp(min=1e-4),
-                whole.colour / whole.alpha.clamp(min=1e-4),
+                tinted.color / tinted.alpha.clamp(min=1e-4),
+                whole.color / whole.alpha.clamp(min=1e-4),
             )
             depth = torch.where(front.alpha > 0.25, front.depth, whole.depth)
-            colours.append(colour[0].clamp(0, 1).float().cpu().numpy())
+            colors.append(color[0].clamp(0, 1).float().cpu().numpy())
             alphas.append(whole.alpha[0, ..., 0].float().cpu().numpy())
             depths.append(depth[0, ..., 0].float().cpu().numpy())
             if progress is not None:
                 progress(i + 1, len(cameras))
-    return DepthViews(cameras, np.stack(colours), np.stack(alphas), np.stack(depths))
+    return DepthViews(cameras, np.stack(colors), np.stack(alphas), np.stack(depths))
 
 
 def _hidden(gaussians: Gaussians, camera: Cameras, seen: RenderOutput) -> Tensor:
-    """(N,) bool: whose centre lies clearly behind the depth of a covered pixel."""
+    """(N,) bool: whose center lies clearly behind the depth of a covered pixel."""
     local = gaussians.means @ camera.viewmats[0, :3, :3].T + camera.viewmats[0, :3, 3]
     z = local[:, 2]
     uv = local[:, :2] / z.clamp(min=1e-3)[:, None] * camera.Ks[0, 0, 0] + camera.Ks[0, :2, 2]

@@ -44,13 +44,13 @@ def picture_tensor(rgba: Tensor, channels: int) -> Tensor:
 
     Args:
         rgba: (..., 4, H, W) in 0..1, sRGB.
-        channels: 3 for colour on white (SV3D), 4 for colour on white and alpha.
+        channels: 3 for color on white (SV3D), 4 for color on white and alpha.
 
     Returns:
         (..., channels, H, W) in -1..1.
     """
-    colour, alpha = rgba[..., :3, :, :], rgba[..., 3:, :, :]
-    on_white = colour * alpha + (1 - alpha)
+    color, alpha = rgba[..., :3, :, :], rgba[..., 3:, :, :]
+    on_white = color * alpha + (1 - alpha)
     picture = on_white if channels == 3 else torch.cat([on_white, alpha], dim=-3)
     return picture * 2 - 1
 
@@ -73,30 +73,30 @@ def embed_for_cross_attention(image_encoder: nn.Module, picture: Tensor) -> Tens
 
     Args:
         image_encoder: a ``CLIPVisionModelWithProjection``.
-        picture: (B, 3 or 4, H, W) in -1..1; only the colour is read.
+        picture: (B, 3 or 4, H, W) in -1..1; only the color is read.
 
     Returns:
         (B, 1, D): one token.
     """
-    pixels = _normalised(picture, image_encoder.config.image_size, CLIP_MEAN, CLIP_STD)
+    pixels = _normalized(picture, image_encoder.config.image_size, CLIP_MEAN, CLIP_STD)
     return image_encoder(pixels.to(image_encoder.dtype)).image_embeds[:, None]
 
 
 def embed_for_decoder(dino: nn.Module, picture: Tensor) -> Tensor:
     """DINO features of the reference: (B, 3 or 4, H, W) in -1..1 to (B, S, D) tokens."""
-    pixels = _normalised(picture, dino.config.image_size, IMAGENET_MEAN, IMAGENET_STD)
+    pixels = _normalized(picture, dino.config.image_size, IMAGENET_MEAN, IMAGENET_STD)
     return dino(pixels.to(dino.dtype)).last_hidden_state
 
 
-def _normalised(picture: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    colour = picture[:, :3]
-    if colour.shape[-1] > size:
+def _normalized(picture: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    color = picture[:, :3]
+    if color.shape[-1] > size:
         # The reference's own resize (Gaussian blur and align_corners); torch's antialiased bicubic
-        # differs from it by more than a grey level.
-        colour = _resize_with_antialiasing(colour, (size, size))
-    elif colour.shape[-1] < size:
-        colour = F.interpolate(colour, (size, size), mode="bicubic", align_corners=True)
-    colour = (colour + 1) / 2
-    channels = zip(colour.unbind(dim=1), mean, std, strict=True)
+        # differs from it by more than a gray level.
+        color = _resize_with_antialiasing(color, (size, size))
+    elif color.shape[-1] < size:
+        color = F.interpolate(color, (size, size), mode="bicubic", align_corners=True)
+    color = (color + 1) / 2
+    channels = zip(color.unbind(dim=1), mean, std, strict=True)
     # With the figures as tensors a card would be waited for until they have been copied.
     return torch.stack([(channel - m) / s for channel, m, s in channels], dim=1)

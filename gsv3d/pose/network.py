@@ -60,8 +60,8 @@ class PoseNetwork(nn.Module):
             pictures: (B, 4, S, S) in 0..1, straight alpha, S = ``PICTURE_SIZE``.
         """
         alpha = pictures[:, 3:]
-        colour = (pictures[:, :3] - 0.5) * alpha
-        x = self.features(torch.cat([colour, alpha - 0.5], dim=1) * 2)
+        color = (pictures[:, :3] - 0.5) * alpha
+        x = self.features(torch.cat([color, alpha - 0.5], dim=1) * 2)
         x = self.output(F.silu(self.hidden(x)))
         elevation, spread = ELEVATION_SCALE_DEG * x[:, 0], ELEVATION_SCALE_DEG * F.softplus(x[:, 1])
         return PoseOutput(elevation, spread + 0.1, x[:, 2:])

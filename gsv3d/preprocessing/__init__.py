@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a picture file to what the model sees: one object, cut out, centred on a square."""
+"""From a picture file to what the model sees: one object, cut out, centered on a square."""
 
 from gsv3d.preprocessing.framing import (
     FILL,

@@ -86,7 +86,7 @@ def starting_with(data: bytes, page: tifffile.TiffPage) -> bytes:
 
 
 def is_deep(page: tifffile.TiffPage) -> bool:
-    """Return whether a page is RGB or grey with floats, or integers of more than 8 bits."""
+    """Return whether a page is RGB or gray with floats, or integers of more than 8 bits."""
     if page.photometric not in (0, 1, 2) or page.dtype is None:
         return False
     return page.dtype.kind == "f" or (page.dtype.kind in "iu" and page.dtype.itemsize > 1)
@@ -203,8 +203,8 @@ def _float_white(values: np.ndarray) -> float:
     return 1.0 if bright <= _HDR_LIMIT else 255.0 if bright <= 255.0 else 65535.0
 
 
-def from_deep_grey(image: Image.Image, tiff: bool = False) -> Image.Image:
-    """Bring Pillow's 16- or 32-bit grey to 8 bits, in mode LA; a transparent value is kept."""
+def from_deep_gray(image: Image.Image, tiff: bool = False) -> Image.Image:
+    """Bring Pillow's 16- or 32-bit gray to 8 bits, in mode LA; a transparent value is kept."""
     values = np.asarray(image)
     if tiff or image.mode == "F":
         full = _white(values)
@@ -212,12 +212,12 @@ def from_deep_grey(image: Image.Image, tiff: bool = False) -> Image.Image:
         full = float(2**31 - 1)
     else:
         full = 65535.0
-    grey = _unit(values[None], 0.0, full)
+    gray = _unit(values[None], 0.0, full)
     transparent = image.info.get("transparency")
-    alpha = np.ones_like(grey)
+    alpha = np.ones_like(gray)
     if isinstance(transparent, int):
         alpha[0, values == transparent] = 0
-    result = _picture(np.concatenate([grey, alpha]))
+    result = _picture(np.concatenate([gray, alpha]))
     if "icc_profile" in image.info:
         result.info["icc_profile"] = image.info["icc_profile"]
     return result

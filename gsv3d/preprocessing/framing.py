@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The object of a picture, cut out and centred on a square canvas: what the model sees."""
+"""The object of a picture, cut out and centered on a square canvas: what the model sees."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ class CutOut:
     """The object of a picture, cropped to its box.
 
     Attributes:
-        colour: (H, W, 3) float32 sRGB in 0..1.
+        color: (H, W, 3) float32 sRGB in 0..1.
         alpha: (H, W) float32 in 0..1.
         box: (left, top, right, bottom) of it in the picture, in the picture's pixels.
         certainty: of the cut-out, 0..1: the intersection over union with the object's true mask
             that the network expects. None where the picture brought its own alpha.
     """
 
-    colour: np.ndarray
+    color: np.ndarray
     alpha: np.ndarray
     box: tuple[float, float, float, float]
     certainty: float | None
 
     def to_png(self) -> bytes:
         """Return an RGBA picture of the object with a transparent margin around it."""
-        rgba = np.round(np.dstack([self.colour, self.alpha]) * 255).astype(np.uint8)
+        rgba = np.round(np.dstack([self.color, self.alpha]) * 255).astype(np.uint8)
         margin = round(max(self.alpha.shape) * (1 / FILL - 1) / 2) + 1
         file = io.BytesIO()
         Image.fromarray(np.pad(rgba, ((margin, margin), (margin, margin), (0, 0)))).save(
@@ -83,8 +83,8 @@ class PreparedImage:
     """A reference as the model sees it.
 
     Attributes:
-        rgba: (size, size, 4) uint8 sRGB, straight alpha. Under alpha 0 the colour of the nearest
-            object pixel is continued, so that no resampling brings a foreign colour in.
+        rgba: (size, size, 4) uint8 sRGB, straight alpha. Under alpha 0 the color of the nearest
+            object pixel is continued, so that no resampling brings a foreign color in.
         box: (left, top, right, bottom) of the object in the picture as its file stores it, before
             EXIF's orientation turns it, in parts of that picture's width and height, 0..1.
             Blender shows pictures so.
@@ -99,7 +99,7 @@ class PreparedImage:
 def prepare(
     image: Image.Image, size: int, fill: float = FILL, cutout: str = DEFAULT_CUTOUT
 ) -> PreparedImage:
-    """Cut the object out and centre it; the longer side of its box fills ``fill`` of the square.
+    """Cut the object out and center it; the longer side of its box fills ``fill`` of the square.
 
     A picture's own alpha is used if it cuts something out; otherwise the background is removed.
 
@@ -138,7 +138,7 @@ def prepare_sizes(
         image.info.get("orientation", 1),
     )
     return [
-        PreparedImage(_place(found.colour, found.alpha, size, fill), box, found.certainty)
+        PreparedImage(_place(found.color, found.alpha, size, fill), box, found.certainty)
         for size, fill in zip(sizes, fills, strict=True)
     ]
 
@@ -256,8 +256,8 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
         probability, certainty = find_object(rgb, cutout)
         parts = main_parts(sharpen(probability), 0.02)
     alpha = main_parts(follow_edges(parts, rgb), 0.02)
-    colour = without_spill(rgb.astype(np.float32) / 255, alpha)
-    return _cropped(colour, alpha, around, certainty)
+    color = without_spill(rgb.astype(np.float32) / 255, alpha)
+    return _cropped(color, alpha, around, certainty)
 
 
 def is_unsure(certainty: float | None) -> bool:
@@ -286,12 +286,12 @@ def _reduced(image: Image.Image, longest: int) -> Image.Image:
     if scale >= 1:
         return image
     width, height = (max(1, round(side * scale)) for side in image.size)
-    # Pillow resizes RGBA with premultiplied colours.
+    # Pillow resizes RGBA with premultiplied colors.
     return image.resize((width, height), Image.Resampling.BOX)
 
 
 def _cropped(
-    colour: np.ndarray,
+    color: np.ndarray,
     alpha: np.ndarray,
     around: tuple[int, int, int, int],
     certainty: float | None,
@@ -306,7 +306,7 @@ def _cropped(
         left + columns.stop * scale,
         top + rows.stop * scale,
     )
-    return CutOut(colour[rows, columns], alpha[rows, columns].astype(np.float32), box, certainty)
+    return CutOut(color[rows, columns], alpha[rows, columns].astype(np.float32), box, certainty)
 
 
 def _box(alpha: np.ndarray) -> tuple[slice, slice]:
@@ -316,12 +316,12 @@ def _box(alpha: np.ndarray) -> tuple[slice, slice]:
     return box
 
 
-def _place(colour: np.ndarray, alpha: np.ndarray, size: int, fill: float) -> np.ndarray:
-    """Resizes with premultiplied colours and pastes into the middle."""
+def _place(color: np.ndarray, alpha: np.ndarray, size: int, fill: float) -> np.ndarray:
+    """Resizes with premultiplied colors and pastes into the middle."""
     height, width = alpha.shape
     scale = fill * size / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    premultiplied = np.dstack([colour * alpha[..., None], alpha]).astype(np.float32)
+    premultiplied = np.dstack([color * alpha[..., None], alpha]).astype(np.float32)
     channels = [
         np.asarray(
             Image.fromarray(np.ascontiguousarray(premultiplied[..., i])).resize(
@@ -335,7 +335,7 @@ def _place(colour: np.ndarray, alpha: np.ndarray, size: int, fill: float) -> np.
     top, left = (size - new_height) // 2, (size - new_width) // 2
     canvas[top : top + new_height, left : left + new_width] = resized
 
-    # The filter rings a little below 0 and above 1, colour and coverage alike: divide, then clip.
+    # The filter rings a little below 0 and above 1, color and coverage alike: divide, then clip.
     coverage = np.clip(canvas[..., 3], 0, 1)
     straight = np.clip(canvas[..., :3] / np.maximum(canvas[..., 3], 1e-6)[..., None], 0, 1)
     visible = coverage >= 1 / 255

@@ -99,7 +99,7 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
             tiff = image.format == "TIFF"
             image = _upright(image)
             if image.mode.startswith(("I", "F")):
-                image = deep.from_deep_grey(image, tiff)
+                image = deep.from_deep_gray(image, tiff)
             result = _to_rgba(image)
             result.info["orientation"] = orientation
             return result
@@ -212,7 +212,7 @@ def _to_rgba(image: Image.Image) -> Image.Image:
     return image.convert("RGBA")
 
 
-_GREY_MODES = ("1", "L", "LA", "La")
+_GRAY_MODES = ("1", "L", "LA", "La")
 
 _PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 """Pillow's modes of the color spaces that profiles are for."""
@@ -223,7 +223,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
 
     Returns:
         The picture in mode RGBA; None where the profile is broken, or is one for other pictures: of
-        CMYK in one of RGB, of grey in a colored one.
+        CMYK in one of RGB, of gray in a colored one.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -232,7 +232,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
             return None
         if (mode == "CMYK") != (image.mode == "CMYK"):
             return None
-        if mode == "L" and image.mode not in _GREY_MODES:
+        if mode == "L" and image.mode not in _GRAY_MODES:
             return None
         result = ImageCms.profileToProfile(
             image.convert(mode), source, ImageCms.createProfile("sRGB"), outputMode="RGB"

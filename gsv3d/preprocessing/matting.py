@@ -99,11 +99,11 @@ def main_parts(alpha: np.ndarray, share: float) -> np.ndarray:
     return np.where(near & (keep[labels] | (labels == 0)), alpha, 0.0)
 
 
-def without_spill(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def without_spill(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Give half-covered pixels, which hold background color, that of the nearest solid pixel.
 
     Args:
-        colour: (H, W, 3) in 0..1.
+        color: (H, W, 3) in 0..1.
         alpha: (H, W) in 0..1.
 
     Returns:
@@ -111,14 +111,14 @@ def without_spill(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """
     solid = alpha > 0.95
     if not solid.any():
-        return colour
+        return color
     core = ndimage.binary_erosion(solid, iterations=1)
     if not core.any():
         core = solid
     rows, columns = ndimage.distance_transform_edt(
         ~core, return_distances=False, return_indices=True
     )
-    return np.where(core[..., None], colour, colour[rows, columns])
+    return np.where(core[..., None], color, color[rows, columns])
 
 
 def without_shadow(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:

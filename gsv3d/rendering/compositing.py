@@ -7,7 +7,7 @@ Each Gaussian is cut into pixel rows and each row into exactly the pixels where 
 pixel) pairs are made in depth order and sorted by pixel with a stable sort; the transmittance is
 then a running sum of log(1 - alpha) in float64, from which each pixel subtracts the sum before it.
 
-The rules are those of gsplat's rasteriser (and of Kerbl et al. 2023): alpha is at most 0.999, alpha
+The rules are those of gsplat's rasterizer (and of Kerbl et al. 2023): alpha is at most 0.999, alpha
 below 1/255 is dropped, and a pixel stops before the Gaussian that would bring its transmittance to
 1e-4 or less.
 """
@@ -28,7 +28,7 @@ class _Rows(NamedTuple):
     """R pixel rows of Gaussians, in depth order of the Gaussians, each (R,)."""
 
     gaussian: Tensor  # index into the G sorted Gaussians
-    dy: Tensor  # pixel centre minus mean, vertically
+    dy: Tensor  # pixel center minus mean, vertically
     peak: Tensor  # alpha at t = 0, not yet limited to ALPHA_MAX
     curvature: Tensor
     t_first: Tensor  # t at the row's first pixel; t grows by 1 per pixel
@@ -69,16 +69,16 @@ def _make_rows(
     across = (reach.index_select(0, gaussian) - vertical).clamp_min(0)
     half_width = (across / (2 * row_curvature)).sqrt()
     # In pixel indices, hence the 0.5.
-    centre = u.index_select(0, gaussian) - shear.index_select(0, gaussian) * dy - 0.5
-    first = (centre - half_width).ceil().clamp(0, width)
-    last = (centre + half_width).floor().clamp(-1, width - 1)
+    center = u.index_select(0, gaussian) - shear.index_select(0, gaussian) * dy - 0.5
+    first = (center - half_width).ceil().clamp(0, width)
+    last = (center + half_width).floor().clamp(-1, width - 1)
     line = view.index_select(0, gaussian) * (end_row - top_row) + (y - top_row)
     return _Rows(
         gaussian=gaussian,
         dy=dy,
         peak=opacity.index_select(0, gaussian) * torch.exp(-0.5 * vertical),
         curvature=row_curvature,
-        t_first=first - centre,
+        t_first=first - center,
         pixel_first=line * width + first.long(),
         length=(last - first + 1).clamp_min(0).long(),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gsplat's CUDA rasteriser behind the same function as the torch renderer.
+"""gsplat's CUDA rasterizer behind the same function as the torch renderer.
 
 gsplat compiles its kernels on first use, which takes minutes and needs the CUDA toolkit and a C++
 compiler. Where that fails it leaves None in place of the kernels, and every call ends in an
@@ -23,11 +23,11 @@ MIDDLE = 8
 """Row and column of the test picture's middle pixel."""
 
 
-def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
+def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
     """Draws Gaussians without a background; float32 on CUDA.
 
     Returns:
-        colour (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and expected z-depth
+        color (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and expected z-depth
         (V, H, W, 1), divided by alpha.
     """
     rasterization = importlib.import_module("gsplat").rasterization
@@ -48,7 +48,7 @@ def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
     return picture[..., :3], alpha, picture[..., 3:]
 
 
-def rasterise_scenes(
+def rasterize_scenes(
     means: Tensor,
     quats: Tensor,
     scales: Tensor,
@@ -61,7 +61,7 @@ def rasterise_scenes(
     """Draws B scenes into V views each, see ``gsv3d.rendering.renderer.render_scenes``.
 
     Returns:
-        colour (B, V, H, W, 3) premultiplied by alpha, alpha and expected depth (B, V, H, W, 1).
+        color (B, V, H, W, 3) premultiplied by alpha, alpha and expected depth (B, V, H, W, 1).
     """
     rasterization = importlib.import_module("gsplat").rasterization
     picture, alpha, _ = rasterization(
@@ -109,7 +109,7 @@ def unavailable_because(device: torch.device) -> str:
 
 
 def _draw_one(device: torch.device) -> None:
-    """Draw one opaque Gaussian, and look at the pixel it is centred on.
+    """Draw one opaque Gaussian, and look at the pixel it is centered on.
 
     Raises:
         RuntimeError: it is not there.
@@ -122,7 +122,7 @@ def _draw_one(device: torch.device) -> None:
         rgb=torch.ones(1, 3),
     )
     # An odd size: of an even one the middle is a corner of four pixels, each with an alpha of 0.85.
-    _, alpha, _ = rasterise(one.to(device), orbit([0.0], 0.0, size=2 * MIDDLE + 1).to(device))
+    _, alpha, _ = rasterize(one.to(device), orbit([0.0], 0.0, size=2 * MIDDLE + 1).to(device))
     found = float(alpha[0, MIDDLE, MIDDLE, 0])
     if not found > 0.99:
         raise RuntimeError(f"a test picture of one opaque Gaussian has an alpha of {found:.3f}")

@@ -35,10 +35,10 @@ def _rows(shape: np.ndarray, height: int) -> tuple[float, int, int]:
 def _columns(shape: np.ndarray, reach: float, dy: float, width: int) -> tuple[float, int, int]:
     """Where a row of a Gaussian has its peak, in pixel indices, and its first and last pixel."""
     half_width = math.sqrt(max(reach - dy * dy / shape[4], 0.0) / (2.0 * shape[2]))
-    centre = shape[0] - shape[3] * dy - 0.5
-    first = max(math.ceil(centre - half_width), 0)
-    last = min(math.floor(centre + half_width), width - 1)
-    return centre, first, last
+    center = shape[0] - shape[3] * dy - 0.5
+    first = max(math.ceil(center - half_width), 0)
+    last = min(math.floor(center + half_width), width - 1)
+    return center, first, last
 
 
 @compiled
@@ -60,10 +60,10 @@ def _composite(
             shrink = math.exp(-2.0 * curvature)
             for y in range(top, bottom + 1):
                 dy = y + 0.5 - shape[1]
-                centre, first, last = _columns(shape, reach, dy, width)
+                center, first, last = _columns(shape, reach, dy, width)
                 if first > last:
                     continue
-                t = first - centre
+                t = first - center
                 value = opacity * math.exp(-0.5 * dy * dy / shape[4] - curvature * t * t)
                 step = math.exp(-curvature * (2.0 * t + 1.0))
                 for x in range(first, last + 1):
@@ -108,10 +108,10 @@ def _backward(
             shrink = math.exp(-2.0 * curvature)
             for y in range(top, bottom + 1):
                 dy = y + 0.5 - shape[1]
-                centre, first, last = _columns(shape, reach, dy, width)
+                center, first, last = _columns(shape, reach, dy, width)
                 if first > last:
                     continue
-                t = first - centre
+                t = first - center
                 value = opacity * math.exp(-0.5 * dy * dy / var_y - curvature * t * t)
                 step = math.exp(-curvature * (2.0 * t + 1.0))
                 flow_0 = flow_1 = flow_2 = 0.0
@@ -135,7 +135,7 @@ def _backward(
                     grad_alpha = before * grad_weight - behind[y, x] / (1.0 - alpha)
                     behind[y, x] += weight * grad_weight
                     if free:  # where alpha was limited it does not depend on the Gaussian
-                        t = x - centre
+                        t = x - center
                         flow = alpha * grad_alpha
                         flow_0 += flow
                         flow_1 += flow * t

@@ -25,7 +25,7 @@ class Projected(NamedTuple):
     """2D Gaussians of V views, each (V, N).
 
     Attributes:
-        u, v: means in pixels (pixel centres at half-integers).
+        u, v: means in pixels (pixel centers at half-integers).
         var_x, cov_xy, var_y: covariance in pixels squared, EPS2D included.
         depth: z-depth of the mean.
         visible: bool, in front of the near plane and with a positive definite covariance.

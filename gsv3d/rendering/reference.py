@@ -23,8 +23,8 @@ _REACH = 3.33
 """Standard deviations after which alpha is below 1/255 even at opacity 1."""
 
 
-def view_colours(gaussians: Gaussians, cameras: Cameras) -> Tensor:
-    """(V, N, 3) colours as each camera sees them."""
+def view_colors(gaussians: Gaussians, cameras: Cameras) -> Tensor:
+    """(V, N, 3) colors as each camera sees them."""
     if gaussians.degree == 0:
         return gaussians.rgb().clamp_min(0.0).expand(len(cameras), -1, -1)
     directions = gaussians.means[None] - cameras.positions[:, None].to(gaussians.means)
@@ -78,11 +78,11 @@ def _compiled(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
+def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
     """Draws Gaussians without a background.
 
     Returns:
-        colour (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and expected z-depth
+        color (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and expected z-depth
         (V, H, W, 1), divided by alpha.
     """
     width, height = cameras.width, cameras.height
@@ -97,8 +97,8 @@ def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
         view_of = torch.div(order, max(count, 1), rounding_mode="floor")
         ends = torch.searchsorted(view_of, torch.arange(views, device=order.device), right=True)
         bounds = [0, *ends.tolist()]
-    colours = view_colours(gaussians, cameras)
-    features = torch.stack([*colours.unbind(-1), projected.depth]).view(4, -1)
+    colors = view_colors(gaussians, cameras)
+    features = torch.stack([*colors.unbind(-1), projected.depth]).view(4, -1)
     flat = [
         values.reshape(-1)
         for values in (
@@ -121,8 +121,8 @@ def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
             width=width,
             height=height,
         )
-        colour, depth, alpha = picture.split([3, 1, 1], dim=-1)
-        return colour, alpha, depth / alpha.clamp_min(1e-10)
+        color, depth, alpha = picture.split([3, 1, 1], dim=-1)
+        return color, alpha, depth / alpha.clamp_min(1e-10)
 
     drawn: list[Tensor] = []  # (5, views, rows, W) of each chunk
     for first, end, top, bottom in _chunks(pairs.tolist(), height):
@@ -141,5 +141,5 @@ def rasterise(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
         else:
             drawn.append(picture)
     picture = torch.cat(drawn, dim=1).permute(1, 2, 3, 0)
-    colour, depth, alpha = picture.split([3, 1, 1], dim=-1)
-    return colour, alpha, depth / alpha.clamp_min(1e-10)
+    color, depth, alpha = picture.split([3, 1, 1], dim=-1)
+    return color, alpha, depth / alpha.clamp_min(1e-10)

@@ -32,12 +32,12 @@ class RenderOutput(NamedTuple):
     """Pictures of V views.
 
     Attributes:
-        colour: (V, H, W, 3) composited on the background.
+        color: (V, H, W, 3) composited on the background.
         alpha: (V, H, W, 1) in 0..1.
-        depth: (V, H, W, 1) expected z-depth, normalised by alpha; 0 where alpha is 0.
+        depth: (V, H, W, 1) expected z-depth, normalized by alpha; 0 where alpha is 0.
     """
 
-    colour: Tensor
+    color: Tensor
     alpha: Tensor
     depth: Tensor
 
@@ -96,11 +96,11 @@ def render(
         gaussians: N Gaussians; their device is where the work is done. Half precision is drawn in
             float32.
         cameras: V views.
-        background: (3,) colour behind the Gaussians; None is black.
+        background: (3,) color behind the Gaussians; None is black.
         backend: "torch", "gsplat" (CUDA and float32 only), or "auto": see ``choose_backend``.
 
     Returns:
-        Colour, alpha and expected depth, differentiable in all tensors of ``gaussians`` and in the
+        Color, alpha and expected depth, differentiable in all tensors of ``gaussians`` and in the
         background.
 
     Raises:
@@ -112,16 +112,16 @@ def render(
     if gaussians.means.dtype in (torch.float16, torch.bfloat16):
         gaussians = gaussians.to(torch.float32)
     chosen = choose_backend(gaussians.device, gaussians.means.dtype, backend)
-    draw = gsplat_backend.rasterise if chosen == "gsplat" else reference.rasterise
+    draw = gsplat_backend.rasterize if chosen == "gsplat" else reference.rasterize
     # Mixed precision would round pixel coordinates to 8 bits.
     with torch.autocast(device_type=gaussians.device.type, enabled=False):
-        colour, alpha, depth = draw(gaussians, cameras)
+        color, alpha, depth = draw(gaussians, cameras)
     if background is not None:
-        behind = torch.as_tensor(background).to(colour)
+        behind = torch.as_tensor(background).to(color)
         if behind.shape != (3,):
             raise ValueError(f"background has shape {tuple(behind.shape)}; it must be (3,).")
-        colour = colour + (1 - alpha) * behind
-    return RenderOutput(colour, alpha, depth)
+        color = color + (1 - alpha) * behind
+    return RenderOutput(color, alpha, depth)
 
 
 def render_scenes(
@@ -144,7 +144,7 @@ def render_scenes(
         quats: (B, N, 4) wxyz.
         scales: (B, N, 3).
         opacities: (B, N).
-        rgb: (B, N, 3) colours, the same from all sides.
+        rgb: (B, N, 3) colors, the same from all sides.
         viewmats: (B, V, 4, 4).
         K: (3, 3) intrinsics in pixels, of all views.
         size: of the pictures in pixels.
@@ -154,7 +154,7 @@ def render_scenes(
         Pictures (B, V, H, W, .), differentiable as ``render``'s are.
     """
     with torch.autocast(device_type=means.device.type, enabled=False):
-        colour, alpha, depth = gsplat_backend.rasterise_scenes(
+        color, alpha, depth = gsplat_backend.rasterize_scenes(
             means, quats, scales, opacities, rgb, viewmats, K, size
         )
-    return RenderOutput(colour + (1 - alpha) * background, alpha, depth)
+    return RenderOutput(color + (1 - alpha) * background, alpha, depth)

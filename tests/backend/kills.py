@@ -131,7 +131,7 @@ class Trial:
             self.faults.append(f"{job} ended twice")
         if job not in self._seeds:
             return
-        if isinstance(event, Received) and event.kind == "gaussians" and event.artefact.final:
+        if isinstance(event, Received) and event.kind == "gaussians" and event.artifact.final:
             wanted = gaussians(COUNT, self._seeds[job])
             if all(np.array_equal(event.arrays[name], wanted[name]) for name in wanted):
                 self._right.add(job)

@@ -93,21 +93,21 @@ class Scripted:
             if step == script.get("fail_at"):
                 raise BackendError("There is no object in the picture.", "Use another picture.")
             if step in script.get("coarse_at", ()):
-                watch.artefact("gaussians", gaussians(200, step), step=step, of=steps)
-                watch.artefact("views", orbit_views())
+                watch.artifact("gaussians", gaussians(200, step), step=step, of=steps)
+                watch.artifact("views", orbit_views())
         if settings["kind"] == "cutout":
             data = np.frombuffer(b"cut out", "u1")
-            watch.artefact("file", {"data": data}, name="png", certainty=0.25)
+            watch.artifact("file", {"data": data}, name="png", certainty=0.25)
             return {"cutting": 1.0, "total": 1.0}
         if words:
             drawn = np.frombuffer(f"drawn with {settings['text_model']}".encode(), "u1")
-            watch.artefact("file", {"data": drawn}, name="png")
+            watch.artifact("file", {"data": drawn}, name="png")
             return {"imagining": 1.0, "total": 1.0}
-        watch.artefact("views", orbit_views(), final=True)
+        watch.artifact("views", orbit_views(), final=True)
         final = gaussians(script.get("gaussians", 1000), seed)
         if script.get("nan"):
             final["means"][0, 0] = np.nan
-        watch.artefact("gaussians", final, step=steps, of=steps, final=True)
+        watch.artifact("gaussians", final, step=steps, of=steps, final=True)
         watch.progress("texturing", 1, 1)
         # What was asked for, so that a test sees that it came.
         asked = {name: settings[name] for name in ("elevation", "plane")}
@@ -116,9 +116,9 @@ class Scripted:
         made = mesh(script.get("texture", 64))
         if script.get("holes"):
             made["alpha"] = made["texture"][..., 0]
-        watch.artefact("mesh", made, pose=pose)
+        watch.artifact("mesh", made, pose=pose)
         for name in settings["files"]:
-            watch.artefact("file", {"data": np.frombuffer(b"data of " + name.encode(), "u1")},
+            watch.artifact("file", {"data": np.frombuffer(b"data of " + name.encode(), "u1")},
                            name=name)  # fmt: skip
         return {"denoising": 1.0, "total": 2.0}
 

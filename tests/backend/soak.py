@@ -97,7 +97,7 @@ class SoakClient:
         job = getattr(event, "job", None)
         if job not in self._jobs:
             return
-        if isinstance(event, Received) and event.kind == "gaussians" and event.artefact.final:
+        if isinstance(event, Received) and event.kind == "gaussians" and event.artifact.final:
             wanted = gaussians(*self._jobs[job])
             if all(np.array_equal(event.arrays[name], wanted[name]) for name in wanted):
                 self._right.add(job)

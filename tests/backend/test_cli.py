@@ -202,7 +202,7 @@ def test_a_backend_that_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "words"),
+    ("behavior", "words"),
     [
         ("wrong_key", "the keys of the connection file"),
         ("silent", "No answer from the backend"),
@@ -211,13 +211,13 @@ def test_a_backend_that_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[
 )
 def test_a_backend_that_cannot_be_talked_to(
     tmp_path: Path,
-    behaviour: str,
+    behavior: str,
     words: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("backend.conversation.ANSWER_S", 2.0)
-    with FakeBackend(tmp_path, behaviour) as fake:
+    with FakeBackend(tmp_path, behavior) as fake:
         assert main(["status", "--connection-file", str(fake.connection_path)]) == 1
         assert words in capsys.readouterr().err
 

@@ -22,7 +22,7 @@ Start = Callable[..., Running]
 
 def file_of(client: Client, job: str) -> Received:
     (received,) = [e for e in client.of_job(job) if isinstance(e, Received)]
-    assert received.kind == "file" and received.artefact.name == "png"
+    assert received.kind == "file" and received.artifact.name == "png"
     return received
 
 
@@ -33,7 +33,7 @@ def test_a_cutout_is_a_job_that_brings_its_certainty(tmp_path: Path, run_server:
         assert done.timings == {"cutting": 1.0, "total": 1.0}
         received = file_of(client, job)
         assert received.arrays["data"].tobytes() == b"cut out"
-        assert received.artefact.certainty == 0.25
+        assert received.artifact.certainty == 0.25
         client.session.status()
         (entry,) = client.until(m.Queue).jobs
         assert (entry.filename, entry.model) == ("tasse.jpg", "cutout")
@@ -51,7 +51,7 @@ def test_a_cutout_that_waits_survives_a_restart(tmp_path: Path, run_server: Star
         client.session.cancel(client.until(m.Queue).jobs[0].job)
         client.session.fetch(job)
         client.until(lambda e: isinstance(e, m.Done) and e.job == job)
-        assert file_of(client, job).artefact.certainty == 0.25
+        assert file_of(client, job).artifact.certainty == 0.25
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -94,7 +94,7 @@ class _Link:
     def progress(self, phase: str, step: int, of: int) -> None:
         self.phases.append(phase)
 
-    def artefact(self, kind: str, values: Any, **fields: Any) -> None:
+    def artifact(self, kind: str, values: Any, **fields: Any) -> None:
         self.sent.append((kind, values["data"].tobytes(), fields))
 
 

@@ -58,15 +58,15 @@ def test_a_picture_becomes_gaussians_and_a_mesh(tmp_path: Path) -> None:
             assert not printed.exists(), "a crash's last words are no library's remark"
             assert not [e for e in client.events if isinstance(e, Violation)]
             received = [e for e in client.of_job(job) if isinstance(e, Received)]
-            assert any(e.kind == "gaussians" and not e.artefact.final for e in received)
+            assert any(e.kind == "gaussians" and not e.artifact.final for e in received)
             mesh = next(e for e in received if e.kind == "mesh").arrays
             assert 20 <= len(mesh["faces"]) <= 500 and mesh["texture"].shape == (256, 256, 3)
             shown = {"left": 70, "top": 50, "right": 187, "bottom": 201}
             for one in (e for e in received if e.kind in ("gaussians", "mesh")):
-                assert one.artefact.box == {name: side / 256 for name, side in shown.items()}
-            cloud = next(e for e in received if e.kind == "gaussians" and e.artefact.final)
+                assert one.artifact.box == {name: side / 256 for name, side in shown.items()}
+            cloud = next(e for e in received if e.kind == "gaussians" and e.artifact.final)
             assert np.abs(cloud.arrays["means"]).max() < 2
-            glb = next(e for e in received if e.kind == "file" and e.artefact.name == "glb")
+            glb = next(e for e in received if e.kind == "file" and e.artifact.name == "glb")
             data = io.BytesIO(glb.arrays["data"].tobytes())
             assert len(trimesh.load(data, file_type="glb", force="mesh").faces) <= 500
             # Cancel within one denoising step: long before the job's end.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fake backend of the add-on's tests does what its behaviours say."""
+"""The fake backend of the add-on's tests does what its behaviors say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_job_from_hello_to_files(tmp_path: Path) -> None:
     with FakeBackend(tmp_path, gaussians=20_000) as fake, Client(fake.connection_path) as client:
         job = client.session.submit(b"picture", filename="ü.png", seed=5, files=("glb", "ply"))
         client.until(m.Done)
-        kinds = [(e.kind, getattr(e.artefact, "final", None))
+        kinds = [(e.kind, getattr(e.artifact, "final", None))
                  for e in client.of_job(job) if isinstance(e, Received)]  # fmt: skip
         assert kinds[:2] == [("gaussians", False), ("views", False)]
         assert kinds[-5:-2] == [("views", True), ("gaussians", True), ("mesh", None)]
@@ -29,7 +29,7 @@ def test_a_job_from_hello_to_files(tmp_path: Path) -> None:
             np.testing.assert_array_equal(received["gaussians"].arrays[name], array)
         for name, array in box_mesh().items():
             np.testing.assert_array_equal(received["mesh"].arrays[name], array)
-        assert received["file"].artefact.name == "ply"
+        assert received["file"].artifact.name == "ply"
         assert received["file"].arrays["data"].tobytes() == ply_bytes(sphere_gaussians(20_000, 5))
 
 
@@ -43,7 +43,7 @@ def test_cancel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "words"),
+    ("behavior", "words"),
     [
         ("nan", "not finite"),
         ("truncated", "all but the last"),
@@ -52,8 +52,8 @@ def test_cancel(tmp_path: Path) -> None:
         ("other_framing", "version '2'"),
     ],
 )
-def test_what_cannot_be_is_named(tmp_path: Path, behaviour: str, words: str) -> None:
-    with FakeBackend(tmp_path, behaviour) as fake, Client(fake.connection_path) as client:
+def test_what_cannot_be_is_named(tmp_path: Path, behavior: str, words: str) -> None:
+    with FakeBackend(tmp_path, behavior) as fake, Client(fake.connection_path) as client:
         client.session.submit(b"picture")
         assert words in client.until(Violation).what
 
@@ -64,9 +64,9 @@ def test_another_version_is_told(tmp_path: Path) -> None:
         assert error.code == "version" and "99" in error.what and "Update" in error.hint
 
 
-@pytest.mark.parametrize("behaviour", ["wrong_key", "silent"])
-def test_silence_is_explained(tmp_path: Path, behaviour: str) -> None:
-    with FakeBackend(tmp_path, behaviour) as fake, Client(fake.connection_path) as client:
+@pytest.mark.parametrize("behavior", ["wrong_key", "silent"])
+def test_silence_is_explained(tmp_path: Path, behavior: str) -> None:
+    with FakeBackend(tmp_path, behavior) as fake, Client(fake.connection_path) as client:
         assert client.for_a_while(0.5) == []
         what, hint = explain_silence(read_connection(fake.connection_path))
         assert "No answer" in what and "keys" in hint

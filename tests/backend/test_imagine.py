@@ -34,7 +34,7 @@ def words(**values: Any) -> str:
 
 def file_of(client: Client, job: str) -> bytes:
     (received,) = [e for e in client.of_job(job) if isinstance(e, Received)]
-    assert received.kind == "file" and received.artefact.name == "png"
+    assert received.kind == "file" and received.artifact.name == "png"
     return received.arrays["data"].tobytes()
 
 
@@ -122,7 +122,7 @@ class _Link:
     def progress(self, phase: str, step: int, of: int) -> None:
         self.phases.append(phase)
 
-    def artefact(self, kind: str, values: Any, **fields: Any) -> None:
+    def artifact(self, kind: str, values: Any, **fields: Any) -> None:
         if kind == "file":
             self.files.append(values["data"].tobytes())
 

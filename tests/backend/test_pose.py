@@ -22,7 +22,7 @@ Start = Callable[..., Running]
 def pose_of(client: Client, job: str) -> dict[str, float]:
     client.until(lambda e: isinstance(e, m.Done) and e.job == job)
     (mesh,) = [e for e in client.of_job(job) if isinstance(e, Received) and e.kind == "mesh"]
-    return mesh.artefact.pose
+    return mesh.artifact.pose
 
 
 def test_what_is_asked_for_reaches_the_worker_and_what_was_used_comes_back(

@@ -67,7 +67,7 @@ def test_a_lost_node_loses_no_job_of_a_batch(cluster, tmp_path: Path, run_server
         jobs = [client.session.submit(slow, filename=f"{n}.png", seed=n) for n in range(8)]
 
         def two_at_work(_: object) -> bool:
-            return len(works) == 2 and all(w.job is not None and w.job.artefacts for w in works)
+            return len(works) == 2 and all(w.job is not None and w.job.artifacts for w in works)
 
         client.until(two_at_work)
         cluster.remove_node(nodes[1], allow_graceful=False)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import BackendError, StorageError
-from backend.job import StoredArtefact
+from backend.job import StoredArtifact
 from backend.jobs import Jobs
 from backend.journal import Journal
 from backend.parent import Parent
@@ -107,7 +107,7 @@ def filled(folder: Path) -> list[tuple[str, str]]:
     done = jobs.waiting()[0]
     jobs.start(done, 0.0)
     (jobs.store.folder(done.id) / "0001.bin").write_bytes(b"result")
-    jobs.add_artefact(done, StoredArtefact("mesh", {}, "0001.bin"))
+    jobs.add_artifact(done, StoredArtifact("mesh", {}, "0001.bin"))
     jobs.done(done, {"total": 3.0}, 1.0)
     jobs.fail(jobs.get(JOB(1)), "What.", "Why.", "Hint.")
     jobs.journal.close()
@@ -136,8 +136,8 @@ def test_a_lost_journal_loses_no_job(tmp_path: Path, damage: str) -> None:
     found, jobs = reopened(tmp_path)
     assert found == expected
     assert jobs.store.picture(JOB(2)).read_bytes() == b"picture"
-    (artefact,) = jobs.get(JOB(0)).artefacts
-    assert (jobs.store.folder(JOB(0)) / artefact.file).read_bytes() == b"result"
+    (artifact,) = jobs.get(JOB(0)).artifacts
+    assert (jobs.store.folder(JOB(0)) / artifact.file).read_bytes() == b"result"
     assert jobs.get(JOB(1)).record.outcome["what"] == "What."
     put_aside = [path.name for path in tmp_path.glob("put-aside/*")]
     assert put_aside == (["journal.sqlite-1"] if damage in ("text", "cut") else [])

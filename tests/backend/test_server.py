@@ -31,7 +31,7 @@ def test_a_job_gives_all_its_results_in_order(tmp_path: Path, run_server: Start)
         events = client.of_job(job)
         assert isinstance(events[0], m.Accepted) and events[0].position == 0
         received = [e for e in events if isinstance(e, Received)]
-        finals = [e for e in received if getattr(e.artefact, "final", True)]
+        finals = [e for e in received if getattr(e.artifact, "final", True)]
         assert [e.kind for e in finals] == ["views", "gaussians", "mesh", "file", "file"]
         for name, array in gaussians(30_000, 3).items():
             np.testing.assert_array_equal(finals[1].arrays[name], array)

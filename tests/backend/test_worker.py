@@ -31,7 +31,7 @@ class _Link:
     def progress(self, phase: str, step: int, of: int) -> None:
         pass
 
-    def artefact(self, kind: str, values: Any, **fields: Any) -> None:
+    def artifact(self, kind: str, values: Any, **fields: Any) -> None:
         self.kinds.append(kind)
 
 

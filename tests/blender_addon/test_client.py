@@ -134,7 +134,7 @@ def test_cancel_reaches_a_slow_job(tmp_path: Path, open_client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "words"),
+    ("behavior", "words"),
     [
         ("worker_dies", "worker process ended"),
         ("nan", "not finite"),
@@ -143,9 +143,9 @@ def test_cancel_reaches_a_slow_job(tmp_path: Path, open_client) -> None:
     ],
 )
 def test_a_job_that_cannot_be_finished_fails_with_words(
-    tmp_path: Path, open_client, behaviour: str, words: str
+    tmp_path: Path, open_client, behavior: str, words: str
 ) -> None:
-    with FakeBackend(tmp_path, behaviour) as fake:
+    with FakeBackend(tmp_path, behavior) as fake:
         client = open_client(fake.connection_path)
         client.submit(JOB, request())
         failed, _ = until(client, events.JobFailed)
@@ -161,9 +161,9 @@ def test_chunks_nobody_asked_for_do_no_harm(tmp_path: Path, open_client) -> None
         until(client, events.JobDone)
 
 
-@pytest.mark.parametrize("behaviour", ["wrong_version", "other_framing"])
-def test_another_version_is_said(tmp_path: Path, open_client, impatient, behaviour: str) -> None:
-    with FakeBackend(tmp_path, behaviour) as fake:
+@pytest.mark.parametrize("behavior", ["wrong_version", "other_framing"])
+def test_another_version_is_said(tmp_path: Path, open_client, impatient, behavior: str) -> None:
+    with FakeBackend(tmp_path, behavior) as fake:
         client = open_client(fake.connection_path)
         deadline = time.monotonic() + 10
         told: list = []
@@ -174,13 +174,13 @@ def test_another_version_is_said(tmp_path: Path, open_client, impatient, behavio
                 continue
             told.append(event.problem)
         assert any("version" in str(p).lower() for p in told), told
-        if behaviour == "wrong_version":
+        if behavior == "wrong_version":
             assert "pdate" in told[-1].hint
 
 
-@pytest.mark.parametrize("behaviour", ["wrong_key", "silent"])
-def test_silence_is_explained_once(tmp_path: Path, open_client, impatient, behaviour: str) -> None:
-    with FakeBackend(tmp_path, behaviour) as fake:
+@pytest.mark.parametrize("behavior", ["wrong_key", "silent"])
+def test_silence_is_explained_once(tmp_path: Path, open_client, impatient, behavior: str) -> None:
+    with FakeBackend(tmp_path, behavior) as fake:
         client = open_client(fake.connection_path)
         lost, _ = until(client, events.Disconnected)
         assert "No answer" in lost.problem.what

@@ -184,10 +184,10 @@ def test_quality_is_a_number_of_steps_and_a_number_of_steps_a_quality(addon) -> 
 
 
 def test_textures_are_one_button_away_where_the_view_does_not_show_them(addon) -> None:
-    assert "gsv3d.solid_colours" not in draw(addon, "GSV3D_PT_generate")  # nothing to show yet
+    assert "gsv3d.solid_colors" not in draw(addon, "GSV3D_PT_generate")  # nothing to show yet
     addon.session.get().book.add(Job(Words("a cup"), Target("a cup")))
-    assert "gsv3d.solid_colours" in draw(addon, "GSV3D_PT_generate")
-    assert "gsv3d.solid_colours" not in draw(addon, "GSV3D_PT_generate", "TEXTURE")
+    assert "gsv3d.solid_colors" in draw(addon, "GSV3D_PT_generate")
+    assert "gsv3d.solid_colors" not in draw(addon, "GSV3D_PT_generate", "TEXTURE")
 
 
 def test_the_height_is_asked_for_where_no_picture_says_it(addon) -> None:

@@ -62,11 +62,11 @@ def test_coarse_gaussians_are_in_view_before_the_mesh(addon, tmp_path: Path) -> 
         assert not addon.bpy.data.objects  # a preview of nothing is taken away
 
 
-@pytest.mark.parametrize("behaviour", ["nan", "truncated", "bad_shapes", "worker_dies"])
-def test_what_goes_wrong_is_told_and_harms_nothing(addon, tmp_path: Path, behaviour: str) -> None:
+@pytest.mark.parametrize("behavior", ["nan", "truncated", "bad_shapes", "worker_dies"])
+def test_what_goes_wrong_is_told_and_harms_nothing(addon, tmp_path: Path, behavior: str) -> None:
     kept = addon.bpy.data.objects.new("mine", None)
     addon.bpy.context.scene.collection.objects.link(kept)
-    with FakeBackend(tmp_path, behaviour) as fake:
+    with FakeBackend(tmp_path, behavior) as fake:
         connect(addon, fake)
         job = submit(addon)
         addon.drain_until(lambda: job.state is JobState.FAILED)
@@ -246,15 +246,15 @@ def test_a_large_cloud_is_imported_in_pieces(addon) -> None:
     assert pieces >= 5  # one for every attribute: splats have four, points six
 
 
-@pytest.mark.parametrize("behaviour", ["wrong_version", "wrong_key"])
+@pytest.mark.parametrize("behavior", ["wrong_version", "wrong_key"])
 def test_a_backend_that_cannot_be_used_is_named(
-    addon, tmp_path: Path, behaviour: str, monkeypatch
+    addon, tmp_path: Path, behavior: str, monkeypatch
 ) -> None:
     import backend.protocol.session as protocol_session
 
     monkeypatch.setattr(protocol_session, "LIVENESS_S", 1.0)
     session = addon.session.get()
-    with FakeBackend(tmp_path, behaviour) as fake:
+    with FakeBackend(tmp_path, behavior) as fake:
         connect(addon, fake)
         job = submit(addon)
         addon.drain_until(lambda: session.backend.problem is not None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pipeline without networks: what it "generates" is a ball in the picture's mean colour.
+"""A pipeline without networks: what it "generates" is a ball in the picture's mean color.
 
 It keeps to what ``GSV3DPipeline`` promises its callers: sizes, callbacks, errors, determinism.
 """
@@ -122,5 +122,5 @@ class FakePipeline:
         if self._rgb is None:
             raise RuntimeError("Latents can be decoded during a call only.")
         cameras = orbit(self.asked["azimuths"], self.asked["elevations"], size=32)
-        drawn = render(ball(self._rgb), cameras, background=(1.0, 1.0, 1.0)).colour
+        drawn = render(ball(self._rgb), cameras, background=(1.0, 1.0, 1.0)).color
         return drawn.clamp(0, 1).numpy()

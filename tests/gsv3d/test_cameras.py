@@ -60,7 +60,7 @@ def test_sv3ds_frame_order() -> None:
     assert azimuths == sorted(azimuths[:-1]) + [0.0]
 
 
-def test_rays_pass_through_the_pixels_centres() -> None:
+def test_rays_pass_through_the_pixels_centers() -> None:
     cameras = orbit([30.0, 200.0], [10.0, -40.0], size=5)
     origins, directions = cameras.rays()
     point = origins[1, 3, 1] + 1.7 * directions[1, 3, 1]

@@ -255,7 +255,7 @@ def test_a_picture_without_an_object_never_reaches_the_model():
 
 
 def test_the_seed_decides():
-    def colour(seed: int) -> torch.Tensor:
+    def color(seed: int) -> torch.Tensor:
         recorder, seen = Recorder(cancel_at=("decoding", 1)), []
         recorder.gaussians = lambda g, *_: seen.append(g)
         with pytest.raises(Cancelled):
@@ -263,8 +263,8 @@ def test_the_seed_decides():
             generate(FakePipeline(), picture(), settings, recorder)
         return seen[0].rgb()[0]
 
-    assert torch.equal(colour(1), colour(1))
-    assert not torch.equal(colour(1), colour(2))
+    assert torch.equal(color(1), color(1))
+    assert not torch.equal(color(1), color(2))
 
 
 @given(steps=st.integers(1, 60), previews=st.integers(0, 60))

@@ -20,7 +20,7 @@ from gsv3d.meshing.export import texture_png
 from gsv3d.outputs import free_target, make_folder, output_error, write_atomic
 
 
-def test_a_file_is_whole_and_its_neighbours_are_left_alone(tmp_path):
+def test_a_file_is_whole_and_its_neighbors_are_left_alone(tmp_path):
     target = tmp_path / ("桶" * 80 + ".glb")  # 244 bytes: the temporary name must not be longer
     write_atomic(target, b"first")
     write_atomic(target, b"second")

@@ -412,7 +412,7 @@ def test_guidance_by_3d_replaces_the_estimate_by_encoded_renders(pipeline: GSV3D
         plain.cameras,
         (1.0, 1.0, 1.0),
     )  # fmt: skip
-    pictures = torch.cat([drawn.colour.clamp(0, 1), drawn.alpha], -1).permute(0, 3, 1, 2) * 2 - 1
+    pictures = torch.cat([drawn.color.clamp(0, 1), drawn.alpha], -1).permute(0, 3, 1, 2) * 2 - 1
     scale = pipeline.vae.config.scaling_factor
     expected = pipeline.vae.encode(pictures).latent_dist.mode() * scale
     torch.testing.assert_close(full.latents[:-1], expected[:-1], atol=1e-4, rtol=1e-3)
@@ -424,9 +424,9 @@ def test_guidance_by_3d_replaces_the_estimate_by_encoded_renders(pipeline: GSV3D
 
 
 def _imagenet(pipeline: GSV3DPipeline) -> torch.Tensor:
-    colour = (pipeline.prepare_picture(tiny.picture())[:, :3] + 1) / 2
+    color = (pipeline.prepare_picture(tiny.picture())[:, :3] + 1) / 2
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-    return (colour - mean) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    return (color - mean) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
 def test_without_strength_nothing_goes_through_3d(

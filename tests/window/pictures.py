@@ -27,8 +27,8 @@ def crop(picture: Picture, rectangle: Rectangle | list[int]) -> Picture:
     return picture[max(y, 0) : y + height, max(x, 0) : x + width]
 
 
-def colours(picture: Picture) -> int:
-    """How many different colours there are, at five bits a channel: 1 for a blank picture."""
+def colors(picture: Picture) -> int:
+    """How many different colors there are, at five bits a channel: 1 for a blank picture."""
     coarse = picture.reshape(-1, 3).astype(np.int64) >> 3
     return len(np.unique(coarse[:, 0] << 10 | coarse[:, 1] << 5 | coarse[:, 2]))
 
@@ -51,7 +51,7 @@ def save(path: Path, *side_by_side: NDArray[Any]) -> None:
 
 
 def near_any(pixels: NDArray[Any], palette: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
-    """(N,) True where a pixel (N, 3) lies within ``tolerance`` (Euclidean) of a colour (M, 3)."""
+    """(N,) True where a pixel (N, 3) lies within ``tolerance`` (Euclidean) of a color (M, 3)."""
     from scipy.spatial import cKDTree
 
     distance, _ = cKDTree(np.unique(palette.reshape(-1, 3), axis=0).astype(np.float64)).query(
@@ -76,13 +76,13 @@ def blue_bar(picture: Picture) -> int:
 def shrink(
     source: Path, target: Path, part: list[int] | None = None, most_width: int = 1200
 ) -> None:
-    """Write a small PNG for the documentation: a part, resized, with a palette of 256 colours."""
+    """Write a small PNG for the documentation: a part, resized, with a palette of 256 colors."""
     small = Image.fromarray(crop(load(source), part) if part else load(source))
     width = min(small.width, most_width)
     height = round(small.height * width / small.width)
     small = small.resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(small).reshape(-1, 3)
-    # Most of a screenshot is grey, and the palette would be: let what has a colour, each kind once,
+    # Most of a screenshot is gray, and the palette would be: let what has a color, each kind once,
     # weigh as much as all the rest.
     vivid = np.unique(pixels[np.ptp(pixels, axis=1) > 50] // 4 * 4, axis=0)
     weighed = np.concatenate([pixels, np.resize(vivid, pixels.shape)]) if len(vivid) else pixels

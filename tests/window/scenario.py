@@ -88,7 +88,7 @@ def show_cutout(desk: Desk) -> Play:
 
 def show_textures(desk: Desk) -> Play:
     """Show Textures in This View, clicked."""
-    yield from desk.press("gsv3d.solid_colours")
+    yield from desk.press("gsv3d.solid_colors")
     yield 0.5
     desk.note(textures=desk.area().spaces.active.shading.color_type)
 
@@ -132,7 +132,7 @@ def generate(desk: Desk) -> Play:
 
 
 def look_at_result(desk: Desk) -> Play:
-    """The results: each alone, the mesh flat (in its own colours), and as it will be seen."""
+    """The results: each alone, the mesh flat (in its own colors), and as it will be seen."""
     mesh, cloud = results("mesh")[0], results("gaussians")[0]
     desk.note(mesh=facts_of_mesh(mesh), gaussians=facts_of_gaussians(cloud))
     space = desk.area().spaces.active

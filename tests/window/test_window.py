@@ -79,8 +79,8 @@ def run() -> Run:
 
 def test_the_panel_is_drawn_and_its_buttons_answer(run: Run) -> None:
     assert run.facts["tab"] == "GSV3D"
-    # A region that was never drawn has one colour; letters, fields and icons have many.
-    assert pictures.colours(run.sidebar("reference")) > 25
+    # A region that was never drawn has one color; letters, fields and icons have many.
+    assert pictures.colors(run.sidebar("reference")) > 25
     x, y = run.facts["generate"]
     left, top, width, height = run.facts["sidebar"]
     assert left < x < left + width and top < y < top + height
@@ -94,9 +94,9 @@ def test_the_reference_is_an_image_empty_and_in_view(run: Run) -> None:
     with Image.open(IMAGE) as image:
         rgba = np.asarray(image.convert("RGBA")).reshape(-1, 4)
     palette = rgba[rgba[:, 3] > 250][:, :3]
-    colourful = shown[np.ptp(shown.astype(int), axis=1) > 40]
-    assert len(colourful) > 5000
-    assert pictures.near_any(colourful, palette, 16).mean() > 0.6
+    colorful = shown[np.ptp(shown.astype(int), axis=1) > 40]
+    assert len(colorful) > 5000
+    assert pictures.near_any(colorful, palette, 16).mean() > 0.6
 
 
 def test_a_dropped_picture_is_blenders_own_until_the_tab_is_open(run: Run) -> None:
@@ -115,9 +115,9 @@ def test_the_cut_out_is_shown_and_is_no_image_of_the_file(run: Run) -> None:
         rgba = np.asarray(image.convert("RGBA")).reshape(-1, 4)
     palette = rgba[rgba[:, 3] > 250][:, :3]
     shown = run.sidebar("cutout").reshape(-1, 3)
-    colourful = shown[np.ptp(shown.astype(int), axis=1) > 80]
-    assert pictures.near_any(colourful, palette, 24).mean() > 0.6
-    assert len(colourful) > 3000
+    colorful = shown[np.ptp(shown.astype(int), axis=1) > 80]
+    assert pictures.near_any(colorful, palette, 24).mean() > 0.6
+    assert len(colorful) > 3000
 
 
 def test_what_few_need_is_behind_a_click(run: Run) -> None:
@@ -166,7 +166,7 @@ def test_gaussians_show_in_the_view(run: Run) -> None:
     shown = run.view("gaussians")
     changed = pictures.difference(shown, run.view("without_mesh"))
     assert changed.mean() > 0.02
-    assert pictures.colours(shown[changed]) > 8, "Gaussians without their colours"
+    assert pictures.colors(shown[changed]) > 8, "Gaussians without their colors"
     assert pictures.difference(shown, run.view("ellipsoids")).mean() > 0.01
 
 
@@ -199,7 +199,7 @@ def test_splats_look_as_the_library_renders_them(run: Run) -> None:
     cameras = Cameras(*(torch.tensor(m[None]).float() for m in (viewmat, K)), width, height)
     drawn = render(gaussians, cameras)
     alpha = drawn.alpha[0].numpy()
-    color = np.clip(drawn.colour[0].numpy() / np.maximum(alpha, 1e-6), 0, 1)
+    color = np.clip(drawn.color[0].numpy() / np.maximum(alpha, 1e-6), 0, 1)
     # Blender lays what add-ons draw over its view in light of exponent 2.2, which hides the view
     # transform from it.
     behind = pictures.crop(run.picture("without_mesh"), run.facts["view"]) / 255
@@ -234,15 +234,15 @@ def test_the_mesh_is_complete(run: Run) -> None:
     assert mesh["high"][2] == pytest.approx((bottom - top) * unit, rel=0.15)
 
 
-def test_the_mesh_shows_the_colours_of_its_texture(run: Run) -> None:
+def test_the_mesh_shows_the_colors_of_its_texture(run: Run) -> None:
     without, flat = run.view("without_mesh"), run.view("flat_mesh")
     mask = pictures.difference(without, flat)
     assert mask.mean() > 0.02, "the mesh is not in view"
     texture = np.load(FOLDER / "texture.npy", allow_pickle=False).astype(np.uint8)
     shown = flat[mask]
     assert pictures.near_any(shown, texture, 14).mean() > 0.9
-    # Of one colour, everything above would hold for a mesh without its texture as well.
-    assert pictures.colours(shown) > 8
+    # Of one color, everything above would hold for a mesh without its texture as well.
+    assert pictures.colors(shown) > 8
 
 
 def test_an_import_is_one_undo_step(run: Run) -> None:

@@ -38,7 +38,7 @@ def lay_the_table(desk: Desk) -> Play:
     space.show_region_ui = True
     space.overlay.show_text = False
     space.overlay.show_cursor = False
-    # As Results > Colours in Solid View sets it: the Gaussians' own colours while they come.
+    # As Results > Colors in Solid View sets it: the Gaussians' own colors while they come.
     space.shading.color_type = "VERTEX"
     space.shading.light = "FLAT"
     space.lens = 60

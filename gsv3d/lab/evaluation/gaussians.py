@@ -46,7 +46,7 @@ def normalize_gaussians(gaussians: Gaussians, framing: Framing) -> Gaussians:
 def draw(gaussians: Gaussians, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
     """Draw (V, H, W, 3) uint8 on white, and (V, H, W) bool where alpha is above one half."""
     output = render(gaussians, cameras.to(gaussians.device), background=(1.0, 1.0, 1.0))
-    color = (output.colour.clamp(0, 1) * 255).round().to(torch.uint8)
+    color = (output.color.clamp(0, 1) * 255).round().to(torch.uint8)
     return color.cpu().numpy(), (output.alpha[..., 0] > 0.5).cpu().numpy()
 
 
@@ -64,7 +64,7 @@ def draw_generated(
     Returns:
         Of those the answer has the parts for, each a picture and its mask (``..._mask``):
         ``frames`` as they came; ``gaussian_views`` at the unseen cameras; ``gaussian_frames`` at
-        those of the frames; ``half0_views`` and so on of the halves. And ``half0_centres``,
+        those of the frames; ``half0_views`` and so on of the halves. And ``half0_centers``,
         (n, 3) float32 centers of solid Gaussians in the object's world.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -85,7 +85,7 @@ def draw_generated(
         if around is not None:
             arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = draw(gaussians, around)
         if name != "gaussian":
-            arrays[f"{name}_centres"] = find_solid_centers(unit)
+            arrays[f"{name}_centers"] = find_solid_centers(unit)
     return arrays
 
 
@@ -166,7 +166,7 @@ def fit_halves(
 
     Returns:
         ``fit0_views``, ``fit0_views_mask``, ``fit0_frames``, ``fit0_frames_mask``,
-        ``fit0_centres``, and the same of ``fit1``.
+        ``fit0_centers``, and the same of ``fit1``.
     """
     settings = settings or FitSettings()
     azimuths = static_azimuths_deg(len(frames))
@@ -186,5 +186,5 @@ def fit_halves(
         name = f"fit{half}"
         arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = draw(unit, unseen)
         arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = draw(fitted, drawn_around)
-        arrays[f"{name}_centres"] = find_solid_centers(unit)
+        arrays[f"{name}_centers"] = find_solid_centers(unit)
     return arrays

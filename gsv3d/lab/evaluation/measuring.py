@@ -175,7 +175,7 @@ def _halves_values(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[
             f"{prefix}_ssim": scores.ssim.mean(),
             f"{prefix}_mask_iou": scores.mask_iou.mean(),
         }
-        centers = [generated[f"{name}_centres"] for name in (first, second)]
+        centers = [generated[f"{name}_centers"] for name in (first, second)]
         values[f"{prefix}_chamfer"] = metrics.surface_distance(*centers).chamfer
         if f"{first}_frames" in generated:
             frames = _views(generated, "frames", task.size)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsv3d.decoder import DecodedGaussians
-from gsv3d.decoder.volume import voxel_centres
+from gsv3d.decoder.volume import voxel_centers
 from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
 from gsv3d.lab.training.log import rgba_on_white
@@ -18,7 +18,7 @@ from gsv3d.lab.training.orbits import OrbitSamples
 from gsv3d.rendering import render
 from gsv3d.rendering.renderer import RenderOutput, choose_backend, render_scenes
 
-COLOUR_WEIGHT = 5.0
+COLOR_WEIGHT = 5.0
 LPIPS_SIZE = 256
 """Pictures larger than this are made smaller for LPIPS, as in LGM."""
 MARGIN = 0.01
@@ -66,13 +66,13 @@ class GeometryLoss:
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the parts, the same at every call."""
-        pixel = ("pixel_mask", "pixel_colour") if self.pixel_weight else ()
+        pixel = ("pixel_mask", "pixel_color") if self.pixel_weight else ()
         if self.pixel_weight and self.depth_weight:
             pixel = ("pixel_depth", *pixel)
         lpips = ("render_lpips",) if self.lpips is not None else ()
         depth = ("render_depth",) if self.depth_weight else ()
         volume = ("volume",) if self.volume_weight and self.depth_weight else ()
-        return ("render_colour", "render_mask", *depth, *lpips, *pixel, *volume)
+        return ("render_color", "render_mask", *depth, *lpips, *pixel, *volume)
 
     def __call__(
         self, decoded: DecodedGaussians, samples: OrbitSamples
@@ -117,7 +117,7 @@ class GeometryLoss:
         parts = {
             "pixel_depth": self.pixel_weight * 2 * off.sum(dim=(1, 2, 3)) / area,
             "pixel_mask": self.pixel_weight * mask_error,
-            "pixel_colour": self.pixel_weight * color_error / (3 * area),
+            "pixel_color": self.pixel_weight * color_error / (3 * area),
         }
         return {name: value for name, value in parts.items() if name in self.names}
 
@@ -130,7 +130,7 @@ class GeometryLoss:
         assert decoded.occupancy is not None
         size = round(decoded.occupancy.shape[1] ** (1 / 3))
         solid = carve(
-            voxel_centres(size, decoded.occupancy.device),
+            voxel_centers(size, decoded.occupancy.device),
             torch.cat([samples.viewmats, samples.novel_viewmats], dim=1),
             samples.K,
             torch.cat([samples.rgba[:, :, 3], samples.novel_rgba[:, :, 3]], dim=1),
@@ -154,14 +154,14 @@ class GeometryLoss:
         everywhere = (1, 2, 3, 4)
         off = (solid * (out.depth - true_depth).abs()).sum(dim=everywhere)
         parts = {
-            "render_colour": COLOUR_WEIGHT * ((out.colour - color) ** 2).mean(dim=everywhere),
+            "render_color": COLOR_WEIGHT * ((out.color - color) ** 2).mean(dim=everywhere),
             "render_mask": self.mask_weight * ((out.alpha - alpha) ** 2).mean(dim=everywhere),
         }
         if self.depth_weight:
             share = off / solid.sum(dim=everywhere).clamp_min(1)
             parts["render_depth"] = self.depth_weight * share
         if self.lpips is not None:
-            pairs = _for_lpips(out.colour.flatten(0, 1)), _for_lpips(color.flatten(0, 1))
+            pairs = _for_lpips(out.color.flatten(0, 1)), _for_lpips(color.flatten(0, 1))
             distance = self.lpips(*pairs).view(len(samples), -1).mean(dim=1)
             parts["render_lpips"] = self.lpips_weight * distance
         return parts
@@ -233,7 +233,7 @@ def compare_renders(decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
     """
     truth = rgba_on_white(torch.cat([samples.rgba, samples.novel_rgba], dim=1))
     viewmats = torch.cat([samples.viewmats, samples.novel_viewmats], dim=1)
-    drawn = render_decoded(decoded, viewmats, samples).colour
+    drawn = render_decoded(decoded, viewmats, samples).color
     return torch.stack([truth, drawn], dim=1).flatten(0, 1)
 
 

@@ -79,12 +79,12 @@ class PictureSource:
     Attributes:
         orbits: the data.
         channels: of the autoencoder's pictures, see ``picture_tensor``.
-        coloured_background: share of pictures on a random color.
+        colored_background: share of pictures on a random color.
     """
 
     orbits: Sequence[Orbit]
     channels: int
-    coloured_background: float = 0.5
+    colored_background: float = 0.5
 
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
         """Draw pictures (size, C, H, W) in -1..1 of random views of random objects."""
@@ -95,7 +95,7 @@ class PictureSource:
         changes = [Change.drawn(rng, PICTURE_ZOOM, zoomed=0.5) for _ in range(size)]
         more = {
             "backdrop": torch.from_numpy(rng.uniform(-1, 1, (size, 3))).float(),
-            "colored": torch.from_numpy(rng.random(size) < self.coloured_background),
+            "colored": torch.from_numpy(rng.random(size) < self.colored_background),
         }
         return Draft(
             orbits, torch.from_numpy(orbit), torch.tensor(views), Changes.of(changes), more,

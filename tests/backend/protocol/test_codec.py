@@ -73,7 +73,7 @@ def test_frames_as_documented() -> None:
 
 
 def test_unknown_fields_are_left_aside() -> None:
-    header = {"type": "ping", "seq": 1, "colour": "red"}
+    header = {"type": "ping", "seq": 1, "color": "red"}
     assert decode([TAG, msgpack.packb(header)], "client").message == m.Ping()
 
 

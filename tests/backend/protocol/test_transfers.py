@@ -28,8 +28,8 @@ def file_of(size: int) -> tuple[m.File, bytes]:
 def test_what_goes_in_comes_out_and_never_more_than_the_window_is_under_way(
     size: int, window: int
 ) -> None:
-    artefact, data = file_of(size)
-    out, into = OutgoingTransfer(artefact, BytesSource(data)), IncomingTransfer(artefact, window)
+    artifact, data = file_of(size)
+    out, into = OutgoingTransfer(artifact, BytesSource(data)), IncomingTransfer(artifact, window)
     under_way: list[m.Chunk] = []
     granted = 0
     while not into.complete:
@@ -46,8 +46,8 @@ def test_what_goes_in_comes_out_and_never_more_than_the_window_is_under_way(
 
 
 def test_nothing_is_sent_without_credit() -> None:
-    artefact, data = file_of(10)
-    out = OutgoingTransfer(artefact, BytesSource(data))
+    artifact, data = file_of(10)
+    out = OutgoingTransfer(artifact, BytesSource(data))
     assert not out.ready
     with pytest.raises(RuntimeError):
         out.next_chunk()
@@ -58,8 +58,8 @@ def test_nothing_is_sent_without_credit() -> None:
 
 
 def test_a_source_that_has_shrunk_is_an_error() -> None:
-    artefact, data = file_of(10)
-    out = OutgoingTransfer(artefact, BytesSource(data[:5]))
+    artifact, data = file_of(10)
+    out = OutgoingTransfer(artifact, BytesSource(data[:5]))
     out.grant(1)
     with pytest.raises(OSError, match="5 bytes where 10"):
         out.next_chunk()
@@ -74,8 +74,8 @@ def test_a_source_that_has_shrunk_is_an_error() -> None:
     ],
 )
 def test_hostile_chunks(granted: bool, chunk: m.Chunk, words: str) -> None:
-    artefact, _ = file_of(3 * CHUNK_BYTES)
-    into = IncomingTransfer(artefact)
+    artifact, _ = file_of(3 * CHUNK_BYTES)
+    into = IncomingTransfer(artifact)
     if granted:
         into.credit()
     with pytest.raises(ProtocolError, match=words):
@@ -84,8 +84,8 @@ def test_hostile_chunks(granted: bool, chunk: m.Chunk, words: str) -> None:
 
 
 def test_longer_than_announced() -> None:
-    artefact, _ = file_of(10)
-    into = IncomingTransfer(artefact)
+    artifact, _ = file_of(10)
+    into = IncomingTransfer(artifact)
     into.credit()
     with pytest.raises(ProtocolError, match="longer than its 10 bytes"):
         into.feed(m.Chunk(1, 0, b"x" * 11))

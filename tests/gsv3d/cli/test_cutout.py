@@ -16,9 +16,9 @@ from tests.gsv3d.fake_pipeline import FakePipeline
 FEW = ["--faces", "60", "--texture-size", "32", "--steps", "2", "--formats", "ply"]
 
 
-def save_cut_out(path: Path, colour=(200, 80, 40)) -> Path:
+def save_cut_out(path: Path, color=(200, 80, 40)) -> Path:
     image = Image.new("RGBA", (64, 48))
-    ImageDraw.Draw(image).ellipse((10, 8, 50, 40), fill=(*colour, 255))
+    ImageDraw.Draw(image).ellipse((10, 8, 50, 40), fill=(*color, 255))
     image.save(path)
     return path
 

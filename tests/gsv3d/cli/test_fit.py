@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Path:
     views = see(painted_ball(), around(8, 32))
     shift = torch.tensor([5.0, -2.0, 1.0])
-    far = type(views)(views.colours, views.alpha, moved(views.cameras, 4.0, shift))
+    far = type(views)(views.colors, views.alpha, moved(views.cameras, 4.0, shift))
     return write(tmp_path / "my prop.v2", far)
 
 

@@ -35,10 +35,10 @@ def pipeline(monkeypatch):
     return made
 
 
-def save_picture(path: Path, colour=(200, 80, 40)) -> Path:
+def save_picture(path: Path, color=(200, 80, 40)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGBA", (64, 48))
-    ImageDraw.Draw(image).ellipse((10, 8, 50, 40), fill=(*colour, 255))
+    ImageDraw.Draw(image).ellipse((10, 8, 50, 40), fill=(*color, 255))
     image.save(path)
     return path
 

@@ -38,7 +38,7 @@ def test_half_turns_are_exact() -> None:
 
 @torch.no_grad()
 def test_gaussians_lie_on_their_pixels_rays() -> None:
-    """Without an offset every mean projects to the centre of its pixel, at its own depth."""
+    """Without an offset every mean projects to the center of its pixel, at its own depth."""
     torch.manual_seed(0)
     head = GaussianHead(8, 0.004, 0.06, offset_max=0.0)
     cameras = orbit(static_azimuths_deg(4), [10.0, 20.0, -5.0, 0.0], size=6)

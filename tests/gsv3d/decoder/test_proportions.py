@@ -74,10 +74,10 @@ def test_right_from_above_the_picture_says_how_deep() -> None:
 
 def test_stretching_is_the_linear_map() -> None:
     before = cloud((1.0, 0.5, 0.7))
-    factors, centre = (0.8, 2.0, 1.3), torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
-    after = stretched(before, factors, centre).validate()
+    factors, center = (0.8, 2.0, 1.3), torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    after = stretched(before, factors, center).validate()
     linear = torch.diag(torch.tensor(factors, dtype=torch.float64))
-    assert torch.allclose(after.means, centre + (before.means - centre) @ linear)
+    assert torch.allclose(after.means, center + (before.means - center) @ linear)
     assert torch.allclose(covariances(after), linear @ covariances(before) @ linear, atol=1e-12)
     assert torch.equal(after.opacities, before.opacities) and torch.equal(after.sh, before.sh)
 

@@ -15,7 +15,7 @@ from gsv3d.decoder.volume import (
     ray_bounds,
     sampled,
     trace,
-    voxel_centres,
+    voxel_centers,
 )
 
 OPAQUE = 3.0
@@ -32,7 +32,7 @@ def test_a_voxel_gathers_what_the_views_have_where_they_see_it() -> None:
     volume = FeatureVolume(2, 8, dim=4).unproject(pictures, cameras)
     assert volume.shape == (2, 7, 8, 8, 8)
     points = volume[0, 4:].flatten(1).T.numpy().astype(np.float64)
-    assert np.allclose(points, voxel_centres(8, torch.device("cpu")))
+    assert np.allclose(points, voxel_centers(8, torch.device("cpu")))
     expected = []
     for azimuth, elevation in views:
         placed = look_at_origin(azimuth, elevation, DISTANCE)
@@ -67,7 +67,7 @@ def test_bounds_of_rays_against_points_on_them() -> None:
 def test_rays_end_on_a_ball() -> None:
     """Depths of a ball of radius .35 in 64 voxels, against the quadratic equation."""
     radius, size = 0.35, 16
-    points = voxel_centres(64, torch.device("cpu"))
+    points = voxel_centers(64, torch.device("cpu"))
     outside = (points.norm(dim=-1) - radius) / (SIDE / 64)
     logits = SURFACE_LOGIT + (-OPAQUE * outside).clamp(-OPAQUE, OPAQUE)
     position = points.T.reshape(1, 3, 64, 64, 64)
@@ -92,7 +92,7 @@ def test_rays_end_on_a_ball() -> None:
 
 
 def test_between_voxels_it_is_linear() -> None:
-    points = voxel_centres(8, torch.device("cpu"))
+    points = voxel_centers(8, torch.device("cpu"))
     volume = (points @ torch.tensor([1.0, -2.0, 3.0])).view(1, 1, 8, 8, 8)
     asked = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.4
     expected = asked @ torch.tensor([1.0, -2.0, 3.0])

@@ -35,7 +35,7 @@ def test_parts() -> None:
     assert scene.device == torch.device("cpu")
 
 
-def test_colours_in_and_out() -> None:
+def test_colors_in_and_out() -> None:
     rgb = torch.rand(10, 3)
     scene = gaussians()
     flat = Gaussians.from_rgb(scene.means, scene.quats, scene.scales, scene.opacities, rgb)

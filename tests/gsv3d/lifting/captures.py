@@ -31,8 +31,8 @@ def document(cameras: Cameras) -> dict[str, Any]:
 def write(folder: Path, views: Views, text: str | None = None) -> Path:
     """Write pictures and, unless ``text`` is given, their cameras."""
     (folder / "images").mkdir(parents=True)
-    for i, (colour, alpha) in enumerate(zip(views.colours, views.alpha, strict=True)):
-        straight = colour / alpha.clamp_min(1e-3)[..., None]
+    for i, (color, alpha) in enumerate(zip(views.colors, views.alpha, strict=True)):
+        straight = color / alpha.clamp_min(1e-3)[..., None]
         rgba = np.dstack([straight.numpy(), alpha.numpy()]).clip(0, 1)
         picture = Image.fromarray((rgba * 255).round().astype(np.uint8))
         picture.save(folder / "images" / f"view {i}.png")

@@ -15,8 +15,8 @@ from tests.gsv3d.fake_pipeline import ball
 def painted_ball() -> Gaussians:
     """A ball of radius 0.35 whose color is its direction."""
     plain = ball((1, 1, 1), count=400, radius=0.35)
-    colours = (plain.means / 0.35 * 0.5 + 0.5).clamp(0, 1)
-    return Gaussians.from_rgb(plain.means, plain.quats, plain.scales * 2, plain.opacities, colours)
+    colors = (plain.means / 0.35 * 0.5 + 0.5).clamp(0, 1)
+    return Gaussians.from_rgb(plain.means, plain.quats, plain.scales * 2, plain.opacities, colors)
 
 
 def around(count: int = 8, size: int = 32) -> Cameras:
@@ -25,7 +25,7 @@ def around(count: int = 8, size: int = 32) -> Cameras:
 
 def see(gaussians: Gaussians, cameras: Cameras) -> Views:
     output = render(gaussians, cameras)
-    return Views(output.colour.clamp(0, 1), output.alpha[..., 0], cameras)
+    return Views(output.color.clamp(0, 1), output.alpha[..., 0], cameras)
 
 
 def moved(cameras: Cameras, scale: float, shift: torch.Tensor) -> Cameras:

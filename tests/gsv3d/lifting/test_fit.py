@@ -23,7 +23,7 @@ WHITE = (1.0, 1.0, 1.0)
 def unseen_psnr(gaussians: Gaussians) -> float:
     cameras = orbit([22.5, 200.0], 30.0, size=32)
     drawn, true = (
-        render(g, cameras, background=WHITE).colour.numpy() for g in (gaussians, painted_ball())
+        render(g, cameras, background=WHITE).color.numpy() for g in (gaussians, painted_ball())
     )
     return psnr(drawn, true)
 
@@ -87,7 +87,7 @@ def test_a_mesh_of_the_ball() -> None:
         see(painted_ball(), around()), SMALL, 500, 64, lambda phase, step, of: phases.append(phase)
     )
     radii = (
-        torch.from_numpy(lifted.mesh.vertices) * lifted.frame.extent + lifted.frame.centre
+        torch.from_numpy(lifted.mesh.vertices) * lifted.frame.extent + lifted.frame.center
     ).norm(dim=1)
     assert 0.3 < radii.min() and radii.max() < 0.47
     assert list(dict.fromkeys(phases)) == [

@@ -34,10 +34,10 @@ def test_the_frame_is_the_object_whatever_the_cameras_scale(scale, shift) -> Non
     frame = find_frame(views, 0.9)
     # The hull of an orbit at one elevation is somewhat higher than the ball of diameter 0.75.
     assert 0.7 * scale < frame.extent < 1.15 * scale
-    assert ((frame.centre - offset).abs() < 0.08 * scale).all()
+    assert ((frame.center - offset).abs() < 0.08 * scale).all()
     inner = frame.inward(views.cameras)
     torch.testing.assert_close(
-        inner.positions * frame.extent + frame.centre, views.cameras.positions, rtol=1e-4, atol=1e-4
+        inner.positions * frame.extent + frame.center, views.cameras.positions, rtol=1e-4, atol=1e-4
     )
 
 
@@ -45,10 +45,10 @@ def test_surface_points_lie_on_the_ball() -> None:
     views = see(painted_ball(), around(16))
     frame = find_frame(views, 0.9)
     generator = torch.Generator().manual_seed(0)
-    points, colours = surface_points(frame.views(views), 500, 0.9, generator)
-    radii = (points * frame.extent + frame.centre).norm(dim=1)
+    points, colors = surface_points(frame.views(views), 500, 0.9, generator)
+    radii = (points * frame.extent + frame.center).norm(dim=1)
     assert radii.min() > 0.28 and radii.median() < 0.45
-    assert colours.min() >= 0 and colours.max() <= 1 and colours.std() > 0.03
+    assert colors.min() >= 0 and colors.max() <= 1 and colors.std() > 0.03
 
 
 def refused(views, match: str) -> None:

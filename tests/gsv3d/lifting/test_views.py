@@ -47,7 +47,7 @@ def test_a_crop_keeps_where_points_are_seen(size: int) -> None:
             assert middle == pytest.approx((low + high) / 2, abs=0.15)
         area = np.prod(uv[1] - uv[0])
         assert views.alpha[i].sum().item() == pytest.approx(area, rel=0.05)
-    torch.testing.assert_close(views.colours[..., 0], views.alpha)
+    torch.testing.assert_close(views.colors[..., 0], views.alpha)
 
 
 def test_views_are_reduced_by_means_and_never_enlarged() -> None:

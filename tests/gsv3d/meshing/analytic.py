@@ -9,12 +9,12 @@ from torch import Tensor
 from gsv3d.meshing.views import DepthViews, surround
 
 FRONT, BACK = (1.0, 0.2, 0.0), (0.0, 0.3, 1.0)
-"""Colours of the half at y < 0 (the input's side) and of the other."""
+"""Colors of the half at y < 0 (the input's side) and of the other."""
 
 
-def sphere(radius: float, centre: tuple[float, float, float] = (0, 0, 0), size: int = 96):
+def sphere(radius: float, center: tuple[float, float, float] = (0, 0, 0), size: int = 96):
     cameras, origins, directions = _rays(0.65, size)
-    origins = origins - torch.tensor(centre, dtype=torch.float64)
+    origins = origins - torch.tensor(center, dtype=torch.float64)
     a = (directions**2).sum(-1)
     b = (origins * directions).sum(-1)
     c = (origins**2).sum(-1) - radius**2
@@ -39,7 +39,7 @@ def union(first: DepthViews, second: DepthViews) -> DepthViews:
     nearer = (second.depth > 0) & ((first.depth == 0) | (second.depth < first.depth))
     return DepthViews(
         first.cameras,
-        np.where(nearer[..., None], second.colour, first.colour),
+        np.where(nearer[..., None], second.color, first.color),
         np.maximum(first.alpha, second.alpha),
         np.where(nearer, second.depth, first.depth),
     )
@@ -55,6 +55,6 @@ def _views(cameras, origins: Tensor, directions: Tensor, z: Tensor, hit: Tensor)
     points = origins + z[..., None] * directions
     front = torch.tensor(FRONT, dtype=torch.float64)
     back = torch.tensor(BACK, dtype=torch.float64)
-    colour = torch.where(points[..., 1:2] < 0, front, back) * hit[..., None]
+    color = torch.where(points[..., 1:2] < 0, front, back) * hit[..., None]
     depth = torch.where(hit, z, torch.zeros_like(z))
-    return DepthViews(cameras, colour.float().numpy(), hit.float().numpy(), depth.float().numpy())
+    return DepthViews(cameras, color.float().numpy(), hit.float().numpy(), depth.float().numpy())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GLB and OBJ read back by trimesh and by Blender: positions, sides and colours."""
+"""GLB and OBJ read back by trimesh and by Blender: positions, sides and colors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def tetrahedron() -> TexturedMesh:
-    """Its four faces show the four quarters of the texture, each of one colour."""
+    """Its four faces show the four quarters of the texture, each of one color."""
     vertices = np.array([[-0.5, -0.4, -0.3], [0.5, -0.4, -0.3], [0, 0.4, -0.3], [0, 0, 0.5]])
     faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
     texture = np.zeros((64, 64, 3), np.uint8)
@@ -33,7 +33,7 @@ def tetrahedron() -> TexturedMesh:
     return TexturedMesh(vertices, faces, corners, texture)
 
 
-COLOURS = np.array([RED, GREEN, BLUE, WHITE])
+COLORS = np.array([RED, GREEN, BLUE, WHITE])
 
 
 def centroids(mesh: TexturedMesh) -> np.ndarray:
@@ -46,7 +46,7 @@ def match(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return distances.argmin(axis=1)
 
 
-def test_trimesh_reads_the_glb_with_positions_and_colours():
+def test_trimesh_reads_the_glb_with_positions_and_colors():
     mesh = tetrahedron()
     scene = trimesh.load(trimesh.util.wrap_as_stream(to_glb_bytes(mesh)), file_type="glb")
     (read,) = scene.geometry.values()
@@ -57,7 +57,7 @@ def test_trimesh_reads_the_glb_with_positions_and_colours():
     picture = np.asarray(read.visual.material.baseColorTexture.convert("RGB"))
     # trimesh turns v back to the bottom left on loading.
     pixel = picture[((1 - uvs[:, 1]) * 64).astype(int), (uvs[:, 0] * 64).astype(int)]
-    np.testing.assert_array_equal(pixel, COLOURS[order])
+    np.testing.assert_array_equal(pixel, COLORS[order])
     assert read.visual.material.metallicFactor == 0
     assert read.visual.material.roughnessFactor == 1
     solid = trimesh.Trimesh(world, read.faces, process=True)
@@ -96,7 +96,7 @@ def test_trimesh_reads_the_obj_from_a_folder_with_spaces_and_umlauts(tmp_path: P
     uvs = read.visual.uv[read.faces].mean(axis=1)
     picture = np.asarray(read.visual.material.image.convert("RGB"))
     pixel = picture[((1 - uvs[:, 1]) * 64).astype(int), (uvs[:, 0] * 64).astype(int)]
-    np.testing.assert_array_equal(pixel, COLOURS[order])
+    np.testing.assert_array_equal(pixel, COLORS[order])
 
 
 @pytest.mark.bpy
@@ -123,9 +123,9 @@ def test_blender_imports_it_into_our_world(tmp_path: Path, suffix: str):
     (image,) = [i for i in bpy.data.images if i.size[0] == 64]
     assert image.colorspace_settings.name == "sRGB"
     pixels = np.array(image.pixels).reshape(64, 64, -1)  # row 0 is the bottom one
-    centre = uvs.mean(axis=1)
-    found = pixels[(centre[:, 1] * 64).astype(int), (centre[:, 0] * 64).astype(int), :3]
-    np.testing.assert_allclose(found, COLOURS[order] / 255, atol=1e-3)
+    center = uvs.mean(axis=1)
+    found = pixels[(center[:, 1] * 64).astype(int), (center[:, 0] * 64).astype(int), :3]
+    np.testing.assert_allclose(found, COLORS[order] / 255, atol=1e-3)
 
     (material,) = thing.data.materials
     principled = next(n for n in material.node_tree.nodes if n.type == "BSDF_PRINCIPLED")

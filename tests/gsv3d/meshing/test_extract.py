@@ -55,7 +55,7 @@ def test_the_mesh_of_a_ball_is_that_ball(meshed):
     assert bad_edges(mesh.faces) == 0
     solid = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     assert solid.is_watertight
-    # A ball of the outline that the Gaussians show, two standard deviations outside the centres.
+    # A ball of the outline that the Gaussians show, two standard deviations outside the centers.
     camera = orbit([30.0], [15.0], size=256)
     shown = render(ball(), camera).alpha[0, ..., 0].numpy() > 0.5
     drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
@@ -64,16 +64,16 @@ def test_the_mesh_of_a_ball_is_that_ball(meshed):
     assert mesh.texture.shape == (128, 128, 3)
 
 
-def test_its_colours_are_on_their_sides(meshed):
+def test_its_colors_are_on_their_sides(meshed):
     mesh, _ = meshed
-    centres = mesh.vertices[mesh.faces].mean(axis=1)
+    centers = mesh.vertices[mesh.faces].mean(axis=1)
     uvs = mesh.corner_uvs.mean(axis=1)
-    colours = mesh.texture[((1 - uvs[:, 1]) * 128).astype(int), (uvs[:, 0] * 128).astype(int)]
-    red, blue = centres[:, 1] < -0.05, centres[:, 1] > 0.05
+    colors = mesh.texture[((1 - uvs[:, 1]) * 128).astype(int), (uvs[:, 0] * 128).astype(int)]
+    red, blue = centers[:, 1] < -0.05, centers[:, 1] > 0.05
     # Within what the views hold: 0.9 and 0.1, blended a little at outlines.
-    np.testing.assert_allclose(np.median(colours[red], axis=0), [230, 26, 26], atol=6)
-    np.testing.assert_allclose(np.median(colours[blue], axis=0), [26, 26, 230], atol=6)
-    assert (colours[red, 0] > 200).mean() > 0.98 and (colours[blue, 2] > 200).mean() > 0.98
+    np.testing.assert_allclose(np.median(colors[red], axis=0), [230, 26, 26], atol=6)
+    np.testing.assert_allclose(np.median(colors[blue], axis=0), [26, 26, 230], atol=6)
+    assert (colors[red, 0] > 200).mean() > 0.98 and (colors[blue, 2] > 200).mean() > 0.98
 
 
 def test_the_mesh_has_the_outline_of_the_picture():

@@ -70,10 +70,10 @@ def test_a_part_in_front_of_another_does_not_grow_together_with_it():
     assert volumes[1] == pytest.approx(0.12, rel=0.05)
 
 
-def _sphere_seen_by(cameras, origins, directions, radius, centre):
+def _sphere_seen_by(cameras, origins, directions, radius, center):
     import torch
 
-    shifted = origins - torch.tensor(centre, dtype=torch.float64)
+    shifted = origins - torch.tensor(center, dtype=torch.float64)
     a = (directions**2).sum(-1)
     b = (shifted * directions).sum(-1)
     root = b * b - a * ((shifted**2).sum(-1) - radius**2)

@@ -27,25 +27,25 @@ def normal_of(plane_deg: float) -> np.ndarray:
 
 
 def symmetric_object(plane_deg: float) -> Prop:
-    """Boxes and their mirror images about a plane through the z axis, each pair of one colour."""
+    """Boxes and their mirror images about a plane through the z axis, each pair of one color."""
     rng = np.random.default_rng(3)
     normal = normal_of(plane_deg)
-    vertices, faces, colours = [], [], []
+    vertices, faces, colors = [], [], []
     for _ in range(5):
         box = trimesh.creation.box(rng.uniform(0.08, 0.25, 3))
         points = np.asarray(box.vertices) + rng.uniform(-0.25, 0.25, 3)
-        colour = rng.uniform(0, 1, 3)
+        color = rng.uniform(0, 1, 3)
         for side in (points, points - 2 * (points @ normal)[:, None] * normal):
             faces.append(np.asarray(box.faces) + 8 * len(vertices))
             vertices.append(side)
-            colours.append(np.tile(colour, (12, 3, 1)))
+            colors.append(np.tile(color, (12, 3, 1)))
     count = 12 * len(vertices)
     return Prop(
         vertices=np.concatenate(vertices).astype(np.float32),
         faces=np.concatenate(faces).astype(np.int32),
         corner_normals=np.tile(np.float32([0, 0, 1]), (count, 3, 1)),
         corner_uvs=np.zeros((count, 3, 2), np.float32),
-        corner_colors=np.concatenate(colours).astype(np.float32),
+        corner_colors=np.concatenate(colors).astype(np.float32),
         texture_index=np.full(count, -1, np.int32),
         textures=(),
         plain=False,
@@ -107,7 +107,7 @@ def solid(offset: float, thickness: float = SHORT) -> Volume:
 
 
 def outline_of(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> np.ndarray:
-    """(V, S, S) bool: pixels whose centres the triangles cover."""
+    """(V, S, S) bool: pixels whose centers the triangles cover."""
     triangles = torch.from_numpy(faces)
     return rasterize(torch.from_numpy(vertices).float(), triangles, cameras).covered.numpy()
 

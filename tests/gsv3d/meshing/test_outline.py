@@ -59,7 +59,7 @@ def disc(radius: float) -> np.ndarray:
 
 
 BALLS_OUTLINE = DISTANCE * np.tan(np.arcsin(RADIUS / DISTANCE))
-"""Where the tangents to the ball cross the plane through its centre."""
+"""Where the tangents to the ball cross the plane through its center."""
 
 
 def parts(volume: Volume) -> int:
@@ -68,7 +68,7 @@ def parts(volume: Volume) -> int:
 
 
 def silhouette(volume: Volume) -> np.ndarray:
-    """(SIZE, SIZE) bool: pixels whose centres the surface covers."""
+    """(SIZE, SIZE) bool: pixels whose centers the surface covers."""
     vertices, faces = extract_surface(volume)
     seen = rasterize(torch.from_numpy(vertices).float(), torch.from_numpy(faces.copy()), CAMERA)
     return seen.covered[0].numpy()

@@ -15,9 +15,9 @@ CAMERA = orbit([0.0], [20.0], size=64)
 RADIUS = 0.4
 
 
-def ball(radius: float = RADIUS, scale=(1.0, 1.0, 1.0), centre=(0.0, 0.0, 0.0)):
+def ball(radius: float = RADIUS, scale=(1.0, 1.0, 1.0), center=(0.0, 0.0, 0.0)):
     mesh = trimesh.creation.icosphere(4, radius)
-    return np.asarray(mesh.vertices) * scale + centre, np.asarray(mesh.faces)
+    return np.asarray(mesh.vertices) * scale + center, np.asarray(mesh.faces)
 
 
 def picture(radius: float = RADIUS, shift=(0.0, 0.0)) -> Reference:
@@ -38,15 +38,15 @@ def test_a_ball_that_fills_its_outline_gets_the_picture():
     projection = align(vertices, faces, picture())
     assert projection is not None and projection.agreement > 0.97
     np.testing.assert_allclose(projection.scale, 1, atol=0.03)
-    colours, weights = look_up(projection, vertices, vertices)
+    colors, weights = look_up(projection, vertices, vertices)
     toward = CAMERA.positions[0].numpy() - vertices
     facing = (toward * vertices).sum(1) / np.linalg.norm(toward, axis=1) / RADIUS
     assert (weights[facing > 0.6] > 0.99).all()
     assert (weights[facing < 0.1] == 0).all()
     left = (facing > 0.6) & (vertices[:, 0] < -0.02)
     right = (facing > 0.6) & (vertices[:, 0] > 0.02)
-    np.testing.assert_allclose(colours[left], np.tile([1, 0, 0], (left.sum(), 1)), atol=0.01)
-    np.testing.assert_allclose(colours[right], np.tile([0, 1, 0], (right.sum(), 1)), atol=0.01)
+    np.testing.assert_allclose(colors[left], np.tile([1, 0, 0], (left.sum(), 1)), atol=0.01)
+    np.testing.assert_allclose(colors[right], np.tile([0, 1, 0], (right.sum(), 1)), atol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_another_size_and_place_in_the_picture_is_found(radius, shift):
     vertices, faces = ball()
     projection = align(vertices, faces, picture(radius, shift))
     assert projection is not None and projection.agreement > 0.95
-    colours, weights = look_up(projection, vertices, vertices)
+    colors, weights = look_up(projection, vertices, vertices)
     sure = (weights > 0.9) & (np.abs(vertices[:, 0]) > 0.03)
-    np.testing.assert_array_equal(colours[sure, 0] > 0.5, vertices[sure, 0] < 0)
+    np.testing.assert_array_equal(colors[sure, 0] > 0.5, vertices[sure, 0] < 0)
     assert sure.sum() > 0.1 * len(vertices)
 
 
@@ -76,8 +76,8 @@ def test_another_shape_gets_nothing():
 def test_what_stands_behind_is_not_painted():
     """A small ball behind a large one, both on the line through the camera and the origin."""
     sight = CAMERA.positions[0].numpy().astype(float) / DISTANCE
-    front, faces = ball(0.3, centre=0.37 * sight)
-    back, _ = ball(0.12, centre=-0.45 * sight)
+    front, faces = ball(0.3, center=0.37 * sight)
+    back, _ = ball(0.12, center=-0.45 * sight)
     projection = align(front, faces, picture(0.356))
     assert projection is not None
     _, weights = look_up(projection, front, front - 0.37 * sight)

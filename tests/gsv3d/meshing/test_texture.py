@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UVs, rasterising and baking."""
+"""UVs, rasterizing and baking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gsv3d.meshing.extract import mesh_from_volume
 from gsv3d.meshing.fusion import fuse
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
-from gsv3d.meshing.raster import CHUNK, rasterise
+from gsv3d.meshing.raster import CHUNK, rasterize
 from gsv3d.meshing.reference import Reference, align
 from gsv3d.meshing.texture import bake
 from gsv3d.meshing.unwrap import unwrap
@@ -25,14 +25,14 @@ NO_CLOUD = (np.zeros((1, 3), np.float32), np.array([[0.0, 1.0, 0.0]], np.float32
 
 
 @pytest.fixture(scope="module")
-def two_coloured():
+def two_colored():
     views = analytic.box((0.3, 0.3, 0.3))
     volume = fuse(views, np.full(3, -0.3), np.full(3, 0.3), 1.1 / 40)
     return mesh_from_volume(volume, views, NO_CLOUD, 2000, 128)
 
 
 def sampled(mesh: TexturedMesh) -> tuple[np.ndarray, np.ndarray]:
-    """(F, 3) middles of the faces and the texture's colours there, looked up without the module."""
+    """(F, 3) middles of the faces and the texture's colors there, looked up without the module."""
     points = mesh.vertices[mesh.faces].mean(axis=1)
     uvs = mesh.corner_uvs.mean(axis=1)
     size = len(mesh.texture)
@@ -41,16 +41,16 @@ def sampled(mesh: TexturedMesh) -> tuple[np.ndarray, np.ndarray]:
     return points, mesh.texture[row, column] / 255.0
 
 
-def test_each_side_of_a_two_coloured_cube_has_its_colour(two_coloured):
-    points, colours = sampled(two_coloured)
+def test_each_side_of_a_two_colored_cube_has_its_color(two_colored):
+    points, colors = sampled(two_colored)
     wanted = np.where(points[:, 1:2] < 0, analytic.FRONT, analytic.BACK)
     clear = np.abs(points[:, 1]) > 0.04
-    error = np.abs(colours - wanted).max(axis=1)[clear]
+    error = np.abs(colors - wanted).max(axis=1)[clear]
     assert (error < 0.02).mean() > 0.99
 
 
-def test_a_picture_of_the_mesh_shows_the_colours_where_they_are(two_coloured):
-    front, right, back = render_mesh(two_coloured, orbit([0, 90, 180], 0.0, size=64))
+def test_a_picture_of_the_mesh_shows_the_colors_where_they_are(two_colored):
+    front, right, back = render_mesh(two_colored, orbit([0, 90, 180], 0.0, size=64))
     np.testing.assert_allclose(front[32, 32, :3] / 255, analytic.FRONT, atol=0.02)
     np.testing.assert_allclose(back[32, 32, :3] / 255, analytic.BACK, atol=0.02)
     # From +X the input's side (-Y) is on the left.
@@ -59,14 +59,14 @@ def test_a_picture_of_the_mesh_shows_the_colours_where_they_are(two_coloured):
     assert front[2, 2, 3] == 0 and front[32, 32, 3] == 255
 
 
-def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_coloured):
+def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_colored):
     """The cube from the front, all green."""
     camera = orbit([0.0], [0.0], size=128)
     half = camera.Ks[0, 0, 0].item() * 0.3 / (2.35 - 0.3)
     rgba = np.zeros((128, 128, 4), np.uint8)
     v, u = np.abs(np.mgrid[:128, :128] + 0.5 - 64)
     rgba[np.maximum(u, v) < half] = (0, 255, 0, 255)
-    mesh = two_coloured
+    mesh = two_colored
     projection = align(mesh.vertices, mesh.faces, Reference(rgba, camera))
     assert projection is not None
     views = analytic.box((0.3, 0.3, 0.3))
@@ -74,14 +74,14 @@ def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_coloured):
         mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, 0.05, None, [projection],
         backs="model",
     )  # fmt: skip
-    points, colours = sampled(TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture))
+    points, colors = sampled(TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture))
     # The middle of the front, not its rim, is the picture's; what it does not see is as before.
     front = (points[:, 1] < -0.29) & (np.abs(points[:, [0, 2]]).max(axis=1) < 0.2)
     assert front.sum() > 5
-    np.testing.assert_allclose(colours[front], np.tile([0, 1, 0], (front.sum(), 1)), atol=0.02)
+    np.testing.assert_allclose(colors[front], np.tile([0, 1, 0], (front.sum(), 1)), atol=0.02)
     _, before = sampled(mesh)
     other = points[:, 1] > 0.05
-    np.testing.assert_allclose(colours[other], before[other], atol=0.01)
+    np.testing.assert_allclose(colors[other], before[other], atol=0.01)
 
 
 def green_front(mesh: TexturedMesh, azimuth: float = 0.0, size: int = 128):
@@ -103,11 +103,11 @@ def baked(mesh: TexturedMesh, size: int, projections, **more) -> TexturedMesh:
     return TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture)
 
 
-def test_the_back_looks_as_the_front_does_where_asked(two_coloured):
+def test_the_back_looks_as_the_front_does_where_asked(two_colored):
     """The front is green in the picture; seen through, so is the middle of the back."""
-    projection = green_front(two_coloured)
-    points, through = sampled(baked(two_coloured, 128, [projection], backs="picture"))
-    _, model = sampled(baked(two_coloured, 128, [projection], backs="model"))
+    projection = green_front(two_colored)
+    points, through = sampled(baked(two_colored, 128, [projection], backs="picture"))
+    _, model = sampled(baked(two_colored, 128, [projection], backs="model"))
     middle = np.abs(points[:, [0, 2]]).max(axis=1) < 0.2
     back, front = middle & (points[:, 1] > 0.29), middle & (points[:, 1] < -0.29)
     assert back.sum() > 5 and front.sum() > 5
@@ -121,37 +121,37 @@ def test_the_back_looks_as_the_front_does_where_asked(two_coloured):
     np.testing.assert_allclose(through[side], model[side], atol=0.01)
 
 
-def test_the_first_picture_lies_over_the_second_and_the_second_over_the_back(two_coloured):
+def test_the_first_picture_lies_over_the_second_and_the_second_over_the_back(two_colored):
     """Red seen from the front, green from behind: none covers what the other shows."""
-    front, behind = green_front(two_coloured), green_front(two_coloured, 180.0)
+    front, behind = green_front(two_colored), green_front(two_colored, 180.0)
     assert front is not None and behind is not None
     front.layers[:2] = front.layers[1::-1].copy()  # red for green
-    points, colours = sampled(baked(two_coloured, 128, [front, behind], backs="picture"))
+    points, colors = sampled(baked(two_colored, 128, [front, behind], backs="picture"))
     middle = np.abs(points[:, [0, 2]]).max(axis=1) < 0.2
-    for side, colour in (
+    for side, color in (
         (middle & (points[:, 1] < -0.29), [1, 0, 0]),
         (middle & (points[:, 1] > 0.29), [0, 1, 0]),
     ):
         assert side.sum() > 5
-        np.testing.assert_allclose(colours[side], np.tile(colour, (side.sum(), 1)), atol=0.02)
+        np.testing.assert_allclose(colors[side], np.tile(color, (side.sum(), 1)), atol=0.02)
 
 
-def test_a_texture_larger_than_the_views_need_is_enlarged(two_coloured, monkeypatch):
-    """Small and large agree where the views' colours are; the picture stays as sharp."""
-    projection = green_front(two_coloured)
-    whole = baked(two_coloured, 512, [projection])
+def test_a_texture_larger_than_the_views_need_is_enlarged(two_colored, monkeypatch):
+    """Small and large agree where the views' colors are; the picture stays as sharp."""
+    projection = green_front(two_colored)
+    whole = baked(two_colored, 512, [projection])
     monkeypatch.setattr(texture, "VIEWS_SIZE", 128)
     monkeypatch.setattr(texture, "FILL_PIXELS", 512 * 100)  # several bands
-    enlarged = baked(two_coloured, 512, [projection])
+    enlarged = baked(two_colored, 512, [projection])
     assert enlarged.texture.shape == (512, 512, 3)
-    points, colours = sampled(enlarged)
+    points, colors = sampled(enlarged)
     _, wanted = sampled(whole)
     clear = np.abs(points[:, 1]) > 0.04
-    assert (np.abs(colours - wanted).max(axis=1)[clear] < 0.02).mean() > 0.99
+    assert (np.abs(colors - wanted).max(axis=1)[clear] < 0.02).mean() > 0.99
 
 
 def test_gaps_are_filled_in_bands_as_in_one_piece(monkeypatch):
-    """Every gap's texel within the margin takes the colour of a nearest texel, by all pairs."""
+    """Every gap's texel within the margin takes the color of a nearest texel, by all pairs."""
     rng = np.random.default_rng(4)
     covered = np.zeros((90, 90), dtype=bool)
     covered[::18, ::15] = True
@@ -169,7 +169,7 @@ def test_gaps_are_filled_in_bands_as_in_one_piece(monkeypatch):
         assert (nearest == filled[row, column]).all(axis=1).any()
 
 
-def test_baking_takes_memory_for_the_texture_and_a_chunk(two_coloured, monkeypatch):
+def test_baking_takes_memory_for_the_texture_and_a_chunk(two_colored, monkeypatch):
     """At 2048: the texture and the mask of its charts, and the larger of a chunk and a band.
 
     A chunk's candidate has about 40 numbers of 8 bytes at once (indices, points, edges, weights); a
@@ -178,19 +178,19 @@ def test_baking_takes_memory_for_the_texture_and_a_chunk(two_coloured, monkeypat
     size, band = 2048, 2048 * 256
     monkeypatch.setattr(texture, "VIEWS_SIZE", 128)
     monkeypatch.setattr(texture, "FILL_PIXELS", band)
-    projection = green_front(two_coloured)
+    projection = green_front(two_colored)
     tracemalloc.start()
     try:
-        baked(two_coloured, size, [projection])
+        baked(two_colored, size, [projection])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 4 * size**2 + max(40 * 8 * CHUNK, 40 * band * 1.5)
 
 
-def test_the_gaps_between_charts_continue_a_chart(two_coloured):
-    """No texel keeps a filling colour: a filter at a seam would show it."""
-    texture = two_coloured.texture.reshape(-1, 3) / 255.0
+def test_the_gaps_between_charts_continue_a_chart(two_colored):
+    """No texel keeps a filling color: a filter at a seam would show it."""
+    texture = two_colored.texture.reshape(-1, 3) / 255.0
     one, other = np.array(analytic.FRONT), np.array(analytic.BACK)
     along = ((texture - one) @ (other - one)) / ((other - one) @ (other - one))
     nearest = one + np.clip(along, 0, 1)[:, None] * (other - one)
@@ -206,14 +206,14 @@ def test_what_no_view_sees_takes_the_nearest_gaussians():
     np.testing.assert_array_equal(np.unique(texture.reshape(-1, 3), axis=0), [[0, 255, 0]])
 
 
-def test_uvs_lie_in_the_square_and_do_not_overlap(two_coloured):
-    uvs = two_coloured.corner_uvs
+def test_uvs_lie_in_the_square_and_do_not_overlap(two_colored):
+    uvs = two_colored.corner_uvs
     assert uvs.min() >= 0 and uvs.max() <= 1
     size = 1024
     corners = uvs.astype(float) * size
-    pixels = np.concatenate([f.pixels for f in rasterise(corners, size, size)])
+    pixels = np.concatenate([f.pixels for f in rasterize(corners, size, size)])
     twice = len(pixels) - len(np.unique(pixels))
-    assert twice / len(pixels) < 0.002  # texel centres on a shared edge
+    assert twice / len(pixels) < 0.002  # texel centers on a shared edge
     assert len(pixels) / size**2 > 0.4  # and the square is used
 
 
@@ -228,10 +228,10 @@ def test_texels_are_square():
     assert ratio.max() / ratio.min() < 1.2
 
 
-def test_rasterise_agrees_with_a_test_of_every_pixel():
+def test_rasterize_agrees_with_a_test_of_every_pixel():
     rng = np.random.default_rng(1)
     corners = rng.uniform(-4, 20, size=(40, 3, 2))
-    found = {(int(p), int(t)) for f in rasterise(corners, 16, 12)
+    found = {(int(p), int(t)) for f in rasterize(corners, 16, 12)
              for p, t in zip(f.pixels, f.triangles, strict=True)}  # fmt: skip
     for t, (a, b, c) in enumerate(corners):
         for row in range(12):
@@ -247,18 +247,18 @@ def test_rasterise_agrees_with_a_test_of_every_pixel():
 
 def test_triangles_larger_than_a_chunk_are_found_in_parts(monkeypatch):
     corners = np.random.default_rng(2).uniform(-4, 40, size=(7, 3, 2))
-    (whole,) = rasterise(corners, 32, 32)
+    (whole,) = rasterize(corners, 32, 32)
     monkeypatch.setattr(raster, "CHUNK", 100)
-    parts = list(rasterise(corners, 32, 32))
+    parts = list(rasterize(corners, 32, 32))
     assert len(parts) > 7 and max(len(part.pixels) for part in parts) <= 100
     for name in ("pixels", "triangles", "weights"):
         together = np.concatenate([getattr(part, name) for part in parts])
         np.testing.assert_array_equal(together, getattr(whole, name))
 
 
-def test_rasterise_interpolates_linearly():
+def test_rasterize_interpolates_linearly():
     corners = np.array([[[0, 0], [10, 0], [0, 10]]], dtype=float)
-    (fragments,) = rasterise(corners, 10, 10)
+    (fragments,) = rasterize(corners, 10, 10)
     x, y = fragments.pixels % 10 + 0.5, fragments.pixels // 10 + 0.5
     np.testing.assert_allclose(fragments.weights @ corners[0], np.stack([x, y], 1), atol=1e-5)
 

@@ -41,7 +41,7 @@ def test_transparent_is_white() -> None:
 
 
 @torch.no_grad()
-def test_the_embedding_is_one_token_of_clips_normalised_picture() -> None:
+def test_the_embedding_is_one_token_of_clips_normalized_picture() -> None:
     config = CLIPVisionConfig(
         image_size=16, patch_size=8, hidden_size=16, intermediate_size=32,
         num_hidden_layers=1, num_attention_heads=2, projection_dim=8,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cutting out and centring, on pictures whose mask is known."""
+"""Cutting out and centering, on pictures whose mask is known."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_photograph_of_a_cup():
     assert (alpha[saucer & (((u / 150) ** 2 + (v / 120) ** 2) < 1)] > 0.5).mean() > 0.95
 
 
-def test_the_object_is_centred_and_fills_its_share():
+def test_the_object_is_centered_and_fills_its_share():
     rgba = np.dstack([scene((255, 255, 255)), truth() * np.uint8(255)])
     for fill in (0.5, 0.75, 1.0):
         prepared = prepare(Image.fromarray(rgba), 128, fill).rgba
@@ -125,7 +125,7 @@ def test_the_background_does_not_bleed_into_the_object():
     assert np.abs(prepared[..., :3].astype(int) - (40, 160, 60)).max() <= 2
 
 
-def test_the_background_colour_is_taken_out_of_the_removed_rim():
+def test_the_background_color_is_taken_out_of_the_removed_rim():
     prepared = prepare(Image.fromarray(scene((60, 120, 255), noise=2)), 128).rgba
     rim = (prepared[..., 3] > 20) & (prepared[..., 3] < 235)
     assert rim.any()
@@ -195,7 +195,7 @@ def test_an_object_over_a_photograph(name, photograph):
     # No halo: the rim has the object's colors, not the photograph's.
     left, top, right, bottom = (round(x) for x in found.box)
     rim = (found.alpha > 0.1) & (found.alpha < 0.9) & (alpha[top:bottom, left:right, 0] > 0)
-    wrong = np.abs(found.colour - rgba[top:bottom, left:right, :3] / 255)[rim].mean()
+    wrong = np.abs(found.color - rgba[top:bottom, left:right, :3] / 255)[rim].mean()
     halo = np.abs(picture - rgba[..., :3].astype(float))[top:bottom, left:right][rim].mean() / 255
     assert wrong < 0.75 * halo
 
@@ -252,7 +252,7 @@ def test_an_object_on_a_large_canvas_keeps_its_pixels():
     found = cut_out(on_canvas(part.astype(np.uint8), 4096, 4096, 1000, 2000))
     solid = found.alpha > 0.99
     np.testing.assert_array_equal(
-        np.round(found.colour[solid] * 255), part[..., :3][ellipse(512, 512)]
+        np.round(found.color[solid] * 255), part[..., :3][ellipse(512, 512)]
     )
 
 

@@ -19,7 +19,7 @@ from gsv3d.errors import ImageError
 from gsv3d.preprocessing import load_image
 
 
-def colours() -> np.ndarray:
+def colors() -> np.ndarray:
     """(32, 48, 3): red, green, blue and white quarters."""
     picture = np.zeros((32, 48, 3), np.uint8)
     picture[:16, :24], picture[:16, 24:] = (200, 30, 20), (20, 180, 40)
@@ -41,32 +41,32 @@ def rgba(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "TGA", "GIF", "PPM"])
 def test_formats_without_loss_give_the_pixels(kind):
-    found = rgba(encoded(Image.fromarray(colours()), kind))
-    np.testing.assert_array_equal(found[..., :3], colours())
+    found = rgba(encoded(Image.fromarray(colors()), kind))
+    np.testing.assert_array_equal(found[..., :3], colors())
     assert (found[..., 3] == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_formats_with_loss_give_nearly_the_pixels(kind):
-    found = rgba(encoded(Image.fromarray(colours()), kind, quality=95))
+    found = rgba(encoded(Image.fromarray(colors()), kind, quality=95))
     middles = found[8::16, 12::24, :3]
-    np.testing.assert_allclose(middles, colours()[8::16, 12::24], atol=6)
+    np.testing.assert_allclose(middles, colors()[8::16, 12::24], atol=6)
 
 
 def test_alpha_is_kept_straight():
-    picture = np.dstack([colours(), np.full((32, 48), 77, np.uint8)])
+    picture = np.dstack([colors(), np.full((32, 48), 77, np.uint8)])
     np.testing.assert_array_equal(rgba(encoded(Image.fromarray(picture))), picture)
 
 
-def test_grey_and_grey_with_alpha():
-    grey = colours()[..., 0]
-    found = rgba(encoded(Image.fromarray(grey)))
-    np.testing.assert_array_equal(found[..., :3], np.repeat(grey[..., None], 3, axis=2))
-    both = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(grey)])
-    np.testing.assert_array_equal(rgba(encoded(both))[..., 3], grey)
+def test_gray_and_gray_with_alpha():
+    gray = colors()[..., 0]
+    found = rgba(encoded(Image.fromarray(gray)))
+    np.testing.assert_array_equal(found[..., :3], np.repeat(gray[..., None], 3, axis=2))
+    both = Image.merge("LA", [Image.fromarray(gray), Image.fromarray(gray)])
+    np.testing.assert_array_equal(rgba(encoded(both))[..., 3], gray)
 
 
-def test_sixteen_bit_grey_keeps_its_brightness():
+def test_sixteen_bit_gray_keeps_its_brightness():
     ramp = np.linspace(0, 65535, 48 * 32).reshape(32, 48).astype(np.uint16)
     for kind in ("PNG", "TIFF"):
         found = rgba(encoded(Image.fromarray(ramp), kind))
@@ -82,7 +82,7 @@ def test_floating_point_tiff():
 
 
 def test_palette_with_a_transparent_entry():
-    image = Image.fromarray(colours()).quantize(8)
+    image = Image.fromarray(colors()).quantize(8)
     key = int(np.asarray(image)[2, 2])
     found = rgba(encoded(image, transparency=key))
     assert found[2, 2, 3] == 0 and found[30, 40, 3] == 255
@@ -90,18 +90,18 @@ def test_palette_with_a_transparent_entry():
 
 
 def test_one_bit():
-    found = rgba(encoded(Image.fromarray(colours()[..., 0] > 100)))
+    found = rgba(encoded(Image.fromarray(colors()[..., 0] > 100)))
     assert found[2, 2, 0] == 255 and found[2, 40, 0] == 0
 
 
-def test_cmyk_jpeg_has_the_right_colours():
-    image = Image.fromarray(colours()).convert("CMYK")
+def test_cmyk_jpeg_has_the_right_colors():
+    image = Image.fromarray(colors()).convert("CMYK")
     found = rgba(encoded(image, "JPEG", quality=95))
-    np.testing.assert_allclose(found[8::16, 12::24, :3], colours()[8::16, 12::24], atol=8)
+    np.testing.assert_allclose(found[8::16, 12::24, :3], colors()[8::16, 12::24], atol=8)
 
 
 def test_an_embedded_profile_is_heeded():
-    """A linear-light grey of 55 is an sRGB grey of about 128."""
+    """A linear-light gray of 55 is an sRGB gray of about 128."""
     linear = _linear_profile()
     picture = np.full((32, 32, 3), 55, np.uint8)
     found = rgba(encoded(Image.fromarray(picture), icc_profile=linear))
@@ -110,8 +110,8 @@ def test_an_embedded_profile_is_heeded():
 
 
 def test_a_broken_profile_is_ignored():
-    found = rgba(encoded(Image.fromarray(colours()), icc_profile=b"no profile" * 20))
-    np.testing.assert_array_equal(found[..., :3], colours())
+    found = rgba(encoded(Image.fromarray(colors()), icc_profile=b"no profile" * 20))
+    np.testing.assert_array_equal(found[..., :3], colors())
 
 
 def _linear_profile() -> bytes:
@@ -128,7 +128,7 @@ def _linear_profile() -> bytes:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation):
     # How a viewer turns the stored picture upright, from the EXIF standard's table.
-    upright = colours()
+    upright = colors()
     stored = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -148,16 +148,16 @@ def test_exif_orientation_is_applied(orientation):
 def test_paths_with_spaces_and_umlauts(tmp_path):
     path = tmp_path / "Meine Fässer" / "faß 1.png"
     path.parent.mkdir()
-    path.write_bytes(encoded(Image.fromarray(colours())))
+    path.write_bytes(encoded(Image.fromarray(colors())))
     assert load_image(path).size == (48, 32)
     assert load_image(str(path)).size == (48, 32)
 
 
-def grey_profile(gamma: float) -> bytes:
-    """An ICC profile (version 2) of grey with a gamma, made by hand after ICC.1:2001-04."""
+def gray_profile(gamma: float) -> bytes:
+    """An ICC profile (version 2) of gray with a gamma, made by hand after ICC.1:2001-04."""
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"grey\0" + bytes(78)
+    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"gray\0" + bytes(78)
     text += bytes(-len(text) % 4)
     tags, body, offset = b"", b"", 128 + 4 + 3 * 12
     for name, data in ((b"wtpt", white), (b"kTRC", curve), (b"desc", text)):
@@ -175,16 +175,16 @@ def srgb(linear: float) -> float:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16", "TIFF16", "TIFF"])
-def test_a_profile_of_grey_is_heeded(mode):
-    profile, value = grey_profile(1.0), 55
-    grey = Image.new("L", (32, 32), value)
+def test_a_profile_of_gray_is_heeded(mode):
+    profile, value = gray_profile(1.0), 55
+    gray = Image.new("L", (32, 32), value)
     alpha = Image.linear_gradient("L").resize((32, 32))
     if mode == "1":
-        found = rgba(encoded(grey.point(lambda v: 255).convert("1"), icc_profile=profile))
+        found = rgba(encoded(gray.point(lambda v: 255).convert("1"), icc_profile=profile))
         np.testing.assert_array_equal(found, 255)
         return
     if mode == "LA":
-        found = rgba(encoded(Image.merge("LA", [grey, alpha]), icc_profile=profile))
+        found = rgba(encoded(Image.merge("LA", [gray, alpha]), icc_profile=profile))
         np.testing.assert_array_equal(found[..., 3], np.asarray(alpha))
     elif mode == "I;16":
         deep = Image.fromarray(np.full((32, 32), value * 257, np.uint16))
@@ -193,7 +193,7 @@ def test_a_profile_of_grey_is_heeded(mode):
         deep = np.full((32, 32), value * 257, np.uint16)
         found = rgba(tiff(deep, photometric="minisblack", iccprofile=profile))
     else:
-        found = rgba(encoded(grey, "TIFF" if mode == "TIFF" else "PNG", icc_profile=profile))
+        found = rgba(encoded(gray, "TIFF" if mode == "TIFF" else "PNG", icc_profile=profile))
     np.testing.assert_allclose(found[..., :3], srgb(value / 255), atol=2)
 
 
@@ -217,10 +217,10 @@ def test_a_profile_of_a_palette_is_heeded(transparent, kind):
 
 
 def test_a_profile_of_another_kind_of_picture_is_ignored():
-    found = rgba(encoded(Image.fromarray(colours()), icc_profile=grey_profile(1.0)))
-    np.testing.assert_array_equal(found[..., :3], colours())
-    grey = np.full((32, 32), 55, np.uint8)  # a colored profile says how grey looks, too
-    found = rgba(encoded(Image.fromarray(grey), icc_profile=_linear_profile()))
+    found = rgba(encoded(Image.fromarray(colors()), icc_profile=gray_profile(1.0)))
+    np.testing.assert_array_equal(found[..., :3], colors())
+    gray = np.full((32, 32), 55, np.uint8)  # a colored profile says how gray looks, too
+    found = rgba(encoded(Image.fromarray(gray), icc_profile=_linear_profile()))
     np.testing.assert_allclose(found[..., :3], srgb(55 / 255), atol=2)
 
 
@@ -236,7 +236,7 @@ def shades() -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["f2", "f4", "f8", "u2", "u4", "i2", ">u2"])
-@pytest.mark.parametrize("layout", ["rgb", "rgba", "planar", "grey", "white is zero", "zip"])
+@pytest.mark.parametrize("layout", ["rgb", "rgba", "planar", "gray", "white is zero", "zip"])
 def test_deep_tiffs_show_what_is_in_them(kind, layout):
     white = 1 if np.dtype(kind).kind == "f" else np.iinfo(kind).max
     values, expected, options = shades(), shades(), {"photometric": "rgb"}
@@ -245,7 +245,7 @@ def test_deep_tiffs_show_what_is_in_them(kind, layout):
         options["extrasamples"] = ["unassalpha"]
     elif layout == "planar":
         values, options["planarconfig"] = values.transpose(2, 0, 1), "separate"
-    elif layout == "grey":
+    elif layout == "gray":
         values, options = values[..., 0], {"photometric": "minisblack"}
         expected = np.repeat(values[..., None], 3, axis=-1)
     elif layout == "white is zero":
@@ -281,7 +281,7 @@ def test_floats_over_white_are_cut_off():
         np.testing.assert_allclose(found[..., :3], shades() * 255, atol=0.6)
 
 
-@pytest.mark.parametrize("shape", ["grey", "rgb"])
+@pytest.mark.parametrize("shape", ["gray", "rgb"])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 15])
 def test_fewer_bits_in_samples_of_sixteen(bits, shape):
     values = shades() if shape == "rgb" else shades()[..., 0] / shades()[..., 0].max()
@@ -422,8 +422,8 @@ def test_devices_of_windows_are_refused(name):
 
 
 _WHOLE = [
-    *(encoded(Image.fromarray(colours()), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF")),
-    encoded(Image.new("L", (32, 32), 55), icc_profile=grey_profile(1.0)),
+    *(encoded(Image.fromarray(colors()), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF")),
+    encoded(Image.new("L", (32, 32), 55), icc_profile=gray_profile(1.0)),
     tiff(shades().astype(np.float32), photometric="rgb"),
     tiff((shades() * 4095).astype(np.uint16), photometric="rgb", compression="zlib"),
     paged(np.zeros((20, 24, 3), np.uint8), (shades() * 65535).astype(np.uint16)),

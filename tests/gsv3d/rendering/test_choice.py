@@ -121,10 +121,10 @@ def test_render_takes_the_chosen_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fake(gaussians: Gaussians, cameras: object) -> tuple[torch.Tensor, ...]:
         calls.append(len(gaussians))
-        return reference.rasterise(gaussians, cameras)  # type: ignore[arg-type]
+        return reference.rasterize(gaussians, cameras)  # type: ignore[arg-type]
 
     monkeypatch.setattr(renderer, "choose_backend", lambda *_: "gsplat")
-    monkeypatch.setattr(gsplat_backend, "rasterise", fake)
+    monkeypatch.setattr(gsplat_backend, "rasterize", fake)
     render(gaussians(), orbit([0], 0, size=8))
     assert calls == [200]
 
@@ -159,7 +159,7 @@ def test_large_scenes_in_pieces_give_the_same_picture(monkeypatch: pytest.Monkey
         scene = gaussians(torch.float64)
         values = [value.requires_grad_() for value in vars(scene).values()]
         output = render(Gaussians(*values), cameras)
-        loss = (output.colour**2).sum() + output.alpha.sum() + (output.depth**2).sum()
+        loss = (output.color**2).sum() + output.alpha.sum() + (output.depth**2).sum()
         results.append([*output, *torch.autograd.grad(loss, values)])
     pairs = reference._chunks([30_000.0] * 3, 33)
     assert len(pairs) == 3 * 20 and pairs[0] == (0, 1, 0, 1) and pairs[-1][3] == 33
@@ -178,12 +178,12 @@ def test_chunks_cover_every_view_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_trial_passes_what_draws_and_not_what_draws_nothing(monkeypatch) -> None:
     """With the torch renderer in gsplat's place, which draws what gsplat draws."""
-    monkeypatch.setattr(gsplat_backend, "rasterise", reference.rasterise)
+    monkeypatch.setattr(gsplat_backend, "rasterize", reference.rasterize)
     gsplat_backend._draw_one(CPU)
 
     def faint(gaussians: Gaussians, cameras: Cameras) -> tuple[torch.Tensor, ...]:
-        return tuple(0.9 * picture for picture in reference.rasterise(gaussians, cameras))
+        return tuple(0.9 * picture for picture in reference.rasterize(gaussians, cameras))
 
-    monkeypatch.setattr(gsplat_backend, "rasterise", faint)
+    monkeypatch.setattr(gsplat_backend, "rasterize", faint)
     with pytest.raises(RuntimeError, match=r"one opaque Gaussian has an alpha of 0\.899"):
         gsplat_backend._draw_one(CPU)

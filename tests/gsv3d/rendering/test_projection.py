@@ -60,7 +60,7 @@ def test_projection_equals_gsplat() -> None:
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
-def test_colours_equal_gsplat(degree: int) -> None:
+def test_colors_equal_gsplat(degree: int) -> None:
     coefficients = 0.3 * normal(200, sh.num_coefficients(degree), 3, seed=degree)
     directions = normal(200, 3, seed=7)
     theirs = gsplat_torch._spherical_harmonics(degree, directions, coefficients)

@@ -51,16 +51,16 @@ def naive_projection(mean, quat, scale, viewmat, K, width, height):
     return np.array([fx * x / z + cx, fy * y / z + cy]), flat, z
 
 
-def naive_render(means, quats, scales, opacities, colours, viewmat, K, width, height):
-    """Colour (H, W, 3) on black, alpha (H, W), expected depth (H, W)."""
+def naive_render(means, quats, scales, opacities, colors, viewmat, K, width, height):
+    """Color (H, W, 3) on black, alpha (H, W), expected depth (H, W)."""
     splats = []
-    for mean, quat, scale, opacity, colour in zip(
-        means, quats, scales, opacities, colours, strict=True
+    for mean, quat, scale, opacity, color in zip(
+        means, quats, scales, opacities, colors, strict=True
     ):
         if (viewmat[:3, :3] @ mean + viewmat[:3, 3])[2] <= 0.01:
             continue
-        centre, flat, z = naive_projection(mean, quat, scale, viewmat, K, width, height)
-        splats.append((z, centre, np.linalg.inv(flat), opacity, colour))
+        center, flat, z = naive_projection(mean, quat, scale, viewmat, K, width, height)
+        splats.append((z, center, np.linalg.inv(flat), opacity, color))
     splats.sort(key=lambda splat: splat[0])
     picture = np.zeros((height, width, 3))
     alpha_map = np.zeros((height, width))
@@ -68,14 +68,14 @@ def naive_render(means, quats, scales, opacities, colours, viewmat, K, width, he
     for row in range(height):
         for column in range(width):
             light = 1.0
-            for z, centre, precision, opacity, colour in splats:
-                offset = np.array([column + 0.5, row + 0.5]) - centre
+            for z, center, precision, opacity, color in splats:
+                offset = np.array([column + 0.5, row + 0.5]) - center
                 alpha = min(0.999, opacity * math.exp(-0.5 * offset @ precision @ offset))
                 if alpha < 1 / 255:
                     continue
                 if light * (1 - alpha) <= 1e-4:
                     break
-                picture[row, column] += light * alpha * np.asarray(colour)
+                picture[row, column] += light * alpha * np.asarray(color)
                 depth[row, column] += light * alpha * z
                 light *= 1 - alpha
             alpha_map[row, column] = 1 - light
@@ -126,9 +126,9 @@ def test_equals_pixel_by_pixel_reference(seed: int) -> None:
     gaussians = scene(40, seed)
     cameras = orbit([0, 75, 200], [10, -20, 60], size=24)
     output = render(gaussians, cameras, backend="torch")
-    colour, alpha, depth = naive_views(gaussians, cameras)
+    color, alpha, depth = naive_views(gaussians, cameras)
     assert alpha.max() > 0.99 and alpha.min() == 0
-    np.testing.assert_allclose(output.colour.numpy(), colour, atol=1e-9)
+    np.testing.assert_allclose(output.color.numpy(), color, atol=1e-9)
     np.testing.assert_allclose(output.alpha[..., 0].numpy(), alpha, atol=1e-9)
     np.testing.assert_allclose(output.depth[..., 0].numpy(), depth, atol=1e-8)
 
@@ -140,7 +140,7 @@ def test_agrees_with_what_the_add_ons_pictures_are_compared_with() -> None:
     naive = splat_reference.draw(
         **arrays, viewmat=camera.viewmats[0].numpy(), K=camera.Ks[0].numpy(), width=64, height=64
     )
-    np.testing.assert_allclose(output.colour[0].numpy(), naive[..., :3], atol=6e-3)
+    np.testing.assert_allclose(output.color[0].numpy(), naive[..., :3], atol=6e-3)
     np.testing.assert_allclose(output.alpha[0].numpy(), naive[..., 3:], atol=6e-3)
 
 
@@ -149,14 +149,14 @@ def test_float32_is_close_to_float64() -> None:
     cameras = orbit([0, 120], 10, size=48)
     exact = render(gaussians, cameras, backend="torch")
     single = render(gaussians.to(torch.float32), cameras, backend="torch")
-    assert single.colour.dtype == torch.float32
+    assert single.color.dtype == torch.float32
     # A pair at alpha = 1/255 or a pixel at transmittance 1e-4 may fall to either side.
-    assert (single.colour - exact.colour).abs().max() < 5e-3
-    assert (single.colour - exact.colour).abs().mean() < 1e-5
+    assert (single.color - exact.color).abs().max() < 5e-3
+    assert (single.color - exact.color).abs().mean() < 1e-5
     assert (single.alpha - exact.alpha).abs().mean() < 1e-5
 
 
-def test_rectangular_picture_and_shifted_centre() -> None:
+def test_rectangular_picture_and_shifted_center() -> None:
     gaussians = scene(30, 3)
     camera = orbit([30], 5, size=20)
     K = camera.Ks.clone()
@@ -164,9 +164,9 @@ def test_rectangular_picture_and_shifted_centre() -> None:
     K[:, 1, 1] *= 1.2
     cameras = Cameras(camera.viewmats, K, 27, 18)
     output = render(gaussians, cameras, backend="torch")
-    colour, alpha, depth = naive_views(gaussians, cameras)
-    assert output.colour.shape == (1, 18, 27, 3)
-    np.testing.assert_allclose(output.colour.numpy(), colour, atol=1e-9)
+    color, alpha, depth = naive_views(gaussians, cameras)
+    assert output.color.shape == (1, 18, 27, 3)
+    np.testing.assert_allclose(output.color.numpy(), color, atol=1e-9)
     np.testing.assert_allclose(output.depth[..., 0].numpy(), depth, atol=1e-8)
 
 
@@ -178,8 +178,8 @@ def test_gaussians_behind_and_beside_the_camera() -> None:
     depth = (cameras.viewmats[:, :3, :3].double() @ means.T)[:, 2] + 2.35
     assert (depth < 0).any() and (depth > 4).any()
     output = render(gaussians, cameras, backend="torch")
-    colour, alpha, _ = naive_views(gaussians, cameras)
-    np.testing.assert_allclose(output.colour.numpy(), colour, atol=1e-9)
+    color, alpha, _ = naive_views(gaussians, cameras)
+    np.testing.assert_allclose(output.color.numpy(), color, atol=1e-9)
     np.testing.assert_allclose(output.alpha[..., 0].numpy(), alpha, atol=1e-9)
 
 
@@ -197,8 +197,8 @@ def test_one_isotropic_gaussian_on_the_axis_has_a_closed_form() -> None:
     alpha = opacity * np.exp(-(offset[None] ** 2 + offset[:, None] ** 2) / (2 * variance))
     alpha[alpha < 1 / 255] = 0
     np.testing.assert_allclose(output.alpha[0, ..., 0].numpy(), alpha, atol=1e-6)
-    colour = alpha[..., None] * [0.2, 0.5, 0.9] + (1 - alpha[..., None])
-    np.testing.assert_allclose(output.colour[0].numpy(), colour, atol=1e-6)
+    color = alpha[..., None] * [0.2, 0.5, 0.9] + (1 - alpha[..., None])
+    np.testing.assert_allclose(output.color[0].numpy(), color, atol=1e-6)
     depth = output.depth[0, ..., 0].numpy()
     np.testing.assert_allclose(depth[alpha > 0], distance, atol=1e-6)
     assert (depth[alpha == 0] == 0).all()
@@ -219,7 +219,7 @@ def test_gradients_in_all_parameters_and_the_background() -> None:
     )
 
 
-def test_gradients_of_view_dependent_colour() -> None:
+def test_gradients_of_view_dependent_color() -> None:
     gaussians = scene(3, 6, scale=0.15)
     generator = torch.Generator().manual_seed(0)
     coefficients = 0.3 * torch.randn(3, 16, 3, generator=generator, dtype=torch.float64)
@@ -228,7 +228,7 @@ def test_gradients_of_view_dependent_colour() -> None:
 
     def function(means: torch.Tensor, sh: torch.Tensor) -> torch.Tensor:
         moved = Gaussians(means, gaussians.quats, gaussians.scales, gaussians.opacities, sh)
-        return render(moved, cameras, backend="torch").colour
+        return render(moved, cameras, backend="torch").color
 
     assert torch.autograd.gradcheck(
         function, inputs, eps=1e-7, atol=1e-5, rtol=1e-4, fast_mode=True
@@ -245,7 +245,7 @@ def test_limited_alpha_and_hidden_gaussians_get_no_gradient() -> None:
     output = render(Gaussians(*values), orbit([0], 0, size=4), backend="torch")
     # 0.999, then the second would leave 1e-6 of the light: the pixel stops before it.
     assert torch.allclose(output.alpha, torch.tensor(0.999, dtype=torch.float64), atol=1e-6)
-    (output.colour.sum() + output.depth.sum()).backward()
+    (output.color.sum() + output.depth.sum()).backward()
     for value in values:
         assert torch.isfinite(value.grad).all()
         assert (value.grad[1:] == 0).all()
@@ -258,8 +258,8 @@ def test_nothing_to_draw() -> None:
     transparent = replace(scene(3), opacities=torch.zeros(3, dtype=torch.float64))
     for gaussians in (empty, transparent):
         output = render(gaussians, cameras, (1, 0, 0), backend="torch")
-        assert output.colour.shape == (2, 8, 8, 3)
-        assert (output.colour == torch.tensor([1.0, 0, 0])).all()
+        assert output.color.shape == (2, 8, 8, 3)
+        assert (output.color == torch.tensor([1.0, 0, 0])).all()
         assert (output.alpha == 0).all() and (output.depth == 0).all()
 
 
@@ -274,12 +274,12 @@ def test_order_of_the_gaussians_does_not_matter() -> None:
 def test_world_axes_land_where_the_conventions_say() -> None:
     """Seen from azimuth 0: +X right, +Z up, -Y in front; from azimuth 90: +X in front."""
     ends = torch.tensor([[0.3, 0, 0], [0, 0, 0.3], [0, -0.3, 0], [0, 0.3, 0]])
-    colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+    colors = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
     scene = Gaussians.from_rgb(
         ends, torch.tensor([[1.0, 0, 0, 0]]).expand(4, 4), torch.full((4, 3), 0.04),
-        torch.full((4,), 0.99), colours,
+        torch.full((4,), 0.99), colors,
     )  # fmt: skip
-    front, side = render(scene, orbit([0, 90], 0, size=64)).colour
+    front, side = render(scene, orbit([0, 90], 0, size=64)).color
     assert front[32, 45, 0] > 0.5 and front[32, 45, 1] < 0.1  # red: right
     assert front[18, 32, 1] > 0.5 and front[45, 32].max() < 0.1  # green: up, nothing below
     assert front[32, 32, 2] > 0.9 and front[32, 32, 0] < 0.1  # blue hides white

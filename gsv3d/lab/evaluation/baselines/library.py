@@ -202,7 +202,7 @@ def load_library(
     arrays = load_arrays(path)
     by_name = {prop.name: prop for prop in there}
     kept = tuple(by_name[str(name)] for name in arrays["names"])
-    return Library(kept, Looks(arrays["masks"], arrays["colours"], arrays["means"]), digest)
+    return Library(kept, Looks(arrays["masks"], arrays["colors"], arrays["means"]), digest)
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,6 @@ def _render(
         path,
         names=np.array([props[index].name for index in order]),
         masks=np.concatenate([found[index][0] for index in order]),
-        colours=np.concatenate([found[index][1] for index in order]),
+        colors=np.concatenate([found[index][1] for index in order]),
         means=np.concatenate([found[index][2] for index in order]),
     )

@@ -31,7 +31,7 @@ class AutoencoderTask:
         orbits: the data.
         device: the model's.
         kl_weight: of the mean KL divergence per latent value.
-        coloured_background: share of pictures on a random color, as half of SV3D's are (SV3D,
+        colored_background: share of pictures on a random color, as half of SV3D's are (SV3D,
             appendix B). Without them colors are so small a part of the error that a small
             autoencoder stays gray.
     """
@@ -45,11 +45,11 @@ class AutoencoderTask:
         orbits: Sequence[Orbit],
         device: torch.device,
         kl_weight: Weight = 1e-4,
-        coloured_background: Share = 0.5,
+        colored_background: Share = 0.5,
     ) -> None:
         self.modules = nn.ModuleDict({"vae": vae}).to(device)
         self.device, self.kl_weight = device, kl_weight
-        self.source = PictureSource(orbits, vae.config.in_channels, coloured_background)
+        self.source = PictureSource(orbits, vae.config.in_channels, colored_background)
         self.shown = self.source.draw(SHOWN, seed=0)
 
     def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

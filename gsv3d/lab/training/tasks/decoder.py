@@ -85,8 +85,8 @@ class DecoderTask:
         batch = latents.shape[0]
         blurred = F.avg_pool2d(latents.flatten(0, 1), 3, 1, 1, count_include_pad=False)
         blurred = blurred.view_as(latents)
-        neighbours = 0.5 * latents + 0.25 * (latents.roll(1, dims=1) + latents.roll(-1, dims=1))
-        soft = 0.5 * (blurred + neighbours)
+        neighbors = 0.5 * latents + 0.25 * (latents.roll(1, dims=1) + latents.roll(-1, dims=1))
+        soft = 0.5 * (blurred + neighbors)
         chosen = (torch.rand(batch, 1, 1, 1, 1, device=latents.device) < self.blur).to(latents)
         share = chosen * torch.rand(batch, 1, 1, 1, 1, device=latents.device)
         deviation = self.corruption * torch.rand(batch, 1, 1, 1, 1, device=latents.device) ** 2

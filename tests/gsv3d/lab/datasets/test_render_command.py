@@ -39,7 +39,7 @@ MOVING = ["moving_glb", "moving_usd", "moving_blend"]
 def make_objects(folder: Path, meshes) -> None:
     """Objects of every format and every fault."""
     meshes.colored_box(folder / "box.glb", tuple(BOX), offset=4.0)
-    meshes.colored_box(folder / "kilometres.glb", tuple(BOX * 20_000), offset=50_000.0)
+    meshes.colored_box(folder / "kilometers.glb", tuple(BOX * 20_000), offset=50_000.0)
     script = Path(__file__).with_name("export_box.py")
     subprocess.run(
         [sys.executable, str(script), str(folder / "box.glb"), str(folder)],
@@ -104,7 +104,7 @@ def test_bad_objects_are_named_and_the_others_are_there(rendered) -> None:
     assert sorted(path.name for path in output.iterdir()) == [
         ".lock", "DATASHEET.md", "dataset.json", shard.name,
     ]  # fmt: skip
-    good = ["box", "kilometres", "no_texture", "plain", "tetra", "texture_a", "texture_b"]
+    good = ["box", "kilometers", "no_texture", "plain", "tetra", "texture_a", "texture_b"]
     good += [f"{name}_box" for name in FORMATS] + MOVING
     assert [entry.key for entry in index_shards(output)] == sorted(good)
     lines = [line for line in errors.splitlines() if line.startswith("skipped: ")]
@@ -173,7 +173,7 @@ def surface_points(result: OrbitRecord) -> tuple[np.ndarray, np.ndarray]:
     return points[shown], result.rgba[..., :3][shown]
 
 
-@pytest.mark.parametrize("name", ["kilometres", *(f"{x}_box" for x in FORMATS), *MOVING])
+@pytest.mark.parametrize("name", ["kilometers", *(f"{x}_box" for x in FORMATS), *MOVING])
 def test_every_format_shows_the_same_box_the_same_way_up(rendered, meshes, name: str) -> None:
     points, colors = surface_points(record(rendered[1], name))
     low, high = points.min(axis=0), points.max(axis=0)

@@ -27,7 +27,7 @@ def painted_ball() -> Gaussians:
 def views() -> tuple[np.ndarray, np.ndarray]:
     cameras = orbit(static_azimuths_deg(8), 10.0, size=24)
     output = render(painted_ball(), cameras, background=(1.0, 1.0, 1.0))
-    color = (output.colour.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    color = (output.color.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     return color, (output.alpha[..., 0] > 0.5).numpy()
 
 
@@ -38,9 +38,9 @@ def test_a_fit_shows_its_views_and_is_where_the_object_is(views) -> None:
     start = fit_gaussians(colors, masks, cameras, FitSettings(250, 0, 24))
     fitted = fit_gaussians(colors, masks, cameras, SMALL)
     unseen = orbit([22.5, 200.0], 30.0, size=24)
-    true = render(painted_ball(), unseen, background=(1.0, 1.0, 1.0)).colour.numpy()
+    true = render(painted_ball(), unseen, background=(1.0, 1.0, 1.0)).color.numpy()
     scores = [
-        psnr(render(g, unseen, background=(1.0, 1.0, 1.0)).colour.numpy(), true)
+        psnr(render(g, unseen, background=(1.0, 1.0, 1.0)).color.numpy(), true)
         for g in (start, fitted)
     ]
     assert scores[1] > 20 and scores[1] > scores[0] + 5
@@ -64,8 +64,8 @@ def test_halves_of_one_object_agree_more_than_those_of_two(views) -> None:
     assert agreement(same) > agreement(other) + 3
     assert same["fit0_frames"].shape == (8, 24, 24, 3) and same["fit1_views_mask"].dtype == bool
     # In the object's world: the model's is 0.7 of it.
-    assert surface_distance(same["fit0_centres"], same["fit1_centres"]).chamfer < 0.15
-    assert np.linalg.norm(same["fit0_centres"], axis=1).max() > 0.4
+    assert surface_distance(same["fit0_centers"], same["fit1_centers"]).chamfer < 0.15
+    assert np.linalg.norm(same["fit0_centers"], axis=1).max() > 0.4
 
 
 def test_views_are_fitted_at_the_elevation_they_were_made_for(views) -> None:

@@ -201,7 +201,7 @@ def test_gaussians_are_drawn_where_the_object_is() -> None:
     assert rows[0] + rows[-1] == pytest.approx(47, abs=1.01)
     # Centers fill three quarters; what stands out are two deviations of the outermost.
     assert len(rows) / 48 == pytest.approx(0.75 * (0.45 + 2 * 0.016) / 0.45, abs=0.05)
-    assert arrays["half1_centres"].shape == (1500, 3)
+    assert arrays["half1_centers"].shape == (1500, 3)
     without = draw_generated(Generated(None), Framing(1.0, np.zeros(3)), 10.0, 16)
     assert without == {}
 

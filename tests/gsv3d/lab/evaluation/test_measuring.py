@@ -117,7 +117,7 @@ def test_halves_that_are_equal_agree_and_others_do_not(evaluation) -> None:
     for half, shift in ((0, 0.0), (1, 0.02)):
         halves |= {
             f"half{half}_views": color, f"half{half}_views_mask": mask,
-            f"half{half}_centres": points + np.float32([0, 0, shift]),
+            f"half{half}_centers": points + np.float32([0, 0, shift]),
             f"half{half}_frames": before["frames"],
             f"half{half}_frames_mask": before["frames_mask"],
         }  # fmt: skip

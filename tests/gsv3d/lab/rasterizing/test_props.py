@@ -150,10 +150,10 @@ def views(path):
     return drawn.rgba.numpy().astype(int), drawn.depth.numpy()
 
 
-def test_a_box_of_kilometres_far_away_looks_as_a_small_one(tmp_path):
+def test_a_box_of_kilometers_far_away_looks_as_a_small_one(tmp_path):
     odd_meshes.box(tmp_path / "box.glb")
-    odd_meshes.box(tmp_path / "kilometres.glb", scale=40_000, away=50_000)
-    near, far = (views(tmp_path / name) for name in ("box.glb", "kilometres.glb"))
+    odd_meshes.box(tmp_path / "kilometers.glb", scale=40_000, away=50_000)
+    near, far = (views(tmp_path / name) for name in ("box.glb", "kilometers.glb"))
     assert (near[0][..., 3] == 255).sum() > 400
     assert np.abs(near[0] - far[0]).max() <= 2
     assert np.abs(near[1] - far[1]).max() < 0.003

@@ -19,7 +19,7 @@ FINER = 4
 def trace(cameras: Cameras, axes: tuple[float, float, float] = AXES) -> tuple[Tensor, Tensor]:
     """Straight-alpha pictures (V, H, W, 4) in 0..1 and z-depths (V, H, W), 0 where empty.
 
-    The colour is a smooth function of the point on the surface, without light.
+    The color is a smooth function of the point on the surface, without light.
     """
     size = cameras.width
     fine = cameras.resized(size * FINER)
@@ -32,14 +32,14 @@ def trace(cameras: Cameras, axes: tuple[float, float, float] = AXES) -> tuple[Te
     # The directions have unit z-depth, so the ray's parameter is the depth.
     depth = torch.where(hit, (-b - root.clamp_min(0).sqrt()) / a, 0.0)
     point = origins + depth[..., None] * directions
-    colour = 0.65 + 0.28 * torch.sin(4 * point + torch.tensor([0.0, 1.0, 2.0]))
+    color = 0.65 + 0.28 * torch.sin(4 * point + torch.tensor([0.0, 1.0, 2.0]))
     alpha = hit.double()
 
     def pooled(x: Tensor) -> Tensor:
         return x.unflatten(1, (size, FINER)).unflatten(3, (size, FINER)).mean(dim=(2, 4))
 
     coverage = pooled(alpha[..., None])
-    rgb = pooled(colour * alpha[..., None]) / coverage.clamp_min(1e-6)
+    rgb = pooled(color * alpha[..., None]) / coverage.clamp_min(1e-6)
     mean_depth = pooled((depth * alpha)[..., None]) / coverage.clamp_min(1e-6)
     rgba = torch.cat([rgb.clamp(0, 1), coverage], dim=-1)
     return rgba.float(), torch.where(coverage > 0.5, mean_depth, 0.0)[..., 0].float()

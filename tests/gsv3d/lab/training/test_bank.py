@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank of rasterised orbits: what is in it, what becomes of it when things go wrong."""
+"""The bank of rasterized orbits: what is in it, what becomes of it when things go wrong."""
 
 import json
 import multiprocessing
@@ -132,7 +132,7 @@ def test_a_second_run_names_a_damaged_bank(tmp_path, objects):
 
 
 ROOM = sum((6 * 32 * 32 * (4 + 2), 6 * 4, 6 * 4, 1)) * 2 * 3
-"""Bytes of the bank of three objects: colour and depth, two angles, whether it is done."""
+"""Bytes of the bank of three objects: color and depth, two angles, whether it is done."""
 
 
 @pytest.mark.parametrize("twin", [False, True])

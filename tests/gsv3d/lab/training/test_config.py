@@ -79,8 +79,8 @@ def complaint(data: Any, folder: Path) -> str:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_unknown_field_is_named_with_those_that_are_known(level: str, tmp_path: Path) -> None:
-    said = complaint(changed(SHIPPED["blockout"], f"{level}colour", 3), tmp_path)
-    assert f"has an unknown field '{level}colour'" in said
+    said = complaint(changed(SHIPPED["blockout"], f"{level}color", 3), tmp_path)
+    assert f"has an unknown field '{level}color'" in said
     assert all(name in said for name in LEVELS[level])
 
 

@@ -86,8 +86,8 @@ def test_lora_is_on_all_attentions_but_where_there_is_nothing_to_choose() -> Non
         and not n.endswith(("attn2.to_q", "attn2.to_k"))
     }  # fmt: skip
     assert trained == expected and any("temporal" in name for name in trained)
-    with pytest.raises(ModelError, match="no linear layer named to_colour"):
-        add_lora(build(tiny.CONFIG, "unet"), 2, 2.0, ["to_colour"])
+    with pytest.raises(ModelError, match="no linear layer named to_color"):
+        add_lora(build(tiny.CONFIG, "unet"), 2, 2.0, ["to_color"])
 
 
 def test_without_peft_it_is_said_what_to_do(monkeypatch) -> None:

@@ -106,7 +106,7 @@ def test_odd_objects_are_named_once_and_the_others_go_on(tmp_path, monkeypatch) 
     source = tmp_path / "objects"
     source.mkdir()
     odd_meshes.box(source / "box.glb")
-    odd_meshes.box(source / "kilometres.glb", scale=40_000, away=50_000)
+    odd_meshes.box(source / "kilometers.glb", scale=40_000, away=50_000)
     bad = {"nan.glb": odd_meshes.not_finite, "points.glb": odd_meshes.without_faces,
            "small.gltf": odd_meshes.compressed}  # fmt: skip
     odd = {"gone.gltf": odd_meshes.without_texture, "moving.gltf": odd_meshes.animated}
@@ -118,7 +118,7 @@ def test_odd_objects_are_named_once_and_the_others_go_on(tmp_path, monkeypatch) 
     with Drawing(factory.directory, factory, 1, said.append) as drawing:
         drawing.wait()
         names = [orbit.name for orbit in drawing.bank()]
-    good = ["box", "gone", "kilometres", "moving"]
+    good = ["box", "gone", "kilometers", "moving"]
     assert names == [f"{name}/{variant}" for name in good for variant in range(2)]
     passed = [line for line in said if line.startswith("passed over: ")]
     assert len(passed) == 2 * len(bad)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from gsv3d.cameras import intrinsics, orbit
-from gsv3d.decoder.volume import voxel_centres
+from gsv3d.decoder.volume import voxel_centers
 from gsv3d.lab.training.geometry_loss import MARGIN, carve
 
 SIZE, RADIUS = 96, 0.3
@@ -27,7 +27,7 @@ AROUND = [(45.0 * i, e) for i in range(8) for e in (-60.0, -20.0, 20.0, 60.0)]
 
 
 def test_what_is_left_is_the_ball() -> None:
-    points = voxel_centres(32, torch.device("cpu"))
+    points = voxel_centers(32, torch.device("cpu"))
     viewmats, alpha, depth = ball(AROUND)
     solid = carve(points, viewmats, intrinsics(SIZE), alpha, depth)[0]
     distance = points.norm(dim=-1)

@@ -112,7 +112,7 @@ def check_what_is_there_to_look_at(folder, drawn):
     for name, (rows, columns) in drawn.items():
         sheet = np.asarray(Image.open(folder / "samples" / f"{name}-0000002.png"))
         assert sheet.shape == (32 * rows, 32 * columns, 3)
-        # The truths: an object in colour in every one.
+        # The truths: an object in color in every one.
         truths = sheet[:32].reshape(32, columns, 32, 3).astype(int)
         assert (np.ptp(truths, axis=-1) > 60).any(axis=(0, 2)).all()
         (image,) = events.Images(name)

@@ -86,7 +86,7 @@ def test_a_component_of_another_size_is_refused(model: Path, orbits) -> None:
 @pytest.mark.parametrize(
     ("stage", "options", "words"),
     [
-        ("decoder", {"colour": 1}, "'tiny' has an unknown field 'stages.decoder.colour'"),
+        ("decoder", {"color": 1}, "'tiny' has an unknown field 'stages.decoder.color'"),
         ("decoder", {"blur": "1e-1"}, "'stages.decoder.blur', .* a valid number.* 1.0e-4"),
         ("distill", {"train_decoder": 1}, "'stages.distill.train_decoder', .* a valid boolean"),
         ("multiview", {"latents": "tape"}, "'tape' as .* must be 'none', 'memory' or 'disk'"),
@@ -110,7 +110,7 @@ def test_a_scheduler_without_its_noise_levels_is_named(model: Path, orbits) -> N
         make_task(config, "multiview", orbits, CPU, start=[model])
 
 
-def test_an_autoencoder_without_what_its_latents_are_normalised_by(orbits) -> None:
+def test_an_autoencoder_without_what_its_latents_are_normalized_by(orbits) -> None:
     vae = tiny.CONFIG.components["vae"] | {"use_quant_conv": False}
     config = replace(tiny.CONFIG, components=tiny.CONFIG.components | {"vae": vae})
     with pytest.raises(ModelError, match="false as 'components.vae.use_quant_conv', .* be true"):

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 
 import gsv3d
-from gsv3d.decoder.volume import voxel_centres
+from gsv3d.decoder.volume import voxel_centers
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.config import build, list_configurations, read_config
 from gsv3d.lab.training.edm import NoiseLevels
@@ -36,7 +36,7 @@ def fresh_vae(seed: int = 0) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def test_normalised_latents_give_the_same_picture() -> None:
+def test_normalized_latents_give_the_same_picture() -> None:
     vae = fresh_vae()
     batch = picture_tensor(torch.rand(64, 4, 32, 32), 4)
     before = vae.encode(batch).latent_dist
@@ -114,7 +114,7 @@ def test_an_encoder_that_is_not_trained_stays(stage: str) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_the_share_of_pictures_on_a_color(share: float) -> None:
-    task = task_of("autoencoder", coloured_background=share)
+    task = task_of("autoencoder", colored_background=share)
     corners = task.source.draw(8, 0, 0.0)[:, :3, 0, 0]
     assert (corners == 1).all(dim=1).float().mean() == 1 - share
 
@@ -159,7 +159,7 @@ def test_without_a_weight_of_depth_nothing_is_learnt_of_it() -> None:
     task.geometry = GeometryLoss(CPU, depth_weight=0.0)
     torch.manual_seed(0)
     loss, parts = task.loss(batch)
-    assert set(parts) == {"render_colour", "render_mask", "pixel_mask", "pixel_colour"}
+    assert set(parts) == {"render_color", "render_mask", "pixel_mask", "pixel_color"}
     assert set(parts) == set(task.geometry.names)
     # Other depths change nothing but which pixels are solid.
     for depth in (batch.depth, batch.novel_depth):
@@ -185,7 +185,7 @@ def test_a_volume_learns_what_no_view_sees_past() -> None:
         strict=True,
     )
     viewmats, alpha, depth = (torch.cat(pair, dim=1) for pair in sides)
-    solid = carve(voxel_centres(8, CPU), viewmats, batch.K, alpha, depth)
+    solid = carve(voxel_centers(8, CPU), viewmats, batch.K, alpha, depth)
     assert 0.05 < solid.float().mean() < 0.5
     sure = torch.where(solid, 30.0, -30.0)
     for logits, expected in ((sure, 0.0), (-sure, 2 * 30.0)):
@@ -261,7 +261,7 @@ def test_shipped_configurations_build() -> None:
     [
         ("- 1", "holds no fields"),
         ("a: [", "no YAML"),
-        ("name: x\ncolour: 3", "unknown field 'colour'"),
+        ("name: x\ncolor: 3", "unknown field 'color'"),
         ("name: x", "no field 'description'"),
     ],
 )
@@ -305,6 +305,6 @@ def test_unknown_configurations_and_fields() -> None:
     config.components["decoder"]["volume_size"] = 6
     with pytest.raises(ModelError, match="'decoder' of 'blockout' .* volume_size .* not 6"):
         build(config, "decoder")
-    config.components["vae"]["colour"] = 1
-    with pytest.raises(ModelError, match=r"'blockout' has an unknown .* 'components\.vae\.colour'"):
+    config.components["vae"]["color"] = 1
+    with pytest.raises(ModelError, match=r"'blockout' has an unknown .* 'components\.vae\.color'"):
         build(config, "vae")

@@ -52,7 +52,7 @@ def test_tensorboard_holds_the_curves_and_the_samples(tmp_path: Path) -> None:
     assert sorted(p.name for p in (output / "samples").iterdir()) == [
         "weights-0000030.png", "weights-0000060.png"
     ]  # fmt: skip
-    # The averaged weights: 2 rows and 3 columns of squares whose grey is a weight.
+    # The averaged weights: 2 rows and 3 columns of squares whose gray is a weight.
     picture = np.asarray(Image.open(output / "samples" / "weights-0000060.png"))
     assert picture.shape == (16, 24, 3)
     exported = json.loads((output / "exported.txt").read_text())
