@@ -30,7 +30,7 @@ from gsv3d.lab.evaluation.runner import normalize_mesh
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import extract
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.meshing.texture import BACKS, bake
+from gsv3d.meshing.texture import BACKS, bake_texture
 from gsv3d.models import load_pipeline
 from gsv3d.settings import GenerationSettings
 
@@ -40,10 +40,10 @@ def both_meshes(pipeline, reference: np.ndarray) -> list[TexturedMesh]:  # type:
     textures = []
 
     def bake_both(*args, backs, **kwargs) -> np.ndarray:  # type: ignore[no-untyped-def]
-        textures.extend(bake(*args, backs=name, **kwargs) for name in BACKS)
+        textures.extend(bake_texture(*args, backs=name, **kwargs) for name in BACKS)
         return textures[0]
 
-    with patch.object(extract, "bake", bake_both):
+    with patch.object(extract, "bake_texture", bake_both):
         image = Image.fromarray(reference)
         mesh = generate(pipeline, image, GenerationSettings(texture_size=512, previews=0)).mesh
     return [TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, t) for t in textures]

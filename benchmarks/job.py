@@ -152,7 +152,7 @@ def floors_of(pipeline: Any, result: Any) -> dict[str, float]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from gsv3d.meshing.extract import VIEW_PIXELS, VOXELS
-    from gsv3d.meshing.views import surround
+    from gsv3d.meshing.views import surround_with_cameras
 
     side = 1024
     matrix = torch.rand(side, side)
@@ -165,7 +165,7 @@ def floors_of(pipeline: Any, result: Any) -> dict[str, float]:
             pipeline(result.prepared, output_type=kind)
         flops[kind] = counter.get_total_flops()
     # Of each view five numbers a pixel, written and read; of each voxel a distance.
-    views = 2 * len(surround(1.0, 1)) * round(VIEW_PIXELS * VOXELS) ** 2 * 5 * 4
+    views = 2 * len(surround_with_cameras(1.0, 1)) * round(VIEW_PIXELS * VOXELS) ** 2 * 5 * 4
     texels = 2 * result.mesh.texture.nbytes
     return {
         "denoising": flops["np"] / flops_per_s,

@@ -32,7 +32,7 @@ STEEPNESS = 4.0
 Blender's Solid view does at .1, then shows nearly the same outline."""
 
 
-def covering(reference: Reference, voxel: float) -> Reference:
+def cover_fine_gaps(reference: Reference, voxel: float) -> Reference:
     """Return the picture with an outline that the mesh can follow, and an alpha that carves it.
 
     Args:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gsv3d.errors import GSV3DError
-from gsv3d.meshing.carving import covering
-from gsv3d.meshing.fusion import Volume, fuse
-from gsv3d.meshing.level import settle
+from gsv3d.meshing.carving import cover_fine_gaps
+from gsv3d.meshing.fusion import Volume, fuse_depths
+from gsv3d.meshing.level import smooth_and_level
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.mirror import match_outlines
-from gsv3d.meshing.outline import reach
-from gsv3d.meshing.reference import Reference, align
+from gsv3d.meshing.outline import find_outline_bounds
+from gsv3d.meshing.reference import Reference, align_reference
 from gsv3d.meshing.simplify import simplify
 from gsv3d.meshing.surface import KEEP_SHARE, extract_surface, keep_parts, smooth_taubin
-from gsv3d.meshing.texture import BACKS, bake
-from gsv3d.meshing.unwrap import unwrap
-from gsv3d.meshing.views import DepthViews, frame, render_views, surround
+from gsv3d.meshing.texture import BACKS, bake_texture
+from gsv3d.meshing.unwrap import unwrap_uvs
+from gsv3d.meshing.views import DepthViews, fit_bounds, render_views, surround_with_cameras
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -78,23 +78,23 @@ def extract_mesh(
     if not MIN_TEXTURE <= texture_size <= MAX_TEXTURE:
         raise ValueError(f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}.")
     positions, colors, opacities, low, high = _cloud(gaussians)
-    low, high = frame(gaussians, low, high)
+    low, high = fit_bounds(gaussians, low, high)
     if references:
-        shown_low, shown_high = reach(references[0])
+        shown_low, shown_high = find_outline_bounds(references[0])
         low, high = np.minimum(low, shown_low), np.maximum(high, shown_high)
     voxel = float((high - low).max()) / voxels
     radius = float(np.linalg.norm(high - low)) / 2 + 4 * voxel
-    cameras = surround(radius, round(VIEW_PIXELS * voxels), (low + high) / 2)
+    cameras = surround_with_cameras(radius, round(VIEW_PIXELS * voxels), (low + high) / 2)
 
     half = len(cameras)  # the first half of "fusing" is rendering, the second the volume
     # Gaussians stand on their views' grids, which would show in the texture as dots: where color
     # is looked up they are widened by about the distance of so many on one surface.
     blur = float((high - low).max()) * min(len(positions) ** -0.5, MAX_BLUR)
     views = render_views(gaussians, cameras, _phase(progress, "fusing", 0, 2 * half), blur)
-    volume = fuse(views, low, high, voxel, _phase(progress, "fusing", half, 2 * half))
-    volume = settle(volume, views)
+    volume = fuse_depths(views, low, high, voxel, _phase(progress, "fusing", half, 2 * half))
+    volume = smooth_and_level(volume, views)
     if references:
-        references = [covering(reference, voxel) for reference in references]
+        references = [cover_fine_gaps(reference, voxel) for reference in references]
         volume, references = match_outlines(volume, references)
     cloud = (positions, colors)
     return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, references, backs)
@@ -126,10 +126,10 @@ def mesh_from_volume(
 
     report("unwrapping", 0, 1)
     points = points.astype(np.float32)
-    corner_uvs = unwrap(points, triangles, texture_size)
+    corner_uvs = unwrap_uvs(points, triangles, texture_size)
     report("unwrapping", 1, 1)
 
-    texture = bake(
+    texture = bake_texture(
         points,
         triangles,
         corner_uvs,
@@ -138,7 +138,7 @@ def mesh_from_volume(
         cloud,
         depth_tolerance=DEPTH_TOLERANCE * float(np.ptp(points, axis=0).max()),
         progress=lambda step, of: report("texturing", step, of),
-        projections=[align(points, triangles, reference) for reference in references],
+        projections=[align_reference(points, triangles, reference) for reference in references],
         backs=backs,
     )
     return TexturedMesh(points, triangles, corner_uvs, texture)

@@ -54,7 +54,7 @@ class Volume:
     voxel: float
 
 
-def fuse(
+def fuse_depths(
     views: DepthViews,
     low: np.ndarray,
     high: np.ndarray,

@@ -33,11 +33,11 @@ _VIEW_STEP = 2
 """Every second view is enough to find the level, at half their resolution."""
 
 
-def settle(volume: Volume, views: DepthViews) -> Volume:
+def smooth_and_level(volume: Volume, views: DepthViews) -> Volume:
     """Smooths the field and shifts it so that level 0 has the views' silhouettes.
 
     Args:
-        volume: as ``fuse`` gives it.
+        volume: as ``fuse_depths`` gives it.
         views: those it was fused of.
 
     Returns:

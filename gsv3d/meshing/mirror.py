@@ -15,7 +15,7 @@ import torch
 
 from gsv3d.cameras import Cameras
 from gsv3d.meshing.fusion import Volume, close_walls, silhouette_distance
-from gsv3d.meshing.outline import follow, resized
+from gsv3d.meshing.outline import match_reference_outline, resized
 from gsv3d.meshing.reference import Reference, project, project_voxels
 
 OFFSETS = np.linspace(-0.1, 0.1, 21)
@@ -56,7 +56,9 @@ def mirror_reference(reference: Reference, plane_azimuth_deg: float) -> Referenc
     return Reference(np.ascontiguousarray(reference.rgba[:, ::-1]), mirrored)
 
 
-def place(volume: Volume, reference: Reference, first: Reference) -> tuple[Reference, float]:
+def place_mirror_reference(
+    volume: Volume, reference: Reference, first: Reference
+) -> tuple[Reference, float]:
     """Find where the mirror plane stands: move the mirrored camera until silhouettes agree best.
 
     The plane holds the object's own middle, which need not be the picture's. A plane moved along
@@ -95,7 +97,7 @@ def place(volume: Volume, reference: Reference, first: Reference) -> tuple[Refer
     return replace(reference, camera=moved), agreements[best]
 
 
-def cut(volume: Volume, reference: Reference) -> Volume:
+def cut_outside_outline(volume: Volume, reference: Reference) -> Volume:
     """Cut off what stands out of the picture's outline; nothing is added."""
     camera = reference.camera.resized(CUTTING_SIZE)
     distance = silhouette_distance(resized(reference.coverage, CUTTING_SIZE), 0.5)
@@ -122,8 +124,8 @@ def match_outlines(
     first, *others = references
     kept = [first]
     for other in others:
-        placed, agreement = place(volume, other, first)
+        placed, agreement = place_mirror_reference(volume, other, first)
         if agreement >= MIN_AGREEMENT:
-            volume = cut(volume, placed)
+            volume = cut_outside_outline(volume, placed)
             kept.append(placed)
-    return follow(volume, first), kept
+    return match_reference_outline(volume, first), kept

@@ -58,7 +58,7 @@ STEEPEST = 4.0
 """Largest slope of that depth that its thickness makes up for."""
 
 
-def reach(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
+def find_outline_bounds(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
     """Return the corners of a box that holds the outline, at the depth of the world's origin.
 
     Returns:
@@ -80,7 +80,7 @@ def reach(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
     return world.min(axis=0), world.max(axis=0)
 
 
-def follow(volume: Volume, reference: Reference) -> Volume:
+def match_reference_outline(volume: Volume, reference: Reference) -> Volume:
     """Give the solid the picture's outline, seen from its camera.
 
     Args:

@@ -91,7 +91,9 @@ class Projection:
     alpha: np.ndarray | None = None
 
 
-def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Projection | None:
+def align_reference(
+    vertices: np.ndarray, faces: np.ndarray, reference: Reference
+) -> Projection | None:
     """Lays the mesh's outline over the picture's; None where they do not agree.
 
     Boxes of the two outlines are brought together: the model places and scales what it makes only
@@ -137,13 +139,13 @@ def align(vertices: np.ndarray, faces: np.ndarray, reference: Reference) -> Proj
     return Projection(camera, layers, front, scale, offset, agreement, reference.alpha)
 
 
-def look_up(
+def sample_reference(
     projection: Projection, points: np.ndarray, normals: np.ndarray, through: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Look up the picture's colors at points of the mesh.
 
     Args:
-        projection: of ``align``.
+        projection: of ``align_reference``.
         points: (N, 3) on the mesh.
         normals: (N, 3) outward, of any length.
         through: look through to the sides that are turned away, as if they looked like those in

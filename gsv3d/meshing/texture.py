@@ -19,7 +19,7 @@ from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native
 from gsv3d.meshing.mesh import broad_normals, vertex_normals
 from gsv3d.meshing.raster import rasterize
-from gsv3d.meshing.reference import Projection, alpha_at, look_up
+from gsv3d.meshing.reference import Projection, alpha_at, sample_reference
 from gsv3d.meshing.views import DepthViews
 
 BACKS = ("model", "picture")
@@ -57,7 +57,7 @@ class _Texels:
     last: int
 
 
-def bake(
+def bake_texture(
     vertices: np.ndarray,
     faces: np.ndarray,
     corner_uvs: np.ndarray,
@@ -105,7 +105,7 @@ def bake(
     def with_pictures(texels: _Texels, colors: np.ndarray) -> np.ndarray:
         report(len(faces) + texels.last)
         for projection, through in layers:
-            pictured, share = look_up(projection, texels.points, texels.broad, through)
+            pictured, share = sample_reference(projection, texels.points, texels.broad, through)
             colors[:, :3] += (pictured - colors[:, :3]) * share[:, None]
         if carved is not None:
             alpha = alpha_at(carved, texels.points)

@@ -7,7 +7,7 @@ import numpy as np
 import xatlas
 
 
-def unwrap(vertices: np.ndarray, faces: np.ndarray, texture_size: int) -> np.ndarray:
+def unwrap_uvs(vertices: np.ndarray, faces: np.ndarray, texture_size: int) -> np.ndarray:
     """Charts without overlap, packed into one square texture (xatlas).
 
     Args:

@@ -63,7 +63,9 @@ class DepthViews:
         return len(self.depth)
 
 
-def frame(gaussians: Gaussians, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fit_bounds(
+    gaussians: Gaussians, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The box that the visible object fills.
 
     Faint Gaussians far from the object change no picture, but a box that holds them has the object
@@ -118,7 +120,7 @@ def _large_parts(mask: np.ndarray, share: float = 0.01) -> np.ndarray:
     return (areas >= share * areas.max())[labels] & mask
 
 
-def surround(radius: float, size: int, center: np.ndarray | None = None) -> Cameras:
+def surround_with_cameras(radius: float, size: int, center: np.ndarray | None = None) -> Cameras:
     """Cameras on rings around a point that all see the whole ball of ``radius``.
 
     Args:

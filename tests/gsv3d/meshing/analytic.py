@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gsv3d.meshing.views import DepthViews, surround
+from gsv3d.meshing.views import DepthViews, surround_with_cameras
 
 FRONT, BACK = (1.0, 0.2, 0.0), (0.0, 0.3, 1.0)
 """Colors of the half at y < 0 (the input's side) and of the other."""
@@ -46,7 +46,7 @@ def union(first: DepthViews, second: DepthViews) -> DepthViews:
 
 
 def _rays(radius: float, size: int):
-    cameras = surround(radius, size)
+    cameras = surround_with_cameras(radius, size)
     origins, directions = cameras.rays()
     return cameras, origins.double(), directions.double()
 

@@ -8,7 +8,7 @@ import pytest
 
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.meshing import extract_mesh
-from gsv3d.meshing.carving import covering
+from gsv3d.meshing.carving import cover_fine_gaps
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.reference import Reference
@@ -43,12 +43,12 @@ def picture(shown: np.ndarray) -> Reference:
 )
 def test_an_outline_that_a_mesh_can_follow_is_left_as_it_is(shown: np.ndarray) -> None:
     reference = picture(shown)
-    assert covering(reference, VOXEL) is reference
+    assert cover_fine_gaps(reference, VOXEL) is reference
 
 
 def test_a_lattice_is_filled_in_the_outline_and_has_its_gaps_in_the_alpha() -> None:
     reference = picture(RACKET)
-    filled = covering(reference, VOXEL)
+    filled = cover_fine_gaps(reference, VOXEL)
     assert filled.alpha is not None
     assert (filled.coverage > 0.5)[DISC | RACKET].all()
     np.testing.assert_array_equal((filled.alpha > 0.5)[DISC], RACKET[DISC])
@@ -60,7 +60,7 @@ def test_a_lattice_is_filled_in_the_outline_and_has_its_gaps_in_the_alpha() -> N
 
 
 def test_what_is_wide_beside_a_lattice_is_opaque_from_all_sides() -> None:
-    filled = covering(picture(RACKET), VOXEL)
+    filled = cover_fine_gaps(picture(RACKET), VOXEL)
     end = V > 105
     assert filled.alpha is not None and (filled.alpha[end] == 1).all()
     np.testing.assert_array_equal((filled.coverage > 0.5)[end], RACKET[end])

@@ -19,7 +19,7 @@ from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.simplify import bad_edges
 from gsv3d.meshing.surface import face_parts
-from gsv3d.meshing.views import frame
+from gsv3d.meshing.views import fit_bounds
 from gsv3d.rendering import render
 
 
@@ -140,12 +140,12 @@ def test_faint_strays_do_not_widen_the_frame():
     both = Gaussians(
         **{n: torch.cat([getattr(gaussians, n), getattr(strays, n)]) for n in vars(strays)}
     )
-    low, high = frame(both, np.full(3, -1.0), np.full(3, 1.0))
+    low, high = fit_bounds(both, np.full(3, -1.0), np.full(3, 1.0))
     # The ball, a standard deviation or two of its Gaussians, and two pixels of 2/96.
     np.testing.assert_allclose(low, -0.385, atol=0.04)
     np.testing.assert_allclose(high, 0.385, atol=0.04)
     faint = both.filter(both.opacities < 0.1)
-    np.testing.assert_array_equal(frame(faint, low, high), (low, high))
+    np.testing.assert_array_equal(fit_bounds(faint, low, high), (low, high))
 
 
 def test_progress_goes_through_the_phases_and_to_their_ends(meshed):

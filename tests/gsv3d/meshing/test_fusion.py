@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from gsv3d.errors import GSV3DError
-from gsv3d.meshing.fusion import Volume, fuse, solid_level
+from gsv3d.meshing.fusion import Volume, fuse_depths, solid_level
 from gsv3d.meshing.mesh import signed_volumes
 from gsv3d.meshing.simplify import bad_edges
 from gsv3d.meshing.surface import extract_surface, face_parts, keep_parts, smooth_taubin
-from gsv3d.meshing.views import surround
+from gsv3d.meshing.views import surround_with_cameras
 from tests.gsv3d.meshing import analytic
 
 VOXEL = 1.1 / 48
@@ -21,7 +21,7 @@ VOXEL = 1.1 / 48
 
 def surface_of(views, half, voxel=VOXEL):
     half = np.asarray(half, dtype=float)
-    vertices, faces = extract_surface(fuse(views, -half, half, voxel))
+    vertices, faces = extract_surface(fuse_depths(views, -half, half, voxel))
     return keep_parts(vertices, faces)
 
 
@@ -134,7 +134,7 @@ def test_smoothing_keeps_the_volume_and_lessens_the_noise():
 
 
 def test_every_camera_sees_the_whole_ball():
-    cameras = surround(0.87, 100)
+    cameras = surround_with_cameras(0.87, 100)
     rng = np.random.default_rng(0)
     points = rng.normal(size=(2000, 3))
     points *= 0.87 / np.linalg.norm(points, axis=1, keepdims=True)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from gsv3d.meshing.fusion import Volume, fuse
-from gsv3d.meshing.level import settle, silhouette_agreement
+from gsv3d.meshing.fusion import Volume, fuse_depths
+from gsv3d.meshing.level import silhouette_agreement, smooth_and_level
 from gsv3d.meshing.mesh import face_normals, signed_volumes
 from gsv3d.meshing.surface import extract_surface, keep_parts
 from tests.gsv3d.meshing import analytic
@@ -24,12 +24,12 @@ def surface_of(volume):
 @pytest.fixture(scope="module")
 def clean():
     views = analytic.sphere(0.4, size=112)
-    return views, fuse(views, np.full(3, -0.4), np.full(3, 0.4), VOXEL)
+    return views, fuse_depths(views, np.full(3, -0.4), np.full(3, 0.4), VOXEL)
 
 
 def test_what_agrees_keeps_its_volume(clean):
     views, volume = clean
-    vertices, faces = surface_of(settle(volume, views))
+    vertices, faces = surface_of(smooth_and_level(volume, views))
     assert signed_volumes(vertices, faces).sum() == pytest.approx(BALL, rel=0.05)
 
 
@@ -38,7 +38,7 @@ def test_a_field_cut_too_far_or_not_far_enough_comes_back(clean, shift):
     views, volume = clean
     moved = Volume(volume.field + np.float32(shift * VOXEL), volume.origin, VOXEL)
     before = signed_volumes(*surface_of(moved)).sum()
-    after = signed_volumes(*surface_of(settle(moved, views))).sum()
+    after = signed_volumes(*surface_of(smooth_and_level(moved, views))).sum()
     assert abs(before - BALL) > 0.1 * BALL
     assert after == pytest.approx(BALL, rel=0.05)
 
@@ -49,8 +49,8 @@ def test_depths_that_disagree_give_a_smooth_surface_of_the_same_volume():
     # Each view errs by its own bumps of some pixels and some three voxels.
     for depth, alpha in zip(views.depth, views.alpha, strict=True):
         depth += (alpha > 0) * zoom(rng.normal(size=(14, 14)), 8, order=1) * 2.5 * VOXEL
-    rough = fuse(views, np.full(3, -0.4), np.full(3, 0.4), VOXEL)
-    before, after = surface_of(rough), surface_of(settle(rough, views))
+    rough = fuse_depths(views, np.full(3, -0.4), np.full(3, 0.4), VOXEL)
+    before, after = surface_of(rough), surface_of(smooth_and_level(rough, views))
     assert signed_volumes(*after).sum() == pytest.approx(signed_volumes(*before).sum(), rel=0.02)
 
     def tilt(vertices, faces):
@@ -82,4 +82,4 @@ def test_views_of_nothing_change_nothing(clean):
     views, volume = clean
     blind = analytic.sphere(0.4, size=112)
     blind.alpha[:] = 0.0
-    assert settle(volume, blind) is volume
+    assert smooth_and_level(volume, blind) is volume

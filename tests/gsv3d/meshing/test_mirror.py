@@ -12,7 +12,12 @@ from gsv3d.cameras import Cameras, orbit
 from gsv3d.lab.rasterizing import Prop, rasterize
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.meshing.fusion import Volume
-from gsv3d.meshing.mirror import cut, match_outlines, mirror_reference, place
+from gsv3d.meshing.mirror import (
+    cut_outside_outline,
+    match_outlines,
+    mirror_reference,
+    place_mirror_reference,
+)
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.surface import extract_surface
 
@@ -126,7 +131,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("offset", [-0.08, 0.0, 0.05])
 def test_the_plane_is_found_beside_the_axis(offset):
     reference = pictured(*lens(offset))
-    placed, agreement = place(solid(offset), mirror_reference(reference, PLANE), reference)
+    placed, agreement = place_mirror_reference(
+        solid(offset), mirror_reference(reference, PLANE), reference
+    )
     assert agreement > 0.97
     # The mirrored camera is the true one's mirror image about the plane that holds the lens.
     position, normal = reference.camera.positions[0].numpy(), normal_of(PLANE)
@@ -179,5 +186,5 @@ def test_a_cut_takes_what_stands_out_and_adds_nothing():
     x = -0.39 + 0.02 * np.arange(40)
     bar = np.abs(x)[:, None, None] - 0.25 + np.zeros((40, 9, 9))
     volume = Volume(bar.astype(np.float32), np.array([-0.39, -0.08, -0.08]), 0.02)
-    field = cut(volume, Reference(rgba, camera)).field[1:-1, 4, 4]
+    field = cut_outside_outline(volume, Reference(rgba, camera)).field[1:-1, 4, 4]
     np.testing.assert_array_equal(field < 0, (x[1:-1] > -0.25) & (x[1:-1] < 0))

@@ -10,7 +10,12 @@ import torch
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.lab.rasterizing import rasterize
 from gsv3d.meshing.fusion import Volume
-from gsv3d.meshing.outline import LINE, _outline_distance, follow, reach
+from gsv3d.meshing.outline import (
+    LINE,
+    _outline_distance,
+    find_outline_bounds,
+    match_reference_outline,
+)
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.surface import extract_surface, face_parts
 
@@ -79,7 +84,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_an_outline_that_is_there_already_changes_nothing_that_matters() -> None:
-    after = follow(ball(), picture(disc(BALLS_OUTLINE)))
+    after = match_reference_outline(ball(), picture(disc(BALLS_OUTLINE)))
     inside = np.sqrt(sum(a**2 for a in axes(after))) < RADIUS
     assert (inside != (after.field < 0)).sum() < 0.015 * inside.sum()
 
@@ -87,7 +92,7 @@ def test_an_outline_that_is_there_already_changes_nothing_that_matters() -> None
 def test_what_stands_out_is_cut_off_along_the_rays() -> None:
     right, up = pixels()
     square = np.maximum(abs(right), abs(up)) < 0.2
-    after = follow(ball(), picture(square))
+    after = match_reference_outline(ball(), picture(square))
     assert iou(silhouette(after), square) > 0.95
     # Inside the outline nothing changed: the middle is as deep as the ball.
     x, y, z = axes(after)
@@ -105,7 +110,7 @@ def test_what_stands_out_is_cut_off_along_the_rays() -> None:
 def test_a_lost_bar_comes_back_round_in_the_depth_of_what_it_hangs_on() -> None:
     right, up = pixels()
     bar = (abs(up) < 0.05) & (right > 0) & (right < 0.45)
-    after = follow(ball(), picture(disc(BALLS_OUTLINE) | bar))
+    after = match_reference_outline(ball(), picture(disc(BALLS_OUTLINE) | bar))
     assert iou(silhouette(after), disc(BALLS_OUTLINE) | bar) > 0.95
     x, y, z = axes(after)
     section = (after.field < 0) & (abs(x - 0.38) <= after.voxel / 2)
@@ -127,7 +132,7 @@ def test_a_part_that_was_nearly_there_comes_back_where_it_nearly_was() -> None:
     right, up = pixels()
     scale = DISTANCE / (DISTANCE + 0.2)
     bar = (abs(up) < 0.06 * scale) & (abs(right) < 0.45 * scale)
-    after = follow(both, picture(disc(BALLS_OUTLINE) | bar))
+    after = match_reference_outline(both, picture(disc(BALLS_OUTLINE) | bar))
     x, y, z = axes(after)
     section = (after.field < 0) & (abs(x - 0.4) <= after.voxel / 2)
     assert section.any()
@@ -136,7 +141,7 @@ def test_a_part_that_was_nearly_there_comes_back_where_it_nearly_was() -> None:
 
 def test_a_hole_in_the_picture_is_a_hole() -> None:
     ring = disc(BALLS_OUTLINE) & ~disc(0.12)
-    after = follow(ball(), picture(ring))
+    after = match_reference_outline(ball(), picture(ring))
     x, _, z = axes(after)
     assert not (after.field < 0)[x**2 + z**2 < 0.1**2].any()
     assert iou(silhouette(after), ring) > 0.93
@@ -172,7 +177,7 @@ def picture_of_table() -> Reference:
 @pytest.mark.parametrize("left", [(0, 1, 2), (0, 3), (1,), ()])
 def test_a_tables_lost_legs_come_back_in_one_piece_with_it(left: tuple[int, ...]) -> None:
     reference = picture_of_table()
-    after = follow(volume_of(table(tuple(LEGS[i] for i in left))), reference)
+    after = match_reference_outline(volume_of(table(tuple(LEGS[i] for i in left))), reference)
     assert parts(after) == 1
     assert iou(silhouette(after), reference.rgba[..., 3] > 127) > 0.96
     x, y, z = axes(after)
@@ -199,7 +204,7 @@ def test_loose_crumbs_are_dropped_and_what_the_picture_shows_hangs_together() ->
         solid = np.minimum(solid, crumb(at))
     right, up = pixels()
     shown = disc(BALLS_OUTLINE) | ((abs(up) < 0.03) & (right > 0) & (right < 0.47))
-    after = follow(volume_of(solid), picture(shown))
+    after = match_reference_outline(volume_of(solid), picture(shown))
     assert parts(after) == 1
     assert iou(silhouette(after), shown) > 0.96
     x, y, z = axes(after)
@@ -210,16 +215,18 @@ def test_a_see_through_part_of_the_picture_is_kept() -> None:
     reference = picture(disc(BALLS_OUTLINE))
     right, up = pixels()
     reference.rgba[disc(BALLS_OUTLINE) & (up > -0.2), 3] = 77
-    after = follow(ball(), reference)
+    after = match_reference_outline(ball(), reference)
     assert iou(silhouette(after), disc(BALLS_OUTLINE)) > 0.97
-    np.testing.assert_allclose(reach(reference), reach(picture(disc(BALLS_OUTLINE))), atol=0.01)
+    np.testing.assert_allclose(
+        find_outline_bounds(reference), find_outline_bounds(picture(disc(BALLS_OUTLINE))), atol=0.01
+    )
 
 
 def test_a_line_thinner_than_a_voxel_stays_in_one_piece() -> None:
     right, up = pixels()
     line = (abs(up - 0.3 * right) < 0.4 * VOXEL) & (abs(right) < 0.45)
     shown = disc(BALLS_OUTLINE) | line
-    after = follow(ball(), picture(shown))
+    after = match_reference_outline(ball(), picture(shown))
     seen = silhouette(after)
     assert parts(after) == 1
     assert (seen & line).sum() >= 0.75 * line.sum()
@@ -252,7 +259,7 @@ def test_a_slim_volume_is_refined_and_its_surface_stays_where_it_was() -> None:
     field = slim.field[keep, :, keep]
     low = slim.origin + VOXEL * np.array([HALF - 12, 0, HALF - 12])
     right, up = pixels()
-    after = follow(Volume(field, low, VOXEL), picture(right**2 + up**2 < 0.12**2))
+    after = match_reference_outline(Volume(field, low, VOXEL), picture(right**2 + up**2 < 0.12**2))
     assert after.voxel == pytest.approx(VOXEL / 3)
     vertices, _ = extract_surface(after)
     side = abs(vertices[:, 1]) < 0.3
@@ -264,13 +271,13 @@ def test_a_picture_of_something_else_changes_nothing(shown: str) -> None:
     right, up = pixels()
     solid = np.zeros((SIZE, SIZE), bool) if shown == "nothing" else (right > 0.45) & (up > 0.45)
     before = ball()
-    assert follow(before, picture(solid)) is before
+    assert match_reference_outline(before, picture(solid)) is before
 
 
 def test_the_walls_stay_outside() -> None:
     """An outline that reaches to the picture's border, and so beyond the volume."""
     right, up = pixels()
-    after = follow(ball(), picture(disc(BALLS_OUTLINE) | (abs(up) < 0.05)))
+    after = match_reference_outline(ball(), picture(disc(BALLS_OUTLINE) | (abs(up) < 0.05)))
     for axis in range(3):
         walls = np.moveaxis(after.field, axis, 0)
         assert (walls[0] > 0).all() and (walls[-1] > 0).all()
@@ -278,14 +285,14 @@ def test_the_walls_stay_outside() -> None:
 
 def test_the_box_of_an_outline_is_where_its_rays_cross_the_origins_depth() -> None:
     right, up = pixels()
-    low, high = reach(picture((abs(right) < 0.3) & (up > -0.1) & (up < 0.2)))
+    low, high = find_outline_bounds(picture((abs(right) < 0.3) & (up > -0.1) & (up < 0.2)))
     pixel = DISTANCE / FOCAL
     np.testing.assert_allclose(low, [-0.3, 0, -0.1], atol=pixel)
     np.testing.assert_allclose(high, [0.3, 0, 0.2], atol=pixel)
     # From elsewhere the same box is turned.
     side = Reference(picture(abs(right) < 0.3).rgba, orbit([90.0], [0.0], size=64))
-    low, high = reach(side)
+    low, high = find_outline_bounds(side)
     np.testing.assert_allclose(high[1] - low[1], 0.6, atol=2 * pixel)
     assert abs(high[0] - low[0]) < 1e-5
-    low, high = reach(picture(np.zeros((SIZE, SIZE), bool)))
+    low, high = find_outline_bounds(picture(np.zeros((SIZE, SIZE), bool)))
     assert np.isinf(low).all() and np.isinf(high).all()

@@ -8,7 +8,7 @@ import pytest
 import trimesh
 
 from gsv3d.cameras import DISTANCE, orbit
-from gsv3d.meshing.reference import Reference, align, look_up
+from gsv3d.meshing.reference import Reference, align_reference, sample_reference
 
 SIZE = 200
 CAMERA = orbit([0.0], [20.0], size=64)
@@ -35,10 +35,10 @@ def picture(radius: float = RADIUS, shift=(0.0, 0.0)) -> Reference:
 
 def test_a_ball_that_fills_its_outline_gets_the_picture():
     vertices, faces = ball()
-    projection = align(vertices, faces, picture())
+    projection = align_reference(vertices, faces, picture())
     assert projection is not None and projection.agreement > 0.97
     np.testing.assert_allclose(projection.scale, 1, atol=0.03)
-    colors, weights = look_up(projection, vertices, vertices)
+    colors, weights = sample_reference(projection, vertices, vertices)
     toward = CAMERA.positions[0].numpy() - vertices
     facing = (toward * vertices).sum(1) / np.linalg.norm(toward, axis=1) / RADIUS
     assert (weights[facing > 0.6] > 0.99).all()
@@ -54,9 +54,9 @@ def test_a_ball_that_fills_its_outline_gets_the_picture():
 )
 def test_another_size_and_place_in_the_picture_is_found(radius, shift):
     vertices, faces = ball()
-    projection = align(vertices, faces, picture(radius, shift))
+    projection = align_reference(vertices, faces, picture(radius, shift))
     assert projection is not None and projection.agreement > 0.95
-    colors, weights = look_up(projection, vertices, vertices)
+    colors, weights = sample_reference(projection, vertices, vertices)
     sure = (weights > 0.9) & (np.abs(vertices[:, 0]) > 0.03)
     np.testing.assert_array_equal(colors[sure, 0] > 0.5, vertices[sure, 0] < 0)
     assert sure.sum() > 0.1 * len(vertices)
@@ -65,12 +65,12 @@ def test_another_size_and_place_in_the_picture_is_found(radius, shift):
 def test_another_shape_gets_nothing():
     vertices, faces = ball()
     far_too_small = picture(0.2)
-    assert align(vertices, faces, far_too_small) is None
+    assert align_reference(vertices, faces, far_too_small) is None
     ring = picture()
     v, u = np.mgrid[:SIZE, :SIZE] + 0.5 - SIZE / 2
     ring.rgba[np.hypot(u, v) < 50, 3] = 0
-    assert align(vertices, faces, ring) is None
-    assert align(vertices, faces, Reference(np.zeros_like(ring.rgba), CAMERA)) is None
+    assert align_reference(vertices, faces, ring) is None
+    assert align_reference(vertices, faces, Reference(np.zeros_like(ring.rgba), CAMERA)) is None
 
 
 def test_what_stands_behind_is_not_painted():
@@ -78,10 +78,10 @@ def test_what_stands_behind_is_not_painted():
     sight = CAMERA.positions[0].numpy().astype(float) / DISTANCE
     front, faces = ball(0.3, center=0.37 * sight)
     back, _ = ball(0.12, center=-0.45 * sight)
-    projection = align(front, faces, picture(0.356))
+    projection = align_reference(front, faces, picture(0.356))
     assert projection is not None
-    _, weights = look_up(projection, front, front - 0.37 * sight)
-    _, hidden = look_up(projection, back, back + 0.45 * sight)
+    _, weights = sample_reference(projection, front, front - 0.37 * sight)
+    _, hidden = sample_reference(projection, back, back + 0.45 * sight)
     assert weights.max() > 0.99 and hidden.max() == 0
 
 

@@ -12,13 +12,13 @@ import trimesh
 from gsv3d.cameras import orbit
 from gsv3d.meshing import raster, texture
 from gsv3d.meshing.extract import mesh_from_volume
-from gsv3d.meshing.fusion import fuse
+from gsv3d.meshing.fusion import fuse_depths
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.raster import CHUNK, rasterize
-from gsv3d.meshing.reference import Reference, align
-from gsv3d.meshing.texture import bake
-from gsv3d.meshing.unwrap import unwrap
+from gsv3d.meshing.reference import Reference, align_reference
+from gsv3d.meshing.texture import bake_texture
+from gsv3d.meshing.unwrap import unwrap_uvs
 from tests.gsv3d.meshing import analytic
 
 NO_CLOUD = (np.zeros((1, 3), np.float32), np.array([[0.0, 1.0, 0.0]], np.float32))
@@ -27,7 +27,7 @@ NO_CLOUD = (np.zeros((1, 3), np.float32), np.array([[0.0, 1.0, 0.0]], np.float32
 @pytest.fixture(scope="module")
 def two_colored():
     views = analytic.box((0.3, 0.3, 0.3))
-    volume = fuse(views, np.full(3, -0.3), np.full(3, 0.3), 1.1 / 40)
+    volume = fuse_depths(views, np.full(3, -0.3), np.full(3, 0.3), 1.1 / 40)
     return mesh_from_volume(volume, views, NO_CLOUD, 2000, 128)
 
 
@@ -67,10 +67,10 @@ def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_colored):
     v, u = np.abs(np.mgrid[:128, :128] + 0.5 - 64)
     rgba[np.maximum(u, v) < half] = (0, 255, 0, 255)
     mesh = two_colored
-    projection = align(mesh.vertices, mesh.faces, Reference(rgba, camera))
+    projection = align_reference(mesh.vertices, mesh.faces, Reference(rgba, camera))
     assert projection is not None
     views = analytic.box((0.3, 0.3, 0.3))
-    texture = bake(
+    texture = bake_texture(
         mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, 0.05, None, [projection],
         backs="model",
     )  # fmt: skip
@@ -91,12 +91,12 @@ def green_front(mesh: TexturedMesh, azimuth: float = 0.0, size: int = 128):
     rgba = np.zeros((size, size, 4), np.uint8)
     v, u = np.abs(np.mgrid[:size, :size] + 0.5 - size / 2)
     rgba[np.maximum(u, v) < half] = (0, 255, 0, 255)
-    return align(mesh.vertices, mesh.faces, Reference(rgba, camera))
+    return align_reference(mesh.vertices, mesh.faces, Reference(rgba, camera))
 
 
 def baked(mesh: TexturedMesh, size: int, projections, **more) -> TexturedMesh:
     views = analytic.box((0.3, 0.3, 0.3))
-    texture = bake(
+    texture = bake_texture(
         mesh.vertices, mesh.faces, mesh.corner_uvs, size, views, NO_CLOUD, 0.05, None,
         projections, **more,
     )  # fmt: skip
@@ -201,8 +201,8 @@ def test_what_no_view_sees_takes_the_nearest_gaussians():
     mesh = trimesh.creation.icosphere(2, 0.05)
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     views = analytic.sphere(0.4)  # the small sphere is hidden inside
-    corner_uvs = unwrap(vertices, faces, 64)
-    texture = bake(vertices, faces, corner_uvs, 64, views, NO_CLOUD, 0.02)
+    corner_uvs = unwrap_uvs(vertices, faces, 64)
+    texture = bake_texture(vertices, faces, corner_uvs, 64, views, NO_CLOUD, 0.02)
     np.testing.assert_array_equal(np.unique(texture.reshape(-1, 3), axis=0), [[0, 255, 0]])
 
 
@@ -221,7 +221,7 @@ def test_texels_are_square():
     """A stretched texture wastes detail one way: edges keep their length ratios on the whole."""
     box = trimesh.creation.box((1.0, 0.2, 0.1)).subdivide().subdivide()
     vertices, faces = np.asarray(box.vertices), np.asarray(box.faces)
-    uvs = unwrap(vertices, faces, 512)
+    uvs = unwrap_uvs(vertices, faces, 512)
     in_space = np.linalg.norm(vertices[faces] - vertices[np.roll(faces, 1, axis=1)], axis=2)
     in_texture = np.linalg.norm(uvs - np.roll(uvs, 1, axis=1), axis=2)
     ratio = in_texture / in_space
