@@ -49,7 +49,8 @@ SPEAKERS = [
         ADDON.parent / "gsv3d" / f"{name}.py"
         for name in (
             "errors", "generation", "settings",
-            "meshing/extract", "meshing/simplify", "meshing/surface", "preprocessing/framing", "preprocessing/loading",
+            "meshing/extract", "meshing/simplify", "meshing/surface",
+            "preprocessing/framing", "preprocessing/loading",
             "text_to_image/drawing", "text_to_image/loading",
         )
     ),
