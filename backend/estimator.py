@@ -93,7 +93,7 @@ class Estimator:
         self._measured[self._phase] = seconds
 
     def _step_seconds(self, now: float) -> float | None:
-        """Seconds of one step of the phase under way, measured where possible."""
+        """Return the seconds of one step of the phase under way, measured where possible."""
         if self._step > self._first:
             return (now - self._phase_start) / (self._step - self._first)
         return None
@@ -113,7 +113,7 @@ class Estimator:
         return sum(known) if len(known) == len(parts) else None
 
     def _unit(self, step_seconds: float | None) -> float | None:
-        """Seconds of a weight of 1, from this run's denoising: no other phase tells the speed."""
+        """Return the seconds of a weight of 1, by this run's denoising: other phases do not tell."""
         if self._phase == self._stepped:
             seconds = step_seconds
         else:
@@ -123,7 +123,7 @@ class Estimator:
         return seconds * self._steps / self._phases[self._stepped]
 
     def _expected(self, phase: str, unit: float | None) -> float | None:
-        """Seconds a phase will take: as before, or by its weight."""
+        """Return the seconds a phase will take: as before, or by its weight."""
         seconds = self._earlier.get(phase)
         if seconds is not None and phase != self._stepped:
             return seconds

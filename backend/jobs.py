@@ -128,7 +128,7 @@ class Jobs:
             self.forget(job)
 
     def has_lost_its_picture(self, job: Job) -> bool:
-        """True when a job cannot be done for want of its picture."""
+        """Return True when a job cannot be done for want of its picture."""
         return job.record.kind != "imagine" and not self.store.picture(job.id).is_file()
 
     def _was_done(self, job: Job) -> bool:
@@ -183,7 +183,7 @@ class Jobs:
         return sorted(waiting, key=lambda job: turns[job.id])
 
     def position(self, job: Job) -> int:
-        """Jobs that come before a job: 0 when it is running, next or over."""
+        """Return how many jobs come before a job: 0 when it is running, next or over."""
         if not job.record.waiting:
             return 0
         return self.waiting().index(job) + self._before
@@ -330,7 +330,7 @@ class Jobs:
         return replaced
 
     def done(self, job: Job, timings: dict[str, float], now: float) -> None:
-        """The running job is done; its results stay on disk."""
+        """End the running job as done; its results stay on disk."""
         artifacts = [{"kind": a.kind, "fields": a.fields, "file": a.file} for a in job.artifacts]
         if job.estimator is not None:
             try:
@@ -340,18 +340,18 @@ class Jobs:
         self._end(job, "done", {"artifacts": artifacts, "timings": timings})
 
     def fail(self, job: Job, what: str, why: str, hint: str) -> None:
-        """The job has failed; its results are deleted."""
+        """End a job as failed; its results are deleted."""
         log.warning("job %s failed: %s %s", job.id, what, why)
         self._end(job, "failed", {"what": what, "why": why, "hint": hint})
         self._delete_results(job)
 
     def cancel(self, job: Job) -> None:
-        """The job is cancelled; its results are deleted."""
+        """End a job as cancelled; its results are deleted."""
         self._end(job, "cancelled", {})
         self._delete_results(job)
 
     def fetched(self, job: Job) -> None:
-        """The results are in use with a client."""
+        """Take note that a client has the results in use."""
         self._change(job, state="fetched")
 
     def forget(self, job: Job) -> None:
@@ -365,14 +365,14 @@ class Jobs:
         self.store.delete(job.id)
 
     def wait_again(self, job: Job) -> None:
-        """The running job is stopped because the backend ends in order; it does not count."""
+        """Have the running job wait again, since the backend ends in order; that does not count."""
         if job in self.running:
             self.running.remove(job)
         self.store.delete_results(job.id)
         self._change(job, state="accepted", attempts=max(0, job.record.attempts - 1))
 
     def lose(self, job: Job) -> None:
-        """The device of the running job is gone: it waits again, or fails if it was so before."""
+        """Have a job whose device is gone wait again, or fail if that was so before."""
         self.running.remove(job)
         job.progress = job.estimator = None
         self._delete_results(job)

@@ -22,7 +22,7 @@ class Parent:
         self._handle = _open_windows(pid) if sys.platform == "win32" else None
 
     def gone(self) -> bool:
-        """True once the process has ended."""
+        """Return True once the process has ended."""
         if sys.platform == "win32":
             if not self._handle:
                 return not process_exists(self.pid)

@@ -270,7 +270,7 @@ class Work:
             peer.post(m.Accepted(job.id, self._jobs.position(job)))
 
     def interrupt(self) -> None:
-        """The backend ends: stop the worker; the job under way waits for the next start."""
+        """Stop the worker because the backend ends; the job under way waits for the next start."""
         job = self.job
         self.worker.stop()
         if job is not None and self._deadline is not None:

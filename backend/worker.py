@@ -176,7 +176,7 @@ class ModelRunner:
     def _imagine(
         self, settings: Mapping[str, Any], _picture: bytes, watch: Watch
     ) -> dict[str, float]:
-        """Words to a reference."""
+        """Make a reference of words."""
         from gsv3d import text_to_image
         from gsv3d.errors import Cancelled
 
@@ -203,7 +203,7 @@ class ModelRunner:
     def _generate(
         self, settings: Mapping[str, Any], picture: bytes, watch: Watch
     ) -> dict[str, float]:
-        """A picture to Gaussians and a mesh."""
+        """Make Gaussians and a mesh of a picture."""
         from gsv3d.errors import Cancelled
         from gsv3d.generation import generate
         from gsv3d.meshing.export import to_glb_bytes
@@ -277,7 +277,7 @@ class ModelRunner:
         return told.message, (str(error).splitlines() or [""])[0], told.hint
 
     def _keep(self, name: str, load: Callable[[], Any], watch: Watch) -> Any:
-        """The pipeline of that name; a card has room for one, so the last one goes first."""
+        """Load a pipeline and keep it; a card has room for one, so the last one goes first."""
         if self._pipeline is None or name != self._name:
             watch.progress("loading", 0, 1)
             self._free()

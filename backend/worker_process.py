@@ -211,7 +211,7 @@ class Worker:
             self.send("stop")
 
     def late(self, now: float) -> bool:
-        """True when the process has not become ready, or has not ended, in its time."""
+        """Return True when the process has not become ready, or has not ended, in its time."""
         patience = END_S if self.ending else READY_S
         return self.alive and not self.ready and now - self.last_heard > patience
 
@@ -266,7 +266,7 @@ class Worker:
         self._not_before = 0.0
 
     def try_again(self) -> None:
-        """A new job is a reason to try once more."""
+        """Allow one more start of the process, since there is a new job."""
         self.failures = min(self.failures, MAX_RESTARTS - 1)
 
     @property

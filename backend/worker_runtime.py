@@ -158,7 +158,7 @@ class WorkerLink:
         return None if self.ending else message
 
     def stop_wanted(self, job: str) -> bool:
-        """True once the job is to stop; takes what has come in, never waits."""
+        """Return True once the job is to stop; take what has come in, without waiting."""
         while self.socket.poll(0):
             self._take(self.socket.recv())
         self._look()

@@ -64,7 +64,7 @@ class Cameras:
         return Cameras(self.viewmats.to(device), self.Ks.to(device), self.width, self.height)
 
     def resized(self, size: int) -> Cameras:
-        """The same views with square pictures of ``size`` pixels."""
+        """Return the same views with square pictures of ``size`` pixels."""
         scale = torch.tensor(
             [[size / self.width], [size / self.height], [1.0]], device=self.Ks.device
         )
@@ -72,7 +72,7 @@ class Cameras:
 
     @staticmethod
     def concatenate(cameras: Sequence[Cameras]) -> Cameras:
-        """All views of several sets that share an image size, one set after the other."""
+        """Return all views of several sets that share an image size, one set after the other."""
         first = cameras[0]
         if any((c.width, c.height) != (first.width, first.height) for c in cameras):
             raise ValueError("Cameras of different image sizes cannot be concatenated.")
@@ -91,7 +91,7 @@ class Cameras:
             return -(rotation.transpose(1, 2) @ translation[..., None])[..., 0]
 
     def rays(self) -> tuple[Tensor, Tensor]:
-        """Rays through the pixel centers.
+        """Return rays through the pixel centers.
 
         Returns:
             origins (V, H, W, 3) and directions (V, H, W, 3) in the world; the directions have unit
@@ -109,7 +109,7 @@ class Cameras:
         return origins, directions
 
     def pluecker(self) -> Tensor:
-        """(V, 6, H, W) Pluecker coordinates (o x d, d) with unit d of the pixels' rays."""
+        """Return (V, 6, H, W) Pluecker coordinates (o x d, d) with unit d of the pixels' rays."""
         origins, directions = self.rays()
         directions = torch.nn.functional.normalize(directions, dim=-1)
         moments = torch.cross(origins, directions, dim=-1)
@@ -122,13 +122,13 @@ def _full_precision(tensor: Tensor) -> torch.autocast:
 
 
 def intrinsics(size: int, fov_deg: float = FOV_DEG) -> Tensor:
-    """(3, 3) pinhole matrix of a square picture of ``size`` pixels."""
+    """Return the (3, 3) pinhole matrix of a square picture of ``size`` pixels."""
     focal = 0.5 * size / np.tan(np.deg2rad(fov_deg) / 2)
     return torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]).float()
 
 
 def look_at_origin(azimuth_deg: float, elevation_deg: float, distance: float) -> np.ndarray:
-    """(4, 4) float64 world-to-camera matrix of a camera on the sphere that looks at the origin."""
+    """Return (4, 4) float64 world to camera, of a camera on the sphere that looks at the origin."""
     azimuth, elevation = np.deg2rad(azimuth_deg), np.deg2rad(elevation_deg)
     right = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
     outward = np.array(
@@ -154,7 +154,7 @@ def orbit(
     distance: float = DISTANCE,
     fov_deg: float = FOV_DEG,
 ) -> Cameras:
-    """Cameras on a sphere around the origin.
+    """Place cameras on a sphere around the origin.
 
     Args:
         azimuths_deg: V azimuths in degrees.
@@ -178,14 +178,14 @@ def orbit(
 
 
 def static_azimuths_deg(num_frames: int) -> list[float]:
-    """SV3D's frame order: evenly spaced, the reference view last at azimuth 0."""
+    """Return SV3D's azimuths: evenly spaced, the reference view last at azimuth 0."""
     return [360.0 * (i + 1) / num_frames % 360.0 for i in range(num_frames)]
 
 
 def sine_elevations_deg(
     azimuths_deg: Sequence[float], elevation_deg: float, amplitude_deg: float = 30.0
 ) -> list[float]:
-    """Elevations that rise and fall once around (SV3D's sine-30, appendix G.2), within +-89.
+    """Return elevations that rise and fall once around (SV3D's sine-30, appendix G.2), within +-89.
 
     Args:
         azimuths_deg: of the frames; at azimuth 0 the elevation is ``elevation_deg``.
@@ -209,7 +209,7 @@ MAX_VIEWS = DYNAMIC_FRAMES
 def model_elevations_deg(
     kind: str, azimuths_deg: Sequence[float], elevation_deg: float
 ) -> list[float]:
-    """Elevations of a model's views.
+    """Return elevations of a model's views.
 
     Args:
         kind: of ``ORBITS``.
@@ -317,7 +317,7 @@ def dynamic_orbit_deg(
     num_sinusoids: int = 84,
     from_reference: bool = False,
 ) -> tuple[list[float], list[float]]:
-    """One of SV3D's dynamic orbits (appendix B), which closes on itself.
+    """Draw one of SV3D's dynamic orbits (appendix B), which closes on itself.
 
     The elevation is a sum of sinusoids of 1 to 5 whole periods, amplitudes U[0.5, 10] degrees and
     random phases about ``elevation_deg``, averaged over 5 of 84 frames and limited to +-89 degrees;
@@ -354,6 +354,6 @@ def dynamic_orbit_deg(
 
 
 def to_blender(viewmat: Tensor | np.ndarray) -> np.ndarray:
-    """(4, 4) world-to-camera in OpenCV axes to Blender's ``matrix_world`` of the camera."""
+    """Convert (4, 4) world-to-camera in OpenCV axes to Blender's ``matrix_world`` of a camera."""
     matrix = np.linalg.inv(np.asarray(viewmat, dtype=np.float64))
     return matrix @ np.diag([1.0, -1.0, -1.0, 1.0])

@@ -14,7 +14,7 @@ MEMORY = ("auto", "24", "12", "8")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """``auto`` (CUDA where there is a card, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return a device: ``auto`` (CUDA where there is a card), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         ModelError: the device is unknown or not there.

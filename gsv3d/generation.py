@@ -48,16 +48,16 @@ class Observer(Protocol):
     """Who is told how a job goes on. Raising ``Cancelled`` from any method ends the job."""
 
     def progress(self, phase: str, step: int, of: int) -> None:
-        """``step`` of ``of`` is done in one of ``PHASES``."""
+        """Take note that ``step`` of ``of`` is done in one of ``PHASES``."""
 
     def prepared(self, picture: PreparedImage) -> None:
-        """The picture is cut out and framed, as the model sees it."""
+        """Take the picture, cut out and framed as the model sees it."""
 
     def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
-        """images (V, H, W, 3) uint8 sRGB, coarse or final; azimuths_deg (V,) float32."""
+        """Take images (V, H, W, 3) uint8 sRGB, coarse or final, and azimuths_deg (V,) float32."""
 
     def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
-        """Gaussians after a step of denoising, or of fitting; ``final`` for the last ones."""
+        """Take Gaussians after a step of denoising, or of fitting; ``final`` for the last ones."""
 
 
 class SilentObserver:
@@ -121,7 +121,7 @@ def generate(
     settings: GenerationSettings,
     observer: Observer | None = None,
 ) -> GenerationResult:
-    """Runs one job.
+    """Run one job.
 
     Args:
         pipeline: of any of the models.
@@ -225,7 +225,7 @@ def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
 
 
 def preview_steps(steps: int, previews: int) -> frozenset[int]:
-    """0-based denoising steps after which to show a preview: evenly spread, never the last."""
+    """Return denoising steps, from 0, that get a preview: evenly spread, never the last."""
     wanted = (round((k + 1) * steps / (previews + 1)) - 1 for k in range(previews))
     return frozenset(step for step in wanted if 0 <= step < steps - 1)
 
@@ -238,7 +238,7 @@ def _denoise(
     watch: Observer,
     clock: _Clock,
 ) -> tuple[Any, int]:
-    """Runs the pipeline; returns its output and the number of denoising steps."""
+    """Run the pipeline; return its output and the number of denoising steps."""
     total = settings.steps or 0
     azimuths, elevations = settings.views(
         pipeline.config.orbit, pipeline.num_frames, float(elevation_deg)
@@ -322,7 +322,7 @@ def _show(gaussians: Gaussians, step: int, of: int, watch: Observer) -> None:
 
 
 def _to_uint8(images: Any) -> np.ndarray:
-    """(V, H, W, 3) in 0..1, torch or numpy, to uint8."""
+    """Convert (V, H, W, 3) in 0..1, torch or numpy, to uint8."""
     if isinstance(images, torch.Tensor):
         images = images.detach().float().cpu().numpy()
     values = np.nan_to_num(np.asarray(images, dtype=np.float32))

@@ -24,7 +24,7 @@ SOFT_EDGES = 128
 
 
 def box_of(mask: np.ndarray) -> tuple[slice, slice] | None:
-    """Rows and columns from the first to the last pixel that is set; None where none is.
+    """Return rows and columns from the first to the last pixel that is set; None where none is.
 
     Args:
         mask: (H, W) bool.
@@ -81,7 +81,7 @@ def _widen(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _share(labels: np.ndarray, chosen: np.ndarray, count: int, empty: float = 0.0) -> np.ndarray:
-    """(count + 1,) share of each label's pixels that are chosen; ``empty`` where it has none."""
+    """Return (count + 1,) shares of each label's pixels that are chosen, or ``empty``."""
     total = np.bincount(labels.ravel(), minlength=count + 1)
     share = np.bincount(labels[chosen], minlength=count + 1) / np.maximum(total, 1)
     return np.where(total > 0, share, empty)

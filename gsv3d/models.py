@@ -63,7 +63,7 @@ class ModelInfo:
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether a folder holds a pipeline with all the components that its index names."""
+    """Return True if a folder holds a pipeline with all the components that its index names."""
     needed = COMPONENTS + (DECODING if _names_a_decoder(path) else ())
     return (path / INDEX).is_file() and all((path / name).is_dir() for name in needed)
 
@@ -74,7 +74,7 @@ def _names_a_decoder(path: Path) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A file of a model's folder; empty where it is missing or damaged, which loading names."""
+    """Read a file of a model's folder; empty if it is missing or damaged, which loading names."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -83,7 +83,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def own_models_folder() -> Path:
-    """Where models of your own are looked for: GSV3D_MODELS, or ``models`` in the user's data."""
+    """Return the folder of your own models: GSV3D_MODELS, or ``models`` in the user's data."""
     named = os.environ.get("GSV3D_MODELS")
     if named:
         return Path(named).expanduser()
@@ -257,7 +257,7 @@ def _license_file(path: Path) -> Path | None:
 
 
 def available() -> list[ModelInfo]:
-    """The models that come with the package, your own, and those that could be had.
+    """Return the models that come with the package, your own, and those that could be had.
 
     One of your own is not listed under a name that the package has, or that is no ``NAME``.
     """
@@ -307,7 +307,7 @@ def available() -> list[ModelInfo]:
 
 
 def find(name: str) -> Path:
-    """The folder of a model by its name or its path.
+    """Return the folder of a model by its name or its path.
 
     Raises:
         ModelError: there is none, or it is not installed.
@@ -372,7 +372,7 @@ def load_pipeline(name: str = "blockout", device: str = "auto", memory: str = "a
 
 @contextmanager
 def silent_bars() -> Iterator[None]:
-    """Diffusers and transformers draw no bars while they load; after that as the user set it."""
+    """Hide the bars of diffusers and transformers while they load."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

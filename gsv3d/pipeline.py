@@ -310,7 +310,7 @@ class GSV3DPipeline(DiffusionPipeline):
         )
 
     def prepare_picture(self, image: Image.Image | np.ndarray) -> Tensor:
-        """(1, C, S, S) in -1..1 of a picture, or of an already prepared (S, S, 4) array."""
+        """Return (1, C, S, S) in -1..1 of a picture, or of a prepared (S, S, 4) array."""
         if isinstance(image, np.ndarray):
             rgba = image
             if rgba.dtype != np.uint8 or rgba.shape != (self.image_size, self.image_size, 4):
@@ -325,7 +325,7 @@ class GSV3DPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def decode_gaussians(self, latents: Tensor) -> Gaussians:
-        """Gaussians of (1, V, C, h, w) latents, at any denoising step of the call in progress.
+        """Decode Gaussians of (1, V, C, h, w) latents, at any denoising step of the call.
 
         Those too faint to see are dropped. At high noise the estimate is a blur, and so are they.
 
@@ -343,7 +343,7 @@ class GSV3DPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def decode_views(self, latents: Tensor) -> np.ndarray:
-        """(V, S, S, 3) float32 in 0..1 of (1, V, C, h, w) latents; the last is the input itself."""
+        """Decode (1, V, C, h, w) latents to (V, S, S, 3) float32 in 0..1; the last is the input."""
         run = self._running()
         scaled = (latents[0] / self.vae.config.scaling_factor).to(self.vae.dtype)
         # One view at a time: at 576 px a batch of them is the call's peak of memory.
@@ -360,12 +360,12 @@ class GSV3DPipeline(DiffusionPipeline):
         return self._run
 
     def _with_reference(self, latents: Tensor) -> Tensor:
-        """The reference view's latent is known: SV3D puts the input in the last frame's place."""
+        """Put the known latent of the reference view in the last frame's place, as SV3D does."""
         known = self._running().reference_latent[:, None].to(latents)
         return torch.cat([latents[:, :-1], known], dim=1)
 
     def _through_gaussians(self, latents: Tensor) -> Tensor:
-        """(1, V, C, h, w) latents as they are once decoded to Gaussians, rendered and encoded.
+        """Decode (1, V, C, h, w) latents to Gaussians, render and encode these again.
 
         The reference view, of which the latent is known, stays as it is.
         """

@@ -47,7 +47,7 @@ def write_results(
     device: str = "",
     license: str = "",
 ) -> list[Path]:
-    """Writes a result; the record comes last, so that its presence says all are there.
+    """Write a result; the record comes last, so that its presence says all are there.
 
     Args:
         result: of ``generate``.

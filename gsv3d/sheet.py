@@ -24,7 +24,7 @@ def contact_sheet(
     elevations_deg: np.ndarray,
     distance: float = DISTANCE,
 ) -> Image.Image:
-    """One picture of a whole result.
+    """Draw one picture of a whole result.
 
     The first row holds the input and some of the model's views, the second the textured mesh from
     the same sides, the third its bare shape.
@@ -75,7 +75,7 @@ def contact_sheet(
 
 
 def _texture_tile(mesh: TexturedMesh) -> np.ndarray:
-    """The texture with a margin, so that the label above it can be read."""
+    """Return the texture with a margin, so that the label above it can be read."""
     inner = TILE - 48
     texture = Image.fromarray(mesh.texture).convert("RGBA")
     tile = np.zeros((TILE, TILE, 4), dtype=np.uint8)

@@ -86,7 +86,7 @@ class ArraySpec:
 
 
 def total_bytes(specs: tuple[ArraySpec, ...]) -> int:
-    """Bytes of all arrays together."""
+    """Return the bytes of all arrays together."""
     return sum(spec.nbytes for spec in specs)
 
 

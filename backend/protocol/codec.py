@@ -92,7 +92,7 @@ def decode(frames: Sequence[Any], sender: str) -> Decoded:
 
 
 def _job_of(header: dict[str, Any]) -> str | None:
-    """The job of a message that is wrong elsewhere, so that its sender learns which it was."""
+    """Return the job of a message that is wrong elsewhere: its sender learns which it was."""
     try:
         return JobId().check("job", header.get("job"))
     except ProtocolError:

@@ -114,7 +114,7 @@ class Text(Kind):
 
 
 def label() -> Text:
-    """A picture's file name: only ever shown, never opened."""
+    """Check a picture's file name, which is only ever shown, never opened."""
     return Text(LABEL_CHARS)
 
 

@@ -13,7 +13,7 @@ JOURNAL = "journal.sqlite"
 
 
 def folder_in_use(data_dir: Path) -> bool:
-    """True while a backend runs on a data folder.
+    """Return True while a backend runs on a data folder.
 
     The lock ends with the process, however it ends, and is no other process's by chance, as an id
     may be.
@@ -35,7 +35,7 @@ def folder_in_use(data_dir: Path) -> bool:
 
 
 def process_exists(pid: int) -> bool:
-    """True when a process of that id runs (also one of another user).
+    """Return True when a process of that id runs (also one of another user).
 
     On POSIX by signal 0, on Windows by a process handle.
     """

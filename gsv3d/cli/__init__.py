@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """The parser; only the chosen command's module is imported, the others are but named."""
+    """Return the parser; import the chosen command's module alone, and name the others."""
     parser = argparse.ArgumentParser(
         prog="gsv3d", description="One picture to 3D Gaussians and a textured mesh."
     )

@@ -205,13 +205,13 @@ def _say(**fields: Any) -> None:
 
 @contextmanager
 def _lines() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress as lines of JSON."""
+    """Print progress as lines of JSON."""
     yield lambda phase, done, of: _say(phase=phase, done=done, of=of)
 
 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal for each phase, which appears with the first bytes of it."""
+    """Draw a bar for each phase on a terminal; it appears with the first bytes of the phase."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 

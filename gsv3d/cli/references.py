@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``gsv3d generate`` for words."""
+    """Add the options of ``gsv3d generate`` for words."""
     words = parser.add_argument_group("words instead of a picture")
     words.add_argument(
         "--prompt",
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def wishes(args: argparse.Namespace) -> list[ImagineSettings]:
-    """The pictures that are asked for in words.
+    """List the pictures that are asked for in words.
 
     Raises:
         GSV3DError: there is nothing to work on, or an option is out of bounds.

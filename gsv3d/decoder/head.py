@@ -40,7 +40,7 @@ class DecodedGaussians:
     occupancy: Tensor | None = None
 
     def __getitem__(self, index: int) -> DecodedGaussians:
-        """One sample's, without the batch axis."""
+        """Return one sample's, without the batch axis."""
         return DecodedGaussians(
             self.means[index],
             self.quats[index],
@@ -52,7 +52,7 @@ class DecodedGaussians:
         )
 
     def gaussians(self) -> Gaussians:
-        """Of one sample, see ``[]``: all of them, in single precision."""
+        """Return all Gaussians of one sample, see ``[]``, in single precision."""
         return Gaussians.from_rgb(
             means=self.means.float(),
             quats=self.quats.float(),
@@ -90,7 +90,7 @@ class GaussianHead(nn.Module):
     def forward(
         self, features: Tensor, cameras: Cameras, start: Tensor | None = None
     ) -> DecodedGaussians:
-        """Gaussians of pixels.
+        """Make Gaussians of pixels.
 
         Args:
             features: (B, V, dim, H, W).
@@ -130,7 +130,7 @@ class GaussianHead(nn.Module):
 
     @staticmethod
     def depth_logit(depth: Tensor, cameras: Cameras) -> Tensor:
-        """(B, V, H, W) z-depths as the logits that this head makes them of."""
+        """Return the logits of which this head makes the z-depths (B, V, H, W)."""
         distance = cameras.positions.norm(dim=-1).unflatten(0, (-1, depth.shape[1]))
         share = 0.5 + (depth - distance[..., None, None]) / (2 * HALF_DIAGONAL)
         return share.logit(eps=1e-3)
@@ -152,7 +152,7 @@ def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
 
 
 def matrix_to_quaternion(matrices: Tensor) -> Tensor:
-    """(..., 3, 3) rotation matrices to (..., 4) wxyz quaternions.
+    """Convert (..., 3, 3) rotation matrices to (..., 4) wxyz quaternions.
 
     All four of the classic formulas are evaluated, and the one with the largest divisor is taken,
     so that half-turns are exact too.

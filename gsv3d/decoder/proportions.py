@@ -40,7 +40,7 @@ from so far above, the picture itself shows how deep the object is."""
 
 
 def deepened(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussians:
-    """The same Gaussians, as deep as the prior says, and still as high in the picture.
+    """Make Gaussians as deep as the prior says, and still as high in the picture.
 
     Width is the world's x and depth its y, as the reference's camera at azimuth 0 sees them. From
     above, the picture's height holds some of the depth, which is then taken from the object's own.
@@ -67,7 +67,7 @@ def deepened(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussi
 def stretch(
     width: float, depth: float, height: float, prior: float, elevation_deg: float
 ) -> tuple[float, float, float]:
-    """Factors along x, y and z that make a box as deep as the prior says, see ``deepened``.
+    """Return factors along x, y and z that make a box as deep as the prior says, see ``deepened``.
 
     From far off and elevation e, a box is seen ``height cos e + depth sin e`` high; that stays.
     """
@@ -111,7 +111,7 @@ def stretched(
 
 
 def visible_box(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
-    """(3,) and (3,): between them lie all but the tails of what is visible, along each axis."""
+    """Return two corners (3,) of the box that holds all but the tails of what is visible."""
     order = gaussians.opacities.argsort(descending=True)
     count = max(int((gaussians.opacities > VISIBLE).sum()), FEWEST)
     positions = gaussians.means[order[:count]]

@@ -27,7 +27,7 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(B, N, dim) and (B, M, context_dim) to (B, N, dim)."""
+        """Map (B, N, dim) and (B, M, context_dim) to (B, N, dim)."""
         q = self._split(self.to_q(x))
         k, v = self.to_kv(x if context is None else context).chunk(2, dim=-1)
         k, v = self._split(k), self._split(v)
@@ -60,7 +60,7 @@ class ViewBlock(nn.Module):
         )
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """(B, V, N, dim) tokens and (B, S, context_dim) features to (B, V, N, dim)."""
+        """Map (B, V, N, dim) tokens and (B, S, context_dim) features to (B, V, N, dim)."""
         batch, views, count, _ = tokens.shape
         shape = (batch, views * count) if self.across_views else (batch * views, count)
         x = tokens.reshape(*shape, -1)
@@ -85,6 +85,6 @@ class Upsampler(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, dim, h, w) to (B, out_dim, 2h, 2w)."""
+        """Map (B, dim, h, w) to (B, out_dim, 2h, 2w)."""
         x = self.shuffle(self.expand(x))
         return x + self.refine(x)

@@ -79,14 +79,14 @@ class FeatureVolume(nn.Module):
         nn.init.constant_(self.occupancy.bias, FIRST_LOGIT)
 
     def forward(self, features: Tensor, cameras: Cameras) -> Hits:
-        """(B, V, in_dim, H, W) features, and V (shared) or B * V cameras of H x W pixels."""
+        """Take (B, V, in_dim, H, W) features, and V (shared) or B * V cameras of H x W pixels."""
         batch, views = features.shape[:2]
         lifted = self.lift(features.flatten(0, 1)).unflatten(0, (batch, views))
         volume = self.filter(self.gather(self.unproject(lifted, cameras)))
         return trace(self.occupancy(volume), volume, cameras, views, self.samples)
 
     def unproject(self, features: Tensor, cameras: Cameras) -> Tensor:
-        """(B, V, C, H, W) to (B, 2 C + 3, S, S, S), indexed z, y, x: mean, maximum, position."""
+        """Turn (B, V, C, H, W) into (B, 2 C + 3, S, S, S) in z, y, x: mean, maximum, position."""
         batch, views = features.shape[:2]
         points = voxel_centers(self.size, features.device)
         with torch.autocast(features.device.type, enabled=False):
@@ -128,7 +128,7 @@ class VolumeFilter(nn.Module):
         self.up = nn.ModuleList(VolumeBlock(width) for width in widths[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, dim, S, S, S) to the same shape."""
+        """Map (B, dim, S, S, S) to the same shape."""
         kept = []
         for block, halve in zip(self.down, self.halve, strict=False):
             x = block(x)
@@ -154,19 +154,19 @@ class VolumeBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, dim, S, S, S) to the same shape."""
+        """Map (B, dim, S, S, S) to the same shape."""
         return x + self.layers(x)
 
 
 def voxel_centers(size: int, device: torch.device) -> Tensor:
-    """(S^3, 3) centers in the world, z slowest: the order of a tensor's (S, S, S)."""
+    """Return (S^3, 3) centers in the world, z slowest: the order of a tensor's (S, S, S)."""
     line = ((torch.arange(size, device=device) + 0.5) / size - 0.5) * SIDE
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")
     return torch.stack([x, y, z], dim=-1).flatten(0, 2)
 
 
 def ray_bounds(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays enter and leave the volume.
+    """Find where rays enter and leave the volume.
 
     Args:
         origins, directions: (..., 3).
@@ -219,7 +219,7 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
 
 
 def sampled(volume: Tensor, points: Tensor) -> Tensor:
-    """(B, C, S, S, S) volumes at (B, N, 3) points in the world, between voxels: (B, C, N)."""
+    """Interpolate (B, C, S, S, S) volumes at (B, N, 3) points in the world; return (B, C, N)."""
     grid = (points * (2 / SIDE))[:, None, None]
     out = F.grid_sample(volume.float(), grid, padding_mode="border", align_corners=False)
     return out[:, :, 0, 0]

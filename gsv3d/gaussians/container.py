@@ -65,7 +65,7 @@ class Gaussians:
                 )
 
     def validate(self) -> Gaussians:
-        """Checks the values, which construction does not (on a card that would wait for it).
+        """Check the values, which construction does not (on a card that would wait for it).
 
         Raises:
             ValueError: a field with NaN or infinity, scales not above 0, opacities outside 0..1,
@@ -95,11 +95,11 @@ class Gaussians:
         return self.means.device
 
     def rgb(self) -> Tensor:
-        """(N, 3) view-independent color; not limited to 0..1."""
+        """Return (N, 3) view-independent color; not limited to 0..1."""
         return 0.5 + harmonics.SH_C0 * self.sh[:, 0]
 
     def to(self, *args: object, **kwargs: object) -> Gaussians:
-        """As ``torch.Tensor.to``: another device or floating-point type."""
+        """Move to another device or floating-point type, as ``torch.Tensor.to`` does."""
         moved = {f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)}
         return replace(self, **moved)
 
@@ -107,7 +107,7 @@ class Gaussians:
         return replace(self, **{f.name: getattr(self, f.name).detach() for f in fields(self)})
 
     def filter(self, mask: Tensor) -> Gaussians:
-        """Those that a (N,) bool mask keeps, or that an index tensor names."""
+        """Return those that a (N,) bool mask keeps, or that an index tensor names."""
         return replace(self, **{f.name: getattr(self, f.name)[mask] for f in fields(self)})
 
     def visible(self) -> Gaussians:
@@ -118,12 +118,12 @@ class Gaussians:
         return self.filter(keep)
 
     def numpy(self) -> dict[str, np.ndarray]:
-        """The five arrays by name, on the CPU."""
+        """Return the five arrays by name, on the CPU."""
         return {f.name: getattr(self, f.name).detach().cpu().numpy() for f in fields(self)}
 
     @classmethod
     def from_numpy(cls, arrays: Mapping[str, np.ndarray]) -> Gaussians:
-        """From the five arrays by name, as ``numpy`` and ``read_ply`` give them; copied."""
+        """Make a copy of the five arrays by name, as ``numpy`` and ``read_ply`` give them."""
         return cls(**{f.name: torch.tensor(np.asarray(arrays[f.name])) for f in fields(cls)})
 
     @classmethod

@@ -225,7 +225,7 @@ def write_ply(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, np
 
 
 def _table(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
-    """All columns as (N, P) little-endian float32, and their names."""
+    """Return all columns as (N, P) little-endian float32, and their names."""
     for name in ("means", "quats", "scales", "opacities", "sh"):
         if name not in arrays:
             raise ValueError(f"{name} is missing.")

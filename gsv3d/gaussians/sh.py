@@ -28,14 +28,14 @@ MAX_DEGREE = 3
 
 
 def num_coefficients(degree: int) -> int:
-    """Coefficients per color channel: (degree + 1) squared."""
+    """Return the number of coefficients per color channel: (degree + 1) squared."""
     if not 0 <= degree <= MAX_DEGREE:
         raise ValueError(f"degree is {degree}; it must be between 0 and {MAX_DEGREE}.")
     return (degree + 1) ** 2
 
 
 def degree_of(coefficients: int) -> int:
-    """The degree that has this many coefficients per channel (1, 4, 9 or 16)."""
+    """Return the degree that has this many coefficients per channel (1, 4, 9 or 16)."""
     for degree in range(MAX_DEGREE + 1):
         if num_coefficients(degree) == coefficients:
             return degree
@@ -43,12 +43,12 @@ def degree_of(coefficients: int) -> int:
 
 
 def rgb_to_sh(rgb: Tensor) -> Tensor:
-    """The degree-0 coefficient of a color in 0..1, any shape."""
+    """Return the degree-0 coefficient of a color in 0..1, any shape."""
     return (rgb - 0.5) / SH_C0
 
 
 def basis(directions: Tensor, degree: int) -> Tensor:
-    """Values of the harmonics.
+    """Evaluate the harmonics.
 
     Args:
         directions: (..., 3) unit vectors.
@@ -86,7 +86,7 @@ def basis(directions: Tensor, degree: int) -> Tensor:
 
 
 def evaluate(sh: Tensor, directions: Tensor) -> Tensor:
-    """Colors seen along directions.
+    """Evaluate the colors seen along directions.
 
     Args:
         sh: (..., K, 3) coefficients, K in 1, 4, 9, 16.

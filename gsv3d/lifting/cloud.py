@@ -175,7 +175,7 @@ class Cloud:
 
 
 def _rotate(quats: Tensor, vectors: Tensor) -> Tensor:
-    """(N, 3) vectors turned by (N, 4) quaternions wxyz."""
+    """Return (N, 3) vectors turned by (N, 4) quaternions wxyz."""
     unit = F.normalize(quats, dim=-1)
     scalar, axis = unit[:, :1], unit[:, 1:]
     twice = 2 * torch.cross(axis, vectors, dim=1)

@@ -40,7 +40,7 @@ def in_hull(points: Tensor, masks: Tensor, cameras: Cameras) -> Tensor:
 
 
 def _project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """(V, N, 2) pixels and (V, N) z-depths."""
+    """Return (V, N, 2) pixels and (V, N) z-depths."""
     local = points @ cameras.viewmats[:, :3, :3].transpose(1, 2)
     local = local + cameras.viewmats[:, None, :3, 3]
     pixels = local @ cameras.Ks.transpose(1, 2)
@@ -62,7 +62,7 @@ def carve(low: Tensor, high: Tensor, views: Views) -> tuple[Tensor, Tensor]:
 
 
 def needed(views: int, agreement: float) -> int:
-    """Of so many views, those that must agree on a point."""
+    """Return how many of so many views must agree on a point."""
     return max(1, math.ceil(agreement * views - 1e-9))
 
 
@@ -112,7 +112,7 @@ def _level(votes: Tensor, views: int, agreement: float) -> int:
 
 
 def _meeting_point(views: Views) -> tuple[Tensor, Tensor]:
-    """The point nearest to the rays through the middles of all masks, and a radius around it.
+    """Return the point nearest to the rays through all masks' middles, and a radius around it.
 
     Raises:
         DataError: the rays are parallel, or the point lies behind most of the cameras.

@@ -37,7 +37,7 @@ def trimmed(errors: Tensor, share: float) -> Tensor:
 
 
 def mean_of(errors: Tensor, counts: Tensor | None) -> Tensor:
-    """The mean of the errors that count; all where ``counts`` is None."""
+    """Return the mean of the errors that count; all where ``counts`` is None."""
     if counts is None:
         return errors.mean()
     return (errors * counts).sum() / counts.sum().clamp_min(1)
@@ -80,7 +80,7 @@ def depth_roughness(depth: Tensor, alpha: Tensor, step: float = 0.05) -> Tensor:
 
 
 def depth_normals(depth: Tensor, cameras: Cameras) -> Tensor:
-    """(V, H - 2, W - 2, 3) unit normals toward the cameras, in the world, of depth (V, H, W)."""
+    """Return (V, H - 2, W - 2, 3) unit normals toward the cameras of depth (V, H, W)."""
     origins, directions = cameras.rays()
     points = origins + depth[..., None] * directions
     across = points[:, 1:-1, 2:] - points[:, 1:-1, :-2]
@@ -90,7 +90,7 @@ def depth_normals(depth: Tensor, cameras: Cameras) -> Tensor:
 
 
 def gaussian_normals(gaussians: Gaussians, eye: Tensor) -> Tensor:
-    """(N, 3) directions of the shortest axes, toward a camera at ``eye`` (3,)."""
+    """Return (N, 3) directions of the shortest axes, toward a camera at ``eye`` (3,)."""
     w, x, y, z = F.normalize(gaussians.quats, dim=-1).unbind(-1)
     axes = torch.stack(
         [
@@ -109,7 +109,7 @@ def gaussian_normals(gaussians: Gaussians, eye: Tensor) -> Tensor:
 def normal_disagreement(
     gaussians: Gaussians, cameras: Cameras, depth: Tensor, alpha: Tensor
 ) -> Tensor:
-    """1 - cosine between the normals of the Gaussians as drawn and those of the drawn depth.
+    """Return 1 - cosine between the drawn normals of the Gaussians and those of the drawn depth.
 
     As in 2D Gaussian Splatting (Huang et al. 2024, equation 14), of expected depth.
 

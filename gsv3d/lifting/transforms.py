@@ -135,7 +135,7 @@ def _file(folder: Path, name: Any, where: str) -> Path:
 
 
 def _viewmat(value: Any, where: str) -> np.ndarray:
-    """(4, 4) float64 world to camera, of a matrix as the file has it."""
+    """Return (4, 4) float64 world to camera, of a matrix as the file has it."""
     what = f"{where}: 'transform_matrix'"
     try:
         matrix = np.array(value, dtype=np.float64)

@@ -35,7 +35,7 @@ class Views:
 
     @classmethod
     def on_white(cls, pictures: Tensor, alpha: Tensor, cameras: Cameras) -> Views:
-        """Views of pictures (V, S, S, 3) in 0..1 on white, with their alpha."""
+        """Return views of pictures (V, S, S, 3) in 0..1 on white, with their alpha."""
         return cls((pictures - (1 - alpha[..., None])).clamp(0, 1), alpha, cameras)
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class Views:
         return Views(self.colors.to(device), self.alpha.to(device), self.cameras.to(device))
 
     def resized(self, size: int) -> Views:
-        """The same views reduced to ``size`` pixels by means over areas; never enlarged."""
+        """Return the same views reduced to ``size`` pixels by means over areas; never enlarged."""
         if size >= self.cameras.width:
             return self
         layers = torch.cat([self.colors, self.alpha[..., None]], dim=-1).permute(0, 3, 1, 2)
@@ -84,7 +84,7 @@ def crop(pictures: Iterable[np.ndarray], cameras: Cameras, size: int) -> Views:
 
 
 def _crop_one(picture: np.ndarray, box: tuple[slice, slice], K: Tensor, size: int) -> Tensor:  # noqa: N803
-    """(4, S, S) color times alpha, and alpha, of a square around a box; adapts K in place."""
+    """Return (4, S, S) color times alpha, and alpha, of a square around a box; adapt K in place."""
     lengths = [part.stop - part.start for part in box]
     side = max(lengths) + 2 * max(2, round(MARGIN * max(lengths)))
     top, left = ((part.start + part.stop - side) // 2 for part in box)
@@ -115,23 +115,23 @@ class Frame:
     extent: float
 
     def inward(self, cameras: Cameras) -> Cameras:
-        """The same cameras in the world where the cube is centered at the origin, of side 1."""
+        """Return the cameras in the world where the cube is centered at the origin, of side 1."""
         viewmats = cameras.viewmats.clone()
         shift = viewmats[:, :3, 3] + viewmats[:, :3, :3] @ self.center.to(viewmats)
         viewmats[:, :3, 3] = shift / self.extent
         return replace(cameras, viewmats=viewmats)
 
     def views(self, views: Views) -> Views:
-        """The same views with cameras of the cube's world."""
+        """Return the same views with cameras of the cube's world."""
         return replace(views, cameras=self.inward(views.cameras))
 
     def place(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) float32 points of the cube's world in that of the cameras."""
+        """Return (N, 3) float32 points of the cube's world in that of the cameras."""
         placed: np.ndarray = points * self.extent + self.center.cpu().numpy()
         return placed.astype(np.float32)
 
     def outward(self, gaussians: Gaussians) -> Gaussians:
-        """Gaussians of the cube's world in that of the cameras."""
+        """Return Gaussians of the cube's world in that of the cameras."""
         return replace(
             gaussians,
             means=gaussians.means * self.extent + self.center.to(gaussians.means),
@@ -139,7 +139,7 @@ class Frame:
         )
 
     def inward_gaussians(self, gaussians: Gaussians) -> Gaussians:
-        """Gaussians of the cameras' world in that of the cube."""
+        """Return Gaussians of the cameras' world in that of the cube."""
         return replace(
             gaussians,
             means=(gaussians.means - self.center.to(gaussians.means)) / self.extent,

@@ -32,7 +32,7 @@ _LINEAR, _LINEAR_MIPMAP_LINEAR, _REPEAT = 9729, 9987, 10497
 
 
 def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
-    """The mesh as one binary glTF 2.0 file, the texture inside as a PNG.
+    """Return the mesh as one binary glTF 2.0 file, the texture inside as a PNG.
 
     The material is a base color texture (sRGB by the standard) with metallic 0 and roughness 1;
     where the texture has an alpha it is clipped, and both sides show.
@@ -127,7 +127,7 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
 
 
 def texture_png(mesh: TexturedMesh) -> bytes:
-    """The texture as an 8-bit sRGB PNG."""
+    """Return the texture as an 8-bit sRGB PNG."""
     return result_png(Image.fromarray(mesh.texture))
 
 

@@ -56,7 +56,7 @@ def extract_mesh(
     backs: str = BACKS[0],
     voxels: int = VOXELS,
 ) -> TexturedMesh:
-    """Fuses depth maps of the Gaussians, cuts the surface out, simplifies, unwraps and bakes it.
+    """Fuse depth maps of the Gaussians; extract, simplify, unwrap and texture the surface.
 
     Args:
         gaussians: in the world, the object within about a unit of the origin.
@@ -110,7 +110,7 @@ def mesh_from_volume(
     references: Sequence[Reference] = (),
     backs: str = BACKS[0],
 ) -> TexturedMesh:
-    """The part of ``extract_mesh`` after fusion; needs no Gaussians, only what they looked like."""
+    """Make a mesh of a fused volume, without Gaussians, by what they looked like."""
     report = progress or (lambda phase, step, of: None)
     report("simplifying", 0, 3)
     points, triangles = extract_surface(volume)

@@ -61,7 +61,7 @@ def fuse_depths(
     voxel: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> Volume:
-    """Fuses depth maps and silhouettes into a signed distance volume.
+    """Fuse depth maps and silhouettes into a signed distance volume.
 
     Args:
         views: pictures with depth from all around.
@@ -99,7 +99,7 @@ def fuse_depths(
 
 
 def close_walls(grid: np.ndarray, outside: float) -> np.ndarray:
-    """The same field, its outermost voxels outside: closed, whatever touches the walls."""
+    """Set the outermost voxels outside, so that the surface is closed; return a copy."""
     closed = grid.copy()
     for axis in range(3):
         walls = np.moveaxis(closed, axis, 0)
@@ -130,12 +130,12 @@ def _near_silhouettes(
 
 
 def _spread(count: int) -> list[int]:
-    """An order in which early views already differ much, so that the active set shrinks soon."""
+    """Return an order of views in which early ones already differ much."""
     return sorted(range(count), key=lambda i: (i * 0.6180339887) % 1.0)
 
 
 def solid_level(views: DepthViews) -> float:
-    """The coverage from which a pixel shows the object."""
+    """Return the coverage from which a pixel shows the object."""
     covered = views.alpha[views.alpha > FAINTEST]
     if len(covered) == 0:
         return SOLID_ALPHA
@@ -180,7 +180,7 @@ def _look(views: DepthViews, i: int, level: float) -> np.ndarray:
 
 
 def silhouette_distance(alpha: np.ndarray, level: float) -> np.ndarray:
-    """(S, S) signed distance to a silhouette in pixels, positive outside, finer than a pixel.
+    """Return (S, S) signed distances to a silhouette in pixels, positive outside.
 
     Args:
         alpha: (S, S) coverage in 0..1.
@@ -202,7 +202,7 @@ def silhouette_distance(alpha: np.ndarray, level: float) -> np.ndarray:
 
 
 def _thicken_sheets(field: np.ndarray, voxel: float) -> np.ndarray:
-    """Gives parts thinner than the grid can hold a thickness of some 1.5 voxels.
+    """Give parts thinner than the grid can hold a thickness of some 1.5 voxels.
 
     A single sheet of Gaussians has the same depth from both sides: no voxel of it is inside.
     Away from anything thick the surface is therefore moved out by three quarters of a voxel.

@@ -34,7 +34,7 @@ _VIEW_STEP = 2
 
 
 def smooth_and_level(volume: Volume, views: DepthViews) -> Volume:
-    """Smooths the field and shifts it so that level 0 has the views' silhouettes.
+    """Smooth the field and shift it so that level 0 has the views' silhouettes.
 
     Args:
         volume: as ``fuse_depths`` gives it.
@@ -58,7 +58,7 @@ def smooth_and_level(volume: Volume, views: DepthViews) -> Volume:
 def silhouette_agreement(
     field: np.ndarray, volume: Volume, views: DepthViews, levels: np.ndarray
 ) -> np.ndarray:
-    """(L,) mean IoU over views of the silhouettes of ``field < level`` with the views' own.
+    """Return (L,) mean IoU over views of the silhouettes of ``field < level`` with the views' own.
 
     Every voxel near a level is projected once: the lowest level that covers a pixel is where the
     silhouette reaches it.

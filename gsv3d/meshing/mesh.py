@@ -64,27 +64,27 @@ class TexturedMesh:
         return self.texture.shape[2] == 4
 
     def face_normals(self) -> np.ndarray:
-        """(F, 3) float32 unit normals; zero for a face without area."""
+        """Return (F, 3) float32 unit normals; zero for a face without area."""
         return face_normals(self.vertices, self.faces)
 
     def vertex_normals(self) -> np.ndarray:
-        """(V, 3) float32 unit normals, the faces weighted by area."""
+        """Return (V, 3) float32 unit normals, the faces weighted by area."""
         return vertex_normals(self.vertices, self.faces)
 
 
 def face_crosses(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(F, 3) float64 cross products of two edges: normals of twice the area's length."""
+    """Return (F, 3) float64 cross products of two edges: normals of twice the area's length."""
     a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
     return np.cross(b - a, c - a)
 
 
 def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(F, 3) float32 unit normals; zero for a face without area."""
+    """Return (F, 3) float32 unit normals; zero for a face without area."""
     return _unit(face_crosses(vertices, faces))
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) float32 unit normals, the faces weighted by area."""
+    """Return (V, 3) float32 unit normals, the faces weighted by area."""
     crosses = face_crosses(vertices, faces)
     total = np.zeros((len(vertices), 3))
     for corner in range(3):
@@ -96,7 +96,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def broad_normals(normals: np.ndarray, faces: np.ndarray, rounds: int = 12) -> np.ndarray:
-    """(V, 3) float32 unit normals, each averaged ``rounds`` times with its neighbors'."""
+    """Return (V, 3) float32 unit normals, each averaged ``rounds`` times with its neighbors'."""
     result = normals.astype(np.float64)
     for _ in range(rounds):
         around = result[faces].sum(axis=1)
@@ -110,7 +110,7 @@ def broad_normals(normals: np.ndarray, faces: np.ndarray, rounds: int = 12) -> n
 
 
 def signed_volumes(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(F,) float64 volumes of the tetrahedra (origin, a, b, c); their sum is a closed mesh's."""
+    """Return (F,) float64 volumes of the tetrahedra (origin, a, b, c): a closed mesh's in all."""
     a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
     return np.einsum("fi,fi->f", a, np.cross(b, c)) / 6.0
 

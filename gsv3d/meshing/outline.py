@@ -145,7 +145,7 @@ def _finer(mask: np.ndarray, coarse: Volume, fine: Volume) -> np.ndarray:
 
 
 def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
-    """(S, S) signed distance to the outline in pixels; lines too thin for the voxels are widened.
+    """Return (S, S) signed distances to the outline in pixels; widen lines too thin for voxels.
 
     Args:
         coverage: (S, S) in 0..1.
@@ -167,7 +167,7 @@ def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
 
 
 def _half_width(distance: np.ndarray) -> np.ndarray:
-    """(S, S) how wide the outline is around each pixel: its distance at the nearest middle line."""
+    """Return (S, S) half widths of the outline: its distance at the nearest middle line."""
     row, column = ndimage.distance_transform_edt(
         ~_middle(distance), return_distances=False, return_indices=True
     )
@@ -175,13 +175,13 @@ def _half_width(distance: np.ndarray) -> np.ndarray:
 
 
 def _middle(distance: np.ndarray) -> np.ndarray:
-    """(S, S) bool: the pixels that are farther from the outline, inside, than those beside them."""
+    """Return (S, S) bool: inside pixels farther from the outline than those beside them."""
     inside = np.maximum(-distance, 0)
     return (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0)
 
 
 def _without_crumbs(field: np.ndarray) -> np.ndarray:
-    """The field with its smallest parts just outside: their place is still the nearest miss."""
+    """Put the smallest parts of the field just outside: their place is still the nearest miss."""
     labels, count = ndimage.label(field < 0)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     small = sizes < KEEP_SHARE * sizes[1:].max(initial=0)
@@ -229,7 +229,7 @@ class _Rays:
         )
 
     def _mean_depth(self, chosen: np.ndarray) -> np.ndarray:
-        """(S, S) mean z of the chosen voxels on each ray; NaN where there is none."""
+        """Return (S, S) mean z of the chosen voxels on each ray; NaN where there is none."""
         count = np.bincount(self.ray[chosen], minlength=self.size**2)
         total = np.bincount(self.ray[chosen], self.z[chosen], minlength=self.size**2)
         with np.errstate(invalid="ignore"):
@@ -238,7 +238,7 @@ class _Rays:
     def lost_parts(
         self, field: np.ndarray, outside: np.ndarray, width: np.ndarray, truncation: float
     ) -> np.ndarray:
-        """(voxels,) distances to what the outline holds and no voxel does; infinite elsewhere.
+        """Return (voxels,) distances to what the outline holds and no voxel does, else infinity.
 
         Args:
             field: (voxels,) distances to the solid.
@@ -271,7 +271,7 @@ class _Rays:
         return distances
 
     def without_hidden_parts(self, field: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-        """The field without loose parts that alone cover nothing of the picture, or a speck.
+        """Drop loose parts of the field that alone cover nothing of the picture, or a speck.
 
         Args:
             field: (X, Y, Z) distances.
@@ -299,7 +299,7 @@ class _Rays:
 def _bridge(
     known: np.ndarray, missing: np.ndarray, guess: np.ndarray, trust: np.ndarray
 ) -> np.ndarray:
-    """(S, S) depths without NaN: smooth over the missing rays, from the known ones around them.
+    """Fill NaN in (S, S) depths smoothly from the known rays around.
 
     A membrane: each missing ray is the mean of its neighbors, known or missing, drawn toward its
     guess.
@@ -345,13 +345,13 @@ def _bridge(
 
 
 def _sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """(N,) bilinear; beyond the picture the nearest pixel's."""
+    """Return (N,) bilinear values; beyond the picture the nearest pixel's."""
     where = [uv[:, 1] - 0.5, uv[:, 0] - 0.5]
     return ndimage.map_coordinates(values.astype(np.float32), where, order=1, mode="nearest")
 
 
 def resized(values: np.ndarray, size: int) -> np.ndarray:
-    """(size, size) float32, each pixel the mean of those it stands for."""
+    """Return (size, size) float32, each pixel the mean of those it stands for."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BOX))

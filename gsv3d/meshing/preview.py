@@ -21,7 +21,7 @@ def render_mesh(
     clay: bool = False,
     supersample: int = 2,
 ) -> np.ndarray:
-    """Renders the mesh; back faces are not drawn.
+    """Render the mesh; back faces are not drawn.
 
     Args:
         mesh: in the world.
@@ -110,7 +110,7 @@ def _uvs(mesh: TexturedMesh, faces: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 
 def _sample(mesh: TexturedMesh, uvs: np.ndarray) -> np.ndarray:
-    """(N, C) bilinear texels in 0..1."""
+    """Return (N, C) bilinear texels in 0..1."""
     size = len(mesh.texture)
     x = np.clip(uvs[:, 0] * size - 0.5, 0, size - 1)
     y = np.clip((1.0 - uvs[:, 1]) * size - 0.5, 0, size - 1)

@@ -94,7 +94,7 @@ class Projection:
 def align_reference(
     vertices: np.ndarray, faces: np.ndarray, reference: Reference
 ) -> Projection | None:
-    """Lays the mesh's outline over the picture's; None where they do not agree.
+    """Lay the mesh's outline over the picture's; return None where they do not agree.
 
     Boxes of the two outlines are brought together: the model places and scales what it makes only
     roughly as the picture shows it.
@@ -188,7 +188,7 @@ def sample_reference(
 
 
 def alpha_at(projection: Projection, points: np.ndarray) -> np.ndarray:
-    """(N,) what the texture shows of the mesh at points (N, 3) of it; for projections with alpha.
+    """Return (N,) alpha at points (N, 3) of the mesh; for projections that have one.
 
     The picture's outline goes through the whole depth of the object: so does its alpha.
     """
@@ -198,7 +198,7 @@ def alpha_at(projection: Projection, points: np.ndarray) -> np.ndarray:
 
 
 def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) pixels of a view, half-integers at their centers, and (N,) z-depths of points."""
+    """Return (N, 2) pixels, half-integers at their centers, and (N,) z-depths of points."""
     viewmat = camera.viewmats[0].cpu().numpy().astype(np.float64)
     K = camera.Ks[0].cpu().numpy().astype(np.float64)
     local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
@@ -243,7 +243,7 @@ def _depth_map(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> n
 
 
 def corners_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """(2,) first and (2,) end (column, row) of what a mask holds; None where it holds nothing."""
+    """Return the first (2,) and end (2,) column and row of what a mask holds; None if nothing."""
     box = box_of(mask)
     if box is None:
         return None
@@ -252,6 +252,6 @@ def corners_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _ramp(values: np.ndarray, start: float, end: float) -> np.ndarray:
-    """0 below start, 1 above end, smooth between."""
+    """Return 0 below start, 1 above end, a smooth value between."""
     t = np.clip((values - start) / (end - start), 0, 1)
     return t * t * (3 - 2 * t)

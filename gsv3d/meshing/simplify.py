@@ -81,7 +81,7 @@ def _decimate(
 
 
 def _clean(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without faces that have no area or come twice, pairs of opposite faces, and crumbs."""
+    """Drop faces that have no area or come twice, pairs of opposite faces, and crumbs."""
     if len(faces) == 0:
         return vertices, faces
     distinct = (
@@ -162,7 +162,7 @@ class _HalfEdges:
 def _pair_by_angle(
     vertices: np.ndarray, faces: np.ndarray, around: np.ndarray, nearest: Callable[..., int]
 ) -> np.ndarray:
-    """(P, 2) forward and backward half-edges of one edge, paired by the angle between their faces.
+    """Pair forward and backward half-edges of one edge by the angle of their faces; return (P, 2).
 
     ``nearest`` is ``min`` for the angle through the solid, ``max`` for the one through the gap.
     """

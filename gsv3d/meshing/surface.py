@@ -41,7 +41,7 @@ def extract_surface(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
 
 
 def face_parts(faces: np.ndarray, vertex_count: int) -> np.ndarray:
-    """(F,) int: which connected part each face belongs to."""
+    """Return (F,) int: which connected part each face belongs to."""
     rows = np.concatenate([faces[:, 0], faces[:, 1]])
     columns = np.concatenate([faces[:, 1], faces[:, 2]])
     graph = sparse.coo_matrix(
@@ -54,7 +54,7 @@ def face_parts(faces: np.ndarray, vertex_count: int) -> np.ndarray:
 def keep_parts(
     vertices: np.ndarray, faces: np.ndarray, share: float = KEEP_SHARE, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keeps the largest parts; drops crumbs and the inner walls of closed hollows.
+    """Keep the largest parts; drop crumbs and the inner walls of closed hollows.
 
     Args:
         vertices: (V, 3).
@@ -79,13 +79,13 @@ def keep_parts(
 
 
 def compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same faces without unused vertices."""
+    """Return the same faces without unused vertices."""
     used, renumbered = np.unique(faces, return_inverse=True)
     return vertices[used], renumbered.reshape(faces.shape)
 
 
 def smooth_taubin(vertices: np.ndarray, faces: np.ndarray, iterations: int = 6) -> np.ndarray:
-    """Smooths the voxels' steps away without shrinking.
+    """Smooth the voxels' steps away without shrinking.
 
     Taubin 1995, "A signal processing approach to fair surface design": a step of the uniform
     Laplacian inward (0.5) and one outward (0.53), ``iterations`` times.

@@ -173,7 +173,7 @@ def _texels(
 def _corner_texels(
     vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int
 ) -> _Texels:
-    """One texel for each corner: for textures too small for any chart to hold a texel center."""
+    """Return one texel for each corner, for textures too small for charts to hold texel centers."""
     cells = np.clip((corner_uvs.reshape(-1, 2) * size).astype(np.int64), 0, size - 1)
     normals = vertex_normals(vertices, faces)
     ids = faces.reshape(-1)
@@ -207,7 +207,7 @@ class _Nearest:
         self._tree: cKDTree | None = None
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) colors, weighted by 1/distance."""
+        """Return (N, 3) colors, weighted by 1/distance."""
         if self._tree is None:
             self._tree = cKDTree(self._positions)
         count = min(4, len(self._positions))
@@ -219,7 +219,7 @@ class _Nearest:
 
 
 def _mean_colors(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: float) -> np.ndarray:
-    """(N, 3) means of the views' colors; those of the nearest Gaussians where no view sees."""
+    """Return (N, 3) means of the views' colors, or the nearest Gaussians' where no view sees."""
     colors = np.empty((len(texels.points), 3), dtype=np.float32)
     weight = np.empty(len(texels.points), dtype=np.float32)
 

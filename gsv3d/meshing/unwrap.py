@@ -8,7 +8,7 @@ import xatlas
 
 
 def unwrap_uvs(vertices: np.ndarray, faces: np.ndarray, texture_size: int) -> np.ndarray:
-    """Charts without overlap, packed into one square texture (xatlas).
+    """Cut the surface into charts without overlap, packed into one square texture (xatlas).
 
     Args:
         vertices: (V, 3).

@@ -66,7 +66,7 @@ class DepthViews:
 def fit_bounds(
     gaussians: Gaussians, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The box that the visible object fills.
+    """Find the box that the visible object fills.
 
     Faint Gaussians far from the object change no picture, but a box that holds them has the object
     fill a third of it. What can be seen from the front, the side and above bounds the object.
@@ -121,7 +121,7 @@ def _large_parts(mask: np.ndarray, share: float = 0.01) -> np.ndarray:
 
 
 def surround_with_cameras(radius: float, size: int, center: np.ndarray | None = None) -> Cameras:
-    """Cameras on rings around a point that all see the whole ball of ``radius``.
+    """Place cameras on rings around a point that all see the whole ball of ``radius``.
 
     Args:
         radius: of the ball that holds the object.
@@ -151,7 +151,7 @@ def render_views(
     progress: Callable[[int, int], None] | None = None,
     blur: float = 0.0,
 ) -> DepthViews:
-    """Renders color, alpha and depth, one view at a time so that memory stays small.
+    """Render color, alpha and depth, one view at a time so that memory stays small.
 
     The expected depth of a front that lets five percent through lies five percent of the way to the
     back, which sinks the surface. So each view is rendered twice, the second time without the
@@ -191,7 +191,7 @@ def render_views(
 
 
 def _hidden(gaussians: Gaussians, camera: Cameras, seen: RenderOutput) -> Tensor:
-    """(N,) bool: whose center lies clearly behind the depth of a covered pixel."""
+    """Return (N,) bool: true where a center lies clearly behind the depth of a covered pixel."""
     local = gaussians.means @ camera.viewmats[0, :3, :3].T + camera.viewmats[0, :3, 3]
     z = local[:, 2]
     uv = local[:, :2] / z.clamp(min=1e-3)[:, None] * camera.Ks[0, 0, 0] + camera.Ks[0, :2, 2]

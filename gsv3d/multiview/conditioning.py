@@ -31,7 +31,7 @@ def pose_ids(
     elevations_deg: Sequence[float],
     cond_aug: float = COND_AUG,
 ) -> Tensor:
-    """(T, 3) cond_aug, polar angle (from the zenith) and azimuth in [0, 2 pi), in radians."""
+    """Return (T, 3) cond_aug, polar angle (from the zenith), azimuth in [0, 2 pi), in radians."""
     rows = [
         (cond_aug, math.radians(90.0 - elevation), math.radians(azimuth % 360.0))
         for azimuth, elevation in zip(azimuths_deg, elevations_deg, strict=True)
@@ -56,7 +56,7 @@ def picture_tensor(rgba: Tensor, channels: int) -> Tensor:
 
 
 def encode_reference(vae: AutoencoderKL, picture: Tensor, noise: Tensor | None = None) -> Tensor:
-    """(B, C, H, W) in -1..1 to the (B, L, h, w) mode of the latent, NOT scaled, as in SV3D.
+    """Encode (B, C, H, W) in -1..1 to the mode (B, L, h, w), NOT scaled, as in SV3D.
 
     Large pictures are encoded a few at a time: at 576 px one takes a gigabyte.
     """

@@ -87,7 +87,7 @@ class Made:
         return 2 * math.prod(self.shape)
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether the published tensor has the shape this one is made of."""
+        """Return True if the published tensor has the shape this one is made of."""
         expected: tuple[int, ...] = self.shape
         if names.third(self.name) is not None:
             expected = (3 * self.shape[0], *self.shape[1:])
@@ -362,7 +362,7 @@ def _read(source: Path, tensors: list[Made]) -> Iterator[tuple[Made, Tensor | No
 def _networks(
     source: Path, shapes: dict[str, tuple[int, ...]]
 ) -> tuple[SV3DUNetSpatioTemporalConditionModel, AutoencoderKL, CLIPVisionModelWithProjection]:
-    """The three networks, without weights, as large as the file's shapes say."""
+    """Make the three networks, without weights, as large as the file's shapes say."""
 
     def shape(name: str) -> tuple[int, ...]:
         return _shape(source, shapes, name)
@@ -415,7 +415,7 @@ def _networks(
 
 
 def _index() -> dict[str, Any]:
-    """What diffusers reads first of a pipeline."""
+    """Return what diffusers reads first of a pipeline."""
     return {
         "_class_name": "GSV3DPipeline",
         "_diffusers_version": diffusers_version,
@@ -440,7 +440,7 @@ def _shape(source: Path, shapes: dict[str, tuple[int, ...]], name: str) -> tuple
 
 
 def _listed(tensors: Sequence[str | None], most: int = 3) -> str:
-    """How many there are, and the first of them by name."""
+    """Say how many there are, and name the first of them."""
     first = ", ".join(map(str, tensors[:most]))
     rest = f" and {len(tensors) - most} more" if len(tensors) > most else ""
     return f"{len(tensors)} tensor{'s' * (len(tensors) > 1)}: {first}{rest}"

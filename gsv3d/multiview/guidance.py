@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def triangular_guidance(num_frames: int, minimum: float, maximum: float) -> Tensor:
-    """(T,) guidance scales: a triangle over the orbit (SV3D, section 3.2, "triangular CFG").
+    """Return (T,) guidance scales: a triangle over the orbit (SV3D, section 3.2, "triangular CFG").
 
     The scale is ``minimum`` at the last frame, which is the reference's, and at the first, which
     comes after it. In the middle, at the back, it is ``maximum`` for odd T and near it for even T.

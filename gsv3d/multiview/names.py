@@ -146,7 +146,7 @@ def third(name: str) -> int | None:
 
 
 def _in_layer(kind: str, rest: str) -> str:
-    """The rest of a name within a residual block or an attention of the UNet."""
+    """Return the rest of a name within a residual block or an attention of the UNet."""
     if kind == "attentions":
         rest = re.sub(r"^temporal_transformer_blocks\.", "time_stack.", rest)
         return re.sub(r"^time_pos_embed\.linear_([12])", _numbered_embedding, rest)

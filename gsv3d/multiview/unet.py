@@ -114,7 +114,7 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
                     block.norm1.eps = block.norm2.eps = REFERENCE_NORM_EPS
 
     def embed_frames(self, added_time_ids: Tensor) -> Tensor:
-        """(B, T, 3) cond_aug, polar and azimuth in radians to (B * T, time_embed_dim).
+        """Embed (B, T, 3) cond_aug, polar and azimuth in radians to (B * T, time_embed_dim).
 
         Only cond_aug is read when the model is not posed. The radians go in raw, as in SV3D.
         """

@@ -317,7 +317,7 @@ def _box(alpha: np.ndarray) -> tuple[slice, slice]:
 
 
 def _place(color: np.ndarray, alpha: np.ndarray, size: int, fill: float) -> np.ndarray:
-    """Resizes with premultiplied colors and pastes into the middle."""
+    """Resize with premultiplied colors and paste into the middle."""
     height, width = alpha.shape
     scale = fill * size / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))

@@ -224,7 +224,7 @@ def composite(
     width: int,
     rows: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Composites 2D Gaussians of one or more views, front to back.
+    """Composite 2D Gaussians of one or more views, front to back.
 
     Args:
         u, v: (G,) means in pixels.

@@ -24,7 +24,7 @@ MIDDLE = 8
 
 
 def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws Gaussians without a background; float32 on CUDA.
+    """Draw Gaussians without a background; float32 on CUDA.
 
     Returns:
         color (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and expected z-depth
@@ -58,7 +58,7 @@ def rasterize_scenes(
     K: Tensor,  # noqa: N803 - gsplat's name
     size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws B scenes into V views each, see ``gsv3d.rendering.renderer.render_scenes``.
+    """Draw B scenes into V views each, see ``gsv3d.rendering.renderer.render_scenes``.
 
     Returns:
         color (B, V, H, W, 3) premultiplied by alpha, alpha and expected depth (B, V, H, W, 1).

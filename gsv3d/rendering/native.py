@@ -23,7 +23,7 @@ from gsv3d.rendering.compositing import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
 @compiled
 def _rows(shape: np.ndarray, height: int) -> tuple[float, int, int]:
-    """2 sigma at which alpha falls to 1/255, a little more, and the first and last pixel row."""
+    """Return 2 sigma at which alpha falls to 1/255, a little more, and the first and last row."""
     reach = 2.0 * math.log(shape[5] / ALPHA_MIN) * 1.0001 + 1e-3
     half_height = math.sqrt(reach * shape[4])
     top = max(math.ceil(shape[1] - half_height - 0.5), 0)
@@ -33,7 +33,7 @@ def _rows(shape: np.ndarray, height: int) -> tuple[float, int, int]:
 
 @compiled
 def _columns(shape: np.ndarray, reach: float, dy: float, width: int) -> tuple[float, int, int]:
-    """Where a row of a Gaussian has its peak, in pixel indices, and its first and last pixel."""
+    """Find the peak of a row of a Gaussian, in pixel indices, and its first and last pixel."""
     half_width = math.sqrt(max(reach - dy * dy / shape[4], 0.0) / (2.0 * shape[2]))
     center = shape[0] - shape[3] * dy - 0.5
     first = max(math.ceil(center - half_width), 0)

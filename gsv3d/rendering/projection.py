@@ -46,7 +46,7 @@ class Projected(NamedTuple):
 
 
 def rotation_times_scale(quats: Tensor, scales: Tensor) -> Tensor:
-    """(3, 3, N): the columns of each rotation matrix times its scales; covariance is M M^T.
+    """Return (3, 3, N): the columns of each rotation matrix times its scales; covariance is M M^T.
 
     Args:
         quats: (N, 4) wxyz, any length above 0.
@@ -71,7 +71,7 @@ def project(
     width: int,
     height: int,
 ) -> Projected:
-    """Projects N Gaussians into V pinhole views.
+    """Project N Gaussians into V pinhole views.
 
     Args:
         means: (N, 3) world.

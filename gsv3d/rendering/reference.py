@@ -24,7 +24,7 @@ _REACH = 3.33
 
 
 def view_colors(gaussians: Gaussians, cameras: Cameras) -> Tensor:
-    """(V, N, 3) colors as each camera sees them."""
+    """Return (V, N, 3) colors as each camera sees them."""
     if gaussians.degree == 0:
         return gaussians.rgb().clamp_min(0.0).expand(len(cameras), -1, -1)
     directions = gaussians.means[None] - cameras.positions[:, None].to(gaussians.means)
@@ -51,7 +51,7 @@ def _order(projected: Projected, opacity: Tensor, width: int, height: int) -> tu
 
 
 def _chunks(pairs: list[float], height: int) -> list[tuple[int, int, int, int]]:
-    """(first view, end view, first row, end row) so that each holds about PAIRS_AT_ONCE or fewer.
+    """Return (first view, end view, first row, end row) of chunks of some PAIRS_AT_ONCE or fewer.
 
     Views that are small enough go together; one that is too large by itself goes in bands.
     """
@@ -79,7 +79,7 @@ def _compiled(device: torch.device) -> bool:
 
 
 def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws Gaussians without a background.
+    """Draw Gaussians without a background.
 
     Returns:
         color (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and expected z-depth

@@ -46,7 +46,7 @@ _told: set[torch.device] = set()
 
 
 def choose_backend(device: torch.device, dtype: torch.dtype, asked: Backend) -> str:
-    """ "torch" or "gsplat" for a device and a floating-point type.
+    """Choose "torch" or "gsplat" for a device and a floating-point type.
 
     "auto" is gsplat where it can draw, and torch elsewhere; on a CUDA device without gsplat's
     kernels it warns once (``SlowRendererWarning``).
@@ -86,7 +86,7 @@ def render(
     background: Tensor | Sequence[float] | None = None,
     backend: Backend = "auto",
 ) -> RenderOutput:
-    """Renders one set of Gaussians into all views of ``cameras``.
+    """Render one set of Gaussians into all views of ``cameras``.
 
     EWA splatting with gsplat's conventions (its "classic" mode): 0.3 square pixels are added to the
     projected variances, alpha is at most 0.999 and dropped below 1/255, Gaussians are sorted by the
@@ -135,7 +135,7 @@ def render_scenes(
     size: int,
     background: Tensor,
 ) -> RenderOutput:
-    """Renders B scenes of N Gaussians each into V views of their own, at once, by gsplat.
+    """Render B scenes of N Gaussians each into V views of their own, at once, by gsplat.
 
     What ``render`` would draw of each, without its cost of some thirty launches a scene.
 

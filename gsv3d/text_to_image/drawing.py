@@ -110,7 +110,7 @@ def imagine(pipeline: Any, settings: ImagineSettings, progress: Progress | None 
 
 
 def _draw(pipeline: Any, settings: ImagineSettings, tell: Progress) -> Any:
-    """The picture as the pipeline makes it, PIL."""
+    """Return the picture as the pipeline makes it, PIL."""
     import torch
 
     accepted = parameters_of(pipeline)
@@ -156,7 +156,7 @@ def _draw(pipeline: Any, settings: ImagineSettings, tell: Progress) -> Any:
 
 
 def _callbacks(pipeline: Any, accepted: Any, tell: Progress) -> dict[str, Any]:
-    """What makes the pipeline report its steps; older ones know another callback."""
+    """Return the arguments that make the pipeline report its steps; older ones know another one."""
 
     def on_step_end(pipe: Any, step: int, _time: Any, _state: dict[str, Any]) -> dict[str, Any]:
         count = len(pipe.scheduler.timesteps)
@@ -190,7 +190,7 @@ def _to_png(rgba: Any, settings: ImagineSettings, pipeline: Any) -> bytes:
 
 
 def shorten(prompt: str, length: int = 60) -> str:
-    """The prompt on one line, for a sentence or a list."""
+    """Return the prompt on one line, for a sentence or a list."""
     words = " ".join(prompt.split())
     return words if len(words) <= length else words[: length - 1].rstrip() + "…"
 

@@ -26,7 +26,7 @@ HOW_TO_ADD = (
 
 
 def find_text_model(name: str = "") -> Path:
-    """The folder of a text-to-image pipeline on this computer.
+    """Return the folder of a text-to-image pipeline on this computer.
 
     Args:
         name: a folder, or the id of a repository in the local cache; empty: what the variable
@@ -56,7 +56,7 @@ def find_text_model(name: str = "") -> Path:
 
 
 def _cached(repository: str) -> Path | None:
-    """Where the local cache holds a repository; None if it does not, or if that is no id."""
+    """Find a repository in the local cache; None if it is not there, or if that is no id."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -130,7 +130,7 @@ def load_text_pipeline(folder: Path, device: str = "auto") -> Any:
 
 
 def _loader(kind: str) -> Any:
-    """What loads a pipeline class: of an image-to-image one, its text-to-image sibling."""
+    """Return what loads a pipeline class: of an image-to-image one, its text-to-image sibling."""
     from diffusers import AutoPipelineForText2Image, DiffusionPipeline
     from diffusers.pipelines.auto_pipeline import SUPPORTED_TASKS_MAPPINGS
 
@@ -167,7 +167,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _variant(folder: Path) -> str | None:
-    """ "fp16" where the weights are there in that variant alone."""
+    """Return "fp16" where the weights are there in that variant alone."""
     weights = [file.name for file in folder.glob("*/*.safetensors")]
     half = [name for name in weights if ".fp16." in name]
     return "fp16" if half and len(half) == len(weights) else None
@@ -183,10 +183,10 @@ def free_memory() -> None:
 
 
 def parameters_of(pipeline: Any) -> Any:
-    """What a call of the pipeline takes, by name."""
+    """Return the names of what a call of the pipeline takes."""
     return inspect.signature(pipeline.__call__).parameters
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, for a sentence."""
+    """Return an error's first line, for a sentence."""
     return (str(error).splitlines() or [type(error).__name__])[0]
