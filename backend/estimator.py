@@ -113,7 +113,7 @@ class Estimator:
         return sum(known) if len(known) == len(parts) else None
 
     def _unit(self, step_seconds: float | None) -> float | None:
-        """Return the seconds of a weight of 1, by this run's denoising: other phases do not tell."""
+        """Return the seconds of a weight of 1, by this run's denoising; no other phase tells."""
         if self._phase == self._stepped:
             seconds = step_seconds
         else:
