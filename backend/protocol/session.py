@@ -114,6 +114,7 @@ class ClientSession:
         self._unaccepted: dict[str, m.JobMessage] = {}
         self._wishes: dict[tuple[type[_Wish], str], _Wish] = {}
         self._open: set[str] = set()
+        self._withdrawn: set[str] = set()
         self._reset()
 
     def _reset(self) -> None:
@@ -223,6 +224,7 @@ class ClientSession:
         """Ask to stop a job; `Cancelled` (or its earlier end) follows."""
         if self._unaccepted.get(job) is not None and self.welcome is None:
             del self._unaccepted[job]
+            self._withdrawn.add(job)
         self._wish(m.Cancel(job))
 
     def ack(self, job: str) -> None:
@@ -400,8 +402,8 @@ class ClientSession:
                 if self._submit_at is None:
                     self._submit_at = time.monotonic() + _BUSY_S
                 return []
-            if message.code == "unknown_job" and (m.Cancel, message.job) in self._wishes:
-                return self._take(m.Cancelled(str(message.job)))  # it was never sent
+            if message.code == "unknown_job" and message.job in self._withdrawn:
+                return self._take(m.Cancelled(message.job))  # it was never sent
             self._refuse(message)
         elif isinstance(message, m.Accepted):
             self._unaccepted.pop(message.job, None)

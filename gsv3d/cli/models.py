@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -242,6 +243,8 @@ class _Input:
 
     def __init__(self) -> None:
         self.over = False
+        # Ctrl+C, and with it an interrupt, is ignored where a shell starts this in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 

@@ -13,7 +13,7 @@ import pytest
 from gsv3d.threads import COUNTS, SLEEPING, limit_threads, usable_cores
 
 COMMAND_LINE = "import gsv3d.cli; gsv3d.cli.main(['models']); import torch"
-WORKER = "import backend.worker as w; w.serve_jobs = lambda make: 0; w.main([]); import torch"
+WORKER = "import backend.worker as w; w.serve_jobs = lambda make: make(); w.main([]); import torch"
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:

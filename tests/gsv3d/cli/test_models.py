@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -94,10 +95,16 @@ def test_a_model_is_added_by_a_program(start: Any, files: Any, tmp_path: Path) -
     assert phases["converting"][0] == phases["converting"][1]
 
 
-def test_when_the_program_goes_the_work_stops(start: Any, files: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_when_the_program_goes_the_work_stops(
+    start: Any, files: Any, tmp_path: Path, handler: Any
+) -> None:
+    """Also where it is started in the background, which has Ctrl+C ignored."""
     with serve(files) as hub:
         hub.hold.set()
+        before = signal.signal(signal.SIGINT, handler)
         program = start(hub, "add", "sv3d-p", "--agree")
+        signal.signal(signal.SIGINT, before)
         assert program.next() == {"license": LICENSE}
         assert program.next()["phase"] == "fetching"
         program.input.close()

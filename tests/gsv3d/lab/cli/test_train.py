@@ -64,7 +64,7 @@ def test_stages_train_resume_and_assemble(tmp_path: Path, config: Path, data: Pa
         ("decoder", ["--vae", "{empty}"], "No AutoencoderKL"),
         ("multiview", [], "needs a trained 'vae'"),
         ("distill", ["--from", "{empty}"], "needs a trained 'unet'"),
-        ("autoencoder", ["--batch-size", "0"], "batch_size must be at least 1"),
+        ("autoencoder", ["--batch-size", "0"], "0 as 'batch_size', which must be greater"),
         ("autoencoder", ["--tracker", "abacus"], "no tracker 'abacus'"),
     ],
 )
