@@ -250,7 +250,7 @@ def _denoise(
         watch.progress("denoising", step + 1, total)
         if step in preview_steps(total, settings.previews):
             latents = state["pred_original_latents"]
-            watch.views(_to_uint8(pipe.decode_views(latents)), np.float32(azimuths))
+            watch.views(_to_uint8(pipe.decode_views(latents)), np.asarray(azimuths, np.float32))
             if pipe.decoder is not None:
                 _show(pipe.decode_gaussians(latents), step + 1, total, watch)
         if step + 1 == total:

@@ -90,7 +90,7 @@ def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_
             texts = {"LICENSE.txt": f"The license of {source.repository}: {license}.\n"}
         if not agreed("\n\n".join(texts.values())):
             raise ModelError("The license was not agreed to, so nothing was fetched.")
-        weights = _fetch(source, found.sha, folder, progress)
+        weights = _fetch(source, str(found.sha), folder, progress)
         published = files[source.file].lfs
         if published is not None and _sha256(weights, progress) != published.sha256:
             weights.unlink()

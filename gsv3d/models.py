@@ -391,7 +391,7 @@ def silent_bars() -> Iterator[None]:
             of_diffusers.enable_progress_bar()
 
 
-def load_component(cls: type, path: Path, half: bool = False) -> Any:
+def load_component(cls: Any, path: Path, half: bool = False) -> Any:
     """Load one component that a stage of training wrote.
 
     Args:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, EulerDiscreteScheduler
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
@@ -88,7 +90,8 @@ class GSV3DPipeline(DiffusionPipeline):
             decoded Gaussians as they are.
     """
 
-    model_cpu_offload_seq = "image_encoder->feature_encoder->unet->decoder->vae"
+    config: Any  # whose fields are attributes; diffusers calls it a dict
+    model_cpu_offload_seq: Any = "image_encoder->feature_encoder->unet->decoder->vae"
     _callback_tensor_inputs = ["latents", "pred_original_latents"]  # noqa: RUF012
     _optional_components = ["feature_encoder", "decoder"]  # noqa: RUF012
 

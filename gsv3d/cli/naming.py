@@ -99,6 +99,7 @@ def name_results(
         if os.path.normcase(os.path.dirname(os.path.abspath(image))) == folder:
             taken |= keys_of(image.stem, ENDINGS)
     names: list[str] = []
+    stems: list[tuple[str, tuple[str, ...]]]
     stems = [(safe_stem(image.stem), ENDINGS) for image in images]
     stems += [(name_of_prompt(prompt), (*ENDINGS, REFERENCE_ENDING)) for prompt in prompts]
     for stem, endings in stems:

@@ -85,7 +85,7 @@ class GaussianHead(nn.Module):
         depth, offset, opacity, scale, rotation, _ = self.out.weight.data.split(self.SIZES)
         for weight in (depth, offset, opacity, scale, rotation):
             weight.mul_(0.1)
-        nn.init.zeros_(self.out.bias)
+        nn.init.zeros_(self.out.get_parameter("bias"))
 
     def forward(
         self, features: Tensor, cameras: Cameras, start: Tensor | None = None

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
-from diffusers import ConfigMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from gsv3d.decoder.vit import Upsampler, ViewBlock
 from gsv3d.decoder.volume import FeatureVolume
 
 
-class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
+class GaussianSplattingDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Latents of V views to Gaussians (GSV3D, section 3.2 and figure 2).
 
     Tokens are patches of the latents with the Pluecker coordinates of their rays. Blocks attend in
@@ -83,8 +83,8 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
     @property
     def gaussian_grid(self) -> int:
         """Side of the grid of Gaussians that every view becomes."""
-        grid = self.config.latent_size // self.config.patch_size
-        return grid * 2**self.config.upsample_stages
+        config: Any = self.config
+        return config.latent_size // config.patch_size * 2**config.upsample_stages
 
     def forward(self, latents: Tensor, cameras: Cameras, features: Tensor) -> DecodedGaussians:
         """Decode.
@@ -95,7 +95,7 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):
             features: (B, S, D) DINO features of the reference.
         """
         batch, views = latents.shape[:2]
-        at_latent = cameras.resized(self.config.latent_size)
+        at_latent = cameras.resized(self.config["latent_size"])
         rays = at_latent.pluecker().to(latents).unflatten(0, (-1, views))
         rays = rays.expand(batch, -1, -1, -1, -1)
         inputs = torch.cat([latents, rays], dim=2).flatten(0, 1)

@@ -76,7 +76,7 @@ class FeatureVolume(nn.Module):
         self.gather = nn.Conv3d(2 * dim + 3, dim, 1)
         self.filter = VolumeFilter(dim)
         self.occupancy = nn.Conv3d(dim, 1, 1)
-        nn.init.constant_(self.occupancy.bias, FIRST_LOGIT)
+        nn.init.constant_(self.occupancy.get_parameter("bias"), FIRST_LOGIT)
 
     def forward(self, features: Tensor, cameras: Cameras) -> Hits:
         """Take (B, V, in_dim, H, W) features, and V (shared) or B * V cameras of H x W pixels."""

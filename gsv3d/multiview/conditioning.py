@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
     _resize_with_antialiasing,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 COND_AUG = 1e-5
@@ -68,7 +69,7 @@ def encode_reference(vae: AutoencoderKL, picture: Tensor, noise: Tensor | None =
     return torch.cat(latents).to(picture.dtype)
 
 
-def embed_for_cross_attention(image_encoder: nn.Module, picture: Tensor) -> Tensor:
+def embed_for_cross_attention(image_encoder: Any, picture: Tensor) -> Tensor:
     """CLIP embedding of the reference.
 
     Args:
@@ -82,7 +83,7 @@ def embed_for_cross_attention(image_encoder: nn.Module, picture: Tensor) -> Tens
     return image_encoder(pixels.to(image_encoder.dtype)).image_embeds[:, None]
 
 
-def embed_for_decoder(dino: nn.Module, picture: Tensor) -> Tensor:
+def embed_for_decoder(dino: Any, picture: Tensor) -> Tensor:
     """DINO features of the reference: (B, 3 or 4, H, W) in -1..1 to (B, S, D) tokens."""
     pixels = _normalized(picture, dino.config.image_size, IMAGENET_MEAN, IMAGENET_STD)
     return dino(pixels.to(dino.dtype)).last_hidden_state

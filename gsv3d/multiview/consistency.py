@@ -38,7 +38,7 @@ class Consistency:
     strength: float = 0.0
     start: float = 0.0
     end: float = 1.0
-    every: int = 1
+    every: float = 1
 
     def __post_init__(self) -> None:
         for name in ("strength", "start", "end"):

@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler
 from diffusers import __version__ as diffusers_version
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -284,7 +285,7 @@ def plan(source: Path, shapes: dict[str, tuple[int, ...]]) -> list[Component]:
         ModelError: tensors are missing, of another shape, or cannot be placed.
     """
     unet, vae, clip = _networks(source, shapes)
-    levels = len(vae.config.block_out_channels)
+    levels = len(vae.config["block_out_channels"])
 
     def tensors(module: nn.Module, source_of: Callable[[str], str | None]) -> list[Made]:
         state = module.state_dict().items()
@@ -299,14 +300,14 @@ def plan(source: Path, shapes: dict[str, tuple[int, ...]]) -> list[Component]:
                   tensors(clip, names.of_clip)),
     ]  # fmt: skip
     made = [one for component in components for one in component.tensors if one.source is not None]
-    used = {one.source for one in made}
+    used = {str(one.source) for one in made}
     missing = sorted(used - shapes.keys())
     if missing:
         raise ModelError(f"{source} lacks {_listed(missing)}.", _AGAIN)
     extra = sorted(n for n in shapes.keys() - used if not names.LEFT_OVER.fullmatch(n))
     if extra:
         raise ModelError(f"{source} has {_listed(extra)}, for which SV3D has no place.", _AGAIN)
-    wrong = sorted({one.source for one in made if not one.fits(shapes[one.source])})
+    wrong = sorted({str(one.source) for one in made if not one.fits(shapes[str(one.source)])})
     if wrong:
         raise ModelError(f"{source} has {_listed(wrong)} of another shape than SV3D's.", _AGAIN)
     return components

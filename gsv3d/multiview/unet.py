@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.embeddings import Timesteps
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401 - from_pretrained looks it up here
 from diffusers.models.resnet import SpatioTemporalResBlock
 from diffusers.models.unets.unet_spatio_temporal_condition import (
+    UNetSpatioTemporalConditionModel,
     UNetSpatioTemporalConditionOutput,
 )
 from torch import Tensor
@@ -97,8 +97,9 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
             num_attention_heads=num_attention_heads,
             num_frames=num_frames,
         )
-        width = self.config.addition_time_embed_dim
-        ratio = self.config.projection_class_embeddings_input_dim / width
+        config: Any = self.config
+        width = config.addition_time_embed_dim
+        ratio = config.projection_class_embeddings_input_dim / width
         if ratio not in (1, 5):
             raise ValueError(
                 "projection_class_embeddings_input_dim must be 1 or 5 times addition_time_embed_dim"
@@ -166,7 +167,7 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
             skips.extend(states)
         hidden = self.mid_block(hidden_states=hidden, encoder_hidden_states=context, **video)
         for index, block in enumerate(self.up_blocks):
-            count = len(block.resnets)
+            count = len(block.resnets)  # type: ignore[arg-type]
             states, skips = tuple(skips[-count:]), skips[:-count]
             # A latent grid that is no multiple of the downsampling needs its sizes back.
             size = None if index == len(self.up_blocks) - 1 else skips[-1].shape[2:]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -260,7 +261,7 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
     return _cropped(color, alpha, around, certainty)
 
 
-def is_unsure(certainty: float | None) -> bool:
+def is_unsure(certainty: float | None) -> TypeGuard[float]:
     """Return whether someone should look at a cut-out of this certainty."""
     return certainty is not None and certainty < SURE
 

@@ -134,7 +134,8 @@ def _loader(kind: str) -> Any:
     from diffusers import AutoPipelineForText2Image, DiffusionPipeline
     from diffusers.pipelines.auto_pipeline import SUPPORTED_TASKS_MAPPINGS
 
-    known = {cls.__name__ for tasks in SUPPORTED_TASKS_MAPPINGS for cls in tasks.values()}
+    mappings: list[Any] = SUPPORTED_TASKS_MAPPINGS
+    known = {cls.__name__ for tasks in mappings for cls in tasks.values()}
     return AutoPipelineForText2Image if kind in known else DiffusionPipeline
 
 
