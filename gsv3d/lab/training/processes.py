@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import threading
@@ -51,16 +50,12 @@ def make_accelerator(device: torch.device, bf16: bool) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=alone)
     # Some parameters have no gradient: CLIP's last norm of the patches, DINO's mask token.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    accelerator = Accelerator(
+    return Accelerator(
         mixed_precision="bf16" if bf16 else "no",
         cpu=device.type == "cpu",
         device_placement=False,
         kwargs_handlers=[parallel],
     )
-    if alone and accelerator.num_processes > 1:
-        # A thread of the group that wants the interpreter while it shuts down aborts the process.
-        atexit.register(torch.distributed.destroy_process_group)
-    return accelerator
 
 
 @contextmanager
