@@ -98,7 +98,11 @@ def run(args: argparse.Namespace) -> int:
     from gsv3d.lab.training.checkpoint import refuse_to_overwrite
     from gsv3d.lab.training.loop import Trainer
     from gsv3d.lab.training.orbits import ShardOrbits, read_orbits
-    from gsv3d.lab.training.processes import make_accelerator, training_device
+    from gsv3d.lab.training.processes import (
+        end_launched_process,
+        make_accelerator,
+        training_device,
+    )
     from gsv3d.lab.training.stages import make_task
     from gsv3d.lab.training.tracking import choose_tracker
 
@@ -124,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         trainer.resume()
     trainer.run()
+    end_launched_process()
     return 0
 
 

@@ -239,8 +239,6 @@ class Trainer:
             self._train(asked)
         self.export()
         with name_lost_processes(self.accelerator.num_processes):
-            # A process that ends right after an exchange aborts where a thread of gloo still has a
-            # tensor of it: that thread wants the interpreter, which is shutting down.
             self.accelerator.wait_for_everyone()
 
     def _train(self, asked: threading.Event) -> None:

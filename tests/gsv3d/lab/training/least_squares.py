@@ -119,6 +119,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from gsv3d.errors import GSV3DError
     from gsv3d.lab.training.loop import Trainer
+    from gsv3d.lab.training.processes import end_launched_process
 
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)
@@ -140,6 +141,7 @@ def main(arguments: Sequence[str]) -> None:
         if args.resume:
             trainer.resume()
         trainer.run()
+        end_launched_process()
     except GSV3DError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
