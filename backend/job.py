@@ -48,7 +48,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What to call it in a sentence."""
+        """Return the name of the job for a sentence."""
         return self.record.filename or f"the picture of job {self.id[:8]}"
 
     @property

@@ -31,7 +31,7 @@ _TURN_S = 0.25
 
 
 class _Reports:
-    """What a job has for its `Watch`, kept until it is asked for. Its methods are a watch's."""
+    """Keeps what a job reports until it is asked for; a `Watch`."""
 
     def __init__(self) -> None:
         self.waiting: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
@@ -51,7 +51,7 @@ class _Reports:
 
 
 class _Actor:
-    """What runs in the cluster: a runner, and the job it is at."""
+    """Runs jobs in the cluster, one at a time."""
 
     def __init__(self, make_runner: Callable[[], Runner]) -> None:
         self._runner = make_runner()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well props are retrieved by their looks, for weights of color beside the masks.
+"""Measure how well props are retrieved by their looks, for weights of color beside the masks.
 
     python benchmarks/retrieval.py props/index.json --count 80 --cache looks
 

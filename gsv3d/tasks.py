@@ -12,7 +12,7 @@ from gsv3d.errors import GSV3DError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one task.
+    """Outcome of one task.
 
     Attributes:
         index: of the task.

@@ -28,7 +28,7 @@ def crop(picture: Picture, rectangle: Rectangle | list[int]) -> Picture:
 
 
 def colors(picture: Picture) -> int:
-    """How many different colors there are, at five bits a channel: 1 for a blank picture."""
+    """Count the different colors, at five bits a channel: 1 for a blank picture."""
     coarse = picture.reshape(-1, 3).astype(np.int64) >> 3
     return len(np.unique(coarse[:, 0] << 10 | coarse[:, 1] << 5 | coarse[:, 2]))
 

@@ -27,7 +27,7 @@ COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 512
 """Types of numbers, as numpy calls them."""
 
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-"""How many of them an element has."""
+"""Numbers in an element of each type."""
 
 COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
 """Extensions that leave no plain positions in a file that requires them."""

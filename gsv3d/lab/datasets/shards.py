@@ -85,7 +85,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a tar holds.
+    """Index of the members of a tar.
 
     Attributes:
         entries: the whole objects, in the file's order.

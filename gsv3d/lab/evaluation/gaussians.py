@@ -101,7 +101,7 @@ def find_solid_centers(gaussians: Gaussians) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How Gaussians are fitted.
+    """Settings of a fit of Gaussians.
 
     Attributes:
         count: of Gaussians.

@@ -195,7 +195,7 @@ def unseen_views(reference_elevation_deg: float) -> tuple[list[float], list[floa
 
 @dataclass(frozen=True)
 class Framing:
-    """Where the true object stands in the world that a model answers in.
+    """Place of the true object in the world that a model answers in.
 
     A model sees the reference cut out, centered and enlarged (``gsv3d.preprocessing``), and takes
     that for the view of the canonical camera. So its world is the object's, scaled and shifted

@@ -47,7 +47,7 @@ def view_angles() -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Looks:
-    """How V pictures look, cut to the object's box, its longer side filling the square.
+    """Looks of V pictures, cut to the object's box, its longer side filling the square.
 
     Attributes:
         masks: (V, 32, 32) uint8, a cell's covered share of 255.

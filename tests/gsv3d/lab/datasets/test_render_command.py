@@ -159,7 +159,7 @@ def test_depth_mask_and_colors_of_a_box_are_those_of_traced_rays(rendered, meshe
 
 
 def surface_points(result: OrbitRecord) -> tuple[np.ndarray, np.ndarray]:
-    """What is seen, in the object's own world: (N, 3) points and (N, 3) colors."""
+    """Return what is seen, in the object's own world: (N, 3) points and (N, 3) colors."""
     focal, center = result.intrinsics[0, 0], result.intrinsics[0, 2]
     pixel = (np.arange(SIZE) + 0.5 - center) / focal
     x, y = np.meshgrid(pixel, pixel)
