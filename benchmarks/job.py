@@ -151,7 +151,7 @@ def floors_of(pipeline: Any, result: Any) -> dict[str, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from gsv3d.meshing.extract import VIEW_PIXELS, VOXELS
+    from gsv3d.meshing import MeshSettings
     from gsv3d.meshing.views import surround_with_cameras
 
     side = 1024
@@ -165,11 +165,12 @@ def floors_of(pipeline: Any, result: Any) -> dict[str, float]:
             pipeline(result.prepared, output_type=kind)
         flops[kind] = counter.get_total_flops()
     # Of each view five numbers a pixel, written and read; of each voxel a distance.
-    views = 2 * len(surround_with_cameras(1.0, 1)) * round(VIEW_PIXELS * VOXELS) ** 2 * 5 * 4
+    voxels, pixels = MeshSettings.voxels, round(MeshSettings.view_pixels * MeshSettings.voxels)
+    views = 2 * len(surround_with_cameras(1.0, 1)) * pixels**2 * 5 * 4
     texels = 2 * result.mesh.texture.nbytes
     return {
         "denoising": flops["np"] / flops_per_s,
-        "fusing": (views + VOXELS**3 * 4) / bytes_per_s,
+        "fusing": (views + voxels**3 * 4) / bytes_per_s,
         "texturing": texels / bytes_per_s,
         "files": texels / bytes_per_s,
     }
@@ -205,12 +206,12 @@ def time_mesh(
     """Return wall and CPU seconds of a second mesh, and the process's peak in MiB, of both."""
     from gsv3d.gaussians import Gaussians
     from gsv3d.lab.evaluation.generating import PeakMemory
-    from gsv3d.meshing import extract_mesh
+    from gsv3d.meshing import MeshSettings, extract_mesh
 
     gaussians = crowd(Gaussians.load_ply(path), count)
     for _ in range(2):  # the first one loads compiled code
         start, used = time.perf_counter(), time.process_time()
-        extract_mesh(gaussians, faces, texture, voxels=voxels)
+        extract_mesh(gaussians, faces, texture, settings=MeshSettings(voxels=voxels))
     return [
         time.perf_counter() - start, time.process_time() - used, PeakMemory().process_mib(),
     ]  # fmt: skip
