@@ -16,7 +16,7 @@ import torch
 from gsv3d.cameras import Cameras
 from gsv3d.meshing.fusion import Volume, close_walls, silhouette_distance
 from gsv3d.meshing.outline import match_reference_outline, resized
-from gsv3d.meshing.reference import Reference, project, project_voxels
+from gsv3d.meshing.reference import Reference, project_voxels
 from gsv3d.meshing.settings import MeshSettings
 
 
@@ -75,7 +75,7 @@ def place_mirror_reference(
     points = shell * volume.voxel + volume.origin
     agreements = []
     for offset in offsets:
-        uv, _ = project(points - 2 * offset * normal, camera)
+        (uv,), _ = camera.project(points - 2 * offset * normal)
         cells = np.floor(uv).astype(np.int64)
         cells = cells[((cells >= 0) & (cells < size)).all(axis=1)]
         seen = np.zeros((size, size), dtype=bool)

@@ -35,14 +35,9 @@ def find_outline_bounds(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
         return np.full(3, np.inf), np.full(3, -np.inf)
     first, end = corners
     camera = reference.camera.resized(len(reference.rgba))
-    viewmat, K = camera.viewmats[0].cpu().numpy(), camera.Ks[0].cpu().numpy()
     depth = float(np.linalg.norm(camera.positions[0].numpy()))
-    shown = [
-        [(u - K[0, 2]) / K[0, 0] * depth, (v - K[1, 2]) / K[1, 1] * depth, depth]
-        for u in (first[0], end[0])
-        for v in (first[1], end[1])
-    ]
-    world = (np.array(shown) - viewmat[:3, 3]) @ viewmat[:3, :3]
+    pixels = np.array([[u, v] for u in (first[0], end[0]) for v in (first[1], end[1])])
+    (world,) = camera.unproject(pixels[None], np.full((1, 4), depth))
     return world.min(axis=0), world.max(axis=0)
 
 

@@ -93,7 +93,7 @@ def align_reference(
     """
     size = reference.rgba.shape[0]
     camera = reference.camera.resized(size)
-    uv, z = project(vertices, camera)
+    (uv,), (z,) = camera.project(vertices)
     depth = _depth_map(uv, z, faces, size)
     mine, wanted = np.isfinite(depth), reference.coverage > 0.5
     mine_box, box = corners_of(mine), corners_of(wanted)
@@ -159,7 +159,7 @@ def sample_reference(
         facing = -facing
     chosen = np.flatnonzero(facing > settings.facing[0])
     facing = facing[chosen]
-    uv, z = project(points[chosen], projection.camera)
+    (uv,), (z,) = projection.camera.project(points[chosen])
     size = len(projection.front)
     cells = np.floor(uv).astype(np.int64)
     visible = ((cells >= 0) & (cells < size)).all(axis=1)
@@ -188,24 +188,15 @@ def alpha_at(projection: Projection, points: np.ndarray) -> np.ndarray:
 
     The picture's outline goes through the whole depth of the object: so does its alpha.
     """
-    uv, _ = project(points, projection.camera)
+    (uv,), _ = projection.camera.project(points)
     where = [uv[:, 1] - 0.5, uv[:, 0] - 0.5]
     return ndimage.map_coordinates(projection.alpha, where, order=1, mode="nearest")
-
-
-def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N, 2) pixels, half-integers at their centers, and (N,) z-depths of points."""
-    viewmat = camera.viewmats[0].cpu().numpy().astype(np.float64)
-    K = camera.Ks[0].cpu().numpy().astype(np.float64)
-    local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    z = np.maximum(local[:, 2], 1e-3)
-    return local[:, :2] / z[:, None] * [K[0, 0], K[1, 1]] + K[:2, 2], z
 
 
 def project_voxels(
     volume: Volume, voxels: np.ndarray, camera: Cameras, distance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Project voxels as ``project`` does points, and look up their distance to an outline.
+    """Project voxels as ``Cameras.project`` does points; look up their distance to an outline.
 
     Args:
         volume: gives the grid.

@@ -186,9 +186,7 @@ def render_views(
 
 def _hidden(gaussians: Gaussians, camera: Cameras, seen: RenderOutput, behind: float) -> Tensor:
     """Return (N,) bool: true where a center lies so far behind the depth of a covered pixel."""
-    local = gaussians.means @ camera.viewmats[0, :3, :3].T + camera.viewmats[0, :3, 3]
-    z = local[:, 2]
-    uv = local[:, :2] / z.clamp(min=1e-3)[:, None] * camera.Ks[0, 0, 0] + camera.Ks[0, :2, 2]
+    (uv,), (z,) = camera.project(gaussians.means)
     column, row = uv.floor().nan_to_num(nan=-1.0).long().unbind(dim=1)
     inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
     column, row = column.clamp(0, camera.width - 1), row.clamp(0, camera.height - 1)
