@@ -4,6 +4,9 @@
 glTF is +Y up: world (x, y, z) becomes (x, z, -y), which importers such as Blender's turn back, so
 that the input view is again on the -Y side. OBJ files are written the same way, with the axes
 Blender's and most other importers assume (-Z forward, Y up).
+
+trimesh, which only ``lab`` needs, is as fast, but its GLB has no sampler, buffer targets or name of
+the picture, and its OBJ no alpha and a vertex of its own for each corner, which opens the surface.
 """
 
 from __future__ import annotations
