@@ -37,7 +37,7 @@ GSV3D_ROWS = (
     ("meshing",),
     ("lifting",),
     ("pipeline",),
-    ("models", "hub"),
+    ("models", "own_models", "hub"),
     ("settings", "text_to_image"),
     ("generation",),
     ("sheet", "results"),
