@@ -30,8 +30,7 @@ from gsv3d.multiview.conditioning import (
     encode_reference,
     picture_tensor,
 )
-from gsv3d.multiview.consistency import Consistency, guide_by_3d
-from gsv3d.multiview.guidance import guide
+from gsv3d.multiview.guidance import Consistency, guide, guide_by_3d
 from gsv3d.preprocessing import FILL, prepare
 from gsv3d.rendering import render
 

@@ -10,15 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsv3d.cli import cutouts, references
+from gsv3d.cli import references
 from gsv3d.cli.many import Generator, Tally, Work, generate_on_ray, without_done
 from gsv3d.cli.naming import expand_inputs, name_results, with_name
 from gsv3d.cli.options import (
+    add_cutout,
     add_formats,
     add_machine,
     add_memory,
     add_views,
+    check_cutout,
     consistency_of,
+    describe_unsure_cutout,
     numbers,
 )
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
@@ -117,7 +120,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         " decoder are fitted in any case",
     )
     add_formats(parser)
-    cutouts.add_option(parser)
+    add_cutout(parser)
     add_machine(parser)
     add_memory(parser)
     return parser
@@ -154,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise GSV3DError(str(error)) from error
     wishes = references.wishes(args)
-    cutouts.check(args.cutout)
+    check_cutout(args.cutout)
     images, problems = expand_inputs(args.images)
     output = make_folder(args.output)
     tally = Tally(len(images) + len(wishes) + len(problems))
@@ -205,7 +208,7 @@ def _generate_there(
             progress.fail(with_name(GSV3DError(error), image))
             continue
         if is_unsure(certainty):
-            progress.remark(cutouts.warning(image, certainty))
+            progress.remark(describe_unsure_cutout(image, certainty))
         tally.made += 1
         progress.finish(image, files)
 
@@ -277,7 +280,7 @@ def _generate(
     progress.weights = {name: WEIGHTS[name] for name in phases_of(pipeline, settings)}
     result = generate(pipeline, picture, settings, progress)
     if is_unsure(result.certainty):
-        progress.remark(cutouts.warning(image, result.certainty))
+        progress.remark(describe_unsure_cutout(image, result.certainty))
     with free_target(target, endings_of(args.formats), args.overwrite) as free:
         return write_results(
             result,

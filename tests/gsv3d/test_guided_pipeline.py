@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gsv3d.errors import ModelError
-from gsv3d.multiview.consistency import Consistency
+from gsv3d.multiview.guidance import Consistency
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.rendering import render
 from tests import tiny
