@@ -11,7 +11,8 @@ from gsv3d.multiview.guidance import Consistency
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.rendering import render
 from tests import tiny
-from tests.gsv3d.test_pipeline import BRAIN, HALF, in_precision, seeded
+from tests.gsv3d.test_pipeline import seeded
+from tests.gsv3d.test_pipeline_precision import BRAIN, HALF, in_precision
 
 
 @pytest.fixture(scope="module")
