@@ -20,9 +20,9 @@ from . import compat
 from .batch import IMAGE_SUFFIXES, MAX_FILE_BYTES, check_picture, name_of
 from .filenames import readable
 from .importers.placement import PicturePlane
-from .jobs import Picture
 from .pixels import encode_later, wait_for_memory
 from .problems import Problem
+from .requests import Picture
 
 MAX_PIXELS = 128 * 2**20
 """Pixels of an image that has to be encoded here; Blender hands out 16 bytes for each of them."""

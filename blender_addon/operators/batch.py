@@ -16,9 +16,9 @@ from .. import references
 from ..batch import images_in_folder, unique_names
 from ..filenames import readable
 from ..importers import scene
-from ..jobs import Target
 from ..problems import Problem
 from ..references import Reference
+from ..requests import Target
 from . import common
 
 

@@ -16,11 +16,11 @@ from .. import preferences, session, translations
 from ..backend_link import BackendState
 from ..batch import unique_names
 from ..importers.placement import yaw_of_plane
-from ..jobs import Request, Target
 from ..problems import Problem, file_problem
 from ..properties import MAX_SEED, steps_of
 from ..protocol import protocol_problem
 from ..references import Reference, plane_normal, plane_of
+from ..requests import Request, Target
 from . import sources
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blender_addon.jobs import bytes_of
 from blender_addon.problems import Problem
+from blender_addon.requests import bytes_of
 from tests.blender_addon.reference_pictures import picture
 
 pytestmark = pytest.mark.bpy
