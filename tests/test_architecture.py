@@ -240,6 +240,7 @@ def loaded_with(module: str) -> set[str]:
 
 WITHOUT_BLENDER = [
     "blender_addon",
+    "blender_addon.arguments",
     "blender_addon.backend_install",
     "blender_addon.backend_link",
     "blender_addon.backend_process",
@@ -258,6 +259,7 @@ WITHOUT_BLENDER = [
     "blender_addon.problems",
     "blender_addon.protocol",
     "blender_addon.pythons",
+    "blender_addon.requests",
     "blender_addon.result_files",
     "backend.protocol",
 ]
