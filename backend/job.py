@@ -62,7 +62,7 @@ class Job:
         Args:
             position: jobs before it.
             length: most characters of a name or a sentence.
-            owner: one of messages.OWNERS.
+            owner: one of entries.OWNERS.
         """
         now = self.progress if self.record.state == "running" else None
         settings = self.record.settings

@@ -506,7 +506,7 @@ class ClientSession:
             transfer.feed(chunk)
             if transfer.complete:
                 del self._transfers[chunk.transfer]
-                return [Received(artifact.job, artifact.KIND, artifact, transfer.arrays())]
+                return [Received(artifact.job, artifact.TYPE, artifact, transfer.arrays())]
         except ProtocolError as error:
             self._leave_aside(chunk.transfer)
             raise self._of_job(error.what, artifact.job) from error
