@@ -36,6 +36,7 @@ from .protocol import (
     write_connection,
 )
 from .protocol import messages as m
+from .protocol.errors import REPORT
 from .protocol.processes import JOURNAL
 from .requests import Requests
 from .settings import Settings
@@ -50,7 +51,6 @@ log = logging.getLogger(__name__)
 _LONGEST_TURN_S = 5.0
 #: Seconds between two looks for jobs to forget.
 _TIDY_S = 600.0
-_FAULT = "This is a fault of GSV3D: please report it with the backend's log file."
 #: Messages taken from clients before the others get their turn.
 MESSAGES_A_TURN = 32
 
@@ -239,7 +239,7 @@ class Server:
             log.exception("the message %s was not acted on", message.TYPE)
             what = f"The backend could not act on {message.TYPE}: {error}."[:300]
             job = getattr(message, "job", None)
-            self.clients.answer(address, m.Error("internal", what, _FAULT, job))
+            self.clients.answer(address, m.Error("internal", what, REPORT, job))
 
     def _check(self, now: float) -> None:
         if now >= self._next_tidy:
