@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process sets before it imports torch: its threads, how they wait, and no search for garbage.
+"""What a process sets before it imports torch: threads, how they wait, no search for garbage.
 
 Imports nothing heavy.
 """
