@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time one job, from picture to files, stage by stage.
 
-Run: ``python benchmarks/job.py [--runs 5] [--growth] [--busy 0 1 2 4]``
+Run: ``python benchmarks/job.py [--threads 2] [--runs 5] [--growth] [--busy 0 1 2 4]``
 
 The first table has the stages of the first job of a process, its imports and the model included,
 and the medians of later ones. The floor of a stage is what its arithmetic or its pixels take at
@@ -32,7 +32,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gsv3d.threads import let_threads_sleep, limit_threads, usable_cores
+from gsv3d.threads import let_threads_sleep, limit_threads, pause_collecting, usable_cores
 
 PICTURE = Path(__file__).resolve().parent.parent / "examples" / "barrel.png"
 STAGES = (
@@ -115,20 +115,21 @@ def run_job(pipeline: Any, stages: Stages) -> Any:
 def show_stages(runs: int) -> None:
     """Print the stages of a first job and of later ones, beside their floors."""
     start, used = time.perf_counter(), time.process_time()
-    import gsv3d.generation  # noqa: F401 - what the command imports
+    with pause_collecting():
+        from gsv3d import generation, pipeline  # noqa: F401 - as the command does
     from gsv3d.models import load_pipeline
 
     cold = Stages()
     cold.rows["imports"] = [time.perf_counter() - start, time.process_time() - used, 0.0]
     cold.enter("model")
-    pipeline = load_pipeline("blockout")
-    pipeline.set_progress_bar_config(disable=True)
-    result = run_job(pipeline, cold)
+    model = load_pipeline("blockout")
+    model.set_progress_bar_config(disable=True)
+    result = run_job(model, cold)
     warm = []
     for _ in range(runs):
         warm.append(Stages())
-        run_job(pipeline, warm[-1])
-    floors = floors_of(pipeline, result)
+        run_job(model, warm[-1])
+    floors = floors_of(model, result)
     print("| stage | first: s | CPU s | later: s | CPU s | floor: CPU s | peak MiB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     totals = [0.0] * 4
@@ -291,9 +292,10 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true", help="time larger meshes instead")
     parser.add_argument("--busy", type=int, nargs="+", metavar="N", help="time beside processes")
     parser.add_argument("--mesh", nargs=2, metavar=("PLY", "SIZES"), help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, help="that compute (all usable cores but one)")
     args = parser.parse_args()
     let_threads_sleep()
-    limit_threads()
+    limit_threads(args.threads)
     if args.mesh:
         print(json.dumps(time_mesh(Path(args.mesh[0]), **json.loads(args.mesh[1]))))
     elif args.growth:
