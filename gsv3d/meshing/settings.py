@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a mesh is made: lengths, shares, tolerances and sizes, each chosen on objects of benchmarks.
+"""How a mesh is made: lengths, shares, tolerances and sizes.
 
 Lengths are in voxels of the fusion's grid unless their line says otherwise; an extent is the
 largest side of the object's box.

@@ -19,7 +19,7 @@ from gsv3d.meshing.settings import MeshSettings
 
 
 def extract_surface(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """Marching cubes at distance 0, outward faces; closed hollows inside are filled.
+    """Extract the surface at distance 0 by marching cubes, its faces outward.
 
     Returns:
         vertices (V, 3) float64 in the world and faces (F, 3) int64.
