@@ -157,7 +157,7 @@ def _without_crumbs(field: np.ndarray, share: float) -> np.ndarray:
 
 
 class _Rays:
-    """Voxels of a volume by the ray of the picture that they lie on.
+    """Voxels of a volume, each with the ray of the picture that it lies on.
 
     Args:
         voxel: edge length of a voxel.

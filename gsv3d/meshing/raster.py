@@ -11,7 +11,7 @@ import numpy as np
 from gsv3d.meshing import native
 
 CHUNK = 262_144
-"""So many (triangle, pixel) candidates are looked at together: some 40 MB."""
+"""(Triangle, pixel) candidates that are looked at together; they take some 40 MB."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gsv3d.rendering import RenderOutput
 
 FAR = 20.0
-"""From this far off a perspective is nearly parallel: pictures to measure the object by."""
+"""Distance from which a perspective is nearly parallel, of pictures that measure the object."""
 
 _FRAME_PIXELS = 96
 

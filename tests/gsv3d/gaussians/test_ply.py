@@ -229,7 +229,7 @@ def test_rotations_of_any_length(size: float) -> None:
 
 
 def test_harmonics_of_zeros_are_a_filling() -> None:
-    """Of degree 0 written as degree 1, as KIRI's add-on asks for, or as 3, as gsplat does."""
+    """Degree 0 is written as degree 1, as KIRI's add-on asks for, or as 3, as gsplat does."""
     arrays = arrays_of(4, 0)
     stream = io.BytesIO()
     write_ply(stream, arrays)

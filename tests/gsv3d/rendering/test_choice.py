@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which renderer draws, and what the user is told, with the card and the kernels injected."""
+"""The choice of a renderer and what the user is told; the card and the kernels are injected."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_card_without_compiler_tells_once_what_it_costs_and_how_to_change_it() -
 
 def test_failed_build_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Finder:
-        """As a compiler that exits with an error during gsplat's import."""
+        """Fails as a compiler does that exits with an error during gsplat's import."""
 
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -177,7 +177,7 @@ def test_chunks_cover_every_view_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_trial_passes_what_draws_and_not_what_draws_nothing(monkeypatch) -> None:
-    """With the torch renderer in gsplat's place, which draws what gsplat draws."""
+    """The torch renderer, which draws what gsplat draws, stands in its place."""
     monkeypatch.setattr(gsplat_backend, "render_maps", torch_backend.render_maps)
     gsplat_backend._render_one(CPU)
 
