@@ -37,7 +37,7 @@ from gsv3d.lab.evaluation import metrics
 from gsv3d.lab.evaluation.protocol import UNSEEN_DEG, direction
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.preview import render_mesh
-from gsv3d.meshing.simplify import bad_edges
+from gsv3d.meshing.simplify import count_bad_edges
 from gsv3d.preprocessing import prepare
 
 COLUMNS = ("mask", "psnr", "f02", "f05", "cd", "viou", "viou_closed", "open", "s")
@@ -197,7 +197,7 @@ def measure(mesh: TexturedMesh | None, truth: Truth, name: str) -> dict[str, flo
             "f05": distance.f_score(0.05),
             "cd": distance.chamfer,
             "viou": metrics.volume_iou(inside, solid),
-            "open": float(bad_edges(mesh.faces) > 0),
+            "open": float(count_bad_edges(mesh.faces) > 0),
         }
     row["viou_closed"] = row["viou"] if truth.closed else np.nan
     return {key: float(value) for key, value in row.items()}
