@@ -92,7 +92,7 @@ def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | N
     if not (isinstance(error, MemoryError) or by_system or by_torch):
         return None
     hint = "Close other programs"
-    largest = largest_texture(error) if texture_size else 0
+    largest = find_largest_texture(error) if texture_size else 0
     if 0 < largest < texture_size:
         hint += (
             f", or choose a smaller texture: {largest} instead of {texture_size} fits into the"
@@ -101,7 +101,7 @@ def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | N
     return GSV3DError("The memory of this computer was not enough.", f"{hint}.")
 
 
-def largest_texture(error: BaseException) -> int:
+def find_largest_texture(error: BaseException) -> int:
     """Return the side of the largest texture that the memory is enough for.
 
     Args:

@@ -17,7 +17,7 @@ from PIL import Image
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.lifting import Views
-from gsv3d.lifting.model_views import coverage_of, lift_model_views, settings_of
+from gsv3d.lifting.model_views import choose_settings, find_coverage, lift_model_views
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
@@ -95,7 +95,7 @@ class GenerationResult:
     made_by: str = "decoder"
 
 
-def phases_of(pipeline: GSV3DPipeline, settings: GenerationSettings) -> tuple[str, ...]:
+def list_phases(pipeline: GSV3DPipeline, settings: GenerationSettings) -> tuple[str, ...]:
     """Return those of ``PHASES`` that a job goes through."""
     fits = settings.refine or pipeline.decoder is None
     return tuple(name for name in PHASES if fits or name != "fitting")
@@ -209,7 +209,7 @@ def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
     return pose
 
 
-def preview_steps(steps: int, previews: int) -> frozenset[int]:
+def choose_preview_steps(steps: int, previews: int) -> frozenset[int]:
     """Return denoising steps, from 0, that get a preview: evenly spread, never the last."""
     wanted = (round((k + 1) * steps / (previews + 1)) - 1 for k in range(previews))
     return frozenset(step for step in wanted if 0 <= step < steps - 1)
@@ -233,7 +233,7 @@ def _denoise(
         nonlocal total
         total = len(pipe.scheduler.timesteps)
         watch.progress("denoising", step + 1, total)
-        if step in preview_steps(total, settings.previews):
+        if step in choose_preview_steps(total, settings.previews):
             latents = state["pred_original_latents"]
             watch.views(_to_uint8(pipe.decode_views(latents)), np.asarray(azimuths, np.float32))
             if pipe.decoder is not None:
@@ -280,15 +280,15 @@ def _fit(
         settings: of the job.
         watch: told of progress and previews.
     """
-    alpha = torch.from_numpy(coverage_of(pipeline.vae, pictures, output.latents, prepared))
+    alpha = torch.from_numpy(find_coverage(pipeline.vae, pictures, output.latents, prepared))
     angles = (output.azimuths_deg, output.elevations_deg)
     cameras = orbit(*angles, size=alpha.shape[-1], distance=pipeline.camera_distance)
     views = Views.on_white(torch.from_numpy(pictures) / 255, alpha, cameras)
     views = views.to(output.latents.device)
     if start is not None:
         start = start.to(torch.float32)
-    chosen = settings_of(views, start is not None, settings.seed)
-    shown = preview_steps(chosen.iterations, settings.previews)
+    chosen = choose_settings(views, start is not None, settings.seed)
+    shown = choose_preview_steps(chosen.iterations, settings.previews)
 
     def on_step(step: int, of: int, current: Callable[[], Gaussians]) -> None:
         watch.progress("fitting", step, of)

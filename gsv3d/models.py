@@ -98,7 +98,7 @@ def own_models_folder() -> Path:
     return user_data_path("gsv3d", appauthor=False) / "models"
 
 
-def details(model: ModelInfo) -> dict[str, Any]:
+def read_details(model: ModelInfo) -> dict[str, Any]:
     """Return what a model's files say of it, without loading any.
 
     Returns:
@@ -130,7 +130,7 @@ def memory_for(model: ModelInfo) -> int:
     return 2 * sum(file.stat().st_size for file in model.path.glob("*/*.safetensors"))
 
 
-def license_of(path: Path) -> str:
+def read_license(path: Path) -> str:
     """Return the license of the model in a folder: as its card names it, or the text's first line.
 
     Empty if neither is there.
@@ -169,7 +169,7 @@ def available() -> list[ModelInfo]:
             text = words.read_text(encoding="utf-8").strip() if words.is_file() else path.name
             models.append(
                 ModelInfo(
-                    path.name, path, True, text, "", _names_a_decoder(path), license_of(path),
+                    path.name, path, True, text, "", _names_a_decoder(path), read_license(path),
                     "remove" if path.parent == own else "",
                 )
             )  # fmt: skip

@@ -37,7 +37,7 @@ _BACKGROUND = (236, 236, 236, 255)
 _INK = (60, 60, 60, 255)
 
 
-def endings_of(formats: Sequence[str]) -> list[str]:
+def list_endings(formats: Sequence[str]) -> list[str]:
     """Return the endings of all files that ``write_results`` writes."""
     return [ending for name in formats for ending in _ENDINGS[name]] + [".png", ".json"]
 

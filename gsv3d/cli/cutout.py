@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gsv3d.cli.naming import expand_inputs, name_results, with_name
+from gsv3d.cli.naming import expand_inputs, name_picture, name_results
 from gsv3d.cli.options import add_cutout, check_cutout, describe_unsure_cutout
 from gsv3d.errors import ImageError, out_of_memory
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             found = cut_out(load_image(image), args.cutout)
         except (ImageError, MemoryError) as error:
-            failed.append(with_name(out_of_memory(error) or error, image))
+            failed.append(name_picture(out_of_memory(error) or error, image))
             print(f"gsv3d: {failed[-1]}", file=sys.stderr, flush=True)
             continue
         if is_unsure(found.certainty):

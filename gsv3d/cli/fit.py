@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace, output: Path) -> int:
     from gsv3d.lifting.job import PHASES
     from gsv3d.lifting.transforms import read_capture
     from gsv3d.outputs import free_target
-    from gsv3d.results import endings_of, write_lifted
+    from gsv3d.results import list_endings, write_lifted
 
     device = choose_device(args.device)
     size = args.size or (576 if device.type == "cuda" else 128)
@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, output: Path) -> int:
         views = crop(capture.load(), capture.cameras, size).to(device)
         settings = LiftSettings(seed=args.seed).up_to(views.cameras.width)
         lifted = lift_to_mesh(views, settings, args.faces, args.texture_size, progress.progress)
-        with free_target(target, endings_of(args.formats), args.overwrite) as free:
+        with free_target(target, list_endings(args.formats), args.overwrite) as free:
             files = write_lifted(
                 lifted,
                 free,

@@ -29,7 +29,7 @@ _Task = tuple[str, str, bytes | None]
 """A picture's path, the name of its results, and its bytes where they can be read."""
 
 
-def without_done(images: Sequence[Path], output: Path) -> list[Path]:
+def leave_out_done(images: Sequence[Path], output: Path) -> list[Path]:
     """Return the pictures of which the folder of results holds no record, which is written last."""
     done = set()
     for path in output.glob("*.json"):
@@ -93,7 +93,7 @@ class Generator:
 
     def write(self, result: GenerationResult, image: Path, target: Path) -> list[Path]:
         """Write the files of a picture's result, of which ``target`` is the path without ending."""
-        from gsv3d.models import find, license_of
+        from gsv3d.models import find, read_license
         from gsv3d.results import write_results
 
         return write_results(
@@ -104,7 +104,7 @@ class Generator:
             model=self.model,
             image=image,
             device=str(getattr(self.pipeline, "_execution_device", self.pipeline.device)),
-            license=license_of(find(self.model)),
+            license=read_license(find(self.model)),
         )
 
     def _make(self, task: _Task) -> tuple[list[tuple[str, bytes]], Any]:

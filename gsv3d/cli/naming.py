@@ -105,24 +105,24 @@ def name_results(
     names: list[str] = []
     stems: list[tuple[str, tuple[str, ...]]]
     stems = [(safe_stem(image.stem), ENDINGS) for image in images]
-    stems += [(name_of_prompt(prompt), (*ENDINGS, REFERENCE_ENDING)) for prompt in prompts]
+    stems += [(name_prompt(prompt), (*ENDINGS, REFERENCE_ENDING)) for prompt in prompts]
     for stem, endings in stems:
         names.append(free_stem(stem, endings, taken))
         taken |= keys_of(names[-1], endings)
     return names
 
 
-def name_of_prompt(prompt: str) -> str:
+def name_prompt(prompt: str) -> str:
     """Return words as a file name on any system: letters, digits and underscores, 48 at most."""
     return safe_stem(re.sub(r"\W+", "_", prompt).strip("_")[:48].rstrip("_") or "words")
 
 
-def reference_of(target: Path) -> Path:
+def name_reference(target: Path) -> Path:
     """Return where the reference that was made of words lies, beside the results ``target``."""
     return target.with_name(target.name + REFERENCE_ENDING)
 
 
-def with_name(error: Exception, image: Path) -> str:
+def name_picture(error: Exception, image: Path) -> str:
     """Return an error's sentence, headed by the picture it is about unless it names that."""
     text = str(error)
     return text if str(image) in text else f"{image}: {text}"

@@ -33,7 +33,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_views(parser: argparse._ActionsContainer) -> None:
-    """Add what is said of the model's own views; see ``consistency_of``."""
+    """Add what is said of the model's own views; see ``read_consistency``."""
     parser.add_argument(
         "--orbit",
         choices=ORBITS,
@@ -43,14 +43,14 @@ def add_views(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help="views, 2..84 (the model's own)")
     parser.add_argument(
         "--consistency",
-        type=numbers,
+        type=read_numbers,
         metavar="STRENGTH[,FROM,TO[,EVERY]]",
         help="0..1: replace so much of the denoised views by renders of the Gaussians made of them,"
         " from the share FROM of the steps to TO, every so many steps; 0 is off (the model's own)",
     )
 
 
-def numbers(text: str) -> tuple[float, ...]:
+def read_numbers(text: str) -> tuple[float, ...]:
     """Read numbers with commas between."""
     try:
         return tuple(float(part) for part in text.split(","))
@@ -58,7 +58,7 @@ def numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between.") from None
 
 
-def consistency_of(values: tuple[float, ...] | None) -> Consistency | None:
+def read_consistency(values: tuple[float, ...] | None) -> Consistency | None:
     """Return the setting that ``--consistency`` gives.
 
     Raises:

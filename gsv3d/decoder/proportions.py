@@ -39,7 +39,7 @@ MOST_OF_HEIGHT = 2.0
 from so far above, the picture itself shows how deep the object is."""
 
 
-def deepened(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussians:
+def deepen(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussians:
     """Make Gaussians as deep as the prior says, and still as high in the picture.
 
     Width is the world's x and depth its y, as the reference's camera at azimuth 0 sees them. From
@@ -58,16 +58,16 @@ def deepened(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussi
         raise ValueError(f"The depth's prior must be a number, at least 0, not {prior}.")
     if prior == 0 or len(gaussians) < FEWEST:
         return gaussians
-    low, high = visible_box(gaussians)
+    low, high = find_visible_box(gaussians)
     width, depth, height = (high - low).clamp_min(1e-3).tolist()
-    factors = stretch(width, depth, height, prior, elevation_deg)
-    return stretched(gaussians, factors, (low + high) / 2)
+    factors = choose_factors(width, depth, height, prior, elevation_deg)
+    return stretch(gaussians, factors, (low + high) / 2)
 
 
-def stretch(
+def choose_factors(
     width: float, depth: float, height: float, prior: float, elevation_deg: float
 ) -> tuple[float, float, float]:
-    """Return factors along x, y and z that make a box as deep as the prior says, see ``deepened``.
+    """Return factors along x, y and z that make a box as deep as the prior says, see ``deepen``.
 
     From far off and elevation e, a box is seen ``height cos e + depth sin e`` high; that stays.
     """
@@ -84,9 +84,7 @@ def stretch(
     return 1.0, deeper, higher
 
 
-def stretched(
-    gaussians: Gaussians, factors: tuple[float, float, float], center: Tensor
-) -> Gaussians:
+def stretch(gaussians: Gaussians, factors: tuple[float, float, float], center: Tensor) -> Gaussians:
     """Scaled along the world's axes, the Gaussians' own shapes too; colors stay.
 
     The square root of a covariance, R diag(s), becomes F R diag(s). With its singular value
@@ -110,7 +108,7 @@ def stretched(
     )
 
 
-def visible_box(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
+def find_visible_box(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
     """Return two corners (3,) of the box that holds all but the tails of what is visible."""
     order = gaussians.opacities.argsort(descending=True)
     count = max(int((gaussians.opacities > VISIBLE).sum()), FEWEST)

@@ -165,7 +165,7 @@ def voxel_centers(size: int, device: torch.device) -> Tensor:
     return torch.stack([x, y, z], dim=-1).flatten(0, 2)
 
 
-def ray_bounds(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+def find_ray_bounds(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Find where rays enter and leave the volume.
 
     Args:
@@ -193,7 +193,7 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
     origins, directions = (
         x.unflatten(0, (-1, views)).expand(batch, -1, -1, -1, -1) for x in cameras.rays()
     )
-    near, far = ray_bounds(origins, directions)
+    near, far = find_ray_bounds(origins, directions)
     hit = far > near
     middle = cameras.positions.norm(dim=-1).unflatten(0, (-1, views))[..., None, None]
     near, far = torch.where(hit, near, middle), torch.where(hit, far, middle)
@@ -201,7 +201,7 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
     depths = near[..., None] + (far - near)[..., None] * shares
     points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
 
-    logits = sampled(occupancy, points.flatten(1, 4))[:, 0].unflatten(1, depths.shape[1:])
+    logits = sample_volume(occupancy, points.flatten(1, 4))[:, 0].unflatten(1, depths.shape[1:])
     logits = SHARPNESS * (logits - SURFACE_LOGIT)
     # 1 - sigmoid(x) is exp(-softplus(x)): a sum of these has a gradient where a product of
     # transparencies, some of them 0, has none without looking at every one.
@@ -213,12 +213,12 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
     depth = ((weights * depths).sum(dim=-1) + FAINT * between) / (total + FAINT)
     variance = (weights * (depths - depth[..., None]) ** 2).sum(dim=-1) / (total + FAINT)
     ends = origins + depth[..., None] * directions
-    features = sampled(volume, ends.flatten(1, 3)).unflatten(2, depth.shape[1:])
+    features = sample_volume(volume, ends.flatten(1, 3)).unflatten(2, depth.shape[1:])
     spread = (variance + 1e-6).sqrt()
     return Hits(depth, spread, total, features.transpose(1, 2), occupancy.float().flatten(1))
 
 
-def sampled(volume: Tensor, points: Tensor) -> Tensor:
+def sample_volume(volume: Tensor, points: Tensor) -> Tensor:
     """Interpolate (B, C, S, S, S) volumes at (B, N, 3) points in the world; return (B, C, N)."""
     grid = (points * (2 / SIDE))[:, None, None]
     out = F.grid_sample(volume.float(), grid, padding_mode="border", align_corners=False)

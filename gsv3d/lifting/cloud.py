@@ -40,7 +40,9 @@ AT_START = 0.3
 """Opacity of the Gaussians at the start."""
 
 
-def begin(points: Tensor, colors: Tensor, degree: int, generator: torch.Generator) -> Gaussians:
+def place_gaussians(
+    points: Tensor, colors: Tensor, degree: int, generator: torch.Generator
+) -> Gaussians:
     """Return round, faint Gaussians at points, as large as the points are apart on a surface.
 
     Args:

@@ -20,7 +20,7 @@ SOLID = 0.5
 """Pixels covered less show no surface to speak of."""
 
 
-def trimmed(errors: Tensor, share: float) -> Tensor:
+def leave_out_largest(errors: Tensor, share: float) -> Tensor:
     """Leave out the largest errors of each view.
 
     Args:
@@ -36,7 +36,7 @@ def trimmed(errors: Tensor, share: float) -> Tensor:
     return errors.detach() <= limit[:, None, None]
 
 
-def mean_of(errors: Tensor, counts: Tensor | None) -> Tensor:
+def average(errors: Tensor, counts: Tensor | None) -> Tensor:
     """Return the mean of the errors that count; all where ``counts`` is None."""
     if counts is None:
         return errors.mean()
@@ -134,4 +134,4 @@ def normal_disagreement(
     mine = torch.cat(drawn)[:, 1:-1, 1:-1]
     whole = -F.max_pool2d(-alpha.detach()[:, None], 3, 1)[:, 0] > SOLID
     cosine = (mine * depth_normals(depth, cameras)).sum(-1)
-    return mean_of(alpha[:, 1:-1, 1:-1] - cosine, whole)
+    return average(alpha[:, 1:-1, 1:-1] - cosine, whole)

@@ -53,7 +53,7 @@ def lift_model_views(
     return FRAME.outward(fit_in_cube(FRAME.views(views), settings, watch_outside, inner))
 
 
-def settings_of(views: Views, refine: bool, seed: int) -> LiftSettings:
+def choose_settings(views: Views, refine: bool, seed: int) -> LiftSettings:
     """Return how to lift a model's views, or to refine what a decoder made of them."""
     pixels = views.cameras.width
     if views.alpha.device.type != "cuda":
@@ -62,7 +62,7 @@ def settings_of(views: Views, refine: bool, seed: int) -> LiftSettings:
 
 
 @torch.no_grad()
-def coverage_of(
+def find_coverage(
     vae: Any, views: np.ndarray, latents: Tensor | None, reference: np.ndarray
 ) -> np.ndarray:
     """Return how much of each pixel of a model's views the object covers.

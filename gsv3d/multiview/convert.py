@@ -94,7 +94,7 @@ def convert(
         OutputError: the disk has no room, or the folder cannot be written.
     """
     shapes = read_shapes(source)
-    found = version_of(source, shapes)
+    found = find_version(source, shapes)
     if version not in (None, found):
         raise ModelError(
             f"{source} is SV3D_{found}, not SV3D_{version}: it was trained"
@@ -125,7 +125,7 @@ def convert(
     return found
 
 
-def version_of(source: Path, shapes: dict[str, tuple[int, ...]]) -> str:
+def find_version(source: Path, shapes: dict[str, tuple[int, ...]]) -> str:
     """Return "p" or "u", by how many numbers condition a frame.
 
     Raises:

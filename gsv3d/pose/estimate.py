@@ -162,7 +162,7 @@ def _degrees_apart(planes: np.ndarray) -> np.ndarray:
     return np.abs(mirrored_azimuth_deg(planes * 180.0 / NUM_PLANES + 90) - 180)
 
 
-def best_plane(triangles: np.ndarray) -> float | None:
+def find_best_plane(triangles: np.ndarray) -> float | None:
     """Return the azimuth of a mesh's most useful vertical mirror plane; None where it has none.
 
     Args:

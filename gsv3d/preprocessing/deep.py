@@ -52,7 +52,7 @@ ORIENTATION = 274
 """The tag that says how a page is turned, the same as EXIF's."""
 
 
-def largest_page(data: bytes) -> tifffile.TiffPage | None:
+def find_largest_page(data: bytes) -> tifffile.TiffPage | None:
     """Return the page of a TIFF with the most pixels, the first of these.
 
     The first page of a file may be a thumbnail, of which the whole picture is a SubIFD (TIFF/EP).
@@ -75,7 +75,7 @@ def _area(page: tifffile.TiffPage) -> int:
     return int(page.imagewidth) * int(page.imagelength)  # in a damaged file either may be a tuple
 
 
-def starting_with(data: bytes, page: tifffile.TiffPage) -> bytes:
+def put_page_first(data: bytes, page: tifffile.TiffPage) -> bytes:
     """Return the TIFF with another page as its first, which is the one that readers take."""
     file = page.parent
     start = 8 if file.is_bigtiff else 4
@@ -203,7 +203,7 @@ def _float_white(values: np.ndarray) -> float:
     return 1.0 if bright <= _HDR_LIMIT else 255.0 if bright <= 255.0 else 65535.0
 
 
-def from_deep_gray(image: Image.Image, tiff: bool = False) -> Image.Image:
+def convert_deep_gray(image: Image.Image, tiff: bool = False) -> Image.Image:
     """Bring Pillow's 16- or 32-bit gray to 8 bits, in mode LA; a transparent value is kept."""
     values = np.asarray(image)
     if tiff or image.mode == "F":

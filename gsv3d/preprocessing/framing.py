@@ -16,10 +16,10 @@ from gsv3d.errors import ImageError
 from gsv3d.masks import box_of
 from gsv3d.preprocessing.matting import (
     follow_edges,
-    main_parts,
+    keep_main_parts,
+    remove_shadow,
+    remove_spill,
     sharpen,
-    without_shadow,
-    without_spill,
 )
 from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT, find_object
 
@@ -205,8 +205,8 @@ def _by_own_alpha(image: Image.Image, alpha: np.ndarray) -> CutOut:
     gain = 1 / opacity if opacity < FAINT else 1.0
     around = _box_at_full_size(alpha, gain)
     values = np.asarray(_reduced(image.crop(around), MAX_SIDE), dtype=np.float32) / 255
-    opaque = without_shadow(values[..., :3], np.clip(values[..., 3] * gain, 0, 1))
-    return _cropped(values[..., :3], main_parts(opaque, 0.005), around, None)
+    opaque = remove_shadow(values[..., :3], np.clip(values[..., 3] * gain, 0, 1))
+    return _cropped(values[..., :3], keep_main_parts(opaque, 0.005), around, None)
 
 
 def _opacity(alpha: np.ndarray) -> float:
@@ -226,7 +226,7 @@ def _box_at_full_size(alpha: np.ndarray, gain: float) -> tuple[int, int, int, in
     step = max(1, max(height, width) // MAX_SIDE)
     padded = np.pad(alpha, ((0, -height % step), (0, -width % step)))
     blocks = padded.reshape(len(padded) // step, step, -1, step).max(axis=(1, 3))
-    parts = main_parts(np.clip(blocks / 255 * gain, 0, 1), 0.005)
+    parts = keep_main_parts(np.clip(blocks / 255 * gain, 0, 1), 0.005)
     rows, columns = box_of(parts > 0.1) or (slice(0, len(blocks)), slice(0, blocks.shape[1]))
     return (
         max(columns.start - 1, 0) * step,
@@ -243,7 +243,7 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
     opaque = image.convert("RGB")
     rgb = np.asarray(_reduced(opaque, MAX_SIDE))
     probability, certainty = find_object(rgb, cutout)
-    parts = main_parts(sharpen(probability), 0.02)
+    parts = keep_main_parts(sharpen(probability), 0.02)
     rows, columns = _box(parts)
     if (parts > 0.5).mean() > 0.985:
         raise ImageError(
@@ -255,9 +255,9 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
         around = _with_margin(rows, columns, opaque.width / rgb.shape[1], opaque.size)
         rgb = np.asarray(_reduced(opaque.crop(around), MAX_SIDE))
         probability, certainty = find_object(rgb, cutout)
-        parts = main_parts(sharpen(probability), 0.02)
-    alpha = main_parts(follow_edges(parts, rgb), 0.02)
-    color = without_spill(rgb.astype(np.float32) / 255, alpha)
+        parts = keep_main_parts(sharpen(probability), 0.02)
+    alpha = keep_main_parts(follow_edges(parts, rgb), 0.02)
+    color = remove_spill(rgb.astype(np.float32) / 255, alpha)
     return _cropped(color, alpha, around, certainty)
 
 

@@ -83,7 +83,7 @@ def _resized(values: np.ndarray, size: tuple[int, int], how: Image.Resampling) -
     return np.array(Image.fromarray(values.astype(np.float32)).resize(size, how))
 
 
-def main_parts(alpha: np.ndarray, share: float) -> np.ndarray:
+def keep_main_parts(alpha: np.ndarray, share: float) -> np.ndarray:
     """Return alpha (H, W) without parts smaller than ``share`` of the largest: dust, stray strokes.
 
     A part is what hangs together above an alpha of 0.1.
@@ -99,7 +99,7 @@ def main_parts(alpha: np.ndarray, share: float) -> np.ndarray:
     return np.where(near & (keep[labels] | (labels == 0)), alpha, 0.0)
 
 
-def without_spill(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def remove_spill(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Give half-covered pixels, which hold background color, that of the nearest solid pixel.
 
     Args:
@@ -121,7 +121,7 @@ def without_spill(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.where(core[..., None], color, color[rows, columns])
 
 
-def without_shadow(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def remove_shadow(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Return alpha (H, W) without a shadow on the ground that was left in it.
 
     A shadow is a dark, gray, see-through region at the foot of something opaque that fades out, or

@@ -42,25 +42,25 @@ def find_object(rgb: np.ndarray, cutout: str = DEFAULT_CUTOUT) -> tuple[np.ndarr
 
     Returns:
         The probability that a pixel belongs to it (H, W), float32 in 0..1; and the certainty of the
-        mask above one half, as ``certainty_of`` has it.
+        mask above one half, as ``estimate_certainty`` has it.
 
     Raises:
         ModelError: there is no such network, or it cannot be loaded.
     """
     if cutout != DEFAULT_CUTOUT:
         probability = _by_rembg(rgb, cutout)
-        return probability, certainty_of(probability > 0.5, probability)
+        return probability, estimate_certainty(probability > 0.5, probability)
     height, width = rgb.shape[:2]
     scale = min(1.0, NETWORK_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
     probability = _resized(_run_network(rgb), small.shape[:2])
     corrected, holes = correct_by_background(probability, small)
-    certainty = certainty_of(corrected > 0.5, np.where(holes, probability, corrected))
+    certainty = estimate_certainty(corrected > 0.5, np.where(holes, probability, corrected))
     return _resized(corrected, (height, width)), certainty
 
 
-def certainty_of(mask: np.ndarray, probability: np.ndarray) -> float:
+def estimate_certainty(mask: np.ndarray, probability: np.ndarray) -> float:
     """Return the intersection over union that is expected of a mask with the true one.
 
     With independent pixels the expected intersection is the sum of the probabilities inside the

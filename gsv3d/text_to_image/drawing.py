@@ -10,7 +10,7 @@ from typing import Any
 
 from gsv3d.errors import ImageError, ModelError
 from gsv3d.tasks import Clock
-from gsv3d.text_to_image.loading import first_line, parameters_of
+from gsv3d.text_to_image.loading import first_line, list_parameters
 
 PHASES = ("imagining", "cutting")
 """Denoising the picture; removing its background."""
@@ -112,7 +112,7 @@ def _draw(pipeline: Any, settings: ImagineSettings, tell: Progress) -> Any:
     """Return the picture as the pipeline makes it, PIL."""
     import torch
 
-    accepted = parameters_of(pipeline)
+    accepted = list_parameters(pipeline)
     arguments: dict[str, Any] = {
         "prompt": settings.prompt.strip() + SETTING,
         "generator": torch.Generator("cpu").manual_seed(settings.seed),

@@ -117,7 +117,7 @@ def load_text_pipeline(folder: Path, device: str = "auto") -> Any:
             "It must be a whole pipeline of diffusers for text to image, with safetensors weights;"
             " pickled weights and code that comes with a model are never used.",
         ) from error
-    if "prompt" not in parameters_of(pipeline):
+    if "prompt" not in list_parameters(pipeline):
         raise ModelError(
             f"The pipeline in {folder} makes no pictures of words: {type(pipeline).__name__}.",
             HOW_TO_ADD,
@@ -183,7 +183,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def parameters_of(pipeline: Any) -> Any:
+def list_parameters(pipeline: Any) -> Any:
     """Return the names of what a call of the pipeline takes."""
     return inspect.signature(pipeline.__call__).parameters
 

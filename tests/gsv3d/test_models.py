@@ -18,7 +18,7 @@ from gsv3d.cli import main
 from gsv3d.devices import choose_device
 from gsv3d.errors import ModelError
 from gsv3d.lifting.settings import OF_A_MODEL
-from gsv3d.models import CHECKPOINTS, available, find, license_of, load_pipeline, memory_for
+from gsv3d.models import CHECKPOINTS, available, find, load_pipeline, memory_for, read_license
 from tests import tiny
 from tests.gsv3d.multiview import published
 
@@ -145,7 +145,7 @@ def test_the_list_for_programs(before: bool, capsys: Any) -> None:
 def test_the_license_of_a_model(tmp_path: Path, files: dict[str, str], license: str) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text, "utf-8")
-    assert license_of(tmp_path) == license
+    assert read_license(tmp_path) == license
 
 
 def test_a_published_file_becomes_a_model(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gsv3d.cameras import static_azimuths_deg
-from gsv3d.decoder.proportions import deepened
+from gsv3d.decoder.proportions import deepen
 from gsv3d.errors import Cancelled, ModelError
 from gsv3d.multiview import pose_ids, triangular_guidance
 from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
@@ -223,7 +223,7 @@ def test_the_depths_prior_is_the_models_and_is_saved(pipeline: GSV3DPipeline, tm
     again.set_progress_bar_config(disable=True)
     assert pipeline.config.depth_prior == 0.0 and again.config.depth_prior == 0.5
     found = again(tiny.picture(), elevation=10.0, generator=seeded(1)).gaussians
-    expected = deepened(plain, 0.5, 10.0)
+    expected = deepen(plain, 0.5, 10.0)
     assert (expected.means - plain.means).abs().max() > 1e-4
     assert torch.allclose(found.means, expected.means, atol=1e-6)
 
