@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How deep objects are beside how deep a model makes them, and what a prior for depth mends.
+"""Measure how deep objects are, how deep a model makes them, and what a prior for depth mends.
 
     python benchmarks/proportions.py blockout props/index.json --count 800
 

@@ -41,13 +41,13 @@ PHASES = (
 )
 
 DETAIL_SIZE = 768
-"""Pixels of the reference as it is baked onto the mesh, where the model sees fewer."""
+"""Least side in pixels of the reference that is baked onto the mesh; the model may see fewer."""
 
 
 class Observer:
-    """Hears how a job goes, and does nothing; others do what they like in these methods.
+    """Base of those who are told how a job goes; it ignores everything.
 
-    Raising ``Cancelled`` from any of them ends the job.
+    Raising ``Cancelled`` from any method ends the job.
     """
 
     def progress(self, phase: str, step: int, of: int) -> None:
@@ -65,7 +65,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What one job gives.
+    """Result of one job.
 
     Attributes:
         prepared: (S, S, 4) uint8, the reference as the model saw it.

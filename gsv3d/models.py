@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which models there are, where they lie, and how they are loaded."""
+"""List, find and load models."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ INDEX = "model_index.json"
 DESCRIPTION = "description.txt"
 CARD = "README.md"
 FULL_SIZE_BYTES = 1_000_000_000
-"""A UNet that is as large on the disk is for a graphics card: SV3D's has 3.05 GB."""
+"""A UNet of this size or more on the disk is for a graphics card: SV3D's has 3.05 GB."""
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 PUBLISHED = {"sv3d-p": "p", "sv3d-u": "u"}
-"""Models that others have published, by the names under which they are added here."""
+"""Published models, by the names under which they are added here, and their version of SV3D."""
 
 SV3D_LICENSE = (
     "Stability AI's for SV3D, not for every commercial use (https://stability.ai/license)"
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a model's folder may be called to be listed: the wire to Blender takes no other names."""
+"""Names of folders that are listed as models: the protocol takes no others."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model one can name.
+    """A model, installed or not.
 
     Attributes:
         name: what --model takes.

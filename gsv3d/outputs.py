@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write results: whole or not at all, and a failure said in words."""
+"""Write files and folders whole or not at all, and say in words why one cannot be written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gsv3d.errors import OutputError, OutputNameError
 from gsv3d.filenames import claim, numbered, release
 
 MAX_PATH_CHARS = 259 if os.name == "nt" else None
-"""Length of a whole path on Windows, where longer ones have not been allowed."""
+"""Longest path that Windows takes unless longer ones have been allowed."""
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space, or choose another folder."),

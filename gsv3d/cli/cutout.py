@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
+    """Return 0, or 1 if a picture failed."""
     from gsv3d.outputs import free_target, make_folder, write_atomic
     from gsv3d.preprocessing import cut_out, is_unsure, load_image
 

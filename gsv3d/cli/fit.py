@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; a ``GSV3DError`` where nothing could be done."""
+    """Return 0."""
     try:
         limit_threads(args.threads)  # before torch is imported
     except ValueError as error:

@@ -128,7 +128,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
+    """Return 0, or 1 if a picture failed."""
     try:
         limit_threads(args.threads)  # before torch is imported
     except ValueError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gsv3d generate`` for folders of thousands: what is done already, what came of it, on a cluster.
+"""``gsv3d generate`` for thousands of pictures: leave out what is done, count, use a cluster.
 
 On a cluster each worker has one picture at a time, read when it is handed out, and this process
 writes the files as they come: neither pictures nor results pile up.
@@ -47,7 +47,7 @@ def _key(path: str | Path) -> str:
 
 @dataclass
 class Tally:
-    """Counts what came of the inputs of a run."""
+    """Counts of a run's inputs, by what became of them."""
 
     inputs: int
     made: int = 0
@@ -127,7 +127,7 @@ class Generator:
 
 
 class _Tasks(Sequence[_Task]):
-    """Pictures that are read when they are handed out; one that cannot be the worker names."""
+    """Pictures, each read when it is handed out. The worker names those that cannot be read."""
 
     def __init__(self, work: Work) -> None:
         self._work = work

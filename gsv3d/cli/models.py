@@ -235,7 +235,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Input:
-    """The program at the other end of standard input: it answers, and its going stops the work.
+    """The program at the other end of standard input. It answers; when it ends, the work stops.
 
     Attributes:
         over: set once there is no work to stop any more.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pictures a command line means, and what their results are called."""
+"""The pictures that a command line names, and the names of their results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ REFERENCE_ENDING = "_reference.png"
 def expand_inputs(inputs: Sequence[Path]) -> tuple[list[Path], list[GSV3DError]]:
     """Turn folders into the pictures in them, sorted by name; each picture once.
 
-    Results of earlier runs, such as contact sheets, are no pictures to work on: in a folder they
-    are passed over.
+    Results of earlier runs in a folder, such as contact sheets, are left out.
 
     Returns:
-        The pictures, and what could not be expanded: folders without pictures or not readable, and
-        files that are results. Other files are taken as they are: whether they can be read shows
-        when they are.
+        The pictures; and errors, one for each folder without pictures or not readable, and for each
+        file that is a result. Other files are not looked at yet.
     """
     pictures: dict[str, Path] = {}
     problems: list[GSV3DError] = []
@@ -87,9 +85,9 @@ def name_results(
 ) -> list[str]:
     """Return a name for the results of each picture, then of each prompt, all different.
 
-    A picture gives its stem, a prompt its words; both as any system takes them. No result
-    overwrites another of the same run, on file systems that ignore case too, nor one of the
-    pictures, should they lie in the output folder.
+    The name is the picture's stem or the prompt's words, as any system takes them. No result
+    overwrites another of the same run, nor a picture that lies in the output folder; this holds
+    where file systems ignore case, too.
 
     Args:
         images: the pictures.
@@ -113,7 +111,7 @@ def name_results(
 
 
 def name_prompt(prompt: str) -> str:
-    """Return words as a file name on any system: letters, digits and underscores, 48 at most."""
+    """Return a file name of words: letters, digits and underscores, 48 at most."""
     return safe_stem(re.sub(r"\W+", "_", prompt).strip("_")[:48].rstrip("_") or "words")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share, and what is said of their values."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_views(parser: argparse._ActionsContainer) -> None:
-    """Add what is said of the model's own views; see ``read_consistency``."""
+    """Add the options of the model's own views; see ``read_consistency``."""
     parser.add_argument(
         "--orbit",
         choices=ORBITS,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""References made of words on the command line: written and named before any 3D is made."""
+"""References made of words: all are written before any 3D is made."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def list_wishes(args: argparse.Namespace) -> list[ImagineSettings]:
 def make_references(
     settings: Sequence[ImagineSettings], targets: Sequence[Path], args: argparse.Namespace
 ) -> tuple[list[tuple[Path, Path]], int]:
-    """Make and write the references; the text-to-image model is let go before this returns.
+    """Make and write the references, and free the text-to-image model.
 
     Args:
         settings: of the pictures.

@@ -15,15 +15,15 @@ from gsv3d.meshing import TexturedMesh, extract_mesh
 from gsv3d.tasks import Clock
 
 VOXELS = 192
-"""Of the mesh, along the object's largest extent: fitted Gaussians are sharper than a decoder's, so
-that rods of a pixel or two are there to be kept."""
+"""Voxels along the object's largest extent: fitted Gaussians are sharper than a decoder's, and show
+rods of a pixel or two."""
 
 PHASES = ("fitting", "fusing", "simplifying", "unwrapping", "texturing")
 
 
 @dataclass(frozen=True)
 class Lifted:
-    """What one job gives, in the world where the object fills the unit cube.
+    """Result of one job, in the world where the object fills the unit cube.
 
     Attributes:
         views: with cameras of that world.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fitted Gaussians are judged by, each loss a mean over pixels."""
+"""Losses of fitted Gaussians, each a mean over pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SSIM_WINDOW = 7
 _C1, _C2 = 0.01**2, 0.03**2
 
 SOLID = 0.5
-"""Pixels covered less show no surface to speak of."""
+"""Pixels of a lower coverage show no surface."""
 
 
 def leave_out_largest(errors: Tensor, share: float) -> Tensor:
@@ -44,7 +44,7 @@ def average(errors: Tensor, counts: Tensor | None) -> Tensor:
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """SSIM of pictures (V, H, W, 3) in 0..1: (V, H, W, 3), windows cut off at the borders."""
+    """Return SSIM (V, H, W, 3) of pictures in 0..1, with windows cut off at the borders."""
     x, y = (picture.permute(0, 3, 1, 2).contiguous() for picture in (first, second))
     side = SSIM_WINDOW
 
@@ -61,7 +61,7 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def depth_roughness(depth: Tensor, alpha: Tensor, step: float = 0.05) -> Tensor:
-    """Absolute second differences of depth along rows and columns, where three pixels are solid.
+    """Return the mean second difference of depth along rows and columns, of three solid pixels.
 
     Args:
         depth: (V, H, W).

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped pose network as a function: a cut-out to an elevation and a mirror plane."""
+"""Estimate elevation and mirror plane of a cut-out, by the shipped pose network."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PoseEstimate:
 
 
 class PoseEstimator:
-    """A trained network, and how far to follow it.
+    """A trained network, and limits for trusting it.
 
     Args:
         network: in evaluation mode.
@@ -182,7 +182,7 @@ def refine_plane(scores: np.ndarray, plane: int) -> float:
 
 
 def save_estimator(folder: Path, network: PoseNetwork, **limits: float) -> None:
-    """Write a trained network in half precision, and how far to follow it.
+    """Write a trained network in half precision, and the limits for trusting it.
 
     Args:
         folder: of the files.

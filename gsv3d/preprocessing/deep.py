@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of more than 8 bits a sample, brought to 8; and the page of a TIFF that is taken.
+"""Bring pictures of more than 8 bits a sample to 8, and choose the page of a TIFF.
 
 Which value is white:
 
@@ -30,11 +30,11 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _MAX_PAGES = 1000
-"""Pages of a TIFF that are looked at."""
+"""Most pages of a TIFF that are looked at."""
 
 _HDR_LIMIT = 16.0
-"""Floats of which a tenth lies above it do not count to 1: four stops over white is more than even
-lamps and skies hold over so large an area."""
+"""If a tenth of the floats lies above this, 1 is not their white: even lamps and skies are not four
+stops over white over so large an area."""
 
 _DEPTHS = (8, 10, 12)
 """Bits that samples of a larger type may be meant to have, by the largest value alone."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Picture files of any kind, read as 8-bit sRGB with alpha."""
+"""Read picture files of any kind as 8-bit sRGB with alpha."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a rough mask to alpha and to colors free of the old background; no shadows in either."""
+"""Turn a rough mask into alpha, and free the colors of the old background and of shadows."""
 
 from __future__ import annotations
 

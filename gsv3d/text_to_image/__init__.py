@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words to a reference picture, by any text-to-image pipeline of diffusers that is at hand.
+"""Make a reference of words, by any text-to-image pipeline of diffusers on this computer.
 
-GSV3D ships no such model. It uses one from this computer: a folder in diffusers' layout, or the id
-of a repository that is already in the local cache.
+GSV3D ships no such model. It uses a folder in diffusers' layout, or the id of a repository that is
+in the local cache.
 """
 
 from gsv3d.text_to_image.drawing import (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing a reference with a text-to-image pipeline: the picture, its object cut out."""
+"""Draw a reference with a text-to-image pipeline, and cut its object out."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from gsv3d.tasks import Clock
 from gsv3d.text_to_image.loading import first_line, list_parameters
 
 PHASES = ("imagining", "cutting")
-"""Denoising the picture; removing its background."""
+"""Phases of a picture: denoising it, removing its background."""
 
 MAX_PROMPT = 1000
-"""Characters; the text encoders read some 60 to 300 words."""
+"""Most characters of a prompt; the text encoders read some 60 to 300 words."""
 
 SETTING = ", one single object, whole object in view, seen from slightly above, plain background"
-"""Follows the words: what a picture must show to become an object."""
+"""Added to the words: what a picture must show to become an object."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class ImagineSettings:
-    """What a user may choose for one picture.
+    """Settings of one picture.
 
     Attributes:
         prompt: the object in words, 1..1000 characters.

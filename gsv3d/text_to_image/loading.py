@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding and loading a text-to-image pipeline of this computer.
+"""Find and load a text-to-image pipeline of this computer.
 
 Nothing is downloaded, no pickled weights are read and no code that comes with a model is run.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from gsv3d.errors import ModelError
 
 ENVIRONMENT = "GSV3D_TEXT_MODEL"
-"""Names the pipeline where no other is asked for."""
+"""Variable that names the pipeline where no other is asked for."""
 
 HOW_TO_ADD = (
     "Download a text-to-image pipeline in diffusers' layout, for example with 'hf download"
@@ -140,7 +140,7 @@ def _loader(kind: str) -> Any:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    """model_index.json, if it names classes of diffusers and transformers alone."""
+    """Return model_index.json, if it names classes of diffusers and transformers alone."""
     path = folder / "model_index.json"
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
@@ -175,7 +175,7 @@ def _variant(folder: Path) -> str | None:
 
 
 def free_memory() -> None:
-    """Give back what a pipeline that is no longer referred to held, on the card too."""
+    """Free the memory of pipelines that nothing refers to any more, on the card too."""
     import torch
 
     gc.collect()
