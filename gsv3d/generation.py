@@ -306,9 +306,6 @@ def _show(gaussians: Gaussians, step: int, of: int, watch: Observer) -> None:
         watch.gaussians(coarse, step, of, False)
 
 
-def _to_uint8(images: Any) -> np.ndarray:
-    """Convert (V, H, W, 3) in 0..1, torch or numpy, to uint8."""
-    if isinstance(images, torch.Tensor):
-        images = images.detach().float().cpu().numpy()
-    values = np.nan_to_num(np.asarray(images, dtype=np.float32))
-    return np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+def _to_uint8(images: np.ndarray) -> np.ndarray:
+    """Convert (V, H, W, 3) float32 in 0..1 to uint8."""
+    return np.round(np.clip(np.nan_to_num(images), 0.0, 1.0) * 255.0).astype(np.uint8)

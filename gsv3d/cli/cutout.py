@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gsv3d.cli.naming import expand_inputs, name_picture, name_results
-from gsv3d.cli.options import add_cutout, check_cutout, describe_unsure_cutout
+from gsv3d.cli.options import add_cutout, add_output, check_cutout, describe_unsure_cutout
 from gsv3d.errors import ImageError, out_of_memory
 
 DESCRIPTION = (
@@ -24,12 +24,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", type=Path, help="pictures, or folders of pictures"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace files of the same name in DIR; without it the cut-outs get another name",
-    )
+    add_output(parser, "cut-outs")
     add_cutout(parser)
     return parser
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gsv3d.cli.options import add_formats, add_machine
+from gsv3d.cli.options import add_formats, add_machine, add_mesh, add_output
 from gsv3d.errors import GSV3DError, out_of_memory
 from gsv3d.filenames import safe_stem
 from gsv3d.threads import limit_threads
@@ -22,25 +22,14 @@ DESCRIPTION = (
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("fit", help=DESCRIPTION, description=DESCRIPTION)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="with transforms.json")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace files of the same name in DIR; without it the results get another name",
-    )
+    add_output(parser, "results")
     parser.add_argument(
         "--size",
         type=int,
         metavar="PIXELS",
         help="that pictures are reduced to where they are larger, 32..2048 (128, on a card 576)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    parser.add_argument(
-        "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
-    )
-    parser.add_argument(
-        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
-    )
+    add_mesh(parser)
     add_formats(parser)
     add_machine(parser)
     return parser

@@ -18,6 +18,8 @@ from gsv3d.cli.options import (
     add_formats,
     add_machine,
     add_memory,
+    add_mesh,
+    add_output,
     add_views,
     check_cutout,
     describe_unsure_cutout,
@@ -49,12 +51,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="pictures, or folders of pictures; results of earlier runs are left out",
     )
     references.add_options(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace files of the same name in DIR; without it the results get another name",
-    )
+    add_output(parser, "results")
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -69,13 +66,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--model", default="blockout", help="a name of 'gsv3d models', or a folder (%(default)s)"
     )
     parser.add_argument("--steps", type=int, help="denoising steps (the model's own)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    parser.add_argument(
-        "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
-    )
-    parser.add_argument(
-        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
-    )
+    add_mesh(parser)
     parser.add_argument(
         "--elevation",
         type=_angle_or("auto"),

@@ -17,6 +17,25 @@ MEMORY = ("auto", "24", "12", "8")  # as gsv3d.devices has them, without importi
 DEFAULT_CUTOUT = "u2netp"  # as gsv3d.preprocessing.saliency has it, without importing numpy
 
 
+def add_output(parser: argparse.ArgumentParser, files: str) -> None:
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help=f"replace files of the same name in DIR; without it the {files} get another name",
+    )
+
+
+def add_mesh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
+    )
+    parser.add_argument(
+        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
+    )
+
+
 def add_formats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--formats",

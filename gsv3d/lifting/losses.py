@@ -19,6 +19,9 @@ _C1, _C2 = 0.01**2, 0.03**2
 SOLID = 0.5
 """Pixels of a lower coverage show no surface."""
 
+EDGE = 0.05
+"""A larger second difference of depth is an edge of the object and not roughness."""
+
 
 def leave_out_largest(errors: Tensor, share: float) -> Tensor:
     """Leave out the largest errors of each view.
@@ -60,13 +63,12 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     return value.permute(0, 2, 3, 1)
 
 
-def depth_roughness(depth: Tensor, alpha: Tensor, step: float = 0.05) -> Tensor:
+def depth_roughness(depth: Tensor, alpha: Tensor) -> Tensor:
     """Return the mean second difference of depth along rows and columns, of three solid pixels.
 
     Args:
         depth: (V, H, W).
         alpha: (V, H, W).
-        step: second differences count up to this much: a larger one is an edge of the object.
     """
     solid = alpha.detach() > SOLID
     total, count = depth.new_zeros(()), depth.new_zeros(())
@@ -74,7 +76,7 @@ def depth_roughness(depth: Tensor, alpha: Tensor, step: float = 0.05) -> Tensor:
         before, here, after = (depth.narrow(axis, i, depth.shape[axis] - 2) for i in range(3))
         known = torch.stack([solid.narrow(axis, i, depth.shape[axis] - 2) for i in range(3)]).all(0)
         bend = (before + after - 2 * here).abs()
-        known = known & (bend.detach() < step)
+        known = known & (bend.detach() < EDGE)
         total, count = total + (bend * known).sum(), count + known.sum()
     return total / count.clamp_min(1)
 

@@ -261,8 +261,8 @@ def _shape(source: Path, shapes: dict[str, tuple[int, ...]], name: str) -> tuple
     return shapes[name]
 
 
-def _listed(tensors: Sequence[str | None], most: int = 3) -> str:
-    """Say how many there are, and name the first of them."""
-    first = ", ".join(map(str, tensors[:most]))
-    rest = f" and {len(tensors) - most} more" if len(tensors) > most else ""
+def _listed(tensors: Sequence[str]) -> str:
+    """Say how many there are, and name the first three."""
+    first = ", ".join(tensors[:3])
+    rest = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
     return f"{len(tensors)} tensor{'s' * (len(tensors) > 1)}: {first}{rest}"

@@ -17,8 +17,10 @@ from gsv3d.masks import box_of
 from gsv3d.preprocessing.matting import (
     follow_edges,
     keep_main_parts,
+    reduce_picture,
     remove_shadow,
     remove_spill,
+    resize_values,
     sharpen,
 )
 from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT, find_object
@@ -204,7 +206,7 @@ def _by_own_alpha(image: Image.Image, alpha: np.ndarray) -> CutOut:
         )
     gain = 1 / opacity if opacity < FAINT else 1.0
     around = _box_at_full_size(alpha, gain)
-    values = np.asarray(_reduced(image.crop(around), MAX_SIDE), dtype=np.float32) / 255
+    values = np.asarray(reduce_picture(image.crop(around), MAX_SIDE), dtype=np.float32) / 255
     opaque = remove_shadow(values[..., :3], np.clip(values[..., 3] * gain, 0, 1))
     return _cropped(values[..., :3], keep_main_parts(opaque, 0.005), around, None)
 
@@ -241,7 +243,7 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
     if np.asarray(image.getchannel("A")).min() < 255:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     opaque = image.convert("RGB")
-    rgb = np.asarray(_reduced(opaque, MAX_SIDE))
+    rgb = np.asarray(reduce_picture(opaque, MAX_SIDE))
     probability, certainty = find_object(rgb, cutout)
     parts = keep_main_parts(sharpen(probability), 0.02)
     rows, columns = _box(parts)
@@ -253,7 +255,7 @@ def _by_network(image: Image.Image, cutout: str) -> CutOut:
     around = (0, 0, opaque.width, opaque.height)
     if (parts > 0.5).mean() < SMALL_OBJECT:
         around = _with_margin(rows, columns, opaque.width / rgb.shape[1], opaque.size)
-        rgb = np.asarray(_reduced(opaque.crop(around), MAX_SIDE))
+        rgb = np.asarray(reduce_picture(opaque.crop(around), MAX_SIDE))
         probability, certainty = find_object(rgb, cutout)
         parts = keep_main_parts(sharpen(probability), 0.02)
     alpha = keep_main_parts(follow_edges(parts, rgb), 0.02)
@@ -279,16 +281,6 @@ def _with_margin(
         )
     (left, right), (top, bottom) = bounds
     return int(left), int(top), int(np.ceil(right)), int(np.ceil(bottom))
-
-
-def _reduced(image: Image.Image, longest: int) -> Image.Image:
-    """Return a picture at most ``longest`` pixels a side."""
-    scale = longest / max(image.size)
-    if scale >= 1:
-        return image
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    # Pillow resizes RGBA with premultiplied colors.
-    return image.resize((width, height), Image.Resampling.BOX)
 
 
 def _cropped(
@@ -323,15 +315,10 @@ def _place(color: np.ndarray, alpha: np.ndarray, size: int, fill: float) -> np.n
     scale = fill * size / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
     premultiplied = np.dstack([color * alpha[..., None], alpha]).astype(np.float32)
-    channels = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(premultiplied[..., i])).resize(
-                (new_width, new_height), Image.Resampling.LANCZOS
-            )
-        )
-        for i in range(4)
-    ]
-    resized = np.dstack(channels)
+    new_size = (new_width, new_height)
+    resized = np.dstack(
+        [resize_values(premultiplied[..., i], new_size, Image.Resampling.LANCZOS) for i in range(4)]
+    )
     canvas = np.zeros((size, size, 4), dtype=np.float32)
     top, left = (size - new_height) // 2, (size - new_width) // 2
     canvas[top : top + new_height, left : left + new_width] = resized

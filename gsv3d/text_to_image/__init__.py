@@ -6,17 +6,14 @@ in the local cache.
 """
 
 from gsv3d.text_to_image.drawing import (
-    MAX_PROMPT,
     PHASES,
     SETTING,
-    Imagined,
     ImagineSettings,
     imagine,
     shorten,
 )
 from gsv3d.text_to_image.loading import (
     ENVIRONMENT,
-    HOW_TO_ADD,
     find_text_model,
     free_memory,
     load_text_pipeline,
@@ -24,12 +21,9 @@ from gsv3d.text_to_image.loading import (
 
 __all__ = [
     "ENVIRONMENT",
-    "HOW_TO_ADD",
-    "MAX_PROMPT",
     "PHASES",
     "SETTING",
     "ImagineSettings",
-    "Imagined",
     "find_text_model",
     "free_memory",
     "imagine",

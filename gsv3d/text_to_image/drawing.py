@@ -188,10 +188,10 @@ def _to_png(rgba: Any, settings: ImagineSettings, pipeline: Any) -> bytes:
     return file.getvalue()
 
 
-def shorten(prompt: str, length: int = 60) -> str:
-    """Return the prompt on one line, for a sentence or a list."""
+def shorten(prompt: str) -> str:
+    """Return the prompt on one line of at most 60 characters, for a sentence or a list."""
     words = " ".join(prompt.split())
-    return words if len(words) <= length else words[: length - 1].rstrip() + "…"
+    return words if len(words) <= 60 else words[:59].rstrip() + "…"
 
 
 def _say_nothing(_phase: str, _step: int, _of: int) -> None:

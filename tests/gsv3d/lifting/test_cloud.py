@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import torch
 
-from gsv3d.lifting import Rates
 from gsv3d.lifting.cloud import Cloud, place_gaussians
+from gsv3d.lifting.settings import Rates
 
 
 def cloud(count: int = 40) -> Cloud:
