@@ -11,12 +11,11 @@ from gsv3d.lifting.fit import fit_in_cube
 from gsv3d.lifting.hull import find_frame
 from gsv3d.lifting.settings import LiftSettings
 from gsv3d.lifting.views import Frame, Views
-from gsv3d.meshing import TexturedMesh, extract_mesh
+from gsv3d.meshing import MeshSettings, TexturedMesh, extract_mesh
 from gsv3d.tasks import Clock
 
-VOXELS = 192
-"""Voxels along the object's largest extent: fitted Gaussians are sharper than a decoder's, and show
-rods of a pixel or two."""
+OF_FITTED = MeshSettings(voxels=192)
+"""Fitted Gaussians are sharper than a decoder's: rods of a pixel or two are there to be kept."""
 
 PHASES = ("fitting", "fusing", "simplifying", "unwrapping", "texturing")
 
@@ -67,5 +66,5 @@ def lift_to_mesh(
     inner = frame.views(views)
     gaussians = fit_in_cube(inner, settings, lambda step, of, _: report("fitting", step, of))
     clock.enter("meshing")
-    mesh = extract_mesh(gaussians, faces, texture_size, report, voxels=VOXELS)
+    mesh = extract_mesh(gaussians, faces, texture_size, report, settings=OF_FITTED)
     return Lifted(inner, gaussians, mesh, frame, clock.stop())
