@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process sets before it imports torch: its threads, how they wait, and no search for garbage.
+"""Set up a process before it imports torch: threads, how they wait, no search for garbage.
 
-Imports nothing heavy.
+This imports nothing heavy.
 """
 
 from __future__ import annotations
