@@ -124,6 +124,7 @@ def generate(
     watch = observer or Observer()
     clock = Clock()
 
+    # 1. Cut the object out, and estimate the camera
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
     sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE), PICTURE_SIZE)
@@ -134,12 +135,14 @@ def generate(
     watch.progress("preparing", 1, 1)
     watch.prepared(pictures[0])
 
+    # 2. Draw the views, and decode Gaussians of them
     output, steps = _denoise(pipeline, prepared, settings, pose.elevation_deg, watch, clock)
-
     azimuths = np.asarray(output.azimuths_deg, dtype=np.float32)
     views = _to_uint8(output.views)
     watch.views(views, azimuths)
     gaussians = None if output.gaussians is None else output.gaussians.visible()
+
+    # 3. Fit Gaussians to the views, where there are none yet or the user wants them refined
     made_by = "decoder"
     if gaussians is None or (settings.refine and len(gaussians)):
         made_by = "fit" if gaussians is None else "decoder and fit"
@@ -156,6 +159,7 @@ def generate(
     if made_by == "decoder":
         watch.progress("decoding", 1, 1)
 
+    # 4. Make the mesh; the picture and its mirror image correct its outline and its texture
     def report(phase: str, step: int, of: int) -> None:
         clock.enter(phase)
         watch.progress(phase, step, of)
@@ -281,9 +285,7 @@ def _fit(
         watch: told of progress and previews.
     """
     alpha = torch.from_numpy(find_coverage(pipeline.vae, pictures, output.latents, prepared))
-    angles = (output.azimuths_deg, output.elevations_deg)
-    cameras = orbit(*angles, size=alpha.shape[-1], distance=pipeline.camera_distance)
-    views = Views.on_white(torch.from_numpy(pictures) / 255, alpha, cameras)
+    views = Views.on_white(torch.from_numpy(pictures) / 255, alpha, output.cameras)
     views = views.to(output.latents.device)
     if start is not None:
         start = start.to(torch.float32)
