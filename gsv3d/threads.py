@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Set up a process before it imports torch: threads, how they wait, no search for garbage.
+"""What a process sets before it imports torch: threads, how they wait, no search for garbage.
 
-This imports nothing heavy.
+Imports nothing heavy.
 """
 
 from __future__ import annotations
