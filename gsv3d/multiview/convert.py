@@ -72,7 +72,7 @@ def convert(
     source: Path,
     target: Path,
     version: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
     texts: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Write SV3D's UNet, CLIP tower and VAE as a folder in diffusers' layout, in float16.
@@ -111,8 +111,7 @@ def convert(
         def told(count: int) -> None:
             nonlocal written
             written += count
-            if progress is not None:
-                progress(written, total)
+            progress(written, total)
 
         for component in components:
             folder = partial / component.folder

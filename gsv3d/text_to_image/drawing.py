@@ -73,7 +73,9 @@ class Imagined:
     timings: dict[str, float]
 
 
-def imagine(pipeline: Any, settings: ImagineSettings, progress: Progress | None = None) -> Imagined:
+def imagine(
+    pipeline: Any, settings: ImagineSettings, progress: Progress = lambda *_: None
+) -> Imagined:
     """Make the reference of an object: a picture by the words, its background removed.
 
     Args:
@@ -90,12 +92,11 @@ def imagine(pipeline: Any, settings: ImagineSettings, progress: Progress | None 
     from gsv3d.preprocessing import prepare
     from gsv3d.preprocessing.framing import MAX_SIDE
 
-    tell = progress if progress is not None else _say_nothing
     clock = Clock()
     clock.enter("imagining")
-    picture = _draw(pipeline, settings, tell)
+    picture = _draw(pipeline, settings, progress)
     clock.enter("cutting")
-    tell("cutting", 0, 1)
+    progress("cutting", 0, 1)
     try:
         rgba = prepare(picture, min(MAX_SIDE, max(picture.size))).rgba
     except ImageError as error:
@@ -104,7 +105,7 @@ def imagine(pipeline: Any, settings: ImagineSettings, progress: Progress | None 
             "Try another seed, or other words for one solid object.",
         ) from error
     png = _to_png(rgba, settings, pipeline)
-    tell("cutting", 1, 1)
+    progress("cutting", 1, 1)
     return Imagined(png, clock.stop())
 
 
@@ -192,7 +193,3 @@ def shorten(prompt: str) -> str:
     """Return the prompt on one line of at most 60 characters, for a sentence or a list."""
     words = " ".join(prompt.split())
     return words if len(words) <= 60 else words[:59].rstrip() + "…"
-
-
-def _say_nothing(_phase: str, _step: int, _of: int) -> None:
-    pass
