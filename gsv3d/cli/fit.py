@@ -37,10 +37,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Return 0."""
-    try:
-        limit_threads(args.threads)  # before torch is imported
-    except ValueError as error:
-        raise GSV3DError(str(error)) from error
+    limit_threads(args.threads)  # before torch is imported
     with pause_collecting():
         from gsv3d import generation  # noqa: F401 - what is heavy
         from gsv3d.outputs import make_folder

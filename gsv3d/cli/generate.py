@@ -120,10 +120,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Return 0, or 1 if a picture failed."""
-    try:
-        limit_threads(args.threads)  # before torch is imported
-    except ValueError as error:
-        raise GSV3DError(str(error)) from error
+    limit_threads(args.threads)  # before torch is imported
     with pause_collecting():
         from gsv3d import generation, pipeline  # noqa: F401 - what is heavy
         from gsv3d.cli.progress import ImageProgress

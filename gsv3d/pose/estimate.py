@@ -18,7 +18,6 @@ from gsv3d.cameras import mirrored_azimuth_deg
 from gsv3d.errors import ModelError
 from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE, PoseNetwork
-from gsv3d.pose.symmetry import MIRROR_SCORE, mirror_scores
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "pose"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -160,18 +159,6 @@ def evidence_of(score: np.ndarray, plane: np.ndarray | int) -> np.ndarray:
 def _degrees_apart(planes: np.ndarray) -> np.ndarray:
     """Return the angles, 0..180, between the picture's camera and those mirrored about planes."""
     return np.abs(mirrored_azimuth_deg(planes * 180.0 / NUM_PLANES + 90) - 180)
-
-
-def find_best_plane(triangles: np.ndarray) -> float | None:
-    """Return the azimuth of a mesh's most useful vertical mirror plane; None where it has none.
-
-    Args:
-        triangles: (F, 3, 3) corners in the world of ``gsv3d.cameras``, +Z up.
-    """
-    planes = np.arange(NUM_PLANES) * 180.0 / NUM_PLANES
-    scores = mirror_scores(triangles.astype(np.float64), planes, np.random.default_rng(0))
-    plane = choose_plane(scores)
-    return refine_plane(scores, plane) if scores[plane] >= MIRROR_SCORE else None
 
 
 def refine_plane(scores: np.ndarray, plane: int) -> float:

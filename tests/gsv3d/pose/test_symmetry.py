@@ -8,8 +8,7 @@ import trimesh
 
 from gsv3d.cameras import mirrored_azimuth_deg, orbit
 from gsv3d.lab.rasterizing import rasterize
-from gsv3d.pose.estimate import find_best_plane
-from gsv3d.pose.symmetry import mirror_scores, sample_surface
+from gsv3d.pose.symmetry import find_best_plane, mirror_scores, sample_surface
 
 PLANES = np.arange(0.0, 180.0, 2.0)
 
