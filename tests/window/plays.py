@@ -101,7 +101,7 @@ def play(
 
 
 def _build_zip(folder: Path) -> Path:
-    """The add-on as it is shipped, for Linux and Debian's Python."""
+    """Build the add-on as it is shipped, for Linux and Debian's Python."""
     output = folder / "zip"
     done = subprocess.run(
         [sys.executable, "build_addon.py", "--platform", "linux-x64", "--output", str(output)],
