@@ -51,7 +51,7 @@ def save(path: Path, *side_by_side: NDArray[Any]) -> None:
 
 
 def near_any(pixels: NDArray[Any], palette: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
-    """Return (N,) True where a pixel (N, 3) is within ``tolerance`` of a color (M, 3), Euclidean."""
+    """Return (N,) True where a pixel (N, 3) is within ``tolerance`` of a color of (M, 3)."""
     from scipy.spatial import cKDTree
 
     distance, _ = cKDTree(np.unique(palette.reshape(-1, 3), axis=0).astype(np.float64)).query(
