@@ -96,7 +96,7 @@ def test_the_panel_shows_what_there_is_and_the_license_of_what_is_chosen(addon: 
 
     settings = addon.bpy.context.scene.gsv3d
     assert "model" not in draw(addon, "GSV3D_PT_generate")
-    addon.session.get().backend.connected = Connected("1", "cpu", KNOWN)
+    addon.session.get().backend.connected = Connected("cpu", KNOWN)
     assert list(_known_models(None, None, "")) == [
         ("blockout", ""), ("mine", ""),
         ("sv3d-u", "not installed"), ("gsv3d-576", "not installed"),
@@ -114,7 +114,7 @@ def test_the_panel_shows_what_there_is_and_the_license_of_what_is_chosen(addon: 
 def test_the_preferences_offer_what_can_be_done(addon: Any, changes: Any) -> None:
     alone = " ".join(in_preferences(addon))
     assert alone == "Start the backend to see and to change its models."
-    addon.session.get().backend.connected = Connected("1", "cpu", KNOWN)
+    addon.session.get().backend.connected = Connected("cpu", KNOWN)
     drawn = in_preferences(addon)
     assert [text for text in drawn if text.startswith(("gsv3d.", "screen."))] == [
         "gsv3d.model_remove", "gsv3d.model_add", "gsv3d.model_convert",
@@ -122,7 +122,7 @@ def test_the_preferences_offer_what_can_be_done(addon: Any, changes: Any) -> Non
     assert {f"License: {SV3D}", "What I trained.", "Train one."} <= set(drawn)
     assert "'gsv3d models add'" not in drawn
     older = (ModelChoice("blockout"), ModelChoice("sv3d-p", False))
-    addon.session.get().backend.connected = Connected("1", "cpu", older)
+    addon.session.get().backend.connected = Connected("cpu", older)
     assert not [text for text in in_preferences(addon) if text.startswith("gsv3d.")]
 
 
@@ -130,7 +130,7 @@ def test_it_asks_whether_it_may_go_online(addon: Any, changes: Any, monkeypatch:
     from blender_addon import compat
 
     monkeypatch.setattr(compat, "online_access", lambda: False)
-    addon.session.get().backend.connected = Connected("1", "cpu", KNOWN)
+    addon.session.get().backend.connected = Connected("cpu", KNOWN)
     assert "Allow Online Access" in " ".join(in_preferences(addon))
     assert not addon.bpy.ops.gsv3d.model_add.poll()
     assert addon.bpy.ops.gsv3d.model_convert.poll()
@@ -233,7 +233,7 @@ def test_a_program_that_fails_is_said(
     tmp_path: Path, monkeypatch: Any, program: str, words: str
 ) -> None:
     monkeypatch.setattr(model_process, "PROGRAM", ("-c", program))
-    process = ModelProcess(sys.executable, ADD, tmp_path / "models.log")
+    process = ModelProcess(sys.executable, ADD, tmp_path / "models.log", token="")
     process.start()
     until(lambda: not process.runs)
     assert process.state is State.FAILED
