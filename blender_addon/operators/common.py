@@ -155,7 +155,7 @@ def pictures_at(
 
 
 def target_at_empty(context: bpy.types.Context, empty: Any, name: str) -> Target:
-    """Stand at the empty's lower edge, face where it faces, lie in its collection."""
+    """Return a place at an empty's lower edge, facing where it faces, in its collection."""
     settings = context.scene.gsv3d
     collections = empty.users_collection
     return Target(
@@ -169,7 +169,7 @@ def target_at_empty(context: bpy.types.Context, empty: Any, name: str) -> Target
 
 
 def target_at_cursor(context: bpy.types.Context, name: str, height: float | None = None) -> Target:
-    """Stand at the 3D cursor, in the active collection."""
+    """Return a place at the 3D cursor, in the active collection."""
     collection = context.collection
     return Target(
         name=name,

@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture
 def empty_blender() -> Iterator[Any]:
-    """An empty factory scene."""
+    """Return bpy with an empty factory scene."""
     import bpy
 
     bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -23,7 +23,7 @@ def empty_blender() -> Iterator[Any]:
 
 @pytest.fixture
 def addon(empty_blender: Any) -> Iterator[SimpleNamespace]:
-    """The registered add-on: ``bpy``, its ``session``, and ``drain_until``."""
+    """Register the add-on; return ``bpy``, its ``session``, and ``drain_until``."""
     import blender_addon
     from blender_addon import session
 
@@ -62,7 +62,7 @@ def finish() -> Callable[[Any], str]:
 
 @pytest.fixture
 def references(empty_blender):
-    """The module, which needs Blender."""
+    """Return the module, which needs Blender."""
     from blender_addon import references
 
     return references

@@ -82,7 +82,7 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
 
 @pytest.fixture
 def backend(tmp_path: Path, monkeypatch) -> Iterator[FakeBackend]:
-    """A backend that answers, as the one to use."""
+    """Have a backend answer, as the one to use."""
     from blender_addon import preferences
 
     with FakeBackend(tmp_path, "normal") as fake:

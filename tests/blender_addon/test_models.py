@@ -51,7 +51,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of one's own models."""
+    """Return the folder of one's own models."""
     folder = tmp_path / "own models ü"
     monkeypatch.setenv("GSV3D_MODELS", str(folder))
     return folder
@@ -59,7 +59,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(files: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """A hub that gives its files to those alone who have the token "hf_right"."""
+    """Serve a hub that gives its files to those alone who have the token "hf_right"."""
     with serve(files, token="hf_right") as found:
         for name, value in found.environment().items():
             if name.startswith(("HF_", "NO_PROXY")):
@@ -70,7 +70,7 @@ def hub(files: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 
 @pytest.fixture
 def changes(addon: Any, monkeypatch: pytest.MonkeyPatch, own: Path) -> Any:
-    """The module, in a Blender that may go online and whose backend has this Python."""
+    """Return the module, in a Blender that may go online and whose backend has this Python."""
     from blender_addon import compat, model_changes, preferences
 
     monkeypatch.setattr(compat, "online_access", lambda: True)

@@ -63,7 +63,7 @@ class CheckedLayout:
 
 
 def draw(addon, panel: str, shading: str = "MATERIAL", active: Any = None) -> list[str]:
-    """What a panel shows: texts, properties and operators in their order."""
+    """Return what a panel shows: texts, properties and operators in their order."""
     bpy = addon.bpy
     context = SimpleNamespace(
         scene=bpy.context.scene,

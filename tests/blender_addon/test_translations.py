@@ -257,7 +257,7 @@ def worked_out() -> Iterator[str]:
 
 @pytest.fixture
 def german(monkeypatch) -> Any:
-    """Blender in German; its package without a window has no languages."""
+    """Have Blender in German; its package without a window has no languages."""
     from types import SimpleNamespace
 
     from blender_addon import translations

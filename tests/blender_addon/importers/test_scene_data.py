@@ -111,7 +111,7 @@ def test_one_material_with_the_texture_in_srgb_and_packed(add_mesh, box) -> None
 
 @pytest.fixture
 def striped():
-    """A square that looks along -Y, every second eighth of its width left out."""
+    """Make a square that looks along -Y, with every second eighth of its width left out."""
     alpha = np.zeros((64, 64), np.uint8)
     alpha[:, np.arange(64) // 8 % 2 == 0] = 255
     corners = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0.5, 0, 1], [-0.5, 0, 1]], "f4")
@@ -271,7 +271,7 @@ def test_gaussians_as_native_splats(add_gaussians) -> None:
 
 
 def evaluated(bpy, owner) -> np.ndarray:
-    """Vertices of the ellipsoids (without the bare points), as (n, 12, 3)."""
+    """Return the vertices of the ellipsoids, without the bare points, as (n, 12, 3)."""
     mesh = owner.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
     used = np.unique(np.array([list(p.vertices) for p in mesh.polygons]).reshape(-1))
     return read(mesh.vertices, "co", 3)[used].reshape(-1, 12, 3)
