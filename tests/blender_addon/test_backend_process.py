@@ -24,18 +24,6 @@ def wait_until(condition: object, seconds: float = 10.0) -> bool:
     return False
 
 
-@pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch):
-    """Run this Python code in place of the backend."""
-
-    def use(code: str) -> None:
-        monkeypatch.setattr(
-            bp, "serve_command", lambda python, *rest: [str(python), "-c", code, *map(str, rest)]
-        )
-
-    return use
-
-
 def test_python_is_found_in_an_environment_folder(tmp_path: Path) -> None:
     folder = tmp_path / "mein env ü"
     inside = folder / "bin" / "python"

@@ -285,23 +285,15 @@ def test_a_full_queue_and_a_slow_backend_lose_no_picture(
     assert sorted(ended) == [(job_id, "JobDone") for job_id in ids[:-1]]
 
 
-def test_a_stale_connection_file_locks_nobody_out(
-    addon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stale_connection_file_locks_nobody_out(addon, tmp_path: Path, pretend) -> None:
     """It names a process that lives, but is another: ids are given away again."""
-    from blender_addon import backend_process
-
     keys = "a" * 40
     path = tmp_path / "connection.json"
     write_connection(
         path,
         Connection("tcp://127.0.0.1:9", keys, keys, keys, os.getpid(), {}, str(tmp_path)),
     )
-    monkeypatch.setattr(
-        backend_process,
-        "serve_command",
-        lambda python, *rest: [str(python), "-c", "import time; time.sleep(60)"],
-    )
+    pretend("import time; time.sleep(60)")
     session = addon.session.get()
     journal = Journal(tmp_path / "journal.sqlite")  # a backend that is about to end
     session.start_backend(sys.executable, path, tmp_path)
