@@ -28,6 +28,7 @@ INTERFACE = [
             "backend_panel",
             "model_panel",
             "preferences_panel",
+            "layouts",
             "menus",
         )  # fmt: skip
     ),
@@ -114,7 +115,7 @@ DETAILS = {
 """Sentences that stay English: technical details."""
 DATA = {"GSV3D Batch", "{target.name} seed {seed}"}
 """Names of things, which stay as they are."""
-SHOWN = {"interface", "report", "operator", "label", "prop", "draw_words", "_words", "Problem"}
+SHOWN = {"interface", "report", "operator", "label", "prop", "draw_words", "Problem"}
 
 
 def registered(bpy: Any) -> Iterator[str]:
@@ -150,13 +151,7 @@ def called(node: ast.AST) -> str:
 def written(path: Path) -> Iterator[str]:
     """Yield the texts in a module of the interface: sentences, and what ``text=`` is given."""
     tree = ast.parse(path.read_text("utf-8"))
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     inside = {id(part) for node in joined for part in ast.walk(node) if part is not node}
     for node in ast.walk(tree):
@@ -234,7 +229,7 @@ def worked_out() -> Iterator[str]:
     yield job.describe()
     for seconds in (-1.0, 1.0, 12.0, 70.0, 600.0, 90_000.0):
         yield f"Making views, {jobs.eta_text(seconds)}"
-    process = ModelProcess(sys.executable, [], Path())
+    process = ModelProcess(sys.executable, [], Path(), token="")
     for phase in ("fetching", "checking", "converting"):
         process._hear(json.dumps({"phase": phase, "done": 10**9, "of": 10**10}).encode())
         yield process.text
@@ -262,7 +257,7 @@ def worked_out() -> Iterator[str]:
 
 @pytest.fixture
 def german(monkeypatch) -> Any:
-    """Blender in German; its package without a window has no languages."""
+    """Have Blender in German; its package without a window has no languages."""
     from types import SimpleNamespace
 
     from blender_addon import translations
