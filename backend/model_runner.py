@@ -92,8 +92,11 @@ class ModelRunner:
         self, device: str, text_model: str = "", memory: str = "auto", share: int = 1
     ) -> None:
         # All that is heavy is imported before the worker says that it is ready.
-        from gsv3d import generation, models, pipeline, preprocessing  # noqa: F401
-        from gsv3d.devices import choose_device
+        from gsv3d.threads import pause_collecting
+
+        with pause_collecting():
+            from gsv3d import generation, models, pipeline, preprocessing  # noqa: F401
+            from gsv3d.devices import choose_device
 
         self._asked, self._memory, self._share = device, memory, share
         self._device = str(choose_device(device))

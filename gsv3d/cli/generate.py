@@ -22,7 +22,7 @@ from gsv3d.cli.options import (
     numbers,
 )
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
-from gsv3d.threads import limit_threads
+from gsv3d.threads import limit_threads, pause_collecting
 
 if TYPE_CHECKING:
     from gsv3d.pipeline import GSV3DPipeline
@@ -129,9 +129,11 @@ def run(args: argparse.Namespace) -> int:
         limit_threads(args.threads)  # before torch is imported
     except ValueError as error:
         raise GSV3DError(str(error)) from error
-    from gsv3d.cli.progress import ImageProgress
-    from gsv3d.outputs import make_folder
-    from gsv3d.settings import GenerationSettings
+    with pause_collecting():
+        from gsv3d import generation, pipeline  # noqa: F401 - what is heavy
+        from gsv3d.cli.progress import ImageProgress
+        from gsv3d.outputs import make_folder
+        from gsv3d.settings import GenerationSettings
 
     try:
         settings = GenerationSettings(

@@ -86,7 +86,10 @@ class FeatureVolume(nn.Module):
         return trace(self.occupancy(volume), volume, cameras, views, self.samples)
 
     def unproject(self, features: Tensor, cameras: Cameras) -> Tensor:
-        """Turn (B, V, C, H, W) into (B, 2 C + 3, S, S, S) in z, y, x: mean, maximum, position."""
+        """Turn (B, V, C, H, W) into (B, 2 C + 3, S, S, S) in z, y, x: mean, maximum, position.
+
+        Mean and maximum are over the views that see the voxel, and 0 where none does.
+        """
         batch, views = features.shape[:2]
         points = voxel_centers(self.size, features.device)
         with torch.autocast(features.device.type, enabled=False):
@@ -97,14 +100,19 @@ class FeatureVolume(nn.Module):
             grid = torch.stack(
                 [2 * column / depth / cameras.width - 1, 2 * row / depth / cameras.height - 1], -1
             )
+        inside = (grid.abs() <= 1).all(dim=-1) & (depth > 0)
+        inside = inside.unflatten(0, (-1, views)).unsqueeze(2)
         grid = grid.unflatten(0, (-1, views)).expand(batch, -1, -1, -1)
         grid = grid.reshape(batch * views, self.size**2, self.size, 2)
         seen = F.grid_sample(
             features.flatten(0, 1).float(), grid, padding_mode="border", align_corners=False
         )
         seen = seen.unflatten(0, (batch, views)).flatten(3)
+        mean = (seen * inside).sum(dim=1) / inside.sum(dim=1).clamp_min(1)
+        largest = seen.masked_fill(~inside, -torch.inf).amax(dim=1)
+        largest = largest.masked_fill(~inside.any(dim=1), 0.0)
         position = points.T.expand(batch, -1, -1).to(seen)
-        volume = torch.cat([seen.mean(dim=1), seen.amax(dim=1), position], dim=1)
+        volume = torch.cat([mean, largest, position], dim=1)
         return volume.unflatten(2, (self.size,) * 3).to(features.dtype)
 
 

@@ -22,8 +22,8 @@ OPAQUE = 3.0
 """Logit, above that of the surface, of what hides all behind it."""
 
 
-def test_a_voxel_gathers_what_the_views_have_where_they_see_it() -> None:
-    """Of views that hold their own pixel coordinates, against numpy's projection."""
+def test_a_voxel_gathers_from_the_views_that_see_it() -> None:
+    """Views hold their own pixel coordinates; the projection is numpy's."""
     torch.manual_seed(0)
     size, views = 32, [(0.0, 10.0), (120.0, -5.0), (230.0, 40.0)]
     cameras = orbit([a for a, _ in views], [e for _, e in views], size=size)
@@ -37,10 +37,13 @@ def test_a_voxel_gathers_what_the_views_have_where_they_see_it() -> None:
     for azimuth, elevation in views:
         placed = look_at_origin(azimuth, elevation, DISTANCE)
         local = points @ placed[:3, :3].T + placed[:3, 3]
-        seen = local @ intrinsics(size).numpy().T
-        # What lies beside a picture is what its border has.
-        expected.append((seen[:, :2] / seen[:, 2:]).clip(0.5, size - 0.5))
-    mean, largest = np.mean(expected, axis=0), np.max(expected, axis=0)
+        projected = local @ intrinsics(size).numpy().T
+        pixels = projected[:, :2] / projected[:, 2:]
+        inside = ((pixels >= 0) & (pixels <= size)).all(axis=1, keepdims=True)
+        expected.append(np.ma.array(pixels.clip(0.5, size - 0.5), mask=~inside.repeat(2, axis=1)))
+    seen = np.ma.stack(expected)
+    assert set(seen.count(axis=0)[:, 0]) == {0, 1, 2, 3}
+    mean, largest = seen.mean(axis=0).filled(0), seen.max(axis=0).filled(0)
     assert np.abs(volume[0, :2].flatten(1).T.numpy() - mean).max() < 1e-3
     assert np.abs(volume[1, 2:4].flatten(1).T.numpy() - largest).max() < 1e-3
 
