@@ -69,7 +69,7 @@ def test_a_failed_or_cancelled_job_is_done_again(tmp_path: Path, run_server: Sta
         failed = client.session.submit(script(fail_at=2))
         client.until(m.Failed)
         first = client.session.submit(script(**LONG))
-        client.until(lambda e: isinstance(e, m.Progress) and e.job == first)
+        client.until(m.Progress, job=first)
         cancelled = client.session.submit(script(**LONG))
         client.session.cancel(cancelled)
         client.until(m.Cancelled)
@@ -77,14 +77,14 @@ def test_a_failed_or_cancelled_job_is_done_again(tmp_path: Path, run_server: Sta
         client.session.retry(failed)
         assert client.until(m.Accepted).job == failed
         client.session.retry(cancelled)
-        client.until(lambda e: isinstance(e, m.Accepted) and e.job == cancelled)
+        client.until(m.Accepted, job=cancelled)
         client.session.status()
         states = [(e.job, e.state) for e in client.until(m.Queue).jobs]
         assert states == [(first, "running"), (failed, "accepted"), (cancelled, "accepted")]
         client.session.cancel(first)
         again = client.until(m.Failed)
         assert again.job == failed and "no object" in again.what
-        client.until(lambda e: isinstance(e, m.Progress) and e.job == cancelled)
+        client.until(m.Progress, job=cancelled)
         client.session.forget(cancelled)
         assert client.until(m.Error).code == "not_available"
 
@@ -216,7 +216,7 @@ def test_a_single_job_passes_a_batch_that_a_full_queue_holds_up(
         client.until(m.Progress)
         single = client.session.submit(script())
         for job in [*batch, single]:
-            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
+            client.until(m.Done, job=job)
         done = [e.job for e in client.events if isinstance(e, m.Done)]
         assert done.index(single) <= 2 and done[-1] == batch[-1]
 
@@ -244,7 +244,7 @@ def test_a_full_queue_makes_clients_wait(
     with Client(run_server(tmp_path).path) as client:
         jobs = [client.session.submit(script(step_s=0.02)) for _ in range(8)]
         for job in jobs:
-            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
+            client.until(m.Done, job=job)
         assert not [e for e in client.events if isinstance(e, m.Error)]
 
 
@@ -255,12 +255,12 @@ def test_wishes_survive_a_lost_connection(tmp_path: Path, run_server: Start) -> 
         long = session.submit(script(**LONG))
         done = session.submit(script())
         failed = session.submit(script(fail_at=1))
-        client.until(lambda e: isinstance(e, m.Accepted) and e.job == failed)
+        client.until(m.Accepted, job=failed)
         session.cancel(long)
         session.outgoing()  # lost on its way
     with Client(running.path, session) as client:
         assert client.until(m.Cancelled).job == long
-        client.until(lambda e: isinstance(e, m.Done) and e.job == done)
+        client.until(m.Done, job=done)
         client.until(m.Failed)
         session.forget(done)
         session.retry(failed)
