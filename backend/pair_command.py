@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .conversation import converse
+from .conversation import ask
 from .errors import BackendError
 from .paired import PairedComputers
 from .protocol import CODE_S
@@ -50,10 +50,8 @@ def _pair(options: argparse.Namespace) -> int:
     if options.forget is not None:
         _forget(PairedComputers(options.data_dir), options.forget)
         return 0
-    conversation = converse(
-        options.connection_file, lambda session: session.invite(options.address)
-    )
-    invitation = next(said[2] for said in conversation if isinstance(said[2], m.Invitation))
+    path, address = options.connection_file, options.address
+    _, invitation = ask(path, lambda session: session.invite(address), m.Invitation)
     show(invitation.code, invitation.seconds)
     return 0
 
