@@ -21,15 +21,17 @@ from tests.backend.scripted_worker import gaussians
 SERVER = Path(__file__).with_name("scripted_server.py")
 
 
-def start_backend(folder: Path) -> subprocess.Popen[bytes]:
+def start_backend(folder: Path, **variables: str) -> subprocess.Popen[bytes]:
     """Start a backend with the scripted worker that ends with this process, and wait for it.
 
     Args:
         folder: for its data, and `connection.json`.
+        variables: of its environment, besides this process's.
     """
     path = folder / "connection.json"
     command = [sys.executable, str(SERVER), str(path), str(folder / "data"), str(os.getpid())]
-    backend = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, **variables}
+    backend = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
     while True:
         with contextlib.suppress(ProtocolError):
             if read_connection(path).pid == backend.pid:
