@@ -33,7 +33,7 @@ from gsv3d.gaussians import Gaussians
 from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.shards import index_shards
-from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.protocol import UNSEEN_DEG, direction
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.preview import render_mesh
@@ -144,7 +144,7 @@ def as_reference(truth: Truth) -> Reference:
 
 def normalized(mesh: TexturedMesh) -> TexturedMesh:
     return TexturedMesh(
-        metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
+        shape_metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
     )
 
 
@@ -173,11 +173,13 @@ def measure(mesh: TexturedMesh | None, truth: Truth, name: str) -> dict[str, flo
             mesh.vertices * truth.scale, mesh.faces, mesh.corner_uvs, mesh.texture
         )
         drawn = render_mesh(scaled, cameras)
-    white = metrics.on_white
+    white = image_metrics.on_white
     pairs = list(zip(drawn, pictures, strict=True))
     row = {
-        "mask": np.mean([metrics.mask_iou(a[..., 3] > 127, b[..., 3] > 127) for a, b in pairs]),
-        "psnr": np.mean([metrics.psnr(white(a), white(b)) for a, b in pairs]),
+        "mask": np.mean(
+            [image_metrics.mask_iou(a[..., 3] > 127, b[..., 3] > 127) for a, b in pairs]
+        ),
+        "psnr": np.mean([image_metrics.psnr(white(a), white(b)) for a, b in pairs]),
         "f02": 0.0,
         "f05": 0.0,
         "cd": np.nan,
@@ -186,17 +188,21 @@ def measure(mesh: TexturedMesh | None, truth: Truth, name: str) -> dict[str, flo
     }
     if mesh is not None:
         rng = object_rng(0, f"measure/{name}")
-        true_vertices = metrics.normalized(truth.vertices)
-        points = metrics.sample_surface(true_vertices, truth.faces, metrics.SURFACE_SAMPLES, rng)
-        solid = metrics.occupancy(true_vertices, truth.faces, rng)
-        ours = metrics.sample_surface(mesh.vertices, mesh.faces, metrics.SURFACE_SAMPLES, rng)
-        distance = metrics.surface_distance(ours, points)
-        inside = metrics.occupancy(mesh.vertices, mesh.faces, rng)
+        true_vertices = shape_metrics.normalized(truth.vertices)
+        points = shape_metrics.sample_surface(
+            true_vertices, truth.faces, shape_metrics.SURFACE_SAMPLES, rng
+        )
+        solid = shape_metrics.occupancy(true_vertices, truth.faces, rng)
+        ours = shape_metrics.sample_surface(
+            mesh.vertices, mesh.faces, shape_metrics.SURFACE_SAMPLES, rng
+        )
+        distance = shape_metrics.surface_distance(ours, points)
+        inside = shape_metrics.occupancy(mesh.vertices, mesh.faces, rng)
         row |= {
             "f02": distance.f_score(0.02),
             "f05": distance.f_score(0.05),
             "cd": distance.chamfer,
-            "viou": metrics.volume_iou(inside, solid),
+            "viou": shape_metrics.volume_iou(inside, solid),
             "open": float(bad_edges(mesh.faces) > 0),
         }
     row["viou_closed"] = row["viou"] if truth.closed else np.nan
