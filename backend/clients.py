@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import zmq
@@ -60,7 +61,7 @@ class Clients:
             known.close()
         if len(self.peers) >= MAX_PEERS:
             return None
-        peer = Peer(address, lambda frames: self._send(address, frames), hello, now, now, version)
+        peer = Peer(address, partial(self._send, address), hello, now, now, version)
         self.peers[address] = peer
         log.info("%s has joined", peer.name)
         peer.post(self._welcome(version))

@@ -107,7 +107,7 @@ class Peer:
 
     def offer(self, pending: Pending) -> None:
         """Queue an artifact for announcement; it takes the place of an older replaceable one."""
-        if pending.kind.KIND not in self.hello.capabilities:
+        if pending.kind.TYPE not in self.hello.capabilities:
             return
         self._drop(
             lambda other: (

@@ -29,7 +29,7 @@ from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.lifting.model_views import NEAR_WHITE
 from gsv3d.models import load_pipeline
-from gsv3d.multiview.consistency import Consistency
+from gsv3d.multiview.guidance import Consistency
 from gsv3d.preprocessing import prepare
 
 COLUMNS = ("renders to views, PSNR dB", "PSNR dB", "mask IoU", "seconds")

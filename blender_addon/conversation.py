@@ -10,9 +10,9 @@ from typing import Any
 
 from . import events
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
-from .jobs import Cutting, Request, Words, bytes_of, is_batch, is_ready
 from .problems import Problem
 from .protocol import wire
+from .requests import AnyRequest, Cutting, Request, Words, bytes_of, is_batch, is_ready
 
 JOBS_AHEAD = 4
 """Jobs of a batch that are sent before the backend has accepted the first; of others twice that."""
@@ -36,13 +36,13 @@ class Conversation:
         self.session = wire.ClientSession(name, owner=uuid.uuid4().hex)
         self.events: queue.Queue[events.Event] = queue.Queue()
         self.host = ""
-        self._backlog: dict[str, Request | Words | Cutting] = {}
-        self._requests: dict[str, Request | Words | Cutting] = {}
+        self._backlog: dict[str, AnyRequest] = {}
+        self._requests: dict[str, AnyRequest] = {}
         self._told: tuple[str, str] | None = None
         self._damaged: dict[str, Problem] = {}
         self._asked_again: set[str] = set()
 
-    def submit(self, job_id: str, request: Request | Words | Cutting) -> None:
+    def submit(self, job_id: str, request: AnyRequest) -> None:
         """Keep a job until it can be sent; a second time changes nothing."""
         self._requests[job_id] = request
         self._backlog[job_id] = request
@@ -140,7 +140,7 @@ class Conversation:
             case wire.Violation():
                 self._violation(event)
 
-    def _hand_over(self, job_id: str, request: Request | Words | Cutting) -> None:
+    def _hand_over(self, job_id: str, request: AnyRequest) -> None:
         try:
             if isinstance(request, Words):
                 self.session.imagine(

@@ -20,7 +20,8 @@ from .importers.mesh import import_mesh
 from .importers.picture import import_picture
 from .importers.placement import Fit, fit_to_height, fit_to_size, free_spot, grid_positions
 from .importers.prepare import GaussianArrays, MeshArrays
-from .jobs import Job, JobBook, Target
+from .jobs import Job, JobBook
+from .requests import Target
 
 Work = Generator[None, None, None]
 

@@ -14,8 +14,9 @@ from .backend_link import BackendLink, BackendState
 from .batch import name_of
 from .cutouts import CutOut, CutOuts
 from .delivery import Delivery
-from .jobs import Job, JobBook, JobState, Request, Target, Words
+from .jobs import Job, JobBook, JobState
 from .problems import Problem
+from .requests import Request, Target, Words
 
 
 class JobControl:
@@ -294,7 +295,7 @@ class JobControl:
 
     def fail(self, job: Job, problem: Problem) -> None:
         """End a job for the reason given."""
-        job.fail(problem.what, problem.hint)
+        job.what, job.hint = problem.what, problem.hint
         self._end(job, JobState.FAILED)
 
     def _end(self, job: Job, state: JobState) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import bpy
 
-from . import compat, job_panel, previews, references, session, splat_view
+from . import compat, job_panel, previews, session, splat_view
 from .backend_panel import draw_status
+from .image_empties import selected_image_empties
 from .importers import scene
 from .jobs import JobState
 from .layouts import CATEGORY, Sidebar
@@ -39,7 +40,7 @@ class GSV3D_PT_generate(Sidebar, bpy.types.Panel):
         settings = context.scene.gsv3d
         layout.row().prop(settings, "source", expand=True)
         if settings.source == "SELECTED":
-            empties = references.selected_image_empties(context)
+            empties = selected_image_empties(context)
             if len(empties) > 1:
                 text = interface("{count} image empties selected", count=len(empties))
                 layout.label(text=text, icon="IMAGE_DATA", translate=False)
@@ -131,7 +132,7 @@ class GSV3D_PT_batch(Sidebar, bpy.types.Panel):
             layout.prop(settings, "folder", text="")
             layout.prop(settings, "skip_done")
         else:
-            count = len(references.selected_image_empties(context))
+            count = len(selected_image_empties(context))
             selected = interface("{count} image empties selected", count=count)
             layout.label(text=selected, icon="EMPTY_DATA", translate=False)
             text = interface("Generate Batch ({count})", count=count) if count else text

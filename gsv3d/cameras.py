@@ -27,6 +27,7 @@ DISTANCE = 2.35
 """Canonical camera distance: an object of extent 1 fills some 0.7 of the frame."""
 
 Angles = TypeVar("Angles", float, np.ndarray)
+Points = TypeVar("Points", Tensor, np.ndarray)
 
 MAX_ELEVATION_DEG = 89.0
 """Of dynamic orbits: straight above the object a camera's azimuth means nothing."""
@@ -89,6 +90,39 @@ class Cameras:
         rotation, translation = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
         with _full_precision(self.viewmats):
             return -(rotation.transpose(1, 2) @ translation[..., None])[..., 0]
+
+    def project(self, points: Points) -> tuple[Points, Points]:
+        """Project points of the world into every view.
+
+        Args:
+            points: (N, 3), or (V, N, 3) for other points in each view. Tensors lie on the cameras'
+                device; arrays are projected in float64.
+
+        Returns:
+            (V, N, 2) pixels and (V, N) z-depths. A point beside or behind the camera gets the pixel
+            that it would have just in front of it, far outside the picture.
+        """
+        rotation, shift, focal, center = self._pinholes(points)
+        with _full_precision(self.viewmats):
+            local = points @ rotation.swapaxes(1, 2) + shift
+            depths = local[..., 2]
+            return local[..., :2] / depths.clip(min=1e-6)[..., None] * focal + center, depths
+
+    def unproject(self, pixels: Points, depths: Points) -> Points:
+        """Return the (V, N, 3) points of the world at z-depths (V, N) under pixels (V, N, 2)."""
+        rotation, shift, focal, center = self._pinholes(pixels)
+        across = (pixels - center) / focal * depths[..., None]
+        join = np.concatenate if isinstance(pixels, np.ndarray) else torch.cat
+        with _full_precision(self.viewmats):
+            return (join([across, depths[..., None]], -1) - shift) @ rotation
+
+    def _pinholes(self, like: Points) -> tuple[Points, Points, Points, Points]:
+        """Return rotations (V, 3, 3), shifts, focal lengths and centers (V, 1, 3 or 2)."""
+        viewmats, Ks = self.viewmats, self.Ks
+        if isinstance(like, np.ndarray):
+            viewmats, Ks = viewmats.double().cpu().numpy(), Ks.double().cpu().numpy()
+        rotation, shift = viewmats[:, :3, :3], viewmats[:, None, :3, 3]
+        return rotation, shift, Ks[:, None, [0, 1], [0, 1]], Ks[:, None, :2, 2]
 
     def rays(self) -> tuple[Tensor, Tensor]:
         """Return rays through the pixel centers.

@@ -6,10 +6,9 @@ The command line and the backend's worker both run this.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.preprocessing import FILL, PreparedImage, prepare_sizes
 from gsv3d.settings import GenerationSettings
+from gsv3d.tasks import Clock
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -44,8 +44,11 @@ DETAIL_SIZE = 768
 """Pixels of the reference as it is baked onto the mesh, where the model sees fewer."""
 
 
-class Observer(Protocol):
-    """Who is told how a job goes on. Raising ``Cancelled`` from any method ends the job."""
+class Observer:
+    """Hears how a job goes, and does nothing; others do what they like in these methods.
+
+    Raising ``Cancelled`` from any of them ends the job.
+    """
 
     def progress(self, phase: str, step: int, of: int) -> None:
         """Take note that ``step`` of ``of`` is done in one of ``PHASES``."""
@@ -60,22 +63,6 @@ class Observer(Protocol):
         """Take Gaussians after a step of denoising, or of fitting; ``final`` for the last ones."""
 
 
-class SilentObserver:
-    """An observer that lets everything pass."""
-
-    def progress(self, phase: str, step: int, of: int) -> None:
-        pass
-
-    def prepared(self, picture: PreparedImage) -> None:
-        pass
-
-    def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
-        pass
-
-    def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
-        pass
-
-
 @dataclass(frozen=True)
 class GenerationResult:
     """What one job gives.
@@ -83,13 +70,12 @@ class GenerationResult:
     Attributes:
         prepared: (S, S, 4) uint8, the reference as the model saw it.
         views: (V, S, S, 3) uint8 sRGB.
-        azimuths_deg: (V,) float32.
+        azimuths_deg, elevations_deg: (V,) float32, of the views.
         gaussians: final, without invisible and non-finite ones.
         mesh: textured, within the face budget.
         timings: seconds by phase, and "total".
         pose: the camera's elevation and the mirror plane that were used, and how sure they are.
         latents: (V, C, h, w) of the views, scaled.
-        elevations_deg: (V,) float32.
         certainty: of the cut-out, as in ``gsv3d.preprocessing.CutOut``.
         distance: of the views' cameras from the origin.
         made_by: what made the Gaussians: "decoder", "fit", or "decoder and fit".
@@ -98,12 +84,12 @@ class GenerationResult:
     prepared: np.ndarray
     views: np.ndarray
     azimuths_deg: np.ndarray
+    elevations_deg: np.ndarray
     gaussians: Gaussians
     mesh: TexturedMesh
     timings: dict[str, float]
     pose: PoseEstimate
     latents: torch.Tensor | None = None
-    elevations_deg: np.ndarray | None = None
     certainty: float | None = None
     distance: float = DISTANCE
     made_by: str = "decoder"
@@ -135,8 +121,8 @@ def generate(
         GSV3DError: the model's Gaussians are unusable or have no surface.
         Cancelled: as raised by the observer.
     """
-    watch = observer if observer is not None else SilentObserver()
-    clock = _Clock()
+    watch = observer or Observer()
+    clock = Clock()
 
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
@@ -182,20 +168,19 @@ def generate(
     mesh = extract_mesh(
         gaussians, settings.faces, settings.texture_size, report, references, settings.backs
     )
-    elevations = np.asarray(output.elevations_deg, dtype=np.float32)
     return GenerationResult(
-        prepared,
-        views,
-        azimuths,
-        gaussians,
-        mesh,
-        clock.stop(),
-        pose,
-        output.latents,
-        elevations,
-        pictures[0].certainty,
-        distance,
-        made_by,
+        prepared=prepared,
+        views=views,
+        azimuths_deg=azimuths,
+        elevations_deg=np.asarray(output.elevations_deg, dtype=np.float32),
+        gaussians=gaussians,
+        mesh=mesh,
+        timings=dict.fromkeys(PHASES, 0.0) | clock.stop(),
+        pose=pose,
+        latents=output.latents,
+        certainty=pictures[0].certainty,
+        distance=distance,
+        made_by=made_by,
     )
 
 
@@ -236,7 +221,7 @@ def _denoise(
     settings: GenerationSettings,
     elevation_deg: float,
     watch: Observer,
-    clock: _Clock,
+    clock: Clock,
 ) -> tuple[Any, int]:
     """Run the pipeline; return its output and the number of denoising steps."""
     total = settings.steps or 0
@@ -327,25 +312,3 @@ def _to_uint8(images: Any) -> np.ndarray:
         images = images.detach().float().cpu().numpy()
     values = np.nan_to_num(np.asarray(images, dtype=np.float32))
     return np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
-
-
-class _Clock:
-    """Seconds by phase; a phase lasts until the next one is entered."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._start = self._since = time.perf_counter()
-        self._phase: str | None = None
-
-    def enter(self, phase: str) -> None:
-        if phase == self._phase:
-            return
-        now = time.perf_counter()
-        if self._phase is not None:
-            self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
-        self._phase, self._since = phase, now
-
-    def stop(self) -> dict[str, float]:
-        self.enter("")
-        seconds = {name: round(self._seconds.get(name, 0.0), 3) for name in PHASES}
-        return seconds | {"total": round(time.perf_counter() - self._start, 3)}

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from gsv3d import models
+from gsv3d import own_models
 from gsv3d.errors import ModelError
-from gsv3d.outputs import output_error
+from gsv3d.models import PUBLISHED
+from gsv3d.outputs import check_room, output_error
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Source:
 
 SOURCES = {
     name: Source("stabilityai/sv3d", f"sv3d_{version}.safetensors")
-    for name, version in models.PUBLISHED.items()
+    for name, version in PUBLISHED.items()
 }
 
 TIMEOUT_S = 20.0
@@ -66,9 +67,9 @@ def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_
     """
     from huggingface_hub import HfApi, hf_hub_download
 
-    target = models.free_place(name)
+    target = own_models.free_place(name)
     source = SOURCES[name]
-    folder = models.download_folder(name)
+    folder = own_models.download_folder(name)
     with _in_words(source, folder):
         found = HfApi().model_info(source.repository, files_metadata=True, timeout=TIMEOUT_S)
         files = {one.rfilename: one for one in found.siblings or ()}
@@ -99,8 +100,8 @@ def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_
                 " published one.",
                 "Run the same command again.",
             )
-    models.convert(
-        weights, name, models.PUBLISHED[name], lambda *done: progress("converting", *done), texts
+    own_models.convert(
+        weights, name, PUBLISHED[name], lambda *done: progress("converting", *done), texts
     )
     shutil.rmtree(folder, ignore_errors=True)
     return target
@@ -148,13 +149,8 @@ def _fetch(source: Source, revision: str, folder: Path, progress: Progress) -> P
     folder.mkdir(parents=True, exist_ok=True)
     done = partial.stat().st_size if partial.exists() else 0
     # The model that is made of it takes half as much again.
-    needed, free = (found.size or 0) * 3 // 2 - done, shutil.disk_usage(folder).free
-    if free < needed:
-        raise ModelError(
-            f"{source.file} and the model made of it need {needed / 1e9:.1f} GB, and the disk of"
-            f" {folder} has {free / 1e9:.1f} GB free.",
-            "Free some space, or let GSV3D_MODELS name a folder on another disk.",
-        )
+    needed = (found.size or 0) * 3 // 2 - done
+    check_room(f"{source.file} and the model made of it need", needed, folder)
     silent = are_progress_bars_disabled()
     disable_progress_bars()
     try:

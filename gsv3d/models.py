@@ -6,12 +6,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from gsv3d.errors import ModelError
@@ -68,6 +66,14 @@ def is_model_folder(path: Path) -> bool:
     return (path / INDEX).is_file() and all((path / name).is_dir() for name in needed)
 
 
+def no_model_in(path: Path) -> ModelError:
+    """Return the sentence for a folder that is no model's."""
+    return ModelError(
+        f"The folder {path} holds no GSV3D model: it needs {INDEX} and {', '.join(COMPONENTS)}.",
+        "Give the folder that 'gsv3d train recipe' or 'gsv3d train assemble' wrote.",
+    )
+
+
 def _names_a_decoder(path: Path) -> bool:
     index = _read_json(path / INDEX)
     return any((index.get(name) or [None])[-1] is not None for name in DECODING)
@@ -90,116 +96,6 @@ def own_models_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("gsv3d", appauthor=False) / "models"
-
-
-def add(folder: Path, name: str) -> Path:
-    """Copy a model's folder to the models of one's own; whole or not at all.
-
-    Raises:
-        ModelError: it is no model, the name cannot be one or is taken, or it cannot be written.
-    """
-    if not is_model_folder(folder):
-        raise ModelError(
-            f"The folder {folder} holds no GSV3D model: it needs {INDEX} and"
-            f" {', '.join(COMPONENTS)}.",
-            "Give the folder that 'gsv3d train recipe' or 'gsv3d train assemble' wrote.",
-        )
-    target = free_place(name)
-    partial = target.with_name(f".{name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder, partial)
-        os.replace(partial, target)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise ModelError(f"The model cannot be copied to {target} ({error}).") from error
-    return target
-
-
-def convert(
-    source: Path,
-    name: str,
-    version: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    texts: Mapping[str, str] = MappingProxyType({}),
-) -> Path:
-    """Make a model of one's own of a file that SV3D was published as; whole or not at all.
-
-    Args:
-        source: see ``gsv3d.multiview.convert.convert``, as for all that follows.
-        name: what the model is called.
-        version: "p" or "u", where it must be that one; the name of a published model says it too.
-        progress: told of bytes written, and of all.
-        texts: of files to put beside the model, by their names.
-
-    Raises:
-        ModelError: the name cannot be one or is taken, or the file cannot be used.
-        OutputError: the disk is full, ...
-    """
-    target = free_place(name)
-    from gsv3d.multiview.convert import convert as convert_file
-
-    card = f"---\nlicense: {SV3D_LICENSE}\n---\n"
-    version = version or PUBLISHED.get(name)
-    convert_file(source, target, version, progress, {CARD: card, **texts})
-    return target
-
-
-def remove(name: str) -> Path:
-    """Delete a model of one's own, or what was fetched of one that is not complete.
-
-    Returns:
-        The folder that was deleted.
-
-    Raises:
-        ModelError: it is none, or a file of it is in use.
-    """
-    path = own_models_folder() / name
-    if NAME.fullmatch(name) and not path.exists() and download_folder(name).is_dir():
-        path = download_folder(name)
-    if not NAME.fullmatch(name) or not path.is_dir():
-        if name in {model.name for model in available() if model.installed}:
-            raise ModelError(f"The model '{name}' comes with the package and stays.")
-        own = own_models_folder()
-        raise ModelError(f"There is no model '{name}' in {own}.", "See 'gsv3d models'.")
-    leaving = path.with_name(f".{name}.part")
-    try:
-        shutil.rmtree(leaving, ignore_errors=True)
-        # Either all of it goes or, where a program holds one of its files on Windows, nothing.
-        os.rename(path, leaving)
-        leaving.unlink() if leaving.is_symlink() else shutil.rmtree(leaving)
-    except OSError as error:
-        raise ModelError(
-            f"The model in {path} cannot be deleted ({error.strerror or error}).",
-            "Close the programs that use it, and try again.",
-        ) from error
-    return path
-
-
-def download_folder(name: str) -> Path:
-    """Return where the files of a published model lie while they are fetched."""
-    return own_models_folder() / f".{name}.download"
-
-
-def free_place(name: str) -> Path:
-    """Return where a new model of one's own goes.
-
-    Raises:
-        ModelError: the name cannot be one or is taken.
-    """
-    if not NAME.fullmatch(name):
-        raise ModelError(
-            f"A model cannot be called '{name}'.",
-            "Take 1 to 64 letters, digits, '.', '-' or '_', the first a letter or a digit.",
-        )
-    target = own_models_folder() / name
-    if target.exists() or name in {"blockout", *(m.name for m in available() if m.installed)}:
-        raise ModelError(
-            f"There is a model '{name}' already.",
-            f"Take another name or, where it is your own, 'gsv3d models remove {name}' first.",
-        )
-    return target
 
 
 def details(model: ModelInfo) -> dict[str, Any]:
@@ -321,11 +217,7 @@ def find(name: str) -> Path:
     if is_model_folder(path):
         return path
     if path.is_dir():
-        raise ModelError(
-            f"The folder {path} holds no GSV3D model: it needs {INDEX} and"
-            f" {', '.join(COMPONENTS)}.",
-            "Give the folder that 'gsv3d train assemble' or save_pretrained wrote.",
-        )
+        raise no_model_in(path)
     known = ", ".join(model.name for model in available() if model.installed) or "none"
     raise ModelError(f"There is no model '{name}'.", f"Installed: {known}. See 'gsv3d models'.")
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import itertools
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,6 +76,46 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise output_error(folder, error) from error
     return folder
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder beside ``target``, which must not exist, that gets its name at the end.
+
+    If anything is raised, the folder is deleted.
+
+    Raises:
+        OutputError: something could not be written.
+    """
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        os.rename(partial, target)
+    except OSError as error:
+        raise output_error(target, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_room(what: str, size: int, folder: Path) -> None:
+    """Check that a disk has room for a model.
+
+    Args:
+        what: begins the sentence, such as "sv3d needs".
+        size: bytes that will be written.
+        folder: on the disk; it must exist.
+
+    Raises:
+        OutputError: the disk has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OutputError(
+            f"{what} {size / 1e9:.1f} GB, and the disk of {folder} has {free / 1e9:.1f} GB free.",
+            "Free some space, or let GSV3D_MODELS name a folder on another disk.",
+        )
 
 
 @contextlib.contextmanager

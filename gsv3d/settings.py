@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gsv3d.cameras import ORBIT_CHOICES, views_deg
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
 from gsv3d.meshing.texture import BACKS
-from gsv3d.multiview.consistency import Consistency
+from gsv3d.multiview.guidance import Consistency
 from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT
 
 

@@ -397,7 +397,7 @@ class FakeBackend:
         if keep:
             job.results.append((kind, values, extra))
         self._transfer += 1
-        specs = arrays.describe(kind.KIND, values)
+        specs = arrays.describe(kind.TYPE, values)
         artifact = kind(job=job.submit.job, transfer=self._transfer, arrays=specs, **extra)
         transfer = OutgoingTransfer(artifact, BytesSource(arrays.to_bytes(specs, values)))
         if self.behavior == "bad_shapes" and kind is m.Mesh:

@@ -10,7 +10,7 @@ import bpy
 import numpy as np
 
 from .. import compat, splat_view
-from ..jobs import Target
+from ..requests import Target
 from . import scene, splat_nodes
 from .layout import AttributeValues, points_layout, splat_layout
 from .placement import Fit

@@ -12,7 +12,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from ..jobs import Target
+from ..requests import Target
 
 JOB_TAG = "gsv3d_job"
 PLACE_TAG = "gsv3d_place"

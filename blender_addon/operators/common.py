@@ -15,12 +15,13 @@ import bpy
 from .. import preferences, session, translations
 from ..backend_link import BackendState
 from ..batch import unique_names
+from ..image_empties import plane_normal, plane_of
 from ..importers.placement import yaw_of_plane
-from ..jobs import Request, Target
 from ..problems import Problem, file_problem
 from ..properties import MAX_SEED, steps_of
 from ..protocol import protocol_problem
-from ..references import Reference, plane_normal, plane_of
+from ..references import Reference
+from ..requests import Request, Target
 from . import sources
 
 

@@ -11,7 +11,8 @@ import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from .. import session, translations
-from ..jobs import Job, JobState, Words
+from ..jobs import Job, JobState
+from ..requests import Words
 from . import common
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from gsv3d.cli.options import add_formats, add_machine
 from gsv3d.errors import GSV3DError, out_of_memory
 from gsv3d.filenames import safe_stem
-from gsv3d.threads import limit_threads
+from gsv3d.threads import limit_threads, pause_collecting
 
 DESCRIPTION = (
     "Fit Gaussians to pictures of one object with cameras, and make a textured mesh of them. The "
@@ -52,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
         limit_threads(args.threads)  # before torch is imported
     except ValueError as error:
         raise GSV3DError(str(error)) from error
-    from gsv3d.outputs import make_folder
-    from gsv3d.settings import GenerationSettings
+    with pause_collecting():
+        from gsv3d import generation  # noqa: F401 - what is heavy
+        from gsv3d.outputs import make_folder
+        from gsv3d.settings import GenerationSettings
 
     try:
         GenerationSettings(seed=args.seed, faces=args.faces, texture_size=args.texture_size)

@@ -10,7 +10,11 @@ from pathlib import Path
 
 from gsv3d.errors import GSV3DError, ImageError
 from gsv3d.filenames import free_stem, is_own_result, keys_in, keys_of, safe_stem
-from gsv3d.preprocessing.suffixes import IMAGE_SUFFIXES
+
+IMAGE_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .gif .tga .ppm .pgm .avif .jp2".split()
+)
+"""Endings of files that count as pictures of a folder: lower case, with the dot."""
 
 ENDINGS = (".glb", ".ply", ".obj", ".mtl", ".png", ".json", "_texture.png")
 """Endings of all files that a result may have."""

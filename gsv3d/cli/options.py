@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share."""
+"""Options that several commands share, and what is said of their values."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gsv3d.multiview.consistency import Consistency
+    from gsv3d.multiview.guidance import Consistency
 
 FORMATS = ("glb", "ply", "obj")
 ORBITS = ("static", "sine", "dynamic")  # as gsv3d.cameras has them, without importing torch
 MEMORY = ("auto", "24", "12", "8")  # as gsv3d.devices has them, without importing torch
+DEFAULT_CUTOUT = "u2netp"  # as gsv3d.preprocessing.saliency has it, without importing numpy
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +66,7 @@ def consistency_of(values: tuple[float, ...] | None) -> Consistency | None:
     """
     if values is None:
         return None
-    from gsv3d.multiview.consistency import Consistency
+    from gsv3d.multiview.guidance import Consistency
 
     if len(values) > 4:
         raise ValueError(f"Consistency has at most 4 numbers, not {len(values)}.")
@@ -88,3 +91,40 @@ def _formats(text: str) -> tuple[str, ...]:
             f"{text!r} must name one or more of {', '.join(FORMATS)}, with commas between."
         )
     return chosen
+
+
+def add_cutout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cutout",
+        default=DEFAULT_CUTOUT,
+        metavar="NAME",
+        help="network that removes the background of pictures without transparency: %(default)s,"
+        " or a larger one of rembg's, such as birefnet-general, if rembg is installed"
+        " (%(default)s)",
+    )
+
+
+def check_cutout(cutout: str) -> None:
+    """Check that a network can be used; say that it may be downloaded.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    if cutout == DEFAULT_CUTOUT:
+        return
+    from gsv3d.preprocessing import saliency
+
+    saliency.check_cutout(cutout)
+    print(
+        f"gsv3d: rembg downloads its model '{cutout}' first if it is not there yet.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def describe_unsure_cutout(image: Path, certainty: float) -> str:
+    """Return the sentence for a cut-out that is unsure."""
+    return (
+        f"{image}: the cut-out of the object is unsure ({100 * certainty:.0f} %); look at it with"
+        " 'gsv3d cutout', or use a picture with a plain or transparent background."
+    )

@@ -9,14 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gsv3d import text_to_image
-from gsv3d.generation import PHASES
-from gsv3d.preprocessing import PreparedImage
+from gsv3d.generation import PHASES, Observer
 
 WEIGHTS = dict(zip(PHASES, (2, 55, 5, 60, 18, 4, 4, 12), strict=True))
 """Shares of the time a job takes, roughly: the bar moves evenly."""
@@ -33,8 +31,8 @@ def fraction(phase: str, step: int, of: int, weights: Mapping[str, int] = WEIGHT
     return (before + within) / sum(weights.values())
 
 
-class ImageProgress:
-    """An observer of ``gsv3d.generation`` that shows how far each of several pictures is.
+class ImageProgress(Observer):
+    """An observer that shows how far each of several pictures is, and no previews.
 
     Args:
         count: of the pictures.
@@ -86,15 +84,6 @@ class ImageProgress:
         self._bar.update(
             self._task, completed=fraction(phase, step, of, self.weights), phase=detail
         )
-
-    def prepared(self, picture: PreparedImage) -> None:
-        """Not shown in a terminal."""
-
-    def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
-        """Not shown in a terminal."""
-
-    def gaussians(self, gaussians: Any, step: int, of: int, final: bool) -> None:
-        """Not shown in a terminal."""
 
     def finish(self, image: Path | str, files: Sequence[Path]) -> None:
         self._bar.update(self._task, completed=1.0, phase="done")

@@ -31,20 +31,12 @@ def in_hull(points: Tensor, masks: Tensor, cameras: Cameras) -> Tensor:
     Returns:
         (N,) int64.
     """
-    pixels, depth = _project(points, cameras)
+    pixels, depth = cameras.project(points)
     at = pixels.floor().long()
     inside = (at >= 0).all(-1) & (at[..., 0] < cameras.width) & (at[..., 1] < cameras.height)
     column, row = at[..., 0].clamp(0, cameras.width - 1), at[..., 1].clamp(0, cameras.height - 1)
     view = torch.arange(len(masks), device=masks.device)[:, None]
     return (masks[view, row, column] & inside & (depth > _NEAREST)).sum(dim=0)
-
-
-def _project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """Return (V, N, 2) pixels and (V, N) z-depths."""
-    local = points @ cameras.viewmats[:, :3, :3].transpose(1, 2)
-    local = local + cameras.viewmats[:, None, :3, 3]
-    pixels = local @ cameras.Ks.transpose(1, 2)
-    return pixels[..., :2] / pixels[..., 2:].clamp_min(_NEAREST), local[..., 2]
 
 
 def carve(low: Tensor, high: Tensor, views: Views) -> tuple[Tensor, Tensor]:
@@ -180,7 +172,7 @@ def surface_points(
 
 
 def _mean_colors(points: Tensor, views: Views) -> Tensor:
-    pixels, _ = _project(points, views.cameras)
+    pixels, _ = views.cameras.project(points)
     at = pixels.floor().long().clamp(0, views.cameras.width - 1)
     view = torch.arange(len(views), device=points.device)[:, None]
     colors = views.colors[view, at[..., 1], at[..., 0]]

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from gsv3d.errors import ImageError, ModelError
+from gsv3d.tasks import Clock
 from gsv3d.text_to_image.loading import first_line, parameters_of
 
 PHASES = ("imagining", "cutting")
@@ -91,9 +91,10 @@ def imagine(pipeline: Any, settings: ImagineSettings, progress: Progress | None 
     from gsv3d.preprocessing.framing import MAX_SIDE
 
     tell = progress if progress is not None else _say_nothing
-    start = time.perf_counter()
+    clock = Clock()
+    clock.enter("imagining")
     picture = _draw(pipeline, settings, tell)
-    drawn = time.perf_counter()
+    clock.enter("cutting")
     tell("cutting", 0, 1)
     try:
         rgba = prepare(picture, min(MAX_SIDE, max(picture.size))).rgba
@@ -104,9 +105,7 @@ def imagine(pipeline: Any, settings: ImagineSettings, progress: Progress | None 
         ) from error
     png = _to_png(rgba, settings, pipeline)
     tell("cutting", 1, 1)
-    end = time.perf_counter()
-    seconds = {"imagining": drawn - start, "cutting": end - drawn, "total": end - start}
-    return Imagined(png, {name: round(value, 3) for name, value in seconds.items()})
+    return Imagined(png, clock.stop())
 
 
 def _draw(pipeline: Any, settings: ImagineSettings, tell: Progress) -> Any:

@@ -99,7 +99,7 @@ class _Link:
 
 
 def test_the_worker_cuts_out_and_explains_what_it_cannot() -> None:
-    from backend.worker import ModelRunner
+    from backend.model_runner import ModelRunner
 
     runner, link = ModelRunner("cpu"), _Link()
     y, x = np.mgrid[0:120, 0:160]

@@ -129,7 +129,7 @@ class _Link:
 
 def test_one_model_at_a_time_is_in_memory(tmp_path: Path, monkeypatch) -> None:
     """As the worker calls it: the words' model is gone before the other is loaded, and back."""
-    from backend.worker import ModelRunner
+    from backend.model_runner import ModelRunner
     from gsv3d import generation, models, text_to_image
     from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from backend.model_runner import pose_numbers
 from backend.protocol import ClientSession, Received, encode
 from backend.protocol import messages as m
 from backend.protocol.codec import decode
-from backend.worker import pose_numbers
 from gsv3d.pose import PoseEstimate
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script

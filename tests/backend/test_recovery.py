@@ -290,7 +290,6 @@ def test_results_that_are_gone_from_the_disk_are_told(tmp_path: Path, run_server
         client.session.fetch(job)
         error = client.until(m.Error)
         assert error.code == "not_available" and error.job == job
-        client.session.ping()
 
 
 def test_a_port_in_use_is_named(tmp_path: Path, run_server: Start) -> None:

@@ -324,7 +324,6 @@ def test_a_worker_that_cannot_start_fails_jobs_with_its_reason(
         failed = client.until(m.Failed)
         assert "chair.png cannot be generated" in failed.what
         assert "libgpu is missing" in failed.why and "Install GSV3D again" in failed.hint
-        client.session.ping()
         client.session.status()
         assert client.until(m.Queue).jobs[0].state == "failed"
 

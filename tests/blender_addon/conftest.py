@@ -58,3 +58,11 @@ def finish() -> Callable[[Any], str]:
                 return stop.value
 
     return run
+
+
+@pytest.fixture
+def references(empty_blender):
+    """The module, which needs Blender."""
+    from blender_addon import references
+
+    return references

@@ -21,8 +21,8 @@ from backend.protocol import write_connection
 from blender_addon import client as client_module
 from blender_addon import events
 from blender_addon.client import Client
-from blender_addon.jobs import Request
 from blender_addon.pixels import Encoding
+from blender_addon.requests import Request
 from tests.fake_backend import FakeBackend
 
 JOB = "0" * 31 + "1"

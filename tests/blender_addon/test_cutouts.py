@@ -14,8 +14,9 @@ from PIL import Image
 from backend.protocol import messages as m
 from blender_addon import events
 from blender_addon.cutouts import CutOut, CutOuts
-from blender_addon.jobs import Cutting, JobState
+from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
+from blender_addon.requests import Cutting
 from tests.canned_results import drawn
 from tests.fake_backend import FakeBackend
 

@@ -210,8 +210,8 @@ paths = sys.modules[package + ".paths"]
 assert Path(sys.argv[2]) in paths.data_dir().parents, paths.data_dir()
 session = sys.modules[package + ".session"].get()
 session.start_backend("", Path(sys.argv[3]), paths.data_dir())
-jobs = sys.modules[package + ".jobs"]
-job = session.jobs.submit(jobs.Request(b"x", "box.png"), jobs.Target("box"))
+jobs, requests = (sys.modules[f"{package}.{name}"] for name in ("jobs", "requests"))
+job = session.jobs.submit(requests.Request(b"x", "box.png"), requests.Target("box"))
 import time
 end = time.monotonic() + 60
 while job.state is not jobs.JobState.DONE:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from backend.protocol import messages as m
-from blender_addon.jobs import JobState, Target, Words
+from blender_addon.jobs import JobState
+from blender_addon.requests import Target, Words
 from tests import tiny_text_model
 from tests.canned_results import drawn
 from tests.fake_backend import FakeBackend

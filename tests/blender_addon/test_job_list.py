@@ -15,7 +15,8 @@ from backend.journal import Journal
 from backend.protocol import Connection, messages, write_connection
 from blender_addon.backend_link import BackendState
 from blender_addon.client import Client as SocketThread
-from blender_addon.jobs import Job, JobState, Request, Target
+from blender_addon.jobs import Job, JobState
+from blender_addon.requests import Request, Target
 from tests.backend.client import Client
 from tests.backend.conftest import Running, run_server, script, wait_until_ended
 

@@ -15,8 +15,9 @@ import pytest
 
 from blender_addon import events
 from blender_addon.cutouts import CutOut
-from blender_addon.jobs import Cutting, Job, JobState, Target, Words
+from blender_addon.jobs import Job, JobState
 from blender_addon.problems import Problem
+from blender_addon.requests import Cutting, Target, Words
 from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from blender_addon.backend_link import BackendState
-from blender_addon.jobs import Job, JobState, Request, Target
+from blender_addon.jobs import Job, JobState
+from blender_addon.requests import Request, Target
 from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy

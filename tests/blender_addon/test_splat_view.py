@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from blender_addon.importers import placement, prepare
-from blender_addon.jobs import Target
+from blender_addon.requests import Target
 from tests import splat_reference
 
 pytestmark = pytest.mark.bpy

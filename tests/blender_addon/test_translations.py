@@ -34,7 +34,7 @@ INTERFACE = [
     *sorted((ADDON / "operators").glob("*.py")),
 ]
 COMMAND_LINE = {
-    *("__main__", "console", "headless", "preview_render", "result_files"),
+    *("__main__", "arguments", "console", "headless", "preview_render", "result_files"),
     *("cli", "doctor", "journal", "logs", "metrics", "pair_command"),
 }
 """Modules that speak in a terminal, in English."""
@@ -212,7 +212,7 @@ def constants(node: ast.AST) -> Iterator[str]:
 
 def worked_out() -> Iterator[str]:
     """Yield what modules without bpy say in the panel."""
-    from blender_addon import jobs, model_changes
+    from blender_addon import jobs, model_changes, requests
     from blender_addon.backend_link import BackendState
     from blender_addon.cutouts import CutOut
     from blender_addon.model_process import ModelProcess
@@ -221,7 +221,7 @@ def worked_out() -> Iterator[str]:
     yield from (state.value for state in BackendState)
     yield from (state.value for state in jobs.JobState)
     yield from (words for _, words, _ in jobs.PHASES + jobs.WORDS_PHASES)
-    job = jobs.Job(jobs.Words("a cup"), jobs.Target("a cup"))
+    job = jobs.Job(requests.Words("a cup"), requests.Target("a cup"))
     job.what = "It is lame."
     for state in jobs.JobState:
         job.state, job.phase, job.step, job.of, job.eta_s = state, "denoising", 3, 16, 12.0
@@ -245,7 +245,7 @@ def worked_out() -> Iterator[str]:
     yield SV3D_LICENSE
     yield jobs.pose_words({"elevation": 12.0, "plane": 45.0})
     yield jobs.pose_words({"elevation": 12.0})
-    cut = CutOut(jobs.Cutting(b"", "cup.png"))
+    cut = CutOut(requests.Cutting(b"", "cup.png"))
     for position, png, certainty in ((None, b"", None), (0, b"", None), (2, b"", None)):
         cut.position, cut.png, cut.certainty = position, png, certainty
         yield cut.describe()
@@ -255,8 +255,8 @@ def worked_out() -> Iterator[str]:
     for states in ("done", "done failed", "done cancelled", "failed cancelled"):
         book = jobs.JobBook()
         for index, state in enumerate(states.split()):
-            target = jobs.Target("a", batch="b", slot=index)
-            book.add(jobs.Job(jobs.Words("a"), target)).state = jobs.JobState(state)
+            target = requests.Target("a", batch="b", slot=index)
+            book.add(jobs.Job(requests.Words("a"), target)).state = jobs.JobState(state)
         yield book.batch_summary("b")
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from backend.protocol import folder_in_use
-from blender_addon.jobs import JobState, Request, Target
+from blender_addon.jobs import JobState
+from blender_addon.requests import Request, Target
 from tests.backend.conftest import script
 
 pytestmark = pytest.mark.bpy
@@ -23,7 +24,8 @@ FIRST_BLENDER = """
 import sys, time
 from pathlib import Path
 from blender_addon import backend_process, session
-from blender_addon.jobs import JobState, Request, Target
+from blender_addon.jobs import JobState
+from blender_addon.requests import Request, Target
 from tests.backend.conftest import script
 
 backend_process.serve_command = lambda python, *rest: [str(python), {server!r}, *map(str, rest)]

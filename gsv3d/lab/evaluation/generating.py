@@ -212,7 +212,7 @@ def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, G
     """
     latents = result.latents
     elevations = result.elevations_deg
-    if pipeline.decoder is None or latents is None or elevations is None or len(latents) < 4:
+    if pipeline.decoder is None or latents is None or len(latents) < 4:
         return None
     count = len(latents)
     device, dtype = pipeline.decoder.device, pipeline.decoder.dtype

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gsv3d.cameras import DISTANCE, FOV_DEG, orbit
+from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.color import encode_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
@@ -115,22 +115,20 @@ def look_at_prop(path: Path, cut: bool = True) -> Looks:
     transform[:3, 3] = -(low + high) / 2 / extent
     surface = Surface(prop, transform, torch.device("cpu"))
     azimuths, elevations = view_angles()
-    viewmats = orbit(azimuths, elevations, size=1, distance=DISTANCE).viewmats
-    local = surface.vertices @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
-    across = local[..., :2] / local[..., 2:]
+    cameras = orbit(azimuths, elevations, size=1, distance=DISTANCE)
+    across, depth = cameras.project(surface.vertices)
     if cut:
         first, last = across.amin(dim=1), across.amax(dim=1)
         side = (last - first).amax(dim=-1).clamp_min(1e-9)[:, None, None]
         middle = ((first + last) / 2)[:, None]
     else:
-        side = torch.full((1, 1, 1), 2 * float(np.tan(np.deg2rad(FOV_DEG) / 2)))
-        middle = torch.zeros(1, 1, 2)
+        side, middle = torch.ones(1, 1, 1), torch.full((1, 1, 2), 0.5)
     fine = MASK_SIDE * _SUPERSAMPLING
     screen = (across - middle) / side * fine + fine / 2
-    fragments = rasterize_projected(screen, 1 / local[..., 2], surface.faces, fine, fine)
+    fragments = rasterize_projected(screen, 1 / depth, surface.faces, fine, fine)
     view = fragments.covered.nonzero()[:, 0]
     normals = surface.face_normals[fragments.face]
-    facing = (normals * viewmats[view, 2, :3]).sum(dim=1) < 0
+    facing = (normals * cameras.viewmats[view, 2, :3]).sum(dim=1) < 0
     up = torch.where(facing, normals[:, 2], -normals[:, 2])
     lit = surface.base_color(fragments) * (_AMBIENT + (1 - _AMBIENT) * up)[:, None]
     color = fragments.dense(lit).numpy()

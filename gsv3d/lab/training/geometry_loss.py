@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsv3d.cameras import Cameras
 from gsv3d.decoder import DecodedGaussians
 from gsv3d.decoder.volume import voxel_centers
 from gsv3d.errors import ModelError
@@ -295,11 +296,10 @@ def carve(points: Tensor, viewmats: Tensor, K: Tensor, alpha: Tensor, depth: Ten
         (B, N) bool.
     """
     height, width = depth.shape[-2:]
-    local = torch.einsum("bvij,nj->bvni", viewmats[..., :3, :3], points)
-    local = local + viewmats[..., None, :3, 3]
-    z = local[..., 2].clamp_min(1e-3)  # behind the camera is far beside the picture
-    column = (local[..., 0] / z * K[0, 0] + K[0, 2]).floor().long()
-    row = (local[..., 1] / z * K[1, 1] + K[1, 2]).floor().long()
+    every = viewmats.flatten(0, 1)
+    pixels, z = Cameras(every, K.expand(len(every), 3, 3), width, height).project(points)
+    pixels, z = (values.unflatten(0, viewmats.shape[:2]) for values in (pixels, z))
+    column, row = pixels.floor().long().unbind(-1)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
     surface = depth.flatten(2).gather(2, pixel)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from blender_addon.importers import placement, prepare
-from blender_addon.jobs import Target
+from blender_addon.requests import Target
 from tests.canned_results import box_mesh, sphere_gaussians
 
 pytestmark = pytest.mark.bpy

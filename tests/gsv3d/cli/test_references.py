@@ -60,7 +60,7 @@ def objects(pipeline, monkeypatch) -> list[np.ndarray]:
         return quick_result(picture)
 
     monkeypatch.setattr("gsv3d.generation.generate", generate)
-    monkeypatch.setattr("gsv3d.results.contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr("gsv3d.results.draw_contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
     return seen
 
 

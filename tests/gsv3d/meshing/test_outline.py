@@ -11,12 +11,12 @@ from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.lab.rasterizing import rasterize
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.outline import (
-    LINE,
     _outline_distance,
     find_outline_bounds,
     match_reference_outline,
 )
 from gsv3d.meshing.reference import Reference
+from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.surface import extract_surface, face_parts
 
 SIZE, VOXEL, HALF = 256, 0.0125, 40
@@ -240,14 +240,14 @@ def test_lines_are_as_thick_as_voxels_need_and_no_thicker(voxel: float, thick: i
     shown = np.zeros((160, 160), np.float32)
     shown[20:140, 10:60] = 1
     shown[80 : 80 + thick, 60:150] = 1
-    across = -_outline_distance(shown, voxel)[:, 110]
+    across = -_outline_distance(shown, MeshSettings.line_half * voxel)[:, 110]
     rows = np.flatnonzero(across > 0)
     # The surface is where the distance is 0, between two pixels' centers.
     width = np.ptp(rows) + sum(
         across[row] / (across[row] - across[row + step])
         for row, step in ((rows[0], -1), (rows[-1], 1))
     )
-    least = 2 * LINE * voxel
+    least = 2 * MeshSettings.line_half * voxel
     low, high = (thick, thick) if thick >= least else (least, least + 1)
     assert low - 0.1 <= width <= high + 0.1
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gsv3d import sheet
+from gsv3d import results
 from gsv3d.cameras import orbit, sine_elevations_deg, static_azimuths_deg
 from gsv3d.meshing import TexturedMesh
-from gsv3d.results import write_results
+from gsv3d.results import draw_contact_sheet, write_results
 from gsv3d.settings import GenerationSettings
 from tests.gsv3d.fake_pipeline import quick_result
 
@@ -24,20 +24,20 @@ def test_the_mesh_is_drawn_from_where_the_views_look(
     sine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    real = sheet.render_mesh
+    real = results.render_mesh
 
     def render(mesh, cameras, **how):
         seen.append(cameras)
         return real(mesh, cameras, **how)
 
-    monkeypatch.setattr(sheet, "render_mesh", render)
+    monkeypatch.setattr(results, "render_mesh", render)
     azimuths = static_azimuths_deg(4)
     elevations = sine_elevations_deg(azimuths, 10.0) if sine else [10.0] * 4
     result = replace(
         quick_result(Image.new("RGBA", (32, 32), (200, 30, 30, 255))),
         views=np.zeros((4, 32, 32, 3), np.uint8),
         azimuths_deg=np.array(azimuths, np.float32),
-        elevations_deg=np.array(elevations, np.float32) if sine else None,
+        elevations_deg=np.array(elevations, np.float32),
         distance=2.0,
     )
     write_results(
@@ -64,7 +64,7 @@ def test_the_holes_of_a_texture_are_seen_through() -> None:
     mesh = TexturedMesh(corners, faces, np.array([[0, 0], [1, 0], [1, 1], [0, 1]])[faces], texture)
     prepared, views = np.zeros((32, 32, 4), np.uint8), np.zeros((1, 32, 32, 3), np.uint8)
     picture = np.asarray(
-        sheet.contact_sheet(prepared, views, np.zeros(1), mesh, np.zeros(1)).convert("RGB")
+        draw_contact_sheet(prepared, views, np.zeros(1), np.zeros(1), mesh).convert("RGB")
     )
     nothing = (236, 236, 236)
     for row, column in ((1, 0), (1, 1), (2, 1)):
