@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -118,7 +118,8 @@ class Cameras:
 
     def _pinholes(self, like: Points) -> tuple[Points, Points, Points, Points]:
         """Return rotations (V, 3, 3), shifts, focal lengths and centers (V, 1, 3 or 2)."""
-        viewmats, Ks = self.viewmats, self.Ks
+        viewmats: Any = self.viewmats
+        Ks: Any = self.Ks
         if isinstance(like, np.ndarray):
             viewmats, Ks = viewmats.double().cpu().numpy(), Ks.double().cpu().numpy()
         rotation, shift = viewmats[:, :3, :3], viewmats[:, None, :3, 3]

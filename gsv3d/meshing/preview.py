@@ -13,7 +13,7 @@ from gsv3d.meshing.raster import rasterize
 CLAY = (0.72, 0.70, 0.68)
 
 
-def render_mesh(
+def rasterize_mesh(
     mesh: TexturedMesh,
     cameras: Cameras,
     *,
@@ -21,7 +21,7 @@ def render_mesh(
     clay: bool = False,
     supersample: int = 2,
 ) -> np.ndarray:
-    """Render the mesh; back faces are not drawn.
+    """Rasterize the mesh; back faces are not drawn.
 
     Args:
         mesh: in the world.
