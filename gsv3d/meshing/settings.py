@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Ring = tuple[float, int, float]
-"""Elevation in degrees, number of views, azimuth of the first in degrees."""
-
 
 @dataclass(frozen=True)
 class MeshSettings:
@@ -23,7 +20,8 @@ class MeshSettings:
             one voxel.
         view_distance: least distance of the cameras in world units. Farther than the model's own
             orbit: a weaker perspective looks better into hollows.
-        rings: of cameras; one straight above and one straight below are added.
+        rings: of cameras: elevation in degrees, number of views, azimuth of the first in degrees.
+            One straight above and one straight below are added.
         hidden_behind: a Gaussian so far behind the visible depth is hidden, in world units.
         max_blur: most that Gaussians are widened by where color is looked up, in extents.
 
@@ -116,7 +114,7 @@ class MeshSettings:
     voxels: int = 116
     view_pixels: float = 176 / 116
     view_distance: float = 3.0
-    rings: tuple[Ring, ...] = (
+    rings: tuple[tuple[float, int, float], ...] = (
         (10.0, 12, 0.0), (-25.0, 8, 22.5), (45.0, 8, 0.0), (75.0, 4, 45.0), (-65.0, 4, 0.0)
     )  # fmt: skip
     hidden_behind: float = 0.06
