@@ -41,15 +41,7 @@ class DecodedGaussians:
 
     def __getitem__(self, index: int) -> DecodedGaussians:
         """Return one sample's, without the batch axis."""
-        return DecodedGaussians(
-            self.means[index],
-            self.quats[index],
-            self.scales[index],
-            self.opacities[index],
-            self.rgb[index],
-            self.depth[index],
-            None if self.occupancy is None else self.occupancy[index],
-        )
+        return DecodedGaussians(*(x if x is None else x[index] for x in vars(self).values()))
 
     def gaussians(self) -> Gaussians:
         """Return all Gaussians of one sample, see ``[]``, in single precision."""
