@@ -92,14 +92,8 @@ class FeatureVolume(nn.Module):
         """
         batch, views = features.shape[:2]
         points = voxel_centers(self.size, features.device)
-        with torch.autocast(features.device.type, enabled=False):
-            local = torch.einsum("vij,nj->vni", cameras.viewmats[:, :3, :3], points)
-            local = local + cameras.viewmats[:, None, :3, 3]
-            pixels = torch.einsum("vij,vnj->vni", cameras.Ks, local)
-            column, row, depth = pixels.unbind(-1)
-            grid = torch.stack(
-                [2 * column / depth / cameras.width - 1, 2 * row / depth / cameras.height - 1], -1
-            )
+        pixels, depth = cameras.project(points)
+        grid = 2 * pixels / pixels.new_tensor([cameras.width, cameras.height]) - 1
         inside = (grid.abs() <= 1).all(dim=-1) & (depth > 0)
         inside = inside.unflatten(0, (-1, views)).unsqueeze(2)
         grid = grid.unflatten(0, (-1, views)).expand(batch, -1, -1, -1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gsv3d.gaussians import Gaussians
-from gsv3d.gaussians.sh import num_coefficients, rgb_to_sh
+from gsv3d.gaussians.sh import count_coefficients, rgb_to_sh
 from gsv3d.lifting.settings import Rates
 
 SMALLEST, LARGEST = 1e-4, 0.3
@@ -54,7 +54,7 @@ def place_gaussians(
     count, device = len(points), points.device
     # Of a surface of about the cube's: so far apart are its Gaussians.
     spacing = min(max(1.2 / math.sqrt(max(count, 1)), 0.005), 0.1)
-    sh = torch.zeros(count, num_coefficients(degree), 3, device=device)
+    sh = torch.zeros(count, count_coefficients(degree), 3, device=device)
     sh[:, 0] = rgb_to_sh(colors)
     return Gaussians(
         means=points,

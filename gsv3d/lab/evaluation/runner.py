@@ -12,7 +12,7 @@ import numpy as np
 from gsv3d.devices import choose_device
 from gsv3d.errors import Cancelled, GSV3DError
 from gsv3d.lab.datasets.processes import run_in_processes
-from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
 from gsv3d.lab.evaluation.gaussians import FitSettings, draw_generated, fit_halves
 from gsv3d.lab.evaluation.generating import Generated, Generator
@@ -293,5 +293,5 @@ def is_stale(task: MeasureTask) -> bool:
 def normalize_mesh(mesh: TexturedMesh) -> TexturedMesh:
     """Center a mesh and scale it to extent 1 by its box; ValueError where it has none."""
     return TexturedMesh(
-        metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
+        shape_metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
     )
