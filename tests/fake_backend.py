@@ -23,7 +23,6 @@ from backend.journal import Journal
 from backend.protocol import (
     SUPPORTED_VERSIONS,
     TAG,
-    BytesSource,
     Connection,
     OutgoingTransfer,
     ProtocolError,
@@ -36,6 +35,7 @@ from backend.protocol import (
 )
 from backend.protocol import messages as m
 from backend.protocol.processes import JOURNAL
+from tests.canned_results import BytesSource
 from tests.fake_jobs import DiedError, Result, Script, resend, script_of
 
 BEHAVIORS = {

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.protocol import BytesSource, IncomingTransfer, OutgoingTransfer, ProtocolError, arrays
+from backend.protocol import IncomingTransfer, OutgoingTransfer, ProtocolError, arrays
 from backend.protocol import messages as m
 from backend.protocol.limits import CHUNK_BYTES
+from tests.canned_results import BytesSource
 
 JOB = "ab" * 16
 
