@@ -138,7 +138,7 @@ class Store:
             log.warning("%s is not understood and was put aside as %s", path, target)
 
 
-def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> int:
+def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> None:
     """Write a file under a passing name, then rename it: it is there in whole or not at all.
 
     Args:
@@ -146,18 +146,13 @@ def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> int:
         parts: its bytes, in order.
         lasting: whether to wait until it is safe from a power cut.
 
-    Returns:
-        Its size in bytes.
-
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
     partial = path.with_name(path.name + ".part")
-    size = 0
     try:
         with open(partial, "wb") as file:
-            for part in parts:
-                size += file.write(part)
+            file.writelines(parts)
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
@@ -165,7 +160,6 @@ def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> int:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    return size
 
 
 class FileSource:
