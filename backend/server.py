@@ -19,7 +19,7 @@ from gsv3d._version import __version__
 
 from .clients import Clients
 from .door import Door
-from .errors import storage_error
+from .errors import storing
 from .jobs import Jobs
 from .journal import DamagedJournalError, Journal
 from .logs import FOLDER
@@ -87,10 +87,8 @@ class Server:
             self._parent = Parent(settings.parent_pid)
         self.store = Store(settings.data_dir)
         log_dir = settings.data_dir / FOLDER
-        try:
+        with storing("the logs", settings.data_dir):
             log_dir.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, settings.data_dir, "the logs") from error
         journal = self._open_journal()
         self._closers.append(journal.close)
         keep_bytes = settings.keep_gb * 1e9

@@ -23,7 +23,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import storage_error
+from .errors import StorageError, storing
 from .protocol import make_private_folder
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,9 @@ class Store:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = Path(data_dir)
         self.jobs_dir = self.data_dir / "jobs"
-        try:
+        with storing("its jobs", self.data_dir):
             make_private_folder(self.data_dir)  # with it all that is in it
             self.jobs_dir.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, self.data_dir, "its jobs") from error
 
     def folder(self, job: str) -> Path:
         """Return the folder of a job (32 hexadecimal digits: never another path)."""
@@ -55,24 +53,21 @@ class Store:
         """Write a submitted picture; it is on the disk when this returns."""
         self.make_folder(job)
         try:
-            write_whole(self.picture(job), [image])
-        except OSError as error:
+            with storing("the picture", self.data_dir):
+                write_whole(self.picture(job), [image])
+        except StorageError:
             self.delete(job)
-            raise storage_error(error, self.data_dir, "the picture") from error
+            raise
 
     def make_folder(self, job: str) -> None:
         """Make the folder of a job."""
-        try:
+        with storing("the job", self.data_dir):
             self.folder(job).mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, self.data_dir, "the job") from error
 
     def save_record(self, job: str, record: bytes) -> None:
         """Write what a job is beside its picture. Raises StorageError."""
-        try:
+        with storing("the job", self.data_dir):
             write_whole(self.folder(job) / "record", [record])
-        except OSError as error:
-            raise storage_error(error, self.data_dir, "the job") from error
 
     def load_record(self, job: str) -> bytes:
         """Return what `save_record` wrote. Raises OSError."""

@@ -21,7 +21,7 @@ import numpy as np
 import zmq
 
 from . import link
-from .errors import BackendError, storage_error
+from .errors import BackendError, storing
 from .logs import at_job, log_to
 from .protocol import arrays as wire_arrays
 from .protocol import messages as m
@@ -108,10 +108,8 @@ class Watch:
             for s in specs
         )
         coarse = kind in ("views", "gaussians") and not fields.get("final")
-        try:
+        with storing("the results", self._folder.parent.parent):
             write_whole(self._folder / name, parts, lasting=not coarse)
-        except OSError as error:
-            raise storage_error(error, self._folder.parent.parent, "the results") from error
         # Made once here so that a wrong field is found where it comes from.
         announced = m.BY_TYPE[kind](job=self._job, transfer=1, arrays=specs, **fields)
         kept = {k: v for k, v in to_map(announced).items() if k not in ("job", "transfer")}
