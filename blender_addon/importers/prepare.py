@@ -21,6 +21,7 @@ from .placement import Bounds, bounds_of, bounds_of_gaussians
 MAX_GAUSSIANS = 200_000
 """More ellipsoids than this make the view crawl; the most visible ones are kept."""
 MIN_OPACITY = 0.005
+_UPDATE = "The add-on and the backend may be of different versions: update both."
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,7 @@ def prepare_gaussians(
         and sh.shape[1] >= 1
     )
     if not shapes_agree:
-        raise Problem(
-            "The splats from the backend do not fit together.",
-            "The add-on and the backend may be of different versions: update both.",
-        )
+        raise Problem("The splats from the backend do not fit together.", _UPDATE)
     means, quats, scales, opacities, sh = (
         np.asarray(a, np.float32) for a in (means, quats, scales, opacities, sh)
     )
@@ -157,7 +155,6 @@ def prepare_mesh(
     with row 0 on top, alpha (T, U) uint8 where the texture has holes. Faces that use a vertex twice
     or are there twice are left out.
     """
-    update = "The add-on and the backend may be of different versions: update both."
     f = len(faces) if faces.ndim else -1
     if (
         vertices.ndim != 2
@@ -168,7 +165,7 @@ def prepare_mesh(
         or texture.shape[2] != 3
         or (alpha is not None and alpha.shape != texture.shape[:2])
     ):
-        raise Problem("The mesh from the backend does not fit together.", update)
+        raise Problem("The mesh from the backend does not fit together.", _UPDATE)
     if not len(vertices) or not f:
         raise Problem(
             "The mesh from the backend is empty.", "Try another picture, seed or face budget."
@@ -183,10 +180,9 @@ def prepare_mesh(
             "Generate again, with another seed if it happens twice.",
         )
     if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
-        raise Problem("The mesh from the backend names vertices that it does not have.", update)
+        raise Problem("The mesh from the backend names vertices that it does not have.", _UPDATE)
     a, b, c = faces.T
-    proper = (a != b) & (b != c) & (c != a)
-    proper &= ~_repeated(faces)
+    proper = (a != b) & (b != c) & (c != a) & ~_repeated(faces)
     if not proper.any():
         raise Problem(
             "The mesh from the backend has no face with an area.", "Try another picture or seed."
@@ -234,10 +230,7 @@ def prepare_sheet(images: np.ndarray, cells: int = 2, size: int = 256) -> Sheet:
     The last view is the reference by SV3D's order, so the choice starts there and goes round.
     """
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not images.size:
-        raise Problem(
-            "The views from the backend do not fit together.",
-            "The add-on and the backend may be of different versions: update both.",
-        )
+        raise Problem("The views from the backend do not fit together.", _UPDATE)
     views, height, width, _ = images.shape
     count = cells * cells
     order = [(views - 1 + round(i * views / count)) % views for i in range(count)]
