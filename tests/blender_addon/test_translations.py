@@ -36,7 +36,8 @@ INTERFACE = [
 ]
 COMMAND_LINE = {
     *("__main__", "arguments", "console", "headless", "preview_render", "result_files"),
-    *("cli", "doctor", "journal", "logs", "metrics", "pair_command"),
+    *("cli", "doctor", "journal", "logs", "metrics", "pair_command", "restoring"),
+    *("serve_command", "status_command", "values"),
 }
 """Modules that speak in a terminal, in English."""
 SPEAKERS = [
@@ -44,7 +45,10 @@ SPEAKERS = [
     *(path for path in sorted(BACKEND.glob("*.py")) if path.stem not in COMMAND_LINE),
     *(
         BACKEND / "protocol" / f"{name}.py"
-        for name in ("connection_file", "pairing", "session", "sockets", "versions")
+        for name in (
+            "connection_file", "errors", "incoming", "older_backends", "pairing", "session",
+            "sockets", "versions",
+        )
     ),
     *(
         ADDON.parent / "gsv3d" / f"{name}.py"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gsv3d.lab.evaluation.report.results import PER_CASE, PER_VIEW
+from gsv3d.lab.evaluation.results import PER_CASE, PER_VIEW
 from gsv3d.lab.evaluation.store import KINDS
 
-PAGE = Path(__file__).parents[5] / "docs" / "evaluation.md"
+PAGE = Path(__file__).parents[4] / "docs" / "evaluation.md"
 
 
 def test_every_column_is_defined() -> None:

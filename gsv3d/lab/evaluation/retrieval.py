@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The props that are retrieved from, and small pictures of each from all around: how they look.
+"""Retrieval: the prop that looks most like the picture, from where it does, in its colors.
 
-The pictures are rasterized once and kept in a file.
+Small pictures of every prop from all around tell how it looks; they are rasterized once and kept in
+a file.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,16 @@ from PIL import Image
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.color import encode_srgb
-from gsv3d.lab.datasets.objects import ObjectFile, find_objects
+from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation.baselines import crop_to_mask
+from gsv3d.lab.evaluation.protocol import Case
 from gsv3d.lab.evaluation.store import digest_file, load_arrays, save_arrays
 from gsv3d.lab.rasterizing.orbits import Surface
-from gsv3d.lab.rasterizing.props import load_prop
-from gsv3d.lab.rasterizing.triangles import rasterize_projected
+from gsv3d.lab.rasterizing.props import bake_texture, load_prop
+from gsv3d.lab.rasterizing.triangles import rasterize, rasterize_projected
+from gsv3d.lab.rasterizing.variation import turn
+from gsv3d.meshing.mesh import TexturedMesh
 
 FORMAT = "gsv3d-looks/1"
 SPLIT = "train"
@@ -37,6 +41,16 @@ MASK_SIDE = 32
 COLOR_SIDE = 8
 _SUPERSAMPLING = 2
 _AMBIENT = 0.6
+
+COLOR_WEIGHT = 0.25
+"""Of the colors' distance beside that of the masks; chosen by ``benchmarks/retrieval.py``."""
+
+COARSE_SIDE = 16
+SHORTLIST = 4000
+"""Views whose masks of 16 x 16 cells are nearest; only these are compared in full."""
+
+MIDDLE_ELEVATION = ELEVATIONS[1]
+"""From which a prop's mean color is taken."""
 
 
 def view_angles() -> tuple[np.ndarray, np.ndarray]:
@@ -163,15 +177,6 @@ def digest_library(props: Sequence[ObjectFile]) -> str:
     return total.hexdigest()
 
 
-def find_library(source: Path, split: str = SPLIT) -> list[ObjectFile]:
-    """Find the props of one split of an index.json.
-
-    Raises:
-        DataError: it is not one, or has no such split.
-    """
-    return find_objects([source], split)
-
-
 def load_library(
     props: Sequence[ObjectFile],
     cache: Path,
@@ -237,3 +242,142 @@ def _render(
         colors=np.concatenate([found[index][1] for index in order]),
         means=np.concatenate([found[index][2] for index in order]),
     )
+
+
+@dataclass(frozen=True)
+class Match:
+    """What was retrieved.
+
+    Attributes:
+        prop: index into the library's props.
+        azimuth_deg: from which the prop looks like the picture.
+        distance: see ``distances``.
+    """
+
+    prop: int
+    azimuth_deg: float
+    distance: float
+
+
+def distances(
+    query: Looks, looks: Looks, views: np.ndarray, color_weight: float = COLOR_WEIGHT
+) -> np.ndarray:
+    """Measure how unlike a picture (n,) views are: masks first, colors within them second.
+
+    One minus the soft intersection over union of the masks, and ``color_weight`` times the mean
+    absolute difference of colors, each less its own picture's mean, over the cells both cover.
+
+    Args:
+        query: of the picture.
+        looks: of the props.
+        views: (n,) indices into ``looks``.
+        color_weight: see above.
+    """
+    mask = query.masks.reshape(1, -1).astype(np.float32) / 255
+    masks = looks.masks[views].reshape(len(views), -1).astype(np.float32) / 255
+    common, either = (f(masks, mask).sum(axis=1) for f in (np.minimum, np.maximum))
+    own = query.colors.astype(np.float32) / 255 - query.means[:, None, None]
+    colors = looks.colors[views].astype(np.float32) / 255 - looks.means[views, None, None]
+    weight = np.minimum(cells(looks.masks[views]), cells(query.masks))
+    difference = (np.abs(colors - own).mean(axis=-1) * weight).sum(axis=(1, 2))
+    color = difference / np.maximum(weight.sum(axis=(1, 2)), 1e-6)
+    return 1 - common / np.maximum(either, 1e-6) + color_weight * color
+
+
+def cells(masks: np.ndarray, side: int = COLOR_SIDE) -> np.ndarray:
+    """Reduce (V, S, S) uint8 masks to (V, side, side) float32 shares of larger cells."""
+    step = masks.shape[1] // side
+    shape = (len(masks), side, step, side, step)
+    return masks.reshape(shape).mean(axis=(2, 4), dtype=np.float32) / 255
+
+
+class Retriever:
+    """Answers references with props of a library, never with the case's own object.
+
+    Args:
+        library: to retrieve from.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._azimuths, _ = view_angles()
+        self._paths = [prop.path.resolve() for prop in library.props]
+        coarse = [
+            cells(library.looks.masks[start : start + 8192], COARSE_SIDE)
+            for start in range(0, len(library.looks.masks), 8192)
+        ]
+        self._coarse = np.concatenate(coarse).reshape(len(library.looks.masks), -1)
+        self._lengths = np.einsum("vi,vi->v", self._coarse, self._coarse)
+
+    def __call__(self, reference: np.ndarray, case: Case) -> TexturedMesh:
+        """Return the nearest prop's mesh, turned as it looks like the reference, in its colors.
+
+        Args:
+            reference: (H, W, 4) uint8 with straight alpha.
+            case: whose object is left out of the library, by its file.
+        """
+        match = self.find(look_at_picture(reference), {case.source.path.resolve()})
+        prop = load_prop(self._library.props[match.prop].path)
+        mesh = bake_texture(turn(prop, -match.azimuth_deg))
+        return match_color(mesh, reference)
+
+    def find(
+        self, query: Looks, exclude: Collection[Path] = (), color_weight: float = COLOR_WEIGHT
+    ) -> Match:
+        """Find the view nearest to a picture.
+
+        Args:
+            query: how the picture looks.
+            exclude: resolved paths of props that are left out.
+            color_weight: see ``distances``.
+
+        Raises:
+            DataError: all props are left out.
+        """
+        mask = cells(query.masks, COARSE_SIDE).ravel()
+        # Squared distances of coarse masks, less the query's own square.
+        coarse = self._lengths - 2 * self._coarse @ mask
+        views = len(self._azimuths)
+        for index in range(len(self._paths)):
+            if self._paths[index] in exclude:
+                coarse[index * views : (index + 1) * views] = np.inf
+        count = min(SHORTLIST, int(np.isfinite(coarse).sum()))
+        if not count:
+            raise DataError("The library holds no prop but those that are left out.")
+        nearest = np.argpartition(coarse, count - 1)[:count]
+        found = distances(query, self._library.looks, nearest, color_weight)
+        place = int(found.argmin())
+        best = int(nearest[place])
+        return Match(best // views, float(self._azimuths[best % views]), float(found[place]))
+
+
+def match_color(mesh: TexturedMesh, reference: np.ndarray) -> TexturedMesh:
+    """Shift a mesh's texture until its mean color, seen as the reference is, is the reference's.
+
+    One shift moves all sRGB values, which are then limited to 0..255.
+
+    Args:
+        mesh: turned as the reference's object.
+        reference: (H, W, 4) uint8 with straight alpha.
+    """
+    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+    vertices = (mesh.vertices - (low + high) / 2) / float((high - low).max())
+    unit = TexturedMesh(vertices, mesh.faces, mesh.corner_uvs, mesh.texture)
+    seen = _visible_mean(unit)
+    wanted = reference[reference[..., 3] > 127][:, :3].mean(axis=0)
+    texture = np.clip(mesh.texture.astype(np.float64) + (wanted - seen), 0, 255)
+    return replace(mesh, texture=np.rint(texture).astype(np.uint8))
+
+
+def _visible_mean(mesh: TexturedMesh) -> np.ndarray:
+    """Return the (3,) mean sRGB, 0..255, that the canonical camera sees of a unit mesh."""
+    cameras = orbit([0.0], MIDDLE_ELEVATION, size=128)
+    vertices = torch.from_numpy(mesh.vertices)
+    fragments = rasterize(vertices, torch.from_numpy(mesh.faces).long(), cameras)
+    uvs = fragments.interpolate(torch.from_numpy(mesh.corner_uvs)).numpy()
+    side = len(mesh.texture)
+    column = np.clip((uvs[:, 0] * side).astype(int), 0, side - 1)
+    row = np.clip(((1 - uvs[:, 1]) * side).astype(int), 0, side - 1)
+    if not len(row):
+        return mesh.texture.reshape(-1, 3).mean(axis=0)
+    return mesh.texture[row, column].mean(axis=0)

@@ -161,6 +161,14 @@ class Results:
         """The objects' own cases, without those of the robustness plot."""
         return [case for case in self.cases if case.elevation_of is None]
 
+    def by_elevation(self) -> dict[float, list[Case]]:
+        """Return the cases of the robustness plot by their elevation."""
+        groups: dict[float, list[Case]] = {}
+        for case in self.cases:
+            if case.elevation_of is not None:
+                groups.setdefault(case.elevation_of, []).append(case)
+        return dict(sorted(groups.items()))
+
     @cached_property
     def candidates(self) -> list[str]:
         """Names of models and baselines, in the order of rows."""

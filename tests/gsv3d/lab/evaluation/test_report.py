@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gsv3d.lab.evaluation.figures import TILE, choose_cases
 from gsv3d.lab.evaluation.measuring import measure
-from gsv3d.lab.evaluation.report import write_report
-from gsv3d.lab.evaluation.report.figures import TILE, choose_cases
-from gsv3d.lab.evaluation.report.results import PER_CASE, PER_VIEW, load_results
-from gsv3d.lab.evaluation.report.tables import NOT_INSTALLED
+from gsv3d.lab.evaluation.report import NOT_INSTALLED, write_report
+from gsv3d.lab.evaluation.results import PER_CASE, PER_VIEW, load_results
 from gsv3d.lab.evaluation.runner import measure_task
 from gsv3d.lab.evaluation.store import Run, read_json, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from gsv3d.lab.evaluation.metrics.networks import frechet_distance, kernel_distance
+from gsv3d.lab.evaluation.network_metrics import frechet_distance, kernel_distance
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gsv3d.lab.evaluation.measuring import FORMAT
-from gsv3d.lab.evaluation.report.results import (
+from gsv3d.lab.evaluation.results import (
     HINDSIGHT,
     MAIN,
     PER_CASE,

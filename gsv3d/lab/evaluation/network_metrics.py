@@ -221,10 +221,10 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     means = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum()
     # tr (C1 C2)^(1/2) is the sum of the singular values of X1 X2^T for C = X^T X: no root of a
     # singular matrix, and no D x D matrix with fewer samples than features.
-    centerd_a = (a - a.mean(axis=0)) / np.sqrt(len(a) - 1)
-    centerd_b = (b - b.mean(axis=0)) / np.sqrt(len(b) - 1)
-    cross = linalg.svdvals(_root_factor(centerd_a) @ _root_factor(centerd_b).T).sum()
-    return float(means + (centerd_a**2).sum() + (centerd_b**2).sum() - 2 * cross)
+    centered_a = (a - a.mean(axis=0)) / np.sqrt(len(a) - 1)
+    centered_b = (b - b.mean(axis=0)) / np.sqrt(len(b) - 1)
+    cross = linalg.svdvals(_root_factor(centered_a) @ _root_factor(centered_b).T).sum()
+    return float(means + (centered_a**2).sum() + (centered_b**2).sum() - 2 * cross)
 
 
 def _root_factor(centered: np.ndarray) -> np.ndarray:

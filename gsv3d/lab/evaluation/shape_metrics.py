@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from gsv3d.lab.evaluation.metrics.images import mask_iou
+from gsv3d.lab.evaluation.image_metrics import mask_iou
 
 SURFACE_SAMPLES = 16384
 """Points a surface is compared by."""

@@ -10,18 +10,94 @@ from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
+from gsv3d.lab.datasets.color import encode_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.evaluation.baselines.library import Library, load_library, look_at_picture
-from gsv3d.lab.evaluation.baselines.retrieval import (
-    Retriever,
-    bake_texture,
-    match_color,
-)
-from gsv3d.lab.evaluation.metrics import mask_iou, normalized
+from gsv3d.lab.evaluation.image_metrics import mask_iou
 from gsv3d.lab.evaluation.protocol import Case, ObjectPlan
-from gsv3d.lab.rasterizing.props import Prop
+from gsv3d.lab.evaluation.retrieval import (
+    MASK_SIDE,
+    Library,
+    Retriever,
+    load_library,
+    look_at_picture,
+    look_at_prop,
+    match_color,
+    view_angles,
+)
+from gsv3d.lab.evaluation.shape_metrics import normalized
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
+
+
+def write_box(path: Path, extents: tuple[float, float, float], color=(60, 120, 200)) -> Path:
+    """glTF is +Y up: the second extent is the height."""
+    box = trimesh.creation.box(extents)
+    box.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*color, 255]))
+    trimesh.Scene([box]).export(path)
+    return path
+
+
+def test_views_go_around_at_three_elevations() -> None:
+    azimuths, elevations = view_angles()
+    assert len(azimuths) == len(elevations) == 72
+    assert len(set(zip(azimuths, elevations, strict=True))) == 72
+    assert -5 < min(elevations) and max(elevations) < 30
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path, cut: bool) -> None:
+    """Against the numpy z-buffer of the meshing: another rasterizer, other code for the cut."""
+    looks = look_at_prop(write_box(tmp_path / "ü box.glb", (1.0, 0.5, 0.3)), cut)
+    assert looks.masks.shape == (72, MASK_SIDE, MASK_SIDE)
+    body = trimesh.creation.box((1.0, 0.3, 0.5))
+    uvs = np.full((len(body.faces), 3, 2), 0.5)
+    # A base color factor is linear light (glTF 2.0, section 3.9.2), a texture sRGB.
+    color = np.rint(encode_srgb(np.array([60, 120, 200]) / 255) * 255).astype(np.uint8)
+    texture = np.broadcast_to(color, (2, 2, 3))
+    mesh = TexturedMesh(body.vertices, body.faces, uvs, texture)
+    azimuths, elevations = view_angles()
+    for view in (0, 5, 30, 71):
+        cameras = orbit([azimuths[view]], [elevations[view]], size=256)
+        own = look_at_picture(render_mesh(mesh, cameras)[0], cut)
+        difference = np.abs(own.masks[0].astype(int) - looks.masks[view]).mean() / 255
+        assert difference < 0.03
+        # The same hue; the light differs.
+        ratio = looks.means[view] / own.means[0]
+        assert np.ptp(ratio) < 0.12 and 0.6 < ratio.mean() < 1.1
+
+
+def test_uncut_pictures_tell_how_deep_an_object_is(tmp_path: Path) -> None:
+    flat = write_box(tmp_path / "flat.glb", (0.5, 0.5, 0.01))
+    deep = write_box(tmp_path / "deep.glb", (0.5, 0.5, 1.0))
+    front = [
+        [float((look_at_prop(path, cut).masks[0] / 255).mean()) for path in (flat, deep)]
+        for cut in (True, False)
+    ]
+    assert front[0][0] == pytest.approx(front[0][1], abs=0.05)
+    assert front[1][0] > 2 * front[1][1]
+
+
+def test_a_picture_is_cut_to_its_box_and_pooled() -> None:
+    rgba = np.zeros((100, 100, 4), np.uint8)
+    rgba[20:84, 40:72] = [255, 0, 0, 255]  # twice as high as wide
+    rgba[20:52, 40:72, :3] = [0, 255, 0]
+    looks = look_at_picture(rgba)
+    expected = np.zeros((32, 32))
+    expected[:, 8:24] = 255
+    np.testing.assert_array_equal(looks.masks[0], expected)
+    assert (looks.colors[0, :4, 2:6] == [0, 255, 0]).all()
+    assert (looks.colors[0, 4:, 2:6] == [255, 0, 0]).all()
+    assert (looks.colors[0, :, :2] == 0).all()
+    np.testing.assert_allclose(looks.means[0], [0.5, 0.5, 0], atol=0.01)
+    with pytest.raises(ValueError, match="opaque"):
+        look_at_picture(np.zeros((9, 9, 4), np.uint8))
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.glb").write_bytes(b"glTF")
+    with pytest.raises(DataError, match="broken"):
+        look_at_prop(tmp_path / "broken.glb")
+
 
 BLUE = (60, 120, 200)
 
@@ -118,42 +194,6 @@ def test_an_object_is_never_retrieved_for_itself(library) -> None:
     assert len(mesh.faces) != len(wedge().faces)
     with pytest.raises(DataError, match="left out"):
         retriever.find(looks, {prop.path.resolve() for prop in library.props})
-
-
-def checker() -> Prop:
-    """Two triangles with a texture of four colors, and one with colors at its corners."""
-    vertices = np.array([[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 2]], np.float32)
-    faces = np.array([[0, 1, 2], [0, 2, 3], [3, 2, 4]], np.int32)
-    uvs = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]], [[0, 0]] * 3], np.float32)
-    colors = np.ones((3, 3, 3), np.float32)
-    colors[2] = np.eye(3)
-    texture = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
-    normals = np.tile(np.float32([0, -1, 0]), (3, 3, 1))
-    return Prop(
-        vertices, faces, normals, uvs, colors, np.array([0, 0, -1], np.int32), (texture,), False
-    )
-
-
-def test_baked_colors_are_those_of_the_prop() -> None:
-    mesh = bake_texture(checker())
-    assert len(mesh.faces) == 3
-    centered = mesh.vertices * 0.5 - [0.25, 0, 0.5]
-    body = TexturedMesh(centered, mesh.faces, mesh.corner_uvs, mesh.texture)
-    view = render_mesh(body, orbit([0.0], 0.0, size=96), supersample=1)[0]
-    rows, columns = np.flatnonzero(view[..., 3].any(1)), np.flatnonzero(view[..., 3].any(0))
-    height, width = rows[-1] - rows[0], columns[-1] - columns[0]
-
-    def at(across: float, up: float) -> np.ndarray:
-        return view[round(rows[-1] - up * height / 2), round(columns[0] + across * width), :3]
-
-    # Lower left of a picture whose row 0 is its top: blue; then white, red, green.
-    for place, color in (
-        ((0.25, 0.2), (0, 0, 255)), ((0.8, 0.25), (255, 255, 255)),
-        ((0.2, 0.75), (255, 0, 0)), ((0.75, 0.85), (0, 255, 0)),
-    ):  # fmt: skip
-        assert np.abs(at(*place).astype(int) - color).max() < 60, place
-    red, green, blue = at(0.04, 1.05), at(0.93, 1.03), at(0.04, 1.9)
-    assert red[0] > 200 and green[1] > 200 and blue[2] > 200
 
 
 def test_recoloring_moves_the_mean_and_keeps_differences() -> None:

@@ -12,10 +12,9 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from gsv3d.lab.evaluation.baselines import EMPTY, RETRIEVAL
-from gsv3d.lab.evaluation.metrics import on_white
+from gsv3d.lab.evaluation.image_metrics import on_white
 from gsv3d.lab.evaluation.protocol import Case
-from gsv3d.lab.evaluation.report.results import Column, Results
-from gsv3d.lab.evaluation.report.tables import elevation_groups
+from gsv3d.lab.evaluation.results import Column, Results
 from gsv3d.lab.evaluation.store import Run, load_arrays
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def _curve(results: Results, candidate: str, what: str, metric: str) -> pd.Serie
 
 def draw_by_elevation(results: Results) -> Any | None:
     """Plot Gen-3Diffusion's robustness table; None without cases at several elevations."""
-    groups = elevation_groups(results)
+    groups = results.by_elevation()
     if len(groups) < 2:
         return None
     figure, panels = _panels(len(ELEVATION_METRICS))

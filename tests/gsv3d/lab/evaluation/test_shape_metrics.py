@@ -9,9 +9,10 @@ import trimesh
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
-from gsv3d.lab.evaluation.metrics import (
+from gsv3d.lab.evaluation.shape_metrics import (
     Surface,
     SurfaceSamples,
+    fit_rigid_motion,
     icp,
     normalized,
     occupancy,
@@ -20,7 +21,6 @@ from gsv3d.lab.evaluation.metrics import (
     surface_distance,
     volume_iou,
 )
-from gsv3d.lab.evaluation.metrics.shapes import fit_rigid_motion
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_normalized_meshes_are_centerd_with_extent_one() -> None:
+def test_normalized_meshes_are_centered_with_extent_one() -> None:
     points = normalized(np.array([[1, 2, 3], [5, 3, 3], [1, 2, 4.0]]))
     np.testing.assert_allclose(points.min(axis=0), [-0.5, -0.125, -0.125])
     np.testing.assert_allclose(points.max(axis=0), [0.5, 0.125, 0.125])

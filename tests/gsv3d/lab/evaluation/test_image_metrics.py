@@ -10,15 +10,16 @@ from scipy import ndimage
 from scipy.spatial.distance import jaccard
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 
-from gsv3d.lab.evaluation.metrics import (
+from gsv3d.lab.evaluation.image_metrics import (
     Views,
     compare_views,
+    find_object_box,
     mask_iou,
     mse,
     on_white,
     psnr,
+    ssim_in_box,
 )
-from gsv3d.lab.evaluation.metrics.images import find_object_box, ssim_in_box
 
 WHOLE = (slice(0, 64), slice(0, 64))
 
