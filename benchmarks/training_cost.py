@@ -30,10 +30,10 @@ from gsv3d.cameras import orbit, static_azimuths_deg
 from gsv3d.lab.training.batches import Source
 from gsv3d.lab.training.config import ModelConfig, build, read_config
 from gsv3d.lab.training.edm import denoise
-from gsv3d.lab.training.orbits import ShardOrbits
 from gsv3d.lab.training.performance import checkpoint_activations, quick_attention
 from gsv3d.lab.training.sources import OrbitSource, PictureSource, ViewSource
 from gsv3d.lab.training.tasks.distill import TARGETS, add_lora
+from gsv3d.lab.training.unpacking import unpack_shards
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,
     embed_for_decoder,
@@ -156,7 +156,7 @@ def count(config: ModelConfig, stage: str) -> int:
 
 def loader_seconds(config: ModelConfig, stage: str, data: Path) -> float:
     """Return the seconds of one core that a stage's loader takes for a sample."""
-    orbits, frames = ShardOrbits(data), config.num_frames
+    orbits, frames = unpack_shards(data, data), config.num_frames
     channels = config.components["vae"]["in_channels"]
     source: Source
     if stage == "autoencoder":

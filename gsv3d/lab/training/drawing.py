@@ -1,22 +1,127 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bank's orbits, drawn by processes while something else goes on."""
+"""A bank of rasterized orbits, drawn by processes while something else goes on.
+
+Where ``gsv3d render`` packs shards to be kept and shared, such a bank is a recipe's own scratch:
+made in minutes, from objects varied beyond what they are (``gsv3d.lab.rasterizing.variation``).
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from gsv3d.cameras import DISTANCE
 from gsv3d.errors import DataError
+from gsv3d.lab.datasets.objects import ObjectFile
+from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.datasets.processes import run_in_processes
-from gsv3d.lab.training.bank import BankFactory, OrbitBank, prepare_bank, unfinished
+from gsv3d.lab.training.bank import (
+    BankSettings,
+    OrbitBank,
+    make_record,
+    open_arrays,
+    prepare_bank,
+    unfinished,
+)
 from gsv3d.tasks import Outcome
+
+if TYPE_CHECKING:
+    from gsv3d.lab.rasterizing.props import Prop
 
 TOLD_EVERY = 5.0
 """Seconds between two words on how far it is."""
+
+
+@dataclass(frozen=True)
+class BankFactory:
+    """Makes the function that draws one slot, inside a worker process."""
+
+    directory: Path
+    objects: tuple[ObjectFile, ...]
+    settings: BankSettings
+
+    def prepare(self) -> None:
+        """Make the bank's files, or find them there: see ``prepare_bank``."""
+        names = [item.name for item in self.objects]
+        prepare_bank(self.directory, make_record(names, self.settings, DISTANCE))
+
+    def __call__(self) -> Callable[[int], list[str]]:
+        return _Drawer(self)
+
+    def object_of(self, slot: int) -> ObjectFile:
+        """Return the object that a slot's orbit shows."""
+        return self.objects[slot // self.settings.variants]
+
+
+class _Drawer:
+    def __init__(self, plan: BankFactory) -> None:
+        import torch
+
+        from gsv3d.lab.rasterizing.lighting import baked_environments
+
+        torch.set_num_threads(1)
+        self.plan = plan
+        self.environments = baked_environments()
+        self.arrays = open_arrays(plan.directory, "r+")
+
+    def __call__(self, slot: int) -> list[str]:
+        """Draw a slot; return remarks for the object's maker, with its first orbit only.
+
+        Raises:
+            DataError: the object cannot be drawn, and why.
+        """
+        import torch
+
+        from gsv3d.lab.rasterizing.lighting import lights_of, random_environment
+        from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform, plan_cameras
+        from gsv3d.lab.rasterizing.props import load_prop
+        from gsv3d.lab.rasterizing.variation import vary
+
+        settings = self.plan.settings
+        item, variant = self.plan.object_of(slot), slot % settings.variants
+        rng = object_rng(settings.seed, f"{item.name}/{variant}")
+        prop = load_prop(item.path)
+        remarks = [] if variant else prop.remarks(item.path)
+        environment = self.environments[rng.integers(len(self.environments))]
+        if variant:
+            prop = vary(prop, self._other(rng) if rng.random() < settings.joined else None, rng)
+            if rng.random() < 0.5:
+                environment = random_environment(rng)
+        cameras, azimuths, elevations = plan_cameras(rng, settings)
+        try:
+            transform, _ = normalizing_transform(
+                prop.vertices, float(rng.uniform(0, 360)), cameras.viewmats.numpy(), 33.8
+            )
+        except ValueError as error:
+            raise DataError(f"{item.path}: {error}.") from error
+        with torch.inference_mode():
+            lights = lights_of(environment, float(rng.uniform(0, 360)))
+            views = draw(Surface(prop, transform, torch.device("cpu")), cameras, lights)
+        rgba = views.rgba.numpy()
+        if not (rgba[..., 3] > 127).any(axis=(1, 2)).all():
+            raise DataError(f"{item.path}: it is too thin to be seen from every side.")
+        self.arrays["rgba"][slot] = rgba
+        self.arrays["depth"][slot] = views.depth.numpy()
+        self.arrays["azimuths_deg"][slot] = azimuths
+        self.arrays["elevations_deg"][slot] = elevations
+        self.arrays["done"][slot] = True
+        return remarks
+
+    def _other(self, rng: np.random.Generator) -> Prop | None:
+        """Return a random prop to join; None for one that cannot be read: its own slot says why."""
+        from gsv3d.lab.rasterizing.props import load_prop
+
+        try:
+            return load_prop(self.plan.objects[rng.integers(len(self.plan.objects))].path)
+        except DataError:
+            return None
 
 
 class Drawing:
@@ -25,8 +130,7 @@ class Drawing:
     A card would wait for the host to draw; beside its training the host has little else to do.
 
     Args:
-        directory: of the bank.
-        factory: of what draws, with the bank's objects and settings.
+        factory: of what draws, with the bank's folder, objects and settings.
         workers: processes.
         say: told of objects passed over, of what is odd about others and of progress, a line each;
             from another thread.
@@ -35,12 +139,10 @@ class Drawing:
         OutputError: the folder holds another bank, cannot be written, or its disk is full.
     """
 
-    def __init__(
-        self, directory: Path, factory: BankFactory, workers: int, say: Callable[[str], None]
-    ) -> None:
-        prepare_bank(directory, factory.objects, factory.settings)
-        self.directory, self._say = directory, say
-        self._slots, self._variants = unfinished(directory), factory.settings.variants
+    def __init__(self, factory: BankFactory, workers: int, say: Callable[[str], None]) -> None:
+        factory.prepare()
+        self.directory, self._say = factory.directory, say
+        self._slots, self._variants = unfinished(self.directory), factory.settings.variants
         self._started = self._told = time.monotonic()
         self._attempted = 0
         self._error: BaseException | None = None

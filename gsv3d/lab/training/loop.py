@@ -206,7 +206,7 @@ class Trainer:
 
         Raises:
             ModelError: the gradients of many steps in a row are no numbers.
-            DataError: no batches can be drawn any more.
+            DataError: the processes that prepare batches keep dying.
             OutputError: the disk is full, ...; or the folder holds the checkpoint of another run,
                 which was not resumed.
             Cancelled: a signal asked for the end.
@@ -276,7 +276,8 @@ class Trainer:
 
     def _one_part(self) -> None:
         """Run a forward and a backward pass that change nothing."""
-        batch, _ = self._batches.plan[self.step * self.parts]
+        plan = self._batches.plan
+        batch = plan[next(plan.ask(self.step * self.parts))]
         with performance.quick_attention(self.device):
             with self.accelerator.autocast():
                 loss, _ = self.task.loss(to_device(batch, self.device))

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.training.bank import BankFactory, BankSettings
-from gsv3d.lab.training.drawing import Drawing
-from gsv3d.lab.training.orbits import Orbit
+from gsv3d.lab.training.bank import BankSettings, OrbitBank, copy_where_it_fits
+from gsv3d.lab.training.drawing import BankFactory, Drawing
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +93,6 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         DataError: none of the objects can be drawn.
         GSV3DError: as the stages raise.
     """
-    from gsv3d.lab.training.orbits import copy_where_it_fits
     from gsv3d.lab.training.stages import assemble
     from gsv3d.lab.training.tracking import choose_tracker
 
@@ -109,11 +107,11 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         # On a CPU drawing would take from training what it has. A card draws nothing itself: it
         # begins with every object as it is, and has the varied ones from stage to stage.
         drawing.wait(drawing.originals if recipe.beside else None)
-        orbits: Sequence[Orbit] = ()
+        orbits: OrbitBank | None = None
         for stage in recipe.stages:
             drawn = drawing.bank()
-            if len(drawn) > len(orbits):
-                del orbits  # the card's memory is not to hold both
+            if orbits is None or len(drawn) > len(orbits):
+                orbits = None  # the card's memory is not to hold both
                 orbits = copy_where_it_fits(drawn, recipe.device)
             train_stage(recipe, stage, orbits, folders, tracker, say)
             folders.append(recipe.output / stage)
@@ -126,7 +124,7 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
 def train_stage(
     recipe: Recipe,
     stage: str,
-    orbits: Sequence[Orbit],
+    orbits: OrbitBank,
     folders: Sequence[Path],
     tracker: str,
     say: Callable[[str], None],
@@ -145,10 +143,9 @@ def train_stage(
         GSV3DError: as ``Trainer.run`` raises.
     """
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.orbits import ResidentOrbits
     from gsv3d.lab.training.stages import make_task
 
-    schedule = make_schedule(recipe, stage, isinstance(orbits, ResidentOrbits))
+    schedule = make_schedule(recipe, stage, orbits.device is not None)
     clock = f"{schedule.minutes:.1f} minutes" if schedule.minutes else f"{schedule.steps} steps"
     say(f"{stage}: {clock}, {len(orbits)} orbits")
     folder = recipe.output / stage
@@ -181,6 +178,5 @@ def make_drawing(recipe: Recipe, say: Callable[[str], None]) -> Drawing:
         seed=recipe.seed,
         orbit=recipe.config.orbit,
     )
-    directory = recipe.output / "bank"
-    factory = BankFactory(directory, tuple(recipe.objects), settings)
-    return Drawing(directory, factory, recipe.workers, say)
+    factory = BankFactory(recipe.output / "bank", tuple(recipe.objects), settings)
+    return Drawing(factory, recipe.workers, say)

@@ -15,12 +15,13 @@ from torch import nn
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.decoder import GaussianSplattingDecoder
-from gsv3d.errors import DataError, ModelError
+from gsv3d.errors import ModelError
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.checkpoint import as_os_error, find_differing
 from gsv3d.lab.training.components import check_component, component_model
 from gsv3d.lab.training.config import ModelConfig, build, check_stage, stage_model
 from gsv3d.lab.training.fields import wrong_field
-from gsv3d.lab.training.orbits import Orbit, check_views
+from gsv3d.lab.training.orbits import check_views
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
 from gsv3d.models import DESCRIPTION, load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
@@ -63,7 +64,7 @@ how many there are, how samples are drawn."""
 def make_task(
     config: ModelConfig,
     stage: str,
-    orbits: Sequence[Orbit],
+    orbits: OrbitBank,
     device: torch.device,
     start: Sequence[Path] = (),
     vae: Path | None = None,
@@ -95,13 +96,7 @@ def make_task(
                 raise wrong_field(config.source, f"components.vae.{name}", False, needed)
     options = config.options(stage)
     if stage != "autoencoder":
-        # All of them now: the one orbit with too few views may be drawn after hours.
-        for index in range(len(orbits)):
-            try:
-                orbit = orbits[index]
-            except DataError:
-                continue  # named and passed over where it is drawn
-            check_views(orbit.name, orbit.num_orbit, config.num_frames)
+        check_views(orbits.settings.orbit_views, config.num_frames)
     folders = list(start) or [Path(folder) for folder in _listed(options.pop("init", []))]
     options.pop("init", None)
     named = {"vae": vae} if vae is not None else {}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +12,10 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Weight
 from gsv3d.lab.training.log import on_white
-from gsv3d.lab.training.orbits import Orbit
 from gsv3d.lab.training.sources import PictureSource
 
 SHOWN = 8
@@ -42,7 +41,7 @@ class AutoencoderTask:
     def __init__(
         self,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         device: torch.device,
         kl_weight: Weight = 1e-4,
         colored_background: Share = 0.5,

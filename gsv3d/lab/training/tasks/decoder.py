@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +12,11 @@ from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras
 from gsv3d.decoder import DecodedGaussians
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Views, Weight
 from gsv3d.lab.training.geometry_loss import GeometryLoss, choose_volume_weight, compare_renders
-from gsv3d.lab.training.orbits import Orbit, OrbitSamples
+from gsv3d.lab.training.orbits import OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
 from gsv3d.multiview.conditioning import embed_for_decoder, encode_reference, picture_tensor
 
@@ -53,7 +53,7 @@ class DecoderTask:
         decoder: nn.Module,
         feature_encoder: nn.Module,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         num_frames: int,
         device: torch.device,
         num_novel: Views = 2,

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from gsv3d.decoder import DecodedGaussians
 from gsv3d.errors import ModelError
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import LogNoise, Positive, Share, Spread, Views, Weight, Words
 from gsv3d.lab.training.geometry_loss import GeometryLoss, choose_volume_weight, compare_renders
 from gsv3d.lab.training.log import on_white
-from gsv3d.lab.training.orbits import Orbit, OrbitSamples
+from gsv3d.lab.training.orbits import OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
 from gsv3d.lab.training.tasks.multiview import decode_views
 from gsv3d.multiview.conditioning import (
@@ -87,7 +88,7 @@ class DistillTask:
         decoder: nn.Module,
         feature_encoder: nn.Module,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         num_frames: int,
         device: torch.device,
         sigma_range: tuple[float, float] = (0.02, 80.0),

@@ -15,8 +15,8 @@ from gsv3d import tasks
 from gsv3d.errors import DataError, GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.training import drawing as module
-from gsv3d.lab.training.bank import BankFactory, BankSettings
-from gsv3d.lab.training.drawing import Drawing
+from gsv3d.lab.training.bank import BankSettings
+from gsv3d.lab.training.drawing import BankFactory, Drawing
 from tests.gsv3d.lab.rasterizing import odd_meshes
 
 SETTINGS = BankSettings(size=16, orbit_views=4, novel_views=1, variants=2)
@@ -50,7 +50,7 @@ def test_objects_as_they_are_come_first_and_the_rest_when_it_is_waited_for(
 
     monkeypatch.setattr(module, "run_in_processes", held)
     said: list[str] = []
-    with Drawing(factory.directory, factory, 1, said.append) as drawing:
+    with Drawing(factory, 1, said.append) as drawing:
         assert drawing.originals == 3
         gate.release(2)
         drawing.wait(drawing.originals)
@@ -65,12 +65,12 @@ def test_objects_as_they_are_come_first_and_the_rest_when_it_is_waited_for(
 def test_it_ends_when_it_is_left_and_goes_on_from_there(factory, monkeypatch) -> None:
     monkeypatch.setattr(module, "run_in_processes", drawn_here)
     begun = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), Drawing(factory.directory, factory, 1, print) as drawing:
+    with pytest.raises(KeyboardInterrupt), Drawing(factory, 1, print) as drawing:
         drawing.wait(1)
         raise KeyboardInterrupt
     assert threading.active_count() == begun
     before = len(drawing.bank())
-    with Drawing(factory.directory, factory, 1, print) as drawing:
+    with Drawing(factory, 1, print) as drawing:
         drawing.wait()
     assert before >= 1 and len(drawing.bank()) == 6
 
@@ -81,7 +81,7 @@ def test_what_ends_the_drawing_is_told_to_who_waits(factory, monkeypatch) -> Non
         raise GSV3DError("A worker process had to give up: the disk is full.")
 
     monkeypatch.setattr(module, "run_in_processes", full)
-    with Drawing(factory.directory, factory, 1, print) as drawing:
+    with Drawing(factory, 1, print) as drawing:
         with pytest.raises(GSV3DError, match="the disk is full"):
             drawing.wait()
         with pytest.raises(GSV3DError, match="the disk is full"):
@@ -94,7 +94,7 @@ def test_where_nothing_can_be_drawn_the_reasons_are_said(factory, monkeypatch) -
         item.path.write_bytes(b"glTF nothing")
     said: list[str] = []
     only = replace(factory, settings=replace(SETTINGS, variants=1))
-    with Drawing(factory.directory, only, 1, said.append) as drawing:
+    with Drawing(only, 1, said.append) as drawing:
         drawing.wait()
         with pytest.raises(DataError, match="None of the objects for .* could be drawn"):
             drawing.bank()
@@ -115,7 +115,7 @@ def test_odd_objects_are_named_once_and_the_others_go_on(tmp_path, monkeypatch) 
         make(source / str(number) / name)
     factory = BankFactory(tmp_path / "bank", tuple(find_objects([source])), SETTINGS)
     said: list[str] = []
-    with Drawing(factory.directory, factory, 1, said.append) as drawing:
+    with Drawing(factory, 1, said.append) as drawing:
         drawing.wait()
         names = [orbit.name for orbit in drawing.bank()]
     good = ["box", "gone", "kilometers", "moving"]
@@ -129,7 +129,7 @@ def test_odd_objects_are_named_once_and_the_others_go_on(tmp_path, monkeypatch) 
 
 
 def test_processes_draw_it_while_the_caller_goes_on(factory) -> None:
-    with Drawing(factory.directory, factory, 2, print) as drawing:
+    with Drawing(factory, 2, print) as drawing:
         drawing.wait()
         orbits = drawing.bank()
     assert len(orbits) == 6

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 def run(stage: str, checkpointed: bool) -> tuple[float, dict[str, torch.Tensor], int]:
     """Loss, gradients, and the bytes kept for the backward pass."""
     torch.manual_seed(0)
-    orbits = [tiny.ball_orbit()]
+    orbits = tiny.bank_of(tiny.ball_orbit())
     vae = build(tiny.CONFIG, "vae").eval()
     if stage == "multiview":
         modules = build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder")
@@ -74,7 +74,7 @@ def test_a_frozen_decoder_that_gradients_flow_through_is_checkpointed_too(tmp_pa
         names = ("unet", "image_encoder", "decoder", "feature_encoder", "vae")
         modules = [build(tiny.CONFIG, name) for name in names]
         task = DistillTask(
-            *modules, [tiny.ball_orbit()], 4, CPU, train_decoder=False, lora_rank=0,
+            *modules, tiny.bank_of(tiny.ball_orbit()), 4, CPU, train_decoder=False, lora_rank=0,
             drop_condition=0.0, gate_full=1e8, gate_none=1e9,
         )  # fmt: skip
         inside, kept = False, 0
