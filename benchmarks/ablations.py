@@ -34,7 +34,7 @@ from gsv3d.lab.evaluation.report.results import PER_CASE, Column, Results, compa
 from gsv3d.lab.evaluation.store import prepare_folder
 from gsv3d.lab.training.bank import BankSettings, OrbitBank, unfinished
 from gsv3d.lab.training.config import ModelConfig, read_config
-from gsv3d.lab.training.drawing import BankFactory
+from gsv3d.lab.training.filling import BankFactory
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.stages import assemble, make_task
 from gsv3d.models import find

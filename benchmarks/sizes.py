@@ -27,8 +27,8 @@ from gsv3d.lab.evaluation.metrics import Views, compare_views
 from gsv3d.lab.evaluation.protocol import choose_objects, choose_part
 from gsv3d.lab.training.bank import BankSettings, OrbitBank
 from gsv3d.lab.training.config import ModelConfig, read_config
-from gsv3d.lab.training.drawing import BankFactory, Drawing
 from gsv3d.lab.training.edm import karras_sigmas, sample_latents
+from gsv3d.lab.training.filling import BankFactory, Drawing
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.lab.training.stages import make_task
@@ -158,11 +158,13 @@ COLUMNS = ("UNet, M", "orbits seen", "reconstruction, dB", "views, dB", "views, 
 
 def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
     """Unchanged orbits, each from its first view."""
-    from gsv3d.lab.training.augment import Change
-    from gsv3d.lab.training.orbits import frame_indices
+    from gsv3d.lab.training.samples import Change, Chosen
 
-    around = [frame_indices(source.orbits[i], source.num_frames, 0) for i in indices]
-    return source.draft(list(indices), around, [Change()] * len(indices)).made()
+    step = source.orbits.settings.orbit_views // source.num_frames
+    frames = [*range(step, step * source.num_frames, step), 0]
+    orbits = [source.orbits[i] for i in indices]
+    chosen = [Chosen(frames, [], o.azimuths_deg[frames], o.elevations_deg[frames]) for o in orbits]
+    return source.draft(list(indices), chosen, [Change()] * len(orbits)).made()
 
 
 def _decoded(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:

@@ -96,15 +96,15 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from gsv3d.lab.training.checkpoint import refuse_to_overwrite
+    from gsv3d.lab.training.filling import unpack_shards
+    from gsv3d.lab.training.log import choose_tracker
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.processes import (
+    from gsv3d.lab.training.machine import (
         end_launched_process,
         make_accelerator,
         training_device,
     )
     from gsv3d.lab.training.stages import make_task
-    from gsv3d.lab.training.tracking import choose_tracker
-    from gsv3d.lab.training.unpacking import unpack_shards
 
     if not args.resume:
         refuse_to_overwrite(args.output)  # before hours of precomputing latents

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Banks of orbits: arrays in files that all training processes map into memory.
 
-The rasterizer draws one (``gsv3d.lab.training.drawing``), or the shards of ``gsv3d render`` are
-unpacked into one (``gsv3d.lab.training.unpacking``). All its orbits have as many views of one size.
+The rasterizer draws one (``gsv3d.lab.training.filling``), or the shards of ``gsv3d render`` are
+unpacked into one (``gsv3d.lab.training.filling``). All its orbits have as many views of one size.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from gsv3d.decoder.volume import voxel_centers
 from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
 from gsv3d.lab.training.log import rgba_on_white
-from gsv3d.lab.training.orbits import OrbitSamples
+from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.rendering import render
 from gsv3d.rendering.renderer import RenderOutput, choose_backend, render_scenes
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.training.bank import BankSettings, OrbitBank, copy_where_it_fits
-from gsv3d.lab.training.drawing import BankFactory, Drawing
+from gsv3d.lab.training.filling import BankFactory, Drawing
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ class Recipe:
         start: folders with components to start from, see ``make_task``.
         stages: to run, in this order.
         beside: draw varied objects beside the training; None where the device is a card.
-        tracker: of every stage, see ``gsv3d.lab.training.tracking``.
+        tracker: of every stage, see ``gsv3d.lab.training.log``.
     """
 
     config: ModelConfig
@@ -93,8 +93,8 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         DataError: none of the objects can be drawn.
         GSV3DError: as the stages raise.
     """
+    from gsv3d.lab.training.log import choose_tracker
     from gsv3d.lab.training.stages import assemble
-    from gsv3d.lab.training.tracking import choose_tracker
 
     folders: list[Path] = list(recipe.start)
     tracker = choose_tracker(recipe.tracker)
@@ -136,7 +136,7 @@ def train_stage(
         stage: of ``STAGES``.
         orbits: the data.
         folders: with the components that it needs.
-        tracker: its name, see ``gsv3d.lab.training.tracking.Tracker``.
+        tracker: its name, see ``gsv3d.lab.training.log.Tracker``.
         say: told how long.
 
     Raises:

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsv3d.cameras import intrinsics, look_at_origin
+from gsv3d import cameras
 from gsv3d.errors import DataError
-from gsv3d.lab.training.augment import Change, Changes
-from gsv3d.lab.training.bank import Orbit, OrbitBank
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.latents import LatentCache
-from gsv3d.lab.training.orbits import (
+from gsv3d.lab.training.samples import (
+    Change,
+    Changes,
     Chosen,
     OrbitSamples,
     choose_views,
-    frame_indices,
 )
 from gsv3d.multiview.conditioning import picture_tensor, pose_ids
 
@@ -141,20 +141,17 @@ class ViewSource:
         changes: Sequence[Change],
     ) -> Draft:
         """Return the draft of ``OrbitSamples``: B orbits, the views of each and its change."""
-        distance = self.orbits.distance
-        viewmats = [
-            [
-                look_at_origin(azimuth, elevation, distance)
-                for azimuth, elevation in zip(views.azimuths_deg, views.elevations_deg, strict=True)
-            ]
-            for views in chosen
-        ]
+        size, distance = self.orbits.settings.size, self.orbits.distance
         frames = self.num_frames
+        seen = [
+            cameras.orbit(v.azimuths_deg, v.elevations_deg, size=size, distance=distance)
+            for v in chosen
+        ]
         poses = [pose_ids(v.azimuths_deg[:frames], v.elevations_deg[:frames]) for v in chosen]
         more = {
             "pose": torch.stack(poses),
-            "viewmats": torch.from_numpy(np.array(viewmats)).float(),
-            "K": intrinsics(self.orbits.settings.size),
+            "viewmats": torch.stack([own.viewmats for own in seen]),
+            "K": seen[0].Ks[0],
             "distance": torch.tensor([distance]),
         }
         views = torch.tensor([one.frames + one.novel for one in chosen])
@@ -238,7 +235,7 @@ class OrbitSource:
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
         """Draw an ``OrbitBatch``."""
         rng = np.random.default_rng(seed)
-        chosen, changes, around, known = [], [], [], []
+        indices, changes, chosen, known = [], [], [], []
         for _ in range(size):
             index = self._choose(rng, progress)
             orbit = self.orbits[index]
@@ -248,45 +245,40 @@ class OrbitSource:
                 if self.cache is None
                 else self.cache.seed_of(index, variant)
             )
-            frames = frame_indices(orbit, self.num_frames, int(rng.integers(orbit.num_orbit)))
-            frames = frames[-2::-1] + frames[-1:] if change.mirrored else frames
+            views = choose_views(orbit, self.num_frames, 0, rng, change.mirrored)
             if self.cache is None:
-                change = change.framed(orbit.rgba[frames[-1], ..., 3])
+                change = change.framed(orbit.rgba[views.frames[-1], ..., 3])
             else:
-                known.append(self.cache.read(index, variant, frames))
-            chosen.append(index)
+                known.append(self.cache.read(index, variant, views.frames))
+            indices.append(index)
             changes.append(change)
-            around.append(frames)
-        return self.draft(chosen, around, changes, known).finished()
+            chosen.append(views)
+        return self.draft(indices, chosen, changes, known).finished()
 
     def draft(
         self,
-        chosen: Sequence[int],
-        around: Sequence[Sequence[int]],
+        indices: Sequence[int],
+        chosen: Sequence[Chosen],
         changes: Sequence[Change],
         known: Sequence[dict[str, Tensor]] = (),
     ) -> Draft:
         """Return the draft of an ``OrbitBatch``.
 
         Args:
-            chosen: B of the orbits.
-            around: T views of each, the reference last.
+            indices: B of the orbits.
+            chosen: views of each, no novel ones.
             changes: of each.
             known: what was computed before of each, see ``LatentCache.read``, or none.
         """
-        poses = [
-            make_relative_pose(self.orbits[index], frames, change.mirrored)
-            for index, frames, change in zip(chosen, around, changes, strict=True)
-        ]
-        more = {"pose": torch.stack(poses)}
-        views = torch.tensor(around)
+        more = {"pose": torch.stack([pose_ids(v.azimuths_deg, v.elevations_deg) for v in chosen])}
+        views = torch.tensor([own.frames for own in chosen])
         for name in known[0] if known else ():
             more[name] = torch.stack([own[name] for own in known])
         # Beside latents the reference alone is shown, and beside its embedding nothing.
         views = views[:, views.shape[1] :] if "context" in more else views
         views = views[:, -1:] if "latents" in more else views
         changed = Changes.of(changes)
-        return Draft(self.orbits, torch.tensor(chosen), views, changed, more, self._make)
+        return Draft(self.orbits, torch.tensor(indices), views, changed, more, self._make)
 
     def _make(self, draft: Draft, rgba: Tensor | None) -> OrbitBatch:
         if rgba is None:
@@ -300,11 +292,3 @@ class OrbitSource:
             return int(rng.integers(len(self.orbits)))
         kind = self._kinds[0 if progress < self.static_until else 1]
         return int(kind[rng.integers(len(kind))])
-
-
-def make_relative_pose(orbit: Orbit, frames: Sequence[int], mirrored: bool) -> Tensor:
-    """Return (T, 3) of ``pose_ids``: azimuths relative to the last frame, and elevations."""
-    sign = -1.0 if mirrored else 1.0
-    zero = float(orbit.azimuths_deg[frames[-1]])
-    azimuths = [sign * (float(orbit.azimuths_deg[i]) - zero) for i in frames]
-    return pose_ids(azimuths, [float(orbit.elevations_deg[i]) for i in frames])

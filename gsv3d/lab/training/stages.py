@@ -21,7 +21,7 @@ from gsv3d.lab.training.checkpoint import as_os_error, find_differing
 from gsv3d.lab.training.components import check_component, component_model
 from gsv3d.lab.training.config import ModelConfig, build, check_stage, stage_model
 from gsv3d.lab.training.fields import wrong_field
-from gsv3d.lab.training.orbits import check_views
+from gsv3d.lab.training.samples import check_views
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
 from gsv3d.models import DESCRIPTION, load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel

@@ -16,7 +16,7 @@ from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Views, Weight
 from gsv3d.lab.training.geometry_loss import GeometryLoss, choose_volume_weight, compare_renders
-from gsv3d.lab.training.orbits import OrbitSamples
+from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
 from gsv3d.multiview.conditioning import embed_for_decoder, encode_reference, picture_tensor
 

@@ -22,7 +22,7 @@ from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas
 from gsv3d.lab.training.fields import LogNoise, Positive, Share, Spread, Views, Weight, Words
 from gsv3d.lab.training.geometry_loss import GeometryLoss, choose_volume_weight, compare_renders
 from gsv3d.lab.training.log import on_white
-from gsv3d.lab.training.orbits import OrbitSamples
+from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
 from gsv3d.lab.training.tasks.multiview import decode_views
 from gsv3d.multiview.conditioning import (

@@ -13,13 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.augment import Change
 from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
 from gsv3d.lab.training.latents import Encoding, LatentCache, compute_in_memory, compute_on_disk
 from gsv3d.lab.training.log import on_white
+from gsv3d.lab.training.samples import Change
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,

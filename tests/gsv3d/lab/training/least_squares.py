@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from gsv3d.errors import GSV3DError
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.processes import end_launched_process
+    from gsv3d.lab.training.machine import end_launched_process
 
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)

@@ -20,7 +20,7 @@ from gsv3d.errors import DataError, GSV3DError, OutputError
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.rasterizing import rasterize
 from gsv3d.lab.training.bank import BankSettings, OrbitBank, unfinished
-from gsv3d.lab.training.drawing import BankFactory
+from gsv3d.lab.training.filling import BankFactory
 
 SETTINGS = BankSettings(size=32, orbit_views=4, novel_views=2, variants=2, joined=1.0, seed=3)
 
@@ -191,7 +191,7 @@ from pathlib import Path
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.training.bank import OrbitBank
-from gsv3d.lab.training.drawing import BankFactory, Drawing
+from gsv3d.lab.training.filling import BankFactory, Drawing
 from tests.gsv3d.lab.training.test_bank import SETTINGS
 
 def draw():

@@ -13,7 +13,7 @@ import torch
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.loop import Schedule, Trainer
-from gsv3d.lab.training.performance import matrix_rate
+from gsv3d.lab.training.machine import matrix_rate
 from gsv3d.lab.training.sources import OrbitSource, ViewSource
 from gsv3d.lab.training.tasks import AutoencoderTask, MultiviewTask
 from tests import tiny

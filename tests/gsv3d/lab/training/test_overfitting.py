@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from gsv3d.lab.training.augment import Change
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import sample_latents
 from gsv3d.lab.training.geometry_loss import compare_renders
-from gsv3d.lab.training.orbits import OrbitSamples, choose_views
+from gsv3d.lab.training.samples import Change, OrbitSamples, choose_views
 from gsv3d.lab.training.sources import OrbitBatch, ViewSource
 from gsv3d.lab.training.tasks import DecoderTask, MultiviewTask
 from gsv3d.lab.training.tasks.autoencoder import normalize_latents

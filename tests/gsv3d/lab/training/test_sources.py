@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from gsv3d.errors import DataError
-from gsv3d.lab.training.augment import Change, Changes
 from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import Plan, _mapped, make_part_seed, to_device
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.latents import Encoding, compute_in_memory, compute_on_disk
+from gsv3d.lab.training.samples import Change, Changes
 from gsv3d.lab.training.sources import (
     OrbitSource,
     PictureSource,

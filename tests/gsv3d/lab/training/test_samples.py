@@ -9,9 +9,8 @@ import torch
 
 from gsv3d import cameras
 from gsv3d.errors import DataError
-from gsv3d.lab.training.augment import Change
 from gsv3d.lab.training.bank import Orbit
-from gsv3d.lab.training.orbits import Chosen, OrbitSamples, check_views, choose_views
+from gsv3d.lab.training.samples import Change, Chosen, OrbitSamples, check_views, choose_views
 from gsv3d.lab.training.sources import ViewSource
 from gsv3d.multiview.conditioning import pose_ids
 from tests import tiny
