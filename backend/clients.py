@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import zmq
@@ -53,14 +54,17 @@ class Clients:
 
     # --- sessions --------------------------------------------------------------------------------
 
-    def join(self, address: bytes, hello: m.Hello, version: int, now: float) -> Peer | None:
+    def join(
+        self, address: bytes, user: str, hello: m.Hello, version: int, now: float
+    ) -> Peer | None:
         """Begin a client's session, in place of its earlier one; None when there are too many."""
         known = self.peers.pop(address, None)
         if known is not None:
             known.close()
         if len(self.peers) >= MAX_PEERS:
             return None
-        peer = Peer(address, lambda frames: self._send(address, frames), hello, now, now, version)
+        send = partial(self._send, address)
+        peer = Peer(address, send, hello, now, now, version, user)
         self.peers[address] = peer
         log.info("%s has joined", peer.name)
         peer.post(self._welcome(version))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 from .estimator import Estimator
 from .journal import JobRecord
 from .protocol import messages as m
-
-log = logging.getLogger(__name__)
 
 #: The settings of a job that the queue message holds.
 _LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "frames", "guidance")
@@ -62,7 +59,7 @@ class Job:
         Args:
             position: jobs before it.
             length: most characters of a name or a sentence.
-            owner: one of messages.OWNERS.
+            owner: one of entries.OWNERS.
         """
         now = self.progress if self.record.state == "running" else None
         settings = self.record.settings
@@ -85,16 +82,6 @@ class Job:
             settings=numbers,
             device=self.device if self.record.state == "running" else "",
         )
-
-
-def restored(record: JobRecord) -> Job:
-    """Return a job of an earlier run of the backend."""
-    stored = record.outcome.get("artifacts", []) if record.state in ("done", "fetched") else []
-    try:
-        return Job(record, [StoredArtifact(**values) for values in stored])
-    except TypeError as error:  # damaged
-        log.error("the results of job %s cannot be found again: %s", record.job, error)
-        return Job(record)
 
 
 def whose(job: Job, owner: str | None, connected: Container[str | None]) -> str:

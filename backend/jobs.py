@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import replace
 from typing import Any
 
 from .errors import BackendError, StorageError
 from .estimator import FITTED_PHASES, PHASES_OF, Estimator
-from .job import Job, StoredArtifact, restored, whose
+from .job import Job, StoredArtifact, whose
 from .journal import JobRecord, Journal, from_bytes, to_bytes
 from .protocol import JOB_VERSIONS, PROTOCOL_VERSION
 from .protocol import messages as m
 from .protocol.fields import to_map
 from .protocol.limits import LABEL_CHARS, QUEUE_ENTRIES
+from .restoring import restore_jobs, restored
 from .store import Store
+from .turns import sort_by_turn
 
 log = logging.getLogger(__name__)
 
@@ -70,34 +71,9 @@ class Jobs:
         self.running: list[Job] = []
         self.slots = 1  # jobs that can run at the same time
         self.changes = 0  # of the list, counted
-        self._jobs: dict[str, Job] = {}
         self._begun: dict[str | None, int] = {}  # for each client when its last job was, counted
-        records, unreadable = journal.jobs()
-        for job in unreadable:
-            journal.remove(job)
-        for record in records:
-            self._jobs[record.job] = restored(record)
-        self._take_in(store.strays(self._jobs))
+        self._jobs = restore_jobs(store, journal)
         self._recover()
-
-    def _take_in(self, strays: list[str]) -> None:
-        """Journal the jobs again that the journal does not know, in the order of their numbers."""
-        records = []
-        for name in strays:
-            try:
-                records.append(from_bytes(self.store.load_record(name)))
-                if records[-1].job != name:
-                    raise ValueError("the record is another job's")
-            except (OSError, ValueError) as error:
-                log.error("job %s: %s", name, error)
-                self.store.put_aside(self.store.folder(name))
-        for record in sorted(records, key=lambda r: r.number):
-            if record.job in self._jobs:
-                continue
-            again = replace(record, number=self.journal.add(record).number)
-            self.journal.update(again)
-            self._jobs[again.job] = restored(again)
-            log.warning("job %s (%s) was not in the journal and is again", again.job, again.state)
 
     def _recover(self) -> None:
         for job in list(self._jobs.values()):
@@ -164,23 +140,8 @@ class Jobs:
         return self._jobs.get(job)
 
     def waiting(self) -> list[Job]:
-        """Return the waiting jobs in the order they will be done in.
-
-        Single jobs come before batches. Among both clients take turns, the one whose last job was
-        begun the longest ago first. No job overtakes one of its own client: see `_put_in_front`.
-        """
-        waiting = [job for job in self._jobs.values() if job.record.waiting]
-        before: Counter[str | None] = Counter()  # jobs of a client that come before its next one
-        batches: set[str | None] = set()  # clients one of whose batch has come
-        turns = {}
-        for job in waiting:
-            owner = job.record.owner
-            if job.record.batch:
-                batches.add(owner)
-            turn = before[owner], self._begun.get(owner, 0), job.record.number
-            turns[job.id] = owner in batches, *turn
-            before[owner] += 1
-        return sorted(waiting, key=lambda job: turns[job.id])
+        """Return the waiting jobs in the order they will be done in."""
+        return sort_by_turn((job for job in self._jobs.values() if job.record.waiting), self._begun)
 
     def position(self, job: Job) -> int:
         """Return how many jobs come before a job: 0 when it is running, next or over."""

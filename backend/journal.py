@@ -20,9 +20,9 @@ import msgpack
 
 from .errors import BackendError, StorageError
 from .protocol import JOB_VERSIONS
+from .protocol.entries import STATES
 from .protocol.fields import JobId
 from .protocol.limits import LABEL_CHARS
-from .protocol.messages import STATES
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def from_bytes(data: bytes) -> JobRecord:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as journalled. `state` is one of protocol.messages.STATES."""
+    """A job as journalled. `state` is one of protocol.entries.STATES."""
 
     job: str
     state: str

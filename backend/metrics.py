@@ -13,7 +13,7 @@ import psutil
 from .clients import Clients
 from .errors import BackendError
 from .jobs import Jobs
-from .protocol.messages import STATES
+from .protocol.entries import STATES
 
 #: Seconds between two looks.
 _LOOK_S = 2.0

@@ -206,7 +206,7 @@ def ray_runner(options: argparse.Namespace) -> RayRunner:
 
 
 def _model_runner(options: argparse.Namespace) -> Runner:
-    from .worker import make_runner
+    from .model_runner import make_runner
 
     return make_runner(options)
 

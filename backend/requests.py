@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from .clients import Clients
 from .errors import StorageError
@@ -19,36 +18,21 @@ log = logging.getLogger(__name__)
 
 
 class Requests:
-    """Acts on each message of a client, one method each.
+    """Acts on each message of a client, one method each."""
 
-    Args:
-        jobs, clients, workers: whom they are about.
-        stop: ends the backend.
-        stop_if_alone: ends it if nobody else needs it.
-    """
-
-    def __init__(
-        self,
-        jobs: Jobs,
-        clients: Clients,
-        workers: Workers,
-        stop: Callable[[], None],
-        stop_if_alone: Callable[[], None],
-    ) -> None:
+    def __init__(self, jobs: Jobs, clients: Clients, workers: Workers) -> None:
         self._jobs = jobs
         self._clients = clients
         self._workers = workers
-        self._stop = stop
-        self._stop_if_alone = stop_if_alone
 
-    def hello(self, address: bytes, hello: m.Hello, now: float) -> None:
+    def hello(self, address: bytes, user: str, hello: m.Hello, now: float) -> None:
         try:
             version = negotiate(hello.versions, SUPPORTED_VERSIONS)
         except VersionError as error:
             log.warning("%s refused: %s", hello.client or "a client", error.what)
             self._clients.answer(address, m.Error("version", error.what, error.hint))
             return
-        peer = self._clients.join(address, hello, version, now)
+        peer = self._clients.join(address, user, hello, version, now)
         if peer is None:
             what = "The backend has as many clients as it can take."
             self._clients.answer(address, m.Error("busy", what, "Close other Blenders first."))
@@ -56,7 +40,7 @@ class Requests:
             self._workers.wake()
 
     def handle(self, peer: Peer, message: m.Message, now: float) -> None:
-        """Act on any message but hello."""
+        """Act on any message but hello and shutdown."""
         if isinstance(message, m.JobMessage):
             self._submit(peer, message)
         elif isinstance(message, m.Fetch):
@@ -82,12 +66,6 @@ class Requests:
                 self._workers.wake()
         elif isinstance(message, m.Ping):
             peer.post(m.Pong())
-        elif isinstance(message, m.Shutdown):
-            if message.if_alone:
-                self._clients.leave(peer.address, "it has ended")
-                self._stop_if_alone()
-            else:
-                self._stop()
 
     def _with_job(self, peer: Peer, name: str, act) -> None:  # type: ignore[no-untyped-def]
         job = self._jobs.get(name)

@@ -26,6 +26,7 @@ from .logs import FOLDER
 from .metrics import Metrics
 from .pairing import Pairing
 from .parent import Parent
+from .peers import Peer
 from .protocol import (
     SUPPORTED_VERSIONS,
     Connection,
@@ -36,6 +37,7 @@ from .protocol import (
     write_connection,
 )
 from .protocol import messages as m
+from .protocol.errors import REPORT
 from .protocol.processes import JOURNAL
 from .requests import Requests
 from .settings import Settings
@@ -50,7 +52,6 @@ log = logging.getLogger(__name__)
 _LONGEST_TURN_S = 5.0
 #: Seconds between two looks for jobs to forget.
 _TIDY_S = 600.0
-_FAULT = "This is a fault of GSV3D: please report it with the backend's log file."
 #: Messages taken from clients before the others get their turn.
 MESSAGES_A_TURN = 32
 
@@ -105,9 +106,7 @@ class Server:
         self._closers.append(self._link.close)
         self.workers = Workers(self._link, self.jobs, self.store, self.clients, settings, log_dir)
         self._closers.append(self.workers.close)
-        self.requests = Requests(
-            self.jobs, self.clients, self.workers, self.stop, self._stop_if_alone
-        )
+        self.requests = Requests(self.jobs, self.clients, self.workers)
         if settings.metrics is not None:
             self._metrics = Metrics(settings.metrics, self.jobs, self.clients)
             self._closers.append(self._metrics.close)
@@ -214,6 +213,8 @@ class Server:
             self._take(*received, now)
 
     def _take(self, address: bytes, user: str, frames: list[bytes], now: float) -> None:
+        if not self.pairing.knows(user):
+            return  # as if it were not let in
         peer = self.clients.peers.get(address)
         if peer is not None:
             peer.last_heard = now
@@ -229,17 +230,26 @@ class Server:
             if answer is not None:
                 self.clients.answer(address, answer)
             elif isinstance(message, m.Hello):
-                self.requests.hello(address, message, now)
+                self.requests.hello(address, user, message, now)
             elif peer is None:
                 what = "The backend does not know this client."
                 self.clients.answer(address, m.Error("no_session", what, "Say hello first."))
+            elif isinstance(message, m.Shutdown):
+                self._shut_down(peer, message)
             else:
                 self.requests.handle(peer, message, now)
         except Exception as error:  # a fault of ours ends one request, not the backend
             log.exception("the message %s was not acted on", message.TYPE)
             what = f"The backend could not act on {message.TYPE}: {error}."[:300]
             job = getattr(message, "job", None)
-            self.clients.answer(address, m.Error("internal", what, _FAULT, job))
+            self.clients.answer(address, m.Error("internal", what, REPORT, job))
+
+    def _shut_down(self, peer: Peer, message: m.Shutdown) -> None:
+        if message.if_alone:
+            self.clients.leave(peer.address, "it has ended")
+            self._stop_if_alone()
+        else:
+            self.stop()
 
     def _check(self, now: float) -> None:
         if now >= self._next_tidy:
@@ -248,6 +258,10 @@ class Server:
         if self._parent is not None and self._parent.gone():
             self._stop_if_alone(now)
         self.pairing.expire(now)
+        self.pairing.refresh()
+        for address, peer in list(self.clients.peers.items()):
+            if not self.pairing.knows(peer.user):
+                self.clients.leave(address, "it is paired no longer")
         if self._metrics is not None:
             self._metrics.update(now)
         self.clients.check(now)

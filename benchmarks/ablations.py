@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each part of GSV3D is worth to ``blockout``: one part changed at a time, the same budget.
+"""Measure what each part of GSV3D is worth to ``blockout``: one part changed at a time, one budget.
 
     python benchmarks/ablations.py props/index.json --start blockout --output runs/ablations
 
@@ -30,7 +30,7 @@ from gsv3d.lab.evaluation.protocol import (
     choose_part,
     make_cases,
 )
-from gsv3d.lab.evaluation.report.results import PER_CASE, Column, Results, compare, load_results
+from gsv3d.lab.evaluation.results import PER_CASE, Column, Results, compare, load_results
 from gsv3d.lab.evaluation.store import prepare_folder
 from gsv3d.lab.training.bank import BankSettings, OrbitBank, unfinished
 from gsv3d.lab.training.config import ModelConfig, read_config

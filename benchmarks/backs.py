@@ -23,7 +23,7 @@ from PIL import Image
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.generation import generate
-from gsv3d.lab.evaluation.metrics.images import on_white, psnr
+from gsv3d.lab.evaluation.image_metrics import on_white, psnr
 from gsv3d.lab.evaluation.pictures import RasterizedScene
 from gsv3d.lab.evaluation.protocol import DISTANCE, unseen_views
 from gsv3d.lab.evaluation.runner import normalize_mesh

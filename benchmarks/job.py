@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time one job, from picture to files, stage by stage.
 
-Run: ``python benchmarks/job.py [--runs 5] [--growth] [--busy 0 1 2 4]``
+Run: ``python benchmarks/job.py [--threads 2] [--runs 5] [--growth] [--busy 0 1 2 4]``
 
 The first table has the stages of the first job of a process, its imports and the model included,
 and the medians of later ones. The floor of a stage is what its arithmetic or its pixels take at
@@ -32,7 +32,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gsv3d.threads import let_threads_sleep, limit_threads, usable_cores
+from gsv3d.threads import let_threads_sleep, limit_threads, pause_collecting, usable_cores
 
 PICTURE = Path(__file__).resolve().parent.parent / "examples" / "barrel.png"
 STAGES = (
@@ -115,20 +115,21 @@ def run_job(pipeline: Any, stages: Stages) -> Any:
 def show_stages(runs: int) -> None:
     """Print the stages of a first job and of later ones, beside their floors."""
     start, used = time.perf_counter(), time.process_time()
-    import gsv3d.generation  # noqa: F401 - what the command imports
+    with pause_collecting():
+        from gsv3d import generation, pipeline  # noqa: F401 - as the command does
     from gsv3d.models import load_pipeline
 
     cold = Stages()
     cold.rows["imports"] = [time.perf_counter() - start, time.process_time() - used, 0.0]
     cold.enter("model")
-    pipeline = load_pipeline("blockout")
-    pipeline.set_progress_bar_config(disable=True)
-    result = run_job(pipeline, cold)
+    model = load_pipeline("blockout")
+    model.set_progress_bar_config(disable=True)
+    result = run_job(model, cold)
     warm = []
     for _ in range(runs):
         warm.append(Stages())
-        run_job(pipeline, warm[-1])
-    floors = floors_of(pipeline, result)
+        run_job(model, warm[-1])
+    floors = floors_of(model, result)
     print("| stage | first: s | CPU s | later: s | CPU s | floor: CPU s | peak MiB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     totals = [0.0] * 4
@@ -151,7 +152,7 @@ def floors_of(pipeline: Any, result: Any) -> dict[str, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from gsv3d.meshing.extract import VIEW_PIXELS, VOXELS
+    from gsv3d.meshing import MeshSettings
     from gsv3d.meshing.views import surround_with_cameras
 
     side = 1024
@@ -165,11 +166,12 @@ def floors_of(pipeline: Any, result: Any) -> dict[str, float]:
             pipeline(result.prepared, output_type=kind)
         flops[kind] = counter.get_total_flops()
     # Of each view five numbers a pixel, written and read; of each voxel a distance.
-    views = 2 * len(surround_with_cameras(1.0, 1)) * round(VIEW_PIXELS * VOXELS) ** 2 * 5 * 4
+    voxels, pixels = MeshSettings.voxels, round(MeshSettings.view_pixels * MeshSettings.voxels)
+    views = 2 * len(surround_with_cameras(1.0, 1)) * pixels**2 * 5 * 4
     texels = 2 * result.mesh.texture.nbytes
     return {
         "denoising": flops["np"] / flops_per_s,
-        "fusing": (views + VOXELS**3 * 4) / bytes_per_s,
+        "fusing": (views + voxels**3 * 4) / bytes_per_s,
         "texturing": texels / bytes_per_s,
         "files": texels / bytes_per_s,
     }
@@ -205,12 +207,12 @@ def time_mesh(
     """Return wall and CPU seconds of a second mesh, and the process's peak in MiB, of both."""
     from gsv3d.gaussians import Gaussians
     from gsv3d.lab.evaluation.generating import PeakMemory
-    from gsv3d.meshing import extract_mesh
+    from gsv3d.meshing import MeshSettings, extract_mesh
 
     gaussians = crowd(Gaussians.load_ply(path), count)
     for _ in range(2):  # the first one loads compiled code
         start, used = time.perf_counter(), time.process_time()
-        extract_mesh(gaussians, faces, texture, voxels=voxels)
+        extract_mesh(gaussians, faces, texture, settings=MeshSettings(voxels=voxels))
     return [
         time.perf_counter() - start, time.process_time() - used, PeakMemory().process_mib(),
     ]  # fmt: skip
@@ -290,9 +292,10 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true", help="time larger meshes instead")
     parser.add_argument("--busy", type=int, nargs="+", metavar="N", help="time beside processes")
     parser.add_argument("--mesh", nargs=2, metavar=("PLY", "SIZES"), help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, help="that compute (all usable cores but one)")
     args = parser.parse_args()
     let_threads_sleep()
-    limit_threads()
+    limit_threads(args.threads)
     if args.mesh:
         print(json.dumps(time_mesh(Path(args.mesh[0]), **json.loads(args.mesh[1]))))
     elif args.growth:

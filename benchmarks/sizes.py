@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pictures, latents and widths are worth to the multi-view model in the same training time.
+"""Measure what pictures, latents and widths are worth to the multi-view model in the same time.
 
     python benchmarks/sizes.py props/index.json --output runs/sizes --minutes 6
 
@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional as F
 
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
-from gsv3d.lab.evaluation.metrics import Views, compare_views
+from gsv3d.lab.evaluation.image_metrics import Views, compare_views
 from gsv3d.lab.evaluation.protocol import choose_objects, choose_part
 from gsv3d.lab.training.bank import BankSettings, OrbitBank
 from gsv3d.lab.training.config import ModelConfig, read_config

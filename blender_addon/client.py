@@ -22,9 +22,9 @@ from typing import Any
 
 from . import events
 from .conversation import Conversation
-from .jobs import Cutting, Request, Words
 from .problems import Problem
 from .protocol import wire
+from .requests import AnyRequest, Request, Words
 
 MAX_BACKOFF_S = 5.0
 _FIRST_BACKOFF_S = 0.25
@@ -99,7 +99,7 @@ class Client:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def submit(self, job_id: str, request: Request | Words | Cutting) -> None:
+    def submit(self, job_id: str, request: AnyRequest) -> None:
         """Send a job; sending it twice is sending it once."""
         self._ask(lambda _session: self._said.submit(job_id, request))
 

@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Set how many threads compute, and how they wait. Imports nothing heavy: it runs before torch."""
+"""What a process sets before it imports torch: threads, how they wait, no search for garbage.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gsv3d.errors import GSV3DError
 
 SLEEPING = {
     "OMP_WAIT_POLICY": "PASSIVE",  # every OpenMP
@@ -35,15 +43,30 @@ def limit_threads(count: int | None = None) -> None:
             and other programs, or what the user has set by a variable of ``COUNTS``.
 
     Raises:
-        ValueError: count is below 1.
+        GSV3DError: count is below 1.
     """
     if count is None:
         for name in COUNTS:
             os.environ.setdefault(name, str(max(1, usable_cores() - 1)))
         return
     if count < 1:
-        raise ValueError(f"threads must be at least 1, not {count}.")
+        raise GSV3DError(f"threads must be at least 1, not {count}.")
     os.environ.update(dict.fromkeys(COUNTS, str(count)))
+
+
+@contextmanager
+def pause_collecting() -> Iterator[None]:
+    """Look for no garbage within the block, and never again among what is made there.
+
+    torch, diffusers and transformers make more than a million objects as they are imported, and all
+    of them stay: to look through them again and again takes a quarter of the time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def usable_cores() -> int:

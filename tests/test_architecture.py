@@ -30,17 +30,17 @@ PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
 
 # In gsv3d a part imports only parts of rows above its own (and of its own row).
 GSV3D_ROWS = (
-    ("_version", "memory", "errors", "filenames", "tasks", "threads"),
+    ("_version", "errors", "filenames", "tasks", "threads"),
     ("cameras", "clusters", "compiling", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "pose"),
     ("meshing",),
     ("lifting",),
     ("pipeline",),
-    ("models", "hub"),
+    ("models", "own_models", "hub"),
     ("settings", "text_to_image"),
     ("generation",),
-    ("sheet", "results"),
+    ("results",),
     ("cli",),
     ("__main__",),
     ("lab",),
@@ -167,8 +167,8 @@ def test_backend_does_not_know_the_addon() -> None:
 
 def test_only_the_worker_process_of_the_backend_holds_the_model() -> None:
     """The thread with the sockets must never wait for a model, nor die with one."""
-    # The second runs in the worker process, the third is a command of its own.
-    with_model = ("backend.worker", "backend.ray_runner", "backend.doctor")
+    # The first two run in the worker process, the third is a command of its own.
+    with_model = ("backend.model_runner", "backend.ray_runner", "backend.doctor")
     paths = [p for p in files_of("backend") if module_name(p) not in with_model]
 
     def model(module: str) -> bool:
@@ -200,7 +200,7 @@ def test_addon_knows_blender_and_the_protocol_only() -> None:
     assert not complaints([rules], lambda module: top(module) not in STANDARD)
 
 
-@pytest.mark.parametrize("package", ["gsv3d", "blender_addon"])
+@pytest.mark.parametrize("package", ["gsv3d", "backend", "blender_addon"])
 def test_no_module_needs_itself(package: str) -> None:
     """Imports inside functions count."""
     paths = {module_name(path): path for path in files_of(package)}
@@ -240,6 +240,7 @@ def loaded_with(module: str) -> set[str]:
 
 WITHOUT_BLENDER = [
     "blender_addon",
+    "blender_addon.arguments",
     "blender_addon.backend_install",
     "blender_addon.backend_link",
     "blender_addon.backend_process",
@@ -258,6 +259,7 @@ WITHOUT_BLENDER = [
     "blender_addon.problems",
     "blender_addon.protocol",
     "blender_addon.pythons",
+    "blender_addon.requests",
     "blender_addon.result_files",
     "backend.protocol",
 ]

@@ -60,10 +60,11 @@ from .connection_file import (
     write_connection,
 )
 from .errors import ConnectionFileError, ProtocolError, VersionError
+from .events import Event, Received, Silence, Violation
 from .pairing import CODE_S, NEW_CODE, SPENT, PairingCode, pair, parse_address, parse_code
 from .private import make_private_folder, write_private
 from .processes import folder_in_use, process_exists
-from .session import ClientSession, Event, Received, Silence, Violation
+from .session import ClientSession
 from .sockets import curve_client, explain_silence, open_client
 from .transfers import BytesSource, IncomingTransfer, OutgoingTransfer
 from .versions import (

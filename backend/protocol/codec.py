@@ -29,7 +29,7 @@ class Decoded(NamedTuple):
     seq: int
 
 
-def _buffer_field(message: type[Message]) -> str | None:
+def _buffer_field(message: Any) -> str | None:
     for field in dataclasses.fields(message):
         if isinstance(field.metadata["kind"], Buffer):
             return field.name

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+#: What to do about a fault of the other side.
+REPORT = "This is a fault of GSV3D: please report it with the backend's log file."
+
 
 class ProtocolError(ValueError):
     """Something that is not a valid message: names the field, its value's size and its bounds.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ProtocolError
-from .limits import LABEL_CHARS, NAME_CHARS, SENTENCE_CHARS
+from .limits import NAME_CHARS, SENTENCE_CHARS
 
 Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
 """Text of a CURVE key."""
@@ -111,11 +111,6 @@ class Text(Kind):
 
     def describe(self) -> str:
         return f"text of at most {self.high} printable characters" + " or nil" * self.optional
-
-
-def label() -> Text:
-    """Check a picture's file name, which is only ever shown, never opened."""
-    return Text(LABEL_CHARS)
 
 
 @dataclass(frozen=True)

@@ -141,5 +141,5 @@ class IncomingTransfer:
             ProtocolError: not complete, or values that cannot be (not finite, out of range).
         """
         arrays = from_buffer(self.artifact.arrays, self._data[: self.received])
-        check_values(self.artifact.KIND, arrays)
+        check_values(self.artifact.TYPE, arrays)
         return arrays

@@ -28,6 +28,7 @@ POSE_VERSION = 3
 LIST_VERSION = 4
 #: The first version in which `ack` is answered and memory can be freed.
 ACKED_VERSION = 5
+UPDATE_BACKEND = "Update the GSV3D backend (its Python environment) to the add-on's version."
 
 
 def negotiate(theirs: Iterable[int], ours: Iterable[int] = SUPPORTED_VERSIONS) -> int:
@@ -43,11 +44,7 @@ def negotiate(theirs: Iterable[int], ours: Iterable[int] = SUPPORTED_VERSIONS) -
     spoken = ", ".join(map(str, their_list)) or "none"
     offered = ", ".join(map(str, our_list))
     client_older = not their_list or max(their_list) < max(our_list)
-    hint = (
-        "Update the GSV3D add-on in Blender."
-        if client_older
-        else "Update the GSV3D backend (its Python environment) to the add-on's version."
-    )
+    hint = "Update the GSV3D add-on in Blender." if client_older else UPDATE_BACKEND
     raise VersionError(
         f"The client speaks GSV3D protocol version {spoken}, the backend version {offered}.", hint
     )

@@ -4,5 +4,6 @@
 from gsv3d.meshing.extract import extract_mesh
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.reference import Reference
+from gsv3d.meshing.settings import MeshSettings
 
-__all__ = ["Reference", "TexturedMesh", "extract_mesh"]
+__all__ = ["MeshSettings", "Reference", "TexturedMesh", "extract_mesh"]

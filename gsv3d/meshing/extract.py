@@ -16,8 +16,9 @@ from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.mirror import match_outlines
 from gsv3d.meshing.outline import find_outline_bounds
 from gsv3d.meshing.reference import Reference, align_reference
+from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.simplify import simplify
-from gsv3d.meshing.surface import KEEP_SHARE, extract_surface, keep_parts, smooth_taubin
+from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
 from gsv3d.meshing.texture import BACKS, bake_texture
 from gsv3d.meshing.unwrap import unwrap_uvs
 from gsv3d.meshing.views import DepthViews, fit_bounds, render_views, surround_with_cameras
@@ -27,19 +28,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, step, of); phases "fusing", "simplifying", "unwrapping", "texturing"."""
-
-VOXELS = 116
-"""Voxels along the object's largest extent."""
-
-VIEW_PIXELS = 176 / 116
-"""Pixels along a depth map for each of these voxels: a pixel sees about one."""
-
-MAX_BLUR = 0.02
-"""Most that Gaussians are widened by where color is looked up, in extents of the object."""
-
-DEPTH_TOLERANCE = 0.043
-"""By how much a point may miss a depth and still be what the view shows, in extents of the object:
-the surface is a compromise of views that disagree."""
 
 MIN_FACES, MAX_FACES = 20, 500_000
 MIN_TEXTURE, MAX_TEXTURE = 16, 8192
@@ -54,7 +42,7 @@ def extract_mesh(
     progress: Progress | None = None,
     references: Sequence[Reference] = (),
     backs: str = BACKS[0],
-    voxels: int = VOXELS,
+    settings: MeshSettings = MeshSettings(),
 ) -> TexturedMesh:
     """Fuse depth maps of the Gaussians; extract, simplify, unwrap and texture the surface.
 
@@ -67,7 +55,7 @@ def extract_mesh(
             and loses what stands clearly out of the others'; the pixels of each are baked on the
             side it shows, the first one's before all.
         backs: of ``BACKS``, what the sides look like that no picture shows.
-        voxels: along the object's largest extent.
+        settings: how the mesh is made.
 
     Raises:
         ValueError: faces or texture_size out of bounds.
@@ -77,27 +65,32 @@ def extract_mesh(
         raise ValueError(f"faces must be {MIN_FACES}..{MAX_FACES}, not {faces}.")
     if not MIN_TEXTURE <= texture_size <= MAX_TEXTURE:
         raise ValueError(f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}.")
-    positions, colors, opacities, low, high = _cloud(gaussians)
+    positions, colors, low, high = _cloud(gaussians)
     low, high = fit_bounds(gaussians, low, high)
     if references:
         shown_low, shown_high = find_outline_bounds(references[0])
         low, high = np.minimum(low, shown_low), np.maximum(high, shown_high)
-    voxel = float((high - low).max()) / voxels
+    voxel = float((high - low).max()) / settings.voxels
     radius = float(np.linalg.norm(high - low)) / 2 + 4 * voxel
-    cameras = surround_with_cameras(radius, round(VIEW_PIXELS * voxels), (low + high) / 2)
+    size = round(settings.view_pixels * settings.voxels)
+    cameras = surround_with_cameras(radius, size, (low + high) / 2, settings)
 
     half = len(cameras)  # the first half of "fusing" is rendering, the second the volume
     # Gaussians stand on their views' grids, which would show in the texture as dots: where color
     # is looked up they are widened by about the distance of so many on one surface.
-    blur = float((high - low).max()) * min(len(positions) ** -0.5, MAX_BLUR)
-    views = render_views(gaussians, cameras, _phase(progress, "fusing", 0, 2 * half), blur)
-    volume = fuse_depths(views, low, high, voxel, _phase(progress, "fusing", half, 2 * half))
-    volume = smooth_and_level(volume, views)
+    blur = float((high - low).max()) * min(len(positions) ** -0.5, settings.max_blur)
+    report = _phase(progress, "fusing", 0, 2 * half)
+    views = render_views(gaussians, cameras, report, blur, settings.hidden_behind)
+    report = _phase(progress, "fusing", half, 2 * half)
+    volume = fuse_depths(views, low, high, voxel, report, settings)
+    volume = smooth_and_level(volume, views, settings)
     if references:
-        references = [cover_fine_gaps(reference, voxel) for reference in references]
-        volume, references = match_outlines(volume, references)
+        references = [cover_fine_gaps(reference, voxel, settings) for reference in references]
+        volume, references = match_outlines(volume, references, settings)
     cloud = (positions, colors)
-    return mesh_from_volume(volume, views, cloud, faces, texture_size, progress, references, backs)
+    return mesh_from_volume(
+        volume, views, cloud, faces, texture_size, progress, references, backs, settings
+    )
 
 
 def mesh_from_volume(
@@ -109,19 +102,20 @@ def mesh_from_volume(
     progress: Progress | None = None,
     references: Sequence[Reference] = (),
     backs: str = BACKS[0],
+    settings: MeshSettings = MeshSettings(),
 ) -> TexturedMesh:
     """Make a mesh of a fused volume, without Gaussians, by what they looked like."""
     report = progress or (lambda phase, step, of: None)
     report("simplifying", 0, 3)
     points, triangles = extract_surface(volume)
     # With a reference the outline has judged the parts: even a small one is kept if it is seen.
-    share = 0.0 if references else KEEP_SHARE
+    share = 0.0 if references else settings.part_share
     points, triangles = keep_parts(points, triangles, share)
     if len(triangles) == 0:
         raise GSV3DError("The Gaussians have no closed surface.", _NO_SURFACE_HINT)
-    points = smooth_taubin(points, triangles)
+    points = smooth_taubin(points, triangles, settings.smoothing_rounds)
     report("simplifying", 1, 3)
-    points, triangles = simplify(points, triangles, faces)
+    points, triangles = simplify(points, triangles, faces, settings.faces_per_part)
     report("simplifying", 3, 3)
 
     report("unwrapping", 0, 1)
@@ -136,21 +130,19 @@ def mesh_from_volume(
         texture_size,
         views,
         cloud,
-        depth_tolerance=DEPTH_TOLERANCE * float(np.ptp(points, axis=0).max()),
         progress=lambda step, of: report("texturing", step, of),
-        projections=[align_reference(points, triangles, reference) for reference in references],
+        projections=[align_reference(points, triangles, r, settings) for r in references],
         backs=backs,
+        settings=settings,
     )
     return TexturedMesh(points, triangles, corner_uvs, texture)
 
 
-def _cloud(
-    gaussians: Gaussians,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Positions, colors and opacities of the usable Gaussians, and the box they fill.
+def _cloud(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return positions and colors of the usable Gaussians, and the corners of the box they fill.
 
-    A few strays far off would make the box, and with it memory, as large as they like: the box is
-    that of the middle 99.8 percent along each axis, three standard deviations of each included.
+    Strays far off would make the box, and with it memory, as large as they like: it is that of the
+    middle 99.8 percent along each axis, each with three of its standard deviations.
     """
     positions = gaussians.means.detach().float().cpu().numpy()
     scales = gaussians.scales.detach().float().cpu().numpy()
@@ -164,12 +156,12 @@ def _cloud(
     )
     if not usable.any():
         raise GSV3DError("There are no visible Gaussians to make a mesh of.", _NO_SURFACE_HINT)
-    positions, scales, opacities = positions[usable], scales[usable], opacities[usable]
+    positions, scales = positions[usable], scales[usable]
     reach = np.minimum(3.0 * scales.max(axis=1, keepdims=True), 0.1)
     low = np.quantile(positions - reach, 0.001, axis=0)
     high = np.quantile(positions + reach, 0.999, axis=0)
     low, high = np.clip(low, -1.0, 1.0), np.clip(high, -1.0, 1.0)
-    return positions, np.clip(colors[usable], 0, 1), opacities, low, high
+    return positions, np.clip(colors[usable], 0, 1), low, high
 
 
 def _phase(

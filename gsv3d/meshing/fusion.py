@@ -20,19 +20,8 @@ from scipy import ndimage
 
 from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native
+from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.views import DepthViews
-
-TRUNCATION_VOXELS = 6.0
-"""Distances are cut at so many voxels: the surface may be moved by nearly as many later."""
-
-SOLID_ALPHA = 0.3
-"""A pixel covered more than this shows the object. Below one half: a trained decoder hedges, and
-covers thin parts and rims by less than it should."""
-
-FAINT_SHARE, DENSEST, FAINTEST = 0.5, 0.1, 0.1
-"""Of an object that is faint all over, a thin ring that the decoder could not place, those pixels
-show it that are covered by more than this share of what the densest tenth of its pixels are, and by
-more than the last of these at least."""
 
 BLOCK = 4
 """Blocks of so many voxels a side that lie outside by the silhouettes alone are not looked at
@@ -60,6 +49,7 @@ def fuse_depths(
     high: np.ndarray,
     voxel: float,
     progress: Callable[[int, int], None] | None = None,
+    settings: MeshSettings = MeshSettings(),
 ) -> Volume:
     """Fuse depth maps and silhouettes into a signed distance volume.
 
@@ -68,18 +58,19 @@ def fuse_depths(
         low, high: (3,) corners of the box of interest; a margin is added.
         voxel: edge length of a voxel.
         progress: called with (views done, views).
+        settings: where distances are cut, and what counts as solid.
     """
-    truncation = TRUNCATION_VOXELS * voxel
+    truncation = settings.truncation * voxel
     low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
     shape = np.maximum(np.ceil((high - low) / voxel).astype(int), 1) + 9
     origin = (low + high) / 2 - (shape - 1) / 2 * voxel
 
-    level = solid_level(views)
+    level = solid_level(views, settings)
     order = _spread(len(views))
     cameras = native.camera_rows(views.cameras)[order]
     maps = np.stack([_look(views, i, level) for i in order])
     field = np.full(shape, truncation, dtype=np.float32)
-    active = _near_silhouettes(cameras, maps, shape, origin, voxel)
+    active = _near_silhouettes(cameras, maps, shape, origin, voxel, settings.truncation)
 
     def measure(part: np.ndarray) -> np.ndarray:
         distances = np.empty(len(part), dtype=np.float32)
@@ -108,7 +99,12 @@ def close_walls(grid: np.ndarray, outside: float) -> np.ndarray:
 
 
 def _near_silhouettes(
-    cameras: np.ndarray, maps: np.ndarray, shape: np.ndarray, origin: np.ndarray, voxel: float
+    cameras: np.ndarray,
+    maps: np.ndarray,
+    shape: np.ndarray,
+    origin: np.ndarray,
+    voxel: float,
+    truncation: float,
 ) -> np.ndarray:
     """Return the indices of the voxels that are not surely outside.
 
@@ -117,7 +113,7 @@ def _near_silhouettes(
     """
     blocks = -(-shape // BLOCK)
     # A block's near side is larger in a picture than its center: a tenth is more than enough.
-    limit = 1.1 * (3**0.5 / 2 * BLOCK + TRUNCATION_VOXELS) * voxel
+    limit = 1.1 * (3**0.5 / 2 * BLOCK + truncation) * voxel
     distances = np.empty(int(np.prod(blocks)), dtype=np.float32)
     native.keep_largest(
         np.arange(len(distances)), blocks, origin + (BLOCK - 1) / 2 * voxel, BLOCK * voxel,
@@ -134,13 +130,13 @@ def _spread(count: int) -> list[int]:
     return sorted(range(count), key=lambda i: (i * 0.6180339887) % 1.0)
 
 
-def solid_level(views: DepthViews) -> float:
+def solid_level(views: DepthViews, settings: MeshSettings = MeshSettings()) -> float:
     """Return the coverage from which a pixel shows the object."""
-    covered = views.alpha[views.alpha > FAINTEST]
+    covered = views.alpha[views.alpha > settings.faint_alpha]
     if len(covered) == 0:
-        return SOLID_ALPHA
-    densest = float(np.quantile(covered, 1 - DENSEST))
-    return min(max(FAINT_SHARE * densest, FAINTEST), SOLID_ALPHA)
+        return settings.solid_alpha
+    densest = float(np.quantile(covered, 1 - settings.faint_densest))
+    return min(max(settings.faint_share * densest, settings.faint_alpha), settings.solid_alpha)
 
 
 def _look(views: DepthViews, i: int, level: float) -> np.ndarray:

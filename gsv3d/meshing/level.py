@@ -17,46 +17,43 @@ from scipy import ndimage
 
 from gsv3d.meshing import native
 from gsv3d.meshing.fusion import Volume, close_walls, solid_level
+from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.views import DepthViews
-
-SIGMA = 1.0
-"""Standard deviation of the smoothing, in voxels."""
-
-LEVELS = np.arange(-2.0, 5.01, 0.25)
-"""Levels tried, in voxels."""
-
-UNRESOLVED = 0.75
-"""A level this near to 0, in voxels, is not told from 0: pixels and the renderer's own blur widen
-silhouettes by as much."""
 
 _VIEW_STEP = 2
 """Every second view is enough to find the level, at half their resolution."""
 
 
-def smooth_and_level(volume: Volume, views: DepthViews) -> Volume:
+def smooth_and_level(
+    volume: Volume, views: DepthViews, settings: MeshSettings = MeshSettings()
+) -> Volume:
     """Smooth the field and shift it so that level 0 has the views' silhouettes.
 
     Args:
         volume: as ``fuse_depths`` gives it.
         views: those it was fused of.
+        settings: how much is smoothed, and the levels.
 
     Returns:
         A volume of the same size; the same one when no view sees anything of it.
     """
     outside = float(volume.field.max())
-    smooth = ndimage.gaussian_filter(volume.field, SIGMA, mode="nearest")
+    smooth = ndimage.gaussian_filter(volume.field, settings.field_blur, mode="nearest")
     smooth = close_walls(smooth, outside)
-    agreement = silhouette_agreement(smooth, volume, views, LEVELS * volume.voxel)
+    first, last = settings.level_range
+    levels = np.arange(first, last + settings.level_step / 2, settings.level_step)
+    solid = solid_level(views, settings)
+    agreement = silhouette_agreement(smooth, volume, views, levels * volume.voxel, solid)
     if not agreement.any():
         return volume
-    level = float(LEVELS[int(np.argmax(agreement))])
-    level = 0.0 if abs(level) <= UNRESOLVED else level * volume.voxel
+    level = float(levels[int(np.argmax(agreement))])
+    level = 0.0 if abs(level) <= settings.same_level else level * volume.voxel
     # The walls stay outside whatever the level is.
     return Volume(close_walls(smooth - level, outside), volume.origin, volume.voxel)
 
 
 def silhouette_agreement(
-    field: np.ndarray, volume: Volume, views: DepthViews, levels: np.ndarray
+    field: np.ndarray, volume: Volume, views: DepthViews, levels: np.ndarray, solid: float
 ) -> np.ndarray:
     """Return (L,) mean IoU over views of the silhouettes of ``field < level`` with the views' own.
 
@@ -68,6 +65,7 @@ def silhouette_agreement(
         volume: gives the grid.
         views: square pictures.
         levels: (L,) ascending.
+        solid: coverage from which a pixel of the views shows the object.
     """
     near = np.flatnonzero(
         (field.ravel() < levels[-1]) & (field.ravel() > levels[0] - 2.5 * volume.voxel)
@@ -81,7 +79,7 @@ def silhouette_agreement(
     cameras = native.camera_rows(views.cameras)
     cameras[:, 12:] /= 2
     shape = np.array(field.shape)
-    total, solid = np.zeros(len(levels)), solid_level(views)
+    total = np.zeros(len(levels))
     for i in chosen:
         lowest = np.full((size, size), len(levels))
         native.reach_pixels(near, first, shape, volume.origin, volume.voxel, cameras, i, lowest)

@@ -16,21 +16,8 @@ import torch
 from gsv3d.cameras import Cameras
 from gsv3d.meshing.fusion import Volume, close_walls, silhouette_distance
 from gsv3d.meshing.outline import match_reference_outline, resized
-from gsv3d.meshing.reference import Reference, project, project_voxels
-
-OFFSETS = np.linspace(-0.1, 0.1, 21)
-"""Distances of the tried planes from the world's vertical axis, in world units."""
-
-OFFSET_COST = 0.5
-"""Intersection over union that a plane must gain by each world unit that it is off the axis: most
-objects stand in the middle of their picture, and a solid too large fits anywhere."""
-
-MIN_AGREEMENT = 0.4
-"""Silhouettes with a lower intersection over union show different things: the mirrored picture is
-left out. Low, since the mirrored picture helps most where the solid is wrong."""
-
-PLACING_SIZE, CUTTING_SIZE = 128, 256
-"""Pixels along the side of the outline that places the plane, and of the one that cuts solids."""
+from gsv3d.meshing.reference import Reference, project_voxels
+from gsv3d.meshing.settings import MeshSettings
 
 
 def mirror_reference(reference: Reference, plane_azimuth_deg: float) -> Reference:
@@ -57,7 +44,10 @@ def mirror_reference(reference: Reference, plane_azimuth_deg: float) -> Referenc
 
 
 def place_mirror_reference(
-    volume: Volume, reference: Reference, first: Reference
+    volume: Volume,
+    reference: Reference,
+    first: Reference,
+    settings: MeshSettings = MeshSettings(),
 ) -> tuple[Reference, float]:
     """Find where the mirror plane stands: move the mirrored camera until silhouettes agree best.
 
@@ -69,27 +59,29 @@ def place_mirror_reference(
         volume: the solid.
         reference: of ``mirror_reference``.
         first: the picture that was mirrored.
+        settings: the planes that are tried.
 
     Returns:
         the reference with its camera moved, and the intersection over union of the silhouettes.
     """
-    camera = reference.camera.resized(PLACING_SIZE)
+    size, reach = settings.placing_pixels, settings.mirror_reach
+    camera = reference.camera.resized(size)
     between = (camera.positions[0] - first.camera.positions[0]).numpy().astype(np.float64)
     distance = float(np.linalg.norm(between))
-    offsets = OFFSETS if distance > 1e-3 else np.zeros(1)
+    offsets = np.linspace(-reach, reach, settings.mirror_planes) if distance > 1e-3 else np.zeros(1)
     normal = between / max(distance, 1e-3)
-    wanted = resized(reference.coverage, PLACING_SIZE) >= 0.5
+    wanted = resized(reference.coverage, size) >= 0.5
     shell = np.argwhere((volume.field < 0) & (volume.field > -2 * volume.voxel))
     points = shell * volume.voxel + volume.origin
     agreements = []
     for offset in offsets:
-        uv, _ = project(points - 2 * offset * normal, camera)
+        (uv,), _ = camera.project(points - 2 * offset * normal)
         cells = np.floor(uv).astype(np.int64)
-        cells = cells[((cells >= 0) & (cells < PLACING_SIZE)).all(axis=1)]
-        seen = np.zeros((PLACING_SIZE, PLACING_SIZE), dtype=bool)
+        cells = cells[((cells >= 0) & (cells < size)).all(axis=1)]
+        seen = np.zeros((size, size), dtype=bool)
         seen[cells[:, 1], cells[:, 0]] = True
         agreements.append(float((seen & wanted).sum() / max((seen | wanted).sum(), 1)))
-    best = int(np.argmax(agreements - OFFSET_COST * np.abs(offsets)))
+    best = int(np.argmax(agreements - settings.mirror_offset_cost * np.abs(offsets)))
     viewmats = reference.camera.viewmats.clone()
     shift = torch.from_numpy(2 * offsets[best] * normal).to(viewmats)
     viewmats[0, :3, 3] -= viewmats[0, :3, :3] @ shift
@@ -97,10 +89,12 @@ def place_mirror_reference(
     return replace(reference, camera=moved), agreements[best]
 
 
-def cut_outside_outline(volume: Volume, reference: Reference) -> Volume:
-    """Cut off what stands out of the picture's outline; nothing is added."""
-    camera = reference.camera.resized(CUTTING_SIZE)
-    distance = silhouette_distance(resized(reference.coverage, CUTTING_SIZE), 0.5)
+def cut_outside_outline(
+    volume: Volume, reference: Reference, pixels: int = MeshSettings.cutting_pixels
+) -> Volume:
+    """Cut off what stands out of the picture's outline of so many pixels; nothing is added."""
+    camera = reference.camera.resized(pixels)
+    distance = silhouette_distance(resized(reference.coverage, pixels), 0.5)
     walls = float(volume.field.max())
     solid = np.flatnonzero(volume.field < walls)
     outside = project_voxels(volume, solid, camera, distance)[2]
@@ -110,13 +104,14 @@ def cut_outside_outline(volume: Volume, reference: Reference) -> Volume:
 
 
 def match_outlines(
-    volume: Volume, references: Sequence[Reference]
+    volume: Volume, references: Sequence[Reference], settings: MeshSettings = MeshSettings()
 ) -> tuple[Volume, list[Reference]]:
     """Give the solid the first picture's outline, and cut off what stands out of the others'.
 
     Args:
         volume: settled; its walls are outside.
         references: the picture, then mirrored ones.
+        settings: how outlines are placed and matched.
 
     Returns:
         a volume of the same size, and the pictures that show the same object, their cameras placed.
@@ -124,8 +119,8 @@ def match_outlines(
     first, *others = references
     kept = [first]
     for other in others:
-        placed, agreement = place_mirror_reference(volume, other, first)
-        if agreement >= MIN_AGREEMENT:
-            volume = cut_outside_outline(volume, placed)
+        placed, agreement = place_mirror_reference(volume, other, first, settings)
+        if agreement >= settings.mirror_agreement:
+            volume = cut_outside_outline(volume, placed, settings.cutting_pixels)
             kept.append(placed)
-    return match_reference_outline(volume, first), kept
+    return match_reference_outline(volume, first, settings), kept

@@ -13,49 +13,16 @@ in one piece.
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
-from gsv3d.meshing.fusion import TRUNCATION_VOXELS, Volume, close_walls, silhouette_distance
+from gsv3d.meshing.fusion import Volume, close_walls, silhouette_distance
 from gsv3d.meshing.reference import Reference, corners_of, project_voxels
-from gsv3d.meshing.surface import KEEP_SHARE
+from gsv3d.meshing.settings import MeshSettings
 
 OUTLINE = 0.5
 """Coverage at the picture's outline."""
-
-OUTLINE_SIZE = 512
-"""Pixels along the side of the picture as the outline is taken from it: below a voxel each."""
-
-MOST_FINER, FINE_VOXELS, FINE_CROSSINGS = 3.0, 6_000_000, 48_000
-"""The volume of a slim object is refined: each voxel at most so many times smaller, to so many of
-them, of which at most so many pairs have the surface between them."""
-
-NEAR = 2.0
-"""Farther from the outline than so many voxels, before they are refined, nothing is looked at."""
-
-MIN_AGREEMENT = 0.05
-"""Silhouettes with a lower intersection over union show different things: nothing is changed."""
-
-RAY_VOXELS = 1.5
-"""Width of the rays that are looked along, in voxels: each then holds some of every depth."""
-
-THINNEST, THICKEST = 0.8, 0.08
-"""Half the thickness of what is put back: at least so many voxels, at most so many extents."""
-
-EVIDENCE = 0.9
-"""A ray whose nearest miss is below this part of the truncation says where something should be."""
-
-PULL = 0.6
-"""Weight of the Gaussians' nearest miss against the smoothness of the depth of what is put back."""
-
-LINE = 0.65
-"""Half the width of a line in the picture, in voxels, that a surface of the volume surely keeps."""
-
-SPECK = 0.002
-"""A loose part covers more than this share of the picture's object alone, or it is dropped."""
-
-STEEPEST = 4.0
-"""Largest slope of that depth that its thickness makes up for."""
 
 
 def find_outline_bounds(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
@@ -69,64 +36,65 @@ def find_outline_bounds(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
         return np.full(3, np.inf), np.full(3, -np.inf)
     first, end = corners
     camera = reference.camera.resized(len(reference.rgba))
-    viewmat, K = camera.viewmats[0].cpu().numpy(), camera.Ks[0].cpu().numpy()
     depth = float(np.linalg.norm(camera.positions[0].numpy()))
-    shown = [
-        [(u - K[0, 2]) / K[0, 0] * depth, (v - K[1, 2]) / K[1, 1] * depth, depth]
-        for u in (first[0], end[0])
-        for v in (first[1], end[1])
-    ]
-    world = (np.array(shown) - viewmat[:3, 3]) @ viewmat[:3, :3]
+    pixels = np.array([[u, v] for u in (first[0], end[0]) for v in (first[1], end[1])])
+    (world,) = camera.unproject(pixels[None], np.full((1, 4), depth))
     return world.min(axis=0), world.max(axis=0)
 
 
-def match_reference_outline(volume: Volume, reference: Reference) -> Volume:
+def match_reference_outline(
+    volume: Volume, reference: Reference, settings: MeshSettings = MeshSettings()
+) -> Volume:
     """Give the solid the picture's outline, seen from its camera.
 
     Args:
         volume: settled; its walls are outside.
         reference: the picture and its camera.
+        settings: how the outline is matched.
 
     Returns:
         A volume of the same box, finer where the object is slim; the same one where the two show
         different things.
     """
-    coverage = resized(reference.coverage, OUTLINE_SIZE)
+    coverage = resized(reference.coverage, settings.outline_pixels)
     shown = coverage > OUTLINE
     if not shown.any():
         return volume
-    camera = reference.camera.resized(OUTLINE_SIZE)
+    camera = reference.camera.resized(settings.outline_pixels)
     focal = float(camera.Ks[0, 0, 0])
     every = np.arange(volume.field.size)
     uv, z, _ = project_voxels(volume, every, camera, coverage)
-    if _Rays(volume.voxel, shown, uv, z, focal).agreement(volume.field.ravel()) < MIN_AGREEMENT:
+    rays = _Rays(volume.voxel, shown, uv, z, focal, settings)
+    if rays.agreement(volume.field.ravel()) < settings.outline_agreement:
         return volume
-    coarse, volume = volume, _refined(volume)
-    truncation, walls = TRUNCATION_VOXELS * coarse.voxel, float(coarse.field.max())
-    distance = _outline_distance(coverage, volume.voxel * focal / float(np.median(z)))
+    coarse, volume = volume, _refined(volume, settings)
+    truncation, walls = settings.truncation * coarse.voxel, float(coarse.field.max())
+    line_half = settings.line_half * (volume.voxel * focal / float(np.median(z)))
+    distance = _outline_distance(coverage, line_half)
     beside = project_voxels(coarse, every, camera, distance)[2]
-    near = _finer((beside < NEAR * coarse.voxel).reshape(coarse.field.shape), coarse, volume)
+    near = (beside < settings.outline_reach * coarse.voxel).reshape(coarse.field.shape)
+    near = _finer(near, coarse, volume)
     uv, z, outside = project_voxels(volume, near, camera, distance)
     width = _sample(_half_width(distance), uv) * z / focal
 
-    rays = _Rays(volume.voxel, distance < 0, uv, z, focal)
+    rays = _Rays(volume.voxel, distance < 0, uv, z, focal, settings)
     field = np.full(volume.field.shape, truncation, dtype=np.float32)
     flat = field.reshape(-1)
     flat[near] = np.maximum(volume.field.ravel()[near], outside)
-    solid = _without_crumbs(field).ravel()[near]
+    solid = _without_crumbs(field, settings.part_share).ravel()[near]
     solid = np.minimum(solid, rays.lost_parts(solid, outside, width, truncation))
     flat[near] = np.clip(np.maximum(solid, outside), -truncation, truncation)
     field = rays.without_hidden_parts(close_walls(field, walls), near)
     return Volume(field, volume.origin, volume.voxel)
 
 
-def _refined(volume: Volume) -> Volume:
+def _refined(volume: Volume, settings: MeshSettings) -> Volume:
     inside = volume.field < 0
     crossings = sum(int(np.diff(inside, axis=axis).sum()) for axis in range(3))
     finer = min(
-        MOST_FINER,
-        (FINE_VOXELS / inside.size) ** (1 / 3),
-        (FINE_CROSSINGS / max(crossings, 1)) ** (1 / 2),
+        settings.max_finer,
+        (settings.fine_voxels / inside.size) ** (1 / 3),
+        (settings.fine_crossings / max(crossings, 1)) ** (1 / 2),
     )
     if finer < 1.1:
         return volume
@@ -144,16 +112,16 @@ def _finer(mask: np.ndarray, coarse: Volume, fine: Volume) -> np.ndarray:
     return np.flatnonzero(mask[np.ix_(*nearest)])
 
 
-def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
+def _outline_distance(coverage: np.ndarray, line_half: float) -> np.ndarray:
     """Return (S, S) signed distances to the outline in pixels; widen lines too thin for voxels.
 
     Args:
         coverage: (S, S) in 0..1.
-        voxel: edge length of a voxel in pixels.
+        line_half: half the width in pixels that lines get at least.
     """
     distance = silhouette_distance(coverage, OUTLINE)
     shown = coverage > OUTLINE
-    width = int(np.ceil(2 * LINE * voxel))
+    width = int(np.ceil(2 * line_half))
     wide = ndimage.grey_opening(shown.astype(np.uint8), (width, width)) > 0
     # A line leads away from what is wide; a mere corner does not.
     labels, count = ndimage.label(shown & ~wide, np.ones((3, 3)))
@@ -163,7 +131,7 @@ def _outline_distance(coverage: np.ndarray, voxel: float) -> np.ndarray:
     if not lines.any():
         return distance
     middle = lines[labels] & _middle(distance)
-    return np.minimum(distance, ndimage.distance_transform_edt(~middle) - LINE * voxel)
+    return np.minimum(distance, ndimage.distance_transform_edt(~middle) - line_half)
 
 
 def _half_width(distance: np.ndarray) -> np.ndarray:
@@ -180,45 +148,53 @@ def _middle(distance: np.ndarray) -> np.ndarray:
     return (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0)
 
 
-def _without_crumbs(field: np.ndarray) -> np.ndarray:
+def _without_crumbs(field: np.ndarray, share: float) -> np.ndarray:
     """Put the smallest parts of the field just outside: their place is still the nearest miss."""
     labels, count = ndimage.label(field < 0)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    small = sizes < KEEP_SHARE * sizes[1:].max(initial=0)
+    small = sizes < share * sizes[1:].max(initial=0)
     return np.where(small[labels], np.abs(field), field)
 
 
 class _Rays:
-    """Voxels of a volume by the ray of the picture that they lie on.
+    """Voxels of a volume, each with the ray of the picture that it lies on.
 
     Args:
         voxel: edge length of a voxel.
-        shown: (S, S) bool, the outline at ``OUTLINE_SIZE``.
-        uv, z: (voxels, 2) pixels of that size and (voxels,) depths of the voxels' centers.
+        shown: (S, S) bool, the outline.
+        uv, z: (voxels, 2) of these pixels and (voxels,) depths of the voxels' centers.
         focal: focal length in these pixels.
+        settings: how the outline is matched.
     """
 
     def __init__(
-        self, voxel: float, shown: np.ndarray, uv: np.ndarray, z: np.ndarray, focal: float
+        self,
+        voxel: float,
+        shown: np.ndarray,
+        uv: np.ndarray,
+        z: np.ndarray,
+        focal: float,
+        settings: MeshSettings,
     ) -> None:
-        side = OUTLINE_SIZE / focal * float(np.median(z))  # of the picture, in the world
-        self.size = int(np.clip(side / (voxel * RAY_VOXELS), 8, OUTLINE_SIZE))
-        self.voxel, self.z = voxel, z
+        pixels = len(shown)
+        side = pixels / focal * float(np.median(z))  # of the picture, in the world
+        self.size = int(np.clip(side / (voxel * settings.ray_width), 8, pixels))
+        self.voxel, self.z, self.settings = voxel, z, settings
         self.pixel = side / self.size  # of a ray, in the world
-        self.uv = uv * (self.size / OUTLINE_SIZE)
+        scale = self.size / pixels
+        self.uv = uv * scale
         cells = np.floor(self.uv).astype(np.int64)
         self.inside = ((cells >= 0) & (cells < self.size)).all(axis=1)
         cells = np.clip(cells, 0, self.size - 1)
         self.ray = cells[:, 1] * self.size + cells[:, 0]
         rows, columns = np.nonzero(shown)
         self.wanted = np.zeros((self.size, self.size), dtype=bool)
-        scale = self.size / OUTLINE_SIZE
         self.wanted[((rows + 0.5) * scale).astype(int), ((columns + 0.5) * scale).astype(int)] = (
             True
         )
 
     def agreement(self, field: np.ndarray) -> float:
-        """Intersection over union of the solid's silhouette and the picture's."""
+        """Return the intersection over union of the solid's silhouette and the picture's."""
         seen = self._hit(field)
         return float((seen & self.wanted).sum() / max((seen | self.wanted).sum(), 1))
 
@@ -246,7 +222,7 @@ class _Rays:
             width: (voxels,) half the width of the outline there.
             truncation: largest distance of the field.
         """
-        distances = np.full(len(field), np.inf)
+        settings, distances = self.settings, np.full(len(field), np.inf)
         hit = self._hit(field)
         missing = self.wanted & ~hit
         if not missing.any() or not hit.any():
@@ -255,18 +231,21 @@ class _Rays:
         np.minimum.at(nearest, self.ray[self.inside], field[self.inside])
         near_miss = self.inside & (field <= nearest[self.ray] + 1e-6)
         guess = self._mean_depth(near_miss)
-        trust = np.clip(1 - nearest.reshape(hit.shape) / (EVIDENCE * truncation), 0, 1)
-        depth = _bridge(self._mean_depth(self.inside & (field < 0)), missing, guess, trust)
+        trust = np.clip(
+            1 - nearest.reshape(hit.shape) / (settings.miss_evidence * truncation), 0, 1
+        )
+        known = self._mean_depth(self.inside & (field < 0))
+        depth = _bridge(known, missing, guess, settings.miss_weight * trust**2)
         slope = np.hypot(*np.gradient(depth)) / self.pixel
-        stretch = np.sqrt(1 + np.minimum(slope, STEEPEST) ** 2)
+        stretch = np.sqrt(1 + np.minimum(slope, settings.steepest) ** 2)
         # Half a ray beyond: parts that meet must not be parted by the rays' own width.
         share = ndimage.maximum_filter(missing, 3)
         chosen = np.flatnonzero(self.inside & share.ravel()[self.ray] & (outside < self.voxel))
         where = self.uv[chosen]
         depth_inside = np.clip(-outside[chosen], 0, width[chosen])
         round_half = np.sqrt(depth_inside * (2 * width[chosen] - depth_inside))
-        half = np.minimum(round_half, THICKEST)
-        half = np.maximum(half, THINNEST * self.voxel * _sample(stretch, where))
+        half = np.minimum(round_half, settings.most_half)
+        half = np.maximum(half, settings.least_half * self.voxel * _sample(stretch, where))
         distances[chosen] = np.abs(self.z[chosen] - _sample(depth, where)) - half
         return distances
 
@@ -291,13 +270,15 @@ class _Rays:
         )
         for part in order:
             rays = by_part[part - 1]
-            keep[part] = len(np.unique(rays[~covered[rays]])) > SPECK * self.wanted.sum()
+            keep[part] = (
+                len(np.unique(rays[~covered[rays]])) > self.settings.speck * self.wanted.sum()
+            )
             covered[rays] = True
         return np.where(keep[labels] | (labels == 0), field, np.abs(field))
 
 
 def _bridge(
-    known: np.ndarray, missing: np.ndarray, guess: np.ndarray, trust: np.ndarray
+    known: np.ndarray, missing: np.ndarray, guess: np.ndarray, pull: np.ndarray
 ) -> np.ndarray:
     """Fill NaN in (S, S) depths smoothly from the known rays around.
 
@@ -307,8 +288,8 @@ def _bridge(
     Args:
         known: (S, S) depths, NaN where there is none.
         missing: (S, S) bool, rays without a known depth that are to get one.
-        guess: (S, S) depths; may be NaN where trust is 0.
-        trust: (S, S) in 0..1, weight of the guess.
+        guess: (S, S) depths; may be NaN where its weight is 0.
+        pull: (S, S) in 0..1, weights of the guess.
     """
     row, column = ndimage.distance_transform_edt(
         np.isnan(known), return_distances=False, return_indices=True
@@ -319,7 +300,7 @@ def _bridge(
     number = np.full((size + 2, size + 2), -1)
     number[rows + 1, columns + 1] = np.arange(len(rows))
     padded = np.pad(known, 1, constant_values=np.nan)
-    pull = np.where(np.isfinite(guess), PULL * trust**2, 0.0)[rows, columns]
+    pull = np.where(np.isfinite(guess), pull, 0.0)[rows, columns]
     # A part that touches nothing is as deep as the nearest ray that knows.
     diagonal = pull + 1e-4
     right = pull * np.nan_to_num(guess[rows, columns]) + 1e-4 * nearest[rows, columns]
@@ -352,6 +333,4 @@ def _sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
 def resized(values: np.ndarray, size: int) -> np.ndarray:
     """Return (size, size) float32, each pixel the mean of those it stands for."""
-    from PIL import Image
-
     return np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BOX))

@@ -43,19 +43,13 @@ def _render(
 ) -> np.ndarray:
     width, height = cameras.width * factor, cameras.height * factor
     viewmat = cameras.viewmats[i].cpu().numpy().astype(np.float64)
-    K = cameras.Ks[i].cpu().numpy().astype(np.float64)
-    local = mesh.vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
-    z = np.maximum(local[:, 2], 1e-3)
-    focal = np.array([K[0, 0], K[1, 1]])
-    uv = (local[:, :2] / z[:, None] * focal + K[:2, 2]) * factor
-    corners, corner_z = uv[mesh.faces], z[mesh.faces]
+    (uv,), (z,) = cameras[i].project(mesh.vertices)
+    corners, corner_z = uv[mesh.faces] * factor, z[mesh.faces]
 
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     # Counter-clockwise from outside is clockwise in a picture whose y points down.
     turn = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
-    shown = np.flatnonzero(
-        ((turn < 0) | mesh.clipped) & (local[:, 2][mesh.faces] > 1e-2).all(axis=1)
-    )
+    shown = np.flatnonzero(((turn < 0) | mesh.clipped) & (corner_z > 1e-2).all(axis=1))
 
     count = width * height
     depth, nearest = np.full(count, np.inf), np.full(count, -1)

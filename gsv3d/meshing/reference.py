@@ -18,24 +18,7 @@ from gsv3d.masks import box_of, object_coverage
 from gsv3d.meshing import native
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.raster import rasterize
-
-MIN_AGREEMENT = 0.6
-"""Silhouettes with a lower intersection over union show different things: nothing is projected."""
-
-MAX_STRETCH, MAX_SHIFT = 1.35, 0.15
-"""How much larger or smaller the mesh may stand in the picture than the object, and how far off its
-center (in parts of the picture)."""
-
-FACING = (0.15, 0.45)
-"""Cosine of the angle between a surface and the direction to the camera from which the picture
-begins to count, and from which it counts fully: pixels smear over what they graze."""
-
-RIM = 0.015
-"""The outermost pixels of the object, in parts of the picture's side, fade: they hold background,
-and there the mesh is least sure to be where the picture says."""
-
-_Z_TOLERANCE = 0.05
-"""Bumps of a rough surface hide what lies so little behind them; it is painted all the same."""
+from gsv3d.meshing.settings import MeshSettings
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Projection:
-    """How points of the mesh land in the reference picture.
+    """A map from points of the mesh to the reference picture.
 
     Attributes:
         camera: the picture's, of S pixels.
@@ -92,7 +75,10 @@ class Projection:
 
 
 def align_reference(
-    vertices: np.ndarray, faces: np.ndarray, reference: Reference
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    reference: Reference,
+    settings: MeshSettings = MeshSettings(),
 ) -> Projection | None:
     """Lay the mesh's outline over the picture's; return None where they do not agree.
 
@@ -103,10 +89,11 @@ def align_reference(
         vertices: (V, 3) in the world.
         faces: (F, 3) outward.
         reference: the picture.
+        settings: how far the outlines may differ.
     """
     size = reference.rgba.shape[0]
     camera = reference.camera.resized(size)
-    uv, z = project(vertices, camera)
+    (uv,), (z,) = camera.project(vertices)
     depth = _depth_map(uv, z, faces, size)
     mine, wanted = np.isfinite(depth), reference.coverage > 0.5
     mine_box, box = corners_of(mine), corners_of(wanted)
@@ -116,7 +103,9 @@ def align_reference(
     scale = (high - low) / (mine_high - mine_low)
     offset = (low + high) / 2 - scale * (mine_low + mine_high) / 2
     shift = np.abs((low + high) - (mine_low + mine_high)).max() / 2 / size
-    if scale.max() > MAX_STRETCH or scale.min() < 1 / MAX_STRETCH or shift > MAX_SHIFT:
+    if not 1 / settings.max_stretch <= scale.min() <= scale.max() <= settings.max_stretch:
+        return None
+    if shift > settings.max_shift:
         return None
     columns = np.floor((np.arange(size) + 0.5 - offset[0]) / scale[0]).astype(int)
     rows = np.floor((np.arange(size) + 0.5 - offset[1]) / scale[1]).astype(int)
@@ -125,7 +114,7 @@ def align_reference(
     valid_columns = np.flatnonzero((columns >= 0) & (columns < size))
     seen[np.ix_(valid_rows, valid_columns)] = mine[np.ix_(rows[valid_rows], columns[valid_columns])]
     agreement = float((seen & wanted).sum() / (seen | wanted).sum())
-    if agreement < MIN_AGREEMENT:
+    if agreement < settings.picture_agreement:
         return None
     layers = np.empty((5, size, size), dtype=np.float32)
     layers[:4] = np.moveaxis(reference.rgba, 2, 0).astype(np.float32) / 255
@@ -140,7 +129,11 @@ def align_reference(
 
 
 def sample_reference(
-    projection: Projection, points: np.ndarray, normals: np.ndarray, through: bool = False
+    projection: Projection,
+    points: np.ndarray,
+    normals: np.ndarray,
+    through: bool = False,
+    settings: MeshSettings = MeshSettings(),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Look up the picture's colors at points of the mesh.
 
@@ -150,6 +143,7 @@ def sample_reference(
         normals: (N, 3) outward, of any length.
         through: look through to the sides that are turned away, as if they looked like those in
             front of them, instead of at what the picture shows.
+        settings: what counts as shown.
 
     Returns:
         (N, 3) sRGB in 0..1 and (N,) weights in 0..1: 1 where the picture alone should show, 0 where
@@ -163,16 +157,16 @@ def sample_reference(
     )
     if through:
         facing = -facing
-    chosen = np.flatnonzero(facing > FACING[0])
+    chosen = np.flatnonzero(facing > settings.facing[0])
     facing = facing[chosen]
-    uv, z = project(points[chosen], projection.camera)
+    (uv,), (z,) = projection.camera.project(points[chosen])
     size = len(projection.front)
     cells = np.floor(uv).astype(np.int64)
     visible = ((cells >= 0) & (cells < size)).all(axis=1)
     if not through:
         cells = np.clip(cells, 0, size - 1)
         front = projection.front[cells[:, 1], cells[:, 0]]
-        visible &= z <= front + _Z_TOLERANCE / np.maximum(facing, 0.1)
+        visible &= z <= front + settings.bump / np.maximum(facing, 0.1)
 
     landing = uv * projection.scale + projection.offset
     # Row and column of a pixel's center are half-integers in uv, integers for map_coordinates.
@@ -183,7 +177,9 @@ def sample_reference(
     )
     border = ndimage.map_coordinates(projection.layers[4], where, order=1)
     colors[chosen] = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
-    weights[chosen] = visible * _ramp(facing, *FACING) * _ramp(border, 1.0, 1.0 + RIM * size)
+    weights[chosen] = (
+        visible * _ramp(facing, *settings.facing) * _ramp(border, 1.0, 1.0 + settings.rim * size)
+    )
     return colors, weights
 
 
@@ -192,24 +188,15 @@ def alpha_at(projection: Projection, points: np.ndarray) -> np.ndarray:
 
     The picture's outline goes through the whole depth of the object: so does its alpha.
     """
-    uv, _ = project(points, projection.camera)
+    (uv,), _ = projection.camera.project(points)
     where = [uv[:, 1] - 0.5, uv[:, 0] - 0.5]
     return ndimage.map_coordinates(projection.alpha, where, order=1, mode="nearest")
-
-
-def project(points: np.ndarray, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N, 2) pixels, half-integers at their centers, and (N,) z-depths of points."""
-    viewmat = camera.viewmats[0].cpu().numpy().astype(np.float64)
-    K = camera.Ks[0].cpu().numpy().astype(np.float64)
-    local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    z = np.maximum(local[:, 2], 1e-3)
-    return local[:, :2] / z[:, None] * [K[0, 0], K[1, 1]] + K[:2, 2], z
 
 
 def project_voxels(
     volume: Volume, voxels: np.ndarray, camera: Cameras, distance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Project voxels as ``project`` does points, and look up their distance to an outline.
+    """Project voxels as ``Cameras.project`` does points; look up their distance to an outline.
 
     Args:
         volume: gives the grid.

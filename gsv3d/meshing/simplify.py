@@ -13,10 +13,8 @@ from scipy.sparse.csgraph import connected_components
 from gsv3d.errors import GSV3DError
 from gsv3d.meshing.decimate import decimate
 from gsv3d.meshing.mesh import signed_volumes
+from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.surface import compact, face_parts, keep_parts
-
-FACES_PER_PART = 24
-"""With fewer faces than this a part is hardly a shape: then rather fewer parts."""
 
 AGGRESSIONS = (5, 7, 9)
 """Tried in turn: the higher, the rougher and the surer to reach the budget."""
@@ -34,7 +32,12 @@ def bad_edges(faces: np.ndarray) -> int:
     return int((there_counts != 1).sum() + (back_counts != 1).sum() + lonely)
 
 
-def simplify(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
+def simplify(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    budget: int,
+    faces_per_part: int = MeshSettings.faces_per_part,
+) -> tuple[np.ndarray, np.ndarray]:
     """Decimate by quadric error (Garland and Heckbert 1997) to at most ``budget`` faces.
 
     The topology is kept. Where that takes more faces, the surface is decimated on regardless: a
@@ -45,6 +48,7 @@ def simplify(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.n
         vertices: (V, 3) in the world.
         faces: (F, 3) outward, closed.
         budget: most faces of the result, at least 4.
+        faces_per_part: at most one part is kept for each so many faces of the budget.
 
     Raises:
         ValueError: the budget is below 4.
@@ -52,7 +56,7 @@ def simplify(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.n
     """
     if budget < 4:
         raise ValueError(f"budget must be at least 4 faces, not {budget}.")
-    most = max(1, budget // FACES_PER_PART)
+    most = max(1, budget // faces_per_part)
     vertices, faces = keep_parts(vertices, faces, share=0.0, most=most)
     if len(faces) <= budget:
         return vertices, faces

@@ -20,6 +20,7 @@ from gsv3d.meshing import native
 from gsv3d.meshing.mesh import broad_normals, vertex_normals
 from gsv3d.meshing.raster import rasterize
 from gsv3d.meshing.reference import Projection, alpha_at, sample_reference
+from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.views import DepthViews
 
 BACKS = ("model", "picture")
@@ -29,11 +30,7 @@ picture were seen through to them. The first is the default: docs/quality.md com
 PART = 65536
 """Texels whose colors a thread looks up at a time."""
 
-VIEWS_SIZE = 2048
-"""Side of the largest texture that the views are baked into; a larger one is enlarged from it. They
-hold far less detail than that. The pictures are baked at the full size."""
-
-FILL_PIXELS, FILL_MARGIN = VIEWS_SIZE**2, 64
+FILL_PIXELS, FILL_MARGIN = 2048**2, 64
 """The gaps between charts are filled in bands of so many texels, each seen with so many rows more
 on either side: enough for every filter and mip level that shows."""
 
@@ -64,10 +61,10 @@ def bake_texture(
     texture_size: int,
     views: DepthViews,
     cloud: tuple[np.ndarray, np.ndarray],
-    depth_tolerance: float,
     progress: Callable[[int, int], None] | None = None,
     projections: Sequence[Projection | None] = (),
     backs: str = BACKS[0],
+    settings: MeshSettings = MeshSettings(),
 ) -> np.ndarray:
     """Bake the views' colors into a texture, and pictures over them.
 
@@ -80,11 +77,11 @@ def bake_texture(
         texture_size: T.
         views: pictures of the Gaussians with depth.
         cloud: positions (N, 3) and sRGB colors (N, 3) of the Gaussians, for what no view sees.
-        depth_tolerance: a point farther than this behind a view's depth is hidden from it.
         progress: called with (steps done, steps).
         projections: of reference pictures onto the mesh, the first before all; None for one that
             does not fit. One with an alpha gives the texture an alpha channel.
         backs: of ``BACKS``; the first picture is the one seen through.
+        settings: what the views and the pictures show of a point.
 
     Returns:
         (T, T, 3) uint8 sRGB, or (T, T, 4) with an alpha, row 0 at the top; the gaps between charts
@@ -97,15 +94,18 @@ def bake_texture(
             progress(step, of)
 
     seen, nearest = _Seen(views), _Nearest(*cloud)
+    tolerance = settings.depth_tolerance * float(np.ptp(vertices, axis=0).max())
 
     def from_views(texels: _Texels, _: np.ndarray) -> np.ndarray:
         report(texels.last)
-        return _mean_colors(texels, seen, nearest, depth_tolerance)
+        return _mean_colors(texels, seen, nearest, tolerance)
 
     def with_pictures(texels: _Texels, colors: np.ndarray) -> np.ndarray:
         report(len(faces) + texels.last)
         for projection, through in layers:
-            pictured, share = sample_reference(projection, texels.points, texels.broad, through)
+            pictured, share = sample_reference(
+                projection, texels.points, texels.broad, through, settings
+            )
             colors[:, :3] += (pictured - colors[:, :3]) * share[:, None]
         if carved is not None:
             alpha = alpha_at(carved, texels.points)
@@ -120,10 +120,11 @@ def bake_texture(
     carved = first if first is not None and first.alpha is not None else None
     mesh = (vertices, faces, corner_uvs)
     picture = np.zeros((texture_size, texture_size, 3 if carved is None else 4), np.uint8)
-    if texture_size <= VIEWS_SIZE:
+    if texture_size <= settings.views_texture:
         _paint(picture, mesh, lambda texels, _: with_pictures(texels, from_views(texels, _)))
     else:
-        small = _paint(np.zeros((VIEWS_SIZE, VIEWS_SIZE, 3), np.uint8), mesh, from_views)
+        small = np.zeros((settings.views_texture, settings.views_texture, 3), np.uint8)
+        _paint(small, mesh, from_views)
         whole = Image.fromarray(small).resize((texture_size,) * 2, Image.Resampling.BILINEAR)
         picture[..., :3], picture[..., 3:] = np.asarray(whole), 255
         if layers:

@@ -14,33 +14,19 @@ from torch import Tensor
 
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.masks import box_of
+from gsv3d.meshing.settings import MeshSettings
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
     from gsv3d.rendering import RenderOutput
 
-DISTANCE = 3.0
-"""Farther than the model's own orbit: a weaker perspective looks better into hollows."""
-
-HIDDEN_BEHIND = 0.06
-"""A Gaussian this far behind the visible depth is hidden, in extents of the object."""
-
 FAR = 20.0
-"""From this far off a perspective is nearly parallel: pictures to measure the object by."""
+"""Distance from which a perspective is nearly parallel, of pictures that measure the object."""
 
 _FRAME_PIXELS = 96
 
 _FRAME_ALPHA = 0.2
 """A pixel of those pictures less covered than this shows no object."""
-
-RINGS: tuple[tuple[float, int, float], ...] = (
-    # elevation, number of views, first azimuth (degrees)
-    (10.0, 12, 0.0),
-    (-25.0, 8, 22.5),
-    (45.0, 8, 0.0),
-    (75.0, 4, 45.0),
-    (-65.0, 4, 0.0),
-)
 
 
 @dataclass(frozen=True)
@@ -95,7 +81,7 @@ def fit_bounds(
     for i, (right, up) in enumerate(((0, 2), (1, 2), (0, 1))):
         with torch.inference_mode():
             seen = render(gaussians, sides[i].to(gaussians.means.device)).alpha[0, ..., 0]
-        mask = _large_parts(seen.float().cpu().numpy() > _FRAME_ALPHA)
+        mask = _keep_large_parts(seen.float().cpu().numpy() > _FRAME_ALPHA)
         box = box_of(mask)
         if box is None:
             continue
@@ -111,31 +97,38 @@ def fit_bounds(
     return np.maximum(low, lowest), np.minimum(high, highest)
 
 
-def _large_parts(mask: np.ndarray, share: float = 0.01) -> np.ndarray:
+def _keep_large_parts(mask: np.ndarray) -> np.ndarray:
+    """Drop the parts of a mask with less than a hundredth of the largest part's area."""
     labels, count = ndimage.label(mask, np.ones((3, 3)))
     if count < 2:
         return mask
     areas = np.bincount(labels.ravel())
     areas[0] = 0
-    return (areas >= share * areas.max())[labels] & mask
+    return (areas >= 0.01 * areas.max())[labels] & mask
 
 
-def surround_with_cameras(radius: float, size: int, center: np.ndarray | None = None) -> Cameras:
+def surround_with_cameras(
+    radius: float,
+    size: int,
+    center: np.ndarray | None = None,
+    settings: MeshSettings = MeshSettings(),
+) -> Cameras:
     """Place cameras on rings around a point that all see the whole ball of ``radius``.
 
     Args:
         radius: of the ball that holds the object.
         size: width and height of the pictures in pixels.
         center: (3,) of the ball; the origin unless given.
+        settings: the rings.
     """
     azimuths: list[float] = []
     elevations: list[float] = []
-    for elevation, count, first in RINGS:
+    for elevation, count, first in settings.rings:
         azimuths += [first + 360.0 * i / count for i in range(count)]
         elevations += [elevation] * count
     azimuths += [0.0, 0.0]
     elevations += [90.0, -90.0]
-    distance = max(DISTANCE, 3.0 * radius)
+    distance = max(settings.view_distance, 3.0 * radius)
     fov_deg = 2.0 * np.rad2deg(np.arcsin(min(radius / distance, 0.9)))
     cameras = orbit(azimuths, elevations, size=size, distance=distance, fov_deg=float(fov_deg))
     if center is None:
@@ -150,6 +143,7 @@ def render_views(
     cameras: Cameras,
     progress: Callable[[int, int], None] | None = None,
     blur: float = 0.0,
+    hidden_behind: float = MeshSettings.hidden_behind,
 ) -> DepthViews:
     """Render color, alpha and depth, one view at a time so that memory stays small.
 
@@ -164,6 +158,7 @@ def render_views(
         progress: called with (views done, views).
         blur: added to the Gaussians' standard deviations where color is looked up (the root of the
             sum of squares).
+        hidden_behind: a Gaussian so far behind the visible depth is hidden.
     """
     from gsv3d.rendering import render
 
@@ -173,7 +168,7 @@ def render_views(
         for i in range(len(cameras)):
             camera = cameras[i].to(gaussians.means.device)
             whole = render(gaussians, camera)
-            shown = ~_hidden(gaussians, camera, whole)
+            shown = ~_hidden(gaussians, camera, whole, hidden_behind)
             front = render(gaussians.filter(shown), camera)
             tinted = render(wide.filter(shown), camera) if blur > 0 else front
             color = torch.where(
@@ -190,13 +185,11 @@ def render_views(
     return DepthViews(cameras, np.stack(colors), np.stack(alphas), np.stack(depths))
 
 
-def _hidden(gaussians: Gaussians, camera: Cameras, seen: RenderOutput) -> Tensor:
-    """Return (N,) bool: true where a center lies clearly behind the depth of a covered pixel."""
-    local = gaussians.means @ camera.viewmats[0, :3, :3].T + camera.viewmats[0, :3, 3]
-    z = local[:, 2]
-    uv = local[:, :2] / z.clamp(min=1e-3)[:, None] * camera.Ks[0, 0, 0] + camera.Ks[0, :2, 2]
+def _hidden(gaussians: Gaussians, camera: Cameras, seen: RenderOutput, behind: float) -> Tensor:
+    """Return (N,) bool: true where a center lies so far behind the depth of a covered pixel."""
+    (uv,), (z,) = camera.project(gaussians.means)
     column, row = uv.floor().nan_to_num(nan=-1.0).long().unbind(dim=1)
     inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
     column, row = column.clamp(0, camera.width - 1), row.clamp(0, camera.height - 1)
     depth, alpha = seen.depth[0, row, column, 0], seen.alpha[0, row, column, 0]
-    return inside & (alpha > 0.5) & (z > depth + HIDDEN_BEHIND)
+    return inside & (alpha > 0.5) & (z > depth + behind)

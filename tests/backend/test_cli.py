@@ -12,17 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import zmq
 
-from backend.cli import default_data_dir, main
+from backend.cli import main
+from backend.protocol import messages as m
 from backend.protocol import (
-    default_path,
     parse_code,
     process_exists,
     read_connection,
     write_connection,
 )
-from backend.protocol import messages as m
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script
 from tests.backend.test_pairing import free_port, join, make_code
@@ -157,7 +155,7 @@ def test_logs(tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[s
         fault = client.session.submit(script(fault_at=1))
         assert client.until(m.Failed).job == fault
         dead = client.session.submit(script(print=3, die_at=1))
-        client.until(lambda e: isinstance(e, m.Failed) and e.job == dead)
+        client.until(m.Failed, job=dead)
         client.until(m.Done)
     assert main(["logs", "--data-dir", str(data)]) == 0
     assert "ZeroDivisionError: a fault" in capsys.readouterr().out
@@ -244,8 +242,3 @@ def test_an_empty_path_is_not_the_current_folder(
     with pytest.raises(SystemExit) as caught:
         main(["status", option, ""])
     assert caught.value.code == 2 and f"{option}: the path is empty" in capsys.readouterr().err
-
-
-def test_the_command_and_the_add_on_look_in_the_same_place() -> None:
-    assert default_path() == default_data_dir() / "connection.json"
-    assert zmq.has("curve")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from backend.model_runner import pose_numbers
 from backend.protocol import ClientSession, Received, encode
 from backend.protocol import messages as m
 from backend.protocol.codec import decode
-from backend.worker import pose_numbers
 from gsv3d.pose import PoseEstimate
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script
@@ -20,7 +20,7 @@ Start = Callable[..., Running]
 
 
 def pose_of(client: Client, job: str) -> dict[str, float]:
-    client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+    client.until(m.Done, job=job)
     (mesh,) = [e for e in client.of_job(job) if isinstance(e, Received) and e.kind == "mesh"]
     return mesh.artifact.pose
 

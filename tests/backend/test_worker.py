@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from backend.errors import BackendError
+from backend.model_runner import ModelRunner
 from backend.protocol.messages import Welcome
-from backend.worker import ModelRunner
 from backend.worker_runtime import in_words
 from gsv3d import generation, models
 from gsv3d.errors import ModelError

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import psutil
 import pytest
 
-from gsv3d.threads import COUNTS, SLEEPING, limit_threads, usable_cores
+from gsv3d.errors import GSV3DError
+from gsv3d.threads import COUNTS, SLEEPING, limit_threads, pause_collecting, usable_cores
 
 COMMAND_LINE = "import gsv3d.cli; gsv3d.cli.main(['models']); import torch"
 WORKER = "import backend.worker as w; w.serve_jobs = lambda make: make(); w.main([]); import torch"
@@ -66,5 +69,25 @@ def test_the_number_of_threads_can_be_chosen() -> None:
 
 
 def test_no_threads_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1, not 0"):
+    with pytest.raises(GSV3DError, match="at least 1, not 0"):
         limit_threads(0)
+
+
+class Node:
+    def __init__(self) -> None:
+        self.me = self  # only the collector gets rid of it
+
+
+def test_garbage_is_not_looked_for_among_what_is_imported() -> None:
+    try:
+        with pytest.raises(ImportError), pause_collecting():
+            assert not gc.isenabled()
+            kept = weakref.ref(Node())
+            raise ImportError
+        assert gc.isenabled()
+        later = weakref.ref(Node())
+        gc.collect()
+        assert kept() is not None
+        assert later() is None
+    finally:
+        gc.unfreeze()

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from gsv3d.cli.options import add_views, consistency_of
+from gsv3d.cli.options import add_views, read_consistency
 from gsv3d.errors import DataError, GSV3DError, OutputError
 from gsv3d.lab.cli.options import check_at_least, require_blender
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     _require_packages()
-    from gsv3d.lab.evaluation.metrics.networks import CLIP, load_perceptual
+    from gsv3d.lab.evaluation.network_metrics import CLIP, load_perceptual
     from gsv3d.lab.evaluation.perceptual import measure_perceptual
     from gsv3d.lab.evaluation.protocol import (
         EvaluationSettings,
@@ -169,7 +169,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     )
     retriever = None
     if library is not None:
-        from gsv3d.lab.evaluation.baselines.retrieval import Retriever
+        from gsv3d.lab.evaluation.retrieval import Retriever
 
         retriever = Retriever(library)
     failures = run_evaluation(evaluation, generator, progress, args.workers, retriever, args.fit)
@@ -220,7 +220,7 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
     identity = ModelIdentity(
         digest_folder(folder), args.steps, args.faces, args.texture_size,
         args.frames or count_frames(model, args.orbit), args.pose, args.orbit,
-        consistency_of(args.consistency),
+        read_consistency(args.consistency),
     )  # fmt: skip
     name = args.name or folder.resolve().name
     return name, identity, ModelGenerator(model, identity, args.device)
@@ -228,16 +228,16 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def library_props(args: argparse.Namespace, sources: list[str]) -> list[ObjectFile]:
     """Return the props to retrieve from; none where nobody named any."""
-    from gsv3d.lab.evaluation.baselines.library import SPLIT, find_library
+    from gsv3d.lab.evaluation.retrieval import SPLIT
 
     if args.no_retrieval:
         return []
     if args.retrieval is not None:
-        return find_library(args.retrieval)
+        return find_objects([args.retrieval], SPLIT)
     for source in map(Path, sources):
         if source.suffix.lower() == ".json" and source.is_file():
             try:
-                return find_library(source)
+                return find_objects([source], SPLIT)
             except DataError:
                 continue  # an index without a split to train on
     print(
@@ -254,7 +254,7 @@ def _library(
     props = library_props(args, sources)
     if not props:
         return None
-    from gsv3d.lab.evaluation.baselines.library import load_library
+    from gsv3d.lab.evaluation.retrieval import load_library
 
     return load_library(props, args.cache or args.report / "retrieval", report, args.workers)
 

@@ -12,7 +12,7 @@ import numpy as np
 from gsv3d.devices import choose_device
 from gsv3d.errors import Cancelled, GSV3DError
 from gsv3d.lab.datasets.processes import run_in_processes
-from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
 from gsv3d.lab.evaluation.gaussians import FitSettings, draw_generated, fit_halves
 from gsv3d.lab.evaluation.generating import Generated, Generator
@@ -29,7 +29,7 @@ from gsv3d.lab.evaluation.store import (
     write_json,
 )
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.pose.estimate import best_plane
+from gsv3d.pose.symmetry import find_best_plane
 
 Report = Callable[[str, int, int], None]
 """Told of a phase's name, and how many of how many are done."""
@@ -171,7 +171,7 @@ def _generate(
         return None
     elevation = float(truth["elevation_deg"])
     try:
-        plane = best_plane(truth["vertices"][truth["faces"]])
+        plane = find_best_plane(truth["vertices"][truth["faces"]])
         generated = generator(truth["reference"], elevation, plane, run.seed)
         mesh = normalize_mesh(generated.mesh)
     except Cancelled:
@@ -293,5 +293,5 @@ def is_stale(task: MeasureTask) -> bool:
 def normalize_mesh(mesh: TexturedMesh) -> TexturedMesh:
     """Center a mesh and scale it to extent 1 by its box; ValueError where it has none."""
     return TexturedMesh(
-        metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
+        shape_metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
     )

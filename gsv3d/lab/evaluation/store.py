@@ -27,7 +27,7 @@ from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.outputs import write_atomic
 
 if TYPE_CHECKING:
-    from gsv3d.multiview.consistency import Consistency
+    from gsv3d.multiview.guidance import Consistency
 
 FORMAT = 2
 KINDS = ("truth", "meshes", "views", "generated", "measures")
@@ -70,7 +70,7 @@ class ModelIdentity:
         frames: views of the model's orbit.
         pose: of ``POSES``: where the model is told that the reference was taken from.
         orbit: of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own.
-        consistency: see ``gsv3d.multiview.consistency``; None is the model's own.
+        consistency: see ``gsv3d.multiview.guidance``; None is the model's own.
     """
 
     sha256: str

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras, model_elevations_deg, orbit
-from gsv3d.lab.datasets.color import decode_srgb
+from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
 from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.rasterizing.lighting import Lights, face_the_camera, irradiance
 from gsv3d.lab.rasterizing.props import Prop
@@ -138,8 +138,8 @@ def draw(surface: Surface, cameras: Cameras, lights: Lights | None) -> Views:
         light = irradiance(points, normals, lights, surface.vertices, surface.faces)
     rgba = alpha.new_zeros(*alpha.shape[:3], 4)
     depth = alpha.new_zeros(alpha.shape[:3], dtype=torch.float16)
-    lit = (albedo[view, row, column] * light).clamp(0, 1)
-    rgba[view, row, column] = torch.cat([_srgb(lit), alpha[view, row, column]], dim=-1)
+    color = encode_srgb(albedo[view, row, column] * light)
+    rgba[view, row, column] = torch.cat([color, alpha[view, row, column]], dim=-1)
     depth[view, row, column] = coarse.depth.half()
     return Views((rgba * 255).round().to(torch.uint8), depth)
 
@@ -164,10 +164,6 @@ def _pixels(fragments: Fragments) -> tuple[Tensor, Tensor, Tensor]:
     """Return view, row and column of the pixel that each fine fragment lies in."""
     view, row, column = torch.nonzero(fragments.covered, as_tuple=True)
     return view, row // SUPERSAMPLING, column // SUPERSAMPLING
-
-
-def _srgb(x: Tensor) -> Tensor:
-    return torch.where(x <= 0.0031308, x * 12.92, 1.055 * x.clamp_min(1e-8) ** (1 / 2.4) - 0.055)
 
 
 def plan_cameras(

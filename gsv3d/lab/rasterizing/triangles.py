@@ -67,18 +67,9 @@ def rasterize(vertices: Tensor, faces: Tensor, cameras: Cameras) -> Fragments:
         faces: (F, 3) int.
         cameras: V of them, on the vertices' device.
     """
-    screen, depth = project(vertices, cameras)
+    screen, depth = cameras.project(vertices)
+    depth = torch.where(depth > NEAR, depth, torch.nan)
     return rasterize_projected(screen, 1.0 / depth, faces, cameras.height, cameras.width)
-
-
-def project(vertices: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """Project (N, 3) points to (V, N, 2) pixels and (V, N) z-depth, at least ``NEAR``."""
-    local = vertices @ cameras.viewmats[:, :3, :3].transpose(1, 2)
-    local = local + cameras.viewmats[:, None, :3, 3]
-    depth = local[..., 2]
-    homogeneous = local @ cameras.Ks.transpose(1, 2)
-    depth = torch.where(depth > NEAR, depth, torch.full_like(depth, torch.nan))
-    return homogeneous[..., :2] / depth[..., None], depth
 
 
 def rasterize_projected(

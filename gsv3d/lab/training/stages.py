@@ -19,7 +19,7 @@ from gsv3d.errors import ModelError
 from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.checkpoint import as_os_error, find_differing
 from gsv3d.lab.training.components import check_component, component_model
-from gsv3d.lab.training.config import ModelConfig, build, check_stage, stage_model
+from gsv3d.lab.training.config import SETTINGS, ModelConfig, build, check_stage, stage_model
 from gsv3d.lab.training.fields import wrong_field
 from gsv3d.lab.training.samples import check_views
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
@@ -106,26 +106,26 @@ def make_task(
     }
     scheduler = config.components["scheduler"]
     sigmas = (float(scheduler["sigma_min"]), float(scheduler["sigma_max"]))
-    frames = config.num_frames
+    frames, settings = config.num_frames, SETTINGS[stage](**options)
     task: Any
     match stage:
         case "autoencoder":
-            task = AutoencoderTask(modules["vae"], orbits, device, **options)
+            task = AutoencoderTask(modules["vae"], orbits, device, settings)
         case "multiview":
             task = MultiviewTask(
                 modules["unet"], modules["image_encoder"], modules["vae"], orbits, frames, device,
-                output, sigmas, **options,
+                settings, output, sigmas,
             )  # fmt: skip
         case "decoder":
             task = DecoderTask(
                 modules["decoder"], modules["feature_encoder"], modules["vae"], orbits, frames,
-                device, **options,
+                device, settings,
             )  # fmt: skip
         case _:
             task = DistillTask(
                 modules["unet"], modules["image_encoder"], modules["decoder"],
-                modules["feature_encoder"], modules["vae"], orbits, frames, device, sigmas,
-                **options,
+                modules["feature_encoder"], modules["vae"], orbits, frames, device, settings,
+                sigmas,
             )  # fmt: skip
     task.configuration = describe_configuration(config, stage)
     return task

@@ -15,6 +15,7 @@ from backend.peers import OPEN_TRANSFERS
 from backend.protocol import TAG, limits
 from backend.protocol import messages as m
 from backend.protocol.arrays import DTYPES, SCHEMAS, SIZES, ArraySpec
+from backend.protocol.entries import STATES
 from backend.protocol.fields import Choice, Integer, ListOf, Number, Text
 
 PAGE = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -79,7 +80,7 @@ def test_arrays() -> None:
 
 def test_codes_states_and_tag() -> None:
     assert set(re.findall(r"`(\w+)`", PARTS["error"].split("Codes:")[1])) == set(m.ERROR_CODES)
-    assert all(f"`{state}`" in PAGE for state in m.STATES)
+    assert all(f"`{state}`" in PAGE for state in STATES)
     assert f"`{TAG.decode()}`" in PAGE
 
 

@@ -44,12 +44,9 @@ def test_gaussians_lie_on_their_pixels_rays() -> None:
     cameras = orbit(static_azimuths_deg(4), [10.0, 20.0, -5.0, 0.0], size=6)
     out = head(torch.randn(2, 4, 8, 6, 6) * 3, cameras)
     means = out.means.view(2, 4, 36, 3)
-    rotation, translation = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3]
-    local = torch.einsum("vij,bvnj->bvni", rotation, means) + translation[:, None]
-    depth = local[..., 2]
+    pixels, depth = (torch.stack(both) for both in zip(*map(cameras.project, means), strict=True))
     assert torch.allclose(depth, out.depth.flatten(2), atol=1e-5)
     assert (depth - 2.35).abs().max() <= HALF_DIAGONAL
-    pixels = torch.einsum("vij,bvnj->bvni", cameras.Ks, local / depth[..., None])[..., :2]
     v, u = torch.meshgrid(torch.arange(6) + 0.5, torch.arange(6) + 0.5, indexing="ij")
     assert torch.allclose(pixels, torch.stack([u, v], -1).view(36, 2).expand_as(pixels), atol=1e-3)
 

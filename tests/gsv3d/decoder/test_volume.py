@@ -12,8 +12,8 @@ from gsv3d.decoder.volume import (
     SIDE,
     SURFACE_LOGIT,
     FeatureVolume,
-    ray_bounds,
-    sampled,
+    find_ray_bounds,
+    sample_volume,
     trace,
     voxel_centers,
 )
@@ -22,8 +22,8 @@ OPAQUE = 3.0
 """Logit, above that of the surface, of what hides all behind it."""
 
 
-def test_a_voxel_gathers_what_the_views_have_where_they_see_it() -> None:
-    """Of views that hold their own pixel coordinates, against numpy's projection."""
+def test_a_voxel_gathers_from_the_views_that_see_it() -> None:
+    """Views hold their own pixel coordinates; the projection is numpy's."""
     torch.manual_seed(0)
     size, views = 32, [(0.0, 10.0), (120.0, -5.0), (230.0, 40.0)]
     cameras = orbit([a for a, _ in views], [e for _, e in views], size=size)
@@ -37,10 +37,13 @@ def test_a_voxel_gathers_what_the_views_have_where_they_see_it() -> None:
     for azimuth, elevation in views:
         placed = look_at_origin(azimuth, elevation, DISTANCE)
         local = points @ placed[:3, :3].T + placed[:3, 3]
-        seen = local @ intrinsics(size).numpy().T
-        # What lies beside a picture is what its border has.
-        expected.append((seen[:, :2] / seen[:, 2:]).clip(0.5, size - 0.5))
-    mean, largest = np.mean(expected, axis=0), np.max(expected, axis=0)
+        projected = local @ intrinsics(size).numpy().T
+        pixels = projected[:, :2] / projected[:, 2:]
+        inside = ((pixels >= 0) & (pixels <= size)).all(axis=1, keepdims=True)
+        expected.append(np.ma.array(pixels.clip(0.5, size - 0.5), mask=~inside.repeat(2, axis=1)))
+    seen = np.ma.stack(expected)
+    assert set(seen.count(axis=0)[:, 0]) == {0, 1, 2, 3}
+    mean, largest = seen.mean(axis=0).filled(0), seen.max(axis=0).filled(0)
     assert np.abs(volume[0, :2].flatten(1).T.numpy() - mean).max() < 1e-3
     assert np.abs(volume[1, 2:4].flatten(1).T.numpy() - largest).max() < 1e-3
 
@@ -50,7 +53,7 @@ def test_bounds_of_rays_against_points_on_them() -> None:
     origins = torch.randn(500, 3, generator=generator) * 2
     directions = torch.randn(500, 3, generator=generator)
     directions[0] = torch.tensor([0.0, 0.0, 1.0])
-    near, far = ray_bounds(origins, directions)
+    near, far = find_ray_bounds(origins, directions)
     along = torch.linspace(-20, 20, 20001)
     points = origins[:, None] + along[:, None] * directions[:, None]
     inside = (points.abs() <= SIDE / 2).all(dim=-1)
@@ -96,7 +99,7 @@ def test_between_voxels_it_is_linear() -> None:
     volume = (points @ torch.tensor([1.0, -2.0, 3.0])).view(1, 1, 8, 8, 8)
     asked = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.4
     expected = asked @ torch.tensor([1.0, -2.0, 3.0])
-    assert torch.allclose(sampled(volume, asked)[:, 0], expected, atol=1e-5)
+    assert torch.allclose(sample_volume(volume, asked)[:, 0], expected, atol=1e-5)
 
 
 def test_own_and_shared_cameras_agree_and_gradients_arrive() -> None:

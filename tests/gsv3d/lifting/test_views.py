@@ -7,7 +7,6 @@ import torch
 
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.lifting.views import crop
-from gsv3d.meshing.reference import project
 
 
 def picture(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -34,12 +33,9 @@ def test_a_crop_keeps_where_points_are_seen(size: int) -> None:
     assert views.alpha.shape == (2, side, side) and side <= max(size, 4) and side % 4 == 0
     for i, (left, top, right, bottom) in enumerate(boxes):
         # Corners of the box as points at depth 2, seen by the new camera.
-        K = Ks[i].double().numpy()
-        pixels = np.array([[left, top], [right, bottom]], dtype=float)
-        local = np.column_stack([(pixels - K[:2, 2]) / [K[0, 0], K[1, 1]], np.ones(2)]) * 2
-        viewmat = base.viewmats[i].double().numpy()
-        world = (local - viewmat[:3, 3]) @ viewmat[:3, :3]
-        uv, _ = project(world, views.cameras[i])
+        pixels = np.array([[[left, top], [right, bottom]]], dtype=float)
+        before = Cameras(base.viewmats, Ks, width, height)[i]
+        (uv,), _ = views.cameras[i].project(before.unproject(pixels, np.full((1, 2), 2.0)))
         rows = views.alpha[i].sum(1).numpy()
         columns = views.alpha[i].sum(0).numpy()
         for (low, high), sums in zip(uv.T, (columns, rows), strict=True):

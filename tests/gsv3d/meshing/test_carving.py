@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gsv3d.cameras import DISTANCE, orbit
-from gsv3d.meshing import extract_mesh
+from gsv3d.meshing import MeshSettings, extract_mesh
 from gsv3d.meshing.carving import cover_fine_gaps
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.meshing.preview import render_mesh
@@ -72,9 +72,8 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_the_mesh_of_a_lattice_has_its_outline_and_its_colors() -> None:
     reference = picture(RACKET)
-    mesh = extract_mesh(
-        ball(), 1000, 512, None, [reference, mirror_reference(reference, 90.0)], voxels=58
-    )
+    references = [reference, mirror_reference(reference, 90.0)]
+    mesh = extract_mesh(ball(), 1000, 512, None, references, settings=MeshSettings(voxels=58))
     assert mesh.texture.shape == (512, 512, 4)
     drawn = render_mesh(mesh, CAMERA)[0]
     assert iou(drawn[..., 3] > 127, RACKET) > 0.97

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From real Gaussians, through the real renderer, to the mesh."""
+"""The whole way from Gaussians, through the renderer, to the mesh."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import trimesh
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
-from gsv3d.meshing import extract_mesh
+from gsv3d.meshing import MeshSettings, extract_mesh
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.reference import Reference
@@ -205,6 +205,6 @@ def test_more_voxels_keep_rods_that_are_thinner_than_a_voxel() -> None:
     )
     with pytest.raises(GSV3DError, match="have no surface"):
         extract_mesh(rods, 1000, 32)
-    mesh = extract_mesh(rods, 1000, 32, voxels=192)
+    mesh = extract_mesh(rods, 1000, 32, settings=MeshSettings(voxels=192))
     np.testing.assert_allclose(np.ptp(mesh.vertices, axis=0), [0.05, 0.01, 0.81], atol=0.01)
     assert (np.abs(mesh.vertices[:, 0]) > 0.01).all()  # nothing between them

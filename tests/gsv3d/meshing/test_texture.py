@@ -17,6 +17,7 @@ from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.raster import CHUNK, rasterize
 from gsv3d.meshing.reference import Reference, align_reference
+from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.texture import bake_texture
 from gsv3d.meshing.unwrap import unwrap_uvs
 from tests.gsv3d.meshing import analytic
@@ -71,7 +72,7 @@ def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_colored):
     assert projection is not None
     views = analytic.box((0.3, 0.3, 0.3))
     texture = bake_texture(
-        mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, 0.05, None, [projection],
+        mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, None, [projection],
         backs="model",
     )  # fmt: skip
     points, colors = sampled(TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture))
@@ -97,7 +98,7 @@ def green_front(mesh: TexturedMesh, azimuth: float = 0.0, size: int = 128):
 def baked(mesh: TexturedMesh, size: int, projections, **more) -> TexturedMesh:
     views = analytic.box((0.3, 0.3, 0.3))
     texture = bake_texture(
-        mesh.vertices, mesh.faces, mesh.corner_uvs, size, views, NO_CLOUD, 0.05, None,
+        mesh.vertices, mesh.faces, mesh.corner_uvs, size, views, NO_CLOUD, None,
         projections, **more,
     )  # fmt: skip
     return TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture)
@@ -140,9 +141,8 @@ def test_a_texture_larger_than_the_views_need_is_enlarged(two_colored, monkeypat
     """Small and large agree where the views' colors are; the picture stays as sharp."""
     projection = green_front(two_colored)
     whole = baked(two_colored, 512, [projection])
-    monkeypatch.setattr(texture, "VIEWS_SIZE", 128)
     monkeypatch.setattr(texture, "FILL_PIXELS", 512 * 100)  # several bands
-    enlarged = baked(two_colored, 512, [projection])
+    enlarged = baked(two_colored, 512, [projection], settings=MeshSettings(views_texture=128))
     assert enlarged.texture.shape == (512, 512, 3)
     points, colors = sampled(enlarged)
     _, wanted = sampled(whole)
@@ -170,18 +170,17 @@ def test_gaps_are_filled_in_bands_as_in_one_piece(monkeypatch):
 
 
 def test_baking_takes_memory_for_the_texture_and_a_chunk(two_colored, monkeypatch):
-    """At 2048: the texture and the mask of its charts, and the larger of a chunk and a band.
+    """A texture of 2048 takes itself, the mask of its charts, and the larger of a chunk and a band.
 
     A chunk's candidate has about 40 numbers of 8 bytes at once (indices, points, edges, weights); a
     band's texel has an int64 and two int32 of scipy's transform, and up to three indices of 8.
     """
     size, band = 2048, 2048 * 256
-    monkeypatch.setattr(texture, "VIEWS_SIZE", 128)
     monkeypatch.setattr(texture, "FILL_PIXELS", band)
     projection = green_front(two_colored)
     tracemalloc.start()
     try:
-        baked(two_colored, size, [projection])
+        baked(two_colored, size, [projection], settings=MeshSettings(views_texture=128))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -202,7 +201,7 @@ def test_what_no_view_sees_takes_the_nearest_gaussians():
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     views = analytic.sphere(0.4)  # the small sphere is hidden inside
     corner_uvs = unwrap_uvs(vertices, faces, 64)
-    texture = bake_texture(vertices, faces, corner_uvs, 64, views, NO_CLOUD, 0.02)
+    texture = bake_texture(vertices, faces, corner_uvs, 64, views, NO_CLOUD)
     np.testing.assert_array_equal(np.unique(texture.reshape(-1, 3), axis=0), [[0, 255, 0]])
 
 

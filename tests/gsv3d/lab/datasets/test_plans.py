@@ -65,7 +65,7 @@ def test_too_many_pixels_an_object_are_refused() -> None:
         OrbitSettings(size=2048, orbit_views=84)
 
 
-def test_an_object_is_centerd_with_extent_one_and_turned() -> None:
+def test_an_object_is_centered_with_extent_one_and_turned() -> None:
     rng = np.random.default_rng(0)
     points = rng.random((100, 3)) * [2, 1, 1] + [5, -3, 2]
     viewmats = orbit([0, 90], 0.0, size=8).viewmats.numpy()

@@ -54,8 +54,8 @@ def result(pipeline) -> GenerationResult:
     views = (np.asarray(output.views) * 255).round().astype(np.uint8)
     prepared = np.asarray(tiny.picture())
     return GenerationResult(
-        prepared, views, np.float32(output.azimuths_deg), output.gaussians, None, {},
-        PoseEstimate(10.0, None), output.latents, np.float32(output.elevations_deg),
+        prepared, views, np.float32(output.azimuths_deg), np.float32(output.elevations_deg),
+        output.gaussians, None, {}, PoseEstimate(10.0, None), output.latents,
     )  # fmt: skip
 
 

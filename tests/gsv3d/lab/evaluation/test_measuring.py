@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.measuring import measure, read_measures
 from gsv3d.lab.evaluation.runner import is_stale, measure_task
 from gsv3d.lab.evaluation.store import Run, load_arrays, load_mesh, save_arrays, write_json
@@ -73,13 +73,13 @@ def test_p2s_is_of_as_many_points_as_its_name_says(evaluation, monkeypatch) -> N
     """One column is the mean over all points, the other over the first of the same points."""
     task = measure_task(evaluation, evaluation.cases[0], Run("slab"))
     asked: list[np.ndarray] = []
-    distances = metrics.Surface.distances
+    distances = shape_metrics.Surface.distances
 
-    def recorded(surface: metrics.Surface, points: np.ndarray) -> np.ndarray:
+    def recorded(surface: shape_metrics.Surface, points: np.ndarray) -> np.ndarray:
         asked.append(points)
         return distances(surface, points)
 
-    monkeypatch.setattr(metrics.Surface, "distances", recorded)
+    monkeypatch.setattr(shape_metrics.Surface, "distances", recorded)
     values = measure(task)["values"]
     truth, slab = load_arrays(task.truth), load_mesh(task.mesh)
     box = trimesh.Trimesh(truth["vertices"], truth["faces"], process=False)
@@ -87,10 +87,10 @@ def test_p2s_is_of_as_many_points_as_its_name_says(evaluation, monkeypatch) -> N
         assert points.shape == (16384, 3)
         away = np.abs(trimesh.proximity.ProximityQuery(box).signed_distance(points[:4096]))
         assert values[f"p2s_4096{alignment}"] == pytest.approx(away.mean(), abs=1e-6)
-        whole = distances(metrics.Surface(box.vertices, box.faces), points).mean()
+        whole = distances(shape_metrics.Surface(box.vertices, box.faces), points).mean()
         assert values[f"p2s{alignment}"] == pytest.approx(whole, abs=1e-6)
         assert values[f"p2s{alignment}"] != values[f"p2s_4096{alignment}"]
-    on_slab = metrics.Surface(slab.vertices, slab.faces)
+    on_slab = shape_metrics.Surface(slab.vertices, slab.faces)
     assert distances(on_slab, asked[0]).max() < 1e-6 < distances(on_slab, asked[1]).max()
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gsv3d.lab.evaluation.measuring import measure
-from gsv3d.lab.evaluation.metrics.networks import (
+from gsv3d.lab.evaluation.network_metrics import (
     INCEPTION_WEIGHTS,
     LPIPS_WEIGHTS,
     NotInstalled,
@@ -26,7 +26,7 @@ from gsv3d.lab.evaluation.metrics.networks import (
     load_perceptual,
 )
 from gsv3d.lab.evaluation.perceptual import measure_perceptual, measure_sets, perceptual_path
-from gsv3d.lab.evaluation.report.results import load_results
+from gsv3d.lab.evaluation.results import load_results
 from gsv3d.lab.evaluation.runner import measure_task
 from gsv3d.lab.evaluation.store import Run, load_arrays, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation

@@ -58,10 +58,7 @@ def test_directions_are_those_of_the_cameras() -> None:
 def test_nothing_of_extent_one_is_clipped() -> None:
     corners = np.array(np.meshgrid([-0.5, 0.5], [-0.5, 0.5], [-0.5, 0.5])).reshape(3, -1).T
     cameras = orbit(*unseen_views(0.0), size=100, distance=DISTANCE)
-    local = np.einsum("vij,nj->vni", cameras.viewmats[:, :3, :3], corners)
-    local = local + cameras.viewmats[:, None, :3, 3].numpy()
-    pixels = np.einsum("vij,vnj->vni", cameras.Ks, local)
-    pixels = pixels[..., :2] / pixels[..., 2:]
+    pixels, _ = cameras.project(corners)
     assert pixels.min() > 0 and pixels.max() < 100
 
 
@@ -105,12 +102,9 @@ def test_settings_out_of_bounds_are_named(change) -> None:
 
 
 def box_on_screen(points: np.ndarray, elevation: float) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high corner in a picture from -1 to 1, by the cameras' own matrices."""
-    cameras = orbit([0.0], elevation, size=2)
-    local = points @ cameras.viewmats[0, :3, :3].numpy().T + cameras.viewmats[0, :3, 3].numpy()
-    pixels = local @ cameras.Ks[0].numpy().T
-    pixels = pixels[:, :2] / pixels[:, 2:] - 1
-    return pixels.min(axis=0), pixels.max(axis=0)
+    """Low and high corner in a picture from -1 to 1, as the cameras project it."""
+    (pixels,), _ = orbit([0.0], elevation, size=2).project(points)
+    return pixels.min(axis=0) - 1, pixels.max(axis=0) - 1
 
 
 @pytest.mark.parametrize("elevation", [-5.0, 10.0, 30.0])

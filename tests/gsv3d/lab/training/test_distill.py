@@ -17,7 +17,7 @@ from gsv3d.errors import ModelError
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import NoiseLevels
 from gsv3d.lab.training.stages import CLASSES
-from gsv3d.lab.training.tasks import DecoderTask, DistillTask
+from gsv3d.lab.training.tasks import DecoderSettings, DecoderTask, DistillSettings, DistillTask
 from gsv3d.lab.training.tasks.distill import add_lora, fuse_lora
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from tests import tiny
@@ -37,7 +37,8 @@ def distill(orbits, volume: bool = False, **options) -> DistillTask:
     names = ("unet", "image_encoder", "decoder", "feature_encoder", "vae")
     config = tiny.with_volume() if volume else tiny.CONFIG
     modules = [build(config, name) for name in names]
-    return DistillTask(*modules, orbits, 4, CPU, **({"lora_rank": 2, "num_novel": 1} | options))
+    settings = DistillSettings(**({"lora_rank": 2, "num_novel": 1} | options))
+    return DistillTask(*modules, orbits, 4, CPU, settings)
 
 
 def shaken(unet: nn.Module) -> nn.Module:
@@ -213,13 +214,15 @@ def test_l_3d_alone_goes_down_through_lora(monkeypatch) -> None:
     # A decoder that reads the latents: three props that it must tell apart by them.
     first = DecoderTask(
         modules["decoder"], modules["feature_encoder"], modules["vae"].eval(), orbits, 4, CPU,
-        corruption=0.0, blur=0.0, pixel_weight=0.2,
+        DecoderSettings(corruption=0.0, blur=0.0, pixel_weight=0.2),
     )  # fmt: skip
     fit(first.modules, lambda: first.loss(first.source.draw(3, 0, 0.0))[0], 80, 4e-3)
     task = DistillTask(
         modules["unet"], modules["image_encoder"], modules["decoder"], modules["feature_encoder"],
-        modules["vae"], orbits, 4, CPU, lora_rank=8, drop_condition=0.0, log_sigma_mean=0.0,
-        log_sigma_std=0.0, gate_full=50.0, gate_none=100.0, num_input=0,
+        modules["vae"], orbits, 4, CPU, DistillSettings(
+            lora_rank=8, drop_condition=0.0, log_sigma_mean=0.0, log_sigma_std=0.0,
+            gate_full=50.0, gate_none=100.0, num_input=0,
+        ),
     )  # fmt: skip
     monkeypatch.setattr(
         NoiseLevels, "squared", lambda self, estimated, latents, sigma: 0 * estimated[..., 0, 0, 0]

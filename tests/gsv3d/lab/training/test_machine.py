@@ -27,7 +27,14 @@ from gsv3d.lab.training.machine import (
     quick_attention,
 )
 from gsv3d.lab.training.schedule import Schedule
-from gsv3d.lab.training.tasks import DecoderTask, DistillTask, MultiviewTask
+from gsv3d.lab.training.tasks import (
+    DecoderSettings,
+    DecoderTask,
+    DistillSettings,
+    DistillTask,
+    MultiviewSettings,
+    MultiviewTask,
+)
 from tests import tiny
 from tests.gsv3d.lab.training.least_squares import LeastSquares, losses, schedule
 
@@ -223,10 +230,10 @@ def run(stage: str, checkpointed: bool) -> tuple[float, dict[str, torch.Tensor],
     vae = build(tiny.CONFIG, "vae").eval()
     if stage == "multiview":
         modules = build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder")
-        task = MultiviewTask(*modules, vae, orbits, 4, CPU)
+        task = MultiviewTask(*modules, vae, orbits, 4, CPU, MultiviewSettings())
     else:
         modules = build(tiny.CONFIG, "decoder"), build(tiny.CONFIG, "feature_encoder")
-        task = DecoderTask(*modules, vae, orbits, 4, CPU)
+        task = DecoderTask(*modules, vae, orbits, 4, CPU, DecoderSettings())
         for block in modules[0].blocks:
             torch.nn.init.ones_(block.gate)
     task.modules.train()
@@ -265,8 +272,9 @@ def test_a_frozen_decoder_that_gradients_flow_through_is_checkpointed_too(tmp_pa
         names = ("unet", "image_encoder", "decoder", "feature_encoder", "vae")
         modules = [build(tiny.CONFIG, name) for name in names]
         task = DistillTask(
-            *modules, tiny.bank_of(tiny.ball_orbit()), 4, CPU, train_decoder=False, lora_rank=0,
-            drop_condition=0.0, gate_full=1e8, gate_none=1e9,
+            *modules, tiny.bank_of(tiny.ball_orbit()), 4, CPU, DistillSettings(
+                train_decoder=False, lora_rank=0, drop_condition=0.0, gate_full=1e8, gate_none=1e9,
+            ),
         )  # fmt: skip
         inside, kept = False, 0
 

@@ -15,7 +15,12 @@ from gsv3d.lab.training.config import build
 from gsv3d.lab.training.loop import Schedule, Trainer
 from gsv3d.lab.training.machine import matrix_rate
 from gsv3d.lab.training.sources import OrbitSource, ViewSource
-from gsv3d.lab.training.tasks import AutoencoderTask, MultiviewTask
+from gsv3d.lab.training.tasks import (
+    AutoencoderSettings,
+    AutoencoderTask,
+    MultiviewSettings,
+    MultiviewTask,
+)
 from tests import tiny
 from tests.gsv3d.lab.training.least_squares import losses
 from tests.gsv3d.lab.training.ray_traced import ellipsoid_orbit
@@ -29,8 +34,8 @@ def multiview(where: str) -> MultiviewTask:
     modules = [build(tiny.CONFIG, name) for name in ("unet", "image_encoder", "vae")]
     orbits = tiny.bank_of(ellipsoid_orbit())
     if where == "latents in memory":
-        return MultiviewTask(*modules, orbits, 4, CARD, latents="memory")
-    return MultiviewTask(*modules, orbits.copy_to(CARD), 4, CARD)
+        return MultiviewTask(*modules, orbits, 4, CARD, MultiviewSettings(latents="memory"))
+    return MultiviewTask(*modules, orbits.copy_to(CARD), 4, CARD, MultiviewSettings())
 
 
 @pytest.mark.parametrize("where", ["latents in memory", "orbits on the card"])
@@ -57,8 +62,8 @@ def test_compiled_and_plain_networks_train_alike(tmp_path: Path) -> None:
     curves = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        orbits = tiny.bank_of(ellipsoid_orbit(novel=0))
-        task = AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CARD)
+        orbits = [ellipsoid_orbit(novel=0)]
+        task = AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CARD, AutoencoderSettings())
         plan = Schedule(steps=12, batch_size=8, compile=compiled, warmup=1)
         output = tmp_path / str(compiled)
         Trainer(task, plan, output, 0, CARD).run()

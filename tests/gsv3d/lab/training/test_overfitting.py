@@ -17,7 +17,7 @@ from gsv3d.lab.training.edm import sample_latents
 from gsv3d.lab.training.geometry_loss import compare_renders
 from gsv3d.lab.training.samples import Change, OrbitSamples, choose_views
 from gsv3d.lab.training.sources import OrbitBatch, ViewSource
-from gsv3d.lab.training.tasks import DecoderTask, MultiviewTask
+from gsv3d.lab.training.tasks import DecoderSettings, DecoderTask, MultiviewSettings, MultiviewTask
 from gsv3d.lab.training.tasks.autoencoder import normalize_latents
 from gsv3d.multiview.conditioning import embed_for_cross_attention, picture_tensor
 from tests import tiny
@@ -50,7 +50,7 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
     config = replace(tiny.CONFIG, components=tiny.CONFIG.components | {"decoder": wider})
     task = DecoderTask(
         build(config, "decoder"), build(config, "feature_encoder"), build(config, "vae").eval(),
-        bank, 4, CPU, corruption=0.0, blur=0.0, pixel_weight=0.1,
+        bank, 4, CPU, DecoderSettings(corruption=0.0, blur=0.0, pixel_weight=0.1),
     )  # fmt: skip
 
     def loss() -> torch.Tensor:
@@ -83,7 +83,7 @@ def test_the_multiview_model_overfits_one_orbit() -> None:
         normalize_latents(vae, modes.mean(dim=(0, 2, 3)), modes.std(dim=(0, 2, 3)))
     task = MultiviewTask(
         build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), vae, bank, 4, CPU,
-        drop_condition=0.0, log_sigma_mean=0.5,
+        MultiviewSettings(drop_condition=0.0, log_sigma_mean=0.5),
     )  # fmt: skip
     one = task.source.draw(1, 0, 0.0)
     latents = task.encode(one)
