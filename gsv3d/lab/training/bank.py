@@ -106,7 +106,7 @@ class Orbit:
         return float(np.ptp(self.elevations_deg[: self.num_orbit])) < LEVEL_DEG
 
 
-class OrbitBank(Sequence[Orbit]):
+class OrbitBank:
     """The finished orbits of a bank; pickled, it is where they lie.
 
     Args:
@@ -147,9 +147,7 @@ class OrbitBank(Sequence[Orbit]):
     def __len__(self) -> int:
         return len(self._slots)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Orbit:
         slot = int(self._slots[index])
         variants = self.settings.variants
         return Orbit(

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import torch
 
     from gsv3d.lab.training.config import ModelConfig
-    from gsv3d.lab.training.schedule import Schedule
 
 STAGES = ("autoencoder", "multiview", "decoder", "distill")
 
@@ -145,7 +144,12 @@ def train_stage(
     from gsv3d.lab.training.loop import Trainer
     from gsv3d.lab.training.stages import make_task
 
-    schedule = make_schedule(recipe, stage, orbits.device is not None)
+    schedule = recipe.config.schedule(stage)
+    if minutes := recipe.stage_minutes(stage):
+        # The clock ends it: the configuration's steps are a bound for other machines.
+        schedule = replace(schedule, minutes=minutes, steps=10**9)
+    if orbits.device is not None:  # all there is to prepare are some numbers
+        schedule = replace(schedule, workers=0)
     clock = f"{schedule.minutes:.1f} minutes" if schedule.minutes else f"{schedule.steps} steps"
     say(f"{stage}: {clock}, {len(orbits)} orbits")
     folder = recipe.output / stage
@@ -157,16 +161,6 @@ def train_stage(
         trainer.run()
     else:  # it may have been killed between its last checkpoint and its weights
         trainer.export()
-
-
-def make_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:
-    """Return the stage's schedule, ended by the clock where the recipe has one."""
-    schedule = recipe.config.schedule(stage)
-    if minutes := recipe.stage_minutes(stage):
-        # The clock ends it: the configuration's steps are a bound for other machines.
-        schedule = replace(schedule, minutes=minutes, steps=10**9)
-    # Of orbits that lie on the card all there is to prepare are some numbers.
-    return replace(schedule, workers=0) if resident else schedule
 
 
 def make_drawing(recipe: Recipe, say: Callable[[str], None]) -> Drawing:

@@ -97,8 +97,8 @@ def make_task(
     options = config.options(stage)
     if stage != "autoencoder":
         check_views(orbits.settings.orbit_views, config.num_frames)
-    folders = list(start) or [Path(folder) for folder in _listed(options.pop("init", []))]
-    options.pop("init", None)
+    init = options.pop("init", [])
+    folders = list(start) or [Path(one) for one in ([init] if isinstance(init, str) else init)]
     named = {"vae": vae} if vae is not None else {}
     modules = {
         name: _component(config, name, folders, named.get(name), fresh=name in FRESH[stage])
@@ -106,27 +106,19 @@ def make_task(
     }
     scheduler = config.components["scheduler"]
     sigmas = (float(scheduler["sigma_min"]), float(scheduler["sigma_max"]))
-    frames, settings = config.num_frames, SETTINGS[stage](**options)
+    settings = SETTINGS[stage](**options)
+    # The tables above have the components in the tasks' order.
+    given: tuple[Any, ...] = (*modules.values(), orbits, config.num_frames, device, settings)
     task: Any
     match stage:
         case "autoencoder":
             task = AutoencoderTask(modules["vae"], orbits, device, settings)
         case "multiview":
-            task = MultiviewTask(
-                modules["unet"], modules["image_encoder"], modules["vae"], orbits, frames, device,
-                settings, output, sigmas,
-            )  # fmt: skip
+            task = MultiviewTask(*given, output, sigmas)
         case "decoder":
-            task = DecoderTask(
-                modules["decoder"], modules["feature_encoder"], modules["vae"], orbits, frames,
-                device, settings,
-            )  # fmt: skip
+            task = DecoderTask(*given)
         case _:
-            task = DistillTask(
-                modules["unet"], modules["image_encoder"], modules["decoder"],
-                modules["feature_encoder"], modules["vae"], orbits, frames, device, settings,
-                sigmas,
-            )  # fmt: skip
+            task = DistillTask(*given, sigmas)
     task.configuration = describe_configuration(config, stage)
     return task
 
@@ -148,10 +140,6 @@ def describe_configuration(config: ModelConfig, stage: str) -> dict[str, Any]:
         if name not in ("schedule", *FREE):
             found[f"stages.{stage}.{name}"] = options.get(name, field.default)
     return found
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _component(
