@@ -34,7 +34,7 @@ from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.shards import index_shards
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
-from gsv3d.lab.evaluation.protocol import UNSEEN_DEG, direction
+from gsv3d.lab.evaluation.protocol import UNSEEN_DEG, find_direction
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.simplify import bad_edges
@@ -150,9 +150,13 @@ def normalized(mesh: TexturedMesh) -> TexturedMesh:
 
 def unseen(truth: Truth) -> tuple[Cameras, np.ndarray]:
     seen = truth.orbit
-    first = direction(float(seen.azimuths_deg[0]), float(seen.elevations_deg[0]))
+    first = find_direction(float(seen.azimuths_deg[0]), float(seen.elevations_deg[0]))
     pairs = zip(seen.azimuths_deg.tolist(), seen.elevations_deg.tolist(), strict=True)
-    far = [i for i, p in enumerate(pairs) if direction(*p) @ first < np.cos(np.deg2rad(UNSEEN_DEG))]
+    far = [
+        i
+        for i, p in enumerate(pairs)
+        if find_direction(*p) @ first < np.cos(np.deg2rad(UNSEEN_DEG))
+    ]
     cameras = orbit(
         seen.azimuths_deg[far].tolist(),
         seen.elevations_deg[far].tolist(),

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 MEAN_RADIANCE = 0.8
-"""What a white matt surface reflects on average over all directions."""
+"""Light that a white matt surface reflects, mean over all directions."""
 
 MAX_RADIANCE = 1.1
-"""What a white matt surface reflects at most, where it faces the light."""
-
+"""Light that a white matt surface reflects at most, whichever way it faces."""
 
 BLUR_DEG = 30.0
-"""Blur of the maps: soft shadows, and few samples a pixel suffice."""
+"""Blur of the maps: it softens shadows, and few samples a pixel suffice."""
 
 ROWS, COLUMNS = 32, 64
 
@@ -53,7 +52,7 @@ def _grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return directions.reshape(-1, 3), solid_angles.ravel()
 
 
-def matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray:
+def compute_matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """Compute the light a white Lambertian surface reflects under an equirectangular map.
 
     Args:
@@ -85,14 +84,14 @@ def blur(pixels: np.ndarray, degrees: float = BLUR_DEG) -> np.ndarray:
     return (kernel @ pixels.reshape(-1, 3)).reshape(pixels.shape)
 
 
-def exposure(pixels: np.ndarray) -> float:
+def find_exposure(pixels: np.ndarray) -> float:
     """Return the factor that keeps matt white within ``MEAN_RADIANCE`` and ``MAX_RADIANCE``.
 
     Args:
         pixels: (H, W, 3) linear RGB of an equirectangular map.
     """
     luminance = pixels @ np.array([0.2126, 0.7152, 0.0722])
-    radiance = matt_radiance(luminance, fibonacci_sphere(200))
+    radiance = compute_matt_radiance(luminance, fibonacci_sphere(200))
     brightest = float(radiance.max())
     if not np.isfinite(brightest) or brightest <= 0:
         raise ValueError("the environment map is black or not finite")
@@ -137,5 +136,7 @@ def load_environments(directory: Path) -> list[Environment]:
     for path in paths:
         channels = read_exr(path)
         pixels = blur(shrink(np.stack([channels[c] for c in "RGB"], axis=-1)))
-        environments.append(Environment(path.stem, (pixels * exposure(pixels)).astype(np.float32)))
+        environments.append(
+            Environment(path.stem, (pixels * find_exposure(pixels)).astype(np.float32))
+        )
     return environments

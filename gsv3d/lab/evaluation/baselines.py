@@ -34,7 +34,7 @@ def crop_to_mask(rgba: np.ndarray) -> np.ndarray:
     return rgba[box]
 
 
-def slab(rgba: np.ndarray, depth: float = SLAB_DEPTH) -> TexturedMesh:
+def extrude_slab(rgba: np.ndarray, depth: float = SLAB_DEPTH) -> TexturedMesh:
     """Extrude the picture: its opaque pixels become upright bars, facing azimuth 0.
 
     Front, back and sides show the pixels' colors.
@@ -87,7 +87,7 @@ def slab(rgba: np.ndarray, depth: float = SLAB_DEPTH) -> TexturedMesh:
     return TexturedMesh(vertices, faces, corner_uvs, texture)
 
 
-def ellipsoid(rgba: np.ndarray, rings: int = 24, segments: int = 48) -> TexturedMesh:
+def make_ellipsoid(rgba: np.ndarray, rings: int = 24, segments: int = 48) -> TexturedMesh:
     """Make an ellipsoid of the picture's mean color.
 
     Its axes across and up are those of the mask's box, its depth is their mean.
@@ -124,8 +124,8 @@ def ellipsoid(rgba: np.ndarray, rings: int = 24, segments: int = 48) -> Textured
 
 
 FROM_THE_PICTURE: dict[str, Callable[[np.ndarray], TexturedMesh]] = {
-    "slab": slab,
-    "ellipsoid": ellipsoid,
+    "slab": extrude_slab,
+    "ellipsoid": make_ellipsoid,
 }
 """Baselines that need the (H, W, 4) uint8 reference alone."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measured numbers of a folder: their columns, and what they come to."""
+"""The measured numbers of a folder: their columns, means, spreads and gains."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ SURFACES = {
 """Tables of surfaces by their title."""
 
 
-def pictures(prefix: str) -> tuple[Column, ...]:
+def make_picture_columns(prefix: str) -> tuple[Column, ...]:
     """Return the columns of compared pictures: "" of the mesh, "gaussian_", "frame_"."""
     return (
         Column(f"{prefix}psnr", "PSNR dB", digits=2),
@@ -120,9 +120,9 @@ PER_CASE: tuple[Column, ...] = tuple(
         for group in (
             MAIN,
             *SURFACES.values(),
-            pictures(""),
-            pictures("gaussian_"),
-            pictures("frame_"),
+            make_picture_columns(""),
+            make_picture_columns("gaussian_"),
+            make_picture_columns("frame_"),
             CONSISTENCY,
             FITTED,
             COST,
@@ -275,7 +275,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against another on the same cases; positive is better.
+    """How much better a candidate is than another on the same cases.
 
     Attributes:
         gain: mean of the differences, turned so that more is better.

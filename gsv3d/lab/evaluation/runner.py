@@ -14,7 +14,7 @@ from gsv3d.errors import Cancelled, GSV3DError
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
-from gsv3d.lab.evaluation.gaussians import FitSettings, draw_generated, fit_halves
+from gsv3d.lab.evaluation.gaussians import FitSettings, fit_halves, render_generated
 from gsv3d.lab.evaluation.generating import Generated, Generator
 from gsv3d.lab.evaluation.measuring import MeasureTask, MeasuringFactory, read_measures
 from gsv3d.lab.evaluation.pictures import MeshTask, PicturesFactory, TruthTask
@@ -179,11 +179,11 @@ def _generate(
     except (GSV3DError, ValueError) as error:
         write_json(record, {"failure": str(error)})
         return f"{case.name}: {error}"
-    # Drawn here and not where the rest is: the model's card is here.
+    # Not in the processes that draw the rest: the model's card is here.
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    drawn = draw_generated(generated, framing, elevation, evaluation.settings.size)
-    save_arrays(evaluation.path("generated", case, run), **drawn)
-    write_json(record, cost(generated))
+    rendered = render_generated(generated, framing, elevation, evaluation.settings.size)
+    save_arrays(evaluation.path("generated", case, run), **rendered)
+    write_json(record, describe_cost(generated))
     # The mesh is written last: it tells that all of the answer is there.
     save_mesh(path, mesh)
     return None
@@ -226,7 +226,7 @@ def _fit_halves(
         report("fitting halves of the views", done, len(jobs))
 
 
-def cost(generated: Generated) -> dict[str, Any]:
+def describe_cost(generated: Generated) -> dict[str, Any]:
     """Return what an answer cost, for its record, and the pose that it was made with."""
     return {
         "pose": None if generated.pose is None else asdict(generated.pose),
@@ -240,7 +240,7 @@ def _measure(evaluation: Evaluation, cases: Sequence[Case], report: Report, work
     tasks = []
     for case in cases:
         for run in evaluation.runs:
-            task = measure_task(evaluation, case, run)
+            task = make_measure_task(evaluation, case, run)
             if task is not None and is_stale(task):
                 tasks.append(task)
     for done, outcome in enumerate(run_in_processes(MeasuringFactory(), tasks, workers), 1):
@@ -250,7 +250,7 @@ def _measure(evaluation: Evaluation, cases: Sequence[Case], report: Report, work
         report("measuring", done, len(tasks))
 
 
-def measure_task(evaluation: Evaluation, case: Case, run: Run) -> MeasureTask | None:
+def make_measure_task(evaluation: Evaluation, case: Case, run: Run) -> MeasureTask | None:
     """Return what is to be measured; None where the run has not answered the case yet."""
     views, generated = evaluation.path("views", case, run), evaluation.path("generated", case, run)
     answered = views.exists()

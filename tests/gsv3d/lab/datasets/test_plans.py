@@ -9,7 +9,7 @@ from skimage.color import xyz2rgb
 from skimage.color.colorconv import xyz_from_rgb
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.datasets.color import encode_srgb, straight_srgb
+from gsv3d.lab.datasets.color import encode_srgb, encode_straight_srgb
 from gsv3d.lab.datasets.plans import (
     MARGIN,
     OrbitSettings,
@@ -114,7 +114,7 @@ def test_srgb_is_the_standards_curve() -> None:
 def test_straight_alpha_undoes_the_premultiplication() -> None:
     pixels = np.array([[0.25, 0.5, 0.0, 0.5], [0, 0, 0, 0], [0.2, 0.2, 0.2, 1.0]])
     expected = np.array([[188, 255, 0, 128], [0, 0, 0, 0], [124, 124, 124, 255]])
-    assert np.abs(straight_srgb(pixels).astype(int) - expected).max() <= 1
+    assert np.abs(encode_straight_srgb(pixels).astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
