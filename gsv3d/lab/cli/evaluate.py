@@ -15,7 +15,7 @@ from typing import Any
 
 from gsv3d.cli.options import add_views, consistency_of
 from gsv3d.errors import DataError, GSV3DError, OutputError
-from gsv3d.lab.cli.options import check_at_least, require_blender
+from gsv3d.lab.cli import check_at_least, require_blender
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
 
 DESCRIPTION = (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gsv3d.errors import GSV3DError
-from gsv3d.lab.cli.options import check_at_least, require_blender
+from gsv3d.lab.cli import check_at_least, require_blender
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.objects import SUFFIXES, find_objects
 from gsv3d.lab.datasets.plans import CHOICES, OrbitSettings

@@ -67,19 +67,19 @@ def compute_matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray
     return cosines @ (pixels.ravel() * solid_angles) / np.pi
 
 
-def shrink(pixels: np.ndarray, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
-    """Average (H, W, 3) down to (rows, columns, 3), H and W being multiples of these or cropped."""
-    height, width = len(pixels) // rows * rows, pixels.shape[1] // columns * columns
+def shrink(pixels: np.ndarray) -> np.ndarray:
+    """Average (H, W, 3) to (ROWS, COLUMNS, 3), after cropping H and W to multiples of these."""
+    height, width = len(pixels) // ROWS * ROWS, pixels.shape[1] // COLUMNS * COLUMNS
     if not height or not width:
-        raise ValueError(f"the environment map is smaller than {columns} x {rows}")
-    blocks = pixels[:height, :width].reshape(rows, height // rows, columns, width // columns, 3)
+        raise ValueError(f"the environment map is smaller than {COLUMNS} x {ROWS}")
+    blocks = pixels[:height, :width].reshape(ROWS, height // ROWS, COLUMNS, width // COLUMNS, 3)
     return blocks.astype(np.float64).mean(axis=(1, 3))
 
 
-def blur(pixels: np.ndarray, degrees: float = BLUR_DEG) -> np.ndarray:
+def blur(pixels: np.ndarray) -> np.ndarray:
     """Convolve an equirectangular (H, W, 3) map with a von Mises-Fisher lobe on the sphere."""
     directions, solid_angles = _grid(*pixels.shape[:2])
-    kernel = np.exp((directions @ directions.T - 1) / np.deg2rad(degrees) ** 2) * solid_angles
+    kernel = np.exp((directions @ directions.T - 1) / np.deg2rad(BLUR_DEG) ** 2) * solid_angles
     kernel /= kernel.sum(axis=1, keepdims=True)
     return (kernel @ pixels.reshape(-1, 3)).reshape(pixels.shape)
 

@@ -219,23 +219,19 @@ class Framing:
         return matrix
 
 
-def find_framing(
-    points: np.ndarray, viewmat: np.ndarray, fov_deg: float = FOV_DEG, fill: float = FILL
-) -> Framing:
-    """Find the framing under which a camera sees the points' box centered and ``fill`` long.
+def find_framing(points: np.ndarray, viewmat: np.ndarray) -> Framing:
+    """Find the framing under which a camera sees the points' box centered and ``FILL`` long.
 
     Args:
         points: (N, 3) of the object with extent 1.
         viewmat: (4, 4) world to camera, OpenCV axes, of a camera that looks at the origin.
-        fov_deg: of the square picture.
-        fill: share of the picture.
 
     Raises:
         ValueError: no such framing is found: the points have no extent across the view.
     """
     rotation, distance = viewmat[:3, :3], float(viewmat[2, 3])
     local = np.asarray(points, dtype=np.float64) @ rotation.T
-    wanted = 2 * np.tan(np.deg2rad(fov_deg) / 2) * fill
+    wanted = 2 * np.tan(np.deg2rad(FOV_DEG) / 2) * FILL
     # The camera must stay in front of all points: scale * z + distance > 0.
     nearest = float(local[:, 2].min())
     limit = -distance / nearest if nearest < 0 else np.inf

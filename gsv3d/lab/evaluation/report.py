@@ -125,11 +125,11 @@ def format_table(
     ]
 
 
-def _row(results: Results, candidate: str, columns: Sequence[Column], **options) -> list[str]:  # noqa: ANN003
+def _row(results: Results, candidate: str, columns: Sequence[Column]) -> list[str]:
     cells = []
     for column in columns:
-        text = column.text(results.mean(candidate, column.key, **options))
-        spread = results.spread(candidate, column.key, **options)
+        text = column.text(results.mean(candidate, column.key))
+        spread = results.spread(candidate, column.key)
         cells.append(text if spread is None else text + SEEDED + column.text(spread))
     return cells
 

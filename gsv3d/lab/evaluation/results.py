@@ -201,11 +201,9 @@ class Results:
         columns = {r.key: self._numbers[r.key][key].reindex(names) for r in self.of(candidate)}
         return pd.DataFrame(columns, index=names)
 
-    def by_object(
-        self, candidate: str, key: str, cases: Sequence[Case] | None = None
-    ) -> np.ndarray:
+    def by_object(self, candidate: str, key: str) -> np.ndarray:
         """Return (cases,) of one column, the mean over a model's seeds."""
-        return self.values(candidate, key, cases).mean(axis=1).to_numpy(dtype=np.float64)
+        return self.values(candidate, key).mean(axis=1).to_numpy(dtype=np.float64)
 
     def _hindsight(self, key: str, cases: Sequence[Case] | None) -> pd.Series:
         """Return the best of the baselines for each case in this column alone.
@@ -223,9 +221,9 @@ class Results:
         """Return the mean over cases and seeds; None without a value."""
         return _number(self.values(candidate, key, cases).mean(axis=1).mean())
 
-    def spread(self, candidate: str, key: str, cases: Sequence[Case] | None = None) -> float | None:
+    def spread(self, candidate: str, key: str) -> float | None:
         """Return the standard deviation of the seeds' means; None with fewer than two seeds."""
-        return _number(self.values(candidate, key, cases).mean().std())
+        return _number(self.values(candidate, key).mean().std())
 
     def has(self, key: str, candidate: str | None = None) -> bool:
         """Tell whether any value of a column is there."""

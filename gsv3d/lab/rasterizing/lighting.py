@@ -49,8 +49,9 @@ def baked_environments() -> list[Environment]:
         return [Environment(name, data[name].astype(np.float32)) for name in sorted(data.files)]
 
 
-def random_environment(rng: np.random.Generator, rows: int = 16) -> Environment:
+def random_environment(rng: np.random.Generator) -> Environment:
     """Make up an environment: a sky, a ground, up to three soft lamps, exposed as the HDRIs."""
+    rows = 16
     polar = ((np.arange(rows) + 0.5) * np.pi / rows)[:, None]
     around = (np.arange(2 * rows) + 0.5) * np.pi / rows
     z = np.broadcast_to(np.cos(polar), (rows, 2 * rows))

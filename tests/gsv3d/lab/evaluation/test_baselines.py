@@ -39,7 +39,7 @@ def as_trimesh(mesh) -> trimesh.Trimesh:
 
 
 def test_a_rectangle_becomes_a_closed_block_facing_outwards() -> None:
-    block = as_trimesh(extrude_slab(picture(rectangle(40, 60)), depth=0.25))
+    block = as_trimesh(extrude_slab(picture(rectangle(40, 60))))
     assert block.is_watertight and block.is_winding_consistent
     np.testing.assert_allclose(block.extents, [1, 0.25, 2 / 3], atol=1e-6)
     assert block.volume == pytest.approx(1 * 0.25 * 2 / 3, rel=1e-5)
@@ -48,8 +48,8 @@ def test_a_rectangle_becomes_a_closed_block_facing_outwards() -> None:
 def test_a_slab_has_the_volume_of_its_mask_holes_left_out() -> None:
     mask = rectangle(40, 60)
     mask[20:30, 40:50] = False
-    block = as_trimesh(extrude_slab(picture(mask), depth=0.5))
-    assert block.volume == pytest.approx(mask.sum() / 60**2 * 0.5, rel=1e-5)
+    block = as_trimesh(extrude_slab(picture(mask)))
+    assert block.volume == pytest.approx(mask.sum() / 60**2 * 0.25, rel=1e-5)
 
 
 def test_a_slab_shows_the_picture_at_its_place() -> None:

@@ -122,8 +122,8 @@ def test_the_camera_sees_the_object_as_the_model_did(elevation: float) -> None:
 
 def test_a_square_facing_the_camera_has_the_closed_form() -> None:
     square = np.array([[x, 0, z] for x in (-0.5, 0.5) for z in (-0.5, 0.5)])
-    framing = find_framing(square, look_at_origin(0, 0, 2.0), fill=0.5)
-    expected = 0.5 * 2 * 2.0 * np.tan(np.deg2rad(FOV_DEG / 2))
+    framing = find_framing(square, look_at_origin(0, 0, 2.0))
+    expected = FILL * 2 * 2.0 * np.tan(np.deg2rad(FOV_DEG / 2))
     assert framing.scale == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(framing.shift, 0, atol=1e-6)
 
