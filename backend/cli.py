@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from . import pair_command, serve_command, status_command, values
-from .conversation import converse
+from .conversation import ask
 from .errors import BackendError
 from .logs import FOLDER, last_lines
 from .protocol import ClientSession, ProtocolError, default_data_dir
@@ -106,19 +106,17 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _free(options: argparse.Namespace) -> int:
-    def ask(session: ClientSession) -> None:
+    def request(session: ClientSession) -> None:
         session.free()
         session.status()
 
-    conversation = converse(options.connection_file, ask)
-    next(said for said in conversation if isinstance(said[2], m.Queue))
+    ask(options.connection_file, request, m.Queue)
     print("gsv3d-backend: workers without a job are ended.")
     return 0
 
 
 def _stop(options: argparse.Namespace) -> int:
-    conversation = converse(options.connection_file, lambda session: session.shutdown())
-    connection = next(said[0] for said in conversation if isinstance(said[2], m.Bye))
+    connection, _ = ask(options.connection_file, lambda session: session.shutdown(), m.Bye)
     end = time.monotonic() + END_S
     # The file goes last; an ended process that nobody has waited for would still be listed.
     while connection.alive and options.connection_file.exists():

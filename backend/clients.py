@@ -54,14 +54,17 @@ class Clients:
 
     # --- sessions --------------------------------------------------------------------------------
 
-    def join(self, address: bytes, hello: m.Hello, version: int, now: float) -> Peer | None:
+    def join(
+        self, address: bytes, user: str, hello: m.Hello, version: int, now: float
+    ) -> Peer | None:
         """Begin a client's session, in place of its earlier one; None when there are too many."""
         known = self.peers.pop(address, None)
         if known is not None:
             known.close()
         if len(self.peers) >= MAX_PEERS:
             return None
-        peer = Peer(address, partial(self._send, address), hello, now, now, version)
+        send = partial(self._send, address)
+        peer = Peer(address, send, hello, now, now, version, user)
         self.peers[address] = peer
         log.info("%s has joined", peer.name)
         peer.post(self._welcome(version))

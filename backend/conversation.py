@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import zmq
 
@@ -22,14 +23,33 @@ from .protocol import (
 )
 from .protocol import messages as m
 
+Answer = TypeVar("Answer", bound=m.Message)
 #: Seconds to wait for an answer of the backend.
 ANSWER_S = 5.0
 
 
+def ask(
+    path: Path, request: Callable[[ClientSession], None], kind: type[Answer]
+) -> tuple[Connection, Answer]:
+    """Ask a running backend something and return its answer, which is of a kind.
+
+    Raises:
+        BackendError, ProtocolError: as `converse`.
+    """
+    for connection, _, event in converse(path, request):
+        if isinstance(event, kind):
+            return connection, event
+    raise AssertionError("a conversation ends with an error")
+
+
 def converse(
-    path: Path, ask: Callable[[ClientSession], None]
+    path: Path, request: Callable[[ClientSession], None]
 ) -> Iterator[tuple[Connection, m.Welcome, Event]]:
-    """Ask a running backend something and yield what it says, until it falls silent."""
+    """Ask a running backend something and yield what it says.
+
+    Raises:
+        BackendError, ProtocolError: there is none, it refuses, or it has fallen silent.
+    """
     connection = read_connection(path)
     if not connection.alive:
         raise BackendError(*explain_silence(connection, path))
@@ -38,7 +58,7 @@ def converse(
     try:
         socket = open_client(context, connection)
         session.hello()
-        ask(session)
+        request(session)
         end = time.monotonic() + ANSWER_S
         while time.monotonic() < end:
             for frames in session.outgoing():

@@ -1,51 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Computers that may use this backend from elsewhere, and the code by which one more is let in.
+"""Let paired computers in, and by a code one more.
 
-The file `remote.json` in the data folder keeps the backend's key pair, by which they know it, and
-their public keys. There is one code at a time; it is kept in memory alone.
+There is one code at a time; it is kept in memory alone.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import socket
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import zmq
 
 from .errors import BackendError
+from .paired import PairedComputer, PairedComputers
 from .protocol import CODE_S, NEW_CODE, SPENT, PairingCode, ProtocolError, parse_address
 from .protocol import messages as m
-from .protocol.fields import Z85_KEY
-from .protocol.private import write_private
-from .zap import Gatekeeper
+from .zap import OWNER, Gatekeeper
 
 log = logging.getLogger(__name__)
 
-FILE = "remote.json"
 #: Computers that may be paired at a time.
 MAX_PAIRED = 256
-#: Who somebody is, by the key that he came with: the user of this computer, a paired computer, or
-#: the holder of a pairing code.
-OWNER, PAIRED, GUEST = "owner", "paired", "guest"
+#: The holder of a pairing code, for the gate. A paired computer is named by its key.
+GUEST = "guest"
 _EVERYWHERE = ("0.0.0.0", "[::]")
 
 
-@dataclass(frozen=True)
-class PairedClient:
-    """A computer that was paired: its public key (Z85), its name, when (ISO 8601)."""
-
-    key: str
-    name: str
-    since: str
-
-
 class Pairing:
-    """Keeps the paired computers and the code, and answers what is asked about them.
+    """Keeps the code, and answers what is asked about pairing.
 
     Args:
         data_dir: the backend's.
@@ -57,21 +42,40 @@ class Pairing:
     """
 
     def __init__(self, data_dir: Path, gate: Gatekeeper, listen: tuple[str, int] | None) -> None:
-        self._path = data_dir / FILE
         self._gate = gate
         self._listen = listen
         self._code: PairingCode | None = None
         self._code_ends = 0.0
-        self._paired: list[PairedClient] = []
+        self._let_in: set[str] = set()
+        self._paired: PairedComputers | None = None
         self.keys = tuple(key.decode() for key in zmq.curve_keypair())
-        if listen is None:
-            return
-        if self._path.exists():
-            self._read()
-        else:
-            self._write(self._paired)
-        for client in self._paired:
-            gate.allow(b"clients", client.key.encode(), PAIRED)
+        if listen is not None:
+            self._paired = PairedComputers(data_dir)
+            self.keys = self._paired.keys
+            if not self._paired.path.exists():
+                self._paired.write([])
+            self._let_paired_in(self._paired)
+
+    def knows(self, user: str) -> bool:
+        """Return False for a paired computer that was forgotten since it came."""
+        return user in (OWNER, GUEST) or user in self._let_in
+
+    def refresh(self) -> None:
+        """Take over what the command `pair` has changed."""
+        try:
+            if self._paired is not None and self._paired.refresh():
+                self._let_paired_in(self._paired)
+        except BackendError as error:
+            log.error("the paired computers stay as they were: %s", error)
+
+    def _let_paired_in(self, paired: PairedComputers) -> None:
+        keys = {computer.key for computer in paired.computers}
+        for key in self._let_in - keys:
+            self._gate.forbid(b"clients", key.encode())
+            log.info("a paired computer was forgotten")
+        for key in keys - self._let_in:
+            self._gate.allow(b"clients", key.encode(), key)
+        self._let_in = keys
 
     def answer(self, user: str, message: m.Message, now: float) -> m.Message | None:
         """Answer what only pairing is about, or what somebody may not ask for; else None."""
@@ -82,7 +86,7 @@ class Pairing:
                 raise ProtocolError("With a pairing code one can only pair.", NEW_CODE)
             if isinstance(message, m.Invite):
                 return self._invite(user, message, now)
-            if isinstance(message, m.Shutdown) and user == PAIRED and not message.if_alone:
+            if isinstance(message, m.Shutdown) and user != OWNER and not message.if_alone:
                 raise ProtocolError("The backend can be ended on its own computer alone.")
         except (ProtocolError, BackendError) as error:
             return m.Error("not_available", error.what, error.hint)
@@ -125,18 +129,20 @@ class Pairing:
 
     def _pair(self, user: str, message: m.Pair, now: float) -> m.Message:
         self.expire(now)
-        if user != GUEST or self._code is None:
+        if user != GUEST or self._code is None or self._paired is None:
             raise ProtocolError(SPENT, NEW_CODE)
-        if len(self._paired) >= MAX_PAIRED:
+        self.refresh()  # what was forgotten just now is not written again
+        paired = self._paired
+        if len(paired.computers) >= MAX_PAIRED:
             raise ProtocolError(
                 f"{MAX_PAIRED} computers are paired with the backend, which is the most.",
-                f"Delete {self._path} there and start it again; then all have to pair anew.",
+                f"Delete {paired.path} there and start it again; then all have to pair anew.",
             )
         name = "".join(c if c.isprintable() else "?" for c in message.client) or "a client"
         since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        self._write([*self._paired, PairedClient(message.key, name, since)])
+        paired.write([*paired.computers, PairedComputer(message.key, name, since)])
         self._end_code()
-        self._gate.allow(b"clients", message.key.encode(), PAIRED)
+        self._let_paired_in(paired)
         log.info("%s was paired", name)
         return m.Paired()
 
@@ -144,37 +150,6 @@ class Pairing:
         if self._code is not None:
             self._gate.forbid(b"clients", self._code.keys()[0])
             self._code = None
-
-    def _read(self) -> None:
-        try:
-            values = json.loads(self._path.read_bytes())
-            keys = values["server_public_key"], values["server_secret_key"]
-            paired = [PairedClient(**client) for client in values["paired"]]
-            if not all(Z85_KEY.match(key) for key in (*keys, *(c.key for c in paired))):
-                raise ValueError("a key is damaged")
-        except OSError as error:
-            raise BackendError(f"{self._path} cannot be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BackendError(
-                f"{self._path}, which keeps the paired computers, is damaged.",
-                "Delete it and start the backend again; then all have to pair anew.",
-            ) from error
-        self.keys, self._paired = keys, paired
-
-    def _write(self, paired: list[PairedClient]) -> None:
-        values = {
-            "server_public_key": self.keys[0],
-            "server_secret_key": self.keys[1],
-            "paired": [asdict(client) for client in paired],
-        }
-        try:
-            write_private(self._path, json.dumps(values, indent=1).encode())
-        except OSError as error:
-            raise BackendError(
-                f"{self._path} cannot be written: {error.strerror or error}.",
-                "Check that its folder is yours and has space left.",
-            ) from error
-        self._paired = paired
 
 
 def bind_address(host: str, port: int) -> str:

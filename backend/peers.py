@@ -17,6 +17,7 @@ from typing import Any
 from .protocol import PROTOCOL_VERSION, OutgoingTransfer, encode, limits
 from .protocol import messages as m
 from .store import FileSource
+from .zap import OWNER
 
 #: Messages ZeroMQ holds for one client (the socket's high-water mark).
 PIPE_MESSAGES = 16
@@ -68,6 +69,7 @@ class Peer:
     last_heard: float
     last_sent: float = 0.0
     version: int = PROTOCOL_VERSION  # of the protocol, as chosen with this client
+    user: str = OWNER  # who it is to the gate
     watching: set[str] = field(default_factory=set)
     follows: bool = False  # wants every change of the queue
     told: object = None  # the state of the queue it was told last

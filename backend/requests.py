@@ -25,14 +25,14 @@ class Requests:
         self._clients = clients
         self._workers = workers
 
-    def hello(self, address: bytes, hello: m.Hello, now: float) -> None:
+    def hello(self, address: bytes, user: str, hello: m.Hello, now: float) -> None:
         try:
             version = negotiate(hello.versions, SUPPORTED_VERSIONS)
         except VersionError as error:
             log.warning("%s refused: %s", hello.client or "a client", error.what)
             self._clients.answer(address, m.Error("version", error.what, error.hint))
             return
-        peer = self._clients.join(address, hello, version, now)
+        peer = self._clients.join(address, user, hello, version, now)
         if peer is None:
             what = "The backend has as many clients as it can take."
             self._clients.answer(address, m.Error("busy", what, "Close other Blenders first."))

@@ -213,6 +213,8 @@ class Server:
             self._take(*received, now)
 
     def _take(self, address: bytes, user: str, frames: list[bytes], now: float) -> None:
+        if not self.pairing.knows(user):
+            return  # as if it were not let in
         peer = self.clients.peers.get(address)
         if peer is not None:
             peer.last_heard = now
@@ -228,7 +230,7 @@ class Server:
             if answer is not None:
                 self.clients.answer(address, answer)
             elif isinstance(message, m.Hello):
-                self.requests.hello(address, message, now)
+                self.requests.hello(address, user, message, now)
             elif peer is None:
                 what = "The backend does not know this client."
                 self.clients.answer(address, m.Error("no_session", what, "Say hello first."))
@@ -256,6 +258,10 @@ class Server:
         if self._parent is not None and self._parent.gone():
             self._stop_if_alone(now)
         self.pairing.expire(now)
+        self.pairing.refresh()
+        for address, peer in list(self.clients.peers.items()):
+            if not self.pairing.knows(peer.user):
+                self.clients.leave(address, "it is paired no longer")
         if self._metrics is not None:
             self._metrics.update(now)
         self.clients.check(now)

@@ -11,6 +11,9 @@ from __future__ import annotations
 import zmq
 from zmq.utils import z85
 
+#: The name of the user of this computer, and of the backend's own workers.
+OWNER = "owner"
+
 
 class Gatekeeper:
     """The ZAP handler of a context. Make it before the sockets that it guards."""
@@ -34,7 +37,7 @@ class Gatekeeper:
 
     def allow_only(self, domain: bytes, *public: bytes) -> None:
         """Let the holders of some keys (Z85) in, and nobody else."""
-        self._allowed[domain] = {z85.decode(key): "owner" for key in public}
+        self._allowed[domain] = {z85.decode(key): OWNER for key in public}
 
     def allow(self, domain: bytes, public: bytes, user: str) -> None:
         """Let the holder of a key (Z85) in as well, by a name."""

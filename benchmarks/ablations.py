@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each part of GSV3D is worth to ``blockout``: one part changed at a time, the same budget.
+"""Measure what each part of GSV3D is worth to ``blockout``: one part changed at a time, one budget.
 
     python benchmarks/ablations.py props/index.json --start blockout --output runs/ablations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sure a model's Gaussians are, and how near the true surface: beside another model's.
+"""Compare how sure two models' Gaussians are, and how near the true surface.
 
     python benchmarks/hedging.py MODEL OTHER --report report --count 24
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the size of an object in its picture is worth to retrieval.
+"""Measure what the size of an object in its picture is worth to retrieval.
 
     python benchmarks/picture_size.py props/index.json --count 80
 

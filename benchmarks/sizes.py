@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pictures, latents and widths are worth to the multi-view model in the same training time.
+"""Measure what pictures, latents and widths are worth to the multi-view model in the same time.
 
     python benchmarks/sizes.py props/index.json --output runs/sizes --minutes 6
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training a configuration costs: work counted, hours and money worked out from it.
+"""Count the work of training a configuration, and work out hours and money.
 
     python benchmarks/training_cost.py gsv3d-576 --rate 715e12 --share 0.05 0.30 --price 2.5
 

@@ -121,14 +121,6 @@ class BackendProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
-
-    @property
-    def log(self) -> Path | None:
-        return self._log
-
     def start(self, python: str, connection_file: Path, data_dir: Path) -> None:
         """Start a backend; returns at once. Raises `Problem` when that fails.
 

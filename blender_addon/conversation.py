@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import queue
 import uuid
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from . import events
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
@@ -17,6 +18,7 @@ from .requests import AnyRequest, Cutting, Request, Words, bytes_of, is_batch, i
 JOBS_AHEAD = 4
 """Jobs of a batch that are sent before the backend has accepted the first; of others twice that."""
 
+_Event = TypeVar("_Event")
 _log = logging.getLogger(__name__)
 
 
@@ -90,40 +92,22 @@ class Conversation:
         match event:
             case m.Welcome():
                 self._told = None
-                models = tuple(
-                    events.ModelChoice(
-                        e.name,
-                        e.installed,
-                        e.description,
-                        e.how_to_get,
-                        e.decoder,
-                        e.license,
-                        e.change,
-                    )  # fmt: skip
-                    for e in event.models
-                )
+                models = tuple(_copy(events.ModelChoice, model) for model in event.models)
                 makes_pictures = event.version >= wire.IMAGINE_VERSION
                 self.tell(
                     events.Connected(
-                        event.backend,
-                        event.device,
-                        models,
-                        makes_pictures,
-                        event.text_model,
-                        self.host,
-                    )  # fmt: skip
+                        event.device, models, makes_pictures, event.text_model, self.host
+                    )
                 )
                 self.session.status(follow=True)
             case m.Queue():
-                self.tell(events.JobsListed(tuple(_listed(entry) for entry in event.jobs)))
-            case m.Accepted():
-                self.tell(events.JobAccepted(event.job, event.position))
-            case m.Progress():
                 self.tell(
-                    events.JobProgressed(
-                        event.job, event.phase, event.step, event.of, event.eta_s, event.fraction
-                    )
+                    events.JobsListed(tuple(_copy(events.ListedJob, job) for job in event.jobs))
                 )
+            case m.Accepted():
+                self.tell(_copy(events.JobAccepted, event))
+            case m.Progress():
+                self.tell(_copy(events.JobProgressed, event))
             case wire.Received():
                 self._receive(event)
             case m.Done():
@@ -246,19 +230,6 @@ class Conversation:
             self._end(job, events.JobFailed(job, problem))
 
 
-def _listed(entry: Any) -> events.ListedJob:
-    return events.ListedJob(
-        entry.job,
-        entry.state,
-        entry.filename,
-        entry.kind,
-        entry.owner,
-        entry.position,
-        entry.phase,
-        entry.step,
-        entry.of,
-        entry.eta_s,
-        entry.what,
-        dict(entry.settings),
-        entry.device,
-    )
+def _copy(event: type[_Event], message: Any) -> _Event:
+    """Make an event of a message that has all its fields."""
+    return event(**{field.name: getattr(message, field.name) for field in fields(event)})  # type: ignore[arg-type]

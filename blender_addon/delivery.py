@@ -64,7 +64,7 @@ class Arrived:
 class Delivery:
     """The queue of imports, worked off a step at a time by `step`."""
 
-    def __init__(self, book: JobBook, on_delivered: Callable[[Job, str], None]) -> None:
+    def __init__(self, book: JobBook, on_delivered: Callable[[Job], None]) -> None:
         self._book = book
         self._on_delivered = on_delivered
         self._queue: deque[tuple[str, str]] = deque()
@@ -153,7 +153,7 @@ class Delivery:
             self._under_way = None
             job = self._book.get(job_id)
             if job is not None:
-                self._on_delivered(job, kind)
+                self._on_delivered(job)
         return True
 
     def take_failed(self) -> Job | None:

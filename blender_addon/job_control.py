@@ -289,7 +289,7 @@ class JobControl:
 
     # -- how they end ------------------------------------------------------------------------
 
-    def _finish_if_delivered(self, job: Job, _kind: str = "") -> None:
+    def _finish_if_delivered(self, job: Job) -> None:
         if job.id in self._all_here and not job.detached and not self.delivery.pending(job.id):
             self._end(job, JobState.DONE)
 

@@ -64,6 +64,13 @@ def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "
             column.label(text=line, icon=blank, translate=False)
 
 
+def draw_offline(layout: Any, context: bpy.types.Context, words: str) -> None:
+    """Draw that Blender may not go online, and the way to the setting; nothing where it may."""
+    if not compat.online_access():
+        draw_words(layout, context, words, "INFO")
+        layout.operator("screen.userpref_show", text="Open Network Settings").section = "SYSTEM"
+
+
 def draw_text(layout: Any, context: bpy.types.Context, text: str) -> None:
     """Draw all of a text, as long as it may be, in the language it is in.
 

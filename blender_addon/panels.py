@@ -12,9 +12,7 @@ from .backend_panel import draw_status
 from .image_empties import selected_image_empties
 from .importers import scene
 from .jobs import JobState
-from .layouts import CATEGORY, Sidebar
-from .layouts import draw_problem as _problem
-from .layouts import draw_words as _words
+from .layouts import CATEGORY, Sidebar, draw_problem, draw_words
 from .model_panel import draw_choice
 from .operators import cutout, sources
 from .operators.imagine import text_problem
@@ -48,7 +46,7 @@ class GSV3D_PT_generate(Sidebar, bpy.types.Panel):
                 text = sources.title_of(empties[0].data)
                 layout.label(text=text, icon="IMAGE_DATA", translate=False)
             else:
-                _words(
+                draw_words(
                     layout,
                     context,
                     "Select an image empty: drag a picture into the view, "
@@ -219,8 +217,8 @@ def _cannot_work(layout: Any) -> bool:
     problem = protocol_problem()
     if problem is None:
         return False
-    _words(layout, bpy.context, problem.what, "ERROR")
-    _words(layout, bpy.context, problem.hint)
+    draw_words(layout, bpy.context, problem.what, "ERROR")
+    draw_words(layout, bpy.context, problem.hint)
     return True
 
 
@@ -233,7 +231,7 @@ def _imagine(layout: Any, context: bpy.types.Context) -> None:
     row.operator("gsv3d.imagine", text="Imagine", icon="BRUSH_DATA")
     problem = text_problem()
     if problem is not None:
-        _problem(layout, context, problem)
+        draw_problem(layout, context, problem)
 
 
 def _settings(layout: Any, settings: Any, in_scene: bool) -> None:
@@ -276,11 +274,11 @@ def _cut_out(layout: Any, context: bpy.types.Context, source: str) -> None:
     words = row.column()
     icon = "ERROR" if cut.unsure or cut.problem else "IMAGE_ALPHA"
     if cut.problem is not None:
-        _words(words, context, str(cut.problem), icon)
+        draw_words(words, context, str(cut.problem), icon)
     else:
-        _words(words, context, cut.describe(), icon)
+        draw_words(words, context, cut.describe(), icon)
     if cut.chosen:
-        _words(words, context, interface("Cut out of {name}", name=cut.request.filename))
+        draw_words(words, context, interface("Cut out of {name}", name=cut.request.filename))
     row.operator("gsv3d.cutout", text="", icon="FILE_REFRESH").source = source
     row.operator("gsv3d.forget_cutout", text="", icon="X").source = source
     picture = previews.icon_of(cut.id)
@@ -294,12 +292,12 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
     current = session.get()
     if current.delivery.holdup:
         reason = sentence(current.delivery.holdup)
-        _words(layout, context, interface("A result is {reason}.", reason=reason), "INFO")
+        draw_words(layout, context, interface("A result is {reason}.", reason=reason), "INFO")
     job = current.book.current()
     if job is None:
         newest = list(current.book)[-1:]
         if newest and newest[0].state is JobState.FAILED:
-            _problem(layout, context, Problem(newest[0].what, newest[0].hint))
+            draw_problem(layout, context, Problem(newest[0].what, newest[0].hint))
         return
     row = layout.row(align=True)
     compat.progress_bar(row, job.fraction, sentence(current.jobs.describe(job)))

@@ -7,15 +7,15 @@ import errno
 import traceback
 
 TEXTURE_MODULES = ("gsv3d.meshing.texture", "gsv3d.meshing.export", "gsv3d.results")
-"""Name the modules that take memory for the texture. A job that fails before it gets to them would
-fail with a smaller texture, too."""
+"""Modules that take memory for the texture. A job that fails before them would fail with a smaller
+texture, too."""
 
 JOB_BYTES = 100_000_000
-"""Leave so much for what a job takes beside its texture. With it, jobs of the sizes that are named
-under limits of 2.2 and 2.6 GB (3904 and 7104 texels a side) ran to their end."""
+"""Memory that a job takes beside its texture. With it, jobs of the sizes named under limits of 2.2
+and 2.6 GB (3904 and 7104 texels a side) ran to their end."""
 
 TEXEL_BYTES = 11
-"""Count so many bytes for each texel of a large texture: colors, charts, the file being written.
+"""Bytes for each texel of a large texture: colors, charts, the file being written.
 
 Measured: ``gsv3d generate`` peaks at 1,097 MB with 4096 texels a side and at 1,649 MB with 8192.
 """
@@ -92,7 +92,7 @@ def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | N
     if not (isinstance(error, MemoryError) or by_system or by_torch):
         return None
     hint = "Close other programs"
-    largest = largest_texture(error) if texture_size else 0
+    largest = find_largest_texture(error) if texture_size else 0
     if 0 < largest < texture_size:
         hint += (
             f", or choose a smaller texture: {largest} instead of {texture_size} fits into the"
@@ -101,7 +101,7 @@ def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | N
     return GSV3DError("The memory of this computer was not enough.", f"{hint}.")
 
 
-def largest_texture(error: BaseException) -> int:
+def find_largest_texture(error: BaseException) -> int:
     """Return the side of the largest texture that the memory is enough for.
 
     Args:

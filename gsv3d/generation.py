@@ -17,7 +17,7 @@ from PIL import Image
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.lifting import Views
-from gsv3d.lifting.model_views import coverage_of, lift_model_views, settings_of
+from gsv3d.lifting.model_views import choose_settings, find_coverage, lift_model_views
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
@@ -41,13 +41,13 @@ PHASES = (
 )
 
 DETAIL_SIZE = 768
-"""Pixels of the reference as it is baked onto the mesh, where the model sees fewer."""
+"""Least side in pixels of the reference that is baked onto the mesh; the model may see fewer."""
 
 
 class Observer:
-    """Hears how a job goes, and does nothing; others do what they like in these methods.
+    """Base of those who are told how a job goes; it ignores everything.
 
-    Raising ``Cancelled`` from any of them ends the job.
+    Raising ``Cancelled`` from any method ends the job.
     """
 
     def progress(self, phase: str, step: int, of: int) -> None:
@@ -65,7 +65,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What one job gives.
+    """Result of one job.
 
     Attributes:
         prepared: (S, S, 4) uint8, the reference as the model saw it.
@@ -95,7 +95,7 @@ class GenerationResult:
     made_by: str = "decoder"
 
 
-def phases_of(pipeline: GSV3DPipeline, settings: GenerationSettings) -> tuple[str, ...]:
+def list_phases(pipeline: GSV3DPipeline, settings: GenerationSettings) -> tuple[str, ...]:
     """Return those of ``PHASES`` that a job goes through."""
     fits = settings.refine or pipeline.decoder is None
     return tuple(name for name in PHASES if fits or name != "fitting")
@@ -124,6 +124,7 @@ def generate(
     watch = observer or Observer()
     clock = Clock()
 
+    # 1. Cut the object out, and estimate the camera
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
     sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE), PICTURE_SIZE)
@@ -134,12 +135,14 @@ def generate(
     watch.progress("preparing", 1, 1)
     watch.prepared(pictures[0])
 
+    # 2. Draw the views, and decode Gaussians of them
     output, steps = _denoise(pipeline, prepared, settings, pose.elevation_deg, watch, clock)
-
     azimuths = np.asarray(output.azimuths_deg, dtype=np.float32)
     views = _to_uint8(output.views)
     watch.views(views, azimuths)
     gaussians = None if output.gaussians is None else output.gaussians.visible()
+
+    # 3. Fit Gaussians to the views, where there are none yet or the user wants them refined
     made_by = "decoder"
     if gaussians is None or (settings.refine and len(gaussians)):
         made_by = "fit" if gaussians is None else "decoder and fit"
@@ -156,6 +159,7 @@ def generate(
     if made_by == "decoder":
         watch.progress("decoding", 1, 1)
 
+    # 4. Make the mesh; the picture and its mirror image correct its outline and its texture
     def report(phase: str, step: int, of: int) -> None:
         clock.enter(phase)
         watch.progress(phase, step, of)
@@ -209,7 +213,7 @@ def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
     return pose
 
 
-def preview_steps(steps: int, previews: int) -> frozenset[int]:
+def choose_preview_steps(steps: int, previews: int) -> frozenset[int]:
     """Return denoising steps, from 0, that get a preview: evenly spread, never the last."""
     wanted = (round((k + 1) * steps / (previews + 1)) - 1 for k in range(previews))
     return frozenset(step for step in wanted if 0 <= step < steps - 1)
@@ -233,7 +237,7 @@ def _denoise(
         nonlocal total
         total = len(pipe.scheduler.timesteps)
         watch.progress("denoising", step + 1, total)
-        if step in preview_steps(total, settings.previews):
+        if step in choose_preview_steps(total, settings.previews):
             latents = state["pred_original_latents"]
             watch.views(_to_uint8(pipe.decode_views(latents)), np.asarray(azimuths, np.float32))
             if pipe.decoder is not None:
@@ -280,15 +284,13 @@ def _fit(
         settings: of the job.
         watch: told of progress and previews.
     """
-    alpha = torch.from_numpy(coverage_of(pipeline.vae, pictures, output.latents, prepared))
-    angles = (output.azimuths_deg, output.elevations_deg)
-    cameras = orbit(*angles, size=alpha.shape[-1], distance=pipeline.camera_distance)
-    views = Views.on_white(torch.from_numpy(pictures) / 255, alpha, cameras)
+    alpha = torch.from_numpy(find_coverage(pipeline.vae, pictures, output.latents, prepared))
+    views = Views.on_white(torch.from_numpy(pictures) / 255, alpha, output.cameras)
     views = views.to(output.latents.device)
     if start is not None:
         start = start.to(torch.float32)
-    chosen = settings_of(views, start is not None, settings.seed)
-    shown = preview_steps(chosen.iterations, settings.previews)
+    chosen = choose_settings(views, start is not None, settings.seed)
+    shown = choose_preview_steps(chosen.iterations, settings.previews)
 
     def on_step(step: int, of: int, current: Callable[[], Gaussians]) -> None:
         watch.progress("fitting", step, of)
@@ -306,9 +308,6 @@ def _show(gaussians: Gaussians, step: int, of: int, watch: Observer) -> None:
         watch.gaussians(coarse, step, of, False)
 
 
-def _to_uint8(images: Any) -> np.ndarray:
-    """Convert (V, H, W, 3) in 0..1, torch or numpy, to uint8."""
-    if isinstance(images, torch.Tensor):
-        images = images.detach().float().cpu().numpy()
-    values = np.nan_to_num(np.asarray(images, dtype=np.float32))
-    return np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+def _to_uint8(images: np.ndarray) -> np.ndarray:
+    """Convert (V, H, W, 3) float32 in 0..1 to uint8."""
+    return np.round(np.clip(np.nan_to_num(images), 0.0, 1.0) * 255.0).astype(np.uint8)

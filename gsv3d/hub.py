@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch published models from the Hugging Face hub, once their license was agreed to."""
+"""Fetch published models from the Hugging Face hub, after their license was agreed to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gsv3d.outputs import check_room, output_error
 
 @dataclass(frozen=True)
 class Source:
-    """Where a published model lies: a repository of the hub, and its file."""
+    """A repository of the hub and the file of a published model in it."""
 
     repository: str
     file: str
@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class AccessError(ModelError):
-    """A repository that is not for everybody; ``page`` is where one asks to be let in."""
+    """A repository that is not open to everybody; ``page`` is where to ask for access."""
 
     def __init__(self, message: str, hint: str, page: str) -> None:
         super().__init__(message, hint)
@@ -48,9 +48,9 @@ class AccessError(ModelError):
 
 
 def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_: None) -> Path:
-    """Fetch a published model, check it, and make a model of one's own of it.
+    """Fetch a published model, check it, and make a model of your own of it.
 
-    What was fetched of the file before is kept and gone on from; it is deleted at the end.
+    An earlier download is continued; the file is deleted at the end.
 
     Args:
         name: of ``SOURCES``.
@@ -108,7 +108,7 @@ def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_
 
 
 class _Told:
-    """A file that says how much is in it."""
+    """A file that tells its size after each write."""
 
     def __init__(self, file: BinaryIO, told: Callable[[int], None]) -> None:
         self._file, self._told = file, told
@@ -125,7 +125,7 @@ class _Told:
 def _fetch(source: Source, revision: str, folder: Path, progress: Progress) -> Path:
     """Fetch the weights, from where an earlier run stopped.
 
-    The client's own ``hf_hub_download`` goes on within one run alone.
+    The client's own ``hf_hub_download`` continues only within one run.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which models there are, where they lie, and how they are loaded."""
+"""List, find and load models."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ INDEX = "model_index.json"
 DESCRIPTION = "description.txt"
 CARD = "README.md"
 FULL_SIZE_BYTES = 1_000_000_000
-"""A UNet that is as large on the disk is for a graphics card: SV3D's has 3.05 GB."""
+"""A UNet of this size or more on the disk is for a graphics card: SV3D's has 3.05 GB."""
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 PUBLISHED = {"sv3d-p": "p", "sv3d-u": "u"}
-"""Models that others have published, by the names under which they are added here."""
+"""Published models, by the names under which they are added here, and their version of SV3D."""
 
 SV3D_LICENSE = (
     "Stability AI's for SV3D, not for every commercial use (https://stability.ai/license)"
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a model's folder may be called to be listed: the wire to Blender takes no other names."""
+"""Names of folders that are listed as models: the protocol takes no others."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model one can name.
+    """A model, installed or not.
 
     Attributes:
         name: what --model takes.
@@ -98,7 +98,7 @@ def own_models_folder() -> Path:
     return user_data_path("gsv3d", appauthor=False) / "models"
 
 
-def details(model: ModelInfo) -> dict[str, Any]:
+def read_details(model: ModelInfo) -> dict[str, Any]:
     """Return what a model's files say of it, without loading any.
 
     Returns:
@@ -130,7 +130,7 @@ def memory_for(model: ModelInfo) -> int:
     return 2 * sum(file.stat().st_size for file in model.path.glob("*/*.safetensors"))
 
 
-def license_of(path: Path) -> str:
+def read_license(path: Path) -> str:
     """Return the license of the model in a folder: as its card names it, or the text's first line.
 
     Empty if neither is there.
@@ -169,7 +169,7 @@ def available() -> list[ModelInfo]:
             text = words.read_text(encoding="utf-8").strip() if words.is_file() else path.name
             models.append(
                 ModelInfo(
-                    path.name, path, True, text, "", _names_a_decoder(path), license_of(path),
+                    path.name, path, True, text, "", _names_a_decoder(path), read_license(path),
                     "remove" if path.parent == own else "",
                 )
             )  # fmt: skip

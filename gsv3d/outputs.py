@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write results: whole or not at all, and a failure said in words."""
+"""Write files and folders whole or not at all, and say in words why one cannot be written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gsv3d.errors import OutputError, OutputNameError
 from gsv3d.filenames import claim, numbered, release
 
 MAX_PATH_CHARS = 259 if os.name == "nt" else None
-"""Length of a whole path on Windows, where longer ones have not been allowed."""
+"""Longest path that Windows takes unless longer ones have been allowed."""
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space, or choose another folder."),
@@ -33,12 +33,15 @@ _BAD_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 _WINDOWS_DISK_FULL = (39, 112)  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write a file through a temporary one beside it, so that no half-written file is ever seen.
 
     Args:
         path: of the file; an older one is replaced only when the new one is complete.
         data: the file's bytes.
+
+    Returns:
+        The path.
 
     Raises:
         OutputError: the disk is full, writing is not allowed, ...
@@ -51,6 +54,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+        return target
     except OSError as error:
         raise output_error(target, error) from error
     finally:

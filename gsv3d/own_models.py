@@ -42,7 +42,7 @@ def convert(
     source: Path,
     name: str,
     version: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
     texts: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Make a model of your own of a file that SV3D was published as.

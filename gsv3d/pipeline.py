@@ -20,7 +20,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.cameras import DISTANCE, Cameras, orbit, static_azimuths_deg, views_deg
 from gsv3d.decoder import GaussianSplattingDecoder
-from gsv3d.decoder.proportions import deepened
+from gsv3d.decoder.proportions import deepen
 from gsv3d.errors import ModelError, no_decoder
 from gsv3d.gaussians import Gaussians
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
@@ -85,7 +85,7 @@ class GSV3DPipeline(DiffusionPipeline):
         orbit: of the views, see ``gsv3d.cameras.ORBITS``; default of the call.
         framing: share of the picture that the object's longer side fills.
         consistency: fields of ``Consistency``; default of the call.
-        depth_prior: how far an object's depth is drawn towards its width, see ``deepened``; 0 for
+        depth_prior: how far an object's depth is drawn towards its width, see ``deepen``; 0 for
             decoded Gaussians as they are.
     """
 
@@ -348,7 +348,7 @@ class GSV3DPipeline(DiffusionPipeline):
         decoded = self.decoder(
             self._with_reference(latents).to(dtype), run.cameras, run.features.to(dtype)
         )[0]
-        return deepened(decoded.gaussians().visible(), self.config.depth_prior, run.elevation_deg)
+        return deepen(decoded.gaussians().visible(), self.config.depth_prior, run.elevation_deg)
 
     @torch.no_grad()
     def decode_views(self, latents: Tensor) -> np.ndarray:

@@ -37,7 +37,7 @@ _BACKGROUND = (236, 236, 236, 255)
 _INK = (60, 60, 60, 255)
 
 
-def endings_of(formats: Sequence[str]) -> list[str]:
+def list_endings(formats: Sequence[str]) -> list[str]:
     """Return the endings of all files that ``write_results`` writes."""
     return [ending for name in formats for ending in _ENDINGS[name]] + [".png", ".json"]
 
@@ -155,8 +155,8 @@ def _write_all(
     if "ply" in formats:
         file = io.BytesIO()
         gaussians.save_ply(file)
-        files.append(_write(_with_suffix(target, ".ply"), file.getvalue()))
-    files.append(_write(_with_suffix(target, ".png"), export.result_png(sheet)))
+        files.append(write_atomic(_with_suffix(target, ".ply"), file.getvalue()))
+    files.append(write_atomic(_with_suffix(target, ".png"), export.result_png(sheet)))
     record = {
         "version": __version__,
         **record,
@@ -166,17 +166,12 @@ def _write_all(
         "files": [file.name for file in files],
     }
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    files.append(_write(_with_suffix(target, ".json"), text.encode()))
+    files.append(write_atomic(_with_suffix(target, ".json"), text.encode()))
     return files
 
 
 def _with_suffix(target: Path, suffix: str) -> Path:
     return target.with_name(target.name + suffix)
-
-
-def _write(path: Path, data: bytes) -> Path:
-    write_atomic(path, data)
-    return path
 
 
 def draw_contact_sheet(

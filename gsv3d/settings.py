@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user may choose for one job, and its bounds."""
+"""Settings of one job, and their bounds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Hold what a user may choose for one job.
+    """Settings of one job.
 
     Attributes:
         steps: denoising steps, 1..200; None is the model's own number.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a task, in words, and how long its phases take."""
+"""The outcome of a task, in words, and the time of its phases."""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gsv3d.errors import GSV3DError
+
 SLEEPING = {
     "OMP_WAIT_POLICY": "PASSIVE",  # every OpenMP
     "GOMP_SPINCOUNT": "0",  # GNU's, on Linux
@@ -41,14 +43,14 @@ def limit_threads(count: int | None = None) -> None:
             and other programs, or what the user has set by a variable of ``COUNTS``.
 
     Raises:
-        ValueError: count is below 1.
+        GSV3DError: count is below 1.
     """
     if count is None:
         for name in COUNTS:
             os.environ.setdefault(name, str(max(1, usable_cores() - 1)))
         return
     if count < 1:
-        raise ValueError(f"threads must be at least 1, not {count}.")
+        raise GSV3DError(f"threads must be at least 1, not {count}.")
     os.environ.update(dict.fromkeys(COUNTS, str(count)))
 
 

@@ -5,7 +5,7 @@
         ... fake.connection_path, fake.received, fake.wait_for(messages.Submit)
 
 Behaviors: see `BEHAVIORS`. The results are those of `canned_results`: 4 views, 600 Gaussians on a
-sphere, a mesh of 12 triangles with a texture of four colors, a .glb and a .ply.
+sphere, a mesh of 12 triangles with a texture of four colors, a .glb and a .ply; see fake_jobs.py.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgpack
-import numpy as np
 import zmq
 
 from backend.journal import Journal
@@ -38,14 +36,7 @@ from backend.protocol import (
 )
 from backend.protocol import messages as m
 from backend.protocol.processes import JOURNAL
-from tests.canned_results import (
-    box_mesh,
-    drawn,
-    glb_bytes,
-    orbit_views,
-    ply_bytes,
-    sphere_gaussians,
-)
+from tests.fake_jobs import DiedError, Result, Script, resend, script_of
 
 BEHAVIORS = {
     "normal": "does every job",
@@ -66,20 +57,17 @@ BEHAVIORS = {
     "bad_shapes": "announces a mesh whose shapes are beyond all limits",
     "flood": "sends chunks of a transfer that was never announced",
 }
-STEPS = 6
-BOX = {"left": 0.2, "top": 0.1, "right": 0.6, "bottom": 0.9}
-"""Where all pictures show their object."""
 
 
 class _Job:
-    """A job under way: its script, and the transfers that are not out yet."""
+    """A job under way: its script, and its results."""
 
-    def __init__(self, submit: m.JobMessage, script: Iterator[Any]) -> None:
+    def __init__(self, submit: m.JobMessage, script: Script) -> None:
         self.submit = submit
         self.script = script
         self.due = 0.0
         self.state = "running"
-        self.results: list[tuple[type[m.Artifact], dict[str, np.ndarray], dict[str, Any]]] = []
+        self.results: list[Result] = []
 
 
 class FakeBackend:
@@ -176,7 +164,7 @@ class FakeBackend:
                 for transfer in list(self._transfers.values()):
                     while transfer.ready:
                         self._send_chunk(transfer)
-        except _DiedError:
+        except DiedError:
             pass
         except Exception as error:  # shown by the test that looks at it
             self.errors.append(error)
@@ -224,7 +212,7 @@ class FakeBackend:
         elif isinstance(message, m.Shutdown) and not message.if_alone:
             self._send(m.Bye("The backend was asked to end."))
             time.sleep(0.05)
-            raise _DiedError
+            raise DiedError
 
     def _hello(self, hello: m.Hello) -> None:
         self._seq, self._transfers = 0, {}
@@ -254,10 +242,8 @@ class FakeBackend:
         if submit.job in self._jobs:
             self._fetch(submit.job)
             return
-        job = _Job(submit, iter(()))
-        scripts = {"imagine": self._words, "cutout": self._cut_out, "submit": self._script}
-        job.script = scripts[submit.TYPE](job)
-        self._jobs[submit.job] = job
+        script = script_of(submit, self.behavior, self.step_s, self.gaussians)
+        self._jobs[submit.job] = _Job(submit, script)
         ahead = sum(j.state == "running" for j in self._jobs.values()) - 1
         self._send(m.Accepted(submit.job, ahead))
 
@@ -266,7 +252,7 @@ class FakeBackend:
         if job is None:
             self._send(m.Error("unknown_job", "There is no such job.", "Submit it again.", name))
         elif job.state in ("done", "fetched"):
-            job.script, job.state = self._resend(job), "running"
+            job.script, job.state = resend(name, job.results), "running"
         elif job.state == "cancelled":
             self._send(m.Cancelled(name))
         else:
@@ -291,7 +277,7 @@ class FakeBackend:
         return m.JobEntry(submit.job, job.state, name, model, kind=submit.TYPE, owner="you")
 
     def _advance(self, job: _Job) -> None:
-        """Run a job's script: a number is a pause, a message is sent, None waits for transfers."""
+        """Run a job's script: a number is a pause, results are sent whole, a message is sent."""
         first = next((j for j in self._jobs.values() if j.state == "running"), None)
         while job is first and job.state == "running" and time.monotonic() >= job.due:
             if any(t.artifact.job == job.submit.job for t in self._transfers.values()):
@@ -301,104 +287,23 @@ class FakeBackend:
                 job.state = "done" if job.state == "running" else job.state
             elif isinstance(item, float):
                 job.due = time.monotonic() + item
+            elif isinstance(item, list):
+                for result in item:
+                    self._announce(job, result)
             else:
                 self._send(item)
                 if isinstance(item, m.Failed):
                     job.state = "failed"
 
-    # --- what a job does -------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------
 
-    def _script(self, job: _Job) -> Iterator[Any]:
-        submit, name = job.submit, job.submit.job
-        bad = "bad" in submit.filename.lower()
-        yield m.Progress(name, "preparing", 0, 1, None, 0.0)
-        for step in range(1, STEPS + 1):
-            yield self.step_s
-            eta = (STEPS - step) * self.step_s
-            yield m.Progress(name, "denoising", step, STEPS, eta, 0.8 * step / STEPS)
-            if step == 2 and self.behavior == "backend_dies":
-                raise _DiedError
-            if step == 2 and self.behavior == "worker_dies":
-                yield m.Failed(
-                    name, "The generation ended unexpectedly.", "The worker process ended.",
-                    "Try again with a smaller face budget; the log file says more.",
-                )  # fmt: skip
-                return
-            if step == 2 and bad and self.behavior == "fails":
-                yield m.Failed(
-                    name, f"{submit.filename} shows no object.", "The picture is empty.",
-                    "Use a picture of one object.",
-                )  # fmt: skip
-                return
-            if step in (2, 4) and submit.previews:
-                cloud = sphere_gaussians(100 * step, step)
-                self._announce(
-                    job, m.Gaussians, cloud, {"step": step, "of": STEPS, "box": BOX}, keep=False
-                )
-                self._announce(job, m.Views, orbit_views(), {}, keep=False)
-                yield 0.0
-        final = sphere_gaussians(self.gaussians, submit.seed)
-        mesh = box_mesh()
-        if self.behavior == "nan":
-            final["means"][3, 1] = np.nan
-            mesh["vertices"][0, 0] = np.inf
-        self._announce(job, m.Views, orbit_views(), {"final": True})
-        told = {"step": STEPS, "of": STEPS, "final": True, "box": BOX}
-        self._announce(job, m.Gaussians, final, told)
-        yield 0.0
-        for phase in ("decoding", "fusing", "simplifying", "unwrapping", "texturing"):
-            yield self.step_s / 4
-            yield m.Progress(name, phase, 1, 1, self.step_s, 0.9)
-        self._announce(job, m.Mesh, mesh, {"box": BOX})
-        for file in submit.files:
-            data = glb_bytes() if file == "glb" else ply_bytes(final)
-            self._announce(job, m.File, {"data": np.frombuffer(data, "u1")}, {"name": file})
-        yield 0.0
-        yield m.Done(name, {"denoising": STEPS * self.step_s})
-
-    def _words(self, job: _Job) -> Iterator[Any]:
-        name = job.submit.job
-        assert isinstance(job.submit, m.Imagine)
-        if not (job.submit.text_model or self.behavior != "no_text_model"):
-            yield m.Failed(name, "There is no text-to-image model.", "", "Add one.")
-            return
-        for step in range(STEPS + 1):
-            yield m.Progress(name, "imagining", step, STEPS, None, 0.9 * step / STEPS)
-            yield self.step_s
-        yield m.Progress(name, "cutting", 1, 1, 0.0, 1.0)
-        data = np.frombuffer(drawn(job.submit.prompt, job.submit.seed), "u1")
-        self._announce(job, m.File, {"data": data}, {"name": "png"})
-        yield 0.0
-        yield m.Done(name, {"imagining": STEPS * self.step_s})
-
-    def _cut_out(self, job: _Job) -> Iterator[Any]:
-        name = job.submit.job
-        yield m.Progress(name, "cutting", 0, 1, None, 0.0)
-        yield self.step_s
-        data = np.frombuffer(drawn("cutout", 0), "u1")
-        self._announce(job, m.File, {"data": data}, {"name": "png", "certainty": 0.5})
-        yield 0.0
-        yield m.Done(name, {"cutting": self.step_s})
-
-    def _resend(self, job: _Job) -> Iterator[Any]:
-        for kind, values, extra in list(job.results):
-            self._announce(job, kind, values, extra, keep=False)
-            yield 0.0
-        yield m.Done(job.submit.job, {})
-
-    def _announce(
-        self,
-        job: _Job,
-        kind: type[m.Artifact],
-        values: dict[str, np.ndarray],
-        extra: dict[str, Any],
-        keep: bool = True,
-    ) -> None:
-        if keep:
-            job.results.append((kind, values, extra))
+    def _announce(self, job: _Job, result: Result) -> None:
+        kind, values = result.kind, result.values
+        if result.kept:
+            job.results.append(replace(result, kept=False))
         self._transfer += 1
         specs = arrays.describe(kind.TYPE, values)
-        artifact = kind(job=job.submit.job, transfer=self._transfer, arrays=specs, **extra)
+        artifact = kind(job=job.submit.job, transfer=self._transfer, arrays=specs, **result.fields)
         transfer = OutgoingTransfer(artifact, BytesSource(arrays.to_bytes(specs, values)))
         if self.behavior == "bad_shapes" and kind is m.Mesh:
             self._send_bad_shapes(artifact)
@@ -427,7 +332,3 @@ class FakeBackend:
             if self.behavior == "truncated" and isinstance(transfer.artifact, m.Mesh):
                 chunk = m.Chunk(chunk.transfer, chunk.offset, bytes(chunk.data)[:-7])
         self._send(chunk)
-
-
-class _DiedError(Exception):
-    """The fake backend ends as if its process had been killed."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gaussians drawn by numpy, one after the other: what pictures of splats are compared with.
 
-Needs no torch, so it serves in every Blender's Python; `tests/gsv3d/rendering/test_reference.py`
-holds it to the library's renderer.
+Needs no torch, so it serves in every Blender's Python. It is held to the library's renderer by
+`tests/gsv3d/rendering/test_torch_backend.py`.
 """
 
 from __future__ import annotations

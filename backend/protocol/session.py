@@ -15,9 +15,9 @@ from . import messages as m
 from .codec import decode, encode
 from .errors import REPORT, ProtocolError
 from .events import Event, Received, Silence, Violation
+from .incoming import IncomingTransfers
 from .limits import HEARTBEAT_S, LIVENESS_S
 from .older_backends import ANSWERED_SINCE, adapt, too_old
-from .transfers import IncomingTransfers
 from .versions import SUPPORTED_VERSIONS
 
 _BUSY_S = 1.0

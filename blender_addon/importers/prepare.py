@@ -40,7 +40,6 @@ class GaussianArrays:
     sh: np.ndarray
     mean_color: tuple[float, float, float]
     bounds: Bounds
-    dropped: int
     key: str = field(default_factory=lambda: uuid4().hex)
 
     def __len__(self) -> int:
@@ -142,7 +141,6 @@ def prepare_gaussians(
         sh=np.ascontiguousarray(sh[kept]),
         mean_color=(red, green, blue),
         bounds=bounds_of_gaussians(means[kept], opacities[kept]),
-        dropped=n - len(kept),
     )
 
 

@@ -139,7 +139,7 @@ def results_of(target: Target, job_id: str) -> list[Any]:
 
 
 def has_variants(result: Any, scene: Any) -> bool:
-    """Tell whether other jobs made meshes of a result's picture that are in a scene. Quick."""
+    """Return True if a scene has meshes that other jobs made of a result's picture. Quick."""
     return bool(_meshes_of(result.get(SOURCE_TAG, ""), scene, result.get(JOB_TAG, "")))
 
 

@@ -18,15 +18,8 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if not common.may_press(cls, ""):
-            return False
-        if session.get().backend.state in (
-            BackendState.READY,
-            BackendState.STARTING,
-        ):
-            cls.poll_message_set(translations.report("The backend is running"))
-            return False
-        return True
+        runs = session.get().backend.state in (BackendState.READY, BackendState.STARTING)
+        return common.may_press(cls, "The backend is running" if runs else "")
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         place = preferences.backend_place()
@@ -42,10 +35,8 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if session.get().backend.state in (BackendState.OFF, BackendState.STOPPING):
-            cls.poll_message_set(translations.report("The backend is not running"))
-            return False
-        return True
+        runs = session.get().backend.state not in (BackendState.OFF, BackendState.STOPPING)
+        return common.say_missing(cls, "" if runs else "The backend is not running")
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         session.get().stop_backend()
@@ -78,10 +69,8 @@ class GSV3D_OT_free_memory(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if session.get().backend.state is not BackendState.READY:
-            cls.poll_message_set(translations.report("The backend is not running"))
-            return False
-        return True
+        ready = session.get().backend.ready
+        return common.say_missing(cls, "" if ready else "The backend is not running")
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         client = session.get().backend.client

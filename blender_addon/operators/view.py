@@ -6,6 +6,7 @@ from __future__ import annotations
 import bpy
 from bpy.props import EnumProperty
 
+from .. import translations
 from ..importers import scene
 
 
@@ -64,7 +65,7 @@ class GSV3D_OT_show_results(bpy.types.Operator):
             candidate.hide_render = not visible
             shown += visible
         if not shown:
-            self.report({"INFO"}, "There is no result in this scene yet")
+            self.report({"INFO"}, translations.report("There is no result in this scene yet"))
         return {"FINISHED"}
 
 

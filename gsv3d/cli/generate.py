@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsv3d.cli import references
-from gsv3d.cli.many import Generator, Tally, Work, generate_on_ray, without_done
-from gsv3d.cli.naming import expand_inputs, name_results, with_name
+from gsv3d.cli.many import Generator, Tally, Work, generate_on_ray, leave_out_done
+from gsv3d.cli.naming import expand_inputs, name_picture, name_results
 from gsv3d.cli.options import (
     add_cutout,
     add_formats,
     add_machine,
     add_memory,
+    add_mesh,
+    add_output,
     add_views,
     check_cutout,
-    consistency_of,
     describe_unsure_cutout,
-    numbers,
+    read_consistency,
+    read_numbers,
 )
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 from gsv3d.threads import limit_threads, pause_collecting
@@ -49,12 +51,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="pictures, or folders of pictures; results of earlier runs are left out",
     )
     references.add_options(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace files of the same name in DIR; without it the results get another name",
-    )
+    add_output(parser, "results")
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -69,13 +66,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--model", default="blockout", help="a name of 'gsv3d models', or a folder (%(default)s)"
     )
     parser.add_argument("--steps", type=int, help="denoising steps (the model's own)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    parser.add_argument(
-        "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
-    )
-    parser.add_argument(
-        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
-    )
+    add_mesh(parser)
     parser.add_argument(
         "--elevation",
         type=_angle_or("auto"),
@@ -102,14 +93,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add_views(parser)
     parser.add_argument(
         "--azimuths",
-        type=numbers,
+        type=read_numbers,
         metavar="DEG,…",
         help="of the views, instead of an orbit: growing from 0 to less than 360, counter-clockwise"
         " seen from above, then 0, the picture's own (evenly spaced)",
     )
     parser.add_argument(
         "--elevations",
-        type=numbers,
+        type=read_numbers,
         metavar="DEG,…",
         help="of the views, instead of an orbit: -90..90, the picture's own last (those of the"
         " model's orbit). Write --elevations=-5,… where the first is negative",
@@ -128,11 +119,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
-    try:
-        limit_threads(args.threads)  # before torch is imported
-    except ValueError as error:
-        raise GSV3DError(str(error)) from error
+    """Return 0, or 1 if a picture failed."""
+    limit_threads(args.threads)  # before torch is imported
     with pause_collecting():
         from gsv3d import generation, pipeline  # noqa: F401 - what is heavy
         from gsv3d.cli.progress import ImageProgress
@@ -155,17 +143,17 @@ def run(args: argparse.Namespace) -> int:
             frames=args.frames,
             azimuths=args.azimuths,
             elevations=args.elevations,
-            consistency=consistency_of(args.consistency),
+            consistency=read_consistency(args.consistency),
         )
     except ValueError as error:
         raise GSV3DError(str(error)) from error
-    wishes = references.wishes(args)
+    wishes = references.list_wishes(args)
     check_cutout(args.cutout)
     images, problems = expand_inputs(args.images)
     output = make_folder(args.output)
     tally = Tally(len(images) + len(wishes) + len(problems))
     if args.resume:
-        found, images = images, without_done(images, output)
+        found, images = images, leave_out_done(images, output)
         tally.there = len(found) - len(images)
     names = name_results(images, output, args.prompt, args.overwrite)
     wished = name_results(images, output, args.prompt, overwrite=True)
@@ -178,7 +166,9 @@ def run(args: argparse.Namespace) -> int:
             "Those results get a number; --overwrite replaces what is there.",
             file=sys.stderr,
         )
-    made, lost = references.make(wishes, [output / name for name in names[len(images) :]], args)
+    made, lost = references.make_references(
+        wishes, [output / name for name in names[len(images) :]], args
+    )
     if args.reference_only:
         return 1 if lost else 0
     work = [(image, output / name) for image, name in zip(images, names, strict=False)] + made
@@ -204,16 +194,16 @@ def _generate_there(
 ) -> None:
     """Generate on a cluster."""
     from gsv3d.preprocessing import is_unsure
-    from gsv3d.results import endings_of
+    from gsv3d.results import list_endings
 
-    endings = endings_of(args.formats)
+    endings = list_endings(args.formats)
     for image, files, certainty, error in generate_on_ray(
         work, generator, args.ray, endings, args.overwrite
     ):
         progress.start(image.name, "writing")
         if error is not None:
             tally.failed += 1
-            progress.fail(with_name(GSV3DError(error), image))
+            progress.fail(name_picture(GSV3DError(error), image))
             continue
         if is_unsure(certainty):
             progress.remark(describe_unsure_cutout(image, certainty))
@@ -260,7 +250,7 @@ def _generate_here(
             if loading_model or full:
                 raise told from error
             tally.failed += 1
-            progress.fail(with_name(told, image))
+            progress.fail(name_picture(told, image))
             del told  # its traceback would keep the arrays of the job
 
 
@@ -274,17 +264,17 @@ def _generate(
 ) -> list[Path]:
     """Run one job and write its files; the .json comes last and says that all are there."""
     from gsv3d.cli.progress import WEIGHTS
-    from gsv3d.generation import generate, phases_of
+    from gsv3d.generation import generate, list_phases
     from gsv3d.outputs import free_target
     from gsv3d.preprocessing import is_unsure
-    from gsv3d.results import endings_of
+    from gsv3d.results import list_endings
 
     pipeline, settings = generator.pipeline, generator.settings
-    progress.weights = {name: WEIGHTS[name] for name in phases_of(pipeline, settings)}
+    progress.weights = {name: WEIGHTS[name] for name in list_phases(pipeline, settings)}
     result = generate(pipeline, picture, settings, progress)
     if is_unsure(result.certainty):
         progress.remark(describe_unsure_cutout(image, result.certainty))
-    with free_target(target, endings_of(args.formats), args.overwrite) as free:
+    with free_target(target, list_endings(args.formats), args.overwrite) as free:
         return generator.write(result, image, free)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gsv3d generate`` for folders of thousands: what is done already, what came of it, on a cluster.
+"""``gsv3d generate`` for thousands of pictures: leave out what is done, count, use a cluster.
 
 On a cluster each worker has one picture at a time, read when it is handed out, and this process
 writes the files as they come: neither pictures nor results pile up.
@@ -29,7 +29,7 @@ _Task = tuple[str, str, bytes | None]
 """A picture's path, the name of its results, and its bytes where they can be read."""
 
 
-def without_done(images: Sequence[Path], output: Path) -> list[Path]:
+def leave_out_done(images: Sequence[Path], output: Path) -> list[Path]:
     """Return the pictures of which the folder of results holds no record, which is written last."""
     done = set()
     for path in output.glob("*.json"):
@@ -47,7 +47,7 @@ def _key(path: str | Path) -> str:
 
 @dataclass
 class Tally:
-    """Counts what came of the inputs of a run."""
+    """Counts of a run's inputs, by what became of them."""
 
     inputs: int
     made: int = 0
@@ -93,7 +93,7 @@ class Generator:
 
     def write(self, result: GenerationResult, image: Path, target: Path) -> list[Path]:
         """Write the files of a picture's result, of which ``target`` is the path without ending."""
-        from gsv3d.models import find, license_of
+        from gsv3d.models import find, read_license
         from gsv3d.results import write_results
 
         return write_results(
@@ -104,7 +104,7 @@ class Generator:
             model=self.model,
             image=image,
             device=str(getattr(self.pipeline, "_execution_device", self.pipeline.device)),
-            license=license_of(find(self.model)),
+            license=read_license(find(self.model)),
         )
 
     def _make(self, task: _Task) -> tuple[list[tuple[str, bytes]], Any]:
@@ -127,7 +127,7 @@ class Generator:
 
 
 class _Tasks(Sequence[_Task]):
-    """Pictures that are read when they are handed out; one that cannot be the worker names."""
+    """Pictures, each read when it is handed out. The worker names those that cannot be read."""
 
     def __init__(self, work: Work) -> None:
         self._work = work

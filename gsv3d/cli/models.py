@@ -120,13 +120,13 @@ def _list(as_json: bool) -> None:
 
 
 def _info(name: str, as_json: bool) -> int:
-    from gsv3d.models import available, details
+    from gsv3d.models import available, read_details
 
     models = {model.name: model for model in available()}
     if name not in models:
         raise ModelError(f"There is no model '{name}'.", f"There are: {', '.join(models)}.")
     model = models[name]
-    found = details(model)
+    found = read_details(model)
     if as_json:
         _print_json(_record(model) | found)
         return 0
@@ -235,7 +235,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Input:
-    """The program at the other end of standard input: it answers, and its going stops the work.
+    """The program at the other end of standard input. It answers; when it ends, the work stops.
 
     Attributes:
         over: set once there is no work to stop any more.

@@ -17,14 +17,14 @@ from gsv3d import text_to_image
 from gsv3d.generation import PHASES, Observer
 
 WEIGHTS = dict(zip(PHASES, (2, 55, 5, 60, 18, 4, 4, 12), strict=True))
-"""Shares of the time a job takes, roughly: the bar moves evenly."""
+"""Rough shares of a job's time, so that the bar moves evenly."""
 
 IMAGINE_WEIGHTS = dict(zip(text_to_image.PHASES, (95, 5), strict=True))
 """The same for a picture made of words."""
 
 
 def fraction(phase: str, step: int, of: int, weights: Mapping[str, int] = WEIGHTS) -> float:
-    """Share of a whole job that is done, 0..1, at ``step`` of ``of`` in a phase."""
+    """Return the share of a job that is done, 0..1, at ``step`` of ``of`` in a phase."""
     names = list(weights)
     before = sum(weights[name] for name in names[: names.index(phase)])
     within = weights[phase] * min(max(step / max(of, 1), 0.0), 1.0)
@@ -32,7 +32,7 @@ def fraction(phase: str, step: int, of: int, weights: Mapping[str, int] = WEIGHT
 
 
 class ImageProgress(Observer):
-    """An observer that shows how far each of several pictures is, and no previews.
+    """A bar or lines that show how far each of several pictures is.
 
     Args:
         count: of the pictures.

@@ -14,7 +14,7 @@ from gsv3d.cameras import Cameras
 from gsv3d.gaussians import Gaussians
 
 HALF_DIAGONAL = 0.5 * math.sqrt(3)
-"""Of the unit cube: no point of the object is nearer to or farther from the camera's depth."""
+"""Half the diagonal of the unit cube: most that a depth differs from that of the cube's center."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class GaussianHead(nn.Module):
 
 
 def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product of (..., 4) wxyz quaternions: the rotation b, then a."""
+    """Return the Hamilton product of (..., 4) wxyz quaternions: the rotation b, then a."""
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)
     return torch.stack(

@@ -169,7 +169,7 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return config.latent_size // config.patch_size * 2**config.upsample_stages
 
     def forward(self, latents: Tensor, cameras: Cameras, features: Tensor) -> DecodedGaussians:
-        """Decode.
+        """Decode latents to Gaussians.
 
         Args:
             latents: (B, V, C, h, w) scaled latents, the reference view last.

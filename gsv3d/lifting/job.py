@@ -22,7 +22,7 @@ PHASES = ("fitting", "fusing", "simplifying", "unwrapping", "texturing")
 
 @dataclass(frozen=True)
 class Lifted:
-    """What one job gives, in the world where the object fills the unit cube.
+    """Result of one job, in the world where the object fills the unit cube.
 
     Attributes:
         views: with cameras of that world.

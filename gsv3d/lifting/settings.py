@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How views are lifted: losses and their weights, rates, densification."""
+"""Settings of lifting: weights of the losses, rates, densification."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses, of which 0 leaves one out.
+    """Weights of the losses; 0 leaves one out.
 
     Attributes:
         rgb: of the squared error of sRGB colors in 0..1, on the background of the iteration.
@@ -42,7 +42,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class LiftSettings:
-    """How Gaussians are fitted to views.
+    """Settings of fitting Gaussians to views.
 
     Attributes:
         count: Gaussians at the start.

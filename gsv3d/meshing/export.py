@@ -4,6 +4,9 @@
 glTF is +Y up: world (x, y, z) becomes (x, z, -y), which importers such as Blender's turn back, so
 that the input view is again on the -Y side. OBJ files are written the same way, with the axes
 Blender's and most other importers assume (-Z forward, Y up).
+
+trimesh, which only ``lab`` needs, is as fast, but its GLB has no sampler, buffer targets or name of
+the picture, and its OBJ no alpha and a vertex of its own for each corner, which opens the surface.
 """
 
 from __future__ import annotations
@@ -42,8 +45,9 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
         name: of node, mesh, material and image.
     """
     positions, normals, uvs, indices = _vertex_buffers(mesh)
+    flat = _y_up(positions).astype("<f4")
     chunks: list[tuple[bytes, int | None]] = [
-        (_y_up(positions).astype("<f4").tobytes(), _ARRAY_BUFFER),
+        (flat.tobytes(), _ARRAY_BUFFER),
         (_y_up(normals).astype("<f4").tobytes(), _ARRAY_BUFFER),
         (np.stack([uvs[:, 0], 1.0 - uvs[:, 1]], axis=1).astype("<f4").tobytes(), _ARRAY_BUFFER),
         (indices.astype("<u4").tobytes(), _ELEMENT_BUFFER),
@@ -58,7 +62,6 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
         buffer += data + b"\0" * (-len(data) % 4)
 
     clip = {"alphaMode": "MASK", "alphaCutoff": ALPHA_CUTOFF, "doubleSided": True}
-    flat = _y_up(positions).astype("<f4")
     count = len(positions)
     document = {
         "asset": {"version": "2.0", "generator": f"GSV3D {__version__}"},
@@ -205,7 +208,7 @@ def _plain(stem: str) -> str:
 
 
 def _vertex_buffers(mesh: TexturedMesh) -> tuple[np.ndarray, ...]:
-    """Positions, normals, uvs (N each) and indices (F, 3): one vertex per (vertex, uv) pair."""
+    """Return positions, normals, uvs (N each; one for each vertex and uv) and indices (F, 3)."""
     corners = np.empty(
         mesh.faces.size, dtype=[("vertex", np.int32), ("u", np.float32), ("v", np.float32)]
     )

@@ -95,10 +95,10 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return _unit(total)
 
 
-def broad_normals(normals: np.ndarray, faces: np.ndarray, rounds: int = 12) -> np.ndarray:
-    """Return (V, 3) float32 unit normals, each averaged ``rounds`` times with its neighbors'."""
+def broad_normals(normals: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return (V, 3) float32 unit normals, each averaged 12 times with its neighbors'."""
     result = normals.astype(np.float64)
-    for _ in range(rounds):
+    for _ in range(12):
         around = result[faces].sum(axis=1)
         total = np.empty_like(result)
         for axis in range(3):

@@ -13,6 +13,7 @@ in one piece.
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
@@ -71,9 +72,8 @@ def match_reference_outline(
     line_half = settings.line_half * (volume.voxel * focal / float(np.median(z)))
     distance = _outline_distance(coverage, line_half)
     beside = project_voxels(coarse, every, camera, distance)[2]
-    near = _finer(
-        (beside < settings.outline_reach * coarse.voxel).reshape(coarse.field.shape), coarse, volume
-    )
+    near = (beside < settings.outline_reach * coarse.voxel).reshape(coarse.field.shape)
+    near = _finer(near, coarse, volume)
     uv, z, outside = project_voxels(volume, near, camera, distance)
     width = _sample(_half_width(distance), uv) * z / focal
 
@@ -157,7 +157,7 @@ def _without_crumbs(field: np.ndarray, share: float) -> np.ndarray:
 
 
 class _Rays:
-    """Voxels of a volume by the ray of the picture that they lie on.
+    """Voxels of a volume, each with the ray of the picture that it lies on.
 
     Args:
         voxel: edge length of a voxel.
@@ -194,7 +194,7 @@ class _Rays:
         )
 
     def agreement(self, field: np.ndarray) -> float:
-        """Intersection over union of the solid's silhouette and the picture's."""
+        """Return the intersection over union of the solid's silhouette and the picture's."""
         seen = self._hit(field)
         return float((seen & self.wanted).sum() / max((seen | self.wanted).sum(), 1))
 
@@ -333,6 +333,4 @@ def _sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
 def resized(values: np.ndarray, size: int) -> np.ndarray:
     """Return (size, size) float32, each pixel the mean of those it stands for."""
-    from PIL import Image
-
     return np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BOX))

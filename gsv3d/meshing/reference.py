@@ -52,7 +52,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Projection:
-    """How points of the mesh land in the reference picture.
+    """A map from points of the mesh to the reference picture.
 
     Attributes:
         camera: the picture's, of S pixels.

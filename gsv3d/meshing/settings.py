@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a mesh is made: lengths, shares, tolerances and sizes, each chosen on objects of benchmarks.
+"""Settings of meshing: lengths, shares, tolerances and sizes.
 
 Lengths are in voxels of the fusion's grid unless their line says otherwise; an extent is the
 largest side of the object's box.
@@ -15,7 +15,7 @@ Ring = tuple[float, int, float]
 
 @dataclass(frozen=True)
 class MeshSettings:
-    """How a mesh is made of Gaussians.
+    """Choices in making a mesh of Gaussians.
 
     Views that are fused and baked (``views``):
         voxels: along the object's extent; 16 or more. Memory grows with the cube.

@@ -26,14 +26,14 @@ from gsv3d.multiview.unet import SV3DUNetSpatioTemporalConditionModel
 from gsv3d.outputs import check_room, make_folder, whole_folder
 
 IMAGE_SIZE, LATENT_SIZE, NUM_FRAMES, NUM_STEPS, MAX_GUIDANCE = 576, 72, 21, 50, 2.5
-"""SV3D's, which its files do not tell."""
+"""Values of SV3D that its files do not hold."""
 
 FRAMING = 0.9
 """Share of the picture that SV3D's objects fill: they were rendered as near as they fit (SV3D,
 appendix B), and the script of SV4D frames pictures at 0.917 for the same model."""
 
 UNET_HEAD, CLIP_HEAD = 64, 80
-"""Channels of one attention head, which shapes do not tell either."""
+"""Channels of one attention head, which shapes do not tell."""
 
 VERSIONS = {256: "u", 1280: "p"}
 """SV3D_u or SV3D_p, by how many numbers condition a frame: cond_aug, or its two angles as well."""
@@ -60,7 +60,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Component:
-    """One network of the model: where it is written, its configuration and its tensors."""
+    """A network of the model: its folder and file, its configuration and its tensors."""
 
     folder: str
     weights: str
@@ -72,12 +72,12 @@ def convert(
     source: Path,
     target: Path,
     version: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
     texts: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Write SV3D's UNet, CLIP tower and VAE as a folder in diffusers' layout, in float16.
 
-    Of the file's tensors one at a time is in memory. The folder appears when it is complete.
+    One tensor at a time is in memory. The folder appears when it is complete.
 
     Args:
         source: ``sv3d_p.safetensors`` or ``sv3d_u.safetensors``.
@@ -90,11 +90,11 @@ def convert(
         "p" or "u".
 
     Raises:
-        ModelError: the file is none of the two, is damaged, or is the other one.
+        ModelError: the file is not SV3D's, is damaged, or is of the other version.
         OutputError: the disk has no room, or the folder cannot be written.
     """
     shapes = read_shapes(source)
-    found = version_of(source, shapes)
+    found = find_version(source, shapes)
     if version not in (None, found):
         raise ModelError(
             f"{source} is SV3D_{found}, not SV3D_{version}: it was trained"
@@ -111,8 +111,7 @@ def convert(
         def told(count: int) -> None:
             nonlocal written
             written += count
-            if progress is not None:
-                progress(written, total)
+            progress(written, total)
 
         for component in components:
             folder = partial / component.folder
@@ -125,7 +124,7 @@ def convert(
     return found
 
 
-def version_of(source: Path, shapes: dict[str, tuple[int, ...]]) -> str:
+def find_version(source: Path, shapes: dict[str, tuple[int, ...]]) -> str:
     """Return "p" or "u", by how many numbers condition a frame.
 
     Raises:
@@ -261,8 +260,8 @@ def _shape(source: Path, shapes: dict[str, tuple[int, ...]], name: str) -> tuple
     return shapes[name]
 
 
-def _listed(tensors: Sequence[str | None], most: int = 3) -> str:
-    """Say how many there are, and name the first of them."""
-    first = ", ".join(map(str, tensors[:most]))
-    rest = f" and {len(tensors) - most} more" if len(tensors) > most else ""
+def _listed(tensors: Sequence[str]) -> str:
+    """Say how many there are, and name the first three."""
+    first = ", ".join(tensors[:3])
+    rest = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
     return f"{len(tensors)} tensor{'s' * (len(tensors) > 1)}: {first}{rest}"

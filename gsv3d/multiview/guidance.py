@@ -48,7 +48,7 @@ def guide(unconditional: Tensor, conditional: Tensor, scales: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Consistency:
-    """Which denoising steps are guided, and how far.
+    """Settings of guidance by 3D: which denoising steps are guided, and how far.
 
     Of n steps, step i (from 0) is guided if ``start <= i / n < end`` and i is a multiple of
     ``every``.

@@ -82,10 +82,10 @@ class Made:
 
 
 def read_shapes(source: Path) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of a safetensors file, of whose tensors none is read.
+    """Return names and shapes of a safetensors file, without reading its tensors.
 
     Raises:
-        ModelError: it is not there, no such file, a pickle, cut short or of an unknown precision.
+        ModelError: the file is missing, no safetensors file, cut short, or of another precision.
     """
     with _opened(source) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -128,9 +128,9 @@ def write_tensors(
 
     Args:
         path: the file to write.
-        tensors: what it shall hold.
+        tensors: of the file to write.
         source: the file they are made of.
-        told: of every piece, its bytes.
+        told: called after each tensor with its bytes.
 
     Raises:
         OSError: the disk is full, ...
@@ -153,7 +153,7 @@ def write_tensors(
 
 
 def _read(source: Path, tensors: list[Made]) -> Iterator[tuple[Made, Tensor | None]]:
-    """Read one after the other.
+    """Yield each tensor with the published one that it is made of.
 
     What was read through a mapped file counts as this process's memory until the file is closed, so
     it is closed every few tensors.

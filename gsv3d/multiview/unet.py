@@ -17,7 +17,7 @@ from diffusers.models.unets.unet_spatio_temporal_condition import (
 )
 from torch import Tensor
 
-REFERENCE_NORM_EPS = 1e-5
+NORM_EPS = 1e-5
 
 
 class OneTokenAttention(AttnProcessor2_0):
@@ -112,7 +112,7 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
                 module.set_processor(OneTokenAttention())
             if isinstance(module, SpatioTemporalResBlock):
                 for block in (module.spatial_res_block, module.temporal_res_block):
-                    block.norm1.eps = block.norm2.eps = REFERENCE_NORM_EPS
+                    block.norm1.eps = block.norm2.eps = NORM_EPS
 
     def embed_frames(self, added_time_ids: Tensor) -> Tensor:
         """Embed (B, T, 3) cond_aug, polar and azimuth in radians to (B * T, time_embed_dim).

@@ -58,9 +58,20 @@ class Client:
         self.events += new
         return new
 
-    def until(self, wanted: type | Callable[[Event], bool], timeout: float = 60.0) -> Any:
-        """Return the first event, old or new, that is wanted; fail after `timeout` seconds."""
-        matches = wanted if not isinstance(wanted, type) else lambda e: isinstance(e, wanted)
+    def until(
+        self, wanted: type | Callable[[Event], bool], timeout: float = 60.0, job: str = ""
+    ) -> Any:
+        """Return the first event, old or new, that is wanted; fail after `timeout` seconds.
+
+        Args:
+            wanted: a class of events, or tells whether an event is wanted.
+            job: that it is about; empty: any.
+        """
+
+        def matches(event: Event) -> bool:
+            right = isinstance(event, wanted) if isinstance(wanted, type) else wanted(event)
+            return right and job in ("", getattr(event, "job", None))
+
         end = time.monotonic() + timeout
         old = list(self.events)
         new = old

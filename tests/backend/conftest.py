@@ -62,6 +62,7 @@ class Running:
 
 UNDER_WINDOWS_RULES = (
     "test_job_list",
+    "test_jobs",
     "test_pairing",
     "test_recovery",
     "test_connection_file",

@@ -155,7 +155,7 @@ def test_logs(tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[s
         fault = client.session.submit(script(fault_at=1))
         assert client.until(m.Failed).job == fault
         dead = client.session.submit(script(print=3, die_at=1))
-        client.until(lambda e: isinstance(e, m.Failed) and e.job == dead)
+        client.until(m.Failed, job=dead)
         client.until(m.Done)
     assert main(["logs", "--data-dir", str(data)]) == 0
     assert "ZeroDivisionError: a fault" in capsys.readouterr().out

@@ -29,7 +29,7 @@ def file_of(client: Client, job: str) -> Received:
 def test_a_cutout_is_a_job_that_brings_its_certainty(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
         job = client.session.cutout(script(steps=2), filename="tasse.jpg")
-        done = client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+        done = client.until(m.Done, job=job)
         assert done.timings == {"cutting": 1.0, "total": 1.0}
         received = file_of(client, job)
         assert received.arrays["data"].tobytes() == b"cut out"
@@ -44,13 +44,13 @@ def test_a_cutout_that_waits_survives_a_restart(tmp_path: Path, run_server: Star
     with Client(first.path) as client:
         client.session.submit(script(steps=2000, step_s=0.02))
         job = client.session.cutout(script(steps=1))
-        client.until(lambda e: isinstance(e, m.Accepted) and e.job == job)
+        client.until(m.Accepted, job=job)
         first.stop()
     with Client(run_server(tmp_path).path) as client:
         client.session.status()
         client.session.cancel(client.until(m.Queue).jobs[0].job)
         client.session.fetch(job)
-        client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+        client.until(m.Done, job=job)
         assert file_of(client, job).artifact.certainty == 0.25
 
 

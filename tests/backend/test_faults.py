@@ -30,7 +30,7 @@ def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
             assert "exit code 7" in failed.why
             seen.append(failed.job)
         assert seen == poison
-        client.until(lambda e: isinstance(e, m.Done) and e.job == sound)
+        client.until(m.Done, job=sound)
 
 
 def test_a_worker_that_never_gets_ready_is_ended_and_said(
@@ -71,7 +71,7 @@ def test_an_unforeseen_error_is_answered_and_the_backend_goes_on(
             failed = client.until(m.Failed)
             assert "division by zero" in failed.why
         done = client.session.submit(script())
-        client.until(lambda e: isinstance(e, m.Done) and e.job == done)
+        client.until(m.Done, job=done)
 
 
 def test_the_computer_may_sleep(

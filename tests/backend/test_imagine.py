@@ -41,16 +41,16 @@ def file_of(client: Client, job: str) -> bytes:
 def test_words_are_a_job_like_a_picture(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path, text_model="someone/words").path) as client:
         job = client.session.imagine(words(steps=4), text_model="Modelle/ü", seed=5)
-        done = client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+        done = client.until(m.Done, job=job)
         assert done.timings == {"imagining": 1.0, "total": 1.0}
         assert file_of(client, job) == "drawn with Modelle/ü".encode()
         assert client.session.welcome.text_model == "someone/words"
         reports = [e for e in client.of_job(job) if isinstance(e, m.Progress)]
         assert [(e.phase, e.step, e.of) for e in reports][-1] == ("imagining", 4, 4)
         second = client.session.imagine(words(steps=2000, step_s=0.02))
-        client.until(lambda e: isinstance(e, m.Progress) and e.job == second)
+        client.until(m.Progress, job=second)
         client.session.cancel(second)
-        client.until(lambda e: isinstance(e, m.Cancelled) and e.job == second, 10)
+        client.until(m.Cancelled, timeout=5, job=second)
         client.session.status()
         queue = client.until(m.Queue)
         assert [e.filename for e in queue.jobs] == [words(steps=4), words(steps=2000, step_s=0.02)]
@@ -62,7 +62,7 @@ def test_words_that_wait_survive_a_restart(tmp_path: Path, run_server: Start) ->
     with Client(first.path) as client:
         client.session.submit(script(steps=2000, step_s=0.02))
         job = client.session.imagine(words(steps=1))
-        client.until(lambda e: isinstance(e, m.Accepted) and e.job == job)
+        client.until(m.Accepted, job=job)
         first.stop()
     again = run_server(tmp_path)
     with Client(again.path) as client:
@@ -70,7 +70,7 @@ def test_words_that_wait_survive_a_restart(tmp_path: Path, run_server: Start) ->
         running = client.until(m.Queue).jobs[0].job
         client.session.cancel(running)
         client.session.fetch(job)
-        client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+        client.until(m.Done, job=job)
         assert file_of(client, job) == b"drawn with "
 
 
@@ -194,7 +194,7 @@ def test_words_through_the_real_backend_and_worker(tmp_path: Path) -> None:
             long = client.session.imagine("a wooden barrel", steps=200)
             client.until(lambda e: isinstance(e, m.Progress) and e.job == long and e.step > 1, 60)
             client.session.cancel(long)
-            client.until(lambda e: isinstance(e, m.Cancelled) and e.job == long, 19)
+            client.until(m.Cancelled, timeout=5, job=long)
             client.session.shutdown()
             client.until(m.Bye)
         assert process.wait(30) == 0

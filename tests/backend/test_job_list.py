@@ -9,12 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.jobs import Jobs, QueueFullError
-from backend.journal import Journal
-from backend.protocol import ClientSession, encode
+from backend.protocol import ClientSession
 from backend.protocol import messages as m
-from backend.protocol.limits import LABEL_CHARS, QUEUE_ENTRIES
-from backend.store import Store
 from tests.backend.client import Client
 from tests.backend.conftest import Running, script
 
@@ -69,7 +65,7 @@ def test_a_failed_or_cancelled_job_is_done_again(tmp_path: Path, run_server: Sta
         failed = client.session.submit(script(fail_at=2))
         client.until(m.Failed)
         first = client.session.submit(script(**LONG))
-        client.until(lambda e: isinstance(e, m.Progress) and e.job == first)
+        client.until(m.Progress, job=first)
         cancelled = client.session.submit(script(**LONG))
         client.session.cancel(cancelled)
         client.until(m.Cancelled)
@@ -77,132 +73,16 @@ def test_a_failed_or_cancelled_job_is_done_again(tmp_path: Path, run_server: Sta
         client.session.retry(failed)
         assert client.until(m.Accepted).job == failed
         client.session.retry(cancelled)
-        client.until(lambda e: isinstance(e, m.Accepted) and e.job == cancelled)
+        client.until(m.Accepted, job=cancelled)
         client.session.status()
         states = [(e.job, e.state) for e in client.until(m.Queue).jobs]
         assert states == [(first, "running"), (failed, "accepted"), (cancelled, "accepted")]
         client.session.cancel(first)
         again = client.until(m.Failed)
         assert again.job == failed and "no object" in again.what
-        client.until(lambda e: isinstance(e, m.Progress) and e.job == cancelled)
+        client.until(m.Progress, job=cancelled)
         client.session.forget(cancelled)
         assert client.until(m.Error).code == "not_available"
-
-
-def test_times_of_refined_jobs_are_kept_apart(tmp_path: Path) -> None:
-    """A job that fits nothing is not said to take as long as one that does, and the reverse."""
-    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
-
-    def run(number: int, **settings: bool) -> float | None:
-        """Take 10 s to denoise, 100 s to fit where it is wished, 10 s to fuse; the first ETA."""
-        job = jobs.submit(m.Submit(JOB(number), b"x", steps=1, **settings))
-        jobs.start(job, 0.0)
-        first = jobs.report(job, "denoising", 0, 1, 0.0).eta_s
-        now = 10.0
-        for phase, seconds in (("fitting", 100.0), ("fusing", 10.0)):
-            if phase == "fusing" or settings:
-                jobs.report(job, phase, 0, 1, now)
-                now += seconds
-        for phase in ("preparing", "loading", "decoding", "simplifying", "unwrapping", "texturing"):
-            jobs.report(job, phase, 0, 1, now)
-        jobs.done(job, {}, now)
-        return first
-
-    assert run(0) is None and run(1, refine=True) is None  # nothing was measured yet
-    assert run(2) == pytest.approx(20.0)
-    assert run(3, refine=True) == pytest.approx(120.0)
-    assert run(4) == pytest.approx(20.0)
-
-
-def test_a_waiting_job_changes_its_place(tmp_path: Path) -> None:
-    def opened() -> Jobs:
-        return Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
-
-    jobs = opened()
-    for number in range(5):
-        jobs.submit(m.Submit(JOB(number), b"x"))
-    jobs.start(jobs.waiting()[0], 0.0)
-    jobs.move(jobs.get(JOB(4)), 0)
-    jobs.move(jobs.get(JOB(1)), 2)
-    jobs.move(jobs.get(JOB(2)), 99)
-    order = [JOB(n) for n in (4, 1, 3, 2)]
-    assert [job.id for job in jobs.waiting()] == order
-    assert [e.job for e in jobs.entries()] == [JOB(0), *order]
-    assert [e.position for e in jobs.entries()] == [0, 1, 2, 3, 4]
-    jobs.cancel(jobs.running[0])
-    jobs.journal.close()
-    jobs = opened()
-    assert [job.id for job in jobs.waiting()] == order, "the journal has it too"
-    jobs.submit(m.Submit(JOB(9), b"x"))
-    assert [job.id for job in jobs.waiting()] == [*order, JOB(9)]
-    jobs.retry(jobs.get(JOB(0)))
-    assert [job.id for job in jobs.waiting()] == [*order, JOB(9), JOB(0)]
-    jobs.journal.close()
-
-
-def test_clients_take_turns(tmp_path: Path) -> None:
-    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
-    for number in range(5):
-        jobs.submit(m.Submit(JOB(number), b"x"), "a" * 32)
-    for number in (5, 6):
-        jobs.submit(m.Submit(JOB(number), b"x"), "b" * 32)
-    jobs.submit(m.Submit(JOB(7), b"x"))
-    done = []
-    while jobs.waiting():
-        job = jobs.waiting()[0]
-        done.append(int(job.id, 16))
-        jobs.start(job, 0.0)
-        first = next(iter(jobs.waiting()), None)
-        assert first is None or jobs.position(first) == 1
-        jobs.done(job, {}, 1.0)
-    assert done == [0, 5, 7, 1, 6, 2, 3, 4]
-    jobs.journal.close()
-
-
-def test_single_jobs_come_before_batches(tmp_path: Path) -> None:
-    def opened() -> Jobs:
-        return Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
-
-    def order() -> list[int]:
-        return [int(job.id, 16) for job in jobs.waiting()]
-
-    jobs = opened()
-    for number in range(4):
-        jobs.submit(m.Submit(JOB(number), b"x", priority="batch"), "a" * 32)
-    jobs.start(jobs.waiting()[0], 0.0)
-    for number in (4, 5):
-        jobs.submit(m.Submit(JOB(number), b"x"), "a" * 32)
-    assert order() == [4, 5, 1, 2, 3]
-    jobs.submit(m.Submit(JOB(6), b"x", priority="batch"), "b" * 32)
-    jobs.submit(m.Cutout(JOB(7), b"x"), "c" * 32)
-    assert order() == [7, 4, 5, 6, 1, 2, 3], "of all clients"
-    jobs.cancel(jobs.get(JOB(7)))
-    jobs.move(jobs.get(JOB(3)), 0)
-    assert order() == [6, 3, 4, 5, 1, 2], "no job overtakes one of its own client"
-    jobs.move(jobs.get(JOB(3)), 99)
-    jobs.cancel(jobs.get(JOB(4)))
-    jobs.retry(jobs.get(JOB(4)))
-    jobs.cancel(jobs.running[0])
-    jobs.journal.close()
-    jobs = opened()
-    assert order() == [5, 4, 6, 1, 2, 3], "the journal has it too"
-    jobs.journal.close()
-
-
-def test_a_batch_leaves_places_to_single_jobs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("backend.jobs.MAX_WAITING_EACH", 3)
-    monkeypatch.setattr("backend.jobs.FOR_SINGLE_JOBS", 1)
-    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
-    for number in range(2):
-        jobs.submit(m.Submit(JOB(number), b"x", priority="batch"), "a" * 32)
-    with pytest.raises(QueueFullError, match="2 jobs wait"):
-        jobs.submit(m.Submit(JOB(2), b"x", priority="batch"), "a" * 32)
-    jobs.submit(m.Submit(JOB(3), b"x"), "a" * 32)
-    with pytest.raises(QueueFullError, match="3 jobs wait"):
-        jobs.submit(m.Submit(JOB(4), b"x"), "a" * 32)
-    jobs.journal.close()
 
 
 def test_a_single_job_passes_a_batch_that_a_full_queue_holds_up(
@@ -216,24 +96,9 @@ def test_a_single_job_passes_a_batch_that_a_full_queue_holds_up(
         client.until(m.Progress)
         single = client.session.submit(script())
         for job in [*batch, single]:
-            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
+            client.until(m.Done, job=job)
         done = [e.job for e in client.events if isinstance(e, m.Done)]
         assert done.index(single) <= 2 and done[-1] == batch[-1]
-
-
-def test_one_client_cannot_fill_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.jobs.MAX_WAITING", 5)
-    monkeypatch.setattr("backend.jobs.MAX_WAITING_EACH", 3)
-    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
-    for number in range(3):
-        jobs.submit(m.Submit(JOB(number), b"x"), "a" * 32)
-    with pytest.raises(QueueFullError, match="3 jobs wait"):
-        jobs.submit(m.Submit(JOB(3), b"x"), "a" * 32)
-    for number in (4, 5):
-        jobs.submit(m.Submit(JOB(number), b"x"), "b" * 32)
-    with pytest.raises(QueueFullError, match="5 jobs wait"):
-        jobs.submit(m.Submit(JOB(6), b"x"), "b" * 32)
-    jobs.journal.close()
 
 
 def test_a_full_queue_makes_clients_wait(
@@ -244,7 +109,7 @@ def test_a_full_queue_makes_clients_wait(
     with Client(run_server(tmp_path).path) as client:
         jobs = [client.session.submit(script(step_s=0.02)) for _ in range(8)]
         for job in jobs:
-            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
+            client.until(m.Done, job=job)
         assert not [e for e in client.events if isinstance(e, m.Error)]
 
 
@@ -255,12 +120,12 @@ def test_wishes_survive_a_lost_connection(tmp_path: Path, run_server: Start) -> 
         long = session.submit(script(**LONG))
         done = session.submit(script())
         failed = session.submit(script(fail_at=1))
-        client.until(lambda e: isinstance(e, m.Accepted) and e.job == failed)
+        client.until(m.Accepted, job=failed)
         session.cancel(long)
         session.outgoing()  # lost on its way
     with Client(running.path, session) as client:
         assert client.until(m.Cancelled).job == long
-        client.until(lambda e: isinstance(e, m.Done) and e.job == done)
+        client.until(m.Done, job=done)
         client.until(m.Failed)
         session.forget(done)
         session.retry(failed)
@@ -290,23 +155,6 @@ def test_what_was_noted_and_forgotten_may_be_said_again(tmp_path: Path, run_serv
         client.session.status()
         client.until(m.Queue)
         assert not [e for e in client.events if isinstance(e, m.Error)]
-
-
-@pytest.mark.parametrize("letter", ["x", "椅", "🪑"])
-def test_the_longest_list_fits_into_a_message(tmp_path: Path, letter: str) -> None:
-    jobs = Jobs(Store(tmp_path), Journal(tmp_path / "journal.sqlite"))
-    for number in range(QUEUE_ENTRIES + 10):
-        name = letter * LABEL_CHARS
-        job = jobs.submit(m.Submit(JOB(number), b"x", name, steps=200, plane=-359.99))
-        if number % 2:
-            jobs.fail(job, letter * 300, "", "")
-        elif number > 20:
-            jobs.cancel(job)
-    entries = jobs.entries()
-    assert len(entries) == QUEUE_ENTRIES and entries[-1].job == JOB(QUEUE_ENTRIES + 9)
-    assert entries[0].state == "accepted", "what waits is never left out"
-    encode(m.Queue(entries), 1)
-    jobs.journal.close()
 
 
 def test_a_backend_outlives_its_parent_while_others_use_it(

@@ -39,7 +39,7 @@ def test_jobs_stages_workers_and_memory(tmp_path: Path, run_server: Start) -> No
     port = free_port()
     with Client(run_server(tmp_path, metrics=port).path) as client:
         first = client.session.submit(script())
-        client.until(lambda e: isinstance(e, m.Done) and e.job == first)
+        client.until(m.Done, job=first)
         client.session.submit(script(steps=2, hang_at=1))
         client.session.submit(script())
         end = time.monotonic() + 60

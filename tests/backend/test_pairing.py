@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from backend.cli import main
 from backend.errors import BackendError
 from backend.pairing import Pairing
 from backend.protocol import (
@@ -68,9 +69,9 @@ def a_context() -> Iterator[zmq.Context]:
         context.destroy(0)
 
 
-def join(code: PairingCode) -> Connection:
+def join(code: PairingCode, name: str = "another computer") -> Connection:
     with a_context() as context:
-        connection = pair(context, code, "another computer")
+        connection = pair(context, code, name)
     assert connection is not None
     return connection
 
@@ -79,6 +80,10 @@ def connect(folder: Path, connection: Connection) -> Client:
     path = folder / "elsewhere" / "connection.json"
     write_connection(path, connection)
     return Client(path)
+
+
+def forget(running: Running, name: str) -> int:
+    return main(["pair", "--data-dir", str(running.path.parent / "data"), "--forget", name])
 
 
 def silent(connection: Connection) -> bool:
@@ -120,12 +125,69 @@ def test_paired_computers_stay_known_after_a_restart(tmp_path: Path, run_server:
         join(spent)
 
 
+def test_one_computer_is_forgotten_at_once(
+    tmp_path: Path, listening: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, gone = (join(make_code(listening), name) for name in ("Studio 椅", "Laptop"))
+    with connect(tmp_path, gone) as client:
+        client.until(m.Welcome)
+        assert forget(listening, "Laptop") == 0
+        assert "Laptop is forgotten" in capsys.readouterr().out
+        peers = listening.server.clients.peers
+        while gone.client_public_key in [peer.user for peer in list(peers.values())]:
+            client.step()
+        # It is still connected, and nobody hears what it says.
+        client.events.clear()
+        client.session.submit(script())
+        client.session.hello()
+        assert client.for_a_while(0.5) == [] and not list(listening.server.jobs)
+    assert silent(gone) and not silent(kept)
+    join(make_code(listening), "Laptop")  # what was forgotten is not written again
+    (studio, _), _ = listed(listening, capsys), forget(listening, "2")
+    assert studio.startswith("  1  Studio 椅  paired 20")
+    assert listed(listening, capsys)[-1] == studio
+
+
+def listed(running: Running, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    capsys.readouterr()
+    assert main(["pair", "--data-dir", str(running.path.parent / "data"), "--list"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_who_is_not_paired_cannot_be_forgotten(
+    tmp_path: Path, listening: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no computer is paired" in listed(listening, capsys)[0]
+    for _ in range(2):
+        join(make_code(listening), "twin")
+    before = (tmp_path / "data" / "remote.json").read_bytes()
+    for name in ("Twin", "0", "3", "-1", ""):
+        assert forget(listening, name) == 1
+        error = capsys.readouterr().err
+        assert f"No paired computer is called '{name}'. 'gsv3d-backend pair --list'" in error
+    assert forget(listening, "twin") == 1
+    assert "2 paired computers are called 'twin'. Name one by its number" in capsys.readouterr().err
+    assert (tmp_path / "data" / "remote.json").read_bytes() == before
+    listening.stop()
+    assert forget(listening, "1") == 0 and len(listed(listening, capsys)) == 1
+    assert forget(listening, "twin") == 0
+
+
+def test_a_list_that_is_damaged_while_the_backend_runs_changes_nothing(
+    tmp_path: Path, listening: Running
+) -> None:
+    connection = join(make_code(listening))
+    (tmp_path / "data" / "remote.json").write_text("{")
+    listening.server.pairing.refresh()
+    assert not silent(connection)
+
+
 def test_a_code_works_once(listening: Running) -> None:
     code = make_code(listening)
     join(code)
     with pytest.raises(ProtocolError, match="was used.*gsv3d-backend pair"):
         join(code)
-    assert len(listening.server.pairing._paired) == 1
+    assert len(listening.server.pairing._paired.computers) == 1
 
 
 def test_a_code_is_not_used_twice_over_one_connection(listening: Running) -> None:
@@ -133,7 +195,7 @@ def test_a_code_is_not_used_twice_over_one_connection(listening: Running) -> Non
     code = make_code(listening)
     answers = ask_as_guest(code, m.Pair("a" * 40, "a"), m.Pair("b" * 40, "b"), m.Hello((6,)))
     assert [type(answer) for answer in answers] == [m.Paired, m.Error, m.Error]
-    assert [client.key for client in listening.server.pairing._paired] == ["a" * 40]
+    assert [client.key for client in listening.server.pairing._paired.computers] == ["a" * 40]
 
 
 def ask_as_guest(code: PairingCode, *messages: m.Message) -> list[m.Message]:
@@ -184,7 +246,7 @@ def test_guesses_do_not_let_in_and_do_not_spend_the_code(listening: Running) -> 
         while listening.server.gate.refused < 200:
             sockets[0].poll(20)
         assert not any(socket.poll(0) for socket in sockets)
-    assert not listening.server.pairing._paired
+    assert not listening.server.pairing._paired.computers
     join(code)
 
 

@@ -20,7 +20,7 @@ Start = Callable[..., Running]
 
 
 def pose_of(client: Client, job: str) -> dict[str, float]:
-    client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+    client.until(m.Done, job=job)
     (mesh,) = [e for e in client.of_job(job) if isinstance(e, Received) and e.kind == "mesh"]
     return mesh.artifact.pose
 

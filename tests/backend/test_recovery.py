@@ -261,14 +261,14 @@ def test_results_survive_a_restart_in_a_folder_with_spaces_and_umlauts(
         job = client.session.submit(script(), filename="Stuhl 椅子.png")
         client.until(m.Done)
         waiting = client.session.submit(script(steps=3000, step_s=0.02))
-        client.until(lambda e: isinstance(e, m.Progress) and e.job == waiting)
+        client.until(m.Progress, job=waiting)
         session = client.session
         first.stop()
         client.until(m.Bye)
     assert not first.path.exists(), "the connection file goes with the backend"
     second = run_server(folder)
     with Client(second.path, session) as client:
-        client.until(lambda e: isinstance(e, m.Progress) and e.job == waiting)
+        client.until(m.Progress, job=waiting)
         client.session.cancel(waiting)
         client.until(m.Cancelled)
         client.session.fetch(job)

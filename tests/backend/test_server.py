@@ -14,7 +14,7 @@ import pytest
 from backend.protocol import ProtocolError, Received, Violation
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script, wait_until_ended
+from tests.backend.conftest import Running, script
 from tests.backend.scripted_worker import gaussians, mesh
 
 Start = Callable[..., Running]
@@ -65,23 +65,6 @@ def test_models_are_told_of_as_they_come_and_go(tmp_path: Path, run_server: Star
         client.until(lambda e: isinstance(e, m.Welcome) and names(client) == ["blockout"])
 
 
-def test_who_asks_for_the_queue_is_told_of_models_by_an_idle_backend(
-    tmp_path: Path, run_server: Start
-) -> None:
-    running = run_server(tmp_path, keep_alive_s=0.2)
-    worker = running.server.workers.all[0].worker
-    with Client(running.path) as client:
-        client.until(lambda e: isinstance(e, m.Welcome) and e.models)
-        end = time.monotonic() + 30
-        while worker.alive and time.monotonic() < end:
-            client.step()
-        (tmp_path / "data" / "logs" / "mine.model").touch()
-        client.for_a_while(0.5)
-        assert not worker.alive
-        client.session.status(follow=True)
-        client.until(lambda _: "mine" in [e.name for e in client.session.welcome.models])
-
-
 def test_jobs_are_done_in_order_and_the_queue_is_visible(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
         jobs = [client.session.submit(script(step_s=0.05), filename=f"{i}.png") for i in range(3)]
@@ -91,7 +74,7 @@ def test_jobs_are_done_in_order_and_the_queue_is_visible(tmp_path: Path, run_ser
         assert [(e.filename, e.state, e.position) for e in queue.jobs] == [
             ("0.png", "running", 0), ("1.png", "accepted", 1), ("2.png", "accepted", 2),
         ]  # fmt: skip
-        client.until(lambda e: isinstance(e, m.Done) and e.job == jobs[2])
+        client.until(m.Done, job=jobs[2])
         assert [e.job for e in client.events if isinstance(e, m.Done)] == jobs
 
 
@@ -121,182 +104,18 @@ def test_cancel_waiting_running_and_unknown(tmp_path: Path, run_server: Start) -
         client.session.cancel(second)
         assert client.until(m.Cancelled).job == second
         client.session.cancel(first)
-        client.until(lambda e: isinstance(e, m.Cancelled) and e.job == first, 5)
+        client.until(m.Cancelled, timeout=5, job=first)
         late = client.for_a_while(0.2)
         assert not [e for e in late if isinstance(e, (m.Progress, Received))]
         pid = running.server.workers.all[0].worker.pid
         client.session.cancel(uuid.uuid4().hex)
         assert client.until(m.Error).code == "unknown_job"
         third = client.session.submit(script())
-        client.until(lambda e: isinstance(e, m.Done) and e.job == third)
+        client.until(m.Done, job=third)
         assert running.server.workers.all[0].worker.pid == pid, "a soft cancel keeps the worker"
         for job in (first, second):
             left = [path.name for path in running.server.store.folder(job).iterdir()]
             assert sorted(left) == ["picture", "record"], "a cancelled job can be done again"
-
-
-def test_a_worker_that_hangs_is_ended_and_the_queue_goes_on(
-    tmp_path: Path, run_server: Start
-) -> None:
-    running = run_server(tmp_path, grace_s=0.2)
-    with Client(running.path) as client:
-        hung = client.session.submit(script(hang_at=2))
-        after = client.session.submit(script())
-        client.until(lambda e: isinstance(e, m.Progress) and e.step == 2)
-        pid = running.server.workers.all[0].worker.pid
-        client.session.cancel(hung)
-        assert client.until(m.Cancelled).job == hung
-        client.until(lambda e: isinstance(e, m.Done) and e.job == after)
-        assert running.server.workers.all[0].worker.pid != pid
-
-
-def test_each_device_has_a_worker(tmp_path: Path, run_server: Start) -> None:
-    running = run_server(tmp_path, "--has=card A", "--has=card B", keep_alive_s=0.5)
-    with Client(running.path) as client:
-        client.until(lambda e: isinstance(e, m.Welcome) and bool(e.device))
-        assert [work.worker.pid is None for work in running.server.workers.all] == [False, True]
-        jobs = [client.session.submit(script(steps=60, step_s=0.05)) for _ in range(3)]
-        client.session.status(follow=True)
-        together = client.until(
-            lambda e: (
-                isinstance(e, m.Queue)
-                and [j.state for j in e.jobs] == ["running", "running", "accepted"]
-            )
-        )
-        assert [entry.position for entry in together.jobs] == [0, 0, 1]
-        assert {entry.device for entry in together.jobs[:2]} == {"scripted on card B", "scripted"}
-        client.session.cancel(jobs[1])
-        assert client.until(m.Cancelled).job == jobs[1]
-        for job in (jobs[0], jobs[2]):
-            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
-        for work in running.server.workers.all:
-            wait_until_ended(work.worker.pid)
-    logs = {path.name for path in (tmp_path / "data" / "logs").glob("worker*.log")}
-    assert logs == {"worker.log", "worker-2.log"}
-
-
-def test_a_job_goes_to_a_device_with_the_memory_its_model_needs(
-    tmp_path: Path, run_server: Start
-) -> None:
-    logs = tmp_path / "data" / "logs"
-    logs.mkdir(parents=True)
-    for name in ("large", "huge"):
-        (logs / f"{name}.model").touch()
-    # The first is known to have 8 of memory.
-    running = run_server(tmp_path, "--has=card with 8", "--has=card with 24")
-    devices: dict[str, str] = {}
-
-    def look(event: object) -> None:
-        if isinstance(event, m.Queue):
-            devices.update({e.job: e.device for e in event.jobs if e.state == "running"})
-
-    with Client(running.path) as client:
-        client.until(lambda e: isinstance(e, m.Welcome) and e.models)
-        client.session.status(follow=True)
-        slow = script(steps=40, step_s=0.05)
-        jobs = {}
-        for name, model in (("a", "large"), ("b", "large"), ("c", "blockout")):
-            jobs[name] = client.session.submit(slow, model=model)
-        for job in jobs.values():
-            client.until(lambda e, j=job: look(e) or (isinstance(e, m.Done) and e.job == j))
-        done = [e.job for e in client.events if isinstance(e, m.Done)]
-        assert done.index(jobs["c"]) < done.index(jobs["b"]), "it does not wait for the large card"
-        jobs["d"] = client.session.submit(slow)
-        client.until(lambda e: look(e) or (isinstance(e, m.Done) and e.job == jobs["d"]))
-        jobs["e"] = client.session.submit(slow, model="huge")
-        client.until(lambda e: look(e) or (isinstance(e, m.Done) and e.job == jobs["e"]))
-    large, small = "scripted on card with 24", "scripted"
-    assert devices == {
-        jobs["a"]: large, jobs["b"]: large, jobs["c"]: small, jobs["d"]: small, jobs["e"]: large,
-    }  # fmt: skip
-
-
-def test_a_job_goes_to_the_worker_that_has_its_model_loaded(
-    tmp_path: Path, run_server: Start
-) -> None:
-    running = run_server(tmp_path, workers=2)
-    with Client(running.path) as client:
-        works = running.server.workers.all
-        first = [
-            client.session.submit(script(steps=40, step_s=0.05), model=f"m{n}") for n in (0, 1)
-        ]
-        for job in first:
-            client.until(lambda e, j=job: isinstance(e, m.Done) and e.job == j)
-        before = [work.model for work in works]
-        assert sorted(before) == ["m0", "m1"]
-        for name in (before[1], before[1], before[0]):
-            job = client.session.submit(script(), model=name)
-            client.until(lambda e, j=job: isinstance(e, m.Done) and e.job == j)
-        assert [work.model for work in works] == before
-
-
-def test_a_worker_that_dies_leaves_the_job_of_the_other(tmp_path: Path, run_server: Start) -> None:
-    with Client(run_server(tmp_path, workers=2).path) as client:
-        good = client.session.submit(script(steps=60, step_s=0.05))
-        bad = client.session.submit(script(die_at=1))
-        assert client.until(m.Failed).job == bad
-        assert client.until(m.Done).job == good
-
-
-def test_memory_is_freed_at_a_word(tmp_path: Path, run_server: Start) -> None:
-    running = run_server(tmp_path)
-    with Client(running.path) as client:
-        client.until(lambda e: isinstance(e, m.Welcome) and bool(e.device))
-        first = running.server.workers.all[0].worker.pid
-        client.session.free()
-        client.flush()
-        wait_until_ended(first)
-        assert client.for_a_while(0.5) == []
-        client.session.hello()
-        client.until(lambda _: running.server.workers.all[0].worker.ready)
-        done = client.session.submit(script())
-        client.until(m.Done)
-        client.session.ack(done)
-        assert client.until(m.Acked).job == done
-
-
-def test_a_worker_without_jobs_is_ended_and_started_again(
-    tmp_path: Path, run_server: Start
-) -> None:
-    running = run_server(tmp_path, keep_alive_s=0.5)
-    with Client(running.path) as client:
-        client.session.submit(script())
-        client.until(m.Done)
-        first = running.server.workers.all[0].worker.pid
-        wait_until_ended(first)
-        again = client.session.submit(script())
-        client.until(lambda e: isinstance(e, m.Done) and e.job == again)
-        worker = running.server.workers.all[0].worker
-        assert worker.pid != first and worker.failures == 0
-
-
-def test_a_worker_that_does_not_end_when_asked_to_is_ended(
-    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("backend.worker_process.END_S", 0.5)
-    running = run_server(tmp_path, "--stays", keep_alive_s=0.1)
-    with Client(running.path) as client:
-        client.until(lambda e: isinstance(e, m.Welcome) and bool(e.device))
-        wait_until_ended(running.server.workers.all[0].worker.pid)
-        client.session.submit(script())
-        client.until(m.Done)
-
-
-def test_a_silent_worker_is_ended(tmp_path: Path, run_server: Start) -> None:
-    with Client(run_server(tmp_path, stall_s=0.3).path) as client:
-        client.session.submit(script(hang_at=2))
-        failed = client.until(m.Failed)
-        assert "hung" in failed.why and "fewer faces" in failed.hint
-
-
-def test_a_worker_that_dies_fails_its_job_only(tmp_path: Path, run_server: Start) -> None:
-    with Client(run_server(tmp_path).path) as client:
-        client.session.submit(script(die_at=2), filename="chair.png")
-        after = client.session.submit(script())
-        failed = client.until(m.Failed)
-        assert failed.what == "The generation of chair.png ended unexpectedly."
-        assert "exit code 7" in failed.why and "Try again" in failed.hint
-        client.until(lambda e: isinstance(e, m.Done) and e.job == after)
 
 
 def test_failures_of_a_job_are_told_in_words(tmp_path: Path, run_server: Start) -> None:
@@ -307,25 +126,11 @@ def test_failures_of_a_job_are_told_in_words(tmp_path: Path, run_server: Start) 
             "There is no object in the picture.", "Use another picture.",
         )  # fmt: skip
         fault = client.session.submit(script(fault_at=2), filename="chair.png")
-        failed = client.until(lambda e: isinstance(e, m.Failed) and e.job == fault)
+        failed = client.until(m.Failed, job=fault)
         assert "fault of GSV3D" in failed.what and "ZeroDivisionError" in failed.why
         assert "Traceback" not in failed.what + failed.why + failed.hint
         log = tmp_path / "data" / "logs" / "worker.log"
         assert "Traceback" in log.read_text(encoding="utf-8")
-
-
-def test_a_worker_that_cannot_start_fails_jobs_with_its_reason(
-    tmp_path: Path, run_server: Start, monkeypatch
-) -> None:
-    monkeypatch.setattr("backend.worker_process.BACKOFF_S", (0.01, 0.01))
-    monkeypatch.setattr("backend.worker_process.MAX_RESTARTS", 2)
-    with Client(run_server(tmp_path, "--broken").path) as client:
-        client.session.submit(script(), filename="chair.png")
-        failed = client.until(m.Failed)
-        assert "chair.png cannot be generated" in failed.what
-        assert "libgpu is missing" in failed.why and "Install GSV3D again" in failed.hint
-        client.session.status()
-        assert client.until(m.Queue).jobs[0].state == "failed"
 
 
 def test_results_wait_until_they_are_forgotten(tmp_path: Path, run_server: Start) -> None:
@@ -387,7 +192,7 @@ def test_eta_counts_down(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
         for _ in range(2):
             job = client.session.submit(script(steps=15, step_s=0.04))
-            client.until(lambda e, job=job: isinstance(e, m.Done) and e.job == job)
+            client.until(m.Done, job=job)
         reports = [e for e in client.of_job(job) if isinstance(e, m.Progress)]
         etas = [e.eta_s for e in reports if e.phase == "denoising" and e.eta_s is not None]
         assert etas[0] > etas[-1] and 0.1 < etas[0] < 20
@@ -421,7 +226,7 @@ def test_an_older_client_gets_the_mesh_without_the_holes_of_its_texture(
 ) -> None:
     with Client(run_server(tmp_path).path, versions=versions) as client:
         job = client.session.submit(script(steps=1, holes=True, texture=16))
-        client.until(lambda e: isinstance(e, m.Done) and e.job == job)
+        client.until(m.Done, job=job)
         (mesh,) = [e for e in client.of_job(job) if isinstance(e, Received) and e.kind == "mesh"]
         texture = np.random.default_rng(16).integers(0, 256, (16, 16, 3), np.uint8)
         np.testing.assert_array_equal(mesh.arrays["texture"], texture)

@@ -45,13 +45,13 @@ def open_client() -> Iterator:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence counts after a second and not after ten."""
+    """Have silence count after a second and not after ten."""
     monkeypatch.setattr(protocol_session, "LIVENESS_S", 1.0)
     monkeypatch.setattr(protocol_session, "HEARTBEAT_S", 0.2)
 
 
 def until(client: Client, kind: type, seconds: float = 15.0, **fields) -> tuple:
-    """Events up to one of ``kind`` with these fields; that one, and those before it."""
+    """Return the first event of ``kind`` with these fields, and those before it."""
     seen: list = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -38,7 +38,7 @@ def test_the_manifest_says_what_the_package_says() -> None:
 
 
 def fake_wheels(platform: build_addon.Platform, cache: Path) -> None:
-    """Empty wheels with real names, so that building needs no network."""
+    """Make empty wheels with real names, so that building needs no network."""
     for package, version, pythons in build_addon.WHEELS:
         for python in pythons:
             tag = "cp" + python.replace(".", "")
@@ -51,7 +51,7 @@ def fake_wheels(platform: build_addon.Platform, cache: Path) -> None:
 
 
 def fake_backend(folder: Path) -> Path:
-    """A wheel of the backend's name, so that none has to be built."""
+    """Make a wheel of the backend's name, so that none has to be built."""
     wheel = folder / f"gsv3d-{build_addon.version()}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as content:
         content.writestr("empty", "")

@@ -45,24 +45,21 @@ def run(addon, capsys, monkeypatch):
 
 @pytest.fixture
 def run_served(run, tmp_path: Path):
-    """Run the command with a backend that plays a scenario."""
+    """Run the command with a fake backend of a behavior."""
 
-    def call(*arguments: object, plays: str = "normal") -> tuple[int, str, str]:
-        with FakeBackend(tmp_path, plays) as fake:
+    def call(*arguments: object, behavior: str = "normal") -> tuple[int, str, str]:
+        with FakeBackend(tmp_path, behavior) as fake:
             return run(*arguments, "--connection-file", fake.connection_path)
 
     return call
 
 
 @pytest.fixture
-def run_starting(run, tmp_path: Path, monkeypatch):
-    """Run the command with a program of Python in place of the backend that it starts."""
-    from blender_addon import backend_process
+def run_starting(run, pretend, tmp_path: Path):
+    """Run the command with Python code in place of the backend that it starts."""
 
-    def call(program: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(
-            backend_process, "serve_command", lambda python, *_: [str(python), "-c", program]
-        )
+    def call(code: str) -> tuple[int, str, str]:
+        pretend(code)
         image = picture(tmp_path / "a.png")
         return run(image, "--output", tmp_path / "a.blend", "--python", sys.executable)
 
@@ -123,7 +120,7 @@ def test_bad_pictures_are_named_and_the_others_go_on(run_served, addon, tmp_path
     for name in ("eins", "bad", "drei"):
         picture(folder / f"{name}.png")
     code, _, err = run_served(
-        folder, tmp_path / "gone.png", "--output", tmp_path / "alle", plays="fails"
+        folder, tmp_path / "gone.png", "--output", tmp_path / "alle", behavior="fails"
     )
     assert code == 1
     assert len(err.strip().splitlines()) == 2
@@ -244,7 +241,7 @@ def test_names_that_are_not_utf_8_or_too_long(run_served, addon, tmp_path: Path)
     assert names >= {"s.blend", "s.png", "caf\ufffd.glb", "桶" * 66 + ".ply", "z.glb"}
     assert "caf\ufffd" in addon.bpy.data.objects
     os.rename(folder / "z.png", os.path.join(os.fsencode(folder), b"bad\xe9.png"))
-    code, _, err = run_served(folder, "--output", output / "s", plays="fails")
+    code, _, err = run_served(folder, "--output", output / "s", behavior="fails")
     assert code == 1 and "bad\ufffd.png" in err
 
 

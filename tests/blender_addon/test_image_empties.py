@@ -94,7 +94,7 @@ def test_a_movie_gives_the_frame_that_is_shown(empty_blender, references, tmp_pa
 
 
 def movie(bpy, path: Path) -> Path:
-    """Four frames of 64 x 64 pixels that get redder by 40 of 255 each."""
+    """Render four frames of 64 x 64 pixels that get redder by 40 of 255 each."""
     scene = bpy.data.scenes.new("movie")
     editor = scene.sequence_editor_create()
     strips = editor.strips if hasattr(editor, "strips") else editor.sequences

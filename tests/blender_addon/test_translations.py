@@ -28,6 +28,7 @@ INTERFACE = [
             "backend_panel",
             "model_panel",
             "preferences_panel",
+            "layouts",
             "menus",
         )  # fmt: skip
     ),
@@ -35,7 +36,8 @@ INTERFACE = [
 ]
 COMMAND_LINE = {
     *("__main__", "arguments", "console", "headless", "preview_render", "result_files"),
-    *("cli", "doctor", "journal", "logs", "metrics", "pair_command"),
+    *("cli", "doctor", "journal", "logs", "metrics", "pair_command", "restoring"),
+    *("serve_command", "status_command", "values"),
 }
 """Modules that speak in a terminal, in English."""
 SPEAKERS = [
@@ -43,7 +45,10 @@ SPEAKERS = [
     *(path for path in sorted(BACKEND.glob("*.py")) if path.stem not in COMMAND_LINE),
     *(
         BACKEND / "protocol" / f"{name}.py"
-        for name in ("connection_file", "pairing", "session", "sockets", "versions")
+        for name in (
+            "connection_file", "errors", "incoming", "older_backends", "pairing", "session",
+            "sockets", "versions",
+        )
     ),
     *(
         ADDON.parent / "gsv3d" / f"{name}.py"
@@ -114,7 +119,7 @@ DETAILS = {
 """Sentences that stay English: technical details."""
 DATA = {"GSV3D Batch", "{target.name} seed {seed}"}
 """Names of things, which stay as they are."""
-SHOWN = {"interface", "report", "operator", "label", "prop", "draw_words", "_words", "Problem"}
+SHOWN = {"interface", "report", "operator", "label", "prop", "draw_words", "Problem"}
 
 
 def registered(bpy: Any) -> Iterator[str]:
@@ -150,13 +155,7 @@ def called(node: ast.AST) -> str:
 def written(path: Path) -> Iterator[str]:
     """Yield the texts in a module of the interface: sentences, and what ``text=`` is given."""
     tree = ast.parse(path.read_text("utf-8"))
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     inside = {id(part) for node in joined for part in ast.walk(node) if part is not node}
     for node in ast.walk(tree):
@@ -234,7 +233,7 @@ def worked_out() -> Iterator[str]:
     yield job.describe()
     for seconds in (-1.0, 1.0, 12.0, 70.0, 600.0, 90_000.0):
         yield f"Making views, {jobs.eta_text(seconds)}"
-    process = ModelProcess(sys.executable, [], Path())
+    process = ModelProcess(sys.executable, [], Path(), token="")
     for phase in ("fetching", "checking", "converting"):
         process._hear(json.dumps({"phase": phase, "done": 10**9, "of": 10**10}).encode())
         yield process.text
@@ -262,7 +261,7 @@ def worked_out() -> Iterator[str]:
 
 @pytest.fixture
 def german(monkeypatch) -> Any:
-    """Blender in German; its package without a window has no languages."""
+    """Have Blender in German; its package without a window has no languages."""
     from types import SimpleNamespace
 
     from blender_addon import translations

@@ -53,7 +53,7 @@ def heard(process: subprocess.Popen, word: str) -> None:
 
 @pytest.fixture(autouse=True)
 def nobody_left(tmp_path: Path):
-    """The backend ends with the last Blender."""
+    """Make sure that the backend ends with the last Blender."""
     yield
     end = time.monotonic() + 30
     while folder_in_use(tmp_path):
@@ -63,7 +63,7 @@ def nobody_left(tmp_path: Path):
 
 @pytest.fixture
 def first_blender(tmp_path: Path):
-    """Another Blender with two jobs under way on a backend that it has started."""
+    """Start another Blender, with two jobs under way on a backend that it has started."""
     process = subprocess.Popen(
         [sys.executable, "-c", FIRST_BLENDER.format(server=str(SERVER)), str(tmp_path)],
         cwd=ROOT,

@@ -111,6 +111,7 @@ class FakePipeline:
                 gaussians=None if self.decoder is None else self.decode_gaussians(latents),
                 azimuths_deg=azimuths,
                 elevations_deg=elevations,
+                cameras=orbit(azimuths, elevations, size=32),
             )
         finally:
             self._rgb = None

@@ -135,7 +135,7 @@ class Mesh:
 try:
     texture_png(Mesh())
 except MemoryError as error:
-    print(gsv3d.errors.largest_texture(error))
+    print(gsv3d.errors.find_largest_texture(error))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from gsv3d.cameras import static_azimuths_deg
-from gsv3d.decoder.proportions import deepened
+from gsv3d.decoder.proportions import deepen
 from gsv3d.errors import Cancelled, ModelError
-from gsv3d.multiview import pose_ids, triangular_guidance
-from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
+from gsv3d.multiview.conditioning import embed_for_cross_attention
 from gsv3d.pipeline import GSV3DPipeline
 from tests import tiny
 
@@ -45,13 +45,15 @@ def test_the_sampler_is_edms_euler(pipeline: GSV3DPipeline) -> None:
     )  # fmt: skip
 
     augmentation = torch.randn(picture.shape, generator=seeded(5))
-    reference = encode_reference(pipeline.vae, picture, augmentation)
-    pose = pose_ids(static_azimuths_deg(frames), [15.0] * frames)[None]
-    scales = triangular_guidance(frames, 1.0, 2.0)[None, :, None, None, None]
+    reference = pipeline.vae.encode(picture + 1e-5 * augmentation).latent_dist.mode()
+    # The noise on the picture; the angles from the zenith and around; SV3D's triangle.
+    azimuths = [math.pi / 2, math.pi, 3 * math.pi / 2, 0.0]
+    pose = torch.tensor([[[1e-5, math.radians(75), azimuth] for azimuth in azimuths]])
+    scales = torch.tensor([1, 5 / 3, 5 / 3, 1])[None, :, None, None, None]
     sigmas = karras(steps, 0.02, 80.0)
 
     def network(x: torch.Tensor, sigma: torch.Tensor, known: float) -> torch.Tensor:
-        """c_in, c_noise and the condition, times 0 where it is dropped."""
+        """Apply c_in and c_noise; ``known`` is 0 where the condition is dropped."""
         beside = (known * reference)[:, None].expand(-1, frames, -1, -1, -1)
         inputs = torch.cat([x / (sigma**2 + 1).sqrt(), beside], dim=2)
         return pipeline.unet(inputs, sigma.log() / 4, known * context, pose, return_dict=False)[0]
@@ -223,7 +225,7 @@ def test_the_depths_prior_is_the_models_and_is_saved(pipeline: GSV3DPipeline, tm
     again.set_progress_bar_config(disable=True)
     assert pipeline.config.depth_prior == 0.0 and again.config.depth_prior == 0.5
     found = again(tiny.picture(), elevation=10.0, generator=seeded(1)).gaussians
-    expected = deepened(plain, 0.5, 10.0)
+    expected = deepen(plain, 0.5, 10.0)
     assert (expected.means - plain.means).abs().max() > 1e-4
     assert torch.allclose(found.means, expected.means, atol=1e-6)
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from gsv3d.cli.options import add_views, consistency_of
+from gsv3d.cli.options import add_views, read_consistency
 from gsv3d.errors import DataError, GSV3DError, OutputError
 from gsv3d.lab.cli import check_at_least, require_blender
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
@@ -220,7 +220,7 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
     identity = ModelIdentity(
         digest_folder(folder), args.steps, args.faces, args.texture_size,
         args.frames or count_frames(model, args.orbit), args.pose, args.orbit,
-        consistency_of(args.consistency),
+        read_consistency(args.consistency),
     )  # fmt: skip
     name = args.name or folder.resolve().name
     return name, identity, ModelGenerator(model, identity, args.device)

@@ -29,7 +29,7 @@ from gsv3d.lab.evaluation.store import (
     write_json,
 )
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.pose.estimate import best_plane
+from gsv3d.pose.symmetry import find_best_plane
 
 Report = Callable[[str, int, int], None]
 """Told of a phase's name, and how many of how many are done."""
@@ -171,7 +171,7 @@ def _generate(
         return None
     elevation = float(truth["elevation_deg"])
     try:
-        plane = best_plane(truth["vertices"][truth["faces"]])
+        plane = find_best_plane(truth["vertices"][truth["faces"]])
         generated = generator(truth["reference"], elevation, plane, run.seed)
         mesh = normalize_mesh(generated.mesh)
     except Cancelled:

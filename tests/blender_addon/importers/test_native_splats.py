@@ -21,7 +21,7 @@ EYE = np.array([0.4, -2.0, 0.6])
 
 
 def camera() -> tuple[np.ndarray, np.ndarray]:
-    """A camera of OpenCV's axes at `EYE` that looks at the origin, and its intrinsics."""
+    """Return a camera of OpenCV's axes at `EYE` that looks at the origin, and its intrinsics."""
     forward = -EYE / np.linalg.norm(EYE)
     right = np.cross(forward, [0, 0, 1.0])
     right /= np.linalg.norm(right)
@@ -32,7 +32,7 @@ def camera() -> tuple[np.ndarray, np.ndarray]:
 
 
 def rendered(bpy: Any, path: Path, engine: str) -> np.ndarray:
-    """What Blender makes of the scene from `camera`, (HEIGHT, WIDTH, 4) colors times alpha."""
+    """Render the scene from `camera`, as (HEIGHT, WIDTH, 4) colors times alpha."""
     from mathutils import Matrix
 
     scene = bpy.context.scene
@@ -83,5 +83,5 @@ def test_native_splats_render_as_the_reference_draws_them(
 
 
 def cells(picture: np.ndarray) -> np.ndarray:
-    """Means of 5 x 5 pixels: both engines draw transparency as noise."""
+    """Return means of 5 x 5 pixels: both engines draw transparency as noise."""
     return picture.reshape(HEIGHT // 5, 5, WIDTH // 5, 5, 4).mean((1, 3))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From real Gaussians, through the real renderer, to the mesh."""
+"""The whole way from Gaussians, through the renderer, to the mesh."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_a_plate_thinner_than_a_voxel_survives_and_does_not_swell(thickness):
 
 
 def test_a_part_in_front_of_another_does_not_grow_together_with_it():
-    """At the front part's outline pixels see both, and their depth is in between."""
+    """Pixels at the front part's outline see both, and their depth is in between."""
     far, near = analytic.box((0.5, 0.06, 0.5)), analytic.sphere(0.15, (0, -0.4, 0))
     # The same cameras for both, those of the box.
     cameras, origins, directions = analytic._rays(0.9, 96)

@@ -53,7 +53,7 @@ def picture(solid: np.ndarray) -> Reference:
 
 
 def pixels() -> tuple[np.ndarray, np.ndarray]:
-    """Where the rays of the pixels cross the plane through the origin: (right, up)."""
+    """Return (right, up) where the pixels' rays cross the plane through the origin."""
     middle = (np.arange(SIZE) + 0.5 - SIZE / 2) * DISTANCE / FOCAL
     return middle[None, :].repeat(SIZE, 0), -middle[:, None].repeat(SIZE, 1)
 
@@ -64,7 +64,7 @@ def disc(radius: float) -> np.ndarray:
 
 
 BALLS_OUTLINE = DISTANCE * np.tan(np.arcsin(RADIUS / DISTANCE))
-"""Where the tangents to the ball cross the plane through its center."""
+"""Radius at which the tangents to the ball cross the plane through its center."""
 
 
 def parts(volume: Volume) -> int:
@@ -164,7 +164,7 @@ def table(legs: tuple[tuple[float, float], ...]) -> np.ndarray:
 
 
 def picture_of_table() -> Reference:
-    """By rays through the pixels: the top's front edge, and the legs at their own depths."""
+    """Draw the top's front edge and the legs at their own depths by rays through the pixels."""
     right, up = pixels()
     near = (DISTANCE - 0.15) / DISTANCE
     solid = (abs(right * near) < 0.45) & (abs(up * near - 0.25) < 0.05)

@@ -170,7 +170,7 @@ def test_gaps_are_filled_in_bands_as_in_one_piece(monkeypatch):
 
 
 def test_baking_takes_memory_for_the_texture_and_a_chunk(two_colored, monkeypatch):
-    """At 2048: the texture and the mask of its charts, and the larger of a chunk and a band.
+    """A texture of 2048 takes itself, the mask of its charts, and the larger of a chunk and a band.
 
     A chunk's candidate has about 40 numbers of 8 bytes at once (indices, points, edges, weights); a
     band's texel has an int64 and two int32 of scipy's transform, and up to three indices of 8.

@@ -23,7 +23,7 @@ _REACH = 3.33
 """Standard deviations after which alpha is below 1/255 even at opacity 1."""
 
 
-def view_colors(gaussians: Gaussians, cameras: Cameras) -> Tensor:
+def evaluate_colors(gaussians: Gaussians, cameras: Cameras) -> Tensor:
     """Return (V, N, 3) colors as each camera sees them."""
     if gaussians.degree == 0:
         return gaussians.rgb().clamp_min(0.0).expand(len(cameras), -1, -1)
@@ -31,11 +31,13 @@ def view_colors(gaussians: Gaussians, cameras: Cameras) -> Tensor:
     return sh.evaluate(gaussians.sh[None], directions)
 
 
-def _order(projected: Projected, opacity: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
-    """Which Gaussians show, by view and depth, and how many pairs each view has at most.
+def _sort_shown(
+    projected: Projected, opacity: Tensor, width: int, height: int
+) -> tuple[Tensor, Tensor]:
+    """Sort the Gaussians that show by view and depth; estimate how many pairs each view has.
 
     Returns:
-        (G,) indices into the flattened (V, N), nearest first within each view, and (V,) estimates.
+        (G,) indices into the flattened (V, N), nearest first within each view, and (V,) most pairs.
     """
     shown = projected.visible & (opacity >= ALPHA_MIN)
     reach_x, reach_y = _REACH * projected.var_x.sqrt(), _REACH * projected.var_y.sqrt()
@@ -50,8 +52,8 @@ def _order(projected: Projected, opacity: Tensor, width: int, height: int) -> tu
     return order[shown.flatten().index_select(0, order)], pairs
 
 
-def _chunks(pairs: list[float], height: int) -> list[tuple[int, int, int, int]]:
-    """Return (first view, end view, first row, end row) of chunks of some PAIRS_AT_ONCE or fewer.
+def _split_into_chunks(pairs: list[float], height: int) -> list[tuple[int, int, int, int]]:
+    """Return (first view, end view, first row, end row) of chunks of about PAIRS_AT_ONCE at most.
 
     Views that are small enough go together; one that is too large by itself goes in bands.
     """
@@ -73,13 +75,13 @@ def _chunks(pairs: list[float], height: int) -> list[tuple[int, int, int, int]]:
     return chunks
 
 
-def _compiled(device: torch.device) -> bool:
-    """Say whether compiled code composites pictures on a device."""
+def _is_compiled(device: torch.device) -> bool:
+    """Return whether compiled code composites pictures on a device."""
     return device.type == "cpu"
 
 
-def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw Gaussians without a background.
+def render_maps(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
+    """Render Gaussians without a background.
 
     Returns:
         color (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and expected z-depth
@@ -93,11 +95,11 @@ def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
     views, count = projected.depth.shape
     opacity = gaussians.opacities.expand(views, count)
     with torch.no_grad():
-        order, pairs = _order(projected, opacity, width, height)
+        order, pairs = _sort_shown(projected, opacity, width, height)
         view_of = torch.div(order, max(count, 1), rounding_mode="floor")
         ends = torch.searchsorted(view_of, torch.arange(views, device=order.device), right=True)
         bounds = [0, *ends.tolist()]
-    colors = view_colors(gaussians, cameras)
+    colors = evaluate_colors(gaussians, cameras)
     features = torch.stack([*colors.unbind(-1), projected.depth]).view(4, -1)
     flat = [
         values.reshape(-1)
@@ -111,7 +113,7 @@ def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
         )
     ]
 
-    if _compiled(gaussians.device):
+    if _is_compiled(gaussians.device):
         from gsv3d.rendering import native  # numba takes half a second to import
 
         picture = native.composite(
@@ -125,7 +127,7 @@ def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
         return color, alpha, depth / alpha.clamp_min(1e-10)
 
     drawn: list[Tensor] = []  # (5, views, rows, W) of each chunk
-    for first, end, top, bottom in _chunks(pairs.tolist(), height):
+    for first, end, top, bottom in _split_into_chunks(pairs.tolist(), height):
         chosen = order[bounds[first] : bounds[end]]
         total, alpha = composite(
             *(values.index_select(0, chosen) for values in flat),

@@ -10,7 +10,7 @@ import torch
 
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.gaussians import Gaussians
-from gsv3d.rendering import reference, render
+from gsv3d.rendering import render, torch_backend
 from tests import splat_reference
 
 
@@ -18,7 +18,7 @@ from tests import splat_reference
 def compositor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw by each of the two."""
     if request.param == "torch":
-        monkeypatch.setattr(reference, "_compiled", lambda device: False)
+        monkeypatch.setattr(torch_backend, "_is_compiled", lambda device: False)
 
 
 # A renderer written straight from the formulas, pixel by pixel in float64. It shares no line with

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paired computers, in the file `remote.json` of the data folder.
+
+The file keeps the backend's key pair as well, by which they know it. A running backend and the
+command `gsv3d-backend pair` both write it; the backend notices what the command has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import zmq
+
+from .errors import BackendError
+from .protocol.fields import Z85_KEY
+from .protocol.private import write_private
+
+FILE = "remote.json"
+
+
+@dataclass(frozen=True)
+class PairedComputer:
+    """A computer that was paired: its public key (Z85), its name, when (ISO 8601)."""
+
+    key: str
+    name: str
+    since: str
+
+
+class PairedComputers:
+    """Keeps the list of them, oldest first.
+
+    Args:
+        data_dir: the backend's. A file that is not there is written with the first change.
+
+    Attributes:
+        computers: those that are paired.
+        keys: the backend's public and secret key (Z85).
+
+    Raises:
+        BackendError: the file is damaged or cannot be read.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.path = data_dir / FILE
+        self.keys = tuple(key.decode() for key in zmq.curve_keypair())
+        self.computers: list[PairedComputer] = []
+        self._written: tuple[int, int] | None = None  # of the file as it is in memory
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the file anew where it has changed, and return whether it has.
+
+        Raises:
+            BackendError: it is damaged or cannot be read; the list stays as it is.
+        """
+        written = self._look()
+        if written is None or written == self._written:
+            return False
+        self._written = written
+        self._read()
+        return True
+
+    def write(self, computers: list[PairedComputer]) -> None:
+        """Write the file with another list.
+
+        Raises:
+            BackendError: it cannot be written; the list stays as it is.
+        """
+        values = {
+            "server_public_key": self.keys[0],
+            "server_secret_key": self.keys[1],
+            "paired": [asdict(computer) for computer in computers],
+        }
+        try:
+            write_private(self.path, json.dumps(values, indent=1).encode())
+        except OSError as error:
+            raise BackendError(
+                f"{self.path} cannot be written: {error.strerror or error}.",
+                "Check that its folder is yours and has space left.",
+            ) from error
+        self.computers, self._written = computers, self._look()
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
+    def _read(self) -> None:
+        try:
+            values = json.loads(self.path.read_bytes())
+            keys = values["server_public_key"], values["server_secret_key"]
+            computers = [PairedComputer(**computer) for computer in values["paired"]]
+            if not all(Z85_KEY.match(key) for key in (*keys, *(c.key for c in computers))):
+                raise ValueError("a key is damaged")
+        except OSError as error:
+            raise BackendError(f"{self.path} cannot be read: {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BackendError(
+                f"{self.path}, which keeps the paired computers, is damaged.",
+                "Delete it and start the backend again; then all have to pair anew.",
+            ) from error
+        self.keys, self.computers = keys, computers
