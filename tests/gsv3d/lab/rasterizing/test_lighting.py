@@ -50,7 +50,7 @@ def test_distant_lights_sum_to_the_maps_irradiance():
     sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.3)
     vertices, faces = mesh_tensors(sphere)
     normals = vertices / 0.3
-    # matt_radiance takes the map's columns anticlockwise from +X; here they run clockwise from -X.
+    # There the map's columns run anticlockwise from +X; here they run clockwise from -X.
     mirrored = np.roll(environment.pixels[:, ::-1], -16, axis=1)
     for yaw, shift in ((0.0, 0), (90.0, -8)):
         light = compute_irradiance(
