@@ -106,7 +106,7 @@ class BlenderScene:
         scene.collection.objects.link(self._camera)
         scene.camera = self._camera
         self.world = BlenderWorld(scene)
-        self._kept = self._snapshot()
+        self._kept = {(kind, block.name) for kind in _DATA_KINDS for block in _blocks(kind)}
 
     def set_size(self, size: int) -> None:
         """Set the width and height of the pictures to come, in pixels."""
@@ -186,9 +186,6 @@ class BlenderScene:
             raise RuntimeError(f"Blender wrote no depth, only {sorted(channels)}")
         depth = np.where(depth < self._camera.data.clip_end, depth, np.float32(0))
         return View(rgba, depth, _unit_normals(channels) if self._with_normals else None)
-
-    def _snapshot(self) -> set[tuple[str, str]]:
-        return {(kind, block.name) for kind in _DATA_KINDS for block in _blocks(kind)}
 
     def clear(self) -> None:
         """Remove everything that was loaded, so that memory does not grow.

@@ -59,16 +59,9 @@ class MeasureTask:
     output: Path
 
 
-@dataclass(frozen=True)
-class MeasuringFactory:
-    """Makes ``measure`` inside a worker process."""
-
-    def __call__(self) -> Callable[[MeasureTask], None]:
-        return _write_measures
-
-
-def _write_measures(task: MeasureTask) -> None:
-    write_json(task.output, measure(task))
+def make_measurer() -> Callable[[MeasureTask], None]:
+    """Return what a worker process does with its tasks."""
+    return lambda task: write_json(task.output, measure(task))
 
 
 def measure(task: MeasureTask) -> dict[str, Any]:

@@ -7,7 +7,6 @@ colors as they are, since these have the light of the reference in them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -207,17 +206,13 @@ class MeshTask:
         return not self.output.exists()
 
 
-@dataclass(frozen=True)
-class PicturesFactory:
-    """Makes what draws inside a worker process."""
+class Drawer:
+    """Draws the pictures of tasks, in a worker process.
 
-    settings: EvaluationSettings
+    Args:
+        settings: of the pictures.
+    """
 
-    def __call__(self) -> Callable[[TruthTask | MeshTask], None]:
-        return _Pictures(self.settings)
-
-
-class _Pictures:
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings, self._scene = settings, make_scene(settings)
 

@@ -208,16 +208,9 @@ def load_library(
     return Library(kept, Looks(arrays["masks"], arrays["colors"], arrays["means"]), digest)
 
 
-@dataclass(frozen=True)
-class _LooksFactory:
-    def __call__(self) -> Callable[[Path], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        torch.set_num_threads(1)
-        return _looks
-
-
-def _looks(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    looks = look_at_prop(path)
-    return looks.masks, looks.colors, looks.means
+def _make_looker() -> Callable[[Path], Looks]:
+    torch.set_num_threads(1)  # a process among others
+    return look_at_prop
 
 
 def _render(
@@ -226,8 +219,8 @@ def _render(
     report: Callable[[str, int, int], None],
     workers: int,
 ) -> None:
-    found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    outcomes = run_in_processes(_LooksFactory(), [prop.path for prop in props], workers)
+    found: dict[int, Looks] = {}
+    outcomes = run_in_processes(_make_looker, [prop.path for prop in props], workers)
     for done, outcome in enumerate(outcomes, 1):
         if outcome.error is None:
             found[outcome.index] = outcome.value
@@ -238,9 +231,9 @@ def _render(
     save_arrays(
         path,
         names=np.array([props[index].name for index in order]),
-        masks=np.concatenate([found[index][0] for index in order]),
-        colors=np.concatenate([found[index][1] for index in order]),
-        means=np.concatenate([found[index][2] for index in order]),
+        masks=np.concatenate([found[index].masks for index in order]),
+        colors=np.concatenate([found[index].colors for index in order]),
+        means=np.concatenate([found[index].means for index in order]),
     )
 
 
