@@ -40,18 +40,15 @@ class Client:
 
     Args:
         connection_file: read anew at every attempt to connect.
-        name: what the backend calls us in its log.
         code: a pairing code; the backend that made it is paired with, and its connection file
             written, before anything else.
     """
 
-    def __init__(
-        self, connection_file: Path, name: str = "Blender add-on", code: Any = None
-    ) -> None:
+    def __init__(self, connection_file: Path, code: Any = None) -> None:
         import zmq
 
         self.connection_file = connection_file
-        self._said = Conversation(name)
+        self._said = Conversation()
         self._session = self._said.session
         self.events = self._said.events
         self._commands: queue.Queue[Callable[[Any], Any]] = queue.Queue()

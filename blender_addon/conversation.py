@@ -25,17 +25,14 @@ _log = logging.getLogger(__name__)
 class Conversation:
     """Keep what was asked of the backend, and turn what it says into events.
 
-    Args:
-        name: what the backend calls us in its log.
-
     Attributes:
         session: the protocol's side of it, which makes and reads messages.
         events: what has happened, for the main thread.
         host: the computer the backend is on; empty for this one.
     """
 
-    def __init__(self, name: str) -> None:
-        self.session = wire.ClientSession(name, owner=uuid.uuid4().hex)
+    def __init__(self) -> None:
+        self.session = wire.ClientSession("Blender add-on", owner=uuid.uuid4().hex)
         self.events: queue.Queue[events.Event] = queue.Queue()
         self.host = ""
         self._backlog: dict[str, AnyRequest] = {}

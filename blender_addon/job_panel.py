@@ -9,10 +9,9 @@ import bpy
 
 from . import previews, session
 from .jobs import Job, JobState, pose_words
-from .layouts import Sidebar, draw_problem, draw_words
+from .layouts import Sidebar, Working, draw_problem, draw_words
 from .operators.jobs import selected_job
 from .problems import Problem
-from .protocol import protocol_problem
 from .translations import interface, sentence
 
 
@@ -49,15 +48,11 @@ class GSV3D_UL_jobs(bpy.types.UIList):
             row.operator("gsv3d.discard", text="", icon="X", emboss=False).job_id = job.id
 
 
-class GSV3D_PT_jobs(Sidebar, bpy.types.Panel):
+class GSV3D_PT_jobs(Working, Sidebar, bpy.types.Panel):
     """The list of jobs."""
 
     bl_idname = "GSV3D_PT_jobs"
     bl_label = "Jobs"
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return protocol_problem() is None
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout

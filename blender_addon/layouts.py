@@ -12,6 +12,7 @@ import bpy
 
 from . import compat
 from .problems import Problem
+from .protocol import protocol_problem
 from .tasks import Task
 from .translations import sentence
 
@@ -26,6 +27,14 @@ class Sidebar:
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = CATEGORY
+
+
+class Working:
+    """A panel that is there while the add-on has all its own parts."""
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return protocol_problem() is None
 
 
 def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> None:

@@ -12,7 +12,7 @@ from .backend_panel import draw_status
 from .image_empties import selected_image_empties
 from .importers import scene
 from .jobs import JobState
-from .layouts import CATEGORY, Sidebar, draw_problem, draw_words
+from .layouts import CATEGORY, Sidebar, Working, draw_problem, draw_words
 from .model_panel import draw_choice
 from .operators import cutout, sources
 from .operators.imagine import text_problem
@@ -72,16 +72,12 @@ class GSV3D_PT_generate(Sidebar, bpy.types.Panel):
             layout.operator("gsv3d.solid_colors", text=text, icon="TEXTURE").of = "MESH"
 
 
-class _Advanced:
+class _Advanced(Working):
     """Settings that few need."""
 
     layout: Any
     bl_label = "Advanced"
     bl_options = {"DEFAULT_CLOSED"}
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return protocol_problem() is None
 
     def draw(self, context: bpy.types.Context) -> None:
         settings = context.scene.gsv3d
@@ -104,22 +100,18 @@ class _Advanced:
 
 
 class GSV3D_PT_advanced(_Advanced, Sidebar, bpy.types.Panel):
-    """Of the 3D view."""
+    """Those settings in the 3D view."""
 
     bl_idname = "GSV3D_PT_advanced"
     bl_parent_id = "GSV3D_PT_generate"
 
 
-class GSV3D_PT_batch(Sidebar, bpy.types.Panel):
+class GSV3D_PT_batch(Working, Sidebar, bpy.types.Panel):
     """Many pictures at once."""
 
     bl_idname = "GSV3D_PT_batch"
     bl_label = "Batch"
     bl_options = {"DEFAULT_CLOSED"}
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return protocol_problem() is None
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -164,22 +156,18 @@ class GSV3D_PT_results(Sidebar, bpy.types.Panel):
         row.operator("gsv3d.solid_colors", text="Splats").of = "GAUSSIANS"
 
 
-class GSV3D_PT_backend(Sidebar, bpy.types.Panel):
+class GSV3D_PT_backend(Working, Sidebar, bpy.types.Panel):
     """The backend: status, start, stop."""
 
     bl_idname = "GSV3D_PT_backend"
     bl_label = "Backend"
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return protocol_problem() is None
 
     def draw(self, context: bpy.types.Context) -> None:
         draw_status(self.layout, context)
 
 
 class GSV3D_PT_image(bpy.types.Panel):
-    """The same for the picture in the Image Editor."""
+    """The same for the picture in an Image Editor."""
 
     bl_idname = "GSV3D_PT_image"
     bl_label = "Image to 3D"
@@ -204,7 +192,7 @@ class GSV3D_PT_image(bpy.types.Panel):
 
 
 class GSV3D_PT_image_advanced(_Advanced, bpy.types.Panel):
-    """Of the Image Editor."""
+    """Those settings in the Image Editor."""
 
     bl_idname = "GSV3D_PT_image_advanced"
     bl_parent_id = "GSV3D_PT_image"
@@ -273,10 +261,7 @@ def _cut_out(layout: Any, context: bpy.types.Context, source: str) -> None:
     row = box.row(align=True)
     words = row.column()
     icon = "ERROR" if cut.unsure or cut.problem else "IMAGE_ALPHA"
-    if cut.problem is not None:
-        draw_words(words, context, str(cut.problem), icon)
-    else:
-        draw_words(words, context, cut.describe(), icon)
+    draw_words(words, context, str(cut.problem or cut.describe()), icon)
     if cut.chosen:
         draw_words(words, context, interface("Cut out of {name}", name=cut.request.filename))
     row.operator("gsv3d.cutout", text="", icon="FILE_REFRESH").source = source

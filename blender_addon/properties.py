@@ -134,12 +134,12 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         name="Quality",
         description="How long the model works on an object",
         items=(
-            ("DRAFT", "Draft", "As quick as it gets"),
+            ("DRAFT", "Draft", "As fast as possible"),
             ("NORMAL", "Standard", "As the model is meant to be used"),
             (
                 "HIGH",
                 "High",
-                "Slower, for large models; the one that is shipped does not gain by it",
+                "Slower, for large models; the shipped one gains nothing by it",
             ),
             ("CUSTOM", "Custom", "The number of steps under Advanced"),
         ),
@@ -151,14 +151,14 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     steps: IntProperty(  # type: ignore[valid-type]
         name="Steps",
-        description="Exact number of denoising steps, where 0 leaves it to the model",
+        description="Number of denoising steps; 0 leaves it to the model",
         min=0,
         max=200,
         update=_steps_were_set,
     )
     faces: IntProperty(  # type: ignore[valid-type]
         name="Faces",
-        description="Most triangles that the mesh may have",
+        description="The most triangles the mesh may have",
         default=5000,
         min=100,
         max=500_000,
@@ -174,7 +174,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     size: EnumProperty(  # type: ignore[valid-type]
         name="Size",
-        description="How large the object is that is made of a picture in the scene",
+        description="How large an object made of a picture in the scene is",
         items=(
             ("PICTURE", "As Shown", "As large as the picture in the scene shows it"),
             ("HEIGHT", "Height", "As high as set below"),
@@ -223,7 +223,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     frames: IntProperty(  # type: ignore[valid-type]
         name="Views",
-        description="How many views the model draws, from 2, where 0 leaves it to the model",
+        description="How many views the model draws, at least 2; 0 leaves it to the model",
         min=0,
         max=84,
         update=_frames_were_set,

@@ -26,6 +26,17 @@ def colors(sh: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return np.maximum(seen, 0.0)
 
 
+def look_at_origin(eye: np.ndarray) -> np.ndarray:
+    """Return the view matrix (4, 4), of OpenCV's axes, of an upright camera at ``eye``."""
+    forward = -eye / np.linalg.norm(eye)
+    right = np.cross(forward, [0, 0, 1.0])
+    right /= np.linalg.norm(right)
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = [right, np.cross(forward, right), forward]
+    viewmat[:3, 3] = -viewmat[:3, :3] @ eye
+    return viewmat
+
+
 def draw(
     means: np.ndarray,
     quats: np.ndarray,

@@ -65,9 +65,7 @@ def scene_of(target: Target) -> Any:
 def collection_for(target: Target) -> Any:
     """Return the collection a result belongs in; make it again if it is gone."""
     scene = scene_of(target)
-    if not target.collection:
-        return scene.collection
-    if target.collection == scene.collection.name:
+    if target.collection in ("", scene.collection.name):
         return scene.collection
     collection = bpy.data.collections.get((target.collection, None))
     if collection is None:

@@ -28,7 +28,7 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
 
 
 class GSV3D_OT_backend_stop(bpy.types.Operator):
-    """End the backend that was started here, or leave one that was not"""
+    """End the backend if it was started here, else disconnect from it"""
 
     bl_idname = "gsv3d.backend_stop"
     bl_label = "Stop GSV3D Backend"
@@ -44,7 +44,7 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
 
 
 class GSV3D_OT_backend_pair(bpy.types.Operator):
-    """Use the backend on another computer that made the code in the field beside this"""
+    """Use the backend on another computer whose pairing code is in the field beside this"""
 
     bl_idname = "gsv3d.backend_pair"
     bl_label = "Pair with GSV3D Backend"
@@ -62,7 +62,7 @@ class GSV3D_OT_backend_pair(bpy.types.Operator):
 
 
 class GSV3D_OT_free_memory(bpy.types.Operator):
-    """Free the memory of the card and the computer that models without a job hold"""
+    """Free the memory of models that no job uses"""
 
     bl_idname = "gsv3d.free_memory"
     bl_label = "Free GSV3D Memory"

@@ -93,7 +93,7 @@ class GSV3D_OT_retry(bpy.types.Operator, _OfJob):
 
 
 class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
-    """Bring the job's results into the scene: where they belong, or to the 3D cursor"""
+    """Bring the job's results into the scene: to their place, or to the 3D cursor"""
 
     bl_idname = "gsv3d.import_result"
     bl_label = "Import 3D Result"
@@ -114,7 +114,7 @@ class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
 
 
 class GSV3D_OT_discard(bpy.types.Operator, _OfJob):
-    """Take the job off the list and delete its results; what is in the scene stays"""
+    """Take the job off the list and delete its results; the scene stays as it is"""
 
     bl_idname = "gsv3d.discard"
     bl_label = "Discard 3D Result"

@@ -49,8 +49,8 @@ class GSV3D_OT_model_add(bpy.types.Operator):
 
     def draw(self, context: bpy.types.Context) -> None:
         words = (
-            "Models that are for those alone who agreed to their conditions at Hugging Face ask"
-            " for an access token of your account there."
+            "Some models are for those alone who agreed to their conditions at Hugging Face: they"
+            " need an access token of your account there."
         )
         layouts.draw_words(self.layout, context, words)
         self.layout.prop(self, "token")

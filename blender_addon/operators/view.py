@@ -11,7 +11,7 @@ from ..importers import scene
 
 
 class GSV3D_OT_solid_colors(bpy.types.Operator):
-    """Have the Solid view of this window show the true colors of results"""
+    """Show the true colors of results in the Solid view of this window"""
 
     bl_idname = "gsv3d.solid_colors"
     bl_label = "Show GSV3D Colors in Solid View"

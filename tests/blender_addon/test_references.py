@@ -88,7 +88,7 @@ def test_an_image_without_pixels(empty_blender, references) -> None:
 def test_a_large_painted_image_is_reduced(empty_blender, references, monkeypatch) -> None:
     from blender_addon import pixels
 
-    monkeypatch.setattr(pixels.to_rgba8, "__defaults__", (8,))
+    monkeypatch.setattr(pixels, "MAX_SIDE", 8)
     image = empty_blender.data.images.new("canvas", 32, 16, alpha=True)
     image.pixels.foreach_set(np.tile(np.float32([1.0, 0.5, 0.0, 1.0]), 32 * 16))
     reference = references.from_image(image)

@@ -71,13 +71,7 @@ def perspective(K: np.ndarray, width: int, height: int, near=0.1, far=100.0) -> 
 
 def camera() -> tuple[np.ndarray, np.ndarray]:
     """Return a camera of OpenCV's axes, and intrinsics with a shifted middle."""
-    forward = np.array([-0.4, 2.0, -0.6])
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = [right, np.cross(forward, right), forward]
-    viewmat[:3, 3] = -viewmat[:3, :3] @ [0.4, -2, 0.6]
+    viewmat = splat_reference.look_at_origin(np.array([0.4, -2, 0.6]))
     return viewmat, np.array([[130.0, 0, 51.5], [0, 120.0, 33.0], [0, 0, 1]])
 
 

@@ -17,17 +17,11 @@ from tests import splat_reference
 pytestmark = pytest.mark.bpy
 
 WIDTH, HEIGHT, FOCAL = 80, 60, 100.0
-EYE = np.array([0.4, -2.0, 0.6])
 
 
 def camera() -> tuple[np.ndarray, np.ndarray]:
-    """Return a camera of OpenCV's axes at `EYE` that looks at the origin, and its intrinsics."""
-    forward = -EYE / np.linalg.norm(EYE)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = [right, np.cross(forward, right), forward]
-    viewmat[:3, 3] = -viewmat[:3, :3] @ EYE
+    """Return a camera of OpenCV's axes that looks at the origin, and its intrinsics."""
+    viewmat = splat_reference.look_at_origin(np.array([0.4, -2.0, 0.6]))
     return viewmat, np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
 
 

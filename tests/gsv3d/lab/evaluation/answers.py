@@ -16,8 +16,8 @@ from gsv3d.lab.evaluation.protocol import (
     Case,
     EvaluationSettings,
     find_framing,
+    list_unseen_views,
     make_cases,
-    unseen_views,
 )
 from gsv3d.lab.evaluation.runner import normalize_mesh
 from gsv3d.lab.evaluation.store import (
@@ -46,7 +46,7 @@ def box(extents: tuple[float, float, float], color: tuple[int, int, int]) -> Tex
 
 
 def unseen(mesh: TexturedMesh, elevation: float) -> np.ndarray:
-    cameras = orbit(*unseen_views(elevation), size=SIZE, distance=DISTANCE)
+    cameras = orbit(*list_unseen_views(elevation), size=SIZE, distance=DISTANCE)
     return rasterize_mesh(mesh, cameras)
 
 

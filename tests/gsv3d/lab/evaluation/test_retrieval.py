@@ -18,11 +18,11 @@ from gsv3d.lab.evaluation.retrieval import (
     MASK_SIDE,
     Library,
     Retriever,
+    list_view_angles,
     load_library,
     look_at_picture,
     look_at_prop,
     match_color,
-    view_angles,
 )
 from gsv3d.lab.evaluation.shape_metrics import normalized
 from gsv3d.meshing.mesh import TexturedMesh
@@ -38,7 +38,7 @@ def write_box(path: Path, extents: tuple[float, float, float], color=(60, 120, 2
 
 
 def test_views_go_around_at_three_elevations() -> None:
-    azimuths, elevations = view_angles()
+    azimuths, elevations = list_view_angles()
     assert len(azimuths) == len(elevations) == 72
     assert len(set(zip(azimuths, elevations, strict=True))) == 72
     assert -5 < min(elevations) and max(elevations) < 30
@@ -55,7 +55,7 @@ def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path, cut: bool) -> None:
     color = np.rint(encode_srgb(np.array([60, 120, 200]) / 255) * 255).astype(np.uint8)
     texture = np.broadcast_to(color, (2, 2, 3))
     mesh = TexturedMesh(body.vertices, body.faces, uvs, texture)
-    azimuths, elevations = view_angles()
+    azimuths, elevations = list_view_angles()
     for view in (0, 5, 30, 71):
         cameras = orbit([azimuths[view]], [elevations[view]], size=256)
         own = look_at_picture(rasterize_mesh(mesh, cameras)[0], cut)
