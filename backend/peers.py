@@ -150,7 +150,7 @@ class Peer:
 
     @property
     def busy(self) -> bool:
-        """True when something could be sent at the next turn."""
+        """Return whether something could be sent at the next turn."""
         return bool(self._control or self._may_announce() or self._ready())
 
     # --- sending ---------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class Peer:
 
 
 def _size(message: m.Message) -> int:
-    """About the bytes of a control message."""
+    """Return about how many bytes a control message has."""
     if isinstance(message, m.Queue):
         return 600 * len(message.jobs) + 100
     return 500

@@ -49,7 +49,7 @@ class Work:
 
     @property
     def free(self) -> bool:
-        """True when it can take a job now."""
+        """Return whether it can take a job now."""
         return self.worker.ready and self.job is None
 
     # --- every turn ------------------------------------------------------------------------------

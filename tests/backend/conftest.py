@@ -22,7 +22,7 @@ WORKER = Path(__file__).parent / "scripted_worker.py"
 
 
 def script(**values: Any) -> bytes:
-    """A picture for the scripted worker."""
+    """Return a picture for the scripted worker."""
     return json.dumps(values).encode()
 
 

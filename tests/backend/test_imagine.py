@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def words(**values: Any) -> str:
-    """A prompt for the scripted worker."""
+    """Return a prompt for the scripted worker."""
     return json.dumps(values)
 
 

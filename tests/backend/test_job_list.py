@@ -24,7 +24,7 @@ def owned(number: int) -> ClientSession:
 
 
 def queue_with(client: Client, wanted: Callable[[tuple[m.JobEntry, ...]], bool]) -> m.Queue:
-    """The next queue that is as wanted."""
+    """Return the next queue that is as wanted."""
     start = len(client.events)
     return client.until(
         lambda e: isinstance(e, m.Queue) and e in client.events[start:] and wanted(e.jobs)

@@ -26,7 +26,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without processors; nodes come later."""
+    """Start a head without processors; nodes come later."""
     with ray_nodes.started(0) as made:
         yield made
 

@@ -100,7 +100,7 @@ def test_two_backends_do_not_share_a_folder(tmp_path: Path) -> None:
 
 
 def filled(folder: Path) -> list[tuple[str, str]]:
-    """Three jobs: done with a result, failed, waiting. Their ids and states."""
+    """Make three jobs: done with a result, failed, waiting. Return their ids and states."""
     jobs = open_jobs(folder)
     for number in range(3):
         jobs.submit(submit(number, seed=number))
@@ -115,7 +115,7 @@ def filled(folder: Path) -> list[tuple[str, str]]:
 
 
 def reopened(folder: Path) -> tuple[list[tuple[str, str]], Jobs]:
-    """The jobs of a backend that starts on a folder, and those jobs themselves."""
+    """Return ids and states as a backend that starts on a folder has them, and the jobs."""
     server = Server(Settings(folder, folder / "c.json"))
     server.store = Store(folder)
     jobs = Jobs(server.store, server._open_journal())
