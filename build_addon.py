@@ -87,7 +87,7 @@ _MACHINES = {"amd64": "x64", "x86_64": "x64", "arm64": "arm64", "aarch64": "arm6
 
 
 class BuildError(Exception):
-    """Why a zip could not be built, in a sentence."""
+    """A zip could not be built; the text is a sentence that says why."""
 
 
 def platform_here() -> str:
@@ -97,7 +97,7 @@ def platform_here() -> str:
 
 
 def fetch_wheels(platform: Platform, cache: Path) -> list[Path]:
-    """The wheels of a platform, downloaded into ``cache`` unless they are there.
+    """Return the wheels of a platform, downloaded into ``cache`` unless they are there.
 
     Raises BuildError naming the wheel that cannot be had.
     """
@@ -177,7 +177,7 @@ def build_backend(folder: Path) -> Path:
 
 
 def manifest_for(platform: Platform, wheels: Sequence[str], installs: bool) -> str:
-    """The manifest's text with its platform and wheels, which go before the first table.
+    """Return the manifest's text with its platform and wheels, which go before the first table.
 
     With ``installs`` the permission for the network says that the backend may be installed.
     """
@@ -196,7 +196,7 @@ def manifest_for(platform: Platform, wheels: Sequence[str], installs: bool) -> s
 
 
 def version() -> str:
-    """The version in the manifest."""
+    """Return the version in the manifest."""
     text = (ADDON / "blender_manifest.toml").read_text(encoding="utf-8")
     found = re.search(r'^version = "([^"]+)"$', text, re.MULTILINE)
     if found is None:
@@ -262,7 +262,7 @@ def build(platform: Platform, output: Path, cache: Path, backend: Path | None = 
 
 
 def blender_validator() -> Path | None:
-    """Blender's extension tool inside the bpy package, if that is installed."""
+    """Return Blender's extension tool inside the bpy package, if that is installed."""
     spec = find_spec("bpy")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -325,7 +325,7 @@ def _index_entry(archive: Path) -> dict[str, object]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build the zips asked for; 1 if any of them could not be built."""
+    """Build the zips asked for; return 1 if any of them could not be built."""
     parser = argparse.ArgumentParser(description="Build the GSV3D extension for Blender.")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="FOLDER")
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "wheels", metavar="FOLDER")

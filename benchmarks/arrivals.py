@@ -118,7 +118,7 @@ def measure(case: tuple[int, int, int, int]) -> Generator[float, None, dict[str,
     import bpy
 
     session = importlib.import_module(f"{ADDON}.session").get()
-    jobs = importlib.import_module(f"{ADDON}.jobs")
+    jobs, requests = (importlib.import_module(f"{ADDON}.{one}") for one in ("jobs", "requests"))
     prepare = importlib.import_module(f"{ADDON}.importers.prepare")
     window = bpy.context.window_manager.windows[0]
     area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
@@ -129,7 +129,7 @@ def measure(case: tuple[int, int, int, int]) -> Generator[float, None, dict[str,
     turn(area.spaces.active, 24)
     coarse, final = (prepare.prepare_gaussians(**gaussians(n)) for n in (case[0] // 2, case[0]))
     textured = prepare.prepare_mesh(**mesh(*case[1:3]))
-    job = session.book.add(jobs.Job(jobs.Words("a ball"), jobs.Target("ball")))
+    job = session.book.add(jobs.Job(requests.Words("a ball"), requests.Target("ball")))
     # What Blender does once, such as compiling shaders, is not the arrival's.
     session.delivery.gaussians(job, prepare.prepare_gaussians(**gaussians(10)), {})
     session.ensure_timer()

@@ -30,8 +30,8 @@ from PIL import Image
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.gaussians import draw as draw_gaussians
+from gsv3d.lab.evaluation import image_metrics, shape_metrics
+from gsv3d.lab.evaluation.gaussians import render_views
 from gsv3d.lab.evaluation.generating import PeakMemory
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.lab.rasterizing import load_prop
@@ -39,7 +39,7 @@ from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
 from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
 from gsv3d.meshing import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 
 COLUMNS = (
     "PSNR",
@@ -83,8 +83,8 @@ def unseen_cameras(elevation_deg: float, args: argparse.Namespace) -> Cameras:
 
 def shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    points = metrics.sample_surface(vertices, faces, metrics.SURFACE_SAMPLES, rng)
-    return points, metrics.occupancy(vertices, faces, rng)
+    points = shape_metrics.sample_surface(vertices, faces, shape_metrics.SURFACE_SAMPLES, rng)
+    return points, shape_metrics.occupancy(vertices, faces, rng)
 
 
 def save_sheet(
@@ -93,10 +93,10 @@ def save_sheet(
     """Every fourth view, from top to bottom: the truth, the Gaussians, the mesh, its shape."""
     chosen = slice(None, None, 4)
     rows = [
-        metrics.on_white(truth[chosen]),
+        image_metrics.on_white(truth[chosen]),
         fitted[chosen] / 255,
-        metrics.on_white(render_mesh(mesh, cameras[chosen])),
-        metrics.on_white(render_mesh(mesh, cameras[chosen], shading=1.0, clay=True)),
+        image_metrics.on_white(rasterize_mesh(mesh, cameras[chosen])),
+        image_metrics.on_white(rasterize_mesh(mesh, cameras[chosen], shading=1.0, clay=True)),
     ]
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,11 +131,13 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     mesh = replace(lifted.mesh, vertices=lifted.frame.place(lifted.mesh.vertices))
     peak = memory.process_mib()
 
-    color, mask = draw_gaussians(gaussians, unseen)
-    scores = metrics.compare_views(metrics.Views(color / 255.0, mask), metrics.Views.of_rgba(truth))
+    color, mask = render_views(gaussians, unseen)
+    scores = image_metrics.compare_views(
+        image_metrics.Views(color / 255.0, mask), image_metrics.Views.of_rgba(truth)
+    )
     own = shape(mesh.vertices / extent, mesh.faces, 0)
     other = shape(surface.vertices.numpy() / extent, prop.faces, 1)
-    distance = metrics.surface_distance(own[0], other[0])
+    distance = shape_metrics.surface_distance(own[0], other[0])
     if args.pictures:
         save_sheet(args.pictures / f"{name}.png", truth, color, mesh, unseen)
     return [
@@ -143,7 +145,7 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
         scores.ssim.mean(),
         distance.chamfer,
         distance.f_score(0.02),
-        metrics.volume_iou(own[1], other[1]),
+        shape_metrics.volume_iou(own[1], other[1]),
         len(gaussians),
         fitted - start,
         meshed - fitted,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sure a model's Gaussians are, and how near the true surface: beside another model's.
+"""Compare how sure two models' Gaussians are, and how near the true surface.
 
     python benchmarks/hedging.py MODEL OTHER --report report --count 24
 
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from gsv3d.lab.evaluation import metrics
+from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.gaussians import normalize_gaussians
 from gsv3d.lab.evaluation.protocol import Framing
 from gsv3d.lab.evaluation.store import load_arrays
@@ -45,7 +45,7 @@ def row(pipe: Any, truth: dict[str, np.ndarray], steps: int) -> list[float]:
     )
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
     gaussians = normalize_gaussians(out.gaussians, framing)
-    points = metrics.sample_surface(
+    points = shape_metrics.sample_surface(
         truth["vertices"], truth["faces"], POINTS, np.random.default_rng(0)
     )
     opacity = gaussians.opacities.reshape(-1).cpu().numpy()

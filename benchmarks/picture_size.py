@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the size of an object in its picture is worth to retrieval.
+"""Measure what the size of an object in its picture is worth to retrieval.
 
     python benchmarks/picture_size.py props/index.json --count 80
 
@@ -21,15 +21,15 @@ from retrieval import picture_of, worth
 
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
-from gsv3d.lab.evaluation.baselines.library import (
+from gsv3d.lab.evaluation.protocol import choose_objects
+from gsv3d.lab.evaluation.retrieval import (
+    SPLIT,
     Library,
     Looks,
-    find_library,
+    Retriever,
     look_at_picture,
     look_at_prop,
 )
-from gsv3d.lab.evaluation.baselines.retrieval import Retriever
-from gsv3d.lab.evaluation.protocol import choose_objects
 from gsv3d.lab.rasterizing.props import Prop, load_prop
 from gsv3d.lab.rasterizing.variation import turn, unit
 from gsv3d.preprocessing import prepare
@@ -77,7 +77,7 @@ def main() -> None:
         rgba, _ = picture_of(true, rng)
         if (rgba[..., 3] > 127).sum() >= 20:
             queries.append((true, rgba))
-    props = find_library(args.objects)
+    props = find_objects([args.objects], SPLIT)
     print(f"| retrieval, {len(queries)} objects | CD | F@.05 | volume IoU |")
     print("| --- | ---: | ---: | ---: |")
     whole = library_of(props, cut=False)

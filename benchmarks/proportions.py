@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How deep objects are beside how deep a model makes them, and what a prior for depth mends.
+"""Measure how deep objects are, how deep a model makes them, and what a prior for depth mends.
 
     python benchmarks/proportions.py blockout props/index.json --count 800
 
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from retrieval import picture_of
 
-from gsv3d.decoder.proportions import FEWEST, stretch, visible_box
+from gsv3d.decoder.proportions import FEWEST, choose_factors, find_visible_box
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
 from gsv3d.lab.evaluation.protocol import choose_objects
@@ -49,7 +49,7 @@ def measure(pipe: Any, item: ObjectFile, seed: int) -> tuple[np.ndarray, np.ndar
     )
     if len(out.gaussians) < FEWEST:
         return None
-    low, high = visible_box(out.gaussians)
+    low, high = find_visible_box(out.gaussians)
     return (high - low).cpu().double().numpy(), np.ptp(true.vertices, axis=0), elevation
 
 
@@ -101,7 +101,7 @@ def main() -> None:
     by_bins(measured, DEPTHS, depth)
     table(("prior", "depth/width off", "within .2", "height/width off", "within .2"))
     for prior in PRIORS:
-        new = own + np.log([stretch(*row[0], prior, row[2]) for row in rows])
+        new = own + np.log([choose_factors(*row[0], prior, row[2]) for row in rows])
         off = [np.abs(new[:, i] - new[:, 0] - x) for i, x in ((1, depth), (2, height))]
         cells = " | ".join(f"{x.mean():.3f} | {(x < NEAR).mean():.3f}" for x in off)
         print(f"| {prior:g} | {cells} |", flush=True)

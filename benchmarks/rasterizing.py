@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rasterizer beside Blender: the same objects, cameras and light; seconds and pixels.
+"""Compare the rasterizer with Blender: the same objects, cameras and light; seconds and pixels.
 
     python benchmarks/rasterizing.py OBJECTS… --count 12
 

@@ -25,9 +25,9 @@ from PIL import Image
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.generation import GenerationResult, generate
-from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.gaussians import draw, normalize_gaussians
-from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
+from gsv3d.lab.evaluation import image_metrics, shape_metrics
+from gsv3d.lab.evaluation.gaussians import normalize_gaussians, render_views
+from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, list_unseen_views
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import TexturedMesh
 from gsv3d.models import load_pipeline
@@ -40,10 +40,10 @@ COLUMNS = ("PSNR", "SSIM", "own views", "CD", "F@.02", "F@.05", "volume IoU", "G
 def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[float]:
     elevation = float(truth["elevation_deg"])
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    unseen = orbit(*unseen_views(elevation), size=truth["views"].shape[1], distance=DISTANCE)
-    drawn, mask = draw(normalize_gaussians(result.gaussians, framing), unseen)
-    scores = metrics.compare_views(
-        metrics.Views(drawn / 255.0, mask), metrics.Views.of_rgba(truth["views"])
+    unseen = orbit(*list_unseen_views(elevation), size=truth["views"].shape[1], distance=DISTANCE)
+    drawn, mask = render_views(normalize_gaussians(result.gaussians, framing), unseen)
+    scores = image_metrics.compare_views(
+        image_metrics.Views(drawn / 255.0, mask), image_metrics.Views.of_rgba(truth["views"])
     )
     around = orbit(
         result.azimuths_deg,
@@ -51,8 +51,10 @@ def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[floa
         size=result.views.shape[1],
         distance=result.distance,
     )
-    again, _ = draw(result.gaussians, around)
-    own = [metrics.psnr(a / 255.0, b / 255.0) for a, b in zip(again, result.views, strict=True)]
+    again, _ = render_views(result.gaussians, around)
+    own = [
+        image_metrics.psnr(a / 255.0, b / 255.0) for a, b in zip(again, result.views, strict=True)
+    ]
     return [
         float(scores.psnr.mean()),
         float(scores.ssim.mean()),
@@ -69,12 +71,14 @@ def measure_mesh(mesh: TexturedMesh, truth: dict[str, np.ndarray]) -> list[float
     pairs = ((mesh.vertices, mesh.faces), (truth["vertices"], truth["faces"]))
     for seed, (vertices, faces) in enumerate(pairs):
         rng = np.random.default_rng(seed)
-        points = metrics.normalized(vertices)
-        samples.append(metrics.sample_surface(points, faces, metrics.SURFACE_SAMPLES, rng))
-        volumes.append(metrics.occupancy(points, faces, rng))
-    distance = metrics.surface_distance(*samples)
+        points = shape_metrics.normalized(vertices)
+        samples.append(
+            shape_metrics.sample_surface(points, faces, shape_metrics.SURFACE_SAMPLES, rng)
+        )
+        volumes.append(shape_metrics.occupancy(points, faces, rng))
+    distance = shape_metrics.surface_distance(*samples)
     scores = (distance.f_score(0.02), distance.f_score(0.05))
-    return [distance.chamfer, *scores, metrics.volume_iou(*volumes)]
+    return [distance.chamfer, *scores, shape_metrics.volume_iou(*volumes)]
 
 
 def made(path: Path, pipeline: GSV3DPipeline, refine: bool) -> list[float]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long ``gsv3d.rendering.render`` takes, forward and backward, beside a peer and a limit.
+"""Time ``gsv3d.rendering.render``, forward and backward, beside a peer and a limit.
 
 Run: ``python benchmarks/rendering.py [--threads N] [--device cuda]``
 

@@ -18,14 +18,9 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.baselines import retrieval
-from gsv3d.lab.evaluation.baselines.library import (
-    Library,
-    find_library,
-    load_library,
-    look_at_picture,
-)
+from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.evaluation import retrieval, shape_metrics
+from gsv3d.lab.evaluation.retrieval import SPLIT, Library, load_library, look_at_picture
 from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.lab.rasterizing.props import Prop, load_prop
@@ -54,12 +49,12 @@ def picture_of(prop: Prop, rng: np.random.Generator) -> tuple[np.ndarray, float]
 def worth(found: Prop, true: Prop, rng: np.random.Generator) -> tuple[float, float, float]:
     """CD, F-score at .05 and volume IoU, both props in the unit cube."""
     own, other = (
-        metrics.sample_surface(p.vertices, p.faces, POINTS, np.random.default_rng(seed))
+        shape_metrics.sample_surface(p.vertices, p.faces, POINTS, np.random.default_rng(seed))
         for seed, p in enumerate((found, true))
     )
-    distance = metrics.surface_distance(own, other)
-    volumes = [metrics.occupancy(p.vertices, p.faces, rng) for p in (found, true)]
-    return distance.chamfer, distance.f_score(0.05), metrics.volume_iou(*volumes)
+    distance = shape_metrics.surface_distance(own, other)
+    volumes = [shape_metrics.occupancy(p.vertices, p.faces, rng) for p in (found, true)]
+    return distance.chamfer, distance.f_score(0.05), shape_metrics.volume_iou(*volumes)
 
 
 def query(
@@ -94,7 +89,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    library = load_library(find_library(args.index), args.cache, show, args.workers)
+    library = load_library(find_objects([args.index], SPLIT), args.cache, show, args.workers)
     entries = json.loads(args.index.read_text(encoding="utf-8"))["objects"]
     by_stem = {Path(entry["file"]).stem: entry["pack"] for entry in entries}
     packs = [by_stem[prop.path.stem] for prop in library.props]

@@ -150,7 +150,7 @@ def _cpu(process: psutil.Process) -> float:
 
 def time_files(count: int) -> None:
     """Print the milliseconds that a picture takes in the process that writes all results."""
-    from gsv3d.cli.many import _write, without_done
+    from gsv3d.cli.many import _write, leave_out_done
     from gsv3d.cli.naming import name_results
 
     endings = (".glb", ".ply", ".png", ".json")
@@ -164,7 +164,7 @@ def time_files(count: int) -> None:
             text = json.dumps({"image": str(image), "filling": "x" * 1500})
             (results / f"{image.stem}.json").write_text(text)
         clock = time.monotonic()
-        left = without_done(images, results)
+        left = leave_out_done(images, results)
         looked, clock = time.monotonic() - clock, time.monotonic()
         names = name_results(left, results)
         named, clock = time.monotonic() - clock, time.monotonic()

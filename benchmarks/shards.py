@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large rendered views are, and how long they take to write and read, in several formats.
+"""Measure sizes of rendered views in several formats, and times to write and read them.
 
 Run: ``python benchmarks/shards.py FOLDER``, a folder that ``gsv3d render`` wrote.
 """

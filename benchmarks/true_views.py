@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What limits a model: its meshes from its own views, beside those it makes of the true views.
+"""Measure what limits a model: its meshes from its own views, beside those of the true views.
 
     python benchmarks/true_views.py blockout --report report --count 24
 

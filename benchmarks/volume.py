@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a feature volume brings: one decoder trained on true views with it and without it.
+"""Measure what a feature volume brings: one decoder trained on true views with it and without it.
 
     python benchmarks/volume.py props/index.json --start blockout --output runs/volume --minutes 6
 

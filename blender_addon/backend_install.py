@@ -218,7 +218,16 @@ class Installer(Task):
         with self._guard:
             self._stop_if_cancelled()
             try:
-                self._child = _spawn(command, self._root, _environment(folder, self._root))
+                self._child = subprocess.Popen(
+                    list(command),
+                    cwd=self._root,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=_environment(folder, self._root),
+                    creationflags=NO_WINDOW,
+                    start_new_session=True,  # a process group, so that its children end with it
+                )
             except OSError as error:
                 raise pip_output.explain(what, 1, [f"{command[0]}: {error.strerror}"]) from error
         lines: deque[str] = deque(maxlen=40)
@@ -289,21 +298,6 @@ def _environment(folder: Path, root: Path) -> dict[str, str]:
     if (folder / "tmp").is_dir():
         environment.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "tmp")))
     return environment
-
-
-def _spawn(
-    command: Sequence[str], folder: Path, environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        list(command),
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        creationflags=NO_WINDOW,
-        start_new_session=True,  # a process group, so that its children end with it
-    )
 
 
 def _end_tree(child: subprocess.Popen[bytes]) -> None:

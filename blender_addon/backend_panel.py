@@ -7,11 +7,11 @@ from typing import Any
 
 import bpy
 
-from . import compat, installing, paths, preferences, session
+from . import installing, paths, preferences, session
 from .backend_link import BackendState
 from .backend_process import CHOOSE_PYTHON
 from .environments import packed_wheel, wheel_version
-from .layouts import draw_problem, draw_task, draw_words
+from .layouts import draw_offline, draw_problem, draw_task, draw_words
 from .translations import interface, sentence
 
 
@@ -74,6 +74,4 @@ def draw_install(layout: Any, context: bpy.types.Context) -> None:
         layout.operator("gsv3d.open_guide", text="How to Install the Backend", icon="HELP")
         return
     layout.operator("gsv3d.backend_install", text="Install Backend", icon="IMPORT")
-    if not compat.online_access():
-        draw_words(layout, context, installing.OFFLINE, "INFO")
-        layout.operator("screen.userpref_show", text="Open Network Settings").section = "SYSTEM"
+    draw_offline(layout, context, installing.OFFLINE)

@@ -15,7 +15,6 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from .problems import Problem, file_problem
 from .protocol import wire
@@ -121,14 +120,6 @@ class BackendProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
-
-    @property
-    def log(self) -> Path | None:
-        return self._log
-
     def start(self, python: str, connection_file: Path, data_dir: Path) -> None:
         """Start a backend; returns at once. Raises `Problem` when that fails.
 
@@ -142,7 +133,15 @@ class BackendProcess:
             wire.make_private_folder(data_dir)
             with log.open("wb") as output:
                 command = serve_command(interpreter, connection_file, data_dir, os.getpid())
-                self._process = _spawn(command, data_dir, output)
+                self._process = subprocess.Popen(
+                    command,
+                    cwd=data_dir,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=child_environment(),
+                    creationflags=NO_WINDOW,
+                )
         except PermissionError as error:
             raise Problem(
                 f"{error.filename or interpreter} cannot be used: no permission.", CHOOSE_PYTHON
@@ -233,16 +232,3 @@ def child_environment() -> dict[str, str]:
     environment["PYTHONUTF8"] = "1"
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
-
-
-def _spawn(command: list[str], folder: Path, output: BinaryIO) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env=child_environment(),
-        creationflags=NO_WINDOW,
-        close_fds=True,
-    )

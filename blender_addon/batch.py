@@ -19,7 +19,7 @@ MAX_FILE_BYTES = 64 * 2**20
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that puts ``prop2`` before ``prop10``."""
+    """Return a key that sorts ``prop2`` before ``prop10``."""
     return [
         (0, int(part), "") if part.isdigit() else (1, 0, part.casefold())
         for part in re.split(r"(\d+)", name)

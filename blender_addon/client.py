@@ -22,9 +22,9 @@ from typing import Any
 
 from . import events
 from .conversation import Conversation
-from .jobs import Cutting, Request, Words
 from .problems import Problem
 from .protocol import wire
+from .requests import AnyRequest, Request, Words
 
 MAX_BACKOFF_S = 5.0
 _FIRST_BACKOFF_S = 0.25
@@ -40,18 +40,15 @@ class Client:
 
     Args:
         connection_file: read anew at every attempt to connect.
-        name: what the backend calls us in its log.
         code: a pairing code; the backend that made it is paired with, and its connection file
             written, before anything else.
     """
 
-    def __init__(
-        self, connection_file: Path, name: str = "Blender add-on", code: Any = None
-    ) -> None:
+    def __init__(self, connection_file: Path, code: Any = None) -> None:
         import zmq
 
         self.connection_file = connection_file
-        self._said = Conversation(name)
+        self._said = Conversation()
         self._session = self._said.session
         self.events = self._said.events
         self._commands: queue.Queue[Callable[[Any], Any]] = queue.Queue()
@@ -99,7 +96,7 @@ class Client:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def submit(self, job_id: str, request: Request | Words | Cutting) -> None:
+    def submit(self, job_id: str, request: AnyRequest) -> None:
         """Send a job; sending it twice is sending it once."""
         self._ask(lambda _session: self._said.submit(job_id, request))
 

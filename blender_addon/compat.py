@@ -53,7 +53,7 @@ def set_node_property(node: Any, values: dict[str, Any]) -> None:
 
 
 def online_access() -> bool:
-    """Tell whether the artist lets add-ons go online."""
+    """Return True if the artist lets add-ons go online."""
     return bool(getattr(bpy.app, "online_access", True))
 
 
@@ -124,9 +124,9 @@ def may_edit() -> str:
 
 
 def is_write_refused(error: Exception) -> bool:
-    """Return whether Blender lets nobody change data just now.
+    """Return True for the error by which Blender refuses any change of data.
 
-    So it is while a render engine's own code runs: a bake that was stopped goes on for a moment
+    It does so while a render engine's own code runs: a bake that was stopped goes on for a moment
     after its job has ended.
     """
     return isinstance(error, AttributeError) and "Writing to ID classes" in str(error)

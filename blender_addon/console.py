@@ -6,7 +6,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from typing import TextIO
 
 from .jobs import Job
 
@@ -14,10 +13,10 @@ _LOG_EVERY_S = 2.0
 
 
 class ProgressLine:
-    """Shows what a job is doing: phase, step, ETA."""
+    """Show what a job is doing: phase, step, ETA."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+    def __init__(self) -> None:
+        self._stream = sys.stdout
         self._live = self._stream.isatty()
         self._last = ""
         self._phase = ("", "")

@@ -6,25 +6,24 @@ from __future__ import annotations
 import logging
 import queue
 import uuid
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from . import events
 from .importers.prepare import prepare_gaussians, prepare_mesh, prepare_sheet
-from .jobs import Cutting, Request, Words, bytes_of, is_batch, is_ready
 from .problems import Problem
 from .protocol import wire
+from .requests import AnyRequest, Cutting, Request, Words, bytes_of, is_batch, is_ready
 
 JOBS_AHEAD = 4
 """Jobs of a batch that are sent before the backend has accepted the first; of others twice that."""
 
+_Event = TypeVar("_Event")
 _log = logging.getLogger(__name__)
 
 
 class Conversation:
     """Keep what was asked of the backend, and turn what it says into events.
-
-    Args:
-        name: what the backend calls us in its log.
 
     Attributes:
         session: the protocol's side of it, which makes and reads messages.
@@ -32,17 +31,17 @@ class Conversation:
         host: the computer the backend is on; empty for this one.
     """
 
-    def __init__(self, name: str) -> None:
-        self.session = wire.ClientSession(name, owner=uuid.uuid4().hex)
+    def __init__(self) -> None:
+        self.session = wire.ClientSession("Blender add-on", owner=uuid.uuid4().hex)
         self.events: queue.Queue[events.Event] = queue.Queue()
         self.host = ""
-        self._backlog: dict[str, Request | Words | Cutting] = {}
-        self._requests: dict[str, Request | Words | Cutting] = {}
+        self._backlog: dict[str, AnyRequest] = {}
+        self._requests: dict[str, AnyRequest] = {}
         self._told: tuple[str, str] | None = None
         self._damaged: dict[str, Problem] = {}
         self._asked_again: set[str] = set()
 
-    def submit(self, job_id: str, request: Request | Words | Cutting) -> None:
+    def submit(self, job_id: str, request: AnyRequest) -> None:
         """Keep a job until it can be sent; a second time changes nothing."""
         self._requests[job_id] = request
         self._backlog[job_id] = request
@@ -90,40 +89,22 @@ class Conversation:
         match event:
             case m.Welcome():
                 self._told = None
-                models = tuple(
-                    events.ModelChoice(
-                        e.name,
-                        e.installed,
-                        e.description,
-                        e.how_to_get,
-                        e.decoder,
-                        e.license,
-                        e.change,
-                    )  # fmt: skip
-                    for e in event.models
-                )
+                models = tuple(_copy(events.ModelChoice, model) for model in event.models)
                 makes_pictures = event.version >= wire.IMAGINE_VERSION
                 self.tell(
                     events.Connected(
-                        event.backend,
-                        event.device,
-                        models,
-                        makes_pictures,
-                        event.text_model,
-                        self.host,
-                    )  # fmt: skip
+                        event.device, models, makes_pictures, event.text_model, self.host
+                    )
                 )
                 self.session.status(follow=True)
             case m.Queue():
-                self.tell(events.JobsListed(tuple(_listed(entry) for entry in event.jobs)))
-            case m.Accepted():
-                self.tell(events.JobAccepted(event.job, event.position))
-            case m.Progress():
                 self.tell(
-                    events.JobProgressed(
-                        event.job, event.phase, event.step, event.of, event.eta_s, event.fraction
-                    )
+                    events.JobsListed(tuple(_copy(events.ListedJob, job) for job in event.jobs))
                 )
+            case m.Accepted():
+                self.tell(_copy(events.JobAccepted, event))
+            case m.Progress():
+                self.tell(_copy(events.JobProgressed, event))
             case wire.Received():
                 self._receive(event)
             case m.Done():
@@ -140,7 +121,7 @@ class Conversation:
             case wire.Violation():
                 self._violation(event)
 
-    def _hand_over(self, job_id: str, request: Request | Words | Cutting) -> None:
+    def _hand_over(self, job_id: str, request: AnyRequest) -> None:
         try:
             if isinstance(request, Words):
                 self.session.imagine(
@@ -246,19 +227,6 @@ class Conversation:
             self._end(job, events.JobFailed(job, problem))
 
 
-def _listed(entry: Any) -> events.ListedJob:
-    return events.ListedJob(
-        entry.job,
-        entry.state,
-        entry.filename,
-        entry.kind,
-        entry.owner,
-        entry.position,
-        entry.phase,
-        entry.step,
-        entry.of,
-        entry.eta_s,
-        entry.what,
-        dict(entry.settings),
-        entry.device,
-    )
+def _copy(event: type[_Event], message: Any) -> _Event:
+    """Make an event of a message that has all its fields."""
+    return event(**{field.name: getattr(message, field.name) for field in fields(event)})  # type: ignore[arg-type]

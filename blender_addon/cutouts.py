@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import events
-from .jobs import Cutting
 from .problems import Problem
+from .requests import Cutting
 
 SURE = 0.9
 """The backend calls a cut-out of a lower certainty unsure."""

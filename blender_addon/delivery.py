@@ -9,7 +9,7 @@ closed before them and begun anew after: the arrays are kept until the job is ov
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,8 @@ from .importers.mesh import import_mesh
 from .importers.picture import import_picture
 from .importers.placement import Fit, fit_to_height, fit_to_size, free_spot, grid_positions
 from .importers.prepare import GaussianArrays, MeshArrays
-from .jobs import Job, JobBook, Target
+from .jobs import Job, JobBook
+from .requests import Target
 
 Work = Generator[None, None, None]
 
@@ -43,27 +44,25 @@ class Arrived:
             return fit_to_size(source.bounds, target.plane.size_of(self.box))
         return fit_to_height(source.bounds, target.height or 1.0)
 
+    def size(self, target: Target) -> tuple[float, float, float]:
+        """Return the width, depth and height of the object; before it has come, as is wished."""
+        source, fit = self.mesh or self.gaussians, self.fit(target)
+        if source is None or fit is None:
+            return (target.height or 1.0,) * 3
+        bounds = source.bounds
+        return bounds.width * fit.scale, bounds.depth * fit.scale, bounds.height * fit.scale
+
     def place(self, target: Target) -> Target:
         """Return the target, its location before its picture where that is in the scene."""
-        source, fit = self.mesh or self.gaussians, self.fit(target)
-        if target.plane is None or source is None or fit is None:
+        if target.plane is None:
             return target
-        depth = source.bounds.depth * fit.scale
-        return replace(target, location=target.plane.base_of(self.box, depth))
-
-    def footprint(self, target: Target) -> tuple[float, float]:
-        """Return the width and the depth of the object."""
-        source = self.mesh or self.gaussians
-        fit = self.fit(target)
-        if source is None or fit is None:
-            return target.height or 1.0, target.height or 1.0
-        return source.bounds.width * fit.scale, source.bounds.depth * fit.scale
+        return replace(target, location=target.plane.base_of(self.box, self.size(target)[1]))
 
 
 class Delivery:
     """The queue of imports, worked off a step at a time by `step`."""
 
-    def __init__(self, book: JobBook, on_delivered: Callable[[Job, str], None]) -> None:
+    def __init__(self, book: JobBook, on_delivered: Callable[[Job], None]) -> None:
         self._book = book
         self._on_delivered = on_delivered
         self._queue: deque[tuple[str, str]] = deque()
@@ -152,7 +151,7 @@ class Delivery:
             self._under_way = None
             job = self._book.get(job_id)
             if job is not None:
-                self._on_delivered(job, kind)
+                self._on_delivered(job)
         return True
 
     def take_failed(self) -> Job | None:
@@ -183,7 +182,7 @@ class Delivery:
         fit = held.fit(job.target)
         if fit is None:
             return
-        target = self._beside(job, held.place(job.target), held, fit)
+        target = self._beside(job, held.place(job.target), held.size(job.target))
         if kind == scene.GAUSSIANS and held.gaussians is not None:
             yield from import_gaussians(held.gaussians, job.id, target, fit)
             self._arrange(job)  # no undo step of their own: the mesh's takes all away
@@ -216,26 +215,22 @@ class Delivery:
                 scene.select_alone(made)
         compat.push_undo(f"GSV3D: {job.name}")
 
-    def _beside(self, job: Job, target: Target, held: Arrived, fit: Fit) -> Target:
+    def _beside(self, job: Job, target: Target, size: Sequence[float]) -> Target:
         """Return the target moved beside what stands there, when its first object is placed.
 
         Before its picture a result makes room for others of the same picture, at the cursor for
         every object. A folder's batch arranges its own results.
         """
-        source = held.mesh or held.gaussians
         in_grid = target.batch and target.plane is None
         known = any(scene.find_object(job.id, kind) for kind in (scene.GAUSSIANS, scene.MESH))
-        if source is None or in_grid or known or target.replaces:
+        if in_grid or known or target.replaces:
             return target
         if target.plane is None:
             boxes = scene.boxes_in(scene.scene_of(target))
         else:
             boxes = scene.boxes_of(scene.results_of(target, job.id))
         along = (1.0, 0.0, 0.0) if target.plane is None else target.plane.right
-        bounds = source.bounds
-        size = [side * fit.scale for side in (bounds.width, bounds.depth, bounds.height)]
-        spot = free_spot(target.location, along, size, boxes)
-        return replace(target, location=spot)
+        return replace(target, location=free_spot(target.location, along, size, boxes))
 
     def _settle_gaussians(self, job: Job) -> None:
         cloud = scene.find_object(job.id, scene.GAUSSIANS)
@@ -273,7 +268,7 @@ class Delivery:
     def _footprint(self, job: Job) -> tuple[float, float]:
         held = self.arrived.get(job.id)
         if held is not None:
-            job.footprint = held.footprint(job.target)
+            job.footprint = held.size(job.target)[:2]
         return job.footprint or (job.target.height or 1.0, job.target.height or 1.0)
 
 

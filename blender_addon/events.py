@@ -29,14 +29,13 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Connected:
-    """The backend answered and speaks our version.
+    """The backend answered, and speaks our version of the protocol.
 
     ``makes_pictures`` is False for a backend too old to make pictures of words; ``text_model`` is
     the text-to-image model it is set to, empty for none; ``host`` the computer it runs on, empty
     for this one.
     """
 
-    backend_version: str
     device: str
     models: tuple[ModelChoice, ...]
     makes_pictures: bool = False

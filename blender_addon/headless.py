@@ -17,147 +17,27 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import bpy
 
 from . import backend_link, backend_process, preferences, session
+from .arguments import make_parser
 from .backend_link import BackendState
 from .batch import check_picture, expand, name_of, unique_names
 from .console import ProgressLine
 from .filenames import readable
 from .importers import scene
-from .jobs import Job, JobState, Request, Target
+from .jobs import Job, JobState
 from .preview_render import render_preview
 from .problems import Problem
 from .protocol import require_protocol
+from .requests import Request, Target
 from .result_files import ResultFiles, check_writable, write_file
 
 _TICK_S = 0.03
-
-
-def parser(prog: str) -> argparse.ArgumentParser:
-    """Return the parser of both forms of the command."""
-    made = argparse.ArgumentParser(
-        prog=prog, description="Turn pictures into splats and textured meshes in a .blend."
-    )
-    made.add_argument("images", nargs="+", metavar="IMAGE", help="picture files or folders")
-    made.add_argument("--output", required=True, type=Path, metavar="SCENE.blend")
-    made.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace files of the same name; without it the results get another name",
-    )
-    made.add_argument("--model", default="blockout", help="which model (default: %(default)s)")
-    made.add_argument("--steps", type=_number(1, 200), default=0, help="denoising steps")
-    made.add_argument("--seed", type=_number(0, 2**31 - 1), default=0)
-    made.add_argument("--faces", type=_number(20, 500_000), default=5000, help="face budget")
-    made.add_argument("--texture-size", type=_number(16, 8192), default=1024, metavar="PIXELS")
-    made.add_argument("--height", type=_meters, default=1.0, metavar="METERS")
-    made.add_argument(
-        "--elevation",
-        type=_angle_or("auto", limit=90),
-        default="auto",
-        metavar="DEGREES",
-        help="how far the picture looks down on the object (default: estimated)",
-    )
-    made.add_argument(
-        "--mirror",
-        type=_angle_or("auto", "off", limit=360),
-        default="auto",
-        metavar="DEGREES",
-        help="where the object's mirror plane stands, 0 toward the camera, counter-clockwise seen"
-        " from above; auto looks for one, off mirrors nothing (default: auto)",
-    )
-    made.add_argument(
-        "--orbit",
-        choices=("model", "static", "sine", "dynamic"),
-        default="model",
-        help="where the model's views stand: on its own orbit, on the picture's elevation, rising"
-        " and falling once around, or moving at random, drawn by the seed (default: model)",
-    )
-    made.add_argument(
-        "--frames", type=_number(2, 84), default=0, metavar="N", help="views (default: the model's)"
-    )
-    made.add_argument(
-        "--azimuths",
-        type=_angles,
-        default=(),
-        metavar="DEG,…",
-        help="of the views, instead of an orbit: growing from 0 to less than 360, counter-clockwise"
-        " seen from above, then 0, the picture's own (default: evenly spaced)",
-    )
-    made.add_argument(
-        "--elevations",
-        type=_angles,
-        default=(),
-        metavar="DEG,…",
-        help="of the views, instead of an orbit: -90 to 90, the picture's own last (default: those"
-        " of the model's orbit); write --elevations=-5,... where the first is negative",
-    )
-    made.add_argument(
-        "--refine",
-        action="store_true",
-        help="fit the splats to the model's own views; those of a model without a decoder are"
-        " fitted in any case",
-    )
-    made.add_argument("--python", default="", help="the Python that has GSV3D")
-    made.add_argument(
-        "--connection-file",
-        type=Path,
-        metavar="FILE",
-        help="use the backend of this connection file if it runs",
-    )
-    return made
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be {low} to {high}, not {value}")
-        return value
-
-    return read
-
-
-def _angle_or(*words: str, limit: float) -> Callable[[str], float | str]:
-    def read(text: str) -> float | str:
-        if text in words:
-            return text
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is neither a number nor {' or '.join(words)}"
-            ) from None
-        if not -limit <= value <= limit:
-            raise argparse.ArgumentTypeError(f"must be {-limit:g} to {limit:g} degrees, not {text}")
-        return value
-
-    return read
-
-
-def _angles(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between") from None
-
-
-def _meters(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0.001 <= value <= 10_000:
-        raise argparse.ArgumentTypeError(f"must be 0.001 to 10000 meters, not {text}")
-    return value
 
 
 def command(argv: list[str]) -> int:
@@ -171,8 +51,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that lacks a letter must not end the run
             stream.reconfigure(errors="replace")
-    arguments = list(argv)
-    for before, word in zip([prog, *arguments], arguments, strict=False):
+    for before, word in zip([prog, *argv], argv, strict=False):
         if not word or re.fullmatch(r"--[\w-]+=", word):
             _complain(
                 f"The argument after '{word[:-1] or before}' is empty. "
@@ -180,7 +59,7 @@ def run(argv: Sequence[str], prog: str) -> int:
             )
             return 2
     try:
-        options = parser(prog).parse_args(arguments)
+        options = make_parser(prog).parse_args(argv)
     except SystemExit as stop:  # argparse has printed its sentence; Blender must not be torn down
         return int(stop.code or 0)
     try:
@@ -221,12 +100,6 @@ def _complain(text: str) -> None:
 
 
 @dataclass
-class _Picture:
-    path: Path
-    name: str = ""
-
-
-@dataclass
 class _Run:
     """One call of the command."""
 
@@ -238,7 +111,7 @@ class _Run:
         output = _blend_path(self.options.output)
         pictures = self._find_pictures()
         check_writable(output)
-        files = ResultFiles(output, {p.name: p.path for p in pictures}, self.options.overwrite)
+        files = ResultFiles(output, pictures, self.options.overwrite)
         if files.moved:
             print(
                 f"Some names are taken in {readable(str(output.parent))}. Those results get a "
@@ -259,13 +132,17 @@ class _Run:
                 session.close(wait=True)  # before its folder goes away
         return 1 if self.failed or not done else 0
 
-    def _find_pictures(self) -> list[_Picture]:
+    def _find_pictures(self) -> dict[str, Path]:
+        """Return the pictures by the names of their results; complain of those that cannot be sent.
+
+        Raises `Problem` if none can.
+        """
         files, problems = expand(self.options.images)
         pictures = []
         for path in files:
             try:
                 check_picture(path)
-                pictures.append(_Picture(path))
+                pictures.append(path)
             except Problem as problem:
                 problems.append(problem)
         for complaint in problems:
@@ -273,10 +150,8 @@ class _Run:
         self.failed = bool(problems)
         if not pictures:
             raise Problem("No picture is left to work on.", "Nothing was written.")
-        names = unique_names([name_of(p.path.name) for p in pictures])
-        for picture, name in zip(pictures, names, strict=True):
-            picture.name = name
-        return pictures
+        names = unique_names([name_of(path.name) for path in pictures])
+        return dict(zip(names, pictures, strict=True))
 
     def _start(self, folder: Path) -> None:
         place = preferences.backend_place()
@@ -299,15 +174,15 @@ class _Run:
         if session.get().backend.process.running:
             print("Starting the backend ...", flush=True)
 
-    def _submit(self, pictures: Sequence[_Picture], title: str) -> None:
+    def _submit(self, pictures: Mapping[str, Path], title: str) -> None:
         options = self.options
         here = bpy.context.scene
         unit = here.unit_settings.scale_length or 1.0
         several = len(pictures) > 1
         batch = uuid.uuid4().hex if several else ""
-        for slot, picture in enumerate(pictures):
+        for slot, (name, path) in enumerate(pictures.items()):
             target = Target(
-                name=picture.name,
+                name=name,
                 height=options.height / unit,
                 scene=here.name,
                 collection=readable(title) if several else "",
@@ -315,8 +190,8 @@ class _Run:
                 slot=slot,
             )
             request = Request(
-                image=picture.path,
-                filename=readable(picture.path.name),
+                image=path,
+                filename=readable(path.name),
                 model=options.model,
                 steps=options.steps,
                 seed=options.seed,

@@ -14,8 +14,9 @@ from .backend_link import BackendLink, BackendState
 from .batch import name_of
 from .cutouts import CutOut, CutOuts
 from .delivery import Delivery
-from .jobs import Job, JobBook, JobState, Request, Target, Words
+from .jobs import Job, JobBook, JobState
 from .problems import Problem
+from .requests import Request, Target, Words
 
 
 class JobControl:
@@ -288,13 +289,13 @@ class JobControl:
 
     # -- how they end ------------------------------------------------------------------------
 
-    def _finish_if_delivered(self, job: Job, _kind: str = "") -> None:
+    def _finish_if_delivered(self, job: Job) -> None:
         if job.id in self._all_here and not job.detached and not self.delivery.pending(job.id):
             self._end(job, JobState.DONE)
 
     def fail(self, job: Job, problem: Problem) -> None:
         """End a job for the reason given."""
-        job.fail(problem.what, problem.hint)
+        job.what, job.hint = problem.what, problem.hint
         self._end(job, JobState.FAILED)
 
     def _end(self, job: Job, state: JobState) -> None:

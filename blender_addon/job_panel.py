@@ -9,12 +9,9 @@ import bpy
 
 from . import previews, session
 from .jobs import Job, JobState, pose_words
-from .layouts import Sidebar
-from .layouts import draw_problem as _problem
-from .layouts import draw_words as _words
+from .layouts import Sidebar, Working, draw_problem, draw_words
 from .operators.jobs import selected_job
 from .problems import Problem
-from .protocol import protocol_problem
 from .translations import interface, sentence
 
 
@@ -51,15 +48,11 @@ class GSV3D_UL_jobs(bpy.types.UIList):
             row.operator("gsv3d.discard", text="", icon="X", emboss=False).job_id = job.id
 
 
-class GSV3D_PT_jobs(Sidebar, bpy.types.Panel):
+class GSV3D_PT_jobs(Working, Sidebar, bpy.types.Panel):
     """The list of jobs."""
 
     bl_idname = "GSV3D_PT_jobs"
     bl_label = "Jobs"
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return protocol_problem() is None
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -89,10 +82,10 @@ def _details(layout: Any, context: bpy.types.Context, job: Job) -> None:
         if any(j.state is JobState.FAILED for j in current.book.of_batch(batch)):
             layout.operator("gsv3d.retry", text="Retry All Failed").batch = batch
     if job.state is JobState.FAILED:
-        _problem(layout, context, Problem(job.what, job.hint))
+        draw_problem(layout, context, Problem(job.what, job.hint))
     elif current.jobs.describe(job) != job.state.value:
         words = sentence(current.jobs.describe(job))
-        _words(layout, context, f"{words[0].upper()}{words[1:]}", "INFO")
+        draw_words(layout, context, f"{words[0].upper()}{words[1:]}", "INFO")
     connected = current.backend.connected
     if job.device and connected is not None and job.device != connected.device:
         layout.label(text=job.device, icon="MEMORY", translate=False)  # one of several

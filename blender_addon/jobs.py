@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The jobs of this Blender, as plain data: states, progress, words for them. No bpy."""
+"""The jobs that this Blender shows: their states, their progress, words for them. No bpy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 
-from .batch import read_picture
 from .events import ListedJob
-from .importers.placement import PicturePlane
-from .pixels import Encoding
+from .requests import Request, Target, Words
 
 PHASES = (
     # name on the wire, words for the artist, share of the whole time
@@ -35,21 +32,6 @@ WORDS_PHASES = (
 )
 
 
-Picture = bytes | Path | Encoding
-"""A picture file's bytes, or where they come from when they are sent.
-
-So neither a folder's pictures nor those of jobs that are done lie in memory, and a PNG is made
-beside Blender's main thread.
-"""
-
-
-def bytes_of(picture: Picture) -> bytes:
-    """Return a picture's bytes; waits for one in the making. Raises `Problem`."""
-    if isinstance(picture, Path):
-        return read_picture(picture)
-    return picture if isinstance(picture, bytes) else picture.read()
-
-
 class JobState(Enum):
     """What a job is doing; the value is the word in the list."""
 
@@ -66,96 +48,6 @@ class JobState(Enum):
     def active(self) -> bool:
         """Return True while the backend still owes something."""
         return self in (JobState.WAITING, JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
-
-
-@dataclass(frozen=True)
-class Request:
-    """Hold a wish for the backend. 0 steps: the model's.
-
-    ``elevation`` is in degrees, None to have it estimated; ``mirror`` is "auto", "off" or "plane",
-    the one at ``plane`` degrees; ``orbit`` is of the model's views, "model" for its own,
-    and ``frames`` how many they are, 0 for its own number. ``azimuths`` and ``elevations`` are
-    degrees of each view instead, the picture's own last. ``refine`` has splats fitted to those
-    views. One of a ``batch`` waits behind single ones.
-    """
-
-    image: Picture
-    filename: str
-    model: str = "blockout"
-    steps: int = 0
-    seed: int = 0
-    faces: int = 5000
-    texture_size: int = 1024
-    elevation: float | None = None
-    mirror: str = "auto"
-    plane: float = 0.0
-    orbit: str = "model"
-    frames: int = 0
-    azimuths: tuple[float, ...] = ()
-    elevations: tuple[float, ...] = ()
-    refine: bool = False
-    files: tuple[str, ...] = ()
-    batch: bool = field(default=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """A picture of which the cut-out is asked for, to look at it."""
-
-    image: Picture
-    filename: str
-
-
-@dataclass(frozen=True)
-class Words:
-    """A picture that is asked for in words. 0 steps and 0 guidance: the text model's own."""
-
-    prompt: str
-    text_model: str = ""
-    steps: int = 0
-    guidance: float = 0.0
-    seed: int = 0
-
-    @property
-    def filename(self) -> str:
-        """Return what to call it in a sentence."""
-        return self.prompt
-
-
-def is_ready(request: Request | Words | Cutting) -> bool:
-    """Return False while the PNG of a request is in the making."""
-    picture = None if isinstance(request, Words) else request.image
-    return not isinstance(picture, Encoding) or picture.done
-
-
-def is_batch(request: Request | Words | Cutting) -> bool:
-    """Return True for one of many pictures."""
-    return isinstance(request, Request) and request.batch
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the results go: names and numbers, never Blender objects, which do not live long.
-
-    Location in Blender units, yaw in radians about +Z, height in Blender units; None: as large as
-    the picture shows the object. ``plane`` is the picture's, if it stands in the scene: the result
-    stands at its lower edge and not at the location. ``source`` is a digest of the picture:
-    ``replaces`` says that the result takes the place of the last one made of the same. ``batch``
-    groups jobs that share a collection and, without pictures in the scene, a grid; ``slot``
-    is the place in it.
-    """
-
-    name: str
-    location: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    yaw: float = 0.0
-    height: float | None = 1.0
-    plane: PicturePlane | None = None
-    source: str = ""
-    replaces: bool = False
-    scene: str = ""
-    collection: str = ""
-    batch: str = ""
-    slot: int = 0
 
 
 _LISTED_STATES = {
@@ -184,7 +76,6 @@ class Job:
     position: int = 0
     what: str = ""
     hint: str = ""
-    note: str = ""
     detached: bool = False  # its results come into the scene on request alone
     listed: bool = False  # known from the backend's list alone: nothing of it is sent by itself
     elsewhere: bool = False  # of another Blender that uses the backend too
@@ -263,9 +154,6 @@ class Job:
         if self.state in (JobState.ARRIVED, JobState.DONE):
             return 1.0
         return self._furthest
-
-    def fail(self, what: str, hint: str = "") -> None:
-        self.state, self.what, self.hint = JobState.FAILED, what, hint
 
     def describe(self) -> str:
         """Return one line for the list and the progress bar."""
@@ -351,7 +239,7 @@ class JobBook:
         self._jobs.pop(job_id, None)
 
     def active(self) -> list[Job]:
-        """Return True while the backend still owes something."""
+        """Return the jobs of this Blender that the backend still owes something."""
         return [job for job in self if job.state.active and not job.listed]
 
     def in_order(self) -> list[Job]:

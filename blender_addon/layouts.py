@@ -12,6 +12,7 @@ import bpy
 
 from . import compat
 from .problems import Problem
+from .protocol import protocol_problem
 from .tasks import Task
 from .translations import sentence
 
@@ -26,6 +27,14 @@ class Sidebar:
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = CATEGORY
+
+
+class Working:
+    """A panel that is there while the add-on has all its own parts."""
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return protocol_problem() is None
 
 
 def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> None:
@@ -62,6 +71,13 @@ def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "
         else:
             blank = "BLANK1" if icon != "NONE" else "NONE"
             column.label(text=line, icon=blank, translate=False)
+
+
+def draw_offline(layout: Any, context: bpy.types.Context, words: str) -> None:
+    """Draw that Blender may not go online, and the way to the setting; nothing where it may."""
+    if not compat.online_access():
+        draw_words(layout, context, words, "INFO")
+        layout.operator("screen.userpref_show", text="Open Network Settings").section = "SYSTEM"
 
 
 def draw_text(layout: Any, context: bpy.types.Context, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from . import references
+from .image_empties import selected_image_empties
 from .operators.keep import is_result
 
 
@@ -78,7 +78,7 @@ def draw_in_object_menu(self: Any, _context: bpy.types.Context) -> None:
 
 def draw_in_context_menu(self: Any, context: bpy.types.Context) -> None:
     """Draw what there is to do with the selection, and nothing for what is not ours."""
-    pictures, result = references.selected_image_empties(context), is_result(context.object)
+    pictures, result = selected_image_empties(context), is_result(context.object)
     if pictures or result:
         self.layout.separator()
     if pictures:

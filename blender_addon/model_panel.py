@@ -7,9 +7,9 @@ from typing import Any
 
 import bpy
 
-from . import compat, model_changes, session
+from . import model_changes, session
 from .events import ModelChoice
-from .layouts import draw_problem, draw_task, draw_text, draw_words
+from .layouts import draw_offline, draw_problem, draw_task, draw_text, draw_words
 from .problems import Problem
 from .tasks import State
 from .translations import interface, sentence
@@ -58,9 +58,7 @@ def draw_models(layout: Any, context: bpy.types.Context) -> None:
         draw_words(layout, context, f"{model_changes.REMOTE}.", "INFO")
     elif any(model.change for model in connected.models):  # else an older backend
         layout.operator("gsv3d.model_convert", text="Convert a File", icon="FILE")
-        if not compat.online_access():
-            draw_words(layout, context, model_changes.OFFLINE, "INFO")
-            layout.operator("screen.userpref_show", text="Open Network Settings").section = "SYSTEM"
+        draw_offline(layout, context, model_changes.OFFLINE)
 
 
 def _draw_model(layout: Any, context: bpy.types.Context, model: ModelChoice, host: str) -> None:
@@ -90,6 +88,5 @@ def _draw_failure(layout: Any, context: Any, problem: Problem, page: str) -> Non
     if not page:
         draw_problem(layout, context, problem)
         return
-    hint = f"{_ASK} {_TOKEN}"
-    draw_problem(layout, context, Problem(problem.what, hint))
+    draw_problem(layout, context, Problem(problem.what, f"{_ASK} {_TOKEN}"))
     layout.operator("wm.url_open", text="Open the Page", icon="URL").url = page

@@ -41,7 +41,7 @@ class ModelProcess(Task):
         Problem: there is no such Python.
     """
 
-    def __init__(self, python: str, arguments: Sequence[str], log: Path, token: str = "") -> None:
+    def __init__(self, python: str, arguments: Sequence[str], log: Path, token: str) -> None:
         super().__init__("gsv3d-models")
         self.license = self.page = ""
         self._command = [str(find_python(python)), *PROGRAM, *arguments]

@@ -7,13 +7,12 @@ from typing import Any
 
 import bpy
 
-from . import compat, job_panel, previews, references, session, splat_view
+from . import compat, job_panel, previews, session, splat_view
 from .backend_panel import draw_status
+from .image_empties import selected_image_empties
 from .importers import scene
 from .jobs import JobState
-from .layouts import CATEGORY, Sidebar
-from .layouts import draw_problem as _problem
-from .layouts import draw_words as _words
+from .layouts import CATEGORY, Sidebar, Working, draw_problem, draw_words
 from .model_panel import draw_choice
 from .operators import cutout, sources
 from .operators.imagine import text_problem
@@ -39,7 +38,7 @@ class GSV3D_PT_generate(Sidebar, bpy.types.Panel):
         settings = context.scene.gsv3d
         layout.row().prop(settings, "source", expand=True)
         if settings.source == "SELECTED":
-            empties = references.selected_image_empties(context)
+            empties = selected_image_empties(context)
             if len(empties) > 1:
                 text = interface("{count} image empties selected", count=len(empties))
                 layout.label(text=text, icon="IMAGE_DATA", translate=False)
@@ -47,7 +46,7 @@ class GSV3D_PT_generate(Sidebar, bpy.types.Panel):
                 text = sources.title_of(empties[0].data)
                 layout.label(text=text, icon="IMAGE_DATA", translate=False)
             else:
-                _words(
+                draw_words(
                     layout,
                     context,
                     "Select an image empty: drag a picture into the view, "
@@ -73,16 +72,12 @@ class GSV3D_PT_generate(Sidebar, bpy.types.Panel):
             layout.operator("gsv3d.solid_colors", text=text, icon="TEXTURE").of = "MESH"
 
 
-class _Advanced:
+class _Advanced(Working):
     """Settings that few need."""
 
     layout: Any
     bl_label = "Advanced"
     bl_options = {"DEFAULT_CLOSED"}
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return protocol_problem() is None
 
     def draw(self, context: bpy.types.Context) -> None:
         settings = context.scene.gsv3d
@@ -105,22 +100,18 @@ class _Advanced:
 
 
 class GSV3D_PT_advanced(_Advanced, Sidebar, bpy.types.Panel):
-    """Of the 3D view."""
+    """Those settings in the 3D view."""
 
     bl_idname = "GSV3D_PT_advanced"
     bl_parent_id = "GSV3D_PT_generate"
 
 
-class GSV3D_PT_batch(Sidebar, bpy.types.Panel):
+class GSV3D_PT_batch(Working, Sidebar, bpy.types.Panel):
     """Many pictures at once."""
 
     bl_idname = "GSV3D_PT_batch"
     bl_label = "Batch"
     bl_options = {"DEFAULT_CLOSED"}
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return protocol_problem() is None
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -131,7 +122,7 @@ class GSV3D_PT_batch(Sidebar, bpy.types.Panel):
             layout.prop(settings, "folder", text="")
             layout.prop(settings, "skip_done")
         else:
-            count = len(references.selected_image_empties(context))
+            count = len(selected_image_empties(context))
             selected = interface("{count} image empties selected", count=count)
             layout.label(text=selected, icon="EMPTY_DATA", translate=False)
             text = interface("Generate Batch ({count})", count=count) if count else text
@@ -165,22 +156,18 @@ class GSV3D_PT_results(Sidebar, bpy.types.Panel):
         row.operator("gsv3d.solid_colors", text="Splats").of = "GAUSSIANS"
 
 
-class GSV3D_PT_backend(Sidebar, bpy.types.Panel):
+class GSV3D_PT_backend(Working, Sidebar, bpy.types.Panel):
     """The backend: status, start, stop."""
 
     bl_idname = "GSV3D_PT_backend"
     bl_label = "Backend"
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return protocol_problem() is None
 
     def draw(self, context: bpy.types.Context) -> None:
         draw_status(self.layout, context)
 
 
 class GSV3D_PT_image(bpy.types.Panel):
-    """The same for the picture in the Image Editor."""
+    """The same for the picture in an Image Editor."""
 
     bl_idname = "GSV3D_PT_image"
     bl_label = "Image to 3D"
@@ -205,7 +192,7 @@ class GSV3D_PT_image(bpy.types.Panel):
 
 
 class GSV3D_PT_image_advanced(_Advanced, bpy.types.Panel):
-    """Of the Image Editor."""
+    """Those settings in the Image Editor."""
 
     bl_idname = "GSV3D_PT_image_advanced"
     bl_parent_id = "GSV3D_PT_image"
@@ -218,8 +205,8 @@ def _cannot_work(layout: Any) -> bool:
     problem = protocol_problem()
     if problem is None:
         return False
-    _words(layout, bpy.context, problem.what, "ERROR")
-    _words(layout, bpy.context, problem.hint)
+    draw_words(layout, bpy.context, problem.what, "ERROR")
+    draw_words(layout, bpy.context, problem.hint)
     return True
 
 
@@ -232,7 +219,7 @@ def _imagine(layout: Any, context: bpy.types.Context) -> None:
     row.operator("gsv3d.imagine", text="Imagine", icon="BRUSH_DATA")
     problem = text_problem()
     if problem is not None:
-        _problem(layout, context, problem)
+        draw_problem(layout, context, problem)
 
 
 def _settings(layout: Any, settings: Any, in_scene: bool) -> None:
@@ -274,12 +261,9 @@ def _cut_out(layout: Any, context: bpy.types.Context, source: str) -> None:
     row = box.row(align=True)
     words = row.column()
     icon = "ERROR" if cut.unsure or cut.problem else "IMAGE_ALPHA"
-    if cut.problem is not None:
-        _words(words, context, str(cut.problem), icon)
-    else:
-        _words(words, context, cut.describe(), icon)
+    draw_words(words, context, str(cut.problem or cut.describe()), icon)
     if cut.chosen:
-        _words(words, context, interface("Cut out of {name}", name=cut.request.filename))
+        draw_words(words, context, interface("Cut out of {name}", name=cut.request.filename))
     row.operator("gsv3d.cutout", text="", icon="FILE_REFRESH").source = source
     row.operator("gsv3d.forget_cutout", text="", icon="X").source = source
     picture = previews.icon_of(cut.id)
@@ -293,12 +277,12 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
     current = session.get()
     if current.delivery.holdup:
         reason = sentence(current.delivery.holdup)
-        _words(layout, context, interface("A result is {reason}.", reason=reason), "INFO")
+        draw_words(layout, context, interface("A result is {reason}.", reason=reason), "INFO")
     job = current.book.current()
     if job is None:
         newest = list(current.book)[-1:]
         if newest and newest[0].state is JobState.FAILED:
-            _problem(layout, context, Problem(newest[0].what, newest[0].hint))
+            draw_problem(layout, context, Problem(newest[0].what, newest[0].hint))
         return
     row = layout.row(align=True)
     compat.progress_bar(row, job.fraction, sentence(current.jobs.describe(job)))

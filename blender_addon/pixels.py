@@ -74,14 +74,14 @@ def wait_for_memory() -> None:
         wait([_latest])
 
 
-def to_rgba8(values: np.ndarray, linear: bool, max_side: int = MAX_SIDE) -> np.ndarray:
-    """Return pixels (H, W, 4) uint8 sRGB, straight alpha, row 0 on top, reduced to ``max_side``.
+def to_rgba8(values: np.ndarray, linear: bool) -> np.ndarray:
+    """Return pixels (H, W, 4) uint8 sRGB, straight alpha, row 0 on top, reduced to `MAX_SIDE`.
 
     The arguments are those of `encode_later`. Each pixel of a reduced picture is the mean of a
     square; transparent pixels do not tint it.
     """
     height, width, channels = values.shape
-    step = -(-max(height, width) // max_side)
+    step = -(-max(height, width) // MAX_SIDE)
     tall, wide = min(step, height), min(step, width)
     rows, columns = height // tall, width // wide
     rgba = np.empty((rows, columns, 4), np.float32)

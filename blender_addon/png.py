@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_LEVEL = 3  # of zlib: quick
 _UP = 2  # filter type "Up": vertical differences compress renders well and are one subtraction
 
 
@@ -20,7 +21,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def encode_png(pixels: np.ndarray, level: int = 3) -> bytes:
+def encode_png(pixels: np.ndarray) -> bytes:
     """Encode ``pixels`` (H, W, 3 or 4) uint8 sRGB, row 0 on top, as the bytes of a PNG file.
 
     Raises ValueError for another shape or type.
@@ -43,7 +44,7 @@ def encode_png(pixels: np.ndarray, level: int = 3) -> bytes:
             SIGNATURE,
             _chunk(b"IHDR", header),
             _chunk(b"sRGB", b"\x00"),
-            _chunk(b"IDAT", zlib.compress(filtered.tobytes(), level)),
+            _chunk(b"IDAT", zlib.compress(filtered.tobytes(), _LEVEL)),
             _chunk(b"IEND", b""),
         )
     )

@@ -39,12 +39,17 @@ def _stored() -> Any:
     return addon.preferences if addon is not None else None
 
 
+def _value(name: str, default: Any) -> Any:
+    """Return a preference, or the default where the add-on has none: Blender is a module."""
+    stored = _stored()
+    return default if stored is None else getattr(stored, name)
+
+
 def backend_place() -> BackendPlace:
     """Return the backend's place by the preferences, with defaults where they are empty."""
-    stored = _stored()
     paths.look_again()
     data_dir = paths.data_dir()
-    given = bpy.path.abspath(stored.connection_file) if stored and stored.connection_file else ""
+    given = bpy.path.abspath(_value("connection_file", ""))
     return BackendPlace(
         python=chosen_python() or paths.default_python(),
         connection_file=Path(given) if given else data_dir / "connection.json",
@@ -54,19 +59,17 @@ def backend_place() -> BackendPlace:
 
 def chosen_python() -> str:
     """Return the Python that the artist chose, or empty."""
-    stored = _stored()
-    return bpy.path.abspath(stored.python) if stored and stored.python else ""
+    return bpy.path.abspath(_value("python", ""))
 
 
 def has_python() -> bool:
-    """Tell whether a Python for the backend is chosen or was found. Reads no disk, for panels."""
+    """Return True if a Python for the backend is chosen or was found. Reads no disk, for panels."""
     return bool(chosen_python() or paths.default_python())
 
 
 def torch_options() -> str:
     """Return options for pip where Install Backend installs PyTorch."""
-    stored = _stored()
-    return stored.torch_options.strip() if stored is not None else ""
+    return str(_value("torch_options", "")).strip()
 
 
 def use_installed() -> None:
@@ -85,8 +88,7 @@ def paired_file() -> Path:
 
 def pairing_code() -> str:
     """Return the pairing code that the artist pasted."""
-    stored = _stored()
-    return stored.pairing_code if stored is not None else ""
+    return str(_value("pairing_code", ""))
 
 
 def use_paired(connection_file: Path) -> None:
@@ -99,8 +101,7 @@ def use_paired(connection_file: Path) -> None:
 
 def auto_start() -> bool:
     """Return True if Generate may start a backend."""
-    stored = _stored()
-    return stored.auto_start if stored is not None else True
+    return bool(_value("auto_start", True))
 
 
 def text_model() -> TextModel:
@@ -118,5 +119,4 @@ def text_model() -> TextModel:
 
 def starts_elsewhere() -> bool:
     """Return True if the artist may start the backend, with settings of its own."""
-    stored = _stored()
-    return stored is not None and bool(stored.connection_file)
+    return bool(_value("connection_file", ""))

@@ -17,13 +17,13 @@ class GSV3D_AP_preferences(bpy.types.AddonPreferences):
     python: bpy.props.StringProperty(  # type: ignore[valid-type]
         name="Python",
         description="The Python that has GSV3D, or the folder of its environment or clone;"
-        " empty for the one that Install Backend made",
+        " empty for Install Backend's own",
         subtype="FILE_PATH",
     )
     torch_options: bpy.props.StringProperty(  # type: ignore[valid-type]
         name="Options for PyTorch",
-        description="What pip is told besides the packages' names for a graphics card that"
-        " Install Backend does not recognize: --index-url and an address",
+        description="Options for pip, for a graphics card that Install Backend does not recognize:"
+        " --index-url and an address",
     )
     auto_start: bpy.props.BoolProperty(  # type: ignore[valid-type]
         name="Start the backend with the first job",

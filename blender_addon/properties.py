@@ -1,41 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Settings and lists that the interface shows.
+"""Settings and lists that the interface shows: ``Scene.gsv3d`` and ``WindowManager.gsv3d``.
 
-``Scene.gsv3d`` (`GSV3D_PG_settings`, saved with the file)
-    source        SELECTED (image empties), IMAGE, FILE or WORDS: where the reference comes from
-    image         the image for IMAGE
-    filepath      the file for FILE
-    prompt        the words for WORDS
-    prompt_seed   seed of the picture made of them
-    imagined      the last picture made of words, or the one chosen since
-    folder        the folder of a batch
-    skip_done     leave out pictures of the folder that have a result in the scene
-    batch_source  SELECTED or FOLDER
-    model         name of the model, e.g. "blockout"
-    seed, use_random_seed
-    seeds         how many objects of a picture, of this seed and those after it
-    quality       DRAFT, NORMAL (the model's own steps), HIGH or CUSTOM (those of ``steps``)
-    steps         denoising steps for CUSTOM; 0 leaves it to the model
-    refine        fit the splats of a model to its own views
-    faces         face budget of the mesh
-    texture_size  pixels of a side of the texture
-    size          PICTURE or HEIGHT: how large a result at a picture in the scene is
-    height        height of the result, a length in the scene's units
-    auto_elevation  have the backend estimate the elevation
-    elevation     degrees the reference looks down from
-    mirror        AUTO, OFF or PLANE: whether the object is taken for its own mirror image
-    plane         degrees of its mirror plane for PLANE
-    orbit         MODEL (the model's own), STATIC, SINE or DYNAMIC: where its views stand
-    frames        how many views the model draws, 0: its own number
-    again         BESIDE or REPLACE: where a second result of the same picture goes
-    splats_in_view  whether 3D views show splats as they are; else as ellipsoids
-    after_mesh    HIDE, SHOW or REMOVE: what becomes of the Gaussians when the mesh is there
-
-``WindowManager.gsv3d`` (`GSV3D_PG_runtime`, of this session)
-    jobs          collection of `GSV3D_PG_job`: name (of the result), job_id, state, text
-    job_index     the selected row
-
-The lists are written by ``session`` as jobs change, never while drawing.
+The settings are saved with the file. The lists are those of this Blender; ``session`` writes them
+as jobs change, never while drawing.
 """
 
 from __future__ import annotations
@@ -73,7 +40,7 @@ def _show_splats(settings: Any, _context: Any) -> None:
 
 
 _STEPS = {"DRAFT": 2, "NORMAL": 0, "HIGH": 50}
-"""Denoising steps. Of its own ``blockout`` takes 2, so that a draft is never slower."""
+"""Denoising steps; 0 for the model's own, which are 2 of ``blockout``: no more than a draft's."""
 
 
 def steps_of(settings: Any) -> int:
@@ -167,12 +134,12 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
         name="Quality",
         description="How long the model works on an object",
         items=(
-            ("DRAFT", "Draft", "As quick as it gets"),
+            ("DRAFT", "Draft", "As fast as possible"),
             ("NORMAL", "Standard", "As the model is meant to be used"),
             (
                 "HIGH",
                 "High",
-                "Slower, for large models; the one that is shipped does not gain by it",
+                "Slower, for large models; the shipped one gains nothing by it",
             ),
             ("CUSTOM", "Custom", "The number of steps under Advanced"),
         ),
@@ -184,14 +151,14 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     steps: IntProperty(  # type: ignore[valid-type]
         name="Steps",
-        description="Exact number of denoising steps, where 0 leaves it to the model",
+        description="Number of denoising steps; 0 leaves it to the model",
         min=0,
         max=200,
         update=_steps_were_set,
     )
     faces: IntProperty(  # type: ignore[valid-type]
         name="Faces",
-        description="Most triangles that the mesh may have",
+        description="The most triangles the mesh may have",
         default=5000,
         min=100,
         max=500_000,
@@ -207,7 +174,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     size: EnumProperty(  # type: ignore[valid-type]
         name="Size",
-        description="How large the object is that is made of a picture in the scene",
+        description="How large an object made of a picture in the scene is",
         items=(
             ("PICTURE", "As Shown", "As large as the picture in the scene shows it"),
             ("HEIGHT", "Height", "As high as set below"),
@@ -256,7 +223,7 @@ class GSV3D_PG_settings(bpy.types.PropertyGroup):
     )
     frames: IntProperty(  # type: ignore[valid-type]
         name="Views",
-        description="How many views the model draws, from 2, where 0 leaves it to the model",
+        description="How many views the model draws, at least 2; 0 leaves it to the model",
         min=0,
         max=84,
         update=_frames_were_set,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,13 @@ from typing import Any
 
 import bpy
 import numpy as np
-from mathutils import Vector
 
 from . import compat
 from .batch import IMAGE_SUFFIXES, MAX_FILE_BYTES, check_picture, name_of
 from .filenames import readable
-from .importers.placement import PicturePlane
-from .jobs import Picture
 from .pixels import encode_later, wait_for_memory
 from .problems import Problem
+from .requests import Picture
 
 MAX_PIXELS = 128 * 2**20
 """Pixels of an image that has to be encoded here; Blender hands out 16 bytes for each of them."""
@@ -48,30 +46,6 @@ class Reference:
     filename: str
     name: str
     source: str
-
-
-def is_image_empty(candidate: Any) -> bool:
-    """Return True for an object of type Empty that shows an image."""
-    return (
-        candidate is not None
-        and candidate.type == "EMPTY"
-        and candidate.empty_display_type == "IMAGE"
-        and isinstance(candidate.data, bpy.types.Image)
-    )
-
-
-def selected_image_empties(context: bpy.types.Context) -> list[Any]:
-    """Return the selected image empties, the active one first, the others by name."""
-    chosen = [o for o in getattr(context, "selected_objects", []) if is_image_empty(o)]
-    active = getattr(context, "object", None)
-    return sorted(chosen, key=lambda o: (o != active, o.name))
-
-
-def shown_by(context: bpy.types.Context, empty: Any) -> Any:
-    """Return the ``ImageUser`` of an image empty as it is now, with the frame that it shows."""
-    if empty.data.source not in ("SEQUENCE", "MOVIE"):
-        return empty.image_user
-    return empty.evaluated_get(context.evaluated_depsgraph_get()).image_user
 
 
 def from_file(path: str | os.PathLike[str]) -> Reference:
@@ -256,30 +230,3 @@ def _saved(image: bpy.types.Image, scene: bpy.types.Scene) -> bytes:
         except (RuntimeError, OSError) as error:
             hint = "Render first." if image.type != "MULTILAYER" else "Reload it."
             raise Problem(f"The image {image.name} has no pixels.", hint) from error
-
-
-def plane_of(empty: Any) -> PicturePlane:
-    """Return the picture of an image empty as it stands in the world."""
-    width, height = (max(side, 1) for side in empty.data.size)
-    longest = empty.empty_display_size / max(width, height)
-    size = (width * longest, height * longest)
-    offset = [share * side for share, side in zip(empty.empty_image_offset, size, strict=True)]
-    across, up = (empty.matrix_world.to_3x3().col[i] * size[i] for i in (0, 1))
-    corner = empty.matrix_world @ Vector((*offset, 0.0))
-    # The side that is up; of a picture that lies flat, its own upper side.
-    slopes = [round(side.normalized().z, 3) for side in (up, across, -up, -across)]
-    turns = slopes.index(max(slopes))
-    for _ in range(turns):
-        corner, across, up = corner + up, -up, across
-    return PicturePlane(
-        corner=tuple(corner),
-        right=tuple(across.normalized()),
-        width=across.length,
-        height=up.length,
-        turns=turns,
-    )
-
-
-def plane_normal(empty: Any) -> Sequence[float]:
-    """Return the direction an image empty faces, in the world."""
-    return tuple(empty.matrix_world.to_3x3().col[2])

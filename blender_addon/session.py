@@ -105,9 +105,7 @@ class Session:
         self._watch_backend()
         changed = False
         while True:
-            did = self._take_event()
-            if not did:
-                did = self._import_step()
+            did = self._take_event() or self._import_step()
             changed = changed or did
             if not did or self._clock() >= end:
                 break

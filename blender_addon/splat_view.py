@@ -27,12 +27,12 @@ _VIEWS = 8
 
 
 def possible() -> bool:
-    """Tell whether the add-on draws splats: in a window, where Blender has none of its own."""
+    """Return True if the add-on draws splats: in a window, where Blender has none of its own."""
     return not bpy.app.background and not compat.has_native_splats()
 
 
 def wanted(scene_of_view: Any) -> bool:
-    """Tell whether a scene's views are to show splats, not ellipsoids."""
+    """Return True if a scene's views show splats, not ellipsoids."""
     settings = getattr(scene_of_view, "gsv3d", None)
     return settings is not None and settings.splats_in_view and not compat.has_native_splats()
 
@@ -86,7 +86,7 @@ class SplatView:
 
     @property
     def empty(self) -> bool:
-        """Tell whether nothing has been drawn since all was let go of."""
+        """Return True if nothing has been drawn since all was let go of."""
         return not self._clouds
 
     def draw(self) -> None:

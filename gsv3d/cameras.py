@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ Angles = TypeVar("Angles", float, np.ndarray)
 Points = TypeVar("Points", Tensor, np.ndarray)
 
 MAX_ELEVATION_DEG = 89.0
-"""Of dynamic orbits: straight above the object a camera's azimuth means nothing."""
+"""Limit of orbits that move: straight above the object a camera's azimuth means nothing."""
 
 DYNAMIC_FRAMES = 84
 """Frames of SV3D's orbits, at which a dynamic one's elevations are smoothed."""
@@ -118,11 +118,12 @@ class Cameras:
 
     def _pinholes(self, like: Points) -> tuple[Points, Points, Points, Points]:
         """Return rotations (V, 3, 3), shifts, focal lengths and centers (V, 1, 3 or 2)."""
-        viewmats, Ks = self.viewmats, self.Ks
+        viewmats: Any = self.viewmats
+        Ks: Any = self.Ks
         if isinstance(like, np.ndarray):
             viewmats, Ks = viewmats.double().cpu().numpy(), Ks.double().cpu().numpy()
         rotation, shift = viewmats[:, :3, :3], viewmats[:, None, :3, 3]
-        return rotation, shift, Ks[:, None, [0, 1], [0, 1]], Ks[:, None, :2, 2]
+        return rotation, shift, Ks.diagonal(0, 1, 2)[:, None, :2], Ks[:, None, :2, 2]
 
     def rays(self) -> tuple[Tensor, Tensor]:
         """Return rays through the pixel centers.
@@ -151,7 +152,7 @@ class Cameras:
 
 
 def _full_precision(tensor: Tensor) -> torch.autocast:
-    """Mixed precision left out: bfloat16 would turn rays by as much as a pixel."""
+    """Leave mixed precision: bfloat16 would turn rays by as much as a pixel."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
@@ -296,7 +297,7 @@ def views_deg(
         if not (growing and others[-1] < 360 and last in (0, 360)):
             raise ValueError(
                 "Azimuths must grow from 0 to less than 360 degrees and end with 0, the picture's"
-                f" own view, not {_listed(azimuths)}."
+                f" own view, not {_list(azimuths)}."
             )
         azimuths[-1] = 0.0
     if elevations_deg is not None:
@@ -307,7 +308,7 @@ def views_deg(
                 " one of each."
             )
         if not all(-90 <= elevation <= 90 for elevation in elevations):
-            raise ValueError(f"Elevations must be -90..90 degrees, not {_listed(elevations)}.")
+            raise ValueError(f"Elevations must be -90..90 degrees, not {_list(elevations)}.")
         if elevations[-1] != elevation_deg:
             raise ValueError(
                 f"The last elevation must be the picture's own, {elevation_deg:g} degrees, not"
@@ -323,7 +324,7 @@ def views_deg(
     return azimuths, elevations
 
 
-def _listed(angles: Sequence[float]) -> str:
+def _list(angles: Sequence[float]) -> str:
     return ", ".join(f"{angle:g}" for angle in angles)
 
 

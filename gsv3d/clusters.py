@@ -19,10 +19,10 @@ from gsv3d.errors import GSV3DError
 from gsv3d.tasks import Outcome, attempt, outcome_of
 
 ATTEMPTS = 2
-"""How often a task is started whose worker dies."""
+"""How often a task is started if its worker dies."""
 
 FAILED_STARTS = 4
-"""So many workers in a row that die before they work are the end."""
+"""So many workers that die in a row before they work end the run."""
 
 _START = "Start one with: ray start --head; and give its address, host:port."
 
@@ -74,7 +74,7 @@ def connect(address: str) -> Any:
 
 
 def find_head(address: str) -> None:
-    """Look whether something listens at "host:port"; Ray itself goes on trying for minutes.
+    """Check that something listens at "host:port"; Ray itself would try for minutes.
 
     Raises:
         OSError: nothing does.
@@ -105,7 +105,7 @@ def last_line(error: BaseException) -> str:
 
 
 class _Worker:
-    """What runs in an actor."""
+    """The side of a worker that runs in an actor."""
 
     def __init__(self, factory: Callable[[], Callable[[Any], Any]]) -> None:
         try:

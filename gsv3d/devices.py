@@ -41,8 +41,8 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_memory(name: str, device: torch.device, weights: int) -> int:
     """Return the GB of the card's memory that a model may take: 24, 12 or 8.
 
-    By itself it takes 24, everything on the card, where four times the bytes of the weights are
-    free, and 12 where twice as many are. What runs on the CPU has nothing to spare.
+    With "auto" these are 24, everything on the card, if four times the bytes of the weights are
+    free, 12 if twice as many are, and else 8. On the CPU it is always 24.
 
     Args:
         name: of ``MEMORY``.

@@ -129,15 +129,15 @@ def release(paths: Iterable[Path]) -> None:
 
 
 def is_own_result(picture: Path, references: bool = False) -> bool:
-    """Tell whether a picture was written by GSV3D as a result, and shows no object to work on.
+    """Return True for a picture that GSV3D wrote as a result: a contact sheet, texture or preview.
 
-    True for contact sheets, textures and previews: by their note, or, where a program has taken
-    that out, by a record (``.json``) of a result beside them that names them.
+    It is known by its note or, where a program has taken that out, by a record (``.json``) beside
+    it that names it.
 
     Args:
         picture: path of the picture.
-        references: whether to say the same of a reference of words whose object is made. One that
-            no record names is a picture like any other.
+        references: return True for a reference made of words as well, if a record names it: its
+            object is made.
     """
     if picture.suffix.lower() != ".png":
         return False

@@ -6,10 +6,9 @@ The command line and the backend's worker both run this.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,12 +17,13 @@ from PIL import Image
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.lifting import Views
-from gsv3d.lifting.model_views import coverage_of, lift_model_views, settings_of
+from gsv3d.lifting.model_views import choose_settings, find_coverage, lift_model_views
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.preprocessing import FILL, PreparedImage, prepare_sizes
 from gsv3d.settings import GenerationSettings
+from gsv3d.tasks import Clock
 
 if TYPE_CHECKING:
     from gsv3d.gaussians import Gaussians
@@ -41,11 +41,14 @@ PHASES = (
 )
 
 DETAIL_SIZE = 768
-"""Pixels of the reference as it is baked onto the mesh, where the model sees fewer."""
+"""Least side in pixels of the reference that is baked onto the mesh; the model may see fewer."""
 
 
-class Observer(Protocol):
-    """Who is told how a job goes on. Raising ``Cancelled`` from any method ends the job."""
+class Observer:
+    """Base of those who are told how a job goes; it ignores everything.
+
+    Raising ``Cancelled`` from any method ends the job.
+    """
 
     def progress(self, phase: str, step: int, of: int) -> None:
         """Take note that ``step`` of ``of`` is done in one of ``PHASES``."""
@@ -60,36 +63,19 @@ class Observer(Protocol):
         """Take Gaussians after a step of denoising, or of fitting; ``final`` for the last ones."""
 
 
-class SilentObserver:
-    """An observer that lets everything pass."""
-
-    def progress(self, phase: str, step: int, of: int) -> None:
-        pass
-
-    def prepared(self, picture: PreparedImage) -> None:
-        pass
-
-    def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
-        pass
-
-    def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
-        pass
-
-
 @dataclass(frozen=True)
 class GenerationResult:
-    """What one job gives.
+    """Result of one job.
 
     Attributes:
         prepared: (S, S, 4) uint8, the reference as the model saw it.
         views: (V, S, S, 3) uint8 sRGB.
-        azimuths_deg: (V,) float32.
+        azimuths_deg, elevations_deg: (V,) float32, of the views.
         gaussians: final, without invisible and non-finite ones.
         mesh: textured, within the face budget.
         timings: seconds by phase, and "total".
         pose: the camera's elevation and the mirror plane that were used, and how sure they are.
         latents: (V, C, h, w) of the views, scaled.
-        elevations_deg: (V,) float32.
         certainty: of the cut-out, as in ``gsv3d.preprocessing.CutOut``.
         distance: of the views' cameras from the origin.
         made_by: what made the Gaussians: "decoder", "fit", or "decoder and fit".
@@ -98,18 +84,18 @@ class GenerationResult:
     prepared: np.ndarray
     views: np.ndarray
     azimuths_deg: np.ndarray
+    elevations_deg: np.ndarray
     gaussians: Gaussians
     mesh: TexturedMesh
     timings: dict[str, float]
     pose: PoseEstimate
     latents: torch.Tensor | None = None
-    elevations_deg: np.ndarray | None = None
     certainty: float | None = None
     distance: float = DISTANCE
     made_by: str = "decoder"
 
 
-def phases_of(pipeline: GSV3DPipeline, settings: GenerationSettings) -> tuple[str, ...]:
+def list_phases(pipeline: GSV3DPipeline, settings: GenerationSettings) -> tuple[str, ...]:
     """Return those of ``PHASES`` that a job goes through."""
     fits = settings.refine or pipeline.decoder is None
     return tuple(name for name in PHASES if fits or name != "fitting")
@@ -135,9 +121,10 @@ def generate(
         GSV3DError: the model's Gaussians are unusable or have no surface.
         Cancelled: as raised by the observer.
     """
-    watch = observer if observer is not None else SilentObserver()
-    clock = _Clock()
+    watch = observer or Observer()
+    clock = Clock()
 
+    # 1. Cut the object out, and estimate the camera
     clock.enter("preparing")
     watch.progress("preparing", 0, 1)
     sizes = (pipeline.image_size, max(pipeline.image_size, DETAIL_SIZE), PICTURE_SIZE)
@@ -148,12 +135,14 @@ def generate(
     watch.progress("preparing", 1, 1)
     watch.prepared(pictures[0])
 
+    # 2. Draw the views, and decode Gaussians of them
     output, steps = _denoise(pipeline, prepared, settings, pose.elevation_deg, watch, clock)
-
     azimuths = np.asarray(output.azimuths_deg, dtype=np.float32)
     views = _to_uint8(output.views)
     watch.views(views, azimuths)
     gaussians = None if output.gaussians is None else output.gaussians.visible()
+
+    # 3. Fit Gaussians to the views, where there are none yet or the user wants them refined
     made_by = "decoder"
     if gaussians is None or (settings.refine and len(gaussians)):
         made_by = "fit" if gaussians is None else "decoder and fit"
@@ -170,6 +159,7 @@ def generate(
     if made_by == "decoder":
         watch.progress("decoding", 1, 1)
 
+    # 4. Make the mesh; the picture and its mirror image correct its outline and its texture
     def report(phase: str, step: int, of: int) -> None:
         clock.enter(phase)
         watch.progress(phase, step, of)
@@ -182,20 +172,19 @@ def generate(
     mesh = extract_mesh(
         gaussians, settings.faces, settings.texture_size, report, references, settings.backs
     )
-    elevations = np.asarray(output.elevations_deg, dtype=np.float32)
     return GenerationResult(
-        prepared,
-        views,
-        azimuths,
-        gaussians,
-        mesh,
-        clock.stop(),
-        pose,
-        output.latents,
-        elevations,
-        pictures[0].certainty,
-        distance,
-        made_by,
+        prepared=prepared,
+        views=views,
+        azimuths_deg=azimuths,
+        elevations_deg=np.asarray(output.elevations_deg, dtype=np.float32),
+        gaussians=gaussians,
+        mesh=mesh,
+        timings=dict.fromkeys(PHASES, 0.0) | clock.stop(),
+        pose=pose,
+        latents=output.latents,
+        certainty=pictures[0].certainty,
+        distance=distance,
+        made_by=made_by,
     )
 
 
@@ -224,7 +213,7 @@ def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
     return pose
 
 
-def preview_steps(steps: int, previews: int) -> frozenset[int]:
+def choose_preview_steps(steps: int, previews: int) -> frozenset[int]:
     """Return denoising steps, from 0, that get a preview: evenly spread, never the last."""
     wanted = (round((k + 1) * steps / (previews + 1)) - 1 for k in range(previews))
     return frozenset(step for step in wanted if 0 <= step < steps - 1)
@@ -236,7 +225,7 @@ def _denoise(
     settings: GenerationSettings,
     elevation_deg: float,
     watch: Observer,
-    clock: _Clock,
+    clock: Clock,
 ) -> tuple[Any, int]:
     """Run the pipeline; return its output and the number of denoising steps."""
     total = settings.steps or 0
@@ -248,7 +237,7 @@ def _denoise(
         nonlocal total
         total = len(pipe.scheduler.timesteps)
         watch.progress("denoising", step + 1, total)
-        if step in preview_steps(total, settings.previews):
+        if step in choose_preview_steps(total, settings.previews):
             latents = state["pred_original_latents"]
             watch.views(_to_uint8(pipe.decode_views(latents)), np.asarray(azimuths, np.float32))
             if pipe.decoder is not None:
@@ -295,15 +284,13 @@ def _fit(
         settings: of the job.
         watch: told of progress and previews.
     """
-    alpha = torch.from_numpy(coverage_of(pipeline.vae, pictures, output.latents, prepared))
-    angles = (output.azimuths_deg, output.elevations_deg)
-    cameras = orbit(*angles, size=alpha.shape[-1], distance=pipeline.camera_distance)
-    views = Views.on_white(torch.from_numpy(pictures) / 255, alpha, cameras)
+    alpha = torch.from_numpy(find_coverage(pipeline.vae, pictures, output.latents, prepared))
+    views = Views.on_white(torch.from_numpy(pictures) / 255, alpha, output.cameras)
     views = views.to(output.latents.device)
     if start is not None:
         start = start.to(torch.float32)
-    chosen = settings_of(views, start is not None, settings.seed)
-    shown = preview_steps(chosen.iterations, settings.previews)
+    chosen = choose_settings(views, start is not None, settings.seed)
+    shown = choose_preview_steps(chosen.iterations, settings.previews)
 
     def on_step(step: int, of: int, current: Callable[[], Gaussians]) -> None:
         watch.progress("fitting", step, of)
@@ -321,31 +308,6 @@ def _show(gaussians: Gaussians, step: int, of: int, watch: Observer) -> None:
         watch.gaussians(coarse, step, of, False)
 
 
-def _to_uint8(images: Any) -> np.ndarray:
-    """Convert (V, H, W, 3) in 0..1, torch or numpy, to uint8."""
-    if isinstance(images, torch.Tensor):
-        images = images.detach().float().cpu().numpy()
-    values = np.nan_to_num(np.asarray(images, dtype=np.float32))
-    return np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
-
-
-class _Clock:
-    """Seconds by phase; a phase lasts until the next one is entered."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._start = self._since = time.perf_counter()
-        self._phase: str | None = None
-
-    def enter(self, phase: str) -> None:
-        if phase == self._phase:
-            return
-        now = time.perf_counter()
-        if self._phase is not None:
-            self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
-        self._phase, self._since = phase, now
-
-    def stop(self) -> dict[str, float]:
-        self.enter("")
-        seconds = {name: round(self._seconds.get(name, 0.0), 3) for name in PHASES}
-        return seconds | {"total": round(time.perf_counter() - self._start, 3)}
+def _to_uint8(images: np.ndarray) -> np.ndarray:
+    """Convert (V, H, W, 3) float32 in 0..1 to uint8."""
+    return np.round(np.clip(np.nan_to_num(images), 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch published models from the Hugging Face hub, once their license was agreed to."""
+"""Fetch published models from the Hugging Face hub, after their license was agreed to."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from gsv3d import models
+from gsv3d import own_models
 from gsv3d.errors import ModelError
-from gsv3d.outputs import output_error
+from gsv3d.models import PUBLISHED
+from gsv3d.outputs import check_room, output_error
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a published model lies: a repository of the hub, and its file."""
+    """A repository of the hub and the file of a published model in it."""
 
     repository: str
     file: str
@@ -29,7 +30,7 @@ class Source:
 
 SOURCES = {
     name: Source("stabilityai/sv3d", f"sv3d_{version}.safetensors")
-    for name, version in models.PUBLISHED.items()
+    for name, version in PUBLISHED.items()
 }
 
 TIMEOUT_S = 20.0
@@ -39,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class AccessError(ModelError):
-    """A repository that is not for everybody; ``page`` is where one asks to be let in."""
+    """A repository that is not open to everybody; ``page`` is where to ask for access."""
 
     def __init__(self, message: str, hint: str, page: str) -> None:
         super().__init__(message, hint)
@@ -47,9 +48,9 @@ class AccessError(ModelError):
 
 
 def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_: None) -> Path:
-    """Fetch a published model, check it, and make a model of one's own of it.
+    """Fetch a published model, check it, and make a model of your own of it.
 
-    What was fetched of the file before is kept and gone on from; it is deleted at the end.
+    An earlier download is continued; the file is deleted at the end.
 
     Args:
         name: of ``SOURCES``.
@@ -66,9 +67,9 @@ def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_
     """
     from huggingface_hub import HfApi, hf_hub_download
 
-    target = models.free_place(name)
+    target = own_models.free_place(name)
     source = SOURCES[name]
-    folder = models.download_folder(name)
+    folder = own_models.download_folder(name)
     with _in_words(source, folder):
         found = HfApi().model_info(source.repository, files_metadata=True, timeout=TIMEOUT_S)
         files = {one.rfilename: one for one in found.siblings or ()}
@@ -99,15 +100,15 @@ def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_
                 " published one.",
                 "Run the same command again.",
             )
-    models.convert(
-        weights, name, models.PUBLISHED[name], lambda *done: progress("converting", *done), texts
+    own_models.convert(
+        weights, name, PUBLISHED[name], lambda *done: progress("converting", *done), texts
     )
     shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
 class _Told:
-    """A file that says how much is in it."""
+    """A file that tells its size after each write."""
 
     def __init__(self, file: BinaryIO, told: Callable[[int], None]) -> None:
         self._file, self._told = file, told
@@ -124,7 +125,7 @@ class _Told:
 def _fetch(source: Source, revision: str, folder: Path, progress: Progress) -> Path:
     """Fetch the weights, from where an earlier run stopped.
 
-    The client's own ``hf_hub_download`` goes on within one run alone.
+    The client's own ``hf_hub_download`` continues only within one run.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -148,13 +149,8 @@ def _fetch(source: Source, revision: str, folder: Path, progress: Progress) -> P
     folder.mkdir(parents=True, exist_ok=True)
     done = partial.stat().st_size if partial.exists() else 0
     # The model that is made of it takes half as much again.
-    needed, free = (found.size or 0) * 3 // 2 - done, shutil.disk_usage(folder).free
-    if free < needed:
-        raise ModelError(
-            f"{source.file} and the model made of it need {needed / 1e9:.1f} GB, and the disk of"
-            f" {folder} has {free / 1e9:.1f} GB free.",
-            "Free some space, or let GSV3D_MODELS name a folder on another disk.",
-        )
+    needed = (found.size or 0) * 3 // 2 - done
+    check_room(f"{source.file} and the model made of it need", needed, folder)
     silent = are_progress_bars_disabled()
     disable_progress_bars()
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell object from nothing in a picture, and find the box that a mask fills."""
+"""Find what of a picture the object covers, and the box that a mask fills."""
 
 from __future__ import annotations
 

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which models there are, where they lie, and how they are loaded."""
+"""List, find and load models."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from gsv3d.errors import ModelError
@@ -24,22 +22,22 @@ INDEX = "model_index.json"
 DESCRIPTION = "description.txt"
 CARD = "README.md"
 FULL_SIZE_BYTES = 1_000_000_000
-"""A UNet that is as large on the disk is for a graphics card: SV3D's has 3.05 GB."""
+"""A UNet of this size or more on the disk is for a graphics card: SV3D's has 3.05 GB."""
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 PUBLISHED = {"sv3d-p": "p", "sv3d-u": "u"}
-"""Models that others have published, by the names under which they are added here."""
+"""Published models, by the names under which they are added here, and their version of SV3D."""
 
 SV3D_LICENSE = (
     "Stability AI's for SV3D, not for every commercial use (https://stability.ai/license)"
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a model's folder may be called to be listed: the wire to Blender takes no other names."""
+"""Names of folders that are listed as models: the protocol takes no others."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model one can name.
+    """A model, installed or not.
 
     Attributes:
         name: what --model takes.
@@ -68,6 +66,14 @@ def is_model_folder(path: Path) -> bool:
     return (path / INDEX).is_file() and all((path / name).is_dir() for name in needed)
 
 
+def no_model_in(path: Path) -> ModelError:
+    """Return the sentence for a folder that is no model's."""
+    return ModelError(
+        f"The folder {path} holds no GSV3D model: it needs {INDEX} and {', '.join(COMPONENTS)}.",
+        "Give the folder that 'gsv3d train recipe' or 'gsv3d train assemble' wrote.",
+    )
+
+
 def _names_a_decoder(path: Path) -> bool:
     index = _read_json(path / INDEX)
     return any((index.get(name) or [None])[-1] is not None for name in DECODING)
@@ -92,117 +98,7 @@ def own_models_folder() -> Path:
     return user_data_path("gsv3d", appauthor=False) / "models"
 
 
-def add(folder: Path, name: str) -> Path:
-    """Copy a model's folder to the models of one's own; whole or not at all.
-
-    Raises:
-        ModelError: it is no model, the name cannot be one or is taken, or it cannot be written.
-    """
-    if not is_model_folder(folder):
-        raise ModelError(
-            f"The folder {folder} holds no GSV3D model: it needs {INDEX} and"
-            f" {', '.join(COMPONENTS)}.",
-            "Give the folder that 'gsv3d train recipe' or 'gsv3d train assemble' wrote.",
-        )
-    target = free_place(name)
-    partial = target.with_name(f".{name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder, partial)
-        os.replace(partial, target)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise ModelError(f"The model cannot be copied to {target} ({error}).") from error
-    return target
-
-
-def convert(
-    source: Path,
-    name: str,
-    version: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    texts: Mapping[str, str] = MappingProxyType({}),
-) -> Path:
-    """Make a model of one's own of a file that SV3D was published as; whole or not at all.
-
-    Args:
-        source: see ``gsv3d.multiview.convert.convert``, as for all that follows.
-        name: what the model is called.
-        version: "p" or "u", where it must be that one; the name of a published model says it too.
-        progress: told of bytes written, and of all.
-        texts: of files to put beside the model, by their names.
-
-    Raises:
-        ModelError: the name cannot be one or is taken, or the file cannot be used.
-        OutputError: the disk is full, ...
-    """
-    target = free_place(name)
-    from gsv3d.multiview.convert import convert as convert_file
-
-    card = f"---\nlicense: {SV3D_LICENSE}\n---\n"
-    version = version or PUBLISHED.get(name)
-    convert_file(source, target, version, progress, {CARD: card, **texts})
-    return target
-
-
-def remove(name: str) -> Path:
-    """Delete a model of one's own, or what was fetched of one that is not complete.
-
-    Returns:
-        The folder that was deleted.
-
-    Raises:
-        ModelError: it is none, or a file of it is in use.
-    """
-    path = own_models_folder() / name
-    if NAME.fullmatch(name) and not path.exists() and download_folder(name).is_dir():
-        path = download_folder(name)
-    if not NAME.fullmatch(name) or not path.is_dir():
-        if name in {model.name for model in available() if model.installed}:
-            raise ModelError(f"The model '{name}' comes with the package and stays.")
-        own = own_models_folder()
-        raise ModelError(f"There is no model '{name}' in {own}.", "See 'gsv3d models'.")
-    leaving = path.with_name(f".{name}.part")
-    try:
-        shutil.rmtree(leaving, ignore_errors=True)
-        # Either all of it goes or, where a program holds one of its files on Windows, nothing.
-        os.rename(path, leaving)
-        leaving.unlink() if leaving.is_symlink() else shutil.rmtree(leaving)
-    except OSError as error:
-        raise ModelError(
-            f"The model in {path} cannot be deleted ({error.strerror or error}).",
-            "Close the programs that use it, and try again.",
-        ) from error
-    return path
-
-
-def download_folder(name: str) -> Path:
-    """Return where the files of a published model lie while they are fetched."""
-    return own_models_folder() / f".{name}.download"
-
-
-def free_place(name: str) -> Path:
-    """Return where a new model of one's own goes.
-
-    Raises:
-        ModelError: the name cannot be one or is taken.
-    """
-    if not NAME.fullmatch(name):
-        raise ModelError(
-            f"A model cannot be called '{name}'.",
-            "Take 1 to 64 letters, digits, '.', '-' or '_', the first a letter or a digit.",
-        )
-    target = own_models_folder() / name
-    if target.exists() or name in {"blockout", *(m.name for m in available() if m.installed)}:
-        raise ModelError(
-            f"There is a model '{name}' already.",
-            f"Take another name or, where it is your own, 'gsv3d models remove {name}' first.",
-        )
-    return target
-
-
-def details(model: ModelInfo) -> dict[str, Any]:
+def read_details(model: ModelInfo) -> dict[str, Any]:
     """Return what a model's files say of it, without loading any.
 
     Returns:
@@ -234,7 +130,7 @@ def memory_for(model: ModelInfo) -> int:
     return 2 * sum(file.stat().st_size for file in model.path.glob("*/*.safetensors"))
 
 
-def license_of(path: Path) -> str:
+def read_license(path: Path) -> str:
     """Return the license of the model in a folder: as its card names it, or the text's first line.
 
     Empty if neither is there.
@@ -261,49 +157,40 @@ def available() -> list[ModelInfo]:
 
     One of your own is not listed under a name that the package has, or that is no ``NAME``.
     """
-    models: list[ModelInfo] = []
-    folders = sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir())
     own = own_models_folder()
+    folders = sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir())
     folders += sorted(p for p in own.iterdir() if p.is_dir()) if own.is_dir() else []
+    models: dict[str, ModelInfo] = {}
     for path in folders:
-        if not NAME.fullmatch(path.name) or path.name in {model.name for model in models}:
-            continue
-        if is_model_folder(path):
+        name = path.name
+        if NAME.fullmatch(name) and name not in models and is_model_folder(path):
             words = path / DESCRIPTION
-            text = words.read_text(encoding="utf-8").strip() if words.is_file() else path.name
-            models.append(
-                ModelInfo(
-                    path.name, path, True, text, "", _names_a_decoder(path), license_of(path),
-                    "remove" if path.parent == own else "",
-                )
+            text = words.read_text(encoding="utf-8").strip() if words.is_file() else name
+            models[name] = ModelInfo(
+                name, path, True, text, "", _names_a_decoder(path), read_license(path),
+                "remove" if path.parent == own else "",
             )  # fmt: skip
-    if not any(model.name == "blockout" for model in models):
-        models.insert(
-            0,
+    missing = [
+        ModelInfo(
+            "blockout", None, False, "The small model of this package.",
+            "Install the package again: its folder gsv3d/checkpoints/blockout is missing.",
+        ),
+        *(
             ModelInfo(
-                "blockout", None, False, "The small model of this package.",
-                "Install the package again: its folder gsv3d/checkpoints/blockout is missing.",
-            ),
-        )  # fmt: skip
-    for name, version in PUBLISHED.items():
-        if name not in {model.name for model in models}:
-            models.append(
-                ModelInfo(
-                    name, None, False,
-                    f"SV3D_{version} as Stability AI published it: 21 views at 576 px, no decoder.",
-                    f"'gsv3d models add {name}' fetches it (9.4 GB) after showing its license.",
-                    decoder=False, license=SV3D_LICENSE, change="add",
-                )
-            )  # fmt: skip
-    if not any(model.name == "gsv3d-576" for model in models):
-        models.append(
-            ModelInfo(
-                "gsv3d-576", None, False,
-                "GSV3D at 576 px on SV3D's weights; no trained decoder for it has been published.",
-                f"Train one, and put its folder into {own}.",
+                name, None, False,
+                f"SV3D_{version} as Stability AI published it: 21 views at 576 px, no decoder.",
+                f"'gsv3d models add {name}' fetches it (9.4 GB) after showing its license.",
+                decoder=False, license=SV3D_LICENSE, change="add",
             )
-        )  # fmt: skip
-    return models
+            for name, version in PUBLISHED.items()
+        ),
+        ModelInfo(
+            "gsv3d-576", None, False,
+            "GSV3D at 576 px on SV3D's weights; no trained decoder for it has been published.",
+            f"Train one, and put its folder into {own}.",
+        ),
+    ]  # fmt: skip
+    return [*models.values(), *(model for model in missing if model.name not in models)]
 
 
 def find(name: str) -> Path:
@@ -314,18 +201,14 @@ def find(name: str) -> Path:
     """
     for model in available():
         if model.name == name:
-            if model.path is None or not model.installed:
+            if model.path is None:
                 raise ModelError(f"The model '{name}' is not installed.", model.how_to_get)
             return model.path
     path = Path(name).expanduser()
     if is_model_folder(path):
         return path
     if path.is_dir():
-        raise ModelError(
-            f"The folder {path} holds no GSV3D model: it needs {INDEX} and"
-            f" {', '.join(COMPONENTS)}.",
-            "Give the folder that 'gsv3d train assemble' or save_pretrained wrote.",
-        )
+        raise no_model_in(path)
     known = ", ".join(model.name for model in available() if model.installed) or "none"
     raise ModelError(f"There is no model '{name}'.", f"Installed: {known}. See 'gsv3d models'.")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write results: whole or not at all, and a failure said in words."""
+"""Write files and folders whole or not at all, and say in words why one cannot be written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import errno
 import itertools
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from gsv3d.errors import OutputError, OutputNameError
 from gsv3d.filenames import claim, numbered, release
 
 MAX_PATH_CHARS = 259 if os.name == "nt" else None
-"""Length of a whole path on Windows, where longer ones have not been allowed."""
+"""Longest path that Windows takes unless longer ones have been allowed."""
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space, or choose another folder."),
@@ -32,12 +33,15 @@ _BAD_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 _WINDOWS_DISK_FULL = (39, 112)  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write a file through a temporary one beside it, so that no half-written file is ever seen.
 
     Args:
         path: of the file; an older one is replaced only when the new one is complete.
         data: the file's bytes.
+
+    Returns:
+        The path.
 
     Raises:
         OutputError: the disk is full, writing is not allowed, ...
@@ -50,6 +54,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+        return target
     except OSError as error:
         raise output_error(target, error) from error
     finally:
@@ -75,6 +80,46 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise output_error(folder, error) from error
     return folder
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder beside ``target``, which must not exist, that gets its name at the end.
+
+    If anything is raised, the folder is deleted.
+
+    Raises:
+        OutputError: something could not be written.
+    """
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        os.rename(partial, target)
+    except OSError as error:
+        raise output_error(target, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_room(what: str, size: int, folder: Path) -> None:
+    """Check that a disk has room for a model.
+
+    Args:
+        what: begins the sentence, such as "sv3d needs".
+        size: bytes that will be written.
+        folder: on the disk; it must exist.
+
+    Raises:
+        OutputError: the disk has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OutputError(
+            f"{what} {size / 1e9:.1f} GB, and the disk of {folder} has {free / 1e9:.1f} GB free.",
+            "Free some space, or let GSV3D_MODELS name a folder on another disk.",
+        )
 
 
 @contextlib.contextmanager

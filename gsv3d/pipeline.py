@@ -20,7 +20,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.cameras import DISTANCE, Cameras, orbit, static_azimuths_deg, views_deg
 from gsv3d.decoder import GaussianSplattingDecoder
-from gsv3d.decoder.proportions import deepened
+from gsv3d.decoder.proportions import deepen
 from gsv3d.errors import ModelError, no_decoder
 from gsv3d.gaussians import Gaussians
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
@@ -30,8 +30,7 @@ from gsv3d.multiview.conditioning import (
     encode_reference,
     picture_tensor,
 )
-from gsv3d.multiview.consistency import Consistency, guide_by_3d
-from gsv3d.multiview.guidance import guide
+from gsv3d.multiview.guidance import Consistency, guide, guide_by_3d
 from gsv3d.preprocessing import FILL, prepare
 from gsv3d.rendering import render
 
@@ -40,7 +39,7 @@ OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 
 @dataclass
 class GSV3DPipelineOutput(BaseOutput):
-    """What one call returns.
+    """Output of one call.
 
     Attributes:
         views: (V, S, S, 3) float32 in 0..1, sRGB on white; numpy, a torch tensor ("pt") or V
@@ -62,7 +61,7 @@ class GSV3DPipelineOutput(BaseOutput):
 
 @dataclass(frozen=True)
 class _Run:
-    """What decoding needs of the call in progress."""
+    """Facts of the call in progress that decoding needs."""
 
     cameras: Cameras
     features: Tensor | None
@@ -86,7 +85,7 @@ class GSV3DPipeline(DiffusionPipeline):
         orbit: of the views, see ``gsv3d.cameras.ORBITS``; default of the call.
         framing: share of the picture that the object's longer side fills.
         consistency: fields of ``Consistency``; default of the call.
-        depth_prior: how far an object's depth is drawn towards its width, see ``deepened``; 0 for
+        depth_prior: how far an object's depth is drawn toward its width, see ``deepen``; 0 for
             decoded Gaussians as they are.
     """
 
@@ -112,21 +111,13 @@ class GSV3DPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(
-            vae=vae,
-            image_encoder=image_encoder,
-            feature_encoder=feature_encoder,
-            unet=unet,
-            scheduler=scheduler,
-            decoder=decoder,
-        )
+            vae=vae, image_encoder=image_encoder, feature_encoder=feature_encoder, unet=unet,
+            scheduler=scheduler, decoder=decoder,
+        )  # fmt: skip
         self.register_to_config(
-            num_inference_steps=num_inference_steps,
-            max_guidance_scale=max_guidance_scale,
-            orbit=orbit,
-            depth_prior=depth_prior,
-            framing=framing,
-            consistency=consistency,
-        )
+            num_inference_steps=num_inference_steps, max_guidance_scale=max_guidance_scale,
+            orbit=orbit, depth_prior=depth_prior, framing=framing, consistency=consistency,
+        )  # fmt: skip
         self._run: _Run | None = None
 
     @property
@@ -166,7 +157,7 @@ class GSV3DPipeline(DiffusionPipeline):
         elevations: Sequence[float] | None = None,
         consistency: Consistency | None = None,
     ) -> GSV3DPipelineOutput:
-        """Generate.
+        """Generate views and Gaussians of a picture.
 
         Args:
             image: a picture with a removable or transparent background; or (S, S, 4) uint8 that
@@ -198,48 +189,25 @@ class GSV3DPipeline(DiffusionPipeline):
                 the static one of a model that is not told the poses (SV3D_u).
             ValueError: an argument is out of its bounds.
         """
-        # 1. Check the arguments; what is not given is the model's own
-        steps = (
-            self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        )
-        maximum = (
-            self.config.max_guidance_scale if max_guidance_scale is None else max_guidance_scale
-        )
-        if steps < 1:
-            raise ValueError(f"num_inference_steps must be at least 1, not {steps}.")
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type must be one of {OUTPUT_TYPES}, not {output_type!r}.")
-        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs has unknown names {sorted(unknown)};"
-                f" known are {self._callback_tensor_inputs}."
-            )
-        consistency = consistency or Consistency(**self.config.consistency or {})
-        has_decoder = self.decoder is not None
-        if consistency.strength > 0 and not has_decoder:
-            raise ModelError(
-                "Consistency needs Gaussians of the views, and this model has no decoder that"
-                " makes them.",
-                "Set its strength to 0, or choose another model.",
-            )
+        # 1. Check inputs; what is not given is the model's own
+        config = self.config
+        if num_inference_steps is None:
+            num_inference_steps = config.num_inference_steps
+        if max_guidance_scale is None:
+            max_guidance_scale = config.max_guidance_scale
+        consistency = consistency or Consistency(**config.consistency or {})
         if elevation is None:
             elevation = elevations[-1] if elevations else 10.0
         azimuths_deg, elevations_deg = views_deg(
-            self.config.orbit,
-            self.num_frames if num_frames is None else num_frames,
-            elevation,
-            azimuths_deg=azimuths,
-            elevations_deg=elevations,
-        )
+            config.orbit, self.num_frames if num_frames is None else num_frames, elevation,
+            azimuths_deg=azimuths, elevations_deg=elevations,
+        )  # fmt: skip
         frames = len(azimuths_deg)
-        level = (static_azimuths_deg(frames), [elevation] * frames)
-        if not self.unet.posed and (azimuths_deg, elevations_deg) != level:
-            raise ModelError(
-                "This model is not told where its views stand: it draws them evenly spaced and on"
-                " the picture's elevation.",
-                "Choose the static orbit, or another model.",
-            )
+        static = (static_azimuths_deg(frames), [elevation] * frames)
+        self.check_inputs(
+            num_inference_steps, output_type, callback_on_step_end_tensor_inputs, consistency,
+            is_static=(azimuths_deg, elevations_deg) == static,
+        )  # fmt: skip
         cameras = orbit(
             azimuths_deg, elevations_deg, size=self.image_size, distance=self.camera_distance
         )
@@ -248,12 +216,13 @@ class GSV3DPipeline(DiffusionPipeline):
         if self.vae.config.force_upcast and self.vae.dtype != torch.float32:
             self.vae.float()
         try:
-            # 2. Encode the picture. As in the reference, half precision is the networks' own
-            # affair: pictures, poses and the latents, which begin with a sigma of 700, are in
-            # float32.
+            # 2. Encode the picture. As in SV3D, half precision is the networks' own affair:
+            # pictures, poses and the latents, which begin with a sigma of 700, are in float32.
             picture = self.prepare_picture(image).to(device)
             context = embed_for_cross_attention(self.image_encoder, picture).float()
-            reference = self._encode(picture, generator)
+            noise = randn_tensor(picture.shape, generator, device, picture.dtype)
+            reference = encode_reference(self.vae, picture, noise)
+            has_decoder = self.decoder is not None
             self._run = _Run(
                 cameras=cameras.to(device),
                 features=embed_for_decoder(self.feature_encoder, picture) if has_decoder else None,
@@ -262,26 +231,32 @@ class GSV3DPipeline(DiffusionPipeline):
                 elevation_deg=float(elevation),
             )
 
-            # 3. Prepare the poses and the guidance of every view
+            # 3. Prepare poses and guidance of every view
             pose = pose_ids(azimuths_deg, elevations_deg)[None].to(device)
-            scales = triangular_guidance(frames, min_guidance_scale, maximum).to(device)
+            scales = triangular_guidance(frames, min_guidance_scale, max_guidance_scale).to(device)
             guided = bool((scales != 1).any())
+            nothing = torch.zeros_like(reference), torch.zeros_like(context)
 
-            # 4. Prepare the timesteps and the noise
-            self.scheduler.set_timesteps(steps, device=device)
+            # 4. Prepare timesteps
+            self.scheduler.set_timesteps(num_inference_steps, device=device)
+
+            # 5. Prepare latents
             shape = (1, frames, *reference.shape[1:])
             if latents is None:
-                latents = randn_tensor(shape, generator=generator, device=device)
+                latents = randn_tensor(shape, generator, device)
             elif tuple(latents.shape) != shape:
                 raise ValueError(f"latents has shape {tuple(latents.shape)}; it must be {shape}.")
             latents = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
 
-            # 5. Denoise
-            with self.progress_bar(total=steps) as bar:
+            # 6. Denoise
+            with self.progress_bar(total=num_inference_steps) as bar:
                 for step, timestep in enumerate(self.scheduler.timesteps):
                     scaled = self.scheduler.scale_model_input(latents, timestep)
-                    v = self._predict(scaled, timestep, reference, context, pose, guided, scales)
-                    if consistency.guides(step, steps):
+                    v = self._predict(scaled, timestep, reference, context, pose)
+                    if guided:
+                        # One after the other and not as a batch: half the memory, the same time.
+                        v = guide(self._predict(scaled, timestep, *nothing, pose), v, scales)
+                    if consistency.guides(step, num_inference_steps):
                         sigma = self.scheduler.sigmas[step].to(device)
                         v = guide_by_3d(
                             v, latents, sigma, consistency.strength, self._through_gaussians
@@ -297,8 +272,8 @@ class GSV3DPipeline(DiffusionPipeline):
                         latents = returned.pop("latents", latents)
                     bar.update()
 
-            # 6. Decode Gaussians and views
-            final = self._with_reference(latents)
+            # 7. Decode Gaussians and views
+            final = self._with_reference(latents)[0]
             gaussians = self.decode_gaussians(latents) if has_decoder else None
             views: Any = self.decode_views(latents) if output_type != "latent" else np.empty(0)
             if output_type == "pt":
@@ -306,24 +281,55 @@ class GSV3DPipeline(DiffusionPipeline):
             elif output_type == "pil":
                 views = self.numpy_to_pil(views)
         finally:
+            # 8. Free the card, however the call ends
             self._run = None
             self.maybe_free_model_hooks()
-        return GSV3DPipelineOutput(
-            views, final[0], gaussians, azimuths_deg, elevations_deg, cameras
-        )
+        return GSV3DPipelineOutput(views, final, gaussians, azimuths_deg, elevations_deg, cameras)
+
+    def check_inputs(
+        self,
+        num_inference_steps: int,
+        output_type: str,
+        callback_on_step_end_tensor_inputs: Sequence[str],
+        consistency: Consistency,
+        is_static: bool,
+    ) -> None:
+        """Raise for inputs of a call that are out of bounds, or that this model cannot use.
+
+        ``is_static`` says whether the views stand on the static orbit; for all else see
+        ``__call__``.
+        """
+        if num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps must be at least 1, not {num_inference_steps}.")
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type must be one of {OUTPUT_TYPES}, not {output_type!r}.")
+        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs has unknown names {sorted(unknown)};"
+                f" known are {self._callback_tensor_inputs}."
+            )
+        if consistency.strength > 0 and self.decoder is None:
+            raise ModelError(
+                "Consistency needs Gaussians of the views, and this model has no decoder that"
+                " makes them.",
+                "Set its strength to 0, or choose another model.",
+            )
+        if not self.unet.posed and not is_static:
+            raise ModelError(
+                "This model is not told where its views stand: it draws them evenly spaced and on"
+                " the picture's elevation.",
+                "Choose the static orbit, or another model.",
+            )
 
     def prepare_picture(self, image: Image.Image | np.ndarray) -> Tensor:
         """Return (1, C, S, S) in -1..1 of a picture, or of a prepared (S, S, 4) array."""
-        if isinstance(image, np.ndarray):
-            rgba = image
-            if rgba.dtype != np.uint8 or rgba.shape != (self.image_size, self.image_size, 4):
-                raise ValueError(
-                    f"A prepared picture is ({self.image_size}, {self.image_size}, 4) uint8, not"
-                    f" {rgba.shape} {rgba.dtype}."
-                )
-        else:
-            rgba = prepare(image, self.image_size, self.config.framing).rgba
-        tensor = torch.from_numpy(np.ascontiguousarray(rgba)).permute(2, 0, 1)[None].float() / 255
+        if not isinstance(image, np.ndarray):
+            image = prepare(image, self.image_size, self.config.framing).rgba
+        shape, found = (self.image_size, self.image_size, 4), (image.shape, image.dtype)
+        if found != (shape, np.uint8):
+            raise ValueError(f"A prepared picture is {shape} uint8, not {found[0]} {found[1]}.")
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
         return picture_tensor(tensor, self.vae.config.in_channels)
 
     @torch.no_grad()
@@ -342,7 +348,7 @@ class GSV3DPipeline(DiffusionPipeline):
         decoded = self.decoder(
             self._with_reference(latents).to(dtype), run.cameras, run.features.to(dtype)
         )[0]
-        return deepened(decoded.gaussians().visible(), self.config.depth_prior, run.elevation_deg)
+        return deepen(decoded.gaussians().visible(), self.config.depth_prior, run.elevation_deg)
 
     @torch.no_grad()
     def decode_views(self, latents: Tensor) -> np.ndarray:
@@ -380,33 +386,15 @@ class GSV3DPipeline(DiffusionPipeline):
         encoded = encoded * self.vae.config.scaling_factor
         return torch.cat([encoded[None].to(latents), latents[:, -1:]], dim=1)
 
-    def _encode(self, picture: Tensor, generator: torch.Generator | None) -> Tensor:
-        noise = randn_tensor(
-            picture.shape, generator=generator, device=picture.device, dtype=picture.dtype
-        )
-        return encode_reference(self.vae, picture, noise)
-
     def _predict(
-        self,
-        scaled: Tensor,
-        timestep: Tensor,
-        reference: Tensor,
-        context: Tensor,
-        pose: Tensor,
-        guided: bool,
-        scales: Tensor,
+        self, scaled: Tensor, timestep: Tensor, reference: Tensor, context: Tensor, pose: Tensor
     ) -> Tensor:
-        """v of one step. Without the condition, latent and embedding are zero; the pose stays."""
+        """Predict v of one step.
 
-        def predict(latent: Tensor, embedding: Tensor) -> Tensor:
-            repeated = latent[:, None].expand(-1, scaled.shape[1], -1, -1, -1)
-            inputs = torch.cat([scaled, repeated], dim=2).to(self.unet.dtype)
-            embedding = embedding.to(self.unet.dtype)
-            return self.unet(inputs, timestep, embedding, pose, return_dict=False)[0].float()
-
-        conditional = predict(reference, context)
-        if not guided:
-            return conditional
-        # One after the other and not as a batch: half the memory, the same time.
-        unconditional = predict(torch.zeros_like(reference), torch.zeros_like(context))
-        return guide(unconditional, conditional, scales)
+        Without the condition ``reference`` (1, C, h, w) and ``context`` (1, 1, D) are zeros; the
+        pose (1, V, 3) stays.
+        """
+        repeated = reference[:, None].expand(-1, scaled.shape[1], -1, -1, -1)
+        inputs = torch.cat([scaled, repeated], dim=2).to(self.unet.dtype)
+        context = context.to(self.unet.dtype)
+        return self.unet(inputs, timestep, context, pose, return_dict=False)[0].float()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of one result: .glb, .ply, .obj, a sheet .png and a record .json."""
+"""The files of one result: .glb, .ply, .obj, a contact sheet .png and a record .json."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
 from gsv3d._version import __version__
+from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.filenames import readable
 from gsv3d.generation import GenerationResult
-from gsv3d.meshing import export
+from gsv3d.meshing import TexturedMesh, export
+from gsv3d.meshing.preview import rasterize_mesh
 from gsv3d.outputs import write_atomic
 from gsv3d.settings import GenerationSettings
-from gsv3d.sheet import contact_sheet
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from gsv3d.gaussians import Gaussians
     from gsv3d.lifting import Lifted, LiftSettings
-    from gsv3d.meshing import TexturedMesh
 
 _ENDINGS = {"glb": (".glb",), "ply": (".ply",), "obj": (".obj", ".mtl", "_texture.png")}
 
+TILE = 256
+"""Side of a sheet's tile in pixels."""
 
-def endings_of(formats: Sequence[str]) -> list[str]:
+COLUMNS = 6
+_BACKGROUND = (236, 236, 236, 255)
+_INK = (60, 60, 60, 255)
+
+
+def list_endings(formats: Sequence[str]) -> list[str]:
     """Return the endings of all files that ``write_results`` writes."""
     return [ending for name in formats for ending in _ENDINGS[name]] + [".png", ".json"]
 
@@ -62,11 +68,9 @@ def write_results(
     Raises:
         OutputError: a file can't be written; those before it stay.
     """
-    elevations = result.elevations_deg
-    if elevations is None:
-        elevations = np.full(len(result.azimuths_deg), result.pose.elevation_deg)
-    sheet = contact_sheet(
-        result.prepared, result.views, result.azimuths_deg, result.mesh, elevations, result.distance
+    azimuths, elevations = result.azimuths_deg, result.elevations_deg
+    sheet = draw_contact_sheet(
+        result.prepared, result.views, azimuths, elevations, result.mesh, result.distance
     )
     record = {
         "model": model,
@@ -78,7 +82,7 @@ def write_results(
         "cutout_certainty": result.certainty,
         "pose": asdict(result.pose),
         "views": {
-            "azimuths_deg": np.round(result.azimuths_deg.astype(float), 3).tolist(),
+            "azimuths_deg": np.round(azimuths.astype(float), 3).tolist(),
             "elevations_deg": np.round(elevations.astype(float), 3).tolist(),
             "distance": result.distance,
         },
@@ -117,12 +121,12 @@ def write_lifted(
     alpha = views.alpha[..., None]
     layers = torch.cat([views.colors / alpha.clamp_min(1e-3), alpha], dim=-1).clamp(0, 1)
     on_white = views.colors + 1 - alpha
-    sheet = contact_sheet(
+    sheet = draw_contact_sheet(
         (layers[0] * 255).round().to(torch.uint8).cpu().numpy(),
         (on_white.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy(),
         azimuths,
-        lifted.mesh,
         elevations,
+        lifted.mesh,
     )
     record = {
         "device": device,
@@ -151,8 +155,8 @@ def _write_all(
     if "ply" in formats:
         file = io.BytesIO()
         gaussians.save_ply(file)
-        files.append(_write(_with_suffix(target, ".ply"), file.getvalue()))
-    files.append(_write(_with_suffix(target, ".png"), export.result_png(sheet)))
+        files.append(write_atomic(_with_suffix(target, ".ply"), file.getvalue()))
+    files.append(write_atomic(_with_suffix(target, ".png"), export.encode_result(sheet)))
     record = {
         "version": __version__,
         **record,
@@ -162,7 +166,7 @@ def _write_all(
         "files": [file.name for file in files],
     }
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    files.append(_write(_with_suffix(target, ".json"), text.encode()))
+    files.append(write_atomic(_with_suffix(target, ".json"), text.encode()))
     return files
 
 
@@ -170,6 +174,67 @@ def _with_suffix(target: Path, suffix: str) -> Path:
     return target.with_name(target.name + suffix)
 
 
-def _write(path: Path, data: bytes) -> Path:
-    write_atomic(path, data)
-    return path
+def draw_contact_sheet(
+    prepared: np.ndarray,
+    views: np.ndarray,
+    azimuths_deg: np.ndarray,
+    elevations_deg: np.ndarray,
+    mesh: TexturedMesh,
+    distance: float = DISTANCE,
+) -> Image.Image:
+    """Draw one picture of a whole result.
+
+    The first row holds the input and some of the model's views, the second the textured mesh from
+    the same sides, the third its bare shape.
+
+    Args:
+        prepared: (S, S, 4) uint8, the reference as the model saw it.
+        views: (V, S, S, 3) uint8.
+        azimuths_deg, elevations_deg: (V,) of the views.
+        mesh: the result.
+        distance: of the views' cameras from the origin.
+
+    Returns:
+        An RGB picture.
+    """
+    by_azimuth = np.argsort(np.asarray(azimuths_deg, dtype=np.float64) % 360.0, kind="stable")
+    count = min(COLUMNS - 1, len(by_azimuth))
+    chosen = by_azimuth[[round(i * len(by_azimuth) / count) for i in range(count)]]
+    azimuths = [float(azimuths_deg[i]) % 360.0 for i in chosen]
+    elevations = [float(elevations_deg[i]) for i in chosen]
+
+    cameras = orbit(azimuths, elevations, size=TILE, distance=distance)
+    textured = rasterize_mesh(mesh, cameras, shading=0.35)
+    clay = rasterize_mesh(mesh, cameras, shading=1.0, clay=True)
+    sides = [f"{azimuth:.0f}°" for azimuth in azimuths]
+    rows: list[list[tuple[str, np.ndarray | None]]] = [
+        [("input", prepared)],
+        [(f"{len(mesh.faces):,} triangles", _texture_tile(mesh))],
+        [("", None)],
+    ]
+    for side, view, color, shape in zip(sides, views[chosen], textured, clay, strict=True):
+        rows[0].append((f"view {side}", view))
+        rows[1].append((f"mesh {side}", color))
+        rows[2].append((f"shape {side}", shape))
+
+    sheet = Image.new("RGBA", (TILE * (count + 1), TILE * len(rows)), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=13)
+    for row, tiles in enumerate(rows):
+        for column, (label, tile) in enumerate(tiles):
+            if tile is None:
+                continue
+            picture = Image.fromarray(tile).convert("RGBA")
+            picture = picture.resize((TILE, TILE), Image.Resampling.BILINEAR)
+            sheet.alpha_composite(picture, (column * TILE, row * TILE))
+            draw.text((column * TILE + 6, row * TILE + 4), label, fill=_INK, font=font)
+    return sheet.convert("RGB")
+
+
+def _texture_tile(mesh: TexturedMesh) -> np.ndarray:
+    """Return the texture with a margin, so that the label above it can be read."""
+    inner = TILE - 48
+    texture = Image.fromarray(mesh.texture).convert("RGBA")
+    tile = np.zeros((TILE, TILE, 4), dtype=np.uint8)
+    tile[28 : 28 + inner, 24 : 24 + inner] = texture.resize((inner, inner), Image.Resampling.BOX)
+    return tile

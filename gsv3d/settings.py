@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user may choose for one job, and its bounds."""
+"""Settings of one job, and their bounds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from gsv3d.cameras import ORBIT_CHOICES, views_deg
 from gsv3d.meshing.extract import MAX_FACES, MAX_TEXTURE, MIN_FACES, MIN_TEXTURE
 from gsv3d.meshing.texture import BACKS
-from gsv3d.multiview.consistency import Consistency
+from gsv3d.multiview.guidance import Consistency
 from gsv3d.preprocessing.saliency import DEFAULT_CUTOUT
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Hold what a user may choose for one job.
+    """Settings of one job.
 
     Attributes:
         steps: denoising steps, 1..200; None is the model's own number.

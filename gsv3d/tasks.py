@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a task that a worker does, in words."""
+"""The outcome of a task, in words, and the time of its phases."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,3 +58,26 @@ def outcome_of(index: int, kind: str, value: Any, what: str) -> Outcome:
     return Outcome(
         index, error=value if kind == "failed" else f"{what}: an unexpected error ({value})."
     )
+
+
+class Clock:
+    """Seconds by phase; a phase lasts until the next one is entered."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._start = self._since = time.perf_counter()
+        self._phase = ""
+
+    def enter(self, phase: str) -> None:
+        now = time.perf_counter()
+        if self._phase:
+            self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = phase, now
+
+    def stop(self) -> dict[str, float]:
+        """Return the seconds of each phase, and of all as "total"."""
+        self.enter("")
+        return {
+            name: round(seconds, 3)
+            for name, seconds in {**self._seconds, "total": self._since - self._start}.items()
+        }

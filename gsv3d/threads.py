@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process sets before it imports torch: its threads, how they wait, and no search for garbage.
+"""What a process sets before it imports torch: threads, how they wait, no search for garbage.
 
 Imports nothing heavy.
 """
@@ -10,6 +10,8 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from gsv3d.errors import GSV3DError
 
 SLEEPING = {
     "OMP_WAIT_POLICY": "PASSIVE",  # every OpenMP
@@ -41,14 +43,14 @@ def limit_threads(count: int | None = None) -> None:
             and other programs, or what the user has set by a variable of ``COUNTS``.
 
     Raises:
-        ValueError: count is below 1.
+        GSV3DError: count is below 1.
     """
     if count is None:
         for name in COUNTS:
             os.environ.setdefault(name, str(max(1, usable_cores() - 1)))
         return
     if count < 1:
-        raise ValueError(f"threads must be at least 1, not {count}.")
+        raise GSV3DError(f"threads must be at least 1, not {count}.")
     os.environ.update(dict.fromkeys(COUNTS, str(count)))
 
 

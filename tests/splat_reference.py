@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gaussians drawn by numpy, one after the other: what pictures of splats are compared with.
 
-Needs no torch, so it serves in every Blender's Python; `tests/gsv3d/rendering/test_reference.py`
-holds it to the library's renderer.
+Needs no torch, so it serves in every Blender's Python. It is held to the library's renderer by
+`tests/gsv3d/rendering/test_torch_backend.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,17 @@ def colors(sh: np.ndarray, directions: np.ndarray) -> np.ndarray:
         x, y, z = directions.T[..., None]
         seen += 0.4886025119029199 * (-y * sh[:, 1] + z * sh[:, 2] - x * sh[:, 3])
     return np.maximum(seen, 0.0)
+
+
+def look_at_origin(eye: np.ndarray) -> np.ndarray:
+    """Return the view matrix (4, 4), of OpenCV's axes, of an upright camera at ``eye``."""
+    forward = -eye / np.linalg.norm(eye)
+    right = np.cross(forward, [0, 0, 1.0])
+    right /= np.linalg.norm(right)
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = [right, np.cross(forward, right), forward]
+    viewmat[:3, 3] = -viewmat[:3, :3] @ eye
+    return viewmat
 
 
 def draw(

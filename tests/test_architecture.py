@@ -30,17 +30,17 @@ PROTOCOL_NEEDS = STANDARD | {"numpy", "msgpack", "zmq"}
 
 # In gsv3d a part imports only parts of rows above its own (and of its own row).
 GSV3D_ROWS = (
-    ("_version", "memory", "errors", "filenames", "tasks", "threads"),
+    ("_version", "errors", "filenames", "tasks", "threads"),
     ("cameras", "clusters", "compiling", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
     ("rendering", "multiview", "decoder", "pose"),
     ("meshing",),
     ("lifting",),
     ("pipeline",),
-    ("models", "hub"),
+    ("models", "own_models", "hub"),
     ("settings", "text_to_image"),
     ("generation",),
-    ("sheet", "results"),
+    ("results",),
     ("cli",),
     ("__main__",),
     ("lab",),
@@ -240,6 +240,7 @@ def loaded_with(module: str) -> set[str]:
 
 WITHOUT_BLENDER = [
     "blender_addon",
+    "blender_addon.arguments",
     "blender_addon.backend_install",
     "blender_addon.backend_link",
     "blender_addon.backend_process",
@@ -258,6 +259,7 @@ WITHOUT_BLENDER = [
     "blender_addon.problems",
     "blender_addon.protocol",
     "blender_addon.pythons",
+    "blender_addon.requests",
     "blender_addon.result_files",
     "backend.protocol",
 ]

@@ -10,14 +10,14 @@ import bpy
 import numpy as np
 
 from .. import compat, splat_view
-from ..jobs import Target
+from ..requests import Target
 from . import scene, splat_nodes
 from .layout import AttributeValues, points_layout, splat_layout
 from .placement import Fit
 from .prepare import GaussianArrays
 
 ARRAYS_TAG = "gsv3d_arrays"
-"""Name the arrays that data was made of."""
+"""The name of the property that tells which arrays data was made of."""
 
 
 def import_gaussians(
@@ -93,12 +93,12 @@ def show_gaussians(data: Any, arrays: GaussianArrays, job_id: str, target: Targe
 
 
 def has_native_points() -> bool:
-    """Tell whether this Blender has splats of its own, with all attributes they need."""
+    """Return True if this Blender has splats of its own, with all attributes they need."""
     return compat.has_native_splats() and compat.attribute_type_exists("FLOAT4")
 
 
 def _shows(data: Any, arrays: GaussianArrays) -> bool:
-    """Tell whether data was made of these arrays, and the artist deleted nothing of it."""
+    """Return True if data was made of these arrays, and the artist deleted nothing of it."""
     whole = len(data.attributes["position"].data) == len(arrays)
     return data.get(ARRAYS_TAG) == arrays.key and whole
 

@@ -42,9 +42,7 @@ class AttributeValues:
 def points_layout(arrays: GaussianArrays, fit: Fit) -> list[AttributeValues]:
     """Return the attributes of a mesh of points, positions first."""
     return [
-        AttributeValues("position", "FLOAT_VECTOR", fit.apply(arrays.means)),
-        AttributeValues("scale", "FLOAT_VECTOR", arrays.scales * np.float32(fit.scale)),
-        AttributeValues("rotation", "QUATERNION", arrays.quats),
+        *_shapes(arrays, fit),
         AttributeValues("opacity", "FLOAT", arrays.opacities),
         AttributeValues("Color", "FLOAT_COLOR", arrays.colors),
         *_coefficients(arrays, "sh_", first=0),
@@ -55,11 +53,17 @@ def splat_layout(arrays: GaussianArrays, fit: Fit) -> list[AttributeValues]:
     """Return the attributes of a point cloud of the type GAUSSIAN_SPLAT, positions first."""
     base = np.concatenate([arrays.sh[:, 0], arrays.opacities[:, None]], axis=1)
     return [
+        *_shapes(arrays, fit),
+        AttributeValues("radiance:base", "FLOAT4", np.ascontiguousarray(base, np.float32)),
+        *_coefficients(arrays, "radiance:sh_", first=1),
+    ]
+
+
+def _shapes(arrays: GaussianArrays, fit: Fit) -> list[AttributeValues]:
+    return [
         AttributeValues("position", "FLOAT_VECTOR", fit.apply(arrays.means)),
         AttributeValues("scale", "FLOAT_VECTOR", arrays.scales * np.float32(fit.scale)),
         AttributeValues("rotation", "QUATERNION", arrays.quats),
-        AttributeValues("radiance:base", "FLOAT4", np.ascontiguousarray(base, np.float32)),
-        *_coefficients(arrays, "radiance:sh_", first=1),
     ]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import compat
 from ..filenames import safe_stem
-from ..jobs import Target
+from ..requests import Target
 from . import scene
 from .placement import Fit
 from .prepare import MeshArrays

@@ -9,7 +9,8 @@ from typing import Any
 import bpy
 
 from .. import compat
-from ..jobs import Job, Words
+from ..jobs import Job
+from ..requests import Words
 from .scene import JOB_TAG
 
 PROMPT_TAG, SEED_TAG = "gsv3d_prompt", "gsv3d_seed"

@@ -145,7 +145,7 @@ def fit_to_size(bounds: Bounds, size: float) -> Fit:
 
 
 def yaw_of_plane(normal: Sequence[float]) -> float:
-    """Turn about +Z, in radians, that makes a result face where a picture plane faces.
+    """Return the turn about +Z, in radians, by which a result faces where a picture plane does.
 
     ``normal`` is the plane's +Z axis in the world. A result faces -Y unturned, as a picture does
     that stands in the front view. A picture that lies flat gives no direction: 0.

@@ -21,6 +21,9 @@ from .placement import Bounds, bounds_of, bounds_of_gaussians
 MAX_GAUSSIANS = 200_000
 """More ellipsoids than this make the view crawl; the most visible ones are kept."""
 MIN_OPACITY = 0.005
+_SHEET = 256
+"""Pixels of a side of a `Sheet`."""
+_UPDATE = "The add-on and the backend may be of different versions: update both."
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,6 @@ class GaussianArrays:
     sh: np.ndarray
     mean_color: tuple[float, float, float]
     bounds: Bounds
-    dropped: int
     key: str = field(default_factory=lambda: uuid4().hex)
 
     def __len__(self) -> int:
@@ -81,9 +83,8 @@ def prepare_gaussians(
     scales: np.ndarray,
     opacities: np.ndarray,
     sh: np.ndarray,
-    limit: int = MAX_GAUSSIANS,
 ) -> GaussianArrays:
-    """Drop what cannot be seen or is broken, sort by visibility, keep ``limit`` at most.
+    """Drop what cannot be seen or is broken, sort by visibility, keep `MAX_GAUSSIANS` at most.
 
     means (N, 3), quats (N, 4) wxyz, scales (N, 3) linear, opacities (N,), sh (N, K, 3) with
     K = (degree + 1)^2. Raises `Problem` when the shapes disagree or nothing visible is left.
@@ -101,10 +102,7 @@ def prepare_gaussians(
         and sh.shape[1] >= 1
     )
     if not shapes_agree:
-        raise Problem(
-            "The splats from the backend do not fit together.",
-            "The add-on and the backend may be of different versions: update both.",
-        )
+        raise Problem("The splats from the backend do not fit together.", _UPDATE)
     means, quats, scales, opacities, sh = (
         np.asarray(a, np.float32) for a in (means, quats, scales, opacities, sh)
     )
@@ -127,7 +125,7 @@ def prepare_gaussians(
         )
     opacities = np.minimum(opacities, 1.0)
     visibility = np.log(opacities[kept]) + np.log(scales[kept]).sum(axis=1) * (2 / 3)
-    order = np.argsort(-visibility, kind="stable")[:limit]
+    order = np.argsort(-visibility, kind="stable")[:MAX_GAUSSIANS]
     kept, weights = kept[order], np.exp(visibility[order] - visibility.max())
     colors = np.empty((len(kept), 4), np.float32)
     colors[:, :3] = srgb_to_linear(sh_to_srgb(sh[kept, 0]))
@@ -142,7 +140,6 @@ def prepare_gaussians(
         sh=np.ascontiguousarray(sh[kept]),
         mean_color=(red, green, blue),
         bounds=bounds_of_gaussians(means[kept], opacities[kept]),
-        dropped=n - len(kept),
     )
 
 
@@ -159,7 +156,6 @@ def prepare_mesh(
     with row 0 on top, alpha (T, U) uint8 where the texture has holes. Faces that use a vertex twice
     or are there twice are left out.
     """
-    update = "The add-on and the backend may be of different versions: update both."
     f = len(faces) if faces.ndim else -1
     if (
         vertices.ndim != 2
@@ -170,7 +166,7 @@ def prepare_mesh(
         or texture.shape[2] != 3
         or (alpha is not None and alpha.shape != texture.shape[:2])
     ):
-        raise Problem("The mesh from the backend does not fit together.", update)
+        raise Problem("The mesh from the backend does not fit together.", _UPDATE)
     if not len(vertices) or not f:
         raise Problem(
             "The mesh from the backend is empty.", "Try another picture, seed or face budget."
@@ -185,10 +181,9 @@ def prepare_mesh(
             "Generate again, with another seed if it happens twice.",
         )
     if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
-        raise Problem("The mesh from the backend names vertices that it does not have.", update)
+        raise Problem("The mesh from the backend names vertices that it does not have.", _UPDATE)
     a, b, c = faces.T
-    proper = (a != b) & (b != c) & (c != a)
-    proper &= ~_repeated(faces)
+    proper = (a != b) & (b != c) & (c != a) & ~_repeated(faces)
     if not proper.any():
         raise Problem(
             "The mesh from the backend has no face with an area.", "Try another picture or seed."
@@ -230,24 +225,20 @@ def _colors_at(uvs: np.ndarray, texture: np.ndarray) -> np.ndarray:
     return colors
 
 
-def prepare_sheet(images: np.ndarray, cells: int = 2, size: int = 256) -> Sheet:
-    """Arrange ``cells`` x ``cells`` of ``images`` (V, H, W, 3) uint8, evenly chosen, as one icon.
+def prepare_sheet(images: np.ndarray) -> Sheet:
+    """Arrange four of ``images`` (V, H, W, 3) uint8, evenly chosen, as one icon.
 
     The last view is the reference by SV3D's order, so the choice starts there and goes round.
     """
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not images.size:
-        raise Problem(
-            "The views from the backend do not fit together.",
-            "The add-on and the backend may be of different versions: update both.",
-        )
+        raise Problem("The views from the backend do not fit together.", _UPDATE)
     views, height, width, _ = images.shape
-    count = cells * cells
-    order = [(views - 1 + round(i * views / count)) % views for i in range(count)]
-    side = size // cells
+    side = _SHEET // 2
     rows = np.arange(side) * height // side
     columns = np.arange(side) * width // side
-    canvas = np.ones((size, size, 4), np.float32)
-    for index, view in enumerate(order):
-        y, x = (index // cells) * side, (index % cells) * side
-        canvas[y : y + side, x : x + side, :3] = images[view][rows][:, columns] / np.float32(255)
-    return Sheet(size=size, pixels=np.ascontiguousarray(canvas[::-1]).reshape(-1))
+    canvas = np.ones((_SHEET, _SHEET, 4), np.float32)
+    for index in range(4):
+        view = images[(views - 1 + round(index * views / 4)) % views]
+        y, x = index // 2 * side, index % 2 * side
+        canvas[y : y + side, x : x + side, :3] = view[rows][:, columns] / np.float32(255)
+    return Sheet(size=_SHEET, pixels=np.ascontiguousarray(canvas[::-1]).reshape(-1))

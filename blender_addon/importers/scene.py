@@ -12,7 +12,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from ..jobs import Target
+from ..requests import Target
 
 JOB_TAG = "gsv3d_job"
 PLACE_TAG = "gsv3d_place"
@@ -65,9 +65,7 @@ def scene_of(target: Target) -> Any:
 def collection_for(target: Target) -> Any:
     """Return the collection a result belongs in; make it again if it is gone."""
     scene = scene_of(target)
-    if not target.collection:
-        return scene.collection
-    if target.collection == scene.collection.name:
+    if target.collection in ("", scene.collection.name):
         return scene.collection
     collection = bpy.data.collections.get((target.collection, None))
     if collection is None:
@@ -139,7 +137,7 @@ def results_of(target: Target, job_id: str) -> list[Any]:
 
 
 def has_variants(result: Any, scene: Any) -> bool:
-    """Tell whether other jobs made meshes of a result's picture that are in a scene. Quick."""
+    """Return True if a scene has meshes that other jobs made of a result's picture. Quick."""
     return bool(_meshes_of(result.get(SOURCE_TAG, ""), scene, result.get(JOB_TAG, "")))
 
 

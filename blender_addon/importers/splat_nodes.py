@@ -56,7 +56,7 @@ def add_ellipsoids(owner: Any, in_view: bool) -> None:
 
 
 def ellipsoids_in_view(owner: Any) -> bool:
-    """Tell whether 3D views show an object's ellipsoids."""
+    """Return True if 3D views show an object's ellipsoids."""
     modifier = _modifier_of(owner)
     if modifier is None or modifier.node_group is None or not modifier.show_viewport:
         return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hold the operators behind the buttons, a topic in each module; report what goes wrong."""
+"""The operators behind the buttons, a topic in each module; they report what goes wrong."""
 
 from __future__ import annotations
 
@@ -20,19 +20,8 @@ from . import (
     view,
 )
 
-CLASSES = (
-    *generate.CLASSES,
-    *cutout.CLASSES,
-    *drop.CLASSES,
-    *imagine.CLASSES,
-    *batch.CLASSES,
-    *keep.CLASSES,
-    *jobs.CLASSES,
-    *backend.CLASSES,
-    *install.CLASSES,
-    *models.CLASSES,
-    *view.CLASSES,
-)
+_MODULES = (generate, cutout, drop, imagine, batch, keep, jobs, backend, install, models, view)
+CLASSES = tuple(cls for module in _MODULES for cls in module.CLASSES)
 
 for _cls in CLASSES:
     if issubclass(_cls, bpy.types.Operator):

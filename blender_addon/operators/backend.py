@@ -18,15 +18,8 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if not common.may_press(cls, ""):
-            return False
-        if session.get().backend.state in (
-            BackendState.READY,
-            BackendState.STARTING,
-        ):
-            cls.poll_message_set(translations.report("The backend is running"))
-            return False
-        return True
+        runs = session.get().backend.state in (BackendState.READY, BackendState.STARTING)
+        return common.may_press(cls, "The backend is running" if runs else "")
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         place = preferences.backend_place()
@@ -35,17 +28,15 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
 
 
 class GSV3D_OT_backend_stop(bpy.types.Operator):
-    """End the backend that was started here, or leave one that was not"""
+    """End the backend if it was started here, else disconnect from it"""
 
     bl_idname = "gsv3d.backend_stop"
     bl_label = "Stop GSV3D Backend"
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if session.get().backend.state in (BackendState.OFF, BackendState.STOPPING):
-            cls.poll_message_set(translations.report("The backend is not running"))
-            return False
-        return True
+        runs = session.get().backend.state not in (BackendState.OFF, BackendState.STOPPING)
+        return common.say_missing(cls, "" if runs else "The backend is not running")
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         session.get().stop_backend()
@@ -53,7 +44,7 @@ class GSV3D_OT_backend_stop(bpy.types.Operator):
 
 
 class GSV3D_OT_backend_pair(bpy.types.Operator):
-    """Use the backend on another computer that made the code in the field beside this"""
+    """Use the backend on another computer whose pairing code is in the field beside this"""
 
     bl_idname = "gsv3d.backend_pair"
     bl_label = "Pair with GSV3D Backend"
@@ -71,17 +62,15 @@ class GSV3D_OT_backend_pair(bpy.types.Operator):
 
 
 class GSV3D_OT_free_memory(bpy.types.Operator):
-    """Free the memory of the card and the computer that models without a job hold"""
+    """Free the memory of models that no job uses"""
 
     bl_idname = "gsv3d.free_memory"
     bl_label = "Free GSV3D Memory"
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if session.get().backend.state is not BackendState.READY:
-            cls.poll_message_set(translations.report("The backend is not running"))
-            return False
-        return True
+        ready = session.get().backend.ready
+        return common.say_missing(cls, "" if ready else "The backend is not running")
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         client = session.get().backend.client

@@ -15,10 +15,11 @@ from bpy.props import EnumProperty
 from .. import references
 from ..batch import images_in_folder, unique_names
 from ..filenames import readable
+from ..image_empties import selected_image_empties
 from ..importers import scene
-from ..jobs import Target
 from ..problems import Problem
 from ..references import Reference
+from ..requests import Target
 from . import common
 
 
@@ -48,7 +49,7 @@ class GSV3D_OT_batch(bpy.types.Operator):
         if source == "FOLDER":
             pictures, problems = _pictures_in_folder(context, settings)
         else:
-            empties = references.selected_image_empties(context)
+            empties = selected_image_empties(context)
             pictures, problems = common.pictures_at(context, sorted(empties, key=_left_to_right))
         common.submit_all(self, settings, pictures, problems)
         return {"FINISHED"}
@@ -59,7 +60,7 @@ def _missing(context: bpy.types.Context) -> str:
     settings = context.scene.gsv3d
     if settings.batch_source == "FOLDER" and not settings.folder.strip():
         return "Choose a folder above"
-    if settings.batch_source == "SELECTED" and not references.selected_image_empties(context):
+    if settings.batch_source == "SELECTED" and not selected_image_empties(context):
         return "Select image empties (Add > Image > Reference)"
     return ""
 

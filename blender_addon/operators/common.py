@@ -15,12 +15,13 @@ import bpy
 from .. import preferences, session, translations
 from ..backend_link import BackendState
 from ..batch import unique_names
+from ..image_empties import plane_normal, plane_of
 from ..importers.placement import yaw_of_plane
-from ..jobs import Request, Target
 from ..problems import Problem, file_problem
 from ..properties import MAX_SEED, steps_of
 from ..protocol import protocol_problem
-from ..references import Reference, plane_normal, plane_of
+from ..references import Reference
+from ..requests import Request, Target
 from . import sources
 
 
@@ -34,13 +35,20 @@ def _said(problem: Problem) -> str:
     return " ".join(filter(None, map(translations.sentence, (problem.what, problem.hint))))
 
 
+def say_missing(cls: Any, missing: str) -> bool:
+    """Say on the grayed button, for ``poll``, what is missing; return True if nothing is."""
+    if missing:
+        cls.poll_message_set(translations.report(missing))
+    return not missing
+
+
 def may_press(cls: Any, missing: str) -> bool:
-    """Say on the grayed button, for ``poll``, what is missing, the add-on's own parts first."""
+    """Return what `say_missing` does; of all that is missing, say first what the add-on lacks."""
     problem = protocol_problem()
-    words = _said(problem) if problem is not None else translations.report(missing)
-    if words:
-        cls.poll_message_set(words)
-    return not words
+    if problem is not None:
+        cls.poll_message_set(_said(problem))
+        return False
+    return say_missing(cls, missing)
 
 
 def reports_problems(
@@ -60,7 +68,7 @@ def reports_problems(
     return reporting
 
 
-def request_for(settings: Any, reference: Reference, seed: int, batch: bool = False) -> Request:
+def request_for(settings: Any, reference: Reference, seed: int, batch: bool) -> Request:
     """Return what the backend is asked for by the scene's settings."""
     return Request(
         image=reference.picture,
@@ -147,7 +155,7 @@ def pictures_at(
 
 
 def target_at_empty(context: bpy.types.Context, empty: Any, name: str) -> Target:
-    """Stand at the empty's lower edge, face where it faces, lie in its collection."""
+    """Return a place at an empty's lower edge, facing where it faces, in its collection."""
     settings = context.scene.gsv3d
     collections = empty.users_collection
     return Target(
@@ -161,7 +169,7 @@ def target_at_empty(context: bpy.types.Context, empty: Any, name: str) -> Target
 
 
 def target_at_cursor(context: bpy.types.Context, name: str, height: float | None = None) -> Target:
-    """Stand at the 3D cursor, in the active collection."""
+    """Return a place at the 3D cursor, in the active collection."""
     collection = context.collection
     return Target(
         name=name,

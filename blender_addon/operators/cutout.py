@@ -10,8 +10,8 @@ from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from .. import references, session
 from ..cutouts import CutOut
-from ..jobs import Cutting
 from ..problems import Problem
+from ..requests import Cutting
 from . import common, sources
 
 

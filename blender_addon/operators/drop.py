@@ -90,7 +90,7 @@ class GSV3D_OT_generate_dropped(bpy.types.Operator):
 
 
 class GSV3D_OT_generate_clipboard(bpy.types.Operator):
-    """Generate an object of the picture that was copied, at the 3D cursor"""
+    """Generate an object of the copied picture, at the 3D cursor"""
 
     bl_idname = "gsv3d.generate_clipboard"
     bl_label = "Generate 3D from Clipboard"

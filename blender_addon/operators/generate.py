@@ -6,7 +6,7 @@ from __future__ import annotations
 import bpy
 from bpy.props import EnumProperty
 
-from .. import references
+from ..image_empties import selected_image_empties
 from ..problems import Problem
 from . import common, sources
 
@@ -47,7 +47,7 @@ class GSV3D_OT_generate_selected(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        selected = context.scene is not None and references.selected_image_empties(context)
+        selected = context.scene is not None and selected_image_empties(context)
         missing = "" if selected else "Select an image empty (Add > Image > Reference)"
         return common.may_press(cls, missing)
 
@@ -57,7 +57,7 @@ class GSV3D_OT_generate_selected(bpy.types.Operator):
 
 
 def _generate_selected(operator: bpy.types.Operator, context: bpy.types.Context) -> None:
-    empties = references.selected_image_empties(context)
+    empties = selected_image_empties(context)
     if not empties:
         raise Problem("No image empty is selected.", "Select one, or choose a file.")
     pictures, problems = common.pictures_at(context, empties)

@@ -11,9 +11,9 @@ import bpy
 
 from .. import preferences, session
 from ..importers.picture import is_of
-from ..jobs import Target, Words
 from ..problems import Problem
 from ..properties import MAX_SEED
+from ..requests import Target, Words
 from . import common
 
 _NAME_CHARACTERS = 48

@@ -10,6 +10,7 @@ import bpy
 from .. import compat, guides, installing, translations
 from ..environments import packed_wheel
 from ..log_files import open_with_system
+from . import common
 
 
 class GSV3D_OT_backend_install(bpy.types.Operator):
@@ -27,9 +28,7 @@ class GSV3D_OT_backend_install(bpy.types.Operator):
             missing = "This build of the extension does not bring the backend"
         elif not compat.online_access():
             missing = installing.OFFLINE
-        if missing:
-            cls.poll_message_set(translations.report(missing))
-        return not missing
+        return common.say_missing(cls, missing)
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         installing.start()

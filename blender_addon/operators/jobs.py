@@ -10,8 +10,10 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from .. import session, translations
-from ..jobs import Job, JobState, Words
+from .. import session
+from ..jobs import Job, JobState
+from ..problems import Problem
+from ..requests import Words
 from . import common
 
 
@@ -25,10 +27,7 @@ def selected_job(context: bpy.types.Context) -> Job | None:
 
 def _may_press(cls: Any, which: Callable[[Job], bool], words: str) -> bool:
     """Return True while there is a job of a kind; else say ``words`` on the button."""
-    if any(which(job) for job in session.get().book):
-        return True
-    cls.poll_message_set(translations.report(words))
-    return False
+    return common.say_missing(cls, "" if any(map(which, session.get().book)) else words)
 
 
 class _OfJob:
@@ -36,8 +35,12 @@ class _OfJob:
 
     job_id: StringProperty(options={"SKIP_SAVE", "HIDDEN"})  # type: ignore[valid-type]
 
-    def job(self, context: bpy.types.Context) -> Job | None:
-        return session.get().book.get(self.job_id) if self.job_id else selected_job(context)
+    def job(self, context: bpy.types.Context) -> Job:
+        """Return the job. Raises `Problem`."""
+        job = session.get().book.get(self.job_id) if self.job_id else selected_job(context)
+        if job is None:
+            raise Problem("No job is selected.", "Select one in the list.")
+        return job
 
 
 class GSV3D_OT_cancel(bpy.types.Operator):
@@ -81,8 +84,7 @@ class GSV3D_OT_retry(bpy.types.Operator, _OfJob):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         current = session.get()
-        job = self.job(context)
-        jobs = current.book.of_batch(self.batch) if self.batch else [job] if job else []
+        jobs = current.book.of_batch(self.batch) if self.batch else [self.job(context)]
         wanted = [j for j in jobs if j.state is JobState.FAILED or not self.batch]
         common.ensure_backend()
         for each in wanted:
@@ -91,7 +93,7 @@ class GSV3D_OT_retry(bpy.types.Operator, _OfJob):
 
 
 class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
-    """Bring the job's results into the scene: where they belong, or to the 3D cursor"""
+    """Bring the job's results into the scene: to their place, or to the 3D cursor"""
 
     bl_idname = "gsv3d.import_result"
     bl_label = "Import 3D Result"
@@ -103,8 +105,6 @@ class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.job(context)
-        if job is None:
-            return {"CANCELLED"}
         target = replace(job.target, replaces=False)
         if job.detached:  # of another file: its place means nothing here
             target = common.target_at_cursor(context, job.name, job.target.height)
@@ -114,7 +114,7 @@ class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
 
 
 class GSV3D_OT_discard(bpy.types.Operator, _OfJob):
-    """Take the job off the list and delete its results; what is in the scene stays"""
+    """Take the job off the list and delete its results; the scene stays as it is"""
 
     bl_idname = "gsv3d.discard"
     bl_label = "Discard 3D Result"
@@ -122,9 +122,8 @@ class GSV3D_OT_discard(bpy.types.Operator, _OfJob):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.job(context)
-        if job is None or job.state.active or job.elsewhere:
-            self.report({"WARNING"}, "Only a job of this Blender that is over can be discarded")
-            return {"CANCELLED"}
+        if job.state.active or job.elsewhere:
+            raise Problem("Only a job of this Blender that is over can be discarded.")
         session.get().jobs.forget([job])
         return {"FINISHED"}
 
@@ -155,10 +154,7 @@ class GSV3D_OT_move_job(bpy.types.Operator, _OfJob):
         return _may_press(cls, lambda job: job.state is JobState.QUEUED, "No job is queued")
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        job = self.job(context)
-        if job is None:
-            return {"CANCELLED"}
-        session.get().jobs.move(job.id, self.by)
+        session.get().jobs.move(self.job(context).id, self.by)
         return {"FINISHED"}
 
 
@@ -171,8 +167,6 @@ class GSV3D_OT_copy_settings(bpy.types.Operator, _OfJob):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.job(context)
-        if job is None:
-            return {"CANCELLED"}
         settings = context.scene.gsv3d
         if isinstance(job.request, Words):
             settings.prompt = job.request.prompt

@@ -9,6 +9,7 @@ import bpy
 
 from .. import translations
 from ..importers import scene
+from . import common
 
 
 class GSV3D_OT_keep(bpy.types.Operator):
@@ -20,13 +21,9 @@ class GSV3D_OT_keep(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if not is_result(context.object):
-            cls.poll_message_set(translations.report("Select the result to keep"))
-            return False
-        if context.mode != "OBJECT":
-            cls.poll_message_set(translations.report("Only in Object Mode"))
-            return False
-        return True
+        mode = "" if context.mode == "OBJECT" else "Only in Object Mode"
+        missing = mode if is_result(context.object) else "Select the result to keep"
+        return common.say_missing(cls, missing)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         others = scene.variants_of(context.object, context.scene)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import bpy
 
-from .. import compat, layouts, model_changes, session, translations
+from .. import compat, layouts, model_changes, session
 from ..tasks import State
+from . import common
 
 
 def _may_change(cls: type[bpy.types.Operator], online: bool = False) -> bool:
@@ -20,9 +21,7 @@ def _may_change(cls: type[bpy.types.Operator], online: bool = False) -> bool:
         missing = model_changes.REMOTE
     elif online and not compat.online_access():
         missing = model_changes.OFFLINE
-    if missing:
-        cls.poll_message_set(translations.report(missing))
-    return not missing
+    return common.say_missing(cls, missing)
 
 
 class GSV3D_OT_model_add(bpy.types.Operator):
@@ -50,8 +49,8 @@ class GSV3D_OT_model_add(bpy.types.Operator):
 
     def draw(self, context: bpy.types.Context) -> None:
         words = (
-            "Models that are for those alone who agreed to their conditions at Hugging Face ask"
-            " for an access token of your account there."
+            "Some models are for those alone who agreed to their conditions at Hugging Face: they"
+            " need an access token of your account there."
         )
         layouts.draw_words(self.layout, context, words)
         self.layout.prop(self, "token")

@@ -10,6 +10,7 @@ from typing import Any
 import bpy
 
 from .. import references, session
+from ..image_empties import is_image_empty, selected_image_empties, shown_by
 from ..problems import Problem
 from ..references import Reference
 from ..translations import sentence
@@ -37,7 +38,7 @@ def missing(context: bpy.types.Context) -> str:
     settings = context.scene.gsv3d
     if context.space_data is not None and context.space_data.type == "IMAGE_EDITOR":
         return "" if editor_image(context) else "Open a picture in this Image Editor"
-    if settings.source == "SELECTED" and not references.selected_image_empties(context):
+    if settings.source == "SELECTED" and not selected_image_empties(context):
         return "Select an image empty (Add > Image > Reference), or choose a file above"
     if settings.source == "IMAGE" and settings.image is None:
         return "Choose an image above"
@@ -53,7 +54,7 @@ def chosen(context: bpy.types.Context, source: str) -> Any:
     settings = context.scene.gsv3d
     source = settings.source if source == "SETTINGS" else source
     if source == "SELECTED":
-        return next(iter(references.selected_image_empties(context)), None)
+        return next(iter(selected_image_empties(context)), None)
     if source == "FILE":
         return settings.filepath.strip() or None
     images = {"EDITOR": editor_image(context), "WORDS": settings.imagined}
@@ -64,7 +65,7 @@ def key_of(what: Any) -> str:
     """Return a key for the cut-out of what `chosen` returns; needs no look at any file."""
     if isinstance(what, str):
         return f"file {bpy.path.abspath(what)}"
-    image = what.data if references.is_image_empty(what) else what
+    image = what.data if is_image_empty(what) else what
     return f"image {image.session_uid} {_part(image)}"
 
 
@@ -88,8 +89,8 @@ def original(context: bpy.types.Context, what: Any) -> Reference:
         raise Problem("No picture is chosen.", "Choose one, or open one in the Image Editor.")
     if isinstance(what, str):
         return references.from_file(what)
-    if references.is_image_empty(what):
-        return references.from_image(what.data, references.shown_by(context, what))
+    if is_image_empty(what):
+        return references.from_image(what.data, shown_by(context, what))
     in_editor = what == editor_image(context)
     space: Any = context.space_data
     return references.from_image(what, space.image_user if in_editor else None)

@@ -6,11 +6,12 @@ from __future__ import annotations
 import bpy
 from bpy.props import EnumProperty
 
+from .. import translations
 from ..importers import scene
 
 
 class GSV3D_OT_solid_colors(bpy.types.Operator):
-    """Have the Solid view of this window show the true colors of results"""
+    """Show the true colors of results in the Solid view of this window"""
 
     bl_idname = "gsv3d.solid_colors"
     bl_label = "Show GSV3D Colors in Solid View"
@@ -64,7 +65,7 @@ class GSV3D_OT_show_results(bpy.types.Operator):
             candidate.hide_render = not visible
             shown += visible
         if not shown:
-            self.report({"INFO"}, "There is no result in this scene yet")
+            self.report({"INFO"}, translations.report("There is no result in this scene yet"))
         return {"FINISHED"}
 
 

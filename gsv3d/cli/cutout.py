@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gsv3d.cli import cutouts
-from gsv3d.cli.naming import expand_inputs, name_results, with_name
+from gsv3d.cli.naming import expand_inputs, name_picture, name_results
+from gsv3d.cli.options import add_cutout, add_output, check_cutout, describe_unsure_cutout
 from gsv3d.errors import ImageError, out_of_memory
 
 DESCRIPTION = (
@@ -24,22 +24,17 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", type=Path, help="pictures, or folders of pictures"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace files of the same name in DIR; without it the cut-outs get another name",
-    )
-    cutouts.add_option(parser)
+    add_output(parser, "cut-outs")
+    add_cutout(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
+    """Return 0, or 1 if a picture failed."""
     from gsv3d.outputs import free_target, make_folder, write_atomic
     from gsv3d.preprocessing import cut_out, is_unsure, load_image
 
-    cutouts.check(args.cutout)
+    check_cutout(args.cutout)
     images, problems = expand_inputs(args.images)
     output = make_folder(args.output)
     failed = [str(problem) for problem in problems]
@@ -50,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
         try:
             found = cut_out(load_image(image), args.cutout)
         except (ImageError, MemoryError) as error:
-            failed.append(with_name(out_of_memory(error) or error, image))
+            failed.append(name_picture(out_of_memory(error) or error, image))
             print(f"gsv3d: {failed[-1]}", file=sys.stderr, flush=True)
             continue
         if is_unsure(found.certainty):
-            print(f"gsv3d: {cutouts.warning(image, found.certainty)}", file=sys.stderr)
+            print(f"gsv3d: {describe_unsure_cutout(image, found.certainty)}", file=sys.stderr)
         with free_target(output / name, [".png"], args.overwrite) as free:
             target = free.with_name(f"{free.name}.png")
             write_atomic(target, found.to_png())

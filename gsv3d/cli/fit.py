@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gsv3d.cli.options import add_formats, add_machine
+from gsv3d.cli.options import add_formats, add_machine, add_mesh, add_output
 from gsv3d.errors import GSV3DError, out_of_memory
 from gsv3d.filenames import safe_stem
 from gsv3d.threads import limit_threads, pause_collecting
@@ -22,36 +22,22 @@ DESCRIPTION = (
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("fit", help=DESCRIPTION, description=DESCRIPTION)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="with transforms.json")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace files of the same name in DIR; without it the results get another name",
-    )
+    add_output(parser, "results")
     parser.add_argument(
         "--size",
         type=int,
         metavar="PIXELS",
         help="that pictures are reduced to where they are larger, 32..2048 (128, on a card 576)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    parser.add_argument(
-        "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
-    )
-    parser.add_argument(
-        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
-    )
+    add_mesh(parser)
     add_formats(parser)
     add_machine(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; a ``GSV3DError`` where nothing could be done."""
-    try:
-        limit_threads(args.threads)  # before torch is imported
-    except ValueError as error:
-        raise GSV3DError(str(error)) from error
+    """Return 0."""
+    limit_threads(args.threads)  # before torch is imported
     with pause_collecting():
         from gsv3d import generation  # noqa: F401 - what is heavy
         from gsv3d.outputs import make_folder
@@ -80,7 +66,7 @@ def _run(args: argparse.Namespace, output: Path) -> int:
     from gsv3d.lifting.job import PHASES
     from gsv3d.lifting.transforms import read_capture
     from gsv3d.outputs import free_target
-    from gsv3d.results import endings_of, write_lifted
+    from gsv3d.results import list_endings, write_lifted
 
     device = choose_device(args.device)
     size = args.size or (576 if device.type == "cuda" else 128)
@@ -92,7 +78,7 @@ def _run(args: argparse.Namespace, output: Path) -> int:
         views = crop(capture.load(), capture.cameras, size).to(device)
         settings = LiftSettings(seed=args.seed).up_to(views.cameras.width)
         lifted = lift_to_mesh(views, settings, args.faces, args.texture_size, progress.progress)
-        with free_target(target, endings_of(args.formats), args.overwrite) as free:
+        with free_target(target, list_endings(args.formats), args.overwrite) as free:
             files = write_lifted(
                 lifted,
                 free,

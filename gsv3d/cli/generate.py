@@ -10,23 +10,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsv3d.cli import cutouts, references
-from gsv3d.cli.many import Generator, Tally, Work, generate_on_ray, without_done
-from gsv3d.cli.naming import expand_inputs, name_results, with_name
+from gsv3d.cli import references
+from gsv3d.cli.many import Generator, Tally, Work, generate_on_ray, leave_out_done
+from gsv3d.cli.naming import expand_inputs, name_picture, name_results
 from gsv3d.cli.options import (
+    add_cutout,
     add_formats,
     add_machine,
     add_memory,
+    add_mesh,
+    add_output,
     add_views,
-    consistency_of,
-    numbers,
+    check_cutout,
+    describe_unsure_cutout,
+    read_consistency,
+    read_numbers,
 )
 from gsv3d.errors import GSV3DError, OutputError, OutputNameError, out_of_memory
 from gsv3d.threads import limit_threads, pause_collecting
 
 if TYPE_CHECKING:
-    from gsv3d.pipeline import GSV3DPipeline
-    from gsv3d.settings import GenerationSettings
+    from PIL import Image
+
+    from gsv3d.cli.progress import ImageProgress
 
 DESCRIPTION = (
     "Make Gaussians and a textured mesh of each picture, or of a picture that a text-to-image "
@@ -45,12 +51,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="pictures, or folders of pictures; results of earlier runs are left out",
     )
     references.add_options(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace files of the same name in DIR; without it the results get another name",
-    )
+    add_output(parser, "results")
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -65,13 +66,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--model", default="blockout", help="a name of 'gsv3d models', or a folder (%(default)s)"
     )
     parser.add_argument("--steps", type=int, help="denoising steps (the model's own)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    parser.add_argument(
-        "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
-    )
-    parser.add_argument(
-        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
-    )
+    add_mesh(parser)
     parser.add_argument(
         "--elevation",
         type=_angle_or("auto"),
@@ -98,14 +93,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add_views(parser)
     parser.add_argument(
         "--azimuths",
-        type=numbers,
+        type=read_numbers,
         metavar="DEG,…",
         help="of the views, instead of an orbit: growing from 0 to less than 360, counter-clockwise"
         " seen from above, then 0, the picture's own (evenly spaced)",
     )
     parser.add_argument(
         "--elevations",
-        type=numbers,
+        type=read_numbers,
         metavar="DEG,…",
         help="of the views, instead of an orbit: -90..90, the picture's own last (those of the"
         " model's orbit). Write --elevations=-5,… where the first is negative",
@@ -117,18 +112,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         " decoder are fitted in any case",
     )
     add_formats(parser)
-    cutouts.add_option(parser)
+    add_cutout(parser)
     add_machine(parser)
     add_memory(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; 1 if a picture failed; 2 if nothing could be done."""
-    try:
-        limit_threads(args.threads)  # before torch is imported
-    except ValueError as error:
-        raise GSV3DError(str(error)) from error
+    """Return 0, or 1 if a picture failed."""
+    limit_threads(args.threads)  # before torch is imported
     with pause_collecting():
         from gsv3d import generation, pipeline  # noqa: F401 - what is heavy
         from gsv3d.cli.progress import ImageProgress
@@ -151,22 +143,22 @@ def run(args: argparse.Namespace) -> int:
             frames=args.frames,
             azimuths=args.azimuths,
             elevations=args.elevations,
-            consistency=consistency_of(args.consistency),
+            consistency=read_consistency(args.consistency),
         )
     except ValueError as error:
         raise GSV3DError(str(error)) from error
-    wishes = references.wishes(args)
-    cutouts.check(args.cutout)
+    wishes = references.list_wishes(args)
+    check_cutout(args.cutout)
     images, problems = expand_inputs(args.images)
     output = make_folder(args.output)
     tally = Tally(len(images) + len(wishes) + len(problems))
     if args.resume:
-        found, images = images, without_done(images, output)
+        found, images = images, leave_out_done(images, output)
         tally.there = len(found) - len(images)
     names = name_results(images, output, args.prompt, args.overwrite)
     wished = name_results(images, output, args.prompt, overwrite=True)
     for problem in problems:
-        _name_failure(problem)
+        print(f"gsv3d: {problem}", file=sys.stderr)
     taken = sum(name != wish for name, wish in zip(names, wished, strict=True))
     if taken:
         print(
@@ -174,15 +166,18 @@ def run(args: argparse.Namespace) -> int:
             "Those results get a number; --overwrite replaces what is there.",
             file=sys.stderr,
         )
-    made, lost = references.make(wishes, [output / name for name in names[len(images) :]], args)
+    made, lost = references.make_references(
+        wishes, [output / name for name in names[len(images) :]], args
+    )
     if args.reference_only:
         return 1 if lost else 0
     work = [(image, output / name) for image, name in zip(images, names, strict=False)] + made
 
     tally.failed = len(problems) + lost
+    generator = Generator(args.model, args.device, args.memory, settings, args.formats)
     with ImageProgress(len(work)) as progress:
         make = _generate_here if args.ray is None else _generate_there
-        make(work, settings, args, progress, tally)
+        make(work, generator, args, progress, tally)
     if tally.inputs > 1:
         print(tally.table(), file=sys.stderr)
     if tally.failed:
@@ -191,47 +186,57 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _generate_there(
-    work: Work, settings: GenerationSettings, args: argparse.Namespace, progress: Any, tally: Tally
+    work: Work,
+    generator: Generator,
+    args: argparse.Namespace,
+    progress: ImageProgress,
+    tally: Tally,
 ) -> None:
+    """Generate on a cluster."""
     from gsv3d.preprocessing import is_unsure
-    from gsv3d.results import endings_of
+    from gsv3d.results import list_endings
 
-    generator = Generator(args.model, args.device, args.memory, settings, args.formats)
-    endings = endings_of(args.formats)
+    endings = list_endings(args.formats)
     for image, files, certainty, error in generate_on_ray(
         work, generator, args.ray, endings, args.overwrite
     ):
         progress.start(image.name, "writing")
         if error is not None:
             tally.failed += 1
-            progress.fail(with_name(GSV3DError(error), image))
+            progress.fail(name_picture(GSV3DError(error), image))
             continue
         if is_unsure(certainty):
-            progress.remark(cutouts.warning(image, certainty))
+            progress.remark(describe_unsure_cutout(image, certainty))
         tally.made += 1
         progress.finish(image, files)
 
 
 def _generate_here(
-    work: Work, settings: GenerationSettings, args: argparse.Namespace, progress: Any, tally: Tally
+    work: Work,
+    generator: Generator,
+    args: argparse.Namespace,
+    progress: ImageProgress,
+    tally: Tally,
 ) -> None:
-    pipeline = None
+    """Generate in this process."""
+    from gsv3d.preprocessing import load_image
+
     for image, target in work:
         loading_model = False
         try:
-            from gsv3d.preprocessing import load_image
-
             progress.start(image.name)
             picture = load_image(image)
-            if pipeline is None:  # not before a picture needs it
+            if generator.pipeline is None:  # not before a picture needs it
                 loading_model = True
-                pipeline = _load(args.model, args.device, args.memory)
+                generator.load()
                 loading_model = False
-            files = _generate(pipeline, image, picture, target, settings, args, progress)
+            files = _generate(generator, image, picture, target, args, progress)
             tally.made += 1
             progress.finish(image, files)
         except Exception as error:
-            told = _in_words(error, args.texture_size)
+            told = (
+                error if isinstance(error, GSV3DError) else out_of_memory(error, args.texture_size)
+            )
             if told is None and loading_model:
                 raise
             if told is None:
@@ -245,56 +250,32 @@ def _generate_here(
             if loading_model or full:
                 raise told from error
             tally.failed += 1
-            progress.fail(with_name(told, image))
+            progress.fail(name_picture(told, image))
             del told  # its traceback would keep the arrays of the job
 
 
-def _in_words(error: Exception, texture_size: int) -> GSV3DError | None:
-    return error if isinstance(error, GSV3DError) else out_of_memory(error, texture_size)
-
-
-def _load(model: str, device: str, memory: str) -> GSV3DPipeline:
-    from gsv3d.models import load_pipeline
-
-    return load_pipeline(model, device=device, memory=memory)
-
-
 def _generate(
-    pipeline: GSV3DPipeline,
+    generator: Generator,
     image: Path,
-    picture: Any,
+    picture: Image.Image,
     target: Path,
-    settings: GenerationSettings,
     args: argparse.Namespace,
-    progress: Any,
+    progress: ImageProgress,
 ) -> list[Path]:
     """Run one job and write its files; the .json comes last and says that all are there."""
     from gsv3d.cli.progress import WEIGHTS
-    from gsv3d.generation import generate, phases_of
-    from gsv3d.models import find, license_of
+    from gsv3d.generation import generate, list_phases
     from gsv3d.outputs import free_target
     from gsv3d.preprocessing import is_unsure
-    from gsv3d.results import endings_of, write_results
+    from gsv3d.results import list_endings
 
-    progress.weights = {name: WEIGHTS[name] for name in phases_of(pipeline, settings)}
+    pipeline, settings = generator.pipeline, generator.settings
+    progress.weights = {name: WEIGHTS[name] for name in list_phases(pipeline, settings)}
     result = generate(pipeline, picture, settings, progress)
     if is_unsure(result.certainty):
-        progress.remark(cutouts.warning(image, result.certainty))
-    with free_target(target, endings_of(args.formats), args.overwrite) as free:
-        return write_results(
-            result,
-            free,
-            formats=args.formats,
-            settings=settings,
-            model=args.model,
-            image=image,
-            device=str(getattr(pipeline, "_execution_device", pipeline.device)),
-            license=license_of(find(args.model)),
-        )
-
-
-def _name_failure(error: GSV3DError) -> None:
-    print(f"gsv3d: {error}", file=sys.stderr)
+        progress.remark(describe_unsure_cutout(image, result.certainty))
+    with free_target(target, list_endings(args.formats), args.overwrite) as free:
+        return generator.write(result, image, free)
 
 
 def _angle_or(*words: str) -> Callable[[str], float | str]:

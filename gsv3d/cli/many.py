@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gsv3d generate`` for folders of thousands: what is done already, what came of it, on a cluster.
+"""``gsv3d generate`` for thousands of pictures: leave out what is done, count, use a cluster.
 
 On a cluster each worker has one picture at a time, read when it is handed out, and this process
 writes the files as they come: neither pictures nor results pile up.
@@ -15,9 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gsv3d.errors import OutputNameError, out_of_memory
+from gsv3d.filenames import readable
+
+if TYPE_CHECKING:
+    from gsv3d.generation import GenerationResult
 
 Work = Sequence[tuple[Path, Path]]
 """Pictures, each with the path of its results without an ending."""
@@ -25,7 +29,7 @@ _Task = tuple[str, str, bytes | None]
 """A picture's path, the name of its results, and its bytes where they can be read."""
 
 
-def without_done(images: Sequence[Path], output: Path) -> list[Path]:
+def leave_out_done(images: Sequence[Path], output: Path) -> list[Path]:
     """Return the pictures of which the folder of results holds no record, which is written last."""
     done = set()
     for path in output.glob("*.json"):
@@ -38,14 +42,12 @@ def without_done(images: Sequence[Path], output: Path) -> list[Path]:
 
 
 def _key(path: str | Path) -> str:
-    from gsv3d.filenames import readable
-
     return readable(os.path.normcase(os.path.abspath(path)))
 
 
 @dataclass
 class Tally:
-    """Counts what came of the inputs of a run."""
+    """Counts of a run's inputs, by what became of them."""
 
     inputs: int
     made: int = 0
@@ -64,13 +66,13 @@ class Tally:
 
 @dataclass
 class Generator:
-    """Make the function that makes results, inside a worker (and is what is sent there).
+    """Make results with one model; this is what is sent to a worker of a cluster.
 
     Attributes:
         model, device, memory: see ``gsv3d.models.load_pipeline``.
         settings: of all jobs.
         formats: of the results.
-        pipeline: the loaded model, in the worker.
+        pipeline: the model, once it is loaded.
     """
 
     model: str
@@ -81,44 +83,51 @@ class Generator:
     pipeline: Any = field(default=None, init=False)
 
     def __call__(self) -> Callable[[_Task], Any]:
+        self.load()
+        return self._make
+
+    def load(self) -> None:
         from gsv3d.models import load_pipeline
 
-        self.pipeline = load_pipeline(self.model, self.device, self.memory)
-        return self._make
+        self.pipeline = load_pipeline(self.model, device=self.device, memory=self.memory)
+
+    def write(self, result: GenerationResult, image: Path, target: Path) -> list[Path]:
+        """Write the files of a picture's result, of which ``target`` is the path without ending."""
+        from gsv3d.models import find, read_license
+        from gsv3d.results import write_results
+
+        return write_results(
+            result,
+            target,
+            formats=self.formats,
+            settings=self.settings,
+            model=self.model,
+            image=image,
+            device=str(getattr(self.pipeline, "_execution_device", self.pipeline.device)),
+            license=read_license(find(self.model)),
+        )
 
     def _make(self, task: _Task) -> tuple[list[tuple[str, bytes]], Any]:
         """Return the names and bytes of a result's files, and how certain the cut-out is."""
         from gsv3d.generation import generate
-        from gsv3d.models import find, license_of
         from gsv3d.preprocessing import load_image
-        from gsv3d.results import write_results
 
         image, name, data = task
-        pipeline = self.pipeline
         try:
             picture = load_image(image) if data is None else load_image(data, image)
-            result = generate(pipeline, picture, self.settings)
+            result = generate(self.pipeline, picture, self.settings)
         except Exception as error:
             told = out_of_memory(error, self.settings.texture_size)
             if told is None:
                 raise
             raise told from error
         with tempfile.TemporaryDirectory(prefix="gsv3d-") as folder:
-            files = write_results(
-                result,
-                Path(folder) / name,
-                formats=self.formats,
-                settings=self.settings,
-                model=self.model,
-                image=Path(image),
-                device=str(getattr(pipeline, "_execution_device", pipeline.device)),
-                license=license_of(find(self.model)),
-            )
+            files = self.write(result, Path(image), Path(folder) / name)
             return [(file.name, file.read_bytes()) for file in files], result.certainty
 
 
 class _Tasks(Sequence[_Task]):
-    """Pictures that are read when they are handed out; one that cannot be the worker names."""
+    """Pictures, each read when it is handed out. The worker names those that cannot be read."""
 
     def __init__(self, work: Work) -> None:
         self._work = work

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gsv3d import models
+    from gsv3d import own_models
 
     if args.action == "info":
         return _info(args.name, args.json)
@@ -76,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
     watched = _Input() if getattr(args, "stop_at_eof", False) else None
     try:
         if args.action == "remove":
-            path = models.remove(args.name)
+            path = own_models.remove(args.name)
         else:
             with (_lines if args.json else _bar)() as progress:
                 if args.action == "convert":
-                    path = models.convert(
+                    path = own_models.convert(
                         args.file, args.name, args.version,
                         lambda *done: progress("converting", *done),
                     )  # fmt: skip
@@ -120,13 +121,13 @@ def _list(as_json: bool) -> None:
 
 
 def _info(name: str, as_json: bool) -> int:
-    from gsv3d.models import available, details
+    from gsv3d.models import available, read_details
 
     models = {model.name: model for model in available()}
     if name not in models:
         raise ModelError(f"There is no model '{name}'.", f"There are: {', '.join(models)}.")
     model = models[name]
-    found = details(model)
+    found = read_details(model)
     if as_json:
         _print_json(_record(model) | found)
         return 0
@@ -149,10 +150,10 @@ def _info(name: str, as_json: bool) -> int:
 
 
 def _add(args: argparse.Namespace, watched: _Input | None, progress: Any) -> Path:
-    from gsv3d import hub, models
+    from gsv3d import hub, own_models
 
     if args.folder is not None:
-        return models.add(args.folder, args.name)
+        return own_models.add(args.folder, args.name)
     if args.name not in hub.SOURCES:
         raise ModelError(
             f"No model '{args.name}' has been published.",
@@ -183,16 +184,7 @@ def _add(args: argparse.Namespace, watched: _Input | None, progress: Any) -> Pat
 
 
 def _record(model: ModelInfo) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "installed": model.installed,
-        "path": None if model.path is None else str(model.path),
-        "description": model.description,
-        "how_to_get": model.how_to_get,
-        "decoder": model.decoder,
-        "license": model.license,
-        "change": model.change,
-    }
+    return asdict(model) | {"path": None if model.path is None else str(model.path)}
 
 
 def _print_json(value: Any) -> None:
@@ -235,7 +227,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Input:
-    """The program at the other end of standard input: it answers, and its going stops the work.
+    """The program at the other end of standard input. It answers; when it ends, the work stops.
 
     Attributes:
         over: set once there is no work to stop any more.

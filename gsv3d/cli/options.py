@@ -4,14 +4,36 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gsv3d.multiview.consistency import Consistency
+    from gsv3d.multiview.guidance import Consistency
 
 FORMATS = ("glb", "ply", "obj")
 ORBITS = ("static", "sine", "dynamic")  # as gsv3d.cameras has them, without importing torch
 MEMORY = ("auto", "24", "12", "8")  # as gsv3d.devices has them, without importing torch
+DEFAULT_CUTOUT = "u2netp"  # as gsv3d.preprocessing.saliency has it, without importing numpy
+
+
+def add_output(parser: argparse.ArgumentParser, files: str) -> None:
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help=f"replace files of the same name in DIR; without it the {files} get another name",
+    )
+
+
+def add_mesh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
+    )
+    parser.add_argument(
+        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
+    )
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +52,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_views(parser: argparse._ActionsContainer) -> None:
-    """Add what is said of the model's own views; see ``consistency_of``."""
+    """Add the options of the model's own views; see ``read_consistency``."""
     parser.add_argument(
         "--orbit",
         choices=ORBITS,
@@ -40,14 +62,14 @@ def add_views(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help="views, 2..84 (the model's own)")
     parser.add_argument(
         "--consistency",
-        type=numbers,
+        type=read_numbers,
         metavar="STRENGTH[,FROM,TO[,EVERY]]",
         help="0..1: replace so much of the denoised views by renders of the Gaussians made of them,"
         " from the share FROM of the steps to TO, every so many steps; 0 is off (the model's own)",
     )
 
 
-def numbers(text: str) -> tuple[float, ...]:
+def read_numbers(text: str) -> tuple[float, ...]:
     """Read numbers with commas between."""
     try:
         return tuple(float(part) for part in text.split(","))
@@ -55,7 +77,7 @@ def numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between.") from None
 
 
-def consistency_of(values: tuple[float, ...] | None) -> Consistency | None:
+def read_consistency(values: tuple[float, ...] | None) -> Consistency | None:
     """Return the setting that ``--consistency`` gives.
 
     Raises:
@@ -63,7 +85,7 @@ def consistency_of(values: tuple[float, ...] | None) -> Consistency | None:
     """
     if values is None:
         return None
-    from gsv3d.multiview.consistency import Consistency
+    from gsv3d.multiview.guidance import Consistency
 
     if len(values) > 4:
         raise ValueError(f"Consistency has at most 4 numbers, not {len(values)}.")
@@ -88,3 +110,40 @@ def _formats(text: str) -> tuple[str, ...]:
             f"{text!r} must name one or more of {', '.join(FORMATS)}, with commas between."
         )
     return chosen
+
+
+def add_cutout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cutout",
+        default=DEFAULT_CUTOUT,
+        metavar="NAME",
+        help="network that removes the background of pictures without transparency: %(default)s,"
+        " or a larger one of rembg's, such as birefnet-general, if rembg is installed"
+        " (%(default)s)",
+    )
+
+
+def check_cutout(cutout: str) -> None:
+    """Check that a network can be used; say that it may be downloaded.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    if cutout == DEFAULT_CUTOUT:
+        return
+    from gsv3d.preprocessing import saliency
+
+    saliency.check_cutout(cutout)
+    print(
+        f"gsv3d: rembg downloads its model '{cutout}' first if it is not there yet.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def describe_unsure_cutout(image: Path, certainty: float) -> str:
+    """Return the sentence for a cut-out that is unsure."""
+    return (
+        f"{image}: the cut-out of the object is unsure ({100 * certainty:.0f} %); look at it with"
+        " 'gsv3d cutout', or use a picture with a plain or transparent background."
+    )

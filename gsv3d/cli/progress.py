@@ -6,35 +6,32 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gsv3d import text_to_image
-from gsv3d.generation import PHASES
-from gsv3d.preprocessing import PreparedImage
+from gsv3d.generation import PHASES, Observer
 
 WEIGHTS = dict(zip(PHASES, (2, 55, 5, 60, 18, 4, 4, 12), strict=True))
-"""Shares of the time a job takes, roughly: the bar moves evenly."""
+"""Rough shares of a job's time, so that the bar moves evenly."""
 
 IMAGINE_WEIGHTS = dict(zip(text_to_image.PHASES, (95, 5), strict=True))
 """The same for a picture made of words."""
 
 
 def fraction(phase: str, step: int, of: int, weights: Mapping[str, int] = WEIGHTS) -> float:
-    """Share of a whole job that is done, 0..1, at ``step`` of ``of`` in a phase."""
+    """Return the share of a job that is done, 0..1, at ``step`` of ``of`` in a phase."""
     names = list(weights)
     before = sum(weights[name] for name in names[: names.index(phase)])
     within = weights[phase] * min(max(step / max(of, 1), 0.0), 1.0)
     return (before + within) / sum(weights.values())
 
 
-class ImageProgress:
-    """An observer of ``gsv3d.generation`` that shows how far each of several pictures is.
+class ImageProgress(Observer):
+    """A bar or lines that show how far each of several pictures is.
 
     Args:
         count: of the pictures.
@@ -61,12 +58,7 @@ class ImageProgress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def start(self, name: str, phase: str = "reading") -> None:
@@ -86,15 +78,6 @@ class ImageProgress:
         self._bar.update(
             self._task, completed=fraction(phase, step, of, self.weights), phase=detail
         )
-
-    def prepared(self, picture: PreparedImage) -> None:
-        """Not shown in a terminal."""
-
-    def views(self, images: np.ndarray, azimuths_deg: np.ndarray) -> None:
-        """Not shown in a terminal."""
-
-    def gaussians(self, gaussians: Any, step: int, of: int, final: bool) -> None:
-        """Not shown in a terminal."""
 
     def finish(self, image: Path | str, files: Sequence[Path]) -> None:
         self._bar.update(self._task, completed=1.0, phase="done")

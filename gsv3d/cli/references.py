@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""References made of words on the command line: written and named before any 3D is made."""
+"""References made of words: all are written before any 3D is made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsv3d.cli.naming import REFERENCE_ENDING, reference_of
+from gsv3d.cli.naming import REFERENCE_ENDING, name_reference
 from gsv3d.errors import GSV3DError, ImageError, out_of_memory
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def wishes(args: argparse.Namespace) -> list[ImagineSettings]:
+def list_wishes(args: argparse.Namespace) -> list[ImagineSettings]:
     """List the pictures that are asked for in words.
 
     Raises:
@@ -65,10 +65,10 @@ def wishes(args: argparse.Namespace) -> list[ImagineSettings]:
         raise GSV3DError(f"A picture of words cannot be made: {error}") from error
 
 
-def make(
+def make_references(
     settings: Sequence[ImagineSettings], targets: Sequence[Path], args: argparse.Namespace
 ) -> tuple[list[tuple[Path, Path]], int]:
-    """Make and write the references; the text-to-image model is let go before this returns.
+    """Make and write the references, and free the text-to-image model.
 
     Args:
         settings: of the pictures.
@@ -109,7 +109,7 @@ def make(
                 del told  # its traceback would keep the pipeline
                 continue
             with free_target(target, [REFERENCE_ENDING], args.overwrite) as free:
-                file = reference_of(free)
+                file = name_reference(free)
                 write_atomic(file, imagined.png)
             progress.finish(name, [file])
             made.append((file, target))

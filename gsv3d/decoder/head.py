@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from gsv3d.cameras import Cameras
 from gsv3d.gaussians import Gaussians
 
 HALF_DIAGONAL = 0.5 * math.sqrt(3)
-"""Of the unit cube: no point of the object is nearer to or farther from the camera's depth."""
+"""Half the diagonal of the unit cube: most that a depth differs from that of the cube's center."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,8 @@ class DecodedGaussians:
 
     def __getitem__(self, index: int) -> DecodedGaussians:
         """Return one sample's, without the batch axis."""
-        return DecodedGaussians(
-            self.means[index],
-            self.quats[index],
-            self.scales[index],
-            self.opacities[index],
-            self.rgb[index],
-            self.depth[index],
-            None if self.occupancy is None else self.occupancy[index],
-        )
+        values: Any = (x if x is None else x[index] for x in vars(self).values())
+        return DecodedGaussians(*values)
 
     def gaussians(self) -> Gaussians:
         """Return all Gaussians of one sample, see ``[]``, in single precision."""
@@ -137,7 +131,7 @@ class GaussianHead(nn.Module):
 
 
 def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product of (..., 4) wxyz quaternions: the rotation b, then a."""
+    """Return the Hamilton product of (..., 4) wxyz quaternions: the rotation b, then a."""
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)
     return torch.stack(

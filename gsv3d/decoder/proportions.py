@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How deep an object is that one picture shows: a prior, for models that cannot tell.
+"""A prior for the depth of an object that one picture shows, for models that cannot tell it.
 
-A picture shows its object's width and height; how deep it is, a model has to know from objects like
-it. Where that is a guess, decoded Gaussians hedge: the far end is now here, now there, every place
-is held with too little opacity to be solid, and what remains is too shallow. Objects, on the whole,
-are as deep as they are wide, from whichever side they are seen and however wide or high they are.
+A picture shows its object's width and height; a model must know its depth from similar objects.
+Where it can only guess, the decoder spreads the far end over several depths. None is opaque enough
+to be solid, and the object comes out too shallow. Objects are, on the whole, as deep as they are
+wide, from whichever side they are seen and however wide or high they are.
 
-Both are said in logarithms: a depth's ratio to the width is measured with an error, and ratios of
-objects crowd at 1 with long tails to either side. With Gaussian errors of variance s^2 and a
-Laplace prior of scale b the most probable ratio is the measured one, drawn towards 1 by s^2 / b at
-most: a soft threshold (Donoho 1995, "De-noising by soft-thresholding"). A box comes out as deep as
-wide, and a door that is seen to be thin stays a door.
+The prior is on the logarithm of the ratio of depth to width. The ratio is measured with an error,
+of variance s^2, and ratios of objects follow a Laplace distribution around 1, of scale b. Then the
+most probable ratio is the measured one, drawn toward 1 by s^2 / b at most: a soft threshold (Donoho
+1995, "De-noising by soft-thresholding"). A box comes out as deep as wide; a thin door stays thin.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ from gsv3d.gaussians import Gaussians
 from gsv3d.rendering.projection import rotation_times_scale
 
 VISIBLE = 0.3
-"""Gaussians of a higher opacity are measured, if there are any to speak of."""
+"""Gaussians of a higher opacity are measured."""
 
 FEWEST = 50
-"""At least so many of the most opaque ones are measured, in a cloud that is faint all over."""
+"""Number of the most opaque Gaussians that are measured at least, where all are faint."""
 
 TAILS = 0.01
-"""Share of them beyond either end that does not count."""
+"""Share of the measured Gaussians that is left out at either end."""
 
 MOST_OF_HEIGHT = 2.0
-"""A depth that would have the picture's height halve or double the object's is not believed: seen
-from so far above, the picture itself shows how deep the object is."""
+"""The prior changes the object's height by this factor at most: from so far above that it would
+change more, the picture itself shows how deep the object is."""
 
 
-def deepened(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussians:
+def deepen(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussians:
     """Make Gaussians as deep as the prior says, and still as high in the picture.
 
     Width is the world's x and depth its y, as the reference's camera at azimuth 0 sees them. From
@@ -47,8 +46,8 @@ def deepened(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussi
 
     Args:
         gaussians: in the world of ``gsv3d.cameras``.
-        prior: how far the logarithm of depth over width is drawn towards 0, s^2 / b above; 0 for no
-            prior, and where it is large everything becomes as deep as it is wide.
+        prior: how far the logarithm of depth over width is drawn toward 0, s^2 / b above; 0 for no
+            prior. A large one makes everything as deep as it is wide.
         elevation_deg: of the reference's camera.
 
     Raises:
@@ -58,16 +57,16 @@ def deepened(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussi
         raise ValueError(f"The depth's prior must be a number, at least 0, not {prior}.")
     if prior == 0 or len(gaussians) < FEWEST:
         return gaussians
-    low, high = visible_box(gaussians)
+    low, high = find_visible_box(gaussians)
     width, depth, height = (high - low).clamp_min(1e-3).tolist()
-    factors = stretch(width, depth, height, prior, elevation_deg)
-    return stretched(gaussians, factors, (low + high) / 2)
+    factors = choose_factors(width, depth, height, prior, elevation_deg)
+    return stretch(gaussians, factors, (low + high) / 2)
 
 
-def stretch(
+def choose_factors(
     width: float, depth: float, height: float, prior: float, elevation_deg: float
 ) -> tuple[float, float, float]:
-    """Return factors along x, y and z that make a box as deep as the prior says, see ``deepened``.
+    """Return factors along x, y and z that make a box as deep as the prior says, see ``deepen``.
 
     From far off and elevation e, a box is seen ``height cos e + depth sin e`` high; that stays.
     """
@@ -84,10 +83,8 @@ def stretch(
     return 1.0, deeper, higher
 
 
-def stretched(
-    gaussians: Gaussians, factors: tuple[float, float, float], center: Tensor
-) -> Gaussians:
-    """Scaled along the world's axes, the Gaussians' own shapes too; colors stay.
+def stretch(gaussians: Gaussians, factors: tuple[float, float, float], center: Tensor) -> Gaussians:
+    """Scale Gaussians along the world's axes, their own shapes too; colors stay.
 
     The square root of a covariance, R diag(s), becomes F R diag(s). With its singular value
     decomposition U diag(t) V^T the new covariance is U diag(t^2) U^T.
@@ -110,7 +107,7 @@ def stretched(
     )
 
 
-def visible_box(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
+def find_visible_box(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
     """Return two corners (3,) of the box that holds all but the tails of what is visible."""
     order = gaussians.opacities.argsort(descending=True)
     count = max(int((gaussians.opacities > VISIBLE).sum()), FEWEST)

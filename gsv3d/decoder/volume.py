@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The feature volume: where a surface lies, asked of all views at once."""
+"""The feature volume, which finds surfaces by what all views see."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch.nn import functional as F
 from gsv3d.cameras import Cameras
 
 SIDE = 1.25
-"""Of the volume, in the world's units. Objects are somewhat larger than the unit cube where their
-reference makes them so: framed to a picture, they are as large as they look."""
+"""Side of the volume, in the world's units: objects may be somewhat larger than the unit cube,
+since they are framed by how large they look in their picture."""
 
 SURFACE_LOGIT = -1.0
-"""Of the occupancy at the surface, a probability of .27. The solid that overlaps best with one of
-which only probabilities are known holds all above half the overlap (Dice) that it will have (Lipton
-et al. 2014, "Optimal thresholding of classifiers to maximize F1 measure"): a good half here."""
+"""Logit of the occupancy at the surface, a probability of 0.27. The threshold that maximizes the
+expected Dice score is half of the best Dice score, here about 0.54 (Lipton et al. 2014, "Optimal
+thresholding of classifiers to maximize F1 measure")."""
 
 SHARPNESS = 4.0
-"""The logit of a point's opacity is so many times what it is above the surface's: rays pass
-through what is improbable, however much of it there is."""
+"""The logit of a point's opacity is its occupancy's excess over ``SURFACE_LOGIT`` times this: rays
+pass through what is improbable, however much of it there is."""
 
 FIRST_LOGIT = SURFACE_LOGIT - 0.75
-"""Of an untrained voxel: rays come through, so that all voxels on them learn."""
+"""Logit of an untrained voxel: rays pass through it, so that all voxels on them learn."""
 
 FAINT = 1e-3
-"""Opacity of the middle of every ray, so that one which hits nothing has a depth as well."""
+"""Opacity added at the middle of every ray, so that one that hits nothing has a depth, too."""
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What the rays of all pixels met in the volume.
+    """Hits of all pixels' rays in the volume.
 
     Attributes:
         depth: (B, V, H, W) expected z-depth.
@@ -92,14 +92,8 @@ class FeatureVolume(nn.Module):
         """
         batch, views = features.shape[:2]
         points = voxel_centers(self.size, features.device)
-        with torch.autocast(features.device.type, enabled=False):
-            local = torch.einsum("vij,nj->vni", cameras.viewmats[:, :3, :3], points)
-            local = local + cameras.viewmats[:, None, :3, 3]
-            pixels = torch.einsum("vij,vnj->vni", cameras.Ks, local)
-            column, row, depth = pixels.unbind(-1)
-            grid = torch.stack(
-                [2 * column / depth / cameras.width - 1, 2 * row / depth / cameras.height - 1], -1
-            )
+        pixels, depth = cameras.project(points)
+        grid = 2 * pixels / pixels.new_tensor([cameras.width, cameras.height]) - 1
         inside = (grid.abs() <= 1).all(dim=-1) & (depth > 0)
         inside = inside.unflatten(0, (-1, views)).unsqueeze(2)
         grid = grid.unflatten(0, (-1, views)).expand(batch, -1, -1, -1)
@@ -173,7 +167,7 @@ def voxel_centers(size: int, device: torch.device) -> Tensor:
     return torch.stack([x, y, z], dim=-1).flatten(0, 2)
 
 
-def ray_bounds(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+def find_ray_bounds(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Find where rays enter and leave the volume.
 
     Args:
@@ -201,7 +195,7 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
     origins, directions = (
         x.unflatten(0, (-1, views)).expand(batch, -1, -1, -1, -1) for x in cameras.rays()
     )
-    near, far = ray_bounds(origins, directions)
+    near, far = find_ray_bounds(origins, directions)
     hit = far > near
     middle = cameras.positions.norm(dim=-1).unflatten(0, (-1, views))[..., None, None]
     near, far = torch.where(hit, near, middle), torch.where(hit, far, middle)
@@ -209,7 +203,7 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
     depths = near[..., None] + (far - near)[..., None] * shares
     points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
 
-    logits = sampled(occupancy, points.flatten(1, 4))[:, 0].unflatten(1, depths.shape[1:])
+    logits = sample_volume(occupancy, points.flatten(1, 4))[:, 0].unflatten(1, depths.shape[1:])
     logits = SHARPNESS * (logits - SURFACE_LOGIT)
     # 1 - sigmoid(x) is exp(-softplus(x)): a sum of these has a gradient where a product of
     # transparencies, some of them 0, has none without looking at every one.
@@ -221,12 +215,12 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
     depth = ((weights * depths).sum(dim=-1) + FAINT * between) / (total + FAINT)
     variance = (weights * (depths - depth[..., None]) ** 2).sum(dim=-1) / (total + FAINT)
     ends = origins + depth[..., None] * directions
-    features = sampled(volume, ends.flatten(1, 3)).unflatten(2, depth.shape[1:])
+    features = sample_volume(volume, ends.flatten(1, 3)).unflatten(2, depth.shape[1:])
     spread = (variance + 1e-6).sqrt()
     return Hits(depth, spread, total, features.transpose(1, 2), occupancy.float().flatten(1))
 
 
-def sampled(volume: Tensor, points: Tensor) -> Tensor:
+def sample_volume(volume: Tensor, points: Tensor) -> Tensor:
     """Interpolate (B, C, S, S, S) volumes at (B, N, 3) points in the world; return (B, C, N)."""
     grid = (points * (2 / SIDE))[:, None, None]
     out = F.grid_sample(volume.float(), grid, padding_mode="border", align_corners=False)

@@ -51,7 +51,7 @@ class Gaussians:
         found = tuple(self.sh.shape)
         if len(found) != 3 or found[0] != count or found[2] != 3:
             raise ValueError(f"sh has shape {found}; it must be ({count}, K, 3).")
-        harmonics.degree_of(found[1])
+        harmonics.find_degree(found[1])
         for field in fields(self):
             tensor = getattr(self, field.name)
             if not tensor.is_floating_point() or tensor.dtype != self.means.dtype:
@@ -88,7 +88,7 @@ class Gaussians:
     @property
     def degree(self) -> int:
         """Degree of the spherical harmonics, 0..3."""
-        return harmonics.degree_of(self.sh.shape[1])
+        return harmonics.find_degree(self.sh.shape[1])
 
     @property
     def device(self) -> torch.device:
@@ -135,12 +135,12 @@ class Gaussians:
         return cls.from_numpy(read_ply(path))
 
     def save_ply(self, target: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write a 3DGS PLY; ValueError and OutputError as in ``gsv3d.gaussians.ply.write_ply``."""
+        """Write a 3DGS PLY; raises as ``gsv3d.gaussians.ply.write_ply`` does."""
         write_ply(target, self.to(torch.float32).numpy())
 
     @classmethod
     def from_rgb(
         cls, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, rgb: Tensor
     ) -> Gaussians:
-        """View-independent Gaussians from (N, 3) colors in 0..1."""
+        """Make Gaussians whose (N, 3) colors in 0..1 are the same from all sides."""
         return cls(means, quats, scales, opacities, harmonics.rgb_to_sh(rgb)[:, None])

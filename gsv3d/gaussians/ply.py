@@ -72,7 +72,7 @@ def read_ply(path: str | os.PathLike[str]) -> Arrays:
             data than the header promises, or none of its Gaussians can be drawn.
     """
     what = f"The PLY {path}"
-    columns = _drawable(_read_columns(Path(path), what), what)
+    columns = _leave_undrawable_out(_read_columns(Path(path), what), what)
     rest_names = [name for name in columns if name.startswith("f_rest_")]
 
     def stack(names: tuple[str, ...]) -> np.ndarray:
@@ -128,10 +128,10 @@ def _read_columns(path: Path, what: str) -> dict[str, np.ndarray]:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DataError(f"{what} cannot be read: {reason[:200]}.") from error
     names = {prop.name for prop in vertex.properties if not isinstance(prop, PlyListProperty)}
-    return {name: vertex[name].astype(np.float64) for name in _wanted(names, what)}
+    return {name: vertex[name].astype(np.float64) for name in _find_wanted(names, what)}
 
 
-def _drawable(columns: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
+def _leave_undrawable_out(columns: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
     """Return the columns without the Gaussians that cannot be drawn, and warn of these."""
     keep = np.ones(len(columns["opacity"]), dtype=bool)
     reasons = {}
@@ -166,7 +166,7 @@ def _drawable(columns: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray
     return {name: values[keep] for name, values in columns.items()}
 
 
-def _wanted(names: set[str], what: str) -> tuple[str, ...]:
+def _find_wanted(names: set[str], what: str) -> tuple[str, ...]:
     """Return the properties to read, after all that must be there has been found."""
     needed = (*_POSITION, *_DC, "opacity", *_SCALE, *_ROTATION)
     for name in needed:
@@ -208,7 +208,7 @@ def write_ply(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, np
         ValueError: an array is missing, has another shape, is not finite, or is out of range.
         OutputError: the file cannot be written.
     """
-    table, names = _table(arrays)
+    table, names = _make_table(arrays)
     header = [
         "ply",
         "format binary_little_endian 1.0",
@@ -224,7 +224,7 @@ def write_ply(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, np
     write_atomic(target, start + table.tobytes())
 
 
-def _table(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+def _make_table(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
     """Return all columns as (N, P) little-endian float32, and their names."""
     for name in ("means", "quats", "scales", "opacities", "sh"):
         if name not in arrays:

@@ -27,17 +27,17 @@ _C3 = (
 MAX_DEGREE = 3
 
 
-def num_coefficients(degree: int) -> int:
+def count_coefficients(degree: int) -> int:
     """Return the number of coefficients per color channel: (degree + 1) squared."""
     if not 0 <= degree <= MAX_DEGREE:
         raise ValueError(f"degree is {degree}; it must be between 0 and {MAX_DEGREE}.")
     return (degree + 1) ** 2
 
 
-def degree_of(coefficients: int) -> int:
+def find_degree(coefficients: int) -> int:
     """Return the degree that has this many coefficients per channel (1, 4, 9 or 16)."""
     for degree in range(MAX_DEGREE + 1):
-        if num_coefficients(degree) == coefficients:
+        if count_coefficients(degree) == coefficients:
             return degree
     raise ValueError(f"{coefficients} SH coefficients per channel; it must be 1, 4, 9 or 16.")
 
@@ -47,7 +47,7 @@ def rgb_to_sh(rgb: Tensor) -> Tensor:
     return (rgb - 0.5) / SH_C0
 
 
-def basis(directions: Tensor, degree: int) -> Tensor:
+def evaluate_basis(directions: Tensor, degree: int) -> Tensor:
     """Evaluate the harmonics.
 
     Args:
@@ -57,7 +57,7 @@ def basis(directions: Tensor, degree: int) -> Tensor:
     Returns:
         (..., K) with K = (degree + 1) squared.
     """
-    coefficients = num_coefficients(degree)
+    coefficients = count_coefficients(degree)
     x, y, z = directions.unbind(-1)
     values = [torch.full_like(x, SH_C0)]
     if degree >= 1:
@@ -95,10 +95,10 @@ def evaluate(sh: Tensor, directions: Tensor) -> Tensor:
     Returns:
         (..., 3) colors, at least 0, not limited above.
     """
-    degree = degree_of(sh.shape[-2])
+    degree = find_degree(sh.shape[-2])
     if degree == 0:
         color = SH_C0 * sh[..., 0, :]
     else:
         unit = torch.nn.functional.normalize(directions, dim=-1)
-        color = (basis(unit, degree)[..., None] * sh).sum(dim=-2)
+        color = (evaluate_basis(unit, degree)[..., None] * sh).sum(dim=-2)
     return (color + 0.5).clamp_min(0.0)

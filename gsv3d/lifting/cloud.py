@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussians as parameters of Adam, which may be copied, split and removed between its steps.
+"""Gaussians as parameters of Adam, copied, split and removed between its steps.
 
 After Kerbl et al. 2023, section 5: those whose means feel the largest gradients are added to, small
 ones by a copy, large ones by two in their place; faint and overgrown ones are removed. The
@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gsv3d.gaussians import Gaussians
-from gsv3d.gaussians.sh import num_coefficients, rgb_to_sh
+from gsv3d.gaussians.sh import count_coefficients, rgb_to_sh
 from gsv3d.lifting.settings import Rates
 
 SMALLEST, LARGEST = 1e-4, 0.3
-"""Standard deviations in extents of the object."""
+"""Limits of the standard deviations, in extents of the object."""
 
 FAINT = 0.02
 """Opacity below which a Gaussian is removed."""
@@ -28,19 +28,21 @@ OVERGROWN = 0.15
 """Standard deviation above which a Gaussian is removed."""
 
 OUTSIDE = 0.65
-"""Of the cube of half side 0.5: Gaussians beyond this are removed."""
+"""Gaussians farther from the cube's middle along any axis are removed; its faces are at 0.5."""
 
 SPLIT_ABOVE = 0.012
 """Standard deviation above which a Gaussian is split instead of copied."""
 
 SHRINK = 1.6
-"""By which the two are smaller than the one they replace (Kerbl et al. 2023)."""
+"""Factor by which both halves are smaller than the Gaussian they replace (Kerbl et al. 2023)."""
 
 AT_START = 0.3
 """Opacity of the Gaussians at the start."""
 
 
-def begin(points: Tensor, colors: Tensor, degree: int, generator: torch.Generator) -> Gaussians:
+def place_gaussians(
+    points: Tensor, colors: Tensor, degree: int, generator: torch.Generator
+) -> Gaussians:
     """Return round, faint Gaussians at points, as large as the points are apart on a surface.
 
     Args:
@@ -52,7 +54,7 @@ def begin(points: Tensor, colors: Tensor, degree: int, generator: torch.Generato
     count, device = len(points), points.device
     # Of a surface of about the cube's: so far apart are its Gaussians.
     spacing = min(max(1.2 / math.sqrt(max(count, 1)), 0.005), 0.1)
-    sh = torch.zeros(count, num_coefficients(degree), 3, device=device)
+    sh = torch.zeros(count, count_coefficients(degree), 3, device=device)
     sh[:, 0] = rgb_to_sh(colors)
     return Gaussians(
         means=points,
@@ -97,7 +99,7 @@ class Cloud:
         return len(self._felt)
 
     def gaussians(self) -> Gaussians:
-        """In the cube's world, with gradients."""
+        """Return the Gaussians in the cube's world, with gradients."""
         values = self._values
         return Gaussians(
             means=values["means"],

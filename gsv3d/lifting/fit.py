@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from gsv3d.gaussians import Gaussians
-from gsv3d.lifting.cloud import Cloud, begin
+from gsv3d.lifting.cloud import Cloud, place_gaussians
 from gsv3d.lifting.hull import find_frame, surface_points
-from gsv3d.lifting.losses import depth_roughness, mean_of, normal_disagreement, ssim, trimmed
+from gsv3d.lifting.losses import (
+    average,
+    depth_roughness,
+    leave_out_largest,
+    normal_disagreement,
+    ssim,
+)
 from gsv3d.lifting.settings import LiftSettings
 from gsv3d.lifting.views import Views
 from gsv3d.rendering import render
@@ -62,7 +68,7 @@ def fit_in_cube(
     generator = torch.Generator().manual_seed(settings.seed)
     if start is None:
         points, colors = surface_points(views, settings.count, settings.agreement, generator)
-        start = begin(points, colors, settings.degree, generator)
+        start = place_gaussians(points, colors, settings.degree, generator)
     cloud = Cloud(start, settings.rates, generator)
 
     def current() -> Gaussians:
@@ -80,7 +86,7 @@ def fit_in_cube(
             behind = torch.rand(3, generator=generator).to(views.alpha.device)
             part = Views(pictures.colors[chosen], pictures.alpha[chosen], pictures.cameras[chosen])
             shape = step >= settings.shape_from * total
-            cloud.step(loss_of(cloud.gaussians(), part, behind, settings, shape), step / total)
+            cloud.step(compute_loss(cloud.gaussians(), part, behind, settings, shape), step / total)
             step += 1
             if first <= step <= last and step % settings.densify_every == 0:
                 cloud.densify(settings.growth, settings.most)
@@ -89,7 +95,7 @@ def fit_in_cube(
     return current()
 
 
-def loss_of(
+def compute_loss(
     gaussians: Gaussians, views: Views, behind: Tensor, settings: LiftSettings, shape: bool
 ) -> Tensor:
     """Return the sum of the losses, each times its weight.
@@ -106,13 +112,13 @@ def loss_of(
     alpha, depth = output.alpha[..., 0], output.depth[..., 0]
     wanted = views.colors + (1 - views.alpha[..., None]) * behind
     errors = (output.color - wanted).square().mean(dim=-1)
-    counts = trimmed(errors, weights.trim) if weights.trim > 0 else None
-    loss = weights.rgb * mean_of(errors, counts)
+    counts = leave_out_largest(errors, weights.trim) if weights.trim > 0 else None
+    loss = weights.rgb * average(errors, counts)
     if weights.ssim > 0:
         unlike = 1 - ssim(output.color, wanted).mean(dim=-1)
-        loss = loss + weights.ssim * mean_of(unlike, counts)
+        loss = loss + weights.ssim * average(unlike, counts)
     if weights.mask > 0:
-        loss = loss + weights.mask * mean_of((alpha - views.alpha).square(), counts)
+        loss = loss + weights.mask * average((alpha - views.alpha).square(), counts)
     if shape and weights.depth > 0:
         loss = loss + weights.depth * depth_roughness(depth, alpha)
     if shape and weights.normal > 0:

@@ -20,7 +20,7 @@ _NEAREST = 1e-6
 """Least z-depth of a point that a camera sees."""
 
 
-def in_hull(points: Tensor, masks: Tensor, cameras: Cameras) -> Tensor:
+def count_masks(points: Tensor, masks: Tensor, cameras: Cameras) -> Tensor:
     """Count the masks that hold points.
 
     Args:
@@ -50,10 +50,10 @@ def carve(low: Tensor, high: Tensor, views: Views) -> tuple[Tensor, Tensor]:
         for a, b in zip(low, high, strict=True)
     ]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 3)
-    return points, in_hull(points, views.alpha > 0.5, views.cameras).view(GRID, GRID, GRID)
+    return points, count_masks(points, views.alpha > 0.5, views.cameras).view(GRID, GRID, GRID)
 
 
-def needed(views: int, agreement: float) -> int:
+def count_needed(views: int, agreement: float) -> int:
     """Return how many of so many views must agree on a point."""
     return max(1, math.ceil(agreement * views - 1e-9))
 
@@ -78,8 +78,8 @@ def find_frame(views: Views, agreement: float) -> Frame:
         low, high = inside.amin(0) - 1.5 * cell, inside.amax(0) + 1.5 * cell
     frame = Frame((low + high) / 2, float((high - low).max()))
     positions = views.cameras.positions.to(low)
-    held = in_hull(positions, views.alpha > 0.5, views.cameras)
-    if bool((held >= needed(len(views) - 1, agreement)).any()):
+    held = count_masks(positions, views.alpha > 0.5, views.cameras)
+    if bool((held >= count_needed(len(views) - 1, agreement)).any()):
         at = int(held.argmax())
         raise DataError(
             f"The camera of view {at + 1} stands inside the object that the other views show.",
@@ -92,7 +92,7 @@ def _level(votes: Tensor, views: int, agreement: float) -> int:
     most = int(votes.max())
     if agreement == 0:
         return most
-    least = needed(views, agreement)
+    least = count_needed(views, agreement)
     if most < least:
         raise DataError(
             f"The object's outlines contradict each other: no point lies in more than {most} of "

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from gsv3d.lifting.hull import find_frame
 from gsv3d.lifting.settings import LiftSettings
 from gsv3d.lifting.views import Frame, Views
 from gsv3d.meshing import MeshSettings, TexturedMesh, extract_mesh
+from gsv3d.tasks import Clock
 
 OF_FITTED = MeshSettings(voxels=192)
 """Fitted Gaussians are sharper than a decoder's: rods of a pixel or two are there to be kept."""
@@ -22,7 +22,7 @@ PHASES = ("fitting", "fusing", "simplifying", "unwrapping", "texturing")
 
 @dataclass(frozen=True)
 class Lifted:
-    """What one job gives, in the world where the object fills the unit cube.
+    """Result of one job, in the world where the object fills the unit cube.
 
     Attributes:
         views: with cameras of that world.
@@ -59,14 +59,12 @@ def lift_to_mesh(
         DataError: the views have no visual hull, or a camera stands inside it.
         GSV3DError: the Gaussians have no surface.
     """
-    start = time.perf_counter()
+    clock = Clock()
+    clock.enter("fitting")
     report("fitting", 0, settings.iterations)
     frame = find_frame(views, settings.agreement)
     inner = frame.views(views)
     gaussians = fit_in_cube(inner, settings, lambda step, of, _: report("fitting", step, of))
-    fitted = time.perf_counter()
+    clock.enter("meshing")
     mesh = extract_mesh(gaussians, faces, texture_size, report, settings=OF_FITTED)
-    end = time.perf_counter()
-    seconds = {"fitting": fitted - start, "meshing": end - fitted, "total": end - start}
-    timings = {name: round(value, 3) for name, value in seconds.items()}
-    return Lifted(inner, gaussians, mesh, frame, timings)
+    return Lifted(inner, gaussians, mesh, frame, clock.stop())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fitted Gaussians are judged by, each loss a mean over pixels."""
+"""Losses of fitted Gaussians, each a mean over pixels."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ SSIM_WINDOW = 7
 _C1, _C2 = 0.01**2, 0.03**2
 
 SOLID = 0.5
-"""Pixels covered less show no surface to speak of."""
+"""Pixels of a lower coverage show no surface."""
+
+EDGE = 0.05
+"""A larger second difference of depth is an edge of the object and not roughness."""
 
 
-def trimmed(errors: Tensor, share: float) -> Tensor:
+def leave_out_largest(errors: Tensor, share: float) -> Tensor:
     """Leave out the largest errors of each view.
 
     Args:
@@ -36,7 +39,7 @@ def trimmed(errors: Tensor, share: float) -> Tensor:
     return errors.detach() <= limit[:, None, None]
 
 
-def mean_of(errors: Tensor, counts: Tensor | None) -> Tensor:
+def average(errors: Tensor, counts: Tensor | None) -> Tensor:
     """Return the mean of the errors that count; all where ``counts`` is None."""
     if counts is None:
         return errors.mean()
@@ -44,7 +47,7 @@ def mean_of(errors: Tensor, counts: Tensor | None) -> Tensor:
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """SSIM of pictures (V, H, W, 3) in 0..1: (V, H, W, 3), windows cut off at the borders."""
+    """Return SSIM (V, H, W, 3) of pictures in 0..1, with windows cut off at the borders."""
     x, y = (picture.permute(0, 3, 1, 2).contiguous() for picture in (first, second))
     side = SSIM_WINDOW
 
@@ -60,13 +63,12 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     return value.permute(0, 2, 3, 1)
 
 
-def depth_roughness(depth: Tensor, alpha: Tensor, step: float = 0.05) -> Tensor:
-    """Absolute second differences of depth along rows and columns, where three pixels are solid.
+def depth_roughness(depth: Tensor, alpha: Tensor) -> Tensor:
+    """Return the mean second difference of depth along rows and columns, of three solid pixels.
 
     Args:
         depth: (V, H, W).
         alpha: (V, H, W).
-        step: second differences count up to this much: a larger one is an edge of the object.
     """
     solid = alpha.detach() > SOLID
     total, count = depth.new_zeros(()), depth.new_zeros(())
@@ -74,7 +76,7 @@ def depth_roughness(depth: Tensor, alpha: Tensor, step: float = 0.05) -> Tensor:
         before, here, after = (depth.narrow(axis, i, depth.shape[axis] - 2) for i in range(3))
         known = torch.stack([solid.narrow(axis, i, depth.shape[axis] - 2) for i in range(3)]).all(0)
         bend = (before + after - 2 * here).abs()
-        known = known & (bend.detach() < step)
+        known = known & (bend.detach() < EDGE)
         total, count = total + (bend * known).sum(), count + known.sum()
     return total / count.clamp_min(1)
 
@@ -134,4 +136,4 @@ def normal_disagreement(
     mine = torch.cat(drawn)[:, 1:-1, 1:-1]
     whole = -F.max_pool2d(-alpha.detach()[:, None], 3, 1)[:, 0] > SOLID
     cosine = (mine * depth_normals(depth, cameras)).sum(-1)
-    return mean_of(alpha[:, 1:-1, 1:-1] - cosine, whole)
+    return average(alpha[:, 1:-1, 1:-1] - cosine, whole)

@@ -17,14 +17,14 @@ from gsv3d.lifting.settings import OF_A_MODEL, REFINING, LiftSettings
 from gsv3d.lifting.views import Frame, Views
 
 FRAME = Frame(torch.zeros(3), 1.4)
-"""Cube that is fitted in, by center and side: what a model's cameras see around the origin."""
+"""Center and side of the cube that Gaussians are fitted in: what a model's cameras see."""
 
 PIXELS = 128
 """Pixels of the views on the processor, where larger ones would take many minutes; on a card the
 views have the model's own size."""
 
 NEAR_WHITE = 10
-"""In a view without alpha a pixel is background if all its channels are so near to 255."""
+"""In a view without alpha a pixel is background if all its channels are this near to 255."""
 
 
 def lift_model_views(
@@ -53,7 +53,7 @@ def lift_model_views(
     return FRAME.outward(fit_in_cube(FRAME.views(views), settings, watch_outside, inner))
 
 
-def settings_of(views: Views, refine: bool, seed: int) -> LiftSettings:
+def choose_settings(views: Views, refine: bool, seed: int) -> LiftSettings:
     """Return how to lift a model's views, or to refine what a decoder made of them."""
     pixels = views.cameras.width
     if views.alpha.device.type != "cuda":
@@ -62,7 +62,7 @@ def settings_of(views: Views, refine: bool, seed: int) -> LiftSettings:
 
 
 @torch.no_grad()
-def coverage_of(
+def find_coverage(
     vae: Any, views: np.ndarray, latents: Tensor | None, reference: np.ndarray
 ) -> np.ndarray:
     """Return how much of each pixel of a model's views the object covers.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How views are lifted: losses and their weights, rates, densification."""
+"""Settings of lifting: weights of the losses, rates, densification."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses, of which 0 leaves one out.
+    """Weights of the losses; 0 leaves one out.
 
     Attributes:
         rgb: of the squared error of sRGB colors in 0..1, on the background of the iteration.
@@ -18,7 +18,7 @@ class LossWeights:
         depth: of the absolute second differences of the drawn depth, in extents of the object.
         trim: share of the pixels of each view, those with the largest errors, that the losses of
             colors and of alpha leave out: 0 for photographs and true renders, about 0.05 for a
-            model's views, which disagree. Much more leaves out what is yet to be learnt.
+            model's views, which disagree. Much more leaves out what is yet to be learned.
     """
 
     rgb: float = 1.0
@@ -42,7 +42,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class LiftSettings:
-    """How Gaussians are fitted to views.
+    """Settings of fitting Gaussians to views.
 
     Attributes:
         count: Gaussians at the start.

@@ -16,7 +16,7 @@ from gsv3d.gaussians import Gaussians
 from gsv3d.masks import box_of
 
 MARGIN = 0.06
-"""What is left around the object where a picture is cropped to it, in sides of its box."""
+"""Margin around the object of a cropped picture, in sides of the object's box."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from gsv3d.meshing import native
 
 CHUNK = 262_144
-"""So many (triangle, pixel) candidates are looked at together: some 40 MB."""
+"""(Triangle, pixel) candidates that are looked at together; they take some 40 MB."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def rasterize(corners: np.ndarray, width: int, height: int) -> Iterator[Fragment
     counts = extent[:, 0] * extent[:, 1]
     a = corners[:, 0]
     ab, ac = corners[:, 1] - a, corners[:, 2] - a
-    area = _cross(ab, ac)
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
     counts = np.where(np.abs(area) > 1e-12, counts, 0)
 
     ends = np.cumsum(counts)
@@ -60,7 +60,3 @@ def rasterize(corners: np.ndarray, width: int, height: int) -> Iterator[Fragment
             corners, boxes, begins, ends, first, last, width, pixels, triangles, weights
         )
         yield Fragments(pixels[:count], triangles[:count], weights[:count])
-
-
-def _cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    return p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gsv3d.rendering import RenderOutput
 
 FAR = 20.0
-"""From this far off a perspective is nearly parallel: pictures to measure the object by."""
+"""Distance from which a perspective is nearly parallel, of pictures that measure the object."""
 
 _FRAME_PIXELS = 96
 
@@ -81,7 +81,7 @@ def fit_bounds(
     for i, (right, up) in enumerate(((0, 2), (1, 2), (0, 1))):
         with torch.inference_mode():
             seen = render(gaussians, sides[i].to(gaussians.means.device)).alpha[0, ..., 0]
-        mask = _large_parts(seen.float().cpu().numpy() > _FRAME_ALPHA)
+        mask = _keep_large_parts(seen.float().cpu().numpy() > _FRAME_ALPHA)
         box = box_of(mask)
         if box is None:
             continue
@@ -97,13 +97,14 @@ def fit_bounds(
     return np.maximum(low, lowest), np.minimum(high, highest)
 
 
-def _large_parts(mask: np.ndarray, share: float = 0.01) -> np.ndarray:
+def _keep_large_parts(mask: np.ndarray) -> np.ndarray:
+    """Drop the parts of a mask with less than a hundredth of the largest part's area."""
     labels, count = ndimage.label(mask, np.ones((3, 3)))
     if count < 2:
         return mask
     areas = np.bincount(labels.ravel())
     areas[0] = 0
-    return (areas >= share * areas.max())[labels] & mask
+    return (areas >= 0.01 * areas.max())[labels] & mask
 
 
 def surround_with_cameras(
@@ -167,7 +168,7 @@ def render_views(
         for i in range(len(cameras)):
             camera = cameras[i].to(gaussians.means.device)
             whole = render(gaussians, camera)
-            shown = ~_hidden(gaussians, camera, whole, hidden_behind)
+            shown = ~_find_hidden(gaussians, camera, whole, hidden_behind)
             front = render(gaussians.filter(shown), camera)
             tinted = render(wide.filter(shown), camera) if blur > 0 else front
             color = torch.where(
@@ -184,7 +185,9 @@ def render_views(
     return DepthViews(cameras, np.stack(colors), np.stack(alphas), np.stack(depths))
 
 
-def _hidden(gaussians: Gaussians, camera: Cameras, seen: RenderOutput, behind: float) -> Tensor:
+def _find_hidden(
+    gaussians: Gaussians, camera: Cameras, seen: RenderOutput, behind: float
+) -> Tensor:
     """Return (N,) bool: true where a center lies so far behind the depth of a covered pixel."""
     (uv,), (z,) = camera.project(gaussians.means)
     column, row = uv.floor().nan_to_num(nan=-1.0).long().unbind(dim=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the UNet is told: the reference's latent, its embedding, and the pose of every frame."""
+"""Inputs of the UNet: the reference's latent, its embedding, and the pose of every frame."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pose_ids(
 
 
 def picture_tensor(rgba: Tensor, channels: int) -> Tensor:
-    """Straight-alpha pictures to what the autoencoder reads.
+    """Return pictures with straight alpha as the autoencoder reads them.
 
     Args:
         rgba: (..., 4, H, W) in 0..1, sRGB.
@@ -70,7 +70,7 @@ def encode_reference(vae: AutoencoderKL, picture: Tensor, noise: Tensor | None =
 
 
 def embed_for_cross_attention(image_encoder: Any, picture: Tensor) -> Tensor:
-    """CLIP embedding of the reference.
+    """Embed the reference with CLIP.
 
     Args:
         image_encoder: a ``CLIPVisionModelWithProjection``.
@@ -84,7 +84,7 @@ def embed_for_cross_attention(image_encoder: Any, picture: Tensor) -> Tensor:
 
 
 def embed_for_decoder(dino: Any, picture: Tensor) -> Tensor:
-    """DINO features of the reference: (B, 3 or 4, H, W) in -1..1 to (B, S, D) tokens."""
+    """Return DINO features (B, S, D) of the reference (B, 3 or 4, H, W) in -1..1."""
     pixels = _normalized(picture, dino.config.image_size, IMAGENET_MEAN, IMAGENET_STD)
     return dino(pixels.to(dino.dtype)).last_hidden_state
 
@@ -92,12 +92,12 @@ def embed_for_decoder(dino: Any, picture: Tensor) -> Tensor:
 def _normalized(picture: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     color = picture[:, :3]
     if color.shape[-1] > size:
-        # The reference's own resize (Gaussian blur and align_corners); torch's antialiased bicubic
+        # As SV3D's own code resizes (Gaussian blur and align_corners); torch's antialiased bicubic
         # differs from it by more than a gray level.
         color = _resize_with_antialiasing(color, (size, size))
     elif color.shape[-1] < size:
         color = F.interpolate(color, (size, size), mode="bicubic", align_corners=True)
     color = (color + 1) / 2
     channels = zip(color.unbind(dim=1), mean, std, strict=True)
-    # With the figures as tensors a card would be waited for until they have been copied.
+    # As tensors the figures would have to be copied to a card first.
     return torch.stack([(channel - m) / s for channel, m, s in channels], dim=1)

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SV3D's published files to a model folder: tensor by tensor, whole or not at all."""
+"""SV3D's published files to a model's folder."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,24 +16,24 @@ import torch
 from diffusers import __version__ as diffusers_version
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from gsv3d.errors import ModelError
 from gsv3d.multiview import names
+from gsv3d.multiview.tensors import GET_AGAIN, Made, read_shapes, write_tensors
 from gsv3d.multiview.unet import SV3DUNetSpatioTemporalConditionModel
-from gsv3d.outputs import make_folder, output_error
+from gsv3d.outputs import check_room, make_folder, whole_folder
 
 IMAGE_SIZE, LATENT_SIZE, NUM_FRAMES, NUM_STEPS, MAX_GUIDANCE = 576, 72, 21, 50, 2.5
-"""SV3D's, which its files do not tell."""
+"""Values of SV3D that its files do not hold."""
 
 FRAMING = 0.9
 """Share of the picture that SV3D's objects fill: they were rendered as near as they fit (SV3D,
 appendix B), and the script of SV4D frames pictures at 0.917 for the same model."""
 
 UNET_HEAD, CLIP_HEAD = 64, 80
-"""Channels of one attention head, which shapes do not tell either."""
+"""Channels of one attention head, which shapes do not tell."""
 
 VERSIONS = {256: "u", 1280: "p"}
 """SV3D_u or SV3D_p, by how many numbers condition a frame: cond_aug, or its two angles as well."""
@@ -57,73 +54,13 @@ DESCRIPTIONS = {
     "u": "SV3D_u: 21 views at 576 px, from the picture's own elevation.",
 }
 
-_DTYPES = ("F32", "F16", "BF16")
-_MAPPED_BYTES = 2**23
-_PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
-_AGAIN = (
-    "Get the file again, sv3d_p.safetensors or sv3d_u.safetensors as Stability AI publishes it."
-)
-
 Progress = Callable[[int, int], None]
 """Told of bytes written, and of all bytes to write; may raise to end the conversion."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """A tensor of ours, and the one it is made of.
-
-    Attributes:
-        name: in our file.
-        shape: in our file.
-        source: its name in the published file; None for the identity.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    source: str | None
-
-    @property
-    def size(self) -> int:
-        """Bytes in float16."""
-        return 2 * math.prod(self.shape)
-
-    def fits(self, shape: Sequence[int]) -> bool:
-        """Return True if the published tensor has the shape this one is made of."""
-        expected: tuple[int, ...] = self.shape
-        if names.third(self.name) is not None:
-            expected = (3 * self.shape[0], *self.shape[1:])
-        elif self.name == "visual_projection.weight":
-            expected = self.shape[::-1]
-        elif len(self.shape) == 2 and len(shape) == 4:
-            # The VAE's attention: a convolution of one pixel there, a linear layer here.
-            expected = (*self.shape, 1, 1)
-        return tuple(shape) == expected
-
-    def make(self, published: Tensor | None) -> Tensor:
-        """Return the tensor in float16."""
-        if published is None:
-            square = self.name.endswith("weight")
-            tensor = torch.eye(self.shape[0]) if square else torch.zeros(self.shape)
-        elif (part := names.third(self.name)) is not None:
-            tensor = published.chunk(3)[part]
-        elif self.name == "visual_projection.weight":
-            tensor = published.T
-        else:
-            tensor = published
-        half = tensor.to(torch.float16).reshape(self.shape).contiguous()
-        # In place of isfinite(), which takes as much memory again.
-        if not all(map(math.isfinite, half.aminmax())):
-            raise ModelError(
-                f"The tensor '{self.source}' of the file has values that are no numbers, or too"
-                " large for float16.",
-                _AGAIN,
-            )
-        return half
-
-
-@dataclass(frozen=True)
 class Component:
-    """One network of the model: where it is written, its configuration and its tensors."""
+    """A network of the model: its folder and file, its configuration and its tensors."""
 
     folder: str
     weights: str
@@ -135,12 +72,12 @@ def convert(
     source: Path,
     target: Path,
     version: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
     texts: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Write SV3D's UNet, CLIP tower and VAE as a folder in diffusers' layout, in float16.
 
-    Of the file's tensors one at a time is in memory. The folder appears when it is complete.
+    One tensor at a time is in memory. The folder appears when it is complete.
 
     Args:
         source: ``sv3d_p.safetensors`` or ``sv3d_u.safetensors``.
@@ -153,11 +90,11 @@ def convert(
         "p" or "u".
 
     Raises:
-        ModelError: the file is none of the two, is damaged, or is the other one.
-        OutputError: the disk is full, or the folder cannot be written.
+        ModelError: the file is not SV3D's, is damaged, or is of the other version.
+        OutputError: the disk has no room, or the folder cannot be written.
     """
     shapes = read_shapes(source)
-    found = version_of(source, shapes)
+    found = find_version(source, shapes)
     if version not in (None, found):
         raise ModelError(
             f"{source} is SV3D_{found}, not SV3D_{version}: it was trained"
@@ -167,14 +104,14 @@ def convert(
     components = plan(source, shapes)
     make_folder(target.parent)
     total = sum(made.size for component in components for made in component.tensors)
-    with whole_folder(target, total) as partial:
+    check_room(f"{target} needs", total, target.parent)
+    with whole_folder(target) as partial:
         written = 0
 
         def told(count: int) -> None:
             nonlocal written
             written += count
-            if progress is not None:
-                progress(written, total)
+            progress(written, total)
 
         for component in components:
             folder = partial / component.folder
@@ -187,77 +124,7 @@ def convert(
     return found
 
 
-@contextmanager
-def whole_folder(target: Path, size: int = 0) -> Iterator[Path]:
-    """Yield a folder beside ``target`` that gets its name at the end, or is deleted.
-
-    Args:
-        target: must not exist.
-        size: bytes that will be written.
-
-    Raises:
-        ModelError: the disk has no room for them.
-        OutputError: something could not be written.
-    """
-    partial = target.with_name(f".{target.name}.part")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        free = shutil.disk_usage(target.parent).free
-        if free < size:
-            raise ModelError(
-                f"{target} needs {size / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB free.",
-                "Free some space, or let GSV3D_MODELS name a folder on another disk.",
-            )
-        partial.mkdir(parents=True)
-        yield partial
-        os.rename(partial, target)
-    except OSError as error:
-        raise output_error(target, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def read_shapes(source: Path) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of a safetensors file, of whose tensors none is read.
-
-    Raises:
-        ModelError: it is not there, no such file, a pickle, cut short or of an unknown precision.
-    """
-    with _opened(source) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        unknown = next((n for n, s in slices.items() if s.get_dtype() not in _DTYPES), None)
-        if unknown is not None:
-            raise ModelError(
-                f"The tensor '{unknown}' of {source} is stored as"
-                f" {slices[unknown].get_dtype()}; {', '.join(_DTYPES)} can be read.",
-                _AGAIN,
-            )
-        return {name: tuple(part.get_shape()) for name, part in slices.items()}
-
-
-@contextmanager
-def _opened(source: Path) -> Iterator[Any]:
-    try:
-        with open(source, "rb") as plain:
-            start = plain.read(9)
-        if start.startswith(_ZIP) or start[:1] == _PICKLE:
-            raise ModelError(
-                f"{source} is a pickle, which can run any program when it is opened, and is not"
-                " read.",
-                "Get the same weights as a .safetensors file.",
-            )
-        with safe_open(source, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        # The length of the header, eight bytes, comes before it.
-        words = "is cut short or damaged" if start[8:] == b"{" else "is no safetensors file"
-        raise ModelError(f"{source} {words}.", _AGAIN) from error
-    except OSError as error:
-        reason = "it is a folder" if source.is_dir() else (error.strerror or str(error)).lower()
-        raise ModelError(f"{source} cannot be read: {reason}.", _AGAIN) from error
-
-
-def version_of(source: Path, shapes: dict[str, tuple[int, ...]]) -> str:
+def find_version(source: Path, shapes: dict[str, tuple[int, ...]]) -> str:
     """Return "p" or "u", by how many numbers condition a frame.
 
     Raises:
@@ -266,14 +133,14 @@ def version_of(source: Path, shapes: dict[str, tuple[int, ...]]) -> str:
     for part, prefix in names.PREFIXES.items():
         if not any(name.startswith(prefix) for name in shapes):
             raise ModelError(
-                f"{source} is no file of SV3D: {part} ('{prefix}...') is not in it.", _AGAIN
+                f"{source} is no file of SV3D: {part} ('{prefix}...') is not in it.", GET_AGAIN
             )
     width = _shape(source, shapes, f"{names.UNET}label_emb.0.0.weight")[-1]
     if width not in VERSIONS:
         raise ModelError(
             f"{source} is no file of SV3D: its frames are conditioned by {width} numbers, and"
             f" SV3D's by {' or '.join(map(str, VERSIONS))}.",
-            _AGAIN,
+            GET_AGAIN,
         )
     return VERSIONS[width]
 
@@ -303,61 +170,14 @@ def plan(source: Path, shapes: dict[str, tuple[int, ...]]) -> list[Component]:
     used = {str(one.source) for one in made}
     missing = sorted(used - shapes.keys())
     if missing:
-        raise ModelError(f"{source} lacks {_listed(missing)}.", _AGAIN)
+        raise ModelError(f"{source} lacks {_listed(missing)}.", GET_AGAIN)
     extra = sorted(n for n in shapes.keys() - used if not names.LEFT_OVER.fullmatch(n))
     if extra:
-        raise ModelError(f"{source} has {_listed(extra)}, for which SV3D has no place.", _AGAIN)
+        raise ModelError(f"{source} has {_listed(extra)}, for which SV3D has no place.", GET_AGAIN)
     wrong = sorted({str(one.source) for one in made if not one.fits(shapes[str(one.source)])})
     if wrong:
-        raise ModelError(f"{source} has {_listed(wrong)} of another shape than SV3D's.", _AGAIN)
+        raise ModelError(f"{source} has {_listed(wrong)} of another shape than SV3D's.", GET_AGAIN)
     return components
-
-
-def write_tensors(
-    path: Path, tensors: list[Made], source: Path, told: Callable[[int], None]
-) -> None:
-    """Write a safetensors file while reading another, one tensor at a time.
-
-    Args:
-        path: the file to write.
-        tensors: what it shall hold.
-        source: the file they are made of.
-        told: of every piece, its bytes.
-
-    Raises:
-        OSError: the disk is full, ...
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    place = 0
-    for made in tensors:
-        offsets = [place, place + made.size]
-        header[made.name] = {"dtype": "F16", "shape": made.shape, "data_offsets": offsets}
-        place += made.size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "xb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for made, published in _read(source, tensors):
-            file.write(made.make(published).numpy().data)
-            told(made.size)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read(source: Path, tensors: list[Made]) -> Iterator[tuple[Made, Tensor | None]]:
-    """Read one after the other.
-
-    What was read through a mapped file counts as this process's memory until the file is closed, so
-    it is closed every few tensors.
-    """
-    waiting = list(reversed(tensors))
-    while waiting:
-        mapped = 0
-        with _opened(source) as file:
-            while waiting and mapped < _MAPPED_BYTES:
-                made = waiting.pop()
-                yield made, None if made.source is None else file.get_tensor(made.source)
-                mapped += 2 * made.size
 
 
 def _networks(
@@ -436,12 +256,12 @@ def _index() -> dict[str, Any]:
 
 def _shape(source: Path, shapes: dict[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
     if name not in shapes:
-        raise ModelError(f"{source} lacks 1 tensor: {name}.", _AGAIN)
+        raise ModelError(f"{source} lacks 1 tensor: {name}.", GET_AGAIN)
     return shapes[name]
 
 
-def _listed(tensors: Sequence[str | None], most: int = 3) -> str:
-    """Say how many there are, and name the first of them."""
-    first = ", ".join(map(str, tensors[:most]))
-    rest = f" and {len(tensors) - most} more" if len(tensors) > most else ""
+def _listed(tensors: Sequence[str]) -> str:
+    """Say how many there are, and name the first three."""
+    first = ", ".join(tensors[:3])
+    rest = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
     return f"{len(tensors)} tensor{'s' * (len(tensors) > 1)}: {first}{rest}"

@@ -24,8 +24,8 @@ LEFT_OVER = re.compile(
     r"|text_projection|logit_scale)"
     "|" + re.escape(ENCODER) + r"(decoder|post_quant_conv)\..+"
 )
-"""What is in the file and of no use: CLIP's side for text, and the decoder of the conditioner's
-VAE, which the reference never runs."""
+"""Tensors of the file that are not used: CLIP's side for text, and the decoder of the conditioner's
+VAE, which SV3D's own code never runs."""
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -93,7 +93,7 @@ def of_unet(name: str) -> str:
 def of_vae(name: str, levels: int) -> str | None:
     """Return the file's name of a parameter of ``AutoencoderKL``; None where it is the identity.
 
-    The reference encodes with the conditioner's VAE and decodes with the first stage's, which has
+    SV3D's own code encodes with the conditioner's VAE and decodes with the first stage's, which has
     no ``post_quant_conv``.
     """
     if name.startswith("post_quant_conv."):

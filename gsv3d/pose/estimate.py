@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped pose network as a function: a cut-out to an elevation and a mirror plane."""
+"""Estimate elevation and mirror plane of a cut-out, by the shipped pose network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from gsv3d.cameras import mirrored_azimuth_deg
 from gsv3d.errors import ModelError
 from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE, PoseNetwork
-from gsv3d.pose.symmetry import MIRROR_SCORE, mirror_scores
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "pose"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -58,7 +57,7 @@ class PoseEstimate:
 
 
 class PoseEstimator:
-    """A trained network, and how far to follow it.
+    """A trained network, and limits for trusting it.
 
     Args:
         network: in evaluation mode.
@@ -162,18 +161,6 @@ def _degrees_apart(planes: np.ndarray) -> np.ndarray:
     return np.abs(mirrored_azimuth_deg(planes * 180.0 / NUM_PLANES + 90) - 180)
 
 
-def best_plane(triangles: np.ndarray) -> float | None:
-    """Return the azimuth of a mesh's most useful vertical mirror plane; None where it has none.
-
-    Args:
-        triangles: (F, 3, 3) corners in the world of ``gsv3d.cameras``, +Z up.
-    """
-    planes = np.arange(NUM_PLANES) * 180.0 / NUM_PLANES
-    scores = mirror_scores(triangles.astype(np.float64), planes, np.random.default_rng(0))
-    plane = choose_plane(scores)
-    return refine_plane(scores, plane) if scores[plane] >= MIRROR_SCORE else None
-
-
 def refine_plane(scores: np.ndarray, plane: int) -> float:
     """Return the azimuth in degrees of a peak: the mean of its neighbors, weighed by scores."""
     offsets = np.arange(-3, 4)
@@ -182,7 +169,7 @@ def refine_plane(scores: np.ndarray, plane: int) -> float:
 
 
 def save_estimator(folder: Path, network: PoseNetwork, **limits: float) -> None:
-    """Write a trained network in half precision, and how far to follow it.
+    """Write a trained network in half precision, and the limits for trusting it.
 
     Args:
         folder: of the files.

@@ -18,6 +18,9 @@ NUM_PLANES = 90
 ELEVATION_SCALE_DEG = 20.0
 """Unit of the network's elevation."""
 
+WIDTHS, HIDDEN = (16, 32, 64, 128), 192
+"""Channels at the four resolutions, and width of the layer before the last."""
+
 
 @dataclass(frozen=True)
 class PoseOutput:
@@ -35,23 +38,18 @@ class PoseOutput:
 
 
 class PoseNetwork(nn.Module):
-    """Residual blocks at 24, 12, 6 and 3 pixels, then two linear layers on all positions.
+    """Residual blocks at 24, 12, 6 and 3 pixels, then two linear layers on all positions."""
 
-    Args:
-        widths: channels at the four resolutions.
-        hidden: width of the layer before the last.
-    """
-
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 128), hidden: int = 192) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(4, widths[0], 6, stride=4, padding=1)]
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        layers: list[nn.Module] = [nn.Conv2d(4, WIDTHS[0], 6, stride=4, padding=1)]
+        for narrow, wide in zip(WIDTHS, WIDTHS[1:], strict=False):
             layers += [Block(narrow), nn.SiLU(), nn.Conv2d(narrow, wide, 3, stride=2, padding=1)]
-        layers += [Block(widths[-1]), nn.SiLU(), nn.Flatten(), nn.Dropout(0.2)]
+        layers += [Block(WIDTHS[-1]), nn.SiLU(), nn.Flatten(), nn.Dropout(0.2)]
         self.features = nn.Sequential(*layers)
-        side = PICTURE_SIZE // 4 // 2 ** (len(widths) - 1)
-        self.hidden = nn.Linear(widths[-1] * side**2, hidden)
-        self.output = nn.Linear(hidden, 2 + NUM_PLANES)
+        side = PICTURE_SIZE // 4 // 2 ** (len(WIDTHS) - 1)
+        self.hidden = nn.Linear(WIDTHS[-1] * side**2, HIDDEN)
+        self.output = nn.Linear(HIDDEN, 2 + NUM_PLANES)
 
     def forward(self, pictures: Tensor) -> PoseOutput:
         """Return what the pictures say.

@@ -11,6 +11,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
+from gsv3d.pose.estimate import choose_plane, refine_plane
+from gsv3d.pose.network import NUM_PLANES
+
 TOLERANCE = 0.02
 """Mean distance, in extents of the object, from a surface to its mirror image at which a plane
 counts one half."""
@@ -20,6 +23,18 @@ MIRROR_SCORE = 0.5
 
 DENSE, SPARSE = 12_000, 250
 """Surface points that stand for the surface, and points that are mirrored and looked up there."""
+
+
+def find_best_plane(triangles: np.ndarray) -> float | None:
+    """Return the azimuth of a mesh's most useful vertical mirror plane; None where it has none.
+
+    Args:
+        triangles: (F, 3, 3) corners in the world of ``gsv3d.cameras``, +Z up.
+    """
+    planes = np.arange(NUM_PLANES) * 180.0 / NUM_PLANES
+    scores = mirror_scores(triangles.astype(np.float64), planes, np.random.default_rng(0))
+    plane = choose_plane(scores)
+    return refine_plane(scores, plane) if scores[plane] >= MIRROR_SCORE else None
 
 
 def mirror_scores(

@@ -11,11 +11,9 @@ from gsv3d.preprocessing.framing import (
     prepare_sizes,
 )
 from gsv3d.preprocessing.loading import load_image
-from gsv3d.preprocessing.suffixes import IMAGE_SUFFIXES
 
 __all__ = [
     "FILL",
-    "IMAGE_SUFFIXES",
     "CutOut",
     "PreparedImage",
     "cut_out",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of more than 8 bits a sample, brought to 8; and the page of a TIFF that is taken.
+"""Bring pictures of more than 8 bits a sample to 8, and choose the page of a TIFF.
 
 Which value is white:
 
@@ -30,11 +30,11 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _MAX_PAGES = 1000
-"""Pages of a TIFF that are looked at."""
+"""Most pages of a TIFF that are looked at."""
 
 _HDR_LIMIT = 16.0
-"""Floats of which a tenth lies above it do not count to 1: four stops over white is more than even
-lamps and skies hold over so large an area."""
+"""If a tenth of the floats lies above this, 1 is not their white: even lamps and skies are not four
+stops over white over so large an area."""
 
 _DEPTHS = (8, 10, 12)
 """Bits that samples of a larger type may be meant to have, by the largest value alone."""
@@ -52,7 +52,7 @@ ORIENTATION = 274
 """The tag that says how a page is turned, the same as EXIF's."""
 
 
-def largest_page(data: bytes) -> tifffile.TiffPage | None:
+def find_largest_page(data: bytes) -> tifffile.TiffPage | None:
     """Return the page of a TIFF with the most pixels, the first of these.
 
     The first page of a file may be a thumbnail, of which the whole picture is a SubIFD (TIFF/EP).
@@ -75,7 +75,7 @@ def _area(page: tifffile.TiffPage) -> int:
     return int(page.imagewidth) * int(page.imagelength)  # in a damaged file either may be a tuple
 
 
-def starting_with(data: bytes, page: tifffile.TiffPage) -> bytes:
+def put_page_first(data: bytes, page: tifffile.TiffPage) -> bytes:
     """Return the TIFF with another page as its first, which is the one that readers take."""
     file = page.parent
     start = 8 if file.is_bigtiff else 4
@@ -203,7 +203,7 @@ def _float_white(values: np.ndarray) -> float:
     return 1.0 if bright <= _HDR_LIMIT else 255.0 if bright <= 255.0 else 65535.0
 
 
-def from_deep_gray(image: Image.Image, tiff: bool = False) -> Image.Image:
+def convert_deep_gray(image: Image.Image, tiff: bool = False) -> Image.Image:
     """Bring Pillow's 16- or 32-bit gray to 8 bits, in mode LA; a transparent value is kept."""
     values = np.asarray(image)
     if tiff or image.mode == "F":

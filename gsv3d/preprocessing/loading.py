@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Picture files of any kind, read as 8-bit sRGB with alpha."""
+"""Read picture files of any kind as 8-bit sRGB with alpha."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
         data, label = _read_file(Path(source), name), name or str(source)
     if not data:
         raise ImageError(f"{label} is an empty file.", "Choose another picture.")
-    page = deep.largest_page(data) if data.startswith(deep.TIFF_SIGNATURES) else None
+    page = deep.find_largest_page(data) if data.startswith(deep.TIFF_SIGNATURES) else None
     if page is not None:
-        data = deep.starting_with(data, page)
+        data = deep.put_page_first(data, page)
     if page is not None and deep.is_deep(page):
         _check_size(page.imagewidth, page.imagelength, label)
         image = _read_deep(data, page, label)
@@ -99,7 +99,7 @@ def load_image(source: str | os.PathLike[str] | bytes, name: str | None = None) 
             tiff = image.format == "TIFF"
             image = _upright(image)
             if image.mode.startswith(("I", "F")):
-                image = deep.from_deep_gray(image, tiff)
+                image = deep.convert_deep_gray(image, tiff)
             result = _to_rgba(image)
             result.info["orientation"] = orientation
             return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a rough mask to alpha and to colors free of the old background; no shadows in either."""
+"""Turn a rough mask into alpha, and free the colors of the old background and of shadows."""
 
 from __future__ import annotations
 
@@ -50,15 +50,16 @@ def follow_edges(alpha: np.ndarray, rgb: np.ndarray) -> np.ndarray:
         (H, W) float32 in 0..1.
     """
     height, width = alpha.shape
-    scale = min(1.0, WORK_SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    color = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX), np.float32) / 255
-    target = _resized(alpha, size, Image.Resampling.BOX)
+    small = reduce_picture(Image.fromarray(rgb), WORK_SIDE)
+    color = np.asarray(small, np.float32) / 255
+    target = resize_values(alpha, small.size, Image.Resampling.BOX)
     slope, offset = _fit_linear(color, target)
     full = rgb.astype(np.float32) / 255
-    result = _resized(offset, (width, height), Image.Resampling.BILINEAR)
+    result = resize_values(offset, (width, height), Image.Resampling.BILINEAR)
     for i in range(3):
-        result += _resized(slope[..., i], (width, height), Image.Resampling.BILINEAR) * full[..., i]
+        result += (
+            resize_values(slope[..., i], (width, height), Image.Resampling.BILINEAR) * full[..., i]
+        )
     return np.clip((result - 0.5) * FINAL_CONTRAST + 0.5, 0, 1)
 
 
@@ -78,12 +79,22 @@ def _fit_linear(color: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.n
     return mean(slope), mean(offset)
 
 
-def _resized(values: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+def resize_values(values: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
     """Return (H, W) float32 at another (width, height)."""
     return np.array(Image.fromarray(values.astype(np.float32)).resize(size, how))
 
 
-def main_parts(alpha: np.ndarray, share: float) -> np.ndarray:
+def reduce_picture(image: Image.Image, longest: int) -> Image.Image:
+    """Return a picture at most ``longest`` pixels a side."""
+    scale = longest / max(image.size)
+    if scale >= 1:
+        return image
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    # Pillow resizes RGBA with premultiplied colors.
+    return image.resize((width, height), Image.Resampling.BOX)
+
+
+def keep_main_parts(alpha: np.ndarray, share: float) -> np.ndarray:
     """Return alpha (H, W) without parts smaller than ``share`` of the largest: dust, stray strokes.
 
     A part is what hangs together above an alpha of 0.1.
@@ -99,7 +110,7 @@ def main_parts(alpha: np.ndarray, share: float) -> np.ndarray:
     return np.where(near & (keep[labels] | (labels == 0)), alpha, 0.0)
 
 
-def without_spill(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def remove_spill(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Give half-covered pixels, which hold background color, that of the nearest solid pixel.
 
     Args:
@@ -121,7 +132,7 @@ def without_spill(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.where(core[..., None], color, color[rows, columns])
 
 
-def without_shadow(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def remove_shadow(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Return alpha (H, W) without a shadow on the ground that was left in it.
 
     A shadow is a dark, gray, see-through region at the foot of something opaque that fades out, or
@@ -139,7 +150,7 @@ def without_shadow(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         return alpha
     rows = np.flatnonzero(solid.any(axis=1))
     middle = (rows[0] + rows[-1]) / 2
-    rim = ndimage.binary_dilation(alpha == 0) | _picture_border(alpha.shape)
+    rim = ndimage.binary_dilation(alpha == 0) | mark_border(alpha.shape, 1)
     kept = alpha.copy()
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         region = labels[box] == label
@@ -153,7 +164,8 @@ def without_shadow(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _picture_border(shape: tuple[int, ...]) -> np.ndarray:
+def mark_border(shape: tuple[int, ...], thickness: int) -> np.ndarray:
+    """Return a mask of the shape (H, W) that is True along the picture's border."""
     border = np.ones(shape, dtype=bool)
-    border[1:-1, 1:-1] = False
+    border[thickness:-thickness, thickness:-thickness] = False
     return border

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from gsv3d.preprocessing.matting import mark_border
+
 BORDER = 0.03
 """Thickness of the border that shows the background, in parts of the longer side."""
 
@@ -56,7 +58,7 @@ def correct_by_background(
 
     inside = probability > 0.5
     none = np.zeros_like(inside)
-    border = _border(inside.shape) & ~inside
+    border = mark_border(inside.shape, max(2, round(BORDER * max(inside.shape)))) & ~inside
     if border.sum() < 50 or not inside.any():
         return probability, none
     lab = rgb2lab(rgb)
@@ -84,13 +86,6 @@ def correct_by_background(
     touching[np.unique(labels[ndimage.binary_dilation(inside)])] = True
     lost = (size > LOST_SHARE * inside.sum()) & (mean > LOST_DIFFERENCE) & touching
     return np.where(lost[labels], 1.0, found), holes
-
-
-def _border(shape: tuple[int, ...]) -> np.ndarray:
-    thickness = max(2, round(BORDER * max(shape)))
-    border = np.ones(shape, dtype=bool)
-    border[thickness:-thickness, thickness:-thickness] = False
-    return border
 
 
 def _fit_surface(lab: np.ndarray, border: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from gsv3d.errors import ModelError
+from gsv3d.preprocessing.matting import reduce_picture, resize_values
 from gsv3d.preprocessing.plain_background import correct_by_background
 
 DEFAULT_CUTOUT = "u2netp"
@@ -42,25 +43,22 @@ def find_object(rgb: np.ndarray, cutout: str = DEFAULT_CUTOUT) -> tuple[np.ndarr
 
     Returns:
         The probability that a pixel belongs to it (H, W), float32 in 0..1; and the certainty of the
-        mask above one half, as ``certainty_of`` has it.
+        mask above one half, as ``estimate_certainty`` has it.
 
     Raises:
         ModelError: there is no such network, or it cannot be loaded.
     """
     if cutout != DEFAULT_CUTOUT:
         probability = _by_rembg(rgb, cutout)
-        return probability, certainty_of(probability > 0.5, probability)
-    height, width = rgb.shape[:2]
-    scale = min(1.0, NETWORK_SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
-    probability = _resized(_run_network(rgb), small.shape[:2])
+        return probability, estimate_certainty(probability > 0.5, probability)
+    small = np.asarray(reduce_picture(Image.fromarray(rgb), NETWORK_SIDE))
+    probability = _resized(_run_network(rgb), small.shape)
     corrected, holes = correct_by_background(probability, small)
-    certainty = certainty_of(corrected > 0.5, np.where(holes, probability, corrected))
-    return _resized(corrected, (height, width)), certainty
+    certainty = estimate_certainty(corrected > 0.5, np.where(holes, probability, corrected))
+    return _resized(corrected, rgb.shape), certainty
 
 
-def certainty_of(mask: np.ndarray, probability: np.ndarray) -> float:
+def estimate_certainty(mask: np.ndarray, probability: np.ndarray) -> float:
     """Return the intersection over union that is expected of a mask with the true one.
 
     With independent pixels the expected intersection is the sum of the probabilities inside the
@@ -88,10 +86,8 @@ def _run_network(rgb: np.ndarray) -> np.ndarray:
 
 
 def _resized(probability: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a probability (h, w), in 0..1, at another shape (H, W)."""
-    height, width = shape
-    image = Image.fromarray(probability.astype(np.float32))
-    return np.clip(np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)), 0, 1)
+    """Return a probability (h, w), in 0..1, at another shape (H, W, ...)."""
+    return np.clip(resize_values(probability, (shape[1], shape[0]), Image.Resampling.BICUBIC), 0, 1)
 
 
 def check_cutout(cutout: str) -> None:

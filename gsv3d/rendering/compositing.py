@@ -36,8 +36,8 @@ class _Rows(NamedTuple):
     length: Tensor  # in pixels
 
 
-def _offsets(counts: Tensor) -> Tensor:
-    """Exclusive running sum."""
+def _sum_before(counts: Tensor) -> Tensor:
+    """Return the sum of the counts before each."""
     return counts.cumsum(0) - counts
 
 
@@ -62,7 +62,7 @@ def _make_rows(
 
     gaussian = torch.repeat_interleave(rows_each)
     index = torch.arange(gaussian.numel(), device=u.device)
-    y = index + (top.long() - _offsets(rows_each)).index_select(0, gaussian)
+    y = index + (top.long() - _sum_before(rows_each)).index_select(0, gaussian)
     dy = y + 0.5 - v.index_select(0, gaussian)
     vertical = dy * dy / var_y.index_select(0, gaussian)
     row_curvature = curvature.index_select(0, gaussian)
@@ -116,7 +116,7 @@ class _Composite(torch.autograd.Function):
         # Pairs, in depth order.
         row = torch.repeat_interleave(rows.length)
         step = torch.arange(row.numel(), device=u.device)
-        step = step - _offsets(rows.length).index_select(0, row)
+        step = step - _sum_before(rows.length).index_select(0, row)
         pixel = (rows.pixel_first.index_select(0, row) + step).to(
             torch.int16 if pixels <= 2**15 else torch.int32 if pixels <= 2**31 else torch.int64
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gsplat's CUDA rasterizer behind the same function as the torch renderer.
+"""gsplat's CUDA kernels behind the same function as the torch renderer.
 
 gsplat compiles its kernels on first use, which takes minutes and needs the CUDA toolkit and a C++
 compiler. Where that fails it leaves None in place of the kernels, and every call ends in an
@@ -23,8 +23,8 @@ MIDDLE = 8
 """Row and column of the test picture's middle pixel."""
 
 
-def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw Gaussians without a background; float32 on CUDA.
+def render_maps(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
+    """Render Gaussians without a background; float32 on CUDA.
 
     Returns:
         color (V, H, W, 3) premultiplied by alpha, alpha (V, H, W, 1), and expected z-depth
@@ -48,7 +48,7 @@ def rasterize(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor, T
     return picture[..., :3], alpha, picture[..., 3:]
 
 
-def rasterize_scenes(
+def render_scenes(
     means: Tensor,
     quats: Tensor,
     scales: Tensor,
@@ -58,7 +58,7 @@ def rasterize_scenes(
     K: Tensor,  # noqa: N803 - gsplat's name
     size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw B scenes into V views each, see ``gsv3d.rendering.renderer.render_scenes``.
+    """Render B scenes into V views each, see ``gsv3d.rendering.renderer.render_scenes``.
 
     Returns:
         color (B, V, H, W, 3) premultiplied by alpha, alpha and expected depth (B, V, H, W, 1).
@@ -80,14 +80,14 @@ def rasterize_scenes(
     return picture[..., :3], alpha, picture[..., 3:]
 
 
-def _one_line(error: BaseException) -> str:
+def _shorten(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 @functools.cache
 def unavailable_because(device: torch.device) -> str:
-    """Why gsplat cannot draw on this device; empty if it can. Tried once per device.
+    """Return why gsplat cannot render on this device; empty if it can. Tried once per device.
 
     The first call on a machine with a compiler builds the kernels.
     """
@@ -98,18 +98,18 @@ def unavailable_because(device: torch.device) -> str:
         try:
             kernels = importlib.import_module("gsplat.cuda._backend")._C
         except Exception as error:  # a failed build raises whatever the build tool raised
-            return f"its kernels could not be built ({_one_line(error)})"
+            return f"its kernels could not be built ({_shorten(error)})"
         if kernels is None:
             return "its kernels are not built and no CUDA toolkit (nvcc) was found to build them"
         try:
-            _draw_one(device)
+            _render_one(device)
         except Exception as error:  # kernels for another card, another CUDA or another torch
-            return f"its kernels do not run on this card ({_one_line(error)})"
+            return f"its kernels do not run on this card ({_shorten(error)})"
     return ""
 
 
-def _draw_one(device: torch.device) -> None:
-    """Draw one opaque Gaussian, and look at the pixel it is centered on.
+def _render_one(device: torch.device) -> None:
+    """Render one opaque Gaussian, and look at the pixel it is centered on.
 
     Raises:
         RuntimeError: it is not there.
@@ -122,7 +122,7 @@ def _draw_one(device: torch.device) -> None:
         rgb=torch.ones(1, 3),
     )
     # An odd size: of an even one the middle is a corner of four pixels, each with an alpha of 0.85.
-    _, alpha, _ = rasterize(one.to(device), orbit([0.0], 0.0, size=2 * MIDDLE + 1).to(device))
+    _, alpha, _ = render_maps(one.to(device), orbit([0.0], 0.0, size=2 * MIDDLE + 1).to(device))
     found = float(alpha[0, MIDDLE, MIDDLE, 0])
     if not found > 0.99:
         raise RuntimeError(f"a test picture of one opaque Gaussian has an alpha of {found:.3f}")

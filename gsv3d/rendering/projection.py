@@ -2,7 +2,7 @@
 """EWA projection: 3D Gaussians to 2D Gaussians in pixels.
 
 The same numbers as gsplat's pinhole projection in "classic" mode (Zwicker et al. 2002; Kerbl et al.
-2023, section 4; gsplat, arXiv 2409.06765): the perspective map is linearised at the mean, whose
+2023, section 4; gsplat, arXiv 2409.06765): the perspective map is linearized at the mean, whose
 direction is clamped to 1.3 times the field of view, and EPS2D pixels squared are added to the
 projected covariance's diagonal.
 """

@@ -13,7 +13,7 @@ from torch import Tensor
 from gsv3d.cameras import Cameras
 from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
-from gsv3d.rendering import gsplat_backend, reference
+from gsv3d.rendering import gsplat_backend, torch_backend
 
 Backend = Literal["auto", "torch", "gsplat"]
 
@@ -112,7 +112,7 @@ def render(
     if gaussians.means.dtype in (torch.float16, torch.bfloat16):
         gaussians = gaussians.to(torch.float32)
     chosen = choose_backend(gaussians.device, gaussians.means.dtype, backend)
-    draw = gsplat_backend.rasterize if chosen == "gsplat" else reference.rasterize
+    draw = gsplat_backend.render_maps if chosen == "gsplat" else torch_backend.render_maps
     # Mixed precision would round pixel coordinates to 8 bits.
     with torch.autocast(device_type=gaussians.device.type, enabled=False):
         color, alpha, depth = draw(gaussians, cameras)
@@ -154,7 +154,7 @@ def render_scenes(
         Pictures (B, V, H, W, .), differentiable as ``render``'s are.
     """
     with torch.autocast(device_type=means.device.type, enabled=False):
-        color, alpha, depth = gsplat_backend.rasterize_scenes(
+        color, alpha, depth = gsplat_backend.render_scenes(
             means, quats, scales, opacities, rgb, viewmats, K, size
         )
     return RenderOutput(color + (1 - alpha) * background, alpha, depth)

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words to a reference picture, by any text-to-image pipeline of diffusers that is at hand.
+"""Make a reference of words, by any text-to-image pipeline of diffusers on this computer.
 
-GSV3D ships no such model. It uses one from this computer: a folder in diffusers' layout, or the id
-of a repository that is already in the local cache.
+GSV3D ships no such model. It uses a folder in diffusers' layout, or the id of a repository that is
+in the local cache.
 """
 
 from gsv3d.text_to_image.drawing import (
-    MAX_PROMPT,
     PHASES,
     SETTING,
-    Imagined,
     ImagineSettings,
     imagine,
     shorten,
 )
 from gsv3d.text_to_image.loading import (
     ENVIRONMENT,
-    HOW_TO_ADD,
     find_text_model,
     free_memory,
     load_text_pipeline,
@@ -24,12 +21,9 @@ from gsv3d.text_to_image.loading import (
 
 __all__ = [
     "ENVIRONMENT",
-    "HOW_TO_ADD",
-    "MAX_PROMPT",
     "PHASES",
     "SETTING",
     "ImagineSettings",
-    "Imagined",
     "find_text_model",
     "free_memory",
     "imagine",

@@ -1,32 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing a reference with a text-to-image pipeline: the picture, its object cut out."""
+"""Draw a reference with a text-to-image pipeline, and cut its object out."""
 
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from gsv3d.errors import ImageError, ModelError
-from gsv3d.text_to_image.loading import first_line, parameters_of
+from gsv3d.tasks import Clock
+from gsv3d.text_to_image.loading import first_line, list_parameters
 
 PHASES = ("imagining", "cutting")
-"""Denoising the picture; removing its background."""
+"""Phases of a picture: denoising it, removing its background."""
 
 MAX_PROMPT = 1000
-"""Characters; the text encoders read some 60 to 300 words."""
+"""Most characters of a prompt; the text encoders read some 60 to 300 words."""
 
 SETTING = ", one single object, whole object in view, seen from slightly above, plain background"
-"""Follows the words: what a picture must show to become an object."""
+"""Added to the words: what a picture must show to become an object."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class ImagineSettings:
-    """What a user may choose for one picture.
+    """Settings of one picture.
 
     Attributes:
         prompt: the object in words, 1..1000 characters.
@@ -73,7 +73,9 @@ class Imagined:
     timings: dict[str, float]
 
 
-def imagine(pipeline: Any, settings: ImagineSettings, progress: Progress | None = None) -> Imagined:
+def imagine(
+    pipeline: Any, settings: ImagineSettings, progress: Progress = lambda *_: None
+) -> Imagined:
     """Make the reference of an object: a picture by the words, its background removed.
 
     Args:
@@ -90,11 +92,11 @@ def imagine(pipeline: Any, settings: ImagineSettings, progress: Progress | None 
     from gsv3d.preprocessing import prepare
     from gsv3d.preprocessing.framing import MAX_SIDE
 
-    tell = progress if progress is not None else _say_nothing
-    start = time.perf_counter()
-    picture = _draw(pipeline, settings, tell)
-    drawn = time.perf_counter()
-    tell("cutting", 0, 1)
+    clock = Clock()
+    clock.enter("imagining")
+    picture = _draw(pipeline, settings, progress)
+    clock.enter("cutting")
+    progress("cutting", 0, 1)
     try:
         rgba = prepare(picture, min(MAX_SIDE, max(picture.size))).rgba
     except ImageError as error:
@@ -103,17 +105,15 @@ def imagine(pipeline: Any, settings: ImagineSettings, progress: Progress | None 
             "Try another seed, or other words for one solid object.",
         ) from error
     png = _to_png(rgba, settings, pipeline)
-    tell("cutting", 1, 1)
-    end = time.perf_counter()
-    seconds = {"imagining": drawn - start, "cutting": end - drawn, "total": end - start}
-    return Imagined(png, {name: round(value, 3) for name, value in seconds.items()})
+    progress("cutting", 1, 1)
+    return Imagined(png, clock.stop())
 
 
 def _draw(pipeline: Any, settings: ImagineSettings, tell: Progress) -> Any:
     """Return the picture as the pipeline makes it, PIL."""
     import torch
 
-    accepted = parameters_of(pipeline)
+    accepted = list_parameters(pipeline)
     arguments: dict[str, Any] = {
         "prompt": settings.prompt.strip() + SETTING,
         "generator": torch.Generator("cpu").manual_seed(settings.seed),
@@ -189,11 +189,7 @@ def _to_png(rgba: Any, settings: ImagineSettings, pipeline: Any) -> bytes:
     return file.getvalue()
 
 
-def shorten(prompt: str, length: int = 60) -> str:
-    """Return the prompt on one line, for a sentence or a list."""
+def shorten(prompt: str) -> str:
+    """Return the prompt on one line of at most 60 characters, for a sentence or a list."""
     words = " ".join(prompt.split())
-    return words if len(words) <= length else words[: length - 1].rstrip() + "…"
-
-
-def _say_nothing(_phase: str, _step: int, _of: int) -> None:
-    pass
+    return words if len(words) <= 60 else words[:59].rstrip() + "…"

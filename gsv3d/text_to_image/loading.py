@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding and loading a text-to-image pipeline of this computer.
+"""Find and load a text-to-image pipeline of this computer.
 
 Nothing is downloaded, no pickled weights are read and no code that comes with a model is run.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from gsv3d.errors import ModelError
 
 ENVIRONMENT = "GSV3D_TEXT_MODEL"
-"""Names the pipeline where no other is asked for."""
+"""Variable that names the pipeline where no other is asked for."""
 
 HOW_TO_ADD = (
     "Download a text-to-image pipeline in diffusers' layout, for example with 'hf download"
@@ -117,7 +117,7 @@ def load_text_pipeline(folder: Path, device: str = "auto") -> Any:
             "It must be a whole pipeline of diffusers for text to image, with safetensors weights;"
             " pickled weights and code that comes with a model are never used.",
         ) from error
-    if "prompt" not in parameters_of(pipeline):
+    if "prompt" not in list_parameters(pipeline):
         raise ModelError(
             f"The pipeline in {folder} makes no pictures of words: {type(pipeline).__name__}.",
             HOW_TO_ADD,
@@ -140,7 +140,7 @@ def _loader(kind: str) -> Any:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    """model_index.json, if it names classes of diffusers and transformers alone."""
+    """Return model_index.json, if it names classes of diffusers and transformers alone."""
     path = folder / "model_index.json"
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
@@ -175,7 +175,7 @@ def _variant(folder: Path) -> str | None:
 
 
 def free_memory() -> None:
-    """Give back what a pipeline that is no longer referred to held, on the card too."""
+    """Free the memory of pipelines that nothing refers to any more, on the card too."""
     import torch
 
     gc.collect()
@@ -183,7 +183,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def parameters_of(pipeline: Any) -> Any:
+def list_parameters(pipeline: Any) -> Any:
     """Return the names of what a call of the pipeline takes."""
     return inspect.signature(pipeline.__call__).parameters
 

@@ -40,7 +40,7 @@ echo "uv was asked: $*"
 
 
 def wheel(folder: Path, name: str, version: str, files: dict[str, str], needs: str = "") -> Path:
-    """A wheel of these files."""
+    """Make a wheel of these files."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"

@@ -24,18 +24,6 @@ def wait_until(condition: object, seconds: float = 10.0) -> bool:
     return False
 
 
-@pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch):
-    """Run this Python code in place of the backend."""
-
-    def use(code: str) -> None:
-        monkeypatch.setattr(
-            bp, "serve_command", lambda python, *rest: [str(python), "-c", code, *map(str, rest)]
-        )
-
-    return use
-
-
 def test_python_is_found_in_an_environment_folder(tmp_path: Path) -> None:
     folder = tmp_path / "mein env ü"
     inside = folder / "bin" / "python"
@@ -87,7 +75,7 @@ def test_nothing_around_it_is_executed_by_a_backend(tmp_path: Path, monkeypatch)
         assert wait_until(connection.exists, 60), bp.last_lines(tmp_path / "data" / "backend.log")
         assert not (tmp_path / "sprung").exists()
         if sys.platform == "linux":
-            seen = Path(f"/proc/{process.pid}/environ").read_bytes()
+            seen = Path(f"/proc/{process._process.pid}/environ").read_bytes()
             assert b"PYTHONPATH" not in seen and b"LD_LIBRARY_PATH" not in seen
     finally:
         process.stop()
@@ -148,7 +136,7 @@ def test_stop_ends_what_was_started_even_if_it_resists(tmp_path: Path, pretend) 
     process = bp.BackendProcess()
     process.start(sys.executable, tmp_path / "c.json", tmp_path)
     assert wait_until(lambda: bp.last_lines(tmp_path / "backend.log") == ["up"])
-    pid = process.pid
+    pid = process._process.pid
     assert pid is not None and process_exists(pid)
     process.stop(patience_s=0.3)
     assert not process.running and not process_exists(pid)

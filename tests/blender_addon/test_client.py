@@ -21,8 +21,8 @@ from backend.protocol import write_connection
 from blender_addon import client as client_module
 from blender_addon import events
 from blender_addon.client import Client
-from blender_addon.jobs import Request
 from blender_addon.pixels import Encoding
+from blender_addon.requests import Request
 from tests.fake_backend import FakeBackend
 
 JOB = "0" * 31 + "1"
@@ -45,13 +45,13 @@ def open_client() -> Iterator:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence counts after a second and not after ten."""
+    """Have silence count after a second and not after ten."""
     monkeypatch.setattr(protocol_session, "LIVENESS_S", 1.0)
     monkeypatch.setattr(protocol_session, "HEARTBEAT_S", 0.2)
 
 
 def until(client: Client, kind: type, seconds: float = 15.0, **fields) -> tuple:
-    """Events up to one of ``kind`` with these fields; that one, and those before it."""
+    """Return the first event of ``kind`` with these fields, and those before it."""
     seen: list = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:

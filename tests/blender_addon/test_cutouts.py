@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +13,10 @@ from PIL import Image
 from backend.protocol import messages as m
 from blender_addon import events
 from blender_addon.cutouts import CutOut, CutOuts
-from blender_addon.jobs import Cutting, JobState
+from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
+from blender_addon.requests import Cutting
 from tests.canned_results import drawn
-from tests.fake_backend import FakeBackend
 
 
 def cutout() -> CutOut:
@@ -61,16 +60,6 @@ def test_the_newest_cut_outs_are_kept() -> None:
     assert cuts.add("7", again) == [made[7]] and cuts.get("7") is again
     assert cuts.of_job(made[9].id) is made[9] and cuts.of_job("x") is None
     assert cuts.remove("9") is made[9] and cuts.get("9") is None
-
-
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch) -> Iterator[FakeBackend]:
-    from blender_addon import preferences
-
-    with FakeBackend(tmp_path, "normal") as fake:
-        place = preferences.BackendPlace("", fake.connection_path, tmp_path)
-        monkeypatch.setattr(preferences, "backend_place", lambda: place)
-        yield fake
 
 
 def picture(path: Path, color: str) -> Path:
@@ -129,18 +118,15 @@ def test_another_cut_out_is_what_generate_sends(addon, tmp_path: Path, backend) 
 
 
 @pytest.mark.bpy
-def test_a_backend_too_old_for_cut_outs_says_so(addon, tmp_path: Path, monkeypatch) -> None:
-    from blender_addon import preferences
+def test_a_backend_too_old_for_cut_outs_says_so(addon, tmp_path: Path, serve) -> None:
     from blender_addon.operators import cutout as operator
 
     settings = addon.bpy.context.scene.gsv3d
     settings.source, settings.filepath = "FILE", str(picture(tmp_path / "mug.png", "red"))
-    with FakeBackend(tmp_path, "version_1") as fake:
-        place = preferences.BackendPlace("", fake.connection_path, tmp_path)
-        monkeypatch.setattr(preferences, "backend_place", lambda: place)
-        addon.bpy.ops.gsv3d.cutout()
-        cut = operator.shown(addon.bpy.context, "SETTINGS")
-        addon.drain_until(lambda: cut.ended)
+    serve("version_1")
+    addon.bpy.ops.gsv3d.cutout()
+    cut = operator.shown(addon.bpy.context, "SETTINGS")
+    addon.drain_until(lambda: cut.ended)
     assert "older than the add-on" in str(cut.problem)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from blender_addon.importers import prepare
-from blender_addon.jobs import Job, Target, Words
+from blender_addon.jobs import Job
+from blender_addon.requests import Target, Words
 from tests.canned_results import box_mesh, sphere_gaussians
 
 pytestmark = pytest.mark.bpy

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,19 +10,8 @@ import pytest
 from PIL import Image
 
 from blender_addon.jobs import JobState
-from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy
-
-
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch) -> Iterator[FakeBackend]:
-    from blender_addon import preferences
-
-    with FakeBackend(tmp_path, "normal") as fake:
-        place = preferences.BackendPlace("", fake.connection_path, tmp_path)
-        monkeypatch.setattr(preferences, "backend_place", lambda: place)
-        yield fake
 
 
 def test_dropped_pictures_stand_in_the_scene_and_become_objects(

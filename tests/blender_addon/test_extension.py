@@ -38,7 +38,7 @@ def test_the_manifest_says_what_the_package_says() -> None:
 
 
 def fake_wheels(platform: build_addon.Platform, cache: Path) -> None:
-    """Empty wheels with real names, so that building needs no network."""
+    """Make empty wheels with real names, so that building needs no network."""
     for package, version, pythons in build_addon.WHEELS:
         for python in pythons:
             tag = "cp" + python.replace(".", "")
@@ -51,7 +51,7 @@ def fake_wheels(platform: build_addon.Platform, cache: Path) -> None:
 
 
 def fake_backend(folder: Path) -> Path:
-    """A wheel of the backend's name, so that none has to be built."""
+    """Make a wheel of the backend's name, so that none has to be built."""
     wheel = folder / f"gsv3d-{build_addon.version()}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as content:
         content.writestr("empty", "")
@@ -210,8 +210,8 @@ paths = sys.modules[package + ".paths"]
 assert Path(sys.argv[2]) in paths.data_dir().parents, paths.data_dir()
 session = sys.modules[package + ".session"].get()
 session.start_backend("", Path(sys.argv[3]), paths.data_dir())
-jobs = sys.modules[package + ".jobs"]
-job = session.jobs.submit(jobs.Request(b"x", "box.png"), jobs.Target("box"))
+jobs, requests = (sys.modules[f"{package}.{name}"] for name in ("jobs", "requests"))
+job = session.jobs.submit(requests.Request(b"x", "box.png"), requests.Target("box"))
 import time
 end = time.monotonic() + 60
 while job.state is not jobs.JobState.DONE:

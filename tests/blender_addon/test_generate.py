@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from backend.protocol import messages as m
 from blender_addon.jobs import JobState
 from tests.blender_addon.reference_pictures import image_empty, picture
 from tests.canned_results import sphere_gaussians
-from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy
 
@@ -39,9 +37,8 @@ def test_generate_says_what_is_missing(addon) -> None:
 
 @pytest.mark.parametrize("size", ["PICTURE", "HEIGHT"])
 def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
-    addon, tmp_path: Path, monkeypatch, size: str
+    addon, tmp_path: Path, backend, size: str
 ) -> None:
-    from blender_addon import preferences
     from blender_addon.importers.placement import SHOWN
     from blender_addon.importers.prepare import prepare_gaussians
 
@@ -52,16 +49,10 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
     settings = bpy.context.scene.gsv3d
     settings.seed, settings.faces, settings.height, settings.steps = 5, 777, 3.0, 9
     settings.refine = size == "HEIGHT"
-    with FakeBackend(tmp_path, "normal") as fake:
-        monkeypatch.setattr(
-            preferences,
-            "backend_place",
-            lambda: preferences.BackendPlace("", fake.connection_path, tmp_path),
-        )
-        assert bpy.ops.gsv3d.generate() == {"FINISHED"}
-        (job,) = addon.session.get().book
-        addon.drain_until(lambda: job.state is JobState.DONE)
-        submit = fake.wait_for(m.Submit)
+    assert bpy.ops.gsv3d.generate() == {"FINISHED"}
+    (job,) = addon.session.get().book
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    submit = backend.wait_for(m.Submit)
     assert (submit.seed, submit.faces, submit.steps, submit.filename) == (5, 777, 9, "barrel.png")
     assert submit.refine == (size == "HEIGHT")
     assert bytes(submit.image) == path.read_bytes()
@@ -78,17 +69,6 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
     assert made.dimensions.z == pytest.approx(height)
     assert bpy.context.view_layer.objects.active == made
     assert list(bpy.context.selected_objects) == [made]
-
-
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch) -> Iterator[FakeBackend]:
-    """A backend that answers, as the one to use."""
-    from blender_addon import preferences
-
-    with FakeBackend(tmp_path, "normal") as fake:
-        place = preferences.BackendPlace("", fake.connection_path, tmp_path)
-        monkeypatch.setattr(preferences, "backend_place", lambda: place)
-        yield fake
 
 
 def finish_all(addon) -> list:
@@ -222,9 +202,7 @@ def test_pressed_five_times_it_is_one_job(addon, tmp_path: Path, backend) -> Non
     assert len(finish_all(addon)) == 1
 
 
-def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch) -> None:
-    from blender_addon import preferences
-
+def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, backend) -> None:
     bpy = addon.bpy
     folder = tmp_path / "Möbel alt"
     for name in ("a", "b"):
@@ -232,51 +210,38 @@ def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, monkeypatch)
     (folder / "c.png").touch()
     settings = bpy.context.scene.gsv3d
     settings.batch_source, settings.folder = "FOLDER", str(folder)
-    with FakeBackend(tmp_path, "normal") as fake:
-        monkeypatch.setattr(
-            preferences,
-            "backend_place",
-            lambda: preferences.BackendPlace("", fake.connection_path, tmp_path),
-        )
-        assert bpy.ops.gsv3d.batch() == {"FINISHED"}
-        book = addon.session.get().book
-        with pytest.raises(RuntimeError, match="on the list already"):
-            bpy.ops.gsv3d.batch()  # pressed once more at once
-        addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
-        assert [j.name for j in book] == ["a", "b"]
-        files = [folder / "a.png", folder / "b.png"]
-        assert [j.request.image for j in book] == files  # not in memory
-        assert all(j.request.batch for j in book)
-        collection = bpy.data.collections["Möbel alt"]
-        assert {"a", "b"} <= {o.name for o in collection.objects}
-        with pytest.raises(RuntimeError, match="has its result.*Skip Done"):
-            bpy.ops.gsv3d.batch()
-        bpy.data.objects.remove(bpy.data.objects["b"])
-        assert bpy.ops.gsv3d.batch() == {"FINISHED"}  # what is missing alone
-        assert [(j.name, j.request.batch) for j in book.active()] == [("b", False)]
-        addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
-        settings.skip_done = False
-        assert bpy.ops.gsv3d.batch() == {"FINISHED"}
-        assert [j.name for j in book.active()] == ["a", "b"]
+    assert bpy.ops.gsv3d.batch() == {"FINISHED"}
+    book = addon.session.get().book
+    with pytest.raises(RuntimeError, match="on the list already"):
+        bpy.ops.gsv3d.batch()  # pressed once more at once
+    addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
+    assert [j.name for j in book] == ["a", "b"]
+    files = [folder / "a.png", folder / "b.png"]
+    assert [j.request.image for j in book] == files  # not in memory
+    assert all(j.request.batch for j in book)
+    collection = bpy.data.collections["Möbel alt"]
+    assert {"a", "b"} <= {o.name for o in collection.objects}
+    with pytest.raises(RuntimeError, match="has its result.*Skip Done"):
+        bpy.ops.gsv3d.batch()
+    bpy.data.objects.remove(bpy.data.objects["b"])
+    assert bpy.ops.gsv3d.batch() == {"FINISHED"}  # what is missing alone
+    assert [(j.name, j.request.batch) for j in book.active()] == [("b", False)]
+    addon.drain_until(lambda: not book.active() and addon.session.get().delivery.idle)
+    settings.skip_done = False
+    assert bpy.ops.gsv3d.batch() == {"FINISHED"}
+    assert [j.name for j in book.active()] == ["a", "b"]
 
 
-def test_a_batch_of_selected_empties(addon, tmp_path: Path, monkeypatch) -> None:
-    from blender_addon import preferences
-
+def test_a_batch_of_selected_empties(addon, tmp_path: Path, serve) -> None:
     bpy = addon.bpy
     for x, name in enumerate(("rechts", "links")):
         image_empty(bpy, picture(tmp_path / f"{name}.png"), x=-float(x)).select_set(True)
-    with FakeBackend(tmp_path, "silent") as fake:
-        monkeypatch.setattr(
-            preferences,
-            "backend_place",
-            lambda: preferences.BackendPlace("", fake.connection_path, tmp_path),
-        )
-        bpy.ops.gsv3d.batch()
-        assert [j.name for j in addon.session.get().book] == ["links", "rechts"]
-        corners = [j.target.plane.corner[0] for j in addon.session.get().book]
-        assert corners == pytest.approx([-1.0, 0.0], abs=1e-6)  # each at its own picture
-        bpy.ops.gsv3d.cancel(all_jobs=True)
-        assert not addon.session.get().book.active()
-        bpy.ops.gsv3d.clear_jobs()
-        assert not len(bpy.context.window_manager.gsv3d.jobs)
+    serve("silent")
+    bpy.ops.gsv3d.batch()
+    assert [j.name for j in addon.session.get().book] == ["links", "rechts"]
+    corners = [j.target.plane.corner[0] for j in addon.session.get().book]
+    assert corners == pytest.approx([-1.0, 0.0], abs=1e-6)  # each at its own picture
+    bpy.ops.gsv3d.cancel(all_jobs=True)
+    assert not addon.session.get().book.active()
+    bpy.ops.gsv3d.clear_jobs()
+    assert not len(bpy.context.window_manager.gsv3d.jobs)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from backend.protocol import messages as m
-from blender_addon.jobs import JobState, Target, Words
+from blender_addon.jobs import JobState
+from blender_addon.requests import Target, Words
 from tests import tiny_text_model
 from tests.canned_results import drawn
-from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.bpy
 
@@ -23,9 +23,16 @@ def no_text_model(monkeypatch) -> None:
     monkeypatch.delenv("GSV3D_TEXT_MODEL", raising=False)
 
 
-def connect(addon, fake: FakeBackend) -> None:
-    addon.session.get().start_backend("", fake.connection_path, fake.connection_path.parent)
-    addon.drain_until(lambda: addon.session.get().backend.ready)
+@pytest.fixture
+def connect(addon, connect):
+    """Do as `connect` does elsewhere, and wait until the backend has answered."""
+
+    def start(*behavior: str, **options: float):
+        fake = connect(*behavior, **options)
+        addon.drain_until(lambda: addon.session.get().backend.ready)
+        return fake
+
+    return start
 
 
 def imagine(addon, prompt: str = "a wooden barrel"):
@@ -36,70 +43,66 @@ def imagine(addon, prompt: str = "a wooden barrel"):
     return list(addon.session.get().book)[-1]
 
 
-def test_words_then_look_then_generate(addon, tmp_path: Path) -> None:
+def test_words_then_look_then_generate(addon, connect) -> None:
     settings = addon.bpy.context.scene.gsv3d
-    with FakeBackend(tmp_path) as fake:
-        connect(addon, fake)
-        settings.source = "WORDS"
-        assert not addon.bpy.ops.gsv3d.generate.poll()  # nothing to look at yet
-        job = imagine(addon)
-        addon.drain_until(lambda: job.state is JobState.RUNNING)
-        assert "Drawing" in job.describe()
-        assert addon.bpy.context.window_manager.gsv3d.jobs[0].name == "a wooden barrel"
-        addon.drain_until(lambda: job.state is JobState.DONE)
-        image = settings.imagined
-        assert image.name == "a wooden barrel.png" and tuple(image.size) == (48, 48)
-        shown = np.array(image.pixels).reshape(48, 48, 4)[::-1]
-        np.testing.assert_allclose(shown[24, 24] * 255, (65, 50, 90, 255), atol=0.6)
-        assert shown[0, 0, 3] == 0
-        assert fake.wait_for(m.Ack).job == job.id
-        assert addon.bpy.ops.gsv3d.generate() == {"FINISHED"}
-        (made,) = addon.session.get().book.active()
-        addon.drain_until(lambda: made.state is JobState.DONE)
-        assert "a wooden barrel" in addon.bpy.data.objects
-        sent = fake.wait_for(m.Submit)
-        assert bytes(sent.image) == drawn("a wooden barrel", 0)  # as it came
-        assert sent.filename == "a wooden barrel.png"
+    fake = connect()
+    settings.source = "WORDS"
+    assert not addon.bpy.ops.gsv3d.generate.poll()  # nothing to look at yet
+    job = imagine(addon)
+    addon.drain_until(lambda: job.state is JobState.RUNNING)
+    assert "Drawing" in job.describe()
+    assert addon.bpy.context.window_manager.gsv3d.jobs[0].name == "a wooden barrel"
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    image = settings.imagined
+    assert image.name == "a wooden barrel.png" and tuple(image.size) == (48, 48)
+    shown = np.array(image.pixels).reshape(48, 48, 4)[::-1]
+    np.testing.assert_allclose(shown[24, 24] * 255, (65, 50, 90, 255), atol=0.6)
+    assert shown[0, 0, 3] == 0
+    assert fake.wait_for(m.Ack).job == job.id
+    assert addon.bpy.ops.gsv3d.generate() == {"FINISHED"}
+    (made,) = addon.session.get().book.active()
+    addon.drain_until(lambda: made.state is JobState.DONE)
+    assert "a wooden barrel" in addon.bpy.data.objects
+    sent = fake.wait_for(m.Submit)
+    assert bytes(sent.image) == drawn("a wooden barrel", 0)  # as it came
+    assert sent.filename == "a wooden barrel.png"
 
 
-def test_every_press_brings_another_and_the_seed_brings_one_back(addon, tmp_path: Path) -> None:
+def test_every_press_brings_another_and_the_seed_brings_one_back(addon, connect) -> None:
     settings = addon.bpy.context.scene.gsv3d
     settings.prompt_seed = 7
-    with FakeBackend(tmp_path) as fake:
-        connect(addon, fake)
-        jobs = [imagine(addon), imagine(addon)]  # the second before the first has come
-        addon.drain_until(lambda: all(job.state is JobState.DONE for job in jobs))
-        jobs.append(imagine(addon))
-        addon.drain_until(lambda: jobs[-1].state is JobState.DONE)
-        seeds = [r.seed for r in fake.received if isinstance(r, m.Imagine)]
-        assert seeds == [7, 8, 9] and settings.prompt_seed == 9
-        settings.prompt_seed = 7
-        again = imagine(addon)
-        addon.drain_until(lambda: again.state is JobState.DONE)
-        assert bytes(settings.imagined.packed_file.data) == drawn("a wooden barrel", 7)
-        assert len([i for i in addon.bpy.data.images if "barrel" in i.name]) == 4
-        other = imagine(addon, "a red chair")  # other words: the seed stays
-        addon.drain_until(lambda: other.state is JobState.DONE)
-        assert settings.prompt_seed == 7 and settings.imagined.name == "a red chair.png"
+    fake = connect()
+    jobs = [imagine(addon), imagine(addon)]  # the second before the first has come
+    addon.drain_until(lambda: all(job.state is JobState.DONE for job in jobs))
+    jobs.append(imagine(addon))
+    addon.drain_until(lambda: jobs[-1].state is JobState.DONE)
+    seeds = [r.seed for r in fake.received if isinstance(r, m.Imagine)]
+    assert seeds == [7, 8, 9] and settings.prompt_seed == 9
+    settings.prompt_seed = 7
+    again = imagine(addon)
+    addon.drain_until(lambda: again.state is JobState.DONE)
+    assert bytes(settings.imagined.packed_file.data) == drawn("a wooden barrel", 7)
+    assert len([i for i in addon.bpy.data.images if "barrel" in i.name]) == 4
+    other = imagine(addon, "a red chair")  # other words: the seed stays
+    addon.drain_until(lambda: other.state is JobState.DONE)
+    assert settings.prompt_seed == 7 and settings.imagined.name == "a red chair.png"
 
 
-def test_cancel_leaves_no_picture(addon, tmp_path: Path) -> None:
-    with FakeBackend(tmp_path, "slow") as fake:
-        connect(addon, fake)
-        job = imagine(addon)
-        addon.drain_until(lambda: job.state is JobState.RUNNING and job.step > 0)
-        addon.bpy.ops.gsv3d.cancel(job_id=job.id)
-        addon.drain_until(lambda: job.state is JobState.CANCELLED)
-        assert addon.bpy.context.scene.gsv3d.imagined is None
-        assert not [i for i in addon.bpy.data.images if "barrel" in i.name]
+def test_cancel_leaves_no_picture(addon, connect) -> None:
+    connect("slow")
+    job = imagine(addon)
+    addon.drain_until(lambda: job.state is JobState.RUNNING and job.step > 0)
+    addon.bpy.ops.gsv3d.cancel(job_id=job.id)
+    addon.drain_until(lambda: job.state is JobState.CANCELLED)
+    assert addon.bpy.context.scene.gsv3d.imagined is None
+    assert not [i for i in addon.bpy.data.images if "barrel" in i.name]
 
 
-def test_a_picture_is_one_undo_step(addon, tmp_path: Path) -> None:
+def test_a_picture_is_one_undo_step(addon, connect) -> None:
     addon.bpy.ops.ed.undo_push(message="before")
-    with FakeBackend(tmp_path) as fake:
-        connect(addon, fake)
-        job = imagine(addon)
-        addon.drain_until(lambda: job.state is JobState.DONE)
+    connect()
+    job = imagine(addon)
+    addon.drain_until(lambda: job.state is JobState.DONE)
     addon.bpy.ops.ed.undo()
     assert addon.bpy.context.scene.gsv3d.imagined is None
     addon.bpy.ops.ed.redo()
@@ -107,55 +110,51 @@ def test_a_picture_is_one_undo_step(addon, tmp_path: Path) -> None:
     assert bytes(image.packed_file.data) == drawn("a wooden barrel", 0)
 
 
-def test_in_another_file_the_picture_waits_to_be_imported(addon, tmp_path: Path) -> None:
-    with FakeBackend(tmp_path, "slow", step_s=0.05) as fake:
-        connect(addon, fake)
-        job = imagine(addon)
-        addon.drain_until(lambda: job.state is JobState.RUNNING)
-        addon.bpy.ops.wm.read_homefile(use_empty=True)
-        addon.drain_until(lambda: job.state is JobState.ARRIVED)
-        assert addon.bpy.context.scene.gsv3d.imagined is None
-        assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
-        addon.drain_until(lambda: job.state is JobState.DONE)
-        assert addon.bpy.context.scene.gsv3d.imagined.name == "a wooden barrel.png"
+def test_in_another_file_the_picture_waits_to_be_imported(addon, connect) -> None:
+    connect("slow", step_s=0.05)
+    job = imagine(addon)
+    addon.drain_until(lambda: job.state is JobState.RUNNING)
+    addon.bpy.ops.wm.read_homefile(use_empty=True)
+    addon.drain_until(lambda: job.state is JobState.ARRIVED)
+    assert addon.bpy.context.scene.gsv3d.imagined is None
+    assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    assert addon.bpy.context.scene.gsv3d.imagined.name == "a wooden barrel.png"
 
 
-def test_without_a_text_model_a_sentence_says_how_to_add_one(addon, tmp_path: Path) -> None:
+def test_without_a_text_model_a_sentence_says_how_to_add_one(addon, connect) -> None:
     from blender_addon.operators.imagine import text_problem
 
     settings = addon.bpy.context.scene.gsv3d
     settings.source, settings.prompt = "WORDS", "a cup"
     with pytest.raises(RuntimeError, match="no text-to-image model.*Preferences"):
         addon.bpy.ops.gsv3d.imagine()
-    with FakeBackend(tmp_path, "no_text_model") as fake:
-        connect(addon, fake)
-        with pytest.raises(RuntimeError, match="no text-to-image model.*Preferences"):
-            addon.bpy.ops.gsv3d.imagine()
-        assert "Preferences" in text_problem().hint  # what the panel shows
-        assert not len(addon.session.get().book)
+    connect("no_text_model")
+    with pytest.raises(RuntimeError, match="no text-to-image model.*Preferences"):
+        addon.bpy.ops.gsv3d.imagine()
+    assert "Preferences" in text_problem().hint  # what the panel shows
+    assert not len(addon.session.get().book)
 
 
-def test_the_variable_names_the_text_model(addon, tmp_path: Path, monkeypatch) -> None:
+def test_the_variable_names_the_text_model(addon, connect, monkeypatch) -> None:
     monkeypatch.setenv("GSV3D_TEXT_MODEL", "someone/words")
-    with FakeBackend(tmp_path, "no_text_model") as fake:
-        connect(addon, fake)
-        job = imagine(addon)
-        addon.drain_until(lambda: job.state is JobState.DONE)
-        assert fake.wait_for(m.Imagine).text_model == "someone/words"
+    fake = connect("no_text_model")
+    job = imagine(addon)
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    assert fake.wait_for(m.Imagine).text_model == "someone/words"
 
 
-def test_an_older_backend_is_told_at_once_and_later(addon, tmp_path: Path) -> None:
-    with FakeBackend(tmp_path, "version_1") as fake:
-        session = addon.session.get()
-        early = session.jobs.submit(Words("a cup", "someone/words"), Target("a cup"))
-        connect(addon, fake)
-        addon.drain_until(lambda: early.state is JobState.FAILED)
-        assert "older than the add-on" in early.what and "Update" in early.hint
-        settings = addon.bpy.context.scene.gsv3d
-        settings.source, settings.prompt = "WORDS", "a cup"
-        with pytest.raises(RuntimeError, match="older than the add-on"):
-            addon.bpy.ops.gsv3d.imagine()
-        assert not [r for r in fake.received if isinstance(r, m.Imagine)]
+def test_an_older_backend_is_told_at_once_and_later(addon, connect) -> None:
+    session = addon.session.get()
+    early = session.jobs.submit(Words("a cup", "someone/words"), Target("a cup"))
+    fake = connect("version_1")
+    addon.drain_until(lambda: early.state is JobState.FAILED)
+    assert "older than the add-on" in early.what and "Update" in early.hint
+    settings = addon.bpy.context.scene.gsv3d
+    settings.source, settings.prompt = "WORDS", "a cup"
+    with pytest.raises(RuntimeError, match="older than the add-on"):
+        addon.bpy.ops.gsv3d.imagine()
+    assert not [r for r in fake.received if isinstance(r, m.Imagine)]
 
 
 def test_the_button_says_what_is_missing(addon) -> None:

@@ -68,7 +68,7 @@ def packed(addon, monkeypatch, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def installing(addon, packed, monkeypatch, tmp_path: Path) -> Any:
-    """The module, in a Blender that may go online and has no Python for the backend."""
+    """Return the module, in a Blender that may go online and has no Python for the backend."""
     from blender_addon import compat, environments, installing, paths
 
     monkeypatch.setattr(environments, "user_folder", lambda: tmp_path / "user")

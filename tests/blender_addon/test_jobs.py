@@ -7,17 +7,8 @@ import math
 
 import pytest
 
-from blender_addon.jobs import (
-    PHASES,
-    Job,
-    JobBook,
-    JobState,
-    Request,
-    Target,
-    eta_text,
-    phase_words,
-    pose_words,
-)
+from blender_addon.jobs import PHASES, Job, JobBook, JobState, eta_text, phase_words, pose_words
+from blender_addon.requests import Request, Target
 
 
 @pytest.mark.parametrize(

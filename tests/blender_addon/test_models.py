@@ -51,7 +51,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of one's own models."""
+    """Return the folder of one's own models."""
     folder = tmp_path / "own models ü"
     monkeypatch.setenv("GSV3D_MODELS", str(folder))
     return folder
@@ -59,7 +59,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(files: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """A hub that gives its files to those alone who have the token "hf_right"."""
+    """Serve a hub that gives its files to those alone who have the token "hf_right"."""
     with serve(files, token="hf_right") as found:
         for name, value in found.environment().items():
             if name.startswith(("HF_", "NO_PROXY")):
@@ -70,7 +70,7 @@ def hub(files: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 
 @pytest.fixture
 def changes(addon: Any, monkeypatch: pytest.MonkeyPatch, own: Path) -> Any:
-    """The module, in a Blender that may go online and whose backend has this Python."""
+    """Return the module, in a Blender that may go online and whose backend has this Python."""
     from blender_addon import compat, model_changes, preferences
 
     monkeypatch.setattr(compat, "online_access", lambda: True)
@@ -96,7 +96,7 @@ def test_the_panel_shows_what_there_is_and_the_license_of_what_is_chosen(addon: 
 
     settings = addon.bpy.context.scene.gsv3d
     assert "model" not in draw(addon, "GSV3D_PT_generate")
-    addon.session.get().backend.connected = Connected("1", "cpu", KNOWN)
+    addon.session.get().backend.connected = Connected("cpu", KNOWN)
     assert list(_known_models(None, None, "")) == [
         ("blockout", ""), ("mine", ""),
         ("sv3d-u", "not installed"), ("gsv3d-576", "not installed"),
@@ -114,7 +114,7 @@ def test_the_panel_shows_what_there_is_and_the_license_of_what_is_chosen(addon: 
 def test_the_preferences_offer_what_can_be_done(addon: Any, changes: Any) -> None:
     alone = " ".join(in_preferences(addon))
     assert alone == "Start the backend to see and to change its models."
-    addon.session.get().backend.connected = Connected("1", "cpu", KNOWN)
+    addon.session.get().backend.connected = Connected("cpu", KNOWN)
     drawn = in_preferences(addon)
     assert [text for text in drawn if text.startswith(("gsv3d.", "screen."))] == [
         "gsv3d.model_remove", "gsv3d.model_add", "gsv3d.model_convert",
@@ -122,7 +122,7 @@ def test_the_preferences_offer_what_can_be_done(addon: Any, changes: Any) -> Non
     assert {f"License: {SV3D}", "What I trained.", "Train one."} <= set(drawn)
     assert "'gsv3d models add'" not in drawn
     older = (ModelChoice("blockout"), ModelChoice("sv3d-p", False))
-    addon.session.get().backend.connected = Connected("1", "cpu", older)
+    addon.session.get().backend.connected = Connected("cpu", older)
     assert not [text for text in in_preferences(addon) if text.startswith("gsv3d.")]
 
 
@@ -130,7 +130,7 @@ def test_it_asks_whether_it_may_go_online(addon: Any, changes: Any, monkeypatch:
     from blender_addon import compat
 
     monkeypatch.setattr(compat, "online_access", lambda: False)
-    addon.session.get().backend.connected = Connected("1", "cpu", KNOWN)
+    addon.session.get().backend.connected = Connected("cpu", KNOWN)
     assert "Allow Online Access" in " ".join(in_preferences(addon))
     assert not addon.bpy.ops.gsv3d.model_add.poll()
     assert addon.bpy.ops.gsv3d.model_convert.poll()
@@ -233,7 +233,7 @@ def test_a_program_that_fails_is_said(
     tmp_path: Path, monkeypatch: Any, program: str, words: str
 ) -> None:
     monkeypatch.setattr(model_process, "PROGRAM", ("-c", program))
-    process = ModelProcess(sys.executable, ADD, tmp_path / "models.log")
+    process = ModelProcess(sys.executable, ADD, tmp_path / "models.log", token="")
     process.start()
     until(lambda: not process.runs)
     assert process.state is State.FAILED

@@ -58,3 +58,12 @@ def test_what_the_system_says_of_a_file_is_no_traceback(addon, tmp_path: Path, m
     with pytest.raises(RuntimeError, match=r"disk is full.*backend\.log") as caught:
         addon.bpy.ops.gsv3d.generate()
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["retry", "import_result", "discard", "move_job", "copy_settings"])
+def test_an_operator_on_a_job_says_that_none_is_selected(addon, monkeypatch, name: str) -> None:
+    from blender_addon.operators import jobs
+
+    monkeypatch.setattr(jobs, "_may_press", lambda *_: True)  # grayed where there is no job at all
+    with pytest.raises(RuntimeError, match="No job is selected. Select one in the list"):
+        getattr(addon.bpy.ops.gsv3d, name)()

@@ -12,8 +12,9 @@ import pytest
 from backend.protocol import messages as m
 from backend.protocol import read_connection
 from blender_addon.backend_link import BackendState
-from blender_addon.jobs import JobState, Request, Target
+from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
+from blender_addon.requests import Request, Target
 from tests.backend.client import Client
 from tests.backend.conftest import Running, run_server, script  # noqa: F401
 from tests.backend.test_pairing import free_port

@@ -15,9 +15,9 @@ import pytest
 
 from blender_addon import events
 from blender_addon.cutouts import CutOut
-from blender_addon.jobs import Cutting, Job, JobState, Target, Words
+from blender_addon.jobs import Job, JobState
 from blender_addon.problems import Problem
-from tests.fake_backend import FakeBackend
+from blender_addon.requests import Cutting, Target, Words
 
 pytestmark = pytest.mark.bpy
 
@@ -62,7 +62,7 @@ class CheckedLayout:
 
 
 def draw(addon, panel: str, shading: str = "MATERIAL", active: Any = None) -> list[str]:
-    """What a panel shows: texts, properties and operators in their order."""
+    """Return what a panel shows: texts, properties and operators in their order."""
     bpy = addon.bpy
     context = SimpleNamespace(
         scene=bpy.context.scene,
@@ -210,24 +210,22 @@ def test_the_other_panels(addon, panel: str) -> None:
     assert draw(addon, panel)
 
 
-def test_words_their_picture_and_what_is_missing(addon, tmp_path: Path, monkeypatch) -> None:
+def test_words_their_picture_and_what_is_missing(addon, connect, monkeypatch) -> None:
     monkeypatch.delenv("GSV3D_TEXT_MODEL", raising=False)
     addon.bpy.context.scene.gsv3d.source = "WORDS"
     assert "gsv3d.imagine" not in draw(addon, "GSV3D_PT_image")
     drawn = draw(addon, "GSV3D_PT_generate")
     assert any("no text-to-image model" in text for text in drawn)
     assert drawn.index("gsv3d.imagine") < drawn.index("imagined") < drawn.index("gsv3d.generate")
-    with FakeBackend(tmp_path, "slow") as fake:
-        session = addon.session.get()
-        session.start_backend("", fake.connection_path, tmp_path)
-        job = session.jobs.submit(Words("a cup"), Target("a cup"))
-        addon.drain_until(lambda: job.state is JobState.RUNNING and job.step)
-        drawn = draw(addon, "GSV3D_PT_generate")
-        assert not any("no text-to-image model" in text for text in drawn)
-        assert "a cup" in drawn and any("Drawing" in text for text in drawn)
-        assert "gsv3d.cancel" in drawn
-        assert any("Drawing" in text for text in draw(addon, "GSV3D_PT_jobs"))
-        assert draw(addon, "GSV3D_PT_image")
+    connect("slow")
+    job = addon.session.get().jobs.submit(Words("a cup"), Target("a cup"))
+    addon.drain_until(lambda: job.state is JobState.RUNNING and job.step)
+    drawn = draw(addon, "GSV3D_PT_generate")
+    assert not any("no text-to-image model" in text for text in drawn)
+    assert "a cup" in drawn and any("Drawing" in text for text in drawn)
+    assert "gsv3d.cancel" in drawn
+    assert any("Drawing" in text for text in draw(addon, "GSV3D_PT_jobs"))
+    assert draw(addon, "GSV3D_PT_image")
 
 
 def test_a_row_of_the_list_is_a_name_and_a_word(addon) -> None:

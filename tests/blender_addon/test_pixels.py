@@ -40,9 +40,10 @@ def test_a_picture_that_is_small_enough_keeps_its_pixels() -> None:
 @pytest.mark.parametrize(
     ("size", "kept"), [((16, 32), (4, 8)), ((17, 3), (5, 1)), ((1, 24), (1, 8))]
 )
-def test_a_reduced_picture_is_the_mean_of_squares(size, kept) -> None:
+def test_a_reduced_picture_is_the_mean_of_squares(monkeypatch, size, kept) -> None:
+    monkeypatch.setattr(pixels, "MAX_SIDE", 8)
     given = np.random.default_rng(0).random((*size, 3), np.float32)
-    reduced = to_rgba8(given, linear=False, max_side=8)
+    reduced = to_rgba8(given, linear=False)
     step = -(-max(size) // 8)
     assert reduced.shape == (*kept, 4)
     square = given[:step, :step]
@@ -50,12 +51,13 @@ def test_a_reduced_picture_is_the_mean_of_squares(size, kept) -> None:
     assert np.abs(reduced[-1, 0, :3] - expected).max() <= 0.51
 
 
-def test_hidden_pixels_do_not_tint_a_reduced_picture() -> None:
+def test_hidden_pixels_do_not_tint_a_reduced_picture(monkeypatch) -> None:
+    monkeypatch.setattr(pixels, "MAX_SIDE", 1)
     given = np.zeros((2, 2, 4), np.float32)
     given[0, 0] = (1.0, 0.0, 0.0, 1.0)
     given[1, 1] = (0.0, 1.0, 0.0, 0.0)  # green that nobody sees
-    assert tuple(to_rgba8(given, linear=False, max_side=1)[0, 0]) == (255, 0, 0, 64)
-    assert tuple(to_rgba8(given, linear=True, max_side=1)[0, 0, :1]) == (255,)  # light adds up
+    assert tuple(to_rgba8(given, linear=False)[0, 0]) == (255, 0, 0, 64)
+    assert tuple(to_rgba8(given, linear=True)[0, 0, :1]) == (255,)  # light adds up
 
 
 def test_the_png_is_made_in_a_thread_and_the_pixels_let_go() -> None:

@@ -25,7 +25,7 @@ GOOD = {
 
 
 def pretend(folder: Path, **changes: object) -> list[str]:
-    """A command that reports what a Python of that kind would."""
+    """Make a command that reports what a Python of that kind would."""
     program = folder / f"pretend {len(list(folder.iterdir()))} ü.py"
     program.write_text(f"print({json.dumps({**GOOD, **changes})!r})", encoding="utf-8")
     return [sys.executable, str(program)]

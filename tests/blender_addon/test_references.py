@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import io
-import math
 import os
 from pathlib import Path
 
@@ -12,25 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blender_addon.jobs import bytes_of
 from blender_addon.problems import Problem
-from tests.blender_addon.reference_pictures import picture
+from tests.blender_addon.reference_pictures import decode, picture, sent
 
 pytestmark = pytest.mark.bpy
 
 
-def decode(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)))
-
-
-def sent(reference) -> bytes:
-    """What the backend gets of a reference."""
-    return bytes_of(reference.picture)
-
-
-def test_an_unchanged_file_is_sent_as_it_is(empty_blender, tmp_path: Path) -> None:
-    from blender_addon import references
-
+def test_an_unchanged_file_is_sent_as_it_is(empty_blender, references, tmp_path: Path) -> None:
     path = picture(tmp_path / "Bilder für Blender" / "Fäßchen 1.png")
     image = empty_blender.data.images.load(str(path))
     reference = references.from_image(image)
@@ -55,42 +41,7 @@ def test_blender_shows_a_picture_as_its_file_stores_it(empty_blender, tmp_path, 
         assert np.abs(shown - np.asarray(stored) / 255).mean() < 0.02
 
 
-@pytest.mark.parametrize("roll", [0, 90, 180, 270, 20, -110])
-def test_a_picture_may_be_turned_upright_in_the_scene(empty_blender, tmp_path, roll) -> None:
-    """The object stands below the middle of what shows it, on the picture's lower edge."""
-    from mathutils import Euler, Matrix, Vector
-
-    from blender_addon.references import plane_of
-
-    image = empty_blender.data.images.load(str(picture(tmp_path / "a.png", size=(40, 24))))
-    empty = empty_blender.data.objects.new("a", None)
-    empty_blender.context.scene.collection.objects.link(empty)
-    empty.empty_display_type, empty.data, empty.empty_display_size = "IMAGE", image, 2.0
-    empty.empty_image_offset = (-0.3, -0.6)
-    upright = Euler((math.radians(90), 0, math.radians(35))).to_matrix().to_4x4()
-    turn = Matrix.Rotation(math.radians(roll), 4, "Z")
-    empty.matrix_world = Matrix.Translation((1, 2, 3)) @ upright @ turn
-    empty_blender.context.view_layer.update()
-
-    def world(x: float, y: float) -> Vector:  # in parts of the picture, from its upper left
-        return empty.matrix_world @ Vector(((x - 0.3) * 2.0, (1 - y - 0.6) * 1.2, 0))
-
-    box = {"left": 0.1, "top": 0.2, "right": 0.5, "bottom": 0.9}
-    plane = plane_of(empty)
-    base = Vector(plane.base_of(box, 0.0))
-    lowest = sorted((world(x, y) for x in (0, 1) for y in (0, 1)), key=lambda corner: corner.z)
-    below = lowest[0] + (lowest[1] - lowest[0]) * 0.5
-    if roll % 90 == 0:
-        middle = world(0.3, 0.55)
-        assert (base.x, base.y) == pytest.approx((middle.x, middle.y), abs=1e-5)
-        assert base.z == pytest.approx(lowest[0].z, abs=1e-5)
-    assert plane.base_of({}, 0.0) == pytest.approx(tuple(below), abs=1e-5)
-    assert plane.size_of(box) == pytest.approx(0.7 * 1.2)  # the other side is 0.4 * 2.0
-
-
-def test_a_packed_file_needs_no_disk(empty_blender, tmp_path: Path) -> None:
-    from blender_addon import references
-
+def test_a_packed_file_needs_no_disk(empty_blender, references, tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     original = path.read_bytes()
     image = empty_blender.data.images.load(str(path))
@@ -99,9 +50,7 @@ def test_a_packed_file_needs_no_disk(empty_blender, tmp_path: Path) -> None:
     assert sent(references.from_image(image)) == original
 
 
-def test_a_file_that_is_gone_is_said(empty_blender, tmp_path: Path) -> None:
-    from blender_addon import references
-
+def test_a_file_that_is_gone_is_said(empty_blender, references, tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     image = empty_blender.data.images.load(str(path))
     path.unlink()
@@ -109,9 +58,7 @@ def test_a_file_that_is_gone_is_said(empty_blender, tmp_path: Path) -> None:
         references.from_image(image)
 
 
-def test_painted_pixels_are_what_is_sent(empty_blender, tmp_path: Path) -> None:
-    from blender_addon import references
-
+def test_painted_pixels_are_what_is_sent(empty_blender, references, tmp_path: Path) -> None:
     image = empty_blender.data.images.load(str(picture(tmp_path / "a.png")))
     values = np.zeros((3, 5, 4), np.float32)
     values[0, 0] = (1.0, 0.5, 0.25, 1.0)  # Blender's first row is the lowest
@@ -123,9 +70,7 @@ def test_painted_pixels_are_what_is_sent(empty_blender, tmp_path: Path) -> None:
     assert pixels[0].max() == 0
 
 
-def test_a_float_image_goes_to_srgb_with_straight_alpha(empty_blender) -> None:
-    from blender_addon import references
-
+def test_a_float_image_goes_to_srgb_with_straight_alpha(empty_blender, references) -> None:
     image = empty_blender.data.images.new("glow", 1, 1, alpha=True, float_buffer=True)
     image.pixels.foreach_set(np.array([0.25, 0.5, 2.0, 0.5], np.float32))
     pixel = decode(sent(references.from_image(image)))[0, 0]
@@ -133,19 +78,17 @@ def test_a_float_image_goes_to_srgb_with_straight_alpha(empty_blender) -> None:
     assert tuple(pixel) == (188, 255, 255, 128)
 
 
-def test_an_image_without_pixels(empty_blender) -> None:
-    from blender_addon import references
-
+def test_an_image_without_pixels(empty_blender, references) -> None:
     image = empty_blender.data.images.new("none", 4, 4)
     image.source = "FILE"
     with pytest.raises(Problem):
         references.from_image(image)
 
 
-def test_a_large_painted_image_is_reduced(empty_blender, monkeypatch) -> None:
-    from blender_addon import pixels, references
+def test_a_large_painted_image_is_reduced(empty_blender, references, monkeypatch) -> None:
+    from blender_addon import pixels
 
-    monkeypatch.setattr(pixels.to_rgba8, "__defaults__", (8,))
+    monkeypatch.setattr(pixels, "MAX_SIDE", 8)
     image = empty_blender.data.images.new("canvas", 32, 16, alpha=True)
     image.pixels.foreach_set(np.tile(np.float32([1.0, 0.5, 0.0, 1.0]), 32 * 16))
     reference = references.from_image(image)
@@ -158,9 +101,7 @@ def test_a_large_painted_image_is_reduced(empty_blender, monkeypatch) -> None:
     assert references.from_image(image).source != reference.source
 
 
-def test_a_file_changed_since_is_another_picture(empty_blender, tmp_path: Path) -> None:
-    from blender_addon import references
-
+def test_a_file_changed_since_is_another_picture(empty_blender, references, tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     first = references.from_file(path)
     picture(path, size=(50, 30))
@@ -171,9 +112,9 @@ def test_a_file_changed_since_is_another_picture(empty_blender, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "OPEN_EXR", "OPEN_EXR_MULTILAYER"])
-def test_the_render_result_is_sent_as_it_is_seen(empty_blender, tmp_path, file_format) -> None:
-    from blender_addon import references
-
+def test_the_render_result_is_sent_as_it_is_seen(
+    empty_blender, references, tmp_path, file_format
+) -> None:
     bpy = empty_blender
     scene = render_something(bpy)
     settings = scene.render.image_settings
@@ -213,9 +154,7 @@ def background_of(scene):
     return next(n for n in scene.world.node_tree.nodes if n.type == "BACKGROUND")
 
 
-def test_nothing_was_rendered(empty_blender) -> None:
-    from blender_addon import references
-
+def test_nothing_was_rendered(empty_blender, references) -> None:
     scene = render_something(empty_blender)
     image = empty_blender.data.images["Render Result"]
     empty_blender.context.window.scene = empty_blender.data.scenes.new("another")
@@ -224,8 +163,8 @@ def test_nothing_was_rendered(empty_blender) -> None:
     assert scene.render.image_settings.file_format == "PNG"
 
 
-def test_a_render_under_way_is_not_touched(empty_blender, monkeypatch) -> None:
-    from blender_addon import compat, references
+def test_a_render_under_way_is_not_touched(empty_blender, references, monkeypatch) -> None:
+    from blender_addon import compat
 
     render_something(empty_blender)
     monkeypatch.setattr(compat, "renders", lambda: True)  # its settings are those we would change
@@ -233,9 +172,7 @@ def test_a_render_under_way_is_not_touched(empty_blender, monkeypatch) -> None:
         references.from_image(empty_blender.data.images["Render Result"])
 
 
-def test_the_combined_layer_of_a_multilayer_file(empty_blender, tmp_path: Path) -> None:
-    from blender_addon import references
-
+def test_the_combined_layer_of_a_multilayer_file(empty_blender, references, tmp_path: Path) -> None:
     bpy = empty_blender
     scene = render_something(bpy)
     settings = scene.render.image_settings
@@ -262,77 +199,8 @@ def test_the_combined_layer_of_a_multilayer_file(empty_blender, tmp_path: Path) 
         assert tuple(decode(sent(references.from_image(sequence)))[0, 0]) == (gray,) * 3 + (255,)
 
 
-def test_a_sequence_gives_the_frame_that_is_shown(empty_blender, tmp_path: Path) -> None:
-    from blender_addon import references
-
-    bpy = empty_blender
-    for frame in (1, 2, 3):
-        picture(tmp_path / f"turn{frame:04d}.png", (80 * frame, 0, 0, 255))
-        picture(tmp_path / f"turn{frame:04d}.tga", (80 * frame, 0, 0, 255))
-    image = bpy.data.images.load(str(tmp_path / "turn0001.png"))
-    image.source = "SEQUENCE"
-    empty = empty_with(bpy, image)
-    empty.image_user.frame_duration, empty.image_user.frame_offset = 3, 1
-    bpy.context.scene.frame_set(2)
-    reference = references.from_image(image, references.shown_by(bpy.context, empty))
-    assert sent(reference) == (tmp_path / "turn0003.png").read_bytes()
-    assert (reference.filename, reference.name) == ("turn0003.png", "turn0003")
-    assert sent(references.from_image(image)) == (tmp_path / "turn0002.png").read_bytes()
-    assert not image.is_dirty and empty.image_user.frame_offset == 1
-    (tmp_path / "turn0003.png").unlink()
-    with pytest.raises(Problem, match=r"turn0003\.png"):
-        references.from_image(image, references.shown_by(bpy.context, empty))
-
-    pixels = bpy.data.images.load(str(tmp_path / "turn0001.tga"))
-    pixels.source = "SEQUENCE"
-    assert decode(sent(references.from_image(pixels)))[0, 0, 0] == 160
-    assert not len(bpy.data.textures)
-
-
-def test_a_movie_gives_the_frame_that_is_shown(empty_blender, tmp_path: Path) -> None:
-    from blender_addon import references
-
-    bpy = empty_blender
-    image = bpy.data.images.load(str(movie(bpy, tmp_path / "turn.mp4")))
-    assert image.source == "MOVIE"
-    empty = empty_with(bpy, image)
-    empty.image_user.frame_duration, empty.image_user.frame_start = 4, 2
-    for frame, red in ((3, 80), (5, 160), (2, 40)):  # the empty begins at the second frame
-        bpy.context.scene.frame_set(frame)
-        reference = references.from_image(image, references.shown_by(bpy.context, empty))
-        assert reference.filename == "turn.png"
-        assert int(decode(sent(reference))[3, 3, 0]) == pytest.approx(red, abs=3)
-    bpy.context.scene.frame_set(90)
-    assert int(decode(sent(references.from_image(image)))[3, 3, 0]) == pytest.approx(160, abs=3)
-
-
-def movie(bpy, path: Path) -> Path:
-    """Four frames of 64 x 64 pixels that get redder by 40 of 255 each."""
-    scene = bpy.data.scenes.new("movie")
-    editor = scene.sequence_editor_create()
-    strips = editor.strips if hasattr(editor, "strips") else editor.sequences
-    for frame in range(1, 5):
-        length = {p.identifier for p in strips.bl_rna.functions["new_effect"].parameters}
-        until = {"length": 1} if "length" in length else {"frame_end": frame + 1}
-        strips.new_effect(f"{frame}", "COLOR", 1, frame, **until).color = (frame * 40 / 255, 0, 0)
-    render = scene.render
-    render.resolution_x = render.resolution_y = 64
-    scene.frame_start, scene.frame_end = 1, 4
-    if hasattr(render.image_settings, "media_type"):
-        render.image_settings.media_type = "VIDEO"
-    render.image_settings.file_format = "FFMPEG"
-    render.ffmpeg.format, render.ffmpeg.codec = "MPEG4", "H264"
-    scene.view_settings.view_transform = "Standard"
-    render.filepath, render.use_file_extension = str(path), False
-    bpy.ops.render.render(animation=True, scene="movie")
-    bpy.data.scenes.remove(scene)
-    return path
-
-
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_active_tile_is_sent(empty_blender, tmp_path: Path, packed: bool) -> None:
-    from blender_addon import references
-
+def test_the_active_tile_is_sent(empty_blender, references, tmp_path: Path, packed: bool) -> None:
     bpy = empty_blender
     for number, color in ((1001, (255, 0, 0, 255)), (1012, (0, 255, 0, 255))):
         picture(tmp_path / f"skin.{number}.png", color)
@@ -356,9 +224,7 @@ def test_the_active_tile_is_sent(empty_blender, tmp_path: Path, packed: bool) ->
         references.from_image(image)
 
 
-def test_a_tile_that_has_no_file(empty_blender) -> None:
-    from blender_addon import references
-
+def test_a_tile_that_has_no_file(empty_blender, references) -> None:
     image = empty_blender.data.images.new("skin", 8, 8, tiled=True)
     image.tiles.new(1012)
     assert decode(sent(references.from_image(image))).shape == (8, 8, 4)
@@ -368,9 +234,9 @@ def test_a_tile_that_has_no_file(empty_blender) -> None:
         references.from_image(image)
 
 
-def test_an_image_of_a_library_is_found_beside_it(empty_blender, tmp_path: Path) -> None:
-    from blender_addon import references
-
+def test_an_image_of_a_library_is_found_beside_it(
+    empty_blender, references, tmp_path: Path
+) -> None:
     bpy = empty_blender
     path = picture(tmp_path / "props" / "tex" / "oak.png")
     image = bpy.data.images.load(str(path))
@@ -386,10 +252,8 @@ def test_an_image_of_a_library_is_found_beside_it(empty_blender, tmp_path: Path)
 
 @pytest.mark.parametrize("limit", ["MAX_FILE_BYTES", "MAX_FILE_PIXELS"])
 def test_a_file_too_large_to_be_sent_is_sent_as_pixels(
-    empty_blender, tmp_path: Path, monkeypatch, limit: str
+    empty_blender, references, tmp_path: Path, monkeypatch, limit: str
 ) -> None:
-    from blender_addon import references
-
     path = picture(tmp_path / "a.png")
     monkeypatch.setattr(references, limit, 10)
     image = empty_blender.data.images.load(str(path))
@@ -398,17 +262,8 @@ def test_a_file_too_large_to_be_sent_is_sent_as_pixels(
     assert data != path.read_bytes() and decode(data).shape == (3, 5, 4)
 
 
-def empty_with(bpy, image):
-    empty = bpy.data.objects.new("empty", None)
-    empty.empty_display_type, empty.data = "IMAGE", image
-    bpy.context.scene.collection.objects.link(empty)
-    return empty
-
-
 @pytest.mark.skipif(os.name == "nt", reason="makes a name that is not UTF-8")
-def test_a_file_whose_name_is_not_utf_8(addon, tmp_path: Path) -> None:
-    from blender_addon import references
-
+def test_a_file_whose_name_is_not_utf_8(addon, references, tmp_path: Path) -> None:
     path = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9.png"))
     os.rename(picture(tmp_path / "x.png"), path)
     settings = addon.bpy.context.scene.gsv3d

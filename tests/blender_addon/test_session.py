@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from blender_addon.backend_link import BackendState
-from blender_addon.jobs import Job, JobState, Request, Target
-from tests.fake_backend import FakeBackend
+from blender_addon.jobs import Job, JobState
+from blender_addon.requests import Request, Target
 
 pytestmark = pytest.mark.bpy
 
@@ -23,128 +24,117 @@ def submit(addon, name: str = "barrel", **target) -> Job:
     )
 
 
-def connect(addon, fake: FakeBackend) -> None:
-    addon.session.get().start_backend("", fake.connection_path, fake.connection_path.parent)
+def test_a_job_arrives_in_the_scene(addon, connect) -> None:
+    fake = connect("normal")
+    job = submit(addon, height=2.0, location=(1.0, 0.0, 0.0))
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    objects = addon.bpy.data.objects
+    assert sorted(o.name for o in objects) == ["barrel", "barrel Splats"]
+    addon.bpy.context.view_layer.update()
+    assert objects["barrel"].dimensions.z == pytest.approx(2.0)
+    assert objects["barrel Splats"].hide_get() and not objects["barrel"].hide_get()
+    assert tuple(objects["barrel Splats"].location) == (1.0, 0.0, 0.0)
+    assert not addon.session.get().delivery.arrived  # nothing is kept
+    from backend.protocol import messages as m
+
+    assert fake.wait_for(m.Ack).job == job.id
+    row = addon.bpy.context.window_manager.gsv3d.jobs[0]
+    assert (row.name, row.state, row.job_id) == ("barrel", "done", job.id)
 
 
-def test_a_job_arrives_in_the_scene(addon, tmp_path: Path) -> None:
-    with FakeBackend(tmp_path, "normal") as fake:
-        connect(addon, fake)
-        job = submit(addon, height=2.0, location=(1.0, 0.0, 0.0))
-        addon.drain_until(lambda: job.state is JobState.DONE)
-        objects = addon.bpy.data.objects
-        assert sorted(o.name for o in objects) == ["barrel", "barrel Splats"]
-        addon.bpy.context.view_layer.update()
-        assert objects["barrel"].dimensions.z == pytest.approx(2.0)
-        assert objects["barrel Splats"].hide_get() and not objects["barrel"].hide_get()
-        assert tuple(objects["barrel Splats"].location) == (1.0, 0.0, 0.0)
-        assert not addon.session.get().delivery.arrived  # nothing is kept
-        from backend.protocol import messages as m
-
-        assert fake.wait_for(m.Ack).job == job.id
-        row = addon.bpy.context.window_manager.gsv3d.jobs[0]
-        assert (row.name, row.state, row.job_id) == ("barrel", "done", job.id)
-
-
-def test_coarse_gaussians_are_in_view_before_the_mesh(addon, tmp_path: Path) -> None:
-    with FakeBackend(tmp_path, "slow") as fake:
-        connect(addon, fake)
-        job = submit(addon)
-        addon.drain_until(lambda: "barrel Splats" in addon.bpy.data.objects)
-        assert job.state is JobState.RUNNING
-        addon.drain_until(lambda: job.id in addon.session.get().jobs.sheets)  # the views' thumbnail
-        first = addon.bpy.data.objects["barrel Splats"]
-        points = len(first.data.attributes["position"].data)
-        addon.drain_until(lambda: len(first.data.attributes["position"].data) > points)
-        addon.session.get().jobs.cancel(job.id)
-        assert job.state is JobState.CANCELLING
-        addon.drain_until(lambda: job.state is JobState.CANCELLED)
-        assert not addon.bpy.data.objects  # a preview of nothing is taken away
+def test_coarse_gaussians_are_in_view_before_the_mesh(addon, connect) -> None:
+    connect("slow")
+    job = submit(addon)
+    addon.drain_until(lambda: "barrel Splats" in addon.bpy.data.objects)
+    assert job.state is JobState.RUNNING
+    addon.drain_until(lambda: job.id in addon.session.get().jobs.sheets)  # the views' thumbnail
+    first = addon.bpy.data.objects["barrel Splats"]
+    points = len(first.data.attributes["position"].data)
+    addon.drain_until(lambda: len(first.data.attributes["position"].data) > points)
+    addon.session.get().jobs.cancel(job.id)
+    assert job.state is JobState.CANCELLING
+    addon.drain_until(lambda: job.state is JobState.CANCELLED)
+    assert not addon.bpy.data.objects  # a preview of nothing is taken away
 
 
 @pytest.mark.parametrize("behavior", ["nan", "truncated", "bad_shapes", "worker_dies"])
-def test_what_goes_wrong_is_told_and_harms_nothing(addon, tmp_path: Path, behavior: str) -> None:
+def test_what_goes_wrong_is_told_and_harms_nothing(addon, connect, behavior: str) -> None:
     kept = addon.bpy.data.objects.new("mine", None)
     addon.bpy.context.scene.collection.objects.link(kept)
-    with FakeBackend(tmp_path, behavior) as fake:
-        connect(addon, fake)
-        job = submit(addon)
-        addon.drain_until(lambda: job.state is JobState.FAILED)
-        assert job.what and job.describe().startswith("failed: ")
-        assert "barrel" not in addon.bpy.data.objects and "mine" in addon.bpy.data.objects
+    connect(behavior)
+    job = submit(addon)
+    addon.drain_until(lambda: job.state is JobState.FAILED)
+    assert job.what and job.describe().startswith("failed: ")
+    assert "barrel" not in addon.bpy.data.objects and "mine" in addon.bpy.data.objects
 
 
-def test_a_batch_stands_in_rows_and_a_failed_one_stops_nothing(addon, tmp_path: Path) -> None:
-    with FakeBackend(tmp_path, "fails") as fake:
-        connect(addon, fake)
-        jobs = [
-            submit(
-                addon,
-                name,
-                batch="b",
-                slot=slot,
-                collection="Kisten",
-                height=1.0,
-                location=(5.0, 0.0, 0.0),
-            )
-            for slot, name in enumerate(["eins", "bad", "drei", "vier"])
-        ]
-        addon.drain_until(
-            lambda: not addon.session.get().book.active() and addon.session.get().delivery.idle
+def test_a_batch_stands_in_rows_and_a_failed_one_stops_nothing(addon, connect) -> None:
+    connect("fails")
+    jobs = [
+        submit(
+            addon,
+            name,
+            batch="b",
+            slot=slot,
+            collection="Kisten",
+            height=1.0,
+            location=(5.0, 0.0, 0.0),
         )
-        assert [j.state for j in jobs] == [
-            JobState.DONE, JobState.FAILED, JobState.DONE, JobState.DONE,
-        ]  # fmt: skip
-        assert "shows no object" in jobs[1].what
-        assert addon.session.get().book.batch_summary("b") == "3 of 4 done, 1 failed"
-        names = {o.name for o in addon.bpy.data.collections["Kisten"].objects}
-        assert {"eins", "drei", "vier"} <= names
-        # boxes 0.6 wide and 0.4 deep with gaps of a quarter of their height, no hole for the failed
-        objects = addon.bpy.data.objects
-        assert objects["eins"].location.x == pytest.approx(5.0)
-        assert objects["drei"].location.x == pytest.approx(5.0 + 0.6 + 0.25)
-        assert tuple(objects["vier"].location)[:2] == pytest.approx((5.0, -0.4 - 0.25))
+        for slot, name in enumerate(["eins", "bad", "drei", "vier"])
+    ]
+    addon.drain_until(
+        lambda: not addon.session.get().book.active() and addon.session.get().delivery.idle
+    )
+    assert [j.state for j in jobs] == [
+        JobState.DONE, JobState.FAILED, JobState.DONE, JobState.DONE,
+    ]  # fmt: skip
+    assert "shows no object" in jobs[1].what
+    assert addon.session.get().book.batch_summary("b") == "3 of 4 done, 1 failed"
+    names = {o.name for o in addon.bpy.data.collections["Kisten"].objects}
+    assert {"eins", "drei", "vier"} <= names
+    # boxes 0.6 wide and 0.4 deep with gaps of a quarter of their height, no hole for the failed
+    objects = addon.bpy.data.objects
+    assert objects["eins"].location.x == pytest.approx(5.0)
+    assert objects["drei"].location.x == pytest.approx(5.0 + 0.6 + 0.25)
+    assert tuple(objects["vier"].location)[:2] == pytest.approx((5.0, -0.4 - 0.25))
 
 
-def test_what_the_artist_has_moved_stays(addon, tmp_path: Path) -> None:
-    with FakeBackend(tmp_path, "normal") as fake:
-        connect(addon, fake)
-        first = submit(addon, "a", batch="b", slot=0)
-        addon.drain_until(lambda: first.state is JobState.DONE)
-        addon.bpy.data.objects["a"].location.y = 7.0
-        second = submit(addon, "b", batch="b", slot=1)
-        addon.drain_until(lambda: second.state is JobState.DONE)
-        assert addon.bpy.data.objects["a"].location.y == 7.0
+def test_what_the_artist_has_moved_stays(addon, connect) -> None:
+    connect("normal")
+    first = submit(addon, "a", batch="b", slot=0)
+    addon.drain_until(lambda: first.state is JobState.DONE)
+    addon.bpy.data.objects["a"].location.y = 7.0
+    second = submit(addon, "b", batch="b", slot=1)
+    addon.drain_until(lambda: second.state is JobState.DONE)
+    assert addon.bpy.data.objects["a"].location.y == 7.0
 
 
-def test_a_preview_that_is_moved_takes_the_mesh_along(addon, tmp_path: Path) -> None:
+def test_a_preview_that_is_moved_takes_the_mesh_along(addon, connect) -> None:
     data = addon.bpy.data
-    with FakeBackend(tmp_path, "slow") as fake:
-        connect(addon, fake)
-        job = submit(addon)
-        addon.drain_until(lambda: "barrel Splats" in data.objects)
-        preview = data.objects["barrel Splats"]
-        preview.location, preview.scale = (1.0, 2.0, 3.0), (2.0, 2.0, 2.0)
-        preview.rotation_euler = (0.1, 0.2, 0.3)
-        preview.parent = data.objects.new("parent", None)
-        shelf = data.collections.new("shelf")
-        addon.bpy.context.scene.collection.children.link(shelf)
-        shelf.objects.link(preview)
-        addon.bpy.context.scene.collection.objects.unlink(preview)
-        addon.drain_until(lambda: job.state is JobState.DONE)
-        mesh = data.objects["barrel"]
-        np.testing.assert_allclose(mesh.matrix_basis, preview.matrix_basis, atol=1e-6)
-        assert mesh.parent == preview.parent
-        assert [c.name for c in mesh.users_collection] == ["shelf"]
+    connect("slow")
+    job = submit(addon)
+    addon.drain_until(lambda: "barrel Splats" in data.objects)
+    preview = data.objects["barrel Splats"]
+    preview.location, preview.scale = (1.0, 2.0, 3.0), (2.0, 2.0, 2.0)
+    preview.rotation_euler = (0.1, 0.2, 0.3)
+    preview.parent = data.objects.new("parent", None)
+    shelf = data.collections.new("shelf")
+    addon.bpy.context.scene.collection.children.link(shelf)
+    shelf.objects.link(preview)
+    addon.bpy.context.scene.collection.objects.unlink(preview)
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    mesh = data.objects["barrel"]
+    np.testing.assert_allclose(mesh.matrix_basis, preview.matrix_basis, atol=1e-6)
+    assert mesh.parent == preview.parent
+    assert [c.name for c in mesh.users_collection] == ["shelf"]
 
 
-def test_one_undo_step_an_import(addon, tmp_path: Path) -> None:
+def test_one_undo_step_an_import(addon, connect) -> None:
     ops, data = addon.bpy.ops, addon.bpy.data
     ops.ed.undo_push(message="before")
-    with FakeBackend(tmp_path, "normal") as fake:
-        connect(addon, fake)
-        job = submit(addon)
-        addon.drain_until(lambda: job.state is JobState.DONE)
+    connect("normal")
+    job = submit(addon)
+    addon.drain_until(lambda: job.state is JobState.DONE)
     assert sorted(o.name for o in data.objects) == ["barrel", "barrel Splats"]
     ops.ed.undo()
     assert not data.objects
@@ -154,59 +144,57 @@ def test_one_undo_step_an_import(addon, tmp_path: Path) -> None:
     assert any(n.type == "TEX_IMAGE" and n.image.packed_file for n in material.node_tree.nodes)
 
 
-def test_undo_in_the_middle_of_an_import(addon, tmp_path: Path) -> None:
+def test_undo_in_the_middle_of_an_import(addon, connect) -> None:
     session = addon.session.get()
     addon.bpy.ops.ed.undo_push(message="before")
     addon.bpy.ops.ed.undo_push(message="again")
-    with FakeBackend(tmp_path, "normal") as fake:
-        connect(addon, fake)
-        job = submit(addon)
-        end = time.monotonic() + 20
-        while session.delivery._under_way is None:  # by single steps, until an import has begun
-            session.drain(0.0)
-            assert time.monotonic() < end
-        addon.bpy.ops.ed.undo()
-        assert session.delivery._under_way is None
-        addon.drain_until(lambda: job.state is JobState.DONE)
+    connect("normal")
+    job = submit(addon)
+    end = time.monotonic() + 20
+    while session.delivery._under_way is None:  # by single steps, until an import has begun
+        session.drain(0.0)
+        assert time.monotonic() < end
+    addon.bpy.ops.ed.undo()
+    assert session.delivery._under_way is None
+    addon.drain_until(lambda: job.state is JobState.DONE)
     assert "barrel" in addon.bpy.data.objects
     assert all(mesh.users for mesh in addon.bpy.data.meshes)
 
 
-def test_another_file_gets_results_only_on_request(addon, tmp_path: Path) -> None:
+def test_another_file_gets_results_only_on_request(addon, connect) -> None:
     session = addon.session.get()
-    with FakeBackend(tmp_path, "slow", step_s=0.05) as fake:
-        connect(addon, fake)
-        job = submit(addon)
-        addon.drain_until(lambda: job.state is JobState.RUNNING)
-        addon.bpy.ops.wm.read_homefile(use_empty=True)
-        addon.drain_until(lambda: job.state is JobState.ARRIVED)
-        addon.drain_until(lambda: not session.drain())
-        assert not addon.bpy.data.objects and job.detached
-        assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
-        addon.drain_until(lambda: job.state is JobState.DONE)
-        assert "barrel" in addon.bpy.data.objects
+    connect("slow", step_s=0.05)
+    job = submit(addon)
+    addon.drain_until(lambda: job.state is JobState.RUNNING)
+    addon.bpy.ops.wm.read_homefile(use_empty=True)
+    addon.drain_until(lambda: job.state is JobState.ARRIVED)
+    addon.drain_until(lambda: not session.drain())
+    assert not addon.bpy.data.objects and job.detached
+    assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    assert "barrel" in addon.bpy.data.objects
 
 
-def test_results_of_an_earlier_session_can_be_imported(addon, tmp_path: Path) -> None:
+def test_results_of_an_earlier_session_can_be_imported(addon, serve, tmp_path: Path) -> None:
     from blender_addon import events
     from blender_addon.client import Client
 
-    with FakeBackend(tmp_path, "normal") as fake:
-        earlier = Client(fake.connection_path)
-        earlier.start()
-        earlier.submit("a" * 32, Request(b"x", "Stuhl.png"))
-        while not isinstance(earlier.events.get(timeout=30), events.JobDone):
-            pass
-        earlier.stop()  # Blender has crashed: nothing was acknowledged
-        connect(addon, fake)
-        book = addon.session.get().book
-        addon.drain_until(lambda: len(book) == 1)
-        (job,) = book
-        assert job.name == "Stuhl" and "Import" in job.describe()
-        addon.drain_until(lambda: not addon.session.get().drain())
-        assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
-        addon.drain_until(lambda: job.state is JobState.DONE)
-        assert "Stuhl" in addon.bpy.data.objects
+    path = serve().connection_path
+    earlier = Client(path)
+    earlier.start()
+    earlier.submit("a" * 32, Request(b"x", "Stuhl.png"))
+    while not isinstance(earlier.events.get(timeout=30), events.JobDone):
+        pass
+    earlier.stop()  # Blender has crashed: nothing was acknowledged
+    addon.session.get().start_backend("", path, tmp_path)
+    book = addon.session.get().book
+    addon.drain_until(lambda: len(book) == 1)
+    (job,) = book
+    assert job.name == "Stuhl" and "Import" in job.describe()
+    addon.drain_until(lambda: not addon.session.get().drain())
+    assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
+    addon.drain_until(lambda: job.state is JobState.DONE)
+    assert "Stuhl" in addon.bpy.data.objects
 
 
 def test_the_drain_keeps_its_budget(addon) -> None:
@@ -247,21 +235,18 @@ def test_a_large_cloud_is_imported_in_pieces(addon) -> None:
 
 
 @pytest.mark.parametrize("behavior", ["wrong_version", "wrong_key"])
-def test_a_backend_that_cannot_be_used_is_named(
-    addon, tmp_path: Path, behavior: str, monkeypatch
-) -> None:
+def test_a_backend_that_cannot_be_used_is_named(addon, connect, behavior: str, monkeypatch) -> None:
     import backend.protocol.session as protocol_session
 
     monkeypatch.setattr(protocol_session, "LIVENESS_S", 1.0)
     session = addon.session.get()
-    with FakeBackend(tmp_path, behavior) as fake:
-        connect(addon, fake)
-        job = submit(addon)
-        addon.drain_until(lambda: session.backend.problem is not None)
-        assert session.backend.problem.what and session.backend.problem.hint
-        assert job.state is JobState.WAITING  # nothing is lost
-        session.jobs.cancel(job.id)
-        assert job.state is JobState.CANCELLED
+    connect(behavior)
+    job = submit(addon)
+    addon.drain_until(lambda: session.backend.problem is not None)
+    assert session.backend.problem.what and session.backend.problem.hint
+    assert job.state is JobState.WAITING  # nothing is lost
+    session.jobs.cancel(job.id)
+    assert job.state is JobState.CANCELLED
 
 
 def test_no_backend_to_start(addon, tmp_path: Path) -> None:
@@ -271,30 +256,20 @@ def test_no_backend_to_start(addon, tmp_path: Path) -> None:
         addon.session.get().start_backend("/no/python", tmp_path / "c.json", tmp_path)
 
 
-def test_a_backend_that_dies_at_the_start_is_explained(addon, tmp_path: Path, monkeypatch) -> None:
-    import sys
-
-    from blender_addon import backend_process
-
-    monkeypatch.setattr(
-        backend_process,
-        "serve_command",
-        lambda python, *rest: [str(python), "-c", "print('no journal'); raise SystemExit(4)"],
-    )
+def test_a_backend_that_dies_at_the_start_is_explained(addon, tmp_path: Path, pretend) -> None:
+    pretend("print('no journal'); raise SystemExit(4)")
     session = addon.session.get()
     session.start_backend(sys.executable, tmp_path / "c.json", tmp_path)
     job = submit(addon)
     assert session.backend.state is BackendState.STARTING
     addon.drain_until(lambda: session.backend.state is BackendState.FAILED)
-    assert (
-        "exit code 4" in session.backend.problem.what
-        and "no journal" in session.backend.problem.what
-    )
+    what = session.backend.problem.what
+    assert "exit code 4" in what and "no journal" in what
     assert job.state is JobState.WAITING
     assert not session.backend.process.running
 
 
-def test_unregistering_leaves_no_trace(empty_blender, tmp_path: Path) -> None:
+def test_unregistering_leaves_no_trace(empty_blender, serve, tmp_path: Path) -> None:
     import blender_addon
     from blender_addon import session
 
@@ -302,13 +277,13 @@ def test_unregistering_leaves_no_trace(empty_blender, tmp_path: Path) -> None:
     handlers = bpy.app.handlers
     lists = (handlers.undo_pre, handlers.redo_pre, handlers.load_pre, handlers.load_post)
     before = [len(each) for each in lists]
-    with FakeBackend(tmp_path, "slow") as fake:
-        for _ in range(2):
-            blender_addon.register()
-            session.get().start_backend("", fake.connection_path, tmp_path)
-            session.get().jobs.submit(Request(b"x", "a.png"), Target("a"))
-            blender_addon.unregister()
-            assert not [t for t in threading.enumerate() if t.name == "gsv3d-client"]
+    fake = serve("slow")
+    for _ in range(2):
+        blender_addon.register()
+        session.get().start_backend("", fake.connection_path, tmp_path)
+        session.get().jobs.submit(Request(b"x", "a.png"), Target("a"))
+        blender_addon.unregister()
+        assert not [t for t in threading.enumerate() if t.name == "gsv3d-client"]
     assert [len(each) for each in lists] == before
     assert not hasattr(bpy.types.Scene, "gsv3d") and not hasattr(bpy.types, "GSV3D_PT_generate")
     assert not hasattr(bpy.ops.gsv3d, "generate") or "generate" not in dir(bpy.ops.gsv3d)

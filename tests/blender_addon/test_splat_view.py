@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from blender_addon.importers import placement, prepare
-from blender_addon.jobs import Target
+from blender_addon.requests import Target
 from tests import splat_reference
 
 pytestmark = pytest.mark.bpy
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.bpy
 
 @pytest.fixture
 def blender(addon) -> Any:
-    """Blender with the add-on, where the add-on draws the splats."""
+    """Have the add-on in a Blender where it draws the splats."""
     from blender_addon import compat
 
     if compat.has_native_splats():
@@ -49,7 +49,7 @@ def faces_in_view(bpy, owner) -> int:
 
 @pytest.fixture
 def view(blender, monkeypatch) -> Any:
-    """A view without a card: its clouds are the arrays they are made of."""
+    """Make a view without a card: its clouds are the arrays they are made of."""
     from blender_addon import splat_shaders, splat_view
 
     monkeypatch.setattr(splat_shaders, "Cloud", lambda **arrays: SimpleNamespace(**arrays))

@@ -50,7 +50,7 @@ def test_the_farthest_is_blended_first() -> None:
 
 @pytest.fixture
 def gpu(empty_blender: Any) -> Any:
-    """The gpu module with a context for drawing; Blenders before 5.3 have none without a window."""
+    """Return gpu with a context for drawing; Blenders before 5.3 have none without a window."""
     import gpu
 
     if not hasattr(gpu, "init"):
@@ -60,7 +60,7 @@ def gpu(empty_blender: Any) -> Any:
 
 
 def perspective(K: np.ndarray, width: int, height: int, near=0.1, far=100.0) -> np.ndarray:
-    """The projection of OpenGL for intrinsics in pixels, pixels counted from the upper left."""
+    """Return OpenGL's projection for intrinsics in pixels, counted from the upper left."""
     lens = np.zeros((4, 4))
     lens[0, 0], lens[0, 2] = 2 * K[0, 0] / width, 1 - 2 * K[0, 2] / width
     lens[1, 1], lens[1, 2] = 2 * K[1, 1] / height, 2 * K[1, 2] / height - 1
@@ -70,26 +70,20 @@ def perspective(K: np.ndarray, width: int, height: int, near=0.1, far=100.0) -> 
 
 
 def camera() -> tuple[np.ndarray, np.ndarray]:
-    """A camera of OpenCV's axes at (0.4, -2, 0.6), and intrinsics with a shifted middle."""
-    forward = np.array([-0.4, 2.0, -0.6])
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = [right, np.cross(forward, right), forward]
-    viewmat[:3, 3] = -viewmat[:3, :3] @ [0.4, -2, 0.6]
+    """Return a camera of OpenCV's axes, and intrinsics with a shifted middle."""
+    viewmat = splat_reference.look_at_origin(np.array([0.4, -2, 0.6]))
     return viewmat, np.array([[130.0, 0, 51.5], [0, 120.0, 33.0], [0, 0, 1]])
 
 
 def read(gpu: Any, texture: Any, channels: int) -> np.ndarray:
-    """A texture's floats, row 0 on top."""
+    """Return a texture's floats, row 0 on top."""
     buffer = texture.read()
     flat = np.array(buffer.to_list(), "f4")
     return flat.reshape(texture.height, texture.width, channels)[::-1]
 
 
 def drawn(gpu: Any, arrays: dict[str, np.ndarray], world: np.ndarray) -> tuple[Any, np.ndarray]:
-    """The picture of Gaussians in an object that stands as ``world`` says, and its lens."""
+    """Draw Gaussians in an object placed by ``world``; return the picture and its lens."""
     from blender_addon import splat_shaders
 
     viewmat, K = camera()

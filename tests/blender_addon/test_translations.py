@@ -28,13 +28,14 @@ INTERFACE = [
             "backend_panel",
             "model_panel",
             "preferences_panel",
+            "layouts",
             "menus",
         )  # fmt: skip
     ),
     *sorted((ADDON / "operators").glob("*.py")),
 ]
 COMMAND_LINE = {
-    *("__main__", "console", "headless", "preview_render", "result_files"),
+    *("__main__", "arguments", "console", "headless", "preview_render", "result_files"),
     *("cli", "doctor", "journal", "logs", "metrics", "pair_command", "restoring"),
     *("serve_command", "status_command", "values"),
 }
@@ -120,7 +121,7 @@ DETAILS = {
 """Sentences that stay English: technical details."""
 DATA = {"GSV3D Batch", "{target.name} seed {seed}"}
 """Names of things, which stay as they are."""
-SHOWN = {"interface", "report", "operator", "label", "prop", "draw_words", "_words", "Problem"}
+SHOWN = {"interface", "report", "operator", "label", "prop", "draw_words", "Problem"}
 
 
 def registered(bpy: Any) -> Iterator[str]:
@@ -156,13 +157,7 @@ def called(node: ast.AST) -> str:
 def written(path: Path) -> Iterator[str]:
     """Yield the texts in a module of the interface: sentences, and what ``text=`` is given."""
     tree = ast.parse(path.read_text("utf-8"))
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     inside = {id(part) for node in joined for part in ast.walk(node) if part is not node}
     for node in ast.walk(tree):
@@ -218,7 +213,7 @@ def constants(node: ast.AST) -> Iterator[str]:
 
 def worked_out() -> Iterator[str]:
     """Yield what modules without bpy say in the panel."""
-    from blender_addon import jobs, model_changes
+    from blender_addon import jobs, model_changes, requests
     from blender_addon.backend_link import BackendState
     from blender_addon.cutouts import CutOut
     from blender_addon.model_process import ModelProcess
@@ -227,7 +222,7 @@ def worked_out() -> Iterator[str]:
     yield from (state.value for state in BackendState)
     yield from (state.value for state in jobs.JobState)
     yield from (words for _, words, _ in jobs.PHASES + jobs.WORDS_PHASES)
-    job = jobs.Job(jobs.Words("a cup"), jobs.Target("a cup"))
+    job = jobs.Job(requests.Words("a cup"), requests.Target("a cup"))
     job.what = "It is lame."
     for state in jobs.JobState:
         job.state, job.phase, job.step, job.of, job.eta_s = state, "denoising", 3, 16, 12.0
@@ -240,7 +235,7 @@ def worked_out() -> Iterator[str]:
     yield job.describe()
     for seconds in (-1.0, 1.0, 12.0, 70.0, 600.0, 90_000.0):
         yield f"Making views, {jobs.eta_text(seconds)}"
-    process = ModelProcess(sys.executable, [], Path())
+    process = ModelProcess(sys.executable, [], Path(), token="")
     for phase in ("fetching", "checking", "converting"):
         process._hear(json.dumps({"phase": phase, "done": 10**9, "of": 10**10}).encode())
         yield process.text
@@ -251,7 +246,7 @@ def worked_out() -> Iterator[str]:
     yield SV3D_LICENSE
     yield jobs.pose_words({"elevation": 12.0, "plane": 45.0})
     yield jobs.pose_words({"elevation": 12.0})
-    cut = CutOut(jobs.Cutting(b"", "cup.png"))
+    cut = CutOut(requests.Cutting(b"", "cup.png"))
     for position, png, certainty in ((None, b"", None), (0, b"", None), (2, b"", None)):
         cut.position, cut.png, cut.certainty = position, png, certainty
         yield cut.describe()
@@ -261,14 +256,14 @@ def worked_out() -> Iterator[str]:
     for states in ("done", "done failed", "done cancelled", "failed cancelled"):
         book = jobs.JobBook()
         for index, state in enumerate(states.split()):
-            target = jobs.Target("a", batch="b", slot=index)
-            book.add(jobs.Job(jobs.Words("a"), target)).state = jobs.JobState(state)
+            target = requests.Target("a", batch="b", slot=index)
+            book.add(jobs.Job(requests.Words("a"), target)).state = jobs.JobState(state)
         yield book.batch_summary("b")
 
 
 @pytest.fixture
 def german(monkeypatch) -> Any:
-    """Blender in German; its package without a window has no languages."""
+    """Have Blender in German; its package without a window has no languages."""
     from types import SimpleNamespace
 
     from blender_addon import translations

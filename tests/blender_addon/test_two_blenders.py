@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from backend.protocol import folder_in_use
-from blender_addon.jobs import JobState, Request, Target
+from blender_addon.jobs import JobState
+from blender_addon.requests import Request, Target
 from tests.backend.conftest import script
 
 pytestmark = pytest.mark.bpy
@@ -23,7 +24,8 @@ FIRST_BLENDER = """
 import sys, time
 from pathlib import Path
 from blender_addon import backend_process, session
-from blender_addon.jobs import JobState, Request, Target
+from blender_addon.jobs import JobState
+from blender_addon.requests import Request, Target
 from tests.backend.conftest import script
 
 backend_process.serve_command = lambda python, *rest: [str(python), {server!r}, *map(str, rest)]
@@ -51,7 +53,7 @@ def heard(process: subprocess.Popen, word: str) -> None:
 
 @pytest.fixture(autouse=True)
 def nobody_left(tmp_path: Path):
-    """The backend ends with the last Blender."""
+    """Make sure that the backend ends with the last Blender."""
     yield
     end = time.monotonic() + 30
     while folder_in_use(tmp_path):
@@ -61,7 +63,7 @@ def nobody_left(tmp_path: Path):
 
 @pytest.fixture
 def first_blender(tmp_path: Path):
-    """Another Blender with two jobs under way on a backend that it has started."""
+    """Start another Blender, with two jobs under way on a backend that it has started."""
     process = subprocess.Popen(
         [sys.executable, "-c", FIRST_BLENDER.format(server=str(SERVER)), str(tmp_path)],
         cwd=ROOT,

@@ -47,7 +47,9 @@ def quick_result(picture: Any) -> GenerationResult:
     azimuths = np.array([180.0, 0.0], np.float32)
     prepared = np.asarray(picture.convert("RGBA").resize((32, 32)))
     pose = PoseEstimate(10.0, None)
-    return GenerationResult(prepared, views, azimuths, ball((0.5, 0.5, 0.5), 20), mesh, {}, pose)
+    elevations = np.full(2, 10.0, np.float32)
+    gaussians = ball((0.5, 0.5, 0.5), 20)
+    return GenerationResult(prepared, views, azimuths, elevations, gaussians, mesh, {}, pose)
 
 
 class FakePipeline:
@@ -109,6 +111,7 @@ class FakePipeline:
                 gaussians=None if self.decoder is None else self.decode_gaussians(latents),
                 azimuths_deg=azimuths,
                 elevations_deg=elevations,
+                cameras=orbit(azimuths, elevations, size=32),
             )
         finally:
             self._rgb = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a card's memory a model takes, and that what it computes stays the same."""
+"""Where a model runs, and how much of a card's memory it takes; what it computes stays the same."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 from accelerate.hooks import CpuOffload, UserCpuOffloadHook
 
-from gsv3d.devices import choose_memory, place
-from gsv3d.errors import Cancelled
+from gsv3d.devices import choose_device, choose_memory, place
+from gsv3d.errors import Cancelled, ModelError
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -81,3 +81,14 @@ def test_cancelling_takes_every_network_off(monkeypatch: Any, gigabytes: int) ->
         isinstance(hook, UserCpuOffloadHook) for hook in pipeline._all_hooks
     )
     assert torch.allclose(call(pipeline).latents, expected, atol=1e-5)
+
+
+def test_a_device_is_chosen_by_its_name() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ModelError, match="no kind of device 'gpu'"):
+        choose_device("gpu")
+    with pytest.raises(ModelError, match="not there"):
+        choose_device("cuda:77")
+    with pytest.raises(ModelError, match="does not run on 'meta'"):
+        choose_device("meta")

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from gsv3d import generation
 from gsv3d.cameras import mirrored_azimuth_deg, orbit
 from gsv3d.errors import Cancelled, GSV3DError, ImageError
-from gsv3d.generation import PHASES, choose_pose, generate, phases_of, preview_steps
+from gsv3d.generation import PHASES, choose_pose, choose_preview_steps, generate, list_phases
 from gsv3d.lifting.settings import OF_A_MODEL, REFINING
 from gsv3d.pose import PoseEstimate
 from gsv3d.settings import GenerationSettings
@@ -66,7 +66,7 @@ def whole():
 
 def test_the_phases_come_in_order_and_end(whole):
     _, recorder, pipeline = whole
-    phases = phases_of(pipeline, GenerationSettings())
+    phases = list_phases(pipeline, GenerationSettings())
     assert phases == tuple(name for name in PHASES if name != "fitting")
     check_phases(recorder, phases)
 
@@ -199,7 +199,7 @@ def test_views_without_a_decoder_are_lifted_by_a_fit(short_fits):
     settings = GenerationSettings(previews=3, seed=5, elevation=20.0, **SMALL)
     result = generate(pipeline, picture(), settings, recorder)
     assert result.made_by == "fit" and result.timings["fitting"] > 0
-    assert phases_of(pipeline, settings) == PHASES
+    assert list_phases(pipeline, settings) == PHASES
     check_phases(recorder, PHASES)
     steps = [event[2:] for event in recorder.of("progress") if event[1] == "fitting"]
     assert steps == [(step, 20) for step in range(21)]
@@ -269,7 +269,7 @@ def test_the_seed_decides():
 
 @given(steps=st.integers(1, 60), previews=st.integers(0, 60))
 def test_previews_never_fall_on_the_last_step(steps, previews):
-    chosen = preview_steps(steps, previews)
+    chosen = choose_preview_steps(steps, previews)
     assert len(chosen) <= previews
     assert all(0 <= step < steps - 1 for step in chosen)
     if previews < steps // 2:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from gsv3d.errors import ModelError
-from gsv3d.multiview.consistency import Consistency
+from gsv3d.multiview.guidance import Consistency
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.rendering import render
 from tests import tiny
-from tests.gsv3d.test_pipeline import BRAIN, HALF, in_precision, seeded
+from tests.gsv3d.test_pipeline import seeded
+from tests.gsv3d.test_pipeline_precision import BRAIN, HALF, in_precision
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from dataclasses import replace
@@ -15,12 +14,10 @@ import torch
 from PIL import Image
 
 from gsv3d.cli import main
-from gsv3d.devices import choose_device
 from gsv3d.errors import ModelError
 from gsv3d.lifting.settings import OF_A_MODEL
-from gsv3d.models import CHECKPOINTS, available, find, license_of, load_pipeline, memory_for
+from gsv3d.models import CHECKPOINTS, available, find, load_pipeline, memory_for, read_license
 from tests import tiny
-from tests.gsv3d.multiview import published
 
 
 @pytest.fixture(autouse=True)
@@ -42,31 +39,6 @@ def test_models_of_ones_own_are_listed_by_their_folders_names(own_models: Path) 
         "my-props.v2": own_models / "my-props.v2",
     }
     assert load_pipeline("my-props.v2", device="cpu").num_frames == 4
-
-
-def test_a_model_is_added_under_a_name_once(own_models: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    tiny.tiny_pipeline().save_pretrained(folder)
-    assert main(["models", "add", "props", "--from", str(folder)]) == 0
-    assert find("props") == own_models / "props"
-    assert [p.name for p in own_models.iterdir()] == ["props"]
-
-
-@pytest.mark.parametrize(
-    ("folder", "name", "words"),
-    [
-        ("model", "blockout", "a model 'blockout' already"),
-        ("model", "../props", "cannot be called"),
-        ("nothing", "props", "holds no GSV3D model"),
-    ],
-)
-def test_a_model_that_cannot_be_added(
-    tmp_path: Path, own_models: Path, capsys: Any, folder: str, name: str, words: str
-) -> None:
-    tiny.tiny_pipeline().save_pretrained(tmp_path / "model")
-    assert main(["models", "add", name, "--from", str(tmp_path / folder)]) == 2
-    assert words in capsys.readouterr().err
-    assert not list(own_models.iterdir())
 
 
 def without_decoder(folder: Path) -> Path:
@@ -145,55 +117,7 @@ def test_the_list_for_programs(before: bool, capsys: Any) -> None:
 def test_the_license_of_a_model(tmp_path: Path, files: dict[str, str], license: str) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text, "utf-8")
-    assert license_of(tmp_path) == license
-
-
-def test_a_published_file_becomes_a_model(
-    own_models: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gsv3d.multiview.convert.UNET_HEAD", 32)
-    path = published.write(tmp_path / "sv3d_u ü.safetensors", "u")
-    assert main(["models", "convert", str(path), "orbit", "--version", "p"]) == 2
-    assert "is SV3D_u, not SV3D_p" in capsys.readouterr().err
-    assert not list(own_models.iterdir())
-    assert main(["models", "convert", str(path), "orbit"]) == 0
-    assert f"The model 'orbit' is in {own_models / 'orbit'}" in capsys.readouterr().out
-    pipeline = load_pipeline("orbit", device="cpu")
-    assert not pipeline.unet.posed and pipeline.image_size == 576 and pipeline.num_frames == 21
-    assert main(["models", "info", "orbit"]) == 0
-    said = capsys.readouterr().out
-    assert "SV3D_u: 21 views" in said and "(21 views at 576 px, 50 steps)" in said
-    assert "not for every commercial use" in said
-    (orbit,) = (model for model in available() if model.name == "orbit")
-    assert orbit.change == "remove"
-    for name, words in (("orbit", "a model 'orbit' already"), ("a b", "cannot be called 'a b'")):
-        assert main(["models", "convert", str(path), name]) == 2
-        assert words in capsys.readouterr().err
-
-
-def test_only_models_of_ones_own_are_removed(
-    own_models: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny.tiny_pipeline().save_pretrained(own_models / "props")
-    (tmp_path / "outside").mkdir()
-    for name, words in (
-        ("blockout", "comes with the package and stays"),
-        ("nothing", "no model 'nothing' in"),
-        ("../outside", "no model '../outside' in"),
-    ):
-        assert main(["models", "remove", name]) == 2
-        assert words in capsys.readouterr().err
-
-    def held(*paths: Path) -> None:
-        raise PermissionError(errno.EACCES, "The process cannot access the file")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("gsv3d.models.os.rename", held)
-        assert main(["models", "remove", "props"]) == 2
-        assert "cannot be deleted (The process cannot access the file)" in capsys.readouterr().err
-    assert (own_models / "props" / "unet").is_dir()
-    assert main(["models", "remove", "props"]) == 0
-    assert not list(own_models.iterdir()) and (tmp_path / "outside").is_dir()
+    assert read_license(tmp_path) == license
 
 
 def test_the_shipped_model_is_installed_and_small() -> None:
@@ -288,14 +212,3 @@ def test_a_model_of_full_size_wants_a_card(own_models: Path, monkeypatch: Any) -
     with pytest.raises(ModelError, match="made for a graphics card.*many hours. .* --device cpu"):
         load_pipeline("large")
     assert load_pipeline("large", device="cpu", memory="8").num_frames == 4
-
-
-def test_devices() -> None:
-    assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ModelError, match="no kind of device 'gpu'"):
-        choose_device("gpu")
-    with pytest.raises(ModelError, match="not there"):
-        choose_device("cuda:77")
-    with pytest.raises(ModelError, match="does not run on 'meta'"):
-        choose_device("meta")

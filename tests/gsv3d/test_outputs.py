@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from gsv3d import memory, outputs
-from gsv3d.errors import OutputError, OutputNameError, out_of_memory
-from gsv3d.memory import JOB_BYTES, TEXEL_BYTES
-from gsv3d.meshing.export import texture_png
+from gsv3d import errors, outputs
+from gsv3d.errors import JOB_BYTES, TEXEL_BYTES, OutputError, OutputNameError, out_of_memory
+from gsv3d.meshing.export import encode_texture
 from gsv3d.outputs import free_target, make_folder, output_error, write_atomic
 
 
@@ -109,7 +108,7 @@ def test_out_of_memory_is_told():
     ],
 )
 def test_the_largest_texture_that_fits_is_named(monkeypatch, free, hint):
-    monkeypatch.setattr(memory, "_free_bytes", lambda: free)
+    monkeypatch.setattr(errors, "_free_bytes", lambda: free)
 
     class Mesh:
         @property
@@ -117,15 +116,15 @@ def test_the_largest_texture_that_fits_is_named(monkeypatch, free, hint):
             raise MemoryError
 
     with pytest.raises(MemoryError) as caught:
-        texture_png(Mesh())
+        encode_texture(Mesh())
     assert hint in str(out_of_memory(caught.value, 8192))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds to this limit")
 def test_what_a_process_may_still_take_counts_and_what_the_job_held_is_let_go():
     code = """
-import resource, gsv3d.memory, numpy as np, psutil
-from gsv3d.meshing.export import texture_png
+import resource, gsv3d.errors, numpy as np, psutil
+from gsv3d.meshing.export import encode_texture
 limit = psutil.Process().memory_info().vms + 600_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 class Mesh:
@@ -134,9 +133,9 @@ class Mesh:
         held = np.empty(500_000_000, np.uint8)
         return np.empty(500_000_000, np.uint8)
 try:
-    texture_png(Mesh())
+    encode_texture(Mesh())
 except MemoryError as error:
-    print(gsv3d.memory.largest_texture(error))
+    print(gsv3d.errors.find_largest_texture(error))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

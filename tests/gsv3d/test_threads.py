@@ -12,6 +12,7 @@ import weakref
 import psutil
 import pytest
 
+from gsv3d.errors import GSV3DError
 from gsv3d.threads import COUNTS, SLEEPING, limit_threads, pause_collecting, usable_cores
 
 COMMAND_LINE = "import gsv3d.cli; gsv3d.cli.main(['models']); import torch"
@@ -68,7 +69,7 @@ def test_the_number_of_threads_can_be_chosen() -> None:
 
 
 def test_no_threads_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1, not 0"):
+    with pytest.raises(GSV3DError, match="at least 1, not 0"):
         limit_threads(0)
 
 

@@ -34,7 +34,7 @@ def facts() -> dict[str, Any]:
 
 
 def chosen() -> dict[str, str]:
-    """The screenshots for README and guide; of those of a job under way, the last of the views."""
+    """Return the screenshots for README and guide: of a job under way, the last of the views."""
     shots = facts()["job"]["shots"]
     of_views = [name for name, text in shots if "views" in text]
     return {**IMAGES, "panel": (of_views or [name for name, _ in shots])[-1]}

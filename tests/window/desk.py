@@ -39,7 +39,7 @@ class Desk:
         self._start = time.monotonic()
 
     def say(self, text: str) -> None:
-        """A line in the log, with the seconds since the start."""
+        """Write a line in the log, with the seconds since the start."""
         print(f"[{time.monotonic() - self._start:6.1f} s] {text}", flush=True)
 
     def note(self, **facts: Any) -> None:
@@ -55,15 +55,15 @@ class Desk:
         return bpy.context.window_manager.windows[0]
 
     def area(self, kind: str = "VIEW_3D") -> Any:
-        """The first area of a kind."""
+        """Return the first area of a kind."""
         return next(area for area in self.window.screen.areas if area.type == kind)
 
     def region(self, kind: str, area: str = "VIEW_3D") -> Any:
-        """A region of the first area of a kind, e.g. the sidebar: UI."""
+        """Return a region of the first area of a kind, e.g. the sidebar: UI."""
         return next(region for region in self.area(area).regions if region.type == kind)
 
     def rectangle(self, region: Any) -> list[int]:
-        """x, y, width, height of a region on the screen, y from the top."""
+        """Return x, y, width, height of a region on the screen, y from the top."""
         top = self.window.height - region.y - region.height
         return [region.x, top, region.width, region.height]
 
@@ -78,20 +78,20 @@ class Desk:
     # What a hand does
 
     def xdo(self, *words: object) -> None:
-        """One call of xdotool."""
+        """Call xdotool."""
         subprocess.run(["xdotool", *map(str, words)], check=True, timeout=20)
 
     def move(self, x: float, y: float) -> None:
-        """The pointer to a place on the screen, y from the top."""
+        """Move the pointer to a place on the screen, y from the top."""
         self.xdo("mousemove", round(x), round(y))
 
     def rest(self) -> None:
-        """The pointer into an empty corner of the view, where it raises no tooltip."""
+        """Move the pointer into an empty corner of the view, where it raises no tooltip."""
         x, y, _, height = self.rectangle(self.region("WINDOW"))
         self.move(x + 120, y + height - 60)
 
     def click(self, place: tuple[int, int]) -> Play:
-        """A real click of the left button, and the hand off the button again."""
+        """Click the left button, and move the pointer away."""
         self.move(*place)
         yield 0.15
         self.xdo("click", 1)
@@ -114,11 +114,11 @@ class Desk:
     def find_button(
         self, operator: str, region: Any, *, right: int | None = None, below: int = 0
     ) -> Generator[float, None, tuple[int, int] | None]:
-        """The place of a button in a region: where Ctrl+C copies ``bpy.ops.<operator>``.
+        """Return the place of a button in a region: where Ctrl+C copies ``bpy.ops.<operator>``.
 
         Blender tells nobody where it drew a button, but over one Ctrl+C copies its command. The
         pointer goes down the middle of the region, or ``right`` pixels from its right edge, from
-        the screen's row ``below`` on. None when the button is not there.
+        the screen's row ``below`` on. Returns None when the button is not there.
         """
         left, top, width, height = self.rectangle(region)
         x = left + width // 2 if right is None else left + width - right
@@ -158,7 +158,7 @@ class Desk:
 
 
 def play(desk: Desk, steps: Play, limit: float) -> None:
-    """Play ``steps`` in Blender's timer and end Blender: status 0, 3 on an error, 4 after a limit.
+    """Play ``steps`` in Blender's timer, then end it: status 0, 3 on an error, 4 after a limit.
 
     An exception in a timer alone would leave Blender open for ever.
     """

@@ -85,7 +85,6 @@ class Machine:
         log: Path,
         timeout: float,
         screen: bool = False,
-        environment: Mapping[str, str] | None = None,
     ) -> int:
         """Run ``command`` inside and return its exit status; 124 when ``timeout`` seconds passed.
 
@@ -102,7 +101,6 @@ class Machine:
             "LANG": "C.UTF-8",
             "LIBGL_ALWAYS_SOFTWARE": "1",
             "R": str(self.root),
-            **(environment or {}),
         }
         return _call(
             [*_NAMESPACES, "bash", "-c", script, "enter", str(shared)], log, timeout, variables
@@ -132,7 +130,7 @@ def _call(
 
 
 def folder() -> Path:
-    """Where the system is kept between runs."""
+    """Return where the system is kept between runs."""
     chosen = os.environ.get("GSV3D_WINDOW_ROOT")
     return (Path(chosen) if chosen else Path.home() / ".cache" / "gsv3d-window") / SUITE
 
@@ -191,7 +189,7 @@ def _build(root: Path, log: Path) -> None:
 
 
 def prepare(log: Path) -> Machine:
-    """The system, built now or found from an earlier run.
+    """Return the system, built now or found from an earlier run.
 
     Raises:
         UnavailableError: not Linux, not root, no right to mount, or no mirror reached.
@@ -215,5 +213,5 @@ def prepare(log: Path) -> Machine:
 
 
 def tail(log: Path, lines: int = 40) -> str:
-    """The last lines of a log file."""
+    """Return the last lines of a log file."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

@@ -16,13 +16,13 @@ Rectangle = tuple[int, int, int, int]
 
 
 def load(path: Path) -> Picture:
-    """A picture file as an array."""
+    """Return a picture file as an array."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def crop(picture: Picture, rectangle: Rectangle | list[int]) -> Picture:
-    """The part of a picture within a rectangle."""
+    """Return the part of a picture within a rectangle."""
     x, y, width, height = rectangle
     return picture[max(y, 0) : y + height, max(x, 0) : x + width]
 
@@ -34,13 +34,13 @@ def colors(picture: Picture) -> int:
 
 
 def difference(first: Picture, second: Picture, tolerance: int = 8) -> NDArray[np.bool_]:
-    """(height, width) True where any channel differs by more than ``tolerance``."""
+    """Return (height, width) True where any channel differs by more than ``tolerance``."""
     apart = np.abs(first.astype(np.int16) - second.astype(np.int16))
     return np.asarray(apart.max(axis=-1) > tolerance)
 
 
 def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Peak signal-to-noise ratio in decibels of pictures in 0..1."""
+    """Return the peak signal-to-noise ratio in decibels of pictures in 0..1."""
     return float(-10 * np.log10(max(np.mean((first - second) ** 2), 1e-12)))
 
 
@@ -51,7 +51,7 @@ def save(path: Path, *side_by_side: NDArray[Any]) -> None:
 
 
 def near_any(pixels: NDArray[Any], palette: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
-    """(N,) True where a pixel (N, 3) lies within ``tolerance`` (Euclidean) of a color (M, 3)."""
+    """Return (N,) True where a pixel (N, 3) is within ``tolerance`` of a color of (M, 3)."""
     from scipy.spatial import cKDTree
 
     distance, _ = cKDTree(np.unique(palette.reshape(-1, 3), axis=0).astype(np.float64)).query(
@@ -61,7 +61,7 @@ def near_any(pixels: NDArray[Any], palette: NDArray[Any], tolerance: float) -> N
 
 
 def blue_bar(picture: Picture) -> int:
-    """Width in pixels of the longest horizontal run in the blue of Blender's progress bars."""
+    """Return the pixels of the longest horizontal run in the blue of Blender's progress bars."""
     values = picture.astype(np.int16)
     red, green, blue = values[..., 0], values[..., 1], values[..., 2]
     is_blue = (blue > 140) & (blue - red > 70) & (blue - green > 40)

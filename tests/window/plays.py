@@ -101,7 +101,7 @@ def play(
 
 
 def _build_zip(folder: Path) -> Path:
-    """The add-on as it is shipped, for Linux and Debian's Python."""
+    """Build the add-on as it is shipped, for Linux and Debian's Python."""
     output = folder / "zip"
     done = subprocess.run(
         [sys.executable, "build_addon.py", "--platform", "linux-x64", "--output", str(output)],
@@ -119,7 +119,7 @@ def _build_zip(folder: Path) -> Path:
 
 
 def _host_python(folder: Path) -> Path:
-    """A file that runs this test's own Python, with the model, from inside the other system."""
+    """Write a file that runs this test's Python, with the model, from inside the other system."""
     script = folder / "python"
     script.write_text(f'#!/bin/sh\nexec chroot /host {shlex.quote(sys.executable)} "$@"\n', "utf-8")
     script.chmod(0o755)

@@ -28,7 +28,7 @@ KEYS = {"FLOAT": ("value", 1), "FLOAT_VECTOR": ("vector", 3), "QUATERNION": ("va
 
 
 def prepare() -> None:
-    """Preferences: no splash, the Python for the backend."""
+    """Set the preferences: no splash, the Python for the backend."""
     preferences = bpy.context.preferences
     preferences.view.show_splash = False
     preferences.view.smooth_view = 0
@@ -40,23 +40,23 @@ def prepare() -> None:
 
 
 def jobs() -> list[Any]:
-    """The rows of the panel's list, newest first."""
+    """Return the rows of the panel's list, newest first."""
     return list(bpy.context.window_manager.gsv3d.jobs)
 
 
 def results(kind: str) -> list[Any]:
-    """Objects the add-on made, "mesh" or "gaussians"."""
+    """Return the objects that the add-on made, "mesh" or "gaussians"."""
     return [thing for thing in bpy.data.objects if thing.get("gsv3d_kind") == kind]
 
 
 def size_of_gaussians(thing: Any) -> int:
-    """How many points an object of Gaussians has, as a mesh or as a point cloud."""
+    """Return the number of points of Gaussians, a mesh or a point cloud."""
     data = thing.data
     return len(data.vertices) if isinstance(data, bpy.types.Mesh) else len(data.points)
 
 
 def facts_of_gaussians(thing: Any) -> dict[str, Any]:
-    """What the host needs to know of an object of Gaussians."""
+    """Return what the host needs to know of an object of Gaussians."""
     data = thing.data
     arrays = {}
     for attribute in data.attributes:
@@ -75,7 +75,7 @@ def facts_of_gaussians(thing: Any) -> dict[str, Any]:
 
 
 def facts_of_mesh(thing: Any) -> dict[str, Any]:
-    """What the host needs to know of a result's mesh, material and texture."""
+    """Return what the host needs to know of a result's mesh, material and texture."""
     mesh = thing.data
     images = [
         node.image

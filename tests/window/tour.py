@@ -16,7 +16,7 @@ HEADER = 38
 
 
 def first_look(desk: Desk) -> Play:
-    """Blender's default scene with our tab, at the width that Blender gives the sidebar."""
+    """Look at Blender's default scene with our tab, as wide as Blender makes the sidebar."""
     desk.area().spaces.active.show_region_ui = True
     yield 2.0  # the sidebar has no tabs until it was drawn
     desk.region("UI").active_panel_category = TAB
@@ -28,7 +28,7 @@ def first_look(desk: Desk) -> Play:
 
 
 def lay_the_table(desk: Desk) -> Play:
-    """A clear desk: no cube, a wide view, the sidebar with our tab, wide enough to read."""
+    """Clear the desk: no cube, a wide view, the sidebar with our tab, wide enough to read."""
     for thing in list(bpy.data.objects):
         bpy.data.objects.remove(thing)
     with bpy.context.temp_override(window=desk.window, area=desk.area("DOPESHEET_EDITOR")):
@@ -54,11 +54,10 @@ def lay_the_table(desk: Desk) -> Play:
     sidebar = desk.region("UI")
     desk.note(sidebar=desk.rectangle(sidebar), tab=sidebar.active_panel_category)
     desk.rest()
-    desk.rest()
 
 
 def drop_a_picture(desk: Desk) -> Play:
-    """A dropped picture: Blender asks whether to generate or to add an empty alone."""
+    """Drop a picture: Blender asks whether to generate or to add an empty alone."""
     x, y, _, _ = desk.rectangle(desk.region("WINDOW"))
     desk.move(x + 300, y + 300)
     yield 0.3
@@ -85,7 +84,7 @@ def drop_a_picture(desk: Desk) -> Play:
 
 
 def open_advanced(desk: Desk) -> Play:
-    """The closed panel below Generate, opened by a click on its header and closed again."""
+    """Open the panel below Generate by a click on its header, and close it."""
     place = yield from desk.find_button("gsv3d.generate", desk.region("UI"), right=GENERATE)
     if place is None:
         raise LookupError("there is no button Generate in the panel")
@@ -101,7 +100,7 @@ def open_advanced(desk: Desk) -> Play:
 
 
 def search(desk: Desk) -> Play:
-    """F3 over the view, and the first letters of what an artist would type."""
+    """Press F3 over the view, and type the first letters that an artist would."""
     x, y, width, height = desk.rectangle(desk.region("WINDOW"))
     desk.move(x + width * 0.3, y + height * 0.3)
     yield 0.3
@@ -116,7 +115,7 @@ def search(desk: Desk) -> Play:
 
 
 def other_languages(desk: Desk) -> Play:
-    """The panel in every language of the table, and what Blender makes of two of its words."""
+    """Look at the panel in every language of the table, and at two words in each."""
     view = bpy.context.preferences.view
     usual = view.language
     words = {}
@@ -134,7 +133,7 @@ def other_languages(desk: Desk) -> Play:
 
 
 def pose(desk: Desk, name: str) -> Play:
-    """A picture for people: smooth edges."""
+    """Take a picture for people: with smooth edges."""
     system = bpy.context.preferences.system
     usual, system.viewport_aa = system.viewport_aa, "8"
     desk.area().tag_redraw()
@@ -144,7 +143,7 @@ def pose(desk: Desk, name: str) -> Play:
 
 
 def select_reference(desk: Desk) -> None:
-    """Only the reference selected, and active."""
+    """Select the reference alone, and make it active."""
     bpy.ops.object.select_all(action="DESELECT")
     empty = bpy.data.objects[desk.facts["empty"]["name"]]
     empty.select_set(True)

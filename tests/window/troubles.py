@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from pathlib import Path
 
 import bpy
@@ -20,7 +19,7 @@ from stage import ADDON, FOLDER, SETTINGS, TAB, jobs, prepare, results  # noqa: 
 
 
 def set_up() -> None:
-    """The preferences, and the backend of the test instead of one of Blender's own."""
+    """Set the preferences, with the backend of the test instead of one of Blender's own."""
     prepare()
     preferences = bpy.context.preferences
     preferences.view.render_display_type = "NONE"
@@ -55,7 +54,7 @@ def arrive(desk: Desk, what: str, before: int) -> Play:
 
 
 def render(desk: Desk) -> Play:
-    """A result comes in the middle of an animation."""
+    """Let a result come in the middle of an animation."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.render.resolution_x = scene.render.resolution_y = 64
@@ -74,13 +73,13 @@ def render(desk: Desk) -> Play:
 
 
 def middle(desk: Desk) -> tuple[float, float]:
-    """A place in the view away from the sidebar."""
+    """Return a place in the view, away from the sidebar."""
     x, y, width, height = desk.rectangle(desk.region("WINDOW"))
     return x + width * 0.3, y + height * 0.6
 
 
 def move(desk: Desk) -> Play:
-    """A result comes while the cube is being moved."""
+    """Let a result come while the cube is being moved."""
     cube = bpy.data.objects["Cube"]
     with bpy.context.temp_override(window=desk.window):
         bpy.ops.object.select_all(action="DESELECT")
@@ -90,19 +89,19 @@ def move(desk: Desk) -> Play:
     desk.move(*middle(desk))
     yield 0.5
     desk.xdo("key", "g")
-    yield 0.5
+    yield from desk.wait_for(lambda: len(desk.window.modal_operators), "Move has begun", 60)
     x, y = middle(desk)
     desk.move(x + 60, y)
+    yield from desk.wait_for(lambda: cube.location.length, "the cube follows the pointer", 60)
     before = len(results("mesh"))
     generate(desk)
     yield from held_up(desk, "move")
-    desk.note(move={**desk.facts["move"], "moved_meanwhile": list(cube.location) != [0, 0, 0]})
     desk.xdo("click", 1)
     yield from arrive(desk, "move", before)
 
 
 def edit_mode(desk: Desk) -> Play:
-    """A result comes in Edit Mode."""
+    """Let a result come in Edit Mode."""
     cube = bpy.data.objects["Cube"]
     bpy.context.view_layer.objects.active = cube
     with bpy.context.temp_override(window=desk.window, area=desk.area()):
@@ -116,7 +115,7 @@ def edit_mode(desk: Desk) -> Play:
 
 
 def bake(desk: Desk) -> Play:
-    """A result comes while light is baked into the cube's texture."""
+    """Let a result come while light is baked into the cube's texture."""
     cube = bpy.data.objects["Cube"]
     nodes = cube.data.materials[0].node_tree.nodes
     texture = nodes.new("ShaderNodeTexImage")
@@ -138,12 +137,12 @@ def bake(desk: Desk) -> Play:
 
 
 def undo_past_an_import(desk: Desk) -> Play:
-    """Ctrl+Z takes the result away; Import Again brings it back."""
+    """Take the result away with Ctrl+Z, and bring it back with Import Again."""
     before = len(results("mesh"))
     desk.move(*middle(desk))
     yield 0.3
     desk.xdo("key", "ctrl+z")
-    yield 1.0
+    yield from desk.wait_for(lambda: len(results("mesh")) != before, "it is undone", 60)
     undone = len(results("mesh"))
     job = jobs()[0].job_id
     bpy.ops.gsv3d.import_result(job_id=job)
@@ -152,25 +151,21 @@ def undo_past_an_import(desk: Desk) -> Play:
 
 
 def disable(desk: Desk) -> Play:
-    """The add-on is switched off while a preview is in the scene, and on again."""
+    """Switch the add-on off while a preview is in the scene, and on again."""
     before = len(results("gaussians"))
     generate(desk)
     yield from desk.wait_for(lambda: len(results("gaussians")) > before, "a preview", 60)
-    began = time.monotonic()
     bpy.ops.preferences.addon_disable(module=ADDON)
-    seconds = time.monotonic() - began
     left = len(results("gaussians")) - before
     threads = [t.name for t in threading.enumerate() if "gsv3d" in t.name]
     yield 0.5
     bpy.ops.preferences.addon_enable(module=ADDON)
     yield 0.5
-    desk.note(
-        disable={"seconds": seconds, "previews": left, "threads": threads, "rows": len(jobs())}
-    )
+    desk.note(disable={"previews": left, "threads": threads, "rows": len(jobs())})
 
 
 def steps(desk: Desk) -> Play:
-    """All of it, one after the other."""
+    """Play all of it, one after the other."""
     yield 1.0
     desk.area().spaces.active.show_region_ui = True
     yield 0.5

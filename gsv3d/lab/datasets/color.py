@@ -3,13 +3,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeVar
+
 import numpy as np
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def encode_srgb(linear: np.ndarray) -> np.ndarray:
+Colors = TypeVar("Colors", np.ndarray, "Tensor")
+
+
+def encode_srgb(linear: Colors) -> Colors:
     """Convert linear light to sRGB, both in 0..1; what lies beyond is clipped."""
-    linear = np.clip(linear, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    linear = linear.clip(0.0, 1.0)
+    dark = linear <= 0.0031308
+    # A sum of both branches: ``where`` is another function for arrays than for tensors.
+    return dark * (linear * 12.92) + ~dark * (1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def decode_srgb(srgb: np.ndarray) -> np.ndarray:
@@ -17,7 +26,7 @@ def decode_srgb(srgb: np.ndarray) -> np.ndarray:
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
-def straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
+def encode_straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
     """Convert (..., 4) linear premultiplied RGBA to (..., 4) uint8 sRGB with straight alpha."""
     alpha = np.clip(premultiplied[..., 3:], 0.0, 1.0)
     color = premultiplied[..., :3] / np.maximum(alpha, 1e-6)

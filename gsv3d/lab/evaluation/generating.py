@@ -18,7 +18,7 @@ from gsv3d.cameras import orbit
 from gsv3d.errors import ModelError
 from gsv3d.generation import GenerationResult, generate
 from gsv3d.lab.evaluation.store import ModelIdentity
-from gsv3d.lifting.model_views import coverage_of
+from gsv3d.lifting.model_views import find_coverage
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
 from gsv3d.pose import DEFAULT_ELEVATION_DEG
@@ -199,7 +199,7 @@ class ModelGenerator:
 
 def find_masks(pipeline: Any, result: GenerationResult) -> np.ndarray:
     """Return (N, S, S) bool, where the object is in the views."""
-    return coverage_of(pipeline.vae, result.views, result.latents, result.prepared) > 0.5
+    return find_coverage(pipeline.vae, result.views, result.latents, result.prepared) > 0.5
 
 
 @torch.no_grad()
@@ -212,7 +212,7 @@ def decode_halves(pipeline: Any, result: GenerationResult) -> tuple[Gaussians, G
     """
     latents = result.latents
     elevations = result.elevations_deg
-    if pipeline.decoder is None or latents is None or elevations is None or len(latents) < 4:
+    if pipeline.decoder is None or latents is None or len(latents) < 4:
         return None
     count = len(latents)
     device, dtype = pipeline.decoder.device, pipeline.decoder.dtype

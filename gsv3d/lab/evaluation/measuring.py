@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All numbers of one candidate for one case, from the files of an evaluation."""
+"""Measure a candidate's answer to a case, from the files of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 
 from gsv3d.lab.datasets.plans import object_rng
-from gsv3d.lab.evaluation import metrics
-from gsv3d.lab.evaluation.metrics import Surface, SurfaceSamples, Views
-from gsv3d.lab.evaluation.protocol import unseen_views
+from gsv3d.lab.evaluation import image_metrics, shape_metrics
+from gsv3d.lab.evaluation.image_metrics import Views
+from gsv3d.lab.evaluation.protocol import list_unseen_views
+from gsv3d.lab.evaluation.shape_metrics import Surface, SurfaceSamples
 from gsv3d.lab.evaluation.store import load_arrays, load_mesh, read_json, write_json
 
-POINT_COUNTS = {"": metrics.SURFACE_SAMPLES, "_4096": metrics.FEW_SAMPLES}
+POINT_COUNTS = {"": shape_metrics.SURFACE_SAMPLES, "_4096": shape_metrics.FEW_SAMPLES}
 """Suffix of a surface metric's name, and the points it is measured by."""
 
 FORMAT = 2
-"""Of a record: what its columns mean. One of another format is measured again. In the first, the
-P2S without a suffix was of 4,096 points."""
+"""Version of a record's columns; a record of another is measured again. In the first, P2S without a
+suffix was of 4,096 points."""
 
 ICP_MARGIN = 8
-"""Voxels around the cube for a mesh that was moved: it may stand out of it."""
+"""Voxels around the cube, which a mesh that was moved may stand out of."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,9 @@ class MeasureTask:
     output: Path
 
 
-@dataclass(frozen=True)
-class MeasuringFactory:
-    """Makes ``measure`` inside a worker process."""
-
-    def __call__(self) -> Callable[[MeasureTask], None]:
-        return _write_measures
-
-
-def _write_measures(task: MeasureTask) -> None:
-    write_json(task.output, measure(task))
+def make_measurer() -> Callable[[MeasureTask], None]:
+    """Return what a worker process does with its tasks."""
+    return lambda task: write_json(task.output, measure(task))
 
 
 def measure(task: MeasureTask) -> dict[str, Any]:
@@ -83,7 +77,7 @@ def measure(task: MeasureTask) -> dict[str, Any]:
         if task.views is None
         else Views.of_rgba(load_arrays(task.views)["views"])
     )
-    azimuths, elevations = unseen_views(task.elevation_deg)
+    azimuths, elevations = list_unseen_views(task.elevation_deg)
     per_view = {"mesh": _per_view(views, true_views, azimuths, elevations)}
     values = _means("", per_view["mesh"])
     values |= _mesh_values(task)
@@ -125,7 +119,7 @@ def _views(arrays: dict[str, np.ndarray], name: str, size: int) -> Views:
 def _per_view(
     views: Views, true: Views, azimuths: list[float], elevations: list[float]
 ) -> dict[str, list[float]]:
-    scores = metrics.compare_views(views, true)
+    scores = image_metrics.compare_views(views, true)
     rows = {name: getattr(scores, name) for name in ("psnr", "ssim", "mse", "mask_iou")}
     rounded = {name: [round(float(v), 5) for v in values] for name, values in rows.items()}
     return {"azimuth_deg": azimuths, "elevation_deg": elevations, **rounded}
@@ -153,7 +147,7 @@ def _frame_values(
         drawn = _views(generated, "gaussian_frames", task.size)[:-1]
         found["gaussian_frames"] = _per_view(drawn, true, azimuths, elevations)
         # Against the model's own views: how far these agree on one object.
-        own = metrics.compare_views(drawn, frames)
+        own = image_metrics.compare_views(drawn, frames)
         values |= {
             "render_psnr": own.psnr.mean(),
             "render_ssim": own.ssim.mean(),
@@ -169,21 +163,21 @@ def _halves_values(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[
         if f"{first}_views" not in generated:
             continue
         pair = [_views(generated, f"{name}_views", task.size) for name in (first, second)]
-        scores = metrics.compare_views(*pair)
+        scores = image_metrics.compare_views(*pair)
         values |= {
             f"{prefix}_psnr": scores.psnr.mean(),
             f"{prefix}_ssim": scores.ssim.mean(),
             f"{prefix}_mask_iou": scores.mask_iou.mean(),
         }
         centers = [generated[f"{name}_centers"] for name in (first, second)]
-        values[f"{prefix}_chamfer"] = metrics.surface_distance(*centers).chamfer
+        values[f"{prefix}_chamfer"] = shape_metrics.surface_distance(*centers).chamfer
         if f"{first}_frames" in generated:
             frames = _views(generated, "frames", task.size)
             count = len(frames) - 1
             cross = []
             for name, others in ((first, slice(1, count, 2)), (second, slice(0, count, 2))):
                 drawn = _views(generated, f"{name}_frames", task.size)
-                cross.append(metrics.compare_views(drawn[others], frames[others]).psnr)
+                cross.append(image_metrics.compare_views(drawn[others], frames[others]).psnr)
             values[f"{prefix}_cross_psnr"] = np.concatenate(cross).mean()
     return values
 
@@ -193,10 +187,10 @@ def _true_shape(truth: Path, seed: int, name: str) -> tuple[SurfaceSamples, np.n
     """Return points, voxels and surface of a case's object: the same for every candidate."""
     arrays = load_arrays(truth)
     rng = object_rng(seed, f"measure/{name}")
-    samples = metrics.sample_surface_with_normals(
-        arrays["vertices"], arrays["faces"], metrics.SURFACE_SAMPLES, rng
+    samples = shape_metrics.sample_surface_with_normals(
+        arrays["vertices"], arrays["faces"], shape_metrics.SURFACE_SAMPLES, rng
     )
-    volume = metrics.occupancy(arrays["vertices"], arrays["faces"], rng)
+    volume = shape_metrics.occupancy(arrays["vertices"], arrays["faces"], rng)
     return samples, volume, Surface(arrays["vertices"], arrays["faces"])
 
 
@@ -206,11 +200,11 @@ def _mesh_values(task: MeasureTask) -> dict[str, float | None]:
         return _values_of_nothing(samples)
     mesh = load_mesh(task.mesh)
     rng = object_rng(task.seed, f"measure/{task.name}/{task.key}")
-    own = metrics.sample_surface_with_normals(
-        mesh.vertices, mesh.faces, metrics.SURFACE_SAMPLES, rng
+    own = shape_metrics.sample_surface_with_normals(
+        mesh.vertices, mesh.faces, shape_metrics.SURFACE_SAMPLES, rng
     )
-    few = metrics.FEW_SAMPLES
-    rotation, translation = metrics.icp(own.points[:few], samples.points[:few])
+    few = shape_metrics.FEW_SAMPLES
+    rotation, translation = shape_metrics.icp(own.points[:few], samples.points[:few])
     moved_own = own.moved(rotation, translation)
     values: dict[str, float | None] = {}
     for result, alignment in ((own, ""), (moved_own, "_icp")):
@@ -219,11 +213,11 @@ def _mesh_values(task: MeasureTask) -> dict[str, float | None]:
             true = _first(samples, count)
             values |= _surface_values(_first(result, count), true, f"{suffix}{alignment}")
             values[f"p2s{suffix}{alignment}"] = float(to_surface[:count].mean())
-    inside = metrics.occupancy(mesh.vertices, mesh.faces, rng)
+    inside = shape_metrics.occupancy(mesh.vertices, mesh.faces, rng)
     moved = mesh.vertices @ rotation.T + translation
-    inside_moved = metrics.occupancy(moved, mesh.faces, rng, margin=ICP_MARGIN)
-    values["volume_iou"] = metrics.volume_iou(inside, volume)
-    values["volume_iou_icp"] = metrics.volume_iou(inside_moved, np.pad(volume, ICP_MARGIN))
+    inside_moved = shape_metrics.occupancy(moved, mesh.faces, rng, margin=ICP_MARGIN)
+    values["volume_iou"] = shape_metrics.volume_iou(inside, volume)
+    values["volume_iou_icp"] = shape_metrics.volume_iou(inside_moved, np.pad(volume, ICP_MARGIN))
     values["faces"] = len(mesh.faces)
     return values
 
@@ -235,7 +229,7 @@ def _first(samples: SurfaceSamples, count: int) -> SurfaceSamples:
 def _surface_values(
     result: SurfaceSamples, true: SurfaceSamples, suffix: str
 ) -> dict[str, float | None]:
-    distance = metrics.surface_distance(result, true)
+    distance = shape_metrics.surface_distance(result, true)
     return {
         f"chamfer{suffix}": distance.chamfer,
         f"f_score_02{suffix}": distance.f_score(0.02),
@@ -247,7 +241,7 @@ def _surface_values(
 def _values_of_nothing(samples: SurfaceSamples) -> dict[str, float | None]:
     """Return the values of a result that is not there: it hits nothing, and lies at the center."""
     point = np.zeros((1, 3))
-    chamfer = metrics.surface_distance(point, samples.points).chamfer
+    chamfer = shape_metrics.surface_distance(point, samples.points).chamfer
     # The center may happen to lie on the surface; P2S, which overlooks what is missing, takes the
     # way there from the surface instead.
     p2s = float(np.linalg.norm(samples.points, axis=1).mean())

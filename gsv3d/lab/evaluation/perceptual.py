@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from gsv3d.lab.evaluation.image_metrics import Views
 from gsv3d.lab.evaluation.measuring import read_measures
-from gsv3d.lab.evaluation.metrics import Views
-from gsv3d.lab.evaluation.metrics.networks import Perceptual, frechet_distance, kernel_distance
+from gsv3d.lab.evaluation.network_metrics import Perceptual, frechet_distance, kernel_distance
 from gsv3d.lab.evaluation.protocol import Case
 from gsv3d.lab.evaluation.store import Evaluation, Run, load_arrays, save_arrays
 
@@ -113,7 +113,7 @@ def _pair(installed: Perceptual, first: np.ndarray, second: np.ndarray) -> dict[
 
 
 PREFIXES = {"mesh": "", "gaussians": "gaussian_", "frames": "frame_"}
-"""Of the columns' names, by what was compared."""
+"""Prefixes of the columns' names, by what was compared."""
 
 
 def add_perceptual(evaluation: Evaluation, case: Case, run: Run, record: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.outputs import write_atomic
 
 if TYPE_CHECKING:
-    from gsv3d.multiview.consistency import Consistency
+    from gsv3d.multiview.guidance import Consistency
 
 FORMAT = 2
 KINDS = ("truth", "meshes", "views", "generated", "measures")
@@ -70,7 +70,7 @@ class ModelIdentity:
         frames: views of the model's orbit.
         pose: of ``POSES``: where the model is told that the reference was taken from.
         orbit: of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own.
-        consistency: see ``gsv3d.multiview.consistency``; None is the model's own.
+        consistency: see ``gsv3d.multiview.guidance``; None is the model's own.
     """
 
     sha256: str
@@ -309,13 +309,14 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_folder(folder: Path, suffixes: tuple[str, ...] = (".json", ".safetensors")) -> str:
+def digest_folder(folder: Path) -> str:
     """Return the SHA-256 over the names and contents of a folder's files: which model this was.
 
-    Only files of the given suffixes count: a model card does not make another model.
+    Only JSON and weights count: a model card does not make another model.
     """
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in suffixes and p.is_file()):
+    kept = (".json", ".safetensors")
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in kept and p.is_file()):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         total.update(bytes.fromhex(digest_file(path)))
     return total.hexdigest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Props from GLB files without Blender: triangles, normals, base colors."""
+"""Props from GLB files without Blender: triangles, normals, base colors; and as textured meshes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ import numpy as np
 
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets import mesh_files
+from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
 from gsv3d.lab.rasterizing import plain_gltf
+from gsv3d.meshing.mesh import TexturedMesh
 
 TEXTURE_SIDE = 128
 """Textures are reduced to at most so many pixels a side."""
+
+BAKED_SIDE = 2048
+"""Texels along a side of a prop's texture, where that is enough for all its faces."""
 
 
 @dataclass(frozen=True)
@@ -244,3 +249,44 @@ def _texture(picture: Any) -> np.ndarray:
         size = tuple(max(1, round(side * scale)) for side in picture.size)
         picture = picture.resize(size, Image.Resampling.BOX)
     return np.asarray(picture)
+
+
+def bake_texture(prop: Prop) -> TexturedMesh:
+    """Bake a prop's base colors into one texture with a block of texels for every face.
+
+    Blocks of 8 x 8 texels, or fewer where there would be more than ``BAKED_SIDE`` a side. A face
+    fills the half of its block below the diagonal; the other half repeats the diagonal, so that
+    no filter brings a foreign color in.
+    """
+    faces = len(prop.faces)
+    across = int(np.ceil(np.sqrt(faces)))
+    block = next((b for b in (8, 4) if across * b <= BAKED_SIDE), 2)
+    ramp = np.linspace(0, 1, block)
+    v, u = np.meshgrid(ramp, ramp, indexing="ij")
+    beyond = np.maximum(u + v - 1, 0) / 2
+    u, v = u - beyond, v - beyond
+    weights = np.stack([1 - u - v, u, v], axis=-1)  # (block, block, 3)
+    side = across * block
+    texture = np.zeros((across, block, across, block, 3), np.uint8)
+    for start in range(0, faces, 20_000):
+        part = np.arange(start, min(faces, start + 20_000))
+        colors = encode_srgb(_base_colors(prop, part, weights))
+        texture[part // across, :, part % across] = np.rint(colors * 255)
+    picture = texture.reshape(side, side, 3)[::-1]  # row 0 is the top, v = 0 the bottom
+    corners = np.array([[0.5, 0.5], [block - 0.5, 0.5], [0.5, block - 0.5]])
+    origin = np.stack([np.arange(faces) % across, np.arange(faces) // across], axis=-1) * block
+    uvs = (origin[:, None] + corners) / side
+    return TexturedMesh(prop.vertices, prop.faces, uvs, picture)
+
+
+def _base_colors(prop: Prop, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return (n, b, b, 3) linear base colors of faces at barycentric (b, b, 3) weights."""
+    color = np.einsum("uvk,fkc->fuvc", weights, prop.corner_colors[faces])
+    at = np.einsum("uvk,fkc->fuvc", weights, prop.corner_uvs[faces])
+    for index, texture in enumerate(prop.textures):
+        painted = prop.texture_index[faces] == index
+        height, width = texture.shape[:2]
+        column = np.minimum(((at[painted, ..., 0] % 1) * width).astype(int), width - 1)
+        row = np.minimum((((1 - at[painted, ..., 1]) % 1) * height).astype(int), height - 1)
+        color[painted] *= decode_srgb(texture[row, column] / 255)
+    return color

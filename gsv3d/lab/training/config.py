@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import inspect
 import typing
 import warnings
 from importlib import resources
@@ -30,20 +30,24 @@ from gsv3d.errors import ModelError
 from gsv3d.lab.training.components import check_agreement, check_component, component_model
 from gsv3d.lab.training.fields import STRICT, Text, check, make_model, wrong_field
 from gsv3d.lab.training.schedule import Schedule
-from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
+from gsv3d.lab.training.tasks import (
+    AutoencoderSettings,
+    DecoderSettings,
+    DistillSettings,
+    MultiviewSettings,
+)
 from gsv3d.lab.training.tasks.autoencoder import initialize_autoencoder
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 
 COMPONENTS = ("vae", "unet", "image_encoder", "feature_encoder", "decoder", "scheduler")
-TASKS: dict[str, type] = {
-    "autoencoder": AutoencoderTask,
-    "multiview": MultiviewTask,
-    "decoder": DecoderTask,
-    "distill": DistillTask,
+SETTINGS: dict[str, Any] = {
+    "autoencoder": AutoencoderSettings,
+    "multiview": MultiviewSettings,
+    "decoder": DecoderSettings,
+    "distill": DistillSettings,
 }
-STAGES = tuple(TASKS)
-NOT_OPTIONS = ("sigma_range", "folder")
-"""Of a task's keyword arguments: what ``make_task`` gives."""
+"""Options of every stage's task."""
+STAGES = tuple(SETTINGS)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -100,13 +104,9 @@ def stage_model(stage: str) -> type:
     Args:
         stage: such as "multiview".
     """
-    task = TASKS[stage]
-    kinds = typing.get_type_hints(task.__init__, include_extras=True)
-    options = {
-        name: (kinds[name], parameter.default)
-        for name, parameter in inspect.signature(task).parameters.items()
-        if parameter.default is not parameter.empty and name not in NOT_OPTIONS
-    }
+    kinds = typing.get_type_hints(SETTINGS[stage], include_extras=True)
+    fields = dataclasses.fields(SETTINGS[stage])
+    options = {field.name: (kinds[field.name], field.default) for field in fields}
     init = (Text | list[Text], ())
     return make_model(stage, options | {"schedule": (Schedule, ...), "init": init})
 

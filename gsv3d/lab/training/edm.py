@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+
+from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
 
 RHO = 7.0
 
@@ -59,9 +63,9 @@ class NoiseLevels:
         reference_weight: of the reference frame's loss, the opposite one's being 1.
     """
 
-    log_mean: float = 0.7
-    log_std: float = 1.6
-    reference_weight: float = 0.3
+    log_mean: float
+    log_std: float
+    reference_weight: float
 
     def draw(self, size: int) -> Tensor:
         """Draw (size,) noise levels on the CPU: code may depend on them without a wait."""
@@ -76,6 +80,26 @@ class NoiseLevels:
     def squared(self, estimated: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
         """Return (B, T) errors of every frame; 1 + sigma^-2 on latents is unit weight on v."""
         return ((estimated - latents) ** 2).mean(dim=(2, 3, 4)) * (1 + sigma**-2)[:, None]
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """Settings of a stage that trains at drawn noise levels.
+
+    Attributes:
+        log_sigma_mean, log_sigma_std, reference_weight: see ``NoiseLevels``.
+        drop_condition: share of samples that are trained without the reference, for guidance.
+        sample_steps: denoising steps of a drawn sample.
+    """
+
+    log_sigma_mean: LogNoise = 0.7
+    log_sigma_std: Spread = 1.6
+    drop_condition: Share = 0.1
+    reference_weight: Weight = 0.3
+    sample_steps: Annotated[int, Field(ge=1, le=1000)] = 12
+
+    def noise_levels(self) -> NoiseLevels:
+        return NoiseLevels(self.log_sigma_mean, self.log_sigma_std, self.reference_weight)
 
 
 def karras_sigmas(steps: int, smallest: float, largest: float) -> Tensor:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from gsv3d.decoder import DecodedGaussians
 from gsv3d.decoder.volume import voxel_centers
 from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
+from gsv3d.lab.training.fields import Views, Weight
 from gsv3d.lab.training.log import rgba_on_white
-from gsv3d.lab.training.orbits import OrbitSamples
+from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.rendering import render
 from gsv3d.rendering.renderer import RenderOutput, choose_backend, render_scenes
 
@@ -27,6 +29,29 @@ MARGIN = 0.01
 of 64 at the object's distance."""
 
 
+@dataclass(frozen=True)
+class GeometrySettings:
+    """Settings of a stage that learns from the renders of decoded Gaussians.
+
+    Attributes:
+        num_novel: novel views rendered a sample.
+        num_input: input views rendered a sample besides, chosen at random.
+        mask_weight, depth_weight, pixel_weight: of the parts. With a depth weight of 0 depth is
+            no part at all, of the renders, at the pixels or for the volume.
+        lpips_weight: of LPIPS (VGG) between renders and pictures; above 0 the package ``lpips``
+            and its weights are needed.
+        volume_weight: of the cross-entropy of the voxels' occupancy, where there is a volume.
+    """
+
+    num_novel: Views = 2
+    num_input: Views = 0
+    mask_weight: Weight = 1.0
+    depth_weight: Weight = 0.5
+    pixel_weight: Weight = 1.0
+    lpips_weight: Weight = 0.0
+    volume_weight: Weight = 2.0
+
+
 class GeometryLoss:
     """The loss of renders at novel and input views, and of the Gaussians at their own pixels.
 
@@ -36,33 +61,19 @@ class GeometryLoss:
 
     Args:
         device: of the models.
-        mask_weight, depth_weight, pixel_weight: of the parts. With a depth weight of 0 depth is
-            no part at all, of the renders, at the pixels or for the volume.
-        lpips_weight: of LPIPS (VGG) between renders and pictures; above 0 the package ``lpips``
-            and its weights are needed.
-        num_input: input views rendered a sample, chosen at random, besides the novel ones.
-        volume_weight: of the third part, cross-entropy of the voxels' occupancy; 0 for a decoder
-            without a volume.
+        settings: weights of the parts, and number of views.
+        has_volume: whether the decoder has a feature volume.
 
     Raises:
         ModelError: LPIPS is asked for and not to be had.
     """
 
-    def __init__(
-        self,
-        device: torch.device,
-        mask_weight: float = 1.0,
-        depth_weight: float = 0.5,
-        pixel_weight: float = 1.0,
-        lpips_weight: float = 0.0,
-        num_input: int = 0,
-        volume_weight: float = 0.0,
-    ) -> None:
-        self.device = device
-        self.mask_weight, self.depth_weight = mask_weight, depth_weight
-        self.pixel_weight, self.lpips_weight = pixel_weight, lpips_weight
-        self.num_input, self.volume_weight = num_input, volume_weight
-        self.lpips = load_lpips(device) if lpips_weight else None
+    def __init__(self, device: torch.device, settings: GeometrySettings, has_volume: bool) -> None:
+        self.mask_weight, self.depth_weight = settings.mask_weight, settings.depth_weight
+        self.pixel_weight, self.lpips_weight = settings.pixel_weight, settings.lpips_weight
+        self.num_input = settings.num_input
+        self.volume_weight = settings.volume_weight if has_volume else 0.0
+        self.lpips = load_lpips(device) if settings.lpips_weight else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -179,11 +190,6 @@ class GeometryLoss:
             rgba = torch.cat([rgba, samples.rgba[row, views]], dim=1)
             depth = torch.cat([depth, samples.depth[row, views]], dim=1)
         return viewmats, rgba.permute(0, 1, 3, 4, 2), depth[..., None]
-
-
-def choose_volume_weight(decoder: nn.Module, weight: float) -> float:
-    """Return ``weight`` for a decoder with a feature volume, 0 for one without."""
-    return weight if getattr(decoder, "volume", None) is not None else 0.0
 
 
 def render_decoded(

@@ -11,28 +11,22 @@ import numpy as np
 import pytest
 
 from blender_addon.importers import placement, prepare
-from blender_addon.jobs import Target
+from blender_addon.requests import Target
 from tests import splat_reference
 
 pytestmark = pytest.mark.bpy
 
 WIDTH, HEIGHT, FOCAL = 80, 60, 100.0
-EYE = np.array([0.4, -2.0, 0.6])
 
 
 def camera() -> tuple[np.ndarray, np.ndarray]:
-    """A camera of OpenCV's axes at `EYE` that looks at the origin, and its intrinsics."""
-    forward = -EYE / np.linalg.norm(EYE)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = [right, np.cross(forward, right), forward]
-    viewmat[:3, 3] = -viewmat[:3, :3] @ EYE
+    """Return a camera of OpenCV's axes that looks at the origin, and its intrinsics."""
+    viewmat = splat_reference.look_at_origin(np.array([0.4, -2.0, 0.6]))
     return viewmat, np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
 
 
 def rendered(bpy: Any, path: Path, engine: str) -> np.ndarray:
-    """What Blender makes of the scene from `camera`, (HEIGHT, WIDTH, 4) colors times alpha."""
+    """Render the scene from `camera`, as (HEIGHT, WIDTH, 4) colors times alpha."""
     from mathutils import Matrix
 
     scene = bpy.context.scene
@@ -83,5 +77,5 @@ def test_native_splats_render_as_the_reference_draws_them(
 
 
 def cells(picture: np.ndarray) -> np.ndarray:
-    """Means of 5 x 5 pixels: both engines draw transparency as noise."""
+    """Return means of 5 x 5 pixels: both engines draw transparency as noise."""
     return picture.reshape(HEIGHT // 5, 5, WIDTH // 5, 5, 4).mean((1, 3))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blender_addon.jobs import Target
+from blender_addon.requests import Target
 
 pytestmark = pytest.mark.bpy
 

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from blender_addon.importers import placement, prepare
-from blender_addon.jobs import Target
+from blender_addon.requests import Target
 from tests.canned_results import box_mesh, sphere_gaussians
 
 pytestmark = pytest.mark.bpy
+
+AS_IT_IS, PLACE = placement.Fit((0, 0, 0), 1.0), Target("b")
 
 
 def read(collection, key: str, width: int) -> np.ndarray:
@@ -30,12 +32,41 @@ def box():
     return arrays, placement.fit_to_height(arrays.bounds, 2.0)
 
 
-def test_mesh_geometry_uvs_and_place(empty_blender, finish, box) -> None:
+@pytest.fixture
+def add_mesh(empty_blender, finish):
+    """Import a mesh, and return its object."""
     from blender_addon.importers.mesh import import_mesh
 
+    def add(arrays, fit, target=PLACE, job: str = "j"):
+        return empty_blender.data.objects[finish(import_mesh(arrays, job, target, fit))]
+
+    return add
+
+
+@pytest.fixture
+def add_gaussians(empty_blender, finish):
+    """Import Gaussians, and return their object."""
+    from blender_addon.importers.gaussians import import_gaussians
+
+    def add(arrays, fit=AS_IT_IS, job: str = "j"):
+        return empty_blender.data.objects[finish(import_gaussians(arrays, job, PLACE, fit))]
+
+    return add
+
+
+@pytest.fixture
+def points(empty_blender) -> None:
+    """Skip the test where Gaussians are no points."""
+    from blender_addon import compat
+
+    if compat.has_native_splats():
+        pytest.skip("this Blender has native splats")
+
+
+def test_mesh_geometry_uvs_and_place(empty_blender, add_mesh, box) -> None:
     arrays, fit = box
     target = Target("Faß", location=(1, 2, 3), yaw=math.pi / 2, height=2.0)
-    made = empty_blender.data.objects[finish(import_mesh(arrays, "j", target, fit))]
+    made = add_mesh(arrays, fit, target)
     empty_blender.context.view_layer.update()
     assert made.name == "Faß" and made.data.name == "Faß"
     assert tuple(made.scale) == (1, 1, 1)
@@ -51,21 +82,16 @@ def test_mesh_geometry_uvs_and_place(empty_blender, finish, box) -> None:
     assert made.data.validate(verbose=False) is False
 
 
-def test_a_box_keeps_its_edges_and_a_ball_is_smooth(empty_blender, finish, box) -> None:
-    from blender_addon.importers.mesh import import_mesh
-
-    arrays, fit = box
-    mesh = empty_blender.data.objects[finish(import_mesh(arrays, "j", Target("b"), fit))].data
+def test_a_box_keeps_its_edges_and_a_ball_is_smooth(add_mesh, box) -> None:
+    mesh = add_mesh(*box).data
     sharp = mesh.attributes["sharp_edge"].data
     assert sum(a.value for a in sharp) == 12  # not the six diagonals
     assert all(p.use_smooth for p in mesh.polygons)
 
 
-def test_one_material_with_the_texture_in_srgb_and_packed(empty_blender, finish, box) -> None:
-    from blender_addon.importers.mesh import import_mesh
-
+def test_one_material_with_the_texture_in_srgb_and_packed(add_mesh, box) -> None:
     arrays, fit = box
-    mesh = empty_blender.data.objects[finish(import_mesh(arrays, "j", Target("b"), fit))].data
+    mesh = add_mesh(arrays, fit).data
     assert len(mesh.materials) == 1
     nodes = mesh.materials[0].node_tree.nodes
     (surface,) = [n for n in nodes if n.type == "BSDF_PRINCIPLED"]
@@ -85,7 +111,7 @@ def test_one_material_with_the_texture_in_srgb_and_packed(empty_blender, finish,
 
 @pytest.fixture
 def striped():
-    """A square that looks along -Y, every second eighth of its width left out."""
+    """Make a square that looks along -Y, with every second eighth of its width left out."""
     alpha = np.zeros((64, 64), np.uint8)
     alpha[:, np.arange(64) // 8 % 2 == 0] = 255
     corners = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0.5, 0, 1], [-0.5, 0, 1]], "f4")
@@ -93,17 +119,15 @@ def striped():
     uvs = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], "f4")[faces]
     texture = np.full((64, 64, 3), (200, 40, 30), np.uint8)
     arrays = prepare.prepare_mesh(corners, faces, uvs, texture, alpha)
-    return arrays, placement.Fit((0, 0, 0), 1.0)
+    return arrays, AS_IT_IS
 
 
 @pytest.mark.parametrize("turn", [0.0, math.pi], ids=["front", "back"])
 def test_a_clipped_texture_is_drawn_with_its_holes(
-    empty_blender, finish, striped, tmp_path, turn: float
+    empty_blender, add_mesh, striped, tmp_path, turn: float
 ) -> None:
-    from blender_addon.importers.mesh import import_mesh
-
-    bpy, (arrays, fit) = empty_blender, striped
-    finish(import_mesh(arrays, "j", Target("net", yaw=turn), fit))
+    bpy = empty_blender
+    add_mesh(*striped, Target("net", yaw=turn))
     scene = bpy.context.scene
     scene.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     scene.collection.objects.link(scene.camera)
@@ -122,11 +146,10 @@ def test_a_clipped_texture_is_drawn_with_its_holes(
     np.testing.assert_allclose(alpha[8:56, inner], np.tile(wanted[inner], (48, 1)), atol=3)
 
 
-def test_a_clipped_texture_is_exported_as_a_mask(empty_blender, finish, striped, tmp_path) -> None:
-    from blender_addon.importers.mesh import import_mesh
-
-    arrays, fit = striped
-    finish(import_mesh(arrays, "j", Target("net"), fit))
+def test_a_clipped_texture_is_exported_as_a_mask(
+    empty_blender, add_mesh, striped, tmp_path
+) -> None:
+    add_mesh(*striped)
     empty_blender.ops.export_scene.gltf(filepath=str(tmp_path / "net.glb"))
     data = (tmp_path / "net.glb").read_bytes()
     (length,) = struct.unpack_from("<I", data, 12)
@@ -137,12 +160,10 @@ def test_a_clipped_texture_is_exported_as_a_mask(empty_blender, finish, striped,
 
 
 @pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # Blender's own FBX
-def test_exports_keep_the_texture(empty_blender, finish, box, tmp_path) -> None:
-    from blender_addon.importers.mesh import import_mesh
-
+def test_exports_keep_the_texture(empty_blender, add_mesh, box, tmp_path) -> None:
     arrays, fit = box
     for job in "12":  # of the same name: each keeps its own
-        finish(import_mesh(arrays, job, Target("Faß: 1"), fit))
+        add_mesh(arrays, fit, Target("Faß: 1"), job)
     bpy = empty_blender
     bpy.ops.export_scene.fbx(
         filepath=str(tmp_path / "b.fbx"), path_mode="COPY", embed_textures=True
@@ -163,11 +184,9 @@ def read_pixels(image) -> np.ndarray:
     return values.reshape(image.size[1], image.size[0], 4)
 
 
-def test_the_solid_view_has_a_color_whatever_it_shows(empty_blender, finish, box) -> None:
-    from blender_addon.importers.mesh import import_mesh
-
+def test_the_solid_view_has_a_color_whatever_it_shows(add_mesh, box) -> None:
     arrays, fit = box
-    made = empty_blender.data.objects[finish(import_mesh(arrays, "j", Target("b"), fit))]
+    made = add_mesh(arrays, fit)
     mean = np.array(arrays.mean_color)
     np.testing.assert_allclose(made.color[:3], mean, atol=1e-6)
     np.testing.assert_allclose(made.data.materials[0].diffuse_color[:3], mean, atol=1e-6)
@@ -179,19 +198,13 @@ def test_the_solid_view_has_a_color_whatever_it_shows(empty_blender, finish, box
 
 
 def test_gaussians_have_their_mean_color_where_the_solid_view_shows_materials(
-    empty_blender, finish
+    empty_blender, points, add_gaussians
 ) -> None:
-    from blender_addon import compat
-    from blender_addon.importers.gaussians import import_gaussians
-
-    if compat.has_native_splats():
-        pytest.skip("this Blender has native splats")
     canned = sphere_gaussians(20)
     canned["sh"][:] = [[[1.0, 0.0, -1.0]]]
     for count in (10, 20):
         cloud = prepare.prepare_gaussians(**{n: v[:count] for n, v in canned.items()})
-        name = finish(import_gaussians(cloud, "j", Target("b"), placement.Fit((0, 0, 0), 1.0)))
-    made = empty_blender.data.objects[name]
+        made = add_gaussians(cloud)
     shown = made.evaluated_get(empty_blender.context.evaluated_depsgraph_get()).data
     (material,) = {shown.materials[p.material_index] for p in shown.polygons}
     srgb = 0.5 + 0.28209479 * np.array([1.0, 0.0, -1.0])
@@ -229,15 +242,10 @@ def assert_shapes(attributes, arrays, fit) -> None:
     np.testing.assert_allclose(read(attributes["rotation"].data, "value", 4), arrays.quats)
 
 
-def test_gaussians_as_points_with_attributes(empty_blender, finish) -> None:
-    from blender_addon import compat
-    from blender_addon.importers.gaussians import import_gaussians
-
-    if compat.has_native_splats():
-        pytest.skip("this Blender has native splats")
+def test_gaussians_as_points_with_attributes(points, add_gaussians) -> None:
     arrays = prepare.prepare_gaussians(**sphere_gaussians(64))
     fit = placement.fit_to_height(arrays.bounds, 1.5)
-    made = empty_blender.data.objects[finish(import_gaussians(arrays, "j", Target("b"), fit))]
+    made = add_gaussians(arrays, fit)
     assert made.name == "b Splats"
     attributes = made.data.attributes
     assert_shapes(attributes, arrays, fit)
@@ -246,15 +254,14 @@ def test_gaussians_as_points_with_attributes(empty_blender, finish) -> None:
     np.testing.assert_allclose(read(attributes["sh_0"].data, "vector", 3), arrays.sh[:, 0])
 
 
-def test_gaussians_as_native_splats(empty_blender, finish) -> None:
+def test_gaussians_as_native_splats(add_gaussians) -> None:
     from blender_addon import compat
-    from blender_addon.importers.gaussians import import_gaussians
 
     if not compat.has_native_splats():
         pytest.skip("this Blender has no native splats")
     arrays = prepare.prepare_gaussians(**sphere_gaussians(64))
     fit = placement.fit_to_height(arrays.bounds, 1.5)
-    made = empty_blender.data.objects[finish(import_gaussians(arrays, "j", Target("b"), fit))]
+    made = add_gaussians(arrays, fit)
     assert made.type == "POINTCLOUD" and made.data.type == "GAUSSIAN_SPLAT"
     attributes = made.data.attributes
     assert_shapes(attributes, arrays, fit)
@@ -264,18 +271,15 @@ def test_gaussians_as_native_splats(empty_blender, finish) -> None:
 
 
 def evaluated(bpy, owner) -> np.ndarray:
-    """Vertices of the ellipsoids (without the bare points), as (n, 12, 3)."""
+    """Return the vertices of the ellipsoids, without the bare points, as (n, 12, 3)."""
     mesh = owner.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
     used = np.unique(np.array([list(p.vertices) for p in mesh.polygons]).reshape(-1))
     return read(mesh.vertices, "co", 3)[used].reshape(-1, 12, 3)
 
 
-def test_the_nodes_show_each_gaussian_as_its_ellipsoid(empty_blender, finish) -> None:
-    from blender_addon import compat
-    from blender_addon.importers.gaussians import import_gaussians
-
-    if compat.has_native_splats():
-        pytest.skip("this Blender has native splats")
+def test_the_nodes_show_each_gaussian_as_its_ellipsoid(
+    empty_blender, points, add_gaussians
+) -> None:
     # one Gaussian, long along x, turned 90 degrees about z by its quaternion
     half = math.sqrt(0.5)
     opacity, threshold = 0.8, 0.15
@@ -286,9 +290,7 @@ def test_the_nodes_show_each_gaussian_as_its_ellipsoid(empty_blender, finish) ->
         opacities=np.array([opacity], "f4"),
         sh=np.ones((1, 1, 3), "f4"),
     )
-    made = empty_blender.data.objects[
-        finish(import_gaussians(arrays, "j", Target("b"), placement.Fit((0, 0, 0), 1.0)))
-    ]
+    made = add_gaussians(arrays)
     (ball,) = evaluated(empty_blender, made)
     np.testing.assert_allclose(ball.mean(axis=0), [0.3, 0.2, 0.1], atol=1e-5)
     # Undo scale and rotation by hand: all corners lie on the sphere where the alpha has
@@ -298,51 +300,31 @@ def test_the_nodes_show_each_gaussian_as_its_ellipsoid(empty_blender, finish) ->
     np.testing.assert_allclose(np.linalg.norm(local, axis=1), radius, rtol=1e-4)
 
 
-def set_input(modifier, identifier: str, value: float) -> None:
-    """Set an input of a geometry nodes modifier, as Blender has it from 5.2 on and before."""
-    if "properties" in modifier.bl_rna.properties:
-        getattr(modifier.properties.inputs, identifier).value = value
-    else:
-        modifier[identifier] = value
-
-
-def test_the_percentage_shows_the_most_visible_and_faint_ones_vanish(empty_blender, finish) -> None:
+def test_the_percentage_shows_the_most_visible_and_faint_ones_vanish(
+    empty_blender, points, add_gaussians
+) -> None:
     from blender_addon import compat
-    from blender_addon.importers.gaussians import import_gaussians
 
-    if compat.has_native_splats():
-        pytest.skip("this Blender has native splats")
     g = sphere_gaussians(40)
     g["opacities"][:8] = 0.05
     arrays = prepare.prepare_gaussians(**g)
-    made = empty_blender.data.objects[
-        finish(import_gaussians(arrays, "j", Target("b"), placement.Fit((0, 0, 0), 1.0)))
-    ]
+    made = add_gaussians(arrays)
     assert len(evaluated(empty_blender, made)) == 32
-    modifier = made.modifiers[0]
-    socket = next(
-        i
-        for i in modifier.node_group.interface.items_tree
-        if i.name == "Display" and i.in_out == "INPUT"
-    )
-    set_input(modifier, socket.identifier, 25.0)
+    compat.set_modifier_input(made.modifiers[0], "Display", 25.0)
     made.update_tag()
     shown = evaluated(empty_blender, made)
     np.testing.assert_allclose(shown.mean(axis=1), arrays.means[:10], atol=1e-5)
 
 
-def test_finer_gaussians_replace_coarse_ones_in_the_same_object(empty_blender, finish) -> None:
+def test_finer_gaussians_replace_coarse_ones_in_the_same_object(
+    empty_blender, add_gaussians
+) -> None:
     from blender_addon import compat
-    from blender_addon.importers.gaussians import import_gaussians
 
-    fit = placement.Fit((0, 0, 0), 1.0)
-    names = []
     for count in (10, 20, 30):
-        arrays = prepare.prepare_gaussians(**sphere_gaussians(count))
-        names.append(finish(import_gaussians(arrays, "j", Target("b"), fit)))
-        made = empty_blender.data.objects[names[-1]]
+        made = add_gaussians(prepare.prepare_gaussians(**sphere_gaussians(count)))
+        assert made.name == "b Splats"
         made.location.x += 1.0
-    assert names == ["b Splats"] * 3
     assert made.location.x == 3.0  # where the artist put it
     data = empty_blender.data
     assert len(data.objects) == 1 and len(data.meshes) + len(data.pointclouds) == 1
@@ -351,15 +333,14 @@ def test_finer_gaussians_replace_coarse_ones_in_the_same_object(empty_blender, f
     assert len(made.modifiers) == nodes and len(data.node_groups) == nodes
 
 
-def test_two_results_share_nodes_and_get_names_of_their_own(empty_blender, finish, box) -> None:
+def test_two_results_share_nodes_and_get_names_of_their_own(
+    empty_blender, add_mesh, add_gaussians, box
+) -> None:
     from blender_addon import compat
-    from blender_addon.importers.gaussians import import_gaussians
-    from blender_addon.importers.mesh import import_mesh
 
-    arrays, fit = box
     cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
-    names = [finish(import_mesh(arrays, job, Target("b"), fit)) for job in "12"]
-    clouds = [finish(import_gaussians(cloud, job, Target("b"), fit)) for job in "12"]
+    names = [add_mesh(*box, job=job).name for job in "12"]
+    clouds = [add_gaussians(cloud, job=job).name for job in "12"]
     assert names == ["b", "b.001"] and clouds == ["b Splats", "b Splats.001"]
     assert len(empty_blender.data.node_groups) == (0 if compat.has_native_splats() else 1)
 
@@ -377,10 +358,7 @@ def test_native_splats_are_used_where_blender_can_make_one(empty_blender) -> Non
     assert compat.has_native_splats() == can
 
 
-def test_a_users_scene_is_left_as_it_is(empty_blender, finish, box) -> None:
-    from blender_addon.importers.gaussians import import_gaussians
-    from blender_addon.importers.mesh import import_mesh
-
+def test_a_users_scene_is_left_as_it_is(empty_blender, add_mesh, add_gaussians, box) -> None:
     scene = empty_blender.context.scene
 
     def look() -> tuple:
@@ -394,8 +372,6 @@ def test_a_users_scene_is_left_as_it_is(empty_blender, finish, box) -> None:
         )
 
     before = look()
-    arrays, fit = box
-    finish(import_mesh(arrays, "j", Target("b"), fit))
-    cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
-    finish(import_gaussians(cloud, "j", Target("b"), fit))
+    add_mesh(*box)
+    add_gaussians(prepare.prepare_gaussians(**sphere_gaussians(10)))
     assert look() == before

@@ -22,7 +22,7 @@ from gsv3d.cli.progress import fraction
 from gsv3d.errors import OutputNameError
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import PHASES
-from gsv3d.multiview.consistency import Consistency
+from gsv3d.multiview.guidance import Consistency
 from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
 
 FEW = ["--faces", "60", "--texture-size", "32", "--steps", "2"]
@@ -136,7 +136,7 @@ def quick(pipeline, monkeypatch):
         return quick_result(picture)
 
     monkeypatch.setattr("gsv3d.generation.generate", generate)
-    monkeypatch.setattr("gsv3d.results.contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr("gsv3d.results.draw_contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
 
 
 def test_refining_is_a_wish_of_the_job_and_has_a_share_of_the_bar(quick, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gsv3d.cli import main
 from gsv3d.cli.generate import add_parser
-from gsv3d.cli.references import wishes
+from gsv3d.cli.references import list_wishes
 from gsv3d.generation import GenerationResult
 from gsv3d.preprocessing import load_image
 from gsv3d.text_to_image import ENVIRONMENT, ImagineSettings
@@ -60,7 +60,7 @@ def objects(pipeline, monkeypatch) -> list[np.ndarray]:
         return quick_result(picture)
 
     monkeypatch.setattr("gsv3d.generation.generate", generate)
-    monkeypatch.setattr("gsv3d.results.contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr("gsv3d.results.draw_contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
     return seen
 
 
@@ -149,7 +149,7 @@ def test_what_is_said_of_the_picture_of_words_is_heard() -> None:
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     said = ["--prompt", "a cup", "--text-guidance", "3.5", "--text-steps", "7", "--seed", "2"]
-    assert wishes(parser.parse_args(["generate", *said, "--output", "out"])) == [
+    assert list_wishes(parser.parse_args(["generate", *said, "--output", "out"])) == [
         ImagineSettings("a cup", 2, 7, 3.5)
     ]
 

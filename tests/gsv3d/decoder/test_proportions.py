@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gsv3d.cameras import orbit
-from gsv3d.decoder.proportions import MOST_OF_HEIGHT, deepened, stretch, stretched
+from gsv3d.decoder.proportions import MOST_OF_HEIGHT, choose_factors, deepen, stretch
 from gsv3d.gaussians import Gaussians
 from gsv3d.rendering import render
 from gsv3d.rendering.projection import rotation_times_scale
@@ -50,7 +50,7 @@ def test_the_depth_is_the_most_probable_one(depth: float) -> None:
     ratios = np.linspace(-2, 2, 400_001)
     measured = math.log(depth)
     cost = (ratios - measured) ** 2 / (2 * error**2) + np.abs(ratios) / scale
-    _, deeper, higher = stretch(1.0, depth, 0.7, error**2 / scale, 0.0)
+    _, deeper, higher = choose_factors(1.0, depth, 0.7, error**2 / scale, 0.0)
     assert math.log(deeper * depth) == pytest.approx(ratios[cost.argmin()], abs=1e-4)
     assert higher == 1.0
 
@@ -58,7 +58,7 @@ def test_the_depth_is_the_most_probable_one(depth: float) -> None:
 @pytest.mark.parametrize("elevation", [-25.0, 0.0, 5.0, 30.0, 60.0, 89.0])
 @pytest.mark.parametrize("box", [(1.0, 0.3, 0.5), (1.0, 2.0, 0.05), (0.2, 0.1, 1.0), (1, 0.6, 0.1)])
 def test_the_picture_stays_as_high(elevation: float, box: tuple[float, float, float]) -> None:
-    wider, deeper, higher = stretch(*box, 0.5, elevation)
+    wider, deeper, higher = choose_factors(*box, 0.5, elevation)
     cos, sin = math.cos(math.radians(elevation)), abs(math.sin(math.radians(elevation)))
     seen = [h * cos + d * sin for h, d in ((box[2], box[1]), (box[2] * higher, box[1] * deeper))]
     assert seen[1] == pytest.approx(seen[0])
@@ -69,13 +69,13 @@ def test_the_picture_stays_as_high(elevation: float, box: tuple[float, float, fl
 
 def test_right_from_above_the_picture_says_how_deep() -> None:
     for elevation in (90.0, -90.0):
-        assert stretch(1.0, 0.5, 0.7, 0.5, elevation) == pytest.approx((1.0, 1.0, 1.0))
+        assert choose_factors(1.0, 0.5, 0.7, 0.5, elevation) == pytest.approx((1.0, 1.0, 1.0))
 
 
 def test_stretching_is_the_linear_map() -> None:
     before = cloud((1.0, 0.5, 0.7))
     factors, center = (0.8, 2.0, 1.3), torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
-    after = stretched(before, factors, center).validate()
+    after = stretch(before, factors, center).validate()
     linear = torch.diag(torch.tensor(factors, dtype=torch.float64))
     assert torch.allclose(after.means, center + (before.means - center) @ linear)
     assert torch.allclose(covariances(after), linear @ covariances(before) @ linear, atol=1e-12)
@@ -84,7 +84,7 @@ def test_stretching_is_the_linear_map() -> None:
 
 @pytest.mark.parametrize(("prior", "expected"), [(0.0, 0.5), (0.3, 0.5 * math.exp(0.3)), (1.0, 1)])
 def test_clouds_become_deeper_and_keep_their_middle(prior: float, expected: float) -> None:
-    after = deepened(cloud((0.8, 0.4, 0.6)), prior, 0.0)
+    after = deepen(cloud((0.8, 0.4, 0.6)), prior, 0.0)
     width, depth, height = extents_of(after)
     assert width == pytest.approx(0.8, abs=0.002) and height == pytest.approx(0.6, abs=0.002)
     assert depth / width == pytest.approx(expected, rel=0.02)
@@ -100,8 +100,8 @@ def test_faint_and_stray_ones_measure_nothing() -> None:
     parts = (box, haze, strays)
     names = ("means", "quats", "scales", "opacities", "sh")
     whole = Gaussians(*(torch.cat([getattr(p, name) for p in parts]) for name in names))
-    after = deepened(whole, 1.0, 10.0).filter(torch.arange(len(box)))
-    assert torch.allclose(after.scales, deepened(box, 1.0, 10.0).scales, rtol=0.03)
+    after = deepen(whole, 1.0, 10.0).filter(torch.arange(len(box)))
+    assert torch.allclose(after.scales, deepen(box, 1.0, 10.0).scales, rtol=0.03)
 
 
 @pytest.mark.parametrize("elevation", [0.0, 25.0])
@@ -111,7 +111,7 @@ def test_the_reference_looks_nearly_the_same(elevation: float) -> None:
     far = orbit([0.0], elevation, size=64, distance=40.0, fov_deg=2.0)
     before = cloud((0.8, 0.4, 0.6)).to(torch.float32)
     rows = []
-    for gaussians in (before, deepened(before, 1.0, elevation)):
+    for gaussians in (before, deepen(before, 1.0, elevation)):
         solid = (render(gaussians, far).alpha[0, ..., 0] > 0.5).any(dim=1).nonzero()
         rows.append((int(solid[0]), int(solid[-1])))
     assert np.abs(np.subtract(*rows)).max() <= 1
@@ -119,10 +119,10 @@ def test_the_reference_looks_nearly_the_same(elevation: float) -> None:
 
 def test_few_gaussians_are_left_alone() -> None:
     few = cloud((0.8, 0.1, 0.6)).filter(torch.arange(10))
-    assert deepened(few, 1.0, 10.0) is few
+    assert deepen(few, 1.0, 10.0) is few
 
 
 @pytest.mark.parametrize("prior", [-0.1, float("nan"), float("inf")])
 def test_a_prior_that_is_none(prior: float) -> None:
     with pytest.raises(ValueError, match="at least 0"):
-        deepened(cloud((1.0, 1.0, 1.0)), prior, 0.0)
+        deepen(cloud((1.0, 1.0, 1.0)), prior, 0.0)

@@ -12,8 +12,8 @@ from gsv3d.decoder.volume import (
     SIDE,
     SURFACE_LOGIT,
     FeatureVolume,
-    ray_bounds,
-    sampled,
+    find_ray_bounds,
+    sample_volume,
     trace,
     voxel_centers,
 )
@@ -53,7 +53,7 @@ def test_bounds_of_rays_against_points_on_them() -> None:
     origins = torch.randn(500, 3, generator=generator) * 2
     directions = torch.randn(500, 3, generator=generator)
     directions[0] = torch.tensor([0.0, 0.0, 1.0])
-    near, far = ray_bounds(origins, directions)
+    near, far = find_ray_bounds(origins, directions)
     along = torch.linspace(-20, 20, 20001)
     points = origins[:, None] + along[:, None] * directions[:, None]
     inside = (points.abs() <= SIDE / 2).all(dim=-1)
@@ -99,7 +99,7 @@ def test_between_voxels_it_is_linear() -> None:
     volume = (points @ torch.tensor([1.0, -2.0, 3.0])).view(1, 1, 8, 8, 8)
     asked = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.4
     expected = asked @ torch.tensor([1.0, -2.0, 3.0])
-    assert torch.allclose(sampled(volume, asked)[:, 0], expected, atol=1e-5)
+    assert torch.allclose(sample_volume(volume, asked)[:, 0], expected, atol=1e-5)
 
 
 def test_own_and_shared_cameras_agree_and_gradients_arrive() -> None:

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import torch
 
-from gsv3d.lifting import Rates
-from gsv3d.lifting.cloud import Cloud, begin
+from gsv3d.lifting.cloud import Cloud, place_gaussians
+from gsv3d.lifting.settings import Rates
 
 
 def cloud(count: int = 40) -> Cloud:
     generator = torch.Generator().manual_seed(0)
     points = (torch.rand(count, 3, generator=generator) - 0.5) * 0.8
-    start = begin(points, torch.full((count, 3), 0.5), 0, generator)
+    start = place_gaussians(points, torch.full((count, 3), 0.5), 0, generator)
     return Cloud(start, Rates(), generator)
 
 

@@ -9,7 +9,7 @@ import torch
 from gsv3d.cameras import orbit
 from gsv3d.errors import Cancelled
 from gsv3d.gaussians import Gaussians
-from gsv3d.lab.evaluation.metrics import psnr
+from gsv3d.lab.evaluation.image_metrics import psnr
 from gsv3d.lifting import LiftSettings, lift, lift_to_mesh
 from gsv3d.rendering import render
 from tests.gsv3d.lifting.scenes import around, moved, painted_ball, see

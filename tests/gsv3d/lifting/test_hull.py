@@ -8,7 +8,7 @@ import torch
 
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.errors import DataError
-from gsv3d.lifting.hull import find_frame, in_hull, surface_points
+from gsv3d.lifting.hull import count_masks, find_frame, surface_points
 from tests.gsv3d.lifting.scenes import around, moved, painted_ball, see
 
 
@@ -16,14 +16,14 @@ def test_the_hull_holds_the_ball_and_not_the_corners() -> None:
     cameras = around()
     masks = see(painted_ball(), cameras).alpha > 0.5
     points = torch.tensor([[0, 0, 0], [0, 0, 0.3], [0.6, 0, 0], [0, 0, -0.6], [0, 0, 90.0]])
-    votes = in_hull(points, masks, cameras).tolist()
+    votes = count_masks(points, masks, cameras).tolist()
     assert votes[:2] == [8, 8] and votes[3:] == [0, 0] and votes[2] < 8
 
 
 def test_what_lies_behind_a_camera_is_in_no_mask() -> None:
     camera = orbit([0.0], 0.0, size=8)
     points = torch.tensor([[0.0, 0, 0], [0, -5, 0]])
-    assert in_hull(points, torch.ones(1, 8, 8, dtype=torch.bool), camera).tolist() == [1, 0]
+    assert count_masks(points, torch.ones(1, 8, 8, dtype=torch.bool), camera).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("scale, shift", [(1.0, (0, 0, 0)), (30.0, (4, -70, 9)), (1e-3, (0, 1, 0))])

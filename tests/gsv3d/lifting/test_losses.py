@@ -10,18 +10,24 @@ import torch
 from gsv3d.cameras import orbit
 from gsv3d.gaussians import Gaussians
 from gsv3d.lifting import LiftSettings, LossWeights, Views
-from gsv3d.lifting.fit import loss_of
-from gsv3d.lifting.losses import depth_normals, depth_roughness, gaussian_normals, ssim, trimmed
+from gsv3d.lifting.fit import compute_loss
+from gsv3d.lifting.losses import (
+    depth_normals,
+    depth_roughness,
+    gaussian_normals,
+    leave_out_largest,
+    ssim,
+)
 
 NOTHING = LossWeights(rgb=0, ssim=0, mask=0, normal=0, depth=0)
 
 
 def test_the_largest_errors_of_each_view_are_left_out() -> None:
     errors = torch.arange(20.0).view(2, 2, 5) ** 2
-    kept = trimmed(errors, 0.2)
+    kept = leave_out_largest(errors, 0.2)
     assert kept.flatten(1).sum(1).tolist() == [8, 8]
     assert not kept[:, 1, 3:].any()
-    assert trimmed(errors, 0.0).all()
+    assert leave_out_largest(errors, 0.0).all()
 
 
 def test_ssim_of_flat_pictures_has_a_closed_form() -> None:
@@ -109,7 +115,7 @@ def test_gradients_of_each_loss_are_those_of_finite_differences(name: str) -> No
     behind = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
 
     def loss(*values: torch.Tensor) -> torch.Tensor:
-        return loss_of(Gaussians(*values), views, behind, settings, True)
+        return compute_loss(Gaussians(*values), views, behind, settings, True)
 
     inputs = [value.requires_grad_() for value in scene()]
     value = loss(*inputs)
@@ -135,7 +141,7 @@ def test_weights_add_up_and_shape_counts_only_when_asked() -> None:
     behind = torch.zeros(3)
 
     def total(weights: LossWeights, shape: bool = True) -> float:
-        return loss_of(gaussians, views, behind, LiftSettings(weights=weights), shape).item()
+        return compute_loss(gaussians, views, behind, LiftSettings(weights=weights), shape).item()
 
     parts = {name: total(replace(NOTHING, **{name: 1.0})) for name in ("rgb", "mask", "depth")}
     both = replace(NOTHING, rgb=2.0, mask=3.0, depth=5.0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gsv3d.lifting import LiftSettings
-from gsv3d.lifting.model_views import lift_model_views, settings_of
+from gsv3d.lifting.model_views import choose_settings, lift_model_views
 from gsv3d.lifting.settings import OF_A_MODEL
 from tests.gsv3d.lifting.scenes import around, painted_ball, see
 
@@ -30,7 +30,7 @@ def of_pixels(pixels: int, device: str) -> Any:
 def test_a_card_works_at_the_views_own_size(
     pixels: int, device: str, refine: bool, largest: int
 ) -> None:
-    settings = settings_of(of_pixels(pixels, device), refine, seed=7)
+    settings = choose_settings(of_pixels(pixels, device), refine, seed=7)
     assert settings.stages[-1][0] == largest and settings.seed == 7
     assert settings.weights.trim == 0.05 and settings.agreement == 0
 

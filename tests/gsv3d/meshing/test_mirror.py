@@ -179,7 +179,7 @@ def test_silhouettes_of_different_things_change_nothing():
 
 
 def test_a_cut_takes_what_stands_out_and_adds_nothing():
-    """Of a bar seen head on: the outline's edge is at x = 0, and its other end beyond the bar's."""
+    """A bar, seen head on: the outline's edge is at x = 0, its other end beyond the bar's."""
     camera = orbit([0.0], [0.0], size=256, distance=40.0, fov_deg=2.0)  # far off: nearly parallel
     rgba = np.zeros((256, 256, 4), np.uint8)
     rgba[:, :128] = 255

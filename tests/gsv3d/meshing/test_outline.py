@@ -11,13 +11,13 @@ from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.lab.rasterizing import rasterize
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.outline import (
-    _outline_distance,
+    _measure_outline,
     find_outline_bounds,
     match_reference_outline,
 )
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.settings import MeshSettings
-from gsv3d.meshing.surface import extract_surface, face_parts
+from gsv3d.meshing.surface import extract_surface, label_parts
 
 SIZE, VOXEL, HALF = 256, 0.0125, 40
 RADIUS = 0.3
@@ -53,7 +53,7 @@ def picture(solid: np.ndarray) -> Reference:
 
 
 def pixels() -> tuple[np.ndarray, np.ndarray]:
-    """Where the rays of the pixels cross the plane through the origin: (right, up)."""
+    """Return (right, up) where the pixels' rays cross the plane through the origin."""
     middle = (np.arange(SIZE) + 0.5 - SIZE / 2) * DISTANCE / FOCAL
     return middle[None, :].repeat(SIZE, 0), -middle[:, None].repeat(SIZE, 1)
 
@@ -64,12 +64,12 @@ def disc(radius: float) -> np.ndarray:
 
 
 BALLS_OUTLINE = DISTANCE * np.tan(np.arcsin(RADIUS / DISTANCE))
-"""Where the tangents to the ball cross the plane through its center."""
+"""Radius at which the tangents to the ball cross the plane through its center."""
 
 
 def parts(volume: Volume) -> int:
     vertices, faces = extract_surface(volume)
-    return len(np.unique(face_parts(faces, len(vertices))))
+    return len(np.unique(label_parts(faces, len(vertices))))
 
 
 def silhouette(volume: Volume) -> np.ndarray:
@@ -164,7 +164,7 @@ def table(legs: tuple[tuple[float, float], ...]) -> np.ndarray:
 
 
 def picture_of_table() -> Reference:
-    """By rays through the pixels: the top's front edge, and the legs at their own depths."""
+    """Draw the top's front edge and the legs at their own depths by rays through the pixels."""
     right, up = pixels()
     near = (DISTANCE - 0.15) / DISTANCE
     solid = (abs(right * near) < 0.45) & (abs(up * near - 0.25) < 0.05)
@@ -240,7 +240,7 @@ def test_lines_are_as_thick_as_voxels_need_and_no_thicker(voxel: float, thick: i
     shown = np.zeros((160, 160), np.float32)
     shown[20:140, 10:60] = 1
     shown[80 : 80 + thick, 60:150] = 1
-    across = -_outline_distance(shown, MeshSettings.line_half * voxel)[:, 110]
+    across = -_measure_outline(shown, MeshSettings.line_half * voxel)[:, 110]
     rows = np.flatnonzero(across > 0)
     # The surface is where the distance is 0, between two pixels' centers.
     width = np.ptp(rows) + sum(

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from gsv3d.errors import GSV3DError, ModelError, OutputError
 from gsv3d.lab.training.config import read_config
 from gsv3d.multiview import convert as module
-from gsv3d.multiview.convert import convert, plan, read_shapes
+from gsv3d.multiview.convert import convert, plan
+from gsv3d.multiview.tensors import read_shapes
 from tests.gsv3d.multiview import closed_form, published
 
 UNET = "model.diffusion_model."
@@ -254,8 +255,8 @@ def test_a_full_disk_and_a_wish_to_stop_leave_nothing(
     class Usage:
         free = 1e6
 
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: Usage)
-    with pytest.raises(GSV3DError, match="needs 0.0 GB, and its disk has 0.0 GB free"):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
+    with pytest.raises(GSV3DError, match="needs 0.0 GB, and the disk of .* has 0.0 GB free"):
         convert(small, target)
     assert not list(target.parent.iterdir())
 
@@ -264,12 +265,12 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 import torch
-from gsv3d.multiview import convert
+from gsv3d.multiview import convert, tensors
 convert.UNET_HEAD = 32
 def peak():
     status = Path("/proc/self/status").read_text()
     return 1024 * int(re.search("VmHWM:\\s*(\\d+)", status).group(1))
-convert.plan(Path("file"), convert.read_shapes(Path(sys.argv[1])))
+convert.plan(Path("file"), tensors.read_shapes(Path(sys.argv[1])))
 before = peak()
 convert.convert(Path(sys.argv[1]), Path(sys.argv[2]))
 print(before, peak())

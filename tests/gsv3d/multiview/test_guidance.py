@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guidance against SV3D's published numbers."""
+"""Guidance against SV3D's published numbers, and by 3D against the algebra of EDM's Euler step."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from gsv3d.multiview.guidance import guide, triangular_guidance
+from gsv3d.multiview.guidance import Consistency, guide, guide_by_3d, triangular_guidance
 
 
 def test_sv3ds_own_triangle() -> None:
@@ -30,3 +30,75 @@ def test_scale_one_is_the_conditional_prediction() -> None:
 def test_no_frames() -> None:
     with pytest.raises(ValueError, match="num_frames"):
         triangular_guidance(0, 1.0, 2.0)
+
+
+def denoised(v: torch.Tensor, sample: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """EDM's clean estimate of a v-prediction."""
+    return sample / (sigma**2 + 1) - v * sigma / (sigma**2 + 1).sqrt()
+
+
+@pytest.fixture
+def step() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    v, noise, clean = torch.randn(3, 1, 4, 4, 8, 8, generator=generator, dtype=torch.float64)
+    sigma = torch.tensor(3.0, dtype=torch.float64)
+    return v, clean + sigma * noise, sigma
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_the_estimate_is_blended_with_what_3d_makes_of_it(step, strength: float) -> None:
+    v, sample, sigma = step
+    estimate = denoised(v, sample, sigma)
+    guided = guide_by_3d(v, sample, sigma, strength, lambda clean: 2 * clean + 1)
+    expected = (1 - strength) * estimate + strength * (2 * estimate + 1)
+    torch.testing.assert_close(denoised(guided, sample, sigma), expected)
+
+
+def test_at_full_strength_it_is_algorithm_2(step) -> None:
+    """The noise recomputed from x and z0', and Euler's derivative with it."""
+    v, sample, sigma = step
+    other = torch.full_like(sample, 0.25)
+    guided = guide_by_3d(v, sample, sigma, 1.0, lambda _: other)
+    noise = (sample - other) / sigma
+    after = sample + (1.0 - sigma) * noise
+    found = sample + (1.0 - sigma) * (sample - denoised(guided, sample, sigma)) / sigma
+    torch.testing.assert_close(found, after)
+
+
+def test_a_perfect_way_through_3d_changes_nothing(step) -> None:
+    v, sample, sigma = step
+    assert torch.equal(guide_by_3d(v, sample, sigma, 1.0, lambda clean: clean), v)
+
+
+@pytest.mark.parametrize(
+    ("setting", "steps", "guided"),
+    [
+        (Consistency(), 4, []),
+        (Consistency(1.0), 4, [0, 1, 2, 3]),
+        (Consistency(0.5, every=2), 5, [0, 2, 4]),
+        (Consistency(1.0, 0.5), 4, [2, 3]),
+        (Consistency(1.0, 0.0, 0.5), 4, [0, 1]),
+        (Consistency(1.0, 0.25, 0.75, 2), 8, [2, 4]),
+        (Consistency(1.0, 0.5, 0.5), 4, []),
+    ],
+)
+def test_which_steps_are_guided(setting: Consistency, steps: int, guided: list[int]) -> None:
+    assert [step for step in range(steps) if setting.guides(step, steps)] == guided
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ((1.5,), "strength of consistency must be 0..1, not 1.5"),
+        ((float("nan"),), "strength"),
+        ((1.0, -0.1), "start of consistency must be 0..1"),
+        ((1.0, 0.0, 2.0), "end of consistency must be 0..1"),
+        ((1.0, 0.8, 0.2), "must not be above its end"),
+        ((1.0, 0.0, 1.0, 0), "every 1, 2, 3, ... steps, not every 0"),
+        ((1.0, 0.0, 1.0, 1.5), "not every 1.5"),
+        ((1.0, 0.0, 1.0, float("nan")), "not every nan"),
+    ],
+)
+def test_settings_out_of_bounds(fields: tuple[float, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Consistency(*fields)

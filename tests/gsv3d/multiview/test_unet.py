@@ -40,20 +40,27 @@ def inputs(size: int = 8) -> tuple[torch.Tensor, ...]:
     return sample, torch.tensor([0.3, -0.7]), context, pose
 
 
+def stock(
+    ours: SV3DUNetSpatioTemporalConditionModel, width: int
+) -> UNetSpatioTemporalConditionModel:
+    """Return diffusers' own network with our weights and SV3D's norms."""
+    theirs = UNetSpatioTemporalConditionModel(projection_class_embeddings_input_dim=width, **CONFIG)
+    theirs.load_state_dict(ours.state_dict())
+    for block in theirs.modules():
+        if type(block).__name__ == "SpatioTemporalResBlock":
+            for part in (block.spatial_res_block, block.temporal_res_block):
+                part.norm1.eps = part.norm2.eps = 1e-5
+    return theirs.eval()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("size", [8, 9])
 def test_without_poses_it_is_the_stock_model(size: int) -> None:
     """SV3D_u: with one value for all frames, diffusers' own forward gives the same numbers."""
     ours = posed(ratio=1)
-    stock = UNetSpatioTemporalConditionModel(projection_class_embeddings_input_dim=16, **CONFIG)
-    stock.load_state_dict(ours.state_dict())
-    for block in stock.modules():
-        if type(block).__name__ == "SpatioTemporalResBlock":
-            for part in (block.spatial_res_block, block.temporal_res_block):
-                part.norm1.eps = part.norm2.eps = 1e-5
     sample, time, context, pose = inputs(size)
     pose = torch.full_like(pose, 1e-5)
-    expected = stock.eval()(sample, time, context, pose[:, 0, :1]).sample
+    expected = stock(ours, 16)(sample, time, context, pose[:, 0, :1]).sample
     assert torch.allclose(ours(sample, time, context, pose).sample, expected, atol=1e-5)
 
 
@@ -70,9 +77,12 @@ def test_equal_poses_are_the_stock_model_with_that_embedding() -> None:
         return torch.cat([torch.cos(value * frequencies), torch.sin(value * frequencies)])
 
     vector = torch.cat([sinusoid(float(row[0]), 16), *(sinusoid(float(v), 32) for v in row[1:])])
-    embedded = ours.embed_frames(row.expand(1, 1, 3))
-    assert torch.allclose(embedded, ours.add_embedding(vector[None]), atol=1e-5)
-    assert ours(sample, time, context, row.expand(2, 4, 3)).sample.shape == (2, 4, 4, 8, 8)
+    theirs = stock(ours, 80)
+    theirs.add_time_proj.forward = lambda _: vector.expand(2, -1)
+    expected = theirs(sample, time, context, torch.zeros(2, 1)).sample
+    assert torch.allclose(
+        ours(sample, time, context, row.expand(2, 4, 3)).sample, expected, atol=1e-5
+    )
 
 
 def test_attention_to_one_token_is_its_value() -> None:

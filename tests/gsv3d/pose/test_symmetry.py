@@ -8,8 +8,7 @@ import trimesh
 
 from gsv3d.cameras import mirrored_azimuth_deg, orbit
 from gsv3d.lab.rasterizing import rasterize
-from gsv3d.pose.estimate import best_plane
-from gsv3d.pose.symmetry import mirror_scores, sample_surface
+from gsv3d.pose.symmetry import find_best_plane, mirror_scores, sample_surface
 
 PLANES = np.arange(0.0, 180.0, 2.0)
 
@@ -65,7 +64,7 @@ def test_a_shape_without_a_plane_has_low_scores() -> None:
         for i in range(3)
     ]
     triangles = triangles_of(trimesh.util.concatenate(stairs))
-    assert scores_of(triangles).max() < 0.3 and best_plane(triangles) is None
+    assert scores_of(triangles).max() < 0.3 and find_best_plane(triangles) is None
 
 
 def test_points_are_spread_evenly_over_triangles() -> None:
@@ -80,7 +79,7 @@ def test_points_are_spread_evenly_over_triangles() -> None:
 
 def test_the_mirrored_camera_sees_the_picture_flipped() -> None:
     triangles = triangles_of(box_with_nose(), 55)
-    plane = best_plane(triangles)
+    plane = find_best_plane(triangles)
     assert plane == pytest.approx(145, abs=1)
     vertices = torch.tensor(triangles.reshape(-1, 3)).float()
     faces = torch.arange(len(vertices)).view(-1, 3)

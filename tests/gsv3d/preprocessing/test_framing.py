@@ -18,7 +18,7 @@ from gsv3d.cameras import DISTANCE, FOV_DEG
 from gsv3d.errors import ImageError, ModelError
 from gsv3d.preprocessing import CutOut, cut_out, is_unsure, load_image, prepare, prepare_sizes
 from gsv3d.preprocessing.framing import FILL
-from gsv3d.preprocessing.saliency import certainty_of, check_cutout
+from gsv3d.preprocessing.saliency import check_cutout, estimate_certainty
 
 WIDTH, HEIGHT = 300, 220
 
@@ -305,7 +305,7 @@ def test_certainty_is_the_expected_overlap():
     drawn = rng.random((400, 60, 60)) < probability
     mask = probability > 0.5
     overlaps = [(mask & d).sum() / (mask | d).sum() for d in drawn]
-    assert certainty_of(mask, probability) == pytest.approx(np.mean(overlaps), abs=0.005)
+    assert estimate_certainty(mask, probability) == pytest.approx(np.mean(overlaps), abs=0.005)
     assert is_unsure(0.5) and not is_unsure(0.99) and not is_unsure(None)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which renderer draws, and what the user is told, with the card and the kernels injected."""
+"""The choice of a renderer and what the user is told; the card and the kernels are injected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from gsv3d.cameras import Cameras, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
-from gsv3d.rendering import gsplat_backend, reference, render, renderer
+from gsv3d.rendering import gsplat_backend, render, renderer, torch_backend
 from gsv3d.rendering.renderer import SlowRendererWarning, choose_backend
 
 CUDA = torch.device("cuda", 0)
@@ -80,7 +80,7 @@ def test_card_without_compiler_tells_once_what_it_costs_and_how_to_change_it() -
 
 def test_failed_build_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Finder:
-        """As a compiler that exits with an error during gsplat's import."""
+        """Fails as a compiler does that exits with an error during gsplat's import."""
 
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -121,10 +121,10 @@ def test_render_takes_the_chosen_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fake(gaussians: Gaussians, cameras: object) -> tuple[torch.Tensor, ...]:
         calls.append(len(gaussians))
-        return reference.rasterize(gaussians, cameras)  # type: ignore[arg-type]
+        return torch_backend.render_maps(gaussians, cameras)  # type: ignore[arg-type]
 
     monkeypatch.setattr(renderer, "choose_backend", lambda *_: "gsplat")
-    monkeypatch.setattr(gsplat_backend, "rasterize", fake)
+    monkeypatch.setattr(gsplat_backend, "render_maps", fake)
     render(gaussians(), orbit([0], 0, size=8))
     assert calls == [200]
 
@@ -152,16 +152,16 @@ def test_no_views() -> None:
 def test_large_scenes_in_pieces_give_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views alone, views together, and one view in bands: the pictures and gradients are equal."""
     cameras = orbit([0, 90, 180], [0, 30, 60], size=33)
-    monkeypatch.setattr(reference, "_compiled", lambda device: False)
+    monkeypatch.setattr(torch_backend, "_is_compiled", lambda device: False)
     results = []
     for budget in (1 << 23, 20_000, 1_500):
-        monkeypatch.setattr(reference, "PAIRS_AT_ONCE", budget)
+        monkeypatch.setattr(torch_backend, "PAIRS_AT_ONCE", budget)
         scene = gaussians(torch.float64)
         values = [value.requires_grad_() for value in vars(scene).values()]
         output = render(Gaussians(*values), cameras)
         loss = (output.color**2).sum() + output.alpha.sum() + (output.depth**2).sum()
         results.append([*output, *torch.autograd.grad(loss, values)])
-    pairs = reference._chunks([30_000.0] * 3, 33)
+    pairs = torch_backend._split_into_chunks([30_000.0] * 3, 33)
     assert len(pairs) == 3 * 20 and pairs[0] == (0, 1, 0, 1) and pairs[-1][3] == 33
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -169,21 +169,21 @@ def test_large_scenes_in_pieces_give_the_same_picture(monkeypatch: pytest.Monkey
 
 
 def test_chunks_cover_every_view_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "PAIRS_AT_ONCE", 10)
-    assert reference._chunks([4, 4, 4, 25, 1, 1], 9) == [
+    monkeypatch.setattr(torch_backend, "PAIRS_AT_ONCE", 10)
+    assert torch_backend._split_into_chunks([4, 4, 4, 25, 1, 1], 9) == [
         (0, 2, 0, 9), (2, 3, 0, 9), (3, 4, 0, 3), (3, 4, 3, 6), (3, 4, 6, 9), (4, 6, 0, 9),
     ]  # fmt: skip
-    assert reference._chunks([0, 0], 9) == [(0, 2, 0, 9)]
+    assert torch_backend._split_into_chunks([0, 0], 9) == [(0, 2, 0, 9)]
 
 
 def test_the_trial_passes_what_draws_and_not_what_draws_nothing(monkeypatch) -> None:
-    """With the torch renderer in gsplat's place, which draws what gsplat draws."""
-    monkeypatch.setattr(gsplat_backend, "rasterize", reference.rasterize)
-    gsplat_backend._draw_one(CPU)
+    """The torch renderer, which draws what gsplat draws, stands in its place."""
+    monkeypatch.setattr(gsplat_backend, "render_maps", torch_backend.render_maps)
+    gsplat_backend._render_one(CPU)
 
     def faint(gaussians: Gaussians, cameras: Cameras) -> tuple[torch.Tensor, ...]:
-        return tuple(0.9 * picture for picture in reference.rasterize(gaussians, cameras))
+        return tuple(0.9 * picture for picture in torch_backend.render_maps(gaussians, cameras))
 
-    monkeypatch.setattr(gsplat_backend, "rasterize", faint)
+    monkeypatch.setattr(gsplat_backend, "render_maps", faint)
     with pytest.raises(RuntimeError, match=r"one opaque Gaussian has an alpha of 0\.899"):
-        gsplat_backend._draw_one(CPU)
+        gsplat_backend._render_one(CPU)

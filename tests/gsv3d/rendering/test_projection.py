@@ -61,7 +61,7 @@ def test_projection_equals_gsplat() -> None:
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_colors_equal_gsplat(degree: int) -> None:
-    coefficients = 0.3 * normal(200, sh.num_coefficients(degree), 3, seed=degree)
+    coefficients = 0.3 * normal(200, sh.count_coefficients(degree), 3, seed=degree)
     directions = normal(200, 3, seed=7)
     theirs = gsplat_torch._spherical_harmonics(degree, directions, coefficients)
     ours = sh.evaluate(coefficients, directions)
@@ -81,16 +81,16 @@ def test_basis_is_that_of_the_textbook() -> None:
                 expected.append(value.real)
             else:
                 expected.append(np.sqrt(2) * (value.real if order > 0 else value.imag))
-    found = sh.basis(directions, 3).numpy()
+    found = sh.evaluate_basis(directions, 3).numpy()
     np.testing.assert_allclose(found, np.stack(expected, axis=-1), atol=1e-12)
 
 
 def test_degree_and_coefficients() -> None:
-    assert [sh.num_coefficients(degree) for degree in range(4)] == [1, 4, 9, 16]
-    assert [sh.degree_of(number) for number in (1, 4, 9, 16)] == [0, 1, 2, 3]
+    assert [sh.count_coefficients(degree) for degree in range(4)] == [1, 4, 9, 16]
+    assert [sh.find_degree(number) for number in (1, 4, 9, 16)] == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="between 0 and 3"):
-        sh.num_coefficients(4)
+        sh.count_coefficients(4)
     with pytest.raises(ValueError, match="5 SH coefficients"):
-        sh.degree_of(5)
+        sh.find_degree(5)
     rgb = torch.tensor([[0.0, 0.25, 1.0]])
     torch.testing.assert_close(sh.evaluate(sh.rgb_to_sh(rgb)[:, None], torch.ones(1, 3)), rgb)

@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the loop trains: one task a module."""
 
-from gsv3d.lab.training.tasks.autoencoder import AutoencoderTask
-from gsv3d.lab.training.tasks.decoder import DecoderTask
-from gsv3d.lab.training.tasks.distill import DistillTask
-from gsv3d.lab.training.tasks.multiview import MultiviewTask
+from gsv3d.lab.training.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
+from gsv3d.lab.training.tasks.decoder import DecoderSettings, DecoderTask
+from gsv3d.lab.training.tasks.distill import DistillSettings, DistillTask
+from gsv3d.lab.training.tasks.multiview import MultiviewSettings, MultiviewTask
 
-__all__ = ["AutoencoderTask", "DecoderTask", "DistillTask", "MultiviewTask"]
+__all__ = [
+    "AutoencoderSettings",
+    "AutoencoderTask",
+    "DecoderSettings",
+    "DecoderTask",
+    "DistillSettings",
+    "DistillTask",
+    "MultiviewSettings",
+    "MultiviewTask",
+]

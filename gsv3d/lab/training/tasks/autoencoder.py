@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,14 +13,29 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Weight
 from gsv3d.lab.training.log import on_white
-from gsv3d.lab.training.orbits import Orbit
 from gsv3d.lab.training.sources import PictureSource
 
 SHOWN = 8
 """Pictures of a drawn sample."""
+
+
+@dataclass(frozen=True)
+class AutoencoderSettings:
+    """Options of the stage.
+
+    Attributes:
+        kl_weight: of the mean KL divergence per latent value.
+        colored_background: share of pictures on a random color, as half of SV3D's are (SV3D,
+            appendix B). Without them colors are so small a part of the error that a small
+            autoencoder stays gray.
+    """
+
+    kl_weight: Weight = 1e-4
+    colored_background: Share = 0.5
 
 
 class AutoencoderTask:
@@ -30,10 +45,7 @@ class AutoencoderTask:
         vae: to train.
         orbits: the data.
         device: the model's.
-        kl_weight: of the mean KL divergence per latent value.
-        colored_background: share of pictures on a random color, as half of SV3D's are (SV3D,
-            appendix B). Without them colors are so small a part of the error that a small
-            autoencoder stays gray.
+        settings: of the stage.
     """
 
     name = "autoencoder"
@@ -42,14 +54,14 @@ class AutoencoderTask:
     def __init__(
         self,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         device: torch.device,
-        kl_weight: Weight = 1e-4,
-        colored_background: Share = 0.5,
+        settings: AutoencoderSettings,
     ) -> None:
         self.modules = nn.ModuleDict({"vae": vae}).to(device)
-        self.device, self.kl_weight = device, kl_weight
-        self.source = PictureSource(orbits, vae.config.in_channels, colored_background)
+        self.device, self.kl_weight = device, settings.kl_weight
+        channels = vae.config.in_channels
+        self.source = PictureSource(orbits, channels, settings.colored_background)
         self.shown = self.source.draw(SHOWN, seed=0)
 
     def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

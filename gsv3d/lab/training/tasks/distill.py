@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,22 +15,17 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gsv3d.decoder import DecodedGaussians
 from gsv3d.errors import ModelError
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
-from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
-from gsv3d.lab.training.fields import LogNoise, Positive, Share, Spread, Views, Weight, Words
-from gsv3d.lab.training.geometry_loss import GeometryLoss, choose_volume_weight, compare_renders
+from gsv3d.lab.training.edm import NoiseSettings, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.fields import Positive, Views, Weight, Words
+from gsv3d.lab.training.geometry_loss import GeometrySettings, compare_renders
 from gsv3d.lab.training.log import on_white
-from gsv3d.lab.training.orbits import Orbit, OrbitSamples
-from gsv3d.lab.training.sources import ViewSource
+from gsv3d.lab.training.samples import OrbitSamples
+from gsv3d.lab.training.tasks.geometry import GeometryTask
 from gsv3d.lab.training.tasks.multiview import decode_views
-from gsv3d.multiview.conditioning import (
-    embed_for_cross_attention,
-    embed_for_decoder,
-    encode_reference,
-    picture_tensor,
-)
+from gsv3d.multiview.conditioning import embed_for_cross_attention
 
 SHOWN = 2
 """Objects of a drawn sample."""
@@ -37,25 +33,11 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """Linears of the spatial and temporal attentions."""
 
 
-class DistillTask:
-    """L_2D + lambda * gate(sigma) * L_3D, through the decoder into the UNet.
+@dataclass(frozen=True)
+class DistillSettings(GeometrySettings, NoiseSettings):
+    """Options of the stage; see the two others for what they have.
 
-    At a drawn noise level the UNet's estimate of the views' latents goes through the decoder; its
-    Gaussians are rendered at input and novel views (color and depth), and what is wrong with them
-    is propagated back into the UNet (GSV3D, figure 1 b). The reference frame's latent is the true
-    one, as it is when a picture is generated. At high noise levels the estimate is a blur of all
-    that the object could be, from which no true surface can be asked: ``gate`` fades L_3D out.
-
-    Args:
-        unet: trained by the multiview stage.
-        image_encoder: frozen.
-        decoder: trained by the decoder stage.
-        feature_encoder: the DINO that belongs to the decoder.
-        vae: frozen.
-        orbits: the data.
-        num_frames: T.
-        device: the models'.
-        sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
+    Attributes:
         lora_rank: of the updates of the UNet; 0 trains all of it.
         lora_alpha: their scale is lora_alpha / lora_rank.
         lora_targets: names of the linears they are added to.
@@ -66,13 +48,41 @@ class DistillTask:
         gate_full: noise level up to which L_3D has its full weight.
         gate_none: noise level from which on it has none; between the two the weight falls linearly
             with the level's logarithm.
-        log_sigma_mean, log_sigma_std, reference_weight: see ``NoiseLevels``.
-        drop_condition: share of samples without the reference, so that guidance keeps working; they
-            have no L_3D.
-        num_novel: novel views rendered a sample.
-        mask_weight, depth_weight, pixel_weight, lpips_weight, num_input, volume_weight: see
-            ``GeometryLoss``; the last is for decoders that have a volume.
-        sample_steps: denoising steps of a drawn sample.
+    """
+
+    lora_rank: Annotated[int, Field(ge=0, le=65536)] = 16
+    lora_alpha: Positive = 16.0
+    lora_targets: Words = TARGETS
+    train_decoder: bool = True
+    train_unet: bool = True
+    geometry_weight: Weight = 1.0
+    gate_full: Positive = 1.0
+    gate_none: Positive = 5.0
+    num_input: Views = 1
+    pixel_weight: Weight = 0.0
+
+
+class DistillTask(GeometryTask):
+    """L_2D + lambda * gate(sigma) * L_3D, through the decoder into the UNet.
+
+    At a drawn noise level the UNet's estimate of the views' latents goes through the decoder; its
+    Gaussians are rendered at input and novel views (color and depth), and what is wrong with them
+    is propagated back into the UNet (GSV3D, figure 1 b). The reference frame's latent is the true
+    one, as it is when a picture is generated. At high noise levels the estimate is a blur of all
+    that the object could be, from which no true surface can be asked: ``gate`` fades L_3D out.
+    Samples without a reference have no L_3D.
+
+    Args:
+        unet: trained by the multiview stage.
+        image_encoder: frozen.
+        decoder: trained by the decoder stage.
+        feature_encoder: the DINO that belongs to the decoder.
+        vae: frozen.
+        orbits: the data.
+        num_frames: T.
+        device: the models'.
+        settings: of the stage.
+        sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
 
     Raises:
         ModelError: an option cannot be used.
@@ -87,77 +97,33 @@ class DistillTask:
         decoder: nn.Module,
         feature_encoder: nn.Module,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         num_frames: int,
         device: torch.device,
+        settings: DistillSettings,
         sigma_range: tuple[float, float] = (0.02, 80.0),
-        *,
-        lora_rank: Annotated[int, Field(ge=0, le=65536)] = 16,
-        lora_alpha: Positive = 16.0,
-        lora_targets: Words = TARGETS,
-        train_decoder: bool = True,
-        train_unet: bool = True,
-        geometry_weight: Weight = 1.0,
-        gate_full: Positive = 1.0,
-        gate_none: Positive = 5.0,
-        log_sigma_mean: LogNoise = 0.7,
-        log_sigma_std: Spread = 1.6,
-        drop_condition: Share = 0.1,
-        reference_weight: Weight = 0.3,
-        num_novel: Views = 2,
-        num_input: Views = 1,
-        mask_weight: Weight = 1.0,
-        depth_weight: Weight = 0.5,
-        pixel_weight: Weight = 0.0,
-        lpips_weight: Weight = 0.0,
-        volume_weight: Weight = 2.0,
-        sample_steps: Annotated[int, Field(ge=1, le=1000)] = 12,
     ) -> None:
-        self.lora = lora_rank > 0 and train_unet
+        super().__init__(decoder, feature_encoder, vae, orbits, num_frames, device, settings, SHOWN)
+        self.settings = settings
+        self.lora = settings.lora_rank > 0 and settings.train_unet
         if self.lora:
-            add_lora(unet, lora_rank, lora_alpha, lora_targets)
+            add_lora(unet, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
         trained: dict[str, nn.Module] = {}
         self.frozen = nn.ModuleDict({"image_encoder": image_encoder, "vae": vae})
-        (trained if train_unet else self.frozen)["unet"] = unet
-        (trained if train_decoder else self.frozen).update(
+        (trained if settings.train_unet else self.frozen)["unet"] = unet
+        (trained if settings.train_decoder else self.frozen).update(
             {"decoder": decoder, "feature_encoder": feature_encoder}
         )
         self.modules = nn.ModuleDict(trained).to(device)
         self.frozen.to(device).eval().requires_grad_(False)
-        self.image_encoder, self.vae = image_encoder, vae
-        self.unet, self.decoder, self.feature_encoder = unet, decoder, feature_encoder
-        self.device, self.train_unet, self.train_decoder = device, train_unet, train_decoder
-        self.geometry_weight, self.drop_condition = geometry_weight, drop_condition
-        self.gate_full, self.gate_none = gate_full, gate_none
-        self.levels = NoiseLevels(log_sigma_mean, log_sigma_std, reference_weight)
-        self.sigmas = karras_sigmas(sample_steps, *sigma_range)
-        self.geometry = GeometryLoss(
-            device, mask_weight, depth_weight, pixel_weight, lpips_weight, num_input,
-            choose_volume_weight(decoder, volume_weight),
-        )  # fmt: skip
-        self.images_per_sample = num_frames
-        self.source = ViewSource(orbits, num_frames, num_novel)
-        self.shown = self.source.draw(SHOWN, seed=0)
+        self.unet, self.image_encoder = unet, image_encoder
+        self.levels = settings.noise_levels()
+        self.sigmas = karras_sigmas(settings.sample_steps, *sigma_range)
 
     def gate(self, sigma: Tensor) -> Tensor:
         """Return the weight of L_3D in 0..1 at noise levels."""
-        span = math.log(self.gate_none / self.gate_full)
-        return ((math.log(self.gate_none) - sigma.log()) / span).clamp(0, 1)
-
-    @torch.no_grad()
-    def encode(self, batch: OrbitSamples) -> tuple[Tensor, Tensor]:
-        """Return pictures (B, T, C, H, W) and the modes of their latents (B, T, L, h, w)."""
-        pictures = picture_tensor(batch.rgba, self.vae.config.in_channels)
-        encoded = encode_reference(self.vae, pictures.flatten(0, 1))
-        return pictures, encoded.unflatten(0, pictures.shape[:2]).float()
-
-    def decode(
-        self, estimated: Tensor, reference: Tensor, pictures: Tensor, samples: OrbitSamples
-    ) -> DecodedGaussians:
-        """Decode (B, T, L, h, w) scaled latents, the last frame replaced by the reference."""
-        latents = torch.cat([estimated[:, :-1], reference[:, None]], dim=1)
-        features = embed_for_decoder(self.feature_encoder, pictures[:, -1])
-        return self.decoder(latents, samples.cameras(), features)
+        full, none = self.settings.gate_full, self.settings.gate_none
+        return ((math.log(none) - sigma.log()) / math.log(none / full)).clamp(0, 1)
 
     def loss(self, batch: OrbitSamples) -> tuple[Tensor, dict[str, Tensor]]:
         pictures, encoded = self.encode(batch)
@@ -166,13 +132,13 @@ class DistillTask:
         with torch.no_grad():
             context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
         # Drawn on the CPU, so that which samples have an L_3D is known without a wait.
-        kept = torch.rand(size) >= self.drop_condition
+        kept = torch.rand(size) >= self.settings.drop_condition
         levels = self.levels.draw(size)
         gates = self.gate(levels) * kept
         kept = kept.float().to(self.device, non_blocking=True)
         sigma = levels.to(self.device, non_blocking=True)
         noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
-        with torch.set_grad_enabled(self.train_unet):
+        with torch.set_grad_enabled(self.settings.train_unet):
             v = denoise(
                 self.unet, noisy, sigma, encoded[:, -1] * kept[:, None, None, None],
                 context * kept[:, None, None], pose,
@@ -186,14 +152,15 @@ class DistillTask:
         if not chosen:
             # Always the same parts: processes average them name by name.
             missing = dict.fromkeys(("geometry", *self.geometry.names), nothing)
-            if not self.train_unet:  # the backward pass still wants something to go through
+            if not self.settings.train_unet:  # the backward pass wants something to go through
                 flat = flat + sum(p.sum() for p in self.modules.parameters()) * 0
             return flat, {"flat": flat.detach()} | missing
         samples = batch[chosen]
-        decoded = self.decode(estimated[chosen], latents[chosen, -1], pictures[chosen], samples)
+        given = keep_reference(estimated[chosen], latents[chosen])
+        decoded = self.decode(given, pictures[chosen], samples.cameras())
         totals, parts = self.geometry(decoded, samples)
         gate = gates[chosen].to(totals)
-        loss = flat + self.geometry_weight * (gate * totals).sum() / size
+        loss = flat + self.settings.geometry_weight * (gate * totals).sum() / size
         solid = (gate * totals.detach()).sum() / gate.sum()
         return loss, {"flat": flat.detach(), "geometry": solid} | parts
 
@@ -206,20 +173,25 @@ class DistillTask:
         reference = encoded[:, -1]
         latents = sample_latents(self.unet, reference, context, shown.pose, self.sigmas)
         views = torch.stack([on_white(pictures), decode_views(self.vae, latents)], dim=1)
-        scaled = reference * self.vae.config.scaling_factor
-        decoded = self.decode(latents, scaled, pictures, shown)
+        given = keep_reference(latents, encoded * self.vae.config.scaling_factor)
+        decoded = self.decode(given, pictures, shown.cameras())
         return {"views": views.flatten(0, 1), "renders": compare_renders(decoded, shown)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
-        if self.train_unet:
+        if self.settings.train_unet:
             unet = modules["unet"]
             if self.lora:
                 save_lora(unet, directory / "lora")
                 unet = fuse_lora(unet)
             unet.save_pretrained(directory / "unet")
-        if self.train_decoder:
+        if self.settings.train_decoder:
             modules["decoder"].save_pretrained(directory / "decoder")
             modules["feature_encoder"].save_pretrained(directory / "feature_encoder")
+
+
+def keep_reference(estimated: Tensor, true: Tensor) -> Tensor:
+    """Return estimated (B, T, L, h, w) latents with the last frame, the reference, of the true."""
+    return torch.cat([estimated[:, :-1], true[:, -1:]], dim=1)
 
 
 def add_lora(unet: nn.Module, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> None:

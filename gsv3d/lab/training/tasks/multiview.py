@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,13 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.augment import Change
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
-from gsv3d.lab.training.edm import NoiseLevels, denoise, estimate, karras_sigmas, sample_latents
-from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
+from gsv3d.lab.training.edm import NoiseSettings, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.fields import Share
 from gsv3d.lab.training.latents import Encoding, LatentCache, compute_in_memory, compute_on_disk
 from gsv3d.lab.training.log import on_white
-from gsv3d.lab.training.orbits import Orbit
+from gsv3d.lab.training.samples import Change
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,
@@ -34,6 +34,23 @@ BLIND = math.exp(2)
 """Above this noise level the latents say next to nothing, and the reference must say all."""
 
 
+@dataclass(frozen=True)
+class MultiviewSettings(NoiseSettings):
+    """Options of the stage; see ``NoiseSettings`` for the others.
+
+    Attributes:
+        train_image_encoder: False for a pre-trained one, as SV3D's.
+        static_until: see ``OrbitSource``.
+        latents: "none" (encode every batch), "memory" or "disk" (compute them before training).
+        variants: changes of every object that precomputed latents hold.
+    """
+
+    train_image_encoder: bool = True
+    static_until: Share = 0.0
+    latents: Literal["none", "memory", "disk"] = "none"
+    variants: Annotated[int, Field(ge=1, le=65536)] = 4
+
+
 class MultiviewTask:
     """Unit-weight loss on v, log-normal noise levels, frames near the reference weighted less.
 
@@ -44,15 +61,9 @@ class MultiviewTask:
         orbits: the data.
         num_frames: T.
         device: the models'.
+        settings: of the stage.
         folder: of the run, where latents are kept.
         sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
-        log_sigma_mean, log_sigma_std, reference_weight: see ``NoiseLevels``.
-        drop_condition: share of samples that are trained without the reference, for guidance.
-        train_image_encoder: False for a pre-trained one, as SV3D's.
-        static_until: see ``OrbitSource``.
-        latents: "none" (encode every batch), "memory" or "disk" (compute them before training).
-        variants: changes of every object that precomputed latents hold.
-        sample_steps: denoising steps of a drawn sample.
 
     Raises:
         ModelError: latents are to be kept on the disk, and there is no folder for them.
@@ -66,40 +77,31 @@ class MultiviewTask:
         unet: nn.Module,
         image_encoder: nn.Module,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         num_frames: int,
         device: torch.device,
+        settings: MultiviewSettings,
         folder: Path | None = None,
         sigma_range: tuple[float, float] = (0.02, 80.0),
-        *,
-        log_sigma_mean: LogNoise = 0.7,
-        log_sigma_std: Spread = 1.6,
-        drop_condition: Share = 0.1,
-        reference_weight: Weight = 0.3,
-        train_image_encoder: bool = True,
-        static_until: Share = 0.0,
-        latents: Literal["none", "memory", "disk"] = "none",
-        variants: Annotated[int, Field(ge=1, le=65536)] = 4,
-        sample_steps: Annotated[int, Field(ge=1, le=1000)] = 12,
     ) -> None:
         self.modules = nn.ModuleDict({"unet": unet, "image_encoder": image_encoder}).to(device)
-        image_encoder.requires_grad_(train_image_encoder)
+        image_encoder.requires_grad_(settings.train_image_encoder)
         self.vae = vae.to(device).eval().requires_grad_(False)
-        self.device, self.drop_condition = device, drop_condition
-        self.levels = NoiseLevels(log_sigma_mean, log_sigma_std, reference_weight)
-        self.sigmas = karras_sigmas(sample_steps, *sigma_range)
+        self.device, self.drop_condition = device, settings.drop_condition
+        self.levels = settings.noise_levels()
+        self.sigmas = karras_sigmas(settings.sample_steps, *sigma_range)
         self.images_per_sample = num_frames
         channels = vae.config.in_channels
-        plain = OrbitSource(orbits, num_frames, channels, static_until)
+        plain = OrbitSource(orbits, num_frames, channels, settings.static_until)
         # Before the latents, which may take long: that the orbits have enough views.
         self.shown = plain.draw(SHOWN, seed=0, progress=1.0)
-        cache = self._cache(latents, orbits, variants, channels, folder)
-        self.source = OrbitSource(orbits, num_frames, channels, static_until, cache)
+        cache = self._cache(settings.latents, orbits, settings.variants, channels, folder)
+        self.source = OrbitSource(orbits, num_frames, channels, settings.static_until, cache)
 
     def _cache(
         self,
         kind: str,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         variants: int,
         channels: int,
         folder: Path | None,

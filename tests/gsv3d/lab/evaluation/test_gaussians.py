@@ -8,8 +8,9 @@ import torch
 from gsv3d.cameras import orbit, static_azimuths_deg
 from gsv3d.gaussians import Gaussians
 from gsv3d.lab.evaluation.gaussians import FitSettings, fit_gaussians, fit_halves
-from gsv3d.lab.evaluation.metrics import psnr, surface_distance
+from gsv3d.lab.evaluation.image_metrics import psnr
 from gsv3d.lab.evaluation.protocol import Framing
+from gsv3d.lab.evaluation.shape_metrics import surface_distance
 from gsv3d.rendering import render
 from tests.gsv3d.fake_pipeline import ball
 

@@ -14,14 +14,13 @@ from trimesh.visual.material import PBRMaterial
 
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.evaluation.baselines.library import load_library
-from gsv3d.lab.evaluation.baselines.retrieval import Retriever
 from gsv3d.lab.evaluation.gaussians import FitSettings
 from gsv3d.lab.evaluation.generating import Generated
-from gsv3d.lab.evaluation.metrics import Views, compare_views
+from gsv3d.lab.evaluation.image_metrics import Views, compare_views
 from gsv3d.lab.evaluation.protocol import EvaluationSettings, make_cases, plan_object
 from gsv3d.lab.evaluation.report import write_report
-from gsv3d.lab.evaluation.report.results import load_results
+from gsv3d.lab.evaluation.results import load_results
+from gsv3d.lab.evaluation.retrieval import Retriever, load_library
 from gsv3d.lab.evaluation.runner import run_evaluation
 from gsv3d.lab.evaluation.store import (
     ModelIdentity,

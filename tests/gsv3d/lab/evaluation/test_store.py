@@ -13,7 +13,7 @@ from gsv3d.errors import OutputError
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.evaluation.protocol import EvaluationSettings, make_cases
 from gsv3d.lab.evaluation.store import ModelIdentity, Run, prepare_folder, save_arrays, write_json
-from gsv3d.multiview.consistency import Consistency
+from gsv3d.multiview.guidance import Consistency
 from gsv3d.tasks import attempt
 
 SETTINGS = EvaluationSettings(size=48, input_size=64, samples=2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GLB files read without Blender, against what was written into them."""
+"""GLB files read without Blender, against what was written into them; baked textures."""
 
 import json
 import warnings
@@ -15,6 +15,9 @@ from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
+from gsv3d.lab.rasterizing.props import Prop, bake_texture
+from gsv3d.meshing.mesh import TexturedMesh
+from gsv3d.meshing.preview import rasterize_mesh
 from tests.gsv3d.lab.rasterizing import odd_meshes
 
 
@@ -194,3 +197,39 @@ def test_srgb_decoding_is_the_inverse_of_encoding():
 
     values = np.linspace(0, 1, 101)
     assert np.allclose(decode_srgb(encode_srgb(values)), values, atol=1e-6)
+
+
+def checker() -> Prop:
+    """Two triangles with a texture of four colors, and one with colors at its corners."""
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 2]], np.float32)
+    faces = np.array([[0, 1, 2], [0, 2, 3], [3, 2, 4]], np.int32)
+    uvs = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]], [[0, 0]] * 3], np.float32)
+    colors = np.ones((3, 3, 3), np.float32)
+    colors[2] = np.eye(3)
+    texture = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
+    normals = np.tile(np.float32([0, -1, 0]), (3, 3, 1))
+    return Prop(
+        vertices, faces, normals, uvs, colors, np.array([0, 0, -1], np.int32), (texture,), False
+    )
+
+
+def test_baked_colors_are_those_of_the_prop() -> None:
+    mesh = bake_texture(checker())
+    assert len(mesh.faces) == 3
+    centered = mesh.vertices * 0.5 - [0.25, 0, 0.5]
+    body = TexturedMesh(centered, mesh.faces, mesh.corner_uvs, mesh.texture)
+    view = rasterize_mesh(body, orbit([0.0], 0.0, size=96), supersample=1)[0]
+    rows, columns = np.flatnonzero(view[..., 3].any(1)), np.flatnonzero(view[..., 3].any(0))
+    height, width = rows[-1] - rows[0], columns[-1] - columns[0]
+
+    def at(across: float, up: float) -> np.ndarray:
+        return view[round(rows[-1] - up * height / 2), round(columns[0] + across * width), :3]
+
+    # Lower left of a picture whose row 0 is its top: blue; then white, red, green.
+    for place, color in (
+        ((0.25, 0.2), (0, 0, 255)), ((0.8, 0.25), (255, 255, 255)),
+        ((0.2, 0.75), (255, 0, 0)), ((0.75, 0.85), (0, 255, 0)),
+    ):  # fmt: skip
+        assert np.abs(at(*place).astype(int) - color).max() < 60, place
+    red, green, blue = at(0.04, 1.05), at(0.93, 1.03), at(0.04, 1.9)
+    assert red[0] > 200 and green[1] > 200 and blue[2] > 200

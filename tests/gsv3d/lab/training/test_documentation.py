@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gsv3d.lab.training.config import COMPONENTS, TASKS, ModelConfig
+from gsv3d.lab.training.config import COMPONENTS, SETTINGS, ModelConfig
 from gsv3d.lab.training.schedule import Schedule
 
 TEXT = (Path(__file__).resolve().parents[4] / "docs" / "training.md").read_text("utf-8")
@@ -48,14 +47,9 @@ def test_the_schedule() -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("stage", TASKS)
+@pytest.mark.parametrize("stage", SETTINGS)
 def test_a_stages_options(stage: str) -> None:
-    parameters = inspect.signature(TASKS[stage]).parameters
-    expected = {
-        name: in_words(p.default)
-        for name, p in parameters.items()
-        if p.default is not p.empty and name not in ("folder", "sigma_range")
-    }
+    expected = {f.name: in_words(f.default) for f in dataclasses.fields(SETTINGS[stage])}
     found = {name: as_written(text) for name, text in table(f"`{stage}`").items()}
     assert found == expected
 

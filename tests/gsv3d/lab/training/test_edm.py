@@ -40,7 +40,7 @@ def test_the_estimate_undoes_the_definition_of_v() -> None:
     v = (noise - wide * latents) / (wide**2 + 1).sqrt()
     noisy = latents + wide * noise
     assert torch.allclose(estimate(noisy, v, sigma), latents, atol=1e-4)
-    squared = NoiseLevels().squared(estimate(noisy, v + 0.3, sigma), latents, sigma)
+    squared = NoiseLevels(0.7, 1.6, 0.3).squared(estimate(noisy, v + 0.3, sigma), latents, sigma)
     # An error of 0.3 in v costs 0.09 at every noise level: unit weight.
     assert torch.allclose(squared, torch.full((2, 3), 0.09), rtol=1e-3)
 
@@ -63,12 +63,12 @@ def test_the_network_reads_what_svd_reads() -> None:
 
 def test_noise_levels_are_log_normal_and_frames_near_the_reference_count_less() -> None:
     torch.manual_seed(0)
-    logs = NoiseLevels(log_mean=0.7, log_std=1.6).draw(20000).log()
+    logs = NoiseLevels(0.7, 1.6, 0.3).draw(20000).log()
     assert float(logs.mean()) == pytest.approx(0.7, abs=0.05)
     assert float(logs.std()) == pytest.approx(1.6, abs=0.05)
     pose = torch.zeros(1, 4, 3)
     pose[0, :, 2] = torch.tensor([90.0, 180.0, 270.0, 0.0]).deg2rad()
-    weights = NoiseLevels(reference_weight=0.3).frame_weights(pose)[0]
+    weights = NoiseLevels(0.7, 1.6, 0.3).frame_weights(pose)[0]
     assert float(weights.mean()) == pytest.approx(1.0)
     assert float(weights[3] / weights[1]) == pytest.approx(0.3)
     assert float(weights[0] / weights[1]) == pytest.approx(0.65)

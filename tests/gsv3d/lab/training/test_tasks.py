@@ -18,10 +18,17 @@ from gsv3d.decoder.volume import voxel_centers
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.config import build, list_configurations, read_config
 from gsv3d.lab.training.edm import NoiseLevels
-from gsv3d.lab.training.geometry_loss import GeometryLoss, carve
+from gsv3d.lab.training.geometry_loss import carve
 from gsv3d.lab.training.loop import Schedule, Trainer
 from gsv3d.lab.training.stages import assemble
-from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, MultiviewTask
+from gsv3d.lab.training.tasks import (
+    AutoencoderSettings,
+    AutoencoderTask,
+    DecoderSettings,
+    DecoderTask,
+    MultiviewSettings,
+    MultiviewTask,
+)
 from gsv3d.lab.training.tasks.autoencoder import normalize_latents
 from gsv3d.models import load_pipeline
 from gsv3d.multiview.conditioning import picture_tensor
@@ -51,14 +58,15 @@ def test_normalized_latents_give_the_same_picture() -> None:
 
 
 def task_of(stage: str, **options: float):
-    orbits = [tiny.ball_orbit(f"ball{i}", seed=i) for i in range(2)]
+    orbits = tiny.bank_of(*(tiny.ball_orbit(f"ball{i}", seed=i) for i in range(2)))
     torch.manual_seed(0)
     if stage == "autoencoder":
-        return AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CPU, **options)
+        settings = AutoencoderSettings(**options)
+        return AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CPU, settings)
     if stage == "multiview":
         return MultiviewTask(
             build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), fresh_vae(), orbits, 4,
-            CPU, drop_condition=0.0, **options,
+            CPU, MultiviewSettings(drop_condition=0.0, **options),
         )  # fmt: skip
     decoder = build(tiny.with_volume() if stage == "volume" else tiny.CONFIG, "decoder")
     return DecoderTask(
@@ -68,8 +76,7 @@ def task_of(stage: str, **options: float):
         orbits,
         4,
         CPU,
-        num_novel=1,
-        **options,
+        DecoderSettings(**{"num_novel": 1} | options),
     )
 
 
@@ -154,9 +161,8 @@ def test_the_decoders_corruption_leaves_the_reference_alone() -> None:
 
 
 def test_without_a_weight_of_depth_nothing_is_learnt_of_it() -> None:
-    task = task_of("decoder")
+    task = task_of("decoder", depth_weight=0.0)
     batch = task.source.draw(2, 0, 0.0)
-    task.geometry = GeometryLoss(CPU, depth_weight=0.0)
     torch.manual_seed(0)
     loss, parts = task.loss(batch)
     assert set(parts) == {"render_color", "render_mask", "pixel_mask", "pixel_color"}
@@ -209,8 +215,7 @@ def test_lpips_joins_the_renders_loss_where_it_is_installed(monkeypatch) -> None
             return (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
 
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Distance))
-    task = task_of("decoder")
-    task.geometry = GeometryLoss(CPU, lpips_weight=0.7, num_input=2)
+    task = task_of("decoder", lpips_weight=0.7, num_input=2)
     batch = task.source.draw(1, 0, 0.0)
     loss, parts = task.loss(batch)
     drawn, truth = (pictures.detach() for pictures in seen[0])

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Requests to the backend, and where their results go: plain data. No bpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .batch import read_picture
+from .importers.placement import PicturePlane
+from .pixels import Encoding
+
+Picture = bytes | Path | Encoding
+"""A picture file's bytes, or where they come from when they are sent.
+
+So neither a folder's pictures nor those of jobs that are done lie in memory, and a PNG is made
+beside Blender's main thread.
+"""
+
+
+def bytes_of(picture: Picture) -> bytes:
+    """Return a picture's bytes; waits for one in the making. Raises `Problem`."""
+    if isinstance(picture, Path):
+        return read_picture(picture)
+    return picture if isinstance(picture, bytes) else picture.read()
+
+
+@dataclass(frozen=True)
+class Request:
+    """An object that is asked for.
+
+    Attributes:
+        steps: denoising steps; 0 for the model's own number.
+        elevation: degrees by which the picture looks down; None to have them estimated.
+        mirror: "auto", "off" or "plane", which is the one at ``plane`` degrees.
+        orbit: where the model's views stand; "model" for its own orbit.
+        frames: how many views there are; 0 for the model's own number.
+        azimuths, elevations: degrees of each view instead, the picture's own last.
+        refine: True to have splats fitted to the views.
+        batch: True for one of many pictures, which wait behind single ones.
+    """
+
+    image: Picture
+    filename: str
+    model: str = "blockout"
+    steps: int = 0
+    seed: int = 0
+    faces: int = 5000
+    texture_size: int = 1024
+    elevation: float | None = None
+    mirror: str = "auto"
+    plane: float = 0.0
+    orbit: str = "model"
+    frames: int = 0
+    azimuths: tuple[float, ...] = ()
+    elevations: tuple[float, ...] = ()
+    refine: bool = False
+    files: tuple[str, ...] = ()
+    batch: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """A picture of which the cut-out is asked for, to look at it."""
+
+    image: Picture
+    filename: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """A picture that is asked for in words; 0 steps and 0 guidance are the text model's own."""
+
+    prompt: str
+    text_model: str = ""
+    steps: int = 0
+    guidance: float = 0.0
+    seed: int = 0
+
+    @property
+    def filename(self) -> str:
+        """Return what sentences call it."""
+        return self.prompt
+
+
+AnyRequest = Request | Words | Cutting
+
+
+def is_ready(request: AnyRequest) -> bool:
+    """Return False while the PNG of a request is in the making."""
+    picture = None if isinstance(request, Words) else request.image
+    return not isinstance(picture, Encoding) or picture.done
+
+
+def is_batch(request: AnyRequest) -> bool:
+    """Return True for one of many pictures."""
+    return isinstance(request, Request) and request.batch
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place for results: names and numbers, never Blender objects, which do not live long.
+
+    Attributes:
+        location: in Blender units.
+        yaw: radians about +Z.
+        height: in Blender units; None for as large as the picture shows the object.
+        plane: the picture where it stands in the scene: the result stands at its lower edge, not at
+            the location.
+        source: a digest of the picture.
+        replaces: True to take the place of the last result of the same picture.
+        batch: shared by jobs of one collection and, without pictures in the scene, one grid.
+        slot: the place in the batch.
+    """
+
+    name: str
+    location: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    yaw: float = 0.0
+    height: float | None = 1.0
+    plane: PicturePlane | None = None
+    source: str = ""
+    replaces: bool = False
+    scene: str = ""
+    collection: str = ""
+    batch: str = ""
+    slot: int = 0
