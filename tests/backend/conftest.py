@@ -60,6 +60,8 @@ class Running:
         assert not self.errors, self.errors
 
 
+Start = Callable[..., Running]
+"""Starts a server; see `run_server`."""
 UNDER_WINDOWS_RULES = (
     "test_job_list",
     "test_jobs",
@@ -87,7 +89,7 @@ def file_rules(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def run_server() -> Iterator[Callable[..., Running]]:
+def run_server() -> Iterator[Start]:
     """Start servers that are stopped after the test."""
     running: list[Running] = []
 

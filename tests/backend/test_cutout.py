@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ from PIL import Image
 from backend.protocol import ClientSession, ProtocolError, Received, Violation, encode
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
-
-Start = Callable[..., Running]
+from tests.backend.conftest import Start, script
 
 
 def file_of(client: Client, job: str) -> Received:

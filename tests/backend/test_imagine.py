@@ -21,9 +21,8 @@ from backend.protocol import ClientSession, ProtocolError, Received, Violation, 
 from backend.protocol import messages as m
 from tests import tiny_text_model
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 
-Start = Callable[..., Running]
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,9 +12,8 @@ import pytest
 from backend.protocol import ClientSession
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 
-Start = Callable[..., Running]
 JOB = "{:032x}".format
 LONG = {"steps": 5000, "step_s": 0.02}
 

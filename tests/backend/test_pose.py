@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,7 @@ from backend.protocol import messages as m
 from backend.protocol.codec import decode
 from gsv3d.pose import PoseEstimate
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
-
-Start = Callable[..., Running]
+from tests.backend.conftest import Start, script
 
 
 def pose_of(client: Client, job: str) -> dict[str, float]:

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -26,9 +25,8 @@ from backend.server import Server, has_ended
 from backend.settings import Settings
 from backend.store import Store, write_whole
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 
-Start = Callable[..., Running]
 JOB = "{:032x}".format
 
 
