@@ -49,7 +49,7 @@ def test_words_are_a_job_like_a_picture(tmp_path: Path, run_server: Start) -> No
         second = client.session.imagine(words(steps=2000, step_s=0.02))
         client.until(m.Progress, job=second)
         client.session.cancel(second)
-        client.until(m.Cancelled, timeout=5, job=second)
+        client.until(m.Cancelled, timeout=10, job=second)
         client.session.status()
         queue = client.until(m.Queue)
         assert [e.filename for e in queue.jobs] == [words(steps=4), words(steps=2000, step_s=0.02)]
@@ -193,7 +193,7 @@ def test_words_through_the_real_backend_and_worker(tmp_path: Path) -> None:
             long = client.session.imagine("a wooden barrel", steps=200)
             client.until(lambda e: isinstance(e, m.Progress) and e.job == long and e.step > 1, 60)
             client.session.cancel(long)
-            client.until(m.Cancelled, timeout=5, job=long)
+            client.until(m.Cancelled, timeout=19, job=long)
             client.session.shutdown()
             client.until(m.Bye)
         assert process.wait(30) == 0
