@@ -184,8 +184,7 @@ class Peer:
                         self.blocked = True  # others hold too many files open: later
                         break
                     job = transfer.artifact.job
-                    self._drop(lambda other, job=job: other.job == job)  # type: ignore[misc]
-                    self._ends.pop(job, None)
+                    self.stop_job(job)
                     unreadable.append((job, error))
             else:
                 break
