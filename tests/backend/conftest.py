@@ -60,6 +60,23 @@ class Running:
         assert not self.errors, self.errors
 
 
+class RecordedWatch:
+    """A job's `Watch` that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.sent: list[tuple[str, bytes, dict[str, Any]]] = []
+
+    def progress(self, phase: str, step: int, of: int) -> None:
+        self.phases.append(phase)
+
+    def artifact(self, kind: str, values: Any, **fields: Any) -> None:
+        self.sent.append((kind, next(iter(values.values())).tobytes(), fields))
+
+    def files(self) -> list[bytes]:
+        return [data for kind, data, _ in self.sent if kind == "file"]
+
+
 Start = Callable[..., Running]
 """Starts a server; see `run_server`."""
 UNDER_WINDOWS_RULES = (
