@@ -15,9 +15,10 @@ from . import pair_command, serve_command, status_command, values
 from .conversation import ask
 from .errors import BackendError
 from .logs import FOLDER, last_lines
-from .protocol import ClientSession, ProtocolError, default_data_dir
+from .protocol import ClientSession, default_data_dir
 from .protocol import messages as m
 from .protocol.connection_file import FILE_NAME
+from .protocol.errors import WordedError
 
 #: Seconds to wait for the end of the backend.
 END_S = 15.0
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.connection_file = options.data_dir / FILE_NAME
     try:
         return options.run(options)
-    except (BackendError, ProtocolError) as error:
+    except WordedError as error:
         print(f"gsv3d-backend: {error}", file=sys.stderr)
         return 1
 

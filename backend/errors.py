@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the backend itself raises, in the words its user sees."""
+"""Errors of the backend, in the words its user sees."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
+from .protocol.errors import WordedError
 
-class BackendError(Exception):
-    """One sentence that says what is wrong and where, and one that says what to do."""
 
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what, hint)
-        self.what = what
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.hint}".rstrip()
+class BackendError(WordedError):
+    """Something that the backend cannot do."""
 
 
 class StorageError(BackendError):

@@ -25,7 +25,7 @@ class StoredArtifact:
 
     @property
     def replaceable(self) -> bool:
-        """True for coarse views and Gaussians: a newer one takes their place."""
+        """Return whether a newer artifact of the kind replaces it: coarse views and Gaussians."""
         return self.kind in ("views", "gaussians") and not self.fields.get("final")
 
 

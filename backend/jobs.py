@@ -151,7 +151,7 @@ class Jobs:
 
     @property
     def _before(self) -> int:
-        """Jobs before the first that waits: one must be over, unless there is a free worker."""
+        """Return how many jobs must end before the first that waits: none with a free worker."""
         return int(len(self.running) >= self.slots)
 
     def entries(

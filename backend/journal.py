@@ -91,18 +91,18 @@ class JobRecord:
 
     @property
     def kind(self) -> str:
-        """The message that began it: "submit", "imagine" or "cutout"."""
+        """Return the type of the message that began it: "submit", "imagine" or "cutout"."""
         return str(self.settings.get("kind", "submit"))
 
     @property
     def filename(self) -> str:
-        """What to call it: the picture's file name, or the words it is to be made of."""
+        """Return the picture's file name, or the words the picture is to be made of."""
         prompt = " ".join(str(self.settings.get("prompt", "")).split())
         return str(self.settings.get("filename", "")) or prompt[:LABEL_CHARS]
 
     @property
     def model(self) -> str:
-        """The model's name; a text-to-image model is told by the end of its path."""
+        """Return the model's name; of a text-to-image model the end of its path."""
         if self.kind == "cutout":
             return "cutout"
         if self.kind == "submit":
@@ -117,12 +117,12 @@ class JobRecord:
 
     @property
     def owner(self) -> str | None:
-        """The client that submitted it, by the id it gave."""
+        """Return the id of the client that submitted it."""
         return self.settings.get("owner")
 
     @property
     def batch(self) -> bool:
-        """True for one of many, which waits behind the single jobs."""
+        """Return whether it is one of many, which wait behind the single jobs."""
         return self.settings.get("priority") == "batch"
 
     @property

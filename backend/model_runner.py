@@ -292,7 +292,7 @@ class ModelRunner:
 
 
 def _on_a_line(text: str) -> str:
-    """Text of a model's folder as the wire takes it."""
+    """Return text of a model's folder as the wire takes it."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:1000]
 
 

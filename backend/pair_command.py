@@ -64,9 +64,9 @@ def _list(paired: PairedComputers) -> None:
 
 
 def _forget(paired: PairedComputers, name: str) -> None:
-    found = [computer for computer in paired.computers if computer.name == name]
-    if not found and name.isascii() and name.isdigit() and name != "0":
-        found = paired.computers[int(name) - 1 : int(name)]
+    computers = paired.computers
+    found = [computer for computer in computers if computer.name == name]
+    found = found or [one for number, one in enumerate(computers, 1) if str(number) == name]
     if not found:
         raise BackendError(
             f"No paired computer is called '{name}'.",
@@ -77,5 +77,5 @@ def _forget(paired: PairedComputers, name: str) -> None:
             f"{len(found)} paired computers are called '{name}'.",
             "Name one by its number, which 'gsv3d-backend pair --list' shows.",
         )
-    paired.write([computer for computer in paired.computers if computer is not found[0]])
+    paired.write([computer for computer in computers if computer is not found[0]])
     print(f"gsv3d-backend: {found[0].name} is forgotten, also by a backend that is running.")

@@ -18,6 +18,7 @@ from .errors import BackendError
 from .paired import PairedComputer, PairedComputers
 from .protocol import CODE_S, NEW_CODE, SPENT, PairingCode, ProtocolError, parse_address
 from .protocol import messages as m
+from .protocol.errors import WordedError
 from .zap import OWNER, Gatekeeper
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Pairing:
                 return self._invite(user, message, now)
             if isinstance(message, m.Shutdown) and user != OWNER and not message.if_alone:
                 raise ProtocolError("The backend can be ended on its own computer alone.")
-        except (ProtocolError, BackendError) as error:
+        except WordedError as error:
             return m.Error("not_available", error.what, error.hint)
         return None
 

@@ -150,7 +150,7 @@ class Peer:
 
     @property
     def busy(self) -> bool:
-        """True when something could be sent at the next turn."""
+        """Return whether something could be sent at the next turn."""
         return bool(self._control or self._may_announce() or self._ready())
 
     # --- sending ---------------------------------------------------------------------------------
@@ -184,8 +184,7 @@ class Peer:
                         self.blocked = True  # others hold too many files open: later
                         break
                     job = transfer.artifact.job
-                    self._drop(lambda other, job=job: other.job == job)  # type: ignore[misc]
-                    self._ends.pop(job, None)
+                    self.stop_job(job)
                     unreadable.append((job, error))
             else:
                 break
@@ -263,7 +262,7 @@ class Peer:
 
 
 def _size(message: m.Message) -> int:
-    """About the bytes of a control message."""
+    """Return about how many bytes a control message has."""
     if isinstance(message, m.Queue):
         return 600 * len(message.jobs) + 100
     return 500

@@ -196,19 +196,15 @@ class RayRunner:
 
 def ray_runner(options: argparse.Namespace) -> RayRunner:
     """Return a runner of the model in a cluster, from the worker's command line."""
+    from .model_runner import make_runner
+
     # Without --threads a worker has a machine without a card to itself.
     cpus = options.threads or sys.maxsize
     cards = options.device != "cpu"
     # An actor sees no card but its own.
     alone = {**vars(options), "share": 1, "device": "auto" if cards else "cpu"}
-    make = partial(_model_runner, argparse.Namespace(**alone))
+    make = partial(make_runner, argparse.Namespace(**alone))
     return RayRunner(options.ray, make, cpus, cards)
-
-
-def _model_runner(options: argparse.Namespace) -> Runner:
-    from .model_runner import make_runner
-
-    return make_runner(options)
 
 
 def check_cluster(address: str) -> None:

@@ -196,8 +196,7 @@ class Server:
         """Delete the connection file if it is still this backend's."""
         path = self.settings.connection_path
         try:
-            ours = hasattr(self, "connection") and read_connection(path) == self.connection
-            if ours:
+            if hasattr(self, "connection") and read_connection(path) == self.connection:
                 path.unlink()
         except (ProtocolError, OSError) as error:
             log.info("connection file left: %s", error)

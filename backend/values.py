@@ -18,12 +18,10 @@ def _whole(text: str, low: int, high: int, what: str) -> int:
 
 
 def port(text: str) -> int:
-    """Return a port; 0 stands for a free one."""
     return _whole(text, 0, 65535, "a port: give a number from 1 to 65535")
 
 
 def count(text: str) -> int:
-    """Return a whole number from 1 to 1024."""
     return _whole(text, 1, 1024, "a whole number from 1 to 1024")
 
 
@@ -33,17 +31,14 @@ def count_or_auto(text: str) -> int | None:
 
 
 def seconds(text: str) -> float:
-    """Return seconds, from 10 to a day."""
     return float(_whole(text, 10, 86400, "a number of seconds from 10 to 86400"))
 
 
 def pid(text: str) -> int:
-    """Return the id of a process."""
     return _whole(text, 1, 2**32 - 1, "a process id")
 
 
 def positive(text: str) -> float:
-    """Return a number above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -54,7 +49,6 @@ def positive(text: str) -> float:
 
 
 def address(text: str) -> tuple[str, int]:
-    """Return host and port."""
     try:
         return parse_address(text)
     except ProtocolError as error:
@@ -69,7 +63,6 @@ def job_id(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    """Return a path."""
     if not text:
         raise argparse.ArgumentTypeError(
             "the path is empty; a variable of the shell may not be set"

@@ -49,7 +49,7 @@ class Work:
 
     @property
     def free(self) -> bool:
-        """True when it can take a job now."""
+        """Return whether it can take a job now."""
         return self.worker.ready and self.job is None
 
     # --- every turn ------------------------------------------------------------------------------
@@ -96,11 +96,9 @@ class Work:
             self.worker.kill()
         elif self.worker.late(now):
             log.error("the worker is not ready after %.0f s; it is ended", READY_S)
-            words = self.worker.last_words
             self.worker.kill()
             self.worker.note_failure(now)
-            said = f" Its last words: {words}" if words else ""
-            self.broken = (f"The worker process was not ready after {READY_S:.0f} s.{said}", _LOGS)
+            self._break(f"The worker process was not ready after {READY_S:.0f} s.")
         job = self.job
         if job is None:
             return
@@ -135,8 +133,7 @@ class Work:
         job = self.job
         if job is None:
             if self.broken is None:
-                said = f" Its last words: {words}" if words else ""
-                self.broken = (f"{why}{said}", _LOGS)
+                self._break(why)
         elif self._deadline is not None:
             self._cancelled(job)
         else:
@@ -148,6 +145,10 @@ class Work:
                 f"Try again; should it happen again, choose fewer faces or a smaller texture. "
                 f"{_LOGS}",
             )
+
+    def _break(self, what: str) -> None:
+        words = self.worker.last_words
+        self.broken = (f"{what} Its last words: {words}" if words else what, _LOGS)
 
     # --- what the worker says --------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ class Worker:
 
     @property
     def given_up(self) -> bool:
-        """True when it has failed so often that only a new job is a reason to try again."""
+        """Return whether it has failed so often that it is started again for a new job alone."""
         return self.failures >= MAX_RESTARTS
 
     def may_start(self, now: float) -> bool:

@@ -178,7 +178,7 @@ class WorkerLink:
 
 
 def serve_jobs(make_runner: Callable[[], Runner]) -> int:
-    """Be a worker: greet, make the runner, do jobs until told to end. Returns an exit code."""
+    """Make the runner, do jobs until told to end, and return an exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to act on
     greeting = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_server, daemon=True).start()

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def box_mesh() -> dict[str, np.ndarray]:
-    """A box of 0.6 x 0.4 x 1.0, each triangle with corners in one quarter of the texture."""
+    """Return a box of 0.6 x 0.4 x 1.0, each triangle with corners in one quarter of the texture."""
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], "f4")
     faces = [
         (0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1),
@@ -30,7 +30,7 @@ def box_mesh() -> dict[str, np.ndarray]:
 
 
 def sphere_gaussians(count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """`count` Gaussians on a sphere of radius 0.4, SH of degree 0."""
+    """Return `count` Gaussians on a sphere of radius 0.4, SH of degree 0."""
     random = np.random.default_rng(seed)
     directions = random.normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -44,7 +44,7 @@ def sphere_gaussians(count: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def orbit_views(count: int = 4, size: int = 32) -> dict[str, np.ndarray]:
-    """Plain-colored images around the object; the last one at azimuth 0."""
+    """Return plain-colored images around the object; the last one at azimuth 0."""
     azimuths = (np.arange(1, count + 1) * 360.0 / count % 360.0).astype("f4")
     images = np.zeros((count, size, size, 3), np.uint8)
     images += (np.arange(count, dtype=np.uint8) * 40 + 60)[:, None, None, None]
@@ -52,7 +52,7 @@ def orbit_views(count: int = 4, size: int = 32) -> dict[str, np.ndarray]:
 
 
 def glb_bytes() -> bytes:
-    """The box as a real .glb."""
+    """Return the box as a real .glb."""
     import trimesh
 
     mesh = box_mesh()
@@ -60,7 +60,7 @@ def glb_bytes() -> bytes:
 
 
 def ply_bytes(gaussians: dict[str, np.ndarray]) -> bytes:
-    """Gaussians of degree 0 as a 3DGS .ply (log scales, logit opacities)."""
+    """Return Gaussians of degree 0 as a 3DGS .ply (log scales, logit opacities)."""
     names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
     names += [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]
     count = len(gaussians["means"])
@@ -81,7 +81,7 @@ def ply_bytes(gaussians: dict[str, np.ndarray]) -> bytes:
 
 
 def drawn(prompt: str, seed: int) -> bytes:
-    """The PNG that is "made of" words: a square whose color depends on words and seed."""
+    """Return the PNG that is "made of" words: a square whose color depends on words and seed."""
     from PIL import Image
 
     color = (len(prompt) % 200 + 50, seed % 200 + 50, 90, 255)

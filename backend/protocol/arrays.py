@@ -78,7 +78,7 @@ class ArraySpec:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes (a Python integer: it cannot overflow)."""
+        """Return the size in bytes (a Python integer: it cannot overflow)."""
         count = DTYPES[self.dtype].itemsize
         for size in self.shape:
             count *= size

@@ -57,17 +57,17 @@ class Connection:
 
     @property
     def remote(self) -> bool:
-        """True where the backend runs on another computer."""
+        """Return whether the backend runs on another computer."""
         return self.pid == 0
 
     @property
     def host(self) -> str:
-        """Name or address of the backend's computer."""
+        """Return the name or address of the backend's computer."""
         return self.endpoint.removeprefix("tcp://").rpartition(":")[0]
 
     @property
     def alive(self) -> bool:
-        """True while the backend that wrote the file runs; of a remote one nobody knows."""
+        """Return whether the backend that wrote the file runs; True for a remote one."""
         if self.remote:
             return True
         if self.data_dir:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the protocol package raises: one sentence, and a hint where there is something to do."""
+"""Errors of the protocol package."""
 
 from __future__ import annotations
 
@@ -7,23 +7,33 @@ from __future__ import annotations
 REPORT = "This is a fault of GSV3D: please report it with the backend's log file."
 
 
-class ProtocolError(ValueError):
+class WordedError(Exception):
+    """Base of the errors that are shown as they are.
+
+    Args:
+        what: one sentence: what is wrong, and where.
+        hint: one sentence: what to do about it; may be empty.
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.hint}".rstrip()
+
+
+class ProtocolError(WordedError, ValueError):
     """Something that is not a valid message: names the field, its value's size and its bounds.
 
     Args:
-        what: one sentence: what is wrong.
-        hint: one sentence: what to do about it; may be empty.
         job: the job the message was about, where that could be read.
     """
 
     def __init__(self, what: str, hint: str = "", job: str | None = None) -> None:
         super().__init__(what, hint)
-        self.what = what
-        self.hint = hint
         self.job = job
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.hint}".rstrip()
 
 
 class VersionError(ProtocolError):

@@ -233,7 +233,7 @@ class Artifact(FromServer, AboutJob):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays together."""
+        """Return the bytes of all arrays together."""
         return total_bytes(self.arrays)
 
 

@@ -75,12 +75,12 @@ class ClientSession:
 
     @property
     def connected(self) -> bool:
-        """True from the welcome until silence, a refusal or the next hello."""
+        """Return whether there was a welcome, and no silence, refusal or hello since."""
         return self.welcome is not None and not self._silent
 
     @property
     def open_jobs(self) -> frozenset[str]:
-        """The jobs submitted or fetched whose end has not come yet."""
+        """Return the jobs submitted or fetched whose end has not come yet."""
         return frozenset(self._open)
 
     @property

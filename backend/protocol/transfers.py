@@ -38,7 +38,7 @@ class OutgoingTransfer:
 
     @property
     def ready(self) -> bool:
-        """True when a chunk may be sent now."""
+        """Return whether a chunk may be sent now."""
         return self.credit > 0 and not self.finished
 
     def grant(self, chunks: int) -> None:

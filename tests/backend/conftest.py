@@ -22,7 +22,7 @@ WORKER = Path(__file__).parent / "scripted_worker.py"
 
 
 def script(**values: Any) -> bytes:
-    """A picture for the scripted worker."""
+    """Return a picture for the scripted worker."""
     return json.dumps(values).encode()
 
 
@@ -60,6 +60,25 @@ class Running:
         assert not self.errors, self.errors
 
 
+class RecordedWatch:
+    """A job's `Watch` that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.sent: list[tuple[str, bytes, dict[str, Any]]] = []
+
+    def progress(self, phase: str, step: int, of: int) -> None:
+        self.phases.append(phase)
+
+    def artifact(self, kind: str, values: Any, **fields: Any) -> None:
+        self.sent.append((kind, next(iter(values.values())).tobytes(), fields))
+
+    def files(self) -> list[bytes]:
+        return [data for kind, data, _ in self.sent if kind == "file"]
+
+
+Start = Callable[..., Running]
+"""Starts a server; see `run_server`."""
 UNDER_WINDOWS_RULES = (
     "test_job_list",
     "test_jobs",
@@ -87,7 +106,7 @@ def file_rules(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def run_server() -> Iterator[Callable[..., Running]]:
+def run_server() -> Iterator[Start]:
     """Start servers that are stopped after the test."""
     running: list[Running] = []
 

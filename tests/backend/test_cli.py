@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +21,9 @@ from backend.protocol import (
     write_connection,
 )
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 from tests.backend.test_pairing import free_port, join, make_code
 from tests.fake_backend import FakeBackend
-
-Start = Callable[..., Running]
 
 
 def serve(*options: str) -> subprocess.Popen[str]:

@@ -4,20 +4,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from backend.protocol import ClientSession, ProtocolError, Received, Violation, encode
+from backend.protocol import Received, Violation
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
-
-Start = Callable[..., Running]
+from tests.backend.conftest import RecordedWatch, Start, script
 
 
 def file_of(client: Client, job: str) -> Received:
@@ -72,36 +68,10 @@ def test_an_older_client_is_not_told_of_cutouts(
         assert [e.job for e in newer.until(m.Queue).jobs] == [cut, job]
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_an_older_backend_is_named(version: int) -> None:
-    session = ClientSession("test")
-    session.hello()
-    early = session.cutout(b"x")
-    _, failed = session.feed(encode(m.Welcome(version, "0.1.0"), 1))
-    assert failed.job == early and "older than the add-on" in failed.what and failed.hint
-    with pytest.raises(ProtocolError, match="older than the add-on"):
-        session.cutout(b"x")
-    assert not session.open_jobs
-
-
-class _Link:
-    """The worker's side of the link, kept in lists."""
-
-    def __init__(self) -> None:
-        self.phases: list[str] = []
-        self.sent: list[tuple[str, bytes, dict[str, Any]]] = []
-
-    def progress(self, phase: str, step: int, of: int) -> None:
-        self.phases.append(phase)
-
-    def artifact(self, kind: str, values: Any, **fields: Any) -> None:
-        self.sent.append((kind, values["data"].tobytes(), fields))
-
-
 def test_the_worker_cuts_out_and_explains_what_it_cannot() -> None:
     from backend.model_runner import ModelRunner
 
-    runner, link = ModelRunner("cpu"), _Link()
+    runner, link = ModelRunner("cpu"), RecordedWatch()
     y, x = np.mgrid[0:120, 0:160]
     ball = (x - 80) ** 2 + (y - 60) ** 2 < 40**2
     picture = io.BytesIO()

@@ -14,7 +14,7 @@ from tests.fake_backend import FakeBackend
 
 
 def found(folder: Path) -> dict[bool, str]:
-    """What is well (True) and what is not, each as one text."""
+    """Return what is well (True) and what is not, each as one text."""
     findings = list(doctor.findings(folder))
     return {well: "\n".join(str(f) for f in findings if well is not bool(f.hint))
             for well in (True, False)}  # fmt: skip

@@ -74,7 +74,7 @@ def test_a_picture_becomes_gaussians_and_a_mesh(tmp_path: Path) -> None:
             client.until(lambda e: isinstance(e, m.Progress) and e.job == second
                          and e.phase == "denoising", 200)  # fmt: skip
             client.session.cancel(second)
-            client.until(m.Cancelled, timeout=5, job=second)
+            client.until(m.Cancelled, timeout=19, job=second)
             client.session.ack(job)
             client.session.shutdown()
             client.until(m.Bye)

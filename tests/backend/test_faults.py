@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,7 @@ from backend.protocol import ClientSession, limits
 from backend.protocol import messages as m
 from backend.worker_process import MAX_RESTARTS, Worker
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
-
-Start = Callable[..., Running]
+from tests.backend.conftest import Start, script
 
 
 def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:

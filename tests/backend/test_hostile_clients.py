@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +18,8 @@ from backend.protocol import TAG, Received, encode, explain_silence, limits, rea
 from backend.protocol import messages as m
 from backend.protocol.sockets import open_client
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 from tests.backend.scripted_worker import mesh
-
-Start = Callable[..., Running]
 
 
 def test_rubbish_is_answered_in_words_and_hurts_nobody(tmp_path: Path, run_server: Start) -> None:

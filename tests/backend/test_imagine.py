@@ -17,18 +17,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.protocol import ClientSession, ProtocolError, Received, Violation, encode
+from backend.protocol import ProtocolError, Received, Violation
 from backend.protocol import messages as m
 from tests import tiny_text_model
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import RecordedWatch, Start, script
 
-Start = Callable[..., Running]
 ROOT = Path(__file__).parents[2]
 
 
 def words(**values: Any) -> str:
-    """A prompt for the scripted worker."""
+    """Return a prompt for the scripted worker."""
     return json.dumps(values)
 
 
@@ -50,7 +49,7 @@ def test_words_are_a_job_like_a_picture(tmp_path: Path, run_server: Start) -> No
         second = client.session.imagine(words(steps=2000, step_s=0.02))
         client.until(m.Progress, job=second)
         client.session.cancel(second)
-        client.until(m.Cancelled, timeout=5, job=second)
+        client.until(m.Cancelled, timeout=10, job=second)
         client.session.status()
         queue = client.until(m.Queue)
         assert [e.filename for e in queue.jobs] == [words(steps=4), words(steps=2000, step_s=0.02)]
@@ -91,40 +90,9 @@ def test_an_older_client_works_and_is_not_told_of_words(tmp_path: Path, run_serv
         assert [e.job for e in newer.until(m.Queue).jobs] == [drawn, job]
 
 
-def test_an_older_backend_is_named_and_pictures_still_go() -> None:
-    session = ClientSession("test")
-    session.hello()
-    session.outgoing()
-    early = session.imagine("a cup")
-    picture = session.submit(b"x")
-    welcome, failed = session.feed(encode(m.Welcome(1, "0.1.0"), 1))
-    assert isinstance(welcome, m.Welcome)
-    assert failed.job == early and "older than the add-on" in failed.what and failed.hint
-    assert session.open_jobs == {picture}
-    assert len(session.outgoing()) == 1  # the picture alone
-    with pytest.raises(ProtocolError, match="older than the add-on"):
-        session.imagine("a cup")
-    assert session.open_jobs == {picture} and not session.outgoing()
-
-
 def test_only_words_bring_a_picture() -> None:
     with pytest.raises(ProtocolError, match="one of glb, ply"):
         m.Submit("0" * 32, b"x", files=("png",))
-
-
-class _Link:
-    """The worker's side of the link, kept in lists."""
-
-    def __init__(self) -> None:
-        self.phases: list[str] = []
-        self.files: list[bytes] = []
-
-    def progress(self, phase: str, step: int, of: int) -> None:
-        self.phases.append(phase)
-
-    def artifact(self, kind: str, values: Any, **fields: Any) -> None:
-        if kind == "file":
-            self.files.append(values["data"].tobytes())
 
 
 def test_one_model_at_a_time_is_in_memory(tmp_path: Path, monkeypatch) -> None:
@@ -149,17 +117,17 @@ def test_one_model_at_a_time_is_in_memory(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(models, "load_pipeline", counted(lambda *_: FakePipeline()))
     monkeypatch.setattr(generation, "generate", lambda _pipeline, image, *_: quick_result(image))
     folder = tiny_text_model.save(tmp_path / "words")
-    runner, link = ModelRunner("cpu", str(folder)), _Link()
+    runner, link = ModelRunner("cpu", str(folder)), RecordedWatch()
     asked = {"kind": "imagine", "prompt": "a cup", "text_model": "", "seed": 1, "steps": 1,
              "guidance": None}  # fmt: skip
     runner.run(asked, b"", link)  # type: ignore[arg-type]
     runner.run({**asked, "seed": 2}, b"", link)  # type: ignore[arg-type]
-    assert len(alive) == 1 and len(set(link.files)) == 2
+    assert len(alive) == 1 and len(set(link.files())) == 2
     picture = {"steps": 1, "seed": 0, "faces": 60, "texture_size": 32, "elevation": 10.0,
                "previews": 0, "model": "blockout", "files": ()}  # fmt: skip
-    runner.run(picture, link.files[0], link)  # type: ignore[arg-type]
+    runner.run(picture, link.files()[0], link)  # type: ignore[arg-type]
     runner.run(asked, b"", link)  # type: ignore[arg-type]
-    assert len(alive) == 3 and link.files[0] == link.files[2]
+    assert len(alive) == 3 and link.files()[0] == link.files()[2]
     assert link.phases.count("loading") == 6
 
 
@@ -194,7 +162,7 @@ def test_words_through_the_real_backend_and_worker(tmp_path: Path) -> None:
             long = client.session.imagine("a wooden barrel", steps=200)
             client.until(lambda e: isinstance(e, m.Progress) and e.job == long and e.step > 1, 60)
             client.session.cancel(long)
-            client.until(m.Cancelled, timeout=5, job=long)
+            client.until(m.Cancelled, timeout=19, job=long)
             client.session.shutdown()
             client.until(m.Bye)
         assert process.wait(30) == 0

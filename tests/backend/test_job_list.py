@@ -12,9 +12,8 @@ import pytest
 from backend.protocol import ClientSession
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 
-Start = Callable[..., Running]
 JOB = "{:032x}".format
 LONG = {"steps": 5000, "step_s": 0.02}
 
@@ -24,7 +23,7 @@ def owned(number: int) -> ClientSession:
 
 
 def queue_with(client: Client, wanted: Callable[[tuple[m.JobEntry, ...]], bool]) -> m.Queue:
-    """The next queue that is as wanted."""
+    """Return the next queue that is as wanted."""
     start = len(client.events)
     return client.until(
         lambda e: isinstance(e, m.Queue) and e in client.events[start:] and wanted(e.jobs)

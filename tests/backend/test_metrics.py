@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,8 @@ from backend.protocol import messages as m
 from backend.server import Server
 from backend.settings import Settings
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 from tests.backend.test_pairing import free_port
-
-Start = Callable[..., Running]
 
 
 def figures(port: int) -> dict[tuple[str, ...], float]:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,9 +36,7 @@ from backend.server import Server
 from backend.settings import Settings
 from backend.zap import Gatekeeper
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
-
-Start = Callable[..., Running]
+from tests.backend.conftest import Running, Start, script
 
 
 def free_port(host: str = "127.0.0.1") -> int:

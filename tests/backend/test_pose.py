@@ -3,20 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from backend.model_runner import pose_numbers
-from backend.protocol import ClientSession, Received, encode
+from backend.protocol import Received
 from backend.protocol import messages as m
-from backend.protocol.codec import decode
 from gsv3d.pose import PoseEstimate
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
-
-Start = Callable[..., Running]
+from tests.backend.conftest import Start, script
 
 
 def pose_of(client: Client, job: str) -> dict[str, float]:
@@ -39,21 +33,6 @@ def test_an_older_clients_object_is_not_mirrored(tmp_path: Path, run_server: Sta
     with Client(run_server(tmp_path).path, versions=(1, 2)) as older:
         job = older.session.submit(script(steps=1))
         assert pose_of(older, job) == {"elevation": 10.0, "plane": 0.0, "mirrored": 0.0}
-
-
-@pytest.mark.parametrize(("version", "elevation"), [(2, 10.0), (3, None)])
-def test_an_older_backend_is_told_the_usual_elevation(
-    version: int, elevation: float | None
-) -> None:
-    session = ClientSession("test")
-    session.hello()
-    early = session.submit(b"x", elevation=None)
-    session.outgoing()
-    session.feed(encode(m.Welcome(version, "0.2.0"), 1))
-    session.submit(b"x", elevation=None)
-    sent = [decode(frames, "client").message for frames in session.outgoing()]
-    assert [message.elevation for message in sent] == [elevation, elevation]
-    assert sent[0].job == early
 
 
 def test_what_is_not_known_of_a_pose_is_left_out() -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,17 @@ from backend.protocol import Received
 from backend.protocol import messages as m
 from tests import ray_nodes
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
 ]
-Start = Callable[..., Running]
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without processors; nodes come later."""
+    """Start a head without processors; nodes come later."""
     with ray_nodes.started(0) as made:
         yield made
 
@@ -72,7 +71,7 @@ def test_a_lost_node_loses_no_job_of_a_batch(cluster, tmp_path: Path, run_server
         client.until(two_at_work)
         cluster.remove_node(nodes[1], allow_graceful=False)
         for job in jobs:
-            client.until(m.Done, timeout=5, job=job)
+            client.until(m.Done, timeout=120, job=job)
         done = [e.job for e in client.events if isinstance(e, m.Done)]
         assert sorted(done) == sorted(jobs), "each is done once"
         attempts = [running.server.jobs.get(job).record.attempts for job in jobs]
@@ -93,7 +92,7 @@ def test_a_job_that_ends_its_actor_is_tried_twice(
         )
         for values, words in (({"fail_at": 1}, "no object"), ({"fault_at": 1}, "fault of GSV3D")):
             job = client.session.submit(script(**values))
-            told = client.until(m.Failed, timeout=5, job=job)
+            told = client.until(m.Failed, timeout=120, job=job)
             assert words in told.what
         job = client.session.submit(script(steps=2000, step_s=0.02))
         client.until(m.Progress, job=job)

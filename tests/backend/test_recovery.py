@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -26,9 +25,8 @@ from backend.server import Server, has_ended
 from backend.settings import Settings
 from backend.store import Store, write_whole
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 
-Start = Callable[..., Running]
 JOB = "{:032x}".format
 
 
@@ -100,7 +98,7 @@ def test_two_backends_do_not_share_a_folder(tmp_path: Path) -> None:
 
 
 def filled(folder: Path) -> list[tuple[str, str]]:
-    """Three jobs: done with a result, failed, waiting. Their ids and states."""
+    """Make three jobs: done with a result, failed, waiting. Return their ids and states."""
     jobs = open_jobs(folder)
     for number in range(3):
         jobs.submit(submit(number, seed=number))
@@ -115,7 +113,7 @@ def filled(folder: Path) -> list[tuple[str, str]]:
 
 
 def reopened(folder: Path) -> tuple[list[tuple[str, str]], Jobs]:
-    """The jobs of a backend that starts on a folder, and those jobs themselves."""
+    """Return ids and states as a backend that starts on a folder has them, and the jobs."""
     server = Server(Settings(folder, folder / "c.json"))
     server.store = Store(folder)
     jobs = Jobs(server.store, server._open_journal())

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,8 @@ import pytest
 from backend.protocol import ProtocolError, Received, Violation
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script
+from tests.backend.conftest import Start, script
 from tests.backend.scripted_worker import gaussians, mesh
-
-Start = Callable[..., Running]
 
 
 def test_a_job_gives_all_its_results_in_order(tmp_path: Path, run_server: Start) -> None:

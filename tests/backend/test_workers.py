@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import Running, script, wait_until_ended
-
-Start = Callable[..., Running]
+from tests.backend.conftest import Start, script, wait_until_ended
 
 
 def test_who_asks_for_the_queue_is_told_of_models_by_an_idle_backend(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,11 @@ from blender_addon.client import Client as SocketThread
 from blender_addon.jobs import Job, JobState
 from blender_addon.requests import Request, Target
 from tests.backend.client import Client
-from tests.backend.conftest import Running, run_server, script, wait_until_ended
+from tests.backend.conftest import Running, Start, run_server, script, wait_until_ended
 
 pytestmark = pytest.mark.bpy
 __all__ = ["run_server"]
 
-Start = Callable[..., Running]
 LONG = {"steps": 5000, "step_s": 0.02}
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,10 @@ from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
 from blender_addon.requests import Request, Target
 from tests.backend.client import Client
-from tests.backend.conftest import Running, run_server, script  # noqa: F401
+from tests.backend.conftest import Running, Start, run_server, script  # noqa: F401
 from tests.backend.test_pairing import free_port
 
 pytestmark = pytest.mark.bpy
-Start = Callable[..., Running]
 
 
 @pytest.fixture

@@ -63,6 +63,8 @@ SPEAKERS = [
 """Modules whose sentences reach the panel or a report; the command line shows the others."""
 DETAILS = {
     # Of the backend's start, which its log tells, or of its command.
+    "There is no process {} to serve.",
+    "Give the id of a running process as --parent-pid, or leave it out.",
     "Port {} of 127.0.0.1 cannot be opened: {}.",
     "Another program may use it: choose another with --port, or leave --port out.",
     "The connection file {} cannot be written: {}.",
