@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 
 
 class BackendError(Exception):
@@ -26,15 +28,20 @@ class StorageError(BackendError):
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
 
-def storage_error(error: OSError, folder: object, doing: str) -> StorageError:
-    """Return what to tell of an operating system error met while `doing` something in `folder`."""
-    # Windows reports a full disk as 112 (ERROR_DISK_FULL) or 39 (ERROR_HANDLE_DISK_FULL).
-    if error.errno in _FULL or getattr(error, "winerror", None) in (112, 39):
-        return StorageError(
-            f"The disk is full: there is no space in {folder} for {doing}.",
-            "Free some space, or start the backend with --data-dir on another disk, and try again.",
-        )
-    return StorageError(
-        f"The folder {folder} cannot be used for {doing}: {error.strerror or error}.",
-        "Check that it is there and that you may write in it.",
-    )
+@contextlib.contextmanager
+def storing(what: str, folder: object) -> Iterator[None]:
+    """Raise StorageError where the system refuses to store something in a folder in this block."""
+    try:
+        yield
+    except OSError as error:
+        # Windows reports a full disk as 112 (ERROR_DISK_FULL) or 39 (ERROR_HANDLE_DISK_FULL).
+        if error.errno in _FULL or getattr(error, "winerror", None) in (112, 39):
+            raise StorageError(
+                f"The disk is full: there is no space in {folder} for {what}.",
+                "Free some space, or start the backend with --data-dir on another disk, and try "
+                "again.",
+            ) from error
+        raise StorageError(
+            f"The folder {folder} cannot be used for {what}: {error.strerror or error}.",
+            "Check that it is there and that you may write in it.",
+        ) from error

@@ -8,10 +8,12 @@ error of its own: what the jobs are stands in their folders too.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -146,12 +148,10 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        try:
+        with self._writing():
             self._database = sqlite3.connect(
                 self.path, timeout=0.5, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
-            raise self._storage_error(error) from error
         try:
             self._open()
         except BaseException:
@@ -192,6 +192,14 @@ class Journal:
                 "Move it away and start the backend again; it makes a new one.",
             ) from error
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise StorageError for what SQLite raises within the block."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._storage_error(error) from error
+
     def _storage_error(self, error: sqlite3.Error) -> StorageError:
         if "full" in str(error):
             return StorageError(
@@ -207,47 +215,36 @@ class Journal:
         """Journal a new job and return it with its number. Raises StorageError."""
         settings = msgpack.packb(record.settings)
         values = (record.job, record.state, settings, record.submitted)
-        try:
+        with self._writing():
             cursor = self._database.execute(
                 "INSERT INTO jobs (job, state, settings, submitted) VALUES (?, ?, ?, ?)", values
             )
-        except sqlite3.Error as error:
-            raise self._storage_error(error) from error
         return replace(record, number=int(cursor.lastrowid or 0))
 
     def update(self, record: JobRecord) -> None:
         """Journal a job's new state. Raises StorageError."""
         outcome = msgpack.packb(record.outcome)
         values = (record.state, record.attempts, record.ended, outcome, record.job)
-        try:
+        with self._writing():
             self._database.execute(
                 "UPDATE jobs SET state=?, attempts=?, ended=?, outcome=? WHERE job=?", values
             )
-        except sqlite3.Error as error:
-            raise self._storage_error(error) from error
 
     def renumber(self, numbers: dict[str, int]) -> None:
         """Give jobs other numbers, all or none. Raises StorageError."""
         pairs = [(number, job) for job, number in numbers.items()]
-        try:
+        with self._writing(), self._database:
             self._database.execute("BEGIN")
             # Below zero first: two jobs that change places must not meet.
             for sign in (-1, 1):
                 self._database.executemany(
                     "UPDATE jobs SET number=? WHERE job=?", [(sign * n, job) for n, job in pairs]
                 )
-            self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise self._storage_error(error) from error
 
     def remove(self, job: str) -> None:
         """Forget a job. Raises StorageError."""
-        try:
+        with self._writing():
             self._database.execute("DELETE FROM jobs WHERE job=?", (job,))
-        except sqlite3.Error as error:
-            raise self._storage_error(error) from error
 
     def jobs(self) -> tuple[list[JobRecord], list[str]]:
         """Return all jobs in the order they were submitted in, and the ids of unreadable rows."""
@@ -281,10 +278,8 @@ class Journal:
     def save_speeds(self, model: str, speeds: dict[str, float]) -> None:
         """Keep measured seconds. Raises StorageError."""
         rows = [(model, phase, seconds) for phase, seconds in speeds.items()]
-        try:
+        with self._writing():
             self._database.executemany("INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._storage_error(error) from error
 
     def close(self) -> None:
         self._database.close()

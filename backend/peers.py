@@ -149,11 +149,6 @@ class Peer:
         return "".join(c if c.isprintable() else "?" for c in self.hello.client) or "a client"
 
     @property
-    def resident_bytes(self) -> int:
-        """Bytes held for this client outside ZeroMQ: control messages; chunks stay on disk."""
-        return self._control_bytes
-
-    @property
     def busy(self) -> bool:
         """True when something could be sent at the next turn."""
         return bool(self._control or self._may_announce() or self._ready())

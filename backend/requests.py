@@ -43,20 +43,14 @@ class Requests:
         """Act on any message but hello and shutdown."""
         if isinstance(message, m.JobMessage):
             self._submit(peer, message)
-        elif isinstance(message, m.Fetch):
-            self._with_job(peer, message.job, self._fetch)
-        elif isinstance(message, m.Cancel):
-            self._with_job(peer, message.job, lambda p, j: self._cancel(p, j, now))
+        elif isinstance(message, m.Fetch | m.Cancel | m.Retry | m.Move):
+            self._handle_known(peer, message, now)
         elif isinstance(message, m.Ack):
             self._ack(peer, message.job)
         elif isinstance(message, m.Credit):
             peer.grant(message.transfer, message.chunks)
         elif isinstance(message, m.Forget):
             self._forget(peer, message.job)
-        elif isinstance(message, m.Retry):
-            self._with_job(peer, message.job, self._retry)
-        elif isinstance(message, m.Move):
-            self._with_job(peer, message.job, lambda p, j: self._move(p, j, message.place))
         elif isinstance(message, m.Free):
             self._workers.free_memory(now)
         elif isinstance(message, m.Status):
@@ -67,13 +61,21 @@ class Requests:
         elif isinstance(message, m.Ping):
             peer.post(m.Pong())
 
-    def _with_job(self, peer: Peer, name: str, act) -> None:  # type: ignore[no-untyped-def]
-        job = self._jobs.get(name)
+    def _handle_known(
+        self, peer: Peer, message: m.Fetch | m.Cancel | m.Retry | m.Move, now: float
+    ) -> None:
+        job = self._jobs.get(message.job)
         if job is None:
-            what = f"The backend knows no job {name}."
-            peer.post(m.Error("unknown_job", what, "Generate it again.", name))
+            what = f"The backend knows no job {message.job}."
+            peer.post(m.Error("unknown_job", what, "Generate it again.", message.job))
+        elif isinstance(message, m.Fetch):
+            self._fetch(peer, job)
+        elif isinstance(message, m.Cancel):
+            self._cancel(peer, job, now)
+        elif isinstance(message, m.Retry):
+            self._retry(peer, job)
         else:
-            act(peer, job)
+            self._move(peer, job, message.place)
 
     def _submit(self, peer: Peer, submit: m.JobMessage) -> None:
         job = self._jobs.get(submit.job)

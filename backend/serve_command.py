@@ -12,9 +12,7 @@ import time
 from typing import Any
 
 from . import pair_command, values
-from .errors import BackendError
 from .logs import BACKEND, FOLDER, log_to
-from .protocol import process_exists
 from .protocol.pairing import DEFAULT_PORT
 
 #: Files and connections that may be open where the system allows it.
@@ -117,11 +115,6 @@ def _serve(options: argparse.Namespace) -> int:
     from .server import Server
     from .settings import Settings
 
-    if options.parent_pid is not None and not process_exists(options.parent_pid):
-        raise BackendError(
-            f"There is no process {options.parent_pid} to serve.",
-            "Give the id of a running process as --parent-pid, or leave it out.",
-        )
     if options.ray:
         from .ray_runner import check_cluster
 

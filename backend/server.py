@@ -12,20 +12,21 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+import psutil
 import zmq
 
 from gsv3d._version import __version__
 
 from .clients import Clients
 from .door import Door
-from .errors import storage_error
+from .errors import BackendError, storing
 from .jobs import Jobs
 from .journal import DamagedJournalError, Journal
 from .logs import FOLDER
 from .metrics import Metrics
 from .pairing import Pairing
-from .parent import Parent
 from .peers import Peer
 from .protocol import (
     SUPPORTED_VERSIONS,
@@ -63,7 +64,7 @@ class Server:
         self.settings = settings
         self._stopping = False
         self._why = "The backend was asked to end."
-        self._parent: Parent | None = None
+        self._parent: psutil.Process | None = None
         self._metrics: Metrics | None = None
         self._closers: list[Callable[[], None]] = []
 
@@ -84,13 +85,11 @@ class Server:
     def _start(self) -> None:
         settings = self.settings
         if settings.parent_pid is not None:
-            self._parent = Parent(settings.parent_pid)
+            self._parent = find_process(settings.parent_pid)
         self.store = Store(settings.data_dir)
         log_dir = settings.data_dir / FOLDER
-        try:
+        with storing("the logs", settings.data_dir):
             log_dir.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, settings.data_dir, "the logs") from error
         journal = self._open_journal()
         self._closers.append(journal.close)
         keep_bytes = settings.keep_gb * 1e9
@@ -255,7 +254,7 @@ class Server:
         if now >= self._next_tidy:
             self._next_tidy = now + _TIDY_S
             self.jobs.tidy()
-        if self._parent is not None and self._parent.gone():
+        if self._parent is not None and has_ended(self._parent):
             self._stop_if_alone(now)
         self.pairing.expire(now)
         self.pairing.refresh()
@@ -283,3 +282,21 @@ class Server:
         while self.clients.peers and time.monotonic() < end:
             self.clients.pump(time.monotonic())
             time.sleep(0.02)
+
+
+def find_process(pid: int) -> psutil.Process:
+    """Return the process to serve. Raises BackendError where there is none."""
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess as error:
+        raise BackendError(
+            f"There is no process {pid} to serve.",
+            "Give the id of a running process as --parent-pid, or leave it out.",
+        ) from error
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Return whether a process has ended, also where nobody has waited for it yet."""
+    with suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True

@@ -23,7 +23,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import storage_error
+from .errors import StorageError, storing
 from .protocol import make_private_folder
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,9 @@ class Store:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = Path(data_dir)
         self.jobs_dir = self.data_dir / "jobs"
-        try:
+        with storing("its jobs", self.data_dir):
             make_private_folder(self.data_dir)  # with it all that is in it
             self.jobs_dir.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, self.data_dir, "its jobs") from error
 
     def folder(self, job: str) -> Path:
         """Return the folder of a job (32 hexadecimal digits: never another path)."""
@@ -55,24 +53,21 @@ class Store:
         """Write a submitted picture; it is on the disk when this returns."""
         self.make_folder(job)
         try:
-            write_whole(self.picture(job), [image])
-        except OSError as error:
+            with storing("the picture", self.data_dir):
+                write_whole(self.picture(job), [image])
+        except StorageError:
             self.delete(job)
-            raise storage_error(error, self.data_dir, "the picture") from error
+            raise
 
     def make_folder(self, job: str) -> None:
         """Make the folder of a job."""
-        try:
+        with storing("the job", self.data_dir):
             self.folder(job).mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, self.data_dir, "the job") from error
 
     def save_record(self, job: str, record: bytes) -> None:
         """Write what a job is beside its picture. Raises StorageError."""
-        try:
+        with storing("the job", self.data_dir):
             write_whole(self.folder(job) / "record", [record])
-        except OSError as error:
-            raise storage_error(error, self.data_dir, "the job") from error
 
     def load_record(self, job: str) -> bytes:
         """Return what `save_record` wrote. Raises OSError."""
@@ -138,7 +133,7 @@ class Store:
             log.warning("%s is not understood and was put aside as %s", path, target)
 
 
-def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> int:
+def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> None:
     """Write a file under a passing name, then rename it: it is there in whole or not at all.
 
     Args:
@@ -146,18 +141,13 @@ def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> int:
         parts: its bytes, in order.
         lasting: whether to wait until it is safe from a power cut.
 
-    Returns:
-        Its size in bytes.
-
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
     partial = path.with_name(path.name + ".part")
-    size = 0
     try:
         with open(partial, "wb") as file:
-            for part in parts:
-                size += file.write(part)
+            file.writelines(parts)
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
@@ -165,7 +155,6 @@ def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> int:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    return size
 
 
 class FileSource:

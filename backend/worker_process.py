@@ -33,13 +33,13 @@ MAX_RESTARTS = 5
 READY_S = 600.0
 #: Seconds that a worker without a job has to end when it is asked to.
 END_S = 20.0
+#: Seconds that any worker has to end when the backend ends.
+STOP_S = 3.0
 #: Seconds before the second start in a row, doubled each time, at most the last.
 BACKOFF_S = (0.5, 30.0)
 
 
-def default_command(
-    text_model: str = "", threads: int | None = None, memory: str = "auto", ray: str = ""
-) -> list[str]:
+def default_command(text_model: str, threads: int | None, memory: str, ray: str) -> list[str]:
     """Return the command line of a worker that runs the model; its device is added to it."""
     command = [sys.executable, "-m", "backend.worker", "--memory", memory]
     if text_model:
@@ -117,7 +117,7 @@ class Worker:
     """
 
     def __init__(
-        self, link: WorkerSocket, command: Sequence[str], log_dir: Path, number: int = 0
+        self, link: WorkerSocket, command: Sequence[str], log_dir: Path, number: int
     ) -> None:
         self.command = list(command)
         self.log_dir = Path(log_dir)
@@ -244,12 +244,12 @@ class Worker:
                 log.error("worker %d cannot be ended", self._process.pid)
             self._close()
 
-    def stop(self, patience_s: float = 3.0) -> None:
+    def stop(self) -> None:
         """Ask the process to end, and make it."""
         if self.alive and self._process is not None:
             self.send("stop")
             try:
-                self._process.wait(patience_s if self._address else 0)
+                self._process.wait(STOP_S if self._address else 0)
             except subprocess.TimeoutExpired:
                 pass
         self.kill()

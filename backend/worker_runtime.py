@@ -21,10 +21,10 @@ import numpy as np
 import zmq
 
 from . import link
-from .errors import BackendError, storage_error
+from .errors import BackendError, storing
 from .logs import at_job, log_to
-from .protocol import arrays as wire_arrays
 from .protocol import messages as m
+from .protocol.arrays import describe, to_buffers
 from .protocol.fields import to_map
 from .store import write_whole
 
@@ -100,18 +100,12 @@ class Watch:
             ProtocolError: an array is missing or out of bounds.
         """
         self.check()
-        specs = wire_arrays.describe(kind, values)
+        specs = describe(kind, values)
         self._number += 1
         name = f"{self._number:04d}.bin"
-        parts = (
-            np.ascontiguousarray(values[s.name], wire_arrays.DTYPES[s.dtype]).reshape(-1).data
-            for s in specs
-        )
         coarse = kind in ("views", "gaussians") and not fields.get("final")
-        try:
-            write_whole(self._folder / name, parts, lasting=not coarse)
-        except OSError as error:
-            raise storage_error(error, self._folder.parent.parent, "the results") from error
+        with storing("the results", self._folder.parent.parent):
+            write_whole(self._folder / name, to_buffers(specs, values), lasting=not coarse)
         # Made once here so that a wrong field is found where it comes from.
         announced = m.BY_TYPE[kind](job=self._job, transfer=1, arrays=specs, **fields)
         kept = {k: v for k, v in to_map(announced).items() if k not in ("job", "transfer")}

@@ -32,8 +32,9 @@ from gsv3d.lab.evaluation.protocol import (
 )
 from gsv3d.lab.evaluation.results import PER_CASE, Column, Results, compare, load_results
 from gsv3d.lab.evaluation.store import prepare_folder
-from gsv3d.lab.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
+from gsv3d.lab.training.bank import BankSettings, OrbitBank, unfinished
 from gsv3d.lab.training.config import ModelConfig, read_config
+from gsv3d.lab.training.filling import BankFactory
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.stages import assemble, make_task
 from gsv3d.models import find
@@ -110,8 +111,8 @@ def bank_of(arm: Arm, size: int, args: argparse.Namespace) -> OrbitBank:
         item for item in find_objects([args.objects], "train") if item.path.suffix == ".glb"
     )
     settings = BankSettings(size=size, orbit_views=16, variants=1, orbit=arm.orbit)
-    prepare_bank(folder, objects, settings)
     factory = BankFactory(folder, objects, settings)
+    factory.prepare()
     for done, _ in enumerate(run_in_processes(factory, unfinished(folder), args.workers), 1):
         if done % 200 == 0:
             print(f"{folder.name}: {done} drawn", flush=True)

@@ -25,7 +25,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.generation import generate
 from gsv3d.lab.evaluation.image_metrics import on_white, psnr
 from gsv3d.lab.evaluation.pictures import RasterizedScene
-from gsv3d.lab.evaluation.protocol import DISTANCE, unseen_views
+from gsv3d.lab.evaluation.protocol import DISTANCE, list_unseen_views
 from gsv3d.lab.evaluation.runner import normalize_mesh
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import extract
@@ -66,7 +66,7 @@ def main() -> None:
     rows, tiles = [], []
     for path in paths:
         truth = load_arrays(path)
-        azimuths, elevations = unseen_views(float(truth["elevation_deg"]))
+        azimuths, elevations = list_unseen_views(float(truth["elevation_deg"]))
         cameras = orbit(azimuths, elevations, size=truth["views"].shape[1], distance=DISTANCE)
         try:
             meshes = both_meshes(pipeline, truth["reference"])

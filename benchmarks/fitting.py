@@ -31,7 +31,7 @@ from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
-from gsv3d.lab.evaluation.gaussians import draw as draw_gaussians
+from gsv3d.lab.evaluation.gaussians import render_views
 from gsv3d.lab.evaluation.generating import PeakMemory
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.lab.rasterizing import load_prop
@@ -39,7 +39,7 @@ from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
 from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
 from gsv3d.meshing import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 
 COLUMNS = (
     "PSNR",
@@ -95,8 +95,8 @@ def save_sheet(
     rows = [
         image_metrics.on_white(truth[chosen]),
         fitted[chosen] / 255,
-        image_metrics.on_white(render_mesh(mesh, cameras[chosen])),
-        image_metrics.on_white(render_mesh(mesh, cameras[chosen], shading=1.0, clay=True)),
+        image_metrics.on_white(rasterize_mesh(mesh, cameras[chosen])),
+        image_metrics.on_white(rasterize_mesh(mesh, cameras[chosen], shading=1.0, clay=True)),
     ]
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     mesh = replace(lifted.mesh, vertices=lifted.frame.place(lifted.mesh.vertices))
     peak = memory.process_mib()
 
-    color, mask = draw_gaussians(gaussians, unseen)
+    color, mask = render_views(gaussians, unseen)
     scores = image_metrics.compare_views(
         image_metrics.Views(color / 255.0, mask), image_metrics.Views.of_rgba(truth)
     )

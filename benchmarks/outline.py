@@ -31,9 +31,9 @@ from gsv3d.lab.evaluation.pictures import RasterizedScene
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.masks import object_coverage
 from gsv3d.meshing import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
-from gsv3d.meshing.simplify import bad_edges
-from gsv3d.meshing.surface import face_parts
+from gsv3d.meshing.preview import rasterize_mesh
+from gsv3d.meshing.simplify import count_bad_edges
+from gsv3d.meshing.surface import label_parts
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import load_image, prepare
 from gsv3d.settings import GenerationSettings
@@ -66,14 +66,14 @@ def measure(mesh: TexturedMesh, picture: np.ndarray, elevation: float) -> list[f
     for size in (len(picture), SIZE):
         shown = np.asarray(coverage.resize((size, size), Image.Resampling.BOX)) > 0.5
         camera = orbit([0.0], [elevation], size=size)
-        seen = render_mesh(mesh, camera, supersample=1)[0, ..., 3] > 0
+        seen = rasterize_mesh(mesh, camera, supersample=1)[0, ..., 3] > 0
         agreements.append((seen & shown).sum() / (seen | shown).sum())
     return [
         *reversed(agreements),
         (shown & ~seen).sum() / shown.sum(),
         (seen & ~shown).sum() / shown.sum(),
-        face_parts(mesh.faces, len(mesh.vertices)).max() + 1,
-        bad_edges(mesh.faces),
+        label_parts(mesh.faces, len(mesh.vertices)).max() + 1,
+        count_bad_edges(mesh.faces),
     ]
 
 

@@ -26,8 +26,8 @@ from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.generation import GenerationResult, generate
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
-from gsv3d.lab.evaluation.gaussians import draw, normalize_gaussians
-from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
+from gsv3d.lab.evaluation.gaussians import normalize_gaussians, render_views
+from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, list_unseen_views
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.meshing import TexturedMesh
 from gsv3d.models import load_pipeline
@@ -40,8 +40,8 @@ COLUMNS = ("PSNR", "SSIM", "own views", "CD", "F@.02", "F@.05", "volume IoU", "G
 def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[float]:
     elevation = float(truth["elevation_deg"])
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    unseen = orbit(*unseen_views(elevation), size=truth["views"].shape[1], distance=DISTANCE)
-    drawn, mask = draw(normalize_gaussians(result.gaussians, framing), unseen)
+    unseen = orbit(*list_unseen_views(elevation), size=truth["views"].shape[1], distance=DISTANCE)
+    drawn, mask = render_views(normalize_gaussians(result.gaussians, framing), unseen)
     scores = image_metrics.compare_views(
         image_metrics.Views(drawn / 255.0, mask), image_metrics.Views.of_rgba(truth["views"])
     )
@@ -51,7 +51,7 @@ def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[floa
         size=result.views.shape[1],
         distance=result.distance,
     )
-    again, _ = draw(result.gaussians, around)
+    again, _ = render_views(result.gaussians, around)
     own = [
         image_metrics.psnr(a / 255.0, b / 255.0) for a, b in zip(again, result.views, strict=True)
     ]

@@ -38,7 +38,7 @@ from transformers import CLIPImageProcessor
 
 from gsv3d.devices import MEMORY, choose_device, choose_memory, place
 from gsv3d.lab.training.config import ModelConfig, build, read_config
-from gsv3d.lab.training.performance import count_flops, matrix_rate
+from gsv3d.lab.training.machine import count_flops, matrix_rate
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.threads import limit_threads
 

@@ -25,10 +25,10 @@ from torch.nn import functional as F
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
 from gsv3d.lab.evaluation.image_metrics import Views, compare_views
 from gsv3d.lab.evaluation.protocol import choose_objects, choose_part
-from gsv3d.lab.training.bank import BankFactory, BankSettings, OrbitBank
+from gsv3d.lab.training.bank import BankSettings, OrbitBank
 from gsv3d.lab.training.config import ModelConfig, read_config
-from gsv3d.lab.training.drawing import Drawing
 from gsv3d.lab.training.edm import karras_sigmas, sample_latents
+from gsv3d.lab.training.filling import BankFactory, Drawing
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.lab.training.stages import make_task
@@ -95,7 +95,7 @@ def bank_of(objects: tuple[ObjectFile, ...], size: int, folder: Path, workers: i
     """Static orbits of the objects as they are."""
     settings = BankSettings(size=size, orbit_views=16, variants=1)
     factory = BankFactory(folder, objects, settings)
-    with Drawing(folder, factory, workers, lambda text: print(text, flush=True)) as drawing:
+    with Drawing(factory, workers, lambda text: print(text, flush=True)) as drawing:
         drawing.wait()
         return drawing.bank()
 
@@ -158,12 +158,13 @@ COLUMNS = ("UNet, M", "orbits seen", "reconstruction, dB", "views, dB", "views, 
 
 def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
     """Unchanged orbits, each from its first view."""
-    from gsv3d.lab.training.augment import Change
-    from gsv3d.lab.training.orbits import OrbitsOfADraw, frame_indices
+    from gsv3d.lab.training.samples import Change, Chosen
 
-    orbits = OrbitsOfADraw(source.orbits)
-    around = [frame_indices(orbits[i], source.num_frames, 0) for i in indices]
-    return source.draft(orbits, list(indices), around, [Change()] * len(indices)).made()
+    step = source.orbits.settings.orbit_views // source.num_frames
+    frames = [*range(step, step * source.num_frames, step), 0]
+    orbits = [source.orbits[i] for i in indices]
+    chosen = [Chosen(frames, [], o.azimuths_deg[frames], o.elevations_deg[frames]) for o in orbits]
+    return source.draft(list(indices), chosen, [Change()] * len(orbits)).made()
 
 
 def _decoded(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:

@@ -27,11 +27,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gsv3d.cameras import orbit, static_azimuths_deg
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import Source
 from gsv3d.lab.training.config import ModelConfig, build, read_config
 from gsv3d.lab.training.edm import denoise
-from gsv3d.lab.training.orbits import ShardOrbits
-from gsv3d.lab.training.performance import checkpoint_activations, quick_attention
+from gsv3d.lab.training.filling import unpack_shards
+from gsv3d.lab.training.machine import checkpoint_activations, quick_attention
 from gsv3d.lab.training.sources import OrbitSource, PictureSource, ViewSource
 from gsv3d.lab.training.tasks.distill import TARGETS, add_lora
 from gsv3d.multiview.conditioning import (
@@ -154,9 +155,9 @@ def count(config: ModelConfig, stage: str) -> int:
     return counter.get_total_flops()
 
 
-def loader_seconds(config: ModelConfig, stage: str, data: Path) -> float:
+def loader_seconds(config: ModelConfig, stage: str, orbits: OrbitBank) -> float:
     """Return the seconds of one core that a stage's loader takes for a sample."""
-    orbits, frames = ShardOrbits(data), config.num_frames
+    frames = config.num_frames
     channels = config.components["vae"]["in_channels"]
     source: Source
     if stage == "autoencoder":
@@ -165,7 +166,6 @@ def loader_seconds(config: ModelConfig, stage: str, data: Path) -> float:
         source = OrbitSource(orbits, frames, channels)
     else:
         source = ViewSource(orbits, frames, config.options(stage).get("num_novel", 2))
-    torch.set_num_threads(1)
     found = []
     for seed in range(4):
         started = time.process_time()
@@ -205,11 +205,16 @@ def main() -> None:
     print(f"| together | | | {together / 1e18:.4g} | {cells(together)} |")
     if args.data is None:
         return
+    torch.set_num_threads(1)
+    started = time.process_time()
+    orbits = unpack_shards(args.data, args.data)
+    seconds = (time.process_time() - started) / len(orbits)
+    print(f"\nUnpacking took {seconds:.2f} core s an orbit (if it was not done before).")
     shares = [f"cores a card at {share:.0%}" for share in args.share]
     print("\n| stage | loader, core s a sample | " + " | ".join(shares) + " |")
     print("| --- |" + " ---: |" * (1 + len(shares)))
     for stage in STAGES:
-        seconds, each = loader_seconds(config, stage, args.data), count(config, stage)
+        seconds, each = loader_seconds(config, stage, orbits), count(config, stage)
         cores = [f"{seconds * args.rate * share / each:.2g}" for share in args.share]
         print(f"| {stage} | {seconds:.2f} | {' | '.join(cores)} |")
 

@@ -123,7 +123,7 @@ class Cameras:
         if isinstance(like, np.ndarray):
             viewmats, Ks = viewmats.double().cpu().numpy(), Ks.double().cpu().numpy()
         rotation, shift = viewmats[:, :3, :3], viewmats[:, None, :3, 3]
-        return rotation, shift, Ks[:, None, [0, 1], [0, 1]], Ks[:, None, :2, 2]
+        return rotation, shift, Ks.diagonal(0, 1, 2)[:, None, :2], Ks[:, None, :2, 2]
 
     def rays(self) -> tuple[Tensor, Tensor]:
         """Return rays through the pixel centers.

@@ -157,49 +157,40 @@ def available() -> list[ModelInfo]:
 
     One of your own is not listed under a name that the package has, or that is no ``NAME``.
     """
-    models: list[ModelInfo] = []
-    folders = sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir())
     own = own_models_folder()
+    folders = sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir())
     folders += sorted(p for p in own.iterdir() if p.is_dir()) if own.is_dir() else []
+    models: dict[str, ModelInfo] = {}
     for path in folders:
-        if not NAME.fullmatch(path.name) or path.name in {model.name for model in models}:
-            continue
-        if is_model_folder(path):
+        name = path.name
+        if NAME.fullmatch(name) and name not in models and is_model_folder(path):
             words = path / DESCRIPTION
-            text = words.read_text(encoding="utf-8").strip() if words.is_file() else path.name
-            models.append(
-                ModelInfo(
-                    path.name, path, True, text, "", _names_a_decoder(path), read_license(path),
-                    "remove" if path.parent == own else "",
-                )
+            text = words.read_text(encoding="utf-8").strip() if words.is_file() else name
+            models[name] = ModelInfo(
+                name, path, True, text, "", _names_a_decoder(path), read_license(path),
+                "remove" if path.parent == own else "",
             )  # fmt: skip
-    if not any(model.name == "blockout" for model in models):
-        models.insert(
-            0,
+    missing = [
+        ModelInfo(
+            "blockout", None, False, "The small model of this package.",
+            "Install the package again: its folder gsv3d/checkpoints/blockout is missing.",
+        ),
+        *(
             ModelInfo(
-                "blockout", None, False, "The small model of this package.",
-                "Install the package again: its folder gsv3d/checkpoints/blockout is missing.",
-            ),
-        )  # fmt: skip
-    for name, version in PUBLISHED.items():
-        if name not in {model.name for model in models}:
-            models.append(
-                ModelInfo(
-                    name, None, False,
-                    f"SV3D_{version} as Stability AI published it: 21 views at 576 px, no decoder.",
-                    f"'gsv3d models add {name}' fetches it (9.4 GB) after showing its license.",
-                    decoder=False, license=SV3D_LICENSE, change="add",
-                )
-            )  # fmt: skip
-    if not any(model.name == "gsv3d-576" for model in models):
-        models.append(
-            ModelInfo(
-                "gsv3d-576", None, False,
-                "GSV3D at 576 px on SV3D's weights; no trained decoder for it has been published.",
-                f"Train one, and put its folder into {own}.",
+                name, None, False,
+                f"SV3D_{version} as Stability AI published it: 21 views at 576 px, no decoder.",
+                f"'gsv3d models add {name}' fetches it (9.4 GB) after showing its license.",
+                decoder=False, license=SV3D_LICENSE, change="add",
             )
-        )  # fmt: skip
-    return models
+            for name, version in PUBLISHED.items()
+        ),
+        ModelInfo(
+            "gsv3d-576", None, False,
+            "GSV3D at 576 px on SV3D's weights; no trained decoder for it has been published.",
+            f"Train one, and put its folder into {own}.",
+        ),
+    ]  # fmt: skip
+    return [*models.values(), *(model for model in missing if model.name not in models)]
 
 
 def find(name: str) -> Path:
@@ -210,7 +201,7 @@ def find(name: str) -> Path:
     """
     for model in available():
         if model.name == name:
-            if model.path is None or not model.installed:
+            if model.path is None:
                 raise ModelError(f"The model '{name}' is not installed.", model.how_to_get)
             return model.path
     path = Path(name).expanduser()

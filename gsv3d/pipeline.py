@@ -85,7 +85,7 @@ class GSV3DPipeline(DiffusionPipeline):
         orbit: of the views, see ``gsv3d.cameras.ORBITS``; default of the call.
         framing: share of the picture that the object's longer side fills.
         consistency: fields of ``Consistency``; default of the call.
-        depth_prior: how far an object's depth is drawn towards its width, see ``deepen``; 0 for
+        depth_prior: how far an object's depth is drawn toward its width, see ``deepen``; 0 for
             decoded Gaussians as they are.
     """
 

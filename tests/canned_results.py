@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 
@@ -89,3 +90,13 @@ def drawn(prompt: str, seed: int) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+class BytesSource:
+    """Bytes in memory as a source."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = memoryview(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(self._data[offset : offset + size])

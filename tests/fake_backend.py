@@ -23,7 +23,6 @@ from backend.journal import Journal
 from backend.protocol import (
     SUPPORTED_VERSIONS,
     TAG,
-    BytesSource,
     Connection,
     OutgoingTransfer,
     ProtocolError,
@@ -36,6 +35,7 @@ from backend.protocol import (
 )
 from backend.protocol import messages as m
 from backend.protocol.processes import JOURNAL
+from tests.canned_results import BytesSource
 from tests.fake_jobs import DiedError, Result, Script, resend, script_of
 
 BEHAVIORS = {
@@ -304,7 +304,9 @@ class FakeBackend:
         self._transfer += 1
         specs = arrays.describe(kind.TYPE, values)
         artifact = kind(job=job.submit.job, transfer=self._transfer, arrays=specs, **result.fields)
-        transfer = OutgoingTransfer(artifact, BytesSource(arrays.to_bytes(specs, values)))
+        transfer = OutgoingTransfer(
+            artifact, BytesSource(b"".join(arrays.to_buffers(specs, values)))
+        )
         if self.behavior == "bad_shapes" and kind is m.Mesh:
             self._send_bad_shapes(artifact)
             return

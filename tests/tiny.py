@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +16,15 @@ from gsv3d.cameras import FOV_DEG, orbit
 from gsv3d.gaussians import Gaussians
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.shards import write_record
+from gsv3d.lab.training.bank import (
+    BankSettings,
+    Orbit,
+    OrbitBank,
+    make_record,
+    open_arrays,
+    prepare_bank,
+)
 from gsv3d.lab.training.config import ModelConfig, build
-from gsv3d.lab.training.orbits import Orbit
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.rendering import render
 
@@ -169,6 +179,22 @@ def ball_orbit(name: str = "ball", views: int = 8, novel: int = 3, seed: int = 0
         num_orbit=views,
         distance=2.35,
     )
+
+
+def bank_of(*orbits: Orbit) -> OrbitBank:
+    """A bank of orbits that are alike, in a folder that is deleted when the tests end."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    first = orbits[0]
+    novel = len(first.rgba) - first.num_orbit
+    settings = BankSettings(first.rgba.shape[1], first.num_orbit, novel, variants=1)
+    names = [orbit.name for orbit in orbits]
+    prepare_bank(folder, make_record(names, settings, first.distance))
+    arrays = open_arrays(folder, "r+")
+    for name in arrays.keys() - {"done"}:
+        arrays[name][:] = [getattr(orbit, name) for orbit in orbits]
+    arrays["done"][:] = True
+    return OrbitBank(folder)
 
 
 def as_record(orbit_: Orbit) -> OrbitRecord:

@@ -6,7 +6,7 @@ travels inside the Blender extension. docs/protocol.md describes every message.
 
 A client, with its socket in a thread of its own::
 
-    connection = read_connection(default_path())      # ConnectionFileError in words
+    connection = read_connection(path)                # ConnectionFileError in words
     socket = open_client(zmq.Context(), connection)   # DEALER, CURVE, LINGER 0; in this thread
     session = ClientSession("my client 1.0")
     session.hello()
@@ -51,80 +51,28 @@ is told by a `Queue`.
 from __future__ import annotations
 
 from . import arrays, limits, messages
-from .codec import Decoded, decode, encode
+from .codec import decode, encode
 from .connection_file import (
     Connection,
     default_data_dir,
-    default_path,
     read_connection,
     write_connection,
 )
 from .errors import ConnectionFileError, ProtocolError, VersionError
 from .events import Event, Received, Silence, Violation
 from .pairing import CODE_S, NEW_CODE, SPENT, PairingCode, pair, parse_address, parse_code
-from .private import make_private_folder, write_private
+from .private import make_private_folder
 from .processes import folder_in_use, process_exists
 from .session import ClientSession
-from .sockets import curve_client, explain_silence, open_client
-from .transfers import BytesSource, IncomingTransfer, OutgoingTransfer
+from .sockets import explain_silence, open_client
+from .transfers import IncomingTransfer, OutgoingTransfer
 from .versions import (
     ACKED_VERSION,
-    CUTOUT_VERSION,
     IMAGINE_VERSION,
     JOB_VERSIONS,
     LIST_VERSION,
-    POSE_VERSION,
     PROTOCOL_VERSION,
     SUPPORTED_VERSIONS,
     TAG,
     negotiate,
 )
-
-__all__ = [
-    "ACKED_VERSION",
-    "CUTOUT_VERSION",
-    "IMAGINE_VERSION",
-    "CODE_S",
-    "JOB_VERSIONS",
-    "LIST_VERSION",
-    "NEW_CODE",
-    "POSE_VERSION",
-    "PROTOCOL_VERSION",
-    "SPENT",
-    "SUPPORTED_VERSIONS",
-    "TAG",
-    "BytesSource",
-    "ClientSession",
-    "Connection",
-    "ConnectionFileError",
-    "Decoded",
-    "Event",
-    "IncomingTransfer",
-    "OutgoingTransfer",
-    "PairingCode",
-    "ProtocolError",
-    "Received",
-    "Silence",
-    "VersionError",
-    "Violation",
-    "arrays",
-    "curve_client",
-    "decode",
-    "default_data_dir",
-    "default_path",
-    "encode",
-    "explain_silence",
-    "folder_in_use",
-    "limits",
-    "make_private_folder",
-    "messages",
-    "negotiate",
-    "open_client",
-    "pair",
-    "parse_address",
-    "parse_code",
-    "process_exists",
-    "read_connection",
-    "write_connection",
-    "write_private",
-]

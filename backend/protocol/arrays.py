@@ -7,7 +7,7 @@ the other in the announced order, without gaps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,11 +175,13 @@ def describe(kind: str, arrays: Mapping[str, np.ndarray]) -> tuple[ArraySpec, ..
     return tuple(specs)
 
 
-def to_bytes(specs: tuple[ArraySpec, ...], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the run of bytes of the arrays in announced order."""
-    return b"".join(
-        np.ascontiguousarray(arrays[s.name], dtype=DTYPES[s.dtype]).tobytes() for s in specs
-    )
+def to_buffers(
+    specs: tuple[ArraySpec, ...], arrays: Mapping[str, np.ndarray]
+) -> Iterator[memoryview]:
+    """Yield the bytes of the arrays in announced order."""
+    for spec in specs:
+        array = np.ascontiguousarray(arrays[spec.name], dtype=DTYPES[spec.dtype])
+        yield array.reshape(-1).view(np.uint8).data
 
 
 def from_buffer(specs: tuple[ArraySpec, ...], data: Any) -> dict[str, np.ndarray]:

@@ -86,11 +86,6 @@ def default_data_dir() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "gsv3d"
 
 
-def default_path() -> Path:
-    """Return where the connection file lies unless told otherwise."""
-    return default_data_dir() / FILE_NAME
-
-
 def write_connection(path: Path, connection: Connection) -> None:
     """Write the connection file; other users cannot read it, no reader sees half of it.
 

@@ -20,6 +20,7 @@ from .limits import NAME_CHARS, SENTENCE_CHARS
 Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
 """Text of a CURVE key."""
 
+_MAP_ENTRIES = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _JOB = re.compile(r"[0-9a-f]{32}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -29,8 +30,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 class Kind:
     """Base of the field kinds. `optional` allows None."""
 
+    optional: bool = dataclasses.field(default=False, kw_only=True)
+
     def check(self, name: str, value: Any) -> Any:
         """Return the value in its canonical form, or raise ProtocolError naming the bounds."""
+        if not (value is None and self.optional) and not self.fits(value):
+            raise self.refuse(name, value)
+        return value
+
+    def fits(self, value: Any) -> bool:
+        """Return whether a value is within the bounds."""
         raise NotImplementedError
 
     def pack(self, value: Any) -> Any:
@@ -45,51 +54,43 @@ class Kind:
         shown = repr(value) if isinstance(value, (int, float, type(None))) else ""
         if not shown or len(shown) > 40:
             shown = f"a {type(value).__name__}"
-        return ProtocolError(f"The field {name} must be {self.describe()}, not {shown}.")
+        bounds = self.describe() + " or nil" * self.optional
+        return ProtocolError(f"The field {name} must be {bounds}, not {shown}.")
 
 
 @dataclass(frozen=True)
 class Integer(Kind):
     low: int
     high: int
-    optional: bool = False
 
-    def check(self, name: str, value: Any) -> int | None:
-        if value is None and self.optional:
-            return None
-        if type(value) is not int or not self.low <= value <= self.high:
-            raise self.refuse(name, value)
-        return value
+    def fits(self, value: Any) -> bool:
+        return type(value) is int and self.low <= value <= self.high
 
     def describe(self) -> str:
-        return f"a whole number from {self.low} to {self.high}" + " or nil" * self.optional
+        return f"a whole number from {self.low} to {self.high}"
 
 
 @dataclass(frozen=True)
 class Number(Kind):
     low: float
     high: float
-    optional: bool = False
 
     def check(self, name: str, value: Any) -> float | None:
-        if value is None and self.optional:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.refuse(name, value)
-        if not self.low <= value <= self.high or not math.isfinite(value):
-            raise self.refuse(name, value)
-        return float(value)
+        value = super().check(name, value)
+        return None if value is None else float(value)
+
+    def fits(self, value: Any) -> bool:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high and math.isfinite(value)
 
     def describe(self) -> str:
-        return f"a finite number from {self.low:g} to {self.high:g}" + " or nil" * self.optional
+        return f"a finite number from {self.low:g} to {self.high:g}"
 
 
 @dataclass(frozen=True)
 class Flag(Kind):
-    def check(self, name: str, value: Any) -> bool:
-        if type(value) is not bool:
-            raise self.refuse(name, value)
-        return value
+    def fits(self, value: Any) -> bool:
+        return type(value) is bool
 
     def describe(self) -> str:
         return "true or false"
@@ -100,27 +101,20 @@ class Text(Kind):
     """Any text without control characters (tab and newline excepted)."""
 
     high: int = SENTENCE_CHARS
-    optional: bool = False
 
-    def check(self, name: str, value: Any) -> str | None:
-        if value is None and self.optional:
-            return None
-        if not isinstance(value, str) or len(value) > self.high or _CONTROL.search(value):
-            raise self.refuse(name, value)
-        return value
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, str) and len(value) <= self.high and not _CONTROL.search(value)
 
     def describe(self) -> str:
-        return f"text of at most {self.high} printable characters" + " or nil" * self.optional
+        return f"text of at most {self.high} printable characters"
 
 
 @dataclass(frozen=True)
 class Name(Kind):
     """A name of letters, digits, dot, hyphen and underscore: never a path."""
 
-    def check(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or len(value) > NAME_CHARS or not _NAME.match(value):
-            raise self.refuse(name, value)
-        return value
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, str) and len(value) <= NAME_CHARS and bool(_NAME.match(value))
 
     def describe(self) -> str:
         return f"a name of 1 to {NAME_CHARS} letters, digits, '.', '-' or '_'"
@@ -128,27 +122,19 @@ class Name(Kind):
 
 @dataclass(frozen=True)
 class JobId(Kind):
-    optional: bool = False
-
-    def check(self, name: str, value: Any) -> str | None:
-        if value is None and self.optional:
-            return None
-        if not isinstance(value, str) or not _JOB.match(value):
-            raise self.refuse(name, value)
-        return value
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, str) and bool(_JOB.match(value))
 
     def describe(self) -> str:
-        return "32 lower-case hexadecimal digits" + " or nil" * self.optional
+        return "32 lower-case hexadecimal digits"
 
 
 @dataclass(frozen=True)
 class Key(Kind):
     """A CURVE key as Z85 text."""
 
-    def check(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or not Z85_KEY.match(value):
-            raise ProtocolError(f"The field {name} must be {self.describe()}.")
-        return value
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, str) and bool(Z85_KEY.match(value))
 
     def describe(self) -> str:
         return "a key of 40 characters"
@@ -158,10 +144,8 @@ class Key(Kind):
 class Choice(Kind):
     choices: tuple[str, ...]
 
-    def check(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in self.choices:
-            raise self.refuse(name, value)
-        return value
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.choices
 
     def describe(self) -> str:
         return "one of " + ", ".join(self.choices)
@@ -191,10 +175,8 @@ class ListOf(Kind):
 class NumbersByName(Kind):
     """A map of names to finite numbers: timings in seconds, limits."""
 
-    high: int = 64
-
     def check(self, name: str, value: Any) -> dict[str, float]:
-        if not isinstance(value, dict) or len(value) > self.high:
+        if not isinstance(value, dict) or len(value) > _MAP_ENTRIES:
             raise self.refuse(name, value)
         number = Number(-1e15, 1e15)
         return {
@@ -203,7 +185,7 @@ class NumbersByName(Kind):
         }
 
     def describe(self) -> str:
-        return f"a map of at most {self.high} names to finite numbers"
+        return f"a map of at most {_MAP_ENTRIES} names to finite numbers"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -21,16 +21,6 @@ class Source(Protocol):
 
     def read(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes from `offset`, or raise OSError."""
-
-
-class BytesSource:
-    """Bytes in memory as a source."""
-
-    def __init__(self, data: Any) -> None:
-        self._data = memoryview(data)
-
-    def read(self, offset: int, size: int) -> bytes:
-        return bytes(self._data[offset : offset + size])
 
 
 class OutgoingTransfer:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,16 +184,7 @@ def _add(args: argparse.Namespace, watched: _Input | None, progress: Any) -> Pat
 
 
 def _record(model: ModelInfo) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "installed": model.installed,
-        "path": None if model.path is None else str(model.path),
-        "description": model.description,
-        "how_to_get": model.how_to_get,
-        "decoder": model.decoder,
-        "license": model.license,
-        "change": model.change,
-    }
+    return asdict(model) | {"path": None if model.path is None else str(model.path)}
 
 
 def _print_json(value: Any) -> None:

@@ -33,48 +33,43 @@ def expand_inputs(inputs: Sequence[Path]) -> tuple[list[Path], list[GSV3DError]]
     pictures: dict[str, Path] = {}
     problems: list[GSV3DError] = []
     for given in inputs:
-        if os.path.isdir(given):  # False where the name is too long
-            try:
-                found = sorted(
-                    (
-                        path
-                        for path in given.iterdir()
-                        if path.suffix.lower() in IMAGE_SUFFIXES
-                        and not path.name.startswith(".")
-                        and path.is_file()
-                    ),
-                    key=lambda path: (path.name.casefold(), path.name),
-                )
-            except OSError as error:
-                problems.append(
-                    ImageError(f"The folder {given} cannot be read: {error.strerror or error}.")
-                )
-                continue
-            if not found:
-                problems.append(
-                    ImageError(
-                        f"The folder {given} holds no pictures.",
-                        "Choose a folder with PNG, JPEG, WebP or TIFF files in it.",
-                    )
-                )
-            elif not (
-                found := [path for path in found if not is_own_result(path, references=True)]
-            ):
-                problems.append(
-                    ImageError(f"The folder {given} holds no pictures but results of GSV3D.")
-                )
-        elif is_own_result(given):
-            problems.append(
-                ImageError(
-                    f"{given} was made by GSV3D and is left out.", "Name the picture it shows."
-                )
-            )
-            continue
-        else:
-            found = [given]
-        for path in found:
-            pictures.setdefault(os.path.normcase(os.path.abspath(path)), path)
+        try:
+            for path in _expand(given):
+                pictures.setdefault(os.path.normcase(os.path.abspath(path)), path)
+        except ImageError as error:
+            problems.append(error)
     return list(pictures.values()), problems
+
+
+def _expand(given: Path) -> list[Path]:
+    """Return the pictures of a folder, or a file itself."""
+    if not os.path.isdir(given):  # False where the name is too long
+        if is_own_result(given):
+            raise ImageError(
+                f"{given} was made by GSV3D and is left out.", "Name the picture it shows."
+            )
+        return [given]
+    try:
+        files = [
+            path
+            for path in given.iterdir()
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and not path.name.startswith(".")
+            and path.is_file()
+        ]
+    except OSError as error:
+        raise ImageError(
+            f"The folder {given} cannot be read: {error.strerror or error}."
+        ) from error
+    if not files:
+        raise ImageError(
+            f"The folder {given} holds no pictures.",
+            "Choose a folder with PNG, JPEG, WebP or TIFF files in it.",
+        )
+    pictures = [path for path in files if not is_own_result(path, references=True)]
+    if not pictures:
+        raise ImageError(f"The folder {given} holds no pictures but results of GSV3D.")
+    return sorted(pictures, key=lambda path: (path.name.casefold(), path.name))
 
 
 def name_results(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,15 +42,8 @@ class DecodedGaussians:
 
     def __getitem__(self, index: int) -> DecodedGaussians:
         """Return one sample's, without the batch axis."""
-        return DecodedGaussians(
-            self.means[index],
-            self.quats[index],
-            self.scales[index],
-            self.opacities[index],
-            self.rgb[index],
-            self.depth[index],
-            None if self.occupancy is None else self.occupancy[index],
-        )
+        values: Any = (x if x is None else x[index] for x in vars(self).values())
+        return DecodedGaussians(*values)
 
     def gaussians(self) -> Gaussians:
         """Return all Gaussians of one sample, see ``[]``, in single precision."""

@@ -18,7 +18,7 @@ class LossWeights:
         depth: of the absolute second differences of the drawn depth, in extents of the object.
         trim: share of the pixels of each view, those with the largest errors, that the losses of
             colors and of alpha leave out: 0 for photographs and true renders, about 0.05 for a
-            model's views, which disagree. Much more leaves out what is yet to be learnt.
+            model's views, which disagree. Much more leaves out what is yet to be learned.
     """
 
     rgb: float = 1.0

@@ -65,12 +65,12 @@ def fuse_depths(
     shape = np.maximum(np.ceil((high - low) / voxel).astype(int), 1) + 9
     origin = (low + high) / 2 - (shape - 1) / 2 * voxel
 
-    level = solid_level(views, settings)
-    order = _spread(len(views))
+    level = find_solid_level(views, settings)
+    order = _spread_views(len(views))
     cameras = native.camera_rows(views.cameras)[order]
-    maps = np.stack([_look(views, i, level) for i in order])
+    maps = np.stack([_map_view(views, i, level) for i in order])
     field = np.full(shape, truncation, dtype=np.float32)
-    active = _near_silhouettes(cameras, maps, shape, origin, voxel, settings.truncation)
+    active = _find_near_silhouettes(cameras, maps, shape, origin, voxel, settings.truncation)
 
     def measure(part: np.ndarray) -> np.ndarray:
         distances = np.empty(len(part), dtype=np.float32)
@@ -98,7 +98,7 @@ def close_walls(grid: np.ndarray, outside: float) -> np.ndarray:
     return closed
 
 
-def _near_silhouettes(
+def _find_near_silhouettes(
     cameras: np.ndarray,
     maps: np.ndarray,
     shape: np.ndarray,
@@ -125,12 +125,12 @@ def _near_silhouettes(
     return np.flatnonzero(kept[: shape[0], : shape[1], : shape[2]])
 
 
-def _spread(count: int) -> list[int]:
+def _spread_views(count: int) -> list[int]:
     """Return an order of views in which early ones already differ much."""
     return sorted(range(count), key=lambda i: (i * 0.6180339887) % 1.0)
 
 
-def solid_level(views: DepthViews, settings: MeshSettings = MeshSettings()) -> float:
+def find_solid_level(views: DepthViews, settings: MeshSettings = MeshSettings()) -> float:
     """Return the coverage from which a pixel shows the object."""
     covered = views.alpha[views.alpha > settings.faint_alpha]
     if len(covered) == 0:
@@ -139,7 +139,7 @@ def solid_level(views: DepthViews, settings: MeshSettings = MeshSettings()) -> f
     return min(max(settings.faint_share * densest, settings.faint_alpha), settings.solid_alpha)
 
 
-def _look(views: DepthViews, i: int, level: float) -> np.ndarray:
+def _map_view(views: DepthViews, i: int, level: float) -> np.ndarray:
     """Return what a view knows of each pixel, (S, S, 4) float32.
 
     These are depth, slope, whether they are known, and the distance to the silhouette in pixels.
@@ -151,7 +151,7 @@ def _look(views: DepthViews, i: int, level: float) -> np.ndarray:
     # Depth is continued over the silhouette's border by a pixel or two, for the bilinear look-up.
     filled, known = np.where(solid, depth, 0.0), solid.astype(np.float32)
     for _ in range(2):
-        total, weight = _box(filled * known), _box(known)
+        total, weight = _average(filled * known), _average(known)
         grow = (known == 0) & (weight > 0)
         filled = np.where(grow, total / np.maximum(weight, 1e-6), filled)
         known = np.where(grow, 1.0, known).astype(np.float32)
@@ -167,15 +167,17 @@ def _look(views: DepthViews, i: int, level: float) -> np.ndarray:
 
     # Distance along the ray to distance along the normal: |r . n| with a depth map z(u, v) is
     # 1 / sqrt(1 + |f grad z / z|^2) to first order in the field of view.
-    smooth = _box(np.where(known > 0, filled, 0.0)) / np.maximum(_box((known > 0) * 1.0), 1e-6)
+    smooth = _average(np.where(known > 0, filled, 0.0)) / np.maximum(
+        _average((known > 0) * 1.0), 1e-6
+    )
     dv, du = np.gradient(smooth)
     slope = 1.0 / np.sqrt(1.0 + ((du**2 + dv**2) * (focal / np.maximum(smooth, 1e-6)) ** 2))
-    slope = np.where(_box((known > 0) * 1.0) > 0.999, slope, 0.7)
-    maps = np.stack([filled, slope, known, silhouette_distance(alpha, level)], axis=-1)
+    slope = np.where(_average((known > 0) * 1.0) > 0.999, slope, 0.7)
+    maps = np.stack([filled, slope, known, measure_distance(alpha, level)], axis=-1)
     return maps.astype(np.float32)
 
 
-def silhouette_distance(alpha: np.ndarray, level: float) -> np.ndarray:
+def measure_distance(alpha: np.ndarray, level: float) -> np.ndarray:
     """Return (S, S) signed distances to a silhouette in pixels, positive outside.
 
     Args:
@@ -210,5 +212,5 @@ def _thicken_sheets(field: np.ndarray, voxel: float) -> np.ndarray:
     return field - 0.75 * voxel * (1.0 - np.clip(near, 0.0, 1.0)) * (field < 3.0 * voxel)
 
 
-def _box(values: np.ndarray) -> np.ndarray:
+def _average(values: np.ndarray) -> np.ndarray:
     return ndimage.uniform_filter(values.astype(np.float32), 3, mode="nearest")

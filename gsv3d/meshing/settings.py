@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of meshing: lengths, shares, tolerances and sizes.
 
-Lengths are in voxels of the fusion's grid unless their line says otherwise; an extent is the
-largest side of the object's box.
+Lengths are above 0, in voxels of the fusion's grid unless their line says otherwise; an extent is
+the largest side of the object's box. Shares, coverages and intersections over union are in 0..1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-Ring = tuple[float, int, float]
-"""Elevation in degrees, number of views, azimuth of the first in degrees."""
 
 
 @dataclass(frozen=True)
@@ -23,22 +20,24 @@ class MeshSettings:
             one voxel.
         view_distance: least distance of the cameras in world units. Farther than the model's own
             orbit: a weaker perspective looks better into hollows.
-        rings: of cameras; one straight above and one straight below are added.
+        rings: of cameras: elevation in degrees, number of views, azimuth of the first in degrees.
+            One straight above and one straight below are added.
         hidden_behind: a Gaussian so far behind the visible depth is hidden, in world units.
         max_blur: most that Gaussians are widened by where color is looked up, in extents.
 
     Fusion (``fusion``):
         truncation: distances are cut here; later the surface may be moved by nearly as much.
-        solid_alpha: a pixel covered by more than this, 0..1, shows the object. Below one half: a
-            trained decoder hedges, and covers thin parts and rims by less than it should.
+        solid_alpha: a pixel covered by more than this shows the object. Below one half: a trained
+            decoder hedges, and covers thin parts and rims by less than it should.
         faint_share, faint_densest, faint_alpha: where an object is faint all over, such as a thin
             ring that the decoder could not place, a pixel shows it when it is covered by more than
             ``faint_share`` of what the densest ``faint_densest`` of the pixels are, and by more
-            than ``faint_alpha``; all 0..1.
+            than ``faint_alpha``.
 
     Level of the surface (``level``):
         field_blur: standard deviation of the field's smoothing.
-        level_range, level_step: levels that are tried: first and last, and between two.
+        level_range, level_step: the first and the last level that are tried, negative inside, and
+            the step between two.
         same_level: a level this near to 0 is not told from 0: pixels and the renderer's own blur
             widen silhouettes by as much.
 
@@ -51,9 +50,9 @@ class MeshSettings:
             from the side.
         filled_gap, filled_margin: the mesh fills gaps narrower than this there, and is wider by so
             much.
-        alpha_steepness: the alpha passes one half so many times faster than the picture's coverage:
-            what clips elsewhere, as Blender's Solid view does at .1, then shows nearly the same
-            outline.
+        alpha_steepness: the alpha passes one half so many times faster than the picture's coverage,
+            1 or more: what clips elsewhere, as Blender's Solid view does at .1, then shows nearly
+            the same outline.
 
     Mirrored pictures (``mirror``):
         mirror_reach, mirror_planes: planes are tried to so far from the world's vertical axis in
@@ -103,7 +102,7 @@ class MeshSettings:
         picture_agreement: outlines with a lower intersection over union show different things: the
             picture is not baked.
         max_stretch, max_shift: how many times larger or smaller the mesh may stand in the picture
-            than the object, and how far off its center in parts of the picture.
+            than the object, 1 or more, and how far off its center in parts of the picture.
         facing: cosines of the angle between a surface and the direction to the camera from which
             the picture begins to count, and from which it counts fully: pixels smear over what they
             graze.
@@ -116,7 +115,7 @@ class MeshSettings:
     voxels: int = 116
     view_pixels: float = 176 / 116
     view_distance: float = 3.0
-    rings: tuple[Ring, ...] = (
+    rings: tuple[tuple[float, int, float], ...] = (
         (10.0, 12, 0.0), (-25.0, 8, 22.5), (45.0, 8, 0.0), (75.0, 4, 45.0), (-65.0, 4, 0.0)
     )  # fmt: skip
     hidden_behind: float = 0.06

@@ -165,7 +165,7 @@ def test_a_slow_client_bounds_what_the_backend_holds(tmp_path: Path, run_server:
         # Credit for all, and still nothing is read: the pipes fill, the rest stays on disk.
         client.socket.send_multipart(encode(m.Credit(announced, 1000), 100))
         time.sleep(0.5)
-        assert peer.resident_bytes < 10_000
+        assert peer._control_bytes < 10_000
         assert running.server.door.socket.sndhwm == PIPE_MESSAGES
         # The same client asks for the end of it: the cancel is not behind the data.
         job = next(iter(client.session.open_jobs))

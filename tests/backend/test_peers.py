@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from backend.peers import OPEN_TRANSFERS, UNCREDITED_S, Peer, Pending
-from backend.protocol import BytesSource, decode
+from backend.protocol import decode
 from backend.protocol import messages as m
+from tests.canned_results import BytesSource
 
 JOB = "{:032x}".format
 DATA = np.arange(300_000, dtype=np.uint8)

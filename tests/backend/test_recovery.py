@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backend.errors import BackendError, StorageError
 from backend.job import StoredArtifact
 from backend.jobs import Jobs
 from backend.journal import Journal
-from backend.parent import Parent
 from backend.protocol import Received, process_exists
 from backend.protocol import messages as m
-from backend.server import Server
+from backend.server import Server, has_ended
 from backend.settings import Settings
 from backend.store import Store, write_whole
 from tests.backend.client import Client
@@ -309,11 +309,11 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 def test_a_parent_that_ends_is_noticed() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    parent = Parent(child.pid)
-    assert not parent.gone() and process_exists(child.pid)
+    process = psutil.Process(child.pid)
+    assert not has_ended(process) and process_exists(child.pid)
     child.communicate(b"\n")
     deadline = time.monotonic() + 5
-    while not parent.gone():
+    while not has_ended(process):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert not process_exists(child.pid)

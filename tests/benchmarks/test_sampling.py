@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gsv3d.lab.training.performance import count_flops
+from gsv3d.lab.training.machine import count_flops
 from tests import tiny
 
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "sampling.py"

@@ -1,2 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands ``gsv3d render``, ``train`` and ``evaluate``."""
+"""The commands ``gsv3d render``, ``train`` and ``evaluate``, and the checks that they share."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from gsv3d.errors import DataError
+
+
+def check_at_least(name: str, value: int | None, low: int = 1) -> None:
+    """Refuse an option's value below ``low``; None, not given, passes.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if value is not None and value < low:
+        raise ValueError(f"{name} is {value}, but must be at least {low}.")
+
+
+def require_blender() -> None:
+    """Refuse to go on where Blender's packages are missing.
+
+    Raises:
+        DataError: one is.
+    """
+    for module, package in (("bpy", "bpy"), ("OpenEXR", "OpenEXR")):
+        if importlib.util.find_spec(module) is None:
+            raise DataError(
+                f"Rendering needs the Python package {package}.",
+                'Install it with: pip install -e ".[blender]".',
+            )

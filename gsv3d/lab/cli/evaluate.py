@@ -15,7 +15,7 @@ from typing import Any
 
 from gsv3d.cli.options import add_views, read_consistency
 from gsv3d.errors import DataError, GSV3DError, OutputError
-from gsv3d.lab.cli.options import check_at_least, require_blender
+from gsv3d.lab.cli import check_at_least, require_blender
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
 
 DESCRIPTION = (
@@ -143,7 +143,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     from gsv3d.lab.evaluation.runner import run_evaluation
     from gsv3d.lab.evaluation.store import prepare_folder
 
-    model, sources = model_and_cases(args)
+    model, sources = split_model_and_cases(args)
     settings = EvaluationSettings(seed=args.seed, size=args.size, renderer=args.renderer)
     _check_seeds(args.seeds)
     check_at_least("workers", args.workers)
@@ -165,7 +165,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
         identity,
         args.seeds,
         None if library is None else library.digest,
-        description(args),
+        describe_objects(args),
     )
     retriever = None
     if library is not None:
@@ -189,7 +189,7 @@ def _require_packages() -> None:
             )
 
 
-def model_and_cases(args: argparse.Namespace) -> tuple[str | None, list[str]]:
+def split_model_and_cases(args: argparse.Namespace) -> tuple[str | None, list[str]]:
     """Return the model, None for the baselines alone, and the sources of the cases."""
     model = None if args.model == NO_MODEL else args.model
     sources = [*args.cases, *args.objects]
@@ -226,7 +226,7 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
     return name, identity, ModelGenerator(model, identity, args.device)
 
 
-def library_props(args: argparse.Namespace, sources: list[str]) -> list[ObjectFile]:
+def find_library_props(args: argparse.Namespace, sources: list[str]) -> list[ObjectFile]:
     """Return the props to retrieve from; none where nobody named any."""
     from gsv3d.lab.evaluation.retrieval import SPLIT
 
@@ -251,7 +251,7 @@ def _library(
     args: argparse.Namespace, sources: list[str], report: Callable[[str, int, int], None]
 ) -> Any:
     """Return the library to retrieve from, its looks rendered; None without one."""
-    props = library_props(args, sources)
+    props = find_library_props(args, sources)
     if not props:
         return None
     from gsv3d.lab.evaluation.retrieval import load_library
@@ -259,7 +259,7 @@ def _library(
     return load_library(props, args.cache or args.report / "retrieval", report, args.workers)
 
 
-def description(args: argparse.Namespace) -> str:
+def describe_objects(args: argparse.Namespace) -> str:
     """Describe which objects are measured, for the report."""
     words = f" of the {args.split} split" if args.split else ""
     return words + (f", part {args.part} of two halves" if args.part else "")

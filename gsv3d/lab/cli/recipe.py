@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     from gsv3d.lab.datasets.objects import find_objects
     from gsv3d.lab.training.config import read_config
-    from gsv3d.lab.training.processes import training_device
+    from gsv3d.lab.training.machine import training_device
     from gsv3d.lab.training.recipe import STAGES, Recipe, run_recipe
 
     if args.threads:

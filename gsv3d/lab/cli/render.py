@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gsv3d.errors import GSV3DError
-from gsv3d.lab.cli.options import check_at_least, require_blender
+from gsv3d.lab.cli import check_at_least, require_blender
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.objects import SUFFIXES, find_objects
 from gsv3d.lab.datasets.plans import CHOICES, OrbitSettings
@@ -90,7 +90,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def settings_of(args: argparse.Namespace) -> OrbitSettings:
+def read_settings(args: argparse.Namespace) -> OrbitSettings:
     """Return the preset's settings, with those given on the command line instead.
 
     Raises:
@@ -103,7 +103,7 @@ def settings_of(args: argparse.Namespace) -> OrbitSettings:
     return OrbitSettings(**chosen, random_colours=args.random_colours)
 
 
-def command_of(args: argparse.Namespace) -> str:
+def write_command(args: argparse.Namespace) -> str:
     """Return the command that makes the same data set, for its datasheet."""
     words = ["gsv3d", "render", *args.objects, "--output", str(args.output)]
     for name in ("preset", "split", *(name for name, _, _ in SETTINGS), "limit"):
@@ -164,12 +164,12 @@ def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Name
 def run(args: argparse.Namespace) -> int:
     """Run the command; return 0, 1 if an object failed, 2 if nothing could be done."""
     try:
-        settings = settings_of(args)
+        settings = read_settings(args)
         for name in ("workers", "limit", "shard_mb"):
             check_at_least(name, getattr(args, name))
         objects = find_objects(args.objects, args.split)
         require_blender()
-        with Dataset(args.output, settings, command_of(args), args.shard_mb * 2**20) as dataset:
+        with Dataset(args.output, settings, write_command(args), args.shard_mb * 2**20) as dataset:
             for sentence in dataset.recovered:
                 print(f"note: {sentence}", file=sys.stderr, flush=True)
             failed = render_missing(dataset, objects, args)

@@ -96,15 +96,15 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from gsv3d.lab.training.checkpoint import refuse_to_overwrite
+    from gsv3d.lab.training.filling import unpack_shards
+    from gsv3d.lab.training.log import choose_tracker
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.orbits import ShardOrbits, read_orbits
-    from gsv3d.lab.training.processes import (
+    from gsv3d.lab.training.machine import (
         end_launched_process,
         make_accelerator,
         training_device,
     )
     from gsv3d.lab.training.stages import make_task
-    from gsv3d.lab.training.tracking import choose_tracker
 
     if not args.resume:
         refuse_to_overwrite(args.output)  # before hours of precomputing latents
@@ -117,13 +117,11 @@ def run(args: argparse.Namespace) -> int:
     device = training_device(args.device)
     # Several processes meet here: they share the work of precomputing latents too.
     make_accelerator(device, schedule.bf16)
+    orbits = unpack_shards(args.data, args.output, args.limit, max(1, schedule.workers))
     torch.manual_seed(args.seed)
-    # Worker processes read what they need; a copy of all pictures for each would be too much.
-    read = ShardOrbits if schedule.workers else read_orbits
     task = make_task(
-        config, args.stage, read(args.data, args.limit), device, args.start,
-        getattr(args, "vae", None), args.output,
-    )  # fmt: skip
+        config, args.stage, orbits, device, args.start, getattr(args, "vae", None), args.output
+    )
     trainer = Trainer(task, schedule, args.output, args.seed, device, choose_tracker(args.tracker))
     if args.resume:
         trainer.resume()

@@ -95,7 +95,7 @@ def _show_vertex_colors() -> None:
     """Give PLY meshes, whose colors are an attribute alone, a material that shows them."""
     for item in bpy.context.scene.objects:
         if item.type == "MESH" and len(item.data.color_attributes) and not item.data.materials:
-            material = new_material("vertex colors")
+            material = make_material("vertex colors")
             nodes = material.node_tree.nodes
             shader = next(n for n in nodes if n.type == "BSDF_PRINCIPLED")
             attribute = nodes.new("ShaderNodeVertexColor")
@@ -177,7 +177,7 @@ def color_if_plain(objects: Iterable[bpy.types.Object], hsv: tuple[float, float,
     if not all(_is_plain(material) for material in materials if material):
         return False
     linear = decode_srgb(np.array(colorsys.hsv_to_rgb(*hsv)))
-    plain = new_material("plain")
+    plain = make_material("plain")
     shader = next(n for n in plain.node_tree.nodes if n.type == "BSDF_PRINCIPLED")
     shader.inputs["Base Color"].default_value = (*linear, 1)
     for item in meshes:
@@ -204,7 +204,7 @@ def make_matt(materials: Iterable[bpy.types.Material]) -> None:
                     socket.default_value = 0.0
 
 
-def unlit_object(
+def make_unlit_object(
     vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, texture: np.ndarray
 ) -> bpy.types.Object:
     """Make an object that shows its texture's colors as they are, whatever the light.
@@ -226,7 +226,7 @@ def unlit_object(
     image.alpha_mode = "CHANNEL_PACKED"
     image.pixels.foreach_set(pixels.ravel())
     image.update()
-    material = new_material("unlit")
+    material = make_material("unlit")
     nodes, links = material.node_tree.nodes, material.node_tree.links
     picture, emission = nodes.new("ShaderNodeTexImage"), nodes.new("ShaderNodeEmission")
     picture.image, picture.extension = image, "EXTEND"
@@ -247,7 +247,7 @@ def unlit_object(
     return bpy.data.objects.new("mesh", mesh)
 
 
-def world_triangles(graph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:
+def read_triangles(graph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:
     """Return (N, 3) float64 vertices and (F, 3) int64 triangles of all, modifiers applied.
 
     Vertices that no face uses are left out.
@@ -274,7 +274,7 @@ def world_triangles(graph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]
     return np.concatenate(all_vertices), np.concatenate(all_faces)
 
 
-def new_material(name: str) -> bpy.types.Material:
+def make_material(name: str) -> bpy.types.Material:
     """Make a material with a Principled shader."""
     material = bpy.data.materials.new(name)
     if material.node_tree is None:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blender as the renderer: one scene a process, objects in and out of it.
+"""Render with Blender: one scene a process, objects in and out of it.
 
-Runs in a process of its own: it resets Blender's file, and a broken object can take the process
-down with it.
+Runs in a process of its own: it resets Blender's file, and a broken object may crash the process.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ class BlenderScene:
         size: of the square pictures in pixels.
         samples: a pixel.
         fov_deg: of the camera.
-        threads: Cycles' threads.
         engine: "cycles" or "eevee".
         normals: whether views have them.
 
     Attributes:
+        world: lights it.
         missing_textures: names of textures the loaded object is shown without.
         frame: the loaded object's frame, None if it is not animated.
     """
@@ -62,7 +61,6 @@ class BlenderScene:
         size: int,
         samples: int,
         fov_deg: float,
-        threads: int = 1,
         engine: str = "cycles",
         normals: bool = False,
     ) -> None:
@@ -86,7 +84,7 @@ class BlenderScene:
         scene.cycles.pixel_filter_type = "BOX"
         scene.render.use_persistent_data = True
         scene.render.threads_mode = "FIXED"
-        scene.render.threads = threads
+        scene.render.threads = 1
         self.set_size(size)
         scene.render.resolution_percentage = 100
         scene.render.film_transparent = True
@@ -107,8 +105,8 @@ class BlenderScene:
         self._camera = bpy.data.objects.new("camera", camera)
         scene.collection.objects.link(self._camera)
         scene.camera = self._camera
-        self._world = BlenderWorld(scene)
-        self._kept = self._snapshot()
+        self.world = BlenderWorld(scene)
+        self._kept = {(kind, block.name) for kind in _DATA_KINDS for block in _blocks(kind)}
 
     def set_size(self, size: int) -> None:
         """Set the width and height of the pictures to come, in pixels."""
@@ -117,14 +115,6 @@ class BlenderScene:
     def set_samples(self, samples: int) -> None:
         """Set the samples a pixel of the pictures to come."""
         self.scene.cycles.samples = self.scene.eevee.taa_render_samples = samples
-
-    def light_flat(self, radiance: float = 1.0) -> str:
-        """Light uniformly white; return the light's name for the records."""
-        return self._world.light_flat(radiance)
-
-    def light_hdri(self, choice: float, yaw_deg: float) -> str:
-        """Light with one of Blender's HDRIs, ``choice`` in 0..1; return its name."""
-        return self._world.light_hdri(choice, yaw_deg)
 
     def load(self, path: Path) -> np.ndarray:
         """Bring the objects of a file into the scene; an animated one stands at its first frame.
@@ -159,7 +149,7 @@ class BlenderScene:
 
     def triangles(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (N, 3) vertices and (F, 3) triangles of all that is in the scene, in the world."""
-        return blender_objects.world_triangles(bpy.context.evaluated_depsgraph_get())
+        return blender_objects.read_triangles(bpy.context.evaluated_depsgraph_get())
 
     def place(self, transform: np.ndarray) -> None:
         """Apply a (4, 4) similarity to all that was loaded."""
@@ -181,13 +171,8 @@ class BlenderScene:
         texture: np.ndarray,
     ) -> None:
         """Bring a mesh of arrays (as ``TexturedMesh`` has them) into the scene, unlit."""
-        item = blender_objects.unlit_object(vertices, faces, corner_uvs, texture)
+        item = blender_objects.make_unlit_object(vertices, faces, corner_uvs, texture)
         self.scene.collection.objects.link(item)
-
-    def render(self, camera_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Render one view's colors and depth, see ``render_view``."""
-        view = self.render_view(camera_to_world)
-        return view.rgba, view.depth
 
     def render_view(self, camera_to_world: np.ndarray) -> View:
         """Render one view from a camera at a (4, 4) matrix in Blender's axes."""
@@ -201,9 +186,6 @@ class BlenderScene:
             raise RuntimeError(f"Blender wrote no depth, only {sorted(channels)}")
         depth = np.where(depth < self._camera.data.clip_end, depth, np.float32(0))
         return View(rgba, depth, _unit_normals(channels) if self._with_normals else None)
-
-    def _snapshot(self) -> set[tuple[str, str]]:
-        return {(kind, block.name) for kind in _DATA_KINDS for block in _blocks(kind)}
 
     def clear(self) -> None:
         """Remove everything that was loaded, so that memory does not grow.
@@ -248,12 +230,12 @@ class BlenderWorld:
         self._links.new(self._mapping.outputs["Vector"], self._image_node.inputs["Vector"])
         self._environments = _make_environments()
 
-    def light_flat(self, radiance: float = 1.0) -> str:
+    def light_flat(self) -> str:
         """Light uniformly white; return the light's name for the records."""
         for link in list(self._background.inputs["Color"].links):
             self._links.remove(link)
         self._background.inputs["Color"].default_value = (1, 1, 1, 1)
-        self._background.inputs["Strength"].default_value = radiance
+        self._background.inputs["Strength"].default_value = 1.0
         return "flat"
 
     def light_hdri(self, choice: float, yaw_deg: float) -> str:

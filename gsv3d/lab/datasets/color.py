@@ -26,7 +26,7 @@ def decode_srgb(srgb: np.ndarray) -> np.ndarray:
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
-def straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
+def encode_straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
     """Convert (..., 4) linear premultiplied RGBA to (..., 4) uint8 sRGB with straight alpha."""
     alpha = np.clip(premultiplied[..., 3:], 0.0, 1.0)
     color = premultiplied[..., :3] / np.maximum(alpha, 1e-6)

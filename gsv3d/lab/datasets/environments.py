@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 MEAN_RADIANCE = 0.8
-"""What a white matt surface reflects on average over all directions."""
+"""Light that a white matt surface reflects, mean over all directions."""
 
 MAX_RADIANCE = 1.1
-"""What a white matt surface reflects at most, where it faces the light."""
-
+"""Light that a white matt surface reflects at most, whichever way it faces."""
 
 BLUR_DEG = 30.0
-"""Blur of the maps: soft shadows, and few samples a pixel suffice."""
+"""Blur of the maps: it softens shadows, and few samples a pixel suffice."""
 
 ROWS, COLUMNS = 32, 64
 
@@ -53,7 +52,7 @@ def _grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return directions.reshape(-1, 3), solid_angles.ravel()
 
 
-def matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray:
+def compute_matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """Compute the light a white Lambertian surface reflects under an equirectangular map.
 
     Args:
@@ -68,31 +67,31 @@ def matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray:
     return cosines @ (pixels.ravel() * solid_angles) / np.pi
 
 
-def shrink(pixels: np.ndarray, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
-    """Average (H, W, 3) down to (rows, columns, 3), H and W being multiples of these or cropped."""
-    height, width = len(pixels) // rows * rows, pixels.shape[1] // columns * columns
+def shrink(pixels: np.ndarray) -> np.ndarray:
+    """Average (H, W, 3) to (ROWS, COLUMNS, 3), after cropping H and W to multiples of these."""
+    height, width = len(pixels) // ROWS * ROWS, pixels.shape[1] // COLUMNS * COLUMNS
     if not height or not width:
-        raise ValueError(f"the environment map is smaller than {columns} x {rows}")
-    blocks = pixels[:height, :width].reshape(rows, height // rows, columns, width // columns, 3)
+        raise ValueError(f"the environment map is smaller than {COLUMNS} x {ROWS}")
+    blocks = pixels[:height, :width].reshape(ROWS, height // ROWS, COLUMNS, width // COLUMNS, 3)
     return blocks.astype(np.float64).mean(axis=(1, 3))
 
 
-def blur(pixels: np.ndarray, degrees: float = BLUR_DEG) -> np.ndarray:
+def blur(pixels: np.ndarray) -> np.ndarray:
     """Convolve an equirectangular (H, W, 3) map with a von Mises-Fisher lobe on the sphere."""
     directions, solid_angles = _grid(*pixels.shape[:2])
-    kernel = np.exp((directions @ directions.T - 1) / np.deg2rad(degrees) ** 2) * solid_angles
+    kernel = np.exp((directions @ directions.T - 1) / np.deg2rad(BLUR_DEG) ** 2) * solid_angles
     kernel /= kernel.sum(axis=1, keepdims=True)
     return (kernel @ pixels.reshape(-1, 3)).reshape(pixels.shape)
 
 
-def exposure(pixels: np.ndarray) -> float:
+def find_exposure(pixels: np.ndarray) -> float:
     """Return the factor that keeps matt white within ``MEAN_RADIANCE`` and ``MAX_RADIANCE``.
 
     Args:
         pixels: (H, W, 3) linear RGB of an equirectangular map.
     """
     luminance = pixels @ np.array([0.2126, 0.7152, 0.0722])
-    radiance = matt_radiance(luminance, fibonacci_sphere(200))
+    radiance = compute_matt_radiance(luminance, fibonacci_sphere(200))
     brightest = float(radiance.max())
     if not np.isfinite(brightest) or brightest <= 0:
         raise ValueError("the environment map is black or not finite")
@@ -137,5 +136,7 @@ def load_environments(directory: Path) -> list[Environment]:
     for path in paths:
         channels = read_exr(path)
         pixels = blur(shrink(np.stack([channels[c] for c in "RGB"], axis=-1)))
-        environments.append(Environment(path.stem, (pixels * exposure(pixels)).astype(np.float32)))
+        environments.append(
+            Environment(path.stem, (pixels * find_exposure(pixels)).astype(np.float32))
+        )
     return environments

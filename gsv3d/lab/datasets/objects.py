@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding the 3D objects a user means: files, folders, and index.json lists with splits."""
+"""Find the 3D objects that a user names: files, folders, and index.json lists with splits."""
 
 from __future__ import annotations
 

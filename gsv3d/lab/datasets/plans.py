@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is rendered of an object: settings, random choices, how it is placed, colors.
+"""Plan how an object is rendered: settings, random choices, its place.
 
 After SV3D (arXiv 2403.12008, appendix B): the bounding box centered at the origin with largest
 extent 1, a static or a dynamic orbit about an elevation of U[-5, 30] degrees and a field of view of

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rendering one object's orbit, and many objects' with several Blender processes."""
+"""Render orbits of objects with several Blender processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gsv3d._version import __version__
 from gsv3d.cameras import orbit, to_blender
 from gsv3d.clusters import run_on_ray
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.color import straight_srgb
+from gsv3d.lab.datasets.color import encode_straight_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.plans import (
     OrbitSettings,
@@ -76,7 +76,9 @@ class ObjectRenderer:
             normals=settings.normals is not None,
         )
         if settings.engine == "eevee":
-            self._scene.render(np.eye(4))  # without a GPU or EGL the process dies: now, not later
+            self._scene.render_view(
+                np.eye(4)
+            )  # without a GPU or EGL the process dies: now, not later
 
     def __call__(self, source: ObjectFile) -> Rendered:
         """Render one object.
@@ -110,14 +112,14 @@ class ObjectRenderer:
         transform, scale = normalizing_transform(points, plan.yaw_deg, viewmats, settings.fov_deg)
         scene.place(transform)
         if settings.light == "flat":
-            light = scene.light_flat()
+            light = scene.world.light_flat()
         else:
-            light = scene.light_hdri(plan.light_choice, plan.light_yaw_deg)
+            light = scene.world.light_hdri(plan.light_choice, plan.light_yaw_deg)
         colored = settings.random_colours and scene.color_if_plain(plan.hsv)
         if settings.materials == "matt":
             scene.make_matt()
         views = [scene.render_view(to_blender(viewmat)) for viewmat in viewmats]
-        rgba = np.stack([straight_srgb(view.rgba) for view in views])
+        rgba = np.stack([encode_straight_srgb(view.rgba) for view in views])
         if not rgba[..., 3].any():
             raise ValueError("nothing of it is visible in any view")
         facts = (source.path.name, source.pack, source.split, source.license, source.author)
@@ -185,7 +187,7 @@ class RendererFactory:
 
     @property
     def hint(self) -> str:
-        """What to do where it cannot start."""
+        """Return what to do where it cannot start."""
         if self.settings.engine == "eevee":
             return "EEVEE needs a GPU or EGL, which this machine lacks; render with cycles."
         return ""

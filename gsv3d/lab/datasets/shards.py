@@ -211,7 +211,7 @@ class ShardFolder:
             self._lock = open(path, "ab")  # noqa: SIM115 - open as long as this writes
         except OSError as error:
             raise output_error(path, error) from error
-        if not _take(self._lock):
+        if not take_lock(self._lock):
             self._lock.close()
             raise OutputError(
                 f"Another gsv3d render writes to {self.directory}.",
@@ -354,7 +354,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _take(file: IO[bytes]) -> bool:
+def take_lock(file: IO[bytes]) -> bool:
     """Lock a file for this process; the system unlocks it however the process ends."""
     if os.name == "nt":
         import msvcrt

@@ -34,14 +34,13 @@ def crop_to_mask(rgba: np.ndarray) -> np.ndarray:
     return rgba[box]
 
 
-def slab(rgba: np.ndarray, depth: float = SLAB_DEPTH) -> TexturedMesh:
+def extrude_slab(rgba: np.ndarray) -> TexturedMesh:
     """Extrude the picture: its opaque pixels become upright bars, facing azimuth 0.
 
     Front, back and sides show the pixels' colors.
 
     Args:
         rgba: (H, W, 4) uint8 with straight alpha.
-        depth: thickness in parts of the larger side.
     """
     cropped = crop_to_mask(rgba)
     scale = min(1.0, SLAB_PIXELS / max(cropped.shape[:2]))
@@ -52,7 +51,7 @@ def slab(rgba: np.ndarray, depth: float = SLAB_DEPTH) -> TexturedMesh:
     small = np.asarray(premultiplied.convert("RGBA"))
     mask = np.pad(small[..., 3] > 127, 1)
     side = max(height, width)
-    half = depth / 2
+    half = SLAB_DEPTH / 2
     quads: list[np.ndarray] = []
     owners: list[np.ndarray] = []
     rows, columns = np.nonzero(mask[1:-1, 1:-1])
@@ -87,20 +86,19 @@ def slab(rgba: np.ndarray, depth: float = SLAB_DEPTH) -> TexturedMesh:
     return TexturedMesh(vertices, faces, corner_uvs, texture)
 
 
-def ellipsoid(rgba: np.ndarray, rings: int = 24, segments: int = 48) -> TexturedMesh:
+def make_ellipsoid(rgba: np.ndarray) -> TexturedMesh:
     """Make an ellipsoid of the picture's mean color.
 
     Its axes across and up are those of the mask's box, its depth is their mean.
 
     Args:
         rgba: (H, W, 4) uint8 with straight alpha.
-        rings: of faces between the poles.
-        segments: around.
     """
     cropped = crop_to_mask(rgba)
     height, width = cropped.shape[:2]
     color = cropped[cropped[..., 3] > 127][:, :3].astype(np.float64).mean(axis=0)
     axes = np.array([width, (width + height) / 2, height]) / max(width, height) / 2
+    rings, segments = 24, 48  # of faces between the poles, and around
     polar = np.linspace(0, np.pi, rings + 1)[:, None]
     around = np.arange(segments) * 2 * np.pi / segments
     sphere = np.stack(
@@ -124,8 +122,8 @@ def ellipsoid(rgba: np.ndarray, rings: int = 24, segments: int = 48) -> Textured
 
 
 FROM_THE_PICTURE: dict[str, Callable[[np.ndarray], TexturedMesh]] = {
-    "slab": slab,
-    "ellipsoid": ellipsoid,
+    "slab": extrude_slab,
+    "ellipsoid": make_ellipsoid,
 }
 """Baselines that need the (H, W, 4) uint8 reference alone."""
 

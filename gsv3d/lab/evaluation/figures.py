@@ -190,11 +190,11 @@ def write_sheets(results: Results, folder: Path, suffix: str = "") -> list[tuple
     return [*written, (name, "All candidates, the first of these objects")]
 
 
-def choose_cases(results: Results, count: int = SHEET_ROWS) -> list[Case]:
-    """Draw objects by the evaluation's seed, not by hand; sorted by name."""
+def choose_cases(results: Results) -> list[Case]:
+    """Draw ``SHEET_ROWS`` objects by the evaluation's seed, not by hand; sorted by name."""
     main = results.main
     rng = np.random.default_rng([results.evaluation.settings.seed, 40])
-    order = rng.permutation(len(main))[:count]
+    order = rng.permutation(len(main))[:SHEET_ROWS]
     return [main[i] for i in sorted(order)]
 
 

@@ -20,7 +20,7 @@ from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
 from gsv3d.cameras import Cameras, orbit, static_azimuths_deg
 from gsv3d.gaussians import Gaussians
 from gsv3d.lab.evaluation.generating import Generated
-from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, unseen_views
+from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, list_unseen_views
 from gsv3d.lifting import LiftSettings, LossWeights, Views
 from gsv3d.lifting.model_views import lift_model_views
 from gsv3d.rendering import render
@@ -43,17 +43,17 @@ def normalize_gaussians(gaussians: Gaussians, framing: Framing) -> Gaussians:
 
 
 @torch.no_grad()
-def draw(gaussians: Gaussians, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """Draw (V, H, W, 3) uint8 on white, and (V, H, W) bool where alpha is above one half."""
+def render_views(gaussians: Gaussians, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """Render (V, H, W, 3) uint8 on white, and (V, H, W) bool where alpha is above one half."""
     output = render(gaussians, cameras.to(gaussians.device), background=(1.0, 1.0, 1.0))
     color = (output.color.clamp(0, 1) * 255).round().to(torch.uint8)
     return color.cpu().numpy(), (output.alpha[..., 0] > 0.5).cpu().numpy()
 
 
-def draw_generated(
+def render_generated(
     generated: Generated, framing: Framing, elevation_deg: float, size: int
 ) -> dict[str, np.ndarray]:
-    """Draw all pictures of a model's answer that are compared, as arrays for one file.
+    """Render all pictures of a model's answer that are compared, as arrays for one file.
 
     Args:
         generated: the answer.
@@ -68,7 +68,7 @@ def draw_generated(
         (n, 3) float32 centers of solid Gaussians in the object's world.
     """
     arrays: dict[str, np.ndarray] = {}
-    unseen = orbit(*unseen_views(elevation_deg), size=size, distance=DISTANCE)
+    unseen = orbit(*list_unseen_views(elevation_deg), size=size, distance=DISTANCE)
     around = None
     if generated.frames is not None and generated.frame_masks is not None:
         arrays["frames"], arrays["frames_mask"] = generated.frames, generated.frame_masks
@@ -81,9 +81,11 @@ def draw_generated(
         sources |= {"half0": generated.halves[0], "half1": generated.halves[1]}
     for name, gaussians in sources.items():
         unit = normalize_gaussians(gaussians, framing)
-        arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = draw(unit, unseen)
+        arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = render_views(unit, unseen)
         if around is not None:
-            arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = draw(gaussians, around)
+            arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = render_views(
+                gaussians, around
+            )
         if name != "gaussian":
             arrays[f"{name}_centers"] = find_solid_centers(unit)
     return arrays
@@ -152,7 +154,7 @@ def fit_halves(
     device: torch.device,
     settings: FitSettings | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fit Gaussians to the even and to the odd views, and draw both as ``drawing`` does.
+    """Fit Gaussians to the even and to the odd views, and render both as ``render_generated`` does.
 
     Args:
         frames: (N, S, S, 3) uint8 on white, an orbit with the reference last.
@@ -160,7 +162,7 @@ def fit_halves(
         framing: of the true object.
         elevation_deg: of the true reference.
         orbit_elevation_deg: of the views: what the model took the reference's for.
-        size: of the pictures that are drawn.
+        size: of the renders.
         device: where to work.
         settings: of the fit.
 
@@ -176,15 +178,17 @@ def fit_halves(
     pictures = F.adaptive_avg_pool2d(pictures, own).permute(0, 2, 3, 1)
     covered = torch.from_numpy(masks)[:, None].float().to(device)
     covered = F.adaptive_avg_pool2d(covered, own)[:, 0] > 0.5
-    unseen = orbit(*unseen_views(elevation_deg), size=size, distance=DISTANCE)
-    drawn_around = orbit(azimuths, orbit_elevation_deg, size=size, distance=REFERENCE_DISTANCE)
+    unseen = orbit(*list_unseen_views(elevation_deg), size=size, distance=DISTANCE)
+    rendered_around = orbit(azimuths, orbit_elevation_deg, size=size, distance=REFERENCE_DISTANCE)
     arrays: dict[str, np.ndarray] = {}
     for half in (0, 1):
         chosen = list(range(half, len(frames), 2))
         fitted = fit_gaussians(pictures[chosen], covered[chosen], around[chosen], settings, half)
         unit = normalize_gaussians(fitted, framing)
         name = f"fit{half}"
-        arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = draw(unit, unseen)
-        arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = draw(fitted, drawn_around)
+        arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = render_views(unit, unseen)
+        arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = render_views(
+            fitted, rendered_around
+        )
         arrays[f"{name}_centers"] = find_solid_centers(unit)
     return arrays

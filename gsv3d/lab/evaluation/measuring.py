@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All numbers of one candidate for one case, from the files of an evaluation."""
+"""Measure a candidate's answer to a case, from the files of an evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.image_metrics import Views
-from gsv3d.lab.evaluation.protocol import unseen_views
+from gsv3d.lab.evaluation.protocol import list_unseen_views
 from gsv3d.lab.evaluation.shape_metrics import Surface, SurfaceSamples
 from gsv3d.lab.evaluation.store import load_arrays, load_mesh, read_json, write_json
 
@@ -22,11 +22,11 @@ POINT_COUNTS = {"": shape_metrics.SURFACE_SAMPLES, "_4096": shape_metrics.FEW_SA
 """Suffix of a surface metric's name, and the points it is measured by."""
 
 FORMAT = 2
-"""Of a record: what its columns mean. One of another format is measured again. In the first, the
-P2S without a suffix was of 4,096 points."""
+"""Version of a record's columns; a record of another is measured again. In the first, P2S without a
+suffix was of 4,096 points."""
 
 ICP_MARGIN = 8
-"""Voxels around the cube for a mesh that was moved: it may stand out of it."""
+"""Voxels around the cube, which a mesh that was moved may stand out of."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,9 @@ class MeasureTask:
     output: Path
 
 
-@dataclass(frozen=True)
-class MeasuringFactory:
-    """Makes ``measure`` inside a worker process."""
-
-    def __call__(self) -> Callable[[MeasureTask], None]:
-        return _write_measures
-
-
-def _write_measures(task: MeasureTask) -> None:
-    write_json(task.output, measure(task))
+def make_measurer() -> Callable[[MeasureTask], None]:
+    """Return what a worker process does with its tasks."""
+    return lambda task: write_json(task.output, measure(task))
 
 
 def measure(task: MeasureTask) -> dict[str, Any]:
@@ -84,7 +77,7 @@ def measure(task: MeasureTask) -> dict[str, Any]:
         if task.views is None
         else Views.of_rgba(load_arrays(task.views)["views"])
     )
-    azimuths, elevations = unseen_views(task.elevation_deg)
+    azimuths, elevations = list_unseen_views(task.elevation_deg)
     per_view = {"mesh": _per_view(views, true_views, azimuths, elevations)}
     values = _means("", per_view["mesh"])
     values |= _mesh_values(task)

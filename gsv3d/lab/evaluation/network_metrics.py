@@ -93,7 +93,7 @@ def load_lpips(device: Any) -> Lpips:
     """Load LPIPS 0.1 on AlexNet (Zhang et al. 2018), of the package lpips.
 
     Raises:
-        NotInstalled: see there.
+        NotInstalled: a package or the weights are not on this machine.
     """
     for package in ("lpips", "torchvision"):
         _require(package)
@@ -172,7 +172,7 @@ def load_inception(device: Any) -> Callable[[np.ndarray], np.ndarray]:
     """Load FID's Inception v3 with its 2,048 features, of the package pytorch-fid.
 
     Raises:
-        NotInstalled: see there.
+        NotInstalled: a package or the weights are not on this machine.
     """
     for package in ("pytorch_fid", "torchvision"):
         _require(package)

@@ -113,7 +113,7 @@ def _pair(installed: Perceptual, first: np.ndarray, second: np.ndarray) -> dict[
 
 
 PREFIXES = {"mesh": "", "gaussians": "gaussian_", "frames": "frame_"}
-"""Of the columns' names, by what was compared."""
+"""Prefixes of the columns' names, by what was compared."""
 
 
 def add_perceptual(evaluation: Evaluation, case: Case, run: Run, record: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ colors as they are, since these have the light of the reference in them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +17,7 @@ import torch
 from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg, to_blender
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.color import straight_srgb
+from gsv3d.lab.datasets.color import encode_straight_srgb
 from gsv3d.lab.datasets.environments import choose_environment
 from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.datasets.rendering import silence_standard_output
@@ -28,17 +27,17 @@ from gsv3d.lab.evaluation.protocol import (
     EvaluationSettings,
     ObjectPlan,
     find_framing,
-    unseen_views,
+    list_unseen_views,
 )
 from gsv3d.lab.evaluation.store import load_mesh, save_arrays
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 
 UNLIT_SAMPLES = 8
-"""A pixel; without light there is no noise but at the outline."""
+"""Samples a pixel of unlit pictures, whose only noise is at the outline."""
 
 RASTERIZED = (".glb", ".gltf")
-"""What the rasterizer reads."""
+"""Suffixes of the files that the rasterizer reads."""
 
 
 class Scene(Protocol):
@@ -59,10 +58,10 @@ class Scene(Protocol):
         """Return (V, 3) vertices and (F, 3) faces of the object under a (4, 4) similarity."""
 
     def draw(self, transform: np.ndarray, cameras: Cameras) -> np.ndarray:
-        """Draw (V, S, S, 4) uint8, straight alpha, of the object under a (4, 4) similarity."""
+        """Draw the object under a (4, 4) similarity: (V, S, S, 4) uint8, straight alpha."""
 
     def draw_unlit(self, mesh: TexturedMesh, cameras: Cameras) -> np.ndarray:
-        """Draw (V, S, S, 4) uint8 of a mesh in its texture's own colors."""
+        """Draw a mesh in its texture's own colors: (V, S, S, 4) uint8."""
 
     def clear(self) -> None:
         """Forget the object or the mesh."""
@@ -74,7 +73,7 @@ def make_scene(settings: EvaluationSettings) -> Scene:
 
 
 class CyclesScene:
-    """Drawn by Blender's Cycles; one a process, since Blender has one scene."""
+    """Draws with Blender's Cycles; one a process, since Blender has one scene."""
 
     def __init__(self, settings: EvaluationSettings) -> None:
         silence_standard_output()
@@ -87,7 +86,7 @@ class CyclesScene:
         points = self._scene.load(path)
         self._scene.set_samples(self._settings.samples)
         self._scene.make_matt()
-        self.light = self._scene.light_hdri(plan.light_choice, plan.light_yaw_deg)
+        self.light = self._scene.world.light_hdri(plan.light_choice, plan.light_yaw_deg)
         return points
 
     def triangles(self, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,14 +105,14 @@ class CyclesScene:
     def _draw(self, cameras: Cameras) -> np.ndarray:
         self._scene.set_size(cameras.width)
         matrices = [to_blender(m) for m in cameras.viewmats.numpy()]
-        return np.stack([straight_srgb(self._scene.render(m)[0]) for m in matrices])
+        return np.stack([encode_straight_srgb(self._scene.render_view(m).rgba) for m in matrices])
 
     def clear(self) -> None:
         self._scene.clear()
 
 
 class RasterizedScene:
-    """Drawn by ``gsv3d.lab.rasterizing``, which needs no Blender; GLB and glTF files alone."""
+    """Draws GLB and glTF files with ``gsv3d.lab.rasterizing``, without Blender."""
 
     def __init__(self) -> None:
         from gsv3d.lab.rasterizing.lighting import baked_environments
@@ -151,7 +150,7 @@ class RasterizedScene:
         from gsv3d.lab.rasterizing.orbits import Surface, draw
 
         if mesh.clipped:  # what lies behind a hole shows through it, which this z-buffer lacks
-            return render_mesh(mesh, cameras)
+            return rasterize_mesh(mesh, cameras)
         prop = Prop(
             vertices=mesh.vertices,
             faces=mesh.faces,
@@ -207,17 +206,13 @@ class MeshTask:
         return not self.output.exists()
 
 
-@dataclass(frozen=True)
-class PicturesFactory:
-    """Makes what draws inside a worker process."""
+class Drawer:
+    """Draws the pictures of tasks, in a worker process.
 
-    settings: EvaluationSettings
+    Args:
+        settings: of the pictures.
+    """
 
-    def __call__(self) -> Callable[[TruthTask | MeshTask], None]:
-        return _Pictures(self.settings)
-
-
-class _Pictures:
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings, self._scene = settings, make_scene(settings)
 
@@ -227,7 +222,7 @@ class _Pictures:
             if isinstance(task, TruthTask):
                 self._truth(task)
             else:
-                azimuths, elevations = unseen_views(task.case.plan.elevation_deg)
+                azimuths, elevations = list_unseen_views(task.case.plan.elevation_deg)
                 cameras = orbit(azimuths, elevations, size=self._settings.size, distance=DISTANCE)
                 views = self._scene.draw_unlit(load_mesh(task.mesh), cameras)
                 save_arrays(task.output, views=views)
@@ -253,7 +248,7 @@ class _Pictures:
         if not task.output.exists():
             picture = scene.draw(transform, reference)[0]
             vertices, faces = scene.triangles(unit)
-            azimuths, elevations = unseen_views(plan.elevation_deg)
+            azimuths, elevations = list_unseen_views(plan.elevation_deg)
             cameras = orbit(azimuths, elevations, size=settings.size, distance=DISTANCE)
             views = scene.draw(unit, cameras)
             if not (picture[..., 3] > 127).any() or not (views[..., 3] > 127).any():

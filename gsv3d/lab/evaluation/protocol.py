@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is evaluated how: the objects drawn, the reference pictures, the unseen views."""
+"""The protocol of an evaluation: its objects, reference pictures and unseen views."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ UNSEEN_DEG = 30.0
 """Views nearer to the reference view than this are not counted."""
 
 DISTANCE = 3.0
-"""Of the cameras of the unseen views: nothing of extent 1 is clipped, its corners included."""
+"""Distance of the unseen views' cameras: an object of extent 1 is whole in their pictures."""
 
 ELEVATION_RANGE = (-5.0, 30.0)
-"""Of the reference views, in degrees: that of the training orbits (SV3D, appendix B)."""
+"""Elevations of the reference views in degrees, as of training orbits (SV3D, appendix B)."""
 
 RENDERERS = ("cycles", "rasterizer")
 """Blender's Cycles; or the project's own rasterizer, which needs no Blender."""
@@ -85,7 +85,7 @@ class ObjectPlan:
 
 
 def plan_object(seed: int, name: str) -> ObjectPlan:
-    """Draw an object's reference view and light."""
+    """Draw the reference view and the light of an object."""
     rng = object_rng(seed, f"evaluate/{name}")
     return ObjectPlan(
         float(rng.uniform(0, 360)),
@@ -168,7 +168,7 @@ def choose_part(objects: Sequence[ObjectFile], part: str | None, seed: int) -> l
     return [ordered[i] for i in sorted(kept)]
 
 
-def direction(azimuth_deg: float, elevation_deg: float) -> np.ndarray:
+def find_direction(azimuth_deg: float, elevation_deg: float) -> np.ndarray:
     """Return the (3,) unit vector from the origin to the camera."""
     azimuth, elevation = np.deg2rad(azimuth_deg), np.deg2rad(elevation_deg)
     return np.array(
@@ -180,16 +180,16 @@ def direction(azimuth_deg: float, elevation_deg: float) -> np.ndarray:
     )
 
 
-def unseen_views(reference_elevation_deg: float) -> tuple[list[float], list[float]]:
+def list_unseen_views(reference_elevation_deg: float) -> tuple[list[float], list[float]]:
     """Return azimuths and elevations of the views that are compared.
 
     Sixteen around at elevation 10 and four from above (elevation 45, azimuths 45 + k * 90), without
     those less than ``UNSEEN_DEG`` from the reference view at azimuth 0.
     """
     views = [(k * 22.5, 10.0) for k in range(16)] + [(45.0 + k * 90, 45.0) for k in range(4)]
-    reference = direction(0, reference_elevation_deg)
+    reference = find_direction(0, reference_elevation_deg)
     limit = np.cos(np.deg2rad(UNSEEN_DEG))
-    kept = [view for view in views if direction(*view) @ reference < limit]
+    kept = [view for view in views if find_direction(*view) @ reference < limit]
     return [view[0] for view in kept], [view[1] for view in kept]
 
 
@@ -219,23 +219,19 @@ class Framing:
         return matrix
 
 
-def find_framing(
-    points: np.ndarray, viewmat: np.ndarray, fov_deg: float = FOV_DEG, fill: float = FILL
-) -> Framing:
-    """Find the framing under which a camera sees the points' box centered and ``fill`` long.
+def find_framing(points: np.ndarray, viewmat: np.ndarray) -> Framing:
+    """Find the framing under which a camera sees the points' box centered and ``FILL`` long.
 
     Args:
         points: (N, 3) of the object with extent 1.
         viewmat: (4, 4) world to camera, OpenCV axes, of a camera that looks at the origin.
-        fov_deg: of the square picture.
-        fill: share of the picture.
 
     Raises:
         ValueError: no such framing is found: the points have no extent across the view.
     """
     rotation, distance = viewmat[:3, :3], float(viewmat[2, 3])
     local = np.asarray(points, dtype=np.float64) @ rotation.T
-    wanted = 2 * np.tan(np.deg2rad(fov_deg) / 2) * fill
+    wanted = 2 * np.tan(np.deg2rad(FOV_DEG) / 2) * FILL
     # The camera must stay in front of all points: scale * z + distance > 0.
     nearest = float(local[:, 2].min())
     limit = -distance / nearest if nearest < 0 else np.inf

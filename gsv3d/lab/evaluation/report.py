@@ -23,7 +23,7 @@ from gsv3d.lab.evaluation.results import (
     Results,
     compare,
     load_results,
-    pictures,
+    make_picture_columns,
 )
 from gsv3d.lab.evaluation.store import Evaluation, write_json
 from gsv3d.outputs import write_atomic
@@ -114,7 +114,7 @@ def _headline(results: Results) -> list[str]:
     return [line]
 
 
-def table(
+def format_table(
     heading: str, columns: Sequence[Column], rows: Iterable[tuple[str, Sequence[str]]]
 ) -> list[str]:
     """Write a Markdown table."""
@@ -125,11 +125,11 @@ def table(
     ]
 
 
-def _row(results: Results, candidate: str, columns: Sequence[Column], **options) -> list[str]:  # noqa: ANN003
+def _row(results: Results, candidate: str, columns: Sequence[Column]) -> list[str]:
     cells = []
     for column in columns:
-        text = column.text(results.mean(candidate, column.key, **options))
-        spread = results.spread(candidate, column.key, **options)
+        text = column.text(results.mean(candidate, column.key))
+        spread = results.spread(candidate, column.key)
         cells.append(text if spread is None else text + SEEDED + column.text(spread))
     return cells
 
@@ -148,7 +148,7 @@ def _with_hindsight(results: Results) -> list[str]:
 
 def _main_table(results: Results) -> list[str]:
     rows = [(_label(name), _row(results, name, MAIN)) for name in _with_hindsight(results)]
-    return table(f"mean over {len(results.main)}", MAIN, rows)
+    return format_table(f"mean over {len(results.main)}", MAIN, rows)
 
 
 def _comparisons(results: Results) -> list[str]:
@@ -171,7 +171,7 @@ def _comparisons(results: Results) -> list[str]:
             rows.append((f"over {other}", cells))
         if rows:
             lines += ["", f"## Gain of {model}", ""]
-            lines += table("", MAIN, rows)
+            lines += format_table("", MAIN, rows)
             lines += [
                 "",
                 "Mean gain (positive is better, CD included), its 95 % interval by bootstrap over"
@@ -190,14 +190,14 @@ def _view_tables(
             if name in results.models and results.has("gaussian_psnr", name):
                 cells = _picture_cells(results, name, "gaussian_", missing, sets)
                 rows.append((f"{name}, its Gaussians", cells))
-    columns = (*pictures(""), *SETS)
-    lines = ["", "## Unseen views", "", *table("", columns, rows)]
+    columns = (*make_picture_columns(""), *SETS)
+    lines = ["", "## Unseen views", "", *format_table("", columns, rows)]
     with_frames = [name for name in results.models if results.has("frame_psnr", name)]
     if with_frames:
         rows = [
             (name, _picture_cells(results, name, "frame_", missing, sets)) for name in with_frames
         ]
-        lines += ["", "## The model's own views", "", *table("", columns, rows)]
+        lines += ["", "## The model's own views", "", *format_table("", columns, rows)]
         lines += ["", "Beside the true object's orbit, without the reference."]
     return lines
 
@@ -210,7 +210,7 @@ def _picture_cells(
     sets: Mapping[str, Mapping[str, float]],
 ) -> list[str]:
     cells = []
-    for column in pictures(prefix):
+    for column in make_picture_columns(prefix):
         metric = column.key.removeprefix(prefix)
         if metric in missing:
             cells.append(NOT_INSTALLED)
@@ -228,7 +228,7 @@ def _surface_tables(results: Results) -> list[str]:
     lines = ["", "## Meshes"]
     for title, columns in SURFACES.items():
         rows = [(_label(n), _row(results, n, columns)) for n in _with_hindsight(results)]
-        lines += ["", *table(title, columns, rows)]
+        lines += ["", *format_table(title, columns, rows)]
     return lines
 
 
@@ -245,12 +245,12 @@ def _consistency(results: Results) -> list[str]:
                 values = results.by_object(name, columns[-1].key)
                 rows.append((f"{name} ({int(np.isfinite(values).sum())})",
                              _row(results, name, columns)))  # fmt: skip
-            lines += ["", *table(f"{words} (objects)", columns, rows)]
+            lines += ["", *format_table(f"{words} (objects)", columns, rows)]
     return ["", "## Multi-view consistency", *lines] if lines else []
 
 
 ELEVATION_COLUMNS = (
-    *pictures("")[:2],
+    *make_picture_columns("")[:2],
     Column("lpips", "LPIPS", -1),
     Column("chamfer", "CD", -1),
     Column("p2s", "P2S", -1, 4),
@@ -286,7 +286,7 @@ def _elevations(results: Results) -> list[str]:
         "",
         "## The elevation of the input",
         "",
-        *table("", columns, rows),
+        *format_table("", columns, rows),
         "",
         "Every object from the same azimuth under the same light.",
     ]
@@ -305,7 +305,7 @@ def _cost(results: Results) -> list[str]:
         rows.append((name, cells))
     if not rows:
         return []
-    return ["", "## Cost", "", *table("median (most)", COST, rows)]
+    return ["", "## Cost", "", *format_table("median (most)", COST, rows)]
 
 
 def _failures(results: Results) -> list[str]:

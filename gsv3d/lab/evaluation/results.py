@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measured numbers of a folder: their columns, and what they come to."""
+"""The measured numbers of a folder: their columns, means, spreads and gains."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ SURFACES = {
 """Tables of surfaces by their title."""
 
 
-def pictures(prefix: str) -> tuple[Column, ...]:
+def make_picture_columns(prefix: str) -> tuple[Column, ...]:
     """Return the columns of compared pictures: "" of the mesh, "gaussian_", "frame_"."""
     return (
         Column(f"{prefix}psnr", "PSNR dB", digits=2),
@@ -120,9 +120,9 @@ PER_CASE: tuple[Column, ...] = tuple(
         for group in (
             MAIN,
             *SURFACES.values(),
-            pictures(""),
-            pictures("gaussian_"),
-            pictures("frame_"),
+            make_picture_columns(""),
+            make_picture_columns("gaussian_"),
+            make_picture_columns("frame_"),
             CONSISTENCY,
             FITTED,
             COST,
@@ -201,11 +201,9 @@ class Results:
         columns = {r.key: self._numbers[r.key][key].reindex(names) for r in self.of(candidate)}
         return pd.DataFrame(columns, index=names)
 
-    def by_object(
-        self, candidate: str, key: str, cases: Sequence[Case] | None = None
-    ) -> np.ndarray:
+    def by_object(self, candidate: str, key: str) -> np.ndarray:
         """Return (cases,) of one column, the mean over a model's seeds."""
-        return self.values(candidate, key, cases).mean(axis=1).to_numpy(dtype=np.float64)
+        return self.values(candidate, key).mean(axis=1).to_numpy(dtype=np.float64)
 
     def _hindsight(self, key: str, cases: Sequence[Case] | None) -> pd.Series:
         """Return the best of the baselines for each case in this column alone.
@@ -223,9 +221,9 @@ class Results:
         """Return the mean over cases and seeds; None without a value."""
         return _number(self.values(candidate, key, cases).mean(axis=1).mean())
 
-    def spread(self, candidate: str, key: str, cases: Sequence[Case] | None = None) -> float | None:
+    def spread(self, candidate: str, key: str) -> float | None:
         """Return the standard deviation of the seeds' means; None with fewer than two seeds."""
-        return _number(self.values(candidate, key, cases).mean().std())
+        return _number(self.values(candidate, key).mean().std())
 
     def has(self, key: str, candidate: str | None = None) -> bool:
         """Tell whether any value of a column is there."""
@@ -275,7 +273,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against another on the same cases; positive is better.
+    """How much better a candidate is than another on the same cases.
 
     Attributes:
         gain: mean of the differences, turned so that more is better.

@@ -35,7 +35,7 @@ SPLIT = "train"
 
 YAWS = 24
 ELEVATIONS = (1.0, 12.5, 24.0)
-"""Middles of three equal parts of the references' [-5, 30] degrees, the outer ones rounded."""
+"""Degrees: the middles of thirds of the references' [-5, 30], the outer ones rounded."""
 
 MASK_SIDE = 32
 COLOR_SIDE = 8
@@ -43,17 +43,17 @@ _SUPERSAMPLING = 2
 _AMBIENT = 0.6
 
 COLOR_WEIGHT = 0.25
-"""Of the colors' distance beside that of the masks; chosen by ``benchmarks/retrieval.py``."""
+"""Weight of the colors' distance beside the masks'; chosen by ``benchmarks/retrieval.py``."""
 
 COARSE_SIDE = 16
 SHORTLIST = 4000
 """Views whose masks of 16 x 16 cells are nearest; only these are compared in full."""
 
 MIDDLE_ELEVATION = ELEVATIONS[1]
-"""From which a prop's mean color is taken."""
+"""Elevation that a prop's mean color is seen from."""
 
 
-def view_angles() -> tuple[np.ndarray, np.ndarray]:
+def list_view_angles() -> tuple[np.ndarray, np.ndarray]:
     """Return (72,) azimuths and (72,) elevations of the views, elevation by elevation."""
     azimuths = np.tile(np.arange(YAWS) * 360.0 / YAWS, len(ELEVATIONS))
     return azimuths, np.repeat(ELEVATIONS, YAWS)
@@ -114,7 +114,7 @@ def look_at_prop(path: Path, cut: bool = True) -> Looks:
     transform[:3, :3] /= extent
     transform[:3, 3] = -(low + high) / 2 / extent
     surface = Surface(prop, transform, torch.device("cpu"))
-    azimuths, elevations = view_angles()
+    azimuths, elevations = list_view_angles()
     cameras = orbit(azimuths, elevations, size=1, distance=DISTANCE)
     across, depth = cameras.project(surface.vertices)
     if cut:
@@ -156,12 +156,12 @@ def _pool(color: np.ndarray, alpha: np.ndarray) -> Looks:
 
 @dataclass(frozen=True)
 class Library:
-    """N props and the looks of their 72 views.
+    """N props, and how each looks from its 72 views.
 
     Attributes:
         props: in the order of the arrays' first axis.
         looks: of N * 72 views, prop by prop.
-        digest: tells this library from others: its props' names and contents, and the format.
+        digest: of the props' names and contents and of the looks' format.
     """
 
     props: tuple[ObjectFile, ...]
@@ -208,16 +208,9 @@ def load_library(
     return Library(kept, Looks(arrays["masks"], arrays["colors"], arrays["means"]), digest)
 
 
-@dataclass(frozen=True)
-class _LooksFactory:
-    def __call__(self) -> Callable[[Path], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        torch.set_num_threads(1)
-        return _looks
-
-
-def _looks(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    looks = look_at_prop(path)
-    return looks.masks, looks.colors, looks.means
+def _make_looker() -> Callable[[Path], Looks]:
+    torch.set_num_threads(1)  # a process among others
+    return look_at_prop
 
 
 def _render(
@@ -226,8 +219,8 @@ def _render(
     report: Callable[[str, int, int], None],
     workers: int,
 ) -> None:
-    found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    outcomes = run_in_processes(_LooksFactory(), [prop.path for prop in props], workers)
+    found: dict[int, Looks] = {}
+    outcomes = run_in_processes(_make_looker, [prop.path for prop in props], workers)
     for done, outcome in enumerate(outcomes, 1):
         if outcome.error is None:
             found[outcome.index] = outcome.value
@@ -238,20 +231,20 @@ def _render(
     save_arrays(
         path,
         names=np.array([props[index].name for index in order]),
-        masks=np.concatenate([found[index][0] for index in order]),
-        colors=np.concatenate([found[index][1] for index in order]),
-        means=np.concatenate([found[index][2] for index in order]),
+        masks=np.concatenate([found[index].masks for index in order]),
+        colors=np.concatenate([found[index].colors for index in order]),
+        means=np.concatenate([found[index].means for index in order]),
     )
 
 
 @dataclass(frozen=True)
 class Match:
-    """What was retrieved.
+    """A prop that was retrieved.
 
     Attributes:
         prop: index into the library's props.
         azimuth_deg: from which the prop looks like the picture.
-        distance: see ``distances``.
+        distance: see ``measure_distances``.
     """
 
     prop: int
@@ -259,7 +252,7 @@ class Match:
     distance: float
 
 
-def distances(
+def measure_distances(
     query: Looks, looks: Looks, views: np.ndarray, color_weight: float = COLOR_WEIGHT
 ) -> np.ndarray:
     """Measure how unlike a picture (n,) views are: masks first, colors within them second.
@@ -278,13 +271,13 @@ def distances(
     common, either = (f(masks, mask).sum(axis=1) for f in (np.minimum, np.maximum))
     own = query.colors.astype(np.float32) / 255 - query.means[:, None, None]
     colors = looks.colors[views].astype(np.float32) / 255 - looks.means[views, None, None]
-    weight = np.minimum(cells(looks.masks[views]), cells(query.masks))
+    weight = np.minimum(pool_masks(looks.masks[views]), pool_masks(query.masks))
     difference = (np.abs(colors - own).mean(axis=-1) * weight).sum(axis=(1, 2))
     color = difference / np.maximum(weight.sum(axis=(1, 2)), 1e-6)
     return 1 - common / np.maximum(either, 1e-6) + color_weight * color
 
 
-def cells(masks: np.ndarray, side: int = COLOR_SIDE) -> np.ndarray:
+def pool_masks(masks: np.ndarray, side: int = COLOR_SIDE) -> np.ndarray:
     """Reduce (V, S, S) uint8 masks to (V, side, side) float32 shares of larger cells."""
     step = masks.shape[1] // side
     shape = (len(masks), side, step, side, step)
@@ -300,10 +293,10 @@ class Retriever:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._azimuths, _ = view_angles()
+        self._azimuths, _ = list_view_angles()
         self._paths = [prop.path.resolve() for prop in library.props]
         coarse = [
-            cells(library.looks.masks[start : start + 8192], COARSE_SIDE)
+            pool_masks(library.looks.masks[start : start + 8192], COARSE_SIDE)
             for start in range(0, len(library.looks.masks), 8192)
         ]
         self._coarse = np.concatenate(coarse).reshape(len(library.looks.masks), -1)
@@ -329,12 +322,12 @@ class Retriever:
         Args:
             query: how the picture looks.
             exclude: resolved paths of props that are left out.
-            color_weight: see ``distances``.
+            color_weight: see ``measure_distances``.
 
         Raises:
             DataError: all props are left out.
         """
-        mask = cells(query.masks, COARSE_SIDE).ravel()
+        mask = pool_masks(query.masks, COARSE_SIDE).ravel()
         # Squared distances of coarse masks, less the query's own square.
         coarse = self._lengths - 2 * self._coarse @ mask
         views = len(self._azimuths)
@@ -345,7 +338,7 @@ class Retriever:
         if not count:
             raise DataError("The library holds no prop but those that are left out.")
         nearest = np.argpartition(coarse, count - 1)[:count]
-        found = distances(query, self._library.looks, nearest, color_weight)
+        found = measure_distances(query, self._library.looks, nearest, color_weight)
         place = int(found.argmin())
         best = int(nearest[place])
         return Match(best // views, float(self._azimuths[best % views]), float(found[place]))

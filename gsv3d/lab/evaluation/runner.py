@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from gsv3d.errors import Cancelled, GSV3DError
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
-from gsv3d.lab.evaluation.gaussians import FitSettings, draw_generated, fit_halves
+from gsv3d.lab.evaluation.gaussians import FitSettings, fit_halves, render_generated
 from gsv3d.lab.evaluation.generating import Generated, Generator
-from gsv3d.lab.evaluation.measuring import MeasureTask, MeasuringFactory, read_measures
-from gsv3d.lab.evaluation.pictures import MeshTask, PicturesFactory, TruthTask
+from gsv3d.lab.evaluation.measuring import MeasureTask, make_measurer, read_measures
+from gsv3d.lab.evaluation.pictures import Drawer, MeshTask, TruthTask
 from gsv3d.lab.evaluation.protocol import Case, Framing
 from gsv3d.lab.evaluation.store import (
     Evaluation,
@@ -78,15 +79,12 @@ def run_evaluation(
     return failures
 
 
-def count_model_frames(evaluation: Evaluation, generator: Generator | None) -> int | None:
-    """Return how many views the orbit of this run's model has."""
-    return generator.frames if generator is not None and evaluation.model is not None else None
-
-
 def _render_truth(
     evaluation: Evaluation, generator: Generator | None, report: Report, workers: int
 ) -> dict[str, str]:
-    frames = count_model_frames(evaluation, generator)
+    frames = None
+    if generator is not None and evaluation.model is not None:
+        frames = generator.frames
 
     def task(case: Case) -> TruthTask:
         orbits = () if frames is None else ((frames, evaluation.orbit_path(case, frames)),)
@@ -128,7 +126,7 @@ def _pictures(
     """Render what is missing; return why tasks failed, by their index."""
     missing = [index for index, task in enumerate(tasks) if task.missing()]
     failures = {}
-    factory = PicturesFactory(evaluation.settings)
+    factory = partial(Drawer, evaluation.settings)
     outcomes = run_in_processes(factory, [tasks[index] for index in missing], workers)
     for done, outcome in enumerate(outcomes, 1):
         if outcome.error is not None:
@@ -179,11 +177,11 @@ def _generate(
     except (GSV3DError, ValueError) as error:
         write_json(record, {"failure": str(error)})
         return f"{case.name}: {error}"
-    # Drawn here and not where the rest is: the model's card is here.
+    # Not in the processes that draw the rest: the model's card is here.
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    drawn = draw_generated(generated, framing, elevation, evaluation.settings.size)
-    save_arrays(evaluation.path("generated", case, run), **drawn)
-    write_json(record, cost(generated))
+    rendered = render_generated(generated, framing, elevation, evaluation.settings.size)
+    save_arrays(evaluation.path("generated", case, run), **rendered)
+    write_json(record, describe_cost(generated))
     # The mesh is written last: it tells that all of the answer is there.
     save_mesh(path, mesh)
     return None
@@ -226,7 +224,7 @@ def _fit_halves(
         report("fitting halves of the views", done, len(jobs))
 
 
-def cost(generated: Generated) -> dict[str, Any]:
+def describe_cost(generated: Generated) -> dict[str, Any]:
     """Return what an answer cost, for its record, and the pose that it was made with."""
     return {
         "pose": None if generated.pose is None else asdict(generated.pose),
@@ -240,17 +238,17 @@ def _measure(evaluation: Evaluation, cases: Sequence[Case], report: Report, work
     tasks = []
     for case in cases:
         for run in evaluation.runs:
-            task = measure_task(evaluation, case, run)
+            task = make_measure_task(evaluation, case, run)
             if task is not None and is_stale(task):
                 tasks.append(task)
-    for done, outcome in enumerate(run_in_processes(MeasuringFactory(), tasks, workers), 1):
+    for done, outcome in enumerate(run_in_processes(make_measurer, tasks, workers), 1):
         if outcome.error is not None:
             task = tasks[outcome.index]
             raise GSV3DError(f"{task.key} of {task.name} cannot be measured: {outcome.error}")
         report("measuring", done, len(tasks))
 
 
-def measure_task(evaluation: Evaluation, case: Case, run: Run) -> MeasureTask | None:
+def make_measure_task(evaluation: Evaluation, case: Case, run: Run) -> MeasureTask | None:
     """Return what is to be measured; None where the run has not answered the case yet."""
     views, generated = evaluation.path("views", case, run), evaluation.path("generated", case, run)
     answered = views.exists()

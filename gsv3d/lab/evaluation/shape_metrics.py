@@ -143,7 +143,6 @@ class SurfaceDistance:
 def surface_distance(
     first: np.ndarray | SurfaceSamples,
     second: np.ndarray | SurfaceSamples,
-    thresholds: tuple[float, ...] = THRESHOLDS,
 ) -> SurfaceDistance:
     """Compare the points of one surface, (N, 3), with those of another, (M, 3)."""
     a = first.points if isinstance(first, SurfaceSamples) else first
@@ -157,8 +156,8 @@ def surface_distance(
         consistency = float((there + back) / 2)
     return SurfaceDistance(
         float((forward.mean() + backward.mean()) / 2),
-        {t: float((forward <= t).mean()) for t in thresholds},
-        {t: float((backward <= t).mean()) for t in thresholds},
+        {t: float((forward <= t).mean()) for t in THRESHOLDS},
+        {t: float((backward <= t).mean()) for t in THRESHOLDS},
         consistency,
     )
 

@@ -309,13 +309,14 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_folder(folder: Path, suffixes: tuple[str, ...] = (".json", ".safetensors")) -> str:
+def digest_folder(folder: Path) -> str:
     """Return the SHA-256 over the names and contents of a folder's files: which model this was.
 
-    Only files of the given suffixes count: a model card does not make another model.
+    Only JSON and weights count: a model card does not make another model.
     """
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in suffixes and p.is_file()):
+    kept = (".json", ".safetensors")
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in kept and p.is_file()):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         total.update(bytes.fromhex(digest_file(path)))
     return total.hexdigest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Light from all around with shadows, on what a rasterizer sees: what Cycles does, at low cost.
+"""Light rasterized surfaces from all around, with shadows: what Cycles does, at low cost.
 
 An environment becomes some dozens of distant lights. Each has a shadow map, so a surface point gets
 sum over lights of radiance * max(0, n . l) * visibility * 4 / L, which tends to the irradiance over
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsv3d.lab.datasets.environments import Environment, exposure, fibonacci_sphere
+from gsv3d.lab.datasets.environments import Environment, fibonacci_sphere, find_exposure
 from gsv3d.lab.rasterizing.triangles import rasterize_projected
 
 NUM_LIGHTS = 32
@@ -26,7 +26,7 @@ SHADOW_SIZE = 96
 """Pixels along a shadow map's side, which spans the ball around the object."""
 
 BIAS = 0.02
-"""How far behind the nearest surface a point still counts as lit, in extents of the object."""
+"""Extents of the object that a lit point may lie behind the nearest surface."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ def baked_environments() -> list[Environment]:
         return [Environment(name, data[name].astype(np.float32)) for name in sorted(data.files)]
 
 
-def random_environment(rng: np.random.Generator, rows: int = 16) -> Environment:
+def random_environment(rng: np.random.Generator) -> Environment:
     """Make up an environment: a sky, a ground, up to three soft lamps, exposed as the HDRIs."""
+    rows = 16
     polar = ((np.arange(rows) + 0.5) * np.pi / rows)[:, None]
     around = (np.arange(2 * rows) + 0.5) * np.pi / rows
     z = np.broadcast_to(np.cos(polar), (rows, 2 * rows))
@@ -65,7 +66,7 @@ def random_environment(rng: np.random.Generator, rows: int = 16) -> Environment:
         lobe = np.exp((directions @ lamp - 1) / np.deg2rad(rng.uniform(25, 45)) ** 2)
         color = np.abs(1 + 0.15 * rng.standard_normal(3)) * rng.uniform(0.5, 5)
         pixels = pixels + lobe[..., None] * color
-    return Environment("random", (pixels * exposure(pixels)).astype(np.float32))
+    return Environment("random", (pixels * find_exposure(pixels)).astype(np.float32))
 
 
 def lights_of(environment: Environment, yaw_deg: float, count: int = NUM_LIGHTS) -> Lights:
@@ -73,7 +74,7 @@ def lights_of(environment: Environment, yaw_deg: float, count: int = NUM_LIGHTS)
 
     Args:
         environment: columns run clockwise seen from above, the middle one toward +X (as Cycles).
-        yaw_deg: what ``BlenderScene.light_hdri`` gets: the direction looked up is turned by it.
+        yaw_deg: what ``BlenderWorld.light_hdri`` gets: the direction looked up is turned by it.
         count: L.
     """
     rows, columns = environment.pixels.shape[:2]
@@ -88,7 +89,7 @@ def lights_of(environment: Environment, yaw_deg: float, count: int = NUM_LIGHTS)
     )
 
 
-def irradiance(
+def compute_irradiance(
     points: Tensor,
     normals: Tensor,
     lights: Lights,
@@ -106,7 +107,7 @@ def irradiance(
         faces: (F, 3).
         bounce: share of blocked light that comes back from the blocker.
     """
-    depth, frames, scale = shadow_maps(vertices, faces, lights.directions)
+    depth, frames, scale = draw_shadow_maps(vertices, faces, lights.directions)
     local = torch.einsum("lij,pj->lpi", frames, points)
     column = ((local[..., 0] * scale + 0.5) * SHADOW_SIZE).long().clamp(0, SHADOW_SIZE - 1)
     row = ((local[..., 1] * scale + 0.5) * SHADOW_SIZE).long().clamp(0, SHADOW_SIZE - 1)
@@ -118,7 +119,7 @@ def irradiance(
     return 4 / len(frames) * (visible * cosine).T @ lights.radiance
 
 
-def shadow_maps(
+def draw_shadow_maps(
     vertices: Tensor, faces: Tensor, directions: Tensor
 ) -> tuple[Tensor, Tensor, float]:
     """Draw what each distant light sees of an object around the origin.

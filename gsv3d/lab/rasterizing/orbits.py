@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orbits of a prop, rasterized: the same plan, cameras and fields as Blender's, in a fifth of the
-CPU time. What it leaves out, and how its pictures differ, is written in docs/data.md."""
+"""Rasterize lit views of a prop, without Blender and in a fifth of its CPU time.
+
+docs/data.md says what this leaves out, and how its pictures differ.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 from gsv3d.cameras import Cameras, model_elevations_deg, orbit
 from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
 from gsv3d.lab.datasets.plans import normalizing_transform
-from gsv3d.lab.rasterizing.lighting import Lights, face_the_camera, irradiance
+from gsv3d.lab.rasterizing.lighting import Lights, compute_irradiance, face_the_camera
 from gsv3d.lab.rasterizing.props import Prop
 from gsv3d.lab.rasterizing.triangles import Fragments, rasterize
 
@@ -26,8 +28,8 @@ ORBIT_ELEVATION_DEG = (-5.0, 30.0)
 NOVEL_ELEVATION_DEG = (-30.0, 70.0)
 
 
-class OrbitPlan(Protocol):
-    """What ``plan_cameras`` needs to know."""
+class ViewSettings(Protocol):
+    """Settings that ``plan_cameras`` needs."""
 
     @property
     def size(self) -> int: ...
@@ -135,7 +137,7 @@ def draw(surface: Surface, cameras: Cameras, lights: Lights | None) -> Views:
     if lights is None:
         light = torch.ones_like(points)
     else:
-        light = irradiance(points, normals, lights, surface.vertices, surface.faces)
+        light = compute_irradiance(points, normals, lights, surface.vertices, surface.faces)
     rgba = alpha.new_zeros(*alpha.shape[:3], 4)
     depth = alpha.new_zeros(alpha.shape[:3], dtype=torch.float16)
     color = encode_srgb(albedo[view, row, column] * light)
@@ -167,7 +169,7 @@ def _pixels(fragments: Fragments) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def plan_cameras(
-    rng: np.random.Generator, settings: OrbitPlan
+    rng: np.random.Generator, settings: ViewSettings
 ) -> tuple[Cameras, np.ndarray, np.ndarray]:
     """Draw an orbit about an elevation of U[-5, 30] degrees (SV3D, appendix B), and novel views.
 

@@ -9,6 +9,9 @@ the triangle's number: for positive floats the order of the bits is the order of
 Coverage: a pixel belongs to a triangle that its center lies in or on the rim of (Pineda 1988, "A
 Parallel Algorithm for Polygon Rasterization", with closed edges: no seam between neighbors).
 Inverse depth is linear on the screen, so depth and barycentrics are perspective-correct.
+
+``gsv3d.meshing.raster`` is 1.1 to 5 times as fast on the CPU, but runs nowhere else; of 10,000
+pixels, one on an edge may show another triangle there.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def put_together(first: Prop, second: Prop, rng: np.random.Generator) -> Prop:
     return join(first, moved)
 
 
-def random_color(rng: np.random.Generator) -> np.ndarray:
+def draw_color(rng: np.random.Generator) -> np.ndarray:
     """Draw a (3,) linear color; saturation and value as ``plan_orbit`` draws them."""
     import colorsys
 
@@ -93,7 +93,7 @@ def paint(prop: Prop, rng: np.random.Generator, palette: int) -> Prop:
     rows, columns = np.concatenate([a, b]), np.concatenate([b, c])
     graph = sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count))
     part = connected_components(graph, directed=False)[1][a]
-    colors = np.stack([random_color(rng) for _ in range(palette)])
+    colors = np.stack([draw_color(rng) for _ in range(palette)])
     chosen = rng.integers(palette, size=part.max() + 1)[part]
     return replace(
         prop,

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bank of rasterized orbits: arrays in files that several training processes map into memory.
+"""Banks of orbits: arrays in files that all training processes map into memory.
 
-Where ``gsv3d render`` asks Blender and packs shards to be kept and shared, a bank is a recipe's own
-scratch: made in minutes by the rasterizer, from props varied beyond what they are (see
-``gsv3d.lab.rasterizing.variation``), read at the speed of memory, and thrown away.
+The rasterizer draws one (``gsv3d.lab.training.filling``), or the shards of ``gsv3d render`` are
+unpacked into one (``gsv3d.lab.training.filling``). All its orbits have as many views of one size.
 """
 
 from __future__ import annotations
@@ -13,24 +12,21 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
+import torch
+from torch import Tensor
 
 from gsv3d.cameras import ORBITS
 from gsv3d.errors import DataError, OutputError
-from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.plans import object_rng
 from gsv3d.lab.training.fields import Count, CountOrZero, Share
-from gsv3d.lab.training.orbits import Orbit
-from gsv3d.outputs import output_error
-
-if TYPE_CHECKING:
-    from gsv3d.lab.rasterizing.props import Prop
+from gsv3d.outputs import output_error, write_atomic
 
 RECORD = "bank.json"
 ARRAYS = ("rgba", "depth", "azimuths_deg", "elevations_deg", "done")
@@ -41,7 +37,16 @@ BLOCK = 1 << 22
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 """Errors of a disk, a file or a quota that is full; Windows knows no quota's."""
 
-Shapes = dict[str, tuple[tuple[int, ...], str]]
+LEVEL_DEG = 0.1
+"""Elevations that differ by less are one: the orbit is static."""
+
+AT_ONCE = 256
+"""Orbits that are copied to a card together."""
+
+SPARE = 0.5
+"""Share of a card's free memory that is left to the training."""
+
+Record = dict[str, Any]
 
 
 @pydantic.dataclasses.dataclass(frozen=True)
@@ -52,9 +57,9 @@ class BankSettings:
         size: side of the pictures in pixels.
         orbit_views: views on the orbit.
         novel_views: views from random directions.
-        variants: orbits of every prop; the first shows the prop as it is, under one of Blender's
-            HDRIs, the others vary it.
-        joined: share of the varied ones that are joined with another prop.
+        variants: orbits of every object; the first shows it as it is, under one of Blender's HDRIs,
+            the others vary it.
+        joined: share of the varied ones that are joined with another object.
         seed: of all draws.
         orbit: see ``gsv3d.cameras.ORBITS``.
     """
@@ -72,41 +77,81 @@ class BankSettings:
         return self.orbit_views + self.novel_views
 
 
-class OrbitBank(Sequence[Orbit]):
-    """The finished orbits of a bank, read on demand.
+@dataclass(frozen=True)
+class Orbit:
+    """The rendered views of one object.
+
+    Attributes:
+        name: of the object.
+        rgba: (V, H, W, 4) uint8, sRGB, straight alpha.
+        depth: (V, H, W) float16 planar z-depth, 0 where empty.
+        azimuths_deg: (V,) float32.
+        elevations_deg: (V,) float32.
+        num_orbit: the first so many views are the orbit, beginning at azimuth 0: evenly spaced at
+            one elevation, or a dynamic one; the others are novel views.
+        distance: of the cameras.
+    """
+
+    name: str
+    rgba: np.ndarray
+    depth: np.ndarray
+    azimuths_deg: np.ndarray
+    elevations_deg: np.ndarray
+    num_orbit: int
+    distance: float
+
+    @property
+    def static(self) -> bool:
+        """Return True if the orbit's views are at one elevation."""
+        return float(np.ptp(self.elevations_deg[: self.num_orbit])) < LEVEL_DEG
+
+
+class OrbitBank:
+    """The finished orbits of a bank; pickled, it is where they lie.
 
     Args:
         directory: of the bank.
+        slots: only the orbits in these places of the arrays.
+
+    Attributes:
+        device: it holds a copy of the pictures, see ``copy_to``; None where they are read from the
+            files.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: there is no bank, or it is damaged.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: Path, slots: np.ndarray | None = None) -> None:
+        self.directory = directory
+        self.device: torch.device | None = None
         try:
-            record = json.loads((self.directory / RECORD).read_text(encoding="utf-8"))
+            record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
             self.settings = BankSettings(**record["settings"])
-            self.names: list[str] = record["names"]
             self.distance = float(record["distance"])
-            arrays = {name: _open(self.directory, name, "r") for name in ARRAYS}
+            self._names: list[str] = record["names"]
+            self._arrays = open_arrays(directory, "r")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{directory} is not a bank of orbits ({error}).", "Build it again."
+                f"{directory} is not a bank of orbits ({error}).",
+                "Delete the folder; the same command makes it anew.",
             ) from error
-        self._arrays = arrays
-        self._finished = np.flatnonzero(arrays["done"])
+        self._slots = np.flatnonzero(self._arrays["done"]) if slots is None else slots
+        self._rows = torch.from_numpy(self._slots)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            self._views = {name: torch.from_numpy(self._arrays[name]) for name in ("rgba", "depth")}
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return OrbitBank, (self.directory, self._slots)
 
     def __len__(self) -> int:
-        return len(self._finished)
+        return len(self._slots)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        slot = int(self._finished[index])
+    def __getitem__(self, index: int) -> Orbit:
+        slot = int(self._slots[index])
         variants = self.settings.variants
         return Orbit(
-            name=f"{self.names[slot // variants]}/{slot % variants}",
+            name=f"{self._names[slot // variants]}/{slot % variants}",
             rgba=self._arrays["rgba"][slot],
             depth=self._arrays["depth"][slot],
             azimuths_deg=self._arrays["azimuths_deg"][slot],
@@ -115,12 +160,64 @@ class OrbitBank(Sequence[Orbit]):
             distance=self.distance,
         )
 
+    def pictures(self, orbit: Tensor, views: Tensor) -> Tensor:
+        """Return (B, V, 4, H, W) in 0..1, straight alpha, of (B, V) views of (B,) orbits."""
+        rgba = self._views["rgba"][self._rows[orbit][:, None], views]
+        return rgba.permute(0, 1, 4, 2, 3).float() / 255
 
-def _open(directory: Path, name: str, mode: str) -> np.ndarray:
-    return np.load(directory / f"{name}.npy", mmap_mode=mode, allow_pickle=False)  # type: ignore[call-overload]
+    def depths(self, orbit: Tensor, views: Tensor) -> Tensor:
+        """Return (B, V, H, W) z-depths of (B, V) views of (B,) orbits."""
+        return self._views["depth"][self._rows[orbit][:, None], views].float()
+
+    def copy_to(self, device: torch.device) -> OrbitBank:
+        """Return a bank whose pictures lie on a device, which then makes the batches."""
+        copied = OrbitBank(self.directory, self._slots)
+        copied.device = device
+        copied._rows = torch.arange(len(self), device=device)
+        for name, views in self._views.items():
+            copy = torch.empty(len(self), *views.shape[1:], dtype=views.dtype, device=device)
+            for part, rows in zip(copy.split(AT_ONCE), self._rows.split(AT_ONCE), strict=True):
+                part.copy_(views[rows])
+            copied._views[name] = copy
+        return copied
 
 
-def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankSettings) -> None:
+def copy_where_it_fits(bank: OrbitBank, device: torch.device) -> OrbitBank:
+    """Copy a bank's pictures to a card that has the memory; else return the bank as it is."""
+    if device.type != "cuda":
+        return bank
+    needed = len(bank) * (bank[0].rgba.nbytes + bank[0].depth.nbytes)
+    free, _ = torch.cuda.mem_get_info(device)
+    return bank.copy_to(device) if needed < (1 - SPARE) * free else bank
+
+
+def open_arrays(directory: Path, mode: Literal["r", "r+"]) -> dict[str, np.ndarray]:
+    """Map the arrays of a bank into memory, to read ("r") or to write too ("r+")."""
+    return {
+        name: np.load(directory / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
+        for name in ARRAYS
+    }
+
+
+def make_record(names: Sequence[str], settings: BankSettings, distance: float) -> Record:
+    """Return a bank's record: the objects' names, its settings, the distance of the cameras."""
+    return {"settings": asdict(settings), "names": list(names), "distance": distance}
+
+
+def shapes_of(record: Record) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and type of each of a bank's arrays."""
+    settings = BankSettings(**record["settings"])
+    count, views, size = len(record["names"]) * settings.variants, settings.views, settings.size
+    return {
+        "rgba": ((count, views, size, size, 4), "u1"),
+        "depth": ((count, views, size, size), "<f2"),
+        "azimuths_deg": ((count, views), "<f4"),
+        "elevations_deg": ((count, views), "<f4"),
+        "done": ((count,), "?"),
+    }
+
+
+def prepare_bank(directory: Path, record: Record) -> None:
     """Make the bank's files, or find them there from an earlier, interrupted run.
 
     All their space is taken on the disk before anything is drawn: they are mapped into memory, and
@@ -131,22 +228,7 @@ def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankS
             no room for it; what a bank holds already stays.
         DataError: it holds a damaged bank.
     """
-    from gsv3d.cameras import DISTANCE
-
-    record = {
-        "settings": asdict(settings),
-        "names": [item.name for item in objects],
-        "distance": DISTANCE,
-    }
     path = directory / RECORD
-    count, views, size = len(objects) * settings.variants, settings.views, settings.size
-    shapes: Shapes = {
-        "rgba": ((count, views, size, size, 4), "u1"),
-        "depth": ((count, views, size, size), "<f2"),
-        "azimuths_deg": ((count, views), "<f4"),
-        "elevations_deg": ((count, views), "<f4"),
-        "done": ((count,), "?"),
-    }
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -158,17 +240,14 @@ def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankS
                     "Delete it or name another folder.",
                 )
             OrbitBank(directory)  # says what is wrong with it
-            for name in shapes if unfinished(directory) else ():
+            for name in shapes_of(record) if unfinished(directory) else ():
                 # An earlier version's, or a copy, may have holes.
                 _reserve(directory / f"{name}.npy")
             return
-        _make_files(directory, shapes)
-        temporary = path.with_name(RECORD + ".part")
-        temporary.write_text(json.dumps(record), encoding="utf-8")
-        os.replace(temporary, path)
+        _make_files(directory, record)
     except OSError as error:
         refused = output_error(directory, error)
-        need = f"The bank of orbits needs {_bytes(shapes) / 1e6:.1f} MB, but "
+        need = f"The bank of orbits needs {_bytes(record) / 1e6:.1f} MB, but "
         raise OutputError(
             f"{need if error.errno in FULL else ''}{refused.message}",
             f"{refused.hint} The same command then goes on.",
@@ -178,34 +257,34 @@ def prepare_bank(directory: Path, objects: Sequence[ObjectFile], settings: BankS
             f"{directory} cannot hold a bank of orbits ({error}).",
             "Delete it or name another folder.",
         ) from error
+    write_atomic(path, json.dumps(record).encode())
 
 
-def _bytes(shapes: Shapes) -> int:
-    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
+def _bytes(record: Record) -> int:
+    shapes = shapes_of(record).values()
+    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in shapes)
 
 
-def _make_files(directory: Path, shapes: Shapes) -> None:
+def _make_files(directory: Path, record: Record) -> None:
     """Make new arrays of zeros: all of them, or none.
 
     Raises:
         OSError: the disk is full, ...
     """
-    files = {name: directory / f"{name}.npy" for name in shapes}
-    for file in files.values():
+    files = {directory / f"{name}.npy": array for name, array in shapes_of(record).items()}
+    for file in files:
         file.unlink(missing_ok=True)  # of a run that was killed before there was a record
     # At once, or the disk would be full for all others until it is found to be too small.
-    if shutil.disk_usage(directory).free < _bytes(shapes):
+    if shutil.disk_usage(directory).free < _bytes(record):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
-        for name, (shape, dtype) in shapes.items():
-            array = np.lib.format.open_memmap(
-                files[name], mode="w+", dtype=np.dtype(dtype), shape=shape
-            )
+        for file, (shape, dtype) in files.items():
+            array = np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
             start = array.offset
             del array
-            _reserve(files[name], start)
+            _reserve(file, start)
     except OSError:
-        for file in files.values():
+        for file in files:
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
         raise
@@ -237,89 +316,8 @@ def _reserve(path: Path, zeros_from: int | None = None) -> None:
                 file.write(bytes(min(left, BLOCK)))
 
 
-@dataclass(frozen=True)
-class BankFactory:
-    """Makes the function that draws one slot, inside a worker process."""
-
-    directory: Path
-    objects: tuple[ObjectFile, ...]
-    settings: BankSettings
-
-    def __call__(self) -> Callable[[int], list[str]]:
-        return _Drawer(self)
-
-    def object_of(self, slot: int) -> ObjectFile:
-        """Return the object that a slot's orbit shows."""
-        return self.objects[slot // self.settings.variants]
-
-
-class _Drawer:
-    def __init__(self, plan: BankFactory) -> None:
-        import torch
-
-        from gsv3d.lab.rasterizing.lighting import baked_environments
-
-        torch.set_num_threads(1)
-        self.plan = plan
-        self.environments = baked_environments()
-        self.arrays = {name: _open(plan.directory, name, "r+") for name in ARRAYS}
-
-    def __call__(self, slot: int) -> list[str]:
-        """Draw a slot; return remarks for the object's maker, with its first orbit only.
-
-        Raises:
-            DataError: the object cannot be drawn, and why.
-        """
-        import torch
-
-        from gsv3d.lab.rasterizing.lighting import lights_of, random_environment
-        from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform, plan_cameras
-        from gsv3d.lab.rasterizing.props import load_prop
-        from gsv3d.lab.rasterizing.variation import vary
-
-        settings = self.plan.settings
-        item, variant = self.plan.object_of(slot), slot % settings.variants
-        rng = object_rng(settings.seed, f"{item.name}/{variant}")
-        prop = load_prop(item.path)
-        remarks = [] if variant else prop.remarks(item.path)
-        environment = self.environments[rng.integers(len(self.environments))]
-        if variant:
-            prop = vary(prop, self._other(rng) if rng.random() < settings.joined else None, rng)
-            if rng.random() < 0.5:
-                environment = random_environment(rng)
-        cameras, azimuths, elevations = plan_cameras(rng, settings)
-        try:
-            transform, _ = normalizing_transform(
-                prop.vertices, float(rng.uniform(0, 360)), cameras.viewmats.numpy(), 33.8
-            )
-        except ValueError as error:
-            raise DataError(f"{item.path}: {error}.") from error
-        with torch.inference_mode():
-            lights = lights_of(environment, float(rng.uniform(0, 360)))
-            views = draw(Surface(prop, transform, torch.device("cpu")), cameras, lights)
-        rgba = views.rgba.numpy()
-        if not (rgba[..., 3] > 127).any(axis=(1, 2)).all():
-            raise DataError(f"{item.path}: it is too thin to be seen from every side.")
-        self.arrays["rgba"][slot] = rgba
-        self.arrays["depth"][slot] = views.depth.numpy()
-        self.arrays["azimuths_deg"][slot] = azimuths
-        self.arrays["elevations_deg"][slot] = elevations
-        self.arrays["done"][slot] = True
-        return remarks
-
-    def _other(self, rng: np.random.Generator) -> Prop | None:
-        """Return a random prop to join; None for one that cannot be read: its own slot says why."""
-        from gsv3d.lab.rasterizing.props import load_prop
-
-        try:
-            return load_prop(self.plan.objects[rng.integers(len(self.plan.objects))].path)
-        except DataError:
-            return None
-
-
 def unfinished(directory: Path) -> list[int]:
-    """Return the slots not drawn yet, all props' first variants before the second ones."""
-    done = _open(directory, "done", "r")
-    variants = json.loads((directory / RECORD).read_text(encoding="utf-8"))["settings"]["variants"]
-    missing = np.flatnonzero(~done)
+    """Return the slots not filled yet, all objects' first variants before the second ones."""
+    variants = OrbitBank(directory).settings.variants
+    missing = np.flatnonzero(~open_arrays(directory, "r")["done"])
     return [int(s) for s in sorted(missing, key=lambda s: (s % variants, s))]

@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsv3d.errors import DataError, GSV3DError
+from gsv3d.errors import DataError
 
 AHEAD = 2
 """Batches that wait for the loop, for every worker."""
-BAD_DRAWS = 8
-"""Draws in a row that may fail before training stops."""
 LOST_WORKERS = 3
 """Times that workers are started anew without a batch from them in between."""
 
@@ -41,15 +39,13 @@ class Source(Protocol):
             size: samples.
             seed: of everything random in it.
             progress: share of the run that is done, 0..1, for curricula.
-
-        Raises:
-            DataError: this draw met something that cannot be used; another seed may do.
         """
 
 
-def make_part_seed(seed: int, step: int, part: int, attempt: int = 0) -> int:
+def make_part_seed(seed: int, step: int, part: int) -> int:
     """Return a 63-bit seed for one part of one step's batch, unlike that of any other."""
-    state = np.random.SeedSequence([seed, step, part, attempt]).generate_state(1, np.uint64)
+    # The zero once counted attempts; with it runs of earlier versions go on along their curves.
+    state = np.random.SeedSequence([seed, step, part, 0]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 
@@ -103,28 +99,15 @@ class Plan:
         steps = min(1.0, self.part(index)[0] / self.steps)
         return steps if self.clock is None else max(steps, self.clock())
 
-    def __getitem__(self, index: int) -> tuple[Any, list[str]]:
-        """Draw a batch at the progress of now."""
-        return self.draw(index, self.progress(index))
+    def ask(self, start: int) -> Iterator[tuple[int, float]]:
+        """Yield the indices of batches from ``start`` on, each with the progress of that moment."""
+        for index in range(start, len(self)):
+            yield index, self.progress(index)
 
-    def draw(self, index: int, progress: float) -> tuple[Any, list[str]]:
-        """Draw a batch; return it and reasons for draws that failed before it.
-
-        Raises:
-            DataError: too many draws in a row failed; the last one's reason.
-        """
-        step, part = self.part(index)
-        passed: list[str] = []
-        for attempt in range(BAD_DRAWS):
-            seed = make_part_seed(self.seed, step, part, attempt)
-            try:
-                return self.source.draw(self.size, seed, progress), passed
-            except DataError as error:
-                passed.append(str(error))
-                last = error
-        raise DataError(
-            f"{BAD_DRAWS} batches in a row could not be drawn: {last.message}", last.hint
-        )
+    def __getitem__(self, asked: tuple[int, float]) -> Any:
+        """Draw a batch that ``ask`` has asked for."""
+        index, progress = asked
+        return self.source.draw(self.size, make_part_seed(self.seed, *self.part(index)), progress)
 
     def __len__(self) -> int:
         return self.steps * self.parts
@@ -138,7 +121,7 @@ class Feed:
         step: to begin with.
         workers: processes; 0 for a thread.
         device: batches are moved to.
-        tell: takes a sentence about a batch passed over or a worker lost.
+        tell: takes a sentence about a lost worker.
     """
 
     def __init__(
@@ -152,25 +135,25 @@ class Feed:
         self.plan, self.workers, self.device, self.tell = plan, workers, device, tell
         self._next = step * plan.parts
         self._lost = 0
-        self._batches: Iterator[tuple[Any, list[str]]] = self._start()
+        self._batches: Iterator[Any] = self._start()
 
-    def _start(self) -> Iterator[tuple[Any, list[str]]]:
+    def _start(self) -> Iterator[Any]:
         start = self._next
         if self.workers:
             items: Iterable[Any] = _from_workers(self.plan, start, self.workers)
         else:
-            items = (_draw(self.plan, *asked) for asked in _Order(self.plan, start))
+            items = (self.plan[asked] for asked in self.plan.ask(start))
         return _ahead(items, pin=self.device.type == "cuda")
 
     def next(self) -> Any:
         """Return the next batch, on the device.
 
         Raises:
-            DataError: no batch can be drawn, or workers keep dying.
+            DataError: workers keep dying.
         """
         while True:
             try:
-                batch, passed = next(self._batches)
+                batch = next(self._batches)
                 break
             except (RuntimeError, EOFError, OSError) as error:
                 # torch names a worker that was killed, by the system for want of memory perhaps;
@@ -179,8 +162,6 @@ class Feed:
                 if not self.workers or not named:
                     raise
                 self._recover(error)
-        for text in passed:
-            self.tell(f"A batch was passed over: {text}")
         self._next += 1
         self._lost = 0
         return to_device(batch, self.device)
@@ -202,49 +183,15 @@ class Feed:
             self._batches.close()  # type: ignore[attr-defined] - both are generators
 
 
-class _Order:
-    """The indices of batches from ``start`` on, each with the progress when it is asked for.
-
-    It is gone through in the training process, which has the clock.
-    """
-
-    def __init__(self, plan: Plan, start: int) -> None:
-        self.plan, self.start = plan, start
-
-    def __iter__(self) -> Iterator[tuple[int, float]]:
-        for index in range(self.start, len(self.plan)):
-            yield index, self.plan.progress(index)
-
-
-def _draw(plan: Plan, index: int, progress: float) -> Any:
-    """Return a batch, or the error: raised in a worker it would arrive as text."""
-    try:
-        return plan.draw(index, progress)
-    except GSV3DError as error:
-        return error
-
-
-class _Drawn:
-    """A plan in the form that torch's loader reads."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, asked: tuple[int, float]) -> Any:
-        return _draw(self.plan, *asked)
-
-
 def _from_workers(plan: Plan, start: int, workers: int) -> Iterable[Any]:
     from torch.utils.data import DataLoader
 
     # Spawned, not forked: a fork copies locks that other threads hold.
     return DataLoader(
-        _Drawn(plan),  # type: ignore[arg-type] - it has what the loader asks for
+        plan,  # type: ignore[arg-type] - it has what the loader asks for
         batch_size=None,
-        sampler=_Order(plan, start),  # type: ignore[arg-type] - all it is asked for is to iterate
+        # Asked for in the training process, which has the clock.
+        sampler=plan.ask(start),  # type: ignore[arg-type] - all that is done with it is to iterate
         num_workers=workers,
         multiprocessing_context="spawn",
         prefetch_factor=AHEAD,
@@ -252,7 +199,7 @@ def _from_workers(plan: Plan, start: int, workers: int) -> Iterable[Any]:
     )
 
 
-def _ahead(items: Iterable[Any], pin: bool) -> Iterator[tuple[Any, list[str]]]:
+def _ahead(items: Iterable[Any], pin: bool) -> Iterator[Any]:
     """Yield the items, fetched by a thread ``AHEAD`` of the reader."""
     waiting: queue.Queue[Any] = queue.Queue(AHEAD)
     stopped, started = threading.Event(), threading.Event()

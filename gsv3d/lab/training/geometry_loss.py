@@ -17,7 +17,7 @@ from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
 from gsv3d.lab.training.fields import Views, Weight
 from gsv3d.lab.training.log import rgba_on_white
-from gsv3d.lab.training.orbits import OrbitSamples
+from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.rendering import render
 from gsv3d.rendering.renderer import RenderOutput, choose_backend, render_scenes
 

@@ -2,8 +2,8 @@
 """Latents computed before training, for some changes of every object (SV3D, appendix C).
 
 A training step then costs no encoding. The latents of an object's orbit under ``variants`` changes
-are kept in chunks of objects, each one array of numpy's format, on the disk or in memory; beside
-them, where the image encoder is frozen, its embeddings of every view.
+are one array, in a file or in memory; where the image encoder is frozen, its embeddings of every
+view are another.
 """
 
 from __future__ import annotations
@@ -20,69 +20,58 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from gsv3d.errors import DataError
-from gsv3d.lab.training.orbits import Orbit
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.multiview.conditioning import embed_for_cross_attention
 from gsv3d.outputs import make_folder, output_error, write_atomic
 
-CHUNK = 64
-"""Objects of a file."""
 AT_ONCE = 64
 """Pictures that are encoded together."""
 RECORD = "latents.json"
-KINDS = ("latents", "context")
-"""Of the arrays, by the names of ``OrbitBatch``."""
+
+Latents = dict[str, np.ndarray]
+"""An object's float16 arrays by the names that ``OrbitBatch`` has for them: (variants, V, L, h, w)
+``latents`` and, where they are kept, (variants, V, 1, D) ``context``."""
 
 
-Chunk = tuple[np.ndarray, ...]
-"""Latents, and embeddings where they are kept."""
-
-
+@dataclass(frozen=True)
 class LatentCache:
     """Latents of ``variants`` changes of every object's orbit, in half precision.
 
-    Args:
-        chunks: arrays, or the folder that holds them.
-        encoding: that made them.
+    Attributes:
+        variants: changes of each.
+        names: of the arrays.
+        objects: the latents of each, where they are in memory.
+        folder: of their files, where they are not.
     """
 
-    def __init__(self, chunks: list[Chunk] | Path, encoding: Encoding) -> None:
-        self.folder = chunks if isinstance(chunks, Path) else None
-        self._chunks = None if isinstance(chunks, Path) else chunks
-        self.count, self.variants = len(encoding.orbits), encoding.variants
-        self.kinds = encoding.kinds
-
-    def __getstate__(self) -> dict[str, object]:
-        # A worker maps the files itself; copied to it they would be many times in memory.
-        return self.__dict__ | ({"_chunks": None} if self.folder else {})
+    variants: int
+    names: tuple[str, ...]
+    objects: Sequence[Latents] = ()
+    folder: Path = Path()
 
     def seed_of(self, index: int, variant: int) -> int:
         """Return the seed of the change of an object's variant."""
         return index * self.variants + variant
 
+    def file(self, index: int, name: str) -> Path:
+        return self.folder / f"{index:06d}-{name}.npy"
+
     def read(self, index: int, variant: int, frames: Sequence[int]) -> dict[str, Tensor]:
-        """Return an object's ``KINDS`` that are kept, in float32.
+        """Return what is kept of an object, in float32.
 
-        They are the (T, L, h, w) modes of its views, not scaled, and the (1, D) embedding of the
-        last one.
+        It is the (T, L, h, w) modes of its views, not scaled, and the (1, D) embedding of the last
+        one.
         """
-        if self._chunks is None:
-            assert self.folder is not None
-            numbers = range(-(-self.count // CHUNK))
-            self._chunks = [
-                tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in self.files(n))
-                for n in numbers
-            ]
-        parts = [array[index % CHUNK, variant] for array in self._chunks[index // CHUNK]]
-        wanted = [parts[0][list(frames)], *(part[frames[-1]] for part in parts[1:])]
-        tensors = [torch.from_numpy(part.astype(np.float32)) for part in wanted]
-        return dict(zip(self.kinds, tensors, strict=True))
-
-    def files(self, number: int) -> list[Path]:
-        """Return where a chunk lies on the disk."""
-        assert self.folder is not None
-        ends = {"latents": "", "context": "-embeddings"}
-        return [self.folder / f"{number:05d}{ends[kind]}.npy" for kind in self.kinds]
+        found = {}
+        for name in self.names:
+            if self.objects:
+                array = self.objects[index][name]
+            else:
+                array = np.load(self.file(index, name), mmap_mode="r", allow_pickle=False)
+            rows = array[variant]
+            wanted = rows[list(frames)] if name == "latents" else rows[frames[-1]]
+            found[name] = torch.from_numpy(wanted.astype(np.float32))
+        return found
 
 
 @dataclass(frozen=True)
@@ -98,52 +87,39 @@ class Encoding:
         image_encoder: a frozen one, whose embeddings are kept too; None for one that is trained.
     """
 
-    orbits: Sequence[Orbit]
+    orbits: OrbitBank
     variants: int
     change: Callable[[Tensor, int], Tensor]
     vae: AutoencoderKL
     image_encoder: nn.Module | None = None
 
     @property
-    def kinds(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Return the names of the arrays."""
-        return KINDS[: 1 if self.image_encoder is None else 2]
+        return ("latents",) if self.image_encoder is None else ("latents", "context")
 
     @torch.no_grad()
-    def chunk(self, number: int) -> Chunk:
-        """Return float16 arrays of the chunk's n objects.
+    def encode(self, index: int) -> Latents:
+        """Return the latents of one object."""
+        orbit = self.orbits[index]
+        shown = np.array(orbit.rgba[: orbit.num_orbit])
+        rgba = torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255
+        seeds = range(index * self.variants, (index + 1) * self.variants)
+        variants = [self._encoded(self.change(rgba, seed)) for seed in seeds]
+        return {name: np.stack([own[name] for own in variants]) for name in variants[0]}
 
-        They are (n, variants, V, L, h, w) latents and (n, variants, V, 1, D) embeddings.
-
-        Raises:
-            DataError: its orbits have different numbers of views.
-        """
-        first = number * CHUNK
-        rows: list[Chunk] = []
-        for index in range(first, min(first + CHUNK, len(self.orbits))):
-            orbit = self.orbits[index]
-            shown = np.array(orbit.rgba[: orbit.num_orbit])
-            rgba = torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255
-            seeds = range(index * self.variants, (index + 1) * self.variants)
-            variants = [self._encoded(self.change(rgba, seed)) for seed in seeds]
-            rows.append(tuple(np.stack(part) for part in zip(*variants, strict=True)))
-            if rows[-1][0].shape != rows[0][0].shape:
-                raise DataError(
-                    f"{orbit.name} has {orbit.num_orbit} views on its orbit, others have"
-                    f" {rows[0][0].shape[1]}; precomputed latents need one number.",
-                    "Set 'latents' to none, or render all with the same --orbit-views.",
-                )
-        return tuple(np.stack(part) for part in zip(*rows, strict=True))
-
-    def _encoded(self, pictures: Tensor) -> Chunk:
+    def _encoded(self, pictures: Tensor) -> Latents:
         device = next(self.vae.parameters()).device
-        parts = []
+        parts: dict[str, list[Tensor]] = {}
         for part in pictures.to(device).split(AT_ONCE):
-            encoded = [self.vae.encode(part).latent_dist.mode()]
+            parts.setdefault("latents", []).append(self.vae.encode(part).latent_dist.mode())
             if self.image_encoder is not None:
-                encoded.append(embed_for_cross_attention(self.image_encoder, part))
-            parts.append([tensor.float().cpu() for tensor in encoded])
-        return tuple(torch.cat(own).numpy().astype(np.float16) for own in zip(*parts, strict=True))
+                embedding = embed_for_cross_attention(self.image_encoder, part)
+                parts.setdefault("context", []).append(embedding)
+        return {
+            name: torch.cat(own).float().cpu().numpy().astype(np.float16)
+            for name, own in parts.items()
+        }
 
     def fingerprint(self) -> str:
         """Return a digest of all that the latents depend on."""
@@ -153,14 +129,14 @@ class Encoding:
                 digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         for index in range(len(self.orbits)):
             orbit = self.orbits[index]
-            digest.update(f"{orbit.name} {orbit.shape} {orbit.num_orbit}\n".encode())
+            digest.update(f"{orbit.name} {orbit.rgba.shape} {orbit.num_orbit}\n".encode())
         return digest.hexdigest()
 
 
 def compute_in_memory(encoding: Encoding) -> LatentCache:
     """Compute all latents now."""
-    numbers = range(-(-len(encoding.orbits) // CHUNK))
-    return LatentCache([encoding.chunk(number) for number in numbers], encoding)
+    objects = [encoding.encode(index) for index in range(len(encoding.orbits))]
+    return LatentCache(encoding.variants, encoding.names, objects)
 
 
 def compute_on_disk(encoding: Encoding, folder: Path) -> LatentCache:
@@ -176,8 +152,8 @@ def compute_on_disk(encoding: Encoding, folder: Path) -> LatentCache:
     process, processes = 0, 1
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         process, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    cache = LatentCache(folder, encoding)
-    record = json.dumps({"fingerprint": encoding.fingerprint(), "chunk": CHUNK})
+    cache = LatentCache(encoding.variants, encoding.names, folder=folder)
+    record = json.dumps({"fingerprint": encoding.fingerprint()})
     path = folder / RECORD
     if process == 0 and not (path.exists() and path.read_text(encoding="utf-8") == record):
         for old in folder.glob("*.npy"):
@@ -185,11 +161,10 @@ def compute_on_disk(encoding: Encoding, folder: Path) -> LatentCache:
         write_atomic(path, record.encode("utf-8"))
     if processes > 1:
         torch.distributed.barrier()
-    for number in range(process, -(-cache.count // CHUNK), processes):
-        files = cache.files(number)
-        if not all(file.exists() for file in files):
-            for file, array in zip(files, encoding.chunk(number), strict=True):
-                _write(file, array)
+    for index in range(process, len(encoding.orbits), processes):
+        if not all(cache.file(index, name).exists() for name in cache.names):
+            for name, array in encoding.encode(index).items():
+                _write(cache.file(index, name), array)
     if processes > 1:
         torch.distributed.barrier()
     return cache

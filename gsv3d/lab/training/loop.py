@@ -20,15 +20,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gsv3d.errors import Cancelled, ModelError
-from gsv3d.lab.training import checkpoint, log, performance
+from gsv3d.lab.training import checkpoint, log, machine
 from gsv3d.lab.training.batches import Feed, Plan, Source, make_part_seed, seed_noise, to_device
 from gsv3d.lab.training.checkpoint import AveragedWeights, find_changing
-from gsv3d.lab.training.processes import catch_signals, make_accelerator, name_lost_processes
+from gsv3d.lab.training.machine import catch_signals, make_accelerator, name_lost_processes
 from gsv3d.lab.training.schedule import Schedule
-from gsv3d.lab.training.tracking import Tracker
 from gsv3d.outputs import make_folder, output_error
-
-__all__ = ["Schedule", "Task", "Trainer"]
 
 BAD_STEPS = 10
 """Steps in a row whose gradient may be no number before training stops."""
@@ -89,7 +86,7 @@ class Trainer:
         output: folder of checkpoint, log, samples and exported model.
         seed: of batches and noise.
         device: the modules' own.
-        tracker: see ``Tracker``.
+        tracker: see ``log.Tracker``.
 
     Raises:
         ModelError: the batch cannot be shared evenly by the processes.
@@ -120,10 +117,8 @@ class Trainer:
             fused=True,
         )
         self.average = AveragedWeights(task.modules)
-        self.step = 0
-        self.seconds = 0.0
-        self._bad = 0
-        self._flops = 0
+        self.step, self.seconds = 0, 0.0
+        self._bad, self._flops = 0, 0
         self._fresh = True
 
     @property
@@ -206,7 +201,7 @@ class Trainer:
 
         Raises:
             ModelError: the gradients of many steps in a row are no numbers.
-            DataError: no batches can be drawn any more.
+            DataError: the processes that prepare batches keep dying.
             OutputError: the disk is full, ...; or the folder holds the checkpoint of another run,
                 which was not resumed.
             Cancelled: a signal asked for the end.
@@ -226,8 +221,8 @@ class Trainer:
             self.progress if self.schedule.minutes else None,
         )  # fmt: skip
         with (
-            performance.keep_freed_memory() if self.device.type == "cpu" else nullcontext(),
-            closing(Tracker(name, self.output, self.step)) as self._tracker,
+            machine.keep_freed_memory() if self.device.type == "cpu" else nullcontext(),
+            closing(log.Tracker(name, self.output, self.step)) as self._tracker,
             closing(
                 Feed(plan, self.step, self.schedule.workers, self.device, self._say)
             ) as self._batches,
@@ -247,26 +242,27 @@ class Trainer:
         self._begun = time.monotonic() - self.seconds
         self._written = self.seconds
         if schedule.checkpointing:
-            performance.checkpoint_activations(modules)
+            machine.checkpoint_activations(modules)
             # Gradients flow through frozen networks too, such as the decoder of "distill".
-            performance.checkpoint_activations(getattr(self.task, "frozen", nn.ModuleDict()))
+            machine.checkpoint_activations(getattr(self.task, "frozen", nn.ModuleDict()))
         if schedule.steps - self.step >= MEASURED_FROM:
-            self._flops = performance.count_flops(self._one_part)
+            self._flops = machine.count_flops(self._one_part)
         if schedule.compile:
-            performance.compile_networks(modules)
+            machine.compile_networks(modules)
         self._model = self.accelerator.prepare_model(_Loss(self.task))
         rows: list[dict[str, Any]] = []
         while self.progress() < 1:
             rows.append(self._step())
-            due = self.step % schedule.save_every == 0
-            if due or asked.is_set() or self.step % schedule.log_every == 0:
+            stop = asked.is_set()
+            due = stop or self.step % schedule.save_every == 0
+            if due or self.step % schedule.log_every == 0:
                 self._write(rows)
                 rows = []
-            if due or asked.is_set():
+            if due:
                 self.save()
             if schedule.sample_every and self.step % schedule.sample_every == 0:
                 self._sample()
-            if asked.is_set():
+            if stop:
                 raise Cancelled(
                     f"Training stopped after step {self.step}, as it was asked to.",
                     "With --resume it goes on.",
@@ -276,8 +272,8 @@ class Trainer:
 
     def _one_part(self) -> None:
         """Run a forward and a backward pass that change nothing."""
-        batch, _ = self._batches.plan[self.step * self.parts]
-        with performance.quick_attention(self.device):
+        batch = self._batches.plan[self.step * self.parts, self.progress()]
+        with machine.quick_attention(self.device):
             with self.accelerator.autocast():
                 loss, _ = self.task.loss(to_device(batch, self.device))
             loss.backward()
@@ -298,7 +294,7 @@ class Trainer:
             seed_noise(noise, self.device)
             last = own == self.parts - 1
             together = nullcontext() if last else self.accelerator.no_sync(self._model)
-            with together, performance.quick_attention(self.device):
+            with together, machine.quick_attention(self.device):
                 loss, parts = self._model(batch)
                 self.accelerator.backward(loss / self.parts)
             for name, value in ({"loss": loss.detach()} | parts).items():
@@ -338,7 +334,7 @@ class Trainer:
             row["mfu"] = math.nan
             if self._flops:
                 share = speed / self.schedule.batch_size * self.parts * self._flops
-                row["mfu"] = share / performance.matrix_rate(self.device, self.schedule.bf16)
+                row["mfu"] = share / machine.matrix_rate(self.device, self.schedule.bf16)
         if self._log is not None:
             self._log.write(values)
             print(log.describe_row(values[-1]), flush=True)

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.training.augment import Change, Changes
 from gsv3d.lab.training.checkpoint import AveragedWeights
 from gsv3d.lab.training.log import RunLog
 from gsv3d.lab.training.pose_pictures import PosePictures, draw_pictures, read_pictures
+from gsv3d.lab.training.samples import Change, Changes
 from gsv3d.lab.training.schedule import Schedule
 from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.estimate import (

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.training.bank import BankFactory, BankSettings
-from gsv3d.lab.training.drawing import Drawing
-from gsv3d.lab.training.orbits import Orbit
+from gsv3d.lab.training.bank import BankSettings, OrbitBank, copy_where_it_fits
+from gsv3d.lab.training.filling import BankFactory, Drawing
 
 if TYPE_CHECKING:
     import torch
 
     from gsv3d.lab.training.config import ModelConfig
-    from gsv3d.lab.training.schedule import Schedule
 
 STAGES = ("autoencoder", "multiview", "decoder", "distill")
 
@@ -46,7 +44,7 @@ class Recipe:
         start: folders with components to start from, see ``make_task``.
         stages: to run, in this order.
         beside: draw varied objects beside the training; None where the device is a card.
-        tracker: of every stage, see ``gsv3d.lab.training.tracking``.
+        tracker: of every stage, see ``gsv3d.lab.training.log``.
     """
 
     config: ModelConfig
@@ -94,9 +92,8 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         DataError: none of the objects can be drawn.
         GSV3DError: as the stages raise.
     """
-    from gsv3d.lab.training.orbits import copy_where_it_fits
+    from gsv3d.lab.training.log import choose_tracker
     from gsv3d.lab.training.stages import assemble
-    from gsv3d.lab.training.tracking import choose_tracker
 
     folders: list[Path] = list(recipe.start)
     tracker = choose_tracker(recipe.tracker)
@@ -109,11 +106,11 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         # On a CPU drawing would take from training what it has. A card draws nothing itself: it
         # begins with every object as it is, and has the varied ones from stage to stage.
         drawing.wait(drawing.originals if recipe.beside else None)
-        orbits: Sequence[Orbit] = ()
+        orbits: OrbitBank | None = None
         for stage in recipe.stages:
             drawn = drawing.bank()
-            if len(drawn) > len(orbits):
-                del orbits  # the card's memory is not to hold both
+            if orbits is None or len(drawn) > len(orbits):
+                orbits = None  # the card's memory is not to hold both
                 orbits = copy_where_it_fits(drawn, recipe.device)
             train_stage(recipe, stage, orbits, folders, tracker, say)
             folders.append(recipe.output / stage)
@@ -126,7 +123,7 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
 def train_stage(
     recipe: Recipe,
     stage: str,
-    orbits: Sequence[Orbit],
+    orbits: OrbitBank,
     folders: Sequence[Path],
     tracker: str,
     say: Callable[[str], None],
@@ -138,17 +135,21 @@ def train_stage(
         stage: of ``STAGES``.
         orbits: the data.
         folders: with the components that it needs.
-        tracker: its name, see ``gsv3d.lab.training.tracking.Tracker``.
+        tracker: its name, see ``gsv3d.lab.training.log.Tracker``.
         say: told how long.
 
     Raises:
         GSV3DError: as ``Trainer.run`` raises.
     """
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.orbits import ResidentOrbits
     from gsv3d.lab.training.stages import make_task
 
-    schedule = make_schedule(recipe, stage, isinstance(orbits, ResidentOrbits))
+    schedule = recipe.config.schedule(stage)
+    if minutes := recipe.stage_minutes(stage):
+        # The clock ends it: the configuration's steps are a bound for other machines.
+        schedule = replace(schedule, minutes=minutes, steps=10**9)
+    if orbits.device is not None:  # all there is to prepare are some numbers
+        schedule = replace(schedule, workers=0)
     clock = f"{schedule.minutes:.1f} minutes" if schedule.minutes else f"{schedule.steps} steps"
     say(f"{stage}: {clock}, {len(orbits)} orbits")
     folder = recipe.output / stage
@@ -162,16 +163,6 @@ def train_stage(
         trainer.export()
 
 
-def make_schedule(recipe: Recipe, stage: str, resident: bool) -> Schedule:
-    """Return the stage's schedule, ended by the clock where the recipe has one."""
-    schedule = recipe.config.schedule(stage)
-    if minutes := recipe.stage_minutes(stage):
-        # The clock ends it: the configuration's steps are a bound for other machines.
-        schedule = replace(schedule, minutes=minutes, steps=10**9)
-    # Of orbits that lie on the card all there is to prepare are some numbers.
-    return replace(schedule, workers=0) if resident else schedule
-
-
 def make_drawing(recipe: Recipe, say: Callable[[str], None]) -> Drawing:
     """Return the drawing of the recipe's bank, not begun."""
     settings = BankSettings(
@@ -181,6 +172,5 @@ def make_drawing(recipe: Recipe, say: Callable[[str], None]) -> Drawing:
         seed=recipe.seed,
         orbit=recipe.config.orbit,
     )
-    directory = recipe.output / "bank"
-    factory = BankFactory(directory, tuple(recipe.objects), settings)
-    return Drawing(directory, factory, recipe.workers, say)
+    factory = BankFactory(recipe.output / "bank", tuple(recipe.objects), settings)
+    return Drawing(factory, recipe.workers, say)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of rendered orbits for the stages: pictures, orbits, orbits with novel views.
 
-What is drawn are numbers: which views of which orbits, and how they are changed. Orbits of the host
-become pictures at once; of orbits that lie in a card's memory the numbers alone travel there, and
-the pictures are made by the card (``Draft``).
+What is drawn are numbers: which views of which orbits, and how they are changed. Where a card holds
+a copy of the bank they alone travel there, and the card makes the pictures (``Draft``).
 """
 
 from __future__ import annotations
@@ -16,18 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsv3d.cameras import intrinsics, look_at_origin
+from gsv3d import cameras
 from gsv3d.errors import DataError
-from gsv3d.lab.training.augment import Change, Changes
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.latents import LatentCache
-from gsv3d.lab.training.orbits import (
+from gsv3d.lab.training.samples import (
+    Change,
+    Changes,
     Chosen,
-    Orbit,
     OrbitSamples,
-    OrbitsOfADraw,
-    ResidentOrbits,
     choose_views,
-    frame_indices,
 )
 from gsv3d.multiview.conditioning import picture_tensor, pose_ids
 
@@ -49,7 +46,7 @@ class Draft:
             batch.
     """
 
-    orbits: OrbitsOfADraw | ResidentOrbits
+    orbits: OrbitBank
     orbit: Tensor
     views: Tensor
     changes: Changes
@@ -63,13 +60,8 @@ class Draft:
         return self.make(self, self.changes.apply(self.orbits.pictures(self.orbit, self.views)))
 
     def finished(self) -> Any:
-        """Return the batch itself, or the draft for a card that holds the orbits."""
-        return self if isinstance(self.orbits, ResidentOrbits) else self.made()
-
-
-def open_orbits(orbits: Sequence[Orbit]) -> OrbitsOfADraw | ResidentOrbits:
-    """Return the orbits for one draw."""
-    return orbits if isinstance(orbits, ResidentOrbits) else OrbitsOfADraw(orbits)
+        """Return the batch itself, or the draft for the device that holds the pictures."""
+        return self.made() if self.orbits.device is None else self
 
 
 @dataclass(frozen=True)
@@ -82,24 +74,23 @@ class PictureSource:
         colored_background: share of pictures on a random color.
     """
 
-    orbits: Sequence[Orbit]
+    orbits: OrbitBank
     channels: int
     colored_background: float = 0.5
 
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
         """Draw pictures (size, C, H, W) in -1..1 of random views of random objects."""
         rng = np.random.default_rng(seed)
-        orbits = open_orbits(self.orbits)
         orbit = rng.integers(len(self.orbits), size=size)
-        views = [[int(rng.integers(len(orbits[int(i)].azimuths_deg)))] for i in orbit]
+        views = rng.integers(self.orbits.settings.views, size=(size, 1))
         changes = [Change.drawn(rng, PICTURE_ZOOM, zoomed=0.5) for _ in range(size)]
         more = {
             "backdrop": torch.from_numpy(rng.uniform(-1, 1, (size, 3))).float(),
             "colored": torch.from_numpy(rng.random(size) < self.colored_background),
         }
         return Draft(
-            orbits, torch.from_numpy(orbit), torch.tensor(views), Changes.of(changes), more,
-            self._make,
+            self.orbits, torch.from_numpy(orbit), torch.from_numpy(views), Changes.of(changes),
+            more, self._make,
         ).finished()  # fmt: skip
 
     def _make(self, draft: Draft, rgba: Tensor) -> Tensor:
@@ -124,53 +115,48 @@ class ViewSource:
         num_novel: novel views a sample.
     """
 
-    orbits: Sequence[Orbit]
+    orbits: OrbitBank
     num_frames: int
     num_novel: int
 
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
         """Draw ``OrbitSamples`` of random objects from random references."""
         rng = np.random.default_rng(seed)
-        orbits = open_orbits(self.orbits)
         indices = rng.integers(len(self.orbits), size=size).tolist()
         changes = [Change.drawn(rng) for _ in indices]
         chosen = [
-            choose_views(orbits[i], self.num_frames, self.num_novel, rng, change.mirrored)
+            choose_views(self.orbits[i], self.num_frames, self.num_novel, rng, change.mirrored)
             for i, change in zip(indices, changes, strict=True)
         ]
         changes = [
-            change.framed(orbits[i].rgba[views.frames[-1], ..., 3])
+            change.framed(self.orbits[i].rgba[views.frames[-1], ..., 3])
             for i, change, views in zip(indices, changes, chosen, strict=True)
         ]
-        return self.draft(orbits, indices, chosen, changes).finished()
+        return self.draft(indices, chosen, changes).finished()
 
     def draft(
         self,
-        orbits: OrbitsOfADraw | ResidentOrbits,
         indices: Sequence[int],
         chosen: Sequence[Chosen],
         changes: Sequence[Change],
     ) -> Draft:
         """Return the draft of ``OrbitSamples``: B orbits, the views of each and its change."""
-        distances = [float(orbits[i].distance) for i in indices]
-        viewmats = [
-            [
-                look_at_origin(azimuth, elevation, distance)
-                for azimuth, elevation in zip(views.azimuths_deg, views.elevations_deg, strict=True)
-            ]
-            for views, distance in zip(chosen, distances, strict=True)
-        ]
+        size, distance = self.orbits.settings.size, self.orbits.distance
         frames = self.num_frames
+        seen = [
+            cameras.orbit(v.azimuths_deg, v.elevations_deg, size=size, distance=distance)
+            for v in chosen
+        ]
         poses = [pose_ids(v.azimuths_deg[:frames], v.elevations_deg[:frames]) for v in chosen]
         more = {
             "pose": torch.stack(poses),
-            "viewmats": torch.from_numpy(np.array(viewmats)).float(),
-            "K": intrinsics(orbits[indices[0]].shape[-1]),
-            "distance": torch.tensor(distances),
+            "viewmats": torch.stack([own.viewmats for own in seen]),
+            "K": seen[0].Ks[0],
+            "distance": torch.tensor([distance]),
         }
         views = torch.tensor([one.frames + one.novel for one in chosen])
         changed = Changes.of(changes)
-        return Draft(orbits, torch.tensor(indices), views, changed, more, self._make)
+        return Draft(self.orbits, torch.tensor(indices), views, changed, more, self._make)
 
     def _make(self, draft: Draft, rgba: Tensor) -> OrbitSamples:
         depth = draft.orbits.depths(draft.orbit, draft.views)
@@ -223,7 +209,7 @@ class OrbitSource:
         DataError: orbits of a kind that the curriculum needs are missing.
     """
 
-    orbits: Sequence[Orbit]
+    orbits: OrbitBank
     num_frames: int
     channels: int
     static_until: float = 0.0
@@ -249,57 +235,50 @@ class OrbitSource:
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
         """Draw an ``OrbitBatch``."""
         rng = np.random.default_rng(seed)
-        orbits = open_orbits(self.orbits)
-        chosen, changes, around, known = [], [], [], []
+        indices, changes, chosen, known = [], [], [], []
         for _ in range(size):
             index = self._choose(rng, progress)
-            orbit = orbits[index]
+            orbit = self.orbits[index]
             variant = 0 if self.cache is None else int(rng.integers(self.cache.variants))
             change = Change.of_orbit(
                 int(rng.integers(2**62))
                 if self.cache is None
                 else self.cache.seed_of(index, variant)
             )
-            frames = frame_indices(orbit, self.num_frames, int(rng.integers(orbit.num_orbit)))
-            frames = frames[-2::-1] + frames[-1:] if change.mirrored else frames
+            views = choose_views(orbit, self.num_frames, 0, rng, change.mirrored)
             if self.cache is None:
-                change = change.framed(orbit.rgba[frames[-1], ..., 3])
+                change = change.framed(orbit.rgba[views.frames[-1], ..., 3])
             else:
-                known.append(self.cache.read(index, variant, frames))
-            chosen.append(index)
+                known.append(self.cache.read(index, variant, views.frames))
+            indices.append(index)
             changes.append(change)
-            around.append(frames)
-        return self.draft(orbits, chosen, around, changes, known).finished()
+            chosen.append(views)
+        return self.draft(indices, chosen, changes, known).finished()
 
     def draft(
         self,
-        orbits: OrbitsOfADraw | ResidentOrbits,
-        chosen: Sequence[int],
-        around: Sequence[Sequence[int]],
+        indices: Sequence[int],
+        chosen: Sequence[Chosen],
         changes: Sequence[Change],
         known: Sequence[dict[str, Tensor]] = (),
     ) -> Draft:
         """Return the draft of an ``OrbitBatch``.
 
         Args:
-            orbits: the data.
-            chosen: B of them.
-            around: T views of each, the reference last.
+            indices: B of the orbits.
+            chosen: views of each, no novel ones.
             changes: of each.
             known: what was computed before of each, see ``LatentCache.read``, or none.
         """
-        poses = [
-            make_relative_pose(orbits[index], frames, change.mirrored)
-            for index, frames, change in zip(chosen, around, changes, strict=True)
-        ]
-        more = {"pose": torch.stack(poses)}
-        views = torch.tensor(around)
+        more = {"pose": torch.stack([pose_ids(v.azimuths_deg, v.elevations_deg) for v in chosen])}
+        views = torch.tensor([own.frames for own in chosen])
         for name in known[0] if known else ():
             more[name] = torch.stack([own[name] for own in known])
         # Beside latents the reference alone is shown, and beside its embedding nothing.
         views = views[:, views.shape[1] :] if "context" in more else views
         views = views[:, -1:] if "latents" in more else views
-        return Draft(orbits, torch.tensor(chosen), views, Changes.of(changes), more, self._make)
+        changed = Changes.of(changes)
+        return Draft(self.orbits, torch.tensor(indices), views, changed, more, self._make)
 
     def _make(self, draft: Draft, rgba: Tensor | None) -> OrbitBatch:
         if rgba is None:
@@ -313,11 +292,3 @@ class OrbitSource:
             return int(rng.integers(len(self.orbits)))
         kind = self._kinds[0 if progress < self.static_until else 1]
         return int(kind[rng.integers(len(kind))])
-
-
-def make_relative_pose(orbit: Orbit, frames: Sequence[int], mirrored: bool) -> Tensor:
-    """Return (T, 3) of ``pose_ids``: azimuths relative to the last frame, and elevations."""
-    sign = -1.0 if mirrored else 1.0
-    zero = float(orbit.azimuths_deg[frames[-1]])
-    azimuths = [sign * (float(orbit.azimuths_deg[i]) - zero) for i in frames]
-    return pose_ids(azimuths, [float(orbit.elevations_deg[i]) for i in frames])

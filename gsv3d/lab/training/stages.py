@@ -15,12 +15,13 @@ from torch import nn
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from gsv3d.decoder import GaussianSplattingDecoder
-from gsv3d.errors import DataError, ModelError
+from gsv3d.errors import ModelError
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.checkpoint import as_os_error, find_differing
 from gsv3d.lab.training.components import check_component, component_model
 from gsv3d.lab.training.config import SETTINGS, ModelConfig, build, check_stage, stage_model
 from gsv3d.lab.training.fields import wrong_field
-from gsv3d.lab.training.orbits import Orbit, check_views
+from gsv3d.lab.training.samples import check_views
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
 from gsv3d.models import DESCRIPTION, load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
@@ -63,7 +64,7 @@ how many there are, how samples are drawn."""
 def make_task(
     config: ModelConfig,
     stage: str,
-    orbits: Sequence[Orbit],
+    orbits: OrbitBank,
     device: torch.device,
     start: Sequence[Path] = (),
     vae: Path | None = None,
@@ -95,15 +96,9 @@ def make_task(
                 raise wrong_field(config.source, f"components.vae.{name}", False, needed)
     options = config.options(stage)
     if stage != "autoencoder":
-        # All of them now: the one orbit with too few views may be drawn after hours.
-        for index in range(len(orbits)):
-            try:
-                orbit = orbits[index]
-            except DataError:
-                continue  # named and passed over where it is drawn
-            check_views(orbit.name, orbit.num_orbit, config.num_frames)
-    folders = list(start) or [Path(folder) for folder in _listed(options.pop("init", []))]
-    options.pop("init", None)
+        check_views(orbits.settings.orbit_views, config.num_frames)
+    init = options.pop("init", [])
+    folders = list(start) or [Path(one) for one in ([init] if isinstance(init, str) else init)]
     named = {"vae": vae} if vae is not None else {}
     modules = {
         name: _component(config, name, folders, named.get(name), fresh=name in FRESH[stage])
@@ -111,27 +106,19 @@ def make_task(
     }
     scheduler = config.components["scheduler"]
     sigmas = (float(scheduler["sigma_min"]), float(scheduler["sigma_max"]))
-    frames, settings = config.num_frames, SETTINGS[stage](**options)
+    settings = SETTINGS[stage](**options)
+    # The tables above have the components in the tasks' order.
+    given: tuple[Any, ...] = (*modules.values(), orbits, config.num_frames, device, settings)
     task: Any
     match stage:
         case "autoencoder":
             task = AutoencoderTask(modules["vae"], orbits, device, settings)
         case "multiview":
-            task = MultiviewTask(
-                modules["unet"], modules["image_encoder"], modules["vae"], orbits, frames, device,
-                settings, output, sigmas,
-            )  # fmt: skip
+            task = MultiviewTask(*given, output, sigmas)
         case "decoder":
-            task = DecoderTask(
-                modules["decoder"], modules["feature_encoder"], modules["vae"], orbits, frames,
-                device, settings,
-            )  # fmt: skip
+            task = DecoderTask(*given)
         case _:
-            task = DistillTask(
-                modules["unet"], modules["image_encoder"], modules["decoder"],
-                modules["feature_encoder"], modules["vae"], orbits, frames, device, settings,
-                sigmas,
-            )  # fmt: skip
+            task = DistillTask(*given, sigmas)
     task.configuration = describe_configuration(config, stage)
     return task
 
@@ -153,10 +140,6 @@ def describe_configuration(config: ModelConfig, stage: str) -> dict[str, Any]:
         if name not in ("schedule", *FREE):
             found[f"stages.{stage}.{name}"] = options.get(name, field.default)
     return found
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _component(

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.protocol import BytesSource, IncomingTransfer, OutgoingTransfer, ProtocolError, arrays
+from backend.protocol import IncomingTransfer, OutgoingTransfer, ProtocolError, arrays
 from backend.protocol import messages as m
 from backend.protocol.limits import CHUNK_BYTES
+from tests.canned_results import BytesSource
 
 JOB = "ab" * 16
 
@@ -153,7 +154,7 @@ def test_layout_on_the_wire() -> None:
               "azimuths": np.array([90.0, 0.0], ">f4")}  # fmt: skip
     specs = arrays.describe("views", values)
     assert specs[1] == arrays.ArraySpec("azimuths", "float32", (2,))
-    data = arrays.to_bytes(specs, values)
+    data = b"".join(arrays.to_buffers(specs, values))
     assert data == bytes(range(6)) + struct.pack("<2f", 90.0, 0.0)
     back = arrays.from_buffer(specs, bytearray(data))
     np.testing.assert_array_equal(back["azimuths"], [90.0, 0.0])

@@ -12,18 +12,24 @@ FRONT, BACK = (1.0, 0.2, 0.0), (0.0, 0.3, 1.0)
 """Colors of the half at y < 0 (the input's side) and of the other."""
 
 
-def sphere(radius: float, center: tuple[float, float, float] = (0, 0, 0), size: int = 96):
-    cameras, origins, directions = _rays(0.65, size)
-    origins = origins - torch.tensor(center, dtype=torch.float64)
+def sphere(
+    radius: float,
+    center: tuple[float, float, float] = (0, 0, 0),
+    size: int = 96,
+    reach: float = 0.65,
+) -> DepthViews:
+    """Return views of S pixels that see the whole ball of radius ``reach`` about the origin."""
+    cameras, origins, directions = _rays(reach, size)
+    shifted = origins - torch.tensor(center, dtype=torch.float64)
     a = (directions**2).sum(-1)
-    b = (origins * directions).sum(-1)
-    c = (origins**2).sum(-1) - radius**2
+    b = (shifted * directions).sum(-1)
+    c = (shifted**2).sum(-1) - radius**2
     root = b * b - a * c
     z = (-b - root.clamp(min=0).sqrt()) / a
     return _views(cameras, origins, directions, z, root > 0)
 
 
-def box(half: tuple[float, float, float], size: int = 96):
+def box(half: tuple[float, float, float], size: int = 96) -> DepthViews:
     cameras, origins, directions = _rays(0.9, size)
     extent = torch.tensor(half, dtype=torch.float64)
     one, other = (-extent - origins) / directions, (extent - origins) / directions

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Weight
 from gsv3d.lab.training.log import on_white
-from gsv3d.lab.training.orbits import Orbit
 from gsv3d.lab.training.sources import PictureSource
 
 SHOWN = 8
@@ -55,7 +54,7 @@ class AutoencoderTask:
     def __init__(
         self,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         device: torch.device,
         settings: AutoencoderSettings,
     ) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Weight
 from gsv3d.lab.training.geometry_loss import GeometrySettings, compare_renders
-from gsv3d.lab.training.orbits import Orbit, OrbitSamples
+from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.lab.training.tasks.geometry import GeometryTask
 
 SHOWN = 3
@@ -61,7 +61,7 @@ class DecoderTask(GeometryTask):
         decoder: nn.Module,
         feature_encoder: nn.Module,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         num_frames: int,
         device: torch.device,
         settings: DecoderSettings,

@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gsv3d.errors import ModelError
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseSettings, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import Positive, Views, Weight, Words
 from gsv3d.lab.training.geometry_loss import GeometrySettings, compare_renders
 from gsv3d.lab.training.log import on_white
-from gsv3d.lab.training.orbits import Orbit, OrbitSamples
+from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.lab.training.tasks.geometry import GeometryTask
 from gsv3d.lab.training.tasks.multiview import decode_views
 from gsv3d.multiview.conditioning import embed_for_cross_attention
@@ -96,7 +97,7 @@ class DistillTask(GeometryTask):
         decoder: nn.Module,
         feature_encoder: nn.Module,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         num_frames: int,
         device: torch.device,
         settings: DistillSettings,

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from gsv3d.cameras import Cameras
 from gsv3d.decoder import DecodedGaussians
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.geometry_loss import GeometryLoss, GeometrySettings
-from gsv3d.lab.training.orbits import Orbit, OrbitSamples
+from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
 from gsv3d.multiview.conditioning import embed_for_decoder, encode_reference, picture_tensor
 
@@ -36,7 +35,7 @@ class GeometryTask:
         decoder: nn.Module,
         feature_encoder: nn.Module,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         num_frames: int,
         device: torch.device,
         settings: GeometrySettings,

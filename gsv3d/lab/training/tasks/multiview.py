@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,13 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.augment import Change
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseSettings, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import Share
 from gsv3d.lab.training.latents import Encoding, LatentCache, compute_in_memory, compute_on_disk
 from gsv3d.lab.training.log import on_white
-from gsv3d.lab.training.orbits import Orbit
+from gsv3d.lab.training.samples import Change
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.multiview.conditioning import (
     embed_for_cross_attention,
@@ -78,7 +77,7 @@ class MultiviewTask:
         unet: nn.Module,
         image_encoder: nn.Module,
         vae: AutoencoderKL,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         num_frames: int,
         device: torch.device,
         settings: MultiviewSettings,
@@ -102,7 +101,7 @@ class MultiviewTask:
     def _cache(
         self,
         kind: str,
-        orbits: Sequence[Orbit],
+        orbits: OrbitBank,
         variants: int,
         channels: int,
         folder: Path | None,

@@ -98,33 +98,35 @@ def test_words_that_are_no_numbers_end_in_a_usage_line(tmp_path: Path, capsys) -
 
 def test_cases_follow_the_model_and_the_old_option_still_works() -> None:
     args = parsed("blockout", "a.json", "b.glb", "--report", "r", "--seeds", "0,1,2")
-    assert evaluate.model_and_cases(args) == ("blockout", ["a.json", "b.glb"])
+    assert evaluate.split_model_and_cases(args) == ("blockout", ["a.json", "b.glb"])
     assert args.seeds == (0, 1, 2)
     args = parsed("--objects", "a.json", "--report", "r", "--elevations", "0,10,20.5")
-    assert evaluate.model_and_cases(args) == (None, ["a.json"])
+    assert evaluate.split_model_and_cases(args) == (None, ["a.json"])
     assert args.elevations == (0.0, 10.0, 20.5)
     args = parsed("none", "a.json", "--report", "r")
-    assert evaluate.model_and_cases(args) == (None, ["a.json"])
+    assert evaluate.split_model_and_cases(args) == (None, ["a.json"])
 
 
 def test_the_train_split_of_the_cases_is_what_is_retrieved_from(tmp_path: Path, capsys) -> None:
     both = index(tmp_path / "both", train=["a.glb", "b.glb"], dev=["c.glb"])
     args = parsed("none", str(both), "--split", "dev", "--report", "r")
-    props = evaluate.library_props(args, [str(both)])
+    props = evaluate.find_library_props(args, [str(both)])
     assert [prop.name for prop in props] == ["a", "b"]
     alone = index(tmp_path / "alone", dev=["c.glb"])
-    assert evaluate.library_props(parsed("none", str(alone), "--report", "r"), [str(alone)]) == []
+    assert (
+        evaluate.find_library_props(parsed("none", str(alone), "--report", "r"), [str(alone)]) == []
+    )
     assert "no retrieval baseline" in capsys.readouterr().err
     named = parsed("none", str(alone), "--report", "r", "--retrieval", str(both))
-    assert len(evaluate.library_props(named, [str(alone)])) == 2
+    assert len(evaluate.find_library_props(named, [str(alone)])) == 2
     without = parsed("none", str(both), "--report", "r", "--no-retrieval")
-    assert evaluate.library_props(without, [str(both)]) == []
+    assert evaluate.find_library_props(without, [str(both)]) == []
 
 
 def test_descriptions_name_split_and_part() -> None:
     args = parsed("none", "a.json", "--report", "r", "--split", "dev", "--part", "a")
-    assert evaluate.description(args) == " of the dev split, part a of two halves"
-    assert evaluate.description(parsed("none", "a.json", "--report", "r")) == ""
+    assert evaluate.describe_objects(args) == " of the dev split, part a of two halves"
+    assert evaluate.describe_objects(parsed("none", "a.json", "--report", "r")) == ""
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gsv3d.lab.cli import render
-from gsv3d.lab.cli.render import add_arguments, command_of, main, settings_of
+from gsv3d.lab.cli.render import add_arguments, main, read_settings, write_command
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.plans import OrbitSettings
 from gsv3d.lab.datasets.rendering import Rendered
@@ -27,23 +27,23 @@ def parse(*words: str) -> argparse.Namespace:
 
 
 def test_without_options_the_settings_are_the_defaults() -> None:
-    assert settings_of(parse()) == OrbitSettings()
+    assert read_settings(parse()) == OrbitSettings()
 
 
 def test_a_preset_gives_defaults_that_options_change() -> None:
-    settings = settings_of(parse("--preset", "sv3d", "--size", "256", "--normals", "none"))
+    settings = read_settings(parse("--preset", "sv3d", "--size", "256", "--normals", "none"))
     assert (settings.orbit_views, settings.novel_views, settings.size) == (84, 0, 256)
     assert settings.normals is None
-    assert settings_of(parse("--preset", "sv3d")).normals == "camera"
+    assert read_settings(parse("--preset", "sv3d")).normals == "camera"
 
 
 def test_the_command_makes_the_same_settings_again() -> None:
     args = parse("--preset", "sv3d", "--orbit", "dynamic", "--limit", "3", "--random-colours")
-    words = command_of(args).split()
+    words = write_command(args).split()
     assert words[:2] == ["gsv3d", "render"]
     again = argparse.ArgumentParser()
     add_arguments(again)
-    assert settings_of(again.parse_args(words[2:])) == settings_of(args)
+    assert read_settings(again.parse_args(words[2:])) == read_settings(args)
 
 
 def test_time_left_is_judged_without_the_start(capsys, monkeypatch) -> None:

@@ -8,15 +8,15 @@ from gsv3d.lab.datasets.environments import (
     MAX_RADIANCE,
     MEAN_RADIANCE,
     blur,
-    exposure,
+    compute_matt_radiance,
     fibonacci_sphere,
-    matt_radiance,
+    find_exposure,
     shrink,
 )
 
 
 def test_a_uniform_map_lights_matt_white_to_its_own_radiance() -> None:
-    radiance = matt_radiance(np.full((64, 128), 0.7), fibonacci_sphere(50))
+    radiance = compute_matt_radiance(np.full((64, 128), 0.7), fibonacci_sphere(50))
     np.testing.assert_allclose(radiance, 0.7, rtol=2e-3)
 
 
@@ -26,20 +26,22 @@ def test_an_upper_hemisphere_lights_a_tilted_surface_as_the_closed_form_says() -
     angles = np.deg2rad([0, 45, 90, 180])
     normals = np.stack([np.sin(angles), np.zeros(4), np.cos(angles)], axis=1)
     # (1 + cos t) / 2: the view factor of a sky dome.
-    np.testing.assert_allclose(matt_radiance(sky, normals), (1 + np.cos(angles)) / 2, atol=3e-3)
+    np.testing.assert_allclose(
+        compute_matt_radiance(sky, normals), (1 + np.cos(angles)) / 2, atol=3e-3
+    )
 
 
 def test_exposure_keeps_mean_and_maximum() -> None:
     flat = np.full((32, 64, 3), 5.0)
-    assert exposure(flat) * 5 == pytest.approx(MEAN_RADIANCE, rel=5e-3)
+    assert find_exposure(flat) * 5 == pytest.approx(MEAN_RADIANCE, rel=5e-3)
     sun = np.full((32, 64, 3), 0.1)
     sun[10, 20] = 2000
-    scaled = sun @ np.full(3, 1 / 3) * exposure(sun)
-    assert matt_radiance(scaled, fibonacci_sphere(500)).max() == pytest.approx(
+    scaled = sun @ np.full(3, 1 / 3) * find_exposure(sun)
+    assert compute_matt_radiance(scaled, fibonacci_sphere(500)).max() == pytest.approx(
         MAX_RADIANCE, rel=0.02
     )
     with pytest.raises(ValueError, match="black"):
-        exposure(np.zeros((32, 64, 3)))
+        find_exposure(np.zeros((32, 64, 3)))
 
 
 def test_blurring_keeps_a_uniform_map_and_spreads_a_sun_evenly() -> None:

@@ -5,11 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from skimage.color import xyz2rgb
-from skimage.color.colorconv import xyz_from_rgb
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.datasets.color import encode_srgb, straight_srgb
 from gsv3d.lab.datasets.plans import (
     MARGIN,
     OrbitSettings,
@@ -102,19 +99,6 @@ def test_what_would_be_clipped_is_scaled_to_the_margin_exactly() -> None:
 def test_points_that_cannot_be_placed(points: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         normalizing_transform(points, 0, orbit([0], 0.0, size=8).viewmats.numpy(), 33.8)
-
-
-def test_srgb_is_the_standards_curve() -> None:
-    linear = np.linspace(0, 1, 101)
-    gray = np.repeat(linear[:, None], 3, axis=1)
-    np.testing.assert_allclose(encode_srgb(linear), xyz2rgb(gray @ xyz_from_rgb.T)[:, 1], atol=2e-4)
-    assert encode_srgb(np.array([-1.0, 2.0])).tolist() == pytest.approx([0, 1])
-
-
-def test_straight_alpha_undoes_the_premultiplication() -> None:
-    pixels = np.array([[0.25, 0.5, 0.0, 0.5], [0, 0, 0, 0], [0.2, 0.2, 0.2, 1.0]])
-    expected = np.array([[188, 255, 0, 128], [0, 0, 0, 0], [124, 124, 124, 255]])
-    assert np.abs(straight_srgb(pixels).astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from gsv3d.lab.evaluation.baselines import crop_to_mask, ellipsoid, slab
+from gsv3d.lab.evaluation.baselines import crop_to_mask, extrude_slab, make_ellipsoid
 
 
 def test_a_picture_is_cut_to_what_is_opaque() -> None:
@@ -39,7 +39,7 @@ def as_trimesh(mesh) -> trimesh.Trimesh:
 
 
 def test_a_rectangle_becomes_a_closed_block_facing_outwards() -> None:
-    block = as_trimesh(slab(picture(rectangle(40, 60)), depth=0.25))
+    block = as_trimesh(extrude_slab(picture(rectangle(40, 60))))
     assert block.is_watertight and block.is_winding_consistent
     np.testing.assert_allclose(block.extents, [1, 0.25, 2 / 3], atol=1e-6)
     assert block.volume == pytest.approx(1 * 0.25 * 2 / 3, rel=1e-5)
@@ -48,15 +48,15 @@ def test_a_rectangle_becomes_a_closed_block_facing_outwards() -> None:
 def test_a_slab_has_the_volume_of_its_mask_holes_left_out() -> None:
     mask = rectangle(40, 60)
     mask[20:30, 40:50] = False
-    block = as_trimesh(slab(picture(mask), depth=0.5))
-    assert block.volume == pytest.approx(mask.sum() / 60**2 * 0.5, rel=1e-5)
+    block = as_trimesh(extrude_slab(picture(mask)))
+    assert block.volume == pytest.approx(mask.sum() / 60**2 * 0.25, rel=1e-5)
 
 
 def test_a_slab_shows_the_picture_at_its_place() -> None:
     mask = rectangle(20, 20)
     rgba = picture(mask)
     rgba[10:20, 20:30, :3] = [255, 0, 0]  # upper left
-    mesh = slab(rgba)
+    mesh = extrude_slab(rgba)
     size = len(mesh.texture)
     uv = mesh.corner_uvs.mean(axis=1)
     rows = ((1 - uv[:, 1]) * size).astype(int)
@@ -70,7 +70,7 @@ def test_a_slab_shows_the_picture_at_its_place() -> None:
 
 def test_large_pictures_are_reduced() -> None:
     mask = np.ones((1000, 500), bool)
-    mesh = slab(picture(mask))
+    mesh = extrude_slab(picture(mask))
     assert len(mesh.texture) == 96
     np.testing.assert_allclose(as_trimesh(mesh).extents, [0.5, 0.25, 1], atol=1e-6)
 
@@ -78,7 +78,7 @@ def test_large_pictures_are_reduced() -> None:
 def test_the_ellipsoid_has_the_masks_box_and_the_mean_color() -> None:
     rgba = picture(rectangle(40, 60))
     rgba[10:30, 20:80, :3] = [0, 0, 0]  # half of it
-    mesh = ellipsoid(rgba)
+    mesh = make_ellipsoid(rgba)
     body = as_trimesh(mesh)
     assert body.is_watertight and body.is_winding_consistent
     np.testing.assert_allclose(body.extents, [1, 5 / 6, 2 / 3], atol=0.01)

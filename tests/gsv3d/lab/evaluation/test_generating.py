@@ -18,10 +18,10 @@ from gsv3d.errors import ModelError
 from gsv3d.gaussians import Gaussians
 from gsv3d.generation import GenerationResult
 from gsv3d.lab.evaluation.gaussians import (
-    draw,
-    draw_generated,
     find_solid_centers,
     normalize_gaussians,
+    render_generated,
+    render_views,
 )
 from gsv3d.lab.evaluation.generating import (
     Generated,
@@ -32,7 +32,7 @@ from gsv3d.lab.evaluation.generating import (
     find_masks,
     read_peak_of_life,
 )
-from gsv3d.lab.evaluation.protocol import Framing, find_framing, unseen_views
+from gsv3d.lab.evaluation.protocol import Framing, find_framing, list_unseen_views
 from gsv3d.lab.evaluation.store import ModelIdentity
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
@@ -191,8 +191,8 @@ def test_gaussians_are_drawn_where_the_object_is() -> None:
     frames = np.full((4, 16, 16, 3), 255, np.uint8)
     masks = np.zeros((4, 16, 16), bool)
     generated = Generated(None, frames=frames, frame_masks=masks, gaussians=own, halves=(own, own))
-    arrays = draw_generated(generated, framing, 10.0, 48)
-    views = len(unseen_views(10.0)[0])
+    arrays = render_generated(generated, framing, 10.0, 48)
+    views = len(list_unseen_views(10.0)[0])
     assert arrays["gaussian_views"].shape == (views, 48, 48, 3)
     np.testing.assert_array_equal(arrays["half0_views"], arrays["gaussian_views"])
     # At the frames' cameras the reference is framed: centered, three quarters of the picture.
@@ -202,7 +202,7 @@ def test_gaussians_are_drawn_where_the_object_is() -> None:
     # Centers fill three quarters; what stands out are two deviations of the outermost.
     assert len(rows) / 48 == pytest.approx(0.75 * (0.45 + 2 * 0.016) / 0.45, abs=0.05)
     assert arrays["half1_centers"].shape == (1500, 3)
-    without = draw_generated(Generated(None), Framing(1.0, np.zeros(3)), 10.0, 16)
+    without = render_generated(Generated(None), Framing(1.0, np.zeros(3)), 10.0, 16)
     assert without == {}
 
 
@@ -214,11 +214,11 @@ def test_gaussians_are_drawn_beside_the_views_at_the_elevation_they_were_made_fo
     generated = Generated(
         None, frames=frames, frame_masks=masks, gaussians=leaning, pose=PoseEstimate(25.0, None)
     )
-    arrays = draw_generated(generated, Framing(1.0, np.zeros(3)), 5.0, 48)
-    expected = draw(leaning, orbit([90, 180, 270, 0], 25.0, size=48))
+    arrays = render_generated(generated, Framing(1.0, np.zeros(3)), 5.0, 48)
+    expected = render_views(leaning, orbit([90, 180, 270, 0], 25.0, size=48))
     np.testing.assert_array_equal(arrays["gaussian_frames"], expected[0])
     np.testing.assert_array_equal(arrays["gaussian_frames_mask"], expected[1])
-    assert (draw(leaning, orbit([90, 180, 270, 0], 5.0, size=48))[0] != expected[0]).any()
+    assert (render_views(leaning, orbit([90, 180, 270, 0], 5.0, size=48))[0] != expected[0]).any()
 
 
 def test_faint_gaussians_are_no_surface() -> None:

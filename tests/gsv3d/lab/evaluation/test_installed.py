@@ -35,7 +35,7 @@ from gsv3d.lab.evaluation.network_metrics import (
 from gsv3d.lab.evaluation.perceptual import measure_perceptual, measure_sets, perceptual_path
 from gsv3d.lab.evaluation.report import NOT_INSTALLED, write_report
 from gsv3d.lab.evaluation.results import load_results
-from gsv3d.lab.evaluation.runner import measure_task
+from gsv3d.lab.evaluation.runner import make_measure_task
 from gsv3d.lab.evaluation.store import Run, load_arrays, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation
 from tests.gsv3d.lab.evaluation.tiny_clip import tiny_clip
@@ -191,7 +191,7 @@ def test_a_report_with_everything_installed(
     for name in ("slab", "ellipsoid"):
         answer(evaluation, case, Run(name), box((1.0, 0.25, 1.0), BLUE))
     for run in evaluation.runs:
-        task = measure_task(evaluation, case, run)
+        task = make_measure_task(evaluation, case, run)
         write_json(task.output, measure(task))
     metrics = load_perceptual()
     assert metrics.missing == {} and metrics.any

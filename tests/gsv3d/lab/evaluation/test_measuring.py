@@ -10,7 +10,7 @@ import trimesh
 
 from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.measuring import measure, read_measures
-from gsv3d.lab.evaluation.runner import is_stale, measure_task
+from gsv3d.lab.evaluation.runner import is_stale, make_measure_task
 from gsv3d.lab.evaluation.store import Run, load_arrays, load_mesh, save_arrays, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation
 
@@ -29,7 +29,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def truth_itself(evaluation) -> dict:
-    return measure(measure_task(evaluation, evaluation.cases[0], Run("m", 0)))
+    return measure(make_measure_task(evaluation, evaluation.cases[0], Run("m", 0)))
 
 
 def test_the_truth_has_full_marks(truth_itself) -> None:
@@ -59,7 +59,7 @@ def test_generated_views_are_those_of_the_true_orbit(truth_itself) -> None:
 
 
 def test_a_thin_slab_is_measured_by_closed_forms(evaluation) -> None:
-    values = measure(measure_task(evaluation, evaluation.cases[0], Run("slab")))["values"]
+    values = measure(make_measure_task(evaluation, evaluation.cases[0], Run("slab")))["values"]
     # The rim lies on the truth's sides. Points of front and back are .175 from the truth's, or as
     # far as they are from the rim: the mean over a unit square is the integral of (1 - 2t)^2.
     front = (1 - (1 - 2 * 0.175) ** 3) / 6
@@ -71,7 +71,7 @@ def test_a_thin_slab_is_measured_by_closed_forms(evaluation) -> None:
 
 def test_p2s_is_of_as_many_points_as_its_name_says(evaluation, monkeypatch) -> None:
     """One column is the mean over all points, the other over the first of the same points."""
-    task = measure_task(evaluation, evaluation.cases[0], Run("slab"))
+    task = make_measure_task(evaluation, evaluation.cases[0], Run("slab"))
     asked: list[np.ndarray] = []
     distances = shape_metrics.Surface.distances
 
@@ -95,7 +95,7 @@ def test_p2s_is_of_as_many_points_as_its_name_says(evaluation, monkeypatch) -> N
 
 
 def test_nothing_is_an_empty_picture_and_a_point(evaluation) -> None:
-    task = measure_task(evaluation, evaluation.cases[0], Run("empty"))
+    task = make_measure_task(evaluation, evaluation.cases[0], Run("empty"))
     values = measure(task)["values"]
     assert values["mask_iou"] == values["f_score_05"] == values["volume_iou"] == 0
     # From the center to the nearest side, and from all of the surface to the center.
@@ -123,19 +123,19 @@ def test_halves_that_are_equal_agree_and_others_do_not(evaluation) -> None:
         }  # fmt: skip
     try:
         save_arrays(path, **before, **halves)
-        values = measure(measure_task(evaluation, case, run))["values"]
+        values = measure(make_measure_task(evaluation, case, run))["values"]
         assert values["half_psnr"] == 100 and values["half_mask_iou"] == 1
         assert values["half_cross_psnr"] == 100
         assert 0 < values["half_chamfer"] <= 0.02
         darker = (color * 0.5).astype(np.uint8)
         save_arrays(path, **before, **halves | {"half1_views": darker})
-        assert measure(measure_task(evaluation, case, run))["values"]["half_psnr"] < 30
+        assert measure(make_measure_task(evaluation, case, run))["values"]["half_psnr"] < 30
     finally:
         save_arrays(path, **before)
 
 
 def test_numbers_older_than_their_pictures_are_made_again(evaluation, tmp_path: Path) -> None:
-    task = measure_task(evaluation, evaluation.cases[0], Run("slab"))
+    task = make_measure_task(evaluation, evaluation.cases[0], Run("slab"))
     assert is_stale(task)
     write_json(task.output, measure(task))
     assert not is_stale(task)
@@ -152,7 +152,7 @@ def test_numbers_older_than_their_pictures_are_made_again(evaluation, tmp_path: 
 
 
 def test_numbers_of_an_earlier_format_are_not_read(evaluation) -> None:
-    task = measure_task(evaluation, evaluation.cases[0], Run("slab"))
+    task = make_measure_task(evaluation, evaluation.cases[0], Run("slab"))
     record = measure(task)
     try:
         write_json(task.output, record)
@@ -168,5 +168,5 @@ def test_numbers_of_an_earlier_format_are_not_read(evaluation) -> None:
 
 
 def test_what_has_not_answered_is_not_measured(evaluation) -> None:
-    assert measure_task(evaluation, evaluation.cases[0], Run("ellipsoid")) is None
-    assert measure_task(evaluation, evaluation.cases[0], Run("m", 7)) is None
+    assert make_measure_task(evaluation, evaluation.cases[0], Run("ellipsoid")) is None
+    assert make_measure_task(evaluation, evaluation.cases[0], Run("m", 7)) is None

@@ -27,7 +27,7 @@ from gsv3d.lab.evaluation.network_metrics import (
 )
 from gsv3d.lab.evaluation.perceptual import measure_perceptual, measure_sets, perceptual_path
 from gsv3d.lab.evaluation.results import load_results
-from gsv3d.lab.evaluation.runner import measure_task
+from gsv3d.lab.evaluation.runner import make_measure_task
 from gsv3d.lab.evaluation.store import Run, load_arrays, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation
 from tests.gsv3d.lab.evaluation.tiny_clip import tiny_clip
@@ -111,7 +111,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory):
     answer(made, case, Run("slab"), box((1.0, 0.25, 1.0), (30, 60, 220)))
     answer(made, case, Run("ellipsoid"), box((1.0, 0.25, 1.0), (30, 60, 220)))
     for run in made.runs:
-        task = measure_task(made, case, run)
+        task = make_measure_task(made, case, run)
         write_json(task.output, measure(task))
     return made
 

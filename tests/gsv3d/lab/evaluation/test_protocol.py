@@ -14,11 +14,11 @@ from gsv3d.lab.evaluation.protocol import (
     EvaluationSettings,
     choose_objects,
     choose_part,
-    direction,
+    find_direction,
     find_framing,
+    list_unseen_views,
     make_cases,
     plan_object,
-    unseen_views,
 )
 from gsv3d.preprocessing import FILL
 
@@ -41,23 +41,23 @@ def test_plans_are_the_same_for_seed_and_name() -> None:
 
 @pytest.mark.parametrize("elevation", [-5.0, 10.0, 29.0])
 def test_no_compared_view_is_near_the_reference(elevation: float) -> None:
-    azimuths, elevations = unseen_views(elevation)
+    azimuths, elevations = list_unseen_views(elevation)
     cameras = orbit(azimuths, elevations, size=16, distance=DISTANCE)
     positions = cameras.positions.numpy() / DISTANCE
-    angles = np.rad2deg(np.arccos(np.clip(positions @ direction(0, elevation), -1, 1)))
+    angles = np.rad2deg(np.arccos(np.clip(positions @ find_direction(0, elevation), -1, 1)))
     assert angles.min() >= UNSEEN_DEG - 1e-3
     assert 16 <= len(azimuths) <= 20 and len(azimuths) == len(elevations)
 
 
 def test_directions_are_those_of_the_cameras() -> None:
     cameras = orbit([0, 90, 200], [0.0, 30, -20], size=16, distance=1.0)
-    expected = [direction(*view) for view in ((0, 0), (90, 30), (200, -20))]
+    expected = [find_direction(*view) for view in ((0, 0), (90, 30), (200, -20))]
     np.testing.assert_allclose(cameras.positions.numpy(), expected, atol=1e-6)
 
 
 def test_nothing_of_extent_one_is_clipped() -> None:
     corners = np.array(np.meshgrid([-0.5, 0.5], [-0.5, 0.5], [-0.5, 0.5])).reshape(3, -1).T
-    cameras = orbit(*unseen_views(0.0), size=100, distance=DISTANCE)
+    cameras = orbit(*list_unseen_views(0.0), size=100, distance=DISTANCE)
     pixels, _ = cameras.project(corners)
     assert pixels.min() > 0 and pixels.max() < 100
 
@@ -122,8 +122,8 @@ def test_the_camera_sees_the_object_as_the_model_did(elevation: float) -> None:
 
 def test_a_square_facing_the_camera_has_the_closed_form() -> None:
     square = np.array([[x, 0, z] for x in (-0.5, 0.5) for z in (-0.5, 0.5)])
-    framing = find_framing(square, look_at_origin(0, 0, 2.0), fill=0.5)
-    expected = 0.5 * 2 * 2.0 * np.tan(np.deg2rad(FOV_DEG / 2))
+    framing = find_framing(square, look_at_origin(0, 0, 2.0))
+    expected = FILL * 2 * 2.0 * np.tan(np.deg2rad(FOV_DEG / 2))
     assert framing.scale == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(framing.shift, 0, atol=1e-6)
 

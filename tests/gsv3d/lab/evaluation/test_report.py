@@ -16,7 +16,7 @@ from gsv3d.lab.evaluation.figures import TILE, choose_cases
 from gsv3d.lab.evaluation.measuring import measure
 from gsv3d.lab.evaluation.report import NOT_INSTALLED, write_report
 from gsv3d.lab.evaluation.results import PER_CASE, PER_VIEW, load_results
-from gsv3d.lab.evaluation.runner import measure_task
+from gsv3d.lab.evaluation.runner import make_measure_task
 from gsv3d.lab.evaluation.store import Run, read_json, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation
 
@@ -38,7 +38,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory):
         else:
             answer(made, case, model, box((1.0, 0.6, 1.0), RED), generated=True)
         for run in made.runs:
-            task = measure_task(made, case, run)
+            task = make_measure_task(made, case, run)
             write_json(task.output, measure(task))
     for case in made.cases:  # at other elevations all is as good
         for run in made.runs if case.elevation_of is not None else ():

@@ -5,13 +5,13 @@ import numpy as np
 import torch
 import trimesh
 
-from gsv3d.lab.datasets.environments import Environment, matt_radiance
+from gsv3d.lab.datasets.environments import Environment, compute_matt_radiance
 from gsv3d.lab.rasterizing.lighting import (
     baked_environments,
-    irradiance,
+    compute_irradiance,
+    draw_shadow_maps,
     lights_of,
     random_environment,
-    shadow_maps,
 )
 
 
@@ -27,7 +27,7 @@ def test_a_convex_body_under_a_white_sky_is_white():
     sphere = trimesh.creation.icosphere(subdivisions=4, radius=0.4)
     vertices, faces = mesh_tensors(sphere)
     normals = vertices / 0.4
-    light = irradiance(vertices, normals, lights_of(white(), 0, count=64), vertices, faces)
+    light = compute_irradiance(vertices, normals, lights_of(white(), 0, count=64), vertices, faces)
     assert abs(float(light.mean()) - 1) < 0.01
     assert (light - 1).abs().max() < 0.08
 
@@ -39,9 +39,9 @@ def test_under_a_roof_only_the_bounce_is_left():
     vertices, faces = mesh_tensors(trimesh.util.concatenate([floor, roof]))
     point, up = torch.tensor([[0.0, 0, 0.01]]), torch.tensor([[0.0, 0, 1]])
     lights = lights_of(white(), 0, count=64)
-    dark = irradiance(point, up, lights, vertices, faces, bounce=0.0)
+    dark = compute_irradiance(point, up, lights, vertices, faces, bounce=0.0)
     assert dark.max() < 0.1
-    half = irradiance(point, up, lights, vertices, faces, bounce=0.5)
+    half = compute_irradiance(point, up, lights, vertices, faces, bounce=0.5)
     assert (half - 0.5).abs().max() < 0.06
 
 
@@ -50,20 +50,22 @@ def test_distant_lights_sum_to_the_maps_irradiance():
     sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.3)
     vertices, faces = mesh_tensors(sphere)
     normals = vertices / 0.3
-    # matt_radiance takes the map's columns anticlockwise from +X; here they run clockwise from -X.
+    # There the map's columns run anticlockwise from +X; here they run clockwise from -X.
     mirrored = np.roll(environment.pixels[:, ::-1], -16, axis=1)
     for yaw, shift in ((0.0, 0), (90.0, -8)):
-        light = irradiance(vertices, normals, lights_of(environment, yaw, 256), vertices, faces)
+        light = compute_irradiance(
+            vertices, normals, lights_of(environment, yaw, 256), vertices, faces
+        )
         for channel in range(3):
             pixels = np.roll(mirrored[..., channel], shift, axis=1)
-            wanted = matt_radiance(pixels, normals.double().numpy())
+            wanted = compute_matt_radiance(pixels, normals.double().numpy())
             assert np.abs(light[:, channel].numpy() - wanted).max() < 0.12
             assert np.corrcoef(light[:, channel].numpy(), wanted)[0, 1] > 0.99
 
 
 def test_shadow_maps_hold_the_height_toward_the_light():
     box = trimesh.creation.box((0.4, 0.4, 0.6))
-    height, frames, scale = shadow_maps(*mesh_tensors(box), torch.tensor([[0.0, 0, 1]]))
+    height, frames, scale = draw_shadow_maps(*mesh_tensors(box), torch.tensor([[0.0, 0, 1]]))
     top = height[torch.isfinite(height)]
     assert torch.allclose(top, torch.full_like(top, 0.3), atol=1e-4)
     side = (0.4 * scale * height.shape[-1]) ** 2

@@ -21,7 +21,7 @@ from PIL import Image
 
 from gsv3d.cameras import orbit, to_blender
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.color import straight_srgb
+from gsv3d.lab.datasets.color import encode_straight_srgb
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
 
@@ -189,10 +189,13 @@ def test_it_looks_as_in_blender(tmp_path: Path, case: str, blender) -> None:
     ours = draw(Surface(prop, transform, torch.device("cpu")), cameras, None).rgba.numpy()
     try:
         points = blender.load(path)
-        blender.light_flat()
+        blender.world.light_flat()
         blender.make_matt()
         blender.place(transform)
-        theirs = [straight_srgb(blender.render(to_blender(matrix))[0]) for matrix in matrices]
+        theirs = [
+            encode_straight_srgb(blender.render_view(to_blender(matrix)).rgba)
+            for matrix in matrices
+        ]
     finally:
         blender.clear()
     for end in (np.min, np.max):

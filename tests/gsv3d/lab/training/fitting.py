@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gsv3d.lab.training.performance import quick_attention
+from gsv3d.lab.training.machine import quick_attention
 
 
 def fit(modules: nn.Module, loss: Callable[[], Tensor], steps: int, rate: float) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gsv3d.errors import DataError
 from gsv3d.lab.training.schedule import Schedule
 
 
@@ -29,7 +28,6 @@ class Numbers:
     """Batches (size, width) that are functions of their seed."""
 
     width: int
-    broken: int = 0
     interrupt: int = -1
     ask: int = -1
     die: str = ""
@@ -44,8 +42,6 @@ class Numbers:
         if self.die and not Path(self.die).exists() and progress > 0.4:
             Path(self.die).touch()
             _kill(os.getpid())
-        if self.broken and (self.broken == 1 or seed % self.broken == 0):
-            raise DataError(f"object {self.broken} is damaged.", "Render it again.")
         generator = torch.Generator().manual_seed(seed)
         return {"x": torch.randn(size, self.width, generator=generator), "seed": seed}
 
@@ -119,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from gsv3d.errors import GSV3DError
     from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.processes import end_launched_process
+    from gsv3d.lab.training.machine import end_launched_process
 
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)

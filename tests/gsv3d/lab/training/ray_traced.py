@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gsv3d.cameras import DISTANCE, Cameras, orbit
-from gsv3d.lab.training.orbits import Orbit
+from gsv3d.lab.training.bank import Orbit
 
 AXES = (0.34, 0.26, 0.30)
 """Half axes along x, y, z."""

@@ -19,7 +19,8 @@ from trimesh.visual.material import PBRMaterial
 from gsv3d.errors import DataError, GSV3DError, OutputError
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.rasterizing import rasterize
-from gsv3d.lab.training.bank import BankFactory, BankSettings, OrbitBank, prepare_bank, unfinished
+from gsv3d.lab.training.bank import BankSettings, OrbitBank, unfinished
+from gsv3d.lab.training.filling import BankFactory
 
 SETTINGS = BankSettings(size=32, orbit_views=4, novel_views=2, variants=2, joined=1.0, seed=3)
 
@@ -40,8 +41,9 @@ def objects(tmp_path_factory):
 
 
 def build(folder, objects, slots=None):
-    prepare_bank(folder, objects, SETTINGS)
-    draw = BankFactory(folder, objects, SETTINGS)()
+    factory = BankFactory(folder, objects, SETTINGS)
+    factory.prepare()
+    draw = factory()
     for slot in unfinished(folder) if slots is None else slots:
         try:
             draw(slot)
@@ -98,26 +100,27 @@ def test_it_goes_on_after_an_interruption_and_repeats_with_the_seed(tmp_path, ob
 
 def test_other_settings_or_objects_are_refused(bank, objects):
     with pytest.raises(OutputError, match="other objects or settings"):
-        prepare_bank(bank, objects[:1], SETTINGS)
+        BankFactory(bank, objects[:1], SETTINGS).prepare()
     with pytest.raises(OutputError, match="other objects or settings"):
-        prepare_bank(bank, objects, BankSettings(size=64))
+        BankFactory(bank, objects, BankSettings(size=64)).prepare()
 
 
 def test_a_bank_of_before_there_were_kinds_of_orbits_goes_on(tmp_path, objects):
-    prepare_bank(tmp_path, objects[:1], SETTINGS)
+    BankFactory(tmp_path, objects[:1], SETTINGS).prepare()
     record = json.loads((tmp_path / "bank.json").read_text(encoding="utf-8"))
     del record["settings"]["orbit"]
     (tmp_path / "bank.json").write_text(json.dumps(record), encoding="utf-8")
-    prepare_bank(tmp_path, objects[:1], SETTINGS)
+    BankFactory(tmp_path, objects[:1], SETTINGS).prepare()
     assert OrbitBank(tmp_path).settings == SETTINGS
     with pytest.raises(OutputError, match="other objects or settings"):
-        prepare_bank(tmp_path, objects[:1], replace(SETTINGS, orbit="sine"))
+        BankFactory(tmp_path, objects[:1], replace(SETTINGS, orbit="sine")).prepare()
 
 
 def test_a_sine_orbit_rises_and_falls_by_thirty_degrees(tmp_path, objects):
     settings = replace(SETTINGS, orbit="sine", variants=1)
-    prepare_bank(tmp_path, objects[:1], settings)
-    BankFactory(tmp_path, objects[:1], settings)()(0)
+    factory = BankFactory(tmp_path, objects[:1], settings)
+    factory.prepare()
+    factory()(0)
     (orbit,) = OrbitBank(tmp_path)
     mean = float(orbit.elevations_deg[0])
     assert -5 <= mean <= 30
@@ -125,10 +128,10 @@ def test_a_sine_orbit_rises_and_falls_by_thirty_degrees(tmp_path, objects):
 
 
 def test_a_second_run_names_a_damaged_bank(tmp_path, objects):
-    prepare_bank(tmp_path, objects[:1], SETTINGS)
+    BankFactory(tmp_path, objects[:1], SETTINGS).prepare()
     (tmp_path / "done.npy").unlink()
     with pytest.raises(DataError, match="is not a bank of orbits"):
-        prepare_bank(tmp_path, objects[:1], SETTINGS)
+        BankFactory(tmp_path, objects[:1], SETTINGS).prepare()
 
 
 ROOM = sum((6 * 32 * 32 * (4 + 2), 6 * 4, 6 * 4, 1)) * 2 * 3
@@ -142,7 +145,7 @@ def test_all_its_room_on_the_disk_is_taken_before_anything_is_drawn(
     if twin:
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
         monkeypatch.setattr("gsv3d.lab.training.bank.BLOCK", 1000)
-    prepare_bank(tmp_path, objects, SETTINGS)
+    BankFactory(tmp_path, objects, SETTINGS).prepare()
     files = [path for path in tmp_path.iterdir() if path.suffix == ".npy"]
     assert ROOM < sum(path.stat().st_size for path in files) < ROOM + 5 * 200
     for name in ("rgba", "depth", "azimuths_deg", "elevations_deg", "done"):
@@ -159,7 +162,7 @@ def prepare_with_a_limit(folder: Path, objects: tuple, twin: bool) -> str:
     if twin:
         del os.posix_fallocate
     try:
-        prepare_bank(folder, objects, SETTINGS)
+        BankFactory(folder, objects, SETTINGS).prepare()
     except GSV3DError as error:
         return f"{type(error).__name__}: {error}"
     return ""
@@ -187,13 +190,13 @@ import subprocess, sys
 from pathlib import Path
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.errors import GSV3DError
-from gsv3d.lab.training.bank import BankFactory, OrbitBank, prepare_bank
-from gsv3d.lab.training.drawing import Drawing
+from gsv3d.lab.training.bank import OrbitBank
+from gsv3d.lab.training.filling import BankFactory, Drawing
 from tests.gsv3d.lab.training.test_bank import SETTINGS
 
 def draw():
     try:
-        with Drawing(folder, factory, 1, print) as drawing:
+        with Drawing(factory, 1, print) as drawing:
             drawing.wait()
         print(len(drawing.bank()), "orbits")
     except GSV3DError as error:
@@ -218,7 +221,7 @@ if __name__ == "__main__":
     draw()
     print(len(list(folder.iterdir())), "files")
     resize("4m")
-    prepare_bank(folder, objects, SETTINGS)
+    factory.prepare()
     factory()(0)
     for path in folder.glob("*.npy"):
         make_holes(path)

@@ -15,6 +15,7 @@ from gsv3d.lab.training import loop
 from gsv3d.lab.training.batches import AHEAD, Feed, Plan
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
+from tests import tiny
 from tests.gsv3d.lab.training.least_squares import LeastSquares, schedule
 from tests.gsv3d.lab.training.ray_traced import ellipsoid_orbit
 
@@ -73,10 +74,10 @@ class Curriculum(LeastSquares):
 
     def __init__(self, now: list[float]) -> None:
         super().__init__()
-        orbits = [
+        orbits = tiny.bank_of(
             ellipsoid_orbit(views=4, novel=0, size=8),
             ellipsoid_orbit(views=4, novel=0, size=8, elevations_deg=[0.0, 20, 5, -9]),
-        ]
+        )
         self.source = OrbitSource(orbits, 4, 4, static_until=0.5)
         self.now, self.static = now, []
 

@@ -33,7 +33,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def orbits():
-    return [tiny.ball_orbit()]
+    return tiny.bank_of(tiny.ball_orbit())
 
 
 def with_component(component: str, **changes: Any) -> ModelConfig:

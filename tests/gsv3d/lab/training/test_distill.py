@@ -28,17 +28,17 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def orbit():
-    return ellipsoid_orbit(novel=4)
+def orbits():
+    return tiny.bank_of(ellipsoid_orbit(novel=4))
 
 
-def distill(orbit, volume: bool = False, **options) -> DistillTask:
+def distill(orbits, volume: bool = False, **options) -> DistillTask:
     torch.manual_seed(0)
     names = ("unet", "image_encoder", "decoder", "feature_encoder", "vae")
     config = tiny.with_volume() if volume else tiny.CONFIG
     modules = [build(config, name) for name in names]
     settings = DistillSettings(**({"lora_rank": 2, "num_novel": 1} | options))
-    return DistillTask(*modules, [orbit], 4, CPU, settings)
+    return DistillTask(*modules, orbits, 4, CPU, settings)
 
 
 def shaken(unet: nn.Module) -> nn.Module:
@@ -97,10 +97,10 @@ def test_without_peft_it_is_said_what_to_do(monkeypatch) -> None:
         add_lora(build(tiny.CONFIG, "unet"), 2, 2.0)
 
 
-def test_what_is_exported_is_read_by_diffusers_and_by_peft(tmp_path: Path, orbit) -> None:
+def test_what_is_exported_is_read_by_diffusers_and_by_peft(tmp_path: Path, orbits) -> None:
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
-    task = distill(orbit, lora_rank=3, lora_alpha=6.0, train_decoder=False)
+    task = distill(orbits, lora_rank=3, lora_alpha=6.0, train_decoder=False)
     start = {k: v.clone() for k, v in fuse_lora(task.modules["unet"]).state_dict().items()}
     shaken(task.modules["unet"])
     torch.manual_seed(1)
@@ -127,8 +127,8 @@ def test_what_is_exported_is_read_by_diffusers_and_by_peft(tmp_path: Path, orbit
     assert torch.allclose(answer(plain), expected, atol=1e-5)
 
 
-def test_the_gate_is_one_fades_with_the_logarithm_and_is_none(orbit) -> None:
-    task = distill(orbit, gate_full=1.0, gate_none=4.0)
+def test_the_gate_is_one_fades_with_the_logarithm_and_is_none(orbits) -> None:
+    task = distill(orbits, gate_full=1.0, gate_none=4.0)
     weights = task.gate(torch.tensor([0.01, 1.0, 2.0, 4.0, 100.0]))
     assert weights.tolist() == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
 
@@ -136,12 +136,12 @@ def test_the_gate_is_one_fades_with_the_logarithm_and_is_none(orbit) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"train_decoder": False}, {"lora_rank": 0}, {"volume": True}]
 )
-def test_gradients_of_l_3d_alone_reach_what_is_trained(orbit, monkeypatch, options: dict) -> None:
+def test_gradients_of_l_3d_alone_reach_what_is_trained(orbits, monkeypatch, options: dict) -> None:
     """Without L_2D: what arrives at the UNet came through renderer and decoder."""
     monkeypatch.setattr(
         NoiseLevels, "squared", lambda self, estimated, latents, sigma: torch.zeros(2, 4)
     )
-    task = distill(orbit, drop_condition=0.0, gate_full=50.0, gate_none=1e9, **options)
+    task = distill(orbits, drop_condition=0.0, gate_full=50.0, gate_none=1e9, **options)
     # The decoder's features are behind gates that start at zero, LoRA's first factors likewise.
     for block in task.decoder.blocks:
         nn.init.ones_(block.gate)
@@ -161,22 +161,22 @@ def test_gradients_of_l_3d_alone_reach_what_is_trained(orbit, monkeypatch, optio
     assert all("lora_" in name for name in trained) is (options.get("lora_rank") != 0)
 
 
-def test_without_a_condition_or_in_deep_noise_there_is_no_l_3d(orbit) -> None:
-    batch = distill(orbit).source.draw(2, 0, 0.0)
-    deep = distill(orbit, log_sigma_mean=6.0, log_sigma_std=0.1)
-    blind = distill(orbit, drop_condition=1.0)
+def test_without_a_condition_or_in_deep_noise_there_is_no_l_3d(orbits) -> None:
+    batch = distill(orbits).source.draw(2, 0, 0.0)
+    deep = distill(orbits, log_sigma_mean=6.0, log_sigma_std=0.1)
+    blind = distill(orbits, drop_condition=1.0)
     for task in (deep, blind):
         loss, parts = task.loss(batch)
         assert float(loss.detach()) == float(parts["flat"])
         assert np.isnan(float(parts["geometry"]))
         # Every process logs the same columns, whatever it drew.
         torch.manual_seed(0)
-        assert parts.keys() == distill(orbit, log_sigma_mean=-3.0).loss(batch)[1].keys()
+        assert parts.keys() == distill(orbits, log_sigma_mean=-3.0).loss(batch)[1].keys()
 
 
-def test_the_weight_of_l_3d_scales_it_alone(orbit) -> None:
+def test_the_weight_of_l_3d_scales_it_alone(orbits) -> None:
     def losses(weight: float) -> tuple[float, float]:
-        task = distill(orbit, geometry_weight=weight, drop_condition=0.0, gate_none=1e9)
+        task = distill(orbits, geometry_weight=weight, drop_condition=0.0, gate_none=1e9)
         torch.manual_seed(0)
         loss, parts = task.loss(task.source.draw(2, 0, 0.0))
         return float(loss.detach()), float(parts["flat"])
@@ -186,8 +186,8 @@ def test_the_weight_of_l_3d_scales_it_alone(orbit) -> None:
     assert thrice - flat == pytest.approx(3 * (once - flat), rel=1e-4) and once > flat
 
 
-def test_the_decoder_alone_learns_the_unets_estimates(orbit, tmp_path: Path) -> None:
-    task = distill(orbit, train_unet=False, drop_condition=0.0, gate_full=50.0, gate_none=1e9)
+def test_the_decoder_alone_learns_the_unets_estimates(orbits, tmp_path: Path) -> None:
+    task = distill(orbits, train_unet=False, drop_condition=0.0, gate_full=50.0, gate_none=1e9)
     assert not task.lora and set(task.modules) == {"decoder", "feature_encoder"}
     batch = task.source.draw(2, 0, 0.0)
     loss, parts = task.loss(batch)
@@ -198,7 +198,7 @@ def test_the_decoder_alone_learns_the_unets_estimates(orbit, tmp_path: Path) -> 
     task.export(task.modules, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["decoder", "feature_encoder"]
     # Where no sample has an L_3D, there is a backward pass all the same.
-    blind = distill(orbit, train_unet=False, drop_condition=1.0)
+    blind = distill(orbits, train_unet=False, drop_condition=1.0)
     blind.loss(batch)[0].backward()
     assert not blind.decoder.head.out.weight.grad.any()
 
@@ -207,7 +207,8 @@ def test_the_decoder_alone_learns_the_unets_estimates(orbit, tmp_path: Path) -> 
 def test_l_3d_alone_goes_down_through_lora(monkeypatch) -> None:
     """Decoder and base frozen, L_2D taken out: only the renders can tell the updates what to do."""
     shapes = [(0.34, 0.26, 0.30), (0.2, 0.35, 0.25), (0.3, 0.2, 0.4)]
-    orbits = [ellipsoid_orbit(novel=6, axes=axes, seed=i) for i, axes in enumerate(shapes)]
+    props = (ellipsoid_orbit(novel=6, axes=axes, seed=i) for i, axes in enumerate(shapes))
+    orbits = tiny.bank_of(*props)
     torch.manual_seed(0)
     modules = {name: build(tiny.CONFIG, name) for name in CLASSES}
     # A decoder that reads the latents: three props that it must tell apart by them.

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from gsv3d.errors import Cancelled, DataError, ModelError, OutputError
+from gsv3d.errors import Cancelled, ModelError, OutputError
 from gsv3d.lab.training import checkpoint
 from gsv3d.lab.training.loop import Schedule, Trainer
 from tests.gsv3d.lab.training.least_squares import LeastSquares, losses, schedule
@@ -129,14 +129,6 @@ def test_gradients_that_stay_no_numbers_stop_it_with_whole_weights(tmp_path) -> 
     # The checkpoint is of a step within the bad ones: with good batches it goes on from there.
     train(LeastSquares(), tmp_path, 40, resume=True)
     assert math.isfinite(losses(tmp_path)[-1])
-
-
-def test_a_batch_that_cannot_be_drawn_is_replaced_by_another(tmp_path, capsys) -> None:
-    train(LeastSquares(broken=5), tmp_path, 10)
-    assert len(losses(tmp_path)) == 10
-    assert "passed over: object 5 is damaged" in capsys.readouterr().err
-    with pytest.raises(DataError, match=r"8 batches in a row .*object \d+ is damaged"):
-        train(LeastSquares(broken=1), tmp_path / "none", 10)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_goes_on(tmp_path, monkeypatch) -> None:

@@ -13,8 +13,7 @@ import torch
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.loop import Schedule, Trainer
-from gsv3d.lab.training.orbits import ResidentOrbits
-from gsv3d.lab.training.performance import matrix_rate
+from gsv3d.lab.training.machine import matrix_rate
 from gsv3d.lab.training.sources import OrbitSource, ViewSource
 from gsv3d.lab.training.tasks import (
     AutoencoderSettings,
@@ -33,10 +32,10 @@ CARD = torch.device("cuda", 0)
 def multiview(where: str) -> MultiviewTask:
     torch.manual_seed(0)
     modules = [build(tiny.CONFIG, name) for name in ("unet", "image_encoder", "vae")]
-    orbits = [ellipsoid_orbit()]
+    orbits = tiny.bank_of(ellipsoid_orbit())
     if where == "latents in memory":
         return MultiviewTask(*modules, orbits, 4, CARD, MultiviewSettings(latents="memory"))
-    return MultiviewTask(*modules, ResidentOrbits(orbits, CARD), 4, CARD, MultiviewSettings())
+    return MultiviewTask(*modules, orbits.copy_to(CARD), 4, CARD, MultiviewSettings())
 
 
 @pytest.mark.parametrize("where", ["latents in memory", "orbits on the card"])
@@ -74,8 +73,8 @@ def test_compiled_and_plain_networks_train_alike(tmp_path: Path) -> None:
 
 
 def test_a_batch_made_by_the_card_is_the_hosts() -> None:
-    orbits = [ellipsoid_orbit(novel=3), ellipsoid_orbit(novel=3, seed=1)]
-    resident = ResidentOrbits(orbits, CARD)
+    orbits = tiny.bank_of(ellipsoid_orbit(novel=3), ellipsoid_orbit(novel=3, seed=1))
+    resident = orbits.copy_to(CARD)
     for source in (
         partial(OrbitSource, num_frames=4, channels=4),
         partial(ViewSource, num_frames=4, num_novel=2),

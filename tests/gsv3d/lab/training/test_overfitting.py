@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from gsv3d.lab.training.augment import Change
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import sample_latents
 from gsv3d.lab.training.geometry_loss import compare_renders
-from gsv3d.lab.training.orbits import Orbit, OrbitSamples, OrbitsOfADraw, choose_views
+from gsv3d.lab.training.samples import Change, OrbitSamples, choose_views
 from gsv3d.lab.training.sources import OrbitBatch, ViewSource
 from gsv3d.lab.training.tasks import DecoderSettings, DecoderTask, MultiviewSettings, MultiviewTask
 from gsv3d.lab.training.tasks.autoencoder import normalize_latents
@@ -38,25 +37,20 @@ def with_novel(samples: OrbitSamples, chosen: list[int]) -> OrbitSamples:
     )
 
 
-def all_views(prop: Orbit) -> torch.Tensor:
-    """(8, 4, H, W) pictures of the orbit."""
-    return OrbitsOfADraw([prop]).pictures(torch.tensor([0]), torch.arange(8)[None])[0]
-
-
 @pytest.mark.slow
 def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
     """Four views in, 20 to learn from, 8 to measure on; some 32 dB in 300 steps."""
     rng = np.random.default_rng(0)
-    prop = ellipsoid_orbit(novel=24)
-    views = choose_views(prop, 4, 28, rng, mirrored=False)
-    sample = ViewSource([prop], 4, 28).draft(OrbitsOfADraw([prop]), [0], [views], [Change()]).made()
+    bank = tiny.bank_of(ellipsoid_orbit(novel=24))
+    views = choose_views(bank[0], 4, 28, rng, mirrored=False)
+    sample = ViewSource(bank, 4, 28).draft([0], [views], [Change()]).made()
     seen, unseen = list(range(20)), list(range(20, 28))
     torch.manual_seed(0)
     wider = tiny.CONFIG.components["decoder"] | {"dim": 64, "scale_max": 0.08}
     config = replace(tiny.CONFIG, components=tiny.CONFIG.components | {"decoder": wider})
     task = DecoderTask(
         build(config, "decoder"), build(config, "feature_encoder"), build(config, "vae").eval(),
-        [prop], 4, CPU, DecoderSettings(corruption=0.0, blur=0.0, pixel_weight=0.1),
+        bank, 4, CPU, DecoderSettings(corruption=0.0, blur=0.0, pixel_weight=0.1),
     )  # fmt: skip
 
     def loss() -> torch.Tensor:
@@ -81,13 +75,14 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
 def test_the_multiview_model_overfits_one_orbit() -> None:
     """Drawn from noise, its views are the orbit's: a twentieth of the latents' variance is left."""
     torch.manual_seed(0)
-    prop = ellipsoid_orbit(novel=0)
+    bank = tiny.bank_of(ellipsoid_orbit(novel=0))
+    pictures = bank.pictures(torch.tensor([0]), torch.arange(8)[None])[0]
     vae = build(tiny.CONFIG, "vae").eval()
     with torch.no_grad():
-        modes = vae.encode(picture_tensor(all_views(prop), 4)).latent_dist.mode()
+        modes = vae.encode(picture_tensor(pictures, 4)).latent_dist.mode()
         normalize_latents(vae, modes.mean(dim=(0, 2, 3)), modes.std(dim=(0, 2, 3)))
     task = MultiviewTask(
-        build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), vae, [prop], 4, CPU,
+        build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), vae, bank, 4, CPU,
         MultiviewSettings(drop_condition=0.0, log_sigma_mean=0.5),
     )  # fmt: skip
     one = task.source.draw(1, 0, 0.0)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pickle
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +12,11 @@ import pytest
 import torch
 
 from gsv3d.errors import DataError
-from gsv3d.lab.training import latents
-from gsv3d.lab.training.augment import Change, Changes
+from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import Plan, _mapped, make_part_seed, to_device
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.latents import Encoding, compute_in_memory, compute_on_disk
-from gsv3d.lab.training.orbits import Orbit, OrbitsOfADraw, ResidentOrbits
+from gsv3d.lab.training.samples import Change, Changes
 from gsv3d.lab.training.sources import (
     OrbitSource,
     PictureSource,
@@ -45,15 +43,20 @@ def static():
     return ellipsoid_orbit(novel=2)
 
 
-def all_views(orbit: Orbit) -> torch.Tensor:
-    """(8, 4, H, W) pictures of the orbit."""
-    return OrbitsOfADraw([orbit]).pictures(torch.tensor([0]), torch.arange(8)[None])[0]
+@pytest.fixture(scope="module")
+def both(static, dynamic):
+    return tiny.bank_of(static, dynamic)
+
+
+def all_views(bank: OrbitBank, index: int = 0) -> torch.Tensor:
+    """(8, 4, H, W) pictures of an orbit."""
+    return bank.pictures(torch.tensor([index]), torch.arange(8)[None])[0]
 
 
 @pytest.mark.parametrize("kind", [PictureSource, ViewSource, OrbitSource])
-def test_a_batch_is_a_function_of_its_seed(kind: type, static) -> None:
+def test_a_batch_is_a_function_of_its_seed(kind: type, both) -> None:
     arguments = {PictureSource: (4,), ViewSource: (4, 1), OrbitSource: (4, 4)}[kind]
-    source = kind([static], *arguments)
+    source = kind(both, *arguments)
 
     def tensors(seed: int) -> list[torch.Tensor]:
         found: list[torch.Tensor] = []
@@ -66,10 +69,9 @@ def test_a_batch_is_a_function_of_its_seed(kind: type, static) -> None:
 
 
 @pytest.mark.parametrize("kind", [PictureSource, ViewSource, OrbitSource])
-def test_a_batch_made_where_the_orbits_lie_is_the_hosts(kind: type, static, dynamic) -> None:
+def test_a_batch_made_where_the_orbits_lie_is_the_hosts(kind: type, both) -> None:
     arguments = {PictureSource: (4,), ViewSource: (4, 2), OrbitSource: (4, 4)}[kind]
-    orbits = [static, replace(dynamic, name="other")]
-    resident = ResidentOrbits(orbits, torch.device("cpu"))
+    copied = both.copy_to(torch.device("cpu"))
 
     def tensors(batch: object) -> list[torch.Tensor]:
         found: list[torch.Tensor] = []
@@ -77,53 +79,18 @@ def test_a_batch_made_where_the_orbits_lie_is_the_hosts(kind: type, static, dyna
         return found
 
     for seed in range(3):
-        draft = kind(resident, *arguments).draw(5, seed, 0.0)
+        draft = kind(copied, *arguments).draw(5, seed, 0.0)
         # What travels to the card are numbers: a picture alone has 4,096.
         assert sum(tensor.numel() for tensor in tensors(draft)) < 2000
         made = tensors(to_device(draft, torch.device("cpu")))
-        host = tensors(kind(orbits, *arguments).draw(5, seed, 0.0))
+        host = tensors(kind(both, *arguments).draw(5, seed, 0.0))
         assert len(made) == len(host) > 0
         assert all(torch.equal(a, b) for a, b in zip(made, host, strict=True))
 
 
-class Counted(list):
-    """Orbits that count how often each is asked for."""
-
-    def __init__(self, orbits: list[Orbit]) -> None:
-        super().__init__(orbits)
-        self.reads: Counter[int] = Counter()
-
-    def __getitem__(self, index):
-        self.reads[index] += 1
-        return super().__getitem__(index)
-
-
-@pytest.mark.parametrize("kind", [PictureSource, ViewSource, OrbitSource])
-def test_every_orbit_is_read_once_a_draw(kind: type, static, dynamic) -> None:
-    arguments = {PictureSource: (4,), ViewSource: (4, 2), OrbitSource: (4, 4)}[kind]
-    orbits = Counted([replace(static, name=f"o{i}") for i in range(3)])
-    source = kind(orbits, *arguments)
-    for seed in range(4):
-        orbits.reads.clear()
-        source.draw(5, seed, 0.0)  # five samples of three orbits: some come twice
-        assert orbits.reads and set(orbits.reads.values()) == {1}
-
-
-def test_resident_orbits_must_be_alike(static) -> None:
-    other = replace(static, rgba=static.rgba[:4], depth=static.depth[:4], name="short")
-    with pytest.raises(DataError, match="short has pictures of another number or size than ell"):
-        ResidentOrbits([static, other], torch.device("cpu"))
-
-
 def test_no_two_parts_share_a_seed() -> None:
-    seeds = {
-        make_part_seed(s, t, p, a)
-        for s in (0, 1)
-        for t in range(9)
-        for p in range(9)
-        for a in (0, 1)
-    }
-    assert len(seeds) == 2 * 9 * 9 * 2 and all(0 <= seed < 2**63 for seed in seeds)
+    seeds = {make_part_seed(s, t, p) for s in (0, 1) for t in range(9) for p in range(9)}
+    assert len(seeds) == 2 * 9 * 9 and all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_processes_share_the_parts_that_one_would_have() -> None:
@@ -134,7 +101,7 @@ def test_processes_share_the_parts_that_one_would_have() -> None:
 
 
 def test_every_frames_elevation_is_told(dynamic) -> None:
-    batch = OrbitSource([dynamic], 4, 4).draw(6, 0, 0.0)
+    batch = OrbitSource(tiny.bank_of(dynamic), 4, 4).draw(6, 0, 0.0)
     polar = 90 - batch.pose[..., 1].rad2deg()
     azimuth = batch.pose[..., 2].rad2deg()
     assert torch.allclose(azimuth[:, -1], torch.zeros(6))
@@ -152,8 +119,8 @@ def test_a_mirrored_orbit_is_the_orbit_of_the_mirrored_object(monkeypatch) -> No
     """Reflect the ellipsoid itself, trace it, and the pictures are those of the source."""
     from tests.gsv3d.lab.training import ray_traced
 
-    plain = ellipsoid_orbit(novel=0)
-    source = OrbitSource([plain], 8, 4)
+    plain = tiny.bank_of(ellipsoid_orbit(novel=0))
+    source = OrbitSource(plain, 8, 4)
     seed = next(s for s in range(99) if _changes(source, s).mirrored)
     monkeypatch.setattr(
         Changes, "apply", lambda self, rgba: rgba.flip(-1) if self.mirrored[0] else rgba
@@ -175,26 +142,26 @@ def _changes(source: OrbitSource, seed: int) -> Change:
     return Change.of_orbit(int(rng.integers(2**62)))
 
 
-def test_static_orbits_come_first_then_dynamic_ones(static, dynamic) -> None:
-    source = OrbitSource([static, dynamic], 4, 4, static_until=0.5)
+def test_static_orbits_come_first_then_dynamic_ones(both) -> None:
+    source = OrbitSource(both, 4, 4, static_until=0.5)
     for progress, level in ((0.0, True), (0.49, True), (0.5, False), (1.0, False)):
         pose = source.draw(8, 1, progress).pose
         assert bool((pose[..., 1].std(dim=1) < 1e-3).all()) is level
-    mixed = OrbitSource([static, dynamic], 4, 4).draw(16, 1, 0.0).pose[..., 1].std(dim=1) < 1e-3
+    mixed = OrbitSource(both, 4, 4).draw(16, 1, 0.0).pose[..., 1].std(dim=1) < 1e-3
     assert mixed.any() and not mixed.all()
 
 
 def test_a_curriculum_without_its_orbits_is_refused(static, dynamic) -> None:
     with pytest.raises(DataError, match="no dynamic one, but static_until is 0.5"):
-        OrbitSource([static], 4, 4, static_until=0.5)
+        OrbitSource(tiny.bank_of(static), 4, 4, static_until=0.5)
     with pytest.raises(DataError, match="no static one"):
-        OrbitSource([dynamic], 4, 4, static_until=0.5)
-    OrbitSource([static], 4, 4, static_until=1.0)
+        OrbitSource(tiny.bank_of(dynamic), 4, 4, static_until=0.5)
+    OrbitSource(tiny.bank_of(static), 4, 4, static_until=1.0)
 
 
 def test_fewer_views_than_asked_for_are_refused(static) -> None:
-    with pytest.raises(DataError, match="8 views on its orbit, fewer than the 16 asked for"):
-        OrbitSource([static], 16, 4).draw(1, 0, 0.0)
+    with pytest.raises(DataError, match="orbits have 8 views each, fewer than the 16 asked for"):
+        OrbitSource(tiny.bank_of(static), 16, 4).draw(1, 0, 0.0)
 
 
 def encoding(vae, orbits, variants: int = 2) -> Encoding:
@@ -212,15 +179,15 @@ def vae():
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_precomputed_latents_are_those_of_the_changed_pictures(
-    kind: str, tmp_path: Path, vae, static, dynamic
+    kind: str, tmp_path: Path, vae, both
 ) -> None:
-    what = encoding(vae, [static, dynamic])
+    what = encoding(vae, both)
     cache = (
         compute_in_memory(what)
         if kind == "memory"
         else compute_on_disk(what, tmp_path / "Bilder ä")
     )
-    source = OrbitSource([static, dynamic], 4, 4, cache=pickle.loads(pickle.dumps(cache)))
+    source = OrbitSource(both, 4, 4, cache=pickle.loads(pickle.dumps(cache)))
     batch = source.draw(8, 3, 0.0)
     assert batch.pictures is None and batch.latents.shape == (8, 4, 4, 8, 8)
     with torch.no_grad():
@@ -228,11 +195,11 @@ def test_precomputed_latents_are_those_of_the_changed_pictures(
     assert torch.allclose(batch.latents[:, -1], reference, atol=5e-3)
     # Every variant is one of two, and the mirrored ones have their frames in the other order.
     expected = {}
-    for index, orbit in enumerate((static, dynamic)):
+    for index in range(2):
         for variant in range(2):
             change = Change.of_orbit(cache.seed_of(index, variant))
             with torch.no_grad():
-                pictures = picture_tensor(change.apply(all_views(orbit)), 4)
+                pictures = picture_tensor(change.apply(all_views(both, index)), 4)
                 expected[index, variant] = encode_reference(vae, pictures)
     for row in batch.latents:
         assert any(
@@ -243,19 +210,19 @@ def test_precomputed_latents_are_those_of_the_changed_pictures(
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_a_frozen_encoders_embeddings_are_kept_with_the_latents(
-    kind: str, tmp_path: Path, vae, static, dynamic, monkeypatch
+    kind: str, tmp_path: Path, vae, both, monkeypatch
 ) -> None:
     encoder = build(tiny.CONFIG, "image_encoder").eval().requires_grad_(False)
-    what = replace(encoding(vae, [static, dynamic]), image_encoder=encoder)
+    what = replace(encoding(vae, both), image_encoder=encoder)
     cache = compute_in_memory(what) if kind == "memory" else compute_on_disk(what, tmp_path)
     expected = []
-    for index, orbit in enumerate((static, dynamic)):
+    for index in range(2):
         for variant in range(2):
             change = Change.of_orbit(cache.seed_of(index, variant))
-            pictures = picture_tensor(change.apply(all_views(orbit)), 4)
+            pictures = picture_tensor(change.apply(all_views(both, index)), 4)
             expected.append(embed_for_cross_attention(encoder, pictures))
-    monkeypatch.setattr(OrbitsOfADraw, "pictures", None)  # no picture is read any more
-    source = OrbitSource([static, dynamic], 4, 4, cache=pickle.loads(pickle.dumps(cache)))
+    monkeypatch.setattr(OrbitBank, "pictures", None)  # no picture is read any more
+    source = OrbitSource(both, 4, 4, cache=pickle.loads(pickle.dumps(cache)))
     batch = source.draw(8, 3, 0.0)
     assert batch.pictures is None and batch.reference is None
     assert batch.latents.shape == (8, 4, 4, 8, 8) and batch.context.shape == (8, 1, 16)
@@ -267,20 +234,16 @@ def test_a_frozen_encoders_embeddings_are_kept_with_the_latents(
 def test_latents_on_the_disk_are_kept_and_made_anew_when_they_must_be(
     tmp_path: Path, monkeypatch, vae, static
 ) -> None:
-    monkeypatch.setattr(latents, "CHUNK", 2)
-    orbits = [replace(static, name=f"o{i}") for i in range(5)]
+    orbits = tiny.bank_of(*(replace(static, name=f"o{i}") for i in range(3)))
     made: list[int] = []
-    chunk = Encoding.chunk
-    monkeypatch.setattr(Encoding, "chunk", lambda s, n: made.append(n) or chunk(s, n))
-    cache = compute_on_disk(encoding(vae, orbits), tmp_path)
+    encode = Encoding.encode
+    monkeypatch.setattr(Encoding, "encode", lambda s, i: made.append(i) or encode(s, i))
+    first = compute_on_disk(encoding(vae, orbits), tmp_path).read(1, 1, [0, 3])["latents"]
     assert made == [0, 1, 2]
-    first = cache.read(4, 1, [0, 3])["latents"]
-    (tmp_path / "00001.npy").unlink()
-    compute_on_disk(encoding(vae, orbits), tmp_path)
+    (tmp_path / "000001-latents.npy").unlink()
+    again = compute_on_disk(encoding(vae, orbits), tmp_path)
     assert made == [0, 1, 2, 1]
-    assert torch.equal(
-        compute_on_disk(encoding(vae, orbits), tmp_path).read(4, 1, [0, 3])["latents"], first
-    )
+    assert torch.equal(again.read(1, 1, [0, 3])["latents"], first)
     with torch.no_grad():
         next(vae.parameters()).add_(1e-3)
         compute_on_disk(encoding(vae, orbits), tmp_path)
@@ -288,22 +251,16 @@ def test_latents_on_the_disk_are_kept_and_made_anew_when_they_must_be(
     assert made == [0, 1, 2, 1, 0, 1, 2]
 
 
-def test_orbits_of_different_lengths_have_no_precomputed_latents(vae, static) -> None:
-    other = replace(static, num_orbit=4, name="short")
-    with pytest.raises(DataError, match="short has 4 views on its orbit, others have 8"):
-        compute_in_memory(encoding(vae, [static, other]))
-
-
 def test_orbits_are_framed_as_their_references_are() -> None:
     """The reference fills three quarters, as a prepared picture does."""
-    prop = ellipsoid_orbit(novel=2, axes=(0.46, 0.42, 0.4))
-    sample = ViewSource([prop], 4, 1).draw(4, 0)
+    prop = tiny.bank_of(ellipsoid_orbit(novel=2, axes=(0.46, 0.42, 0.4)))
+    sample = ViewSource(prop, 4, 1).draw(4, 0)
     for i in range(4):
         solid = (sample.rgba[i, -1, 3] > 0.5).numpy()
         sides = [np.flatnonzero(solid.any(axis=axis)) for axis in (0, 1)]
         fill = max(side[-1] - side[0] + 1 for side in sides) / len(solid)
         assert fill == pytest.approx(0.75, abs=2 / len(solid))
-    reference = OrbitSource([prop], 4, 4).draw(1, 0).reference
+    reference = OrbitSource(prop, 4, 4).draw(1, 0).reference
     solid = (reference[0, 3] > 0).numpy()
     assert max(solid.any(axis=0).sum(), solid.any(axis=1).sum()) / len(solid) == pytest.approx(
         0.75, abs=2 / len(solid)
@@ -312,13 +269,13 @@ def test_orbits_are_framed_as_their_references_are() -> None:
 
 def test_a_framed_depth_is_that_of_the_larger_object() -> None:
     """Of ray-traced ellipsoids: one, enlarged by a change, beside one that is so much larger."""
-    small = ellipsoid_orbit(novel=0, axes=(0.3, 0.24, 0.27))
-    large = ellipsoid_orbit(novel=0, axes=(0.36, 0.288, 0.324))
+    small = tiny.bank_of(ellipsoid_orbit(novel=0, axes=(0.3, 0.24, 0.27)))
+    large = tiny.bank_of(ellipsoid_orbit(novel=0, axes=(0.36, 0.288, 0.324)))
     orbit, views = torch.tensor([0]), torch.arange(8)[None]
     changes = Changes.of([Change(zoom=1.2)])
     distance = torch.tensor([small.distance])
-    found = changes.apply_depth(OrbitsOfADraw([small]).depths(orbit, views), distance)
-    true = OrbitsOfADraw([large]).depths(orbit, views)
+    found = changes.apply_depth(small.depths(orbit, views), distance)
+    true = large.depths(orbit, views)
     both = (found > 0) & (true > 0)
     assert both.sum() > 0.9 * (true > 0).sum()
     # Less than a twentieth of its depth off, and next to nothing in the middle.

@@ -11,7 +11,6 @@ import torch
 
 from gsv3d.errors import DataError, ModelError
 from gsv3d.lab.training.config import build, read_config
-from gsv3d.lab.training.orbits import ShardOrbits, read_orbits
 from gsv3d.lab.training.stages import CLASSES, make_task
 from tests import tiny
 
@@ -20,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def orbits():
-    return [tiny.ball_orbit()]
+    return tiny.bank_of(tiny.ball_orbit())
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +49,17 @@ def test_a_stage_starts_from_the_components_that_are_there(model: Path, orbits) 
 
 def test_the_number_of_views_may_change_from_what_was_trained(model: Path, tmp_path: Path) -> None:
     config = replace(tiny.CONFIG, num_frames=8)
-    task = make_task(config, "distill", [tiny.ball_orbit()], CPU, start=[model])
+    task = make_task(config, "distill", tiny.bank_of(tiny.ball_orbit()), CPU, start=[model])
     task.modules["unet"].save_pretrained(tmp_path)
     assert CLASSES["unet"].from_pretrained(tmp_path).config.num_frames == 8
 
 
-def test_an_orbit_with_too_few_views_is_named_before_anything_is_trained(
-    model: Path, tmp_path: Path
-) -> None:
-    for index, views in enumerate((8, 8, 3)):
-        tiny.write_orbit(tiny.ball_orbit(f"ball{index}", views=views), tmp_path)
-    # Whether they are read as pictures or stay on the disk until they are drawn.
-    for orbits in (read_orbits(tmp_path), ShardOrbits(tmp_path)):
-        for stage in ("multiview", "decoder", "distill"):
-            with pytest.raises(DataError, match="ball2 has 3 views on its orbit, fewer than the 4"):
-                make_task(tiny.CONFIG, stage, orbits, CPU, start=[model])
-        make_task(tiny.CONFIG, "autoencoder", orbits, CPU)
+def test_orbits_with_too_few_views_are_refused_before_anything_is_trained(model: Path) -> None:
+    orbits = tiny.bank_of(tiny.ball_orbit(views=3))
+    for stage in ("multiview", "decoder", "distill"):
+        with pytest.raises(DataError, match="orbits have 3 views each, fewer than the 4 asked for"):
+            make_task(tiny.CONFIG, stage, orbits, CPU, start=[model])
+    make_task(tiny.CONFIG, "autoencoder", orbits, CPU)
 
 
 def test_what_other_stages_train_must_be_there(model: Path, orbits, tmp_path: Path) -> None:

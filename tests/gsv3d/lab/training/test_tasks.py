@@ -58,7 +58,7 @@ def test_normalized_latents_give_the_same_picture() -> None:
 
 
 def task_of(stage: str, **options: float):
-    orbits = [tiny.ball_orbit(f"ball{i}", seed=i) for i in range(2)]
+    orbits = tiny.bank_of(*(tiny.ball_orbit(f"ball{i}", seed=i) for i in range(2)))
     torch.manual_seed(0)
     if stage == "autoencoder":
         settings = AutoencoderSettings(**options)
