@@ -19,13 +19,9 @@ import numpy as np
 from scipy import ndimage
 
 from gsv3d.compiling import run_in_threads
-from gsv3d.meshing import native
+from gsv3d.meshing import native, native_fusion
 from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.views import DepthViews
-
-BLOCK = 4
-"""Blocks of so many voxels a side that lie outside by the silhouettes alone are not looked at
-further."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +65,14 @@ def fuse_depths(
     order = _spread_views(len(views))
     cameras = native.camera_rows(views.cameras)[order]
     maps = np.stack([_map_view(views, i, level) for i in order])
-    field = np.full(shape, truncation, dtype=np.float32)
-    active = _find_near_silhouettes(cameras, maps, shape, origin, voxel, settings.truncation)
+    tiles = native_fusion.bound_tiles(maps)
+    field = np.empty(shape, dtype=np.float32)
 
-    def measure(part: np.ndarray) -> np.ndarray:
-        distances = np.empty(len(part), dtype=np.float32)
-        native.keep_largest(
-            part, shape, origin, voxel, cameras, maps, truncation, False, distances
-        )  # fmt: skip
-        return distances
+    def measure(blocks: np.ndarray) -> None:
+        native_fusion.keep_largest(blocks, origin, voxel, cameras, maps, tiles, truncation, field)
 
-    parts = np.array_split(active, len(views))
-    for done, (part, distances) in enumerate(run_in_threads(measure, parts), start=1):
-        field.reshape(-1)[part] = distances
+    parts = np.array_split(np.arange(np.prod(-(-shape // native_fusion.BLOCK))), len(views))
+    for done, _ in enumerate(run_in_threads(measure, parts), start=1):
         if progress is not None:
             progress(done, len(views))
 
@@ -96,33 +87,6 @@ def close_walls(grid: np.ndarray, outside: float) -> np.ndarray:
         walls = np.moveaxis(closed, axis, 0)
         walls[0] = walls[-1] = outside
     return closed
-
-
-def _find_near_silhouettes(
-    cameras: np.ndarray,
-    maps: np.ndarray,
-    shape: np.ndarray,
-    origin: np.ndarray,
-    voxel: float,
-    truncation: float,
-) -> np.ndarray:
-    """Return the indices of the voxels that are not surely outside.
-
-    A block is outside when four views have its center farther outside their silhouettes than half
-    its diagonal and the truncation: so then are all its voxels, as they are seen.
-    """
-    blocks = -(-shape // BLOCK)
-    # A block's near side is larger in a picture than its center: a tenth is more than enough.
-    limit = 1.1 * (3**0.5 / 2 * BLOCK + truncation) * voxel
-    distances = np.empty(int(np.prod(blocks)), dtype=np.float32)
-    native.keep_largest(
-        np.arange(len(distances)), blocks, origin + (BLOCK - 1) / 2 * voxel, BLOCK * voxel,
-        cameras, maps, limit, True, distances,
-    )  # fmt: skip
-    kept = (distances < np.float32(limit)).reshape(*blocks)
-    for axis in range(3):
-        kept = kept.repeat(BLOCK, axis=axis)
-    return np.flatnonzero(kept[: shape[0], : shape[1], : shape[2]])
 
 
 def _spread_views(count: int) -> list[int]:

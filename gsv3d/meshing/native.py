@@ -15,6 +15,9 @@ import numpy as np
 from gsv3d.cameras import Cameras
 from gsv3d.compiling import compiled
 
+Pixels = tuple[np.uintp, np.uintp, float, float]
+"""Row and column of the upper left of four pixels, and the shares of the lower and right ones."""
+
 
 def camera_rows(cameras: Cameras) -> np.ndarray:
     """Return the cameras as the loops take them, (V, 16) float64."""
@@ -25,7 +28,7 @@ def camera_rows(cameras: Cameras) -> np.ndarray:
 
 
 @compiled
-def _project(
+def project_point(
     cameras: np.ndarray, view: int, x: float, y: float, z: float
 ) -> tuple[float, float, float]:
     """Return the pixel (u, v) and the z-depth of a point, the depth at least a thousandth."""
@@ -40,81 +43,23 @@ def _project(
 
 
 @compiled
-def _bilinear(
-    maps: np.ndarray, view: int, top: int, left: int, right: float, down: float, layer: int
-) -> float:
-    """Return a layer's value between four pixels, by the shares of the right and lower ones."""
-    upper = maps[view, top, left, layer] * (1 - right) + maps[view, top, left + 1, layer] * right
-    top += 1
-    lower = maps[view, top, left, layer] * (1 - right) + maps[view, top, left + 1, layer] * right
-    return upper * (1 - down) + lower * down
+def find_pixels(u: float, v: float, size: int) -> Pixels:
+    """Find the four pixels around (u, v); their centers are whole numbers here.
+
+    Unsigned indices save the code for negative ones.
+    """
+    top, left = min(int(v), size - 2), min(int(u), size - 2)
+    return np.uintp(top), np.uintp(left), v - top, u - left
 
 
 @compiled
-def keep_largest(
-    voxels: np.ndarray,
-    shape: np.ndarray,
-    origin: np.ndarray,
-    step: float,
-    cameras: np.ndarray,
-    maps: np.ndarray,
-    truncation: float,
-    outline_only: bool,
-    distances: np.ndarray,
-) -> None:
-    """Find the mean of the third and fourth largest distance that any views know of each voxel.
-
-    Args:
-        voxels: (N,) flat indices.
-        shape, origin: (3,) of the grid; the center of voxel (0, 0, 0).
-        step: edge length of a voxel.
-        cameras: (V, 16).
-        maps: (V, S, S, 4) float32: depth, slope, known, distance to the silhouette in pixels.
-        truncation: largest distance.
-        outline_only: look at the silhouettes alone.
-        distances: (N,) float32, the result.
-    """
-    size = maps.shape[1]
-    order = np.arange(len(cameras))  # views that found the last voxels free come first
-    for n in range(len(voxels)):
-        rest, k = divmod(voxels[n], shape[2])
-        i, j = divmod(rest, shape[1])
-        x, y, z = origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
-        first = second = third = fourth = -truncation
-        free = 0
-        for rank in range(len(cameras)):
-            view = order[rank]
-            u, v, depth = _project(cameras, view, x, y, z)
-            if not (0.0 <= u <= size and 0.0 <= v <= size):
-                continue  # not in the picture: nothing known
-            u, v = min(max(u - 0.5, 0.0), size - 1.0), min(max(v - 0.5, 0.0), size - 1.0)
-            left, top = min(int(u), size - 2), min(int(v), size - 2)
-            right, down = u - left, v - top
-            distance = _bilinear(maps, view, top, left, right, down, 3) * depth / cameras[view, 12]
-            if (
-                distance < truncation
-                and not outline_only
-                and _bilinear(maps, view, top, left, right, down, 2) > 0.999
-            ):
-                behind = _bilinear(maps, view, top, left, right, down, 0) - depth
-                slope = _bilinear(maps, view, top, left, right, down, 1)
-                distance = max(distance, behind * slope)
-            if distance >= truncation:
-                distance = truncation
-                order[rank], order[free] = order[free], view
-                free += 1
-            if distance > fourth:
-                if distance <= third:
-                    fourth = distance
-                elif distance <= second:
-                    third, fourth = distance, third
-                elif distance <= first:
-                    second, third, fourth = distance, second, third
-                else:
-                    first, second, third, fourth = distance, first, second, third
-                if free == 4:
-                    break  # no view can change it any more
-        distances[n] = (third + fourth) / 2
+def interpolate(maps: np.ndarray, view: int, pixels: Pixels, layer: int) -> float:
+    """Return a layer's value between four pixels, as ``find_pixels`` finds them."""
+    top, left, down, right = pixels
+    bottom, after, picture = top + np.uintp(1), left + np.uintp(1), maps[np.uintp(view)]
+    upper = picture[top, left, layer] * (1 - right) + picture[top, after, layer] * right
+    lower = picture[bottom, left, layer] * (1 - right) + picture[bottom, after, layer] * right
+    return upper * (1 - down) + lower * down
 
 
 @compiled
@@ -141,7 +86,7 @@ def reach_pixels(
     for n in range(len(voxels)):
         rest, k = divmod(voxels[n], shape[2])
         i, j = divmod(rest, shape[1])
-        u, v, _ = _project(
+        u, v, _ = project_point(
             cameras, view, origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
         )
         if 0.0 <= u < size and 0.0 <= v < size:
@@ -177,14 +122,13 @@ def look_at_picture(
         rest, k = divmod(voxels[n], shape[2])
         i, j = divmod(rest, shape[1])
         x, y, z = origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
-        u, v, depths[n] = _project(cameras, 0, x, y, z)
+        u, v, depths[n] = project_point(cameras, 0, x, y, z)
         uv[n, 0], uv[n, 1] = u, v
         u, v = u - 0.5, v - 0.5
         if not (0.0 <= u <= size - 1 and 0.0 <= v <= size - 1):
             values[n] = beyond
             continue
-        left, top = min(int(u), size - 2), min(int(v), size - 2)
-        values[n] = _bilinear(maps, 0, top, left, u - left, v - top, 0)
+        values[n] = interpolate(maps, 0, find_pixels(u, v, size), 0)
 
 
 @compiled
@@ -314,23 +258,22 @@ def mean_colors(
             facing = along / (math.sqrt(dx * dx + dy * dy + dz * dz) * length)
             if facing <= 0.15:
                 continue
-            u, v, depth = _project(cameras, view, x, y, z)
+            u, v, depth = project_point(cameras, view, x, y, z)
             u, v = u - 0.5, v - 0.5
-            left, top = int(math.floor(u)), int(math.floor(v))
-            if left < 0 or top < 0 or left >= size - 1 or top >= size - 1:
+            if not (0.0 <= u < size - 1 and 0.0 <= v < size - 1):
                 continue
-            right, down = u - left, v - top
-            cover = _bilinear(maps, view, top, left, right, down, 4)
+            pixels = find_pixels(u, v, size)
+            cover = interpolate(maps, view, pixels, 4)
             if cover <= 0.4:
                 continue
-            deep = _bilinear(maps, view, top, left, right, down, 3) / cover
+            deep = interpolate(maps, view, pixels, 3) / cover
             # At a grazing angle a pixel spans more depth: allow for it.
             if abs(depth - deep) < tolerance / facing:
                 weight = facing * facing
                 weight *= weight  # sharp, yet without seams
-                red += weight * _bilinear(maps, view, top, left, right, down, 0)
-                green += weight * _bilinear(maps, view, top, left, right, down, 1)
-                blue += weight * _bilinear(maps, view, top, left, right, down, 2)
+                red += weight * interpolate(maps, view, pixels, 0)
+                green += weight * interpolate(maps, view, pixels, 1)
+                blue += weight * interpolate(maps, view, pixels, 2)
                 total += weight * cover
         weights[n] = total
         total = max(total, 1e-8)
