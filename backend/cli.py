@@ -68,17 +68,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="most lines of a log (default: 50)",
     )
-    logs.add_argument("--job", type=values.job_id, metavar="ID", help="a job, or how its id begins")
+    logs.add_argument(
+        "--job",
+        type=values.job_id,
+        metavar="ID",
+        help="only this job; the start of its id is enough",
+    )
     logs.set_defaults(run=_logs)
     doctor = commands.add_parser(
-        "doctor", parents=[shared], help="look at all a backend needs, and say what to do"
+        "doctor", parents=[shared], help="check all that a backend needs, and say what to do"
     )
     doctor.set_defaults(run=_doctor)
     free = commands.add_parser(
         "free", parents=[shared], help="free the memory of models that no job is using"
     )
     free.set_defaults(run=_free)
-    stop = commands.add_parser("stop", parents=[shared], help="end the backend; jobs wait")
+    stop = commands.add_parser(
+        "stop", parents=[shared], help="end the backend; waiting jobs are kept"
+    )
     stop.set_defaults(run=_stop)
     return parser
 

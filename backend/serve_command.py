@@ -82,7 +82,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         type=values.seconds,
         default=1800.0,
         metavar="SECONDS",
-        help="end a worker that says nothing for so long while it works (default: 1800)",
+        help="end a worker that is silent for so long while it works (default: 1800)",
     )
     serve.add_argument(
         "--keep-alive",
@@ -103,7 +103,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         type=values.positive,
         default=20.0,
         metavar="GB",
-        help="forget those of the oldest when all take more disk space (default: 20)",
+        help="delete the oldest when results and pictures take more (default: 20)",
     )
     serve.add_argument(
         "--parent-pid", type=values.pid, metavar="PID", help="end when this process has ended"

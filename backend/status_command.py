@@ -17,7 +17,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the command to a parser."""
     status = commands.add_parser("status", parents=[shared], help="show the backend and its jobs")
     status.add_argument("--json", action="store_true", help="print one JSON object")
-    status.add_argument("--watch", action="store_true", help="show it anew at every change")
+    status.add_argument("--watch", action="store_true", help="update at every change")
     status.set_defaults(run=_status)
 
 

@@ -21,13 +21,13 @@ DESCRIPTION = (
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("fit", help=DESCRIPTION, description=DESCRIPTION)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="with transforms.json")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with transforms.json")
     add_output(parser, "results")
     parser.add_argument(
         "--size",
         type=int,
         metavar="PIXELS",
-        help="that pictures are reduced to where they are larger, 32..2048 (128, on a card 576)",
+        help="reduce larger pictures to this many pixels, 32 to 2048 (128, on a card 576)",
     )
     add_mesh(parser)
     add_formats(parser)

@@ -55,12 +55,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="leave out pictures whose results are in DIR already, as after a run that was ended",
+        help="skip pictures whose results are already in DIR",
     )
     parser.add_argument(
         "--ray",
         metavar="HOST:PORT",
-        help="generate on the machines of a Ray cluster, a picture on each card or processor",
+        help="use the machines of a Ray cluster, one picture for each card or processor",
     )
     parser.add_argument(
         "--model", default="blockout", help="a name of 'gsv3d models', or a folder (%(default)s)"
@@ -72,8 +72,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         type=_angle_or("auto"),
         default="auto",
         metavar="DEG",
-        help="of the camera that took the picture, degrees above the horizon; auto estimates it"
-        " (%(default)s)",
+        help="degrees that the camera stood above the horizon; auto estimates it (%(default)s)",
     )
     parser.add_argument(
         "--mirror",
@@ -87,23 +86,23 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--backs",
         choices=("model", "picture"),
         default="model",
-        help="sides the picture does not show look as the model's views have them, or as if the"
-        " picture were seen through to them (%(default)s)",
+        help="unseen sides show the model's own views (model), or the picture as if seen through"
+        " (picture) (%(default)s)",
     )
     add_views(parser)
     parser.add_argument(
         "--azimuths",
         type=read_numbers,
         metavar="DEG,…",
-        help="of the views, instead of an orbit: growing from 0 to less than 360, counter-clockwise"
-        " seen from above, then 0, the picture's own (evenly spaced)",
+        help="angles of the views, instead of --orbit: growing from 0 to less than 360,"
+        " counter-clockwise seen from above, then 0, the picture's own (evenly spaced)",
     )
     parser.add_argument(
         "--elevations",
         type=read_numbers,
         metavar="DEG,…",
-        help="of the views, instead of an orbit: -90..90, the picture's own last (those of the"
-        " model's orbit). Write --elevations=-5,… where the first is negative",
+        help="angles of the views, instead of --orbit: -90 to 90, the picture's own last (those of"
+        " the model's orbit). Write --elevations=-5,… where the first is negative",
     )
     parser.add_argument(
         "--refine",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     text = "List the models that are installed and those that could be; add and remove them."
     parser = subparsers.add_parser("models", help=text, description=text)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
 
     def action(name: str, words: str) -> argparse.ArgumentParser:
@@ -35,7 +35,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     def for_programs(parser: argparse.ArgumentParser) -> None:
         # Not False again where it stood before the action.
         parser.add_argument(
-            "--json", action="store_true", default=argparse.SUPPRESS, help="for programs"
+            "--json",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="print JSON, for programs",
         )
 
     for_programs(action("list", "list the models, as without an action"))
@@ -46,7 +49,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     convert = action("convert", "make a model of sv3d_p.safetensors or sv3d_u.safetensors")
     convert.add_argument("file", type=Path, metavar="FILE")
     convert.add_argument("name", metavar="NAME", help="what the model is called")
-    convert.add_argument("--version", choices=("p", "u"), help="refuse the file of the other one")
+    convert.add_argument("--version", choices=("p", "u"), help="refuse the file of the other model")
     for_programs(convert)
 
     add = action("add", "fetch a published model from the hub, or copy one that you trained")

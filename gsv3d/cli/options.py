@@ -18,7 +18,9 @@ DEFAULT_CUTOUT = "u2netp"  # as gsv3d.preprocessing.saliency has it, without imp
 
 
 def add_output(parser: argparse.ArgumentParser, files: str) -> None:
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder for the results"
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -27,12 +29,12 @@ def add_output(parser: argparse.ArgumentParser, files: str) -> None:
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (%(default)s)")
     parser.add_argument(
         "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
     )
     parser.add_argument(
-        "--texture-size", type=int, default=1024, help="side in texels (%(default)s)"
+        "--texture-size", type=int, default=1024, help="width and height in pixels (%(default)s)"
     )
 
 
@@ -42,7 +44,7 @@ def add_formats(parser: argparse.ArgumentParser) -> None:
         type=_formats,
         default=("glb", "ply"),
         metavar="LIST",
-        help="of glb, ply and obj, with commas (glb,ply)",
+        help="files to write, separated by commas: glb, ply, obj (glb,ply)",
     )
 
 
@@ -56,16 +58,18 @@ def add_views(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--orbit",
         choices=ORBITS,
-        help="of the views: on the picture's elevation, rising and falling once around, or moving"
-        " as in SV3D's training, drawn by the seed (the model's own)",
+        help="path of the views: at the picture's elevation (static), up and down once around"
+        " (sine), or random as in SV3D's training (dynamic) (the model's own)",
     )
-    parser.add_argument("--frames", type=int, metavar="N", help="views, 2..84 (the model's own)")
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="number of views, 2 to 84 (the model's own)"
+    )
     parser.add_argument(
         "--consistency",
         type=read_numbers,
         metavar="STRENGTH[,FROM,TO[,EVERY]]",
-        help="0..1: replace so much of the denoised views by renders of the Gaussians made of them,"
-        " from the share FROM of the steps to TO, every so many steps; 0 is off (the model's own)",
+        help="replace this share (0 to 1) of the denoised views by renders of their Gaussians, from"
+        " the share FROM of the steps to TO, at every EVERY-th step; 0 is off (the model's own)",
     )
 
 

@@ -32,11 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH_OR_ID",
         help="a text-to-image pipeline of diffusers on this computer (variable GSV3D_TEXT_MODEL)",
     )
-    words.add_argument("--text-steps", type=int, help="its denoising steps (the model's own)")
-    words.add_argument("--text-guidance", type=float, help="its guidance (the model's own)")
-    words.add_argument(
-        "--reference-only", action="store_true", help="stop when the pictures are there"
-    )
+    words.add_argument("--text-steps", type=int, help="denoising steps of the text model (its own)")
+    words.add_argument("--text-guidance", type=float, help="guidance of the text model (its own)")
+    words.add_argument("--reference-only", action="store_true", help="write the pictures and stop")
 
 
 def list_wishes(args: argparse.Namespace) -> list[ImagineSettings]:

@@ -39,7 +39,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "cases", nargs="*", metavar="CASES", help="3D objects: files, folders, index.json"
     )
-    parser.add_argument("--objects", nargs="+", default=[], metavar="CASES", help="the same")
+    parser.add_argument(
+        "--objects", nargs="+", default=[], metavar="CASES", help="the same as CASES"
+    )
     parser.add_argument("--report", required=True, type=Path, metavar="DIR")
     parser.add_argument("--name", help="the model's name in the report (that of its folder)")
     _add_case_arguments(parser)
@@ -63,18 +65,18 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
         "--elevations", type=_floats, default=(), metavar="DEG,…",
         help="further references of every object from these elevations, such as 0,10,20,30",
     )  # fmt: skip
-    group.add_argument("--size", type=int, default=128, help="of the views (%(default)s)")
+    group.add_argument("--size", type=int, default=128, help="pixels of a view (%(default)s)")
     group.add_argument(
         "--renderer", choices=("cycles", "rasterizer"), default="cycles",
-        help="that draws all pictures: Blender's, or our own, which needs no Blender and reads GLB"
-        " and glTF files alone (%(default)s)",
+        help="renderer of all pictures: cycles (Blender), or rasterizer (no Blender; GLB and glTF"
+        " files alone) (%(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--retrieval", type=Path, metavar="INDEX",
         help="index.json whose train split is retrieved from (that of CASES, if it has one);"
         " with --no-retrieval that baseline is left out",
     )  # fmt: skip
-    group.add_argument("--no-retrieval", action="store_true", help="without that baseline")
+    group.add_argument("--no-retrieval", action="store_true", help="leave the retrieval out")
     group.add_argument(
         "--cache", type=Path, metavar="DIR",
         help="where the retrieval's renderings are kept (the report's folder)",
@@ -84,7 +86,7 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--seeds", type=_ints, default=(0,), metavar="N,…", help="of the model's noise (0)"
+        "--seeds", type=_ints, default=(0,), metavar="N,…", help="seeds of the model's noise (0)"
     )
     group.add_argument(
         "--pose", choices=("auto", "off", "elevation", "truth"), default="auto",

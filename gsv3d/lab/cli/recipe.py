@@ -22,13 +22,13 @@ def add_parser(stages: argparse._SubParsersAction) -> None:
     sub.add_argument("config", help="a configuration's name, or a .yaml file")
     sub.add_argument("--objects", nargs="+", required=True, metavar="PATH",
                      help="GLB or glTF files, folders, or an index.json")  # fmt: skip
-    sub.add_argument("--split", help="of the index: only its objects")
+    sub.add_argument("--split", help="use only this split of the index")
     sub.add_argument("--output", type=Path, required=True,
-                     help="folder of everything; the same command goes on from there")  # fmt: skip
+                     help="folder of everything; the same command continues there")  # fmt: skip
     sub.add_argument("--minutes", type=float, default=0.0,
-                     help="of training in all, shared among the stages; 0: each stage's own"
+                     help="minutes of training, shared among the stages; 0: each stage's own"
                      " schedule (%(default)s)")  # fmt: skip
-    sub.add_argument("--stages", nargs="+", metavar="STAGE", help="only these")
+    sub.add_argument("--stages", nargs="+", metavar="STAGE", help="run only these stages")
     sub.add_argument("--from", dest="start", type=Path, nargs="+", default=[], metavar="DIR",
                      help="start from the components in these: stages' outputs, or a"
                      " model")  # fmt: skip
@@ -39,7 +39,7 @@ def add_parser(stages: argparse._SubParsersAction) -> None:
                      help="processes that draw orbits (%(default)s)")  # fmt: skip
     sub.add_argument("--limit", type=int, help="use only so many objects")
     sub.add_argument("--evaluate", metavar="SPLIT",
-                     help="of the index: objects the model is measured on at the end, without"
+                     help="split of the index that the model is measured on at the end, without"
                      " Blender; 'none' for no report (dev, where the index has one)")  # fmt: skip
     sub.add_argument("--count", type=int, help="of these objects, drawn by the seed (all)")
     sub.add_argument("--seed", type=int, default=0)

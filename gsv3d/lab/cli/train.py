@@ -22,9 +22,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     for stage, text in STAGES.items():
         sub = stages.add_parser(stage, help=text)
         sub.add_argument("--config", default="blockout", help="a name, or a .yaml file")
-        sub.add_argument("--data", type=Path, required=True, help="folder gsv3d render wrote")
-        sub.add_argument("--output", type=Path, required=True, help="checkpoint, log, weights")
-        sub.add_argument("--resume", action="store_true", help="go on from the checkpoint there")
+        sub.add_argument("--data", type=Path, required=True, help="folder that gsv3d render wrote")
+        sub.add_argument(
+            "--output", type=Path, required=True, help="folder for checkpoint, log and weights"
+        )
+        sub.add_argument(
+            "--resume", action="store_true", help="continue from the checkpoint in --output"
+        )
         sub.add_argument("--from", dest="start", type=Path, nargs="+", default=[], metavar="DIR",
                          help="start from the components in these: stages' outputs, or a"
                          " model")  # fmt: skip
@@ -32,9 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             sub.add_argument("--vae", type=Path, help="folder of its vae; else looked for in"
                              " --from")  # fmt: skip
         sub.add_argument("--minutes", type=float, help="anneal and end after so much training")
-        sub.add_argument("--steps", type=int, help="instead of the configuration's")
-        sub.add_argument("--batch-size", type=int, help="instead of the configuration's")
-        sub.add_argument("--learning-rate", type=float, help="instead of the configuration's")
+        sub.add_argument("--steps", type=int, help="optimizer steps (the configuration's)")
+        sub.add_argument("--batch-size", type=int, help="samples in a step (the configuration's)")
+        sub.add_argument("--learning-rate", type=float, help="highest rate (the configuration's)")
         sub.add_argument("--workers", type=int, help="processes that prepare batches; 0: a thread")
         sub.add_argument("--sample-every", type=int, help="steps between drawn samples; 0: none")
         sub.add_argument("--limit", type=int, help="use only so many objects")
@@ -47,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                              " plane, from GLB files")  # fmt: skip
     pose.add_argument("--objects", nargs="+", required=True, metavar="PATH",
                       help="GLB or glTF files, folders, or an index.json")  # fmt: skip
-    pose.add_argument("--split", help="of the index: only its objects")
+    pose.add_argument("--split", help="use only this split of the index")
     pose.add_argument("--output", type=Path, required=True, help="pictures, log, weights, measures")
     pose.add_argument("--count", type=int, help="objects drawn by the seed (all)")
     pose.add_argument("--variants", type=int, default=1,
