@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Rules for file names, the library's own. The extension's zip holds that module in this place."""
 
-from gsv3d.filenames import (
+from gsv3d.filenames import (  # noqa: F401 - for the other modules
     RESULT_NOTE,
     claim,
     free_stem,
@@ -14,17 +14,3 @@ from gsv3d.filenames import (
     release,
     safe_stem,
 )
-
-__all__ = [
-    "RESULT_NOTE",
-    "claim",
-    "free_stem",
-    "is_own_result",
-    "key_of",
-    "keys_in",
-    "keys_of",
-    "numbered",
-    "readable",
-    "release",
-    "safe_stem",
-]

@@ -18,19 +18,17 @@ OFFLINE = (
 def _use() -> None:
     """Let the preferences find the new environment, and start the backend in it."""
     preferences.use_installed()
-    current_session = session.get()
-    if current_session.backend.process.running:
-        problem = Problem(
+    backend = session.get().backend
+    if backend.process.running:
+        backend.problem = Problem(
             "The new backend is installed, the earlier one still runs.",
             "Press Stop, then Start.",
         )
-        current_session.backend.problem = problem
         return
-    place = preferences.backend_place()
     try:
-        current_session.start_backend(place.python, place.connection_file, place.data_dir)
+        session.get().start_backend(*preferences.backend_place())
     except Problem as problem:
-        current_session.backend.problem = problem
+        backend.problem = problem
 
 
 watch = Watch(_use)

@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import bpy
 
 from . import paths
 
 
-@dataclass(frozen=True)
-class BackendPlace:
-    """Where the backend is: its interpreter, connection file and data folder."""
+class BackendPlace(NamedTuple):
+    """The backend's interpreter, connection file and data folder."""
 
     python: str
     connection_file: Path

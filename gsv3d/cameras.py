@@ -95,8 +95,8 @@ class Cameras:
         """Project points of the world into every view.
 
         Args:
-            points: (N, 3), or (V, N, 3) for other points in each view. Tensors lie on the cameras'
-                device; arrays are projected in float64.
+            points: (N, 3), or (V, N, 3) for other points in each view. Tensors are projected on
+                their device in their type, arrays in float64.
 
         Returns:
             (V, N, 2) pixels and (V, N) z-depths. A point beside or behind the camera gets the pixel
@@ -118,10 +118,12 @@ class Cameras:
 
     def _pinholes(self, like: Points) -> tuple[Points, Points, Points, Points]:
         """Return rotations (V, 3, 3), shifts, focal lengths and centers (V, 1, 3 or 2)."""
-        viewmats: Any = self.viewmats
-        Ks: Any = self.Ks
+        viewmats: Any
+        Ks: Any
         if isinstance(like, np.ndarray):
-            viewmats, Ks = viewmats.double().cpu().numpy(), Ks.double().cpu().numpy()
+            viewmats, Ks = (m.double().cpu().numpy() for m in (self.viewmats, self.Ks))
+        else:
+            viewmats, Ks = self.viewmats.to(like), self.Ks.to(like)
         rotation, shift = viewmats[:, :3, :3], viewmats[:, None, :3, 3]
         return rotation, shift, Ks.diagonal(0, 1, 2)[:, None, :2], Ks[:, None, :2, 2]
 

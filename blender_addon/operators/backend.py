@@ -22,8 +22,7 @@ class GSV3D_OT_backend_start(bpy.types.Operator):
         return common.may_press(cls, "The backend is running" if runs else "")
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        place = preferences.backend_place()
-        session.get().start_backend(place.python, place.connection_file, place.data_dir)
+        session.get().start_backend(*preferences.backend_place())
         return {"FINISHED"}
 
 

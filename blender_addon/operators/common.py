@@ -185,7 +185,4 @@ def ensure_backend() -> None:
     current = session.get()
     if current.backend.state in (BackendState.READY, BackendState.STARTING):
         return
-    place = preferences.backend_place()
-    current.start_backend(
-        place.python, place.connection_file, place.data_dir, may_start=preferences.auto_start()
-    )
+    current.start_backend(*preferences.backend_place(), may_start=preferences.auto_start())

@@ -120,6 +120,7 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         volume_size: voxels along a side of the feature volume; 0 for none, as in GSV3D.
         volume_dim: its channels.
         volume_samples: points on every ray through it.
+        volume_seen_only: see ``FeatureVolume``.
     """
 
     @register_to_config
@@ -139,6 +140,7 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         volume_size: int = 0,
         volume_dim: int = 16,
         volume_samples: int = 32,
+        volume_seen_only: bool = False,
     ) -> None:
         super().__init__()
         inputs = latent_channels + 6
@@ -158,7 +160,9 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.skip = nn.Conv2d(inputs, widths[-1], 1)
         self.volume: FeatureVolume | None = None
         if volume_size:
-            self.volume = FeatureVolume(widths[-1], volume_size, volume_dim, volume_samples)
+            self.volume = FeatureVolume(
+                widths[-1], volume_size, volume_dim, volume_samples, volume_seen_only
+            )
             self.join = nn.Conv2d(volume_dim + 3, widths[-1], 1)
         self.head = GaussianHead(widths[-1], scale_min, scale_max, offset_max)
 

@@ -65,13 +65,17 @@ class FeatureVolume(nn.Module):
         size: voxels along a side; a multiple of 4.
         dim: channels of the volume.
         samples: points on every ray.
+        seen_only: a voxel gathers from those views alone that see it. Otherwise the border of a
+            view counts for all voxels beside it; ``blockout`` was trained so.
     """
 
-    def __init__(self, in_dim: int, size: int, dim: int = 16, samples: int = 32) -> None:
+    def __init__(
+        self, in_dim: int, size: int, dim: int = 16, samples: int = 32, seen_only: bool = False
+    ) -> None:
         super().__init__()
         if size < 4 or size % 4:
             raise ValueError(f"volume_size must be a multiple of 4, not {size}.")
-        self.size, self.dim, self.samples = size, dim, samples
+        self.size, self.dim, self.samples, self.seen_only = size, dim, samples, seen_only
         self.lift = nn.Conv2d(in_dim, dim, 1)
         self.gather = nn.Conv3d(2 * dim + 3, dim, 1)
         self.filter = VolumeFilter(dim)
@@ -86,25 +90,26 @@ class FeatureVolume(nn.Module):
         return trace(self.occupancy(volume), volume, cameras, views, self.samples)
 
     def unproject(self, features: Tensor, cameras: Cameras) -> Tensor:
-        """Turn (B, V, C, H, W) into (B, 2 C + 3, S, S, S) in z, y, x: mean, maximum, position.
-
-        Mean and maximum are over the views that see the voxel, and 0 where none does.
-        """
+        """Turn (B, V, C, H, W) into (B, 2 C + 3, S, S, S) in z, y, x: mean, maximum, position."""
         batch, views = features.shape[:2]
         points = voxel_centers(self.size, features.device)
         pixels, depth = cameras.project(points)
-        grid = 2 * pixels / pixels.new_tensor([cameras.width, cameras.height]) - 1
-        inside = (grid.abs() <= 1).all(dim=-1) & (depth > 0)
-        inside = inside.unflatten(0, (-1, views)).unsqueeze(2)
+        limits = pixels.new_tensor([cameras.width, cameras.height])
+        grid = 2 * pixels / limits - 1
         grid = grid.unflatten(0, (-1, views)).expand(batch, -1, -1, -1)
         grid = grid.reshape(batch * views, self.size**2, self.size, 2)
         seen = F.grid_sample(
             features.flatten(0, 1).float(), grid, padding_mode="border", align_corners=False
         )
         seen = seen.unflatten(0, (batch, views)).flatten(3)
-        mean = (seen * inside).sum(dim=1) / inside.sum(dim=1).clamp_min(1)
-        largest = seen.masked_fill(~inside, -torch.inf).amax(dim=1)
-        largest = largest.masked_fill(~inside.any(dim=1), 0.0)
+        if self.seen_only:
+            inside = ((pixels >= 0) & (pixels <= limits)).all(dim=-1) & (depth > 0)
+            inside = inside.unflatten(0, (-1, views)).unsqueeze(2)
+            mean = (seen * inside).sum(dim=1) / inside.sum(dim=1).clamp_min(1)
+            largest = seen.masked_fill(~inside, -torch.inf).amax(dim=1)
+            largest = largest.masked_fill(~inside.any(dim=1), 0.0)
+        else:
+            mean, largest = seen.mean(dim=1), seen.amax(dim=1)
         position = points.T.expand(batch, -1, -1).to(seen)
         volume = torch.cat([mean, largest, position], dim=1)
         return volume.unflatten(2, (self.size,) * 3).to(features.dtype)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gsv3d.cameras import Cameras
 from gsv3d.gaussians import Gaussians
 from gsv3d.rendering import render
+from gsv3d.rendering.projection import rotation_times_scale
 
 SSIM_WINDOW = 7
 """Side of SSIM's window, of equal weights, in pixels (Wang et al. 2004 use 8)."""
@@ -93,15 +94,8 @@ def depth_normals(depth: Tensor, cameras: Cameras) -> Tensor:
 
 def gaussian_normals(gaussians: Gaussians, eye: Tensor) -> Tensor:
     """Return (N, 3) directions of the shortest axes, toward a camera at ``eye`` (3,)."""
-    w, x, y, z = F.normalize(gaussians.quats, dim=-1).unbind(-1)
-    axes = torch.stack(
-        [
-            torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], -1),
-            torch.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], -1),
-            torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], -1),
-        ],
-        dim=1,
-    )
+    rotations = rotation_times_scale(gaussians.quats, torch.ones_like(gaussians.scales))
+    axes = rotations.permute(2, 1, 0)  # (N, which axis, 3)
     shortest = gaussians.scales.argmin(dim=-1)
     normals = axes[torch.arange(len(axes), device=axes.device), shortest]
     away = ((eye - gaussians.means) * normals).sum(-1, keepdim=True).detach() < 0

@@ -82,12 +82,22 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
         num_attention_heads: int | tuple[int, ...] = (5, 10, 20, 20),
         num_frames: int = 21,
     ) -> None:
+        # By name: from_config() takes what was given by position for defaults.
         super().__init__(
-            sample_size, in_channels, out_channels, down_block_types, up_block_types,
-            block_out_channels, addition_time_embed_dim, projection_class_embeddings_input_dim,
-            layers_per_block, cross_attention_dim, transformer_layers_per_block,
-            num_attention_heads, num_frames,
-        )  # fmt: skip
+            sample_size=sample_size,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            down_block_types=down_block_types,
+            up_block_types=up_block_types,
+            block_out_channels=block_out_channels,
+            addition_time_embed_dim=addition_time_embed_dim,
+            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
+            layers_per_block=layers_per_block,
+            cross_attention_dim=cross_attention_dim,
+            transformer_layers_per_block=transformer_layers_per_block,
+            num_attention_heads=num_attention_heads,
+            num_frames=num_frames,
+        )
         config: Any = self.config
         width = config.addition_time_embed_dim
         ratio = config.projection_class_embeddings_input_dim / width

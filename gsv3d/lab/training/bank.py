@@ -107,15 +107,15 @@ class Orbit:
 
 
 class OrbitBank:
-    """The finished orbits of a bank; pickled, it is where they lie.
+    """The finished orbits of a bank. Its pickle has the folder's path, not the arrays.
 
     Args:
         directory: of the bank.
         slots: only the orbits in these places of the arrays.
 
     Attributes:
-        device: it holds a copy of the pictures, see ``copy_to``; None where they are read from the
-            files.
+        device: the card that holds a copy of the pictures, see ``copy_to``; None while they are
+            read from the files.
 
     Raises:
         DataError: there is no bank, or it is damaged.
@@ -137,7 +137,7 @@ class OrbitBank:
             ) from error
         self._slots = np.flatnonzero(self._arrays["done"]) if slots is None else slots
         self._rows = torch.from_numpy(self._slots)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings():  # nothing writes to them
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             self._views = {name: torch.from_numpy(self._arrays[name]) for name in ("rgba", "depth")}
 

@@ -22,14 +22,15 @@ OPAQUE = 3.0
 """Logit, above that of the surface, of what hides all behind it."""
 
 
-def test_a_voxel_gathers_from_the_views_that_see_it() -> None:
+@pytest.mark.parametrize("seen_only", [False, True])
+def test_a_voxel_gathers_what_the_views_have_where_they_see_it(seen_only: bool) -> None:
     """Views hold their own pixel coordinates; the projection is numpy's."""
     torch.manual_seed(0)
     size, views = 32, [(0.0, 10.0), (120.0, -5.0), (230.0, 40.0)]
     cameras = orbit([a for a, _ in views], [e for _, e in views], size=size)
     v, u = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
     pictures = torch.stack([u, v])[None, None].expand(2, 3, -1, -1, -1)
-    volume = FeatureVolume(2, 8, dim=4).unproject(pictures, cameras)
+    volume = FeatureVolume(2, 8, dim=4, seen_only=seen_only).unproject(pictures, cameras)
     assert volume.shape == (2, 7, 8, 8, 8)
     points = volume[0, 4:].flatten(1).T.numpy().astype(np.float64)
     assert np.allclose(points, voxel_centers(8, torch.device("cpu")))
@@ -40,9 +41,10 @@ def test_a_voxel_gathers_from_the_views_that_see_it() -> None:
         projected = local @ intrinsics(size).numpy().T
         pixels = projected[:, :2] / projected[:, 2:]
         inside = ((pixels >= 0) & (pixels <= size)).all(axis=1, keepdims=True)
-        expected.append(np.ma.array(pixels.clip(0.5, size - 0.5), mask=~inside.repeat(2, axis=1)))
+        unseen = seen_only & ~inside.repeat(2, axis=1)
+        expected.append(np.ma.array(pixels.clip(0.5, size - 0.5), mask=unseen))
     seen = np.ma.stack(expected)
-    assert set(seen.count(axis=0)[:, 0]) == {0, 1, 2, 3}
+    assert set(seen.count(axis=0)[:, 0]) == ({0, 1, 2, 3} if seen_only else {3})
     mean, largest = seen.mean(axis=0).filled(0), seen.max(axis=0).filled(0)
     assert np.abs(volume[0, :2].flatten(1).T.numpy() - mean).max() < 1e-3
     assert np.abs(volume[1, 2:4].flatten(1).T.numpy() - largest).max() < 1e-3

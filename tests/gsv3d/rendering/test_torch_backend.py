@@ -175,7 +175,7 @@ def test_gaussians_behind_and_beside_the_camera() -> None:
     means = gaussians.means * torch.tensor([9.0, 9.0, 9.0], dtype=torch.float64)
     gaussians = replace(gaussians, means=means, scales=gaussians.scales * 4)
     cameras = orbit([0, 90], 0, size=16)
-    depth = (cameras.viewmats[:, :3, :3].double() @ means.T)[:, 2] + 2.35
+    _, depth = cameras.project(means)
     assert (depth < 0).any() and (depth > 4).any()
     output = render(gaussians, cameras, backend="torch")
     color, alpha, _ = naive_views(gaussians, cameras)
