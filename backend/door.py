@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
 import zmq
 
 from .errors import BackendError
-from .pairing import Pairing, bind_address
 from .peers import PIPE_MESSAGES
 from .protocol import limits
 from .zap import Gatekeeper
@@ -39,7 +40,7 @@ class Door:
     Args:
         context: ZeroMQ's.
         gate: lets clients in, in the domain `clients`.
-        pairing: has the backend's keys.
+        keys: the backend's public and secret key (Z85).
         port: of 127.0.0.1; 0 takes a free one.
         listen: host and port for other computers; None: there are none.
 
@@ -55,11 +56,11 @@ class Door:
         self,
         context: zmq.Context,
         gate: Gatekeeper,
-        pairing: Pairing,
+        keys: Sequence[str],
         port: int,
         listen: tuple[str, int] | None,
     ) -> None:
-        self._context, self._gate, self._pairing = context, gate, pairing
+        self._context, self._gate, self._keys = context, gate, keys
         self._listen = listen
         self._process = psutil.Process()
         self._next_look = 0.0
@@ -82,7 +83,7 @@ class Door:
         self.socket.rcvhwm = 4  # pictures are large
         self.socket.router_mandatory = 1
         self.socket.handshake_ivl = 5000
-        public, secret = (key.encode() for key in self._pairing.keys)
+        public, secret = (key.encode() for key in self._keys)
         self._gate.guard(self.socket, b"clients", public, secret)
 
     def _bind_local(self, port: int) -> None:
@@ -99,7 +100,7 @@ class Door:
     def _bind_listen(self, host: str, port: int) -> None:
         self.socket.ipv6 = host.startswith("[")
         try:
-            self.socket.bind(bind_address(host, port))
+            self.socket.bind(_bind_address(host, port))
         except (OSError, zmq.ZMQError) as error:
             raise BackendError(
                 f"Port {port} of {host} cannot be opened: {error.strerror}.",
@@ -169,7 +170,7 @@ class Door:
         self._bind_again(self.endpoint)
         if self._listen is not None:
             self.socket.ipv6 = self._listen[0].startswith("[")
-            self._bind_again(bind_address(*self._listen))
+            self._bind_again(_bind_address(*self._listen))
         self._base = self._memory()
         return True
 
@@ -183,3 +184,13 @@ class Door:
                 if error.errno != errno.EADDRINUSE or time.monotonic() > end:
                     raise
             time.sleep(0.01)
+
+
+def _bind_address(host: str, port: int) -> str:
+    """Return a host and a port as ZeroMQ binds them: it knows no names.
+
+    Raises:
+        OSError: there is no such host.
+    """
+    address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0][4][0]
+    return f"tcp://[{address}]:{port}" if ":" in str(address) else f"tcp://{address}:{port}"

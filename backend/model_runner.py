@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -162,15 +161,16 @@ class ModelRunner:
     ) -> dict[str, float]:
         """Cut the object out of a picture."""
         from gsv3d.preprocessing import cut_out, load_image
+        from gsv3d.tasks import Clock
 
-        start = time.perf_counter()
+        clock = Clock()
+        clock.enter("cutting")
         watch.progress("cutting", 0, 1)
         found = cut_out(load_image(picture, settings.get("filename") or "the picture"))
         watch.progress("cutting", 1, 1)
         data = np.frombuffer(found.to_png(), np.uint8)
         watch.artifact("file", {"data": data}, name="png", certainty=found.certainty)
-        seconds = round(time.perf_counter() - start, 3)
-        return {"cutting": seconds, "total": seconds}
+        return clock.stop()
 
     def _imagine(
         self, settings: Mapping[str, Any], _picture: bytes, watch: Watch

@@ -153,16 +153,6 @@ class Pairing:
             self._code = None
 
 
-def bind_address(host: str, port: int) -> str:
-    """Return a host and a port as ZeroMQ binds them: it knows no names.
-
-    Raises:
-        OSError: there is no such host.
-    """
-    address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0][4][0]
-    return f"tcp://[{address}]:{port}" if ":" in str(address) else f"tcp://{address}:{port}"
-
-
 def _own_address() -> str:
     """Return this computer's address in its network, or its name where that is not known."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

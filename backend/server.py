@@ -128,7 +128,8 @@ class Server:
         self.gate.allow_only(b"clients", client_public)
         settings = self.settings
         self.pairing = Pairing(settings.data_dir, self.gate, settings.listen)
-        self.door = Door(self.context, self.gate, self.pairing, settings.port, settings.listen)
+        keys = self.pairing.keys
+        self.door = Door(self.context, self.gate, keys, settings.port, settings.listen)
         self._closers.append(self.door.close)
 
     def _publish(self) -> None:
