@@ -30,7 +30,7 @@ from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.datasets.rendering import shuffle
 from gsv3d.lab.rasterizing import load_prop
-from gsv3d.lab.rasterizing.lighting import Environment, baked_environments, lights_of
+from gsv3d.lab.rasterizing.lighting import Environment, load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.preprocessing import cut_out, is_unsure
 
@@ -46,7 +46,7 @@ def render(
     camera = orbit([0.0], [float(rng.uniform(5, 25))], size=size)
     turn = float(rng.uniform(0, 360))
     transform, _ = normalizing_transform(prop.vertices, turn, camera.viewmats.numpy(), FOV_DEG)
-    light = lights_of(lights[rng.integers(len(lights))], float(rng.uniform(0, 360)))
+    light = make_lights(lights[rng.integers(len(lights))], float(rng.uniform(0, 360)))
     with torch.inference_mode():
         return draw(Surface(prop, transform, torch.device("cpu")), camera, light).rgba[0].numpy()
 
@@ -62,7 +62,7 @@ def composites(
     objects: list[str], split: str | None, count: int, size: int
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield the photograph's name, the object's RGBA and the background."""
-    rng, lights, made = np.random.default_rng(0), baked_environments(), 0
+    rng, lights, made = np.random.default_rng(0), load_baked_environments(), 0
     for item in shuffle(find_objects(objects, split), 0):
         if made == count:
             return

@@ -30,13 +30,14 @@ from PIL import Image
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
+from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.gaussians import render_views
 from gsv3d.lab.evaluation.generating import PeakMemory
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.lab.rasterizing import load_prop
-from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
-from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
+from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
 from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import rasterize_mesh
@@ -111,8 +112,10 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     points = prop.vertices.astype(np.float64)
     transform, extent = normalizing_transform(points, plan.yaw_deg, both, FOV_DEG)
     surface = Surface(prop, transform, torch.device("cpu"))
-    environments = baked_environments()
-    lights = lights_of(environments[int(plan.light_choice * len(environments))], plan.light_yaw_deg)
+    environments = load_baked_environments()
+    lights = make_lights(
+        environments[int(plan.light_choice * len(environments))], plan.light_yaw_deg
+    )
     pictures, truth = picture(surface, around, lights), picture(surface, unseen, lights)
 
     memory = PeakMemory()

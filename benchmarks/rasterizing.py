@@ -25,7 +25,7 @@ from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.rendering import RendererFactory, shuffle
 from gsv3d.lab.rasterizing import load_prop
-from gsv3d.lab.rasterizing.lighting import Lights, baked_environments, lights_of
+from gsv3d.lab.rasterizing.lighting import Lights, load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     settings = OrbitSettings(size=args.size, novel_views=8, samples=args.samples)
     found = [o for o in find_objects(args.objects, args.split) if o.path.suffix == ".glb"]
     chosen = shuffle(found, 0)[: args.count]
-    environments = {e.name: e for e in baked_environments()}
+    environments = {e.name: e for e in load_baked_environments()}
 
     factory = RendererFactory(settings)
     list(run_in_processes(factory, chosen[:1], 1))  # Blender's start is not an object's time
@@ -76,7 +76,7 @@ def main() -> None:
             print(f"left out: {error}")
             continue
         with torch.inference_mode():
-            lights = lights_of(environments[record.render["light"]], plan.light_yaw_deg)
+            lights = make_lights(environments[record.render["light"]], plan.light_yaw_deg)
             lights = Lights(lights.directions.to(device), lights.radiance.to(device))
             surface = Surface(prop, record.transform, device)
             views = draw(surface, cameras.to(device), lights)

@@ -21,7 +21,7 @@ from gsv3d.cameras import orbit
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.evaluation import retrieval, shape_metrics
 from gsv3d.lab.evaluation.retrieval import SPLIT, Library, load_library, look_at_picture
-from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.lab.rasterizing.props import Prop, load_prop
 from gsv3d.lab.rasterizing.variation import turn, unit
@@ -38,9 +38,9 @@ def show(phase: str, done: int, of: int) -> None:
 def picture_of(prop: Prop, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """(128, 128, 4) uint8 of a prop in the unit cube, lit and seen at random, and the elevation."""
     surface = Surface(prop, np.eye(4), torch.device("cpu"))
-    environments = baked_environments()
+    environments = load_baked_environments()
     environment = environments[rng.integers(len(environments))]
-    lights = lights_of(environment, float(rng.uniform(0, 360)))
+    lights = make_lights(environment, float(rng.uniform(0, 360)))
     elevation = float(rng.uniform(-5, 30))
     cameras = orbit([0.0], elevation, size=128)
     return draw(surface, cameras, lights).rgba[0].numpy(), elevation

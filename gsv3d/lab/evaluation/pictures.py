@@ -115,23 +115,23 @@ class RasterizedScene:
     """Draws GLB and glTF files with ``gsv3d.lab.rasterizing``, without Blender."""
 
     def __init__(self) -> None:
-        from gsv3d.lab.rasterizing.lighting import baked_environments
+        from gsv3d.lab.rasterizing.lighting import load_baked_environments
 
         torch.set_num_threads(1)  # a process among others
-        self._environments = baked_environments()
+        self._environments = load_baked_environments()
         self.light = ""
         self.clear()
 
     def load(self, path: Path, plan: ObjectPlan) -> np.ndarray:
         from gsv3d.lab.rasterizing import load_prop
-        from gsv3d.lab.rasterizing.lighting import lights_of
+        from gsv3d.lab.rasterizing.lighting import make_lights
 
         if path.suffix.lower() not in RASTERIZED:
             raise ValueError("the rasterizer reads GLB and glTF files alone")
         self._prop = load_prop(path)
         environment = choose_environment(self._environments, plan.light_choice)
         self.light = environment.name
-        self._lights = lights_of(environment, plan.light_yaw_deg)
+        self._lights = make_lights(environment, plan.light_yaw_deg)
         return self._prop.vertices.astype(np.float64)
 
     def triangles(self, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

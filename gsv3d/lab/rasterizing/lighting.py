@@ -42,14 +42,14 @@ class Lights:
     radiance: Tensor
 
 
-def baked_environments() -> list[Environment]:
+def load_baked_environments() -> list[Environment]:
     """Load Blender's eight studio HDRIs (CC0), blurred and exposed, at 16 x 32 pixels."""
     file = resources.files("gsv3d.lab.rasterizing") / "environments.npz"
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
         return [Environment(name, data[name].astype(np.float32)) for name in sorted(data.files)]
 
 
-def random_environment(rng: np.random.Generator) -> Environment:
+def make_random_environment(rng: np.random.Generator) -> Environment:
     """Make up an environment: a sky, a ground, up to three soft lamps, exposed as the HDRIs."""
     rows = 16
     polar = ((np.arange(rows) + 0.5) * np.pi / rows)[:, None]
@@ -69,7 +69,7 @@ def random_environment(rng: np.random.Generator) -> Environment:
     return Environment("random", (pixels * find_exposure(pixels)).astype(np.float32))
 
 
-def lights_of(environment: Environment, yaw_deg: float, count: int = NUM_LIGHTS) -> Lights:
+def make_lights(environment: Environment, yaw_deg: float, count: int = NUM_LIGHTS) -> Lights:
     """Cut an environment into distant lights.
 
     Args:

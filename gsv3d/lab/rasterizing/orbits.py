@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras, model_elevations_deg, orbit
 from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
-from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.rasterizing.lighting import Lights, compute_irradiance, face_the_camera
 from gsv3d.lab.rasterizing.props import Prop
 from gsv3d.lab.rasterizing.triangles import Fragments, rasterize
@@ -183,6 +182,3 @@ def plan_cameras(
     elevations = np.concatenate([around, rng.uniform(*NOVEL_ELEVATION_DEG, m)])
     cameras = orbit(azimuths.tolist(), elevations.tolist(), size=settings.size)
     return cameras, azimuths.astype(np.float32), elevations.astype(np.float32)
-
-
-__all__ = ["Surface", "Views", "draw", "normalizing_transform", "plan_cameras"]

@@ -23,7 +23,7 @@ import numpy as np
 from gsv3d.cameras import DISTANCE
 from gsv3d.errors import DataError, OutputError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.lab.datasets.plans import normalizing_transform, object_rng
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.datasets.records import FACTS
 from gsv3d.lab.datasets.shards import LOCK, Entry, index_shards, take_lock
@@ -73,11 +73,11 @@ class _Drawer:
     def __init__(self, plan: BankFactory) -> None:
         import torch
 
-        from gsv3d.lab.rasterizing.lighting import baked_environments
+        from gsv3d.lab.rasterizing.lighting import load_baked_environments
 
         torch.set_num_threads(1)
         self.plan = plan
-        self.environments = baked_environments()
+        self.environments = load_baked_environments()
         self.arrays = open_arrays(plan.directory, "r+")
 
     def __call__(self, slot: int) -> list[str]:
@@ -88,8 +88,8 @@ class _Drawer:
         """
         import torch
 
-        from gsv3d.lab.rasterizing.lighting import lights_of, random_environment
-        from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform, plan_cameras
+        from gsv3d.lab.rasterizing.lighting import make_lights, make_random_environment
+        from gsv3d.lab.rasterizing.orbits import Surface, draw, plan_cameras
         from gsv3d.lab.rasterizing.props import load_prop
         from gsv3d.lab.rasterizing.variation import vary
 
@@ -102,7 +102,7 @@ class _Drawer:
         if variant:
             prop = vary(prop, self._other(rng) if rng.random() < settings.joined else None, rng)
             if rng.random() < 0.5:
-                environment = random_environment(rng)
+                environment = make_random_environment(rng)
         cameras, azimuths, elevations = plan_cameras(rng, settings)
         try:
             transform, _ = normalizing_transform(
@@ -111,7 +111,7 @@ class _Drawer:
         except ValueError as error:
             raise DataError(f"{item.path}: {error}.") from error
         with torch.inference_mode():
-            lights = lights_of(environment, float(rng.uniform(0, 360)))
+            lights = make_lights(environment, float(rng.uniform(0, 360)))
             views = draw(Surface(prop, transform, torch.device("cpu")), cameras, lights)
         rgba = views.rgba.numpy()
         if not (rgba[..., 3] > 127).any(axis=(1, 2)).all():

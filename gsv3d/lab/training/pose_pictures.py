@@ -18,7 +18,7 @@ import numpy as np
 from gsv3d.cameras import DISTANCE, FOV_DEG
 from gsv3d.errors import DataError, ImageError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.lab.datasets.plans import normalizing_transform, object_rng
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.network import PICTURE_SIZE
@@ -67,10 +67,10 @@ class PictureFactory:
     def __call__(self) -> Callable[[tuple[int, int]], None]:
         import torch
 
-        from gsv3d.lab.rasterizing.lighting import baked_environments
+        from gsv3d.lab.rasterizing.lighting import load_baked_environments
 
         torch.set_num_threads(1)
-        environments = baked_environments()
+        environments = load_baked_environments()
 
         def draw(task: tuple[int, int]) -> None:
             index, variant = task
@@ -159,8 +159,8 @@ def _draw_object(
     from PIL import Image
 
     from gsv3d.cameras import orbit
-    from gsv3d.lab.rasterizing.lighting import lights_of, random_environment
-    from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
+    from gsv3d.lab.rasterizing.lighting import make_lights, make_random_environment
+    from gsv3d.lab.rasterizing.orbits import Surface, draw
     from gsv3d.lab.rasterizing.props import load_prop
     from gsv3d.lab.rasterizing.variation import vary
     from gsv3d.pose.symmetry import mirror_scores
@@ -173,7 +173,7 @@ def _draw_object(
         other = load_prop(objects[rng.integers(len(objects))].path) if joined else None
         prop = vary(prop, other, rng)
         if rng.random() < 0.5:
-            environment = random_environment(rng)
+            environment = make_random_environment(rng)
     azimuths = rng.uniform(0, 360, VIEWS)
     # Half of them as the training orbits are, half from a wider range.
     elevations = rng.uniform(-5, np.where(np.arange(VIEWS) % 2, 60, 30))
@@ -188,7 +188,7 @@ def _draw_object(
     except ValueError as error:
         raise DataError(f"{item.path}: {error}.") from error
     with torch.inference_mode():
-        lights = lights_of(environment, float(rng.uniform(0, 360)), LIGHTS)
+        lights = make_lights(environment, float(rng.uniform(0, 360)), LIGHTS)
         views = draw(Surface(prop, transform, torch.device("cpu")), cameras, lights)
     own = mirror_scores(prop.vertices[prop.faces].astype(np.float64), PLANES_DEG, rng)
     pictures, kept = [], []

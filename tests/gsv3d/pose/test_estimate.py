@@ -14,7 +14,7 @@ from PIL import Image
 from gsv3d.cameras import orbit
 from gsv3d.errors import ModelError
 from gsv3d.lab.rasterizing import Prop
-from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.pose.estimate import (
@@ -53,7 +53,7 @@ def picture_of(mesh: trimesh.Trimesh, yaw_deg: float, elevation_deg: float) -> n
         textures=(),
         plain=True,
     )
-    lights = lights_of(baked_environments()[0], 0.0)
+    lights = make_lights(load_baked_environments()[0], 0.0)
     cameras = orbit([0.0], elevation_deg, size=128)
     rgba = draw(Surface(prop, np.eye(4), torch.device("cpu")), cameras, lights).rgba[0].numpy()
     return prepare(Image.fromarray(rgba), PICTURE_SIZE).rgba

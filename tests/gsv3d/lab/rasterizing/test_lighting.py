@@ -7,11 +7,11 @@ import trimesh
 
 from gsv3d.lab.datasets.environments import Environment, compute_matt_radiance
 from gsv3d.lab.rasterizing.lighting import (
-    baked_environments,
     compute_irradiance,
     draw_shadow_maps,
-    lights_of,
-    random_environment,
+    load_baked_environments,
+    make_lights,
+    make_random_environment,
 )
 
 
@@ -27,7 +27,9 @@ def test_a_convex_body_under_a_white_sky_is_white():
     sphere = trimesh.creation.icosphere(subdivisions=4, radius=0.4)
     vertices, faces = mesh_tensors(sphere)
     normals = vertices / 0.4
-    light = compute_irradiance(vertices, normals, lights_of(white(), 0, count=64), vertices, faces)
+    light = compute_irradiance(
+        vertices, normals, make_lights(white(), 0, count=64), vertices, faces
+    )
     assert abs(float(light.mean()) - 1) < 0.01
     assert (light - 1).abs().max() < 0.08
 
@@ -38,7 +40,7 @@ def test_under_a_roof_only_the_bounce_is_left():
     roof.apply_translation([0, 0, 0.2])
     vertices, faces = mesh_tensors(trimesh.util.concatenate([floor, roof]))
     point, up = torch.tensor([[0.0, 0, 0.01]]), torch.tensor([[0.0, 0, 1]])
-    lights = lights_of(white(), 0, count=64)
+    lights = make_lights(white(), 0, count=64)
     dark = compute_irradiance(point, up, lights, vertices, faces, bounce=0.0)
     assert dark.max() < 0.1
     half = compute_irradiance(point, up, lights, vertices, faces, bounce=0.5)
@@ -46,7 +48,7 @@ def test_under_a_roof_only_the_bounce_is_left():
 
 
 def test_distant_lights_sum_to_the_maps_irradiance():
-    environment = random_environment(np.random.default_rng(3))
+    environment = make_random_environment(np.random.default_rng(3))
     sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.3)
     vertices, faces = mesh_tensors(sphere)
     normals = vertices / 0.3
@@ -54,7 +56,7 @@ def test_distant_lights_sum_to_the_maps_irradiance():
     mirrored = np.roll(environment.pixels[:, ::-1], -16, axis=1)
     for yaw, shift in ((0.0, 0), (90.0, -8)):
         light = compute_irradiance(
-            vertices, normals, lights_of(environment, yaw, 256), vertices, faces
+            vertices, normals, make_lights(environment, yaw, 256), vertices, faces
         )
         for channel in range(3):
             pixels = np.roll(mirrored[..., channel], shift, axis=1)
@@ -74,7 +76,7 @@ def test_shadow_maps_hold_the_height_toward_the_light():
 
 
 def test_environments_are_eight_and_exposed():
-    environments = baked_environments()
+    environments = load_baked_environments()
     assert len(environments) == 8
     for environment in environments:
         assert environment.pixels.shape == (16, 32, 3)

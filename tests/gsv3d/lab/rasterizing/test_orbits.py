@@ -15,7 +15,7 @@ from trimesh.visual.material import PBRMaterial
 from gsv3d.cameras import orbit
 from gsv3d.lab.datasets.environments import Environment
 from gsv3d.lab.rasterizing import load_prop
-from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
+from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 
 BPY = (
@@ -62,7 +62,7 @@ def test_a_white_sky_shows_the_base_color(lamp):
     surface = Surface(prop, placed(prop), torch.device("cpu"))
     sky = Environment("white", np.ones((16, 32, 3), dtype=np.float32))
     cameras = orbit([0, 120], [20, -10], size=96)
-    views = draw(surface, cameras, lights_of(sky, 0))
+    views = draw(surface, cameras, make_lights(sky, 0))
     rgba = views.rgba.numpy()
     # The middle of the shade: unshadowed, smooth, base color (230, 120, 20) in linear light / 255.
     color = np.array([230, 120, 20]) / 255
@@ -77,7 +77,7 @@ def test_a_white_sky_shows_the_base_color(lamp):
 def test_coverage_is_antialiased(lamp):
     prop = load_prop(lamp)
     surface = Surface(prop, placed(prop), torch.device("cpu"))
-    lights = lights_of(baked_environments()[0], 0)
+    lights = make_lights(load_baked_environments()[0], 0)
     small = draw(surface, orbit([15], 10, size=32), lights).rgba[0, ..., 3].float() / 255
     large = draw(surface, orbit([15], 10, size=256), lights).rgba[0, ..., 3].float() / 255
     pooled = torch.nn.functional.avg_pool2d(large[None, None], 8)[0, 0]
@@ -101,8 +101,8 @@ def test_blenders_pixels(lamp):
     with tarfile.open(fileobj=io.BytesIO(outcome.value.tar)) as tar:
         files = {m.name.split(".", 1)[1]: tar.extractfile(m).read() for m in tar.getmembers()}
     blender = OrbitRecord.from_members(files)
-    environment = {e.name: e for e in baked_environments()}[blender.render["light"]]
-    lights = lights_of(environment, plan_orbit(settings, "lamp").light_yaw_deg)
+    environment = {e.name: e for e in load_baked_environments()}[blender.render["light"]]
+    lights = make_lights(environment, plan_orbit(settings, "lamp").light_yaw_deg)
     surface = Surface(load_prop(lamp), blender.transform, torch.device("cpu"))
     cameras = orbit(blender.azimuths_deg.tolist(), blender.elevations_deg.tolist(), size=96)
     views = draw(surface, cameras, lights)
@@ -114,7 +114,7 @@ def test_blenders_pixels(lamp):
     # Cycles' own noise at 32 samples, interpolated texels, and the second bounce.
     assert np.abs(difference).mean() < 12
     assert np.abs(difference.mean(axis=0)).max() < 6
-    turned = lights_of(environment, plan_orbit(settings, "lamp").light_yaw_deg + 180)
+    turned = make_lights(environment, plan_orbit(settings, "lamp").light_yaw_deg + 180)
     wrong = draw(surface, cameras, turned).rgba.numpy().astype(float) - theirs
     assert np.abs(wrong[solid][:, :3]).mean() > 1.4 * np.abs(difference).mean()
     both = solid & (views.depth.numpy() > 0) & (blender.depth > 0)

@@ -22,8 +22,9 @@ from PIL import Image
 from gsv3d.cameras import orbit, to_blender
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.color import encode_straight_srgb
+from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.rasterizing import load_prop
-from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
+from gsv3d.lab.rasterizing.orbits import Surface, draw
 
 CODES = {"f4": 5126, "u4": 5125, "u2": 5123, "i2": 5122, "u1": 5121, "i1": 5120}
 TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}

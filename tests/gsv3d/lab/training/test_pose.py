@@ -12,7 +12,7 @@ import trimesh
 
 from gsv3d.cli import main
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.rasterizing.lighting import baked_environments
+from gsv3d.lab.rasterizing.lighting import load_baked_environments
 from gsv3d.lab.training import pose_pictures
 from gsv3d.lab.training.pose import HELD_OUT, choose_held_out, draw_batches
 from gsv3d.lab.training.pose_pictures import PLANES_DEG, PosePictures, draw_pictures
@@ -38,7 +38,7 @@ def test_labels_say_how_the_object_is_turned(folder: Path, monkeypatch) -> None:
     """The nose stands in the only plane, at the box's end: its place in the picture tells both."""
     monkeypatch.setattr(pose_pictures, "VIEWS", 80)
     item = find_objects([folder])[0]
-    environments = baked_environments()
+    environments = load_baked_environments()
     rng = np.random.default_rng(0)
     drawn = pose_pictures._draw_object(item, 0, [item], environments, rng)
     assert drawn["rgba"].shape == (80, PICTURE_SIZE, PICTURE_SIZE, 4)
