@@ -32,8 +32,8 @@ from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.masks import object_coverage
 from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import render_mesh
-from gsv3d.meshing.simplify import bad_edges
-from gsv3d.meshing.surface import face_parts
+from gsv3d.meshing.simplify import count_bad_edges
+from gsv3d.meshing.surface import label_parts
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import load_image, prepare
 from gsv3d.settings import GenerationSettings
@@ -72,8 +72,8 @@ def measure(mesh: TexturedMesh, picture: np.ndarray, elevation: float) -> list[f
         *reversed(agreements),
         (shown & ~seen).sum() / shown.sum(),
         (seen & ~shown).sum() / shown.sum(),
-        face_parts(mesh.faces, len(mesh.vertices)).max() + 1,
-        bad_edges(mesh.faces),
+        label_parts(mesh.faces, len(mesh.vertices)).max() + 1,
+        count_bad_edges(mesh.faces),
     ]
 
 

@@ -156,7 +156,7 @@ def _write_all(
         file = io.BytesIO()
         gaussians.save_ply(file)
         files.append(write_atomic(_with_suffix(target, ".ply"), file.getvalue()))
-    files.append(write_atomic(_with_suffix(target, ".png"), export.result_png(sheet)))
+    files.append(write_atomic(_with_suffix(target, ".png"), export.encode_result(sheet)))
     record = {
         "version": __version__,
         **record,

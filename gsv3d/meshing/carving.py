@@ -33,7 +33,7 @@ def cover_fine_gaps(
     shown = reference.coverage > 0.5
     camera = reference.camera.resized(len(shown))
     pixels = voxel * float(camera.Ks[0, 0, 0]) / float(np.linalg.norm(camera.positions[0].numpy()))
-    gaps = _closed(shown, settings.narrow_gap / 2 * pixels) & ~shown
+    gaps = _close_gaps(shown, settings.narrow_gap / 2 * pixels) & ~shown
     if gaps.sum() <= settings.carved_share * shown.sum():
         return reference
     near = settings.filled_gap / 2 * pixels
@@ -41,7 +41,7 @@ def cover_fine_gaps(
         ndimage.uniform_filter(gaps - settings.carved_share_near * shown, 2 * round(near) + 1)
         > 1e-6
     )
-    filled = shown | (_closed(shown, near) & fine)
+    filled = shown | (_close_gaps(shown, near) & fine)
     filled |= (ndimage.distance_transform_edt(~filled) <= settings.filled_margin * pixels) & fine
     rows, columns = ndimage.distance_transform_edt(
         ~shown, return_distances=False, return_indices=True
@@ -52,7 +52,7 @@ def cover_fine_gaps(
     return replace(reference, rgba=rgba.astype(np.uint8), alpha=alpha)
 
 
-def _closed(mask: np.ndarray, radius: float) -> np.ndarray:
+def _close_gaps(mask: np.ndarray, radius: float) -> np.ndarray:
     """Fill what no disc of the radius (in pixels) fits into (morphological closing)."""
     margin = int(np.ceil(radius)) + 1
     near = ndimage.distance_transform_edt(~np.pad(mask, margin)) <= radius

@@ -44,14 +44,14 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
         mesh: in the world.
         name: of node, mesh, material and image.
     """
-    positions, normals, uvs, indices = _vertex_buffers(mesh)
-    flat = _y_up(positions).astype("<f4")
+    positions, normals, uvs, indices = _make_buffers(mesh)
+    flat = _turn_y_up(positions).astype("<f4")
     chunks: list[tuple[bytes, int | None]] = [
         (flat.tobytes(), _ARRAY_BUFFER),
-        (_y_up(normals).astype("<f4").tobytes(), _ARRAY_BUFFER),
+        (_turn_y_up(normals).astype("<f4").tobytes(), _ARRAY_BUFFER),
         (np.stack([uvs[:, 0], 1.0 - uvs[:, 1]], axis=1).astype("<f4").tobytes(), _ARRAY_BUFFER),
         (indices.astype("<u4").tobytes(), _ELEMENT_BUFFER),
-        (texture_png(mesh), None),
+        (encode_texture(mesh), None),
     ]
     buffer, views = bytearray(), []
     for data, target in chunks:
@@ -129,12 +129,12 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
     )
 
 
-def texture_png(mesh: TexturedMesh) -> bytes:
+def encode_texture(mesh: TexturedMesh) -> bytes:
     """Return the texture as an 8-bit sRGB PNG."""
-    return result_png(Image.fromarray(mesh.texture))
+    return encode_result(Image.fromarray(mesh.texture))
 
 
-def result_png(picture: Image.Image) -> bytes:
+def encode_result(picture: Image.Image) -> bytes:
     """Return a PNG with the note that it is a result and no picture to work on."""
     notes = PngInfo()
     notes.add_text("Note", RESULT_NOTE)
@@ -169,10 +169,10 @@ def write(mesh: TexturedMesh, path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _write_obj(mesh: TexturedMesh, target: Path) -> list[Path]:
-    name = _plain(target.stem)
+    name = _replace_signs(target.stem)
     material, picture = target.with_name(f"{name}.mtl"), target.with_name(f"{name}_texture.png")
-    positions = _y_up(mesh.vertices)
-    normals = _y_up(mesh.vertex_normals())
+    positions = _turn_y_up(mesh.vertices)
+    normals = _turn_y_up(mesh.vertex_normals())
     uvs, uv_ids = np.unique(mesh.corner_uvs.reshape(-1, 2), axis=0, return_inverse=True)
     lines = [f"# GSV3D {__version__}", f"mtllib {material.name}", f"o {name}"]
     lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in positions.tolist()]
@@ -188,13 +188,13 @@ def _write_obj(mesh: TexturedMesh, target: Path) -> list[Path]:
     if mesh.clipped:
         description += f"map_d {picture.name}\n"
     # The OBJ comes last: who sees it finds what it names.
-    write_atomic(picture, texture_png(mesh))
+    write_atomic(picture, encode_texture(mesh))
     write_atomic(material, description.encode())
     write_atomic(target, ("\n".join(lines) + "\n").encode())
     return [picture, material, target]
 
 
-def _plain(stem: str) -> str:
+def _replace_signs(stem: str) -> str:
     """Return a name that every reader of OBJ and MTL takes as it stands.
 
     The two formats have no quoting: quotes, backslashes, "#", control characters and spaces at the
@@ -207,7 +207,7 @@ def _plain(stem: str) -> str:
     return f"{plain}_{zlib.crc32(stem.encode(errors='surrogatepass')):08x}"
 
 
-def _vertex_buffers(mesh: TexturedMesh) -> tuple[np.ndarray, ...]:
+def _make_buffers(mesh: TexturedMesh) -> tuple[np.ndarray, ...]:
     """Return positions, normals, uvs (N each; one for each vertex and uv) and indices (F, 3)."""
     corners = np.empty(
         mesh.faces.size, dtype=[("vertex", np.int32), ("u", np.float32), ("v", np.float32)]
@@ -224,5 +224,5 @@ def _vertex_buffers(mesh: TexturedMesh) -> tuple[np.ndarray, ...]:
     return mesh.vertices[ids], normals[ids], uvs, indices
 
 
-def _y_up(vectors: np.ndarray) -> np.ndarray:
+def _turn_y_up(vectors: np.ndarray) -> np.ndarray:
     return np.stack([vectors[:, 0], vectors[:, 2], -vectors[:, 1]], axis=1)

@@ -65,7 +65,7 @@ def extract_mesh(
         raise ValueError(f"faces must be {MIN_FACES}..{MAX_FACES}, not {faces}.")
     if not MIN_TEXTURE <= texture_size <= MAX_TEXTURE:
         raise ValueError(f"texture_size must be {MIN_TEXTURE}..{MAX_TEXTURE}, not {texture_size}.")
-    positions, colors, low, high = _cloud(gaussians)
+    positions, colors, low, high = _read_cloud(gaussians)
     low, high = fit_bounds(gaussians, low, high)
     if references:
         shown_low, shown_high = find_outline_bounds(references[0])
@@ -79,9 +79,9 @@ def extract_mesh(
     # Gaussians stand on their views' grids, which would show in the texture as dots: where color
     # is looked up they are widened by about the distance of so many on one surface.
     blur = float((high - low).max()) * min(len(positions) ** -0.5, settings.max_blur)
-    report = _phase(progress, "fusing", 0, 2 * half)
+    report = _report_phase(progress, "fusing", 0, 2 * half)
     views = render_views(gaussians, cameras, report, blur, settings.hidden_behind)
-    report = _phase(progress, "fusing", half, 2 * half)
+    report = _report_phase(progress, "fusing", half, 2 * half)
     volume = fuse_depths(views, low, high, voxel, report, settings)
     volume = smooth_and_level(volume, views, settings)
     if references:
@@ -138,7 +138,7 @@ def mesh_from_volume(
     return TexturedMesh(points, triangles, corner_uvs, texture)
 
 
-def _cloud(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _read_cloud(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return positions and colors of the usable Gaussians, and the corners of the box they fill.
 
     Strays far off would make the box, and with it memory, as large as they like: it is that of the
@@ -164,7 +164,7 @@ def _cloud(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     return positions, np.clip(colors[usable], 0, 1), low, high
 
 
-def _phase(
+def _report_phase(
     progress: Progress | None, phase: str, start: int, of: int
 ) -> Callable[[int, int], None] | None:
     if progress is None:

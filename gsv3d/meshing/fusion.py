@@ -61,10 +61,10 @@ def fuse_depths(
     shape = np.maximum(np.ceil((high - low) / voxel).astype(int), 1) + 9
     origin = (low + high) / 2 - (shape - 1) / 2 * voxel
 
-    level = solid_level(views, settings)
-    order = _spread(len(views))
+    level = find_solid_level(views, settings)
+    order = _spread_views(len(views))
     cameras = native.camera_rows(views.cameras)[order]
-    maps = np.stack([_look(views, i, level) for i in order])
+    maps = np.stack([_map_view(views, i, level) for i in order])
     tiles = native_fusion.bound_tiles(maps)
     field = np.empty(shape, dtype=np.float32)
 
@@ -89,12 +89,12 @@ def close_walls(grid: np.ndarray, outside: float) -> np.ndarray:
     return closed
 
 
-def _spread(count: int) -> list[int]:
+def _spread_views(count: int) -> list[int]:
     """Return an order of views in which early ones already differ much."""
     return sorted(range(count), key=lambda i: (i * 0.6180339887) % 1.0)
 
 
-def solid_level(views: DepthViews, settings: MeshSettings = MeshSettings()) -> float:
+def find_solid_level(views: DepthViews, settings: MeshSettings = MeshSettings()) -> float:
     """Return the coverage from which a pixel shows the object."""
     covered = views.alpha[views.alpha > settings.faint_alpha]
     if len(covered) == 0:
@@ -103,7 +103,7 @@ def solid_level(views: DepthViews, settings: MeshSettings = MeshSettings()) -> f
     return min(max(settings.faint_share * densest, settings.faint_alpha), settings.solid_alpha)
 
 
-def _look(views: DepthViews, i: int, level: float) -> np.ndarray:
+def _map_view(views: DepthViews, i: int, level: float) -> np.ndarray:
     """Return what a view knows of each pixel, (S, S, 4) float32.
 
     These are depth, slope, whether they are known, and the distance to the silhouette in pixels.
@@ -115,7 +115,7 @@ def _look(views: DepthViews, i: int, level: float) -> np.ndarray:
     # Depth is continued over the silhouette's border by a pixel or two, for the bilinear look-up.
     filled, known = np.where(solid, depth, 0.0), solid.astype(np.float32)
     for _ in range(2):
-        total, weight = _box(filled * known), _box(known)
+        total, weight = _average(filled * known), _average(known)
         grow = (known == 0) & (weight > 0)
         filled = np.where(grow, total / np.maximum(weight, 1e-6), filled)
         known = np.where(grow, 1.0, known).astype(np.float32)
@@ -131,17 +131,17 @@ def _look(views: DepthViews, i: int, level: float) -> np.ndarray:
 
     # Distance along the ray to distance along the normal: |r . n| with a depth map z(u, v) is
     # 1 / sqrt(1 + |f grad z / z|^2) to first order in the field of view.
-    smooth = _box(np.where(known > 0, filled, 0.0)) / np.maximum(_box((known > 0) * 1.0), 1e-6)
+    smooth = _average(np.where(known > 0, filled, 0.0)) / np.maximum(_average((known > 0) * 1.0), 1e-6)
     dv, du = np.gradient(smooth)
     slope = 1.0 / np.sqrt(1.0 + ((du**2 + dv**2) * (focal / np.maximum(smooth, 1e-6)) ** 2))
-    slope = np.where(_box((known > 0) * 1.0) > 0.999, slope, 0.7)
+    slope = np.where(_average((known > 0) * 1.0) > 0.999, slope, 0.7)
     maps = np.empty((*alpha.shape, 4), dtype=np.float32)
-    for i, layer in enumerate((filled, slope, known, silhouette_distance(alpha, level))):
+    for i, layer in enumerate((filled, slope, known, measure_distance(alpha, level))):
         maps[..., i] = layer
     return maps
 
 
-def silhouette_distance(alpha: np.ndarray, level: float) -> np.ndarray:
+def measure_distance(alpha: np.ndarray, level: float) -> np.ndarray:
     """Return (S, S) signed distances to a silhouette in pixels, positive outside.
 
     Args:
@@ -176,5 +176,5 @@ def _thicken_sheets(field: np.ndarray, voxel: float) -> np.ndarray:
     return field - 0.75 * voxel * (1.0 - np.clip(near, 0.0, 1.0)) * (field < 3.0 * voxel)
 
 
-def _box(values: np.ndarray) -> np.ndarray:
+def _average(values: np.ndarray) -> np.ndarray:
     return ndimage.uniform_filter(values.astype(np.float32), 3, mode="nearest")

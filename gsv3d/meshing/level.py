@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from gsv3d.meshing import native
-from gsv3d.meshing.fusion import Volume, close_walls, solid_level
+from gsv3d.meshing.fusion import Volume, close_walls, find_solid_level
 from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.views import DepthViews
 
@@ -42,8 +42,8 @@ def smooth_and_level(
     smooth = close_walls(smooth, outside)
     first, last = settings.level_range
     levels = np.arange(first, last + settings.level_step / 2, settings.level_step)
-    solid = solid_level(views, settings)
-    agreement = silhouette_agreement(smooth, volume, views, levels * volume.voxel, solid)
+    solid = find_solid_level(views, settings)
+    agreement = measure_agreement(smooth, volume, views, levels * volume.voxel, solid)
     if not agreement.any():
         return volume
     level = float(levels[int(np.argmax(agreement))])
@@ -52,7 +52,7 @@ def smooth_and_level(
     return Volume(close_walls(smooth - level, outside), volume.origin, volume.voxel)
 
 
-def silhouette_agreement(
+def measure_agreement(
     field: np.ndarray, volume: Volume, views: DepthViews, levels: np.ndarray, solid: float
 ) -> np.ndarray:
     """Return (L,) mean IoU over views of the silhouettes of ``field < level`` with the views' own.

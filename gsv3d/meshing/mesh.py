@@ -80,7 +80,7 @@ def face_crosses(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return (F, 3) float32 unit normals; zero for a face without area."""
-    return _unit(face_crosses(vertices, faces))
+    return _normalize(face_crosses(vertices, faces))
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -92,10 +92,10 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
             total[:, axis] += np.bincount(
                 faces[:, corner], weights=crosses[:, axis], minlength=len(vertices)
             )
-    return _unit(total)
+    return _normalize(total)
 
 
-def broad_normals(normals: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def smooth_normals(normals: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return (V, 3) float32 unit normals, each averaged 12 times with its neighbors'."""
     result = normals.astype(np.float64)
     for _ in range(12):
@@ -105,7 +105,7 @@ def broad_normals(normals: np.ndarray, faces: np.ndarray) -> np.ndarray:
             total[:, axis] = np.bincount(
                 faces.reshape(-1), np.repeat(around[:, axis], 3), minlength=len(normals)
             )
-        result = _unit(total).astype(np.float64)
+        result = _normalize(total).astype(np.float64)
     return result.astype(np.float32)
 
 
@@ -115,6 +115,6 @@ def signed_volumes(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.einsum("fi,fi->f", a, np.cross(b, c)) / 6.0
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def _normalize(vectors: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)

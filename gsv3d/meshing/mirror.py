@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import Cameras
-from gsv3d.meshing.fusion import Volume, close_walls, silhouette_distance
-from gsv3d.meshing.outline import match_reference_outline, resized
+from gsv3d.meshing.fusion import Volume, close_walls, measure_distance
+from gsv3d.meshing.outline import match_reference_outline, resize_map
 from gsv3d.meshing.reference import Reference, project_voxels
 from gsv3d.meshing.settings import MeshSettings
 
@@ -70,7 +70,7 @@ def place_mirror_reference(
     distance = float(np.linalg.norm(between))
     offsets = np.linspace(-reach, reach, settings.mirror_planes) if distance > 1e-3 else np.zeros(1)
     normal = between / max(distance, 1e-3)
-    wanted = resized(reference.coverage, size) >= 0.5
+    wanted = resize_map(reference.coverage, size) >= 0.5
     shell = np.argwhere((volume.field < 0) & (volume.field > -2 * volume.voxel))
     points = shell * volume.voxel + volume.origin
     agreements = []
@@ -94,7 +94,7 @@ def cut_outside_outline(
 ) -> Volume:
     """Cut off what stands out of the picture's outline of so many pixels; nothing is added."""
     camera = reference.camera.resized(pixels)
-    distance = silhouette_distance(resized(reference.coverage, pixels), 0.5)
+    distance = measure_distance(resize_map(reference.coverage, pixels), 0.5)
     walls = float(volume.field.max())
     solid = np.flatnonzero(volume.field < walls)
     outside = project_voxels(volume, solid, camera, distance)[2]

@@ -18,8 +18,8 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
 from gsv3d.meshing import native
-from gsv3d.meshing.fusion import Volume, close_walls, silhouette_distance
-from gsv3d.meshing.reference import Reference, corners_of, project_voxels
+from gsv3d.meshing.fusion import Volume, close_walls, measure_distance
+from gsv3d.meshing.reference import Reference, find_corners, project_voxels
 from gsv3d.meshing.settings import MeshSettings
 
 OUTLINE = 0.5
@@ -32,7 +32,7 @@ def find_outline_bounds(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         twice (3,); an empty box, inf and -inf, where the picture shows nothing.
     """
-    corners = corners_of(reference.coverage > OUTLINE)
+    corners = find_corners(reference.coverage > OUTLINE)
     if corners is None:
         return np.full(3, np.inf), np.full(3, -np.inf)
     first, end = corners
@@ -57,7 +57,7 @@ def match_reference_outline(
         A volume of the same box, finer where the object is slim; the same one where the two show
         different things.
     """
-    coverage = resized(reference.coverage, settings.outline_pixels)
+    coverage = resize_map(reference.coverage, settings.outline_pixels)
     shown = coverage > OUTLINE
     if not shown.any():
         return volume
@@ -67,30 +67,30 @@ def match_reference_outline(
     uv, z, _ = project_voxels(volume, every, camera, coverage)
     middle, solid = float(np.median(z)), np.flatnonzero(volume.field < 0)
     rays = _Rays(volume.voxel, shown, uv[solid], z[solid], focal, middle, settings)
-    if rays.agreement() < settings.outline_agreement:
+    if rays.measure_agreement() < settings.outline_agreement:
         return volume
-    coarse, volume = volume, _refined(volume, settings)
+    coarse, volume = volume, _refine(volume, settings)
     truncation, walls = settings.truncation * coarse.voxel, float(coarse.field.max())
     line_half = settings.line_half * (volume.voxel * focal / middle)
-    distance = _outline_distance(coverage, line_half)
+    distance = _measure_outline(coverage, line_half)
     beside = project_voxels(coarse, every, camera, distance)[2]
     near = (beside < settings.outline_reach * coarse.voxel).reshape(coarse.field.shape)
-    near = _finer(near, coarse, volume)
+    near = _find_finer(near, coarse, volume)
     uv, z, outside = project_voxels(volume, near, camera, distance)
-    width = _sample(_half_width(distance), uv) * z / focal
+    width = _look_up(_measure_half_width(distance), uv) * z / focal
 
     rays = _Rays(volume.voxel, distance < 0, uv, z, focal, float(np.median(z)), settings)
     field = np.full(volume.field.shape, truncation, dtype=np.float32)
     flat = field.reshape(-1)
     flat[near] = np.maximum(volume.field.ravel()[near], outside)
-    solid = _without_crumbs(field, settings.part_share).ravel()[near]
-    solid = np.minimum(solid, rays.lost_parts(solid, outside, width, truncation))
+    solid = _drop_crumbs(field, settings.part_share).ravel()[near]
+    solid = np.minimum(solid, rays.find_lost_parts(solid, outside, width, truncation))
     flat[near] = np.clip(np.maximum(solid, outside), -truncation, truncation)
-    field = rays.without_hidden_parts(close_walls(field, walls), near)
+    field = rays.drop_hidden_parts(close_walls(field, walls), near)
     return Volume(field, volume.origin, volume.voxel)
 
 
-def _refined(volume: Volume, settings: MeshSettings) -> Volume:
+def _refine(volume: Volume, settings: MeshSettings) -> Volume:
     inside = volume.field < 0
     crossings = sum(int(np.diff(inside, axis=axis).sum()) for axis in range(3))
     finer = min(
@@ -107,21 +107,21 @@ def _refined(volume: Volume, settings: MeshSettings) -> Volume:
     return Volume(field, volume.origin, volume.voxel / finer)
 
 
-def _finer(mask: np.ndarray, coarse: Volume, fine: Volume) -> np.ndarray:
+def _find_finer(mask: np.ndarray, coarse: Volume, fine: Volume) -> np.ndarray:
     """Return the flat indices of fine voxels whose nearest coarse voxel is in the mask."""
     step = fine.voxel / coarse.voxel
     nearest = [np.rint(np.arange(n) * step).astype(np.intp) for n in fine.field.shape]
     return np.flatnonzero(mask[np.ix_(*nearest)])
 
 
-def _outline_distance(coverage: np.ndarray, line_half: float) -> np.ndarray:
+def _measure_outline(coverage: np.ndarray, line_half: float) -> np.ndarray:
     """Return (S, S) signed distances to the outline in pixels; widen lines too thin for voxels.
 
     Args:
         coverage: (S, S) in 0..1.
         line_half: half the width in pixels that lines get at least.
     """
-    distance = silhouette_distance(coverage, OUTLINE)
+    distance = measure_distance(coverage, OUTLINE)
     shown = coverage > OUTLINE
     width = int(np.ceil(2 * line_half))
     wide = ndimage.grey_opening(shown.astype(np.uint8), (width, width)) > 0
@@ -132,25 +132,25 @@ def _outline_distance(coverage: np.ndarray, line_half: float) -> np.ndarray:
     lines[0] = False
     if not lines.any():
         return distance
-    middle = lines[labels] & _middle(distance)
+    middle = lines[labels] & _find_middle(distance)
     return np.minimum(distance, ndimage.distance_transform_edt(~middle) - line_half)
 
 
-def _half_width(distance: np.ndarray) -> np.ndarray:
+def _measure_half_width(distance: np.ndarray) -> np.ndarray:
     """Return (S, S) half widths of the outline: its distance at the nearest middle line."""
     row, column = ndimage.distance_transform_edt(
-        ~_middle(distance), return_distances=False, return_indices=True
+        ~_find_middle(distance), return_distances=False, return_indices=True
     )
     return np.maximum(-distance, 0)[row, column]
 
 
-def _middle(distance: np.ndarray) -> np.ndarray:
+def _find_middle(distance: np.ndarray) -> np.ndarray:
     """Return (S, S) bool: inside pixels farther from the outline than those beside them."""
     inside = np.maximum(-distance, 0)
     return (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0)
 
 
-def _without_crumbs(field: np.ndarray, share: float) -> np.ndarray:
+def _drop_crumbs(field: np.ndarray, share: float) -> np.ndarray:
     """Put the smallest parts of the field just outside: their place is still the nearest miss."""
     labels, count = ndimage.label(field < 0)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
@@ -197,24 +197,24 @@ class _Rays:
             True
         )
 
-    def agreement(self) -> float:
+    def measure_agreement(self) -> float:
         """Return the intersection over union of the voxels' silhouette and the picture's."""
-        seen = self._hit(np.ones(len(self.z), dtype=bool))
+        seen = self._find_hit(np.ones(len(self.z), dtype=bool))
         return float((seen & self.wanted).sum() / max((seen | self.wanted).sum(), 1))
 
-    def _hit(self, solid: np.ndarray) -> np.ndarray:
+    def _find_hit(self, solid: np.ndarray) -> np.ndarray:
         hit = np.zeros(self.size**2, dtype=bool)
         hit[self.ray[self.inside & solid]] = True
         return hit.reshape(self.size, self.size)
 
-    def _mean_depth(self, chosen: np.ndarray) -> np.ndarray:
+    def _average_depth(self, chosen: np.ndarray) -> np.ndarray:
         """Return (S, S) mean z of the chosen voxels on each ray; NaN where there is none."""
         count = np.bincount(self.ray[chosen], minlength=self.size**2)
         total = np.bincount(self.ray[chosen], self.z[chosen], minlength=self.size**2)
         with np.errstate(invalid="ignore"):
             return (total / count).reshape(self.size, self.size)
 
-    def lost_parts(
+    def find_lost_parts(
         self, field: np.ndarray, outside: np.ndarray, width: np.ndarray, truncation: float
     ) -> np.ndarray:
         """Return (voxels,) distances to what the outline holds and no voxel does, else infinity.
@@ -226,19 +226,19 @@ class _Rays:
             truncation: largest distance of the field.
         """
         settings, distances = self.settings, np.full(len(field), np.inf)
-        hit = self._hit(field < 0)
+        hit = self._find_hit(field < 0)
         missing = self.wanted & ~hit
         if not missing.any() or not hit.any():
             return distances
         nearest = np.full(self.size**2, np.inf)
         native.lower_rays(self.ray[self.inside], field[self.inside], nearest)
         near_miss = self.inside & (field <= nearest[self.ray] + 1e-6)
-        guess = self._mean_depth(near_miss)
+        guess = self._average_depth(near_miss)
         trust = np.clip(
             1 - nearest.reshape(hit.shape) / (settings.miss_evidence * truncation), 0, 1
         )
-        known = self._mean_depth(self.inside & (field < 0))
-        depth = _bridge(known, missing, guess, settings.miss_weight * trust**2)
+        known = self._average_depth(self.inside & (field < 0))
+        depth = _bridge_depths(known, missing, guess, settings.miss_weight * trust**2)
         slope = np.hypot(*np.gradient(depth)) / self.pixel
         stretch = np.sqrt(1 + np.minimum(slope, settings.steepest) ** 2)
         # Half a ray beyond: parts that meet must not be parted by the rays' own width.
@@ -248,11 +248,11 @@ class _Rays:
         depth_inside = np.clip(-outside[chosen], 0, width[chosen])
         round_half = np.sqrt(depth_inside * (2 * width[chosen] - depth_inside))
         half = np.minimum(round_half, settings.most_half)
-        half = np.maximum(half, settings.least_half * self.voxel * _sample(stretch, where))
-        distances[chosen] = np.abs(self.z[chosen] - _sample(depth, where)) - half
+        half = np.maximum(half, settings.least_half * self.voxel * _look_up(stretch, where))
+        distances[chosen] = np.abs(self.z[chosen] - _look_up(depth, where)) - half
         return distances
 
-    def without_hidden_parts(self, field: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+    def drop_hidden_parts(self, field: np.ndarray, voxels: np.ndarray) -> np.ndarray:
         """Drop loose parts of the field that alone cover nothing of the picture, or a speck.
 
         Args:
@@ -280,7 +280,7 @@ class _Rays:
         return np.where(keep[labels] | (labels == 0), field, np.abs(field))
 
 
-def _bridge(
+def _bridge_depths(
     known: np.ndarray, missing: np.ndarray, guess: np.ndarray, pull: np.ndarray
 ) -> np.ndarray:
     """Fill NaN in (S, S) depths smoothly from the known rays around.
@@ -328,12 +328,12 @@ def _bridge(
     return depth[row, column]
 
 
-def _sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
+def _look_up(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """Return (N,) bilinear values; beyond the picture the nearest pixel's."""
     where = [uv[:, 1] - 0.5, uv[:, 0] - 0.5]
     return ndimage.map_coordinates(values.astype(np.float32), where, order=1, mode="nearest")
 
 
-def resized(values: np.ndarray, size: int) -> np.ndarray:
+def resize_map(values: np.ndarray, size: int) -> np.ndarray:
     """Return (size, size) float32, each pixel the mean of those it stands for."""
     return np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BOX))

@@ -34,11 +34,11 @@ def render_mesh(
         (V, H, W, 4) uint8 straight-alpha sRGB.
     """
     return np.stack(
-        [_render(mesh, cameras, i, shading, clay, supersample) for i in range(len(cameras))]
+        [_rasterize_view(mesh, cameras, i, shading, clay, supersample) for i in range(len(cameras))]
     )
 
 
-def _render(
+def _rasterize_view(
     mesh: TexturedMesh, cameras: Cameras, i: int, shading: float, clay: bool, factor: int
 ) -> np.ndarray:
     width, height = cameras.width * factor, cameras.height * factor
@@ -60,13 +60,13 @@ def _render(
         if mesh.clipped:
             over_z = weights / corner_z[triangles]
             over_z /= over_z.sum(axis=1, keepdims=True)  # perspective-correct
-            solid = _sample(mesh, _uvs(mesh, shown[triangles], over_z))[:, 3] >= ALPHA_CUTOFF
+            solid = _look_up_texels(mesh, _blend_uvs(mesh, shown[triangles], over_z))[:, 3] >= ALPHA_CUTOFF
             pixels, triangles, weights = pixels[solid], triangles[solid], weights[solid]
         native.keep_nearest(pixels, triangles, weights, corner_z, depth, nearest, shares)
     covered = np.flatnonzero(nearest >= 0)
     faces = shown[nearest[covered]]
     picture = np.zeros((count, 4), dtype=np.float32)
-    picture[covered, :3] = _shade(mesh, viewmat, faces, shares[covered], shading, clay)
+    picture[covered, :3] = _shade_pixels(mesh, viewmat, faces, shares[covered], shading, clay)
     picture[covered, 3] = 1.0
     samples = picture.reshape(cameras.height, factor, cameras.width, factor, 4)
     total = np.zeros((cameras.height, cameras.width, 4), dtype=np.float32)
@@ -78,7 +78,7 @@ def _render(
     return np.round(np.clip(result, 0, 1) * 255).astype(np.uint8)
 
 
-def _shade(
+def _shade_pixels(
     mesh: TexturedMesh,
     viewmat: np.ndarray,
     faces: np.ndarray,
@@ -90,7 +90,7 @@ def _shade(
         color = np.broadcast_to(np.array(CLAY, dtype=np.float32), (len(faces), 3))
         normals = mesh.face_normals()[faces]
     else:
-        color = _sample(mesh, _uvs(mesh, faces, weights))[:, :3]
+        color = _look_up_texels(mesh, _blend_uvs(mesh, faces, weights))[:, :3]
         normals = native.blend_corners(mesh.vertex_normals(), mesh.faces, faces, weights)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
     toward = normals @ -viewmat[2, :3]
@@ -101,12 +101,12 @@ def _shade(
     return color * (1.0 - shading + shading * light)[:, None].astype(np.float32)
 
 
-def _uvs(mesh: TexturedMesh, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _blend_uvs(mesh: TexturedMesh, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
     corners = np.arange(mesh.faces.size).reshape(-1, 3)
     return native.blend_corners(mesh.corner_uvs.reshape(-1, 2), corners, faces, weights)
 
 
-def _sample(mesh: TexturedMesh, uvs: np.ndarray) -> np.ndarray:
+def _look_up_texels(mesh: TexturedMesh, uvs: np.ndarray) -> np.ndarray:
     """Return (N, C) bilinear texels in 0..1."""
     size = len(mesh.texture)
     x = np.clip(uvs[:, 0] * size - 0.5, 0, size - 1)

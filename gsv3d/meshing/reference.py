@@ -94,9 +94,9 @@ def align_reference(
     size = reference.rgba.shape[0]
     camera = reference.camera.resized(size)
     (uv,), (z,) = camera.project(vertices)
-    depth = _depth_map(uv, z, faces, size)
+    depth = _rasterize_depth(uv, z, faces, size)
     mine, wanted = np.isfinite(depth), reference.coverage > 0.5
-    mine_box, box = corners_of(mine), corners_of(wanted)
+    mine_box, box = find_corners(mine), find_corners(wanted)
     if mine_box is None or box is None:
         return None
     (mine_low, mine_high), (low, high) = mine_box, box
@@ -178,12 +178,12 @@ def sample_reference(
     )
     border = ndimage.map_coordinates(projection.layers[4], where, order=1)
     colors[chosen] = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
-    fading = _ramp(border, 1.0, 1.0 + settings.rim * size)
-    weights[chosen] = _ramp(facing, *settings.facing) * fading
+    fading = _ramp_up(border, 1.0, 1.0 + settings.rim * size)
+    weights[chosen] = _ramp_up(facing, *settings.facing) * fading
     return colors, weights
 
 
-def alpha_at(projection: Projection, points: np.ndarray) -> np.ndarray:
+def sample_alpha(projection: Projection, points: np.ndarray) -> np.ndarray:
     """Return (N,) alpha at points (N, 3) of the mesh; for projections that have one.
 
     The picture's outline goes through the whole depth of the object: so does its alpha.
@@ -218,7 +218,7 @@ def project_voxels(
     return uv, z, values * z / float(camera.Ks[0, 0, 0])
 
 
-def _depth_map(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
+def _rasterize_depth(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
     depth, nearest = np.full(size * size, np.inf), np.empty(size * size, dtype=np.int64)
     shares, corner_z = np.empty((size * size, 3), dtype=np.float32), z[faces]
     for fragments in rasterize(uv[faces], size, size):
@@ -229,7 +229,7 @@ def _depth_map(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> n
     return depth.reshape(size, size)
 
 
-def corners_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def find_corners(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the first (2,) and end (2,) column and row of what a mask holds; None if nothing."""
     box = box_of(mask)
     if box is None:
@@ -238,7 +238,7 @@ def corners_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
 
 
-def _ramp(values: np.ndarray, start: float, end: float) -> np.ndarray:
+def _ramp_up(values: np.ndarray, start: float, end: float) -> np.ndarray:
     """Return 0 below start, 1 above end, a smooth value between."""
     t = np.clip((values - start) / (end - start), 0, 1)
     return t * t * (3 - 2 * t)

@@ -14,13 +14,13 @@ from gsv3d.errors import GSV3DError
 from gsv3d.meshing.decimate import decimate
 from gsv3d.meshing.mesh import signed_volumes
 from gsv3d.meshing.settings import MeshSettings
-from gsv3d.meshing.surface import compact, face_parts, keep_parts
+from gsv3d.meshing.surface import drop_unused, label_parts, keep_parts
 
 AGGRESSIONS = (5, 7, 9)
 """Tried in turn: the higher, the rougher and the surer to reach the budget."""
 
 
-def bad_edges(faces: np.ndarray) -> int:
+def count_bad_edges(faces: np.ndarray) -> int:
     """Count the edges that do not join exactly two faces running in opposite directions."""
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     there, there_counts = _count_rows(directed)
@@ -64,13 +64,13 @@ def simplify(
     if len(small[1]) <= budget:
         return small
     for aggression in AGGRESSIONS:
-        small = separate_edges(*_clean(*_decimate(vertices, faces, budget, aggression)))
+        small = separate_edges(*_drop_folds(*_decimate_regardless(vertices, faces, budget, aggression)))
         if 4 <= len(small[1]) <= budget:
             return small
     raise GSV3DError(f"The surface could not be reduced to {budget} faces.", "Allow more faces.")
 
 
-def _decimate(
+def _decimate_regardless(
     vertices: np.ndarray, faces: np.ndarray, target: int, aggression: int
 ) -> tuple[np.ndarray, np.ndarray]:
     points = np.ascontiguousarray(vertices, dtype=np.float64)
@@ -84,7 +84,7 @@ def _decimate(
     return np.asarray(points, dtype=np.float64), np.asarray(triangles, dtype=np.int64)
 
 
-def _clean(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _drop_folds(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Drop faces that have no area or come twice, pairs of opposite faces, and crumbs."""
     if len(faces) == 0:
         return vertices, faces
@@ -104,11 +104,11 @@ def _clean(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndar
     faces = faces[rank < np.abs(surplus)[triple]]
     if len(faces) == 0:
         return vertices, faces
-    parts = face_parts(faces, len(vertices))
+    parts = label_parts(faces, len(vertices))
     faces = faces[np.bincount(parts)[parts] >= 4]
     if len(faces) == 0:
         return vertices, faces
-    vertices, faces = compact(vertices, faces)
+    vertices, faces = drop_unused(vertices, faces)
     if signed_volumes(vertices, faces).sum() < 0:
         faces = faces[:, ::-1].copy()
     return vertices, faces

@@ -42,7 +42,7 @@ def extract_surface(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     return vertices, np.ascontiguousarray(faces)
 
 
-def face_parts(faces: np.ndarray, vertex_count: int) -> np.ndarray:
+def label_parts(faces: np.ndarray, vertex_count: int) -> np.ndarray:
     """Return (F,) int: which connected part each face belongs to."""
     rows = np.concatenate([faces[:, 0], faces[:, 1]])
     columns = np.concatenate([faces[:, 1], faces[:, 2]])
@@ -67,7 +67,7 @@ def keep_parts(
         share: of the largest part's area or volume that a part needs.
         most: keep no more parts than this.
     """
-    parts = face_parts(faces, len(vertices))
+    parts = label_parts(faces, len(vertices))
     areas = np.bincount(parts, np.linalg.norm(face_crosses(vertices, faces), axis=1) / 2)
     volumes = np.bincount(parts, signed_volumes(vertices, faces))
     solid = volumes > 0  # the wall of a hollow faces inward: its volume is negative
@@ -80,10 +80,10 @@ def keep_parts(
         order = np.argsort(np.where(keep, -volumes, np.inf), kind="stable")
         keep = np.zeros(len(keep), dtype=bool)
         keep[order[:most]] = True
-    return compact(vertices, faces[keep[parts]])
+    return drop_unused(vertices, faces[keep[parts]])
 
 
-def compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def drop_unused(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the same faces without unused vertices."""
     used, renumbered = np.unique(faces, return_inverse=True)
     return vertices[used], renumbered.reshape(faces.shape)

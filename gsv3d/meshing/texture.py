@@ -17,9 +17,9 @@ from scipy.spatial import cKDTree
 
 from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native
-from gsv3d.meshing.mesh import broad_normals, vertex_normals
+from gsv3d.meshing.mesh import smooth_normals, vertex_normals
 from gsv3d.meshing.raster import rasterize
-from gsv3d.meshing.reference import Projection, alpha_at, sample_reference
+from gsv3d.meshing.reference import Projection, sample_alpha, sample_reference
 from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.views import DepthViews
 
@@ -98,7 +98,7 @@ def bake_texture(
 
     def from_views(texels: _Texels, _: np.ndarray) -> np.ndarray:
         report(texels.last)
-        return _mean_colors(texels, seen, nearest, tolerance)
+        return _average_colors(texels, seen, nearest, tolerance)
 
     def with_pictures(texels: _Texels, colors: np.ndarray) -> np.ndarray:
         report(len(faces) + texels.last)
@@ -108,7 +108,7 @@ def bake_texture(
             )
             colors[:, :3] += (pictured - colors[:, :3]) * share[:, None]
         if carved is not None:
-            alpha = alpha_at(carved, texels.points)
+            alpha = sample_alpha(carved, texels.points)
             colors = np.concatenate([colors[:, :3], alpha[:, None]], axis=1)
         return colors
 
@@ -141,7 +141,7 @@ def _paint(
     """Give the texels in charts what ``paint`` makes of their colors, and continue the charts."""
     size = len(picture)
     flat, covered = picture.reshape(-1, picture.shape[2]), np.zeros(size * size, dtype=bool)
-    for texels in _texels(*mesh, size):
+    for texels in _find_texels(*mesh, size):
         colors = paint(texels, flat[texels.pixels].astype(np.float32) / 255)
         flat[texels.pixels] = np.round(np.clip(colors, 0, 1) * 255).astype(np.uint8)
         covered[texels.pixels] = True
@@ -149,12 +149,12 @@ def _paint(
     return picture
 
 
-def _texels(
+def _find_texels(
     vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int
 ) -> Iterator[_Texels]:
     """Find the texels inside charts, with the point and the smooth normal under each, in chunks."""
     normals = vertex_normals(vertices, faces)
-    wide = broad_normals(normals, faces)
+    wide = smooth_normals(normals, faces)
     corners = corner_uvs.astype(np.float64) * size
     corners[..., 1] = size - corners[..., 1]
     found = False
@@ -168,10 +168,10 @@ def _texels(
         )
         yield _Texels(fragments.pixels, points, smooth, broad, int(fragments.triangles[-1]))
     if not found:  # every chart is smaller than a texel
-        yield _corner_texels(vertices, faces, corner_uvs, size)
+        yield _make_corner_texels(vertices, faces, corner_uvs, size)
 
 
-def _corner_texels(
+def _make_corner_texels(
     vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int
 ) -> _Texels:
     """Return one texel for each corner, for textures too small for charts to hold texel centers."""
@@ -179,7 +179,7 @@ def _corner_texels(
     normals = vertex_normals(vertices, faces)
     ids = faces.reshape(-1)
     pixels = (size - 1 - cells[:, 1]) * size + cells[:, 0]
-    wide = broad_normals(normals, faces)
+    wide = smooth_normals(normals, faces)
     points = vertices[ids].astype(np.float32)
     return _Texels(pixels, points, normals[ids], wide[ids], len(faces) - 1)
 
@@ -219,7 +219,7 @@ class _Nearest:
         return (self._colors[ids] * weights[..., None]).sum(axis=1).astype(np.float32)
 
 
-def _mean_colors(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: float) -> np.ndarray:
+def _average_colors(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: float) -> np.ndarray:
     """Return (N, 3) means of the views' colors, or the nearest Gaussians' where no view sees."""
     colors = np.empty((len(texels.points), 3), dtype=np.float32)
     weight = np.empty(len(texels.points), dtype=np.float32)

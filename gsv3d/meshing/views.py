@@ -168,7 +168,7 @@ def render_views(
         for i in range(len(cameras)):
             camera = cameras[i].to(gaussians.means.device)
             whole = render(gaussians, camera)
-            shown = ~_hidden(gaussians, camera, whole, hidden_behind)
+            shown = ~_find_hidden(gaussians, camera, whole, hidden_behind)
             front = render(gaussians.filter(shown), camera)
             tinted = render(wide.filter(shown), camera) if blur > 0 else front
             color = torch.where(
@@ -185,7 +185,7 @@ def render_views(
     return DepthViews(cameras, np.stack(colors), np.stack(alphas), np.stack(depths))
 
 
-def _hidden(gaussians: Gaussians, camera: Cameras, seen: RenderOutput, behind: float) -> Tensor:
+def _find_hidden(gaussians: Gaussians, camera: Cameras, seen: RenderOutput, behind: float) -> Tensor:
     """Return (N,) bool: true where a center lies so far behind the depth of a covered pixel."""
     (uv,), (z,) = camera.project(gaussians.means)
     column, row = uv.floor().nan_to_num(nan=-1.0).long().unbind(dim=1)

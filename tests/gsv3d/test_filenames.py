@@ -27,7 +27,7 @@ from gsv3d.filenames import (
     release,
     safe_stem,
 )
-from gsv3d.meshing.export import result_png
+from gsv3d.meshing.export import encode_result
 
 ENDINGS = (".glb", ".obj", ".png", ".json", "_texture.png", "_reference.png", ".blend1")
 DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
@@ -167,7 +167,7 @@ def test_our_own_sheets_and_textures_are_known_by_their_record(tmp_path):
 
 def test_results_are_known_by_their_note_wherever_they_are(tmp_path):
     picture = Image.new("RGB", (8, 8))
-    (tmp_path / "renamed.PNG").write_bytes(result_png(picture))
+    (tmp_path / "renamed.PNG").write_bytes(encode_result(picture))
     picture.save(tmp_path / "mine.png")
     assert is_own_result(tmp_path / "renamed.PNG") and not is_own_result(tmp_path / "mine.png")
 

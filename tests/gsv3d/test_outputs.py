@@ -15,7 +15,7 @@ import torch
 
 from gsv3d import errors, outputs
 from gsv3d.errors import JOB_BYTES, TEXEL_BYTES, OutputError, OutputNameError, out_of_memory
-from gsv3d.meshing.export import texture_png
+from gsv3d.meshing.export import encode_texture
 from gsv3d.outputs import free_target, make_folder, output_error, write_atomic
 
 
@@ -116,7 +116,7 @@ def test_the_largest_texture_that_fits_is_named(monkeypatch, free, hint):
             raise MemoryError
 
     with pytest.raises(MemoryError) as caught:
-        texture_png(Mesh())
+        encode_texture(Mesh())
     assert hint in str(out_of_memory(caught.value, 8192))
 
 
@@ -124,7 +124,7 @@ def test_the_largest_texture_that_fits_is_named(monkeypatch, free, hint):
 def test_what_a_process_may_still_take_counts_and_what_the_job_held_is_let_go():
     code = """
 import resource, gsv3d.errors, numpy as np, psutil
-from gsv3d.meshing.export import texture_png
+from gsv3d.meshing.export import encode_texture
 limit = psutil.Process().memory_info().vms + 600_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 class Mesh:
@@ -133,7 +133,7 @@ class Mesh:
         held = np.empty(500_000_000, np.uint8)
         return np.empty(500_000_000, np.uint8)
 try:
-    texture_png(Mesh())
+    encode_texture(Mesh())
 except MemoryError as error:
     print(gsv3d.errors.find_largest_texture(error))
 """

@@ -17,8 +17,8 @@ from gsv3d.meshing import MeshSettings, extract_mesh
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.meshing.preview import render_mesh
 from gsv3d.meshing.reference import Reference
-from gsv3d.meshing.simplify import bad_edges
-from gsv3d.meshing.surface import face_parts
+from gsv3d.meshing.simplify import count_bad_edges
+from gsv3d.meshing.surface import label_parts
 from gsv3d.meshing.views import fit_bounds
 from gsv3d.rendering import render
 
@@ -52,7 +52,7 @@ def meshed():
 def test_the_mesh_of_a_ball_is_that_ball(meshed):
     mesh, _ = meshed
     assert len(mesh.faces) <= 600
-    assert bad_edges(mesh.faces) == 0
+    assert count_bad_edges(mesh.faces) == 0
     solid = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     assert solid.is_watertight
     # A ball of the outline that the Gaussians show, two standard deviations outside the centers.
@@ -91,7 +91,7 @@ def test_the_mesh_has_the_outline_of_the_picture():
     mesh = extract_mesh(
         ball(), 2000, 128, references=[reference, mirror_reference(reference, 90.0)], backs="model"
     )
-    assert bad_edges(mesh.faces) == 0
+    assert count_bad_edges(mesh.faces) == 0
     drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
     wanted = shown | handle
     assert (drawn & wanted).sum() > 0.95 * (drawn | wanted).sum()
@@ -121,8 +121,8 @@ def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces, agreement):
     rgba = np.full((256, 256, 4), 120, np.uint8)
     rgba[..., 3] = np.round(shown * 255)
     mesh = extract_mesh(table(legs[::2]), faces, 64, references=[Reference(rgba, camera)])
-    assert len(mesh.faces) <= faces and bad_edges(mesh.faces) == 0
-    assert face_parts(mesh.faces, len(mesh.vertices)).max() == 0
+    assert len(mesh.faces) <= faces and count_bad_edges(mesh.faces) == 0
+    assert label_parts(mesh.faces, len(mesh.vertices)).max() == 0
     drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
     wanted = shown > 0.5
     assert (drawn & wanted).sum() > agreement * (drawn | wanted).sum()

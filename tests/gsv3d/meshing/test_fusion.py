@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gsv3d.errors import GSV3DError
-from gsv3d.meshing.fusion import Volume, fuse_depths, solid_level
+from gsv3d.meshing.fusion import Volume, fuse_depths, find_solid_level
 from gsv3d.meshing.mesh import signed_volumes
-from gsv3d.meshing.simplify import bad_edges
-from gsv3d.meshing.surface import extract_surface, face_parts, keep_parts, smooth_taubin
+from gsv3d.meshing.simplify import count_bad_edges
+from gsv3d.meshing.surface import extract_surface, label_parts, keep_parts, smooth_taubin
 from gsv3d.meshing.views import surround_with_cameras
 from tests.gsv3d.meshing import analytic
 
@@ -33,7 +33,7 @@ def test_a_sphere_has_its_radius_everywhere():
     volume = signed_volumes(vertices, faces).sum()
     # A fully covered pixel beside an empty one counts as covered a little beyond its edge.
     assert volume == pytest.approx(4 / 3 * np.pi * 0.4**3, rel=0.02)
-    assert bad_edges(faces) == 0
+    assert count_bad_edges(faces) == 0
 
 
 def test_a_cube_has_its_volume_and_extent():
@@ -41,15 +41,15 @@ def test_a_cube_has_its_volume_and_extent():
     assert signed_volumes(vertices, faces).sum() == pytest.approx(0.216, rel=0.01)
     np.testing.assert_allclose(vertices.min(axis=0), -0.3, atol=0.5 * VOXEL)
     np.testing.assert_allclose(vertices.max(axis=0), 0.3, atol=0.5 * VOXEL)
-    assert bad_edges(faces) == 0
+    assert count_bad_edges(faces) == 0
 
 
 @pytest.mark.parametrize("thickness", [0.1, 0.5, 1.5])
 def test_a_plate_thinner_than_a_voxel_survives_and_does_not_swell(thickness):
     half = (0.45, 0.45, thickness * VOXEL / 2)
     vertices, faces = surface_of(analytic.box(half), half)
-    assert bad_edges(faces) == 0
-    assert len(np.unique(face_parts(faces, len(vertices)))) == 1
+    assert count_bad_edges(faces) == 0
+    assert len(np.unique(label_parts(faces, len(vertices)))) == 1
     area = signed_volumes(vertices, faces).sum() / np.ptp(vertices[:, 2])
     assert area == pytest.approx(0.81, rel=0.2)  # no holes; rounded rims
     # The running average of classic fusion would give 2 * 4 voxels less the thickness.
@@ -63,7 +63,7 @@ def test_a_part_in_front_of_another_does_not_grow_together_with_it():
     cameras, origins, directions = analytic._rays(0.9, 96)
     near = _sphere_seen_by(cameras, origins, directions, 0.15, (0.0, -0.4, 0.0))
     vertices, faces = surface_of(analytic.union(far, near), [0.5, 0.56, 0.5])
-    parts = face_parts(faces, len(vertices))
+    parts = label_parts(faces, len(vertices))
     assert parts.max() == 1
     volumes = np.sort(np.bincount(parts, signed_volumes(vertices, faces)))
     assert volumes[0] == pytest.approx(4 / 3 * np.pi * 0.15**3, rel=0.08)
@@ -90,7 +90,7 @@ def test_two_views_that_err_dig_no_hole():
 
 def test_the_surface_is_closed_where_the_object_leaves_the_box():
     vertices, faces = surface_of(analytic.sphere(0.4), [0.4, 0.4, 0.1])
-    assert bad_edges(faces) == 0
+    assert count_bad_edges(faces) == 0
     assert np.abs(vertices[:, 2]).max() < 0.1 + 5 * VOXEL
 
 
@@ -120,7 +120,7 @@ def test_two_equal_parts_are_both_kept():
         np.sqrt((x - 12) ** 2 + y**2 + z**2) - 8, np.sqrt((x + 12) ** 2 + y**2 + z**2) - 6
     ).astype(np.float32)
     vertices, faces = keep_parts(*extract_surface(Volume(two, np.full(3, -23.5), 1.0)))
-    assert face_parts(faces, len(vertices)).max() == 1
+    assert label_parts(faces, len(vertices)).max() == 1
 
 
 def test_smoothing_keeps_the_volume_and_lessens_the_noise():
@@ -146,7 +146,7 @@ def test_every_camera_sees_the_whole_ball():
 def test_what_is_faint_all_over_is_solid_from_half_its_coverage(coverage, level):
     views = analytic.sphere(0.4)
     faint = replace(views, alpha=views.alpha * np.float32(coverage))
-    assert solid_level(faint) == pytest.approx(level)
+    assert find_solid_level(faint) == pytest.approx(level)
     vertices, _ = surface_of(faint, [0.4] * 3)
     assert np.linalg.norm(vertices, axis=1).mean() == pytest.approx(0.4, abs=VOXEL)
 

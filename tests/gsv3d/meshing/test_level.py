@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from gsv3d.meshing.fusion import Volume, fuse_depths, solid_level
-from gsv3d.meshing.level import silhouette_agreement, smooth_and_level
+from gsv3d.meshing.fusion import Volume, fuse_depths, find_solid_level
+from gsv3d.meshing.level import measure_agreement, smooth_and_level
 from gsv3d.meshing.mesh import face_normals, signed_volumes
 from gsv3d.meshing.surface import extract_surface, keep_parts
 from tests.gsv3d.meshing import analytic
@@ -69,7 +69,7 @@ def test_agreement_is_that_of_the_projected_spheres(clean):
     ]
     x, y, z = np.meshgrid(*axes, indexing="ij")
     exact = np.sqrt(x**2 + y**2 + z**2).astype(np.float32) - np.float32(0.4)
-    found = silhouette_agreement(exact, volume, views, levels, solid_level(views))
+    found = measure_agreement(exact, volume, views, levels, find_solid_level(views))
     # A sphere of radius r, seen from distance d, is a disc of tan(asin(r / d)).
     distance = float(views.cameras.positions[0].norm())
     radii = 0.4 + levels

@@ -11,13 +11,13 @@ from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.lab.rasterizing import rasterize
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.outline import (
-    _outline_distance,
+    _measure_outline,
     find_outline_bounds,
     match_reference_outline,
 )
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.settings import MeshSettings
-from gsv3d.meshing.surface import extract_surface, face_parts
+from gsv3d.meshing.surface import extract_surface, label_parts
 
 SIZE, VOXEL, HALF = 256, 0.0125, 40
 RADIUS = 0.3
@@ -69,7 +69,7 @@ BALLS_OUTLINE = DISTANCE * np.tan(np.arcsin(RADIUS / DISTANCE))
 
 def parts(volume: Volume) -> int:
     vertices, faces = extract_surface(volume)
-    return len(np.unique(face_parts(faces, len(vertices))))
+    return len(np.unique(label_parts(faces, len(vertices))))
 
 
 def silhouette(volume: Volume) -> np.ndarray:
@@ -240,7 +240,7 @@ def test_lines_are_as_thick_as_voxels_need_and_no_thicker(voxel: float, thick: i
     shown = np.zeros((160, 160), np.float32)
     shown[20:140, 10:60] = 1
     shown[80 : 80 + thick, 60:150] = 1
-    across = -_outline_distance(shown, MeshSettings.line_half * voxel)[:, 110]
+    across = -_measure_outline(shown, MeshSettings.line_half * voxel)[:, 110]
     rows = np.flatnonzero(across > 0)
     # The surface is where the distance is 0, between two pixels' centers.
     width = np.ptp(rows) + sum(

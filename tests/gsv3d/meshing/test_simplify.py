@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.mesh import signed_volumes
-from gsv3d.meshing.simplify import bad_edges, separate_edges, simplify
-from gsv3d.meshing.surface import extract_surface, face_parts, keep_parts, smooth_taubin
+from gsv3d.meshing.simplify import count_bad_edges, separate_edges, simplify
+from gsv3d.meshing.surface import extract_surface, label_parts, keep_parts, smooth_taubin
 
 
 def torus() -> tuple[np.ndarray, np.ndarray]:
@@ -22,13 +22,13 @@ def torus() -> tuple[np.ndarray, np.ndarray]:
 
 def test_bad_edges_counts_as_trimesh_does():
     vertices, faces = torus()
-    assert bad_edges(faces) == 0
+    assert count_bad_edges(faces) == 0
     assert trimesh.Trimesh(vertices, faces, process=False).is_watertight
-    assert bad_edges(faces[1:]) > 0
+    assert count_bad_edges(faces[1:]) > 0
     assert not trimesh.Trimesh(vertices, faces[1:], process=False).is_watertight
     turned = faces.copy()
     turned[0] = turned[0, ::-1]
-    assert bad_edges(turned) > 0
+    assert count_bad_edges(turned) > 0
     assert not trimesh.Trimesh(vertices, turned, process=False).is_winding_consistent
 
 
@@ -43,7 +43,7 @@ def test_the_budget_is_never_exceeded(budget, count, seed):
     triangles = np.concatenate([faces + i * len(vertices) for i in range(count)])
     result, kept = simplify(points, triangles, budget)
     assert 4 <= len(kept) <= budget
-    assert bad_edges(kept) == 0
+    assert count_bad_edges(kept) == 0
     assert np.isfinite(result).all()
     assert kept.min() >= 0 and kept.max() < len(result)
 
@@ -70,8 +70,8 @@ def test_thin_legs_are_kept_whatever_the_budget(budget):
     vertices, faces = keep_parts(*extract_surface(Volume(grid, np.zeros(3), 0.0085)))
     vertices = smooth_taubin(vertices, faces)
     result, kept = simplify(vertices, faces, budget)
-    assert bad_edges(kept) == 0
-    assert len(np.unique(face_parts(kept, len(result)))) == 1
+    assert count_bad_edges(kept) == 0
+    assert len(np.unique(label_parts(kept, len(result)))) == 1
     low = result[result[:, 2] < vertices[:, 2].min() + 0.02]
     corners = {(x > 0.4, y > 0.25) for x, y in low[:, :2]}
     assert len(corners) == 4
@@ -90,7 +90,7 @@ def test_sheets_that_touch_are_separated():
         points, merged = np.unique(points, axis=0, return_inverse=True)
         touching = merged.ravel()[faces]
         vertices, apart = separate_edges(points, touching)
-        assert bad_edges(apart) == 0
+        assert count_bad_edges(apart) == 0
         np.testing.assert_array_equal(vertices[apart], points[touching])
         assert trimesh.Trimesh(vertices, apart, process=False).is_watertight
         # As many vertices as Euler's formula wants of separate balls, or of a ring.
