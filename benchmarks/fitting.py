@@ -39,7 +39,7 @@ from gsv3d.lab.rasterizing.lighting import baked_environments, lights_of
 from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
 from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
 from gsv3d.meshing import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 
 COLUMNS = (
     "PSNR",
@@ -95,8 +95,8 @@ def save_sheet(
     rows = [
         image_metrics.on_white(truth[chosen]),
         fitted[chosen] / 255,
-        image_metrics.on_white(render_mesh(mesh, cameras[chosen])),
-        image_metrics.on_white(render_mesh(mesh, cameras[chosen], shading=1.0, clay=True)),
+        image_metrics.on_white(rasterize_mesh(mesh, cameras[chosen])),
+        image_metrics.on_white(rasterize_mesh(mesh, cameras[chosen], shading=1.0, clay=True)),
     ]
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from gsv3d.lab.evaluation.pictures import RasterizedScene
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.masks import object_coverage
 from gsv3d.meshing import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 from gsv3d.meshing.simplify import count_bad_edges
 from gsv3d.meshing.surface import label_parts
 from gsv3d.models import load_pipeline
@@ -66,7 +66,7 @@ def measure(mesh: TexturedMesh, picture: np.ndarray, elevation: float) -> list[f
     for size in (len(picture), SIZE):
         shown = np.asarray(coverage.resize((size, size), Image.Resampling.BOX)) > 0.5
         camera = orbit([0.0], [elevation], size=size)
-        seen = render_mesh(mesh, camera, supersample=1)[0, ..., 3] > 0
+        seen = rasterize_mesh(mesh, camera, supersample=1)[0, ..., 3] > 0
         agreements.append((seen & shown).sum() / (seen | shown).sum())
     return [
         *reversed(agreements),

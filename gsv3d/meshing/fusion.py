@@ -131,7 +131,9 @@ def _map_view(views: DepthViews, i: int, level: float) -> np.ndarray:
 
     # Distance along the ray to distance along the normal: |r . n| with a depth map z(u, v) is
     # 1 / sqrt(1 + |f grad z / z|^2) to first order in the field of view.
-    smooth = _average(np.where(known > 0, filled, 0.0)) / np.maximum(_average((known > 0) * 1.0), 1e-6)
+    smooth = _average(np.where(known > 0, filled, 0.0)) / np.maximum(
+        _average((known > 0) * 1.0), 1e-6
+    )
     dv, du = np.gradient(smooth)
     slope = 1.0 / np.sqrt(1.0 + ((du**2 + dv**2) * (focal / np.maximum(smooth, 1e-6)) ** 2))
     slope = np.where(_average((known > 0) * 1.0) > 0.999, slope, 0.7)

@@ -13,7 +13,7 @@ from gsv3d.meshing.raster import rasterize
 CLAY = (0.72, 0.70, 0.68)
 
 
-def render_mesh(
+def rasterize_mesh(
     mesh: TexturedMesh,
     cameras: Cameras,
     *,
@@ -60,7 +60,10 @@ def _rasterize_view(
         if mesh.clipped:
             over_z = weights / corner_z[triangles]
             over_z /= over_z.sum(axis=1, keepdims=True)  # perspective-correct
-            solid = _look_up_texels(mesh, _blend_uvs(mesh, shown[triangles], over_z))[:, 3] >= ALPHA_CUTOFF
+            solid = (
+                _look_up_texels(mesh, _blend_uvs(mesh, shown[triangles], over_z))[:, 3]
+                >= ALPHA_CUTOFF
+            )
             pixels, triangles, weights = pixels[solid], triangles[solid], weights[solid]
         native.keep_nearest(pixels, triangles, weights, corner_z, depth, nearest, shares)
     covered = np.flatnonzero(nearest >= 0)

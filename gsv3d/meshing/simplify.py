@@ -14,7 +14,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.meshing.decimate import decimate
 from gsv3d.meshing.mesh import signed_volumes
 from gsv3d.meshing.settings import MeshSettings
-from gsv3d.meshing.surface import drop_unused, label_parts, keep_parts
+from gsv3d.meshing.surface import drop_unused, keep_parts, label_parts
 
 AGGRESSIONS = (5, 7, 9)
 """Tried in turn: the higher, the rougher and the surer to reach the budget."""
@@ -64,7 +64,9 @@ def simplify(
     if len(small[1]) <= budget:
         return small
     for aggression in AGGRESSIONS:
-        small = separate_edges(*_drop_folds(*_decimate_regardless(vertices, faces, budget, aggression)))
+        small = separate_edges(
+            *_drop_folds(*_decimate_regardless(vertices, faces, budget, aggression))
+        )
         if 4 <= len(small[1]) <= budget:
             return small
     raise GSV3DError(f"The surface could not be reduced to {budget} faces.", "Allow more faces.")

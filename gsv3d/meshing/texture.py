@@ -219,7 +219,9 @@ class _Nearest:
         return (self._colors[ids] * weights[..., None]).sum(axis=1).astype(np.float32)
 
 
-def _average_colors(texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: float) -> np.ndarray:
+def _average_colors(
+    texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: float
+) -> np.ndarray:
     """Return (N, 3) means of the views' colors, or the nearest Gaussians' where no view sees."""
     colors = np.empty((len(texels.points), 3), dtype=np.float32)
     weight = np.empty(len(texels.points), dtype=np.float32)

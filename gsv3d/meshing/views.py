@@ -185,7 +185,9 @@ def render_views(
     return DepthViews(cameras, np.stack(colors), np.stack(alphas), np.stack(depths))
 
 
-def _find_hidden(gaussians: Gaussians, camera: Cameras, seen: RenderOutput, behind: float) -> Tensor:
+def _find_hidden(
+    gaussians: Gaussians, camera: Cameras, seen: RenderOutput, behind: float
+) -> Tensor:
     """Return (N,) bool: true where a center lies so far behind the depth of a covered pixel."""
     (uv,), (z,) = camera.project(gaussians.means)
     column, row = uv.floor().nan_to_num(nan=-1.0).long().unbind(dim=1)

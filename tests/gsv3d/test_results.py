@@ -24,13 +24,13 @@ def test_the_mesh_is_drawn_from_where_the_views_look(
     sine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    real = results.render_mesh
+    real = results.rasterize_mesh
 
     def render(mesh, cameras, **how):
         seen.append(cameras)
         return real(mesh, cameras, **how)
 
-    monkeypatch.setattr(results, "render_mesh", render)
+    monkeypatch.setattr(results, "rasterize_mesh", render)
     azimuths = static_azimuths_deg(4)
     elevations = sine_elevations_deg(azimuths, 10.0) if sine else [10.0] * 4
     result = replace(

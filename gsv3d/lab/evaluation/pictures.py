@@ -32,7 +32,7 @@ from gsv3d.lab.evaluation.protocol import (
 )
 from gsv3d.lab.evaluation.store import load_mesh, save_arrays
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 
 UNLIT_SAMPLES = 8
 """A pixel; without light there is no noise but at the outline."""
@@ -151,7 +151,7 @@ class RasterizedScene:
         from gsv3d.lab.rasterizing.orbits import Surface, draw
 
         if mesh.clipped:  # what lies behind a hole shows through it, which this z-buffer lacks
-            return render_mesh(mesh, cameras)
+            return rasterize_mesh(mesh, cameras)
         prop = Prop(
             vertices=mesh.vertices,
             faces=mesh.faces,

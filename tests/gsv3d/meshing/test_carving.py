@@ -10,7 +10,7 @@ from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.meshing import MeshSettings, extract_mesh
 from gsv3d.meshing.carving import cover_fine_gaps
 from gsv3d.meshing.mirror import mirror_reference
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 from gsv3d.meshing.reference import Reference
 from tests.gsv3d.meshing.test_extract import ball
 
@@ -75,15 +75,15 @@ def test_the_mesh_of_a_lattice_has_its_outline_and_its_colors() -> None:
     references = [reference, mirror_reference(reference, 90.0)]
     mesh = extract_mesh(ball(), 1000, 512, None, references, settings=MeshSettings(voxels=58))
     assert mesh.texture.shape == (512, 512, 4)
-    drawn = render_mesh(mesh, CAMERA)[0]
+    drawn = rasterize_mesh(mesh, CAMERA)[0]
     assert iou(drawn[..., 3] > 127, RACKET) > 0.97
-    assert iou(render_mesh(mesh, CAMERA, clay=True)[0, ..., 3] > 127, RACKET) > 0.97
+    assert iou(rasterize_mesh(mesh, CAMERA, clay=True)[0, ..., 3] > 127, RACKET) > 0.97
     # Neither the green of the empty pixels nor a dark rim.
     middle = (drawn[..., 3] > 127) & (U**2 + V**2 < 60**2)
     off = np.abs(drawn[middle][:, :3].astype(int) - [200, 30, 30]).max(axis=1) > 12
     assert off.mean() < 1e-3  # a string's edge may show some of the ball's own color
     # The handle is no hollow rim from the side.
-    side = render_mesh(mesh, orbit([90.0], 10.0, size=SIZE))[0, ..., 3] > 127
+    side = rasterize_mesh(mesh, orbit([90.0], 10.0, size=SIZE))[0, ..., 3] > 127
     rows = side[np.flatnonzero(side.any(axis=1))[-15:-5]]
     assert all(row[np.flatnonzero(row)[0] : np.flatnonzero(row)[-1]].all() for row in rows)
 

@@ -15,7 +15,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.gaussians import Gaussians
 from gsv3d.meshing import MeshSettings, extract_mesh
 from gsv3d.meshing.mirror import mirror_reference
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.simplify import count_bad_edges
 from gsv3d.meshing.surface import label_parts
@@ -58,7 +58,7 @@ def test_the_mesh_of_a_ball_is_that_ball(meshed):
     # A ball of the outline that the Gaussians show, two standard deviations outside the centers.
     camera = orbit([30.0], [15.0], size=256)
     shown = render(ball(), camera).alpha[0, ..., 0].numpy() > 0.5
-    drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
+    drawn = rasterize_mesh(mesh, camera)[0, ..., 3] > 127
     assert (shown & drawn).sum() > 0.96 * (shown | drawn).sum()
     assert solid.volume == pytest.approx(4 / 3 * np.pi * 0.374**3, rel=0.06)
     assert mesh.texture.shape == (128, 128, 3)
@@ -92,14 +92,14 @@ def test_the_mesh_has_the_outline_of_the_picture():
         ball(), 2000, 128, references=[reference, mirror_reference(reference, 90.0)], backs="model"
     )
     assert count_bad_edges(mesh.faces) == 0
-    drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
+    drawn = rasterize_mesh(mesh, camera)[0, ..., 3] > 127
     wanted = shown | handle
     assert (drawn & wanted).sum() > 0.95 * (drawn | wanted).sum()
     # A bar and no fin: 18 pixels are 0.1 high, and it is not much thicker.
     tip = mesh.vertices[mesh.vertices[:, 0] > 0.45]
     assert np.ptp(tip[:, 2]) == pytest.approx(0.1, abs=0.04)
     assert 0.05 < np.ptp(tip[:, 1]) < 0.25
-    for side in render_mesh(mesh, orbit([0.0, 180.0], 10.0, size=64)):
+    for side in rasterize_mesh(mesh, orbit([0.0, 180.0], 10.0, size=64)):
         np.testing.assert_allclose(side[32, 32], (40, 160, 60, 255), atol=3)
 
 
@@ -123,7 +123,7 @@ def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces, agreement):
     mesh = extract_mesh(table(legs[::2]), faces, 64, references=[Reference(rgba, camera)])
     assert len(mesh.faces) <= faces and count_bad_edges(mesh.faces) == 0
     assert label_parts(mesh.faces, len(mesh.vertices)).max() == 0
-    drawn = render_mesh(mesh, camera)[0, ..., 3] > 127
+    drawn = rasterize_mesh(mesh, camera)[0, ..., 3] > 127
     wanted = shown > 0.5
     assert (drawn & wanted).sum() > agreement * (drawn | wanted).sum()
     feet = mesh.vertices[mesh.vertices[:, 2] < -0.3]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gsv3d.errors import GSV3DError
-from gsv3d.meshing.fusion import Volume, fuse_depths, find_solid_level
+from gsv3d.meshing.fusion import Volume, find_solid_level, fuse_depths
 from gsv3d.meshing.mesh import signed_volumes
 from gsv3d.meshing.simplify import count_bad_edges
-from gsv3d.meshing.surface import extract_surface, label_parts, keep_parts, smooth_taubin
+from gsv3d.meshing.surface import extract_surface, keep_parts, label_parts, smooth_taubin
 from gsv3d.meshing.views import surround_with_cameras
 from tests.gsv3d.meshing import analytic
 

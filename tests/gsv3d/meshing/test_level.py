@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from gsv3d.meshing.fusion import Volume, fuse_depths, find_solid_level
+from gsv3d.meshing.fusion import Volume, find_solid_level, fuse_depths
 from gsv3d.meshing.level import measure_agreement, smooth_and_level
 from gsv3d.meshing.mesh import face_normals, signed_volumes
 from gsv3d.meshing.surface import extract_surface, keep_parts

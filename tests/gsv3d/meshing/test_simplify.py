@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.mesh import signed_volumes
 from gsv3d.meshing.simplify import count_bad_edges, separate_edges, simplify
-from gsv3d.meshing.surface import extract_surface, label_parts, keep_parts, smooth_taubin
+from gsv3d.meshing.surface import extract_surface, keep_parts, label_parts, smooth_taubin
 
 
 def torus() -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from gsv3d.meshing import raster, texture
 from gsv3d.meshing.extract import mesh_from_volume
 from gsv3d.meshing.fusion import fuse_depths
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 from gsv3d.meshing.raster import CHUNK, rasterize
 from gsv3d.meshing.reference import Reference, align_reference
 from gsv3d.meshing.settings import MeshSettings
@@ -51,7 +51,7 @@ def test_each_side_of_a_two_colored_cube_has_its_color(two_colored):
 
 
 def test_a_picture_of_the_mesh_shows_the_colors_where_they_are(two_colored):
-    front, right, back = render_mesh(two_colored, orbit([0, 90, 180], 0.0, size=64))
+    front, right, back = rasterize_mesh(two_colored, orbit([0, 90, 180], 0.0, size=64))
     np.testing.assert_allclose(front[32, 32, :3] / 255, analytic.FRONT, atol=0.02)
     np.testing.assert_allclose(back[32, 32, :3] / 255, analytic.BACK, atol=0.02)
     # From +X the input's side (-Y) is on the left.

@@ -31,7 +31,7 @@ from gsv3d.lab.evaluation.store import (
     write_json,
 )
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 
 SIZE = 48
 FRAMES = 4
@@ -47,7 +47,7 @@ def box(extents: tuple[float, float, float], color: tuple[int, int, int]) -> Tex
 
 def unseen(mesh: TexturedMesh, elevation: float) -> np.ndarray:
     cameras = orbit(*unseen_views(elevation), size=SIZE, distance=DISTANCE)
-    return render_mesh(mesh, cameras)
+    return rasterize_mesh(mesh, cameras)
 
 
 def make_evaluation(
@@ -88,7 +88,7 @@ def add_truth(evaluation: Evaluation, case: Case, mesh: TexturedMesh) -> None:
     reference = orbit([0.0], elevation, size=64)
     save_arrays(
         evaluation.path("truth", case),
-        reference=render_mesh(mesh, reference)[0],
+        reference=rasterize_mesh(mesh, reference)[0],
         views=unseen(mesh, elevation),
         vertices=mesh.vertices,
         faces=mesh.faces,
@@ -105,7 +105,7 @@ def add_truth(evaluation: Evaluation, case: Case, mesh: TexturedMesh) -> None:
     cameras = orbit(azimuths, elevation, size=SIZE, distance=REFERENCE_DISTANCE)
     save_arrays(
         evaluation.orbit_path(case, FRAMES),
-        views=render_mesh(placed, cameras),
+        views=rasterize_mesh(placed, cameras),
         azimuths_deg=np.array(azimuths),
     )
 

@@ -26,7 +26,7 @@ from gsv3d.lab.evaluation.retrieval import (
 )
 from gsv3d.lab.evaluation.shape_metrics import normalized
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 
 
 def write_box(path: Path, extents: tuple[float, float, float], color=(60, 120, 200)) -> Path:
@@ -58,7 +58,7 @@ def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path, cut: bool) -> None:
     azimuths, elevations = view_angles()
     for view in (0, 5, 30, 71):
         cameras = orbit([azimuths[view]], [elevations[view]], size=256)
-        own = look_at_picture(render_mesh(mesh, cameras)[0], cut)
+        own = look_at_picture(rasterize_mesh(mesh, cameras)[0], cut)
         difference = np.abs(own.masks[0].astype(int) - looks.masks[view]).mean() / 255
         assert difference < 0.03
         # The same hue; the light differs.
@@ -139,7 +139,7 @@ def picture(mesh: trimesh.Trimesh, azimuth: float, color) -> np.ndarray:
     vertices = normalized(mesh.vertices)
     uvs = np.full((len(mesh.faces), 3, 2), 0.5)
     body = TexturedMesh(vertices, mesh.faces, uvs, np.full((2, 2, 3), color, np.uint8))
-    return render_mesh(body, orbit([azimuth], 10.0, size=128))[0]
+    return rasterize_mesh(body, orbit([azimuth], 10.0, size=128))[0]
 
 
 def test_a_library_is_rendered_once_and_leaves_out_what_is_broken(library, tmp_path) -> None:
@@ -177,7 +177,7 @@ def test_the_retrieved_mesh_stands_as_in_the_picture_in_its_color(library, tmp_p
     reference = picture(wedge(), 75.0, (200, 80, 40))
     mesh = Retriever(library)(reference, case_of(tmp_path / "other.glb"))
     unit = TexturedMesh(normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture)
-    seen = render_mesh(unit, orbit([0.0], 10.0, size=128))[0]
+    seen = rasterize_mesh(unit, orbit([0.0], 10.0, size=128))[0]
     assert mask_iou(seen[..., 3] > 127, reference[..., 3] > 127) > 0.9
     color = seen[seen[..., 3] == 255][:, :3].mean(axis=0)
     np.testing.assert_allclose(color, [200, 80, 40], atol=2)
@@ -207,7 +207,7 @@ def test_recoloring_moves_the_mean_and_keeps_differences() -> None:
     reference = np.zeros((8, 8, 4), np.uint8)
     reference[2:6, 2:6] = [150, 90, 20, 255]
     shifted = match_color(mesh, reference)
-    seen = render_mesh(shifted, orbit([0.0], 12.5, size=128), supersample=1)[0]
+    seen = rasterize_mesh(shifted, orbit([0.0], 12.5, size=128), supersample=1)[0]
     np.testing.assert_allclose(seen[seen[..., 3] == 255][:, :3].mean(0), [150, 90, 20], atol=2)
     # Red and green are shifted whole: the difference of 40 stays.
     difference = shifted.texture[1, 0].astype(int) - shifted.texture[0, 0]

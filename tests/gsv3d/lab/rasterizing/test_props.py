@@ -17,7 +17,7 @@ from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.orbits import Surface, draw, normalizing_transform
 from gsv3d.lab.rasterizing.props import Prop, bake_texture
 from gsv3d.meshing.mesh import TexturedMesh
-from gsv3d.meshing.preview import render_mesh
+from gsv3d.meshing.preview import rasterize_mesh
 from tests.gsv3d.lab.rasterizing import odd_meshes
 
 
@@ -218,7 +218,7 @@ def test_baked_colors_are_those_of_the_prop() -> None:
     assert len(mesh.faces) == 3
     centered = mesh.vertices * 0.5 - [0.25, 0, 0.5]
     body = TexturedMesh(centered, mesh.faces, mesh.corner_uvs, mesh.texture)
-    view = render_mesh(body, orbit([0.0], 0.0, size=96), supersample=1)[0]
+    view = rasterize_mesh(body, orbit([0.0], 0.0, size=96), supersample=1)[0]
     rows, columns = np.flatnonzero(view[..., 3].any(1)), np.flatnonzero(view[..., 3].any(0))
     height, width = rows[-1] - rows[0], columns[-1] - columns[0]
 
