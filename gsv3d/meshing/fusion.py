@@ -137,8 +137,10 @@ def _map_view(views: DepthViews, i: int, level: float) -> np.ndarray:
     dv, du = np.gradient(smooth)
     slope = 1.0 / np.sqrt(1.0 + ((du**2 + dv**2) * (focal / np.maximum(smooth, 1e-6)) ** 2))
     slope = np.where(_average((known > 0) * 1.0) > 0.999, slope, 0.7)
-    maps = np.stack([filled, slope, known, measure_distance(alpha, level)], axis=-1)
-    return maps.astype(np.float32)
+    maps = np.empty((*alpha.shape, 4), dtype=np.float32)
+    for i, layer in enumerate((filled, slope, known, measure_distance(alpha, level))):
+        maps[..., i] = layer
+    return maps
 
 
 def measure_distance(alpha: np.ndarray, level: float) -> np.ndarray:

@@ -95,6 +95,18 @@ def reach_pixels(
 
 
 @compiled
+def lower_rays(rays: np.ndarray, values: np.ndarray, least: np.ndarray) -> None:
+    """Lower the value of each ray to the least of those on it.
+
+    Args:
+        rays, values: (N,) index of a ray, and a value on it.
+        least: (R,) changed.
+    """
+    for n in range(len(rays)):
+        least[rays[n]] = min(least[rays[n]], values[n])
+
+
+@compiled
 def look_at_picture(
     voxels: np.ndarray,
     shape: np.ndarray,

@@ -17,6 +17,7 @@ from PIL import Image
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
+from gsv3d.meshing import native
 from gsv3d.meshing.fusion import Volume, close_walls, measure_distance
 from gsv3d.meshing.reference import Reference, find_corners, project_voxels
 from gsv3d.meshing.settings import MeshSettings
@@ -64,12 +65,13 @@ def match_reference_outline(
     focal = float(camera.Ks[0, 0, 0])
     every = np.arange(volume.field.size)
     uv, z, _ = project_voxels(volume, every, camera, coverage)
-    rays = _Rays(volume.voxel, shown, uv, z, focal, settings)
-    if rays.measure_agreement(volume.field.ravel()) < settings.outline_agreement:
+    middle, solid = float(np.median(z)), np.flatnonzero(volume.field < 0)
+    rays = _Rays(volume.voxel, shown, uv[solid], z[solid], focal, middle, settings)
+    if rays.measure_agreement() < settings.outline_agreement:
         return volume
     coarse, volume = volume, _refine(volume, settings)
     truncation, walls = settings.truncation * coarse.voxel, float(coarse.field.max())
-    line_half = settings.line_half * (volume.voxel * focal / float(np.median(z)))
+    line_half = settings.line_half * (volume.voxel * focal / middle)
     distance = _measure_outline(coverage, line_half)
     beside = project_voxels(coarse, every, camera, distance)[2]
     near = (beside < settings.outline_reach * coarse.voxel).reshape(coarse.field.shape)
@@ -77,7 +79,7 @@ def match_reference_outline(
     uv, z, outside = project_voxels(volume, near, camera, distance)
     width = _look_up(_measure_half_width(distance), uv) * z / focal
 
-    rays = _Rays(volume.voxel, distance < 0, uv, z, focal, settings)
+    rays = _Rays(volume.voxel, distance < 0, uv, z, focal, float(np.median(z)), settings)
     field = np.full(volume.field.shape, truncation, dtype=np.float32)
     flat = field.reshape(-1)
     flat[near] = np.maximum(volume.field.ravel()[near], outside)
@@ -164,6 +166,7 @@ class _Rays:
         shown: (S, S) bool, the outline.
         uv, z: (voxels, 2) of these pixels and (voxels,) depths of the voxels' centers.
         focal: focal length in these pixels.
+        depth: at which a ray is as wide as it should be.
         settings: how the outline is matched.
     """
 
@@ -174,10 +177,11 @@ class _Rays:
         uv: np.ndarray,
         z: np.ndarray,
         focal: float,
+        depth: float,
         settings: MeshSettings,
     ) -> None:
         pixels = len(shown)
-        side = pixels / focal * float(np.median(z))  # of the picture, in the world
+        side = pixels / focal * depth  # of the picture, in the world
         self.size = int(np.clip(side / (voxel * settings.ray_width), 8, pixels))
         self.voxel, self.z, self.settings = voxel, z, settings
         self.pixel = side / self.size  # of a ray, in the world
@@ -193,16 +197,15 @@ class _Rays:
             True
         )
 
-    def measure_agreement(self, field: np.ndarray) -> float:
-        """Return the intersection over union of the solid's silhouette and the picture's."""
-        seen = self._find_hit(field)
+    def measure_agreement(self) -> float:
+        """Return the intersection over union of the voxels' silhouette and the picture's."""
+        seen = self._find_hit(np.ones(len(self.z), dtype=bool))
         return float((seen & self.wanted).sum() / max((seen | self.wanted).sum(), 1))
 
-    def _find_hit(self, field: np.ndarray) -> np.ndarray:
-        chosen = self.inside & (field < 0)
-        return (np.bincount(self.ray[chosen], minlength=self.size**2) > 0).reshape(
-            self.size, self.size
-        )
+    def _find_hit(self, solid: np.ndarray) -> np.ndarray:
+        hit = np.zeros(self.size**2, dtype=bool)
+        hit[self.ray[self.inside & solid]] = True
+        return hit.reshape(self.size, self.size)
 
     def _average_depth(self, chosen: np.ndarray) -> np.ndarray:
         """Return (S, S) mean z of the chosen voxels on each ray; NaN where there is none."""
@@ -223,12 +226,12 @@ class _Rays:
             truncation: largest distance of the field.
         """
         settings, distances = self.settings, np.full(len(field), np.inf)
-        hit = self._find_hit(field)
+        hit = self._find_hit(field < 0)
         missing = self.wanted & ~hit
         if not missing.any() or not hit.any():
             return distances
         nearest = np.full(self.size**2, np.inf)
-        np.minimum.at(nearest, self.ray[self.inside], field[self.inside])
+        native.lower_rays(self.ray[self.inside], field[self.inside], nearest)
         near_miss = self.inside & (field <= nearest[self.ray] + 1e-6)
         guess = self._average_depth(near_miss)
         trust = np.clip(

@@ -167,6 +167,7 @@ def sample_reference(
         cells = np.clip(cells, 0, size - 1)
         front = projection.front[cells[:, 1], cells[:, 0]]
         visible &= z <= front + settings.bump / np.maximum(facing, 0.1)
+    chosen, facing, uv = chosen[visible], facing[visible], uv[visible]
 
     landing = uv * projection.scale + projection.offset
     # Row and column of a pixel's center are half-integers in uv, integers for map_coordinates.
@@ -177,11 +178,8 @@ def sample_reference(
     )
     border = ndimage.map_coordinates(projection.layers[4], where, order=1)
     colors[chosen] = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
-    weights[chosen] = (
-        visible
-        * _ramp_up(facing, *settings.facing)
-        * _ramp_up(border, 1.0, 1.0 + settings.rim * size)
-    )
+    fading = _ramp_up(border, 1.0, 1.0 + settings.rim * size)
+    weights[chosen] = _ramp_up(facing, *settings.facing) * fading
     return colors, weights
 
 

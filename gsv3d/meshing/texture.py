@@ -210,7 +210,7 @@ class _Nearest:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Return (N, 3) colors, weighted by 1/distance."""
         if self._tree is None:
-            self._tree = cKDTree(self._positions)
+            self._tree = cKDTree(self._positions, compact_nodes=False)  # quicker here
         count = min(4, len(self._positions))
         distances, ids = self._tree.query(points, k=count, workers=torch.get_num_threads())
         distances, ids = distances.reshape(len(points), count), ids.reshape(len(points), count)
