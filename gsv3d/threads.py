@@ -17,6 +17,7 @@ SLEEPING = {
     "OMP_WAIT_POLICY": "PASSIVE",  # every OpenMP
     "GOMP_SPINCOUNT": "0",  # GNU's, on Linux
     "KMP_BLOCKTIME": "0",  # Intel's and LLVM's, on Windows and macOS
+    "OPENBLAS_THREAD_TIMEOUT": "4",  # numpy's: a power of two of clock ticks, 4 at least
 }
 """Variables that make waiting threads sleep instead of spin."""
 
@@ -25,11 +26,11 @@ COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def let_threads_sleep() -> None:
-    """Make OpenMP's threads sleep while they wait, unless the user has set it otherwise.
+    """Make threads sleep while they wait, unless the user has set it otherwise.
 
     Spinning threads take the core of whoever has work for it: beside one busy program on two
-    cores, a job took twelve times as long. Call this where a process begins, before torch is
-    imported: OpenMP reads the variables when it is loaded.
+    cores, a job took twelve times as long. Call this where a process begins, before torch and
+    numpy are imported: the libraries read the variables when they are loaded.
     """
     for name, value in SLEEPING.items():
         os.environ.setdefault(name, value)

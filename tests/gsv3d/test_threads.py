@@ -47,6 +47,17 @@ def test_waiting_threads_sleep_in_every_process_of_ours(code: str) -> None:
         assert "GOMP_SPINCOUNT = '0'" in said
 
 
+def test_numpys_threads_sleep_between_products() -> None:
+    code = (
+        "from gsv3d.threads import let_threads_sleep, limit_threads\n"
+        "let_threads_sleep(); limit_threads(2)\n"
+        "import time, numpy as np; a = np.ones((400, 400)); a @ a; used = time.process_time()\n"
+        "for _ in range(20): a @ a; time.sleep(0.05)\n"
+        "print(time.process_time() - used)"
+    )
+    assert float(run(code).stdout) < 0.3
+
+
 def test_what_the_user_has_set_stays() -> None:
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in report(COMMAND_LINE, OMP_WAIT_POLICY="ACTIVE")
 
