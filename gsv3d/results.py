@@ -133,7 +133,7 @@ def write_lifted(
         "folder": readable(str(folder)),
         "views": len(views),
         "settings": asdict(settings),
-        "frame": {"centre": frame.center.tolist(), "extent": frame.extent},
+        "frame": {"center": frame.center.tolist(), "extent": frame.extent},
         "timings": lifted.timings,
     }
     mesh = replace(lifted.mesh, vertices=frame.place(lifted.mesh.vertices))

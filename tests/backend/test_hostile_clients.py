@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -115,22 +117,46 @@ def test_a_frame_beyond_the_limit_ends_only_that_connection(
         assert not [e for e in hostile.events if isinstance(e, m.Error)]
 
 
+COUNTLESS_FRAMES = """
+import sys
+from pathlib import Path
+import zmq
+from backend.protocol import messages as m
+from tests.backend.client import Client
+
+hostile = Client(Path(sys.argv[1]))
+hostile.until(m.Welcome)
+print("ready", flush=True)
+sys.stdin.readline()
+frame = bytes(4 << 20)
+for _ in range(200):
+    hostile.socket.send(frame, zmq.SNDMORE, copy=False)
+hostile.socket.send(b"")  # all of it goes now
+sys.stdin.read()
+"""
+"""A process of its own: libzmq may abort where a socket is closed in the middle of a message."""
+
+
 def test_a_message_of_countless_frames_is_dropped_with_all_connections(
     tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "GROWTH_BYTES", 150 << 20)
     running = run_server(tmp_path)
-    frame = bytes(4 << 20)
-    with Client(running.path) as hostile, Client(running.path) as client:
-        hostile.until(m.Welcome)
+    with Client(running.path) as client:
+        hostile = subprocess.Popen(
+            [sys.executable, "-c", COUNTLESS_FRAMES, str(running.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        assert hostile.stdin and hostile.stdout and hostile.stdout.readline()
         job = client.session.submit(script(steps=200))
         client.until(m.Accepted)
-        for _ in range(200):
-            hostile.socket.send(frame, zmq.SNDMORE, copy=False)
-        hostile.socket.send(b"")  # all of it goes now
+        hostile.stdin.write(b"\n")
         while not running.server.door.shut:
             client.step()
-        hostile.close()
+        hostile.kill()
+        hostile.communicate()
         client.until(m.Done)  # it came back by itself
         assert client.session.connected and not client.session.open_jobs
         assert job in {e.job for e in client.events if isinstance(e, Received)}

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')}", type=kind, choices=words, help=f"{text} ({shown})"
         )
     parser.add_argument(
-        "--random-colours",
+        "--random-colors",
         action="store_true",
         help="give objects without color of their own a random one",
     )
@@ -100,7 +100,7 @@ def read_settings(args: argparse.Namespace) -> OrbitSettings:
     chosen = PRESETS[args.preset] | {k: v for k, v in given.items() if v is not None}
     if chosen.get("normals") == "none":
         chosen["normals"] = None
-    return OrbitSettings(**chosen, random_colours=args.random_colours)
+    return OrbitSettings(**chosen, random_colors=args.random_colors)
 
 
 def write_command(args: argparse.Namespace) -> str:
@@ -110,7 +110,7 @@ def write_command(args: argparse.Namespace) -> str:
         value = getattr(args, name)
         if value is not None and (name, value) != ("preset", "quick"):
             words += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join(words + ["--random-colours"] * args.random_colours)
+    return shlex.join(words + ["--random-colors"] * args.random_colors)
 
 
 def _half_the_cpus() -> int:

@@ -235,7 +235,7 @@ def _materials(settings: Mapping[str, Any]) -> str:
     text = "Materials are as in the files. "
     if settings["materials"] == "matt":
         text = "Of materials the base color alone is kept, matt. "
-    if settings["random_colours"]:
+    if settings["random_colors"]:
         text += "Objects without any color were given a random one. "
     return text
 

@@ -51,7 +51,7 @@ class OrbitSettings:
         seed: of everything random, together with the object's name.
         light: "hdri" (one of Blender's own, turned at random) or "flat" (uniform white).
         materials: "matt" (the base color alone, diffuse) or "original".
-        random_colours: give objects without any color of their own a random one.
+        random_colors: give objects without any color of their own a random one.
         orbit_elevation_deg: range of the orbit's (mean) elevation.
         novel_elevation_deg: range of the novel views' elevations.
         distance: of the camera from the origin.
@@ -68,7 +68,7 @@ class OrbitSettings:
     seed: int = 0
     light: str = "hdri"
     materials: str = "matt"
-    random_colours: bool = False
+    random_colors: bool = False
     orbit_elevation_deg: tuple[float, float] = (-5.0, 30.0)
     novel_elevation_deg: tuple[float, float] = (-20.0, 60.0)
     distance: float = 2.35

@@ -115,7 +115,7 @@ class ObjectRenderer:
             light = scene.world.light_flat()
         else:
             light = scene.world.light_hdri(plan.light_choice, plan.light_yaw_deg)
-        colored = settings.random_colours and scene.color_if_plain(plan.hsv)
+        colored = settings.random_colors and scene.color_if_plain(plan.hsv)
         if settings.materials == "matt":
             scene.make_matt()
         views = [scene.render_view(to_blender(viewmat)) for viewmat in viewmats]
@@ -149,7 +149,7 @@ class ObjectRenderer:
                 "light": light,
                 "light_yaw_deg": plan.light_yaw_deg if settings.light == "hdri" else 0.0,
                 "materials": settings.materials,
-                "given_colour": colored,
+                "given_color": colored,
                 "scale": scale,
                 "yaw_deg": plan.yaw_deg,
             },

@@ -38,7 +38,7 @@ def test_a_preset_gives_defaults_that_options_change() -> None:
 
 
 def test_the_command_makes_the_same_settings_again() -> None:
-    args = parse("--preset", "sv3d", "--orbit", "dynamic", "--limit", "3", "--random-colours")
+    args = parse("--preset", "sv3d", "--orbit", "dynamic", "--limit", "3", "--random-colors")
     words = write_command(args).split()
     assert words[:2] == ["gsv3d", "render"]
     again = argparse.ArgumentParser()

@@ -12,7 +12,7 @@ def facts(pack: str, split: str = "train", license: str = "CC0-1.0", **more) -> 
 
 
 def sheet(objects: list[dict], failures: dict[str, str] | None = None) -> str:
-    settings = OrbitSettings(random_colours=True).to_dict()
+    settings = OrbitSettings(random_colors=True).to_dict()
     shards = {"train-a-000000.tar": 1_500_000}
     return write_datasheet(objects, shards, settings, ["gsv3d render x"], failures or {})
 

@@ -30,7 +30,7 @@ pytestmark = [
 ]
 SIZE = 48
 OPTIONS = ["--size", str(SIZE), "--orbit-views", "4", "--novel-views", "2", "--samples", "8",
-           "--light", "flat", "--normals", "camera", "--random-colours"]  # fmt: skip
+           "--light", "flat", "--normals", "camera", "--random-colors"]  # fmt: skip
 BOX = np.array([2.0, 1.0, 1.5])
 FORMATS = ["gltf", "obj", "fbx", "usd", "usda", "usdc", "usdz", "ply", "blend"]
 MOVING = ["moving_glb", "moving_usd", "moving_blend"]
@@ -243,7 +243,7 @@ def test_only_objects_without_color_get_one(rendered) -> None:
     plain = record(rendered[1], "plain")
     color = np.median(plain.rgba[plain.rgba[..., 3] == 255][:, :3], axis=0)
     assert np.ptp(color) > 8
-    assert plain.render["given_colour"] and not record(rendered[1], "box").render["given_colour"]
+    assert plain.render["given_color"] and not record(rendered[1], "box").render["given_color"]
 
 
 def test_a_second_run_renders_only_what_is_missing_and_the_same(
