@@ -179,13 +179,26 @@ def test_another_version_is_said(tmp_path: Path, open_client, impatient, behavio
 
 
 @pytest.mark.parametrize("behavior", ["wrong_key", "silent"])
-def test_silence_is_explained_once(tmp_path: Path, open_client, impatient, behavior: str) -> None:
+def test_silence_is_explained_once(
+    tmp_path: Path, open_client, behavior: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explain = client_module.wire.explain_silence
+    explained = threading.Semaphore(0)
+
+    def counted(*args) -> tuple[str, str]:
+        explained.release()
+        return explain(*args)
+
+    monkeypatch.setattr(protocol_session, "LIVENESS_S", 0.3)  # it never answers, however long
+    monkeypatch.setattr(client_module.wire, "explain_silence", counted)
     with FakeBackend(tmp_path, behavior) as fake:
         client = open_client(fake.connection_path)
         lost, _ = until(client, events.Disconnected)
         assert "No answer" in lost.problem.what
         assert "keys" in lost.problem.hint
-        time.sleep(2.5)
+        # When the third silence is explained, the client has dealt with the second.
+        for _ in range(3):
+            assert explained.acquire(timeout=30)
         assert client.events.empty()  # the same problem is not told again
 
 
