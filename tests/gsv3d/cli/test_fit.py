@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""``gsv3d fit`` as a user calls it."""
+
 from __future__ import annotations
 
 import copy

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The container of Gaussians: its parts, checks and conversions."""
+
 from __future__ import annotations
 
 from dataclasses import replace

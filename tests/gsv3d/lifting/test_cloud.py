@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Adding and removing Gaussians during a fit."""
+
 from __future__ import annotations
 
 import torch

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Gaussians fitted to views of a ball, and the mesh made of them."""
+
 from __future__ import annotations
 
 from dataclasses import replace

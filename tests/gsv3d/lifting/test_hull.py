@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The visual hull of a ball's masks, and masks and cameras that have none."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Losses of the fit against closed forms and finite differences."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The fit of a model's views: its size, its start and its world."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Reading ``transforms.json`` and its pictures, whole and damaged."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Cropping and reducing views."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The torch renderer against one written from the formulas, pixel by pixel, and closed forms."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The options and complaints of ``gsv3d evaluate``."""
+
 from __future__ import annotations
 
 import argparse

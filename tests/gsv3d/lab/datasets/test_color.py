@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The sRGB curve, and straight alpha from premultiplied."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The datasheet of a data set, and its packs and splits."""
+
 from __future__ import annotations
 
 from gsv3d.lab.datasets.dataset import write_datasheet

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Environment maps: light against closed forms, exposure, blur and size."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Lists of object files: names, packs, licenses and splits."""
+
 from __future__ import annotations
 
 import json

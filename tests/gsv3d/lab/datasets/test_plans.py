@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Plans of an object's views: cameras, backgrounds, placement and bounds."""
+
 from __future__ import annotations
 
 from dataclasses import replace

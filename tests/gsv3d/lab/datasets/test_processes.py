@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Tasks in processes of their own: crashes, temporary files, full disks and Ctrl+C."""
+
 from __future__ import annotations
 
 import functools

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Records of rendered objects: written to a shard's members and read back."""
+
 from __future__ import annotations
 
 import io

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The slab and the ellipsoid that are made of a mask."""
+
 from __future__ import annotations
 
 import numpy as np

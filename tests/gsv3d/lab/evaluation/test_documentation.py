@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""docs/evaluation.md names every column and folder, and only options that exist."""
+
 from __future__ import annotations
 
 import re

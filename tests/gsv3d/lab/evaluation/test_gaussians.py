@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Gaussians fitted to generated views: their likeness to the views and agreement of halves."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Metrics of whole answers: the truth, a slab with closed forms, nothing at all."""
+
 from __future__ import annotations
 
 import os

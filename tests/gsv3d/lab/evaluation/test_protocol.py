@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What an evaluation compares: the draw of objects, the views, and the camera that is used."""
+
 from __future__ import annotations
 
 from pathlib import Path

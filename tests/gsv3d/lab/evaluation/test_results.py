@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Means, spreads, gains and intervals of measured numbers."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The retrieval baseline: its library, its features, and the prop that it finds."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""An evaluation's folder: its record, what may join it, and what is refused."""
+
 from __future__ import annotations
 
 import errno
