@@ -41,7 +41,7 @@ class DecodedGaussians:
     occupancy: Tensor | None = None
 
     def __getitem__(self, index: int) -> DecodedGaussians:
-        """Return one sample's, without the batch axis."""
+        """Return the Gaussians of one sample, without the batch axis."""
         values: Any = (x if x is None else x[index] for x in vars(self).values())
         return DecodedGaussians(*values)
 

@@ -118,7 +118,7 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         upsample_stages: doublings from the token grid to the Gaussians' grid.
         scale_min, scale_max, offset_max: see ``GaussianHead``.
         volume_size: voxels along a side of the feature volume; 0 for none, as in GSV3D.
-        volume_dim: its channels.
+        volume_dim: channels of the feature volume.
         volume_samples: points on every ray through it.
         volume_seen_only: see ``FeatureVolume``.
     """

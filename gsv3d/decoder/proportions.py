@@ -41,8 +41,9 @@ change more, the picture itself shows how deep the object is."""
 def deepen(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussians:
     """Make Gaussians as deep as the prior says, and still as high in the picture.
 
-    Width is the world's x and depth its y, as the reference's camera at azimuth 0 sees them. From
-    above, the picture's height holds some of the depth, which is then taken from the object's own.
+    Width is the world's x and depth its y, as the reference's camera at azimuth 0 sees them. Seen
+    from above, depth adds to the height in the picture: what a deeper object adds there is taken
+    from its own height.
 
     Args:
         gaussians: in the world of ``gsv3d.cameras``.
@@ -68,7 +69,7 @@ def choose_factors(
 ) -> tuple[float, float, float]:
     """Return factors along x, y and z that make a box as deep as the prior says, see ``deepen``.
 
-    From far off and elevation e, a box is seen ``height cos e + depth sin e`` high; that stays.
+    A camera far off at elevation e sees a box ``height cos e + depth sin e`` high; that stays.
     """
     measured = math.log(depth / width)
     believed = math.copysign(max(abs(measured) - prior, 0.0), measured)

@@ -116,7 +116,7 @@ class FeatureVolume(nn.Module):
 
 
 class VolumeFilter(nn.Module):
-    """A small 3D U-Net: two halvings, a residual block at every size and way.
+    """A small 3D U-Net: two halvings, a residual block at every size, down and up.
 
     Args:
         dim: channels at full size; twice and four times as many at the others.
@@ -179,7 +179,8 @@ def find_ray_bounds(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor
         origins, directions: (..., 3).
 
     Returns:
-        (...) and (...), the second no larger than the first where the ray misses.
+        (...) and (...) parameters on the rays where they enter and leave; the second is no larger
+        than the first where the ray misses.
     """
     inverse = 1 / torch.where(directions.abs() < 1e-8, 1e-8, directions)
     ends = torch.stack([(-SIDE / 2 - origins) * inverse, (SIDE / 2 - origins) * inverse])
@@ -210,8 +211,8 @@ def trace(occupancy: Tensor, volume: Tensor, cameras: Cameras, views: int, sampl
 
     logits = sample_volume(occupancy, points.flatten(1, 4))[:, 0].unflatten(1, depths.shape[1:])
     logits = SHARPNESS * (logits - SURFACE_LOGIT)
-    # 1 - sigmoid(x) is exp(-softplus(x)): a sum of these has a gradient where a product of
-    # transparencies, some of them 0, has none without looking at every one.
+    # 1 - sigmoid(x) is exp(-softplus(x)), so that transparencies multiply by a sum. The gradient of
+    # a product, some of whose factors are 0, would have to look at every factor.
     absorbed = F.softplus(logits) * hit[..., None]
     before = absorbed.cumsum(dim=-1) - absorbed
     weights = logits.sigmoid() * hit[..., None] * (-before).exp()

@@ -52,7 +52,7 @@ def place_gaussians(
         generator: on the CPU, for how they are turned.
     """
     count, device = len(points), points.device
-    # Of a surface of about the cube's: so far apart are its Gaussians.
+    # The distance between Gaussians that are spread over a surface about as large as the cube's.
     spacing = min(max(1.2 / math.sqrt(max(count, 1)), 0.005), 0.1)
     sh = torch.zeros(count, count_coefficients(degree), 3, device=device)
     sh[:, 0] = rgb_to_sh(colors)

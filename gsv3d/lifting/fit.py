@@ -60,7 +60,7 @@ def fit_in_cube(
         settings: of the fit.
         watch: told of progress; may raise ``Cancelled``.
         start: Gaussians in the cube to begin with, instead of new ones on the visual hull; then
-            ``count``, ``degree`` and ``agreement`` of the settings are of no account.
+            ``count``, ``degree`` and ``agreement`` of the settings are not used.
 
     Raises:
         DataError: too few masks agree on any point.
@@ -102,7 +102,7 @@ def compute_loss(
 
     Args:
         gaussians: in the world of the cameras.
-        views: to be like.
+        views: that the Gaussians are compared with.
         behind: (3,) color of the background of this iteration.
         settings: with the weights.
         shape: whether the losses of normals and depth count.

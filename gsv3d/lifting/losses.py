@@ -107,7 +107,7 @@ def normal_disagreement(
 ) -> Tensor:
     """Return 1 - cosine between the drawn normals of the Gaussians and those of the drawn depth.
 
-    As in 2D Gaussian Splatting (Huang et al. 2024, equation 14), of expected depth.
+    As in 2D Gaussian Splatting (Huang et al. 2024, equation 14), here with expected depth.
 
     Args:
         gaussians: as drawn.

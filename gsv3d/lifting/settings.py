@@ -54,8 +54,8 @@ class LiftSettings:
         weights: of the losses.
         rates: of Adam.
         shape_from: share of the iterations after which the losses of normals and depth count.
-        densify: share of the iterations in which Gaussians are added and removed: first and last.
-        densify_every: iterations between two times of that.
+        densify: first and last share of the iterations in which Gaussians are added and removed.
+        densify_every: iterations from one such change to the next.
         growth: share of the Gaussians that are split or copied at a time, at most.
         agreement: least share of the views whose masks must hold a point of the visual hull.
         seed: of the start, the order of the views and the splits.

@@ -99,5 +99,5 @@ def _normalized(picture: Tensor, size: int, mean: Sequence[float], std: Sequence
         color = F.interpolate(color, (size, size), mode="bicubic", align_corners=True)
     color = (color + 1) / 2
     channels = zip(color.unbind(dim=1), mean, std, strict=True)
-    # As tensors the figures would have to be copied to a card first.
+    # Plain numbers: tensors would have to be copied to a card first.
     return torch.stack([(channel - m) / s for channel, m, s in channels], dim=1)

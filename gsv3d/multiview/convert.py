@@ -236,7 +236,7 @@ def _networks(
 
 
 def _index() -> dict[str, Any]:
-    """Return what diffusers reads first of a pipeline."""
+    """Return the pipeline's index, which diffusers reads first."""
     return {
         "_class_name": "GSV3DPipeline",
         "_diffusers_version": diffusers_version,

@@ -133,7 +133,7 @@ def write_tensors(
         told: called after each tensor with its bytes.
 
     Raises:
-        OSError: the disk is full, ...
+        OSError: the file cannot be written, as on a full disk.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     place = 0

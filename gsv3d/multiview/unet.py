@@ -24,7 +24,7 @@ class OneTokenAttention(AttnProcessor2_0):
     """Cross-attention to a context of one token, which SV3D's is: the picture's embedding.
 
     The softmax over one token is 1, so that every query gets the token's value; queries, keys and
-    the product are left out. Training keeps them: their gradient is 0, and not missing.
+    the product are left out. Training keeps them, so that their gradient is 0 and not missing.
     """
 
     def __call__(
@@ -48,7 +48,7 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
     Three things differ from Stable Video Diffusion's: every frame has a conditioning vector of its
     own (cond_aug, polar angle, azimuth), where diffusers repeats one vector over all frames; the
     angles are embedded with twice the width of cond_aug; and all group norms of the residual blocks
-    use eps 1e-5, as the published weights were trained with.
+    use eps 1e-5, with which the published weights were trained.
 
     The class has the parameters of its parent and so the same state dict. A model whose
     ``projection_class_embeddings_input_dim`` is 5 times ``addition_time_embed_dim`` is posed (_p);
@@ -82,7 +82,7 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
         num_attention_heads: int | tuple[int, ...] = (5, 10, 20, 20),
         num_frames: int = 21,
     ) -> None:
-        # By name: from_config() takes what was given by position for defaults.
+        # By name: from_config() mistakes arguments given by position for defaults.
         super().__init__(
             sample_size=sample_size,
             in_channels=in_channels,

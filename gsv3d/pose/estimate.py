@@ -75,7 +75,7 @@ class PoseEstimator:
 
     @torch.inference_mode()
     def __call__(self, rgba: np.ndarray) -> PoseEstimate:
-        """Return what a picture says.
+        """Estimate the camera and the mirror plane of a picture.
 
         Args:
             rgba: (S, S, 4) uint8, straight alpha, framed by ``gsv3d.preprocessing.prepare`` at
@@ -102,7 +102,7 @@ class PoseEstimator:
 
 
 def read_both_ways(network: PoseNetwork, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return means of what a network says of pictures and of their mirror images.
+    """Return a network's answers, averaged over pictures and their mirror images.
 
     Args:
         network: in evaluation mode.
@@ -134,7 +134,7 @@ def draw_to_default(
 
 
 def choose_plane(scores: np.ndarray) -> int:
-    """Return the plane of (P,) expected scores whose mirrored picture promises most.
+    """Choose, by (P,) expected scores, the plane whose mirrored picture promises most.
 
     A plane through the camera gives the picture itself, one at 45 or 135 degrees a side view. So
     scores are weighed by where the mirrored camera comes to stand; an object of revolution, all of
@@ -146,7 +146,7 @@ def choose_plane(scores: np.ndarray) -> int:
 
 
 def evidence_of(score: np.ndarray, plane: np.ndarray | int) -> np.ndarray:
-    """Return expected scores, those of planes counted less that show the object from behind.
+    """Return expected scores, lowered for planes whose mirrored camera stands behind the object.
 
     Args:
         score: (...,) expected mirror scores in 0..1.
@@ -214,7 +214,7 @@ def shipped_estimator() -> PoseEstimator:
 
 
 def estimate_pose(rgba: np.ndarray) -> PoseEstimate:
-    """Return what a prepared picture says of its camera, by the shipped network.
+    """Estimate the camera and the mirror plane of a prepared picture with the shipped network.
 
     Args:
         rgba: (S, S, 4) uint8 as ``PoseEstimator`` takes it.

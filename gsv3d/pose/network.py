@@ -52,7 +52,7 @@ class PoseNetwork(nn.Module):
         self.output = nn.Linear(HIDDEN, 2 + NUM_PLANES)
 
     def forward(self, pictures: Tensor) -> PoseOutput:
-        """Return what the pictures say.
+        """Estimate elevations and mirror planes of pictures.
 
         Args:
             pictures: (B, 4, S, S) in 0..1, straight alpha, S = ``PICTURE_SIZE``.

@@ -59,7 +59,7 @@ def find_largest_page(data: bytes) -> tifffile.TiffPage | None:
     Then the thumbnail's orientation is the picture's as well.
 
     Returns:
-        None where the file is none tifffile understands.
+        None where tifffile does not understand the file.
     """
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -101,7 +101,7 @@ def describe(page: tifffile.TiffPage) -> str:
 
 
 def read_page(data: bytes) -> Image.Image:
-    """Read the first page of a TIFF, which ``is_deep``.
+    """Read the first page of a TIFF, which must be deep (``is_deep``).
 
     Returns:
         A picture in mode L, LA, RGB or RGBA, with straight alpha and color profile.
@@ -183,7 +183,7 @@ def _unit(samples: np.ndarray, low: float, high: float | None) -> np.ndarray:
 
 
 def _white(samples: np.ndarray) -> float:
-    """Return the value that is white, see above."""
+    """Return the value that is white, by the rules at the top of this module."""
     if samples.dtype.kind == "f":
         return _float_white(samples)
     brightest = int(samples.max(initial=0))

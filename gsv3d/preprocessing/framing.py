@@ -239,7 +239,7 @@ def _box_at_full_size(alpha: np.ndarray, gain: float) -> tuple[int, int, int, in
 
 
 def _by_network(image: Image.Image, cutout: str) -> CutOut:
-    """Remove the background, which is on the whole picture or a layer of it."""
+    """Remove the background, which fills the whole picture or a layer of it."""
     if np.asarray(image.getchannel("A")).min() < 255:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     opaque = image.convert("RGB")

@@ -123,7 +123,7 @@ def _check_size(width: int, height: int, label: str) -> None:
 def _read_file(path: Path, name: str | None) -> bytes:
     label = name or str(path)
     try:
-        # Looked at before it is opened: to open a pipe is to wait for who writes into it. On
+        # The path is looked at before it is opened: opening a pipe waits for its writer. On
         # Windows this tells pipes and devices, such as CON and NUL, from files as well.
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -34,8 +34,8 @@ _THREADS = 2
 def find_object(rgb: np.ndarray, cutout: str = DEFAULT_CUTOUT) -> tuple[np.ndarray, float]:
     """Find the main object of a picture.
 
-    Of holes that are cut because they look like a plain background the certainty is the network's:
-    in a flat drawing a patch painted in the background's color looks the same.
+    Where a hole is cut because it looks like a plain background, the certainty still counts the
+    network's own probability: in a flat drawing, a patch of the background's color looks the same.
 
     Args:
         rgb: (H, W, 3) uint8 sRGB.
@@ -73,7 +73,7 @@ def estimate_certainty(mask: np.ndarray, probability: np.ndarray) -> float:
 
 
 def _run_network(rgb: np.ndarray) -> np.ndarray:
-    """Return what U²-Net says of (H, W, 3) uint8, at its own size."""
+    """Return U²-Net's probabilities of (H, W, 3) uint8, at the network's size."""
     square = Image.fromarray(rgb).resize((NETWORK_SIDE, NETWORK_SIDE), Image.Resampling.LANCZOS)
     values = np.asarray(square, dtype=np.float32)
     values = (values / max(float(values.max()), 1e-6) - _MEAN) / _DEVIATION

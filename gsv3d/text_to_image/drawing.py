@@ -110,7 +110,7 @@ def imagine(
 
 
 def _draw(pipeline: Any, settings: ImagineSettings, tell: Progress) -> Any:
-    """Return the picture as the pipeline makes it, PIL."""
+    """Return the PIL image that the pipeline makes."""
     import torch
 
     accepted = list_parameters(pipeline)
@@ -156,7 +156,7 @@ def _draw(pipeline: Any, settings: ImagineSettings, tell: Progress) -> Any:
 
 
 def _callbacks(pipeline: Any, accepted: Any, tell: Progress) -> dict[str, Any]:
-    """Return the arguments that make the pipeline report its steps; older ones know another one."""
+    """Return the arguments that make the pipeline report its steps; older ones take another."""
 
     def on_step_end(pipe: Any, step: int, _time: Any, _state: dict[str, Any]) -> dict[str, Any]:
         count = len(pipe.scheduler.timesteps)

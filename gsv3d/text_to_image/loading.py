@@ -101,7 +101,7 @@ def load_text_pipeline(folder: Path, device: str = "auto") -> Any:
                 local_files_only=True,
                 trust_remote_code=False,
             )
-    # Diffusers and transformers raise of everything on files that are damaged, missing or of
+    # Diffusers and transformers raise anything on files that are damaged, missing or of
     # another version; a pipeline may lack a package of its own as well (ImportError).
     except (
         OSError,
@@ -130,7 +130,7 @@ def load_text_pipeline(folder: Path, device: str = "auto") -> Any:
 
 
 def _loader(kind: str) -> Any:
-    """Return what loads a pipeline class: of an image-to-image one, its text-to-image sibling."""
+    """Return the loader of a pipeline class; it makes text-to-image ones of image-to-image ones."""
     from diffusers import AutoPipelineForText2Image, DiffusionPipeline
     from diffusers.pipelines.auto_pipeline import SUPPORTED_TASKS_MAPPINGS
 
@@ -184,7 +184,7 @@ def free_memory() -> None:
 
 
 def list_parameters(pipeline: Any) -> Any:
-    """Return the names of what a call of the pipeline takes."""
+    """Return the names of the arguments that a call of the pipeline takes."""
     return inspect.signature(pipeline.__call__).parameters
 
 
