@@ -201,7 +201,7 @@ def test_addon_knows_blender_and_the_protocol_only() -> None:
 
 
 @pytest.mark.parametrize("package", ["gsv3d", "backend", "blender_addon"])
-def test_no_module_needs_itself(package: str) -> None:
+def test_no_module_imports_itself_by_way_of_others(package: str) -> None:
     """Imports inside functions count."""
     paths = {module_name(path): path for path in files_of(package)}
     graph = {name: {known(found.module, paths) for found in imports_of(path)} - {name, package, ""}
@@ -315,11 +315,11 @@ def test_pure_modules_import_for_real_where_blender_and_torch_are_missing() -> N
         ("try:\n    import a\nexcept ImportError:\n    a = __import__('b')", {"a", "b"}),
     ],
 )
-def test_the_reader_of_imports_itself(source: str, expected: set[str]) -> None:
+def test_imports_are_parsed(source: str, expected: set[str]) -> None:
     assert {found.module for found in parse_imports(source, "pkg.sub.mod", False)} == expected
 
 
-def test_the_reader_tells_what_runs_at_import() -> None:
+def test_parsed_imports_tell_what_runs_at_import() -> None:
     source = (
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a\n"
         "class C:\n    import b\n    def f(self):\n        import c\n"

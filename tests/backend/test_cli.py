@@ -178,7 +178,9 @@ def test_the_backend_ends_with_its_parent(tmp_path: Path) -> None:
         process.communicate()
 
 
-def test_no_backend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_and_stop_without_a_backend_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for command in ("status", "stop"):
         assert main([command, "--data-dir", str(tmp_path)]) == 1
         err = capsys.readouterr().err
@@ -226,7 +228,7 @@ def test_a_parent_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "70000"])
-def test_not_a_port(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_port_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["serve", "--port", port])
     assert caught.value.code == 2 and "port" in capsys.readouterr().err

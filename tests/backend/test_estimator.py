@@ -50,7 +50,7 @@ def test_the_second_run_knows_the_first() -> None:
             assert fraction == pytest.approx(now / END, abs=0.01)
 
 
-def test_other_numbers_of_steps() -> None:
+def test_times_of_steps_scale_to_another_number_of_steps() -> None:
     estimator = Estimator({**dict.fromkeys(PHASES, 0.0), "denoising": 2.0}, 50, 0.0)
     assert estimator.progress("preparing", 0, 1, 0.0)[0] == pytest.approx(100.0)
 

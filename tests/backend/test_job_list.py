@@ -137,7 +137,7 @@ def test_wishes_survive_a_lost_connection(tmp_path: Path, run_server: Start) -> 
         assert [e.job for e in client.until(m.Queue).jobs] == [long, failed]
 
 
-def test_what_was_noted_and_forgotten_may_be_said_again(tmp_path: Path, run_server: Start) -> None:
+def test_repeated_acks_and_forgets_are_no_errors(tmp_path: Path, run_server: Start) -> None:
     """The answers to both are lost with a connection, and the client repeats itself."""
     running = run_server(tmp_path)
     with Client(running.path) as client:

@@ -157,7 +157,7 @@ def test_results_wait_until_they_are_forgotten(tmp_path: Path, run_server: Start
         assert client.until(m.Error).code == "unknown_job"
 
 
-def test_for_an_older_client_to_acknowledge_is_to_forget(tmp_path: Path, run_server: Start) -> None:
+def test_an_older_clients_ack_forgets_the_job(tmp_path: Path, run_server: Start) -> None:
     running = run_server(tmp_path)
     with Client(running.path, versions=(3,)) as client:
         job = client.session.submit(script())

@@ -125,7 +125,9 @@ def test_a_job_goes_to_the_worker_that_has_its_model_loaded(
         assert [work.model for work in works] == before
 
 
-def test_a_worker_that_dies_leaves_the_job_of_the_other(tmp_path: Path, run_server: Start) -> None:
+def test_a_worker_that_dies_leaves_the_other_workers_job_alone(
+    tmp_path: Path, run_server: Start
+) -> None:
     with Client(run_server(tmp_path, workers=2).path) as client:
         good = client.session.submit(script(steps=60, step_s=0.05))
         bad = client.session.submit(script(die_at=1))
@@ -133,7 +135,7 @@ def test_a_worker_that_dies_leaves_the_job_of_the_other(tmp_path: Path, run_serv
         assert client.until(m.Done).job == good
 
 
-def test_memory_is_freed_at_a_word(tmp_path: Path, run_server: Start) -> None:
+def test_memory_is_freed_when_a_client_asks(tmp_path: Path, run_server: Start) -> None:
     running = run_server(tmp_path)
     with Client(running.path) as client:
         client.until(lambda e: isinstance(e, m.Welcome) and bool(e.device))

@@ -241,7 +241,7 @@ def test_a_dynamic_orbit_is_the_seeds() -> None:
         (None, [10.0, 20.0], "picture's own, 10 degrees, not 20"),
     ],
 )
-def test_bad_lists_of_angles(azimuths: list, elevations: list, words: str) -> None:
+def test_bad_lists_of_angles_are_refused(azimuths: list, elevations: list, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         views_deg("static", 8, 10.0, azimuths_deg=azimuths, elevations_deg=elevations)
 

@@ -21,7 +21,9 @@ SV3D_BYTES = 4_700_000_000
 @pytest.mark.parametrize(
     ("free", "expected"), [(141e9, 24), (23e9, 24), (15e9, 12), (11e9, 12), (7.5e9, 8), (1e9, 8)]
 )
-def test_by_itself_it_goes_by_what_is_free(monkeypatch: Any, free: float, expected: int) -> None:
+def test_auto_memory_goes_by_what_is_free_on_the_card(
+    monkeypatch: Any, free: float, expected: int
+) -> None:
     card = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free), 2 * int(free)))
     assert choose_memory("auto", card, SV3D_BYTES) == expected

@@ -335,7 +335,7 @@ def test_the_last_elevation_is_the_pictures() -> None:
         ({"azimuths": (90, 0), "orbit": "sine"}, "or an orbit and its number of views"),
     ],
 )
-def test_bad_orbits(fields: dict, words: str) -> None:
+def test_bad_orbits_are_refused(fields: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         GenerationSettings(**fields)
 

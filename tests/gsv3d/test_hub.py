@@ -264,7 +264,7 @@ def test_what_was_fetched_of_a_model_can_be_removed(hub: Hub, tmp_path: Path, ca
     assert "There is no model 'sv3d-p' in" in capsys.readouterr().err
 
 
-def test_a_name_nobody_published_and_a_file_that_is_gone(hub: Hub, capsys) -> None:
+def test_an_unpublished_name_and_a_missing_file_are_named(hub: Hub, capsys) -> None:
     assert main(["models", "add", "sv4d"]) == 2
     assert "No model 'sv4d' has been published. There are sv3d-p and sv3d-u" in (
         capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_without_a_decoder_a_prop_is_fitted(
     assert 100 < record["gaussians"] <= 250
 
 
-def test_what_is_said_of_a_model(capsys: Any) -> None:
+def test_models_info_describes_a_model(capsys: Any) -> None:
     assert main(["models", "info", "blockout"]) == 0
     said = capsys.readouterr().out
     assert "views and Gaussians (8 views at 64 px, 2 steps)" in said

@@ -121,7 +121,7 @@ def test_the_largest_texture_that_fits_is_named(monkeypatch, free, hint):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds to this limit")
-def test_what_a_process_may_still_take_counts_and_what_the_job_held_is_let_go():
+def test_the_largest_texture_counts_the_limit_and_the_jobs_own_memory():
     code = """
 import resource, gsv3d.errors, numpy as np, psutil
 from gsv3d.meshing.export import encode_texture

@@ -40,7 +40,7 @@ def test_a_model_is_added_under_a_name_once(own_models: Path, tmp_path: Path) ->
         ("nothing", "props", "holds no GSV3D model"),
     ],
 )
-def test_a_model_that_cannot_be_added(
+def test_a_model_that_cannot_be_added_is_named(
     tmp_path: Path, own_models: Path, capsys: Any, folder: str, name: str, words: str
 ) -> None:
     tiny.tiny_pipeline().save_pretrained(tmp_path / "model")

@@ -143,7 +143,7 @@ def test_a_picture_without_an_object_is_told_by_its_words(pipeline, monkeypatch)
         imagine(pipeline, ImagineSettings("a cup", steps=1))
 
 
-def test_a_picture_that_the_filter_held_back(pipeline, monkeypatch) -> None:
+def test_a_picture_that_the_filter_held_back_is_named(pipeline, monkeypatch) -> None:
     black = np.zeros((1, 64, 64, 3), np.float32)
     monkeypatch.setattr(
         pipeline, "run_safety_checker", lambda image, *_: (torch.tensor(black).mT, [True])

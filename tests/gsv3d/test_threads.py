@@ -89,7 +89,7 @@ class Node:
         self.me = self  # only the collector gets rid of it
 
 
-def test_garbage_is_not_looked_for_among_what_is_imported() -> None:
+def test_imported_objects_are_left_out_of_garbage_collection() -> None:
     try:
         with pytest.raises(ImportError), pause_collecting():
             assert not gc.isenabled()

@@ -56,7 +56,7 @@ def test_nobody_else_can_read_it(tmp_path: Path) -> None:
         read_connection(path)
 
 
-def test_missing(tmp_path: Path) -> None:
+def test_a_missing_file_says_that_no_backend_is_running(tmp_path: Path) -> None:
     with pytest.raises(ConnectionFileError, match="No backend is running.*gsv3d-backend serve"):
         read_connection(tmp_path / "connection.json")
 

@@ -59,7 +59,7 @@ def test_what_is_no_code_is_refused(text: str) -> None:
         (" [fe80::2]:9 ", ("[fe80::2]", 9)),
     ],
 )
-def test_addresses(text: str, address: tuple[str, int]) -> None:
+def test_addresses_are_parsed(text: str, address: tuple[str, int]) -> None:
     assert parse_address(text) == address
 
 

@@ -74,7 +74,7 @@ def test_a_source_that_has_shrunk_is_an_error() -> None:
         (True, m.Chunk(1, 0, b"x" * 9), "all but the last"),
     ],
 )
-def test_hostile_chunks(granted: bool, chunk: m.Chunk, words: str) -> None:
+def test_chunks_out_of_turn_or_size_are_refused(granted: bool, chunk: m.Chunk, words: str) -> None:
     artifact, _ = file_of(3 * CHUNK_BYTES)
     into = IncomingTransfer(artifact)
     if granted:
@@ -84,7 +84,7 @@ def test_hostile_chunks(granted: bool, chunk: m.Chunk, words: str) -> None:
     assert into.received == 0
 
 
-def test_longer_than_announced() -> None:
+def test_bytes_beyond_the_announced_size_are_refused() -> None:
     artifact, _ = file_of(10)
     into = IncomingTransfer(artifact)
     into.credit()
@@ -122,7 +122,9 @@ def cloud(**changes: np.ndarray) -> dict[str, np.ndarray]:
         ),
     ],
 )
-def test_values_that_cannot_be(kind: str, values: dict[str, np.ndarray], words: str) -> None:
+def test_bad_values_of_arrays_are_refused(
+    kind: str, values: dict[str, np.ndarray], words: str
+) -> None:
     with pytest.raises(ProtocolError, match=words):
         arrays.check_values(kind, values)
 

@@ -139,7 +139,7 @@ def quick(pipeline, monkeypatch):
     monkeypatch.setattr("gsv3d.results.draw_contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
 
 
-def test_refining_is_a_wish_of_the_job_and_has_a_share_of_the_bar(quick, tmp_path, monkeypatch):
+def test_refine_is_passed_on_and_has_a_share_of_the_bar(quick, tmp_path, monkeypatch):
     asked = []
 
     def generate(_pipeline, picture, settings, observer):

@@ -90,7 +90,9 @@ def test_words_become_a_reference_and_then_an_object(objects, text_model, tmp_pa
         assert image.text["seed"] == "3"
 
 
-def test_looking_first_gives_the_same_object(objects, text_model, tmp_path, capsys, monkeypatch):
+def test_a_reference_made_alone_is_that_of_the_whole_run(
+    objects, text_model, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setenv(ENVIRONMENT, text_model)
     words = ["generate", "--prompt", "a red chair", "--seed", "8", *FEW]
     first, then = tmp_path / "first", tmp_path / "then"
@@ -145,7 +147,7 @@ def test_words_without_an_object_are_named_and_the_others_go_on(
     assert not (tmp_path / "out" / "fog_reference.png").exists()
 
 
-def test_what_is_said_of_the_picture_of_words_is_heard() -> None:
+def test_options_of_text_to_image_become_settings() -> None:
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     said = ["--prompt", "a cup", "--text-guidance", "3.5", "--text-steps", "7", "--seed", "2"]

@@ -66,7 +66,7 @@ def test_bounds_and_shared_cameras() -> None:
     assert torch.equal(repeated[1].rgb, out.rgb[1])
 
 
-def test_an_unfinished_rotation_is_the_cameras_own() -> None:
+def test_a_raw_rotation_of_zero_is_the_cameras() -> None:
     """With zero raw rotation a Gaussian's axes are its camera's."""
     head = GaussianHead(4, 0.004, 0.06, 0.0)
     torch.nn.init.zeros_(head.out.weight)

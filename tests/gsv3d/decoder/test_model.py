@@ -86,7 +86,7 @@ def test_in_half_precision(volume: int) -> None:
     assert (half.means - exact.means).abs().max() < 0.05
 
 
-def test_without_a_volume_there_is_nothing_of_it() -> None:
+def test_a_decoder_without_a_volume_has_no_tensors_of_one() -> None:
     """Decoders of before have the same tensors."""
     plain = set(decoder(0).state_dict())
     assert not any("volume" in name or "join" in name for name in plain)

@@ -92,7 +92,7 @@ def test_clouds_become_deeper_and_keep_their_middle(prior: float, expected: floa
     assert middle.tolist() == pytest.approx([0.1, -0.2, 0.05], abs=0.01)
 
 
-def test_faint_and_stray_ones_measure_nothing() -> None:
+def test_faint_and_stray_gaussians_do_not_count_for_the_extents() -> None:
     box = cloud((0.8, 0.4, 0.6))
     haze = cloud((0.8, 1.2, 0.6), 400)
     haze = replace(haze, opacities=haze.opacities * 0.2)
@@ -117,12 +117,12 @@ def test_the_reference_looks_nearly_the_same(elevation: float) -> None:
     assert np.abs(np.subtract(*rows)).max() <= 1
 
 
-def test_few_gaussians_are_left_alone() -> None:
+def test_too_few_gaussians_are_left_alone() -> None:
     few = cloud((0.8, 0.1, 0.6)).filter(torch.arange(10))
     assert deepen(few, 1.0, 10.0) is few
 
 
 @pytest.mark.parametrize("prior", [-0.1, float("nan"), float("inf")])
-def test_a_prior_that_is_none(prior: float) -> None:
+def test_a_prior_below_zero_or_not_finite_is_refused(prior: float) -> None:
     with pytest.raises(ValueError, match="at least 0"):
         deepen(cloud((1.0, 1.0, 1.0)), prior, 0.0)

@@ -96,7 +96,7 @@ def test_rays_end_on_a_ball() -> None:
     assert (hits.depth[0] - DISTANCE)[missed].abs().max() < SIDE
 
 
-def test_between_voxels_it_is_linear() -> None:
+def test_the_volume_is_linear_between_voxels() -> None:
     points = voxel_centers(8, torch.device("cpu"))
     volume = (points @ torch.tensor([1.0, -2.0, 3.0])).view(1, 1, 8, 8, 8)
     asked = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.4
@@ -132,6 +132,6 @@ def test_mixed_precision_moves_no_voxel() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 2, 10])
-def test_a_size_that_cannot_be_halved_twice(size: int) -> None:
+def test_a_size_that_cannot_be_halved_twice_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"multiple of 4, not {size}"):
         FeatureVolume(8, size)

@@ -156,7 +156,9 @@ def test_folder_that_is_not_there(tmp_path: Path) -> None:
         ("sh", None, "sh is missing"),
     ],
 )
-def test_arrays_that_cannot_be_written(name: str, value: np.ndarray | None, message: str) -> None:
+def test_arrays_that_cannot_be_written_are_refused(
+    name: str, value: np.ndarray | None, message: str
+) -> None:
     arrays = arrays_of(4, 0)
     del arrays[name]
     if value is not None:

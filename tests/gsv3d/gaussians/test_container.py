@@ -72,7 +72,7 @@ def test_numpy_and_ply_round_trips(tmp_path: Path) -> None:
         ({"sh": torch.zeros(10, 4, 3, device="meta")}, "sh is on meta"),
     ],
 )
-def test_parts_that_do_not_fit(change: dict[str, torch.Tensor], message: str) -> None:
+def test_parts_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(gaussians(), **change)
 
@@ -86,7 +86,9 @@ def test_parts_that_do_not_fit(change: dict[str, torch.Tensor], message: str) ->
         ({"quats": torch.zeros(10, 4)}, "quats has rotations of length 0"),
     ],
 )
-def test_values_that_are_no_gaussians(change: dict[str, torch.Tensor], message: str) -> None:
+def test_values_that_are_no_gaussians_are_refused(
+    change: dict[str, torch.Tensor], message: str
+) -> None:
     assert gaussians().validate() is not None
     with pytest.raises(ValueError, match=message):
         replace(gaussians(), **change).validate()

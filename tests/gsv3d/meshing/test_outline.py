@@ -274,7 +274,7 @@ def test_a_picture_of_something_else_changes_nothing(shown: str) -> None:
     assert match_reference_outline(before, picture(solid)) is before
 
 
-def test_the_walls_stay_outside() -> None:
+def test_the_borders_of_the_volume_stay_outside() -> None:
     """An outline that reaches to the picture's border, and so beyond the volume."""
     right, up = pixels()
     after = match_reference_outline(ball(), picture(disc(BALLS_OUTLINE) | (abs(up) < 0.05)))

@@ -183,7 +183,9 @@ def test_tensors_that_do_not_fit_are_named(
         (None, "cannot be read: no such file"),
     ],
 )
-def test_files_that_are_something_else(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_files_of_another_kind_are_refused(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
     path = tmp_path / "sv3d_p.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -195,7 +197,7 @@ def test_files_that_are_something_else(tmp_path: Path, content: bytes | None, wo
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
-def test_a_file_cut_short(small: Path, tmp_path: Path, share: float) -> None:
+def test_a_file_cut_short_is_refused(small: Path, tmp_path: Path, share: float) -> None:
     whole = small.read_bytes()
     path = tmp_path / "cut.safetensors"
     path.write_bytes(whole[: int(len(whole) * share)])
@@ -213,13 +215,13 @@ def test_other_models_files_are_named(tmp_path: Path) -> None:
         convert(path, tmp_path / "model")
 
 
-def test_one_given_as_the_other(small: Path, tmp_path: Path) -> None:
+def test_the_other_version_of_sv3d_is_refused(small: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"is SV3D_p, not SV3D_u: it was trained with the cameras"):
         convert(small, tmp_path / "model", "u")
     assert not list(tmp_path.iterdir())
 
 
-def test_values_that_float16_cannot_hold(small: Path, tmp_path: Path) -> None:
+def test_values_that_float16_cannot_hold_are_named(small: Path, tmp_path: Path) -> None:
     name = f"{UNET}out.2.bias"
     path = tmp_path / "file.safetensors"
     for value in (1e6, math.nan):

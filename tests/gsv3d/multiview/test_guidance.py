@@ -27,7 +27,7 @@ def test_scale_one_is_the_conditional_prediction() -> None:
     assert torch.allclose(doubled, 2 * conditional - unconditional, atol=1e-6)
 
 
-def test_no_frames() -> None:
+def test_an_orbit_without_frames_is_refused() -> None:
     with pytest.raises(ValueError, match="num_frames"):
         triangular_guidance(0, 1.0, 2.0)
 

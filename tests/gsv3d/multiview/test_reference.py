@@ -59,7 +59,7 @@ def assert_close(found: torch.Tensor, name: str) -> None:
 
 
 @torch.no_grad()
-def test_what_the_unet_is_told(model) -> None:
+def test_embeddings_and_latents_are_the_references(model) -> None:
     version, pipeline = model
     picture = torch.from_numpy(closed_form.picture(256))
     seen = []

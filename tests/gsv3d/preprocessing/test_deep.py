@@ -152,7 +152,7 @@ def test_a_picture_beneath_its_thumbnail_is_turned_as_that(kind):
     np.testing.assert_allclose(found[..., :3], np.rot90(shades(), -1) * 255, atol=1)
 
 
-def test_what_a_sensor_saw_is_not_taken_for_the_picture():
+def test_raw_sensor_data_are_not_taken_for_the_picture():
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
         writer.write(np.zeros((20, 24, 3), np.uint8), photometric="rgb", subifds=2)

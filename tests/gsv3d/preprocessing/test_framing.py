@@ -156,7 +156,7 @@ def test_bounds_are_named(size, fill):
         prepare(Image.new("RGBA", (64, 64)), size, fill)
 
 
-def test_an_object_that_is_all_there_is_gives_a_sentence():
+def test_a_picture_of_one_color_has_no_object():
     with pytest.raises(ImageError, match="No object"):
         prepare(Image.new("RGB", (100, 80), (120, 130, 140)), 64)
 

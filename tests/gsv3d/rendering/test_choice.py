@@ -40,7 +40,7 @@ def backend_module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return module
 
 
-def test_cpu_takes_torch_without_a_word() -> None:
+def test_cpu_takes_torch_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert choose_backend(CPU, F32, "auto") == "torch"

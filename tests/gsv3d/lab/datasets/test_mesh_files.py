@@ -164,12 +164,12 @@ def tetrahedron(folder: Path, obj_mark: str, mtl_mark: str, first: str = "") -> 
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_the_text_stays(mark: str) -> None:
+def test_text_without_its_mark_is_utf_8(mark: str) -> None:
     text = "v 0 0 0\n# Füße\n"
     assert strip_mark(encoded(text, mark)) == text.encode()
 
 
-def test_what_has_no_mark_is_not_copied(tmp_path: Path) -> None:
+def test_a_file_without_a_mark_is_not_copied(tmp_path: Path) -> None:
     path, folder = tetrahedron(tmp_path, "none", "none"), tmp_path / "copies"
     folder.mkdir()
     assert copy_obj_without_marks(path, folder) is None

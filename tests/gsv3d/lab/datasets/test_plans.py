@@ -98,7 +98,7 @@ def test_what_would_be_clipped_is_scaled_to_the_margin_exactly() -> None:
         (np.array([[0, 0, 0], [1, np.inf, 0.0]]), "not finite"),
     ],
 )
-def test_points_that_cannot_be_placed(points: np.ndarray, words: str) -> None:
+def test_points_that_cannot_be_placed_are_refused(points: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         normalizing_transform(points, 0, orbit([0], 0.0, size=8).viewmats.numpy(), 33.8)
 

@@ -40,7 +40,7 @@ def as_trimesh(mesh) -> trimesh.Trimesh:
     return trimesh.Trimesh(mesh.vertices, mesh.faces, process=True)
 
 
-def test_a_rectangle_becomes_a_closed_block_facing_outwards() -> None:
+def test_a_rectangle_becomes_a_closed_block_facing_outward() -> None:
     block = as_trimesh(extrude_slab(picture(rectangle(40, 60))))
     assert block.is_watertight and block.is_winding_consistent
     np.testing.assert_allclose(block.extents, [1, 0.25, 2 / 3], atol=1e-6)

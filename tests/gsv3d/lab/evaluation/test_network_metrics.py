@@ -58,7 +58,7 @@ def test_frechet_distance_of_known_normal_distributions(rng) -> None:
     assert frechet_distance(*drawn) == pytest.approx(apart.sum(), rel=1e-9)
 
 
-def test_kernel_distance_is_right_in_the_mean(rng) -> None:
+def test_kernel_distance_is_unbiased(rng) -> None:
     """Over all draws of two from three points each, it is the distance of all the points."""
     p, q = rng.standard_normal((2, 3, 4))
 

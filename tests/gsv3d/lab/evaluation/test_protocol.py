@@ -130,7 +130,7 @@ def test_a_square_facing_the_camera_has_the_closed_form() -> None:
     np.testing.assert_allclose(framing.shift, 0, atol=1e-6)
 
 
-def test_a_rod_towards_the_camera_is_framed_without_passing_it() -> None:
+def test_a_rod_toward_the_camera_is_framed_without_passing_it() -> None:
     rod = np.array([[x, y, z] for x in (-0.03, 0.03) for y in (-0.5, 0.5) for z in (-0.03, 0.03)])
     viewmat = look_at_origin(0, 0, 2.35)
     framing = find_framing(rod, viewmat)

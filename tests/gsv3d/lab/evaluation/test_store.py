@@ -59,7 +59,7 @@ def test_the_record_names_objects_settings_and_models(tmp_path: Path, objects) -
     ("choice", "other"),
     [("pose", "auto"), ("orbit", "sine"), ("consistency", Consistency(1.0))],
 )
-def test_a_folder_made_before_there_was_a_choice_goes_on(
+def test_a_folder_older_than_a_setting_of_models_goes_on(
     tmp_path: Path, objects, choice: str, other: object
 ) -> None:
     cases, folder = make_cases(objects, 0), tmp_path / "r"
@@ -85,7 +85,7 @@ def test_more_objects_models_and_seeds_join_the_same_folder(tmp_path: Path, obje
     assert sorted(record["objects"]) == ["a", "b"] and record["retrieval"] == "lib"
 
 
-def test_a_folder_of_before_there_was_a_choice_of_renderers_goes_on(tmp_path, objects) -> None:
+def test_a_folder_older_than_the_choice_of_renderers_goes_on(tmp_path, objects) -> None:
     folder, cases = tmp_path / "r", make_cases(objects, 0)
     prepare_folder(folder, SETTINGS, cases)
     path = folder / "evaluation.json"

@@ -49,7 +49,7 @@ def test_joined_props_hold_both(prop):
     assert np.array_equal(second, prop.vertices[prop.faces])
 
 
-def test_put_together_touch_or_nearly(prop):
+def test_props_put_together_nearly_touch(prop):
     for seed in range(8):
         both = put_together(prop, prop, np.random.default_rng(seed))
         count = len(prop.vertices)

@@ -105,7 +105,7 @@ def test_other_settings_or_objects_are_refused(bank, objects):
         BankFactory(bank, objects, BankSettings(size=64)).prepare()
 
 
-def test_a_bank_of_before_there_were_kinds_of_orbits_goes_on(tmp_path, objects):
+def test_a_bank_older_than_the_kinds_of_orbits_goes_on(tmp_path, objects):
     BankFactory(tmp_path, objects[:1], SETTINGS).prepare()
     record = json.loads((tmp_path / "bank.json").read_text(encoding="utf-8"))
     del record["settings"]["orbit"]

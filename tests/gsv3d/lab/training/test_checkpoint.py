@@ -108,7 +108,7 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(("stage", "config"), ALLOWED)
-def test_what_leaves_the_weights_their_meaning_may_change(
+def test_changes_that_do_not_concern_the_weights_are_accepted(
     stage: str, config: ModelConfig, model: Path, orbits, runs: Path
 ) -> None:
     trainer_of(config, stage, orbits, model, runs).resume()

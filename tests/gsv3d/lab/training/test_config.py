@@ -259,7 +259,7 @@ def test_something_must_be_left_to_train(tmp_path: Path) -> None:
         (b"? [1, 2]\n: 3", "no YAML|unknown field"),
     ],
 )
-def test_files_that_hold_something_else(text: bytes, words: str, tmp_path: Path) -> None:
+def test_files_of_another_content_are_named(text: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_bytes(text)
     with pytest.raises(ModelError, match=words) as error:

@@ -73,7 +73,7 @@ def test_objects_as_they_are_come_first_and_the_rest_when_it_is_waited_for(
     assert said[-1].startswith("drawing: 6/6 orbits")
 
 
-def test_it_ends_when_it_is_left_and_goes_on_from_there(factory, monkeypatch) -> None:
+def test_drawing_ends_with_its_block_and_goes_on_in_the_next(factory, monkeypatch) -> None:
     monkeypatch.setattr(filling, "run_in_processes", drawn_here)
     begun = threading.active_count()
     with pytest.raises(KeyboardInterrupt), Drawing(factory, 1, print) as drawing:
@@ -232,14 +232,14 @@ def test_other_shards_are_unpacked_anew(data: Path, tmp_path: Path, decoded) -> 
     np.testing.assert_array_equal(other.rgba, ORBITS["b"].rgba)
 
 
-def test_the_first_so_many_have_a_bank_of_their_own(data: Path, tmp_path: Path, decoded) -> None:
+def test_a_limit_of_objects_has_a_bank_of_its_own(data: Path, tmp_path: Path, decoded) -> None:
     whole = unpack_shards(data, tmp_path)
     assert names(unpack_shards(data, tmp_path, limit=2)) == ["a/0", "b/0"]
     assert len(whole) == len(unpack_shards(data, tmp_path)) == 3
     assert decoded == {"a": 2, "b": 2, "c": 1}
 
 
-def test_where_nothing_can_be_written_the_run_has_the_bank(
+def test_the_bank_is_in_the_run_where_the_data_cannot_be_written(
     data: Path, tmp_path: Path, monkeypatch
 ) -> None:
     (data / "bank").write_bytes(b"a file")
@@ -290,7 +290,7 @@ def test_normals_are_not_decoded(tmp_path: Path) -> None:
     assert np.array_equal(orbit.rgba, ball.rgba)
 
 
-def test_an_empty_folder(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rendered orbits"):
         unpack_shards(tmp_path, tmp_path)
 

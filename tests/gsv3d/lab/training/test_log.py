@@ -293,7 +293,7 @@ def test_a_log_cut_short_by_a_kill_is_continued(tmp_path: Path) -> None:
     assert path.read_text() == ""
 
 
-def test_a_log_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch) -> None:
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch) -> None:
     log = RunLog(tmp_path / "log.csv", 0)
     (tmp_path / "log.csv").unlink()
     (tmp_path / "log.csv").mkdir()
@@ -301,7 +301,7 @@ def test_a_log_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch) -> No
         log.write([{"step": 1}])
 
 
-def test_means_leave_out_what_is_no_number() -> None:
+def test_means_leave_out_nan() -> None:
     rows = [{"step": 1, "a": 1.0, "b": math.nan}, {"step": 2, "a": 2.0, "b": 4.0}]
     assert average_rows(rows) == {"a": 1.5, "b": 4.0}
     assert average_rows([{"step": 1, "a": math.nan}]) == {}

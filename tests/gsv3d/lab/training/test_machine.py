@@ -335,7 +335,7 @@ print(plain, inside, before, during, held())
     not (sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")),
     reason="glibc alone has the setting",
 )
-def test_freed_arrays_are_not_brought_again() -> None:
+def test_memory_of_freed_arrays_is_used_again() -> None:
     # A process of its own, in which nothing else was allocated before.
     command = [sys.executable, "-c", COUNTED]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)

@@ -39,7 +39,7 @@ def multiview(where: str) -> MultiviewTask:
 
 
 @pytest.mark.parametrize("where", ["latents in memory", "orbits on the card"])
-def test_a_step_waits_for_nothing(where: str, tmp_path: Path, monkeypatch) -> None:
+def test_the_host_does_not_wait_for_the_card(where: str, tmp_path: Path, monkeypatch) -> None:
     """Between two writes of the log the host runs ahead of the card."""
     step = Trainer._step
 

@@ -230,7 +230,7 @@ def test_numbers_out_of_bounds_get_a_sentence(tiny, props, tmp_path, capsys, mor
     assert words in error and "Traceback" not in error
 
 
-def test_objects_the_recipe_cannot_draw(tiny, tmp_path, capsys):
+def test_objects_the_recipe_cannot_draw_are_refused(tiny, tmp_path, capsys):
     (tmp_path / "tetra.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     assert recipe(tiny, tmp_path, tmp_path / "run") == 2
     assert "GLB or glTF" in capsys.readouterr().err

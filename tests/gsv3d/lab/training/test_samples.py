@@ -67,7 +67,7 @@ def test_mirroring_reflects_pictures_and_angles_together() -> None:
     assert total == pytest.approx(360.0)
 
 
-def test_too_few_novel_views_are_taken_twice_and_none_are_taken_around() -> None:
+def test_missing_novel_views_are_repeated_or_taken_from_the_orbit() -> None:
     few = ellipsoid_orbit(views=4, novel=1)
     rng = np.random.default_rng(0)
     assert choose_views(few, 4, 3, rng, False).novel == [4, 4, 4]
@@ -76,7 +76,7 @@ def test_too_few_novel_views_are_taken_twice_and_none_are_taken_around() -> None
     assert len(chosen.novel) == 2 and set(chosen.novel) <= set(chosen.frames)
 
 
-def test_some_of_the_samples() -> None:
+def test_samples_are_picked_by_index() -> None:
     source = ViewSource(tiny.bank_of(tiny.ball_orbit()), 4, 1)
     drawn = source.draw(3, 0)
     part = drawn[[2, 0]]
@@ -87,7 +87,7 @@ def test_some_of_the_samples() -> None:
     assert torch.equal(part.K, drawn.K)
 
 
-def test_numbers_of_frames_that_an_orbit_does_not_have() -> None:
+def test_frames_that_an_orbit_does_not_have_are_refused() -> None:
     with pytest.raises(DataError, match="orbits have 8 views each, which is no multiple of 3"):
         choose_views(tiny.ball_orbit(), 3, 0, Fixed(), mirrored=False)
     with pytest.raises(DataError, match="orbits have 8 views each, fewer than the 16 asked for"):

@@ -287,7 +287,7 @@ def test_a_framed_depth_is_that_of_the_larger_object() -> None:
 
 
 @pytest.mark.parametrize(("side", "zoom"), [(24, 1.0), (28, 24 / 28), (4, 1.2), (32, 0.85)])
-def test_how_much_a_reference_is_enlarged(side: int, zoom: float) -> None:
+def test_a_reference_is_enlarged_to_fill_its_share(side: int, zoom: float) -> None:
     alpha = np.zeros((32, 32), np.uint8)
     alpha[:side, 3:5] = 255
     assert Change().framed(alpha).zoom == pytest.approx(zoom)

@@ -87,7 +87,7 @@ def test_a_component_of_another_size_is_refused(model: Path, orbits) -> None:
         ("decoder", {"lpips_weight": 1.0}, "the package lpips is missing"),
     ],
 )
-def test_options_that_cannot_be_used(
+def test_options_that_cannot_be_used_are_named(
     model: Path, orbits, monkeypatch, stage: str, options: dict, words: str
 ) -> None:
     import sys

@@ -109,7 +109,7 @@ def test_gradients_reach_every_trained_tensor_and_no_other(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["multiview", "decoder"])
-def test_an_encoder_that_is_not_trained_stays(stage: str) -> None:
+def test_an_encoder_that_is_not_trained_gets_no_gradient(stage: str) -> None:
     encoder = {"multiview": "image_encoder", "decoder": "feature_encoder"}[stage]
     task = task_of(stage, **{f"train_{encoder}": False})
     task.loss(task.source.draw(2, 0, 0.0))[0].backward()
@@ -120,7 +120,7 @@ def test_an_encoder_that_is_not_trained_stays(stage: str) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_the_share_of_pictures_on_a_color(share: float) -> None:
+def test_a_share_of_pictures_is_on_a_color(share: float) -> None:
     task = task_of("autoencoder", colored_background=share)
     corners = task.source.draw(8, 0, 0.0)[:, :3, 0, 0]
     assert (corners == 1).all(dim=1).float().mean() == 1 - share
@@ -160,7 +160,7 @@ def test_the_decoders_corruption_leaves_the_reference_alone() -> None:
     assert (corrupted[:, :-1] - latents[:, :-1]).abs().amax(dim=(1, 2, 3, 4)).min() > 0
 
 
-def test_without_a_weight_of_depth_nothing_is_learnt_of_it() -> None:
+def test_without_a_weight_depth_is_not_learned() -> None:
     task = task_of("decoder", depth_weight=0.0)
     batch = task.source.draw(2, 0, 0.0)
     torch.manual_seed(0)
