@@ -81,7 +81,7 @@ def ply_bytes(gaussians: dict[str, np.ndarray]) -> bytes:
 
 
 def drawn(prompt: str, seed: int) -> bytes:
-    """Return the PNG that is "made of" words: a square whose color depends on words and seed."""
+    """Return a PNG "made of" words: a square whose color depends on the words and the seed."""
     from PIL import Image
 
     color = (len(prompt) % 200 + 50, seed % 200 + 50, 90, 255)
@@ -93,7 +93,7 @@ def drawn(prompt: str, seed: int) -> bytes:
 
 
 class BytesSource:
-    """Bytes in memory as a source."""
+    """Bytes in memory as the source of a transfer."""
 
     def __init__(self, data: Any) -> None:
         self._data = memoryview(data)

@@ -22,7 +22,7 @@ _HOME = Path(tempfile.mkdtemp(prefix="gsv3d-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 
 # Small tensors run slower on many threads than on two, and tests share the machine.
-# Torch takes MKL's number before OpenMP's, so who asks for one thread must get it from both.
+# Torch takes MKL's number before OpenMP's: both must be the one that was asked for.
 _threads = os.environ.get("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, _threads)
@@ -36,7 +36,7 @@ os.environ.update(
         "DIFFUSERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MPLBACKEND": "Agg",
-        # What makes Ray keep to loopback on other systems: nothing listens on the network.
+        # Without clusters Ray keeps to loopback on Windows and macOS.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         # Neither the user's Blender nor the user's running backend may be touched.
@@ -55,26 +55,26 @@ for _folder in ("blender", "data", "config", "cache", "state", "runtime"):
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two files of tests at a time; the window, of which there is one, in this process."""
+    """Run two files of tests at a time, but the one window in this process."""
     return 0 if _asked_for_window(config) else min(2, os.cpu_count() or 1)
 
 
 def _asked_for_window(config: pytest.Config) -> bool:
-    """True when the command line names the window test, by marker or by path."""
+    """Return True when the command line names the window test, by marker or by path."""
     by_marker = "window" in (config.option.markexpr or "")
     by_path = any("tests/window" in Path(argument).as_posix() for argument in config.args)
     return by_marker or by_path
 
 
 def _why_no_gpu() -> str:
-    """The reason the tests marked gpu are skipped, empty where a card is there."""
+    """Return the reason the tests marked gpu are skipped, empty where a card is there."""
     import torch
 
     return "" if torch.cuda.is_available() else "no CUDA card on this machine"
 
 
 def _why_no_bpy() -> str:
-    """The reason the tests marked bpy are skipped, empty where the package is installed."""
+    """Return the reason the tests marked bpy are skipped, empty where the package is installed."""
     if importlib.util.find_spec("bpy") is None:
         return "the bpy package is not installed (it has wheels for CPython 3.11 only)"
     return ""

@@ -106,7 +106,7 @@ class FakeBackend:
         self._transfers: dict[int, OutgoingTransfer] = {}
 
     def __enter__(self) -> FakeBackend:
-        # Held as a real one holds its journal: so a client knows that it runs.
+        # A client knows a running backend by the lock on its journal.
         self._journal = Journal(self.connection_path.with_name(JOURNAL))
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)

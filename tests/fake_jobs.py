@@ -35,7 +35,7 @@ class DiedError(Exception):
 
 @dataclass
 class Result:
-    """An artifact of a job; it is there for a later `fetch` where it is kept."""
+    """An artifact of a job; a later `fetch` gets it if it is kept."""
 
     kind: type[m.Artifact]
     values: dict[str, np.ndarray]

@@ -28,7 +28,7 @@ def read_message(data: bytes) -> None:
         data: one byte, of which the lowest bit adds a third frame, then the header.
 
     Raises:
-        AssertionError: something is decoded that is not the same when it is sent on.
+        AssertionError: a decoded message changes when it is encoded and decoded again.
     """
     from backend.protocol import PROTOCOL_VERSION, TAG, ClientSession, ProtocolError, decode, encode
     from backend.protocol import messages as m

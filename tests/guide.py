@@ -10,7 +10,7 @@ GUIDE = Path(__file__).resolve().parents[1] / "docs" / "artist_guide.md"
 
 
 def names() -> set[str]:
-    """Return what the guide says stands on buttons, fields and panels: all that is bold."""
+    """Return the labels of buttons, fields and panels that the guide names: all that is bold."""
     return set(re.findall(r"\*\*(.+?)\*\*", GUIDE.read_text("utf-8")))
 
 

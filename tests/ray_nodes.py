@@ -17,7 +17,7 @@ def started(*cpus: int) -> Iterator[Any]:
     """Start a cluster and end it.
 
     Args:
-        cpus: of each node, the head's first.
+        cpus: processors of each node, the head's first.
 
     Yields:
         Ray's own Cluster; ``nodes`` are all but the head.
@@ -25,7 +25,7 @@ def started(*cpus: int) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    # Nodes import what a test defines.
+    # The nodes must find the tests, whose functions they import.
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     for attempt in range(4):

@@ -11,14 +11,14 @@ import numpy as np
 
 
 def rotation(quat: np.ndarray) -> np.ndarray:
-    """(3, 3) matrix of a quaternion wxyz, by Hamilton's product with the axes."""
+    """Return the (3, 3) matrix of a quaternion wxyz, by Hamilton's product with the axes."""
     w, v = quat[0] / np.linalg.norm(quat), quat[1:] / np.linalg.norm(quat)
     cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
 def colors(sh: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """(N, 3) colors of SH (N, K, 3), K of 1 or 4, seen along unit ``directions`` (N, 3)."""
+    """Return (N, 3) colors of SH (N, K, 3), K of 1 or 4, seen along unit ``directions`` (N, 3)."""
     seen = 0.5 + 0.28209479177387814 * sh[:, 0].astype(np.float64)
     if sh.shape[1] > 1:
         x, y, z = directions.T[..., None]
@@ -51,7 +51,8 @@ def draw(
     """Draw Gaussians as 3D Gaussian Splatting does (Kerbl et al. 2023, equation 5).
 
     Args:
-        means, quats, scales, opacities, sh: of N Gaussians; wxyz, linear, 0..1, (N, K, 3).
+        means, quats, scales, opacities, sh: of N Gaussians; quats wxyz, scales linear, opacities
+            in 0..1, sh (N, K, 3).
         viewmat: (4, 4) world to camera, OpenCV axes.
         K: (3, 3) intrinsics in pixels.
         width, height: of the picture.
@@ -99,6 +100,6 @@ def scene(count: int, degree: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in decibels of pictures in 0..1."""
+    """Return the peak signal-to-noise ratio in decibels of pictures in 0..1."""
     error = np.mean((np.asarray(first, np.float64) - np.asarray(second, np.float64)) ** 2)
     return float(10 * np.log10(1 / max(error, 1e-12)))

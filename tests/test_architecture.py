@@ -67,7 +67,7 @@ def module_name(path: Path) -> str:
 
 
 def parse_imports(source: str, name: str, is_package: bool) -> list[Import]:
-    """All imports of a module; ``from a import b`` counts as ``a.b`` and, with that, as ``a``."""
+    """Return all imports of a module; ``from a import b`` counts as ``a.b`` and so as ``a``."""
     found: list[Import] = []
 
     def visit(node: ast.AST, at_top: bool) -> None:
@@ -210,7 +210,7 @@ def test_no_module_imports_itself_by_way_of_others(package: str) -> None:
 
 
 def known(name: str, paths: dict[str, Path]) -> str:
-    """Return the module that ``from module import name`` names; empty for one of others."""
+    """Return the module that ``from module import name`` names; empty if it is not ours."""
     while name and name not in paths:
         name = name.rpartition(".")[0]
     return name
@@ -224,7 +224,7 @@ def test_addon_reaches_the_protocol_in_one_place() -> None:
 
 
 def loaded_with(module: str) -> set[str]:
-    """All modules of this project that importing one loads, parents included."""
+    """Return all modules of this project that importing one loads, parents included."""
     paths = {module_name(path): path for package in PACKAGES for path in files_of(package)}
     assert module in paths
     waiting, loaded = [module], set()

@@ -49,7 +49,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def huge_png(side: int) -> bytes:
-    """A small file whose header announces side x side pixels."""
+    """Return a small file whose header announces side x side pixels."""
     header = struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0)
     pixels = zlib.compress(bytes(1000))
     return (

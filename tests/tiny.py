@@ -117,7 +117,7 @@ CONFIG = ModelConfig(
 
 
 def with_volume() -> ModelConfig:
-    """The same, its decoder with a feature volume."""
+    """Return ``CONFIG`` with a feature volume in its decoder."""
     decoder = CONFIG.components["decoder"] | {
         "volume_size": 8, "volume_dim": 4, "volume_samples": 8,
     }  # fmt: skip
@@ -125,7 +125,7 @@ def with_volume() -> ModelConfig:
 
 
 def tiny_pipeline(seed: int = 0) -> GSV3DPipeline:
-    """A pipeline with fresh weights."""
+    """Return a pipeline with fresh weights."""
     torch.manual_seed(seed)
     modules = {name: build(CONFIG, name) for name in CONFIG.components}
     pipeline = GSV3DPipeline(
@@ -141,7 +141,7 @@ def tiny_pipeline(seed: int = 0) -> GSV3DPipeline:
 
 
 def picture(seed: int = 0) -> np.ndarray:
-    """A prepared (SIZE, SIZE, 4) uint8 picture: a disc with a gradient."""
+    """Return a prepared (SIZE, SIZE, 4) uint8 picture: a disc with a gradient."""
     y, x = np.mgrid[:SIZE, :SIZE] / (SIZE - 1)
     rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
     rgba[..., 0] = 255 * x
@@ -152,7 +152,7 @@ def picture(seed: int = 0) -> np.ndarray:
 
 
 def ball_orbit(name: str = "ball", views: int = 8, novel: int = 3, seed: int = 0) -> Orbit:
-    """Renders of a colored ellipsoid shell of Gaussians, as ``gsv3d render`` would store them."""
+    """Return an orbit of a colored ellipsoid shell of Gaussians, as ``gsv3d render`` stores it."""
     rng = np.random.default_rng(seed)
     directions = rng.normal(size=(600, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -182,7 +182,7 @@ def ball_orbit(name: str = "ball", views: int = 8, novel: int = 3, seed: int = 0
 
 
 def bank_of(*orbits: Orbit) -> OrbitBank:
-    """A bank of orbits that are alike, in a folder that is deleted when the tests end."""
+    """Return a bank of orbits that are alike, in a folder that is deleted when the tests end."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     first = orbits[0]
@@ -198,7 +198,7 @@ def bank_of(*orbits: Orbit) -> OrbitBank:
 
 
 def as_record(orbit_: Orbit) -> OrbitRecord:
-    """An orbit as ``gsv3d render`` stores it."""
+    """Return an orbit as ``gsv3d render`` stores it."""
     size = orbit_.rgba.shape[1]
     cameras = orbit(orbit_.azimuths_deg.tolist(), orbit_.elevations_deg.tolist(), size=size)
     return OrbitRecord(

@@ -17,7 +17,7 @@ LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)] + list("01234567
 
 
 def tokenizer_files(folder: Path) -> Path:
-    """The vocabulary of a CLIPTokenizer that spells: letters within and at the end of a word."""
+    """Return a CLIPTokenizer's vocabulary of letters, within and at the end of a word."""
     folder.mkdir(parents=True, exist_ok=True)
     words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{x}</w>" for x in LETTERS)]
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -27,7 +27,7 @@ def tokenizer_files(folder: Path) -> Path:
 
 
 def build(folder: Path) -> Any:
-    """The pipeline; ``folder`` takes the tokenizer's files."""
+    """Return the pipeline; ``folder`` takes the tokenizer's files."""
     from diffusers import (
         AutoencoderKL,
         DDIMScheduler,
@@ -89,7 +89,7 @@ def _teach_a_ball(vae: Any) -> None:
     weights = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     optimizer = torch.optim.Adam(weights, 5e-3)
     for _ in range(120):
-        # What an untrained UNet leaves of the noise is of any size.
+        # The latents that an untrained UNet leaves may be of any size.
         latents = torch.randn(4, 4, 8, 8) * 20 * torch.rand(4, 1, 1, 1)
         colors = torch.nn.functional.interpolate((latents[:, :3] / 5).tanh(), scale_factor=8.0)
         painted = vae.decode(latents).sample

@@ -22,11 +22,11 @@ SERVER = Path(__file__).with_name("scripted_server.py")
 
 
 def start_backend(folder: Path, **variables: str) -> subprocess.Popen[bytes]:
-    """Start a backend with the scripted worker that ends with this process, and wait for it.
+    """Start a backend with the scripted worker, and wait for it; it ends with this process.
 
     Args:
-        folder: for its data, and `connection.json`.
-        variables: of its environment, besides this process's.
+        folder: for the backend's data and `connection.json`.
+        variables: added to this process's environment.
     """
     path = folder / "connection.json"
     command = [sys.executable, str(SERVER), str(path), str(folder / "data"), str(os.getpid())]
@@ -48,8 +48,8 @@ class CheckedClient:
         path: the connection file.
 
     Attributes:
-        jobs: those that have not ended: the count of their Gaussians and the seed.
-        ended: jobs that have.
+        jobs: for each that has not ended, the count of its Gaussians and the seed.
+        ended: jobs that have ended.
         faults: what must not happen, in words.
     """
 
@@ -71,7 +71,7 @@ class CheckedClient:
         self._client = Client(self._path, session or self.session)
 
     def submit(self, job: str, padding: int = 0, **script: object) -> None:
-        """Submit a job of `jobs`, with so many more bytes in its picture."""
+        """Submit a job of `jobs`; its picture has some bytes more."""
         count, seed = self.jobs[job]
         script = {"steps": 3, "coarse_at": [2], "gaussians": count, **script}
         self.session.submit(json.dumps(script).encode() + b" " * padding, job=job, seed=seed)

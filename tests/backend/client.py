@@ -64,8 +64,8 @@ class Client:
         """Return the first event, old or new, that is wanted; fail after `timeout` seconds.
 
         Args:
-            wanted: a class of events, or tells whether an event is wanted.
-            job: that it is about; empty: any.
+            wanted: a class of events, or a function that tells whether an event is wanted.
+            job: the job that the event is about; empty for any.
         """
 
         def matches(event: Event) -> bool:
@@ -86,7 +86,7 @@ class Client:
             new = self.step()
 
     def for_a_while(self, seconds: float) -> list[Event]:
-        """Return what comes within some seconds."""
+        """Return the events of some seconds."""
         before, end = len(self.events), time.monotonic() + seconds
         while time.monotonic() < end:
             self.step()

@@ -36,7 +36,7 @@ class KillsClient(CheckedClient):
     """A client that asks for a job again where its worker was killed.
 
     Attributes:
-        failed: how often that was so.
+        failed: how often that happened.
     """
 
     failed = 0
@@ -52,11 +52,11 @@ class KillsClient(CheckedClient):
 
 
 class Trial:
-    """One run.
+    """One run with random kills.
 
     Args:
         folder: for the backend's data.
-        seed: of who is killed when.
+        seed: decides who is killed when.
 
     Attributes:
         counts: who was killed how often, and the jobs.

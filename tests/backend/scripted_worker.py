@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A worker that does what the submitted picture or prompt says: JSON instead of pixels or words.
 
-Run by the server in the model's stead, over the same link and with the same runtime::
+The server runs it in place of the model, over the same link and with the same runtime::
 
     {"steps": 5, "step_s": 0.02, "coarse_at": [2], "gaussians": 1000, "texture": 64,
      "die_at": 3, "hang_at": 3, "fail_at": 3, "fault_at": 3, "file_limit": 100000, "nan": true,
@@ -49,7 +49,7 @@ class Scripted:
         if "--mute" in sys.argv:
             print("importing a driver", flush=True)
             time.sleep(1000)
-        # Found in the folder of the logs, in which a worker runs.
+        # Files in the worker's folder, that of the logs, stand for models that were added.
         added = sorted(path.stem for path in Path.cwd().glob("*.model"))
         names = ["blockout", *added]
         device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
@@ -61,7 +61,7 @@ class Scripted:
         ]
 
     def memory(self) -> int:
-        """Tell of a card what stands behind its name, as in "card with 24"."""
+        """Return the number at the end of a card's name, as in "card with 24"; 8 if there is none."""
         device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
         size = device.split()[-1]
         return int(size) if size.isdigit() else 8
@@ -109,7 +109,7 @@ class Scripted:
             final["means"][0, 0] = np.nan
         watch.artifact("gaussians", final, step=steps, of=steps, final=True)
         watch.progress("texturing", 1, 1)
-        # What was asked for, so that a test sees that it came.
+        # The answer repeats what was asked for, so that a test can check it.
         asked = {name: settings[name] for name in ("elevation", "plane")}
         pose = {name: value for name, value in asked.items() if value is not None}
         pose["mirrored"] = float(settings["mirror"] != "off")

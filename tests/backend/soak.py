@@ -71,11 +71,11 @@ class SoakClient(CheckedClient):
 
 
 class Soak:
-    """One run.
+    """One run of three clients.
 
     Args:
         folder: for the backend's data.
-        seed: of what the clients do.
+        seed: decides what the clients do.
 
     Attributes:
         backend_mb, worker_mb: memory of the backend and of its worker, a value each few jobs.
@@ -96,7 +96,7 @@ class Soak:
         return sum(len(client.ended) for client in self._clients)
 
     def run(self, jobs: int, tell_s: float = 0.0) -> None:
-        """Let so many jobs end.
+        """Run until some number of jobs has ended.
 
         Args:
             tell_s: seconds between two lines that are printed; 0 prints none.

@@ -95,7 +95,7 @@ def test_serve_prints_a_code_where_it_listens(tmp_path: Path) -> None:
 
 
 def test_serve_status_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the real worker still starting: the server answers at once."""
+    """The server answers while the real worker still starts."""
     folder = tmp_path / "Jörgs Daten 椅子"
     here = ["--data-dir", str(folder)]
     process = serve(*here, "--device", "cpu")

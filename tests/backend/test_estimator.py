@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The estimate of a run against a run whose every second is known."""
+"""The estimate of the time left, for a run whose every second is known."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.backend.conftest import Start, script
 
 
 def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
-    """More in a row than a worker that cannot start is tried."""
+    """More jobs crash in a row than a worker that cannot start has tries."""
     with Client(run_server(tmp_path).path) as client:
         poison = [client.session.submit(script(die_at=1)) for _ in range(MAX_RESTARTS + 1)]
         sound = client.session.submit(script())
@@ -74,7 +74,7 @@ def test_an_unforeseen_error_is_answered_and_the_backend_goes_on(
 def test_the_computer_may_sleep(
     tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loop that does not run for longer than a stall, or than clients may be silent."""
+    """The loop pauses for longer than a stall, and for longer than clients may be silent."""
     monkeypatch.setattr("backend.server._LONGEST_TURN_S", 0.3)
     monkeypatch.setattr("backend.protocol.limits.LIVENESS_S", 1.0)  # three of them end a session
     monkeypatch.setattr("backend.protocol.session.HEARTBEAT_S", 0.1)

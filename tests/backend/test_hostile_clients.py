@@ -185,12 +185,12 @@ def test_a_slow_client_bounds_what_the_backend_holds(tmp_path: Path, run_server:
             time.sleep(0.02)
         time.sleep(0.3)
         assert peer.chunks_sent == 3, "no chunk more than the credit"
-        # Credit for all, and still nothing is read: the pipes fill, the rest stays on disk.
+        # All chunks have credit, and still nothing is read: the pipes fill, the rest stays on disk.
         client.socket.send_multipart(encode(m.Credit(announced, 1000), 100))
         time.sleep(0.5)
         assert peer._control_bytes < 10_000
         assert running.server.door.socket.sndhwm == PIPE_MESSAGES
-        # The same client asks for the end of it: the cancel is not behind the data.
+        # The same client cancels the job: its message does not wait behind the data.
         job = next(iter(client.session.open_jobs))
         client.socket.send_multipart(encode(m.Cancel(job), 101))
         deadline = time.monotonic() + 10

@@ -81,7 +81,7 @@ def test_an_older_client_works_and_is_not_told_of_words(tmp_path: Path, run_serv
         with Client(running.path, versions=(1,)) as older:
             job = older.session.submit(script())
             older.until(m.Done)
-            # What the worker's start changes is told in the version that was agreed on.
+            # News of the worker's start comes in the version that was agreed on.
             assert {e.version for e in older.events if isinstance(e, m.Welcome)} == {1}
             older.session.status()
             assert [e.job for e in older.until(m.Queue).jobs] == [job]
@@ -96,7 +96,7 @@ def test_only_words_bring_a_picture() -> None:
 
 
 def test_one_model_at_a_time_is_in_memory(tmp_path: Path, monkeypatch) -> None:
-    """As the worker calls it: the words' model is gone before the other is loaded, and back."""
+    """The worker frees the text-to-image model before it loads the other, and the reverse."""
     from backend.model_runner import ModelRunner
     from gsv3d import generation, models, text_to_image
     from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
@@ -157,7 +157,7 @@ def test_words_through_the_real_backend_and_worker(tmp_path: Path) -> None:
             assert (np.asarray(image)[0, :, 3] == 0).all()
             steps = [e.step for e in client.of_job(jobs[0])
                      if isinstance(e, m.Progress) and e.phase == "imagining"]  # fmt: skip
-            # Of progress that comes too fast some is left out, the last step's too.
+            # Progress that comes too fast is left out in part, even that of the last step.
             assert steps == sorted(steps) and 2 <= steps[-1] <= 3
             long = client.session.imagine("a wooden barrel", steps=200)
             client.until(lambda e: isinstance(e, m.Progress) and e.job == long and e.step > 1, 60)

@@ -23,7 +23,7 @@ def owned(number: int) -> ClientSession:
 
 
 def queue_with(client: Client, wanted: Callable[[tuple[m.JobEntry, ...]], bool]) -> m.Queue:
-    """Return the next queue that is as wanted."""
+    """Return the next queue that meets a condition."""
     start = len(client.events)
     return client.until(
         lambda e: isinstance(e, m.Queue) and e in client.events[start:] and wanted(e.jobs)
@@ -46,7 +46,7 @@ def test_changes_are_told_to_those_who_follow(tmp_path: Path, run_server: Start)
         }  # fmt: skip
         one.session.status()
         assert one.until(m.Queue).jobs[0].owner == "you"
-        one.session.shutdown(if_alone=True)  # it has no parent: the backend stays
+        one.session.shutdown(if_alone=True)  # the backend has no parent: it stays
         one.flush()
         (entry,) = queue_with(two, lambda jobs: jobs[0].owner == "gone").jobs
         assert entry.state == "running", "its jobs go on"
@@ -138,7 +138,7 @@ def test_wishes_survive_a_lost_connection(tmp_path: Path, run_server: Start) -> 
 
 
 def test_repeated_acks_and_forgets_are_no_errors(tmp_path: Path, run_server: Start) -> None:
-    """The answers to both are lost with a connection, and the client repeats itself."""
+    """The answers to both messages are lost with a connection, and the client sends them again."""
     running = run_server(tmp_path)
     with Client(running.path) as client:
         session = client.session

@@ -31,7 +31,7 @@ def batch_job(number: int) -> m.Submit:
 
 @pytest.fixture
 def open_jobs(tmp_path: Path) -> Iterator[Open]:
-    """Open the jobs of a folder; once more is after a restart."""
+    """Open the jobs of a folder; opening them again is a restart."""
     journals: list[Journal] = []
 
     def open_again() -> Jobs:
@@ -45,11 +45,11 @@ def open_jobs(tmp_path: Path) -> Iterator[Open]:
 
 
 def test_times_of_refined_jobs_are_kept_apart(open_jobs: Open) -> None:
-    """A job that fits nothing is not said to take as long as one that does, and the reverse."""
+    """A job without a fit is not expected to take as long as one with it, nor the reverse."""
     jobs = open_jobs()
 
     def run(number: int, **settings: bool) -> float | None:
-        """Take 10 s to denoise, 100 s to fit where it is wished, 10 s to fuse; the first ETA."""
+        """Denoise for 10 s, fit for 100 s where asked, fuse for 10 s; return the first ETA."""
         job = jobs.submit(m.Submit(JOB(number), b"x", steps=1, **settings))
         jobs.start(job, 0.0)
         first = jobs.report(job, "denoising", 0, 1, 0.0).eta_s

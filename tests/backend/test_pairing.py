@@ -189,7 +189,7 @@ def test_a_code_works_once(listening: Running) -> None:
 
 
 def test_a_code_is_not_used_twice_over_one_connection(listening: Running) -> None:
-    """The key of the code is no longer let in, but who came with it before is still connected."""
+    """The code's key is no longer let in, but a client that came with it is still connected."""
     code = make_code(listening)
     answers = ask_as_guest(code, m.Pair("a" * 40, "a"), m.Pair("b" * 40, "b"), m.Hello((6,)))
     assert [type(answer) for answer in answers] == [m.Paired, m.Error, m.Error]

@@ -31,7 +31,7 @@ def cluster() -> Iterator[Any]:
 
 
 def test_a_cluster_without_processors_is_one_sentence(cluster, tmp_path: Path, capfd) -> None:
-    """First, while the cluster has none."""
+    """This test is the first, while the cluster has no processors."""
     serve = ["serve", "--data-dir", str(tmp_path / "data"), "--ray"]
     assert main([*serve, cluster.address]) == 1
     assert (
@@ -83,7 +83,7 @@ def test_a_lost_node_loses_no_job_of_a_batch(cluster, tmp_path: Path, run_server
 def test_a_job_that_ends_its_actor_is_tried_twice(
     cluster, tmp_path: Path, run_server: Start
 ) -> None:
-    """On the node that is left."""
+    """It runs on the node that the test before leaves."""
     with Client(run_server(tmp_path, f"--ray={cluster.address}").path) as client:
         job = client.session.submit(script(die_at=1), filename="bad.png")
         failed = client.until(m.Failed, 120)

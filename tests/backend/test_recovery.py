@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is lost when things end or fill up: nothing that was acknowledged."""
+"""When processes end or disks fill up, nothing that was acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def filled(folder: Path) -> list[tuple[str, str]]:
 
 
 def reopened(folder: Path) -> tuple[list[tuple[str, str]], Jobs]:
-    """Return ids and states as a backend that starts on a folder has them, and the jobs."""
+    """Open a folder as a backend that starts does; return ids and states, and the jobs."""
     server = Server(Settings(folder, folder / "c.json"))
     server.store = Store(folder)
     jobs = Jobs(server.store, server._open_journal())

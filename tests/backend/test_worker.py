@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the worker tells of a job that failed, and that it goes on with the next one."""
+"""Jobs in the worker: what is passed on, what failed jobs say, and that the next one runs."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
     ],
 )
 def test_the_views_that_were_asked_for_are_made(monkeypatch, told, made) -> None:
-    """A job that an older backend noted says nothing of them."""
+    """A job that an older backend noted names no views."""
     seen = []
 
     def generate(_pipeline: Any, image: Any, settings: Any, *_: Any) -> Any:

@@ -77,7 +77,7 @@ def test_a_job_goes_to_a_device_with_the_memory_its_model_needs(
     logs.mkdir(parents=True)
     for name in ("large", "huge"):
         (logs / f"{name}.model").touch()
-    # The first is known to have 8 of memory.
+    # The first device is known to have 8 GB of memory.
     running = run_server(tmp_path, "--has=card with 8", "--has=card with 24")
     devices: dict[str, str] = {}
 

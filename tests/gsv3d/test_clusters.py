@@ -30,7 +30,7 @@ def cluster():
 
 
 def meeting(folder: Path, name: str, stay: str) -> str:
-    """A task that writes its node's name, waits for a file, and returns the node's name.
+    """Write the node's name, wait for a file, and return the node's name.
 
     On a node that the file names it goes on waiting, for two minutes.
     """

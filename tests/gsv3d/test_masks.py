@@ -26,7 +26,7 @@ SIZE = 384
 
 
 def ramp(start: float, end: float, radius: float = 0) -> np.ndarray:
-    """(SIZE, SIZE) 1 up to a distance from the middle, 0 from another."""
+    """Return (SIZE, SIZE) 1 up to a distance from the middle, 0 from another."""
     y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
     return np.clip((end - np.hypot(x, y)) / (end - start), 0, 1)
 

@@ -22,7 +22,7 @@ from tests import tiny
 
 @pytest.fixture(autouse=True)
 def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for models of one's own, not the user's."""
+    """Return an empty folder for models of one's own, not the user's."""
     folder = tmp_path / "own models ü"
     folder.mkdir()
     monkeypatch.setenv("GSV3D_MODELS", str(folder))

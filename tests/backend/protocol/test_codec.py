@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages to frames and back; and that no bytes whatever bring anything but ProtocolError."""
+"""Messages to frames and back; bytes that are no message raise nothing but ProtocolError."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_message_has_an_example() -> None:
 
 
 def test_frames_as_documented() -> None:
-    """Written out by hand, not by the codec."""
+    """The frames are written out by hand, not by the codec."""
     header = {"type": "credit", "seq": 4, "transfer": 9, "chunks": 2}
     assert decode([b"GSV3D/1", msgpack.packb(header)], "client").message == m.Credit(9, 2)
     frames = encode(m.Chunk(9, 0, b"abc"), 5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client tells a backend of an older version, and what it says itself."""
+"""The messages that a client adapts to a backend of an older version, or refuses."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_a_mesh_may_have_an_alpha_and_it_comes_last() -> None:
 
 
 def test_layout_on_the_wire() -> None:
-    """Little endian, C order, one array after the other: against struct."""
+    """Against struct: little endian, C order, one array after the other."""
     import struct
 
     values = {"images": np.arange(2 * 1 * 1 * 3, dtype="u1").reshape(2, 1, 1, 3),

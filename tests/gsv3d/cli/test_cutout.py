@@ -25,7 +25,7 @@ def save_cut_out(path: Path, color=(200, 80, 40)) -> Path:
 
 @pytest.fixture
 def unsure(monkeypatch, tmp_path):
-    """An opaque picture of which the network knows little."""
+    """Return an opaque picture of which the network knows little."""
 
     def guess(rgb, cutout):
         y, x = np.mgrid[-1 : 1 : rgb.shape[0] * 1j, -1 : 1 : rgb.shape[1] * 1j]

@@ -30,7 +30,7 @@ def arrays_of(count: int = 20, degree: int = 1, seed: int = 0) -> Arrays:
 
 
 def columns_of(arrays: Arrays) -> dict[str, np.ndarray]:
-    """The file's columns, written out by hand."""
+    """Return the file's columns, written out by hand."""
     columns = {name: arrays["means"][:, i] for i, name in enumerate("xyz")}
     opacities = arrays["opacities"].astype(np.float64)
     columns["opacity"] = np.log(opacities / (1 - opacities))
@@ -49,7 +49,7 @@ def columns_of(arrays: Arrays) -> dict[str, np.ndarray]:
 def with_plyfile(
     columns: dict[str, np.ndarray], types: list[str], text: bool = False, order: str = "<"
 ) -> bytes:
-    """A PLY as plyfile writes it; ``types`` are numpy codes, repeated over the columns."""
+    """Return a PLY as plyfile writes it; ``types`` are numpy codes, repeated over the columns."""
     dtype = [(name, types[i % len(types)]) for i, name in enumerate(columns)]
     records = np.empty(len(next(iter(columns.values()))), dtype=dtype)
     for name, values in columns.items():

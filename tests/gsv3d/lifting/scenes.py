@@ -13,7 +13,7 @@ from tests.gsv3d.fake_pipeline import ball
 
 
 def painted_ball() -> Gaussians:
-    """A ball of radius 0.35 whose color is its direction."""
+    """Return a ball of radius 0.35 whose color is its direction."""
     plain = ball((1, 1, 1), count=400, radius=0.35)
     colors = (plain.means / 0.35 * 0.5 + 0.5).clamp(0, 1)
     return Gaussians.from_rgb(plain.means, plain.quats, plain.scales * 2, plain.opacities, colors)
@@ -29,7 +29,7 @@ def see(gaussians: Gaussians, cameras: Cameras) -> Views:
 
 
 def moved(cameras: Cameras, scale: float, shift: torch.Tensor) -> Cameras:
-    """The same pictures' cameras in a world that is scaled, then shifted."""
+    """Return the same pictures' cameras in a world that is scaled, then shifted."""
     viewmats = cameras.viewmats.clone()
     viewmats[:, :3, 3] *= scale
     viewmats[:, :3, 3] -= (viewmats[:, :3, :3] @ shift[:, None])[..., 0]

@@ -12,7 +12,7 @@ from gsv3d.lifting.views import crop
 
 
 def picture(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
-    """A red box (left, top, right, bottom) on nothing."""
+    """Return a red box (left, top, right, bottom) on nothing."""
     rgba = np.zeros((height, width, 4), dtype=np.uint8)
     left, top, right, bottom = box
     rgba[top:bottom, left:right] = (255, 0, 0, 255)

@@ -15,7 +15,7 @@ from gsv3d.meshing.surface import extract_surface
 
 
 def shape(kind: str, seed: int) -> trimesh.Trimesh:
-    """A closed shape with a little noise."""
+    """Return a closed shape with a little noise."""
     made = {
         "torus": lambda: trimesh.creation.torus(0.35, 0.1, major_sections=40, minor_sections=20),
         "ball": lambda: trimesh.creation.icosphere(3, 0.4),

@@ -223,7 +223,7 @@ def test_another_suffix_is_refused(tmp_path: Path):
 
 
 def lattice() -> TexturedMesh:
-    """The tetrahedron with stripes of its texture left out."""
+    """Return the tetrahedron with stripes of its texture left out."""
     mesh = tetrahedron()
     alpha = np.full((64, 64, 1), 255, np.uint8)
     alpha[:, 1::4] = 0

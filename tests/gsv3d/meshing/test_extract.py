@@ -24,7 +24,7 @@ from gsv3d.rendering import render
 
 
 def ball(count: int = 3000, radius: float = 0.35) -> Gaussians:
-    """A ball of small Gaussians; red at y < 0, the input's side, and blue behind."""
+    """Return a ball of small Gaussians; red at y < 0, the input's side, and blue behind."""
     i = np.arange(count) + 0.5
     polar, turn = np.arccos(1 - 2 * i / count), np.pi * (1 + 5**0.5) * i
     points = radius * np.stack(
@@ -104,7 +104,7 @@ def test_the_mesh_has_the_outline_of_the_picture():
 
 
 def table(legs: tuple[float, ...]) -> Gaussians:
-    """A table top of small Gaussians and some of its legs, by their x."""
+    """Return a table top of small Gaussians and some of its legs, by their x."""
     rng = np.random.default_rng(0)
     boxes = [((0, 0, 0.2), (0.4, 0.15, 0.04), 3000)]
     boxes += [((x, -0.1, -0.1), (0.02, 0.02, 0.3), 600) for x in legs]

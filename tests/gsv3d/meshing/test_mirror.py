@@ -25,7 +25,7 @@ SIZE = 96
 
 
 def normal_of(plane_deg: float) -> np.ndarray:
-    """(3,) normal of the vertical plane that holds the direction of that azimuth."""
+    """Return (3,) normal of the vertical plane that holds the direction of that azimuth."""
     azimuth = np.deg2rad(plane_deg)
     along = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])  # from the origin to such a camera
     return np.cross(along, [0.0, 0.0, 1.0])
@@ -93,7 +93,7 @@ def lens(offset: float, thickness: float = SHORT) -> tuple[np.ndarray, np.ndarra
 
 
 def solid(offset: float, thickness: float = SHORT) -> Volume:
-    """The same ellipsoid as distances, exact at the surface and near enough beside it."""
+    """Return the same ellipsoid as distances, exact at the surface and near enough beside it."""
     span = (np.arange(2 * HALF + 1) - HALF) * VOXEL
     grid = np.stack(np.meshgrid(span, span, span, indexing="ij"), axis=-1)
     turn = np.deg2rad(PLANE)
@@ -112,7 +112,7 @@ def solid(offset: float, thickness: float = SHORT) -> Volume:
 
 
 def outline_of(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> np.ndarray:
-    """(V, S, S) bool: pixels whose centers the triangles cover."""
+    """Return (V, S, S) bool: pixels whose centers the triangles cover."""
     triangles = torch.from_numpy(faces)
     return rasterize(torch.from_numpy(vertices).float(), triangles, cameras).covered.numpy()
 

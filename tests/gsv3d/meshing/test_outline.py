@@ -73,7 +73,7 @@ def parts(volume: Volume) -> int:
 
 
 def silhouette(volume: Volume) -> np.ndarray:
-    """(SIZE, SIZE) bool: pixels whose centers the surface covers."""
+    """Return (SIZE, SIZE) bool: pixels whose centers the surface covers."""
     vertices, faces = extract_surface(volume)
     seen = rasterize(torch.from_numpy(vertices).float(), torch.from_numpy(faces.copy()), CAMERA)
     return seen.covered[0].numpy()

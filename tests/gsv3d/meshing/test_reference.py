@@ -21,7 +21,7 @@ def ball(radius: float = RADIUS, scale=(1.0, 1.0, 1.0), center=(0.0, 0.0, 0.0)):
 
 
 def picture(radius: float = RADIUS, shift=(0.0, 0.0)) -> Reference:
-    """A disc, red on the left and green on the right, as the ball of that radius looks."""
+    """Return a disc, red on the left and green on the right, as the ball of that radius looks."""
     focal = CAMERA.resized(SIZE).Ks[0, 0, 0].item()
     disc = focal * (radius / DISTANCE) / np.sqrt(1 - (radius / DISTANCE) ** 2)
     v, u = np.mgrid[:SIZE, :SIZE] + 0.5 - SIZE / 2

@@ -86,7 +86,7 @@ def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_colored):
 
 
 def green_front(mesh: TexturedMesh, azimuth: float = 0.0, size: int = 128):
-    """The cube's side at that azimuth, all green, laid over the mesh."""
+    """Return the cube's side at that azimuth, all green, laid over the mesh."""
     camera = orbit([azimuth], [0.0], size=size)
     half = camera.Ks[0, 0, 0].item() * 0.3 / (2.35 - 0.3)
     rgba = np.zeros((size, size, 4), np.uint8)

@@ -72,7 +72,7 @@ def _under(prefix: str, found: Shapes) -> Shapes:
 
 
 def _layer(name: str, *shape: int) -> Shapes:
-    """A linear layer, a convolution or, of one number, a norm."""
+    """Return a linear layer, a convolution or, of one number, a norm."""
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
@@ -118,7 +118,7 @@ def _unet(version: str, widths: Widths) -> Shapes:
 
 
 def _residual(name: str, before: int, after: int, time: int) -> Shapes:
-    """A block in space, then one in time, then how the two are mixed."""
+    """Return a block in space, then one in time, then how the two are mixed."""
     found: Shapes = {}
     for part, channels, kernel in (
         (name, before, (3, 3)),

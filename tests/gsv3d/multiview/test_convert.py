@@ -39,7 +39,7 @@ def heads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    """A file of SV3D_p, a tenth as wide."""
+    """Return a file of SV3D_p, a tenth as wide."""
     return published.write(tmp_path_factory.mktemp("published") / "sv3d_p ü.safetensors", "p")
 
 

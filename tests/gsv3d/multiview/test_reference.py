@@ -38,7 +38,7 @@ POSES = ([72.0, 144.0, 216.0, 288.0, 0.0], [12.0, -5.0, 30.0, 0.0, 89.0])
 
 @pytest.fixture(scope="module", params=["p", "u"])
 def model(request, tmp_path_factory) -> tuple[str, GSV3DPipeline]:
-    """A small file, converted and loaded in float32."""
+    """Return a small file, converted and loaded in float32."""
     folder = tmp_path_factory.mktemp("sv3d")
     path = published.write(folder / "file.safetensors", request.param)
     with pytest.MonkeyPatch.context() as patch:

@@ -39,7 +39,7 @@ def peak(azimuth: float, width: float = 4.0) -> np.ndarray:
 
 
 def picture_of(mesh: trimesh.Trimesh, yaw_deg: float, elevation_deg: float) -> np.ndarray:
-    """(S, S, 4) prepared picture of a gray mesh."""
+    """Return (S, S, 4) prepared picture of a gray mesh."""
     turned = mesh.copy()
     turned.apply_transform(trimesh.transformations.rotation_matrix(np.deg2rad(yaw_deg), [0, 0, 1]))
     vertices, faces = np.array(turned.vertices, np.float32), np.array(turned.faces, np.int32)

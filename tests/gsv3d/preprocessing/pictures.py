@@ -14,7 +14,7 @@ from gsv3d.preprocessing import load_image
 
 
 def colors() -> np.ndarray:
-    """(32, 48, 3): red, green, blue and white quarters."""
+    """Return (32, 48, 3): red, green, blue and white quarters."""
     picture = np.zeros((32, 48, 3), np.uint8)
     picture[:16, :24], picture[:16, 24:] = (200, 30, 20), (20, 180, 40)
     picture[16:, :24], picture[16:, 24:] = (30, 40, 190), (240, 240, 240)
@@ -45,7 +45,7 @@ def linear_profile() -> bytes:
 
 
 def gray_profile(gamma: float) -> bytes:
-    """An ICC profile (version 2) of gray with a gamma, made by hand after ICC.1:2001-04."""
+    """Return an ICC profile (version 2) of gray with a gamma, made by hand after ICC.1:2001-04."""
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
     text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"gray\0" + bytes(78)
@@ -72,7 +72,7 @@ def tiff(array: np.ndarray, **options) -> bytes:
 
 
 def shades() -> np.ndarray:
-    """(32, 48, 3) in 0..1, from black to white."""
+    """Return (32, 48, 3) in 0..1, from black to white."""
     return np.linspace(0, 1, 32 * 48 * 3).reshape(32, 48, 3)
 
 
@@ -85,7 +85,7 @@ def paged(*pages: np.ndarray, **options) -> bytes:
 
 
 def with_sub_pages(first: np.ndarray, *others: np.ndarray, **options) -> bytes:
-    """A page whose SubIFDs are the others."""
+    """Return a page whose SubIFDs are the others."""
     file = io.BytesIO()
     with tifffile.TiffWriter(file, bigtiff=options.pop("bigtiff", False)) as writer:
         writer.write(first, photometric="rgb", subifds=len(others), **options)

@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 300, 220
 
 
 def truth() -> np.ndarray:
-    """(H, W) bool: an ellipse with a stem and a hole, not in the middle."""
+    """Return (H, W) bool: an ellipse with a stem and a hole, not in the middle."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     body = ((x - 170) / 70.0) ** 2 + ((y - 130) / 55.0) ** 2 < 1
     stem = (abs(x - 170) < 9) & (y > 35) & (y < 100)
@@ -44,7 +44,7 @@ def scene(background, noise: float = 0.0, gradient: float = 0.0) -> np.ndarray:
 
 
 def laid_out(found: CutOut, shape: tuple[int, ...]) -> np.ndarray:
-    """(H, W) alpha over the whole picture."""
+    """Return (H, W) alpha over the whole picture."""
     alpha = np.zeros(shape[:2])
     left, top, right, bottom = (round(x) for x in found.box)
     alpha[top:bottom, left:right] = found.alpha

@@ -28,7 +28,7 @@ def compositor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def naive_rotation(quat: np.ndarray) -> np.ndarray:
-    """(3, 3) from wxyz by the sandwich product q e q*, column by column."""
+    """Return (3, 3) from wxyz by the sandwich product q e q*, column by column."""
     quat = quat / np.linalg.norm(quat)
 
     def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def without_faces(path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def meshes() -> SimpleNamespace:
-    """The makers of object files."""
+    """Return the makers of object files."""
     return SimpleNamespace(
         FACES=FACES,
         colored_box=colored_box,
@@ -104,7 +104,7 @@ def meshes() -> SimpleNamespace:
 
 
 def _make_record(name: str, normals: bool = False, seed: int = 0) -> OrbitRecord:
-    """A record of noise: 3 views of 8 pixels, of which 2 are the orbit."""
+    """Return a record of noise: 3 views of 8 pixels, of which 2 are the orbit."""
     rng = np.random.default_rng(seed)
     directions = rng.normal(size=(3, 8, 8, 3)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
@@ -133,5 +133,5 @@ def _make_record(name: str, normals: bool = False, seed: int = 0) -> OrbitRecord
 
 @pytest.fixture(scope="session")
 def make_record() -> Callable[..., OrbitRecord]:
-    """The maker of records."""
+    """Return the maker of records."""
     return _make_record

@@ -18,7 +18,7 @@ from gsv3d.lab.datasets.plans import (
 
 
 def project(points: np.ndarray, viewmat: np.ndarray, fov_deg: float) -> np.ndarray:
-    """(N, 2) in -1..1 across the frame."""
+    """Return (N, 2) in -1..1 across the frame."""
     local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
     return local[:, :2] / local[:, 2:] / np.tan(np.deg2rad(fov_deg) / 2)
 

@@ -39,7 +39,7 @@ SETTINGS = EvaluationSettings(size=SIZE, input_size=64, samples=2)
 
 
 def box(extents: tuple[float, float, float], color: tuple[int, int, int]) -> TexturedMesh:
-    """A box around the origin in one color."""
+    """Return a box around the origin in one color."""
     body = trimesh.creation.box(extents)
     uvs = np.full((len(body.faces), 3, 2), 0.5)
     return TexturedMesh(body.vertices, body.faces, uvs, np.full((2, 2, 3), color, np.uint8))
@@ -57,7 +57,7 @@ def make_evaluation(
     elevations: tuple[float, ...] = (),
     draw: bool = True,
 ) -> Evaluation:
-    """A folder with the truth of boxes, all of them red; a model "m" is announced.
+    """Return a folder with the truth of boxes, all of them red; a model "m" is announced.
 
     Without ``draw``, and at other elevations, the truths are empty files: enough to report on.
     """

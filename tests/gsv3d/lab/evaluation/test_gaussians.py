@@ -20,7 +20,7 @@ SMALL = FitSettings(count=250, iterations=30, size=24)
 
 
 def painted_ball() -> Gaussians:
-    """A ball whose color is its direction."""
+    """Return a ball whose color is its direction."""
     plain = ball((1, 1, 1), count=400, radius=0.35)
     colors = (plain.means / 0.35 * 0.5 + 0.5).clamp(0, 1)
     return Gaussians.from_rgb(plain.means, plain.quats, plain.scales * 2, plain.opacities, colors)

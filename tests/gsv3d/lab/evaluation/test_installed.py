@@ -163,7 +163,7 @@ def test_without_its_weights_a_package_is_not_enough(installed: Path, load, name
 
 @pytest.fixture
 def cached_clip(tmp_path: Path, monkeypatch) -> Path:
-    """The default CLIP in a Hugging Face cache, as a download would have left it."""
+    """Return the default CLIP in a Hugging Face cache, as a download would have left it."""
     folder = tmp_path / "cache" / "models--openai--clip-vit-large-patch14"
     (folder / "snapshots").mkdir(parents=True)
     snapshot = tiny_clip(folder / "snapshots" / "0123456789abcdef")

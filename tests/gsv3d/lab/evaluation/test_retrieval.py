@@ -105,7 +105,7 @@ BLUE = (60, 120, 200)
 
 
 def wedge() -> trimesh.Trimesh:
-    """A body whose silhouette tells where it is seen from; +Z up."""
+    """Return a body whose silhouette tells where it is seen from; +Z up."""
     parts = [trimesh.creation.box((1.0, 0.3, 0.2)), trimesh.creation.box((0.2, 0.3, 0.6))]
     parts[1].apply_translation([0.4, 0, 0.3])
     return trimesh.util.concatenate(parts)

@@ -10,7 +10,7 @@ import torch
 
 
 def tiny_clip(folder: Path) -> Path:
-    """A CLIP model of the real class, random weights and a tokenizer of a few words."""
+    """Return a CLIP model of the real class, random weights and a tokenizer of a few words."""
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
     words = ["<|startoftext|>", "<|endoftext|>", "good</w>", "bad</w>", "photo</w>", ".</w>"]

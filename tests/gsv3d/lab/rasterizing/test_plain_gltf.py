@@ -104,7 +104,7 @@ def normalized(values: np.ndarray, kind: str) -> np.ndarray:
 
 
 def square(case: str) -> bytes:
-    """A GLB of one of the CASES."""
+    """Return a GLB of one of the CASES."""
     made = Square()
     colors = np.array([[1, 0.5, 0.25, 1], [0.02, 1, 0.5, 1], [1, 1, 0, 1], [0.2, 0.2, 1, 1]])
     places = np.array([[0, 0, 0], [2, 0, 0], [0, 3, 1]], "f4")
@@ -226,7 +226,7 @@ def test_what_cannot_be_honored_is_remarked_on(tmp_path: Path) -> None:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths of all values in a document."""
+    """Return the paths of all values in a document."""
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     return [
         inner

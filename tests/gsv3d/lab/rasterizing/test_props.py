@@ -147,7 +147,7 @@ def test_an_animated_object_is_drawn_as_it_stands(tmp_path):
 
 
 def views(path):
-    """(4, 32, 32, 4) and (4, 32, 32): colors and depths of the object, normalized."""
+    """Return (4, 32, 32, 4) and (4, 32, 32): colors and depths of the object, normalized."""
     prop, cameras = load_prop(path), orbit([0, 90, 180, 270], 20, size=32)
     transform, _ = normalizing_transform(prop.vertices, 30.0, cameras.viewmats.numpy(), 33.8)
     drawn = draw(Surface(prop, transform, torch.device("cpu")), cameras, None)

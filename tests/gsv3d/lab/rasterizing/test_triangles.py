@@ -15,7 +15,7 @@ def tensors(mesh):
 
 
 def scene_of_solids():
-    """A few overlapping solids: occlusion, slivers, faces from both sides."""
+    """Return a few overlapping solids: occlusion, slivers, faces from both sides."""
     parts = [
         trimesh.creation.icosphere(subdivisions=2, radius=0.3),
         trimesh.creation.box((0.9, 0.1, 0.2)),

@@ -11,7 +11,7 @@ from gsv3d.lab.rasterizing.variation import join, paint, put_together, recolor, 
 
 @pytest.fixture(scope="module")
 def prop(tmp_path_factory) -> Prop:
-    """A cylinder and, apart from it, a box: two connected parts."""
+    """Return a cylinder and, apart from it, a box: two connected parts."""
     path = tmp_path_factory.mktemp("props") / "two.glb"
     box = trimesh.creation.box((0.2, 0.2, 0.2))
     box.apply_translation([1, 0, 0])

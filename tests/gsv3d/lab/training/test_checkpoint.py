@@ -25,7 +25,7 @@ STAGES = ("autoencoder", "multiview", "decoder", "distill")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A folder with all components."""
+    """Return a folder with all components."""
     folder = tmp_path_factory.mktemp("model")
     tiny.tiny_pipeline(0).save_pretrained(folder)
     return folder

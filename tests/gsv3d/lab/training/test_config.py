@@ -50,7 +50,7 @@ LEVELS = {
 
 
 def changed(base: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
-    """A copy with one field, named by its path, that has another value or is not there."""
+    """Return a copy with one field, named by its path, that has another value or is not there."""
     data = copy.deepcopy(base)
     *above, last = name.split(".")
     inner = data
@@ -69,7 +69,7 @@ def read(data: Any, folder: Path) -> ModelConfig:
 
 
 def complaint(data: Any, folder: Path) -> str:
-    """The sentence, which names the file."""
+    """Return the sentence, which names the file."""
     with pytest.raises(ModelError) as error:
         read(data, folder)
     assert str(folder / "own.yaml") in error.value.message
@@ -292,7 +292,7 @@ def _small(name: str) -> dict[str, Any]:
 
 
 def leaves(data: Any, prefix: str = "") -> Iterator[str]:
-    """The path of every field, the groups among them."""
+    """Yield the path of every field, the groups among them."""
     for key, value in data.items():
         yield prefix + key
         if isinstance(value, dict):

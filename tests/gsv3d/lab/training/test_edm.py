@@ -23,7 +23,7 @@ POSE = torch.zeros(2, 3, 3)
 
 
 def perfect(inputs, timestep, context, pose):
-    """The best v where latents are N(0, 0.5^2): c_in x in, E[v | x] out."""
+    """Return the best v where latents are N(0, 0.5^2): c_in x in, E[v | x] out."""
     sigma = (4 * timestep).exp()[:, None, None, None, None]
     channels = inputs.shape[2] // 2
     noisy = inputs[:, :, :channels] * (sigma**2 + 1).sqrt()

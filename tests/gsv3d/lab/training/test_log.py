@@ -148,7 +148,7 @@ def end_run():
 
 @pytest.fixture
 def mlflow(tmp_path: Path, monkeypatch) -> Iterator[None]:
-    """A small mlflow in place of the real one, if that is installed at all."""
+    """Yield a small mlflow in place of the real one, if that is installed at all."""
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / "mlflow.py").write_text(MLFLOW, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path / "packages")

@@ -66,7 +66,7 @@ def finish(process: subprocess.Popen[str], timeout: float = 240) -> str:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> list[float]:
-    """The losses of an uninterrupted run of one process."""
+    """Return the losses of an uninterrupted run of one process."""
     plan = schedule(STEPS, micro_batch=8)
     Trainer(LeastSquares(), plan, tmp_path / "whole", 10, torch.device("cpu")).run()
     return losses(tmp_path / "whole")

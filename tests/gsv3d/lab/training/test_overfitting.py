@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def with_novel(samples: OrbitSamples, chosen: list[int]) -> OrbitSamples:
-    """The samples with some of their novel views."""
+    """Return the samples with some of their novel views."""
     return replace(
         samples,
         novel_rgba=samples.novel_rgba[:, chosen],

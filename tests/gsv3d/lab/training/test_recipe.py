@@ -39,7 +39,7 @@ def props(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """The shipped configuration with small networks and two steps a stage."""
+    """Return the shipped configuration with small networks and two steps a stage."""
     path = resources.files("gsv3d.lab.training") / "configs" / "blockout.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     config |= {"name": "tiny", "image_size": 32, "num_frames": 4, "num_inference_steps": 2}

@@ -49,7 +49,7 @@ def both(static, dynamic):
 
 
 def all_views(bank: OrbitBank, index: int = 0) -> torch.Tensor:
-    """(8, 4, H, W) pictures of an orbit."""
+    """Return (8, 4, H, W) pictures of an orbit."""
     return bank.pictures(torch.tensor([index]), torch.arange(8)[None])[0]
 
 

@@ -24,7 +24,7 @@ def orbits():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A folder with all components."""
+    """Return a folder with all components."""
     folder = tmp_path_factory.mktemp("modèle")
     tiny.tiny_pipeline(3).save_pretrained(folder)
     return folder

@@ -10,7 +10,7 @@ CHANNELS = (8, 12, 16, 12, 12)
 
 
 def linear(channels: int) -> Tensor:
-    """A layer's weights, which the real package brings with it."""
+    """Return a layer's weights, which the real package brings with it."""
     return torch.linspace(0.5, 1.5, channels)
 
 
@@ -35,7 +35,7 @@ class LPIPS(nn.Module):
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
 
     def forward(self, in0: Tensor, in1: Tensor, normalize: bool = False) -> Tensor:
-        """(N, 1, 1, 1) distances of pictures in -1..1."""
+        """Return (N, 1, 1, 1) distances of pictures in -1..1."""
         if normalize:
             in0, in1 = in0 * 2 - 1, in1 * 2 - 1
         total = torch.zeros(len(in0), 1, 1, 1)

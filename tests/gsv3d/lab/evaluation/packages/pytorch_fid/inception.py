@@ -23,6 +23,6 @@ class InceptionV3(nn.Module):
         self.load_state_dict(torch.hub.load_state_dict_from_url(url, progress=False))
 
     def forward(self, inp: Tensor) -> list[Tensor]:
-        """A list of (N, 2048, 1, 1) of pictures in 0..1."""
+        """Return a list of (N, 2048, 1, 1) of pictures in 0..1."""
         x = F.interpolate(inp, size=(299, 299), mode="bilinear", align_corners=False)
         return [F.adaptive_avg_pool2d(self.conv(2 * x - 1).relu(), (1, 1))]
