@@ -61,7 +61,7 @@ class Scripted:
         ]
 
     def memory(self) -> int:
-        """Return the number at the end of a card's name, as in "card with 24"; 8 if there is none."""
+        """Return the number that ends a card's name, as in "card with 24"; 8 if none does."""
         device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
         size = device.split()[-1]
         return int(size) if size.isdigit() else 8

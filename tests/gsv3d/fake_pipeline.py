@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pipeline without networks: what it "generates" is a ball in the picture's mean color.
+"""A pipeline without networks, which "generates" a ball in the picture's mean color.
 
 It keeps to what ``GSV3DPipeline`` promises its callers: sizes, callbacks, errors, determinism.
 """
@@ -36,7 +36,7 @@ def ball(rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.3
 
 
 def quick_result(picture: Any) -> GenerationResult:
-    """A result at once: a tetrahedron. For tests of what comes before and after generating."""
+    """Return a tetrahedron at once, for tests of what comes before and after generating."""
     mesh = TexturedMesh(
         np.vstack([np.zeros(3), np.eye(3)]),
         np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]),
@@ -53,7 +53,7 @@ def quick_result(picture: Any) -> GenerationResult:
 
 
 class FakePipeline:
-    """Notes every call in ``calls``, and in ``asked`` what the last one was told of the views.
+    """Note every call in ``calls``, and in ``asked`` what the last one was told of the views.
 
     ``spoil`` may change the Gaussians before they are given.
     """

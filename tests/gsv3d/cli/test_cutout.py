@@ -51,7 +51,7 @@ def test_a_folder_is_cut_out_and_a_bad_picture_named(tmp_path, capsys):
     np.testing.assert_array_equal(np.unique(rgba[solid][:, :3], axis=0), [[200, 80, 40]])
     original = np.asarray(Image.open(folder / "Fäßchen.png"))[..., 3] > 127
     assert solid.sum() == original.sum() and not solid[0].any() and not solid[:, -1].any()
-    # The result is a picture to go on with: cut out once more it is the same.
+    # The result is a picture like any other: cut out once more, it stays the same.
     again = tmp_path / "again"
     assert main(["cutout", str(output / "Fäßchen.png"), "--output", str(again)]) == 0
     np.testing.assert_array_equal(np.asarray(Image.open(again / "Fäßchen.png")), rgba)

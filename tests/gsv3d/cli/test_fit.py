@@ -80,7 +80,7 @@ def refused(code: int, output: Path, capsys, *words: str) -> None:
 
 
 def moved_inside(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the same with the fourth camera in the middle of the ball."""
+    """Return the cameras with the fourth in the middle of the ball."""
     moved_frames = copy.deepcopy(frames)
     for row, value in zip(moved_frames[3]["transform_matrix"], (5.0, -2.0, 1.0), strict=False):
         row[3] = value

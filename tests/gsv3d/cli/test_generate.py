@@ -129,7 +129,7 @@ def test_the_orbit_is_the_users_and_noted(pipeline, tmp_path):
 
 @pytest.fixture
 def quick(pipeline, monkeypatch):
-    """Objects at once: what comes before and after generating is real."""
+    """Make objects at once; what comes before and after generating is real."""
 
     def generate(_pipeline, picture, _settings, observer):
         observer.progress("denoising", 1, 1)
@@ -189,7 +189,7 @@ def test_a_folder_done_twice_into_itself_gives_no_objects_of_sheets(quick, tmp_p
 
 
 def test_a_name_taken_while_the_object_was_made(quick, monkeypatch, tmp_path):
-    """Another run into the same folder was quicker: the results of the two do not mix."""
+    """Results of two runs into the same folder do not mix where the other one was quicker."""
     image, output = save_picture(tmp_path / "in" / "a.png"), tmp_path / "out"
 
     def generate(_pipeline, picture, _settings, _observer):

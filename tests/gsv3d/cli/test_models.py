@@ -28,7 +28,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 class Program:
-    """``gsv3d models ...`` as a process, its lines read one by one."""
+    """A process of ``gsv3d models ...``, whose lines are read one by one."""
 
     def __init__(
         self, environment: dict[str, str], *arguments: str, program: Sequence[str] = GSV3D
@@ -59,7 +59,7 @@ def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start() -> Iterator[Any]:
-    """Start the program against a hub; it is not left behind."""
+    """Start the program against a hub, and end it after the test."""
     started: list[Program] = []
 
     def begin(hub: LoopbackHub, *arguments: str, token: str = "", **options: Any) -> Program:
@@ -99,7 +99,7 @@ def test_a_model_is_added_by_a_program(start: Any, files: Any, tmp_path: Path) -
 def test_when_the_program_goes_the_work_stops(
     start: Any, files: Any, tmp_path: Path, handler: Any
 ) -> None:
-    """Also where it is started in the background, which has Ctrl+C ignored."""
+    """It stops even when it was started in the background, where Ctrl+C is ignored."""
     with serve(files) as hub:
         hub.hold.set()
         before = signal.signal(signal.SIGINT, handler)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pictures are meant, and that no result overwrites anything."""
+"""The pictures that arguments name, and names of results, which overwrite nothing."""
 
 from __future__ import annotations
 

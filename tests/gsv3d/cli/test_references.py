@@ -31,7 +31,7 @@ def text_model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def pipeline(monkeypatch) -> FakePipeline:
-    """Stands for the 3D model; there must be no text-to-image pipeline any more when it comes."""
+    """Replace the 3D model; check that the text-to-image pipeline is gone when it is loaded."""
     from diffusers import DiffusionPipeline
 
     from gsv3d.pipeline import GSV3DPipeline
@@ -51,7 +51,7 @@ def pipeline(monkeypatch) -> FakePipeline:
 
 @pytest.fixture
 def objects(pipeline, monkeypatch) -> list[np.ndarray]:
-    """The pictures that objects were made of; the objects are a tetrahedron each, at once."""
+    """Return the pictures that objects were made of; each object is a tetrahedron, made at once."""
     seen: list[np.ndarray] = []
 
     def generate(_pipeline, picture, settings, observer) -> GenerationResult:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The depth's prior: against the most probable depth, the matrix product and the box's picture."""
+"""The prior of depth against the most probable depth, the matrix product and a box's picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gsv3d.rendering.projection import rotation_times_scale
 
 
 def cloud(extents: tuple[float, float, float], count: int = 4000) -> Gaussians:
-    """Opaque Gaussians in a box of these extents around (0.1, -0.2, 0.05)."""
+    """Return opaque Gaussians in a box of these extents around (0.1, -0.2, 0.05)."""
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> torch.Tensor:
@@ -45,7 +45,7 @@ def extents_of(gaussians: Gaussians) -> list[float]:
 
 @pytest.mark.parametrize("depth", [0.1, 0.35, 0.5, 0.8, 1.0, 1.3, 2.5])
 def test_the_depth_is_the_most_probable_one(depth: float) -> None:
-    """Minus the logarithm of likelihood and prior, over all ratios of a fine grid."""
+    """Compare with the minimum of -log(likelihood x prior) over a fine grid of ratios."""
     error, scale = 0.4, 0.32
     ratios = np.linspace(-2, 2, 400_001)
     measured = math.log(depth)
@@ -106,8 +106,10 @@ def test_faint_and_stray_gaussians_do_not_count_for_the_extents() -> None:
 
 @pytest.mark.parametrize("elevation", [0.0, 25.0])
 def test_the_reference_looks_nearly_the_same(elevation: float) -> None:
-    """From far off: a box of another depth, but its outline at most some pixels of the sheared
-    faces away; without the height's part it would be a third higher from above."""
+    """From far off, the outline of the deepened box moves by a pixel at most.
+
+    If its height did not shrink, it would be a third higher from above.
+    """
     far = orbit([0.0], elevation, size=64, distance=40.0, fov_deg=2.0)
     before = cloud((0.8, 0.4, 0.6)).to(torch.float32)
     rows = []

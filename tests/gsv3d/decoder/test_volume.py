@@ -24,7 +24,7 @@ OPAQUE = 3.0
 
 @pytest.mark.parametrize("seen_only", [False, True])
 def test_a_voxel_gathers_what_the_views_have_where_they_see_it(seen_only: bool) -> None:
-    """Views hold their own pixel coordinates; the projection is numpy's."""
+    """Views hold their own pixel coordinates; numpy projects the voxels."""
     torch.manual_seed(0)
     size, views = 32, [(0.0, 10.0), (120.0, -5.0), (230.0, 40.0)]
     cameras = orbit([a for a, _ in views], [e for _, e in views], size=size)

@@ -21,7 +21,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Widths:
-    """How wide the networks are; as published where nothing is said."""
+    """Widths of the networks; by default those of the published ones."""
 
     unet: int = 320
     context: int = 1024
@@ -72,7 +72,7 @@ def _under(prefix: str, found: Shapes) -> Shapes:
 
 
 def _layer(name: str, *shape: int) -> Shapes:
-    """Return a linear layer, a convolution or, of one number, a norm."""
+    """Return the shapes of a linear layer, a convolution or, of one number, a norm."""
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
@@ -118,7 +118,7 @@ def _unet(version: str, widths: Widths) -> Shapes:
 
 
 def _residual(name: str, before: int, after: int, time: int) -> Shapes:
-    """Return a block in space, then one in time, then how the two are mixed."""
+    """Return the shapes of a block in space, one in time, and what mixes the two."""
     found: Shapes = {}
     for part, channels, kernel in (
         (name, before, (3, 3)),

@@ -54,7 +54,7 @@ def test_time_left_is_judged_without_the_start(capsys, monkeypatch) -> None:
         progress()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1/3663 objects, 60.00 s each")
-    # Five seconds for three objects since the first was there.
+    # Three objects took five seconds after the first was there.
     assert lines[-1] == "4/3663 objects, 1.67 s each, 1:41:38 left"
 
 
@@ -102,7 +102,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys, monkey
 
 @pytest.fixture
 def fake_blender(monkeypatch):
-    """Instead of Blender's processes: an orbit of Gaussians for every object, but for bad.glb."""
+    """Make an orbit of Gaussians for every object but bad.glb, in place of Blender's processes."""
     asked: list[str] = []
 
     def run(factory, tasks, workers, hint=""):

@@ -28,7 +28,7 @@ FACES = {
 
 
 def colored_box(path: Path, extents: tuple[float, float, float], offset: float = 0.0) -> None:
-    """A GLB of a box (extents in Blender's axes) with one pure color a side."""
+    """Write a GLB of a box (extents in Blender's axes) with one pure color a side."""
     x, y, z = extents
     box = trimesh.creation.box((x, z, y))
     box.apply_translation([offset, 2 * offset, -offset])
@@ -44,12 +44,12 @@ def colored_box(path: Path, extents: tuple[float, float, float], offset: float =
 
 
 def plain_box(path: Path) -> None:
-    """A box without any color."""
+    """Write a box without any color."""
     trimesh.Scene([trimesh.creation.box((1, 1, 1))]).export(path)
 
 
 def textured_box(path: Path, color: tuple[int, int, int]) -> None:
-    """A box with an image texture of one color."""
+    """Write a box with an image texture of one color."""
     from PIL import Image
 
     box = trimesh.creation.box((1, 1, 1))
@@ -61,7 +61,7 @@ def textured_box(path: Path, color: tuple[int, int, int]) -> None:
 
 
 def untextured_box(path: Path) -> None:
-    """A .gltf whose picture, gone.png, is not there."""
+    """Write a .gltf whose picture, gone.png, is not there."""
     textured_box(path.with_suffix(".glb"), (255, 255, 255))
     scene = trimesh.load(path.with_suffix(".glb"))
     path.with_suffix(".glb").unlink()
@@ -75,7 +75,7 @@ def untextured_box(path: Path) -> None:
 
 
 def not_finite(path: Path) -> None:
-    """A box one of whose coordinates is not a number."""
+    """Write a box one of whose coordinates is not a number."""
     box = trimesh.creation.box((1, 1, 1))
     box.vertices[0, 0] = -0.123456
     data = trimesh.Scene([box]).export(file_type="glb")
@@ -85,7 +85,7 @@ def not_finite(path: Path) -> None:
 
 
 def without_faces(path: Path) -> None:
-    """Points only."""
+    """Write points without faces."""
     trimesh.Scene([trimesh.PointCloud(np.eye(3))]).export(path)
 
 

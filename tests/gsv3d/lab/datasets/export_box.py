@@ -22,7 +22,7 @@ def main(source: str, folder: Path) -> None:
     bpy.ops.export_scene.fbx(filepath=str(folder / "fbx_box.fbx"))
     bpy.ops.export_scene.gltf(filepath=str(folder / "gltf_box.gltf"), export_format="GLTF_SEPARATE")
     bpy.ops.wm.save_as_mainfile(filepath=str(folder / "blend_box.blend"), check_existing=False)
-    # What moves: it is at its first frame where the box alone was.
+    # The animation: at its first frame the box is where it was.
     parts = [item for item in bpy.data.objects if item.type == "MESH"]
     for item in parts:
         item.keyframe_insert("rotation_euler", frame=7)

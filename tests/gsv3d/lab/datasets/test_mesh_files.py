@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged files are told in words, by both readers."""
+"""Both readers name what is wrong with damaged mesh files."""
 
 from __future__ import annotations
 

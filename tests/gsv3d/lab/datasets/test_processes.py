@@ -48,7 +48,7 @@ def test_messages_call_a_task_as_they_are_told() -> None:
 
 
 def test_temporary_files_of_crashed_and_killed_processes_are_removed(tmp_path, monkeypatch) -> None:
-    """Of Blender, too, which goes by the environment."""
+    """Blender's files, which follow the environment, are removed too."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     make = "__import__('tempfile').mkdtemp()"
     seen = f"({make}, __import__('os').environ['TMPDIR'])"
@@ -115,7 +115,7 @@ def test_a_process_that_cannot_start_and_a_full_disk_end_the_run_in_words() -> N
 
 
 def test_ctrl_c_is_the_business_of_who_started_the_processes() -> None:
-    """A console sends it to all of them: they go on until they are told to end."""
+    """A console sends Ctrl+C to all processes: workers go on until they are told to end."""
     interrupt = "(__import__('signal').raise_signal(__import__('signal').SIGINT), 7)[1]"
     values = [o.value for o in run_in_processes(EVALUATE, [interrupt, "2"], 1)]
     assert values == [7, 2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of the command over good and bad files, compared with closed forms."""
+"""One run of ``gsv3d render`` over good and bad files, compared with closed forms."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MOVING = ["moving_glb", "moving_usd", "moving_blend"]
 
 
 def make_objects(folder: Path, meshes) -> None:
-    """Objects of every format and every fault."""
+    """Write objects of every format and with every fault."""
     meshes.colored_box(folder / "box.glb", tuple(BOX), offset=4.0)
     meshes.colored_box(folder / "kilometers.glb", tuple(BOX * 20_000), offset=50_000.0)
     script = Path(__file__).with_name("export_box.py")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shards as others read them, and what is left of a folder after a kill at any moment."""
+"""Shards as other programs read them, and folders after a kill at any moment."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluations whose pictures are rasterized boxes: what comes after Blender, without Blender."""
+"""Evaluations of rasterized boxes, to test what comes after Blender without Blender."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def make_evaluation(
 
 
 def add_truth(evaluation: Evaluation, case: Case, mesh: TexturedMesh) -> None:
-    """The true object of a case, and its orbit."""
+    """Write the true object of a case, and its orbit."""
     elevation = case.plan.elevation_deg
     viewmat = look_at_origin(0, elevation, REFERENCE_DISTANCE)
     framing = find_framing(mesh.vertices, viewmat)
@@ -113,7 +113,7 @@ def add_truth(evaluation: Evaluation, case: Case, mesh: TexturedMesh) -> None:
 def answer(
     evaluation: Evaluation, case: Case, run: Run, mesh: TexturedMesh, generated: bool = False
 ) -> None:
-    """A run's mesh and its pictures; of a model its views, too: the true ones."""
+    """Write a run's mesh and pictures; for a model its views too, which are the true ones."""
     unit = normalize_mesh(mesh)
     save_mesh(evaluation.path("meshes", case, run), unit)
     save_arrays(evaluation.path("views", case, run), views=unseen(unit, case.plan.elevation_deg))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The smallest pipeline of the real classes, asked for all that is compared."""
+"""Answers for an evaluation, by the smallest pipeline of the real classes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pipeline():
 
 @pytest.fixture(scope="module")
 def result(pipeline) -> GenerationResult:
-    """Without a mesh: that of random weights is none."""
+    """Generate without a mesh, since random weights give none."""
     output = pipeline(tiny.picture(), elevation=10.0, generator=torch.Generator().manual_seed(0))
     views = (np.asarray(output.views) * 255).round().astype(np.uint8)
     prepared = np.asarray(tiny.picture())
@@ -122,7 +122,7 @@ def test_halves_of_a_sine_are_decoded_where_its_views_stand(pipeline, result) ->
 def test_views_of_another_orbit_are_compared_with_nothing(
     tmp_path: Path, own: str, asked: str | None, framing: float, expected: int | None
 ) -> None:
-    """The true objects' orbits are static ones, and framed as pictures are by default."""
+    """The true objects' orbits are static, and framed as pictures are by default."""
     pipeline = tiny.tiny_pipeline()
     pipeline.register_to_config(orbit=own, framing=framing)
     pipeline.save_pretrained(tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closed forms, definitions, and scikit-image, scipy and Pillow as second implementations."""
+"""Metrics of pictures against closed forms, definitions, scikit-image, scipy and Pillow."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_compositing_on_white_is_that_of_pillow(rng) -> None:
 
 
 def ssim_by_definition(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Wang et al. 2004, equation 13, with a window of 11 x 11; mirrored beyond the rim."""
+    """Compute SSIM (Wang et al. 2004, equation 13), windows of 11 x 11, mirrored beyond the rim."""
 
     def mean(values: np.ndarray) -> np.ndarray:
         return ndimage.gaussian_filter(values, (1.5, 1.5, 0), mode="reflect", radius=(5, 5, 0))

@@ -47,11 +47,11 @@ RED, BLUE = (200, 30, 30), (30, 60, 220)
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch) -> Iterator[Path]:
-    """Packages and weights of LPIPS and of Inception; gives the folder of the weights."""
+    """Install packages and weights of LPIPS and Inception; yield the folder of the weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     monkeypatch.syspath_prepend(PACKAGES)
-    # Only these loaders are to believe in torchvision: transformers would use it.
+    # Torchvision is there for these loaders alone; transformers would use it.
     find = importlib.util.find_spec
 
     def found(name: str) -> object:
@@ -72,7 +72,7 @@ def installed(tmp_path: Path, monkeypatch) -> Iterator[Path]:
 
 
 def alexnet(channels: tuple[int, ...] = (8, 12, 16, 12, 12)) -> dict[str, torch.Tensor]:
-    """Random weights of AlexNet's convolutions, by torchvision's names."""
+    """Return random weights of AlexNet's convolutions, by torchvision's names."""
     random = torch.Generator().manual_seed(0)
     state, before = {}, 3
     layers = ((0, 11), (3, 5), (6, 3), (8, 3), (10, 3))
@@ -95,7 +95,7 @@ def inception() -> dict[str, torch.Tensor]:
 def lpips_by_definition(
     state: dict[str, torch.Tensor], linear: list[torch.Tensor], a: np.ndarray, b: np.ndarray
 ) -> list[float]:
-    """Zhang et al. 2018, equation 1, of pictures in 0..1, one after the other.
+    """Compute LPIPS (Zhang et al. 2018, equation 1) of pictures in 0..1, one after the other.
 
     Colors are normalized by ImageNet's mean and deviation.
     """
@@ -184,7 +184,7 @@ def test_the_default_clip_is_found_in_the_cache(cached_clip: Path) -> None:
 def test_a_report_with_everything_installed(
     tmp_path: Path, installed: Path, cached_clip: Path
 ) -> None:
-    """From packages, weights and pictures to the tables: the truth as an answer, and a slab."""
+    """The answers are the truth and a slab; all the way from packages and pictures to tables."""
     evaluation = make_evaluation(tmp_path / "e", ("cube",))
     case = evaluation.cases[0]
     answer(evaluation, case, Run("m", 0), box((1.0, 0.6, 1.0), RED), generated=True)
@@ -232,7 +232,7 @@ def fid_by_definition(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def kid_by_definition(a: np.ndarray, b: np.ndarray) -> float:
-    """Bińkowski et al. 2018, equation 4, with a loop over pairs."""
+    """Compute KID (Bińkowski et al. 2018, equation 4) with a loop over pairs."""
 
     def k(x: np.ndarray, y: np.ndarray) -> float:
         return float((x @ y / 2048 + 1) ** 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closed forms, scipy's matrix root and plain loops as second implementations."""
+"""Distances of features against closed forms, scipy's matrix root and plain loops."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_frechet_distance_of_known_normal_distributions(rng) -> None:
     """The trace of a 2 x 2 matrix' root is the root of its trace and twice its determinant's."""
 
     def samples(mean: np.ndarray, covariance: np.ndarray, count: int) -> np.ndarray:
-        """Whose own mean and covariance are exactly these."""
+        """Draw samples whose own mean and covariance are exactly these."""
         drawn = rng.standard_normal((count, len(mean)))
         drawn -= drawn.mean(axis=0)
         white = np.linalg.solve(np.linalg.cholesky(np.cov(drawn, rowvar=False)), drawn.T)
@@ -59,7 +59,7 @@ def test_frechet_distance_of_known_normal_distributions(rng) -> None:
 
 
 def test_kernel_distance_is_unbiased(rng) -> None:
-    """Over all draws of two from three points each, it is the distance of all the points."""
+    """Its mean over all draws of two from three points is the distance of all the points."""
     p, q = rng.standard_normal((2, 3, 4))
 
     def kernel(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics by networks: absent ones are named, present ones are what their definitions say.
+"""Metrics by networks: missing ones are named, installed ones follow their definitions.
 
 The networks here are of the real classes with random weights, or stand-ins whose values are known.
 """
@@ -135,7 +135,7 @@ def test_installed_metrics_reach_the_records(evaluation) -> None:
     truth = load_arrays(perceptual_path(evaluation, evaluation.cases[0], None))["mesh_features"]
     own = load_arrays(perceptual_path(evaluation, evaluation.cases[0], Run("slab")))
     assert sets["slab"]["fid"] == pytest.approx(frechet_distance(own["mesh_features"], truth))
-    # Again: nothing is left to do; with another CLIP, or other metrics, all is.
+    # A second run has nothing to do; with another CLIP, or other metrics, it repeats all.
     other = replace(installed, clip_name="another")
     for metrics, done in ((installed, 5), (other, 10), (Perceptual(lpips), 15)):
         measure_perceptual(evaluation, metrics, lambda phase, done, of: calls.append(of))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results as an evaluation draws them: a net before a board, seen through its holes."""
+"""An evaluation's pictures of results: a board is seen through the holes of a net."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RED, GREEN = (200, 40, 30), (30, 160, 60)
 
 
 def net(before_a_board: bool) -> TexturedMesh:
-    """A red net of four strips in the plane of the axes; a green board may stand behind it."""
+    """Return a red net of four strips in the axes' plane, perhaps with a green board behind it."""
     square = np.array([[-0.4, 0, -0.4], [0.4, 0, -0.4], [0.4, 0, 0.4], [-0.4, 0, 0.4]])
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     texture = np.full((64, 64, 4), (*RED, 255), np.uint8)

@@ -104,7 +104,7 @@ def test_settings_out_of_bounds_are_named(change) -> None:
 
 
 def box_on_screen(points: np.ndarray, elevation: float) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high corner in a picture from -1 to 1, as the cameras project it."""
+    """Return the box's low and high corner in a picture from -1 to 1."""
     (pixels,), _ = orbit([0.0], elevation, size=2).project(points)
     return pixels.min(axis=0) - 1, pixels.max(axis=0) - 1
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole report on boxes: the truth as a model's answer beside a slab and nothing."""
+"""A whole report on boxes, answered by the truth, a slab, and an empty picture."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ CHAMFER = Column("chamfer", "CD", -1)
 
 
 def enter(evaluation: Evaluation, run: Run, values: dict[str, dict[str, float]]) -> None:
-    """Numbers as if they had been measured, by case."""
+    """Store numbers by case as if they had been measured."""
     for case in evaluation.cases:
         if case.name in values:
             named = {"format": FORMAT, "case": case.name}

@@ -32,7 +32,7 @@ from gsv3d.meshing.preview import rasterize_mesh
 
 
 def write_box(path: Path, extents: tuple[float, float, float], color=(60, 120, 200)) -> Path:
-    """glTF is +Y up: the second extent is the height."""
+    """Write a box; glTF is +Y up, so that the second extent is its height."""
     box = trimesh.creation.box(extents)
     box.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*color, 255]))
     trimesh.Scene([box]).export(path)
@@ -48,7 +48,7 @@ def test_views_go_around_at_three_elevations() -> None:
 
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path, cut: bool) -> None:
-    """Against the numpy z-buffer of the meshing: another rasterizer, other code for the cut."""
+    """Compare with the z-buffer of the meshing, another rasterizer with its own cut."""
     looks = look_at_prop(write_box(tmp_path / "ü box.glb", (1.0, 0.5, 0.3)), cut)
     assert looks.masks.shape == (72, MASK_SIDE, MASK_SIDE)
     body = trimesh.creation.box((1.0, 0.3, 0.5))

@@ -56,7 +56,7 @@ def quiet(phase: str, done: int, of: int) -> None:
 
 
 class Oracle:
-    """Knows the true cube, as a model would give it; is silent on the tower."""
+    """A generator that knows the true cube, as a model would give it, and fails on the tower."""
 
     frames = FRAMES
 
@@ -96,7 +96,7 @@ class Oracle:
 
 @pytest.fixture(scope="module", params=["rasterizer", pytest.param("cycles", marks=needs_blender)])
 def finished(request, tmp_path_factory: pytest.TempPathFactory):
-    """Both renderers must say the same of boxes."""
+    """Evaluate two boxes with each renderer; both must say the same."""
     settings = replace(SETTINGS, renderer=request.param)
     source = tmp_path_factory.mktemp("boxes ü")
     box_file(source / "cube.glb", (1, 1, 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closed forms, plain loops, scipy and trimesh as second implementations."""
+"""Metrics of shapes against closed forms, plain loops, scipy and trimesh."""
 
 from __future__ import annotations
 

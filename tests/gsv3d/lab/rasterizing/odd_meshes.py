@@ -21,7 +21,7 @@ EXTENTS = (1.0, 0.6, 0.8)
 def box(
     path: Path, picture: Image.Image | None = None, scale: float = 1.0, away: float = 0.0
 ) -> None:
-    """A GLB of an orange box, or of one with a texture."""
+    """Write a GLB of an orange box, or of one with a texture."""
     mesh = trimesh.creation.box(np.array(EXTENTS) * scale)
     mesh.apply_translation([away, 2 * away, -away])
     color = PBRMaterial(baseColorFactor=[200, 90, 40, 255])
@@ -34,7 +34,7 @@ def box(
 
 
 def rewritten(path: Path, change: Callable[[dict[str, Any]], None], **texture: Any) -> None:
-    """A .gltf of the box with its buffers beside it, its document changed."""
+    """Write a .gltf of the box, its document changed, with its buffers beside it."""
     source = path.with_suffix(".glb")
     box(source, **texture)
     files = trimesh.exchange.gltf.export_gltf(trimesh.load(source))
@@ -47,13 +47,13 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None], **texture: A
 
 
 def without_texture(path: Path) -> None:
-    """Its picture, "gone ä.png", is not there."""
+    """Write a box whose picture, "gone ä.png", is not there."""
     picture = Image.new("RGB", (8, 8), (255, 255, 255))
     rewritten(path, lambda d: d.update(images=[{"uri": "gone%20%C3%A4.png"}]), picture=picture)
 
 
 def damaged_texture(path: Path, kept: float) -> None:
-    """Of its picture's bytes only a share is kept; of 0.7 the head can be read."""
+    """Write a box with a share of its picture's bytes; at 0.7 the header can be read."""
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, format="PNG")
@@ -63,7 +63,7 @@ def damaged_texture(path: Path, kept: float) -> None:
 
 
 def animated(path: Path) -> None:
-    """It moves by 5 along x in a second."""
+    """Write a box that moves by 5 along x in a second."""
 
     def move(document: dict[str, Any]) -> None:
         data = np.array([0, 1, 3, 0, 0, 8, 0, 0], dtype="<f4").tobytes()
@@ -87,7 +87,7 @@ def animated(path: Path) -> None:
 
 
 def compressed(path: Path) -> None:
-    """Its meshes can be read with Draco alone."""
+    """Write a box whose meshes only Draco can read."""
     names = ["KHR_draco_mesh_compression"]
 
     def compress(document: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ def compressed(path: Path) -> None:
 
 
 def not_finite(path: Path) -> None:
-    """One of its coordinates is not a number."""
+    """Write a box one of whose coordinates is not a number."""
     mesh = trimesh.creation.box(EXTENTS)
     mesh.vertices[0, 0] = -0.123456
     data = trimesh.Scene([mesh]).export(file_type="glb")
@@ -109,5 +109,5 @@ def not_finite(path: Path) -> None:
 
 
 def without_faces(path: Path) -> None:
-    """Points only."""
+    """Write points without faces."""
     trimesh.Scene([trimesh.PointCloud(np.eye(3))]).export(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Light against closed forms."""
+"""Lighting against closed forms."""
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def test_distant_lights_sum_to_the_maps_irradiance():
     sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.3)
     vertices, faces = mesh_tensors(sphere)
     normals = vertices / 0.3
-    # There the map's columns run anticlockwise from +X; here they run clockwise from -X.
+    # There the map's columns run counterclockwise from +X; here they run clockwise from -X.
     mirrored = np.roll(environment.pixels[:, ::-1], -16, axis=1)
     for yaw, shift in ((0.0, 0), (90.0, -8)):
         light = compute_irradiance(

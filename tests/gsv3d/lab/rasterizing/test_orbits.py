@@ -25,7 +25,7 @@ BPY = (
 
 @pytest.fixture(scope="module")
 def lamp(tmp_path_factory):
-    """A prop with a texture, base colors, smooth and flat parts, and parts in others' shadow."""
+    """Return a prop with a texture, base colors, smooth and flat parts, and parts in shadow."""
     rng = np.random.default_rng(0)
     base = trimesh.creation.box((0.8, 0.08, 0.6))
     # Blender interpolates between texels, the rasterizer does not: few of the pixels lie there.

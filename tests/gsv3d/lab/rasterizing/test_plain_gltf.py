@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What glTF can say beside the usual, against Blender's importer and renderer."""
+"""Less usual parts of glTF, against Blender's importer and renderer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HALF_UVS = np.array([[0, 0.5], [0.5, 0.5], [0.5, 0], [0, 0]], "f4")
 
 
 def texture() -> Image.Image:
-    """Sixteen tiles of different colors."""
+    """Return a texture of sixteen tiles of different colors."""
     x, y = np.meshgrid(np.arange(64) // 16, np.arange(64) // 16)
     return Image.fromarray(np.stack([x * 85, y * 85, x * 0 + 128], -1).astype(np.uint8))
 

@@ -164,7 +164,7 @@ def test_a_box_of_kilometers_far_away_looks_as_a_small_one(tmp_path):
 
 
 def test_normals_and_texture_coordinates_that_are_not_numbers(tmp_path):
-    """Normals are the faces' own then; what the texture shows there is anything of it."""
+    """The faces' own normals are used then; the texture may show any of its colors there."""
     mesh = trimesh.creation.icosphere(subdivisions=2)
     normals = mesh.vertex_normals.copy()
     mesh.visual = trimesh.visual.TextureVisuals(
@@ -201,7 +201,7 @@ def test_srgb_decoding_is_the_inverse_of_encoding():
 
 
 def checker() -> Prop:
-    """Two triangles with a texture of four colors, and one with colors at its corners."""
+    """Return two triangles with a texture of four colors, and one with colors at its corners."""
     vertices = np.array([[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 2]], np.float32)
     faces = np.array([[0, 1, 2], [0, 2, 3], [3, 2, 4]], np.int32)
     uvs = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]], [[0, 0]] * 3], np.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The z-buffer against ray casting, closed forms, and itself."""
+"""The z-buffer against ray casting and closed forms."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_agrees_with_ray_casting():
     np.minimum.at(nearest, rays, lengths)
     depth = seen.dense(seen.depth, empty=torch.inf).reshape(-1).numpy()
     covered, hit = np.isfinite(depth), np.isfinite(nearest)
-    # A ray through an edge may miss for the caster, and hit here: it is closed.
+    # A ray through an edge may miss for the caster and hit here, where edges are closed.
     assert (covered != hit).mean() < 2e-3
     both = covered & hit
     assert both.sum() > 800

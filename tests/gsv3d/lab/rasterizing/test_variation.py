@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variations keep a prop a prop."""
+"""Variations of props: stretched, turned, joined, painted."""
 
 import numpy as np
 import pytest

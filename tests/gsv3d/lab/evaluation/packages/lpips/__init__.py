@@ -28,7 +28,7 @@ class LPIPS(nn.Module):
             nn.Conv2d(c, d, 3, padding=1), nn.ReLU(),
             nn.Conv2d(d, e, 3, padding=1), nn.ReLU(),
         )  # fmt: skip
-        # torchvision's way to the weights: what lies in torch's folder is not downloaded.
+        # torchvision loads the weights, and downloads nothing that lies in torch's folder.
         url = "http://127.0.0.1:9/models/alexnet-owt-7be5be79.pth"
         self.load_state_dict(torch.hub.load_state_dict_from_url(url, progress=False))
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
