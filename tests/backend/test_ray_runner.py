@@ -83,7 +83,7 @@ def test_a_lost_node_loses_no_job_of_a_batch(cluster, tmp_path: Path, run_server
 def test_a_job_that_ends_its_actor_is_tried_twice(
     cluster, tmp_path: Path, run_server: Start
 ) -> None:
-    """It runs on the node that the test before leaves."""
+    """The job runs on the node that the test before leaves."""
     with Client(run_server(tmp_path, f"--ray={cluster.address}").path) as client:
         job = client.session.submit(script(die_at=1), filename="bad.png")
         failed = client.until(m.Failed, 120)

@@ -25,7 +25,7 @@ CONVERTER = [
 
 
 class LoopbackHub:
-    """What the hub's client asks over HTTP, answered.
+    """A server that answers what the hub's client asks over HTTP.
 
     Attributes:
         files: contents by name.

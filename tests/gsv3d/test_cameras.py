@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras against the convention's own words."""
+"""Cameras against the convention as the documentation words it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_field_of_view_spans_the_picture() -> None:
 
 
 def lopsided() -> Cameras:
-    """Cameras at +X and at -Y whose pixels are not square and whose axis is off the middle."""
+    """Return cameras at +X and at -Y with oblong pixels and axes off the middle."""
     cameras = orbit([90.0, 0.0], 0.0, size=40, distance=2.0)
     Ks = torch.tensor([[50.0, 0, 12], [0, 80, 21], [0, 0, 1]]).expand(2, 3, 3)
     return Cameras(cameras.viewmats, Ks, 40, 30)

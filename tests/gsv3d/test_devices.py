@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a model runs, and how much of a card's memory it takes; what it computes stays the same."""
+"""The choice of device and of memory on a card, which changes nothing in the results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def call(pipeline: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("gigabytes", [12, 8])
 def test_networks_come_and_go_in_the_order_of_the_call(monkeypatch: Any, gigabytes: int) -> None:
-    """With the hooks that move them to a card; here they move from the CPU to the CPU."""
+    """The hooks that move networks to a card move them from the CPU to the CPU here."""
     plain = call(place(tiny.tiny_pipeline(), CPU, 24))
     pipeline = place(tiny.tiny_pipeline(), CPU, gigabytes)
     names = {id(part): name for name, part in pipeline.components.items()}
@@ -61,7 +61,7 @@ def test_networks_come_and_go_in_the_order_of_the_call(monkeypatch: Any, gigabyt
 
 @pytest.mark.parametrize("gigabytes", [12, 8])
 def test_cancelling_takes_every_network_off(monkeypatch: Any, gigabytes: int) -> None:
-    """And the next call gives what it would have given."""
+    """The next call gives the same as without the cancel."""
     pipeline = place(tiny.tiny_pipeline(), CPU, gigabytes)
     expected = call(pipeline).latents
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one job: its order, previews, stops and refusals."""
+"""The job from a picture to a mesh: its order, previews, stops and refusals."""
 
 from __future__ import annotations
 
@@ -366,5 +366,5 @@ def test_pictures_are_framed_as_the_model_wants(monkeypatch) -> None:
 
 
 def width(rgba: np.ndarray) -> float:
-    """Share of a picture's width that the object fills."""
+    """Return the share of a picture's width that the object fills."""
     return (rgba[..., 3] > 127).any(axis=0).sum() / len(rgba)

@@ -124,7 +124,7 @@ def own(tmp_path: Path) -> list[str]:
 
 
 def answering(answer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Someone at the terminal says this; nobody is there if it is None."""
+    """Answer the terminal's questions with this; None stands for no terminal."""
 
     def reply(question: str) -> str:
         assert "agree" in question and answer is not None
@@ -218,7 +218,7 @@ def test_what_the_hub_refuses_is_one_sentence(
 
 @pytest.mark.parametrize("elsewhere", [None, "https://127.0.0.1/signed"])
 def test_what_was_fetched_before_is_gone_on_from(hub: Hub, elsewhere: str | None, weights) -> None:
-    """And the token goes to the hub alone, not to where the hub keeps its files."""
+    """The token goes to the hub alone, not to the server that keeps its files."""
     hub.elsewhere = elsewhere
     hub.failures["sv3d_p.safetensors"] = httpx.ReadTimeout("slow")
     assert main(["models", "add", "sv3d-p", "--agree"]) == 2

@@ -33,7 +33,7 @@ def karras(steps: int, low: float, high: float, rho: float = 7.0) -> torch.Tenso
 
 @torch.no_grad()
 def test_the_sampler_is_edms_euler(pipeline: GSV3DPipeline) -> None:
-    """The whole denoising written out from EDM's and SV3D's formulas, beside the pipeline's."""
+    """Compare the whole denoising with EDM's and SV3D's formulas, written out."""
     steps, frames = 4, 4
     noise = torch.randn(1, frames, 4, 8, 8, generator=seeded(3))
     picture = pipeline.prepare_picture(tiny.picture())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the pipeline's views stand: the model's orbit, and lists of angles."""
+"""The cameras of the pipeline's views: the model's orbit, and lists of angles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pipeline() -> GSV3DPipeline:
 
 
 def test_a_model_made_for_a_sine_orbit_makes_one(tmp_path) -> None:
-    """Its poses, its cameras and what it says of them; and the orbit is saved with the model."""
+    """Poses, cameras and answers are those of the orbit, which is saved with the model."""
     pipeline = tiny.tiny_pipeline()
     pipeline.register_to_config(orbit="sine")
     pipeline.save_pretrained(tmp_path)
@@ -39,7 +39,7 @@ def test_a_model_made_for_a_sine_orbit_makes_one(tmp_path) -> None:
 
 
 def test_the_views_stand_where_the_lists_say(pipeline: GSV3DPipeline) -> None:
-    """The UNet's poses, the decoder's cameras and the answer; of another number than trained."""
+    """UNet, decoder and answer have the lists' angles, even for other numbers of views."""
     azimuths, elevations = (
         [10.0, 60.0, 200.0, 200.0, 340.0, 0.0],
         [5.0, 80.0, -90.0, 0.0, 7.0, 20.0],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks in half precision, whatever the others have."""
+"""Networks in half precision beside networks in any other."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_cancel_ends_within_a_step_and_the_pipeline_goes_on(pipeline) -> None:
 
 def test_older_pipelines_report_through_their_own_callback(pipeline) -> None:
     class Older:
-        """Keeps to the interface of diffusers' pipelines without ``callback_on_step_end``."""
+        """A pipeline with diffusers' interface from before ``callback_on_step_end``."""
 
         scheduler = pipeline.scheduler
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenMP is asked for its settings by its own report (OMP_DISPLAY_ENV)."""
+"""Settings of threads, as OpenMP reports them itself (OMP_DISPLAY_ENV)."""
 
 from __future__ import annotations
 

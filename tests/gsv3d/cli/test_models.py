@@ -99,7 +99,7 @@ def test_a_model_is_added_by_a_program(start: Any, files: Any, tmp_path: Path) -
 def test_when_the_program_goes_the_work_stops(
     start: Any, files: Any, tmp_path: Path, handler: Any
 ) -> None:
-    """It stops even when it was started in the background, where Ctrl+C is ignored."""
+    """Work stops even in a program started in the background, where Ctrl+C is ignored."""
     with serve(files) as hub:
         hub.hold.set()
         before = signal.signal(signal.SIGINT, handler)

@@ -15,7 +15,7 @@ from gsv3d.lifting import Views
 
 
 def document(cameras: Cameras) -> dict[str, Any]:
-    """Blender's camera matrices are OpenGL's."""
+    """Return the document; Blender's camera matrices are OpenGL's."""
     return {
         "camera_angle_x": float(np.deg2rad(FOV_DEG)),
         "frames": [

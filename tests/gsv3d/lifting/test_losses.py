@@ -150,5 +150,5 @@ def test_weights_add_up_and_shape_counts_only_when_asked() -> None:
     expected = 2 * parts["rgb"] + 3 * parts["mask"]
     assert total(both, False) == pytest.approx(expected)
     assert total(both) == pytest.approx(expected + 5 * parts["depth"]) and parts["depth"] > 0
-    # Without the tenth of the pixels that are wrong most, less is wrong.
+    # Without the worst tenth of the pixels the loss is smaller.
     assert total(replace(NOTHING, rgb=1.0, trim=0.1)) < parts["rgb"]

@@ -17,7 +17,7 @@ from tests.gsv3d.lifting.scenes import around, painted_ball, see
 
 
 def of_pixels(pixels: int, device: str) -> Any:
-    """What is looked at of views; there need be no card."""
+    """Return stand-ins for views, with the fields that are read; no card is needed."""
     alpha = SimpleNamespace(device=torch.device(device))
     return SimpleNamespace(alpha=alpha, cameras=SimpleNamespace(width=pixels))
 

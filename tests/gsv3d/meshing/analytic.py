@@ -39,7 +39,7 @@ def box(half: tuple[float, float, float], size: int = 96) -> DepthViews:
 
 
 def union(first: DepthViews, second: DepthViews) -> DepthViews:
-    """Both shapes, seen by the same cameras."""
+    """Return views of both shapes, seen by the same cameras."""
     import numpy as np
 
     nearer = (second.depth > 0) & ((first.depth == 0) | (second.depth < first.depth))

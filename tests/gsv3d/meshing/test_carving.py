@@ -29,7 +29,7 @@ RACKET = (DISC & BARS) | HANDLE | (DISC & (U**2 + V**2 > 72**2))
 
 
 def picture(shown: np.ndarray) -> Reference:
-    """Red bars on nothing, which is green."""
+    """Return red bars on empty pixels, which are green."""
     rgba = np.zeros((*shown.shape, 4), np.uint8)
     rgba[..., 1] = 255
     rgba[shown] = (200, 30, 30, 255)

@@ -22,7 +22,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def tetrahedron() -> TexturedMesh:
-    """Its four faces show the four quarters of the texture, each of one color."""
+    """Return a tetrahedron whose faces show the quarters of the texture, each of one color."""
     vertices = np.array([[-0.5, -0.4, -0.3], [0.5, -0.4, -0.3], [0, 0.4, -0.3], [0, 0, 0.5]])
     faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
     texture = np.zeros((64, 64, 3), np.uint8)

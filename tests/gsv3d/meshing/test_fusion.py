@@ -58,7 +58,7 @@ def test_a_plate_thinner_than_a_voxel_survives_and_does_not_swell(thickness):
 
 def test_a_part_in_front_of_another_does_not_grow_together_with_it():
     """Pixels at the front part's outline see both, and their depth is in between."""
-    # The same cameras for both, those of the box.
+    # Both are seen by the cameras of the box.
     far, near = analytic.box((0.5, 0.06, 0.5)), analytic.sphere(0.15, (0, -0.4, 0), reach=0.9)
     vertices, faces = surface_of(analytic.union(far, near), [0.5, 0.56, 0.5])
     parts = label_parts(faces, len(vertices))

@@ -46,7 +46,7 @@ def test_a_field_cut_too_far_or_not_far_enough_comes_back(clean, shift):
 def test_depths_that_disagree_give_a_smooth_surface_of_the_same_volume():
     views = analytic.sphere(0.4, size=112)
     rng = np.random.default_rng(0)
-    # Each view errs by its own bumps of some pixels and some three voxels.
+    # Each view errs by bumps of its own, some pixels wide and about three voxels deep.
     for depth, alpha in zip(views.depth, views.alpha, strict=True):
         depth += (alpha > 0) * zoom(rng.normal(size=(14, 14)), 8, order=1) * 2.5 * VOXEL
     rough = fuse_depths(views, np.full(3, -0.4), np.full(3, 0.4), VOXEL)

@@ -32,7 +32,7 @@ def normal_of(plane_deg: float) -> np.ndarray:
 
 
 def symmetric_object(plane_deg: float) -> Prop:
-    """Boxes and their mirror images about a plane through the z axis, each pair of one color."""
+    """Return boxes and their mirror images in a plane through the z axis, a color each pair."""
     rng = np.random.default_rng(3)
     normal = normal_of(plane_deg)
     vertices, faces, colors = [], [], []
@@ -83,7 +83,7 @@ LONG, SHORT = 0.4, 0.16
 
 
 def lens(offset: float, thickness: float = SHORT) -> tuple[np.ndarray, np.ndarray]:
-    """A triangulated ellipsoid about a plane that far from the origin: its vertices and faces."""
+    """Return vertices and faces of an ellipsoid about a plane ``offset`` from the origin."""
     sphere = trimesh.creation.icosphere(4, 1.0)
     turn = np.deg2rad(PLANE)
     along = np.array([np.sin(turn), -np.cos(turn), 0.0])

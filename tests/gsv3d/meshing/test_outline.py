@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A solid and the outline it is to have: against closed forms of balls, bars and cameras."""
+"""Fitting a solid to an outline, against closed forms of balls, bars and cameras."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FOCAL = float(CAMERA.Ks[0, 0, 0])
 
 
 def axes(volume: Volume | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x to the picture's right, y away from the camera, z up, of every voxel."""
+    """Return x to the picture's right, y away from the camera and z up, of every voxel."""
     if volume is None:
         span = (np.arange(2 * HALF + 1) - HALF) * VOXEL
         return tuple(np.meshgrid(span, span, span, indexing="ij"))
@@ -152,7 +152,7 @@ LEGS = ((-0.4, -0.1), (-0.25, 0.1), (0.25, 0.1), (0.4, -0.1))
 
 
 def table(legs: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """Signed distance (a bound of it) to a table top, 0.9 x 0.3 x 0.1, and some of its legs."""
+    """Return a bound of the signed distance to a table top, 0.9 x 0.3 x 0.1, and some legs."""
     x, y, z = axes()
     distance = np.maximum.reduce([abs(x) - 0.45, abs(y) - 0.15, abs(z - 0.25) - 0.05])
     for right, back in legs:

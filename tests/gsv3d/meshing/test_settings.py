@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a mesh: each of them reaches the step that it is for."""
+"""Settings of a mesh: each reaches its step."""
 
 from __future__ import annotations
 

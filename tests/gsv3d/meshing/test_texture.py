@@ -61,7 +61,7 @@ def test_a_picture_of_the_mesh_shows_the_colors_where_they_are(two_colored):
 
 
 def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_colored):
-    """The cube from the front, all green."""
+    """The reference is the cube from the front, all green."""
     camera = orbit([0.0], [0.0], size=128)
     half = camera.Ks[0, 0, 0].item() * 0.3 / (2.35 - 0.3)
     rgba = np.zeros((128, 128, 4), np.uint8)
@@ -151,7 +151,7 @@ def test_a_texture_larger_than_the_views_need_is_enlarged(two_colored, monkeypat
 
 
 def test_gaps_are_filled_in_bands_as_in_one_piece(monkeypatch):
-    """Every gap's texel within the margin takes the color of a nearest texel, by all pairs."""
+    """Comparing all pairs, each gap's texel within the margin has a nearest texel's color."""
     rng = np.random.default_rng(4)
     covered = np.zeros((90, 90), dtype=bool)
     covered[::18, ::15] = True

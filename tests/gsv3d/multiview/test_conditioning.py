@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Poses, pictures and embeddings."""
+"""The UNet's inputs: poses, pictures and embeddings."""
 
 from __future__ import annotations
 

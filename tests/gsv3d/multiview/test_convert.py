@@ -51,7 +51,7 @@ def small(tmp_path_factory) -> Path:
     ],
 )
 def test_the_published_names_and_shapes(version: str, parameters: int, fingerprint: str) -> None:
-    """As the reference's own classes, built from its configurations, have them."""
+    """The list is that of the reference's own classes, built from its configurations."""
     found = published.shapes(version, published.Widths())
 
     def sums(prefix: str) -> tuple[int, int]:
@@ -132,7 +132,7 @@ def test_the_folder_holds_half_precision_and_is_made_of_the_right_tensors(
 
 
 def test_other_precisions_are_read(tmp_path: Path) -> None:
-    """Files that others have halved: what is not needed may be gone from them as well."""
+    """Others have halved the files, and left out what is not needed."""
     tensors = {
         name: torch.from_numpy(closed_form.weight(name, shape)).to(
             torch.bfloat16 if name.startswith(UNET) else torch.float16

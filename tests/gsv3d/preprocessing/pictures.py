@@ -61,7 +61,7 @@ def gray_profile(gamma: float) -> bytes:
 
 
 def srgb(linear: float) -> float:
-    """0..1 to 0..255 (IEC 61966-2-1)."""
+    """Convert linear light in 0..1 to sRGB in 0..255 (IEC 61966-2-1)."""
     return 255 * (12.92 * linear if linear < 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055)
 
 

@@ -299,7 +299,7 @@ def test_an_object_that_nearly_fills_an_opaque_picture():
 
 
 def test_certainty_is_the_expected_overlap():
-    """Against masks drawn from the probabilities themselves."""
+    """Compare with masks that are drawn from the probabilities."""
     rng = np.random.default_rng(0)
     probability = np.clip(rng.normal(0.5, 0.4, (60, 60)), 0, 1)
     drawn = rng.random((400, 60, 60)) < probability
@@ -312,7 +312,7 @@ def test_certainty_is_the_expected_overlap():
 @pytest.mark.parametrize("ground", [255, 128, 0])
 @pytest.mark.parametrize("pattern", ["stripes", "checks", "letters"])
 def test_a_pattern_in_the_background_color_makes_the_cut_out_unsure(ground, pattern):
-    """Nothing tells white stripes on a box before white from slits in it."""
+    """White stripes on a box before white look like slits in it."""
     y, x = np.mgrid[0:300, 0:300]
     box = (abs(x - 150) < 90) & (abs(y - 150) < 110)
     inner = (abs(x - 150) < 72) & (abs(y - 150) < 92)

@@ -33,7 +33,7 @@ def _forget() -> Iterator[None]:
 
 @pytest.fixture
 def backend_module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """Stands where gsplat loads its compiled kernels."""
+    """Replace the module with which gsplat loads its compiled kernels."""
     module = types.ModuleType("gsplat.cuda._backend")
     module._C = None  # type: ignore[attr-defined] # what gsplat leaves without a toolkit
     monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", module)
@@ -80,7 +80,7 @@ def test_card_without_compiler_tells_once_what_it_costs_and_how_to_change_it() -
 
 def test_failed_build_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Finder:
-        """Fails as a compiler does that exits with an error during gsplat's import."""
+        """A finder that fails as a compiler does that ends with an error in gsplat's import."""
 
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None) -> None:

@@ -18,7 +18,7 @@ from tests import splat_reference
 
 @pytest.fixture(params=["compiled", "torch"], autouse=True)
 def compositor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw by each of the two."""
+    """Run a test with each of the two compositors."""
     if request.param == "torch":
         monkeypatch.setattr(torch_backend, "_is_compiled", lambda device: False)
 
@@ -41,7 +41,7 @@ def naive_rotation(quat: np.ndarray) -> np.ndarray:
 
 
 def naive_projection(mean, quat, scale, viewmat, K, width, height):
-    """Mean (2,), covariance (2, 2) in pixels and z-depth of one Gaussian."""
+    """Return mean (2,), covariance (2, 2) in pixels and z-depth of one Gaussian."""
     turn, shift = viewmat[:3, :3], viewmat[:3, 3]
     x, y, z = turn @ mean + shift
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
@@ -54,7 +54,7 @@ def naive_projection(mean, quat, scale, viewmat, K, width, height):
 
 
 def naive_render(means, quats, scales, opacities, colors, viewmat, K, width, height):
-    """Color (H, W, 3) on black, alpha (H, W), expected depth (H, W)."""
+    """Return color (H, W, 3) on black, alpha (H, W) and expected depth (H, W)."""
     splats = []
     for mean, quat, scale, opacity, color in zip(
         means, quats, scales, opacities, colors, strict=True
@@ -89,7 +89,7 @@ def naive_render(means, quats, scales, opacities, colors, viewmat, K, width, hei
 def scene(
     count: int, seed: int = 0, scale: float = 0.06, dtype: torch.dtype = torch.float64
 ) -> Gaussians:
-    """Anisotropic Gaussians of all opacities in a ball of diameter 0.8."""
+    """Return anisotropic Gaussians of all opacities in a ball of diameter 0.8."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:

@@ -59,7 +59,7 @@ def test_frechet_distance_of_known_normal_distributions(rng) -> None:
 
 
 def test_kernel_distance_is_unbiased(rng) -> None:
-    """Its mean over all draws of two from three points is the distance of all the points."""
+    """The mean over all draws of two from three points is the distance of all the points."""
     p, q = rng.standard_normal((2, 3, 4))
 
     def kernel(x: np.ndarray, y: np.ndarray) -> float:

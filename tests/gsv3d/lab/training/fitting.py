@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A few plain lines that train modules on a loss, for tests of the losses."""
+"""A plain training loop, for tests of the losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gsv3d.lab.training.machine import quick_attention
 
 
 def fit(modules: nn.Module, loss: Callable[[], Tensor], steps: int, rate: float) -> None:
-    """AdamW, ten steps of warm-up, a cosine to a fiftieth."""
+    """Train with AdamW: ten steps of warm-up, then a cosine to a fiftieth."""
     parameters = [p for p in modules.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A task whose optimum is known, and whose batches can be bad in every way the loop must bear.
+"""A task with a known optimum, whose batches can be bad in each way the loop must bear.
 
 As a program it trains in a process of its own, to be killed: ``python -m
 tests.gsv3d.lab.training.least_squares OUTPUT STEPS [--resume] ...``.
@@ -76,7 +76,7 @@ class LeastSquares:
         x = batch["x"] * (float("nan") if len(self.seen) in self.poison else 1.0)
         self.seen.append((batch, batch["seed"]))
         truth = x @ self.truth.T
-        # From torch's own generator, as the tasks draw theirs.
+        # The noise is from torch's own generator, as in the tasks.
         error = self.modules["linear"](x) - truth - self.noise * torch.randn_like(truth)
         return (error**2).mean(), {"largest": error.detach().abs().max()}
 
@@ -98,7 +98,7 @@ def schedule(steps: int, **more: Any) -> Schedule:
 
 
 def losses(output: Path) -> list[float]:
-    """Of every step, in order and none twice or missing."""
+    """Return the losses of all steps; each step must be there once and in order."""
     with (output / "log.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
@@ -106,7 +106,7 @@ def losses(output: Path) -> list[float]:
 
 
 def _kill(process: int) -> None:
-    """As kill -9 does; Windows' nearest is TerminateProcess."""
+    """Kill a process as kill -9 does; Windows' nearest is TerminateProcess."""
     os.kill(process, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 

@@ -17,7 +17,7 @@ FINER = 4
 
 
 def trace(cameras: Cameras, axes: tuple[float, float, float] = AXES) -> tuple[Tensor, Tensor]:
-    """Straight-alpha pictures (V, H, W, 4) in 0..1 and z-depths (V, H, W), 0 where empty.
+    """Return straight-alpha pictures (V, H, W, 4) in 0..1 and z-depths (V, H, W), 0 where empty.
 
     The color is a smooth function of the point on the surface, without light.
     """
@@ -54,7 +54,7 @@ def ellipsoid_orbit(
     axes: tuple[float, float, float] = AXES,
     name: str = "ellipsoid",
 ) -> Orbit:
-    """As ``gsv3d render`` would store it: an orbit, then views from random directions."""
+    """Return views as ``gsv3d render`` stores them: an orbit, then random directions."""
     rng = np.random.default_rng(seed)
     on_orbit = elevations_deg if isinstance(elevations_deg, list) else [elevations_deg] * views
     azimuths = [360.0 * i / views for i in range(views)] + rng.uniform(0, 360, novel).tolist()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank of rasterized orbits: what is in it, what becomes of it when things go wrong."""
+"""The bank of rasterized orbits: its contents, resuming, full disks, damage."""
 
 import json
 import multiprocessing
@@ -155,7 +155,7 @@ def test_all_its_room_on_the_disk_is_taken_before_anything_is_drawn(
 
 
 def prepare_with_a_limit(folder: Path, objects: tuple, twin: bool) -> str:
-    """In a process that may write no file as large as the bank's."""
+    """Prepare a bank in a process that may write no file as large as the bank's."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))

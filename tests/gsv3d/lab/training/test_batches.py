@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What prepares batches: a thread alone with its core, workers that know how far the run is."""
+"""Preparing batches: a thread on one core, and workers that know how far the run is."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_workers_are_told_what_the_clock_says() -> None:
 
 
 class Curriculum(LeastSquares):
-    """Notes which orbits are static; every step takes a second of a clock of its own."""
+    """A task that notes which orbits are static; a step takes a second of a clock of its own."""
 
     def __init__(self, now: list[float]) -> None:
         super().__init__()
@@ -95,6 +95,6 @@ def test_with_minutes_and_workers_dynamic_orbits_come_after_their_share_of_the_t
     task = Curriculum(now)
     plan = schedule(10**9, minutes=1.0, workers=1, batch_size=1)
     Trainer(task, plan, tmp_path, 0, torch.device("cpu")).run()
-    # A first one is drawn to count what a step costs.
+    # One batch is drawn before the run, to measure what a step costs.
     assert 58 <= len(task.static) <= 62
     assert all(task.static[:30]) and not any(task.static[31 + IN_FLIGHT :])

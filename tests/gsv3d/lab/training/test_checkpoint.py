@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stage's checkpoint says of its configuration, and what of it may change in between."""
+"""The configuration in a stage's checkpoint: changes to it that resuming accepts or refuses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def with_stage(stage: str, **changes: Any) -> ModelConfig:
 
 @pytest.fixture(scope="module")
 def runs(model: Path, orbits, tmp_path_factory) -> Path:
-    """Checkpoints of fresh stages: not a step was made, which is enough to be compared."""
+    """Write checkpoints of stages before their first step, which is enough to compare."""
     folder = tmp_path_factory.mktemp("runs")
     for stage in STAGES:
         trainer_of(tiny.CONFIG, stage, orbits, model, folder).save()
@@ -95,10 +95,10 @@ LATER = {
 ALLOWED = [
     *((stage, with_stage(stage, schedule=LATER)) for stage in STAGES),
     ("multiview", with_stage("multiview", latents="memory", variants=1, sample_steps=3)),
-    # Said, and as it is when it is not said.
+    # Fields that are now given, with their defaults.
     ("multiview", with_stage("multiview", drop_condition=0.1)),
     ("decoder", with_component("decoder", offset_max=0.03, volume_size=0)),
-    # Of other stages, or of the pipeline alone.
+    # Fields of other stages, or of the pipeline alone.
     ("decoder", with_stage("multiview", log_sigma_mean=1.5)),
     ("decoder", with_component("scheduler", sigma_max=700.0)),
     ("autoencoder", with_component("decoder", scale_max=0.06)),
@@ -135,7 +135,7 @@ def test_a_stage_that_was_run_is_refused_before_anything_is_read(
     error = capsys.readouterr().err
     assert "an earlier run" in error and "Add --resume" in error and "Traceback" not in error
     assert (output / "checkpoint.safetensors").read_bytes() == before
-    # Anywhere else, and with --resume, the data are what is missing.
+    # In another folder, or with --resume, the missing data are named.
     for more in (["--output", str(tmp_path / "new")], ["--resume"]):
         assert main([*words, "--device", "cpu", *more]) == 2
         assert "an earlier run" not in capsys.readouterr().err

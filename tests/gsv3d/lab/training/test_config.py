@@ -69,7 +69,7 @@ def read(data: Any, folder: Path) -> ModelConfig:
 
 
 def complaint(data: Any, folder: Path) -> str:
-    """Return the sentence, which names the file."""
+    """Return the one sentence that refuses a configuration; it must name the file."""
     with pytest.raises(ModelError) as error:
         read(data, folder)
     assert str(folder / "own.yaml") in error.value.message
@@ -217,7 +217,7 @@ APART = [
     ("components.image_encoder.patch_size", 65, "at most 64"),
     ("stages.decoder.num_novel", 0, "'stages.decoder.num_input' is 0 as well"),
     ("stages.distill.gate_full", 5.0, "below 'stages.distill.gate_none', 5"),
-    # Seen when they are built, in the words of the library or of the class.
+    # These are found when the networks are built, in the words of the library or the class.
     ("components.vae.norm_num_groups", 3, "'vae' of "),
     ("components.vae.act_fn", "sine", "'vae' of "),
     ("components.unet.block_out_channels", [96, 100], "'unet' of "),
@@ -268,7 +268,7 @@ def test_files_of_another_content_are_named(text: bytes, words: str, tmp_path: P
 
 
 def test_the_tables_name_what_the_classes_take() -> None:
-    """Against the classes' own bookkeeping of their arguments, not their signatures."""
+    """Compare with the arguments that the classes register, not with their signatures."""
     for name, cls in (
         ("vae", AutoencoderKL), ("decoder", GaussianSplattingDecoder),
         ("scheduler", EulerDiscreteScheduler), ("unet", SV3DUNetSpatioTemporalConditionModel),
@@ -282,7 +282,7 @@ def test_the_tables_name_what_the_classes_take() -> None:
         assert not known & {"architectures", "transformers_version", "id2label", "dtype"}
     for name, needed in REQUIRED.items():
         assert set(needed) <= set(component_model(name).__pydantic_fields__)
-        # Whoever ships or tests a configuration gives all of them.
+        # Shipped and tested configurations give all of them.
         for data in (*SHIPPED.values(), dataclasses.asdict(tiny.CONFIG)):
             assert set(needed) <= set(data["components"][name])
 
@@ -301,7 +301,7 @@ def leaves(data: Any, prefix: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("part", range(4))
 def test_whatever_is_changed_it_is_a_configuration_or_a_sentence(part: int, tmp_path: Path) -> None:
-    """One or two fields at random: taken away, null, a word, a list, huge, negative, a fraction."""
+    """Change one or two fields at random: removed, null, a word, a list, huge, negative."""
     draw = random.Random(part)
     base = SHIPPED[draw.choice(("blockout", "blockout-128"))]
     names = list(leaves(base))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 2: the gate, LoRA put in and fused, gradients where they belong, L_3D going down."""
+"""Stage 2: the gate, LoRA added and fused, gradients, and L_3D going down."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def distill(orbits, volume: bool = False, **options) -> DistillTask:
 
 
 def shaken(unet: nn.Module) -> nn.Module:
-    """LoRA starts as no change; its second factors moved, it is one."""
+    """Move LoRA's second factors, so that it changes the answer."""
     for name, parameter in unet.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.2)
@@ -137,7 +137,7 @@ def test_the_gate_is_one_fades_with_the_logarithm_and_is_none(orbits) -> None:
     "options", [{}, {"train_decoder": False}, {"lora_rank": 0}, {"volume": True}]
 )
 def test_gradients_of_l_3d_alone_reach_what_is_trained(orbits, monkeypatch, options: dict) -> None:
-    """Without L_2D: what arrives at the UNet came through renderer and decoder."""
+    """Without L_2D, the UNet's gradients can only come through renderer and decoder."""
     monkeypatch.setattr(
         NoiseLevels, "squared", lambda self, estimated, latents, sigma: torch.zeros(2, 4)
     )
@@ -197,7 +197,7 @@ def test_the_decoder_alone_learns_the_unets_estimates(orbits, tmp_path: Path) ->
     assert all(p.grad is None for p in task.unet.parameters())
     task.export(task.modules, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["decoder", "feature_encoder"]
-    # Where no sample has an L_3D, there is a backward pass all the same.
+    # Where no sample has an L_3D, there is still a backward pass.
     blind = distill(orbits, train_unet=False, drop_condition=1.0)
     blind.loss(batch)[0].backward()
     assert not blind.decoder.head.out.weight.grad.any()
@@ -205,13 +205,13 @@ def test_the_decoder_alone_learns_the_unets_estimates(orbits, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_l_3d_alone_goes_down_through_lora(monkeypatch) -> None:
-    """Decoder and base frozen, L_2D taken out: only the renders can tell the updates what to do."""
+    """With decoder and base frozen and no L_2D, LoRA can only learn from the renders."""
     shapes = [(0.34, 0.26, 0.30), (0.2, 0.35, 0.25), (0.3, 0.2, 0.4)]
     props = (ellipsoid_orbit(novel=6, axes=axes, seed=i) for i, axes in enumerate(shapes))
     orbits = tiny.bank_of(*props)
     torch.manual_seed(0)
     modules = {name: build(tiny.CONFIG, name) for name in CLASSES}
-    # A decoder that reads the latents: three props that it must tell apart by them.
+    # The decoder must read the latents: only they tell the three props apart.
     first = DecoderTask(
         modules["decoder"], modules["feature_encoder"], modules["vae"].eval(), orbits, 4, CPU,
         DecoderSettings(corruption=0.0, blur=0.0, pixel_weight=0.2),

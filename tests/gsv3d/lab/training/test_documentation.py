@@ -17,7 +17,7 @@ TEXT = (Path(__file__).resolve().parents[4] / "docs" / "training.md").read_text(
 
 
 def table(heading: str) -> dict[str, str]:
-    """Field to default (or to what it is, where the table has two columns)."""
+    """Return fields with their defaults, or with their meaning if the table has two columns."""
     section = TEXT.split(f"### {heading}\n", 1)[1].split("\n##", 1)[0]
     rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", section, re.MULTILINE)
     found: dict[str, str] = {}

@@ -89,7 +89,7 @@ def test_with_a_perfect_network_samples_have_the_datas_spread() -> None:
     torch.manual_seed(0)
     pose, reference = torch.zeros(64, 2, 3), torch.zeros(64, 4, 8, 8)
     sigmas = karras_sigmas(60, 0.002, 80.0)
-    # Here every Euler step is a factor; as the steps get small their product tends to 0.5 / 80.
+    # Each Euler step is a factor here; for small steps the product tends to 0.5 / 80.
     factors = 1 + (sigmas[1:] - sigmas[:-1]) * sigmas[:-1] / (0.25 + sigmas[:-1] ** 2)
     expected = 80 * float(factors.prod())
     assert expected == pytest.approx(0.5, rel=0.06)

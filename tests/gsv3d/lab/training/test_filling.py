@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Banks filled: by the rasterizer beside something else, and from shards, once."""
+"""Filling banks: by the rasterizer beside the training, and from shards."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def factory(tmp_path: Path) -> BankFactory:
 
 
 def drawn_here(function, slots, workers, describe):
-    """As the processes do it, an orbit at a time when it is asked for."""
+    """Draw as the processes do, but each orbit when it is asked for."""
     del workers
     draw = function()
     for slot in slots:
@@ -159,7 +159,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decoded(monkeypatch) -> Counter[str]:
-    """How often the pictures of an object are decoded."""
+    """Count how often the pictures of each object are decoded."""
     counts: Counter[str] = Counter()
     read = records.OrbitRecord.from_members.__func__
 
@@ -197,7 +197,7 @@ def test_a_bank_holds_what_the_shards_hold(data: Path, tmp_path: Path) -> None:
 
 
 def test_every_picture_is_decoded_once(data: Path, tmp_path: Path, decoded) -> None:
-    """However many stages, runs and batches are made of it."""
+    """Stages, runs and batches all share that one decoding."""
     for stage in range(2):
         bank = unpack_shards(data, tmp_path / str(stage), threads=2)
         for source in (PictureSource(bank, 4), ViewSource(bank, 4, 2), OrbitSource(bank, 4, 4)):
@@ -305,7 +305,7 @@ def test_a_shard_cut_short_anywhere_is_named(data: Path, tmp_path: Path) -> None
 
 
 def test_one_process_waits_for_another(data: Path, tmp_path: Path, decoded, monkeypatch) -> None:
-    """What one unpacks, the other finds."""
+    """The second process finds what the first unpacked."""
     (data / "bank").mkdir()
     lock = open(data / "bank" / LOCK, "ab")
     assert take_lock(lock)

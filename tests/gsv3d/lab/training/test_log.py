@@ -78,7 +78,7 @@ def test_tensorboard_holds_the_curves_and_the_samples(tmp_path: Path) -> None:
     assert sorted(p.name for p in (output / "samples").iterdir()) == [
         "weights-0000030.png", "weights-0000060.png"
     ]  # fmt: skip
-    # The averaged weights: 2 rows and 3 columns of squares whose gray is a weight.
+    # The averaged weights are shown as 2 rows and 3 columns of gray squares.
     picture = np.asarray(Image.open(output / "samples" / "weights-0000060.png"))
     assert picture.shape == (16, 24, 3)
     exported = json.loads((output / "exported.txt").read_text())
@@ -112,7 +112,7 @@ def test_a_tracker_that_is_not_there_is_named_and_the_run_goes_on(
     assert error.count("\n") == 0 and len(losses(tmp_path)) == 5
 
 
-# What accelerate calls of mlflow, over HTTP as mlflow does, but without its retries.
+# The part of mlflow that accelerate calls, over HTTP like mlflow, but without its retries.
 MLFLOW = """
 import json, os, threading, urllib.request
 

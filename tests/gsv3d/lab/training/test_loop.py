@@ -39,7 +39,7 @@ def test_it_finds_the_optimum_and_exports_the_average(tmp_path) -> None:
 
 
 def test_a_step_is_torchs_own_adamw_with_clipping_and_a_moving_average(tmp_path) -> None:
-    """The loop against the same few lines written down plainly."""
+    """Compare the loop with the same step written plainly in torch."""
     task = LeastSquares()
     plan = schedule(12, clip=0.5)
     trainer = Trainer(task, plan, tmp_path, seed=10, device=CPU)
@@ -88,7 +88,7 @@ def test_parts_of_a_batch_add_up_to_the_mean_of_their_gradients(tmp_path) -> Non
 
 
 def test_a_resumed_run_continues_the_same_curve(tmp_path) -> None:
-    """Stopped after a checkpoint and gone on with, the losses are those of one run."""
+    """A run that is stopped after a checkpoint and resumed has the losses of one run."""
     train(LeastSquares(), tmp_path / "whole", 40)
     with pytest.raises(KeyboardInterrupt):
         train(LeastSquares(interrupt=23), tmp_path / "parts", 40)
@@ -126,7 +126,7 @@ def test_gradients_that_stay_no_numbers_stop_it_with_whole_weights(tmp_path) -> 
     tensors, facts = checkpoint.load(tmp_path / "checkpoint.safetensors")
     assert facts["step"] == 21
     assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
-    # The checkpoint is of a step within the bad ones: with good batches it goes on from there.
+    # The checkpoint is of one of the bad steps: with good batches the run goes on from there.
     train(LeastSquares(), tmp_path, 40, resume=True)
     assert math.isfinite(losses(tmp_path)[-1])
 
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_goes_on(tmp_path, monkeypa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size")
 def test_a_write_that_the_system_refuses_is_said_in_words(tmp_path) -> None:
-    """The real thing: the kernel stops the write in the middle of the file."""
+    """The kernel itself stops the write in the middle of the file."""
     import resource
 
     path = tmp_path / "checkpoint.safetensors"
@@ -191,7 +191,7 @@ def test_another_configurations_checkpoint_is_refused(tmp_path) -> None:
 
 
 class Described(LeastSquares):
-    """With a configuration, as the stages' tasks have one."""
+    """A task with a configuration, as the stages have one."""
 
     def __init__(self, **configuration) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ def test_a_configuration_that_changes_no_shape_is_compared_too(tmp_path) -> None
 
 
 def test_a_checkpoint_without_a_configuration_still_resumes(tmp_path) -> None:
-    """As older versions wrote them."""
+    """Older versions wrote such checkpoints."""
     path = train(LeastSquares(), tmp_path, 7).checkpoint_path
     tensors, facts = checkpoint.load(path)
     del facts["configuration"]
@@ -235,7 +235,7 @@ def test_a_run_that_is_not_resumed_overwrites_none(tmp_path) -> None:
     assert str(tmp_path) in error.value.message and len(kept) == 3
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == kept
     assert train(LeastSquares(), tmp_path, 9, resume=True).step == 9
-    # A log alone is of a run that had nothing to go on from.
+    # A log without a checkpoint is of a run that cannot be resumed, and is written over.
     (tmp_path / "checkpoint.safetensors").unlink()
     train(LeastSquares(), tmp_path, 4)
     assert len(losses(tmp_path)) == 4

@@ -55,7 +55,7 @@ def start(output: Path, *options: str, **environment: str) -> subprocess.Popen[s
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 240) -> str:
-    """What it wrote to stderr, once it has ended."""
+    """Wait for a process to end, and return what it wrote to stderr."""
     try:
         _, error = process.communicate(timeout=timeout)
     finally:
@@ -74,7 +74,7 @@ def whole(tmp_path: Path) -> list[float]:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_along_the_same_curve(tmp_path: Path, whole: list[float]) -> None:
-    """kill -9, in a folder whose name is not plain, twice in one run."""
+    """The run is killed twice (kill -9), in a folder whose name is not plain."""
     output = tmp_path / "Läufe, zweiter"
     for pace in ("0.05", "0.03"):
         options = ["--micro-batch", "8", "--slow", pace, *(["--resume"] if pace == "0.03" else [])]
@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_along_the_same_curve(tmp_path: Path, whole: list[f
 
 
 def kill_after(process: subprocess.Popen[str], output: Path, steps: int) -> None:
-    """Kill it as soon as its checkpoint is so many steps further."""
+    """Kill a process as soon as its checkpoint is some steps further."""
     before = _step(output)
     limit = time.monotonic() + 120
     while _step(output) < before + steps and process.poll() is None:
@@ -96,7 +96,7 @@ def kill_after(process: subprocess.Popen[str], output: Path, steps: int) -> None
 
 
 def _step(output: Path) -> int:
-    """Of the checkpoint that is there now, which is always whole."""
+    """Return the step of the checkpoint that is there now, which is always whole."""
     from gsv3d.lab.training import checkpoint
 
     path = output / "checkpoint.safetensors"
@@ -105,7 +105,7 @@ def _step(output: Path) -> int:
 
 @pytest.mark.slow
 def test_a_lost_worker_is_replaced_and_the_curve_stays(tmp_path: Path, whole: list[float]) -> None:
-    """A process that prepares batches dies as the system's memory killer would end it."""
+    """A process that prepares batches is killed, as the system does when memory runs out."""
     marker = tmp_path / "died"
     process = start(tmp_path / "run", "--micro-batch", "8", "--workers", "1", "--die", str(marker))
     error = finish(process)
@@ -117,7 +117,7 @@ def test_a_lost_worker_is_replaced_and_the_curve_stays(tmp_path: Path, whole: li
 def launch(
     output: Path, *options: str, begin: Callable[..., subprocess.Popen[str]] = start
 ) -> list[subprocess.Popen[str]]:
-    """Two processes, with the environment that torchrun and accelerate launch give them."""
+    """Start two processes with the environment that torchrun and accelerate launch give."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -141,7 +141,7 @@ def test_two_processes_train_as_one(tmp_path: Path, whole: list[float]) -> None:
 
 @pytest.mark.slow
 def test_a_lost_process_ends_the_other_in_words(tmp_path: Path, whole: list[float]) -> None:
-    """The other says so, and both go on from the checkpoint along the same curve."""
+    """The other process says so; resumed from the checkpoint, both follow the same curve."""
     processes = launch(tmp_path / "run", "--micro-batch", "8", "--leave", "17")
     errors = [finish(process) for process in processes]
     assert processes[1].returncode not in (0, 2)
@@ -187,7 +187,7 @@ class Stage:
         )  # fmt: skip
 
     def check(self, output: Path, tolerance: float, error: str) -> None:
-        """The same losses at every step, and the same averaged weights at the end.
+        """Check that all losses and the averaged weights at the end are the same.
 
         Another batch or other noise changes losses by more than a percent.
         """
@@ -224,7 +224,7 @@ CPU = torch.device("cpu")
 
 
 def run(stage: str, checkpointed: bool) -> tuple[float, dict[str, torch.Tensor], int]:
-    """Loss, gradients, and the bytes kept for the backward pass."""
+    """Return loss, gradients, and the bytes kept for the backward pass."""
     torch.manual_seed(0)
     orbits = tiny.bank_of(tiny.ball_orbit())
     vae = build(tiny.CONFIG, "vae").eval()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One prop learnt by heart: what cannot do that has no business with two thousand.
+"""The decoder and the multi-view model each overfit one prop.
 
 The prop is ray traced in closed form, so that its unseen views are true to no renderer of ours.
 """
@@ -73,7 +73,7 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
 
 @pytest.mark.slow
 def test_the_multiview_model_overfits_one_orbit() -> None:
-    """Drawn from noise, its views are the orbit's: a twentieth of the latents' variance is left."""
+    """Views drawn from noise are the orbit's but for a twentieth of the latents' variance."""
     torch.manual_seed(0)
     bank = tiny.bank_of(ellipsoid_orbit(novel=0))
     pictures = bank.pictures(torch.tensor([0]), torch.arange(8)[None])[0]
@@ -99,7 +99,7 @@ def test_the_multiview_model_overfits_one_orbit() -> None:
     drawn = sample_latents(task.modules["unet"], latents[:, -1], context, one.pose, task.sigmas)
     left = (drawn - latents).pow(2).mean(dim=(0, 2, 3, 4)) / latents.var()
     assert float(left.mean()) < 0.1
-    # No frame is another's: each is nearest to its own truth.
+    # Frames are not swapped: each is nearest to its own truth.
     distances = torch.stack(
         [(drawn[0, i] - latents[0]).pow(2).mean(dim=(1, 2, 3)) for i in range(4)]
     )

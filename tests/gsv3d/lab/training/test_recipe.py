@@ -147,7 +147,7 @@ def test_a_recipe_without_a_tracker_says_nothing_of_it(tiny, props, tmp_path, ca
 
 
 def test_varied_objects_are_drawn_beside_the_training(tiny, props, tmp_path):
-    """Every object as it is before the first stage, the varied ones while it trains."""
+    """Plain objects are drawn before the first stage, varied ones while it trains."""
     said = []
     plan = Recipe(
         read_config(str(tiny)), find_objects([props], None), tmp_path / "run", torch.device("cpu"),
@@ -166,7 +166,7 @@ def test_varied_objects_are_drawn_beside_the_training(tiny, props, tmp_path):
 
 @pytest.fixture(scope="module")
 def index(props, tmp_path_factory):
-    """One object to train on, one to measure on."""
+    """Write an index of one object to train on and one to measure on."""
     folder = tmp_path_factory.mktemp("index")
     rows = []
     for name, split in (("box", "train"), ("ball", "dev")):
@@ -181,7 +181,7 @@ def test_the_model_is_measured_at_the_end_without_blender(
 ):
     monkeypatch.setitem(sys.modules, "bpy", None)
     output = tmp_path / "run"
-    # Weights of two steps may give no surface: the code says so, and the report is there.
+    # Weights of two steps may give no surface: then the exit code says so, beside the report.
     assert recipe(tiny, index, output, "--split", "train") in (0, 1)
     report = (output / "report" / "report.md").read_text(encoding="utf-8")
     assert "of the dev split" in report and "this project's rasterizer" in report

@@ -60,7 +60,7 @@ def test_mirroring_reflects_pictures_and_angles_together() -> None:
     mirrored_angles, mirrored = samples(source, 1, mirrored=True)
     assert mirrored_angles.azimuths_deg[:4] == plain_angles.azimuths_deg[:4]
     assert torch.equal(mirrored.rgba[0, -1], plain.rgba[0, -1].flip(-1))
-    # What stood at 270 degrees stands at 90 after the reflection.
+    # The view at 270 degrees is at 90 after the reflection.
     assert torch.equal(mirrored.rgba[0, 0], plain.rgba[0, 2].flip(-1))
     assert torch.equal(mirrored.depth[0, 0], plain.depth[0, 2].flip(-1))
     total = plain_angles.azimuths_deg[4] + mirrored_angles.azimuths_deg[4]

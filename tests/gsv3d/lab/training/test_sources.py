@@ -80,7 +80,7 @@ def test_a_batch_made_where_the_orbits_lie_is_the_hosts(kind: type, both) -> Non
 
     for seed in range(3):
         draft = kind(copied, *arguments).draw(5, seed, 0.0)
-        # What travels to the card are numbers: a picture alone has 4,096.
+        # Only numbers travel to the card: one picture alone has 4,096 values.
         assert sum(tensor.numel() for tensor in tensors(draft)) < 2000
         made = tensors(to_device(draft, torch.device("cpu")))
         host = tensors(kind(both, *arguments).draw(5, seed, 0.0))
@@ -106,7 +106,7 @@ def test_every_frames_elevation_is_told(dynamic) -> None:
     azimuth = batch.pose[..., 2].rad2deg()
     assert torch.allclose(azimuth[:, -1], torch.zeros(6))
     for row in range(6):
-        # The reference's elevation says which view it is, and that what the others must be.
+        # The reference's elevation tells which view it is, and so the elevations of the others.
         start = int(np.argmin(np.abs(np.array(WAVES) - float(polar[row, -1]))))
         turns = (azimuth[row] / 45).round().int().tolist()
         ahead = [WAVES[(start + turn) % 8] for turn in turns]
@@ -193,7 +193,7 @@ def test_precomputed_latents_are_those_of_the_changed_pictures(
     with torch.no_grad():
         reference = encode_reference(vae, batch.reference)
     assert torch.allclose(batch.latents[:, -1], reference, atol=5e-3)
-    # Every variant is one of two, and the mirrored ones have their frames in the other order.
+    # There are two variants of each; mirrored ones have their frames in reverse order.
     expected = {}
     for index in range(2):
         for variant in range(2):
@@ -268,7 +268,7 @@ def test_orbits_are_framed_as_their_references_are() -> None:
 
 
 def test_a_framed_depth_is_that_of_the_larger_object() -> None:
-    """Of ray-traced ellipsoids: one, enlarged by a change, beside one that is so much larger."""
+    """Compare a ray-traced ellipsoid that a change enlarges with one that is larger."""
     small = tiny.bank_of(ellipsoid_orbit(novel=0, axes=(0.3, 0.24, 0.27)))
     large = tiny.bank_of(ellipsoid_orbit(novel=0, axes=(0.36, 0.288, 0.324)))
     orbit, views = torch.tensor([0]), torch.arange(8)[None]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From folders and options to a stage's task: what is found, what is refused and in which words."""
+"""Making a stage's task of folders and options: components found, mistakes refused."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_autoencoder_without_what_its_latents_are_normalized_by(orbits) -> No
 
 
 def test_the_full_size_is_sv3ds() -> None:
-    """Parameters as counted in the published files (SV3D_p, CLIP ViT-H, SD 2.1's autoencoder)."""
+    """Compare with the parameters in the files of SV3D_p, CLIP ViT-H and SD 2.1's autoencoder."""
     config = read_config("gsv3d-576")
     counts = {
         "unet": 1_525_278_442, "image_encoder": 632_076_800, "vae": 83_653_863,

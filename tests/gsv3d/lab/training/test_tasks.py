@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three stages: gradients arrive, a prop is learnt, and the stages join into a pipeline."""
+"""The three stages: gradients, losses, and a pipeline made of all three."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_without_a_weight_depth_is_not_learned() -> None:
 
 
 def test_a_volume_learns_what_no_view_sees_past() -> None:
-    """Cross-entropy: ln 2 of voxels that know nothing, 0 of those that are right and sure."""
+    """Cross-entropy is ln 2 for voxels that know nothing, 0 for those right and sure."""
     task = task_of("volume")
     batch = task.source.draw(2, 0, 0.0)
     pictures, latents = task.encode(batch)
@@ -202,7 +202,7 @@ def test_a_volume_learns_what_no_view_sees_past() -> None:
 
 
 def test_lpips_joins_the_renders_loss_where_it_is_installed(monkeypatch) -> None:
-    """The package's interface, with a distance one can compute by hand."""
+    """A package with LPIPS's interface has a distance that is computed by hand here."""
     seen = []
 
     class Distance(torch.nn.Module):
@@ -241,7 +241,7 @@ def test_three_stages_join_into_a_pipeline(tmp_path: Path) -> None:
     files = [f for f in (tmp_path / "model").rglob("*") if f.is_file()]
     assert not [f for f in files if f.suffix in (".bin", ".pt", ".pkl")]
     for path in files:
-        if path.suffix == ".json":  # the folders it was made in are its maker's business
+        if path.suffix == ".json":  # no paths of the machine it was made on
             assert str(tmp_path) not in path.read_text(encoding="utf-8")
     pipeline = load_pipeline(str(tmp_path / "model"), device="cpu")
     out = pipeline(tiny.picture(), num_inference_steps=1)
