@@ -142,7 +142,9 @@ def test_status_watches(tmp_path: Path, run_server: Start) -> None:
     watching.stdout.close()
 
 
-def test_logs(tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_shows_the_log_of_each_job(
+    tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "data"
     assert main(["logs", "--data-dir", str(data)]) == 1
     assert "no line in the logs" in capsys.readouterr().err

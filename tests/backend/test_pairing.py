@@ -217,7 +217,7 @@ def test_who_holds_a_code_can_only_pair(listening: Running) -> None:
     assert not listening.errors and listening.server.jobs.get("ab" * 16) is None
 
 
-def test_a_code_ends(listening: Running) -> None:
+def test_a_code_expires(listening: Running) -> None:
     code = make_code(listening)
     listening.server.pairing.expire(float("inf"))
     with pytest.raises(ProtocolError, match="its time is over"):
@@ -275,7 +275,7 @@ def test_another_backend_at_the_address_is_noticed(listening: Running) -> None:
     assert silent(Connection(code.endpoint, public.decode(), "a" * 40, "b" * 40, 0, {}))
 
 
-def test_nobody_at_the_address_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairing, "ANSWER_S", 0.5)
     port = free_port()
     with pytest.raises(ProtocolError, match=f"No answer from the backend at 127.0.0.1:{port}.*--l"):

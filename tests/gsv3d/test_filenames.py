@@ -114,7 +114,7 @@ def test_no_two_results_meet_on_a_file_system_that_ignores_case(names):
     assert len(set(written)) == len(written)
 
 
-def test_names_in_a_folder(tmp_path):
+def test_names_in_a_folder_are_taken_whatever_their_case(tmp_path):
     (tmp_path / "Chair.GLB").touch()
     (tmp_path / "cafe\u0301.png").touch()  # as macOS may hand it out
     taken = keys_in(tmp_path)

@@ -254,7 +254,7 @@ def test_a_picture_without_an_object_never_reaches_the_model():
     assert not pipeline.calls
 
 
-def test_the_seed_decides():
+def test_the_seed_decides_the_gaussians():
     def color(seed: int) -> torch.Tensor:
         recorder, seen = Recorder(cancel_at=("decoding", 1)), []
         recorder.gaussians = lambda g, *_: seen.append(g)
@@ -305,7 +305,9 @@ def test_settings_name_the_field_and_its_bounds(field, value):
         ({"azimuths": (30, 0), "elevations": (9, 10)}, [30, 0], [9, 10]),
     ],
 )
-def test_where_the_views_stand(fields: dict, azimuths: list, elevations: list) -> None:
+def test_angles_and_numbers_of_views_become_an_orbit(
+    fields: dict, azimuths: list, elevations: list
+) -> None:
     found = GenerationSettings(**fields).views("static", 4, 10.0)
     assert found == (pytest.approx(azimuths), pytest.approx(elevations))
 

@@ -167,7 +167,7 @@ def test_a_picture_that_the_filter_held_back_is_named(pipeline, monkeypatch) -> 
         ({"prompt": "x", "guidance": float("nan")}, "guidance"),
     ],
 )
-def test_bounds(settings, words) -> None:
+def test_settings_out_of_bounds_are_named(settings, words) -> None:
     with pytest.raises(ValueError, match=words):
         ImagineSettings(**settings)
 

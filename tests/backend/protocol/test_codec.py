@@ -135,7 +135,7 @@ def test_a_wrong_field_keeps_the_job_it_was_about() -> None:
         ("filename", "a\x00b"), ("job", JOB.upper()), ("image", b""),
     ],
 )  # fmt: skip
-def test_submit_refuses(field: str, value: object) -> None:
+def test_submit_refuses_bad_fields(field: str, value: object) -> None:
     values = {"job": JOB, "image": b"x", field: value}
     with pytest.raises(ProtocolError, match=field):
         m.Submit(**values)  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def spec(name: str, dtype: str, *shape: int) -> ArraySpec:
         ("filename", "x" * 256), ("filename", "a\x1bb"), ("filename", 7),
     ],
 )  # fmt: skip
-def test_cutout_refuses(field: str, value: object) -> None:
+def test_cutout_refuses_bad_fields(field: str, value: object) -> None:
     values = {"job": JOB, "image": b"x", field: value}
     with pytest.raises(ProtocolError, match=field):
         m.Cutout(**values)
@@ -222,14 +222,16 @@ def must_decode_or_refuse(frames: list[bytes]) -> None:
 
 @fast
 @given(st.lists(st.binary(max_size=300), max_size=5), st.booleans())
-def test_any_bytes(frames: list[bytes], tagged: bool) -> None:
+def test_any_bytes_decode_or_are_refused(frames: list[bytes], tagged: bool) -> None:
     must_decode_or_refuse([TAG, *frames] if tagged else frames)
 
 
 @fast
 @given(st.sampled_from(sorted(m.BY_TYPE)), st.dictionaries(st.sampled_from(NAMES), values),
        st.binary(max_size=9) | st.none())  # fmt: skip
-def test_any_values_in_any_field(kind: str, fields: dict, buffer: bytes | None) -> None:
+def test_any_values_in_any_field_decode_or_are_refused(
+    kind: str, fields: dict, buffer: bytes | None
+) -> None:
     try:
         header = msgpack.packb({"seq": 1, **fields, "type": kind})
     except (ValueError, OverflowError, UnicodeEncodeError):
@@ -239,7 +241,7 @@ def test_any_values_in_any_field(kind: str, fields: dict, buffer: bytes | None) 
 
 @fast
 @given(st.sampled_from(EXAMPLES), st.data())
-def test_any_damage_to_a_good_message(message: m.Message, data: st.DataObject) -> None:
+def test_damaged_messages_decode_or_are_refused(message: m.Message, data: st.DataObject) -> None:
     frames = [bytearray(frame) for frame in encode(message, 1)]
     for _ in range(data.draw(st.integers(1, 4))):
         frame = data.draw(st.sampled_from(frames))

@@ -80,7 +80,7 @@ def test_damage_is_named(tmp_path: Path, field: str, value: object) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=200))
-def test_any_bytes(tmp_path: Path, data: bytes) -> None:
+def test_any_bytes_are_named_as_damaged(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "connection.json"
     path.write_bytes(data)
     path.chmod(0o600)
@@ -88,7 +88,7 @@ def test_any_bytes(tmp_path: Path, data: bytes) -> None:
         read_connection(path)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConnectionFileError, match="cannot be written.*--connection-file"):
         write_connection(tmp_path / "file" / "connection.json", connection())

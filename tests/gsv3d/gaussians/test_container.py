@@ -24,7 +24,7 @@ def gaussians(count: int = 10, degree: int = 1) -> Gaussians:
     )
 
 
-def test_parts() -> None:
+def test_gaussians_are_filtered_and_converted() -> None:
     scene = gaussians(10, 2)
     assert len(scene) == 10 and scene.degree == 2
     torch.testing.assert_close(scene.rgb(), 0.5 + 0.28209479177387814 * scene.sh[:, 0])

@@ -172,7 +172,7 @@ def test_extremes_stay_finite() -> None:
     np.testing.assert_allclose(np.linalg.norm(found["quats"], axis=1), 1, rtol=1e-6)
 
 
-def test_no_gaussians() -> None:
+def test_a_file_without_gaussians_is_read_back() -> None:
     stream = io.BytesIO()
     write_ply(stream, arrays_of(0, 2))
     assert read(stream)["sh"].shape == (0, 1, 3)

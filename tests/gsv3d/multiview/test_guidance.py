@@ -99,6 +99,6 @@ def test_which_steps_are_guided(setting: Consistency, steps: int, guided: list[i
         ((1.0, 0.0, 1.0, float("nan")), "not every nan"),
     ],
 )
-def test_settings_out_of_bounds(fields: tuple[float, ...], words: str) -> None:
+def test_settings_out_of_bounds_are_named(fields: tuple[float, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Consistency(*fields)

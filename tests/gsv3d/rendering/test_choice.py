@@ -100,7 +100,7 @@ def test_kernels_that_do_not_run_are_named(backend_module: types.ModuleType) -> 
     assert "do not run on this card" in gsplat_backend.unavailable_because(CUDA)
 
 
-def test_unknown_backend() -> None:
+def test_an_unknown_backend_is_named() -> None:
     with pytest.raises(ValueError, match="'cuda'.*auto, torch, gsplat"):
         choose_backend(CPU, F32, "cuda")  # type: ignore[arg-type]
 
@@ -139,12 +139,12 @@ def test_half_precision_and_autocast_draw_in_float32() -> None:
         assert b.dtype == F32 and torch.equal(a, b)
 
 
-def test_background_of_another_shape() -> None:
+def test_a_background_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"background has shape \(4,\)"):
         render(gaussians(), orbit([0], 0, size=8), (0, 0, 0, 1))
 
 
-def test_no_views() -> None:
+def test_cameras_without_views_are_refused() -> None:
     with pytest.raises(ValueError, match="no views"):
         render(gaussians(), orbit([0], 0, size=8)[:0])
 

@@ -254,7 +254,7 @@ def test_limited_alpha_and_hidden_gaussians_get_no_gradient() -> None:
     assert (values[3].grad == 0).all() and (values[4].grad[0] != 0).all()
 
 
-def test_nothing_to_draw() -> None:
+def test_nothing_to_draw_leaves_the_background() -> None:
     cameras = orbit([0, 90], 0, size=8)
     empty = scene(3).filter(torch.zeros(3, dtype=torch.bool))
     transparent = replace(scene(3), opacities=torch.zeros(3, dtype=torch.float64))

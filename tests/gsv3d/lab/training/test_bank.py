@@ -282,6 +282,6 @@ def test_a_damaged_bank_is_named(tmp_path, objects, damage):
     ("field", "value"),
     [("size", 0), ("variants", 0), ("novel_views", -1), ("joined", 1.5), ("orbit", "x")],
 )
-def test_settings_out_of_bounds(field, value):
+def test_settings_out_of_bounds_are_named(field, value):
     with pytest.raises(ValueError, match=field):
         BankSettings(**{field: value})

@@ -301,7 +301,7 @@ def test_the_depths_prior_may_be_left_out_and_is_not_negative(tmp_path: Path) ->
             read_config(str(path))
 
 
-def test_unknown_configurations_and_fields() -> None:
+def test_unknown_configurations_and_fields_are_named() -> None:
     with pytest.raises(ModelError, match="no configuration 'nothing'"):
         read_config("nothing")
     config = read_config("blockout")
