@@ -9,20 +9,20 @@ from gsv3d.errors import DataError
 
 
 def check_at_least(name: str, value: int | None, low: int = 1) -> None:
-    """Refuse an option's value below ``low``; None, not given, passes.
+    """Refuse an option's value below ``low``; accept None, an option that was not given.
 
     Raises:
-        ValueError: naming the option.
+        ValueError: names the option, its value and the least.
     """
     if value is not None and value < low:
         raise ValueError(f"{name} is {value}, but must be at least {low}.")
 
 
 def require_blender() -> None:
-    """Refuse to go on where Blender's packages are missing.
+    """Refuse to go on if Blender's packages are missing.
 
     Raises:
-        DataError: one is.
+        DataError: names the missing package.
     """
     for module, package in (("bpy", "bpy"), ("OpenEXR", "OpenEXR")):
         if importlib.util.find_spec(module) is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gsv3d evaluate``: a model against the true objects and against baselines."""
+"""Run ``gsv3d evaluate``: compare a model with the true objects and with baselines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DESCRIPTION = (
 )
 
 NO_MODEL = "none"
-"""As MODEL: the baselines alone."""
+"""Value of MODEL that measures the baselines alone."""
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("cases")
     group.add_argument("--split", help="only this split of an index.json")
     group.add_argument("--count", type=int, help="objects drawn (all of them)")
-    group.add_argument("--seed", type=int, default=0, help="of objects and views (%(default)s)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the draws (%(default)s)")
     group.add_argument(
         "--part", choices=("a", "b"),
         help="one half of the objects, drawn by the seed: choose on one, report on the other",
@@ -229,7 +229,7 @@ def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 
 def find_library_props(args: argparse.Namespace, sources: list[str]) -> list[ObjectFile]:
-    """Return the props to retrieve from; none where nobody named any."""
+    """Return the props to retrieve from; empty if none are named."""
     from gsv3d.lab.evaluation.retrieval import SPLIT
 
     if args.no_retrieval:
@@ -252,7 +252,7 @@ def find_library_props(args: argparse.Namespace, sources: list[str]) -> list[Obj
 def _library(
     args: argparse.Namespace, sources: list[str], report: Callable[[str, int, int], None]
 ) -> Any:
-    """Return the library to retrieve from, its looks rendered; None without one."""
+    """Return the library to retrieve from, its looks rendered; None without props."""
     props = find_library_props(args, sources)
     if not props:
         return None
@@ -268,7 +268,7 @@ def describe_objects(args: argparse.Namespace) -> str:
 
 
 class Progress:
-    """A line every few seconds, with the time left of the phase."""
+    """Print a line every few seconds, with the time that is left of the phase."""
 
     def __init__(self) -> None:
         self._phase, self._started, self._last = "", 0.0, 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gsv3d train recipe``: from meshes to a model in one command that goes on where it stood."""
+"""Run ``gsv3d train recipe``: make a model from meshes in one resumable command."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from gsv3d.errors import DataError
 
 USUAL = "dev"
-"""The split that is measured on unless another is named."""
+"""The split that the model is measured on unless another is named."""
 
 NO_REPORT = "none"
 
 
 def add_parser(stages: argparse._SubParsersAction) -> None:
-    """Join the stages of ``gsv3d train``."""
+    """Add ``recipe`` to the stages of ``gsv3d train``."""
     sub = stages.add_parser("recipe", help="all stages one after the other, from GLB files")
     sub.add_argument("config", help="a configuration's name, or a .yaml file")
     sub.add_argument("--objects", nargs="+", required=True, metavar="PATH",
@@ -49,7 +49,7 @@ def add_parser(stages: argparse._SubParsersAction) -> None:
 
 
 def add_tracker(sub: argparse.ArgumentParser) -> None:
-    """Add the option that every stage has as well."""
+    """Add the option ``--tracker``, which the stages share with the recipe."""
     sub.add_argument("--tracker", default="auto", help="tensorboard, wandb, ... or none; auto:"
                      " TensorBoard where it is installed")  # fmt: skip
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the recipe; return 1 if an object could not be measured.
 
     Raises:
-        GSV3DError: as the recipe raises; a number out of its bounds too.
+        GSV3DError: as the recipe raises; also for a number out of its bounds.
     """
     import torch
 
@@ -100,10 +100,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measured_split(args: argparse.Namespace) -> str | None:
-    """Return the split to measure on.
+    """Return the split to measure on, None for no measurement.
 
     Raises:
-        DataError: there is none of the name that was given, or the report could not be drawn.
+        DataError: there is no split of the given name, or matplotlib is missing for the report.
     """
     from gsv3d.lab.datasets.objects import find_objects
 
@@ -113,7 +113,7 @@ def _measured_split(args: argparse.Namespace) -> str | None:
         find_objects(args.objects, args.evaluate or USUAL)
     except DataError:
         if args.evaluate is None:
-            return None  # a folder of files, or an index without it
+            return None  # a folder of files, or an index without this split
         raise
     if importlib.util.find_spec("matplotlib") is None:
         raise DataError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gsv3d render``: orbits of 3D objects with Blender, packed into shards."""
+"""Run ``gsv3d render``: render orbits of 3D objects with Blender, packed into shards."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "sv3d": {"size": 576, "orbit_views": 84, "novel_views": 0, "samples": 16, "normals": "camera"},
 }
-"""Settings that differ from the defaults, for --preset."""
+"""Settings of every --preset that differ from the defaults."""
 
 SETTINGS = (
     ("size", int, "pixels of a side"),
-    ("orbit", None, "of the first views: one elevation, SV3D's dynamic orbit, a sine"),
+    ("orbit", None, "path of the first views: one elevation, SV3D's dynamic orbit, a sine"),
     ("orbit_views", int, "views on the orbit"),
     ("novel_views", int, "further views from random directions"),
-    ("samples", int, "a pixel"),
+    ("samples", int, "samples of a pixel"),
     ("engine", None, "eevee needs a GPU or EGL"),
     ("normals", None, "store normals, in these axes"),
-    ("seed", int, "of everything random"),
+    ("seed", int, "seed of all random choices"),
     ("light", None, "one of Blender's own HDRIs, or uniform white"),
     ("materials", None, "keep the base color alone, or all of the materials"),
 )
-"""Options that are settings of the same name: type (None: one of words), help."""
+"""Options that are settings of the same name: name, type (None for a choice of words), help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,10 +91,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def read_settings(args: argparse.Namespace) -> OrbitSettings:
-    """Return the preset's settings, with those given on the command line instead.
+    """Return the preset's settings, overridden by those of the command line.
 
     Raises:
-        ValueError: one is out of bounds.
+        ValueError: a setting is out of bounds.
     """
     given = {name: getattr(args, name) for name, _, _ in SETTINGS}
     chosen = PRESETS[args.preset] | {k: v for k, v in given.items() if v is not None}
@@ -118,7 +118,7 @@ def _half_the_cpus() -> int:
 
 
 class _Progress:
-    """A line every two seconds with the time that is left, judged by the last objects."""
+    """Print a line every two seconds with the time that is left, judged by the last objects."""
 
     def __init__(self, total: int) -> None:
         self._total, self._done, self._printed = total, 0, 0.0
@@ -127,7 +127,7 @@ class _Progress:
     def __call__(self) -> None:
         now = time.monotonic()
         self._done += 1
-        # Once there are two objects, the time the processes took to start counts no longer.
+        # From the second object on, the start of the processes does not count.
         kept = self._times[1:] if self._done == 2 else self._times[-100:]
         self._times = [*kept, now]
         if now - self._printed > 2 or self._done == self._total:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gsv3d train``: the stages of a model, and its assembly into a folder the pipeline loads."""
+"""Run ``gsv3d train``: train the stages of a model, and assemble it for the pipeline."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from gsv3d.lab.training.stages import make_task
 
     if not args.resume:
-        refuse_to_overwrite(args.output)  # before hours of precomputing latents
+        refuse_to_overwrite(args.output)  # before latents are computed, which may take hours
     if args.threads:
         torch.set_num_threads(args.threads)
     schedule = config.schedule(
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size, workers=args.workers, sample_every=args.sample_every,
     )  # fmt: skip
     device = training_device(args.device)
-    # Several processes meet here: they share the work of precomputing latents too.
+    # Several processes connect here: they share the computation of latents too.
     make_accelerator(device, schedule.bf16)
     orbits = unpack_shards(args.data, args.output, args.limit, max(1, schedule.workers))
     torch.manual_seed(args.seed)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orbits of 3D objects rendered with Blender: what the models are trained and measured on."""
+"""Render orbits of 3D objects with Blender, the data that models are trained and measured on."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects in Blender's data: imported, given materials, made of arrays, read back as triangles."""
+"""Import objects into Blender, change their materials, and read their triangles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def import_file(path: Path) -> None:
     """Bring a file's objects into the scene.
 
     Raises:
-        RuntimeError: Blender's own, or the suffix is none of a 3D format.
+        RuntimeError: Blender cannot read the file, or its suffix is not that of a 3D format.
         ValueError: the file is damaged or has vertices that are not finite.
     """
     suffix, name = path.suffix.lower(), str(path.resolve())
@@ -72,7 +72,7 @@ def _import_obj(path: Path) -> None:
         for image in list(bpy.data.images):
             if image.source != "FILE" or image.packed_file or all(image.size):
                 continue
-            # The importer looked for it beside the copy.
+            # The importer looked for the picture beside the copy.
             place = Path(image.filepath.replace("\\", "/"))
             if place.is_relative_to(Path(folder)):
                 place = path.parent / place.relative_to(Path(folder))
@@ -82,7 +82,7 @@ def _import_obj(path: Path) -> None:
 
 
 def _validate_meshes() -> None:
-    """Validate meshes, which importers would do too, but setting NaN vertices to 0 in silence."""
+    """Validate meshes; importers do so too, but silently set NaN vertices to 0."""
     for mesh in bpy.data.meshes:
         flat = np.empty(len(mesh.vertices) * 3, dtype=np.float32)
         mesh.vertices.foreach_get("co", flat)
@@ -92,7 +92,7 @@ def _validate_meshes() -> None:
 
 
 def _show_vertex_colors() -> None:
-    """Give PLY meshes, whose colors are an attribute alone, a material that shows them."""
+    """Give PLY meshes a material that shows their colors, which are only an attribute."""
     for item in bpy.context.scene.objects:
         if item.type == "MESH" and len(item.data.color_attributes) and not item.data.materials:
             material = make_material("vertex colors")
@@ -105,10 +105,10 @@ def _show_vertex_colors() -> None:
 
 
 def drop_missing_textures(materials: Iterable[bpy.types.Material]) -> list[str]:
-    """Remove texture nodes whose picture is not there, which Blender would show in magenta.
+    """Remove texture nodes whose picture is missing, which Blender would show in magenta.
 
     Returns:
-        The pictures' names, sorted; where a node names none, its material's.
+        The names of the pictures, sorted; for a node without one, the name of its material.
     """
     missing = set()
     for material in materials:
@@ -119,7 +119,7 @@ def drop_missing_textures(materials: Iterable[bpy.types.Material]) -> list[str]:
             if image is None:
                 missing.add(f"a texture of {material.name}")
             elif image.source == "FILE" and not image.packed_file and not all(image.size):
-                # Written on another system, the path may have its separators.
+                # A path that was written on another system may have other separators.
                 missing.add(image.filepath.replace("\\", "/").rpartition("/")[2] or image.name)
             else:
                 continue
@@ -138,9 +138,9 @@ def _nodes(
 
 
 def show_first_frame(scene: bpy.types.Scene) -> int | None:
-    """Set the scene to the first frame of what moves; return it, None if nothing does."""
+    """Set the scene to the first frame of its animations; return it, None without animations."""
     starts = [action.frame_range[0] for action in bpy.data.actions]
-    if bpy.data.cache_files:  # how USD's and Alembic's motion is brought in
+    if bpy.data.cache_files:  # motion from USD and Alembic
         starts.append(scene.frame_start)
     if not starts:
         return None
@@ -164,11 +164,14 @@ def _is_plain(material: bpy.types.Material) -> bool:
 
 
 def color_if_plain(objects: Iterable[bpy.types.Object], hsv: tuple[float, float, float]) -> bool:
-    """Give objects without any color of their own one base color; return whether.
+    """Give the objects one base color if none has a color of its own.
 
     Args:
-        objects: all that is in the scene.
+        objects: all objects of the scene.
         hsv: hue, saturation and value in 0..1, of the sRGB color.
+
+    Returns:
+        True if the color was given.
     """
     meshes = [item for item in objects if item.type == "MESH"]
     if any(len(item.data.color_attributes) for item in meshes):
@@ -187,10 +190,10 @@ def color_if_plain(objects: Iterable[bpy.types.Object], hsv: tuple[float, float,
 
 
 def make_matt(materials: Iterable[bpy.types.Material]) -> None:
-    """Take metalness, gloss, transmission and coats from every Principled material.
+    """Remove metalness, gloss, transmission and coats from every Principled material.
 
-    Exporters leave metalness at the format's default of 1 on painted wood as on steel; matt
-    surfaces look the same from all sides, which is what splats without view dependence show.
+    Exporters often leave metalness at the format's default of 1, on painted wood too. And splats
+    without view dependence show matt surfaces, which look the same from all sides.
     """
     for material in materials:
         for node in material.node_tree.nodes if material.node_tree else ():
@@ -211,8 +214,8 @@ def make_unlit_object(
 
     Args:
         vertices: (V, 3) in the world.
-        faces: (F, 3).
-        corner_uvs: (F, 3, 2), origin at the bottom left.
+        faces: (F, 3) indices of vertices.
+        corner_uvs: (F, 3, 2) in 0..1, origin at the bottom left.
         texture: (T, T, 3) uint8 sRGB, row 0 at the top; or (T, T, 4), clipped at half its alpha.
     """
     mesh = bpy.data.meshes.new("mesh")
@@ -248,7 +251,7 @@ def make_unlit_object(
 
 
 def read_triangles(graph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N, 3) float64 vertices and (F, 3) int64 triangles of all, modifiers applied.
+    """Return (N, 3) float64 vertices and (F, 3) int64 triangles of all objects, with modifiers.
 
     Vertices that no face uses are left out.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render with Blender: one scene a process, objects in and out of it.
+"""Render with Blender: one scene a process, which loads one object after the other.
 
-Runs in a process of its own: it resets Blender's file, and a broken object may crash the process.
+This runs in a process of its own: it resets Blender's file, and a broken object may crash it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class View:
     Attributes:
         rgba: (H, W, 4) float32, linear, premultiplied.
         depth: (H, W) float32 z-depth, 0 where empty.
-        normals: None, or (H, W, 3) float32 unit normals in the world, 0 where empty.
+        normals: (H, W, 3) float32 unit normals in the world, 0 where empty; or None.
     """
 
     rgba: np.ndarray
@@ -44,16 +44,16 @@ class BlenderScene:
     """A scene with a transparent film, one camera and one environment.
 
     Args:
-        size: of the square pictures in pixels.
-        samples: a pixel.
-        fov_deg: of the camera.
+        size: side of the square pictures in pixels.
+        samples: number of samples of a pixel.
+        fov_deg: field of view of the camera in degrees.
         engine: "cycles" or "eevee".
-        normals: whether views have them.
+        normals: render normals too.
 
     Attributes:
-        world: lights it.
-        missing_textures: names of textures the loaded object is shown without.
-        frame: the loaded object's frame, None if it is not animated.
+        world: the environment that lights the scene.
+        missing_textures: names of the textures that the loaded object lacks.
+        frame: frame that the loaded object is shown at, None if it is not animated.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class BlenderScene:
         scene.view_layers[0].use_pass_z = True
         scene.view_layers[0].use_pass_normal = self._with_normals = normals
         settings = scene.render.image_settings
-        if hasattr(settings, "media_type"):  # 5.0 and later ask for it first
+        if hasattr(settings, "media_type"):  # Blender 5.0 and later need it first
             settings.media_type = "MULTI_LAYER_IMAGE"
         settings.file_format = "OPEN_EXR_MULTILAYER"
         settings.color_depth = "32"
@@ -113,19 +113,19 @@ class BlenderScene:
         self.scene.render.resolution_x = self.scene.render.resolution_y = size
 
     def set_samples(self, samples: int) -> None:
-        """Set the samples a pixel of the pictures to come."""
+        """Set the number of samples of a pixel for the pictures to come."""
         self.scene.cycles.samples = self.scene.eevee.taa_render_samples = samples
 
     def load(self, path: Path) -> np.ndarray:
-        """Bring the objects of a file into the scene; an animated one stands at its first frame.
+        """Load the objects of a file into the scene, animated ones at their first frame.
 
-        Textures whose picture is missing are left out, see ``missing_textures``.
+        Textures without a picture are left out, see ``missing_textures``.
 
         Returns:
-            (N, 3) world positions of the vertices that would be rendered.
+            (N, 3) world positions of the vertices that are rendered.
 
         Raises:
-            ValueError: the reason, in words that continue a sentence on the file.
+            ValueError: the file cannot be used; the text follows "FILE: ".
         """
         self.scene.frame_set(1)
         try:
@@ -148,7 +148,7 @@ class BlenderScene:
         return points
 
     def triangles(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return (N, 3) vertices and (F, 3) triangles of all that is in the scene, in the world."""
+        """Return (N, 3) vertices in the world and (F, 3) triangles of the whole scene."""
         return blender_objects.read_triangles(bpy.context.evaluated_depsgraph_get())
 
     def place(self, transform: np.ndarray) -> None:
@@ -156,11 +156,11 @@ class BlenderScene:
         self._root.matrix_world = Matrix(transform.tolist())
 
     def color_if_plain(self, hsv: tuple[float, float, float]) -> bool:
-        """Give the objects a base color if they have none of their own; return whether."""
+        """Give the objects a base color if none has a color of its own; return True if so."""
         return blender_objects.color_if_plain(self.scene.objects, hsv)
 
     def make_matt(self) -> None:
-        """Leave of every Principled material the base color, alpha and bumps, reflecting matt."""
+        """Make every Principled material matt; keep its base color, alpha and bumps."""
         blender_objects.make_matt(bpy.data.materials)
 
     def add_textured(
@@ -170,12 +170,12 @@ class BlenderScene:
         corner_uvs: np.ndarray,
         texture: np.ndarray,
     ) -> None:
-        """Bring a mesh of arrays (as ``TexturedMesh`` has them) into the scene, unlit."""
+        """Add a mesh given by arrays (see ``TexturedMesh``) to the scene, unlit."""
         item = blender_objects.make_unlit_object(vertices, faces, corner_uvs, texture)
         self.scene.collection.objects.link(item)
 
     def render_view(self, camera_to_world: np.ndarray) -> View:
-        """Render one view from a camera at a (4, 4) matrix in Blender's axes."""
+        """Render one view from a camera at the (4, 4) ``camera_to_world``, in Blender's axes."""
         self._camera.matrix_world = Matrix(camera_to_world.tolist())
         self.scene.render.filepath = str(self._picture)
         bpy.ops.render.render(write_still=True)
@@ -190,8 +190,8 @@ class BlenderScene:
     def clear(self) -> None:
         """Remove everything that was loaded, so that memory does not grow.
 
-        Cycles' persistent data goes too: it knows images by their address, which the next object's
-        image may get, and would show that object the old picture.
+        Cycles' persistent data is dropped too. It knows images by their address; if the next
+        object's image got the same address, that object would show the old picture.
         """
         self.scene.render.use_persistent_data = False
         bpy.data.batch_remove(
@@ -210,14 +210,14 @@ class BlenderWorld:
     """The environment of a scene.
 
     Args:
-        scene: gets a world of its own.
+        scene: the scene; it gets a new world.
     """
 
     def __init__(self, scene: bpy.types.Scene) -> None:
         world = bpy.data.worlds.new("world")
         scene.world = world
-        # The maps are blurred: directions drawn from the surface's reflection are less noisy than
-        # directions drawn from the map, and no importance map (2 s an object) has to be made.
+        # The maps are blurred, so sampling by the surface's reflection is less noisy than sampling
+        # by the map, and it needs no importance map, which takes 2 s an object.
         world.cycles.sampling_method = "NONE"
         if world.node_tree is None:
             world.use_nodes = True
@@ -251,7 +251,7 @@ class BlenderWorld:
 def _make_environments() -> list[Environment]:
     """Make images of Blender's own HDRIs.
 
-    They stay: one that came and went would be mistaken for its predecessor by persistent data.
+    They are never removed: Cycles' persistent data would take a new image for a removed one.
     """
     folder = Path(bpy.utils.system_resource("DATAFILES")) / "studiolights" / "world"
     environments = load_environments(folder)
@@ -267,9 +267,9 @@ def _make_environments() -> list[Environment]:
 
 
 def _reason(text: str) -> str:
-    """Return why an operator failed, out of what Blender reports.
+    """Return why an operator failed, from the text that Blender reports.
 
-    What an importer in Python says where it did not expect to fail is for its programmers.
+    A traceback of an importer in Python says nothing to users, and is replaced.
     """
     if "Traceback" in text:
         return f"it is damaged, or holds what its importer does not know. {mesh_files.AGAIN}"
@@ -280,18 +280,18 @@ def _reason(text: str) -> str:
 
 
 def _blocks(kind: str) -> Any:
-    """Return a collection of Blender's data; not every version has them all."""
+    """Return a collection of Blender's data, () in a version without it."""
     return getattr(bpy.data, kind, ())
 
 
 def _eevee() -> str:
-    """Return what this Blender calls EEVEE: 4.2 to 4.5 had two."""
+    """Return this Blender's name of EEVEE; Blender 4.2 to 4.5 have another."""
     named = bpy.types.RenderSettings.bl_rna.properties["engine"].enum_items.keys()
     return "BLENDER_EEVEE_NEXT" if "BLENDER_EEVEE_NEXT" in named else "BLENDER_EEVEE"
 
 
 def _unit_normals(channels: dict[str, np.ndarray]) -> np.ndarray:
-    """Bring averages over a pixel's samples, an object's edge included, to unit length."""
+    """Scale the averages of a pixel's normals to unit length."""
     normals = np.stack([channels[f"Normal.{c}"] for c in "XYZ"], axis=-1)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     return np.where(length > 1e-3, normals / np.maximum(length, 1e-3), np.float32(0))

@@ -14,10 +14,10 @@ Colors = TypeVar("Colors", np.ndarray, "Tensor")
 
 
 def encode_srgb(linear: Colors) -> Colors:
-    """Convert linear light to sRGB, both in 0..1; what lies beyond is clipped."""
+    """Convert linear light to sRGB, both in 0..1; other values are clipped."""
     linear = linear.clip(0.0, 1.0)
     dark = linear <= 0.0031308
-    # A sum of both branches: ``where`` is another function for arrays than for tensors.
+    # A sum of both branches works for arrays and tensors alike; ``where`` does not.
     return dark * (linear * 12.92) + ~dark * (1.055 * linear ** (1 / 2.4) - 0.055)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data set being made: its shards, its record (dataset.json) and its DATASHEET.md.
+"""Make a data set: its shards, its record (dataset.json) and its DATASHEET.md.
 
-The datasheet follows Gebru et al., "Datasheets for Datasets", 2018. It answers those questions of
-the paper's seven sections that the records can answer, and says what a maker must add by hand.
+The datasheet follows Gebru et al., "Datasheets for Datasets", 2018. Of the questions in the paper's
+seven sections it answers those that the records can answer, and names what a person must add.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class Dataset:
     """A context manager around one run that renders into a folder.
 
     Args:
-        directory: made if missing.
-        settings: of all its objects, those of earlier runs included.
-        command: that is run, for the datasheet.
-        shard_bytes: of a shard, about.
+        directory: folder of the data set; made if missing.
+        settings: settings of all its objects, those of earlier runs included.
+        command: command that renders, for the datasheet.
+        shard_bytes: approximate size of a shard in bytes.
 
     Attributes:
-        folder: its shards; takes finished objects.
-        recovered: on entering: sentences on damaged shards of earlier runs.
+        folder: the shards; takes finished objects.
+        recovered: sentences on damaged shards of earlier runs, set on entering.
 
     Raises:
-        OutputError: it cannot be written, or holds objects of other settings.
+        OutputError: the folder cannot be written, or holds objects of other settings.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Dataset:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # What ended the run matters more than that its failures could not be noted either.
+        # An error that ended the run must not be hidden by one of writing the record.
         with contextlib.suppress(GSV3DError) if error else contextlib.nullcontext():
             self._save()
         self.folder.__exit__(kind, error, trace)
@@ -104,13 +104,13 @@ class Dataset:
         write_atomic(self._path, (text + "\n").encode())
 
     def note(self, name: str, failure: str | None) -> None:
-        """Keep why an object failed, or forget why it once did."""
+        """Record why an object failed; None removes an earlier failure."""
         self._record["failures"].pop(name, None)
         if failure is not None:
             self._record["failures"][name] = failure
 
     def finish(self) -> None:
-        """Pack what waits into shards and write the datasheet.
+        """Pack the objects that wait into shards, and write the datasheet.
 
         Raises:
             OutputError: something cannot be written; running again goes on from there.
@@ -139,10 +139,10 @@ def write_datasheet(
 
     Args:
         objects: the JSON of every object in the shards.
-        shards: sizes in bytes by file name.
-        settings: that all were rendered with.
-        commands: that were run.
-        failures: why objects are missing, by name.
+        shards: sizes in bytes, by file name.
+        settings: settings that all objects were rendered with.
+        commands: commands that rendered them.
+        failures: reasons why objects are missing, by the objects' names.
     """
     views = sum(item["views"] for item in objects)
     return "\n".join(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environment maps: Blender's own HDRIs, each brought to a strength that exposes well."""
+"""Load Blender's own HDRIs as environment maps, scaled to a good exposure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 MEAN_RADIANCE = 0.8
-"""Light that a white matt surface reflects, mean over all directions."""
+"""Mean radiance that a white matt surface reflects, over all directions it may face."""
 
 MAX_RADIANCE = 1.1
-"""Light that a white matt surface reflects at most, whichever way it faces."""
+"""Largest radiance that a white matt surface reflects, whichever way it faces."""
 
 BLUR_DEG = 30.0
-"""Blur of the maps: it softens shadows, and few samples a pixel suffice."""
+"""Blur of the maps in degrees: it softens shadows, so that few samples of a pixel suffice."""
 
 ROWS, COLUMNS = 32, 64
 
@@ -26,7 +26,7 @@ class Environment:
     """One equirectangular HDRI, blurred and brought to a good exposure.
 
     Attributes:
-        name: of the file it comes from.
+        name: name of the file that it comes from.
         pixels: (32, 64, 3) float32 linear RGB, row 0 up.
     """
 
@@ -53,7 +53,7 @@ def _grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compute_matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Compute the light a white Lambertian surface reflects under an equirectangular map.
+    """Compute the light that a white Lambertian surface reflects under an equirectangular map.
 
     Args:
         pixels: (H, W) luminance; row 0 is up, a row spans 360 degrees.
@@ -68,7 +68,7 @@ def compute_matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray
 
 
 def shrink(pixels: np.ndarray) -> np.ndarray:
-    """Average (H, W, 3) to (ROWS, COLUMNS, 3), after cropping H and W to multiples of these."""
+    """Average (H, W, 3) to (ROWS, COLUMNS, 3), cropping H and W to multiples of these first."""
     height, width = len(pixels) // ROWS * ROWS, pixels.shape[1] // COLUMNS * COLUMNS
     if not height or not width:
         raise ValueError(f"the environment map is smaller than {COLUMNS} x {ROWS}")
@@ -85,7 +85,7 @@ def blur(pixels: np.ndarray) -> np.ndarray:
 
 
 def find_exposure(pixels: np.ndarray) -> float:
-    """Return the factor that keeps matt white within ``MEAN_RADIANCE`` and ``MAX_RADIANCE``.
+    """Return the factor for a map under which matt white keeps to ``MEAN_`` and ``MAX_RADIANCE``.
 
     Args:
         pixels: (H, W, 3) linear RGB of an equirectangular map.
@@ -119,7 +119,7 @@ def read_exr(path: Path) -> dict[str, np.ndarray]:
 
 
 def choose_environment(environments: Sequence[Environment], choice: float) -> Environment:
-    """Return the environment that a ``choice`` in 0..1 stands for."""
+    """Return the environment for a ``choice`` in 0..1."""
     return environments[min(int(choice * len(environments)), len(environments) - 1)]
 
 

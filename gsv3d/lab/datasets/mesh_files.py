@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find what readers of glTF, OBJ and PLY files are silent about.
+"""Find faults of glTF, OBJ and PLY files that their readers do not report.
 
-Blender sets vertices that are not numbers to 0; trimesh passes over pictures that are not there and
-compressed meshes; both take the byte-order mark, with which some editors and PowerShell begin OBJ
-and MTL files, for a part of the first line, and lose that line.
+Blender sets vertices that are not numbers to 0. trimesh skips missing pictures and compressed
+meshes. Some editors and PowerShell begin OBJ and MTL files with a byte-order mark; both readers
+take it for a part of the first line, and lose that line.
 
-glTF's layout is that of its 2.0 specification, sections 3.6 (buffers, accessors) and 4.4 (GLB).
+glTF is read after its 2.0 specification, sections 3.6 (buffers, accessors) and 4.4 (GLB).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from PIL import Image
 from plyfile import PlyData, PlyHeaderParseError, PlyParseError
 
 COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-"""Types of numbers, as numpy calls them."""
+"""numpy's names of glTF's component types."""
 
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-"""Numbers in an element of each type."""
+"""How many numbers an element of each glTF type has."""
 
 COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
-"""Extensions that leave no plain positions in a file that requires them."""
+"""Extensions of compression: a file that requires one has no plain positions."""
 
 AGAIN = "Export or download it again"
-"""What to do about a damaged file."""
+"""Advice about a damaged file, for messages."""
 
 
 class DamagedError(ValueError):
@@ -41,21 +41,21 @@ class DamagedError(ValueError):
 
 
 def check_gltf(path: Path) -> None:
-    """Raise where the geometry of a .glb or .gltf file is damaged or has positions of no number.
+    """Refuse a .glb or .gltf file whose geometry is damaged or whose positions are not finite.
 
     Raises:
-        ValueError: it is; in words that continue a sentence on the file.
+        ValueError: the file has such a fault; the text follows "FILE: ".
     """
     try:
         finite = check_geometry(Document(path))
-    except Exception as error:  # of many kinds, where a value is of another type than it should be
+    except Exception as error:  # a value of a wrong type raises errors of many kinds
         raise ValueError(f"Blender cannot read it: {describe_damage(error)}. {AGAIN}") from error
     if not finite:
         raise ValueError("it has vertices that are not finite numbers")
 
 
 def describe_damage(error: Exception) -> str:
-    """Return what an exception says of the file that was read, for "FILE cannot be read: ..."."""
+    """Describe an exception for a message "FILE cannot be read: ..."."""
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"its file {Path(error.filename).name} is not there"
     if isinstance(error, OSError) and error.strerror:
@@ -75,7 +75,7 @@ class Document:
     """The document of a .glb or .gltf file, and the numbers in its buffers.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         json: the document; may be changed.
 
     Raises:
@@ -104,7 +104,7 @@ class Document:
         """Return an accessor, buffer view or buffer.
 
         Raises:
-            DamagedError: it is not there.
+            DamagedError: the file has no such entry.
         """
         entries = self.json.get(kind, [])
         if type(index) is not int or not 0 <= index < len(entries):
@@ -123,7 +123,7 @@ class Document:
         return self._buffers[index]
 
     def read_uri(self, uri: str) -> bytes:
-        """Return the bytes that a URI holds, or those of the file it names."""
+        """Return the bytes that a data URI holds, or those of the file that a URI names."""
         if uri.startswith("data:"):
             return base64.b64decode(uri.partition(",")[2], validate=True)
         return (self.path.parent / unquote(uri)).read_bytes()
@@ -134,13 +134,13 @@ class Document:
         """Return the (count, width) numbers that lie in a buffer view.
 
         Args:
-            place: names the buffer view, and where in it they begin.
-            count, width: of the numbers.
-            kind: of ``COMPONENTS``.
-            label: what messages call them.
+            place: the entry that names the buffer view, and the offset in it.
+            count, width: shape of the array.
+            kind: a type of ``COMPONENTS``.
+            label: name of the numbers in messages.
 
         Raises:
-            DamagedError: they are not in it.
+            DamagedError: the buffer view is too short.
         """
         view = self.get_entry("bufferViews", place["bufferView"])
         first = _whole(view, "byteOffset", label, 0)
@@ -156,10 +156,10 @@ class Document:
         return stored
 
     def read_type(self, accessor: dict[str, Any], label: str) -> tuple[int, int, str]:
-        """Return the count and width of an accessor's numbers, and what numpy calls their type.
+        """Return the count and width of an accessor's numbers, and numpy's name of their type.
 
         Raises:
-            DamagedError: glTF has no such type, or the count is no number.
+            DamagedError: glTF has no such type, or the count is not a whole number.
         """
         count = _whole(accessor, "count", label)
         width, kind = WIDTHS.get(accessor["type"]), COMPONENTS.get(accessor["componentType"])
@@ -180,9 +180,9 @@ def _whole(entry: dict[str, Any], key: str, label: str, default: int | None = No
 
 
 def find_missing_pictures(document: Document) -> list[str]:
-    """Return the names of base colors' pictures that are not there, or are none, sorted.
+    """Return the sorted names of base colors' pictures that are missing or are not pictures.
 
-    Where pictures have no names, their materials are named.
+    A picture without a name is named by its material.
     """
     missing = set()
     for number, material in enumerate(document.json.get("materials", [])):
@@ -193,7 +193,7 @@ def find_missing_pictures(document: Document) -> list[str]:
         try:
             image = document.json["images"][_source(document.json["textures"][base["index"]])]
             _open_picture(document, image)
-        except Exception:  # whatever a damaged picture makes Pillow raise
+        except Exception:  # Pillow raises errors of many kinds for damaged pictures
             uri = image.get("uri", "data:")
             name = image.get("name") or f"a texture of {material.get('name') or number}"
             missing.add(name if uri.startswith("data:") else unquote(uri).rpartition("/")[2])
@@ -221,13 +221,13 @@ def _open_picture(document: Document, image: dict[str, Any]) -> None:
 def check_geometry(document: Document) -> bool:
     """Check that all meshes' attributes and faces are in the file.
 
-    Compressed ones (Draco, meshopt) are passed over.
+    Compressed meshes (Draco, meshopt) are skipped.
 
     Returns:
-        Whether all plain positions are finite numbers.
+        True if all plain positions are finite numbers.
 
     Raises:
-        DamagedError: something is not there; or another exception of a damaged file.
+        DamagedError: something is missing. A damaged file may raise other exceptions too.
     """
     return all(
         _check_primitive(document, primitive, number)
@@ -237,7 +237,7 @@ def check_geometry(document: Document) -> bool:
 
 
 def _check_primitive(document: Document, primitive: dict[str, Any], mesh: int) -> bool:
-    """Check a part of a mesh; return whether its plain positions are finite numbers."""
+    """Check a part of a mesh; return True if its plain positions are finite numbers."""
     attributes = primitive["attributes"]
     if any(name in primitive.get("extensions", {}) for name in COMPRESSIONS):
         return True
@@ -259,7 +259,7 @@ def _check_primitive(document: Document, primitive: dict[str, Any], mesh: int) -
 
 
 def _plain_values(document: Document, index: Any) -> np.ndarray | None:
-    """Return the (N, C) values of an accessor; None where they are compressed or sparse."""
+    """Return the (N, C) values of an accessor; None if they are compressed or sparse."""
     accessor, label = document.get_entry("accessors", index), f"accessor {index}"
     count, width, kind = document.read_type(accessor, label)
     if accessor.get("bufferView") is None:
@@ -281,11 +281,11 @@ def copy_obj_without_marks(path: Path, folder: Path) -> Path | None:
     """Copy an OBJ file and its MTL files without their byte-order marks.
 
     Args:
-        path: of the OBJ.
-        folder: where the copies go; empty.
+        path: path of the OBJ file.
+        folder: empty folder for the copies.
 
     Returns:
-        The copy's path, None where no file has a mark.
+        The path of the OBJ's copy, None if no file has a mark.
     """
     data = path.read_bytes()
     text = strip_mark(data)
@@ -310,13 +310,13 @@ def copy_obj_without_marks(path: Path, folder: Path) -> Path | None:
 
 
 def check_ply_positions(path: Path) -> None:
-    """Raise where a vertex position of a PLY file is not a finite number.
+    """Refuse a PLY file with a vertex position that is not a finite number.
 
-    What is no PLY with vertices is left to Blender.
+    A file that is not a PLY file with vertices is left to Blender.
 
     Raises:
-        ValueError: one is not, or the file is damaged; in words that continue a sentence on it.
-        OSError: it cannot be opened.
+        ValueError: it has such a position, or is damaged; the text follows "FILE: ".
+        OSError: the file cannot be opened.
     """
     try:
         vertex = PlyData.read(path, mmap="r")["vertex"]

@@ -16,10 +16,10 @@ from gsv3d.lab.datasets.mesh_files import describe_damage
 USD_SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".fbx", *USD_SUFFIXES, ".ply", ".blend")
-"""The formats Blender's own importers are called for."""
+"""Suffixes of the formats that Blender imports."""
 
 FILE_FOLDERS = ("", "glb", "objects", "models")
-"""Where, relative to an index.json, its files are looked for."""
+"""Folders, relative to an index.json, in which its files are looked for."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class ObjectFile:
     Attributes:
         name: unique within one listing, without dots, fit to be a file stem; the same on every
             machine.
-        path: the file.
-        pack: what it belongs together with: of its index, else the folder it was found in.
-        split, license, author: of its index, empty where not known.
+        path: path of the file.
+        pack: group of objects that it belongs to: its index's, else the folder it was found in.
+        split, license, author: as its index gives them; empty if not known.
     """
 
     name: str
@@ -54,10 +54,11 @@ def read_index(path: Path, split: str | None = None) -> list[ObjectFile]:
 
     Args:
         path: the index.
-        split: only objects of this split; all when None.
+        split: only objects of this split; None for all.
 
     Raises:
-        DataError: unreadable, of another form, a file outside its folder, or an empty split.
+        DataError: the index cannot be read or has another form, names a file outside its folder,
+            or has no object of the split.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))["objects"]
@@ -92,14 +93,14 @@ def find_objects(sources: Iterable[str | Path], split: str | None = None) -> lis
 
     Args:
         sources: paths in any mixture.
-        split: passed on to every index; an error when there is none.
+        split: only objects of this split of every index; None for all.
 
     Returns:
         Objects sorted by name, each file once.
 
     Raises:
-        DataError: a path that is not there, a format Blender does not read, a folder without
-            objects.
+        DataError: a path does not exist, Blender does not read its format, a folder has no
+            objects, or a split is asked for without an index.
     """
     files: dict[Path, ObjectFile] = {}
     any_index = False
@@ -140,7 +141,7 @@ def _folder_of(path: Path, source: Path) -> str:
 
 
 def _named(items: list[ObjectFile]) -> list[ObjectFile]:
-    """Name objects by stems, or with as many parent folders and the suffix as it takes."""
+    """Name objects by stem; if stems repeat, add suffix and parent folders until names differ."""
     names = {item: _key(item.path.stem) for item in items}
     depth = 0
     while len(set(n.casefold() for n in names.values())) < len(names):
@@ -160,7 +161,7 @@ def _named(items: list[ObjectFile]) -> list[ObjectFile]:
 
 
 def _key(text: str) -> str:
-    """Replace dots and separators: up to its first dot, a shard's file names its object."""
+    """Replace dots and separators: in a shard, a file's name up to the first dot is its object."""
     text = re.sub(r"[./\\:]", "_", text)
     if len(text.encode()) > 200:
         text = text[:40] + "_" + hashlib.sha256(text.encode()).hexdigest()[:16]

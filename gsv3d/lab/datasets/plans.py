@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plan how an object is rendered: settings, random choices, its place.
+"""Plan how an object is rendered: settings, random choices and placement.
 
-After SV3D (arXiv 2403.12008, appendix B): the bounding box centered at the origin with largest
+As in SV3D (arXiv 2403.12008, appendix B): the bounding box centered at the origin with largest
 extent 1, a static or a dynamic orbit about an elevation of U[-5, 30] degrees and a field of view of
 33.8 degrees under a random HDRI, a random background color; besides, novel views from anywhere
 around. SV3D moves the camera back until nothing is clipped; here the camera's distance is fixed and
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 MAX_PIXELS = 89_000_000
-"""Of all views of an object together: what a picture file may hold before Pillow warns of it."""
+"""Most pixels of all views of an object together: Pillow warns of larger picture files."""
 
 MARGIN = 0.94
 """Part of the frame's half width that no vertex exceeds in any view."""
@@ -31,7 +31,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "light": ("hdri", "flat"),
     "materials": ("matt", "original"),
 }
-"""Values of the settings that are words."""
+"""Allowed values of the settings that are words."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ class OrbitSettings:
         size: width and height of the pictures in pixels, 16..2048.
         orbit: "static" (one elevation, azimuths k * 360 / orbit_views), "dynamic" (SV3D's, see
             ``gsv3d.cameras.dynamic_orbit_deg``) or "sine" (elevations as a sine of the azimuth).
-        orbit_views: views on the orbit, at least 1.
-        novel_views: further views from random directions, at least 0.
-        samples: a pixel, at least 1.
+        orbit_views: number of views on the orbit, at least 1.
+        novel_views: number of further views from random directions, at least 0.
+        samples: number of samples of a pixel, at least 1.
         engine: "cycles", or "eevee" (needs a GPU or EGL).
         normals: None, or the axes they are stored in: "camera" (OpenCV's: x right, y down, z away
             from the camera) or "world".
-        seed: of everything random, together with the object's name.
+        seed: seed of all random choices, together with the object's name.
         light: "hdri" (one of Blender's own, turned at random) or "flat" (uniform white).
         materials: "matt" (the base color alone, diffuse) or "original".
         random_colors: give objects without any color of their own a random one.
-        orbit_elevation_deg: range of the orbit's (mean) elevation.
-        novel_elevation_deg: range of the novel views' elevations.
-        distance: of the camera from the origin.
-        fov_deg: field of view.
+        orbit_elevation_deg: range of the orbit's (mean) elevation in degrees.
+        novel_elevation_deg: range of the novel views' elevations in degrees.
+        distance: distance of the camera from the origin; the object's extent is 1.
+        fov_deg: field of view in degrees.
     """
 
     size: int = 128
@@ -103,16 +103,16 @@ class OrbitSettings:
 
 @dataclass(frozen=True)
 class OrbitPlan:
-    """The random choices for one object; the same for the same seed and name, anywhere.
+    """The random choices for one object; they depend on the seed and its name alone.
 
     Attributes:
         azimuths_deg: (V,) float32.
         elevations_deg: (V,) float32.
         yaw_deg: turn of the object about +Z.
-        light_choice: in 0..1, which HDRI.
+        light_choice: choice of an HDRI, in 0..1.
         light_yaw_deg: turn of the HDRI about +Z.
-        hsv: (3,) the base color an object without color gets.
-        background: (3,) sRGB in 0..255 of the color the pictures may be shown on.
+        hsv: (3,) base color in 0..1 for an object without color.
+        background: (3,) sRGB in 0..255 of the color that the pictures may be shown on.
     """
 
     azimuths_deg: np.ndarray
@@ -125,7 +125,7 @@ class OrbitPlan:
 
 
 def object_rng(seed: int, name: str) -> np.random.Generator:
-    """Make a generator for one object: independent of the order and number of the others."""
+    """Make a random generator for one object, independent of the other objects."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
 
@@ -147,7 +147,7 @@ def plan_orbit(settings: OrbitSettings, name: str) -> OrbitPlan:
     if settings.orbit == "sine":
         elevations = np.array(sine_elevations_deg(azimuths.tolist(), elevation))
     elif settings.orbit == "dynamic":
-        # Its reference comes last; an orbit in a file begins at azimuth 0.
+        # Its reference comes last, but an orbit in a file begins at azimuth 0.
         moving = dynamic_orbit_deg(n, elevation, rng)
         azimuths, elevations = (np.roll(values, 1) for values in moving)
     return OrbitPlan(
@@ -167,7 +167,7 @@ def normalizing_transform(
     """Turn, center and scale an object so that it is whole in every view.
 
     Args:
-        points: (N, 3) the object's vertices in its own world.
+        points: (N, 3) vertices of the object in its own world.
         yaw_deg: turn about +Z, applied first.
         viewmats: (V, 4, 4) world to camera, OpenCV axes, of cameras that look at the origin.
         fov_deg: field of view of the square pictures.
@@ -177,7 +177,7 @@ def normalizing_transform(
         where a view would have clipped it.
 
     Raises:
-        ValueError: no points, not finite, or no extent.
+        ValueError: there are no points, or they are not finite or without extent.
     """
     points = np.asarray(points, dtype=np.float64)
     if points.ndim != 2 or len(points) == 0:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker processes that outlive a task which crashes its process.
+"""Run tasks in worker processes; one that crashes its process fails alone.
 
-``concurrent.futures`` gives up the whole pool when one process dies; Blender may die on a broken
-file, so here the task that did it fails and a new process goes on with the next.
+``concurrent.futures`` gives up the whole pool when one process dies. Blender may die on a broken
+file; here only that task fails, and a new process goes on with the next.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gsv3d.tasks import Outcome, attempt, outcome_of
 
 
 def _ending(code: int | None) -> str:
-    """Return how a process ended, in words."""
+    """Describe how a process ended."""
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             return (signal.strsignal(-code) or f"signal {-code}").lower()
@@ -35,10 +35,10 @@ def _ending(code: int | None) -> str:
 
 
 def prepare_worker() -> None:
-    """Give a process that is to run Blender one thread, and a path without Blender's own bpy.
+    """Prepare a process for Blender: one thread, and no folder of Blender's own in ``sys.path``.
 
-    A parent that has imported bpy hands down the folders Blender added to its path, and among them
-    one whose bpy is none outside of Blender.
+    If the parent has imported bpy, the child inherits the folders that Blender added to the path;
+    one of them has another ``bpy``, which does not work outside of Blender.
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
@@ -46,12 +46,12 @@ def prepare_worker() -> None:
 
 
 def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection, temporary: str) -> None:
-    # Ctrl+C reaches all processes of a console; who started them decides what becomes of them.
+    # Ctrl+C reaches all processes of a console; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare_worker()
-    # A process that crashes or is killed leaves its temporary files: who started it removes them.
+    # A process that crashes or is killed leaves its temporary files; the parent removes them.
     tempfile.tempdir = temporary
-    os.environ.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary))  # Blender's, too
+    os.environ.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary))  # Blender reads these
     try:
         function = factory()
     except Exception as error:
@@ -64,30 +64,30 @@ def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection, tempora
             if task is None:
                 return
             pipe.send(attempt(function, task[0]))
-    except (EOFError, OSError):  # who asked is gone, and removes nothing
+    except (EOFError, OSError):  # the parent is gone, and removes nothing
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Start processes that pass over Ctrl+C from their first moment.
+    """Make processes that are started within ignore Ctrl+C from their first moment.
 
-    Until ``_work`` begins, Python would print where it was interrupted.
+    Otherwise Python would print a traceback if it came before ``_work`` begins.
     """
     if os.name == "nt":
         kernel = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
-        kernel.SetConsoleCtrlHandler(None, True)  # handed down to children
+        kernel.SetConsoleCtrlHandler(None, True)  # children inherit it
         try:
             yield
         finally:
             kernel.SetConsoleCtrlHandler(None, False)
     elif threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed down as well
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # children inherit it too
         try:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-    else:  # where signals cannot be set, they can be blocked
+    else:  # other threads cannot set handlers, but can block signals
         resource_tracker.ensure_running()  # which would unblock them
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -134,14 +134,14 @@ def run_in_processes(
         tasks: picklable, handed out in order.
         workers: number of processes, at least 1.
         hint: what to do where the processes cannot start.
-        describe: says how messages call a task, such as by its file.
+        describe: returns the name of a task in messages, such as its file.
 
     Yields:
-        Outcomes as they come. An exception or a crash of the process fails its task alone.
+        Outcomes as tasks end. An exception or a crash of the process fails that task alone.
 
     Raises:
-        GSV3DError: the processes cannot start, or the output cannot be written (an ``OSError``, a
-            full disk for one, would fail all tasks to come).
+        GSV3DError: the processes cannot start, or a task raised an ``OSError``: a full disk, for
+            example, would fail all further tasks.
     """
     if workers < 1:
         raise ValueError(f"workers is {workers}, but must be at least 1.")
@@ -190,7 +190,7 @@ def run_in_processes(
                     pool.remove(worker)
                     worker.stop()
     finally:
-        for worker in pool:  # none is left, but for an error or Ctrl+C
+        for worker in pool:  # empty, unless an error or Ctrl+C came
             worker.process.kill()
             worker.stop()
         folder.cleanup()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One object's rendered views, and the pictures and facts they are stored as.
+"""Store the rendered views of one object as pictures and a JSON, and read them back.
 
-The views of an object stand one below the other in one PNG: RGBA of 8 bits, depth as 16-bit steps,
-normals as 8-bit RGB. A JSON says all else; docs/data.md describes it field by field.
+The views of an object stand one below the other in one PNG: RGBA of 8 bits, depth in 16-bit steps,
+normals as 8-bit RGB. A JSON has all other facts; docs/data.md describes its fields.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 FORMAT = "gsv3d-orbits/2"
 
 DEPTH_UNIT = 2.0**-14
-"""World units a step of the stored depth: it reaches to 4, and the object's extent is 1."""
+"""World units of one step of the stored depth: depths reach to 4, the object's extent is 1."""
 
 RGBA, DEPTH, NORMAL, FACTS = "rgba.png", "depth.png", "normal.png", "json"
-"""What the members of an object are called, after its name and a dot."""
+"""Suffixes of an object's files, after its name and a dot."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,25 @@ class OrbitRecord:
     """The rendered views of one object.
 
     Attributes:
-        name: of the object, without dots.
+        name: name of the object, without dots.
         rgba: (V, H, W, 4) uint8, sRGB, straight alpha.
         depth: (V, H, W) float32, z-depth along the optical axis in world units (extent 1 = 1), at
             one point inside the pixel; 0 where that point sees nothing.
-        azimuths_deg, elevations_deg: (V,) float32.
+        azimuths_deg, elevations_deg: (V,) float32 degrees.
         viewmats: (V, 4, 4) float64 world to camera, OpenCV axes.
         intrinsics: (3, 3) float64 in pixels, of all views.
-        num_orbit: the first so many views are the orbit; the others are novel views.
+        num_orbit: number of views on the orbit, which come first; the others are novel views.
         orbit: "static", "dynamic" or "sine".
-        distance: of the cameras from the origin.
-        fov_deg: field of view.
+        distance: distance of the cameras from the origin.
+        fov_deg: field of view in degrees.
         transform: (4, 4) float64, object's own (+Z up) world to the pictures' world.
-        normals: None, or (V, H, W, 3) float32 unit normals, 0 where nothing is seen.
-        normal_axes: None, "camera" (OpenCV's) or "world".
-        background: (3,) sRGB in 0..255, drawn at random for showing the pictures on.
-        source: where the object comes from: file, pack, split, license, author, as far as known.
-        render: how it was rendered: engine, samples, light, seed and what else.
-        missing_textures: names of textures it was rendered without.
-        frame: None, or the frame an animated object is shown at.
+        normals: (V, H, W, 3) float32 unit normals, 0 where nothing is seen; or None.
+        normal_axes: "camera" (OpenCV's), "world", or None without normals.
+        background: (3,) sRGB in 0..255, a random color to show the pictures on.
+        source: origin of the object: file, pack, split, license, author, as far as known.
+        render: facts of the rendering: engine, samples, light, seed and others.
+        missing_textures: names of the textures that it was rendered without.
+        frame: frame that an animated object is shown at, else None.
     """
 
     name: str
@@ -72,10 +72,10 @@ class OrbitRecord:
     frame: int | None = None
 
     def members(self) -> dict[str, bytes]:
-        """Return names and contents of the files it is stored as, the JSON last.
+        """Return the files that store the object, contents by suffix, the JSON last.
 
         Raises:
-            ValueError: a depth that cannot be stored.
+            ValueError: a depth is above 4 and cannot be stored.
         """
         steps = np.rint(self.depth / DEPTH_UNIT)
         if not (0 <= steps.min() and steps.max() <= 65535):
@@ -112,14 +112,15 @@ class OrbitRecord:
 
     @classmethod
     def from_members(cls, files: Mapping[str, bytes], normals: bool = True) -> OrbitRecord:
-        """Read what ``members`` gave.
+        """Read an object from the files of ``members``.
 
         Args:
-            files: the members.
-            normals: decode them, where there are any.
+            files: contents by suffix.
+            normals: decode the normals, if there are any.
 
         Raises:
-            ValueError: of another form, in words that continue a sentence on the record.
+            ValueError: the files are damaged or have another form; the text follows "cannot be
+                read: ".
         """
         try:
             facts = json.loads(files[FACTS])
@@ -165,13 +166,13 @@ class OrbitRecord:
 
 
 def encode_normals(normals: np.ndarray) -> np.ndarray:
-    """Encode (..., 3) unit normals as uint8: -1..1 on 1..255, 128 is 0, (0, 0, 0) is none."""
+    """Encode (..., 3) unit normals as uint8: -1..1 on 1..255, no normal as (0, 0, 0)."""
     steps = np.rint(normals * 127 + 128)
     return np.where((normals != 0).any(axis=-1, keepdims=True), steps, 0).astype(np.uint8)
 
 
 def decode_normals(steps: np.ndarray) -> np.ndarray:
-    """Decode (..., 3) uint8 of ``encode_normals`` to float32 normals, 0 where there is none."""
+    """Decode (..., 3) uint8 of ``encode_normals`` to float32 normals, 0 for no normal."""
     normals = (steps.astype(np.float32) - 128) / 127
     length = np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
     return np.where(steps.any(axis=-1, keepdims=True), normals / length, np.float32(0))

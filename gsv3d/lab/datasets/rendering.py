@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 def silence_standard_output(errors: bool = False) -> None:
-    """Send file descriptor 1 nowhere: Blender prints a line a picture, past ``sys.stdout``.
+    """Send file descriptor 1 nowhere: Blender prints a line for each picture, past ``sys.stdout``.
 
     Args:
-        errors: descriptor 2 as well, where what went wrong is told another way.
+        errors: silence descriptor 2 too, if errors are reported in another way.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -52,8 +52,8 @@ class Rendered:
     """One finished object.
 
     Attributes:
-        tar: as ``gsv3d.lab.datasets.shards.write_record`` makes it.
-        remarks: what its maker may want to know, a sentence each.
+        tar: bytes of ``gsv3d.lab.datasets.shards.write_record``.
+        remarks: sentences on faults of the file, for its maker.
     """
 
     tar: bytes
@@ -61,7 +61,7 @@ class Rendered:
 
 
 class ObjectRenderer:
-    """Renders orbits in this process; a callable, one object after the other."""
+    """A callable that renders the orbits of one object after the other in this process."""
 
     def __init__(self, settings: OrbitSettings) -> None:
         silence_standard_output(errors=True)
@@ -78,13 +78,13 @@ class ObjectRenderer:
         if settings.engine == "eevee":
             self._scene.render_view(
                 np.eye(4)
-            )  # without a GPU or EGL the process dies: now, not later
+            )  # without a GPU or EGL the process dies: better now than later
 
     def __call__(self, source: ObjectFile) -> Rendered:
         """Render one object.
 
         Raises:
-            DataError: the object cannot be rendered, and why.
+            DataError: the object cannot be rendered; says why.
         """
         try:
             record = self._render(source)
@@ -177,7 +177,7 @@ def _remarks(path: Path, record: OrbitRecord) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class RendererFactory:
-    """Makes the renderer inside a worker process (and is what is sent there)."""
+    """Makes the renderer inside a worker process, to which it is sent."""
 
     settings: OrbitSettings
 
@@ -187,7 +187,7 @@ class RendererFactory:
 
     @property
     def hint(self) -> str:
-        """Return what to do where it cannot start."""
+        """Return advice for renderers that cannot start."""
         if self.settings.engine == "eevee":
             return "EEVEE needs a GPU or EGL, which this machine lacks; render with cycles."
         return ""
@@ -203,15 +203,15 @@ def render_orbits(
     """Render objects into a folder of shards with several processes, in the order given.
 
     Args:
-        objects: to render.
-        settings: of all.
-        folder: gets each object as it ends.
-        workers: processes, on all machines together; None with Ray: as many as it has CPUs.
-        ray_address: of a Ray cluster; without one this machine renders.
+        objects: objects to render.
+        settings: settings of all objects.
+        folder: folder that each finished object is added to.
+        workers: number of processes, on all machines together; None with Ray: its number of CPUs.
+        ray_address: address of a Ray cluster; None to render on this machine.
 
     Yields:
-        One outcome an object as it ends, its value the remarks on it; a failed one carries the
-        reason and stops nothing.
+        An outcome for each object as it ends: the remarks on it, or the reason of a failure, which
+        does not stop the others.
 
     Raises:
         GSV3DError: the processes cannot start, the cluster cannot be reached, or the output cannot
@@ -232,6 +232,6 @@ def render_orbits(
 
 
 def shuffle(objects: Sequence[ObjectFile], seed: int) -> list[ObjectFile]:
-    """Put objects in a fixed random order, so that any beginning of it is a fair sample."""
+    """Put objects in a random order that the seed fixes: the first N are a fair sample."""
     order = np.random.default_rng([seed, 7]).permutation(len(objects))
     return [objects[i] for i in order]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shards: tar files of objects in webdataset's layout, read and written.
+"""Read and write shards: tar files of objects in webdataset's layout.
 
-All files of a tar that share a name up to the first dot are one object; ``<name>.json`` comes last,
-so that an object is whole when its JSON is there.
+All files of a tar that share a name up to the first dot are one object. ``<name>.json`` comes last:
+an object with its JSON is whole.
 
-A kill at any moment costs at most the objects being rendered: an object is first a tar of its own
-under ``.unpacked``; enough of them are packed into a shard, which appears under its name when it is
-whole, and only then are they removed.
+A run that is killed loses at most the objects being rendered. An object is first a tar of its own
+under ``.unpacked``. Enough of them are packed into a shard, which gets its name when it is whole;
+only then are they removed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from gsv3d.lab.datasets.records import FACTS, NORMAL, OrbitRecord
 from gsv3d.outputs import make_folder, output_error, write_atomic
 
 WAITING = ".unpacked"
-"""The folder, beside the shards, of finished objects that are in none yet."""
+"""The folder, beside the shards, of finished objects that are not packed yet."""
 
 SHARD_BYTES = 256 * 2**20
-"""Of objects waiting that are made into a shard; the last one of a group is smaller."""
+"""Bytes of waiting objects that make a shard; the last shard of a group is smaller."""
 
 LOCK = ".lock"
 
@@ -43,8 +43,8 @@ class Entry:
 
     Attributes:
         key: the object's name.
-        shard: the file.
-        members: where in the file its parts are: suffix to (offset, size) in bytes.
+        shard: path of the tar file.
+        members: (offset, size) in bytes of its parts in the file, by suffix.
     """
 
     key: str
@@ -62,10 +62,10 @@ class Entry:
         """Read the object.
 
         Args:
-            normals: read and decode them, where there are any.
+            normals: read and decode the normals, if there are any.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the object is damaged.
         """
         try:
             with open(self.shard, "rb") as file:
@@ -89,7 +89,7 @@ class Contents:
 
     Attributes:
         entries: the whole objects, in the file's order.
-        fault: None, or what is wrong with the file, in words that continue a sentence on it.
+        fault: description of the file's damage that follows "The shard FILE", or None.
     """
 
     entries: tuple[Entry, ...]
@@ -97,7 +97,7 @@ class Contents:
 
 
 def scan(path: Path) -> Contents:
-    """Read the headers of a tar; damage is reported, not raised.
+    """Read the headers of a tar; report damage in ``Contents.fault``.
 
     Raises:
         OSError: the file cannot be opened.
@@ -133,7 +133,7 @@ def index_shards(directory: Path) -> list[Entry]:
     """List all objects of a folder of shards, sorted by name.
 
     Raises:
-        DataError: there are none, or a shard is damaged.
+        DataError: there are no objects, or a shard is damaged.
     """
     directory = Path(directory)
     entries: dict[str, Entry] = {}
@@ -173,13 +173,13 @@ def write_record(record: OrbitRecord) -> bytes:
 
 
 def name_group(split: str, pack: str) -> str:
-    """Return the shards' name without its number, fit for a file: packs do not share shards."""
+    """Return the name of a pack's shards, without the number; packs do not share shards."""
     words = re.sub(r"[^\w-]+", "_", "-".join(part for part in (split, pack) if part))
     return words.casefold()[:100].strip("_") or "objects"
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Append one file to an open tar; the same bytes whenever it is written."""
+    """Append one file to an open tar, without a date: the same data gives the same bytes."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o644
     tar.addfile(member, io.BytesIO(data))
@@ -189,11 +189,11 @@ class ShardFolder:
     """A folder of shards that grows; a context manager that keeps other writers out.
 
     Args:
-        directory: made if missing.
-        shard_bytes: of waiting objects that become a shard.
+        directory: the folder; made if missing.
+        shard_bytes: bytes of waiting objects that make a shard.
 
     Raises:
-        OutputError: it cannot be written, or on entering: another process writes to it.
+        OutputError: the folder cannot be written, or, on entering, another process writes to it.
     """
 
     def __init__(self, directory: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -225,13 +225,13 @@ class ShardFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lock.close()  # releases it, as the end of the process would
+        self._lock.close()  # releases the lock, as the end of the process would
 
     def recover(self) -> list[str]:
         """Find what an earlier run finished and clear away what it left half-done.
 
         Returns:
-            One sentence on every damaged shard; its whole objects have been kept.
+            A sentence on every damaged shard, whose whole objects were kept.
 
         Raises:
             OutputError: a file cannot be read or written.
@@ -249,7 +249,7 @@ class ShardFolder:
             for path in sorted(self._waiting.glob("*/*.tar")):
                 contents = scan(path)
                 if contents.fault or path.stem in self.finished:
-                    path.unlink()  # cut by a power failure, or in its shard already
+                    path.unlink()  # cut short by a power failure, or in a shard already
                 else:
                     self._count(path)
         except OSError as error:
@@ -272,10 +272,15 @@ class ShardFolder:
         )
 
     def add(self, group: str, key: str, tar: bytes) -> None:
-        """Store a finished object (as ``write_record`` makes it); may complete a shard.
+        """Store a finished object, and pack its group if that makes a shard.
+
+        Args:
+            group: name of its shards, see ``name_group``.
+            key: name of the object.
+            tar: bytes of ``write_record``.
 
         Raises:
-            OutputError: it cannot be written; what was finished before stays.
+            OutputError: it cannot be written; objects finished before stay.
         """
         path = self._place(group, key)
         write_atomic(path, tar)
@@ -284,10 +289,10 @@ class ShardFolder:
             self._pack(group)
 
     def pack(self) -> None:
-        """Make shards of all that waits, full or not.
+        """Make shards of all waiting objects, full or not.
 
         Raises:
-            OutputError: one cannot be written; its objects go on waiting.
+            OutputError: a shard cannot be written; its objects go on waiting.
         """
         for folder in sorted(path for path in self._waiting.iterdir() if path.is_dir()):
             self._pack(folder.name)
@@ -327,7 +332,7 @@ class ShardFolder:
 
 
 def _concatenate(sources: Iterable[Path], target: Path) -> None:
-    """Write one tar of several, whole or not at all."""
+    """Join tars into one, written whole or not at all."""
     part = target.with_name(f".{target.name}.part")
     try:
         with open(part, "wb") as file:
@@ -345,7 +350,7 @@ def _concatenate(sources: Iterable[Path], target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename outlast, on POSIX, a power failure before what it replaces is deleted."""
+    """Bring a rename to the disk (POSIX), so that it survives a power failure."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

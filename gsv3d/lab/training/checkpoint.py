@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights a run resumes from and exports: checkpoints, never pickled, and the moving average."""
+"""Save and load checkpoints, never pickled, and keep the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from gsv3d.errors import ModelError, OutputError
 from gsv3d.outputs import make_folder, output_error
 
 NAME = "checkpoint.safetensors"
-"""Of the file in a run's folder."""
+"""Name of the checkpoint in a run's folder."""
 NAMED = 4
-"""Differences that are said; of more, how many."""
+"""Largest number of differences that a message lists; it counts the others."""
 
 
 def flatten_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def flatten_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """Undo ``flatten_optimizer``, with the groups of the optimizer that the state goes to."""
+    """Undo ``flatten_optimizer``, with the parameter groups of the optimizer to load."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
@@ -45,7 +45,7 @@ def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]
 
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write one file, whole or not at all: a kill in the middle leaves the previous one.
+    """Write one file, whole or not at all: if the process is killed, the previous file stays.
 
     Raises:
         OutputError: the disk is full, ...; the previous file is as it was.
@@ -64,7 +64,7 @@ def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors on the CPU, no two in one storage: safetensors refuses these."""
+    """Return contiguous CPU tensors with a storage each: safetensors refuses shared storage."""
     seen: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
@@ -77,7 +77,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_os_error(error: OSError | SafetensorError) -> OSError:
-    """Return the system's error, whose number safetensors, in Rust, says in its text."""
+    """Return an error as ``OSError``; safetensors gives the error number only in its text."""
     if isinstance(error, OSError):
         return error
     number = re.search(r"code: (\d+)", str(error)) or re.search(r"os error (\d+)", str(error))
@@ -89,7 +89,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save`` wrote.
 
     Raises:
-        ModelError: there is none, it is no checkpoint of this project, or cut short.
+        ModelError: there is no such file, or it is no checkpoint of this project or is cut short.
     """
     if not path.exists():
         raise ModelError(
@@ -101,7 +101,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((file.metadata() or {})["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if not isinstance(facts, dict):
-            raise ValueError("its facts are none")
+            raise ValueError("its facts are not a mapping")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ModelError(
             f"{path} is not a checkpoint that training can resume from ({error}).",
@@ -114,7 +114,7 @@ def refuse_to_overwrite(folder: Path) -> None:
     """Refuse a folder that holds the checkpoint of a run.
 
     Raises:
-        OutputError: it does, and a new run would take its place.
+        OutputError: it holds one, which a new run would overwrite.
     """
     if (folder / NAME).exists():
         raise OutputError(
@@ -124,11 +124,11 @@ def refuse_to_overwrite(folder: Path) -> None:
 
 
 def find_changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
-    """Say which fields have other values in another description of a configuration.
+    """Describe the fields that differ between two descriptions of a configuration.
 
     Args:
-        stored: of the checkpoint; one without a description, or without a field, is older than it.
-        own: of the run that is to go on, by the fields' names.
+        stored: the checkpoint's, by field; older checkpoints lack some fields, or all.
+        own: that of the run that resumes, by field.
     """
     if not isinstance(stored, dict):
         return []
@@ -147,7 +147,7 @@ def join_differences(differences: list[str]) -> str:
 
 
 def find_differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    """Return names of the tensors that only one of two states has, or that differ in shape."""
+    """Return names of the tensors that one of two states lacks, or that differ in shape."""
     return sorted(
         name
         for name in own.keys() | other.keys()
@@ -156,7 +156,7 @@ def find_differing(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str
 
 
 def find_changing(modules: nn.Module) -> dict[str, Tensor]:
-    """Return trained parameters and buffers by name, not frozen ones: views, not copies."""
+    """Return the trained parameters and the buffers by name, as views, without frozen ones."""
     frozen = {name for name, p in modules.named_parameters() if not p.requires_grad}
     return {name: t for name, t in modules.state_dict().items() if name not in frozen}
 
@@ -165,7 +165,7 @@ class AveragedWeights:
     """The exponential moving average of modules' trained parameters; buffers are copied.
 
     Args:
-        modules: at the start.
+        modules: the modules whose weights are averaged; they are the first average.
     """
 
     def __init__(self, modules: nn.Module) -> None:
@@ -180,7 +180,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        """Move the average to the weights as they are now: by ``1 - decay`` of the way."""
+        """Move the average toward the present weights, by ``1 - decay`` of the way."""
         averages, tensors = (list(side) for side in zip(*self._pairs, strict=True))
         torch._foreach_lerp_(averages, tensors, 1 - decay)
         for average, tensor in self._copied:
@@ -188,13 +188,13 @@ class AveragedWeights:
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over a state of the same names and shapes."""
+        """Replace the average by a state of the same names and shapes."""
         for name, tensor in self.state.items():
             tensor.copy_(state[name])
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the modules the averaged weights, and evaluation mode, for a while."""
+        """Give the modules the averaged weights and evaluation mode within a ``with`` block."""
         kept = {name: tensor.clone() for name, tensor in self._own.items()}
         training = self.modules.training
         self._put(self.state)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields of a model's components, as the classes that are built of them declare them."""
+"""Check the fields of a model's components against the classes that take them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DECLARED: dict[str, type] = {
     "decoder": GaussianSplattingDecoder,
     "scheduler": EulerDiscreteScheduler,
 }
-"""What takes a component's fields as keyword arguments."""
+"""The class that takes each component's fields as keyword arguments."""
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "vae": (
@@ -56,7 +56,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
         "use_karras_sigmas", "sigma_min", "sigma_max", "beta_schedule",
     ),
 }  # fmt: skip
-"""What makes a model the size it is is said, and not left to a library's default."""
+"""Fields that set a model's size: a configuration must give them, libraries may change defaults."""
 
 GIVEN_BY_THE_MODEL = {"unet": ("num_frames",)}
 
@@ -75,16 +75,16 @@ ONLY: dict[tuple[str, str], Any] = {
     ("image_encoder", "patch_size"): int,
     ("feature_encoder", "image_size"): int,
     ("feature_encoder", "patch_size"): int,
-    # One width, which the embedding of the reference has.
+    # A single width: that of the embedding of the reference.
     ("unet", "cross_attention_dim"): int,
     # The loss is v's, and the UNet reads 0.25 ln sigma.
     ("scheduler", "prediction_type"): Literal["v_prediction"],
     ("scheduler", "timestep_type"): Literal["continuous"],
     ("scheduler", "beta_schedule"): Literal["linear", "scaled_linear", "squaredcos_cap_v2"],
-    # Refused by diffusers when the first picture is drawn, which would be after all training.
+    # Diffusers refuses other words only at the first picture it makes: after all training.
     ("scheduler", "interpolation_type"): Literal["linear", "log_linear"],
 }
-"""What this project's code asks of a field beyond what its class declares."""
+"""Types of fields that this project's code restricts further than their class does."""
 
 BOUNDS: dict[str, dict[str, float]] = {
     "in_channels": {"ge": 1, "le": 1024},
@@ -113,7 +113,7 @@ BOUNDS: dict[str, dict[str, float]] = {
     "attention_probs_dropout_prob": {"ge": 0, "le": 1},
     "drop_path_rate": {"ge": 0, "le": 1},
 }
-"""Of numbers whose bounds are not those of a size."""
+"""Bounds of the numbers that are not sizes, by field."""
 
 SIZE = {"ge": 1, "le": 65536}
 
@@ -129,7 +129,7 @@ def component_model(component: str) -> type:
     parameters = dict(inspect.signature(cls.__init__).parameters)
     if issubclass(cls, PreTrainedConfig):
         kinds = {name: parameter.annotation for name, parameter in parameters.items()}
-        # What every configuration of transformers has serves loading and saving.
+        # Fields that every configuration of transformers has are for loading and saving.
         for name in inspect.signature(PreTrainedConfig.__init__).parameters:
             parameters.pop(name, None)
     else:
@@ -148,12 +148,12 @@ def component_model(component: str) -> type:
 
 
 def check_component(source: str, component: str, settings: Any) -> None:
-    """Refuse fields that a component does not have, lacks, or that hold what they may not.
+    """Refuse unknown fields of a component, missing ones, and wrong values.
 
     Args:
         source: file or configuration, for the sentence.
         component: such as "vae".
-        settings: its fields.
+        settings: the component's fields.
 
     Raises:
         ModelError: names the field, and what is known or expected.
@@ -173,12 +173,12 @@ def _whole(kind: Any) -> bool:
 
 
 def check_agreement(source: str, image_size: int, components: Mapping[str, Any]) -> None:
-    """Refuse components that are each as they should be and do not fit together.
+    """Refuse components that are valid one by one but do not fit together.
 
     Args:
         source: file or configuration, for the sentence.
-        image_size: of the model's pictures, in pixels.
-        components: the fields of every one.
+        image_size: side of the model's pictures in pixels.
+        components: the fields of every component, by its name.
 
     Raises:
         ModelError: names a field and what it must be.

@@ -55,16 +55,16 @@ class ModelConfig:
     """A model and its training.
 
     Attributes:
-        name: of the model.
-        description: one sentence for those who choose a model.
+        name: the model's name.
+        description: one sentence for users who choose a model.
         image_size: side of its pictures in pixels.
-        num_frames: T, views of an orbit.
+        num_frames: number of views of an orbit, T.
         num_inference_steps: default number of denoising steps.
         max_guidance_scale: default guidance at the back of the orbit; 1 for none.
-        components: keyword arguments of every component's class or configuration.
-        stages: for every stage its schedule and its options.
-        orbit: of the views, see ``gsv3d.cameras.ORBITS``.
-        depth_prior: of the pipeline, at least 0.
+        components: keyword arguments of every component's class or configuration, by component.
+        stages: schedule and options of every stage, by stage.
+        orbit: orbit of the views, see ``gsv3d.cameras.ORBITS``.
+        depth_prior: the pipeline's ``depth_prior``, at least 0.
     """
 
     name: Text
@@ -80,14 +80,14 @@ class ModelConfig:
 
     @property
     def source(self) -> str:
-        """Return its name for sentences: there may be no file that it was read from."""
+        """Return its name for messages; it need not come from a file."""
         return f"The configuration '{self.name}'"
 
     def schedule(self, stage: str, **overrides: Any) -> Schedule:
-        """Return a stage's schedule, with what the command line overrides.
+        """Return a stage's schedule, with the overrides of the command line.
 
         Raises:
-            ModelError: a field is unknown, or cannot be what it is.
+            ModelError: a field is unknown, or has a wrong value.
         """
         settings = dict(self.stages[stage].get("schedule", {}))
         settings |= {k: v for k, v in overrides.items() if v is not None}
@@ -112,12 +112,12 @@ def stage_model(stage: str) -> type:
 
 
 def check_stage(source: str, stage: str, settings: Any) -> None:
-    """Refuse options that the stage's task cannot use.
+    """Refuse fields of a stage that its schedule or task cannot use.
 
     Args:
-        source: file or configuration, for the sentence.
+        source: name of the file or configuration, for the message.
         stage: such as "multiview".
-        settings: its fields.
+        settings: the stage's fields.
 
     Raises:
         ModelError: names the field, and what is known or expected.
@@ -150,8 +150,8 @@ def read_config(name_or_path: str) -> ModelConfig:
     """Read a configuration of the package by its name, or any YAML file.
 
     Raises:
-        ModelError: there is no such file, it is no YAML, a field is unknown or missing or holds
-            what it may not, or the components cannot be built or do not fit together.
+        ModelError: there is no such file, it is not YAML, a field is unknown, missing or wrong, or
+            the components cannot be built or do not fit together.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
@@ -174,7 +174,7 @@ def read_config(name_or_path: str) -> ModelConfig:
     try:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # A ValueError is a date that is none, or a number of too many digits.
+        # A ValueError stands for an impossible date or a number of too many digits.
         raise ModelError(
             f"{name_or_path} is no YAML: {_where(error)}.", "Correct the file."
         ) from error
@@ -218,12 +218,11 @@ def _try(config: ModelConfig, component: str, source: str) -> None:
     """Build a component without memory for its weights.
 
     Raises:
-        ModelError: it cannot be built: its fields are each as they should be, and do not go
-            together.
+        ModelError: it cannot be built: its fields are valid one by one, but not together.
     """
-    # The scheduler looks at its own numbers, which it could not do on meta.
+    # The scheduler reads its own numbers, and tensors on "meta" have none.
     with torch.device("cpu" if component == "scheduler" else "meta"), warnings.catch_warnings():
-        # Of a layer without weights, torch only warns.
+        # Torch only warns of a layer without weights.
         warnings.filterwarnings("error", "Initializing zero-element")
         _build(config, component, source)
 
@@ -232,7 +231,7 @@ def build(config: ModelConfig, component: str) -> nn.Module | EulerDiscreteSched
     """Build a component with fresh weights.
 
     Raises:
-        ModelError: its fields are not those it needs, or do not go together.
+        ModelError: there is no such component, or its fields do not go together.
     """
     if component not in COMPONENTS:
         raise ModelError(f"There is no component '{component}'.", f"Known are {COMPONENTS}.")
@@ -260,7 +259,7 @@ def _build(config: ModelConfig, component: str, source: str) -> nn.Module | Eule
                 return GaussianSplattingDecoder(**settings)
             case _:
                 return EulerDiscreteScheduler(**settings)
-    except Exception as error:  # of whatever kind, by library and layer
+    except Exception as error:  # each library and layer raises its own kind
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
             f"The component '{component}' of {source} cannot be built: {reason[:300].rstrip('.')}.",

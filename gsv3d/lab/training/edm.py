@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EDM's form of the multi-view diffusion: noise levels, the loss on v, and a plain sampler."""
+"""Train and sample the multi-view diffusion in EDM's form: noise levels, loss on v, sampler."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def denoise(
     Args:
         unet: an ``SV3DUNetSpatioTemporalConditionModel``.
         noisy: (B, T, L, h, w) latents plus sigma times noise.
-        sigma: (B,).
+        sigma: (B,) noise levels.
         reference: (B, L, h, w) latent of the reference.
-        context: (B, S, D).
-        pose: (B, T, 3).
+        context: (B, S, D) embedding of the reference.
+        pose: (B, T, 3), see ``pose_ids``.
 
     Returns:
         v (B, T, L, h, w), see ``estimate``.
@@ -46,9 +46,9 @@ def estimate(noisy: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
     """Return the latents from v: ``noisy / (sigma^2 + 1) - v * sigma / sqrt(sigma^2 + 1)``.
 
     Args:
-        noisy: (B, T, L, h, w).
-        v: (B, T, L, h, w).
-        sigma: (B,).
+        noisy: (B, T, L, h, w) latents plus sigma times noise.
+        v: (B, T, L, h, w) of ``denoise``.
+        sigma: (B,) noise levels.
     """
     wide = sigma[:, None, None, None, None]
     return noisy / (wide**2 + 1) - v.float() * wide / (wide**2 + 1).sqrt()
@@ -59,8 +59,9 @@ class NoiseLevels:
     """Log-normal noise levels and the weights of the loss (EDM; SV3D, appendix C).
 
     Attributes:
-        log_mean, log_std: of the noise level's logarithm (SV3D's fine-tuning used 0.7 and 1.6).
-        reference_weight: of the reference frame's loss, the opposite one's being 1.
+        log_mean, log_std: mean and deviation of the noise level's logarithm (SV3D's fine-tuning
+            used 0.7 and 1.6).
+        reference_weight: weight of the reference frame's loss, relative to the frame opposite it.
     """
 
     log_mean: float
@@ -68,17 +69,17 @@ class NoiseLevels:
     reference_weight: float
 
     def draw(self, size: int) -> Tensor:
-        """Draw (size,) noise levels on the CPU: code may depend on them without a wait."""
+        """Draw (size,) noise levels on the CPU, where code can branch on them without a wait."""
         return (self.log_mean + self.log_std * torch.randn(size)).exp()
 
     def frame_weights(self, pose: Tensor) -> Tensor:
-        """Return (B, T) weights of mean 1, small near the reference, of (B, T, 3) poses."""
+        """Return (B, T) weights of (B, T, 3) poses: of mean 1, small near the reference."""
         away = 0.5 * (1 - torch.cos(pose[..., 2]))
         weight = self.reference_weight + (1 - self.reference_weight) * away
         return weight / weight.mean(dim=1, keepdim=True)
 
     def squared(self, estimated: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
-        """Return (B, T) errors of every frame; 1 + sigma^-2 on latents is unit weight on v."""
+        """Return (B, T) squared errors, weighted by 1 + sigma^-2: on v that is a weight of 1."""
         return ((estimated - latents) ** 2).mean(dim=(2, 3, 4)) * (1 + sigma**-2)[:, None]
 
 
@@ -88,7 +89,7 @@ class NoiseSettings:
 
     Attributes:
         log_sigma_mean, log_sigma_std, reference_weight: see ``NoiseLevels``.
-        drop_condition: share of samples that are trained without the reference, for guidance.
+        drop_condition: share of samples trained without the reference, for guidance.
         sample_steps: denoising steps of a drawn sample.
     """
 
@@ -117,10 +118,10 @@ def sample_latents(
 
     Args:
         unet: the model.
-        reference: (B, L, h, w), not scaled.
-        context: (B, S, D).
-        pose: (B, T, 3).
-        sigmas: of ``karras_sigmas``.
+        reference: (B, L, h, w) latent of the reference, not scaled.
+        context: (B, S, D) embedding of the reference.
+        pose: (B, T, 3), see ``pose_ids``.
+        sigmas: noise levels of ``karras_sigmas``.
 
     Returns:
         (B, T, L, h, w) scaled latents.

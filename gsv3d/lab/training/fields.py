@@ -28,7 +28,8 @@ from gsv3d.errors import ModelError
 
 NOTHING_ELSE = ConfigDict(extra="forbid", allow_inf_nan=False)
 STRICT = NOTHING_ELSE | {"strict": True}
-"""Convert nothing: to YAML true is no number. A dataclass in another has it by field."""
+"""Make pydantic convert nothing: ``true`` is no number. This does not reach a dataclass within
+another, whose fields are declared ``Strict`` one by one."""
 
 
 def _listed(value: Any) -> Any:
@@ -43,7 +44,7 @@ AtLeastZero = Annotated[float, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 Views = Annotated[int, Strict(), Field(ge=0, le=1024)]
 TrueOrFalse = Annotated[bool, Strict()]
-# e^20 is beyond every noise level.
+# Logarithms: e^20 is above every noise level.
 LogNoise = Annotated[float, Strict(), Field(ge=-20, le=20)]
 Spread = Annotated[float, Strict(), Field(ge=0, le=20)]
 Text = Annotated[str, Field(min_length=1)]
@@ -55,21 +56,21 @@ UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
 
 
 def make_model(name: str, known: Mapping[str, tuple[Any, Any]]) -> type:
-    """Return the pydantic model of some fields.
+    """Return a pydantic model with the given fields.
 
     Args:
-        name: of the model.
+        name: the model's name.
         known: type and default of every field, ``...`` for one that must be given.
     """
     return create_model(name, __config__=STRICT, **known)
 
 
 def make_yaml_type(kind: Any, **bounds: float) -> Any:
-    """Return the type that YAML can write of an annotation, for pydantic.
+    """Turn an annotation into a type for pydantic that a YAML file can hold.
 
     Args:
         kind: the annotation: a plain type, a ``Literal``, a list, tuple or union of these.
-        bounds: of every number in it, as pydantic's ``Field`` takes them.
+        bounds: bounds of every number in it, as pydantic's ``Field`` takes them.
     """
     origin = typing.get_origin(kind)
     if kind in (int, float):
@@ -81,17 +82,17 @@ def make_yaml_type(kind: Any, **bounds: float) -> Any:
         return Annotated[list[item], BeforeValidator(_listed), Field(min_length=1)]
     if origin in (typing.Union, types.UnionType):
         kinds = [own for own in typing.get_args(kind) if own is not np.ndarray]
-        # A whole number is a number.
+        # float accepts whole numbers too.
         kinds = [own for own in kinds if own is not int or float not in kinds]
         return functools.reduce(operator.or_, (make_yaml_type(own, **bounds) for own in kinds))
     return kind
 
 
 def check(source: str, kind: Any, data: Any, prefix: str = "") -> Any:
-    """Check settings against a pydantic model or dataclass, and return what it makes of them.
+    """Check settings against a pydantic model or dataclass, and return an instance of it.
 
     Args:
-        source: file or configuration, for the sentence.
+        source: name of the file or configuration, for the message.
         kind: the model or dataclass.
         data: the settings.
         prefix: names of the fields above, such as "components.vae.".
@@ -106,7 +107,7 @@ def check(source: str, kind: Any, data: Any, prefix: str = "") -> Any:
 
 
 def _in_words(source: str, kind: Any, data: Any, prefix: str, error: ValidationError) -> ModelError:
-    """Say the first of the errors: unknown fields first, then missing ones, then wrong values."""
+    """Describe the first error: unknown fields come first, then missing ones, then wrong values."""
     found = error.errors(include_url=False)
     found.sort(key=lambda e: (e["type"] not in UNKNOWN, e["type"] != "missing"))
     first = found[0]
@@ -156,20 +157,20 @@ def _place(loc: Sequence[Any], data: Any, missing: bool = False) -> tuple[list[s
 
 
 def _fields(kind: Any, names: Sequence[str]) -> Mapping[str, Any]:
-    """Return the fields of a model, or of the one that lies in it under some names."""
+    """Return the fields of a model, or of the model nested in it under ``names``."""
     for name in names:
         kind = kind.__pydantic_fields__[name].annotation
     return kind.__pydantic_fields__
 
 
 def wrong_field(source: str, name: str, value: Any, expected: str) -> ModelError:
-    """Return the error for a field that holds what it may not.
+    """Return the error for a field with a wrong value.
 
     Args:
         source: file or configuration.
-        name: of the field, with its prefix.
-        value: what it holds.
-        expected: what it must be.
+        name: the field's name, with its prefix.
+        value: the wrong value.
+        expected: words for the right values, after "must be".
     """
     hint = "Correct that field."
     if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
@@ -180,7 +181,7 @@ def wrong_field(source: str, name: str, value: Any, expected: str) -> ModelError
 
 
 def show_value(value: Any) -> str:
-    """Return a value as it stands in YAML or nearly so, shortened."""
+    """Return a value roughly as YAML writes it, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     short = reprlib.Repr()

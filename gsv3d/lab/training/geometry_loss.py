@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""L_3D: how far decoded Gaussians are from an object's pictures and depths (GSV3D, section 3)."""
+"""Compute L_3D, the error of decoded Gaussians against pictures and depths (GSV3D, section 3)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from gsv3d.rendering.renderer import RenderOutput, choose_backend, render_scenes
 
 COLOR_WEIGHT = 5.0
 LPIPS_SIZE = 256
-"""Pictures larger than this are made smaller for LPIPS, as in LGM."""
+"""Larger pictures are reduced to this side in pixels for LPIPS, as in LGM."""
 MARGIN = 0.01
-"""Extents by which a point may stand in front of a pixel's depth and still be solid: half a pixel
-of 64 at the object's distance."""
+"""How far a point may stand in front of a pixel's depth and still count as solid, in extents of the
+object: half a pixel of a 64-pixel picture."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class GeometrySettings:
     """Settings of a stage that learns from the renders of decoded Gaussians.
 
     Attributes:
-        num_novel: novel views rendered a sample.
-        num_input: input views rendered a sample besides, chosen at random.
-        mask_weight, depth_weight, pixel_weight: of the parts. With a depth weight of 0 depth is
-            no part at all, of the renders, at the pixels or for the volume.
-        lpips_weight: of LPIPS (VGG) between renders and pictures; above 0 the package ``lpips``
-            and its weights are needed.
-        volume_weight: of the cross-entropy of the voxels' occupancy, where there is a volume.
+        num_novel: number of novel views rendered of each sample.
+        num_input: number of input views rendered besides, chosen at random.
+        mask_weight, depth_weight, pixel_weight: weights of the parts. With a depth weight of 0
+            depth is used nowhere: not in the renders, at the pixels or for the volume.
+        lpips_weight: weight of LPIPS (VGG) between renders and pictures; above 0 the package
+            ``lpips`` and its weights are needed.
+        volume_weight: weight of the cross-entropy of the voxels' occupancy, if there is a volume.
     """
 
     num_novel: Views = 2
@@ -55,17 +55,17 @@ class GeometrySettings:
 class GeometryLoss:
     """The loss of renders at novel and input views, and of the Gaussians at their own pixels.
 
-    The second part is what a renderer would tell slowly: every Gaussian sits on the ray of a pixel
-    whose true depth and coverage are known. The third is for decoders with a feature volume: which
-    of its voxels are solid, by all views of the sample.
+    The second part teaches faster than renders do: every Gaussian sits on the ray of a pixel whose
+    true depth and coverage are known. Decoders with a feature volume have a third part: which of
+    its voxels are solid, judged by all views of the sample.
 
     Args:
-        device: of the models.
-        settings: weights of the parts, and number of views.
-        has_volume: whether the decoder has a feature volume.
+        device: the models' device.
+        settings: weights of the parts, and numbers of views.
+        has_volume: True if the decoder has a feature volume.
 
     Raises:
-        ModelError: LPIPS is asked for and not to be had.
+        ModelError: LPIPS is asked for but not installed, or its weights cannot be loaded.
     """
 
     def __init__(self, device: torch.device, settings: GeometrySettings, has_volume: bool) -> None:
@@ -92,11 +92,11 @@ class GeometryLoss:
         """Return the loss of every sample, and its weighted parts' means.
 
         Args:
-            decoded: B samples' Gaussians.
-            samples: B, on the same device.
+            decoded: Gaussians of B samples.
+            samples: the B samples, on the same device.
 
         Returns:
-            (B,) and the parts by name.
+            The (B,) loss, and the parts by name.
         """
         parts = self.render_loss(decoded, samples)
         if self.pixel_weight:
@@ -134,10 +134,10 @@ class GeometryLoss:
         return {name: value for name, value in parts.items() if name in self.names}
 
     def volume_loss(self, decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
-        """Return (B,) cross-entropy of the voxels' occupancy with what all views leave standing.
+        """Return (B,) cross-entropy of the voxels' occupancy against what ``carve`` finds solid.
 
-        The logits are those of a probability then: of an answer that could be several things, the
-        surface at one half is the best single guess by volume.
+        It makes the occupancy a probability. Where a picture leaves several shapes open, the
+        surface at one half is the single shape with the smallest expected error in volume.
         """
         assert decoded.occupancy is not None
         size = round(decoded.occupancy.shape[1] ** (1 / 3))
@@ -154,10 +154,7 @@ class GeometryLoss:
         return self.volume_weight * errors.mean(dim=1)
 
     def render_loss(self, decoded: DecodedGaussians, samples: OrbitSamples) -> dict[str, Tensor]:
-        """Return (B,) errors of color on white, mask and depth at the supervised views.
-
-        GSV3D's L_3D: RGB and depth.
-        """
+        """Return (B,) errors of color on white, mask and depth at the supervised views."""
         viewmats, rgba, true_depth = self.supervised(samples)
         alpha = rgba[..., 3:]
         color = rgba[..., :3] * alpha + 1 - alpha
@@ -200,10 +197,10 @@ def render_decoded(
     Args:
         decoded: B samples' Gaussians.
         viewmats: (B, V, 4, 4).
-        samples: whose intrinsics and size the pictures have.
+        samples: give the intrinsics and the size of the pictures.
 
     Returns:
-        pictures (B, V, H, W, .).
+        Pictures (B, V, H, W, channels).
     """
     white = torch.ones(3, device=decoded.means.device)
     if choose_backend(decoded.means.device, decoded.means.dtype, "auto") == "gsplat":
@@ -217,9 +214,9 @@ def render_decoded(
 
 
 def drop_invisible(decoded: DecodedGaussians) -> Gaussians:
-    """Return one sample's Gaussians without those that cannot be seen.
+    """Return one sample's Gaussians without those too transparent to be seen.
 
-    They would cost time and have next to no gradient.
+    Those would cost time and have next to no gradient.
     """
     gaussians = Gaussians.from_rgb(
         means=decoded.means,
@@ -236,7 +233,7 @@ def compare_renders(decoded: DecodedGaussians, samples: OrbitSamples) -> Tensor:
     """Return the samples' input and novel views, and the renders beside them.
 
     Returns:
-        (2 B, T + M, H, W, 3) on white: two rows a sample.
+        (2 B, T + M, H, W, 3) on white, two rows of each sample.
     """
     truth = rgba_on_white(torch.cat([samples.rgba, samples.novel_rgba], dim=1))
     viewmats = torch.cat([samples.viewmats, samples.novel_viewmats], dim=1)
@@ -248,7 +245,7 @@ def load_lpips(device: torch.device) -> nn.Module:
     """Load LPIPS with VGG's features.
 
     Raises:
-        ModelError: the package is not installed, or its weights cannot be had.
+        ModelError: the package is not installed, or its weights cannot be loaded.
     """
     how = "Install it with 'pip install lpips' (it brings torchvision), or set lpips_weight to 0."
     try:
@@ -257,7 +254,7 @@ def load_lpips(device: torch.device) -> nn.Module:
         raise ModelError("LPIPS is asked for, but the package lpips is missing.", how) from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it calls torchvision by names of old
+            warnings.simplefilter("ignore")  # it uses deprecated arguments of torchvision
             network = lpips.LPIPS(net="vgg", verbose=False)
     except (OSError, RuntimeError) as error:
         first = str(error).splitlines()[0]
@@ -281,19 +278,19 @@ def _for_lpips(color: Tensor) -> Tensor:
 def carve(points: Tensor, viewmats: Tensor, K: Tensor, alpha: Tensor, depth: Tensor) -> Tensor:  # noqa: N803
     """Find the points that no view sees past: space carving with depth.
 
-    A view sees past a point that lies in front of its pixel's surface, or on a pixel that shows no
-    object. Beside the picture is no object either, but where one reaches over the picture's border:
-    there the view says nothing. What no view sees into is solid.
+    A view sees past a point that lies in front of the surface at its pixel, or whose pixel shows no
+    object. A point outside the picture takes the nearest pixel on the border: if that shows no
+    object, the view sees past the point; if it does, the view leaves the point open.
 
     Args:
-        points: (N, 3) in the world.
+        points: (N, 3) points in the world.
         viewmats: (B, V, 4, 4) world to camera.
         K: (3, 3) intrinsics in pixels, of all views.
         alpha: (B, V, H, W) in 0..1.
         depth: (B, V, H, W) z-depth, 0 where there is none.
 
     Returns:
-        (B, N) bool.
+        (B, N) bool, True for points that no view sees past: they are solid.
     """
     height, width = depth.shape[-2:]
     every = viewmats.flatten(0, 1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latents computed before training, for some changes of every object (SV3D, appendix C).
+"""Compute latents before training, for some changes of every object (SV3D, appendix C).
 
-A training step then costs no encoding. The latents of an object's orbit under ``variants`` changes
-are one array, in a file or in memory; where the image encoder is frozen, its embeddings of every
-view are another.
+Training steps then need no encoding. The latents of an object's orbit under ``variants`` changes
+are one array, in a file or in memory; if the image encoder is frozen, its embeddings of every view
+are another.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ AT_ONCE = 64
 RECORD = "latents.json"
 
 Latents = dict[str, np.ndarray]
-"""An object's float16 arrays by the names that ``OrbitBatch`` has for them: (variants, V, L, h, w)
-``latents`` and, where they are kept, (variants, V, 1, D) ``context``."""
+"""An object's float16 arrays, named as in ``OrbitBatch``: (variants, V, L, h, w) ``latents`` and,
+if embeddings are kept, (variants, V, 1, D) ``context``."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class LatentCache:
     """Latents of ``variants`` changes of every object's orbit, in half precision.
 
     Attributes:
-        variants: changes of each.
-        names: of the arrays.
-        objects: the latents of each, where they are in memory.
-        folder: of their files, where they are not.
+        variants: number of changes of each object.
+        names: names of the arrays.
+        objects: the latents of each object, if they are in memory.
+        folder: folder of their files, if they are on the disk.
     """
 
     variants: int
@@ -50,17 +50,23 @@ class LatentCache:
     folder: Path = Path()
 
     def seed_of(self, index: int, variant: int) -> int:
-        """Return the seed of the change of an object's variant."""
+        """Return the seed of the change that makes an object's variant."""
         return index * self.variants + variant
 
     def file(self, index: int, name: str) -> Path:
         return self.folder / f"{index:06d}-{name}.npy"
 
     def read(self, index: int, variant: int, frames: Sequence[int]) -> dict[str, Tensor]:
-        """Return what is kept of an object, in float32.
+        """Return the arrays of one variant of an object by name, in float32.
 
-        It is the (T, L, h, w) modes of its views, not scaled, and the (1, D) embedding of the last
-        one.
+        Args:
+            index: the object's.
+            variant: number of the change, from 0.
+            frames: T views, the reference last.
+
+        Returns:
+            ``latents``, the (T, L, h, w) modes of the views, not scaled; and ``context``, if it is
+            kept, the (1, D) embedding of the reference.
         """
         found = {}
         for name in self.names:
@@ -80,11 +86,12 @@ class Encoding:
 
     Attributes:
         orbits: the data.
-        variants: changes of each, at least 1.
-        change: pictures (V, 4, H, W) in 0..1 and a seed to the autoencoder's pictures
-            (V, C, H, W) in -1..1.
-        vae: on its device.
-        image_encoder: a frozen one, whose embeddings are kept too; None for one that is trained.
+        variants: number of changes of each object, at least 1.
+        change: function from pictures (V, 4, H, W) in 0..1 and a seed to the autoencoder's
+            pictures (V, C, H, W) in -1..1.
+        vae: the autoencoder, on its device.
+        image_encoder: a frozen image encoder, whose embeddings are kept too; None if it is
+            trained.
     """
 
     orbits: OrbitBank
@@ -140,10 +147,10 @@ def compute_in_memory(encoding: Encoding) -> LatentCache:
 
 
 def compute_on_disk(encoding: Encoding, folder: Path) -> LatentCache:
-    """Compute the latents that the folder lacks; a run that was killed goes on from there.
+    """Compute the latents that the folder lacks.
 
-    Latents of another autoencoder, data or number of variants are computed anew. Several training
-    processes share the work.
+    A killed run goes on with the files that are missing. Latents of another autoencoder, data or
+    number of variants are replaced. Several training processes share the work.
 
     Raises:
         OutputError: the disk is full, ...

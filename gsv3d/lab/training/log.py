@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run writes to be looked at: a row for every step, drawn samples, plots, trackers."""
+"""Write what people look at during a run: a row for every step, samples, plots, trackers."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from gsv3d.outputs import make_folder, output_error, write_atomic
 
 PRINTED = ("step", "learning_rate", "gradient", "loss", "samples_per_second", "mfu")
 WIDEST = 4096
-"""Pixels of a sheet's longer side; larger ones are made smaller."""
+"""Largest side of a sheet in pixels; larger sheets are reduced."""
 NOT_PLOTTED = ("step", "seconds", "learning_rate", "gradient", "samples_per_second", "mfu")
 WINDOW = 25
-"""Steps that a drawn point averages."""
+"""Steps that one plotted point averages."""
 
 
 class RunLog:
-    """A CSV file of rows; a resumed run first drops those after its checkpoint.
+    """A CSV file of rows.
 
     Args:
-        path: of the file.
-        step: the checkpoint's; rows of later steps are dropped.
+        path: path of the file.
+        step: step of the checkpoint that the run resumes, else 0; rows of later steps are dropped.
 
     Raises:
         OutputError: the file cannot be written.
@@ -51,7 +51,7 @@ class RunLog:
         write_atomic(path, _as_csv(self._columns, rows).encode("utf-8"))
 
     def write(self, rows: Sequence[dict[str, float]]) -> None:
-        """Append rows; the system has them when this returns, whatever becomes of the process.
+        """Append rows; they are with the system when this returns, even if the process dies.
 
         Raises:
             OutputError: the disk is full, ...
@@ -74,7 +74,7 @@ class RunLog:
 
 
 def _whole_rows(path: Path, step: int) -> list[dict[str, str]]:
-    """Return the rows up to a step, without a last one that a kill cut short."""
+    """Return the rows up to a step, without a last row that is cut short."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -89,7 +89,7 @@ def _whole_rows(path: Path, step: int) -> list[dict[str, str]]:
 
 def _as_csv(columns: list[str], rows: Sequence[dict[str, str]], header: bool = True) -> str:
     lines = [",".join(columns)] if header and columns else []
-    # What a column lacks is not a number; the names and values need no quotes.
+    # A value that is missing is NaN. Neither names nor values need quotes.
     lines += [",".join(row.get(column, "nan") for column in columns) for row in rows]
     return "".join(line + "\n" for line in lines)
 
@@ -102,13 +102,11 @@ def describe_row(row: dict[str, float]) -> str:
 
 
 def bring_to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict[str, float]]:
-    """Bring rows whose values may be tensors on a device to numbers.
+    """Turn tensors among the values of rows into numbers, with one wait for the device.
 
     Args:
-        rows: of this process.
-        accelerator: of accelerate; with several processes the tensors' means are taken.
-
-    The device is waited for once, however many rows there are.
+        rows: rows of this process.
+        accelerator: accelerate's; tensors become their mean over all processes.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     flat = [row.get(name, math.nan) for row in rows for name in names]
@@ -125,7 +123,7 @@ def bring_to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict
 
 
 def average_rows(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return every column's mean over the rows that know it, without the step."""
+    """Return every column's mean over the rows that have a value, without the step."""
     means = {}
     for name in rows[-1]:
         known = [row[name] for row in rows if math.isfinite(row[name])]
@@ -135,11 +133,11 @@ def average_rows(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def on_white(pictures: Tensor) -> Tensor:
-    """Turn what the autoencoder reads or writes into colors to look at.
+    """Turn pictures of the autoencoder, read or written, into colors on white.
 
     Args:
-        pictures: (..., 3 or 4, H, W) in -1..1; with a fourth channel the colors are on white
-            already, and coverage follows.
+        pictures: (..., 3 or 4, H, W) in -1..1, the colors on white already; a fourth channel is
+            coverage.
 
     Returns:
         (..., H, W, 3) in 0..1.
@@ -194,14 +192,14 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
 
 
 def smooth(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
-    """Average the last ``window`` values (fewer at the start), without the NaN among them."""
+    """Average the last ``window`` values (fewer at the start), leaving out NaN."""
     import pandas
 
     return pandas.Series(values).rolling(window, min_periods=1).mean().to_numpy()
 
 
 def plot(folders: Sequence[Path], output: Path) -> None:
-    """Plot the loss and its parts over the steps, on a logarithmic scale, a panel a stage.
+    """Plot the loss and its parts over the steps, logarithmically, with a panel for each stage.
 
     Args:
         folders: the stages' output folders.
@@ -233,8 +231,8 @@ def plot(folders: Sequence[Path], output: Path) -> None:
 
 
 PATIENCE = 60.0
-"""Seconds a tracker may take for one thing. Where nobody listens, wandb asks again for a minute and
-a half and mlflow for four minutes, each time that something is logged."""
+"""Seconds that one call of a tracker may take. If its server does not answer, every call blocks for
+a minute and a half with wandb, and for four minutes with mlflow."""
 
 
 def choose_tracker(choice: str) -> str:
@@ -247,14 +245,14 @@ def choose_tracker(choice: str) -> str:
 class Tracker:
     """One of accelerate's trackers, or none.
 
-    A tracker that is not installed, cannot be reached, does not answer in ``PATIENCE`` or fails
-    later is named in one sentence and left out; the run goes on, and its log.csv and samples hold
+    A tracker that is not installed, cannot be reached, takes longer than ``PATIENCE`` or fails
+    later is reported in one sentence and left out. The run goes on; its log.csv and samples hold
     all that the tracker would.
 
     Args:
         name: "tensorboard", "wandb", "mlflow", ... (accelerate's names), or "none".
         output: the run's folder; TensorBoard's files go to ``tensorboard`` in it.
-        step: the run goes on from; what TensorBoard has of later steps is hidden.
+        step: step that the run resumes from; TensorBoard hides what it has of later steps.
 
     Raises:
         ModelError: there is no tracker of that name.
@@ -294,7 +292,7 @@ class Tracker:
         self._try(lambda: self._tracker.log(known, step=step))
 
     def log_picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """Log a (H, W, 3) uint8 picture, where the tracker takes pictures."""
+        """Log a (H, W, 3) uint8 picture, if the tracker takes pictures."""
         if self.name == "tensorboard":
             self._try(
                 lambda: self._tracker.log_images(
@@ -334,9 +332,9 @@ class Tracker:
 
 
 class _Thread:
-    """A thread that does one thing after the other, and is left behind when one takes too long.
+    """A thread that runs actions one after the other, and is abandoned if one takes too long.
 
-    One thread for all of them: mlflow's run is the one of the thread that began it.
+    All actions share one thread, because mlflow binds a run to the thread that began it.
     """
 
     def __init__(self) -> None:
@@ -345,7 +343,7 @@ class _Thread:
         threading.Thread(target=self._work, name="gsv3d-tracker", daemon=True).start()
 
     def do(self, action: Callable[[], None]) -> BaseException | None:
-        """Do an action; return why it failed, or that it took too long, which ends the thread."""
+        """Run an action; return its error, or None. If it takes too long, the thread ends."""
         self._actions.put(action)
         try:
             return self._outcomes.get(timeout=PATIENCE)
@@ -357,8 +355,8 @@ class _Thread:
 
     def _work(self) -> None:
         while (action := self._actions.get()) is not None:
-            # Trackers are other people's code that talks to other people's servers: whatever it is
-            # that they raise, the run must not end with it.
+            # Trackers are other people's code that talks to other people's servers: no error of
+            # theirs, of whatever kind, may end the run.
             try:
                 action()
             except BaseException as error:  # noqa: BLE001

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: AdamW, warm-up and cosine, clipping, EMA, a log, resumable checkpoints.
+"""Train a task: AdamW, warm-up and cosine, clipping, EMA, a log, resumable checkpoints.
 
-It is one function of (seed, step): batches and noise are drawn anew from these two at every step,
-so a run killed at any moment goes on from its checkpoint along the curve it would have had.
+Batches and noise depend on the seed and the step alone, so a run that is killed and resumed from
+its checkpoint follows the same curve as one that was not.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from gsv3d.lab.training.schedule import Schedule
 from gsv3d.outputs import make_folder, output_error
 
 BAD_STEPS = 10
-"""Steps in a row whose gradient may be no number before training stops."""
+"""Training stops after so many steps in a row whose gradient is not finite."""
 MEASURED_FROM = 50
-"""Steps a run must have before it is worth counting its FLOPs."""
+"""Shorter runs do not count their FLOPs: counting takes time."""
 OTHER_CONFIGURATION = "Use the configuration it was made with, or choose another --output."
 
 
@@ -38,13 +38,13 @@ class Task(Protocol):
     """A stage to train.
 
     Attributes:
-        name: of the stage.
-        modules: whose parameters that require a gradient are trained.
-        source: of its batches.
-        images_per_sample: pictures that a sample holds, for the speed in the log.
+        name: the stage's name.
+        modules: networks; their parameters that require a gradient are trained.
+        source: source of its batches.
+        images_per_sample: pictures of one sample, for the speed in the log.
 
-    One of ``make_task`` has ``configuration`` as well: what its weights depend on, see
-    ``describe_configuration``, which a run that goes on must share with its checkpoint.
+    A task of ``make_task`` also has ``configuration``, the fields its weights depend on (see
+    ``describe_configuration``); a run can resume only from a checkpoint with the same fields.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Task(Protocol):
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and its parts for the log (without gradient; NaN for none).
 
-        What it draws, it draws from torch's global generators.
+        Random numbers come from torch's global generators.
         """
 
     def samples(self) -> dict[str, Tensor]:
@@ -81,12 +81,12 @@ class Trainer:
     """The training of a task.
 
     Args:
-        task: with its modules on the device.
-        schedule: how long and how fast.
+        task: the task, its modules on the device.
+        schedule: length and speed of the training.
         output: folder of checkpoint, log, samples and exported model.
-        seed: of batches and noise.
-        device: the modules' own.
-        tracker: see ``log.Tracker``.
+        seed: seed of batches and noise.
+        device: the modules' device.
+        tracker: name of a tracker, see ``log.Tracker``.
 
     Raises:
         ModelError: the batch cannot be shared evenly by the processes.
@@ -127,11 +127,11 @@ class Trainer:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """Return the task's configuration; empty for a task without one."""
+        """Return the task's configuration, {} if it has none."""
         return getattr(self.task, "configuration", {})
 
     def progress(self) -> float:
-        """Return the share of the run that is done, by steps or clock, whichever is further."""
+        """Return the share of the run that is done, by steps or by clock: the larger of the two."""
         share = self.step / self.schedule.steps
         if self.schedule.minutes:
             share = max(share, self.seconds / (60 * self.schedule.minutes))
@@ -141,7 +141,7 @@ class Trainer:
         return self.schedule.rate(self.step, self.progress())
 
     def save(self) -> None:
-        """Write the checkpoint; the one before stands until it is whole.
+        """Write the checkpoint; the previous one is replaced when it is complete.
 
         Raises:
             OutputError: the disk is full, ...
@@ -162,10 +162,10 @@ class Trainer:
         checkpoint.save(self.checkpoint_path, tensors, facts)
 
     def resume(self) -> None:
-        """Go on where the checkpoint in the output folder stands.
+        """Load the checkpoint in the output folder, so that ``run`` goes on from it.
 
         Raises:
-            ModelError: there is none, or it is of another task or configuration.
+            ModelError: there is no checkpoint, or it is of another task or configuration.
         """
         tensors, facts = checkpoint.load(self.checkpoint_path)
         if facts["task"] != self.task.name:
@@ -200,13 +200,12 @@ class Trainer:
         """Train to the end, then export the averaged weights.
 
         Raises:
-            ModelError: the gradients of many steps in a row are no numbers.
+            ModelError: the gradients of ``BAD_STEPS`` steps in a row are not finite.
             DataError: the processes that prepare batches keep dying.
-            OutputError: the disk is full, ...; or the folder holds the checkpoint of another run,
-                which was not resumed.
-            Cancelled: a signal asked for the end.
+            OutputError: the disk is full, ...; or the folder has a checkpoint that was not loaded.
+            Cancelled: a signal asked training to stop.
 
-        After each of them the last checkpoint is whole, and ``resume`` goes on from it.
+        After each of these errors the last checkpoint is complete, and ``resume`` loads it.
         """
         if self._fresh:
             checkpoint.refuse_to_overwrite(self.output)
@@ -226,8 +225,8 @@ class Trainer:
             closing(
                 Feed(plan, self.step, self.schedule.workers, self.device, self._say)
             ) as self._batches,
-            # Processes that are asked one after the other would stop at different steps, and wait
-            # for each other for ever.
+            # Several processes would get the signal at different steps, stop there, and wait for
+            # each other for ever.
             catch_signals(enabled=self.accelerator.num_processes == 1) as asked,
             name_lost_processes(self.accelerator.num_processes),
         ):
@@ -300,7 +299,7 @@ class Trainer:
             for name, value in ({"loss": loss.detach()} | parts).items():
                 logged.setdefault(name, []).append(value)
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.schedule.clip)
-        # AdamW leaves everything as it is when this is set, without the host having to know.
+        # With this set AdamW changes nothing, and the host need not wait for the norm.
         self.optimizer.found_inf = (~torch.isfinite(norm)).float()
         self.optimizer.step()
         self.average.update(self.schedule.decay(self.step))
@@ -316,10 +315,10 @@ class Trainer:
         } | {name: torch.stack(values).nanmean() for name, values in logged.items()}
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        """Bring rows to the host, write them, and stop if the gradients are no numbers.
+        """Bring rows to the host, write them, and stop if the gradients are not finite.
 
         Raises:
-            ModelError: they have not been numbers for too long.
+            ModelError: they were not for ``BAD_STEPS`` steps in a row.
         """
         if not rows:
             return
@@ -343,7 +342,7 @@ class Trainer:
         self._judge(values)
 
     def _agree_on_time(self) -> None:
-        """Take the main process's clock in all, or ``minutes`` would end them apart."""
+        """Use the main process's clock in all: with ``minutes``, all must end at the same step."""
         seconds = time.monotonic() - self._begun
         clock = torch.tensor([seconds], device=self.device, dtype=torch.float32)
         torch.distributed.broadcast(clock, src=0)
@@ -373,7 +372,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         with self.average.applied(), self.accelerator.autocast():
-            # The same noise every time, or one would look at the noise.
+            # The same noise every time: samples then differ by the training alone.
             seed_noise(0, self.device)
             grids = self.task.samples()
         for name, grid in grids.items():
@@ -385,7 +384,7 @@ class Trainer:
         """Write the averaged weights as the pipeline's components.
 
         Raises:
-            OutputError: the disk is full, ...; with ``resume`` they are written again.
+            OutputError: the disk is full, ...; ``resume`` and ``run`` write them again.
         """
         if not self.accelerator.is_main_process:
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How training uses the machine: its devices, processes, memory and speed."""
+"""Set up the machine for training: devices, processes, memory; and measure its speed."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", 
 
 
 def count_launched() -> int:
-    """Return the number of processes that a launcher, such as ``torchrun``, started; 1 without."""
+    """Return how many processes a launcher, such as ``torchrun``, started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def end_launched_process() -> None:
-    """End one of several processes at once; does nothing in one that is alone.
+    """End the process at once if a launcher started several; else do nothing.
 
-    A thread of gloo that still has a tensor of the last exchange wants the interpreter, and aborts
-    the process where that is shutting down.
+    In a normal exit a thread of gloo, with a tensor of the last exchange, may call the interpreter
+    while it shuts down, which aborts the process.
     """
     if count_launched() > 1:
         sys.stdout.flush()
@@ -46,7 +46,7 @@ def end_launched_process() -> None:
 
 
 def training_device(name: str) -> torch.device:
-    """Return the device of this process: each of several has a card of its own.
+    """Return the device of this process; several processes get a card each.
 
     Raises:
         ModelError: the device is unknown or not there.
@@ -61,11 +61,11 @@ def make_accelerator(device: torch.device, bf16: bool) -> Accelerator:
     """Set accelerate up for one training run.
 
     Args:
-        device: of the modules, which are placed there already.
-        bf16: autocast.
+        device: device that the modules are on.
+        bf16: autocast to bfloat16.
     """
-    # Its state is one for the whole process and refuses other settings, but one process may train
-    # several stages, each in a precision of its own. A process group stays.
+    # Accelerate keeps one state a process, which refuses other settings; but one process may train
+    # several stages, each in its own precision. A process group is kept.
     alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     AcceleratorState._reset_state(reset_partial_state=alone)
     # Some parameters have no gradient: CLIP's last norm of the patches, DINO's mask token.
@@ -80,7 +80,7 @@ def make_accelerator(device: torch.device, bf16: bool) -> Accelerator:
 
 @contextmanager
 def catch_signals(enabled: bool) -> Iterator[threading.Event]:
-    """Yield an event that Ctrl+C or a SIGTERM sets; a second one acts at once."""
+    """Yield an event that a first Ctrl+C or SIGTERM sets; a second one acts as usual."""
     event = threading.Event()
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield event
@@ -102,10 +102,10 @@ def catch_signals(enabled: bool) -> Iterator[threading.Event]:
 
 @contextmanager
 def name_lost_processes(count: int) -> Iterator[None]:
-    """Raise one sentence when one of several processes is gone.
+    """Turn the error of a lost process into one sentence.
 
     Raises:
-        ModelError: the others wait for one that has ended.
+        ModelError: one of several processes has ended, and the others wait for it.
     """
     try:
         yield
@@ -120,27 +120,27 @@ def name_lost_processes(count: int) -> Iterator[None]:
 
 
 SIZES = {"cpu": 1024, "cuda": 8192}
-"""Sides of the square matrices that are multiplied."""
+"""Sides of the square matrices that ``matrix_rate`` multiplies."""
 SECONDS = {"cpu": 0.3, "cuda": 0.5}
 
 
 @cache
 def matrix_rate(device: torch.device, bf16: bool) -> float:
-    """Measure for some 0.3 s the most FLOP/s that a plain matrix product reaches here.
+    """Measure the highest FLOP/s of a plain matrix product, within half a second.
 
-    The specification's figure would be higher (on an H100 by a third or so); this is what a
-    program can get, in the precision that training uses, with as many threads as torch has now.
+    The specification's figure would be higher (on an H100 by about a third). This is what a program
+    can reach, in the precision of the training, with as many threads as torch has now.
 
     Args:
-        device: to measure.
-        bf16: multiply bfloat16 and not float32.
+        device: device to measure.
+        bf16: multiply bfloat16 instead of float32.
     """
     size = SIZES.get(device.type, 1024)
     dtype = torch.bfloat16 if bf16 else torch.float32
     a = torch.ones(size, size, device=device, dtype=dtype)
     best, begun = 0.0, time.monotonic()
     with torch.inference_mode():
-        a @ a  # the first is slower: kernels are chosen, memory is allocated
+        a @ a  # the first product is slower: it chooses kernels and allocates memory
         while best == 0.0 or time.monotonic() - begun < SECONDS.get(device.type, 0.3):
             _wait(device)
             started = time.perf_counter()
@@ -154,8 +154,8 @@ def matrix_rate(device: torch.device, bf16: bool) -> float:
 def count_flops(work: Callable[[], object]) -> int:
     """Run ``work`` once and count the FLOPs of its products, convolutions and attentions.
 
-    With activation checkpointing what is computed twice counts twice. What is no matrix product
-    (the Gaussians' rendering, norms) does not count.
+    With activation checkpointing, work that is done twice counts twice. Other work (rendering of
+    Gaussians, norms) does not count.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -172,8 +172,8 @@ def _wait(device: torch.device) -> None:
 def checkpoint_activations(modules: nn.ModuleDict) -> None:
     """Compute the insides of every network's blocks again in the backward pass.
 
-    Diffusers and transformers do it themselves; networks with a list of ``blocks`` have each of
-    them wrapped. What has neither stays as it is.
+    Networks of diffusers and transformers do it themselves; in others every member of a list
+    ``blocks`` is wrapped. A network without such a list is unchanged.
     """
     for module in modules.values():
         if getattr(module, "_supports_gradient_checkpointing", False):
@@ -194,27 +194,27 @@ class _Again:
 
 
 def compile_networks(modules: nn.ModuleDict) -> None:
-    """Compile networks in place: the names of weights, and so checkpoints, stay."""
+    """Compile networks in place, which keeps the names of weights and so fits checkpoints."""
     from diffusers import AutoencoderKL
 
     for module in modules.values():
-        # Of an autoencoder only the two halves are called.
+        # Training calls the halves of an autoencoder, never the whole.
         halves = [module.encoder, module.decoder] if isinstance(module, AutoencoderKL) else [module]
         for part in halves:
             part.compile()
 
 
 def quick_attention(device: torch.device) -> AbstractContextManager[None]:
-    """Choose plain products on the CPU: fused attention is slower there over few tokens."""
+    """Choose unfused attention on the CPU, which is faster there over few tokens."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
-# Of glibc's malloc.h.
+# Numbers from glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 
 _KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 256 * 2**20}
-# Its own limits, but for the two thresholds, which it moves by itself until one is set: these are
-# where a program that frees large arrays has brought them.
+# glibc's defaults, but for the two thresholds. Those glibc adapts until one is set; these are the
+# values it reaches in a program that frees large arrays.
 _USUAL = {
     _MMAP_MAX: 65536,
     _MMAP_THRESHOLD: 32 * 2**20,
@@ -227,15 +227,14 @@ _USUAL = {
 def keep_freed_memory() -> Iterator[bool]:
     """Let freed memory stay with the process, and give it back at the end.
 
-    glibc hands every large array back to the system when it is freed, and the system gives the
-    next one page by page, each filled with zeros first. A training step on the CPU frees and asks
+    glibc returns every large array to the system when it is freed, and the system gives the next
+    one page by page, each filled with zeros first. A training step on the CPU frees and asks
     for the same hundreds of megabytes each time: on one core 25 steps of ``blockout``'s decoder
     took 28.7 s of CPU time, and 26.4 s with its memory kept. The price is that the process's memory
     stays at its peak while it trains.
 
     Yields:
-        True where there is such a setting: in glibc alone. Windows' and macOS' allocators keep
-        freed memory by rules of their own.
+        True with glibc, False elsewhere: the allocators of Windows and macOS have no such setting.
     """
     library = _glibc()
     if library is None:
@@ -250,7 +249,7 @@ def keep_freed_memory() -> Iterator[bool]:
 
 
 def _glibc() -> Any:
-    """Return the C library, if it is glibc."""
+    """Return the C library if it is glibc, else None."""
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)

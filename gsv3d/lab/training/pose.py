@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train the pose network: ``gsv3d train pose``.
 
-A tenth of the pictures, of packs that are not trained on, tell how good the network is and when it
-is sure enough to be followed.
+About a tenth of the pictures are held out, whole packs at a time. On them the network is measured,
+and the limits are chosen beyond which its estimates are used.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ HELD_OUT = 0.1
 """Share of the pictures that are not trained on, whole packs at a time."""
 
 USUAL_ELEVATIONS_DEG = (-5.0, 30.0)
-"""Elevations that most pictures of props are taken from, and all of the evaluation's."""
+"""Range of elevations of most pictures of props, and of all pictures of the evaluation."""
 
 SURE_SHARE = 0.6
 """Share of planes that must be right where the network is just sure enough to be followed: a wrong
-plane costs half as much again as a right one brings."""
+plane costs 1.5 times what a right one gains."""
 
 SCORE_WEIGHT = 4.0
 """Weight of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
@@ -64,11 +64,11 @@ def train_pose(
     Args:
         objects: GLB or glTF files.
         output: folder of ``pictures``, ``log.csv``, the network and ``measures.json``.
-        schedule: number of steps or minutes, size of a batch, learning rate.
+        schedule: steps or minutes, batch size, learning rate.
         variants: sets of pictures of each object; the first shows it as it is.
-        seed: of everything random.
-        workers: processes that draw.
-        say: told of progress, a line each.
+        seed: seed of all random choices.
+        workers: number of processes that draw.
+        say: called with each line of progress.
 
     Raises:
         DataError: nothing can be drawn, no pack can be held out, or there is less than a batch.
@@ -177,11 +177,12 @@ def losses(
 def calibrate(
     network: PoseNetwork, pictures: PosePictures, indices: np.ndarray
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Choose how far the network is followed, and measure it, on pictures it has not seen.
+    """Choose how far the network is followed, and measure it, on held-out pictures.
 
-    Networks are surer of such pictures than they should be. ``half_trust_deg`` gives the smallest
-    mean error over pictures of ``USUAL_ELEVATIONS_DEG``; the spread's factor makes its mean the
-    mean error. At the limit on a plane's evidence, ``SURE_SHARE`` of the planes are right.
+    Networks are too sure of pictures they have not seen. ``half_trust_deg`` is chosen for the
+    smallest mean error over ``USUAL_ELEVATIONS_DEG``, and the factor of the spread so that the mean
+    spread is the mean error. At the limit on a plane's evidence, ``SURE_SHARE`` of the planes are
+    right.
 
     Returns:
         the limits, as ``PoseEstimator`` takes them, and the measures.

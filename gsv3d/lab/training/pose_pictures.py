@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures whose elevation and mirror planes are known: what the pose network learns from.
+"""Draw the pictures that the pose network learns from: elevation and mirror planes are known.
 
 Each prop is drawn as it is and varied (``gsv3d.lab.rasterizing.variation``), from all around, and
-the pictures are framed as a user's are. A prop's pictures are one file; files that are there are
-not drawn again.
+the pictures are framed as a user's are. The pictures of a prop or variation are one file; a file
+that exists is not drawn again.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ DRAWN_SIZE = 112
 """Side of the pictures in pixels before they are framed."""
 
 LIGHTS = 12
-"""Distant lights of the environment: fewer than for pictures that are looked at."""
+"""Distant lights of the environment: fewer than for pictures that people see."""
 
 JOINED = 0.2
-"""Share of the varied props that are joined with another: most of these have no mirror plane."""
+"""Share of the varied props that are joined with another prop: most lose their mirror planes."""
 
 PLANES_DEG = np.arange(0.0, 180.0, 2.0)
 """Azimuths of the planes that are tried."""
@@ -41,11 +41,11 @@ PLANES_DEG = np.arange(0.0, 180.0, 2.0)
 
 @dataclass(frozen=True)
 class PosePictures:
-    """N pictures.
+    """N pictures with their true elevations and mirror planes.
 
     Attributes:
         rgba: (N, S, S, 4) uint8, framed as ``prepare`` frames them.
-        elevations_deg: (N,) float32 of the cameras.
+        elevations_deg: (N,) float32 elevations of the cameras.
         scores: (N, P) float32 mirror scores of the planes at ``PLANES_DEG`` from the camera.
         packs: (N,) the pack that each picture's prop belongs to.
     """
@@ -95,15 +95,15 @@ def draw_pictures(
     """Draw the pictures that are not there yet; props as they are come first.
 
     Args:
-        folder: of the files.
+        folder: folder of the files.
         objects: GLB or glTF files.
-        variants: files of each object; the first shows it as it is.
-        seed: of all draws.
-        workers: processes that draw.
-        say: told of progress and of objects that are passed over, a line each.
+        variants: number of files of each object; the first shows it as it is.
+        seed: seed of all random choices.
+        workers: number of processes that draw.
+        say: called with each line on progress or on an object that is skipped.
     """
     make_folder(folder)
-    # In random order: an interrupted drawing has objects of all packs.
+    # In random order, so that an interrupted run has objects of all packs.
     order = np.random.default_rng(seed).permutation(len(objects)).tolist()
     tasks = [
         (index, variant)
@@ -123,7 +123,7 @@ def read_pictures(folder: Path, objects: Sequence[ObjectFile], variants: int) ->
     """Read all pictures that were drawn.
 
     Raises:
-        DataError: there are none.
+        DataError: no pictures were drawn.
     """
     parts: list[tuple[np.ndarray, ...]] = []
     for item in objects:
@@ -175,9 +175,10 @@ def _draw_object(
         if rng.random() < 0.5:
             environment = make_random_environment(rng)
     azimuths = rng.uniform(0, 360, VIEWS)
-    # Half of them as the training orbits are, half from a wider range.
+    # Half of the views have elevations of the training orbits, half of a wider range.
     elevations = rng.uniform(-5, np.where(np.arange(VIEWS) % 2, 60, 30))
-    # Every other object is seen by another lens that shows it as large: the perspective differs.
+    # For half of the objects distance and field of view change together: another perspective, the
+    # same size in the picture.
     distance = DISTANCE if rng.random() < 0.5 else float(rng.uniform(1.8, 6.0))
     half = np.tan(np.deg2rad(FOV_DEG / 2)) * DISTANCE / distance
     fov_deg = float(np.rad2deg(2 * np.arctan(half)))

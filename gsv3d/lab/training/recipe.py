@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole way from meshes to a model in one resumable command: ``gsv3d train recipe``.
+"""Make a model from meshes in one resumable command: ``gsv3d train recipe``.
 
 Orbits are rasterized (no Blender), the stages run one after the other, each with its share of the
-time, and the model is assembled. Everything lies in one folder, and whatever was interrupted goes
-on where it stood: the bank at its next object, a stage at its checkpoint.
+time, and the model is assembled. Everything lies in one folder. An interrupted recipe goes on where
+it stood: the bank at its next object, a stage at its checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STAGES = ("autoencoder", "multiview", "decoder", "distill")
 
 SHARES = {"autoencoder": 0.15, "multiview": 0.4, "decoder": 0.27, "distill": 0.18}
-"""Of the training time. The views limit the result, so the multi-view model has the most."""
+"""Shares of the training time. The views limit the result: the multi-view model has the most."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Recipe:
     """A model to train, and the objects to train it from.
 
     Attributes:
-        config: of the model.
+        config: configuration of the model.
         objects: GLB or glTF files.
-        output: folder of everything; the model is in ``model`` there.
-        device: to train on. Orbits are drawn by the CPU.
-        minutes: of training in all, shared among the stages; 0: every stage's own schedule.
-        variants: orbits of every object.
-        workers: processes that draw.
-        seed: of everything random.
+        output: folder of everything; the model is in its subfolder ``model``.
+        device: device to train on. The CPU draws the orbits.
+        minutes: training time in all, shared among the stages; 0 for the stages' own schedules.
+        variants: number of orbits of every object, at least 1.
+        workers: number of processes that draw, at least 1.
+        seed: seed of all random choices.
         start: folders with components to start from, see ``make_task``.
-        stages: to run, in this order.
-        beside: draw varied objects beside the training; None where the device is a card.
-        tracker: of every stage, see ``gsv3d.lab.training.log``.
+        stages: stages to run, in this order.
+        beside: draw varied objects during the training; None: only if the device is a card.
+        tracker: name of every stage's tracker, see ``gsv3d.lab.training.log``.
     """
 
     config: ModelConfig
@@ -82,11 +82,11 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
     """Draw, train and assemble what is not done yet.
 
     Args:
-        recipe: what and where.
-        say: told what is going on, a line each.
+        recipe: the model, the objects and the folder.
+        say: called with each line of progress.
 
     Returns:
-        the model's folder.
+        The model's folder.
 
     Raises:
         DataError: none of the objects can be drawn.
@@ -103,8 +103,8 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
             " samples hold what it would show."
         )
     with make_drawing(recipe, say) as drawing:
-        # On a CPU drawing would take from training what it has. A card draws nothing itself: it
-        # begins with every object as it is, and has the varied ones from stage to stage.
+        # On a CPU drawing would slow the training down. A card leaves the CPU free: it begins with
+        # every object as it is, and each further stage has the variants drawn by then.
         drawing.wait(drawing.originals if recipe.beside else None)
         orbits: OrbitBank | None = None
         for stage in recipe.stages:
@@ -131,12 +131,12 @@ def train_stage(
     """Train one stage from where its checkpoint stands.
 
     Args:
-        recipe: whose stage.
-        stage: of ``STAGES``.
+        recipe: the recipe.
+        stage: one of ``STAGES``.
         orbits: the data.
-        folders: with the components that it needs.
-        tracker: its name, see ``gsv3d.lab.training.log.Tracker``.
-        say: told how long.
+        folders: folders with the components that it needs.
+        tracker: the tracker's name, see ``gsv3d.lab.training.log.Tracker``.
+        say: called with a line on the length of the stage.
 
     Raises:
         GSV3DError: as ``Trainer.run`` raises.
@@ -146,9 +146,9 @@ def train_stage(
 
     schedule = recipe.config.schedule(stage)
     if minutes := recipe.stage_minutes(stage):
-        # The clock ends it: the configuration's steps are a bound for other machines.
+        # The clock alone ends it: the configuration's steps were chosen for another machine.
         schedule = replace(schedule, minutes=minutes, steps=10**9)
-    if orbits.device is not None:  # all there is to prepare are some numbers
+    if orbits.device is not None:  # only a few numbers are left to prepare
         schedule = replace(schedule, workers=0)
     clock = f"{schedule.minutes:.1f} minutes" if schedule.minutes else f"{schedule.steps} steps"
     say(f"{stage}: {clock}, {len(orbits)} orbits")
@@ -159,7 +159,7 @@ def train_stage(
         trainer.resume()
     if trainer.progress() < 1:
         trainer.run()
-    else:  # it may have been killed between its last checkpoint and its weights
+    else:  # a kill between the last checkpoint and the export leaves no weights
         trainer.export()
 
 

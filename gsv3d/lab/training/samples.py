@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sample is made of: some views of an orbit, all changed alike."""
+"""Choose the views of an orbit that make a sample, and change them all alike."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from gsv3d.preprocessing import FILL
 
 @dataclass(frozen=True)
 class OrbitSamples:
-    """B samples: T views around the reference, which is last at azimuth 0, and M others.
+    """B samples of T input views, the last of which is the reference, and M novel views.
 
     Attributes:
-        rgba: (B, T, 4, H, W) float in 0..1.
-        depth: (B, T, H, W) float.
+        rgba: (B, T, 4, H, W) float in 0..1, straight alpha.
+        depth: (B, T, H, W) float z-depth, 0 where empty.
         pose: (B, T, 3), see ``pose_ids``.
-        viewmats: (B, T, 4, 4) world to camera, the reference's azimuth being 0.
-        novel_rgba: (B, M, 4, H, W).
-        novel_depth: (B, M, H, W).
-        novel_viewmats: (B, M, 4, 4).
+        viewmats: (B, T, 4, 4) world to camera; azimuths count from the reference, which has 0.
+        novel_rgba: (B, M, 4, H, W), as ``rgba``.
+        novel_depth: (B, M, H, W), as ``depth``.
+        novel_viewmats: (B, M, 4, 4), as ``viewmats``.
         K: (3, 3) intrinsics in pixels, of all views.
     """
 
@@ -69,11 +69,11 @@ def check_views(num_orbit: int, num_frames: int) -> None:
     """Refuse orbits from which ``num_frames`` evenly spaced views cannot be taken.
 
     Args:
-        num_orbit: views on each.
-        num_frames: T.
+        num_orbit: number of views on each orbit.
+        num_frames: number of views to take, T.
 
     Raises:
-        DataError: says both.
+        DataError: ``num_orbit`` is no multiple of ``num_frames``.
     """
     if num_orbit % num_frames:
         reason = f"which is no multiple of {num_frames}."
@@ -90,9 +90,10 @@ class Chosen:
     """Views of one orbit that make a sample.
 
     Attributes:
-        frames: T views, the reference last; in the order that the mirrored object has, if it is.
-        novel: M other views.
-        azimuths_deg, elevations_deg: T + M angles, the reference's azimuth being 0.
+        frames: indices of T views, the reference last; for a mirrored object the order of the
+            others is reversed.
+        novel: indices of M other views.
+        azimuths_deg, elevations_deg: T + M angles; azimuths count from the reference.
     """
 
     frames: list[int]
@@ -104,14 +105,14 @@ class Chosen:
 def choose_views(
     orbit: Orbit, num_frames: int, num_novel: int, rng: np.random.Generator, mirrored: bool
 ) -> Chosen:
-    """Choose a reference and its evenly spaced companions (SV3D, appendix B), and novel views.
+    """Choose a reference, views evenly spaced around it (SV3D, appendix B), and novel views.
 
     Args:
-        orbit: its views are a multiple of ``num_frames``.
-        num_frames: T.
-        num_novel: M; drawn from the novel views and the orbit's own, twice if they are too few.
-        rng: the draw's generator.
-        mirrored: the object is reflected at the plane through the reference's axis.
+        orbit: the orbit; the number of its views is a multiple of ``num_frames``.
+        num_frames: T, the reference included.
+        num_novel: M, drawn from all other views; views repeat if there are fewer.
+        rng: random generator.
+        mirrored: the object is reflected at the upright plane through the reference's axis.
 
     Raises:
         DataError: see ``check_views``.
@@ -138,18 +139,18 @@ def choose_views(
 RECOLORED = 0.7
 """Share of the samples whose colors are changed."""
 ORBIT_ZOOM = (0.85, 1.2)
-"""How much orbits are enlarged where the reference is not known yet: for precomputed latents."""
+"""Range of the enlargement. Precomputed latents draw from it: their reference is not chosen yet."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change of one object's pictures, all its views alike.
+    """A change of one object's pictures, the same for all views.
 
     Attributes:
-        mirrored: the object is reflected; the order of its views is then reversed.
-        order: which channel becomes the first, second and third.
-        gamma: exponents of the three channels, after that.
-        zoom: above 1 enlarges.
+        mirrored: the object is reflected, and the order of its views reversed.
+        order: indices of the channels that become the first, second and third.
+        gamma: exponents of the three reordered channels.
+        zoom: factor of enlargement; below 1 reduces.
     """
 
     mirrored: bool = False
@@ -164,9 +165,9 @@ class Change:
         """Draw a random change.
 
         Args:
-            rng: the draw's.
-            zoom: smallest and largest.
-            zoomed: share of the samples whose size is changed.
+            rng: random generator.
+            zoom: smallest and largest factor of enlargement.
+            zoomed: probability in 0..1 that the size is changed.
         """
         mirrored = bool(rng.random() < 0.5)
         plain = Change(mirrored)
@@ -181,17 +182,17 @@ class Change:
 
     @staticmethod
     def of_orbit(seed: int) -> Change:
-        """Return the change of an orbit for the multi-view model, a function of its seed."""
+        """Return the change of an orbit for the multi-view model; it depends on the seed alone."""
         return Change.drawn(np.random.default_rng(seed), ORBIT_ZOOM)
 
     def framed(self, alpha: np.ndarray) -> Change:
-        """Return the change that enlarges the reference until it fills as much as a user's picture.
+        """Return this change with the zoom at which the reference is framed like a user's picture.
 
-        A camera at one distance sees an object of extent 1 the smaller, the deeper it is. Prepared
-        pictures do not say that any more, and a model that learnt to read it is misled by them.
+        At a fixed distance, an object of extent 1 looks smaller the deeper it is. Framing removes
+        that cue from a user's picture, so a model that relies on it would be misled.
 
         Args:
-            alpha: (H, W) uint8 of the reference.
+            alpha: (H, W) uint8 alpha of the reference.
         """
         box = box_of(alpha > 127)
         if box is None:
@@ -212,7 +213,7 @@ class Changes:
         mirrored: (B,) bool.
         order: (B, 3) int64.
         gamma: (B, 3) float.
-        zoom: (B,) float, or None where none is enlarged.
+        zoom: (B,) float, or None if no sample is enlarged.
     """
 
     mirrored: Tensor
@@ -238,14 +239,14 @@ class Changes:
         return rgba if self.zoom is None else zoom(rgba, self.zoom)
 
     def apply_depth(self, depth: Tensor, distance: Tensor) -> Tensor:
-        """Change (B, V, H, W) z-depths, 0 where there is none, as the objects are changed.
+        """Change z-depths as the objects are changed.
 
-        An object enlarged around the world's origin is seen enlarged, but for a perspective that
-        is some percent stronger, which is neglected.
+        Enlarging the picture stands for enlarging the object around the world's origin; the
+        perspective of that, some percent stronger, is neglected.
 
         Args:
-            depth: 0 where there is none.
-            distance: (B,) of the samples' cameras.
+            depth: (B, V, H, W) z-depths, 0 where empty.
+            distance: (B,) distances of the samples' cameras from the origin.
         """
         depth = self.flip(depth)
         if self.zoom is None:
@@ -264,12 +265,12 @@ class Changes:
 
 
 def recolor(rgba: Tensor, order: Tensor, gamma: Tensor) -> Tensor:
-    """Permute the color channels and change their gamma, alike for all views.
+    """Permute the color channels and change their gamma, the same for all views.
 
     Args:
         rgba: (B, V, 4, H, W) in 0..1.
-        order: (B, 3) int64, which channel comes first, second and third.
-        gamma: (B, 3), of the permuted channels.
+        order: (B, 3) int64 indices of the channels that become the first, second and third.
+        gamma: (B, 3) exponents of the permuted channels.
     """
     color = rgba[:, :, :3]
     wide = order[:, None, :, None, None].expand_as(color)
@@ -278,11 +279,11 @@ def recolor(rgba: Tensor, order: Tensor, gamma: Tensor) -> Tensor:
 
 
 def zoom(rgba: Tensor, factor: Tensor) -> Tensor:
-    """Enlarge the pictures around their center; outside is empty.
+    """Enlarge pictures around their center; what comes in from outside is empty.
 
     Args:
         rgba: (B, V, 4, H, W) in 0..1, straight alpha.
-        factor: (B,), above 1 enlarges.
+        factor: (B,) factors; below 1 reduces.
     """
     flat, grid = rgba.flatten(0, 1), _grid(factor, rgba.shape)
     # Premultiplied, or the color of empty pixels would bleed into the rim.

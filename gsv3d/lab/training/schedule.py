@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long, how fast and in what form a stage trains."""
+"""Set the length, speed and precision of a stage's training."""
 
 from __future__ import annotations
 
@@ -28,24 +28,26 @@ class Schedule:
 
     Attributes:
         steps: optimizer steps in all.
-        batch_size: samples a step, over all processes.
+        batch_size: samples of one step, over all processes.
         micro_batch: samples of one forward pass; the gradients of ``batch_size / micro_batch``
-            passes, shared among the processes, make a step. 0: each process its whole share at
-            once. With a fixed ``micro_batch`` the curve is the same for any number of processes.
-        learning_rate: peak, reached after ``warmup`` steps, then a cosine to a twentieth.
-        warmup: steps.
-        weight_decay: of AdamW.
+            passes, shared among the processes, make a step. 0: each process takes its whole share
+            at once. With a fixed ``micro_batch`` the curve is the same for any number of processes.
+        learning_rate: peak, reached after ``warmup`` steps; a cosine then lowers it to
+            ``FINAL_SHARE`` of the peak.
+        warmup: steps in which the learning rate rises to its peak.
+        weight_decay: AdamW's weight decay.
         clip: largest norm of the gradient.
         ema: decay of the averaged weights at the end; it grows from 0 as (1 + n) / (10 + n).
         bf16: autocast the forward pass; weights, averages and optimizer stay in float32.
         checkpointing: keep only the blocks' inputs and compute their insides again in the backward
             pass: about a third more work for a fraction of the memory.
         compile: torch.compile the networks.
-        workers: processes that prepare batches, for every training process; 0: a thread.
+        workers: processes that prepare batches for each training process; 0 for a thread.
         save_every: steps between checkpoints.
-        log_every: steps between writes of the log; between them nothing waits for the device.
+        log_every: steps between writes of the log; only a write waits for the device.
         sample_every: steps between drawn samples; 0 for none.
-        minutes: stop after so long, having annealed the learning rate to its end; 0 for never.
+        minutes: minutes after which training ends, the learning rate being annealed by then; 0 for
+            no limit.
     """
 
     steps: Count = 1000
@@ -77,10 +79,10 @@ class Schedule:
         """Divide a step among processes.
 
         Args:
-            processes: that train together.
+            processes: number of processes that train together.
 
         Returns:
-            the number of forward passes of each process, and the samples of each.
+            The number of forward passes of each process, and the samples of each pass.
 
         Raises:
             ValueError: it cannot be divided evenly.
@@ -102,7 +104,7 @@ class Schedule:
         """Return the learning rate.
 
         Args:
-            step: of the optimizer, from 0.
+            step: the optimizer's step, from 0.
             progress: share of the run that is done, 0..1.
         """
         warm = min(1.0, (step + 1) / max(1, self.warmup))

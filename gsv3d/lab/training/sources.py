@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of rendered orbits for the stages: pictures, orbits, orbits with novel views.
+"""Draw batches of rendered orbits for the stages: pictures, orbits, orbits with novel views.
 
-What is drawn are numbers: which views of which orbits, and how they are changed. Where a card holds
-a copy of the bank they alone travel there, and the card makes the pictures (``Draft``).
+Only numbers are drawn: which views of which orbits, and their changes. If a card holds a copy of
+the bank, these alone are sent there, and the card makes the pictures (``Draft``).
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from gsv3d.lab.training.samples import (
 from gsv3d.multiview.conditioning import picture_tensor, pose_ids
 
 PICTURE_ZOOM = (0.8, 1.3)
-"""How much half of the autoencoder's pictures are enlarged."""
+"""Range of the enlargement of half of the autoencoder's pictures."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A batch that is not made yet: which views of which orbits, and how they are changed.
+    """A batch that is not made yet: views of orbits, and their changes.
 
     Attributes:
         orbits: the data.
-        orbit: (B,) which of them.
-        views: (B, V) which of their views.
-        changes: of the samples.
-        more: what else ``make`` needs, by name.
-        make: from the draft and its (B, V, 4, H, W) changed pictures, None without views, to the
-            batch.
+        orbit: (B,) indices of the orbits.
+        views: (B, V) indices of their views.
+        changes: changes of the samples.
+        more: other tensors that ``make`` needs, by name.
+        make: function from the draft and its (B, V, 4, H, W) changed pictures, None without views,
+            to the batch.
     """
 
     orbits: OrbitBank
@@ -60,7 +60,7 @@ class Draft:
         return self.make(self, self.changes.apply(self.orbits.pictures(self.orbit, self.views)))
 
     def finished(self) -> Any:
-        """Return the batch itself, or the draft for the device that holds the pictures."""
+        """Return the batch, or the draft itself if the device with the pictures makes it there."""
         return self.made() if self.orbits.device is None else self
 
 
@@ -70,8 +70,8 @@ class PictureSource:
 
     Attributes:
         orbits: the data.
-        channels: of the autoencoder's pictures, see ``picture_tensor``.
-        colored_background: share of pictures on a random color.
+        channels: number of channels of the autoencoder's pictures, see ``picture_tensor``.
+        colored_background: share of pictures on a random color, 0..1.
     """
 
     orbits: OrbitBank
@@ -111,8 +111,8 @@ class ViewSource:
 
     Attributes:
         orbits: the data.
-        num_frames: T.
-        num_novel: novel views a sample.
+        num_frames: number of input views of a sample, T.
+        num_novel: number of novel views of a sample.
     """
 
     orbits: OrbitBank
@@ -140,7 +140,7 @@ class ViewSource:
         chosen: Sequence[Chosen],
         changes: Sequence[Change],
     ) -> Draft:
-        """Return the draft of ``OrbitSamples``: B orbits, the views of each and its change."""
+        """Return the draft of ``OrbitSamples`` for B orbits, with the views and change of each."""
         size, distance = self.orbits.settings.size, self.orbits.distance
         frames = self.num_frames
         seen = [
@@ -176,11 +176,11 @@ class ViewSource:
 
 @dataclass(frozen=True)
 class OrbitBatch:
-    """B orbits, as pictures or as latents computed before.
+    """B orbits, as pictures or as latents that were computed before.
 
     Attributes:
         pose: (B, T, 3), see ``pose_ids``.
-        reference: (B, C, H, W) in -1..1, the last frames' pictures, or None beside a context.
+        reference: (B, C, H, W) in -1..1, pictures of the last frames, or None with a context.
         pictures: (B, T, C, H, W) in -1..1, or None.
         latents: (B, T, L, h, w) modes, not scaled, or None.
         context: (B, 1, D) embeddings of the references, or None.
@@ -199,11 +199,11 @@ class OrbitSource:
 
     Attributes:
         orbits: the data, static and dynamic orbits.
-        num_frames: T.
-        channels: of the autoencoder's pictures.
-        static_until: share of the run that only static orbits are drawn, and after it only dynamic
-            ones (SV3D_p's curriculum); 0: whatever there is, all the time.
-        cache: latents computed before, or None.
+        num_frames: number of views of a sample, T.
+        channels: number of channels of the autoencoder's pictures.
+        static_until: share of the run in which only static orbits are drawn, and after which only
+            dynamic ones are (SV3D_p's curriculum); 0 to draw all orbits all the time.
+        cache: latents that were computed before, or None.
 
     Raises:
         DataError: orbits of a kind that the curriculum needs are missing.
@@ -265,16 +265,16 @@ class OrbitSource:
         """Return the draft of an ``OrbitBatch``.
 
         Args:
-            indices: B of the orbits.
-            chosen: views of each, no novel ones.
-            changes: of each.
-            known: what was computed before of each, see ``LatentCache.read``, or none.
+            indices: B indices of orbits.
+            chosen: views of each orbit, without novel ones.
+            changes: change of each orbit.
+            known: precomputed arrays of each orbit, see ``LatentCache.read``; empty without.
         """
         more = {"pose": torch.stack([pose_ids(v.azimuths_deg, v.elevations_deg) for v in chosen])}
         views = torch.tensor([own.frames for own in chosen])
         for name in known[0] if known else ():
             more[name] = torch.stack([own[name] for own in known])
-        # Beside latents the reference alone is shown, and beside its embedding nothing.
+        # With latents the reference is the only picture needed; with its embedding, none is.
         views = views[:, views.shape[1] :] if "context" in more else views
         views = views[:, -1:] if "latents" in more else views
         changed = Changes.of(changes)

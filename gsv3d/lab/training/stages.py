@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a configuration and folders of trained components to a stage's task, and to a model."""
+"""Make a stage's task, or a model, from a configuration and folders of trained components."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ SCHEDULED: dict[str, tuple[str, ...]] = {
     "decoder": (),
     "distill": ("scheduler",),
 }
-"""Where the noise levels matter."""
+"""Components of every stage that it only reads: the scheduler, if it trains at noise levels."""
 FREE = ("init", "latents", "variants", "sample_steps")
-"""Options that may change between the runs of a stage: from where it started, where latents lie and
-how many there are, how samples are drawn."""
+"""Options that may change when a stage resumes: starting weights, place and number of precomputed
+latents, steps of drawn samples."""
 
 
 def make_task(
@@ -73,23 +73,23 @@ def make_task(
     """Make a stage's task.
 
     Args:
-        config: of the model.
+        config: configuration of the model.
         stage: "autoencoder", "multiview", "decoder" or "distill".
         orbits: the data.
-        device: of the models.
-        start: folders with components to start from: of stages, or a model's; the last that has a
-            component gives it. Without any, the stage's ``init``.
-        vae: folder of the autoencoder; without it, it is looked for in ``start`` too.
+        device: the models' device.
+        start: folders of stages or of a model, with components to start from; the last that has a
+            component gives it. Without any, the stage's ``init`` names them.
+        vae: folder of the autoencoder; None to look for it in ``start`` too.
         output: the run's folder.
 
     Raises:
         ModelError: a component is missing or of another configuration, or an option is unknown.
-        DataError: the orbits do not serve.
+        DataError: the orbits do not fit the stage.
     """
     check_stage(config.source, stage, config.stages[stage])
     check_component(config.source, "scheduler", config.components["scheduler"])
     if stage == "autoencoder":
-        # The latents' mean and deviation go into them when all is trained.
+        # ``normalize_latents`` needs these layers at the end of the training.
         for name in ("use_quant_conv", "use_post_quant_conv"):
             if not config.components["vae"].get(name, True):
                 needed = "true where an autoencoder is trained"
@@ -107,7 +107,7 @@ def make_task(
     scheduler = config.components["scheduler"]
     sigmas = (float(scheduler["sigma_min"]), float(scheduler["sigma_max"]))
     settings = SETTINGS[stage](**options)
-    # The tables above have the components in the tasks' order.
+    # ``modules`` is in the order of the tasks' parameters.
     given: tuple[Any, ...] = (*modules.values(), orbits, config.num_frames, device, settings)
     task: Any
     match stage:
@@ -126,8 +126,8 @@ def make_task(
 def describe_configuration(config: ModelConfig, stage: str) -> dict[str, Any]:
     """Return the fields of a configuration that a stage's weights depend on, by name.
 
-    Fields that are left out have their defaults. The schedule is not among them: how long and how
-    fast may change from run to run.
+    Fields that the configuration leaves out have their defaults. The schedule is left out: length
+    and speed may change from run to run.
     """
     model = ("image_size",) if stage == "autoencoder" else ("image_size", "num_frames", "orbit")
     found = {name: getattr(config, name) for name in model}
@@ -159,7 +159,7 @@ def _component(
         named = found[-1]
     with silent_bars():
         trained = load_component(CLASSES[name], named)
-    # On meta: the configuration's shapes alone are wanted.
+    # On "meta": only the shapes are needed.
     with torch.device("meta"):
         expected = build(config, name)
     differing = find_differing(expected.state_dict(), trained.state_dict())
@@ -173,7 +173,7 @@ def _component(
             "Use the configuration it was trained with.",
         )
     if name == "unet":
-        # No tensor depends on the number of views, so it may be another than it was trained with.
+        # No tensor depends on the number of views, so it may differ from that of the training.
         trained.register_to_config(num_frames=config.num_frames)
     return trained
 
@@ -182,8 +182,8 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
     """Write a folder that ``GSV3DPipeline.from_pretrained`` loads.
 
     Args:
-        config: of the model.
-        stages: the stages' output folders; the last that has a component provides it.
+        config: configuration of the model.
+        stages: the stages' output folders; the last that has a component gives it.
         output: the model's folder.
 
     Raises:
@@ -220,7 +220,7 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
 
 
 def _forget_where_it_came_from(path: Path) -> None:
-    """Remove the folder a component was loaded from: nobody's business but its maker's."""
+    """Remove a private path from a component's configuration: the folder it was loaded from."""
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.pop("_name_or_path", None) is not None:
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the loop trains: one task a module."""
+"""The tasks that the loop trains, each in a module of its own."""
 
 from gsv3d.lab.training.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
 from gsv3d.lab.training.tasks.decoder import DecoderSettings, DecoderTask

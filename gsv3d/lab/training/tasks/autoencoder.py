@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The autoencoder: pictures to latents of unit variance and back."""
+"""Train the autoencoder: pictures to latents of unit variance and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.sources import PictureSource
 
 SHOWN = 8
-"""Pictures of a drawn sample."""
+"""Number of pictures of a drawn sample."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,9 @@ class AutoencoderSettings:
     """Options of the stage.
 
     Attributes:
-        kl_weight: of the mean KL divergence per latent value.
-        colored_background: share of pictures on a random color, as half of SV3D's are (SV3D,
-            appendix B). Without them colors are so small a part of the error that a small
-            autoencoder stays gray.
+        kl_weight: weight of the mean KL divergence per latent value.
+        colored_background: share of pictures on a random color (SV3D: half, appendix B). Without
+            them colors are too small a part of the error, and a small autoencoder stays gray.
     """
 
     kl_weight: Weight = 1e-4
@@ -42,10 +41,10 @@ class AutoencoderTask:
     """Reconstruction (L1, L2, and the hue of patches) with a light pull to the normal distribution.
 
     Args:
-        vae: to train.
+        vae: the autoencoder to train.
         orbits: the data.
-        device: the model's.
-        settings: of the stage.
+        device: the model's device.
+        settings: options of the stage.
     """
 
     name = "autoencoder"
@@ -68,8 +67,8 @@ class AutoencoderTask:
         posterior = self.modules["vae"].encode(batch).latent_dist
         decoded = self.modules["vae"].decode(posterior.sample()).sample
         error = decoded - batch
-        # Most pixels are background: without a weight the colors of the object, which are a small
-        # part of the error, come out gray for a long time.
+        # Most pixels are background. Without a weight the object's colors are a small part of the
+        # error, and stay gray for a long time.
         weight = 0.2 + (batch < 0.99).any(dim=1, keepdim=True).float()
         weight = weight / weight.mean()
         l1 = (weight * error.abs()).mean()
@@ -87,7 +86,7 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Draw pictures, and below them what comes back."""
+        """Draw pictures, and their reconstructions below them."""
         shown = to_device(self.shown, self.device)
         decoded = self.modules["vae"].decode(self.modules["vae"].encode(shown).latent_dist.mode())
         return {"pictures": on_white(torch.stack([shown, decoded.sample]))}
@@ -103,16 +102,15 @@ class AutoencoderTask:
 
 @torch.no_grad()
 def normalize_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
-    """Fold the latents' mean and deviation into the 1x1 convolutions beside the latent.
+    """Fold the latents' mean and deviation into the 1x1 convolutions before and after the latents.
 
-    The picture that comes back is the same; the latents have mean 0 and deviation 1 in every
-    channel, which is what the diffusion model's noise levels are made for, so that the
-    ``scaling_factor`` is 1.
+    Reconstructions stay the same. The latents then have mean 0 and deviation 1 in every channel, as
+    the diffusion model's noise levels expect, so ``scaling_factor`` is 1.
 
     Args:
-        vae: with quantization convolutions.
-        mean: (L,) of the latents.
-        std: (L,) of the latents.
+        vae: autoencoder with quantization convolutions; changed in place.
+        mean: (L,) mean of the latents by channel.
+        std: (L,) deviation of the latents by channel.
     """
     count = len(mean)
     quant, post = vae.quant_conv, vae.post_quant_conv
@@ -127,12 +125,12 @@ def normalize_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
 
 @torch.no_grad()
 def initialize_autoencoder(vae: AutoencoderKL) -> None:
-    """Set fresh weights through which a picture passes at the start.
+    """Initialize the weights so that a picture's signal passes through all layers.
 
-    Torch's own shrink the signal by sqrt(3) a layer and add random biases, so that behind some
-    twenty layers and their group norms next to nothing of the picture's colors is left, and a
-    small autoencoder stays gray for thousands of steps. Here residual branches start at zero, the
-    layers on the straight way are orthogonal at their center, and biases are zero.
+    With torch's defaults every layer divides the signal by sqrt(3) and adds random biases. After
+    about twenty layers with group norms the picture's colors are almost lost, and a small
+    autoencoder stays gray for thousands of steps. Here residual branches start at zero, the layers
+    of the main path are orthogonal at their center, and biases are zero.
     """
     inner = {
         convolution

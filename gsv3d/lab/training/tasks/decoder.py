@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 1: the Gaussian Splatting Decoder on latents of true views (GSV3D, section 3.2)."""
+"""Train the Gaussian Splatting Decoder on latents of true views (GSV3D, stage 1, section 3.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.lab.training.tasks.geometry import GeometryTask
 
 SHOWN = 3
-"""Objects of a drawn sample."""
+"""Number of objects of a drawn sample."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class DecoderSettings(GeometrySettings):
     """Options of the stage; see ``GeometrySettings`` for the others.
 
     Attributes:
-        corruption: largest deviation of the noise added to the latents, which stands for the
-            diffusion model's errors.
+        corruption: largest deviation of the noise added to the latents, in place of the diffusion
+            model's errors.
         blur: share of samples whose latents are blurred, as early estimates are.
         train_feature_encoder: False for a pre-trained one (GSV3D's DINO is frozen).
     """
@@ -41,17 +41,14 @@ class DecoderSettings(GeometrySettings):
 class DecoderTask(GeometryTask):
     """The loss of renders at novel views, and of Gaussians at the pixels of the input views.
 
-    The second part is what a renderer would tell slowly: every Gaussian sits on the ray of a pixel
-    whose true depth and coverage are known.
-
     Args:
-        decoder: to train.
-        feature_encoder: the DINO, to train with it where nothing pre-trained is at hand.
-        vae: frozen.
+        decoder: the decoder to train.
+        feature_encoder: the DINO; trained too, unless the settings freeze it.
+        vae: the frozen autoencoder.
         orbits: the data.
-        num_frames: T.
-        device: the models'.
-        settings: of the stage.
+        num_frames: number of input views, T.
+        device: the models' device.
+        settings: options of the stage.
     """
 
     name = "decoder"
@@ -73,7 +70,7 @@ class DecoderTask(GeometryTask):
         self.corruption, self.blur = settings.corruption, settings.blur
 
     def corrupt(self, latents: Tensor) -> Tensor:
-        """Give (B, V, C, h, w) latents errors like the sampler's; the reference has none."""
+        """Add errors like the sampler's to (B, V, C, h, w) latents, except to the reference."""
         batch = latents.shape[0]
         blurred = F.avg_pool2d(latents.flatten(0, 1), 3, 1, 1, count_include_pad=False)
         blurred = blurred.view_as(latents)
@@ -94,7 +91,7 @@ class DecoderTask(GeometryTask):
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Draw two rows an object: its input and novel views, and their renders."""
+        """Draw two rows for each object: its input and novel views, and their renders."""
         shown = to_device(self.shown, self.device)
         pictures, encoded = self.encode(shown)
         latents = encoded * self.vae.config.scaling_factor

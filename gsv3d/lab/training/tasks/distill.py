@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 2: geometric distillation of the decoder into the multi-view model (GSV3D, section 3.3)."""
+"""Distill the decoder's geometry into the multi-view model (GSV3D, stage 2, section 3.3)."""
 
 from __future__ import annotations
 
@@ -28,26 +28,25 @@ from gsv3d.lab.training.tasks.multiview import decode_views
 from gsv3d.multiview.conditioning import embed_for_cross_attention
 
 SHOWN = 2
-"""Objects of a drawn sample."""
+"""Number of objects of a drawn sample."""
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-"""Linears of the spatial and temporal attentions."""
+"""Linear layers of the spatial and temporal attentions."""
 
 
 @dataclass(frozen=True)
 class DistillSettings(GeometrySettings, NoiseSettings):
-    """Options of the stage; see the two others for what they have.
+    """Options of the stage; see the two base classes for the others.
 
     Attributes:
-        lora_rank: of the updates of the UNet; 0 trains all of it.
-        lora_alpha: their scale is lora_alpha / lora_rank.
-        lora_targets: names of the linears they are added to.
-        train_decoder: train the decoder (and its DINO) along, or leave it frozen.
-        train_unet: False teaches the decoder alone what the UNet's estimates are like: L_3D without
-            distillation.
-        geometry_weight: lambda.
+        lora_rank: rank of the UNet's low-rank updates; 0 trains the whole UNet.
+        lora_alpha: the scale of the updates is lora_alpha / lora_rank.
+        lora_targets: names of the linear layers that get updates.
+        train_decoder: train the decoder and its DINO too.
+        train_unet: False trains the decoder alone, on the UNet's estimates: no distillation.
+        geometry_weight: weight of L_3D, lambda.
         gate_full: noise level up to which L_3D has its full weight.
-        gate_none: noise level from which on it has none; between the two the weight falls linearly
-            with the level's logarithm.
+        gate_none: noise level from which on L_3D has no weight; between the two the weight falls
+            linearly with the level's logarithm.
     """
 
     lora_rank: Annotated[int, Field(ge=0, le=65536)] = 16
@@ -65,23 +64,23 @@ class DistillSettings(GeometrySettings, NoiseSettings):
 class DistillTask(GeometryTask):
     """L_2D + lambda * gate(sigma) * L_3D, through the decoder into the UNet.
 
-    At a drawn noise level the UNet's estimate of the views' latents goes through the decoder; its
-    Gaussians are rendered at input and novel views (color and depth), and what is wrong with them
-    is propagated back into the UNet (GSV3D, figure 1 b). The reference frame's latent is the true
-    one, as it is when a picture is generated. At high noise levels the estimate is a blur of all
-    that the object could be, from which no true surface can be asked: ``gate`` fades L_3D out.
-    Samples without a reference have no L_3D.
+    At a drawn noise level the decoder turns the UNet's estimated latents into Gaussians. These are
+    rendered at input and novel views (color and depth), and the error is propagated back
+    into the UNet (GSV3D, figure 1 b). The reference frame keeps its true latent, as it does in
+    generation. At high noise levels the estimate is a blur of all that the object could be and
+    cannot have the true surface, so ``gate`` fades L_3D out. Samples without a reference have no
+    L_3D.
 
     Args:
-        unet: trained by the multiview stage.
-        image_encoder: frozen.
-        decoder: trained by the decoder stage.
+        unet: UNet of the multiview stage.
+        image_encoder: the frozen image encoder.
+        decoder: decoder of the decoder stage.
         feature_encoder: the DINO that belongs to the decoder.
-        vae: frozen.
+        vae: the frozen autoencoder.
         orbits: the data.
-        num_frames: T.
-        device: the models'.
-        settings: of the stage.
+        num_frames: number of input views, T.
+        device: the models' device.
+        settings: options of the stage.
         sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
 
     Raises:
@@ -131,7 +130,7 @@ class DistillTask(GeometryTask):
         latents = encoded * self.vae.config.scaling_factor
         with torch.no_grad():
             context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
-        # Drawn on the CPU, so that which samples have an L_3D is known without a wait.
+        # On the CPU: the code branches on it, and need not wait for the device.
         kept = torch.rand(size) >= self.settings.drop_condition
         levels = self.levels.draw(size)
         gates = self.gate(levels) * kept
@@ -150,9 +149,9 @@ class DistillTask(GeometryTask):
         chosen = gates.nonzero()[:, 0].tolist()
         nothing = torch.full((), math.nan, device=self.device)
         if not chosen:
-            # Always the same parts: processes average them name by name.
+            # The same names at every step: several processes average them by name.
             missing = dict.fromkeys(("geometry", *self.geometry.names), nothing)
-            if not self.settings.train_unet:  # the backward pass wants something to go through
+            if not self.settings.train_unet:  # the backward pass needs a gradient path
                 flat = flat + sum(p.sum() for p in self.modules.parameters()) * 0
             return flat, {"flat": flat.detach()} | missing
         samples = batch[chosen]
@@ -190,24 +189,24 @@ class DistillTask(GeometryTask):
 
 
 def keep_reference(estimated: Tensor, true: Tensor) -> Tensor:
-    """Return estimated (B, T, L, h, w) latents with the last frame, the reference, of the true."""
+    """Replace the last frame, the reference, of (B, T, L, h, w) latents by the true one."""
     return torch.cat([estimated[:, :-1], true[:, -1:]], dim=1)
 
 
 def add_lora(unet: nn.Module, rank: int, alpha: float, targets: Sequence[str] = TARGETS) -> None:
-    """Freeze a network and add trainable low-rank updates to linears, which change nothing yet.
+    """Freeze a network and add trainable low-rank updates to linear layers, zero at the start.
 
-    Cross-attention to the one token of the reference's embedding has nothing to choose between, so
-    its queries and keys are left alone.
+    Cross-attention sees a single token, the reference's embedding, so its queries and keys have no
+    effect and get no updates.
 
     Args:
-        unet: changed in place.
-        rank: of the updates, at least 1.
-        alpha: their scale is alpha / rank.
-        targets: ends of the linears' names.
+        unet: network to change in place.
+        rank: rank of the updates, at least 1.
+        alpha: the scale of the updates is alpha / rank.
+        targets: endings of the layers' names.
 
     Raises:
-        ModelError: no linear has such a name, or peft is not installed.
+        ModelError: no linear layer has such a name, or peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -235,7 +234,7 @@ def add_lora(unet: nn.Module, rank: int, alpha: float, targets: Sequence[str] = 
 
 
 def save_lora(unet: nn.Module, directory: Path) -> None:
-    """Write the updates alone, in peft's layout: adapter_model.safetensors, adapter_config.json."""
+    """Write only the updates, in peft's layout: adapter_model.safetensors, adapter_config.json."""
     from peft import get_peft_model_state_dict
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -249,7 +248,7 @@ def save_lora(unet: nn.Module, directory: Path) -> None:
 
 @torch.no_grad()
 def fuse_state(unet: nn.Module) -> dict[str, Tensor]:
-    """Return the state of the network without LoRA that computes the same."""
+    """Return the state of an equivalent network without LoRA."""
     from peft.tuners.lora import LoraLayer
 
     state = {}
@@ -265,7 +264,7 @@ def fuse_state(unet: nn.Module) -> dict[str, Tensor]:
 
 
 def fuse_lora(unet: nn.Module) -> nn.Module:
-    """Return a network without LoRA that computes the same; the given one stays as it is."""
+    """Return an equivalent network without LoRA; the given one stays as it is."""
     plain = type(unet).from_config(unet.config)
     plain.load_state_dict(fuse_state(unet))
     return plain.to(next(unet.parameters()).dtype).eval()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the stages share that learn from the renders of decoded Gaussians."""
+"""Share the code of the stages that learn from renders of decoded Gaussians."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from gsv3d.multiview.conditioning import embed_for_decoder, encode_reference, pi
 
 
 class GeometryTask:
-    """A base of tasks: true views to latents, latents to Gaussians, and the loss of these.
+    """A base of tasks: true views to latents, latents to Gaussians, and their loss.
 
     Args:
-        decoder: of latents to Gaussians.
-        feature_encoder: the DINO that belongs to it.
-        vae: frozen.
+        decoder: decoder from latents to Gaussians.
+        feature_encoder: the DINO that belongs to the decoder.
+        vae: the frozen autoencoder.
         orbits: the data.
-        num_frames: T.
-        device: the models'.
-        settings: of views and losses.
-        shown: objects of a drawn sample.
+        num_frames: number of input views, T.
+        device: the models' device.
+        settings: numbers of views and weights of the losses.
+        shown: number of objects of a drawn sample.
     """
 
     def __init__(
@@ -57,6 +57,6 @@ class GeometryTask:
         return pictures, encoded.unflatten(0, pictures.shape[:2]).float()
 
     def decode(self, latents: Tensor, pictures: Tensor, cameras: Cameras) -> DecodedGaussians:
-        """Decode scaled (B, T, L, h, w) latents with (B, T, C, H, W) pictures and B * T cameras."""
+        """Decode (B, T, L, h, w) scaled latents, (B, T, C, H, W) pictures and B * T cameras."""
         features = embed_for_decoder(self.feature_encoder, pictures[:, -1])
         return self.decoder(latents, cameras, features)

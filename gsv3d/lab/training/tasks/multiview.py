@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multi-view diffusion: the orbit's latents from the reference, in EDM's form."""
+"""Train the multi-view diffusion in EDM's form: an orbit's latents from the reference."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from gsv3d.multiview.conditioning import (
 )
 
 SHOWN = 2
-"""Objects of a drawn sample."""
+"""Number of objects of a drawn sample."""
 BLIND = math.exp(2)
-"""Above this noise level the latents say next to nothing, and the reference must say all."""
+"""Noise level above which noisy latents tell almost nothing: the reference must tell all."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class MultiviewSettings(NoiseSettings):
     """Options of the stage; see ``NoiseSettings`` for the others.
 
     Attributes:
-        train_image_encoder: False for a pre-trained one, as SV3D's.
+        train_image_encoder: False for a pre-trained one, as in SV3D.
         static_until: see ``OrbitSource``.
         latents: "none" (encode every batch), "memory" or "disk" (compute them before training).
-        variants: changes of every object that precomputed latents hold.
+        variants: number of changes of every object that precomputed latents hold.
     """
 
     train_image_encoder: bool = True
@@ -55,19 +55,19 @@ class MultiviewTask:
     """Unit-weight loss on v, log-normal noise levels, frames near the reference weighted less.
 
     Args:
-        unet: to train.
-        image_encoder: to train with it, or frozen.
-        vae: frozen.
+        unet: the UNet to train.
+        image_encoder: the image encoder; trained too, unless the settings freeze it.
+        vae: the frozen autoencoder.
         orbits: the data.
-        num_frames: T.
-        device: the models'.
-        settings: of the stage.
-        folder: of the run, where latents are kept.
+        num_frames: number of views of an orbit, T.
+        device: the models' device.
+        settings: options of the stage.
+        folder: the run's folder, where latents are kept.
         sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
 
     Raises:
         ModelError: latents are to be kept on the disk, and there is no folder for them.
-        DataError: the orbits do not serve ``num_frames``, ``static_until`` or ``latents``.
+        DataError: the orbits do not fit ``num_frames``, ``static_until`` or ``latents``.
     """
 
     name = "multiview"
@@ -93,7 +93,7 @@ class MultiviewTask:
         self.images_per_sample = num_frames
         channels = vae.config.in_channels
         plain = OrbitSource(orbits, num_frames, channels, settings.static_until)
-        # Before the latents, which may take long: that the orbits have enough views.
+        # Drawn before the latents, which may take long: it fails if the orbits have too few views.
         self.shown = plain.draw(SHOWN, seed=0, progress=1.0)
         cache = self._cache(settings.latents, orbits, settings.variants, channels, folder)
         self.source = OrbitSource(orbits, num_frames, channels, settings.static_until, cache)
@@ -138,7 +138,7 @@ class MultiviewTask:
         context = batch.context
         if context is None:
             context = embed_for_cross_attention(self.modules["image_encoder"], batch.reference)
-        # Drawn on the CPU; copied without a wait, as everything here is queued without one.
+        # Drawn on the CPU like the noise levels, and copied without waiting for the device.
         kept = (torch.rand(size) >= self.drop_condition).float()
         kept = kept.to(self.device, non_blocking=True)
         reference = reference * kept[:, None, None, None]
@@ -156,7 +156,7 @@ class MultiviewTask:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Tensor]:
-        """Draw two rows an object: its views, and those sampled from its reference."""
+        """Draw two rows for each object: its views, and views sampled from its reference."""
         shown = to_device(self.shown, self.device)
         pictures = shown.pictures
         reference = encode_reference(self.vae, pictures[:, -1]).float()
@@ -173,7 +173,7 @@ class MultiviewTask:
 
 
 def decode_views(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Decode (B, T, L, h, w) scaled latents to (B, T, H, W, 3) in 0..1, a frame at a time."""
+    """Decode (B, T, L, h, w) scaled latents to (B, T, H, W, 3) in 0..1, frame by frame."""
     flat = latents.flatten(0, 1).to(vae.dtype) / vae.config.scaling_factor
     decoded = torch.cat([vae.decode(frame[None]).sample for frame in flat])
     return on_white(decoded).unflatten(0, latents.shape[:2])
