@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangle meshes to pictures in torch: training data where there is no Blender, or no time."""
+"""Rasterize triangle meshes in torch: training data without Blender, or faster than with it."""
 
 from gsv3d.lab.rasterizing.props import Prop, load_prop
 from gsv3d.lab.rasterizing.triangles import Fragments, rasterize

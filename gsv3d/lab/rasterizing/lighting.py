@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Light rasterized surfaces from all around, with shadows: what Cycles does, at low cost.
+"""Light rasterized surfaces from all around, with shadows: much like Cycles, at low cost.
 
 An environment becomes some dozens of distant lights. Each has a shadow map, so a surface point gets
 sum over lights of radiance * max(0, n . l) * visibility * 4 / L, which tends to the irradiance over
@@ -20,13 +20,13 @@ from gsv3d.lab.datasets.environments import Environment, fibonacci_sphere, find_
 from gsv3d.lab.rasterizing.triangles import rasterize_projected
 
 NUM_LIGHTS = 32
-"""Distant lights an environment is cut into; its maps are blurred by 30 degrees."""
+"""Number of distant lights of an environment, whose map is blurred by 30 degrees."""
 
 SHADOW_SIZE = 96
-"""Pixels along a shadow map's side, which spans the ball around the object."""
+"""Side of a shadow map in pixels; it spans the ball around the object."""
 
 BIAS = 0.02
-"""Extents of the object that a lit point may lie behind the nearest surface."""
+"""How far a lit point may lie behind the nearest surface, in extents of the object."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def make_lights(environment: Environment, yaw_deg: float, count: int = NUM_LIGHT
     """Cut an environment into distant lights.
 
     Args:
-        environment: columns run clockwise seen from above, the middle one toward +X (as Cycles).
-        yaw_deg: what ``BlenderWorld.light_hdri`` gets: the direction looked up is turned by it.
-        count: L.
+        environment: columns run clockwise seen from above, the middle one toward +X (as in Cycles).
+        yaw_deg: turn of the directions that are looked up, as in ``BlenderWorld.light_hdri``.
+        count: number of lights, L.
     """
     rows, columns = environment.pixels.shape[:2]
     directions = fibonacci_sphere(count)
@@ -101,11 +101,11 @@ def compute_irradiance(
 
     Args:
         points: (P, 3) on the surface.
-        normals: (P, 3) unit, on the side that is looked at.
-        lights: on the points' device.
-        vertices: (N, 3) of the object that throws shadows.
-        faces: (F, 3).
-        bounce: share of blocked light that comes back from the blocker.
+        normals: (P, 3) unit normals, on the side that is looked at.
+        lights: lights on the points' device.
+        vertices: (N, 3) vertices of the object that casts shadows.
+        faces: (F, 3) its triangles.
+        bounce: share of blocked light that the blocker reflects, 0..1.
     """
     depth, frames, scale = draw_shadow_maps(vertices, faces, lights.directions)
     local = torch.einsum("lij,pj->lpi", frames, points)
@@ -125,9 +125,9 @@ def draw_shadow_maps(
     """Draw what each distant light sees of an object around the origin.
 
     Returns:
-        (L, S, S) height of the nearest surface toward the light, -inf where there is none;
+        (L, S, S) height toward the light of the surface nearest to it, -inf without a surface;
         (L, 3, 3) rotations from the world to (across, down, toward the light); and the factor from
-        the world to parts of the map.
+        world units to shares of the map.
     """
     helper = torch.zeros_like(directions)
     smallest = directions.abs().argmin(dim=1)

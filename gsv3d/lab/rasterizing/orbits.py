@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rasterize lit views of a prop, without Blender and in a fifth of its CPU time.
 
-docs/data.md says what this leaves out, and how its pictures differ.
+docs/data.md describes how the pictures differ from Blender's.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Surface:
     """A prop's arrays on a device, placed in the world.
 
     Args:
-        prop: to be drawn.
-        transform: (4, 4) from the prop's own world.
-        device: where to draw.
+        prop: the prop to draw.
+        transform: (4, 4) transform from the prop's own world.
+        device: device to draw on.
     """
 
     def __init__(self, prop: Prop, transform: np.ndarray, device: torch.device) -> None:
@@ -78,7 +78,7 @@ class Surface:
         self.face_normals = F.normalize(cross, dim=-1)
 
     def base_color(self, fragments: Fragments) -> Tensor:
-        """Return (P, 3) linear base colors of the covered pixels; nearest texel, repeating."""
+        """Return (P, 3) linear base colors of the covered pixels, by nearest texel, repeating."""
         color = fragments.interpolate(self.colors)
         if not len(self.texels):
             return color
@@ -94,7 +94,7 @@ class Surface:
 
 
 def _pack(textures: tuple[np.ndarray, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Pack textures in one row of linear texels; return where each starts and its size."""
+    """Pack textures in one row of linear texels; return it, their offsets and their sizes."""
     if not textures:
         empty = torch.zeros(0, 3, device=device)
         return empty, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.int64)
@@ -112,9 +112,9 @@ def draw(surface: Surface, cameras: Cameras, lights: Lights | None) -> Views:
     """Draw a surface.
 
     Args:
-        surface: in the world, within a unit or so of the origin.
-        cameras: V of them, on the surface's device.
-        lights: on the surface's device; None shows the base color alone.
+        surface: the surface, within about a unit of the origin.
+        cameras: V cameras on the surface's device.
+        lights: lights on the surface's device; None to show the base color alone.
     """
     fine = rasterize(
         surface.vertices, surface.faces, cameras.resized(cameras.width * SUPERSAMPLING)
@@ -173,7 +173,7 @@ def plan_cameras(
     """Draw an orbit about an elevation of U[-5, 30] degrees (SV3D, appendix B), and novel views.
 
     Returns:
-        the cameras, and their (V,) azimuths and elevations in degrees.
+        The cameras, and their (V,) azimuths and elevations in degrees.
     """
     n, m = settings.orbit_views, settings.novel_views
     azimuths = np.concatenate([np.arange(n) * 360.0 / n, rng.uniform(0, 360, m)])

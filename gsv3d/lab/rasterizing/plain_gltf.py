@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""glTF files put into the words that trimesh understands.
+"""Rewrite glTF files so that trimesh reads them as Blender does.
 
-trimesh reads attributes as they are stored, takes the first texture coordinates, and passes over
-what it does not know without a word: of the 19 documents of the tests, 17 looked otherwise than in
-Blender. Here such a document is rewritten before trimesh reads it:
+trimesh reads attributes as they are stored, takes the first texture coordinates, and silently skips
+what it does not know: of the 19 documents of the tests, 17 looked different from Blender. Here such
+a document is rewritten before trimesh reads it:
 
 - normalized integers and sparse accessors become plain floats (glTF 2.0, section 3.6.2);
 - the texture coordinates that the base color's texture names become the first, its
@@ -31,11 +31,11 @@ _HONORED = {
     INSTANCING, TRANSFORM, "KHR_mesh_quantization", "EXT_texture_webp", "KHR_lights_punctual",
     "KHR_draco_mesh_compression", "EXT_meshopt_compression",
 }  # fmt: skip
-"""Extensions that are read, or refused elsewhere, or show nothing."""
+"""Extensions that need no remark: they are read, refused elsewhere, or not visible."""
 
 
 def find_unknown_extensions(document: dict[str, Any]) -> list[str]:
-    """Return the extensions a file requires that are left out, those of materials aside."""
+    """Return the extensions that a file requires but a prop lacks, except those of materials."""
     required = set(document.get("extensionsRequired", ())) - _HONORED
     return sorted(name for name in required if not name.startswith("KHR_materials_"))
 
@@ -44,11 +44,11 @@ def rewrite(document: mesh_files.Document) -> tuple[bytes | None, list[str]]:
     """Rewrite what trimesh would misread.
 
     Args:
-        document: of the file; it is changed.
+        document: the file's document; changed in place.
 
     Returns:
-        A GLB, None where there is nothing to rewrite; and the textures for which the file has no
-        coordinates, a phrase each.
+        A GLB, None if there is nothing to rewrite; and names of the textures for which the file has
+        no coordinates.
 
     Raises:
         KeyError, IndexError, TypeError, ValueError, OSError: the file is damaged.
@@ -92,7 +92,7 @@ class _Rewriter:
             primitive["mode"] = _TRIANGLES
 
     def _choose_uvs(self, primitive: dict[str, Any]) -> None:
-        """Put the coordinates of the base color's texture first."""
+        """Make the coordinates of the base color's texture the first ones."""
         if "material" not in primitive:
             return
         material = self._document["materials"][primitive["material"]]
@@ -144,7 +144,7 @@ class _Rewriter:
         return self._file.get_entry("accessors", index)
 
     def _plain(self, index: int, is_color: bool) -> int:
-        """Return an accessor of floats, or of what is one already."""
+        """Return the number of a plain accessor with the same values, ``index`` if it is plain."""
         accessor = self._accessor(index)
         integers = accessor["componentType"] != _FLOAT
         if "sparse" not in accessor and not (integers and (accessor.get("normalized") or is_color)):
@@ -158,8 +158,8 @@ class _Rewriter:
         """Return (N, C) float64 values of an accessor.
 
         Args:
-            index: of the accessor.
-            normalized: integers are parts of 1, whether the accessor says so or not.
+            index: number of the accessor.
+            normalized: scale integers to 0..1 or -1..1 even if the accessor does not ask for it.
         """
         accessor, label = self._accessor(index), f"accessor {index}"
         count, width, kind = self._file.read_type(accessor, label)

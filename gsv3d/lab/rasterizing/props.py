@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Props from GLB files without Blender: triangles, normals, base colors; and as textured meshes."""
+"""Read props from GLB files without Blender: triangles, normals, base colors; bake textures."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gsv3d.lab.rasterizing import plain_gltf
 from gsv3d.meshing.mesh import TexturedMesh
 
 TEXTURE_SIDE = 128
-"""Textures are reduced to at most so many pixels a side."""
+"""Largest side of a texture in pixels; larger ones are reduced."""
 
 BAKED_SIDE = 2048
-"""Texels along a side of a prop's texture, where that is enough for all its faces."""
+"""Side of a baked texture in texels; larger if a prop has too many faces for it."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Prop:
         faces: (F, 3) int32.
         corner_normals: (F, 3, 3) float32 unit shading normals.
         corner_uvs: (F, 3, 2) float32, origin at the texture's lower left, repeating.
-        corner_colors: (F, 3, 3) float32 linear color that multiplies the texture's.
+        corner_colors: (F, 3, 3) float32 linear colors that multiply the texture's.
         texture_index: (F,) int32 index into ``textures``, -1 for none.
-        textures: (h, w, 3) uint8 sRGB each.
-        plain: it has no color of its own: neither texture, nor colors, nor a base color.
-        missing_textures: names of textures it is drawn without: not there, or no pictures.
-        animated: its file has movements, none of which it is drawn with.
-        left_out: extensions its file requires that it is drawn without.
+        textures: arrays (h, w, 3) uint8 sRGB.
+        plain: True if it has neither a texture, nor vertex colors, nor a base color.
+        missing_textures: names of textures that are missing or no pictures.
+        animated: True if its file has animations; it is drawn without them.
+        left_out: extensions that its file requires, and that it is drawn without.
     """
 
     vertices: np.ndarray
@@ -54,7 +54,7 @@ class Prop:
     left_out: tuple[str, ...] = ()
 
     def remarks(self, path: Path) -> list[str]:
-        """Return what the maker of its file may want to know, a sentence each."""
+        """Return sentences on faults of the file, for its maker."""
         said = []
         if self.missing_textures:
             names = ", ".join(self.missing_textures)
@@ -68,11 +68,11 @@ class Prop:
 
 
 def load_prop(path: Path) -> Prop:
-    """Read the meshes of a GLB or glTF file, their nodes' transforms applied.
+    """Read the meshes of a GLB or glTF file, with their nodes' transforms.
 
     Raises:
-        DataError: unreadable, compressed, without triangles, or with vertices that are not finite
-            numbers.
+        DataError: the file cannot be read, is compressed, has no triangles, or has vertices that
+            are not finite numbers.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
@@ -80,7 +80,7 @@ def load_prop(path: Path) -> Prop:
         return _read(path)
     except DataError:
         raise
-    except Exception as error:  # whatever a damaged file makes trimesh and numpy raise
+    except Exception as error:  # trimesh and numpy raise many kinds for damaged files
         reason = mesh_files.describe_damage(error)
         raise DataError(
             f"{path} cannot be read as a mesh: {reason}.", f"{mesh_files.AGAIN}."
@@ -150,7 +150,7 @@ def _read(path: Path) -> Prop:
 
 
 def _materials_of(path: Path) -> Any:
-    """Return what gives trimesh the files an OBJ names, without byte-order marks."""
+    """Return a resolver that gives trimesh the files of an OBJ without byte-order marks."""
     from trimesh.resolvers import FilePathResolver
 
     class WithoutMarks(FilePathResolver):
@@ -167,9 +167,9 @@ def _part(
     seen: dict[int, int],
     missing: list[str],
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Return one mesh's arrays, and whether it has colors of its own.
+    """Return one mesh's arrays, and True if it has colors of its own.
 
-    Its texture joins ``textures``, or its material's name ``missing``.
+    Its texture is appended to ``textures``; if it is missing, its material's name to ``missing``.
     """
     faces = np.asarray(mesh.faces, dtype=np.int32)
     count = len(faces)
@@ -199,7 +199,7 @@ def _part(
                 try:
                     textures.append(_texture(picture))
                     seen[id(picture)] = len(textures) - 1
-                except Exception:  # whatever a damaged picture makes Pillow raise
+                except Exception:  # Pillow raises many kinds for damaged pictures
                     missing.append(f"a texture of {material.name}")
                     seen[id(picture)] = -1
             index = seen[id(picture)]
@@ -220,7 +220,7 @@ def _part(
 
 
 def _with_normals_of_faces(normals: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Replace (F, 3, 3) normals of corners that are no direction by the face's own."""
+    """Replace (F, 3, 3) corner normals that have no direction by those of the faces."""
     bad = ~(np.linalg.norm(normals, axis=-1) > 0.5)
     if not bad.any():
         return normals
@@ -230,7 +230,7 @@ def _with_normals_of_faces(normals: np.ndarray, corners: np.ndarray) -> np.ndarr
 
 
 def _vertex_colors(mesh: Any, visual: Any) -> np.ndarray | None:
-    """Return (V, 3) vertex colors in 0..1, which glTF has as linear light, or None."""
+    """Return (V, 3) vertex colors in 0..1, linear as in glTF, or None."""
     if getattr(visual, "kind", None) == "vertex":
         return np.asarray(visual.vertex_colors, dtype=np.float64)[:, :3] / 255
     attributes = getattr(visual, "vertex_attributes", {}) or {}
@@ -254,9 +254,9 @@ def _texture(picture: Any) -> np.ndarray:
 def bake_texture(prop: Prop) -> TexturedMesh:
     """Bake a prop's base colors into one texture with a block of texels for every face.
 
-    Blocks of 8 x 8 texels, or fewer where there would be more than ``BAKED_SIDE`` a side. A face
-    fills the half of its block below the diagonal; the other half repeats the diagonal, so that
-    no filter brings a foreign color in.
+    Blocks have 8 x 8 texels, fewer if the texture's side would exceed ``BAKED_SIDE``. A face fills
+    the half of its block below the diagonal. The other half repeats the diagonal, so that filtering
+    brings in no color of another face.
     """
     faces = len(prop.faces)
     across = int(np.ceil(np.sqrt(faces)))

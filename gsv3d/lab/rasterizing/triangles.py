@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A z-buffer in torch: which triangle every pixel sees, on the CPU and on CUDA alike.
+"""Find the triangle that every pixel sees: a z-buffer in torch, on the CPU and on CUDA alike.
 
-Scan conversion in three expansions: triangles to the rows they cross, rows to spans between the
-triangle's edges, spans to pixels. So every (triangle, pixel) pair that is made is covered, and none
-is made twice. Depth is resolved by a maximum over integers that hold the inverse depth's bits above
-the triangle's number: for positive floats the order of the bits is the order of the numbers.
+Scan conversion expands triangles to the rows they cross, rows to spans between the triangle's
+edges, and spans to pixels, so it makes every covered (triangle, pixel) pair once, and no other. The
+nearest triangle is found by a maximum over integers with the bits of the inverse depth above the
+triangle's number: positive floats have the order of their bits.
 
 Coverage: a pixel belongs to a triangle that its center lies in or on the rim of (Pineda 1988, "A
 Parallel Algorithm for Polygon Rasterization", with closed edges: no seam between neighbors).
 Inverse depth is linear on the screen, so depth and barycentrics are perspective-correct.
 
-``gsv3d.meshing.raster`` is 1.1 to 5 times as fast on the CPU, but runs nowhere else; of 10,000
-pixels, one on an edge may show another triangle there.
+``gsv3d.meshing.raster`` is 1.1 to 5 times as fast, but runs on the CPU alone. About one pixel of
+10,000, on an edge, shows another triangle there.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from torch import Tensor
 from gsv3d.cameras import Cameras
 
 NEAR = 1e-3
-"""Triangles with a corner nearer than this are dropped: the cameras stand outside the object."""
+"""Triangles with a corner nearer than this are dropped: cameras stand outside of objects."""
 
 PAIRS_AT_ONCE = 1 << 22
-"""Rough bound on the (triangle, row) pairs in memory at once."""
+"""Rough bound on the number of (triangle, row) pairs in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Fragments:
         return full
 
     def __getitem__(self, chosen: Tensor) -> Fragments:
-        """Select the pixels that a (V, H, W) bool picture names; all of them covered."""
+        """Select pixels by a (V, H, W) bool picture, True for covered pixels only."""
         part = chosen[self.covered]
         return Fragments(chosen, self.face[part], self.depth[part], self.barycentrics[part])
 
 
 def rasterize(vertices: Tensor, faces: Tensor, cameras: Cameras) -> Fragments:
-    """Find which triangle each pixel sees; both sides of a triangle are drawn.
+    """Find the triangle that each pixel sees; both sides of a triangle are drawn.
 
     Args:
         vertices: (N, 3) float in the world.
         faces: (F, 3) int.
-        cameras: V of them, on the vertices' device.
+        cameras: V cameras on the vertices' device.
     """
     screen, depth = cameras.project(vertices)
     depth = torch.where(depth > NEAR, depth, torch.nan)
@@ -78,14 +78,14 @@ def rasterize(vertices: Tensor, faces: Tensor, cameras: Cameras) -> Fragments:
 def rasterize_projected(
     screen: Tensor, weight: Tensor, faces: Tensor, height: int, width: int
 ) -> Fragments:
-    """Fill the z-buffer from points already on the screen; the largest ``weight`` wins.
+    """Fill the z-buffer with triangles of points on the screen; the largest ``weight`` wins.
 
     Args:
         screen: (V, N, 2) pixel coordinates, centers of pixels at half-integers.
         weight: (V, N) positive: inverse depth under perspective, or any decreasing linear function
             of depth in a parallel projection. NaN drops the triangles at the point.
         faces: (F, 3) int.
-        height, width: of the pictures.
+        height, width: size of the pictures in pixels.
 
     Returns:
         Fragments whose ``depth`` is the inverse of the interpolated weight.
@@ -141,7 +141,7 @@ def _scan(
     rest = b[owner] * center[:, None] + c[owner]
     slope = a[owner]
     bound = -rest / torch.where(slope == 0, 1.0, slope)
-    # A hair of tolerance keeps pixel centers on an edge in both of its triangles.
+    # The tolerance keeps a pixel center on an edge in both of its triangles.
     lower = torch.where(slope > 0, bound, -torch.inf).amax(1) - 1e-4
     upper = torch.where(slope < 0, bound, torch.inf).amin(1) + 1e-4
     left = torch.ceil(lower - 0.5).clamp(0, width)
@@ -160,7 +160,7 @@ def _scan(
     gy = (dx1 * dw2 - dx2 * dw1) / area
     at_left = w[:, 0][owner] + gx[owner] * (left + 0.5 - x[:, 0][owner])
     at_left = at_left + gy[owner] * (row + 0.5 - y[:, 0][owner])
-    # A sliver's plane is steep: between its own corners' weights it stays.
+    # A sliver's plane is steep: keep the weight between those of its corners.
     smallest, largest = w.amin(1)[owner], w.amax(1)[owner]
 
     span = torch.repeat_interleave(torch.arange(len(length), device=length.device), length)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Props beyond those at hand: stretched, recolored, painted, put together."""
+"""Vary props: stretch, recolor, paint and join them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gsv3d.lab.rasterizing.props import Prop
 
 
 def stretch(prop: Prop, factors: np.ndarray) -> Prop:
-    """Scale along the axes; normals by the inverse."""
+    """Scale a prop along the axes, and its normals by the inverse factors."""
     factors = np.asarray(factors, dtype=np.float32)
     normals = prop.corner_normals / factors
     normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
@@ -22,7 +22,7 @@ def stretch(prop: Prop, factors: np.ndarray) -> Prop:
 
 
 def turn(prop: Prop, yaw_deg: float) -> Prop:
-    """Rotate about +Z."""
+    """Rotate a prop about +Z."""
     c, s = np.cos(np.deg2rad(yaw_deg)), np.sin(np.deg2rad(yaw_deg))
     rotation = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], dtype=np.float32)
     return replace(
@@ -56,7 +56,7 @@ def join(first: Prop, second: Prop) -> Prop:
 
 
 def put_together(first: Prop, second: Prop, rng: np.random.Generator) -> Prop:
-    """Put the second, smaller, on top of or beside the first: parts of objects combined."""
+    """Put a smaller copy of the second prop on top of or beside the first."""
     first, second = unit(first), turn(unit(second), float(rng.uniform(0, 360)))
     second = replace(second, vertices=second.vertices * np.float32(rng.uniform(0.35, 0.8)))
     (low_a, high_a), (low_b, high_b) = (
@@ -84,9 +84,9 @@ def draw_color(rng: np.random.Generator) -> np.ndarray:
 
 
 def paint(prop: Prop, rng: np.random.Generator, palette: int) -> Prop:
-    """Give connected parts colors from a random palette, instead of the prop's own."""
+    """Replace the prop's colors: each connected part gets one of a random palette."""
     count = len(prop.vertices)
-    # Corners that coincide are one: files split vertices at seams.
+    # Join vertices that coincide: files split them at seams.
     span = max(float(np.ptp(prop.vertices, axis=0).max()), 1e-12)
     _, merged = np.unique(np.round(prop.vertices / span, 5), axis=0, return_inverse=True)
     a, b, c = merged.reshape(-1)[prop.faces].T
@@ -104,7 +104,7 @@ def paint(prop: Prop, rng: np.random.Generator, palette: int) -> Prop:
 
 
 def recolor(prop: Prop, rng: np.random.Generator) -> Prop:
-    """Exchange and weight the color channels of textures and colors alike."""
+    """Exchange and weight the color channels, the same in textures and colors."""
     order, gain = rng.permutation(3), np.exp(0.2 * rng.standard_normal(3))
     colors = np.clip(prop.corner_colors[..., order] * gain, 0, 1).astype(np.float32)
     textures = tuple(np.ascontiguousarray(t[..., order]) for t in prop.textures)
@@ -115,9 +115,9 @@ def vary(prop: Prop, other: Prop | None, rng: np.random.Generator) -> Prop:
     """Vary a prop at random: it may be joined with another, stretched, recolored or painted.
 
     Args:
-        prop: the one to vary.
-        other: what it may be joined with.
-        rng: of all draws.
+        prop: the prop to vary.
+        other: a prop that it may be joined with, or None.
+        rng: random generator.
     """
     if prop.plain and rng.random() < 0.7:
         prop = paint(prop, rng, int(rng.integers(1, 4)))
