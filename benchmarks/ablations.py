@@ -4,10 +4,10 @@
     python benchmarks/ablations.py props/index.json --start blockout --output runs/ablations
 
 Every arm goes on from the same components, sees the same number of orbits in every network it
-trains, and answers the same dev objects with the same noise. The numbers of the arm that all others
-are compared with stand in the first row; the others' are followed by paired differences with their
-95 % intervals (bootstrap over the objects). One arm is the first one again with another seed: what
-differs there is chance, and no smaller difference means anything. Interrupted, it goes on.
+trains, and answers the same dev objects with the same noise. The first row is the arm that all
+others are compared with. A second table has the paired differences of the others from it, with
+their 95 % intervals (bootstrap over the objects). One arm is the first again with another seed: its
+difference is chance, and smaller ones mean nothing. An interrupted run goes on when run again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COLUMNS = (
     "chamfer", "f_score_02", "f_score_05", "volume_iou", "psnr", "mask_iou", "half_psnr",
     "half_mask_iou", "half_chamfer",
 )  # fmt: skip
-"""Of evaluation's: geometry, unseen views, and how far the halves of the views agree."""
+"""Columns of the evaluation: geometry, unseen views, agreement of the halves of the views."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ ARMS = (
 
 
 def bank_of(arm: Arm, size: int, args: argparse.Namespace) -> OrbitBank:
-    """Orbits of the arm's kind, drawn if they are not there."""
+    """Return orbits of the arm's kind; draw those that are missing."""
     folder = args.output / f"bank-{arm.orbit}"
     objects = tuple(
         item for item in find_objects([args.objects], "train") if item.path.suffix == ".glb"
@@ -126,7 +126,7 @@ def without_features(decoder: torch.nn.Module) -> None:
 
 
 def train(arm: Arm, args: argparse.Namespace, folder: Path) -> Path:
-    """Returns the arm's model."""
+    """Train the arm, and return the folder of its model."""
     model = folder / "model"
     if (model / "model_index.json").exists():
         return model
@@ -151,7 +151,7 @@ def train(arm: Arm, args: argparse.Namespace, folder: Path) -> Path:
 
 
 def evaluate(name: str, model: Path, args: argparse.Namespace) -> None:
-    """In a process of its own, as anybody would."""
+    """Run ``gsv3d evaluate`` on a model, in a process of its own."""
     command = [
         sys.executable, "-m", "gsv3d", "evaluate", str(model), str(args.objects), "--split", "dev",
         "--part", "a", "--count", str(args.count), "--no-retrieval", "--steps",
@@ -162,7 +162,7 @@ def evaluate(name: str, model: Path, args: argparse.Namespace) -> None:
 
 
 def table(names: Sequence[str], args: argparse.Namespace) -> str:
-    """Means of every arm, and what it gains over the first one: bold where chance is unlikely."""
+    """Return tables of every arm's means and gains over the first: bold if chance is unlikely."""
     found = find_objects([args.objects], "dev")
     objects = choose_part(choose_objects(found, args.count, 0), "a", 0)
     report, settings = args.output / "report", EvaluationSettings(renderer="rasterizer")
@@ -179,7 +179,7 @@ def table(names: Sequence[str], args: argparse.Namespace) -> str:
 
 
 def gain(results: Results, name: str, first: str, column: Column) -> str:
-    """The paired difference and its 95 % interval."""
+    """Return the paired difference and its 95 % interval."""
     found = compare(results, name, first, column)
     if found is None:
         return "–"
@@ -190,7 +190,7 @@ def gain(results: Results, name: str, first: str, column: Column) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table, the first row its head."""
+    """Return a Markdown table, the first row its head."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "| --- |" + " ---: |" * (len(rows[0]) - 1), *lines[1:], ""])
 

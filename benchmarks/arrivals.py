@@ -29,14 +29,14 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ((4_000, 5_000, 1024, 0), (200_000, 100_000, 2048, 0), (4_000, 5_000, 1024, 20_000))
-"""Gaussians, faces, pixels of a side of the texture, and other objects in the scene."""
+"""Numbers of Gaussians and faces, texture side in pixels, and other objects in the scene."""
 ADDON = "bl_ext.user_default.gsv3d"
 WINDOW = (960, 640)
-"""Small, for without a card every pixel counts."""
+"""Size of the window in pixels: small, since every pixel takes time without a card."""
 
 
 def gaussians(count: int) -> dict[str, np.ndarray]:
-    """A ball's surface, covered about twice."""
+    """Return ``count`` Gaussians that cover the surface of a ball about twice."""
     random = np.random.default_rng(0)
     means, quats = random.normal(size=(count, 3)), random.normal(size=(count, 4))
     means /= np.linalg.norm(means, axis=1, keepdims=True)
@@ -50,7 +50,7 @@ def gaussians(count: int) -> dict[str, np.ndarray]:
 
 
 def mesh(faces: int, texture: int) -> dict[str, np.ndarray]:
-    """A ball of a grid, textured with noise."""
+    """Return a ball with about ``faces`` faces, textured with noise."""
     side = math.isqrt(faces // 2)
     u, v = np.meshgrid(*[np.linspace(0, 1, side + 1)] * 2, indexing="ij")
     around, down = 2 * math.pi * u, math.pi * v
@@ -68,7 +68,7 @@ def mesh(faces: int, texture: int) -> dict[str, np.ndarray]:
 
 
 def crowd(count: int) -> None:
-    """Add copies of one triangle in a square, out of the result's way."""
+    """Add ``count`` copies of a triangle in a square grid beside the result."""
     import bpy
 
     data = bpy.data.meshes.new("crowd")
@@ -81,7 +81,7 @@ def crowd(count: int) -> None:
 
 
 class Recorder:
-    """Times between two turns of Blender's main loop, by what went on."""
+    """Times between two turns of Blender's main loop, by the activity at the time."""
 
     def __init__(self) -> None:
         self.doing = ""
@@ -96,7 +96,7 @@ class Recorder:
         return 0.0
 
     def worst(self) -> dict[str, list[int]]:
-        """The three longest of each, in milliseconds."""
+        """Return the three longest times of each activity, in milliseconds."""
         return {
             doing: [round(1000 * gap) for gap in sorted(gaps)[:-4:-1]]
             for doing, gaps in self.gaps.items()
@@ -105,7 +105,7 @@ class Recorder:
 
 
 def turn(space: Any, degrees: float) -> None:
-    """Look at the middle of the result from a side."""
+    """Turn the view to look at the middle of the result from an azimuth."""
     from mathutils import Euler
 
     view = space.region_3d
@@ -114,7 +114,7 @@ def turn(space: Any, degrees: float) -> None:
 
 
 def measure(case: tuple[int, int, int, int]) -> Generator[float, None, dict[str, Any]]:
-    """Let a result arrive; the seconds to wait are yielded."""
+    """Let a result arrive; yield the seconds to wait, and return the measures."""
     import bpy
 
     session = importlib.import_module(f"{ADDON}.session").get()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare what the sides look like that a picture does not show: the model's, or seen through.
+"""Compare two textures of the sides that a picture does not show: the model's, or seen through.
 
     python benchmarks/backs.py blockout --report report --count 60 --sheet backs.png
 
@@ -7,7 +7,7 @@ REPORT is a folder of ``gsv3d evaluate --renderer rasterizer``, whose references
 used. Every object is made once and its mesh baked with both kinds of backs. Prints the mean PSNR in
 dB at the evaluation's unseen views, at all of them and at those from behind (azimuths 120 to 240),
 and the paired difference with its 95 % interval. The sheet shows, in rows of two objects, the
-reference, the true object from behind and the mesh with the model's backs and with the picture's.
+reference, the true object from behind, and the mesh with either texture.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def stamps(folder: Path, step: int) -> Iterator[tuple[str, np.ndarray, np.ndarra
 
 
 def is_photograph(path: Path) -> bool:
-    """Return whether a PNG has alpha and many colors, hardly a neighboring pixel like the other."""
+    """Return True for a PNG with alpha and many colors, whose neighboring pixels mostly differ."""
     image = Image.open(path)
     if image.mode != "RGBA" or max(image.size) < 100:
         return False

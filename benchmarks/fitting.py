@@ -7,9 +7,9 @@
 Each object is drawn by the rasterizer on a 16-view orbit of 128 px; Gaussians are fitted to these
 pictures by ``gsv3d.lifting`` and compared with the truth at 20 unseen cameras (PSNR and SSIM of
 sRGB on white): 16 halfway between the views and 15 degrees above or below them in turn, four at an
-elevation of 45 degrees. Their mesh is compared with the true one where that has the extent 1:
-Chamfer distance, F-score, volume IoU; neither is moved or scaled to fit. CPU seconds are those of
-this process in one thread, MiB its peak. With ``--losses`` the objects are fitted with all losses,
+elevation of 45 degrees. Their mesh is compared with the true one, whose extent is 1, and not moved
+or scaled to fit: Chamfer distance, F-score, volume IoU. CPU seconds are those of this process in
+one thread, MiB its peak. With ``--losses`` the objects are fitted with all losses,
 and without each of them in turn.
 """
 
@@ -55,7 +55,7 @@ COLUMNS = (
 )
 
 LOWER = [name in ("CD", "Gaussians", "fit CPU s", "mesh CPU s", "MiB") for name in COLUMNS]
-"""Columns in which less is better."""
+"""Columns in which smaller values are better."""
 
 LOSSES = {
     "all": [],
@@ -91,7 +91,7 @@ def shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarra
 def save_sheet(
     path: Path, truth: np.ndarray, fitted: np.ndarray, mesh: TexturedMesh, cameras: Cameras
 ) -> None:
-    """Every fourth view, from top to bottom: the truth, the Gaussians, the mesh, its shape."""
+    """Save every fourth view, in rows: the truth, the Gaussians, the mesh, its shape."""
     chosen = slice(None, None, 4)
     rows = [
         image_metrics.on_white(truth[chosen]),
@@ -157,7 +157,7 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
 
 
 def chosen_settings(text: list[str]) -> LiftSettings:
-    """``name=value`` of the settings or of the loss weights."""
+    """Parse ``name=value`` words, fields of the settings or of the loss weights."""
     settings = LiftSettings()
     weights = {field.name for field in fields(LossWeights)}
     for part in text:
@@ -171,7 +171,7 @@ def chosen_settings(text: list[str]) -> LiftSettings:
 
 
 def measure_all(objects: list[Any], wishes: list[str], args: Any, show: bool) -> np.ndarray:
-    """(N, columns) of the objects that could be fitted; those in ``--results`` are not repeated."""
+    """Return (N, columns) of the objects that could be fitted, known ones from ``--results``."""
     rows = []
     for item in objects:
         key = {"object": item.name, "set": wishes, "views": args.views, "size": args.size}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what memory a client with a key can make a backend take by one message.
+"""Measure how much memory a backend takes when a client with its key sends one large message.
 
 ``python benchmarks/flood.py [--frames N] [--mb N]`` sends a message of N frames to a backend in a
 process of its own, and prints the most that its process held. Linux alone.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare how sure two models' Gaussians are, and how near the true surface.
+"""Compare how opaque models' Gaussians are, and how near they lie to the true surface.
 
     python benchmarks/hedging.py MODEL OTHER --report report --count 24
 
-Renders alone do not tell a solid from a translucent cloud of all that an object could be; a mesh
+Renders do not tell a solid from a translucent cloud of all that an object could be, but a mesh
 needs a solid. The objects and their true surfaces are those of a folder of ``gsv3d evaluate``.
 Distances are in extents of the object, shares are weighted by opacity.
 """
@@ -34,7 +34,7 @@ COLUMNS = (
 
 
 def row(pipe: Any, truth: dict[str, np.ndarray], steps: int) -> list[float]:
-    """One object's numbers, in the order of ``COLUMNS``."""
+    """Return one object's numbers, in the order of ``COLUMNS``."""
     picture = prepare_sizes(Image.fromarray(truth["reference"]), (pipe.image_size,))[0].rgba
     out = pipe(
         picture,

@@ -4,12 +4,12 @@
     python benchmarks/outline.py props/index.json
     python benchmarks/outline.py pictures/*.png
 
-Objects are drawn by the project's own rasterizer, as ``gsv3d evaluate`` draws them; pictures are
-taken as they are, from an elevation of 10 degrees. The mesh's silhouette in the picture's camera,
-with the holes of its texture, is compared with what the picture shows as object (``gsv3d.masks``),
-the mesh where it is: intersection over union at 512 pixels, and in full, by the pixels of the
-picture that the mesh is made of; at 512 the share of the picture's object that the mesh lacks, what
-the mesh shows beside it in the same share, and the number of loose parts.
+Objects of an index are drawn by the rasterizer, as ``gsv3d evaluate`` draws them. Pictures are used
+as they are, with an elevation of 10 degrees. The silhouette of the mesh in the picture's camera,
+with the holes of its texture, is compared with the object in the picture (``gsv3d.masks``); the
+mesh is not moved to fit. Prints the intersection over union (IoU) at 512 pixels and at the size
+of the picture that the mesh is made from ("in full"); as shares of the object's area at 512, what
+the mesh lacks of it and what it shows beside it; and the numbers of loose parts and bad edges.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from gsv3d.preprocessing import load_image, prepare
 from gsv3d.settings import GenerationSettings
 
 SIZE = 512
-"""Pixels along the side of the references, and of the smaller silhouettes."""
+"""Side of the references and of the smaller silhouettes in pixels."""
 
 ELEVATION = 10.0
-"""Elevation of the camera that took a picture, in degrees."""
+"""Elevation that is assumed for pictures, in degrees."""
 
 COLUMNS = ("IoU", "IoU in full", "missing", "extra", "parts", "bad edges")
 
 
 def props(index: Path, split: str, count: int) -> Iterator[tuple[str, Image.Image, float]]:
-    """Draw references of the objects."""
+    """Yield name, reference and elevation in degrees of objects of an index."""
     scene = RasterizedScene()
     for item in choose_objects(find_objects([index], split), count, 0):
         plan = plan_object(0, item.name)

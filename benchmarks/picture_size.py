@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what the size of an object in its picture is worth to retrieval.
+"""Measure how much the size of an object in its picture helps retrieval.
 
     python benchmarks/picture_size.py props/index.json --count 80
 
 A camera that sees every object at extent 1 from one distance sees deep ones smaller: the picture
-tells how deep the object is. No user's picture does, so ``gsv3d evaluate`` cuts every reference to
-its object for the model and for all baselines. Here retrieval from the train split answers the same
-dev objects with both kinds of pictures.
+tells how deep the object is. A user's picture does not, so ``gsv3d evaluate`` crops every
+reference to its object, for the model and for all baselines. Here the same dev objects are
+retrieved from the train split by both kinds of pictures.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from gsv3d.lab.rasterizing.variation import turn, unit
 from gsv3d.preprocessing import prepare
 
 SIZE = 256
-"""Pixels along the side of a framed reference."""
+"""Side of a framed reference in pixels."""
 
 
 def library_of(props: list[ObjectFile], cut: bool) -> Library:
-    """The looks of all props that can be read."""
+    """Return the looks of all props that can be read."""
     read, looks = [], []
     for prop in props:
         try:
@@ -52,7 +52,7 @@ def library_of(props: list[ObjectFile], cut: bool) -> Library:
 
 
 def answer(library: Library, queries: list[tuple[Prop, np.ndarray]], cut: bool) -> np.ndarray:
-    """(3,) means of CD, F-score at .05 and volume IoU."""
+    """Return (3,) means of CD, F-score at .05 and volume IoU."""
     retriever, rows = Retriever(library), []
     for number, (true, rgba) in enumerate(queries):
         match = retriever.find(look_at_picture(rgba, cut))

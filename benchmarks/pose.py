@@ -3,8 +3,8 @@
 
     python benchmarks/pose.py index.json --split dev --pictures pose_dev
 
-Objects are drawn as in training, unvaried, 12 pictures each. Figures are told for all pictures, and
-for those from -5 to 30 degrees, where the evaluation's pictures are taken from.
+Objects are drawn as in training, unvaried, 12 pictures each. Prints figures for all pictures, and
+for those from elevations of -5 to 30 degrees, as in the evaluation.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how deep objects are, how deep a model makes them, and what a prior for depth mends.
+"""Measure how deep objects are, how deep a model makes them, and how much a prior for depth helps.
 
     python benchmarks/proportions.py blockout props/index.json --count 800
 
@@ -35,7 +35,7 @@ DEPTHS = (-9.0, -0.75, -0.5, -0.3, -0.15, 0.0, 0.15, 0.3, 9.0)
 
 
 def measure(pipe: Any, item: ObjectFile, seed: int) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """(3,) own and (3,) true width, depth and height, and the elevation; None where nothing is."""
+    """Return (3,) own and true width, depth and height, and elevation; None without an object."""
     rng = np.random.default_rng([1, seed])
     true = unit(turn(load_prop(item.path), float(rng.uniform(0, 360))))
     rgba, elevation = picture_of(true, rng)
@@ -60,7 +60,7 @@ def table(names: Iterable[str]) -> None:
 
 
 def by_bins(values: np.ndarray, edges: tuple[float, ...], true: np.ndarray) -> None:
-    """Rows of what the true ratio is where a value lies between two edges."""
+    """Print rows of the true ratio's quartiles where a value lies between two edges."""
     for low, high in zip(edges, edges[1:], strict=False):
         found = true[(values > low) & (values <= high)]
         if len(found):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the rasterizer with Blender: the same objects, cameras and light; seconds and pixels.
+"""Compare time and pictures of the rasterizer and Blender: same objects, cameras and light.
 
     python benchmarks/rasterizing.py OBJECTS… --count 12
 

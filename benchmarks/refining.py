@@ -4,8 +4,8 @@
     python benchmarks/refining.py blockout --report report --count 24 --results refining.jsonl
 
 REPORT is a folder of ``gsv3d evaluate --renderer rasterizer``, whose references and true views are
-used. Every object is made three times of the same views: as the decoder has it, with ``--refine``,
-and as by a model without a decoder. PSNR and SSIM are of renders of the Gaussians at the
+used. Every object is made three times from the same views: by the decoder, with ``--refine``, and
+as a model without a decoder makes it. PSNR and SSIM are of renders of the Gaussians at the
 evaluation's unseen views; "own views" is their PSNR with the model's views; CD, F-scores and volume
 IoU are of the mesh. Prints the means, and the paired differences from the decoder with their 95 %
 intervals.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time ``gsv3d.rendering.render``, forward and backward, beside a peer and a limit.
+"""Time ``gsv3d.rendering.render``, forward and backward, and compare it with a peer and a limit.
 
 Run: ``python benchmarks/rendering.py [--threads N] [--device cuda]``
 
-- peer: the common way to splat in plain torch. Per tile of 16 x 16 pixels all Gaussians whose
-  bounding box touches it, dense, with ``cumprod`` and autograd. Same projection, same picture.
+- peer: the common way to splat in plain torch. Each tile of 16 x 16 pixels takes all Gaussians
+  whose bounding box touches it, dense, with ``cumprod`` and autograd; same projection and picture.
 - limit: what a renderer that sorts (Gaussian, pixel) pairs cannot avoid: one stable sort of the
   pairs, one exp and one random read for each.
 - no gradients: the forward pass alone.
@@ -40,7 +40,7 @@ CASES = [
 
 
 def scene(count: int, scale: float, bias: float, device: torch.device) -> list[Tensor]:
-    """Leaves of a shell of diameter 0.7: means, quats, log scales, logits, colors."""
+    """Return leaves of a shell of diameter 0.7: means, quats, log scales, logits, colors."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -62,7 +62,7 @@ def gaussians(leaves: list[Tensor]) -> Gaussians:
 
 
 def tiled_peer(scene: Gaussians, cameras: Cameras, tile: int = 16) -> tuple[Tensor, Tensor]:
-    """Color (V, H, W, 3) and alpha (V, H, W) with dense tiles and autograd."""
+    """Render color (V, H, W, 3) and alpha (V, H, W) with dense tiles and autograd."""
     size = cameras.width
     flat = project(scene.means, scene.quats, scene.scales, cameras.viewmats, cameras.Ks, size, size)
     colors = scene.rgb()
@@ -105,7 +105,7 @@ def tiled_peer(scene: Gaussians, cameras: Cameras, tile: int = 16) -> tuple[Tens
 def measure(
     draw: Callable[[Gaussians], tuple[Tensor, ...]], leaves: list[Tensor], repeats: int
 ) -> tuple[float, float]:
-    """Best forward and backward in ms."""
+    """Return the best times of the forward and the backward pass in ms."""
     device = leaves[0].device
 
     def now() -> float:
@@ -128,7 +128,7 @@ def measure(
 def measure_forward(
     draw: Callable[[Gaussians], tuple[Tensor, ...]], leaves: list[Tensor], repeats: int
 ) -> float:
-    """Best forward pass without gradients, in ms."""
+    """Return the best time of a forward pass without gradients in ms."""
     times = []
     with torch.no_grad():
         for _ in range(repeats + 1):
@@ -139,7 +139,7 @@ def measure_forward(
 
 
 def count_pairs(leaves: list[Tensor], cameras: Cameras) -> int:
-    """(Gaussian, pixel) pairs with alpha of at least 1/255, by the areas of the ellipses."""
+    """Count (Gaussian, pixel) pairs with alpha of at least 1/255, by the areas of the ellipses."""
     with torch.no_grad():
         flat = gaussians(leaves)
         size = cameras.width

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how well props are retrieved by their looks, for weights of color beside the masks.
+"""Measure how well props are retrieved by their looks, for several weights of color against mask.
 
     python benchmarks/retrieval.py props/index.json --count 80 --cache looks
 
 Queries are train props, rasterized under one of Blender's HDRIs from U[-5, 30] degrees; the library
-is the train split without the query's own pack, so that nothing here has seen the dev split. Shown
-are means of what the retrieved prop, turned by the yaw it was found at, is worth.
+is the train split without the query's own pack, so the weight is not chosen on the dev split. The
+retrieved prop is turned by the yaw it was found at and compared with the query; prints the means.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def show(phase: str, done: int, of: int) -> None:
 
 
 def picture_of(prop: Prop, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """(128, 128, 4) uint8 of a prop in the unit cube, lit and seen at random, and the elevation."""
+    """Draw a prop in the unit cube at random; return (128, 128, 4) uint8 and the elevation."""
     surface = Surface(prop, np.eye(4), torch.device("cpu"))
     environments = load_baked_environments()
     environment = environments[rng.integers(len(environments))]
@@ -47,7 +47,7 @@ def picture_of(prop: Prop, rng: np.random.Generator) -> tuple[np.ndarray, float]
 
 
 def worth(found: Prop, true: Prop, rng: np.random.Generator) -> tuple[float, float, float]:
-    """CD, F-score at .05 and volume IoU, both props in the unit cube."""
+    """Return CD, F-score at .05 and volume IoU of two props in the unit cube."""
     own, other = (
         shape_metrics.sample_surface(p.vertices, p.faces, POINTS, np.random.default_rng(seed))
         for seed, p in enumerate((found, true))
@@ -60,7 +60,7 @@ def worth(found: Prop, true: Prop, rng: np.random.Generator) -> tuple[float, flo
 def query(
     library: Library, retriever: retrieval.Retriever, index: int, packs: list[str], seed: int
 ) -> list[tuple[float, float, float]] | None:
-    """The worth of what is found for one train prop, by weight; None where it can't be seen."""
+    """Return the scores of one query for every weight; None if the prop is hardly visible."""
     rng = np.random.default_rng([seed, index])
     true = unit(turn(load_prop(library.props[index].path), float(rng.uniform(0, 360))))
     rgba, _ = picture_of(true, rng)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what pictures, latents and widths are worth to the multi-view model in the same time.
+"""Compare sizes of pictures, latents and networks of the multi-view model in the same time.
 
     python benchmarks/sizes.py props/index.json --output runs/sizes --minutes 6
 
 Every size trains an autoencoder and a UNet from scratch for the same minutes each on the same
-objects, on one thread. Measured are views of dev objects (half a of them, as in ``ablations.py``)
-that the model draws in two steps, beside the true ones, as pictures of 64 px on white whatever the
-model's own size is; and the autoencoder's share of the error, its reconstruction of the true views.
-Interrupted, it goes on.
+objects, on one thread. The model then draws views of dev objects (part "a" of them, as in
+``ablations.py``) in two steps. They are compared with the true views as pictures of 64 px on white,
+whatever the model's own size is. The reconstruction of the true views tells the autoencoder's share
+of the error. An interrupted run goes on when run again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_refer
 
 CPU = torch.device("cpu")
 COMPARED = 64
-"""Side of the pictures that are compared."""
+"""Side of the compared pictures in pixels."""
 STEPS = 2
 AT_ONCE = 4
 
@@ -92,7 +92,7 @@ SIZES = (
 
 
 def bank_of(objects: tuple[ObjectFile, ...], size: int, folder: Path, workers: int) -> OrbitBank:
-    """Static orbits of the objects as they are."""
+    """Return static orbits of the objects as they are."""
     settings = BankSettings(size=size, orbit_views=16, variants=1)
     factory = BankFactory(folder, objects, settings)
     with Drawing(factory, workers, lambda text: print(text, flush=True)) as drawing:
@@ -101,7 +101,7 @@ def bank_of(objects: tuple[ObjectFile, ...], size: int, folder: Path, workers: i
 
 
 def train(size: Size, bank: OrbitBank, output: Path, minutes: float) -> list[Path]:
-    """Both stages; returns their folders."""
+    """Train both stages, and return their folders."""
     config = size.config()
     folders = [output.parent / f"autoencoder-{size.autoencoder}", output]
     for stage, folder in zip(("autoencoder", "multiview"), folders, strict=True):
@@ -121,7 +121,7 @@ def train(size: Size, bank: OrbitBank, output: Path, minutes: float) -> list[Pat
 
 @torch.no_grad()
 def measure(size: Size, bank: OrbitBank, folders: list[Path]) -> dict[str, float]:
-    """Reconstruction and drawn views in dB, their masks' IoU, parameters and orbits seen."""
+    """Return the values of ``COLUMNS`` for a trained size."""
     config = size.config()
     task = make_task(config, "multiview", bank, CPU, folders)
     unet, encoder, vae = task.modules["unet"], task.modules["image_encoder"], task.vae
@@ -157,7 +157,7 @@ COLUMNS = ("UNet, M", "orbits seen", "reconstruction, dB", "views, dB", "views, 
 
 
 def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
-    """Unchanged orbits, each from its first view."""
+    """Return unchanged orbits, with the first view of each as the reference."""
     from gsv3d.lab.training.samples import Change, Chosen
 
     step = source.orbits.settings.orbit_views // source.num_frames
@@ -168,25 +168,25 @@ def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
 
 
 def _decoded(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
-    """(B, T, C, H, W) in -1..1."""
+    """Decode scaled latents to (B, T, C, H, W) in -1..1."""
     flat = latents.flatten(0, 1) / vae.config.scaling_factor
     return vae.decode(flat).sample.unflatten(0, latents.shape[:2])
 
 
 def _small(pictures: torch.Tensor) -> torch.Tensor:
-    """(B, T, 4, H, W) in -1..1 to COMPARED pixels a side in 0..1."""
+    """Reduce (B, T, 4, H, W) in -1..1 to a side of ``COMPARED`` pixels, in 0..1."""
     flat = F.adaptive_avg_pool2d(pictures.flatten(0, 1), COMPARED)
     return ((flat + 1) / 2).clamp(0, 1).unflatten(0, pictures.shape[:2])
 
 
 def _views(pictures: torch.Tensor) -> Views:
-    """(T, 4, H, W) in 0..1, color on white and alpha."""
+    """Split (T, 4, H, W) in 0..1 into color on white and mask."""
     array = pictures.permute(0, 2, 3, 1).double().numpy()
     return Views(array[..., :3], array[..., 3] > 0.5)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """Markdown."""
+    """Return the results as a Markdown table."""
     lines = ["| size | " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
     for name, row in results.items():
         cells = (f"{row[COLUMNS[0]]:.1f}", f"{row[COLUMNS[1]]:.0f}", f"{row[COLUMNS[2]]:.2f}",

@@ -49,8 +49,8 @@ class Work:
     """One sample of every stage, on a configuration's networks.
 
     Args:
-        config: of the model.
-        stage: whose networks are to be trained.
+        config: configuration of the model.
+        stage: stage whose networks are trained.
     """
 
     def __init__(self, config: ModelConfig, stage: str) -> None:
@@ -67,7 +67,7 @@ class Work:
         self.cameras = orbit(azimuths, elevations, size=config.image_size)
 
     def place(self) -> None:
-        """The weights as tensors of the mode that is on, on the CPU."""
+        """Replace the weights by tensors on the CPU, made in the torch mode that is active."""
         for module in self.networks.modules():
             for name, weight in module._parameters.items():
                 if weight is not None:
@@ -82,7 +82,7 @@ class Work:
         return torch.zeros(count, self.channels, size, size)
 
     def latents(self) -> Tensor:
-        """(1, T, L, h, w)."""
+        """Return (1, T, L, h, w) latents, all 0."""
         size = self.config.components["unet"]["sample_size"]
         channels = self.config.components["vae"]["latent_channels"]
         return torch.zeros(1, self.frames, channels, size, size)
@@ -144,7 +144,7 @@ class Work:
 
 
 def count(config: ModelConfig, stage: str) -> int:
-    """FLOPs of one sample of a stage."""
+    """Count the FLOPs of one sample of a stage."""
     work = Work(config, stage)
     with FakeTensorMode(allow_non_fake_inputs=True):
         work.place()

@@ -33,7 +33,7 @@ DETAIL = 256
 
 @torch.no_grad()
 def true_latents(pipe: Any, views: np.ndarray) -> torch.Tensor:
-    """(1, V, L, h, w) scaled latents of (V, S, S, 4) uint8 pictures."""
+    """Return (1, V, L, h, w) scaled latents of (V, S, S, 4) uint8 pictures."""
     size = (pipe.image_size, pipe.image_size)
     small = [
         np.asarray(Image.fromarray(v).convert("RGBa").resize(size, Image.Resampling.BOX)
@@ -48,7 +48,7 @@ def true_latents(pipe: Any, views: np.ndarray) -> torch.Tensor:
 def row(
     pipe: Any, truth: dict[str, np.ndarray], views: np.ndarray | None, steps: int
 ) -> list[float]:
-    """One object's numbers, in the order of ``COLUMNS``, from the true views or its own."""
+    """Return one object's numbers, in the order of ``COLUMNS``, from true views or the model's."""
     elevation = float(truth["elevation_deg"])
     small, detailed = (
         prepared.rgba

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what other orbits and views that agree in 3D are worth: Gaussians, without a mesh.
+"""Measure how other orbits and 3D-consistent views change the Gaussians.
 
     python benchmarks/views.py orbits blockout --report report --count 20
     python benchmarks/views.py consistency blockout --report report --count 20
 
 The objects and their unseen views are those of a folder of ``gsv3d evaluate``; the model is told
-the true elevation. Columns: the Gaussians drawn at the views' cameras beside the model's own views;
-the Gaussians at unseen cameras beside the true object; CPU seconds of one call.
+the true elevation. Columns: renders of the Gaussians against the model's own views; renders at
+unseen cameras against the true object; CPU seconds of one call.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COLUMNS = ("renders to views, PSNR dB", "PSNR dB", "mask IoU", "seconds")
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to ask for views; None is the model's own."""
+    """One way to ask for views; None stands for the model's default."""
 
     name: str
     orbit: str = "static"
@@ -67,7 +67,7 @@ CONSISTENCY = [
 
 
 def row(pipe: Any, truth: dict[str, np.ndarray], arm: Arm) -> list[float]:
-    """One object's numbers, in the order of ``COLUMNS``."""
+    """Return one object's numbers, in the order of ``COLUMNS``."""
     elevation = float(truth["elevation_deg"])
     picture = prepare(Image.fromarray(truth["reference"]), pipe.image_size, pipe.config.framing)
     azimuths, elevations = views_deg(arm.orbit, arm.frames or pipe.num_frames, elevation)

@@ -3,10 +3,10 @@
 
     python benchmarks/volume.py props/index.json --start blockout --output runs/volume --minutes 6
 
-Both arms go on from the same decoder's weights, the volume's own being fresh, and see the same
-batches for the same minutes on one thread. Measured are dev objects (half a of them, as in
-``ablations.py``), from the latents of their true views: how far the Gaussians of the views' pixels
-are off in depth, and renders at views that the decoder was not given. Interrupted, it goes on.
+Both arms start from the same decoder's weights, those of the volume being fresh, and see the same
+batches for the same minutes on one thread. Dev objects (part "a" of them, as in ``ablations.py``)
+are then decoded from the latents of their true views. Measured are the depth error of the Gaussians
+at the views' pixels, and renders at novel views. An interrupted run goes on when run again.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ NOVEL = 4
 
 
 def config_of(size: int) -> ModelConfig:
-    """``blockout`` with ``size`` voxels along a side, 0 for none."""
+    """Return ``blockout`` with ``size`` voxels along a side, 0 for no volume."""
     base = read_config("blockout")
     decoder = base.components["decoder"] | {"volume_size": size}
     return replace(base, components=base.components | {"decoder": decoder})
 
 
 def beginning(config: ModelConfig, start: Path, folder: Path) -> Path:
-    """A folder with the start's decoder, a fresh volume put into it where there is to be one."""
+    """Return a folder with the start's decoder, and a fresh volume if the configuration has one."""
     if (folder / "decoder").is_dir():
         return folder
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def beginning(config: ModelConfig, start: Path, folder: Path) -> Path:
     own = {k: v for k, v in trained.state_dict().items() if not k.startswith(("volume.", "join."))}
     missing = decoder.load_state_dict(own, strict=False).missing_keys
     if missing:
-        # The depth starts from the volume's: what the head said without one is not added to it.
+        # Depth starts from the volume's: drop what the head added to the depth without a volume.
         with torch.no_grad():
             decoder.head.out.weight[:1].zero_()
             decoder.head.out.bias[:1].zero_()
@@ -61,7 +61,7 @@ def beginning(config: ModelConfig, start: Path, folder: Path) -> Path:
 
 
 def train(config: ModelConfig, bank: OrbitBank, folder: Path, start: Path, minutes: float) -> int:
-    """The decoder stage; returns the orbits it saw."""
+    """Train the decoder stage, and return the number of orbits it saw."""
     schedule = replace(
         config.schedule("decoder"), minutes=minutes, steps=10**9, warmup=50, bf16=True,
         save_every=200, log_every=20,
@@ -77,7 +77,7 @@ def train(config: ModelConfig, bank: OrbitBank, folder: Path, start: Path, minut
 
 @torch.no_grad()
 def measure(config: ModelConfig, bank: OrbitBank, folder: Path, start: Path) -> list[float]:
-    """Decoder's parameters, depth error at the input views, PSNR and mask error at novel ones."""
+    """Return the decoder's parameters in millions, depth error, and novel views' PSNR and MSE."""
     task = make_task(config, "decoder", bank, CPU, [start, folder])
     task.modules.eval()
     task.source = replace(task.source, num_novel=NOVEL)

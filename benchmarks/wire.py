@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time results on their way over the wire, beside ZeroMQ alone.
+"""Time the transfer of a result from a backend to a client, and of the same bytes by ZeroMQ alone.
 
 ``python benchmarks/wire.py [--mb N] [--runs N]`` sends one file of N megabytes from a backend in a
 process of its own to a client in this one, and the same bytes in frames of the same size by pyzmq

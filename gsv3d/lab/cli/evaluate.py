@@ -56,7 +56,9 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("cases")
     group.add_argument("--split", help="only this split of an index.json")
     group.add_argument("--count", type=int, help="objects drawn (all of them)")
-    group.add_argument("--seed", type=int, default=0, help="seed of the draws (%(default)s)")
+    group.add_argument(
+        "--seed", type=int, default=0, help="seed of objects and views (%(default)s)"
+    )
     group.add_argument(
         "--part", choices=("a", "b"),
         help="one half of the objects, drawn by the seed: choose on one, report on the other",
