@@ -51,16 +51,16 @@ class Arm:
     """One way to train.
 
     Attributes:
-        name: in the table.
+        name: name in the tables.
         distilled: both networks together, L_2D + L_3D; False trains each alone, on true latents.
-        decoder: train the decoder along with distillation, or leave it as it is.
-        gated: L_3D fades out towards high noise levels; False asks for it at every one.
-        lora: rank of the UNet's low-rank updates in distillation; 0 trains all of it.
+        decoder: train the decoder too in distillation; False leaves it as it is.
+        gated: L_3D fades out towards high noise levels; False keeps it at all of them.
+        lora: rank of the UNet's low-rank updates in distillation; 0 trains the whole UNet.
         features: the decoder sees the DINO features.
-        depth: it learns from depth.
-        frames: views of an orbit.
-        orbit: see ``gsv3d.cameras.ORBITS``.
-        seed: of batches and noise.
+        depth: the decoder learns from depth.
+        frames: number of views of an orbit.
+        orbit: orbit of the views, see ``gsv3d.cameras.ORBITS``.
+        seed: seed of batches and noise.
     """
 
     name: str

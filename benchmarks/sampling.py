@@ -9,11 +9,11 @@ The networks are SV3D's with random weights: time and memory do not depend on th
 ``StableVideoDiffusionPipeline`` with the same autoencoder, CLIP tower and scheduler, and with its
 own UNet of the same size, in the same process and precision; it draws both halves of the guidance
 as one batch. Both decode one view at a time. Each runs once to warm up, then ``--repeats`` times,
-of which the quickest counts. With ``--memory`` the card's memory is really limited to that.
+of which the quickest counts. ``--memory`` really limits the card's memory to so many GB.
 
 The floating point operations are those of the matrix products, convolutions and attentions of all
-calls of our UNet, counted on tensors without memory; their share is of the rate of plain matrix
-products, measured here.
+calls of our UNet, counted on tensors without memory. Their rate is given as a share of the rate of
+plain matrix products, which is measured too.
 """
 
 from __future__ import annotations
@@ -48,17 +48,18 @@ CLIP_SIZE = 224
 
 @dataclass
 class Cost:
-    """Holds the figures of one call of a pipeline.
+    """The figures of one call of a pipeline.
 
     Attributes:
-        name: of the pipeline.
-        first_s: seconds to the end of the first step: the picture encoded, and one step.
-        step_s: of a further step.
-        denoising_s: of all steps.
-        decoding_s: of what comes after the last step.
-        total_s: of the call.
-        peak_gb: of the card's memory, as torch took it; None on the CPU.
-        share: of the matrix rate while denoising, by the work of our UNet; 0 with one step.
+        name: name of the pipeline.
+        first_s: seconds to the end of the first step, encoding of the picture included.
+        step_s: seconds of each further step.
+        denoising_s: seconds of all steps.
+        decoding_s: seconds from the last step to the end.
+        total_s: seconds of the whole call.
+        peak_gb: largest memory of the card that torch took, in GB; None on the CPU.
+        share: share of the matrix rate that denoising reaches, by the work of our UNet; 0 with one
+            step.
     """
 
     name: str
@@ -126,10 +127,10 @@ def measure(name: str, call: Callable[..., None], device: torch.device, repeats:
     """Return the cost of the quickest of several calls, after one to warm up.
 
     Args:
-        name: of the pipeline.
-        call: takes what is to be called after each step.
-        device: where it runs.
-        repeats: calls that count.
+        name: name of the pipeline.
+        call: calls the pipeline; its argument is a function to call after each step.
+        device: device that the pipeline runs on.
+        repeats: number of calls that count.
     """
     best: Cost | None = None
     for turn in range(1 + repeats):

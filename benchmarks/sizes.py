@@ -46,10 +46,10 @@ class Size:
     """One size of the model.
 
     Attributes:
-        name: in the table.
-        autoencoder: those of one name share it.
+        name: name in the table.
+        autoencoder: name of its autoencoder, which sizes may share.
         base: configuration that it starts from.
-        changes: of the components' fields.
+        changes: changed fields of components.
     """
 
     name: str

@@ -36,7 +36,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 
 @dataclass(frozen=True)
 class OrbitSettings:
-    """How every object of a data set is rendered.
+    """Settings of the renderings of a data set, the same for all its objects.
 
     Attributes:
         size: width and height of the pictures in pixels, 16..2048.

@@ -70,7 +70,7 @@ def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection, tempora
 
 @contextlib.contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Make processes that are started within ignore Ctrl+C from their first moment.
+    """Make processes that start within the block ignore Ctrl+C from their first moment.
 
     Otherwise Python would print a traceback if it came before ``_work`` begins.
     """

@@ -127,8 +127,8 @@ def find_changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
     """Describe the fields that differ between two descriptions of a configuration.
 
     Args:
-        stored: the checkpoint's, by field; older checkpoints lack some fields, or all.
-        own: that of the run that resumes, by field.
+        stored: the checkpoint's values by field; older checkpoints lack some fields, or all.
+        own: the values of the run that resumes, by field.
     """
     if not isinstance(stored, dict):
         return []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One YAML file per model: its components, its data, and the schedule of every stage."""
+"""Read and check the YAML file of a model: its components, and the options of every stage."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def load_lpips(device: torch.device) -> nn.Module:
     except (OSError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
-            f"The weights of LPIPS cannot be had ({first}).",
+            f"The weights of LPIPS cannot be loaded ({first}).",
             "Connect to the network once, or set lpips_weight to 0.",
         ) from error
     return network.to(device).eval().requires_grad_(False)

@@ -269,7 +269,7 @@ class Tracker:
         if name not in LOGGER_TYPE_TO_CLASS:
             raise ModelError(
                 f"There is no tracker '{name}'.",
-                f"Known are none, {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}.",
+                f"Known are 'none', {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}.",
             )
         cls = LOGGER_TYPE_TO_CLASS[name]
 

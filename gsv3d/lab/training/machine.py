@@ -194,7 +194,7 @@ class _Again:
 
 
 def compile_networks(modules: nn.ModuleDict) -> None:
-    """Compile networks in place, which keeps the names of weights and so fits checkpoints."""
+    """Compile networks in place: weights keep their names, so checkpoints still fit."""
     from diffusers import AutoencoderKL
 
     for module in modules.values():

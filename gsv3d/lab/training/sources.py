@@ -60,7 +60,7 @@ class Draft:
         return self.make(self, self.changes.apply(self.orbits.pictures(self.orbit, self.views)))
 
     def finished(self) -> Any:
-        """Return the batch, or the draft itself if the device with the pictures makes it there."""
+        """Return the batch, or the draft if a device that holds the pictures is to make it."""
         return self.made() if self.orbits.device is None else self
 
 

@@ -55,7 +55,7 @@ SCHEDULED: dict[str, tuple[str, ...]] = {
     "decoder": (),
     "distill": ("scheduler",),
 }
-"""Components of every stage that it only reads: the scheduler, if it trains at noise levels."""
+"""Components without weights that a stage depends on: the scheduler, if it draws noise levels."""
 FREE = ("init", "latents", "variants", "sample_steps")
 """Options that may change when a stage resumes: starting weights, place and number of precomputed
 latents, steps of drawn samples."""

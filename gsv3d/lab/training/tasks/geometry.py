@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Share the code of the stages that learn from renders of decoded Gaussians."""
+"""Define the base of the tasks that learn from renders of decoded Gaussians."""
 
 from __future__ import annotations
 
