@@ -88,7 +88,7 @@ def _deaf_children() -> Iterator[None]:
         finally:
             signal.signal(signal.SIGINT, before)
     else:  # other threads cannot set handlers, but can block signals
-        resource_tracker.ensure_running()  # which would unblock them
+        resource_tracker.ensure_running()  # started later, it would unblock SIGINT
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield

@@ -60,7 +60,7 @@ class LatentCache:
         """Return the arrays of one variant of an object by name, in float32.
 
         Args:
-            index: the object's.
+            index: index of the object.
             variant: number of the change, from 0.
             frames: T views, the reference last.
 

@@ -106,7 +106,7 @@ def bring_to_host(rows: Sequence[dict[str, Any]], accelerator: Any) -> list[dict
 
     Args:
         rows: rows of this process.
-        accelerator: accelerate's; tensors become their mean over all processes.
+        accelerator: accelerate's ``Accelerator``; tensors become their mean over all processes.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     flat = [row.get(name, math.nan) for row in rows for name in names]

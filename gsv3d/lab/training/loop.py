@@ -318,7 +318,7 @@ class Trainer:
         """Bring rows to the host, write them, and stop if the gradients are not finite.
 
         Raises:
-            ModelError: they were not for ``BAD_STEPS`` steps in a row.
+            ModelError: those of ``BAD_STEPS`` steps in a row are not finite.
         """
         if not rows:
             return

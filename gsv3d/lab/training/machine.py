@@ -126,7 +126,7 @@ SECONDS = {"cpu": 0.3, "cuda": 0.5}
 
 @cache
 def matrix_rate(device: torch.device, bf16: bool) -> float:
-    """Measure the highest FLOP/s of a plain matrix product, within half a second.
+    """Measure the highest FLOP/s of a plain matrix product, in about half a second.
 
     The specification's figure would be higher (on an H100 by about a third). This is what a program
     can reach, in the precision of the training, with as many threads as torch has now.
