@@ -41,7 +41,7 @@ class Door:
         context: ZeroMQ's.
         gate: lets clients in, in the domain `clients`.
         keys: the backend's public and secret key (Z85).
-        port: of 127.0.0.1; 0 takes a free one.
+        port: port of 127.0.0.1; 0 takes a free one.
         listen: host and port for other computers; None: there are none.
 
     Attributes:

@@ -38,7 +38,7 @@ class Estimator:
         speeds: seconds by phase from earlier runs (of denoising one step); may be empty.
         steps: denoising steps of this run, where known.
         now: seconds of a monotonic clock.
-        phases: of this kind of job.
+        phases: phases of this kind of job.
     """
 
     def __init__(

@@ -165,7 +165,8 @@ class Jobs:
         Ended ones give way when there are many, and names are cut short when they are long.
 
         Args:
-            version: of the protocol, as chosen with the client; jobs it does not know are left out.
+            version: version of the protocol, as chosen with the client; jobs it does not know are
+                left out.
             owner: the client.
             connected: the owners that are connected.
         """

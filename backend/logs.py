@@ -23,7 +23,7 @@ def log_to(path: Path, screen: bool = False) -> None:
     """Write what this process logs to a file of bounded size, with the job under way on each line.
 
     Args:
-        path: of the file; it is opened with the first line.
+        path: path of the file; it is opened with the first line.
         screen: whether warnings are printed to standard error as well.
     """
     handlers: list[logging.Handler] = [
@@ -61,7 +61,7 @@ def last_lines(data_dir: Path, count: int, job: str = "") -> Iterator[str]:
     """Yield the last lines of all logs, with a heading for each file that has some.
 
     Args:
-        data_dir: of the backend.
+        data_dir: data folder of the backend.
         count: most lines of a file.
         job: a job, or the beginning of its id: then its lines only, and what the worker printed
             that died over it.

@@ -23,7 +23,7 @@ class Metrics:
     """Serves what the backend does as figures.
 
     Args:
-        port: of 127.0.0.1.
+        port: port of 127.0.0.1.
         jobs, clients: what the figures are about.
 
     Raises:

@@ -102,7 +102,7 @@ class RayRunner:
     Args:
         address: "host:port" of the cluster's head, or "auto".
         make_runner: makes the runner in the actor; all it needs is installed there.
-        cpus: of the actor, where it gets no card.
+        cpus: processors of the actor, where it gets no card.
         cards: whether it gets a card if the cluster has some.
 
     Raises:

@@ -15,7 +15,7 @@ class Settings:
     Attributes:
         data_dir: where pictures, results, journal and logs lie.
         connection_path: the connection file.
-        port: of 127.0.0.1 to listen on; 0 takes a free one.
+        port: port of 127.0.0.1 to listen on; 0 takes a free one.
         listen: host and port to listen on for other computers as well; None: there are none.
         metrics: port of 127.0.0.1 for Prometheus; None: there are no figures.
         device: for the workers.

@@ -137,7 +137,7 @@ def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> None:
     """Write a file under a passing name, then rename it: it is there in whole or not at all.
 
     Args:
-        path: of the file.
+        path: path of the file.
         parts: its bytes, in order.
         lasting: whether to wait until it is safe from a power cut.
 

@@ -20,7 +20,7 @@ class WorkerOutput:
 
     Args:
         pipe: the process's standard output and errors.
-        path: of the file; the one before it is kept with a number at its end.
+        path: path of the file; the one before it is kept with a number at its end.
     """
 
     def __init__(self, pipe: BinaryIO, path: Path) -> None:

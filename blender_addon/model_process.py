@@ -29,9 +29,9 @@ class ModelProcess(Task):
 
     Args:
         python: the Python that has the backend.
-        arguments: of ``gsv3d models``.
+        arguments: arguments of ``gsv3d models``.
         log: file that takes what else the program says.
-        token: of the hub, for this call alone; empty for the one that the computer knows.
+        token: token of the hub, for this call alone; empty for the one that the computer knows.
 
     Attributes:
         license: the text to agree to while it is ASKING.

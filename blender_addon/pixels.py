@@ -46,7 +46,7 @@ def encode_later(values: np.ndarray, linear: bool, name: str, source: str) -> En
             them when it is done.
         linear: True for scene linear with premultiplied alpha, as Blender holds float images;
             False for sRGB with straight alpha.
-        name: of the picture, for the sentence of a `Problem`.
+        name: name of the picture, for the sentence of a `Problem`.
         source: a digest of the picture.
     """
     global _latest

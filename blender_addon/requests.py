@@ -102,9 +102,9 @@ class Target:
     """A place for results: names and numbers, never Blender objects, which do not live long.
 
     Attributes:
-        location: in Blender units.
+        location: location in Blender units.
         yaw: radians about +Z.
-        height: in Blender units; None for as large as the picture shows the object.
+        height: height in Blender units; None for as large as the picture shows the object.
         plane: the picture where it stands in the scene: the result stands at its lower edge, not at
             the location.
         source: a digest of the picture.

@@ -36,7 +36,7 @@ class ResultFiles:
         overwrite: whether to replace files of these names. Pictures are never replaced.
 
     Attributes:
-        stem: of the .blend and the preview.
+        stem: stem of the .blend and the preview.
         preview: ending of the preview.
         moved: whether a result gets another name because one was taken.
     """

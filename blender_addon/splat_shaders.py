@@ -225,7 +225,7 @@ class Shaders:
 
         Args:
             picture, cloud: to draw into, and what.
-            order: of `Cloud.order`.
+            order: as returned by `Cloud.order`.
             to_camera: (4, 4) from the object to a camera that looks along -Z.
             lens: (4, 4) projection of that camera, as OpenGL has it.
         """

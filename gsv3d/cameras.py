@@ -225,9 +225,9 @@ def sine_elevations_deg(
     """Return elevations that rise and fall once around (SV3D's sine-30, appendix G.2), within +-89.
 
     Args:
-        azimuths_deg: of the frames; at azimuth 0 the elevation is ``elevation_deg``.
-        elevation_deg: of the reference view.
-        amplitude_deg: of the sine.
+        azimuths_deg: azimuths of the frames; at azimuth 0 the elevation is ``elevation_deg``.
+        elevation_deg: elevation of the reference view.
+        amplitude_deg: amplitude of the sine.
     """
     waves = elevation_deg + amplitude_deg * np.sin(np.deg2rad(np.asarray(azimuths_deg)))
     return np.clip(waves, -MAX_ELEVATION_DEG, MAX_ELEVATION_DEG).tolist()
@@ -249,9 +249,9 @@ def model_elevations_deg(
     """Return elevations of a model's views.
 
     Args:
-        kind: of ``ORBITS``.
-        azimuths_deg: of the views, the reference's 0.
-        elevation_deg: of the reference.
+        kind: one of ``ORBITS``.
+        azimuths_deg: azimuths of the views, the reference's 0.
+        elevation_deg: elevation of the reference.
 
     Raises:
         ValueError: there is no such orbit.
@@ -275,12 +275,12 @@ def views_deg(
     """Return the azimuths and the elevations of a model's views, the picture's own last.
 
     Args:
-        kind: of ``ORBIT_CHOICES``.
+        kind: one of ``ORBIT_CHOICES``.
         num_frames: V, 2..``MAX_VIEWS``; where angles are given they say how many views there are.
-        elevation_deg: of the picture, -90..90.
+        elevation_deg: elevation of the picture, -90..90.
         azimuths_deg: 0..360, growing, then 0; evenly spaced unless given.
         elevations_deg: -90..90, the last the picture's; those of ``kind`` unless given.
-        seed: of a dynamic orbit without given angles.
+        seed: seed of a dynamic orbit without given angles.
 
     Raises:
         ValueError: angles that are no such lists; says what a list must hold.
@@ -365,7 +365,7 @@ def dynamic_orbit_deg(
         num_frames: T, at least 1.
         elevation_deg: about which the camera moves.
         rng: the draw's generator.
-        num_sinusoids: that are added.
+        num_sinusoids: number of sinusoids that are added.
         from_reference: whether the reference is at ``elevation_deg`` itself: phases are 0 or pi
             then, as in the authors' published generator.
 

@@ -88,8 +88,8 @@ def share_of(ray: Any, cpus: int, cards: bool = True) -> dict[str, int]:
     """Return the resources of one worker: a card where the cluster has any, else processors.
 
     Args:
-        ray: of `connect`.
-        cpus: of one worker without a card, at most as many as the smallest machine has.
+        ray: as returned by `connect`.
+        cpus: processors of one worker without a card, at most as many as the smallest machine has.
         cards: whether to take cards.
     """
     if cards and ray.cluster_resources().get("GPU", 0) >= 1:

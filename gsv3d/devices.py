@@ -45,7 +45,7 @@ def choose_memory(name: str, device: torch.device, weights: int) -> int:
     free, 12 if twice as many are, and else 8. On the CPU it is always 24.
 
     Args:
-        name: of ``MEMORY``.
+        name: one of ``MEMORY``.
         device: where the model will run.
         weights: bytes of its weights.
     """
@@ -65,9 +65,9 @@ def place(pipeline: Any, device: torch.device, gigabytes: int) -> Any:
     feed-forward layers work on one frame after the other besides. What is computed stays the same.
 
     Args:
-        pipeline: of diffusers, on the CPU.
+        pipeline: pipeline of diffusers, on the CPU.
         device: where it runs.
-        gigabytes: of ``choose_memory``.
+        gigabytes: as returned by ``choose_memory``.
     """
     if gigabytes >= 24:
         return pipeline.to(device)

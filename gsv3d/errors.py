@@ -105,7 +105,8 @@ def find_largest_texture(error: BaseException) -> int:
     """Return the side of the largest texture that the memory is enough for.
 
     Args:
-        error: of the job whose memory was not enough; what its functions still hold is let go.
+        error: error of the job whose memory was not enough; what its functions still hold is let
+            go.
 
     Returns:
         The side in texels; 0 where no texture fits, or the memory ran out before the texture.

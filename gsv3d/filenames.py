@@ -87,7 +87,7 @@ def free_stem(stem: str, endings: Sequence[str], taken: Collection[str]) -> str:
 
     Args:
         stem: the name wished for.
-        endings: of the files to be written under it, such as ``.glb`` and ``_texture.png``.
+        endings: endings of the files to be written under it, such as ``.glb`` and ``_texture.png``.
         taken: keys of names that are in use (`keys_in`).
     """
     names = (numbered(stem, number) for number in itertools.count(1))

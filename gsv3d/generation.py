@@ -76,8 +76,8 @@ class GenerationResult:
         timings: seconds by phase, and "total".
         pose: the camera's elevation and the mirror plane that were used, and how sure they are.
         latents: (V, C, h, w) of the views, scaled.
-        certainty: of the cut-out, as in ``gsv3d.preprocessing.CutOut``.
-        distance: of the views' cameras from the origin.
+        certainty: certainty of the cut-out, as in ``gsv3d.preprocessing.CutOut``.
+        distance: distance of the views' cameras from the origin.
         made_by: what made the Gaussians: "decoder", "fit", or "decoder and fit".
     """
 
@@ -110,9 +110,9 @@ def generate(
     """Run one job.
 
     Args:
-        pipeline: of any of the models.
+        pipeline: pipeline of any of the models.
         image: the reference, RGBA as ``load_image`` returns it.
-        settings: of this job.
+        settings: settings of this job.
         observer: told of progress and previews; may raise ``Cancelled``, which ends the job within
             one step of denoising or fitting.
 
@@ -192,7 +192,7 @@ def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
     """Return the elevation and the mirror plane to work with: the user's, or estimates.
 
     Args:
-        settings: of the job.
+        settings: settings of the job.
         rgba: the picture, as ``estimate_pose`` takes it.
     """
     known = settings.known_elevation
@@ -276,12 +276,12 @@ def _fit(
     """Fit Gaussians to a model's views; return them and the number of iterations.
 
     Args:
-        pipeline: that drew the views.
-        output: of the pipeline.
+        pipeline: pipeline that drew the views.
+        output: output of the pipeline.
         start: Gaussians to begin with; None to begin on the visual hull of the views.
         pictures: (V, S, S, 3) uint8, its views.
         prepared: (S, S, 4) uint8, the reference.
-        settings: of the job.
+        settings: settings of the job.
         watch: told of progress and previews.
     """
     alpha = torch.from_numpy(find_coverage(pipeline.vae, pictures, output.latents, prepared))

@@ -53,7 +53,7 @@ def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_
     An earlier download is continued; the file is deleted at the end.
 
     Args:
-        name: of ``SOURCES``.
+        name: one of ``SOURCES``.
         agreed: shown the license's text; whether the user agrees to it.
         progress: told how far it is.
 

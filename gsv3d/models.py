@@ -217,7 +217,7 @@ def load_pipeline(name: str = "blockout", device: str = "auto", memory: str = "a
     """Load a ``GSV3DPipeline``.
 
     Args:
-        name: of ``available()``, or the path of a folder.
+        name: a name of ``available()``, or the path of a folder.
         device: see ``gsv3d.devices.choose_device``. Half precision on CUDA, single on the CPU.
         memory: see ``gsv3d.devices.choose_memory``.
 
@@ -279,7 +279,7 @@ def load_component(cls: Any, path: Path, half: bool = False) -> Any:
 
     Args:
         cls: a diffusers or transformers class.
-        path: of its folder.
+        path: path of its folder.
         half: in float16 and not in float32.
 
     Raises:

@@ -37,7 +37,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write a file through a temporary one beside it, so that no half-written file is ever seen.
 
     Args:
-        path: of the file; an older one is replaced only when the new one is complete.
+        path: path of the file; an older one is replaced only when the new one is complete.
         data: the file's bytes.
 
     Returns:
@@ -131,7 +131,7 @@ def free_target(target: Path, endings: Sequence[str], overwrite: bool = False) -
 
     Args:
         target: path of the files without their endings: the name wished for.
-        endings: of all files.
+        endings: endings of all files.
         overwrite: whether to take ``target`` itself in any case.
 
     Yields:

@@ -51,7 +51,7 @@ def convert(
         source, progress: see ``gsv3d.multiview.convert.convert``.
         name: what the model is called.
         version: "p" or "u", where it must be that one; the name of a published model says it too.
-        texts: of files to put beside the model, by their names.
+        texts: contents of files to put beside the model, by their names.
 
     Raises:
         ModelError: the name cannot be one or is taken, or the file cannot be used.

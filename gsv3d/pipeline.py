@@ -45,7 +45,7 @@ class GSV3DPipelineOutput(BaseOutput):
         views: (V, S, S, 3) float32 in 0..1, sRGB on white; numpy, a torch tensor ("pt") or V
             pictures ("pil"). The reference view is last and is the input itself.
         latents: (V, C, h, w) scaled latents of the views.
-        gaussians: in the world of ``gsv3d.cameras``; None of a model without a decoder.
+        gaussians: Gaussians in the world of ``gsv3d.cameras``; None of a model without a decoder.
         azimuths_deg: V angles, the reference's 0 last.
         elevations_deg: V angles.
         cameras: V of them, of the views.
@@ -82,7 +82,7 @@ class GSV3DPipeline(DiffusionPipeline):
         decoder: latents to Gaussians; None of a model that draws views alone.
         num_inference_steps: default of the call.
         max_guidance_scale: default of the call; 1 is no guidance.
-        orbit: of the views, see ``gsv3d.cameras.ORBITS``; default of the call.
+        orbit: orbit of the views, see ``gsv3d.cameras.ORBITS``; default of the call.
         framing: share of the picture that the object's longer side fills.
         consistency: fields of ``Consistency``; default of the call.
         depth_prior: how far an object's depth is drawn toward its width, see ``deepen``; 0 for
@@ -168,7 +168,7 @@ class GSV3DPipeline(DiffusionPipeline):
             num_inference_steps: denoising steps; the model's own unless given.
             min_guidance_scale: at the reference.
             max_guidance_scale: at the back; the model's own unless given.
-            generator: of the noise; the same seed reproduces the result.
+            generator: generator of the noise; the same seed reproduces the result.
             latents: (1, V, C, h, w) unit noise, instead of drawn.
             output_type: "np", "pt", "pil", or "latent" for no decoded views (an empty array).
             callback_on_step_end: ``(pipe, step, timestep, kwargs) -> dict`` after every step; may

@@ -56,9 +56,9 @@ def write_results(
     """Write a result; the record comes last, so that its presence says all are there.
 
     Args:
-        result: of ``generate``.
+        result: as returned by ``generate``.
         target: path of the files without a suffix; the name may hold dots.
-        formats: of "glb", "ply" and "obj".
+        formats: one or more of "glb", "ply" and "obj".
         settings, model, image, device: for the record.
         license: the model's, for the record; empty if it is not recorded.
 
@@ -103,9 +103,9 @@ def write_lifted(
     """Write what was fitted to a folder of pictures, in the frame and scale of their cameras.
 
     Args:
-        lifted: of ``lift_to_mesh``.
+        lifted: as returned by ``lift_to_mesh``.
         target: path of the files without a suffix; the name may hold dots.
-        formats: of "glb", "ply" and "obj".
+        formats: one or more of "glb", "ply" and "obj".
         settings, folder, device: for the record.
 
     Returns:
@@ -192,7 +192,7 @@ def draw_contact_sheet(
         views: (V, S, S, 3) uint8.
         azimuths_deg, elevations_deg: (V,) of the views.
         mesh: the result.
-        distance: of the views' cameras from the origin.
+        distance: distance of the views' cameras from the origin.
 
     Returns:
         An RGB picture.

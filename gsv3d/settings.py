@@ -21,8 +21,8 @@ class GenerationSettings:
         seed: 0..2147483647; the same seed gives the same result.
         faces: most triangles of the mesh.
         texture_size: side of the texture in texels.
-        elevation: of the camera that took the picture, degrees above the horizon, -90..90; None
-            has it estimated.
+        elevation: elevation of the camera that took the picture, degrees above the horizon,
+            -90..90; None has it estimated.
         mirror: "auto" looks for a vertical mirror plane of the object, whose mirrored picture is a
             second reference; "off"; or the azimuth of the plane in degrees, -360..360, see
             ``gsv3d.cameras.mirrored_azimuth_deg``.
@@ -33,12 +33,12 @@ class GenerationSettings:
         previews: how often coarse views and Gaussians are shown while denoising, 0..50; fitted
             Gaussians as often while they are fitted.
         cutout: network that removes a background, as in ``gsv3d.preprocessing.saliency``.
-        orbit: of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own. A dynamic one is drawn
-            by the seed.
+        orbit: one of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own. A dynamic one is
+            drawn by the seed.
         frames: views of the orbit; None is the model's own number.
-        azimuths, elevations: of the views in degrees, instead of ``orbit`` and ``frames``; see
-            ``gsv3d.cameras.views_deg`` for what they must hold. The last elevation is the
-            picture's.
+        azimuths, elevations: azimuths and elevations of the views in degrees, instead of ``orbit``
+            and ``frames``; see ``gsv3d.cameras.views_deg`` for what they must hold. The last
+            elevation is the picture's.
         consistency: which steps are guided by the views in 3D; None is the model's own.
 
     Raises:
@@ -97,7 +97,7 @@ class GenerationSettings:
 
         Args:
             orbit, frames: the model's own.
-            elevation_deg: of the picture.
+            elevation_deg: elevation of the picture.
         """
         return views_deg(
             self.orbit or orbit,

@@ -16,7 +16,7 @@ class Outcome:
     """Outcome of one task.
 
     Attributes:
-        index: of the task.
+        index: index of the task.
         value: what it returned.
         error: None, or one sentence on why it failed.
     """
@@ -49,7 +49,7 @@ def outcome_of(index: int, kind: str, value: Any, what: str) -> Outcome:
     """Return the outcome of a task from what ``attempt`` returned.
 
     Args:
-        index: of the task.
+        index: index of the task.
         kind, value: as returned, but for "fatal".
         what: how messages call the task, such as its file.
     """

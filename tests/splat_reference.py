@@ -51,11 +51,11 @@ def draw(
     """Draw Gaussians as 3D Gaussian Splatting does (Kerbl et al. 2023, equation 5).
 
     Args:
-        means, quats, scales, opacities, sh: of N Gaussians; quats wxyz, scales linear, opacities
-            in 0..1, sh (N, K, 3).
+        means, quats, scales, opacities, sh: means, quats, scales, opacities and coefficients of N
+            Gaussians; quats wxyz, scales linear, opacities in 0..1, sh (N, K, 3).
         viewmat: (4, 4) world to camera, OpenCV axes.
         K: (3, 3) intrinsics in pixels.
-        width, height: of the picture.
+        width, height: width and height of the picture.
 
     Returns:
         (height, width, 4) float64, colors times alpha and alpha, row 0 on top.

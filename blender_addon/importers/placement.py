@@ -30,7 +30,7 @@ class PicturePlane:
     Attributes:
         corner: its lower left corner, as it stands.
         right: unit vector along its lower edge.
-        width, height: of the whole picture, along and across that edge.
+        width, height: width and height of the whole picture, along and across that edge.
         turns: by how many quarters it was turned counterclockwise, seen from the front. Blender
             shows pictures as their files store them, so photographs want to be turned upright.
     """
@@ -45,8 +45,8 @@ class PicturePlane:
         """Return where an object stands: before the lower edge, below what the picture shows of it.
 
         Args:
-            box: of the object, as the backend gives it; empty: the middle.
-            depth: of the object; its back touches the picture.
+            box: box of the object, as the backend gives it; empty: the middle.
+            depth: depth of the object; its back touches the picture.
         """
         left, _, right, _ = self._as_it_stands(box)
         along = (left + right) / 2 * self.width
@@ -137,7 +137,7 @@ def fit_to_size(bounds: Bounds, size: float) -> Fit:
     """Return the fit that makes an object as large as a picture shows it.
 
     Args:
-        bounds: of the object.
+        bounds: bounds of the object.
         size: the longer side of what the picture shows, in Blender units, above 0.
     """
     (x0, y0, z0), (x1, y1, _) = bounds.low, bounds.high
@@ -165,7 +165,7 @@ def free_spot(
     """Return the first location, going on in a direction, where an object touches no box.
 
     Args:
-        location: of the middle of the object's base.
+        location: location of the middle of the object's base.
         direction: unit vector.
         size: (width, depth, height) of the object, about upright and facing -Y.
         boxes: what stands there, in the world: (N, 2, 3), the lowest and the highest corners.

@@ -70,8 +70,8 @@ class Generator:
 
     Attributes:
         model, device, memory: see ``gsv3d.models.load_pipeline``.
-        settings: of all jobs.
-        formats: of the results.
+        settings: settings of all jobs.
+        formats: formats of the results.
         pipeline: the model, once it is loaded.
     """
 
@@ -150,9 +150,9 @@ def generate_on_ray(
 
     Args:
         work: what to make.
-        generator: of the results; its model is installed on every machine.
-        address: of the cluster.
-        endings: of the files of a result.
+        generator: generator of the results; its model is installed on every machine.
+        address: address of the cluster.
+        endings: endings of the files of a result.
         overwrite: whether to replace files.
 
     Yields:

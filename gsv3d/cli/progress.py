@@ -34,7 +34,7 @@ class ImageProgress(Observer):
     """A bar or lines that show how far each of several pictures is.
 
     Args:
-        count: of the pictures.
+        count: number of the pictures.
         weights: shares of the time by phase; may be set anew between two pictures.
     """
 

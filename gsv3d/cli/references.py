@@ -69,8 +69,8 @@ def make_references(
     """Make and write the references, and free the text-to-image model.
 
     Args:
-        settings: of the pictures.
-        targets: of their results, without a suffix.
+        settings: settings of the pictures.
+        targets: paths of their results, without a suffix.
 
     Returns:
         The written references with their targets, and how many could not be made.

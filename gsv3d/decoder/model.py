@@ -108,12 +108,12 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     Gaussian. With a volume (``FeatureVolume``), it starts from the depth that its ray has there.
 
     Args:
-        latent_channels: of the autoencoder.
+        latent_channels: latent channels of the autoencoder.
         latent_size: side of the latent grid.
         patch_size: side of a token in latent pixels.
         dim: width of the tokens.
         num_layers: number of blocks.
-        num_attention_heads: in every attention.
+        num_attention_heads: number of heads in every attention.
         cross_attention_dim: width of the DINO features.
         upsample_stages: doublings from the token grid to the Gaussians' grid.
         scale_min, scale_max, offset_max: see ``GaussianHead``.

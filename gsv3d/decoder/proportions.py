@@ -46,10 +46,10 @@ def deepen(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussian
     from its own height.
 
     Args:
-        gaussians: in the world of ``gsv3d.cameras``.
+        gaussians: Gaussians in the world of ``gsv3d.cameras``.
         prior: how far the logarithm of depth over width is drawn toward 0, s^2 / b above; 0 for no
             prior. A large one makes everything as deep as it is wide.
-        elevation_deg: of the reference's camera.
+        elevation_deg: elevation of the reference's camera.
 
     Raises:
         ValueError: the prior is negative or not finite.
@@ -91,7 +91,7 @@ def stretch(gaussians: Gaussians, factors: tuple[float, float, float], center: T
     decomposition U diag(t) V^T the new covariance is U diag(t^2) U^T.
 
     Args:
-        gaussians: in the world.
+        gaussians: Gaussians in the world.
         factors: above 0, along x, y and z.
         center: (3,) point that stays.
     """

@@ -48,7 +48,7 @@ def place_gaussians(
     Args:
         points: (N, 3) in the unit cube.
         colors: (N, 3) in 0..1.
-        degree: of the spherical harmonics.
+        degree: degree of the spherical harmonics.
         generator: on the CPU, for how they are turned.
     """
     count, device = len(points), points.device
@@ -70,7 +70,7 @@ class Cloud:
 
     Args:
         start: in the unit cube; they are not changed.
-        rates: of Adam.
+        rates: rates of Adam.
         generator: on the CPU, for where the halves of a split go.
     """
 

@@ -34,7 +34,7 @@ def lift(views: Views, settings: LiftSettings, watch: Watch | None = None) -> Ga
 
     Args:
         views: two or more, with cameras of any scale.
-        settings: of the fit.
+        settings: settings of the fit.
         watch: told of progress; may raise ``Cancelled``.
 
     Returns:
@@ -56,8 +56,8 @@ def fit_in_cube(
     """Fit Gaussians to views of an object in the cube of side 1 at the origin.
 
     Args:
-        views: with cameras of the cube's world, see ``Frame``.
-        settings: of the fit.
+        views: views with cameras of the cube's world, see ``Frame``.
+        settings: settings of the fit.
         watch: told of progress; may raise ``Cancelled``.
         start: Gaussians in the cube to begin with, instead of new ones on the visual hull; then
             ``count``, ``degree`` and ``agreement`` of the settings are not used.
@@ -101,10 +101,10 @@ def compute_loss(
     """Return the sum of the losses, each times its weight.
 
     Args:
-        gaussians: in the world of the cameras.
-        views: that the Gaussians are compared with.
+        gaussians: Gaussians in the world of the cameras.
+        views: views that the Gaussians are compared with.
         behind: (3,) color of the background of this iteration.
-        settings: with the weights.
+        settings: settings with the weights.
         shape: whether the losses of normals and depth count.
     """
     weights = settings.weights

@@ -148,8 +148,8 @@ def surface_points(
     """Draw points near the surface of the hull in the unit cube.
 
     Args:
-        views: with cameras of the cube's world.
-        count: of the points.
+        views: views with cameras of the cube's world.
+        count: number of the points.
         agreement: as in ``find_frame``; with 0 the hull is where most views agree.
         generator: on the CPU.
 

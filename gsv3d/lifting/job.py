@@ -25,7 +25,7 @@ class Lifted:
     """Result of one job, in the world where the object fills the unit cube.
 
     Attributes:
-        views: with cameras of that world.
+        views: views with cameras of that world.
         gaussians: fitted.
         mesh: textured, within the face budget.
         frame: from that world to the cameras' own.
@@ -50,7 +50,7 @@ def lift_to_mesh(
 
     Args:
         views: two or more, with cameras of any scale.
-        settings: of the fit.
+        settings: settings of the fit.
         faces: most triangles of the mesh.
         texture_size: side of the texture in texels.
         report: called with (phase, step, of), a phase of ``PHASES``; may raise ``Cancelled``.

@@ -29,7 +29,7 @@ def leave_out_largest(errors: Tensor, share: float) -> Tensor:
 
     Args:
         errors: (V, H, W).
-        share: of each view's pixels.
+        share: share of each view's pixels.
 
     Returns:
         (V, H, W) bool, True where a pixel counts.

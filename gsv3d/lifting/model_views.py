@@ -36,8 +36,8 @@ def lift_model_views(
     """Fit Gaussians to views whose cameras look at the origin, as a model's do.
 
     Args:
-        views: that a model drew, in its world.
-        settings: of the fit.
+        views: views that a model drew, in its world.
+        settings: settings of the fit.
         watch: told of progress, with Gaussians in the model's world; may raise ``Cancelled``.
         start: Gaussians to begin with; None to begin on the visual hull.
 
@@ -68,7 +68,7 @@ def find_coverage(
     """Return how much of each pixel of a model's views the object covers.
 
     Args:
-        vae: of the model.
+        vae: VAE of the model.
         views: (V, S, S, 3) uint8, the reference last.
         latents: (V, C, h, w) of them, scaled; None where they were not kept.
         reference: (S, S, 4) uint8.

@@ -11,11 +11,13 @@ class LossWeights:
     """Weights of the losses; 0 leaves one out.
 
     Attributes:
-        rgb: of the squared error of sRGB colors in 0..1, on the background of the iteration.
-        ssim: of 1 - SSIM of the colors.
-        mask: of alpha's squared error.
-        normal: of 1 - cosine between the normals of the Gaussians and those of the drawn depth.
-        depth: of the absolute second differences of the drawn depth, in extents of the object.
+        rgb: weight of the squared error of sRGB colors in 0..1, on the background of the iteration.
+        ssim: weight of 1 - SSIM of the colors.
+        mask: weight of alpha's squared error.
+        normal: weight of 1 - cosine between the normals of the Gaussians and those of the drawn
+            depth.
+        depth: weight of the absolute second differences of the drawn depth, in extents of the
+            object.
         trim: share of the pixels of each view, those with the largest errors, that the losses of
             colors and of alpha leave out: 0 for photographs and true renders, about 0.05 for a
             model's views, which disagree. Much more leaves out what is yet to be learned.
@@ -50,15 +52,15 @@ class LiftSettings:
         stages: (pixels, iterations) one after the other: small pictures first. Pictures are never
             enlarged.
         batch: views in each iteration.
-        degree: of the spherical harmonics, 0 or 1.
-        weights: of the losses.
-        rates: of Adam.
+        degree: degree of the spherical harmonics, 0 or 1.
+        weights: weights of the losses.
+        rates: rates of Adam.
         shape_from: share of the iterations after which the losses of normals and depth count.
         densify: first and last share of the iterations in which Gaussians are added and removed.
         densify_every: iterations from one such change to the next.
         growth: share of the Gaussians that are split or copied at a time, at most.
         agreement: least share of the views whose masks must hold a point of the visual hull.
-        seed: of the start, the order of the views and the splits.
+        seed: seed of the start, the order of the views and the splits.
     """
 
     count: int = 3000

@@ -60,7 +60,7 @@ def crop(pictures: Iterable[np.ndarray], cameras: Cameras, size: int) -> Views:
 
     Args:
         pictures: V of (H, W, 4) uint8 sRGB, straight alpha, none without an object.
-        cameras: of these pictures.
+        cameras: cameras of these pictures.
         size: most pixels of a side.
     """
     parts, Ks = [], cameras.Ks.clone()

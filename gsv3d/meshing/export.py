@@ -41,8 +41,8 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
     where the texture has an alpha it is clipped, and both sides show.
 
     Args:
-        mesh: in the world.
-        name: of node, mesh, material and image.
+        mesh: mesh in the world.
+        name: name of node, mesh, material and image.
     """
     positions, normals, uvs, indices = _make_buffers(mesh)
     flat = _turn_y_up(positions).astype("<f4")

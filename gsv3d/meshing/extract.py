@@ -47,14 +47,14 @@ def extract_mesh(
     """Fuse depth maps of the Gaussians; extract, simplify, unwrap and texture the surface.
 
     Args:
-        gaussians: in the world, the object within about a unit of the origin.
+        gaussians: Gaussians in the world, the object within about a unit of the origin.
         faces: most triangles of the result; never exceeded.
         texture_size: T.
         progress: called with (phase, step, of).
         references: pictures of the object, the surest first. The mesh gets the first one's outline
             and loses what stands clearly out of the others'; the pixels of each are baked on the
             side it shows, the first one's before all.
-        backs: of ``BACKS``, what the sides look like that no picture shows.
+        backs: one of ``BACKS``, what the sides look like that no picture shows.
         settings: how the mesh is made.
 
     Raises:

@@ -57,7 +57,7 @@ def place_mirror_reference(
 
     Args:
         volume: the solid.
-        reference: of ``mirror_reference``.
+        reference: as returned by ``mirror_reference``.
         first: the picture that was mirrored.
         settings: the planes that are tried.
 

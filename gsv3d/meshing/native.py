@@ -78,7 +78,7 @@ def reach_pixels(
     Args:
         voxels: (N,) flat indices.
         levels: (N,) whole numbers.
-        shape, origin, step: of the grid.
+        shape, origin, step: shape, origin and step of the grid.
         cameras, view: (V, 16), and which of them.
         lowest: (S, S) whole numbers, changed.
     """
@@ -123,7 +123,7 @@ def look_at_picture(
 
     Args:
         voxels: (N,) flat indices.
-        shape, origin, step: of the grid.
+        shape, origin, step: shape, origin and step of the grid.
         cameras: (1, 16).
         maps: (1, S, S, 1).
         beyond: value beyond the centers of the outermost pixels.
@@ -162,7 +162,7 @@ def find_fragments(
         corners: (F, 3, 2) in pixels.
         boxes: (F, 3) first column and row of a triangle's box, and the box's width.
         begins, ends: (F,) candidates of each triangle: the pixels of its box.
-        width: of the picture.
+        width: width of the picture.
         pixels, triangles, weights: (last - first), the same and (last - first, 3): the result.
 
     Returns:

@@ -64,10 +64,10 @@ def _bound_block(
 
     Args:
         cameras, view: (V, 16), and which of them.
-        tiles: of ``bound_tiles``.
-        size: of the view's picture.
+        tiles: as returned by ``bound_tiles``.
+        size: size of the view's picture.
         pixel: u, v and z-depth of the ball's center.
-        radius: of the ball.
+        radius: radius of the ball.
     """
     u, v, depth = pixel
     nearest = max(depth - radius, 1e-3)
@@ -116,7 +116,7 @@ def keep_largest(
         step: edge length of a voxel.
         cameras: (V, 16).
         maps: (V, S, S, 4) float32: depth, slope, known, distance to the silhouette in pixels.
-        tiles: of ``bound_tiles``.
+        tiles: as returned by ``bound_tiles``.
         truncation: largest distance.
         field: (X, Y, Z) float32, the result.
     """

@@ -24,7 +24,7 @@ def rasterize_mesh(
     """Rasterize the mesh; back faces are not drawn.
 
     Args:
-        mesh: in the world.
+        mesh: mesh in the world.
         cameras: V views.
         shading: 0 shows the texture as it is, 1 darkens fully by a light at the camera.
         clay: one gray instead of the texture, faces flat: shows the geometry.

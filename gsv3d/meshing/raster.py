@@ -36,7 +36,7 @@ def rasterize(corners: np.ndarray, width: int, height: int) -> Iterator[Fragment
 
     Args:
         corners: (F, 3, 2) in pixels, x right, y down; pixel centers at half-integers.
-        width, height: of the picture.
+        width, height: width and height of the picture.
     """
     corners = np.asarray(corners, dtype=np.float64)
     low = np.clip(np.ceil(corners.min(axis=1) - 0.5), 0, [width, height]).astype(np.int64)

@@ -62,7 +62,7 @@ class Projection:
             not.
         scale, offset: (2,) pixel (u, v) of the mesh to ``scale * uv + offset`` of the picture.
         agreement: intersection over union of the outlines, so aligned.
-        alpha: of the reference; as the camera sees it, not aligned.
+        alpha: alpha of the reference; as the camera sees it, not aligned.
     """
 
     camera: Cameras
@@ -138,7 +138,7 @@ def sample_reference(
     """Look up the picture's colors at points of the mesh.
 
     Args:
-        projection: of ``align_reference``.
+        projection: as returned by ``align_reference``.
         points: (N, 3) on the mesh.
         normals: (N, 3) outward, of any length.
         through: look through to the sides that are turned away, as if they looked like those in

@@ -20,8 +20,8 @@ class MeshSettings:
             one voxel.
         view_distance: least distance of the cameras in world units. Farther than the model's own
             orbit: a weaker perspective looks better into hollows.
-        rings: of cameras: elevation in degrees, number of views, azimuth of the first in degrees.
-            One straight above and one straight below are added.
+        rings: rings of cameras: elevation in degrees, number of views, azimuth of the first in
+            degrees. One straight above and one straight below are added.
         hidden_behind: a Gaussian so far behind the visible depth is hidden, in world units.
         max_blur: most that Gaussians are widened by where color is looked up, in extents.
 
@@ -74,13 +74,14 @@ class MeshSettings:
             changed.
         outline_agreement: silhouettes with a lower intersection over union show different things:
             nothing is changed.
-        ray_width: of the rays that are looked along; each then holds some voxels of every depth.
+        ray_width: width of the rays that are looked along; each then holds some voxels of every
+            depth.
         least_half, most_half: half the thickness of what is put back: voxels at least, world units
             at most.
         miss_evidence: a ray whose nearest miss is below this share of the truncation says where
             something should be.
-        miss_weight: of the Gaussians' nearest miss against the smoothness of the depth of what is
-            put back.
+        miss_weight: weight of the Gaussians' nearest miss against the smoothness of the depth of
+            what is put back.
         steepest: largest slope of that depth that its thickness makes up for.
         line_half: half the width of a line in the picture that a surface surely keeps.
         speck: a loose part covers more than this share of the picture's object alone, or it is
@@ -89,7 +90,7 @@ class MeshSettings:
     Surface (``surface`` and ``simplify``):
         part_share: a part is kept when its area or volume is at least this share of the largest
             part's.
-        smoothing_rounds: of Taubin's smoothing.
+        smoothing_rounds: rounds of Taubin's smoothing.
         faces_per_part: with fewer faces than this a part is hardly a shape: then rather fewer
             parts.
 

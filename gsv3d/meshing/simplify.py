@@ -150,7 +150,7 @@ class _HalfEdges:
 
     Attributes:
         pairs: (P, 2) those of the edges that join two faces running in opposite directions.
-        crowded: of every edge of more faces, its half-edges.
+        crowded: the half-edges of every edge that more than two faces share.
     """
 
     def __init__(self, faces: np.ndarray, vertex_count: int) -> None:

@@ -64,7 +64,7 @@ def keep_parts(
     Args:
         vertices: (V, 3).
         faces: (F, 3), outward.
-        share: of the largest part's area or volume that a part needs.
+        share: share of the largest part's area or volume that a part needs.
         most: keep no more parts than this.
     """
     parts = label_parts(faces, len(vertices))

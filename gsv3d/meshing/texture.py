@@ -78,9 +78,9 @@ def bake_texture(
         views: pictures of the Gaussians with depth.
         cloud: positions (N, 3) and sRGB colors (N, 3) of the Gaussians, for what no view sees.
         progress: called with (steps done, steps).
-        projections: of reference pictures onto the mesh, the first before all; None for one that
-            does not fit. One with an alpha gives the texture an alpha channel.
-        backs: of ``BACKS``; the first picture is the one seen through.
+        projections: projections of reference pictures onto the mesh, the first before all; None for
+            one that does not fit. One with an alpha gives the texture an alpha channel.
+        backs: one of ``BACKS``; the first picture is the one seen through.
         settings: what the views and the pictures show of a point.
 
     Returns:

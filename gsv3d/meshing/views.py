@@ -58,7 +58,7 @@ def fit_bounds(
     fill a third of it. What can be seen from the front, the side and above bounds the object.
 
     Args:
-        gaussians: in the world.
+        gaussians: Gaussians in the world.
         low, high: (3,) corners of a box that surely holds the object.
 
     Returns:
@@ -116,7 +116,7 @@ def surround_with_cameras(
     """Place cameras on rings around a point that all see the whole ball of ``radius``.
 
     Args:
-        radius: of the ball that holds the object.
+        radius: radius of the ball that holds the object.
         size: width and height of the pictures in pixels.
         center: (3,) of the ball; the origin unless given.
         settings: the rings.
@@ -153,7 +153,7 @@ def render_views(
     a third, of the same Gaussians made wider.
 
     Args:
-        gaussians: in the world.
+        gaussians: Gaussians in the world.
         cameras: V views.
         progress: called with (views done, views).
         blur: added to the Gaussians' standard deviations where color is looked up (the root of the

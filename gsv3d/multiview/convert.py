@@ -84,7 +84,7 @@ def convert(
         target: the folder; it must not exist.
         version: "p" or "u", where it must be that one.
         progress: told how far it is.
-        texts: of files to put beside the model, by their names.
+        texts: contents of files to put beside the model, by their names.
 
     Returns:
         "p" or "u".

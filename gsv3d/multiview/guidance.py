@@ -104,7 +104,7 @@ def guide_by_3d(
     Args:
         v: (1, V, C, h, w) prediction of the step.
         sample: (1, V, C, h, w) noisy latents x, not scaled by the scheduler.
-        sigma: of the step, above 0.
+        sigma: sigma of the step, above 0.
         strength: 0..1, see ``Consistency``.
         through_3d: z0 to z0'.
     """

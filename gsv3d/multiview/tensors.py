@@ -33,8 +33,8 @@ class Made:
     """A tensor of ours, and the one it is made of.
 
     Attributes:
-        name: in our file.
-        shape: in our file.
+        name: name in our file.
+        shape: shape in our file.
         source: its name in the published file; None for the identity.
     """
 
@@ -128,7 +128,7 @@ def write_tensors(
 
     Args:
         path: the file to write.
-        tensors: of the file to write.
+        tensors: tensors of the file to write.
         source: the file they are made of.
         told: called after each tensor with its bytes.
 

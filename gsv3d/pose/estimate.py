@@ -39,9 +39,9 @@ class PoseEstimate:
     """Estimate of a picture's camera and of its object's symmetry.
 
     Attributes:
-        elevation_deg: of the camera; the less sure the network, the nearer to
+        elevation_deg: elevation of the camera; the less sure the network, the nearer to
             ``DEFAULT_ELEVATION_DEG``.
-        plane_azimuth_deg: of a vertical mirror plane, in [0, 180), see
+        plane_azimuth_deg: azimuth of a vertical mirror plane, in [0, 180), see
             ``gsv3d.cameras.mirrored_azimuth_deg``; None where there is none, or the network is
             unsure.
         elevation_error_deg: mean absolute error that the network expects of its elevation; None
@@ -60,7 +60,7 @@ class PoseEstimator:
     """A trained network, and limits for trusting it.
 
     Args:
-        network: in evaluation mode.
+        network: network in evaluation mode.
         score_limit: smallest ``evidence_of`` a plane that is used.
         half_trust_deg: the network's spread at which an elevation goes half the way from
             ``DEFAULT_ELEVATION_DEG`` to the network's.
@@ -105,7 +105,7 @@ def read_both_ways(network: PoseNetwork, pictures: Tensor) -> tuple[Tensor, Tens
     """Return a network's answers, averaged over pictures and their mirror images.
 
     Args:
-        network: in evaluation mode.
+        network: network in evaluation mode.
         pictures: (B, 4, S, S) in 0..1.
 
     Returns:
@@ -172,7 +172,7 @@ def save_estimator(folder: Path, network: PoseNetwork, **limits: float) -> None:
     """Write a trained network in half precision, and the limits for trusting it.
 
     Args:
-        folder: of the files.
+        folder: folder of the files.
         network: trained.
         limits: the other arguments of ``PoseEstimator``.
 

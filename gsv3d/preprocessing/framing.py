@@ -61,8 +61,8 @@ class CutOut:
         color: (H, W, 3) float32 sRGB in 0..1.
         alpha: (H, W) float32 in 0..1.
         box: (left, top, right, bottom) of it in the picture, in the picture's pixels.
-        certainty: of the cut-out, 0..1: the intersection over union with the object's true mask
-            that the network expects. None where the picture brought its own alpha.
+        certainty: certainty of the cut-out, 0..1: the intersection over union with the object's
+            true mask that the network expects. None where the picture brought its own alpha.
     """
 
     color: np.ndarray
@@ -91,7 +91,7 @@ class PreparedImage:
         box: (left, top, right, bottom) of the object in the picture as its file stores it, before
             EXIF's orientation turns it, in parts of that picture's width and height, 0..1.
             Blender shows pictures so.
-        certainty: of its cut-out, as in ``CutOut``.
+        certainty: certainty of its cut-out, as in ``CutOut``.
     """
 
     rgba: np.ndarray
@@ -108,7 +108,7 @@ def prepare(
 
     Args:
         image: any mode; RGBA as ``load_image`` returns it.
-        size: of the square result in pixels.
+        size: size of the square result in pixels.
         fill: share of the square, above 0 and at most 1.
         cutout: the network that removes the background, as in ``find_object``.
 

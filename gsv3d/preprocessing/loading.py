@@ -159,7 +159,7 @@ def _open(data: bytes, label: str, page: Any = None) -> Image.Image:
     Args:
         data: the file.
         label: what messages call it.
-        page: of a TIFF, its first; None for other files.
+        page: number of a TIFF's page; None for the first, and for other files.
     """
     Image.init()
     formats = [kind for kind in _FORMATS if kind in Image.OPEN]

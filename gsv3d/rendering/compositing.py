@@ -234,7 +234,7 @@ def composite(
         view: (G,) int64, which of the views each belongs to; within a view the Gaussians come
             in order of depth, nearest first.
         views: number of views.
-        width: of the pictures in pixels.
+        width: width of the pictures in pixels.
         rows: first and end pixel row to draw.
 
     Returns:

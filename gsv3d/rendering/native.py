@@ -204,7 +204,7 @@ def composite(
         features: (F, G) what is to be accumulated.
         bounds: V + 1 indices; view i has the Gaussians from ``bounds[i]`` to ``bounds[i + 1]``,
             nearest first.
-        width, height: of the pictures in pixels.
+        width, height: width and height of the pictures in pixels.
 
     Returns:
         (V, height, width, F + 1): sums of weight times feature, and of the weights (alpha),

@@ -147,7 +147,7 @@ def render_scenes(
         rgb: (B, N, 3) colors, the same from all sides.
         viewmats: (B, V, 4, 4).
         K: (3, 3) intrinsics in pixels, of all views.
-        size: of the pictures in pixels.
+        size: size of the pictures in pixels.
         background: (3,).
 
     Returns:

@@ -79,8 +79,8 @@ def imagine(
     """Make the reference of an object: a picture by the words, its background removed.
 
     Args:
-        pipeline: of ``load_text_pipeline``.
-        settings: of this picture.
+        pipeline: as returned by ``load_text_pipeline``.
+        settings: settings of this picture.
         progress: told (phase of ``PHASES``, step, of); may raise ``Cancelled``, which ends the
             work within one denoising step.
 

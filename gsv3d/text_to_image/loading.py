@@ -73,7 +73,7 @@ def load_text_pipeline(folder: Path, device: str = "auto") -> Any:
     component at a time in the card's memory; on the CPU in single precision.
 
     Args:
-        folder: of ``find_text_model``.
+        folder: as returned by ``find_text_model``.
         device: see ``gsv3d.devices.choose_device``.
 
     Raises:

@@ -57,9 +57,9 @@ def render_generated(
 
     Args:
         generated: the answer.
-        framing: of the true object (see ``gsv3d.lab.evaluation.protocol``).
-        elevation_deg: of the reference.
-        size: of the pictures in pixels.
+        framing: framing of the true object (see ``gsv3d.lab.evaluation.protocol``).
+        elevation_deg: elevation of the reference.
+        size: size of the pictures in pixels.
 
     Returns:
         Of those the answer has the parts for, each a picture and its mask (``..._mask``):
@@ -106,10 +106,10 @@ class FitSettings:
     """Settings of a fit of Gaussians.
 
     Attributes:
-        count: of Gaussians.
-        iterations: of Adam, all views in each.
+        count: number of Gaussians.
+        iterations: iterations of Adam, all views in each.
         size: pixels the views are reduced to, where they are larger.
-        mask_weight: of alpha's squared error beside the colors'.
+        mask_weight: weight of alpha's squared error beside the colors'.
     """
 
     count: int = 1000
@@ -127,8 +127,8 @@ def fit_gaussians(
         colors: (V, H, W, 3) in 0..1 on white.
         masks: (V, H, W) bool.
         cameras: V of that size, on the views' device.
-        settings: of the fit.
-        seed: of where the Gaussians begin.
+        settings: settings of the fit.
+        seed: seed of where the Gaussians begin.
     """
     alpha = masks.to(colors)
     lifting = LiftSettings(
@@ -159,12 +159,12 @@ def fit_halves(
     Args:
         frames: (N, S, S, 3) uint8 on white, an orbit with the reference last.
         masks: (N, S, S) bool.
-        framing: of the true object.
-        elevation_deg: of the true reference.
-        orbit_elevation_deg: of the views: what the model took the reference's for.
-        size: of the renders.
+        framing: framing of the true object.
+        elevation_deg: elevation of the true reference.
+        orbit_elevation_deg: elevation of the views: what the model took the reference's for.
+        size: size of the renders.
         device: where to work.
-        settings: of the fit.
+        settings: settings of the fit.
 
     Returns:
         ``fit0_views``, ``fit0_views_mask``, ``fit0_frames``, ``fit0_frames_mask``,

@@ -38,7 +38,7 @@ class Generated:
     """A model's answer to one reference picture. All but the mesh may be missing.
 
     Attributes:
-        mesh: in the model's world (see ``gsv3d.lab.evaluation.protocol``).
+        mesh: mesh in the model's world (see ``gsv3d.lab.evaluation.protocol``).
         seconds: by phase, and "total".
         process_mib: the process's peak memory while it worked.
         card_mib: torch's peak on the card.
@@ -81,8 +81,9 @@ class Generator(Protocol):
         Args:
             reference: (H, W, 4) uint8 with straight alpha.
             elevation_deg: from which it was taken.
-            plane_azimuth_deg: of the true object's best vertical mirror plane; None for none.
-            seed: of the noise.
+            plane_azimuth_deg: azimuth of the true object's best vertical mirror plane; None for
+                none.
+            seed: seed of the noise.
 
         Raises:
             GSV3DError: no result; or ValueError.
@@ -96,7 +97,7 @@ def count_frames(model: str, orbit: str | None = None) -> int | None:
 
     Args:
         model: name or folder.
-        orbit: that it is to draw; None is its own.
+        orbit: orbit that it is to draw; None is its own.
 
     Raises:
         ModelError: there is no such model, or it does not say.

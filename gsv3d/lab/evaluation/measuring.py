@@ -34,13 +34,13 @@ class MeasureTask:
     """Measure one candidate for one case.
 
     Attributes:
-        name: of the case.
-        elevation_deg: of its reference view.
-        seed: of the evaluation.
-        size: of the unseen views in pixels.
-        key: of the run.
+        name: name of the case.
+        elevation_deg: elevation of its reference view.
+        seed: seed of the evaluation.
+        size: size of the unseen views in pixels.
+        key: key of the run.
         truth: the true object's arrays.
-        mesh, views: of the candidate; None counts as an empty result.
+        mesh, views: mesh and views of the candidate; None counts as an empty result.
         generated: what else a model gave; None for nothing.
         orbit: the true object's orbit that generated views are compared with; None for none.
         output: where the numbers go.

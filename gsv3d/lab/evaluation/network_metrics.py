@@ -43,7 +43,7 @@ class Perceptual:
         clip: for CLIP-S and CLIP-IQA, or None.
         inception: (V, H, W, 3) pictures in 0..1 to (V, D) features, for FID and KID, or None.
         missing: why a metric is not there, by the name of its column.
-        clip_name: of the CLIP model.
+        clip_name: name of the CLIP model.
     """
 
     lpips: Lpips | None = None

@@ -210,7 +210,7 @@ class Drawer:
     """Draws the pictures of tasks, in a worker process.
 
     Args:
-        settings: of the pictures.
+        settings: settings of the pictures.
     """
 
     def __init__(self, settings: EvaluationSettings) -> None:

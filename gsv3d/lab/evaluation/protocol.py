@@ -37,11 +37,11 @@ class EvaluationSettings:
     """How pictures of the objects are made; results under other settings are not comparable.
 
     Attributes:
-        seed: of the draw of objects, and of yaw, elevation and light of every object.
-        size: of the unseen views in pixels, 32..1024.
-        input_size: of the reference picture in pixels, 64..2048.
+        seed: seed of the draw of objects, and of yaw, elevation and light of every object.
+        size: size of the unseen views in pixels, 32..1024.
+        input_size: size of the reference picture in pixels, 64..2048.
         samples: Cycles samples a pixel of the lit pictures.
-        renderer: of ``RENDERERS``.
+        renderer: one of ``RENDERERS``.
     """
 
     seed: int = 0
@@ -74,7 +74,7 @@ class ObjectPlan:
 
     Attributes:
         yaw_deg: turn of the object about +Z.
-        elevation_deg: of the reference view, U[-5, 30] as in the training orbits.
+        elevation_deg: elevation of the reference view, U[-5, 30] as in the training orbits.
         light_choice, light_yaw_deg: which HDRI, and its turn.
     """
 

@@ -141,9 +141,9 @@ class Results:
     """All numbers of an evaluation's present cases.
 
     Attributes:
-        evaluation: of whose folder they are.
+        evaluation: the one that has the folder.
         cases: whose true object could be rendered.
-        runs: that answered every one of the main cases.
+        runs: runs that answered every one of the main cases.
         incomplete: the others.
         records: by run's key and case's name.
         failures: why runs failed, by key and name.

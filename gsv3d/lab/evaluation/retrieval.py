@@ -97,7 +97,7 @@ def look_at_prop(path: Path, cut: bool = True) -> Looks:
     """Rasterize a prop's 72 views with its base colors under soft light from above.
 
     Args:
-        path: of the prop.
+        path: path of the prop.
         cut: each to the prop's box; else as the canonical camera sees the prop of extent 1, which
             tells how deep it is: of two that are as wide, the deeper one is seen smaller.
 
@@ -159,9 +159,9 @@ class Library:
     """N props, and how each looks from its 72 views.
 
     Attributes:
-        props: in the order of the arrays' first axis.
-        looks: of N * 72 views, prop by prop.
-        digest: of the props' names and contents and of the looks' format.
+        props: props in the order of the arrays' first axis.
+        looks: looks of N * 72 views, prop by prop.
+        digest: digest of the props' names and contents and of the looks' format.
     """
 
     props: tuple[ObjectFile, ...]
@@ -261,8 +261,8 @@ def measure_distances(
     absolute difference of colors, each less its own picture's mean, over the cells both cover.
 
     Args:
-        query: of the picture.
-        looks: of the props.
+        query: the picture's look.
+        looks: looks of the props.
         views: (n,) indices into ``looks``.
         color_weight: see above.
     """

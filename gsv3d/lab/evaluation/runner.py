@@ -57,7 +57,7 @@ def run_evaluation(
         workers: processes that render and measure.
         retriever: needed when the evaluation has a library.
         fits: objects, drawn by the seed, to whose halves of views Gaussians are fitted.
-        fit_settings: of these fits; None is the default.
+        fit_settings: settings of these fits; None is the default.
 
     Returns:
         Why cases failed, by name. A case whose true object cannot be rendered is left out of all

@@ -43,7 +43,7 @@ class Run:
 
     Attributes:
         candidate: the baseline's or model's name.
-        seed: of the model's noise; None for baselines, which draw nothing.
+        seed: seed of the model's noise; None for baselines, which draw nothing.
     """
 
     candidate: str
@@ -66,10 +66,10 @@ class ModelIdentity:
         sha256: of the model's files.
         steps: denoising steps; None is the model's own number.
         faces: triangle budget of the meshes.
-        texture_size: of the meshes.
+        texture_size: side of the meshes' textures in texels.
         frames: views of the model's orbit.
-        pose: of ``POSES``: where the model is told that the reference was taken from.
-        orbit: of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own.
+        pose: one of ``POSES``: where the model is told that the reference was taken from.
+        orbit: one of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own.
         consistency: see ``gsv3d.multiview.guidance``; None is the model's own.
     """
 
@@ -88,9 +88,9 @@ class Evaluation:
     """One evaluation in one folder.
 
     Attributes:
-        folder: of the report.
-        settings: of the pictures.
-        cases: of this run: the objects' own first, then those of the robustness plot.
+        folder: folder of the report.
+        settings: settings of the pictures.
+        cases: cases of this run: the objects' own first, then those of the robustness plot.
         model: name of the model to be evaluated now; None for none.
         models: seeds by name of all models in this folder, this one included.
         retrieval: whether there is a library of props to retrieve from.
@@ -148,12 +148,12 @@ def prepare_folder(
     """Make the report's folders and their record, ``evaluation.json``.
 
     Args:
-        folder: of the report.
-        settings: of the pictures.
+        folder: folder of the report.
+        settings: settings of the pictures.
         cases: drawn for it.
         model: name to be evaluated, if any.
-        identity: of that model.
-        seeds: of that model's noise.
+        identity: identity of that model.
+        seeds: seeds of that model's noise.
         library: digest of the retrieval's index, if there is one.
         description: see ``Evaluation``.
 

@@ -60,7 +60,7 @@ class BankSettings:
         variants: orbits of every object; the first shows it as it is, under one of Blender's HDRIs,
             the others vary it.
         joined: share of the varied ones that are joined with another object.
-        seed: of all draws.
+        seed: seed of all draws.
         orbit: see ``gsv3d.cameras.ORBITS``.
     """
 
@@ -82,14 +82,14 @@ class Orbit:
     """The rendered views of one object.
 
     Attributes:
-        name: of the object.
+        name: name of the object.
         rgba: (V, H, W, 4) uint8, sRGB, straight alpha.
         depth: (V, H, W) float16 planar z-depth, 0 where empty.
         azimuths_deg: (V,) float32.
         elevations_deg: (V,) float32.
         num_orbit: the first so many views are the orbit, beginning at azimuth 0: evenly spaced at
             one elevation, or a dynamic one; the others are novel views.
-        distance: of the cameras.
+        distance: distance of the cameras.
     """
 
     name: str
@@ -110,7 +110,7 @@ class OrbitBank:
     """The finished orbits of a bank. Its pickle has the folder's path, not the arrays.
 
     Args:
-        directory: of the bank.
+        directory: directory of the bank.
         slots: only the orbits in these places of the arrays.
 
     Attributes:
@@ -294,7 +294,7 @@ def _reserve(path: Path, zeros_from: int | None = None) -> None:
     """Take a file's whole length on the disk.
 
     Args:
-        path: of the file.
+        path: path of the file.
         zeros_from: the file is new and holds zeros from this byte on, which may be written.
 
     Raises:

@@ -37,7 +37,7 @@ class Source(Protocol):
 
         Args:
             size: samples.
-            seed: of everything random in it.
+            seed: seed of everything random in it.
             progress: share of the run that is done, 0..1, for curricula.
         """
 
@@ -66,12 +66,12 @@ class Plan:
     """The batches that a process needs.
 
     Attributes:
-        source: of batches.
+        source: what makes the batches.
         size: samples of a part.
-        seed: of the run.
-        steps: of the run.
+        seed: seed of the run.
+        steps: steps of the run.
         parts: parts of a step's batch for every process.
-        processes: that train together.
+        processes: processes that train together.
         process: this one's number, from 0.
         clock: the run's progress where minutes end it; worker processes have it told with every
             batch that they are asked for.
@@ -117,7 +117,7 @@ class Feed:
     """The batches of a plan from a step on, prepared ahead by a thread or by processes.
 
     Args:
-        plan: of this process.
+        plan: plan of this process.
         step: to begin with.
         workers: processes; 0 for a thread.
         device: batches are moved to.

@@ -139,7 +139,7 @@ class Drawing:
     A card would wait for the host to draw; beside its training the host has little else to do.
 
     Args:
-        factory: of what draws, with the bank's folder, objects and settings.
+        factory: what draws, with the bank's folder, objects and settings.
         workers: processes.
         say: told of objects passed over, of what is odd about others and of progress, a line each;
             from another thread.
@@ -259,7 +259,7 @@ def unpack_shards(
         data: folder that ``gsv3d render`` wrote.
         output: the run's folder.
         limit: only the first so many objects, which have a bank of their own.
-        threads: that decode.
+        threads: threads that decode.
         say: told of objects passed over and of progress, a line each.
 
     Raises:
