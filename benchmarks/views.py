@@ -37,7 +37,7 @@ COLUMNS = ("renders to views, PSNR dB", "PSNR dB", "mask IoU", "seconds")
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to ask for views; None stands for the model's default."""
+    """Hold one way to ask for views; None stands for the model's default."""
 
     name: str
     orbit: str = "static"

@@ -100,7 +100,7 @@ class _Advanced(Working):
 
 
 class GSV3D_PT_advanced(_Advanced, Sidebar, bpy.types.Panel):
-    """Those settings in the 3D view."""
+    """Show the advanced settings in the 3D view."""
 
     bl_idname = "GSV3D_PT_advanced"
     bl_parent_id = "GSV3D_PT_generate"
@@ -192,7 +192,7 @@ class GSV3D_PT_image(bpy.types.Panel):
 
 
 class GSV3D_PT_image_advanced(_Advanced, bpy.types.Panel):
-    """Those settings in the Image Editor."""
+    """Show the advanced settings in the Image Editor."""
 
     bl_idname = "GSV3D_PT_image_advanced"
     bl_parent_id = "GSV3D_PT_image"

@@ -19,7 +19,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.tasks import Outcome, attempt, outcome_of
 
 ATTEMPTS = 2
-"""How often a task is started if its worker dies."""
+"""Number of times that a task is started when its workers die."""
 
 FAILED_STARTS = 4
 """So many workers that die in a row before they work end the run."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process sets before it imports torch: threads, how they wait, no search for garbage.
+"""Set up a process before it imports torch: threads, how they wait, garbage collection.
 
 Imports nothing heavy.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the jobs of the fake backend do, one step after the other.
+"""Define the jobs of the fake backend, step by step.
 
 A script yields numbers, which are pauses in seconds, lists of results, which are sent whole before
 it goes on, and messages.
@@ -26,7 +26,7 @@ from tests.canned_results import (
 Script = Iterator[Any]
 STEPS = 6
 BOX = {"left": 0.2, "top": 0.1, "right": 0.6, "bottom": 0.9}
-"""Where all pictures show their object."""
+"""Box of the object in every picture."""
 
 
 class DiedError(Exception):

@@ -46,7 +46,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class JobEntry:
-    """One job in the queue message."""
+    """Describe one job in the queue message."""
 
     job: str = wire(JobId())
     state: str = wire(Choice(STATES))

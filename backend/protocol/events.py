@@ -26,7 +26,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Violation:
-    """What came in broke the rules and was left aside; the session goes on.
+    """Report that something received broke the rules and was ignored; the session goes on.
 
     `job` is the job it belonged to, where that is known: its result is then incomplete, and
     `ClientSession.fetch` asks for it once more.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All transfers that come to a client in one session."""
+"""Collect the transfers that a client receives in one session."""
 
 from __future__ import annotations
 

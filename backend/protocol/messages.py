@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One class per message. docs/protocol.md describes each; a test compares the two."""
+"""Define one class for each message. docs/protocol.md describes them; a test compares the two."""
 
 from __future__ import annotations
 

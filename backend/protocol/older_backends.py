@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client tells a backend that speaks an older version of the protocol."""
+"""Adapt messages to a backend that speaks an older version of the protocol."""
 
 from __future__ import annotations
 

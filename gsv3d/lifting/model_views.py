@@ -24,7 +24,7 @@ PIXELS = 128
 views have the model's own size."""
 
 NEAR_WHITE = 10
-"""In a view without alpha a pixel is background if all its channels are this near to 255."""
+"""Largest difference of a background pixel's channels from 255, in a view without alpha."""
 
 
 def lift_model_views(

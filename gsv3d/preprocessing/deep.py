@@ -33,8 +33,8 @@ _MAX_PAGES = 1000
 """Most pages of a TIFF that are looked at."""
 
 _HDR_LIMIT = 16.0
-"""If a tenth of the floats lies above this, 1 is not their white: even lamps and skies are not four
-stops over white over so large an area."""
+"""Value that a tenth of a picture's floats exceeds only where 1 is not its white: even lamps and
+skies are not four stops over white over so large an area."""
 
 _DEPTHS = (8, 10, 12)
 """Bits that samples of a larger type may be meant to have, by the largest value alone."""

@@ -52,7 +52,7 @@ class KillsClient(CheckedClient):
 
 
 class Trial:
-    """One run with random kills.
+    """Run a backend with random kills.
 
     Args:
         folder: for the backend's data.

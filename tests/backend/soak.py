@@ -35,7 +35,7 @@ SAMPLE_JOBS = 4
 
 
 class SoakClient(CheckedClient):
-    """One client, which does what its seed says."""
+    """Drive one client by its seed."""
 
     def __init__(self, path: Path, seed: int) -> None:
         super().__init__(path)
@@ -71,7 +71,7 @@ class SoakClient(CheckedClient):
 
 
 class Soak:
-    """One run of three clients.
+    """Run three clients.
 
     Args:
         folder: for the backend's data.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the command line may hold."""
+"""Test the arguments of the command without a window."""
 
 from __future__ import annotations
 

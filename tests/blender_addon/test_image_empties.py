@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What image empties show, and where they stand."""
+"""Test which picture an image empty shows and where it stands."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 512
 """numpy's names of glTF's component types."""
 
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-"""How many numbers an element of each glTF type has."""
+"""Number of values in an element of each glTF type."""
 
 COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
 """Extensions of compression: a file that requires one has no plain positions."""

@@ -273,7 +273,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much better a candidate is than another on the same cases.
+    """Hold the gain of one candidate over another on the same cases.
 
     Attributes:
         gain: mean of the differences, turned so that more is better.

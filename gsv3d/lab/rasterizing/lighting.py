@@ -26,7 +26,7 @@ SHADOW_SIZE = 96
 """Side of a shadow map in pixels; it spans the ball around the object."""
 
 BIAS = 0.02
-"""How far a lit point may lie behind the nearest surface, in extents of the object."""
+"""Largest distance of a lit point behind the nearest surface, in extents of the object."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fills a bank: the rasterizer, or shards.
+"""Fill a bank of orbits, by the rasterizer or from shards.
 
 ``gsv3d render`` packs shards to be kept and shared. A rasterized bank is a recipe's own scratch,
 made in minutes from objects that are varied too (``gsv3d.lab.rasterizing.variation``).

@@ -25,8 +25,8 @@ COLOR_WEIGHT = 5.0
 LPIPS_SIZE = 256
 """Larger pictures are reduced to this side in pixels for LPIPS, as in LGM."""
 MARGIN = 0.01
-"""How far a point may stand in front of a pixel's depth and still count as solid, in extents of the
-object: half a pixel of a 64-pixel picture."""
+"""Largest distance of a solid point in front of a pixel's depth, in extents of the object: half a
+pixel of a 64-pixel picture."""
 
 
 @dataclass(frozen=True)

@@ -243,7 +243,7 @@ def choose_tracker(choice: str) -> str:
 
 
 class Tracker:
-    """One of accelerate's trackers, or none.
+    """Write to one of accelerate's trackers, or to none.
 
     A tracker that is not installed, cannot be reached, takes longer than ``PATIENCE`` or fails
     later is reported in one sentence and left out. The run goes on; its log.csv and samples hold

@@ -141,7 +141,7 @@ ODD_NAMES = [
     "[a](b){c}", "ä 灯 🗿", "no\u00a0break\u00a0", "\u2028", "v1.2.", "a;b&c", "$HOME ~",
     "map_Kd x.png", "..", "\udce9",
 ]  # fmt: skip
-"""All that OBJ and MTL cannot quote is among them, and names that Windows does not allow."""
+"""Names with everything that OBJ and MTL cannot quote, and names that Windows does not allow."""
 
 
 @pytest.mark.bpy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation compares: the draw of objects, the views, and the camera that is used."""
+"""Test an evaluation's draw of objects, its views and its cameras."""
 
 from __future__ import annotations
 
