@@ -24,7 +24,7 @@ class OneTokenAttention(AttnProcessor2_0):
     """Cross-attention to a context of one token, which SV3D's is: the picture's embedding.
 
     The softmax over one token is 1, so that every query gets the token's value; queries, keys and
-    the product are left out. Training keeps them, so that their gradient is 0 and not missing.
+    the product are left out. Their weights get no gradient in training: it would be 0.
     """
 
     def __call__(
@@ -36,7 +36,7 @@ class OneTokenAttention(AttnProcessor2_0):
         **kwargs: Any,
     ) -> Tensor:
         context = encoder_hidden_states
-        if torch.is_grad_enabled() or context is None or context.shape[1] != 1:
+        if context is None or context.shape[1] != 1:
             return super().__call__(attn, hidden_states, context, *args, **kwargs)
         value = attn.to_out[0](attn.to_v(context))
         return value.expand(-1, hidden_states.shape[1], -1)
