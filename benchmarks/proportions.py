@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how deep objects are, how deep a model makes them, and how much a prior for depth helps.
+"""Measure how deep objects are, how deep a model and the pose network take them to be, and how much
+a prior for depth helps.
 
-    python benchmarks/proportions.py blockout props/index.json --count 800
+    python benchmarks/proportions.py blockout props/index.json --split train --count 800
 
-Objects of the train split, each lit and seen at random, cut out and framed as a user's picture.
-Ratios are natural logarithms; "within .2" is the share of objects whose ratio is off by less.
+Objects are lit and seen at random, cut out and framed as a user's picture. Ratios are natural
+logarithms; "within .2" is the share of objects whose ratio is off by less.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from gsv3d.lab.evaluation.protocol import choose_objects
 from gsv3d.lab.rasterizing.props import load_prop
 from gsv3d.lab.rasterizing.variation import turn, unit
 from gsv3d.models import load_pipeline
+from gsv3d.pose import PICTURE_SIZE
+from gsv3d.pose.estimate import SHIPPED, PoseEstimator, load_estimator
 from gsv3d.preprocessing import prepare
 
 PRIORS = (0.0, 0.25, 0.5, 0.75, 1.0, 10.0)
@@ -34,8 +37,15 @@ ASPECTS = (-9.0, -1.0, -0.5, 0.0, 0.5, 1.0, 9.0)
 DEPTHS = (-9.0, -0.75, -0.5, -0.3, -0.15, 0.0, 0.15, 0.3, 9.0)
 
 
-def measure(pipe: Any, item: ObjectFile, seed: int) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """Return (3,) own and true width, depth and height, and elevation; None without an object."""
+def measure(
+    pipe: Any, estimator: PoseEstimator, item: ObjectFile, seed: int
+) -> tuple[np.ndarray, np.ndarray, float, float] | None:
+    """Measure one object.
+
+    Returns:
+        (3,) own and true width, depth and height, the elevation in degrees, and the depth over
+        width that the pose network expects; None without an object.
+    """
     rng = np.random.default_rng([1, seed])
     true = unit(turn(load_prop(item.path), float(rng.uniform(0, 360))))
     rgba, elevation = picture_of(true, rng)
@@ -50,7 +60,9 @@ def measure(pipe: Any, item: ObjectFile, seed: int) -> tuple[np.ndarray, np.ndar
     if len(out.gaussians) < FEWEST:
         return None
     low, high = find_visible_box(out.gaussians)
-    return (high - low).cpu().double().numpy(), np.ptp(true.vertices, axis=0), elevation
+    expected = estimator(prepare(Image.fromarray(rgba), PICTURE_SIZE).rgba).depth_ratio
+    own = (high - low).cpu().double().numpy()
+    return own, np.ptp(true.vertices, axis=0), elevation, expected
 
 
 def table(names: Iterable[str]) -> None:
@@ -74,37 +86,50 @@ def by_bins(values: np.ndarray, edges: tuple[float, ...], true: np.ndarray) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="name or folder")
-    parser.add_argument("objects", type=Path, help="index.json with a train split")
+    parser.add_argument("objects", type=Path, help="index.json")
+    parser.add_argument("--split", help="of the index")
     parser.add_argument("--count", type=int, default=800, help="objects (%(default)s)")
+    parser.add_argument("--network", type=Path, default=SHIPPED, help="pose network (the shipped)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipe = load_pipeline(args.model, "cpu")
     pipe.register_to_config(depth_prior=0.0)
+    estimator = load_estimator(args.network)
     found = []
-    chosen = choose_objects(find_objects([args.objects], "train"), args.count, 0)
+    chosen = choose_objects(find_objects([args.objects], args.split), args.count, 0)
     for number, item in enumerate(chosen):
         try:
-            found.append(measure(pipe, item, number))
+            found.append(measure(pipe, estimator, item, number))
         except DataError:
             continue
     rows = [row for row in found if row is not None]
     own, true = (np.log(np.stack([row[i] for row in rows])) for i in range(2))
     depth, height = true[:, 1] - true[:, 0], true[:, 2] - true[:, 0]
     measured = own[:, 1] - own[:, 0]
-    print(f"{len(rows)} objects; depth/width of Gaussians and of objects correlate by"
-          f" {np.corrcoef(measured, depth)[0, 1]:.2f}")  # fmt: skip
+    expected = np.log([row[3] for row in rows])
+    print(f"{len(rows)} objects; true depth/width correlates with that of the Gaussians by"
+          f" {np.corrcoef(measured, depth)[0, 1]:.2f}, with the pose network's by"
+          f" {np.corrcoef(expected, depth)[0, 1]:.2f}")  # fmt: skip
 
     table(("true width/height", "objects", "depth/width: first quartile", "median", "third"))
     by_bins(-height, ASPECTS, depth)
     table(("Gaussians' depth/width", "objects", "true depth/width: first quartile", "median",
            "third"))  # fmt: skip
     by_bins(measured, DEPTHS, depth)
-    table(("prior", "depth/width off", "within .2", "height/width off", "within .2"))
-    for prior in PRIORS:
-        new = own + np.log([choose_factors(*row[0], prior, row[2]) for row in rows])
-        off = [np.abs(new[:, i] - new[:, 0] - x) for i, x in ((1, depth), (2, height))]
-        cells = " | ".join(f"{x.mean():.3f} | {(x < NEAR).mean():.3f}" for x in off)
-        print(f"| {prior:g} | {cells} |", flush=True)
+    table(("the pose network's depth/width", "objects", "true depth/width: first quartile",
+           "median", "third"))  # fmt: skip
+    by_bins(expected, DEPTHS, depth)
+    table(("toward", "prior", "depth/width off", "within .2", "height/width off", "within .2"))
+    for toward, told in (("as wide", np.ones(len(rows))), ("pose network", np.exp(expected))):
+        for prior in PRIORS:
+            factors = [
+                choose_factors(*row[0], prior, row[2], ratio)
+                for row, ratio in zip(rows, told, strict=True)
+            ]
+            new = own + np.log(factors)
+            off = [np.abs(new[:, i] - new[:, 0] - x) for i, x in ((1, depth), (2, height))]
+            cells = " | ".join(f"{x.mean():.3f} | {(x < NEAR).mean():.3f}" for x in off)
+            print(f"| {toward} | {prior:g} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def generate(
     watch.prepared(pictures[0])
 
     # 2. Draw the views, and decode Gaussians of them
-    output, steps = _denoise(pipeline, prepared, settings, pose.elevation_deg, watch, clock)
+    output, steps = _denoise(pipeline, prepared, settings, pose, watch, clock)
     azimuths = np.asarray(output.azimuths_deg, dtype=np.float32)
     views = _to_uint8(output.views)
     watch.views(views, azimuths)
@@ -189,27 +189,20 @@ def generate(
 
 
 def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
-    """Return the elevation and the mirror plane to work with: the user's, or estimates.
+    """Estimate a picture's pose, and put what the user has set in its place.
 
     Args:
         settings: settings of the job.
         rgba: the picture, as ``estimate_pose`` takes it.
     """
-    known = settings.known_elevation
-    pose = PoseEstimate(known or 0.0, None)
-    if known is None or settings.mirror == "auto":
-        found = estimate_pose(rgba)
-        if known is None:
-            pose = replace(
-                pose, elevation_deg=found.elevation_deg,
-                elevation_error_deg=found.elevation_error_deg,
-            )  # fmt: skip
-        if settings.mirror == "auto":
-            pose = replace(
-                pose, plane_azimuth_deg=found.plane_azimuth_deg, plane_score=found.plane_score
-            )
-    if not isinstance(settings.mirror, str):
-        pose = replace(pose, plane_azimuth_deg=float(settings.mirror) % 180)
+    pose = estimate_pose(rgba)
+    if settings.known_elevation is not None:
+        pose = replace(
+            pose, elevation_deg=float(settings.known_elevation), elevation_error_deg=None
+        )
+    if settings.mirror != "auto":
+        plane = None if settings.mirror == "off" else float(settings.mirror) % 180
+        pose = replace(pose, plane_azimuth_deg=plane, plane_score=None)
     return pose
 
 
@@ -223,14 +216,14 @@ def _denoise(
     pipeline: GSV3DPipeline,
     prepared: np.ndarray,
     settings: GenerationSettings,
-    elevation_deg: float,
+    pose: PoseEstimate,
     watch: Observer,
     clock: Clock,
 ) -> tuple[Any, int]:
     """Run the pipeline; return its output and the number of denoising steps."""
     total = settings.steps or 0
     azimuths, elevations = settings.views(
-        pipeline.config.orbit, pipeline.num_frames, float(elevation_deg)
+        pipeline.config.orbit, pipeline.num_frames, pose.elevation_deg
     )
 
     def on_step_end(pipe: Any, step: int, timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
@@ -251,7 +244,8 @@ def _denoise(
     watch.progress("denoising", 0, max(total, 1))
     output = pipeline(
         prepared,
-        elevation=float(elevation_deg),
+        elevation=pose.elevation_deg,
+        depth_ratio=pose.depth_ratio,
         azimuths=azimuths,
         elevations=elevations,
         consistency=settings.consistency,

@@ -68,6 +68,7 @@ class _Run:
     reference_latent: Tensor
     reference_view: Tensor
     elevation_deg: float
+    depth_ratio: float
 
 
 class GSV3DPipeline(DiffusionPipeline):
@@ -85,8 +86,8 @@ class GSV3DPipeline(DiffusionPipeline):
         orbit: orbit of the views, see ``gsv3d.cameras.ORBITS``; default of the call.
         framing: share of the picture that the object's longer side fills.
         consistency: fields of ``Consistency``; default of the call.
-        depth_prior: how far an object's depth is drawn toward its width, see ``deepen``; 0 for
-            decoded Gaussians as they are.
+        depth_prior: how far an object's depth is drawn toward the expected one, see ``deepen``; 0
+            for decoded Gaussians as they are.
     """
 
     config: Any  # whose fields are attributes; diffusers calls it a dict
@@ -156,6 +157,7 @@ class GSV3DPipeline(DiffusionPipeline):
         azimuths: Sequence[float] | None = None,
         elevations: Sequence[float] | None = None,
         consistency: Consistency | None = None,
+        depth_ratio: float = 1.0,
     ) -> GSV3DPipelineOutput:
         """Generate views and Gaussians of a picture.
 
@@ -182,6 +184,8 @@ class GSV3DPipeline(DiffusionPipeline):
                 unless given. See ``gsv3d.cameras.views_deg`` for both.
             consistency: which steps are guided by what the views look like in 3D, and how far; the
                 model's own unless given.
+            depth_ratio: depth over width to expect of the object, above 0. Models with a
+                ``depth_prior`` are drawn toward it.
 
         Raises:
             ImageError: no object can be found in the picture.
@@ -229,6 +233,7 @@ class GSV3DPipeline(DiffusionPipeline):
                 reference_latent=reference * self.vae.config.scaling_factor,
                 reference_view=picture[:, :3],
                 elevation_deg=float(elevation),
+                depth_ratio=float(depth_ratio),
             )
 
             # 3. Prepare poses and guidance of every view
@@ -348,7 +353,10 @@ class GSV3DPipeline(DiffusionPipeline):
         decoded = self.decoder(
             self._with_reference(latents).to(dtype), run.cameras, run.features.to(dtype)
         )[0]
-        return deepen(decoded.gaussians().visible(), self.config.depth_prior, run.elevation_deg)
+        return deepen(
+            decoded.gaussians().visible(), self.config.depth_prior, run.elevation_deg,
+            run.depth_ratio,
+        )  # fmt: skip
 
     @torch.no_grad()
     def decode_views(self, latents: Tensor) -> np.ndarray:

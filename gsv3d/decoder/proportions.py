@@ -3,13 +3,14 @@
 
 A picture shows its object's width and height; a model must know its depth from similar objects.
 Where it can only guess, the decoder spreads the far end over several depths. None is opaque enough
-to be solid, and the object comes out too shallow. Objects are, on the whole, as deep as they are
-wide, from whichever side they are seen and however wide or high they are.
+to be solid, and the object comes out too shallow. What depth to expect is told from outside: by the
+pose network (``gsv3d.pose``), or, where nothing is known, as much as the width, since objects are,
+on the whole, as deep as they are wide, from whichever side they are seen.
 
-The prior is on the logarithm of the ratio of depth to width. The ratio is measured with an error,
-of variance s^2, and ratios of objects follow a Laplace distribution around 1, of scale b. Then the
-most probable ratio is the measured one, drawn toward 1 by s^2 / b at most: a soft threshold (Donoho
-1995, "De-noising by soft-thresholding"). A box comes out as deep as wide; a thin door stays thin.
+The prior is on the logarithm of the ratio of depth to width. The ratio of the Gaussians has an
+error of variance s^2, and ratios of objects follow a Laplace distribution around the expected one,
+of scale b. Then the most probable ratio is that of the Gaussians, drawn toward the expected one by
+s^2 / b at most: a soft threshold (Donoho 1995, "De-noising by soft-thresholding").
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ MOST_OF_HEIGHT = 2.0
 change more, the picture itself shows how deep the object is."""
 
 
-def deepen(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussians:
+def deepen(
+    gaussians: Gaussians, prior: float, elevation_deg: float, depth_ratio: float = 1.0
+) -> Gaussians:
     """Make Gaussians as deep as the prior says, and still as high in the picture.
 
     Width is the world's x and depth its y, as the reference's camera at azimuth 0 sees them. Seen
@@ -47,35 +50,42 @@ def deepen(gaussians: Gaussians, prior: float, elevation_deg: float) -> Gaussian
 
     Args:
         gaussians: Gaussians in the world of ``gsv3d.cameras``.
-        prior: how far the logarithm of depth over width is drawn toward 0, s^2 / b above; 0 for no
-            prior. A large one makes everything as deep as it is wide.
+        prior: how far the logarithm of depth over width is drawn toward the expected one, s^2 / b
+            above; 0 for no prior. A large one makes everything as deep as expected.
         elevation_deg: elevation of the reference's camera.
+        depth_ratio: depth over width to expect, above 0.
 
     Raises:
-        ValueError: the prior is negative or not finite.
+        ValueError: the prior is negative or not finite, or the ratio is not above 0.
     """
     if not 0 <= prior < math.inf:
         raise ValueError(f"The depth's prior must be a number, at least 0, not {prior}.")
+    if not 0 < depth_ratio < math.inf:
+        raise ValueError(f"depth_ratio must be a number above 0, not {depth_ratio}.")
     if prior == 0 or len(gaussians) < FEWEST:
         return gaussians
     low, high = find_visible_box(gaussians)
     width, depth, height = (high - low).clamp_min(1e-3).tolist()
-    factors = choose_factors(width, depth, height, prior, elevation_deg)
+    factors = choose_factors(width, depth, height, prior, elevation_deg, depth_ratio)
     return stretch(gaussians, factors, (low + high) / 2)
 
 
 def choose_factors(
-    width: float, depth: float, height: float, prior: float, elevation_deg: float
+    width: float,
+    depth: float,
+    height: float,
+    prior: float,
+    elevation_deg: float,
+    depth_ratio: float = 1.0,
 ) -> tuple[float, float, float]:
     """Return factors along x, y and z that make a box as deep as the prior says, see ``deepen``.
 
     A camera far off at elevation e sees a box ``height cos e + depth sin e`` high; that stays.
     """
-    measured = math.log(depth / width)
-    believed = math.copysign(max(abs(measured) - prior, 0.0), measured)
+    beyond = math.log(depth / width / depth_ratio)
     from_side = height * math.cos(math.radians(elevation_deg))
     from_above = depth * abs(math.sin(math.radians(elevation_deg)))
-    deeper = math.exp(believed - measured)
+    deeper = math.exp(-math.copysign(min(abs(beyond), prior), beyond))
     if from_above > 0:
         room = max(from_side, 0.0) / from_above
         deeper = min(deeper, 1 + room * (1 - 1 / MOST_OF_HEIGHT))

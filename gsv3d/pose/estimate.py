@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimate elevation and mirror plane of a cut-out, by the shipped pose network."""
+"""Estimate elevation, mirror plane and depth of a cut-out, by the shipped pose network."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from gsv3d.cameras import mirrored_azimuth_deg
 from gsv3d.errors import ModelError
 from gsv3d.outputs import make_folder, write_atomic
-from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE, PoseNetwork
+from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE, PoseNetwork, PoseOutput
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "pose"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -36,7 +37,7 @@ behind, and where it is wrong the object has two faces."""
 
 @dataclass(frozen=True)
 class PoseEstimate:
-    """Estimate of a picture's camera and of its object's symmetry.
+    """Estimate of a picture's camera, and of its object's symmetry and depth.
 
     Attributes:
         elevation_deg: elevation of the camera; the less sure the network, the nearer to
@@ -48,12 +49,17 @@ class PoseEstimate:
             where a user gave the elevation.
         plane_score: mirror score in 0..1 that it expects of the best plane, see
             ``gsv3d.pose.symmetry.mirror_scores``; None where a user chose the plane, or none.
+        depth_ratio: depth over width to expect of the object, above 0.
+        depth_error: mean absolute error that it expects of the ratio's natural logarithm; None
+            where nothing is known, and objects are taken to be as deep as they are wide.
     """
 
     elevation_deg: float
     plane_azimuth_deg: float | None
     elevation_error_deg: float | None = None
     plane_score: float | None = None
+    depth_ratio: float = 1.0
+    depth_error: float | None = None
 
 
 class PoseEstimator:
@@ -64,18 +70,25 @@ class PoseEstimator:
         score_limit: smallest ``evidence_of`` a plane that is used.
         half_trust_deg: the network's spread at which an elevation goes half the way from
             ``DEFAULT_ELEVATION_DEG`` to the network's.
-        spread_factor: by which the network's spread becomes the error to expect.
+        spread_factor, depth_spread_factor: by which the network's spreads of elevation and depth
+            become the errors to expect.
     """
 
     def __init__(
-        self, network: PoseNetwork, score_limit: float, half_trust_deg: float, spread_factor: float
+        self,
+        network: PoseNetwork,
+        score_limit: float,
+        half_trust_deg: float,
+        spread_factor: float,
+        depth_spread_factor: float,
     ) -> None:
         self.network, self.score_limit = network, score_limit
         self.half_trust_deg, self.spread_factor = half_trust_deg, spread_factor
+        self.depth_spread_factor = depth_spread_factor
 
     @torch.inference_mode()
     def __call__(self, rgba: np.ndarray) -> PoseEstimate:
-        """Estimate the camera and the mirror plane of a picture.
+        """Estimate the camera, the mirror plane and the depth of a picture's object.
 
         Args:
             rgba: (S, S, 4) uint8, straight alpha, framed by ``gsv3d.preprocessing.prepare`` at
@@ -85,39 +98,40 @@ class PoseEstimator:
         if rgba.shape != shape or rgba.dtype != np.uint8:
             raise ValueError(f"rgba must be {shape} uint8, not {rgba.shape} {rgba.dtype}.")
         picture = torch.from_numpy(np.ascontiguousarray(rgba)).permute(2, 0, 1)[None].float() / 255
-        elevations, spreads, all_scores = read_both_ways(self.network, picture)
-        scores = all_scores[0].numpy()
+        output = read_both_ways(self.network, picture)
+        scores = output.plane_logits[0].sigmoid().numpy()
         plane = choose_plane(scores)
-        score, spread = float(scores[plane]), float(spreads[0])
+        score, spread = float(scores[plane]), float(output.spread_deg[0])
         evidence = evidence_of(scores[plane], plane)
         elevation = draw_to_default(
-            elevations[0].clamp(-90, 90).numpy(), spread, self.half_trust_deg
+            output.elevation_deg[0].clamp(-90, 90).numpy(), spread, self.half_trust_deg
         )
         return PoseEstimate(
             float(elevation),
             refine_plane(scores, plane) if evidence >= self.score_limit else None,
             self.spread_factor * spread,
             score,
+            math.exp(float(output.log_depth[0])),
+            self.depth_spread_factor * float(output.log_depth_spread[0]),
         )
 
 
-def read_both_ways(network: PoseNetwork, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def read_both_ways(network: PoseNetwork, pictures: Tensor) -> PoseOutput:
     """Return a network's answers, averaged over pictures and their mirror images.
 
     Args:
         network: network in evaluation mode.
         pictures: (B, 4, S, S) in 0..1.
-
-    Returns:
-        (B,) elevations and (B,) spreads in degrees, (B, P) expected mirror scores.
     """
     straight, flipped = network(pictures), network(pictures.flip(-1))
     # In the mirror image, a plane at p stands at 180 - p.
     turned = flipped.plane_logits.sigmoid().flip(1).roll(1, 1)
-    return (
+    return PoseOutput(
         (straight.elevation_deg + flipped.elevation_deg) / 2,
         (straight.spread_deg + flipped.spread_deg) / 2,
-        (straight.plane_logits.sigmoid() + turned) / 2,
+        ((straight.plane_logits.sigmoid() + turned) / 2).logit(),
+        (straight.log_depth + flipped.log_depth) / 2,
+        (straight.log_depth_spread + flipped.log_depth_spread) / 2,
     )
 
 
@@ -214,7 +228,7 @@ def shipped_estimator() -> PoseEstimator:
 
 
 def estimate_pose(rgba: np.ndarray) -> PoseEstimate:
-    """Estimate the camera and the mirror plane of a prepared picture with the shipped network.
+    """Estimate camera, mirror plane and depth of a prepared picture with the shipped network.
 
     Args:
         rgba: (S, S, 4) uint8 as ``PoseEstimator`` takes it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small convolutional network from a cut-out to its camera's elevation and mirror planes."""
+"""A small convolutional network from a cut-out to elevation, mirror planes and depth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ NUM_PLANES = 90
 ELEVATION_SCALE_DEG = 20.0
 """Unit of the network's elevation."""
 
-WIDTHS, HIDDEN = (16, 32, 64, 128), 192
+LOG_DEPTH_SCALE = 0.5
+"""Unit of the network's logarithm of depth over width."""
+
+WIDTHS, HIDDEN = (24, 48, 96, 192), 256
 """Channels at the four resolutions, and width of the layer before the last."""
 
 
@@ -30,11 +33,15 @@ class PoseOutput:
         elevation_deg: (B,) median of a Laplace distribution.
         spread_deg: (B,) its scale, which is also its mean absolute deviation.
         plane_logits: (B, P) logits of the expected mirror scores.
+        log_depth: (B,) median of a Laplace distribution of the logarithm of depth over width.
+        log_depth_spread: (B,) its scale.
     """
 
     elevation_deg: Tensor
     spread_deg: Tensor
     plane_logits: Tensor
+    log_depth: Tensor
+    log_depth_spread: Tensor
 
 
 class PoseNetwork(nn.Module):
@@ -49,10 +56,10 @@ class PoseNetwork(nn.Module):
         self.features = nn.Sequential(*layers)
         side = PICTURE_SIZE // 4 // 2 ** (len(WIDTHS) - 1)
         self.hidden = nn.Linear(WIDTHS[-1] * side**2, HIDDEN)
-        self.output = nn.Linear(HIDDEN, 2 + NUM_PLANES)
+        self.output = nn.Linear(HIDDEN, 4 + NUM_PLANES)
 
     def forward(self, pictures: Tensor) -> PoseOutput:
-        """Estimate elevations and mirror planes of pictures.
+        """Estimate elevations, mirror planes and depths of pictures.
 
         Args:
             pictures: (B, 4, S, S) in 0..1, straight alpha, S = ``PICTURE_SIZE``.
@@ -62,7 +69,13 @@ class PoseNetwork(nn.Module):
         x = self.features(torch.cat([color, alpha - 0.5], dim=1) * 2)
         x = self.output(F.silu(self.hidden(x)))
         elevation, spread = ELEVATION_SCALE_DEG * x[:, 0], ELEVATION_SCALE_DEG * F.softplus(x[:, 1])
-        return PoseOutput(elevation, spread + 0.1, x[:, 2:])
+        return PoseOutput(
+            elevation,
+            spread + 0.1,
+            x[:, 2:-2],
+            LOG_DEPTH_SCALE * x[:, -2],
+            LOG_DEPTH_SCALE * F.softplus(x[:, -1]) + 0.01,
+        )
 
 
 class Block(nn.Module):

@@ -115,15 +115,15 @@ def test_the_result_is_complete(whole):
 @pytest.mark.parametrize(
     ("elevation", "mirror", "expected"),
     [
-        (None, "auto", PoseEstimate(33.0, 60.0, 5.0, 0.9)),
-        (None, "off", PoseEstimate(33.0, None, 5.0, None)),
-        (20.0, "auto", PoseEstimate(20.0, 60.0, None, 0.9)),
-        (0, -30, PoseEstimate(0.0, 150.0, None, None)),
-        (None, 200.0, PoseEstimate(33.0, 20.0, 5.0, None)),
+        (None, "auto", PoseEstimate(33.0, 60.0, 5.0, 0.9, 1.5, 0.2)),
+        (None, "off", PoseEstimate(33.0, None, 5.0, None, 1.5, 0.2)),
+        (20.0, "auto", PoseEstimate(20.0, 60.0, None, 0.9, 1.5, 0.2)),
+        (0, -30, PoseEstimate(0.0, 150.0, None, None, 1.5, 0.2)),
+        (None, 200.0, PoseEstimate(33.0, 20.0, 5.0, None, 1.5, 0.2)),
     ],
 )
 def test_what_the_user_knows_goes_before_estimates(monkeypatch, elevation, mirror, expected):
-    found = PoseEstimate(33.0, 60.0, 5.0, 0.9)
+    found = PoseEstimate(33.0, 60.0, 5.0, 0.9, 1.5, 0.2)
     monkeypatch.setattr("gsv3d.generation.estimate_pose", lambda rgba: found)
     settings = GenerationSettings(elevation=elevation, mirror=mirror)
     assert choose_pose(settings, np.zeros((96, 96, 4), np.uint8)) == expected
@@ -325,7 +325,7 @@ def test_the_last_elevation_is_the_pictures() -> None:
     estimated = GenerationSettings(azimuths=(90, 0))
     assert estimated.known_elevation is None
     listed = GenerationSettings(elevations=(40, 0), mirror="off")
-    assert choose_pose(listed, np.zeros((8, 8, 4), np.uint8)).elevation_deg == 0
+    assert choose_pose(listed, np.zeros((96, 96, 4), np.uint8)).elevation_deg == 0
 
 
 @pytest.mark.parametrize(

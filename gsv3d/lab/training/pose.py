@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from gsv3d.pose.estimate import (
     read_both_ways,
     save_estimator,
 )
-from gsv3d.pose.network import ELEVATION_SCALE_DEG, PoseNetwork
+from gsv3d.pose.network import ELEVATION_SCALE_DEG, LOG_DEPTH_SCALE, PoseNetwork, PoseOutput
 from gsv3d.pose.symmetry import MIRROR_SCORE
 
 HELD_OUT = 0.1
@@ -46,8 +47,8 @@ SURE_SHARE = 0.6
 """Share of planes that must be right where the network is just sure enough to be followed: a wrong
 plane costs 1.5 times what a right one gains."""
 
-SCORE_WEIGHT = 4.0
-"""Weight of the planes' cross-entropy, beside the elevation's negative log-likelihood."""
+PLANE_WEIGHT = 4.0
+"""Weight of the planes' cross-entropy, beside the likelihoods of elevation and depth."""
 
 
 def train_pose(
@@ -102,12 +103,12 @@ def train_pose(
     batches = draw_batches(pictures, np.flatnonzero(~held_out), schedule.batch_size, seed)
     progress, step = 0.0, 0
     while progress < 1:
-        elevation_loss, plane_loss = losses(network, *next(batches))
+        parts = losses(network, *next(batches))
         rate = schedule.rate(step, progress)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        (elevation_loss + SCORE_WEIGHT * plane_loss).backward()
+        (parts["elevation"] + PLANE_WEIGHT * parts["planes"] + parts["depth"]).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
         optimizer.step()
         average.update(schedule.decay(step))
@@ -115,8 +116,8 @@ def train_pose(
         seconds = time.monotonic() - started
         progress = seconds / 60 / schedule.minutes if schedule.minutes else step / schedule.steps
         if step % schedule.log_every == 0:
-            row = {"step": step, "learning_rate": rate, "elevation": elevation_loss.item(),
-                   "planes": plane_loss.item(), "seconds": seconds}  # fmt: skip
+            row = {"step": step, "learning_rate": rate}
+            row |= {name: part.item() for name, part in parts.items()} | {"seconds": seconds}
             log.write([row])
             say(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
     with average.applied():
@@ -141,8 +142,8 @@ def choose_held_out(packs: np.ndarray, seed: int) -> np.ndarray:
 
 def draw_batches(
     pictures: PosePictures, indices: np.ndarray, size: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (B, 4, S, S) pictures, mirrored and recolored at random, elevations and scores."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yield (B, 4, S, S) pictures, mirrored and recolored at random, and the last three's truth."""
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(indices)
@@ -154,7 +155,8 @@ def draw_batches(
             # Mirrored left to right, a plane at p stands at 180 - p.
             turned = scores.flip(1).roll(1, 1)
             scores = torch.where(changes.mirrored[:, None], turned, scores)
-            yield rgba, torch.from_numpy(pictures.elevations_deg[chosen]), scores
+            elevations = torch.from_numpy(pictures.elevations_deg[chosen])
+            yield rgba, elevations, scores, torch.from_numpy(pictures.log_depths[chosen])
 
 
 def picture_tensor(rgba: np.ndarray) -> Tensor:
@@ -163,14 +165,32 @@ def picture_tensor(rgba: np.ndarray) -> Tensor:
 
 
 def losses(
-    network: PoseNetwork, rgba: Tensor, elevations: Tensor, scores: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the Laplace negative log-likelihood of elevations, and the planes' cross-entropy."""
+    network: PoseNetwork, rgba: Tensor, elevations: Tensor, scores: Tensor, log_depths: Tensor
+) -> dict[str, Tensor]:
+    """Return the losses of a batch by name.
+
+    Elevations and depths have the negative log-likelihood of a Laplace distribution, planes the
+    cross-entropy of their scores.
+
+    Args:
+        network: the network.
+        rgba: (B, 4, S, S) in 0..1.
+        elevations: (B,) true elevations in degrees.
+        scores: (B, P) true mirror scores.
+        log_depths: (B,) true logarithms of depth over width.
+    """
     output = network(rgba)
-    spread = output.spread_deg / ELEVATION_SCALE_DEG
-    off = (output.elevation_deg - elevations).abs() / ELEVATION_SCALE_DEG
-    likelihood = (off / spread + spread.log()).mean()
-    return likelihood, F.binary_cross_entropy_with_logits(output.plane_logits, scores)
+    off = (output.elevation_deg - elevations) / ELEVATION_SCALE_DEG
+    deep = (output.log_depth - log_depths) / LOG_DEPTH_SCALE
+    return {
+        "elevation": _laplace_loss(off, output.spread_deg / ELEVATION_SCALE_DEG),
+        "planes": F.binary_cross_entropy_with_logits(output.plane_logits, scores),
+        "depth": _laplace_loss(deep, output.log_depth_spread / LOG_DEPTH_SCALE),
+    }
+
+
+def _laplace_loss(off: Tensor, spread: Tensor) -> Tensor:
+    return (off.abs() / spread + spread.log()).mean()
 
 
 @torch.inference_mode()
@@ -180,9 +200,9 @@ def calibrate(
     """Choose how far the network is followed, and measure it, on held-out pictures.
 
     Networks are too sure of pictures they have not seen. ``half_trust_deg`` is chosen for the
-    smallest mean error over ``USUAL_ELEVATIONS_DEG``, and the factor of the spread so that the mean
-    spread is the mean error. At the limit on a plane's evidence, ``SURE_SHARE`` of the planes are
-    right.
+    smallest mean error over ``USUAL_ELEVATIONS_DEG``, and the factors of the spreads so that the
+    mean spread is the mean error. At the limit on a plane's evidence, ``SURE_SHARE`` of the planes
+    are right.
 
     Returns:
         the limits, as ``PoseEstimator`` takes them, and the measures.
@@ -191,8 +211,14 @@ def calibrate(
         read_both_ways(network, picture_tensor(pictures.rgba[indices[start : start + 256]]))
         for start in range(0, len(indices), 256)
     ]
-    elevation, spread, predicted = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    read = {
+        f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(PoseOutput)
+    }
+    elevation, spread = read["elevation_deg"].numpy(), read["spread_deg"].numpy()
+    predicted = read["plane_logits"].sigmoid().numpy()
     truth, true_scores = pictures.elevations_deg[indices], pictures.scores[indices]
+    log_depths = pictures.log_depths[indices]
+    depth_off = np.abs(read["log_depth"].numpy() - log_depths)
 
     usual = (truth >= USUAL_ELEVATIONS_DEG[0]) & (truth <= USUAL_ELEVATIONS_DEG[1])
     trusts = np.arange(1.0, 31.0)
@@ -220,10 +246,13 @@ def calibrate(
         "planes_right_of_followed": float(right[followed].sum() / max(followed.sum(), 1)),
         "pictures_without_plane": float(without.mean()),
         "planes_followed_without_plane": float(followed[without].sum() / max(without.sum(), 1)),
+        "log_depth_mean_error": float(depth_off.mean()),
+        "log_depth_default_mean_error": float(np.abs(log_depths).mean()),
     }
     limits = {
         "score_limit": score_limit,
         "half_trust_deg": float(trusts[best]),
         "spread_factor": float(off.mean() / spread.mean()),
+        "depth_spread_factor": float(depth_off.mean() / read["log_depth_spread"].mean()),
     }
     return limits, measures

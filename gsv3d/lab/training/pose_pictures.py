@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw the pictures that the pose network learns from: elevation and mirror planes are known.
+"""Draw the pictures that the pose network learns from: elevation, mirror planes, depth are known.
 
 Each prop is drawn as it is and varied (``gsv3d.lab.rasterizing.variation``), from all around, and
 the pictures are framed as a user's are. The pictures of a prop or variation are one file; a file
@@ -35,6 +35,9 @@ LIGHTS = 12
 JOINED = 0.2
 """Share of the varied props that are joined with another prop: most lose their mirror planes."""
 
+LEAST = 0.02
+"""Smallest ratio of depth to width, and of width to depth: a sheet of paper has no thickness."""
+
 PLANES_DEG = np.arange(0.0, 180.0, 2.0)
 """Azimuths of the planes that are tried."""
 
@@ -47,12 +50,14 @@ class PosePictures:
         rgba: (N, S, S, 4) uint8, framed as ``prepare`` frames them.
         elevations_deg: (N,) float32 elevations of the cameras.
         scores: (N, P) float32 mirror scores of the planes at ``PLANES_DEG`` from the camera.
+        log_depths: (N,) float32 logarithms of depth over width, see ``measure_log_depth``.
         packs: (N,) the pack that each picture's prop belongs to.
     """
 
     rgba: np.ndarray
     elevations_deg: np.ndarray
     scores: np.ndarray
+    log_depths: np.ndarray
     packs: np.ndarray
 
 
@@ -133,7 +138,7 @@ def read_pictures(folder: Path, objects: Sequence[ObjectFile], variants: int) ->
                 with np.load(path, allow_pickle=False) as file:
                     count = len(file["rgba"])
                     parts.append((file["rgba"], file["elevations_deg"], file["scores"],
-                                  np.full(count, item.pack)))  # fmt: skip
+                                  file["log_depths"], np.full(count, item.pack)))  # fmt: skip
     if not parts:
         raise DataError(f"There are no pictures in {folder}: none of the objects could be drawn.")
     return PosePictures(*(np.concatenate(part) for part in zip(*parts, strict=True)))
@@ -211,4 +216,21 @@ def _draw_object(
         "rgba": np.stack(pictures),
         "elevations_deg": elevations[kept].astype(np.float32),
         "scores": np.stack(scores).astype(np.float32),
+        "log_depths": np.array(
+            [measure_log_depth(prop.vertices, azimuths[view]) for view in kept], np.float32
+        ),
     }
+
+
+def measure_log_depth(vertices: np.ndarray, azimuth_deg: float) -> float:
+    """Return the logarithm of an object's depth over its width, as a camera sees them.
+
+    Args:
+        vertices: (N, 3) in the world.
+        azimuth_deg: azimuth of the camera. Width is measured along its pictures' rows, depth
+            horizontally away from it.
+    """
+    angle = np.deg2rad(azimuth_deg)
+    right, away = (np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))
+    width, depth = (np.ptp(vertices[:, :2] @ np.array(axis)) for axis in (right, away))
+    return float(np.log(max(depth, LEAST * width) / max(width, LEAST * depth)))

@@ -114,12 +114,13 @@ def test_the_orbit_is_the_users_and_noted(pipeline, tmp_path):
     words = ["--elevations=-5,40,20", "--consistency", "0.5,0,0.5", *FEW]
     image, output = save_picture(tmp_path / "a.png"), tmp_path / "out"
     assert main(["generate", str(image), "--output", str(output), *words]) == 0
+    record = json.loads((output / "a.json").read_text(encoding="utf-8"))
     assert pipeline.asked == {
         "azimuths": [120, 240, 0],
         "elevations": [-5, 40, 20],
         "consistency": Consistency(0.5, 0.0, 0.5),
+        "depth_ratio": record["pose"]["depth_ratio"],
     }
-    record = json.loads((output / "a.json").read_text(encoding="utf-8"))
     assert record["views"] == {
         "azimuths_deg": [120, 240, 0], "elevations_deg": [-5, 40, 20], "distance": 2.35,
     }  # fmt: skip

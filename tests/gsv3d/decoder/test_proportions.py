@@ -92,6 +92,18 @@ def test_clouds_become_deeper_and_keep_their_middle(prior: float, expected: floa
     assert middle.tolist() == pytest.approx([0.1, -0.2, 0.05], abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("prior", "told", "expected"),
+    [(0.3, 2.0, 0.5 * math.exp(0.3)), (5.0, 2.0, 2.0), (0.3, 0.1, 0.5 * math.exp(-0.3)),
+     (0.3, 0.45, 0.45), (0.0, 2.0, 0.5)],
+)  # fmt: skip
+def test_clouds_are_drawn_toward_the_depth_that_is_told(
+    prior: float, told: float, expected: float
+) -> None:
+    width, depth, _ = extents_of(deepen(cloud((0.8, 0.4, 0.6)), prior, 0.0, told))
+    assert depth / width == pytest.approx(expected, rel=0.02)
+
+
 def test_faint_and_stray_gaussians_do_not_count_for_the_extents() -> None:
     box = cloud((0.8, 0.4, 0.6))
     haze = cloud((0.8, 1.2, 0.6), 400)
@@ -128,3 +140,9 @@ def test_too_few_gaussians_are_left_alone() -> None:
 def test_a_prior_below_zero_or_not_finite_is_refused(prior: float) -> None:
     with pytest.raises(ValueError, match="at least 0"):
         deepen(cloud((1.0, 1.0, 1.0)), prior, 0.0)
+
+
+@pytest.mark.parametrize("told", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_depth_that_no_object_has_is_refused(told: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        deepen(cloud((1.0, 1.0, 1.0)), 0.5, 0.0, told)

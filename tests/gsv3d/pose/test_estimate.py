@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from gsv3d.errors import ModelError
 from gsv3d.lab.rasterizing import Prop
 from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
-from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
+from gsv3d.lab.training.pose_pictures import measure_log_depth
+from gsv3d.pose import PICTURE_SIZE, estimate_pose
 from gsv3d.pose.estimate import (
     CONFIG,
     SHIPPED,
@@ -80,10 +82,16 @@ def test_a_peak_is_found_between_planes(azimuth: float) -> None:
 def test_an_estimator_survives_its_files(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = PoseNetwork().eval()
-    limits = {"score_limit": 0.45678, "half_trust_deg": 6.0, "spread_factor": 1.5}
+    limits = {
+        "score_limit": 0.45678,
+        "half_trust_deg": 6.0,
+        "spread_factor": 1.5,
+        "depth_spread_factor": 1.25,
+    }
     save_estimator(tmp_path, network, **limits)
     loaded = load_estimator(tmp_path)
     assert (loaded.score_limit, loaded.half_trust_deg, loaded.spread_factor) == (0.457, 6, 1.5)
+    assert loaded.depth_spread_factor == 1.25
     pictures = torch.rand(3, 4, PICTURE_SIZE, PICTURE_SIZE)
     with torch.no_grad():
         before, after = network(pictures), loaded.network(pictures)
@@ -112,21 +120,23 @@ def test_pictures_of_another_form_are_refused() -> None:
 def test_the_network_is_followed_as_far_as_it_is_trusted() -> None:
     network = load_estimator().network
     rgba = picture_of(trimesh.creation.box((0.9, 0.5, 0.4)), 30, 40)
-    sure = PoseEstimator(network, 0.0, 1e6, 1.0)(rgba)
-    half = PoseEstimator(network, 0.0, sure.elevation_error_deg, 2.0)(rgba)
+    sure = PoseEstimator(network, 0.0, 1e6, 1.0, 1.0)(rgba)
+    half = PoseEstimator(network, 0.0, sure.elevation_error_deg, 2.0, 3.0)(rgba)
     assert sure.plane_azimuth_deg is not None
     assert half.elevation_deg == pytest.approx((10 + sure.elevation_deg) / 2, abs=1e-3)
     assert half.elevation_error_deg == pytest.approx(2 * sure.elevation_error_deg)
-    unsure = PoseEstimator(network, 1.0, 0.0, 1.0)(rgba)
-    assert unsure == PoseEstimate(10.0, None, sure.elevation_error_deg, sure.plane_score)
+    assert half.depth_error == pytest.approx(3 * sure.depth_error)
+    unsure = PoseEstimator(network, 1.0, 0.0, 1.0, 1.0)(rgba)
+    assert unsure == replace(sure, elevation_deg=10.0, plane_azimuth_deg=None)
 
 
 def test_a_picture_and_its_mirror_image_are_read_alike() -> None:
-    estimator = PoseEstimator(load_estimator().network, 0.0, 1e6, 1.0)
+    estimator = PoseEstimator(load_estimator().network, 0.0, 1e6, 1.0, 1.0)
     rgba = picture_of(trimesh.creation.box((0.9, 0.5, 0.4)), 20, 30)
     one, other = estimator(rgba), estimator(rgba[:, ::-1])
     assert other.elevation_deg == pytest.approx(one.elevation_deg, abs=0.01)
     assert other.plane_score == pytest.approx(one.plane_score, abs=1e-3)
+    assert other.depth_ratio == pytest.approx(one.depth_ratio, rel=1e-3)
     turn = one.plane_azimuth_deg + other.plane_azimuth_deg
     assert (turn + 90) % 180 - 90 == pytest.approx(0, abs=0.1)
 
@@ -137,3 +147,13 @@ def test_the_shipped_network_reads_a_box(yaw: float, elevation: float) -> None:
     assert found.elevation_deg == pytest.approx(elevation, abs=10)
     assert found.plane_azimuth_deg is not None
     assert abs((found.plane_azimuth_deg - yaw + 45) % 90 - 45) < 10
+
+
+@pytest.mark.parametrize("yaw", [0, 40, 70])
+def test_the_shipped_network_tells_deep_from_flat(yaw: float) -> None:
+    box = trimesh.creation.box((0.9, 0.4, 0.4))
+    turned = (
+        box.vertices @ trimesh.transformations.rotation_matrix(np.deg2rad(-yaw), [0, 0, 1])[:3, :3]
+    )
+    found = estimate_pose(picture_of(box, yaw, 25))
+    assert np.log(found.depth_ratio) == pytest.approx(measure_log_depth(turned, 0.0), abs=0.3)

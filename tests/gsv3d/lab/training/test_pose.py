@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 import trimesh
 
+from gsv3d.cameras import orbit
 from gsv3d.cli import main
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.rasterizing.lighting import load_baked_environments
 from gsv3d.lab.training import pose_pictures
 from gsv3d.lab.training.pose import HELD_OUT, choose_held_out, draw_batches
-from gsv3d.lab.training.pose_pictures import PLANES_DEG, PosePictures, draw_pictures
+from gsv3d.lab.training.pose_pictures import (
+    LEAST,
+    PLANES_DEG,
+    PosePictures,
+    draw_pictures,
+    measure_log_depth,
+)
 from gsv3d.pose.estimate import load_estimator, refine_plane
 from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE
 
@@ -57,6 +64,22 @@ def test_labels_say_how_the_object_is_turned(folder: Path, monkeypatch) -> None:
     assert np.corrcoef(np.sin(np.deg2rad(found))[level], np.array(aside)[level])[0, 1] > 0.95
 
 
+@pytest.mark.parametrize("azimuth", [0.0, 30.0, 90.0, 200.0])
+def test_depth_is_measured_along_the_cameras_axes(azimuth: float) -> None:
+    vertices = np.random.default_rng(0).uniform(-1, 1, (1000, 3)) * (0.5, 0.2, 0.3)
+    (camera,) = orbit([azimuth], 25.0, size=8).viewmats.numpy()
+    right, forward = camera[0, :3], camera[2, :3] * (1, 1, 0)
+    width, depth = np.ptp(vertices @ right), np.ptp(vertices @ forward) / np.linalg.norm(forward)
+    found = measure_log_depth(vertices, azimuth)
+    assert found == pytest.approx(np.log(depth / width), abs=1e-5)
+
+
+def test_paper_seen_from_the_side_has_a_finite_depth() -> None:
+    paper = np.array([[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1.0]])
+    assert measure_log_depth(paper, 0.0) == pytest.approx(np.log(LEAST))
+    assert measure_log_depth(paper, 90.0) == pytest.approx(-np.log(LEAST))
+
+
 def test_what_is_drawn_is_not_drawn_again(folder: Path, tmp_path: Path) -> None:
     objects = find_objects([folder])[:1]
     said: list[str] = []
@@ -79,15 +102,15 @@ def test_a_mirrored_pictures_planes_are_mirrored() -> None:
     rgba = np.zeros((1, PICTURE_SIZE, PICTURE_SIZE, 4), np.uint8)
     rgba[:, :, : PICTURE_SIZE // 2] = 255
     scores = (PLANES_DEG == 30)[None].astype(np.float32)
-    pictures = PosePictures(rgba, np.float32([20]), scores, np.array(["p"]))
+    pictures = PosePictures(rgba, np.float32([20]), scores, np.float32([0.7]), np.array(["p"]))
     batches = draw_batches(pictures, np.array([0]), 1, 0)
     seen = set()
     for _ in range(20):
-        picture, elevation, found = next(batches)
+        picture, elevation, found, log_depth = next(batches)
         left = bool(picture[0, 3, 48, 40] > 0.5)
         seen.add(left)
         assert PLANES_DEG[int(found.argmax())] == (30 if left else 150)
-        assert elevation.tolist() == [20]
+        assert elevation.tolist() == [20] and log_depth.tolist() == [np.float32(0.7)]
     assert seen == {True, False}
 
 
@@ -100,7 +123,8 @@ def test_the_command_trains_a_network_that_loads(folder: Path, tmp_path: Path, c
     assert measures["score_limit"] == pytest.approx(estimator.score_limit, abs=1e-3)
     assert 0 < measures["elevation_mean_error_deg"] < 60
     log = (tmp_path / "out" / "log.csv").read_text().splitlines()
-    assert log[0].startswith("step,learning_rate,elevation,planes") and len(log) == 2
+    assert log[0].startswith("step,learning_rate,elevation,planes,depth") and len(log) == 2
+    assert 0 < measures["log_depth_mean_error"] < 2
     for option, value, said in (
         ("--batch-size", "0", "batch_size"),
         ("--batch-size", "5000", "fewer than a batch has (5000)"),
