@@ -12,7 +12,7 @@ from typing import Any
 
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.cli import check_at_least
-from gsv3d.lab.datasets.gather_sources import SOURCES, read_sources
+from gsv3d.lab.gathering.sources import SOURCES, read_sources
 
 DESCRIPTION = (
     "Gather single 3D objects under CC0 and CC BY from public git repositories, as small GLB files "
@@ -58,35 +58,35 @@ def write_command(args: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return 0, 1 if an object is damaged, 2 if nothing could be done."""
-    from gsv3d.lab.datasets import gathered_files, gathering
     from gsv3d.lab.datasets.objects import read_index
+    from gsv3d.lab.gathering import documents, selection
 
     try:
         check_at_least("workers", args.workers)
         workers = args.workers or _half_the_cpus()
         sources = read_sources(args.sources)
         known = [item for index in args.against for item in read_index(index)]
-        records = gathering.Records(args.output)
+        records = selection.Records(args.output)
         candidates = []
         for source in sources:
-            repository = gathering.open_repository(source, args.output, args.mirrors)
-            found = list(gathering.list_candidates(source, repository))
+            repository = selection.open_repository(source, args.output, args.mirrors)
+            found = list(selection.list_candidates(source, repository))
             print(f"{source.repository}: {len(found)} files.", flush=True)
             repository.fetch_files(c.task.path for c in found if records.read(c) is None)
             candidates += found
         missing = [item for item in candidates if records.read(item) is None]
-        gathering.make(missing, records, workers, _say)
+        selection.make(missing, records, workers, _say)
         print(f"Comparing {len(candidates)} objects, and {len(known)} others.", flush=True)
-        train, kept_out = gathering.measure_known(known, records, workers)
-        taken, left = gathering.drop_alike(candidates, records, train, kept_out)
+        train, kept_out = selection.measure_known(known, records, workers)
+        taken, left = selection.drop_alike(candidates, records, train, kept_out)
         removed = [c for c, _ in taken if not records.object_path(c.name).is_file()]
-        gathering.make(removed, records, workers, _say)  # by an earlier run, as like another
+        selection.make(removed, records, workers, _say)  # by an earlier run, as like another
         limits = {
-            "to objects that are trained on": gathering.TRAIN_LIMITS,
-            "to objects that are measured on": gathering.KEPT_OUT_LIMITS,
+            "to objects that are trained on": selection.TRAIN_LIMITS,
+            "to objects that are measured on": selection.KEPT_OUT_LIMITS,
         }
         command = write_command(args)
-        gathered_files.write_files(args.output, taken, left, sources, command, limits)
+        documents.write_files(args.output, taken, left, sources, command, limits)
     except GSV3DError as error:
         print(f"gsv3d gather: {error}", file=sys.stderr)
         return 2
@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
         return 130
     alike = sum(bool(item.like) for item in left)
     print(
-        f"{len(taken)} objects are in {args.output / gathered_files.INDEX}; {alike} are like "
-        f"others and {len(left) - alike} of no use, see {gathered_files.LEFT_OUT}."
+        f"{len(taken)} objects are in {args.output / documents.INDEX}; {alike} are like "
+        f"others and {len(left) - alike} of no use, see {documents.LEFT_OUT}."
     )
     return 0
 

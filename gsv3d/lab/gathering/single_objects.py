@@ -19,11 +19,11 @@ from PIL import Image
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets import mesh_files
 from gsv3d.lab.datasets.color import decode_srgb
-from gsv3d.lab.datasets.gather_sources import LICENSES
-from gsv3d.lab.datasets.likeness import Likeness, measure_likeness
-from gsv3d.lab.datasets.prop_files import name_coloring, to_glb
 from gsv3d.lab.datasets.rendering import silence_standard_output
-from gsv3d.lab.datasets.repositories import Repository
+from gsv3d.lab.gathering.likeness import Likeness, measure_likeness
+from gsv3d.lab.gathering.prop_files import name_coloring, to_glb
+from gsv3d.lab.gathering.repositories import Repository
+from gsv3d.lab.gathering.sources import LICENSES
 from gsv3d.lab.rasterizing.props import Prop, load_prop
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".fbx")
@@ -267,20 +267,10 @@ def _export_with_blender(file: Path, target: Path) -> None:
             f"{file}: reading it needs the Python package bpy.",
             'Install it with: pip install -e ".[blender]".',
         )
-    import bpy
+    from gsv3d.lab.datasets.blender_export import export_plain_glb
 
-    from gsv3d.lab.datasets import blender_objects
-
-    bpy.ops.wm.read_factory_settings(use_empty=True)
     try:
-        blender_objects.import_file(file)
-        missing = blender_objects.drop_missing_textures(bpy.data.materials)
-        for armature in bpy.data.armatures:
-            armature.pose_position = "REST"
-        bpy.ops.export_scene.gltf(
-            filepath=str(target), export_format="GLB", export_apply=True, export_skins=False,
-            export_animations=False, export_morph=False, export_image_format="AUTO",
-        )  # fmt: skip
+        missing = export_plain_glb(file, target)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].rstrip(".")
         raise DataError(f"{file} cannot be read: {reason}.") from error

@@ -64,7 +64,6 @@ class Source:
         author: author of the objects; empty if every file names its own.
         claim: text that the license rests on.
         packs: packs in it.
-        url: address to fetch from; empty for the usual one.
     """
 
     repository: str
@@ -73,7 +72,6 @@ class Source:
     author: str
     claim: str
     packs: tuple[Pack, ...]
-    url: str = ""
 
 
 def read_sources(path: Path) -> list[Source]:
@@ -101,8 +99,8 @@ def read_sources(path: Path) -> list[Source]:
 
 
 def _pack(entry: dict[str, Any]) -> Pack:
-    patterns = {key: tuple(map(str, entry.pop(key, ()))) for key in ("take", "leave")}
-    return Pack(**entry, **patterns)
+    fields = dict(entry, take=tuple(entry["take"]), leave=tuple(entry.get("leave", ())))
+    return Pack(**fields)
 
 
 def _source(entry: dict[str, Any]) -> Source:

@@ -19,9 +19,9 @@ from PIL import Image
 
 from gsv3d.cli import main
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets import gathering, single_objects
-from gsv3d.lab.datasets.gather_sources import FORMAT, SOURCES, read_sources
-from gsv3d.lab.datasets.repositories import Repository, fetch, match, open_mirror
+from gsv3d.lab.gathering import selection, single_objects
+from gsv3d.lab.gathering.repositories import Repository, fetch, match, open_mirror
+from gsv3d.lab.gathering.sources import FORMAT, SOURCES, read_sources
 from gsv3d.lab.rasterizing.props import load_prop
 from gsv3d.tasks import Outcome, attempt, outcome_of
 
@@ -101,7 +101,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             paths.append(task.path if maker else str(task))
             yield outcome_of(index, *attempt(function, task), str(task))
 
-    monkeypatch.setattr(gathering, "run_in_processes", run_here)
+    monkeypatch.setattr(selection, "run_in_processes", run_here)
     return paths
 
 

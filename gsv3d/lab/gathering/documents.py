@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gsv3d._version import __version__
-from gsv3d.lab.datasets.gather_sources import LICENSES, Source
-from gsv3d.lab.datasets.gathering import OBJECTS, Candidate, LeftOut
-from gsv3d.lab.datasets.likeness import Limits
-from gsv3d.lab.datasets.repositories import HOST
+from gsv3d.lab.gathering.likeness import Limits
+from gsv3d.lab.gathering.repositories import HOST
+from gsv3d.lab.gathering.selection import OBJECTS, Candidate, LeftOut
+from gsv3d.lab.gathering.sources import LICENSES, Source
 from gsv3d.outputs import write_atomic
 
 INDEX, ATTRIBUTION, DATASHEET, LEFT_OUT = (

@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
 from trimesh.visual.material import PBRMaterial
 
-from gsv3d.lab.datasets.gathering import KEPT_OUT_LIMITS, TRAIN_LIMITS
-from gsv3d.lab.datasets.likeness import Gallery, Likeness, measure_likeness
+from gsv3d.lab.gathering.likeness import Gallery, Likeness, measure_likeness
+from gsv3d.lab.gathering.selection import KEPT_OUT_LIMITS, TRAIN_LIMITS
 from gsv3d.lab.rasterizing.props import load_prop
 
 RED, BLUE = (0.8, 0.05, 0.05), (0.05, 0.05, 0.8)
 
 
-def table(legs: float = 0.6) -> trimesh.Trimesh:
+def table(legs: float = 0.6) -> Any:
     """A table in glTF's axes, with a drawer on one side."""
     parts = [trimesh.creation.box((2.0, 0.1, 1.0)).apply_translation((0, legs, 0))]
     for x in (-0.9, 0.9):
@@ -28,9 +29,7 @@ def table(legs: float = 0.6) -> trimesh.Trimesh:
     return trimesh.util.concatenate(parts)
 
 
-def measure(
-    folder: Path, mesh: trimesh.Trimesh, color: tuple[float, ...] = RED, yaw: float = 0.0
-) -> Likeness:
+def measure(folder: Path, mesh: Any, color: tuple[float, ...] = RED, yaw: float = 0.0) -> Likeness:
     mesh = mesh.copy().apply_transform(trimesh.transformations.rotation_matrix(yaw, (0, 1, 0)))
     material = PBRMaterial(baseColorFactor=[*color, 1.0])
     mesh.visual = trimesh.visual.TextureVisuals(material=material)

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from gsv3d.lab.datasets.gather_sources import IN_FILE, Pack, Source
-from gsv3d.lab.datasets.likeness import Gallery, Likeness, Limits, measure_likeness
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.processes import run_in_processes
-from gsv3d.lab.datasets.repositories import HOST, Repository, fetch, match, open_mirror
-from gsv3d.lab.datasets.single_objects import SUFFIXES, Made, Task, make_maker
+from gsv3d.lab.gathering.likeness import Gallery, Likeness, Limits, measure_likeness
+from gsv3d.lab.gathering.repositories import HOST, Repository, fetch, match, open_mirror
+from gsv3d.lab.gathering.single_objects import SUFFIXES, Made, Task, make_maker
+from gsv3d.lab.gathering.sources import IN_FILE, Pack, Source
 from gsv3d.lab.rasterizing.props import load_prop
 from gsv3d.outputs import make_folder, write_atomic
 
@@ -33,7 +33,7 @@ RECORD_FORMAT = 1
 """Raised when objects are made or measured in another way, so that they are made again."""
 
 TRAIN_LIMITS = Limits(shape=0.012, histogram=0.1, similar_shape=0.06, picture=0.1)
-KEPT_OUT_LIMITS = Limits(shape=0.05, histogram=0.25, similar_shape=0.065, picture=0.12)
+KEPT_OUT_LIMITS = Limits(shape=0.05, histogram=0.15, similar_shape=0.065, picture=0.12)
 """Stricter: objects that are measured on must not be learned, in whatever color."""
 
 _NO_NAME = ("scene", "model", "mesh", "textured", "object")
@@ -88,7 +88,7 @@ def open_repository(source: Source, output: Path, mirrors: Path | None) -> Repos
         if found is not None:
             return found
     folder = output / REPOSITORIES / f"{source.repository.replace('/', '+')}.git"
-    url = source.url or f"{HOST}{source.repository}.git"
+    url = f"{HOST}{source.repository}.git"
     return fetch(url, source.repository, source.commit, folder)
 
 
