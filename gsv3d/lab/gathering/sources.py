@@ -60,8 +60,8 @@ class Source:
     Attributes:
         repository: owner/name.
         commit: full hash.
-        license: a key of ``LICENSES``, or ``IN_FILE``.
-        author: author of the objects; empty if every file names its own.
+        license: a key of ``LICENSES``, or ``IN_FILE``; empty if all packs are kept out.
+        author: author of the objects; empty if every file names its own, or all are kept out.
         claim: text that the license rests on.
         packs: packs in it.
     """
@@ -108,10 +108,11 @@ def _source(entry: dict[str, Any]) -> Source:
     source = Source(packs=packs, **entry)
     if not re.fullmatch("[0-9a-f]{40}", source.commit):
         raise ValueError(f"{source.repository} has no full hash as its commit")
-    if source.license != IN_FILE and source.license not in LICENSES:
-        raise ValueError(f"{source.repository} has the license {source.license!r}")
-    if not source.claim or (source.license != IN_FILE and not source.author):
-        raise ValueError(f"{source.repository} has no claim or no author")
+    if not all(pack.kept_out for pack in packs):
+        if source.license != IN_FILE and source.license not in LICENSES:
+            raise ValueError(f"{source.repository} has the license {source.license!r}")
+        if not source.claim or (source.license != IN_FILE and not source.author):
+            raise ValueError(f"{source.repository} has no claim or no author")
     for pack in packs:
         if not re.fullmatch(r"[a-z0-9_]+", pack.name):
             raise ValueError(f"a pack of {source.repository} has the name {pack.name!r}")
