@@ -45,7 +45,14 @@ GSV3D_ROWS = (
     ("__main__",),
     ("lab",),
 )
-LAB_ROWS = (("datasets",), ("rasterizing",), ("training",), ("evaluation",), ("cli",))
+LAB_ROWS = (
+    ("datasets",),
+    ("rasterizing",),
+    ("gathering",),
+    ("training",),
+    ("evaluation",),
+    ("cli",),
+)
 # Blender renders the training pictures: the one part of the library that may drive it.
 GSV3D_WITH_BLENDER = "gsv3d.lab.datasets"
 VERSION = "gsv3d._version"

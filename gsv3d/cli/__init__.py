@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "list, add, convert and remove models",
 }
 LAB_COMMANDS = {
+    "gather": "gather 3D objects of public repositories to train on",
     "render": "render orbits of 3D objects, to train and evaluate on",
     "train": "train a stage of a model on rendered orbits",
     "evaluate": "measure a model against ground truth and baselines",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands ``gsv3d render``, ``train`` and ``evaluate``, and the checks that they share."""
+"""The commands ``gather``, ``render``, ``train`` and ``evaluate``, and the checks they share."""
 
 from __future__ import annotations
 

@@ -187,12 +187,14 @@ def find_missing_pictures(document: Document) -> list[str]:
     missing = set()
     for number, material in enumerate(document.json.get("materials", [])):
         base = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
+        glossy = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {})
+        base = glossy.get("diffuseTexture", base)
         if base is None:
             continue
         image: dict[str, Any] = {}
         try:
             image = document.json["images"][_source(document.json["textures"][base["index"]])]
-            _open_picture(document, image)
+            Image.open(io.BytesIO(read_picture(document, image))).close()
         except Exception:  # Pillow raises errors of many kinds for damaged pictures
             uri = image.get("uri", "data:")
             name = image.get("name") or f"a texture of {material.get('name') or number}"
@@ -208,14 +210,13 @@ def _source(texture: dict[str, Any]) -> int:
     return int(texture["source"])
 
 
-def _open_picture(document: Document, image: dict[str, Any]) -> None:
-    if "bufferView" in image:
-        view = document.get_entry("bufferViews", image["bufferView"])
-        start = view.get("byteOffset", 0)
-        data = document.read_buffer(view["buffer"])[start : start + view["byteLength"]]
-    else:
-        data = document.read_uri(image["uri"])
-    Image.open(io.BytesIO(data)).close()
+def read_picture(document: Document, image: dict[str, Any]) -> bytes:
+    """Return the bytes of an entry of a document's images."""
+    if "bufferView" not in image:
+        return document.read_uri(image["uri"])
+    view = document.get_entry("bufferViews", image["bufferView"])
+    start = view.get("byteOffset", 0)
+    return document.read_buffer(view["buffer"])[start : start + view["byteLength"]]
 
 
 def check_geometry(document: Document) -> bool:

@@ -67,8 +67,12 @@ class Prop:
         return said
 
 
-def load_prop(path: Path) -> Prop:
+def load_prop(path: Path, texture_side: int = TEXTURE_SIDE) -> Prop:
     """Read the meshes of a GLB or glTF file, with their nodes' transforms.
+
+    Args:
+        path: path of the file.
+        texture_side: largest side of a texture in pixels; larger ones are reduced.
 
     Raises:
         DataError: the file cannot be read, is compressed, has no triangles, or has vertices that
@@ -77,7 +81,7 @@ def load_prop(path: Path) -> Prop:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     try:
-        return _read(path)
+        return _read(path, texture_side)
     except DataError:
         raise
     except Exception as error:  # trimesh and numpy raise many kinds for damaged files
@@ -87,7 +91,7 @@ def load_prop(path: Path) -> Prop:
         ) from error
 
 
-def _read(path: Path) -> Prop:
+def _read(path: Path, texture_side: int) -> Prop:
     import trimesh
 
     document: dict[str, Any] = {}
@@ -124,7 +128,9 @@ def _read(path: Path) -> Prop:
         geometry = scene.geometry[name]
         if not isinstance(geometry, trimesh.Trimesh) or not len(geometry.faces):
             continue
-        part, colored = _part(geometry, np.asarray(transform), textures, seen, missing)
+        part, colored = _part(
+            geometry, np.asarray(transform), textures, seen, missing, texture_side
+        )
         parts.append(part)
         plain = plain and not colored
     if not parts:
@@ -166,6 +172,7 @@ def _part(
     textures: list[np.ndarray],
     seen: dict[int, int],
     missing: list[str],
+    texture_side: int,
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Return one mesh's arrays, and True if it has colors of its own.
 
@@ -187,6 +194,8 @@ def _part(
     visual = mesh.visual
     material = getattr(visual, "material", None)
     if material is not None:
+        if hasattr(material, "to_pbr"):  # of an OBJ
+            material = material.to_pbr()
         factor = getattr(material, "baseColorFactor", None)
         if factor is not None:
             scale = 255.0 if np.issubdtype(np.asarray(factor).dtype, np.integer) else 1.0
@@ -197,7 +206,7 @@ def _part(
         if picture is not None and visual.uv is not None:
             if id(picture) not in seen:
                 try:
-                    textures.append(_texture(picture))
+                    textures.append(_texture(picture, texture_side))
                     seen[id(picture)] = len(textures) - 1
                 except Exception:  # Pillow raises many kinds for damaged pictures
                     missing.append(f"a texture of {material.name}")
@@ -240,13 +249,13 @@ def _vertex_colors(mesh: Any, visual: Any) -> np.ndarray | None:
     return np.asarray(own, dtype=np.float64)[:, :3].clip(0, 1)
 
 
-def _texture(picture: Any) -> np.ndarray:
+def _texture(picture: Any, side: int) -> np.ndarray:
     from PIL import Image
 
     picture = picture.convert("RGB")
-    if max(picture.size) > TEXTURE_SIDE:
-        scale = TEXTURE_SIDE / max(picture.size)
-        size = tuple(max(1, round(side * scale)) for side in picture.size)
+    if max(picture.size) > side:
+        scale = side / max(picture.size)
+        size = tuple(max(1, round(length * scale)) for length in picture.size)
         picture = picture.resize(size, Image.Resampling.BOX)
     return np.asarray(picture)
 

@@ -324,7 +324,7 @@ def test_help_needs_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("generate", "models", "render", "train", "evaluate"):
+    for command in ("generate", "models", "gather", "render", "train", "evaluate"):
         assert command in done.stdout
 
 
