@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native, native_fusion
+from gsv3d.meshing.distances import measure_distances
 from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.views import DepthViews
 
@@ -155,8 +156,8 @@ def measure_distance(alpha: np.ndarray, level: float) -> np.ndarray:
         return np.full(alpha.shape, -1e3 if inside.all() else 1e3)
     coarse = np.where(
         inside,
-        0.5 - ndimage.distance_transform_edt(inside),
-        ndimage.distance_transform_edt(~inside) - 0.5,
+        0.5 - measure_distances(inside),
+        measure_distances(~inside) - 0.5,
     )
     dv, du = np.gradient(alpha)
     steepness = np.hypot(du, dv)

@@ -16,7 +16,8 @@ from scipy import ndimage
 from gsv3d.cameras import Cameras
 from gsv3d.compiling import list_parts, run_in_threads
 from gsv3d.masks import box_of, object_coverage
-from gsv3d.meshing import native
+from gsv3d.meshing import native, native_outline
+from gsv3d.meshing.distances import measure_distances
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.native_reference import sample_picture
 from gsv3d.meshing.raster import rasterize
@@ -122,7 +123,7 @@ def align_reference(
     layers[..., :4] = reference.rgba.astype(np.float32) / 255
     layers[..., :3] *= layers[..., 3:4]
     if reference.alpha is None:
-        layers[..., 4] = ndimage.distance_transform_edt(np.pad(wanted, 1))[1:-1, 1:-1]
+        layers[..., 4] = measure_distances(np.pad(wanted, 1))[1:-1, 1:-1]
     else:  # no background in its outermost pixels, and no other pixels in its thinnest parts
         layers[..., 4] = wanted * size
     # Next to an outline the nearest depth around is what hides a point, or what it is itself.
@@ -180,28 +181,54 @@ def sample_alpha(projection: Projection, points: np.ndarray) -> np.ndarray:
 
 
 def project_voxels(
+    volume: Volume, voxels: np.ndarray, camera: Cameras
+) -> tuple[np.ndarray, np.ndarray]:
+    """Project voxels as ``Cameras.project`` does points.
+
+    Args:
+        volume: gives the grid.
+        voxels: (N,) flat indices.
+        camera: one view.
+
+    Returns:
+        (N, 2) pixels and (N,) z-depths.
+    """
+    uv, z = np.empty((len(voxels), 2)), np.empty(len(voxels))
+    shape, row = np.array(volume.field.shape), native.camera_rows(camera)
+
+    def project(part: slice) -> None:
+        native_outline.project_voxels(
+            voxels[part], shape, volume.origin, volume.voxel, row, uv[part], z[part]
+        )
+
+    for _ in run_in_threads(project, list_parts(len(voxels))):
+        pass
+    return uv, z
+
+
+def measure_outside(
     volume: Volume, voxels: np.ndarray, camera: Cameras, distance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Project voxels as ``Cameras.project`` does points; look up their distance to an outline.
+) -> np.ndarray:
+    """Return (N,) distances of voxels to an outline, in the world.
 
     Args:
         volume: gives the grid.
         voxels: (N,) flat indices.
         camera: one view of S pixels.
-        distance: (S, S) in pixels, positive outside.
-
-    Returns:
-        (N, 2) pixels, (N,) z-depths, and (N,) distances in the world; beyond the picture as if it
-        were its whole side off.
+        distance: (S, S) in pixels, positive outside; beyond the picture it is S.
     """
-    uv, z = np.empty((len(voxels), 2)), np.empty(len(voxels))
-    values, size = np.empty(len(voxels)), len(distance)
-    native.look_at_picture(
-        voxels, np.array(volume.field.shape), volume.origin.astype(np.float64), volume.voxel,
-        native.camera_rows(camera), np.ascontiguousarray(distance)[None, ..., None], size,
-        uv, z, values,
-    )  # fmt: skip
-    return uv, z, values * z / float(camera.Ks[0, 0, 0])
+    outside = np.empty(len(voxels))
+    shape, row = np.array(volume.field.shape), native.camera_rows(camera)
+    maps = np.ascontiguousarray(distance)[None, ..., None]
+
+    def measure(part: slice) -> None:
+        native_outline.measure_outside(
+            voxels[part], shape, volume.origin, volume.voxel, row, maps, outside[part]
+        )
+
+    for _ in run_in_threads(measure, list_parts(len(voxels))):
+        pass
+    return outside
 
 
 def _rasterize_depth(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
