@@ -202,6 +202,29 @@ def blend_corners(
 
 
 @compiled
+def look_up_texels(texture: np.ndarray, uvs: np.ndarray) -> np.ndarray:
+    """Return (N, C) float32 bilinear values in 0..1 of a texture.
+
+    Args:
+        texture: (T, T, C) uint8, row 0 at the top.
+        uvs: (N, 2), origin at the bottom left.
+    """
+    size, channels = len(texture), texture.shape[2]
+    result = np.empty((len(uvs), channels), np.float32)
+    for n in range(len(uvs)):
+        x = min(max(uvs[n, 0] * size - 0.5, 0.0), size - 1.0)
+        y = min(max((1.0 - uvs[n, 1]) * size - 0.5, 0.0), size - 1.0)
+        left, top = int(x), int(y)
+        after, bottom = min(left + 1, size - 1), min(top + 1, size - 1)
+        right, down = x - left, y - top
+        for k in range(channels):
+            upper = texture[top, left, k] * (1 - right) + texture[top, after, k] * right
+            lower = texture[bottom, left, k] * (1 - right) + texture[bottom, after, k] * right
+            result[n, k] = (upper * (1 - down) + lower * down) / 255.0
+    return result
+
+
+@compiled
 def mean_colors(
     points: np.ndarray,
     normals: np.ndarray,
