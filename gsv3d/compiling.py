@@ -13,6 +13,9 @@ import torch
 Part = TypeVar("Part")
 Answer = TypeVar("Answer")
 
+PART = 32768
+"""Points, voxels or texels that a thread works on at a time."""
+
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function when it is first called, and keep the result on disk for later processes.
@@ -23,6 +26,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package's nor the user's folder can be written
         return numba.njit(nogil=True)(function)
+
+
+def list_parts(count: int) -> list[slice]:
+    """Return the parts of so many points, voxels or texels that a thread works on at a time."""
+    return [slice(start, start + PART) for start in range(0, count, PART)]
 
 
 def run_in_threads(

@@ -19,7 +19,7 @@ from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.filenames import readable
 from gsv3d.generation import GenerationResult
 from gsv3d.meshing import TexturedMesh, export
-from gsv3d.meshing.preview import rasterize_mesh
+from gsv3d.meshing.preview import rasterize_looks
 from gsv3d.outputs import write_atomic
 from gsv3d.settings import GenerationSettings
 
@@ -204,8 +204,7 @@ def draw_contact_sheet(
     elevations = [float(elevations_deg[i]) for i in chosen]
 
     cameras = orbit(azimuths, elevations, size=TILE, distance=distance)
-    textured = rasterize_mesh(mesh, cameras, shading=0.35)
-    clay = rasterize_mesh(mesh, cameras, shading=1.0, clay=True)
+    textured, clay = rasterize_looks(mesh, cameras, ((0.35, False), (1.0, True)))
     sides = [f"{azimuth:.0f}°" for azimuth in azimuths]
     rows: list[list[tuple[str, np.ndarray | None]]] = [
         [("input", prepared)],

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from gsv3d.meshing.distances import measure_distances
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.settings import MeshSettings
 
@@ -42,7 +43,7 @@ def cover_fine_gaps(
         > 1e-6
     )
     filled = shown | (_close_gaps(shown, near) & fine)
-    filled |= (ndimage.distance_transform_edt(~filled) <= settings.filled_margin * pixels) & fine
+    filled |= (measure_distances(~filled) <= settings.filled_margin * pixels) & fine
     rows, columns = ndimage.distance_transform_edt(
         ~shown, return_distances=False, return_indices=True
     )
@@ -55,5 +56,5 @@ def cover_fine_gaps(
 def _close_gaps(mask: np.ndarray, radius: float) -> np.ndarray:
     """Fill what no disc of the radius (in pixels) fits into (morphological closing)."""
     margin = int(np.ceil(radius)) + 1
-    near = ndimage.distance_transform_edt(~np.pad(mask, margin)) <= radius
-    return mask | (ndimage.distance_transform_edt(near) > radius)[margin:-margin, margin:-margin]
+    near = measure_distances(~np.pad(mask, margin)) <= radius
+    return mask | (measure_distances(near) > radius)[margin:-margin, margin:-margin]

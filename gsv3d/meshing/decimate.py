@@ -20,6 +20,10 @@ from gsv3d.compiling import compiled
 LEAST_TURN = 0.2
 """Cosine of the largest angle by which a contraction may turn a face."""
 
+PER_DOUBLING, ZERO, BUCKETS = 16, 3200, 4096
+"""Edges are kept in so many buckets, by their error: so many buckets until it doubles, and an error
+of 1/2 in about the bucket ``ZERO``."""
+
 GONE = -(2**40)
 """Age of a vertex that was contracted into another."""
 
@@ -79,16 +83,32 @@ def _contract(points: np.ndarray, faces: np.ndarray, target: int) -> np.ndarray:
     stamp = np.zeros(count, np.int64)  # how often a vertex was changed
     mark = np.full(count, -1, np.int64)
     marks = 0
+    # Edges wait in buckets by their error: only those of the least are sorted, by a heap.
     heap = [(0.0, 0, 0, 0)]
     heap.pop()
+    waiting = [(0.0, 0, 0, 0, 0)]  # the last: the one before it in its bucket
+    bucket, newest = -1, np.zeros(BUCKETS, np.int64)
     for f in range(left):
         for k in range(3):
             u, v = faces[f, k], faces[f, (k + 1) % 3]
             if u < v:
-                heap.append((_least(points, quadrics, u, v)[0], u, v, 0))
-    heapq.heapify(heap)
+                error = _least(points, quadrics, u, v)[0]
+                place = _bucket_of(error)
+                waiting.append((error, u, v, 0, newest[place]))
+                newest[place] = len(waiting) - 1
 
-    while left > target and len(heap) > 0:
+    while left > target:
+        if len(heap) == 0:
+            bucket += 1
+            if bucket == BUCKETS:
+                break
+            entry = newest[bucket]
+            while entry > 0:
+                error, u, v, age, entry = waiting[entry]
+                if stamp[u] + stamp[v] == age:
+                    heap.append((error, u, v, age))
+            heapq.heapify(heap)
+            continue
         _, u, v, age = heapq.heappop(heap)
         if stamp[u] + stamp[v] != age:
             continue
@@ -156,12 +176,27 @@ def _contract(points: np.ndarray, faces: np.ndarray, target: int) -> np.ndarray:
                     w = faces[f, k]
                     if w != u and mark[w] != marks:
                         mark[w] = marks
-                        error = _least(points, quadrics, u, w)[0]
-                        heapq.heappush(heap, (error, u, w, stamp[u] + stamp[w]))
+                        error, age = _least(points, quadrics, u, w)[0], stamp[u] + stamp[w]
+                        place = _bucket_of(error)
+                        if place <= bucket:
+                            heapq.heappush(heap, (error, u, w, age))
+                        else:
+                            waiting.append((error, u, w, age, newest[place]))
+                            newest[place] = len(waiting) - 1
             corner = after
         following[before] = -1
         last[u] = before
     return alive
+
+
+@compiled
+def _bucket_of(error: float) -> int:
+    """Return which bucket an error of 0 or more waits in; a larger one never comes before."""
+    if error <= 0.0:
+        return 0
+    share, power = math.frexp(error)
+    place = int((power + 2.0 * share) * PER_DOUBLING) + ZERO
+    return min(max(place, 0), BUCKETS - 1)
 
 
 @compiled

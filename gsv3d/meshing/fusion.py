@@ -19,7 +19,8 @@ import numpy as np
 from scipy import ndimage
 
 from gsv3d.compiling import run_in_threads
-from gsv3d.meshing import native, native_fusion
+from gsv3d.meshing import native, native_fusion, native_maps
+from gsv3d.meshing.distances import measure_distances
 from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.views import DepthViews
 
@@ -64,7 +65,8 @@ def fuse_depths(
     level = find_solid_level(views, settings)
     order = _spread_views(len(views))
     cameras = native.camera_rows(views.cameras)[order]
-    maps = np.stack([_map_view(views, i, level) for i in order])
+    mapped = run_in_threads(lambda i: _map_view(views, i, level), order)
+    maps = np.stack([layers for _, layers in mapped])
     tiles = native_fusion.bound_tiles(maps)
     field = np.empty(shape, dtype=np.float32)
 
@@ -109,37 +111,11 @@ def _map_view(views: DepthViews, i: int, level: float) -> np.ndarray:
     These are depth, slope, whether they are known, and the distance to the silhouette in pixels.
     """
     alpha, depth = views.alpha[i], views.depth[i]
-    solid = (alpha > level) & (depth > 0)
-    focal = float(views.cameras.Ks[i, 0, 0])
-
-    # Depth is continued over the silhouette's border by a pixel or two, for the bilinear look-up.
-    filled, known = np.where(solid, depth, 0.0), solid.astype(np.float32)
-    for _ in range(2):
-        total, weight = _average(filled * known), _average(known)
-        grow = (known == 0) & (weight > 0)
-        filled = np.where(grow, total / np.maximum(weight, 1e-6), filled)
-        known = np.where(grow, 1.0, known).astype(np.float32)
-
-    # A pixel that straddles a near and a far part has a depth in between, where nothing is. Such a
-    # jump shows as a second difference; a mere slope has none.
-    high = ndimage.maximum_filter(np.where(solid, depth, -np.inf), 3)
-    low = ndimage.minimum_filter(np.where(solid, depth, np.inf), 3)
-    spread = np.where(solid, high - low, 0.0)
-    pixel = np.where(solid, depth, 1.0) / focal
-    jump = ndimage.maximum_filter(spread > 8.0 * pixel, 3) & (spread > 5.0 * pixel)
-    known = np.where(jump, 0.0, known)
-
-    # Distance along the ray to distance along the normal: |r . n| with a depth map z(u, v) is
-    # 1 / sqrt(1 + |f grad z / z|^2) to first order in the field of view.
-    smooth = _average(np.where(known > 0, filled, 0.0)) / np.maximum(
-        _average((known > 0) * 1.0), 1e-6
-    )
-    dv, du = np.gradient(smooth)
-    slope = 1.0 / np.sqrt(1.0 + ((du**2 + dv**2) * (focal / np.maximum(smooth, 1e-6)) ** 2))
-    slope = np.where(_average((known > 0) * 1.0) > 0.999, slope, 0.7)
     maps = np.empty((*alpha.shape, 4), dtype=np.float32)
-    for i, layer in enumerate((filled, slope, known, measure_distance(alpha, level))):
-        maps[..., i] = layer
+    native_maps.map_depths(
+        (alpha > level) & (depth > 0), depth, float(views.cameras.Ks[i, 0, 0]), maps
+    )
+    maps[..., 3] = measure_distance(alpha, level)
     return maps
 
 
@@ -155,8 +131,8 @@ def measure_distance(alpha: np.ndarray, level: float) -> np.ndarray:
         return np.full(alpha.shape, -1e3 if inside.all() else 1e3)
     coarse = np.where(
         inside,
-        0.5 - ndimage.distance_transform_edt(inside),
-        ndimage.distance_transform_edt(~inside) - 0.5,
+        0.5 - measure_distances(inside),
+        measure_distances(~inside) - 0.5,
     )
     dv, du = np.gradient(alpha)
     steepness = np.hypot(du, dv)
@@ -176,7 +152,3 @@ def _thicken_sheets(field: np.ndarray, voxel: float) -> np.ndarray:
         ndimage.binary_dilation(thick, iterations=4).astype(np.float32), 1.5
     )
     return field - 0.75 * voxel * (1.0 - np.clip(near, 0.0, 1.0)) * (field < 3.0 * voxel)
-
-
-def _average(values: np.ndarray) -> np.ndarray:
-    return ndimage.uniform_filter(values.astype(np.float32), 3, mode="nearest")

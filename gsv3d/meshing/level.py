@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native
 from gsv3d.meshing.fusion import Volume, close_walls, find_solid_level
 from gsv3d.meshing.settings import MeshSettings
@@ -79,8 +80,8 @@ def measure_agreement(
     cameras = native.camera_rows(views.cameras)
     cameras[:, 12:] /= 2
     shape = np.array(field.shape)
-    total = np.zeros(len(levels))
-    for i in chosen:
+
+    def measure(i: int) -> np.ndarray:
         lowest = np.full((size, size), len(levels))
         native.reach_pixels(near, first, shape, volume.origin, volume.voxel, cameras, i, lowest)
         # As for voxels: what touches a pixel covers it.
@@ -88,5 +89,9 @@ def measure_agreement(
         wanted = alpha.max(axis=(1, 3)) > solid
         covered = np.cumsum(np.bincount(lowest.ravel(), minlength=len(levels) + 1)[:-1])
         both = np.cumsum(np.bincount(lowest[wanted], minlength=len(levels) + 1)[:-1])
-        total += both / np.maximum(covered + wanted.sum() - both, 1)
+        return both / np.maximum(covered + wanted.sum() - both, 1)
+
+    total = np.zeros(len(levels))
+    for _, shares in run_in_threads(measure, chosen):
+        total += shares
     return total / len(chosen)

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import Cameras
+from gsv3d.compiling import run_in_threads
+from gsv3d.meshing import native, native_outline
 from gsv3d.meshing.fusion import Volume, close_walls, measure_distance
 from gsv3d.meshing.outline import match_reference_outline, resize_map
-from gsv3d.meshing.reference import Reference, project_voxels
+from gsv3d.meshing.reference import Reference, measure_outside
 from gsv3d.meshing.settings import MeshSettings
 
 
@@ -72,15 +74,14 @@ def place_mirror_reference(
     normal = between / max(distance, 1e-3)
     wanted = resize_map(reference.coverage, size) >= 0.5
     shell = np.argwhere((volume.field < 0) & (volume.field > -2 * volume.voxel))
-    points = shell * volume.voxel + volume.origin
-    agreements = []
-    for offset in offsets:
-        (uv,), _ = camera.project(points - 2 * offset * normal)
-        cells = np.floor(uv).astype(np.int64)
-        cells = cells[((cells >= 0) & (cells < size)).all(axis=1)]
+    points, row = shell * volume.voxel + volume.origin, native.camera_rows(camera)
+
+    def measure_agreement(offset: float) -> float:
         seen = np.zeros((size, size), dtype=bool)
-        seen[cells[:, 1], cells[:, 0]] = True
-        agreements.append(float((seen & wanted).sum() / max((seen | wanted).sum(), 1)))
+        native_outline.mark_pixels(points, -2 * offset * normal, row, seen)
+        return float((seen & wanted).sum() / max((seen | wanted).sum(), 1))
+
+    agreements = [found for _, found in run_in_threads(measure_agreement, offsets.tolist())]
     best = int(np.argmax(agreements - settings.mirror_offset_cost * np.abs(offsets)))
     viewmats = reference.camera.viewmats.clone()
     shift = torch.from_numpy(2 * offsets[best] * normal).to(viewmats)
@@ -97,7 +98,7 @@ def cut_outside_outline(
     distance = measure_distance(resize_map(reference.coverage, pixels), 0.5)
     walls = float(volume.field.max())
     solid = np.flatnonzero(volume.field < walls)
-    outside = project_voxels(volume, solid, camera, distance)[2]
+    outside = measure_outside(volume, solid, camera, distance)
     field = volume.field.astype(np.float32)
     field.reshape(-1)[solid] = np.maximum(field.ravel()[solid], np.minimum(outside, walls))
     return Volume(close_walls(field, walls), volume.origin, volume.voxel)

@@ -63,6 +63,23 @@ def interpolate(maps: np.ndarray, view: int, pixels: Pixels, layer: int) -> floa
 
 
 @compiled
+def find_cell(voxel: int, shape: np.ndarray, i: int, j: int, k: int) -> tuple[int, int, int]:
+    """Return the place of a voxel in the grid.
+
+    Args:
+        voxel: flat index.
+        shape: shape of the grid.
+        i, j, k: place of the voxel looked at before: two divisions are saved where this one is the
+            next.
+    """
+    if k + 1 < shape[2] and voxel == (i * shape[1] + j) * shape[2] + k + 1:
+        return i, j, k + 1
+    rest, k = divmod(voxel, shape[2])
+    i, j = divmod(rest, shape[1])
+    return i, j, k
+
+
+@compiled
 def reach_pixels(
     voxels: np.ndarray,
     levels: np.ndarray,
@@ -83,64 +100,15 @@ def reach_pixels(
         lowest: (S, S) whole numbers, changed.
     """
     size = len(lowest)
+    i = j = k = 0
     for n in range(len(voxels)):
-        rest, k = divmod(voxels[n], shape[2])
-        i, j = divmod(rest, shape[1])
+        i, j, k = find_cell(voxels[n], shape, i, j, k)
         u, v, _ = project_point(
             cameras, view, origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
         )
         if 0.0 <= u < size and 0.0 <= v < size:
             row, column = int(v), int(u)
             lowest[row, column] = min(lowest[row, column], levels[n])
-
-
-@compiled
-def lower_rays(rays: np.ndarray, values: np.ndarray, least: np.ndarray) -> None:
-    """Lower the value of each ray to the least of those on it.
-
-    Args:
-        rays, values: (N,) index of a ray, and a value on it.
-        least: (R,) changed.
-    """
-    for n in range(len(rays)):
-        least[rays[n]] = min(least[rays[n]], values[n])
-
-
-@compiled
-def look_at_picture(
-    voxels: np.ndarray,
-    shape: np.ndarray,
-    origin: np.ndarray,
-    step: float,
-    cameras: np.ndarray,
-    maps: np.ndarray,
-    beyond: float,
-    uv: np.ndarray,
-    depths: np.ndarray,
-    values: np.ndarray,
-) -> None:
-    """Project voxels into one picture and look up its values there.
-
-    Args:
-        voxels: (N,) flat indices.
-        shape, origin, step: shape, origin and step of the grid.
-        cameras: (1, 16).
-        maps: (1, S, S, 1).
-        beyond: value beyond the centers of the outermost pixels.
-        uv, depths, values: (N, 2), (N,) and (N,), the result.
-    """
-    size = maps.shape[1]
-    for n in range(len(voxels)):
-        rest, k = divmod(voxels[n], shape[2])
-        i, j = divmod(rest, shape[1])
-        x, y, z = origin[0] + i * step, origin[1] + j * step, origin[2] + k * step
-        u, v, depths[n] = project_point(cameras, 0, x, y, z)
-        uv[n, 0], uv[n, 1] = u, v
-        u, v = u - 0.5, v - 0.5
-        if not (0.0 <= u <= size - 1 and 0.0 <= v <= size - 1):
-            values[n] = beyond
-            continue
-        values[n] = interpolate(maps, 0, find_pixels(u, v, size), 0)
 
 
 @compiled
@@ -230,6 +198,29 @@ def blend_corners(
             result[n, k] = (values[a, k] * weights[n, 0] + values[b, k] * weights[n, 1]) + values[
                 c, k
             ] * weights[n, 2]
+    return result
+
+
+@compiled
+def look_up_texels(texture: np.ndarray, uvs: np.ndarray) -> np.ndarray:
+    """Return (N, C) float32 bilinear values in 0..1 of a texture.
+
+    Args:
+        texture: (T, T, C) uint8, row 0 at the top.
+        uvs: (N, 2), origin at the bottom left.
+    """
+    size, channels = len(texture), texture.shape[2]
+    result = np.empty((len(uvs), channels), np.float32)
+    for n in range(len(uvs)):
+        x = min(max(uvs[n, 0] * size - 0.5, 0.0), size - 1.0)
+        y = min(max((1.0 - uvs[n, 1]) * size - 0.5, 0.0), size - 1.0)
+        left, top = int(x), int(y)
+        after, bottom = min(left + 1, size - 1), min(top + 1, size - 1)
+        right, down = x - left, y - top
+        for k in range(channels):
+            upper = texture[top, left, k] * (1 - right) + texture[top, after, k] * right
+            lower = texture[bottom, left, k] * (1 - right) + texture[bottom, after, k] * right
+            result[n, k] = (upper * (1 - down) + lower * down) / 255.0
     return result
 
 

@@ -17,9 +17,11 @@ from PIL import Image
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
-from gsv3d.meshing import native
+from gsv3d.cameras import Cameras
+from gsv3d.meshing import native_outline
+from gsv3d.meshing.distances import measure_distances
 from gsv3d.meshing.fusion import Volume, close_walls, measure_distance
-from gsv3d.meshing.reference import Reference, find_corners, project_voxels
+from gsv3d.meshing.reference import Reference, find_corners, measure_outside, project_voxels
 from gsv3d.meshing.settings import MeshSettings
 
 OUTLINE = 0.5
@@ -63,20 +65,20 @@ def match_reference_outline(
         return volume
     camera = reference.camera.resized(settings.outline_pixels)
     focal = float(camera.Ks[0, 0, 0])
-    every = np.arange(volume.field.size)
-    uv, z, _ = project_voxels(volume, every, camera, coverage)
-    middle, solid = float(np.median(z)), np.flatnonzero(volume.field < 0)
-    rays = _Rays(volume.voxel, shown, uv[solid], z[solid], focal, middle, settings)
+    middle = _find_middle_depth(volume, camera)
+    uv, z = project_voxels(volume, np.flatnonzero(volume.field < 0), camera)
+    rays = _Rays(volume.voxel, shown, uv, z, focal, middle, settings)
     if rays.measure_agreement() < settings.outline_agreement:
         return volume
     coarse, volume = volume, _refine(volume, settings)
     truncation, walls = settings.truncation * coarse.voxel, float(coarse.field.max())
     line_half = settings.line_half * (volume.voxel * focal / middle)
     distance = _measure_outline(coverage, line_half)
-    beside = project_voxels(coarse, every, camera, distance)[2]
+    beside = measure_outside(coarse, np.arange(coarse.field.size), camera, distance)
     near = (beside < settings.outline_reach * coarse.voxel).reshape(coarse.field.shape)
     near = _find_finer(near, coarse, volume)
-    uv, z, outside = project_voxels(volume, near, camera, distance)
+    uv, z = project_voxels(volume, near, camera)
+    outside = measure_outside(volume, near, camera, distance)
     width = _look_up(_measure_half_width(distance), uv) * z / focal
 
     rays = _Rays(volume.voxel, distance < 0, uv, z, focal, float(np.median(z)), settings)
@@ -88,6 +90,13 @@ def match_reference_outline(
     flat[near] = np.clip(np.maximum(solid, outside), -truncation, truncation)
     field = rays.drop_hidden_parts(close_walls(field, walls), near)
     return Volume(field, volume.origin, volume.voxel)
+
+
+def _find_middle_depth(volume: Volume, camera: Cameras) -> float:
+    """Return the z-depth of the grid's center: the median of its voxels'."""
+    center = volume.origin + (np.array(volume.field.shape) - 1) / 2 * volume.voxel
+    _, (depths,) = camera.project(center[None])
+    return float(depths[0])
 
 
 def _refine(volume: Volume, settings: MeshSettings) -> Volume:
@@ -133,7 +142,7 @@ def _measure_outline(coverage: np.ndarray, line_half: float) -> np.ndarray:
     if not lines.any():
         return distance
     middle = lines[labels] & _find_middle(distance)
-    return np.minimum(distance, ndimage.distance_transform_edt(~middle) - line_half)
+    return np.minimum(distance, measure_distances(~middle) - line_half)
 
 
 def _measure_half_width(distance: np.ndarray) -> np.ndarray:
@@ -187,10 +196,7 @@ class _Rays:
         self.pixel = side / self.size  # of a ray, in the world
         scale = self.size / pixels
         self.uv = uv * scale
-        cells = np.floor(self.uv).astype(np.int64)
-        self.inside = ((cells >= 0) & (cells < self.size)).all(axis=1)
-        cells = np.clip(cells, 0, self.size - 1)
-        self.ray = cells[:, 1] * self.size + cells[:, 0]
+        self.ray, self.inside = native_outline.find_rays(self.uv, self.size)
         rows, columns = np.nonzero(shown)
         self.wanted = np.zeros((self.size, self.size), dtype=bool)
         self.wanted[((rows + 0.5) * scale).astype(int), ((columns + 0.5) * scale).astype(int)] = (
@@ -231,7 +237,7 @@ class _Rays:
         if not missing.any() or not hit.any():
             return distances
         nearest = np.full(self.size**2, np.inf)
-        native.lower_rays(self.ray[self.inside], field[self.inside], nearest)
+        native_outline.lower_rays(self.ray[self.inside], field[self.inside], nearest)
         near_miss = self.inside & (field <= nearest[self.ray] + 1e-6)
         guess = self._average_depth(near_miss)
         trust = np.clip(
@@ -330,8 +336,7 @@ def _bridge_depths(
 
 def _look_up(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """Return (N,) bilinear values; beyond the picture the nearest pixel's."""
-    where = [uv[:, 1] - 0.5, uv[:, 0] - 0.5]
-    return ndimage.map_coordinates(values.astype(np.float32), where, order=1, mode="nearest")
+    return native_outline.look_up(values.astype(np.float32)[None, ..., None], uv)
 
 
 def resize_map(values: np.ndarray, size: int) -> np.ndarray:

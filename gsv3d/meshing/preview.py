@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gsv3d.cameras import Cameras
+from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native
 from gsv3d.meshing.mesh import ALPHA_CUTOFF, TexturedMesh
 from gsv3d.meshing.raster import rasterize
@@ -33,14 +36,36 @@ def rasterize_mesh(
     Returns:
         (V, H, W, 4) uint8 straight-alpha sRGB.
     """
-    return np.stack(
-        [_rasterize_view(mesh, cameras, i, shading, clay, supersample) for i in range(len(cameras))]
-    )
+    return rasterize_looks(mesh, cameras, ((shading, clay),), supersample)[0]
+
+
+def rasterize_looks(
+    mesh: TexturedMesh,
+    cameras: Cameras,
+    looks: Sequence[tuple[float, bool]],
+    supersample: int = 2,
+) -> np.ndarray:
+    """Rasterize the mesh once and draw it in several looks; return (L, V, H, W, 4).
+
+    Args:
+        mesh, cameras, supersample: as ``rasterize_mesh`` takes them.
+        looks: L pairs of its shading and clay.
+    """
+
+    def draw(i: int) -> list[np.ndarray]:
+        return _rasterize_view(mesh, cameras, i, looks, supersample)
+
+    pictures = [drawn for _, drawn in run_in_threads(draw, range(len(cameras)))]
+    return np.stack([np.stack(views) for views in zip(*pictures, strict=True)])
 
 
 def _rasterize_view(
-    mesh: TexturedMesh, cameras: Cameras, i: int, shading: float, clay: bool, factor: int
-) -> np.ndarray:
+    mesh: TexturedMesh,
+    cameras: Cameras,
+    i: int,
+    looks: Sequence[tuple[float, bool]],
+    factor: int,
+) -> list[np.ndarray]:
     width, height = cameras.width * factor, cameras.height * factor
     viewmat = cameras.viewmats[i].cpu().numpy().astype(np.float64)
     (uv,), (z,) = cameras[i].project(mesh.vertices)
@@ -68,9 +93,28 @@ def _rasterize_view(
         native.keep_nearest(pixels, triangles, weights, corner_z, depth, nearest, shares)
     covered = np.flatnonzero(nearest >= 0)
     faces = shown[nearest[covered]]
-    picture = np.zeros((count, 4), dtype=np.float32)
-    picture[covered, :3] = _shade_pixels(mesh, viewmat, faces, shares[covered], shading, clay)
-    picture[covered, 3] = 1.0
+    weights = shares[covered]
+    return [
+        _average_samples(
+            covered, _shade_pixels(mesh, viewmat, faces, weights, *look), cameras, factor
+        )
+        for look in looks
+    ]
+
+
+def _average_samples(
+    covered: np.ndarray, colors: np.ndarray, cameras: Cameras, factor: int
+) -> np.ndarray:
+    """Return a picture (H, W, 4) uint8, each pixel the mean of its samples.
+
+    Args:
+        covered: (N,) which samples show the mesh.
+        colors: (N, 3) in 0..1.
+        cameras: give the size.
+        factor: samples along a pixel's side.
+    """
+    picture = np.zeros((cameras.height * cameras.width * factor**2, 4), dtype=np.float32)
+    picture[covered, :3], picture[covered, 3] = colors, 1.0
     samples = picture.reshape(cameras.height, factor, cameras.width, factor, 4)
     total = np.zeros((cameras.height, cameras.width, 4), dtype=np.float32)
     for row, column in np.ndindex(factor, factor):  # numpy's sum along short axes takes longer
@@ -110,15 +154,5 @@ def _blend_uvs(mesh: TexturedMesh, faces: np.ndarray, weights: np.ndarray) -> np
 
 
 def _look_up_texels(mesh: TexturedMesh, uvs: np.ndarray) -> np.ndarray:
-    """Return (N, C) bilinear texels in 0..1."""
-    size = len(mesh.texture)
-    x = np.clip(uvs[:, 0] * size - 0.5, 0, size - 1)
-    y = np.clip((1.0 - uvs[:, 1]) * size - 0.5, 0, size - 1)
-    x0, y0 = x.astype(np.int64), y.astype(np.int64)
-    x1, y1 = np.minimum(x0 + 1, size - 1), np.minimum(y0 + 1, size - 1)
-    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
-    t = mesh.texture
-    fx, fy = fx.astype(np.float32), fy.astype(np.float32)
-    top = t[y0, x0] * (1 - fx) + t[y0, x1] * fx
-    bottom = t[y1, x0] * (1 - fx) + t[y1, x1] * fx
-    return (top * (1 - fy) + bottom * fy) / 255.0
+    """Return (N, C) float32 bilinear texels in 0..1."""
+    return native.look_up_texels(mesh.texture, uvs)

@@ -14,9 +14,12 @@ import numpy as np
 from scipy import ndimage
 
 from gsv3d.cameras import Cameras
+from gsv3d.compiling import list_parts, run_in_threads
 from gsv3d.masks import box_of, object_coverage
-from gsv3d.meshing import native
+from gsv3d.meshing import native, native_outline
+from gsv3d.meshing.distances import measure_distances
 from gsv3d.meshing.fusion import Volume
+from gsv3d.meshing.native_reference import sample_picture
 from gsv3d.meshing.raster import rasterize
 from gsv3d.meshing.settings import MeshSettings
 
@@ -56,7 +59,7 @@ class Projection:
 
     Attributes:
         camera: the picture's, of S pixels.
-        layers: (5, S, S) float32: the picture's colors times alpha, its alpha, and the distance in
+        layers: (S, S, 5) float32: the picture's colors times alpha, its alpha, and the distance in
             pixels from the object's outline inward.
         front: (S, S) least z-depth of the mesh in a pixel and those around it, infinite where it is
             not.
@@ -116,13 +119,13 @@ def align_reference(
     agreement = float((seen & wanted).sum() / (seen | wanted).sum())
     if agreement < settings.picture_agreement:
         return None
-    layers = np.empty((5, size, size), dtype=np.float32)
-    layers[:4] = np.moveaxis(reference.rgba, 2, 0).astype(np.float32) / 255
-    layers[:3] *= layers[3]
+    layers = np.empty((size, size, 5), dtype=np.float32)
+    layers[..., :4] = reference.rgba.astype(np.float32) / 255
+    layers[..., :3] *= layers[..., 3:4]
     if reference.alpha is None:
-        layers[4] = ndimage.distance_transform_edt(np.pad(wanted, 1))[1:-1, 1:-1]
+        layers[..., 4] = measure_distances(np.pad(wanted, 1))[1:-1, 1:-1]
     else:  # no background in its outermost pixels, and no other pixels in its thinnest parts
-        layers[4] = wanted * size
+        layers[..., 4] = wanted * size
     # Next to an outline the nearest depth around is what hides a point, or what it is itself.
     front = ndimage.minimum_filter(depth, 3)
     return Projection(camera, layers, front, scale, offset, agreement, reference.alpha)
@@ -149,37 +152,21 @@ def sample_reference(
         (N, 3) sRGB in 0..1 and (N,) weights in 0..1: 1 where the picture alone should show, 0 where
         it sees nothing of the point.
     """
-    colors = np.zeros((len(points), 3), dtype=np.float32)
-    weights = np.zeros(len(points), dtype=np.float32)
-    toward = projection.camera.positions[0].numpy().astype(np.float64) - points
-    facing = (toward * normals).sum(axis=1) / np.maximum(
-        np.linalg.norm(toward, axis=1) * np.linalg.norm(normals, axis=1), 1e-9
-    )
-    if through:
-        facing = -facing
-    chosen = np.flatnonzero(facing > settings.facing[0])
-    facing = facing[chosen]
-    (uv,), (z,) = projection.camera.project(points[chosen])
-    size = len(projection.front)
-    cells = np.floor(uv).astype(np.int64)
-    visible = ((cells >= 0) & (cells < size)).all(axis=1)
-    if not through:
-        cells = np.clip(cells, 0, size - 1)
-        front = projection.front[cells[:, 1], cells[:, 0]]
-        visible &= z <= front + settings.bump / np.maximum(facing, 0.1)
-    chosen, facing, uv = chosen[visible], facing[visible], uv[visible]
+    colors = np.empty((len(points), 3), dtype=np.float32)
+    weights = np.empty(len(points), dtype=np.float32)
+    eye = projection.camera.positions[0].numpy().astype(np.float64)
+    camera = native.camera_rows(projection.camera)
+    placing = np.concatenate([projection.scale, projection.offset])
+    rim = settings.rim * len(projection.front)
 
-    landing = uv * projection.scale + projection.offset
-    # Row and column of a pixel's center are half-integers in uv, integers for map_coordinates.
-    where = [landing[:, 1] - 0.5, landing[:, 0] - 0.5]
-    *rgb, alpha = (
-        ndimage.map_coordinates(layer, where, order=1, mode="constant")
-        for layer in projection.layers[:4]
-    )
-    border = ndimage.map_coordinates(projection.layers[4], where, order=1)
-    colors[chosen] = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
-    fading = _ramp_up(border, 1.0, 1.0 + settings.rim * size)
-    weights[chosen] = _ramp_up(facing, *settings.facing) * fading
+    def look_up(part: slice) -> None:
+        sample_picture(
+            points[part], normals[part], eye, camera, projection.layers[None], projection.front,
+            placing, settings.facing, settings.bump, rim, through, colors[part], weights[part],
+        )  # fmt: skip
+
+    for _ in run_in_threads(look_up, list_parts(len(points))):
+        pass
     return colors, weights
 
 
@@ -194,28 +181,54 @@ def sample_alpha(projection: Projection, points: np.ndarray) -> np.ndarray:
 
 
 def project_voxels(
+    volume: Volume, voxels: np.ndarray, camera: Cameras
+) -> tuple[np.ndarray, np.ndarray]:
+    """Project voxels as ``Cameras.project`` does points.
+
+    Args:
+        volume: gives the grid.
+        voxels: (N,) flat indices.
+        camera: one view.
+
+    Returns:
+        (N, 2) pixels and (N,) z-depths.
+    """
+    uv, z = np.empty((len(voxels), 2)), np.empty(len(voxels))
+    shape, row = np.array(volume.field.shape), native.camera_rows(camera)
+
+    def project(part: slice) -> None:
+        native_outline.project_voxels(
+            voxels[part], shape, volume.origin, volume.voxel, row, uv[part], z[part]
+        )
+
+    for _ in run_in_threads(project, list_parts(len(voxels))):
+        pass
+    return uv, z
+
+
+def measure_outside(
     volume: Volume, voxels: np.ndarray, camera: Cameras, distance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Project voxels as ``Cameras.project`` does points; look up their distance to an outline.
+) -> np.ndarray:
+    """Return (N,) distances of voxels to an outline, in the world.
 
     Args:
         volume: gives the grid.
         voxels: (N,) flat indices.
         camera: one view of S pixels.
-        distance: (S, S) in pixels, positive outside.
-
-    Returns:
-        (N, 2) pixels, (N,) z-depths, and (N,) distances in the world; beyond the picture as if it
-        were its whole side off.
+        distance: (S, S) in pixels, positive outside; beyond the picture it is S.
     """
-    uv, z = np.empty((len(voxels), 2)), np.empty(len(voxels))
-    values, size = np.empty(len(voxels)), len(distance)
-    native.look_at_picture(
-        voxels, np.array(volume.field.shape), volume.origin.astype(np.float64), volume.voxel,
-        native.camera_rows(camera), np.ascontiguousarray(distance)[None, ..., None], size,
-        uv, z, values,
-    )  # fmt: skip
-    return uv, z, values * z / float(camera.Ks[0, 0, 0])
+    outside = np.empty(len(voxels))
+    shape, row = np.array(volume.field.shape), native.camera_rows(camera)
+    maps = np.ascontiguousarray(distance)[None, ..., None]
+
+    def measure(part: slice) -> None:
+        native_outline.measure_outside(
+            voxels[part], shape, volume.origin, volume.voxel, row, maps, outside[part]
+        )
+
+    for _ in run_in_threads(measure, list_parts(len(voxels))):
+        pass
+    return outside
 
 
 def _rasterize_depth(uv: np.ndarray, z: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
@@ -236,9 +249,3 @@ def find_corners(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     rows, columns = box
     return np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
-
-
-def _ramp_up(values: np.ndarray, start: float, end: float) -> np.ndarray:
-    """Return 0 below start, 1 above end, a smooth value between."""
-    t = np.clip((values - start) / (end - start), 0, 1)
-    return t * t * (3 - 2 * t)

@@ -50,7 +50,7 @@ def label_parts(faces: np.ndarray, vertex_count: int) -> np.ndarray:
         (np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(vertex_count, vertex_count)
     )
     labels = connected_components(graph, directed=False)[1]
-    return np.unique(labels[faces[:, 0]], return_inverse=True)[1]
+    return _renumber(labels[faces[:, 0]], vertex_count)[1]
 
 
 def keep_parts(
@@ -85,8 +85,19 @@ def keep_parts(
 
 def drop_unused(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the same faces without unused vertices."""
-    used, renumbered = np.unique(faces, return_inverse=True)
-    return vertices[used], renumbered.reshape(faces.shape)
+    used, renumbered = _renumber(faces, len(vertices))
+    return vertices[used], renumbered
+
+
+def _renumber(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number those of 0..count that occur anew, in their order, as ``np.unique`` does.
+
+    Returns:
+        (count,) bool, which of them occur, and the new numbers, int64, of the shape of the old.
+    """
+    used = np.zeros(count, dtype=bool)
+    used[numbers] = True
+    return used, (np.cumsum(used) - 1)[numbers]
 
 
 def smooth_taubin(

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from gsv3d.compiling import run_in_threads
+from gsv3d.compiling import list_parts, run_in_threads
 from gsv3d.meshing import native
 from gsv3d.meshing.mesh import smooth_normals, vertex_normals
 from gsv3d.meshing.raster import rasterize
@@ -26,9 +26,6 @@ from gsv3d.meshing.views import DepthViews
 BACKS = ("model", "picture")
 """Ways to paint the sides that no picture shows: as the model's views have them, or as if the
 picture were seen through to them. The first is the default: docs/quality.md compares them."""
-
-PART = 65536
-"""Texels whose colors a thread looks up at a time."""
 
 FILL_PIXELS, FILL_MARGIN = 2048**2, 64
 """The gaps between charts are filled in bands of so many texels, each seen with so many rows more
@@ -98,18 +95,40 @@ def bake_texture(
 
     def from_views(texels: _Texels, _: np.ndarray) -> np.ndarray:
         report(texels.last)
-        return _average_colors(texels, seen, nearest, tolerance)
+        return _average_colors(texels.points, texels.normals, seen, nearest, tolerance)
 
-    def with_pictures(texels: _Texels, colors: np.ndarray) -> np.ndarray:
+    def from_both(texels: _Texels, colors: np.ndarray) -> np.ndarray:
+        report(texels.last)
+
+        def below(wanted: np.ndarray) -> np.ndarray:
+            colors[wanted, :3] = _average_colors(
+                texels.points[wanted], texels.normals[wanted], seen, nearest, tolerance
+            )
+            return colors[:, :3]
+
+        return with_pictures(texels, below)
+
+    def from_pictures(texels: _Texels, colors: np.ndarray) -> np.ndarray:
         report(len(faces) + texels.last)
+        return with_pictures(texels, lambda _: colors[:, :3])
+
+    def with_pictures(texels: _Texels, below: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return (N, C) colors of the pictures over what ``below`` returns.
+
+        ``below`` takes (N,) bool, where not only the pictures show, and returns (N, 3).
+        """
+        colors = np.zeros((len(texels.points), 3), dtype=np.float32)
+        rest = np.ones(len(colors), dtype=np.float32)
         for projection, through in layers:
             pictured, share = sample_reference(
                 projection, texels.points, texels.broad, through, settings
             )
-            colors[:, :3] += (pictured - colors[:, :3]) * share[:, None]
+            colors += (pictured - colors) * share[:, None]
+            rest *= 1 - share
+        colors += below(rest > 0) * rest[:, None]
         if carved is not None:
             alpha = sample_alpha(carved, texels.points)
-            colors = np.concatenate([colors[:, :3], alpha[:, None]], axis=1)
+            colors = np.concatenate([colors, alpha[:, None]], axis=1)
         return colors
 
     # Each lies over those before it.
@@ -121,14 +140,14 @@ def bake_texture(
     mesh = (vertices, faces, corner_uvs)
     picture = np.zeros((texture_size, texture_size, 3 if carved is None else 4), np.uint8)
     if texture_size <= settings.views_texture:
-        _paint(picture, mesh, lambda texels, _: with_pictures(texels, from_views(texels, _)))
+        _paint(picture, mesh, from_both)
     else:
         small = np.zeros((settings.views_texture, settings.views_texture, 3), np.uint8)
         _paint(small, mesh, from_views)
         whole = Image.fromarray(small).resize((texture_size,) * 2, Image.Resampling.BILINEAR)
         picture[..., :3], picture[..., 3:] = np.asarray(whole), 255
         if layers:
-            _paint(picture, mesh, with_pictures)
+            _paint(picture, mesh, from_pictures)
     report(of)
     return picture
 
@@ -220,24 +239,23 @@ class _Nearest:
 
 
 def _average_colors(
-    texels: _Texels, seen: _Seen, nearest: _Nearest, tolerance: float
+    points: np.ndarray, normals: np.ndarray, seen: _Seen, nearest: _Nearest, tolerance: float
 ) -> np.ndarray:
     """Return (N, 3) means of the views' colors, or the nearest Gaussians' where no view sees."""
-    colors = np.empty((len(texels.points), 3), dtype=np.float32)
-    weight = np.empty(len(texels.points), dtype=np.float32)
+    colors = np.empty((len(points), 3), dtype=np.float32)
+    weight = np.empty(len(points), dtype=np.float32)
 
     def look_up(part: slice) -> None:
         native.mean_colors(
-            texels.points[part], texels.normals[part], seen.cameras, seen.positions, seen.maps,
-            tolerance, colors[part], weight[part],
+            points[part], normals[part], seen.cameras, seen.positions, seen.maps, tolerance,
+            colors[part], weight[part],
         )  # fmt: skip
 
-    starts = range(0, len(weight), PART)
-    for _ in run_in_threads(look_up, [slice(start, start + PART) for start in starts]):
+    for _ in run_in_threads(look_up, list_parts(len(weight))):
         pass
     unseen = weight < 1e-4
     if unseen.any():
-        colors[unseen] = nearest(texels.points[unseen])
+        colors[unseen] = nearest(points[unseen])
     return colors
 
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from gsv3d.cameras import Cameras, orbit
+from gsv3d.compiling import run_in_threads
 from gsv3d.masks import box_of
 from gsv3d.meshing.settings import MeshSettings
 
@@ -145,7 +146,7 @@ def render_views(
     blur: float = 0.0,
     hidden_behind: float = MeshSettings.hidden_behind,
 ) -> DepthViews:
-    """Render color, alpha and depth, one view at a time so that memory stays small.
+    """Render color, alpha and depth, one view in each thread so that memory stays small.
 
     The expected depth of a front that lets five percent through lies five percent of the way to the
     back, which sinks the surface. So each view is rendered twice, the second time without the
@@ -154,7 +155,7 @@ def render_views(
 
     Args:
         gaussians: Gaussians in the world.
-        cameras: V views.
+        cameras: V square views.
         progress: called with (views done, views).
         blur: added to the Gaussians' standard deviations where color is looked up (the root of the
             sum of squares).
@@ -162,27 +163,32 @@ def render_views(
     """
     from gsv3d.rendering import render
 
-    colors, alphas, depths = [], [], []
-    with torch.inference_mode():
-        wide = replace(gaussians, scales=(gaussians.scales**2 + blur**2).sqrt())
-        for i in range(len(cameras)):
+    size, count = cameras.width, len(cameras)
+    color = np.empty((count, size, size, 3), dtype=np.float32)
+    alpha, depth = np.empty((2, count, size, size), dtype=np.float32)
+    wide = replace(gaussians, scales=(gaussians.scales.detach() ** 2 + blur**2).sqrt())
+
+    def draw(i: int) -> None:
+        with torch.inference_mode():
             camera = cameras[i].to(gaussians.means.device)
             whole = render(gaussians, camera)
             shown = ~_find_hidden(gaussians, camera, whole, hidden_behind)
             front = render(gaussians.filter(shown), camera)
             tinted = render(wide.filter(shown), camera) if blur > 0 else front
-            color = torch.where(
+            straight = torch.where(
                 tinted.alpha > 0.25,
                 tinted.color / tinted.alpha.clamp(min=1e-4),
                 whole.color / whole.alpha.clamp(min=1e-4),
             )
-            depth = torch.where(front.alpha > 0.25, front.depth, whole.depth)
-            colors.append(color[0].clamp(0, 1).float().cpu().numpy())
-            alphas.append(whole.alpha[0, ..., 0].float().cpu().numpy())
-            depths.append(depth[0, ..., 0].float().cpu().numpy())
-            if progress is not None:
-                progress(i + 1, len(cameras))
-    return DepthViews(cameras, np.stack(colors), np.stack(alphas), np.stack(depths))
+            seen = torch.where(front.alpha > 0.25, front.depth, whole.depth)
+            color[i] = straight[0].clamp(0, 1).float().cpu().numpy()
+            alpha[i] = whole.alpha[0, ..., 0].float().cpu().numpy()
+            depth[i] = seen[0, ..., 0].float().cpu().numpy()
+
+    for i, _ in run_in_threads(draw, range(count)):
+        if progress is not None:
+            progress(i + 1, count)
+    return DepthViews(cameras, color, alpha, depth)
 
 
 def _find_hidden(

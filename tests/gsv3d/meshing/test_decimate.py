@@ -9,7 +9,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsv3d.meshing.decimate import decimate
+from gsv3d.meshing.decimate import BUCKETS, _bucket_of, decimate
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.surface import extract_surface
 
@@ -94,3 +94,10 @@ def test_flat_tetrahedra_are_not_folded() -> None:
     faces = np.concatenate([one + 4 * i for i in range(5)])
     after = trimesh.Trimesh(*decimate(vertices, faces, 4), process=False)
     assert after.is_watertight and after.body_count == 5 and len(after.faces) == 20
+
+
+@given(errors=st.lists(st.floats(0, 1e30), min_size=2, max_size=50))
+def test_buckets_follow_each_other_as_errors_do(errors: list[float]) -> None:
+    places = [_bucket_of(error) for error in sorted([0.0, *errors])]
+    assert places == sorted(places)
+    assert 0 == places[0] and places[-1] < BUCKETS

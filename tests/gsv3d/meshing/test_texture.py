@@ -126,7 +126,7 @@ def test_the_first_picture_lies_over_the_second_and_the_second_over_the_back(two
     """Red seen from the front, green from behind: none covers what the other shows."""
     front, behind = green_front(two_colored), green_front(two_colored, 180.0)
     assert front is not None and behind is not None
-    front.layers[:2] = front.layers[1::-1].copy()  # red for green
+    front.layers[..., :2] = front.layers[..., 1::-1].copy()  # red for green
     points, colors = sampled(baked(two_colored, 128, [front, behind], backs="picture"))
     middle = np.abs(points[:, [0, 2]]).max(axis=1) < 0.2
     for side, color in (
