@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how well the pose network reads elevation and mirror planes of objects it has not seen.
+"""Measure how well the pose network reads elevation, planes and depth of objects it has not seen.
 
     python benchmarks/pose.py index.json --split dev --pictures pose_dev
 
@@ -59,6 +59,9 @@ def measure(pictures: PosePictures, estimator: PoseEstimator) -> dict[str, np.nd
         "has_plane": right.any(axis=1),
         "score": pictures.scores[np.arange(len(found)), index],
         "expected_score": np.array([f.plane_score for f in found]),
+        "depth_off": np.abs(np.log([f.depth_ratio for f in found]) - pictures.log_depths),
+        "depth_default_off": np.abs(pictures.log_depths),
+        "expected_depth_off": np.array([f.depth_error for f in found]),
     }
 
 
@@ -76,10 +79,15 @@ def tell(title: str, rows: dict[str, np.ndarray]) -> None:
           f" {plane_off.mean():.1f} degrees, above 10: {(plane_off > 10).mean():.1%}")  # fmt: skip
     print(f"without a mirror plane: {(~has_plane).mean():.1%}; of these mirrored:"
           f" {followed[~has_plane].mean():.1%}")  # fmt: skip
+    print(f"logarithm of depth over width: mean error {rows['depth_off'].mean():.3f}, median"
+          f" {np.median(rows['depth_off']):.3f}; as deep as wide always: mean"
+          f" {rows['depth_default_off'].mean():.3f}, median"
+          f" {np.median(rows['depth_default_off']):.3f}")  # fmt: skip
     print("calibration, quarters by what the network expects: expected and true mean")
     for words, expected, true in (
         ("elevation error", rows["expected_off"], rows["off"]),
         ("mirror score", rows["expected_score"][followed], sure),
+        ("depth error", rows["expected_depth_off"], rows["depth_off"]),
     ):
         order = np.array_split(np.argsort(expected), 4)
         cells = [f"{expected[part].mean():.2f} {true[part].mean():.2f}" for part in order]
