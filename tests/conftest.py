@@ -11,6 +11,7 @@ import atexit
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -52,6 +53,13 @@ os.environ.update(
 )
 for _folder in ("blender", "data", "config", "cache", "state", "runtime"):
     (_HOME / _folder).mkdir(mode=0o700)
+
+
+def pytest_runtest_setup() -> None:
+    """Give every test the same random numbers in every run, alone or among others."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
