@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how deep objects are, how deep a model and the pose network take them to be, and how much
-a prior for depth helps.
+"""Compare the true depth of objects with a model's and the pose network's, and priors for it.
 
     python benchmarks/proportions.py blockout props/index.json --split train --count 800
 

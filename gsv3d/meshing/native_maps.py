@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a depth map knows of each pixel, compiled for the CPU."""
+"""Compute depth, slope and certainty of each pixel of a depth map, compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from gsv3d.compiling import compiled
 
 JUMP, JUMP_BESIDE = 8.0, 5.0
-"""Where depths around a pixel differ by so many pixels, it straddles two parts; beside such a pixel
-fewer are enough."""
+"""Least spreads of the depths around a pixel, in pixels, at which it straddles two parts; the
+second counts where a neighbor's spread reaches the first."""
 
 UNKNOWN_SLOPE = 0.7
 """Slope next to pixels without a known depth."""

@@ -87,10 +87,7 @@ def run(args: argparse.Namespace) -> int:
         }
         command = write_command(args)
         documents.write_files(args.output, taken, left, sources, command, limits)
-    except GSV3DError as error:
-        print(f"gsv3d gather: {error}", file=sys.stderr)
-        return 2
-    except ValueError as error:
+    except (GSV3DError, ValueError) as error:
         print(f"gsv3d gather: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -143,7 +143,7 @@ def choose_held_out(packs: np.ndarray, seed: int) -> np.ndarray:
 def draw_batches(
     pictures: PosePictures, indices: np.ndarray, size: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Yield (B, 4, S, S) pictures, mirrored and recolored at random, and the last three's truth."""
+    """Yield batches of pictures, mirrored and recolored at random, in the order of ``losses``."""
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(indices)

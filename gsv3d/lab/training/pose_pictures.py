@@ -35,7 +35,7 @@ LIGHTS = 12
 JOINED = 0.2
 """Share of the varied props that are joined with another prop: most lose their mirror planes."""
 
-LEAST = 0.02
+LEAST_RATIO = 0.02
 """Smallest ratio of depth to width, and of width to depth: a sheet of paper has no thickness."""
 
 PLANES_DEG = np.arange(0.0, 180.0, 2.0)
@@ -233,4 +233,4 @@ def measure_log_depth(vertices: np.ndarray, azimuth_deg: float) -> float:
     angle = np.deg2rad(azimuth_deg)
     right, away = (np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))
     width, depth = (np.ptp(vertices[:, :2] @ np.array(axis)) for axis in (right, away))
-    return float(np.log(max(depth, LEAST * width) / max(width, LEAST * depth)))
+    return float(np.log(max(depth, LEAST_RATIO * width) / max(width, LEAST_RATIO * depth)))

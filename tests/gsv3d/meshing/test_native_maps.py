@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a depth map knows of each pixel, against numpy and scipy."""
+"""Compare the compiled layers of a depth map with numpy's and scipy's."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from gsv3d.lab.rasterizing.lighting import load_baked_environments
 from gsv3d.lab.training import pose_pictures
 from gsv3d.lab.training.pose import HELD_OUT, choose_held_out, draw_batches
 from gsv3d.lab.training.pose_pictures import (
-    LEAST,
+    LEAST_RATIO,
     PLANES_DEG,
     PosePictures,
     draw_pictures,
@@ -76,8 +76,8 @@ def test_depth_is_measured_along_the_cameras_axes(azimuth: float) -> None:
 
 def test_paper_seen_from_the_side_has_a_finite_depth() -> None:
     paper = np.array([[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1.0]])
-    assert measure_log_depth(paper, 0.0) == pytest.approx(np.log(LEAST))
-    assert measure_log_depth(paper, 90.0) == pytest.approx(-np.log(LEAST))
+    assert measure_log_depth(paper, 0.0) == pytest.approx(np.log(LEAST_RATIO))
+    assert measure_log_depth(paper, 90.0) == pytest.approx(-np.log(LEAST_RATIO))
 
 
 def test_what_is_drawn_is_not_drawn_again(folder: Path, tmp_path: Path) -> None:
