@@ -50,18 +50,20 @@ def measure(
     rgba, elevation = picture_of(true, rng)
     if (rgba[..., 3] > 127).sum() < 20:
         return None
+    pose = estimator(prepare(Image.fromarray(rgba), PICTURE_SIZE).rgba)
     out = pipe(
         prepare(Image.fromarray(rgba), pipe.image_size).rgba,
         elevation=elevation,
+        depth_ratio=pose.depth_ratio,
+        plane_azimuth=pose.plane_azimuth_deg,
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
     )
     if len(out.gaussians) < FEWEST:
         return None
     low, high = find_visible_box(out.gaussians)
-    expected = estimator(prepare(Image.fromarray(rgba), PICTURE_SIZE).rgba).depth_ratio
     own = (high - low).cpu().double().numpy()
-    return own, np.ptp(true.vertices, axis=0), elevation, expected
+    return own, np.ptp(true.vertices, axis=0), elevation, pose.depth_ratio
 
 
 def table(names: Iterable[str]) -> None:

@@ -245,7 +245,8 @@ def _denoise(
     output = pipeline(
         prepared,
         elevation=pose.elevation_deg,
-        depth_ratio=pose.depth_ratio,
+        depth_ratio=pose.depth_ratio if pose.depth_error is not None else None,
+        plane_azimuth=pose.plane_azimuth_deg,
         azimuths=azimuths,
         elevations=elevations,
         consistency=settings.consistency,

@@ -31,6 +31,7 @@ from gsv3d.multiview.conditioning import (
     picture_tensor,
 )
 from gsv3d.multiview.guidance import Consistency, guide, guide_by_3d
+from gsv3d.multiview.hints import Hints, encode_hints
 from gsv3d.preprocessing import FILL, prepare
 from gsv3d.rendering import render
 
@@ -157,7 +158,8 @@ class GSV3DPipeline(DiffusionPipeline):
         azimuths: Sequence[float] | None = None,
         elevations: Sequence[float] | None = None,
         consistency: Consistency | None = None,
-        depth_ratio: float = 1.0,
+        depth_ratio: float | None = None,
+        plane_azimuth: float | None = None,
     ) -> GSV3DPipelineOutput:
         """Generate views and Gaussians of a picture.
 
@@ -184,8 +186,11 @@ class GSV3DPipeline(DiffusionPipeline):
                 unless given. See ``gsv3d.cameras.views_deg`` for both.
             consistency: which steps are guided by what the views look like in 3D, and how far; the
                 model's own unless given.
-            depth_ratio: depth over width to expect of the object, above 0. Models with a
-                ``depth_prior`` are drawn toward it.
+            depth_ratio: depth over width to expect of the object, above 0; None where nothing is
+                known. Hinted UNets are told it, and Gaussians drawn toward it by ``depth_prior``.
+            plane_azimuth: azimuth in degrees of a vertical mirror plane, see
+                ``gsv3d.cameras.mirrored_azimuth_deg``; None where none is known. Hinted UNets are
+                told it.
 
         Raises:
             ImageError: no object can be found in the picture.
@@ -233,14 +238,20 @@ class GSV3DPipeline(DiffusionPipeline):
                 reference_latent=reference * self.vae.config.scaling_factor,
                 reference_view=picture[:, :3],
                 elevation_deg=float(elevation),
-                depth_ratio=float(depth_ratio),
+                depth_ratio=1.0 if depth_ratio is None else float(depth_ratio),
             )
+            hints = None
+            if self.unet.config.hinted:
+                hints = encode_hints(self.vae, picture, plane_azimuth, depth_ratio)
 
             # 3. Prepare poses and guidance of every view
             pose = pose_ids(azimuths_deg, elevations_deg)[None].to(device)
             scales = triangular_guidance(frames, min_guidance_scale, max_guidance_scale).to(device)
             guided = bool((scales != 1).any())
-            nothing = torch.zeros_like(reference), torch.zeros_like(context)
+            known = reference, context, hints
+            nothing = (
+                torch.zeros_like(reference), torch.zeros_like(context), hints and hints.hidden(),
+            )  # fmt: skip
 
             # 4. Prepare timesteps
             self.scheduler.set_timesteps(num_inference_steps, device=device)
@@ -257,10 +268,10 @@ class GSV3DPipeline(DiffusionPipeline):
             with self.progress_bar(total=num_inference_steps) as bar:
                 for step, timestep in enumerate(self.scheduler.timesteps):
                     scaled = self.scheduler.scale_model_input(latents, timestep)
-                    v = self._predict(scaled, timestep, reference, context, pose)
+                    v = self._predict(scaled, timestep, pose, *known)
                     if guided:
                         # One after the other and not as a batch: half the memory, the same time.
-                        v = guide(self._predict(scaled, timestep, *nothing, pose), v, scales)
+                        v = guide(self._predict(scaled, timestep, pose, *nothing), v, scales)
                     if consistency.guides(step, num_inference_steps):
                         sigma = self.scheduler.sigmas[step].to(device)
                         v = guide_by_3d(
@@ -395,14 +406,20 @@ class GSV3DPipeline(DiffusionPipeline):
         return torch.cat([encoded[None].to(latents), latents[:, -1:]], dim=1)
 
     def _predict(
-        self, scaled: Tensor, timestep: Tensor, reference: Tensor, context: Tensor, pose: Tensor
+        self,
+        scaled: Tensor,
+        timestep: Tensor,
+        pose: Tensor,
+        reference: Tensor,
+        context: Tensor,
+        hints: Hints | None,
     ) -> Tensor:
         """Predict v of one step.
 
-        Without the condition ``reference`` (1, C, h, w) and ``context`` (1, 1, D) are zeros; the
-        pose (1, V, 3) stays.
+        Without the condition ``reference`` (1, C, h, w) and ``context`` (1, 1, D) are zeros and the
+        hints hidden; the pose (1, V, 3) stays.
         """
         repeated = reference[:, None].expand(-1, scaled.shape[1], -1, -1, -1)
         inputs = torch.cat([scaled, repeated], dim=2).to(self.unet.dtype)
         context = context.to(self.unet.dtype)
-        return self.unet(inputs, timestep, context, pose, return_dict=False)[0].float()
+        return self.unet(inputs, timestep, context, pose, hints=hints).sample.float()

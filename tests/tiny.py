@@ -124,10 +124,16 @@ def with_volume() -> ModelConfig:
     return replace(CONFIG, components=CONFIG.components | {"decoder": decoder})
 
 
-def tiny_pipeline(seed: int = 0) -> GSV3DPipeline:
+def with_hints() -> ModelConfig:
+    """Return ``CONFIG`` with a hinted UNet."""
+    unet = CONFIG.components["unet"] | {"hinted": True, "in_channels": 12}
+    return replace(CONFIG, components=CONFIG.components | {"unet": unet})
+
+
+def tiny_pipeline(seed: int = 0, config: ModelConfig = CONFIG) -> GSV3DPipeline:
     """Return a pipeline with fresh weights."""
     torch.manual_seed(seed)
-    modules = {name: build(CONFIG, name) for name in CONFIG.components}
+    modules = {name: build(config, name) for name in config.components}
     pipeline = GSV3DPipeline(
         num_inference_steps=CONFIG.num_inference_steps,
         max_guidance_scale=CONFIG.max_guidance_scale,
@@ -190,7 +196,7 @@ def bank_of(*orbits: Orbit) -> OrbitBank:
     settings = BankSettings(first.rgba.shape[1], first.num_orbit, novel, variants=1)
     names = [orbit.name for orbit in orbits]
     prepare_bank(folder, make_record(names, settings, first.distance))
-    arrays = open_arrays(folder, "r+")
+    arrays = open_arrays(folder, "r+", settings)
     for name in arrays.keys() - {"done"}:
         arrays[name][:] = [getattr(orbit, name) for orbit in orbits]
     arrays["done"][:] = True

@@ -15,9 +15,14 @@ from diffusers.models.unets.unet_spatio_temporal_condition import (
     UNetSpatioTemporalConditionModel,
     UNetSpatioTemporalConditionOutput,
 )
-from torch import Tensor
+from torch import Tensor, nn
+
+from gsv3d.multiview.hints import NUM_FEATURES, Hints, hint_features
 
 NORM_EPS = 1e-5
+
+HINT_WIDTH = 128
+"""Width of the hidden layer that hints are embedded with."""
 
 
 class OneTokenAttention(AttnProcessor2_0):
@@ -53,6 +58,10 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
     The class has the parameters of its parent and so the same state dict. A model whose
     ``projection_class_embeddings_input_dim`` is 5 times ``addition_time_embed_dim`` is posed (_p);
     one where both are equal is not (_u).
+
+    A ``hinted`` model, which SV3D is not, is told more of the object, see
+    ``gsv3d.multiview.hints``: ``in_channels`` is three times the latent's, for the flipped
+    reference's latent, and ``hint_embedding``, at first 0, adds to every frame's vector.
     """
 
     @register_to_config
@@ -81,6 +90,7 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
         transformer_layers_per_block: int | tuple[int, ...] = 1,
         num_attention_heads: int | tuple[int, ...] = (5, 10, 20, 20),
         num_frames: int = 21,
+        hinted: bool = False,
     ) -> None:
         # By name: from_config() mistakes arguments given by position for defaults.
         super().__init__(
@@ -108,6 +118,13 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
             )
         self.posed = ratio == 5
         self.add_angle_proj = Timesteps(2 * width, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.hint_embedding: nn.Sequential | None = None
+        if hinted:
+            last = nn.Linear(HINT_WIDTH, self.time_embedding.linear_2.out_features)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            first = nn.Linear(NUM_FEATURES, HINT_WIDTH)
+            self.hint_embedding = nn.Sequential(first, nn.SiLU(), last)
         for name, module in self.named_modules():
             if name.endswith("attn2"):
                 module.set_processor(OneTokenAttention())
@@ -134,6 +151,7 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
         encoder_hidden_states: Tensor,
         added_time_ids: Tensor,
         return_dict: bool = True,
+        hints: Hints | None = None,
     ) -> UNetSpatioTemporalConditionOutput | tuple[Tensor]:
         """Predict v for all frames at one noise level per sample.
 
@@ -143,6 +161,7 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
             encoder_hidden_states: (B, S, D) embedding of the reference picture.
             added_time_ids: (B, T, 3), see ``embed_frames``.
             return_dict: a named output, or a tuple.
+            hints: hints for a hinted model, which needs them; others read none.
 
         Returns:
             (B, T, C_out, h, w).
@@ -152,6 +171,13 @@ class SV3DUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
         time = self.time_proj(time.reshape(-1).expand(batch)).to(sample.dtype)
         embedding = self.time_embedding(time).repeat_interleave(frames, dim=0)
         embedding = embedding + self.embed_frames(added_time_ids)
+        if self.hint_embedding is not None:
+            if hints is None:
+                raise ValueError("A hinted UNet needs hints.")
+            features = hint_features(hints, added_time_ids[..., 2]).flatten(0, 1)
+            embedding = embedding + self.hint_embedding(features.to(sample.dtype))
+            flipped = hints.mirrored_latents().to(sample)[:, None]
+            sample = torch.cat([sample, flipped.expand(-1, frames, -1, -1, -1)], dim=2)
 
         context = encoder_hidden_states.repeat_interleave(frames, dim=0)
         # Zeros everywhere: every frame is part of a video, so the temporal layers take part.

@@ -37,6 +37,23 @@ def find_best_plane(triangles: np.ndarray) -> float | None:
     return refine_plane(scores, plane) if scores[plane] >= MIRROR_SCORE else None
 
 
+def turn_scores(scores: np.ndarray, camera_azimuth_deg: float) -> np.ndarray:
+    """Return mirror scores of planes as a camera sees them.
+
+    Args:
+        scores: (P,) of planes in the world, evenly spaced over 180 degrees from 0.
+        camera_azimuth_deg: azimuth of the camera.
+
+    Returns:
+        (``NUM_PLANES``,) scores of planes counted from the camera, interpolated.
+    """
+    count = len(scores)
+    # A plane at p in the world stands at p - azimuth from the camera.
+    planes = np.arange(NUM_PLANES) * 180.0 / NUM_PLANES
+    place = (planes + camera_azimuth_deg) % 180 * count / 180
+    return np.interp(place, np.arange(count + 1), np.append(scores, scores[0]))
+
+
 def mirror_scores(
     triangles: np.ndarray, azimuths_deg: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:

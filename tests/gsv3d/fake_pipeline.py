@@ -86,14 +86,15 @@ class FakePipeline:
         azimuths: Any = None,
         elevations: Any = None,
         consistency: Any = None,
-        depth_ratio: float = 1.0,
+        depth_ratio: float | None = None,
+        plane_azimuth: float | None = None,
     ) -> SimpleNamespace:
         assert image.shape == (32, 32, 4) and image.dtype == np.uint8
         assert set(callback_on_step_end_tensor_inputs) <= {"latents", "pred_original_latents"}
         self.calls.append({"elevation": elevation, "steps": num_inference_steps})
         self.asked = {
             "azimuths": azimuths, "elevations": elevations, "consistency": consistency,
-            "depth_ratio": depth_ratio,
+            "depth_ratio": depth_ratio, "plane_azimuth": plane_azimuth,
         }  # fmt: skip
         weights = image[..., 3:] / 255.0
         mean = (image[..., :3] / 255.0 * weights).sum((0, 1)) / weights.sum()

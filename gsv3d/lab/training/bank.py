@@ -30,6 +30,10 @@ from gsv3d.outputs import output_error, write_atomic
 
 RECORD = "bank.json"
 ARRAYS = ("rgba", "depth", "azimuths_deg", "elevations_deg", "done")
+HINTS = ("mirror_scores", "log_depths")
+"""Arrays of banks with hints."""
+HINT_PLANES = 45
+"""Mirror planes that are tried, evenly spaced over 180 degrees."""
 
 BLOCK = 1 << 22
 """Bytes of zeros written at once where the system cannot reserve space."""
@@ -62,6 +66,7 @@ class BankSettings:
         joined: share of the varied ones that are joined with another object.
         seed: seed of all draws.
         orbit: see ``gsv3d.cameras.ORBITS``.
+        hints: keep what a hinted model is told of the objects (``gsv3d.multiview.hints``).
     """
 
     size: Count = 128
@@ -71,6 +76,7 @@ class BankSettings:
     joined: Share = 0.2
     seed: int = 0
     orbit: Literal[ORBITS] = "static"
+    hints: bool = False
 
     @property
     def views(self) -> int:
@@ -90,6 +96,10 @@ class Orbit:
         num_orbit: the first so many views are the orbit, beginning at azimuth 0: evenly spaced at
             one elevation, or a dynamic one; the others are novel views.
         distance: distance of the cameras.
+        mirror_scores: (``HINT_PLANES``,) float32 mirror scores, see
+            ``gsv3d.pose.symmetry.mirror_scores``; None of a bank without hints.
+        log_depths: (num_orbit,) float32 logarithms of depth over width as the orbit's cameras see
+            them; None of a bank without hints.
     """
 
     name: str
@@ -99,6 +109,8 @@ class Orbit:
     elevations_deg: np.ndarray
     num_orbit: int
     distance: float
+    mirror_scores: np.ndarray | None = None
+    log_depths: np.ndarray | None = None
 
     @property
     def static(self) -> bool:
@@ -129,7 +141,7 @@ class OrbitBank:
             self.settings = BankSettings(**record["settings"])
             self.distance = float(record["distance"])
             self._names: list[str] = record["names"]
-            self._arrays = open_arrays(directory, "r")
+            self._arrays = open_arrays(directory, "r", self.settings)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{directory} is not a bank of orbits ({error}).",
@@ -158,6 +170,7 @@ class OrbitBank:
             elevations_deg=self._arrays["elevations_deg"][slot],
             num_orbit=self.settings.orbit_views,
             distance=self.distance,
+            **({name: self._arrays[name][slot] for name in HINTS} if self.settings.hints else {}),
         )
 
     def pictures(self, orbit: Tensor, views: Tensor) -> Tensor:
@@ -191,11 +204,13 @@ def copy_where_it_fits(bank: OrbitBank, device: torch.device) -> OrbitBank:
     return bank.copy_to(device) if needed < (1 - SPARE) * free else bank
 
 
-def open_arrays(directory: Path, mode: Literal["r", "r+"]) -> dict[str, np.ndarray]:
+def open_arrays(
+    directory: Path, mode: Literal["r", "r+"], settings: BankSettings
+) -> dict[str, np.ndarray]:
     """Map the arrays of a bank into memory, to read ("r") or to write too ("r+")."""
     return {
         name: np.load(directory / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
-        for name in ARRAYS
+        for name in ARRAYS + (HINTS if settings.hints else ())
     }
 
 
@@ -208,13 +223,17 @@ def shapes_of(record: Record) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return shape and type of each of a bank's arrays."""
     settings = BankSettings(**record["settings"])
     count, views, size = len(record["names"]) * settings.variants, settings.views, settings.size
-    return {
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "rgba": ((count, views, size, size, 4), "u1"),
         "depth": ((count, views, size, size), "<f2"),
         "azimuths_deg": ((count, views), "<f4"),
         "elevations_deg": ((count, views), "<f4"),
         "done": ((count,), "?"),
     }
+    if settings.hints:
+        shapes["mirror_scores"] = ((count, HINT_PLANES), "<f4")
+        shapes["log_depths"] = ((count, settings.orbit_views), "<f4")
+    return shapes
 
 
 def prepare_bank(directory: Path, record: Record) -> None:
@@ -318,6 +337,6 @@ def _reserve(path: Path, zeros_from: int | None = None) -> None:
 
 def unfinished(directory: Path) -> list[int]:
     """Return the slots not filled yet, all objects' first variants before the second ones."""
-    variants = OrbitBank(directory).settings.variants
-    missing = np.flatnonzero(~open_arrays(directory, "r")["done"])
-    return [int(s) for s in sorted(missing, key=lambda s: (s % variants, s))]
+    settings = OrbitBank(directory).settings
+    missing = np.flatnonzero(~open_arrays(directory, "r", settings)["done"])
+    return [int(s) for s in sorted(missing, key=lambda s: (s % settings.variants, s))]

@@ -211,7 +211,8 @@ def check_agreement(source: str, image_size: int, components: Mapping[str, Any])
         )  # fmt: skip
     must("vae.out_channels", field("vae.in_channels"), f"'{prefix}vae.in_channels'")
     latent = field("vae.latent_channels")
-    must("unet.in_channels", 2 * latent, f"twice '{prefix}vae.latent_channels'")
+    times, word = (3, "three times") if components["unet"].get("hinted") else (2, "twice")
+    must("unet.in_channels", times * latent, f"{word} '{prefix}vae.latent_channels'")
     for name in ("unet.out_channels", "decoder.latent_channels"):
         must(name, latent, f"'{prefix}vae.latent_channels'")
     halvings = 2 ** (levels - 1)

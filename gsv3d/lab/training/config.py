@@ -93,6 +93,11 @@ class ModelConfig:
         settings |= {k: v for k, v in overrides.items() if v is not None}
         return check(f"The schedule of '{stage}'", Schedule, settings)
 
+    @property
+    def hinted(self) -> bool:
+        """Return True if the UNet is told more of an object than its picture."""
+        return bool(self.components["unet"].get("hinted"))
+
     def options(self, stage: str) -> dict[str, Any]:
         return {k: v for k, v in self.stages[stage].items() if k != "schedule"}
 

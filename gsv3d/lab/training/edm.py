@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
+from gsv3d.multiview.hints import Hints
 
 RHO = 7.0
 
@@ -22,6 +23,7 @@ def denoise(
     reference: Tensor,
     context: Tensor,
     pose: Tensor,
+    hints: Hints | None = None,
 ) -> Tensor:
     """Predict v under EDM's preconditioning (SV3D's VScalingWithEDMcNoise).
 
@@ -32,6 +34,7 @@ def denoise(
         reference: (B, L, h, w) latent of the reference.
         context: (B, S, D) embedding of the reference.
         pose: (B, T, 3), see ``pose_ids``.
+        hints: hints for a hinted UNet.
 
     Returns:
         v (B, T, L, h, w), see ``estimate``.
@@ -39,7 +42,7 @@ def denoise(
     c_in = (sigma**2 + 1).rsqrt()[:, None, None, None, None]
     concatenated = reference[:, None].expand(-1, noisy.shape[1], -1, -1, -1)
     inputs = torch.cat([noisy * c_in, concatenated], dim=2)
-    return unet(inputs, 0.25 * sigma.log(), context, pose).sample
+    return unet(inputs, 0.25 * sigma.log(), context, pose, hints=hints).sample
 
 
 def estimate(noisy: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
@@ -112,7 +115,12 @@ def karras_sigmas(steps: int, smallest: float, largest: float) -> Tensor:
 
 @torch.no_grad()
 def sample_latents(
-    unet: nn.Module, reference: Tensor, context: Tensor, pose: Tensor, sigmas: Tensor
+    unet: nn.Module,
+    reference: Tensor,
+    context: Tensor,
+    pose: Tensor,
+    sigmas: Tensor,
+    hints: Hints | None = None,
 ) -> Tensor:
     """Sample by deterministic Euler steps without guidance, for a look at how training goes.
 
@@ -122,6 +130,7 @@ def sample_latents(
         context: (B, S, D) embedding of the reference.
         pose: (B, T, 3), see ``pose_ids``.
         sigmas: noise levels of ``karras_sigmas``.
+        hints: hints for a hinted UNet.
 
     Returns:
         (B, T, L, h, w) scaled latents.
@@ -130,7 +139,7 @@ def sample_latents(
     noisy = float(sigmas[0]) * torch.randn(shape, device=reference.device)
     for now, after in zip(sigmas.tolist(), sigmas.tolist()[1:], strict=False):
         sigma = torch.full((len(reference),), now, device=reference.device)
-        v = denoise(unet, noisy, sigma, reference, context, pose)
+        v = denoise(unet, noisy, sigma, reference, context, pose, hints)
         direction = (noisy - estimate(noisy, v, sigma)) / now
         noisy = noisy + (after - now) * direction
     return noisy

@@ -28,6 +28,7 @@ from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.datasets.records import FACTS
 from gsv3d.lab.datasets.shards import LOCK, Entry, index_shards, take_lock
 from gsv3d.lab.training.bank import (
+    HINT_PLANES,
     RECORD,
     BankSettings,
     OrbitBank,
@@ -37,6 +38,7 @@ from gsv3d.lab.training.bank import (
     prepare_bank,
     unfinished,
 )
+from gsv3d.lab.training.pose_pictures import measure_log_depth
 from gsv3d.outputs import make_folder, output_error
 from gsv3d.tasks import Outcome
 
@@ -78,7 +80,7 @@ class _Drawer:
         torch.set_num_threads(1)
         self.plan = plan
         self.environments = load_baked_environments()
-        self.arrays = open_arrays(plan.directory, "r+")
+        self.arrays = open_arrays(plan.directory, "r+", plan.settings)
 
     def __call__(self, slot: int) -> list[str]:
         """Draw a slot; return remarks for the object's maker, with its first orbit only.
@@ -92,6 +94,7 @@ class _Drawer:
         from gsv3d.lab.rasterizing.orbits import Surface, draw, plan_cameras
         from gsv3d.lab.rasterizing.props import load_prop
         from gsv3d.lab.rasterizing.variation import vary
+        from gsv3d.pose.symmetry import mirror_scores
 
         settings = self.plan.settings
         item, variant = self.plan.object_of(slot), slot % settings.variants
@@ -110,9 +113,10 @@ class _Drawer:
             )
         except ValueError as error:
             raise DataError(f"{item.path}: {error}.") from error
+        surface = Surface(prop, transform, torch.device("cpu"))
         with torch.inference_mode():
             lights = make_lights(environment, float(rng.uniform(0, 360)))
-            views = draw(Surface(prop, transform, torch.device("cpu")), cameras, lights)
+            views = draw(surface, cameras, lights)
         rgba = views.rgba.numpy()
         if not (rgba[..., 3] > 127).any(axis=(1, 2)).all():
             raise DataError(f"{item.path}: it is too thin to be seen from every side.")
@@ -120,6 +124,13 @@ class _Drawer:
         self.arrays["depth"][slot] = views.depth.numpy()
         self.arrays["azimuths_deg"][slot] = azimuths
         self.arrays["elevations_deg"][slot] = elevations
+        if settings.hints:
+            vertices = surface.vertices.double().numpy()
+            self.arrays["mirror_scores"][slot] = mirror_scores(
+                vertices[prop.faces], np.arange(HINT_PLANES) * 180.0 / HINT_PLANES, rng
+            )
+            around = azimuths[: settings.orbit_views].tolist()
+            self.arrays["log_depths"][slot] = [measure_log_depth(vertices, a) for a in around]
         self.arrays["done"][slot] = True
         return remarks
 
@@ -282,7 +293,8 @@ def _unpack(
     with _alone(folder), ThreadPoolExecutor(threads) as pool:
         record = _find_record(entries, folder)
         prepare_bank(folder, record)
-        arrays, settings = open_arrays(folder, "r+"), BankSettings(**record["settings"])
+        settings = BankSettings(**record["settings"])
+        arrays = open_arrays(folder, "r+", settings)
         alike = (settings.views, settings.size, settings.size), settings.orbit_views
 
         def fill(slot: int) -> str | None:

@@ -168,7 +168,7 @@ def _draw_object(
     from gsv3d.lab.rasterizing.orbits import Surface, draw
     from gsv3d.lab.rasterizing.props import load_prop
     from gsv3d.lab.rasterizing.variation import vary
-    from gsv3d.pose.symmetry import mirror_scores
+    from gsv3d.pose.symmetry import mirror_scores, turn_scores
     from gsv3d.preprocessing import prepare
 
     prop = load_prop(item.path)
@@ -206,12 +206,7 @@ def _draw_object(
             continue  # too thin to be seen from this side
     if not kept:
         raise DataError(f"{item.path}: it is too thin to be seen.")
-    # A plane at p in the object's world stands at p - azimuth from the camera.
-    planes = np.append(PLANES_DEG, 180.0)
-    scores = [
-        np.interp((PLANES_DEG + azimuths[view]) % 180, planes, np.append(own, own[0]))
-        for view in kept
-    ]
+    scores = [turn_scores(own, float(azimuths[view])) for view in kept]
     return {
         "rgba": np.stack(pictures),
         "elevations_deg": elevations[kept].astype(np.float32),

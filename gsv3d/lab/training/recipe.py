@@ -171,6 +171,7 @@ def make_drawing(recipe: Recipe, say: Callable[[str], None]) -> Drawing:
         variants=recipe.variants,
         seed=recipe.seed,
         orbit=recipe.config.orbit,
+        hints=recipe.config.hinted,
     )
     factory = BankFactory(recipe.output / "bank", tuple(recipe.objects), settings)
     return Drawing(factory, recipe.workers, say)

@@ -31,6 +31,7 @@ class OrbitSamples:
         novel_depth: (B, M, H, W), as ``depth``.
         novel_viewmats: (B, M, 4, 4), as ``viewmats``.
         K: (3, 3) intrinsics in pixels, of all views.
+        mirror_azimuth, log_depth: (B,), see ``gsv3d.multiview.hints.Hints``.
     """
 
     rgba: Tensor
@@ -41,6 +42,8 @@ class OrbitSamples:
     novel_depth: Tensor
     novel_viewmats: Tensor
     K: Tensor  # noqa: N815 - the field's name for it, and gsplat's
+    mirror_azimuth: Tensor
+    log_depth: Tensor
 
     def __len__(self) -> int:
         return len(self.rgba)

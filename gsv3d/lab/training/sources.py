@@ -18,6 +18,7 @@ from torch import Tensor
 from gsv3d import cameras
 from gsv3d.errors import DataError
 from gsv3d.lab.training.bank import OrbitBank
+from gsv3d.lab.training.hints import UNKNOWN, Hint, draw_hint, hint_tensors
 from gsv3d.lab.training.latents import LatentCache
 from gsv3d.lab.training.samples import (
     Change,
@@ -132,15 +133,27 @@ class ViewSource:
             change.framed(self.orbits[i].rgba[views.frames[-1], ..., 3])
             for i, change, views in zip(indices, changes, chosen, strict=True)
         ]
-        return self.draft(indices, chosen, changes).finished()
+        hints = [
+            draw_hint(self.orbits, i, views.frames[-1], change.mirrored, rng)
+            for i, change, views in zip(indices, changes, chosen, strict=True)
+        ]
+        return self.draft(indices, chosen, changes, hints).finished()
 
     def draft(
         self,
         indices: Sequence[int],
         chosen: Sequence[Chosen],
         changes: Sequence[Change],
+        hints: Sequence[Hint] = (),
     ) -> Draft:
-        """Return the draft of ``OrbitSamples`` for B orbits, with the views and change of each."""
+        """Return the draft of ``OrbitSamples`` for B orbits.
+
+        Args:
+            indices: B indices of orbits.
+            chosen: views of each orbit.
+            changes: change of each orbit.
+            hints: what the model is told of each; empty for nothing.
+        """
         size, distance = self.orbits.settings.size, self.orbits.distance
         frames = self.num_frames
         seen = [
@@ -153,6 +166,7 @@ class ViewSource:
             "viewmats": torch.stack([own.viewmats for own in seen]),
             "K": seen[0].Ks[0],
             "distance": torch.tensor([distance]),
+            **hint_tensors(hints or [UNKNOWN] * len(indices)),
         }
         views = torch.tensor([one.frames + one.novel for one in chosen])
         changed = Changes.of(changes)
@@ -171,6 +185,8 @@ class ViewSource:
             novel_depth=depth[:, frames:],
             novel_viewmats=viewmats[:, frames:],
             K=draft.more["K"],
+            mirror_azimuth=draft.more["mirror_azimuth"],
+            log_depth=draft.more["log_depth"],
         )
 
 
@@ -184,9 +200,12 @@ class OrbitBatch:
         pictures: (B, T, C, H, W) in -1..1, or None.
         latents: (B, T, L, h, w) modes, not scaled, or None.
         context: (B, 1, D) embeddings of the references, or None.
+        mirror_azimuth, log_depth: (B,), see ``gsv3d.multiview.hints.Hints``.
     """
 
     pose: Tensor
+    mirror_azimuth: Tensor
+    log_depth: Tensor
     reference: Tensor | None = None
     pictures: Tensor | None = None
     latents: Tensor | None = None
@@ -235,7 +254,7 @@ class OrbitSource:
     def draw(self, size: int, seed: int, progress: float = 0.0) -> Any:
         """Draw an ``OrbitBatch``."""
         rng = np.random.default_rng(seed)
-        indices, changes, chosen, known = [], [], [], []
+        indices, changes, chosen, known, hints = [], [], [], [], []
         for _ in range(size):
             index = self._choose(rng, progress)
             orbit = self.orbits[index]
@@ -253,7 +272,8 @@ class OrbitSource:
             indices.append(index)
             changes.append(change)
             chosen.append(views)
-        return self.draft(indices, chosen, changes, known).finished()
+            hints.append(draw_hint(self.orbits, index, views.frames[-1], change.mirrored, rng))
+        return self.draft(indices, chosen, changes, known, hints).finished()
 
     def draft(
         self,
@@ -261,6 +281,7 @@ class OrbitSource:
         chosen: Sequence[Chosen],
         changes: Sequence[Change],
         known: Sequence[dict[str, Tensor]] = (),
+        hints: Sequence[Hint] = (),
     ) -> Draft:
         """Return the draft of an ``OrbitBatch``.
 
@@ -269,13 +290,19 @@ class OrbitSource:
             chosen: views of each orbit, without novel ones.
             changes: change of each orbit.
             known: precomputed arrays of each orbit, see ``LatentCache.read``; empty without.
+            hints: what the model is told of each; empty for nothing.
         """
-        more = {"pose": torch.stack([pose_ids(v.azimuths_deg, v.elevations_deg) for v in chosen])}
+        more = {
+            "pose": torch.stack([pose_ids(v.azimuths_deg, v.elevations_deg) for v in chosen]),
+            **hint_tensors(hints or [UNKNOWN] * len(indices)),
+        }
         views = torch.tensor([own.frames for own in chosen])
         for name in known[0] if known else ():
             more[name] = torch.stack([own[name] for own in known])
-        # With latents the reference is the only picture needed; with its embedding, none is.
-        views = views[:, views.shape[1] :] if "context" in more else views
+        # With latents the reference is the only picture needed; with its embedding, none is, unless
+        # a hinted model needs it flipped.
+        if "context" in more and not self.orbits.settings.hints:
+            views = views[:, views.shape[1] :]
         views = views[:, -1:] if "latents" in more else views
         changed = Changes.of(changes)
         return Draft(self.orbits, torch.tensor(indices), views, changed, more, self._make)

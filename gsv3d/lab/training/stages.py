@@ -21,6 +21,7 @@ from gsv3d.lab.training.checkpoint import as_os_error, find_differing
 from gsv3d.lab.training.components import check_component, component_model
 from gsv3d.lab.training.config import SETTINGS, ModelConfig, build, check_stage, stage_model
 from gsv3d.lab.training.fields import wrong_field
+from gsv3d.lab.training.hints import add_hints
 from gsv3d.lab.training.samples import check_views
 from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
 from gsv3d.models import DESCRIPTION, load_component, silent_bars
@@ -159,6 +160,8 @@ def _component(
         named = found[-1]
     with silent_bars():
         trained = load_component(CLASSES[name], named)
+    if name == "unet" and config.hinted and not trained.config.hinted:
+        trained = add_hints(trained)
     # On "meta": only the shapes are needed.
     with torch.device("meta"):
         expected = build(config, name)

@@ -120,6 +120,7 @@ def test_the_orbit_is_the_users_and_noted(pipeline, tmp_path):
         "elevations": [-5, 40, 20],
         "consistency": Consistency(0.5, 0.0, 0.5),
         "depth_ratio": record["pose"]["depth_ratio"],
+        "plane_azimuth": record["pose"]["plane_azimuth_deg"],
     }
     assert record["views"] == {
         "azimuths_deg": [120, 240, 0], "elevations_deg": [-5, 40, 20], "distance": 2.35,

@@ -22,7 +22,7 @@ from gsv3d.lab.training.edm import (
 POSE = torch.zeros(2, 3, 3)
 
 
-def perfect(inputs, timestep, context, pose):
+def perfect(inputs, timestep, context, pose, hints):
     """Return the best v where latents are N(0, 0.5^2): c_in x in, E[v | x] out."""
     sigma = (4 * timestep).exp()[:, None, None, None, None]
     channels = inputs.shape[2] // 2
@@ -48,7 +48,7 @@ def test_the_estimate_undoes_the_definition_of_v() -> None:
 def test_the_network_reads_what_svd_reads() -> None:
     seen = {}
 
-    def unet(inputs, timestep, context, pose):
+    def unet(inputs, timestep, context, pose, hints):
         seen.update(inputs=inputs, timestep=timestep)
         return SimpleNamespace(sample=inputs[:, :, :4])
 

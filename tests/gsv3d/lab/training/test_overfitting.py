@@ -91,6 +91,8 @@ def test_the_multiview_model_overfits_one_orbit() -> None:
         reference=one.reference.expand(4, -1, -1, -1),
         pose=one.pose.expand(4, -1, -1),
         latents=latents.expand(4, -1, -1, -1, -1),
+        mirror_azimuth=one.mirror_azimuth.expand(4),
+        log_depth=one.log_depth.expand(4),
     )
     fit(task.modules, lambda: task.loss(batch)[0], steps=150, rate=4e-3)
     with torch.no_grad():

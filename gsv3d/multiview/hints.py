@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hints: what is known of an object beside its picture, for UNets that are told it.
+
+An object with a vertical mirror plane looks, from the mirrored camera, like its picture flipped
+left-right (``gsv3d.meshing.mirror``): one picture shows two sides. How deep an object is decides
+what its sides look like, and one picture hardly shows it. SV3D is told neither; ``blockout`` is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import Tensor
+
+from gsv3d.cameras import mirrored_azimuth_deg
+from gsv3d.multiview.conditioning import encode_reference
+
+NUM_FEATURES = 14
+"""Length of a frame's vector of ``hint_features``."""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """Hints for B orbits; NaN where nothing is known.
+
+    Attributes:
+        flipped: (B, L, h, w) latents of the flipped references, not scaled.
+        mirror_azimuth: (B,) azimuth of the mirrored camera in radians; the reference's is 0.
+        log_depth: (B,) logarithm of the object's depth over its width, as the reference sees them.
+    """
+
+    flipped: Tensor
+    mirror_azimuth: Tensor
+    log_depth: Tensor
+
+    def hidden(self, kept: Tensor | float = 0.0) -> Hints:
+        """Return hints of which nothing is known, but for samples where (B,) ``kept`` is not 0."""
+        unknown = torch.full_like(self.log_depth, torch.nan)
+        shown = torch.zeros_like(unknown) + kept != 0
+        return replace(
+            self,
+            mirror_azimuth=torch.where(shown, self.mirror_azimuth, unknown),
+            log_depth=torch.where(shown, self.log_depth, unknown),
+        )
+
+    def mirrored_latents(self) -> Tensor:
+        """Return (B, L, h, w) latents of the flipped references, 0 where no plane is known."""
+        known = ~self.mirror_azimuth.isnan()
+        return self.flipped * known[:, None, None, None]
+
+
+def encode_hints(
+    vae: AutoencoderKL,
+    picture: Tensor,
+    plane_azimuth_deg: float | None,
+    depth_ratio: float | None,
+) -> Hints:
+    """Return the hints of one picture.
+
+    Args:
+        vae: the autoencoder.
+        picture: (1, C, H, W) in -1..1.
+        plane_azimuth_deg: azimuth of a mirror plane, see ``gsv3d.cameras.mirrored_azimuth_deg``;
+            None where none is known.
+        depth_ratio: depth over width, above 0; None where it is not known.
+    """
+    azimuth = log_depth = math.nan
+    if plane_azimuth_deg is not None:
+        azimuth = math.radians(mirrored_azimuth_deg(plane_azimuth_deg))
+    if depth_ratio is not None:
+        log_depth = math.log(depth_ratio)
+    numbers = picture.new_tensor([[azimuth], [log_depth]])
+    return Hints(encode_reference(vae, picture.flip(-1)), *numbers)
+
+
+def hint_features(hints: Hints, azimuth: Tensor) -> Tensor:
+    """Return what hints mean for each frame, as numbers that depend smoothly on the angles.
+
+    Args:
+        hints: hints of B orbits.
+        azimuth: (B, T) azimuths of the frames in radians.
+
+    Returns:
+        (B, T, ``NUM_FEATURES``) float32: where the frame stands from the reference and from the
+        mirrored camera, and the depth; all of an unknown hint is 0.
+    """
+    azimuth = azimuth.float()
+    depth = hints.log_depth.float().nan_to_num(0.0)[:, None].expand_as(azimuth)
+    depth_known = (~hints.log_depth.isnan()).float()[:, None].expand_as(azimuth)
+    mirror_known = (~hints.mirror_azimuth.isnan()).float()[:, None].expand_as(azimuth)
+    apart = azimuth - hints.mirror_azimuth.float().nan_to_num(0.0)[:, None]
+    own = [wave(k * azimuth) for k in (1, 2) for wave in (torch.cos, torch.sin)]
+    mirrored = [
+        mirror_known * wave(k * apart) for k in (1, 2, 3) for wave in (torch.cos, torch.sin)
+    ]
+    shape = [depth_known, depth, depth * torch.cos(2 * azimuth)]
+    return torch.stack([*own, mirror_known, *mirrored, *shape], dim=-1)
