@@ -25,13 +25,15 @@ from gsv3d.errors import ModelError, no_decoder
 from gsv3d.gaussians import Gaussians
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
 from gsv3d.multiview.conditioning import (
+    Condition,
     embed_for_cross_attention,
     embed_for_decoder,
+    encode_hints,
     encode_reference,
     picture_tensor,
+    predict_v,
 )
 from gsv3d.multiview.guidance import Consistency, guide, guide_by_3d
-from gsv3d.multiview.hints import Hints, encode_hints
 from gsv3d.preprocessing import FILL, prepare
 from gsv3d.rendering import render
 
@@ -248,10 +250,7 @@ class GSV3DPipeline(DiffusionPipeline):
             pose = pose_ids(azimuths_deg, elevations_deg)[None].to(device)
             scales = triangular_guidance(frames, min_guidance_scale, max_guidance_scale).to(device)
             guided = bool((scales != 1).any())
-            known = reference, context, hints
-            nothing = (
-                torch.zeros_like(reference), torch.zeros_like(context), hints and hints.hidden(),
-            )  # fmt: skip
+            condition = Condition(reference, context, hints)
 
             # 4. Prepare timesteps
             self.scheduler.set_timesteps(num_inference_steps, device=device)
@@ -268,21 +267,20 @@ class GSV3DPipeline(DiffusionPipeline):
             with self.progress_bar(total=num_inference_steps) as bar:
                 for step, timestep in enumerate(self.scheduler.timesteps):
                     scaled = self.scheduler.scale_model_input(latents, timestep)
-                    v = self._predict(scaled, timestep, pose, *known)
+                    v = predict_v(self.unet, scaled, timestep, pose, condition)
                     if guided:
                         # One after the other and not as a batch: half the memory, the same time.
-                        v = guide(self._predict(scaled, timestep, pose, *nothing), v, scales)
+                        blind = predict_v(self.unet, scaled, timestep, pose, condition.hidden())
+                        v = guide(blind, v, scales)
                     if consistency.guides(step, num_inference_steps):
                         sigma = self.scheduler.sigmas[step].to(device)
-                        v = guide_by_3d(
-                            v, latents, sigma, consistency.strength, self._through_gaussians
-                        )
+                        strength = consistency.strength
+                        v = guide_by_3d(v, latents, sigma, strength, self._through_gaussians)
                     out = self.scheduler.step(v, timestep, latents, return_dict=True)
                     latents = out.prev_sample
                     if callback_on_step_end is not None:
-                        state = {
-                            "latents": latents, "pred_original_latents": out.pred_original_sample,
-                        }  # fmt: skip
+                        clean = out.pred_original_sample
+                        state = {"latents": latents, "pred_original_latents": clean}
                         asked = {name: state[name] for name in callback_on_step_end_tensor_inputs}
                         returned = callback_on_step_end(self, step, timestep, asked) or {}
                         latents = returned.pop("latents", latents)
@@ -292,10 +290,8 @@ class GSV3DPipeline(DiffusionPipeline):
             final = self._with_reference(latents)[0]
             gaussians = self.decode_gaussians(latents) if has_decoder else None
             views: Any = self.decode_views(latents) if output_type != "latent" else np.empty(0)
-            if output_type == "pt":
-                views = torch.from_numpy(views)
-            elif output_type == "pil":
-                views = self.numpy_to_pil(views)
+            if output_type in ("pt", "pil"):
+                views = torch.from_numpy(views) if output_type == "pt" else self.numpy_to_pil(views)
         finally:
             # 8. Free the card, however the call ends
             self._run = None
@@ -404,22 +400,3 @@ class GSV3DPipeline(DiffusionPipeline):
         encoded = torch.cat([encode_reference(self.vae, picture[None]) for picture in pictures])
         encoded = encoded * self.vae.config.scaling_factor
         return torch.cat([encoded[None].to(latents), latents[:, -1:]], dim=1)
-
-    def _predict(
-        self,
-        scaled: Tensor,
-        timestep: Tensor,
-        pose: Tensor,
-        reference: Tensor,
-        context: Tensor,
-        hints: Hints | None,
-    ) -> Tensor:
-        """Predict v of one step.
-
-        Without the condition ``reference`` (1, C, h, w) and ``context`` (1, 1, D) are zeros and the
-        hints hidden; the pose (1, V, 3) stays.
-        """
-        repeated = reference[:, None].expand(-1, scaled.shape[1], -1, -1, -1)
-        inputs = torch.cat([scaled, repeated], dim=2).to(self.unet.dtype)
-        context = context.to(self.unet.dtype)
-        return self.unet(inputs, timestep, context, pose, hints=hints).sample.float()

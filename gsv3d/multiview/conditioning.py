@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs of the UNet: the reference's latent, its embedding, and the pose of every frame."""
+"""Inputs of the UNet: the reference's latent, its embedding, hints, and the pose of every frame."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
 )
 from torch import Tensor
 from torch.nn import functional as F
+
+from gsv3d.cameras import mirrored_azimuth_deg
+from gsv3d.multiview.hints import Hints
 
 COND_AUG = 1e-5
 """Noise added to the reference before it is encoded; SV3D's value for both versions."""
@@ -67,6 +71,68 @@ def encode_reference(vae: AutoencoderKL, picture: Tensor, noise: Tensor | None =
     parts = picture.to(vae.dtype).split(at_a_time)
     latents = [vae.encode(part).latent_dist.mode() for part in parts]
     return torch.cat(latents).to(picture.dtype)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a UNet draws B orbits from.
+
+    Attributes:
+        reference: (B, L, h, w) latents of the references, not scaled.
+        context: (B, 1, D) embeddings of the references.
+        hints: hints for a hinted UNet; None for others.
+    """
+
+    reference: Tensor
+    context: Tensor
+    hints: Hints | None = None
+
+    def hidden(self) -> Condition:
+        """Return the condition of guidance, which tells nothing."""
+        hints = None if self.hints is None else self.hints.hidden()
+        return Condition(torch.zeros_like(self.reference), torch.zeros_like(self.context), hints)
+
+
+def predict_v(
+    unet: Any, scaled: Tensor, timestep: Tensor, pose: Tensor, condition: Condition
+) -> Tensor:
+    """Predict v of one step, in float32.
+
+    Args:
+        unet: an ``SV3DUNetSpatioTemporalConditionModel``.
+        scaled: (B, T, L, h, w) noisy latents, scaled for the model.
+        timestep: 0.25 ln sigma; a number or (B,).
+        pose: (B, T, 3), see ``pose_ids``.
+        condition: what the orbits are drawn from.
+    """
+    repeated = condition.reference[:, None].expand(-1, scaled.shape[1], -1, -1, -1)
+    inputs = torch.cat([scaled, repeated], dim=2).to(unet.dtype)
+    context = condition.context.to(unet.dtype)
+    return unet(inputs, timestep, context, pose, hints=condition.hints).sample.float()
+
+
+def encode_hints(
+    vae: AutoencoderKL,
+    picture: Tensor,
+    plane_azimuth_deg: float | None,
+    depth_ratio: float | None,
+) -> Hints:
+    """Return the hints of one picture.
+
+    Args:
+        vae: the autoencoder.
+        picture: (1, C, H, W) in -1..1.
+        plane_azimuth_deg: azimuth of a mirror plane, see ``gsv3d.cameras.mirrored_azimuth_deg``;
+            None where none is known.
+        depth_ratio: depth over width, above 0; None where it is not known.
+    """
+    azimuth = log_depth = math.nan
+    if plane_azimuth_deg is not None:
+        azimuth = math.radians(mirrored_azimuth_deg(plane_azimuth_deg))
+    if depth_ratio is not None:
+        log_depth = math.log(depth_ratio)
+    numbers = picture.new_tensor([[azimuth], [log_depth]])
+    return Hints(encode_reference(vae, picture.flip(-1)), *numbers)
 
 
 def embed_for_cross_attention(image_encoder: Any, picture: Tensor) -> Tensor:

@@ -8,15 +8,10 @@ what its sides look like, and one picture hardly shows it. SV3D is told neither;
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
-
-from gsv3d.cameras import mirrored_azimuth_deg
-from gsv3d.multiview.conditioning import encode_reference
 
 NUM_FEATURES = 14
 """Length of a frame's vector of ``hint_features``."""
@@ -50,30 +45,6 @@ class Hints:
         """Return (B, L, h, w) latents of the flipped references, 0 where no plane is known."""
         known = ~self.mirror_azimuth.isnan()
         return self.flipped * known[:, None, None, None]
-
-
-def encode_hints(
-    vae: AutoencoderKL,
-    picture: Tensor,
-    plane_azimuth_deg: float | None,
-    depth_ratio: float | None,
-) -> Hints:
-    """Return the hints of one picture.
-
-    Args:
-        vae: the autoencoder.
-        picture: (1, C, H, W) in -1..1.
-        plane_azimuth_deg: azimuth of a mirror plane, see ``gsv3d.cameras.mirrored_azimuth_deg``;
-            None where none is known.
-        depth_ratio: depth over width, above 0; None where it is not known.
-    """
-    azimuth = log_depth = math.nan
-    if plane_azimuth_deg is not None:
-        azimuth = math.radians(mirrored_azimuth_deg(plane_azimuth_deg))
-    if depth_ratio is not None:
-        log_depth = math.log(depth_ratio)
-    numbers = picture.new_tensor([[azimuth], [log_depth]])
-    return Hints(encode_reference(vae, picture.flip(-1)), *numbers)
 
 
 def hint_features(hints: Hints, azimuth: Tensor) -> Tensor:

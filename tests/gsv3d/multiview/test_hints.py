@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from gsv3d.multiview.hints import NUM_FEATURES, Hints, encode_hints, hint_features
+from gsv3d.multiview.conditioning import encode_hints
+from gsv3d.multiview.hints import NUM_FEATURES, Hints, hint_features
 from gsv3d.pipeline import GSV3DPipeline
 from tests import tiny
 
