@@ -80,7 +80,7 @@ def ply_bytes(gaussians: dict[str, np.ndarray]) -> bytes:
     return file.getvalue()
 
 
-def drawn(prompt: str, seed: int) -> bytes:
+def draw_words(prompt: str, seed: int) -> bytes:
     """Return a PNG "made of" words: a square whose color depends on the words and the seed."""
     from PIL import Image
 

@@ -16,7 +16,7 @@ import numpy as np
 from backend.protocol import messages as m
 from tests.canned_results import (
     box_mesh,
-    drawn,
+    draw_words,
     glb_bytes,
     orbit_views,
     ply_bytes,
@@ -123,12 +123,12 @@ def _imagine(imagine: m.Imagine, behavior: str, step_s: float) -> Script:
         yield m.Progress(job, "imagining", step, STEPS, None, 0.9 * step / STEPS)
         yield step_s
     yield m.Progress(job, "cutting", 1, 1, 0.0, 1.0)
-    yield _file("png", drawn(imagine.prompt, imagine.seed))
+    yield _file("png", draw_words(imagine.prompt, imagine.seed))
     yield m.Done(job, {"imagining": STEPS * step_s})
 
 
 def _cut_out(cutout: m.Cutout, step_s: float) -> Script:
     yield m.Progress(cutout.job, "cutting", 0, 1, None, 0.0)
     yield step_s
-    yield _file("png", drawn("cutout", 0), certainty=0.5)
+    yield _file("png", draw_words("cutout", 0), certainty=0.5)
     yield m.Done(cutout.job, {"cutting": step_s})

@@ -148,7 +148,9 @@ def test_a_batch_leaves_places_to_single_jobs(
         jobs.submit(single_job(4), A)
 
 
-def test_one_client_cannot_fill_the_queue(open_jobs: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_is_bounded_and_one_client_cannot_fill_it(
+    open_jobs: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("backend.jobs.MAX_WAITING", 5)
     monkeypatch.setattr("backend.jobs.MAX_WAITING_EACH", 3)
     jobs = open_jobs()
@@ -158,8 +160,9 @@ def test_one_client_cannot_fill_the_queue(open_jobs: Open, monkeypatch: pytest.M
         jobs.submit(single_job(3), A)
     for number in (4, 5):
         jobs.submit(single_job(number), B)
-    with pytest.raises(QueueFullError, match="5 jobs wait"):
+    with pytest.raises(QueueFullError, match="5 jobs wait.*cancel some"):
         jobs.submit(single_job(6), B)
+    assert not jobs.store.folder(JOB(6)).exists()
 
 
 @pytest.mark.parametrize("letter", ["x", "椅", "🪑"])

@@ -71,7 +71,7 @@ def run() -> Run:
         # So many that Blender, drawing without a card, sees coarse Gaussians before the final ones.
         "steps": 16,
         "long_steps": 60,
-        "walk": guide.walk(),
+        "walk": guide.list_presses(),
     }
     facts, leftovers = plays.play(FOLDER, HERE / "scenario.py", IMAGE, settings, LIMIT_S)
     return Run(facts, leftovers)
