@@ -20,7 +20,7 @@ pytestmark = pytest.mark.bpy
 AS_IT_IS, PLACE = placement.Fit((0, 0, 0), 1.0), Target("b")
 
 
-def read(collection, key: str, width: int) -> np.ndarray:
+def read_values(collection, key: str, width: int) -> np.ndarray:
     values = np.empty(len(collection) * width, np.float32)
     collection.foreach_get(key, values)
     return values.reshape(-1, width)
@@ -76,7 +76,7 @@ def test_mesh_geometry_uvs_and_place(empty_blender, add_mesh, box) -> None:
     np.testing.assert_allclose(corners.max(axis=0), [1 + 0.4, 2 + 0.6, 5], atol=1e-5)
     faces = np.array([list(p.vertices) for p in made.data.polygons])
     np.testing.assert_array_equal(faces, arrays.faces)
-    uvs = read(made.data.uv_layers.active.uv, "vector", 2)
+    uvs = read_values(made.data.uv_layers.active.uv, "vector", 2)
     np.testing.assert_allclose(uvs.reshape(-1, 3, 2), arrays.corner_uvs, atol=1e-7)
     assert len(made.data.edges) == 18  # a closed box of triangles: 12 * 3 / 2
     assert made.data.validate(verbose=False) is False
@@ -191,7 +191,7 @@ def test_the_solid_view_has_a_color_whatever_it_shows(add_mesh, box) -> None:
     np.testing.assert_allclose(made.color[:3], mean, atol=1e-6)
     np.testing.assert_allclose(made.data.materials[0].diffuse_color[:3], mean, atol=1e-6)
     active = made.data.color_attributes.active_color
-    shown = read(active.data, "color_srgb", 4).reshape(-1, 3, 4)
+    shown = read_values(active.data, "color_srgb", 4).reshape(-1, 3, 4)
     quarters = np.array([[40, 70, 200], [220, 200, 40], [200, 40, 30], [30, 160, 60]]) / 255
     wanted = quarters[np.arange(12) % 4][:, None].repeat(3, axis=1)
     np.testing.assert_allclose(shown[..., :3], wanted, atol=1 / 255)
@@ -234,12 +234,12 @@ def test_stopping_half_way_leaves_nothing(empty_blender, box) -> None:
 
 def assert_shapes(attributes, arrays, fit) -> None:
     np.testing.assert_allclose(
-        read(attributes["position"].data, "vector", 3), fit.apply(arrays.means), atol=1e-6
+        read_values(attributes["position"].data, "vector", 3), fit.apply(arrays.means), atol=1e-6
     )
     np.testing.assert_allclose(
-        read(attributes["scale"].data, "vector", 3), arrays.scales * fit.scale, atol=1e-7
+        read_values(attributes["scale"].data, "vector", 3), arrays.scales * fit.scale, atol=1e-7
     )
-    np.testing.assert_allclose(read(attributes["rotation"].data, "value", 4), arrays.quats)
+    np.testing.assert_allclose(read_values(attributes["rotation"].data, "value", 4), arrays.quats)
 
 
 def test_gaussians_as_points_with_attributes(points, add_gaussians) -> None:
@@ -249,9 +249,13 @@ def test_gaussians_as_points_with_attributes(points, add_gaussians) -> None:
     assert made.name == "b Splats"
     attributes = made.data.attributes
     assert_shapes(attributes, arrays, fit)
-    np.testing.assert_allclose(read(attributes["opacity"].data, "value", 1)[:, 0], arrays.opacities)
-    np.testing.assert_allclose(read(attributes["Color"].data, "color", 4), arrays.colors, atol=1e-6)
-    np.testing.assert_allclose(read(attributes["sh_0"].data, "vector", 3), arrays.sh[:, 0])
+    np.testing.assert_allclose(
+        read_values(attributes["opacity"].data, "value", 1)[:, 0], arrays.opacities
+    )
+    np.testing.assert_allclose(
+        read_values(attributes["Color"].data, "color", 4), arrays.colors, atol=1e-6
+    )
+    np.testing.assert_allclose(read_values(attributes["sh_0"].data, "vector", 3), arrays.sh[:, 0])
 
 
 def test_gaussians_as_native_splats(add_gaussians) -> None:
@@ -265,16 +269,16 @@ def test_gaussians_as_native_splats(add_gaussians) -> None:
     assert made.type == "POINTCLOUD" and made.data.type == "GAUSSIAN_SPLAT"
     attributes = made.data.attributes
     assert_shapes(attributes, arrays, fit)
-    base = read(attributes["radiance:base"].data, "vector", 4)
+    base = read_values(attributes["radiance:base"].data, "vector", 4)
     np.testing.assert_allclose(base[:, :3], arrays.sh[:, 0])
     np.testing.assert_allclose(base[:, 3], arrays.opacities)
 
 
-def evaluated(bpy, owner) -> np.ndarray:
+def list_ellipsoids(bpy, owner) -> np.ndarray:
     """Return the vertices of the ellipsoids, without the bare points, as (n, 12, 3)."""
     mesh = owner.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
     used = np.unique(np.array([list(p.vertices) for p in mesh.polygons]).reshape(-1))
-    return read(mesh.vertices, "co", 3)[used].reshape(-1, 12, 3)
+    return read_values(mesh.vertices, "co", 3)[used].reshape(-1, 12, 3)
 
 
 def test_the_nodes_show_each_gaussian_as_its_ellipsoid(
@@ -291,7 +295,7 @@ def test_the_nodes_show_each_gaussian_as_its_ellipsoid(
         sh=np.ones((1, 1, 3), "f4"),
     )
     made = add_gaussians(arrays)
-    (ball,) = evaluated(empty_blender, made)
+    (ball,) = list_ellipsoids(empty_blender, made)
     np.testing.assert_allclose(ball.mean(axis=0), [0.3, 0.2, 0.1], atol=1e-5)
     # Undo scale and rotation by hand: all corners lie on the sphere where the alpha has
     # fallen to the threshold, opacity * exp(-r^2 / 2) = threshold.
@@ -309,10 +313,10 @@ def test_the_percentage_shows_the_most_visible_and_faint_ones_vanish(
     g["opacities"][:8] = 0.05
     arrays = prepare.prepare_gaussians(**g)
     made = add_gaussians(arrays)
-    assert len(evaluated(empty_blender, made)) == 32
+    assert len(list_ellipsoids(empty_blender, made)) == 32
     compat.set_modifier_input(made.modifiers[0], "Display", 25.0)
     made.update_tag()
-    shown = evaluated(empty_blender, made)
+    shown = list_ellipsoids(empty_blender, made)
     np.testing.assert_allclose(shown.mean(axis=1), arrays.means[:10], atol=1e-5)
 
 
