@@ -30,7 +30,7 @@ class LoopbackHub:
     Attributes:
         files: contents by name.
         token: without it no file is given; empty for everybody.
-        hold: while it is set, files stop in their middle.
+        hold: while it is set, files stop in the middle.
     """
 
     def __init__(self, files: dict[str, bytes], token: str = "") -> None:

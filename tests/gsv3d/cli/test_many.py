@@ -13,7 +13,8 @@ import pytest
 
 from gsv3d.cli import main
 from tests import ray_nodes
-from tests.gsv3d.cli.test_generate import FEW, save_picture
+from tests.gsv3d.cli.test_generate import FEW
+from tests.gsv3d.fake_pipeline import save_picture
 
 pytestmark = [
     pytest.mark.slow,

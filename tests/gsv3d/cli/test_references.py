@@ -19,7 +19,7 @@ from gsv3d.generation import GenerationResult
 from gsv3d.preprocessing import load_image
 from gsv3d.text_to_image import ENVIRONMENT, ImagineSettings
 from tests import tiny_text_model
-from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
+from tests.gsv3d.fake_pipeline import FakePipeline, make_result
 
 FEW = ["--faces", "60", "--texture-size", "32", "--steps", "2", "--text-steps", "2"]
 
@@ -57,7 +57,7 @@ def objects(pipeline, monkeypatch) -> list[np.ndarray]:
     def generate(_pipeline, picture, settings, observer) -> GenerationResult:
         seen.append(np.asarray(picture))
         observer.progress("denoising", 1, 1)
-        return quick_result(picture)
+        return make_result(picture)
 
     monkeypatch.setattr("gsv3d.generation.generate", generate)
     monkeypatch.setattr("gsv3d.results.draw_contact_sheet", lambda *_: Image.new("RGB", (8, 8)))

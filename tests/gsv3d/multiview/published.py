@@ -36,7 +36,7 @@ SMALL = Widths(unet=32, context=32, vae=32, clip=160, clip_layers=2, vocabulary=
 """Heads are 32 wide in the UNet, and 80 in CLIP as published."""
 
 
-def shapes(version: str, widths: Widths = SMALL) -> Shapes:
+def list_shapes(version: str, widths: Widths = SMALL) -> Shapes:
     """Return all tensors of ``sv3d_p`` or ``sv3d_u``."""
     clip = "conditioner.embedders.0.open_clip.model."
     encoder = "conditioner.embedders.1.encoder."
@@ -51,17 +51,18 @@ def shapes(version: str, widths: Widths = SMALL) -> Shapes:
     }
 
 
-def digest(found: Shapes) -> str:
+def digest_shapes(found: Shapes) -> str:
     """Return a fingerprint of names and shapes."""
     lines = [f"{name} {'x'.join(map(str, found[name]))}\n" for name in sorted(found)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def write(path: Path, version: str, found: Shapes | None = None) -> Path:
+def write_weights(path: Path, version: str, found: Shapes | None = None) -> Path:
     """Write a file of closed-form weights, of ``shapes(version)`` unless others are given."""
-    found = shapes(version) if found is None else found
+    found = list_shapes(version) if found is None else found
     tensors = {
-        name: torch.from_numpy(closed_form.weight(name, shape)) for name, shape in found.items()
+        name: torch.from_numpy(closed_form.make_weight(name, shape))
+        for name, shape in found.items()
     }
     save_file(tensors, path)
     return path
