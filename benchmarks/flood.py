@@ -39,6 +39,7 @@ def main() -> None:
 
 
 def flood(backend: subprocess.Popen[bytes], path: Path, frames: int, mb: int) -> None:
+    """Send the message, and print what the backend's process held."""
     while not path.exists():
         time.sleep(0.05)
     process = psutil.Process(backend.pid)
@@ -48,7 +49,7 @@ def flood(backend: subprocess.Popen[bytes], path: Path, frames: int, mb: int) ->
     frame = bytes(mb << 20)
     for _ in range(frames):
         socket.send(frame, zmq.SNDMORE, copy=False)
-    socket.send(b"")  # ZeroMQ sends no part of a message before it has all
+    socket.send(b"")  # ZeroMQ sends a message once all its parts are there
     while backend.poll() is None and grows(process):
         pass
     context.destroy(0)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare sizes of pictures, latents and networks of the multi-view model in the same time.
+"""Compare sizes of the multi-view model's pictures, latents and networks in the same time.
 
     python benchmarks/sizes.py props/index.json --output runs/sizes --minutes 6
 
 Every size trains an autoencoder and a UNet from scratch for the same minutes each on the same
 objects, on one thread. The model then draws views of dev objects (part "a" of them, as in
 ``ablations.py``) in two steps. They are compared with the true views as pictures of 64 px on white,
-whatever the model's own size is. The reconstruction of the true views tells the autoencoder's share
+whatever the model's size is. The reconstruction of the true views tells the autoencoder's share
 of the error. An interrupted run goes on when run again.
 """
 
@@ -62,7 +62,7 @@ class Size:
         components = copy.deepcopy(base.components)
         for component, fields in self.changes.items():
             components[component] |= fields
-        # One schedule for all, or the sizes' own ones would be compared.
+        # With their own schedules, the schedules would be compared too.
         stages = {stage: read_config("blockout").stages[stage] for stage in base.stages}
         return replace(base, components=components, stages=stages)
 
@@ -91,9 +91,11 @@ SIZES = (
 )  # fmt: skip
 
 
-def bank_of(objects: tuple[ObjectFile, ...], size: int, folder: Path, workers: int) -> OrbitBank:
-    """Return static orbits of the objects as they are."""
-    settings = BankSettings(size=size, orbit_views=16, variants=1)
+def draw_bank(
+    objects: tuple[ObjectFile, ...], size: int, folder: Path, workers: int, orbit: str = "static"
+) -> OrbitBank:
+    """Return orbits of the unchanged objects; draw those that are missing."""
+    settings = BankSettings(size=size, orbit_views=16, variants=1, orbit=orbit)
     factory = BankFactory(folder, objects, settings)
     with Drawing(factory, workers, lambda text: print(text, flush=True)) as drawing:
         drawing.wait()
@@ -185,7 +187,7 @@ def _views(pictures: torch.Tensor) -> Views:
     return Views(array[..., :3], array[..., 3] > 0.5)
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
+def format_table(results: dict[str, dict[str, float]]) -> str:
     """Return the results as a Markdown table."""
     lines = ["| size | " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
     for name, row in results.items():
@@ -216,13 +218,13 @@ def main() -> None:
         record = folder / "measured.json"
         if not record.exists():
             pixels = size.config().image_size
-            drawn = bank_of(train_objects, pixels, args.output / f"train-{pixels}", args.workers)
+            drawn = draw_bank(train_objects, pixels, args.output / f"train-{pixels}", args.workers)
             folders = train(size, drawn, folder, args.minutes)
-            dev = bank_of(dev_objects, pixels, args.output / f"dev-{pixels}", args.workers)
+            dev = draw_bank(dev_objects, pixels, args.output / f"dev-{pixels}", args.workers)
             record.write_text(json.dumps(measure(size, dev, folders)), encoding="utf-8")
         results[size.name] = json.loads(record.read_text(encoding="utf-8"))
-        print(table(results), flush=True)
-    (args.output / "sizes.md").write_text(table(results), encoding="utf-8")
+        print(format_table(results), flush=True)
+    (args.output / "sizes.md").write_text(format_table(results), encoding="utf-8")
 
 
 if __name__ == "__main__":
