@@ -221,7 +221,7 @@ def measure_outside() -> None:
     for command, screen in (([*install, "--enable", str(archive)], False), (run, True)):
         command = [f"BLENDER_USER_RESOURCES={folder / 'user'}", *command]
         if system.run(command, shared=folder, log=log, timeout=900, screen=screen):
-            sys.exit(f"Blender failed:\n{machine.tail(log)}")
+            sys.exit(f"Blender failed:\n{machine.read_tail(log)}")
     for line in log.read_text(errors="replace").splitlines():
         if line.startswith("ARRIVALS "):
             found = json.loads(line.removeprefix("ARRIVALS "))
