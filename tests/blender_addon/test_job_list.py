@@ -194,7 +194,7 @@ def test_jobs_survive_a_backend_that_is_started_again(
     addon.drain_until(lambda: job.state is JobState.DONE, 40)
 
 
-def test_the_same_job_is_not_taken_twice(addon, tmp_path: Path) -> None:
+def test_the_same_job_is_not_taken_twice(addon) -> None:
     from blender_addon.problems import Problem
 
     submit_job(addon, location=(1.0, 0.0, 0.0))
@@ -286,8 +286,7 @@ def test_a_stale_connection_file_locks_nobody_out(addon, tmp_path: Path, pretend
     keys = "a" * 40
     path = tmp_path / "connection.json"
     write_connection(
-        path,
-        Connection("tcp://127.0.0.1:9", keys, keys, keys, os.getpid(), {}, str(tmp_path)),
+        path, Connection("tcp://127.0.0.1:9", keys, keys, keys, os.getpid(), {}, str(tmp_path))
     )
     pretend("import time; time.sleep(60)")
     session = addon.session.get()

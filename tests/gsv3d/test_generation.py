@@ -212,19 +212,6 @@ def test_views_without_a_decoder_are_lifted_by_a_fit(short_fits):
     np.testing.assert_allclose(middle, np.array([200, 80, 40]) / 255, atol=0.1)
 
 
-def test_a_fit_is_reproduced_by_its_seed(short_fits):
-    def means(seed: int) -> torch.Tensor:
-        recorder, seen = Recorder(cancel_at=("fusing", 1)), []
-        recorder.gaussians = lambda g, *_: seen.append(g)
-        with pytest.raises(Cancelled):
-            settings = GenerationSettings(seed=seed, previews=0, elevation=20.0, **SMALL)
-            generate(FakePipeline(decoder=None), draw_picture(), settings, recorder)
-        return seen[0].means
-
-    assert torch.equal(means(1), means(1))
-    assert not torch.equal(means(1)[:10], means(2)[:10])
-
-
 def test_a_decoders_gaussians_are_refined_when_asked(short_fits):
     def spoil(gaussians):
         return replace(gaussians, means=gaussians.means * 1.15)
@@ -248,17 +235,18 @@ def test_a_picture_without_an_object_never_reaches_the_model():
     assert not pipeline.calls
 
 
-def test_the_seed_decides_the_gaussians():
-    def color(seed: int) -> torch.Tensor:
-        recorder, seen = Recorder(cancel_at=("decoding", 1)), []
-        recorder.gaussians = lambda g, *_: seen.append(g)
+@pytest.mark.parametrize(("decoder", "last"), [("its own", "decoding"), (None, "fusing")])
+def test_the_seed_decides_the_gaussians(short_fits, decoder, last):
+    def make(seed: int) -> torch.Tensor:
+        recorder, seen = Recorder(cancel_at=(last, 1)), []
+        recorder.gaussians = lambda gaussians, *_: seen.append(gaussians)
         with pytest.raises(Cancelled):
-            settings = GenerationSettings(seed=seed, previews=0, **SMALL)
-            generate(FakePipeline(), draw_picture(), settings, recorder)
-        return seen[0].rgb()[0]
+            settings = GenerationSettings(seed=seed, previews=0, elevation=20.0, **SMALL)
+            generate(FakePipeline(decoder=decoder), draw_picture(), settings, recorder)
+        return torch.cat([seen[0].means, seen[0].rgb()], dim=1)
 
-    assert torch.equal(color(1), color(1))
-    assert not torch.equal(color(1), color(2))
+    first, again, other = make(1), make(1), make(2)
+    assert torch.equal(first, again) and not torch.equal(first[:10], other[:10])
 
 
 @given(steps=st.integers(1, 60), previews=st.integers(0, 60))

@@ -25,8 +25,8 @@ def test_no_pixel_no_box() -> None:
 SIZE = 384
 
 
-def draw_ramp(start: float, end: float, radius: float = 0) -> np.ndarray:
-    """Return (SIZE, SIZE) 1 up to a distance from the middle, 0 from another."""
+def draw_ramp(start: float, end: float) -> np.ndarray:
+    """Return (SIZE, SIZE), 1 up to the first distance from the middle, 0 from the second."""
     y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
     return np.clip((end - np.hypot(x, y)) / (end - start), 0, 1)
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import struct
 import zlib
@@ -15,7 +14,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 from gsv3d.cli import main
-from tests.disks import report_full
 from tests.gsv3d.fake_pipeline import FakePipeline, draw_picture, save_picture
 
 FEW = ["--faces", "60", "--texture-size", "32", "--steps", "1", "--formats", "glb"]
@@ -156,20 +154,6 @@ def test_a_folder_without_images(pipeline, tmp_path, capsys):
     code, text = run(capsys, folder, "--output", tmp_path / "out")
     assert code == 1
     assert re.search(r"folder .*letters holds no pictures", list_sentences(text)[0])
-
-
-def test_a_full_disk_keeps_what_was_done_before(pipeline, tmp_path, capsys, monkeypatch):
-    output = tmp_path / "out"
-    first, second = (save_picture(tmp_path / name) for name in ("first.png", "second.png"))
-    assert run(capsys, first, "--output", output)[0] == 0
-    before = {path.name: path.read_bytes() for path in output.iterdir()}
-    assert set(before) == {"first.glb", "first.png", "first.json"}
-
-    monkeypatch.setattr(os, "fsync", report_full)
-    code, text = run(capsys, second, "--output", output)
-    assert code == 2
-    assert re.search(r"second\.glb could not be written: the disk is full", list_sentences(text)[0])
-    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
 def test_an_output_that_is_a_file(pipeline, tmp_path, capsys):

@@ -8,6 +8,7 @@ import os
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def list_centroids(mesh: TexturedMesh) -> np.ndarray:
     return mesh.vertices[mesh.faces].mean(axis=1)
 
 
-def assert_match(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def match_centroids(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     distances = np.linalg.norm(found[:, None] - wanted[None], axis=2)
     assert distances.min(axis=1).max() < 1e-4
     return distances.argmin(axis=1)
@@ -52,7 +53,7 @@ def test_trimesh_reads_the_glb_with_positions_and_colors():
     (read,) = scene.geometry.values()
     # glTF is +Y up: (x, y, z) of the file is (x, -z, y) in the world.
     world = read.vertices @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
-    order = assert_match(world[read.faces].mean(axis=1), list_centroids(mesh))
+    order = match_centroids(world[read.faces].mean(axis=1), list_centroids(mesh))
     uvs = read.visual.uv[read.faces].mean(axis=1)
     picture = np.asarray(read.visual.material.baseColorTexture.convert("RGB"))
     # trimesh turns v back to the bottom left on loading.
@@ -92,11 +93,23 @@ def test_trimesh_reads_the_obj_from_a_folder_with_spaces_and_umlauts(tmp_path: P
     assert [f.name for f in files] == ["faß 1_texture.png", "faß 1.mtl", "faß 1.obj"]
     read = trimesh.load(folder / "faß 1.obj", force="mesh", process=False)
     world = read.vertices @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
-    order = assert_match(world[read.faces].mean(axis=1), list_centroids(mesh))
+    order = match_centroids(world[read.faces].mean(axis=1), list_centroids(mesh))
     uvs = read.visual.uv[read.faces].mean(axis=1)
     picture = np.asarray(read.visual.material.image.convert("RGB"))
     pixel = picture[((1 - uvs[:, 1]) * 64).astype(int), (uvs[:, 0] * 64).astype(int)]
     np.testing.assert_array_equal(pixel, COLORS[order])
+
+
+def import_into_blender(mesh: TexturedMesh, path: Path) -> Any:
+    """Write a mesh to a file, and return the object that an empty Blender makes of it."""
+    import bpy
+
+    write(mesh, path)
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    read = bpy.ops.import_scene.gltf if path.suffix == ".glb" else bpy.ops.wm.obj_import
+    read(filepath=str(path))
+    (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+    return thing
 
 
 @pytest.mark.bpy
@@ -105,18 +118,12 @@ def test_blender_imports_it_into_our_world(tmp_path: Path, suffix: str):
     import bpy
 
     mesh = make_tetrahedron()
-    write(mesh, tmp_path / f"thing.{suffix}")
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    if suffix == "glb":
-        bpy.ops.import_scene.gltf(filepath=str(tmp_path / "thing.glb"))
-    else:
-        bpy.ops.wm.obj_import(filepath=str(tmp_path / "thing.obj"))
-    (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+    thing = import_into_blender(mesh, tmp_path / f"thing.{suffix}")
     matrix = np.array(thing.matrix_world)
     local = np.array([v.co for v in thing.data.vertices])
     world = local @ matrix[:3, :3].T + matrix[:3, 3]
     faces = np.array([p.vertices for p in thing.data.polygons])
-    order = assert_match(world[faces].mean(axis=1), list_centroids(mesh))
+    order = match_centroids(world[faces].mean(axis=1), list_centroids(mesh))
 
     layer = thing.data.uv_layers.active.data
     uvs = np.array([[layer[i].uv for i in p.loop_indices] for p in thing.data.polygons])
@@ -252,15 +259,7 @@ def test_a_texture_with_alpha_is_clipped_in_the_glb():
 @pytest.mark.bpy
 @pytest.mark.parametrize("suffix", ["glb", "obj"])
 def test_blender_reads_the_alpha(tmp_path: Path, suffix: str):
-    import bpy
-
-    write(make_lattice(), tmp_path / f"thing.{suffix}")
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    if suffix == "glb":
-        bpy.ops.import_scene.gltf(filepath=str(tmp_path / "thing.glb"))
-    else:
-        bpy.ops.wm.obj_import(filepath=str(tmp_path / "thing.obj"))
-    (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+    thing = import_into_blender(make_lattice(), tmp_path / f"thing.{suffix}")
     (material,) = thing.data.materials
     nodes = material.node_tree.nodes
     principled = next(n for n in nodes if n.type == "BSDF_PRINCIPLED")

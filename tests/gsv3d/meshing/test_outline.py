@@ -10,11 +10,7 @@ import torch
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.lab.rasterizing import rasterize
 from gsv3d.meshing.fusion import Volume
-from gsv3d.meshing.outline import (
-    _measure_outline,
-    find_outline_bounds,
-    match_reference_outline,
-)
+from gsv3d.meshing.outline import _measure_outline, find_outline_bounds, match_reference_outline
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.surface import extract_surface, label_parts

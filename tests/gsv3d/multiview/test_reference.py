@@ -25,10 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from gsv3d.multiview import convert, pose_ids
-from gsv3d.multiview.conditioning import (
-    embed_for_cross_attention,
-    encode_reference,
-)
+from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
 from gsv3d.pipeline import GSV3DPipeline
 from tests.gsv3d.multiview import closed_form, published
 
