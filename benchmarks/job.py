@@ -236,7 +236,7 @@ def show_growth() -> None:
 
 
 @contextmanager
-def busy_processes(count: int) -> Iterator[None]:
+def keep_busy(count: int) -> Iterator[None]:
     """Keep ``count`` processes computing for as long as the block lasts."""
     spin = [sys.executable, "-c", "while True: pass"]
     processes = [subprocess.Popen(spin) for _ in range(count)]
@@ -276,7 +276,7 @@ def show_busy(counts: list[int], runs: int) -> None:
     print("| ---: | ---: | ---: | ---: | ---: |")
     quiet = None
     for count in counts:
-        with busy_processes(count):
+        with keep_busy(count):
             times = [time_command() for _ in range(runs)]
         wall, used = (statistics.median(column) for column in zip(*times, strict=True))
         quiet = wall if quiet is None else quiet

@@ -108,18 +108,18 @@ def measure(
     """Return the best times of the forward and the backward pass in ms."""
     device = leaves[0].device
 
-    def now() -> float:
+    def read_clock() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
     forward, backward = [], []
     for _ in range(repeats + 1):
-        start = now()
+        start = read_clock()
         outputs = draw(make_gaussians(leaves))
-        drawn = now()
+        drawn = read_clock()
         sum((output * output).mean() for output in outputs).backward()
-        done = now()
+        done = read_clock()
         forward.append(drawn - start)
         backward.append(done - drawn)
     return 1e3 * min(forward[1:]), 1e3 * min(backward[1:])

@@ -67,14 +67,14 @@ class Size:
         return replace(base, components=components, stages=stages)
 
 
-def _unet(widths: list[int], heads: list[int]) -> dict[str, dict[str, Any]]:
+def _change_unet(widths: list[int], heads: list[int]) -> dict[str, dict[str, Any]]:
     return {"unet": {"block_out_channels": widths, "num_attention_heads": heads}}
 
 
 SIZES = (
     Size("64 px, latents 8x8x8, widths 96, 160", "8x8x8"),
-    Size("the same, widths 64, 96", "8x8x8", changes=_unet([64, 96], [2, 3])),
-    Size("the same, widths 128, 192", "8x8x8", changes=_unet([128, 192], [4, 6])),
+    Size("the same, widths 64, 96", "8x8x8", changes=_change_unet([64, 96], [2, 3])),
+    Size("the same, widths 128, 192", "8x8x8", changes=_change_unet([128, 192], [4, 6])),
     Size(
         "64 px, latents 16x16x4, widths 96, 160",
         "16x16x4",
@@ -133,20 +133,20 @@ def measure(size: Size, bank: OrbitBank, folders: list[Path]) -> dict[str, float
     source = OrbitSource(bank, config.num_frames, vae.config.in_channels)
     rows = []
     for start in range(0, len(bank), AT_ONCE):
-        batch = _as_they_are(source, range(start, min(start + AT_ONCE, len(bank))))
+        batch = _draft_unchanged(source, range(start, min(start + AT_ONCE, len(bank))))
         assert batch.pictures is not None
         modes = encode_reference(vae, batch.pictures.flatten(0, 1))
         modes = modes.unflatten(0, batch.pictures.shape[:2])
         context = embed_for_cross_attention(encoder, batch.reference)
         torch.manual_seed(start)
         drawn = sample_latents(unet, modes[:, -1], context, batch.pose, sigmas)
-        true = _small(batch.pictures)
-        again = _small(_decoded(vae, modes * vae.config.scaling_factor))
-        found = _small(_decoded(vae, drawn))
+        true = _reduce(batch.pictures)
+        again = _reduce(_decode(vae, modes * vae.config.scaling_factor))
+        found = _reduce(_decode(vae, drawn))
         for i in range(len(true)):
-            rebuilt = compare_views(_views(again[i]), _views(true[i]))
+            rebuilt = compare_views(_split(again[i]), _split(true[i]))
             # The last view is the reference, which the model was given.
-            scores = compare_views(_views(found[i, :-1]), _views(true[i, :-1]))
+            scores = compare_views(_split(found[i, :-1]), _split(true[i, :-1]))
             rows.append([s.mean() for s in (rebuilt.psnr, scores.psnr, scores.mask_iou)])
     log = (folders[1] / "log.csv").read_text(encoding="utf-8").splitlines()
     orbits = int(log[-1].split(",")[0]) * config.schedule("multiview").batch_size
@@ -158,7 +158,7 @@ def measure(size: Size, bank: OrbitBank, folders: list[Path]) -> dict[str, float
 COLUMNS = ("UNet, M", "orbits seen", "reconstruction, dB", "views, dB", "views, mask IoU")
 
 
-def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
+def _draft_unchanged(source: OrbitSource, indices: range) -> OrbitBatch:
     """Return unchanged orbits, with the first view of each as the reference."""
     from gsv3d.lab.training.samples import Change, Chosen
 
@@ -169,19 +169,19 @@ def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
     return source.draft(list(indices), chosen, [Change()] * len(orbits)).made()
 
 
-def _decoded(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
+def _decode(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
     """Decode scaled latents to (B, T, C, H, W) in -1..1."""
     flat = latents.flatten(0, 1) / vae.config.scaling_factor
     return vae.decode(flat).sample.unflatten(0, latents.shape[:2])
 
 
-def _small(pictures: torch.Tensor) -> torch.Tensor:
+def _reduce(pictures: torch.Tensor) -> torch.Tensor:
     """Reduce (B, T, 4, H, W) in -1..1 to a side of ``COMPARED`` pixels, in 0..1."""
     flat = F.adaptive_avg_pool2d(pictures.flatten(0, 1), COMPARED)
     return ((flat + 1) / 2).clamp(0, 1).unflatten(0, pictures.shape[:2])
 
 
-def _views(pictures: torch.Tensor) -> Views:
+def _split(pictures: torch.Tensor) -> Views:
     """Split (T, 4, H, W) in 0..1 into color on white and mask."""
     array = pictures.permute(0, 2, 3, 1).double().numpy()
     return Views(array[..., :3], array[..., 3] > 0.5)

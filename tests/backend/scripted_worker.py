@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from backend.errors import BackendError
 from backend.ray_runner import RayRunner
 from backend.worker_runtime import Watch, serve_jobs
-from tests.canned_results import orbit_views, sphere_gaussians
+from tests.canned_results import make_sphere, make_views
 
 
 def make_gaussians(count: int, seed: int) -> dict[str, np.ndarray]:
-    values = sphere_gaussians(count, seed)
+    values = make_sphere(count, seed)
     return {**values, "sh": values["sh"].astype(np.float32)}
 
 
@@ -98,7 +98,7 @@ class Scripted:
                 raise BackendError("There is no object in the picture.", "Use another picture.")
             if step in script.get("coarse_at", ()):
                 watch.artifact("gaussians", make_gaussians(200, step), step=step, of=steps)
-                watch.artifact("views", orbit_views())
+                watch.artifact("views", make_views())
         if settings["kind"] == "cutout":
             data = np.frombuffer(b"cut out", "u1")
             watch.artifact("file", {"data": data}, name="png", certainty=0.25)
@@ -107,7 +107,7 @@ class Scripted:
             drawn = np.frombuffer(f"drawn with {settings['text_model']}".encode(), "u1")
             watch.artifact("file", {"data": drawn}, name="png")
             return {"imagining": 1.0, "total": 1.0}
-        watch.artifact("views", orbit_views(), final=True)
+        watch.artifact("views", make_views(), final=True)
         final = make_gaussians(script.get("gaussians", 1000), seed)
         if script.get("nan"):
             final["means"][0, 0] = np.nan

@@ -11,7 +11,7 @@ import pytest
 from backend.protocol import Violation
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.canned_results import box_mesh, ply_bytes, sphere_gaussians
+from tests.canned_results import encode_ply, make_box, make_sphere
 from tests.fake_backend import FakeBackend
 
 
@@ -25,12 +25,12 @@ def test_a_job_from_hello_to_files(tmp_path: Path) -> None:
         assert kinds[-5:-2] == [("views", True), ("gaussians", True), ("mesh", None)]
         assert not [e for e in client.events if isinstance(e, Violation)]
         received = {e.kind: e for e in results}
-        for name, array in sphere_gaussians(20_000, 5).items():
+        for name, array in make_sphere(20_000, 5).items():
             np.testing.assert_array_equal(received["gaussians"].arrays[name], array)
-        for name, array in box_mesh().items():
+        for name, array in make_box().items():
             np.testing.assert_array_equal(received["mesh"].arrays[name], array)
         assert received["file"].artifact.name == "ply"
-        assert received["file"].arrays["data"].tobytes() == ply_bytes(sphere_gaussians(20_000, 5))
+        assert received["file"].arrays["data"].tobytes() == encode_ply(make_sphere(20_000, 5))
 
 
 @pytest.mark.parametrize(

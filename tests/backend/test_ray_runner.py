@@ -26,7 +26,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Start a head without processors; nodes come later."""
-    with ray_nodes.started(0) as made:
+    with ray_nodes.start_nodes(0) as made:
         yield made
 
 

@@ -12,7 +12,7 @@ import pytest
 from backend.protocol import messages as m
 from blender_addon.jobs import JobState
 from tests.blender_addon.reference_pictures import add_image_empty, save_picture
-from tests.canned_results import sphere_gaussians
+from tests.canned_results import make_sphere
 
 pytestmark = pytest.mark.bpy
 
@@ -61,7 +61,7 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
     # 0.2 to 0.6 of its width and from 0.1 to 0.9 of its height.
     height = 3.0 if size == "HEIGHT" else 0.8 * 0.6 / SHOWN  # the box is 1 high and 0.4 deep
     assert tuple(made.location)[1:] == pytest.approx((2.0 - 0.5 + 0.4, 1.0 - 0.3))
-    preview = prepare_gaussians(**sphere_gaussians(200, 2)).bounds  # the first to be placed
+    preview = prepare_gaussians(**make_sphere(200, 2)).bounds  # the first to be placed
     scale = 0.8 * 0.6 / SHOWN if size == "PICTURE" else 3.0 / preview.height
     assert made.location.x == pytest.approx(4.0 + preview.depth * scale / 2)
     assert made.rotation_euler.z == pytest.approx(math.pi / 2)

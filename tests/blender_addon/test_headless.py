@@ -16,7 +16,7 @@ from PIL import Image
 
 from backend.protocol import messages
 from tests.blender_addon.reference_pictures import save_picture
-from tests.canned_results import glb_bytes
+from tests.canned_results import encode_glb
 from tests.fake_backend import FakeBackend
 from tests.waiting import wait_until
 
@@ -75,7 +75,7 @@ def test_one_picture_becomes_five_files(run, addon, tmp_path: Path) -> None:
     assert submit.refine and (submit.orbit, submit.frames) == ("model", None)
     assert submit.azimuths == (90.0, 180.0, 270.0, 0.0)
     assert submit.elevations == (-5.0, 10.0, 20.0, 10.0)
-    assert output.with_suffix(".glb").read_bytes() == glb_bytes()
+    assert output.with_suffix(".glb").read_bytes() == encode_glb()
     assert output.with_suffix(".ply").read_bytes().startswith(b"ply\n")
     record = json.loads(output.with_suffix(".json").read_text("utf-8"))
     assert (record["model"], record["license"]) == ("blockout", "apache-2.0")

@@ -145,12 +145,12 @@ def render_something(bpy):
     scene.world = bpy.data.worlds.new("gray")
     if scene.world.node_tree is None:
         scene.world.use_nodes = True
-    background_of(scene).inputs["Color"].default_value = (0.5, 0.5, 0.5, 1.0)
+    find_background(scene).inputs["Color"].default_value = (0.5, 0.5, 0.5, 1.0)
     bpy.ops.render.render()
     return scene
 
 
-def background_of(scene):
+def find_background(scene):
     return next(n for n in scene.world.node_tree.nodes if n.type == "BACKGROUND")
 
 
@@ -189,7 +189,7 @@ def test_the_combined_layer_of_a_multilayer_file(empty_blender, references, tmp_
     assert list(bpy.data.scenes) == scenes
 
     for frame, strength in ((1, 0.0), (2, 0.5)):
-        background_of(scene).inputs["Strength"].default_value = strength
+        find_background(scene).inputs["Strength"].default_value = strength
         scene.render.filepath = str(tmp_path / f"turn{frame:04d}.exr")
         bpy.ops.render.render(write_still=True)
     sequence = bpy.data.images.load(str(tmp_path / "turn0001.exr"))

@@ -204,9 +204,9 @@ def test_a_large_cloud_is_imported_in_pieces(addon) -> None:
     from blender_addon.importers.gaussians import import_gaussians
     from blender_addon.importers.placement import Fit
     from blender_addon.importers.prepare import prepare_gaussians
-    from tests.canned_results import sphere_gaussians
+    from tests.canned_results import make_sphere
 
-    arrays = prepare_gaussians(**sphere_gaussians(5000))
+    arrays = prepare_gaussians(**make_sphere(5000))
     pieces = sum(1 for _ in import_gaussians(arrays, "j", Target("b"), Fit((0, 0, 0), 1.0)))
     assert pieces >= 5  # one for every attribute: splats have four, points six
 

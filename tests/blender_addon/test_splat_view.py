@@ -35,7 +35,7 @@ def cloud(blender, finish) -> Any:
 def import_cloud(bpy, finish, count: int, job: str = "j") -> Any:
     from blender_addon.importers.gaussians import import_gaussians
 
-    arrays = prepare.prepare_gaussians(**splat_reference.scene(count))
+    arrays = prepare.prepare_gaussians(**splat_reference.make_scene(count))
     fit = placement.Fit((0, 0, 0), 1.0)
     made = bpy.data.objects[finish(import_gaussians(arrays, job, Target("b"), fit))]
     bpy.context.view_layer.update()
@@ -74,7 +74,7 @@ def test_the_view_shows_the_box_of_splats_and_renders_show_ellipsoids(
     assert count_faces_in_view(blender, cloud) == 0
     seen = cloud.evaluated_get(blender.context.evaluated_depsgraph_get()).data
     assert (len(seen.vertices), len(seen.edges)) == (8, 12)
-    means = splat_reference.scene(30)["means"]
+    means = splat_reference.make_scene(30)["means"]
     corners = np.array([vertex.co for vertex in seen.vertices])
     np.testing.assert_allclose(corners.min(axis=0), means.min(axis=0), atol=1e-6)
     np.testing.assert_allclose(corners.max(axis=0), means.max(axis=0), atol=1e-6)
@@ -159,7 +159,7 @@ def test_finer_gaussians_take_the_place_of_coarse_ones(blender, cloud, view, fin
 def test_the_gaussians_of_a_mesh_are_those_that_were_imported(blender, cloud) -> None:
     from blender_addon import splat_view
 
-    prepared = prepare.prepare_gaussians(**splat_reference.scene(30))
+    prepared = prepare.prepare_gaussians(**splat_reference.make_scene(30))
     found = splat_view.read_gaussians(cloud.data)
     assert set(found) == {"means", "quats", "scales", "opacities", "sh"}
     for name, values in found.items():

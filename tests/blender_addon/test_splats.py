@@ -15,10 +15,10 @@ SIZE = (96, 72)
 
 
 def test_covariances_are_those_of_turned_ellipsoids() -> None:
-    arrays = splat_reference.scene(20)
+    arrays = splat_reference.make_scene(20)
     found = splats.covariances(arrays["quats"], arrays["scales"])
     for quat, scale, values in zip(arrays["quats"], arrays["scales"], found, strict=True):
-        axes = splat_reference.rotation(quat) * scale
+        axes = splat_reference.compute_rotation(quat) * scale
         wanted = (axes @ axes.T)[np.triu_indices(3)]
         np.testing.assert_allclose(values, wanted, rtol=1e-4, atol=1e-9)
 
@@ -102,13 +102,13 @@ def draw_cloud(
 @pytest.mark.bpy
 @pytest.mark.parametrize("degree", [0, 1])
 def test_splats_are_drawn_as_by_the_reference(gpu, degree: int) -> None:
-    arrays = splat_reference.scene(400, degree)
+    arrays = splat_reference.make_scene(400, degree)
     picture, _ = draw_cloud(gpu, arrays, np.eye(4))
     viewmat, K = make_camera()
     wanted = splat_reference.draw(**arrays, viewmat=viewmat, K=K, width=SIZE[0], height=SIZE[1])
     found = read_texture(gpu, picture.colors, 4)
     assert wanted[..., 3].max() > 0.9 and wanted[..., 3].min() == 0
-    assert splat_reference.psnr(found, wanted) > 48
+    assert splat_reference.measure_psnr(found, wanted) > 48
     # Two of about the same depth may change places.
     assert (np.abs(found - wanted) > 0.01).mean() < 0.01
 
@@ -124,7 +124,7 @@ def test_what_draws_after_the_splats_finds_what_it_had_set(gpu) -> None:
     gpu.state.depth_test_set("GREATER")
     gpu.state.depth_mask_set(True)
     before = state()
-    picture, lens = draw_cloud(gpu, splat_reference.scene(10), np.eye(4))
+    picture, lens = draw_cloud(gpu, splat_reference.make_scene(10), np.eye(4))
     assert state() == before
     target = gpu.types.GPUTexture(SIZE, format="RGBA16F")
     with gpu.types.GPUFrameBuffer(color_slots=(target,)).bind():
@@ -134,10 +134,10 @@ def test_what_draws_after_the_splats_finds_what_it_had_set(gpu) -> None:
 
 @pytest.mark.bpy
 def test_an_objects_turn_move_and_size_are_followed(gpu) -> None:
-    arrays = splat_reference.scene(300, 0, seed=1)
+    arrays = splat_reference.make_scene(300, 0, seed=1)
     quat = np.array([0.8, 0.1, -0.5, 0.3])
     quat /= np.linalg.norm(quat)
-    turn = splat_reference.rotation(quat)
+    turn = splat_reference.compute_rotation(quat)
     world = np.eye(4)
     world[:3, :3], world[:3, 3] = 0.5 * turn, [0.2, 0.1, -0.1]
     picture, _ = draw_cloud(gpu, arrays, world)
@@ -152,14 +152,14 @@ def test_an_objects_turn_move_and_size_are_followed(gpu) -> None:
     }
     viewmat, K = make_camera()
     wanted = splat_reference.draw(**moved, viewmat=viewmat, K=K, width=SIZE[0], height=SIZE[1])
-    assert splat_reference.psnr(read_texture(gpu, picture.colors, 4), wanted) > 55
+    assert splat_reference.measure_psnr(read_texture(gpu, picture.colors, 4), wanted) > 55
 
 
 @pytest.mark.bpy
 def test_an_orthographic_view_has_no_vanishing_point(gpu) -> None:
     from blender_addon import splat_shaders
 
-    arrays = splat_reference.scene(100, 1, seed=2)
+    arrays = splat_reference.make_scene(100, 1, seed=2)
     viewmat, _ = make_camera()
     far = 1000.0  # so far away that a perspective is as good as none
     K = np.array([[60.0 * far, 0, 48], [0, 60.0 * far, 36], [0, 0, 1]])
@@ -172,7 +172,7 @@ def test_an_orthographic_view_has_no_vanishing_point(gpu) -> None:
     shaders, cloud = splat_shaders.Shaders(), splat_shaders.Cloud(**arrays)
     shaders.clear(picture)
     shaders.draw(picture, cloud, cloud.order(-to_camera[2, :3]), to_camera, lens)
-    assert splat_reference.psnr(read_texture(gpu, picture.colors, 4), wanted) > 45
+    assert splat_reference.measure_psnr(read_texture(gpu, picture.colors, 4), wanted) > 45
 
 
 @pytest.mark.bpy
@@ -181,7 +181,7 @@ def test_harmonics_of_degree_three_are_summed(gpu) -> None:
     from scipy.special import sph_harm_y
 
     random = np.random.default_rng(3)
-    arrays = {n: v[:1] for n, v in splat_reference.scene(1, 3).items()}
+    arrays = {n: v[:1] for n, v in splat_reference.make_scene(1, 3).items()}
     arrays |= {
         "means": np.zeros((1, 3), "f4"),
         "scales": np.full((1, 3), 0.5, "f4"),
@@ -207,7 +207,7 @@ def test_harmonics_of_degree_three_are_summed(gpu) -> None:
 def test_what_stands_before_the_splats_hides_them(gpu) -> None:
     from blender_addon import splat_shaders
 
-    arrays = splat_reference.scene(400, 0)
+    arrays = splat_reference.make_scene(400, 0)
     picture, lens = draw_cloud(gpu, arrays, np.eye(4))
     color = read_texture(gpu, picture.colors, 4)
     viewmat, _ = make_camera()

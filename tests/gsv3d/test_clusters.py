@@ -25,7 +25,7 @@ NODE = "__import__('ray').get_runtime_context().get_node_id()"
 
 @pytest.fixture(scope="module")
 def cluster():
-    with ray_nodes.started(1, 1) as made:
+    with ray_nodes.start_nodes(1, 1) as made:
         yield made
 
 

@@ -34,7 +34,7 @@ def test_guidance_by_3d_replaces_the_estimate_by_encoded_renders(pipeline: GSV3D
     drawn = render(
         pipeline.decoder(
             plain.latents[None], plain.cameras,
-            pipeline.feature_encoder(_imagenet(pipeline)).last_hidden_state,
+            pipeline.feature_encoder(_normalize_picture(pipeline)).last_hidden_state,
         )[0].gaussians(),
         plain.cameras,
         (1.0, 1.0, 1.0),
@@ -50,7 +50,7 @@ def test_guidance_by_3d_replaces_the_estimate_by_encoded_renders(pipeline: GSV3D
     )
 
 
-def _imagenet(pipeline: GSV3DPipeline) -> torch.Tensor:
+def _normalize_picture(pipeline: GSV3DPipeline) -> torch.Tensor:
     color = (pipeline.prepare_picture(tiny.picture())[:, :3] + 1) / 2
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     return (color - mean) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]

@@ -54,7 +54,11 @@ def play(
             pytest.fail(f"the window test must run here, but: {reason}\n{machine.read_tail(log)}")
         pytest.skip(str(reason))
     archive = _build_zip(folder)
-    values = {"python": str(_host_python(folder)), "image": shutil.copy(image, folder), **settings}
+    values = {
+        "python": str(_write_host_python(folder)),
+        "image": shutil.copy(image, folder),
+        **settings,
+    }
     (folder / "settings.json").write_text(json.dumps(values), "utf-8")
     environment = [
         f"BLENDER_USER_RESOURCES={folder / 'user'}",
@@ -118,7 +122,7 @@ def _build_zip(folder: Path) -> Path:
     return made[0]
 
 
-def _host_python(folder: Path) -> Path:
+def _write_host_python(folder: Path) -> Path:
     """Write a file that runs this test's Python, with the model, from inside the other system."""
     script = folder / "python"
     script.write_text(f'#!/bin/sh\nexec chroot /host {shlex.quote(sys.executable)} "$@"\n', "utf-8")

@@ -141,7 +141,7 @@ def test_submit_refuses_bad_fields(field: str, value: object) -> None:
         m.Submit(**values)  # type: ignore[arg-type]
 
 
-def spec_of(name: str, dtype: str, *shape: int) -> ArraySpec:
+def make_spec(name: str, dtype: str, *shape: int) -> ArraySpec:
     return ArraySpec(name, dtype, shape)
 
 
@@ -170,16 +170,20 @@ def test_a_certainty_that_is_none_is_refused(value: object) -> None:
     [
         (CLOUD[:4], "must be means"),
         (CLOUD + CLOUD[:1], "must be means"),
-        ((spec_of("means", "int32", 5, 3), *CLOUD[1:]), "float32"),
-        ((spec_of("means", "float32", 5, 4), *CLOUD[1:]), "shape"),
-        ((spec_of("means", "float32", 6, 3), *CLOUD[1:]), "elsewhere"),
-        ((spec_of("means", "float32", 15), *CLOUD[1:]), "shape"),
-        ((spec_of("means", "float32", 2**31 - 1, 3), *CLOUD[1:]), "size N"),
-        ((*CLOUD[:4], spec_of("sh", "float32", 5, 3, 3)), "size K"),
+        ((make_spec("means", "int32", 5, 3), *CLOUD[1:]), "float32"),
+        ((make_spec("means", "float32", 5, 4), *CLOUD[1:]), "shape"),
+        ((make_spec("means", "float32", 6, 3), *CLOUD[1:]), "elsewhere"),
+        ((make_spec("means", "float32", 15), *CLOUD[1:]), "shape"),
+        ((make_spec("means", "float32", 2**31 - 1, 3), *CLOUD[1:]), "size N"),
+        ((*CLOUD[:4], make_spec("sh", "float32", 5, 3, 3)), "size K"),
         (
-            (spec_of("means", "float32", 4_000_000, 3), spec_of("quats", "float32", 4_000_000, 4),
-             spec_of("scales", "float32", 4_000_000, 3), spec_of("opacities", "float32", 4_000_000),
-             spec_of("sh", "float32", 4_000_000, 16, 3)),
+            (
+                make_spec("means", "float32", 4_000_000, 3),
+                make_spec("quats", "float32", 4_000_000, 4),
+                make_spec("scales", "float32", 4_000_000, 3),
+                make_spec("opacities", "float32", 4_000_000),
+                make_spec("sh", "float32", 4_000_000, 16, 3),
+            ),
             "MiB",
         ),
     ],

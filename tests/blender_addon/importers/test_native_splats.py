@@ -63,7 +63,7 @@ def test_native_splats_render_as_the_reference_draws_them(
 
     if not compat.has_native_splats():
         pytest.skip("this Blender has no native splats")
-    arrays = splat_reference.scene(80, degree)
+    arrays = splat_reference.make_scene(80, degree)
     # Cycles widens no splat by 0.3 square pixels: large ones look the same all the same. Colors
     # within 0..1, for it blends in linear light.
     arrays["scales"] = np.sqrt(arrays["scales"] * 0.1)
@@ -73,7 +73,7 @@ def test_native_splats_render_as_the_reference_draws_them(
     found = render_scene(empty_blender, tmp_path / "native.png", engine)
     viewmat, K = make_camera()
     wanted = splat_reference.draw(**arrays, viewmat=viewmat, K=K, width=WIDTH, height=HEIGHT)
-    assert splat_reference.psnr(average_cells(found), average_cells(wanted)) > 33
+    assert splat_reference.measure_psnr(average_cells(found), average_cells(wanted)) > 33
 
 
 def average_cells(picture: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from blender_addon.importers import placement, prepare
 from blender_addon.requests import Target
-from tests.canned_results import box_mesh, sphere_gaussians
+from tests.canned_results import make_box, make_sphere
 
 pytestmark = pytest.mark.bpy
 
@@ -28,7 +28,7 @@ def read_values(collection, key: str, width: int) -> np.ndarray:
 
 @pytest.fixture
 def box():
-    arrays = prepare.prepare_mesh(**box_mesh())
+    arrays = prepare.prepare_mesh(**make_box())
     return arrays, placement.fit_to_height(arrays.bounds, 2.0)
 
 
@@ -200,7 +200,7 @@ def test_the_solid_view_has_a_color_whatever_it_shows(add_mesh, box) -> None:
 def test_gaussians_have_their_mean_color_where_the_solid_view_shows_materials(
     empty_blender, points, add_gaussians
 ) -> None:
-    canned = sphere_gaussians(20)
+    canned = make_sphere(20)
     canned["sh"][:] = [[[1.0, 0.0, -1.0]]]
     for count in (10, 20):
         cloud = prepare.prepare_gaussians(**{n: v[:count] for n, v in canned.items()})
@@ -219,7 +219,7 @@ def test_stopping_half_way_leaves_nothing(empty_blender, box) -> None:
     from blender_addon.importers.mesh import import_mesh
 
     arrays, fit = box
-    cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
+    cloud = prepare.prepare_gaussians(**make_sphere(10))
     for steps in (1, 2, 3):
         for work in (
             import_mesh(arrays, "j", Target("b"), fit),
@@ -243,7 +243,7 @@ def assert_shapes(attributes, arrays, fit) -> None:
 
 
 def test_gaussians_as_points_with_attributes(points, add_gaussians) -> None:
-    arrays = prepare.prepare_gaussians(**sphere_gaussians(64))
+    arrays = prepare.prepare_gaussians(**make_sphere(64))
     fit = placement.fit_to_height(arrays.bounds, 1.5)
     made = add_gaussians(arrays, fit)
     assert made.name == "b Splats"
@@ -263,7 +263,7 @@ def test_gaussians_as_native_splats(add_gaussians) -> None:
 
     if not compat.has_native_splats():
         pytest.skip("this Blender has no native splats")
-    arrays = prepare.prepare_gaussians(**sphere_gaussians(64))
+    arrays = prepare.prepare_gaussians(**make_sphere(64))
     fit = placement.fit_to_height(arrays.bounds, 1.5)
     made = add_gaussians(arrays, fit)
     assert made.type == "POINTCLOUD" and made.data.type == "GAUSSIAN_SPLAT"
@@ -309,7 +309,7 @@ def test_the_percentage_shows_the_most_visible_and_faint_ones_vanish(
 ) -> None:
     from blender_addon import compat
 
-    g = sphere_gaussians(40)
+    g = make_sphere(40)
     g["opacities"][:8] = 0.05
     arrays = prepare.prepare_gaussians(**g)
     made = add_gaussians(arrays)
@@ -326,7 +326,7 @@ def test_finer_gaussians_replace_coarse_ones_in_the_same_object(
     from blender_addon import compat
 
     for count in (10, 20, 30):
-        made = add_gaussians(prepare.prepare_gaussians(**sphere_gaussians(count)))
+        made = add_gaussians(prepare.prepare_gaussians(**make_sphere(count)))
         assert made.name == "b Splats"
         made.location.x += 1.0
     assert made.location.x == 3.0  # where the artist put it
@@ -342,7 +342,7 @@ def test_two_results_share_nodes_and_get_names_of_their_own(
 ) -> None:
     from blender_addon import compat
 
-    cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
+    cloud = prepare.prepare_gaussians(**make_sphere(10))
     names = [add_mesh(*box, job=job).name for job in "12"]
     clouds = [add_gaussians(cloud, job=job).name for job in "12"]
     assert names == ["b", "b.001"] and clouds == ["b Splats", "b Splats.001"]
@@ -377,5 +377,5 @@ def test_a_users_scene_is_left_as_it_is(empty_blender, add_mesh, add_gaussians, 
 
     before = look()
     add_mesh(*box)
-    add_gaussians(prepare.prepare_gaussians(**sphere_gaussians(10)))
+    add_gaussians(prepare.prepare_gaussians(**make_sphere(10)))
     assert look() == before

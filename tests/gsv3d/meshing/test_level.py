@@ -23,7 +23,7 @@ def extract_level(volume):
 
 @pytest.fixture(scope="module")
 def clean():
-    views = analytic.sphere(0.4, size=112)
+    views = analytic.draw_sphere(0.4, size=112)
     return views, fuse_depths(views, np.full(3, -0.4), np.full(3, 0.4), VOXEL)
 
 
@@ -44,7 +44,7 @@ def test_a_field_cut_too_far_or_not_far_enough_comes_back(clean, shift):
 
 
 def test_depths_that_disagree_give_a_smooth_surface_of_the_same_volume():
-    views = analytic.sphere(0.4, size=112)
+    views = analytic.draw_sphere(0.4, size=112)
     rng = np.random.default_rng(0)
     # Each view errs by bumps of its own, some pixels wide and about three voxels deep.
     for depth, alpha in zip(views.depth, views.alpha, strict=True):
@@ -80,6 +80,6 @@ def test_agreement_is_that_of_the_projected_spheres(clean):
 
 def test_views_of_nothing_change_nothing(clean):
     views, volume = clean
-    blind = analytic.sphere(0.4, size=112)
+    blind = analytic.draw_sphere(0.4, size=112)
     blind.alpha[:] = 0.0
     assert smooth_and_level(volume, blind) is volume

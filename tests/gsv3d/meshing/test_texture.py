@@ -27,7 +27,7 @@ NO_CLOUD = (np.zeros((1, 3), np.float32), np.array([[0.0, 1.0, 0.0]], np.float32
 
 @pytest.fixture(scope="module")
 def two_colored():
-    views = analytic.box((0.3, 0.3, 0.3))
+    views = analytic.draw_box((0.3, 0.3, 0.3))
     volume = fuse_depths(views, np.full(3, -0.3), np.full(3, 0.3), 1.1 / 40)
     return mesh_from_volume(volume, views, NO_CLOUD, 2000, 128)
 
@@ -70,7 +70,7 @@ def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_colored):
     mesh = two_colored
     projection = align_reference(mesh.vertices, mesh.faces, Reference(rgba, camera))
     assert projection is not None
-    views = analytic.box((0.3, 0.3, 0.3))
+    views = analytic.draw_box((0.3, 0.3, 0.3))
     texture = bake_texture(
         mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, None, [projection],
         backs="model",
@@ -98,7 +98,7 @@ def lay_green_over(mesh: TexturedMesh, azimuth: float = 0.0, size: int = 128):
 
 
 def bake_cube(mesh: TexturedMesh, size: int, projections, **more) -> TexturedMesh:
-    views = analytic.box((0.3, 0.3, 0.3))
+    views = analytic.draw_box((0.3, 0.3, 0.3))
     texture = bake_texture(
         mesh.vertices, mesh.faces, mesh.corner_uvs, size, views, NO_CLOUD, None,
         projections, **more,
@@ -201,7 +201,7 @@ def test_the_gaps_between_charts_continue_a_chart(two_colored):
 def test_what_no_view_sees_takes_the_nearest_gaussians():
     mesh = trimesh.creation.icosphere(2, 0.05)
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
-    views = analytic.sphere(0.4)  # the small sphere is hidden inside
+    views = analytic.draw_sphere(0.4)  # the small sphere is hidden inside
     corner_uvs = unwrap_uvs(vertices, faces, 64)
     texture = bake_texture(vertices, faces, corner_uvs, 64, views, NO_CLOUD)
     np.testing.assert_array_equal(np.unique(texture.reshape(-1, 3), axis=0), [[0, 255, 0]])

@@ -136,7 +136,7 @@ def test_equals_pixel_by_pixel_reference(seed: int) -> None:
 
 
 def test_agrees_with_what_the_add_ons_pictures_are_compared_with() -> None:
-    arrays = splat_reference.scene(300)
+    arrays = splat_reference.make_scene(300)
     camera = orbit([40], 15, size=64)
     output = render(Gaussians(**{n: torch.from_numpy(a) for n, a in arrays.items()}), camera)
     naive = splat_reference.draw(
