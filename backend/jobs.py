@@ -369,7 +369,7 @@ class Jobs:
             self.journal.update(job.record)
         except StorageError as error:
             # In memory the job goes on; the journal follows with its next change.
-            log.error("job %s is now %s, not journalled: %s", job.id, job.record.state, error)
+            log.error("job %s is now %s, not journaled: %s", job.id, job.record.state, error)
 
     def _forget_old(self) -> None:
         """Forget the oldest of the jobs that have ended; results nobody has fetched stay."""
