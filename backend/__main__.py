@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m backend` is `gsv3d-backend`."""
+"""Run `gsv3d-backend` as `python -m backend`."""
 
 from __future__ import annotations
 

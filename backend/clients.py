@@ -36,8 +36,8 @@ class Clients:
     """Keeps the sessions of all clients.
 
     Args:
-        send: sends to one of them; raises `zmq.ZMQError` where it is gone.
-        jobs, store: what they are told of.
+        send: sends frames to a client; raises `zmq.ZMQError` where the client is gone.
+        jobs, store: the jobs and their files, which the clients are told of.
         text_model: the text-to-image model the backend is set to.
     """
 
@@ -84,18 +84,18 @@ class Clients:
         self.peers.clear()
 
     def heard(self, now: float | None = None) -> bool:
-        """Return whether there is a client; with `now`, one that was heard not long before."""
+        """Return whether there is a client; with `now`, whether one was heard lately."""
         return any(now is None or now - p.last_heard < _HEARD_S for p in self.peers.values())
 
     def forgive(self, seconds: float) -> None:
-        """Leave out of account that nothing was heard of them for a time."""
+        """Do not count a time in which nothing was heard from the clients."""
         for peer in self.peers.values():
             peer.last_heard += seconds
 
     # --- what they are told ----------------------------------------------------------------------
 
     def introduce(self, device: str, models: tuple[m.ModelEntry, ...]) -> None:
-        """Tell all what the models run on, and which there are."""
+        """Tell all clients which models there are and what they run on."""
         self._device, self._models = device, models
         for peer in list(self.peers.values()):
             peer.post(self._welcome(peer.version))
@@ -117,7 +117,7 @@ class Clients:
         )
 
     def watchers(self, job: str) -> list[Peer]:
-        """Return the clients that want to know of a job."""
+        """Return the clients that watch a job."""
         return [peer for peer in self.peers.values() if job in peer.watching]
 
     def offer(self, peer: Peer, job: Job, artifact: StoredArtifact) -> None:
@@ -125,14 +125,14 @@ class Clients:
         source = FileSource(self._store.folder(job.id) / artifact.file)
         kind = m.BY_TYPE[artifact.kind]
         assert issubclass(kind, m.Artifact)
-        # What an older client does not know comes last: it gets the bytes before.
+        # Arrays that older clients do not know come last; they get the bytes before those.
         arrays = artifact.fields["arrays"]
         known = [a for a in arrays if OPTIONAL.get(a["name"], 0) <= peer.version]
         fields = {**artifact.fields, "arrays": known}
         peer.offer(Pending(job.id, kind, fields, source, artifact.replaceable))
 
     def tell_end(self, job: Job, message: m.Message) -> None:
-        """Stop the transfers of a job and tell all who watch it."""
+        """Stop the transfers of a job, and tell all who watch it that it has ended."""
         for peer in self.watchers(job.id):
             peer.stop_job(job.id)
             peer.watching.discard(job.id)
@@ -147,13 +147,13 @@ class Clients:
         return frozenset(peer.hello.owner for peer in self.peers.values())
 
     def _state_of_queue(self, peer: Peer) -> object:
-        """Return what changes when there is something new to tell a client of the queue."""
-        # What it watches it is told as it comes.
+        """Return a value that changes whenever a client must be told of the queue again."""
+        # Of jobs that it watches it is told everything at once.
         under_way = [job.progress for job in self._jobs.running if job.id not in peer.watching]
         return self._jobs.changes, self._owners(), under_way
 
     def answer(self, address: bytes, message: m.Message) -> None:
-        """Answer a client that may have no session; it is not kept if it cannot be sent now."""
+        """Answer a client that may have no session; drop the answer if it cannot be sent now."""
         peer = self.peers.get(address)
         if peer is not None:
             peer.post(message)
@@ -166,7 +166,7 @@ class Clients:
     # --- every turn ------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """Tell changes of the queue, and end the sessions of those that have gone."""
+        """Tell clients how the queue has changed, and end the sessions of those that have gone."""
         for address, peer in list(self.peers.items()):
             if peer.follows and peer.told != self._state_of_queue(peer):
                 self.tell_queue(peer)
@@ -193,7 +193,7 @@ class Clients:
                 self.leave(address, "its connection has ended")
 
     def patience_ms(self) -> int:
-        """Return how long to wait for messages: shortly, where a pipe that was full may empty."""
+        """Return how long to wait for messages; only shortly while a client's pipe is full."""
         peers = self.peers.values()
         if any(peer.busy and not peer.blocked for peer in peers):
             return 0

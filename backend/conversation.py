@@ -31,7 +31,7 @@ ANSWER_S = 5.0
 def ask(
     path: Path, request: Callable[[ClientSession], None], kind: type[Answer]
 ) -> tuple[Connection, Answer]:
-    """Ask a running backend something and return its answer, which is of a kind.
+    """Ask a running backend something, and return its answer of a given type.
 
     Raises:
         BackendError, ProtocolError: as `converse`.
@@ -45,10 +45,10 @@ def ask(
 def converse(
     path: Path, request: Callable[[ClientSession], None]
 ) -> Iterator[tuple[Connection, m.Welcome, Event]]:
-    """Ask a running backend something and yield what it says.
+    """Ask a running backend something, and yield its messages.
 
     Raises:
-        BackendError, ProtocolError: there is none, it refuses, or it has fallen silent.
+        BackendError, ProtocolError: no backend runs, it refuses, or it is silent.
     """
     connection = read_connection(path)
     if not connection.alive:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gsv3d-backend doctor`: look at everything a backend needs, and say what to do about it."""
+"""`gsv3d-backend doctor`: check everything a backend needs, and say what is to be done."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEAST_GB = 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         what: one line.
@@ -40,7 +40,7 @@ class Finding:
 
 
 def findings(data_dir: Path, connection_path: Path | None = None) -> Iterator[Finding]:
-    """Look at one thing after the other; each may take some seconds."""
+    """Check one thing after the other; each check may take some seconds."""
     yield Finding(
         f"GSV3D {__version__} in Python {platform.python_version()} on {platform.platform()}"
     )
@@ -91,7 +91,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _driver() -> str:
-    """Return the NVIDIA card and its driver as the driver names them; empty for none."""
+    """Return the names of the NVIDIA card and its driver, as the driver tells them; or empty."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""

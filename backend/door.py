@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The clients' socket: where it listens, what comes in, and how much memory that may take.
 
-ZeroMQ hands over whole messages, and bounds their frames but not how many one has. Who is let in
-could so fill the memory with a message that never ends. Where the process grows by `GROWTH_BYTES`
-the door is shut and opened again: what was not handed over yet is freed, and clients come back and
-repeat what was not answered.
+ZeroMQ hands over whole messages. It bounds the size of a frame but not the number of frames, so
+that a client could fill the memory with a message that never ends. When the process has grown by
+`GROWTH_BYTES`, the door is shut and opened again: messages not handed over yet are freed, and the
+clients connect again and repeat what was not answered.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class Door:
         """Take a message that has come.
 
         Returns:
-            Who sent it (the address, and the name of its key), and its first frames: a message of
-            countless ones is not kept. None where nothing has come.
+            The sender (its address, and the name of its key) and the first frames of the message;
+            more frames than a message may have are not kept. None where nothing has come.
         """
         if not self.socket.poll(0):
             return None
@@ -155,7 +155,7 @@ class Door:
         """Shut the door and open it again where messages take too much memory.
 
         Returns:
-            True where that was done: `socket` is another one, and no client is connected.
+            True where that was done: `socket` is a new one, to which no client is connected.
         """
         if now < self._next_look:
             return False
@@ -187,7 +187,7 @@ class Door:
 
 
 def _bind_address(host: str, port: int) -> str:
-    """Return a host and a port as ZeroMQ binds them: it knows no names.
+    """Return a host and a port as ZeroMQ binds them, with an address in place of a name.
 
     Raises:
         OSError: there is no such host.

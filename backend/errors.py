@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of the backend, in the words its user sees."""
+"""Errors of the backend, worded for its user."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a job will be done, from measured times: of this run, and of earlier runs of the model."""
+"""Estimate when a job will be done from the times of this run and of the model's earlier runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NEWER = 0.5
 
 
 class Estimator:
-    """The clock of one run.
+    """Estimate the remaining time of one run.
 
     Args:
         speeds: seconds by phase from earlier runs (of denoising one step); may be empty.
@@ -76,7 +76,7 @@ class Estimator:
         return eta, min(self._fraction, 1.0)
 
     def speeds(self, now: float) -> dict[str, float]:
-        """Return the speeds to keep when the run is done: earlier ones and this run's, blended."""
+        """Return the speeds to keep after the run: the earlier ones blended with this run's."""
         self._end_phase(now)
         kept = dict(self._earlier)
         for phase, seconds in self._measured.items():
@@ -113,7 +113,7 @@ class Estimator:
         return sum(known) if len(known) == len(parts) else None
 
     def _unit(self, step_seconds: float | None) -> float | None:
-        """Return the seconds of a weight of 1, by this run's denoising; no other phase tells."""
+        """Return the seconds of a weight of 1, which this run's denoising alone tells."""
         if self._phase == self._stepped:
             seconds = step_seconds
         else:
@@ -123,7 +123,7 @@ class Estimator:
         return seconds * self._steps / self._phases[self._stepped]
 
     def _expected(self, phase: str, unit: float | None) -> float | None:
-        """Return the seconds a phase will take: as before, or by its weight."""
+        """Return the seconds a phase will take, from earlier runs or by its weight."""
         seconds = self._earlier.get(phase)
         if seconds is not None and phase != self._stepped:
             return seconds

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A job in memory, and what the queue message tells of it."""
+"""A job in memory, and its entry in the queue message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LISTED_SETTINGS = ("steps", "seed", "faces", "texture_size", "elevation", "fram
 
 @dataclass(frozen=True)
 class StoredArtifact:
-    """An artifact in a file of the job's folder: its kind, its announcement's fields, its name."""
+    """An artifact in the job's folder: its kind, its announcement's fields, its file's name."""
 
     kind: str
     fields: dict[str, Any]
@@ -25,13 +25,13 @@ class StoredArtifact:
 
     @property
     def replaceable(self) -> bool:
-        """Return whether a newer artifact of the kind replaces it: coarse views and Gaussians."""
+        """Return whether a newer artifact of its kind replaces it, as for coarse Gaussians."""
         return self.kind in ("views", "gaussians") and not self.fields.get("final")
 
 
 @dataclass(eq=False)
 class Job:
-    """A job in memory: its record, and what is known of the run under way."""
+    """A job's record, and what is known of its run under way."""
 
     record: JobRecord
     artifacts: list[StoredArtifact] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Job:
 
 
 def whose(job: Job, owner: str | None, connected: Container[str | None]) -> str:
-    """Return whose a job is, as the queue message tells a client of this owner."""
+    """Return whose a job is, as the queue message tells the client `owner`."""
     if job.record.owner is None:
         return "gone"
     if job.record.owner == owner:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue and the one state machine of a job. Knows no socket and no process.
+"""The queue, and the state machine of jobs. Knows no socket and no process.
 
 accepted → running → done → fetched, or failed, or cancelled; a failed or cancelled job can be
-accepted again. Every change is journalled. A job that was running when the backend died is done
+accepted again. Every change is journaled. A job that was running when the backend died is done
 once more from the beginning; if the backend dies over it a second time, the job has failed. A job
 stopped by an orderly end of the backend simply waits. Pictures and results are kept until the job
 is forgotten.
@@ -108,7 +108,7 @@ class Jobs:
         return job.record.kind != "imagine" and not self.store.picture(job.id).is_file()
 
     def _was_done(self, job: Job) -> bool:
-        """Take over the end of a job that its folder knows and the journal could not be told."""
+        """Take over a job's end that its folder tells and that the journal lacks."""
         try:
             record = from_bytes(self.store.load_record(job.id))
         except (OSError, ValueError):
@@ -144,14 +144,14 @@ class Jobs:
         return sort_by_turn((job for job in self._jobs.values() if job.record.waiting), self._begun)
 
     def position(self, job: Job) -> int:
-        """Return how many jobs come before a job: 0 when it is running, next or over."""
+        """Return how many jobs are done before a job; 0 when it is running, next or over."""
         if not job.record.waiting:
             return 0
         return self.waiting().index(job) + self._before
 
     @property
     def _before(self) -> int:
-        """Return how many jobs must end before the first that waits: none with a free worker."""
+        """Return how many jobs must end before the first waiting one; 0 with a free worker."""
         return int(len(self.running) >= self.slots)
 
     def entries(
@@ -184,7 +184,7 @@ class Jobs:
     # --- changing --------------------------------------------------------------------------------
 
     def submit(self, submit: m.JobMessage, owner: str | None = None) -> Job:
-        """Take a new job: its picture, if it has one, on disk, its record in the journal.
+        """Take a new job: save its picture, if it has one, and journal its record.
 
         Args:
             submit: the message that begins it.
@@ -215,7 +215,7 @@ class Jobs:
         return job
 
     def _put_in_front(self, job: Job) -> None:
-        """Give a single job that waits the place before the batch of its client."""
+        """Put a new single job before the waiting batch of its client."""
         own = [other for other in self.waiting() if other.record.owner == job.record.owner]
         place = next((n for n, other in enumerate(own) if other.record.batch), len(own))
         if job.record.batch or place >= own.index(job):
@@ -313,7 +313,7 @@ class Jobs:
         self._delete_results(job)
 
     def fetched(self, job: Job) -> None:
-        """Take note that a client has the results in use."""
+        """Note that a client uses the results."""
         self._change(job, state="fetched")
 
     def forget(self, job: Job) -> None:
@@ -327,7 +327,7 @@ class Jobs:
         self.store.delete(job.id)
 
     def wait_again(self, job: Job) -> None:
-        """Have the running job wait again, since the backend ends in order; that does not count."""
+        """Have a running job wait again because the backend ends; this is no failed attempt."""
         if job in self.running:
             self.running.remove(job)
         self.store.delete_results(job.id)
@@ -369,7 +369,7 @@ class Jobs:
             self.journal.update(job.record)
         except StorageError as error:
             # In memory the job goes on; the journal follows with its next change.
-            log.error("job %s is now %s, not journalled: %s", job.id, job.record.state, error)
+            log.error("job %s is now %s, not journaled: %s", job.id, job.record.state, error)
 
     def _forget_old(self) -> None:
         """Forget the oldest of the jobs that have ended; results nobody has fetched stay."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The journal: every job and its state in SQLite, so that a backend that dies comes back with them.
+"""The journal, which keeps every job and its state in SQLite in case the backend dies.
 
 The database is held under an exclusive lock while the backend runs; a second backend on the same
 data folder is refused. The lock ends with the process, however it ends. A damaged journal is an
-error of its own: what the jobs are stands in their folders too.
+error of its own: the jobs' folders hold their records too.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def from_bytes(data: bytes) -> JobRecord:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as journalled. `state` is one of protocol.entries.STATES."""
+    """A job as journaled. `state` is one of protocol.entries.STATES."""
 
     job: str
     state: str
@@ -91,7 +91,7 @@ class JobRecord:
 
     @property
     def kind(self) -> str:
-        """Return the type of the message that began it: "submit", "imagine" or "cutout"."""
+        """Return the type of the message that began the job: "submit", "imagine" or "cutout"."""
         return str(self.settings.get("kind", "submit"))
 
     @property
@@ -112,7 +112,7 @@ class JobRecord:
 
     @property
     def speeds_of(self) -> str:
-        """Return the name its phases' times are kept by; refining takes a phase more."""
+        """Return the name under which its phases' times are kept; refining has one more phase."""
         return f"{self.model}, refined" if self.settings.get("refine") else self.model
 
     @property
@@ -135,7 +135,7 @@ class JobRecord:
 
 
 class DamagedJournalError(BackendError):
-    """The database is none, or not whole."""
+    """The file is no database, or is damaged."""
 
 
 class Journal:
@@ -155,7 +155,7 @@ class Journal:
         try:
             self._open()
         except BaseException:
-            # Windows lets nobody move away a file that is open.
+            # On Windows an open file cannot be moved.
             self._database.close()
             raise
 
@@ -231,11 +231,11 @@ class Journal:
             )
 
     def renumber(self, numbers: dict[str, int]) -> None:
-        """Give jobs other numbers, all or none. Raises StorageError."""
+        """Give all these jobs new numbers, or none of them. Raises StorageError."""
         pairs = [(number, job) for job, number in numbers.items()]
         with self._writing(), self._database:
             self._database.execute("BEGIN")
-            # Below zero first: two jobs that change places must not meet.
+            # Below zero first, so that jobs that change places never have the same number.
             for sign in (-1, 1):
                 self._database.executemany(
                     "UPDATE jobs SET number=? WHERE job=?", [(sign * n, job) for n, job in pairs]
@@ -271,7 +271,7 @@ class Journal:
         query = "SELECT phase, seconds FROM speeds WHERE model=?"
         try:
             return dict(self._database.execute(query, (model,)).fetchall())
-        except sqlite3.Error as error:  # without them there is no estimate, but a result
+        except sqlite3.Error as error:  # only the estimate needs them
             log.error("speeds cannot be read: %s", error)
             return {}
 

@@ -63,7 +63,7 @@ def last_lines(data_dir: Path, count: int, job: str = "") -> Iterator[str]:
     Args:
         data_dir: data folder of the backend.
         count: most lines of a file.
-        job: a job, or the beginning of its id: then its lines only, and what the worker printed
+        job: a job's id, or its beginning: yield its lines only, and what the worker printed
             that died over it.
     """
     folder = data_dir / FOLDER
@@ -96,6 +96,6 @@ def _of_job(lines: list[str], job: str) -> Iterator[str]:
 
 
 def _with_backups(path: Path) -> tuple[Path, ...]:
-    """Return a log and the files it was continued from, the oldest first."""
+    """Return a log and its older files, the oldest first."""
     older = (path.with_name(f"{path.name}.{number}") for number in range(_BACKUPS, 0, -1))
     return (*older, path)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures for Prometheus, at ``http://127.0.0.1:PORT/metrics``: jobs, stages, workers, memory.
 
-The values are set by the server's loop; a thread of prometheus_client's answers who asks for them.
+The server's loop sets the values; a thread of prometheus_client answers requests for them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LOOK_S = 2.0
 
 
 class Metrics:
-    """Serves what the backend does as figures.
+    """Serve figures of what the backend does.
 
     Args:
         port: port of 127.0.0.1.

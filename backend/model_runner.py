@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Observer:
-    """gsv3d's observer: hands everything to the link, and stops the pipeline when told to."""
+    """Observe gsv3d's pipeline: pass everything to the link, and stop the pipeline when told to."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -42,7 +42,7 @@ class _Observer:
         self._tell(lambda: self._watch.artifact("views", values, final=final))
 
     def gaussians(self, gaussians: Gaussians, step: int, of: int, final: bool) -> None:
-        # Half precision is enough to look at while the rest is under way.
+        # Previews need half precision only.
         values = gaussian_arrays(gaussians, np.float32 if final else np.float16)
         told = {"step": step, "of": of, "final": final, "box": self.box}
         self._tell(lambda: self._watch.artifact("gaussians", values, **told))
@@ -67,7 +67,7 @@ def gaussian_arrays(gaussians: Gaussians, sh_type: type = np.float32) -> dict[st
 
 
 def pose_numbers(pose: PoseEstimate) -> dict[str, float]:
-    """Return a pose as the wire has it: what is not known, or not used, is left out."""
+    """Return a pose as the wire has it, without what is unknown or unused."""
     numbers = {
         "elevation": pose.elevation_deg,
         "elevation_error": pose.elevation_error_deg,
@@ -90,7 +90,7 @@ class ModelRunner:
     def __init__(
         self, device: str, text_model: str = "", memory: str = "auto", share: int = 1
     ) -> None:
-        # All that is heavy is imported before the worker says that it is ready.
+        # Large modules are imported before the worker says that it is ready.
         from gsv3d.threads import pause_collecting
 
         with pause_collecting():
@@ -150,7 +150,7 @@ class ModelRunner:
         try:
             return make.get(settings.get("kind", ""), self._generate)(settings, picture, watch)
         except JobStoppedError:
-            pass  # and with it goes the traceback, which holds the arrays of the job
+            pass  # its traceback would keep the arrays of the job
         from gsv3d.text_to_image import free_memory
 
         free_memory()
@@ -211,7 +211,7 @@ class ModelRunner:
         from gsv3d.settings import GenerationSettings
 
         names = ("steps", "seed", "faces", "texture_size", "elevation", "previews")
-        # Jobs journalled by an older backend lack some settings.
+        # Jobs journaled by an older backend lack some settings.
         mirror = settings.get("mirror", "off")
         if mirror == "plane":
             mirror = settings["plane"]
@@ -276,7 +276,7 @@ class ModelRunner:
         return told.message, (str(error).splitlines() or [""])[0], told.hint
 
     def _keep(self, name: str, load: Callable[[], Any], watch: Watch) -> Any:
-        """Load a pipeline and keep it; a card has room for one, so the last one goes first."""
+        """Load a pipeline and keep it, after the last one was dropped: a card has room for one."""
         if self._pipeline is None or name != self._name:
             watch.progress("loading", 0, 1)
             self._free()
@@ -292,7 +292,7 @@ class ModelRunner:
 
 
 def _on_a_line(text: str) -> str:
-    """Return text of a model's folder as the wire takes it."""
+    """Return a text of a model's folder on one line, as the wire needs it."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:1000]
 
 
@@ -303,11 +303,11 @@ def _ply(gaussians: Gaussians) -> bytes:
 
 
 def _give_way() -> None:
-    """Lower the priority of this process: Blender and the artist's other programs come first."""
+    """Lower the priority of this process below that of Blender and other programs."""
     import psutil
 
     process = psutil.Process()
-    # A process may not raise its own priority, should it have been started with a lower one.
+    # A process that was started with a lower priority may not raise it.
     low = psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else max(process.nice(), 5)
     process.nice(low)
 

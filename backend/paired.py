@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paired computers, in the file `remote.json` of the data folder.
 
-The file keeps the backend's key pair as well, by which they know it. A running backend and the
-command `gsv3d-backend pair` both write it; the backend notices what the command has changed.
+The file also keeps the backend's key pair, by which the computers know the backend. Both a running
+backend and the command `gsv3d-backend pair` write it; the backend notices the command's changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE = "remote.json"
 
 @dataclass(frozen=True)
 class PairedComputer:
-    """A computer that was paired: its public key (Z85), its name, when (ISO 8601)."""
+    """A paired computer: its public key (Z85), its name, and when it was paired (ISO 8601)."""
 
     key: str
     name: str
@@ -30,7 +30,7 @@ class PairedComputer:
 
 
 class PairedComputers:
-    """Keeps the list of them, oldest first.
+    """Keep the list of paired computers, oldest first.
 
     Args:
         data_dir: the backend's. A file that is not there is written with the first change.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Let paired computers in, and by a code one more.
+"""Let paired computers in, and pair another one by a code.
 
 There is one code at a time; it is kept in memory alone.
 """
@@ -31,11 +31,11 @@ _EVERYWHERE = ("0.0.0.0", "[::]")
 
 
 class Pairing:
-    """Keeps the code, and answers what is asked about pairing.
+    """Keep the code, and answer messages about pairing.
 
     Args:
         data_dir: the backend's.
-        gate: lets their keys in, in the domain `clients`.
+        gate: lets the computers' keys in, in the domain `clients`.
         listen: host and port for other computers; None: there are none, and no file is read.
 
     Raises:
@@ -58,7 +58,7 @@ class Pairing:
             self._let_paired_in(self._paired)
 
     def knows(self, user: str) -> bool:
-        """Return False for a paired computer that was forgotten since it came."""
+        """Return False for a computer that was forgotten after it had connected."""
         return user in (OWNER, GUEST) or user in self._let_in
 
     def refresh(self) -> None:
@@ -79,7 +79,7 @@ class Pairing:
         self._let_in = keys
 
     def answer(self, user: str, message: m.Message, now: float) -> m.Message | None:
-        """Answer what only pairing is about, or what somebody may not ask for; else None."""
+        """Answer a message about pairing, or one that its sender may not send; None for others."""
         try:
             if isinstance(message, m.Pair):
                 return self._pair(user, message, now)
@@ -94,7 +94,7 @@ class Pairing:
         return None
 
     def expire(self, now: float) -> None:
-        """Let the code work no longer when its time is over."""
+        """Drop the code when its time is over."""
         if self._code is not None and now >= self._code_ends:
             self._end_code()
 
@@ -105,7 +105,7 @@ class Pairing:
             address: where others reach the backend; empty: where it listens.
 
         Raises:
-            ProtocolError: it listens on this computer alone, or that is no address.
+            ProtocolError: the backend listens on this computer alone, or `address` is none.
         """
         if self._listen is None:
             raise ProtocolError(
@@ -132,7 +132,7 @@ class Pairing:
         self.expire(now)
         if user != GUEST or self._code is None or self._paired is None:
             raise ProtocolError(SPENT, NEW_CODE)
-        self.refresh()  # what was forgotten just now is not written again
+        self.refresh()  # the command may have forgotten computers just now
         paired = self._paired
         if len(paired.computers) >= MAX_PAIRED:
             raise ProtocolError(

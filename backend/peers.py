@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One client as the server sees it: what it may get, in which order, and how fast.
+"""One client as the server sees it, and what is sent to it in which order.
 
-Control messages go ahead of chunks. Chunks are read from disk one at a time when they can be sent,
-so what a slow client costs is its few waiting control messages and what ZeroMQ holds (at most
-`PIPE_MESSAGES`), however large its results are.
+Control messages are sent before chunks. Chunks are read from disk one at a time when they can be
+sent. However large its results are, a slow client only costs its few waiting control messages and
+the messages that ZeroMQ holds (at most `PIPE_MESSAGES`).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Peer:
     def post(self, message: m.Message) -> None:
         """Queue a control message; newer progress and a newer queue replace waiting ones.
 
-        A client that takes nothing and asks for ever more is `overwhelmed`: its session ends.
+        A client that takes nothing and keeps asking is `overwhelmed`, and its session ends.
         """
         if self.overwhelmed:
             return
@@ -123,14 +123,14 @@ class Peer:
         self._ends[message.job] = message  # type: ignore[attr-defined]
 
     def stop_job(self, job: str, message: m.Message | None = None) -> None:
-        """Leave all transfers of a job and, where given, say why."""
+        """Stop all transfers of a job and, where a reason is given, tell it."""
         self._drop(lambda other: other.job == job)
         self._ends.pop(job, None)
         if message is not None:
             self.post(message)
 
     def grant(self, transfer: int, chunks: int) -> None:
-        """Take credit; for a transfer that is over or unknown it means nothing."""
+        """Take credit; ignore it for a transfer that is over or unknown."""
         if transfer in self._open:
             self._open[transfer].transfer.grant(chunks)
 
@@ -145,7 +145,7 @@ class Peer:
 
     @property
     def name(self) -> str:
-        """Return its name for the log, on one line whatever it calls itself."""
+        """Return the client's name for the log, on one line."""
         return "".join(c if c.isprintable() else "?" for c in self.hello.client) or "a client"
 
     @property
@@ -215,7 +215,7 @@ class Peer:
         self.post(artifact)
 
     def _give_way(self, now: float) -> None:
-        """Announce one transfer later that the client gives no credit, where another waits."""
+        """Put off an announced transfer that gets no credit while another one waits."""
         if not self._waiting or len(self._open) < OPEN_TRANSFERS:
             return
         for number, announced in self._open.items():

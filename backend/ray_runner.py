@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a worker's jobs in a Ray actor, on a machine of a cluster.
 
-The worker process beside the server stays what it is, with the same link. Only its runner is
-another: pictures go to an actor, what the actor makes comes back and is written here. So the
-server's sockets stay on this machine, and the machines of the cluster share no folder.
+The worker process and its link to the server are the usual ones; only its runner differs. It sends
+pictures to an actor and writes what the actor returns. So the server's sockets stay on this
+machine, and the machines of the cluster share no folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TURN_S = 0.25
 
 
 class _Reports:
-    """Keeps what a job reports until it is asked for; a `Watch`."""
+    """A `Watch` that keeps what a job reports until it is asked for."""
 
     def __init__(self) -> None:
         self.waiting: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
@@ -81,7 +81,7 @@ class _Actor:
         reports.waiting.put(end)
 
     def take(self, stop: bool) -> list[tuple[Any, ...]]:
-        """Return what has been reported since, the last of it the end; `stop` ends the job."""
+        """Return the reports since the last call, the last one the end; `stop` ends the job."""
         self._reports.stopping = self._reports.stopping or stop
         reported = []
         try:
@@ -106,7 +106,7 @@ class RayRunner:
         cards: whether it gets a card if the cluster has some.
 
     Raises:
-        BackendError: there is no such cluster, or no room in it.
+        BackendError: there is no such cluster, or it has no room.
     """
 
     def __init__(
@@ -201,14 +201,14 @@ def ray_runner(options: argparse.Namespace) -> RayRunner:
     # Without --threads a worker has a machine without a card to itself.
     cpus = options.threads or sys.maxsize
     cards = options.device != "cpu"
-    # An actor sees no card but its own.
+    # An actor sees its own card alone.
     alone = {**vars(options), "share": 1, "device": "auto" if cards else "cpu"}
     make = partial(make_runner, argparse.Namespace(**alone))
     return RayRunner(options.ray, make, cpus, cards)
 
 
 def check_cluster(address: str) -> None:
-    """Look whether workers can run in a Ray cluster; in another process, which Ray may end.
+    """Check whether workers can run in a Ray cluster, in another process, which Ray may end.
 
     Raises:
         BackendError: they cannot.
@@ -221,7 +221,7 @@ def check_cluster(address: str) -> None:
 
 
 def main(address: str) -> int:
-    """Connect to a cluster; print what and hint on a line each, where that fails."""
+    """Connect to a cluster; if that fails, print the reason and the hint on a line each."""
     from gsv3d.clusters import connect
     from gsv3d.errors import GSV3DError
 

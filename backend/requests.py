@@ -40,7 +40,7 @@ class Requests:
             self._workers.wake()
 
     def handle(self, peer: Peer, message: m.Message, now: float) -> None:
-        """Act on any message but hello and shutdown."""
+        """Act on a message other than hello and shutdown."""
         if isinstance(message, m.JobMessage):
             self._submit(peer, message)
         elif isinstance(message, m.Fetch | m.Cancel | m.Retry | m.Move):
@@ -56,7 +56,7 @@ class Requests:
         elif isinstance(message, m.Status):
             peer.follows = peer.follows or message.follow
             self._clients.tell_queue(peer)
-            if peer.hello.capabilities:  # it may ask because models have come or gone
+            if peer.hello.capabilities:  # perhaps models have come or gone
                 self._workers.wake()
         elif isinstance(message, m.Ping):
             peer.post(m.Pong())
@@ -168,7 +168,7 @@ class Requests:
         peer.post(m.Forgotten(name))
 
     def _delete(self, job: Job, peer: Peer) -> None:
-        """Delete a job as a client wishes; others that wait for its results are told."""
+        """Delete a job for a client; tell others that wait for its results."""
         for other in self._clients.watchers(job.id):
             other.watching.discard(job.id)
             if other is peer:

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def restore_jobs(store: Store, journal: Journal) -> dict[str, Job]:
-    """Return the jobs that the journal knows, then those that it does not and journals again.
+    """Return the jobs of the journal, then those of folders alone, which are journaled again.
 
     What cannot be read is taken out of the journal, or put aside.
     """

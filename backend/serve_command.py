@@ -164,7 +164,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files: connections that never say who they are take some of them."""
+    """Raise the limit of open files, some of which silent connections take."""
     try:
         import resource
     except ImportError:

@@ -3,7 +3,7 @@
 
 It listens to three sockets: the clients' (door.py), the workers' link and ZeroMQ's questions about
 keys. What clients ask for is in requests.py, what they are told in clients.py; who does which job
-is in workers.py, what becomes of it in work.py.
+is in workers.py, and how a job goes in work.py.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which the loop has not run but slept.
 _LONGEST_TURN_S = 5.0
-#: Seconds between two looks for jobs to forget.
+#: Seconds between two searches for jobs to forget.
 _TIDY_S = 600.0
 #: Messages taken from clients before the others get their turn.
 MESSAGES_A_TURN = 32
 
 
 class Server:
-    """A backend. `start`, then `run` until `stop` is called from anywhere, then `close`."""
+    """A backend: call `start`, then `run`, which `stop` ends from anywhere, then `close`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -74,7 +74,7 @@ class Server:
         """Open everything and write the connection file.
 
         Raises:
-            BackendError, ConnectionFileError: in words; what was opened is closed again.
+            BackendError, ConnectionFileError: in words; everything is closed again.
         """
         try:
             self._start()
@@ -179,7 +179,7 @@ class Server:
         return poller
 
     def _forgive_sleep(self, now: float) -> None:
-        """Leave out of account that nothing was heard while the computer slept."""
+        """Do not count the time in which the computer slept as silence."""
         missed = now - self._last_turn
         self._last_turn = now
         if missed > _LONGEST_TURN_S:
@@ -266,10 +266,10 @@ class Server:
         self.clients.check(now)
 
     def _stop_if_alone(self, now: float | None = None) -> None:
-        """End a backend that a program started for itself, when nobody is connected any more.
+        """End a backend that a program started for itself once nobody is connected.
 
         Args:
-            now: clients that were not heard since some heartbeats do not count.
+            now: do not count clients that were silent for some heartbeats.
         """
         if self._parent is not None and not self.clients.heard(now):
             self.stop("The programs that used the backend have ended.")
@@ -296,7 +296,7 @@ def find_process(pid: int) -> psutil.Process:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Return whether a process has ended, also where nobody has waited for it yet."""
+    """Return whether a process has ended, even if nobody has waited for it yet."""
     with suppress(psutil.NoSuchProcess):
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     return True

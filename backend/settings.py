@@ -18,7 +18,7 @@ class Settings:
         port: port of 127.0.0.1 to listen on; 0 takes a free one.
         listen: host and port to listen on for other computers as well; None: there are none.
         metrics: port of 127.0.0.1 for Prometheus; None: there are no figures.
-        device: for the workers.
+        device: device of the workers.
         memory: "auto", "24", "12" or "8": GB of a card's memory that a model may take.
         workers: processes that do jobs at the same time; None: one for each card.
         ray: address of the Ray cluster that the workers run in; empty: on this computer.
@@ -29,8 +29,8 @@ class Settings:
         grace_s: seconds a cancelled job has to stop before its worker is ended.
         stall_s: seconds without a word from a worker at work before it is ended.
         keep_alive_s: seconds without a job until a worker is ended, so that its memory is free.
-        keep_days, keep_gb: ended jobs are forgotten after so many days, and the oldest when all
-            together take more disk space.
+        keep_days, keep_gb: ended jobs are forgotten after so many days, and the oldest ones while
+            all together take more disk space.
     """
 
     data_dir: Path

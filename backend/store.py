@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and results on disk: a folder per job, files whole or not at all.
+"""Pictures and results on disk, in a folder for each job; files are whole or not there.
 
 Layout of the data folder::
 
@@ -8,7 +8,7 @@ Layout of the data folder::
     jobs/<job>/picture      the submitted picture, as it came, kept as long as the job
     jobs/<job>/output       the last lines of the worker that died over it
     jobs/<job>/0001.bin     the arrays of an artifact, one after the other
-    put-aside/              what was found and not understood; never read again, never deleted
+    put-aside/              files that could not be understood; never read again, never deleted
     logs/                   backend.log, worker.log, worker-output.log
 """
 
@@ -50,7 +50,7 @@ class Store:
         return self.folder(job) / "picture"
 
     def save_picture(self, job: str, image: Any) -> None:
-        """Write a submitted picture; it is on the disk when this returns."""
+        """Write a submitted picture, and wait until it is on the disk."""
         self.make_folder(job)
         try:
             with storing("the picture", self.data_dir):
@@ -88,15 +88,15 @@ class Store:
             return 0
 
     def delete(self, job: str) -> None:
-        """Delete all files of a job; what cannot be deleted now is deleted at the next start."""
+        """Delete all files of a job; those in use are deleted at the next start."""
         folder = self.folder(job)
-        for name in ("record", "picture"):  # first: what is left is not taken for a lost job
+        for name in ("record", "picture"):  # first, so that the rest is not taken for a lost job
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
         shutil.rmtree(folder, ignore_errors=True)
 
     def delete_results(self, job: str) -> None:
-        """Delete the results of a job and keep its picture; what is in use goes with the job."""
+        """Delete the results of a job and keep its picture; files in use go with the job."""
         for path in self.folder(job).glob("*.bin*"):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -104,8 +104,8 @@ class Store:
     def strays(self, known: Container[str]) -> list[str]:
         """Return the jobs with a record that are none of the known ones.
 
-        Other folders are put aside where there is a picture in them; without one they are what was
-        left of a job that could not be deleted whole, and are deleted now.
+        Folders without a record are put aside if they hold a picture. If not, they are the rest of
+        a job that could not be deleted whole, and are deleted now.
         """
         found = []
         for path in sorted(self.jobs_dir.iterdir()):
@@ -134,7 +134,7 @@ class Store:
 
 
 def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> None:
-    """Write a file under a passing name, then rename it: it is there in whole or not at all.
+    """Write a file under a temporary name, then rename it, so that it is whole or not there.
 
     Args:
         path: path of the file.

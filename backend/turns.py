@@ -12,8 +12,8 @@ from .job import Job
 def sort_by_turn(waiting: Iterable[Job], begun: Mapping[str | None, int]) -> list[Job]:
     """Return waiting jobs in the order they will be done in.
 
-    Single jobs come before batches. Among both clients take turns, the one whose last job was
-    begun the longest ago first. No job overtakes one of its own client.
+    Single jobs come before batches. Within both, clients take turns, beginning with the client
+    whose last job began the longest ago. No job overtakes one of its own client.
 
     Args:
         waiting: oldest first.

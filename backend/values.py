@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of the command line's values; each refuses what it is not with a sentence."""
+"""Types of the command line's values; each refuses others with a sentence."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def address(text: str) -> tuple[str, int]:
 
 
 def job_id(text: str) -> str:
-    """Return a job's id, or how it begins."""
+    """Return a job's id, or its beginning."""
     if not text or len(text) > 32 or set(text) - set("0123456789abcdef"):
         raise argparse.ArgumentTypeError(f"'{text}' is not how a job's id begins (0-9, a-f)")
     return text
@@ -77,4 +77,4 @@ def path_or_id(text: str) -> str:
             f"a text-to-image model is named by at most {limits.PATH_CHARS} printable characters"
         )
     text = text.strip()
-    return os.path.abspath(text) if os.path.exists(text) else text  # the worker's folder is another
+    return os.path.abspath(text) if os.path.exists(text) else text  # for the worker's folder

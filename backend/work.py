@@ -21,11 +21,11 @@ _LOGS = "The logs in the backend's data folder say more."
 
 
 class Work:
-    """A worker and the job it is at.
+    """A worker and the job it does.
 
     Attributes:
         job: the job under way.
-        model: the model of its last job, which it has loaded.
+        model: the model of its last job, which is loaded.
         device: its device in words, as it has told.
         memory: bytes of its device's memory, as it has told; None: not yet.
         broken: what is wrong with the process and what to do, where it does not run.
@@ -55,7 +55,7 @@ class Work:
     # --- every turn ------------------------------------------------------------------------------
 
     def start_process(self, now: float) -> None:
-        """Start the process; what is wrong is said to those who wait when it stays so."""
+        """Start the process; a failure is told to those who wait if it lasts."""
         self.model = ""
         try:
             self.worker.start(now)
@@ -64,7 +64,7 @@ class Work:
             self.broken = (f"The worker process cannot be started: {error}.", _LOGS)
 
     def begin(self, job: Job, now: float) -> None:
-        """Hand out a job to a worker that is free."""
+        """Give a job to the free worker."""
         self.job, self.model, self._deadline = job, job.record.model, None
         self._jobs.start(job, now, self.device)
         log.info("job %s begun on %s, attempt %d", job.id, self.device, job.record.attempts)
@@ -73,7 +73,7 @@ class Work:
         self.worker.send("run", job=job.id, settings=job.record.settings, folder=folder)
 
     def rest(self, now: float, wanted: bool) -> None:
-        """End the process when it had nothing to do for long; its memory is others' then."""
+        """End the process when it had nothing to do for long, to free its memory."""
         if self.job is not None or wanted:
             self._idle_since = now
         elif now - self._idle_since > self._settings.keep_alive_s:
@@ -112,7 +112,7 @@ class Work:
             self._died("The worker process hung and was ended.")
 
     def forgive(self, seconds: float) -> None:
-        """Leave out of account that nothing was heard of the worker for a time."""
+        """Do not count a time in which nothing was heard from the worker."""
         self.worker.last_heard += seconds
         self._idle_since += seconds
         if self._deadline is not None:
@@ -252,7 +252,7 @@ class Work:
         self._jobs.fail(job, failed.what, failed.why, failed.hint)
 
     def _lost(self, why: str) -> None:
-        """End the process of a device that is gone; its job is done by another."""
+        """End the process of a lost device, and let another worker do its job."""
         job = self.job
         log.error("the device of %s is lost: %s", job.name if job else "a worker", why)
         self.worker.kill()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read what a worker's process prints as it comes, and keep it in files of bounded size."""
+"""Read the lines that a worker's process prints, and keep them in files of bounded size."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LINES = 100
 
 
 class WorkerOutput:
-    """Takes the lines of one process in a thread of its own, until its end of the pipe closes.
+    """Take the lines of one process in a thread of its own, until its end of the pipe closes.
 
     Args:
         pipe: the process's standard output and errors.
-        path: path of the file; the one before it is kept with a number at its end.
+        path: path of the file; the earlier file is kept with a number at its end.
     """
 
     def __init__(self, pipe: BinaryIO, path: Path) -> None:
@@ -53,7 +53,7 @@ class WorkerOutput:
     def close(self) -> None:
         """Wait for the last lines of a process that has ended, and close the file.
 
-        A process that it started and left behind may hold the pipe open: it is not waited for.
+        Processes that it left behind may hold the pipe open; they are not waited for.
         """
         self._thread.join(2.0)
         self._file.close()

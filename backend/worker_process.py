@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker as the server sees it: started, spoken to, watched, ended, started again.
+"""The worker as the server sees it, which starts, watches and ends its process.
 
 The worker is a fresh interpreter (never a fork). Its end of the link and its keys come by its
 standard input, which stays open: when the server dies, however it dies, that pipe closes and the
@@ -40,7 +40,7 @@ BACKOFF_S = (0.5, 30.0)
 
 
 def default_command(text_model: str, threads: int | None, memory: str, ray: str) -> list[str]:
-    """Return the command line of a worker that runs the model; its device is added to it."""
+    """Return the command line of the model's worker, to which its device is added."""
     command = [sys.executable, "-m", "backend.worker", "--memory", memory]
     if text_model:
         command.append(f"--text-model={text_model}")
@@ -55,7 +55,7 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONIOENCODING": "utf-8",
     "PYTHONFAULTHANDLER": "1",  # where it was when it crashed
-    "TRANSFORMERS_VERBOSITY": "error",  # its remarks are nobody's last words
+    "TRANSFORMERS_VERBOSITY": "error",  # its output is not reported
     "PYTHONSAFEPATH": "1",  # nothing is imported from the working folder
 }
 
@@ -77,7 +77,7 @@ class WorkerSocket:
         self.endpoint = self.socket.last_endpoint.decode().rstrip("\0")
 
     def exchange_key(self, old: bytes, new: bytes) -> None:
-        """Let the holder of one key in, and that of another out."""
+        """Let the holder of one key in, and the holder of another no longer."""
         self._keys = self._keys - {old} | {new}
         self._gate.allow_only(b"worker", *self._keys)
 
@@ -144,7 +144,7 @@ class Worker:
 
     @property
     def given_up(self) -> bool:
-        """Return whether it has failed so often that it is started again for a new job alone."""
+        """Return whether it has failed so often that only a new job starts it again."""
         return self.failures >= MAX_RESTARTS
 
     def may_start(self, now: float) -> bool:
@@ -170,8 +170,8 @@ class Worker:
             assert self._process.stdin is not None and self._process.stdout is not None
             output = self.log_dir / f"worker-output{self._suffix}.log"
             self._output = WorkerOutput(self._process.stdout, output)
-            # A virtual environment's python.exe is a launcher on Windows: the worker's own process
-            # id is not the one known here, so that a token tells one worker from another.
+            # On Windows a virtual environment's python.exe starts another process, whose id is not
+            # known here; so a token tells one worker from another.
             self._token = secrets.token_hex(16)
             greeting = {
                 "token": self._token,
@@ -190,8 +190,8 @@ class Worker:
         log.info("worker %d started", self._process.pid)
 
     def takes(self, address: bytes, message: dict[str, Any]) -> bool:
-        """Return whether a message is of this process; its first one tells its address."""
-        # The key of an earlier process is no longer let in, but its words may still wait.
+        """Return whether a message is from this process; its first one tells its address."""
+        # The key of an earlier process is not let in any more, but its messages may still wait.
         if message["type"] in ("ready", "broken") and message["token"] == self._token:
             self._address = address
             self.ready = message["type"] == "ready"
@@ -211,14 +211,14 @@ class Worker:
             self.send("stop")
 
     def late(self, now: float) -> bool:
-        """Return True when the process has not become ready, or has not ended, in its time."""
+        """Return True when the process did not become ready, or did not end, in time."""
         patience = END_S if self.ending else READY_S
         return self.alive and not self.ready and now - self.last_heard > patience
 
     def reap(self, now: float, at_work: bool) -> int | None:
         """Return the exit code once, when the process has ended without being asked to.
 
-        A death ``at_work`` is the job's, and no reason not to start again at once.
+        A death ``at_work`` is blamed on the job, so that the worker starts again at once.
         """
         if self._process is None:
             return None
@@ -235,7 +235,7 @@ class Worker:
         return code
 
     def kill(self) -> None:
-        """End the process at once and wait for that."""
+        """End the process at once, and wait until it has ended."""
         if self._process is not None:
             self._process.kill()
             try:
@@ -245,7 +245,7 @@ class Worker:
             self._close()
 
     def stop(self) -> None:
-        """Ask the process to end, and make it."""
+        """Ask the process to end, and end it if it does not."""
         if self.alive and self._process is not None:
             self.send("stop")
             try:
@@ -261,7 +261,7 @@ class Worker:
         self.failures += 1
 
     def note_success(self) -> None:
-        """Forget earlier deaths: a worker that got as far as a job is sound."""
+        """Forget earlier deaths, since a worker that has begun a job works."""
         self.failures = 0
         self._not_before = 0.0
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker's side of the link: takes jobs one at a time, reports, writes results, stops.
+"""The worker's side of the link: it takes jobs one at a time, reports and writes results.
 
-What a job does is a `Runner`'s business; this module knows no model.
+A `Runner` does the job; this module knows no model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .store import write_whole
 
 log = logging.getLogger(__name__)
 _SENTENCE = 1900
-#: Seconds between two looks whether there are other models.
+#: Seconds between two searches for added and removed models.
 LOOK_S = 2.0
 
 
@@ -39,7 +39,7 @@ class JobStoppedError(Exception):
 
 
 class DeviceLostError(Exception):
-    """The device is gone, and with it what was under way; the job can be done on another."""
+    """The device is gone with what was under way; another device can do the job."""
 
 
 class Runner(Protocol):
@@ -48,7 +48,7 @@ class Runner(Protocol):
     def describe(self) -> tuple[str, list[dict[str, Any]]]:
         """Return the device in words and the models as maps of protocol.messages.ModelEntry.
 
-        A model may tell by "needs" how many bytes of a device's memory it is quick with.
+        A model's "needs" are the bytes of a device's memory with which it is quick.
         """
 
     def memory(self) -> int:
@@ -58,14 +58,14 @@ class Runner(Protocol):
         """Return the names of all devices of its kind; each can have a worker of its own."""
 
     def run(self, settings: Mapping[str, Any], picture: bytes, watch: Watch) -> dict[str, float]:
-        """Do a job and return its timings; report to `watch`, and let what it raises pass.
+        """Do a job, reporting to `watch`, and return its timings. What `watch` raises must pass.
 
-        `settings` are the fields of the message that began it, and "kind": its type. `picture` is
-        empty where the job is to make one of words.
+        `settings` are the fields of the message that began the job, and its type as "kind".
+        `picture` is empty where the job is to make one of words.
         """
 
     def explain(self, error: BaseException) -> tuple[str, str, str] | None:
-        """Return (what, why, hint) for an error the user can understand; None for a fault."""
+        """Return (what, why, hint) for an error that the user can act on; None for a fault."""
 
 
 class Watch:
@@ -83,7 +83,7 @@ class Watch:
             raise JobStoppedError
 
     def progress(self, phase: str, step: int, of: int) -> None:
-        """Report that `step` of `of` of a phase is done."""
+        """Report that so many of a phase's `of` steps are done."""
         self.check()
         self._link.send("progress", job=self._job, phase=phase, step=step, of=of)
 
@@ -119,7 +119,7 @@ class WorkerLink:
     """The worker's socket, in the worker's one thread.
 
     Attributes:
-        look: called every now and then, at work and between jobs.
+        look: called now and then, during jobs and between them.
     """
 
     def __init__(self, greeting: Mapping[str, str]) -> None:
@@ -152,7 +152,7 @@ class WorkerLink:
         return None if self.ending else message
 
     def stop_wanted(self, job: str) -> bool:
-        """Return True once the job is to stop; take what has come in, without waiting."""
+        """Take the messages that are there; return True once the job is to stop."""
         while self.socket.poll(0):
             self._take(self.socket.recv())
         self._look()
@@ -216,7 +216,7 @@ def serve_jobs(make_runner: Callable[[], Runner]) -> int:
 
 
 class _ModelWatch:
-    """Tells the server of models that were added or removed since it was told last."""
+    """Tell the server of models that were added or removed since the last time."""
 
     def __init__(self, worker_link: WorkerLink, runner: Runner, told: list[dict[str, Any]]) -> None:
         self._link, self._runner, self._told = worker_link, runner, told
@@ -271,8 +271,8 @@ def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str,
 
 
 def _end_with_server() -> NoReturn:
-    # The server holds the other end of standard input open for as long as it lives. Read from the
-    # descriptor: a thread inside a buffered reader would hold a lock at exit.
+    # The server holds the other end of standard input open for as long as it lives. It is read by
+    # its descriptor, since a thread inside a buffered reader would hold a lock at exit.
     while True:
         try:
             if not os.read(sys.stdin.fileno(), 4096):

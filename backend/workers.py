@@ -50,7 +50,7 @@ class Workers:
         self._engage([settings.device], 1)
 
     def _engage(self, devices: Sequence[str], count: int) -> None:
-        """Add workers, each with one of the devices in turn, until there are so many."""
+        """Add workers until there are enough, each with one of the devices in turn."""
         settings = self._settings
         base = settings.worker_command or default_command(
             settings.text_model, settings.threads, settings.memory, settings.ray
@@ -86,9 +86,9 @@ class Workers:
             work.fault(error)
 
     def _hand_out(self, now: float) -> None:
-        """Give the jobs that wait to workers that are free.
+        """Give waiting jobs to free workers.
 
-        One with the model loaded comes first, then the smallest device that is large enough.
+        A worker that has the model loaded comes first, then the smallest sufficient device.
         """
         for job in self._jobs.waiting():
             if not any(work.free for work in self.all):
@@ -101,7 +101,7 @@ class Workers:
     def _fit_for(self, job: Job) -> list[Work]:
         """Return the workers that may do a job: all whose devices are large enough, if any is.
 
-        One that has not told its memory yet may be.
+        A worker that has not told its memory yet may do any job.
         """
         sound = [work for work in self.all if not work.worker.given_up]
         needed = self._needs.get(job.record.model, 0) if job.record.kind == "submit" else 0
@@ -128,14 +128,14 @@ class Workers:
             work.rest(now, wanted=False)
 
     def _wanted(self) -> Iterator[list[Work]]:
-        """Yield, for each process that is wanted, the workers it may be of."""
+        """Yield, for each process that is wanted, the workers that may start it."""
         waiting = self._jobs.waiting()
         if not waiting and not self._introduced:
             yield self.all
         yield from map(self._fit_for, waiting)
 
     def _give_up(self) -> None:
-        """Say to all who wait that no process can be kept alive; a new job tries once more."""
+        """Tell all who wait that every process dies; a new job starts one once more."""
         what, hint = self.all[0].broken or (
             "The worker process ends again and again.",
             "The logs in the backend's data folder say more.",
@@ -148,7 +148,7 @@ class Workers:
             self._jobs.fail(job, failed.what, failed.why, failed.hint)
 
     def _introduce(self, message: dict[str, Any]) -> None:
-        """Take over what a worker tells of devices and models, and tell the clients."""
+        """Note what a worker tells of devices and models, and tell the clients."""
         self._introduced = True
         if message["type"] == "ready":
             devices = [str(device) for device in message["devices"]]
@@ -162,12 +162,12 @@ class Workers:
     # --- what clients ask for --------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Start a process where there is none, for a client that may have jobs soon."""
+        """Start a process if there is none, for a client that may have jobs soon."""
         if not any(work.worker.alive and not work.worker.ending for work in self.all):
             self._introduced = False
 
     def try_again(self) -> None:
-        """Start processes once more that ended again and again; called for a new job."""
+        """Start processes that kept ending once more, for a new job."""
         for work in self.all:
             work.worker.try_again()
 
@@ -183,7 +183,7 @@ class Workers:
             work.free_memory(now)
 
     def forgive(self, seconds: float) -> None:
-        """Leave out of account that nothing was heard of the workers for a time."""
+        """Do not count a time in which nothing was heard from the workers."""
         for work in self.all:
             work.forgive(seconds)
 

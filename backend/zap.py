@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may connect: answers ZeroMQ's authentication requests (ZAP, RFC 27) in the server's loop.
+"""Answer ZeroMQ's requests of who may connect (ZAP, RFC 27), in the server's loop.
 
-Each listening socket has a domain, and each domain the CURVE public keys that are allowed, with a
-name for who holds each. Everything else is refused; a refused peer sees silence. The name comes
-with each message, as ZeroMQ's property `User-Id`.
+Each listening socket has a domain, and each domain has the CURVE public keys that are let in and
+the names of their holders. Others are refused, which they see as silence. The holder's name comes
+with each message as ZeroMQ's property `User-Id`.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Gatekeeper:
         self._allowed[domain] = {z85.decode(key): OWNER for key in public}
 
     def allow(self, domain: bytes, public: bytes, user: str) -> None:
-        """Let the holder of a key (Z85) in as well, by a name."""
+        """Let the holder of a key (Z85) in as well, under a name."""
         self._allowed[domain][z85.decode(public)] = user
 
     def forbid(self, domain: bytes, public: bytes) -> None:
-        """Let the holder of a key (Z85) in no longer; a connection that is there stays."""
+        """Let the holder of a key (Z85) in no longer; its present connection stays."""
         self._allowed[domain].pop(z85.decode(public), None)
 
     def answer(self) -> None:

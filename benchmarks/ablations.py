@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what each part of GSV3D is worth to ``blockout``: one part changed at a time, one budget.
+"""Measure what each part of GSV3D is worth to ``blockout`` by changing one part at a time.
 
     python benchmarks/ablations.py props/index.json --start blockout --output runs/ablations
 
 Every arm goes on from the same components, sees the same number of orbits in every network it
 trains, and answers the same dev objects with the same noise. The first row is the arm that all
 others are compared with. A second table has the paired differences of the others from it, with
-their 95 % intervals (bootstrap over the objects). One arm is the first again with another seed: its
+their 95 % intervals (bootstrap over the objects). One arm repeats the first with another seed; its
 difference is chance, and smaller ones mean nothing. An interrupted run goes on when run again.
 """
 
@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from sizes import draw_bank
 
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation.protocol import (
     EvaluationSettings,
     choose_objects,
@@ -32,9 +32,7 @@ from gsv3d.lab.evaluation.protocol import (
 )
 from gsv3d.lab.evaluation.results import PER_CASE, Column, Results, compare, load_results
 from gsv3d.lab.evaluation.store import prepare_folder
-from gsv3d.lab.training.bank import BankSettings, OrbitBank, unfinished
 from gsv3d.lab.training.config import ModelConfig, read_config
-from gsv3d.lab.training.filling import BankFactory
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.stages import assemble, make_task
 from gsv3d.models import find
@@ -52,12 +50,12 @@ class Arm:
 
     Attributes:
         name: name in the tables.
-        distilled: both networks together, L_2D + L_3D; False trains each alone, on true latents.
-        decoder: train the decoder too in distillation; False leaves it as it is.
-        gated: L_3D fades out towards high noise levels; False keeps it at all of them.
+        distilled: train both networks together (L_2D + L_3D), not each alone on true latents.
+        decoder: train the decoder too in distillation.
+        gated: fade L_3D out toward high noise levels.
         lora: rank of the UNet's low-rank updates in distillation; 0 trains the whole UNet.
-        features: the decoder sees the DINO features.
-        depth: the decoder learns from depth.
+        features: let the decoder see the DINO features.
+        depth: let the decoder learn from depth.
         frames: number of views of an orbit.
         orbit: orbit of the views, see ``gsv3d.cameras.ORBITS``.
         seed: seed of batches and noise.
@@ -104,22 +102,7 @@ ARMS = (
 )
 
 
-def bank_of(arm: Arm, size: int, args: argparse.Namespace) -> OrbitBank:
-    """Return orbits of the arm's kind; draw those that are missing."""
-    folder = args.output / f"bank-{arm.orbit}"
-    objects = tuple(
-        item for item in find_objects([args.objects], "train") if item.path.suffix == ".glb"
-    )
-    settings = BankSettings(size=size, orbit_views=16, variants=1, orbit=arm.orbit)
-    factory = BankFactory(folder, objects, settings)
-    factory.prepare()
-    for done, _ in enumerate(run_in_processes(factory, unfinished(folder), args.workers), 1):
-        if done % 200 == 0:
-            print(f"{folder.name}: {done} drawn", flush=True)
-    return OrbitBank(folder)
-
-
-def without_features(decoder: torch.nn.Module) -> None:
+def close_gates(decoder: torch.nn.Module) -> None:
     """Close the gates of the decoder's cross-attention for good."""
     for block in decoder.blocks:
         block.gate.requires_grad_(False).zero_()
@@ -131,7 +114,9 @@ def train(arm: Arm, args: argparse.Namespace, folder: Path) -> Path:
     if (model / "model_index.json").exists():
         return model
     config = arm.config(read_config("blockout"))
-    bank = bank_of(arm, config.image_size, args)
+    objects = tuple(o for o in find_objects([args.objects], "train") if o.path.suffix == ".glb")
+    drawings = args.output / f"bank-{arm.orbit}"
+    bank = draw_bank(objects, config.image_size, drawings, args.workers, arm.orbit)
     folders = [find(args.start)]
     for stage in ("distill",) if arm.distilled else ("multiview", "decoder"):
         print(f"== {arm.name}: {stage}", flush=True)
@@ -140,7 +125,7 @@ def train(arm: Arm, args: argparse.Namespace, folder: Path) -> Path:
         device = torch.device(args.device)
         task = make_task(config, stage, bank, device, folders, output=folder / stage)
         if not arm.features and stage != "multiview":
-            without_features(task.modules["decoder"])
+            close_gates(task.modules["decoder"])
         trainer = Trainer(task, schedule, folder / stage, arm.seed, device)
         if trainer.checkpoint_path.exists():
             trainer.resume()
@@ -161,7 +146,7 @@ def evaluate(name: str, model: Path, args: argparse.Namespace) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def table(names: Sequence[str], args: argparse.Namespace) -> str:
+def format_tables(names: Sequence[str], args: argparse.Namespace) -> str:
     """Return tables of every arm's means and gains over the first: bold if chance is unlikely."""
     found = find_objects([args.objects], "dev")
     objects = choose_part(choose_objects(found, args.count, 0), "a", 0)
@@ -174,11 +159,11 @@ def table(names: Sequence[str], args: argparse.Namespace) -> str:
     for name in names:
         means.append([name, *(c.text(results.mean(name, c.key)) for c in chosen)])
         if name != names[0]:
-            gains.append([name, *(gain(results, name, names[0], c) for c in chosen)])
-    return markdown(means) + "\n" + markdown(gains)
+            gains.append([name, *(format_gain(results, name, names[0], c) for c in chosen)])
+    return format_table(means) + "\n" + format_table(gains)
 
 
-def gain(results: Results, name: str, first: str, column: Column) -> str:
+def format_gain(results: Results, name: str, first: str, column: Column) -> str:
     """Return the paired difference and its 95 % interval."""
     found = compare(results, name, first, column)
     if found is None:
@@ -189,7 +174,7 @@ def gain(results: Results, name: str, first: str, column: Column) -> str:
     )
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
+def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, the first row its head."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "| --- |" + " ---: |" * (len(rows[0]) - 1), *lines[1:], ""])
@@ -214,7 +199,7 @@ def main() -> None:
     for arm in arms:
         folder = args.output / arm.name.replace(" ", "-").replace(",", "").replace("=", "is")
         evaluate(arm.name, train(arm, args, folder), args)
-    text = table([arm.name for arm in arms], args)
+    text = format_tables([arm.name for arm in arms], args)
     (args.output / "ablations.md").write_text(text, encoding="utf-8")
     print(text)
 

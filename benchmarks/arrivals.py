@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how long Blender stands still while results arrive, redraws and all.
+"""Measure how long Blender stands still while results arrive, redraws included.
 
 Run: ``blender --python benchmarks/arrivals.py`` in a Blender that has the add-on, or
 ``python benchmarks/arrivals.py`` where the window test runs (docs/testing.md), without a card.
 
-A result of 4,000 Gaussians and 5,000 faces, then one of 200,000 Gaussians, 100,000 faces and a
-texture of 2048 px, then the first once more among 20,000 other objects, are given to the add-on as
-the backend's would be: coarse Gaussians, final ones, the mesh. A timer is called at every turn of
-Blender's main loop; the longest times between two calls are the stalls. Beside them stands how long
-a redraw of the window takes with nothing new in it, and how long Blender takes for an empty that is
-added. At the end the view turns, and its frames are timed.
+The add-on gets a result of 4,000 Gaussians and 5,000 faces, then one of 200,000 Gaussians, 100,000
+faces and a texture of 2048 px, then the first again among 20,000 other objects; as from a backend,
+each comes as coarse Gaussians, final ones and the mesh. A timer is called at every turn of
+Blender's main loop; the longest times between two calls are the stalls. For comparison it also
+times a redraw of the window with nothing new in it, and an empty that is added. At the end the view
+turns, and its frames are timed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WINDOW = (960, 640)
 """Size of the window in pixels: small, since every pixel takes time without a card."""
 
 
-def gaussians(count: int) -> dict[str, np.ndarray]:
+def make_gaussians(count: int) -> dict[str, np.ndarray]:
     """Return ``count`` Gaussians that cover the surface of a ball about twice."""
     random = np.random.default_rng(0)
     means, quats = random.normal(size=(count, 3)), random.normal(size=(count, 4))
@@ -49,7 +49,7 @@ def gaussians(count: int) -> dict[str, np.ndarray]:
     }
 
 
-def mesh(faces: int, texture: int) -> dict[str, np.ndarray]:
+def make_mesh(faces: int, texture: int) -> dict[str, np.ndarray]:
     """Return a ball with about ``faces`` faces, textured with noise."""
     side = math.isqrt(faces // 2)
     u, v = np.meshgrid(*[np.linspace(0, 1, side + 1)] * 2, indexing="ij")
@@ -67,7 +67,7 @@ def mesh(faces: int, texture: int) -> dict[str, np.ndarray]:
     }
 
 
-def crowd(count: int) -> None:
+def add_crowd(count: int) -> None:
     """Add ``count`` copies of a triangle in a square grid beside the result."""
     import bpy
 
@@ -104,7 +104,7 @@ class Recorder:
         }
 
 
-def turn(space: Any, degrees: float) -> None:
+def turn_view(space: Any, degrees: float) -> None:
     """Turn the view to look at the middle of the result from an azimuth."""
     from mathutils import Euler
 
@@ -124,14 +124,15 @@ def measure(case: tuple[int, int, int, int]) -> Generator[float, None, dict[str,
     area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
     for thing in list(bpy.data.objects):
         bpy.data.objects.remove(thing)
-    crowd(case[3])
+    add_crowd(case[3])
     empty = bpy.data.objects.new("added", None)
-    turn(area.spaces.active, 24)
-    coarse, final = (prepare.prepare_gaussians(**gaussians(n)) for n in (case[0] // 2, case[0]))
-    textured = prepare.prepare_mesh(**mesh(*case[1:3]))
+    turn_view(area.spaces.active, 24)
+    counts = (case[0] // 2, case[0])
+    coarse, final = (prepare.prepare_gaussians(**make_gaussians(n)) for n in counts)
+    textured = prepare.prepare_mesh(**make_mesh(*case[1:3]))
     job = session.book.add(jobs.Job(requests.Words("a ball"), requests.Target("ball")))
-    # What Blender does once, such as compiling shaders, is not the arrival's.
-    session.delivery.gaussians(job, prepare.prepare_gaussians(**gaussians(10)), {})
+    # What Blender does once, such as compiling shaders, is no part of an arrival.
+    session.delivery.gaussians(job, prepare.prepare_gaussians(**make_gaussians(10)), {})
     session.ensure_timer()
     yield 4.0
     recorder = Recorder()
@@ -167,7 +168,7 @@ def measure(case: tuple[int, int, int, int]) -> Generator[float, None, dict[str,
     frames = []
     with bpy.context.temp_override(window=window, area=area):
         for frame in range(10):
-            turn(area.spaces.active, 24 + 3 * frame)
+            turn_view(area.spaces.active, 24 + 3 * frame)
             start = time.perf_counter()
             bpy.ops.wm.redraw_timer(type="DRAW_WIN_SWAP", iterations=1)
             frames.append(time.perf_counter() - start)
@@ -175,7 +176,7 @@ def measure(case: tuple[int, int, int, int]) -> Generator[float, None, dict[str,
     return {"case": case, "stalls": recorder.worst(), "frame while turning": turned}
 
 
-def inside() -> None:
+def measure_inside() -> None:
     """Measure in this Blender, print, and quit it."""
     import bpy
 
@@ -201,7 +202,7 @@ def inside() -> None:
     bpy.app.timers.register(tick, first_interval=1.0)
 
 
-def outside() -> None:
+def measure_outside() -> None:
     """Install the add-on in the window test's system, measure there, and print a table."""
     sys.path.insert(0, str(ROOT))
     from tests.window import machine
@@ -220,7 +221,7 @@ def outside() -> None:
     for command, screen in (([*install, "--enable", str(archive)], False), (run, True)):
         command = [f"BLENDER_USER_RESOURCES={folder / 'user'}", *command]
         if system.run(command, shared=folder, log=log, timeout=900, screen=screen):
-            sys.exit(f"Blender failed:\n{machine.tail(log)}")
+            sys.exit(f"Blender failed:\n{machine.read_tail(log)}")
     for line in log.read_text(errors="replace").splitlines():
         if line.startswith("ARRIVALS "):
             found = json.loads(line.removeprefix("ARRIVALS "))
@@ -235,4 +236,4 @@ def outside() -> None:
 
 
 if __name__ == "__main__":
-    inside() if "bpy" in sys.modules else outside()
+    measure_inside() if "bpy" in sys.modules else measure_outside()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare two textures of the sides that a picture does not show: the model's, or seen through.
+"""Compare two textures of unseen sides: the model's own, and the picture seen through.
 
     python benchmarks/backs.py blockout --report report --count 60 --sheet backs.png
 
@@ -19,6 +19,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from PIL import Image
+from refining import list_truths
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
@@ -35,7 +36,7 @@ from gsv3d.models import load_pipeline
 from gsv3d.settings import GenerationSettings
 
 
-def both_meshes(pipeline, reference: np.ndarray) -> list[TexturedMesh]:  # type: ignore[no-untyped-def]
+def make_both_meshes(pipeline, reference: np.ndarray) -> list[TexturedMesh]:  # type: ignore[no-untyped-def]
     """Return the mesh of a reference (S, S, 4) with each of ``BACKS``."""
     textures = []
 
@@ -61,7 +62,7 @@ def main() -> None:
     pipeline = load_pipeline(args.model, "cpu")
     pipeline.set_progress_bar_config(disable=True)
     scene, rng = RasterizedScene(), np.random.default_rng(args.seed)
-    cases = sorted(p for p in (args.report / "truth").glob("*.npz") if "--orbit" not in p.name)
+    cases = list_truths(args.report)
     paths = [cases[i] for i in rng.permutation(len(cases))[: args.count]]
     rows, tiles = [], []
     for path in paths:
@@ -69,7 +70,7 @@ def main() -> None:
         azimuths, elevations = list_unseen_views(float(truth["elevation_deg"]))
         cameras = orbit(azimuths, elevations, size=truth["views"].shape[1], distance=DISTANCE)
         try:
-            meshes = both_meshes(pipeline, truth["reference"])
+            meshes = make_both_meshes(pipeline, truth["reference"])
         except GSV3DError as error:
             print(f"{path.stem}: {error}")
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how well objects are cut out: photographs and plain backgrounds of known alpha.
+"""Measure how well objects of known alpha are cut out of photographs and plain backgrounds.
 
     python benchmarks/cutout.py OBJECTS… --split dev
     python benchmarks/cutout.py --stamps /usr/share/tuxpaint/stamps
@@ -51,14 +51,14 @@ def render(
         return draw(Surface(prop, transform, torch.device("cpu")), camera, light).rgba[0].numpy()
 
 
-def photograph(name: str, size: int) -> np.ndarray:
+def load_photograph(name: str, size: int) -> np.ndarray:
     """Return (size, size, 3) uint8 of one of scikit-image's photographs."""
     picture = Image.fromarray(getattr(data, name)()).convert("RGB")
     side = min(picture.size)
     return np.asarray(picture.crop((0, 0, side, side)).resize((size, size)))
 
 
-def composites(
+def draw_composites(
     objects: list[str], split: str | None, count: int, size: int
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield the photograph's name, the object's RGBA and the background."""
@@ -73,10 +73,10 @@ def composites(
             continue
         name = PHOTOGRAPHS[made % len(PHOTOGRAPHS)]
         made += 1
-        yield name, rgba, photograph(name, size)
+        yield name, rgba, load_photograph(name, size)
 
 
-def stamps(folder: Path, step: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def load_stamps(folder: Path, step: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield the color's name, a photograph's RGBA and the background."""
     chosen = [path for path in sorted(folder.rglob("*.png")) if is_photograph(path)]
     print(f"{len(chosen)} photographs among the stamps, every {step}. of them")
@@ -133,9 +133,9 @@ def main() -> None:
     torch.set_num_threads(1)
     cases: Iterator[tuple[str, np.ndarray, np.ndarray]]
     if args.stamps:
-        cases = stamps(args.stamps, args.step)
+        cases = load_stamps(args.stamps, args.step)
     else:
-        cases = composites(args.objects, args.split, args.count, args.size)
+        cases = draw_composites(args.objects, args.split, args.count, args.size)
     rows: dict[str, list[tuple[float, float, float, float]]] = {}
     for name, rgba, background in cases:
         rows.setdefault(name, []).append(measure(rgba, background))

@@ -43,17 +43,8 @@ from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import rasterize_mesh
 
 COLUMNS = (
-    "PSNR",
-    "SSIM",
-    "CD",
-    "F@.02",
-    "volume IoU",
-    "Gaussians",
-    "fit CPU s",
-    "mesh CPU s",
-    "MiB",
-)
-
+    "PSNR", "SSIM", "CD", "F@.02", "volume IoU", "Gaussians", "fit CPU s", "mesh CPU s", "MiB",
+)  # fmt: skip
 LOWER = [name in ("CD", "Gaussians", "fit CPU s", "mesh CPU s", "MiB") for name in COLUMNS]
 """Columns in which smaller values are better."""
 
@@ -70,19 +61,23 @@ LOSSES = {
 }
 
 
-def picture(surface: Surface, cameras: Any, lights: Any) -> np.ndarray:
+def draw_views(surface: Surface, cameras: Any, lights: Any) -> np.ndarray:
     with torch.inference_mode():
         return draw(surface, cameras, lights).rgba.numpy()
 
 
-def unseen_cameras(elevation_deg: float, args: argparse.Namespace) -> Cameras:
+def place_unseen(elevation_deg: float, args: argparse.Namespace) -> Cameras:
+    """Return the cameras of the comparison, which are between the fitted views and above them."""
     step = 360 / args.views
     azimuths = [(k + 0.5) * step for k in range(args.views)] + [45.0 + 90 * k for k in range(4)]
     elevations = [elevation_deg + (15.0 if k % 2 else -15.0) for k in range(args.views)]
     return orbit(azimuths, elevations + [45.0] * 4, size=args.size)
 
 
-def shape(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sample_shape(
+    vertices: np.ndarray, faces: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return points of a mesh's surface and its occupancy."""
     rng = np.random.default_rng(seed)
     points = shape_metrics.sample_surface(vertices, faces, shape_metrics.SURFACE_SAMPLES, rng)
     return points, shape_metrics.occupancy(vertices, faces, rng)
@@ -105,9 +100,10 @@ def save_sheet(
 
 
 def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[float]:
+    """Fit an object, and return the values of ``COLUMNS``."""
     plan, prop = plan_object(0, name), load_prop(path)
     around = orbit(static_azimuths_deg(args.views), plan.elevation_deg, size=args.size)
-    unseen = unseen_cameras(plan.elevation_deg, args)
+    unseen = place_unseen(plan.elevation_deg, args)
     both = torch.cat([around.viewmats, unseen.viewmats]).double().numpy()
     points = prop.vertices.astype(np.float64)
     transform, extent = normalizing_transform(points, plan.yaw_deg, both, FOV_DEG)
@@ -116,7 +112,7 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     lights = make_lights(
         environments[int(plan.light_choice * len(environments))], plan.light_yaw_deg
     )
-    pictures, truth = picture(surface, around, lights), picture(surface, unseen, lights)
+    pictures, truth = draw_views(surface, around, lights), draw_views(surface, unseen, lights)
 
     memory = PeakMemory()
     memory.start()
@@ -138,25 +134,19 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
     scores = image_metrics.compare_views(
         image_metrics.Views(color / 255.0, mask), image_metrics.Views.of_rgba(truth)
     )
-    own = shape(mesh.vertices / extent, mesh.faces, 0)
-    other = shape(surface.vertices.numpy() / extent, prop.faces, 1)
+    own = sample_shape(mesh.vertices / extent, mesh.faces, 0)
+    other = sample_shape(surface.vertices.numpy() / extent, prop.faces, 1)
     distance = shape_metrics.surface_distance(own[0], other[0])
     if args.pictures:
         save_sheet(args.pictures / f"{name}.png", truth, color, mesh, unseen)
     return [
-        scores.psnr.mean(),
-        scores.ssim.mean(),
-        distance.chamfer,
-        distance.f_score(0.02),
-        shape_metrics.volume_iou(own[1], other[1]),
-        len(gaussians),
-        fitted - start,
-        meshed - fitted,
-        peak,
-    ]
+        scores.psnr.mean(), scores.ssim.mean(), distance.chamfer, distance.f_score(0.02),
+        shape_metrics.volume_iou(own[1], other[1]), len(gaussians), fitted - start,
+        meshed - fitted, peak,
+    ]  # fmt: skip
 
 
-def chosen_settings(text: list[str]) -> LiftSettings:
+def parse_settings(text: list[str]) -> LiftSettings:
     """Parse ``name=value`` words, fields of the settings or of the loss weights."""
     settings = LiftSettings()
     weights = {field.name for field in fields(LossWeights)}
@@ -175,10 +165,10 @@ def measure_all(objects: list[Any], wishes: list[str], args: Any, show: bool) ->
     rows = []
     for item in objects:
         key = {"object": item.name, "set": wishes, "views": args.views, "size": args.size}
-        row = known_row(args.results, key)
+        row = find_row(args.results, key)
         if row is None:
             try:
-                row = measure(item.path, item.name, chosen_settings(wishes), args)
+                row = measure(item.path, item.name, parse_settings(wishes), args)
             except GSV3DError as error:
                 print(f"| {item.name} | {error} |", flush=True)
                 continue
@@ -187,18 +177,18 @@ def measure_all(objects: list[Any], wishes: list[str], args: Any, show: bool) ->
                     file.write(json.dumps({**key, "row": [float(x) for x in row]}) + "\n")
         rows.append(row)
         if show:
-            print(line(item.name, row), flush=True)
+            print(format_row(item.name, row), flush=True)
     return np.array(rows)
 
 
-def known_row(results: Path | None, key: dict[str, Any]) -> list[float] | None:
+def find_row(results: Path | None, key: dict[str, Any]) -> list[float] | None:
     if results is None or not results.exists():
         return None
     found = [json.loads(text) for text in results.read_text(encoding="utf-8").splitlines()]
     return next((entry["row"] for entry in found if entry.items() >= key.items()), None)
 
 
-def line(name: str, values: Any) -> str:
+def format_row(name: str, values: Any) -> str:
     return f"| {name} | {' | '.join(f'{x:.3f}' for x in values)} |"
 
 
@@ -216,18 +206,18 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     objects = choose_objects(find_objects(args.objects, args.split), args.count, 0)
-    # In an order drawn by a seed, so that those that are done when it is stopped are a fair sample.
+    # In random order, so that the objects measured before a stop are a fair sample.
     objects = [objects[i] for i in np.random.default_rng(0).permutation(len(objects))]
     print(f"| {'losses' if args.losses else 'object'} | {' | '.join(COLUMNS)} |")
     print("| --- |" + " ---: |" * len(COLUMNS))
     if args.losses:
         for name, wishes in LOSSES.items():
             rows = measure_all(objects, args.set + wishes, args, False)
-            print(line(name, rows.mean(axis=0)), flush=True)
+            print(format_row(name, rows.mean(axis=0)), flush=True)
     else:
         rows = measure_all(objects, args.set, args, True)
-        print(line("mean", rows.mean(axis=0)))
-        print(line("worst", np.where(LOWER, rows.max(axis=0), rows.min(axis=0))))
+        print(format_row("mean", rows.mean(axis=0)))
+        print(format_row("worst", np.where(LOWER, rows.max(axis=0), rows.min(axis=0))))
 
 
 if __name__ == "__main__":

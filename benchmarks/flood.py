@@ -39,6 +39,7 @@ def main() -> None:
 
 
 def flood(backend: subprocess.Popen[bytes], path: Path, frames: int, mb: int) -> None:
+    """Send the message, and print what the backend's process held."""
     while not path.exists():
         time.sleep(0.05)
     process = psutil.Process(backend.pid)
@@ -48,8 +49,8 @@ def flood(backend: subprocess.Popen[bytes], path: Path, frames: int, mb: int) ->
     frame = bytes(mb << 20)
     for _ in range(frames):
         socket.send(frame, zmq.SNDMORE, copy=False)
-    socket.send(b"")  # ZeroMQ sends no part of a message before it has all
-    while backend.poll() is None and grows(process):
+    socket.send(b"")  # ZeroMQ sends a message once all its parts are there
+    while backend.poll() is None and is_growing(process):
         pass
     context.destroy(0)
     time.sleep(2.0)
@@ -59,7 +60,7 @@ def flood(backend: subprocess.Popen[bytes], path: Path, frames: int, mb: int) ->
     print(f"backend: {before:.0f} MB before, {peak / 1e3:.0f} at most, {after:.0f} after")
 
 
-def grows(process: psutil.Process) -> bool:
+def is_growing(process: psutil.Process) -> bool:
     """Return whether a process holds more memory than three seconds before."""
     before = process.memory_info().rss
     time.sleep(3.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare how opaque models' Gaussians are, and how near they lie to the true surface.
+"""Compare how opaque models' Gaussians are and how near the true surface they lie.
 
     python benchmarks/hedging.py MODEL OTHER --report report --count 24
 
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from refining import list_truths
 from scipy.spatial import cKDTree
 
 from gsv3d.lab.evaluation import shape_metrics
@@ -33,7 +34,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row(pipe: Any, truth: dict[str, np.ndarray], steps: int) -> list[float]:
+def measure_object(pipe: Any, truth: dict[str, np.ndarray], steps: int) -> list[float]:
     """Return one object's numbers, in the order of ``COLUMNS``."""
     picture = prepare_sizes(Image.fromarray(truth["reference"]), (pipe.image_size,))[0].rgba
     out = pipe(
@@ -73,13 +74,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24, help="objects, by name")
     parser.add_argument("--steps", type=int, default=2)
     args = parser.parse_args()
-    files = sorted(p for p in (args.report / "truth").glob("*.npz") if "--orbit" not in p.name)
+    files = list_truths(args.report)
     truths = [load_arrays(path) for path in files[: args.count]]
     print(f"| mean over {len(truths)} | " + " | ".join(COLUMNS) + " |")
     print("| --- |" + " ---: |" * len(COLUMNS))
     for model in args.models:
         pipe = load_pipeline(model, "cpu")
-        means = np.mean([row(pipe, truth, args.steps) for truth in truths], axis=0)
+        means = np.mean([measure_object(pipe, truth, args.steps) for truth in truths], axis=0)
         cells = [f"{means[0]:.0f}", *(f"{value:.4f}" for value in means[1:])]
         print(f"| {model} | " + " | ".join(cells) + " |", flush=True)
 

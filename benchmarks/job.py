@@ -74,7 +74,7 @@ class Stages:
 
 
 class Watch:
-    """An observer that tells the stages apart."""
+    """An observer that enters a stage for every phase."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
@@ -129,7 +129,7 @@ def show_stages(runs: int) -> None:
     for _ in range(runs):
         warm.append(Stages())
         run_job(model, warm[-1])
-    floors = floors_of(model, result)
+    floors = find_floors(model, result)
     print("| stage | first: s | CPU s | later: s | CPU s | floor: CPU s | peak MiB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     totals = [0.0] * 4
@@ -146,7 +146,7 @@ def show_stages(runs: int) -> None:
     print("| all | " + " | ".join(f"{value:.2f}" for value in totals) + " | | |")
 
 
-def floors_of(pipeline: Any, result: Any) -> dict[str, float]:
+def find_floors(pipeline: Any, result: Any) -> dict[str, float]:
     """Return the least seconds of those stages that have a floor."""
     import numpy as np
     import torch
@@ -157,9 +157,9 @@ def floors_of(pipeline: Any, result: Any) -> dict[str, float]:
 
     side = 1024
     matrix = torch.rand(side, side)
-    flops_per_s = 2 * side**3 / best_of(lambda: matrix @ matrix)
+    flops_per_s = 2 * side**3 / time_best(lambda: matrix @ matrix)
     block = np.zeros(64 * MEBI, np.uint8)
-    bytes_per_s = 2 * block.nbytes / best_of(block.copy)  # read and written
+    bytes_per_s = 2 * block.nbytes / time_best(block.copy)  # read and written
     flops = {}
     for kind in ("np", "latent"):  # with and without the views' pictures
         with FlopCounterMode(display=False) as counter:
@@ -177,7 +177,7 @@ def floors_of(pipeline: Any, result: Any) -> dict[str, float]:
     }
 
 
-def best_of(work: Callable[[], Any], times: int = 5) -> float:
+def time_best(work: Callable[[], Any], times: int = 5) -> float:
     """Return the CPU seconds of the fastest of some calls."""
     seconds = []
     for _ in range(times):
@@ -187,8 +187,8 @@ def best_of(work: Callable[[], Any], times: int = 5) -> float:
     return min(seconds)
 
 
-def crowd(gaussians: Any, count: int) -> Any:
-    """Return ``count`` Gaussians of the same look: each one is several, smaller and apart."""
+def multiply_gaussians(gaussians: Any, count: int) -> Any:
+    """Return ``count`` Gaussians of the same look; each becomes several smaller ones."""
     import torch
 
     if count <= len(gaussians):
@@ -209,7 +209,7 @@ def time_mesh(
     from gsv3d.lab.evaluation.generating import PeakMemory
     from gsv3d.meshing import MeshSettings, extract_mesh
 
-    gaussians = crowd(Gaussians.load_ply(path), count)
+    gaussians = multiply_gaussians(Gaussians.load_ply(path), count)
     for _ in range(2):  # the first one loads compiled code
         start, used = time.perf_counter(), time.process_time()
         extract_mesh(gaussians, faces, texture, settings=MeshSettings(voxels=voxels))
@@ -236,7 +236,7 @@ def show_growth() -> None:
 
 
 @contextmanager
-def busy_processes(count: int) -> Iterator[None]:
+def keep_busy(count: int) -> Iterator[None]:
     """Keep ``count`` processes computing for as long as the block lasts."""
     spin = [sys.executable, "-c", "while True: pass"]
     processes = [subprocess.Popen(spin) for _ in range(count)]
@@ -276,7 +276,7 @@ def show_busy(counts: list[int], runs: int) -> None:
     print("| ---: | ---: | ---: | ---: | ---: |")
     quiet = None
     for count in counts:
-        with busy_processes(count):
+        with keep_busy(count):
             times = [time_command() for _ in range(runs)]
         wall, used = (statistics.median(column) for column in zip(*times, strict=True))
         quiet = wall if quiet is None else quiet

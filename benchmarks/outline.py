@@ -47,7 +47,7 @@ ELEVATION = 10.0
 COLUMNS = ("IoU", "IoU in full", "missing", "extra", "parts", "bad edges")
 
 
-def props(index: Path, split: str, count: int) -> Iterator[tuple[str, Image.Image, float]]:
+def draw_props(index: Path, split: str, count: int) -> Iterator[tuple[str, Image.Image, float]]:
     """Yield name, reference and elevation in degrees of objects of an index."""
     scene = RasterizedScene()
     for item in choose_objects(find_objects([index], split), count, 0):
@@ -93,7 +93,7 @@ def main() -> None:
     cases: list[tuple[str, Image.Image, float]] = []
     for path in args.inputs:
         if path.suffix == ".json":
-            cases += props(path, args.split, args.count)
+            cases += draw_props(path, args.split, args.count)
         else:
             cases.append((path.stem, load_image(path), ELEVATION))
     rows = []

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from retrieval import picture_of, worth
+from retrieval import compare_props, draw_picture
 
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
@@ -38,7 +38,7 @@ SIZE = 256
 """Side of a framed reference in pixels."""
 
 
-def library_of(props: list[ObjectFile], cut: bool) -> Library:
+def read_library(props: list[ObjectFile], cut: bool) -> Library:
     """Return the looks of all props that can be read."""
     read, looks = [], []
     for prop in props:
@@ -51,14 +51,16 @@ def library_of(props: list[ObjectFile], cut: bool) -> Library:
     return Library(tuple(read), Looks(*joined), f"cut {cut}")
 
 
-def answer(library: Library, queries: list[tuple[Prop, np.ndarray]], cut: bool) -> np.ndarray:
-    """Return (3,) means of CD, F-score at .05 and volume IoU."""
+def measure_answers(
+    library: Library, queries: list[tuple[Prop, np.ndarray]], cut: bool
+) -> np.ndarray:
+    """Return the means (3,) of CD, F-score at .05 and volume IoU."""
     retriever, rows = Retriever(library), []
     for number, (true, rgba) in enumerate(queries):
         match = retriever.find(look_at_picture(rgba, cut))
         prop = load_prop(library.props[match.prop].path)
         found = unit(turn(prop, -match.azimuth_deg))
-        rows.append(worth(found, true, np.random.default_rng(number)))
+        rows.append(compare_props(found, true, np.random.default_rng(number)))
     return np.mean(rows, axis=0)
 
 
@@ -74,18 +76,18 @@ def main() -> None:
     ):
         rng = np.random.default_rng([0, number])
         true = unit(turn(load_prop(item.path), float(rng.uniform(0, 360))))
-        rgba, _ = picture_of(true, rng)
+        rgba, _ = draw_picture(true, rng)
         if (rgba[..., 3] > 127).sum() >= 20:
             queries.append((true, rgba))
     props = find_objects([args.objects], SPLIT)
     print(f"| retrieval, {len(queries)} objects | CD | F@.05 | volume IoU |")
     print("| --- | ---: | ---: | ---: |")
-    whole = library_of(props, cut=False)
+    cropped, whole = (read_library(props, cut) for cut in (True, False))
     unsized = [(true, prepare(Image.fromarray(rgba), SIZE).rgba) for true, rgba in queries]
     for name, means in (
-        ("pictures cut to the object", answer(library_of(props, cut=True), queries, cut=True)),
-        ("pictures as they are", answer(whole, queries, cut=False)),
-        ("as they are, the reference's size unknown", answer(whole, unsized, cut=False)),
+        ("pictures cut to the object", measure_answers(cropped, queries, cut=True)),
+        ("pictures as they are", measure_answers(whole, queries, cut=False)),
+        ("as they are, the reference's size unknown", measure_answers(whole, unsized, cut=False)),
     ):
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in means) + " |", flush=True)
 

@@ -34,9 +34,9 @@ def main() -> None:
     draw_pictures(args.pictures, objects, 1, args.seed, 1, print)
     pictures = read_pictures(args.pictures, objects, 1)
     rows = measure(pictures, load_estimator(args.network))
-    tell("all pictures", rows)
+    print_figures("all pictures", rows)
     low = pictures.elevations_deg <= 30
-    tell("elevations -5 to 30", {name: values[low] for name, values in rows.items()})
+    print_figures("elevations -5 to 30", {name: values[low] for name, values in rows.items()})
 
 
 def measure(pictures: PosePictures, estimator: PoseEstimator) -> dict[str, np.ndarray]:
@@ -65,7 +65,8 @@ def measure(pictures: PosePictures, estimator: PoseEstimator) -> dict[str, np.nd
     }
 
 
-def tell(title: str, rows: dict[str, np.ndarray]) -> None:
+def print_figures(title: str, rows: dict[str, np.ndarray]) -> None:
+    """Print the figures of rows that ``measure`` returned."""
     followed, has_plane = rows["followed"], rows["has_plane"]
     sure = rows["score"][followed]
     plane_off = rows["plane_off"][followed & has_plane]

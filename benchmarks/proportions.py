@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the true depth of objects with a model's and the pose network's, and priors for it.
+"""Compare objects' true depth with a model's and the pose network's, and priors of depth.
 
     python benchmarks/proportions.py blockout props/index.json --split train --count 800
 
@@ -10,14 +10,14 @@ logarithms; "within .2" is the share of objects whose ratio is off by less.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from retrieval import picture_of
+from retrieval import draw_picture
 
 from gsv3d.decoder.proportions import FEWEST, choose_factors, find_visible_box
 from gsv3d.errors import DataError
@@ -47,7 +47,7 @@ def measure(
     """
     rng = np.random.default_rng([1, seed])
     true = unit(turn(load_prop(item.path), float(rng.uniform(0, 360))))
-    rgba, elevation = picture_of(true, rng)
+    rgba, elevation = draw_picture(true, rng)
     if (rgba[..., 3] > 127).sum() < 20:
         return None
     pose = estimator(prepare(Image.fromarray(rgba), PICTURE_SIZE).rgba)
@@ -66,14 +66,13 @@ def measure(
     return own, np.ptp(true.vertices, axis=0), elevation, pose.depth_ratio
 
 
-def table(names: Iterable[str]) -> None:
-    names = list(names)
+def print_head(names: Sequence[str]) -> None:
     print("\n| " + " | ".join(names) + " |")
     print("| --- |" + " ---: |" * (len(names) - 1))
 
 
-def by_bins(values: np.ndarray, edges: tuple[float, ...], true: np.ndarray) -> None:
-    """Print rows of the true ratio's quartiles where a value lies between two edges."""
+def print_bins(values: np.ndarray, edges: tuple[float, ...], true: np.ndarray) -> None:
+    """Print the true ratio's quartiles for the values between each two edges."""
     for low, high in zip(edges, edges[1:], strict=False):
         found = true[(values > low) & (values <= high)]
         if len(found):
@@ -112,15 +111,15 @@ def main() -> None:
           f" {np.corrcoef(measured, depth)[0, 1]:.2f}, with the pose network's by"
           f" {np.corrcoef(expected, depth)[0, 1]:.2f}")  # fmt: skip
 
-    table(("true width/height", "objects", "depth/width: first quartile", "median", "third"))
-    by_bins(-height, ASPECTS, depth)
-    table(("Gaussians' depth/width", "objects", "true depth/width: first quartile", "median",
+    print_head(("true width/height", "objects", "depth/width: first quartile", "median", "third"))
+    print_bins(-height, ASPECTS, depth)
+    print_head(("Gaussians' depth/width", "objects", "true depth/width: first quartile", "median",
            "third"))  # fmt: skip
-    by_bins(measured, DEPTHS, depth)
-    table(("the pose network's depth/width", "objects", "true depth/width: first quartile",
+    print_bins(measured, DEPTHS, depth)
+    print_head(("the pose network's depth/width", "objects", "true depth/width: first quartile",
            "median", "third"))  # fmt: skip
-    by_bins(expected, DEPTHS, depth)
-    table(("toward", "prior", "depth/width off", "within .2", "height/width off", "within .2"))
+    print_bins(expected, DEPTHS, depth)
+    print_head(("toward", "prior", "depth/width off", "within .2", "height/width off", "within .2"))
     for toward, told in (("as wide", np.ones(len(rows))), ("pose network", np.exp(expected))):
         for prior in PRIORS:
             factors = [

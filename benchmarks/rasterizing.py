@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare time and pictures of the rasterizer and Blender: same objects, cameras and light.
+"""Compare times and pictures of the rasterizer and Blender for the same objects and light.
 
     python benchmarks/rasterizing.py OBJECTS… --count 12
 
@@ -29,10 +29,10 @@ from gsv3d.lab.rasterizing.lighting import Lights, load_baked_environments, make
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 
 
-def read(tar_bytes: bytes) -> OrbitRecord:
+def read_record(tar_bytes: bytes) -> OrbitRecord:
     with tarfile.open(fileobj=io.BytesIO(tar_bytes)) as tar:
         members = {m.name.rsplit("/")[-1]: tar.extractfile(m).read() for m in tar.getmembers()}
-    # "<name>.<suffix>", and names may hold points: the JSON is the last and shortest suffix.
+    # Members are "<name>.<suffix>", and names may hold points; the JSON tells the name.
     stem = next(name for name in members if name.endswith(".json"))[: -len("json")]
     return OrbitRecord.from_members({name[len(stem) :]: data for name, data in members.items()})
 
@@ -64,7 +64,7 @@ def main() -> None:
         if outcome.error is not None:
             print(f"left out: {outcome.error}")
             continue
-        record = read(outcome.value.tar)
+        record = read_record(outcome.value.tar)
         plan = plan_orbit(settings, item.name)
         cameras = orbit(
             record.azimuths_deg.tolist(), record.elevations_deg.tolist(), size=args.size

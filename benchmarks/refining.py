@@ -37,6 +37,11 @@ from gsv3d.settings import GenerationSettings
 COLUMNS = ("PSNR", "SSIM", "own views", "CD", "F@.02", "F@.05", "volume IoU", "Gaussians", "fit s")
 
 
+def list_truths(report: Path) -> list[Path]:
+    """Return the files of true views and surfaces in a folder of ``gsv3d evaluate``."""
+    return sorted(p for p in (report / "truth").glob("*.npz") if "--orbit" not in p.name)
+
+
 def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[float]:
     elevation = float(truth["elevation_deg"])
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
@@ -46,15 +51,12 @@ def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[floa
         image_metrics.Views(drawn / 255.0, mask), image_metrics.Views.of_rgba(truth["views"])
     )
     around = orbit(
-        result.azimuths_deg,
-        result.elevations_deg,
-        size=result.views.shape[1],
+        result.azimuths_deg, result.elevations_deg, size=result.views.shape[1],
         distance=result.distance,
-    )
+    )  # fmt: skip
     again, _ = render_views(result.gaussians, around)
-    own = [
-        image_metrics.psnr(a / 255.0, b / 255.0) for a, b in zip(again, result.views, strict=True)
-    ]
+    pairs = zip(again, result.views, strict=True)
+    own = [image_metrics.psnr(a / 255.0, b / 255.0) for a, b in pairs]
     return [
         float(scores.psnr.mean()),
         float(scores.ssim.mean()),
@@ -81,15 +83,13 @@ def measure_mesh(mesh: TexturedMesh, truth: dict[str, np.ndarray]) -> list[float
     return [distance.chamfer, *scores, shape_metrics.volume_iou(*volumes)]
 
 
-def made(path: Path, pipeline: GSV3DPipeline, refine: bool) -> list[float]:
+def measure_way(path: Path, pipeline: GSV3DPipeline, refine: bool) -> list[float]:
+    """Make an object, and return the values of ``COLUMNS``."""
     truth = load_arrays(path)
     settings = GenerationSettings(
-        elevation=float(truth["elevation_deg"]),
-        mirror="off",
-        texture_size=64,
-        previews=0,
+        elevation=float(truth["elevation_deg"]), mirror="off", texture_size=64, previews=0,
         refine=refine,
-    )
+    )  # fmt: skip
     return measure(generate(pipeline, Image.fromarray(truth["reference"]), settings), truth)
 
 
@@ -109,7 +109,7 @@ def main() -> None:
         "decoder, refined": (whole, True),
         "no decoder, fitted": (views_alone, False),
     }
-    cases = sorted(p for p in (args.report / "truth").glob("*.npz") if "--orbit" not in p.name)
+    cases = list_truths(args.report)
     chosen = np.random.default_rng(args.seed).permutation(len(cases))[: args.count]
     text = args.results.read_text(encoding="utf-8") if args.results.exists() else ""
     known = {(e["object"], e["way"]): e["row"] for e in map(json.loads, text.splitlines())}
@@ -118,7 +118,7 @@ def main() -> None:
             if (path.stem, name) in known:
                 continue
             try:
-                row = made(path, *way)
+                row = measure_way(path, *way)
             except GSV3DError as error:
                 print(f"{path.stem}, {name}: {error}", flush=True)
                 continue
@@ -130,17 +130,18 @@ def main() -> None:
     print("| --- |" + " ---: |" * (len(COLUMNS) + 1))
     for way in ways:
         rows = np.array([known[name, way] for name in names if (name, way) in known])
-        print(line(way, len(rows), (f"{x:.3f}" for x in rows.mean(axis=0))))
+        print(format_row(way, len(rows), (f"{x:.3f}" for x in rows.mean(axis=0))))
     first, *others = ways
     for way in others:
         both = [name for name in names if {(name, way), (name, first)} <= known.keys()]
         rows = np.array([np.subtract(known[name, way], known[name, first]) for name in both])
         margins = 1.96 * rows.std(axis=0, ddof=1) / len(rows) ** 0.5
         cells = zip(rows.mean(axis=0), margins, strict=True)
-        print(line(f"{way}, less {first}", len(rows), (f"{x:+.3f} ± {y:.3f}" for x, y in cells)))
+        text = (f"{x:+.3f} ± {y:.3f}" for x, y in cells)
+        print(format_row(f"{way}, less {first}", len(rows), text))
 
 
-def line(way: str, count: int, cells: Iterable[str]) -> str:
+def format_row(way: str, count: int, cells: Iterable[str]) -> str:
     return f"| {way} | {count} | {' | '.join(cells)} |"
 
 

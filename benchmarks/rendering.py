@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time ``gsv3d.rendering.render``, forward and backward, and compare it with a peer and a limit.
+"""Time ``gsv3d.rendering.render``, forward and backward, beside another renderer and a limit.
 
 Run: ``python benchmarks/rendering.py [--threads N] [--device cuda]``
 
-- peer: the common way to splat in plain torch. Each tile of 16 x 16 pixels takes all Gaussians
-  whose bounding box touches it, dense, with ``cumprod`` and autograd; same projection and picture.
-- limit: what a renderer that sorts (Gaussian, pixel) pairs cannot avoid: one stable sort of the
-  pairs, one exp and one random read for each.
+- peer: the common renderer in plain torch, with the same projection and picture. Each tile of
+  16 x 16 pixels takes all Gaussians whose bounding box touches it, with ``cumprod`` and autograd.
+- limit: the work that a renderer of sorted (Gaussian, pixel) pairs cannot avoid: one stable sort
+  of the pairs, one exp and one random read for each.
 - no gradients: the forward pass alone.
-- gsplat: its CUDA kernels, where there is a card and they build.
+- gsplat: its CUDA kernels, where a card can run them.
 
 Best of several runs, in ms; the scene is a shell of random Gaussians seen by four cameras.
 """
@@ -28,7 +28,6 @@ from gsv3d.gaussians import Gaussians
 from gsv3d.rendering import gsplat_backend, render
 from gsv3d.rendering.projection import project
 
-# pixels, Gaussians, scale, opacity bias: from the decoder's training load to a large still.
 CASES = [
     (64, 8_192, 0.01, 0.0),
     (64, 8_192, 0.02, -3.0),
@@ -37,9 +36,10 @@ CASES = [
     (128, 65_536, 0.005, 0.0),
     (256, 16_384, 0.01, 0.0),
 ]
+"""Pixels, Gaussians, scale and opacity bias, from a step of training to a large picture."""
 
 
-def scene(count: int, scale: float, bias: float, device: torch.device) -> list[Tensor]:
+def make_scene(count: int, scale: float, bias: float, device: torch.device) -> list[Tensor]:
     """Return leaves of a shell of diameter 0.7: means, quats, log scales, logits, colors."""
     generator = torch.Generator().manual_seed(0)
 
@@ -56,12 +56,12 @@ def scene(count: int, scale: float, bias: float, device: torch.device) -> list[T
     return [leaf.to(device).requires_grad_() for leaf in leaves]
 
 
-def gaussians(leaves: list[Tensor]) -> Gaussians:
+def make_gaussians(leaves: list[Tensor]) -> Gaussians:
     means, quats, scales, logits, colors = leaves
     return Gaussians.from_rgb(means, quats, scales.exp(), logits.sigmoid(), colors)
 
 
-def tiled_peer(scene: Gaussians, cameras: Cameras, tile: int = 16) -> tuple[Tensor, Tensor]:
+def render_in_tiles(scene: Gaussians, cameras: Cameras, tile: int = 16) -> tuple[Tensor, Tensor]:
     """Render color (V, H, W, 3) and alpha (V, H, W) with dense tiles and autograd."""
     size = cameras.width
     flat = project(scene.means, scene.quats, scene.scales, cameras.viewmats, cameras.Ks, size, size)
@@ -108,18 +108,18 @@ def measure(
     """Return the best times of the forward and the backward pass in ms."""
     device = leaves[0].device
 
-    def now() -> float:
+    def read_clock() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
     forward, backward = [], []
     for _ in range(repeats + 1):
-        start = now()
-        outputs = draw(gaussians(leaves))
-        drawn = now()
+        start = read_clock()
+        outputs = draw(make_gaussians(leaves))
+        drawn = read_clock()
         sum((output * output).mean() for output in outputs).backward()
-        done = now()
+        done = read_clock()
         forward.append(drawn - start)
         backward.append(done - drawn)
     return 1e3 * min(forward[1:]), 1e3 * min(backward[1:])
@@ -133,7 +133,7 @@ def measure_forward(
     with torch.no_grad():
         for _ in range(repeats + 1):
             start = time.perf_counter()
-            draw(gaussians(leaves))[0].sum().item()  # waits for a card
+            draw(make_gaussians(leaves))[0].sum().item()  # waits for a card
             times.append(time.perf_counter() - start)
     return 1e3 * min(times[1:])
 
@@ -141,7 +141,7 @@ def measure_forward(
 def count_pairs(leaves: list[Tensor], cameras: Cameras) -> int:
     """Count (Gaussian, pixel) pairs with alpha of at least 1/255, by the areas of the ellipses."""
     with torch.no_grad():
-        flat = gaussians(leaves)
+        flat = make_gaussians(leaves)
         size = cameras.width
         projected = project(
             flat.means, flat.quats, flat.scales, cameras.viewmats, cameras.Ks, size, size
@@ -150,7 +150,8 @@ def count_pairs(leaves: list[Tensor], cameras: Cameras) -> int:
         return int((torch.pi * reach * projected.determinant.sqrt()).sum())
 
 
-def limit(pairs: int, pixels: int, device: torch.device, repeats: int) -> float:
+def time_limit(pairs: int, pixels: int, device: torch.device, repeats: int) -> float:
+    """Return the best time in ms of the work that sorting (Gaussian, pixel) pairs needs."""
     pixel = torch.randint(pixels, (pairs,), device=device, dtype=torch.int32)
     values = torch.rand(pairs, device=device)
     times = []
@@ -183,7 +184,7 @@ def main() -> None:
     )
     for size, count, scale, bias in CASES[: arguments.cases]:
         cameras = orbit([0, 90, 180, 270], 10.0, size=size).to(device)
-        leaves = scene(count, scale, bias, device)
+        leaves = make_scene(count, scale, bias, device)
         pairs = count_pairs(leaves, cameras)
 
         def ours(flat: Gaussians, cameras: Cameras = cameras) -> tuple[Tensor, ...]:
@@ -193,16 +194,18 @@ def main() -> None:
             return render(flat, cameras, backend="gsplat")[:2]
 
         def peer(flat: Gaussians, cameras: Cameras = cameras) -> tuple[Tensor, ...]:
-            return tiled_peer(flat, cameras)
+            return render_in_tiles(flat, cameras)
 
         with torch.no_grad():
-            difference = (ours(gaussians(leaves))[0] - peer(gaussians(leaves))[0]).abs().mean()
+            difference = (
+                (ours(make_gaussians(leaves))[0] - peer(make_gaussians(leaves))[0]).abs().mean()
+            )
         if difference > 1e-4:
             raise SystemExit(f"the pictures differ by {float(difference):.2g}: nothing to compare")
         columns = [measure(ours, leaves, arguments.repeats), measure(peer, leaves, 1)]
         line = f"{size:>10} {count:>9} {pairs:>10} "
         line += " ".join(f"{f:>5.0f}/{b:<5.0f}" for f, b in columns)
-        line += f" {limit(pairs, 4 * size * size, device, arguments.repeats):>6.0f}"
+        line += f" {time_limit(pairs, 4 * size * size, device, arguments.repeats):>6.0f}"
         line += f" {measure_forward(ours, leaves, arguments.repeats):>12.1f}"
         if device.type == "cuda" and not gsplat_backend.unavailable_because(
             torch.device("cuda", device.index or 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how well props are retrieved by their looks, for several weights of color against mask.
+"""Measure how well props are retrieved by their looks, for several weights of the color.
 
     python benchmarks/retrieval.py props/index.json --count 80 --cache looks
 
@@ -30,13 +30,13 @@ WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 POINTS = 4096
 
 
-def show(phase: str, done: int, of: int) -> None:
+def show_progress(phase: str, done: int, of: int) -> None:
     if done % 100 == 0 or done == of:
         print(f"{phase}: {done}/{of}", flush=True)
 
 
-def picture_of(prop: Prop, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Draw a prop in the unit cube at random; return (128, 128, 4) uint8 and the elevation."""
+def draw_picture(prop: Prop, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Draw a prop in a random view; return the picture (128, 128, 4) and the elevation."""
     surface = Surface(prop, np.eye(4), torch.device("cpu"))
     environments = load_baked_environments()
     environment = environments[rng.integers(len(environments))]
@@ -46,7 +46,7 @@ def picture_of(prop: Prop, rng: np.random.Generator) -> tuple[np.ndarray, float]
     return draw(surface, cameras, lights).rgba[0].numpy(), elevation
 
 
-def worth(found: Prop, true: Prop, rng: np.random.Generator) -> tuple[float, float, float]:
+def compare_props(found: Prop, true: Prop, rng: np.random.Generator) -> tuple[float, float, float]:
     """Return CD, F-score at .05 and volume IoU of two props in the unit cube."""
     own, other = (
         shape_metrics.sample_surface(p.vertices, p.faces, POINTS, np.random.default_rng(seed))
@@ -57,13 +57,13 @@ def worth(found: Prop, true: Prop, rng: np.random.Generator) -> tuple[float, flo
     return distance.chamfer, distance.f_score(0.05), shape_metrics.volume_iou(*volumes)
 
 
-def query(
+def score_query(
     library: Library, retriever: retrieval.Retriever, index: int, packs: list[str], seed: int
 ) -> list[tuple[float, float, float]] | None:
     """Return the scores of one query for every weight; None if the prop is hardly visible."""
     rng = np.random.default_rng([seed, index])
     true = unit(turn(load_prop(library.props[index].path), float(rng.uniform(0, 360))))
-    rgba, _ = picture_of(true, rng)
+    rgba, _ = draw_picture(true, rng)
     if (rgba[..., 3] > 127).sum() < 20:
         return None
     exclude = {
@@ -76,7 +76,7 @@ def query(
     for weight in WEIGHTS:
         match = retriever.find(looks, exclude, weight)
         found = unit(turn(load_prop(library.props[match.prop].path), -match.azimuth_deg))
-        rows.append(worth(found, true, rng))
+        rows.append(compare_props(found, true, rng))
     return rows
 
 
@@ -89,7 +89,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    library = load_library(find_objects([args.index], SPLIT), args.cache, show, args.workers)
+    library = load_library(
+        find_objects([args.index], SPLIT), args.cache, show_progress, args.workers
+    )
     entries = json.loads(args.index.read_text(encoding="utf-8"))["objects"]
     by_stem = {Path(entry["file"]).stem: entry["pack"] for entry in entries}
     packs = [by_stem[prop.path.stem] for prop in library.props]
@@ -97,10 +99,10 @@ def main() -> None:
     order = np.random.default_rng(args.seed).permutation(len(library.props))[: args.count]
     rows = []
     for done, index in enumerate(order, 1):
-        found = query(library, retriever, int(index), packs, args.seed)
+        found = score_query(library, retriever, int(index), packs, args.seed)
         if found is not None:
             rows.append(found)
-        show("queries", done, len(order))
+        show_progress("queries", done, len(order))
     means = np.mean(rows, axis=0)
     print(f"\n| color's weight, {len(rows)} queries | CD | F@.05 | volume IoU |")
     print("| ---: | ---: | ---: | ---: |")

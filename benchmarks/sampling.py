@@ -72,7 +72,7 @@ class Cost:
     share: float = 0.0
 
 
-def sv3d_like(config: ModelConfig, frames: int) -> ModelConfig:
+def match_sv3d(config: ModelConfig, frames: int) -> ModelConfig:
     """Return a configuration's networks, as SV3D and the stock pipeline need them alike."""
     parts = config.components
     changed = {
@@ -82,7 +82,7 @@ def sv3d_like(config: ModelConfig, frames: int) -> ModelConfig:
     return replace(config, num_frames=frames, components=parts | changed)
 
 
-def ours(config: ModelConfig, dtype: torch.dtype) -> GSV3DPipeline:
+def make_ours(config: ModelConfig, dtype: torch.dtype) -> GSV3DPipeline:
     """Return our pipeline with fresh weights."""
     torch.manual_seed(0)
     names = ("vae", "image_encoder", "unet", "scheduler")
@@ -92,7 +92,7 @@ def ours(config: ModelConfig, dtype: torch.dtype) -> GSV3DPipeline:
     return pipeline.to(dtype)
 
 
-def stock(config: ModelConfig, dtype: torch.dtype) -> StableVideoDiffusionPipeline:
+def make_stock(config: ModelConfig, dtype: torch.dtype) -> StableVideoDiffusionPipeline:
     """Return diffusers' pipeline with fresh weights."""
     torch.manual_seed(0)
     settings = config.components["unet"]
@@ -137,14 +137,14 @@ def measure(name: str, call: Callable[..., None], device: torch.device, repeats:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        stamps = [_now(device)]
+        stamps = [_read_clock(device)]
 
         def note(*_: Any, stamps: list[float] = stamps) -> dict[str, Tensor]:
-            stamps.append(_now(device))
+            stamps.append(_read_clock(device))
             return {}
 
         call(note)
-        end = _now(device)
+        end = _read_clock(device)
         steps = len(stamps) - 1
         first = stamps[1] - stamps[0]
         step = (stamps[-1] - stamps[1]) / max(steps - 1, 1) if steps > 1 else first
@@ -157,7 +157,7 @@ def measure(name: str, call: Callable[..., None], device: torch.device, repeats:
     return best
 
 
-def work(config: ModelConfig, steps: int) -> int:
+def count_work(config: ModelConfig, steps: int) -> int:
     """Return the floating point operations of our UNet in one call, guided."""
     with torch.device("meta"):
         unet = build(config, "unet")
@@ -176,7 +176,7 @@ def work(config: ModelConfig, steps: int) -> int:
     return 2 * steps * once
 
 
-def _now(device: torch.device) -> float:
+def _read_clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -207,16 +207,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if on_card and args.memory:
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, int(args.memory) * 1e9 / whole), device)
-    config = sv3d_like(read_config(args.config), args.frames)
+    config = match_sv3d(read_config(args.config), args.frames)
     size = config.image_size
     picture = np.full((size, size, 4), 255, np.uint8)
     picture[size // 4 : -size // 4, size // 4 : -size // 4, :3] = 90
 
-    flops, rate = work(config, args.steps), matrix_rate(device, on_card)
+    flops, rate = count_work(config, args.steps), matrix_rate(device, on_card)
     print(f"{config.name}: {args.frames} views of {size} px, {args.steps} steps, {dtype}, {device}")
     print(f"{flops / 1e15:.4g} PFLOP; plain matrix products reach {rate / 1e12:.4g} TFLOP/s")
     rows = []
-    for name, make, call in (("ours", ours, call_ours), ("stock", stock, call_stock)):
+    for name, make, call in (("ours", make_ours, call_ours), ("stock", make_stock, call_stock)):
         if name == "stock" and args.without_stock:
             continue
         pipeline: Any = make(config, dtype)

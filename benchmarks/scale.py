@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time how many jobs a backend gets through with more and more workers.
+"""Time how many jobs a backend does with more and more workers.
 
-``python benchmarks/scale.py`` has 1, 2, 4, 8 and 16 workers wait as if a device were at work, each
-job as long, and write results as large as blockout's. A client submits them as a batch and takes
-all results. So it shows what the backend itself costs. With ``--ray HOST:PORT`` the same workers
-are actors of a Ray cluster, which needs as many processors as there are workers.
+``python benchmarks/scale.py`` shows what the backend itself costs: 1, 2, 4, 8 and 16 workers wait
+the same time for every job, as if a device were at work, and write results as large as blockout's.
+A client submits the jobs as a batch and takes all results. With ``--ray HOST:PORT`` the same
+workers are actors of a Ray cluster, which needs as many processors as there are workers.
 
 ``python benchmarks/scale.py --real PICTURE`` does the same with the model blockout on this
 machine's cores, a thread for each worker, and also tells the CPU seconds of a job.
 
 ``python benchmarks/scale.py --files N`` times what ``gsv3d generate --resume`` does in one process
-for all machines: it looks what of N pictures is done, names the results and writes them.
+for all machines: it finds out which of N pictures are done, names the results and writes them.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Batch:
     """Submit jobs to a backend and take their results.
 
     Args:
-        connection_path: the backend's.
+        connection_path: connection file of the backend.
     """
 
     def __init__(self, connection_path: Path) -> None:
@@ -133,9 +133,9 @@ def measure(
             while sum(work.memory is not None for work in server.workers.all) < workers:
                 batch.run(picture, workers)  # starts them, and loads the model
             processes = [psutil.Process(work.worker.pid) for work in server.workers.all]
-            before = sum(map(_cpu, processes))
+            before = sum(map(_read_cpu, processes))
             seconds = batch.run(picture, jobs)
-            return seconds, sum(map(_cpu, processes)) - before
+            return seconds, sum(map(_read_cpu, processes)) - before
         finally:
             batch.close()
             server.stop()
@@ -143,7 +143,7 @@ def measure(
             server.close()
 
 
-def _cpu(process: psutil.Process) -> float:
+def _read_cpu(process: psutil.Process) -> float:
     times = process.cpu_times()
     return times.user + times.system
 
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
     options, _ = parser.parse_known_args()
     if options.wait:
-        serve_jobs(lambda: _runner(options))
+        serve_jobs(lambda: _make_runner(options))
         return
     if options.files:
         time_files(options.files)
@@ -215,7 +215,7 @@ def main() -> None:
         )
 
 
-def _runner(options: argparse.Namespace) -> Any:
+def _make_runner(options: argparse.Namespace) -> Any:
     if options.ray:
         return RayRunner(options.ray, lambda: Waiting(options.seconds), cpus=1)
     return Waiting(options.seconds)

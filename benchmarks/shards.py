@@ -21,13 +21,13 @@ from gsv3d.lab.datasets.shards import index_shards
 Codec = tuple[Callable[[np.ndarray], list[bytes]], Callable[[bytes], np.ndarray]]
 
 
-def picture(views: np.ndarray, **options: object) -> list[bytes]:
+def encode_picture(views: np.ndarray, **options: object) -> list[bytes]:
     stream = io.BytesIO()
     Image.fromarray(views.reshape(-1, *views.shape[2:])).save(stream, **options)
     return [stream.getvalue()]
 
 
-def archive(views: np.ndarray) -> list[bytes]:
+def encode_archive(views: np.ndarray) -> list[bytes]:
     stream = io.BytesIO()
     np.savez_compressed(stream, views=views)
     return [stream.getvalue()]
@@ -43,31 +43,34 @@ def read_archive(data: bytes) -> np.ndarray:
         return file["views"]
 
 
-def png(level: int) -> Codec:
-    return lambda views: picture(views, format="PNG", compress_level=level), read_picture
+def make_png_codec(level: int) -> Codec:
+    return lambda views: encode_picture(views, format="PNG", compress_level=level), read_picture
 
 
-def png_a_view(views: np.ndarray) -> list[bytes]:
-    return [picture(view[None], format="PNG", compress_level=6)[0] for view in views]
+def encode_each(views: np.ndarray) -> list[bytes]:
+    return [encode_picture(view[None], format="PNG", compress_level=6)[0] for view in views]
 
 
 COLOR: dict[str, Codec] = {
-    "one PNG, level 1": png(1),
-    "one PNG, level 6": png(6),
-    "one PNG, level 9": png(9),
-    "a PNG a view, level 6": (png_a_view, read_picture),
+    "one PNG, level 1": make_png_codec(1),
+    "one PNG, level 6": make_png_codec(6),
+    "one PNG, level 9": make_png_codec(9),
+    "a PNG a view, level 6": (encode_each, read_picture),
     "one lossless WebP": (
-        lambda views: picture(views, format="WEBP", lossless=True, method=4), read_picture
+        lambda views: encode_picture(views, format="WEBP", lossless=True, method=4), read_picture
     ),
-    "npz": (archive, read_archive),
+    "npz": (encode_archive, read_archive),
 }  # fmt: skip
 DEPTH: dict[str, Codec] = {
-    "16-bit PNG, level 6": png(6),
-    "npz of float16": (lambda steps: archive((steps * DEPTH_UNIT).astype("<f2")), read_archive),
-}
+    "16-bit PNG, level 6": make_png_codec(6),
+    "npz of float16": (
+        lambda steps: encode_archive((steps * DEPTH_UNIT).astype("<f2")), read_archive
+    ),
+}  # fmt: skip
 
 
 def measure(name: str, codec: Codec, objects: list[np.ndarray]) -> None:
+    """Print the row of one format."""
     write, read = codec
     size, writing, reading = 0, 0.0, 0.0
     for views in objects:

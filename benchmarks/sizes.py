@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare sizes of pictures, latents and networks of the multi-view model in the same time.
+"""Compare sizes of the multi-view model's pictures, latents and networks in the same time.
 
     python benchmarks/sizes.py props/index.json --output runs/sizes --minutes 6
 
 Every size trains an autoencoder and a UNet from scratch for the same minutes each on the same
 objects, on one thread. The model then draws views of dev objects (part "a" of them, as in
 ``ablations.py``) in two steps. They are compared with the true views as pictures of 64 px on white,
-whatever the model's own size is. The reconstruction of the true views tells the autoencoder's share
+whatever the model's size is. The reconstruction of the true views tells the autoencoder's share
 of the error. An interrupted run goes on when run again.
 """
 
@@ -62,19 +62,19 @@ class Size:
         components = copy.deepcopy(base.components)
         for component, fields in self.changes.items():
             components[component] |= fields
-        # One schedule for all, or the sizes' own ones would be compared.
+        # With their own schedules, the schedules would be compared too.
         stages = {stage: read_config("blockout").stages[stage] for stage in base.stages}
         return replace(base, components=components, stages=stages)
 
 
-def _unet(widths: list[int], heads: list[int]) -> dict[str, dict[str, Any]]:
+def _change_unet(widths: list[int], heads: list[int]) -> dict[str, dict[str, Any]]:
     return {"unet": {"block_out_channels": widths, "num_attention_heads": heads}}
 
 
 SIZES = (
     Size("64 px, latents 8x8x8, widths 96, 160", "8x8x8"),
-    Size("the same, widths 64, 96", "8x8x8", changes=_unet([64, 96], [2, 3])),
-    Size("the same, widths 128, 192", "8x8x8", changes=_unet([128, 192], [4, 6])),
+    Size("the same, widths 64, 96", "8x8x8", changes=_change_unet([64, 96], [2, 3])),
+    Size("the same, widths 128, 192", "8x8x8", changes=_change_unet([128, 192], [4, 6])),
     Size(
         "64 px, latents 16x16x4, widths 96, 160",
         "16x16x4",
@@ -91,9 +91,11 @@ SIZES = (
 )  # fmt: skip
 
 
-def bank_of(objects: tuple[ObjectFile, ...], size: int, folder: Path, workers: int) -> OrbitBank:
-    """Return static orbits of the objects as they are."""
-    settings = BankSettings(size=size, orbit_views=16, variants=1)
+def draw_bank(
+    objects: tuple[ObjectFile, ...], size: int, folder: Path, workers: int, orbit: str = "static"
+) -> OrbitBank:
+    """Return orbits of the unchanged objects; draw those that are missing."""
+    settings = BankSettings(size=size, orbit_views=16, variants=1, orbit=orbit)
     factory = BankFactory(folder, objects, settings)
     with Drawing(factory, workers, lambda text: print(text, flush=True)) as drawing:
         drawing.wait()
@@ -131,20 +133,20 @@ def measure(size: Size, bank: OrbitBank, folders: list[Path]) -> dict[str, float
     source = OrbitSource(bank, config.num_frames, vae.config.in_channels)
     rows = []
     for start in range(0, len(bank), AT_ONCE):
-        batch = _as_they_are(source, range(start, min(start + AT_ONCE, len(bank))))
+        batch = _draft_unchanged(source, range(start, min(start + AT_ONCE, len(bank))))
         assert batch.pictures is not None
         modes = encode_reference(vae, batch.pictures.flatten(0, 1))
         modes = modes.unflatten(0, batch.pictures.shape[:2])
         context = embed_for_cross_attention(encoder, batch.reference)
         torch.manual_seed(start)
         drawn = sample_latents(unet, modes[:, -1], context, batch.pose, sigmas)
-        true = _small(batch.pictures)
-        again = _small(_decoded(vae, modes * vae.config.scaling_factor))
-        found = _small(_decoded(vae, drawn))
+        true = _reduce(batch.pictures)
+        again = _reduce(_decode(vae, modes * vae.config.scaling_factor))
+        found = _reduce(_decode(vae, drawn))
         for i in range(len(true)):
-            rebuilt = compare_views(_views(again[i]), _views(true[i]))
+            rebuilt = compare_views(_split(again[i]), _split(true[i]))
             # The last view is the reference, which the model was given.
-            scores = compare_views(_views(found[i, :-1]), _views(true[i, :-1]))
+            scores = compare_views(_split(found[i, :-1]), _split(true[i, :-1]))
             rows.append([s.mean() for s in (rebuilt.psnr, scores.psnr, scores.mask_iou)])
     log = (folders[1] / "log.csv").read_text(encoding="utf-8").splitlines()
     orbits = int(log[-1].split(",")[0]) * config.schedule("multiview").batch_size
@@ -156,7 +158,7 @@ def measure(size: Size, bank: OrbitBank, folders: list[Path]) -> dict[str, float
 COLUMNS = ("UNet, M", "orbits seen", "reconstruction, dB", "views, dB", "views, mask IoU")
 
 
-def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
+def _draft_unchanged(source: OrbitSource, indices: range) -> OrbitBatch:
     """Return unchanged orbits, with the first view of each as the reference."""
     from gsv3d.lab.training.samples import Change, Chosen
 
@@ -167,25 +169,25 @@ def _as_they_are(source: OrbitSource, indices: range) -> OrbitBatch:
     return source.draft(list(indices), chosen, [Change()] * len(orbits)).made()
 
 
-def _decoded(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
+def _decode(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
     """Decode scaled latents to (B, T, C, H, W) in -1..1."""
     flat = latents.flatten(0, 1) / vae.config.scaling_factor
     return vae.decode(flat).sample.unflatten(0, latents.shape[:2])
 
 
-def _small(pictures: torch.Tensor) -> torch.Tensor:
+def _reduce(pictures: torch.Tensor) -> torch.Tensor:
     """Reduce (B, T, 4, H, W) in -1..1 to a side of ``COMPARED`` pixels, in 0..1."""
     flat = F.adaptive_avg_pool2d(pictures.flatten(0, 1), COMPARED)
     return ((flat + 1) / 2).clamp(0, 1).unflatten(0, pictures.shape[:2])
 
 
-def _views(pictures: torch.Tensor) -> Views:
+def _split(pictures: torch.Tensor) -> Views:
     """Split (T, 4, H, W) in 0..1 into color on white and mask."""
     array = pictures.permute(0, 2, 3, 1).double().numpy()
     return Views(array[..., :3], array[..., 3] > 0.5)
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
+def format_table(results: dict[str, dict[str, float]]) -> str:
     """Return the results as a Markdown table."""
     lines = ["| size | " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
     for name, row in results.items():
@@ -216,13 +218,13 @@ def main() -> None:
         record = folder / "measured.json"
         if not record.exists():
             pixels = size.config().image_size
-            drawn = bank_of(train_objects, pixels, args.output / f"train-{pixels}", args.workers)
+            drawn = draw_bank(train_objects, pixels, args.output / f"train-{pixels}", args.workers)
             folders = train(size, drawn, folder, args.minutes)
-            dev = bank_of(dev_objects, pixels, args.output / f"dev-{pixels}", args.workers)
+            dev = draw_bank(dev_objects, pixels, args.output / f"dev-{pixels}", args.workers)
             record.write_text(json.dumps(measure(size, dev, folders)), encoding="utf-8")
         results[size.name] = json.loads(record.read_text(encoding="utf-8"))
-        print(table(results), flush=True)
-    (args.output / "sizes.md").write_text(table(results), encoding="utf-8")
+        print(format_table(results), flush=True)
+    (args.output / "sizes.md").write_text(format_table(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
     python benchmarks/training_cost.py gsv3d-576 --rate 715e12 --share 0.05 0.30 --price 2.5
 
 The floating point operations of the matrix products, convolutions and attentions of every stage's
-step are counted with torch's counter on tensors without memory, forwards and backwards, with what
-activation checkpointing computes twice. Rendering is no matrix product and not counted. Hours are
-that work over ``rate`` times ``share``: the card's rate of plain matrix products, and the share of
-it that training reaches, which a run's own log says (column ``mfu`` of ``log.csv``).
+step are counted with torch's counter on tensors without memory, forward and backward, including
+what activation checkpointing computes twice. Rendering is no matrix product and not counted. Hours
+are that work over ``rate`` times ``share``: the card's rate of plain matrix products, and the share
+of it that training reaches, which a run's own log says (column ``mfu`` of ``log.csv``).
 
 With ``--data``, a folder of shards, the loader is measured too: seconds of one core that reading,
 decoding and changing a sample takes, and the cores that keep a card busy.
@@ -143,19 +143,19 @@ class Work:
         self.decode(self.estimate()).sum().backward()
 
 
-def count(config: ModelConfig, stage: str) -> int:
+def count_operations(config: ModelConfig, stage: str) -> int:
     """Count the FLOPs of one sample of a stage."""
     work = Work(config, stage)
     with FakeTensorMode(allow_non_fake_inputs=True):
         work.place()
-        # The counter knows the CPU's fused attention not; its plain products it counts.
+        # The counter does not know the CPU's fused attention, but its plain products.
         with quick_attention(torch.device("cpu")), FlopCounterMode(display=False) as counter:
             step: Callable[[], None] = partial(getattr(Work, stage), work)
             step()
     return counter.get_total_flops()
 
 
-def loader_seconds(config: ModelConfig, stage: str, orbits: OrbitBank) -> float:
+def time_loader(config: ModelConfig, stage: str, orbits: OrbitBank) -> float:
     """Return the seconds of one core that a stage's loader takes for a sample."""
     frames = config.num_frames
     channels = config.components["vae"]["in_channels"]
@@ -196,7 +196,7 @@ def main() -> None:
     together = 0.0
     for stage in STAGES:
         schedule = config.schedule(stage)
-        each, samples = count(config, stage), schedule.steps * schedule.batch_size
+        each, samples = count_operations(config, stage), schedule.steps * schedule.batch_size
         together += each * samples
         print(
             f"| {stage} | {each / 1e12:.4g} | {samples:,} | {each * samples / 1e18:.4g} |"
@@ -214,7 +214,7 @@ def main() -> None:
     print("\n| stage | loader, core s a sample | " + " | ".join(shares) + " |")
     print("| --- |" + " ---: |" * (1 + len(shares)))
     for stage in STAGES:
-        seconds, each = loader_seconds(config, stage, orbits), count(config, stage)
+        seconds, each = time_loader(config, stage, orbits), count_operations(config, stage)
         cores = [f"{seconds * args.rate * share / each:.2g}" for share in args.share]
         print(f"| {stage} | {seconds:.2f} | {' | '.join(cores)} |")
 

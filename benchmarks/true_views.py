@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what limits a model: its meshes from its own views, beside those of the true views.
+"""Compare a model's meshes from its own views with those from the true views.
 
     python benchmarks/true_views.py blockout --report report --count 24
 
@@ -32,7 +32,7 @@ DETAIL = 256
 
 
 @torch.no_grad()
-def true_latents(pipe: Any, views: np.ndarray) -> torch.Tensor:
+def encode_views(pipe: Any, views: np.ndarray) -> torch.Tensor:
     """Return (1, V, L, h, w) scaled latents of (V, S, S, 4) uint8 pictures."""
     size = (pipe.image_size, pipe.image_size)
     small = [
@@ -45,7 +45,7 @@ def true_latents(pipe: Any, views: np.ndarray) -> torch.Tensor:
     return encode_reference(pipe.vae, pictures)[None] * pipe.vae.config.scaling_factor
 
 
-def row(
+def measure_object(
     pipe: Any, truth: dict[str, np.ndarray], views: np.ndarray | None, steps: int
 ) -> list[float]:
     """Return one object's numbers, in the order of ``COLUMNS``, from true views or the model's."""
@@ -56,7 +56,7 @@ def row(
             Image.fromarray(truth["reference"]), (pipe.image_size, DETAIL)
         )
     )
-    true = None if views is None else true_latents(pipe, views)
+    true = None if views is None else encode_views(pipe, views)
     out = pipe(
         small,
         elevation=elevation,
@@ -87,7 +87,7 @@ def main() -> None:
         truth = load_arrays(path.with_name(path.name.rsplit("--", 1)[0] + ".npz"))
         true = load_arrays(path)["views"]
         for kind, views in zip(rows, (None, true), strict=True):
-            rows[kind].append(row(pipe, truth, views, args.steps))
+            rows[kind].append(measure_object(pipe, truth, views, args.steps))
     print(f"| mean over {len(files)} | " + " | ".join(COLUMNS) + " |")
     print("| --- |" + " ---: |" * len(COLUMNS))
     for kind, values in rows.items():

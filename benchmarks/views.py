@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from refining import list_truths
 
 from gsv3d.cameras import orbit, views_deg
 from gsv3d.lab.evaluation import image_metrics
@@ -66,7 +67,7 @@ CONSISTENCY = [
 ]
 
 
-def row(pipe: Any, truth: dict[str, np.ndarray], arm: Arm) -> list[float]:
+def measure_object(pipe: Any, truth: dict[str, np.ndarray], arm: Arm) -> list[float]:
     """Return one object's numbers, in the order of ``COLUMNS``."""
     elevation = float(truth["elevation_deg"])
     picture = prepare(Image.fromarray(truth["reference"]), pipe.image_size, pipe.config.framing)
@@ -104,14 +105,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipe = load_pipeline(args.model, "cpu")
-    files = sorted(p for p in (args.report / "truth").glob("*.npz") if "--orbit" not in p.name)
+    files = list_truths(args.report)
     files = files[:: max(1, len(files) // args.count)][: args.count]
     arms = {"orbits": ORBITS, "consistency": CONSISTENCY}[args.what]
     rows: dict[Arm, list[list[float]]] = {arm: [] for arm in arms}
     for path in files:
         truth = load_arrays(path)
         for arm in arms:
-            rows[arm].append(row(pipe, truth, arm))
+            rows[arm].append(measure_object(pipe, truth, arm))
     print(f"| mean over {len(files)} | " + " | ".join(COLUMNS) + " |")
     print("| --- |" + " ---: |" * len(COLUMNS))
     for arm, values in rows.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what a feature volume brings: one decoder trained on true views with it and without it.
+"""Compare a decoder with a feature volume to one without, both trained on true views.
 
     python benchmarks/volume.py props/index.json --start blockout --output runs/volume --minutes 6
 
@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from sizes import bank_of
+from sizes import draw_bank
 
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.evaluation.protocol import choose_objects, choose_part
@@ -33,15 +33,15 @@ COLUMNS = ("decoder, M", "orbits seen", "depth off, extents", "novel views, dB",
 NOVEL = 4
 
 
-def config_of(size: int) -> ModelConfig:
+def make_config(size: int) -> ModelConfig:
     """Return ``blockout`` with ``size`` voxels along a side, 0 for no volume."""
     base = read_config("blockout")
     decoder = base.components["decoder"] | {"volume_size": size}
     return replace(base, components=base.components | {"decoder": decoder})
 
 
-def beginning(config: ModelConfig, start: Path, folder: Path) -> Path:
-    """Return a folder with the start's decoder, and a fresh volume if the configuration has one."""
+def save_start(config: ModelConfig, start: Path, folder: Path) -> Path:
+    """Save the decoder to start from, with a fresh volume if there is one; return its folder."""
     if (folder / "decoder").is_dir():
         return folder
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def beginning(config: ModelConfig, start: Path, folder: Path) -> Path:
     own = {k: v for k, v in trained.state_dict().items() if not k.startswith(("volume.", "join."))}
     missing = decoder.load_state_dict(own, strict=False).missing_keys
     if missing:
-        # Depth starts from the volume's: drop what the head added to the depth without a volume.
+        # The head's depth would be added to the volume's.
         with torch.no_grad():
             decoder.head.out.weight[:1].zero_()
             decoder.head.out.bias[:1].zero_()
@@ -66,7 +66,7 @@ def train(config: ModelConfig, bank: OrbitBank, folder: Path, start: Path, minut
         config.schedule("decoder"), minutes=minutes, steps=10**9, warmup=50, bf16=True,
         save_every=200, log_every=20,
     )  # fmt: skip
-    folders = [start, beginning(config, start, folder / "start")]
+    folders = [start, save_start(config, start, folder / "start")]
     trainer = Trainer(make_task(config, "decoder", bank, CPU, folders), schedule, folder, 0, CPU)
     if trainer.checkpoint_path.exists():
         trainer.resume()
@@ -108,12 +108,12 @@ def main() -> None:
     start = find(args.start)
     found = tuple(find_objects([args.objects], "train"))
     drawn = found[:: max(1, len(found) // args.limit)]
-    bank = bank_of(drawn, 64, args.output / "train", args.workers)
+    bank = draw_bank(drawn, 64, args.output / "train", args.workers)
     chosen = choose_objects(find_objects([args.objects], "dev"), args.count, 0)
-    dev = bank_of(tuple(choose_part(chosen, "a", 0)), 64, args.output / "dev", args.workers)
+    dev = draw_bank(tuple(choose_part(chosen, "a", 0)), 64, args.output / "dev", args.workers)
     print("| decoder | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
     for name, size in (("without a volume", 0), ("24 voxels a side", 24)):
-        config, folder = config_of(size), args.output / f"volume-{size}"
+        config, folder = make_config(size), args.output / f"volume-{size}"
         record = folder / "measured.json"
         if not record.exists():
             orbits = train(config, bank, folder, start, args.minutes)

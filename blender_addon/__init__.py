@@ -18,7 +18,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Take everything out again: interface, timer, handlers, socket thread, started backend."""
+    """Take the interface, timers and handlers out again, and end the thread and the backend."""
     from . import registration
 
     registration.unregister()

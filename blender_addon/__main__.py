@@ -20,7 +20,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def _interrupted_afterwards() -> Iterator[None]:
-    """Act on Ctrl+C at the end: Blender's own start passes over exceptions, and goes on."""
+    """Act on Ctrl+C after Blender's start and end, which ignore exceptions."""
     asked: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Install the backend's wheel into a new environment in the user's folder. No bpy.
 
-All the work is done by a thread and its child processes; nothing here waits for them. The earlier
-environment stays until the new one works. What a failed or cancelled installation made is removed.
+A thread and its child processes do all the work; nothing here waits for them. The earlier
+environment stays until the new one works. An installation that failed or was cancelled is removed.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Installer(Task):
         root: the folder in which environments lie.
         log: file that takes everything the programs say.
         chosen: the Python that the artist chose, or empty.
-        own: Blender's own Python, used where there is no other.
+        own: Blender's own Python, used if there is no other.
         torch_options: options for pip where it installs PyTorch; empty to have uv find the build.
         in_use: an environment's Python that is not to be removed now.
     """
@@ -103,7 +103,7 @@ class Installer(Task):
         self._child: subprocess.Popen[bytes] | None = None
 
     def cancel(self) -> None:
-        """End the program that runs, and return at once; the thread removes what was made.
+        """End the running program and return at once; the thread removes what was made.
 
         What is left when Blender quits is removed before the next installation.
         """
@@ -189,10 +189,10 @@ class Installer(Task):
         return result
 
     def _install_torch(self, pip: list[str], folder: Path) -> None:
-        """Install PyTorch's build for this computer where pip's index may have another.
+        """Install the PyTorch for this computer where pip's index may have another build.
 
-        uv knows which build goes with which card and driver, and where it is. If that cannot be
-        had, the packages bring the build of pip's index.
+        uv knows which build fits a card and its driver, and where it is. If that fails, the
+        packages bring the build of pip's index.
         """
         torch = torch_requirement(self._wheel)
         if self._options:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The backend as the session sees it: its process if it is ours, the socket thread, its state.
+"""The backend as the session sees it: its state, the socket thread, and our process of it.
 
-Nothing here waits for either; what happens is learned by `watch` and from the thread's events.
+Nothing here waits for them; `watch` and the thread's events tell what happens.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class BackendLink:
         self.state, self._started = BackendState.CONNECTING, self._clock()
 
     def _start_where_none_runs(self) -> None:
-        """Start the backend that is wished for, unless its folder is in use. Raises `Problem`."""
+        """Start the wanted backend, unless its folder is in use. Raises `Problem`."""
         if self._to_start is None:
             return
         python, connection_file, data_dir = self._to_start
@@ -116,7 +116,7 @@ class BackendLink:
             self.process.start(python, connection_file, data_dir)
 
     def stop(self) -> None:
-        """Ask the backend we started to end, and leave one that we did not. Returns at once."""
+        """Ask a backend that we started to end, or leave another one. Returns at once."""
         self._to_start = None
         if self.process.running:
             if self.client is not None and self.ready:
@@ -131,7 +131,7 @@ class BackendLink:
         self.problem = None
 
     def watch(self) -> Problem | None:
-        """Look after the process; returns why it died, once, if it was not asked to."""
+        """Check the process; return once why it died, if it was not asked to end."""
         if self.state is BackendState.STOPPING:
             if not self.process.running:
                 self.process.poll()
@@ -152,7 +152,7 @@ class BackendLink:
         return problem
 
     def _watch_end_of_other(self) -> Problem | None:
-        """Start our own once one that was found, and was about to end, is gone."""
+        """Start our own backend once one that was about to end is gone."""
         if self._to_start is None or self._clock() < self._next_look:
             return None
         self._next_look = self._clock() + _LOOK_S
@@ -167,7 +167,7 @@ class BackendLink:
         return None
 
     def _watch_start(self) -> None:
-        """Say so if a backend of ours runs and does not answer. It may still do so later."""
+        """Say so if our backend runs and does not answer yet."""
         if self.problem is not None or self._started is None or self.client is None:
             return
         if self._clock() - self._started < START_PATIENCE_S:
@@ -180,14 +180,14 @@ class BackendLink:
         self.problem = Problem(what, "Check that the backend's Python can write to that folder.")
 
     def accepted(self, event: events.Connected) -> None:
-        """Take note that the backend answered."""
+        """Note that the backend answered."""
         self.connected, self.problem, self._started = event, None, None
         self._to_start = None
         if self.state is not BackendState.STOPPING:
             self.state = BackendState.READY
 
     def lost(self, problem: Problem, lasting: bool) -> None:
-        """Take note that no backend answers, which is expected while ours still starts."""
+        """Note that no backend answers, which is expected while ours starts."""
         self.connected = None
         if self.state is BackendState.STOPPING:
             return

@@ -16,7 +16,7 @@ from .translations import interface, sentence
 
 
 def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = False) -> None:
-    """Draw what the backend does, what is wrong with it, its buttons."""
+    """Draw the backend's state and problem, and its buttons."""
     backend = session.get().backend
     icon = {
         BackendState.READY: "CHECKMARK",
@@ -48,7 +48,7 @@ def draw_status(layout: Any, context: bpy.types.Context, in_preferences: bool = 
 
 
 def draw_install(layout: Any, context: bpy.types.Context) -> None:
-    """Draw what is installed, and the button that installs, how far that is, or why it failed."""
+    """Draw what is installed, and the button, the progress or the problem of an installation."""
     installer = installing.watch.task
     if installer is not None and installer.runs:
         draw_task(layout, installer, "gsv3d.backend_install_cancel")

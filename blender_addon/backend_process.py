@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The backend as a child process: start, watch, stop, and words for what goes wrong. No bpy.
 
-Only processes started here are ever ended. The child is told this process's id and ends by
-itself should Blender crash.
+Only processes started here are ended. The child gets this process's id and ends by itself when
+Blender crashes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def find_python(given: str) -> Path:
         raise Problem("No Python is chosen for the backend.", CHOOSE_PYTHON)
     path = Path(os.path.expandvars(os.path.expanduser(text)))
     if path.is_dir():
-        # Of an environment, and of one inside a clone, whose dot hides it in the file browser.
+        # In an environment, or in the hidden one of a clone.
         inside = [
             folder / name
             for folder in (path, path / ".venv")
@@ -75,7 +75,7 @@ def serve_command(
 
 
 def last_lines(log: Path, count: int = 6, tail_bytes: int = _TAIL_BYTES) -> list[str]:
-    """Return the last ``count`` lines of a log that say something; none when there is no log."""
+    """Return the last ``count`` lines of a log that are not empty; none if there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -156,7 +156,7 @@ class BackendProcess:
         atexit.register(self.stop)
 
     def poll(self) -> Problem | None:
-        """Return why it died, once, if it ended without being asked to; else None."""
+        """Return once why it died, if it was not asked to end; else None."""
         if self._process is None:
             return None
         code = self._process.poll()
@@ -176,7 +176,7 @@ class BackendProcess:
             self._process.terminate()
 
     def stop(self, patience_s: float = 5.0, after_request: bool = False) -> None:
-        """End it and wait for that, ``patience_s`` at most before it is made to.
+        """Ask it to end, wait ``patience_s`` at most, and end it if it still runs.
 
         ``after_request`` says that it was already asked over the wire, so that it is first given
         the time to put its journal in order; Windows has no polite way to end a process.
@@ -195,15 +195,15 @@ class BackendProcess:
         self._forget()
 
     def leave(self, answers: bool) -> None:
-        """Let it go, without waiting: one that ``answers`` was asked to end when it can.
+        """Let it go without waiting: one that ``answers`` was asked to end and does so later.
 
-        One that does not is ended; it ends with Blender in any case.
+        One that does not is ended. It ends with Blender in any case.
         """
         process = self._process
         if process is not None and process.poll() is None:
             if not answers:
                 process.terminate()
-            # Somebody has to ask how it ended, or the system remembers it as long as Blender runs.
+            # Until its exit code is read, the system keeps the ended process.
             threading.Thread(target=process.wait, name="gsv3d-backend-end", daemon=True).start()
         self._forget()
 
@@ -223,8 +223,8 @@ def _ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
 def child_environment() -> dict[str, str]:
     """Return the variables for another Python: those of this process, less what is Blender's own.
 
-    What points Blender, or a studio's tools, at libraries of their own must not point that Python
-    at them.
+    Variables that point Blender or a studio's tools to their own libraries must not reach that
+    Python.
     """
     foreign = ("PYTHON", "LD_", "DYLD_", "__PYVENV_LAUNCHER__")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}

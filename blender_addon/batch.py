@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pictures by the folder: which files, what their results are called. No bpy."""
+"""Folders of pictures: their files, and the names of their results. No bpy."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def images_in_folder(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def expand(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Problem]]:
-    """Return files as they are, folders as their pictures, each once; and what cannot be used."""
+    """Return all files, and the pictures in folders, each once; and what cannot be used."""
     files: list[Path] = []
     problems: list[Problem] = []
     for given in paths:
@@ -77,7 +77,7 @@ def expand(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Pr
 def check_picture(path: str | os.PathLike[str]) -> os.stat_result:
     """Return the state of a picture file. Raises `Problem` if it is missing, empty or too large.
 
-    Whether it is a picture at all the backend finds out: it has the decoders.
+    The backend, which has the decoders, finds out whether it is a picture at all.
     """
     path = Path(path)
     try:
@@ -107,7 +107,7 @@ def read_picture(path: str | os.PathLike[str]) -> bytes:
 
 
 def name_of(filename: str) -> str:
-    """Return the name of a result from a picture's file or image name: the stem, never empty."""
+    """Return a result's name, which is the stem of its picture's name and never empty."""
     base = re.split(r"[\\/]", filename.rstrip("\\/"))[-1]
     stem, suffix = os.path.splitext(base)
     if suffix.lower() not in IMAGE_SUFFIXES | {".exr", ".hdr", ".tga", ".gif", ".psd"}:
@@ -118,7 +118,7 @@ def name_of(filename: str) -> str:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Return the names, equal ones (ignoring case) made different by ``_2``, ``_3``."""
+    """Return the names, with ``_2``, ``_3`` added to equal ones (ignoring case)."""
     taken: set[str] = set()
     result = []
     for name in names:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The socket thread: the only code that waits for the network. Imports no ``bpy``.
 
-Rules. The thread never touches Blender; the main thread never touches the socket. Commands go in
-by a queue and a wake-up socket, events come out by a queue that the main thread alone empties.
-Arrays are checked and converted in the thread, so that the main thread only copies. What cannot be
-sent now is kept and sent when it can be; pictures are read and sent a few at a time. Reconnecting
-backs off to 5 seconds at most; the same problem is told once. ``stop`` joins within a time limit.
+The thread never touches Blender, and the main thread never touches the socket. Commands come by a
+queue and a wake-up socket, events go by a queue that the main thread alone empties. The thread
+checks and converts arrays, so that the main thread only copies them. It keeps messages that cannot
+be sent yet, and reads and sends a few pictures at a time. The pauses between attempts to connect
+grow to 5 seconds; the same problem is told once. ``stop`` waits for the thread for a limited time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Client:
     """A thread that keeps up a conversation with the backend of a connection file.
 
     Args:
-        connection_file: read anew at every attempt to connect.
+        connection_file: read again at every attempt to connect.
         code: a pairing code; the backend that made it is paired with, and its connection file
             written, before anything else.
     """
@@ -101,15 +101,15 @@ class Client:
         self._ask(lambda _session: self._said.submit(job_id, request))
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job; an event says when it has ended."""
+        """Stop a job; an event tells when it has ended."""
         self._ask(lambda _session: self._said.cancel(job_id))
 
     def look_for_models(self) -> None:
-        """Have the backend look whether models have come or gone, also when it is idle."""
+        """Have the backend, even an idle one, look for added and removed models."""
         self._ask(lambda session: session.status(follow=True))
 
     def acknowledge(self, job_id: str) -> None:
-        """Say that the results of a job are in the scene."""
+        """Tell the backend that the results of a job are in the scene."""
         self._ask(lambda session: session.ack(job_id))
 
     def fetch(self, job_id: str) -> None:
@@ -121,7 +121,7 @@ class Client:
         self._ask(lambda session: session.forget(job_id))
 
     def retry(self, job_id: str, request: Request | Words) -> None:
-        """Do a job again that came to nothing; ``request`` is for a backend that forgot it."""
+        """Do a failed or cancelled job again; ``request`` is for a backend that forgot it."""
         self._ask(lambda _session: self._said.retry(job_id, request))
 
     def move(self, job_id: str, place: int) -> None:
@@ -241,7 +241,7 @@ class Client:
         self._flush(socket)
 
     def _flush(self, socket: Any) -> None:
-        """Send what the other side takes now; the rest waits for its turn."""
+        """Send what the other side takes now, and keep the rest."""
         self._unsent.extend(self._session.outgoing())
         while self._unsent:
             try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Find out what this Blender can do, by looking and not by its version number."""
+"""Find out what this Blender can do, without its version number."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def attribute_type_exists(data_type: str) -> bool:
 
 
 def ensure_node_tree(owner: Any) -> Any:
-    """Return the node tree of a material; switch it on where that is still needed."""
+    """Return the node tree of a material; switch it on in Blenders that need that."""
     if owner.node_tree is None:
         owner.use_nodes = True
     return owner.node_tree
@@ -107,7 +107,7 @@ def renders() -> bool:
 
 
 def may_edit() -> str:
-    """Return an empty text when data may be changed now; else what is in the way."""
+    """Return why data may not be changed now; empty when it may."""
     if renders():
         return "waiting for the render to end"
     if bpy.app.is_job_running("OBJECT_BAKE"):

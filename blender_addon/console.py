@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Progress in a terminal: one line that changes, or in a log one line for each advance. No bpy."""
+"""Progress as one changing line in a terminal, or as lines in a log. No bpy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOG_EVERY_S = 2.0
 
 
 class ProgressLine:
-    """Show what a job is doing: phase, step, ETA."""
+    """Show a job's phase, step and ETA."""
 
     def __init__(self) -> None:
         self._stream = sys.stdout
@@ -41,7 +41,7 @@ class ProgressLine:
             self._stream.flush()
 
     def end(self) -> None:
-        """Leave the line."""
+        """End the line of the terminal."""
         if self._live and self._last:
             self._stream.write("\n")
             self._stream.flush()

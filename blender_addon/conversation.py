@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Talk with the backend, without a socket: jobs to messages, messages to events. No bpy."""
+"""Turn jobs into messages to the backend, and its messages into events. No socket, no bpy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Conversation:
-    """Keep what was asked of the backend, and turn what it says into events.
+    """Keep what was asked of the backend, and turn its messages into events.
 
     Attributes:
         session: the protocol's side of it, which makes and reads messages.
@@ -47,9 +47,9 @@ class Conversation:
         self._backlog[job_id] = request
 
     def submit_next(self) -> None:
-        """Make messages of jobs whose pictures are ready, a few ahead of the backend's answers."""
+        """Submit jobs whose pictures are ready, a few before the backend has answered."""
         ready = [job for job, request in self._backlog.items() if is_ready(request)]
-        # A single job does not wait for a batch that a full queue holds up.
+        # A single job must not wait for a batch that waits for the full queue.
         for job_id in sorted(ready, key=lambda job: is_batch(self._backlog[job])):
             ahead = JOBS_AHEAD if is_batch(self._backlog[job_id]) else 2 * JOBS_AHEAD
             if self.session.unaccepted >= ahead:
@@ -84,7 +84,7 @@ class Conversation:
             self.tell(events.Disconnected(Problem(what, hint), lasting))
 
     def take(self, event: Any) -> None:
-        """Make events of one that the protocol's session reports."""
+        """Make events of an event of the protocol's session."""
         m = wire.messages
         match event:
             case m.Welcome():
@@ -168,7 +168,7 @@ class Conversation:
         elif error.code == "no_session":
             _log.debug("GSV3D: %s", error.what)  # the session says hello again by itself
         elif error.code == "unknown_job" and error.job in self._requests:
-            # A backend that has lost its journal: as far as it goes, this is the first time.
+            # A backend that has lost its journal does not know the job.
             self.submit(error.job, self._requests[error.job])
         elif error.job is not None:
             self._end(error.job, events.JobFailed(error.job, problem))
@@ -176,7 +176,7 @@ class Conversation:
             self.tell(events.BackendComplained(problem))
 
     def _violation(self, violation: Any) -> None:
-        """Take note that something came damaged; the job's end shows what that means for it."""
+        """Note that something came damaged; `_done` acts on it at the job's end."""
         problem = Problem(violation.what, violation.hint)
         if violation.job is None:
             self.tell(events.BackendComplained(problem))

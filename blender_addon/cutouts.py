@@ -19,7 +19,7 @@ _MOST = 16
 
 @dataclass
 class CutOut:
-    """One picture's cut-out, asked for or here.
+    """One picture's cut-out, once it was asked for.
 
     Attributes:
         request: what the backend is asked for.
@@ -77,7 +77,7 @@ class CutOuts:
         return iter(self._cutouts.values())
 
     def add(self, picture: str, cutout: CutOut) -> list[CutOut]:
-        """Take one in the place of the picture's former one; returns those that are let go."""
+        """Keep a cut-out in place of its picture's former one; return those that are dropped."""
         gone = [former] if (former := self._cutouts.pop(picture, None)) else []
         self._cutouts[picture] = cutout
         while len(self._cutouts) > _MOST:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring results into the scene: a piece of work for each arrival, a generator of short steps.
+"""Bring results into the scene; each arrival is a generator of short steps.
 
 Work waits while Blender renders or bakes, and while the artist moves something or is in another
 mode than Object Mode. Undo and file loading replace all Blender data, so work that is under way is
-closed before them and begun anew after: the arrays are kept until the job is over.
+closed before them and begun again afterward; the arrays are kept until the job is over.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Arrived:
     box: dict[str, float] = field(default_factory=dict)
 
     def fit(self, target: Target) -> Fit | None:
-        """Return how the object stands: as its mesh says, before that as its Gaussians do."""
+        """Return the object's fit, from its mesh or, before that has come, from its Gaussians."""
         source = self.mesh or self.gaussians
         if source is None:
             return None
@@ -45,7 +45,7 @@ class Arrived:
         return fit_to_height(source.bounds, target.height or 1.0)
 
     def size(self, target: Target) -> tuple[float, float, float]:
-        """Return the width, depth and height of the object; before it has come, as is wished."""
+        """Return the object's width, depth and height, or the wished ones before it has come."""
         source, fit = self.mesh or self.gaussians, self.fit(target)
         if source is None or fit is None:
             return (target.height or 1.0,) * 3
@@ -53,14 +53,14 @@ class Arrived:
         return bounds.width * fit.scale, bounds.depth * fit.scale, bounds.height * fit.scale
 
     def place(self, target: Target) -> Target:
-        """Return the target, its location before its picture where that is in the scene."""
+        """Return the target, located before its picture where that is in the scene."""
         if target.plane is None:
             return target
         return replace(target, location=target.plane.base_of(self.box, self.size(target)[1]))
 
 
 class Delivery:
-    """The queue of imports, worked off a step at a time by `step`."""
+    """The queue of imports, which `step` does a step at a time."""
 
     def __init__(self, book: JobBook, on_delivered: Callable[[Job], None]) -> None:
         self._book = book
@@ -117,7 +117,7 @@ class Delivery:
             scene.remove(preview)
 
     def interrupt(self) -> None:
-        """Stop work that is under way, to begin it anew later: the data it holds goes away."""
+        """Stop work under way and begin it again later, since its data goes away."""
         if self._under_way is not None:
             job_id, kind, work = self._under_way
             self._under_way = None
@@ -155,7 +155,7 @@ class Delivery:
         return True
 
     def take_failed(self) -> Job | None:
-        """Return the job whose work raised out of `step`, and end that work."""
+        """Return the job whose work failed in `step`, and end that work."""
         if self._under_way is None:
             return None
         job_id, _, work = self._under_way
@@ -197,7 +197,7 @@ class Delivery:
         target: Target,
         fit: Fit,
     ) -> Work:
-        """Show a job's mesh, and its Gaussians where the mesh stands, all in the last step."""
+        """Show a job's mesh, and its Gaussians at the same place, all in the last step."""
         cloud = None
         if gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
             cloud = yield from build_gaussians(gaussians, job.id, target.name, fit)

@@ -62,7 +62,7 @@ def wheel_version(wheel: Path) -> str:
 
 
 def user_folder() -> Path:
-    """Return the folder of installed backends: short, for Windows' sake, one for all Blenders."""
+    """Return the folder of installed backends for all Blenders; Windows needs a short path."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
     elif sys.platform == "darwin":
@@ -120,14 +120,14 @@ def torch_requirement(wheel: Path) -> str:
 
 
 def remove(folder: Path) -> bool:
-    """Remove a folder and what is in it; its marker first, so that what is left counts for nothing.
+    """Remove a folder; its marker goes first, so that a rest counts as unfinished.
 
     Windows holds files for a moment after a program ended, or for as long as one runs. What cannot
     be removed is left to the next installation. Returns True if all is gone.
     """
     with contextlib.suppress(OSError):
         (folder / MARKER).unlink()
-    # Windows' limit of 260 characters does not hold for paths written so.
+    # Paths written so have no limit of 260 characters on Windows.
     path = f"\\\\?\\{folder.absolute()}" if os.name == "nt" else str(folder)
     end = time.monotonic() + _REMOVE_PATIENCE_S
     while os.path.lexists(path):
@@ -143,7 +143,7 @@ def remove(folder: Path) -> bool:
 
 
 def _writable_then_again(action: Callable[[str], object], path: str, _: object) -> None:
-    """Make a file writable and remove it again: Windows removes no read-only files."""
+    """Make a file writable and try to remove it again; Windows removes no read-only files."""
     with contextlib.suppress(OSError):
         os.chmod(path, 0o700)
         action(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the socket thread tells the main thread: ready to use, checked, without ``bpy``."""
+"""Events of the socket thread for the main thread, with checked data. No bpy."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Paired:
 
 @dataclass(frozen=True)
 class Disconnected:
-    """No backend at the other end (any more); the thread keeps trying.
+    """There is no backend to talk to; the thread keeps trying.
 
-    ``lasting`` is True when trying again cannot help: another version, a refused key.
+    ``lasting`` is True when trying again cannot help, as with another version.
     """
 
     problem: Problem
@@ -107,8 +107,8 @@ class MeshArrived:
 class FileArrived:
     """``name`` is the format: ``"glb"``, ``"ply"``, or ``"png"`` for a picture.
 
-    That is one made of words, or a cut-out; ``certainty`` in 0..1 is a cut-out's, unless its
-    picture was transparent already.
+    A picture is made of words, or is a cut-out with its ``certainty`` in 0..1, which is None where
+    the original had transparency.
     """
 
     job: str

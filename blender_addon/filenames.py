@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules for file names, the library's own. The extension's zip holds that module in this place."""
+"""The library's rules for file names. The extension's zip holds that module in this place."""
 
 from gsv3d.filenames import (  # noqa: F401 - for the other modules
     RESULT_NOTE,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The add-on without a window: ``python -m blender_addon`` and ``blender --command gsv3d``.
 
-The same session, client and importers as behind the panel. Timers do not fire here, so the drain
-is called directly.
+It uses the panel's session, client and importers. Timers do not fire here, so `Session.drain` is
+called directly.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def command(argv: list[str]) -> int:
 
 
 def run(argv: Sequence[str], prog: str) -> int:
-    """Do what the command line asks; returns the exit code: 0, or 1 if anything failed."""
+    """Do what the command line asks; return the exit code: 0, or 1 if anything failed."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that lacks a letter must not end the run
             stream.reconfigure(errors="replace")
@@ -270,7 +270,7 @@ class _Run:
                 self._attempt(lambda path: render_preview(meshes, path), picture)
 
     def _attempt(self, action: Callable[..., None], path: Path, *arguments: object) -> None:
-        """Write one file; if that fails say so and go on with the others."""
+        """Write one file; if that fails, say so and continue with the others."""
         try:
             action(path, *arguments)
         except Problem as problem:
@@ -281,7 +281,7 @@ class _Run:
 
 
 def _record(job: Job) -> bytes:
-    """Return what a result was made with, as the file beside it says it."""
+    """Return what the file beside a result says of how it was made."""
     request = job.request
     assert isinstance(request, Request)
     licenses = {model.name: model.license for model in session.get().models()}
@@ -308,7 +308,7 @@ def _blend_path(given: Path) -> Path:
 
 
 def save_blend(path: Path) -> None:
-    """Save the file; Blender itself writes aside and renames. Raises `Problem`."""
+    """Save the file, which Blender writes whole or not at all. Raises `Problem`."""
     try:
         bpy.ops.wm.save_as_mainfile(filepath=str(path), compress=True)
     except RuntimeError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Image empties: those that are selected, the frame that one shows, its place in the world."""
+"""Image empties: the selected ones, the frame that one shows, and its place in the world."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def plane_of(empty: Any) -> PicturePlane:
     offset = [share * side for share, side in zip(empty.empty_image_offset, size, strict=True)]
     across, up = (empty.matrix_world.to_3x3().col[i] * size[i] for i in (0, 1))
     corner = empty.matrix_world @ Vector((*offset, 0.0))
-    # The side that is up; of a picture that lies flat, its own upper side.
+    # The picture's side that is up in the world, or its own upper side if it lies flat.
     slopes = [round(side.normalized().z, 3) for side in (up, across, -up, -across)]
     turns = slopes.index(max(slopes))
     for _ in range(turns):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The jobs: what is asked of them, what the backend tells of them, how they end.
+"""The jobs: what the artist wants of them, what the backend tells of them, and their ends.
 
-Nothing here waits: what is asked goes to the socket thread, or is remembered until there is one.
+Nothing here waits; requests go to the socket thread, or are kept until there is one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .requests import Request, Target, Words
 
 
 class JobControl:
-    """The jobs of the list, and the cut-outs beside it.
+    """The jobs of the list, and the cut-outs.
 
     Args:
         backend: what they are sent to.
@@ -59,7 +59,7 @@ class JobControl:
         return job
 
     def _send(self, job: Job) -> None:
-        """Hand a job to the socket thread, which sends it as often as it takes."""
+        """Give a job to the socket thread, which sends it until it is accepted."""
         client = self._backend.client
         if client is None or job.id in self._sent:
             return
@@ -72,7 +72,7 @@ class JobControl:
             client.submit(job.id, job.request)
 
     def _wish(self, job_id: str, wish: str) -> None:
-        """Have the backend ``"cancel"`` or ``"forget"`` a job: now, or when it runs again."""
+        """Have the backend ``"cancel"`` or ``"forget"`` a job, now or when it runs again."""
         if self._backend.client is None:
             self._wishes[job_id] = wish
         elif wish == "cancel":
@@ -81,7 +81,7 @@ class JobControl:
             self._backend.client.forget(job_id)
 
     def cut_out(self, picture: str, cutout: CutOut) -> None:
-        """Ask for the cut-out of a picture, in the place of its former one."""
+        """Ask for the cut-out of a picture, in place of its former one."""
         for former in self.cutouts.add(picture, cutout):
             self._stop_cutting(former)
         self._send_cutouts()
@@ -133,7 +133,7 @@ class JobControl:
         self._on_change()
 
     def import_again(self, job_id: str, target: Target) -> None:
-        """Bring the results of a job into the scene, which the backend holds. Raises `Problem`."""
+        """Bring a job's results from the backend into the scene. Raises `Problem`."""
         job = self.book.get(job_id)
         if job is None or not job.may_import:
             raise Problem("The results of this job are no longer here.", "Generate it again.")
@@ -141,7 +141,7 @@ class JobControl:
         self._begin_again(job)
 
     def move(self, job_id: str, by: int) -> None:
-        """Let a queued job change places with those before (-1) or behind it (+1)."""
+        """Move a queued job one place forward (-1) or back (+1)."""
         job = self.book.get(job_id)
         client = self._backend.client
         if job is None or job.state is not JobState.QUEUED or client is None:
@@ -166,7 +166,7 @@ class JobControl:
         self._on_change()
 
     def describe(self, job: Job) -> str:
-        """Return one line for the list and the progress bar; a job that waits says for what."""
+        """Return one line for the list and the progress bar, with what a waiting job waits for."""
         if job.state is JobState.WAITING:
             if self._backend.state is BackendState.READY:
                 return "waiting to be sent"
@@ -197,7 +197,7 @@ class JobControl:
         self._send_cutouts()
 
     def wait_for_next_backend(self) -> None:
-        """Have all jobs wait for the next backend; those that are being cancelled are cancelled."""
+        """Have all jobs wait for the next backend; those being cancelled end now."""
         for job in list(self.book):
             if job.state is JobState.CANCELLING:
                 self._wishes[job.id] = "cancel"
@@ -205,7 +205,7 @@ class JobControl:
         self.lose_sight()
 
     def lose_sight(self) -> None:
-        """Have jobs wait that nothing is heard of; others' come back with the next list."""
+        """Have jobs wait for news, and drop listed ones, which come back with the next list."""
         for job in list(self.book):
             if job.state.active and job.state is not JobState.CANCELLING:
                 if job.listed:
@@ -311,7 +311,7 @@ class JobControl:
             self.on_end(job)
 
     def detach_all(self) -> None:
-        """Have the artist say where results go, in another file than they were meant for."""
+        """Have the artist choose where results go, since another file was loaded."""
         for job in self.book:
             job.detached = True
             if job.state is JobState.ARRIVED:

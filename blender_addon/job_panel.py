@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The panel "Jobs": the list, and what there is to know and to do about the selected job."""
+"""The panel "Jobs": the list, and the selected job's state and buttons."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The jobs that this Blender shows: their states, their progress, words for them. No bpy."""
+"""The jobs that this Blender shows, their states and their progress in words. No bpy."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Job:
         return job
 
     def follow(self, entry: ListedJob) -> None:
-        """Take over what the backend's list says of a job that is `listed`."""
+        """Take over what the backend's list tells of a job that is `listed`."""
         self.elsewhere = entry.owner == "other"
         self.settings = entry.settings
         self.kept = entry.state in ("done", "fetched")
@@ -116,7 +116,7 @@ class Job:
             self.what = entry.what
 
     def begin_again(self) -> None:
-        """Forget how it ended."""
+        """Forget how the job ended."""
         self.state, self.what, self.hint = JobState.WAITING, "", ""
         self.started = self._furthest = 0.0
         self.timings, self.listed = {}, False
@@ -127,13 +127,13 @@ class Job:
 
     @property
     def may_import(self) -> bool:
-        """Return True when its results can be brought into the scene, once more or not."""
+        """Return True when its results can be brought into the scene, perhaps once more."""
         on_its_way = self.state is JobState.ARRIVED and not self.detached
         return self.kept and not self.state.active and not on_its_way
 
     @property
     def may_retry(self) -> bool:
-        """Return True when it came to nothing and can be done again."""
+        """Return True when it failed or was cancelled and can be done again."""
         return self.state in (JobState.FAILED, JobState.CANCELLED) and not self.kept
 
     def progress(
@@ -176,7 +176,7 @@ class Job:
 
 
 def pose_words(pose: dict[str, float]) -> str:
-    """Return words for what the backend took the camera and the object's mirror plane for."""
+    """Return words for the camera and the mirror plane that the backend used."""
     if "elevation" not in pose:
         return ""
     words = f"Seen from {pose['elevation']:.0f}°"
@@ -202,7 +202,7 @@ def _fraction(phase: str, step: int, of: int) -> float:
 
 
 def eta_text(seconds: float) -> str:
-    """Return ``about 12 s left`` or ``about 3 min left``; coarse, as an estimate is."""
+    """Return ``about 12 s left`` or ``about 3 min left``."""
     if not seconds >= 0:  # NaN as well
         return "no estimate yet"
     if seconds < 1.5:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Share among panels: their place, sentences, and how far a task is."""
+"""Parts that panels share: their place, sentences, and the progress of a task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .translations import sentence
 
 CATEGORY = "GSV3D"
 _BEGINS = re.compile(r"[#*-]|\(?\w{1,3}[.)]\s")
-"""Beginnings of lines that belong to no paragraph before them."""
+"""Beginnings of lines that do not continue a paragraph."""
 
 
 class Sidebar:
@@ -46,7 +46,7 @@ def draw_problem(layout: Any, context: bpy.types.Context, problem: Problem) -> N
 
 
 def draw_task(layout: Any, task: Task, cancel: str) -> None:
-    """Draw how far a task is, and a cross for the operator that cancels it."""
+    """Draw the progress of a task, and a cross for the operator that cancels it."""
     row = layout.row(align=True)
     if task.fraction is None:
         row.label(text=sentence(task.text), icon="SORTTIME", translate=False)
@@ -56,7 +56,7 @@ def draw_task(layout: Any, task: Task, cancel: str) -> None:
 
 
 def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """Draw a sentence over as many lines as the region's width asks for; labels do not wrap."""
+    """Draw a sentence on as many lines as the region needs, since labels do not wrap."""
     column = layout.column(align=True)
     text = sentence(text)
     wide = any(unicodedata.east_asian_width(letter) == "W" for letter in text)
@@ -74,14 +74,14 @@ def draw_words(layout: Any, context: bpy.types.Context, text: str, icon: str = "
 
 
 def draw_offline(layout: Any, context: bpy.types.Context, words: str) -> None:
-    """Draw that Blender may not go online, and the way to the setting; nothing where it may."""
+    """Draw that Blender may not go online, and the way to the setting; nothing if it may."""
     if not compat.online_access():
         draw_words(layout, context, words, "INFO")
         layout.operator("screen.userpref_show", text="Open Network Settings").section = "SYSTEM"
 
 
 def draw_text(layout: Any, context: bpy.types.Context, text: str) -> None:
-    """Draw all of a text, as long as it may be, in the language it is in.
+    """Draw all of a long text, untranslated.
 
     Lines that were broken for another width are joined, up to an empty line, a heading or an item.
     """

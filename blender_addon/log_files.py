@@ -51,7 +51,7 @@ def gather(data_dir: Path) -> Path:
 
 
 def open_with_system(path: Path) -> None:
-    """Open a file in the program the system has for it; returns at once.
+    """Open a file in the system's program for it; returns at once.
 
     Raises:
         Problem: there is none.

@@ -77,7 +77,7 @@ def draw_in_object_menu(self: Any, _context: bpy.types.Context) -> None:
 
 
 def draw_in_context_menu(self: Any, context: bpy.types.Context) -> None:
-    """Draw what there is to do with the selection, and nothing for what is not ours."""
+    """Draw entries for the selection; none if it has nothing to do with the add-on."""
     pictures, result = selected_image_empties(context), is_result(context.object)
     if pictures or result:
         self.layout.separator()

@@ -19,7 +19,7 @@ LOG = "models.log"
 
 
 def _look_for_models() -> None:
-    """Have the backend look which models there are now; it tells the add-on of them."""
+    """Have the backend look for models; it tells the add-on which there are."""
     client = session.get().backend.client
     if client is not None:
         client.look_for_models()

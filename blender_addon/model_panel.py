@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Models in the sidebar and in the preferences: which one, its license, what can be changed."""
+"""Models in the sidebar and in the preferences: the choice, licenses and changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOKEN = (
 
 
 def draw_choice(layout: Any, context: bpy.types.Context, settings: Any) -> None:
-    """Draw the model where there is a choice, and what one must know of it."""
+    """Draw the menu of models if there is a choice, and remarks on the chosen one."""
     known = {model.name: model for model in session.get().models()}
     if list(known) == [settings.model]:
         return
@@ -36,7 +36,7 @@ def draw_choice(layout: Any, context: bpy.types.Context, settings: Any) -> None:
 
 
 def draw_models(layout: Any, context: bpy.types.Context) -> None:
-    """Draw which models there are and what can be done with them, and the change under way."""
+    """Draw the models with their buttons, and the change under way."""
     process = model_changes.watch.task
     if process is not None and process.state is State.ASKING:
         draw_text(layout.box(), context, process.license)

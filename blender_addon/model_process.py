@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Add, convert or remove a model: ``gsv3d models`` as a child process. No bpy.
 
-It speaks in lines of JSON. When its standard input is closed, by us or because Blender ended, it
-stops and takes away what is not complete.
+It prints lines of JSON. When its standard input is closed, by us or because Blender ended, it stops
+and removes what is not complete.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class ModelProcess(Task):
     Args:
         python: the Python that has the backend.
         arguments: arguments of ``gsv3d models``.
-        log: file that takes what else the program says.
-        token: token of the hub, for this call alone; empty for the one that the computer knows.
+        log: file for the other lines that the program prints.
+        token: the hub's token for this call alone; empty for the one saved on this computer.
 
     Attributes:
         license: the text to agree to while it is ASKING.
-        page: where one asks for a model that is not for everybody, else empty.
+        page: the web page on which to ask for a model that needs permission, else empty.
 
     Raises:
         Problem: there is no such Python.
@@ -60,7 +60,7 @@ class ModelProcess(Task):
                 self._child.stdin.flush()
 
     def cancel(self) -> None:
-        """Have the program stop and tidy up, and return at once."""
+        """Ask the program to stop and tidy up; return at once."""
         with self._guard:
             if self._cancelled:
                 return

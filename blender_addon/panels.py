@@ -211,7 +211,7 @@ def _cannot_work(layout: Any) -> bool:
 
 
 def _imagine(layout: Any, context: bpy.types.Context) -> None:
-    """Draw the words, and the button that makes a picture of them."""
+    """Draw the field of words, and the button that makes a picture of them."""
     settings = context.scene.gsv3d
     layout.prop(settings, "prompt", text="")
     row = layout.row(align=True)
@@ -251,7 +251,7 @@ def _generate(layout: Any, source: str) -> None:
 
 
 def _cut_out(layout: Any, context: bpy.types.Context, source: str) -> None:
-    """Draw the cut-out, what there is to do about it, or the button that asks for it."""
+    """Draw the cut-out with its buttons, or the button that asks for it."""
     cut = cutout.shown(context, source)
     if cut is None:
         press = layout.operator("gsv3d.cutout", text="Show Cut-out", icon="IMAGE_ALPHA")
@@ -273,7 +273,7 @@ def _cut_out(layout: Any, context: bpy.types.Context, source: str) -> None:
 
 
 def _progress(layout: Any, context: bpy.types.Context) -> None:
-    """Draw the job at work: phase, ETA, views, Cancel; else the newest job's problem."""
+    """Draw the running job's phase, ETA, views and Cancel, or the newest job's problem."""
     current = session.get()
     if current.delivery.holdup:
         reason = sentence(current.delivery.holdup)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Folders of the add-on on this computer. Never its own folder: that one belongs to Blender."""
+"""Folders for the add-on's files, none of which is its own folder, since Blender owns that."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def data_dir() -> Path:
 
 @functools.cache
 def installed_backend() -> environments.Installed | None:
-    """Return the backend that *Install Backend* made; looked for once, as panels ask often."""
+    """Return the backend that *Install Backend* made; look once, since panels ask often."""
     return environments.installed(environments.user_folder())
 
 
 @functools.cache
 def default_python() -> str:
-    """Return a Python that likely has GSV3D; looked for once.
+    """Return a Python that likely has GSV3D; look once.
 
     It is our own where Blender is a module, else that of the installed backend, else the one beside
     the command. Empty when none is found.
@@ -49,6 +49,6 @@ def default_python() -> str:
 
 
 def look_again() -> None:
-    """Forget what was found: it may have changed."""
+    """Forget what was found, since it may have changed."""
     installed_backend.cache_clear()
     default_python.cache_clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read what pip and uv say while they install: how far they are, why they failed. No bpy."""
+"""Read from the output of pip and uv how far they are and why they failed. No bpy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RETRY = "then press Install Backend again: what was downloaded is kept."
 
 
 class Listener:
-    """Turns lines of output into one line for the panel, and a fraction where there is one."""
+    """Turn lines of output into one line for the panel and, if possible, a fraction."""
 
     def __init__(self) -> None:
         self.text = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make a PNG, of a size worth sending, of pixels as Blender holds them. No bpy, any thread."""
+"""Make a PNG of Blender's pixels, reduced to a useful size. No bpy, any thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_SIDE = 2048
 """Longer side of a PNG made here: the backend keeps 1024 pixels of the object in the picture."""
 
 _ROWS = 32
-"""Rows of the reduced picture that are made at a time: few, to need little memory."""
+"""Rows of the reduced picture that are made at a time; few need little memory."""
 
 _latest: Future[bytes] | None = None
 
@@ -69,7 +69,7 @@ def encode_later(values: np.ndarray, linear: bool, name: str, source: str) -> En
 
 
 def wait_for_memory() -> None:
-    """Wait until the pixels given to `encode_later` last are no longer held."""
+    """Wait until the pixels last given to `encode_later` are freed."""
     if _latest is not None:
         wait([_latest])
 

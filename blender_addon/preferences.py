@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What belongs to this computer and not to a scene: the backend's Python, the text model.
+"""Settings of this computer, not of a scene: the backend's Python, the text model.
 
 It is read here; `preferences_panel` has the properties, and draws them.
 """
@@ -39,7 +39,7 @@ def _stored() -> Any:
 
 
 def _value(name: str, default: Any) -> Any:
-    """Return a preference, or the default where the add-on has none: Blender is a module."""
+    """Return a preference; its default where Blender is a module and has none."""
     stored = _stored()
     return default if stored is None else getattr(stored, name)
 

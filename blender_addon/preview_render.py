@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A small picture of results, rendered in a scene of its own that is gone afterwards."""
+"""Render a small picture of results, in a temporary scene."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _AZIMUTH, _ELEVATION = math.radians(30.0), math.radians(20.0)
 def render_preview(objects: Sequence[Any], path: Path) -> None:
     """Render ``objects`` from the front, a little from the side and above, to a PNG at ``path``.
 
-    Cycles on the CPU, which works everywhere; at most `SIZE` pixels a side. The artist's scenes
-    are not touched. Raises `Problem` when the picture cannot be written.
+    It uses Cycles on the CPU, which works everywhere, and at most `SIZE` pixels a side. The
+    artist's scenes are not touched. Raises `Problem` when the picture cannot be written.
     """
     scene = bpy.data.scenes.new("GSV3D Preview")
     world = bpy.data.worlds.new("GSV3D Preview")
@@ -58,7 +58,7 @@ def render_preview(objects: Sequence[Any], path: Path) -> None:
 
 
 def _even_light(world: Any) -> None:
-    """Light the scene from everywhere: the texture's own colors should come out."""
+    """Light the scene evenly, to show the texture's own colors."""
     tree = compat.ensure_node_tree(world)
     background = next((n for n in tree.nodes if n.type == "BACKGROUND"), None)
     if background is None:

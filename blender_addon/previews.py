@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Thumbnails of views and cut-outs: icons the panel can show. Never filled while drawing."""
+"""Thumbnails of views and cut-outs as icons for the panel, never made while drawing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _folder: tempfile.TemporaryDirectory[str] | None = None
 
 
 def show(sheets: Mapping[str, Sheet]) -> None:
-    """Have an icon for every sheet that is new or has changed; forget those that are gone."""
+    """Make icons of new and changed sheets, and forget those of sheets that are gone."""
     global _collection
     if bpy.app.background:
         return
@@ -41,9 +41,9 @@ def show(sheets: Mapping[str, Sheet]) -> None:
 
 
 def show_pictures(pictures: Mapping[str, bytes]) -> None:
-    """Have an icon for every PNG that is new; forget those that are gone.
+    """Make icons of new PNGs, and forget those of PNGs that are gone.
 
-    Blender reads them from files when they are drawn first. They become no images of the .blend.
+    Blender reads them from files when they are first drawn; they become no images of the .blend.
     """
     global _collection, _folder
     if bpy.app.background:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one place that finds the protocol package: the copy packed in the extension, else the repo's.
+"""Find the protocol package: the copy packed in the extension, else the repository's.
 
 Guarded: without pyzmq or msgpack (an extension without wheels for this Python) the add-on still
 registers, and its panel says what is missing.
@@ -37,7 +37,7 @@ wire, _problem = _load()
 
 
 def protocol_problem() -> Problem | None:
-    """Return why nothing can be sent, or None when it can."""
+    """Return why nothing can be sent; None when messages can."""
     return _problem
 
 

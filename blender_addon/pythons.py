@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Find a Python on this computer that the backend can be installed with. No bpy."""
+"""Find a Python on this computer with which the backend can be installed. No bpy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def find(chosen: str = "", own: str = "") -> Interpreter:
         own: Blender's own Python, asked last.
 
     Raises:
-        Problem: there is none. It says why those that were found will not do.
+        Problem: there is none; it tells why those that were found cannot be used.
     """
     refused: dict[str, str] = {}  # by the reason: several names often stand for one Python
     for number, command in enumerate(_candidates(chosen, own)):
@@ -77,7 +77,7 @@ def find(chosen: str = "", own: str = "") -> Interpreter:
 
 
 def examine(command: Sequence[str]) -> Interpreter | str:
-    """Run a Python and ask what it is. Return why it will not do, empty if it cannot be run."""
+    """Run a Python, and return it or why it cannot be used; empty if it cannot be run."""
     try:
         result = subprocess.run(
             [*command, "-I", "-c", _REPORT],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A reference picture: the file as it is where that is what the artist sees."""
+"""Reference pictures: the unchanged file where it is what the artist sees, else a PNG."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Put the add-on into Blender and take it out again, without a trace."""
+"""Put the add-on into Blender, and take it out again without a trace."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """End what runs, then take everything out in reverse order."""
+    """End what runs, then unregister everything in reverse order."""
     global _cli_command
     for watch in (installing.watch, model_changes.watch):
         watch.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests to the backend, and where their results go: plain data. No bpy."""
+"""Requests to the backend and the places of their results, as plain data. No bpy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ beside Blender's main thread.
 
 
 def bytes_of(picture: Picture) -> bytes:
-    """Return a picture's bytes; waits for one in the making. Raises `Problem`."""
+    """Return a picture's bytes; wait for one that is being made. Raises `Problem`."""
     if isinstance(picture, Path):
         return read_picture(picture)
     return picture if isinstance(picture, bytes) else picture.read()
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Cutting:
-    """A picture of which the cut-out is asked for, to look at it."""
+    """A picture whose cut-out the artist wants to see."""
 
     image: Picture
     filename: str
@@ -87,7 +87,7 @@ AnyRequest = Request | Words | Cutting
 
 
 def is_ready(request: AnyRequest) -> bool:
-    """Return False while the PNG of a request is in the making."""
+    """Return False while the PNG of a request is being made."""
     picture = None if isinstance(request, Words) else request.image
     return not isinstance(picture, Encoding) or picture.done
 
@@ -99,7 +99,7 @@ def is_batch(request: AnyRequest) -> bool:
 
 @dataclass(frozen=True)
 class Target:
-    """A place for results: names and numbers, never Blender objects, which do not live long.
+    """A place for results, by names and numbers, since Blender objects do not live long.
 
     Attributes:
         location: location in Blender units.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files that a run without a window writes: names that are free, whole files. No bpy."""
+"""Files of a run without a window, which get free names and are written whole. No bpy."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class ResultFiles:
 
 
 def check_writable(output: Path) -> None:
-    """Find out before the work, not after it, that nothing can be written. Raises `Problem`."""
+    """Find out before the work whether files can be written. Raises `Problem` if not."""
     probe = _temporary(output.parent)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

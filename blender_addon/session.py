@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run the add-on: its jobs, what the socket thread tells of them, one timer.
+"""Run the add-on: its jobs, the socket thread's events, and one timer.
 
 `Session.drain` is the only way from the network to Blender's data. A timer calls it with a budget
-of 8 ms; where timers do not fire (background mode, Blender as a module) whoever waits calls it.
+of 8 ms. Where timers do not fire (background mode, Blender as a module), the code that waits calls
+it.
 Nothing here ever waits for the network.
 """
 
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Session:
-    """Everything that lives as long as the add-on is on; use `get`."""
+    """Everything that lasts while the add-on is enabled; use `get`."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.backend = BackendLink(clock)
@@ -87,7 +88,7 @@ class Session:
         self.ensure_timer()
 
     def models(self) -> Sequence[events.ModelChoice]:
-        """Return the models that the backend knows; what ships, before one has answered."""
+        """Return the models of the backend; the ones that ship, before it has answered."""
         connected = self.backend.connected
         if connected is None or not connected.models:
             return [events.ModelChoice("blockout")]
@@ -98,8 +99,7 @@ class Session:
     def drain(self, budget_s: float = TICK_BUDGET_S) -> bool:
         """Handle events and import results until nothing is left or ``budget_s`` is spent.
 
-        Returns True if there is more to do now. At least one thing is done, so that it always
-        gets on; each is short.
+        Returns True if there is more to do now. It does at least one thing, each of which is short.
         """
         end = self._clock() + budget_s
         self._watch_backend()
@@ -135,7 +135,7 @@ class Session:
             return True
 
     def _watch_backend(self) -> None:
-        """Have jobs of a backend that died wait for the next, which finds them in its journal."""
+        """Have jobs of a backend that died wait for the next one, which finds its journal."""
         before = self.backend.problem
         problem = self.backend.watch()
         if problem is not None:
@@ -169,13 +169,13 @@ class Session:
         scene.forget_places()
 
     def before_load(self) -> None:
-        """Get ready for another file, perhaps the same again, perhaps one that cannot be opened."""
+        """Prepare for another file, which may be the same one or may fail to open."""
         self.delivery.interrupt()
         scene.forget_places()
         self._file = bpy.data.filepath
 
     def after_load(self) -> None:
-        """Let go of the former file's jobs; in another file the artist says where results go."""
+        """Drop the former file's jobs; in another file the artist chooses where results go."""
         if not self._file or self._file != bpy.data.filepath:
             self.jobs.detach_all()
         self.show()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Draw Gaussians with Blender's ``gpu`` module: as splats into a picture, that into the view.
+"""Draw Gaussians with Blender's ``gpu`` module, as splats into a picture and that into the view.
 
 The splats are 3D Gaussian Splatting's (Kerbl et al. 2023, equation 5), drawn as the backend's own
 renderer draws them: 0.3 square pixels are added to the projected variances, alpha is at most 0.999
@@ -187,7 +187,7 @@ class Cloud:
 
 
 class Picture:
-    """What the splats are drawn into: colors times alpha and alpha, and depths times alpha."""
+    """The picture of splats: colors times alpha, alpha, and depths times alpha."""
 
     def __init__(self, width: int, height: int) -> None:
         self.size = (width, height)
@@ -257,7 +257,7 @@ class Shaders:
 
 @contextmanager
 def _blending(depth_test: str) -> Iterator[None]:
-    """Blend premultiplied colors and write no depth; what was set before is set again after."""
+    """Blend premultiplied colors and write no depth; restore the former state afterward."""
     state = gpu.state
     before = state.blend_get(), state.depth_test_get(), state.depth_mask_get()
     state.blend_set("ALPHA_PREMULT")

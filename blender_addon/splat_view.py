@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Draw Gaussians as splats in the 3D view, in Blenders that have none of their own.
+"""Draw Gaussians as splats in the 3D view, in Blenders without native splats.
 
-An object is drawn so where it is visible, unless its ellipsoids are: the node group of a result
-shows those in renders alone while the scene's "Splats in the View" is on. Nothing of Blender's is
-kept between two draws but names and textures made of what they name; undo, a file and an edited
-mesh make those anew.
+Visible objects are drawn, unless the view shows their ellipsoids; while the scene's "Splats in the
+View" is on, a result's node group shows those in renders alone. Between two draws, only names are
+kept and textures of the data they name; undo, loading a file and editing a mesh renew them.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from .importers import scene, splat_nodes
 _log = logging.getLogger(__name__)
 
 _VIEWS = 8
-"""Views whose pictures and orders are kept; more than people have open at once."""
+"""Views whose pictures and orders are kept, more than people have open at once."""
 
 
 def possible() -> bool:
-    """Return True if the add-on draws splats: in a window, where Blender has none of its own."""
+    """Return True if the add-on draws splats: in a window, if Blender has no native ones."""
     return not bpy.app.background and not compat.has_native_splats()
 
 
@@ -73,20 +72,20 @@ class SplatView:
         self._pictures = _Recent(_VIEWS)
 
     def forget(self) -> None:
-        """Let go of everything that was made of Blender's data."""
+        """Drop everything that was made of Blender's data."""
         self._names = (-1, [])
         self._clouds.clear()
         self._orders.clear()
         self._pictures.clear()
 
     def forget_mesh(self, uid: int) -> None:
-        """Let go of what was made of one mesh."""
+        """Drop what was made of one mesh."""
         self._clouds.pop(uid, None)
         self._pictures.clear()
 
     @property
     def empty(self) -> bool:
-        """Return True if nothing has been drawn since all was let go of."""
+        """Return True if nothing was drawn since everything was dropped."""
         return not self._clouds
 
     def draw(self) -> None:
@@ -256,7 +255,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Draw no more; let go of shaders and textures."""
+    """Stop drawing; drop shaders and textures."""
     _stop()
     for handlers, function in _handlers():
         if function in handlers:

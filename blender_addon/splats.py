@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gaussians as a shader takes them: textures of floats, and their order from far to near. No bpy.
+"""Gaussians for a shader: textures of floats, and the order from far to near. No bpy.
 
 A texture holds `PER_ROW` Gaussians a row: Gaussian i lies in row i // PER_ROW, its first texel in
 column (i % PER_ROW) * (texels of each).
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 PER_ROW = 256
-"""Wide enough for 200,000 Gaussians of SH degree 3 in a texture of 4096 pixels a side."""
+"""Enough for 200,000 Gaussians of SH degree 3 in a texture of 4096 pixels a side."""
 _LEVELS = 65535
 """Depths told apart: numpy sorts 16-bit integers by radix, ten times as fast as floats."""
 

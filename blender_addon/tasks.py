@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tasks that a thread does with child processes, while others watch how far it is. No bpy."""
+"""Tasks that a thread does with child processes while others watch. No bpy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .problems import Problem
 
 
 class State(Enum):
-    """Name the states of a task."""
+    """The states of a task."""
 
     RUNNING = "running"
     ASKING = "asking"
@@ -25,7 +25,7 @@ class Task:
     Attributes:
         state: RUNNING from the beginning; `_run` sets another one at its end.
         text: what it does now.
-        fraction: how much of that is done, from 0 to 1; None: not known.
+        fraction: the part of that which is done, in 0..1; None: not known.
         problem: why it FAILED.
     """
 

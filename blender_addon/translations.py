@@ -36,7 +36,7 @@ def table() -> dict[str, dict[str, str]]:
 
 
 def register() -> None:
-    """Have Blender know the table."""
+    """Register the table with Blender."""
     texts = {
         locale: {
             (context, english): translated[language]
@@ -50,7 +50,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Have Blender forget the table."""
+    """Unregister the table."""
     bpy.app.translations.unregister(str(__package__))
 
 
@@ -79,7 +79,7 @@ def sentence(text: str) -> str:
 
 @functools.lru_cache(500)
 def _taken_apart(text: str) -> tuple[str, tuple[tuple[str, str], ...]] | None:
-    """Find the entry that a text was made by, of most words where several fit, and its values."""
+    """Find the entry by which a text was made, the longest one that fits, and its values."""
     matches = [(english, pattern.fullmatch(text)) for english, pattern in _patterns()]
     found = [(english, match) for english, match in matches if match is not None]
     if not found:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Watch a task by a timer of Blender's: one task at a time."""
+"""Watch one task at a time by a timer of Blender's."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 
-def box_mesh() -> dict[str, np.ndarray]:
+def make_box() -> dict[str, np.ndarray]:
     """Return a box of 0.6 x 0.4 x 1.0, each triangle with corners in one quarter of the texture."""
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], "f4")
     faces = [
@@ -29,7 +29,7 @@ def box_mesh() -> dict[str, np.ndarray]:
     }
 
 
-def sphere_gaussians(count: int, seed: int = 0) -> dict[str, np.ndarray]:
+def make_sphere(count: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Return `count` Gaussians on a sphere of radius 0.4, SH of degree 0."""
     random = np.random.default_rng(seed)
     directions = random.normal(size=(count, 3))
@@ -43,7 +43,7 @@ def sphere_gaussians(count: int, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def orbit_views(count: int = 4, size: int = 32) -> dict[str, np.ndarray]:
+def make_views(count: int = 4, size: int = 32) -> dict[str, np.ndarray]:
     """Return plain-colored images around the object; the last one at azimuth 0."""
     azimuths = (np.arange(1, count + 1) * 360.0 / count % 360.0).astype("f4")
     images = np.zeros((count, size, size, 3), np.uint8)
@@ -51,15 +51,15 @@ def orbit_views(count: int = 4, size: int = 32) -> dict[str, np.ndarray]:
     return {"images": images, "azimuths": azimuths}
 
 
-def glb_bytes() -> bytes:
+def encode_glb() -> bytes:
     """Return the box as a real .glb."""
     import trimesh
 
-    mesh = box_mesh()
+    mesh = make_box()
     return trimesh.Trimesh(mesh["vertices"], mesh["faces"], process=False).export(file_type="glb")
 
 
-def ply_bytes(gaussians: dict[str, np.ndarray]) -> bytes:
+def encode_ply(gaussians: dict[str, np.ndarray]) -> bytes:
     """Return Gaussians of degree 0 as a 3DGS .ply (log scales, logit opacities)."""
     names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
     names += [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]
@@ -80,7 +80,7 @@ def ply_bytes(gaussians: dict[str, np.ndarray]) -> bytes:
     return file.getvalue()
 
 
-def drawn(prompt: str, seed: int) -> bytes:
+def draw_words(prompt: str, seed: int) -> bytes:
     """Return a PNG "made of" words: a square whose color depends on the words and the seed."""
     from PIL import Image
 

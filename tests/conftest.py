@@ -64,24 +64,24 @@ def pytest_runtest_setup() -> None:
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run two files of tests at a time, but the one window in this process."""
-    return 0 if _asked_for_window(config) else min(2, os.cpu_count() or 1)
+    return 0 if _is_window_wanted(config) else min(2, os.cpu_count() or 1)
 
 
-def _asked_for_window(config: pytest.Config) -> bool:
+def _is_window_wanted(config: pytest.Config) -> bool:
     """Return True when the command line names the window test, by marker or by path."""
     by_marker = "window" in (config.option.markexpr or "")
     by_path = any("tests/window" in Path(argument).as_posix() for argument in config.args)
     return by_marker or by_path
 
 
-def _why_no_gpu() -> str:
+def _explain_no_gpu() -> str:
     """Return the reason the tests marked gpu are skipped, empty where a card is there."""
     import torch
 
     return "" if torch.cuda.is_available() else "no CUDA card on this machine"
 
 
-def _why_no_bpy() -> str:
+def _explain_no_bpy() -> str:
     """Return the reason the tests marked bpy are skipped, empty where the package is installed."""
     if importlib.util.find_spec("bpy") is None:
         return "the bpy package is not installed (it has wheels for CPython 3.11 only)"
@@ -90,12 +90,12 @@ def _why_no_bpy() -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the window test to those who ask for it; skip what the machine cannot run."""
-    if not _asked_for_window(config):
+    if not _is_window_wanted(config):
         left_out = [item for item in items if item.get_closest_marker("window")]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if item not in left_out]
-    for marker, why_not in (("gpu", _why_no_gpu), ("bpy", _why_no_bpy)):
+    for marker, why_not in (("gpu", _explain_no_gpu), ("bpy", _explain_no_bpy)):
         marked = [item for item in items if item.get_closest_marker(marker)]
         reason = why_not() if marked else ""
         if reason:

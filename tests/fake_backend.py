@@ -36,7 +36,7 @@ from backend.protocol import (
 from backend.protocol import messages as m
 from backend.protocol.processes import JOURNAL
 from tests.canned_results import BytesSource
-from tests.fake_jobs import DiedError, Result, Script, resend, script_of
+from tests.fake_jobs import DiedError, Result, Script, resend, write_script
 
 BEHAVIORS = {
     "normal": "does every job",
@@ -242,7 +242,7 @@ class FakeBackend:
         if submit.job in self._jobs:
             self._fetch(submit.job)
             return
-        script = script_of(submit, self.behavior, self.step_s, self.gaussians)
+        script = write_script(submit, self.behavior, self.step_s, self.gaussians)
         self._jobs[submit.job] = _Job(submit, script)
         ahead = sum(j.state == "running" for j in self._jobs.values()) - 1
         self._send(m.Accepted(submit.job, ahead))

@@ -15,12 +15,12 @@ import numpy as np
 
 from backend.protocol import messages as m
 from tests.canned_results import (
-    box_mesh,
-    drawn,
-    glb_bytes,
-    orbit_views,
-    ply_bytes,
-    sphere_gaussians,
+    draw_words,
+    encode_glb,
+    encode_ply,
+    make_box,
+    make_sphere,
+    make_views,
 )
 
 Script = Iterator[Any]
@@ -43,7 +43,7 @@ class Result:
     kept: bool = True
 
 
-def script_of(submit: m.JobMessage, behavior: str, step_s: float, gaussians: int) -> Script:
+def write_script(submit: m.JobMessage, behavior: str, step_s: float, gaussians: int) -> Script:
     """Return the script of a job.
 
     Args:
@@ -66,7 +66,7 @@ def resend(job: str, results: Iterable[Result]) -> Script:
     yield m.Done(job, {})
 
 
-def _file(name: str, data: bytes, **fields: Any) -> list[Result]:
+def _make_file(name: str, data: bytes, **fields: Any) -> list[Result]:
     return [Result(m.File, {"data": np.frombuffer(data, "u1")}, {"name": name, **fields})]
 
 
@@ -94,22 +94,22 @@ def _generate(submit: m.Submit, behavior: str, step_s: float, gaussians: int) ->
         if step in (2, 4) and submit.previews:
             told = {"step": step, "of": STEPS, "box": BOX}
             yield [
-                Result(m.Gaussians, sphere_gaussians(100 * step, step), told, kept=False),
-                Result(m.Views, orbit_views(), kept=False),
+                Result(m.Gaussians, make_sphere(100 * step, step), told, kept=False),
+                Result(m.Views, make_views(), kept=False),
             ]
-    final = sphere_gaussians(gaussians, submit.seed)
-    mesh = box_mesh()
+    final = make_sphere(gaussians, submit.seed)
+    mesh = make_box()
     if behavior == "nan":
         final["means"][3, 1] = np.nan
         mesh["vertices"][0, 0] = np.inf
     told = {"step": STEPS, "of": STEPS, "final": True, "box": BOX}
-    yield [Result(m.Views, orbit_views(), {"final": True}), Result(m.Gaussians, final, told)]
+    yield [Result(m.Views, make_views(), {"final": True}), Result(m.Gaussians, final, told)]
     for phase in ("decoding", "fusing", "simplifying", "unwrapping", "texturing"):
         yield step_s / 4
         yield m.Progress(job, phase, 1, 1, step_s, 0.9)
     results = [Result(m.Mesh, mesh, {"box": BOX})]
     for name in submit.files:
-        results += _file(name, glb_bytes() if name == "glb" else ply_bytes(final))
+        results += _make_file(name, encode_glb() if name == "glb" else encode_ply(final))
     yield results
     yield m.Done(job, {"denoising": STEPS * step_s})
 
@@ -123,12 +123,12 @@ def _imagine(imagine: m.Imagine, behavior: str, step_s: float) -> Script:
         yield m.Progress(job, "imagining", step, STEPS, None, 0.9 * step / STEPS)
         yield step_s
     yield m.Progress(job, "cutting", 1, 1, 0.0, 1.0)
-    yield _file("png", drawn(imagine.prompt, imagine.seed))
+    yield _make_file("png", draw_words(imagine.prompt, imagine.seed))
     yield m.Done(job, {"imagining": STEPS * step_s})
 
 
 def _cut_out(cutout: m.Cutout, step_s: float) -> Script:
     yield m.Progress(cutout.job, "cutting", 0, 1, None, 0.0)
     yield step_s
-    yield _file("png", drawn("cutout", 0), certainty=0.5)
+    yield _make_file("png", draw_words("cutout", 0), certainty=0.5)
     yield m.Done(cutout.job, {"cutting": step_s})

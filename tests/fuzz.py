@@ -65,7 +65,7 @@ def read_picture(data: bytes) -> None:
     assert image.width * image.height <= MAX_PIXELS
 
 
-def message_seeds() -> list[bytes]:
+def list_message_seeds() -> list[bytes]:
     """Return an example of every message."""
     from backend.protocol import encode
     from tests.backend.protocol.test_codec import EXAMPLES
@@ -74,7 +74,7 @@ def message_seeds() -> list[bytes]:
     return [bytes([len(parts) == 3]) + bytes(parts[1]) for parts in frames]
 
 
-def picture_seeds() -> list[bytes]:
+def list_picture_seeds() -> list[bytes]:
     """Return small pictures of all kinds that are read."""
     import numpy as np
     import tifffile
@@ -115,8 +115,8 @@ def picture_seeds() -> list[bytes]:
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
-    "codec": (read_message, message_seeds),
-    "picture": (read_picture, picture_seeds),
+    "codec": (read_message, list_message_seeds),
+    "picture": (read_picture, list_picture_seeds),
 }
 
 

@@ -13,7 +13,7 @@ NODE = {"object_store_memory": 10**8, "node_ip_address": "127.0.0.1"}
 
 
 @contextmanager
-def started(*cpus: int) -> Iterator[Any]:
+def start_nodes(*cpus: int) -> Iterator[Any]:
     """Start a cluster and end it.
 
     Args:

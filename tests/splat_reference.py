@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 
-def rotation(quat: np.ndarray) -> np.ndarray:
+def compute_rotation(quat: np.ndarray) -> np.ndarray:
     """Return the (3, 3) matrix of a quaternion wxyz, by Hamilton's product with the axes."""
     w, v = quat[0] / np.linalg.norm(quat), quat[1:] / np.linalg.norm(quat)
     cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
-def colors(sh: np.ndarray, directions: np.ndarray) -> np.ndarray:
+def compute_colors(sh: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Return (N, 3) colors of SH (N, K, 3), K of 1 or 4, seen along unit ``directions`` (N, 3)."""
     seen = 0.5 + 0.28209479177387814 * sh[:, 0].astype(np.float64)
     if sh.shape[1] > 1:
@@ -65,14 +65,14 @@ def draw(
     eye = -view.T @ viewmat[:3, 3]
     directions = means - eye
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    rgb = colors(sh, directions)
+    rgb = compute_colors(sh, directions)
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     picture = np.zeros((height, width, 4))
     for i in np.argsort(-seen[:, 2]):  # the farthest first
         x, y, z = seen[i]
         if z <= 0.01:
             continue
-        axes = view @ rotation(quats[i].astype(np.float64)) * scales[i]
+        axes = view @ compute_rotation(quats[i].astype(np.float64)) * scales[i]
         jacobian = np.array([[K[0, 0] / z, 0, -K[0, 0] * x / z**2],
                              [0, K[1, 1] / z, -K[1, 1] * y / z**2]])  # fmt: skip
         covariance = jacobian @ axes @ axes.T @ jacobian.T + 0.3 * np.eye(2)
@@ -86,7 +86,7 @@ def draw(
     return picture
 
 
-def scene(count: int, degree: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+def make_scene(count: int, degree: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
     """Return ``count`` Gaussians of all shapes, colors and opacities in the unit cube."""
     random = np.random.default_rng(seed)
     quats = random.normal(size=(count, 4))
@@ -99,7 +99,7 @@ def scene(count: int, degree: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
+def measure_psnr(first: np.ndarray, second: np.ndarray) -> float:
     """Return the peak signal-to-noise ratio in decibels of pictures in 0..1."""
     error = np.mean((np.asarray(first, np.float64) - np.asarray(second, np.float64)) ** 2)
     return float(10 * np.log10(1 / max(error, 1e-12)))

@@ -64,11 +64,11 @@ class Import(NamedTuple):
     at_top: bool  # runs when the importing module is imported
 
 
-def files_of(package: str) -> list[Path]:
+def list_files(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def module_name(path: Path) -> str:
+def name_module(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -109,44 +109,46 @@ def parse_imports(source: str, name: str, is_package: bool) -> list[Import]:
 
 
 @cache
-def imports_of(path: Path) -> tuple[Import, ...]:
+def read_imports(path: Path) -> tuple[Import, ...]:
     source = path.read_text(encoding="utf-8")
-    return tuple(parse_imports(source, module_name(path), path.name == "__init__.py"))
+    return tuple(parse_imports(source, name_module(path), path.name == "__init__.py"))
 
 
-def top(module: str) -> str:
+def find_top(module: str) -> str:
     return module.split(".")[0]
 
 
-def within(module: str, package: str) -> bool:
+def is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
-def arrows(paths: list[Path]) -> Iterator[tuple[str, Import]]:
+def list_arrows(paths: list[Path]) -> Iterator[tuple[str, Import]]:
     for path in paths:
-        for found in imports_of(path):
+        for found in read_imports(path):
             yield f"{path.relative_to(ROOT).as_posix()}:{found.line} imports {found.module}", found
 
 
-def complaints(paths: list[Path], wrong: object) -> list[str]:
+def list_complaints(paths: list[Path], wrong: object) -> list[str]:
     assert paths, "nothing to look at"
-    return [text for text, found in arrows(paths) if wrong(found.module)]  # type: ignore[operator]
+    return [text for text, found in list_arrows(paths) if wrong(found.module)]  # type: ignore[operator]
 
 
 def test_gsv3d_knows_neither_backend_nor_addon() -> None:
-    assert not complaints(files_of("gsv3d"), lambda m: top(m) in ("backend", "blender_addon"))
+    assert not list_complaints(
+        list_files("gsv3d"), lambda m: find_top(m) in ("backend", "blender_addon")
+    )
 
 
 def test_gsv3d_knows_no_socket() -> None:
-    assert not complaints(files_of("gsv3d"), lambda m: top(m) in ("zmq", "msgpack"))
+    assert not list_complaints(list_files("gsv3d"), lambda m: find_top(m) in ("zmq", "msgpack"))
 
 
 def test_only_the_datasets_of_gsv3d_drive_blender() -> None:
-    paths = [p for p in files_of("gsv3d") if not within(module_name(p), GSV3D_WITH_BLENDER)]
-    assert not complaints(paths, lambda m: top(m) in OF_BLENDER)
+    paths = [p for p in list_files("gsv3d") if not is_within(name_module(p), GSV3D_WITH_BLENDER)]
+    assert not list_complaints(paths, lambda m: find_top(m) in OF_BLENDER)
 
 
-def row_of(module: str) -> tuple[int, int]:
+def find_row(module: str) -> tuple[int, int]:
     """Return the row of a part of gsv3d and, in the laboratory, the row there."""
     parts = module.split(".")
     # ``from gsv3d import __version__``: a name of the package itself.
@@ -160,63 +162,67 @@ def row_of(module: str) -> tuple[int, int]:
 
 def test_parts_of_gsv3d_build_on_those_below() -> None:
     wrong = []
-    for path in files_of("gsv3d"):
-        own = row_of(module_name(path))
-        for text, found in arrows([path]):
-            if within(found.module, "gsv3d") and row_of(found.module) > own:
+    for path in list_files("gsv3d"):
+        own = find_row(name_module(path))
+        for text, found in list_arrows([path]):
+            if is_within(found.module, "gsv3d") and find_row(found.module) > own:
                 wrong.append(text)
     assert not wrong
 
 
 def test_backend_does_not_know_the_addon() -> None:
-    assert not complaints(files_of("backend"), lambda m: top(m) in {"blender_addon"} | OF_BLENDER)
+    assert not list_complaints(
+        list_files("backend"), lambda m: find_top(m) in {"blender_addon"} | OF_BLENDER
+    )
 
 
 def test_only_the_worker_process_of_the_backend_holds_the_model() -> None:
     """The thread with the sockets must never wait for a model, nor die with one."""
     # The first two run in the worker process, the third is a command of its own.
     with_model = ("backend.model_runner", "backend.ray_runner", "backend.doctor")
-    paths = [p for p in files_of("backend") if module_name(p) not in with_model]
+    paths = [p for p in list_files("backend") if name_module(p) not in with_model]
 
     def model(module: str) -> bool:
-        return top(module) in OF_TORCH or (top(module) == "gsv3d" and not within(module, VERSION))
+        return find_top(module) in OF_TORCH or (
+            find_top(module) == "gsv3d" and not is_within(module, VERSION)
+        )
 
-    assert not complaints(paths, model)
-    loads = [imports_of(path) for path in paths]
+    assert not list_complaints(paths, model)
+    loads = [read_imports(path) for path in paths]
     assert not [i for found in loads for i in found if i.at_top and i.module in with_model]
 
 
 def test_protocol_is_light() -> None:
     def heavy(module: str) -> bool:
-        return top(module) not in PROTOCOL_NEEDS and not within(module, "backend.protocol")
+        return find_top(module) not in PROTOCOL_NEEDS and not is_within(module, "backend.protocol")
 
-    assert not complaints(files_of("backend/protocol"), heavy)
+    assert not list_complaints(list_files("backend/protocol"), heavy)
 
 
 def test_addon_knows_blender_and_the_protocol_only() -> None:
     def foreign(module: str) -> bool:
-        if within(module, "backend"):
-            return not within(module, "backend.protocol")
-        return top(module) not in PROTOCOL_NEEDS | OF_BLENDER | {"blender_addon"}
+        if is_within(module, "backend"):
+            return not is_within(module, "backend.protocol")
+        return find_top(module) not in PROTOCOL_NEEDS | OF_BLENDER | {"blender_addon"}
 
     # The zip holds the library's module in place of this one.
     packed = ROOT / "blender_addon" / "filenames.py"
-    assert not complaints([p for p in files_of("blender_addon") if p != packed], foreign)
+    assert not list_complaints([p for p in list_files("blender_addon") if p != packed], foreign)
     rules = ROOT / "gsv3d" / "filenames.py"
-    assert not complaints([packed], lambda module: not within(module, "gsv3d.filenames"))
-    assert not complaints([rules], lambda module: top(module) not in STANDARD)
+    assert not list_complaints([packed], lambda module: not is_within(module, "gsv3d.filenames"))
+    assert not list_complaints([rules], lambda module: find_top(module) not in STANDARD)
 
 
 @pytest.mark.parametrize("package", ["gsv3d", "backend", "blender_addon"])
 def test_no_module_imports_itself_by_way_of_others(package: str) -> None:
     """Imports inside functions count."""
-    paths = {module_name(path): path for path in files_of(package)}
-    graph = {name: {known(found.module, paths) for found in imports_of(path)} - {name, package, ""}
-             for name, path in paths.items()}  # fmt: skip
+    paths = {name_module(path): path for path in list_files(package)}
+    graph = {name: {find_module(imported.module, paths) for imported in read_imports(path)}
+             - {name, package, ""} for name, path in paths.items()}  # fmt: skip
     assert len(list(TopologicalSorter(graph).static_order())) >= len(paths)
 
 
-def known(name: str, paths: dict[str, Path]) -> str:
+def find_module(name: str, paths: dict[str, Path]) -> str:
     """Return the module that ``from module import name`` names; empty if it is not ours."""
     while name and name not in paths:
         name = name.rpartition(".")[0]
@@ -225,23 +231,23 @@ def known(name: str, paths: dict[str, Path]) -> str:
 
 def test_addon_reaches_the_protocol_in_one_place() -> None:
     """A copy of it is packed into the zip; every other import would miss that copy."""
-    users = {text.split(":")[0] for text, found in arrows(files_of("blender_addon"))
-             if within(found.module, "backend")}  # fmt: skip
+    users = {text.split(":")[0] for text, found in list_arrows(list_files("blender_addon"))
+             if is_within(found.module, "backend")}  # fmt: skip
     assert users == {"blender_addon/protocol.py"}
 
 
-def loaded_with(module: str) -> set[str]:
+def list_loaded(module: str) -> set[str]:
     """Return all modules of this project that importing one loads, parents included."""
-    paths = {module_name(path): path for package in PACKAGES for path in files_of(package)}
+    paths = {name_module(path): path for package in PACKAGES for path in list_files(package)}
     assert module in paths
     waiting, loaded = [module], set()
     while waiting:
-        name = known(waiting.pop(), paths)
+        name = find_module(waiting.pop(), paths)
         if not name or name in loaded:
             continue
         loaded.add(name)
         waiting.append(name.rpartition(".")[0])
-        waiting += [found.module for found in imports_of(paths[name]) if found.at_top]
+        waiting += [found.module for found in read_imports(paths[name]) if found.at_top]
     return {name for name in loaded if name}
 
 
@@ -254,6 +260,7 @@ WITHOUT_BLENDER = [
     "blender_addon.batch",
     "blender_addon.client",
     "blender_addon.color",
+    "blender_addon.console",
     "blender_addon.environments",
     "blender_addon.events",
     "blender_addon.filenames",
@@ -274,24 +281,30 @@ WITHOUT_BLENDER = [
 
 @pytest.mark.parametrize("module", WITHOUT_BLENDER)
 def test_pure_modules_load_neither_blender_nor_torch(module: str) -> None:
-    paths = {module_name(path): path for package in PACKAGES for path in files_of(package)}
-    loaded = [paths[name] for name in loaded_with(module)]
-    assert not complaints_at_top(loaded, OF_BLENDER | OF_TORCH)
+    paths = {name_module(path): path for package in PACKAGES for path in list_files(package)}
+    loaded = [paths[name] for name in list_loaded(module)]
+    assert not list_complaints_at_top(loaded, OF_BLENDER | OF_TORCH)
 
 
-def complaints_at_top(paths: list[Path], names: frozenset[str]) -> list[str]:
-    return [text for text, found in arrows(paths) if found.at_top and top(found.module) in names]
+def list_complaints_at_top(paths: list[Path], names: frozenset[str]) -> list[str]:
+    return [
+        text
+        for text, found in list_arrows(paths)
+        if found.at_top and find_top(found.module) in names
+    ]
 
 
 def test_socket_thread_names_blender_nowhere() -> None:
-    assert not complaints([ROOT / "blender_addon/client.py"], lambda m: top(m) in OF_BLENDER)
+    assert not list_complaints(
+        [ROOT / "blender_addon/client.py"], lambda m: find_top(m) in OF_BLENDER
+    )
 
 
 def test_files_of_gaussians_need_no_torch() -> None:
     own = STANDARD | {"numpy", "plyfile", "gsv3d"}
-    assert not complaints(
+    assert not list_complaints(
         [ROOT / "gsv3d/gaussians/ply.py"],
-        lambda m: top(m) not in own or within(m, "gsv3d.cameras"),
+        lambda m: find_top(m) not in own or is_within(m, "gsv3d.cameras"),
     )
 
 
@@ -348,14 +361,14 @@ def test_the_page_names_files_that_are_there() -> None:
     assert len(named) > 80 and not missing
 
 
-def sources() -> list[Path]:
+def list_sources() -> list[Path]:
     folders = [*PACKAGES, "tests", "benchmarks"]
-    return [*ROOT.glob("*.py"), *(path for folder in folders for path in files_of(folder))]
+    return [*ROOT.glob("*.py"), *(path for folder in folders for path in list_files(folder))]
 
 
 def test_every_file_names_its_license() -> None:
     wrong = []
-    for path in sources():
+    for path in list_sources():
         relative = path.relative_to(ROOT)
         # The add-on and its tests, which import it and Blender.
         license = "GPL-3.0-or-later" if "blender_addon" in relative.parts else "Apache-2.0"
@@ -364,7 +377,7 @@ def test_every_file_names_its_license() -> None:
             lines.pop(0)
         if not lines or lines[0] != f"# SPDX-License-Identifier: {license}":
             wrong.append(f"{relative.as_posix()}: the first line must name {license}")
-    assert len(sources()) > 100 and not wrong
+    assert len(list_sources()) > 100 and not wrong
 
 
 def test_license_texts_are_whole() -> None:

@@ -7,7 +7,7 @@ from tests import guide
 
 
 def test_pictures_are_there_and_small() -> None:
-    shown = guide.pictures()
+    shown = guide.list_pictures()
     assert len(shown) >= 5
     for picture in shown:
         assert picture.stat().st_size < 200_000, picture

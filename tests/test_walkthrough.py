@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTION = "## From a folder of meshes to a model in the panel"
 
 
-def commands() -> list[list[str]]:
+def read_commands() -> list[list[str]]:
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     section = text.split(SECTION)[1].split("\n## ")[0]
     return [shlex.split(line) for line in section.splitlines() if line.startswith("    ")]
@@ -48,13 +48,13 @@ def make_props(folder: Path) -> None:
         trimesh.Scene(parts).export(folder / f"prop {number}.glb")
 
 
-def installed_models(folder: Path) -> list[str]:
+def list_installed_models(folder: Path) -> list[str]:
     """What the panel's field offers: the models that a backend, begun now, says it can load."""
     running = Running(folder, worker_command=None, device="cpu")
     try:
         with Client(running.path) as client:
             # Greeted at once, and again when the worker has loaded the library and looked.
-            ready = client.until(lambda e: isinstance(e, m.Welcome) and bool(e.models), 120)
+            ready = client.wait_for(lambda e: isinstance(e, m.Welcome) and bool(e.models), 120)
             return [model.name for model in ready.models if model.installed]
     finally:
         running.stop()
@@ -67,7 +67,7 @@ def test_followed_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copy(ROOT / "examples" / "barrel.png", tmp_path / "picture.png")
     monkeypatch.setenv("GSV3D_MODELS", str(tmp_path / "models"))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
-    found = commands()
+    found = read_commands()
     assert [c[:2] for c in found] == [
         ["gsv3d", "train"], ["gsv3d", "evaluate"], ["gsv3d", "models"], ["gsv3d", "generate"],
     ]  # fmt: skip
@@ -91,4 +91,4 @@ def test_followed_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     record = json.loads((tmp_path / "out" / "picture.json").read_text(encoding="utf-8"))
     assert 20 <= len(mesh.faces) <= 5000 and record["faces"] == len(mesh.faces)
     assert record["model"] == "my-props"
-    assert installed_models(tmp_path / "backend").count("my-props") == 1
+    assert list_installed_models(tmp_path / "backend").count("my-props") == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages to frames and back: [tag, msgpack header, raw buffer where the message has one].
+"""Convert messages to frames and back: tag, msgpack header, and a raw buffer if there is one.
 
 Whatever bytes come in, `decode` returns a message within all limits or raises ProtocolError, and
 takes no memory beyond a small multiple of what has already arrived.
@@ -92,7 +92,7 @@ def decode(frames: Sequence[Any], sender: str) -> Decoded:
 
 
 def _job_of(header: dict[str, Any]) -> str | None:
-    """Return the job of a message that is wrong elsewhere: its sender learns which it was."""
+    """Return the job of a wrong message, so that its sender can be told which it was."""
     try:
         return JobId().check("job", header.get("job"))
     except ProtocolError:

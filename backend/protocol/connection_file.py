@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connection file: where the backend listens, and the keys, for its user's eyes only.
+"""The connection file, which tells its user alone where the backend listens and its keys.
 
-JSON, and private: nobody sees a partial file, and nobody else sees any. That of a backend on
-another computer is written when it is paired with, and names no process.
+It is JSON, is never seen half written, and no other user can read it. Pairing with a backend on
+another computer writes one that names no process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ENDPOINT = re.compile(rf"tcp://({HOST}):([0-9]{{1,5}})\Z")
 
 @dataclass(frozen=True)
 class Connection:
-    """What the connection file holds. Keys are Z85 text of 40 characters."""
+    """The contents of the connection file. Keys are Z85 text of 40 characters."""
 
     endpoint: str  # tcp://HOST:PORT; a backend on this computer is at 127.0.0.1
     server_public_key: str
@@ -76,7 +76,7 @@ class Connection:
 
 
 def default_data_dir() -> Path:
-    """Return the user's data folder of GSV3D (the one platformdirs names; by stdlib alone)."""
+    """Return the user's data folder of GSV3D, the one that platformdirs would name."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
         return Path(base) / "gsv3d" / "gsv3d"

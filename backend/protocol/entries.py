@@ -24,7 +24,7 @@ from .versions import JOB_VERSIONS
 CHANGES = ("", "add", "remove")
 #: The states of a job.
 STATES = ("accepted", "running", "done", "fetched", "failed", "cancelled")
-#: Whose a job is: this client's, that of another client which is connected, or of none that is.
+#: Whose a job is: this client's, another connected client's, or that of a client that has gone.
 OWNERS = ("you", "other", "gone")
 
 

@@ -8,7 +8,7 @@ REPORT = "This is a fault of GSV3D: please report it with the backend's log file
 
 
 class WordedError(Exception):
-    """Base of the errors that are shown as they are.
+    """Base of the errors whose words are shown to the user.
 
     Args:
         what: one sentence: what is wrong, and where.
@@ -25,7 +25,7 @@ class WordedError(Exception):
 
 
 class ProtocolError(WordedError, ValueError):
-    """Something that is not a valid message: names the field, its value's size and its bounds.
+    """A message is not valid; `what` names the field, its value's size and its bounds.
 
     Args:
         job: the job the message was about, where that could be read.

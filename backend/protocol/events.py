@@ -39,7 +39,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Silence:
-    """Nothing was heard for `seconds`. Said once; the next message ends it.
+    """Nothing was heard for `seconds`. This is told once; the next message ends the silence.
 
     What to do: close the socket, read the connection file again, open a socket, call `hello`.
     """

@@ -98,7 +98,7 @@ class Flag(Kind):
 
 @dataclass(frozen=True)
 class Text(Kind):
-    """Any text without control characters (tab and newline excepted)."""
+    """A text without control characters other than tab and newline."""
 
     high: int = SENTENCE_CHARS
 
@@ -252,7 +252,7 @@ def to_map(record: Any) -> dict[str, Any]:
 
 
 def from_map(factory: Callable[..., Any], values: dict[str, Any], prefix: str = "") -> Any:
-    """Make the dataclass from a header's map. Unknown keys are left aside: newer peers add some."""
+    """Make the dataclass from a header's map; ignore unknown keys, which newer peers may add."""
     known: dict[str, Any] = {}
     for field in dataclasses.fields(factory):  # type: ignore[arg-type]
         if field.name in values:

@@ -11,7 +11,7 @@ from .transfers import IncomingTransfer
 
 
 class IncomingTransfers:
-    """Assembles transfers; those nobody waits for are left aside.
+    """Assemble transfers; ignore those nobody waits for.
 
     Args:
         window: see `IncomingTransfer`.
@@ -68,7 +68,7 @@ class IncomingTransfers:
         return Credit(chunk.transfer, grant) if grant else None
 
     def drop(self, number: int) -> None:
-        """Leave a transfer that the backend does not complete."""
+        """Drop a transfer that the backend does not complete."""
         self._open.pop(number, None)
 
     def leave_aside(self, job: str | None = None) -> None:

@@ -20,7 +20,7 @@ OPEN_TRANSFERS = 16
 OPEN_TRANSFER_BYTES = 1024 * MIB
 #: Chunks a transfer may be owed at a time.
 CREDIT_CHUNKS = 1024
-#: Largest frame a client (no pictures come its way) and a server accept, in bytes.
+#: Bytes of the largest frame that a client (which gets no pictures) and a server accept.
 CLIENT_FRAME_BYTES = 1 * MIB
 SERVER_FRAME_BYTES = IMAGE_BYTES + 64 * 1024
 #: Views a model may be asked for.

@@ -17,7 +17,7 @@ class Message:
     """Base of all messages; each is a frozen dataclass whose fields are checked when it is made.
 
     Attributes:
-        TYPE: the name in the header: that of the class, in lower case.
+        TYPE: the name in the header, which is the class's in lower case.
         SENDER: who may send it: "client", "server" or "both".
     """
 
@@ -33,18 +33,18 @@ class Message:
 
 
 class FromClient(Message):
-    """Base of what a client sends."""
+    """Base of the messages that a client sends."""
 
     SENDER = "client"
 
 
 class FromServer(Message):
-    """Base of what the backend sends."""
+    """Base of the messages that the backend sends."""
 
     SENDER = "server"
 
 
 class AboutJob(Message):
-    """Base of what is about one job."""
+    """Base of the messages about one job."""
 
     job: str = wire(JobId())

@@ -121,7 +121,7 @@ class Cancel(FromClient, AboutJob):
 
 
 class Fetch(FromClient, AboutJob):
-    """Send me what happens to this job, and what it has made so far, from the beginning."""
+    """Ask for all that a job has made so far and for what happens to it from now on."""
 
 
 class Status(FromClient):
@@ -131,14 +131,14 @@ class Status(FromClient):
 
 
 class Credit(FromClient):
-    """So many more chunks of a transfer may be sent."""
+    """Allow so many more chunks of a transfer."""
 
     transfer: int = wire(Integer(1, _BIG))
     chunks: int = wire(Integer(1, CREDIT_CHUNKS))
 
 
 class Ack(FromClient, AboutJob):
-    """The results of a job are in use here; the server keeps its copy until forget."""
+    """Tell that a job's results are in use; the backend keeps its copy until forget."""
 
 
 class Free(FromClient):
@@ -184,11 +184,11 @@ class Pair(FromClient):
 
 
 class Ping(Message):
-    """Are you there?"""
+    """Ask whether the other side is there."""
 
 
 class Pong(Message):
-    """Yes."""
+    """Answer a ping."""
 
 
 # --- from server to client -----------------------------------------------------------------------
@@ -212,7 +212,7 @@ class Accepted(FromServer, AboutJob):
 
 
 class Progress(FromServer, AboutJob):
-    """Where a job is. A newer one replaces an older one that is not yet sent."""
+    """How far a job is. A newer message replaces an older one that is not yet sent."""
 
     phase: str = wire(Name())
     step: int = wire(Integer(0, 1_000_000))
@@ -281,7 +281,7 @@ class Chunk(FromServer):
 
 
 class Dropped(FromServer, AboutJob):
-    """An announced transfer will not be completed: something newer took its place."""
+    """An announced transfer will not be completed, since a newer one took its place."""
 
     transfer: int = wire(Integer(1, _BIG))
 

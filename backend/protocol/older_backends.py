@@ -23,7 +23,7 @@ _TOO_OLD = {
 
 
 def adapt(message: Message, version: int) -> Message | None:
-    """Return what comes nearest to a message in a version of the protocol; None: nothing does."""
+    """Return a message as a version of the protocol has it; None where it has nothing like it."""
     if version < _SINCE.get(message.TYPE, 0):
         return None
     if isinstance(message, Submit) and message.elevation is None and version < POSE_VERSION:
@@ -36,5 +36,5 @@ def adapt(message: Message, version: int) -> Message | None:
 
 
 def too_old(kind: str, job: str) -> ProtocolError:
-    """Return the error of a message that is about a job and that the backend does not know."""
+    """Return the error for a message about a job that an older backend does not know."""
     return ProtocolError(_TOO_OLD[kind], UPDATE_BACKEND, job)

@@ -45,7 +45,7 @@ def parse_address(text: str) -> tuple[str, int]:
     """Return host and port of ``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
 
     Raises:
-        ProtocolError: it is none of these.
+        ProtocolError: the text is none of these.
     """
     match = _ADDRESS.match(text.strip())
     port = int(match[2] or DEFAULT_PORT) if match is not None else 0
@@ -82,7 +82,7 @@ class PairingCode:
         return f"tcp://{self.host}:{self.port}"
 
     def keys(self) -> tuple[bytes, bytes]:
-        """Return public and secret key (Z85) of whoever holds the code."""
+        """Return the public and the secret key (Z85) of the code's holder."""
         secret = z85.encode(hashlib.sha256(b"gsv3d pairing 1" + self.seed).digest())
         return zmq.curve_public(secret), secret
 
@@ -91,7 +91,7 @@ def parse_code(text: str) -> PairingCode:
     """Read a pairing code.
 
     Raises:
-        ProtocolError: it is none, or was mistyped.
+        ProtocolError: the text is no pairing code, or was mistyped.
     """
     match = _CODE.match("".join(text.split()))
     if match is None:
@@ -122,7 +122,7 @@ def _checksum(start: str, body: bytes) -> bytes:
 def pair(
     context: Any, code: PairingCode, client: str, stopped: Callable[[], bool] = lambda: False
 ) -> Connection | None:
-    """Make a key pair and have the backend know it. Waits `ANSWER_S` at most.
+    """Make a key pair and let the backend know it. Wait `ANSWER_S` at most.
 
     Args:
         context: ZeroMQ's.

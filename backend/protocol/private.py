@@ -33,7 +33,7 @@ def create_private(path: Path) -> int:
 def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its user can open, in place of the one that is there.
 
-    It is written beside its place under a random name and renamed: nobody sees a part of it.
+    It is written under a random name and renamed, so that nobody sees a part of it.
 
     Raises:
         OSError: its folder cannot be written.
@@ -54,8 +54,8 @@ def write_private(path: Path, data: bytes) -> None:
 def make_private_folder(path: Path) -> None:
     """Make a folder, and the missing ones above it, that only their user can open.
 
-    On POSIX a folder that is there is closed to others. On Windows it keeps its rights: those under
-    the user's own folder are private anyway.
+    On POSIX an existing folder is closed to others. On Windows it keeps its rights, since folders
+    under the user's own are private anyway.
 
     Raises:
         OSError: it cannot be made, or it is another user's, who could exchange its files.
@@ -76,13 +76,13 @@ def make_private_folder(path: Path) -> None:
 
 
 def _restrict_windows(path: Path, rights: str) -> None:
-    """Take inherited rights off a path that is still empty, and give them to its user alone."""
+    """Take inherited rights off an empty file or folder, and give them to its user alone."""
     user = os.environ.get("USERNAME", "")
     domain = os.environ.get("USERDOMAIN", "")
     if not user:
         raise OSError("the name of the user is not known (USERNAME is empty)")
     account = f"{domain}\\{user}" if domain else user
-    # By its full path: Windows looks into the current folder first.
+    # A full path, since Windows looks into the current folder first.
     icacls = Path(os.environ.get("SystemRoot", r"C:\Windows"), "System32", "icacls.exe")
     try:
         result = subprocess.run(

@@ -15,8 +15,7 @@ JOURNAL = "journal.sqlite"
 def folder_in_use(data_dir: Path) -> bool:
     """Return True while a backend runs on a data folder.
 
-    The lock ends with the process, however it ends, and is no other process's by chance, as an id
-    may be.
+    The lock ends with the process, however it ends. A process id could be another process's by now.
     """
     path = Path(data_dir) / JOURNAL
     try:
@@ -69,7 +68,7 @@ def _exists_windows(pid: int) -> bool:
     if not handle:
         return ctypes.get_last_error() == access_denied  # type: ignore[attr-defined]
     try:
-        # A process that has ended but is still held by someone is signalled.
+        # The handle of a process that has ended is signaled.
         return kernel32.WaitForSingleObject(handle, 0) == wait_timeout
     finally:
         kernel32.CloseHandle(handle)

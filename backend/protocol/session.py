@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client's side of the protocol without a socket: bytes in, events out, frames to send.
+"""The client's side of the protocol without a socket: it turns frames into events.
 
-See the package's docstring for the way it is used.
+The package's docstring shows how it is used.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ClientSession:
         return len(self._unaccepted)
 
     def hello(self) -> None:
-        """Begin, or begin anew on a new socket. What was held back follows the welcome.
+        """Begin, or begin again on a new socket. Messages held back until the welcome follow it.
 
         Jobs whose end has not come are then submitted once more (if not yet accepted) or fetched,
         and what was asked for and not answered is asked for again, so nothing is lost and nothing
@@ -168,9 +168,9 @@ class ClientSession:
         self._wish(m.Cancel(job))
 
     def ack(self, job: str) -> None:
-        """Say that a job's results are in use here; `Acked` follows.
+        """Tell that a job's results are in use; `Acked` follows.
 
-        A backend before version 4 deletes them, and one before version 5 doesn't answer.
+        A backend before version 4 then deletes them, and one before version 5 does not answer.
         """
         self._wish(m.Ack(job))
 
@@ -190,12 +190,12 @@ class ClientSession:
         self._wish(message)
 
     def move(self, job: str, place: int) -> None:
-        """Ask for another place among the waiting jobs; 0 is the next one."""
+        """Ask for another place among the waiting jobs; 0 is the first."""
         if self.welcome is not None:
             self._send(m.Move(job, place))
 
     def free(self) -> None:
-        """Ask to free the memory of models that no job is using; a backend before 5 does not."""
+        """Ask to free the memory of models that no job uses; backends before version 5 do not."""
         self._send_or_hold(m.Free())
 
     def status(self, follow: bool = False) -> None:
@@ -247,13 +247,13 @@ class ClientSession:
         return events
 
     def tick(self) -> list[Event]:
-        """Keep the heartbeat; call it a few times a second. Returns Silence when it has begun."""
+        """Keep the heartbeat; call this a few times a second. Return Silence when it has begun."""
         now = time.monotonic()
         if self._heard is None:
             self._heard = now
         if self._submit_at is not None and now >= self._submit_at and self.welcome is not None:
             self._submit_at = now + _BUSY_S
-            # The others when it is accepted. A batch is refused sooner than a single job.
+            # Others follow when it is accepted. A batch is refused sooner than a single job.
             for begun in sorted(self._unaccepted.values(), key=_is_batch)[:1]:
                 self._send(begun)
         if self._spoke is None or now - self._spoke >= HEARTBEAT_S:
@@ -277,7 +277,7 @@ class ClientSession:
         return told is not None
 
     def _send_or_fail(self, message: m.JobMessage | _Wish) -> list[Event]:
-        """Send a message, or return that its job has failed where the backend is too old."""
+        """Send a message; where the backend is too old, return the failure of its job."""
         if self._send(message):
             return []
         self._forget(message.job)
@@ -285,13 +285,13 @@ class ClientSession:
         return [m.Failed(message.job, error.what, "", error.hint)]
 
     def _wish(self, message: _Wish) -> None:
-        """Ask for something until it is answered, over as many connections as that takes."""
+        """Ask for something, again on each new connection, until it is answered."""
         self._wishes[type(message), message.job] = message
         if self.welcome is not None:
             self._send_wish(message)
 
     def _answered(self, job: str, *kinds: type[_Wish]) -> None:
-        """Ask no more for what was answered."""
+        """Stop asking for what was answered."""
         for kind in kinds:
             self._wishes.pop((kind, job), None)
 
@@ -350,7 +350,7 @@ class ClientSession:
         return [message]
 
     def _credit_or_pass(self, taken: m.Credit | Received | None) -> list[Event]:
-        """Send the credit that a transfer is due, or return the event that it has ended in."""
+        """Send the credit that is due, or return the event with which the transfer has ended."""
         if isinstance(taken, m.Credit):
             self._send(taken)
             return []

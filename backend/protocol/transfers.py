@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Large payloads in chunks: the receiver grants credit, the sender never sends more than that."""
+"""Large payloads in chunks, of which the sender sends as many as the receiver grants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Source(Protocol):
 
 
 class OutgoingTransfer:
-    """The sender's side: knows how far it is and how many chunks it may still send."""
+    """The sender's side, which knows how far it is and how many chunks it may still send."""
 
     def __init__(self, artifact: Artifact, source: Source) -> None:
         self.artifact = artifact
@@ -65,7 +65,7 @@ class OutgoingTransfer:
 
 
 class IncomingTransfer:
-    """The receiver's side: assembles chunks and keeps the sender supplied with credit.
+    """The receiver's side, which assembles chunks and grants the sender credit.
 
     Args:
         artifact: the announcement (its sizes have been checked).
@@ -79,7 +79,7 @@ class IncomingTransfer:
         self.window = max(1, min(window, CREDIT_CHUNKS))
         self.received = 0
         self.owed = 0
-        # np.empty does not touch the pages: memory is taken as the chunks come.
+        # np.empty does not touch the pages; chunks take the memory when they come.
         self._data = np.empty(artifact.nbytes, dtype=np.uint8)
 
     @property

@@ -2,7 +2,7 @@
 """Versions of the protocol, and the negotiation both sides do in hello and welcome.
 
 The first frame of every message is the framing tag. Hello and its answer keep this framing in all
-versions, so that two sides of different age can still tell each other so.
+versions, so that two sides of different age can still tell each other.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gaussians in the scene: a native splat cloud where Blender has it, else points with nodes."""
+"""Gaussians in the scene, as a native splat cloud where Blender has one, else as points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .placement import Fit
 from .prepare import GaussianArrays
 
 ARRAYS_TAG = "gsv3d_arrays"
-"""The name of the property that tells which arrays data was made of."""
+"""Property that tells which arrays data was made of."""
 
 
 def import_gaussians(
@@ -25,9 +25,8 @@ def import_gaussians(
 ) -> Generator[None, None, str]:
     """Show ``arrays`` in the job's Gaussians object, a little at each step; return its name.
 
-    The data is built aside and swapped in at the last step, so that coarse Gaussians stay in view
-    until finer ones replace them, in the same object. Closing the generator early, or an error,
-    leaves the scene as it was.
+    The last step puts the new data into the object, so that coarse Gaussians stay in view until
+    finer ones replace them. Closing the generator early, or an error, leaves the scene as it was.
     """
     data = yield from build_gaussians(arrays, job_id, target.name, fit)
     try:
@@ -67,7 +66,7 @@ def build_gaussians(
 def show_gaussians(data: Any, arrays: GaussianArrays, job_id: str, target: Target) -> str:
     """Show data of `build_gaussians` in the job's object, made where there is none.
 
-    Blender evaluates the whole scene after this: call it once in an arrival.
+    Blender then evaluates the whole scene, so call it once in an arrival.
 
     Returns:
         The object's name.
@@ -93,7 +92,7 @@ def show_gaussians(data: Any, arrays: GaussianArrays, job_id: str, target: Targe
 
 
 def has_native_points() -> bool:
-    """Return True if this Blender has splats of its own, with all attributes they need."""
+    """Return True if this Blender has native splats with all attributes they need."""
     return compat.has_native_splats() and compat.attribute_type_exists("FLOAT4")
 
 
@@ -104,7 +103,7 @@ def _shows(data: Any, arrays: GaussianArrays) -> bool:
 
 
 def new_points(name: str, count: int) -> bpy.types.Mesh:
-    """Return a mesh of ``count`` bare vertices: point clouds cannot be resized everywhere."""
+    """Return a mesh of ``count`` vertices, since not all Blenders can resize point clouds."""
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(count)
     return mesh

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A textured mesh: UVs per corner, one packed sRGB texture, one Principled material.
 
-The Solid view shows the color that its settings ask for: the material's, the object's, the active
-color attribute or the texture. A result has all four.
+The Solid view's settings choose the color of the material, the object, the active color attribute
+or the texture. A result has all four.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .placement import Fit
 from .prepare import MeshArrays
 
 SHARP_ANGLE = math.radians(50)
-"""Edges sharper than this stay edges. Wide, for a mesh with few faces bends much at each."""
+"""Edges sharper than this stay edges. It is wide, since few faces bend much at each edge."""
 
 
 def import_mesh(
@@ -30,9 +30,9 @@ def import_mesh(
 ) -> Generator[None, None, str]:
     """Make the object, a little at each step; return its name.
 
-    The object's origin is the middle of its base. All after which Blender evaluates the whole scene
-    anew is in the last step; that a material has a texture is enough for it. Closing the generator
-    before its end, or an error, leaves the scene as it was.
+    The object's origin is the middle of its base. All changes after which Blender evaluates the
+    whole scene are in the last step; a texture in a material is one. Closing the generator before
+    its end, or an error, leaves the scene as it was.
     """
     mesh = bpy.data.meshes.new(target.name)
     image = None
@@ -52,12 +52,12 @@ def import_mesh(
 
 
 def _fill(mesh: bpy.types.Mesh, arrays: MeshArrays, fit: Fit) -> Generator[None, None, None]:
-    """Make the mesh of arrays that are valid; `prepare_mesh` saw to it in another thread."""
+    """Make the mesh of arrays that `prepare_mesh` has checked in another thread."""
     corners = arrays.faces.size
     mesh.vertices.add(len(arrays.vertices))
     mesh.vertices.foreach_set("co", fit.apply(arrays.vertices).reshape(-1))
     mesh.loops.add(corners)
-    # The attribute takes an array as it is; loops take 300,000 values one by one, in 0.1 s.
+    # The attribute takes a whole array; loops would take 300,000 values one by one, in 0.1 s.
     mesh.attributes[".corner_vert"].data.foreach_set("value", arrays.faces.reshape(-1))
     mesh.polygons.add(len(arrays.faces))
     mesh.polygons.foreach_set("loop_start", np.arange(0, corners, 3, dtype=np.int32))
@@ -77,8 +77,7 @@ def _fill(mesh: bpy.types.Mesh, arrays: MeshArrays, fit: Fit) -> Generator[None,
 def _texture(name: str, arrays: MeshArrays) -> bpy.types.Image:
     """Return an image with the PNG packed in it; Blender decodes it when it is drawn.
 
-    It is named as a file as well: exporters leave out an image without a file's name, and unpacking
-    writes it there.
+    It also gets a file name: exporters need one, and unpacking writes the image there.
     """
     image = bpy.data.images.new(name, 8, 8)
     image.pack(data=arrays.texture_png, data_len=len(arrays.texture_png))

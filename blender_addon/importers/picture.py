@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A picture made of words as an image of this file, shown where the artist can judge it."""
+"""Pictures made of words, as images of this file that are shown in Image Editors."""
 
 from __future__ import annotations
 

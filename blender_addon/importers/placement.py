@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Place a result: canonical coordinates to an object that stands in the scene. No bpy.
+"""Place a result, which has canonical coordinates, in the scene. No bpy.
 
 The backend's world: right-handed, +Z up, object centered at the origin, largest extent 1, the
-reference seen from the -Y side. In Blender that is an object facing the front view, so no axis
-changes; only the pivot (to the middle of the base) and the size do: to a height, or to what the
-picture shows, if it stands in the scene.
+reference seen from the -Y side. In Blender that is an object facing the front view, so the axes
+stay. The pivot moves to the middle of the base, and the size becomes a height or, if the picture
+stands in the scene, that of the object in it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PicturePlane:
     turns: int = 0
 
     def base_of(self, box: Mapping[str, float], depth: float) -> tuple[float, float, float]:
-        """Return where an object stands: before the lower edge, below what the picture shows of it.
+        """Return an object's place: before the lower edge, below the object in the picture.
 
         Args:
             box: box of the object, as the backend gives it; empty: the middle.
@@ -108,7 +108,7 @@ def bounds_of(points: np.ndarray) -> Bounds:
 
 
 def bounds_of_gaussians(means: np.ndarray, opacities: np.ndarray) -> Bounds:
-    """Return the box around the visible bulk of Gaussians: stray ones do not stretch it.
+    """Return the box around the visible bulk of Gaussians, without stray ones.
 
     ``means`` (N, 3), ``opacities`` (N,) in 0..1, N > 0. The box holds the 0.5 to 99.5 percentile
     of the Gaussians that are solid enough to be seen (all of them if none is).
@@ -123,8 +123,8 @@ def bounds_of_gaussians(means: np.ndarray, opacities: np.ndarray) -> Bounds:
 def fit_to_height(bounds: Bounds, height: float) -> Fit:
     """Return the fit that stands ``bounds`` on the origin with ``height`` (Blender units, > 0).
 
-    Something flat as a coin on the ground would be blown up without end by its height; below a
-    fiftieth of its width the width is taken as the measure instead.
+    A height below a fiftieth of the width is replaced by the width, or a coin that lies on the
+    ground would grow without end.
     """
     if not (math.isfinite(height) and height > 0):
         raise ValueError(f"height must be above 0, not {height}")
@@ -134,7 +134,7 @@ def fit_to_height(bounds: Bounds, height: float) -> Fit:
 
 
 def fit_to_size(bounds: Bounds, size: float) -> Fit:
-    """Return the fit that makes an object as large as a picture shows it.
+    """Return the fit that makes an object as large as a picture in the scene shows it.
 
     Args:
         bounds: bounds of the object.
@@ -145,10 +145,10 @@ def fit_to_size(bounds: Bounds, size: float) -> Fit:
 
 
 def yaw_of_plane(normal: Sequence[float]) -> float:
-    """Return the turn about +Z, in radians, by which a result faces where a picture plane does.
+    """Return the turn about +Z, in radians, that makes a result face where a picture plane does.
 
-    ``normal`` is the plane's +Z axis in the world. A result faces -Y unturned, as a picture does
-    that stands in the front view. A picture that lies flat gives no direction: 0.
+    ``normal`` is the plane's +Z axis in the world. A result without a turn faces -Y, as a picture
+    in the front view does. The turn is 0 for a picture that lies flat.
     """
     x, y, z = normal
     if math.hypot(x, y) < 0.5 * math.sqrt(x * x + y * y + z * z) or math.hypot(x, y) == 0:
@@ -162,7 +162,7 @@ def free_spot(
     size: Sequence[float],
     boxes: np.ndarray,
 ) -> tuple[float, float, float]:
-    """Return the first location, going on in a direction, where an object touches no box.
+    """Return the first location along a direction where an object touches no box.
 
     Args:
         location: location of the middle of the object's base.
@@ -182,7 +182,7 @@ def free_spot(
 
 
 def row_positions(widths: Sequence[float], gap: float) -> list[float]:
-    """Return the X of the middles of objects side by side, the first at 0, ``gap`` between."""
+    """Return the X of objects' middles, side by side with a ``gap``; the first is at 0."""
     positions: list[float] = []
     x = 0.0
     for index, width in enumerate(widths):
@@ -193,14 +193,14 @@ def row_positions(widths: Sequence[float], gap: float) -> list[float]:
 
 
 def grid_positions(sizes: Sequence[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
-    """Return where the middles of objects stand in rows of equal length, as many as objects in one.
+    """Return the middles of objects in as many rows as a row has objects.
 
     Args:
         sizes: (width, depth) of each; the first stands at (0, 0).
         gap: between neighbors at least.
 
     Returns:
-        (x, y) of each. A row stands in front of the one before it: in Top view they read as text.
+        (x, y) of each. Each row is in front of the one before it, as lines of text in Top view.
     """
     columns = max(1, math.ceil(math.sqrt(len(sizes))))
     widths = [max(width for width, _ in sizes[column::columns]) for column in range(columns)]

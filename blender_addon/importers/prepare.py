@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Check and convert arrays off the wire to arrays that Blender takes. No bpy, any thread.
+"""Check received arrays, and convert them to those that Blender takes. No bpy, any thread.
 
-Blender trusts what ``foreach_set`` gives it: an index out of range crashes it, a NaN spoils the
-view. So every array is checked here, before the main thread sees it. Raises `Problem`.
+Blender trusts ``foreach_set``: an index out of range crashes it, and a NaN spoils the view. So
+every array is checked here, before the main thread gets it. Raises `Problem`.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def prepare_mesh(
 
 
 def _repeated(faces: np.ndarray) -> np.ndarray:
-    """Return (F,) True for faces (F, 3) that have the vertices of one before them."""
+    """Return (F,) True for faces (F, 3) that have the vertices of an earlier face."""
     corners = np.sort(faces, axis=1)
     order = np.lexsort(corners.T)  # stable: of equal ones the first comes first
     repeated = np.zeros(len(faces), bool)

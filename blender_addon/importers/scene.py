@@ -43,7 +43,7 @@ def find_object(job_id: str, kind: str) -> Any | None:
 
 
 def forget_places() -> None:
-    """Look for all results anew: undo and loading a file exchange the objects."""
+    """Look for all results again, since undo and loading a file replace the objects."""
     global _counted
     _counted = -1
 
@@ -58,12 +58,12 @@ def _look_around() -> None:
 
 
 def scene_of(target: Target) -> Any:
-    """Return the scene a result belongs in; the present one if it is gone."""
+    """Return the scene of a result; the present one if that is gone."""
     return bpy.data.scenes.get((target.scene, None)) or bpy.context.scene
 
 
 def collection_for(target: Target) -> Any:
-    """Return the collection a result belongs in; make it again if it is gone."""
+    """Return the collection of a result; make it again if it is gone."""
     scene = scene_of(target)
     if target.collection in ("", scene.collection.name):
         return scene.collection
@@ -238,7 +238,7 @@ def _holds(owner: Any, data: Any) -> bool:
 
 
 def _remove_data(data: Any) -> None:
-    """Remove an object's data, and what no one else uses of its materials and textures."""
+    """Remove an object's data, and its materials and textures that nothing else uses."""
     materials = {material for material in data.materials if material is not None}
     bpy.data.batch_remove([data])  # whatever it is: the artist may have made a curve of it
     unused = [material for material in materials if material.users == 0]

@@ -2,12 +2,12 @@
 """The node group that shows points with Gaussian attributes as colored ellipsoids.
 
 A Gaussian of opacity a has fallen to the threshold t at the distance sqrt(2 ln(a / t)) times its
-scale (from a exp(-r^2 / 2) = t): that surface is what is drawn, so faint Gaussians are small and
-those below the threshold vanish. Points come sorted, most visible first; the percentage takes
-them from the front.
+scale (from a exp(-r^2 / 2) = t). That surface is drawn, so faint Gaussians are small and those
+below the threshold vanish. Points are sorted, the most visible first, and the percentage shows the
+first ones.
 
-Renders always show the ellipsoids. A 3D view that draws splats itself shows the box of the points
-in their stead: it can be clicked and framed, and costs nothing.
+Renders always show the ellipsoids. A 3D view in which the add-on draws splats shows the points' box
+instead, which can be clicked and framed and costs nothing.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def _number(
 
 
 class _Maker:
-    """Short words for making nodes and links in one group."""
+    """Short methods that make nodes and links in one group."""
 
     def __init__(self, group: Any) -> None:
         self._group = group

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Help operators: say on buttons what is missing, report problems, make requests and targets."""
+"""Functions for operators: reasons for gray buttons, reports, requests and targets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from . import sources
 
 
 def report(operator: bpy.types.Operator, problem: Problem) -> set[str]:
-    """Show a problem the way operators do: nothing was done."""
+    """Report a problem, as of an operator that has done nothing."""
     operator.report({"ERROR"}, _said(problem))
     return {"CANCELLED"}
 
@@ -36,14 +36,14 @@ def _said(problem: Problem) -> str:
 
 
 def say_missing(cls: Any, missing: str) -> bool:
-    """Say on the grayed button, for ``poll``, what is missing; return True if nothing is."""
+    """For ``poll``, say on the gray button what is missing; return True if nothing is."""
     if missing:
         cls.poll_message_set(translations.report(missing))
     return not missing
 
 
 def may_press(cls: Any, missing: str) -> bool:
-    """Return what `say_missing` does; of all that is missing, say first what the add-on lacks."""
+    """Do as `say_missing`, but say first what the add-on itself lacks."""
     problem = protocol_problem()
     if problem is not None:
         cls.poll_message_set(_said(problem))
@@ -89,7 +89,7 @@ def request_for(settings: Any, reference: Reference, seed: int, batch: bool) -> 
 
 
 def submit(settings: Any, reference: Reference, target: Target, batch: bool = False) -> None:
-    """Take a job on the list for each seed that is wished: this picture, there.
+    """Put a job for a picture and its target on the list, for each wished seed.
 
     Only the first one replaces a former result; the others stand beside it. Raises `Problem` if all
     are on the list already.
@@ -120,7 +120,7 @@ def submit_all(
     pictures: Sequence[tuple[Reference, Target]],
     problems: Sequence[Problem],
 ) -> None:
-    """Take pictures on the list and report those that cannot be. Raises `Problem` if none can."""
+    """Put pictures on the list, and report others. Raises `Problem` if none can be sent."""
     if not pictures:
         raise problems[0] if problems else Problem("There is no picture.", "Choose some.")
     ensure_backend()
@@ -144,7 +144,7 @@ def submit_all(
 def pictures_at(
     context: bpy.types.Context, empties: Iterable[Any]
 ) -> tuple[list[tuple[Reference, Target]], list[Problem]]:
-    """Return what image empties show, each to stand at its own, and what cannot be sent."""
+    """Return the pictures and targets of image empties, and what cannot be sent."""
     found, problems = sources.references_at(context, empties)
     names = unique_names([reference.name for reference, _ in found])
     batch = uuid.uuid4().hex if len(found) > 1 else ""
@@ -181,7 +181,7 @@ def target_at_cursor(context: bpy.types.Context, name: str, height: float | None
 
 
 def ensure_backend() -> None:
-    """Connect to the backend, starting one if that is wished. Raises `Problem`."""
+    """Connect to the backend; start one if the artist wants that. Raises `Problem`."""
     current = session.get()
     if current.backend.state in (BackendState.READY, BackendState.STARTING):
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The cut-out: what of the picture becomes the object, shown before anything is made of it."""
+"""The cut-out, which shows before Generate what part of the picture becomes the object."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def _stand(context: bpy.types.Context, paths: list[str], location: Any, rotation
 def _pasted(context: bpy.types.Context) -> references.Reference:
     """Return the clipboard's picture. Raises `Problem`.
 
-    In an Image Editor it stays as an image, as after Paste; elsewhere nothing of it stays.
+    In an Image Editor the image stays, as after Paste; elsewhere it is removed.
     """
     known = {image.session_uid for image in bpy.data.images}
     here = context.space_data
@@ -168,9 +168,9 @@ def _pasted(context: bpy.types.Context) -> references.Reference:
 
 @contextmanager
 def _image_editor(context: bpy.types.Context) -> Iterator[Any]:
-    """Have the context of an Image Editor, which Paste wants; yields its space.
+    """Use the context of an Image Editor, which Paste needs; yield its space.
 
-    Without one on the screen the area of the button is one for the moment.
+    If the screen has none, the button's area becomes one for the moment.
     """
     areas = [
         (window, area)

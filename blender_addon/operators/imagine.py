@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Imagine: words to a picture, for the artist to look at before it becomes an object."""
+"""Imagine: a picture made of words, which the artist sees before it becomes an object."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GSV3D_OT_imagine(bpy.types.Operator):
 
 
 def text_problem() -> Problem | None:
-    """Return why no picture can be made of words, as far as the add-on knows."""
+    """Return why no picture can be made of words; empty if the add-on knows no reason."""
     connected = session.get().backend.connected
     if connected is not None and not connected.makes_pictures:
         return Problem(
@@ -68,13 +68,13 @@ def text_problem() -> Problem | None:
 
 
 def name_of_words(prompt: str) -> str:
-    """Return what a picture and its object are called: letters, digits and single spaces."""
+    """Return the name of a picture and its object: letters, digits and single spaces."""
     words = " ".join(re.sub(r"[^\w.-]+", " ", prompt).split())
     return words[:_NAME_CHARACTERS].strip(" .-") or "Words"
 
 
 def _next_seed(settings: Any, prompt: str) -> int:
-    """Return the seed as set; another if that has its picture, or is on its way to it."""
+    """Return the seed that is set, or another if its picture is there or being made."""
     if settings.use_random_seed:
         return random.randint(0, MAX_SEED)
     asked = [job.request for job in session.get().book.active()]

@@ -26,7 +26,7 @@ def selected_job(context: bpy.types.Context) -> Job | None:
 
 
 def _may_press(cls: Any, which: Callable[[Job], bool], words: str) -> bool:
-    """Return True while there is a job of a kind; else say ``words`` on the button."""
+    """Return True while there is such a job; else say ``words`` on the button."""
     return common.say_missing(cls, "" if any(map(which, session.get().book)) else words)
 
 

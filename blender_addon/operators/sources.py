@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Find the picture that Generate takes: the panel's, the selected ones, or the editor's."""
+"""Find the pictures of Generate: the panel's, the selected ones, or the editor's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def editor_image(context: bpy.types.Context) -> bpy.types.Image | None:
 
 
 def missing(context: bpy.types.Context) -> str:
-    """Return in words what Generate lacks; empty when it has all."""
+    """Return what Generate lacks, in words; empty if nothing."""
     if context.scene is None:
         return "There is no scene"
     settings = context.scene.gsv3d
@@ -62,7 +62,7 @@ def chosen(context: bpy.types.Context, source: str) -> Any:
 
 
 def key_of(what: Any) -> str:
-    """Return a key for the cut-out of what `chosen` returns; needs no look at any file."""
+    """Return a key for the cut-out of what `chosen` returns, without reading a file."""
     if isinstance(what, str):
         return f"file {bpy.path.abspath(what)}"
     image = what.data if is_image_empty(what) else what
@@ -70,7 +70,7 @@ def key_of(what: Any) -> str:
 
 
 def title_of(image: bpy.types.Image) -> str:
-    """Return what the panel calls an image, with the part of it that is used."""
+    """Return the panel's name for an image, with the part of it that is used."""
     part = _part(image)
     return f"{image.name}, {sentence(part)}" if part else image.name
 

@@ -16,13 +16,15 @@ import numpy as np
 from backend.protocol import ClientSession, ProtocolError, Received, read_connection
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.scripted_worker import gaussians
+from tests.backend.scripted_worker import make_gaussians
 
 SERVER = Path(__file__).with_name("scripted_server.py")
 
 
 def start_backend(folder: Path, **variables: str) -> subprocess.Popen[bytes]:
-    """Start a backend with the scripted worker, and wait for it; it ends with this process.
+    """Start a backend with the scripted worker, and wait until it listens.
+
+    The backend ends with this process.
 
     Args:
         folder: for the backend's data and `connection.json`.
@@ -50,7 +52,7 @@ class CheckedClient:
     Attributes:
         jobs: for each that has not ended, the count of its Gaussians and the seed.
         ended: jobs that have ended.
-        faults: what must not happen, in words.
+        faults: what went wrong, a sentence each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,13 +73,13 @@ class CheckedClient:
         self._client = Client(self._path, session or self.session)
 
     def submit(self, job: str, padding: int = 0, **script: object) -> None:
-        """Submit a job of `jobs`; its picture has some bytes more."""
+        """Submit a job of `jobs`; ``padding`` is the number of bytes added to its picture."""
         count, seed = self.jobs[job]
         script = {"steps": 3, "coarse_at": [2], "gaussians": count, **script}
         self.session.submit(json.dumps(script).encode() + b" " * padding, job=job, seed=seed)
 
     def step(self, wait_s: float) -> bool:
-        """Send what there is and take one message; return True when another has come."""
+        """Send all that waits and take one message; return True when another has come."""
         events = self._client.step(wait_s)
         self._client.events.clear()
         for event in events:
@@ -91,7 +93,7 @@ class CheckedClient:
     def take(self, job: str, event: object) -> None:
         """Judge an event of a job that has not ended."""
         if isinstance(event, Received) and event.kind == "gaussians" and event.artifact.final:
-            wanted = gaussians(*self.jobs[job])
+            wanted = make_gaussians(*self.jobs[job])
             if all(np.array_equal(event.arrays[name], wanted[name]) for name in wanted):
                 self._right.add(job)
             else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client for tests: a DEALER driven by `ClientSession`, and a wait for what should come."""
+"""A client for tests: a DEALER driven by `ClientSession`, which waits for events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import zmq
 
-from backend.protocol import ClientSession, Event, open_client, read_connection
+from backend.protocol import ClientSession, Event, Received, open_client, read_connection
 from backend.protocol import messages as m
 
 
@@ -48,7 +48,7 @@ class Client:
             self.socket.send_multipart(frames)
 
     def step(self, wait_s: float = 0.02) -> list[Event]:
-        """Send what there is, take at most one message, send again."""
+        """Send all that waits, take at most one message, and send again; return the new events."""
         self.flush()
         new: list[Event] = []
         if self.socket.poll(int(wait_s * 1000)):
@@ -58,7 +58,7 @@ class Client:
         self.events += new
         return new
 
-    def until(
+    def wait_for(
         self, wanted: type | Callable[[Event], bool], timeout: float = 60.0, job: str = ""
     ) -> Any:
         """Return the first event, old or new, that is wanted; fail after `timeout` seconds.
@@ -73,8 +73,7 @@ class Client:
             return right and job in ("", getattr(event, "job", None))
 
         end = time.monotonic() + timeout
-        old = list(self.events)
-        new = old
+        new = old = list(self.events)
         while True:
             for event in new:
                 if matches(event):
@@ -85,12 +84,18 @@ class Client:
                 raise AssertionError(f"{wanted} did not come; what came: {self.events}")
             new = self.step()
 
-    def for_a_while(self, seconds: float) -> list[Event]:
-        """Return the events of some seconds."""
+    def collect(self, seconds: float) -> list[Event]:
+        """Return the events that come within some seconds."""
         before, end = len(self.events), time.monotonic() + seconds
         while time.monotonic() < end:
             self.step()
         return self.events[before:]
 
-    def of_job(self, job: str) -> list[Event]:
+    def list_events(self, job: str) -> list[Event]:
+        """Return all events of a job, in their order."""
         return [e for e in self.events if getattr(e, "job", None) == job]
+
+    def list_results(self, job: str, kind: str = "") -> list[Received]:
+        """Return the results of a job, in their order; of one kind if it is given."""
+        results = [e for e in self.list_events(job) if isinstance(e, Received)]
+        return [e for e in results if kind in ("", e.kind)]

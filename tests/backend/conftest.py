@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,41 @@ from backend.protocol import process_exists
 from backend.server import Server
 from backend.settings import Settings
 from tests import windows_rules
+from tests.waiting import wait_until
 
 WORKER = Path(__file__).parent / "scripted_worker.py"
 
 
-def script(**values: Any) -> bytes:
+def make_script(**values: Any) -> bytes:
     """Return a picture for the scripted worker."""
     return json.dumps(values).encode()
 
 
-def wait_until_ended(pid: int | None, seconds: float = 60.0) -> None:
-    """Wait until the process of a worker has ended, and its server has noticed."""
-    end = time.monotonic() + seconds
-    while pid is not None and process_exists(pid):
-        assert time.monotonic() < end, f"process {pid} still runs"
-        time.sleep(0.02)
+def wait_until_ended(pid: int | None) -> None:
+    """Wait until a worker's process has ended and its server has noticed; None: it has."""
+    wait_until(lambda: pid is None or not process_exists(pid))
+
+
+@contextmanager
+def serve(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the command ``serve`` on a data folder; yield its process as soon as it listens."""
+    command = [sys.executable, "-m", "backend", "serve", "--data-dir", str(folder), *options]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", cwd=root
+    )
+    try:
+        connection = folder / "connection.json"
+        wait_until(lambda: connection.exists() or process.poll() is not None)
+        assert process.poll() is None, "the backend has ended at its start"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 class Running:
-    """A server under way in a thread."""
+    """A server that runs in a thread of the test."""
 
     def __init__(self, folder: Path, *worker_options: str, **settings: Any) -> None:
         self.path = folder / "connection.json"
@@ -87,7 +104,7 @@ UNDER_WINDOWS_RULES = (
     "test_connection_file",
     "test_worker_output",
 )
-"""Modules about files: their tests run under this system's rules, and under Windows'."""
+"""Modules about files, whose tests run under this system's rules and again under Windows'."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -107,7 +124,7 @@ def file_rules(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def run_server() -> Iterator[Start]:
-    """Start servers that are stopped after the test."""
+    """Return a function that starts servers; they are stopped after the test."""
     running: list[Running] = []
 
     def start(folder: Path, *worker_options: str, **settings: Any) -> Running:

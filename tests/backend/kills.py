@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kill backend, worker and client at random moments, and count what is lost.
+"""Kill backend, worker and client at random moments, and count lost jobs.
 
 ``python -m tests.backend.kills --kills 1000 --seed 1`` runs a real backend with the scripted
 worker. A client keeps some jobs in the queue, checks every result bit by bit, forgets what it has,
-and asks for a job again where its worker was killed.
+and asks again for a job whose worker was killed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ IN_FLIGHT = 4
 COUNT = 300
 WHOM = ("backend", "worker", "client")
 WEIGHTS = (5, 2, 2)
-OURS = ("ended unexpectedly", "does not run")
+OF_KILLS = ("ended unexpectedly", "does not run")
 """Sentences of jobs that failed because their worker, or twice the backend, was killed."""
 
 
 class KillsClient(CheckedClient):
-    """A client that asks for a job again where its worker was killed.
+    """A client that asks again for a job whose worker was killed.
 
     Attributes:
         failed: how often that happened.
@@ -46,7 +46,7 @@ class KillsClient(CheckedClient):
             super().take(job, event)
             return
         self.failed += 1
-        if not any(words in event.what for words in OURS):
+        if not any(words in event.what for words in OF_KILLS):
             self.faults.append(f"{job}: {event.what} {event.why}")
         self.session.retry(job)
 
@@ -59,8 +59,8 @@ class Trial:
         seed: decides who is killed when.
 
     Attributes:
-        counts: who was killed how often, and the jobs.
-        faults: what must not happen, in words.
+        counts: kills of each process, and jobs.
+        faults: what went wrong, a sentence each.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -95,7 +95,7 @@ class Trial:
         self._client.submit(job, step_s=0.02, texture=16)
 
     def serve(self, seconds: float, more: bool = True) -> None:
-        """Send and receive for a time; with ``more``, keep jobs in the queue."""
+        """Send and receive for a time; with ``more`` keep jobs in the queue."""
         jobs = self._client.jobs
         end = time.monotonic() + seconds
         while time.monotonic() < end and (more or jobs):
@@ -107,7 +107,7 @@ class Trial:
             self._client.step(0.02)
 
     def finish(self, patience_s: float) -> None:
-        """Let all jobs end, and look at what is left on the disk."""
+        """Let all jobs end, and look for files that are left on the disk."""
         self.serve(patience_s, more=False)
         lost = self._client.jobs
         self.faults = [*self._client.faults, *(f"{job} was lost, or is stuck" for job in lost)]
@@ -123,7 +123,7 @@ class Trial:
         self._client.close()
 
 
-def run(folder: Path, kills: int, seed: int, patience_s: float = 300.0) -> Trial:
+def run_trial(folder: Path, kills: int, seed: int, patience_s: float = 300.0) -> Trial:
     """Run a trial to its end."""
     trial = Trial(folder, seed)
     moments = random.Random(seed + 1)
@@ -144,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        trial = run(Path(folder), options.kills, options.seed)
+        trial = run_trial(Path(folder), options.kills, options.seed)
     for name, count in sorted(trial.counts.items()):
         print(f"{name}: {count}")
     print(f"faults: {len(trial.faults)}", *trial.faults, sep="\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker that does what the submitted picture or prompt says: JSON instead of pixels or words.
+"""A worker that follows a script: the JSON that stands in place of the picture or the prompt.
 
 The server runs it in place of the model, over the same link and with the same runtime::
 
@@ -25,15 +25,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from backend.errors import BackendError
 from backend.ray_runner import RayRunner
 from backend.worker_runtime import Watch, serve_jobs
-from tests.canned_results import orbit_views, sphere_gaussians
+from tests.canned_results import make_sphere, make_views
 
 
-def gaussians(count: int, seed: int) -> dict[str, np.ndarray]:
-    values = sphere_gaussians(count, seed)
+def make_gaussians(count: int, seed: int) -> dict[str, np.ndarray]:
+    values = make_sphere(count, seed)
     return {**values, "sh": values["sh"].astype(np.float32)}
 
 
-def mesh(texture: int) -> dict[str, np.ndarray]:
+def make_mesh(texture: int) -> dict[str, np.ndarray]:
     return {
         "vertices": np.eye(3, dtype=np.float32),
         "faces": np.array([[0, 1, 2]], np.int32),
@@ -43,16 +43,21 @@ def mesh(texture: int) -> dict[str, np.ndarray]:
 
 
 class Scripted:
+    """A runner of jobs that follows their scripts."""
+
+    def _device(self) -> str:
+        return sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
+
     def describe(self) -> tuple[str, list[dict[str, Any]]]:
         if "--broken" in sys.argv:
             raise ImportError("libgpu is missing")
         if "--mute" in sys.argv:
             print("importing a driver", flush=True)
             time.sleep(1000)
-        # Files in the worker's folder, that of the logs, stand for models that were added.
+        # A file NAME.model in the worker's folder, that of the logs, stands for an added model.
         added = sorted(path.stem for path in Path.cwd().glob("*.model"))
         names = ["blockout", *added]
-        device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
+        device = self._device()
         told = "scripted" if device in ("auto", "cpu") else f"scripted on {device}"
         needs = {"large": 16, "huge": 99}
         return told, [
@@ -62,8 +67,7 @@ class Scripted:
 
     def memory(self) -> int:
         """Return the number that ends a card's name, as in "card with 24"; 8 if none does."""
-        device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "auto"
-        size = device.split()[-1]
+        size = self._device().split()[-1]
         return int(size) if size.isdigit() else 8
 
     def devices(self) -> list[str]:
@@ -93,8 +97,8 @@ class Scripted:
             if step == script.get("fail_at"):
                 raise BackendError("There is no object in the picture.", "Use another picture.")
             if step in script.get("coarse_at", ()):
-                watch.artifact("gaussians", gaussians(200, step), step=step, of=steps)
-                watch.artifact("views", orbit_views())
+                watch.artifact("gaussians", make_gaussians(200, step), step=step, of=steps)
+                watch.artifact("views", make_views())
         if settings["kind"] == "cutout":
             data = np.frombuffer(b"cut out", "u1")
             watch.artifact("file", {"data": data}, name="png", certainty=0.25)
@@ -103,8 +107,8 @@ class Scripted:
             drawn = np.frombuffer(f"drawn with {settings['text_model']}".encode(), "u1")
             watch.artifact("file", {"data": drawn}, name="png")
             return {"imagining": 1.0, "total": 1.0}
-        watch.artifact("views", orbit_views(), final=True)
-        final = gaussians(script.get("gaussians", 1000), seed)
+        watch.artifact("views", make_views(), final=True)
+        final = make_gaussians(script.get("gaussians", 1000), seed)
         if script.get("nan"):
             final["means"][0, 0] = np.nan
         watch.artifact("gaussians", final, step=steps, of=steps, final=True)
@@ -113,7 +117,7 @@ class Scripted:
         asked = {name: settings[name] for name in ("elevation", "plane")}
         pose = {name: value for name, value in asked.items() if value is not None}
         pose["mirrored"] = float(settings["mirror"] != "off")
-        made = mesh(script.get("texture", 64))
+        made = make_mesh(script.get("texture", 64))
         if script.get("holes"):
             made["alpha"] = made["texture"][..., 0]
         watch.artifact("mesh", made, pose=pose)
@@ -126,14 +130,14 @@ class Scripted:
         return None
 
 
-def runner() -> Any:
-    """Return what runs the jobs: with --ray=ADDRESS in an actor of that cluster."""
+def make_runner() -> Any:
+    """Return the runner of the jobs: with --ray=ADDRESS one in an actor of that cluster."""
     addresses = [a.removeprefix("--ray=") for a in sys.argv if a.startswith("--ray=")]
     cards = "--without-cards" not in sys.argv
     return RayRunner(addresses[0], Scripted, 1, cards) if addresses else Scripted()
 
 
 if __name__ == "__main__":
-    code = serve_jobs(runner)
+    code = serve_jobs(make_runner)
     time.sleep(1000 * ("--stays" in sys.argv))
     sys.exit(code)

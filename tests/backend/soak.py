@@ -27,22 +27,21 @@ IN_FLIGHT = 3
 COUNTS = (300, 3000, 30_000)
 """Gaussians of a job: 0.02 to 2 MB."""
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
-"""Have glibc keep the limit it begins with, above which freed memory goes back to the system at
-once. By itself it raises the limit to the size of a picture; what it then holds back, 2 to 6 MB,
-changes from look to look and hides what grows."""
+"""Variables that fix the size from which glibc gives freed memory back to the system at once. glibc
+alone raises it to the size of a picture, and then holds back 2 to 6 MB, which hides growth."""
 SAMPLE_JOBS = 4
-"""Jobs between two looks at the memory: what they do, not how long they take, fills it."""
+"""Jobs between two samples of the memory, which jobs fill and time does not."""
 
 
 class SoakClient(CheckedClient):
-    """Drive one client by its seed."""
+    """A client whose seed decides what it does."""
 
     def __init__(self, path: Path, seed: int) -> None:
         super().__init__(path)
         self._random = random.Random(seed)
 
     def turn(self, more: bool) -> bool:
-        """Send and receive what there is; with ``more``, keep jobs in the queue.
+        """Send and receive all that waits; with ``more`` keep jobs in the queue.
 
         Returns:
             True while a job has not ended.
@@ -71,15 +70,15 @@ class SoakClient(CheckedClient):
 
 
 class Soak:
-    """Run three clients.
+    """Three clients of one backend.
 
     Args:
         folder: for the backend's data.
         seed: decides what the clients do.
 
     Attributes:
-        backend_mb, worker_mb: memory of the backend and of its worker, a value each few jobs.
-        faults: what must not happen, in words.
+        backend_mb, worker_mb: samples of the memory of the backend and of its worker.
+        faults: what went wrong, a sentence each.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -122,11 +121,11 @@ class Soak:
             self.worker_mb.append(worker.memory_full_info().uss / 1e6)
 
     def describe(self) -> str:
-        """Return how far the run is, in a line."""
+        """Return a line on the progress of the run."""
         text = f"{self.ended} jobs"
         for name, values in (("backend", self.backend_mb), ("worker", self.worker_mb)):
             if len(values) >= 10:
-                first, last = ends(values)
+                first, last = compare_ends(values)
                 text += f"; {name} {first:.1f} to {last:.1f} MB ({last / first - 1:+.1%})"
         return text
 
@@ -137,7 +136,7 @@ class Soak:
             client.close()
 
 
-def ends(values: list[float]) -> tuple[float, float]:
+def compare_ends(values: list[float]) -> tuple[float, float]:
     """Return the medians of the second and of the last fifth; the first fifth warms up."""
     fifth = len(values) // 5
     return statistics.median(values[fifth : 2 * fifth]), statistics.median(values[-fifth:])

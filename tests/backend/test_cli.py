@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,41 +13,17 @@ import pytest
 
 from backend.cli import main
 from backend.protocol import messages as m
-from backend.protocol import (
-    parse_code,
-    process_exists,
-    read_connection,
-    write_connection,
-)
+from backend.protocol import parse_code, process_exists, read_connection, write_connection
 from tests.backend.client import Client
-from tests.backend.conftest import Start, script
-from tests.backend.test_pairing import free_port, join, make_code
+from tests.backend.conftest import Start, make_script, serve
+from tests.backend.test_pairing import find_free_port, make_code, use_code
 from tests.fake_backend import FakeBackend
-
-
-def serve(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "backend", "serve", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        cwd=Path(__file__).parents[2],
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_pair_makes_codes_of_a_backend_that_listens(
     tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     listening = run_server(tmp_path, listen=("127.0.0.1", port))
     here = ["--connection-file", str(listening.path)]
     lines = []
@@ -69,9 +44,9 @@ def test_pair_makes_codes_of_a_backend_that_listens(
 def test_the_command_reaches_a_backend_on_another_computer(
     tmp_path: Path, run_server: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = run_server(tmp_path, listen=("127.0.0.1", free_port()))
+    running = run_server(tmp_path, listen=("127.0.0.1", find_free_port()))
     path = tmp_path / "elsewhere" / "paired_backend.json"
-    write_connection(path, join(make_code(running)))
+    write_connection(path, use_code(make_code(running)))
     assert main(["status", "--connection-file", str(path)]) == 0
     assert "Jobs: none" in capsys.readouterr().out
     assert main(["stop", "--connection-file", str(path)]) == 1
@@ -81,45 +56,35 @@ def test_the_command_reaches_a_backend_on_another_computer(
     assert "started with --listen" in capsys.readouterr().err
 
 
-def test_serve_prints_a_code_where_it_listens(tmp_path: Path) -> None:
-    process = serve("--data-dir", str(tmp_path), "--listen", f"127.0.0.1:{free_port()}")
-    try:
-        wait_for(tmp_path / "connection.json", process)
+def test_serve_prints_a_code_if_it_listens(tmp_path: Path) -> None:
+    with serve(tmp_path, "--listen", f"127.0.0.1:{find_free_port()}") as process:
         assert process.stdout is not None
         said = [process.stdout.readline() for _ in range(3)]
         assert "It works once, and for 10 minutes" in said[1]
         assert parse_code(said[2]).server_public_key in (tmp_path / "remote.json").read_text()
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_serve_status_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The server answers while the real worker still starts."""
     folder = tmp_path / "Jörgs Daten 椅子"
     here = ["--data-dir", str(folder)]
-    process = serve(*here, "--device", "cpu")
-    try:
-        path = folder / "connection.json"
-        wait_for(path, process)
+    path = folder / "connection.json"
+    with serve(folder, "--device", "cpu") as process:
         assert main(["status", *here]) == 0
         out = capsys.readouterr().out
         assert f"process {process.pid}" in out and "Jobs: none" in out
         assert main(["status", "--json", *here]) == 0
         told = json.loads(capsys.readouterr().out)
         assert (told["pid"], told["jobs"]) == (process.pid, [])
-        second = serve(*here)
-        _, err = second.communicate(timeout=60)
-        assert second.returncode == 1
-        assert "Another backend already uses" in err and "Traceback" not in err
+        command = [sys.executable, "-m", "backend", "serve", *here]
+        second = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", timeout=60)
+        assert second.returncode == 1 and "Traceback" not in second.stderr
+        assert "Another backend already uses" in second.stderr
         assert read_connection(path).pid == process.pid, "the first one's file is untouched"
         assert main(["stop", *here]) == 0
         assert process.wait(30) == 0
         assert not path.exists()
         assert "listening on" in (folder / "logs" / "backend.log").read_text(encoding="utf-8")
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_status_watches(tmp_path: Path, run_server: Start) -> None:
@@ -132,11 +97,11 @@ def test_status_watches(tmp_path: Path, run_server: Start) -> None:
     lines = iter(watching.stdout.readline, "")
     assert any("Jobs: none" in line for line in lines)
     with Client(running.path) as client:
-        client.session.submit(script(), filename="椅子.png")
-        client.until(m.Done)
+        client.session.submit(make_script(), filename="椅子.png")
+        client.wait_for(m.Done)
         assert any("done" in line and "椅子.png" in line for line in lines)
         client.session.shutdown()
-        client.until(m.Bye)
+        client.wait_for(m.Bye)
     assert any("The backend has ended" in line for line in lines)
     assert watching.wait(20) == 0
     watching.stdout.close()
@@ -150,12 +115,12 @@ def test_logs_shows_the_log_of_each_job(
     assert "no line in the logs" in capsys.readouterr().err
     running = run_server(tmp_path)
     with Client(running.path) as client:
-        good = client.session.submit(script())
-        fault = client.session.submit(script(fault_at=1))
-        assert client.until(m.Failed).job == fault
-        dead = client.session.submit(script(print=3, die_at=1))
-        client.until(m.Failed, job=dead)
-        client.until(m.Done)
+        good = client.session.submit(make_script())
+        fault = client.session.submit(make_script(fault_at=1))
+        assert client.wait_for(m.Failed).job == fault
+        dead = client.session.submit(make_script(print=3, die_at=1))
+        client.wait_for(m.Failed, job=dead)
+        client.wait_for(m.Done)
     assert main(["logs", "--data-dir", str(data)]) == 0
     assert "ZeroDivisionError: a fault" in capsys.readouterr().out
     assert main(["logs", "--data-dir", str(data), "--job", fault[:12]]) == 0
@@ -170,14 +135,9 @@ def test_logs_shows_the_log_of_each_job(
 
 def test_the_backend_ends_with_its_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = serve("--data-dir", str(tmp_path), "--parent-pid", str(parent.pid))
-    try:
-        wait_for(tmp_path / "connection.json", process)
+    with serve(tmp_path, "--parent-pid", str(parent.pid)) as process:
         parent.communicate(b"\n")
         assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_status_and_stop_without_a_backend_say_so(

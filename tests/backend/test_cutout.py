@@ -1,71 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures cut out: the job, clients and backends of older versions, and the real worker."""
+"""Pictures cut out: the job, older clients, and the real worker."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from backend.protocol import Received, Violation
+from backend.protocol import ClientSession, Violation
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import RecordedWatch, Start, script
-
-
-def file_of(client: Client, job: str) -> Received:
-    (received,) = [e for e in client.of_job(job) if isinstance(e, Received)]
-    assert received.kind == "file" and received.artifact.name == "png"
-    return received
+from tests.backend.conftest import RecordedWatch, Start, make_script
 
 
 def test_a_cutout_is_a_job_that_brings_its_certainty(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
-        job = client.session.cutout(script(steps=2), filename="tasse.jpg")
-        done = client.until(m.Done, job=job)
+        job = client.session.cutout(make_script(steps=2), filename="tasse.jpg")
+        done = client.wait_for(m.Done, job=job)
         assert done.timings == {"cutting": 1.0, "total": 1.0}
-        received = file_of(client, job)
-        assert received.arrays["data"].tobytes() == b"cut out"
-        assert received.artifact.certainty == 0.25
+        (result,) = client.list_results(job)
+        assert (result.kind, result.artifact.name) == ("file", "png")
+        assert result.arrays["data"].tobytes() == b"cut out" and result.artifact.certainty == 0.25
         client.session.status()
-        (entry,) = client.until(m.Queue).jobs
+        (entry,) = client.wait_for(m.Queue).jobs
         assert (entry.filename, entry.model) == ("tasse.jpg", "cutout")
 
 
-def test_a_cutout_that_waits_survives_a_restart(tmp_path: Path, run_server: Start) -> None:
+def submit_cutout(session: ClientSession) -> str:
+    return session.cutout(make_script(steps=1))
+
+
+def submit_words(session: ClientSession) -> str:
+    return session.imagine(make_script(steps=1).decode())
+
+
+@pytest.mark.parametrize(
+    ("begin", "data"), [(submit_cutout, b"cut out"), (submit_words, b"drawn with ")]
+)
+def test_a_job_of_another_kind_that_waits_survives_a_restart(
+    tmp_path: Path, run_server: Start, begin: Callable[[ClientSession], str], data: bytes
+) -> None:
     first = run_server(tmp_path)
     with Client(first.path) as client:
-        client.session.submit(script(steps=2000, step_s=0.02))
-        job = client.session.cutout(script(steps=1))
-        client.until(m.Accepted, job=job)
+        client.session.submit(make_script(steps=2000, step_s=0.02))
+        job = begin(client.session)
+        client.wait_for(m.Accepted, job=job)
         first.stop()
     with Client(run_server(tmp_path).path) as client:
         client.session.status()
-        client.session.cancel(client.until(m.Queue).jobs[0].job)
+        client.session.cancel(client.wait_for(m.Queue).jobs[0].job)
         client.session.fetch(job)
-        client.until(m.Done, job=job)
-        assert file_of(client, job).artifact.certainty == 0.25
+        client.wait_for(m.Done, job=job)
+        (result,) = client.list_results(job, "file")
+        assert result.arrays["data"].tobytes() == data
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_an_older_client_is_not_told_of_cutouts(
-    tmp_path: Path, run_server: Start, version: int
+@pytest.mark.parametrize(
+    ("begin", "version"), [(submit_cutout, 1), (submit_cutout, 2), (submit_words, 1)]
+)
+def test_an_older_client_works_and_is_not_told_of_jobs_it_does_not_know(
+    tmp_path: Path, run_server: Start, begin: Callable[[ClientSession], str], version: int
 ) -> None:
     running = run_server(tmp_path)
     with Client(running.path) as newer:
-        cut = newer.session.cutout(script(steps=1))
-        newer.until(m.Done)
+        unknown = begin(newer.session)
+        newer.wait_for(m.Done)
         with Client(running.path, versions=(version,)) as older:
-            job = older.session.submit(script())
-            older.until(m.Done)
+            job = older.session.submit(make_script())
+            older.wait_for(m.Done)
+            # News of the worker's start comes in the version that was agreed on.
+            assert {e.version for e in older.events if isinstance(e, m.Welcome)} == {version}
             older.session.status()
-            assert [e.job for e in older.until(m.Queue).jobs] == [job]
+            assert [e.job for e in older.wait_for(m.Queue).jobs] == [job]
             assert not [e for e in older.events if isinstance(e, Violation)]
         newer.session.status()
-        assert [e.job for e in newer.until(m.Queue).jobs] == [cut, job]
+        assert [e.job for e in newer.wait_for(m.Queue).jobs] == [unknown, job]
 
 
 def test_the_worker_cuts_out_and_explains_what_it_cannot() -> None:

@@ -19,7 +19,7 @@ RUN = [
 END = RUN[-1][3]
 
 
-def play(estimator: Estimator) -> list[tuple[str, float, float | None, float]]:
+def play_run(estimator: Estimator) -> list[tuple[str, float, float | None, float]]:
     reports = [(phase, now, *estimator.progress(phase, step, of, now))
                for phase, step, of, now in RUN]  # fmt: skip
     fractions = [fraction for *_, fraction in reports]
@@ -28,7 +28,7 @@ def play(estimator: Estimator) -> list[tuple[str, float, float | None, float]]:
 
 
 def test_the_first_run_says_nothing_before_it_has_measured_steps() -> None:
-    reports = play(Estimator({}, None, 0.0))
+    reports = play_run(Estimator({}, None, 0.0))
     early = [r for r in reports if r[0] in ("loading", "preparing")]
     assert all(eta is None and fraction == 0 for _, _, eta, fraction in early)
     for phase, now, eta, _ in reports:
@@ -40,11 +40,11 @@ def test_the_first_run_says_nothing_before_it_has_measured_steps() -> None:
 
 def test_the_second_run_knows_the_first() -> None:
     first = Estimator({}, None, 0.0)
-    play(first)
+    play_run(first)
     speeds = first.speeds(END)
     assert speeds["denoising"] == pytest.approx(3.0)
     assert speeds["unwrapping"] == pytest.approx(18.0)
-    for phase, now, eta, fraction in play(Estimator(speeds, 10, 0.0)):
+    for phase, now, eta, fraction in play_run(Estimator(speeds, 10, 0.0)):
         if phase != "preparing":
             assert eta == pytest.approx(END - now, abs=0.2), phase
             assert fraction == pytest.approx(now / END, abs=0.01)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One fault, one job: whatever goes wrong ends what it belongs to, and the backend goes on."""
+"""A fault ends its own job alone, and the backend goes on."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from backend.protocol import ClientSession, limits
 from backend.protocol import messages as m
 from backend.worker_process import MAX_RESTARTS, Worker
 from tests.backend.client import Client
-from tests.backend.conftest import Start, script
+from tests.backend.conftest import Start, make_script
 
 
 def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
-    """More jobs crash in a row than a worker that cannot start has tries."""
+    """More jobs crash in a row than a worker has tries to start."""
     with Client(run_server(tmp_path).path) as client:
-        poison = [client.session.submit(script(die_at=1)) for _ in range(MAX_RESTARTS + 1)]
-        sound = client.session.submit(script())
+        names = [f"{number}.png" for number in range(MAX_RESTARTS + 1)]
+        poison = [client.session.submit(make_script(die_at=1), filename=name) for name in names]
+        sound = client.session.submit(make_script())
         seen: list[str] = []
         while len(seen) < len(poison):
-            failed = client.until(lambda e: isinstance(e, m.Failed) and e.job not in seen)
-            assert "exit code 7" in failed.why
+            failed = client.wait_for(lambda e: isinstance(e, m.Failed) and e.job not in seen)
+            assert failed.what == f"The generation of {names[len(seen)]} ended unexpectedly."
+            assert "exit code 7" in failed.why and "Try again" in failed.hint
             seen.append(failed.job)
         assert seen == poison
-        client.until(m.Done, job=sound)
+        client.wait_for(m.Done, job=sound)
 
 
-def test_a_worker_that_never_gets_ready_is_ended_and_said(
+def test_a_worker_that_never_gets_ready_is_ended_and_named(
     tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.worker_process.READY_S", 0.0)
@@ -40,8 +42,8 @@ def test_a_worker_that_never_gets_ready_is_ended_and_said(
     monkeypatch.setattr("backend.worker_process.BACKOFF_S", (0.01, 0.01))
     monkeypatch.setattr("backend.worker_process.MAX_RESTARTS", 2)
     with Client(run_server(tmp_path, "--mute").path) as client:
-        client.session.submit(script(), filename="chair.png")
-        failed = client.until(m.Failed)
+        client.session.submit(make_script(), filename="chair.png")
+        failed = client.wait_for(m.Failed)
         assert "chair.png cannot be generated" in failed.what
         assert "not ready after" in failed.why and "importing a driver" in failed.why
 
@@ -55,20 +57,20 @@ def test_an_unforeseen_error_is_answered_and_the_backend_goes_on(
         raise ZeroDivisionError("division by zero")
 
     with Client(running.path) as client:
-        client.until(m.Welcome)
+        client.wait_for(m.Welcome)
         with monkeypatch.context() as patch:
             patch.setattr(running.server.jobs, "submit", lambda *_: 1 / 0)
-            job = client.session.submit(script())
-            error = client.until(m.Error)
+            job = client.session.submit(make_script())
+            error = client.wait_for(m.Error)
         assert (error.code, error.job) == ("internal", job)
         assert "division by zero" in error.what and "report it" in error.hint
         with monkeypatch.context() as patch:
             patch.setattr(running.server.jobs, "start", start_and_fail)
-            client.session.submit(script())
-            failed = client.until(m.Failed)
+            client.session.submit(make_script())
+            failed = client.wait_for(m.Failed)
             assert "division by zero" in failed.why
-        done = client.session.submit(script())
-        client.until(m.Done, job=done)
+        done = client.session.submit(make_script())
+        client.wait_for(m.Done, job=done)
 
 
 def test_the_computer_may_sleep(
@@ -80,8 +82,8 @@ def test_the_computer_may_sleep(
     monkeypatch.setattr("backend.protocol.session.HEARTBEAT_S", 0.1)
     running = run_server(tmp_path, stall_s=3.0)
     with Client(running.path) as client:
-        job = client.session.submit(script(steps=10, step_s=0.4))
-        client.until(m.Progress)
+        job = client.session.submit(make_script(steps=10, step_s=0.4))
+        client.wait_for(m.Progress)
         pump, slept = running.server.clients.pump, []
 
         def sleep_once(now: float) -> None:
@@ -91,8 +93,8 @@ def test_the_computer_may_sleep(
             pump(now)
 
         monkeypatch.setattr(running.server.clients, "pump", sleep_once)
-        client.until(m.Done)
-        assert slept and not [e for e in client.of_job(job) if isinstance(e, m.Failed)]
+        client.wait_for(m.Done)
+        assert slept and not [e for e in client.list_events(job) if isinstance(e, m.Failed)]
         assert not [e for e in client.events if isinstance(e, m.Error)]
 
 
@@ -102,7 +104,7 @@ def test_a_name_cannot_forge_a_line_of_the_log(
     caplog.set_level(logging.INFO)
     session = ClientSession("a\n2026-01-01 ERROR forged")
     with Client(run_server(tmp_path).path, session) as client:
-        client.until(m.Welcome)
+        client.wait_for(m.Welcome)
     joined = [r.getMessage() for r in caplog.records if "has joined" in r.getMessage()]
     assert joined and not any("\n" in line for line in joined)
 
@@ -110,18 +112,18 @@ def test_a_name_cannot_forge_a_line_of_the_log(
 def test_a_client_that_takes_nothing_harms_nobody(
     tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its messages pile up while another cancels the job both watch."""
+    """Messages to one client pile up while another cancels the job that both watch."""
     monkeypatch.setattr("backend.peers.CONTROL_MESSAGES", 3)
     running = run_server(tmp_path)
     with Client(running.path) as greedy, Client(running.path) as other:
-        job = other.session.submit(script(steps=5000, step_s=0.02, coarse_at=[2]))
-        other.until(m.Progress)
-        greedy.until(m.Welcome)
+        job = other.session.submit(make_script(steps=5000, step_s=0.02, coarse_at=[2]))
+        other.wait_for(m.Progress)
+        greedy.wait_for(m.Welcome)
         for _ in range(40):
             greedy.session.fetch(job)
         greedy.flush()
         other.session.cancel(job)
-        assert other.until(m.Cancelled, 20).job == job
+        assert other.wait_for(m.Cancelled, 20).job == job
 
 
 def test_what_a_worker_printed_is_kept_with_the_job_it_died_over(
@@ -129,11 +131,11 @@ def test_what_a_worker_printed_is_kept_with_the_job_it_died_over(
 ) -> None:
     running = run_server(tmp_path)
     with Client(running.path) as client:
-        good = client.session.submit(script(print=3))
-        bad = client.session.submit(script(print=200_000, die_at=1))
-        failed = client.until(m.Failed)
+        good = client.session.submit(make_script(print=3))
+        bad = client.session.submit(make_script(print=200_000, die_at=1))
+        failed = client.wait_for(m.Failed)
         assert failed.job == bad and "exit code 7" in failed.why
-        client.until(m.Done)
+        client.wait_for(m.Done)
     jobs, logs = tmp_path / "data" / "jobs", tmp_path / "data" / "logs"
     lines = (jobs / bad / "output").read_text().splitlines()
     assert lines[-1] == "line 199999" and 1 < len(lines) <= 100

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from backend.protocol import TAG, Received, encode, explain_silence, limits, rea
 from backend.protocol import messages as m
 from backend.protocol.sockets import open_client
 from tests.backend.client import Client
-from tests.backend.conftest import Start, script
-from tests.backend.scripted_worker import mesh
+from tests.backend.conftest import Running, Start, make_script
+from tests.backend.scripted_worker import make_mesh
+from tests.waiting import wait_until
 
 
 def test_rubbish_is_answered_in_words_and_hurts_nobody(tmp_path: Path, run_server: Start) -> None:
@@ -29,7 +29,7 @@ def test_rubbish_is_answered_in_words_and_hurts_nobody(tmp_path: Path, run_serve
     huge = {"type": "credit", "seq": 1, "transfer": 1, "chunks": 10**9}
     submit = {"type": "submit", "seq": 1, "job": job, "faces": 10**9}
     with Client(run_server(tmp_path).path) as client:
-        client.until(m.Welcome)
+        client.wait_for(m.Welcome)
         for frames in (
             [b""],
             [b"GET / HTTP/1.1"],
@@ -41,19 +41,19 @@ def test_rubbish_is_answered_in_words_and_hurts_nobody(tmp_path: Path, run_serve
         ):
             before = len(client.events)
             client.send_raw(*frames)
-            error = client.until(lambda e, n=before: isinstance(e, m.Error) and e in
+            error = client.wait_for(lambda e, n=before: isinstance(e, m.Error) and e in
                                  client.events[n:])  # fmt: skip
             assert error.code == "invalid" and error.what.endswith(".")
         assert [e.job for e in client.events if isinstance(e, m.Error)].count(job) == 1
-        client.session.submit(script())
-        client.until(m.Done)
+        client.session.submit(make_script())
+        client.wait_for(m.Done)
 
 
 def test_an_older_framing_is_told_to_update(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path) as client:
-        client.until(m.Welcome)
+        client.wait_for(m.Welcome)
         client.send_raw(b"GSV3D/0", b"\x80")
-        error = client.until(m.Error)
+        error = client.wait_for(m.Error)
         assert error.code == "version" and "same version" in error.hint
 
 
@@ -62,7 +62,7 @@ def test_no_common_version(
     tmp_path: Path, run_server: Start, versions: tuple[int, ...], who: str
 ) -> None:
     with Client(run_server(tmp_path).path, versions=versions) as client:
-        error = client.until(m.Error)
+        error = client.wait_for(m.Error)
         assert error.code == "version" and who in error.hint
         assert not client.session.connected
 
@@ -110,10 +110,10 @@ def test_a_frame_beyond_the_limit_ends_only_that_connection(
 ) -> None:
     running = run_server(tmp_path)
     with Client(running.path) as hostile, Client(running.path) as client:
-        hostile.until(m.Welcome)
+        hostile.wait_for(m.Welcome)
         hostile.send_raw(TAG, bytes(limits.SERVER_FRAME_BYTES + 1))
-        client.session.submit(script())
-        client.until(m.Done)
+        client.session.submit(make_script())
+        client.wait_for(m.Done)
         assert not [e for e in hostile.events if isinstance(e, m.Error)]
 
 
@@ -125,7 +125,7 @@ from backend.protocol import messages as m
 from tests.backend.client import Client
 
 hostile = Client(Path(sys.argv[1]))
-hostile.until(m.Welcome)
+hostile.wait_for(m.Welcome)
 print("ready", flush=True)
 sys.stdin.readline()
 frame = bytes(4 << 20)
@@ -134,7 +134,7 @@ for _ in range(200):
 hostile.socket.send(b"")  # all of it goes now
 sys.stdin.read()
 """
-"""A process of its own: libzmq may abort where a socket is closed in the middle of a message."""
+"""Code of a process of its own: libzmq may abort if a socket is closed within a message."""
 
 
 def test_a_message_of_countless_frames_is_dropped_with_all_connections(
@@ -150,23 +150,32 @@ def test_a_message_of_countless_frames_is_dropped_with_all_connections(
             bufsize=0,
         )
         assert hostile.stdin and hostile.stdout and hostile.stdout.readline()
-        job = client.session.submit(script(steps=200))
-        client.until(m.Accepted)
+        job = client.session.submit(make_script(steps=200))
+        client.wait_for(m.Accepted)
         hostile.stdin.write(b"\n")
         while not running.server.door.shut:
             client.step()
         hostile.kill()
         hostile.communicate()
-        client.until(m.Done)  # it came back by itself
+        client.wait_for(m.Done)  # it came back by itself
         assert client.session.connected and not client.session.open_jobs
         assert job in {e.job for e in client.events if isinstance(e, Received)}
 
 
+def let_server_turn(running: Running) -> None:
+    """Wait until another client has been answered five times: the server's loop has turned."""
+    with Client(running.path) as other:
+        for _ in range(5):
+            other.events.clear()
+            other.session.status()
+            other.wait_for(m.Queue)
+
+
 def test_a_slow_client_bounds_what_the_backend_holds(tmp_path: Path, run_server: Start) -> None:
-    """The mesh's texture has 12 MB: 49 chunks. The client reads nothing after the announcement."""
+    """The client reads nothing after the announcement of a mesh with a texture of 49 chunks."""
     running = run_server(tmp_path)
     with Client(running.path, capabilities=("mesh",)) as client:
-        client.session.submit(script(texture=2048))
+        client.session.submit(make_script(texture=2048))
         announced = None
         while announced is None:
             client.flush()
@@ -177,33 +186,29 @@ def test_a_slow_client_bounds_what_the_backend_holds(tmp_path: Path, run_server:
             else:
                 client.session.feed(frames)
         (peer,) = running.server.clients.peers.values()
-        time.sleep(0.3)
+        let_server_turn(running)
         assert peer.chunks_sent == 0, "nothing without credit"
         client.socket.send_multipart(encode(m.Credit(announced, 3), 99))
-        deadline = time.monotonic() + 10
-        while peer.chunks_sent < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(0.3)
+        wait_until(lambda: peer.chunks_sent >= 3)
+        let_server_turn(running)
         assert peer.chunks_sent == 3, "no chunk more than the credit"
         # All chunks have credit, and still nothing is read: the pipes fill, the rest stays on disk.
         client.socket.send_multipart(encode(m.Credit(announced, 1000), 100))
-        time.sleep(0.5)
+        wait_until(lambda: peer.chunks_sent > 3)
+        let_server_turn(running)
         assert peer._control_bytes < 10_000
         assert running.server.door.socket.sndhwm == PIPE_MESSAGES
         # The same client cancels the job: its message does not wait behind the data.
         job = next(iter(client.session.open_jobs))
         client.socket.send_multipart(encode(m.Cancel(job), 101))
-        deadline = time.monotonic() + 10
-        while running.server.jobs.get(job).record.state != "cancelled":
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: running.server.jobs.get(job).record.state == "cancelled", 10)
 
 
 def test_control_goes_ahead_of_data(tmp_path: Path, run_server: Start) -> None:
     """A pong asked for while 200 chunks wait comes after a pipe's worth of them at most."""
     running = run_server(tmp_path)
     with Client(running.path, capabilities=("mesh",), window=4) as client:
-        job = client.session.submit(script(texture=4096))
+        job = client.session.submit(make_script(texture=4096))
         seen_chunks = 0
         asked = None
         while True:
@@ -219,7 +224,9 @@ def test_control_goes_ahead_of_data(tmp_path: Path, run_server: Start) -> None:
             if kind == "cancelled":
                 break
         assert asked is not None and seen_chunks - asked <= PIPE_MESSAGES + 4
-        assert client.for_a_while(0.2) == []
+        client.session.status()
+        client.wait_for(m.Queue)
+        assert len(client.events) == 1, "nothing of the cancelled job comes"
 
 
 def test_credit_for_unknown_transfers_and_floods_of_requests(
@@ -227,21 +234,21 @@ def test_credit_for_unknown_transfers_and_floods_of_requests(
 ) -> None:
     running = run_server(tmp_path)
     with Client(running.path) as client:
-        client.until(m.Welcome)
+        client.wait_for(m.Welcome)
         for number in range(300):
             client.send_raw(*encode(m.Credit(number + 1, 1024), 1))
             client.send_raw(*encode(m.Status(), 1))
-        client.session.submit(script(texture=1024))
-        client.until(m.Done)
-        received = {e.kind: e for e in client.events if isinstance(e, Received)}
-        np.testing.assert_array_equal(received["mesh"].arrays["texture"], mesh(1024)["texture"])
+        job = client.session.submit(make_script(texture=1024))
+        client.wait_for(m.Done)
+        (received,) = client.list_results(job, "mesh")
+        np.testing.assert_array_equal(received.arrays["texture"], make_mesh(1024)["texture"])
 
 
 def test_values_that_are_not_numbers_are_named_by_the_client(
     tmp_path: Path, run_server: Start
 ) -> None:
     with Client(run_server(tmp_path).path) as client:
-        job = client.session.submit(script(nan=True))
-        violation = client.until(lambda e: getattr(e, "what", "").startswith("The array means"))
+        job = client.session.submit(make_script(nan=True))
+        violation = client.wait_for(lambda e: getattr(e, "what", "").startswith("The array means"))
         assert violation.job == job
-        client.until(m.Done)
+        client.wait_for(m.Done)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,32 +11,34 @@ import pytest
 from backend.protocol import ClientSession
 from backend.protocol import messages as m
 from tests.backend.client import Client
-from tests.backend.conftest import Start, script
+from tests.backend.conftest import Start, make_script
+from tests.waiting import wait_until
 
 JOB = "{:032x}".format
 LONG = {"steps": 5000, "step_s": 0.02}
 
 
-def owned(number: int) -> ClientSession:
+def make_session(number: int) -> ClientSession:
+    """Return a session of an owner of its own."""
     return ClientSession(f"client {number}", owner=JOB(number))
 
 
-def queue_with(client: Client, wanted: Callable[[tuple[m.JobEntry, ...]], bool]) -> m.Queue:
+def wait_for_queue(client: Client, wanted: Callable[[tuple[m.JobEntry, ...]], bool]) -> m.Queue:
     """Return the next queue that meets a condition."""
     start = len(client.events)
-    return client.until(
+    return client.wait_for(
         lambda e: isinstance(e, m.Queue) and e in client.events[start:] and wanted(e.jobs)
     )
 
 
 def test_changes_are_told_to_those_who_follow(tmp_path: Path, run_server: Start) -> None:
     running = run_server(tmp_path)
-    with Client(running.path, owned(1)) as one, Client(running.path, owned(2)) as two:
+    with Client(running.path, make_session(1)) as one, Client(running.path, make_session(2)) as two:
         two.session.status(follow=True)
-        assert two.until(m.Queue).jobs == ()
-        job = one.session.submit(script(**LONG), filename="Stuhl.png", seed=7, faces=300)
-        one.until(m.Progress)
-        (entry,) = queue_with(two, lambda jobs: bool(jobs) and jobs[0].step > 0).jobs
+        assert two.wait_for(m.Queue).jobs == ()
+        job = one.session.submit(make_script(**LONG), filename="Stuhl.png", seed=7, faces=300)
+        one.wait_for(m.Progress)
+        (entry,) = wait_for_queue(two, lambda jobs: bool(jobs) and jobs[0].step > 0).jobs
         assert (entry.job, entry.state, entry.owner, entry.kind) == (
             job, "running", "other", "submit",
         )  # fmt: skip
@@ -45,43 +46,41 @@ def test_changes_are_told_to_those_who_follow(tmp_path: Path, run_server: Start)
             "seed": 7, "faces": 300, "texture_size": 1024, "elevation": 10,
         }  # fmt: skip
         one.session.status()
-        assert one.until(m.Queue).jobs[0].owner == "you"
+        assert one.wait_for(m.Queue).jobs[0].owner == "you"
         one.session.shutdown(if_alone=True)  # the backend has no parent: it stays
         one.flush()
-        (entry,) = queue_with(two, lambda jobs: jobs[0].owner == "gone").jobs
+        (entry,) = wait_for_queue(two, lambda jobs: jobs[0].owner == "gone").jobs
         assert entry.state == "running", "its jobs go on"
         two.session.cancel(job)
-        two.until(m.Cancelled)
+        two.wait_for(m.Cancelled)
         two.flush()
-        before = len(two.events)
-        two.for_a_while(1.2)
-        assert sum(isinstance(e, m.Queue) for e in two.events[before:]) <= 1, "only changes"
+        assert sum(isinstance(e, m.Queue) for e in two.collect(1.2)) <= 1, "only changes"
 
 
 def test_a_failed_or_cancelled_job_is_done_again(tmp_path: Path, run_server: Start) -> None:
     running = run_server(tmp_path)
     with Client(running.path) as client:
-        failed = client.session.submit(script(fail_at=2))
-        client.until(m.Failed)
-        first = client.session.submit(script(**LONG))
-        client.until(m.Progress, job=first)
-        cancelled = client.session.submit(script(**LONG))
+        failed = client.session.submit(make_script(fail_at=2))
+        client.wait_for(m.Failed)
+        first = client.session.submit(make_script(**LONG))
+        client.wait_for(m.Progress, job=first)
+        cancelled = client.session.submit(make_script(**LONG))
         client.session.cancel(cancelled)
-        client.until(m.Cancelled)
+        client.wait_for(m.Cancelled)
     with Client(running.path) as client:  # of another day: it never saw the pictures
         client.session.retry(failed)
-        assert client.until(m.Accepted).job == failed
+        assert client.wait_for(m.Accepted).job == failed
         client.session.retry(cancelled)
-        client.until(m.Accepted, job=cancelled)
+        client.wait_for(m.Accepted, job=cancelled)
         client.session.status()
-        states = [(e.job, e.state) for e in client.until(m.Queue).jobs]
+        states = [(e.job, e.state) for e in client.wait_for(m.Queue).jobs]
         assert states == [(first, "running"), (failed, "accepted"), (cancelled, "accepted")]
         client.session.cancel(first)
-        again = client.until(m.Failed)
+        again = client.wait_for(m.Failed)
         assert again.job == failed and "no object" in again.what
-        client.until(m.Progress, job=cancelled)
+        client.wait_for(m.Progress, job=cancelled)
         client.session.forget(cancelled)
-        assert client.until(m.Error).code == "not_available"
+        assert client.wait_for(m.Error).code == "not_available"
 
 
 def test_a_single_job_passes_a_batch_that_a_full_queue_holds_up(
@@ -91,24 +90,13 @@ def test_a_single_job_passes_a_batch_that_a_full_queue_holds_up(
     monkeypatch.setattr("backend.jobs.FOR_SINGLE_JOBS", 1)
     monkeypatch.setattr("backend.protocol.session._BUSY_S", 0.1)
     with Client(run_server(tmp_path).path) as client:
-        batch = [client.session.submit(script(), priority="batch") for _ in range(6)]
-        client.until(m.Progress)
-        single = client.session.submit(script())
+        batch = [client.session.submit(make_script(), priority="batch") for _ in range(6)]
+        client.wait_for(m.Progress)
+        single = client.session.submit(make_script())
         for job in [*batch, single]:
-            client.until(m.Done, job=job)
+            client.wait_for(m.Done, job=job)
         done = [e.job for e in client.events if isinstance(e, m.Done)]
         assert done.index(single) <= 2 and done[-1] == batch[-1]
-
-
-def test_a_full_queue_makes_clients_wait(
-    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("backend.jobs.MAX_WAITING", 2)
-    monkeypatch.setattr("backend.protocol.session._BUSY_S", 0.1)
-    with Client(run_server(tmp_path).path) as client:
-        jobs = [client.session.submit(script(step_s=0.02)) for _ in range(8)]
-        for job in jobs:
-            client.until(m.Done, job=job)
         assert not [e for e in client.events if isinstance(e, m.Error)]
 
 
@@ -116,25 +104,25 @@ def test_wishes_survive_a_lost_connection(tmp_path: Path, run_server: Start) -> 
     running = run_server(tmp_path)
     with Client(running.path) as client:
         session = client.session
-        long = session.submit(script(**LONG))
-        done = session.submit(script())
-        failed = session.submit(script(fail_at=1))
-        client.until(m.Accepted, job=failed)
+        long = session.submit(make_script(**LONG))
+        done = session.submit(make_script())
+        failed = session.submit(make_script(fail_at=1))
+        client.wait_for(m.Accepted, job=failed)
         session.cancel(long)
         session.outgoing()  # lost on its way
     with Client(running.path, session) as client:
-        assert client.until(m.Cancelled).job == long
-        client.until(m.Done, job=done)
-        client.until(m.Failed)
+        assert client.wait_for(m.Cancelled).job == long
+        client.wait_for(m.Done, job=done)
+        client.wait_for(m.Failed)
         session.forget(done)
         session.retry(failed)
         session.outgoing()
     with Client(running.path, session) as client:
-        assert client.until(m.Forgotten).job == done
-        assert client.until(m.Accepted).job == failed
-        client.until(m.Failed)
+        assert client.wait_for(m.Forgotten).job == done
+        assert client.wait_for(m.Accepted).job == failed
+        client.wait_for(m.Failed)
         session.status()
-        assert [e.job for e in client.until(m.Queue).jobs] == [long, failed]
+        assert [e.job for e in client.wait_for(m.Queue).jobs] == [long, failed]
 
 
 def test_repeated_acks_and_forgets_are_no_errors(tmp_path: Path, run_server: Start) -> None:
@@ -142,17 +130,16 @@ def test_repeated_acks_and_forgets_are_no_errors(tmp_path: Path, run_server: Sta
     running = run_server(tmp_path)
     with Client(running.path) as client:
         session = client.session
-        job = session.submit(script())
-        client.until(m.Done)
+        job = session.submit(make_script())
+        client.wait_for(m.Done)
         session.ack(job)
         session.forget(job)
         client.flush()
-        while running.server.jobs.get(job) is not None:
-            time.sleep(0.01)
+        wait_until(lambda: running.server.jobs.get(job) is None)
     with Client(running.path, session) as client:
-        assert client.until(m.Forgotten).job == job
+        assert client.wait_for(m.Forgotten).job == job
         client.session.status()
-        client.until(m.Queue)
+        client.wait_for(m.Queue)
         assert not [e for e in client.events if isinstance(e, m.Error)]
 
 
@@ -166,21 +153,19 @@ def test_a_backend_outlives_its_parent_while_others_use_it(
     monkeypatch.setattr("backend.protocol.session.HEARTBEAT_S", 0.2)
     parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     running = run_server(tmp_path, parent_pid=parent.pid)
-    with Client(running.path, owned(1)) as one, Client(running.path, owned(2)) as two:
-        one.until(m.Welcome)
-        job = two.session.submit(script(**LONG))
-        two.until(m.Progress)
+    with Client(running.path, make_session(1)) as one, Client(running.path, make_session(2)) as two:
+        one.wait_for(m.Welcome)
+        job = two.session.submit(make_script(**LONG))
+        two.wait_for(m.Progress)
         one.session.shutdown(if_alone=True)  # the first Blender quits in order
         one.flush()
         parent.communicate(b"\n")
-        steps = two.for_a_while(1.5)
+        steps = two.collect(1.5)
         assert [e for e in steps if isinstance(e, m.Progress)], "the other's job goes on"
         two.session.cancel(job)
-        two.until(m.Cancelled)
-    end = time.monotonic() + 10  # the second was killed: nobody says anything any more
-    while running._thread.is_alive():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+        two.wait_for(m.Cancelled)
+    # The second was killed: nobody says anything any more.
+    wait_until(lambda: not running._thread.is_alive(), 10)
 
 
 def test_a_backend_ends_with_the_only_program_that_used_it(
@@ -190,8 +175,8 @@ def test_a_backend_ends_with_the_only_program_that_used_it(
 
     running = run_server(tmp_path, parent_pid=os.getpid())
     with Client(running.path) as client:
-        client.session.submit(script(**LONG))
-        client.until(m.Progress)
+        client.session.submit(make_script(**LONG))
+        client.wait_for(m.Progress)
         client.session.shutdown(if_alone=True)
         client.flush()
         running._thread.join(5)
@@ -202,8 +187,10 @@ def test_a_job_that_is_cancelled_before_the_welcome_is_cancelled(
     tmp_path: Path, run_server: Start
 ) -> None:
     with Client(run_server(tmp_path).path) as client:
-        job = client.session.submit(script())
+        job = client.session.submit(make_script())
         client.session.cancel(job)
-        assert client.until(m.Cancelled).job == job
+        assert client.wait_for(m.Cancelled).job == job
         assert not client.session.open_jobs
-        assert not [event for event in client.for_a_while(0.3) if isinstance(event, m.Error)]
+        client.session.status()
+        client.wait_for(m.Queue)
+        assert not [event for event in client.events if isinstance(event, m.Error)]

@@ -21,11 +21,11 @@ A, B, C = "a" * 32, "b" * 32, "c" * 32
 """Clients."""
 
 
-def single_job(number: int) -> m.Submit:
+def submit_single(number: int) -> m.Submit:
     return m.Submit(JOB(number), b"x")
 
 
-def batch_job(number: int) -> m.Submit:
+def submit_batch(number: int) -> m.Submit:
     return m.Submit(JOB(number), b"x", priority="batch")
 
 
@@ -72,7 +72,7 @@ def test_times_of_refined_jobs_are_kept_apart(open_jobs: Open) -> None:
 def test_a_waiting_job_changes_its_place(open_jobs: Open) -> None:
     jobs = open_jobs()
     for number in range(5):
-        jobs.submit(single_job(number))
+        jobs.submit(submit_single(number))
     jobs.start(jobs.waiting()[0], 0.0)
     jobs.move(jobs.get(JOB(4)), 0)
     jobs.move(jobs.get(JOB(1)), 2)
@@ -84,7 +84,7 @@ def test_a_waiting_job_changes_its_place(open_jobs: Open) -> None:
     jobs.cancel(jobs.running[0])
     jobs = open_jobs()
     assert [job.id for job in jobs.waiting()] == order, "the journal has it too"
-    jobs.submit(single_job(9))
+    jobs.submit(submit_single(9))
     assert [job.id for job in jobs.waiting()] == [*order, JOB(9)]
     jobs.retry(jobs.get(JOB(0)))
     assert [job.id for job in jobs.waiting()] == [*order, JOB(9), JOB(0)]
@@ -93,10 +93,10 @@ def test_a_waiting_job_changes_its_place(open_jobs: Open) -> None:
 def test_clients_take_turns(open_jobs: Open) -> None:
     jobs = open_jobs()
     for number in range(5):
-        jobs.submit(single_job(number), A)
+        jobs.submit(submit_single(number), A)
     for number in (5, 6):
-        jobs.submit(single_job(number), B)
-    jobs.submit(single_job(7))
+        jobs.submit(submit_single(number), B)
+    jobs.submit(submit_single(7))
     done = []
     while jobs.waiting():
         job = jobs.waiting()[0]
@@ -114,12 +114,12 @@ def test_single_jobs_come_before_batches(open_jobs: Open) -> None:
 
     jobs = open_jobs()
     for number in range(4):
-        jobs.submit(batch_job(number), A)
+        jobs.submit(submit_batch(number), A)
     jobs.start(jobs.waiting()[0], 0.0)
     for number in (4, 5):
-        jobs.submit(single_job(number), A)
+        jobs.submit(submit_single(number), A)
     assert order() == [4, 5, 1, 2, 3]
-    jobs.submit(batch_job(6), B)
+    jobs.submit(submit_batch(6), B)
     jobs.submit(m.Cutout(JOB(7), b"x"), C)
     assert order() == [7, 4, 5, 6, 1, 2, 3], "of all clients"
     jobs.cancel(jobs.get(JOB(7)))
@@ -140,26 +140,29 @@ def test_a_batch_leaves_places_to_single_jobs(
     monkeypatch.setattr("backend.jobs.FOR_SINGLE_JOBS", 1)
     jobs = open_jobs()
     for number in range(2):
-        jobs.submit(batch_job(number), A)
+        jobs.submit(submit_batch(number), A)
     with pytest.raises(QueueFullError, match="2 jobs wait"):
-        jobs.submit(batch_job(2), A)
-    jobs.submit(single_job(3), A)
+        jobs.submit(submit_batch(2), A)
+    jobs.submit(submit_single(3), A)
     with pytest.raises(QueueFullError, match="3 jobs wait"):
-        jobs.submit(single_job(4), A)
+        jobs.submit(submit_single(4), A)
 
 
-def test_one_client_cannot_fill_the_queue(open_jobs: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_is_bounded_and_one_client_cannot_fill_it(
+    open_jobs: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("backend.jobs.MAX_WAITING", 5)
     monkeypatch.setattr("backend.jobs.MAX_WAITING_EACH", 3)
     jobs = open_jobs()
     for number in range(3):
-        jobs.submit(single_job(number), A)
+        jobs.submit(submit_single(number), A)
     with pytest.raises(QueueFullError, match="3 jobs wait"):
-        jobs.submit(single_job(3), A)
+        jobs.submit(submit_single(3), A)
     for number in (4, 5):
-        jobs.submit(single_job(number), B)
-    with pytest.raises(QueueFullError, match="5 jobs wait"):
-        jobs.submit(single_job(6), B)
+        jobs.submit(submit_single(number), B)
+    with pytest.raises(QueueFullError, match="5 jobs wait.*cancel some"):
+        jobs.submit(submit_single(6), B)
+    assert not jobs.store.folder(JOB(6)).exists()
 
 
 @pytest.mark.parametrize("letter", ["x", "椅", "🪑"])

@@ -17,11 +17,11 @@ from backend.protocol import messages as m
 from backend.server import Server
 from backend.settings import Settings
 from tests.backend.client import Client
-from tests.backend.conftest import Start, script
-from tests.backend.test_pairing import free_port
+from tests.backend.conftest import Start, make_script
+from tests.backend.test_pairing import find_free_port
 
 
-def figures(port: int) -> dict[tuple[str, ...], float]:
+def read_figures(port: int) -> dict[tuple[str, ...], float]:
     url = f"http://127.0.0.1:{port}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:
         text = answer.read().decode()
@@ -33,16 +33,16 @@ def figures(port: int) -> dict[tuple[str, ...], float]:
 
 
 def test_jobs_stages_workers_and_memory(tmp_path: Path, run_server: Start) -> None:
-    port = free_port()
+    port = find_free_port()
     with Client(run_server(tmp_path, metrics=port).path) as client:
-        first = client.session.submit(script())
-        client.until(m.Done, job=first)
-        client.session.submit(script(steps=2, hang_at=1))
-        client.session.submit(script())
+        first = client.session.submit(make_script())
+        client.wait_for(m.Done, job=first)
+        client.session.submit(make_script(steps=2, hang_at=1))
+        client.session.submit(make_script())
         end = time.monotonic() + 60
         while True:
             client.step()
-            seen = figures(port)
+            seen = read_figures(port)
             if seen[("gsv3d_jobs", "running")] == 1 and seen[("gsv3d_queue_length",)] == 1:
                 break
             assert time.monotonic() < end, seen
@@ -55,12 +55,12 @@ def test_jobs_stages_workers_and_memory(tmp_path: Path, run_server: Start) -> No
         assert seen[("gsv3d_memory_bytes", "backend")] > 10e6
         assert seen[("gsv3d_memory_bytes", "workers")] > 10e6
         client.session.forget(first)
-        client.until(m.Forgotten)
-    assert figures(port)[("gsv3d_jobs_ended_total", "done")] == 1, "it only grows"
+        client.wait_for(m.Forgotten)
+    assert read_figures(port)[("gsv3d_jobs_ended_total", "done")] == 1, "it only grows"
 
 
 def test_the_port_is_closed_again_and_one_in_use_is_named(tmp_path: Path) -> None:
-    port = free_port()
+    port = find_free_port()
     for _ in range(2):
         server = Server(Settings(tmp_path, tmp_path / "c.json", metrics=port))
         server.start()
@@ -76,4 +76,4 @@ def test_without_the_package_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(BackendError, match=r"gsv3d\[metrics\]"):
-        Server(Settings(tmp_path, tmp_path / "c.json", metrics=free_port())).start()
+        Server(Settings(tmp_path, tmp_path / "c.json", metrics=find_free_port())).start()

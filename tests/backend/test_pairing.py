@@ -36,30 +36,30 @@ from backend.server import Server
 from backend.settings import Settings
 from backend.zap import Gatekeeper
 from tests.backend.client import Client
-from tests.backend.conftest import Running, Start, script
+from tests.backend.conftest import Running, Start, make_script
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    with a_context() as context, context.socket(zmq.REP) as probe:
+def find_free_port(host: str = "127.0.0.1") -> int:
+    with open_context() as context, context.socket(zmq.REP) as probe:
         probe.ipv6 = True
         return probe.bind_to_random_port(f"tcp://{host}")
 
 
 @pytest.fixture
 def listening(tmp_path: Path, run_server: Start) -> Running:
-    return run_server(tmp_path, listen=("127.0.0.1", free_port()))
+    return run_server(tmp_path, listen=("127.0.0.1", find_free_port()))
 
 
 def make_code(running: Running) -> PairingCode:
     with Client(running.path) as owner:
         owner.session.invite()
-        invitation = owner.until(m.Invitation)
+        invitation = owner.wait_for(m.Invitation)
     assert invitation.seconds == CODE_S
     return parse_code(invitation.code)
 
 
 @contextmanager
-def a_context() -> Iterator[zmq.Context]:
+def open_context() -> Iterator[zmq.Context]:
     context = zmq.Context()
     try:
         yield context
@@ -67,25 +67,25 @@ def a_context() -> Iterator[zmq.Context]:
         context.destroy(0)
 
 
-def join(code: PairingCode, name: str = "another computer") -> Connection:
-    with a_context() as context:
+def use_code(code: PairingCode, name: str = "another computer") -> Connection:
+    with open_context() as context:
         connection = pair(context, code, name)
     assert connection is not None
     return connection
 
 
-def connect(folder: Path, connection: Connection) -> Client:
+def connect_client(folder: Path, connection: Connection) -> Client:
     path = folder / "elsewhere" / "connection.json"
     write_connection(path, connection)
     return Client(path)
 
 
-def forget(running: Running, name: str) -> int:
+def forget_computer(running: Running, name: str) -> int:
     return main(["pair", "--data-dir", str(running.path.parent / "data"), "--forget", name])
 
 
-def silent(connection: Connection) -> bool:
-    with a_context() as context, open_client(context, connection) as one:
+def is_silent(connection: Connection) -> bool:
+    with open_context() as context, open_client(context, connection) as one:
         one.send_multipart(encode(m.Hello((6,)), 1))
         return not one.poll(600)
 
@@ -93,23 +93,23 @@ def silent(connection: Connection) -> bool:
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
 def test_a_paired_computer_has_jobs_done(tmp_path: Path, run_server: Start, host: str) -> None:
     try:
-        port = free_port(host if host != "localhost" else "127.0.0.1")
+        port = find_free_port(host if host != "localhost" else "127.0.0.1")
     except zmq.ZMQError:
         pytest.skip("this computer has no IPv6")
     running = run_server(tmp_path, listen=(host, port))
-    connection = join(make_code(running))
+    connection = use_code(make_code(running))
     assert connection.remote and connection.alive and connection.data_dir == ""
-    with connect(tmp_path, connection) as client:
-        client.until(lambda e: isinstance(e, m.Welcome) and [x.name for x in e.models])
-        client.session.submit(script(), filename="/home/artist/Bild.png")
-        client.until(m.Done)
+    with connect_client(tmp_path, connection) as client:
+        client.wait_for(lambda e: isinstance(e, m.Welcome) and [x.name for x in e.models])
+        client.session.submit(make_script(), filename="/home/artist/Bild.png")
+        client.wait_for(m.Done)
         assert {e.kind for e in client.events if isinstance(e, Received)} >= {"mesh", "gaussians"}
 
 
 def test_paired_computers_stay_known_after_a_restart(tmp_path: Path, run_server: Start) -> None:
-    listen = ("127.0.0.1", free_port())
+    listen = ("127.0.0.1", find_free_port())
     first = run_server(tmp_path, listen=listen)
-    connection = join(make_code(first))
+    connection = use_code(make_code(first))
     spent = make_code(first)
     first.stop()
     kept = tmp_path / "data" / "remote.json"
@@ -117,36 +117,36 @@ def test_paired_computers_stay_known_after_a_restart(tmp_path: Path, run_server:
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert connection.client_secret_key not in kept.read_text()
     run_server(tmp_path, listen=listen)
-    with connect(tmp_path, connection) as client:
-        client.until(m.Welcome)
+    with connect_client(tmp_path, connection) as client:
+        client.wait_for(m.Welcome)
     with pytest.raises(ProtocolError, match="was used, its time is over"):
-        join(spent)
+        use_code(spent)
 
 
 def test_one_computer_is_forgotten_at_once(
     tmp_path: Path, listening: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept, gone = (join(make_code(listening), name) for name in ("Studio 椅", "Laptop"))
-    with connect(tmp_path, gone) as client:
-        client.until(m.Welcome)
-        assert forget(listening, "Laptop") == 0
+    kept, gone = (use_code(make_code(listening), name) for name in ("Studio 椅", "Laptop"))
+    with connect_client(tmp_path, gone) as client:
+        client.wait_for(m.Welcome)
+        assert forget_computer(listening, "Laptop") == 0
         assert "Laptop is forgotten" in capsys.readouterr().out
         peers = listening.server.clients.peers
         while gone.client_public_key in [peer.user for peer in list(peers.values())]:
             client.step()
         # It is still connected, and nobody hears what it says.
         client.events.clear()
-        client.session.submit(script())
+        client.session.submit(make_script())
         client.session.hello()
-        assert client.for_a_while(0.5) == [] and not list(listening.server.jobs)
-    assert silent(gone) and not silent(kept)
-    join(make_code(listening), "Laptop")  # what was forgotten is not written again
-    (studio, _), _ = listed(listening, capsys), forget(listening, "2")
+        assert client.collect(0.5) == [] and not list(listening.server.jobs)
+    assert is_silent(gone) and not is_silent(kept)
+    use_code(make_code(listening), "Laptop")  # what was forgotten is not written again
+    (studio, _), _ = list_paired(listening, capsys), forget_computer(listening, "2")
     assert studio.startswith("  1  Studio 椅  paired 20")
-    assert listed(listening, capsys)[-1] == studio
+    assert list_paired(listening, capsys)[-1] == studio
 
 
-def listed(running: Running, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def list_paired(running: Running, capsys: pytest.CaptureFixture[str]) -> list[str]:
     capsys.readouterr()
     assert main(["pair", "--data-dir", str(running.path.parent / "data"), "--list"]) == 0
     return capsys.readouterr().out.splitlines()
@@ -155,36 +155,36 @@ def listed(running: Running, capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_who_is_not_paired_cannot_be_forgotten(
     tmp_path: Path, listening: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no computer is paired" in listed(listening, capsys)[0]
+    assert "no computer is paired" in list_paired(listening, capsys)[0]
     for _ in range(2):
-        join(make_code(listening), "twin")
+        use_code(make_code(listening), "twin")
     before = (tmp_path / "data" / "remote.json").read_bytes()
     for name in ("Twin", "0", "3", "-1", ""):
-        assert forget(listening, name) == 1
+        assert forget_computer(listening, name) == 1
         error = capsys.readouterr().err
         assert f"No paired computer is called '{name}'. 'gsv3d-backend pair --list'" in error
-    assert forget(listening, "twin") == 1
+    assert forget_computer(listening, "twin") == 1
     assert "2 paired computers are called 'twin'. Name one by its number" in capsys.readouterr().err
     assert (tmp_path / "data" / "remote.json").read_bytes() == before
     listening.stop()
-    assert forget(listening, "1") == 0 and len(listed(listening, capsys)) == 1
-    assert forget(listening, "twin") == 0
+    assert forget_computer(listening, "1") == 0 and len(list_paired(listening, capsys)) == 1
+    assert forget_computer(listening, "twin") == 0
 
 
 def test_a_list_that_is_damaged_while_the_backend_runs_changes_nothing(
     tmp_path: Path, listening: Running
 ) -> None:
-    connection = join(make_code(listening))
+    connection = use_code(make_code(listening))
     (tmp_path / "data" / "remote.json").write_text("{")
     listening.server.pairing.refresh()
-    assert not silent(connection)
+    assert not is_silent(connection)
 
 
 def test_a_code_works_once(listening: Running) -> None:
     code = make_code(listening)
-    join(code)
+    use_code(code)
     with pytest.raises(ProtocolError, match="was used.*gsv3d-backend pair"):
-        join(code)
+        use_code(code)
     assert len(listening.server.pairing._paired.computers) == 1
 
 
@@ -202,7 +202,7 @@ def ask_as_guest(code: PairingCode, *messages: m.Message) -> list[m.Message]:
     public, secret = (key.decode() for key in code.keys())
     guest = Connection(code.endpoint, code.server_public_key, public, secret, 0, {})
     answers = []
-    with a_context() as context, open_client(context, guest) as socket:
+    with open_context() as context, open_client(context, guest) as socket:
         for message in messages:
             socket.send_multipart(encode(message, 0))
             assert socket.poll(20_000)
@@ -221,19 +221,19 @@ def test_a_code_expires(listening: Running) -> None:
     code = make_code(listening)
     listening.server.pairing.expire(float("inf"))
     with pytest.raises(ProtocolError, match="its time is over"):
-        join(code)
+        use_code(code)
 
 
 def test_a_newer_code_takes_the_place_of_the_earlier(listening: Running) -> None:
     first, second = make_code(listening), make_code(listening)
     with pytest.raises(ProtocolError, match="a newer one was made"):
-        join(first)
-    join(second)
+        use_code(first)
+    use_code(second)
 
 
 def test_guesses_do_not_let_in_and_do_not_spend_the_code(listening: Running) -> None:
     code = make_code(listening)
-    with a_context() as context:
+    with open_context() as context:
         sockets = []
         for number in range(200):
             guess = replace(code, seed=number.to_bytes(16, "big"))
@@ -245,19 +245,19 @@ def test_guesses_do_not_let_in_and_do_not_spend_the_code(listening: Running) -> 
             sockets[0].poll(20)
         assert not any(socket.poll(0) for socket in sockets)
     assert not listening.server.pairing._paired.computers
-    join(code)
+    use_code(code)
 
 
 def test_who_says_nothing_takes_no_place_and_is_sent_away(
     tmp_path: Path, listening: Running
 ) -> None:
-    connection = join(make_code(listening))
+    connection = use_code(make_code(listening))
     host, port = listening.server.settings.listen
     silent_ones = [socket.create_connection((host, port)) for _ in range(300)]
     try:
-        with connect(tmp_path, connection) as client:
-            client.session.submit(script())
-            client.until(m.Done)
+        with connect_client(tmp_path, connection) as client:
+            client.session.submit(make_script())
+            client.wait_for(m.Done)
         for one in silent_ones:
             one.settimeout(60)
             while one.recv(1000):  # the greeting of ZeroMQ, then the end
@@ -271,53 +271,55 @@ def test_another_backend_at_the_address_is_noticed(listening: Running) -> None:
     public, _ = zmq.curve_keypair()
     code = replace(make_code(listening), server_public_key=public.decode())
     with pytest.raises(ProtocolError, match="is not the backend that made this pairing code"):
-        join(code)
-    assert silent(Connection(code.endpoint, public.decode(), "a" * 40, "b" * 40, 0, {}))
+        use_code(code)
+    assert is_silent(Connection(code.endpoint, public.decode(), "a" * 40, "b" * 40, 0, {}))
 
 
 def test_an_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairing, "ANSWER_S", 0.5)
-    port = free_port()
+    port = find_free_port()
     with pytest.raises(ProtocolError, match=f"No answer from the backend at 127.0.0.1:{port}.*--l"):
-        join(PairingCode("127.0.0.1", port, zmq.curve_keypair()[0].decode(), bytes(16)))
+        use_code(PairingCode("127.0.0.1", port, zmq.curve_keypair()[0].decode(), bytes(16)))
 
 
 def test_a_paired_computer_neither_invites_nor_ends_the_backend(
     tmp_path: Path, listening: Running
 ) -> None:
-    with connect(tmp_path, join(make_code(listening))) as client:
+    with connect_client(tmp_path, use_code(make_code(listening))) as client:
         client.session.invite()
-        assert client.until(m.Error).code == "not_available"
+        assert client.wait_for(m.Error).code == "not_available"
         client.events.clear()
         client.session.shutdown()
-        assert "its own computer" in client.until(m.Error).what
+        assert "its own computer" in client.wait_for(m.Error).what
         client.events.clear()
         client.session.status()
-        client.until(m.Queue)
+        client.wait_for(m.Queue)
 
 
 def test_without_listen_there_is_no_code_and_no_file(tmp_path: Path, run_server: Start) -> None:
     running = run_server(tmp_path)
     with Client(running.path) as owner:
         owner.session.invite()
-        assert "--listen HOST" in owner.until(m.Error).hint
+        assert "--listen HOST" in owner.wait_for(m.Error).hint
     assert not (tmp_path / "data" / "remote.json").exists()
 
 
 def test_the_address_in_a_code_may_be_another(listening: Running) -> None:
     with Client(listening.path) as owner:
         owner.session.invite("gpu.example")
-        code = parse_code(owner.until(m.Invitation).code)
+        code = parse_code(owner.wait_for(m.Invitation).code)
         assert (code.host, code.port) == ("gpu.example", listening.server.settings.listen[1])
         owner.session.invite("not an address")
-        assert "is not an address" in owner.until(m.Error).what
+        assert "is not an address" in owner.wait_for(m.Error).what
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", json.dumps({"paired": []}), '{"paired": 3}'])
 def test_a_damaged_list_is_named_and_kept(tmp_path: Path, damage: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "remote.json").write_text(damage)
-    settings = Settings(tmp_path / "data", tmp_path / "c.json", listen=("127.0.0.1", free_port()))
+    settings = Settings(
+        tmp_path / "data", tmp_path / "c.json", listen=("127.0.0.1", find_free_port())
+    )
     with pytest.raises(BackendError, match="remote.json.*is damaged.*Delete it"):
         Server(settings).start()
     assert (tmp_path / "data" / "remote.json").read_text() == damage
@@ -331,7 +333,7 @@ def test_an_address_that_is_not_here_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
 def test_a_backend_that_listens_everywhere_names_one_address(tmp_path: Path, host: str) -> None:
-    with a_context() as context:
+    with open_context() as context:
         gate = Gatekeeper(context)
         gate.allow_only(b"clients")
         code = Pairing(tmp_path, gate, (host, 27473)).invite(0.0)

@@ -34,7 +34,7 @@ class Sent:
     def offer(self, job: int, source: Any = None) -> None:
         arrays = ({"name": "data", "dtype": "uint8", "shape": [DATA.size]},)
         fields = {"arrays": arrays, "name": "glb"}
-        self.peer.offer(Pending(JOB(job), m.File, fields, source or source_of(DATA), False))
+        self.peer.offer(Pending(JOB(job), m.File, fields, source or make_source(DATA), False))
         self.peer.end_job(m.Done(JOB(job), {}))
 
     def pump(self, now: float) -> list[m.Message]:
@@ -43,7 +43,7 @@ class Sent:
         return list(self.messages)
 
 
-def source_of(data: np.ndarray) -> Any:
+def make_source(data: np.ndarray) -> Any:
     source = BytesSource(data)
     source.close = lambda: None  # type: ignore[attr-defined]
     return source
@@ -51,7 +51,7 @@ def source_of(data: np.ndarray) -> Any:
 
 def test_results_wait_while_there_are_too_many_open_files() -> None:
     sent = Sent()
-    source = source_of(DATA)
+    source = make_source(DATA)
     read = source.read
 
     def refuse(*_: int) -> bytes:
@@ -69,7 +69,7 @@ def test_results_wait_while_there_are_too_many_open_files() -> None:
 
 def test_results_that_cannot_be_read_are_named() -> None:
     sent = Sent()
-    source = source_of(DATA)
+    source = make_source(DATA)
 
     def refuse(*_: int) -> bytes:
         raise OSError(errno.EIO, "Input/output error")

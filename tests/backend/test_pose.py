@@ -6,16 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from backend.model_runner import pose_numbers
-from backend.protocol import Received
 from backend.protocol import messages as m
 from gsv3d.pose import PoseEstimate
 from tests.backend.client import Client
-from tests.backend.conftest import Start, script
+from tests.backend.conftest import Start, make_script
 
 
-def pose_of(client: Client, job: str) -> dict[str, float]:
-    client.until(m.Done, job=job)
-    (mesh,) = [e for e in client.of_job(job) if isinstance(e, Received) and e.kind == "mesh"]
+def wait_for_pose(client: Client, job: str) -> dict[str, float]:
+    client.wait_for(m.Done, job=job)
+    (mesh,) = client.list_results(job, "mesh")
     return mesh.artifact.pose
 
 
@@ -23,16 +22,18 @@ def test_what_is_asked_for_reaches_the_worker_and_what_was_used_comes_back(
     tmp_path: Path, run_server: Start
 ) -> None:
     with Client(run_server(tmp_path).path) as client:
-        job = client.session.submit(script(steps=1), elevation=None, mirror="plane", plane=-30.0)
-        assert pose_of(client, job) == {"plane": -30.0, "mirrored": 1.0}
-        job = client.session.submit(script(steps=1), elevation=25.0)
-        assert pose_of(client, job) == {"elevation": 25.0, "plane": 0.0, "mirrored": 0.0}
+        job = client.session.submit(
+            make_script(steps=1), elevation=None, mirror="plane", plane=-30.0
+        )
+        assert wait_for_pose(client, job) == {"plane": -30.0, "mirrored": 1.0}
+        job = client.session.submit(make_script(steps=1), elevation=25.0)
+        assert wait_for_pose(client, job) == {"elevation": 25.0, "plane": 0.0, "mirrored": 0.0}
 
 
 def test_an_older_clients_object_is_not_mirrored(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path).path, versions=(1, 2)) as older:
-        job = older.session.submit(script(steps=1))
-        assert pose_of(older, job) == {"elevation": 10.0, "plane": 0.0, "mirrored": 0.0}
+        job = older.session.submit(make_script(steps=1))
+        assert wait_for_pose(older, job) == {"elevation": 10.0, "plane": 0.0, "mirrored": 0.0}
 
 
 def test_what_is_not_known_of_a_pose_is_left_out() -> None:

@@ -15,7 +15,7 @@ from backend.protocol import Received
 from backend.protocol import messages as m
 from tests import ray_nodes
 from tests.backend.client import Client
-from tests.backend.conftest import Start, script
+from tests.backend.conftest import Start, make_script
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,7 +26,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Start a head without processors; nodes come later."""
-    with ray_nodes.started(0) as made:
+    with ray_nodes.start_nodes(0) as made:
         yield made
 
 
@@ -43,7 +43,7 @@ def test_workers_without_cards_are_all_without(cluster, tmp_path: Path, run_serv
     nodes = [cluster.add_node(**ray_nodes.NODE, num_cpus=1) for _ in range(2)]
     running = run_server(tmp_path, f"--ray={cluster.address}", "--without-cards")
     with Client(running.path) as client:
-        client.until(lambda e: isinstance(e, m.Welcome) and e.models)
+        client.wait_for(lambda e: isinstance(e, m.Welcome) and e.models)
         commands = [work.worker.command for work in running.server.workers.all]
     assert [command[command.index("--device") + 1] for command in commands] == ["auto", "cpu"]
     for node in nodes:
@@ -61,17 +61,17 @@ def test_a_lost_node_loses_no_job_of_a_batch(cluster, tmp_path: Path, run_server
     nodes = [cluster.add_node(**ray_nodes.NODE, num_cpus=1) for _ in range(2)]
     running = run_server(tmp_path, f"--ray={cluster.address}")
     works = running.server.workers.all
-    slow = script(steps=40, step_s=0.05, coarse_at=[2])
+    slow = make_script(steps=40, step_s=0.05, coarse_at=[2])
     with Client(running.path) as client:
         jobs = [client.session.submit(slow, filename=f"{n}.png", seed=n) for n in range(8)]
 
         def two_at_work(_: object) -> bool:
             return len(works) == 2 and all(w.job is not None and w.job.artifacts for w in works)
 
-        client.until(two_at_work)
+        client.wait_for(two_at_work)
         cluster.remove_node(nodes[1], allow_graceful=False)
         for job in jobs:
-            client.until(m.Done, timeout=120, job=job)
+            client.wait_for(m.Done, timeout=120, job=job)
         done = [e.job for e in client.events if isinstance(e, m.Done)]
         assert sorted(done) == sorted(jobs), "each is done once"
         attempts = [running.server.jobs.get(job).record.attempts for job in jobs]
@@ -85,16 +85,16 @@ def test_a_job_that_ends_its_actor_is_tried_twice(
 ) -> None:
     """The job runs on the node that the test before leaves."""
     with Client(run_server(tmp_path, f"--ray={cluster.address}").path) as client:
-        job = client.session.submit(script(die_at=1), filename="bad.png")
-        failed = client.until(m.Failed, 120)
+        job = client.session.submit(make_script(die_at=1), filename="bad.png")
+        failed = client.wait_for(m.Failed, 120)
         assert failed.job == job and "machine was lost 2 times while it worked on bad.png" in (
             failed.what
         )
         for values, words in (({"fail_at": 1}, "no object"), ({"fault_at": 1}, "fault of GSV3D")):
-            job = client.session.submit(script(**values))
-            told = client.until(m.Failed, timeout=120, job=job)
+            job = client.session.submit(make_script(**values))
+            told = client.wait_for(m.Failed, timeout=120, job=job)
             assert words in told.what
-        job = client.session.submit(script(steps=2000, step_s=0.02))
-        client.until(m.Progress, job=job)
+        job = client.session.submit(make_script(steps=2000, step_s=0.02))
+        client.wait_for(m.Progress, job=job)
         client.session.cancel(job)
-        assert client.until(m.Cancelled, 10).job == job
+        assert client.wait_for(m.Cancelled, 10).job == job

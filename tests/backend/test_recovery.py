@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -19,18 +18,20 @@ from backend.errors import BackendError, StorageError
 from backend.job import StoredArtifact
 from backend.jobs import Jobs
 from backend.journal import Journal
-from backend.protocol import Received, process_exists
 from backend.protocol import messages as m
+from backend.protocol import process_exists
 from backend.server import Server, has_ended
 from backend.settings import Settings
 from backend.store import Store, write_whole
 from tests.backend.client import Client
-from tests.backend.conftest import Start, script
+from tests.backend.conftest import Start, make_script
+from tests.disks import report_full
+from tests.waiting import wait_until
 
 JOB = "{:032x}".format
 
 
-def submit(number: int, **values: object) -> m.Submit:
+def make_submit(number: int, **values: object) -> m.Submit:
     return m.Submit(job=JOB(number), image=b"picture", filename=f"{number}.png", **values)
 
 
@@ -42,7 +43,7 @@ def open_jobs(folder: Path) -> Jobs:
 def test_the_journal_brings_jobs_back(tmp_path: Path) -> None:
     jobs = open_jobs(tmp_path)
     for number in range(4):
-        jobs.submit(submit(number, seed=number))
+        jobs.submit(make_submit(number, seed=number))
     done = jobs.waiting()[0]
     jobs.start(done, 0.0)
     jobs.done(done, {"total": 3.0}, 1.0)
@@ -70,22 +71,11 @@ def test_the_journal_brings_jobs_back(tmp_path: Path) -> None:
 
 def test_an_orderly_end_does_not_count_as_an_attempt(tmp_path: Path) -> None:
     jobs = open_jobs(tmp_path)
-    job = jobs.submit(submit(1))
+    job = jobs.submit(make_submit(1))
     for _ in range(4):
         jobs.start(job, 0.0)
         jobs.wait_again(job)
     assert job.record.state == "accepted" and job.record.attempts == 0
-    jobs.journal.close()
-
-
-def test_the_queue_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.jobs.MAX_WAITING", 2)
-    jobs = open_jobs(tmp_path)
-    jobs.submit(submit(1))
-    jobs.submit(submit(2))
-    with pytest.raises(BackendError, match="queue is full.*cancel some"):
-        jobs.submit(submit(3))
-    assert not jobs.store.folder(JOB(3)).exists()
     jobs.journal.close()
 
 
@@ -97,11 +87,11 @@ def test_two_backends_do_not_share_a_folder(tmp_path: Path) -> None:
     Journal(tmp_path / "journal.sqlite").close()
 
 
-def filled(folder: Path) -> list[tuple[str, str]]:
+def fill_folder(folder: Path) -> list[tuple[str, str]]:
     """Make three jobs: done with a result, failed, waiting. Return their ids and states."""
     jobs = open_jobs(folder)
     for number in range(3):
-        jobs.submit(submit(number, seed=number))
+        jobs.submit(make_submit(number, seed=number))
     done = jobs.waiting()[0]
     jobs.start(done, 0.0)
     (jobs.store.folder(done.id) / "0001.bin").write_bytes(b"result")
@@ -112,7 +102,7 @@ def filled(folder: Path) -> list[tuple[str, str]]:
     return [(JOB(0), "done"), (JOB(1), "failed"), (JOB(2), "accepted")]
 
 
-def reopened(folder: Path) -> tuple[list[tuple[str, str]], Jobs]:
+def reopen_folder(folder: Path) -> tuple[list[tuple[str, str]], Jobs]:
     """Open a folder as a backend that starts does; return ids and states, and the jobs."""
     server = Server(Settings(folder, folder / "c.json"))
     server.store = Store(folder)
@@ -123,7 +113,7 @@ def reopened(folder: Path) -> tuple[list[tuple[str, str]], Jobs]:
 
 @pytest.mark.parametrize("damage", ["moved away", "empty", "text", "cut"])
 def test_a_lost_journal_loses_no_job(tmp_path: Path, damage: str) -> None:
-    expected = filled(tmp_path)
+    expected = fill_folder(tmp_path)
     journal = tmp_path / "journal.sqlite"
     whole = journal.read_bytes()
     if damage == "moved away":
@@ -131,7 +121,7 @@ def test_a_lost_journal_loses_no_job(tmp_path: Path, damage: str) -> None:
     else:
         text = b"not a database at all, but long enough" * 50
         journal.write_bytes({"empty": b"", "text": text, "cut": whole[:5000]}[damage])
-    found, jobs = reopened(tmp_path)
+    found, jobs = reopen_folder(tmp_path)
     assert found == expected
     assert jobs.store.picture(JOB(2)).read_bytes() == b"picture"
     (artifact,) = jobs.get(JOB(0)).artifacts
@@ -139,11 +129,11 @@ def test_a_lost_journal_loses_no_job(tmp_path: Path, damage: str) -> None:
     assert jobs.get(JOB(1)).record.outcome["what"] == "What."
     put_aside = [path.name for path in tmp_path.glob("put-aside/*")]
     assert put_aside == (["journal.sqlite-1"] if damage in ("text", "cut") else [])
-    assert reopened(tmp_path)[0] == expected, "and once more"
+    assert reopen_folder(tmp_path)[0] == expected, "and once more"
 
 
 def test_a_journal_with_any_page_zeroed_loses_no_job(tmp_path: Path) -> None:
-    expected = filled(tmp_path / "data")
+    expected = fill_folder(tmp_path / "data")
     whole = (tmp_path / "data" / "journal.sqlite").read_bytes()
     for page in range(len(whole) // 4096):
         folder = tmp_path / str(page)
@@ -151,27 +141,27 @@ def test_a_journal_with_any_page_zeroed_loses_no_job(tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[page * 4096 : (page + 1) * 4096] = bytes(4096)
         (folder / "journal.sqlite").write_bytes(damaged)
-        assert reopened(folder)[0] == expected, page
+        assert reopen_folder(folder)[0] == expected, page
 
 
 @pytest.mark.parametrize(
     "change", ["settings=x'ff'", "outcome=x'c1'", "state='unheard of'", "attempts='many'"]
 )
 def test_a_damaged_row_is_taken_from_the_jobs_folder(tmp_path: Path, change: str) -> None:
-    expected = filled(tmp_path)
+    expected = fill_folder(tmp_path)
     database = sqlite3.connect(tmp_path / "journal.sqlite")
     database.execute(f"UPDATE jobs SET {change} WHERE job=?", (JOB(0),))
     database.commit()
     database.close()
-    assert sorted(reopened(tmp_path)[0]) == expected
+    assert sorted(reopen_folder(tmp_path)[0]) == expected
 
 
 def test_what_is_not_understood_is_put_aside(tmp_path: Path) -> None:
-    expected = filled(tmp_path)
+    expected = fill_folder(tmp_path)
     (tmp_path / "journal.sqlite").unlink()
     (tmp_path / "jobs" / JOB(0) / "record").write_bytes(b"\xc1")
     (tmp_path / "jobs" / JOB(1) / "record").unlink()
-    assert reopened(tmp_path)[0] == expected[2:]
+    assert reopen_folder(tmp_path)[0] == expected[2:]
     for number in (0, 1):
         assert (tmp_path / "put-aside" / f"{JOB(number)}-1" / "picture").exists()
 
@@ -180,7 +170,7 @@ def test_done_is_done_even_if_the_journal_cannot_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = open_jobs(tmp_path)
-    job = jobs.submit(submit(1))
+    job = jobs.submit(make_submit(1))
     jobs.start(job, 0.0)
 
     def broken(_: object) -> None:
@@ -190,27 +180,23 @@ def test_done_is_done_even_if_the_journal_cannot_be_told(
     jobs.done(job, {"total": 1.0}, 1.0)
     jobs.journal.close()
     monkeypatch.undo()
-    assert reopened(tmp_path)[0] == [(JOB(1), "done")]
-
-
-def full(*_: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert reopen_folder(tmp_path)[0] == [(JOB(1), "done")]
 
 
 def test_a_full_disk_at_submission(
     tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Client(run_server(tmp_path).path) as client:
-        client.until(m.Welcome)
+        client.wait_for(m.Welcome)
         with monkeypatch.context() as patch:
-            patch.setattr("backend.store.os.fsync", full)
-            refused = client.session.submit(script())
-            error = client.until(m.Error)
+            patch.setattr("backend.store.os.fsync", report_full)
+            refused = client.session.submit(make_script())
+            error = client.wait_for(m.Error)
             assert (error.code, error.job) == ("disk", refused)
             assert "disk is full" in error.what and "Free some space" in error.hint
         assert not (tmp_path / "data" / "jobs" / refused).exists()
-        client.session.submit(script())
-        client.until(m.Done)
+        client.session.submit(make_script())
+        client.wait_for(m.Done)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a file size limit is set by POSIX means")
@@ -218,13 +204,13 @@ def test_a_full_disk_at_the_results(tmp_path: Path, run_server: Start) -> None:
     """The worker may write 1000 bytes a file: the operating system itself refuses the rest."""
     running = run_server(tmp_path)
     with Client(running.path) as client:
-        client.session.submit(script(file_limit=1000))
-        failed = client.until(m.Failed)
+        client.session.submit(make_script(file_limit=1000))
+        failed = client.wait_for(m.Failed)
         assert "disk is full" in failed.what and "--data-dir" in failed.hint
         left = [path.name for path in (tmp_path / "data" / "jobs").glob("*/*")]
         assert sorted(left) == ["picture", "record"], "no half result is left behind"
         client.session.status()
-        assert client.until(m.Queue).jobs[0].state == "failed"
+        assert client.wait_for(m.Queue).jobs[0].state == "failed"
 
 
 def test_a_partial_file_is_never_seen(tmp_path: Path) -> None:
@@ -256,37 +242,36 @@ def test_results_survive_a_restart_in_a_folder_with_spaces_and_umlauts(
     folder.mkdir()
     first = run_server(folder)
     with Client(first.path) as client:
-        job = client.session.submit(script(), filename="Stuhl 椅子.png")
-        client.until(m.Done)
-        waiting = client.session.submit(script(steps=3000, step_s=0.02))
-        client.until(m.Progress, job=waiting)
+        job = client.session.submit(make_script(), filename="Stuhl 椅子.png")
+        client.wait_for(m.Done)
+        waiting = client.session.submit(make_script(steps=3000, step_s=0.02))
+        client.wait_for(m.Progress, job=waiting)
         session = client.session
         first.stop()
-        client.until(m.Bye)
+        client.wait_for(m.Bye)
     assert not first.path.exists(), "the connection file goes with the backend"
     second = run_server(folder)
     with Client(second.path, session) as client:
-        client.until(m.Progress, job=waiting)
+        client.wait_for(m.Progress, job=waiting)
         client.session.cancel(waiting)
-        client.until(m.Cancelled)
+        client.wait_for(m.Cancelled)
         client.session.fetch(job)
-        client.until(m.Done)
-        assert {e.kind for e in client.of_job(job) if isinstance(e, Received)} == {
-            "views", "gaussians", "mesh",
-        }  # fmt: skip
+        client.wait_for(m.Done)
+        kinds = [e.kind for e in client.list_results(job)]
+        assert kinds == ["views", "gaussians", "mesh"]
         client.session.ack(job)
 
 
 def test_results_that_are_gone_from_the_disk_are_told(tmp_path: Path, run_server: Start) -> None:
     running = run_server(tmp_path)
     with Client(running.path, capabilities=()) as client:
-        job = client.session.submit(script())
-        client.until(m.Done)
+        job = client.session.submit(make_script())
+        client.wait_for(m.Done)
     for path in running.server.store.folder(job).glob("*.bin"):
         path.unlink()
     with Client(running.path) as client:
         client.session.fetch(job)
-        error = client.until(m.Error)
+        error = client.wait_for(m.Error)
         assert error.code == "not_available" and error.job == job
 
 
@@ -310,16 +295,13 @@ def test_a_parent_that_ends_is_noticed() -> None:
     process = psutil.Process(child.pid)
     assert not has_ended(process) and process_exists(child.pid)
     child.communicate(b"\n")
-    deadline = time.monotonic() + 5
-    while not has_ended(process):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: has_ended(process), 5)
     assert not process_exists(child.pid)
 
 
 def test_the_results_folder_is_cleared_of_what_no_job_owns(tmp_path: Path) -> None:
     jobs = open_jobs(tmp_path)
-    jobs.submit(submit(1))
+    jobs.submit(make_submit(1))
     jobs.journal.close()
     stray = tmp_path / "jobs" / JOB(9)  # of a job that could not be deleted whole
     stray.mkdir()
@@ -336,7 +318,7 @@ def test_ended_jobs_are_forgotten_by_age_and_by_size(
     store = Store(tmp_path)
     jobs = Jobs(store, Journal(tmp_path / "journal.sqlite"), keep_days=2, keep_bytes=25_000)
     for number in range(4):
-        job = jobs.submit(submit(number))
+        job = jobs.submit(make_submit(number))
         (store.folder(job.id) / "0001.bin").write_bytes(bytes(10_000))
         if number < 3:
             jobs.start(job, 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory does not grow with jobs; ``python -m tests.backend.soak`` goes on as long as one likes."""
+"""Memory does not grow with jobs; ``python -m tests.backend.soak`` runs as long as you like."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backend.soak import Soak, ends
+from tests.backend.soak import Soak, compare_ends
 
 
 @pytest.mark.slow
@@ -18,5 +18,5 @@ def test_memory_does_not_grow_with_jobs(tmp_path: Path) -> None:
     finally:
         soak.close()
     assert not soak.faults
-    first, last = ends(soak.backend_mb)
+    first, last = compare_ends(soak.backend_mb)
     assert last < 1.05 * first

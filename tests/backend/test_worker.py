@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs in the worker: what is passed on, what failed jobs say, and that the next one runs."""
+"""Jobs in the worker: the settings they pass on, their failures, and the job after a failure."""
 
 from __future__ import annotations
 
@@ -18,24 +18,14 @@ from backend.protocol.messages import Welcome
 from backend.worker_runtime import in_words
 from gsv3d import generation, models
 from gsv3d.errors import ModelError
-from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
+from tests.backend.conftest import RecordedWatch
+from tests.gsv3d.fake_pipeline import FakePipeline, make_result
 
 SETTINGS = {"steps": 1, "seed": 0, "faces": 60, "texture_size": 4096, "elevation": 10.0,
             "previews": 0, "model": "blockout", "files": ("glb",), "filename": "a.png"}  # fmt: skip
 
 
-class _Link:
-    def __init__(self) -> None:
-        self.kinds: list[str] = []
-
-    def progress(self, phase: str, step: int, of: int) -> None:
-        pass
-
-    def artifact(self, kind: str, values: Any, **fields: Any) -> None:
-        self.kinds.append(kind)
-
-
-def picture() -> bytes:
+def draw_square() -> bytes:
     file = io.BytesIO()
     image = Image.new("RGBA", (32, 32))
     image.paste((200, 30, 30, 255), (8, 8, 24, 24))
@@ -48,13 +38,13 @@ def test_wishes_reach_the_job(monkeypatch) -> None:
 
     def generate(_pipeline: Any, image: Any, settings: Any, *_: Any) -> Any:
         asked.append(settings)
-        return quick_result(image)
+        return make_result(image)
 
     monkeypatch.setattr(models, "load_pipeline", lambda *_: FakePipeline())
     monkeypatch.setattr(generation, "generate", generate)
     runner = ModelRunner("cpu")
     for wishes in ({}, {"refine": True, "mirror": "plane", "plane": 30.0}):
-        runner.run(SETTINGS | wishes, picture(), _Link())  # type: ignore[arg-type]
+        runner.run(SETTINGS | wishes, draw_square(), RecordedWatch())  # type: ignore[arg-type]
     assert [(s.refine, s.mirror) for s in asked] == [(False, "off"), (True, 30.0)]
 
 
@@ -72,18 +62,18 @@ def test_a_job_that_needs_too_much_memory_is_told_in_words(monkeypatch, error, w
         calls.append(image)
         if len(calls) == 1:
             raise error
-        return quick_result(image)
+        return make_result(image)
 
     calls: list[Any] = []
     monkeypatch.setattr(models, "load_pipeline", lambda *_: FakePipeline())
     monkeypatch.setattr(generation, "generate", generate)
-    runner, link = ModelRunner("cpu"), _Link()
+    runner, link = ModelRunner("cpu"), RecordedWatch()
     with pytest.raises(type(error)) as caught:
-        runner.run(SETTINGS, picture(), link)  # type: ignore[arg-type]
+        runner.run(SETTINGS, draw_square(), link)  # type: ignore[arg-type]
     told = " ".join(in_words(runner, caught.value, "a.png"))
     assert words in told and ("memory" in told) == ("fault" not in words)
-    runner.run(SETTINGS, picture(), link)  # type: ignore[arg-type]
-    assert link.kinds == ["mesh", "file"]
+    runner.run(SETTINGS, draw_square(), link)  # type: ignore[arg-type]
+    assert [kind for kind, _, _ in link.sent] == ["mesh", "file"]
 
 
 def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> None:
@@ -97,22 +87,22 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
     monkeypatch.setattr(
         models, "load_pipeline", lambda name, *_: loaded.append(name) or FakePipeline()
     )
-    monkeypatch.setattr(generation, "generate", lambda _, image, *__: quick_result(image))
-    runner, link = ModelRunner("cpu"), _Link()
+    monkeypatch.setattr(generation, "generate", lambda _, image, *__: make_result(image))
+    runner, link = ModelRunner("cpu"), RecordedWatch()
     entries = {entry.name: entry for entry in Welcome(5, "", runner.describe()[1]).models}
     mine, shipped = entries["mine"], entries["blockout"]
     assert (mine.decoder, mine.license, mine.change) == (False, "My license", "remove")
     assert (shipped.decoder, shipped.license, shipped.change) == (True, "apache-2.0", "")
     assert entries["sv3d-p"].change == "add" and not entries["sv3d-p"].installed
     for _ in range(2):
-        runner.run(SETTINGS | {"model": "mine"}, picture(), link)  # type: ignore[arg-type]
+        runner.run(SETTINGS | {"model": "mine"}, draw_square(), link)  # type: ignore[arg-type]
     assert loaded == ["mine"]
     os.utime(folder / "model_index.json", ns=(1, 1))
-    runner.run(SETTINGS | {"model": "mine"}, picture(), link)  # type: ignore[arg-type]
+    runner.run(SETTINGS | {"model": "mine"}, draw_square(), link)  # type: ignore[arg-type]
     assert loaded == ["mine", "mine"]
     shutil.rmtree(folder)
     with pytest.raises(ModelError, match="There is no model 'mine'"):
-        runner.run(SETTINGS | {"model": "mine"}, picture(), link)  # type: ignore[arg-type]
+        runner.run(SETTINGS | {"model": "mine"}, draw_square(), link)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -128,23 +118,23 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
     ],
 )
 def test_the_views_that_were_asked_for_are_made(monkeypatch, told, made) -> None:
-    """A job that an older backend noted names no views."""
+    """A job in the journal of an older backend names no views."""
     seen = []
 
     def generate(_pipeline: Any, image: Any, settings: Any, *_: Any) -> Any:
         seen.append((settings.orbit, settings.frames, settings.azimuths, settings.elevations))
-        return quick_result(image)
+        return make_result(image)
 
     monkeypatch.setattr(models, "load_pipeline", lambda *_: FakePipeline())
     monkeypatch.setattr(generation, "generate", generate)
-    ModelRunner("cpu").run(SETTINGS | told, picture(), _Link())  # type: ignore[arg-type]
+    ModelRunner("cpu").run(SETTINGS | told, draw_square(), RecordedWatch())  # type: ignore[arg-type]
     assert seen == [made]
 
 
 def test_views_that_cannot_be_are_refused_in_a_sentence() -> None:
     told = {"azimuths": [120.0, 240.0, 0.0], "orbit": "sine"}
     with pytest.raises(BackendError, match="Give azimuths and elevations, or an orbit"):
-        ModelRunner("cpu").run(SETTINGS | told, picture(), _Link())  # type: ignore[arg-type]
+        ModelRunner("cpu").run(SETTINGS | told, draw_square(), RecordedWatch())  # type: ignore[arg-type]
     told = {"azimuths": [240.0, 120.0, 0.0]}
     with pytest.raises(BackendError, match="Azimuths must grow from 0"):
-        ModelRunner("cpu").run(SETTINGS | told, picture(), _Link())  # type: ignore[arg-type]
+        ModelRunner("cpu").run(SETTINGS | told, draw_square(), RecordedWatch())  # type: ignore[arg-type]

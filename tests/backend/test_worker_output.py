@@ -11,7 +11,7 @@ import pytest
 from backend.worker_output import WorkerOutput
 
 
-def written(folder: Path, *parts: bytes) -> WorkerOutput:
+def write_output(folder: Path, *parts: bytes) -> WorkerOutput:
     reading, writing = os.pipe()
     output = WorkerOutput(os.fdopen(reading, "rb"), folder / "output.log")
     with os.fdopen(writing, "wb") as pipe:
@@ -32,7 +32,7 @@ def written(folder: Path, *parts: bytes) -> WorkerOutput:
     ],
 )  # fmt: skip
 def test_last_words(tmp_path: Path, printed: bytes, words: str) -> None:
-    assert written(tmp_path, printed).last_words().endswith(words)
+    assert write_output(tmp_path, printed).last_words().endswith(words)
 
 
 def test_a_file_that_cannot_be_written_stops_nothing(
@@ -40,4 +40,4 @@ def test_a_file_that_cannot_be_written_stops_nothing(
 ) -> None:
     monkeypatch.setattr("logging.raiseExceptions", False)
     (tmp_path / "output.log").mkdir()
-    assert written(tmp_path, b"one\n" * 100_000, b"two\n").last_words() == "two"
+    assert write_output(tmp_path, b"one\n" * 100_000, b"two\n").last_words() == "two"

@@ -21,7 +21,7 @@ PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "sampling.py"
 
 @pytest.fixture
 def sampling(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The benchmark, whose one configuration is the tests' own."""
+    """Return the benchmark's module, whose every configuration is the tiny one."""
     spec = importlib.util.spec_from_file_location("sampling", PATH)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -46,11 +46,11 @@ def test_both_pipelines_are_measured(sampling: Any, tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_the_work_is_that_of_the_real_calls(sampling: Any) -> None:
-    config = sampling.sv3d_like(tiny.CONFIG, 4)
-    pipeline = sampling.ours(config, torch.float32)
+    config = sampling.match_sv3d(tiny.CONFIG, 4)
+    pipeline = sampling.make_ours(config, torch.float32)
     unet, calls = pipeline.unet, []
     inputs = (torch.randn(1, 4, 8, 8, 8), torch.ones(1), torch.randn(1, 1, 16), torch.rand(1, 4, 3))
     with sdpa_kernel(SDPBackend.MATH):
         once = count_flops(lambda: calls.append(unet(*inputs)))
-    assert sampling.work(config, 3) == 2 * 3 * once
+    assert sampling.count_work(config, 3) == 2 * 3 * once
     assert once > count_flops(lambda: calls.append(unet(*inputs)))  # without the attention

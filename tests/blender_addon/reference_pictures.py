@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pictures for tests: a file, an image empty that shows one, the bytes that are sent."""
+"""Picture files, image empties that show them, and the bytes that are sent of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from PIL import Image
 from blender_addon.requests import bytes_of
 
 
-def picture(path: Path, color: tuple[int, ...] = (200, 100, 50, 128), size=(5, 3)) -> Path:
+def save_picture(
+    path: Path, color: tuple[int, ...] | str = (200, 100, 50, 128), size=(5, 3)
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGBA", size, color).save(path)
     return path
 
 
-def image_empty(bpy, path: Path, x: float = 0.0):
+def add_image_empty(bpy, path: Path, x: float = 0.0):
     empty = bpy.data.objects.new(path.stem, None)
     empty.empty_display_type = "IMAGE"
     empty.data = bpy.data.images.load(str(path))
@@ -30,10 +32,10 @@ def image_empty(bpy, path: Path, x: float = 0.0):
     return empty
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode_picture(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def sent(reference) -> bytes:
-    """Return what the backend gets of a reference."""
+def read_sent(reference) -> bytes:
+    """Return the bytes that the backend gets of a reference."""
     return bytes_of(reference.picture)

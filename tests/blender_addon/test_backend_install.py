@@ -8,9 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +31,16 @@ TORCH = {
     "torch/__init__.py": "__version__ = '2.12.0'\n"
     "class device: type = 'cpu'\nclass cuda:\n get_device_name = staticmethod(lambda _: 'A card')"
 }
+FIND = pythons.find
 UV = """#!/bin/sh
 echo "uv was asked: $*"
 "$(dirname "$0")/python" -m pip install torch==2.13
 """
 
 
-def wheel(folder: Path, name: str, version: str, files: dict[str, str], needs: str = "") -> Path:
+def write_wheel(
+    folder: Path, name: str, version: str, files: dict[str, str], needs: str = ""
+) -> Path:
     """Make a wheel of these files."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-{version}-py3-none-any.whl"
@@ -57,23 +58,21 @@ def wheel(folder: Path, name: str, version: str, files: dict[str, str], needs: s
 
 @pytest.fixture(scope="module")
 def prebuilt(tmp_path_factory) -> Path:
-    """An environment with pip, to be copied: making one takes seconds."""
+    """Make an environment with pip once; tests copy it, since making one takes seconds."""
     folder = tmp_path_factory.mktemp("prebuilt") / "env"
     subprocess.run([sys.executable, "-I", "-m", "venv", str(folder)], check=True)
     return folder
 
 
 class Place:
-    """A user's folder whose path has spaces and letters beyond ASCII, and an index beside it."""
+    """A user's folder, whose path has spaces and letters beyond ASCII, and an index of wheels."""
 
     def __init__(self, folder: Path) -> None:
         self.index = folder / "index"
         self.root = folder / "Nutzer Größe 木" / "gsv3d"
         self.log = folder / "Nutzer Größe 木" / "install.log"
-        self.wheel = wheel(
-            folder / "packed ü", "gsv3d", "1.2.3", GSV3D, "Requires-Dist: torch>=2\n"
-        )
-        wheel(self.index, "torch", "2.12.0", TORCH)
+        self.wheel = write_wheel(folder / "packed ü", "gsv3d", "1.2.3", GSV3D, NEEDS)
+        write_wheel(self.index, "torch", "2.12.0", TORCH)
 
     def installer(self, **options: str) -> Installer:
         return Installer(self.wheel, self.root, self.log, **options)
@@ -92,7 +91,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, prebuilt: Path, monkeypatch) -> Iterator[Place]:
+def place(tmp_path: Path, prebuilt: Path, monkeypatch) -> Place:
+    """Return a place in a system that has Python, space and one build of PyTorch for all."""
     made = Place(tmp_path)
     copy = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], symlinks=True)"
     monkeypatch.setattr(
@@ -102,27 +102,19 @@ def place(tmp_path: Path, prebuilt: Path, monkeypatch) -> Iterator[Place]:
     )
     here = Interpreter(Path(sys.executable), "3.11.0", (23, 0))
     monkeypatch.setattr(pythons, "find", lambda *_: here)
-    monkeypatch.setattr(sys, "platform", "darwin")  # where PyTorch has one build for all
+    monkeypatch.setattr(sys, "platform", "darwin")
     space = shutil.disk_usage(tmp_path)._replace(free=20_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: space)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)  # this machine's
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", made.index.as_uri())
-    yield made
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    return made
 
 
 def test_it_is_installed_and_found(place: Place) -> None:
     done = place.install()
     assert done.state is State.DONE, place.said()
-    assert done.result == environments.installed(place.root) != None  # noqa: E711
-    assert done.result is not None
+    assert done.result is not None and done.result == environments.installed(place.root)
     assert (done.result.version, done.result.device) == ("1.2.3", "the processor")
     code = "import backend.cli, gsv3d.devices; print(gsv3d.devices.__file__)"
     run = [str(done.result.python), "-I", "-c", code]
@@ -168,7 +160,7 @@ def test_a_package_that_is_not_there(place: Place) -> None:
 
 def test_a_backend_that_does_not_run_is_not_kept(place: Place) -> None:
     broken = {**GSV3D, "backend/cli.py": "raise OSError('[WinError 126] c10.dll')"}
-    place.wheel = wheel(place.index, "gsv3d", "1.2.4", broken, NEEDS)
+    place.wheel = write_wheel(place.index, "gsv3d", "1.2.4", broken, NEEDS)
     failed = place.install()
     assert failed.problem is not None and "Checking the installation" in failed.problem.what
     assert "Visual C++" in failed.problem.hint
@@ -203,14 +195,11 @@ def test_cancelled_before_it_began(place: Place) -> None:
 
 
 def test_no_python_is_said(place: Place, monkeypatch) -> None:
-    monkeypatch.setattr(pythons, "find", _FIND)
+    monkeypatch.setattr(pythons, "find", FIND)
     monkeypatch.setattr(pythons, "_candidates", lambda *_: iter([]))
     failed = place.install()
     assert failed.problem is not None and "No Python 3.11 to 3.13" in failed.problem.what
     assert place.left() == ["installing.lock"]
-
-
-_FIND = pythons.find
 
 
 @pytest.mark.parametrize(("card", "free"), [(None, 1.5), ("/bin/nvidia-smi", 8.0)])
@@ -250,7 +239,7 @@ def test_two_blenders_do_not_install_at_once(place: Place) -> None:
 
 def test_torch_with_the_artists_options(place: Place, tmp_path: Path) -> None:
     other = tmp_path / "other index ü"
-    wheel(other, "torch", "2.13.0+cu130", TORCH)
+    write_wheel(other, "torch", "2.13.0+cu130", TORCH)
     done = place.install(torch_options=f'--find-links "{other.as_uri()}"')
     assert done.state is State.DONE, place.said()
     assert "Successfully installed torch-2.13.0+cu130" in place.said()
@@ -264,9 +253,9 @@ def test_options_that_cannot_be_read_are_said(place: Place) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="uv of this test is a script")
 def test_torch_is_the_build_that_uv_finds(place: Place, monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    wheel(place.index, "torch", "2.13", TORCH)
-    wheel(place.index, "torch", "2.14", TORCH)  # what pip alone would take
-    wheel(place.index, "uv", "0.1", {"uv-0.1.data/scripts/uv": UV})
+    write_wheel(place.index, "torch", "2.13", TORCH)
+    write_wheel(place.index, "torch", "2.14", TORCH)  # what pip alone would take
+    write_wheel(place.index, "uv", "0.1", {"uv-0.1.data/scripts/uv": UV})
     done = place.install()
     assert done.state is State.DONE and done.result is not None, place.said()
     python = done.result.python

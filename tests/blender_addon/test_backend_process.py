@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting and stopping a backend, and the words when that fails. Real child processes."""
+"""A backend is started and stopped, and failures are explained; with real child processes."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,7 @@ import pytest
 from backend.protocol import process_exists
 from blender_addon import backend_process as bp
 from blender_addon.problems import Problem
-
-
-def wait_until(condition: object, seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():  # type: ignore[operator]
-            return True
-        time.sleep(0.02)
-    return False
+from tests.waiting import wait_until
 
 
 def test_python_is_found_in_an_environment_folder(tmp_path: Path) -> None:
@@ -58,8 +49,8 @@ def test_the_command_names_everything_the_backend_needs(tmp_path: Path) -> None:
     }
 
 
-def test_nothing_around_it_is_executed_by_a_backend(tmp_path: Path, monkeypatch) -> None:
-    """Modules beside the .blend, or in a studio's PYTHONPATH, that are called like its own."""
+def test_a_backend_executes_nothing_that_lies_around_it(tmp_path: Path, monkeypatch) -> None:
+    """Modules beside the .blend or in a studio's PYTHONPATH have the names of its own."""
     pytest.importorskip("torch")  # without it no backend starts
     for where in ("beside the blend", "python path"):
         for name in ("numpy", "backend", "msgpack"):
@@ -72,7 +63,7 @@ def test_nothing_around_it_is_executed_by_a_backend(tmp_path: Path, monkeypatch)
     process, connection = bp.BackendProcess(), tmp_path / "c.json"
     process.start(sys.executable, connection, tmp_path / "data")
     try:
-        assert wait_until(connection.exists, 60), bp.last_lines(tmp_path / "data" / "backend.log")
+        wait_until(connection.exists)
         assert not (tmp_path / "sprung").exists()
         if sys.platform == "linux":
             seen = Path(f"/proc/{process._process.pid}/environ").read_bytes()
@@ -115,7 +106,7 @@ def test_a_backend_that_dies_is_noticed_once(tmp_path: Path, pretend) -> None:
             found.append(problem)
         return bool(found)
 
-    assert wait_until(died)
+    wait_until(died)
     assert "exit code 3" in found[0].what and "cannot open the journal" in found[0].what
     assert process.poll() is None and not process.running
 
@@ -124,7 +115,7 @@ def test_a_python_without_gsv3d_is_told_how_to_get_it(tmp_path: Path, pretend) -
     pretend("raise ModuleNotFoundError(\"No module named 'backend'\")")
     process = bp.BackendProcess()
     process.start(sys.executable, tmp_path / "c.json", tmp_path)
-    assert wait_until(lambda: (p := process.poll()) is not None and "Install Backend" in p.hint)
+    wait_until(lambda: (p := process.poll()) is not None and "Install Backend" in p.hint)
 
 
 def test_stop_ends_what_was_started_even_if_it_resists(tmp_path: Path, pretend) -> None:
@@ -135,7 +126,7 @@ def test_stop_ends_what_was_started_even_if_it_resists(tmp_path: Path, pretend) 
     )
     process = bp.BackendProcess()
     process.start(sys.executable, tmp_path / "c.json", tmp_path)
-    assert wait_until(lambda: bp.last_lines(tmp_path / "backend.log") == ["up"])
+    wait_until(lambda: bp.last_lines(tmp_path / "backend.log") == ["up"])
     pid = process._process.pid
     assert pid is not None and process_exists(pid)
     process.stop(patience_s=0.3)

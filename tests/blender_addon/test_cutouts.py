@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Cut-outs: asked for, shown, chosen anew, and what Generate then sends."""
+"""Cut-outs are asked for, shown and replaced, and Generate sends them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from backend.protocol import messages as m
 from blender_addon import events
@@ -16,10 +15,11 @@ from blender_addon.cutouts import CutOut, CutOuts
 from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
 from blender_addon.requests import Cutting
-from tests.canned_results import drawn
+from tests.blender_addon.reference_pictures import save_picture
+from tests.canned_results import draw_words
 
 
-def cutout() -> CutOut:
+def make_cutout() -> CutOut:
     return CutOut(Cutting(b"png", "mug.jpg"))
 
 
@@ -33,7 +33,7 @@ def cutout() -> CutOut:
     ],
 )
 def test_a_cut_out_says_how_sure_it_is(certainty, words: str, unsure: bool) -> None:
-    cut = cutout()
+    cut = make_cutout()
     assert "Waiting" in cut.describe()
     cut.take(events.JobAccepted(cut.id, 2))
     assert cut.describe() == "2 jobs are before it"
@@ -46,25 +46,20 @@ def test_a_cut_out_says_how_sure_it_is(certainty, words: str, unsure: bool) -> N
 
 
 def test_a_cut_out_that_failed() -> None:
-    cut = cutout()
+    cut = make_cutout()
     cut.take(events.JobFailed(cut.id, Problem("There is nothing.", "Take another.")))
     assert cut.ended and str(cut.problem) == "There is nothing. Take another."
 
 
 def test_the_newest_cut_outs_are_kept() -> None:
     cuts = CutOuts()
-    made = [cutout() for _ in range(20)]
+    made = [make_cutout() for _ in range(20)]
     gone = [old for i, cut in enumerate(made) for old in cuts.add(f"{i}", cut)]
     assert gone == made[:4] and list(cuts) == made[4:]
-    again = cutout()
+    again = make_cutout()
     assert cuts.add("7", again) == [made[7]] and cuts.get("7") is again
     assert cuts.of_job(made[9].id) is made[9] and cuts.of_job("x") is None
     assert cuts.remove("9") is made[9] and cuts.get("9") is None
-
-
-def picture(path: Path, color: str) -> Path:
-    Image.new("RGB", (6, 4), color).save(path)
-    return path
 
 
 @pytest.mark.bpy
@@ -75,18 +70,18 @@ def test_the_cut_out_is_shown_and_nothing_is_made(addon, tmp_path: Path, backend
     settings = bpy.context.scene.gsv3d
     settings.source = "FILE"
     assert not bpy.ops.gsv3d.cutout.poll()
-    settings.filepath = str(picture(tmp_path / "mug.png", "red"))
+    settings.filepath = str(save_picture(tmp_path / "mug.png", "red"))
     images = len(bpy.data.images)
     assert bpy.ops.gsv3d.cutout() == {"FINISHED"}
     cut = operator.shown(bpy.context, "SETTINGS")
     addon.drain_until(lambda: cut.ended)
-    assert (cut.png, cut.certainty) == (drawn("cutout", 0), 0.5)
+    assert (cut.png, cut.certainty) == (draw_words("cutout", 0), 0.5)
     asked = backend.wait_for(m.Cutout)
     assert (bytes(asked.image), asked.filename) == ((tmp_path / "mug.png").read_bytes(), "mug.png")
     assert backend.wait_for(m.Forget).job == cut.id
     assert not len(session.book) and len(bpy.data.images) == images and not bpy.data.objects
 
-    settings.filepath = str(picture(tmp_path / "cup.png", "blue"))
+    settings.filepath = str(save_picture(tmp_path / "cup.png", "blue"))
     assert operator.shown(bpy.context, "SETTINGS") is None  # another picture
     settings.filepath = str(tmp_path / "mug.png")
     assert bpy.ops.gsv3d.forget_cutout() == {"FINISHED"}
@@ -100,8 +95,8 @@ def test_another_cut_out_is_what_generate_sends(addon, tmp_path: Path, backend) 
     bpy = addon.bpy
     settings = bpy.context.scene.gsv3d
     settings.source = "FILE"
-    settings.filepath = str(picture(tmp_path / "mug.png", "red"))
-    better = picture(tmp_path / "by hand.png", "green")
+    settings.filepath = str(save_picture(tmp_path / "mug.png", "red"))
+    better = save_picture(tmp_path / "by hand.png", "green")
     assert bpy.ops.gsv3d.another_cutout(filepath=str(better)) == {"FINISHED"}
     cut = operator.shown(bpy.context, "SETTINGS")
     addon.drain_until(lambda: cut.ended)
@@ -122,7 +117,7 @@ def test_a_backend_too_old_for_cut_outs_says_so(addon, tmp_path: Path, serve) ->
     from blender_addon.operators import cutout as operator
 
     settings = addon.bpy.context.scene.gsv3d
-    settings.source, settings.filepath = "FILE", str(picture(tmp_path / "mug.png", "red"))
+    settings.source, settings.filepath = "FILE", str(save_picture(tmp_path / "mug.png", "red"))
     serve("version_1")
     addon.bpy.ops.gsv3d.cutout()
     cut = operator.shown(addon.bpy.context, "SETTINGS")
@@ -161,7 +156,7 @@ def test_a_cut_out_is_an_icon_and_no_image_of_the_file(addon, monkeypatch) -> No
     bpy = addon.bpy
     with_window = SimpleNamespace(app=SimpleNamespace(background=False), utils=bpy.utils)
     monkeypatch.setattr(previews, "bpy", with_window)
-    previews.show_pictures({"a": drawn("cutout", 0)})
+    previews.show_pictures({"a": draw_words("cutout", 0)})
     icon = previews._collection["a"]
     assert np.ptp(np.array(icon.image_pixels_float)) > 0
     assert not bpy.data.images

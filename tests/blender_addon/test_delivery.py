@@ -11,7 +11,7 @@ import pytest
 from blender_addon.importers import prepare
 from blender_addon.jobs import Job
 from blender_addon.requests import Target, Words
-from tests.canned_results import box_mesh, sphere_gaussians
+from tests.canned_results import make_box, make_sphere
 
 pytestmark = pytest.mark.bpy
 
@@ -36,8 +36,8 @@ def test_blender_evaluates_the_scene_once_for_each_arrival(addon, wish: str) -> 
             bpy.context.evaluated_depsgraph_get()
         return len(updates)
 
-    coarse, final = (prepare.prepare_gaussians(**sphere_gaussians(n)) for n in (20, 40))
-    mesh = prepare.prepare_mesh(**box_mesh())
+    coarse, final = (prepare.prepare_gaussians(**make_sphere(n)) for n in (20, 40))
+    mesh = prepare.prepare_mesh(**make_box())
     bpy.app.handlers.depsgraph_update_post.append(note)
     try:
         delivery.gaussians(job, coarse, {})
@@ -78,7 +78,7 @@ def test_splats_that_the_artist_cut_come_whole_with_the_mesh(addon) -> None:
 
     delivery = addon.session.get().delivery
     job = addon.session.get().book.add(Job(Words("a cup"), Target("cup")))
-    delivery.gaussians(job, prepare.prepare_gaussians(**sphere_gaussians(20)), {})
+    delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
     while delivery.step():
         pass
     cloud = scene.find_object(job.id, scene.GAUSSIANS)
@@ -87,7 +87,7 @@ def test_splats_that_the_artist_cut_come_whole_with_the_mesh(addon) -> None:
     else:
         cloud.data.clear_geometry()
         cloud.data.vertices.add(3)
-    delivery.mesh(job, prepare.prepare_mesh(**box_mesh()), {})
+    delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
     while delivery.step():
         pass
     assert len(cloud.data.attributes["position"].data) == 20
@@ -109,7 +109,7 @@ def test_an_import_that_blender_refuses_is_begun_anew(addon, monkeypatch) -> Non
     monkeypatch.setattr(importer, "_material", refuse_once)
     session, bpy = addon.session.get(), addon.bpy
     job = session.book.add(Job(Words("a cup"), Target("cup")))
-    session.delivery.mesh(job, prepare.prepare_mesh(**box_mesh()), {})
+    session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
     while session.delivery.step():
         pass
     assert refused and scene.find_object(job.id, scene.MESH) is None

@@ -13,11 +13,12 @@ import pytest
 
 from blender_addon import environments
 from blender_addon.problems import Problem
+from tests.disks import report_full
 
 FACTS = {"version": "0.1.0", "device": "the processor", "note": ""}
 
 
-def make(root: Path, number: int, facts: dict[str, str] | None = None) -> Path:
+def make_environment(root: Path, number: int, facts: dict[str, str] | None = None) -> Path:
     """An environment with an interpreter in it; finished if there are facts."""
     folder = root / f"backend-{number}"
     python = environments.python_of(folder)
@@ -45,9 +46,9 @@ def test_the_users_folder_elsewhere(monkeypatch, tmp_path: Path, system: str) ->
 
 def test_the_newest_finished_one_counts(tmp_path: Path) -> None:
     assert environments.installed(tmp_path / "none") is None
-    make(tmp_path, 2, FACTS)
-    newest = make(tmp_path, 10, {**FACTS, "device": "RTX ü"})
-    make(tmp_path, 11)
+    make_environment(tmp_path, 2, FACTS)
+    newest = make_environment(tmp_path, 10, {**FACTS, "device": "RTX ü"})
+    make_environment(tmp_path, 11)
     (tmp_path / "backend-x").mkdir()
     found = environments.installed(tmp_path)
     assert found is not None and found.folder == newest and found.device == "RTX ü"
@@ -56,22 +57,22 @@ def test_the_newest_finished_one_counts(tmp_path: Path) -> None:
 
 
 def test_one_whose_python_is_gone_does_not_count(tmp_path: Path) -> None:
-    kept = make(tmp_path, 1, FACTS)
-    environments.python_of(make(tmp_path, 2, FACTS)).unlink()
-    (make(tmp_path, 3, FACTS) / environments.MARKER).write_text("{")
+    kept = make_environment(tmp_path, 1, FACTS)
+    environments.python_of(make_environment(tmp_path, 2, FACTS)).unlink()
+    (make_environment(tmp_path, 3, FACTS) / environments.MARKER).write_text("{")
     found = environments.installed(tmp_path)
     assert found is not None and found.folder == kept
 
 
 def test_removed_is_removed_whole(tmp_path: Path) -> None:
-    folder = make(tmp_path, 1, FACTS)
+    folder = make_environment(tmp_path, 1, FACTS)
     environments.python_of(folder).chmod(0o400)
     assert environments.remove(folder) and not folder.exists()
     assert environments.remove(folder)  # twice is once
 
 
 def test_what_is_held_counts_for_nothing(tmp_path: Path, monkeypatch) -> None:
-    folder = make(tmp_path, 1, FACTS)
+    folder = make_environment(tmp_path, 1, FACTS)
     monkeypatch.setattr(environments, "_REMOVE_PATIENCE_S", 0.0)
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # Windows, and a program in it
     assert not environments.remove(folder)
@@ -110,11 +111,8 @@ def test_in_a_clone_no_wheel_is_packed() -> None:
 
 
 def test_the_marker_is_whole_or_not_there(tmp_path: Path, monkeypatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, os.strerror(28))
-
-    folder = make(tmp_path, 1)
-    monkeypatch.setattr(os, "replace", full)
+    folder = make_environment(tmp_path, 1)
+    monkeypatch.setattr(os, "replace", report_full)
     with pytest.raises(OSError):
         environments.finish(folder, FACTS)
     assert environments.installed(tmp_path) is None

@@ -16,17 +16,17 @@ import pytest
 
 import build_addon
 from gsv3d._version import __version__
-from tests.blender_addon.test_backend_install import GSV3D, NEEDS, TORCH, wheel
+from tests.blender_addon.test_backend_install import GSV3D, NEEDS, TORCH, write_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def manifest() -> dict:
+def read_manifest() -> dict:
     return tomllib.loads((ROOT / "blender_addon/blender_manifest.toml").read_text("utf-8"))
 
 
 def test_the_manifest_says_what_the_package_says() -> None:
-    values = manifest()
+    values = read_manifest()
     assert values["version"] == __version__ == build_addon.version()
     assert (values["schema_version"], values["id"]) == ("1.0.0", "gsv3d")
     assert values["blender_version_min"] == "4.2.0"
@@ -37,7 +37,7 @@ def test_the_manifest_says_what_the_package_says() -> None:
     assert set(values["license"]) == {f"SPDX:{name}" for name in licenses}
 
 
-def fake_wheels(platform: build_addon.Platform, cache: Path) -> None:
+def write_wheels(platform: build_addon.Platform, cache: Path) -> None:
     """Make empty wheels with real names, so that building needs no network."""
     for package, version, pythons in build_addon.WHEELS:
         for python in pythons:
@@ -50,7 +50,7 @@ def fake_wheels(platform: build_addon.Platform, cache: Path) -> None:
                 wheel.writestr("empty", "")
 
 
-def fake_backend(folder: Path) -> Path:
+def write_backend_wheel(folder: Path) -> Path:
     """Make a wheel of the backend's name, so that none has to be built."""
     wheel = folder / f"gsv3d-{build_addon.version()}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as content:
@@ -62,8 +62,8 @@ def fake_backend(folder: Path) -> Path:
 def test_every_platforms_zip_is_valid_and_fits_every_python(
     tmp_path: Path, platform: build_addon.Platform
 ) -> None:
-    fake_wheels(platform, tmp_path / "cache")
-    wheel = fake_backend(tmp_path)
+    write_wheels(platform, tmp_path / "cache")
+    wheel = write_backend_wheel(tmp_path)
     archive = build_addon.build(platform, tmp_path / "Ausgabe ü", tmp_path / "cache", wheel)
     with zipfile.ZipFile(archive) as content:
         values = tomllib.loads(content.read("blender_manifest.toml").decode())
@@ -99,7 +99,7 @@ def test_every_platforms_zip_is_valid_and_fits_every_python(
 
 def test_the_same_sources_give_the_same_zip(tmp_path: Path) -> None:
     platform = build_addon.PLATFORMS[0]
-    fake_wheels(platform, tmp_path / "cache")
+    write_wheels(platform, tmp_path / "cache")
     first = build_addon.build(platform, tmp_path / "1", tmp_path / "cache").read_bytes()
     assert build_addon.build(platform, tmp_path / "2", tmp_path / "cache").read_bytes() == first
 
@@ -118,9 +118,9 @@ def test_built_is_for_this_machine_unless_told(
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(build_addon, "blender_tool", lambda: None)
-    monkeypatch.setattr(build_addon, "build_backend", fake_backend)
+    monkeypatch.setattr(build_addon, "build_backend", write_backend_wheel)
     for platform in build_addon.PLATFORMS:
-        fake_wheels(platform, tmp_path / "cache")
+        write_wheels(platform, tmp_path / "cache")
     folders = ["--output", str(tmp_path / "dist"), "--cache", str(tmp_path / "cache")]
     assert build_addon.main([*folders, *arguments]) == 0
     made = sorted(path.name for path in (tmp_path / "dist").iterdir())
@@ -134,7 +134,7 @@ def test_built_is_for_this_machine_unless_told(
 
 def test_without_the_backend_nothing_is_built_of_it(monkeypatch, tmp_path: Path) -> None:
     platform = build_addon.PLATFORMS[0]
-    fake_wheels(platform, tmp_path / "cache")
+    write_wheels(platform, tmp_path / "cache")
     monkeypatch.setattr(build_addon, "blender_tool", lambda: None)
     monkeypatch.setattr(build_addon, "build_backend", lambda _: pytest.fail("was built"))
     folders = ["--output", str(tmp_path / "dist"), "--cache", str(tmp_path / "cache")]
@@ -143,7 +143,7 @@ def test_without_the_backend_nothing_is_built_of_it(monkeypatch, tmp_path: Path)
         assert not [name for name in content.namelist() if name.startswith("backend/")]
         assert "INSTALL.txt" in content.namelist()
         values = tomllib.loads(content.read("blender_manifest.toml").decode())
-    assert values["permissions"] == manifest()["permissions"]
+    assert values["permissions"] == read_manifest()["permissions"]
 
 
 def test_a_backend_that_cannot_be_built_is_said(monkeypatch, tmp_path: Path, capsys) -> None:
@@ -160,7 +160,7 @@ def test_our_index_is_the_one_blender_writes(tmp_path: Path) -> None:
     """Without a Blender the build writes the index itself; compare it with Blender's own."""
     for number in (0, 3):
         platform = build_addon.PLATFORMS[number]
-        fake_wheels(platform, tmp_path / "cache")
+        write_wheels(platform, tmp_path / "cache")
         build_addon.build(platform, tmp_path / "dist ü", tmp_path / "cache")
     ours = json.loads(build_addon.write_index(tmp_path / "dist ü", None).read_text("utf-8"))
     assert [entry["platforms"] for entry in ours["data"]] == [["macos-arm64"], ["windows-x64"]]
@@ -252,9 +252,9 @@ def test_the_built_zip_installs_and_works(tmp_path: Path) -> None:
 
     here = build_addon.platform_here()
     platform = next(p for p in build_addon.PLATFORMS if p.name == here)
-    packed = wheel(tmp_path / "packed", "gsv3d", "1.2.3", GSV3D, NEEDS)
+    packed = write_wheel(tmp_path / "packed", "gsv3d", "1.2.3", GSV3D, NEEDS)
     index = tmp_path / "index"
-    wheel(index, "torch", "2.12.0", TORCH)
+    write_wheel(index, "torch", "2.12.0", TORCH)
     try:
         archive = build_addon.build(platform, tmp_path, ROOT / "build" / "wheels", packed)
     except build_addon.BuildError as error:

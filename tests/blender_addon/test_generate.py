@@ -11,8 +11,8 @@ import pytest
 
 from backend.protocol import messages as m
 from blender_addon.jobs import JobState
-from tests.blender_addon.reference_pictures import image_empty, picture
-from tests.canned_results import sphere_gaussians
+from tests.blender_addon.reference_pictures import add_image_empty, save_picture
+from tests.canned_results import make_sphere
 
 pytestmark = pytest.mark.bpy
 
@@ -44,8 +44,8 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
 
     bpy = addon.bpy
     bpy.context.scene.gsv3d.size = size
-    path = picture(tmp_path / "barrel.png")
-    image_empty(bpy, path, x=4.0).select_set(True)
+    path = save_picture(tmp_path / "barrel.png")
+    add_image_empty(bpy, path, x=4.0).select_set(True)
     settings = bpy.context.scene.gsv3d
     settings.seed, settings.faces, settings.height, settings.steps = 5, 777, 3.0, 9
     settings.refine = size == "HEIGHT"
@@ -61,7 +61,7 @@ def test_generate_from_the_selected_empty_stands_where_it_shows_the_object(
     # 0.2 to 0.6 of its width and from 0.1 to 0.9 of its height.
     height = 3.0 if size == "HEIGHT" else 0.8 * 0.6 / SHOWN  # the box is 1 high and 0.4 deep
     assert tuple(made.location)[1:] == pytest.approx((2.0 - 0.5 + 0.4, 1.0 - 0.3))
-    preview = prepare_gaussians(**sphere_gaussians(200, 2)).bounds  # the first to be placed
+    preview = prepare_gaussians(**make_sphere(200, 2)).bounds  # the first to be placed
     scale = 0.8 * 0.6 / SHOWN if size == "PICTURE" else 3.0 / preview.height
     assert made.location.x == pytest.approx(4.0 + preview.depth * scale / 2)
     assert made.rotation_euler.z == pytest.approx(math.pi / 2)
@@ -82,8 +82,8 @@ def finish_all(addon) -> list:
 def test_generate_makes_an_object_at_each_selected_empty(addon, tmp_path: Path, backend) -> None:
     bpy = addon.bpy
     for x, name in ((0.0, "a"), (9.0, "b")):
-        image_empty(bpy, picture(tmp_path / f"{name}.png"), x).select_set(True)
-    gone = image_empty(bpy, picture(tmp_path / "c.png"), 20.0)
+        add_image_empty(bpy, save_picture(tmp_path / f"{name}.png"), x).select_set(True)
+    gone = add_image_empty(bpy, save_picture(tmp_path / "c.png"), 20.0)
     gone.select_set(True)
     (tmp_path / "c.png").unlink()
     assert bpy.ops.gsv3d.generate() == {"FINISHED"}
@@ -96,9 +96,9 @@ def test_variants_stand_side_by_side_and_one_is_kept(addon, tmp_path: Path, back
     bpy = addon.bpy
     settings = bpy.context.scene.gsv3d
     settings.source, settings.seed, settings.seeds = "FILE", 2**31 - 2, 3
-    settings.filepath = str(picture(tmp_path / "cup.png"))
+    settings.filepath = str(save_picture(tmp_path / "cup.png"))
     bpy.ops.gsv3d.generate()
-    settings.seeds, settings.filepath = 1, str(picture(tmp_path / "jug.png", (1, 2, 3, 255)))
+    settings.seeds, settings.filepath = 1, str(save_picture(tmp_path / "jug.png", (1, 2, 3, 255)))
     bpy.ops.gsv3d.generate()
     jobs = finish_all(addon)
     assert [job.request.seed for job in jobs] == [2**31 - 2, 2**31 - 1, 0, 2**31 - 2]
@@ -130,7 +130,7 @@ def test_variants_stand_side_by_side_and_one_is_kept(addon, tmp_path: Path, back
 def test_of_several_variants_the_first_replaces(addon, tmp_path: Path, backend) -> None:
     settings = addon.bpy.context.scene.gsv3d
     settings.source, settings.seeds, settings.again = "FILE", 2, "REPLACE"
-    settings.filepath = str(picture(tmp_path / "cup.png"))
+    settings.filepath = str(save_picture(tmp_path / "cup.png"))
     bpy = addon.bpy
     bpy.ops.gsv3d.generate()
     with pytest.raises(RuntimeError, match="on the list already"):
@@ -147,7 +147,7 @@ def test_a_second_result_takes_the_place_of_the_first(addon, tmp_path: Path, bac
     bpy = addon.bpy
     settings = bpy.context.scene.gsv3d
     settings.source, settings.again = "FILE", "REPLACE"
-    settings.filepath = str(picture(tmp_path / "cup.png"))
+    settings.filepath = str(save_picture(tmp_path / "cup.png"))
     bpy.ops.gsv3d.generate()
     finish_all(addon)
     cup, shelf = bpy.data.objects["cup"], bpy.data.collections.new("shelf")
@@ -179,7 +179,7 @@ def test_at_the_cursor_a_result_stands_on_it_beside_what_is_there(
     bpy.context.scene.cursor.location = (1.0, 2.0, 0.5)
     for name in ("cup", "jug", "pan"):
         settings.filepath = str(
-            picture(tmp_path / f"{name}.png", (len(name), 2, ord(name[0]), 255))
+            save_picture(tmp_path / f"{name}.png", (len(name), 2, ord(name[0]), 255))
         )
         bpy.ops.gsv3d.generate()
         finish_all(addon)
@@ -194,7 +194,7 @@ def test_at_the_cursor_a_result_stands_on_it_beside_what_is_there(
 def test_pressed_five_times_it_is_one_job(addon, tmp_path: Path, backend) -> None:
     bpy = addon.bpy
     settings = bpy.context.scene.gsv3d
-    settings.source, settings.filepath = "FILE", str(picture(tmp_path / "cup.png"))
+    settings.source, settings.filepath = "FILE", str(save_picture(tmp_path / "cup.png"))
     bpy.ops.gsv3d.generate()
     for _ in range(4):
         with pytest.raises(RuntimeError, match="cup is on the list already.*Change the seed"):
@@ -206,7 +206,7 @@ def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, backend) -> 
     bpy = addon.bpy
     folder = tmp_path / "Möbel alt"
     for name in ("a", "b"):
-        picture(folder / f"{name}.png")
+        save_picture(folder / f"{name}.png")
     (folder / "c.png").touch()
     settings = bpy.context.scene.gsv3d
     settings.batch_source, settings.folder = "FOLDER", str(folder)
@@ -235,7 +235,7 @@ def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, backend) -> 
 def test_a_batch_of_selected_empties(addon, tmp_path: Path, serve) -> None:
     bpy = addon.bpy
     for x, name in enumerate(("rechts", "links")):
-        image_empty(bpy, picture(tmp_path / f"{name}.png"), x=-float(x)).select_set(True)
+        add_image_empty(bpy, save_picture(tmp_path / f"{name}.png"), x=-float(x)).select_set(True)
     serve("silent")
     bpy.ops.gsv3d.batch()
     assert [j.name for j in addon.session.get().book] == ["links", "rechts"]

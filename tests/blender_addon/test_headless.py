@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,17 @@ import pytest
 from PIL import Image
 
 from backend.protocol import messages
-from tests.canned_results import glb_bytes
+from tests.blender_addon.reference_pictures import save_picture
+from tests.canned_results import encode_glb
 from tests.fake_backend import FakeBackend
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpy
 
 
-def picture(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), (200, 30, 30)).save(path)
-    return path
-
-
 @pytest.fixture
 def run(addon, capsys, monkeypatch):
+    """Return a function that runs the command; it returns the exit code, output and errors."""
     from blender_addon import headless, preview_render
 
     monkeypatch.setattr(preview_render, "SIZE", 96)
@@ -45,7 +41,7 @@ def run(addon, capsys, monkeypatch):
 
 @pytest.fixture
 def run_served(run, tmp_path: Path):
-    """Run the command with a fake backend of a behavior."""
+    """Return a function that runs the command with a fake backend of a behavior."""
 
     def call(*arguments: object, behavior: str = "normal") -> tuple[int, str, str]:
         with FakeBackend(tmp_path, behavior) as fake:
@@ -56,11 +52,11 @@ def run_served(run, tmp_path: Path):
 
 @pytest.fixture
 def run_starting(run, pretend, tmp_path: Path):
-    """Run the command with Python code in place of the backend that it starts."""
+    """Return a function that runs the command with Python code in place of its backend."""
 
     def call(code: str) -> tuple[int, str, str]:
         pretend(code)
-        image = picture(tmp_path / "a.png")
+        image = save_picture(tmp_path / "a.png")
         return run(image, "--output", tmp_path / "a.blend", "--python", sys.executable)
 
     return call
@@ -69,25 +65,17 @@ def run_starting(run, pretend, tmp_path: Path):
 def test_one_picture_becomes_five_files(run, addon, tmp_path: Path) -> None:
     output = tmp_path / "Szene ü 1" / "barrel.blend"
     with FakeBackend(tmp_path, "normal") as fake:
+        image, connection = save_picture(tmp_path / "barrel.png"), fake.connection_path
         code, out, err = run(
-            picture(tmp_path / "barrel.png"),
-            "--output",
-            output,
-            "--height",
-            2,
-            "--refine",
-            "--azimuths",
-            "90,180,270,0",
-            "--elevations=-5,10,20,10",
-            "--connection-file",
-            fake.connection_path,
-        )
+            image, "--output", output, "--height", 2, "--refine", "--azimuths", "90,180,270,0",
+            "--elevations=-5,10,20,10", "--connection-file", connection,
+        )  # fmt: skip
         submit = fake.wait_for(messages.Submit)
     assert (code, err) == (0, "")
     assert submit.refine and (submit.orbit, submit.frames) == ("model", None)
     assert submit.azimuths == (90.0, 180.0, 270.0, 0.0)
     assert submit.elevations == (-5.0, 10.0, 20.0, 10.0)
-    assert output.with_suffix(".glb").read_bytes() == glb_bytes()
+    assert output.with_suffix(".glb").read_bytes() == encode_glb()
     assert output.with_suffix(".ply").read_bytes().startswith(b"ply\n")
     record = json.loads(output.with_suffix(".json").read_text("utf-8"))
     assert (record["model"], record["license"]) == ("blockout", "apache-2.0")
@@ -108,7 +96,7 @@ def test_one_picture_becomes_five_files(run, addon, tmp_path: Path) -> None:
 
 
 def test_the_preview_never_overwrites_the_reference(run_served, tmp_path: Path) -> None:
-    reference = picture(tmp_path / "barrel.png")
+    reference = save_picture(tmp_path / "barrel.png")
     before = reference.read_bytes()
     code, _, _ = run_served(reference, "--output", tmp_path / "barrel.blend")
     assert code == 0 and reference.read_bytes() == before
@@ -118,7 +106,7 @@ def test_the_preview_never_overwrites_the_reference(run_served, tmp_path: Path) 
 def test_bad_pictures_are_named_and_the_others_go_on(run_served, addon, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     for name in ("eins", "bad", "drei"):
-        picture(folder / f"{name}.png")
+        save_picture(folder / f"{name}.png")
     code, _, err = run_served(
         folder, tmp_path / "gone.png", "--output", tmp_path / "alle", behavior="fails"
     )
@@ -147,7 +135,7 @@ def test_bad_arguments_get_a_sentence(run, tmp_path: Path, monkeypatch, argument
 
 def test_an_output_that_cannot_be_written(run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    code, _, err = run(picture(tmp_path / "a.png"), "--output", tmp_path / "file" / "a.blend")
+    code, _, err = run(save_picture(tmp_path / "a.png"), "--output", tmp_path / "file" / "a.blend")
     assert code == 1 and str(tmp_path / "file") in err and err.count("\n") == 1
 
 
@@ -160,50 +148,52 @@ def test_a_full_disk_loses_only_what_did_not_fit(run_served, tmp_path: Path, mon
         real(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    code, _, err = run_served(picture(tmp_path / "in" / "a.png"), "--output", tmp_path / "a.blend")
+    code, _, err = run_served(
+        save_picture(tmp_path / "in" / "a.png"), "--output", tmp_path / "a.blend"
+    )
     assert code == 1 and "disk is full" in err and "a.glb" in err
     assert (tmp_path / "a.blend").is_file() and (tmp_path / "a.ply").is_file()
     assert not (tmp_path / "a.glb").exists()
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def read_contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_the_same_command_again_keeps_the_first_results(run_served, tmp_path: Path) -> None:
-    image, output = picture(tmp_path / "in" / "a.png"), tmp_path / "out"
+    image, output = save_picture(tmp_path / "in" / "a.png"), tmp_path / "out"
     output.mkdir()
     (output / "Scene.PLY").write_bytes(b"mine")
-    seen = contents(output)
+    seen = read_contents(output)
     command = [image, "--output", output / "scene"]
     for number in (2, 3):
         code, out, _ = run_served(*command)
         assert code == 0 and f"scene-{number}.blend" in out and "--overwrite" in out
-        now = contents(output)
+        now = read_contents(output)
         assert now.items() >= seen.items()
         assert now.keys() - seen.keys() == {
             f"scene-{number}{ending}" for ending in (".blend", ".glb", ".json", ".ply", ".png")
         }
         seen = now
     code, out, _ = run_served(*command, "--overwrite")
-    assert code == 0 and "--overwrite" not in out and "scene.blend" in contents(output)
+    assert code == 0 and "--overwrite" not in out and "scene.blend" in read_contents(output)
     assert run_served(*command, "--overwrite")[0] == 0
-    assert "scene-4.blend" not in contents(output)
+    assert "scene-4.blend" not in read_contents(output)
 
 
 def test_pictures_of_a_folder_beside_files_of_others(run_served, tmp_path: Path) -> None:
     for name in ("chair", "cup"):
-        picture(tmp_path / "in" / f"{name}.png")
+        save_picture(tmp_path / "in" / f"{name}.png")
     output = tmp_path / "in"
     (output / "chair.glb").write_bytes(b"mine")
     command = [output, "--output", output / "all"]
     assert run_served(*command)[0] == 0
-    first = contents(output)
+    first = read_contents(output)
     assert first["chair.glb"] == b"mine" and {"chair-2.glb", "cup.glb", "all.png"} <= {*first}
     # The preview of the first time is no picture of the second.
     code, out, _ = run_served(*command)
     assert code == 0 and "all: done" not in out
-    second = contents(output)
+    second = read_contents(output)
     assert second.items() >= first.items()
     assert second.keys() - first.keys() == {
         "all-2.blend", "all-2.png", "chair-3.glb", "chair-3.json", "chair-2.ply", "chair-3.ply",
@@ -220,9 +210,9 @@ def test_a_name_taken_while_the_work_was_under_way(run_served, tmp_path, monkeyp
         (output / "a.glb").write_bytes(b"of another run")
 
     monkeypatch.setattr(headless._Run, "_ended", quicker)
-    code, _, _ = run_served(picture(tmp_path / "a.png"), "--output", output / "a.blend")
-    assert code == 0 and contents(output)["a.glb"] == b"of another run"
-    assert contents(output).keys() == {
+    code, _, _ = run_served(save_picture(tmp_path / "a.png"), "--output", output / "a.blend")
+    assert code == 0 and read_contents(output)["a.glb"] == b"of another run"
+    assert read_contents(output).keys() == {
         "a.glb", "a-2.blend", "a-2.glb", "a-2.json", "a-2.ply", "a-2.png",
     }  # fmt: skip
 
@@ -230,9 +220,9 @@ def test_a_name_taken_while_the_work_was_under_way(run_served, tmp_path, monkeyp
 @pytest.mark.skipif(os.name == "nt", reason="makes a name that is not UTF-8")
 def test_names_that_are_not_utf_8_or_too_long(run_served, addon, tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    os.rename(picture(folder / "x.png"), os.path.join(os.fsencode(folder), b"caf\xe9.png"))
-    os.rename(picture(folder / "y.png"), folder / ("桶" * 82 + ".png"))
-    picture(folder / "z.png")
+    os.rename(save_picture(folder / "x.png"), os.path.join(os.fsencode(folder), b"caf\xe9.png"))
+    os.rename(save_picture(folder / "y.png"), folder / ("桶" * 82 + ".png"))
+    save_picture(folder / "z.png")
     output = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"S\xe4tze")))
     code, out, err = run_served(folder, "--output", output / "s")
     assert (code, err) == (0, "")
@@ -246,7 +236,9 @@ def test_names_that_are_not_utf_8_or_too_long(run_served, addon, tmp_path: Path)
 
 
 def test_an_output_name_that_is_too_long_is_found_before_the_work(run, tmp_path: Path) -> None:
-    code, _, err = run(picture(tmp_path / "a.png"), "--output", tmp_path / ("x" * 250 + ".blend"))
+    code, _, err = run(
+        save_picture(tmp_path / "a.png"), "--output", tmp_path / ("x" * 250 + ".blend")
+    )
     assert code == 1 and err.count("\n") == 1 and "name too long" in err.lower()
 
 
@@ -254,14 +246,14 @@ def test_a_path_too_long_for_windows(run, tmp_path: Path, monkeypatch) -> None:
     from blender_addon import problems
 
     monkeypatch.setattr(problems, "MAX_PATH_CHARS", 30)
-    code, _, err = run(picture(tmp_path / "a.png"), "--output", tmp_path / "scene.blend")
+    code, _, err = run(save_picture(tmp_path / "a.png"), "--output", tmp_path / "scene.blend")
     assert code == 1 and err.count("\n") == 1 and "Windows allows 30 characters" in err
 
 
 @pytest.mark.parametrize("arguments", [["", "--output", "x"], ["a.png", "--output", ""],
                                        ["a.png", "--output="]])  # fmt: skip
 def test_an_empty_argument_is_no_folder(run, tmp_path: Path, monkeypatch, arguments) -> None:
-    picture(tmp_path / "a.png")
+    save_picture(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     code, _, err = run(*arguments)
     assert code == 2 and "is empty" in err and err.count("\n") == 1
@@ -270,7 +262,7 @@ def test_an_empty_argument_is_no_folder(run, tmp_path: Path, monkeypatch, argume
 
 def test_words_for_a_command_line_name_no_button(run, run_starting, tmp_path: Path) -> None:
     code, _, err = run(
-        picture(tmp_path / "a.png"), "--output", tmp_path / "a.blend", "--python", "no/python"
+        save_picture(tmp_path / "a.png"), "--output", tmp_path / "a.blend", "--python", "no/python"
     )
     assert code == 1 and "no Python at" in err and "--python" in err and "Preferences" not in err
     code, _, err = run_starting("print('cannot bind'); raise SystemExit(3)")
@@ -293,17 +285,13 @@ def test_a_run_that_is_ended_leaves_nothing_behind(tmp_path: Path, number: int) 
         "sys.exit(__main__.main())\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(picture(tmp_path / "a.png")), "--output",
+        [sys.executable, "-c", code, str(save_picture(tmp_path / "a.png")), "--output",
          str(tmp_path / "out" / "a.blend"), "--python", sys.executable],
         env={**os.environ, "TMPDIR": str(temporary), "BLENDER_USER_RESOURCES": str(user)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
-        while not list(temporary.glob("gsv3d-*/backend/backend.log")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: list(temporary.glob("gsv3d-*/backend/backend.log")))
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blender_addon.problems import Problem
-from tests.blender_addon.reference_pictures import decode, picture, sent
+from tests.blender_addon.reference_pictures import decode_picture, read_sent, save_picture
 
 pytestmark = pytest.mark.bpy
 
@@ -21,7 +21,7 @@ def test_a_picture_may_be_turned_upright_in_the_scene(empty_blender, tmp_path, r
 
     from blender_addon.image_empties import plane_of
 
-    image = empty_blender.data.images.load(str(picture(tmp_path / "a.png", size=(40, 24))))
+    image = empty_blender.data.images.load(str(save_picture(tmp_path / "a.png", size=(40, 24))))
     empty = empty_blender.data.objects.new("a", None)
     empty_blender.context.scene.collection.objects.link(empty)
     empty.empty_display_type, empty.data, empty.empty_display_size = "IMAGE", image, 2.0
@@ -54,17 +54,17 @@ def test_a_sequence_gives_the_frame_that_is_shown(
 
     bpy = empty_blender
     for frame in (1, 2, 3):
-        picture(tmp_path / f"turn{frame:04d}.png", (80 * frame, 0, 0, 255))
-        picture(tmp_path / f"turn{frame:04d}.tga", (80 * frame, 0, 0, 255))
+        save_picture(tmp_path / f"turn{frame:04d}.png", (80 * frame, 0, 0, 255))
+        save_picture(tmp_path / f"turn{frame:04d}.tga", (80 * frame, 0, 0, 255))
     image = bpy.data.images.load(str(tmp_path / "turn0001.png"))
     image.source = "SEQUENCE"
-    empty = empty_with(bpy, image)
+    empty = add_empty(bpy, image)
     empty.image_user.frame_duration, empty.image_user.frame_offset = 3, 1
     bpy.context.scene.frame_set(2)
     reference = references.from_image(image, shown_by(bpy.context, empty))
-    assert sent(reference) == (tmp_path / "turn0003.png").read_bytes()
+    assert read_sent(reference) == (tmp_path / "turn0003.png").read_bytes()
     assert (reference.filename, reference.name) == ("turn0003.png", "turn0003")
-    assert sent(references.from_image(image)) == (tmp_path / "turn0002.png").read_bytes()
+    assert read_sent(references.from_image(image)) == (tmp_path / "turn0002.png").read_bytes()
     assert not image.is_dirty and empty.image_user.frame_offset == 1
     (tmp_path / "turn0003.png").unlink()
     with pytest.raises(Problem, match=r"turn0003\.png"):
@@ -72,7 +72,7 @@ def test_a_sequence_gives_the_frame_that_is_shown(
 
     pixels = bpy.data.images.load(str(tmp_path / "turn0001.tga"))
     pixels.source = "SEQUENCE"
-    assert decode(sent(references.from_image(pixels)))[0, 0, 0] == 160
+    assert decode_picture(read_sent(references.from_image(pixels)))[0, 0, 0] == 160
     assert not len(bpy.data.textures)
 
 
@@ -80,20 +80,22 @@ def test_a_movie_gives_the_frame_that_is_shown(empty_blender, references, tmp_pa
     from blender_addon.image_empties import shown_by
 
     bpy = empty_blender
-    image = bpy.data.images.load(str(movie(bpy, tmp_path / "turn.mp4")))
+    image = bpy.data.images.load(str(render_movie(bpy, tmp_path / "turn.mp4")))
     assert image.source == "MOVIE"
-    empty = empty_with(bpy, image)
+    empty = add_empty(bpy, image)
     empty.image_user.frame_duration, empty.image_user.frame_start = 4, 2
     for frame, red in ((3, 80), (5, 160), (2, 40)):  # the empty begins at the second frame
         bpy.context.scene.frame_set(frame)
         reference = references.from_image(image, shown_by(bpy.context, empty))
         assert reference.filename == "turn.png"
-        assert int(decode(sent(reference))[3, 3, 0]) == pytest.approx(red, abs=3)
+        assert int(decode_picture(read_sent(reference))[3, 3, 0]) == pytest.approx(red, abs=3)
     bpy.context.scene.frame_set(90)
-    assert int(decode(sent(references.from_image(image)))[3, 3, 0]) == pytest.approx(160, abs=3)
+    assert int(decode_picture(read_sent(references.from_image(image)))[3, 3, 0]) == pytest.approx(
+        160, abs=3
+    )
 
 
-def movie(bpy, path: Path) -> Path:
+def render_movie(bpy, path: Path) -> Path:
     """Render four frames of 64 x 64 pixels that get redder by 40 of 255 each."""
     scene = bpy.data.scenes.new("movie")
     editor = scene.sequence_editor_create()
@@ -116,7 +118,7 @@ def movie(bpy, path: Path) -> Path:
     return path
 
 
-def empty_with(bpy, image):
+def add_empty(bpy, image):
     empty = bpy.data.objects.new("empty", None)
     empty.empty_display_type, empty.data = "IMAGE", image
     bpy.context.scene.collection.objects.link(empty)

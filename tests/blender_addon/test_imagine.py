@@ -13,7 +13,7 @@ from backend.protocol import messages as m
 from blender_addon.jobs import JobState
 from blender_addon.requests import Target, Words
 from tests import tiny_text_model
-from tests.canned_results import drawn
+from tests.canned_results import draw_words
 
 pytestmark = pytest.mark.bpy
 
@@ -35,7 +35,7 @@ def connect(addon, connect):
     return start
 
 
-def imagine(addon, prompt: str = "a wooden barrel"):
+def press_imagine(addon, prompt: str = "a wooden barrel"):
     """Press the button; the job it made."""
     settings = addon.bpy.context.scene.gsv3d
     settings.source, settings.prompt = "WORDS", prompt
@@ -48,7 +48,7 @@ def test_words_then_look_then_generate(addon, connect) -> None:
     fake = connect()
     settings.source = "WORDS"
     assert not addon.bpy.ops.gsv3d.generate.poll()  # nothing to look at yet
-    job = imagine(addon)
+    job = press_imagine(addon)
     addon.drain_until(lambda: job.state is JobState.RUNNING)
     assert "Drawing" in job.describe()
     assert addon.bpy.context.window_manager.gsv3d.jobs[0].name == "a wooden barrel"
@@ -64,7 +64,7 @@ def test_words_then_look_then_generate(addon, connect) -> None:
     addon.drain_until(lambda: made.state is JobState.DONE)
     assert "a wooden barrel" in addon.bpy.data.objects
     sent = fake.wait_for(m.Submit)
-    assert bytes(sent.image) == drawn("a wooden barrel", 0)  # as it came
+    assert bytes(sent.image) == draw_words("a wooden barrel", 0)  # as it came
     assert sent.filename == "a wooden barrel.png"
 
 
@@ -72,25 +72,25 @@ def test_every_press_brings_another_and_the_seed_brings_one_back(addon, connect)
     settings = addon.bpy.context.scene.gsv3d
     settings.prompt_seed = 7
     fake = connect()
-    jobs = [imagine(addon), imagine(addon)]  # the second before the first has come
+    jobs = [press_imagine(addon), press_imagine(addon)]  # the second before the first has come
     addon.drain_until(lambda: all(job.state is JobState.DONE for job in jobs))
-    jobs.append(imagine(addon))
+    jobs.append(press_imagine(addon))
     addon.drain_until(lambda: jobs[-1].state is JobState.DONE)
     seeds = [r.seed for r in fake.received if isinstance(r, m.Imagine)]
     assert seeds == [7, 8, 9] and settings.prompt_seed == 9
     settings.prompt_seed = 7
-    again = imagine(addon)
+    again = press_imagine(addon)
     addon.drain_until(lambda: again.state is JobState.DONE)
-    assert bytes(settings.imagined.packed_file.data) == drawn("a wooden barrel", 7)
+    assert bytes(settings.imagined.packed_file.data) == draw_words("a wooden barrel", 7)
     assert len([i for i in addon.bpy.data.images if "barrel" in i.name]) == 4
-    other = imagine(addon, "a red chair")  # other words: the seed stays
+    other = press_imagine(addon, "a red chair")  # other words: the seed stays
     addon.drain_until(lambda: other.state is JobState.DONE)
     assert settings.prompt_seed == 7 and settings.imagined.name == "a red chair.png"
 
 
 def test_cancel_leaves_no_picture(addon, connect) -> None:
     connect("slow")
-    job = imagine(addon)
+    job = press_imagine(addon)
     addon.drain_until(lambda: job.state is JobState.RUNNING and job.step > 0)
     addon.bpy.ops.gsv3d.cancel(job_id=job.id)
     addon.drain_until(lambda: job.state is JobState.CANCELLED)
@@ -101,18 +101,18 @@ def test_cancel_leaves_no_picture(addon, connect) -> None:
 def test_a_picture_is_one_undo_step(addon, connect) -> None:
     addon.bpy.ops.ed.undo_push(message="before")
     connect()
-    job = imagine(addon)
+    job = press_imagine(addon)
     addon.drain_until(lambda: job.state is JobState.DONE)
     addon.bpy.ops.ed.undo()
     assert addon.bpy.context.scene.gsv3d.imagined is None
     addon.bpy.ops.ed.redo()
     image = addon.bpy.context.scene.gsv3d.imagined
-    assert bytes(image.packed_file.data) == drawn("a wooden barrel", 0)
+    assert bytes(image.packed_file.data) == draw_words("a wooden barrel", 0)
 
 
 def test_in_another_file_the_picture_waits_to_be_imported(addon, connect) -> None:
     connect("slow", step_s=0.05)
-    job = imagine(addon)
+    job = press_imagine(addon)
     addon.drain_until(lambda: job.state is JobState.RUNNING)
     addon.bpy.ops.wm.read_homefile(use_empty=True)
     addon.drain_until(lambda: job.state is JobState.ARRIVED)
@@ -139,7 +139,7 @@ def test_without_a_text_model_a_sentence_says_how_to_add_one(addon, connect) -> 
 def test_the_variable_names_the_text_model(addon, connect, monkeypatch) -> None:
     monkeypatch.setenv("GSV3D_TEXT_MODEL", "someone/words")
     fake = connect("no_text_model")
-    job = imagine(addon)
+    job = press_imagine(addon)
     addon.drain_until(lambda: job.state is JobState.DONE)
     assert fake.wait_for(m.Imagine).text_model == "someone/words"
 

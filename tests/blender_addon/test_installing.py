@@ -13,7 +13,7 @@ from blender_addon.backend_process import explain_death
 from blender_addon.environments import finish, python_of
 from blender_addon.problems import Problem
 from blender_addon.tasks import State, Task
-from tests.blender_addon.test_panels import draw
+from tests.blender_addon.test_panels import draw_panel
 
 pytestmark = pytest.mark.bpy
 
@@ -94,13 +94,13 @@ def install(tmp_path: Path) -> str:
 def test_the_panel_offers_it_where_there_is_no_python(addon, installing, tmp_path: Path) -> None:
     from blender_addon import paths
 
-    drawn = draw(addon, "GSV3D_PT_backend")
+    drawn = draw_panel(addon, "GSV3D_PT_backend")
     assert "gsv3d.backend_install" in drawn and any("is not installed" in text for text in drawn)
     install(tmp_path)
     paths.look_again()
-    assert "gsv3d.backend_install" not in draw(addon, "GSV3D_PT_backend")
+    assert "gsv3d.backend_install" not in draw_panel(addon, "GSV3D_PT_backend")
     addon.session.get().backend.problem = explain_death(1, ["No module named backend"], tmp_path)
-    assert "gsv3d.backend_install" in draw(addon, "GSV3D_PT_backend")
+    assert "gsv3d.backend_install" in draw_panel(addon, "GSV3D_PT_backend")
 
 
 def test_the_preferences_say_what_is_installed(addon, installing, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_it_asks_whether_it_may_go_online(addon, installing, monkeypatch) -> Non
     with pytest.raises(Problem, match="may not go online"):
         installing.start()
     assert not Pretended.made
-    drawn = draw(addon, "GSV3D_PT_backend")
+    drawn = draw_panel(addon, "GSV3D_PT_backend")
     assert "Allow Online Access" in " ".join(drawn) and "screen.userpref_show" in drawn
 
 
@@ -133,9 +133,9 @@ def test_progress_is_shown_and_cancelled(addon, installing) -> None:
     assert installing.watch.look() and not addon.bpy.ops.gsv3d.backend_install.poll()
     with pytest.raises(Problem, match="is being installed"):
         installing.start()
-    assert "Downloading torch" in draw(addon, "GSV3D_PT_backend")
+    assert "Downloading torch" in draw_panel(addon, "GSV3D_PT_backend")
     installer.text, installer.fraction = "Downloading torch: 1 of 2 MB", 0.5
-    drawn = draw(addon, "GSV3D_PT_backend")
+    drawn = draw_panel(addon, "GSV3D_PT_backend")
     assert "Downloading torch: 1 of 2 MB" in drawn and "gsv3d.backend_install" not in drawn
     assert addon.bpy.ops.gsv3d.backend_install_cancel() == {"FINISHED"}
     assert installer.cancelled and not installing.watch.look()
@@ -163,7 +163,7 @@ def test_what_failed_is_said_and_can_be_tried_again(addon, installing) -> None:
     failed = Pretended.made[0]
     failed.state, failed.problem = State.FAILED, Problem("The disk is full.", "Free some space.")
     assert not installing.watch.look()
-    drawn = draw(addon, "GSV3D_PT_backend")
+    drawn = draw_panel(addon, "GSV3D_PT_backend")
     assert {"The disk is full.", "Free some space.", "gsv3d.backend_install"} <= set(drawn)
     installing.start()
     assert installing.watch.task is Pretended.made[1]
@@ -175,7 +175,7 @@ def test_a_build_without_the_backend_opens_the_guide(
     from blender_addon.operators import install as operators
 
     packed(None)
-    drawn = draw(addon, "GSV3D_PT_backend")
+    drawn = draw_panel(addon, "GSV3D_PT_backend")
     assert "gsv3d.open_guide" in drawn and "gsv3d.backend_install" not in drawn
     assert not addon.bpy.ops.gsv3d.backend_install.poll()
     opened: list[Path] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The job list is the backend's journal: whatever happens to Blender, no job is out of sight."""
+"""The job list shows the backend's journal: no job is lost, whatever happens to Blender."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from blender_addon.client import Client as SocketThread
 from blender_addon.jobs import Job, JobState
 from blender_addon.requests import Request, Target
 from tests.backend.client import Client
-from tests.backend.conftest import Running, Start, run_server, script, wait_until_ended
+from tests.backend.conftest import Running, Start, make_script, run_server, wait_until_ended
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpy
 __all__ = ["run_server"]
@@ -25,17 +26,17 @@ __all__ = ["run_server"]
 LONG = {"steps": 5000, "step_s": 0.02}
 
 
-def submit(addon, name: str = "barrel", values: dict | None = None, **target) -> Job:
-    request = Request(script(**(values or {})), f"{name}.png", files=())
+def submit_job(addon, name: str = "barrel", values: dict | None = None, **target) -> Job:
+    request = Request(make_script(**(values or {})), f"{name}.png", files=())
     return addon.session.get().jobs.submit(request, Target(name, **target))
 
 
-def connect(addon, running: Running) -> None:
+def connect_to(addon, running: Running) -> None:
     addon.session.get().start_backend("", running.path, running.path.parent)
 
 
-def done(addon, name: str = "barrel", **target) -> Job:
-    job = submit(addon, name, **target)
+def finish_job(addon, name: str = "barrel", **target) -> Job:
+    job = submit_job(addon, name, **target)
     addon.drain_until(lambda: job.state is JobState.DONE)
     return job
 
@@ -44,13 +45,13 @@ def test_memory_is_freed_and_every_device_shows_its_job(
     addon, tmp_path: Path, run_server: Start
 ) -> None:
     running = run_server(tmp_path, "--has=card A", "--has=card B")
-    connect(addon, running)
+    connect_to(addon, running)
     link = addon.session.get().backend
     addon.drain_until(lambda: link.connected is not None and link.connected.device)
     first = running.server.workers.all[0].worker.pid
     assert addon.bpy.ops.gsv3d.free_memory() == {"FINISHED"}
     wait_until_ended(first)
-    jobs = [submit(addon, name, LONG) for name in ("one", "other")]
+    jobs = [submit_job(addon, name, LONG) for name in ("one", "other")]
     addon.drain_until(lambda: all(job.device for job in jobs), 60)
     assert {job.device for job in jobs} == {"scripted", "scripted on card B"}
     addon.bpy.ops.gsv3d.cancel(all_jobs=True)
@@ -63,15 +64,15 @@ def test_jobs_of_a_blender_that_crashed_are_in_the_list(
     running = run_server(tmp_path)
     crashed = SocketThread(running.path)
     crashed.start()
-    crashed.submit("a" * 32, Request(script(), "Stuhl.png", seed=7, faces=300))
-    crashed.submit("b" * 32, Request(script(fail_at=1), "Tisch.png"))
-    crashed.submit("c" * 32, Request(script(**LONG), "Bett.png"))
+    crashed.submit("a" * 32, Request(make_script(), "Stuhl.png", seed=7, faces=300))
+    crashed.submit("b" * 32, Request(make_script(fail_at=1), "Tisch.png"))
+    crashed.submit("c" * 32, Request(make_script(**LONG), "Bett.png"))
     with Client(running.path) as observer:
         observer.session.status(follow=True)
-        observer.until(lambda e: isinstance(e, messages.Queue) and len(e.jobs) == 3
+        observer.wait_for(lambda e: isinstance(e, messages.Queue) and len(e.jobs) == 3
                        and e.jobs[2].step > 0)  # fmt: skip
     crashed.stop()
-    connect(addon, running)
+    connect_to(addon, running)
     session = addon.session.get()
     addon.drain_until(lambda: len(session.book) == 3)
     bed, table, chair = session.book.in_order()
@@ -97,13 +98,13 @@ def test_jobs_of_a_blender_that_crashed_are_in_the_list(
     assert not len(session.book)
     with Client(running.path) as observer:
         observer.session.status(follow=True)
-        observer.until(lambda e: isinstance(e, messages.Queue) and not e.jobs)
+        observer.wait_for(lambda e: isinstance(e, messages.Queue) and not e.jobs)
 
 
 def test_results_are_kept_until_they_are_cleared(addon, tmp_path: Path, run_server: Start) -> None:
     running = run_server(tmp_path)
-    connect(addon, running)
-    job = done(addon, location=(1.0, 2.0, 0.0))
+    connect_to(addon, running)
+    job = finish_job(addon, location=(1.0, 2.0, 0.0))
     data, ops = addon.bpy.data, addon.bpy.ops
     data.objects.remove(data.objects["barrel"])
     assert ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
@@ -112,10 +113,7 @@ def test_results_are_kept_until_they_are_cleared(addon, tmp_path: Path, run_serv
     folder = running.server.store.folder(job.id)
     assert folder.exists()
     assert ops.gsv3d.discard(job_id=job.id) == {"FINISHED"}
-    end = time.monotonic() + 10
-    while folder.exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until(lambda: not folder.exists(), 10)
     assert "barrel" in data.objects and not len(addon.session.get().book)
 
 
@@ -124,10 +122,10 @@ def test_an_import_that_fails_loses_nothing(
 ) -> None:
     from blender_addon.importers import mesh
 
-    connect(addon, run_server(tmp_path))
+    connect_to(addon, run_server(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(mesh, "_texture", lambda *_: 1 / 0)
-        job = submit(addon)
+        job = submit_job(addon)
         addon.drain_until(lambda: job.state is JobState.FAILED)
         assert "division by zero" in job.what
         addon.drain_until(lambda: job.kept)
@@ -142,10 +140,10 @@ def test_a_file_that_does_not_open_changes_nothing_and_revert_keeps_places(
     addon, tmp_path: Path, run_server: Start
 ) -> None:
     ops, data = addon.bpy.ops, addon.bpy.data
-    connect(addon, run_server(tmp_path))
+    connect_to(addon, run_server(tmp_path))
     file = tmp_path / "Szene ü.blend"
     ops.wm.save_as_mainfile(filepath=str(file))
-    job = submit(addon, values={"steps": 60, "step_s": 0.02}, location=(3.0, 0.0, 0.0))
+    job = submit_job(addon, values={"steps": 60, "step_s": 0.02}, location=(3.0, 0.0, 0.0))
     addon.drain_until(lambda: job.state is JobState.RUNNING)
     (tmp_path / "broken.blend").write_bytes(b"BLENDER-nothing")
     with pytest.raises(RuntimeError):
@@ -163,9 +161,9 @@ def test_stop_makes_jobs_wait_and_cancel_after_it_cancels(
     addon, tmp_path: Path, run_server: Start
 ) -> None:
     running = run_server(tmp_path)
-    connect(addon, running)
+    connect_to(addon, running)
     session = addon.session.get()
-    first, second = submit(addon, "a", LONG), submit(addon, "b", LONG)
+    first, second = submit_job(addon, "a", LONG), submit_job(addon, "b", LONG)
     addon.drain_until(lambda: first.state is JobState.RUNNING)
     addon.drain_until(lambda: second.state is JobState.QUEUED)
     session.stop_backend()
@@ -173,13 +171,13 @@ def test_stop_makes_jobs_wait_and_cancel_after_it_cancels(
     assert "stopped" in session.jobs.describe(first)
     session.jobs.cancel(second.id)
     assert second.state is JobState.CANCELLED
-    connect(addon, running)
+    connect_to(addon, running)
     addon.drain_until(lambda: first.state is JobState.RUNNING)
     session.jobs.cancel(first.id)
     addon.drain_until(lambda: first.state is JobState.CANCELLED)
     with Client(running.path) as observer:
         observer.session.status(follow=True)
-        observer.until(lambda e: isinstance(e, messages.Queue)
+        observer.wait_for(lambda e: isinstance(e, messages.Queue)
                        and [j.state for j in e.jobs] == ["cancelled"] * 2)  # fmt: skip
 
 
@@ -187,8 +185,8 @@ def test_jobs_survive_a_backend_that_is_started_again(
     addon, tmp_path: Path, run_server: Start
 ) -> None:
     first = run_server(tmp_path)
-    connect(addon, first)
-    job = submit(addon, values={"steps": 100, "step_s": 0.02})
+    connect_to(addon, first)
+    job = submit_job(addon, values={"steps": 100, "step_s": 0.02})
     addon.drain_until(lambda: job.state is JobState.RUNNING)
     first.stop()
     addon.drain_until(lambda: job.state is JobState.WAITING)
@@ -196,21 +194,21 @@ def test_jobs_survive_a_backend_that_is_started_again(
     addon.drain_until(lambda: job.state is JobState.DONE, 40)
 
 
-def test_the_same_job_is_not_taken_twice(addon, tmp_path: Path) -> None:
+def test_the_same_job_is_not_taken_twice(addon) -> None:
     from blender_addon.problems import Problem
 
-    submit(addon, location=(1.0, 0.0, 0.0))
+    submit_job(addon, location=(1.0, 0.0, 0.0))
     with pytest.raises(Problem, match="on the list already.*seed"):
-        submit(addon, location=(1.0, 0.0, 0.0))
-    submit(addon, location=(2.0, 0.0, 0.0))
+        submit_job(addon, location=(1.0, 0.0, 0.0))
+    submit_job(addon, location=(2.0, 0.0, 0.0))
     assert len(addon.session.get().book) == 2
 
 
 def test_waiting_jobs_change_places(addon, tmp_path: Path, run_server: Start) -> None:
-    connect(addon, run_server(tmp_path))
+    connect_to(addon, run_server(tmp_path))
     book, ops = addon.session.get().book, addon.bpy.ops.gsv3d
     names = ("a", "b", "c", "d")
-    first, *others = [submit(addon, name, LONG) for name in names]
+    first, *others = [submit_job(addon, name, LONG) for name in names]
     addon.drain_until(lambda: first.state is JobState.RUNNING)
     addon.drain_until(lambda: {job.state for job in others} == {JobState.QUEUED})
     addon.drain_until(lambda: [job.name for job in book.in_order()] == list(names))
@@ -223,17 +221,17 @@ def test_waiting_jobs_change_places(addon, tmp_path: Path, run_server: Start) ->
 
 
 def test_all_failed_of_a_batch_are_done_again(addon, tmp_path: Path, run_server: Start) -> None:
-    connect(addon, run_server(tmp_path))
-    good = submit(addon, "good", batch="b")
-    bad = [submit(addon, f"bad {n}", {"fail_at": 1}, batch="b", slot=n) for n in (1, 2)]
-    other = submit(addon, "other", {"fail_at": 1}, batch="another")
+    connect_to(addon, run_server(tmp_path))
+    good = submit_job(addon, "good", batch="b")
+    bad = [submit_job(addon, f"bad {n}", {"fail_at": 1}, batch="b", slot=n) for n in (1, 2)]
+    other = submit_job(addon, "other", {"fail_at": 1}, batch="another")
     book = addon.session.get().book
     addon.drain_until(lambda: not book.active() and good.state is JobState.DONE)
     assert [job.state for job in book.in_order()[:3]] == [JobState.FAILED] * 3  # they come first
     assert addon.bpy.ops.gsv3d.retry(batch="b") == {"FINISHED"}
     assert [job.state.active for job in (good, *bad, other)] == [False, True, True, False]
     addon.drain_until(lambda: not book.active())
-    at_work = submit(addon, "at work", LONG)
+    at_work = submit_job(addon, "at work", LONG)
     with pytest.raises(RuntimeError, match="Only a job of this Blender that is over"):
         addon.bpy.ops.gsv3d.discard(job_id=at_work.id)
     assert book.get(at_work.id) is at_work
@@ -244,7 +242,7 @@ def test_a_job_says_that_the_backend_is_being_started(addon, monkeypatch) -> Non
     from types import SimpleNamespace
 
     session = addon.session.get()
-    job = submit(addon)
+    job = submit_job(addon)
     monkeypatch.setattr(session.backend, "state", BackendState.STARTING)
     assert session.jobs.describe(job) == "starting the backend"
     job.state = JobState.QUEUED  # taken, and nothing before it: the model is being loaded
@@ -262,7 +260,7 @@ def test_a_full_queue_and_a_slow_backend_lose_no_picture(
     monkeypatch.setattr("backend.protocol.session._BUSY_S", 0.05)
     running = run_server(tmp_path)
     file = tmp_path / "picture.png"
-    file.write_bytes(script(steps=1, step_s=0.0, gaussians=10, padding="x" * 300_000))
+    file.write_bytes(make_script(steps=1, step_s=0.0, gaussians=10, padding="x" * 300_000))
     client = SocketThread(running.path)
     client.start()
     ids = [f"{number:032x}" for number in range(60)]
@@ -284,12 +282,11 @@ def test_a_full_queue_and_a_slow_backend_lose_no_picture(
 
 
 def test_a_stale_connection_file_locks_nobody_out(addon, tmp_path: Path, pretend) -> None:
-    """It names a process that lives, but is another: ids are given away again."""
+    """The file names a process that lives but is another: systems use ids again."""
     keys = "a" * 40
     path = tmp_path / "connection.json"
     write_connection(
-        path,
-        Connection("tcp://127.0.0.1:9", keys, keys, keys, os.getpid(), {}, str(tmp_path)),
+        path, Connection("tcp://127.0.0.1:9", keys, keys, keys, os.getpid(), {}, str(tmp_path))
     )
     pretend("import time; time.sleep(60)")
     session = addon.session.get()
@@ -312,7 +309,7 @@ def test_disabling_leaves_neither_previews_nor_rows(
     blender_addon.register()
     try:
         session.get().start_backend("", running.path, tmp_path)
-        request = Request(script(coarse_at=[1], **LONG), "barrel.png")
+        request = Request(make_script(coarse_at=[1], **LONG), "barrel.png")
         job = session.get().jobs.submit(request, Target("barrel"))
         end = time.monotonic() + 20
         while "barrel Splats" not in bpy.data.objects:

@@ -23,7 +23,7 @@ def test_what_the_backend_took_the_camera_for(pose: dict[str, float], words: str
     assert pose_words(pose) == words
 
 
-def make(name: str = "barrel", batch: str = "", slot: int = 0) -> Job:
+def make_job(name: str = "barrel", batch: str = "", slot: int = 0) -> Job:
     return Job(Request(b"x", f"{name}.png"), Target(name, batch=batch, slot=slot))
 
 
@@ -44,7 +44,7 @@ def test_eta_in_words(seconds: float, words: str) -> None:
 
 def test_the_bar_never_goes_back_and_covers_all_phases() -> None:
     assert sum(share for _, _, share in PHASES) == pytest.approx(1.0)
-    job, seen = make(), []
+    job, seen = make_job(), []
     for phase, _, _ in PHASES:
         for step in range(4):
             job.progress(phase, step, 3, None)
@@ -56,7 +56,7 @@ def test_the_bar_never_goes_back_and_covers_all_phases() -> None:
 
 
 def test_progress_in_words() -> None:
-    job = make()
+    job = make_job()
     assert job.describe() == "waiting for the backend"
     job.progress("denoising", 7, 20, 12.0)
     assert job.state is JobState.RUNNING
@@ -65,7 +65,7 @@ def test_progress_in_words() -> None:
 
 
 def test_a_late_progress_does_not_undo_a_cancel() -> None:
-    job = make()
+    job = make_job()
     job.state = JobState.CANCELLING
     job.progress("denoising", 7, 20, 12.0)
     assert job.state is JobState.CANCELLING
@@ -73,7 +73,7 @@ def test_a_late_progress_does_not_undo_a_cancel() -> None:
 
 def test_the_book_knows_what_runs_and_sums_up_a_batch() -> None:
     book = JobBook()
-    jobs = [book.add(make(str(i), "b", 3 - i)) for i in range(4)]
+    jobs = [book.add(make_job(str(i), "b", 3 - i)) for i in range(4)]
     assert [j.target.slot for j in book.of_batch("b")] == [0, 1, 2, 3]
     jobs[0].state, jobs[1].state = JobState.DONE, JobState.FAILED
     jobs[3].progress("denoising", 1, 2, None)
@@ -87,7 +87,7 @@ def test_the_book_knows_what_runs_and_sums_up_a_batch() -> None:
 
 def test_results_that_wait_for_their_artist_are_not_forgotten() -> None:
     book = JobBook()
-    job = book.add(make())
+    job = book.add(make_job())
     job.state, job.detached = JobState.ARRIVED, True
     assert book.finished() == []
     assert "Import" in job.describe()

@@ -13,31 +13,31 @@ from tests.blender_addon.test_panels import CheckedLayout
 pytestmark = pytest.mark.bpy
 
 
-def context_of(width: int) -> SimpleNamespace:
+def make_context(width: int) -> SimpleNamespace:
     preferences = SimpleNamespace(system=SimpleNamespace(ui_scale=1.0))
     return SimpleNamespace(region=SimpleNamespace(width=width), preferences=preferences)
 
 
-def lines(addon, text: str, width: int) -> list[str]:
+def list_lines(addon, text: str, width: int) -> list[str]:
     from blender_addon.layouts import draw_words
 
     drawn: list[str] = []
-    draw_words(CheckedLayout(addon.bpy, drawn), context_of(width), text, "INFO")
+    draw_words(CheckedLayout(addon.bpy, drawn), make_context(width), text, "INFO")
     return [line for line in drawn if line]
 
 
 def test_words_are_wrapped_at_the_width(addon) -> None:
     text = "Select an image empty: drag a picture into the view, or Add > Image > Reference."
-    drawn = lines(addon, text, 291)
+    drawn = list_lines(addon, text, 291)
     assert " ".join(drawn) == text and 2 < len(drawn) < 6
     assert max(map(len, drawn)) * 7.5 < 291
-    assert len(lines(addon, text, 600)) < len(drawn)
+    assert len(list_lines(addon, text, 600)) < len(drawn)
 
 
 def test_chinese_is_wrapped_and_no_line_begins_with_a_stop(addon) -> None:
     text = "请选中一个图像空物体：将图像拖入视图中，或使用添加菜单中的图像参考。"
     for width in range(200, 420, 13):
-        drawn = lines(addon, text, width)
+        drawn = list_lines(addon, text, width)
         assert "".join(drawn) == text
         assert not [line for line in drawn if line[0] in "，。："]
 
@@ -89,6 +89,6 @@ def test_a_text_is_drawn_to_its_end_with_its_paragraphs(addon) -> None:
 
     text = "# LICENSE\n\nYou may do this\nand that. 2024.\n(a) not this,\n* and so on" + " on" * 300
     drawn: list[str] = []
-    draw_text(CheckedLayout(addon.bpy, drawn), context_of(400), text)
+    draw_text(CheckedLayout(addon.bpy, drawn), make_context(400), text)
     assert drawn[1:5] == ["# LICENSE", "", "You may do this and that. 2024.", "(a) not this,"]
     assert " ".join(drawn).count(" on") == 301 and max(map(len, drawn)) * 7.5 < 400

@@ -13,6 +13,7 @@ import pytest
 
 from blender_addon import log_files
 from blender_addon.problems import Problem
+from tests.disks import report_full
 
 
 def test_all_logs_in_one_text_the_newest_first(tmp_path: Path) -> None:
@@ -49,11 +50,7 @@ def test_no_log_is_said(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "backend.log").write_text("it began")
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_text", report_full)
     with pytest.raises(Problem, match="disk is full"):
         log_files.gather(tmp_path)
 

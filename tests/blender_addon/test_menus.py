@@ -15,7 +15,7 @@ pytestmark = pytest.mark.bpy
 HOOKED = ("VIEW3D_MT_object", "VIEW3D_MT_object_context_menu", "IMAGE_MT_image")
 
 
-def appended(bpy: Any) -> list[Any]:
+def list_appended(bpy: Any) -> list[Any]:
     """Return the add-on's functions in Blender's own menus."""
     return [
         function
@@ -25,7 +25,7 @@ def appended(bpy: Any) -> list[Any]:
     ]
 
 
-def drawn_by(addon: Any, function: Any, **context: Any) -> list[str]:
+def draw_menu(addon: Any, function: Any, **context: Any) -> list[str]:
     drawn: list[str] = []
     given = {"selected_objects": [], "object": None, "space_data": None, **context}
     function(
@@ -42,12 +42,12 @@ def test_the_menus_come_and_go_with_the_add_on(empty_blender) -> None:
     for _ in range(2):
         blender_addon.register()
         try:
-            assert len(appended(bpy)) == len(HOOKED)
-            for function in appended(bpy):
+            assert len(list_appended(bpy)) == len(HOOKED)
+            for function in list_appended(bpy):
                 assert function.__module__ == "blender_addon.menus"
         finally:
             blender_addon.unregister()
-        assert not appended(bpy)
+        assert not list_appended(bpy)
         assert not [name for name in dir(bpy.types) if name.startswith("GSV3D")]
 
 
@@ -56,7 +56,7 @@ def test_every_operator_that_makes_sense_alone_is_in_a_menu(addon) -> None:
 
     shown: set[str] = set()
     for menu in menus.CLASSES:
-        shown |= set(drawn_by(addon, menu.draw))
+        shown |= set(draw_menu(addon, menu.draw))
     alone = {
         cls.bl_idname
         for cls in operators.CLASSES
@@ -89,14 +89,14 @@ def test_the_context_menu_is_about_what_is_selected(addon) -> None:
     from blender_addon import menus
 
     bpy = addon.bpy
-    assert not drawn_by(addon, menus.draw_in_context_menu)
+    assert not draw_menu(addon, menus.draw_in_context_menu)
     result = bpy.data.objects.new("cup", None)
     result["gsv3d_source"] = "digest"
-    shown = drawn_by(addon, menus.draw_in_context_menu, object=result)
+    shown = draw_menu(addon, menus.draw_in_context_menu, object=result)
     assert [text for text in shown if text.startswith("gsv3d.")] == ["gsv3d.keep"]
     picture = bpy.data.objects.new("picture", None)
     picture.empty_display_type, picture.data = "IMAGE", bpy.data.images.new("cup", 8, 8)
-    shown = drawn_by(addon, menus.draw_in_context_menu, selected_objects=[picture])
+    shown = draw_menu(addon, menus.draw_in_context_menu, selected_objects=[picture])
     assert [text for text in shown if text.startswith("gsv3d.")] == ["gsv3d.generate_selected"]
 
 

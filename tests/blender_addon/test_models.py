@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +16,9 @@ from blender_addon.events import Connected, ModelChoice
 from blender_addon.model_process import ModelProcess
 from blender_addon.problems import Problem
 from blender_addon.tasks import State
-from tests.blender_addon.test_panels import CheckedLayout, draw
+from tests.blender_addon.test_panels import CheckedLayout, draw_panel
 from tests.gsv3d.loopback_hub import CONVERTER, LoopbackHub, serve
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpy
 
@@ -33,19 +33,12 @@ KNOWN = (
 ADD = ("add", "sv3d-p", "--json", "--stop-at-eof")
 
 
-def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     pytest.importorskip("torch")  # without it there is no program that adds models
     from tests.gsv3d.multiview import published
 
-    weights = published.write(tmp_path_factory.mktemp("weights") / "p", "p").read_bytes()
+    weights = published.write_weights(tmp_path_factory.mktemp("weights") / "p", "p").read_bytes()
     return {"LICENSE.md": LICENSE.encode(), "sv3d_p.safetensors": weights}
 
 
@@ -59,7 +52,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(files: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """Serve a hub that gives its files to those alone who have the token "hf_right"."""
+    """Serve a hub that gives its files only to those who have the token "hf_right"."""
     with serve(files, token="hf_right") as found:
         for name, value in found.environment().items():
             if name.startswith(("HF_", "NO_PROXY")):
@@ -70,7 +63,7 @@ def hub(files: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 
 @pytest.fixture
 def changes(addon: Any, monkeypatch: pytest.MonkeyPatch, own: Path) -> Any:
-    """Return the module, in a Blender that may go online and whose backend has this Python."""
+    """Return the module `model_changes`, in a Blender that is online and has this Python."""
     from blender_addon import compat, model_changes, preferences
 
     monkeypatch.setattr(compat, "online_access", lambda: True)
@@ -79,7 +72,7 @@ def changes(addon: Any, monkeypatch: pytest.MonkeyPatch, own: Path) -> Any:
     model_changes.watch.close()
 
 
-def in_preferences(addon: Any) -> list[str]:
+def draw_preferences(addon: Any) -> list[str]:
     from blender_addon import model_panel
 
     drawn: list[str] = []
@@ -88,34 +81,31 @@ def in_preferences(addon: Any) -> list[str]:
     return list(filter(None, drawn))
 
 
-# What is drawn
-
-
 def test_the_panel_shows_what_there_is_and_the_license_of_what_is_chosen(addon: Any) -> None:
     from blender_addon.properties import _known_models
 
     settings = addon.bpy.context.scene.gsv3d
-    assert "model" not in draw(addon, "GSV3D_PT_generate")
+    assert "model" not in draw_panel(addon, "GSV3D_PT_generate")
     addon.session.get().backend.connected = Connected("cpu", KNOWN)
     assert list(_known_models(None, None, "")) == [
         ("blockout", ""), ("mine", ""),
         ("sv3d-u", "not installed"), ("gsv3d-576", "not installed"),
     ]  # fmt: skip
-    drawn = list(filter(None, draw(addon, "GSV3D_PT_generate")))
+    drawn = list(filter(None, draw_panel(addon, "GSV3D_PT_generate")))
     assert drawn.index("model") + 1 == drawn.index("License: apache-2.0")
     settings.model = "mine"
-    assert f"License: {SV3D}" in draw(addon, "GSV3D_PT_image")
+    assert f"License: {SV3D}" in draw_panel(addon, "GSV3D_PT_image")
     settings.model = "sv3d-u"
-    drawn = draw(addon, "GSV3D_PT_generate")
+    drawn = draw_panel(addon, "GSV3D_PT_generate")
     said = {"sv3d-u is not installed.", "gsv3d.open_preferences", f"License: {SV3D}"}
     assert said <= set(drawn)
 
 
 def test_the_preferences_offer_what_can_be_done(addon: Any, changes: Any) -> None:
-    alone = " ".join(in_preferences(addon))
+    alone = " ".join(draw_preferences(addon))
     assert alone == "Start the backend to see and to change its models."
     addon.session.get().backend.connected = Connected("cpu", KNOWN)
-    drawn = in_preferences(addon)
+    drawn = draw_preferences(addon)
     assert [text for text in drawn if text.startswith(("gsv3d.", "screen."))] == [
         "gsv3d.model_remove", "gsv3d.model_add", "gsv3d.model_convert",
     ]  # fmt: skip
@@ -123,7 +113,7 @@ def test_the_preferences_offer_what_can_be_done(addon: Any, changes: Any) -> Non
     assert "'gsv3d models add'" not in drawn
     older = (ModelChoice("blockout"), ModelChoice("sv3d-p", False))
     addon.session.get().backend.connected = Connected("cpu", older)
-    assert not [text for text in in_preferences(addon) if text.startswith("gsv3d.")]
+    assert not [text for text in draw_preferences(addon) if text.startswith("gsv3d.")]
 
 
 def test_it_asks_whether_it_may_go_online(addon: Any, changes: Any, monkeypatch: Any) -> None:
@@ -131,15 +121,12 @@ def test_it_asks_whether_it_may_go_online(addon: Any, changes: Any, monkeypatch:
 
     monkeypatch.setattr(compat, "online_access", lambda: False)
     addon.session.get().backend.connected = Connected("cpu", KNOWN)
-    assert "Allow Online Access" in " ".join(in_preferences(addon))
+    assert "Allow Online Access" in " ".join(draw_preferences(addon))
     assert not addon.bpy.ops.gsv3d.model_add.poll()
     assert addon.bpy.ops.gsv3d.model_convert.poll()
     with pytest.raises(Problem, match="may not go online"):
         changes.start(ADD)
     assert changes.watch.task is None
-
-
-# What is done
 
 
 def test_a_model_is_added_and_removed_while_the_backend_runs(
@@ -156,13 +143,13 @@ def test_a_model_is_added_and_removed_while_the_backend_runs(
     assert bpy.ops.gsv3d.model_add(model="sv3d-p", token="hf_right") == {"FINISHED"}
     process = changes.watch.task
     assert not bpy.ops.gsv3d.model_add.poll() and not bpy.ops.gsv3d.model_agree.poll()
-    until(lambda: process.state is not State.RUNNING)
+    wait_until(lambda: process.state is not State.RUNNING)
     assert changes.watch.look() and process.license.split() == LICENSE.split()
-    drawn = in_preferences(addon)
+    drawn = draw_preferences(addon)
     assert drawn[0] == "STABILITY AI LICENSE" and " ".join(drawn).count("and so on,") == 30
     assert drawn[-2:] == ["gsv3d.model_agree", "gsv3d.model_cancel"]
     assert bpy.ops.gsv3d.model_agree() == {"FINISHED"}
-    until(lambda: not process.runs)
+    wait_until(lambda: not process.runs)
     assert process.state is State.DONE, process.problem
     assert not changes.watch.look() and changes.watch.task is None
     addon.drain_until(lambda: "sv3d-p" in installed(), 120)
@@ -170,36 +157,36 @@ def test_a_model_is_added_and_removed_while_the_backend_runs(
     assert (model.decoder, model.change) == (False, "remove")
     assert "not for every commercial use" in model.license
     assert bpy.ops.gsv3d.model_remove(model="sv3d-p") == {"FINISHED"}
-    until(lambda: not changes.watch.look())
+    wait_until(lambda: not changes.watch.look())
     assert list(own.iterdir()) == []
     addon.drain_until(lambda: installed() == ["blockout"], 60)
 
 
 def test_cancelling_stops_the_program(addon: Any, changes: Any, hub: Any, own: Path) -> None:
-    """And keeps what was downloaded, and nothing that is half a model."""
+    """The files that were downloaded are kept, half a model is not."""
     hub.hold.set()
     changes.start(ADD, "hf_right")
     process = changes.watch.task
     with pytest.raises(Problem, match="is being added"):
         changes.start(ADD)
-    until(lambda: process.state is State.ASKING)
+    wait_until(lambda: process.state is State.ASKING)
     process.agree()
-    until(lambda: process.fraction is not None)
-    assert "Downloading the model: " in " ".join(in_preferences(addon))
+    wait_until(lambda: process.fraction is not None)
+    assert "Downloading the model: " in " ".join(draw_preferences(addon))
     assert addon.bpy.ops.gsv3d.model_cancel() == {"FINISHED"}
-    assert in_preferences(addon)[0] == "Cancelling"
+    assert draw_preferences(addon)[0] == "Cancelling"
     hub.hold.clear()
-    until(lambda: not process.runs)
+    wait_until(lambda: not process.runs)
     assert process.state is State.CANCELLED and process.problem is None
     assert [path.name for path in own.iterdir()] == [".sv3d-p.download"]
 
 
 def test_a_page_to_ask_at_is_one_button_away(addon: Any, changes: Any, hub: Any) -> None:
     changes.start(ADD, "hf_wrong")
-    until(lambda: not changes.watch.look())
+    wait_until(lambda: not changes.watch.look())
     process = changes.watch.task
     assert process.page == f"{hub.address}/stabilityai/sv3d"
-    drawn = in_preferences(addon)
+    drawn = draw_preferences(addon)
     said = " ".join(drawn)
     assert "to those alone who have agreed to its conditions." in said
     assert "Then make an access token" in said and "hf auth login" not in said
@@ -213,10 +200,10 @@ def test_what_the_program_refuses_is_one_sentence(
     path = tmp_path / "Kopie von sv3d_p.safetensors"
     convert = addon.bpy.ops.gsv3d.model_convert
     assert convert(filepath=str(path), model="blockout") == {"FINISHED"}
-    until(lambda: not changes.watch.look())
+    wait_until(lambda: not changes.watch.look())
     problem = changes.watch.task.problem
     assert problem.what == "There is a model 'blockout' already." and problem.hint
-    assert " ".join(in_preferences(addon)).startswith(str(problem))
+    assert " ".join(draw_preferences(addon)).startswith(str(problem))
     assert convert.poll() and not own.exists()
     assert convert(filepath=str(path)) == {"FINISHED"}
     assert "Kopie-von-sv3d-p" in changes.watch.task._command
@@ -235,7 +222,7 @@ def test_a_program_that_fails_is_said(
     monkeypatch.setattr(model_process, "PROGRAM", ("-c", program))
     process = ModelProcess(sys.executable, ADD, tmp_path / "models.log", token="")
     process.start()
-    until(lambda: not process.runs)
+    wait_until(lambda: not process.runs)
     assert process.state is State.FAILED
     with pytest.raises(Problem, match=words):
         raise process.problem

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from backend.protocol import messages as m
 from backend.protocol import read_connection
 from blender_addon.backend_link import BackendState
 from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
 from blender_addon.requests import Request, Target
-from tests.backend.client import Client
-from tests.backend.conftest import Running, Start, run_server, script  # noqa: F401
-from tests.backend.test_pairing import free_port
+from tests.backend.conftest import Running, Start, make_script, run_server  # noqa: F401
+from tests.backend.test_pairing import find_free_port, make_code
 
 pytestmark = pytest.mark.bpy
 
@@ -24,13 +22,7 @@ pytestmark = pytest.mark.bpy
 @pytest.fixture
 def elsewhere(tmp_path: Path, run_server: Start) -> Running:  # noqa: F811
     (tmp_path / "elsewhere").mkdir()
-    return run_server(tmp_path / "elsewhere", listen=("127.0.0.1", free_port()))
-
-
-def make_code(running: Running) -> str:
-    with Client(running.path) as owner:
-        owner.session.invite()
-        return owner.until(m.Invitation).code
+    return run_server(tmp_path / "elsewhere", listen=("127.0.0.1", find_free_port()))
 
 
 @pytest.fixture
@@ -53,13 +45,13 @@ def test_a_job_is_done_on_the_other_computer(addon, preferences, elsewhere: Runn
     from blender_addon import preferences as read
 
     session = addon.session.get()
-    preferences.pairing_code = make_code(elsewhere)
+    preferences.pairing_code = str(make_code(elsewhere))
     assert addon.bpy.ops.gsv3d.backend_pair() == {"FINISHED"}
     addon.drain_until(lambda: session.backend.ready and session.backend.connected.models)
     assert session.backend.connected.host == "127.0.0.1"
     assert read.backend_place().connection_file == read.paired_file()
     assert preferences.pairing_code == "" and read_connection(read.paired_file()).remote
-    job = session.jobs.submit(Request(script(), "cup.png"), Target("cup"))
+    job = session.jobs.submit(Request(make_script(), "cup.png"), Target("cup"))
     addon.drain_until(lambda: job.state is JobState.DONE)
     # The next Blender needs no code, and never starts a backend of its own for that file.
     session.stop_backend()
@@ -73,7 +65,7 @@ def test_a_spent_code_is_said_and_the_backend_here_comes_back(
     addon, preferences, elsewhere: Running, tmp_path: Path
 ) -> None:
     session = addon.session.get()
-    code = make_code(elsewhere)
+    code = str(make_code(elsewhere))
     make_code(elsewhere)
     session.pair_backend(code, tmp_path / "here" / "paired_backend.json")
     addon.drain_until(lambda: session.backend.state is BackendState.FAILED)
@@ -88,7 +80,7 @@ def test_a_mistyped_code_changes_nothing(addon, preferences, elsewhere: Running)
     session = addon.session.get()
     session.start_backend("", elsewhere.path, elsewhere.path.parent, may_start=False)
     addon.drain_until(lambda: session.backend.ready)
-    code = make_code(elsewhere)
+    code = str(make_code(elsewhere))
     with pytest.raises(Problem, match="a letter in it is wrong"):
         session.pair_backend(re.sub(".$", "_" if code[-1] != "_" else "-", code), Path("x.json"))
     assert session.backend.ready

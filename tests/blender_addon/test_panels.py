@@ -61,7 +61,7 @@ class CheckedLayout:
         return call
 
 
-def draw(addon, panel: str, shading: str = "MATERIAL", active: Any = None) -> list[str]:
+def draw_panel(addon, panel: str, shading: str = "MATERIAL", active: Any = None) -> list[str]:
     """Return what a panel shows: texts, properties and operators in their order."""
     bpy = addon.bpy
     context = SimpleNamespace(
@@ -85,7 +85,7 @@ def draw(addon, panel: str, shading: str = "MATERIAL", active: Any = None) -> li
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_main_panel_for_every_source(addon, source: str) -> None:
     addon.bpy.context.scene.gsv3d.source = source
-    drawn = draw(addon, "GSV3D_PT_generate")
+    drawn = draw_panel(addon, "GSV3D_PT_generate")
     assert ("gsv3d.imagine" in drawn) == (source == "WORDS")
     assert drawn.count("gsv3d.generate") == 1
 
@@ -95,18 +95,18 @@ def test_the_cut_out_stands_above_generate(addon, tmp_path: Path) -> None:
 
     settings = addon.bpy.context.scene.gsv3d
     settings.source, settings.filepath = "FILE", str(tmp_path / "mug.png")
-    drawn = draw(addon, "GSV3D_PT_generate")
+    drawn = draw_panel(addon, "GSV3D_PT_generate")
     assert "gsv3d.cutout" in drawn and "gsv3d.another_cutout" not in drawn
     cut = CutOut(Cutting(b"x", "by hand.png"), chosen=True)
     addon.session.get().jobs.cutouts.add(sources.key_of(settings.filepath), cut)
     cut.take(events.FileArrived(cut.id, "png", b"x", 0.4))
-    drawn = draw(addon, "GSV3D_PT_generate")
+    drawn = draw_panel(addon, "GSV3D_PT_generate")
     assert "Unsure: look whether this is the whole object" in " ".join(drawn)
     assert "Cut out of by hand.png" in drawn
     row = ["gsv3d.cutout", "gsv3d.forget_cutout", "gsv3d.another_cutout", "gsv3d.generate"]
     assert [text for text in drawn if text in row] == row
     cut.take(events.JobFailed(cut.id, Problem("There is no object.", "Take another.")))
-    assert "There is no object. Take another." in " ".join(draw(addon, "GSV3D_PT_generate"))
+    assert "There is no object. Take another." in " ".join(draw_panel(addon, "GSV3D_PT_generate"))
 
 
 def test_the_part_of_an_image_that_is_used_is_said(addon) -> None:
@@ -128,42 +128,42 @@ def test_the_part_of_an_image_that_is_used_is_said(addon) -> None:
 
 
 def test_a_result_can_be_kept(addon) -> None:
-    assert "gsv3d.keep" not in draw(addon, "GSV3D_PT_generate")
+    assert "gsv3d.keep" not in draw_panel(addon, "GSV3D_PT_generate")
     bpy = addon.bpy
     for name in ("cup", "other cup"):
         result = bpy.data.objects.new(name, None)
         result["gsv3d_source"], result["gsv3d_kind"], result["gsv3d_job"] = "digest", "mesh", name
         if name == "cup":
             bpy.context.scene.collection.objects.link(result)
-            assert "gsv3d.keep" not in draw(addon, "GSV3D_PT_generate", active=result)
+            assert "gsv3d.keep" not in draw_panel(addon, "GSV3D_PT_generate", active=result)
     bpy.context.scene.collection.objects.link(result)
-    assert "gsv3d.keep" in draw(addon, "GSV3D_PT_generate", active=bpy.data.objects["cup"])
+    assert "gsv3d.keep" in draw_panel(addon, "GSV3D_PT_generate", active=bpy.data.objects["cup"])
 
 
 def test_the_angle_of_the_mirror_plane_is_shown_where_it_counts(addon) -> None:
     settings = addon.bpy.context.scene.gsv3d
     for mirror, shown in (("AUTO", False), ("OFF", False), ("PLANE", True)):
         settings.mirror = mirror
-        drawn = draw(addon, "GSV3D_PT_advanced")
+        drawn = draw_panel(addon, "GSV3D_PT_advanced")
         assert ("plane" in drawn) == shown and {"mirror", "elevation"} <= set(drawn)
 
 
 def test_the_first_view_is_short(addon) -> None:
     settings = addon.bpy.context.scene.gsv3d
     settings.source = "FILE"
-    drawn = draw(addon, "GSV3D_PT_generate")
+    drawn = draw_panel(addon, "GSV3D_PT_generate")
     shown = [text for text in drawn if text in settings.bl_rna.properties]
     assert shown == ["source", "quality", "faces", "height", "seeds"]
     settings.model = "large"  # of another backend: it has to be seen to be changed
-    assert "model" in draw(addon, "GSV3D_PT_generate")
-    advanced = draw(addon, "GSV3D_PT_advanced")
+    assert "model" in draw_panel(addon, "GSV3D_PT_generate")
+    advanced = draw_panel(addon, "GSV3D_PT_advanced")
     assert {"seed", "steps", "elevation", "mirror", "orbit", "frames", "texture_size"} <= set(
         advanced
     )
     for name in ("GSV3D_PT_advanced", "GSV3D_PT_image_advanced"):
         panel = getattr(addon.bpy.types, name)
         assert "DEFAULT_CLOSED" in panel.bl_options and panel.bl_parent_id
-        assert draw(addon, name) == advanced
+        assert draw_panel(addon, name) == advanced
 
 
 def test_quality_is_a_number_of_steps_and_a_number_of_steps_a_quality(addon) -> None:
@@ -184,10 +184,10 @@ def test_quality_is_a_number_of_steps_and_a_number_of_steps_a_quality(addon) -> 
 
 
 def test_textures_are_one_button_away_where_the_view_does_not_show_them(addon) -> None:
-    assert "gsv3d.solid_colors" not in draw(addon, "GSV3D_PT_generate")  # nothing to show yet
+    assert "gsv3d.solid_colors" not in draw_panel(addon, "GSV3D_PT_generate")  # nothing to show yet
     addon.session.get().book.add(Job(Words("a cup"), Target("a cup")))
-    assert "gsv3d.solid_colors" in draw(addon, "GSV3D_PT_generate")
-    assert "gsv3d.solid_colors" not in draw(addon, "GSV3D_PT_generate", "TEXTURE")
+    assert "gsv3d.solid_colors" in draw_panel(addon, "GSV3D_PT_generate")
+    assert "gsv3d.solid_colors" not in draw_panel(addon, "GSV3D_PT_generate", "TEXTURE")
 
 
 def test_the_height_is_asked_for_where_no_picture_says_it(addon) -> None:
@@ -198,7 +198,7 @@ def test_the_height_is_asked_for_where_no_picture_says_it(addon) -> None:
         ("FILE", "PICTURE", True),
     ):
         settings.source, settings.size = source, size
-        drawn = draw(addon, "GSV3D_PT_generate")
+        drawn = draw_panel(addon, "GSV3D_PT_generate")
         assert ("height" in drawn) == shown and ("size" in drawn) == (source == "SELECTED")
 
 
@@ -207,25 +207,25 @@ def test_the_height_is_asked_for_where_no_picture_says_it(addon) -> None:
     ["GSV3D_PT_jobs", "GSV3D_PT_batch", "GSV3D_PT_results", "GSV3D_PT_backend", "GSV3D_PT_image"],
 )
 def test_the_other_panels(addon, panel: str) -> None:
-    assert draw(addon, panel)
+    assert draw_panel(addon, panel)
 
 
 def test_words_their_picture_and_what_is_missing(addon, connect, monkeypatch) -> None:
     monkeypatch.delenv("GSV3D_TEXT_MODEL", raising=False)
     addon.bpy.context.scene.gsv3d.source = "WORDS"
-    assert "gsv3d.imagine" not in draw(addon, "GSV3D_PT_image")
-    drawn = draw(addon, "GSV3D_PT_generate")
+    assert "gsv3d.imagine" not in draw_panel(addon, "GSV3D_PT_image")
+    drawn = draw_panel(addon, "GSV3D_PT_generate")
     assert any("no text-to-image model" in text for text in drawn)
     assert drawn.index("gsv3d.imagine") < drawn.index("imagined") < drawn.index("gsv3d.generate")
     connect("slow")
     job = addon.session.get().jobs.submit(Words("a cup"), Target("a cup"))
     addon.drain_until(lambda: job.state is JobState.RUNNING and job.step)
-    drawn = draw(addon, "GSV3D_PT_generate")
+    drawn = draw_panel(addon, "GSV3D_PT_generate")
     assert not any("no text-to-image model" in text for text in drawn)
     assert "a cup" in drawn and any("Drawing" in text for text in drawn)
     assert "gsv3d.cancel" in drawn
-    assert any("Drawing" in text for text in draw(addon, "GSV3D_PT_jobs"))
-    assert draw(addon, "GSV3D_PT_image")
+    assert any("Drawing" in text for text in draw_panel(addon, "GSV3D_PT_jobs"))
+    assert draw_panel(addon, "GSV3D_PT_image")
 
 
 def test_a_row_of_the_list_is_a_name_and_a_word(addon) -> None:

@@ -18,10 +18,7 @@ from blender_addon.png import encode_png
 
 @settings(max_examples=40, deadline=None)
 @given(
-    hnp.arrays(
-        np.uint8,
-        st.tuples(st.integers(1, 17), st.integers(1, 17), st.sampled_from([3, 4])),
-    )
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 17), st.integers(1, 17), st.sampled_from([3, 4])))
 )
 def test_pillow_reads_what_we_encode(pixels: np.ndarray) -> None:
     image = Image.open(io.BytesIO(encode_png(pixels)))

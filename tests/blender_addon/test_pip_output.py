@@ -68,24 +68,12 @@ UNREACHABLE = (
 @pytest.mark.parametrize(
     ("code", "lines", "words"),
     [
-        (
-            1,
-            ["ERROR: Could not install: [Errno 28] No space left"],
-            "full",
-        ),
+        (1, ["ERROR: Could not install: [Errno 28] No space left"], "full"),
         (1, ["[WinError 112] There is not enough space on the disk"], "full"),
         (1, UNREACHABLE, "could not be reached"),
         (1, UNREACHABLE[1:], "no package uv"),
-        (
-            1,
-            ["SSLError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]"],
-            "certificate",
-        ),
-        (
-            1,
-            ["OSError: [WinError 126] Module not found: c10.dll"],
-            "library",
-        ),
+        (1, ["SSLError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]"], "certificate"),
+        (1, ["OSError: [WinError 126] Module not found: c10.dll"], "library"),
         (1, ["[WinError 32] The process cannot access the file"], "another program holds it"),
         (2, ["error: Request failed", "  cause: dns error"], "could not be reached"),
         (1, ["ERROR: ResolutionImpossible: for help visit the page"], "exclude each other"),

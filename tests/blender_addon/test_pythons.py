@@ -24,7 +24,7 @@ GOOD = {
 }
 
 
-def pretend(folder: Path, **changes: object) -> list[str]:
+def make_command(folder: Path, **changes: object) -> list[str]:
     """Make a command that reports what a Python of that kind would."""
     program = folder / f"pretend {len(list(folder.iterdir()))} ü.py"
     program.write_text(f"print({json.dumps({**GOOD, **changes})!r})", encoding="utf-8")
@@ -55,8 +55,8 @@ def test_one_that_will_not_do_says_why(
     tmp_path: Path, monkeypatch, changes: dict, system: str, reason: str
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
-    assert reason in str(pythons.examine(pretend(tmp_path, **changes)))
-    assert pythons.examine(pretend(tmp_path)) == pythons.Interpreter(
+    assert reason in str(pythons.examine(make_command(tmp_path, **changes)))
+    assert pythons.examine(make_command(tmp_path)) == pythons.Interpreter(
         Path("/opt/python3"), "3.12.1", (24, 2)
     )
 
@@ -73,16 +73,16 @@ def test_what_cannot_be_run_is_passed_over(tmp_path: Path) -> None:
 def test_the_first_that_will_do_is_taken(tmp_path: Path, monkeypatch) -> None:
     commands = [
         [str(tmp_path / "none")],
-        pretend(tmp_path, version=[3, 9, 2]),
-        pretend(tmp_path, version=[3, 11, 7]),
-        pretend(tmp_path),
+        make_command(tmp_path, version=[3, 9, 2]),
+        make_command(tmp_path, version=[3, 11, 7]),
+        make_command(tmp_path),
     ]
     monkeypatch.setattr(pythons, "_candidates", lambda *_: iter(commands))
     assert pythons.find().version == "3.11.7"
 
 
 def test_none_is_said_with_what_was_found_and_what_to_do(tmp_path: Path, monkeypatch) -> None:
-    commands = [pretend(tmp_path, version=[3, 9, 2]), [str(tmp_path / "none")]]
+    commands = [make_command(tmp_path, version=[3, 9, 2]), [str(tmp_path / "none")]]
     monkeypatch.setattr(pythons, "_candidates", lambda *_: iter(commands))
     with pytest.raises(Problem) as caught:
         pythons.find()
@@ -119,7 +119,10 @@ def test_where_pythons_are_looked_for(tmp_path: Path, monkeypatch) -> None:
 def test_a_choice_that_cannot_be_run_is_said_where_no_other_is_found(tmp_path, monkeypatch) -> None:
     folder = str(tmp_path / "no environment")
     commands = [next(pythons._candidates(folder, ""))]
-    commands += [pretend(tmp_path, version=[3, 14, 0]), pretend(tmp_path, version=[3, 14, 0])]
+    commands += [
+        make_command(tmp_path, version=[3, 14, 0]),
+        make_command(tmp_path, version=[3, 14, 0]),
+    ]
     monkeypatch.setattr(pythons, "_candidates", lambda *_: iter(commands))
     with pytest.raises(Problem) as caught:
         pythons.find(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.protocol import messages as m
 from blender_addon.backend_link import BackendState
 from blender_addon.jobs import Job, JobState
 from blender_addon.requests import Request, Target
@@ -18,7 +19,7 @@ from blender_addon.requests import Request, Target
 pytestmark = pytest.mark.bpy
 
 
-def submit(addon, name: str = "barrel", **target) -> Job:
+def submit_job(addon, name: str = "barrel", **target) -> Job:
     return addon.session.get().jobs.submit(
         Request(b"\x89PNG", f"{name}.png"), Target(name, **target)
     )
@@ -26,7 +27,7 @@ def submit(addon, name: str = "barrel", **target) -> Job:
 
 def test_a_job_arrives_in_the_scene(addon, connect) -> None:
     fake = connect("normal")
-    job = submit(addon, height=2.0, location=(1.0, 0.0, 0.0))
+    job = submit_job(addon, height=2.0, location=(1.0, 0.0, 0.0))
     addon.drain_until(lambda: job.state is JobState.DONE)
     objects = addon.bpy.data.objects
     assert sorted(o.name for o in objects) == ["barrel", "barrel Splats"]
@@ -35,8 +36,6 @@ def test_a_job_arrives_in_the_scene(addon, connect) -> None:
     assert objects["barrel Splats"].hide_get() and not objects["barrel"].hide_get()
     assert tuple(objects["barrel Splats"].location) == (1.0, 0.0, 0.0)
     assert not addon.session.get().delivery.arrived  # nothing is kept
-    from backend.protocol import messages as m
-
     assert fake.wait_for(m.Ack).job == job.id
     row = addon.bpy.context.window_manager.gsv3d.jobs[0]
     assert (row.name, row.state, row.job_id) == ("barrel", "done", job.id)
@@ -44,7 +43,7 @@ def test_a_job_arrives_in_the_scene(addon, connect) -> None:
 
 def test_coarse_gaussians_are_in_view_before_the_mesh(addon, connect) -> None:
     connect("slow")
-    job = submit(addon)
+    job = submit_job(addon)
     addon.drain_until(lambda: "barrel Splats" in addon.bpy.data.objects)
     assert job.state is JobState.RUNNING
     addon.drain_until(lambda: job.id in addon.session.get().jobs.sheets)  # the views' thumbnail
@@ -62,7 +61,7 @@ def test_what_goes_wrong_is_told_and_harms_nothing(addon, connect, behavior: str
     kept = addon.bpy.data.objects.new("mine", None)
     addon.bpy.context.scene.collection.objects.link(kept)
     connect(behavior)
-    job = submit(addon)
+    job = submit_job(addon)
     addon.drain_until(lambda: job.state is JobState.FAILED)
     assert job.what and job.describe().startswith("failed: ")
     assert "barrel" not in addon.bpy.data.objects and "mine" in addon.bpy.data.objects
@@ -71,7 +70,7 @@ def test_what_goes_wrong_is_told_and_harms_nothing(addon, connect, behavior: str
 def test_a_batch_stands_in_rows_and_a_failed_one_stops_nothing(addon, connect) -> None:
     connect("fails")
     jobs = [
-        submit(
+        submit_job(
             addon,
             name,
             batch="b",
@@ -101,10 +100,10 @@ def test_a_batch_stands_in_rows_and_a_failed_one_stops_nothing(addon, connect) -
 
 def test_what_the_artist_has_moved_stays(addon, connect) -> None:
     connect("normal")
-    first = submit(addon, "a", batch="b", slot=0)
+    first = submit_job(addon, "a", batch="b", slot=0)
     addon.drain_until(lambda: first.state is JobState.DONE)
     addon.bpy.data.objects["a"].location.y = 7.0
-    second = submit(addon, "b", batch="b", slot=1)
+    second = submit_job(addon, "b", batch="b", slot=1)
     addon.drain_until(lambda: second.state is JobState.DONE)
     assert addon.bpy.data.objects["a"].location.y == 7.0
 
@@ -112,7 +111,7 @@ def test_what_the_artist_has_moved_stays(addon, connect) -> None:
 def test_a_preview_that_is_moved_takes_the_mesh_along(addon, connect) -> None:
     data = addon.bpy.data
     connect("slow")
-    job = submit(addon)
+    job = submit_job(addon)
     addon.drain_until(lambda: "barrel Splats" in data.objects)
     preview = data.objects["barrel Splats"]
     preview.location, preview.scale = (1.0, 2.0, 3.0), (2.0, 2.0, 2.0)
@@ -133,7 +132,7 @@ def test_one_undo_step_an_import(addon, connect) -> None:
     ops, data = addon.bpy.ops, addon.bpy.data
     ops.ed.undo_push(message="before")
     connect("normal")
-    job = submit(addon)
+    job = submit_job(addon)
     addon.drain_until(lambda: job.state is JobState.DONE)
     assert sorted(o.name for o in data.objects) == ["barrel", "barrel Splats"]
     ops.ed.undo()
@@ -149,7 +148,7 @@ def test_undo_in_the_middle_of_an_import(addon, connect) -> None:
     addon.bpy.ops.ed.undo_push(message="before")
     addon.bpy.ops.ed.undo_push(message="again")
     connect("normal")
-    job = submit(addon)
+    job = submit_job(addon)
     end = time.monotonic() + 20
     while session.delivery._under_way is None:  # by single steps, until an import has begun
         session.drain(0.0)
@@ -164,7 +163,7 @@ def test_undo_in_the_middle_of_an_import(addon, connect) -> None:
 def test_another_file_gets_results_only_on_request(addon, connect) -> None:
     session = addon.session.get()
     connect("slow", step_s=0.05)
-    job = submit(addon)
+    job = submit_job(addon)
     addon.drain_until(lambda: job.state is JobState.RUNNING)
     addon.bpy.ops.wm.read_homefile(use_empty=True)
     addon.drain_until(lambda: job.state is JobState.ARRIVED)
@@ -173,28 +172,6 @@ def test_another_file_gets_results_only_on_request(addon, connect) -> None:
     assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
     addon.drain_until(lambda: job.state is JobState.DONE)
     assert "barrel" in addon.bpy.data.objects
-
-
-def test_results_of_an_earlier_session_can_be_imported(addon, serve, tmp_path: Path) -> None:
-    from blender_addon import events
-    from blender_addon.client import Client
-
-    path = serve().connection_path
-    earlier = Client(path)
-    earlier.start()
-    earlier.submit("a" * 32, Request(b"x", "Stuhl.png"))
-    while not isinstance(earlier.events.get(timeout=30), events.JobDone):
-        pass
-    earlier.stop()  # Blender has crashed: nothing was acknowledged
-    addon.session.get().start_backend("", path, tmp_path)
-    book = addon.session.get().book
-    addon.drain_until(lambda: len(book) == 1)
-    (job,) = book
-    assert job.name == "Stuhl" and "Import" in job.describe()
-    addon.drain_until(lambda: not addon.session.get().drain())
-    assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
-    addon.drain_until(lambda: job.state is JobState.DONE)
-    assert "Stuhl" in addon.bpy.data.objects
 
 
 def test_the_drain_keeps_its_budget(addon) -> None:
@@ -227,9 +204,9 @@ def test_a_large_cloud_is_imported_in_pieces(addon) -> None:
     from blender_addon.importers.gaussians import import_gaussians
     from blender_addon.importers.placement import Fit
     from blender_addon.importers.prepare import prepare_gaussians
-    from tests.canned_results import sphere_gaussians
+    from tests.canned_results import make_sphere
 
-    arrays = prepare_gaussians(**sphere_gaussians(5000))
+    arrays = prepare_gaussians(**make_sphere(5000))
     pieces = sum(1 for _ in import_gaussians(arrays, "j", Target("b"), Fit((0, 0, 0), 1.0)))
     assert pieces >= 5  # one for every attribute: splats have four, points six
 
@@ -241,7 +218,7 @@ def test_a_backend_that_cannot_be_used_is_named(addon, connect, behavior: str, m
     monkeypatch.setattr(protocol_session, "LIVENESS_S", 1.0)
     session = addon.session.get()
     connect(behavior)
-    job = submit(addon)
+    job = submit_job(addon)
     addon.drain_until(lambda: session.backend.problem is not None)
     assert session.backend.problem.what and session.backend.problem.hint
     assert job.state is JobState.WAITING  # nothing is lost
@@ -260,7 +237,7 @@ def test_a_backend_that_dies_at_the_start_is_explained(addon, tmp_path: Path, pr
     pretend("print('no journal'); raise SystemExit(4)")
     session = addon.session.get()
     session.start_backend(sys.executable, tmp_path / "c.json", tmp_path)
-    job = submit(addon)
+    job = submit_job(addon)
     assert session.backend.state is BackendState.STARTING
     addon.drain_until(lambda: session.backend.state is BackendState.FAILED)
     what = session.backend.problem.what

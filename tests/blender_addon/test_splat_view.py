@@ -29,20 +29,20 @@ def blender(addon) -> Any:
 @pytest.fixture
 def cloud(blender, finish) -> Any:
     """An imported object of 30 Gaussians."""
-    return imported(blender, finish, 30)
+    return import_cloud(blender, finish, 30)
 
 
-def imported(bpy, finish, count: int, job: str = "j") -> Any:
+def import_cloud(bpy, finish, count: int, job: str = "j") -> Any:
     from blender_addon.importers.gaussians import import_gaussians
 
-    arrays = prepare.prepare_gaussians(**splat_reference.scene(count))
+    arrays = prepare.prepare_gaussians(**splat_reference.make_scene(count))
     fit = placement.Fit((0, 0, 0), 1.0)
     made = bpy.data.objects[finish(import_gaussians(arrays, job, Target("b"), fit))]
     bpy.context.view_layer.update()
     return made
 
 
-def faces_in_view(bpy, owner) -> int:
+def count_faces_in_view(bpy, owner) -> int:
     bpy.context.view_layer.update()
     return len(owner.evaluated_get(bpy.context.evaluated_depsgraph_get()).data.polygons)
 
@@ -56,7 +56,7 @@ def view(blender, monkeypatch) -> Any:
     return splat_view.SplatView()
 
 
-def shown(bpy, view) -> list[str]:
+def list_shown(bpy, view) -> list[str]:
     (space,) = (
         space
         for screen in bpy.data.screens
@@ -71,10 +71,10 @@ def shown(bpy, view) -> list[str]:
 def test_the_view_shows_the_box_of_splats_and_renders_show_ellipsoids(
     blender, cloud, tmp_path
 ) -> None:
-    assert faces_in_view(blender, cloud) == 0
+    assert count_faces_in_view(blender, cloud) == 0
     seen = cloud.evaluated_get(blender.context.evaluated_depsgraph_get()).data
     assert (len(seen.vertices), len(seen.edges)) == (8, 12)
-    means = splat_reference.scene(30)["means"]
+    means = splat_reference.make_scene(30)["means"]
     corners = np.array([vertex.co for vertex in seen.vertices])
     np.testing.assert_allclose(corners.min(axis=0), means.min(axis=0), atol=1e-6)
     np.testing.assert_allclose(corners.max(axis=0), means.max(axis=0), atol=1e-6)
@@ -95,9 +95,9 @@ def test_the_switch_of_the_scene_puts_ellipsoids_into_the_view(blender, cloud) -
     settings = blender.context.scene.gsv3d
     assert settings.splats_in_view
     settings.splats_in_view = False
-    assert faces_in_view(blender, cloud) > 30
+    assert count_faces_in_view(blender, cloud) > 30
     settings.splats_in_view = True
-    assert faces_in_view(blender, cloud) == 0
+    assert count_faces_in_view(blender, cloud) == 0
 
 
 def test_results_of_earlier_versions_can_be_switched_too(blender, cloud) -> None:
@@ -115,11 +115,11 @@ def test_results_of_earlier_versions_can_be_switched_too(blender, cloud) -> None
 
 
 def test_what_is_seen_is_drawn_and_nothing_else(blender, cloud, view, finish) -> None:
-    assert shown(blender, view) == [cloud.name]
-    second = imported(blender, finish, 10, "k")
-    assert shown(blender, view) == [cloud.name, second.name]
+    assert list_shown(blender, view) == [cloud.name]
+    second = import_cloud(blender, finish, 10, "k")
+    assert list_shown(blender, view) == [cloud.name, second.name]
     second.name = "renamed"
-    assert shown(blender, view) == [cloud.name, "renamed"]
+    assert list_shown(blender, view) == [cloud.name, "renamed"]
     blender.data.objects.remove(second)
     for hide, show in (
         (lambda: cloud.hide_set(True), lambda: cloud.hide_set(False)),
@@ -136,19 +136,19 @@ def test_what_is_seen_is_drawn_and_nothing_else(blender, cloud, view, finish) ->
     ):
         hide()
         blender.context.view_layer.update()
-        assert shown(blender, view) == []
+        assert list_shown(blender, view) == []
         show()
         blender.context.view_layer.update()
-        assert shown(blender, view) == [cloud.name]
+        assert list_shown(blender, view) == [cloud.name]
     cloud.data.attributes.remove(cloud.data.attributes["scale"])
     view.forget()
-    assert shown(blender, view) == []
+    assert list_shown(blender, view) == []
 
 
 def test_finer_gaussians_take_the_place_of_coarse_ones(blender, cloud, view, finish) -> None:
-    assert shown(blender, view) == [cloud.name]
+    assert list_shown(blender, view) == [cloud.name]
     assert len(view._cloud(cloud.data).means) == 30
-    imported(blender, finish, 60)
+    import_cloud(blender, finish, 60)
     assert len(view._cloud(cloud.data).means) == 60
     assert len(view._clouds) == 1  # nothing of the coarse ones is kept
     cloud.data.vertices[0].co.x = 5.0
@@ -159,7 +159,7 @@ def test_finer_gaussians_take_the_place_of_coarse_ones(blender, cloud, view, fin
 def test_the_gaussians_of_a_mesh_are_those_that_were_imported(blender, cloud) -> None:
     from blender_addon import splat_view
 
-    prepared = prepare.prepare_gaussians(**splat_reference.scene(30))
+    prepared = prepare.prepare_gaussians(**splat_reference.make_scene(30))
     found = splat_view.read_gaussians(cloud.data)
     assert set(found) == {"means", "quats", "scales", "opacities", "sh"}
     for name, values in found.items():
@@ -180,7 +180,7 @@ def test_a_view_that_cannot_draw_shows_ellipsoids(blender, cloud, monkeypatch, c
     splat_view._draw()
     assert len(timers) == 1 and "no such shader" in caplog.text
     timers[0]()
-    assert faces_in_view(blender, cloud) > 30
+    assert count_faces_in_view(blender, cloud) > 30
 
 
 def test_points_of_an_earlier_blender_are_seen_as_ellipsoids(
@@ -193,12 +193,12 @@ def test_points_of_an_earlier_blender_are_seen_as_ellipsoids(
         pytest.skip("this Blender has no native splats")
     with monkeypatch.context() as patched:
         patched.setattr(compat, "has_native_splats", lambda: False)
-        name = imported(addon.bpy, finish, 30).name
+        name = import_cloud(addon.bpy, finish, 30).name
     assert not splat_nodes.ellipsoids_in_view(addon.bpy.data.objects[name])
     addon.bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "earlier.blend"))
     addon.bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "earlier.blend"))
     made = addon.bpy.data.objects[name]
-    assert splat_nodes.ellipsoids_in_view(made) and faces_in_view(addon.bpy, made) > 30
+    assert splat_nodes.ellipsoids_in_view(made) and count_faces_in_view(addon.bpy, made) > 30
 
 
 def test_nothing_is_drawn_without_a_window(addon) -> None:

@@ -124,7 +124,7 @@ DATA = {"GSV3D Batch", "{target.name} seed {seed}"}
 SHOWN = {"interface", "report", "operator", "label", "prop", "draw_words", "Problem"}
 
 
-def registered(bpy: Any) -> Iterator[str]:
+def list_registered(bpy: Any) -> Iterator[str]:
     """Yield what Blender shows of the classes: names, tooltips, choices."""
     from blender_addon import registration
 
@@ -149,35 +149,35 @@ def registered(bpy: Any) -> Iterator[str]:
                 yield item.description
 
 
-def called(node: ast.AST) -> str:
+def name_called(node: ast.AST) -> str:
     function = node.func if isinstance(node, ast.Call) else None
     return getattr(function, "attr", getattr(function, "id", ""))
 
 
-def written(path: Path) -> Iterator[str]:
+def list_texts(path: Path) -> Iterator[str]:
     """Yield the texts in a module of the interface: sentences, and what ``text=`` is given."""
     tree = ast.parse(path.read_text("utf-8"))
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     inside = {id(part) for node in joined for part in ast.walk(node) if part is not node}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and called(node) in SHOWN:
+        if isinstance(node, ast.Call) and name_called(node) in SHOWN:
             texts = [*node.args, *(k.value for k in node.keywords if k.arg == "text")]
             for text in texts:
-                if isinstance(text, ast.JoinedStr) and called(node) != "Problem":
-                    words = re.sub(r"\{.*?\}", "", template(text))
+                if isinstance(text, ast.JoinedStr) and name_called(node) != "Problem":
+                    words = re.sub(r"\{.*?\}", "", write_template(text))
                     assert not re.search("[a-z]{2}", words), f"{path.name}:{text.lineno}: {words}"
             for keyword in node.keywords:
                 if keyword.arg == "text":
-                    yield from constants(keyword.value)
+                    yield from list_constants(keyword.value)
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "text":
-            yield from constants(node.value)
-        text = template(node)
+            yield from list_constants(node.value)
+        text = write_template(node)
         if id(node) not in docstrings | inside and re.match(r"[A-Z{].*[a-z] ", text):
             yield text
 
 
-def spoken(path: Path) -> Iterator[str]:
+def list_sentences(path: Path) -> Iterator[str]:
     """Yield the sentences in a module, with ``{}`` for what an f-string puts in."""
     tree = ast.parse(path.read_text("utf-8"))
     aside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -186,32 +186,32 @@ def spoken(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if id(node) not in aside:
             # What follows a sentence is one of its own.
-            for text in re.split(r"(?<=\.) (?=\S)", shape(template(node)).strip()):
+            for text in re.split(r"(?<=\.) (?=\S)", blank_fields(write_template(node)).strip()):
                 text = re.sub(r"(?<=\.)\{\}$", "", text)
                 if re.fullmatch(r"[A-Z{].* .*(\.|, \{\})", text, re.DOTALL) and "e.g." not in text:
                     yield text
 
 
-def shape(text: str) -> str:
+def blank_fields(text: str) -> str:
     return re.sub(r"\{.*?\}", "{}", text)
 
 
-def template(node: ast.AST) -> str:
+def write_template(node: ast.AST) -> str:
     """Return a text as it stands in the table: what an f-string puts in is a field."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.FormattedValue):
         return f"{{{ast.unparse(node.value)}}}"
-    return "".join(map(template, node.values)) if isinstance(node, ast.JoinedStr) else ""
+    return "".join(map(write_template, node.values)) if isinstance(node, ast.JoinedStr) else ""
 
 
-def constants(node: ast.AST) -> Iterator[str]:
+def list_constants(node: ast.AST) -> Iterator[str]:
     for part in (node.body, node.orelse) if isinstance(node, ast.IfExp) else (node,):
         if isinstance(part, ast.Constant) and part.value:
             yield part.value
 
 
-def worked_out() -> Iterator[str]:
+def list_worked_out() -> Iterator[str]:
     """Yield what modules without bpy say in the panel."""
     from blender_addon import jobs, model_changes, requests
     from blender_addon.backend_link import BackendState
@@ -281,9 +281,9 @@ def german(monkeypatch) -> Any:
 def test_no_text_is_missing(addon) -> None:
     from blender_addon.translations import table
 
-    texts = set(registered(addon.bpy))
+    texts = set(list_registered(addon.bpy))
     for path in INTERFACE:
-        texts |= set(written(path))
+        texts |= set(list_texts(path))
     missing = sorted(text for text in texts - DATA if text and text not in table())
     assert not missing, "\n".join(missing)
 
@@ -291,8 +291,8 @@ def test_no_text_is_missing(addon) -> None:
 def test_every_sentence_that_reaches_artists_is_in_the_table(addon) -> None:
     from blender_addon.translations import table
 
-    known = set(map(shape, table()))
-    said = {path: set(spoken(path)) for path in SPEAKERS}
+    known = set(map(blank_fields, table()))
+    said = {path: set(list_sentences(path)) for path in SPEAKERS}
     missing = {f"{path.name}: {text}" for path in said for text in said[path] - known - DETAILS}
     assert not missing, "\n".join(sorted(missing))
     assert DETAILS <= set().union(*said.values()), "nobody says that any more"
@@ -320,7 +320,7 @@ def test_names_that_are_words_of_the_table_stay(german) -> None:
 
 
 def test_what_modules_without_bpy_say_is_taken_apart(addon, german) -> None:
-    for text in worked_out():
+    for text in list_worked_out():
         assert german.sentence(text) != text, text
 
 
@@ -358,9 +358,14 @@ def test_blender_is_given_the_table_and_forgets_it(empty_blender, monkeypatch) -
 
 
 def test_every_name_in_the_guide_is_one_of_the_interface(addon) -> None:
-    shown = set(registered(addon.bpy)).union(*map(written, INTERFACE))
+    shown = set(list_registered(addon.bpy)).union(*map(list_texts, INTERFACE))
     from blender_addon.backend_link import BackendState
 
     shown |= {state.value for state in BackendState} | {text.rstrip(":") for text in shown}
-    assert guide.names() - shown - {"bold"} == set()
-    assert guide.walk() == ["Start", "Show Cut-out", "Generate", "Show Textures in This View"]
+    assert guide.list_names() - shown - {"bold"} == set()
+    assert guide.list_presses() == [
+        "Start",
+        "Show Cut-out",
+        "Generate",
+        "Show Textures in This View",
+    ]

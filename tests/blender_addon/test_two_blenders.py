@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One Blender is killed, or quits, while jobs are under way: real processes, a real backend."""
+"""One of two Blenders is killed or quits while its jobs run; with real processes."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 from backend.protocol import folder_in_use
 from blender_addon.jobs import JobState
 from blender_addon.requests import Request, Target
-from tests.backend.conftest import script
+from tests.backend.conftest import make_script
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpy
 
@@ -26,14 +26,14 @@ from pathlib import Path
 from blender_addon import backend_process, session
 from blender_addon.jobs import JobState
 from blender_addon.requests import Request, Target
-from tests.backend.conftest import script
+from tests.backend.conftest import make_script
 
 backend_process.serve_command = lambda python, *rest: [str(python), {server!r}, *map(str, rest)]
 folder = Path(sys.argv[1])
 first = session.get()
 first.start_backend(sys.executable, folder / "connection.json", folder)
 jobs = [
-    first.jobs.submit(Request(script(steps=150, step_s=0.02), name), Target(name))
+    first.jobs.submit(Request(make_script(steps=150, step_s=0.02), name), Target(name))
     for name in ("Stuhl.png", "Tisch.png")
 ]
 while jobs[0].state is not JobState.RUNNING or jobs[1].state is not JobState.QUEUED:
@@ -46,8 +46,8 @@ print("closed", flush=True)
 """
 
 
-def heard(process: subprocess.Popen, word: str) -> None:
-    """Wait for a line of the process; Blender may say things of its own before."""
+def wait_for_line(process: subprocess.Popen, word: str) -> None:
+    """Wait until a process prints a word; Blender may print lines of its own before."""
     assert any(line.strip() == word for line in process.stdout), f"it never said {word}"
 
 
@@ -55,10 +55,7 @@ def heard(process: subprocess.Popen, word: str) -> None:
 def nobody_left(tmp_path: Path):
     """Make sure that the backend ends with the last Blender."""
     yield
-    end = time.monotonic() + 30
-    while folder_in_use(tmp_path):
-        assert time.monotonic() < end, "the backend outlives all its Blenders"
-        time.sleep(0.05)
+    wait_until(lambda: not folder_in_use(tmp_path), 30)
 
 
 @pytest.fixture
@@ -72,14 +69,14 @@ def first_blender(tmp_path: Path):
         text=True,
     )
     with process:
-        heard(process, "running")
+        wait_for_line(process, "running")
         yield process
         process.kill()
 
 
 @pytest.fixture
 def start(addon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Start this Blender's backend, or use the one that is there."""
+    """Return a function that starts this Blender's backend, or uses the one that is there."""
     from blender_addon import backend_process
 
     monkeypatch.setattr(
@@ -111,11 +108,11 @@ def test_a_blender_that_quits_leaves_the_others_jobs_running(addon, first_blende
     addon.drain_until(lambda: len(session.book) == 2)
     assert all(job.elsewhere for job in session.book)
     assert not session.backend.process.running, "one backend for both"
-    mine = session.jobs.submit(Request(script(), "Bett.png"), Target("Bett"))
+    mine = session.jobs.submit(Request(make_script(), "Bett.png"), Target("Bett"))
     addon.drain_until(lambda: mine.state is JobState.QUEUED)
     first_blender.stdin.write("\n")
     first_blender.stdin.flush()
-    heard(first_blender, "closed")
+    wait_for_line(first_blender, "closed")
     first_blender.wait(20)
     addon.drain_until(lambda: mine.state is JobState.DONE, 60)
     assert session.backend.ready and "Bett" in addon.bpy.data.objects

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pipeline without networks, which "generates" a ball in the picture's mean color.
 
-It keeps to what ``GSV3DPipeline`` promises its callers: sizes, callbacks, errors, determinism.
+Sizes, callbacks, errors and determinism are those of ``GSV3DPipeline``.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.gaussians import Gaussians
@@ -21,7 +23,22 @@ from gsv3d.preprocessing import FILL
 from gsv3d.rendering import render
 
 
-def ball(rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.35) -> Gaussians:
+def draw_picture(color: tuple[int, int, int] = (200, 80, 40)) -> Image.Image:
+    """Return an ellipse on a transparent ground."""
+    image = Image.new("RGBA", (64, 48))
+    ImageDraw.Draw(image).ellipse((10, 8, 50, 40), fill=(*color, 255))
+    return image
+
+
+def save_picture(path: Path, color: tuple[int, int, int] = (200, 80, 40)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_picture(color).save(path)
+    return path
+
+
+def make_ball(
+    rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.35
+) -> Gaussians:
     i = torch.arange(count) + 0.5
     polar, turn = torch.arccos(1 - 2 * i / count), torch.pi * (1 + 5**0.5) * i
     means = radius * torch.stack(
@@ -35,8 +52,8 @@ def ball(rgb: tuple[float, float, float], count: int = 1500, radius: float = 0.3
     )  # fmt: skip
 
 
-def quick_result(picture: Any) -> GenerationResult:
-    """Return a tetrahedron at once, for tests of what comes before and after generating."""
+def make_result(picture: Any) -> GenerationResult:
+    """Return a tetrahedron, for tests of what comes before and after generating."""
     mesh = TexturedMesh(
         np.vstack([np.zeros(3), np.eye(3)]),
         np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]),
@@ -48,14 +65,14 @@ def quick_result(picture: Any) -> GenerationResult:
     prepared = np.asarray(picture.convert("RGBA").resize((32, 32)))
     pose = PoseEstimate(10.0, None)
     elevations = np.full(2, 10.0, np.float32)
-    gaussians = ball((0.5, 0.5, 0.5), 20)
+    gaussians = make_ball((0.5, 0.5, 0.5), 20)
     return GenerationResult(prepared, views, azimuths, elevations, gaussians, mesh, {}, pose)
 
 
 class FakePipeline:
-    """Note every call in ``calls``, and in ``asked`` what the last one was told of the views.
+    """Record every call in ``calls``, and in ``asked`` which views the last call asked for.
 
-    ``spoil`` may change the Gaussians before they are given.
+    ``spoil`` may change the Gaussians before they are returned.
     """
 
     image_size, num_frames, device = 32, 4, "cpu"
@@ -122,11 +139,11 @@ class FakePipeline:
     def decode_gaussians(self, latents: torch.Tensor) -> Gaussians:
         if self._rgb is None or self.decoder is None:
             raise RuntimeError("Latents can be decoded during a call only, and by a decoder.")
-        return self._spoil(ball(self._rgb))
+        return self._spoil(make_ball(self._rgb))
 
     def decode_views(self, latents: torch.Tensor) -> np.ndarray:
         if self._rgb is None:
             raise RuntimeError("Latents can be decoded during a call only.")
         cameras = orbit(self.asked["azimuths"], self.asked["elevations"], size=32)
-        drawn = render(ball(self._rgb), cameras, background=(1.0, 1.0, 1.0)).color
+        drawn = render(make_ball(self._rgb), cameras, background=(1.0, 1.0, 1.0)).color
         return drawn.clamp(0, 1).numpy()

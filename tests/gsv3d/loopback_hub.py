@@ -30,7 +30,7 @@ class LoopbackHub:
     Attributes:
         files: contents by name.
         token: without it no file is given; empty for everybody.
-        hold: while it is set, files stop in their middle.
+        hold: while it is set, files stop in the middle.
     """
 
     def __init__(self, files: dict[str, bytes], token: str = "") -> None:
@@ -59,7 +59,7 @@ def serve(files: dict[str, bytes], token: str = "") -> Iterator[LoopbackHub]:
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == f"/api/models/{REPOSITORY}":
-                self._answer(200, json.dumps(_described(files)).encode())
+                self._answer(200, json.dumps(_describe(files)).encode())
                 return
             found = re.fullmatch(rf"/{REPOSITORY}/resolve/{COMMIT}/(.+)", path)
             if found is None or found[1] not in files:
@@ -70,7 +70,7 @@ def serve(files: dict[str, bytes], token: str = "") -> Iterator[LoopbackHub]:
                 self._send_file(files[found[1]])
 
         def _send_file(self, content: bytes) -> None:
-            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{_sum(content)}"'}
+            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{_hash(content)}"'}
             begin = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
             start = int(begin[1]) if begin else 0
             if begin:
@@ -118,17 +118,17 @@ def serve(files: dict[str, bytes], token: str = "") -> Iterator[LoopbackHub]:
         server.server_close()
 
 
-def _sum(content: bytes) -> str:
+def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _described(files: dict[str, bytes]) -> dict[str, object]:
+def _describe(files: dict[str, bytes]) -> dict[str, object]:
     siblings = [
         {
             "rfilename": name,
             "size": len(content),
             "blobId": "0",
-            "lfs": {"sha256": _sum(content), "size": len(content), "pointerSize": 100},
+            "lfs": {"sha256": _hash(content), "size": len(content), "pointerSize": 100},
         }
         for name, content in files.items()
     ]

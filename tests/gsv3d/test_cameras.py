@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras against the convention as the documentation words it."""
+"""Cameras, compared with the convention in the documentation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_field_of_view_spans_the_picture() -> None:
     assert intrinsics(576)[0, 0] == pytest.approx(947.9, abs=0.1)
 
 
-def lopsided() -> Cameras:
+def make_lopsided() -> Cameras:
     """Return cameras at +X and at -Y with oblong pixels and axes off the middle."""
     cameras = orbit([90.0, 0.0], 0.0, size=40, distance=2.0)
     Ks = torch.tensor([[50.0, 0, 12], [0, 80, 21], [0, 0, 1]]).expand(2, 3, 3)
@@ -64,21 +64,23 @@ def test_points_land_where_a_pinhole_puts_them() -> None:
     x, y, z = points = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 20))
     away = np.stack([2 - x, 2 + y])
     pixels = np.stack([12 + 50 * np.stack([y, x]) / away, 21 - 80 * z / away], axis=-1)
-    found, depths = lopsided().project(points.T)
+    found, depths = make_lopsided().project(points.T)
     np.testing.assert_allclose(found, pixels, atol=1e-5)
     np.testing.assert_allclose(depths, away, atol=1e-6)
-    as_tensors = lopsided().project(torch.from_numpy(points.T).float())
+    as_tensors = make_lopsided().project(torch.from_numpy(points.T).float())
     np.testing.assert_allclose(as_tensors[0].numpy(), pixels, atol=1e-4)
     np.testing.assert_allclose(as_tensors[1].numpy(), away, atol=1e-5)
     # Each view has points of its own where they are given so.
     own = np.stack([points.T, points.T + 0.1])
-    np.testing.assert_array_equal(lopsided().project(own)[0][0], found[0])
-    np.testing.assert_array_equal(lopsided().project(own)[0][1], lopsided().project(own[1])[0][1])
+    np.testing.assert_array_equal(make_lopsided().project(own)[0][0], found[0])
+    np.testing.assert_array_equal(
+        make_lopsided().project(own)[0][1], make_lopsided().project(own[1])[0][1]
+    )
 
 
 def test_pixels_and_depths_lead_back_to_the_points() -> None:
     points = np.random.default_rng(1).uniform(-0.5, 0.5, (20, 3))
-    cameras = lopsided()
+    cameras = make_lopsided()
     back = cameras.unproject(*cameras.project(points))
     np.testing.assert_allclose(back, np.stack([points, points]), atol=1e-12)
     tensors = cameras.unproject(*cameras.project(torch.from_numpy(points).float()))
@@ -86,7 +88,7 @@ def test_pixels_and_depths_lead_back_to_the_points() -> None:
 
 
 def test_a_point_behind_a_camera_lands_far_beside_its_picture() -> None:
-    pixels, depths = lopsided().project(np.array([[3.0, 0.1, 0.1]]))
+    pixels, depths = make_lopsided().project(np.array([[3.0, 0.1, 0.1]]))
     assert depths[0, 0] == pytest.approx(-1.0, abs=1e-6) and np.abs(pixels[0]).min() > 1e6
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks on a local Ray cluster of two nodes, one of which is lost on the way."""
+"""Tasks on a local Ray cluster of two nodes, one of which is lost."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ NODE = "__import__('ray').get_runtime_context().get_node_id()"
 
 @pytest.fixture(scope="module")
 def cluster():
-    with ray_nodes.started(1, 1) as made:
+    with ray_nodes.start_nodes(1, 1) as made:
         yield made
 
 
-def meeting(folder: Path, name: str, stay: str) -> str:
+def meet(folder: Path, name: str, stay: str) -> str:
     """Write the node's name, wait for a file, and return the node's name.
 
     On a node that the file names it goes on waiting, for two minutes.
@@ -44,7 +44,7 @@ def meeting(folder: Path, name: str, stay: str) -> str:
 
 def test_both_nodes_work_and_errors_fail_their_task_alone(cluster, tmp_path: Path) -> None:
     # Each waits for the other, so one node alone could not end them.
-    tasks = [meeting(tmp_path, "a", "b"), meeting(tmp_path, "b", "a"), "1/0", "6*7"]
+    tasks = [meet(tmp_path, "a", "b"), meet(tmp_path, "b", "a"), "1/0", "6*7"]
     outcomes = {o.index: o for o in run_on_ray(EVALUATE, tasks, cluster.address)}
     assert outcomes[0].value != outcomes[1].value
     assert "ZeroDivisionError" in outcomes[2].error and outcomes[3].value == 42
@@ -67,7 +67,7 @@ def test_workers_that_cannot_start_end_the_run_in_words(cluster) -> None:
 
 def test_a_lost_node_loses_no_task(cluster, tmp_path: Path) -> None:
     """This test is the last, since the cluster is smaller after it."""
-    tasks = [meeting(tmp_path, "a", "go"), meeting(tmp_path, "b", "go")]
+    tasks = [meet(tmp_path, "a", "go"), meet(tmp_path, "b", "go")]
     lost: list[str] = []
 
     def lose() -> None:

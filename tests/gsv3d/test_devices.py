@@ -32,7 +32,7 @@ def test_auto_memory_goes_by_what_is_free_on_the_card(
     assert choose_memory("8", CPU, SV3D_BYTES) == 24
 
 
-def call(pipeline: Any, **options: Any) -> Any:
+def call_pipeline(pipeline: Any, **options: Any) -> Any:
     generator = torch.Generator().manual_seed(1)
     return pipeline(tiny.picture(), generator=generator, **options)
 
@@ -40,7 +40,7 @@ def call(pipeline: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("gigabytes", [12, 8])
 def test_networks_come_and_go_in_the_order_of_the_call(monkeypatch: Any, gigabytes: int) -> None:
     """The hooks that move networks to a card move them from the CPU to the CPU here."""
-    plain = call(place(tiny.tiny_pipeline(), CPU, 24))
+    plain = call_pipeline(place(tiny.tiny_pipeline(), CPU, 24))
     pipeline = place(tiny.tiny_pipeline(), CPU, gigabytes)
     names = {id(part): name for name, part in pipeline.components.items()}
     seen: list[str] = []
@@ -51,7 +51,7 @@ def test_networks_come_and_go_in_the_order_of_the_call(monkeypatch: Any, gigabyt
 
     moved = CpuOffload.pre_forward
     monkeypatch.setattr(CpuOffload, "pre_forward", note)
-    found = call(pipeline)
+    found = call_pipeline(pipeline)
     order = [name for name, before in zip(seen, [None, *seen], strict=False) if name != before]
     assert order == ["image_encoder", "vae", "feature_encoder", "unet", "decoder", "vae"]
     np.testing.assert_allclose(found.views, plain.views, atol=1e-5)
@@ -63,7 +63,7 @@ def test_networks_come_and_go_in_the_order_of_the_call(monkeypatch: Any, gigabyt
 def test_cancelling_takes_every_network_off(monkeypatch: Any, gigabytes: int) -> None:
     """The next call gives the same as without the cancel."""
     pipeline = place(tiny.tiny_pipeline(), CPU, gigabytes)
-    expected = call(pipeline).latents
+    expected = call_pipeline(pipeline).latents
 
     def stop(pipe: Any, step: int, *_: Any) -> dict[str, Any]:
         pipe.decode_views(_[1]["pred_original_latents"])  # a preview, with the decoder of pictures
@@ -78,11 +78,11 @@ def test_cancelling_takes_every_network_off(monkeypatch: Any, gigabytes: int) ->
     )
     with pytest.raises(Cancelled):
         asked = ("pred_original_latents",)
-        call(pipeline, callback_on_step_end=stop, callback_on_step_end_tensor_inputs=asked)
+        call_pipeline(pipeline, callback_on_step_end=stop, callback_on_step_end_tensor_inputs=asked)
     assert moved == ["cpu"] and all(
         isinstance(hook, UserCpuOffloadHook) for hook in pipeline._all_hooks
     )
-    assert torch.allclose(call(pipeline).latents, expected, atol=1e-5)
+    assert torch.allclose(call_pipeline(pipeline).latents, expected, atol=1e-5)
 
 
 def test_a_device_is_chosen_by_its_name() -> None:

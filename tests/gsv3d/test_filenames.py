@@ -35,7 +35,7 @@ DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
 }
 
 
-def windows_objects(name: str) -> str:
+def find_fault(name: str) -> str:
     """Say why Windows does not take a name for a file, or takes it for another; else ''.
 
     After "Naming Files, Paths, and Namespaces" in Microsoft's documentation.
@@ -72,16 +72,16 @@ def test_every_system_takes_the_files_of_any_picture(name):
     for number in (1, 2, 12345):
         for ending in ENDINGS:
             file = numbered(stem, number) + ending
-            assert not windows_objects(file), file
+            assert not find_fault(file), file
             assert len(file.encode("utf-8")) <= 255  # Linux
             assert file.encode("utf-8").decode("utf-8") == file
     assert safe_stem(stem) == stem
 
 
 def test_the_rules_of_windows_that_the_test_uses():
-    assert windows_objects("con.png") and windows_objects("COM1 .tar.gz")
-    assert windows_objects("a.") and windows_objects("a?") and windows_objects("\U0001f6e2" * 128)
-    assert not windows_objects("a. b.png") and not windows_objects("console.png")
+    assert find_fault("con.png") and find_fault("COM1 .tar.gz")
+    assert find_fault("a.") and find_fault("a?") and find_fault("\U0001f6e2" * 128)
+    assert not find_fault("a. b.png") and not find_fault("console.png")
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_of_many_runs_one_gets_the_name(tmp_path):
     assert won.count(True) == 1 and all(path.exists() for path in paths)
 
 
-def record(path: Path, files: list[str], image: str = "in/a.jpg") -> Path:
+def write_record(path: Path, files: list[str], image: str = "in/a.jpg") -> Path:
     content = {"version": "1", "model": "m", "settings": {}, "timings": {}, "image": image}
     path.write_text(json.dumps({**content, "files": files}), encoding="utf-8")
     return path
 
 
 def test_our_own_sheets_and_textures_are_known_by_their_record(tmp_path):
-    record(tmp_path / "a.json", ["a.glb", "a.png", "a_texture.png", "A.PLY"])
+    write_record(tmp_path / "a.json", ["a.glb", "a.png", "a_texture.png", "A.PLY"])
     assert is_own_result(tmp_path / "a.png") and is_own_result(tmp_path / "a_texture.png")
     assert not is_own_result(tmp_path / "a.jpg") and not is_own_result(tmp_path / "b.png")
 
@@ -193,10 +193,10 @@ def test_a_reference_of_words_is_a_picture_until_its_object_is_made(tmp_path):
     reference = tmp_path / "cup_reference.png"
     reference.touch()
     assert not is_own_result(reference, references=True)
-    record(tmp_path / "cup.json", ["cup.glb"], image=r"C:\props\cup_reference.png")
+    write_record(tmp_path / "cup.json", ["cup.glb"], image=r"C:\props\cup_reference.png")
     assert is_own_result(reference, references=True)
     assert not is_own_result(reference)  # whoever names it means it
-    record(tmp_path / "cup.json", ["cup.glb"], image="/elsewhere/photo.png")
+    write_record(tmp_path / "cup.json", ["cup.glb"], image="/elsewhere/photo.png")
     assert not is_own_result(reference, references=True)
-    record(tmp_path / "cup_reference.json", ["cup_reference.png"])
+    write_record(tmp_path / "cup_reference.json", ["cup_reference.png"])
     assert is_own_result(reference)  # a contact sheet of another picture

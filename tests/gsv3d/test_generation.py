@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The job from a picture to a mesh: its order, previews, stops and refusals."""
+"""The job that makes a mesh of a picture: its order, previews, stops and refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from gsv3d import generation
 from gsv3d.cameras import mirrored_azimuth_deg, orbit
@@ -21,15 +21,9 @@ from gsv3d.generation import PHASES, choose_pose, choose_preview_steps, generate
 from gsv3d.lifting.settings import OF_A_MODEL, REFINING
 from gsv3d.pose import PoseEstimate
 from gsv3d.settings import GenerationSettings
-from tests.gsv3d.fake_pipeline import FakePipeline
+from tests.gsv3d.fake_pipeline import FakePipeline, draw_picture
 
 SMALL = {"faces": 100, "texture_size": 32}
-
-
-def picture() -> Image.Image:
-    image = Image.new("RGBA", (64, 48))
-    ImageDraw.Draw(image).ellipse((10, 8, 50, 40), fill=(200, 80, 40, 255))
-    return image
 
 
 class Recorder:
@@ -61,7 +55,7 @@ class Recorder:
 def whole():
     pipeline, recorder = FakePipeline(), Recorder()
     settings = GenerationSettings(previews=3, seed=5, elevation=20.0, **SMALL)
-    return generate(pipeline, picture(), settings, recorder), recorder, pipeline
+    return generate(pipeline, draw_picture(), settings, recorder), recorder, pipeline
 
 
 def test_the_phases_come_in_order_and_end(whole):
@@ -139,7 +133,7 @@ def test_the_mirrored_picture_is_a_second_reference(monkeypatch):
     monkeypatch.setattr("gsv3d.generation.extract_mesh", extract)
     settings = GenerationSettings(previews=0, elevation=20.0, mirror=30.0, **SMALL)
     with pytest.raises(GSV3DError, match="enough"):
-        generate(FakePipeline(), picture(), settings)
+        generate(FakePipeline(), draw_picture(), settings)
     first, second = seen
     np.testing.assert_array_equal(second.rgba, first.rgba[:, ::-1])
     expected = orbit([0.0, mirrored_azimuth_deg(30.0)], 20.0, size=8).positions
@@ -154,7 +148,7 @@ def test_cancelling_stops_at_once(short_fits, phase, step):
     pipeline = FakePipeline(decoder=None if phase == "fitting" else "its own")
     recorder = Recorder(cancel_at=(phase, step))
     with pytest.raises(Cancelled):
-        generate(pipeline, picture(), GenerationSettings(previews=0, **SMALL), recorder)
+        generate(pipeline, draw_picture(), GenerationSettings(previews=0, **SMALL), recorder)
     assert recorder.events[-1][1:3] == (phase, step)
     if phase == "denoising":
         assert pipeline.steps_done == step
@@ -169,7 +163,7 @@ def test_unusable_gaussians_are_dropped_before_anyone_sees_them():
 
     recorder = Recorder(cancel_at=("decoding", 1))
     with pytest.raises(Cancelled):
-        generate(FakePipeline(spoil=spoil), picture(), GenerationSettings(**SMALL), recorder)
+        generate(FakePipeline(spoil=spoil), draw_picture(), GenerationSettings(**SMALL), recorder)
     assert {event[4] for event in recorder.of("gaussians")} == {1497}
 
 
@@ -182,7 +176,7 @@ def test_a_model_that_gives_nothing_is_said_in_words(refine):
     recorder = Recorder()
     settings = GenerationSettings(refine=refine, **SMALL)
     with pytest.raises(GSV3DError, match="no visible Gaussians"):
-        generate(FakePipeline(spoil=spoil), picture(), settings, recorder)
+        generate(FakePipeline(spoil=spoil), draw_picture(), settings, recorder)
     assert not recorder.of("gaussians")
 
 
@@ -197,7 +191,7 @@ def short_fits(monkeypatch):
 def test_views_without_a_decoder_are_lifted_by_a_fit(short_fits):
     pipeline, recorder = FakePipeline(decoder=None), Recorder()
     settings = GenerationSettings(previews=3, seed=5, elevation=20.0, **SMALL)
-    result = generate(pipeline, picture(), settings, recorder)
+    result = generate(pipeline, draw_picture(), settings, recorder)
     assert result.made_by == "fit" and result.timings["fitting"] > 0
     assert list_phases(pipeline, settings) == PHASES
     check_phases(recorder, PHASES)
@@ -218,19 +212,6 @@ def test_views_without_a_decoder_are_lifted_by_a_fit(short_fits):
     np.testing.assert_allclose(middle, np.array([200, 80, 40]) / 255, atol=0.1)
 
 
-def test_a_fit_is_reproduced_by_its_seed(short_fits):
-    def means(seed: int) -> torch.Tensor:
-        recorder, seen = Recorder(cancel_at=("fusing", 1)), []
-        recorder.gaussians = lambda g, *_: seen.append(g)
-        with pytest.raises(Cancelled):
-            settings = GenerationSettings(seed=seed, previews=0, elevation=20.0, **SMALL)
-            generate(FakePipeline(decoder=None), picture(), settings, recorder)
-        return seen[0].means
-
-    assert torch.equal(means(1), means(1))
-    assert not torch.equal(means(1)[:10], means(2)[:10])
-
-
 def test_a_decoders_gaussians_are_refined_when_asked(short_fits):
     def spoil(gaussians):
         return replace(gaussians, means=gaussians.means * 1.15)
@@ -238,7 +219,7 @@ def test_a_decoders_gaussians_are_refined_when_asked(short_fits):
     found = {}
     for refine in (False, True):
         settings = GenerationSettings(previews=0, elevation=20.0, refine=refine, **SMALL)
-        found[refine] = generate(FakePipeline(spoil=spoil), picture(), settings)
+        found[refine] = generate(FakePipeline(spoil=spoil), draw_picture(), settings)
     assert (found[False].made_by, found[True].made_by) == ("decoder", "decoder and fit")
     before, after = (
         result.gaussians.filter(result.gaussians.opacities > 0.5).means.norm(dim=1).median()
@@ -254,17 +235,18 @@ def test_a_picture_without_an_object_never_reaches_the_model():
     assert not pipeline.calls
 
 
-def test_the_seed_decides_the_gaussians():
-    def color(seed: int) -> torch.Tensor:
-        recorder, seen = Recorder(cancel_at=("decoding", 1)), []
-        recorder.gaussians = lambda g, *_: seen.append(g)
+@pytest.mark.parametrize(("decoder", "last"), [("its own", "decoding"), (None, "fusing")])
+def test_the_seed_decides_the_gaussians(short_fits, decoder, last):
+    def make(seed: int) -> torch.Tensor:
+        recorder, seen = Recorder(cancel_at=(last, 1)), []
+        recorder.gaussians = lambda gaussians, *_: seen.append(gaussians)
         with pytest.raises(Cancelled):
-            settings = GenerationSettings(seed=seed, previews=0, **SMALL)
-            generate(FakePipeline(), picture(), settings, recorder)
-        return seen[0].rgb()[0]
+            settings = GenerationSettings(seed=seed, previews=0, elevation=20.0, **SMALL)
+            generate(FakePipeline(decoder=decoder), draw_picture(), settings, recorder)
+        return torch.cat([seen[0].means, seen[0].rgb()], dim=1)
 
-    assert torch.equal(color(1), color(1))
-    assert not torch.equal(color(1), color(2))
+    first, again, other = make(1), make(1), make(2)
+    assert torch.equal(first, again) and not torch.equal(first[:10], other[:10])
 
 
 @given(steps=st.integers(1, 60), previews=st.integers(0, 60))
@@ -349,7 +331,7 @@ def test_pictures_are_framed_as_the_model_wants(monkeypatch) -> None:
     fake.camera_distance = 2.0
 
     def pose(rgba: np.ndarray) -> PoseEstimate:
-        seen["pose"] = width(rgba)
+        seen["pose"] = measure_width(rgba)
         return PoseEstimate(10.0, None)
 
     def mesh(*arguments: Any) -> Any:
@@ -358,15 +340,15 @@ def test_pictures_are_framed_as_the_model_wants(monkeypatch) -> None:
 
     monkeypatch.setattr(generation, "estimate_pose", pose)
     monkeypatch.setattr(generation, "extract_mesh", mesh)
-    result = generate(fake, picture(), GenerationSettings(mirror="off"))
-    assert width(result.prepared) == pytest.approx(0.9, abs=0.04)
-    assert width(seen["reference"].rgba) == pytest.approx(0.9, abs=0.01)
+    result = generate(fake, draw_picture(), GenerationSettings(mirror="off"))
+    assert measure_width(result.prepared) == pytest.approx(0.9, abs=0.04)
+    assert measure_width(seen["reference"].rgba) == pytest.approx(0.9, abs=0.01)
     assert seen["pose"] == pytest.approx(0.75, abs=0.03)
     expected = orbit([0.0], [10.0], size=768, distance=2.0)
     torch.testing.assert_close(seen["reference"].camera.viewmats, expected.viewmats)
     assert result.distance == 2.0
 
 
-def width(rgba: np.ndarray) -> float:
+def measure_width(rgba: np.ndarray) -> float:
     """Return the share of a picture's width that the object fills."""
     return (rgba[..., 3] > 127).any(axis=0).sum() / len(rgba)

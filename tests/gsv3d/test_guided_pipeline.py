@@ -11,29 +11,30 @@ from gsv3d.multiview.guidance import Consistency
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.rendering import render
 from tests import tiny
-from tests.gsv3d.test_pipeline import seeded
-from tests.gsv3d.test_pipeline_precision import BRAIN, HALF, in_precision
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> GSV3DPipeline:
-    return tiny.tiny_pipeline()
+from tests.gsv3d.test_pipeline import make_generator
+from tests.gsv3d.test_pipeline_precision import BRAIN, HALF, make_in_precision
 
 
 @torch.no_grad()
 def test_guidance_by_3d_replaces_the_estimate_by_encoded_renders(pipeline: GSV3DPipeline) -> None:
-    """One step from the noise to sigma 0 ends at z0', written out from the parts."""
-    plain = pipeline(tiny.picture(), generator=seeded(1), num_inference_steps=1)
+    """Compare one step, from the noise to sigma 0, with z0' computed from the pipeline's parts."""
+    plain = pipeline(tiny.picture(), generator=make_generator(1), num_inference_steps=1)
     full = pipeline(
-        tiny.picture(), generator=seeded(1), num_inference_steps=1, consistency=Consistency(1.0)
+        tiny.picture(),
+        generator=make_generator(1),
+        num_inference_steps=1,
+        consistency=Consistency(1.0),
     )
     half = pipeline(
-        tiny.picture(), generator=seeded(1), num_inference_steps=1, consistency=Consistency(0.5)
+        tiny.picture(),
+        generator=make_generator(1),
+        num_inference_steps=1,
+        consistency=Consistency(0.5),
     )
     drawn = render(
         pipeline.decoder(
             plain.latents[None], plain.cameras,
-            pipeline.feature_encoder(_imagenet(pipeline)).last_hidden_state,
+            pipeline.feature_encoder(_normalize_picture(pipeline)).last_hidden_state,
         )[0].gaussians(),
         plain.cameras,
         (1.0, 1.0, 1.0),
@@ -49,7 +50,7 @@ def test_guidance_by_3d_replaces_the_estimate_by_encoded_renders(pipeline: GSV3D
     )
 
 
-def _imagenet(pipeline: GSV3DPipeline) -> torch.Tensor:
+def _normalize_picture(pipeline: GSV3DPipeline) -> torch.Tensor:
     color = (pipeline.prepare_picture(tiny.picture())[:, :3] + 1) / 2
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     return (color - mean) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
@@ -58,7 +59,7 @@ def _imagenet(pipeline: GSV3DPipeline) -> torch.Tensor:
 def test_without_strength_nothing_goes_through_3d(
     pipeline: GSV3DPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = pipeline(tiny.picture(), generator=seeded(1))
+    plain = pipeline(tiny.picture(), generator=make_generator(1))
     seen: list[float] = []
 
     def same(latents: torch.Tensor) -> torch.Tensor:
@@ -66,19 +67,19 @@ def test_without_strength_nothing_goes_through_3d(
         return latents
 
     monkeypatch.setattr(pipeline, "_through_gaussians", same)
-    off = pipeline(tiny.picture(), generator=seeded(1), consistency=Consistency(0.0))
+    off = pipeline(tiny.picture(), generator=make_generator(1), consistency=Consistency(0.0))
     assert torch.equal(plain.latents, off.latents) and not seen
     # With a perfect decoder, renderer and encoder there is nothing to guide.
-    perfect = pipeline(tiny.picture(), generator=seeded(1), consistency=Consistency(1.0))
+    perfect = pipeline(tiny.picture(), generator=make_generator(1), consistency=Consistency(1.0))
     assert torch.equal(plain.latents, perfect.latents) and len(seen) == 3
 
 
 @pytest.mark.parametrize("dtype", [HALF, BRAIN])
 def test_guidance_by_3d_in_half_precision(pipeline: GSV3DPipeline, dtype: torch.dtype) -> None:
     asked = {"num_inference_steps": 2, "consistency": Consistency(1.0), "output_type": "latent"}
-    exact = pipeline(tiny.picture(), generator=seeded(1), **asked).latents
-    half = in_precision(dtype, dtype, dtype, dtype)
-    found = half(tiny.picture(), generator=seeded(1), **asked).latents
+    exact = pipeline(tiny.picture(), generator=make_generator(1), **asked).latents
+    half = make_in_precision(dtype, dtype, dtype, dtype)
+    found = half(tiny.picture(), generator=make_generator(1), **asked).latents
     bound = 0.03 if dtype == BRAIN else 0.004
     assert float((found - exact).abs().max()) < bound * float(exact.abs().max())
 
@@ -89,12 +90,14 @@ def test_the_models_own_guidance_is_saved_with_it(tmp_path) -> None:
     pipeline.save_pretrained(tmp_path)
     loaded = GSV3DPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
-    own = loaded(tiny.picture(), generator=seeded(1)).latents
+    own = loaded(tiny.picture(), generator=make_generator(1)).latents
     asked = tiny.tiny_pipeline()(
-        tiny.picture(), generator=seeded(1), consistency=Consistency(1.0, 0.5)
+        tiny.picture(), generator=make_generator(1), consistency=Consistency(1.0, 0.5)
     ).latents
     torch.testing.assert_close(own, asked)
-    plain = loaded(tiny.picture(), generator=seeded(1), consistency=Consistency(0.0)).latents
+    plain = loaded(
+        tiny.picture(), generator=make_generator(1), consistency=Consistency(0.0)
+    ).latents
     assert (own - plain).abs().max() > 1e-3
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetching published models, from a stand-in for the hub that raises its client's own errors."""
+"""Published models fetched from a fake hub that raises the real client's errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gsv3d.models import find
 from gsv3d.multiview import convert
 from tests.gsv3d.multiview import published
 
-# The client's own client, which has been replaced before.
+# The HTTP library of the hub's client, which depends on the client's version.
 httpx = importlib.import_module(HTTPError.__module__.split(".")[0])
 LICENSE = "You may use it for this and not for that."
 
@@ -97,11 +97,11 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> bytes:
-    return published.write(tmp_path_factory.mktemp("weights") / "p", "p").read_bytes()
+    return published.write_weights(tmp_path_factory.mktemp("weights") / "p", "p").read_bytes()
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: bytes) -> Hub:
+def hub(tmp_path: Path, own_models: Path, monkeypatch: pytest.MonkeyPatch, weights: bytes) -> Hub:
     folder = tmp_path / "hub"
     folder.mkdir()
     found = Hub(folder)
@@ -114,17 +114,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: bytes) -> Hub:
     monkeypatch.setattr(huggingface_hub.file_download, "http_get", found.get)
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
     monkeypatch.setattr(convert, "UNET_HEAD", 32)
-    monkeypatch.setenv("GSV3D_MODELS", str(tmp_path / "own models ü"))
     return found
 
 
-def own(tmp_path: Path) -> list[str]:
-    folder = tmp_path / "own models ü"
-    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-
-
-def answering(answer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answer the terminal's questions with this; None stands for no terminal."""
+def answer_questions(answer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer the terminal's questions with ``answer``; None stands for no terminal."""
 
     def reply(question: str) -> str:
         assert "agree" in question and answer is not None
@@ -138,14 +132,14 @@ def answering(answer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("options", "answer"), [(["--agree"], None), ([], "Yes")])
 def test_a_model_is_fetched_once_its_license_was_shown_and_agreed_to(
-    hub: Hub, tmp_path: Path, capsys, monkeypatch, options: list[str], answer: str | None
+    hub: Hub, own_models: Path, capsys, monkeypatch, options: list[str], answer: str | None
 ) -> None:
-    answering(answer, monkeypatch)
+    answer_questions(answer, monkeypatch)
     assert main(["models", "add", "sv3d-p", *options]) == 0
     said = capsys.readouterr().out
     assert LICENSE in said and "The model 'sv3d-p' is in" in said
     assert hub.fetched == ["LICENSE.md", "sv3d_p.safetensors"]
-    assert own(tmp_path) == ["sv3d-p"]
+    assert [p.name for p in own_models.iterdir()] == ["sv3d-p"]
     assert (find("sv3d-p") / "LICENSE.md").read_text("utf-8") == LICENSE
     assert main(["models", "info", "sv3d-p"]) == 0
     said = capsys.readouterr().out
@@ -164,13 +158,13 @@ def test_a_model_is_fetched_once_its_license_was_shown_and_agreed_to(
     ],
 )
 def test_without_consent_the_weights_are_not_fetched(
-    hub: Hub, tmp_path: Path, capsys, monkeypatch, answer: str | None, words: str
+    hub: Hub, own_models: Path, capsys, monkeypatch, answer: str | None, words: str
 ) -> None:
-    answering(answer, monkeypatch)
+    answer_questions(answer, monkeypatch)
     assert main(["models", "add", "sv3d-p"]) == 2
     said = capsys.readouterr()
     assert LICENSE in said.out and words in said.err
-    assert "sv3d_p.safetensors" not in hub.fetched and "sv3d-p" not in own(tmp_path)
+    assert "sv3d_p.safetensors" not in hub.fetched and not (own_models / "sv3d-p").exists()
 
 
 def test_a_repository_without_a_license_file_shows_what_its_card_says(hub: Hub, capsys) -> None:
@@ -180,25 +174,25 @@ def test_a_repository_without_a_license_file_shows_what_its_card_says(hub: Hub, 
     assert (find("sv3d-p") / "LICENSE.txt").is_file()
 
 
-def response(status: int) -> Any:
+def make_response(status: int) -> Any:
     return httpx.Response(status, request=httpx.Request("GET", "http://127.0.0.1/"))
 
 
 @pytest.mark.parametrize(
     ("where", "error", "words"),
     [
-        ("LICENSE.md", lambda: GatedRepoError("gated", response=response(401)),
+        ("LICENSE.md", lambda: GatedRepoError("gated", response=make_response(401)),
          r"to those alone who have agreed to its conditions. Log in on \S+/stabilityai/sv3d and"
          r" agree there, run 'hf auth login', then this command again"),
-        ("sv3d_p.safetensors", lambda: GatedRepoError("gated", response=response(403)),
+        ("sv3d_p.safetensors", lambda: GatedRepoError("gated", response=make_response(403)),
          "run 'hf auth login'"),
-        ("repository", lambda: RepositoryNotFoundError("none", response=response(401)),
+        ("repository", lambda: RepositoryNotFoundError("none", response=make_response(401)),
          "no repository stabilityai/sv3d, or none for you"),
         ("repository", lambda: httpx.ConnectError("refused"), "does not answer for stabilityai"),
         ("sv3d_p.safetensors", lambda: httpx.ReadTimeout("slow"), "goes on where it stopped"),
         ("LICENSE.md", lambda: LocalEntryNotFoundError("no connection"), "does not answer"),
         ("repository", lambda: OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set"),
-        ("sv3d_p.safetensors", lambda: HfHubHTTPError("busy", response=response(503)),
+        ("sv3d_p.safetensors", lambda: HfHubHTTPError("busy", response=make_response(503)),
          r"refused stabilityai/sv3d \(status 503\)"),
         ("sv3d_p.safetensors", lambda: OSError("Consistency check failed"), "did not come whole"),
         ("sv3d_p.safetensors", lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
@@ -206,14 +200,14 @@ def response(status: int) -> Any:
     ],
 )  # fmt: skip
 def test_what_the_hub_refuses_is_one_sentence(
-    hub: Hub, tmp_path: Path, capsys, where: str, error: Callable[[], Exception], words: str
+    hub: Hub, own_models: Path, capsys, where: str, error: Callable[[], Exception], words: str
 ) -> None:
     hub.failures[where] = error()
     assert main(["models", "add", "sv3d-p", "--agree"]) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said and said.count("\n") == 1
     assert re.search(words, said)
-    assert "sv3d-p" not in own(tmp_path)
+    assert not (own_models / "sv3d-p").exists()
 
 
 @pytest.mark.parametrize("elsewhere", [None, "https://127.0.0.1/signed"])
@@ -254,12 +248,12 @@ def test_a_disk_without_room_is_said_before_anything_is_fetched(
     assert hub.resumed == [0, len(weights) // 2]
 
 
-def test_what_was_fetched_of_a_model_can_be_removed(hub: Hub, tmp_path: Path, capsys) -> None:
+def test_what_was_fetched_of_a_model_can_be_removed(hub: Hub, own_models: Path, capsys) -> None:
     hub.failures["sv3d_p.safetensors"] = httpx.ReadTimeout("slow")
     assert main(["models", "add", "sv3d-p", "--agree"]) == 2
-    assert own(tmp_path) == [".sv3d-p.download"]
+    assert [p.name for p in own_models.iterdir()] == [".sv3d-p.download"]
     assert main(["models", "remove", "sv3d-p"]) == 0
-    assert own(tmp_path) == []
+    assert not list(own_models.iterdir())
     assert main(["models", "remove", "sv3d-p"]) == 2
     assert "There is no model 'sv3d-p' in" in capsys.readouterr().err
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding models, and what is said when one is not there or damaged."""
+"""Models that are found, and errors for those that are missing or damaged."""
 
 from __future__ import annotations
 
@@ -19,14 +19,7 @@ from gsv3d.lifting.settings import OF_A_MODEL
 from gsv3d.models import CHECKPOINTS, available, find, load_pipeline, memory_for, read_license
 from tests import tiny
 
-
-@pytest.fixture(autouse=True)
-def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder for models of one's own, not the user's."""
-    folder = tmp_path / "own models ü"
-    folder.mkdir()
-    monkeypatch.setenv("GSV3D_MODELS", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_models")
 
 
 def test_models_of_ones_own_are_listed_by_their_folders_names(own_models: Path) -> None:
@@ -41,7 +34,7 @@ def test_models_of_ones_own_are_listed_by_their_folders_names(own_models: Path) 
     assert load_pipeline("my-props.v2", device="cpu").num_frames == 4
 
 
-def without_decoder(folder: Path) -> Path:
+def save_without_decoder(folder: Path) -> Path:
     pipeline = tiny.tiny_pipeline()
     pipeline.register_modules(decoder=None, feature_encoder=None)
     pipeline.save_pretrained(folder)
@@ -49,7 +42,7 @@ def without_decoder(folder: Path) -> Path:
 
 
 def test_a_model_without_a_decoder_is_one(own_models: Path, capsys: Any) -> None:
-    without_decoder(own_models / "views")
+    save_without_decoder(own_models / "views")
     tiny.tiny_pipeline().save_pretrained(own_models / "whole")
     decoders = {model.name: model.decoder for model in available() if model.installed}
     assert decoders == {"blockout": True, "views": False, "whole": True}
@@ -66,7 +59,7 @@ def test_a_model_without_a_decoder_is_one(own_models: Path, capsys: Any) -> None
 def test_without_a_decoder_a_prop_is_fitted(
     own_models: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without_decoder(own_models / "views")
+    save_without_decoder(own_models / "views")
     few = replace(OF_A_MODEL, count=250, most=250, stages=((32, 20),))
     monkeypatch.setattr("gsv3d.lifting.model_views.OF_A_MODEL", few)
     Image.fromarray(tiny.picture()).save(tmp_path / "picture.png")
@@ -157,7 +150,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_is_one_sentence(tmp_path: Path) -> None:
-    """Cut short, of another configuration, or with a component gone: words, not a traceback."""
+    """The model is cut short, of another configuration, or lacks a component."""
     folder = tmp_path / "a model with spaces and Umläuten"
     tiny.tiny_pipeline().save_pretrained(folder)
     assert load_pipeline(str(folder), device="cpu").num_frames == 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing files: whole or not at all, never over another's, and failures in words."""
+"""Files are written whole or not at all, never over another's; failures are one sentence."""
 
 from __future__ import annotations
 

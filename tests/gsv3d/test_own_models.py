@@ -14,14 +14,7 @@ from gsv3d.models import available, find, load_pipeline
 from tests import tiny
 from tests.gsv3d.multiview import published
 
-
-@pytest.fixture(autouse=True)
-def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder for models of one's own, not the user's."""
-    folder = tmp_path / "own models ü"
-    folder.mkdir()
-    monkeypatch.setenv("GSV3D_MODELS", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_models")
 
 
 def test_a_model_is_added_under_a_name_once(own_models: Path, tmp_path: Path) -> None:
@@ -46,17 +39,17 @@ def test_a_model_that_cannot_be_added_is_named(
     tiny.tiny_pipeline().save_pretrained(tmp_path / "model")
     assert main(["models", "add", name, "--from", str(tmp_path / folder)]) == 2
     assert words in capsys.readouterr().err
-    assert not list(own_models.iterdir())
+    assert not list(own_models.glob("*"))
 
 
 def test_a_published_file_becomes_a_model(
     own_models: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gsv3d.multiview.convert.UNET_HEAD", 32)
-    path = published.write(tmp_path / "sv3d_u ü.safetensors", "u")
+    path = published.write_weights(tmp_path / "sv3d_u ü.safetensors", "u")
     assert main(["models", "convert", str(path), "orbit", "--version", "p"]) == 2
     assert "is SV3D_u, not SV3D_p" in capsys.readouterr().err
-    assert not list(own_models.iterdir())
+    assert not list(own_models.glob("*"))
     assert main(["models", "convert", str(path), "orbit"]) == 0
     assert f"The model 'orbit' is in {own_models / 'orbit'}" in capsys.readouterr().out
     pipeline = load_pipeline("orbit", device="cpu")
@@ -94,4 +87,4 @@ def test_only_models_of_ones_own_are_removed(
         assert "cannot be deleted (The process cannot access the file)" in capsys.readouterr().err
     assert (own_models / "props" / "unet").is_dir()
     assert main(["models", "remove", "props"]) == 0
-    assert not list(own_models.iterdir()) and (tmp_path / "outside").is_dir()
+    assert not list(own_models.glob("*")) and (tmp_path / "outside").is_dir()

@@ -12,12 +12,7 @@ from gsv3d.errors import ModelError
 from gsv3d.multiview import pose_ids
 from gsv3d.pipeline import GSV3DPipeline
 from tests import tiny
-from tests.gsv3d.test_pipeline import seeded
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> GSV3DPipeline:
-    return tiny.tiny_pipeline()
+from tests.gsv3d.test_pipeline import make_generator
 
 
 def test_a_model_made_for_a_sine_orbit_makes_one(tmp_path) -> None:
@@ -29,11 +24,11 @@ def test_a_model_made_for_a_sine_orbit_makes_one(tmp_path) -> None:
     loaded.set_progress_bar_config(disable=True)
     seen = []
     loaded.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[3]))
-    out = loaded(tiny.picture(), elevation=10.0, generator=seeded(0), output_type="latent")
+    out = loaded(tiny.picture(), elevation=10.0, generator=make_generator(0), output_type="latent")
     assert out.elevations_deg == pytest.approx([40, 10, -20, 10])
     expected = pose_ids(static_azimuths_deg(4), [40.0, 10.0, -20.0, 10.0])[None]
     torch.testing.assert_close(seen[0], expected.to(seen[0]))
-    level = tiny.tiny_pipeline()(tiny.picture(), generator=seeded(0), output_type="latent")
+    level = tiny.tiny_pipeline()(tiny.picture(), generator=make_generator(0), output_type="latent")
     assert level.elevations_deg == [10.0] * 4
     assert not torch.allclose(level.gaussians.means.mean(0), out.gaussians.means.mean(0), atol=1e-4)
 
@@ -51,7 +46,7 @@ def test_the_views_stand_where_the_lists_say(pipeline: GSV3DPipeline) -> None:
     ]
     try:
         out = pipeline(
-            tiny.picture(), azimuths=azimuths, elevations=elevations, generator=seeded(0),
+            tiny.picture(), azimuths=azimuths, elevations=elevations, generator=make_generator(0),
             num_inference_steps=1,
         )  # fmt: skip
     finally:
@@ -97,7 +92,7 @@ def test_a_model_says_how_pictures_are_framed(tmp_path) -> None:
 
 
 def test_a_model_that_is_not_told_the_poses_has_one_orbit() -> None:
-    """SV3D_u, whose UNet reads cond_aug alone."""
+    """Such a model is SV3D_u, whose UNet reads cond_aug alone."""
     whole = tiny.tiny_pipeline()
     config = dict(whole.unet.config) | {"projection_class_embeddings_input_dim": 16}
     parts = whole.components | {"unet": type(whole.unet).from_config(config)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks in half precision beside networks in any other."""
+"""Networks in half precision, combined with networks in any other."""
 
 from __future__ import annotations
 
@@ -11,27 +11,24 @@ from gsv3d.cameras import static_azimuths_deg
 from gsv3d.multiview import pose_ids
 from gsv3d.pipeline import GSV3DPipeline
 from tests import tiny
-from tests.gsv3d.test_pipeline import seeded
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> GSV3DPipeline:
-    return tiny.tiny_pipeline()
+from tests.gsv3d.test_pipeline import make_generator
 
 
 def test_poses_and_latents_are_never_rounded() -> None:
     """In bfloat16 an angle would be wrong by up to 0.7 degrees."""
-    pipeline = in_precision(torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.bfloat16)
+    pipeline = make_in_precision(torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.bfloat16)
     seen = []
     pipeline.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-    out = pipeline(tiny.picture(), elevation=12.3, generator=seeded(1), num_inference_steps=1)
+    out = pipeline(
+        tiny.picture(), elevation=12.3, generator=make_generator(1), num_inference_steps=1
+    )
     sample, _, embedding, pose = seen[0]
     assert torch.equal(pose, pose_ids(static_azimuths_deg(4), [12.3] * 4)[None])
     assert sample.dtype == embedding.dtype == torch.bfloat16
     assert out.latents.dtype == out.gaussians.means.dtype == torch.float32
 
 
-def in_precision(
+def make_in_precision(
     unet: torch.dtype, vae: torch.dtype, encoders: torch.dtype, decoder: torch.dtype
 ) -> GSV3DPipeline:
     pipeline = tiny.tiny_pipeline()
@@ -39,7 +36,7 @@ def in_precision(
         ("unet", unet), ("vae", vae), ("image_encoder", encoders), ("feature_encoder", encoders),
         ("decoder", decoder),
     ):  # fmt: skip
-        # Diffusers' own ``to`` warns of layers that are to stay as they are, of which it has none.
+        # Diffusers' own ``to`` warns of layers to keep in float32, which these networks lack.
         torch.nn.Module.to(getattr(pipeline, name), dtype)
     return pipeline
 
@@ -69,9 +66,9 @@ def test_every_precision_beside_every_other(
     encoders: torch.dtype,
     decoder: torch.dtype,
 ) -> None:
-    exact = pipeline(tiny.picture(), generator=seeded(1))
-    mixed = in_precision(unet, vae, encoders, decoder)
-    found = mixed(tiny.picture(), generator=seeded(1))
+    exact = pipeline(tiny.picture(), generator=make_generator(1))
+    mixed = make_in_precision(unet, vae, encoders, decoder)
+    found = mixed(tiny.picture(), generator=make_generator(1))
     largest = float(exact.latents.abs().max())
     bound = 0.03 if BRAIN in (unet, vae, encoders, decoder) else 0.004
     assert float((found.latents - exact.latents).abs().max()) < bound * largest
@@ -82,5 +79,5 @@ def test_every_precision_beside_every_other(
     if vae != SINGLE:
         mixed.vae.register_to_config(force_upcast=False)
         torch.nn.Module.to(mixed.vae, vae)
-        mixed(tiny.picture(), generator=seeded(1), num_inference_steps=1)
+        mixed(tiny.picture(), generator=make_generator(1), num_inference_steps=1)
         assert mixed.vae.dtype == vae

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sheet of a result: the mesh beside every view, seen from where the view looks."""
+"""The contact sheet of a result, with the mesh beside every view."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gsv3d.cameras import orbit, sine_elevations_deg, static_azimuths_deg
 from gsv3d.meshing import TexturedMesh
 from gsv3d.results import draw_contact_sheet, write_results
 from gsv3d.settings import GenerationSettings
-from tests.gsv3d.fake_pipeline import quick_result
+from tests.gsv3d.fake_pipeline import make_result
 
 
 @pytest.mark.parametrize("sine", [True, False])
@@ -34,7 +34,7 @@ def test_the_mesh_is_drawn_from_where_the_views_look(
     azimuths = static_azimuths_deg(4)
     elevations = sine_elevations_deg(azimuths, 10.0) if sine else [10.0] * 4
     result = replace(
-        quick_result(Image.new("RGBA", (32, 32), (200, 30, 30, 255))),
+        make_result(Image.new("RGBA", (32, 32), (200, 30, 30, 255))),
         views=np.zeros((4, 32, 32, 3), np.uint8),
         azimuths_deg=np.array(azimuths, np.float32),
         elevations_deg=np.array(elevations, np.float32),
@@ -55,7 +55,7 @@ def test_the_mesh_is_drawn_from_where_the_views_look(
 
 
 def test_the_holes_of_a_texture_are_seen_through() -> None:
-    """A square of which only the left half is there: in the mesh's row and on the texture."""
+    """Only the left half of the square is there, in the mesh's row and on the texture."""
     corners = np.array([[-0.4, 0, -0.4], [0.4, 0, -0.4], [0.4, 0, 0.4], [-0.4, 0, 0.4]])
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     texture = np.full((64, 64, 4), (200, 30, 30, 255), np.uint8)

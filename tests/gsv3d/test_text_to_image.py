@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words to a reference, with a tiny pipeline of Stable Diffusion's own classes."""
+"""References made of words by a tiny pipeline of Stable Diffusion's own classes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pipeline(folder: Path):
     return load_text_pipeline(find_text_model(str(folder)), "cpu")
 
 
-def pixels(png: bytes) -> np.ndarray:
+def read_pixels(png: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(png)) as image:
         assert image.mode == "RGBA"
         return np.asarray(image)
@@ -48,7 +48,7 @@ def test_a_reference_is_cut_out_and_says_what_made_it(pipeline) -> None:
         ImagineSettings("a wooden barrel, größer", seed=3, steps=4),
         lambda *report: heard.append(report),
     )
-    alpha = pixels(made.png)[..., 3]
+    alpha = read_pixels(made.png)[..., 3]
     assert alpha.shape == (64, 64) and alpha[0].max() == 0 and alpha.max() > 250
     with Image.open(io.BytesIO(made.png)) as image:
         assert image.text["prompt"] == "a wooden barrel, größer"
@@ -81,7 +81,7 @@ def test_the_picture_is_the_pipelines_own(pipeline) -> None:
 
 def test_seeds_reproduce_and_differ(pipeline) -> None:
     def picture(**settings) -> np.ndarray:
-        return pixels(imagine(pipeline, ImagineSettings("a cup", steps=2, **settings)).png)
+        return read_pixels(imagine(pipeline, ImagineSettings("a cup", steps=2, **settings)).png)
 
     first = picture(seed=1)
     np.testing.assert_array_equal(first, picture(seed=1))
@@ -120,7 +120,9 @@ def test_older_pipelines_report_through_their_own_callback(pipeline) -> None:
     settings = ImagineSettings("a cup", steps=3)
     made = imagine(Older(), settings, lambda phase, step, of: heard.append((step, of)))
     assert heard[:4] == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    np.testing.assert_array_equal(pixels(made.png), pixels(imagine(pipeline, settings).png))
+    np.testing.assert_array_equal(
+        read_pixels(made.png), read_pixels(imagine(pipeline, settings).png)
+    )
     with pytest.raises(ModelError, match="Older takes no guidance"):
         imagine(Older(), ImagineSettings("a cup", steps=3, guidance=2.0))
 
@@ -201,13 +203,13 @@ def test_an_id_is_found_in_the_local_cache(folder, tmp_path, monkeypatch) -> Non
     assert find_text_model("someone/drawings") == place / "snapshots" / revision
 
 
-def copy_of(folder: Path, tmp_path: Path) -> tuple[Path, dict]:
+def copy_model(folder: Path, tmp_path: Path) -> tuple[Path, dict]:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     return copy, json.loads((copy / "model_index.json").read_text("utf-8"))
 
 
 def test_pickled_weights_are_not_read(folder, tmp_path) -> None:
-    copy, _ = copy_of(folder, tmp_path)
+    copy, _ = copy_model(folder, tmp_path)
     (weights,) = (copy / "unet").glob("*.safetensors")
     weights.unlink()
     torch.save({}, copy / "unet" / "diffusion_pytorch_model.bin")
@@ -218,7 +220,7 @@ def test_pickled_weights_are_not_read(folder, tmp_path) -> None:
 def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path) -> None:
     ran = tmp_path / "ran"
     code = f"open({str(ran)!r}, 'w')\nclass Own: pass\n"
-    copy, index = copy_of(folder, tmp_path)
+    copy, index = copy_model(folder, tmp_path)
     (copy / "pipeline.py").write_text(code, "utf-8")
     (copy / "model_index.json").write_text(
         json.dumps({**index, "_class_name": ["pipeline", "Own"]}), "utf-8"
@@ -244,7 +246,7 @@ def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path) -> None:
 
 
 def test_what_cannot_be_loaded_is_one_sentence(folder, tmp_path) -> None:
-    copy, index = copy_of(folder, tmp_path)
+    copy, index = copy_model(folder, tmp_path)
     for wrong, words in (("{", "cannot be read"), ("[]", "code of its own")):
         (copy / "model_index.json").write_text(wrong, "utf-8")
         with pytest.raises(ModelError, match=words):
@@ -261,19 +263,21 @@ def test_what_cannot_be_loaded_is_one_sentence(folder, tmp_path) -> None:
 
 
 def test_the_text_to_image_sibling_of_an_image_to_image_pipeline(folder, tmp_path) -> None:
-    copy, index = copy_of(folder, tmp_path)
+    copy, index = copy_model(folder, tmp_path)
     kind = {**index, "_class_name": "StableDiffusionImg2ImgPipeline"}
     (copy / "model_index.json").write_text(json.dumps(kind), "utf-8")
     assert type(load_text_pipeline(copy, "cpu")).__name__ == "StableDiffusionPipeline"
 
 
 def test_weights_in_the_half_precision_variant_alone(folder, tmp_path, pipeline) -> None:
-    copy, _ = copy_of(folder, tmp_path)
+    copy, _ = copy_model(folder, tmp_path)
     for file in copy.glob("*/*.safetensors"):
         file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
     settings = ImagineSettings("a cup", steps=1)
     again = imagine(load_text_pipeline(copy, "cpu"), settings)
-    np.testing.assert_array_equal(pixels(again.png), pixels(imagine(pipeline, settings).png))
+    np.testing.assert_array_equal(
+        read_pixels(again.png), read_pixels(imagine(pipeline, settings).png)
+    )
 
 
 def test_loading_draws_no_bars(folder, capfd) -> None:

@@ -27,15 +27,15 @@ SIDEBAR_ALONE = {"cutout": "sidebar", "german": "narrow"}
 """File name: fact that says where the sidebar is."""
 
 
-def facts() -> dict[str, Any]:
-    """Return what the play noted."""
+def read_facts() -> dict[str, Any]:
+    """Return the facts that the play noted."""
     noted: dict[str, Any] = json.loads((FOLDER / "facts.json").read_text("utf-8"))
     return noted
 
 
-def chosen() -> dict[str, str]:
-    """Return the screenshots for README and guide: of a job under way, the last of the views."""
-    shots = facts()["job"]["shots"]
+def list_chosen() -> dict[str, str]:
+    """Return the screenshots for README and guide; of the views, the last one of a running job."""
+    shots = read_facts()["job"]["shots"]
     of_views = [name for name, text in shots if "views" in text]
     return {**IMAGES, "panel": (of_views or [name for name, _ in shots])[-1]}
 
@@ -47,9 +47,9 @@ def main() -> int:
     arguments = parser.parse_args()
     status = int(pytest.main(["-m", "window", str(HERE)]))
     if status == 0 and arguments.images:
-        for name, shot in chosen().items():
+        for name, shot in list_chosen().items():
             target = ROOT / "docs" / "images" / f"{name}.png"
-            part = facts()[SIDEBAR_ALONE[name]] if name in SIDEBAR_ALONE else None
+            part = read_facts()[SIDEBAR_ALONE[name]] if name in SIDEBAR_ALONE else None
             shrink(FOLDER / f"{shot}.png", target, part)
             print(f"docs/images/{name}.png from {shot}.png")
     return status

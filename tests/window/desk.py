@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hands and eyes inside a Blender with a window: real clicks, screenshots, patience with an end.
+"""Real clicks, screenshots and waits with a limit inside a Blender with a window.
 
 Runs in Blender's own Python, next to ``xdotool`` and ImageMagick's ``import``. A play is a
 generator: it yields the seconds until it wants to go on, and Blender lives in between.
@@ -31,7 +31,7 @@ _STRIDE = 12
 
 
 class Desk:
-    """One Blender window on one screen, and what was found out there (`facts`)."""
+    """One Blender window on one screen, and the `facts` noted there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class Desk:
         (self.folder / "facts.json").write_text(json.dumps(self.facts, indent=1), "utf-8")
         self.say(f"noted {', '.join(facts)}")
 
-    # What is on the screen
+    # The screen
 
     @property
     def window(self) -> Any:
@@ -75,7 +75,7 @@ class Desk:
         subprocess.run(command, check=True, timeout=60)
         self.say(f"took {path.name}")
 
-    # What a hand does
+    # Keyboard and mouse
 
     def xdo(self, *words: object) -> None:
         """Call xdotool."""
@@ -100,7 +100,7 @@ class Desk:
         yield 0.15
 
     def drag(self, start: tuple[int, int], end: tuple[int, int]) -> Play:
-        """Press at ``start``, let go at ``end``."""
+        """Press the left button at ``start``, and release it at ``end``."""
         self.move(*start)
         yield 0.2
         self.xdo("mousedown", 1)
@@ -137,7 +137,7 @@ class Desk:
     def press(
         self, operator: str, *, right: int | None = None, below: int = 0
     ) -> Generator[float, None, tuple[int, int]]:
-        """Click a button of the sidebar, and return its place. LookupError when it is not there."""
+        """Click a button of the sidebar, and return its place; raise LookupError without one."""
         place = yield from self.find_button(operator, self.region("UI"), right=right, below=below)
         if place is None:
             raise LookupError(f"there is no button {operator} in the sidebar")
@@ -147,7 +147,7 @@ class Desk:
     def wait_for(
         self, condition: Callable[[], Any], what: str, limit: float, every: float = 0.2
     ) -> Generator[float, None, Any]:
-        """Let Blender live until ``condition()`` is true; return that. TimeoutError after that."""
+        """Let Blender run until ``condition()`` is true, and return it; else raise TimeoutError."""
         end = time.monotonic() + limit
         while not (found := condition()):
             if time.monotonic() > end:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Debian with a real Blender and a screen, made once, entered for every run.
+"""A Debian with a real Blender and a screen, which is made once and entered for every run.
 
 The system lies in a folder of its own (``GSV3D_WINDOW_ROOT``, else ``~/.cache/gsv3d-window``), one
 for each of Debian's releases, and is entered through ``unshare``: its mounts and processes live in
@@ -129,7 +129,7 @@ def _call(
                 process.wait(30)
 
 
-def folder() -> Path:
+def find_folder() -> Path:
     """Return where the system is kept between runs."""
     chosen = os.environ.get("GSV3D_WINDOW_ROOT")
     return (Path(chosen) if chosen else Path.home() / ".cache" / "gsv3d-window") / SUITE
@@ -174,7 +174,7 @@ def _build(root: Path, log: Path) -> None:
         said = log.read_text(errors="replace")[before:]
         if "Failed getting release" in said or "wget" in said.splitlines()[-1]:
             raise UnavailableError(f"no Debian mirror answered; see {log}")
-        raise RuntimeError(f"debootstrap failed; the end of {log}:\n{tail(log)}")
+        raise RuntimeError(f"debootstrap failed; the end of {log}:\n{read_tail(log)}")
     for name in ("resolv.conf", "hosts"):
         if Path("/etc", name).exists():
             shutil.copy(Path("/etc", name), root / "etc" / name)
@@ -184,12 +184,12 @@ def _build(root: Path, log: Path) -> None:
     install = ["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-q"]
     command = [*install, "--no-install-recommends", *PACKAGES]
     if Machine(root).run(command, shared=log.parent, log=log, timeout=400):
-        raise RuntimeError(f"Blender could not be installed; the end of {log}:\n{tail(log)}")
+        raise RuntimeError(f"Blender could not be installed; the end of {log}:\n{read_tail(log)}")
     shutil.rmtree(root / "var" / "cache" / "apt" / "archives", ignore_errors=True)
 
 
 def prepare(log: Path) -> Machine:
-    """Return the system, built now or found from an earlier run.
+    """Return the system of an earlier run, or build it.
 
     Raises:
         UnavailableError: not Linux, not root, no right to mount, or no mirror reached.
@@ -198,7 +198,7 @@ def prepare(log: Path) -> Machine:
     _check_rights()
     import fcntl  # there on POSIX only, and Windows collects this file too
 
-    home = folder()
+    home = find_folder()
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -212,6 +212,6 @@ def prepare(log: Path) -> Machine:
     return Machine(root)
 
 
-def tail(log: Path, lines: int = 40) -> str:
+def read_tail(log: Path, lines: int = 40) -> str:
     """Return the last lines of a log file."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

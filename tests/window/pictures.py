@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a screenshot shows, in numbers. Pictures are (height, width, 3) uint8 sRGB, row 0 on top."""
+"""Measures of screenshots. Pictures are (height, width, 3) uint8 sRGB, row 0 on top."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def crop(picture: Picture, rectangle: Rectangle | list[int]) -> Picture:
     return picture[max(y, 0) : y + height, max(x, 0) : x + width]
 
 
-def colors(picture: Picture) -> int:
+def count_colors(picture: Picture) -> int:
     """Count the different colors, at five bits a channel: 1 for a blank picture."""
     coarse = picture.reshape(-1, 3).astype(np.int64) >> 3
     return len(np.unique(coarse[:, 0] << 10 | coarse[:, 1] << 5 | coarse[:, 2]))
 
 
-def difference(first: Picture, second: Picture, tolerance: int = 8) -> NDArray[np.bool_]:
+def find_difference(first: Picture, second: Picture, tolerance: int = 8) -> NDArray[np.bool_]:
     """Return (height, width) True where any channel differs by more than ``tolerance``."""
     apart = np.abs(first.astype(np.int16) - second.astype(np.int16))
     return np.asarray(apart.max(axis=-1) > tolerance)
 
 
-def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
+def measure_psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Return the peak signal-to-noise ratio in decibels of pictures in 0..1."""
     return float(-10 * np.log10(max(np.mean((first - second) ** 2), 1e-12)))
 
@@ -50,7 +50,7 @@ def save(path: Path, *side_by_side: NDArray[Any]) -> None:
     Image.fromarray((pixels * 255).round().astype(np.uint8)).save(path)
 
 
-def near_any(pixels: NDArray[Any], palette: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
+def find_near(pixels: NDArray[Any], palette: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
     """Return (N,) True where a pixel (N, 3) is within ``tolerance`` of a color of (M, 3)."""
     from scipy.spatial import cKDTree
 
@@ -60,7 +60,7 @@ def near_any(pixels: NDArray[Any], palette: NDArray[Any], tolerance: float) -> N
     return np.asarray(distance <= tolerance)
 
 
-def blue_bar(picture: Picture) -> int:
+def measure_blue_bar(picture: Picture) -> int:
     """Return the pixels of the longest horizontal run in the blue of Blender's progress bars."""
     values = picture.astype(np.int16)
     red, green, blue = values[..., 0], values[..., 1], values[..., 2]
@@ -76,14 +76,14 @@ def blue_bar(picture: Picture) -> int:
 def shrink(
     source: Path, target: Path, part: list[int] | None = None, most_width: int = 1200
 ) -> None:
-    """Write a small PNG for the documentation: a part, resized, with a palette of 256 colors."""
+    """Write a part of a picture as a small PNG of 256 colors for the documentation."""
     small = Image.fromarray(crop(load(source), part) if part else load(source))
     width = min(small.width, most_width)
     height = round(small.height * width / small.width)
     small = small.resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(small).reshape(-1, 3)
-    # Most of a screenshot is gray, and the palette would be: let what has a color, each kind once,
-    # weigh as much as all the rest.
+    # Most of a screenshot is gray, and so would the palette be: each kind of colored pixel, taken
+    # once, shall weigh as much as all the rest.
     vivid = np.unique(pixels[np.ptp(pixels, axis=1) > 50] // 4 * 4, axis=0)
     weighed = np.concatenate([pixels, np.resize(vivid, pixels.shape)]) if len(vivid) else pixels
     sample = Image.fromarray(weighed.reshape(-1, width, 3)).quantize(256)

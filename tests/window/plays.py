@@ -33,12 +33,12 @@ def play(
     The test is skipped, or failed where it is required, on a machine where that is impossible.
 
     Args:
-        folder: emptied first; settings, facts and pictures lie there.
+        folder: folder of settings, facts and pictures; it is emptied first.
         scenario: a script with the stages ``prepare`` and ``play``.
         image: copied into the folder.
         settings: what the scenario reads, besides ``python`` and ``image``.
         limit_s: seconds Blender may take.
-        beside: entered before Blender starts, in the folder; left when it has ended.
+        beside: context manager that is entered with the folder while Blender runs.
 
     Returns:
         The facts, and the command lines of all processes three seconds after Blender has ended.
@@ -51,10 +51,14 @@ def play(
         system = machine.prepare(log)
     except machine.UnavailableError as reason:
         if os.environ.get("GSV3D_WINDOW_REQUIRED"):
-            pytest.fail(f"the window test must run here, but: {reason}\n{machine.tail(log)}")
+            pytest.fail(f"the window test must run here, but: {reason}\n{machine.read_tail(log)}")
         pytest.skip(str(reason))
     archive = _build_zip(folder)
-    values = {"python": str(_host_python(folder)), "image": shutil.copy(image, folder), **settings}
+    values = {
+        "python": str(_write_host_python(folder)),
+        "image": shutil.copy(image, folder),
+        **settings,
+    }
     (folder / "settings.json").write_text(json.dumps(values), "utf-8")
     environment = [
         f"BLENDER_USER_RESOURCES={folder / 'user'}",
@@ -75,7 +79,7 @@ def play(
     width, height = machine.SCREEN
     geometry = ["--window-geometry", "0", "0", str(width), str(height)]
     play = ["blender", *geometry, "--python", script, "--", "play"]
-    # What still runs when Blender has ended, and had three seconds to notice, is a process lost.
+    # A process that still runs three seconds after Blender has ended was left behind.
     after = (
         "status=$?; sleep 3; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done"
         f" > {shlex.quote(str(folder / 'leftovers.txt'))}; exit $status"
@@ -90,9 +94,9 @@ def play(
                 [*environment, *command], shared=folder, log=log, timeout=timeout, screen=screen
             )
         backend = "\n".join(
-            f"{found}:\n{machine.tail(found)}" for found in folder.rglob("backend.log")
+            f"{found}:\n{machine.read_tail(found)}" for found in folder.rglob("backend.log")
         )
-        assert status == 0, f"{name} ended with {status}:\n{machine.tail(log)}\n{backend}"
+        assert status == 0, f"{name} ended with {status}:\n{machine.read_tail(log)}\n{backend}"
     said = log.read_text("utf-8", errors="replace")
     assert "Traceback" not in said, f"an error in Blender:\n{said}"
     facts = json.loads((folder / "facts.json").read_text("utf-8"))
@@ -118,7 +122,7 @@ def _build_zip(folder: Path) -> Path:
     return made[0]
 
 
-def _host_python(folder: Path) -> Path:
+def _write_host_python(folder: Path) -> Path:
     """Write a file that runs this test's Python, with the model, from inside the other system."""
     script = folder / "python"
     script.write_text(f'#!/bin/sh\nexec chroot /host {shlex.quote(sys.executable)} "$@"\n', "utf-8")

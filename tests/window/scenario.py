@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an artist does, inside a real Blender: started by ``blender --python scenario.py -- STAGE``.
+"""An artist's steps in a real Blender, started by ``blender --python scenario.py -- STAGE``.
 
 The stages: ``prepare`` (without a window) writes the preferences; ``play`` plays. The folder that
 holds ``settings.json`` is in the variable GSV3D_WINDOW_FOLDER; facts and pictures go there.
@@ -30,14 +30,14 @@ from stage import (  # noqa: E402
     GENERATE,
     SETTINGS,
     START,
-    facts_of_gaussians,
-    facts_of_mesh,
-    jobs,
+    count_points,
+    describe_gaussians,
+    describe_mesh,
+    list_jobs,
+    list_results,
     prepare,
-    results,
-    size_of_gaussians,
 )
-from tour import pose, select_reference  # noqa: E402
+from tour import select_reference, take_portrait  # noqa: E402
 
 HEIGHT = 1.2
 ACTIVE = {"waiting", "queued", "running", "cancelling"}
@@ -55,7 +55,7 @@ def add_reference(desk: Desk) -> Play:
     empty.empty_image_offset = (-0.5, 0.0)  # it stands on the ground
     empty.name = "Reference"
     desk.note(empty={"name": empty.name, "image": empty.data.name, "selected": empty.select_get()})
-    yield from pose(desk, "reference")
+    yield from take_portrait(desk, "reference")
     desk.note(view=desk.rectangle(window))
 
 
@@ -95,13 +95,13 @@ def show_textures(desk: Desk) -> Play:
 
 def generate(desk: Desk) -> Play:
     """Click Generate, and watch and take pictures until the mesh is there."""
-    before = len(jobs())
+    before = len(list_jobs())
     settings = bpy.context.scene.gsv3d
     settings.steps = SETTINGS["steps"]
     place = yield from desk.press("gsv3d.generate", right=GENERATE)
     desk.note(generate=place)
     clicked = time.monotonic()
-    yield from desk.wait_for(lambda: len(jobs()) > before, "the job is in the list", 20)
+    yield from desk.wait_for(lambda: len(list_jobs()) > before, "the job is in the list", 20)
     settings.quality = "NORMAL"  # as artists find it, in the pictures
     seen: list[list[Any]] = []
     gaussians: list[list[Any]] = []
@@ -109,11 +109,11 @@ def generate(desk: Desk) -> Play:
     end = time.monotonic() + SETTINGS["patience"]
     next_shot = 0.0
     while True:
-        row = jobs()[0]
+        row = list_jobs()[0]
         if not seen or seen[-1][1:] != [row.state, row.text]:
             seen.append([round(time.monotonic() - clicked, 2), row.state, row.text])
-        for thing in results("gaussians"):
-            entry = [thing.name, thing.session_uid, size_of_gaussians(thing)]
+        for thing in list_results("gaussians"):
+            entry = [thing.name, thing.session_uid, count_points(thing)]
             if entry not in gaussians:
                 gaussians.append(entry)
         if row.state not in ACTIVE and row.state != "ready":
@@ -132,9 +132,9 @@ def generate(desk: Desk) -> Play:
 
 
 def look_at_result(desk: Desk) -> Play:
-    """Look at the results: each alone, the mesh in its own colors, and as it will be seen."""
-    mesh, cloud = results("mesh")[0], results("gaussians")[0]
-    desk.note(mesh=facts_of_mesh(mesh), gaussians=facts_of_gaussians(cloud))
+    """Show each result alone, the mesh in its colors, and both as artists see them."""
+    mesh, cloud = list_results("mesh")[0], list_results("gaussians")[0]
+    desk.note(mesh=describe_mesh(mesh), gaussians=describe_gaussians(cloud))
     space = desk.area().spaces.active
     bpy.ops.object.select_all(action="DESELECT")
     space.overlay.show_overlays = False
@@ -166,7 +166,7 @@ def look_at_result(desk: Desk) -> Play:
     space.shading.light = "STUDIO"
     mesh.select_set(True)
     bpy.context.view_layer.objects.active = mesh
-    yield from pose(desk, "mesh")
+    yield from take_portrait(desk, "mesh")
 
 
 def undo_and_redo(desk: Desk) -> Play:
@@ -175,11 +175,11 @@ def undo_and_redo(desk: Desk) -> Play:
     desk.move(x + width * 0.3, y + height * 0.8)
     yield 0.3
     desk.xdo("key", "ctrl+z")
-    yield from desk.wait_for(lambda: not results("mesh"), "the import is undone", 60)
-    undone = len(results("mesh"))
+    yield from desk.wait_for(lambda: not list_results("mesh"), "the import is undone", 60)
+    undone = len(list_results("mesh"))
     desk.xdo("key", "ctrl+shift+z")
-    yield from desk.wait_for(lambda: results("mesh"), "the import is redone", 60)
-    desk.note(undo={"after_undo": undone, "after_redo": len(results("mesh"))})
+    yield from desk.wait_for(lambda: list_results("mesh"), "the import is redone", 60)
+    desk.note(undo={"after_undo": undone, "after_redo": len(list_results("mesh"))})
 
 
 def cancel(desk: Desk) -> Play:
@@ -187,12 +187,14 @@ def cancel(desk: Desk) -> Play:
     select_reference(desk)
     bpy.context.scene.gsv3d.steps = SETTINGS["long_steps"]
     yield 0.5
-    before = sorted(thing.name for kind in ("mesh", "gaussians") for thing in results(kind))
-    count = len(jobs())
+    before = sorted(thing.name for kind in ("mesh", "gaussians") for thing in list_results(kind))
+    count = len(list_jobs())
     place = yield from desk.press("gsv3d.generate", right=GENERATE)
-    yield from desk.wait_for(lambda: len(jobs()) > count, "the second job is in the list", 20)
+    yield from desk.wait_for(lambda: len(list_jobs()) > count, "the second job is in the list", 20)
     yield from desk.wait_for(
-        lambda: jobs()[0].state == "running" and re.search(r"[1-9]\d*/\d", jobs()[0].text),
+        lambda: any(
+            j.state == "running" and re.search(r"[1-9]\d*/\d", j.text) for j in list_jobs()[:1]
+        ),
         "the second job is at its first steps",
         SETTINGS["patience"],
     )
@@ -204,32 +206,32 @@ def cancel(desk: Desk) -> Play:
     desk.rest()
     yield 0.3
     desk.shot("before_cancel")
-    was = [jobs()[0].state, jobs()[0].text]
+    was = [list_jobs()[0].state, list_jobs()[0].text]
     yield from desk.click(place)
     yield from desk.wait_for(
-        lambda: jobs()[0].state not in ACTIVE, "the second job ended", SETTINGS["patience"]
+        lambda: list_jobs()[0].state not in ACTIVE, "the second job ended", SETTINGS["patience"]
     )
     yield 1.0
     desk.shot("cancelled")
     desk.note(
         cancel={
             "was": was,
-            "became": [jobs()[0].state, jobs()[0].text],
+            "became": [list_jobs()[0].state, list_jobs()[0].text],
             "before": before,
-            "after": sorted(t.name for kind in ("mesh", "gaussians") for t in results(kind)),
+            "after": sorted(t.name for kind in ("mesh", "gaussians") for t in list_results(kind)),
         }
     )
 
 
 def material_preview(desk: Desk) -> Play:
-    """Take the picture for the README; software OpenGL takes its time for the first one."""
+    """Take the picture for the README; without a card the first one takes long."""
     select_reference(desk)
-    for thing in results("gaussians"):
+    for thing in list_results("gaussians"):
         thing.hide_set(True)
     shading = desk.area().spaces.active.shading
     shading.type = "MATERIAL"
     yield 1.0
-    yield from pose(desk, "material")
+    yield from take_portrait(desk, "material")
     shading.type = "SOLID"
 
 
@@ -243,11 +245,11 @@ PRESSES = {
 
 
 def steps(desk: Desk) -> Play:
-    """Play everything in an artist's order; what the guide tells to press, in its order."""
+    """Play everything in the order in which the guide tells an artist to press buttons."""
     for step in (
-        tour.first_look,
-        tour.other_languages,
-        tour.lay_the_table,
+        tour.look_first,
+        tour.show_languages,
+        tour.clear_desk,
         add_reference,
         tour.drop_a_picture,
         tour.search,

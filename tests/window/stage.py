@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every play in a real Blender needs: its settings, and what stands in the scene.
+"""Settings of plays in a real Blender, and facts about the scene.
 
 The folder that holds ``settings.json`` is in the variable GSV3D_WINDOW_FOLDER; facts and pictures
 go there.
@@ -39,23 +39,23 @@ def prepare() -> None:
     bpy.ops.wm.save_userpref()
 
 
-def jobs() -> list[Any]:
+def list_jobs() -> list[Any]:
     """Return the rows of the panel's list, newest first."""
     return list(bpy.context.window_manager.gsv3d.jobs)
 
 
-def results(kind: str) -> list[Any]:
+def list_results(kind: str) -> list[Any]:
     """Return the objects that the add-on made, "mesh" or "gaussians"."""
     return [thing for thing in bpy.data.objects if thing.get("gsv3d_kind") == kind]
 
 
-def size_of_gaussians(thing: Any) -> int:
+def count_points(thing: Any) -> int:
     """Return the number of points of Gaussians, a mesh or a point cloud."""
     data = thing.data
     return len(data.vertices) if isinstance(data, bpy.types.Mesh) else len(data.points)
 
 
-def facts_of_gaussians(thing: Any) -> dict[str, Any]:
+def describe_gaussians(thing: Any) -> dict[str, Any]:
     """Return what the host needs to know of an object of Gaussians."""
     data = thing.data
     arrays = {}
@@ -67,14 +67,14 @@ def facts_of_gaussians(thing: Any) -> dict[str, Any]:
     np.savez(FOLDER / "gaussians.npz", **arrays)
     return {
         "name": thing.name,
-        "points": size_of_gaussians(thing),
+        "points": count_points(thing),
         "attributes": {a.name: a.data_type for a in data.attributes if not a.is_internal},
         "modifiers": [modifier.type for modifier in thing.modifiers],
         "location": list(thing.matrix_world.translation),
     }
 
 
-def facts_of_mesh(thing: Any) -> dict[str, Any]:
+def describe_mesh(thing: Any) -> dict[str, Any]:
     """Return what the host needs to know of a result's mesh, material and texture."""
     mesh = thing.data
     images = [

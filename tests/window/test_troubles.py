@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results do not come at the wrong moment, and nothing is lost by what happens in between."""
+"""Results wait at the wrong moments, and none is lost by what happens before they come."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_S = 300
 
 @pytest.fixture(scope="module")
 def facts() -> dict[str, Any]:
-    """Play, and return what was noted."""
+    """Play `troubles.py`, and return its facts."""
     fake = FakeBackend(FOLDER, "normal", step_s=0.15)
     settings = {"limit": LIMIT_S}
     return plays.play(FOLDER, HERE / "troubles.py", IMAGE, settings, LIMIT_S, fake)[0]

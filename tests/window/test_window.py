@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The artist's way through a real Blender, with the zip that is shipped and the real backend.
 
-One Blender is run for all tests of this file; each of them asserts on one part of what was seen.
+All tests of this file assert on the facts and screenshots of one run of Blender.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIMIT_S = 1000
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of Blender left behind."""
+    """Facts and screenshots of one run of Blender."""
 
     facts: dict[str, Any]
     leftovers: list[str]
@@ -52,7 +52,7 @@ class Run:
         """Return the filled pixels of the progress bar in the row below Generate; 0 without one."""
         left, _, width, _ = self.facts["sidebar"]
         row = (left, self.facts["generate"][1] + 18, width, 36)
-        return pictures.blue_bar(pictures.crop(self.picture(name), row))
+        return pictures.measure_blue_bar(pictures.crop(self.picture(name), row))
 
     def view(self, name: str) -> pictures.Picture:
         """Return the 3D view left of the sidebar, below its header and beside its toolbar."""
@@ -71,7 +71,7 @@ def run() -> Run:
         # So many that Blender, drawing without a card, sees coarse Gaussians before the final ones.
         "steps": 16,
         "long_steps": 60,
-        "walk": guide.walk(),
+        "walk": guide.list_presses(),
     }
     facts, leftovers = plays.play(FOLDER, HERE / "scenario.py", IMAGE, settings, LIMIT_S)
     return Run(facts, leftovers)
@@ -80,7 +80,7 @@ def run() -> Run:
 def test_the_panel_is_drawn_and_its_buttons_answer(run: Run) -> None:
     assert run.facts["tab"] == "GSV3D"
     # A region that was never drawn has one color; letters, fields and icons have many.
-    assert pictures.colors(run.sidebar("reference")) > 25
+    assert pictures.count_colors(run.sidebar("reference")) > 25
     x, y = run.facts["generate"]
     left, top, width, height = run.facts["sidebar"]
     assert left < x < left + width and top < y < top + height
@@ -96,14 +96,16 @@ def test_the_reference_is_an_image_empty_and_in_view(run: Run) -> None:
     palette = rgba[rgba[:, 3] > 250][:, :3]
     colorful = shown[np.ptp(shown.astype(int), axis=1) > 40]
     assert len(colorful) > 5000
-    assert pictures.near_any(colorful, palette, 16).mean() > 0.6
+    assert pictures.find_near(colorful, palette, 16).mean() > 0.6
 
 
 def test_a_dropped_picture_is_blenders_own_until_the_tab_is_open(run: Run) -> None:
     own = run.facts["drop"]["Item"]
     assert own and not any("gsv3d" in operator for operator in own)
     assert run.facts["drop"]["GSV3D"] == [*own, "gsv3d.generate_dropped"]
-    assert pictures.difference(run.view("drop"), run.view("reference")).any()  # a menu is there
+    assert pictures.find_difference(
+        run.view("drop"), run.view("reference")
+    ).any()  # a menu is there
 
 
 def test_the_cut_out_is_shown_and_is_no_image_of_the_file(run: Run) -> None:
@@ -116,12 +118,12 @@ def test_the_cut_out_is_shown_and_is_no_image_of_the_file(run: Run) -> None:
     palette = rgba[rgba[:, 3] > 250][:, :3]
     shown = run.sidebar("cutout").reshape(-1, 3)
     colorful = shown[np.ptp(shown.astype(int), axis=1) > 80]
-    assert pictures.near_any(colorful, palette, 24).mean() > 0.6
+    assert pictures.find_near(colorful, palette, 24).mean() > 0.6
     assert len(colorful) > 3000
 
 
 def test_what_few_need_is_behind_a_click(run: Run) -> None:
-    assert pictures.difference(run.sidebar("advanced"), run.sidebar("closed")).mean() > 0.02
+    assert pictures.find_difference(run.sidebar("advanced"), run.sidebar("closed")).mean() > 0.02
 
 
 def test_blender_speaks_the_languages_of_the_table(run: Run) -> None:
@@ -129,12 +131,12 @@ def test_blender_speaks_the_languages_of_the_table(run: Run) -> None:
         "de": ["Qualität", "GSV3D-Backend installieren"],
         "zh": ["品质", "安装 GSV3D 后端"],
     }
-    assert pictures.difference(run.narrow("de"), run.narrow("zh")).mean() > 0.01
-    assert pictures.difference(run.narrow("de"), run.narrow("start")).mean() > 0.01
+    assert pictures.find_difference(run.narrow("de"), run.narrow("zh")).mean() > 0.01
+    assert pictures.find_difference(run.narrow("de"), run.narrow("start")).mean() > 0.01
 
 
 def test_the_search_finds_the_operators(run: Run) -> None:
-    assert pictures.difference(run.view("search"), run.view("reference")).mean() > 0.02
+    assert pictures.find_difference(run.view("search"), run.view("reference")).mean() > 0.02
 
 
 def test_textures_are_shown_by_one_button(run: Run) -> None:
@@ -164,10 +166,10 @@ def test_gaussians_come_early_and_replace_each_other_in_one_object(run: Run) -> 
 
 def test_gaussians_show_in_the_view(run: Run) -> None:
     shown = run.view("gaussians")
-    changed = pictures.difference(shown, run.view("without_mesh"))
+    changed = pictures.find_difference(shown, run.view("without_mesh"))
     assert changed.mean() > 0.02
-    assert pictures.colors(shown[changed]) > 8, "Gaussians without their colors"
-    assert pictures.difference(shown, run.view("ellipsoids")).mean() > 0.01
+    assert pictures.count_colors(shown[changed]) > 8, "Gaussians without their colors"
+    assert pictures.find_difference(shown, run.view("ellipsoids")).mean() > 0.01
 
 
 def test_splats_look_as_the_library_renders_them(run: Run) -> None:
@@ -210,7 +212,7 @@ def test_splats_look_as_the_library_renders_them(run: Run) -> None:
         shown = pictures.crop(run.picture(name), run.facts["view"]) / 255
         pictures.save(FOLDER / f"compared_{name}.png", shown[box], wanted[box])
         # 51.9 dB measured for splats with software OpenGL, 26.3 for ellipsoids.
-        assert (pictures.psnr(shown[box], wanted[box]) > 45) == close, name
+        assert (pictures.measure_psnr(shown[box], wanted[box]) > 45) == close, name
 
 
 def test_the_mesh_is_complete(run: Run) -> None:
@@ -220,7 +222,7 @@ def test_the_mesh_is_complete(run: Run) -> None:
     assert len(mesh["uv_layers"]) == 1
     assert len(mesh["materials"]) == 1 and mesh["principled"] == 1
     assert [image[1:] for image in mesh["images"]] == [[1024, 1024, "sRGB"]]
-    # It stands before the picture, on its lower edge, where and as large as that shows it.
+    # It stands at the picture's lower edge, at the place and size of the object in the picture.
     from PIL import Image
 
     with Image.open(IMAGE) as image:
@@ -236,13 +238,13 @@ def test_the_mesh_is_complete(run: Run) -> None:
 
 def test_the_mesh_shows_the_colors_of_its_texture(run: Run) -> None:
     without, flat = run.view("without_mesh"), run.view("flat_mesh")
-    mask = pictures.difference(without, flat)
+    mask = pictures.find_difference(without, flat)
     assert mask.mean() > 0.02, "the mesh is not in view"
     texture = np.load(FOLDER / "texture.npy", allow_pickle=False).astype(np.uint8)
     shown = flat[mask]
-    assert pictures.near_any(shown, texture, 14).mean() > 0.9
-    # Of one color, everything above would hold for a mesh without its texture as well.
-    assert pictures.colors(shown) > 8
+    assert pictures.find_near(shown, texture, 14).mean() > 0.9
+    # With one color, everything above would also hold for a mesh without its texture.
+    assert pictures.count_colors(shown) > 8
 
 
 def test_an_import_is_one_undo_step(run: Run) -> None:

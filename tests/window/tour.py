@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look at the interface: the panels as they are found, menus, languages, a dropped picture."""
+"""A tour of the interface: panels, menus, languages, a dropped picture."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HEADER = 38
 """From the middle of Generate down to the middle of the header below it."""
 
 
-def first_look(desk: Desk) -> Play:
-    """Look at Blender's default scene with our tab, as wide as Blender makes the sidebar."""
+def look_first(desk: Desk) -> Play:
+    """Show Blender's default scene with our tab in a sidebar of the usual width."""
     desk.area().spaces.active.show_region_ui = True
     yield 2.0  # the sidebar has no tabs until it was drawn
     desk.region("UI").active_panel_category = TAB
@@ -27,8 +27,8 @@ def first_look(desk: Desk) -> Play:
     desk.note(narrow=desk.rectangle(desk.region("UI")))
 
 
-def lay_the_table(desk: Desk) -> Play:
-    """Clear the desk: no cube, a wide view, the sidebar with our tab, wide enough to read."""
+def clear_desk(desk: Desk) -> Play:
+    """Remove the cube, and make the view and the sidebar with our tab wide."""
     for thing in list(bpy.data.objects):
         bpy.data.objects.remove(thing)
     with bpy.context.temp_override(window=desk.window, area=desk.area("DOPESHEET_EDITOR")):
@@ -114,8 +114,8 @@ def search(desk: Desk) -> Play:
     desk.rest()
 
 
-def other_languages(desk: Desk) -> Play:
-    """Look at the panel in every language of the table, and at two words in each."""
+def show_languages(desk: Desk) -> Play:
+    """Show the panel in every language of the table, and note two words in each."""
     view = bpy.context.preferences.view
     usual = view.language
     words = {}
@@ -132,8 +132,8 @@ def other_languages(desk: Desk) -> Play:
     desk.note(languages=words)
 
 
-def pose(desk: Desk, name: str) -> Play:
-    """Take a picture for people: with smooth edges."""
+def take_portrait(desk: Desk, name: str) -> Play:
+    """Take a picture for people, with smooth edges."""
     system = bpy.context.preferences.system
     usual, system.viewport_aa = system.viewport_aa, "8"
     desk.area().tag_redraw()

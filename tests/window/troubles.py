@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens between Generate and the result: renders, bakes, moves, modes, undo, no add-on.
+"""Renders, bakes, moves, modes, undo and a disabled add-on between Generate and the result.
 
-Played in a real Blender against a backend that is as quick as is needed, see `plays.py`.
+They are played in a real Blender with a fake backend, see `plays.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import bpy
 sys.path.insert(0, str(Path(__file__).parent))
 
 from desk import Desk, Play, play  # noqa: E402  (Blender does not look beside a script)
-from stage import ADDON, FOLDER, SETTINGS, TAB, jobs, prepare, results  # noqa: E402
+from stage import ADDON, FOLDER, SETTINGS, TAB, list_jobs, list_results, prepare  # noqa: E402
 
 
 def set_up() -> None:
-    """Set the preferences, with the backend of the test instead of one of Blender's own."""
+    """Set the preferences, with the test's backend in place of Blender's own."""
     prepare()
     preferences = bpy.context.preferences
     preferences.view.render_display_type = "NONE"
@@ -36,21 +36,21 @@ def generate(desk: Desk) -> None:
         bpy.ops.gsv3d.generate()
 
 
-def held_up(desk: Desk, what: str) -> Play:
-    """Wait until a job is ready and held up; note what the list says and that nothing came."""
+def await_hold(desk: Desk, what: str) -> Play:
+    """Wait until a ready job is held up; note its line in the list and that nothing came."""
     yield from desk.wait_for(
-        lambda: jobs() and jobs()[0].state == "ready", f"a result waits for {what}", 60
+        lambda: list_jobs() and list_jobs()[0].state == "ready", f"a result waits for {what}", 60
     )
     yield 1.0
-    row = jobs()[0]
+    row = list_jobs()[0]
     desk.shot(what)
-    desk.note(**{what: {"state": row.state, "text": row.text, "meshes": len(results("mesh"))}})
+    desk.note(**{what: {"state": row.state, "text": row.text, "meshes": len(list_results("mesh"))}})
 
 
-def arrive(desk: Desk, what: str, before: int) -> Play:
+def await_arrival(desk: Desk, what: str, before: int) -> Play:
     """Wait until the result that was held up is in the scene."""
-    yield from desk.wait_for(lambda: jobs()[0].state == "done", f"it came after {what}", 60)
-    desk.note(**{what: {**desk.facts[what], "after": len(results("mesh")) - before}})
+    yield from desk.wait_for(lambda: list_jobs()[0].state == "done", f"it came after {what}", 60)
+    desk.note(**{what: {**desk.facts[what], "after": len(list_results("mesh")) - before}})
 
 
 def render(desk: Desk) -> Play:
@@ -66,13 +66,13 @@ def render(desk: Desk) -> Play:
         bpy.ops.render.render("INVOKE_DEFAULT", animation=True)
     yield from desk.wait_for(lambda: list(FOLDER.glob("frame_*")), "a frame is rendered", 60)
     generate(desk)
-    yield from held_up(desk, "render")
-    desk.move(*middle(desk))
+    yield from await_hold(desk, "render")
+    desk.move(*find_middle(desk))
     desk.xdo("key", "Escape")
-    yield from arrive(desk, "render", 0)
+    yield from await_arrival(desk, "render", 0)
 
 
-def middle(desk: Desk) -> tuple[float, float]:
+def find_middle(desk: Desk) -> tuple[float, float]:
     """Return a place in the view, away from the sidebar."""
     x, y, width, height = desk.rectangle(desk.region("WINDOW"))
     return x + width * 0.3, y + height * 0.6
@@ -86,18 +86,18 @@ def move(desk: Desk) -> Play:
         cube.select_set(True)
         bpy.context.view_layer.objects.active = cube
         bpy.ops.ed.undo_push(message="cube selected")
-    desk.move(*middle(desk))
+    desk.move(*find_middle(desk))
     yield 0.5
     desk.xdo("key", "g")
     yield from desk.wait_for(lambda: len(desk.window.modal_operators), "Move has begun", 60)
-    x, y = middle(desk)
+    x, y = find_middle(desk)
     desk.move(x + 60, y)
     yield from desk.wait_for(lambda: cube.location.length, "the cube follows the pointer", 60)
-    before = len(results("mesh"))
+    before = len(list_results("mesh"))
     generate(desk)
-    yield from held_up(desk, "move")
+    yield from await_hold(desk, "move")
     desk.xdo("click", 1)
-    yield from arrive(desk, "move", before)
+    yield from await_arrival(desk, "move", before)
 
 
 def edit_mode(desk: Desk) -> Play:
@@ -106,12 +106,12 @@ def edit_mode(desk: Desk) -> Play:
     bpy.context.view_layer.objects.active = cube
     with bpy.context.temp_override(window=desk.window, area=desk.area()):
         bpy.ops.object.mode_set(mode="EDIT")
-    before = len(results("mesh"))
+    before = len(list_results("mesh"))
     generate(desk)
-    yield from held_up(desk, "edit_mode")
+    yield from await_hold(desk, "edit_mode")
     with bpy.context.temp_override(window=desk.window, area=desk.area()):
         bpy.ops.object.mode_set(mode="OBJECT")
-    yield from arrive(desk, "edit_mode", before)
+    yield from await_arrival(desk, "edit_mode", before)
 
 
 def bake(desk: Desk) -> Play:
@@ -128,44 +128,44 @@ def bake(desk: Desk) -> Play:
         bpy.context.view_layer.objects.active = cube
         bpy.ops.object.bake("INVOKE_DEFAULT", type="COMBINED")
     yield from desk.wait_for(lambda: bpy.app.is_job_running("OBJECT_BAKE"), "light is baked", 20)
-    before = len(results("mesh"))
+    before = len(list_results("mesh"))
     generate(desk)
-    yield from held_up(desk, "bake")
-    desk.move(*middle(desk))
+    yield from await_hold(desk, "bake")
+    desk.move(*find_middle(desk))
     desk.xdo("key", "Escape")
-    yield from arrive(desk, "bake", before)
+    yield from await_arrival(desk, "bake", before)
 
 
 def undo_past_an_import(desk: Desk) -> Play:
     """Take the result away with Ctrl+Z, and bring it back with Import Again."""
-    before = len(results("mesh"))
-    desk.move(*middle(desk))
+    before = len(list_results("mesh"))
+    desk.move(*find_middle(desk))
     yield 0.3
     desk.xdo("key", "ctrl+z")
-    yield from desk.wait_for(lambda: len(results("mesh")) != before, "it is undone", 60)
-    undone = len(results("mesh"))
-    job = jobs()[0].job_id
+    yield from desk.wait_for(lambda: len(list_results("mesh")) != before, "it is undone", 60)
+    undone = len(list_results("mesh"))
+    job = list_jobs()[0].job_id
     bpy.ops.gsv3d.import_result(job_id=job)
-    yield from desk.wait_for(lambda: jobs()[0].state == "done", "it is imported again", 60)
-    desk.note(undo={"undone": undone - before, "again": len(results("mesh")) - before})
+    yield from desk.wait_for(lambda: list_jobs()[0].state == "done", "it is imported again", 60)
+    desk.note(undo={"undone": undone - before, "again": len(list_results("mesh")) - before})
 
 
 def disable(desk: Desk) -> Play:
     """Switch the add-on off while a preview is in the scene, and on again."""
-    before = len(results("gaussians"))
+    before = len(list_results("gaussians"))
     generate(desk)
-    yield from desk.wait_for(lambda: len(results("gaussians")) > before, "a preview", 60)
+    yield from desk.wait_for(lambda: len(list_results("gaussians")) > before, "a preview", 60)
     bpy.ops.preferences.addon_disable(module=ADDON)
-    left = len(results("gaussians")) - before
+    left = len(list_results("gaussians")) - before
     threads = [t.name for t in threading.enumerate() if "gsv3d" in t.name]
     yield 0.5
     bpy.ops.preferences.addon_enable(module=ADDON)
     yield 0.5
-    desk.note(disable={"previews": left, "threads": threads, "rows": len(jobs())})
+    desk.note(disable={"previews": left, "threads": threads, "rows": len(list_jobs())})
 
 
 def steps(desk: Desk) -> Play:
-    """Play all of it, one after the other."""
+    """Play all troubles one after the other."""
     yield 1.0
     desk.area().spaces.active.show_region_ui = True
     yield 0.5

@@ -49,14 +49,14 @@ EXAMPLES: list[m.Message] = [
 ]  # fmt: skip
 
 
-def sender(message: m.Message) -> str:
+def choose_sender(message: m.Message) -> str:
     return "server" if message.SENDER == "both" else message.SENDER
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda e: e.TYPE)
 def test_round_trip(message: m.Message) -> None:
     frames = [bytes(frame) for frame in encode(message, 7)]
-    assert decode(frames, sender(message)) == (message, 7)
+    assert decode(frames, choose_sender(message)) == (message, 7)
 
 
 def test_every_message_has_an_example() -> None:
@@ -141,7 +141,7 @@ def test_submit_refuses_bad_fields(field: str, value: object) -> None:
         m.Submit(**values)  # type: ignore[arg-type]
 
 
-def spec(name: str, dtype: str, *shape: int) -> ArraySpec:
+def make_spec(name: str, dtype: str, *shape: int) -> ArraySpec:
     return ArraySpec(name, dtype, shape)
 
 
@@ -170,16 +170,20 @@ def test_a_certainty_that_is_none_is_refused(value: object) -> None:
     [
         (CLOUD[:4], "must be means"),
         (CLOUD + CLOUD[:1], "must be means"),
-        ((spec("means", "int32", 5, 3), *CLOUD[1:]), "float32"),
-        ((spec("means", "float32", 5, 4), *CLOUD[1:]), "shape"),
-        ((spec("means", "float32", 6, 3), *CLOUD[1:]), "elsewhere"),
-        ((spec("means", "float32", 15), *CLOUD[1:]), "shape"),
-        ((spec("means", "float32", 2**31 - 1, 3), *CLOUD[1:]), "size N"),
-        ((*CLOUD[:4], spec("sh", "float32", 5, 3, 3)), "size K"),
+        ((make_spec("means", "int32", 5, 3), *CLOUD[1:]), "float32"),
+        ((make_spec("means", "float32", 5, 4), *CLOUD[1:]), "shape"),
+        ((make_spec("means", "float32", 6, 3), *CLOUD[1:]), "elsewhere"),
+        ((make_spec("means", "float32", 15), *CLOUD[1:]), "shape"),
+        ((make_spec("means", "float32", 2**31 - 1, 3), *CLOUD[1:]), "size N"),
+        ((*CLOUD[:4], make_spec("sh", "float32", 5, 3, 3)), "size K"),
         (
-            (spec("means", "float32", 4_000_000, 3), spec("quats", "float32", 4_000_000, 4),
-             spec("scales", "float32", 4_000_000, 3), spec("opacities", "float32", 4_000_000),
-             spec("sh", "float32", 4_000_000, 16, 3)),
+            (
+                make_spec("means", "float32", 4_000_000, 3),
+                make_spec("quats", "float32", 4_000_000, 4),
+                make_spec("scales", "float32", 4_000_000, 3),
+                make_spec("opacities", "float32", 4_000_000),
+                make_spec("sh", "float32", 4_000_000, 16, 3),
+            ),
             "MiB",
         ),
     ],
@@ -210,7 +214,7 @@ NAMES = sorted({f.name for e in m.ALL for f in dataclasses.fields(e)} | {"type",
 fast = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def must_decode_or_refuse(frames: list[bytes]) -> None:
+def check_decoding(frames: list[bytes]) -> None:
     for side in ("client", "server"):
         try:
             message, _ = decode(frames, side)
@@ -223,7 +227,7 @@ def must_decode_or_refuse(frames: list[bytes]) -> None:
 @fast
 @given(st.lists(st.binary(max_size=300), max_size=5), st.booleans())
 def test_any_bytes_decode_or_are_refused(frames: list[bytes], tagged: bool) -> None:
-    must_decode_or_refuse([TAG, *frames] if tagged else frames)
+    check_decoding([TAG, *frames] if tagged else frames)
 
 
 @fast
@@ -236,7 +240,7 @@ def test_any_values_in_any_field_decode_or_are_refused(
         header = msgpack.packb({"seq": 1, **fields, "type": kind})
     except (ValueError, OverflowError, UnicodeEncodeError):
         return
-    must_decode_or_refuse([TAG, header] + ([buffer] if buffer is not None else []))
+    check_decoding([TAG, header] + ([buffer] if buffer is not None else []))
 
 
 @fast
@@ -248,7 +252,7 @@ def test_damaged_messages_decode_or_are_refused(message: m.Message, data: st.Dat
         if frame:
             frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
             del frame[len(frame) - data.draw(st.integers(0, 2)) :]
-    must_decode_or_refuse([bytes(frame) for frame in frames])
+    check_decoding([bytes(frame) for frame in frames])
 
 
 def test_only_chunks_and_submits_have_buffers() -> None:

@@ -23,7 +23,7 @@ from backend.protocol import (
 )
 
 
-def connection() -> Connection:
+def make_connection() -> Connection:
     server, _ = zmq.curve_keypair()
     public, secret = zmq.curve_keypair()
     return Connection(
@@ -34,7 +34,7 @@ def connection() -> Connection:
 
 def test_round_trip_in_a_folder_with_spaces_and_umlauts(tmp_path: Path) -> None:
     path = tmp_path / "Jörgs Ordner 椅子" / "connection.json"
-    written = connection()
+    written = make_connection()
     write_connection(path, written)
     write_connection(path, written)
     assert read_connection(path) == written
@@ -47,7 +47,7 @@ def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "connection.json"
     before = os.umask(0)
     try:
-        write_connection(path, connection())
+        write_connection(path, make_connection())
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -71,7 +71,7 @@ def test_a_missing_file_says_that_no_backend_is_running(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_damage_is_named(tmp_path: Path, field: str, value: object) -> None:
     path = tmp_path / "connection.json"
-    write_connection(path, connection())
+    write_connection(path, make_connection())
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, field: value}))
     with pytest.raises(ConnectionFileError, match=f"damaged.*{field}"):
@@ -91,7 +91,7 @@ def test_any_bytes_are_named_as_damaged(tmp_path: Path, data: bytes) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConnectionFileError, match="cannot be written.*--connection-file"):
-        write_connection(tmp_path / "file" / "connection.json", connection())
+        write_connection(tmp_path / "file" / "connection.json", make_connection())
 
 
 def test_the_default_folder_is_the_one_platformdirs_names() -> None:

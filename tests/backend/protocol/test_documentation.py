@@ -22,7 +22,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="
 PARTS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
 
 
-def rows(part: str) -> dict[str, str]:
+def read_rows(part: str) -> dict[str, str]:
     return dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", part, re.MULTILINE))
 
 
@@ -33,7 +33,7 @@ def test_every_message_and_no_other() -> None:
 @pytest.mark.parametrize("message", m.ALL, ids=lambda e: e.TYPE)
 def test_every_field_with_its_bounds(message: type[m.Message]) -> None:
     part = PARTS[message.TYPE]
-    table = rows(part)
+    table = read_rows(part)
     fields = {f.name: f.metadata["kind"] for f in dataclasses.fields(message)}
     assert set(table) == set(fields)
     assert fields or "No fields." in part

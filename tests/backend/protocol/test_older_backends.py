@@ -31,7 +31,7 @@ def test_a_message_becomes_what_comes_nearest(
     assert adapt(message, version) == told
 
 
-def sent(session: ClientSession) -> list[m.Message]:
+def list_sent(session: ClientSession) -> list[m.Message]:
     return [decode(frames, "client").message for frames in session.outgoing()]
 
 
@@ -48,7 +48,7 @@ def test_a_job_the_backend_does_not_know_fails_and_pictures_still_go(
     welcome, failed = session.feed(encode(m.Welcome(version, "0.1.0"), 1))
     assert isinstance(welcome, m.Welcome)
     assert failed.job == early and "older than the add-on" in failed.what and failed.hint
-    assert [message.job for message in sent(session)] == [picture]
+    assert [message.job for message in list_sent(session)] == [picture]
     with pytest.raises(ProtocolError, match="older than the add-on"):
         begin[kind]()
     assert session.open_jobs == {picture} and not session.outgoing()

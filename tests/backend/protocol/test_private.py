@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backend.protocol import make_private_folder, private, write_connection
-from tests.backend.protocol.test_connection_file import connection
+from tests.backend.protocol.test_connection_file import make_connection
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes are POSIX; Windows has access lists")
 fake_windows = pytest.mark.skipif(
@@ -76,7 +76,7 @@ def icacls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_windows_closes_the_connection_file_before_it_is_written(
     tmp_path: Path, icacls: list[list[str]]
 ) -> None:
-    write_connection(tmp_path / "connection.json", connection())
+    write_connection(tmp_path / "connection.json", make_connection())
     program, _, *rights = icacls[0]
     assert program.startswith("C:\\WinNT") and program.endswith("icacls.exe")
     assert rights == ["/inheritance:r", "/grant:r", "STUDIO\\Jörg:F"]

@@ -16,7 +16,7 @@ from tests.canned_results import BytesSource
 JOB = "ab" * 16
 
 
-def file_of(size: int) -> tuple[m.File, bytes]:
+def make_file(size: int) -> tuple[m.File, bytes]:
     data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
     return m.File(JOB, 1, arrays.describe("file", {"data": data}), "glb"), data.tobytes()
 
@@ -29,7 +29,7 @@ def file_of(size: int) -> tuple[m.File, bytes]:
 def test_what_goes_in_comes_out_and_never_more_than_the_window_is_under_way(
     size: int, window: int
 ) -> None:
-    artifact, data = file_of(size)
+    artifact, data = make_file(size)
     out, into = OutgoingTransfer(artifact, BytesSource(data)), IncomingTransfer(artifact, window)
     under_way: list[m.Chunk] = []
     granted = 0
@@ -47,7 +47,7 @@ def test_what_goes_in_comes_out_and_never_more_than_the_window_is_under_way(
 
 
 def test_nothing_is_sent_without_credit() -> None:
-    artifact, data = file_of(10)
+    artifact, data = make_file(10)
     out = OutgoingTransfer(artifact, BytesSource(data))
     assert not out.ready
     with pytest.raises(RuntimeError):
@@ -59,7 +59,7 @@ def test_nothing_is_sent_without_credit() -> None:
 
 
 def test_a_source_that_has_shrunk_is_an_error() -> None:
-    artifact, data = file_of(10)
+    artifact, data = make_file(10)
     out = OutgoingTransfer(artifact, BytesSource(data[:5]))
     out.grant(1)
     with pytest.raises(OSError, match="5 bytes where 10"):
@@ -75,7 +75,7 @@ def test_a_source_that_has_shrunk_is_an_error() -> None:
     ],
 )
 def test_chunks_out_of_turn_or_size_are_refused(granted: bool, chunk: m.Chunk, words: str) -> None:
-    artifact, _ = file_of(3 * CHUNK_BYTES)
+    artifact, _ = make_file(3 * CHUNK_BYTES)
     into = IncomingTransfer(artifact)
     if granted:
         into.credit()
@@ -85,14 +85,14 @@ def test_chunks_out_of_turn_or_size_are_refused(granted: bool, chunk: m.Chunk, w
 
 
 def test_bytes_beyond_the_announced_size_are_refused() -> None:
-    artifact, _ = file_of(10)
+    artifact, _ = make_file(10)
     into = IncomingTransfer(artifact)
     into.credit()
     with pytest.raises(ProtocolError, match="longer than its 10 bytes"):
         into.feed(m.Chunk(1, 0, b"x" * 11))
 
 
-def cloud(**changes: np.ndarray) -> dict[str, np.ndarray]:
+def make_cloud(**changes: np.ndarray) -> dict[str, np.ndarray]:
     values = {
         "means": np.zeros((3, 3), "f4"),
         "quats": np.ones((3, 4), "f4"),
@@ -106,10 +106,14 @@ def cloud(**changes: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("kind", "values", "words"),
     [
-        ("gaussians", cloud(means=np.full((3, 3), np.nan, "f4")), "means of gaussians holds 9"),
-        ("gaussians", cloud(sh=np.full((3, 1, 3), np.inf, "f2")), "sh of gaussians holds 9"),
-        ("gaussians", cloud(opacities=np.full(3, 1.5, "f4")), "between 0 and 1"),
-        ("gaussians", cloud(scales=np.full((3, 3), -1, "f4")), "negative"),
+        (
+            "gaussians",
+            make_cloud(means=np.full((3, 3), np.nan, "f4")),
+            "means of gaussians holds 9",
+        ),
+        ("gaussians", make_cloud(sh=np.full((3, 1, 3), np.inf, "f2")), "sh of gaussians holds 9"),
+        ("gaussians", make_cloud(opacities=np.full(3, 1.5, "f4")), "between 0 and 1"),
+        ("gaussians", make_cloud(scales=np.full((3, 3), -1, "f4")), "negative"),
         (
             "mesh",
             {"vertices": np.zeros((3, 3), "f4"), "faces": np.array([[0, 1, 3]], "i4")},
@@ -129,7 +133,7 @@ def test_bad_values_of_arrays_are_refused(
         arrays.check_values(kind, values)
 
 
-def mesh_with(**more: np.ndarray) -> dict[str, np.ndarray]:
+def make_mesh(**more: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "vertices": np.zeros((3, 3), "f4"), "faces": np.zeros((1, 3), "i4"),
         "corner_uvs": np.zeros((1, 3, 2), "f4"), "texture": np.zeros((16, 16, 3), "u1"), **more,
@@ -137,11 +141,11 @@ def mesh_with(**more: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_a_mesh_may_have_an_alpha_and_it_comes_last() -> None:
-    plain = arrays.describe("mesh", mesh_with())
-    specs = arrays.describe("mesh", mesh_with(alpha=np.zeros((16, 16), "u1")))
+    plain = arrays.describe("mesh", make_mesh())
+    specs = arrays.describe("mesh", make_mesh(alpha=np.zeros((16, 16), "u1")))
     assert specs[:-1] == plain and specs[-1].name == "alpha"
     with pytest.raises(ProtocolError, match="T of alpha is 32, elsewhere 16"):
-        arrays.describe("mesh", mesh_with(alpha=np.zeros((32, 32), "u1")))
+        arrays.describe("mesh", make_mesh(alpha=np.zeros((32, 32), "u1")))
     with pytest.raises(ProtocolError, match="The arrays of mesh must be vertices"):
         arrays.check_specs("mesh", (*specs, specs[-1]))
     with pytest.raises(ProtocolError, match="The arrays of mesh must be vertices"):

@@ -19,20 +19,20 @@ pytestmark = pytest.mark.bpy
 WIDTH, HEIGHT, FOCAL = 80, 60, 100.0
 
 
-def camera() -> tuple[np.ndarray, np.ndarray]:
+def make_camera() -> tuple[np.ndarray, np.ndarray]:
     """Return a camera of OpenCV's axes that looks at the origin, and its intrinsics."""
     viewmat = splat_reference.look_at_origin(np.array([0.4, -2.0, 0.6]))
     return viewmat, np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
 
 
-def rendered(bpy: Any, path: Path, engine: str) -> np.ndarray:
+def render_scene(bpy: Any, path: Path, engine: str) -> np.ndarray:
     """Render the scene from `camera`, as (HEIGHT, WIDTH, 4) colors times alpha."""
     from mathutils import Matrix
 
     scene = bpy.context.scene
     made = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
     scene.collection.objects.link(made)
-    viewmat, _ = camera()
+    viewmat, _ = make_camera()
     turned = np.linalg.inv(viewmat) @ np.diag([1.0, -1, -1, 1])
     scene.camera, made.matrix_world = made, Matrix(turned.tolist())
     made.data.sensor_fit, made.data.angle_x = "HORIZONTAL", 2 * math.atan(WIDTH / 2 / FOCAL)
@@ -63,19 +63,19 @@ def test_native_splats_render_as_the_reference_draws_them(
 
     if not compat.has_native_splats():
         pytest.skip("this Blender has no native splats")
-    arrays = splat_reference.scene(80, degree)
+    arrays = splat_reference.make_scene(80, degree)
     # Cycles widens no splat by 0.3 square pixels: large ones look the same all the same. Colors
     # within 0..1, for it blends in linear light.
     arrays["scales"] = np.sqrt(arrays["scales"] * 0.1)
     arrays["sh"] *= 0.7 / (1 + degree)
     cloud = prepare.prepare_gaussians(**arrays)
     finish(import_gaussians(cloud, "j", Target("b"), placement.Fit((0, 0, 0), 1.0)))
-    found = rendered(empty_blender, tmp_path / "native.png", engine)
-    viewmat, K = camera()
+    found = render_scene(empty_blender, tmp_path / "native.png", engine)
+    viewmat, K = make_camera()
     wanted = splat_reference.draw(**arrays, viewmat=viewmat, K=K, width=WIDTH, height=HEIGHT)
-    assert splat_reference.psnr(cells(found), cells(wanted)) > 33
+    assert splat_reference.measure_psnr(average_cells(found), average_cells(wanted)) > 33
 
 
-def cells(picture: np.ndarray) -> np.ndarray:
+def average_cells(picture: np.ndarray) -> np.ndarray:
     """Return means of 5 x 5 pixels: both engines draw transparency as noise."""
     return picture.reshape(HEIGHT // 5, 5, WIDTH // 5, 5, 4).mean((1, 3))

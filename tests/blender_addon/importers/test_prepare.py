@@ -15,11 +15,11 @@ from PIL import Image
 
 from blender_addon.importers import layout, placement, prepare
 from blender_addon.problems import Problem
-from tests.canned_results import box_mesh, orbit_views, sphere_gaussians
+from tests.canned_results import make_box, make_sphere, make_views
 
 
 def test_gaussians_come_most_visible_first_with_linear_colors() -> None:
-    g = sphere_gaussians(50)
+    g = make_sphere(50)
     g["opacities"] = np.linspace(0.1, 1.0, 50, dtype=np.float32)
     done = prepare.prepare_gaussians(**g)
     assert np.all(np.diff(done.opacities) <= 0)
@@ -33,7 +33,7 @@ def test_gaussians_come_most_visible_first_with_linear_colors() -> None:
 
 
 def test_broken_and_invisible_gaussians_are_dropped() -> None:
-    g = sphere_gaussians(20)
+    g = make_sphere(20)
     g["means"][0] = np.nan
     g["scales"][1, 2] = 0
     g["quats"][2] = 0
@@ -48,14 +48,14 @@ def test_broken_and_invisible_gaussians_are_dropped() -> None:
 
 def test_the_cap_keeps_the_most_visible(monkeypatch) -> None:
     monkeypatch.setattr(prepare, "MAX_GAUSSIANS", 10)
-    g = sphere_gaussians(100)
+    g = make_sphere(100)
     g["scales"] *= np.linspace(1, 2, 100, dtype=np.float32)[:, None]
     done = prepare.prepare_gaussians(**g)
     np.testing.assert_array_equal(done.scales[::-1], g["scales"][90:])
 
 
 def test_nothing_to_show_is_said() -> None:
-    g = sphere_gaussians(9)
+    g = make_sphere(9)
     g["opacities"][:] = 0
     with pytest.raises(Problem, match="None of the 9"):
         prepare.prepare_gaussians(**g)
@@ -67,7 +67,7 @@ def test_nothing_to_show_is_said() -> None:
     st.lists(st.integers(0, 5), min_size=0, max_size=4),
 )
 def test_shapes_that_disagree_are_refused(name: str, shape: list[int]) -> None:
-    g = sphere_gaussians(4)
+    g = make_sphere(4)
     if tuple(shape) == g[name].shape or (name == "sh" and tuple(shape) == (4, 4, 3)):
         return
     g[name] = np.zeros(shape, np.float32)
@@ -76,7 +76,7 @@ def test_shapes_that_disagree_are_refused(name: str, shape: list[int]) -> None:
 
 
 def test_a_mesh_keeps_its_texture_bit_by_bit() -> None:
-    box = box_mesh()
+    box = make_box()
     done = prepare.prepare_mesh(**box)
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(done.texture_png))), box["texture"]
@@ -87,7 +87,7 @@ def test_a_mesh_keeps_its_texture_bit_by_bit() -> None:
 
 
 def test_a_texture_with_holes_keeps_its_colors_under_them() -> None:
-    box = box_mesh()
+    box = make_box()
     alpha = np.arange(64 * 64).reshape(64, 64).astype("u1")
     done = prepare.prepare_mesh(**box, alpha=alpha)
     assert done.clipped
@@ -114,21 +114,21 @@ def test_a_texture_with_holes_keeps_its_colors_under_them() -> None:
     ],
 )
 def test_a_damaged_mesh_never_reaches_blender(change, words: str) -> None:
-    box = box_mesh()
+    box = make_box()
     change(box)
     with pytest.raises(Problem, match=words):
         prepare.prepare_mesh(**box)
 
 
 def test_faces_without_area_are_left_out() -> None:
-    box = box_mesh()
+    box = make_box()
     box["faces"][3] = (1, 1, 2)
     done = prepare.prepare_mesh(**box)
     assert len(done.faces) == len(done.corner_uvs) == 11
 
 
 def test_a_face_that_is_there_twice_is_left_out_once() -> None:
-    box = box_mesh()
+    box = make_box()
     box["faces"][5] = box["faces"][2][[1, 2, 0]]
     box["faces"][9] = box["faces"][2][[2, 1, 0]]
     done = prepare.prepare_mesh(**box)
@@ -138,7 +138,7 @@ def test_a_face_that_is_there_twice_is_left_out_once() -> None:
 
 
 def test_the_sheet_shows_the_reference_top_left() -> None:
-    views = orbit_views(8, 16)["images"]
+    views = make_views(8, 16)["images"]
     sheet = prepare.prepare_sheet(views)
     pixels = sheet.pixels.reshape(sheet.size, sheet.size, 4)[::-1]
     assert pixels[0, 0, 0] == pytest.approx(views[-1, 0, 0, 0] / 255)  # the last view
@@ -226,7 +226,7 @@ def test_a_grid_keeps_objects_apart_and_fills_its_rows(sizes, gap: float) -> Non
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_both_layouts_carry_the_same_facts(degree: int) -> None:
-    g = sphere_gaussians(12)
+    g = make_sphere(12)
     k = (degree + 1) ** 2
     g["sh"] = np.random.default_rng(0).normal(size=(12, k, 3)).astype("f4")
     done = prepare.prepare_gaussians(**g)

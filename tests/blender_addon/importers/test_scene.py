@@ -11,7 +11,7 @@ from blender_addon.requests import Target
 pytestmark = pytest.mark.bpy
 
 
-def make(bpy, name: str, job: str = "", kind: str = "mesh", source: str = ""):
+def add_object(bpy, name: str, job: str = "", kind: str = "mesh", source: str = ""):
     from blender_addon.importers import scene
 
     mesh = bpy.data.meshes.new(name)
@@ -29,11 +29,11 @@ def test_a_result_is_found_whatever_happens_to_it(empty_blender) -> None:
     bpy = empty_blender
     scene.forget_places()
     assert scene.find_object("a", "mesh") is None
-    chair = make(bpy, "chair", "a")
+    chair = add_object(bpy, "chair", "a")
     assert scene.find_object("a", "mesh") == chair and scene.find_object("a", "gaussians") is None
     chair.name = "throne"
     assert scene.find_object("a", "mesh") == chair
-    make(bpy, "chair")  # another takes its name
+    add_object(bpy, "chair")  # another takes its name
     assert scene.find_object("a", "mesh") == chair
     copy = chair.copy()
     bpy.context.scene.collection.objects.link(copy)
@@ -50,9 +50,9 @@ def test_results_of_a_picture_in_the_order_they_were_made(empty_blender) -> None
 
     bpy = empty_blender
     scene.forget_places()
-    made = [make(bpy, name, name, source="s") for name in ("z", "m", "a")]
-    make(bpy, "other", "other", source="t")
-    make(bpy, "cloud", "z", "gaussians", "s")
+    made = [add_object(bpy, name, name, source="s") for name in ("z", "m", "a")]
+    add_object(bpy, "other", "other", source="t")
+    add_object(bpy, "cloud", "z", "gaussians", "s")
     found = scene.results_of(Target("x", source="s"), "none")
     assert found == made
     assert scene.results_of(Target("x", source="s"), "m") == [made[0], made[2]]
@@ -68,7 +68,7 @@ def test_boxes_are_those_of_the_corners_in_the_world(empty_blender) -> None:
     generator = np.random.default_rng(3)
     expected = []
     for index in range(5):
-        made = make(bpy, str(index))
+        made = add_object(bpy, str(index))
         made.location, made.rotation_euler = generator.normal(size=(2, 3))
         made.scale = generator.uniform(0.5, 2.0, 3)
         made.hide_viewport = index == 4

@@ -13,14 +13,14 @@ from PIL import Image
 
 from blender_addon.importers import placement, prepare
 from blender_addon.requests import Target
-from tests.canned_results import box_mesh, sphere_gaussians
+from tests.canned_results import make_box, make_sphere
 
 pytestmark = pytest.mark.bpy
 
 AS_IT_IS, PLACE = placement.Fit((0, 0, 0), 1.0), Target("b")
 
 
-def read(collection, key: str, width: int) -> np.ndarray:
+def read_values(collection, key: str, width: int) -> np.ndarray:
     values = np.empty(len(collection) * width, np.float32)
     collection.foreach_get(key, values)
     return values.reshape(-1, width)
@@ -28,7 +28,7 @@ def read(collection, key: str, width: int) -> np.ndarray:
 
 @pytest.fixture
 def box():
-    arrays = prepare.prepare_mesh(**box_mesh())
+    arrays = prepare.prepare_mesh(**make_box())
     return arrays, placement.fit_to_height(arrays.bounds, 2.0)
 
 
@@ -76,7 +76,7 @@ def test_mesh_geometry_uvs_and_place(empty_blender, add_mesh, box) -> None:
     np.testing.assert_allclose(corners.max(axis=0), [1 + 0.4, 2 + 0.6, 5], atol=1e-5)
     faces = np.array([list(p.vertices) for p in made.data.polygons])
     np.testing.assert_array_equal(faces, arrays.faces)
-    uvs = read(made.data.uv_layers.active.uv, "vector", 2)
+    uvs = read_values(made.data.uv_layers.active.uv, "vector", 2)
     np.testing.assert_allclose(uvs.reshape(-1, 3, 2), arrays.corner_uvs, atol=1e-7)
     assert len(made.data.edges) == 18  # a closed box of triangles: 12 * 3 / 2
     assert made.data.validate(verbose=False) is False
@@ -191,7 +191,7 @@ def test_the_solid_view_has_a_color_whatever_it_shows(add_mesh, box) -> None:
     np.testing.assert_allclose(made.color[:3], mean, atol=1e-6)
     np.testing.assert_allclose(made.data.materials[0].diffuse_color[:3], mean, atol=1e-6)
     active = made.data.color_attributes.active_color
-    shown = read(active.data, "color_srgb", 4).reshape(-1, 3, 4)
+    shown = read_values(active.data, "color_srgb", 4).reshape(-1, 3, 4)
     quarters = np.array([[40, 70, 200], [220, 200, 40], [200, 40, 30], [30, 160, 60]]) / 255
     wanted = quarters[np.arange(12) % 4][:, None].repeat(3, axis=1)
     np.testing.assert_allclose(shown[..., :3], wanted, atol=1 / 255)
@@ -200,7 +200,7 @@ def test_the_solid_view_has_a_color_whatever_it_shows(add_mesh, box) -> None:
 def test_gaussians_have_their_mean_color_where_the_solid_view_shows_materials(
     empty_blender, points, add_gaussians
 ) -> None:
-    canned = sphere_gaussians(20)
+    canned = make_sphere(20)
     canned["sh"][:] = [[[1.0, 0.0, -1.0]]]
     for count in (10, 20):
         cloud = prepare.prepare_gaussians(**{n: v[:count] for n, v in canned.items()})
@@ -219,7 +219,7 @@ def test_stopping_half_way_leaves_nothing(empty_blender, box) -> None:
     from blender_addon.importers.mesh import import_mesh
 
     arrays, fit = box
-    cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
+    cloud = prepare.prepare_gaussians(**make_sphere(10))
     for steps in (1, 2, 3):
         for work in (
             import_mesh(arrays, "j", Target("b"), fit),
@@ -234,24 +234,28 @@ def test_stopping_half_way_leaves_nothing(empty_blender, box) -> None:
 
 def assert_shapes(attributes, arrays, fit) -> None:
     np.testing.assert_allclose(
-        read(attributes["position"].data, "vector", 3), fit.apply(arrays.means), atol=1e-6
+        read_values(attributes["position"].data, "vector", 3), fit.apply(arrays.means), atol=1e-6
     )
     np.testing.assert_allclose(
-        read(attributes["scale"].data, "vector", 3), arrays.scales * fit.scale, atol=1e-7
+        read_values(attributes["scale"].data, "vector", 3), arrays.scales * fit.scale, atol=1e-7
     )
-    np.testing.assert_allclose(read(attributes["rotation"].data, "value", 4), arrays.quats)
+    np.testing.assert_allclose(read_values(attributes["rotation"].data, "value", 4), arrays.quats)
 
 
 def test_gaussians_as_points_with_attributes(points, add_gaussians) -> None:
-    arrays = prepare.prepare_gaussians(**sphere_gaussians(64))
+    arrays = prepare.prepare_gaussians(**make_sphere(64))
     fit = placement.fit_to_height(arrays.bounds, 1.5)
     made = add_gaussians(arrays, fit)
     assert made.name == "b Splats"
     attributes = made.data.attributes
     assert_shapes(attributes, arrays, fit)
-    np.testing.assert_allclose(read(attributes["opacity"].data, "value", 1)[:, 0], arrays.opacities)
-    np.testing.assert_allclose(read(attributes["Color"].data, "color", 4), arrays.colors, atol=1e-6)
-    np.testing.assert_allclose(read(attributes["sh_0"].data, "vector", 3), arrays.sh[:, 0])
+    np.testing.assert_allclose(
+        read_values(attributes["opacity"].data, "value", 1)[:, 0], arrays.opacities
+    )
+    np.testing.assert_allclose(
+        read_values(attributes["Color"].data, "color", 4), arrays.colors, atol=1e-6
+    )
+    np.testing.assert_allclose(read_values(attributes["sh_0"].data, "vector", 3), arrays.sh[:, 0])
 
 
 def test_gaussians_as_native_splats(add_gaussians) -> None:
@@ -259,22 +263,22 @@ def test_gaussians_as_native_splats(add_gaussians) -> None:
 
     if not compat.has_native_splats():
         pytest.skip("this Blender has no native splats")
-    arrays = prepare.prepare_gaussians(**sphere_gaussians(64))
+    arrays = prepare.prepare_gaussians(**make_sphere(64))
     fit = placement.fit_to_height(arrays.bounds, 1.5)
     made = add_gaussians(arrays, fit)
     assert made.type == "POINTCLOUD" and made.data.type == "GAUSSIAN_SPLAT"
     attributes = made.data.attributes
     assert_shapes(attributes, arrays, fit)
-    base = read(attributes["radiance:base"].data, "vector", 4)
+    base = read_values(attributes["radiance:base"].data, "vector", 4)
     np.testing.assert_allclose(base[:, :3], arrays.sh[:, 0])
     np.testing.assert_allclose(base[:, 3], arrays.opacities)
 
 
-def evaluated(bpy, owner) -> np.ndarray:
+def list_ellipsoids(bpy, owner) -> np.ndarray:
     """Return the vertices of the ellipsoids, without the bare points, as (n, 12, 3)."""
     mesh = owner.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
     used = np.unique(np.array([list(p.vertices) for p in mesh.polygons]).reshape(-1))
-    return read(mesh.vertices, "co", 3)[used].reshape(-1, 12, 3)
+    return read_values(mesh.vertices, "co", 3)[used].reshape(-1, 12, 3)
 
 
 def test_the_nodes_show_each_gaussian_as_its_ellipsoid(
@@ -291,7 +295,7 @@ def test_the_nodes_show_each_gaussian_as_its_ellipsoid(
         sh=np.ones((1, 1, 3), "f4"),
     )
     made = add_gaussians(arrays)
-    (ball,) = evaluated(empty_blender, made)
+    (ball,) = list_ellipsoids(empty_blender, made)
     np.testing.assert_allclose(ball.mean(axis=0), [0.3, 0.2, 0.1], atol=1e-5)
     # Undo scale and rotation by hand: all corners lie on the sphere where the alpha has
     # fallen to the threshold, opacity * exp(-r^2 / 2) = threshold.
@@ -305,14 +309,14 @@ def test_the_percentage_shows_the_most_visible_and_faint_ones_vanish(
 ) -> None:
     from blender_addon import compat
 
-    g = sphere_gaussians(40)
+    g = make_sphere(40)
     g["opacities"][:8] = 0.05
     arrays = prepare.prepare_gaussians(**g)
     made = add_gaussians(arrays)
-    assert len(evaluated(empty_blender, made)) == 32
+    assert len(list_ellipsoids(empty_blender, made)) == 32
     compat.set_modifier_input(made.modifiers[0], "Display", 25.0)
     made.update_tag()
-    shown = evaluated(empty_blender, made)
+    shown = list_ellipsoids(empty_blender, made)
     np.testing.assert_allclose(shown.mean(axis=1), arrays.means[:10], atol=1e-5)
 
 
@@ -322,7 +326,7 @@ def test_finer_gaussians_replace_coarse_ones_in_the_same_object(
     from blender_addon import compat
 
     for count in (10, 20, 30):
-        made = add_gaussians(prepare.prepare_gaussians(**sphere_gaussians(count)))
+        made = add_gaussians(prepare.prepare_gaussians(**make_sphere(count)))
         assert made.name == "b Splats"
         made.location.x += 1.0
     assert made.location.x == 3.0  # where the artist put it
@@ -338,7 +342,7 @@ def test_two_results_share_nodes_and_get_names_of_their_own(
 ) -> None:
     from blender_addon import compat
 
-    cloud = prepare.prepare_gaussians(**sphere_gaussians(10))
+    cloud = prepare.prepare_gaussians(**make_sphere(10))
     names = [add_mesh(*box, job=job).name for job in "12"]
     clouds = [add_gaussians(cloud, job=job).name for job in "12"]
     assert names == ["b", "b.001"] and clouds == ["b Splats", "b Splats.001"]
@@ -373,5 +377,5 @@ def test_a_users_scene_is_left_as_it_is(empty_blender, add_mesh, add_gaussians, 
 
     before = look()
     add_mesh(*box)
-    add_gaussians(prepare.prepare_gaussians(**sphere_gaussians(10)))
+    add_gaussians(prepare.prepare_gaussians(**make_sphere(10)))
     assert look() == before

@@ -4,28 +4,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from gsv3d.cli import main
-from tests.gsv3d.fake_pipeline import FakePipeline
+from tests.gsv3d.fake_pipeline import save_picture
 
 FEW = ["--faces", "60", "--texture-size", "32", "--steps", "2", "--formats", "ply"]
 
 
-def save_cut_out(path: Path, color=(200, 80, 40)) -> Path:
-    image = Image.new("RGBA", (64, 48))
-    ImageDraw.Draw(image).ellipse((10, 8, 50, 40), fill=(*color, 255))
-    image.save(path)
-    return path
-
-
 @pytest.fixture
 def unsure(monkeypatch, tmp_path):
-    """Return an opaque picture of which the network knows little."""
+    """Return the path of an opaque picture in which the network is unsure of the object."""
 
     def guess(rgb, cutout):
         y, x = np.mgrid[-1 : 1 : rgb.shape[0] * 1j, -1 : 1 : rgb.shape[1] * 1j]
@@ -39,8 +31,7 @@ def unsure(monkeypatch, tmp_path):
 
 def test_a_folder_is_cut_out_and_a_bad_picture_named(tmp_path, capsys):
     folder, output = tmp_path / "Meine Bilder", tmp_path / "out put"
-    folder.mkdir()
-    save_cut_out(folder / "Fäßchen.png")
+    save_picture(folder / "Fäßchen.png")
     (folder / "broken.png").write_bytes(b"no picture")
     assert main(["cutout", str(folder), "--output", str(output)]) == 1
     said = capsys.readouterr()
@@ -63,10 +54,10 @@ def test_an_unsure_cut_out_is_said(unsure, tmp_path, capsys):
     assert said.count("is unsure") == 1 and "wiese.png" in said and "%)" in said
 
 
-def test_generate_warns_of_an_unsure_cut_out_and_records_it(unsure, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("gsv3d.models.load_pipeline", lambda name, **_: FakePipeline())
+@pytest.mark.usefixtures("pipeline")
+def test_generate_warns_of_an_unsure_cut_out_and_records_it(unsure, tmp_path, capsys):
     output = tmp_path / "out"
-    clean = save_cut_out(tmp_path / "clean.png")
+    clean = save_picture(tmp_path / "clean.png")
     assert main(["generate", str(unsure), str(clean), "--output", str(output), *FEW]) == 0
     said = capsys.readouterr().err
     assert said.count("is unsure") == 1 and "wiese.png" in said
@@ -78,7 +69,7 @@ def test_generate_warns_of_an_unsure_cut_out_and_records_it(unsure, tmp_path, ca
 
 @pytest.mark.parametrize("command", ["cutout", "generate"])
 def test_an_unknown_cutout_ends_before_any_work(command, tmp_path, capsys):
-    picture = save_cut_out(tmp_path / "a.png")
+    picture = save_picture(tmp_path / "a.png")
     output = tmp_path / "out"
     options = ["--output", str(output), "--cutout", "nonsense"]
     assert main([command, str(picture), *options]) == 2

@@ -18,8 +18,8 @@ from gsv3d.cli import main
 from gsv3d.gaussians import Gaussians
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lifting import LiftSettings
-from tests.gsv3d.lifting.captures import write
-from tests.gsv3d.lifting.scenes import around, moved, painted_ball, see
+from tests.gsv3d.lifting.captures import write_capture
+from tests.gsv3d.lifting.scenes import look_around, move_cameras, paint_ball, see_gaussians
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +32,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    views = see(painted_ball(), around(8, 32))
+    views = see_gaussians(paint_ball(), look_around(8, 32))
     shift = torch.tensor([5.0, -2.0, 1.0])
-    far = type(views)(views.colors, views.alpha, moved(views.cameras, 4.0, shift))
-    return write(tmp_path / "my prop.v2", far)
+    far = type(views)(views.colors, views.alpha, move_cameras(views.cameras, 4.0, shift))
+    return write_capture(tmp_path / "my prop.v2", far)
 
 
 def fit(folder: Path, output: Path, *more: str) -> int:
@@ -72,15 +72,15 @@ def test_the_results_have_the_frame_and_scale_of_the_cameras(
         assert sheet.width > 256
 
 
-def refused(code: int, output: Path, capsys, *words: str) -> None:
+def refuse(code: int, output: Path, capsys, *words: str) -> None:
     told = capsys.readouterr().err
     assert code == 2 and "Traceback" not in told
     assert all(word in told for word in words), told
     assert not [path for path in output.glob("*")]
 
 
-def moved_inside(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the cameras with the fourth in the middle of the ball."""
+def move_inside(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the frames with the fourth camera in the middle of the ball."""
     moved_frames = copy.deepcopy(frames)
     for row, value in zip(moved_frames[3]["transform_matrix"], (5.0, -2.0, 1.0), strict=False):
         row[3] = value
@@ -91,24 +91,24 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
     folder: Path, tmp_path: Path, capsys
 ) -> None:
     output = tmp_path / "out"
-    refused(fit(tmp_path / "no folder", output), output, capsys, "There is no transforms.json")
-    refused(fit(folder, output, "--faces", "3"), output, capsys, "faces must be")
-    refused(fit(folder, output, "--size", "8"), output, capsys, "size must be 32..2048, not 8")
-    refused(fit(folder, output, "--threads", "0"), output, capsys, "threads must be")
+    refuse(fit(tmp_path / "no folder", output), output, capsys, "There is no transforms.json")
+    refuse(fit(folder, output, "--faces", "3"), output, capsys, "faces must be")
+    refuse(fit(folder, output, "--size", "8"), output, capsys, "size must be 32..2048, not 8")
+    refuse(fit(folder, output, "--threads", "0"), output, capsys, "threads must be")
     path = folder / "transforms.json"
     whole = json.loads(path.read_text(encoding="utf-8"))
     for frames, words in (
         ([], "has no cameras"),
         (whole["frames"][:1], "has one picture only"),
         ([{**frame, "file_path": "gone"} for frame in whole["frames"]], "gone, which is not there"),
-        (moved_inside(whole["frames"]), "The camera of view 4 stands inside the object"),
+        (move_inside(whole["frames"]), "The camera of view 4 stands inside the object"),
     ):
         path.write_text(json.dumps(whole | {"frames": frames}), encoding="utf-8")
-        refused(fit(folder, output), output, capsys, words)
+        refuse(fit(folder, output), output, capsys, words)
     path.write_text(json.dumps(whole), encoding="utf-8")
     # Masks that contradict each other: every picture shows a dot elsewhere.
     for i, path in enumerate(sorted((folder / "images").iterdir())):
         rgba = np.zeros((32, 32, 4), np.uint8)
         rgba[2 + 25 * (i % 2) :, 2 + 25 * (i // 2 % 2) :][:3, :3] = 255
         Image.fromarray(rgba).save(path)
-    refused(fit(folder, output), output, capsys, "outlines contradict each other")
+    refuse(fit(folder, output), output, capsys, "outlines contradict each other")

@@ -13,7 +13,8 @@ import pytest
 
 from gsv3d.cli import main
 from tests import ray_nodes
-from tests.gsv3d.cli.test_generate import FEW, save_picture
+from tests.gsv3d.cli.test_generate import FEW
+from tests.gsv3d.fake_pipeline import save_picture
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +29,7 @@ def test_a_folder_on_a_cluster_gives_the_files_of_one_machine(tmp_path: Path, ca
     save_picture(folder / "b.png", (20, 90, 200))
     (folder / "broken.png").write_bytes(b"no picture")
     common = ["--formats", "glb,obj", *FEW]
-    with ray_nodes.started(2) as cluster:
+    with ray_nodes.start_nodes(2) as cluster:
         command = ["generate", str(folder), "--output", str(far), "--ray", cluster.address]
         assert main([*command, *common]) == 1
         said = capsys.readouterr()

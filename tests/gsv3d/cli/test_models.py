@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gsv3d models`` as programs drive it: lines of JSON, with the hub's own client on loopback."""
+"""``gsv3d models`` as programs drive it, by lines of JSON, with a hub on loopback."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from tests.gsv3d.multiview import published
 GSV3D = (sys.executable, "-m", "gsv3d")
 LICENSE = "STABILITY AI LICENSE\nThis and not that.\n"
 
+pytestmark = pytest.mark.usefixtures("own_models")
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    weights = published.write(tmp_path_factory.mktemp("weights") / "p", "p").read_bytes()
+    weights = published.write_weights(tmp_path_factory.mktemp("weights") / "p", "p").read_bytes()
     return {"LICENSE.md": LICENSE.encode(), "sv3d_p.safetensors": weights}
 
 
@@ -52,14 +54,9 @@ class Program:
         return [json.loads(line) for line in self.output], self.process.wait(60)
 
 
-@pytest.fixture(autouse=True)
-def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GSV3D_MODELS", str(tmp_path / "own models ü"))
-
-
 @pytest.fixture
 def start() -> Iterator[Any]:
-    """Start the program against a hub, and end it after the test."""
+    """Return a function that starts the program with a hub; end the programs after the test."""
     started: list[Program] = []
 
     def begin(hub: LoopbackHub, *arguments: str, token: str = "", **options: Any) -> Program:
@@ -75,19 +72,14 @@ def start() -> Iterator[Any]:
         program.process.wait()
 
 
-def own(tmp_path: Path) -> list[str]:
-    folder = tmp_path / "own models ü"
-    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-
-
-def test_a_model_is_added_by_a_program(start: Any, files: Any, tmp_path: Path) -> None:
+def test_a_model_is_added_by_a_program(start: Any, files: Any, own_models: Path) -> None:
     with serve(files, token="hf_right") as hub:
         program = start(hub, "add", "sv3d-p", token="hf_right", program=CONVERTER)
         assert program.next() == {"license": LICENSE}
         program.answer("yes")
         lines, code = program.end()
-    assert code == 0 and own(tmp_path) == ["sv3d-p"]
-    assert lines.pop() == {"path": str(tmp_path / "own models ü" / "sv3d-p")}
+    assert code == 0 and [p.name for p in own_models.iterdir()] == ["sv3d-p"]
+    assert lines.pop() == {"path": str(own_models / "sv3d-p")}
     size = len(files["sv3d_p.safetensors"])
     phases = {line["phase"]: (line["done"], line["of"]) for line in lines}
     assert list(phases) == ["fetching", "checking", "converting"]
@@ -97,7 +89,7 @@ def test_a_model_is_added_by_a_program(start: Any, files: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
 def test_when_the_program_goes_the_work_stops(
-    start: Any, files: Any, tmp_path: Path, handler: Any
+    start: Any, files: Any, own_models: Path, handler: Any
 ) -> None:
     """Work stops even in a program started in the background, where Ctrl+C is ignored."""
     with serve(files) as hub:
@@ -110,7 +102,7 @@ def test_when_the_program_goes_the_work_stops(
         program.input.close()
         hub.hold.clear()
         assert program.end()[1] == 130
-    assert own(tmp_path) == [".sv3d-p.download"]
+    assert [p.name for p in own_models.iterdir()] == [".sv3d-p.download"]
 
 
 def test_without_consent_nothing_is_fetched(start: Any, files: Any, tmp_path: Path) -> None:
@@ -132,11 +124,11 @@ def test_a_page_to_ask_at_is_told(start: Any, files: Any) -> None:
 
 
 def test_the_other_version_is_refused_under_a_published_name(
-    files: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: Any, tmp_path: Path, own_models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "sv3d ü.safetensors"
     path.write_bytes(files["sv3d_p.safetensors"])
     assert main(["models", "convert", str(path), "sv3d-u", "--json"]) == 2
     said = json.loads(capsys.readouterr().out)
     assert "is SV3D_p, not SV3D_u" in said["error"] and said["hint"]
-    assert own(tmp_path) == []
+    assert not list(own_models.glob("*"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures that arguments name, and names of results, which overwrite nothing."""
+"""The pictures that arguments name, and names of results that overwrite nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gsv3d.cli.naming import expand_inputs, name_results
 
 
-def touch(path: Path) -> Path:
+def touch_file(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
     return path
@@ -20,8 +20,8 @@ def touch(path: Path) -> Path:
 
 def test_a_folder_gives_its_pictures_by_name(tmp_path):
     for name in ("b.PNG", "a.jpg", "c.txt", ".hidden.png", "Ä 1.webp"):
-        touch(tmp_path / name)
-    touch(tmp_path / "deeper" / "d.png")
+        touch_file(tmp_path / name)
+    touch_file(tmp_path / "deeper" / "d.png")
     (tmp_path / "folder.png").mkdir()
     images, problems = expand_inputs([tmp_path])
     assert [image.name for image in images] == ["a.jpg", "b.PNG", "Ä 1.webp"]
@@ -29,7 +29,7 @@ def test_a_folder_gives_its_pictures_by_name(tmp_path):
 
 
 def test_a_picture_named_twice_is_made_once(tmp_path):
-    image = touch(tmp_path / "a.png")
+    image = touch_file(tmp_path / "a.png")
     images, _ = expand_inputs([image, tmp_path, tmp_path / "." / "a.png"])
     assert images == [image]
 
@@ -47,7 +47,7 @@ def test_equal_stems_get_numbers(tmp_path):
 
 
 def test_a_picture_in_the_output_folder_is_not_overwritten(tmp_path):
-    image = touch(tmp_path / "barrel.png")
+    image = touch_file(tmp_path / "barrel.png")
     assert name_results([image], tmp_path) == ["barrel-2"]
     assert name_results([image], tmp_path / "other") == ["barrel"]
 
@@ -73,10 +73,10 @@ def test_files_never_meet(images):
 
 
 def test_files_of_others_in_the_output_folder_are_not_overwritten(tmp_path):
-    touch(tmp_path / "Chair.GLB")
-    touch(tmp_path / "cup_texture.png")
-    touch(tmp_path / "lamp_reference.png")
-    touch(tmp_path / "table.blend")
+    touch_file(tmp_path / "Chair.GLB")
+    touch_file(tmp_path / "cup_texture.png")
+    touch_file(tmp_path / "lamp_reference.png")
+    touch_file(tmp_path / "table.blend")
     images = [Path("dl/chair.png"), Path("dl/cup.png"), Path("dl/lamp.png"), Path("dl/table.png")]
     assert name_results(images, tmp_path) == ["chair-2", "cup-2", "lamp", "table"]
     assert name_results(images, tmp_path, overwrite=True) == ["chair", "cup", "lamp", "table"]
@@ -84,7 +84,7 @@ def test_files_of_others_in_the_output_folder_are_not_overwritten(tmp_path):
 
 
 def test_a_picture_of_the_run_is_not_overwritten_by_wish_either(tmp_path):
-    image = touch(tmp_path / "barrel.png")
+    image = touch_file(tmp_path / "barrel.png")
     assert name_results([image], tmp_path, overwrite=True) == ["barrel-2"]
 
 
@@ -99,7 +99,7 @@ def test_names_fit_every_file_system(tmp_path):
 def test_own_sheets_in_a_folder_are_no_pictures(tmp_path):
     record = {"version": "1", "model": "m", "settings": {}, "timings": {}, "image": "a.png",
               "files": ["a-2.glb", "a-2.png"]}  # fmt: skip
-    image, sheet = touch(tmp_path / "a.png"), touch(tmp_path / "a-2.png")
+    image, sheet = touch_file(tmp_path / "a.png"), touch_file(tmp_path / "a-2.png")
     (tmp_path / "a-2.json").write_text(json.dumps(record))
     assert expand_inputs([tmp_path]) == ([image], [])
     images, problems = expand_inputs([sheet, image])  # as a shell expands *.png

@@ -19,7 +19,7 @@ from gsv3d.generation import GenerationResult
 from gsv3d.preprocessing import load_image
 from gsv3d.text_to_image import ENVIRONMENT, ImagineSettings
 from tests import tiny_text_model
-from tests.gsv3d.fake_pipeline import FakePipeline, quick_result
+from tests.gsv3d.fake_pipeline import FakePipeline, make_result, save_picture
 
 FEW = ["--faces", "60", "--texture-size", "32", "--steps", "2", "--text-steps", "2"]
 
@@ -57,7 +57,7 @@ def objects(pipeline, monkeypatch) -> list[np.ndarray]:
     def generate(_pipeline, picture, settings, observer) -> GenerationResult:
         seen.append(np.asarray(picture))
         observer.progress("denoising", 1, 1)
-        return quick_result(picture)
+        return make_result(picture)
 
     monkeypatch.setattr("gsv3d.generation.generate", generate)
     monkeypatch.setattr("gsv3d.results.draw_contact_sheet", lambda *_: Image.new("RGB", (8, 8)))
@@ -76,11 +76,7 @@ def test_words_become_a_reference_and_then_an_object(objects, text_model, tmp_pa
     assert "a_wooden_barrel_reference.png" in lines[0] and "a_wooden_barrel.glb" in lines[1]
     assert said.err.index("imagining") < said.err.index("denoising")
     assert sorted(path.name for path in output.iterdir()) == [
-        "a_wooden_barrel.glb",
-        "a_wooden_barrel.json",
-        "a_wooden_barrel.ply",
-        "a_wooden_barrel.png",
-        "a_wooden_barrel_reference.png",
+        f"a_wooden_barrel{end}" for end in (".glb", ".json", ".ply", ".png", "_reference.png")
     ]
     assert "a_wooden_barrel_reference.png" in (output / "a_wooden_barrel.json").read_text("utf-8")
     assert len(trimesh.load(output / "a_wooden_barrel.glb", force="mesh").faces) == 4
@@ -106,11 +102,7 @@ def test_a_reference_made_alone_is_that_of_the_whole_run(
 
 
 def test_pictures_and_several_prompts_in_one_run(objects, text_model, tmp_path, capsys):
-    picture = tmp_path / "cup.png"
-    Image.new("RGBA", (64, 64)).save(picture)
-    shape = Image.new("RGBA", (64, 64))
-    shape.paste((200, 30, 30, 255), (16, 16, 48, 48))
-    shape.save(picture)
+    picture = save_picture(tmp_path / "cup.png")
     output = tmp_path / "out"
     code = main(
         ["generate", str(picture), "--prompt", "CUP", "--prompt", "con", "--output", str(output),

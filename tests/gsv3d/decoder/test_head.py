@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Gaussian head against the cameras' own geometry and scipy's rotations."""
+"""The Gaussian head, compared with the cameras' geometry and scipy's rotations."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ def to_wxyz(rotation: Rotation) -> torch.Tensor:
     return torch.from_numpy(np.roll(rotation.as_quat(), 1, axis=-1))
 
 
-def same_rotation(a: torch.Tensor, b: torch.Tensor) -> bool:
+def assert_same_rotation(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(torch.allclose((a * b).sum(-1).abs(), torch.ones(len(a)).to(a), atol=1e-6))
 
 
 def test_quaternions_against_scipy() -> None:
     a, b = Rotation.random(200, random_state=0), Rotation.random(200, random_state=1)
-    assert same_rotation(quaternion_multiply(to_wxyz(a), to_wxyz(b)), to_wxyz(a * b))
-    assert same_rotation(matrix_to_quaternion(torch.from_numpy(a.as_matrix())), to_wxyz(a))
+    assert assert_same_rotation(quaternion_multiply(to_wxyz(a), to_wxyz(b)), to_wxyz(a * b))
+    assert assert_same_rotation(matrix_to_quaternion(torch.from_numpy(a.as_matrix())), to_wxyz(a))
 
 
 def test_half_turns_are_exact() -> None:
     turns = Rotation.from_rotvec(np.pi * np.eye(3))
-    assert same_rotation(matrix_to_quaternion(torch.from_numpy(turns.as_matrix())), to_wxyz(turns))
+    assert assert_same_rotation(
+        matrix_to_quaternion(torch.from_numpy(turns.as_matrix())), to_wxyz(turns)
+    )
 
 
 @torch.no_grad()

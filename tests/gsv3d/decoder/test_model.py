@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoder as a whole: with and without a feature volume, saved and loaded."""
+"""The whole decoder, with and without a feature volume, saved and loaded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests import tiny
 CAMERAS = orbit(static_azimuths_deg(4), 10.0, size=tiny.SIZE)
 
 
-def decoder(volume: int) -> GaussianSplattingDecoder:
+def make_decoder(volume: int) -> GaussianSplattingDecoder:
     torch.manual_seed(0)
     settings = tiny.CONFIG.components["decoder"]
     return GaussianSplattingDecoder(**settings, volume_size=volume, volume_dim=4, volume_samples=8)
 
 
-def inputs(batch: int = 1) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
+def make_inputs(batch: int = 1) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(batch, 4, 4, 8, 8, generator=generator)
     features = torch.randn(batch, 5, 16, generator=generator)
@@ -32,18 +32,18 @@ def inputs(batch: int = 1) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
 @torch.no_grad()
 @pytest.mark.parametrize("volume", [0, 8])
 def test_every_pixel_of_every_view_becomes_a_gaussian(volume: int) -> None:
-    model = decoder(volume)
-    out = model(*inputs(2))
+    model = make_decoder(volume)
+    out = model(*make_inputs(2))
     assert out.means.shape == (2, 4 * model.gaussian_grid**2, 3)
     assert out.depth.shape == (2, 4, model.gaussian_grid, model.gaussian_grid)
-    alone = model(*(x[:1] if isinstance(x, torch.Tensor) else CAMERAS for x in inputs(2)))
+    alone = model(*(x[:1] if isinstance(x, torch.Tensor) else CAMERAS for x in make_inputs(2)))
     assert torch.allclose(alone.means[0], out.means[0], atol=1e-5)
 
 
 @torch.no_grad()
 def test_with_a_volume_gaussians_begin_where_its_rays_end() -> None:
-    """A half space is seen from both sides; an untrained head adds nothing to its depth."""
-    model = decoder(8)
+    """An untrained head leaves the depth of a half space, seen from both sides, as it is."""
+    model = make_decoder(8)
     torch.nn.init.zeros_(model.head.out.weight)
     volume = model.volume
     assert volume is not None
@@ -57,7 +57,7 @@ def test_with_a_volume_gaussians_begin_where_its_rays_end() -> None:
     volume.occupancy.weight.zero_()
     volume.occupancy.weight[0, 0] = 200.0
     volume.occupancy.bias.zero_()
-    out = model(*inputs())
+    out = model(*make_inputs())
     grid = model.gaussian_grid
     middle = out.means.view(4, grid, grid, 3)[:, grid // 2 - 2 : grid // 2 + 2, grid // 2 - 1]
     from_front, from_behind = middle[3, :, 1], middle[1, :, 1]  # azimuths 0, at -Y, and 180
@@ -66,20 +66,20 @@ def test_with_a_volume_gaussians_begin_where_its_rays_end() -> None:
 
 
 def test_saved_and_loaded_with_its_volume(tmp_path: Path) -> None:
-    model = decoder(8).eval()
+    model = make_decoder(8).eval()
     model.save_pretrained(tmp_path / "größe")
     loaded = GaussianSplattingDecoder.from_pretrained(tmp_path / "größe")
     assert loaded.config.volume_size == 8
     with torch.no_grad():
-        assert torch.equal(loaded(*inputs()).means, model(*inputs()).means)
+        assert torch.equal(loaded(*make_inputs()).means, model(*make_inputs()).means)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("volume", [0, 8])
 def test_in_half_precision(volume: int) -> None:
     """Weights and latents have 16 bits, as on cards; geometry has 32."""
-    model = decoder(volume)
-    latents, cameras, features = inputs()
+    model = make_decoder(volume)
+    latents, cameras, features = make_inputs()
     exact = model(latents, cameras, features)
     half = model.to(torch.bfloat16)(latents.bfloat16(), cameras, features.bfloat16())
     assert half.means.dtype == torch.float32
@@ -87,7 +87,7 @@ def test_in_half_precision(volume: int) -> None:
 
 
 def test_a_decoder_without_a_volume_has_no_tensors_of_one() -> None:
-    """Decoders from before there were volumes have the same tensors."""
-    plain = set(decoder(0).state_dict())
+    """Decoders saved before there were volumes can still be loaded."""
+    plain = set(make_decoder(0).state_dict())
     assert not any("volume" in name or "join" in name for name in plain)
-    assert plain < set(decoder(8).state_dict())
+    assert plain < set(make_decoder(8).state_dict())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prior of depth against the most probable depth, the matrix product and a box's picture."""
+"""The depth prior, compared with the most probable depth, a matrix product and a box's picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gsv3d.rendering import render
 from gsv3d.rendering.projection import rotation_times_scale
 
 
-def cloud(extents: tuple[float, float, float], count: int = 4000) -> Gaussians:
+def make_cloud(extents: tuple[float, float, float], count: int = 4000) -> Gaussians:
     """Return opaque Gaussians in a box of these extents around (0.1, -0.2, 0.05)."""
     generator = torch.Generator().manual_seed(0)
 
@@ -34,12 +34,12 @@ def cloud(extents: tuple[float, float, float], count: int = 4000) -> Gaussians:
     )
 
 
-def covariances(gaussians: Gaussians) -> torch.Tensor:
+def list_covariances(gaussians: Gaussians) -> torch.Tensor:
     root = rotation_times_scale(gaussians.quats, gaussians.scales).permute(2, 0, 1)
     return root @ root.transpose(1, 2)
 
 
-def extents_of(gaussians: Gaussians) -> list[float]:
+def measure_extents(gaussians: Gaussians) -> list[float]:
     return (gaussians.means.max(dim=0).values - gaussians.means.min(dim=0).values).tolist()
 
 
@@ -73,19 +73,21 @@ def test_right_from_above_the_picture_says_how_deep() -> None:
 
 
 def test_stretching_is_the_linear_map() -> None:
-    before = cloud((1.0, 0.5, 0.7))
+    before = make_cloud((1.0, 0.5, 0.7))
     factors, center = (0.8, 2.0, 1.3), torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     after = stretch(before, factors, center).validate()
     linear = torch.diag(torch.tensor(factors, dtype=torch.float64))
     assert torch.allclose(after.means, center + (before.means - center) @ linear)
-    assert torch.allclose(covariances(after), linear @ covariances(before) @ linear, atol=1e-12)
+    assert torch.allclose(
+        list_covariances(after), linear @ list_covariances(before) @ linear, atol=1e-12
+    )
     assert torch.equal(after.opacities, before.opacities) and torch.equal(after.sh, before.sh)
 
 
 @pytest.mark.parametrize(("prior", "expected"), [(0.0, 0.5), (0.3, 0.5 * math.exp(0.3)), (1.0, 1)])
 def test_clouds_become_deeper_and_keep_their_middle(prior: float, expected: float) -> None:
-    after = deepen(cloud((0.8, 0.4, 0.6)), prior, 0.0)
-    width, depth, height = extents_of(after)
+    after = deepen(make_cloud((0.8, 0.4, 0.6)), prior, 0.0)
+    width, depth, height = measure_extents(after)
     assert width == pytest.approx(0.8, abs=0.002) and height == pytest.approx(0.6, abs=0.002)
     assert depth / width == pytest.approx(expected, rel=0.02)
     middle = (after.means.max(dim=0).values + after.means.min(dim=0).values) / 2
@@ -100,13 +102,13 @@ def test_clouds_become_deeper_and_keep_their_middle(prior: float, expected: floa
 def test_clouds_are_drawn_toward_the_depth_that_is_told(
     prior: float, told: float, expected: float
 ) -> None:
-    width, depth, _ = extents_of(deepen(cloud((0.8, 0.4, 0.6)), prior, 0.0, told))
+    width, depth, _ = measure_extents(deepen(make_cloud((0.8, 0.4, 0.6)), prior, 0.0, told))
     assert depth / width == pytest.approx(expected, rel=0.02)
 
 
 def test_faint_and_stray_gaussians_do_not_count_for_the_extents() -> None:
-    box = cloud((0.8, 0.4, 0.6))
-    haze = cloud((0.8, 1.2, 0.6), 400)
+    box = make_cloud((0.8, 0.4, 0.6))
+    haze = make_cloud((0.8, 1.2, 0.6), 400)
     haze = replace(haze, opacities=haze.opacities * 0.2)
     strays = replace(box.filter(torch.arange(8)), means=torch.full((8, 3), 5.0).double())
     parts = (box, haze, strays)
@@ -123,7 +125,7 @@ def test_the_reference_looks_nearly_the_same(elevation: float) -> None:
     If its height did not shrink, it would be a third higher from above.
     """
     far = orbit([0.0], elevation, size=64, distance=40.0, fov_deg=2.0)
-    before = cloud((0.8, 0.4, 0.6)).to(torch.float32)
+    before = make_cloud((0.8, 0.4, 0.6)).to(torch.float32)
     rows = []
     for gaussians in (before, deepen(before, 1.0, elevation)):
         solid = (render(gaussians, far).alpha[0, ..., 0] > 0.5).any(dim=1).nonzero()
@@ -132,17 +134,17 @@ def test_the_reference_looks_nearly_the_same(elevation: float) -> None:
 
 
 def test_too_few_gaussians_are_left_alone() -> None:
-    few = cloud((0.8, 0.1, 0.6)).filter(torch.arange(10))
+    few = make_cloud((0.8, 0.1, 0.6)).filter(torch.arange(10))
     assert deepen(few, 1.0, 10.0) is few
 
 
 @pytest.mark.parametrize("prior", [-0.1, float("nan"), float("inf")])
 def test_a_prior_below_zero_or_not_finite_is_refused(prior: float) -> None:
     with pytest.raises(ValueError, match="at least 0"):
-        deepen(cloud((1.0, 1.0, 1.0)), prior, 0.0)
+        deepen(make_cloud((1.0, 1.0, 1.0)), prior, 0.0)
 
 
 @pytest.mark.parametrize("told", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_depth_that_no_object_has_is_refused(told: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
-        deepen(cloud((1.0, 1.0, 1.0)), 0.5, 0.0, told)
+        deepen(make_cloud((1.0, 1.0, 1.0)), 0.5, 0.0, told)

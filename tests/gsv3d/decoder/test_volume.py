@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The feature volume against closed forms: projections, boxes, a ball, one view that objects."""
+"""The feature volume, compared with closed forms."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_bounds_of_rays_against_points_on_them() -> None:
 
 
 def test_rays_end_on_a_ball() -> None:
-    """Depths of a ball of radius .35 in 64 voxels, against the quadratic equation."""
+    """Compare the depths of a ball of radius .35 in 64 voxels with the quadratic equation."""
     radius, size = 0.35, 16
     points = voxel_centers(64, torch.device("cpu"))
     outside = (points.norm(dim=-1) - radius) / (SIDE / 64)
@@ -120,7 +120,7 @@ def test_own_and_shared_cameras_agree_and_gradients_arrive() -> None:
 
 
 def test_mixed_precision_moves_no_voxel() -> None:
-    """bfloat16 has 8 bits: coordinates in it would be off by a quarter of a pixel."""
+    """Coordinates of the 8 bits of bfloat16 would be off by a quarter of a pixel."""
     torch.manual_seed(0)
     volume = FeatureVolume(6, 8, dim=4, samples=16)
     cameras = orbit([90.0, 0.0], 10.0, size=32)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""3DGS PLY files that cannot be read or written: each gets one sentence, whatever is wrong."""
+"""Every 3DGS PLY file that cannot be read or written is refused in one sentence."""
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import warnings
@@ -16,31 +15,32 @@ from hypothesis import strategies as st
 
 from gsv3d.errors import DataError, GSV3DError, OutputError
 from gsv3d.gaussians.ply import LeftOutWarning, read_ply, write_ply
-from tests.gsv3d.gaussians.test_ply import arrays_of, columns_of, read, with_plyfile
+from tests.disks import report_full
+from tests.gsv3d.gaussians.test_ply import encode_ply, list_columns, make_arrays, read_bytes
 
 
-def binary(count: int = 4, degree: int = 0) -> bytes:
+def encode(count: int = 4, degree: int = 0) -> bytes:
     stream = io.BytesIO()
-    write_ply(stream, arrays_of(count, degree))
+    write_ply(stream, make_arrays(count, degree))
     return stream.getvalue()
 
 
-def without(name: str) -> bytes:
-    columns = columns_of(arrays_of(4, 1))
+def drop_property(name: str) -> bytes:
+    columns = list_columns(make_arrays(4, 1))
     del columns[name]
-    return with_plyfile(columns, ["f4"])
+    return encode_ply(columns, ["f4"])
 
 
-def point_cloud() -> bytes:
+def encode_points() -> bytes:
     columns = {name: np.zeros(2) for name in ("x", "y", "z", "red", "green", "blue")}
-    return with_plyfile(columns, ["f4"])
+    return encode_ply(columns, ["f4"])
 
 
 HUGE = b"ply\nformat %s 1.0\nelement vertex 900000000000\n" + b"".join(
-    b"property float %s\n" % name.encode() for name in columns_of(arrays_of(1, 0))
+    b"property float %s\n" % name.encode() for name in list_columns(make_arrays(1, 0))
 )
 
-TEXT = with_plyfile(columns_of(arrays_of(4, 0)), ["f4"], text=True)
+TEXT = encode_ply(list_columns(make_arrays(4, 0)), ["f4"], text=True)
 
 BAD = {
     "empty": (b"", "is not a PLY file"),
@@ -48,21 +48,21 @@ BAD = {
     "no end of header": (b"ply\nformat ascii 1.0\n", "line 3: early end-of-file"),
     "endless header": (b"ply\n" + b"comment x\n" * 10_000, "line 10002: early end-of-file"),
     "one endless line": (b"ply\ncomment " + b"x" * 100_000, "line 2: early end-of-file"),
-    "unknown format": (binary().replace(b"little", b"middle"), "line 2: don't understand format"),
+    "unknown format": (encode().replace(b"little", b"middle"), "line 2: don't understand format"),
     "no format": (b"ply\nelement vertex 0\nend_header\n", "line 2: expected one of {format"),
-    "strange line": (binary().replace(b"property float y", b"prop float y"), "line 5: expected"),
-    "unknown type": (binary().replace(b"float y", b"quad y"), "line 5: field type 'quad' not in"),
-    "twice": (binary().replace(b"float y", b"float x"), "two properties with same name"),
-    "count in words": (binary().replace(b"vertex 4", b"vertex x"), "expected integer count"),
-    "negative count": (binary().replace(b"vertex 4", b"vertex -4"), "negative dimensions"),
-    "no vertices": (binary().replace(b"vertex", b"points"), "lacks the element vertex"),
+    "strange line": (encode().replace(b"property float y", b"prop float y"), "line 5: expected"),
+    "unknown type": (encode().replace(b"float y", b"quad y"), "line 5: field type 'quad' not in"),
+    "twice": (encode().replace(b"float y", b"float x"), "two properties with same name"),
+    "count in words": (encode().replace(b"vertex 4", b"vertex x"), "expected integer count"),
+    "negative count": (encode().replace(b"vertex 4", b"vertex -4"), "negative dimensions"),
+    "no vertices": (encode().replace(b"vertex", b"points"), "lacks the element vertex"),
     "list": (
-        binary().replace(b"float z", b"list uchar int z"),
+        encode().replace(b"float z", b"list uchar int z"),
         "cannot be read|lacks the property z",
     ),
-    "too few": (binary().replace(b"vertex 4", b"vertex 5"), "row 4: early end-of-file"),
-    "too many": (binary().replace(b"vertex 4", b"vertex 3"), "more follows than its header"),
-    "truncated": (binary()[:-1], "row 3: early end-of-file"),
+    "too few": (encode().replace(b"vertex 4", b"vertex 5"), "row 4: early end-of-file"),
+    "too many": (encode().replace(b"vertex 4", b"vertex 3"), "more follows than its header"),
+    "truncated": (encode()[:-1], "row 3: early end-of-file"),
     "ascii, too few": (
         TEXT.replace(b"vertex 4", b"vertex 5"),
         "row 4: early end-of-file",
@@ -81,20 +81,20 @@ BAD = {
     ),
     "huge binary": (HUGE % b"binary_big_endian" + b"end_header\n" + bytes(99), "row 1: early end"),
     "huge ascii": (HUGE % b"ascii" + b"end_header\n" + b"1 " * 99, "allocate|early end"),
-    "no opacity": (without("opacity"), "lacks the property opacity"),
-    "no rotation": (without("rot_2"), "lacks the property rot_2"),
-    "eight f_rest": (without("f_rest_3"), "has 8 f_rest properties; it must have 0, 9, 24 or 45"),
+    "no opacity": (drop_property("opacity"), "lacks the property opacity"),
+    "no rotation": (drop_property("rot_2"), "lacks the property rot_2"),
+    "eight f_rest": (drop_property("f_rest_3"), "8 f_rest properties; it must have 0, 9, 24 or 45"),
     "gap in f_rest": (
-        binary(degree=1).replace(b"f_rest_3\n", b"f_rest_9\n"),
+        encode(degree=1).replace(b"f_rest_3\n", b"f_rest_9\n"),
         "lacks the property f_rest_3",
     ),
-    "point cloud": (point_cloud(), "lacks the property f_dc_0. It looks like a point cloud"),
+    "point cloud": (encode_points(), "lacks the property f_dc_0. It looks like a point cloud"),
     "compressed": (
-        point_cloud().replace(b"float x", b"float packed_position"),
+        encode_points().replace(b"float x", b"float packed_position"),
         "lacks the property x. It is a compressed PLY",
     ),
     "nothing to draw": (
-        with_plyfile(columns_of(arrays_of(4, 0)) | {"y": np.full(4, np.nan)}, ["f4"]),
+        encode_ply(list_columns(make_arrays(4, 0)) | {"y": np.full(4, np.nan)}, ["f4"]),
         "no Gaussian that can be drawn: the first is Gaussian 0, with y = nan",
     ),
 }  # fmt: skip
@@ -126,15 +126,11 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.ply"
-    write_ply(path, arrays_of(3, 0))
+    write_ply(path, make_arrays(3, 0))
     before = path.read_bytes()
-
-    def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", report_full)
     with pytest.raises(OutputError, match="the disk is full"):
-        write_ply(path, arrays_of(9, 0))
+        write_ply(path, make_arrays(9, 0))
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -142,7 +138,7 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="could not be written"):
-        write_ply(tmp_path / "none" / "a.ply", arrays_of(3, 0))
+        write_ply(tmp_path / "none" / "a.ply", make_arrays(3, 0))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +155,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_arrays_that_cannot_be_written_are_refused(
     name: str, value: np.ndarray | None, message: str
 ) -> None:
-    arrays = arrays_of(4, 0)
+    arrays = make_arrays(4, 0)
     del arrays[name]
     if value is not None:
         arrays[name] = value
@@ -172,7 +168,7 @@ def test_arrays_that_cannot_be_written_are_refused(
 def test_damaged_files_never_end_in_anything_but_words(data: st.DataObject) -> None:
     text = data.draw(st.booleans())
     whole = bytearray(
-        with_plyfile(columns_of(arrays_of(3, 1)), ["f4"], text=True) if text else binary(3, 1)
+        encode_ply(list_columns(make_arrays(3, 1)), ["f4"], text=True) if text else encode(3, 1)
     )
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(whole) - 1))
@@ -185,7 +181,7 @@ def test_damaged_files_never_end_in_anything_but_words(data: st.DataObject) -> N
                 whole[at:at] = data.draw(st.binary(max_size=12))
             case "delete" if len(whole) > 20:
                 del whole[at : at + data.draw(st.integers(1, 12))]
-    check(bytes(whole))
+    check_reading(bytes(whole))
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -202,14 +198,14 @@ def test_damaged_files_never_end_in_anything_but_words(data: st.DataObject) -> N
     st.binary(max_size=200),
 )  # fmt: skip
 def test_strange_headers_never_end_in_anything_but_words(lines: list[str], rest: bytes) -> None:
-    check("\n".join(["ply", *lines, "end_header\n"]).encode() + rest)
+    check_reading("\n".join(["ply", *lines, "end_header\n"]).encode() + rest)
 
 
-def check(data: bytes) -> None:
+def check_reading(data: bytes) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LeftOutWarning)
-            arrays = read(data)
+            arrays = read_bytes(data)
     except GSV3DError as error:
         assert "\n" not in str(error)
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container of Gaussians: its parts, checks and conversions."""
+"""Parts, checks and conversions of the container of Gaussians."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from gsv3d.gaussians import Gaussians
 
 
-def gaussians(count: int = 10, degree: int = 1) -> Gaussians:
+def make_gaussians(count: int = 10, degree: int = 1) -> Gaussians:
     generator = torch.Generator().manual_seed(0)
     return Gaussians(
         torch.randn(count, 3, generator=generator),
@@ -25,7 +25,7 @@ def gaussians(count: int = 10, degree: int = 1) -> Gaussians:
 
 
 def test_gaussians_are_filtered_and_converted() -> None:
-    scene = gaussians(10, 2)
+    scene = make_gaussians(10, 2)
     assert len(scene) == 10 and scene.degree == 2
     torch.testing.assert_close(scene.rgb(), 0.5 + 0.28209479177387814 * scene.sh[:, 0])
     kept = scene.filter(scene.opacities > 0.5)
@@ -39,14 +39,14 @@ def test_gaussians_are_filtered_and_converted() -> None:
 
 def test_colors_in_and_out() -> None:
     rgb = torch.rand(10, 3)
-    scene = gaussians()
+    scene = make_gaussians()
     flat = Gaussians.from_rgb(scene.means, scene.quats, scene.scales, scene.opacities, rgb)
     assert flat.degree == 0
     torch.testing.assert_close(flat.rgb(), rgb)
 
 
 def test_numpy_and_ply_round_trips(tmp_path: Path) -> None:
-    scene = gaussians(10, 3)
+    scene = make_gaussians(10, 3)
     back = Gaussians.from_numpy(scene.numpy())
     scene.save_ply(tmp_path / "a.ply")
     for other in (back, Gaussians.load_ply(tmp_path / "a.ply")):
@@ -74,7 +74,7 @@ def test_numpy_and_ply_round_trips(tmp_path: Path) -> None:
 )
 def test_parts_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(gaussians(), **change)
+        replace(make_gaussians(), **change)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_parts_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], mess
 def test_values_that_are_no_gaussians_are_refused(
     change: dict[str, torch.Tensor], message: str
 ) -> None:
-    assert gaussians().validate() is not None
+    assert make_gaussians().validate() is not None
     with pytest.raises(ValueError, match=message):
-        replace(gaussians(), **change).validate()
+        replace(make_gaussians(), **change).validate()
 
 
 def test_what_can_be_seen_is_finite_and_not_too_faint() -> None:
-    scene = gaussians(6, 1)
+    scene = make_gaussians(6, 1)
     opacities = torch.tensor([0.5, 0.0, 0.005, 0.004, 0.5, 0.5])
     means, sh = scene.means.clone(), scene.sh.clone()
     means[4, 2], sh[5, 1, 0] = float("nan"), float("inf")

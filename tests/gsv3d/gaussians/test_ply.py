@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""3DGS PLY files against plyfile and gsplat's exporter."""
+"""3DGS PLY files, compared with those of plyfile and gsplat's exporter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plyfile import PlyData, PlyElement
 from gsv3d.gaussians.ply import Arrays, LeftOutWarning, read_ply, write_ply
 
 
-def arrays_of(count: int = 20, degree: int = 1, seed: int = 0) -> Arrays:
+def make_arrays(count: int = 20, degree: int = 1, seed: int = 0) -> Arrays:
     rng = np.random.default_rng(seed)
     quats = rng.normal(size=(count, 4))
     arrays = {
@@ -29,7 +29,7 @@ def arrays_of(count: int = 20, degree: int = 1, seed: int = 0) -> Arrays:
     return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
-def columns_of(arrays: Arrays) -> dict[str, np.ndarray]:
+def list_columns(arrays: Arrays) -> dict[str, np.ndarray]:
     """Return the file's columns, written out by hand."""
     columns = {name: arrays["means"][:, i] for i, name in enumerate("xyz")}
     opacities = arrays["opacities"].astype(np.float64)
@@ -46,10 +46,10 @@ def columns_of(arrays: Arrays) -> dict[str, np.ndarray]:
     return columns
 
 
-def with_plyfile(
+def encode_ply(
     columns: dict[str, np.ndarray], types: list[str], text: bool = False, order: str = "<"
 ) -> bytes:
-    """Return a PLY as plyfile writes it; ``types`` are numpy codes, repeated over the columns."""
+    """Return a PLY that plyfile wrote; ``types`` are numpy codes, repeated over the columns."""
     dtype = [(name, types[i % len(types)]) for i, name in enumerate(columns)]
     records = np.empty(len(next(iter(columns.values()))), dtype=dtype)
     for name, values in columns.items():
@@ -60,7 +60,7 @@ def with_plyfile(
     return stream.getvalue()
 
 
-def read(data: bytes | io.BytesIO) -> Arrays:
+def read_bytes(data: bytes | io.BytesIO) -> Arrays:
     """Read a PLY that is in memory."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.ply"
@@ -77,7 +77,7 @@ def assert_same(found: Arrays, expected: Arrays, tolerance: float = 2e-6) -> Non
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_round_trip(tmp_path: Path, degree: int) -> None:
-    arrays = arrays_of(50, degree)
+    arrays = make_arrays(50, degree)
     path = tmp_path / "Lampe mit Füßen 灯.ply"
     write_ply(path, arrays)
     assert_same(read_ply(path), arrays)
@@ -85,12 +85,12 @@ def test_round_trip(tmp_path: Path, degree: int) -> None:
     stream = io.BytesIO()
     write_ply(stream, arrays)
     assert stream.getvalue() == path.read_bytes()
-    assert_same(read(stream), arrays)
+    assert_same(read_bytes(stream), arrays)
 
 
 @pytest.mark.parametrize("degree", [0, 3])
 def test_plyfile_reads_what_is_written(tmp_path: Path, degree: int) -> None:
-    arrays = arrays_of(30, degree)
+    arrays = make_arrays(30, degree)
     write_ply(tmp_path / "a.ply", arrays)
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"]
     names = [prop.name for prop in vertex.properties]
@@ -98,7 +98,7 @@ def test_plyfile_reads_what_is_written(tmp_path: Path, degree: int) -> None:
     assert names[-8:] == [
         "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3",
     ]  # fmt: skip
-    for name, values in columns_of(arrays).items():
+    for name, values in list_columns(arrays).items():
         np.testing.assert_allclose(vertex[name], values, rtol=2e-6, atol=2e-6)
 
 
@@ -108,26 +108,26 @@ def test_plyfile_reads_what_is_written(tmp_path: Path, degree: int) -> None:
 def test_any_order_type_and_format_of_plyfile(
     degree: int, text: bool, order: str, types: list[str]
 ) -> None:
-    arrays = arrays_of(25, degree, seed=degree)
-    columns = columns_of(arrays) | {"nz": np.zeros(25), "label": np.arange(25)}
+    arrays = make_arrays(25, degree, seed=degree)
+    columns = list_columns(arrays) | {"nz": np.zeros(25), "label": np.arange(25)}
     names = sorted(columns, key=lambda name: name[::-1])
-    data = with_plyfile({name: columns[name] for name in names}, types, text, order)
-    assert_same(read(data), arrays)
+    data = encode_ply({name: columns[name] for name in names}, types, text, order)
+    assert_same(read_bytes(data), arrays)
 
 
 def test_integer_properties() -> None:
-    arrays = arrays_of(6, 0)
-    columns = columns_of(arrays)
+    arrays = make_arrays(6, 0)
+    columns = list_columns(arrays)
     whole = {name: np.round(values * 3) for name, values in columns.items()}
     whole["rot_0"] = np.ones(6)
-    found = read(with_plyfile(whole, ["i2", "i4", "i1"], order=">"))
+    found = read_bytes(encode_ply(whole, ["i2", "i4", "i1"], order=">"))
     np.testing.assert_array_equal(found["means"][:, 1], whole["y"])
     np.testing.assert_allclose(found["scales"][:, 2], np.exp(whole["scale_2"]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 3])
 def test_gsplat_exporter(degree: int) -> None:
-    arrays = arrays_of(40, degree)
+    arrays = make_arrays(40, degree)
     opacities = torch.from_numpy(arrays["opacities"])
     data = export_splats(
         means=torch.from_numpy(arrays["means"]),
@@ -137,12 +137,12 @@ def test_gsplat_exporter(degree: int) -> None:
         sh0=torch.from_numpy(arrays["sh"][:, :1]),
         shN=torch.from_numpy(arrays["sh"][:, 1:]),
     )
-    assert_same(read(data), arrays)
+    assert_same(read_bytes(data), arrays)
 
 
 def test_other_elements_around_the_vertices() -> None:
-    arrays = arrays_of(5, 0)
-    vertex = PlyData.read(io.BytesIO(with_plyfile(columns_of(arrays), ["f4"])))["vertex"]
+    arrays = make_arrays(5, 0)
+    vertex = PlyData.read(io.BytesIO(encode_ply(list_columns(arrays), ["f4"])))["vertex"]
     camera = PlyElement.describe(np.array([(1.5, 2)], dtype=[("a", "f8"), ("b", "u1")]), "camera")
     faces = np.empty(1, dtype=[("vertex_indices", "O")])
     faces["vertex_indices"][0] = np.array([0, 1, 2], dtype="i4")
@@ -150,23 +150,23 @@ def test_other_elements_around_the_vertices() -> None:
     for text in (False, True):
         stream = io.BytesIO()
         PlyData([camera, vertex, face], text=text, comments=["ein Würfel"[:4]]).write(stream)
-        assert_same(read(stream), arrays)
+        assert_same(read_bytes(stream), arrays)
     stream = io.BytesIO()
     PlyData([face, vertex]).write(stream)
-    assert_same(read(stream), arrays)
+    assert_same(read_bytes(stream), arrays)
 
 
 def test_extremes_stay_finite() -> None:
-    arrays = arrays_of(3, 0)
+    arrays = make_arrays(3, 0)
     arrays["opacities"][:] = [0, 1, 0.5]
     stream = io.BytesIO()
     write_ply(stream, arrays)
-    assert_same(read(stream), arrays)
-    columns = columns_of(arrays_of(3, 0))
+    assert_same(read_bytes(stream), arrays)
+    columns = list_columns(make_arrays(3, 0))
     columns["scale_0"] = np.array([-1000.0, -3.0, 5.0])
     columns["opacity"] = np.array([-1e30, 0.0, 1e30])
     columns["rot_1"] = np.array([50.0, 0.0, 0.0])
-    found = read(with_plyfile(columns, ["f8"]))
+    found = read_bytes(encode_ply(columns, ["f8"]))
     assert (found["scales"] > 0).all()
     np.testing.assert_array_equal(found["opacities"], [0, 0.5, 1])
     np.testing.assert_allclose(np.linalg.norm(found["quats"], axis=1), 1, rtol=1e-6)
@@ -174,8 +174,8 @@ def test_extremes_stay_finite() -> None:
 
 def test_a_file_without_gaussians_is_read_back() -> None:
     stream = io.BytesIO()
-    write_ply(stream, arrays_of(0, 2))
-    assert read(stream)["sh"].shape == (0, 1, 3)
+    write_ply(stream, make_arrays(0, 2))
+    assert read_bytes(stream)["sh"].shape == (0, 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -191,46 +191,46 @@ def test_a_file_without_gaussians_is_read_back() -> None:
 def test_a_gaussian_that_cannot_be_drawn_is_left_out(
     name: str, value: float, kind: str, text: bool
 ) -> None:
-    arrays = arrays_of(4, 1)
-    columns = {key: values.astype(np.float64) for key, values in columns_of(arrays).items()}
+    arrays = make_arrays(4, 1)
+    columns = {key: values.astype(np.float64) for key, values in list_columns(arrays).items()}
     columns[name][2] = value
     said = f"1 of 4 Gaussians cannot be drawn.* Gaussian 2, with {name} = "
     with pytest.warns(LeftOutWarning, match=said):
-        found = read(with_plyfile(columns, [kind], text))
+        found = read_bytes(encode_ply(columns, [kind], text))
     assert_same(found, {key: array[[0, 1, 3]] for key, array in arrays.items()})
 
 
 def test_a_rotation_of_length_zero_is_left_out() -> None:
-    arrays = arrays_of(4, 0)
+    arrays = make_arrays(4, 0)
     arrays["quats"][[1, 2]] = 0
     stream = io.BytesIO()
     write_ply(stream, arrays)
     with pytest.warns(LeftOutWarning, match="2 of 4 .* Gaussian 1, with a rotation of length 0"):
-        found = read(stream)
+        found = read_bytes(stream)
     assert_same(found, {key: array[[0, 3]] for key, array in arrays.items()})
 
 
 def test_infinite_logarithms_and_logits_are_extremes_that_can_be_drawn() -> None:
-    columns = columns_of(arrays_of(3, 0))
+    columns = list_columns(make_arrays(3, 0))
     columns["scale_1"] = np.array([-np.inf, -3.0, -2.0])
     columns["opacity"] = np.array([-np.inf, 0.0, np.inf])
-    found = read(with_plyfile(columns, ["f4"]))
+    found = read_bytes(encode_ply(columns, ["f4"]))
     np.testing.assert_array_equal(found["opacities"], [0, 0.5, 1])
     assert 0 < found["scales"][0, 1] < 1e-37
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30])
 def test_rotations_of_any_length(size: float) -> None:
-    arrays = arrays_of(3, 0)
-    columns = columns_of(arrays)
+    arrays = make_arrays(3, 0)
+    columns = list_columns(arrays)
     for i in range(4):
         columns[f"rot_{i}"] = arrays["quats"][:, i].astype(np.float64) * size
-    assert_same(read(with_plyfile(columns, ["f8"])), arrays)
+    assert_same(read_bytes(encode_ply(columns, ["f8"])), arrays)
 
 
 def test_harmonics_of_zeros_are_a_filling() -> None:
-    """Degree 0 is written as degree 1, as KIRI's add-on asks for, or as 3, as gsplat does."""
-    arrays = arrays_of(4, 0)
+    """Degree 0 may be written as degree 1, which KIRI's add-on needs, or as 3, as gsplat does."""
+    arrays = make_arrays(4, 0)
     stream = io.BytesIO()
     write_ply(stream, arrays)
     vertex = PlyData.read(io.BytesIO(stream.getvalue()))["vertex"]
@@ -240,4 +240,4 @@ def test_harmonics_of_zeros_are_a_filling() -> None:
     padded = arrays | {"sh": np.pad(arrays["sh"], ((0, 0), (0, 15), (0, 0)))}
     stream = io.BytesIO()
     write_ply(stream, padded)
-    assert_same(read(stream), arrays)
+    assert_same(read_bytes(stream), arrays)

@@ -14,7 +14,7 @@ from gsv3d.cameras import FOV_DEG, Cameras, to_blender
 from gsv3d.lifting import Views
 
 
-def document(cameras: Cameras) -> dict[str, Any]:
+def describe_cameras(cameras: Cameras) -> dict[str, Any]:
     """Return the document; Blender's camera matrices are OpenGL's."""
     return {
         "camera_angle_x": float(np.deg2rad(FOV_DEG)),
@@ -28,7 +28,7 @@ def document(cameras: Cameras) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, views: Views, text: str | None = None) -> Path:
+def write_capture(folder: Path, views: Views, text: str | None = None) -> Path:
     """Write pictures and, unless ``text`` is given, their cameras."""
     (folder / "images").mkdir(parents=True)
     for i, (color, alpha) in enumerate(zip(views.colors, views.alpha, strict=True)):
@@ -36,6 +36,6 @@ def write(folder: Path, views: Views, text: str | None = None) -> Path:
         rgba = np.dstack([straight.numpy(), alpha.numpy()]).clip(0, 1)
         picture = Image.fromarray((rgba * 255).round().astype(np.uint8))
         picture.save(folder / "images" / f"view {i}.png")
-    text = json.dumps(document(views.cameras)) if text is None else text
+    text = json.dumps(describe_cameras(views.cameras)) if text is None else text
     (folder / "transforms.json").write_text(text, encoding="utf-8")
     return folder

@@ -14,7 +14,7 @@ from gsv3d.gaussians import Gaussians
 from gsv3d.lab.evaluation.image_metrics import psnr
 from gsv3d.lifting import LiftSettings, lift, lift_to_mesh
 from gsv3d.rendering import render
-from tests.gsv3d.lifting.scenes import around, moved, painted_ball, see
+from tests.gsv3d.lifting.scenes import look_around, move_cameras, paint_ball, see_gaussians
 
 SMALL = LiftSettings(
     count=250, most=350, stages=((16, 20), (32, 40)), densify=(0.3, 0.8), densify_every=10
@@ -22,22 +22,22 @@ SMALL = LiftSettings(
 WHITE = (1.0, 1.0, 1.0)
 
 
-def unseen_psnr(gaussians: Gaussians) -> float:
+def measure_unseen(gaussians: Gaussians) -> float:
     cameras = orbit([22.5, 200.0], 30.0, size=32)
     drawn, true = (
-        render(g, cameras, background=WHITE).color.numpy() for g in (gaussians, painted_ball())
+        render(g, cameras, background=WHITE).color.numpy() for g in (gaussians, paint_ball())
     )
     return psnr(drawn, true)
 
 
 @pytest.mark.parametrize("degree", [0, 1])
 def test_a_fit_beats_its_start_at_unseen_cameras_by_six_decibels(degree: int) -> None:
-    views = see(painted_ball(), around())
+    views = see_gaussians(paint_ball(), look_around())
     settings = replace(SMALL, degree=degree)
     start = lift(views, replace(settings, stages=((16, 0),)))
     fitted = lift(views, settings)
     assert fitted.degree == degree and len(start) == 250 < len(fitted) <= 350
-    assert unseen_psnr(fitted) > max(22, unseen_psnr(start) + 6)
+    assert measure_unseen(fitted) > max(22, measure_unseen(start) + 6)
 
 
 def test_larger_pictures_take_more_stages_and_gaussians() -> None:
@@ -49,7 +49,7 @@ def test_larger_pictures_take_more_stages_and_gaussians() -> None:
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
-    views = see(painted_ball(), around(4))
+    views = see_gaussians(paint_ball(), look_around(4))
     settings = replace(SMALL, stages=((16, 15),))
     one, two = lift(views, settings), lift(views, settings)
     other = lift(views, replace(settings, seed=1))
@@ -60,16 +60,16 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 
 def test_gaussians_come_in_the_scale_of_the_cameras() -> None:
-    views = see(painted_ball(), around())
+    views = see_gaussians(paint_ball(), look_around())
     shift = torch.tensor([3.0, -20.0, 5.0])
-    far = replace(views, cameras=moved(views.cameras, 7.0, shift))
+    far = replace(views, cameras=move_cameras(views.cameras, 7.0, shift))
     fitted = lift(far, replace(SMALL, stages=((32, 20),)))
     radii = (fitted.means - shift).norm(dim=1) / 7
     assert 0.3 < radii.median() < 0.42
 
 
 def test_a_wish_to_stop_is_heard_after_each_iteration() -> None:
-    views = see(painted_ball(), around(4))
+    views = see_gaussians(paint_ball(), look_around(4))
     heard: list[tuple[int, int]] = []
 
     def watch(step: int, of: int, current) -> None:
@@ -86,7 +86,11 @@ def test_a_wish_to_stop_is_heard_after_each_iteration() -> None:
 def test_a_mesh_of_the_ball() -> None:
     phases: list[str] = []
     lifted = lift_to_mesh(
-        see(painted_ball(), around()), SMALL, 500, 64, lambda phase, step, of: phases.append(phase)
+        see_gaussians(paint_ball(), look_around()),
+        SMALL,
+        500,
+        64,
+        lambda phase, step, of: phases.append(phase),
     )
     radii = (
         torch.from_numpy(lifted.mesh.vertices) * lifted.frame.extent + lifted.frame.center

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of the fit against closed forms and finite differences."""
+"""Losses of the fit, compared with closed forms and finite differences."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_normal_of_a_gaussian_is_its_shortest_axis_toward_the_camera() -> No
     torch.testing.assert_close(normals, torch.tensor([[0.0, 0, -1], [0, -1, 0]]))
 
 
-def scene(count: int = 6) -> list[torch.Tensor]:
+def make_scene(count: int = 6) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
 
     def rand(*shape: int) -> torch.Tensor:
@@ -119,7 +119,7 @@ def test_gradients_of_each_loss_are_those_of_finite_differences(name: str) -> No
     def loss(*values: torch.Tensor) -> torch.Tensor:
         return compute_loss(Gaussians(*values), views, behind, settings, True)
 
-    inputs = [value.requires_grad_() for value in scene()]
+    inputs = [value.requires_grad_() for value in make_scene()]
     value = loss(*inputs)
     gradients = torch.autograd.grad(value, inputs, allow_unused=True)
     assert any(g is not None and float(g.abs().max()) > 1e-5 for g in gradients)
@@ -139,16 +139,16 @@ def test_weights_add_up_and_shape_counts_only_when_asked() -> None:
     cameras = orbit([0.0, 130.0], 15.0, size=12)
     alpha = torch.zeros(2, 12, 12)
     views = Views(torch.zeros(2, 12, 12, 3), alpha, cameras)
-    gaussians = Gaussians(*scene()).to(torch.float32)
+    gaussians = Gaussians(*make_scene()).to(torch.float32)
     behind = torch.zeros(3)
 
-    def total(weights: LossWeights, shape: bool = True) -> float:
+    def sum_losses(weights: LossWeights, shape: bool = True) -> float:
         return compute_loss(gaussians, views, behind, LiftSettings(weights=weights), shape).item()
 
-    parts = {name: total(replace(NOTHING, **{name: 1.0})) for name in ("rgb", "mask", "depth")}
+    parts = {name: sum_losses(replace(NOTHING, **{name: 1.0})) for name in ("rgb", "mask", "depth")}
     both = replace(NOTHING, rgb=2.0, mask=3.0, depth=5.0)
     expected = 2 * parts["rgb"] + 3 * parts["mask"]
-    assert total(both, False) == pytest.approx(expected)
-    assert total(both) == pytest.approx(expected + 5 * parts["depth"]) and parts["depth"] > 0
+    assert sum_losses(both, False) == pytest.approx(expected)
+    assert sum_losses(both) == pytest.approx(expected + 5 * parts["depth"]) and parts["depth"] > 0
     # Without the worst tenth of the pixels the loss is smaller.
-    assert total(replace(NOTHING, rgb=1.0, trim=0.1)) < parts["rgb"]
+    assert sum_losses(replace(NOTHING, rgb=1.0, trim=0.1)) < parts["rgb"]

@@ -13,10 +13,10 @@ import torch
 from gsv3d.lifting import LiftSettings
 from gsv3d.lifting.model_views import choose_settings, lift_model_views
 from gsv3d.lifting.settings import OF_A_MODEL
-from tests.gsv3d.lifting.scenes import around, painted_ball, see
+from tests.gsv3d.lifting.scenes import look_around, paint_ball, see_gaussians
 
 
-def of_pixels(pixels: int, device: str) -> Any:
+def fake_views(pixels: int, device: str) -> Any:
     """Return stand-ins for views, with the fields that are read; no card is needed."""
     alpha = SimpleNamespace(device=torch.device(device))
     return SimpleNamespace(alpha=alpha, cameras=SimpleNamespace(width=pixels))
@@ -32,13 +32,13 @@ def of_pixels(pixels: int, device: str) -> Any:
 def test_a_card_works_at_the_views_own_size(
     pixels: int, device: str, refine: bool, largest: int
 ) -> None:
-    settings = choose_settings(of_pixels(pixels, device), refine, seed=7)
+    settings = choose_settings(fake_views(pixels, device), refine, seed=7)
     assert settings.stages[-1][0] == largest and settings.seed == 7
     assert settings.weights.trim == 0.05 and settings.agreement == 0
 
 
 def test_a_fit_begins_with_what_it_is_given_and_stays_in_the_models_world() -> None:
-    ball, views = painted_ball(), see(painted_ball(), around(4))
+    ball, views = paint_ball(), see_gaussians(paint_ball(), look_around(4))
     none = LiftSettings(stages=((32, 0),))
     same = lift_model_views(views, none, start=ball)
     torch.testing.assert_close(same.means, ball.means)

@@ -17,16 +17,18 @@ from PIL import Image
 
 from gsv3d.errors import GSV3DError
 from gsv3d.lifting.transforms import read_capture
-from tests.gsv3d.lifting.captures import document, write
-from tests.gsv3d.lifting.scenes import around, painted_ball, see
+from tests.gsv3d.lifting.captures import describe_cameras, write_capture
+from tests.gsv3d.lifting.scenes import look_around, paint_ball, see_gaussians
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write(tmp_path / "eine Schüssel", see(painted_ball(), around(3, 24)))
+    return write_capture(
+        tmp_path / "eine Schüssel", see_gaussians(paint_ball(), look_around(3, 24))
+    )
 
 
-def change(folder: Path, how: Callable[[dict[str, Any]], object]) -> None:
+def change_file(folder: Path, how: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "transforms.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     how(values)
@@ -35,12 +37,12 @@ def change(folder: Path, how: Callable[[dict[str, Any]], object]) -> None:
 
 def test_cameras_and_pictures_are_read(folder: Path) -> None:
     capture = read_capture(folder)
-    cameras = around(3, 24)
+    cameras = look_around(3, 24)
     torch.testing.assert_close(capture.cameras.viewmats, cameras.viewmats, atol=1e-5, rtol=0)
     torch.testing.assert_close(capture.cameras.Ks, cameras.Ks, atol=1e-3, rtol=0)
     pictures = list(capture.load())
     assert [p.shape for p in pictures] == [(24, 24, 4)] * 3
-    alpha = see(painted_ball(), cameras).alpha[1].numpy()
+    alpha = see_gaussians(paint_ball(), cameras).alpha[1].numpy()
     assert np.abs(pictures[1][..., 3] / 255 - alpha).max() < 0.01
 
 
@@ -51,7 +53,7 @@ def test_nerfstudio_keeps_the_lens_in_pixels_and_a_frame_has_its_own(folder: Pat
         values.update(k1=0.0, p2=0)
         values["frames"][1].update(fl_x=40)
 
-    change(folder, lens)
+    change_file(folder, lens)
     Ks = read_capture(folder).cameras.Ks
     assert Ks[0].tolist() == [[30, 0, 11], [0, 31, 12.5], [0, 0, 1]]
     assert Ks[1, 0, 0] == 40
@@ -63,7 +65,7 @@ def test_endings_may_be_missing_and_slashes_be_those_of_windows(folder: Path) ->
         values["frames"][1]["file_path"] = "images\\view 1.png"
         values["frames"][2]["transform_matrix"] = values["frames"][2]["transform_matrix"][:3]
 
-    change(folder, rename)
+    change_file(folder, rename)
     assert [p.name for p in read_capture(folder).pictures] == [f"view {i}.png" for i in range(3)]
 
 
@@ -73,11 +75,11 @@ def test_a_mask_cuts_an_opaque_picture_out(folder: Path) -> None:
     mask = np.zeros((24, 24), np.uint8)
     mask[5:9, 6:12] = 255
     Image.fromarray(mask).save(folder / "mask.png")
-    change(folder, lambda values: values["frames"][0].update(mask_path="mask.png"))
+    change_file(folder, lambda values: values["frames"][0].update(mask_path="mask.png"))
     assert (next(read_capture(folder).load())[..., 3] == mask).all()
 
 
-def first(values: dict[str, Any]) -> dict[str, Any]:
+def spoil_first(values: dict[str, Any]) -> dict[str, Any]:
     return values["frames"][0]
 
 
@@ -86,18 +88,18 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v.update(frames=[]), "has no cameras"),
     (lambda v: v.update(frames=v["frames"][:1]), "has one picture only"),
     (lambda v: v["frames"].append(7), "Frame 4 of .* is not an object"),
-    (lambda v: first(v).update(file_path="gone"), "Frame 1 .*gone, which is not there"),
-    (lambda v: first(v).update(file_path="images"), "images, which is not there"),
-    (lambda v: first(v).update(file_path=""), "'file_path' names no file"),
-    (lambda v: first(v).update(file_path="a\0b"), "'file_path' names no file"),
-    (lambda v: first(v).update(mask_path="none.png"), "'mask_path' names .*none.png"),
-    (lambda v: first(v).pop("transform_matrix"), "not four rows of four numbers"),
-    (lambda v: first(v).update(transform_matrix=[[1, 2], [3]]), "not four rows"),
-    (lambda v: first(v).update(transform_matrix="x"), "not four rows"),
-    (lambda v: first(v)["transform_matrix"][0].__setitem__(0, float("nan")), "not four rows"),
-    (lambda v: first(v).update(transform_matrix=(2 * np.eye(4)).tolist()), "not of length 1"),
+    (lambda v: spoil_first(v).update(file_path="gone"), "Frame 1 .*gone, which is not there"),
+    (lambda v: spoil_first(v).update(file_path="images"), "images, which is not there"),
+    (lambda v: spoil_first(v).update(file_path=""), "'file_path' names no file"),
+    (lambda v: spoil_first(v).update(file_path="a\0b"), "'file_path' names no file"),
+    (lambda v: spoil_first(v).update(mask_path="none.png"), "'mask_path' names .*none.png"),
+    (lambda v: spoil_first(v).pop("transform_matrix"), "not four rows of four numbers"),
+    (lambda v: spoil_first(v).update(transform_matrix=[[1, 2], [3]]), "not four rows"),
+    (lambda v: spoil_first(v).update(transform_matrix="x"), "not four rows"),
+    (lambda v: spoil_first(v)["transform_matrix"][0].__setitem__(0, float("nan")), "not four rows"),
+    (lambda v: spoil_first(v).update(transform_matrix=(2 * np.eye(4)).tolist()), "not of length 1"),
     (
-        lambda v: first(v).update(transform_matrix=np.diag([1.0, 1, -1, 1]).tolist()),
+        lambda v: spoil_first(v).update(transform_matrix=np.diag([1.0, 1, -1, 1]).tolist()),
         "mirrors the picture",
     ),
     (lambda v: v.pop("camera_angle_x"), "neither 'camera_angle_x' nor 'fl_x'"),
@@ -112,7 +114,7 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
 
 @pytest.mark.parametrize("fault, message", FAULTS, ids=[message for _, message in FAULTS])
 def test_faults_are_named(folder: Path, fault, message: str) -> None:
-    change(folder, fault)
+    change_file(folder, fault)
     with pytest.raises(GSV3DError, match=message) as caught:
         read_capture(folder)
     assert "\n" not in str(caught.value)
@@ -130,7 +132,7 @@ def test_a_folder_without_cameras_is_named(tmp_path: Path) -> None:
         read_capture(tmp_path)
 
 
-def spoil(folder: Path, rgba: np.ndarray) -> str:
+def spoil_picture(folder: Path, rgba: np.ndarray) -> str:
     Image.fromarray(rgba).save(folder / "images" / "view 1.png")
     with pytest.raises(GSV3DError) as caught:
         list(read_capture(folder).load())
@@ -139,9 +141,9 @@ def spoil(folder: Path, rgba: np.ndarray) -> str:
 
 def test_pictures_that_cannot_be_used_are_named(folder: Path) -> None:
     nothing = np.zeros((24, 24, 4), np.uint8)
-    assert "view 1.png shows no object" in spoil(folder, nothing)
-    assert "view 1.png has no background" in spoil(folder, nothing + 255)
-    assert "view 1.png has 30 x 24 pixels, but the first picture has 24 x 24" in spoil(
+    assert "view 1.png shows no object" in spoil_picture(folder, nothing)
+    assert "view 1.png has no background" in spoil_picture(folder, nothing + 255)
+    assert "view 1.png has 30 x 24 pixels, but the first picture has 24 x 24" in spoil_picture(
         folder, np.zeros((24, 30, 4), np.uint8)
     )
     (folder / "images" / "view 0.png").write_bytes(b"no picture")
@@ -165,7 +167,7 @@ FRAME_KEYS = ("file_path", "mask_path", "transform_matrix", "fl_x")
     st.dictionaries(st.sampled_from(KEYS), JSON), st.dictionaries(st.sampled_from(FRAME_KEYS), JSON)
 )
 def test_whatever_stands_there_is_read_or_named(folder: Path, top: dict, frame: dict) -> None:
-    values = document(around(3, 24)) | top
+    values = describe_cameras(look_around(3, 24)) | top
     if isinstance(values["frames"], list) and values["frames"]:
         values["frames"] = [{**f, **frame} if isinstance(f, dict) else f for f in values["frames"]]
     (folder / "transforms.json").write_text(json.dumps(values), encoding="utf-8")

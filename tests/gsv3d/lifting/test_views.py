@@ -11,8 +11,8 @@ from gsv3d.cameras import Cameras, orbit
 from gsv3d.lifting.views import crop
 
 
-def picture(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Return a red box (left, top, right, bottom) on nothing."""
+def draw_box(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Draw a red box (left, top, right, bottom) on a transparent ground."""
     rgba = np.zeros((height, width, 4), dtype=np.uint8)
     left, top, right, bottom = box
     rgba[top:bottom, left:right] = (255, 0, 0, 255)
@@ -27,7 +27,7 @@ def test_a_crop_keeps_where_points_are_seen(size: int) -> None:
     Ks[:, 0, 2] = 45.0
     boxes = [(50, 5, 70, 35), (0, 30, 20, 60)]  # the second touches the border
     views = crop(
-        iter([picture(width, height, box) for box in boxes]),
+        iter([draw_box(width, height, box) for box in boxes]),
         Cameras(base.viewmats, Ks, width, height),
         size,
     )
@@ -49,7 +49,7 @@ def test_a_crop_keeps_where_points_are_seen(size: int) -> None:
 
 
 def test_views_are_reduced_by_means_and_never_enlarged() -> None:
-    views = crop([picture(40, 40, (4, 4, 36, 36))] * 2, orbit([0, 90], 0, size=40), 64)
+    views = crop([draw_box(40, 40, (4, 4, 36, 36))] * 2, orbit([0, 90], 0, size=40), 64)
     half = views.resized(views.cameras.width // 2)
     assert views.resized(999) is views
     assert half.alpha.mean() == pytest.approx(views.alpha.mean().item())

@@ -12,33 +12,33 @@ FRONT, BACK = (1.0, 0.2, 0.0), (0.0, 0.3, 1.0)
 """Colors of the half at y < 0 (the input's side) and of the other."""
 
 
-def sphere(
+def draw_sphere(
     radius: float,
     center: tuple[float, float, float] = (0, 0, 0),
     size: int = 96,
     reach: float = 0.65,
 ) -> DepthViews:
     """Return views of S pixels that see the whole ball of radius ``reach`` about the origin."""
-    cameras, origins, directions = _rays(reach, size)
+    cameras, origins, directions = _cast_rays(reach, size)
     shifted = origins - torch.tensor(center, dtype=torch.float64)
     a = (directions**2).sum(-1)
     b = (shifted * directions).sum(-1)
     c = (shifted**2).sum(-1) - radius**2
     root = b * b - a * c
     z = (-b - root.clamp(min=0).sqrt()) / a
-    return _views(cameras, origins, directions, z, root > 0)
+    return _make_views(cameras, origins, directions, z, root > 0)
 
 
-def box(half: tuple[float, float, float], size: int = 96) -> DepthViews:
-    cameras, origins, directions = _rays(0.9, size)
+def draw_box(half: tuple[float, float, float], size: int = 96) -> DepthViews:
+    cameras, origins, directions = _cast_rays(0.9, size)
     extent = torch.tensor(half, dtype=torch.float64)
     one, other = (-extent - origins) / directions, (extent - origins) / directions
     near = torch.minimum(one, other).amax(-1)
     far = torch.maximum(one, other).amin(-1)
-    return _views(cameras, origins, directions, near, near < far)
+    return _make_views(cameras, origins, directions, near, near < far)
 
 
-def union(first: DepthViews, second: DepthViews) -> DepthViews:
+def unite(first: DepthViews, second: DepthViews) -> DepthViews:
     """Return views of both shapes, seen by the same cameras."""
     import numpy as np
 
@@ -51,13 +51,13 @@ def union(first: DepthViews, second: DepthViews) -> DepthViews:
     )
 
 
-def _rays(radius: float, size: int):
+def _cast_rays(radius: float, size: int):
     cameras = surround_with_cameras(radius, size)
     origins, directions = cameras.rays()
     return cameras, origins.double(), directions.double()
 
 
-def _views(cameras, origins: Tensor, directions: Tensor, z: Tensor, hit: Tensor) -> DepthViews:
+def _make_views(cameras, origins: Tensor, directions: Tensor, z: Tensor, hit: Tensor) -> DepthViews:
     points = origins + z[..., None] * directions
     front = torch.tensor(FRONT, dtype=torch.float64)
     back = torch.tensor(BACK, dtype=torch.float64)

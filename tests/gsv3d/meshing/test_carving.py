@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outlines finer than the mesh's grid: lattices drawn by formula, and the mesh of one."""
+"""Meshes of lattices whose bars are finer than the mesh's grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from gsv3d.meshing.carving import cover_fine_gaps
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.meshing.preview import rasterize_mesh
 from gsv3d.meshing.reference import Reference
-from tests.gsv3d.meshing.test_extract import ball
+from tests.gsv3d.meshing.test_extract import make_ball
+from tests.gsv3d.meshing.test_outline import measure_iou
 
 SIZE = 256
 CAMERA = orbit([0.0], [10.0], size=SIZE)
@@ -28,8 +29,8 @@ HANDLE = (abs(U) < 6) & (V > 0) & (V < 120)
 RACKET = (DISC & BARS) | HANDLE | (DISC & (U**2 + V**2 > 72**2))
 
 
-def picture(shown: np.ndarray) -> Reference:
-    """Return red bars on empty pixels, which are green."""
+def draw_picture(shown: np.ndarray) -> Reference:
+    """Draw red bars; the pixels beside them are green and transparent."""
     rgba = np.zeros((*shown.shape, 4), np.uint8)
     rgba[..., 1] = 255
     rgba[shown] = (200, 30, 30, 255)
@@ -42,12 +43,12 @@ def picture(shown: np.ndarray) -> Reference:
     ids=["disc", "ring", "wide bars", "handle", "sliver"],
 )
 def test_an_outline_that_a_mesh_can_follow_is_left_as_it_is(shown: np.ndarray) -> None:
-    reference = picture(shown)
+    reference = draw_picture(shown)
     assert cover_fine_gaps(reference, VOXEL) is reference
 
 
 def test_a_lattice_is_filled_in_the_outline_and_has_its_gaps_in_the_alpha() -> None:
-    reference = picture(RACKET)
+    reference = draw_picture(RACKET)
     filled = cover_fine_gaps(reference, VOXEL)
     assert filled.alpha is not None
     assert (filled.coverage > 0.5)[DISC | RACKET].all()
@@ -60,24 +61,20 @@ def test_a_lattice_is_filled_in_the_outline_and_has_its_gaps_in_the_alpha() -> N
 
 
 def test_what_is_wide_beside_a_lattice_is_opaque_from_all_sides() -> None:
-    filled = cover_fine_gaps(picture(RACKET), VOXEL)
+    filled = cover_fine_gaps(draw_picture(RACKET), VOXEL)
     end = V > 105
     assert filled.alpha is not None and (filled.alpha[end] == 1).all()
     np.testing.assert_array_equal((filled.coverage > 0.5)[end], RACKET[end])
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / (a | b).sum())
-
-
 def test_the_mesh_of_a_lattice_has_its_outline_and_its_colors() -> None:
-    reference = picture(RACKET)
+    reference = draw_picture(RACKET)
     references = [reference, mirror_reference(reference, 90.0)]
-    mesh = extract_mesh(ball(), 1000, 512, None, references, settings=MeshSettings(voxels=58))
+    mesh = extract_mesh(make_ball(), 1000, 512, None, references, settings=MeshSettings(voxels=58))
     assert mesh.texture.shape == (512, 512, 4)
     drawn = rasterize_mesh(mesh, CAMERA)[0]
-    assert iou(drawn[..., 3] > 127, RACKET) > 0.97
-    assert iou(rasterize_mesh(mesh, CAMERA, clay=True)[0, ..., 3] > 127, RACKET) > 0.97
+    assert measure_iou(drawn[..., 3] > 127, RACKET) > 0.97
+    assert measure_iou(rasterize_mesh(mesh, CAMERA, clay=True)[0, ..., 3] > 127, RACKET) > 0.97
     # Neither the green of the empty pixels nor a dark rim.
     middle = (drawn[..., 3] > 127) & (U**2 + V**2 < 60**2)
     off = np.abs(drawn[middle][:, :3].astype(int) - [200, 30, 30]).max(axis=1) > 12
@@ -89,7 +86,7 @@ def test_the_mesh_of_a_lattice_has_its_outline_and_its_colors() -> None:
 
 
 def test_a_lattice_of_something_else_carves_nothing() -> None:
-    """A picture that does not show what the Gaussians are must not make holes in them."""
+    """A picture of another object must not make holes in the Gaussians."""
     far = np.roll(RACKET, SIZE // 2, axis=1)
-    mesh = extract_mesh(ball(radius=0.1), 600, 64, references=[picture(far & (U > 100))])
+    mesh = extract_mesh(make_ball(radius=0.1), 600, 64, references=[draw_picture(far & (U > 100))])
     assert not mesh.clipped

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decimation keeps the topology, and what is thin."""
+"""Decimation keeps the topology and thin parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.surface import extract_surface
 
 
-def shape(kind: str, seed: int) -> trimesh.Trimesh:
+def make_shape(kind: str, seed: int) -> trimesh.Trimesh:
     """Return a closed shape with a little noise."""
     made = {
         "torus": lambda: trimesh.creation.torus(0.35, 0.1, major_sections=40, minor_sections=20),
@@ -31,7 +31,7 @@ def shape(kind: str, seed: int) -> trimesh.Trimesh:
 @given(kind=st.sampled_from(["torus", "ball", "two"]), seed=st.integers(0, 99),
        target=st.integers(60, 900))  # fmt: skip
 def test_the_topology_stays(kind: str, seed: int, target: int) -> None:
-    before = shape(kind, seed)
+    before = make_shape(kind, seed)
     after = trimesh.Trimesh(*decimate(before.vertices, before.faces, target), process=False)
     assert len(after.faces) <= target
     assert after.is_watertight and after.is_winding_consistent
@@ -43,7 +43,7 @@ def test_the_topology_stays(kind: str, seed: int, target: int) -> None:
 def test_a_ball_is_as_good_as_another_librarys() -> None:
     import fast_simplification
 
-    ball = shape("ball", 0)
+    ball = make_shape("ball", 0)
     points, faces = decimate(ball.vertices, ball.faces, 300)
     other = fast_simplification.simplify(
         np.asarray(ball.vertices), np.asarray(ball.faces), target_count=300
@@ -57,7 +57,7 @@ def test_a_ball_is_as_good_as_another_librarys() -> None:
 
 @pytest.mark.parametrize("target", [120, 400])
 def test_a_rod_of_two_voxels_stays_in_one_piece(target: int) -> None:
-    """The rod is slanted, so that its steps seem worth more faces than the rod itself."""
+    """Faces could be spent on the steps of the slanted rod instead of on the rod."""
     x, y, z = np.indices((60, 24, 120), dtype=float)
     rod = np.hypot(x - 12 - 0.25 * z, y - 12) - 1.3
     ends = np.minimum(np.hypot(np.hypot(x - 14, y - 12), z - 12) - 9,
@@ -73,14 +73,14 @@ def test_a_rod_of_two_voxels_stays_in_one_piece(target: int) -> None:
 
 
 def test_a_target_that_the_topology_does_not_allow_is_not_forced() -> None:
-    torus = shape("torus", 0)
+    torus = make_shape("torus", 0)
     after = trimesh.Trimesh(*decimate(torus.vertices, torus.faces, 4), process=False)
     assert 14 <= len(after.faces) < 100  # no torus has fewer than 14 (Moebius, Csaszar)
     assert after.is_watertight and after.euler_number == 0
 
 
 def test_the_input_is_left_alone() -> None:
-    ball = shape("ball", 1)
+    ball = make_shape("ball", 1)
     vertices, faces = np.array(ball.vertices), np.array(ball.faces)
     decimate(vertices, faces, 100)
     np.testing.assert_array_equal(vertices, ball.vertices)

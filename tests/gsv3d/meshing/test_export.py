@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +17,12 @@ import trimesh
 from gsv3d.errors import OutputError
 from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.export import to_glb_bytes, write
+from tests.disks import report_full
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
-def tetrahedron() -> TexturedMesh:
+def make_tetrahedron() -> TexturedMesh:
     """Return a tetrahedron whose faces show the quarters of the texture, each of one color."""
     vertices = np.array([[-0.5, -0.4, -0.3], [0.5, -0.4, -0.3], [0, 0.4, -0.3], [0, 0, 0.5]])
     faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
@@ -36,23 +37,23 @@ def tetrahedron() -> TexturedMesh:
 COLORS = np.array([RED, GREEN, BLUE, WHITE])
 
 
-def centroids(mesh: TexturedMesh) -> np.ndarray:
+def list_centroids(mesh: TexturedMesh) -> np.ndarray:
     return mesh.vertices[mesh.faces].mean(axis=1)
 
 
-def match(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def match_centroids(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     distances = np.linalg.norm(found[:, None] - wanted[None], axis=2)
     assert distances.min(axis=1).max() < 1e-4
     return distances.argmin(axis=1)
 
 
 def test_trimesh_reads_the_glb_with_positions_and_colors():
-    mesh = tetrahedron()
+    mesh = make_tetrahedron()
     scene = trimesh.load(trimesh.util.wrap_as_stream(to_glb_bytes(mesh)), file_type="glb")
     (read,) = scene.geometry.values()
     # glTF is +Y up: (x, y, z) of the file is (x, -z, y) in the world.
     world = read.vertices @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
-    order = match(world[read.faces].mean(axis=1), centroids(mesh))
+    order = match_centroids(world[read.faces].mean(axis=1), list_centroids(mesh))
     uvs = read.visual.uv[read.faces].mean(axis=1)
     picture = np.asarray(read.visual.material.baseColorTexture.convert("RGB"))
     # trimesh turns v back to the bottom left on loading.
@@ -65,7 +66,7 @@ def test_trimesh_reads_the_glb_with_positions_and_colors():
 
 
 def test_the_glb_keeps_to_the_standard():
-    data = to_glb_bytes(tetrahedron(), "Fäßchen")
+    data = to_glb_bytes(make_tetrahedron(), "Fäßchen")
     magic, version, total = struct.unpack_from("<4sII", data)
     assert (magic, version, total) == (b"glTF", 2, len(data))
     length, kind = struct.unpack_from("<I4s", data, 12)
@@ -87,16 +88,28 @@ def test_the_glb_keeps_to_the_standard():
 def test_trimesh_reads_the_obj_from_a_folder_with_spaces_and_umlauts(tmp_path: Path):
     folder = tmp_path / "Meine Fässer"
     folder.mkdir()
-    mesh = tetrahedron()
+    mesh = make_tetrahedron()
     files = write(mesh, folder / "faß 1.obj")
     assert [f.name for f in files] == ["faß 1_texture.png", "faß 1.mtl", "faß 1.obj"]
     read = trimesh.load(folder / "faß 1.obj", force="mesh", process=False)
     world = read.vertices @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
-    order = match(world[read.faces].mean(axis=1), centroids(mesh))
+    order = match_centroids(world[read.faces].mean(axis=1), list_centroids(mesh))
     uvs = read.visual.uv[read.faces].mean(axis=1)
     picture = np.asarray(read.visual.material.image.convert("RGB"))
     pixel = picture[((1 - uvs[:, 1]) * 64).astype(int), (uvs[:, 0] * 64).astype(int)]
     np.testing.assert_array_equal(pixel, COLORS[order])
+
+
+def import_into_blender(mesh: TexturedMesh, path: Path) -> Any:
+    """Write a mesh to a file, and return the object that an empty Blender makes of it."""
+    import bpy
+
+    write(mesh, path)
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    read = bpy.ops.import_scene.gltf if path.suffix == ".glb" else bpy.ops.wm.obj_import
+    read(filepath=str(path))
+    (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+    return thing
 
 
 @pytest.mark.bpy
@@ -104,19 +117,13 @@ def test_trimesh_reads_the_obj_from_a_folder_with_spaces_and_umlauts(tmp_path: P
 def test_blender_imports_it_into_our_world(tmp_path: Path, suffix: str):
     import bpy
 
-    mesh = tetrahedron()
-    write(mesh, tmp_path / f"thing.{suffix}")
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    if suffix == "glb":
-        bpy.ops.import_scene.gltf(filepath=str(tmp_path / "thing.glb"))
-    else:
-        bpy.ops.wm.obj_import(filepath=str(tmp_path / "thing.obj"))
-    (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+    mesh = make_tetrahedron()
+    thing = import_into_blender(mesh, tmp_path / f"thing.{suffix}")
     matrix = np.array(thing.matrix_world)
     local = np.array([v.co for v in thing.data.vertices])
     world = local @ matrix[:3, :3].T + matrix[:3, 3]
     faces = np.array([p.vertices for p in thing.data.polygons])
-    order = match(world[faces].mean(axis=1), centroids(mesh))
+    order = match_centroids(world[faces].mean(axis=1), list_centroids(mesh))
 
     layer = thing.data.uv_layers.active.data
     uvs = np.array([[layer[i].uv for i in p.loop_indices] for p in thing.data.polygons])
@@ -150,7 +157,7 @@ def test_an_obj_of_any_name_has_its_texture(tmp_path: Path, name: str):
     import bpy
 
     try:
-        files = write(tetrahedron(), tmp_path / f"{name}.obj")
+        files = write(make_tetrahedron(), tmp_path / f"{name}.obj")
     except OutputError:
         assert os.name == "nt"
         return
@@ -170,15 +177,15 @@ def test_an_obj_of_any_name_has_its_texture(tmp_path: Path, name: str):
 
 def test_odd_names_stay_apart(tmp_path: Path):
     names = ["a#b", "a_b", 'a"b', "a\tb"]
-    files = [file for name in names for file in write(tetrahedron(), tmp_path / f"{name}.obj")]
+    files = [file for name in names for file in write(make_tetrahedron(), tmp_path / f"{name}.obj")]
     assert len({file.name.casefold() for file in files}) == 3 * len(names)
-    assert [file.name for file in write(tetrahedron(), tmp_path / "plain name.obj")] == [
+    assert [file.name for file in write(make_tetrahedron(), tmp_path / "plain name.obj")] == [
         "plain name_texture.png", "plain name.mtl", "plain name.obj",
     ]  # fmt: skip
 
 
 def test_a_name_that_is_not_unicode_in_a_glb():
-    data = to_glb_bytes(tetrahedron(), "caf\udce9")
+    data = to_glb_bytes(make_tetrahedron(), "caf\udce9")
     (length,) = struct.unpack_from("<I", data, 12)
     assert json.loads(data[20 : 20 + length])["meshes"][0]["name"] == "caf?"
 
@@ -187,12 +194,9 @@ def test_a_full_disk_is_said_in_words_and_leaves_the_old_file(tmp_path: Path, mo
     target = tmp_path / "thing.glb"
     target.write_bytes(b"the old one")
 
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", report_full)
     with pytest.raises(OutputError) as caught:
-        write(tetrahedron(), target)
+        write(make_tetrahedron(), target)
     assert "disk is full" in str(caught.value) and "thing.glb" in str(caught.value)
     assert "Free some space" in caught.value.hint
     assert target.read_bytes() == b"the old one"
@@ -206,7 +210,7 @@ def test_a_limit_of_the_operating_system_is_said_in_words(tmp_path: Path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))
     try:
         with pytest.raises(OutputError, match="could not be written"):
-            write(tetrahedron(), tmp_path / "thing.glb")
+            write(make_tetrahedron(), tmp_path / "thing.glb")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert list(tmp_path.iterdir()) == []
@@ -214,56 +218,48 @@ def test_a_limit_of_the_operating_system_is_said_in_words(tmp_path: Path):
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(OutputError, match="its folder .*nowhere is not there"):
-        write(tetrahedron(), tmp_path / "nowhere" / "thing.glb")
+        write(make_tetrahedron(), tmp_path / "nowhere" / "thing.glb")
 
 
 def test_another_suffix_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="fbx"):
-        write(tetrahedron(), tmp_path / "thing.fbx")
+        write(make_tetrahedron(), tmp_path / "thing.fbx")
 
 
-def lattice() -> TexturedMesh:
+def make_lattice() -> TexturedMesh:
     """Return the tetrahedron with stripes of its texture left out."""
-    mesh = tetrahedron()
+    mesh = make_tetrahedron()
     alpha = np.full((64, 64, 1), 255, np.uint8)
     alpha[:, 1::4] = 0
     return replace(mesh, texture=np.concatenate([mesh.texture, alpha], axis=2))
 
 
 def test_a_texture_with_alpha_is_clipped_in_the_glb():
-    def material(mesh: TexturedMesh) -> dict:
+    def read_material(mesh: TexturedMesh) -> dict:
         data = to_glb_bytes(mesh)
         (length,) = struct.unpack_from("<I", data, 12)
         return json.loads(data[20 : 20 + length])["materials"][0]
 
-    clipped = material(lattice())
+    clipped = read_material(make_lattice())
     assert clipped["alphaMode"] == "MASK" and clipped["alphaCutoff"] == 0.5
     assert clipped["doubleSided"] is True
-    assert material(tetrahedron()) == {
+    assert read_material(make_tetrahedron()) == {
         name: clipped[name] for name in ("name", "pbrMetallicRoughness")
     }
     scene = trimesh.load(
-        trimesh.util.wrap_as_stream(to_glb_bytes(lattice())), file_type="glb"
+        trimesh.util.wrap_as_stream(to_glb_bytes(make_lattice())), file_type="glb"
     )  # fmt: skip
     (read,) = scene.geometry.values()
     assert read.visual.material.alphaMode == "MASK"
     np.testing.assert_array_equal(
-        np.asarray(read.visual.material.baseColorTexture), lattice().texture
+        np.asarray(read.visual.material.baseColorTexture), make_lattice().texture
     )
 
 
 @pytest.mark.bpy
 @pytest.mark.parametrize("suffix", ["glb", "obj"])
 def test_blender_reads_the_alpha(tmp_path: Path, suffix: str):
-    import bpy
-
-    write(lattice(), tmp_path / f"thing.{suffix}")
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    if suffix == "glb":
-        bpy.ops.import_scene.gltf(filepath=str(tmp_path / "thing.glb"))
-    else:
-        bpy.ops.wm.obj_import(filepath=str(tmp_path / "thing.obj"))
-    (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+    thing = import_into_blender(make_lattice(), tmp_path / f"thing.{suffix}")
     (material,) = thing.data.materials
     nodes = material.node_tree.nodes
     principled = next(n for n in nodes if n.type == "BSDF_PRINCIPLED")
@@ -272,4 +268,4 @@ def test_blender_reads_the_alpha(tmp_path: Path, suffix: str):
         assert link.from_node.type == "TEX_IMAGE" and link.from_socket.name == "Alpha"
     (image,) = {n.image for n in nodes if n.type == "TEX_IMAGE"}
     pixels = np.array(image.pixels).reshape(64, 64, 4)[::-1]
-    np.testing.assert_allclose(pixels[..., 3] * 255, lattice().texture[..., 3], atol=0.5)
+    np.testing.assert_allclose(pixels[..., 3] * 255, make_lattice().texture[..., 3], atol=0.5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole way from Gaussians, through the renderer, to the mesh."""
+"""Meshes made of Gaussians, by way of the renderer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gsv3d.meshing.views import fit_bounds
 from gsv3d.rendering import render
 
 
-def ball(count: int = 3000, radius: float = 0.35) -> Gaussians:
+def make_ball(count: int = 3000, radius: float = 0.35) -> Gaussians:
     """Return a ball of small Gaussians; red at y < 0, the input's side, and blue behind."""
     i = np.arange(count) + 0.5
     polar, turn = np.arccos(1 - 2 * i / count), np.pi * (1 + 5**0.5) * i
@@ -45,7 +45,7 @@ def ball(count: int = 3000, radius: float = 0.35) -> Gaussians:
 @pytest.fixture(scope="module")
 def meshed():
     steps: list[tuple[str, int, int]] = []
-    mesh = extract_mesh(ball(), 600, 128, lambda *step: steps.append(step))
+    mesh = extract_mesh(make_ball(), 600, 128, lambda *step: steps.append(step))
     return mesh, steps
 
 
@@ -57,7 +57,7 @@ def test_the_mesh_of_a_ball_is_that_ball(meshed):
     assert solid.is_watertight
     # A ball of the outline that the Gaussians show, two standard deviations outside the centers.
     camera = orbit([30.0], [15.0], size=256)
-    shown = render(ball(), camera).alpha[0, ..., 0].numpy() > 0.5
+    shown = render(make_ball(), camera).alpha[0, ..., 0].numpy() > 0.5
     drawn = rasterize_mesh(mesh, camera)[0, ..., 3] > 127
     assert (shown & drawn).sum() > 0.96 * (shown | drawn).sum()
     assert solid.volume == pytest.approx(4 / 3 * np.pi * 0.374**3, rel=0.06)
@@ -77,19 +77,23 @@ def test_its_colors_are_on_their_sides(meshed):
 
 
 def test_the_mesh_has_the_outline_of_the_picture():
-    """A ball, and a picture of it with a handle that its Gaussians do not know.
+    """The picture shows a ball with a handle, the Gaussians show a ball alone.
 
     Mirrored about the plane through the handle, the picture shows the back as well.
     """
     camera = orbit([0.0], [10.0], size=256)
     v, u = np.mgrid[:256, :256] - 127.5
-    shown = render(ball(), camera).alpha[0, ..., 0].numpy() > 0.5
+    shown = render(make_ball(), camera).alpha[0, ..., 0].numpy() > 0.5
     handle = (abs(v) < 9) & (u > 0) & (u < 110)
     rgba = np.zeros((256, 256, 4), np.uint8)
     rgba[shown | handle] = (40, 160, 60, 255)
     reference = Reference(rgba, camera)
     mesh = extract_mesh(
-        ball(), 2000, 128, references=[reference, mirror_reference(reference, 90.0)], backs="model"
+        make_ball(),
+        2000,
+        128,
+        references=[reference, mirror_reference(reference, 90.0)],
+        backs="model",
     )
     assert count_bad_edges(mesh.faces) == 0
     drawn = rasterize_mesh(mesh, camera)[0, ..., 3] > 127
@@ -103,13 +107,13 @@ def test_the_mesh_has_the_outline_of_the_picture():
         np.testing.assert_allclose(side[32, 32], (40, 160, 60, 255), atol=3)
 
 
-def table(legs: tuple[float, ...]) -> Gaussians:
-    """Return a table top of small Gaussians and some of its legs, by their x."""
+def make_table(legs: tuple[float, ...]) -> Gaussians:
+    """Return small Gaussians of a table top and of legs at these x."""
     rng = np.random.default_rng(0)
     boxes = [((0, 0, 0.2), (0.4, 0.15, 0.04), 3000)]
     boxes += [((x, -0.1, -0.1), (0.02, 0.02, 0.3), 600) for x in legs]
     points = np.concatenate([c + rng.uniform(-1, 1, (n, 3)) * half for c, half, n in boxes])
-    like = ball(len(points))
+    like = make_ball(len(points))
     return replace(like, means=torch.from_numpy(points).float(), scales=like.scales * 0.7)
 
 
@@ -117,10 +121,10 @@ def table(legs: tuple[float, ...]) -> Gaussians:
 def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces, agreement):
     camera = orbit([0.0], [10.0], size=256)
     legs = (-0.35, -0.12, 0.12, 0.35)
-    shown = render(table(legs), camera).alpha[0, ..., 0].numpy()
+    shown = render(make_table(legs), camera).alpha[0, ..., 0].numpy()
     rgba = np.full((256, 256, 4), 120, np.uint8)
     rgba[..., 3] = np.round(shown * 255)
-    mesh = extract_mesh(table(legs[::2]), faces, 64, references=[Reference(rgba, camera)])
+    mesh = extract_mesh(make_table(legs[::2]), faces, 64, references=[Reference(rgba, camera)])
     assert len(mesh.faces) <= faces and count_bad_edges(mesh.faces) == 0
     assert label_parts(mesh.faces, len(mesh.vertices)).max() == 0
     drawn = rasterize_mesh(mesh, camera)[0, ..., 3] > 127
@@ -134,8 +138,8 @@ def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces, agreement):
 
 
 def test_faint_strays_do_not_widen_the_frame():
-    gaussians = ball()
-    strays = ball(60, 0.95)
+    gaussians = make_ball()
+    strays = make_ball(60, 0.95)
     strays.opacities[:] = 0.03
     both = Gaussians(
         **{n: torch.cat([getattr(gaussians, n), getattr(strays, n)]) for n in vars(strays)}
@@ -166,11 +170,11 @@ def test_an_exception_from_progress_ends_it():
         raise StopError
 
     with pytest.raises(StopError):
-        extract_mesh(ball(200), 100, 32, stop)
+        extract_mesh(make_ball(200), 100, 32, stop)
 
 
 def test_no_gaussians_and_broken_ones_are_said_in_words():
-    gaussians = ball(50)
+    gaussians = make_ball(50)
     with pytest.raises(GSV3DError, match="no visible Gaussians"):
         extract_mesh(gaussians.filter(torch.zeros(50, dtype=torch.bool)), 100, 32)
     gaussians.means[:] = float("nan")
@@ -183,13 +187,13 @@ def test_no_gaussians_and_broken_ones_are_said_in_words():
 )
 def test_bounds_are_named(field, value):
     with pytest.raises(ValueError, match=f"{field} must be"):
-        extract_mesh(ball(50), **{field: int(value)})
+        extract_mesh(make_ball(50), **{field: int(value)})
 
 
 @pytest.mark.slow
 def test_the_same_gaussians_give_the_same_mesh(meshed):
     mesh, _ = meshed
-    again = extract_mesh(ball(), 600, 128)
+    again = extract_mesh(make_ball(), 600, 128)
     np.testing.assert_array_equal(mesh.vertices, again.vertices)
     np.testing.assert_array_equal(mesh.corner_uvs, again.corner_uvs)
     np.testing.assert_array_equal(mesh.texture, again.texture)

@@ -19,14 +19,14 @@ from tests.gsv3d.meshing import analytic
 VOXEL = 1.1 / 48
 
 
-def surface_of(views, half, voxel=VOXEL):
+def extract_fused(views, half, voxel=VOXEL):
     half = np.asarray(half, dtype=float)
     vertices, faces = extract_surface(fuse_depths(views, -half, half, voxel))
     return keep_parts(vertices, faces)
 
 
 def test_a_sphere_has_its_radius_everywhere():
-    vertices, faces = surface_of(analytic.sphere(0.4), [0.4] * 3)
+    vertices, faces = extract_fused(analytic.draw_sphere(0.4), [0.4] * 3)
     radii = np.linalg.norm(vertices, axis=1)
     assert abs(np.median(radii) - 0.4) < 0.1 * VOXEL
     assert np.abs(radii - 0.4).max() < 0.5 * VOXEL
@@ -37,7 +37,7 @@ def test_a_sphere_has_its_radius_everywhere():
 
 
 def test_a_cube_has_its_volume_and_extent():
-    vertices, faces = surface_of(analytic.box((0.3, 0.3, 0.3)), [0.3] * 3)
+    vertices, faces = extract_fused(analytic.draw_box((0.3, 0.3, 0.3)), [0.3] * 3)
     assert signed_volumes(vertices, faces).sum() == pytest.approx(0.216, rel=0.01)
     np.testing.assert_allclose(vertices.min(axis=0), -0.3, atol=0.5 * VOXEL)
     np.testing.assert_allclose(vertices.max(axis=0), 0.3, atol=0.5 * VOXEL)
@@ -47,7 +47,7 @@ def test_a_cube_has_its_volume_and_extent():
 @pytest.mark.parametrize("thickness", [0.1, 0.5, 1.5])
 def test_a_plate_thinner_than_a_voxel_survives_and_does_not_swell(thickness):
     half = (0.45, 0.45, thickness * VOXEL / 2)
-    vertices, faces = surface_of(analytic.box(half), half)
+    vertices, faces = extract_fused(analytic.draw_box(half), half)
     assert count_bad_edges(faces) == 0
     assert len(np.unique(label_parts(faces, len(vertices)))) == 1
     area = signed_volumes(vertices, faces).sum() / np.ptp(vertices[:, 2])
@@ -59,8 +59,11 @@ def test_a_plate_thinner_than_a_voxel_survives_and_does_not_swell(thickness):
 def test_a_part_in_front_of_another_does_not_grow_together_with_it():
     """Pixels at the front part's outline see both, and their depth is in between."""
     # Both are seen by the cameras of the box.
-    far, near = analytic.box((0.5, 0.06, 0.5)), analytic.sphere(0.15, (0, -0.4, 0), reach=0.9)
-    vertices, faces = surface_of(analytic.union(far, near), [0.5, 0.56, 0.5])
+    far, near = (
+        analytic.draw_box((0.5, 0.06, 0.5)),
+        analytic.draw_sphere(0.15, (0, -0.4, 0), reach=0.9),
+    )
+    vertices, faces = extract_fused(analytic.unite(far, near), [0.5, 0.56, 0.5])
     parts = label_parts(faces, len(vertices))
     assert parts.max() == 1
     volumes = np.sort(np.bincount(parts, signed_volumes(vertices, faces)))
@@ -69,23 +72,23 @@ def test_a_part_in_front_of_another_does_not_grow_together_with_it():
 
 
 def test_two_views_that_err_dig_no_hole():
-    views = analytic.sphere(0.4)
+    views = analytic.draw_sphere(0.4)
     views.alpha[[3, 17]] = 0.0  # see nothing at all
-    vertices, faces = surface_of(views, [0.4] * 3)
+    vertices, faces = extract_fused(views, [0.4] * 3)
     assert signed_volumes(vertices, faces).sum() == pytest.approx(4 / 3 * np.pi * 0.064, rel=0.02)
 
 
 def test_the_surface_is_closed_where_the_object_leaves_the_box():
-    vertices, faces = surface_of(analytic.sphere(0.4), [0.4, 0.4, 0.1])
+    vertices, faces = extract_fused(analytic.draw_sphere(0.4), [0.4, 0.4, 0.1])
     assert count_bad_edges(faces) == 0
     assert np.abs(vertices[:, 2]).max() < 0.1 + 5 * VOXEL
 
 
 def test_nothing_seen_is_said_in_words():
-    views = analytic.sphere(0.4)
+    views = analytic.draw_sphere(0.4)
     views.alpha[:] = 0.0
     with pytest.raises(GSV3DError, match="no surface"):
-        surface_of(views, [0.4] * 3)
+        extract_fused(views, [0.4] * 3)
 
 
 def test_hollows_are_filled_and_crumbs_dropped():
@@ -111,7 +114,7 @@ def test_two_equal_parts_are_both_kept():
 
 
 def test_smoothing_keeps_the_volume_and_lessens_the_noise():
-    vertices, faces = surface_of(analytic.sphere(0.4), [0.4] * 3)
+    vertices, faces = extract_fused(analytic.draw_sphere(0.4), [0.4] * 3)
     noisy = vertices * (1 + np.random.default_rng(0).normal(size=(len(vertices), 1)) * 0.01)
     smooth = smooth_taubin(noisy, faces)
     scatter = np.linalg.norm(noisy, axis=1).std()
@@ -131,14 +134,14 @@ def test_every_camera_sees_the_whole_ball():
 
 @pytest.mark.parametrize(("coverage", "level"), [(1.0, 0.3), (0.7, 0.3), (0.4, 0.2), (0.15, 0.1)])
 def test_what_is_faint_all_over_is_solid_from_half_its_coverage(coverage, level):
-    views = analytic.sphere(0.4)
+    views = analytic.draw_sphere(0.4)
     faint = replace(views, alpha=views.alpha * np.float32(coverage))
     assert find_solid_level(faint) == pytest.approx(level)
-    vertices, _ = surface_of(faint, [0.4] * 3)
+    vertices, _ = extract_fused(faint, [0.4] * 3)
     assert np.linalg.norm(vertices, axis=1).mean() == pytest.approx(0.4, abs=VOXEL)
 
 
 def test_what_cannot_be_seen_has_no_surface():
-    views = analytic.sphere(0.4)
+    views = analytic.draw_sphere(0.4)
     with pytest.raises(GSV3DError, match="no surface"):
-        surface_of(replace(views, alpha=views.alpha * np.float32(0.05)), [0.4] * 3)
+        extract_fused(replace(views, alpha=views.alpha * np.float32(0.05)), [0.4] * 3)

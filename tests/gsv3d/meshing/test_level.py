@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Smoothing a field and finding its level, against shapes of known volume."""
+"""A smoothed field and its level, compared with shapes of known volume."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ VOXEL = 1.0 / 64
 BALL = 4 / 3 * np.pi * 0.4**3
 
 
-def surface_of(volume):
+def extract_level(volume):
     return keep_parts(*extract_surface(volume))
 
 
 @pytest.fixture(scope="module")
 def clean():
-    views = analytic.sphere(0.4, size=112)
+    views = analytic.draw_sphere(0.4, size=112)
     return views, fuse_depths(views, np.full(3, -0.4), np.full(3, 0.4), VOXEL)
 
 
 def test_what_agrees_keeps_its_volume(clean):
     views, volume = clean
-    vertices, faces = surface_of(smooth_and_level(volume, views))
+    vertices, faces = extract_level(smooth_and_level(volume, views))
     assert signed_volumes(vertices, faces).sum() == pytest.approx(BALL, rel=0.05)
 
 
@@ -37,28 +37,28 @@ def test_what_agrees_keeps_its_volume(clean):
 def test_a_field_cut_too_far_or_not_far_enough_comes_back(clean, shift):
     views, volume = clean
     moved = Volume(volume.field + np.float32(shift * VOXEL), volume.origin, VOXEL)
-    before = signed_volumes(*surface_of(moved)).sum()
-    after = signed_volumes(*surface_of(smooth_and_level(moved, views))).sum()
+    before = signed_volumes(*extract_level(moved)).sum()
+    after = signed_volumes(*extract_level(smooth_and_level(moved, views))).sum()
     assert abs(before - BALL) > 0.1 * BALL
     assert after == pytest.approx(BALL, rel=0.05)
 
 
 def test_depths_that_disagree_give_a_smooth_surface_of_the_same_volume():
-    views = analytic.sphere(0.4, size=112)
+    views = analytic.draw_sphere(0.4, size=112)
     rng = np.random.default_rng(0)
     # Each view errs by bumps of its own, some pixels wide and about three voxels deep.
     for depth, alpha in zip(views.depth, views.alpha, strict=True):
         depth += (alpha > 0) * zoom(rng.normal(size=(14, 14)), 8, order=1) * 2.5 * VOXEL
     rough = fuse_depths(views, np.full(3, -0.4), np.full(3, 0.4), VOXEL)
-    before, after = surface_of(rough), surface_of(smooth_and_level(rough, views))
+    before, after = extract_level(rough), extract_level(smooth_and_level(rough, views))
     assert signed_volumes(*after).sum() == pytest.approx(signed_volumes(*before).sum(), rel=0.02)
 
-    def tilt(vertices, faces):
+    def measure_tilt(vertices, faces):
         outward = vertices[faces].mean(axis=1)
         outward /= np.linalg.norm(outward, axis=1, keepdims=True)
         return np.median(1 - (outward * face_normals(vertices, faces)).sum(axis=1))
 
-    assert tilt(*after) < 0.5 * tilt(*before)
+    assert measure_tilt(*after) < 0.5 * measure_tilt(*before)
 
 
 def test_agreement_is_that_of_the_projected_spheres(clean):
@@ -80,6 +80,6 @@ def test_agreement_is_that_of_the_projected_spheres(clean):
 
 def test_views_of_nothing_change_nothing(clean):
     views, volume = clean
-    blind = analytic.sphere(0.4, size=112)
+    blind = analytic.draw_sphere(0.4, size=112)
     blind.alpha[:] = 0.0
     assert smooth_and_level(volume, blind) is volume

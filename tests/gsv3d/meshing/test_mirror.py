@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mirrored picture, against renderings of objects that equal their mirror images."""
+"""The mirrored picture, compared with renders of symmetric objects."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from gsv3d.meshing.mirror import (
 )
 from gsv3d.meshing.reference import Reference
 from gsv3d.meshing.surface import extract_surface
+from tests.gsv3d.meshing.test_outline import measure_iou
 
 SIZE = 96
 
 
-def normal_of(plane_deg: float) -> np.ndarray:
-    """Return (3,) normal of the vertical plane that holds the direction of that azimuth."""
+def find_normal(plane_deg: float) -> np.ndarray:
+    """Return the normal (3,) of the vertical plane through the axis and that azimuth."""
     azimuth = np.deg2rad(plane_deg)
     along = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])  # from the origin to such a camera
     return np.cross(along, [0.0, 0.0, 1.0])
 
 
-def symmetric_object(plane_deg: float) -> Prop:
-    """Return boxes and their mirror images in a plane through the z axis, a color each pair."""
+def make_symmetric(plane_deg: float) -> Prop:
+    """Return boxes and their mirror images in a vertical plane; each pair has one color."""
     rng = np.random.default_rng(3)
-    normal = normal_of(plane_deg)
+    normal = find_normal(plane_deg)
     vertices, faces, colors = [], [], []
     for _ in range(5):
         box = trimesh.creation.box(rng.uniform(0.08, 0.25, 3))
@@ -57,16 +58,16 @@ def symmetric_object(plane_deg: float) -> Prop:
     )
 
 
-def drawn(prop: Prop, cameras: Cameras) -> np.ndarray:
+def draw_prop(prop: Prop, cameras: Cameras) -> np.ndarray:
     with torch.inference_mode():
         return draw(Surface(prop, np.eye(4), torch.device("cpu")), cameras, None).rgba.numpy()
 
 
 @pytest.mark.parametrize("plane", [0.0, 25.0, 75.0, 90.0, 140.0])
 def test_a_flipped_picture_is_the_view_from_the_other_side(plane):
-    prop = symmetric_object(plane)
+    prop = make_symmetric(plane)
     cameras = orbit([0.0, 2 * plane], 17.0, size=SIZE)
-    picture, other = drawn(prop, cameras)
+    picture, other = draw_prop(prop, cameras)
     mirrored = mirror_reference(Reference(picture, cameras[0]), plane)
     torch.testing.assert_close(mirrored.camera.viewmats, cameras[1].viewmats, atol=1e-5, rtol=0)
     torch.testing.assert_close(mirrored.camera.Ks, cameras.Ks[:1])
@@ -82,23 +83,23 @@ LONG, SHORT = 0.4, 0.16
 """Half the axes of an upright lens that lies in the mirror plane."""
 
 
-def lens(offset: float, thickness: float = SHORT) -> tuple[np.ndarray, np.ndarray]:
+def make_lens(offset: float, thickness: float = SHORT) -> tuple[np.ndarray, np.ndarray]:
     """Return vertices and faces of an ellipsoid about a plane ``offset`` from the origin."""
     sphere = trimesh.creation.icosphere(4, 1.0)
     turn = np.deg2rad(PLANE)
     along = np.array([np.sin(turn), -np.cos(turn), 0.0])
-    axes = np.stack([along, normal_of(PLANE), [0.0, 0.0, 1.0]])
+    axes = np.stack([along, find_normal(PLANE), [0.0, 0.0, 1.0]])
     points = np.asarray(sphere.vertices) * [LONG, thickness, 0.3] @ axes
-    return points + offset * normal_of(PLANE), np.asarray(sphere.faces)
+    return points + offset * find_normal(PLANE), np.asarray(sphere.faces)
 
 
-def solid(offset: float, thickness: float = SHORT) -> Volume:
-    """Return the same ellipsoid as distances, exact at the surface and near enough beside it."""
+def make_solid(offset: float, thickness: float = SHORT) -> Volume:
+    """Return a volume of the same ellipsoid, whose distances are exact at the surface."""
     span = (np.arange(2 * HALF + 1) - HALF) * VOXEL
     grid = np.stack(np.meshgrid(span, span, span, indexing="ij"), axis=-1)
     turn = np.deg2rad(PLANE)
     along = np.array([np.sin(turn), -np.cos(turn), 0.0])
-    local = np.stack([grid @ along, grid @ normal_of(PLANE) - offset, grid[..., 2]], axis=-1) / [
+    local = np.stack([grid @ along, grid @ find_normal(PLANE) - offset, grid[..., 2]], axis=-1) / [
         LONG,
         thickness,
         0.3,
@@ -111,75 +112,72 @@ def solid(offset: float, thickness: float = SHORT) -> Volume:
     )
 
 
-def outline_of(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> np.ndarray:
+def draw_outline(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras) -> np.ndarray:
     """Return (V, S, S) bool: pixels whose centers the triangles cover."""
     triangles = torch.from_numpy(faces)
     return rasterize(torch.from_numpy(vertices).float(), triangles, cameras).covered.numpy()
 
 
-def pictured(vertices: np.ndarray, faces: np.ndarray) -> Reference:
+def picture_surface(vertices: np.ndarray, faces: np.ndarray) -> Reference:
     camera = orbit([0.0], [ELEVATION], size=256)
     rgba = np.zeros((256, 256, 4), np.uint8)
-    rgba[outline_of(vertices, faces, camera)[0]] = (200, 100, 50, 255)
+    rgba[draw_outline(vertices, faces, camera)[0]] = (200, 100, 50, 255)
     return Reference(rgba, camera)
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / (a | b).sum())
 
 
 @pytest.mark.parametrize("offset", [-0.08, 0.0, 0.05])
 def test_the_plane_is_found_beside_the_axis(offset):
-    reference = pictured(*lens(offset))
+    reference = picture_surface(*make_lens(offset))
     placed, agreement = place_mirror_reference(
-        solid(offset), mirror_reference(reference, PLANE), reference
+        make_solid(offset), mirror_reference(reference, PLANE), reference
     )
     assert agreement > 0.97
     # The mirrored camera is the true one's mirror image about the plane that holds the lens.
-    position, normal = reference.camera.positions[0].numpy(), normal_of(PLANE)
+    position, normal = reference.camera.positions[0].numpy(), find_normal(PLANE)
     true = position - 2 * (position @ normal - offset) * normal
     np.testing.assert_allclose(placed.camera.positions[0], true, atol=0.025)
 
 
 def test_a_solid_too_thick_is_cut_by_the_mirrored_outline_and_keeps_the_pictures():
     """The picture bounds one side of the lens, its mirror image the other."""
-    reference = pictured(*lens(0.0))
+    reference = picture_surface(*make_lens(0.0))
     references = [reference, mirror_reference(reference, PLANE)]
-    thick = solid(0.0, 2.2 * SHORT)
+    thick = make_solid(0.0, 2.2 * SHORT)
     alone, _ = match_outlines(thick, references[:1])
     both, kept = match_outlines(thick, references)
     assert len(kept) == 2
     others = orbit([2 * PLANE], [ELEVATION], size=256)
-    (true,) = outline_of(*lens(0.0), others)
+    (true,) = draw_outline(*make_lens(0.0), others)
     before, after = (
-        overlap(outline_of(*extract_surface(volume), others)[0], true) for volume in (alone, both)
+        measure_iou(draw_outline(*extract_surface(volume), others)[0], true)
+        for volume in (alone, both)
     )
     assert before < 0.75 and after > 0.9
-    own = outline_of(*extract_surface(both), reference.camera)[0]
-    assert overlap(own, reference.rgba[..., 3] > 127) > 0.97
+    own = draw_outline(*extract_surface(both), reference.camera)[0]
+    assert measure_iou(own, reference.rgba[..., 3] > 127) > 0.97
 
 
 @pytest.mark.parametrize("plane", [PLANE + 20, PLANE + 45, PLANE + 90])
 def test_a_wrong_plane_leaves_the_pictures_own_outline(plane):
-    reference = pictured(*lens(0.0))
-    volume, _ = match_outlines(solid(0.0), [reference, mirror_reference(reference, plane)])
-    own = outline_of(*extract_surface(volume), reference.camera)[0]
-    assert overlap(own, reference.rgba[..., 3] > 127) > 0.97
+    reference = picture_surface(*make_lens(0.0))
+    volume, _ = match_outlines(make_solid(0.0), [reference, mirror_reference(reference, plane)])
+    own = draw_outline(*extract_surface(volume), reference.camera)[0]
+    assert measure_iou(own, reference.rgba[..., 3] > 127) > 0.97
 
 
 def test_silhouettes_of_different_things_change_nothing():
-    reference = pictured(*lens(0.0))
-    other = pictured(*lens(0.0))
+    reference = picture_surface(*make_lens(0.0))
+    other = picture_surface(*make_lens(0.0))
     other.rgba[:, :160] = 0  # a small part of it
     mirrored = mirror_reference(other, PLANE)
-    volume, kept = match_outlines(solid(0.0), [reference, mirrored])
-    alone, _ = match_outlines(solid(0.0), [reference])
+    volume, kept = match_outlines(make_solid(0.0), [reference, mirrored])
+    alone, _ = match_outlines(make_solid(0.0), [reference])
     assert len(kept) == 1 and kept[0] is reference
     np.testing.assert_array_equal(volume.field, alone.field)
 
 
 def test_a_cut_takes_what_stands_out_and_adds_nothing():
-    """A bar, seen head on: the outline's edge is at x = 0, its other end beyond the bar's."""
+    """A bar is seen head on; the outline ends at x = 0 on one side and beyond it on the other."""
     camera = orbit([0.0], [0.0], size=256, distance=40.0, fov_deg=2.0)  # far off: nearly parallel
     rgba = np.zeros((256, 256, 4), np.uint8)
     rgba[:, :128] = 255

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop that leaves out views that cannot matter, against numpy that leaves out none."""
+"""The compiled fusion, which skips views that cannot matter, compared with numpy of all views."""
 
 from __future__ import annotations
 

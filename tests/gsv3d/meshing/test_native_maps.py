@@ -9,14 +9,14 @@ from scipy import ndimage
 from gsv3d.meshing import native_maps
 
 
-def average(values: np.ndarray) -> np.ndarray:
+def average_block(values: np.ndarray) -> np.ndarray:
     return ndimage.uniform_filter(values.astype(np.float32), 3, mode="nearest")
 
 
 def expect_maps(solid: np.ndarray, depth: np.ndarray, focal: float) -> list[np.ndarray]:
     filled, known = np.where(solid, depth, 0.0), solid.astype(np.float32)
     for _ in range(2):
-        total, weight = average(filled * known), average(known)
+        total, weight = average_block(filled * known), average_block(known)
         grow = (known == 0) & (weight > 0)
         filled = np.where(grow, total / np.maximum(weight, 1e-6), filled)
         known = np.where(grow, 1.0, known)
@@ -26,15 +26,15 @@ def expect_maps(solid: np.ndarray, depth: np.ndarray, focal: float) -> list[np.n
     pixel = np.where(solid, depth, 1.0) / focal
     jump = ndimage.maximum_filter(spread > 8.0 * pixel, 3) & (spread > 5.0 * pixel)
     known = np.where(jump, 0.0, known)
-    share = average(known > 0)
-    smooth = average(np.where(known > 0, filled, 0.0)) / np.maximum(share, 1e-6)
+    share = average_block(known > 0)
+    smooth = average_block(np.where(known > 0, filled, 0.0)) / np.maximum(share, 1e-6)
     dv, du = np.gradient(smooth)
     slope = 1.0 / np.sqrt(1.0 + (du**2 + dv**2) * (focal / np.maximum(smooth, 1e-6)) ** 2)
     return [filled, np.where(share > 0.999, slope, 0.7), known]
 
 
 def test_layers_are_those_of_numpy() -> None:
-    """A slope with a step, a hole and a ragged border."""
+    """The depth map is a slope with a step, a hole and a ragged border."""
     rng, size, focal = np.random.default_rng(0), 48, 200.0
     rows, columns = np.mgrid[:size, :size]
     depth = (3.0 + 0.004 * columns + np.where(rows > 30, 0.4, 0.0)).astype(np.float32)

@@ -14,7 +14,7 @@ from gsv3d.meshing.settings import MeshSettings
 SIZE = 48
 
 
-def ramp_up(values: np.ndarray, start: float, end: float) -> np.ndarray:
+def make_ramp(values: np.ndarray, start: float, end: float) -> np.ndarray:
     t = np.clip((values - start) / (end - start), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -46,8 +46,8 @@ def test_colors_and_weights_are_those_of_map_coordinates(through: bool) -> None:
         ndimage.map_coordinates(layers[..., i].astype(float), where, order=1) for i in range(5)
     )
     expected = np.clip(np.stack(rgb, axis=1) / np.maximum(alpha, 1e-3)[:, None], 0, 1)
-    fading = ramp_up(border, 1.0, 1.0 + settings.rim * SIZE)
-    share = ramp_up(facing, *settings.facing) * fading * shown
+    fading = make_ramp(border, 1.0, 1.0 + settings.rim * SIZE)
+    share = make_ramp(facing, *settings.facing) * fading * shown
     assert 0.05 < (share > 0).mean() < 0.6
     np.testing.assert_allclose(weights, share, atol=1e-5)
     np.testing.assert_allclose(colors[share > 0], expected[share > 0], atol=1e-5)

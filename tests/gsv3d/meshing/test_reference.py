@@ -15,12 +15,12 @@ CAMERA = orbit([0.0], [20.0], size=64)
 RADIUS = 0.4
 
 
-def ball(radius: float = RADIUS, scale=(1.0, 1.0, 1.0), center=(0.0, 0.0, 0.0)):
+def make_ball(radius: float = RADIUS, scale=(1.0, 1.0, 1.0), center=(0.0, 0.0, 0.0)):
     mesh = trimesh.creation.icosphere(4, radius)
     return np.asarray(mesh.vertices) * scale + center, np.asarray(mesh.faces)
 
 
-def picture(radius: float = RADIUS, shift=(0.0, 0.0)) -> Reference:
+def draw_disc(radius: float = RADIUS, shift=(0.0, 0.0)) -> Reference:
     """Return a disc, red on the left and green on the right, as the ball of that radius looks."""
     focal = CAMERA.resized(SIZE).Ks[0, 0, 0].item()
     disc = focal * (radius / DISTANCE) / np.sqrt(1 - (radius / DISTANCE) ** 2)
@@ -34,8 +34,8 @@ def picture(radius: float = RADIUS, shift=(0.0, 0.0)) -> Reference:
 
 
 def test_a_ball_that_fills_its_outline_gets_the_picture():
-    vertices, faces = ball()
-    projection = align_reference(vertices, faces, picture())
+    vertices, faces = make_ball()
+    projection = align_reference(vertices, faces, draw_disc())
     assert projection is not None and projection.agreement > 0.97
     np.testing.assert_allclose(projection.scale, 1, atol=0.03)
     colors, weights = sample_reference(projection, vertices, vertices)
@@ -53,8 +53,8 @@ def test_a_ball_that_fills_its_outline_gets_the_picture():
     ("radius", "shift"), [(0.46, (0, 0)), (0.34, (0, 0)), (RADIUS, (14, -9)), (0.45, (-6, 6))]
 )
 def test_another_size_and_place_in_the_picture_is_found(radius, shift):
-    vertices, faces = ball()
-    projection = align_reference(vertices, faces, picture(radius, shift))
+    vertices, faces = make_ball()
+    projection = align_reference(vertices, faces, draw_disc(radius, shift))
     assert projection is not None and projection.agreement > 0.95
     colors, weights = sample_reference(projection, vertices, vertices)
     sure = (weights > 0.9) & (np.abs(vertices[:, 0]) > 0.03)
@@ -63,10 +63,10 @@ def test_another_size_and_place_in_the_picture_is_found(radius, shift):
 
 
 def test_another_shape_gets_nothing():
-    vertices, faces = ball()
-    far_too_small = picture(0.2)
+    vertices, faces = make_ball()
+    far_too_small = draw_disc(0.2)
     assert align_reference(vertices, faces, far_too_small) is None
-    ring = picture()
+    ring = draw_disc()
     v, u = np.mgrid[:SIZE, :SIZE] + 0.5 - SIZE / 2
     ring.rgba[np.hypot(u, v) < 50, 3] = 0
     assert align_reference(vertices, faces, ring) is None
@@ -74,11 +74,11 @@ def test_another_shape_gets_nothing():
 
 
 def test_what_stands_behind_is_not_painted():
-    """A small ball behind a large one, both on the line through the camera and the origin."""
+    """A small ball is hidden behind a large one."""
     sight = CAMERA.positions[0].numpy().astype(float) / DISTANCE
-    front, faces = ball(0.3, center=0.37 * sight)
-    back, _ = ball(0.12, center=-0.45 * sight)
-    projection = align_reference(front, faces, picture(0.356))
+    front, faces = make_ball(0.3, center=0.37 * sight)
+    back, _ = make_ball(0.12, center=-0.45 * sight)
+    projection = align_reference(front, faces, draw_disc(0.356))
     assert projection is not None
     _, weights = sample_reference(projection, front, front - 0.37 * sight)
     _, hidden = sample_reference(projection, back, back + 0.45 * sight)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The face budget holds whatever it is, and the surface stays closed."""
+"""Simplified meshes keep to any face budget and stay closed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gsv3d.meshing.simplify import count_bad_edges, separate_edges, simplify
 from gsv3d.meshing.surface import extract_surface, keep_parts, label_parts, smooth_taubin
 
 
-def torus() -> tuple[np.ndarray, np.ndarray]:
+def make_torus() -> tuple[np.ndarray, np.ndarray]:
     mesh = trimesh.creation.torus(0.35, 0.12, major_sections=64, minor_sections=32)
     return np.asarray(mesh.vertices), np.asarray(mesh.faces, dtype=np.int64)
 
 
 def test_bad_edges_counts_as_trimesh_does():
-    vertices, faces = torus()
+    vertices, faces = make_torus()
     assert count_bad_edges(faces) == 0
     assert trimesh.Trimesh(vertices, faces, process=False).is_watertight
     assert count_bad_edges(faces[1:]) > 0
@@ -36,7 +36,7 @@ def test_bad_edges_counts_as_trimesh_does():
 @given(budget=st.integers(20, 5000), count=st.integers(1, 4), seed=st.integers(0, 9))
 def test_the_budget_is_never_exceeded(budget, count, seed):
     rng = np.random.default_rng(seed)
-    vertices, faces = torus()
+    vertices, faces = make_torus()
     vertices = vertices + rng.normal(size=vertices.shape) * 0.004
     every = [vertices + [1.2 * i, 0, 0] for i in range(count)]
     points = np.concatenate(every)
@@ -50,7 +50,7 @@ def test_the_budget_is_never_exceeded(budget, count, seed):
 
 @pytest.mark.parametrize("budget", [200, 1000, 3000])
 def test_a_torus_keeps_its_shape_and_its_hole(budget):
-    vertices, faces = torus()
+    vertices, faces = make_torus()
     result, kept = simplify(vertices, faces, budget)
     mesh = trimesh.Trimesh(result, kept, process=False)
     assert mesh.is_watertight and mesh.is_winding_consistent
@@ -62,7 +62,7 @@ def test_a_torus_keeps_its_shape_and_its_hole(budget):
 
 @pytest.mark.parametrize("budget", [300, 1000, 5000])
 def test_thin_legs_are_kept_whatever_the_budget(budget):
-    """A block on four legs as thin as meshing's grid can hold, in voxels of 0.0085."""
+    """A block stands on four legs as thin as a grid of voxels of 0.0085 can hold."""
     grid = np.full((100, 60, 90), 1.0)
     grid[10:90, 10:50, 60:80] = -1.0
     for x, y in ((12, 12), (12, 46), (86, 12), (86, 46)):
@@ -78,7 +78,7 @@ def test_thin_legs_are_kept_whatever_the_budget(budget):
 
 
 def test_sheets_that_touch_are_separated():
-    """Two boxes that share an edge, two that share a vertex, and a pinched ring of boxes."""
+    """Two boxes share an edge, two share a vertex, and a ring of boxes is pinched."""
     for shifts in (
         [(0, 0, 0), (1, 1, 0)],
         [(0, 0, 0), (1, 1, 1)],
@@ -98,7 +98,7 @@ def test_sheets_that_touch_are_separated():
 
 
 def test_a_surface_within_the_budget_is_left_alone():
-    vertices, faces = torus()
+    vertices, faces = make_torus()
     result, kept = simplify(vertices, faces, 100_000)
     np.testing.assert_array_equal(result, vertices)
     np.testing.assert_array_equal(kept, faces)
@@ -106,11 +106,11 @@ def test_a_surface_within_the_budget_is_left_alone():
 
 def test_a_budget_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least 4"):
-        simplify(*torus(), 3)
+        simplify(*make_torus(), 3)
 
 
 def test_an_edge_that_gets_crowded_by_parting_others_is_parted_too() -> None:
-    """Eight faces of a decimated chair: the fans of two edges meet again in one."""
+    """In eight faces of a decimated chair, the fans of two edges meet in a third edge."""
     points = 0.01 * np.array(
         [
             [-14.7, -22.2, -43.6], [-15.4, -21.8, -43.1], [-14.2, -24.2, -43.5],

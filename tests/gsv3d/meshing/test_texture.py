@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UVs, rasterizing and baking."""
+"""Texture charts and baked textures."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NO_CLOUD = (np.zeros((1, 3), np.float32), np.array([[0.0, 1.0, 0.0]], np.float32
 
 @pytest.fixture(scope="module")
 def two_colored():
-    views = analytic.box((0.3, 0.3, 0.3))
+    views = analytic.draw_box((0.3, 0.3, 0.3))
     volume = fuse_depths(views, np.full(3, -0.3), np.full(3, 0.3), 1.1 / 40)
     return mesh_from_volume(volume, views, NO_CLOUD, 2000, 128)
 
 
-def sampled(mesh: TexturedMesh) -> tuple[np.ndarray, np.ndarray]:
-    """(F, 3) middles of the faces and the texture's colors there, looked up without the module."""
+def sample_texture(mesh: TexturedMesh) -> tuple[np.ndarray, np.ndarray]:
+    """Return the faces' middles (F, 3) and the texture's colors there."""
     points = mesh.vertices[mesh.faces].mean(axis=1)
     uvs = mesh.corner_uvs.mean(axis=1)
     size = len(mesh.texture)
@@ -43,7 +43,7 @@ def sampled(mesh: TexturedMesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_each_side_of_a_two_colored_cube_has_its_color(two_colored):
-    points, colors = sampled(two_colored)
+    points, colors = sample_texture(two_colored)
     wanted = np.where(points[:, 1:2] < 0, analytic.FRONT, analytic.BACK)
     clear = np.abs(points[:, 1]) > 0.04
     error = np.abs(colors - wanted).max(axis=1)[clear]
@@ -70,23 +70,25 @@ def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_colored):
     mesh = two_colored
     projection = align_reference(mesh.vertices, mesh.faces, Reference(rgba, camera))
     assert projection is not None
-    views = analytic.box((0.3, 0.3, 0.3))
+    views = analytic.draw_box((0.3, 0.3, 0.3))
     texture = bake_texture(
         mesh.vertices, mesh.faces, mesh.corner_uvs, 128, views, NO_CLOUD, None, [projection],
         backs="model",
     )  # fmt: skip
-    points, colors = sampled(TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture))
+    points, colors = sample_texture(
+        TexturedMesh(mesh.vertices, mesh.faces, mesh.corner_uvs, texture)
+    )
     # The middle of the front, not its rim, is the picture's; what it does not see is as before.
     front = (points[:, 1] < -0.29) & (np.abs(points[:, [0, 2]]).max(axis=1) < 0.2)
     assert front.sum() > 5
     np.testing.assert_allclose(colors[front], np.tile([0, 1, 0], (front.sum(), 1)), atol=0.02)
-    _, before = sampled(mesh)
+    _, before = sample_texture(mesh)
     other = points[:, 1] > 0.05
     np.testing.assert_allclose(colors[other], before[other], atol=0.01)
 
 
-def green_front(mesh: TexturedMesh, azimuth: float = 0.0, size: int = 128):
-    """Return the cube's side at that azimuth, all green, laid over the mesh."""
+def lay_green_over(mesh: TexturedMesh, azimuth: float = 0.0, size: int = 128):
+    """Lay a picture of the cube's side at that azimuth, all green, over the mesh."""
     camera = orbit([azimuth], [0.0], size=size)
     half = camera.Ks[0, 0, 0].item() * 0.3 / (2.35 - 0.3)
     rgba = np.zeros((size, size, 4), np.uint8)
@@ -95,8 +97,8 @@ def green_front(mesh: TexturedMesh, azimuth: float = 0.0, size: int = 128):
     return align_reference(mesh.vertices, mesh.faces, Reference(rgba, camera))
 
 
-def baked(mesh: TexturedMesh, size: int, projections, **more) -> TexturedMesh:
-    views = analytic.box((0.3, 0.3, 0.3))
+def bake_cube(mesh: TexturedMesh, size: int, projections, **more) -> TexturedMesh:
+    views = analytic.draw_box((0.3, 0.3, 0.3))
     texture = bake_texture(
         mesh.vertices, mesh.faces, mesh.corner_uvs, size, views, NO_CLOUD, None,
         projections, **more,
@@ -105,10 +107,10 @@ def baked(mesh: TexturedMesh, size: int, projections, **more) -> TexturedMesh:
 
 
 def test_the_back_looks_as_the_front_does_where_asked(two_colored):
-    """The front is green in the picture; seen through, so is the middle of the back."""
-    projection = green_front(two_colored)
-    points, through = sampled(baked(two_colored, 128, [projection], backs="picture"))
-    _, model = sampled(baked(two_colored, 128, [projection], backs="model"))
+    """The picture's front is green; with backs from the picture, so is the middle of the back."""
+    projection = lay_green_over(two_colored)
+    points, through = sample_texture(bake_cube(two_colored, 128, [projection], backs="picture"))
+    _, model = sample_texture(bake_cube(two_colored, 128, [projection], backs="model"))
     middle = np.abs(points[:, [0, 2]]).max(axis=1) < 0.2
     back, front = middle & (points[:, 1] > 0.29), middle & (points[:, 1] < -0.29)
     assert back.sum() > 5 and front.sum() > 5
@@ -123,11 +125,11 @@ def test_the_back_looks_as_the_front_does_where_asked(two_colored):
 
 
 def test_the_first_picture_lies_over_the_second_and_the_second_over_the_back(two_colored):
-    """Red seen from the front, green from behind: none covers what the other shows."""
-    front, behind = green_front(two_colored), green_front(two_colored, 180.0)
+    """One picture is red and from the front, one green and from behind."""
+    front, behind = lay_green_over(two_colored), lay_green_over(two_colored, 180.0)
     assert front is not None and behind is not None
     front.layers[..., :2] = front.layers[..., 1::-1].copy()  # red for green
-    points, colors = sampled(baked(two_colored, 128, [front, behind], backs="picture"))
+    points, colors = sample_texture(bake_cube(two_colored, 128, [front, behind], backs="picture"))
     middle = np.abs(points[:, [0, 2]]).max(axis=1) < 0.2
     for side, color in (
         (middle & (points[:, 1] < -0.29), [1, 0, 0]),
@@ -139,13 +141,13 @@ def test_the_first_picture_lies_over_the_second_and_the_second_over_the_back(two
 
 def test_a_texture_larger_than_the_views_need_is_enlarged(two_colored, monkeypatch):
     """Small and large agree where the views' colors are; the picture stays as sharp."""
-    projection = green_front(two_colored)
-    whole = baked(two_colored, 512, [projection])
+    projection = lay_green_over(two_colored)
+    whole = bake_cube(two_colored, 512, [projection])
     monkeypatch.setattr(texture, "FILL_PIXELS", 512 * 100)  # several bands
-    enlarged = baked(two_colored, 512, [projection], settings=MeshSettings(views_texture=128))
+    enlarged = bake_cube(two_colored, 512, [projection], settings=MeshSettings(views_texture=128))
     assert enlarged.texture.shape == (512, 512, 3)
-    points, colors = sampled(enlarged)
-    _, wanted = sampled(whole)
+    points, colors = sample_texture(enlarged)
+    _, wanted = sample_texture(whole)
     clear = np.abs(points[:, 1]) > 0.04
     assert (np.abs(colors - wanted).max(axis=1)[clear] < 0.02).mean() > 0.99
 
@@ -170,17 +172,17 @@ def test_gaps_are_filled_in_bands_as_in_one_piece(monkeypatch):
 
 
 def test_baking_takes_memory_for_the_texture_and_a_chunk(two_colored, monkeypatch):
-    """A texture of 2048 takes itself, the mask of its charts, and the larger of a chunk and a band.
+    """Baking holds the texture, the mask of its charts, and the larger of a chunk and a band.
 
     A chunk's candidate has about 40 numbers of 8 bytes at once (indices, points, edges, weights); a
     band's texel has an int64 and two int32 of scipy's transform, and up to three indices of 8.
     """
     size, band = 2048, 2048 * 256
     monkeypatch.setattr(texture, "FILL_PIXELS", band)
-    projection = green_front(two_colored)
+    projection = lay_green_over(two_colored)
     tracemalloc.start()
     try:
-        baked(two_colored, size, [projection], settings=MeshSettings(views_texture=128))
+        bake_cube(two_colored, size, [projection], settings=MeshSettings(views_texture=128))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -188,7 +190,7 @@ def test_baking_takes_memory_for_the_texture_and_a_chunk(two_colored, monkeypatc
 
 
 def test_the_gaps_between_charts_continue_a_chart(two_colored):
-    """No texel keeps a filling color: a filter at a seam would show it."""
+    """A filling color that stayed would show at the seams when the texture is filtered."""
     texture = two_colored.texture.reshape(-1, 3) / 255.0
     one, other = np.array(analytic.FRONT), np.array(analytic.BACK)
     along = ((texture - one) @ (other - one)) / ((other - one) @ (other - one))
@@ -199,7 +201,7 @@ def test_the_gaps_between_charts_continue_a_chart(two_colored):
 def test_what_no_view_sees_takes_the_nearest_gaussians():
     mesh = trimesh.creation.icosphere(2, 0.05)
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
-    views = analytic.sphere(0.4)  # the small sphere is hidden inside
+    views = analytic.draw_sphere(0.4)  # the small sphere is hidden inside
     corner_uvs = unwrap_uvs(vertices, faces, 64)
     texture = bake_texture(vertices, faces, corner_uvs, 64, views, NO_CLOUD)
     np.testing.assert_array_equal(np.unique(texture.reshape(-1, 3), axis=0), [[0, 255, 0]])
@@ -217,7 +219,7 @@ def test_uvs_lie_in_the_square_and_do_not_overlap(two_colored):
 
 
 def test_texels_are_square():
-    """A stretched texture wastes detail one way: edges keep their length ratios on the whole."""
+    """Edges mostly keep their length ratios, since a stretched texture wastes detail one way."""
     box = trimesh.creation.box((1.0, 0.2, 0.1)).subdivide().subdivide()
     vertices, faces = np.asarray(box.vertices), np.asarray(box.faces)
     uvs = unwrap_uvs(vertices, faces, 512)

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 
 
-def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def make_uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return float32 in [-1, 1) that a hash of the name and of the position decides."""
     count = math.prod(shape)
     with np.errstate(over="ignore"):
@@ -24,9 +24,9 @@ def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return (bits.astype(np.float64) / 2**23 - 1).astype(np.float32).reshape(shape)
 
 
-def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def make_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return a tensor of a checkpoint, whose gain is about 1."""
-    values = uniform(name, shape)
+    values = make_uniform(name, shape)
     if len(shape) >= 2 and "embedding" not in name:
         values *= np.float32(1.5 / math.sqrt(math.prod(shape[1:])))
     elif name.endswith("weight") and len(shape) == 1:
@@ -36,14 +36,14 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return values.astype(np.float16).astype(np.float32)
 
 
-def picture(size: int) -> np.ndarray:
+def make_picture(size: int) -> np.ndarray:
     """Return (1, 3, size, size) float32 in -1..1: waves with a grain."""
     y, x = np.mgrid[:size, :size] / size
     waves = [np.sin(9 * x + 2 * c) * np.cos(7 * y - c) for c in range(3)]
-    grain = uniform("grain", (3, size, size))
+    grain = make_uniform("grain", (3, size, size))
     return (0.8 * np.stack(waves) + 0.2 * grain)[None].astype(np.float32)
 
 
-def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def make_noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return float32 of mean 0 and variance 1."""
-    return uniform(name, shape) * np.float32(math.sqrt(3))
+    return make_uniform(name, shape) * np.float32(math.sqrt(3))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SV3D's files to model folders: names, shapes, versions, memory, and files that cannot be used.
+"""Conversion of SV3D's files to model folders, and files that cannot be used.
 
 That the converted networks compute what the reference's do is in ``test_reference.py``.
 """
@@ -40,7 +40,9 @@ def heads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
     """Return a file of SV3D_p, a tenth as wide."""
-    return published.write(tmp_path_factory.mktemp("published") / "sv3d_p ü.safetensors", "p")
+    return published.write_weights(
+        tmp_path_factory.mktemp("published") / "sv3d_p ü.safetensors", "p"
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,13 @@ def small(tmp_path_factory) -> Path:
 )
 def test_the_published_names_and_shapes(version: str, parameters: int, fingerprint: str) -> None:
     """The list is that of the reference's own classes, built from its configurations."""
-    found = published.shapes(version, published.Widths())
+    found = published.list_shapes(version, published.Widths())
 
     def sums(prefix: str) -> tuple[int, int]:
         named = [math.prod(shape) for name, shape in found.items() if name.startswith(prefix)]
         return len(named), sum(named)
 
-    assert published.digest(found) == fingerprint
+    assert published.digest_shapes(found) == fingerprint
     assert len(found) == 2_212
     assert sums(UNET) == (1_428, parameters)
     assert sums(CLIP) == (398, 683_800_065)
@@ -70,7 +72,7 @@ def test_the_published_names_and_shapes(version: str, parameters: int, fingerpri
 @pytest.mark.parametrize("version", ["p", "u"])
 def test_every_published_tensor_has_one_place(version: str, monkeypatch) -> None:
     monkeypatch.setattr(module, "UNET_HEAD", 64)
-    shapes = published.shapes(version, published.Widths())
+    shapes = published.list_shapes(version, published.Widths())
     components = {c.folder: c.tensors for c in plan(Path("file"), shapes)}
     of_unet = [made.source for made in components["unet"]]
     assert len(of_unet) == len(set(of_unet)) == 1_428
@@ -85,9 +87,9 @@ def test_every_published_tensor_has_one_place(version: str, monkeypatch) -> None
 
 
 def test_the_full_size_has_the_configuration_of_the_recipe() -> None:
-    """What is read from the shapes is what ``gsv3d-576`` trains on."""
+    """The configuration read from the shapes is that of ``gsv3d-576``."""
     module.UNET_HEAD = 64
-    unet, vae, clip = module._networks(Path("file"), published.shapes("p", published.Widths()))
+    unet, vae, clip = module._networks(Path("file"), published.list_shapes("p", published.Widths()))
     config = read_config("gsv3d-576").components
     for network, component in ((unet, "unet"), (vae, "vae")):
         for field, value in config[component].items():
@@ -113,7 +115,7 @@ def test_the_folder_holds_half_precision_and_is_made_of_the_right_tensors(
     assert {t.dtype for t in (*vae.values(), *clip.values())} == {torch.float16}
 
     def of_file(name: str, *shape: int) -> torch.Tensor:
-        return torch.from_numpy(closed_form.weight(name, shape)).half()
+        return torch.from_numpy(closed_form.make_weight(name, shape)).half()
 
     quant = of_file(f"{ENCODER}quant_conv.weight", 8, 8, 1, 1)
     assert torch.equal(vae["quant_conv.weight"], quant)
@@ -132,12 +134,12 @@ def test_the_folder_holds_half_precision_and_is_made_of_the_right_tensors(
 
 
 def test_other_precisions_are_read(tmp_path: Path) -> None:
-    """Others have halved the files, and left out what is not needed."""
+    """Copies of the files exist in half precision and without the unneeded tensors."""
     tensors = {
-        name: torch.from_numpy(closed_form.weight(name, shape)).to(
+        name: torch.from_numpy(closed_form.make_weight(name, shape)).to(
             torch.bfloat16 if name.startswith(UNET) else torch.float16
         )
-        for name, shape in published.shapes("u").items()
+        for name, shape in published.list_shapes("u").items()
         if name.startswith((UNET, f"{CLIP}visual", "first_stage", f"{ENCODER}enc"))
         or ".quant_conv" in name
     }
@@ -165,7 +167,7 @@ def test_other_precisions_are_read(tmp_path: Path) -> None:
 def test_tensors_that_do_not_fit_are_named(
     tmp_path: Path, changes: dict[str, tuple[int, ...] | None], words: str
 ) -> None:
-    found = {**published.shapes("p"), **changes}
+    found = {**published.list_shapes("p"), **changes}
     path = tmp_path / "file.safetensors"
     save_file({n: torch.empty(s) for n, s in found.items() if s is not None}, path)
     with pytest.raises(ModelError, match=words):
@@ -282,21 +284,21 @@ print(before, peak())
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak of memory")
 def test_one_tensor_at_a_time_is_in_memory(tmp_path: Path) -> None:
-    """A file of 1 GB (zeros that take no room), of which 30 MB are the largest tensor."""
+    """The file has 1 GB (zeros that take no room), its largest tensor 30 MB."""
     widths = published.Widths(unet=128, vae=32, clip=480, clip_layers=8, vocabulary=7000)
-    path, size = write_sparse(tmp_path / "file.safetensors", published.shapes("p", widths))
+    path, size = write_sparse(tmp_path / "file.safetensors", published.list_shapes("p", widths))
     assert size > 1e9
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(path), str(tmp_path / "model")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     before, after = map(int, done.stdout.split())
-    largest = 4 * max(math.prod(shape) for shape in published.shapes("p", widths).values())
+    largest = 4 * max(math.prod(shape) for shape in published.list_shapes("p", widths).values())
     assert after - before < 1.5 * largest + 150e6
 
 
 def write_sparse(path: Path, shapes: published.Shapes) -> tuple[Path, int]:
-    """Write a file of zeros, which the disk stores as a hole; returns its size as well."""
+    """Write a file of zeros, which the disk stores as a hole; return its size too."""
     header, place = {}, 0
     for name, shape in shapes.items():
         size = 4 * math.prod(shape)
@@ -311,7 +313,7 @@ def write_sparse(path: Path, shapes: published.Shapes) -> tuple[Path, int]:
 
 
 def test_a_file_is_not_read_to_know_its_shapes(tmp_path: Path) -> None:
-    shapes = published.shapes("p", published.Widths())
+    shapes = published.list_shapes("p", published.Widths())
     path, size = write_sparse(tmp_path / "sv3d_p.safetensors", shapes)
     assert size == 4 * 2_342_222_549
     assert read_shapes(path) == shapes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guidance against SV3D's published numbers, and by 3D against the algebra of EDM's Euler step."""
+"""Guidance scales compared with SV3D's, and guidance by 3D with the algebra of an Euler step."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_an_orbit_without_frames_is_refused() -> None:
         triangular_guidance(0, 1.0, 2.0)
 
 
-def denoised(v: torch.Tensor, sample: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """EDM's clean estimate of a v-prediction."""
+def denoise(v: torch.Tensor, sample: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Return EDM's clean estimate for a v-prediction."""
     return sample / (sigma**2 + 1) - v * sigma / (sigma**2 + 1).sqrt()
 
 
@@ -49,10 +49,10 @@ def step() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_the_estimate_is_blended_with_what_3d_makes_of_it(step, strength: float) -> None:
     v, sample, sigma = step
-    estimate = denoised(v, sample, sigma)
+    estimate = denoise(v, sample, sigma)
     guided = guide_by_3d(v, sample, sigma, strength, lambda clean: 2 * clean + 1)
     expected = (1 - strength) * estimate + strength * (2 * estimate + 1)
-    torch.testing.assert_close(denoised(guided, sample, sigma), expected)
+    torch.testing.assert_close(denoise(guided, sample, sigma), expected)
 
 
 def test_at_full_strength_it_is_algorithm_2(step) -> None:
@@ -62,7 +62,7 @@ def test_at_full_strength_it_is_algorithm_2(step) -> None:
     guided = guide_by_3d(v, sample, sigma, 1.0, lambda _: other)
     noise = (sample - other) / sigma
     after = sample + (1.0 - sigma) * noise
-    found = sample + (1.0 - sigma) * (sample - denoised(guided, sample, sigma)) / sigma
+    found = sample + (1.0 - sigma) * (sample - denoise(guided, sample, sigma)) / sigma
     torch.testing.assert_close(found, after)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The UNet against diffusers' own forward, and against what each frame may depend on."""
+"""The UNet, compared with diffusers' own forward, and what each frame may depend on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = {
 }
 
 
-def posed(ratio: int = 5) -> SV3DUNetSpatioTemporalConditionModel:
+def make_posed(ratio: int = 5) -> SV3DUNetSpatioTemporalConditionModel:
     torch.manual_seed(0)
     unet = SV3DUNetSpatioTemporalConditionModel(
         projection_class_embeddings_input_dim=16 * ratio, **CONFIG
@@ -33,7 +33,7 @@ def posed(ratio: int = 5) -> SV3DUNetSpatioTemporalConditionModel:
     return unet.eval()
 
 
-def inputs(size: int = 8) -> tuple[torch.Tensor, ...]:
+def make_inputs(size: int = 8) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
     sample = torch.randn(2, 4, 8, size, size, generator=generator)
     context = torch.randn(2, 1, 12, generator=generator)
@@ -41,7 +41,7 @@ def inputs(size: int = 8) -> tuple[torch.Tensor, ...]:
     return sample, torch.tensor([0.3, -0.7]), context, pose
 
 
-def stock(
+def make_stock(
     ours: SV3DUNetSpatioTemporalConditionModel, width: int
 ) -> UNetSpatioTemporalConditionModel:
     """Return diffusers' own network with our weights and SV3D's norms."""
@@ -57,19 +57,19 @@ def stock(
 @torch.no_grad()
 @pytest.mark.parametrize("size", [8, 9])
 def test_without_poses_it_is_the_stock_model(size: int) -> None:
-    """SV3D_u: with one value for all frames, diffusers' own forward gives the same numbers."""
-    ours = posed(ratio=1)
-    sample, time, context, pose = inputs(size)
+    """For SV3D_u, with one value for all frames, diffusers' own forward gives the same numbers."""
+    ours = make_posed(ratio=1)
+    sample, time, context, pose = make_inputs(size)
     pose = torch.full_like(pose, 1e-5)
-    expected = stock(ours, 16)(sample, time, context, pose[:, 0, :1]).sample
+    expected = make_stock(ours, 16)(sample, time, context, pose[:, 0, :1]).sample
     assert torch.allclose(ours(sample, time, context, pose).sample, expected, atol=1e-5)
 
 
 @torch.no_grad()
 def test_equal_poses_are_the_stock_model_with_that_embedding() -> None:
-    """SV3D_p: the sinusoids of width 16, 32 and 32, written out, through the stock forward."""
-    ours = posed()
-    sample, time, context, _ = inputs()
+    """For SV3D_p, the sinusoids of width 16, 32 and 32 are written out for diffusers' forward."""
+    ours = make_posed()
+    sample, time, context, _ = make_inputs()
     row = torch.tensor([1e-5, 1.2, 4.0])
 
     def sinusoid(value: float, width: int) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_equal_poses_are_the_stock_model_with_that_embedding() -> None:
         return torch.cat([torch.cos(value * frequencies), torch.sin(value * frequencies)])
 
     vector = torch.cat([sinusoid(float(row[0]), 16), *(sinusoid(float(v), 32) for v in row[1:])])
-    theirs = stock(ours, 80)
+    theirs = make_stock(ours, 80)
     theirs.add_time_proj.forward = lambda _: vector.expand(2, -1)
     expected = theirs(sample, time, context, torch.zeros(2, 1)).sample
     assert torch.allclose(
@@ -87,12 +87,12 @@ def test_equal_poses_are_the_stock_model_with_that_embedding() -> None:
 
 
 def test_attention_to_one_token_is_its_value() -> None:
-    """Diffusers' attention gives the same picture and gradients; of two tokens, queries count."""
-    unet, stock = posed(), posed()
+    """Diffusers' attention gives the same picture and gradients; with two tokens, queries count."""
+    unet, stock = make_posed(), make_posed()
     for name, module in stock.named_modules():
         if name.endswith("attn2"):
             module.set_processor(AttnProcessor2_0())
-    sample, time, context, pose = inputs()
+    sample, time, context, pose = make_inputs()
     ours, theirs = (one(sample, time, context, pose).sample for one in (unet, stock))
     largest = float(theirs.detach().abs().max())
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-6 * largest)
@@ -119,8 +119,8 @@ def test_attention_to_one_token_is_its_value() -> None:
 
 @torch.no_grad()
 def test_every_frame_has_its_own_pose() -> None:
-    unet = posed()
-    sample, time, context, pose = inputs()
+    unet = make_posed()
+    sample, time, context, pose = make_inputs()
     sample = sample[:, :1].expand(-1, 4, -1, -1, -1)
     before = unet(sample, time, context, pose).sample
     moved = pose.clone()
@@ -131,7 +131,7 @@ def test_every_frame_has_its_own_pose() -> None:
 
 
 def test_state_dict_is_the_parents_and_survives_saving(tmp_path) -> None:
-    unet = posed()
+    unet = make_posed()
     stock = UNetSpatioTemporalConditionModel(projection_class_embeddings_input_dim=80, **CONFIG)
     assert unet.state_dict().keys() == stock.state_dict().keys()
     unet.save_pretrained(tmp_path)
@@ -145,4 +145,4 @@ def test_state_dict_is_the_parents_and_survives_saving(tmp_path) -> None:
 
 def test_an_embedding_of_no_known_layout_is_refused() -> None:
     with pytest.raises(ValueError, match="1 or 5 times"):
-        posed(ratio=3)
+        make_posed(ratio=3)

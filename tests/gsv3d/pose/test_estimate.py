@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The choice of a plane, the files, and the shipped network on shapes that it has not seen."""
+"""The choice of a mirror plane, the network's files, and the network on unseen shapes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from gsv3d.preprocessing import prepare
 PLANES = np.arange(NUM_PLANES) * 180.0 / NUM_PLANES
 
 
-def peak(azimuth: float, width: float = 4.0) -> np.ndarray:
+def make_peak(azimuth: float, width: float = 4.0) -> np.ndarray:
     apart = np.abs((PLANES - azimuth + 90) % 180 - 90)
     return np.exp(-((apart / width) ** 2))
 
 
-def picture_of(mesh: trimesh.Trimesh, yaw_deg: float, elevation_deg: float) -> np.ndarray:
-    """Return (S, S, 4) prepared picture of a gray mesh."""
+def draw_mesh(mesh: trimesh.Trimesh, yaw_deg: float, elevation_deg: float) -> np.ndarray:
+    """Return the prepared picture (S, S, 4) of a gray mesh."""
     turned = mesh.copy()
     turned.apply_transform(trimesh.transformations.rotation_matrix(np.deg2rad(yaw_deg), [0, 0, 1]))
     vertices, faces = np.array(turned.vertices, np.float32), np.array(turned.faces, np.int32)
@@ -63,18 +63,18 @@ def picture_of(mesh: trimesh.Trimesh, yaw_deg: float, elevation_deg: float) -> n
 
 @pytest.mark.parametrize("azimuth", [20.0, 44.0, 90.0, 134.0, 160.0])
 def test_a_lone_plane_is_chosen(azimuth: float) -> None:
-    assert PLANES[choose_plane(0.05 + 0.9 * peak(azimuth))] == pytest.approx(azimuth, abs=2)
+    assert PLANES[choose_plane(0.05 + 0.9 * make_peak(azimuth))] == pytest.approx(azimuth, abs=2)
 
 
 def test_of_equal_planes_the_one_with_the_most_of_a_side_view_is_chosen() -> None:
-    assert PLANES[choose_plane(np.maximum(peak(0), peak(90)))] == pytest.approx(90, abs=2)
-    assert PLANES[choose_plane(np.maximum(peak(60), peak(8)))] == pytest.approx(60, abs=2)
+    assert PLANES[choose_plane(np.maximum(make_peak(0), make_peak(90)))] == pytest.approx(90, abs=2)
+    assert PLANES[choose_plane(np.maximum(make_peak(60), make_peak(8)))] == pytest.approx(60, abs=2)
     assert PLANES[choose_plane(np.full(NUM_PLANES, 0.9))] in (44.0, 46.0, 134.0, 136.0)
 
 
 @pytest.mark.parametrize("azimuth", [0.7, 45.0, 89.1, 179.3])
 def test_a_peak_is_found_between_planes(azimuth: float) -> None:
-    scores = peak(azimuth)
+    scores = make_peak(azimuth)
     found = refine_plane(scores, int(scores.argmax()))
     assert abs((found - azimuth + 90) % 180 - 90) < 0.3 and 0 <= found < 180
 
@@ -119,7 +119,7 @@ def test_pictures_of_another_form_are_refused() -> None:
 
 def test_the_network_is_followed_as_far_as_it_is_trusted() -> None:
     network = load_estimator().network
-    rgba = picture_of(trimesh.creation.box((0.9, 0.5, 0.4)), 30, 40)
+    rgba = draw_mesh(trimesh.creation.box((0.9, 0.5, 0.4)), 30, 40)
     sure = PoseEstimator(network, 0.0, 1e6, 1.0, 1.0)(rgba)
     half = PoseEstimator(network, 0.0, sure.elevation_error_deg, 2.0, 3.0)(rgba)
     assert sure.plane_azimuth_deg is not None
@@ -132,7 +132,7 @@ def test_the_network_is_followed_as_far_as_it_is_trusted() -> None:
 
 def test_a_picture_and_its_mirror_image_are_read_alike() -> None:
     estimator = PoseEstimator(load_estimator().network, 0.0, 1e6, 1.0, 1.0)
-    rgba = picture_of(trimesh.creation.box((0.9, 0.5, 0.4)), 20, 30)
+    rgba = draw_mesh(trimesh.creation.box((0.9, 0.5, 0.4)), 20, 30)
     one, other = estimator(rgba), estimator(rgba[:, ::-1])
     assert other.elevation_deg == pytest.approx(one.elevation_deg, abs=0.01)
     assert other.plane_score == pytest.approx(one.plane_score, abs=1e-3)
@@ -143,7 +143,7 @@ def test_a_picture_and_its_mirror_image_are_read_alike() -> None:
 
 @pytest.mark.parametrize(("yaw", "elevation"), [(30, 5), (-35, 25), (20, 45)])
 def test_the_shipped_network_reads_a_box(yaw: float, elevation: float) -> None:
-    found = estimate_pose(picture_of(trimesh.creation.box((0.9, 0.5, 0.4)), yaw, elevation))
+    found = estimate_pose(draw_mesh(trimesh.creation.box((0.9, 0.5, 0.4)), yaw, elevation))
     assert found.elevation_deg == pytest.approx(elevation, abs=10)
     assert found.plane_azimuth_deg is not None
     assert abs((found.plane_azimuth_deg - yaw + 45) % 90 - 45) < 10
@@ -155,5 +155,5 @@ def test_the_shipped_network_tells_deep_from_flat(yaw: float) -> None:
     turned = (
         box.vertices @ trimesh.transformations.rotation_matrix(np.deg2rad(-yaw), [0, 0, 1])[:3, :3]
     )
-    found = estimate_pose(picture_of(box, yaw, 25))
+    found = estimate_pose(draw_mesh(box, yaw, 25))
     assert np.log(found.depth_ratio) == pytest.approx(measure_log_depth(turned, 0.0), abs=0.3)

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from gsv3d.preprocessing import load_image
 
 
-def colors() -> np.ndarray:
+def draw_colors() -> np.ndarray:
     """Return (32, 48, 3): red, green, blue and white quarters."""
     picture = np.zeros((32, 48, 3), np.uint8)
     picture[:16, :24], picture[:16, 24:] = (200, 30, 20), (20, 180, 40)
@@ -21,20 +21,20 @@ def colors() -> np.ndarray:
     return picture
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def rgba(data: bytes) -> np.ndarray:
+def decode(data: bytes) -> np.ndarray:
     image = load_image(data)
     assert image.mode == "RGBA"
     return np.asarray(image).astype(int)
 
 
-def linear_profile() -> bytes:
-    """sRGB's own profile with its tone curves replaced by straight lines (count 0: identity)."""
+def make_linear_profile() -> bytes:
+    """Return sRGB's profile with straight lines (count 0: identity) in place of its tone curves."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     for i in range(int.from_bytes(data[128:132], "big")):
         entry = 132 + 12 * i
@@ -44,7 +44,7 @@ def linear_profile() -> bytes:
     return bytes(data)
 
 
-def gray_profile(gamma: float) -> bytes:
+def make_gray_profile(gamma: float) -> bytes:
     """Return an ICC profile (version 2) of gray with a gamma, made by hand after ICC.1:2001-04."""
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
@@ -60,23 +60,23 @@ def gray_profile(gamma: float) -> bytes:
     return head.ljust(128, b"\0") + struct.pack(">I", 3) + tags + body
 
 
-def srgb(linear: float) -> float:
+def convert_to_srgb(linear: float) -> float:
     """Convert linear light in 0..1 to sRGB in 0..255 (IEC 61966-2-1)."""
     return 255 * (12.92 * linear if linear < 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def tiff(array: np.ndarray, **options) -> bytes:
+def encode_tiff(array: np.ndarray, **options) -> bytes:
     file = io.BytesIO()
     tifffile.imwrite(file, array, **options)
     return file.getvalue()
 
 
-def shades() -> np.ndarray:
+def draw_shades() -> np.ndarray:
     """Return (32, 48, 3) in 0..1, from black to white."""
     return np.linspace(0, 1, 32 * 48 * 3).reshape(32, 48, 3)
 
 
-def paged(*pages: np.ndarray, **options) -> bytes:
+def encode_pages(*pages: np.ndarray, **options) -> bytes:
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
         for page in pages:
@@ -84,7 +84,7 @@ def paged(*pages: np.ndarray, **options) -> bytes:
     return file.getvalue()
 
 
-def with_sub_pages(first: np.ndarray, *others: np.ndarray, **options) -> bytes:
+def add_sub_pages(first: np.ndarray, *others: np.ndarray, **options) -> bytes:
     """Return a page whose SubIFDs are the others."""
     file = io.BytesIO()
     with tifffile.TiffWriter(file, bigtiff=options.pop("bigtiff", False)) as writer:

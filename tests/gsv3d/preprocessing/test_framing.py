@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cutting out and centering, on pictures whose mask is known."""
+"""Cut-outs and their placement, of pictures whose mask is known."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gsv3d.preprocessing.saliency import check_cutout, estimate_certainty
 WIDTH, HEIGHT = 300, 220
 
 
-def truth() -> np.ndarray:
+def draw_truth() -> np.ndarray:
     """Return (H, W) bool: an ellipse with a stem and a hole, not in the middle."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     body = ((x - 170) / 70.0) ** 2 + ((y - 130) / 55.0) ** 2 < 1
@@ -32,18 +32,18 @@ def truth() -> np.ndarray:
     return (body | stem) & ~hole
 
 
-def scene(background, noise: float = 0.0, gradient: float = 0.0) -> np.ndarray:
+def draw_scene(background, noise: float = 0.0, gradient: float = 0.0) -> np.ndarray:
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     picture = np.empty((HEIGHT, WIDTH, 3))
     picture[:] = background
     picture += gradient * (x / WIDTH - 0.5)[..., None]
-    picture[truth()] = (150, 85, 40)
+    picture[draw_truth()] = (150, 85, 40)
     rng = np.random.default_rng(0)
     picture += rng.normal(size=picture.shape) * noise
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
 
 
-def laid_out(found: CutOut, shape: tuple[int, ...]) -> np.ndarray:
+def lay_out(found: CutOut, shape: tuple[int, ...]) -> np.ndarray:
     """Return (H, W) alpha over the whole picture."""
     alpha = np.zeros(shape[:2])
     left, top, right, bottom = (round(x) for x in found.box)
@@ -52,10 +52,10 @@ def laid_out(found: CutOut, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def remove_background(rgb: np.ndarray) -> np.ndarray:
-    return laid_out(cut_out(Image.fromarray(rgb)), rgb.shape)
+    return lay_out(cut_out(Image.fromarray(rgb)), rgb.shape)
 
 
-def iou(one: np.ndarray, other: np.ndarray) -> float:
+def measure_iou(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / (one | other).sum())
 
 
@@ -71,12 +71,12 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
     ],
 )
 def test_a_plain_background_is_removed(background, noise, gradient):
-    alpha = remove_background(scene(background, noise, gradient))
-    assert iou(alpha > 0.5, truth()) > 0.965
+    alpha = remove_background(draw_scene(background, noise, gradient))
+    assert measure_iou(alpha > 0.5, draw_truth()) > 0.965
 
 
 def test_a_photograph_of_a_cup():
-    """scikit-image's coffee cup: the saucer is an ellipse one can measure in the picture."""
+    """In scikit-image's photograph of a coffee cup, the saucer is an ellipse of known size."""
     picture = data.coffee()
     alpha = remove_background(picture)
     y, x = np.mgrid[0 : picture.shape[0], 0 : picture.shape[1]]
@@ -90,7 +90,7 @@ def test_a_photograph_of_a_cup():
 
 
 def test_the_object_is_centered_and_fills_its_share():
-    rgba = np.dstack([scene((255, 255, 255)), truth() * np.uint8(255)])
+    rgba = np.dstack([draw_scene((255, 255, 255)), draw_truth() * np.uint8(255)])
     for fill in (0.5, 0.75, 1.0):
         prepared = prepare(Image.fromarray(rgba), 128, fill).rgba
         assert prepared.shape == (128, 128, 4) and prepared.dtype == np.uint8
@@ -100,7 +100,7 @@ def test_the_object_is_centered_and_fills_its_share():
         assert longer == pytest.approx(fill * 128, abs=1)
         assert rows[0] + rows[-1] == pytest.approx(127, abs=1.5)
         assert columns[0] + columns[-1] == pytest.approx(127, abs=1.5)
-        box = truth()
+        box = draw_truth()
         height, width = np.ptp(np.flatnonzero(box.any(1))), np.ptp(np.flatnonzero(box.any(0)))
         assert np.ptp(rows) / np.ptp(columns) == pytest.approx(height / width, rel=0.03)
 
@@ -108,25 +108,25 @@ def test_the_object_is_centered_and_fills_its_share():
 def test_own_alpha_is_used_as_it_is():
     """A white object on transparent white: only alpha can tell."""
     rgba = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
-    rgba[..., 3] = truth() * 255
+    rgba[..., 3] = draw_truth() * 255
     prepared = prepare(Image.fromarray(rgba), 128).rgba
-    share = truth().sum() / (truth().any(1).sum() * truth().any(0).sum())
+    share = draw_truth().sum() / (draw_truth().any(1).sum() * draw_truth().any(0).sum())
     solid = prepared[..., 3] > 127
     found = solid.sum() / (solid.any(1).sum() * solid.any(0).sum())
     assert found == pytest.approx(share, rel=0.03)
 
 
 def test_the_background_does_not_bleed_into_the_object():
-    """Magenta under alpha 0, a common leftover, shows nowhere in the result."""
+    """Magenta under alpha 0, which programs often leave there, shows nowhere in the result."""
     rgba = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     rgba[..., :3] = (255, 0, 255)
-    rgba[truth()] = (40, 160, 60, 255)
+    rgba[draw_truth()] = (40, 160, 60, 255)
     prepared = prepare(Image.fromarray(rgba), 100).rgba
     assert np.abs(prepared[..., :3].astype(int) - (40, 160, 60)).max() <= 2
 
 
 def test_the_background_color_is_taken_out_of_the_removed_rim():
-    prepared = prepare(Image.fromarray(scene((60, 120, 255), noise=2)), 128).rgba
+    prepared = prepare(Image.fromarray(draw_scene((60, 120, 255), noise=2)), 128).rgba
     rim = (prepared[..., 3] > 20) & (prepared[..., 3] < 235)
     assert rim.any()
     assert np.abs(prepared[rim][:, :3].astype(int) - (150, 85, 40)).max() < 25
@@ -144,7 +144,7 @@ def test_dust_is_dropped_and_a_second_part_kept():
 
 
 def test_a_large_picture_is_prepared_too():
-    rgba = np.dstack([scene((255, 255, 255)), truth() * np.uint8(255)])
+    rgba = np.dstack([draw_scene((255, 255, 255)), draw_truth() * np.uint8(255)])
     large = Image.fromarray(rgba).resize((3000, 2200))
     small = prepare(Image.fromarray(rgba), 64).rgba.astype(int)
     assert np.abs(prepare(large, 64).rgba.astype(int) - small)[..., 3].mean() < 2
@@ -162,7 +162,7 @@ def test_a_picture_of_one_color_has_no_object():
 
 
 def test_several_sizes_are_each_what_one_alone_would_be():
-    image = Image.fromarray(scene((250, 250, 250)))
+    image = Image.fromarray(draw_scene((250, 250, 250)))
     for size, prepared in zip((48, 96), prepare_sizes(image, (48, 96)), strict=True):
         np.testing.assert_array_equal(prepared.rgba, prepare(image, size).rgba)
     framed = prepare_sizes(image, (48, 96), (0.9, 0.75))
@@ -188,8 +188,8 @@ def test_an_object_over_a_photograph(name, photograph):
     ground = Image.fromarray(getattr(data, photograph)()).convert("RGB").resize(rgba.shape[1::-1])
     picture = np.round(rgba[..., :3] * alpha + np.asarray(ground) * (1 - alpha)).astype(np.uint8)
     found = cut_out(Image.fromarray(picture))
-    mine = laid_out(found, picture.shape)
-    assert iou(mine > 0.5, alpha[..., 0] > 0.5) > 0.95
+    mine = lay_out(found, picture.shape)
+    assert measure_iou(mine > 0.5, alpha[..., 0] > 0.5) > 0.95
     assert np.abs(mine - alpha[..., 0]).mean() < 0.01
     assert found.certainty > 0.9
     # No halo: the rim has the object's colors, not the photograph's.
@@ -200,39 +200,39 @@ def test_an_object_over_a_photograph(name, photograph):
     assert wrong < 0.75 * halo
 
 
-def ellipse(height: int, width: int) -> np.ndarray:
+def draw_ellipse(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     return x * x + y * y < 1
 
 
-def on_canvas(part: np.ndarray, height: int, width: int, top: int, left: int) -> Image.Image:
+def enlarge(part: np.ndarray, height: int, width: int, top: int, left: int) -> Image.Image:
     rgba = np.zeros((height, width, 4), np.uint8)
     rgba[top : top + part.shape[0], left : left + part.shape[1]] = part
     return Image.fromarray(rgba)
 
 
-def painted(mask: np.ndarray, rgb: tuple[int, int, int], alpha: int = 255) -> np.ndarray:
+def paint_mask(mask: np.ndarray, rgb: tuple[int, int, int], alpha: int = 255) -> np.ndarray:
     rgba = np.zeros((*mask.shape, 4), np.uint8)
     rgba[mask] = (*rgb, alpha)
     return rgba
 
 
 def test_a_faint_layer_is_made_opaque():
-    solid, faint = (on_canvas(painted(ellipse(90, 60), (200, 90, 30), a), 200, 200, 50, 70)
+    solid, faint = (enlarge(paint_mask(draw_ellipse(90, 60), (200, 90, 30), a), 200, 200, 50, 70)
                     for a in (255, 51))  # fmt: skip
     np.testing.assert_array_equal(prepare(faint, 96).rgba, prepare(solid, 96).rgba)
 
 
 def test_a_layer_too_faint_is_refused_for_that_reason():
-    faint = on_canvas(painted(ellipse(90, 60), (200, 90, 30), 12), 200, 200, 50, 70)
+    faint = enlarge(paint_mask(draw_ellipse(90, 60), (200, 90, 30), 12), 200, 200, 50, 70)
     with pytest.raises(ImageError, match="too transparent: its opacity is 5 %"):
         prepare(faint, 96)
 
 
 def test_glass_keeps_its_body():
-    glass = np.vstack([painted(np.ones((120, 70), bool), (180, 220, 240), 77),
-                       painted(np.ones((12, 70), bool), (90, 90, 95))])  # fmt: skip
-    rgba = prepare(on_canvas(glass, 200, 200, 30, 60), 128).rgba
+    glass = np.vstack([paint_mask(np.ones((120, 70), bool), (180, 220, 240), 77),
+                       paint_mask(np.ones((12, 70), bool), (90, 90, 95))])  # fmt: skip
+    rgba = prepare(enlarge(glass, 200, 200, 30, 60), 128).rgba
     rows = np.flatnonzero(rgba[:, 64, 3] > 20)
     assert np.ptp(rows) + 1 == pytest.approx(0.75 * 128, abs=1)
     assert rgba[40, 64, 3] == 77 and rgba[rows[-1] - 3, 64, 3] == 255
@@ -240,29 +240,29 @@ def test_glass_keeps_its_body():
 
 @pytest.mark.parametrize("side", [2000, 4000])
 def test_a_tiny_object_on_a_large_canvas_is_found(side):
-    part = painted(np.ones((36, 48), bool), (200, 90, 30))
-    found = cut_out(on_canvas(part, side, side, side // 2, side // 3))
+    part = paint_mask(np.ones((36, 48), bool), (200, 90, 30))
+    found = cut_out(enlarge(part, side, side, side // 2, side // 3))
     assert found.alpha.shape == (36, 48)
     assert found.alpha.min() == 1
 
 
 def test_an_object_on_a_large_canvas_keeps_its_pixels():
     rng = np.random.default_rng(0)
-    part = np.dstack([rng.integers(0, 256, (512, 512, 3), np.uint8), ellipse(512, 512) * 255])
-    found = cut_out(on_canvas(part.astype(np.uint8), 4096, 4096, 1000, 2000))
+    part = np.dstack([rng.integers(0, 256, (512, 512, 3), np.uint8), draw_ellipse(512, 512) * 255])
+    found = cut_out(enlarge(part.astype(np.uint8), 4096, 4096, 1000, 2000))
     solid = found.alpha > 0.99
     np.testing.assert_array_equal(
-        np.round(found.color[solid] * 255), part[..., :3][ellipse(512, 512)]
+        np.round(found.color[solid] * 255), part[..., :3][draw_ellipse(512, 512)]
     )
 
 
 def test_an_object_that_fills_its_canvas_but_for_the_corners():
-    found = cut_out(on_canvas(painted(np.ones((180, 196), bool), (20, 90, 30)), 200, 200, 10, 2))
+    found = cut_out(enlarge(paint_mask(np.ones((180, 196), bool), (20, 90, 30)), 200, 200, 10, 2))
     assert found.alpha.shape == (180, 196)
 
 
 def test_a_shadow_in_alpha_is_left_out():
-    """A soft blob under a box, as image editors draw it; dark glass of the same alpha stays."""
+    """A soft blob under a box goes; dark glass of the same alpha stays."""
     y, x = np.mgrid[0:200, 0:200]
     blob = 140 * np.exp(-(((x - 110) / 45.0) ** 2 + ((y - 150) / 12.0) ** 2))
     rgba = np.zeros((200, 200, 4), np.uint8)
@@ -295,7 +295,7 @@ def test_an_object_that_nearly_fills_an_opaque_picture():
     alpha = remove_background(picture)
     truth = np.zeros((240, 240), bool)
     truth[8:232, 10:230] = True
-    assert iou(alpha > 0.5, truth) > 0.95
+    assert measure_iou(alpha > 0.5, truth) > 0.95
 
 
 def test_certainty_is_the_expected_overlap():
@@ -325,15 +325,13 @@ def test_a_pattern_in_the_background_color_makes_the_cut_out_unsure(ground, patt
     picture = np.full((300, 300, 3), ground, np.uint8)
     picture[box & ~(inner & shown)] = (180, 60, 40)
     found = cut_out(Image.fromarray(picture))
-    missing = (box & (laid_out(found, picture.shape) < 0.5)).sum() / box.sum()
+    missing = (box & (lay_out(found, picture.shape) < 0.5)).sum() / box.sum()
     assert missing > 0.1 and is_unsure(found.certainty)
 
 
 def test_a_small_hole_in_a_sure_object_leaves_it_sure():
-    found = cut_out(Image.fromarray(scene((250, 250, 250))))
-    assert (laid_out(found, (HEIGHT, WIDTH)) > 0.5)[135, 190] == 0 and not is_unsure(
-        found.certainty
-    )
+    found = cut_out(Image.fromarray(draw_scene((250, 250, 250))))
+    assert (lay_out(found, (HEIGHT, WIDTH)) > 0.5)[135, 190] == 0 and not is_unsure(found.certainty)
 
 
 def test_a_noisy_patch_of_the_background_color_stays():
@@ -356,7 +354,7 @@ def test_nothing_of_the_network_is_loaded_for_a_picture_with_alpha():
 
 
 def test_a_cutout_that_is_unknown_or_not_installed_is_named(monkeypatch):
-    image = Image.fromarray(scene((250, 250, 250)))
+    image = Image.fromarray(draw_scene((250, 250, 250)))
     monkeypatch.setitem(sys.modules, "rembg.sessions", None)
     with pytest.raises(ModelError, match="'u2net' needs rembg"):
         prepare(image, 64, cutout="u2net")
@@ -372,7 +370,7 @@ def test_a_cutout_that_is_unknown_or_not_installed_is_named(monkeypatch):
 
 def test_rembg_does_not_take_over_because_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", None)  # importing it would raise
-    assert prepare(Image.fromarray(scene((250, 250, 250))), 64).certainty > 0.9
+    assert prepare(Image.fromarray(draw_scene((250, 250, 250))), 64).certainty > 0.9
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

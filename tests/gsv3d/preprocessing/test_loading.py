@@ -15,83 +15,83 @@ from PIL import Image, features
 from gsv3d.errors import ImageError
 from gsv3d.preprocessing import load_image
 from tests.gsv3d.preprocessing.pictures import (
-    colors,
-    encoded,
-    gray_profile,
-    linear_profile,
-    paged,
-    rgba,
-    shades,
-    srgb,
-    tiff,
-    with_sub_pages,
+    add_sub_pages,
+    convert_to_srgb,
+    decode,
+    draw_colors,
+    draw_shades,
+    encode,
+    encode_pages,
+    encode_tiff,
+    make_gray_profile,
+    make_linear_profile,
 )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "TGA", "GIF", "PPM"])
 def test_formats_without_loss_give_the_pixels(kind):
-    found = rgba(encoded(Image.fromarray(colors()), kind))
-    np.testing.assert_array_equal(found[..., :3], colors())
+    found = decode(encode(Image.fromarray(draw_colors()), kind))
+    np.testing.assert_array_equal(found[..., :3], draw_colors())
     assert (found[..., 3] == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_formats_with_loss_give_nearly_the_pixels(kind):
-    found = rgba(encoded(Image.fromarray(colors()), kind, quality=95))
+    found = decode(encode(Image.fromarray(draw_colors()), kind, quality=95))
     middles = found[8::16, 12::24, :3]
-    np.testing.assert_allclose(middles, colors()[8::16, 12::24], atol=6)
+    np.testing.assert_allclose(middles, draw_colors()[8::16, 12::24], atol=6)
 
 
 def test_alpha_is_kept_straight():
-    picture = np.dstack([colors(), np.full((32, 48), 77, np.uint8)])
-    np.testing.assert_array_equal(rgba(encoded(Image.fromarray(picture))), picture)
+    picture = np.dstack([draw_colors(), np.full((32, 48), 77, np.uint8)])
+    np.testing.assert_array_equal(decode(encode(Image.fromarray(picture))), picture)
 
 
 def test_gray_and_gray_with_alpha():
-    gray = colors()[..., 0]
-    found = rgba(encoded(Image.fromarray(gray)))
+    gray = draw_colors()[..., 0]
+    found = decode(encode(Image.fromarray(gray)))
     np.testing.assert_array_equal(found[..., :3], np.repeat(gray[..., None], 3, axis=2))
     both = Image.merge("LA", [Image.fromarray(gray), Image.fromarray(gray)])
-    np.testing.assert_array_equal(rgba(encoded(both))[..., 3], gray)
+    np.testing.assert_array_equal(decode(encode(both))[..., 3], gray)
 
 
 def test_palette_with_a_transparent_entry():
-    image = Image.fromarray(colors()).quantize(8)
+    image = Image.fromarray(draw_colors()).quantize(8)
     key = int(np.asarray(image)[2, 2])
-    found = rgba(encoded(image, transparency=key))
+    found = decode(encode(image, transparency=key))
     assert found[2, 2, 3] == 0 and found[30, 40, 3] == 255
     np.testing.assert_allclose(found[30, 40, :3], (240, 240, 240), atol=2)
 
 
 def test_one_bit():
-    found = rgba(encoded(Image.fromarray(colors()[..., 0] > 100)))
+    found = decode(encode(Image.fromarray(draw_colors()[..., 0] > 100)))
     assert found[2, 2, 0] == 255 and found[2, 40, 0] == 0
 
 
 def test_cmyk_jpeg_has_the_right_colors():
-    image = Image.fromarray(colors()).convert("CMYK")
-    found = rgba(encoded(image, "JPEG", quality=95))
-    np.testing.assert_allclose(found[8::16, 12::24, :3], colors()[8::16, 12::24], atol=8)
+    image = Image.fromarray(draw_colors()).convert("CMYK")
+    found = decode(encode(image, "JPEG", quality=95))
+    np.testing.assert_allclose(found[8::16, 12::24, :3], draw_colors()[8::16, 12::24], atol=8)
 
 
 def test_an_embedded_profile_is_heeded():
     """A linear-light gray of 55 is an sRGB gray of about 128."""
-    linear = linear_profile()
+    linear = make_linear_profile()
     picture = np.full((32, 32, 3), 55, np.uint8)
-    found = rgba(encoded(Image.fromarray(picture), icc_profile=linear))
+    found = decode(encode(Image.fromarray(picture), icc_profile=linear))
     expected = 255 * (1.055 * (55 / 255) ** (1 / 2.4) - 0.055)
     np.testing.assert_allclose(found[..., :3], expected, atol=2)
 
 
 def test_a_broken_profile_is_ignored():
-    found = rgba(encoded(Image.fromarray(colors()), icc_profile=b"no profile" * 20))
-    np.testing.assert_array_equal(found[..., :3], colors())
+    found = decode(encode(Image.fromarray(draw_colors()), icc_profile=b"no profile" * 20))
+    np.testing.assert_array_equal(found[..., :3], draw_colors())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation):
     # How a viewer turns the stored picture upright, from the EXIF standard's table.
-    upright = colors()
+    upright = draw_colors()
     stored = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -104,39 +104,39 @@ def test_exif_orientation_is_applied(orientation):
     }[orientation](upright)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif.tobytes())
-    np.testing.assert_array_equal(rgba(data)[..., :3], upright)
+    data = encode(Image.fromarray(np.ascontiguousarray(stored)), exif=exif.tobytes())
+    np.testing.assert_array_equal(decode(data)[..., :3], upright)
 
 
 def test_paths_with_spaces_and_umlauts(tmp_path):
     path = tmp_path / "Meine Fässer" / "faß 1.png"
     path.parent.mkdir()
-    path.write_bytes(encoded(Image.fromarray(colors())))
+    path.write_bytes(encode(Image.fromarray(draw_colors())))
     assert load_image(path).size == (48, 32)
     assert load_image(str(path)).size == (48, 32)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16", "TIFF16", "TIFF"])
 def test_a_profile_of_gray_is_heeded(mode):
-    profile, value = gray_profile(1.0), 55
+    profile, value = make_gray_profile(1.0), 55
     gray = Image.new("L", (32, 32), value)
     alpha = Image.linear_gradient("L").resize((32, 32))
     if mode == "1":
-        found = rgba(encoded(gray.point(lambda v: 255).convert("1"), icc_profile=profile))
+        found = decode(encode(gray.point(lambda v: 255).convert("1"), icc_profile=profile))
         np.testing.assert_array_equal(found, 255)
         return
     if mode == "LA":
-        found = rgba(encoded(Image.merge("LA", [gray, alpha]), icc_profile=profile))
+        found = decode(encode(Image.merge("LA", [gray, alpha]), icc_profile=profile))
         np.testing.assert_array_equal(found[..., 3], np.asarray(alpha))
     elif mode == "I;16":
         deep = Image.fromarray(np.full((32, 32), value * 257, np.uint16))
-        found = rgba(encoded(deep, icc_profile=profile))
+        found = decode(encode(deep, icc_profile=profile))
     elif mode == "TIFF16":
         deep = np.full((32, 32), value * 257, np.uint16)
-        found = rgba(tiff(deep, photometric="minisblack", iccprofile=profile))
+        found = decode(encode_tiff(deep, photometric="minisblack", iccprofile=profile))
     else:
-        found = rgba(encoded(gray, "TIFF" if mode == "TIFF" else "PNG", icc_profile=profile))
-    np.testing.assert_allclose(found[..., :3], srgb(value / 255), atol=2)
+        found = decode(encode(gray, "TIFF" if mode == "TIFF" else "PNG", icc_profile=profile))
+    np.testing.assert_allclose(found[..., :3], convert_to_srgb(value / 255), atol=2)
 
 
 @pytest.mark.parametrize("transparent", [None, "one", "many"])
@@ -145,12 +145,14 @@ def test_a_profile_of_a_palette_is_heeded(transparent, kind):
     image = Image.new("P", (32, 32), 1)
     image.putpalette([0, 0, 0, 55, 120, 200, 9, 9, 9])
     image.paste(2, (0, 0, 8, 8))
-    options = {"icc_profile": linear_profile()}
+    options = {"icc_profile": make_linear_profile()}
     if transparent and kind == "PNG":
         options["transparency"] = 2 if transparent == "one" else bytes([255, 90, 0])
-    found = rgba(encoded(image, kind, **options))
+    found = decode(encode(image, kind, **options))
     np.testing.assert_allclose(
-        found[20, 20, :3], [srgb(55 / 255), srgb(120 / 255), srgb(200 / 255)], atol=2
+        found[20, 20, :3],
+        [convert_to_srgb(55 / 255), convert_to_srgb(120 / 255), convert_to_srgb(200 / 255)],
+        atol=2,
     )
     if transparent and kind == "PNG":
         assert found[2, 2, 3] == 0 and found[20, 20, 3] == (255 if transparent == "one" else 90)
@@ -159,16 +161,16 @@ def test_a_profile_of_a_palette_is_heeded(transparent, kind):
 
 
 def test_a_profile_of_another_kind_of_picture_is_ignored():
-    found = rgba(encoded(Image.fromarray(colors()), icc_profile=gray_profile(1.0)))
-    np.testing.assert_array_equal(found[..., :3], colors())
+    found = decode(encode(Image.fromarray(draw_colors()), icc_profile=make_gray_profile(1.0)))
+    np.testing.assert_array_equal(found[..., :3], draw_colors())
     gray = np.full((32, 32), 55, np.uint8)  # a colored profile says how gray looks, too
-    found = rgba(encoded(Image.fromarray(gray), icc_profile=linear_profile()))
-    np.testing.assert_allclose(found[..., :3], srgb(55 / 255), atol=2)
+    found = decode(encode(Image.fromarray(gray), icc_profile=make_linear_profile()))
+    np.testing.assert_allclose(found[..., :3], convert_to_srgb(55 / 255), atol=2)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow does not read AVIF")
 def test_a_damaged_avif_is_refused():
-    data = bytearray(encoded(Image.new("RGBA", (32, 32), (200, 30, 20, 99)), "AVIF"))
+    data = bytearray(encode(Image.new("RGBA", (32, 32), (200, 30, 20, 99)), "AVIF"))
     refused = 0
     for place in range(len(data) // 2, len(data)):
         damaged = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
@@ -198,12 +200,12 @@ def test_devices_of_windows_are_refused(name):
 
 
 _WHOLE = [
-    *(encoded(Image.fromarray(colors()), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF")),
-    encoded(Image.new("L", (32, 32), 55), icc_profile=gray_profile(1.0)),
-    tiff(shades().astype(np.float32), photometric="rgb"),
-    tiff((shades() * 4095).astype(np.uint16), photometric="rgb", compression="zlib"),
-    paged(np.zeros((20, 24, 3), np.uint8), (shades() * 65535).astype(np.uint16)),
-    with_sub_pages(np.zeros((20, 24, 3), np.uint8), (shades() * 255).astype(np.uint8)),
+    *(encode(Image.fromarray(draw_colors()), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF")),
+    encode(Image.new("L", (32, 32), 55), icc_profile=make_gray_profile(1.0)),
+    encode_tiff(draw_shades().astype(np.float32), photometric="rgb"),
+    encode_tiff((draw_shades() * 4095).astype(np.uint16), photometric="rgb", compression="zlib"),
+    encode_pages(np.zeros((20, 24, 3), np.uint8), (draw_shades() * 65535).astype(np.uint16)),
+    add_sub_pages(np.zeros((20, 24, 3), np.uint8), (draw_shades() * 255).astype(np.uint8)),
 ]
 
 

@@ -80,7 +80,7 @@ def test_card_without_compiler_tells_once_what_it_costs_and_how_to_change_it() -
 
 def test_failed_build_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Finder:
-        """A finder that fails as a compiler does that ends with an error in gsplat's import."""
+        """A finder that fails as gsplat's import does when its compiler ends with an error."""
 
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -105,7 +105,7 @@ def test_an_unknown_backend_is_named() -> None:
         choose_backend(CPU, F32, "cuda")  # type: ignore[arg-type]
 
 
-def gaussians(dtype: torch.dtype = F32) -> Gaussians:
+def make_gaussians(dtype: torch.dtype = F32) -> Gaussians:
     generator = torch.Generator().manual_seed(0)
     return Gaussians.from_rgb(
         0.3 * torch.randn(200, 3, generator=generator),
@@ -125,13 +125,13 @@ def test_render_takes_the_chosen_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(renderer, "choose_backend", lambda *_: "gsplat")
     monkeypatch.setattr(gsplat_backend, "render_maps", fake)
-    render(gaussians(), orbit([0], 0, size=8))
+    render(make_gaussians(), orbit([0], 0, size=8))
     assert calls == [200]
 
 
 def test_half_precision_and_autocast_draw_in_float32() -> None:
     cameras = orbit([0], 0, size=16)
-    half = gaussians(torch.bfloat16)
+    half = make_gaussians(torch.bfloat16)
     expected = render(half.to(F32), cameras)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = render(half, cameras)
@@ -141,12 +141,12 @@ def test_half_precision_and_autocast_draw_in_float32() -> None:
 
 def test_a_background_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"background has shape \(4,\)"):
-        render(gaussians(), orbit([0], 0, size=8), (0, 0, 0, 1))
+        render(make_gaussians(), orbit([0], 0, size=8), (0, 0, 0, 1))
 
 
 def test_cameras_without_views_are_refused() -> None:
     with pytest.raises(ValueError, match="no views"):
-        render(gaussians(), orbit([0], 0, size=8)[:0])
+        render(make_gaussians(), orbit([0], 0, size=8)[:0])
 
 
 def test_large_scenes_in_pieces_give_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_large_scenes_in_pieces_give_the_same_picture(monkeypatch: pytest.Monkey
     results = []
     for budget in (1 << 23, 20_000, 1_500):
         monkeypatch.setattr(torch_backend, "PAIRS_AT_ONCE", budget)
-        scene = gaussians(torch.float64)
+        scene = make_gaussians(torch.float64)
         values = [value.requires_grad_() for value in vars(scene).values()]
         output = render(Gaussians(*values), cameras)
         loss = (output.color**2).sum() + output.alpha.sum() + (output.depth**2).sum()
@@ -177,7 +177,7 @@ def test_chunks_cover_every_view_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_trial_passes_what_draws_and_not_what_draws_nothing(monkeypatch) -> None:
-    """The torch renderer, which draws what gsplat draws, stands in its place."""
+    """The torch renderer stands in for gsplat."""
     monkeypatch.setattr(gsplat_backend, "render_maps", torch_backend.render_maps)
     gsplat_backend._render_one(CPU)
 

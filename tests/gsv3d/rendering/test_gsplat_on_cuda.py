@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gsplat's kernels against the torch renderer, where there is a card and the kernels build."""
+"""gsplat's kernels, compared with the torch renderer, where a card can run them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def device() -> torch.device:
     return device
 
 
-def scene(device: torch.device, degree: int) -> Gaussians:
+def make_scene(device: torch.device, degree: int) -> Gaussians:
     generator = torch.Generator().manual_seed(degree)
     count = 4000
     directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
@@ -46,7 +46,7 @@ def test_gsplat_equals_torch(device: torch.device, degree: int) -> None:
     weights = torch.rand(3, 96, 96, 5, generator=torch.Generator().manual_seed(9)).to(device)
     outputs, gradients = [], []
     for backend in ("gsplat", "torch"):
-        values = [v.clone().requires_grad_() for v in vars(scene(device, degree)).values()]
+        values = [v.clone().requires_grad_() for v in vars(make_scene(device, degree)).values()]
         output = render(Gaussians(*values), cameras, background, backend=backend)
         (torch.cat(output, dim=-1) * weights).sum().backward()
         outputs.append(output)
@@ -63,14 +63,16 @@ def test_gsplat_equals_torch(device: torch.device, degree: int) -> None:
 
 def test_auto_takes_gsplat_on_the_card(device: torch.device) -> None:
     cameras = orbit([0], 0, size=32)
-    automatic, asked = (render(scene(device, 0), cameras, backend=b) for b in ("auto", "gsplat"))
+    automatic, asked = (
+        render(make_scene(device, 0), cameras, backend=b) for b in ("auto", "gsplat")
+    )
     for a, b in zip(automatic, asked, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
 def test_scenes_at_once_are_scenes_one_by_one(device: torch.device) -> None:
     generator = torch.Generator().manual_seed(3)
-    scenes = [scene(device, 0) for _ in range(3)]
+    scenes = [make_scene(device, 0) for _ in range(3)]
     angles = torch.rand(3, 2, generator=generator).mul(360).tolist()
     rows = [orbit(azimuths, 20, size=48) for azimuths in angles]
     white = torch.ones(3, device=device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Projection and spherical harmonics against gsplat's own torch functions, gradients included."""
+"""Projection, spherical harmonics and their gradients, compared with gsplat's torch functions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_colors_equal_gsplat(degree: int) -> None:
 
 
 def test_basis_is_that_of_the_textbook() -> None:
-    """scipy's complex harmonics, made real; 3DGS keeps their (-1)^m sign for every m."""
+    """3DGS keeps the (-1)^m sign of scipy's complex harmonics for every m."""
     directions = torch.nn.functional.normalize(normal(50, 3, seed=3), dim=-1)
     x, y, z = directions.numpy().T
     theta, phi = np.arccos(z), np.arctan2(y, x)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The torch renderer against one written from the formulas, pixel by pixel, and closed forms."""
+"""The torch renderer, compared with closed forms and a renderer written from the formulas."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def compositor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 # the package: dense inverse covariances, every Gaussian tried at every pixel.
 
 
-def naive_rotation(quat: np.ndarray) -> np.ndarray:
+def compute_rotation(quat: np.ndarray) -> np.ndarray:
     """Return (3, 3) from wxyz by the sandwich product q e q*, column by column."""
     quat = quat / np.linalg.norm(quat)
 
@@ -40,7 +40,7 @@ def naive_rotation(quat: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def naive_projection(mean, quat, scale, viewmat, K, width, height):
+def project_gaussian(mean, quat, scale, viewmat, K, width, height):
     """Return mean (2,), covariance (2, 2) in pixels and z-depth of one Gaussian."""
     turn, shift = viewmat[:3, :3], viewmat[:3, 3]
     x, y, z = turn @ mean + shift
@@ -48,12 +48,12 @@ def naive_projection(mean, quat, scale, viewmat, K, width, height):
     slope_x = min(max(x / z, -(cx + 0.15 * width) / fx), (1.15 * width - cx) / fx)
     slope_y = min(max(y / z, -(cy + 0.15 * height) / fy), (1.15 * height - cy) / fy)
     jacobian = np.array([[fx / z, 0, -fx * slope_x / z], [0, fy / z, -fy * slope_y / z]])
-    covariance = naive_rotation(quat) @ np.diag(scale**2) @ naive_rotation(quat).T
+    covariance = compute_rotation(quat) @ np.diag(scale**2) @ compute_rotation(quat).T
     flat = jacobian @ turn @ covariance @ turn.T @ jacobian.T + 0.3 * np.eye(2)
     return np.array([fx * x / z + cx, fy * y / z + cy]), flat, z
 
 
-def naive_render(means, quats, scales, opacities, colors, viewmat, K, width, height):
+def render_naively(means, quats, scales, opacities, colors, viewmat, K, width, height):
     """Return color (H, W, 3) on black, alpha (H, W) and expected depth (H, W)."""
     splats = []
     for mean, quat, scale, opacity, color in zip(
@@ -61,7 +61,7 @@ def naive_render(means, quats, scales, opacities, colors, viewmat, K, width, hei
     ):
         if (viewmat[:3, :3] @ mean + viewmat[:3, 3])[2] <= 0.01:
             continue
-        center, flat, z = naive_projection(mean, quat, scale, viewmat, K, width, height)
+        center, flat, z = project_gaussian(mean, quat, scale, viewmat, K, width, height)
         splats.append((z, center, np.linalg.inv(flat), opacity, color))
     splats.sort(key=lambda splat: splat[0])
     picture = np.zeros((height, width, 3))
@@ -86,7 +86,7 @@ def naive_render(means, quats, scales, opacities, colors, viewmat, K, width, hei
     return picture, alpha_map, depth
 
 
-def scene(
+def make_scene(
     count: int, seed: int = 0, scale: float = 0.06, dtype: torch.dtype = torch.float64
 ) -> Gaussians:
     """Return anisotropic Gaussians of all opacities in a ball of diameter 0.8."""
@@ -104,10 +104,10 @@ def scene(
     ).to(dtype)
 
 
-def naive_views(gaussians: Gaussians, cameras: Cameras) -> tuple[np.ndarray, ...]:
+def render_views_naively(gaussians: Gaussians, cameras: Cameras) -> tuple[np.ndarray, ...]:
     arrays = gaussians.numpy()
     pictures = [
-        naive_render(
+        render_naively(
             arrays["means"],
             arrays["quats"],
             arrays["scales"],
@@ -125,10 +125,10 @@ def naive_views(gaussians: Gaussians, cameras: Cameras) -> tuple[np.ndarray, ...
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_equals_pixel_by_pixel_reference(seed: int) -> None:
-    gaussians = scene(40, seed)
+    gaussians = make_scene(40, seed)
     cameras = orbit([0, 75, 200], [10, -20, 60], size=24)
     output = render(gaussians, cameras, backend="torch")
-    color, alpha, depth = naive_views(gaussians, cameras)
+    color, alpha, depth = render_views_naively(gaussians, cameras)
     assert alpha.max() > 0.99 and alpha.min() == 0
     np.testing.assert_allclose(output.color.numpy(), color, atol=1e-9)
     np.testing.assert_allclose(output.alpha[..., 0].numpy(), alpha, atol=1e-9)
@@ -136,7 +136,7 @@ def test_equals_pixel_by_pixel_reference(seed: int) -> None:
 
 
 def test_agrees_with_what_the_add_ons_pictures_are_compared_with() -> None:
-    arrays = splat_reference.scene(300)
+    arrays = splat_reference.make_scene(300)
     camera = orbit([40], 15, size=64)
     output = render(Gaussians(**{n: torch.from_numpy(a) for n, a in arrays.items()}), camera)
     naive = splat_reference.draw(
@@ -147,7 +147,7 @@ def test_agrees_with_what_the_add_ons_pictures_are_compared_with() -> None:
 
 
 def test_float32_is_close_to_float64() -> None:
-    gaussians = scene(2000, scale=0.02)
+    gaussians = make_scene(2000, scale=0.02)
     cameras = orbit([0, 120], 10, size=48)
     exact = render(gaussians, cameras, backend="torch")
     single = render(gaussians.to(torch.float32), cameras, backend="torch")
@@ -159,28 +159,28 @@ def test_float32_is_close_to_float64() -> None:
 
 
 def test_rectangular_picture_and_shifted_center() -> None:
-    gaussians = scene(30, 3)
+    gaussians = make_scene(30, 3)
     camera = orbit([30], 5, size=20)
     K = camera.Ks.clone()
     K[:, 0, 2] += 3.25
     K[:, 1, 1] *= 1.2
     cameras = Cameras(camera.viewmats, K, 27, 18)
     output = render(gaussians, cameras, backend="torch")
-    color, alpha, depth = naive_views(gaussians, cameras)
+    color, alpha, depth = render_views_naively(gaussians, cameras)
     assert output.color.shape == (1, 18, 27, 3)
     np.testing.assert_allclose(output.color.numpy(), color, atol=1e-9)
     np.testing.assert_allclose(output.depth[..., 0].numpy(), depth, atol=1e-8)
 
 
 def test_gaussians_behind_and_beside_the_camera() -> None:
-    gaussians = scene(30, 4)
+    gaussians = make_scene(30, 4)
     means = gaussians.means * torch.tensor([9.0, 9.0, 9.0], dtype=torch.float64)
     gaussians = replace(gaussians, means=means, scales=gaussians.scales * 4)
     cameras = orbit([0, 90], 0, size=16)
     _, depth = cameras.project(means)
     assert (depth < 0).any() and (depth > 4).any()
     output = render(gaussians, cameras, backend="torch")
-    color, alpha, _ = naive_views(gaussians, cameras)
+    color, alpha, _ = render_views_naively(gaussians, cameras)
     np.testing.assert_allclose(output.color.numpy(), color, atol=1e-9)
     np.testing.assert_allclose(output.alpha[..., 0].numpy(), alpha, atol=1e-9)
 
@@ -207,7 +207,7 @@ def test_one_isotropic_gaussian_on_the_axis_has_a_closed_form() -> None:
 
 
 def test_gradients_in_all_parameters_and_the_background() -> None:
-    gaussians = scene(8, 5, scale=0.15)
+    gaussians = make_scene(8, 5, scale=0.15)
     cameras = orbit([0, 140], 15, size=4)
     background = torch.tensor([0.3, 0.6, 0.1], dtype=torch.float64)
     inputs = [*vars(gaussians).values(), background]
@@ -222,7 +222,7 @@ def test_gradients_in_all_parameters_and_the_background() -> None:
 
 
 def test_gradients_of_view_dependent_color() -> None:
-    gaussians = scene(3, 6, scale=0.15)
+    gaussians = make_scene(3, 6, scale=0.15)
     generator = torch.Generator().manual_seed(0)
     coefficients = 0.3 * torch.randn(3, 16, 3, generator=generator, dtype=torch.float64)
     cameras = orbit([0, 140], 15, size=3)
@@ -256,8 +256,8 @@ def test_limited_alpha_and_hidden_gaussians_get_no_gradient() -> None:
 
 def test_nothing_to_draw_leaves_the_background() -> None:
     cameras = orbit([0, 90], 0, size=8)
-    empty = scene(3).filter(torch.zeros(3, dtype=torch.bool))
-    transparent = replace(scene(3), opacities=torch.zeros(3, dtype=torch.float64))
+    empty = make_scene(3).filter(torch.zeros(3, dtype=torch.bool))
+    transparent = replace(make_scene(3), opacities=torch.zeros(3, dtype=torch.float64))
     for gaussians in (empty, transparent):
         output = render(gaussians, cameras, (1, 0, 0), backend="torch")
         assert output.color.shape == (2, 8, 8, 3)
@@ -266,7 +266,7 @@ def test_nothing_to_draw_leaves_the_background() -> None:
 
 
 def test_order_of_the_gaussians_does_not_matter() -> None:
-    gaussians = scene(300, 8)
+    gaussians = make_scene(300, 8)
     cameras = orbit([0, 180], 0, size=20)
     shuffled = gaussians.filter(torch.randperm(300, generator=torch.Generator().manual_seed(1)))
     for a, b in zip(render(gaussians, cameras), render(shuffled, cameras), strict=True):

@@ -27,7 +27,7 @@ def test_objects_are_rendered_on_the_cluster(tmp_path: Path, meshes, capsys) -> 
     for name in ("a", "b"):
         meshes.colored_box(source / f"{name}.glb", (2.0, 1.0, 1.5))
     meshes.without_faces(source / "points.glb")
-    with ray_nodes.started(1) as made:
+    with ray_nodes.start_nodes(1) as made:
         code = main([str(source), "--output", str(tmp_path / "out"), "--ray", made.address,
                      "--size", "32", "--orbit-views", "2", "--novel-views", "0"])  # fmt: skip
     assert code == 1 and "points.glb: it has no faces" in capsys.readouterr().err

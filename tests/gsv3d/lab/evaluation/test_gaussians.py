@@ -14,14 +14,14 @@ from gsv3d.lab.evaluation.image_metrics import psnr
 from gsv3d.lab.evaluation.protocol import Framing
 from gsv3d.lab.evaluation.shape_metrics import surface_distance
 from gsv3d.rendering import render
-from tests.gsv3d.fake_pipeline import ball
+from tests.gsv3d.fake_pipeline import make_ball
 
 SMALL = FitSettings(count=250, iterations=30, size=24)
 
 
 def painted_ball() -> Gaussians:
     """Return a ball whose color is its direction."""
-    plain = ball((1, 1, 1), count=400, radius=0.35)
+    plain = make_ball((1, 1, 1), count=400, radius=0.35)
     colors = (plain.means / 0.35 * 0.5 + 0.5).clamp(0, 1)
     return Gaussians.from_rgb(plain.means, plain.quats, plain.scales * 2, plain.opacities, colors)
 

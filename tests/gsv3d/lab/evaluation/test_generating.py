@@ -38,7 +38,7 @@ from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.multiview.conditioning import embed_for_decoder
 from gsv3d.pose import PoseEstimate
 from tests import tiny
-from tests.gsv3d.fake_pipeline import FakePipeline, ball
+from tests.gsv3d.fake_pipeline import FakePipeline, make_ball
 from tests.gsv3d.lab.evaluation.answers import box
 
 
@@ -178,7 +178,7 @@ def test_bad_settings_and_models_are_named_at_once(tmp_path) -> None:
 
 def test_gaussians_are_drawn_where_the_object_is() -> None:
     """A ball as a model would give it: framed at the reference, drawn in the object's world."""
-    true = ball((0.8, 0.2, 0.2), radius=0.45)
+    true = make_ball((0.8, 0.2, 0.2), radius=0.45)
     framing = find_framing(true.means.numpy(), look_at_origin(0, 10.0, 2.35))
     own = replace(
         true,
@@ -208,7 +208,7 @@ def test_gaussians_are_drawn_where_the_object_is() -> None:
 
 def test_gaussians_are_drawn_beside_the_views_at_the_elevation_they_were_made_for() -> None:
     """A bar that leans is another picture from 25 degrees, where the pose said the views are."""
-    leaning = ball((1, 0, 0), radius=0.4)
+    leaning = make_ball((1, 0, 0), radius=0.4)
     leaning = replace(leaning, means=leaning.means * torch.tensor([0.2, 1.0, 0.2]))
     frames, masks = np.full((4, 48, 48, 3), 255, np.uint8), np.zeros((4, 48, 48), bool)
     generated = Generated(
@@ -222,7 +222,7 @@ def test_gaussians_are_drawn_beside_the_views_at_the_elevation_they_were_made_fo
 
 
 def test_faint_gaussians_are_no_surface() -> None:
-    true = ball((1, 0, 0))
+    true = make_ball((1, 0, 0))
     opacities = true.opacities.clone()
     opacities[100:] = 0.2
     assert len(find_solid_centers(replace(true, opacities=opacities))) == 100

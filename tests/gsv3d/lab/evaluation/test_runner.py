@@ -31,7 +31,7 @@ from gsv3d.lab.evaluation.store import (
     read_json,
 )
 from gsv3d.meshing.mesh import TexturedMesh
-from tests.gsv3d.fake_pipeline import ball
+from tests.gsv3d.fake_pipeline import make_ball
 
 needs_blender = [
     pytest.mark.slow,
@@ -88,7 +88,7 @@ class Oracle:
         orbit = load_arrays(self.evaluation.orbit_path(cases[name], FRAMES))["views"]
         masks = orbit[..., 3] > 127
         frames = np.where(masks[..., None], orbit[..., :3], 255).astype(np.uint8)
-        gaussians = ball(tuple(c / 255 for c in COLOR), radius=0.4)
+        gaussians = make_ball(tuple(c / 255 for c in COLOR), radius=0.4)
         return Generated(
             mesh, {"total": 2.5}, 900.0, None, frames, masks, gaussians, (gaussians, gaussians)
         )
