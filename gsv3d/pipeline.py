@@ -136,11 +136,7 @@ class GSV3DPipeline(DiffusionPipeline):
 
     @property
     def camera_distance(self) -> float:
-        """Distance of the views' cameras from the origin.
-
-        An object that fills more of the picture is seen from nearer, so that it has the same size
-        in the world.
-        """
+        """Distance of the views' cameras: objects that fill more of the picture are seen nearer."""
         return DISTANCE * FILL / self.config.framing
 
     @torch.no_grad()
