@@ -30,14 +30,14 @@ from gsv3d.lab.evaluation.protocol import (
     choose_part,
     make_cases,
 )
-from gsv3d.lab.evaluation.results import PER_CASE, Column, Results, compare, load_results
+from gsv3d.lab.evaluation.results import COLUMNS, Column, Results, compare, load_results
 from gsv3d.lab.evaluation.store import prepare_folder
 from gsv3d.lab.training.config import ModelConfig, read_config
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.stages import assemble, make_task
 from gsv3d.models import find
 
-COLUMNS = (
+SHOWN = (
     "chamfer", "f_score_02", "f_score_05", "volume_iou", "psnr", "mask_iou", "half_psnr",
     "half_mask_iou", "half_chamfer",
 )  # fmt: skip
@@ -152,8 +152,7 @@ def format_tables(names: Sequence[str], args: argparse.Namespace) -> str:
     objects = choose_part(choose_objects(found, args.count, 0), "a", 0)
     report, settings = args.output / "report", EvaluationSettings(renderer="rasterizer")
     results = load_results(prepare_folder(report, settings, make_cases(objects, 0, ())))
-    columns = {column.key: column for column in PER_CASE}
-    chosen = [columns[key] for key in COLUMNS]
+    chosen = [COLUMNS[key] for key in SHOWN]
     means = [["mean over " + str(len(results.main)), *(c.title for c in chosen)]]
     gains = [["gain over " + names[0], *(c.heading for c in chosen)]]
     for name in names:

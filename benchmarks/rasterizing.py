@@ -12,6 +12,7 @@ import argparse
 import io
 import tarfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.datasets.records import OrbitRecord
-from gsv3d.lab.datasets.rendering import RendererFactory, shuffle
+from gsv3d.lab.datasets.rendering import ObjectRenderer, shuffle
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import Lights, load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
@@ -53,7 +54,7 @@ def main() -> None:
     chosen = shuffle(found, 0)[: args.count]
     environments = {e.name: e for e in load_baked_environments()}
 
-    factory = RendererFactory(settings)
+    factory = partial(ObjectRenderer, settings)
     list(run_in_processes(factory, chosen[:1], 1))  # Blender's start is not an object's time
     started = time.perf_counter()
     outcomes = list(run_in_processes(factory, chosen, 1))

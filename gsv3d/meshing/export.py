@@ -45,10 +45,10 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
         name: name of node, mesh, material and image.
     """
     positions, normals, uvs, indices = _make_buffers(mesh)
-    flat = _turn_y_up(positions).astype("<f4")
+    flat = turn_y_up(positions).astype("<f4")
     chunks: list[tuple[bytes, int | None]] = [
         (flat.tobytes(), _ARRAY_BUFFER),
-        (_turn_y_up(normals).astype("<f4").tobytes(), _ARRAY_BUFFER),
+        (turn_y_up(normals).astype("<f4").tobytes(), _ARRAY_BUFFER),
         (np.stack([uvs[:, 0], 1.0 - uvs[:, 1]], axis=1).astype("<f4").tobytes(), _ARRAY_BUFFER),
         (indices.astype("<u4").tobytes(), _ELEMENT_BUFFER),
         (encode_texture(mesh), None),
@@ -118,14 +118,19 @@ def to_glb_bytes(mesh: TexturedMesh, name: str = "GSV3D") -> bytes:
         "buffers": [{"byteLength": len(buffer)}],
     }
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(buffer)
+    return pack_glb(text, bytes(buffer))
+
+
+def pack_glb(document: bytes, numbers: bytes) -> bytes:
+    """Return the binary glTF file of a JSON document and its buffer."""
+    document += b" " * (-len(document) % 4)
+    numbers += bytes(-len(numbers) % 4)
     return (
-        struct.pack("<4sII", b"glTF", 2, total)
-        + struct.pack("<I4s", len(text), b"JSON")
-        + text
-        + struct.pack("<I4s", len(buffer), b"BIN\0")
-        + bytes(buffer)
+        struct.pack("<4sII", b"glTF", 2, 28 + len(document) + len(numbers))
+        + struct.pack("<I4s", len(document), b"JSON")
+        + document
+        + struct.pack("<I4s", len(numbers), b"BIN\0")
+        + numbers
     )
 
 
@@ -171,8 +176,8 @@ def write(mesh: TexturedMesh, path: str | os.PathLike[str]) -> list[Path]:
 def _write_obj(mesh: TexturedMesh, target: Path) -> list[Path]:
     name = _replace_signs(target.stem)
     material, picture = target.with_name(f"{name}.mtl"), target.with_name(f"{name}_texture.png")
-    positions = _turn_y_up(mesh.vertices)
-    normals = _turn_y_up(mesh.vertex_normals())
+    positions = turn_y_up(mesh.vertices)
+    normals = turn_y_up(mesh.vertex_normals())
     uvs, uv_ids = np.unique(mesh.corner_uvs.reshape(-1, 2), axis=0, return_inverse=True)
     lines = [f"# GSV3D {__version__}", f"mtllib {material.name}", f"o {name}"]
     lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in positions.tolist()]
@@ -224,5 +229,6 @@ def _make_buffers(mesh: TexturedMesh) -> tuple[np.ndarray, ...]:
     return mesh.vertices[ids], normals[ids], uvs, indices
 
 
-def _turn_y_up(vectors: np.ndarray) -> np.ndarray:
-    return np.stack([vectors[:, 0], vectors[:, 2], -vectors[:, 1]], axis=1)
+def turn_y_up(vectors: np.ndarray) -> np.ndarray:
+    """Turn (..., 3) vectors from +Z up to glTF's +Y up."""
+    return np.stack([vectors[..., 0], vectors[..., 2], -vectors[..., 1]], axis=-1)

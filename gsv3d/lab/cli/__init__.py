@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 from gsv3d.errors import DataError
+
+HALF_THE_CPUS = max(1, (os.cpu_count() or 2) // 2)
 
 
 def check_at_least(name: str, value: int | None, low: int = 1) -> None:

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from gsv3d.errors import GSV3DError
-from gsv3d.lab.cli import check_at_least
+from gsv3d.lab.cli import HALF_THE_CPUS, check_at_least
 from gsv3d.lab.gathering.sources import SOURCES, read_sources
 
 DESCRIPTION = (
@@ -37,13 +36,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "split is not train",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, metavar="N",
-                        help=f"processes, one thread each ({_half_the_cpus()})")  # fmt: skip
+                        help=f"processes, one thread each ({HALF_THE_CPUS})")  # fmt: skip
     parser.set_defaults(run=run)
     return parser
-
-
-def _half_the_cpus() -> int:
-    return max(1, (os.cpu_count() or 2) // 2)
 
 
 def write_command(args: argparse.Namespace) -> str:
@@ -63,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         check_at_least("workers", args.workers)
-        workers = args.workers or _half_the_cpus()
+        workers = args.workers or HALF_THE_CPUS
         sources = read_sources(args.sources)
         known = [item for index in args.against for item in read_index(index)]
         records = selection.Records(args.output)
@@ -72,21 +67,17 @@ def run(args: argparse.Namespace) -> int:
             repository = selection.open_repository(source, args.output, args.mirrors)
             found = list(selection.list_candidates(source, repository))
             print(f"{source.repository}: {len(found)} files.", flush=True)
-            repository.fetch_files(c.task.path for c in found if records.read(c) is None)
+            repository.fetch_files(c.path for c in found if records.read(c) is None)
             candidates += found
         missing = [item for item in candidates if records.read(item) is None]
-        selection.make(missing, records, workers, _say)
+        selection.make_objects(missing, records, workers, _say)
         print(f"Comparing {len(candidates)} objects, and {len(known)} others.", flush=True)
         train, kept_out = selection.measure_known(known, records, workers)
         taken, left = selection.drop_alike(candidates, records, train, kept_out)
+        # An earlier run removed these, as like another.
         removed = [c for c, _ in taken if not records.object_path(c.name).is_file()]
-        selection.make(removed, records, workers, _say)  # by an earlier run, as like another
-        limits = {
-            "to objects that are trained on": selection.TRAIN_LIMITS,
-            "to objects that are measured on": selection.KEPT_OUT_LIMITS,
-        }
-        command = write_command(args)
-        documents.write_files(args.output, taken, left, sources, command, limits)
+        selection.make_objects(removed, records, workers, _say)
+        documents.write_files(args.output, taken, left, sources, write_command(args))
     except (GSV3DError, ValueError) as error:
         print(f"gsv3d gather: {error}", file=sys.stderr)
         return 2

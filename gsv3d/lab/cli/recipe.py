@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 from pathlib import Path
 
 from gsv3d.errors import DataError
+from gsv3d.lab.cli import HALF_THE_CPUS
 
 USUAL = "dev"
 """The split that the model is measured on unless another is named."""
@@ -35,7 +35,7 @@ def add_parser(stages: argparse._SubParsersAction) -> None:
     sub.add_argument("--variants", type=int, default=4,
                      help="orbits of every object: the object as it is, and varied"
                      " (%(default)s)")  # fmt: skip
-    sub.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2),
+    sub.add_argument("--workers", type=int, default=HALF_THE_CPUS,
                      help="processes that draw orbits (%(default)s)")  # fmt: skip
     sub.add_argument("--limit", type=int, help="use only so many objects")
     sub.add_argument("--evaluate", metavar="SPLIT",

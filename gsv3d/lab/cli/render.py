@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gsv3d.errors import GSV3DError
-from gsv3d.lab.cli import check_at_least, require_blender
+from gsv3d.lab.cli import HALF_THE_CPUS, check_at_least, require_blender
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.objects import SUFFIXES, find_objects
 from gsv3d.lab.datasets.plans import CHOICES, OrbitSettings
@@ -45,7 +44,8 @@ SETTINGS = (
 """Options that are settings of the same name: name, type (None for a choice of words), help."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("render", help=DESCRIPTION, description=DESCRIPTION)
     default = OrbitSettings()
     parser.add_argument(
         "objects",
@@ -78,16 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard-mb", type=int, default=256, help="size at which a shard is closed (%(default)s)"
     )
     parser.add_argument("--workers", type=int, metavar="N",
-                        help=f"Blender processes, one thread each ({_half_the_cpus()}; with --ray"
+                        help=f"Blender processes, one thread each ({HALF_THE_CPUS}; with --ray"
                         " as many as the cluster has CPUs)")  # fmt: skip
     parser.add_argument("--ray", metavar="ADDRESS", help="render on a Ray cluster: host:port, auto")
-
-
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("render", help=DESCRIPTION, description=DESCRIPTION)
-    add_arguments(parser)
     parser.set_defaults(run=run)
-    return parser
 
 
 def read_settings(args: argparse.Namespace) -> OrbitSettings:
@@ -111,10 +105,6 @@ def write_command(args: argparse.Namespace) -> str:
         if value is not None and (name, value) != ("preset", "quick"):
             words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words + ["--random-colors"] * args.random_colors)
-
-
-def _half_the_cpus() -> int:
-    return max(1, (os.cpu_count() or 2) // 2)
 
 
 class _Progress:
@@ -147,7 +137,7 @@ def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Name
     if len(missing) < len(queue):
         print(f"{len(queue) - len(missing)} objects are there already.", flush=True)
     progress = _Progress(len(missing))
-    workers = args.workers or (None if args.ray else _half_the_cpus())
+    workers = args.workers or (None if args.ray else HALF_THE_CPUS)
     failed = 0
     for outcome in render_orbits(missing, dataset.settings, dataset.folder, workers, args.ray):
         name = missing[outcome.index].name
@@ -183,13 +173,3 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         print(f"{failed} objects could not be rendered.", file=sys.stderr)
     return 1 if failed else 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="gsv3d render", description=DESCRIPTION)
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Import objects into Blender, change their materials, and read their triangles."""
+"""Import objects into Blender, change their materials, read their triangles, and export them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 
 from gsv3d.lab.datasets import mesh_files
-from gsv3d.lab.datasets.color import decode_srgb
+from gsv3d.lab.datasets.light import decode_srgb
 from gsv3d.lab.datasets.objects import USD_SUFFIXES
 
 NEUTRAL_SATURATION = 0.03
@@ -283,3 +283,21 @@ def make_material(name: str) -> bpy.types.Material:
     if material.node_tree is None:
         material.use_nodes = True
     return material
+
+
+def export_plain_glb(path: Path, target: Path) -> list[str]:
+    """Export a file as a GLB that trimesh reads; return the names of missing textures.
+
+    Raises:
+        RuntimeError, ValueError: Blender cannot read the file.
+    """
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    import_file(path)
+    missing = drop_missing_textures(bpy.data.materials)
+    for armature in bpy.data.armatures:
+        armature.pose_position = "REST"
+    bpy.ops.export_scene.gltf(
+        filepath=str(target), export_format="GLB", export_apply=True, export_skins=False,
+        export_animations=False, export_morph=False, export_image_format="AUTO",
+    )  # fmt: skip
+    return missing

@@ -17,7 +17,7 @@ import numpy as np
 from mathutils import Matrix
 
 from gsv3d.lab.datasets import blender_objects, mesh_files
-from gsv3d.lab.datasets.environments import (
+from gsv3d.lab.datasets.light import (
     Environment,
     choose_environment,
     load_environments,

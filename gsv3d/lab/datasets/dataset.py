@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -75,7 +76,7 @@ class Dataset:
         self.folder.__exit__(kind, error, trace)
 
     def _open_record(self) -> None:
-        wanted = json.loads(json.dumps(self.settings.to_dict()))
+        wanted = json.loads(json.dumps(asdict(self.settings)))
         self._record = {"format": FORMAT, "settings": wanted, "commands": [], "failures": {}}
         if self._path.exists():
             try:
@@ -145,19 +146,18 @@ def write_datasheet(
         failures: reasons why objects are missing, by the objects' names.
     """
     views = sum(item["views"] for item in objects)
-    return "\n".join(
-        [
-            "# Datasheet",
-            "",
-            f"Written by gsv3d {__version__} from what is in the shards.",
-            "",
-            "## Motivation",
-            "",
+    textures = sum(bool(item["missing_textures"]) for item in objects)
+    animated = sum(item["frame"] is not None for item in objects)
+    irregular = [
+        *([f"- {textures} objects lack textures that their files name"] if textures else []),
+        *([f"- {animated} objects are animated and show their first frame"] if animated else []),
+    ]
+    sections = {
+        "Motivation": [
             "Orbits of 3D objects, rendered to train and measure models that turn one picture into "
-            "views and 3D Gaussians. Who made the data set, and for whom, is not recorded here.",
-            "",
-            "## Composition",
-            "",
+            "views and 3D Gaussians. Who made the data set, and for whom, is not recorded here."
+        ],
+        "Composition": [
             f"- {len(objects)} objects, {views} views of "
             f"{settings['size']} x {settings['size']} pixels, {len(shards)} shards, "
             f"{sum(shards.values()) / 1e6:.1f} MB",
@@ -165,105 +165,93 @@ def write_datasheet(
             f"{settings['novel_views']} from random directions; RGBA, depth, "
             + ("normals, " if settings["normals"] else "")
             + "cameras, a random background color",
-            f"- {_splits(objects)}",
+            f"- {_describe_splits(objects)}",
             f"- {len(failures)} objects failed and are not in it; see the end",
             "",
-            *_packs(objects),
-            "## Collection",
-            "",
+            *_tabulate_packs(objects),
+        ],
+        "Collection": [
             "The objects are 3D files; the command names where they were. Each was rendered with "
             f"Blender ({settings['engine']}, {settings['samples']} samples a pixel):",
             "",
             *(f"    {command}" for command in commands),
-            "",
-            "## Preprocessing",
-            "",
+        ],
+        "Preprocessing": [
             "Each object is turned about its vertical axis at random, centered and scaled to a "
             "largest extent of 1, or less where a view would have clipped it. "
-            + _materials(settings)
-            + _lights(objects),
+            + _describe_materials(settings)
+            + f"Lights: {count_values(str(item['render']['light']) for item in objects)}.",
             "",
-            *_irregular(objects),
+            *([*irregular, ""] if irregular else []),
             "| setting | value |",
             "| --- | --- |",
             *(f"| {name} | {value} |" for name, value in settings.items()),
-            "",
-            "## Uses",
-            "",
+        ],
+        "Uses": [
             "Training and measuring models of single objects. The pictures show synthetic light on "
-            "synthetic objects on nothing: they say little about photographs of scenes.",
-            "",
-            "## Distribution",
-            "",
-            _licenses(objects),
-            "",
-            "## Maintenance",
-            "",
+            "synthetic objects on nothing: they say little about photographs of scenes."
+        ],
+        "Distribution": [
+            "Licenses of the objects, which bind their renders too: "
+            f"{count_values(_read_source(item, 'license') for item in objects)}."
+        ],
+        "Maintenance": [
             "The same command renders what is missing and nothing else; all random choices depend "
             "on the seed and the objects' names alone. How the files are laid out: docs/data.md of "
-            "gsv3d.",
-            "",
-            *_failures(failures),
-        ]
-    )
+            "gsv3d."
+        ],
+    }
+    if failures:
+        reasons = [f"- {name}: {reason}" for name, reason in sorted(failures.items())]
+        sections["Objects that failed"] = reasons
+    return join_sections("what is in the shards", sections)
 
 
-def _source(item: Mapping[str, Any], key: str) -> str:
+def join_sections(origin: str, sections: Mapping[str, Sequence[str]]) -> str:
+    """Join the sections of a datasheet.
+
+    Args:
+        origin: what the datasheet is written from.
+        sections: lines of each section, by its title.
+    """
+    lines = ["# Datasheet", "", f"Written by gsv3d {__version__} from {origin}.", ""]
+    for title, content in sections.items():
+        lines += [f"## {title}", "", *content, ""]
+    return "\n".join(lines)
+
+
+def count_values(values: Iterable[str]) -> str:
+    """Name the values and how often each is there, sorted."""
+    return ", ".join(f"{name} ({count})" for name, count in sorted(Counter(values).items()))
+
+
+def _read_source(item: Mapping[str, Any], key: str) -> str:
     return str(item["source"].get(key, "")) or "not recorded"
 
 
-def _splits(objects: Sequence[Mapping[str, Any]]) -> str:
+def _describe_splits(objects: Sequence[Mapping[str, Any]]) -> str:
     where = defaultdict(set)
     for item in objects:
-        where[_source(item, "pack")].add(_source(item, "split"))
+        where[_read_source(item, "pack")].add(_read_source(item, "split"))
     torn = sorted(pack for pack, splits in where.items() if len(splits) > 1)
     if torn:
         return f"packs that stand in more than one split: {', '.join(torn)}"
     return f"{len(where)} packs, none of which stands in two splits"
 
 
-def _packs(objects: Sequence[Mapping[str, Any]]) -> list[str]:
+def _tabulate_packs(objects: Sequence[Mapping[str, Any]]) -> list[str]:
     facts = Counter(
-        tuple(_source(item, key) for key in ("pack", "split", "license", "author"))
+        tuple(_read_source(item, key) for key in ("pack", "split", "license", "author"))
         for item in objects
     )
     rows = [f"| {' | '.join(row)} | {count} |" for row, count in sorted(facts.items())]
-    return ["| pack | split | license | author | objects |", "| --- " * 5 + "|", *rows, ""]
+    return ["| pack | split | license | author | objects |", "| --- " * 5 + "|", *rows]
 
 
-def _materials(settings: Mapping[str, Any]) -> str:
+def _describe_materials(settings: Mapping[str, Any]) -> str:
     text = "Materials are as in the files. "
     if settings["materials"] == "matt":
         text = "Of materials the base color alone is kept, matt. "
     if settings["random_colors"]:
         text += "Objects without any color were given a random one. "
     return text
-
-
-def _lights(objects: Sequence[Mapping[str, Any]]) -> str:
-    lights = Counter(str(item["render"]["light"]) for item in objects)
-    return "Lights: " + ", ".join(f"{name} ({n})" for name, n in sorted(lights.items())) + "."
-
-
-def _irregular(objects: Sequence[Mapping[str, Any]]) -> list[str]:
-    said = []
-    textures = sum(bool(item["missing_textures"]) for item in objects)
-    animated = sum(item["frame"] is not None for item in objects)
-    if textures:
-        said.append(f"- {textures} objects lack textures that their files name")
-    if animated:
-        said.append(f"- {animated} objects are animated and show their first frame")
-    return [*said, ""] if said else []
-
-
-def _licenses(objects: Sequence[Mapping[str, Any]]) -> str:
-    licenses = Counter(_source(item, "license") for item in objects)
-    named = ", ".join(f"{name} ({count})" for name, count in sorted(licenses.items()))
-    return f"Licenses of the objects, which bind their renders too: {named}."
-
-
-def _failures(failures: Mapping[str, str]) -> list[str]:
-    if not failures:
-        return []
-    rows = [f"- {name}: {reason}" for name, reason in sorted(failures.items())]
-    return ["## Objects that failed", "", *rows, ""]

@@ -12,8 +12,7 @@ cameras for all objects.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -96,9 +95,6 @@ class OrbitSettings:
                 f"{pixels / 1e6:.0f} million pixels an object, but {MAX_PIXELS // 10**6} are the "
                 "most; take fewer or smaller views."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,20 @@ def prepare_worker() -> None:
     sys.path = [p for p in sys.path if not (Path(p) / "bpy" / "__init__.py").is_file()]
 
 
+def silence_standard_output(errors: bool = False) -> None:
+    """Send file descriptor 1 nowhere: Blender prints a line for each picture, past ``sys.stdout``.
+
+    Args:
+        errors: silence descriptor 2 too, if errors are reported in another way.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        if errors:
+            os.dup2(nowhere.fileno(), 2)
+
+
 def _work(factory: Callable[[], Callable[[Any], Any]], pipe: Connection, temporary: str) -> None:
     # Ctrl+C reaches all processes of a console; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

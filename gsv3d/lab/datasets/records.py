@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 FORMAT = "gsv3d-orbits/2"
 
@@ -180,8 +181,6 @@ def decode_normals(steps: np.ndarray) -> np.ndarray:
 
 def _png(views: np.ndarray) -> bytes:
     """Encode views one below the other as a PNG."""
-    from PIL import Image
-
     stream = io.BytesIO()
     sheet = views.reshape(-1, *views.shape[2:])
     Image.fromarray(sheet).save(stream, "PNG", compress_level=6)
@@ -189,8 +188,6 @@ def _png(views: np.ndarray) -> bytes:
 
 
 def _pixels(data: bytes, shape: tuple[int, ...], kind: type) -> np.ndarray:
-    from PIL import Image
-
     sheet = (shape[0] * shape[1], *shape[2:])
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:

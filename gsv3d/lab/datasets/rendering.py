@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,34 +16,20 @@ from gsv3d._version import __version__
 from gsv3d.cameras import orbit, to_blender
 from gsv3d.clusters import run_on_ray
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.color import encode_straight_srgb
+from gsv3d.lab.datasets.light import encode_straight_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.plans import (
-    OrbitSettings,
-    normalizing_transform,
-    plan_orbit,
+from gsv3d.lab.datasets.plans import OrbitSettings, normalizing_transform, plan_orbit
+from gsv3d.lab.datasets.processes import (
+    prepare_worker,
+    run_in_processes,
+    silence_standard_output,
 )
-from gsv3d.lab.datasets.processes import prepare_worker, run_in_processes
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.shards import ShardFolder, name_group, write_record
 from gsv3d.tasks import Outcome
 
 if TYPE_CHECKING:
     from gsv3d.lab.datasets.blender_scene import View
-
-
-def silence_standard_output(errors: bool = False) -> None:
-    """Send file descriptor 1 nowhere: Blender prints a line for each picture, past ``sys.stdout``.
-
-    Args:
-        errors: silence descriptor 2 too, if errors are reported in another way.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        if errors:
-            os.dup2(nowhere.fileno(), 2)
 
 
 @dataclass(frozen=True)
@@ -64,6 +49,7 @@ class ObjectRenderer:
     """A callable that renders the orbits of one object after the other in this process."""
 
     def __init__(self, settings: OrbitSettings) -> None:
+        prepare_worker()
         silence_standard_output(errors=True)
         from gsv3d.lab.datasets.blender_scene import BlenderScene
 
@@ -76,9 +62,8 @@ class ObjectRenderer:
             normals=settings.normals is not None,
         )
         if settings.engine == "eevee":
-            self._scene.render_view(
-                np.eye(4)
-            )  # without a GPU or EGL the process dies: better now than later
+            # Without a GPU or EGL the process dies: better now than later.
+            self._scene.render_view(np.eye(4))
 
     def __call__(self, source: ObjectFile) -> Rendered:
         """Render one object.
@@ -88,12 +73,11 @@ class ObjectRenderer:
         """
         try:
             record = self._render(source)
-            tar = write_record(record)
+            return Rendered(write_record(record), tuple(_remarks(source.path, record)))
         except ValueError as error:
             raise DataError(f"{source.path}: {error}.") from error
         finally:
             self._scene.clear()
-        return Rendered(tar, tuple(_remarks(source.path, record)))
 
     def _render(self, source: ObjectFile) -> OrbitRecord:
         settings, scene = self._settings, self._scene
@@ -122,8 +106,8 @@ class ObjectRenderer:
         rgba = np.stack([encode_straight_srgb(view.rgba) for view in views])
         if not rgba[..., 3].any():
             raise ValueError("nothing of it is visible in any view")
-        facts = (source.path.name, source.pack, source.split, source.license, source.author)
-        names = ("file", "pack", "split", "license", "author")
+        origin = {"file": source.path.name, "pack": source.pack, "split": source.split,
+                  "license": source.license, "author": source.author}  # fmt: skip
         return OrbitRecord(
             name=source.name,
             rgba=rgba,
@@ -140,7 +124,7 @@ class ObjectRenderer:
             normals=_normals(views, viewmats, settings.normals),
             normal_axes=settings.normals,
             background=plan.background,
-            source={name: fact for name, fact in zip(names, facts, strict=True) if fact},
+            source={name: fact for name, fact in origin.items() if fact},
             render={
                 "gsv3d": __version__,
                 "engine": settings.engine,
@@ -175,24 +159,6 @@ def _remarks(path: Path, record: OrbitRecord) -> Iterator[str]:
         yield f"{path}: it is animated; rendered at its first frame, {record.frame}."
 
 
-@dataclass(frozen=True)
-class RendererFactory:
-    """Makes the renderer inside a worker process, to which it is sent."""
-
-    settings: OrbitSettings
-
-    def __call__(self) -> Callable[[ObjectFile], Rendered]:
-        prepare_worker()
-        return ObjectRenderer(self.settings)
-
-    @property
-    def hint(self) -> str:
-        """Return advice for renderers that cannot start."""
-        if self.settings.engine == "eevee":
-            return "EEVEE needs a GPU or EGL, which this machine lacks; render with cycles."
-        return ""
-
-
 def render_orbits(
     objects: Sequence[ObjectFile],
     settings: OrbitSettings,
@@ -217,11 +183,14 @@ def render_orbits(
         GSV3DError: the processes cannot start, the cluster cannot be reached, or the output cannot
             be written.
     """
-    factory = RendererFactory(settings)
+    make_renderer = partial(ObjectRenderer, settings)
+    hint = ""
+    if settings.engine == "eevee":
+        hint = "EEVEE needs a GPU or EGL, which this machine lacks; render with cycles."
     if ray_address is not None:
-        outcomes = run_on_ray(factory, objects, ray_address, workers, factory.hint)
+        outcomes = run_on_ray(make_renderer, objects, ray_address, workers, hint)
     else:
-        outcomes = run_in_processes(factory, objects, workers or 1, factory.hint)
+        outcomes = run_in_processes(make_renderer, objects, workers or 1, hint)
     with contextlib.closing(outcomes):
         for outcome in outcomes:
             if outcome.error is None:

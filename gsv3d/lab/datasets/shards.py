@@ -68,13 +68,8 @@ class Entry:
             DataError: the object is damaged.
         """
         try:
-            with open(self.shard, "rb") as file:
-                parts = {}
-                for suffix, (offset, size) in self.members.items():
-                    if suffix == NORMAL and not normals:
-                        continue
-                    file.seek(offset)
-                    parts[suffix] = file.read(size)
+            wanted = [suffix for suffix in self.members if normals or suffix != NORMAL]
+            parts = {suffix: self.read_member(suffix) for suffix in wanted}
             return OrbitRecord.from_members(parts, normals)
         except (OSError, ValueError) as error:
             raise DataError(
@@ -135,7 +130,6 @@ def index_shards(directory: Path) -> list[Entry]:
     Raises:
         DataError: there are no objects, or a shard is damaged.
     """
-    directory = Path(directory)
     entries: dict[str, Entry] = {}
     for path in sorted(directory.glob("*.tar")):
         try:
@@ -165,10 +159,14 @@ def index_shards(directory: Path) -> list[Entry]:
 
 def write_record(record: OrbitRecord) -> bytes:
     """Return the bytes of a tar of one object."""
+    return _pack_members(record.name, record.members())
+
+
+def _pack_members(key: str, members: Mapping[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for suffix, data in record.members().items():
-            add_member(tar, f"{record.name}.{suffix}", data)
+        for suffix, data in members.items():
+            add_member(tar, f"{key}.{suffix}", data)
     return stream.getvalue()
 
 
@@ -260,11 +258,8 @@ class ShardFolder:
         group = path.stem.rpartition("-")[0] or path.stem
         for entry in contents.entries:
             if entry.key not in self.finished:
-                stream = io.BytesIO()
-                with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                    for suffix in entry.members:
-                        add_member(tar, f"{entry.key}.{suffix}", entry.read_member(suffix))
-                write_atomic(self._place(group, entry.key), stream.getvalue())
+                members = {suffix: entry.read_member(suffix) for suffix in entry.members}
+                write_atomic(self._place(group, entry.key), _pack_members(entry.key, members))
         path.unlink()
         return (
             f"The shard {path} {contents.fault}; the {len(contents.entries)} whole objects in it "
@@ -324,9 +319,9 @@ class ShardFolder:
                 _concatenate(sources, target)
                 for source in sources:
                     source.unlink()
-            except (OSError, tarfile.TarError) as error:
-                if isinstance(error, OSError):
-                    raise output_error(target, error) from error
+            except OSError as error:
+                raise output_error(target, error) from error
+            except tarfile.TarError as error:
                 raise DataError(f"An object waiting for {target} is damaged ({error}).") from error
         self._bytes[group] = 0
 

@@ -14,44 +14,27 @@ from PIL import Image, ImageDraw, ImageFont
 from gsv3d.lab.evaluation.baselines import EMPTY, RETRIEVAL
 from gsv3d.lab.evaluation.image_metrics import on_white
 from gsv3d.lab.evaluation.protocol import Case
-from gsv3d.lab.evaluation.results import Column, Results
+from gsv3d.lab.evaluation.results import COLUMNS, Column, Results
 from gsv3d.lab.evaluation.store import Run, load_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FRAME_METRICS = (
-    Column("psnr", "PSNR dB", digits=2),
-    Column("ssim", "SSIM, box"),
-    Column("mask_iou", "mask IoU"),
-    Column("lpips", "LPIPS", -1),
-)
-ELEVATION_METRICS = (
-    Column("psnr", "PSNR dB", digits=2),
-    Column("mask_iou", "mask IoU"),
-    Column("f_score_05", "F@.05"),
-    Column("chamfer", "CD", -1),
-)
-OBJECT_METRICS = (
-    Column("f_score_05", "F@.05"),
-    Column("mask_iou", "mask IoU"),
-    Column("psnr", "PSNR dB", digits=2),
-)
+FRAME_METRICS = [COLUMNS[key] for key in ("psnr", "ssim", "mask_iou", "lpips")]
+ELEVATION_METRICS = [COLUMNS[key] for key in ("psnr", "mask_iou", "f_score_05", "chamfer")]
+OBJECT_METRICS = [COLUMNS[key] for key in ("f_score_05", "mask_iou", "psnr")]
 
 
 def write_plots(results: Results, folder: Path, suffix: str = "") -> list[tuple[str, str]]:
     """Draw the plots there is data for; return file names and captions."""
     written = []
     for name, caption, figure in (
-        (f"by_frame{suffix}.png", "Metrics by azimuth", draw_by_frame(results)),
-        (
-            f"by_elevation{suffix}.png",
-            "Metrics by the input's elevation",
-            draw_by_elevation(results),
-        ),
-        (f"by_object{suffix}.png", "Every object, beside retrieval", draw_by_object(results)),
+        ("by_frame", "Metrics by azimuth", draw_by_frame(results)),
+        ("by_elevation", "Metrics by the input's elevation", draw_by_elevation(results)),
+        ("by_object", "Every object, beside retrieval", draw_by_object(results)),
     ):
         if figure is not None:
+            name = f"{name}{suffix}.png"
             # A fixed tag in place of matplotlib's own: the same numbers make the same file.
             figure.savefig(folder / name, dpi=110, metadata={"Software": "gsv3d"})
             written.append((name, caption))
@@ -217,22 +200,17 @@ def draw_model_sheet(results: Results, run: Run, cases: Sequence[Case]) -> Image
         generated_path = evaluation.path("generated", case, run)
         views_path = evaluation.path("views", case, run)
         if case.name in results.failures[run.key] or not views_path.exists():
-            sheet.say(index, 1, "failed", _RED)
+            sheet.say_failed(index, 1)
         else:
             generated = load_arrays(generated_path) if generated_path.exists() else {}
             if "frames" in generated:
                 frames = generated["frames"]
-                for i, quarter in enumerate((1, 2, 3)):
-                    at = round(quarter * len(frames) / 4) - 1
-                    sheet.paste(index, 1 + i, frames[at] / 255)
+                quarters = [round(quarter * len(frames) / 4) - 1 for quarter in (1, 2, 3)]
+                sheet.paste_row(index, 1, frames[quarters] / 255)
             if "gaussian_views" in generated:
-                for i, pick in enumerate(picks):
-                    sheet.paste(index, 4 + i, generated["gaussian_views"][pick] / 255)
-            views = load_arrays(views_path)["views"]
-            for i, pick in enumerate(picks):
-                sheet.paste(index, 7 + i, on_white(views[pick]))
-        for i, pick in enumerate(picks):
-            sheet.paste(index, 10 + i, on_white(truth["views"][pick]))
+                sheet.paste_row(index, 4, generated["gaussian_views"][picks] / 255)
+            sheet.paste_row(index, 7, on_white(load_arrays(views_path)["views"][picks]))
+        sheet.paste_row(index, 10, on_white(truth["views"][picks]))
     return sheet.picture
 
 
@@ -246,16 +224,13 @@ def draw_comparison_sheet(results: Results, cases: Sequence[Case]) -> Image.Imag
         truth = load_arrays(evaluation.path("truth", case))
         picks = _picks(len(truth["views"]))
         sheet.paste(index, 0, on_white(truth["reference"]))
-        for i, pick in enumerate(picks):
-            sheet.paste(index, 1 + i, on_white(truth["views"][pick]))
+        sheet.paste_row(index, 1, on_white(truth["views"][picks]))
         for block, run in enumerate(runs):
-            path = evaluation.path("views", case, run)
-            if not path.exists():
-                sheet.say(index, 4 + 3 * block, "failed", _RED)
-                continue
-            views = load_arrays(path)["views"]
-            for i, pick in enumerate(picks):
-                sheet.paste(index, 4 + 3 * block + i, on_white(views[pick]))
+            path, column = evaluation.path("views", case, run), 4 + 3 * block
+            if path.exists():
+                sheet.paste_row(index, column, on_white(load_arrays(path)["views"][picks]))
+            else:
+                sheet.say_failed(index, column)
     return sheet.picture
 
 
@@ -285,6 +260,11 @@ class _Sheet:
         left = block * (self._columns * TILE + HEADING) + column * TILE
         return left, HEADING + row * TILE
 
+    def paste_row(self, index: int, column: int, colors: np.ndarray) -> None:
+        """Paste (N, H, W, 3) pictures side by side, the first one into the column."""
+        for offset, color in enumerate(colors):
+            self.paste(index, column + offset, color)
+
     def paste(self, index: int, column: int, color: np.ndarray) -> None:
         """Paste an (H, W, 3) picture in 0..1 into a tile."""
         tile = Image.fromarray(np.rint(np.clip(color, 0, 1) * 255).astype(np.uint8))
@@ -292,6 +272,7 @@ class _Sheet:
         left, top = self._place(index, column)
         self.picture.paste(tile.resize((TILE - 1, TILE - 1), small), (left + 1, top + 1))
 
-    def say(self, index: int, column: int, words: str, ink: tuple[int, int, int]) -> None:
+    def say_failed(self, index: int, column: int) -> None:
+        """Write "failed" into a tile."""
         left, top = self._place(index, column)
-        self._draw.text((left + 8, top + TILE // 2 - 8), words, fill=ink, font=self._font)
+        self._draw.text((left + 8, top + TILE // 2 - 8), "failed", fill=_RED, font=self._font)

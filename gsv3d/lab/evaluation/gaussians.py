@@ -80,14 +80,21 @@ def render_generated(
     if generated.halves is not None:
         sources |= {"half0": generated.halves[0], "half1": generated.halves[1]}
     for name, gaussians in sources.items():
-        unit = normalize_gaussians(gaussians, framing)
-        arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = render_views(unit, unseen)
-        if around is not None:
-            arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = render_views(
-                gaussians, around
-            )
-        if name != "gaussian":
-            arrays[f"{name}_centers"] = find_solid_centers(unit)
+        arrays |= _render_arrays(name, gaussians, framing, unseen, around)
+    return arrays
+
+
+def _render_arrays(
+    name: str, gaussians: Gaussians, framing: Framing, unseen: Cameras, around: Cameras | None
+) -> dict[str, np.ndarray]:
+    """Render Gaussians for the file of an answer; of a half, find the centers too."""
+    arrays: dict[str, np.ndarray] = {}
+    unit = normalize_gaussians(gaussians, framing)
+    arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = render_views(unit, unseen)
+    if around is not None:
+        arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = render_views(gaussians, around)
+    if name != "gaussian":
+        arrays[f"{name}_centers"] = find_solid_centers(unit)
     return arrays
 
 
@@ -184,11 +191,5 @@ def fit_halves(
     for half in (0, 1):
         chosen = list(range(half, len(frames), 2))
         fitted = fit_gaussians(pictures[chosen], covered[chosen], around[chosen], settings, half)
-        unit = normalize_gaussians(fitted, framing)
-        name = f"fit{half}"
-        arrays[f"{name}_views"], arrays[f"{name}_views_mask"] = render_views(unit, unseen)
-        arrays[f"{name}_frames"], arrays[f"{name}_frames_mask"] = render_views(
-            fitted, rendered_around
-        )
-        arrays[f"{name}_centers"] = find_solid_centers(unit)
+        arrays |= _render_arrays(f"fit{half}", fitted, framing, unseen, rendered_around)
     return arrays

@@ -21,6 +21,9 @@ from gsv3d.lab.evaluation.store import load_arrays, load_mesh, read_json, write_
 POINT_COUNTS = {"": shape_metrics.SURFACE_SAMPLES, "_4096": shape_metrics.FEW_SAMPLES}
 """Suffix of a surface metric's name, and the points it is measured by."""
 
+PICTURE_METRICS = ("psnr", "ssim", "mse", "mask_iou")
+"""Metrics of every compared view."""
+
 FORMAT = 2
 """Version of a record's columns; a record of another is measured again. In the first, P2S without a
 suffix was of 4,096 points."""
@@ -120,14 +123,14 @@ def _per_view(
     views: Views, true: Views, azimuths: list[float], elevations: list[float]
 ) -> dict[str, list[float]]:
     scores = image_metrics.compare_views(views, true)
-    rows = {name: getattr(scores, name) for name in ("psnr", "ssim", "mse", "mask_iou")}
-    rounded = {name: [round(float(v), 5) for v in values] for name, values in rows.items()}
-    return {"azimuth_deg": azimuths, "elevation_deg": elevations, **rounded}
+    rows = {"azimuth_deg": azimuths, "elevation_deg": elevations}
+    for name in PICTURE_METRICS:
+        rows[name] = [round(float(v), 5) for v in getattr(scores, name)]
+    return rows
 
 
 def _means(prefix: str, rows: dict[str, list[float]]) -> dict[str, float]:
-    names = ("psnr", "ssim", "mse", "mask_iou")
-    return {f"{prefix}{name}": float(np.mean(rows[name])) for name in names}
+    return {f"{prefix}{name}": float(np.mean(rows[name])) for name in PICTURE_METRICS}
 
 
 def _frame_values(
@@ -147,13 +150,13 @@ def _frame_values(
         drawn = _views(generated, "gaussian_frames", task.size)[:-1]
         found["gaussian_frames"] = _per_view(drawn, true, azimuths, elevations)
         # Against the model's own views: how far these agree on one object.
-        own = image_metrics.compare_views(drawn, frames)
-        values |= {
-            "render_psnr": own.psnr.mean(),
-            "render_ssim": own.ssim.mean(),
-            "render_mask_iou": own.mask_iou.mean(),
-        }
+        values |= _agreement("render", drawn, frames)
     return {"values": values, **found}
+
+
+def _agreement(prefix: str, views: Views, others: Views) -> dict[str, float]:
+    scores = image_metrics.compare_views(views, others)
+    return {f"{prefix}_{n}": getattr(scores, n).mean() for n in ("psnr", "ssim", "mask_iou")}
 
 
 def _halves_values(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[str, float]:
@@ -163,12 +166,7 @@ def _halves_values(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[
         if f"{first}_views" not in generated:
             continue
         pair = [_views(generated, f"{name}_views", task.size) for name in (first, second)]
-        scores = image_metrics.compare_views(*pair)
-        values |= {
-            f"{prefix}_psnr": scores.psnr.mean(),
-            f"{prefix}_ssim": scores.ssim.mean(),
-            f"{prefix}_mask_iou": scores.mask_iou.mean(),
-        }
+        values |= _agreement(prefix, *pair)
         centers = [generated[f"{name}_centers"] for name in (first, second)]
         values[f"{prefix}_chamfer"] = shape_metrics.surface_distance(*centers).chamfer
         if f"{first}_frames" in generated:
@@ -245,11 +243,7 @@ def _values_of_nothing(samples: SurfaceSamples) -> dict[str, float | None]:
     # The center may happen to lie on the surface; P2S, which overlooks what is missing, takes the
     # way there from the surface instead.
     p2s = float(np.linalg.norm(samples.points, axis=1).mean())
-    values: dict[str, float | None] = {
-        "volume_iou": 0.0,
-        "volume_iou_icp": 0.0,
-        "faces": 0,
-    }
+    values: dict[str, float | None] = {"volume_iou": 0.0, "volume_iou_icp": 0.0, "faces": 0}
     for suffix in POINT_COUNTS:
         for alignment in ("", "_icp"):
             values |= {

@@ -104,16 +104,10 @@ def load_lpips(device: Any) -> Lpips:
         warnings.simplefilter("ignore")  # lpips calls torchvision by names of old
         network = lpips.LPIPS(net="alex", verbose=False).eval().to(device)
 
-    @torch.no_grad()
-    def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        found = []
-        for start in range(0, len(first), BATCH):
-            part = slice(start, start + BATCH)
-            pair = (_tensor(views[part], device) * 2 - 1 for views in (first, second))
-            found.append(network(*pair).flatten().float().cpu().numpy())
-        return np.concatenate(found)
+    def compare(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
+        return network(first * 2 - 1, second * 2 - 1).flatten().float().cpu().numpy()
 
-    return distances
+    return lambda first, second: _run_in_batches(compare, device, first, second)
 
 
 def load_clip(name: str, device: Any) -> Clip:
@@ -151,16 +145,15 @@ class Clip:
         mean, std = (
             torch.tensor(v, device=self._device)[:, None, None] for v in (self._MEAN, self._STD)
         )
-        found = []
-        with torch.no_grad():
-            for start in range(0, len(pictures), BATCH):
-                batch = _tensor(pictures[start : start + BATCH], self._device)
-                batch = torch.nn.functional.interpolate(
-                    batch, (size, size), mode="bicubic", antialias=True
-                ).clamp(0, 1)
-                features = self._model.get_image_features(pixel_values=(batch - mean) / std)
-                found.append(_unit(_pooled(features)))
-        return np.concatenate(found)
+
+        def embed(batch: torch.Tensor) -> np.ndarray:
+            batch = torch.nn.functional.interpolate(
+                batch, (size, size), mode="bicubic", antialias=True
+            ).clamp(0, 1)
+            features = self._model.get_image_features(pixel_values=(batch - mean) / std)
+            return _unit(_pooled(features))
+
+        return _run_in_batches(embed, self._device, pictures)
 
     def quality(self, embeddings: np.ndarray) -> np.ndarray:
         """Return (V,) CLIP-IQA in 0..1 of embeddings."""
@@ -181,15 +174,21 @@ def load_inception(device: Any) -> Callable[[np.ndarray], np.ndarray]:
 
     network = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval().to(device)
 
-    @torch.no_grad()
-    def features(pictures: np.ndarray) -> np.ndarray:
-        found = []
-        for start in range(0, len(pictures), BATCH):
-            output = network(_tensor(pictures[start : start + BATCH], device))[0]
-            found.append(output.mean(dim=(2, 3)).float().cpu().numpy())
-        return np.concatenate(found)
+    def find_features(batch: torch.Tensor) -> np.ndarray:
+        return network(batch)[0].mean(dim=(2, 3)).float().cpu().numpy()
 
-    return features
+    return lambda pictures: _run_in_batches(find_features, device, pictures)
+
+
+@torch.no_grad()
+def _run_in_batches(
+    function: Callable[..., np.ndarray], device: Any, *sets: np.ndarray
+) -> np.ndarray:
+    """Call a function with (B, 3, H, W) tensors of each set of (V, H, W, 3) pictures; join."""
+    batches = [slice(start, start + BATCH) for start in range(0, len(sets[0]), BATCH)]
+    return np.concatenate(
+        [function(*(_tensor(pictures[batch], device) for pictures in sets)) for batch in batches]
+    )
 
 
 def _pooled(output: Any) -> Any:

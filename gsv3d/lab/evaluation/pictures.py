@@ -17,10 +17,9 @@ import torch
 from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg, to_blender
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.color import encode_straight_srgb
-from gsv3d.lab.datasets.environments import choose_environment
+from gsv3d.lab.datasets.light import choose_environment, encode_straight_srgb
 from gsv3d.lab.datasets.plans import normalizing_transform
-from gsv3d.lab.datasets.rendering import silence_standard_output
+from gsv3d.lab.datasets.processes import silence_standard_output
 from gsv3d.lab.evaluation.protocol import (
     DISTANCE,
     Case,

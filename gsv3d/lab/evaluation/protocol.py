@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,9 +62,6 @@ class EvaluationSettings:
             raise ValueError(
                 f"renderer is {self.renderer!r}, but must be one of {', '.join(RENDERERS)}."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def make_cases(
     cases = [Case(item.name, item, plan) for item, plan in plans]
     for elevation in elevations:
         for item, plan in plans:
-            seen = ObjectPlan(plan.yaw_deg, elevation, plan.light_choice, plan.light_yaw_deg)
+            seen = replace(plan, elevation_deg=elevation)
             cases.append(Case(f"{item.name}@{elevation:g}", item, seen, elevation))
     return cases
 

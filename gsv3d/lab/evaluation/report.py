@@ -12,6 +12,7 @@ from gsv3d.lab.evaluation.figures import write_plots, write_sheets
 from gsv3d.lab.evaluation.perceptual import measure_sets
 from gsv3d.lab.evaluation.protocol import UNSEEN_DEG
 from gsv3d.lab.evaluation.results import (
+    COLUMNS,
     CONSISTENCY,
     COST,
     FITTED,
@@ -155,20 +156,10 @@ def _comparisons(results: Results) -> list[str]:
     lines: list[str] = []
     for model in results.models:
         others = [n for n in _with_hindsight(results) if n not in (*results.models, EMPTY)]
-        rows = []
-        for other in others:
-            cells = []
-            for column in MAIN:
-                found = compare(results, model, other, column)
-                if found is None:
-                    cells.append("–")
-                    continue
-                digits = column.digits
-                cells.append(
-                    f"{found.gain:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
-                    f" {found.wins:.0%}"
-                )
-            rows.append((f"over {other}", cells))
+        rows = [
+            (f"over {other}", [_describe_gain(results, model, other, column) for column in MAIN])
+            for other in others
+        ]
         if rows:
             lines += ["", f"## Gain of {model}", ""]
             lines += format_table("", MAIN, rows)
@@ -178,6 +169,14 @@ def _comparisons(results: Results) -> list[str]:
                 " the objects, and on how many objects it is better.",
             ]
     return lines
+
+
+def _describe_gain(results: Results, model: str, other: str, column: Column) -> str:
+    found = compare(results, model, other, column)
+    if found is None:
+        return "–"
+    gain, low, high = (f"{v:+.{column.digits}f}" for v in (found.gain, found.low, found.high))
+    return f"{gain} [{low}, {high}] {found.wins:.0%}"
 
 
 def _view_tables(
@@ -212,15 +211,11 @@ def _picture_cells(
     cells = []
     for column in make_picture_columns(prefix):
         metric = column.key.removeprefix(prefix)
-        if metric in missing:
-            cells.append(NOT_INSTALLED)
-        else:
-            cells += _row(results, candidate, [column])
+        found = _row(results, candidate, [column])
+        cells += [NOT_INSTALLED] if metric in missing else found
     for column in SETS:
-        if column.key in missing:
-            cells.append(NOT_INSTALLED)
-        else:
-            cells.append(column.text(sets.get(f"{prefix}{candidate}", {}).get(column.key)))
+        value = column.text(sets.get(f"{prefix}{candidate}", {}).get(column.key))
+        cells.append(NOT_INSTALLED if column.key in missing else value)
     return cells
 
 
@@ -234,10 +229,8 @@ def _surface_tables(results: Results) -> list[str]:
 
 def _consistency(results: Results) -> list[str]:
     lines: list[str] = []
-    for columns, words in (
-        (CONSISTENCY, "as decoded"),
-        (FITTED, "fitted to each half from scratch"),
-    ):
+    words_of = {"as decoded": CONSISTENCY, "fitted to each half from scratch": FITTED}
+    for words, columns in words_of.items():
         models = [n for n in results.models if any(results.has(c.key, n) for c in columns)]
         if models:
             rows = []
@@ -249,21 +242,14 @@ def _consistency(results: Results) -> list[str]:
     return ["", "## Multi-view consistency", *lines] if lines else []
 
 
-ELEVATION_COLUMNS = (
-    *make_picture_columns("")[:2],
-    Column("lpips", "LPIPS", -1),
-    Column("chamfer", "CD", -1),
-    Column("p2s", "P2S", -1, 4),
-    Column("normal_consistency", "normals"),
-    Column("f_score_05", "F@.05"),
-)
+ELEVATION_COLUMNS = ("psnr", "ssim", "lpips", "chamfer", "p2s", "normal_consistency", "f_score_05")
 
 
 def _elevations(results: Results) -> list[str]:
     groups = results.by_elevation()
     if not groups:
         return []
-    columns = [c for c in ELEVATION_COLUMNS if results.has(c.key)]
+    columns = [COLUMNS[key] for key in ELEVATION_COLUMNS if results.has(key)]
     rows = []
     for name in (n for n in results.candidates if n != EMPTY):
         means = {

@@ -114,23 +114,21 @@ COST = (
     Column("faces", "faces", 0, 0),
 )
 
-PER_CASE: tuple[Column, ...] = tuple(
-    {
-        column.key: column
-        for group in (
-            MAIN,
-            *SURFACES.values(),
-            make_picture_columns(""),
-            make_picture_columns("gaussian_"),
-            make_picture_columns("frame_"),
-            CONSISTENCY,
-            FITTED,
-            COST,
-        )
-        for column in group
-    }.values()
-)
-"""Every column of results.csv, once."""
+COLUMNS: dict[str, Column] = {
+    column.key: column
+    for group in (
+        MAIN,
+        *SURFACES.values(),
+        make_picture_columns(""),
+        make_picture_columns("gaussian_"),
+        make_picture_columns("frame_"),
+        CONSISTENCY,
+        FITTED,
+        COST,
+    )
+    for column in group
+}
+"""Every column of results.csv, by its key."""
 
 PER_VIEW = ("psnr", "ssim", "mse", "mask_iou", "lpips", "clip_s", "clip_iqa")
 """Columns of views.csv."""
@@ -184,12 +182,12 @@ class Results:
 
     @cached_property
     def _numbers(self) -> dict[str, pd.DataFrame]:
-        """By run's key: a row a case, a column of ``PER_CASE`` each, NaN where there is none."""
-        names, keys = [case.name for case in self.cases], [column.key for column in PER_CASE]
+        """By run's key: a row a case, a column of ``COLUMNS`` each, NaN where there is none."""
+        names = [case.name for case in self.cases]
         return {
             run: pd.DataFrame.from_dict(
                 {name: record["values"] for name, record in rows.items()}, orient="index"
-            ).reindex(index=names, columns=keys).astype(float)
+            ).reindex(index=names, columns=list(COLUMNS)).astype(float)
             for run, rows in self.records.items()
         }  # fmt: skip
 
@@ -214,7 +212,7 @@ class Results:
         found = [self.values(name, key, cases) for name in names]
         if not found:
             return pd.Series(dtype=float)
-        sign = next(column.better for column in PER_CASE if column.key == key) or 1
+        sign = COLUMNS[key].better or 1
         return sign * (sign * pd.concat(found, axis=1)).max(axis=1)
 
     def mean(self, candidate: str, key: str, cases: Sequence[Case] | None = None) -> float | None:
@@ -257,23 +255,15 @@ class Results:
                 if record is not None:
                     failed = int(case.name in self.failures[run.key])
                     elevation = round(case.plan.elevation_deg, 3)
-                    fixed = (
-                        case.source.name,
-                        case.name,
-                        elevation,
-                        run.candidate,
-                        run.seed,
-                        failed,
-                    )
-                    rows.append((*fixed, *(record["values"].get(c.key) for c in PER_CASE)))
+                    fixed = (case.source.name, case.name, elevation, run.candidate, run.seed)
+                    rows.append((*fixed, failed, *(record["values"].get(key) for key in COLUMNS)))
         named = ("object", "case", "elevation_deg", "candidate", "seed", "failed")
-        columns = [*named, *(column.key for column in PER_CASE)]
-        return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64"})
+        return pd.DataFrame(rows, columns=[*named, *COLUMNS]).astype({"seed": "Int64"})
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Hold the gain of one candidate over another on the same cases.
+    """The gain of one candidate over another on the same cases.
 
     Attributes:
         gain: mean of the differences, turned so that more is better.

@@ -18,7 +18,7 @@ from PIL import Image
 
 from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.color import encode_srgb
+from gsv3d.lab.datasets.light import encode_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation.baselines import crop_to_mask

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
 from gsv3d.lab.evaluation.gaussians import FitSettings, fit_halves, render_generated
-from gsv3d.lab.evaluation.generating import Generated, Generator
+from gsv3d.lab.evaluation.generating import Generator
 from gsv3d.lab.evaluation.measuring import MeasureTask, make_measurer, read_measures
 from gsv3d.lab.evaluation.pictures import Drawer, MeshTask, TruthTask
 from gsv3d.lab.evaluation.protocol import Case, Framing
@@ -85,12 +85,14 @@ def _render_truth(
     frames = None
     if generator is not None and evaluation.model is not None:
         frames = generator.frames
-
-    def task(case: Case) -> TruthTask:
-        orbits = () if frames is None else ((frames, evaluation.orbit_path(case, frames)),)
-        return TruthTask(case, evaluation.path("truth", case), orbits)
-
-    tasks = [task(case) for case in evaluation.cases]
+    tasks = [
+        TruthTask(
+            case,
+            evaluation.path("truth", case),
+            () if frames is None else ((frames, evaluation.orbit_path(case, frames)),),
+        )
+        for case in evaluation.cases
+    ]
     failed = _pictures(evaluation, tasks, "rendering objects", report, workers)
     return {tasks[index].case.name: reason for index, reason in failed.items()}
 
@@ -181,7 +183,9 @@ def _generate(
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
     rendered = render_generated(generated, framing, elevation, evaluation.settings.size)
     save_arrays(evaluation.path("generated", case, run), **rendered)
-    write_json(record, describe_cost(generated))
+    pose = None if generated.pose is None else asdict(generated.pose)
+    cost = {name: getattr(generated, name) for name in ("seconds", "process_mib", "card_mib")}
+    write_json(record, {"pose": pose, **cost})
     # The mesh is written last: it tells that all of the answer is there.
     save_mesh(path, mesh)
     return None
@@ -224,23 +228,9 @@ def _fit_halves(
         report("fitting halves of the views", done, len(jobs))
 
 
-def describe_cost(generated: Generated) -> dict[str, Any]:
-    """Return what an answer cost, for its record, and the pose that it was made with."""
-    return {
-        "pose": None if generated.pose is None else asdict(generated.pose),
-        "seconds": generated.seconds,
-        "process_mib": generated.process_mib,
-        "card_mib": generated.card_mib,
-    }
-
-
 def _measure(evaluation: Evaluation, cases: Sequence[Case], report: Report, workers: int) -> None:
-    tasks = []
-    for case in cases:
-        for run in evaluation.runs:
-            task = make_measure_task(evaluation, case, run)
-            if task is not None and is_stale(task):
-                tasks.append(task)
+    made = [make_measure_task(evaluation, case, run) for case in cases for run in evaluation.runs]
+    tasks = [task for task in made if task is not None and is_stale(task)]
     for done, outcome in enumerate(run_in_processes(make_measurer, tasks, workers), 1):
         if outcome.error is not None:
             task = tasks[outcome.index]
@@ -290,6 +280,4 @@ def is_stale(task: MeasureTask) -> bool:
 
 def normalize_mesh(mesh: TexturedMesh) -> TexturedMesh:
     """Center a mesh and scale it to extent 1 by its box; ValueError where it has none."""
-    return TexturedMesh(
-        shape_metrics.normalized(mesh.vertices), mesh.faces, mesh.corner_uvs, mesh.texture
-    )
+    return replace(mesh, vertices=shape_metrics.normalized(mesh.vertices))

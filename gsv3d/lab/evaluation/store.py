@@ -174,7 +174,7 @@ def prepare_folder(
             record,
             {
                 "format": FORMAT,
-                "settings": settings.to_dict(),
+                "settings": asdict(settings),
                 "retrieval": library or there["retrieval"],
                 "objects": objects,
                 "models": models,

@@ -15,12 +15,13 @@ though one has faces inside.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from gsv3d.lab.datasets.color import encode_srgb
+from gsv3d.lab.datasets.light import encode_srgb
 from gsv3d.lab.rasterizing.orbits import Surface
 from gsv3d.lab.rasterizing.props import Prop
 from gsv3d.lab.rasterizing.triangles import rasterize_projected
@@ -79,8 +80,10 @@ class Likeness:
     histogram: np.ndarray
     pictures: np.ndarray
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        return {"points": self.points, "histogram": self.histogram, "pictures": self.pictures}
+    @cached_property
+    def tree(self) -> cKDTree:
+        """The points, to find the nearest ones."""
+        return cKDTree(self.points)
 
 
 def measure_likeness(prop: Prop) -> Likeness:
@@ -167,27 +170,23 @@ def compare_pictures(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     return least
 
 
-def compare_shapes(one: np.ndarray, other: np.ndarray, tree: cKDTree) -> float:
-    """Return the Chamfer distance of (2048, 3) points, least over 24 turns about +Z.
+def compare_shapes(one: Likeness, other: Likeness) -> float:
+    """Return the Chamfer distance of two objects' points, least over 24 turns about +Z.
 
     A distance that is far from any limit is that of few points.
-
-    Args:
-        one, other: points of two objects.
-        tree: the second one's points.
     """
     step = 2 * np.pi / YAWS
-    turned = _turn(one[:_COARSE], np.arange(YAWS) * step)
-    coarse = tree.query(turned)[0].mean(axis=1)
+    turned = _turn(one.points[:_COARSE], np.arange(YAWS) * step)
+    coarse = other.tree.query(turned)[0].mean(axis=1)
     best = int(coarse.argmin())
     if coarse[best] > _COARSE_LIMIT:
         return float(coarse[best])
     least = np.inf
     for angle in (best + np.array([0.0, -0.25, 0.25])) * step:
-        there = tree.query(_turn(one[:_FINE], np.array([angle]))[0])[0].mean()
-        turned_back = _turn(other[:_FINE], np.array([-angle]))[0]
-        back = cKDTree(one).query(turned_back)[0].mean() if there < least else np.inf
-        least = min(least, float(there + back) / 2)
+        there = other.tree.query(_turn(one.points[:_FINE], np.array([angle]))[0])[0].mean()
+        if there < least:
+            back = one.tree.query(_turn(other.points[:_FINE], np.array([-angle]))[0])[0].mean()
+            least = min(least, float(there + back) / 2)
     return least
 
 
@@ -202,18 +201,11 @@ class Gallery:
     """Objects that further ones are compared with."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
-        self._points: list[np.ndarray] = []
-        self._histograms: list[np.ndarray] = []
-        self._pictures: list[np.ndarray] = []
-        self._trees: dict[int, cKDTree] = {}
+        self._items: list[tuple[str, Likeness]] = []
 
     def add(self, name: str, likeness: Likeness) -> None:
         """Add an object."""
-        self.names.append(name)
-        self._points.append(likeness.points)
-        self._histograms.append(likeness.histogram)
-        self._pictures.append(likeness.pictures)
+        self._items.append((name, likeness))
 
     def find_like(self, likeness: Likeness, limits: Limits) -> tuple[str, float, float] | None:
         """Find an object that is like another.
@@ -222,22 +214,18 @@ class Gallery:
             Its name, the Chamfer distance and the difference of the pictures; None if there is
             none.
         """
-        if not self.names:
-            return None
-        gaps = np.abs(np.array(self._histograms) - likeness.histogram).sum(axis=1)
+        histograms = np.array([item.histogram for _, item in self._items]).reshape(-1, _BINS**2)
+        gaps = np.abs(histograms - likeness.histogram).sum(axis=1)
         near = np.flatnonzero(gaps < HISTOGRAM_LIMIT)
         if not len(near):
             return None
-        others = np.stack([self._pictures[index] for index in near])
+        others = np.stack([self._items[index][1].pictures for index in near])
         looks = compare_pictures(likeness.pictures, others)
         possible = (looks < limits.picture) | (gaps[near] < limits.histogram)
         for place in np.argsort(looks):
-            if not possible[place]:
-                continue
-            index, look = int(near[place]), float(looks[place])
-            if index not in self._trees:
-                self._trees[index] = cKDTree(self._points[index])
-            shape = compare_shapes(likeness.points, self._points[index], self._trees[index])
-            if shape < limits.shape or (shape < limits.similar_shape and look < limits.picture):
-                return self.names[index], shape, look
+            if possible[place]:
+                name, other = self._items[near[place]]
+                look, shape = float(looks[place]), compare_shapes(likeness, other)
+                if shape < limits.shape or (shape < limits.similar_shape and look < limits.picture):
+                    return name, shape, look
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from PIL import Image
 
 from gsv3d._version import __version__
 from gsv3d.lab.rasterizing.props import Prop
+from gsv3d.meshing.export import pack_glb, turn_y_up
 
 TEXTURE_SIDE = 256
 """Largest side of a texture in pixels."""
@@ -37,23 +37,17 @@ def to_glb(prop: Prop) -> tuple[bytes, int]:
         uvs, index = prop.corner_uvs[faces].astype(np.float64), None
         if texture >= 0:
             picture, uvs = _crop(prop.textures[texture], uvs)
-            index = writer.texture(picture)
+            index = writer.add_texture(picture)
         for group, color in _group_by_color(prop.corner_colors[faces]):
             chosen = faces[group]
-            writer.primitive(
-                _turn(prop.vertices[prop.faces[chosen]]),
-                _turn(prop.corner_normals[chosen]),
+            writer.add_primitive(
+                turn_y_up(prop.vertices[prop.faces[chosen]]),
+                turn_y_up(prop.corner_normals[chosen]),
                 None if index is None else uvs[group],
                 prop.corner_colors[chosen] if color is None else None,
-                writer.material(color, index),
+                writer.add_material(color, index),
             )
-    return writer.glb(), len(writer.materials)
-
-
-def _turn(values: np.ndarray) -> np.ndarray:
-    """Turn (…, 3) vectors from +Z up to +Y up."""
-    x, y, z = np.moveaxis(values, -1, 0)
-    return np.stack([x, z, -y], axis=-1).astype(np.float32)
+    return writer.pack(), len(writer.materials)
 
 
 def _group_by_color(colors: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
@@ -109,17 +103,17 @@ class _Writer:
     materials: list[dict[str, Any]] = field(default_factory=list)
     primitives: list[dict[str, Any]] = field(default_factory=list)
 
-    def _view(self, data: bytes, target: int | None = None) -> int:
+    def _add_view(self, data: bytes, target: int | None = None) -> int:
         view = {"buffer": 0, "byteOffset": len(self.buffer), "byteLength": len(data)}
         self.views.append(view if target is None else view | {"target": target})
         self.buffer += data + bytes(-len(data) % 4)
         return len(self.views) - 1
 
-    def _accessor(self, values: np.ndarray, kind: str, bounds: bool = False) -> int:
+    def _add_accessor(self, values: np.ndarray, kind: str, bounds: bool = False) -> int:
         codes = {"f": _FLOAT, "u": _UINT16 if values.dtype.itemsize == 2 else _UINT32}
         target = _ARRAY_BUFFER if values.dtype.kind == "f" else _ELEMENT_BUFFER
         entry = {
-            "bufferView": self._view(values.tobytes(), target),
+            "bufferView": self._add_view(values.tobytes(), target),
             "componentType": codes[values.dtype.kind],
             "count": len(values),
             "type": kind,
@@ -129,7 +123,7 @@ class _Writer:
         self.accessors.append(entry)
         return len(self.accessors) - 1
 
-    def texture(self, picture: np.ndarray) -> int:
+    def add_texture(self, picture: np.ndarray) -> int:
         """Add a picture as PNG, or as JPEG where that is much smaller; return its number."""
         image = Image.fromarray(picture)
         png, jpeg = io.BytesIO(), io.BytesIO()
@@ -137,11 +131,11 @@ class _Writer:
         image.save(jpeg, "JPEG", quality=92)
         small = len(png.getvalue()) > 3 * len(jpeg.getvalue())
         data, kind = (jpeg, "jpeg") if small else (png, "png")
-        view = self._view(data.getvalue())
+        view = self._add_view(data.getvalue())
         self.images.append({"bufferView": view, "mimeType": f"image/{kind}"})
         return len(self.images) - 1
 
-    def material(self, color: np.ndarray | None, texture: int | None) -> int:
+    def add_material(self, color: np.ndarray | None, texture: int | None) -> int:
         """Add a matt material with a linear base color, a texture, or both."""
         base: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
         if color is not None and not np.allclose(color, 1.0):
@@ -151,7 +145,7 @@ class _Writer:
         self.materials.append({"pbrMetallicRoughness": base, "doubleSided": True})
         return len(self.materials) - 1
 
-    def primitive(
+    def add_primitive(
         self,
         corners: np.ndarray,
         normals: np.ndarray,
@@ -169,18 +163,18 @@ class _Writer:
         rows = np.concatenate(parts, axis=1).astype("<f4") + np.float32(0)  # no negative zeros
         unique, indices = np.unique(rows, axis=0, return_inverse=True)
         names = {
-            "POSITION": self._accessor(np.ascontiguousarray(unique[:, :3]), "VEC3", bounds=True),
-            "NORMAL": self._accessor(np.ascontiguousarray(unique[:, 3:6]), "VEC3"),
+            "POSITION": self._add_accessor(unique[:, :3], "VEC3", bounds=True),
+            "NORMAL": self._add_accessor(unique[:, 3:6], "VEC3"),
         }
         if uvs is not None:
-            names["TEXCOORD_0"] = self._accessor(np.ascontiguousarray(unique[:, 6:8]), "VEC2")
+            names["TEXCOORD_0"] = self._add_accessor(unique[:, 6:8], "VEC2")
         if colors is not None:
-            names["COLOR_0"] = self._accessor(np.ascontiguousarray(unique[:, -3:]), "VEC3")
+            names["COLOR_0"] = self._add_accessor(unique[:, -3:], "VEC3")
         kind = "<u2" if len(unique) < 2**16 else "<u4"
-        faces = self._accessor(indices.reshape(-1).astype(kind), "SCALAR")
+        faces = self._add_accessor(indices.reshape(-1).astype(kind), "SCALAR")
         self.primitives.append({"attributes": names, "indices": faces, "material": material})
 
-    def glb(self) -> bytes:
+    def pack(self) -> bytes:
         document: dict[str, Any] = {
             "asset": {"version": "2.0", "generator": f"GSV3D {__version__}"},
             "scene": 0,
@@ -196,15 +190,7 @@ class _Writer:
             document["images"] = self.images
             document["textures"] = [{"source": n} for n in range(len(self.images))]
         text = json.dumps(document, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        total = 28 + len(text) + len(self.buffer)
-        return (
-            struct.pack("<4sII", b"glTF", 2, total)
-            + struct.pack("<I4s", len(text), b"JSON")
-            + text
-            + struct.pack("<I4s", len(self.buffer), b"BIN\0")
-            + bytes(self.buffer)
-        )
+        return pack_glb(text, bytes(self.buffer))
 
 
 def name_coloring(prop: Prop) -> str:

@@ -13,7 +13,8 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from gsv3d.errors import DataError, OutputError
+from gsv3d.errors import DataError
+from gsv3d.outputs import make_folder
 
 HOST = "https://github.com/"
 
@@ -61,16 +62,12 @@ class Repository:
     def _run(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run([*self._git, *words], capture_output=True, stdin=subprocess.DEVNULL)
 
-    def list_files(self) -> list[str]:
-        """Return the paths of all files, with forward slashes.
+    def list_files(self) -> dict[str, str]:
+        """Return the hashes of all files, by their paths with forward slashes.
 
         Raises:
             DataError: git cannot list them.
         """
-        return list(self._list_objects())
-
-    def _list_objects(self) -> dict[str, str]:
-        """Return the hashes of all files, by their paths."""
         done = self._run("ls-tree", "-r", "-z", self._commit)
         if done.returncode:
             raise DataError(f"git cannot list the files of {self.name}: {_last_line(done.stderr)}.")
@@ -92,7 +89,7 @@ class Repository:
             return
         wanted = {
             digest
-            for path, digest in self._list_objects().items()
+            for path, digest in self.list_files().items()
             if folders.intersection(map(str, PurePosixPath(path).parents))
         }
         options = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
@@ -158,10 +155,7 @@ def fetch(url: str, name: str, commit: str, folder: Path) -> Repository:
     """
     git = find_git()
     if not (folder / "objects").is_dir():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be made: {error.strerror or error}.") from error
+        make_folder(folder)
         _call([git, "init", "--quiet", "--bare", str(folder)], f"git cannot make {folder}")
         _call([git, "--git-dir", str(folder), "remote", "add", "origin", url], f"git: {folder}")
     try:
@@ -189,10 +183,6 @@ def _last_line(stderr: bytes) -> str:
 
 def match(path: str, patterns: Iterable[str]) -> bool:
     """Tell whether a path fits a pattern with ``*`` and ``?``, whatever its case."""
-    lowered = path.lower()
-    return any(fnmatch.fnmatchcase(lowered, _literal(pattern.lower())) for pattern in patterns)
-
-
-def _literal(pattern: str) -> str:
-    """Take brackets, which stand in the names of folders, literally."""
-    return pattern.replace("[", "[[]")
+    # Brackets stand in the names of folders.
+    literal = [pattern.lower().replace("[", "[[]") for pattern in patterns]
+    return any(fnmatch.fnmatchcase(path.lower(), pattern) for pattern in literal)

@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,8 +22,8 @@ from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.gathering.likeness import Gallery, Likeness, Limits, measure_likeness
 from gsv3d.lab.gathering.repositories import HOST, Repository, fetch, match, open_mirror
-from gsv3d.lab.gathering.single_objects import SUFFIXES, Made, Task, make_maker
-from gsv3d.lab.gathering.sources import IN_FILE, Pack, Source
+from gsv3d.lab.gathering.single_objects import SUFFIXES, Candidate, Made, make_maker
+from gsv3d.lab.gathering.sources import IN_FILE, Source
 from gsv3d.lab.rasterizing.props import load_prop
 from gsv3d.outputs import make_folder, write_atomic
 
@@ -38,29 +38,6 @@ KEPT_OUT_LIMITS = Limits(shape=0.05, histogram=0.15, similar_shape=0.065, pictur
 
 _NO_NAME = ("scene", "model", "mesh", "textured", "object")
 """Stems that say nothing; the folder's name is taken."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A file that may become an object.
-
-    Attributes:
-        name: its name, unique.
-        source, pack: where it comes from.
-        task: what a worker is told.
-    """
-
-    name: str
-    source: Source
-    pack: Pack
-    task: Task
-
-    @property
-    def key(self) -> str:
-        """A text that changes if the object must be made again."""
-        task = self.task
-        options = (task.up, task.srgb_factors, task.license_in_file)
-        return f"{RECORD_FORMAT} {task.repository} {task.commit} {task.path} {options}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +71,7 @@ def open_repository(source: Source, output: Path, mirrors: Path | None) -> Repos
 
 def list_candidates(source: Source, repository: Repository) -> Iterator[Candidate]:
     """Iterate over the files that a source's packs take, in the order of their paths."""
-    files = [f for f in repository.list_files() if f.lower().endswith(SUFFIXES)]
+    files = [path for path in repository.list_files() if path.lower().endswith(SUFFIXES)]
     names: set[str] = set()
     for pack in source.packs:
         paths = sorted(f for f in files if match(f, pack.take) and not match(f, pack.leave))
@@ -104,16 +81,7 @@ def list_candidates(source: Source, repository: Repository) -> Iterator[Candidat
         for path in paths:
             name = _unused_name(pack.name, PurePosixPath(path), names)
             names.add(name)
-            task = Task(
-                repository.git_folder,
-                source.commit,
-                source.repository,
-                path,
-                pack.up,
-                pack.srgb_factors,
-                source.license == IN_FILE,
-            )
-            yield Candidate(name, source, pack, task)
+            yield Candidate(name, source, pack, repository.git_folder, path)
 
 
 def _unused_name(pack: str, path: PurePosixPath, used: set[str]) -> str:
@@ -154,25 +122,24 @@ class Records:
         """Return an object's record: ``facts`` or ``left_out``; None if it must be made."""
         try:
             record = json.loads(self._path(candidate.name, ".json").read_text(encoding="utf-8"))
-            fits = bool(record["key"] == candidate.key)
+            fits = record["key"] == _key(candidate)
+            whole = "left_out" in record or self._path(candidate.name, ".npz").is_file()
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if not fits:
-            return None
-        whole = "left_out" in record or self._path(candidate.name, ".npz").is_file()
-        return record if whole else None
+        return record if fits and whole else None
 
     def write_made(self, candidate: Candidate, made: Made) -> None:
         """Write an object, its measures and, last, its record."""
         write_atomic(self.object_path(candidate.name), made.glb)
-        write_atomic(self._path(candidate.name, ".npz"), _pack(made.likeness))
+        self.write_likeness(candidate.name, made.likeness)
         self._write(candidate, {"facts": made.facts})
 
     def write_left_out(self, candidate: Candidate, why: str) -> None:
+        """Write why an object is left out."""
         self._write(candidate, {"left_out": why})
 
     def _write(self, candidate: Candidate, fields: dict[str, Any]) -> None:
-        text = json.dumps({"key": candidate.key, **fields}, ensure_ascii=False)
+        text = json.dumps({"key": _key(candidate), **fields}, ensure_ascii=False)
         write_atomic(self._path(candidate.name, ".json"), text.encode())
 
     def read_likeness(self, name: str) -> Likeness | None:
@@ -184,16 +151,20 @@ class Records:
             return None
 
     def write_likeness(self, name: str, likeness: Likeness) -> None:
-        write_atomic(self._path(name, ".npz"), _pack(likeness))
+        """Write the measures of an object."""
+        data = io.BytesIO()
+        np.savez_compressed(data, **asdict(likeness))
+        write_atomic(self._path(name, ".npz"), data.getvalue())
 
 
-def _pack(likeness: Likeness) -> bytes:
-    data = io.BytesIO()
-    np.savez_compressed(data, **likeness.to_arrays())
-    return data.getvalue()
+def _key(candidate: Candidate) -> str:
+    """Return a text that changes if the object must be made again."""
+    source, pack = candidate.source, candidate.pack
+    options = (pack.up, pack.srgb_factors, source.license == IN_FILE)
+    return f"{RECORD_FORMAT} {source.repository} {source.commit} {candidate.path} {options}"
 
 
-def make(
+def make_objects(
     candidates: Sequence[Candidate],
     records: Records,
     workers: int,
@@ -208,8 +179,7 @@ def make(
         say: called after each object with the numbers of those done and of all, and the reason if
             it is left out.
     """
-    tasks = [item.task for item in candidates]
-    for done, outcome in enumerate(run_in_processes(make_maker, tasks, workers), 1):
+    for done, outcome in enumerate(run_in_processes(make_maker, candidates, workers), 1):
         candidate = candidates[outcome.index]
         if outcome.error is None:
             records.write_made(candidate, outcome.value)
@@ -227,17 +197,15 @@ def measure_known(
         Those of the split train, and the others.
     """
     names = [f"against-{_digest(item.path)}" for item in objects]
-    found = {name: records.read_likeness(name) for name in names}
     paths = {name: item.path for name, item in zip(names, objects, strict=True)}
-    missing = [name for name in paths if found[name] is None]
+    missing = [name for name in paths if records.read_likeness(name) is None]
     tasks = [paths[name] for name in missing]
     for outcome in run_in_processes(make_measurer, tasks, workers):
         if outcome.error is None:
-            found[missing[outcome.index]] = outcome.value
             records.write_likeness(missing[outcome.index], outcome.value)
     train, kept_out = Gallery(), Gallery()
     for name, item in zip(names, objects, strict=True):
-        likeness = found[name]
+        likeness = records.read_likeness(name)
         if likeness is not None:
             (train if item.split == "train" else kept_out).add(item.name, likeness)
     return train, kept_out
@@ -255,11 +223,7 @@ def make_measurer() -> Callable[[Path], Likeness]:
     import torch
 
     torch.set_num_threads(1)
-    return _measure
-
-
-def _measure(path: Path) -> Likeness:
-    return measure_likeness(load_prop(path))
+    return lambda path: measure_likeness(load_prop(path))
 
 
 def drop_alike(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import posixpath
 import re
 import tempfile
 from collections.abc import Callable
@@ -18,13 +19,14 @@ from PIL import Image
 
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets import mesh_files
-from gsv3d.lab.datasets.color import decode_srgb
-from gsv3d.lab.datasets.rendering import silence_standard_output
+from gsv3d.lab.datasets.light import decode_srgb
+from gsv3d.lab.datasets.processes import silence_standard_output
 from gsv3d.lab.gathering.likeness import Likeness, measure_likeness
 from gsv3d.lab.gathering.prop_files import name_coloring, to_glb
 from gsv3d.lab.gathering.repositories import Repository
-from gsv3d.lab.gathering.sources import LICENSES
+from gsv3d.lab.gathering.sources import IN_FILE, LICENSES, Pack, Source
 from gsv3d.lab.rasterizing.props import Prop, load_prop
+from gsv3d.meshing.export import turn_y_up
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".fbx")
 """Formats that are taken. FBX and rigs need Blender."""
@@ -41,26 +43,24 @@ _READ_SIDE = 1024
 
 
 @dataclass(frozen=True)
-class Task:
-    """One file of a repository.
+class Candidate:
+    """A file of a repository that may become an object.
 
     Attributes:
-        git_folder, commit, repository: where it is.
-        path: its path there.
-        up, srgb_factors: as a ``Pack`` has them.
-        license_in_file: True if the file itself names its license and its author.
+        name: name of the object, unique.
+        source, pack: where it comes from.
+        git_folder: git folder of the source's repository.
+        path: path of the file in the repository.
     """
 
+    name: str
+    source: Source
+    pack: Pack
     git_folder: Path
-    commit: str
-    repository: str
     path: str
-    up: str
-    srgb_factors: bool
-    license_in_file: bool
 
     def __str__(self) -> str:
-        return f"{self.repository}: {self.path}"
+        return f"{self.source.repository}: {self.path}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Made:
     likeness: Likeness
 
 
-def make_maker() -> Callable[[Task], Made]:
+def make_maker() -> Callable[[Candidate], Made]:
     """Return ``make_object``; called once in each process."""
     import torch
 
@@ -87,56 +87,63 @@ def make_maker() -> Callable[[Task], Made]:
     return make_object
 
 
-def make_object(task: Task) -> Made:
+def make_object(candidate: Candidate) -> Made:
     """Make one object.
 
     Raises:
         DataError: it is left out; one sentence says why.
     """
-    repository = Repository(task.git_folder, task.commit, task.repository)
+    source = candidate.source
+    repository = Repository(candidate.git_folder, source.commit, source.repository)
     with tempfile.TemporaryDirectory(prefix="gsv3d-object-") as name:
         folder = Path(name).resolve()
-        file = folder / PurePosixPath(task.path)
+        file = folder / PurePosixPath(candidate.path)
         exported = folder / "exported.glb"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(repository.read(task.path))
+            file.write_bytes(repository.read(candidate.path))
             _write_references(repository, file, folder)
-            facts = _read_license(file) if task.license_in_file else {}
+            facts = _read_license(file) if source.license == IN_FILE else {}
             rigged = _has_rig(file)
             facts["posed_static_of_rig"] = rigged
             if rigged or file.suffix.lower() == ".fbx":
                 _export_with_blender(file, exported)
-                return _convert(exported, task, facts)
-            return _convert(file, task, facts)
+                return _convert(exported, candidate, facts)
+            return _convert(file, candidate, facts)
         except DataError as error:  # a temporary path says nothing
             text = error.message
             for path in (file, exported):
-                text = text.replace(str(path), str(task))
+                text = text.replace(str(path), str(candidate))
             raise DataError(text) from error
 
 
-def _convert(file: Path, task: Task, facts: dict[str, Any]) -> Made:
+def _convert(file: Path, candidate: Candidate, facts: dict[str, Any]) -> Made:
     _refuse_clear_textures(file)
     prop = load_prop(file, _READ_SIDE)
     if prop.missing_textures:
-        raise DataError(f"{task}: its textures are missing ({', '.join(prop.missing_textures)}).")
+        names = ", ".join(prop.missing_textures)
+        raise DataError(f"{candidate}: its textures are missing ({names}).")
     extents = np.ptp(prop.vertices[prop.faces].reshape(-1, 3), axis=0)
     count = len(prop.faces)
     if count > MOST_TRIANGLES:
-        raise DataError(f"{task}: it has {count:,} triangles, more than {MOST_TRIANGLES:,}.")
+        raise DataError(f"{candidate}: it has {count:,} triangles, more than {MOST_TRIANGLES:,}.")
     if not extents.max() > 0 or extents.min() < THINNEST * extents.max():
-        raise DataError(f"{task}: it is flat.")
-    if task.up == "z":
-        prop = _stand_up(prop)
-    if task.srgb_factors:
+        raise DataError(f"{candidate}: it is flat.")
+    if candidate.pack.up == "z":  # it was read as if it had +Y up
+        prop = replace(
+            prop,
+            vertices=turn_y_up(prop.vertices),
+            corner_normals=turn_y_up(prop.corner_normals),
+        )
+        extents = extents[[0, 2, 1]]
+    if candidate.pack.srgb_factors:
         prop = replace(prop, corner_colors=decode_srgb(prop.corner_colors).astype(np.float32))
     glb, materials = to_glb(prop)
     try:
         likeness = measure_likeness(prop)
     except ValueError as error:
-        raise DataError(f"{task}: {error}.") from error
-    x, y, z = np.ptp(prop.vertices[prop.faces].reshape(-1, 3), axis=0)
+        raise DataError(f"{candidate}: {error}.") from error
+    x, y, z = extents
     facts |= {
         "triangles": count,
         "extents": [round(float(v), 4) for v in (x, z, y)],
@@ -146,16 +153,6 @@ def _convert(file: Path, task: Task, facts: dict[str, Any]) -> Made:
         "watertight": _is_watertight(prop),
     }
     return Made(glb, facts, likeness)
-
-
-def _stand_up(prop: Prop) -> Prop:
-    """Turn a prop whose file has +Z up, and which was read as if it had +Y up."""
-
-    def turn(values: np.ndarray) -> np.ndarray:
-        x, y, z = np.moveaxis(values, -1, 0)
-        return np.stack([x, z, -y], axis=-1)
-
-    return replace(prop, vertices=turn(prop.vertices), corner_normals=turn(prop.corner_normals))
 
 
 def _is_watertight(prop: Prop) -> bool:
@@ -191,16 +188,9 @@ def _write_references(repository: Repository, file: Path, folder: Path) -> None:
 
 
 def _join(folder: PurePosixPath, name: str) -> str | None:
-    """Return a relative path below the repository's root; None if it leaves it."""
-    parts: list[str] = []
-    for part in (folder / name.replace("\\", "/")).parts:
-        if part == "..":
-            if not parts:
-                return None
-            parts.pop()
-        elif part not in (".", "/"):
-            parts.append(part)
-    return "/".join(parts) or None
+    """Return a path below the repository's root; None if it leaves it."""
+    path = posixpath.normpath(folder / name.replace("\\", "/")).lstrip("/")
+    return None if path.split("/")[0] in ("", ".", "..") else path
 
 
 def _read_document(file: Path) -> dict[str, Any]:
@@ -223,15 +213,15 @@ def _read_license(file: Path) -> dict[str, Any]:
     extras = _read_document(file).get("asset", {}).get("extras", {})
     if not isinstance(extras, dict):
         extras = {}
-    words = str(extras.get("license", "")).split(" ")[0]
-    words = {"CC0-1.0": "CC0-1.0", "CC0": "CC0-1.0"}.get(words, words)
-    if words not in LICENSES:
-        raise DataError(f"{file}: its license is {words or 'not named'}.")
+    license = str(extras.get("license", "")).split(" ")[0]
+    license = "CC0-1.0" if license == "CC0" else license
+    if license not in LICENSES:
+        raise DataError(f"{file}: its license is {license or 'not named'}.")
     author, title = str(extras.get("author", "")), str(extras.get("title", ""))
     if not author:
         raise DataError(f"{file}: it names no author.")
     return {
-        "license": words, "author": author, "title": title, "url": str(extras.get("source", "")),
+        "license": license, "author": author, "title": title, "url": str(extras.get("source", "")),
     }  # fmt: skip
 
 
@@ -267,7 +257,7 @@ def _export_with_blender(file: Path, target: Path) -> None:
             f"{file}: reading it needs the Python package bpy.",
             'Install it with: pip install -e ".[blender]".',
         )
-    from gsv3d.lab.datasets.blender_export import export_plain_glb
+    from gsv3d.lab.datasets.blender_objects import export_plain_glb
 
     try:
         missing = export_plain_glb(file, target)

@@ -27,8 +27,6 @@ LICENSES = {
 IN_FILE = "in file"
 """A source's license if every file names its own, with its author, in ``asset.extras``."""
 
-UP_AXES = ("y", "z")
-
 
 @dataclass(frozen=True)
 class Pack:
@@ -84,7 +82,7 @@ def read_sources(path: Path) -> list[Source]:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}")
-        sources = [_source(entry) for entry in document["sources"]]
+        sources = [_read_source(entry) for entry in document["sources"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{error}" if type(error) is ValueError else describe_damage(error)
         raise DataError(
@@ -98,13 +96,11 @@ def read_sources(path: Path) -> list[Source]:
     return sources
 
 
-def _pack(entry: dict[str, Any]) -> Pack:
-    fields = dict(entry, take=tuple(entry["take"]), leave=tuple(entry.get("leave", ())))
-    return Pack(**fields)
-
-
-def _source(entry: dict[str, Any]) -> Source:
-    packs = tuple(_pack(pack) for pack in entry.pop("packs"))
+def _read_source(entry: dict[str, Any]) -> Source:
+    packs = tuple(
+        Pack(**pack | {"take": tuple(pack["take"]), "leave": tuple(pack.get("leave", ()))})
+        for pack in entry.pop("packs")
+    )
     source = Source(packs=packs, **entry)
     if not re.fullmatch("[0-9a-f]{40}", source.commit):
         raise ValueError(f"{source.repository} has no full hash as its commit")
@@ -116,6 +112,6 @@ def _source(entry: dict[str, Any]) -> Source:
     for pack in packs:
         if not re.fullmatch(r"[a-z0-9_]+", pack.name):
             raise ValueError(f"a pack of {source.repository} has the name {pack.name!r}")
-        if pack.up not in UP_AXES:
+        if pack.up not in ("y", "z"):
             raise ValueError(f"the pack {pack.name} has the up axis {pack.up!r}")
     return source

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsv3d.lab.datasets.environments import Environment, fibonacci_sphere, find_exposure
+from gsv3d.lab.datasets.light import Environment, fibonacci_sphere, find_exposure
 from gsv3d.lab.rasterizing.triangles import rasterize_projected
 
 NUM_LIGHTS = 32

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras, model_elevations_deg, orbit
-from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
+from gsv3d.lab.datasets.light import decode_srgb, encode_srgb
 from gsv3d.lab.rasterizing.lighting import Lights, compute_irradiance, face_the_camera
 from gsv3d.lab.rasterizing.props import Prop
 from gsv3d.lab.rasterizing.triangles import Fragments, rasterize

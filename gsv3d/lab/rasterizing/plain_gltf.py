@@ -15,12 +15,12 @@ a document is rewritten before trimesh reads it:
 from __future__ import annotations
 
 import json
-import struct
 from typing import Any
 
 import numpy as np
 
 from gsv3d.lab.datasets import mesh_files
+from gsv3d.meshing.export import pack_glb
 
 _FLOAT, _UINT32 = 5126, 5125
 _TRIANGLES, _FAN = 4, 6
@@ -211,12 +211,7 @@ class _Rewriter:
             view["byteOffset"] = starts[view["buffer"]] + view.get("byteOffset", 0)
             view["buffer"] = 0
         self._document["buffers"] = [{"byteLength": len(joined)}]
-        text = json.dumps(self._document).encode()
-        text += b" " * (-len(text) % 4)
-        joined += bytes(-len(joined) % 4)
-        head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(joined))
-        chunks = struct.pack("<I4s", len(text), b"JSON") + text
-        return head + chunks + struct.pack("<I4s", len(joined), b"BIN\0") + bytes(joined)
+        return pack_glb(json.dumps(self._document).encode(), bytes(joined))
 
 
 def _transformed(uvs: np.ndarray, transform: dict[str, Any]) -> np.ndarray:

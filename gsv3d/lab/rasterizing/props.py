@@ -12,7 +12,7 @@ import numpy as np
 
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets import mesh_files
-from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
+from gsv3d.lab.datasets.light import decode_srgb, encode_srgb
 from gsv3d.lab.rasterizing import plain_gltf
 from gsv3d.meshing.mesh import TexturedMesh
 

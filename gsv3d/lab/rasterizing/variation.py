@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from gsv3d.lab.datasets.color import decode_srgb
+from gsv3d.lab.datasets.light import decode_srgb
 from gsv3d.lab.rasterizing.props import Prop
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gsv3d.cli import main
 from gsv3d.lab.cli import render
-from gsv3d.lab.cli.render import add_arguments, main, read_settings, write_command
+from gsv3d.lab.cli.render import add_parser, read_settings, write_command
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.plans import OrbitSettings
 from gsv3d.lab.datasets.rendering import Rendered
@@ -21,9 +22,13 @@ from tests import tiny
 
 
 def parse(*words: str) -> argparse.Namespace:
+    return parse_command(["render", "a.glb", "--output", "out", *words])
+
+
+def parse_command(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(["a.glb", "--output", "out", *words])
+    add_parser(parser.add_subparsers())
+    return parser.parse_args(words)
 
 
 def test_without_options_the_settings_are_the_defaults() -> None:
@@ -41,9 +46,7 @@ def test_the_command_makes_the_same_settings_again() -> None:
     args = parse("--preset", "sv3d", "--orbit", "dynamic", "--limit", "3", "--random-colors")
     words = write_command(args).split()
     assert words[:2] == ["gsv3d", "render"]
-    again = argparse.ArgumentParser()
-    add_arguments(again)
-    assert read_settings(again.parse_args(words[2:])) == read_settings(args)
+    assert read_settings(parse_command(words[1:])) == read_settings(args)
 
 
 def test_time_left_is_judged_without_the_start(capsys, monkeypatch) -> None:
@@ -71,7 +74,7 @@ def test_time_left_is_judged_without_the_start(capsys, monkeypatch) -> None:
 )
 def test_bad_options_get_one_sentence(tmp_path: Path, capsys, arguments, words) -> None:
     (tmp_path / "a.glb").touch()
-    code = main([str(tmp_path / "a.glb"), "--output", str(tmp_path / "o"), *arguments])
+    code = main(["render", str(tmp_path / "a.glb"), "--output", str(tmp_path / "o"), *arguments])
     error = capsys.readouterr().err
     assert code == 2 and words in error and error.count("\n") == 1
 
@@ -80,10 +83,10 @@ def test_an_empty_folder_and_an_output_that_is_a_file(tmp_path: Path, capsys, mo
     monkeypatch.setattr(render, "require_blender", lambda: None)
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert main([str(empty), "--output", str(tmp_path / "o")]) == 2
+    assert main(["render", str(empty), "--output", str(tmp_path / "o")]) == 2
     assert "no 3D object in the folder" in capsys.readouterr().err
     (tmp_path / "a.glb").touch()
-    assert main([str(tmp_path / "a.glb"), "--output", str(tmp_path / "a.glb")]) == 2
+    assert main(["render", str(tmp_path / "a.glb"), "--output", str(tmp_path / "a.glb")]) == 2
     error = capsys.readouterr().err
     assert "a.glb is a file, not a folder" in error and error.count("\n") == 1
 
@@ -95,7 +98,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys, monkey
     record.parent.mkdir()
     for text in ("{}", "nothing", '{"settings": {}, "format": "gsv3d-orbits/1"}'):
         record.write_text(text)
-        assert main([str(tmp_path / "a.glb"), "--output", str(record.parent)]) == 2
+        assert main(["render", str(tmp_path / "a.glb"), "--output", str(record.parent)]) == 2
         assert "is not the record of a data set of this version" in capsys.readouterr().err
         assert record.read_text() == text
 
@@ -125,7 +128,7 @@ def test_a_shard_cut_short_is_named_and_only_what_it_lost_is_rendered_again(
     for name in ("a", "b", "c", "bad"):
         (tmp_path / f"{name}.glb").touch()
     output = tmp_path / "out"
-    command = [str(tmp_path), "--output", str(output)]
+    command = ["render", str(tmp_path), "--output", str(output)]
     assert main(command) == 1
     assert sorted(fake_blender) == ["a", "b", "bad", "c"]
     assert "bad: " in (output / "DATASHEET.md").read_text(encoding="utf-8")
@@ -154,9 +157,9 @@ def test_an_interruption_keeps_what_is_done(tmp_path: Path, capsys, fake_blender
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Dataset, "note", interrupt)
-        assert main([str(tmp_path), "--output", str(output)]) == 130
+        assert main(["render", str(tmp_path), "--output", str(output)]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
-    assert main([str(tmp_path), "--output", str(output)]) == 0
+    assert main(["render", str(tmp_path), "--output", str(output)]) == 0
     assert len(fake_blender) == 2 and len(index_shards(output)) == 2
 
 
@@ -176,9 +179,9 @@ def test_a_full_disk_ends_the_run_in_words_and_keeps_what_is_done(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gsv3d.outputs.os.fsync", fsync)
-        assert main([str(tmp_path), "--output", str(output)]) == 2
+        assert main(["render", str(tmp_path), "--output", str(output)]) == 2
     error = capsys.readouterr().err
     assert "the disk is full. Free some space" in error and error.count("\n") == 1
     fake_blender.clear()
-    assert main([str(tmp_path), "--output", str(output)]) == 0
+    assert main(["render", str(tmp_path), "--output", str(output)]) == 0
     assert len(fake_blender) == 2 and len(index_shards(output)) == 3

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from gsv3d.lab.datasets.dataset import write_datasheet
 from gsv3d.lab.datasets.plans import OrbitSettings
 
@@ -14,7 +16,7 @@ def facts(pack: str, split: str = "train", license: str = "CC0-1.0", **more) -> 
 
 
 def sheet(objects: list[dict], failures: dict[str, str] | None = None) -> str:
-    settings = OrbitSettings(random_colors=True).to_dict()
+    settings = asdict(OrbitSettings(random_colors=True))
     shards = {"train-a-000000.tar": 1_500_000}
     return write_datasheet(objects, shards, settings, ["gsv3d render x"], failures or {})
 

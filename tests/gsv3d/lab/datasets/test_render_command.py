@@ -19,7 +19,7 @@ import pytest
 import trimesh
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.cli.render import main
+from gsv3d.cli import main
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.shards import index_shards
 
@@ -87,7 +87,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, meshes):
     make_objects(source, meshes)
     errors, out = io.StringIO(), io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(out):
-        code = main([str(source), "--output", str(output), "--workers", "1", *OPTIONS])
+        code = main(["render", str(source), "--output", str(output), "--workers", "1", *OPTIONS])
     return source, output, code, errors.getvalue(), out.getvalue()
 
 
@@ -251,7 +251,7 @@ def test_a_second_run_renders_only_what_is_missing_and_the_same(
 ) -> None:
     source, output, _, _, _ = rendered
     rest = ["--output", str(tmp_path), "--workers", "1", *OPTIONS, "--normals", "world"]
-    assert main([str(source / "box.glb"), *rest]) == 0
+    assert main(["render", str(source / "box.glb"), *rest]) == 0
     before, after = record(output, "box"), record(tmp_path, "box")
     np.testing.assert_array_equal(before.rgba, after.rgba)
     np.testing.assert_array_equal(before.depth, after.depth)
@@ -259,7 +259,7 @@ def test_a_second_run_renders_only_what_is_missing_and_the_same(
     assert np.abs(turned - before.normals).max() < 0.03
     (shard,) = tmp_path.glob("*.tar")
     kept = shard.read_bytes()
-    assert main([str(source / "box.glb"), str(source / "plain.glb"), *rest]) == 0
+    assert main(["render", str(source / "box.glb"), str(source / "plain.glb"), *rest]) == 0
     assert "1 objects are there already" in capsys.readouterr().out
     assert shard.read_bytes() == kept and len(list(tmp_path.glob("*.tar"))) == 2
     assert [entry.key for entry in index_shards(tmp_path)] == ["box", "plain"]
@@ -267,7 +267,7 @@ def test_a_second_run_renders_only_what_is_missing_and_the_same(
 
 def test_other_settings_do_not_mix_into_a_folder(rendered, capsys) -> None:
     source, output, _, _, _ = rendered
-    assert main([str(source / "box.glb"), "--output", str(output), "--size", "32"]) == 2
+    assert main(["render", str(source / "box.glb"), "--output", str(output), "--size", "32"]) == 2
     assert "holds orbits rendered with size = 48, not 32" in capsys.readouterr().err
 
 
@@ -302,8 +302,8 @@ def test_eevee_without_a_display_or_egl_is_refused_in_one_sentence(
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", "/nowhere")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    code = main([str(rendered[0] / "box.glb"), "--output", str(tmp_path), "--engine", "eevee",
-                 "--workers", "1", *OPTIONS])  # fmt: skip
+    code = main(["render", str(rendered[0] / "box.glb"), "--output", str(tmp_path),
+                 "--engine", "eevee", "--workers", "1", *OPTIONS])  # fmt: skip
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1
     assert "EEVEE needs a GPU or EGL, which this machine lacks" in error
@@ -312,8 +312,8 @@ def test_eevee_without_a_display_or_egl_is_refused_in_one_sentence(
 @pytest.mark.gpu
 def test_eevee_shows_what_cycles_shows(rendered, tmp_path: Path, capsys) -> None:
     """Marked gpu: where software draws for EEVEE, its shaders alone take minutes to compile."""
-    code = main([str(rendered[0] / "box.glb"), "--output", str(tmp_path), "--engine", "eevee",
-                 "--workers", "1", *OPTIONS])  # fmt: skip
+    code = main(["render", str(rendered[0] / "box.glb"), "--output", str(tmp_path),
+                 "--engine", "eevee", "--workers", "1", *OPTIONS])  # fmt: skip
     if code == 2 and "EEVEE needs a GPU or EGL" in capsys.readouterr().err:
         pytest.skip("no GPU and no EGL on this machine")
     assert code == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gsv3d.cli import main
 from gsv3d.lab.datasets.shards import index_shards
 from tests import ray_nodes
 
@@ -20,16 +21,15 @@ pytestmark = [
 @pytest.mark.bpy
 @pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="bpy is not installed")
 def test_objects_are_rendered_on_the_cluster(tmp_path: Path, meshes, capsys) -> None:
-    from gsv3d.lab.cli.render import main
-
     source = tmp_path / "objects"
     source.mkdir()
     for name in ("a", "b"):
         meshes.colored_box(source / f"{name}.glb", (2.0, 1.0, 1.5))
     meshes.without_faces(source / "points.glb")
     with ray_nodes.start_nodes(1) as made:
-        code = main([str(source), "--output", str(tmp_path / "out"), "--ray", made.address,
-                     "--size", "32", "--orbit-views", "2", "--novel-views", "0"])  # fmt: skip
+        code = main(["render", str(source), "--output", str(tmp_path / "out"),
+                     "--ray", made.address, "--size", "32", "--orbit-views", "2",
+                     "--novel-views", "0"])  # fmt: skip
     assert code == 1 and "points.glb: it has no faces" in capsys.readouterr().err
     entries = index_shards(tmp_path / "out")
     assert [entry.key for entry in entries] == ["a", "b"]

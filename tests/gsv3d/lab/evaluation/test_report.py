@@ -15,7 +15,7 @@ from PIL import Image
 from gsv3d.lab.evaluation.figures import TILE, choose_cases
 from gsv3d.lab.evaluation.measuring import measure
 from gsv3d.lab.evaluation.report import NOT_INSTALLED, write_report
-from gsv3d.lab.evaluation.results import PER_CASE, PER_VIEW, load_results
+from gsv3d.lab.evaluation.results import COLUMNS, PER_VIEW, load_results
 from gsv3d.lab.evaluation.runner import make_measure_task
 from gsv3d.lab.evaluation.store import Run, read_json, write_json
 from tests.gsv3d.lab.evaluation.answers import answer, box, make_evaluation
@@ -107,7 +107,7 @@ def test_other_tables_are_there(report: str) -> None:
 def test_the_csv_has_a_line_for_every_case_and_candidate(evaluation, report: str) -> None:
     with open(evaluation.folder / "results.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 6 * 4 and set(c.key for c in PER_CASE) <= set(rows[0])
+    assert len(rows) == 6 * 4 and set(COLUMNS) <= set(rows[0])
     failed = [row for row in rows if row["failed"] == "1"]
     assert [(row["case"], row["candidate"]) for row in failed] == [("tower", "m")]
     results = load_results(evaluation)

@@ -12,7 +12,7 @@ from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.color import encode_srgb
+from gsv3d.lab.datasets.light import encode_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.evaluation.image_metrics import mask_iou
 from gsv3d.lab.evaluation.protocol import Case, ObjectPlan

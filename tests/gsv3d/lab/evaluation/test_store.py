@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ def test_the_record_names_objects_settings_and_models(tmp_path: Path, objects) -
     cases = make_cases(objects, 0, [0.0, 20.0])
     evaluation = prepare_folder(tmp_path / "r", SETTINGS, cases, "m", IDENTITY, (0, 2), "lib")
     record = json.loads((tmp_path / "r" / "evaluation.json").read_text())
-    assert sorted(record["objects"]) == ["a", "b"] and record["settings"] == SETTINGS.to_dict()
+    assert sorted(record["objects"]) == ["a", "b"] and record["settings"] == asdict(SETTINGS)
     assert record["models"]["m"] == {
         "sha256": "abc", "steps": None, "faces": 5000, "texture_size": 512, "frames": 4,
         "pose": "elevation", "orbit": None, "consistency": None, "seeds": [0, 2],

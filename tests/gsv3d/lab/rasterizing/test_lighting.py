@@ -5,7 +5,7 @@ import numpy as np
 import torch
 import trimesh
 
-from gsv3d.lab.datasets.environments import Environment, compute_matt_radiance
+from gsv3d.lab.datasets.light import Environment, compute_matt_radiance
 from gsv3d.lab.rasterizing.lighting import (
     compute_irradiance,
     draw_shadow_maps,

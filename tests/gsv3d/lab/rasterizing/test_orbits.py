@@ -4,6 +4,7 @@
 import importlib.util
 import io
 import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
-from gsv3d.lab.datasets.environments import Environment
+from gsv3d.lab.datasets.light import Environment
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
@@ -93,10 +94,10 @@ def test_blenders_pixels(lamp):
     from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
     from gsv3d.lab.datasets.processes import run_in_processes
     from gsv3d.lab.datasets.records import OrbitRecord
-    from gsv3d.lab.datasets.rendering import RendererFactory
+    from gsv3d.lab.datasets.rendering import ObjectRenderer
 
     settings = OrbitSettings(size=96, orbit_views=3, novel_views=2, samples=32, seed=5)
-    (outcome,) = run_in_processes(RendererFactory(settings), [ObjectFile("lamp", lamp)], 1)
+    (outcome,) = run_in_processes(partial(ObjectRenderer, settings), [ObjectFile("lamp", lamp)], 1)
     assert outcome.error is None
     with tarfile.open(fileobj=io.BytesIO(outcome.value.tar)) as tar:
         files = {m.name.split(".", 1)[1]: tar.extractfile(m).read() for m in tar.getmembers()}

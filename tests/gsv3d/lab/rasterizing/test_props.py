@@ -194,7 +194,7 @@ def test_a_document_of_another_form_is_named(tmp_path):
 
 
 def test_srgb_decoding_is_the_inverse_of_encoding():
-    from gsv3d.lab.datasets.color import decode_srgb, encode_srgb
+    from gsv3d.lab.datasets.light import decode_srgb, encode_srgb
 
     values = np.linspace(0, 1, 101)
     assert np.allclose(decode_srgb(encode_srgb(values)), values, atol=1e-6)
