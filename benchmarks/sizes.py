@@ -94,8 +94,8 @@ SIZES = (
 def draw_bank(
     objects: tuple[ObjectFile, ...], size: int, folder: Path, workers: int, orbit: str = "static"
 ) -> OrbitBank:
-    """Return orbits of the unchanged objects; draw those that are missing."""
-    settings = BankSettings(size=size, orbit_views=16, variants=1, orbit=orbit)
+    """Return orbits of the unchanged objects, with hints; draw those that are missing."""
+    settings = BankSettings(size=size, orbit_views=16, variants=1, orbit=orbit, hints=True)
     factory = BankFactory(folder, objects, settings)
     with Drawing(factory, workers, lambda text: print(text, flush=True)) as drawing:
         drawing.wait()
@@ -139,7 +139,8 @@ def measure(size: Size, bank: OrbitBank, folders: list[Path]) -> dict[str, float
         modes = modes.unflatten(0, batch.pictures.shape[:2])
         context = embed_for_cross_attention(encoder, batch.reference)
         torch.manual_seed(start)
-        drawn = sample_latents(unet, modes[:, -1], context, batch.pose, sigmas)
+        hints = task.hints(batch, modes[:, -1])
+        drawn = sample_latents(unet, modes[:, -1], context, batch.pose, sigmas, hints)
         true = _reduce(batch.pictures)
         again = _reduce(_decode(vae, modes * vae.config.scaling_factor))
         found = _reduce(_decode(vae, drawn))

@@ -41,6 +41,7 @@ from gsv3d.multiview.conditioning import (
     encode_reference,
     pose_ids,
 )
+from gsv3d.multiview.hints import Hints
 
 STAGES = ("autoencoder", "multiview", "decoder", "distill")
 
@@ -128,7 +129,9 @@ class Work:
         context = embed_for_cross_attention(self.networks["image_encoder"], self.pictures(1))
         latents = self.latents()
         sigma = torch.ones(1)
-        return denoise(self.networks["unet"], latents, sigma, latents[:, 0], context, self.pose)
+        reference, unknown = latents[:, 0], torch.full((1,), torch.nan)
+        hints = Hints(reference, unknown, unknown)
+        return denoise(self.networks["unet"], latents, sigma, reference, context, self.pose, hints)
 
     def decoder(self) -> None:
         self.encode()
