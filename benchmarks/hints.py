@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure what hints are worth to multi-view models: the error of latents made from pure noise.
 
-    python benchmarks/hints.py MODEL... --objects props/index.json --packs PACK... --output runs/hints
+    python benchmarks/hints.py MODEL... --objects props/index.json --packs PACK... --output runs
 
 Each object is drawn once and seen from one side; every model is told nothing, the truth with the
 errors of training (``gsv3d.lab.training.hints``), and the truth. The error is the mean square of
