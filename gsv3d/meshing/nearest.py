@@ -19,7 +19,7 @@ COUNT = 4
 """A color is the mean of so many Gaussians'."""
 
 LEAST_BOX = 16
-"""A box holds so many Gaussians, or, where they are many, a sixteenth as many as there are boxes."""
+"""A box holds so many Gaussians, or, where they are many, a sixteenth what there are boxes."""
 
 
 class Nearest:
