@@ -162,6 +162,8 @@ def _find_middle(distance: np.ndarray) -> np.ndarray:
 def _drop_crumbs(field: np.ndarray, share: float) -> np.ndarray:
     """Put the smallest parts of the field just outside: their place is still the nearest miss."""
     labels, count = ndimage.label(field < 0)
+    if count < 2:
+        return field
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     small = sizes < share * sizes[1:].max(initial=0)
     return np.where(small[labels], np.abs(field), field)

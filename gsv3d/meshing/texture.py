@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from gsv3d.compiling import list_parts, run_in_threads
 from gsv3d.meshing import native
 from gsv3d.meshing.mesh import smooth_normals, vertex_normals
+from gsv3d.meshing.nearest import Nearest
 from gsv3d.meshing.raster import rasterize
 from gsv3d.meshing.reference import Projection, sample_alpha, sample_reference
 from gsv3d.meshing.settings import MeshSettings
@@ -90,7 +89,7 @@ def bake_texture(
         if progress is not None:
             progress(step, of)
 
-    seen, nearest = _Seen(views), _Nearest(*cloud)
+    seen, nearest = _Seen(views), Nearest(*cloud)
     tolerance = settings.depth_tolerance * float(np.ptp(vertices, axis=0).max())
 
     def from_views(texels: _Texels, _: np.ndarray) -> np.ndarray:
@@ -219,27 +218,8 @@ class _Seen:
         self.maps = np.concatenate(layers, axis=-1)
 
 
-class _Nearest:
-    """Colors of the nearest Gaussians; their tree is built when first asked."""
-
-    def __init__(self, positions: np.ndarray, colors: np.ndarray) -> None:
-        self._positions, self._colors = positions, colors
-        self._tree: cKDTree | None = None
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Return (N, 3) colors, weighted by 1/distance."""
-        if self._tree is None:
-            self._tree = cKDTree(self._positions, compact_nodes=False)  # quicker here
-        count = min(4, len(self._positions))
-        distances, ids = self._tree.query(points, k=count, workers=torch.get_num_threads())
-        distances, ids = distances.reshape(len(points), count), ids.reshape(len(points), count)
-        weights = 1.0 / np.maximum(distances, 1e-6)
-        weights /= weights.sum(axis=1, keepdims=True)
-        return (self._colors[ids] * weights[..., None]).sum(axis=1).astype(np.float32)
-
-
 def _average_colors(
-    points: np.ndarray, normals: np.ndarray, seen: _Seen, nearest: _Nearest, tolerance: float
+    points: np.ndarray, normals: np.ndarray, seen: _Seen, nearest: Nearest, tolerance: float
 ) -> np.ndarray:
     """Return (N, 3) means of the views' colors, or the nearest Gaussians' where no view sees."""
     colors = np.empty((len(points), 3), dtype=np.float32)
