@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from collections.abc import Callable
 
-from gsv3d.errors import DataError
+from gsv3d.errors import DataError, GSV3DError
 
 HALF_THE_CPUS = max(1, (os.cpu_count() or 2) // 2)
 
@@ -21,15 +23,45 @@ def check_at_least(name: str, value: int | None, low: int = 1) -> None:
         raise ValueError(f"{name} is {value}, but must be at least {low}.")
 
 
-def require_blender() -> None:
-    """Refuse to go on if Blender's packages are missing.
+def require_packages(work: str, extra: str, *packages: str) -> None:
+    """Refuse to go on if a package is missing.
+
+    Args:
+        work: what needs the packages, the first word of a sentence.
+        extra: extra of the project that has them.
+        packages: names of the packages.
 
     Raises:
         DataError: names the missing package.
     """
-    for module, package in (("bpy", "bpy"), ("OpenEXR", "OpenEXR")):
-        if importlib.util.find_spec(module) is None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
             raise DataError(
-                f"Rendering needs the Python package {package}.",
-                'Install it with: pip install -e ".[blender]".',
+                f"{work} needs the Python package {package}.",
+                f'Install it with: pip install -e ".[{extra}]".',
             )
+
+
+def require_blender() -> None:
+    """Refuse to go on if Blender's packages are missing; DataError as ``require_packages``."""
+    require_packages("Rendering", "blender", "bpy", "OpenEXR")
+
+
+def run_in_words(command: str, work: Callable[[], int]) -> int:
+    """Run a command that can go on where it stopped, and say what is wrong in a sentence.
+
+    Args:
+        command: name of the command.
+        work: returns the exit code.
+
+    Returns:
+        The exit code; 2 after an error, 130 when interrupted.
+    """
+    try:
+        return work()
+    except (GSV3DError, ValueError) as error:
+        print(f"gsv3d {command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return 130

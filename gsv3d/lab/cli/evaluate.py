@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gsv3d.cli.options import add_views, read_consistency
-from gsv3d.errors import DataError, GSV3DError, OutputError
-from gsv3d.lab.cli import check_at_least, require_blender
+from gsv3d.errors import DataError, OutputError
+from gsv3d.lab.cli import check_at_least, require_blender, require_packages, run_in_words
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
 
 DESCRIPTION = (
@@ -64,7 +64,7 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
         help="one half of the objects, drawn by the seed: choose on one, report on the other",
     )  # fmt: skip
     group.add_argument(
-        "--elevations", type=_floats, default=(), metavar="DEG,…",
+        "--elevations", type=_read_floats, default=(), metavar="DEG,…",
         help="further references of every object from these elevations, such as 0,10,20,30",
     )  # fmt: skip
     group.add_argument("--size", type=int, default=128, help="pixels of a view (%(default)s)")
@@ -88,7 +88,11 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--seeds", type=_ints, default=(0,), metavar="N,…", help="seeds of the model's noise (0)"
+        "--seeds",
+        type=_read_ints,
+        default=(0,),
+        metavar="N,…",
+        help="seeds of the model's noise (0)",
     )
     group.add_argument(
         "--pose", choices=("auto", "off", "elevation", "truth"), default="auto",
@@ -107,34 +111,25 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--clip", help="CLIP model for CLIP-S and CLIP-IQA: cached name or folder")
 
 
-def _ints(text: str) -> tuple[int, ...]:
+def _read_ints(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
 
 
-def _floats(text: str) -> tuple[float, ...]:
+def _read_floats(text: str) -> tuple[float, ...]:
     return tuple(float(word) for word in text.split(","))
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return 0, 1 if an object failed, 2 if nothing could be done."""
     try:
-        failures = _evaluate(args)
-    except (GSV3DError, ValueError) as error:
-        print(f"gsv3d evaluate: {error}", file=sys.stderr)
-        return 2
+        return run_in_words("evaluate", partial(_evaluate, args))
     except OSError as error:
         print(f"gsv3d evaluate: {OutputError(f'{error}.')}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    for reason in failures.values():
-        print(f"failed: {reason}", file=sys.stderr)
-    return 1 if failures else 0
 
 
-def _evaluate(args: argparse.Namespace) -> dict[str, str]:
-    _require_packages()
+def _evaluate(args: argparse.Namespace) -> int:
+    require_packages("A report", "lab", "pandas", "matplotlib")
     from gsv3d.lab.evaluation.network_metrics import CLIP, load_perceptual
     from gsv3d.lab.evaluation.perceptual import measure_perceptual
     from gsv3d.lab.evaluation.protocol import (
@@ -159,8 +154,8 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     if settings.renderer == "cycles":
         require_blender()
     progress = Progress()
-    name, identity, generator = _model(model, args)
-    library = _library(args, sources, progress)
+    name, identity, generator = _prepare_model(model, args)
+    library = _load_library(args, sources, progress)
     evaluation = prepare_folder(
         args.report,
         settings,
@@ -181,16 +176,9 @@ def _evaluate(args: argparse.Namespace) -> dict[str, str]:
     measure_perceptual(evaluation, perceptual, progress)
     suffix = f"-{args.part}" if args.part else ""
     print("\n" + write_report(evaluation, perceptual.missing, suffix))
-    return failures
-
-
-def _require_packages() -> None:
-    for package in ("pandas", "matplotlib"):
-        if importlib.util.find_spec(package) is None:
-            raise DataError(
-                f"A report needs the Python package {package}.",
-                'Install it with: pip install -e ".[lab]".',
-            )
+    for reason in failures.values():
+        print(f"failed: {reason}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def split_model_and_cases(args: argparse.Namespace) -> tuple[str | None, list[str]]:
@@ -212,7 +200,7 @@ def _check_seeds(seeds: tuple[int, ...]) -> None:
             raise ValueError(f"seed is {seed}, but must be 0..2147483647.")
 
 
-def _model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
+def _prepare_model(model: str | None, args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Return the model's name in the report, its identity and generator; all None without one."""
     if model is None:
         return None, None, None
@@ -251,7 +239,7 @@ def find_library_props(args: argparse.Namespace, sources: list[str]) -> list[Obj
     return []
 
 
-def _library(
+def _load_library(
     args: argparse.Namespace, sources: list[str], report: Callable[[str, int, int], None]
 ) -> Any:
     """Return the library to retrieve from, its looks rendered; None without props."""

@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gsv3d.errors import GSV3DError
-from gsv3d.lab.cli import HALF_THE_CPUS, check_at_least
+from gsv3d.lab.cli import HALF_THE_CPUS, check_at_least, run_in_words
 from gsv3d.lab.gathering.sources import SOURCES, read_sources
 
 DESCRIPTION = (
@@ -19,7 +19,7 @@ DESCRIPTION = (
 )
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("gather", help=DESCRIPTION, description=DESCRIPTION)
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder of the set")
     parser.add_argument(
@@ -38,7 +38,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, metavar="N",
                         help=f"processes, one thread each ({HALF_THE_CPUS})")  # fmt: skip
     parser.set_defaults(run=run)
-    return parser
 
 
 def write_command(args: argparse.Namespace) -> str:
@@ -52,38 +51,35 @@ def write_command(args: argparse.Namespace) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return 0, 1 if an object is damaged, 2 if nothing could be done."""
+    """Run the command; return 0, or 2 if nothing could be done."""
+    return run_in_words("gather", partial(_gather, args))
+
+
+def _gather(args: argparse.Namespace) -> int:
     from gsv3d.lab.datasets.objects import read_index
     from gsv3d.lab.gathering import documents, selection
 
-    try:
-        check_at_least("workers", args.workers)
-        workers = args.workers or HALF_THE_CPUS
-        sources = read_sources(args.sources)
-        known = [item for index in args.against for item in read_index(index)]
-        records = selection.Records(args.output)
-        candidates = []
-        for source in sources:
-            repository = selection.open_repository(source, args.output, args.mirrors)
-            found = list(selection.list_candidates(source, repository))
-            print(f"{source.repository}: {len(found)} files.", flush=True)
-            repository.fetch_files(c.path for c in found if records.read(c) is None)
-            candidates += found
-        missing = [item for item in candidates if records.read(item) is None]
-        selection.make_objects(missing, records, workers, _say)
-        print(f"Comparing {len(candidates)} objects, and {len(known)} others.", flush=True)
-        train, kept_out = selection.measure_known(known, records, workers)
-        taken, left = selection.drop_alike(candidates, records, train, kept_out)
-        # An earlier run removed these, as like another.
-        removed = [c for c, _ in taken if not records.object_path(c.name).is_file()]
-        selection.make_objects(removed, records, workers, _say)
-        documents.write_files(args.output, taken, left, sources, write_command(args))
-    except (GSV3DError, ValueError) as error:
-        print(f"gsv3d gather: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+    check_at_least("workers", args.workers)
+    workers = args.workers or HALF_THE_CPUS
+    sources = read_sources(args.sources)
+    known = [item for index in args.against for item in read_index(index)]
+    records = selection.Records(args.output)
+    candidates = []
+    for source in sources:
+        repository = selection.open_repository(source, args.output, args.mirrors)
+        found = list(selection.list_candidates(source, repository))
+        print(f"{source.repository}: {len(found)} files.", flush=True)
+        repository.fetch_files(c.path for c in found if records.read(c) is None)
+        candidates += found
+    missing = [item for item in candidates if records.read(item) is None]
+    selection.make_objects(missing, records, workers, _say)
+    print(f"Comparing {len(candidates)} objects, and {len(known)} others.", flush=True)
+    train, kept_out = selection.measure_known(known, records, workers)
+    taken, left = selection.drop_alike(candidates, records, train, kept_out)
+    # An earlier run removed these, as like another.
+    removed = [c for c, _ in taken if not records.object_path(c.name).is_file()]
+    selection.make_objects(removed, records, workers, _say)
+    documents.write_files(args.output, taken, left, sources, write_command(args))
     alike = sum(bool(item.like) for item in left)
     print(
         f"{len(taken)} objects are in {args.output / documents.INDEX}; {alike} are like "

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     objects = find_objects(args.objects, args.split)
-    measured = _measured_split(args)
+    measured = _find_measured_split(args)
     readable = [item for item in objects if item.path.suffix.lower() in (".glb", ".gltf")]
     if not readable:
         raise DataError(
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if measured is None else _evaluate(args, model, measured)
 
 
-def _measured_split(args: argparse.Namespace) -> str | None:
+def _find_measured_split(args: argparse.Namespace) -> str | None:
     """Return the split to measure on, None for no measurement.
 
     Raises:

@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gsv3d.errors import GSV3DError
-from gsv3d.lab.cli import HALF_THE_CPUS, check_at_least, require_blender
+from gsv3d.lab.cli import HALF_THE_CPUS, check_at_least, require_blender, run_in_words
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.objects import SUFFIXES, find_objects
 from gsv3d.lab.datasets.plans import CHOICES, OrbitSettings
@@ -153,23 +153,20 @@ def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Name
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return 0, 1 if an object failed, 2 if nothing could be done."""
-    try:
-        settings = read_settings(args)
-        for name in ("workers", "limit", "shard_mb"):
-            check_at_least(name, getattr(args, name))
-        objects = find_objects(args.objects, args.split)
-        require_blender()
-        with Dataset(args.output, settings, write_command(args), args.shard_mb * 2**20) as dataset:
-            for sentence in dataset.recovered:
-                print(f"note: {sentence}", file=sys.stderr, flush=True)
-            failed = render_missing(dataset, objects, args)
-            dataset.finish()
-    except (GSV3DError, ValueError) as error:
-        print(f"gsv3d render: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+    return run_in_words("render", partial(_render, args))
+
+
+def _render(args: argparse.Namespace) -> int:
+    settings = read_settings(args)
+    for name in ("workers", "limit", "shard_mb"):
+        check_at_least(name, getattr(args, name))
+    objects = find_objects(args.objects, args.split)
+    require_blender()
+    with Dataset(args.output, settings, write_command(args), args.shard_mb * 2**20) as dataset:
+        for sentence in dataset.recovered:
+            print(f"note: {sentence}", file=sys.stderr, flush=True)
+        failed = render_missing(dataset, objects, args)
+        dataset.finish()
     if failed:
         print(f"{failed} objects could not be rendered.", file=sys.stderr)
     return 1 if failed else 0

@@ -112,7 +112,7 @@ def drop_missing_textures(materials: Iterable[bpy.types.Material]) -> list[str]:
     """
     missing = set()
     for material in materials:
-        for tree, node in list(_nodes(material.node_tree)):
+        for tree, node in list(_iterate_nodes(material.node_tree)):
             if node.type != "TEX_IMAGE":
                 continue
             image = node.image
@@ -127,14 +127,14 @@ def drop_missing_textures(materials: Iterable[bpy.types.Material]) -> list[str]:
     return sorted(missing)
 
 
-def _nodes(
+def _iterate_nodes(
     tree: bpy.types.NodeTree | None,
 ) -> Iterator[tuple[bpy.types.NodeTree, bpy.types.Node]]:
     """Iterate over all nodes of a tree and of the groups in it."""
     for node in tree.nodes if tree else ():
         yield tree, node
         if node.type == "GROUP":
-            yield from _nodes(node.node_tree)
+            yield from _iterate_nodes(node.node_tree)
 
 
 def show_first_frame(scene: bpy.types.Scene) -> int | None:

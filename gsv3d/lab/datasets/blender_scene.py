@@ -69,7 +69,7 @@ class BlenderScene:
         self.frame: int | None = None
         self.scene = scene = bpy.context.scene
         if engine == "eevee":
-            scene.render.engine = _eevee()
+            scene.render.engine = _name_eevee()
             scene.render.filter_size = 0.0
         else:
             scene.render.engine = "CYCLES"
@@ -106,7 +106,7 @@ class BlenderScene:
         scene.collection.objects.link(self._camera)
         scene.camera = self._camera
         self.world = BlenderWorld(scene)
-        self._kept = {(kind, block.name) for kind in _DATA_KINDS for block in _blocks(kind)}
+        self._kept = {(kind, block.name) for kind in _DATA_KINDS for block in _list_blocks(kind)}
 
     def set_size(self, size: int) -> None:
         """Set the width and height of the pictures to come, in pixels."""
@@ -131,7 +131,7 @@ class BlenderScene:
         try:
             blender_objects.import_file(path)
         except RuntimeError as error:
-            raise ValueError(f"Blender cannot read it: {_reason(str(error))}") from error
+            raise ValueError(f"Blender cannot read it: {_find_reason(str(error))}") from error
         self.missing_textures = blender_objects.drop_missing_textures(bpy.data.materials)
         self.frame = blender_objects.show_first_frame(self.scene)
         self._root = bpy.data.objects.new("root", None)
@@ -185,7 +185,7 @@ class BlenderScene:
         if depth is None:
             raise RuntimeError(f"Blender wrote no depth, only {sorted(channels)}")
         depth = np.where(depth < self._camera.data.clip_end, depth, np.float32(0))
-        return View(rgba, depth, _unit_normals(channels) if self._with_normals else None)
+        return View(rgba, depth, _scale_normals(channels) if self._with_normals else None)
 
     def clear(self) -> None:
         """Remove everything that was loaded, so that memory does not grow.
@@ -197,7 +197,7 @@ class BlenderScene:
         bpy.data.batch_remove(
             block
             for kind in _DATA_KINDS
-            for block in _blocks(kind)
+            for block in _list_blocks(kind)
             if (kind, block.name) not in self._kept
         )
         self.scene.render.use_persistent_data = True
@@ -266,7 +266,7 @@ def _make_environments() -> list[Environment]:
     return environments
 
 
-def _reason(text: str) -> str:
+def _find_reason(text: str) -> str:
     """Return why an operator failed, from the text that Blender reports.
 
     A traceback of an importer in Python says nothing to users, and is replaced.
@@ -279,18 +279,18 @@ def _reason(text: str) -> str:
     return re.sub(r"^(Error: )?", "", reason).rstrip(".")
 
 
-def _blocks(kind: str) -> Any:
+def _list_blocks(kind: str) -> Any:
     """Return a collection of Blender's data, () in a version without it."""
     return getattr(bpy.data, kind, ())
 
 
-def _eevee() -> str:
+def _name_eevee() -> str:
     """Return this Blender's name of EEVEE; Blender 4.2 to 4.5 have another."""
     named = bpy.types.RenderSettings.bl_rna.properties["engine"].enum_items.keys()
     return "BLENDER_EEVEE_NEXT" if "BLENDER_EEVEE_NEXT" in named else "BLENDER_EEVEE"
 
 
-def _unit_normals(channels: dict[str, np.ndarray]) -> np.ndarray:
+def _scale_normals(channels: dict[str, np.ndarray]) -> np.ndarray:
     """Scale the averages of a pixel's normals to unit length."""
     normals = np.stack([channels[f"Normal.{c}"] for c in "XYZ"], axis=-1)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)

@@ -13,7 +13,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from gsv3d._version import __version__
@@ -64,16 +63,11 @@ class Dataset:
             stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         # An error that ended the run must not be hidden by one of writing the record.
-        with contextlib.suppress(GSV3DError) if error else contextlib.nullcontext():
+        with contextlib.suppress(GSV3DError) if error[0] else contextlib.nullcontext():
             self._save()
-        self.folder.__exit__(kind, error, trace)
+        self.folder.__exit__(*error)
 
     def _open_record(self) -> None:
         wanted = json.loads(json.dumps(asdict(self.settings)))
@@ -211,7 +205,7 @@ def join_sections(origin: str, sections: Mapping[str, Sequence[str]]) -> str:
     """Join the sections of a datasheet.
 
     Args:
-        origin: what the datasheet is written from.
+        origin: source of the datasheet's facts, for a sentence.
         sections: lines of each section, by its title.
     """
     lines = ["# Datasheet", "", f"Written by gsv3d {__version__} from {origin}.", ""]

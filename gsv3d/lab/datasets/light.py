@@ -61,7 +61,7 @@ class Environment:
     pixels: np.ndarray
 
 
-def _grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+def _make_grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (N, 3) directions and (N,) solid angles of an equirectangular map's pixels."""
     polar = ((np.arange(rows) + 0.5) * np.pi / rows)[:, None]
     around = (np.arange(columns) + 0.5) * 2 * np.pi / columns
@@ -89,7 +89,7 @@ def compute_matt_radiance(pixels: np.ndarray, normals: np.ndarray) -> np.ndarray
     Returns:
         (N,) irradiance divided by pi: 1 everywhere under a map that is 1 everywhere.
     """
-    directions, solid_angles = _grid(*pixels.shape)
+    directions, solid_angles = _make_grid(*pixels.shape)
     cosines = np.maximum(normals @ directions.T, 0.0)
     return cosines @ (pixels.ravel() * solid_angles) / np.pi
 
@@ -105,7 +105,7 @@ def shrink(pixels: np.ndarray) -> np.ndarray:
 
 def blur(pixels: np.ndarray) -> np.ndarray:
     """Convolve an equirectangular (H, W, 3) map with a von Mises-Fisher lobe on the sphere."""
-    directions, solid_angles = _grid(*pixels.shape[:2])
+    directions, solid_angles = _make_grid(*pixels.shape[:2])
     kernel = np.exp((directions @ directions.T - 1) / np.deg2rad(BLUR_DEG) ** 2) * solid_angles
     kernel /= kernel.sum(axis=1, keepdims=True)
     return (kernel @ pixels.reshape(-1, 3)).reshape(pixels.shape)

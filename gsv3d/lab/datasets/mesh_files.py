@@ -143,13 +143,13 @@ class Document:
             DamagedError: the buffer view is too short.
         """
         view = self.get_entry("bufferViews", place["bufferView"])
-        first = _whole(view, "byteOffset", label, 0)
-        offset = first + _whole(place, "byteOffset", label, 0)
+        first = _read_whole(view, "byteOffset", label, 0)
+        offset = first + _read_whole(place, "byteOffset", label, 0)
         size = np.dtype(kind).itemsize
-        stride = _whole(view, "byteStride", label, width * size)
+        stride = _read_whole(view, "byteStride", label, width * size)
         end = offset + stride * (count - 1) + width * size if count else offset
         buffer = self.read_buffer(view["buffer"])
-        last = min(len(buffer), first + _whole(view, "byteLength", label))
+        last = min(len(buffer), first + _read_whole(view, "byteLength", label))
         if end > last or stride < width * size:
             raise DamagedError(f"the values of {label} end at byte {last:,}, not {end:,}")
         stored: np.ndarray = np.ndarray((count, width), kind, buffer, offset, (stride, size))
@@ -161,7 +161,7 @@ class Document:
         Raises:
             DamagedError: glTF has no such type, or the count is not a whole number.
         """
-        count = _whole(accessor, "count", label)
+        count = _read_whole(accessor, "count", label)
         width, kind = WIDTHS.get(accessor["type"]), COMPONENTS.get(accessor["componentType"])
         if width is None or kind is None:
             raise DamagedError(f"{label} is of a type that glTF does not know")
@@ -171,7 +171,7 @@ class Document:
 _NAMES = {"accessors": "accessor", "bufferViews": "buffer view", "buffers": "buffer"}
 
 
-def _whole(entry: dict[str, Any], key: str, label: str, default: int | None = None) -> int:
+def _read_whole(entry: dict[str, Any], key: str, label: str, default: int | None = None) -> int:
     value = entry.get(key)
     value = default if value is None else value
     if type(value) is not int or value < 0:
@@ -193,7 +193,7 @@ def find_missing_pictures(document: Document) -> list[str]:
             continue
         image: dict[str, Any] = {}
         try:
-            image = document.json["images"][_source(document.json["textures"][base["index"]])]
+            image = document.json["images"][_find_source(document.json["textures"][base["index"]])]
             Image.open(io.BytesIO(read_picture(document, image))).close()
         except Exception:  # Pillow raises errors of many kinds for damaged pictures
             uri = image.get("uri", "data:")
@@ -202,7 +202,7 @@ def find_missing_pictures(document: Document) -> list[str]:
     return sorted(missing)
 
 
-def _source(texture: dict[str, Any]) -> int:
+def _find_source(texture: dict[str, Any]) -> int:
     """Return the number of a texture's picture; an extension may name one of a newer format."""
     for extension in texture.get("extensions", {}).values():
         if "source" not in texture and "source" in extension:
@@ -243,13 +243,13 @@ def _check_primitive(document: Document, primitive: dict[str, Any], mesh: int) -
     if any(name in primitive.get("extensions", {}) for name in COMPRESSIONS):
         return True
     values = {
-        name: _plain_values(document, index)
+        name: _read_plain_values(document, index)
         for name, index in attributes.items()
         if name[:1] != "_"
     }
     if primitive.get("indices") is not None and "POSITION" in attributes:
         count = document.get_entry("accessors", attributes["POSITION"])["count"]
-        corners = _plain_values(document, primitive["indices"])
+        corners = _read_plain_values(document, primitive["indices"])
         largest = -1 if corners is None or not corners.size else int(corners.max())
         if largest >= count:
             raise DamagedError(
@@ -259,7 +259,7 @@ def _check_primitive(document: Document, primitive: dict[str, Any], mesh: int) -
     return positions is None or bool(np.isfinite(positions).all())
 
 
-def _plain_values(document: Document, index: Any) -> np.ndarray | None:
+def _read_plain_values(document: Document, index: Any) -> np.ndarray | None:
     """Return the (N, C) values of an accessor; None if they are compressed or sparse."""
     accessor, label = document.get_entry("accessors", index), f"accessor {index}"
     count, width, kind = document.read_type(accessor, label)

@@ -110,7 +110,7 @@ def find_objects(sources: Iterable[str | Path], split: str | None = None) -> lis
             found = read_index(source, split)
         elif source.is_dir():
             paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-            found = [ObjectFile(p.stem, p, _folder_of(p, source)) for p in paths]
+            found = [ObjectFile(p.stem, p, _find_folder(p, source)) for p in paths]
             if not found:
                 raise DataError(
                     f"There is no 3D object in the folder {source}.",
@@ -131,18 +131,18 @@ def find_objects(sources: Iterable[str | Path], split: str | None = None) -> lis
                 files[item.path.resolve()] = item
     if split is not None and not any_index:
         raise DataError(f"Split {split!r} was asked for, but none of the sources is an index.")
-    return _named(list(files.values()))
+    return _name_objects(list(files.values()))
 
 
-def _folder_of(path: Path, source: Path) -> str:
+def _find_folder(path: Path, source: Path) -> str:
     """Return the first folder below the source, or the source's own name."""
     parts = path.relative_to(source).parts
     return parts[0] if len(parts) > 1 else source.resolve().name
 
 
-def _named(items: list[ObjectFile]) -> list[ObjectFile]:
+def _name_objects(items: list[ObjectFile]) -> list[ObjectFile]:
     """Name objects by stem; if stems repeat, add suffix and parent folders until names differ."""
-    names = {item: _key(item.path.stem) for item in items}
+    names = {item: _make_key(item.path.stem) for item in items}
     depth = 0
     while len(set(n.casefold() for n in names.values())) < len(names):
         counts: dict[str, int] = {}
@@ -155,12 +155,12 @@ def _named(items: list[ObjectFile]) -> list[ObjectFile]:
                 parts = (*folders, item.path.stem, item.path.suffix[1:])
                 if depth > len(item.path.resolve().parts):  # a.b.glb beside a_b.glb
                     parts = (*parts[-2:], hashlib.sha256(item.path.name.encode()).hexdigest()[:8])
-                names[item] = _key("__".join(parts))
+                names[item] = _make_key("__".join(parts))
         depth += 1
     return sorted((replace(item, name=n) for item, n in names.items()), key=lambda o: o.name)
 
 
-def _key(text: str) -> str:
+def _make_key(text: str) -> str:
     """Replace dots and separators: in a shard, a file's name up to the first dot is its object."""
     text = re.sub(r"[./\\:]", "_", text)
     if len(text.encode()) > 200:

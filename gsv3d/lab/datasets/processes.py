@@ -26,7 +26,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.tasks import Outcome, attempt, outcome_of
 
 
-def _ending(code: int | None) -> str:
+def _describe_ending(code: int | None) -> str:
     """Describe how a process ended."""
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
@@ -147,7 +147,7 @@ def run_in_processes(
         factory: picklable; called once in each process.
         tasks: picklable, handed out in order.
         workers: number of processes, at least 1.
-        hint: what to do where the processes cannot start.
+        hint: advice if the processes cannot start.
         describe: returns the name of a task in messages, such as its file.
 
     Yields:
@@ -184,9 +184,10 @@ def run_in_processes(
                     pool.remove(worker)
                     if index is None:
                         raise GSV3DError(
-                            f"A worker process ended while starting ({_ending(code)}).", hint
+                            f"A worker process ended while starting ({_describe_ending(code)}).",
+                            hint,
                         ) from None
-                    reason = f"it crashed the process that worked on it ({_ending(code)})"
+                    reason = f"it crashed the process that worked on it ({_describe_ending(code)})"
                     yield Outcome(index, error=f"{describe(tasks[index])}: {reason}.")
                     if waiting:
                         pool.append(_Worker(factory, folder.name))

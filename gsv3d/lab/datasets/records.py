@@ -81,9 +81,9 @@ class OrbitRecord:
         steps = np.rint(self.depth / DEPTH_UNIT)
         if not (0 <= steps.min() and steps.max() <= 65535):
             raise ValueError(f"its depth reaches {self.depth.max():.3g}, but 4 is the most")
-        files = {RGBA: _png(self.rgba), DEPTH: _png(steps.astype(np.uint16))}
+        files = {RGBA: _encode_png(self.rgba), DEPTH: _encode_png(steps.astype(np.uint16))}
         if self.normals is not None:
-            files[NORMAL] = _png(encode_normals(self.normals))
+            files[NORMAL] = _encode_png(encode_normals(self.normals))
         views, height, width = self.depth.shape
         facts = {
             "format": FORMAT,
@@ -132,8 +132,8 @@ class OrbitRecord:
             axes = facts["normal_axes"]
             record = cls(
                 name=str(facts["name"]),
-                rgba=_pixels(files[RGBA], (*shape, 4), np.uint8),
-                depth=_pixels(files[DEPTH], shape, np.uint16) * np.float32(facts["depth_unit"]),
+                rgba=_decode_png(files[RGBA], (*shape, 4), np.uint8),
+                depth=_decode_png(files[DEPTH], shape, np.uint16) * np.float32(facts["depth_unit"]),
                 azimuths_deg=np.array(facts["azimuths_deg"], dtype=np.float32),
                 elevations_deg=np.array(facts["elevations_deg"], dtype=np.float32),
                 viewmats=np.array(facts["viewmats"], dtype=np.float64),
@@ -143,7 +143,7 @@ class OrbitRecord:
                 distance=float(facts["distance"]),
                 fov_deg=float(facts["fov_deg"]),
                 transform=np.array(facts["transform"], dtype=np.float64),
-                normals=decode_normals(_pixels(files[NORMAL], (*shape, 3), np.uint8))
+                normals=decode_normals(_decode_png(files[NORMAL], (*shape, 3), np.uint8))
                 if axes and normals
                 else None,
                 normal_axes=axes,
@@ -179,7 +179,7 @@ def decode_normals(steps: np.ndarray) -> np.ndarray:
     return np.where(steps.any(axis=-1, keepdims=True), normals / length, np.float32(0))
 
 
-def _png(views: np.ndarray) -> bytes:
+def _encode_png(views: np.ndarray) -> bytes:
     """Encode views one below the other as a PNG."""
     stream = io.BytesIO()
     sheet = views.reshape(-1, *views.shape[2:])
@@ -187,7 +187,7 @@ def _png(views: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _pixels(data: bytes, shape: tuple[int, ...], kind: type) -> np.ndarray:
+def _decode_png(data: bytes, shape: tuple[int, ...], kind: type) -> np.ndarray:
     sheet = (shape[0] * shape[1], *shape[2:])
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:

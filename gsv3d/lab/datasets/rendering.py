@@ -73,7 +73,7 @@ class ObjectRenderer:
         """
         try:
             record = self._render(source)
-            return Rendered(write_record(record), tuple(_remarks(source.path, record)))
+            return Rendered(write_record(record), tuple(_list_remarks(source.path, record)))
         except ValueError as error:
             raise DataError(f"{source.path}: {error}.") from error
         finally:
@@ -121,7 +121,7 @@ class ObjectRenderer:
             distance=settings.distance,
             fov_deg=settings.fov_deg,
             transform=transform,
-            normals=_normals(views, viewmats, settings.normals),
+            normals=_collect_normals(views, viewmats, settings.normals),
             normal_axes=settings.normals,
             background=plan.background,
             source={name: fact for name, fact in origin.items() if fact},
@@ -142,7 +142,9 @@ class ObjectRenderer:
         )
 
 
-def _normals(views: Sequence[View], viewmats: np.ndarray, axes: str | None) -> np.ndarray | None:
+def _collect_normals(
+    views: Sequence[View], viewmats: np.ndarray, axes: str | None
+) -> np.ndarray | None:
     if axes is None:
         return None
     normals = np.stack([view.normals for view in views if view.normals is not None])
@@ -151,7 +153,7 @@ def _normals(views: Sequence[View], viewmats: np.ndarray, axes: str | None) -> n
     return normals.astype(np.float32)
 
 
-def _remarks(path: Path, record: OrbitRecord) -> Iterator[str]:
+def _list_remarks(path: Path, record: OrbitRecord) -> Iterator[str]:
     if record.missing_textures:
         names = ", ".join(record.missing_textures)
         yield f"{path}: rendered without textures that are missing: {names}."

@@ -18,7 +18,6 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from gsv3d.errors import DataError, OutputError
@@ -217,12 +216,7 @@ class ShardFolder:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._lock.close()  # releases the lock, as the end of the process would
 
     def recover(self) -> list[str]:

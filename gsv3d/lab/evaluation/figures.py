@@ -53,7 +53,7 @@ def draw_by_frame(results: Results) -> Any | None:
             continue
         kinds = {"frames": "-", "gaussian_frames": "--", "mesh": ":"}
         for what, style in kinds.items():
-            found = {c.key: _curve(results, name, what, c.key) for c in FRAME_METRICS}
+            found = {c.key: _average_by_azimuth(results, name, what, c.key) for c in FRAME_METRICS}
             there = {key: curve for key, curve in found.items() if curve is not None}
             if there:
                 words = {"frames": "views", "gaussian_frames": "Gaussians", "mesh": "mesh"}
@@ -62,7 +62,7 @@ def draw_by_frame(results: Results) -> Any | None:
     if not metrics:
         return None
     colors = {name: f"C{i}" for i, name in enumerate(results.candidates)}
-    figure, panels = _panels(len(metrics))
+    figure, panels = _make_panels(len(metrics))
     for panel, column in zip(panels, metrics, strict=True):
         for label, style, there in curves:
             if column.key in there:
@@ -71,11 +71,13 @@ def draw_by_frame(results: Results) -> Any | None:
                 panel.plot(curve.index, curve, style, color=color, label=label, linewidth=1.4)
         _dress(panel, column, "azimuth from the reference, degrees")
         panel.set_xticks(range(0, 361, 90))
-    _legend(figure, panels)
+    _add_legend(figure, panels)
     return figure
 
 
-def _curve(results: Results, candidate: str, what: str, metric: str) -> pd.Series | None:
+def _average_by_azimuth(
+    results: Results, candidate: str, what: str, metric: str
+) -> pd.Series | None:
     """Return means over objects and seeds by azimuth; meshes at elevation 10 alone."""
     views = results.views
     kept = (views.candidate == candidate) & (views.what == what)
@@ -92,7 +94,7 @@ def draw_by_elevation(results: Results) -> Any | None:
     groups = results.by_elevation()
     if len(groups) < 2:
         return None
-    figure, panels = _panels(len(ELEVATION_METRICS))
+    figure, panels = _make_panels(len(ELEVATION_METRICS))
     for panel, column in zip(panels, ELEVATION_METRICS, strict=True):
         for i, name in enumerate(results.candidates):
             if name == EMPTY:
@@ -102,7 +104,7 @@ def draw_by_elevation(results: Results) -> Any | None:
             if points:
                 panel.plot(*zip(*points, strict=True), "o-", color=f"C{i}", label=name)
         _dress(panel, column, "elevation of the input, degrees")
-    _legend(figure, panels)
+    _add_legend(figure, panels)
     return figure
 
 
@@ -112,7 +114,7 @@ def draw_by_object(results: Results) -> Any | None:
     if not results.models or not others:
         return None
     other = RETRIEVAL if RETRIEVAL in others else others[0]
-    figure, panels = _panels(len(OBJECT_METRICS))
+    figure, panels = _make_panels(len(OBJECT_METRICS))
     for panel, column in zip(panels, OBJECT_METRICS, strict=True):
         reference = results.by_object(other, column.key)
         values = [reference]
@@ -123,11 +125,11 @@ def draw_by_object(results: Results) -> Any | None:
         low, high = np.nanmin(values), np.nanmax(values)
         panel.plot([low, high], [low, high], "-", color="0.7", linewidth=1)
         _dress(panel, column, f"{column.heading} of {other}")
-    _legend(figure, panels)
+    _add_legend(figure, panels)
     return figure
 
 
-def _panels(count: int) -> tuple[Any, list[Axes]]:
+def _make_panels(count: int) -> tuple[Any, list[Axes]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -136,7 +138,7 @@ def _panels(count: int) -> tuple[Any, list[Axes]]:
     return figure, list(np.atleast_1d(figure.subplots(1, count)))
 
 
-def _legend(figure: Any, panels: list[Axes]) -> None:
+def _add_legend(figure: Any, panels: list[Axes]) -> None:
     """Put one legend below all panels: their curves are the same."""
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
@@ -195,7 +197,7 @@ def draw_model_sheet(results: Results, run: Run, cases: Sequence[Case]) -> Image
     evaluation = results.evaluation
     for index, case in enumerate(cases):
         truth = load_arrays(evaluation.path("truth", case))
-        picks = _picks(len(truth["views"]))
+        picks = _pick_views(len(truth["views"]))
         sheet.paste(index, 0, on_white(truth["reference"]))
         generated_path = evaluation.path("generated", case, run)
         views_path = evaluation.path("views", case, run)
@@ -222,7 +224,7 @@ def draw_comparison_sheet(results: Results, cases: Sequence[Case]) -> Image.Imag
     evaluation = results.evaluation
     for index, case in enumerate(cases):
         truth = load_arrays(evaluation.path("truth", case))
-        picks = _picks(len(truth["views"]))
+        picks = _pick_views(len(truth["views"]))
         sheet.paste(index, 0, on_white(truth["reference"]))
         sheet.paste_row(index, 1, on_white(truth["views"][picks]))
         for block, run in enumerate(runs):
@@ -234,7 +236,7 @@ def draw_comparison_sheet(results: Results, cases: Sequence[Case]) -> Image.Imag
     return sheet.picture
 
 
-def _picks(count: int) -> list[int]:
+def _pick_views(count: int) -> list[int]:
     """Choose of the unseen views, the last four from above: a side, the back, one from above."""
     around = count - 4
     return [around // 6, around // 2, count - 1]

@@ -170,7 +170,7 @@ def fit_halves(
         elevation_deg: elevation of the true reference.
         orbit_elevation_deg: elevation of the views: what the model took the reference's for.
         size: size of the renders.
-        device: where to work.
+        device: device of the fit.
         settings: settings of the fit.
 
     Returns:

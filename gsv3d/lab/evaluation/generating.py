@@ -8,7 +8,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -60,36 +60,6 @@ class Generated:
     pose: PoseEstimate | None = None
 
 
-class Generator(Protocol):
-    """Answers reference pictures.
-
-    Attributes:
-        frames: views of its orbit, in the order of ``static_azimuths_deg``; None for no views.
-    """
-
-    frames: int | None
-
-    def __call__(
-        self,
-        reference: np.ndarray,
-        elevation_deg: float,
-        plane_azimuth_deg: float | None,
-        seed: int,
-    ) -> Generated:
-        """Answer.
-
-        Args:
-            reference: (H, W, 4) uint8 with straight alpha.
-            elevation_deg: from which it was taken.
-            plane_azimuth_deg: azimuth of the true object's best vertical mirror plane; None for
-                none.
-            seed: seed of the noise.
-
-        Raises:
-            GSV3DError: no result; or ValueError.
-        """
-
-
 def count_frames(model: str, orbit: str | None = None) -> int | None:
     """Read how many views a model's static orbit has, without loading it.
 
@@ -126,6 +96,9 @@ class ModelGenerator:
         identity: settings of its answers.
         device: see ``gsv3d.devices.choose_device``.
 
+    Attributes:
+        frames: views of its orbit, in the order of ``static_azimuths_deg``; None for no views.
+
     Raises:
         ValueError: a setting out of bounds.
         ModelError: there is no such model.
@@ -136,24 +109,18 @@ class ModelGenerator:
         self._pipeline: Any = None
         own = count_frames(model, identity.orbit)
         self.frames = own and (identity.frames or own)
-        self._job(0.0, None, 0)  # a bad setting is named before anything is rendered
+        self._make_settings(0.0, None, 0)  # a bad setting is named before anything is rendered
 
-    def _job(
+    def _make_settings(
         self, elevation_deg: float, plane_azimuth_deg: float | None, seed: int
     ) -> GenerationSettings:
-        elevation: float | None
-        mirror: float | str
-        match self._identity.pose:
-            case "truth":
-                elevation, mirror = elevation_deg, "off"
-                if plane_azimuth_deg is not None:
-                    mirror = plane_azimuth_deg
-            case "elevation":
-                elevation, mirror = elevation_deg, "off"
-            case "off":
-                elevation, mirror = DEFAULT_ELEVATION_DEG, "off"
-            case _:
-                elevation, mirror = None, "auto"
+        choices: dict[str, tuple[float | None, float | str]] = {
+            "auto": (None, "auto"),
+            "off": (DEFAULT_ELEVATION_DEG, "off"),
+            "elevation": (elevation_deg, "off"),
+            "truth": (elevation_deg, "off" if plane_azimuth_deg is None else plane_azimuth_deg),
+        }
+        elevation, mirror = choices[self._identity.pose]
         return GenerationSettings(
             steps=self._identity.steps,
             seed=seed,
@@ -174,6 +141,18 @@ class ModelGenerator:
         plane_azimuth_deg: float | None,
         seed: int,
     ) -> Generated:
+        """Answer a reference picture.
+
+        Args:
+            reference: (H, W, 4) uint8 with straight alpha.
+            elevation_deg: elevation that it was taken from.
+            plane_azimuth_deg: azimuth of the true object's best vertical mirror plane; None if it
+                has none.
+            seed: seed of the noise.
+
+        Raises:
+            GSV3DError, ValueError: there is no result.
+        """
         from PIL import Image
 
         from gsv3d.models import load_pipeline
@@ -182,7 +161,7 @@ class ModelGenerator:
             self._pipeline = load_pipeline(self._model, self._device)
         memory = PeakMemory()
         memory.start()
-        job = self._job(elevation_deg, plane_azimuth_deg, seed)
+        job = self._make_settings(elevation_deg, plane_azimuth_deg, seed)
         result = generate(self._pipeline, Image.fromarray(reference), job)
         process_mib, card_mib = memory.process_mib(), memory.card_mib()
         return Generated(

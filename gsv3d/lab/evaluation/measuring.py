@@ -44,9 +44,9 @@ class MeasureTask:
         key: key of the run.
         truth: the true object's arrays.
         mesh, views: mesh and views of the candidate; None counts as an empty result.
-        generated: what else a model gave; None for nothing.
+        generated: the other arrays of a model's answer; None if there are none.
         orbit: the true object's orbit that generated views are compared with; None for none.
-        output: where the numbers go.
+        output: file of the numbers.
     """
 
     name: str
@@ -81,20 +81,20 @@ def measure(task: MeasureTask) -> dict[str, Any]:
         else Views.of_rgba(load_arrays(task.views)["views"])
     )
     azimuths, elevations = list_unseen_views(task.elevation_deg)
-    per_view = {"mesh": _per_view(views, true_views, azimuths, elevations)}
-    values = _means("", per_view["mesh"])
-    values |= _mesh_values(task)
+    per_view = {"mesh": _score_views(views, true_views, azimuths, elevations)}
+    values = _average_scores("", per_view["mesh"])
+    values |= _measure_mesh(task)
     if task.generated is not None:
         generated = load_arrays(task.generated)
         if "gaussian_views" in generated:
-            own = _views(generated, "gaussian_views", task.size)
-            per_view["gaussians"] = _per_view(own, true_views, azimuths, elevations)
-            values |= _means("gaussian_", per_view["gaussians"])
+            own = _read_views(generated, "gaussian_views", task.size)
+            per_view["gaussians"] = _score_views(own, true_views, azimuths, elevations)
+            values |= _average_scores("gaussian_", per_view["gaussians"])
         if task.orbit is not None and "frames" in generated:
-            around = _frame_values(task, generated, load_arrays(task.orbit))
+            around = _compare_frames(task, generated, load_arrays(task.orbit))
             values |= around.pop("values")
             per_view |= around
-        values |= _halves_values(task, generated)
+        values |= _compare_halves(task, generated)
     rounded = {k: None if v is None else round(float(v), 6) for k, v in values.items()}
     return {
         "format": FORMAT,
@@ -115,11 +115,11 @@ def read_measures(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and record.get("format") == FORMAT else None
 
 
-def _views(arrays: dict[str, np.ndarray], name: str, size: int) -> Views:
+def _read_views(arrays: dict[str, np.ndarray], name: str, size: int) -> Views:
     return Views.resized(arrays[name], arrays[f"{name}_mask"], size)
 
 
-def _per_view(
+def _score_views(
     views: Views, true: Views, azimuths: list[float], elevations: list[float]
 ) -> dict[str, list[float]]:
     scores = image_metrics.compare_views(views, true)
@@ -129,11 +129,11 @@ def _per_view(
     return rows
 
 
-def _means(prefix: str, rows: dict[str, list[float]]) -> dict[str, float]:
+def _average_scores(prefix: str, rows: dict[str, list[float]]) -> dict[str, float]:
     return {f"{prefix}{name}": float(np.mean(rows[name])) for name in PICTURE_METRICS}
 
 
-def _frame_values(
+def _compare_frames(
     task: MeasureTask, generated: dict[str, np.ndarray], orbit: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Compare generated views, and Gaussians at their cameras, with the true orbit.
@@ -143,45 +143,47 @@ def _frame_values(
     true = Views.of_rgba(orbit["views"])[:-1]
     azimuths = [float(a) for a in orbit["azimuths_deg"]][:-1]
     elevations = [task.elevation_deg] * len(azimuths)
-    frames = _views(generated, "frames", task.size)[:-1]
-    found = {"frames": _per_view(frames, true, azimuths, elevations)}
-    values = _means("frame_", found["frames"])
+    frames = _read_views(generated, "frames", task.size)[:-1]
+    found = {"frames": _score_views(frames, true, azimuths, elevations)}
+    values = _average_scores("frame_", found["frames"])
     if "gaussian_frames" in generated:
-        drawn = _views(generated, "gaussian_frames", task.size)[:-1]
-        found["gaussian_frames"] = _per_view(drawn, true, azimuths, elevations)
+        drawn = _read_views(generated, "gaussian_frames", task.size)[:-1]
+        found["gaussian_frames"] = _score_views(drawn, true, azimuths, elevations)
         # Against the model's own views: how far these agree on one object.
-        values |= _agreement("render", drawn, frames)
+        values |= _score_agreement("render", drawn, frames)
     return {"values": values, **found}
 
 
-def _agreement(prefix: str, views: Views, others: Views) -> dict[str, float]:
+def _score_agreement(prefix: str, views: Views, others: Views) -> dict[str, float]:
     scores = image_metrics.compare_views(views, others)
     return {f"{prefix}_{n}": getattr(scores, n).mean() for n in ("psnr", "ssim", "mask_iou")}
 
 
-def _halves_values(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[str, float]:
+def _compare_halves(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict[str, float]:
     """Compare what the even and the odd generated views make with each other."""
     values: dict[str, float] = {}
     for prefix, first, second in (("half", "half0", "half1"), ("fit", "fit0", "fit1")):
         if f"{first}_views" not in generated:
             continue
-        pair = [_views(generated, f"{name}_views", task.size) for name in (first, second)]
-        values |= _agreement(prefix, *pair)
+        pair = [_read_views(generated, f"{name}_views", task.size) for name in (first, second)]
+        values |= _score_agreement(prefix, *pair)
         centers = [generated[f"{name}_centers"] for name in (first, second)]
         values[f"{prefix}_chamfer"] = shape_metrics.surface_distance(*centers).chamfer
         if f"{first}_frames" in generated:
-            frames = _views(generated, "frames", task.size)
+            frames = _read_views(generated, "frames", task.size)
             count = len(frames) - 1
             cross = []
             for name, others in ((first, slice(1, count, 2)), (second, slice(0, count, 2))):
-                drawn = _views(generated, f"{name}_frames", task.size)
+                drawn = _read_views(generated, f"{name}_frames", task.size)
                 cross.append(image_metrics.compare_views(drawn[others], frames[others]).psnr)
             values[f"{prefix}_cross_psnr"] = np.concatenate(cross).mean()
     return values
 
 
 @lru_cache(maxsize=1)
-def _true_shape(truth: Path, seed: int, name: str) -> tuple[SurfaceSamples, np.ndarray, Surface]:
+def _read_true_shape(
+    truth: Path, seed: int, name: str
+) -> tuple[SurfaceSamples, np.ndarray, Surface]:
     """Return points, voxels and surface of a case's object: the same for every candidate."""
     arrays = load_arrays(truth)
     rng = object_rng(seed, f"measure/{name}")
@@ -192,10 +194,10 @@ def _true_shape(truth: Path, seed: int, name: str) -> tuple[SurfaceSamples, np.n
     return samples, volume, Surface(arrays["vertices"], arrays["faces"])
 
 
-def _mesh_values(task: MeasureTask) -> dict[str, float | None]:
-    samples, volume, surface = _true_shape(task.truth, task.seed, task.name)
+def _measure_mesh(task: MeasureTask) -> dict[str, float | None]:
+    samples, volume, surface = _read_true_shape(task.truth, task.seed, task.name)
     if task.mesh is None:
-        return _values_of_nothing(samples)
+        return _measure_nothing(samples)
     mesh = load_mesh(task.mesh)
     rng = object_rng(task.seed, f"measure/{task.name}/{task.key}")
     own = shape_metrics.sample_surface_with_normals(
@@ -208,8 +210,8 @@ def _mesh_values(task: MeasureTask) -> dict[str, float | None]:
     for result, alignment in ((own, ""), (moved_own, "_icp")):
         to_surface = surface.distances(result.points)
         for suffix, count in POINT_COUNTS.items():
-            true = _first(samples, count)
-            values |= _surface_values(_first(result, count), true, f"{suffix}{alignment}")
+            true = _take_first(samples, count)
+            values |= _compare_surfaces(_take_first(result, count), true, f"{suffix}{alignment}")
             values[f"p2s{suffix}{alignment}"] = float(to_surface[:count].mean())
     inside = shape_metrics.occupancy(mesh.vertices, mesh.faces, rng)
     moved = mesh.vertices @ rotation.T + translation
@@ -220,11 +222,11 @@ def _mesh_values(task: MeasureTask) -> dict[str, float | None]:
     return values
 
 
-def _first(samples: SurfaceSamples, count: int) -> SurfaceSamples:
+def _take_first(samples: SurfaceSamples, count: int) -> SurfaceSamples:
     return SurfaceSamples(samples.points[:count], samples.normals[:count])
 
 
-def _surface_values(
+def _compare_surfaces(
     result: SurfaceSamples, true: SurfaceSamples, suffix: str
 ) -> dict[str, float | None]:
     distance = shape_metrics.surface_distance(result, true)
@@ -236,7 +238,7 @@ def _surface_values(
     }
 
 
-def _values_of_nothing(samples: SurfaceSamples) -> dict[str, float | None]:
+def _measure_nothing(samples: SurfaceSamples) -> dict[str, float | None]:
     """Return the values of a result that is not there: it hits nothing, and lies at the center."""
     point = np.zeros((1, 3))
     chamfer = shape_metrics.surface_distance(point, samples.points).chamfer

@@ -42,7 +42,7 @@ class Perceptual:
         lpips: LPIPS, or None.
         clip: for CLIP-S and CLIP-IQA, or None.
         inception: (V, H, W, 3) pictures in 0..1 to (V, D) features, for FID and KID, or None.
-        missing: why a metric is not there, by the name of its column.
+        missing: reasons why metrics are not there, by the names of their columns.
         clip_name: name of the CLIP model.
     """
 
@@ -136,7 +136,7 @@ class Clip:
         self._model, self._device = model, device
         tokens = tokenizer(list(PROMPTS), padding=True, return_tensors="pt").to(device)
         with torch.no_grad():
-            self._prompts = _unit(_pooled(model.get_text_features(**tokens)))
+            self._prompts = _scale_to_unit(_get_embedding(model.get_text_features(**tokens)))
         self._temperature = float(model.logit_scale.detach().exp())
 
     def embed(self, pictures: np.ndarray) -> np.ndarray:
@@ -151,7 +151,7 @@ class Clip:
                 batch, (size, size), mode="bicubic", antialias=True
             ).clamp(0, 1)
             features = self._model.get_image_features(pixel_values=(batch - mean) / std)
-            return _unit(_pooled(features))
+            return _scale_to_unit(_get_embedding(features))
 
         return _run_in_batches(embed, self._device, pictures)
 
@@ -187,21 +187,24 @@ def _run_in_batches(
     """Call a function with (B, 3, H, W) tensors of each set of (V, H, W, 3) pictures; join."""
     batches = [slice(start, start + BATCH) for start in range(0, len(sets[0]), BATCH)]
     return np.concatenate(
-        [function(*(_tensor(pictures[batch], device) for pictures in sets)) for batch in batches]
+        [
+            function(*(_make_tensor(pictures[batch], device) for pictures in sets))
+            for batch in batches
+        ]
     )
 
 
-def _pooled(output: Any) -> Any:
+def _get_embedding(output: Any) -> Any:
     """Return the embedding, which transformers 5 has within an output and 4 had bare."""
     return getattr(output, "pooler_output", output)
 
 
-def _unit(features: Any) -> np.ndarray:
+def _scale_to_unit(features: Any) -> np.ndarray:
     features = features / features.norm(dim=-1, keepdim=True)
     return features.float().cpu().numpy()
 
 
-def _tensor(pictures: np.ndarray, device: Any) -> Any:
+def _make_tensor(pictures: np.ndarray, device: Any) -> Any:
     return torch.from_numpy(np.asarray(pictures, np.float32)).permute(0, 3, 1, 2).to(device)
 
 
@@ -222,11 +225,11 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     # singular matrix, and no D x D matrix with fewer samples than features.
     centered_a = (a - a.mean(axis=0)) / np.sqrt(len(a) - 1)
     centered_b = (b - b.mean(axis=0)) / np.sqrt(len(b) - 1)
-    cross = linalg.svdvals(_root_factor(centered_a) @ _root_factor(centered_b).T).sum()
+    cross = linalg.svdvals(_find_factor(centered_a) @ _find_factor(centered_b).T).sum()
     return float(means + (centered_a**2).sum() + (centered_b**2).sum() - 2 * cross)
 
 
-def _root_factor(centered: np.ndarray) -> np.ndarray:
+def _find_factor(centered: np.ndarray) -> np.ndarray:
     """Return (r, D) R with R^T R = X^T X, r the smaller of X's sides."""
     count, size = centered.shape
     return centered if count <= size else linalg.qr(centered, mode="r")[0][:size]

@@ -23,7 +23,7 @@ def measure_perceptual(
     if not installed.any:
         return
     (evaluation.folder / "perceptual").mkdir(exist_ok=True)
-    wanted = _signature(installed)
+    wanted = _name_metrics(installed)
     jobs: list[tuple[Case, Run | None]] = []
     for case in evaluation.cases:
         if evaluation.path("truth", case).exists():
@@ -35,7 +35,7 @@ def measure_perceptual(
             jobs += [(case, run) for run in (None, *measured)]
     jobs = [job for job in jobs if _is_stale(evaluation, *job, wanted)]
     for done, (case, run) in enumerate(jobs, 1):
-        arrays = _case_arrays(evaluation, installed, case, run)
+        arrays = _measure_case(evaluation, installed, case, run)
         output = perceptual_path(evaluation, case, run)
         save_arrays(output, signature=np.array(wanted), **arrays)
         report("perceptual metrics", done, len(jobs))
@@ -59,13 +59,13 @@ def perceptual_path(evaluation: Evaluation, case: Case, run: Run | None) -> Path
     return evaluation.folder / "perceptual" / f"{case.name}--{key}.npz"
 
 
-def _signature(installed: Perceptual) -> str:
+def _name_metrics(installed: Perceptual) -> str:
     """Name the metrics, and the CLIP model."""
     names = {"lpips": "lpips", "clip": f"clip {installed.clip_name}", "inception": "inception"}
     return ",".join(own for name, own in names.items() if getattr(installed, name))
 
 
-def _case_arrays(
+def _measure_case(
     evaluation: Evaluation, installed: Perceptual, case: Case, run: Run | None
 ) -> dict[str, np.ndarray]:
     true = Views.of_rgba(load_arrays(evaluation.path("truth", case))["views"]).color
@@ -95,11 +95,13 @@ def _case_arrays(
                 compared["frames"] = (frames.color, around.color)
     arrays: dict[str, np.ndarray] = {}
     for what, (first, second) in compared.items():
-        arrays |= {f"{what}_{k}": v for k, v in _pair(installed, first, second).items()}
+        arrays |= {f"{what}_{k}": v for k, v in _measure_pair(installed, first, second).items()}
     return arrays
 
 
-def _pair(installed: Perceptual, first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
+def _measure_pair(
+    installed: Perceptual, first: np.ndarray, second: np.ndarray
+) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     if installed.lpips is not None:
         arrays["lpips"] = installed.lpips(first, second)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,6 +28,9 @@ from gsv3d.lab.evaluation.protocol import (
     list_unseen_views,
 )
 from gsv3d.lab.evaluation.store import load_mesh, save_arrays
+from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
+from gsv3d.lab.rasterizing.orbits import Surface, draw
+from gsv3d.lab.rasterizing.props import Prop, load_prop
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import rasterize_mesh
 
@@ -39,40 +41,14 @@ RASTERIZED = (".glb", ".gltf")
 """Suffixes of the files that the rasterizer reads."""
 
 
-class Scene(Protocol):
-    """One object at a time, lit by one of Blender's HDRIs, or one result, unlit."""
-
-    def load(self, path: Path, plan: ObjectPlan) -> np.ndarray:
-        """Read an object and light it; returns the (N, 3) positions of its vertices.
-
-        Raises:
-            ValueError: why not, in words that continue a sentence on the file; or DataError.
-        """
-
-    @property
-    def light(self) -> str:
-        """Name of the HDRI."""
-
-    def triangles(self, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (V, 3) vertices and (F, 3) faces of the object under a (4, 4) similarity."""
-
-    def draw(self, transform: np.ndarray, cameras: Cameras) -> np.ndarray:
-        """Draw the object under a (4, 4) similarity: (V, S, S, 4) uint8, straight alpha."""
-
-    def draw_unlit(self, mesh: TexturedMesh, cameras: Cameras) -> np.ndarray:
-        """Draw a mesh in its texture's own colors: (V, S, S, 4) uint8."""
-
-    def clear(self) -> None:
-        """Forget the object or the mesh."""
-
-
-def make_scene(settings: EvaluationSettings) -> Scene:
-    """Make the scene that the settings name."""
-    return RasterizedScene() if settings.renderer == "rasterizer" else CyclesScene(settings)
-
-
 class CyclesScene:
-    """Draws with Blender's Cycles; one a process, since Blender has one scene."""
+    """Blender's Cycles: one object at a time, lit by an HDRI, or one result, unlit.
+
+    There is one in a process, since Blender has one scene.
+
+    Attributes:
+        light: name of the HDRI.
+    """
 
     def __init__(self, settings: EvaluationSettings) -> None:
         silence_standard_output()
@@ -82,6 +58,11 @@ class CyclesScene:
         self._scene = BlenderScene(settings.size, settings.samples, FOV_DEG)
 
     def load(self, path: Path, plan: ObjectPlan) -> np.ndarray:
+        """Read an object and light it; return the (N, 3) positions of its vertices.
+
+        Raises:
+            ValueError: the object cannot be used; the text follows "FILE: ". Or DataError.
+        """
         points = self._scene.load(path)
         self._scene.set_samples(self._settings.samples)
         self._scene.make_matt()
@@ -89,14 +70,17 @@ class CyclesScene:
         return points
 
     def triangles(self, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (V, 3) vertices and (F, 3) faces of the object under a (4, 4) similarity."""
         self._scene.place(transform)
         return self._scene.triangles()
 
     def draw(self, transform: np.ndarray, cameras: Cameras) -> np.ndarray:
+        """Draw the object under a (4, 4) similarity: (V, S, S, 4) uint8, straight alpha."""
         self._scene.place(transform)
         return self._draw(cameras)
 
     def draw_unlit(self, mesh: TexturedMesh, cameras: Cameras) -> np.ndarray:
+        """Draw a mesh in its texture's own colors: (V, S, S, 4) uint8."""
         self._scene.set_samples(UNLIT_SAMPLES)
         self._scene.add_textured(mesh.vertices, mesh.faces, mesh.corner_uvs, mesh.texture)
         return self._draw(cameras)
@@ -107,24 +91,20 @@ class CyclesScene:
         return np.stack([encode_straight_srgb(self._scene.render_view(m).rgba) for m in matrices])
 
     def clear(self) -> None:
+        """Forget the object or the mesh."""
         self._scene.clear()
 
 
 class RasterizedScene:
-    """Draws GLB and glTF files with ``gsv3d.lab.rasterizing``, without Blender."""
+    """The same of GLB and glTF files without Blender, by ``gsv3d.lab.rasterizing``."""
 
     def __init__(self) -> None:
-        from gsv3d.lab.rasterizing.lighting import load_baked_environments
-
         torch.set_num_threads(1)  # a process among others
         self._environments = load_baked_environments()
         self.light = ""
         self.clear()
 
     def load(self, path: Path, plan: ObjectPlan) -> np.ndarray:
-        from gsv3d.lab.rasterizing import load_prop
-        from gsv3d.lab.rasterizing.lighting import make_lights
-
         if path.suffix.lower() not in RASTERIZED:
             raise ValueError("the rasterizer reads GLB and glTF files alone")
         self._prop = load_prop(path)
@@ -138,16 +118,11 @@ class RasterizedScene:
         return moved, self._prop.faces
 
     def draw(self, transform: np.ndarray, cameras: Cameras) -> np.ndarray:
-        from gsv3d.lab.rasterizing.orbits import Surface, draw
-
         surface = Surface(self._prop, transform, torch.device("cpu"))
         with torch.inference_mode():
             return draw(surface, cameras, self._lights).rgba.numpy()
 
     def draw_unlit(self, mesh: TexturedMesh, cameras: Cameras) -> np.ndarray:
-        from gsv3d.lab.rasterizing import Prop
-        from gsv3d.lab.rasterizing.orbits import Surface, draw
-
         if mesh.clipped:  # what lies behind a hole shows through it, which this z-buffer lacks
             return rasterize_mesh(mesh, cameras)
         prop = Prop(
@@ -168,12 +143,20 @@ class RasterizedScene:
         self._prop = self._lights = None
 
 
+Scene = CyclesScene | RasterizedScene
+
+
+def make_scene(settings: EvaluationSettings) -> Scene:
+    """Make the scene that the settings name."""
+    return RasterizedScene() if settings.renderer == "rasterizer" else CyclesScene(settings)
+
+
 @dataclass(frozen=True)
 class TruthTask:
     """Render a case's reference picture and unseen views, and read its object's triangles.
 
     Attributes:
-        case: to be rendered.
+        case: the case.
         output: the reference, the unseen views and the triangles.
         orbits: number of frames, and where the object's own orbit of that many goes: what a
             model's views are compared with.
@@ -206,7 +189,7 @@ class MeshTask:
 
 
 class Drawer:
-    """Draws the pictures of tasks, in a worker process.
+    """A callable that draws the pictures of tasks, in a worker process.
 
     Args:
         settings: settings of the pictures.
@@ -219,7 +202,7 @@ class Drawer:
         path = task.case.source.path if isinstance(task, TruthTask) else task.mesh
         try:
             if isinstance(task, TruthTask):
-                self._truth(task)
+                self._draw_truth(task)
             else:
                 azimuths, elevations = list_unseen_views(task.case.plan.elevation_deg)
                 cameras = orbit(azimuths, elevations, size=self._settings.size, distance=DISTANCE)
@@ -230,7 +213,7 @@ class Drawer:
         finally:
             self._scene.clear()
 
-    def _truth(self, task: TruthTask) -> None:
+    def _draw_truth(self, task: TruthTask) -> None:
         settings, scene, plan = self._settings, self._scene, task.case.plan
         path = task.case.source.path
         if not path.is_file():

@@ -33,7 +33,7 @@ PARTS = ("a", "b")
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How pictures of the objects are made; results under other settings are not comparable.
+    """Settings of the objects' pictures; results under other settings are not comparable.
 
     Attributes:
         seed: seed of the draw of objects, and of yaw, elevation and light of every object.
@@ -71,7 +71,7 @@ class ObjectPlan:
     Attributes:
         yaw_deg: turn of the object about +Z.
         elevation_deg: elevation of the reference view, U[-5, 30] as in the training orbits.
-        light_choice, light_yaw_deg: which HDRI, and its turn.
+        light_choice, light_yaw_deg: choice of an HDRI in 0..1, and its turn.
     """
 
     yaw_deg: float
@@ -98,7 +98,7 @@ class Case:
     Attributes:
         name: unique, fit to be a file stem.
         source: the object.
-        plan: how the reference is seen and lit.
+        plan: view and light of the reference.
         elevation_of: for a case of the robustness plot its nominal elevation in degrees; None for
             the object's own case, the only one the main table counts.
     """

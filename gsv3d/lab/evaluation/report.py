@@ -43,8 +43,8 @@ def write_report(
     ``report.md``, ``results.csv``, ``views.csv``, ``summary.json``, plots and sheets.
 
     Args:
-        evaluation: whose numbers are measured.
-        missing: why a perceptual metric is not there, by the name of its column.
+        evaluation: an evaluation with all its numbers.
+        missing: reasons why perceptual metrics are not there, by the names of their columns.
         suffix: stands before the dot of all file names; names the part of the objects.
 
     Returns:
@@ -82,27 +82,27 @@ def write_markdown(
 
     Args:
         results: all numbers.
-        missing: why a metric is not there, by the metric's name.
+        missing: reasons why metrics are not there, by their names.
         sets: FID and KID by candidate.
         figures: file names and captions of pictures.
     """
     names = ", ".join(results.models) or "the baselines"
-    lines = [f"# Evaluation of {names}", "", *_headline(results), ""]
-    lines += _main_table(results)
-    lines += _comparisons(results)
-    lines += _view_tables(results, missing, sets)
-    lines += _surface_tables(results)
-    lines += _consistency(results)
-    lines += _elevations(results)
-    lines += _cost(results)
-    lines += _failures(results)
-    lines += _notes(results, missing)
+    lines = [f"# Evaluation of {names}", "", *_write_headline(results), ""]
+    lines += _write_main_table(results)
+    lines += _write_gains(results)
+    lines += _write_view_tables(results, missing, sets)
+    lines += _write_surface_tables(results)
+    lines += _write_consistency(results)
+    lines += _write_elevations(results)
+    lines += _write_cost(results)
+    lines += _write_failures(results)
+    lines += _write_notes(results, missing)
     for name, caption in figures:
         lines += ["", f"![{caption}]({name})"]
     return "\n".join(lines) + "\n"
 
 
-def _headline(results: Results) -> list[str]:
+def _write_headline(results: Results) -> list[str]:
     settings = results.evaluation.settings
     seeds = {name: [run.seed for run in results.of(name)] for name in results.models}
     several = [f"{n}: {len(s)} seeds" for n, s in seeds.items() if len(s) > 1]
@@ -126,7 +126,7 @@ def format_table(
     ]
 
 
-def _row(results: Results, candidate: str, columns: Sequence[Column]) -> list[str]:
+def _fill_row(results: Results, candidate: str, columns: Sequence[Column]) -> list[str]:
     cells = []
     for column in columns:
         text = column.text(results.mean(candidate, column.key))
@@ -135,11 +135,11 @@ def _row(results: Results, candidate: str, columns: Sequence[Column]) -> list[st
     return cells
 
 
-def _label(candidate: str) -> str:
+def _name_row(candidate: str) -> str:
     return _EMPTY_NAME if candidate == EMPTY else candidate
 
 
-def _with_hindsight(results: Results) -> list[str]:
+def _list_rows(results: Results) -> list[str]:
     """Return candidates as rows: the empty picture last, hindsight before it."""
     others = [name for name in results.candidates if name != EMPTY]
     several = sum(name in results.evaluation.baselines for name in others) > 1
@@ -147,15 +147,15 @@ def _with_hindsight(results: Results) -> list[str]:
     return [*others, *([HINDSIGHT] if several else []), *last]
 
 
-def _main_table(results: Results) -> list[str]:
-    rows = [(_label(name), _row(results, name, MAIN)) for name in _with_hindsight(results)]
+def _write_main_table(results: Results) -> list[str]:
+    rows = [(_name_row(name), _fill_row(results, name, MAIN)) for name in _list_rows(results)]
     return format_table(f"mean over {len(results.main)}", MAIN, rows)
 
 
-def _comparisons(results: Results) -> list[str]:
+def _write_gains(results: Results) -> list[str]:
     lines: list[str] = []
     for model in results.models:
-        others = [n for n in _with_hindsight(results) if n not in (*results.models, EMPTY)]
+        others = [n for n in _list_rows(results) if n not in (*results.models, EMPTY)]
         rows = [
             (f"over {other}", [_describe_gain(results, model, other, column) for column in MAIN])
             for other in others
@@ -179,29 +179,30 @@ def _describe_gain(results: Results, model: str, other: str, column: Column) -> 
     return f"{gain} [{low}, {high}] {found.wins:.0%}"
 
 
-def _view_tables(
+def _write_view_tables(
     results: Results, missing: Mapping[str, str], sets: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
     rows = []
-    for name in _with_hindsight(results):
+    for name in _list_rows(results):
         if name != HINDSIGHT:
-            rows.append((_label(name), _picture_cells(results, name, "", missing, sets)))
+            rows.append((_name_row(name), _fill_picture_cells(results, name, "", missing, sets)))
             if name in results.models and results.has("gaussian_psnr", name):
-                cells = _picture_cells(results, name, "gaussian_", missing, sets)
+                cells = _fill_picture_cells(results, name, "gaussian_", missing, sets)
                 rows.append((f"{name}, its Gaussians", cells))
     columns = (*make_picture_columns(""), *SETS)
     lines = ["", "## Unseen views", "", *format_table("", columns, rows)]
     with_frames = [name for name in results.models if results.has("frame_psnr", name)]
     if with_frames:
         rows = [
-            (name, _picture_cells(results, name, "frame_", missing, sets)) for name in with_frames
+            (name, _fill_picture_cells(results, name, "frame_", missing, sets))
+            for name in with_frames
         ]
         lines += ["", "## The model's own views", "", *format_table("", columns, rows)]
         lines += ["", "Beside the true object's orbit, without the reference."]
     return lines
 
 
-def _picture_cells(
+def _fill_picture_cells(
     results: Results,
     candidate: str,
     prefix: str,
@@ -211,7 +212,7 @@ def _picture_cells(
     cells = []
     for column in make_picture_columns(prefix):
         metric = column.key.removeprefix(prefix)
-        found = _row(results, candidate, [column])
+        found = _fill_row(results, candidate, [column])
         cells += [NOT_INSTALLED] if metric in missing else found
     for column in SETS:
         value = column.text(sets.get(f"{prefix}{candidate}", {}).get(column.key))
@@ -219,15 +220,15 @@ def _picture_cells(
     return cells
 
 
-def _surface_tables(results: Results) -> list[str]:
+def _write_surface_tables(results: Results) -> list[str]:
     lines = ["", "## Meshes"]
     for title, columns in SURFACES.items():
-        rows = [(_label(n), _row(results, n, columns)) for n in _with_hindsight(results)]
+        rows = [(_name_row(n), _fill_row(results, n, columns)) for n in _list_rows(results)]
         lines += ["", *format_table(title, columns, rows)]
     return lines
 
 
-def _consistency(results: Results) -> list[str]:
+def _write_consistency(results: Results) -> list[str]:
     lines: list[str] = []
     words_of = {"as decoded": CONSISTENCY, "fitted to each half from scratch": FITTED}
     for words, columns in words_of.items():
@@ -237,7 +238,7 @@ def _consistency(results: Results) -> list[str]:
             for name in models:
                 values = results.by_object(name, columns[-1].key)
                 rows.append((f"{name} ({int(np.isfinite(values).sum())})",
-                             _row(results, name, columns)))  # fmt: skip
+                             _fill_row(results, name, columns)))  # fmt: skip
             lines += ["", *format_table(f"{words} (objects)", columns, rows)]
     return ["", "## Multi-view consistency", *lines] if lines else []
 
@@ -245,7 +246,7 @@ def _consistency(results: Results) -> list[str]:
 ELEVATION_COLUMNS = ("psnr", "ssim", "lpips", "chamfer", "p2s", "normal_consistency", "f_score_05")
 
 
-def _elevations(results: Results) -> list[str]:
+def _write_elevations(results: Results) -> list[str]:
     groups = results.by_elevation()
     if not groups:
         return []
@@ -278,7 +279,7 @@ def _elevations(results: Results) -> list[str]:
     ]
 
 
-def _cost(results: Results) -> list[str]:
+def _write_cost(results: Results) -> list[str]:
     rows = []
     for name in results.models:
         cells = []
@@ -294,7 +295,7 @@ def _cost(results: Results) -> list[str]:
     return ["", "## Cost", "", *format_table("median (most)", COST, rows)]
 
 
-def _failures(results: Results) -> list[str]:
+def _write_failures(results: Results) -> list[str]:
     lines = []
     main = {case.name for case in results.main}
     for run in results.runs:
@@ -311,7 +312,7 @@ def _failures(results: Results) -> list[str]:
     return ["", "## Failures", "", *(lines or ["None."])]
 
 
-def _notes(results: Results, missing: Mapping[str, str]) -> list[str]:
+def _write_notes(results: Results, missing: Mapping[str, str]) -> list[str]:
     settings = results.evaluation.settings
     cycles = settings.renderer == "cycles"
     drawer = "Blender's Cycles" if cycles else "this project's rasterizer"

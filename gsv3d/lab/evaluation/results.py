@@ -29,7 +29,7 @@ class Column:
         key: its name in the CSV and in the records.
         heading: its title in tables.
         better: 1 where higher is better, -1 where lower is, 0 where neither.
-        digits: how many are shown after the point.
+        digits: number of digits after the point.
     """
 
     key: str
@@ -56,7 +56,7 @@ MAIN = (
 """Columns a model has to win."""
 
 
-def _surface(suffix: str) -> tuple[Column, ...]:
+def _make_surface_columns(suffix: str) -> tuple[Column, ...]:
     return (
         Column(f"chamfer{suffix}", "CD", -1),
         Column(f"f_score_02{suffix}", "F@.02"),
@@ -67,10 +67,13 @@ def _surface(suffix: str) -> tuple[Column, ...]:
 
 
 SURFACES = {
-    "16,384 points": (*_surface(""), Column("volume_iou", "volume IoU")),
-    "16,384 points, after ICP": (*_surface("_icp"), Column("volume_iou_icp", "volume IoU")),
-    "4,096 points": _surface("_4096"),
-    "4,096 points, after ICP": _surface("_4096_icp"),
+    "16,384 points": (*_make_surface_columns(""), Column("volume_iou", "volume IoU")),
+    "16,384 points, after ICP": (
+        *_make_surface_columns("_icp"),
+        Column("volume_iou_icp", "volume IoU"),
+    ),
+    "4,096 points": _make_surface_columns("_4096"),
+    "4,096 points, after ICP": _make_surface_columns("_4096_icp"),
 }
 """Tables of surfaces by their title."""
 
@@ -140,11 +143,11 @@ class Results:
 
     Attributes:
         evaluation: the one that has the folder.
-        cases: whose true object could be rendered.
+        cases: cases whose true objects could be rendered.
         runs: runs that answered every one of the main cases.
         incomplete: the others.
         records: by run's key and case's name.
-        failures: why runs failed, by key and name.
+        failures: reasons why runs failed, by run's key and case's name.
     """
 
     evaluation: Evaluation
@@ -195,7 +198,7 @@ class Results:
         """Return one column: a row a case, a column a run, NaN where there is none."""
         names = [case.name for case in (self.main if cases is None else cases)]
         if candidate == HINDSIGHT:
-            return pd.DataFrame({HINDSIGHT: self._hindsight(key, cases)}, index=names)
+            return pd.DataFrame({HINDSIGHT: self._find_best_baseline(key, cases)}, index=names)
         columns = {r.key: self._numbers[r.key][key].reindex(names) for r in self.of(candidate)}
         return pd.DataFrame(columns, index=names)
 
@@ -203,7 +206,7 @@ class Results:
         """Return (cases,) of one column, the mean over a model's seeds."""
         return self.values(candidate, key).mean(axis=1).to_numpy(dtype=np.float64)
 
-    def _hindsight(self, key: str, cases: Sequence[Case] | None) -> pd.Series:
+    def _find_best_baseline(self, key: str, cases: Sequence[Case] | None) -> pd.Series:
         """Return the best of the baselines for each case in this column alone.
 
         A bar no single baseline reaches: which is best is chosen by the truth, column by column.
@@ -217,11 +220,11 @@ class Results:
 
     def mean(self, candidate: str, key: str, cases: Sequence[Case] | None = None) -> float | None:
         """Return the mean over cases and seeds; None without a value."""
-        return _number(self.values(candidate, key, cases).mean(axis=1).mean())
+        return _drop_nan(self.values(candidate, key, cases).mean(axis=1).mean())
 
     def spread(self, candidate: str, key: str) -> float | None:
         """Return the standard deviation of the seeds' means; None with fewer than two seeds."""
-        return _number(self.values(candidate, key).mean().std())
+        return _drop_nan(self.values(candidate, key).mean().std())
 
     def has(self, key: str, candidate: str | None = None) -> bool:
         """Tell whether any value of a column is there."""
@@ -326,5 +329,5 @@ def _add_cost(record: dict[str, Any], cost: dict[str, Any], failures: dict[str, 
     record["values"]["card_mib"] = cost["card_mib"]
 
 
-def _number(value: float) -> float | None:
+def _drop_nan(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None

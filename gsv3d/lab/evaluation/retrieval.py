@@ -79,7 +79,8 @@ def look_at_picture(rgba: np.ndarray, cut: bool = True) -> Looks:
 
     Args:
         rgba: the picture.
-        cut: to the object's box; else the picture is taken as a whole, see ``look_at_prop``.
+        cut: cut the picture to the object's box; else it is taken as a whole, see
+            ``look_at_prop``.
     """
     cropped = crop_to_mask(rgba) if cut else rgba
     height, width = cropped.shape[:2]
@@ -98,8 +99,9 @@ def look_at_prop(path: Path, cut: bool = True) -> Looks:
 
     Args:
         path: path of the prop.
-        cut: each to the prop's box; else as the canonical camera sees the prop of extent 1, which
-            tells how deep it is: of two that are as wide, the deeper one is seen smaller.
+        cut: cut each view to the prop's box; else it is as the canonical camera sees the prop of
+            extent 1, which tells how deep it is: of two that are as wide, the deeper one is seen
+            smaller.
 
     Raises:
         DataError: it cannot be read.
@@ -188,9 +190,9 @@ def load_library(
     Props that cannot be read are left out.
 
     Args:
-        props: to retrieve from.
+        props: the props.
         cache: folder; the file in it is named by the library's digest.
-        report: told of progress.
+        report: called with the progress.
         workers: processes.
 
     Raises:
@@ -201,7 +203,7 @@ def load_library(
     path = cache / f"looks-{digest[:16]}.npz"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        _render(there, path, report, workers)
+        _render_looks(there, path, report, workers)
     arrays = load_arrays(path)
     by_name = {prop.name: prop for prop in there}
     kept = tuple(by_name[str(name)] for name in arrays["names"])
@@ -213,7 +215,7 @@ def _make_looker() -> Callable[[Path], Looks]:
     return look_at_prop
 
 
-def _render(
+def _render_looks(
     props: Sequence[ObjectFile],
     path: Path,
     report: Callable[[str, int, int], None],
@@ -288,7 +290,7 @@ class Retriever:
     """Answers references with props of a library, never with the case's own object.
 
     Args:
-        library: to retrieve from.
+        library: library of props.
     """
 
     def __init__(self, library: Library) -> None:
@@ -307,7 +309,7 @@ class Retriever:
 
         Args:
             reference: (H, W, 4) uint8 with straight alpha.
-            case: whose object is left out of the library, by its file.
+            case: the case; its object's file is left out of the library.
         """
         match = self.find(look_at_picture(reference), {case.source.path.resolve()})
         prop = load_prop(self._library.props[match.prop].path)
@@ -320,7 +322,7 @@ class Retriever:
         """Find the view nearest to a picture.
 
         Args:
-            query: how the picture looks.
+            query: looks of the picture.
             exclude: resolved paths of props that are left out.
             color_weight: see ``measure_distances``.
 
@@ -356,13 +358,13 @@ def match_color(mesh: TexturedMesh, reference: np.ndarray) -> TexturedMesh:
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
     vertices = (mesh.vertices - (low + high) / 2) / float((high - low).max())
     unit = TexturedMesh(vertices, mesh.faces, mesh.corner_uvs, mesh.texture)
-    seen = _visible_mean(unit)
+    seen = _average_visible_color(unit)
     wanted = reference[reference[..., 3] > 127][:, :3].mean(axis=0)
     texture = np.clip(mesh.texture.astype(np.float64) + (wanted - seen), 0, 255)
     return replace(mesh, texture=np.rint(texture).astype(np.uint8))
 
 
-def _visible_mean(mesh: TexturedMesh) -> np.ndarray:
+def _average_visible_color(mesh: TexturedMesh) -> np.ndarray:
     """Return the (3,) mean sRGB, 0..255, that the canonical camera sees of a unit mesh."""
     cameras = orbit([0.0], MIDDLE_ELEVATION, size=128)
     vertices = torch.from_numpy(mesh.vertices)

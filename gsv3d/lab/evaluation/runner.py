@@ -16,10 +16,11 @@ from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
 from gsv3d.lab.evaluation.gaussians import FitSettings, fit_halves, render_generated
-from gsv3d.lab.evaluation.generating import Generator
+from gsv3d.lab.evaluation.generating import ModelGenerator
 from gsv3d.lab.evaluation.measuring import MeasureTask, make_measurer, read_measures
 from gsv3d.lab.evaluation.pictures import Drawer, MeshTask, TruthTask
 from gsv3d.lab.evaluation.protocol import Case, Framing
+from gsv3d.lab.evaluation.retrieval import Retriever
 from gsv3d.lab.evaluation.store import (
     Evaluation,
     Run,
@@ -33,15 +34,12 @@ from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.pose.symmetry import find_best_plane
 
 Report = Callable[[str, int, int], None]
-"""Told of a phase's name, and how many of how many are done."""
-
-Retriever = Callable[[np.ndarray, Case], TexturedMesh]
-"""(H, W, 4) uint8 reference and its case to the mesh of the prop that looks most like it."""
+"""Called with a phase's name, the number of those done, and the number of all."""
 
 
 def run_evaluation(
     evaluation: Evaluation,
-    generator: Generator | None,
+    generator: ModelGenerator | None,
     report: Report,
     workers: int = 1,
     retriever: Retriever | None = None,
@@ -51,9 +49,9 @@ def run_evaluation(
     """Make all that is missing.
 
     Args:
-        evaluation: what and where.
+        evaluation: cases, runs and folder.
         generator: needed when the evaluation has a model.
-        report: told of progress.
+        report: called with the progress.
         workers: processes that render and measure.
         retriever: needed when the evaluation has a library.
         fits: objects, drawn by the seed, to whose halves of views Gaussians are fitted.
@@ -80,7 +78,7 @@ def run_evaluation(
 
 
 def _render_truth(
-    evaluation: Evaluation, generator: Generator | None, report: Report, workers: int
+    evaluation: Evaluation, generator: ModelGenerator | None, report: Report, workers: int
 ) -> dict[str, str]:
     frames = None
     if generator is not None and evaluation.model is not None:
@@ -93,7 +91,7 @@ def _render_truth(
         )
         for case in evaluation.cases
     ]
-    failed = _pictures(evaluation, tasks, "rendering objects", report, workers)
+    failed = _draw_pictures(evaluation, tasks, "rendering objects", report, workers)
     return {tasks[index].case.name: reason for index, reason in failed.items()}
 
 
@@ -111,14 +109,16 @@ def _render_meshes(
         for case, run in answers
     ]
     failures = {}
-    for index, reason in _pictures(evaluation, tasks, "rendering meshes", report, workers).items():
+    for index, reason in _draw_pictures(
+        evaluation, tasks, "rendering meshes", report, workers
+    ).items():
         case, run = answers[index]
         failures[case.name] = reason
         write_json(evaluation.record_path(case, run), {"failure": reason})
     return failures
 
 
-def _pictures(
+def _draw_pictures(
     evaluation: Evaluation,
     tasks: Sequence[TruthTask] | Sequence[MeshTask],
     phase: str,
@@ -161,7 +161,7 @@ def _generate(
     case: Case,
     run: Run,
     truth: dict[str, np.ndarray],
-    generator: Generator | None,
+    generator: ModelGenerator | None,
 ) -> str | None:
     """Write a model's answer; return why it failed, if it did."""
     if generator is None or run.seed is None:
@@ -247,7 +247,7 @@ def make_measure_task(evaluation: Evaluation, case: Case, run: Run) -> MeasureTa
         return None
     orbit = None
     if answered and generated.exists():
-        frames = _frame_count(generated)
+        frames = _count_frames(generated)
         orbit = None if frames is None else evaluation.orbit_path(case, frames)
     return MeasureTask(
         name=case.name,
@@ -264,7 +264,7 @@ def make_measure_task(evaluation: Evaluation, case: Case, run: Run) -> MeasureTa
     )
 
 
-def _frame_count(generated: Any) -> int | None:
+def _count_frames(generated: Any) -> int | None:
     with open(generated, "rb") as file, np.load(file, allow_pickle=False) as arrays:
         return len(arrays["frames_mask"]) if "frames_mask" in arrays else None
 

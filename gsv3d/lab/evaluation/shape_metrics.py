@@ -30,6 +30,9 @@ GRID = 64
 _AT_ONCE = 2048
 """Points whose candidates stay in a processor's cache."""
 
+_DENSE = 40_000
+"""Points, besides the triangles' centers, that stand for a surface in the search."""
+
 _CANDIDATES = 10
 """Nearest points whose triangles are tried for the nearest point of a surface."""
 
@@ -75,14 +78,14 @@ def sample_surface_with_normals(
     Raises:
         ValueError: the mesh has no area.
     """
-    corners = _corners(vertices, faces)
-    crosses, areas = _areas(corners)
+    corners = _find_corners(vertices, faces)
+    crosses, areas = _compute_areas(corners)
     if not areas.sum() > 0:
         raise ValueError("the mesh has no area")
     # Stratified along the cumulated area: the same density everywhere, with less scatter. The
     # order is shuffled, so that any first n of them are a draw, too.
     places = (rng.permutation(count) + rng.random(count)) / count
-    points, chosen = _points_at(corners, areas, places, rng)
+    points, chosen = _draw_points(corners, areas, places, rng)
     return SurfaceSamples(points, crosses[chosen] / areas[chosen, None])
 
 
@@ -93,18 +96,18 @@ def sample_surface(
     return sample_surface_with_normals(vertices, faces, count, rng).points
 
 
-def _corners(vertices: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
+def _find_corners(vertices: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(vertices, dtype=np.float64)[faces[:, i]] for i in range(3)]
 
 
-def _areas(corners: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _compute_areas(corners: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the (F, 3) normals of triangles, as long as twice their areas, and these (F,)."""
     a, b, c = corners
     crosses = np.cross(b - a, c - a)
     return crosses, np.linalg.norm(crosses, axis=1)
 
 
-def _points_at(
+def _draw_points(
     corners: list[np.ndarray], areas: np.ndarray, places: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw (N, 3) points in the triangles at (N,) shares of the whole area; return both."""
@@ -166,24 +169,23 @@ class Surface:
     """A triangle mesh that measures the distances of points to it.
 
     The nearest triangle is sought among those of the nearest points of a dense sample, in which
-    every triangle has its center and at least one more point a ``1 / count`` of the area: an exact
-    distance to a triangle, that is the nearest one but where two are about equally near.
+    every triangle has its center and at least one more point for each 40,000th of the area: an
+    exact distance to a triangle, that is the nearest one but where two are about equally near.
 
     Args:
         vertices: (V, 3).
         faces: (F, 3).
-        count: points besides the triangles' centers.
     """
 
-    def __init__(self, vertices: np.ndarray, faces: np.ndarray, count: int = 40_000) -> None:
-        corners = _corners(vertices, faces)
-        _, areas = _areas(corners)
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
+        corners = _find_corners(vertices, faces)
+        _, areas = _compute_areas(corners)
         real = areas > 0
         if not real.any():
             raise ValueError("the mesh has no area")
         self._corners = [corner[real] for corner in corners]
-        places = (np.arange(count) + 0.5) / count
-        points, chosen = _points_at(self._corners, areas[real], places, np.random.default_rng(0))
+        places = (np.arange(_DENSE) + 0.5) / _DENSE
+        points, chosen = _draw_points(self._corners, areas[real], places, np.random.default_rng(0))
         centers = sum(self._corners) / 3
         self._owners = np.concatenate([chosen, np.arange(len(centers))])
         self._tree = cKDTree(np.concatenate([points, centers]))
@@ -224,9 +226,7 @@ def _squared_to_triangles(p: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.nda
     return np.where(inside, height**2 / np.where(length > 0, length, 1), squared)
 
 
-def icp(
-    source: np.ndarray, target: np.ndarray, tolerance: float = ICP_TOLERANCE
-) -> tuple[np.ndarray, np.ndarray]:
+def icp(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the rigid motion that brings one surface onto another, point to point.
 
     Besl and McKay 1992, section IV: every step pairs each source point with its nearest target
@@ -236,7 +236,6 @@ def icp(
     Args:
         source: (N, 3) points.
         target: (M, 3) points.
-        tolerance: see ``ICP_TOLERANCE``.
 
     Returns:
         rotation (3, 3) and translation (3,): ``source @ rotation.T + translation`` lies on target.
@@ -247,7 +246,7 @@ def icp(
     for _ in range(ICP_ITERATIONS):
         distances, nearest = tree.query(source @ rotation.T + translation)
         error = float(np.sqrt(np.mean(distances**2)))
-        if error >= before * (1 - tolerance):
+        if error >= before * (1 - ICP_TOLERANCE):
             break
         before = error
         rotation, translation = fit_rigid_motion(source, target[nearest])
@@ -282,7 +281,7 @@ def occupancy(
     Returns:
         (n, n, n) bool of the cube [-0.5, 0.5]^3 and its margin, n = GRID + 2 * margin.
     """
-    _, areas = _areas(_corners(vertices, faces))
+    _, areas = _compute_areas(_find_corners(vertices, faces))
     count = int(np.clip(areas.sum() / 2 * GRID**2 * 40, 1000, 4_000_000))
     points = sample_surface(vertices, faces, count, rng)
     side = GRID + 2 * margin

@@ -60,7 +60,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What tells one model's results from another's.
+    """A model's files and settings, which tell its results from another's.
 
     Attributes:
         sha256: of the model's files.
@@ -93,7 +93,7 @@ class Evaluation:
         cases: cases of this run: the objects' own first, then those of the robustness plot.
         model: name of the model to be evaluated now; None for none.
         models: seeds by name of all models in this folder, this one included.
-        retrieval: whether there is a library of props to retrieve from.
+        retrieval: True if there is a library of props to retrieve from.
         description: words on which objects these are, for the report.
     """
 
@@ -118,7 +118,7 @@ class Evaluation:
 
     @property
     def model_runs(self) -> list[Run]:
-        """Those of the model to be evaluated now."""
+        """The runs of the model to be evaluated now."""
         return [run for run in self.runs if run.candidate == self.model and run.seed is not None]
 
     def path(self, kind: str, case: Case, run: Run | None = None) -> Path:
@@ -165,8 +165,8 @@ def prepare_folder(
         for kind in KINDS:
             (folder / kind).mkdir(parents=True, exist_ok=True)
         there = read_json(record) if record.exists() else {}
-        there = _checked(folder, there, settings, library)
-        objects = _merged_objects(folder, dict(there["objects"]), cases)
+        there = _check_record(folder, there, settings, library)
+        objects = _merge_objects(folder, dict(there["objects"]), cases)
         models = {name: dict(entry) for name, entry in there["models"].items()}
         if model is not None and identity is not None:
             _add_model(folder, models, model, identity, seeds)
@@ -190,7 +190,7 @@ def prepare_folder(
     )
 
 
-def _checked(
+def _check_record(
     folder: Path, there: dict[str, Any], settings: EvaluationSettings, library: str | None
 ) -> dict[str, Any]:
     """Return the record of an older run into the same folder, or an empty one."""
@@ -208,7 +208,7 @@ def _checked(
     return there
 
 
-def _merged_objects(folder: Path, objects: dict[str, str], cases: Sequence[Case]) -> dict[str, str]:
+def _merge_objects(folder: Path, objects: dict[str, str], cases: Sequence[Case]) -> dict[str, str]:
     """Return digests of the objects' files by name, those of this run added."""
     for case in cases:
         if case.elevation_of is None:

@@ -70,7 +70,9 @@ class Repository:
         """
         done = self._run("ls-tree", "-r", "-z", self._commit)
         if done.returncode:
-            raise DataError(f"git cannot list the files of {self.name}: {_last_line(done.stderr)}.")
+            raise DataError(
+                f"git cannot list the files of {self.name}: {_read_last_line(done.stderr)}."
+            )
         found = {}
         for entry in done.stdout.decode(errors="replace").split("\0"):
             facts, _, path = entry.partition("\t")
@@ -93,7 +95,7 @@ class Repository:
             if folders.intersection(map(str, PurePosixPath(path).parents))
         }
         options = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
-        _call(
+        _call_git(
             [*self._git, "fetch", "--quiet", *options, "origin"],
             f"git cannot fetch files of {self.name}",
             "\n".join(sorted(wanted)),
@@ -107,7 +109,9 @@ class Repository:
         """
         done = self._run("cat-file", "blob", f"{self._commit}:{path}")
         if done.returncode:
-            raise DataError(f"{self.name} has no content of {path}: {_last_line(done.stderr)}.")
+            raise DataError(
+                f"{self.name} has no content of {path}: {_read_last_line(done.stderr)}."
+            )
         return done.stdout
 
     def write_files(self, paths: Iterable[str], folder: Path) -> None:
@@ -156,27 +160,27 @@ def fetch(url: str, name: str, commit: str, folder: Path) -> Repository:
     git = find_git()
     if not (folder / "objects").is_dir():
         make_folder(folder)
-        _call([git, "init", "--quiet", "--bare", str(folder)], f"git cannot make {folder}")
-        _call([git, "--git-dir", str(folder), "remote", "add", "origin", url], f"git: {folder}")
+        _call_git([git, "init", "--quiet", "--bare", str(folder)], f"git cannot make {folder}")
+        _call_git([git, "--git-dir", str(folder), "remote", "add", "origin", url], f"git: {folder}")
     try:
         return Repository(folder, commit, name, partial=True)
     except DataError:
         pass  # not there yet
     words = ["fetch", "--quiet", "--depth", "1", "--filter=blob:none", "origin", commit]
-    _call([git, "--git-dir", str(folder), *words], f"git cannot fetch {name} at {commit[:10]}")
+    _call_git([git, "--git-dir", str(folder), *words], f"git cannot fetch {name} at {commit[:10]}")
     return Repository(folder, commit, name, partial=True)
 
 
-def _call(words: Sequence[str], what: str, text: str = "") -> None:
+def _call_git(words: Sequence[str], what: str, text: str = "") -> None:
     done = subprocess.run(words, capture_output=True, input=text.encode())
     if done.returncode:
         raise DataError(
-            f"{what}: {_last_line(done.stderr)}.",
+            f"{what}: {_read_last_line(done.stderr)}.",
             "Check the network and the list of sources, or name a folder with --mirrors.",
         )
 
 
-def _last_line(stderr: bytes) -> str:
+def _read_last_line(stderr: bytes) -> str:
     lines = stderr.decode(errors="replace").strip().splitlines()
     return lines[-1].removeprefix("fatal: ").rstrip(".") if lines else "git says nothing"
 

@@ -79,21 +79,21 @@ def list_candidates(source: Source, repository: Repository) -> Iterator[Candidat
             places = np.linspace(0, len(paths) - 1, pack.at_most).round().astype(int)
             paths = [paths[place] for place in places]
         for path in paths:
-            name = _unused_name(pack.name, PurePosixPath(path), names)
+            name = _find_unused_name(pack.name, PurePosixPath(path), names)
             names.add(name)
             yield Candidate(name, source, pack, repository.git_folder, path)
 
 
-def _unused_name(pack: str, path: PurePosixPath, used: set[str]) -> str:
+def _find_unused_name(pack: str, path: PurePosixPath, used: set[str]) -> str:
     parts = [part for part in (*path.parts[:-1], path.stem) if part.lower() not in _NO_NAME]
     for depth in range(1, len(parts) + 1):
-        name = f"{pack}__{_slug('_'.join(parts[-depth:]))}"
+        name = f"{pack}__{_make_slug('_'.join(parts[-depth:]))}"
         if name not in used:
             return name
-    return f"{pack}__{_slug(path.stem)}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    return f"{pack}__{_make_slug(path.stem)}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
-def _slug(text: str) -> str:
+def _make_slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:100] or "object"
 
 
@@ -122,7 +122,7 @@ class Records:
         """Return an object's record: ``facts`` or ``left_out``; None if it must be made."""
         try:
             record = json.loads(self._path(candidate.name, ".json").read_text(encoding="utf-8"))
-            fits = record["key"] == _key(candidate)
+            fits = record["key"] == _make_key(candidate)
             whole = "left_out" in record or self._path(candidate.name, ".npz").is_file()
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -139,7 +139,7 @@ class Records:
         self._write(candidate, {"left_out": why})
 
     def _write(self, candidate: Candidate, fields: dict[str, Any]) -> None:
-        text = json.dumps({"key": _key(candidate), **fields}, ensure_ascii=False)
+        text = json.dumps({"key": _make_key(candidate), **fields}, ensure_ascii=False)
         write_atomic(self._path(candidate.name, ".json"), text.encode())
 
     def read_likeness(self, name: str) -> Likeness | None:
@@ -157,7 +157,7 @@ class Records:
         write_atomic(self._path(name, ".npz"), data.getvalue())
 
 
-def _key(candidate: Candidate) -> str:
+def _make_key(candidate: Candidate) -> str:
     """Return a text that changes if the object must be made again."""
     source, pack = candidate.source, candidate.pack
     options = (pack.up, pack.srgb_factors, source.license == IN_FILE)
@@ -196,7 +196,7 @@ def measure_known(
     Returns:
         Those of the split train, and the others.
     """
-    names = [f"against-{_digest(item.path)}" for item in objects]
+    names = [f"against-{_digest_file(item.path)}" for item in objects]
     paths = {name: item.path for name, item in zip(names, objects, strict=True)}
     missing = [name for name in paths if records.read_likeness(name) is None]
     tasks = [paths[name] for name in missing]
@@ -211,7 +211,7 @@ def measure_known(
     return train, kept_out
 
 
-def _digest(path: Path) -> str:
+def _digest_file(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:24]
     except OSError:

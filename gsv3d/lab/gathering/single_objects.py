@@ -48,7 +48,7 @@ class Candidate:
 
     Attributes:
         name: name of the object, unique.
-        source, pack: where it comes from.
+        source, pack: its origin.
         git_folder: git folder of the source's repository.
         path: path of the file in the repository.
     """
@@ -180,14 +180,14 @@ def _write_references(repository: Repository, file: Path, folder: Path) -> None:
         word = "mtllib" if suffix == ".obj" else "map_Kd"
         text = mesh_files.strip_mark(data).decode(errors="replace")
         names = [name.strip() for name in re.findall(rf"^\s*{word}\s+(.+)$", text, re.MULTILINE)]
-    paths = [path for name in names if (path := _join(here, name)) is not None]
+    paths = [path for name in names if (path := _resolve(here, name)) is not None]
     repository.write_files(paths, folder)
     for path in paths:
         if path.lower().endswith(".mtl") and (folder / path).is_file():
             _write_references(repository, folder / path, folder)
 
 
-def _join(folder: PurePosixPath, name: str) -> str | None:
+def _resolve(folder: PurePosixPath, name: str) -> str | None:
     """Return a path below the repository's root; None if it leaves it."""
     path = posixpath.normpath(folder / name.replace("\\", "/")).lstrip("/")
     return None if path.split("/")[0] in ("", ".", "..") else path

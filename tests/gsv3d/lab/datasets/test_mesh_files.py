@@ -28,6 +28,8 @@ from gsv3d.lab.datasets.mesh_files import (
     strip_mark,
 )
 from gsv3d.lab.rasterizing import load_prop
+from gsv3d.meshing.export import pack_glb
+from tests.gsv3d.lab.rasterizing import odd_meshes
 
 
 def scene() -> trimesh.Scene:
@@ -42,8 +44,8 @@ def test_what_another_program_wrote_passes(tmp_path: Path) -> None:
     check_gltf(tmp_path / "model.gltf")
 
 
-def test_a_coordinate_that_is_not_a_number_is_found(tmp_path: Path, meshes) -> None:
-    meshes.not_finite(tmp_path / "a.glb")
+def test_a_coordinate_that_is_not_a_number_is_found(tmp_path: Path) -> None:
+    odd_meshes.not_finite(tmp_path / "a.glb")
     with pytest.raises(ValueError, match="not finite"):
         check_gltf(tmp_path / "a.glb")
 
@@ -64,11 +66,7 @@ def changed(path: Path, change: Callable[[dict[str, Any], bytearray], None]) -> 
     (length,) = struct.unpack_from("<I", data, 12)
     document, numbers = json.loads(data[20 : 20 + length]), bytearray(data[28 + length :])
     change(document, numbers)
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(numbers))
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text
-    path.write_bytes(head + chunks + struct.pack("<I4s", len(numbers), b"BIN\0") + numbers)
+    path.write_bytes(pack_glb(json.dumps(document).encode(), bytes(numbers)))
 
 
 def put(*place: Any) -> Callable[[dict[str, Any], bytearray], None]:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gsv3d.lab.datasets.records import DEPTH_UNIT, OrbitRecord, decode_normals, encode_normals
+from tests.gsv3d.lab.datasets.samples import make_record
 
 
-def test_members_give_back_the_record(make_record) -> None:
+def test_members_give_back_the_record() -> None:
     record = make_record("stuhl ü", normals=True)
     again = OrbitRecord.from_members(record.members())
     for item in fields(record):
@@ -33,7 +34,7 @@ def test_members_give_back_the_record(make_record) -> None:
             assert value == expected, item.name
 
 
-def test_pictures_are_columns_of_views_that_any_reader_understands(make_record) -> None:
+def test_pictures_are_columns_of_views_that_any_reader_understands() -> None:
     record = make_record("a")
     files = record.members()
     assert list(files) == ["rgba.png", "depth.png", "json"]
@@ -67,13 +68,13 @@ def test_normals_survive_and_nothing_stays_nothing() -> None:
         ({"rgba": np.zeros((2, 8, 8, 4), np.uint8)}, "pixels"),
     ],
 )
-def test_what_does_not_fit_together_is_said(make_record, change, words: str) -> None:
+def test_what_does_not_fit_together_is_said(change, words: str) -> None:
     files = replace(make_record("a"), **change).members()
     with pytest.raises(ValueError, match=words):
         OrbitRecord.from_members(files)
 
 
-def test_other_formats_and_missing_parts_are_said(make_record) -> None:
+def test_other_formats_and_missing_parts_are_said() -> None:
     files = make_record("a").members()
     with pytest.raises(ValueError, match="lacks depth.png"):
         OrbitRecord.from_members({k: v for k, v in files.items() if k != "depth.png"})
@@ -85,7 +86,7 @@ def test_other_formats_and_missing_parts_are_said(make_record) -> None:
 
 
 @given(part=st.sampled_from(["rgba.png", "depth.png", "json"]), data=st.data())
-def test_no_damage_gives_another_error(make_record, part: str, data) -> None:
+def test_no_damage_gives_another_error(part: str, data) -> None:
     files = make_record("a").members()
     damaged = bytearray(files[part])
     place = data.draw(st.integers(0, len(damaged) - 1))

@@ -25,6 +25,7 @@ from gsv3d.lab.datasets.shards import (
     scan,
     write_record,
 )
+from tests.gsv3d.lab.datasets.samples import make_record
 
 
 def write_shard(directory: Path, records, group: str = "pack") -> Path:
@@ -38,7 +39,7 @@ def write_shard(directory: Path, records, group: str = "pack") -> Path:
 
 # webdataset leaves the shard's file to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_reads_what_is_written(tmp_path: Path, make_record) -> None:
+def test_webdataset_reads_what_is_written(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     records = {name: make_record(name, normals=True, seed=i) for i, name in enumerate("bac")}
     path = write_shard(tmp_path, [*records.values(), make_record("d ü")])
@@ -60,7 +61,7 @@ def test_webdataset_reads_what_is_written(tmp_path: Path, make_record) -> None:
     gc.collect()
 
 
-def test_our_reader_finds_the_same(tmp_path: Path, make_record) -> None:
+def test_our_reader_finds_the_same(tmp_path: Path) -> None:
     records = [make_record(name, seed=i) for i, name in enumerate(["b", "a"])]
     write_shard(tmp_path, records, "one")
     write_shard(tmp_path, [make_record("aa")], "two")
@@ -69,7 +70,7 @@ def test_our_reader_finds_the_same(tmp_path: Path, make_record) -> None:
     np.testing.assert_array_equal(entries[2].read().rgba, records[0].rgba)
 
 
-def test_every_cut_is_found_and_leaves_the_objects_before_it(tmp_path: Path, make_record) -> None:
+def test_every_cut_is_found_and_leaves_the_objects_before_it(tmp_path: Path) -> None:
     path = write_shard(tmp_path, [make_record(name) for name in "abc"])
     whole = path.read_bytes()
     with tarfile.open(path) as tar:
@@ -86,7 +87,7 @@ def test_every_cut_is_found_and_leaves_the_objects_before_it(tmp_path: Path, mak
     assert scan(path).fault is None and len(scan(path).entries) == 3
 
 
-def test_an_object_that_is_damaged_inside_is_named_with_its_shard(tmp_path, make_record) -> None:
+def test_an_object_that_is_damaged_inside_is_named_with_its_shard(tmp_path) -> None:
     path = write_shard(tmp_path, [make_record("a"), make_record("b")])
     data = bytearray(path.read_bytes())
     entry = index_shards(tmp_path)[1]
@@ -99,7 +100,7 @@ def test_an_object_that_is_damaged_inside_is_named_with_its_shard(tmp_path, make
         entries[1].read()
 
 
-def test_folders_without_shards_say_what_to_do(tmp_path: Path, make_record) -> None:
+def test_folders_without_shards_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rendered orbits.*gsv3d render"):
         index_shards(tmp_path)
     with ShardFolder(tmp_path) as folder:
@@ -124,7 +125,7 @@ def keys(directory: Path) -> list[str]:
     return [entry.key for path in sorted(directory.glob("*.tar")) for entry in scan(path).entries]
 
 
-def test_packs_stay_apart_and_shards_close_at_their_size(tmp_path: Path, make_record) -> None:
+def test_packs_stay_apart_and_shards_close_at_their_size(tmp_path: Path) -> None:
     tar = write_record(make_record("x"))
     with ShardFolder(tmp_path, shard_bytes=3 * len(tar)) as folder:
         for number in range(7):
@@ -140,7 +141,7 @@ def test_packs_stay_apart_and_shards_close_at_their_size(tmp_path: Path, make_re
     assert not (tmp_path / WAITING).exists()
 
 
-def test_a_later_run_goes_on_counting(tmp_path: Path, make_record) -> None:
+def test_a_later_run_goes_on_counting(tmp_path: Path) -> None:
     for name in ("a", "b"):
         with ShardFolder(tmp_path) as folder:
             folder.recover()
@@ -152,7 +153,7 @@ def test_a_later_run_goes_on_counting(tmp_path: Path, make_record) -> None:
 
 @pytest.mark.parametrize("step", ["concatenated", "renamed", "half deleted"])
 def test_a_kill_while_packing_loses_and_doubles_nothing(
-    tmp_path: Path, make_record, monkeypatch, step: str
+    tmp_path: Path, monkeypatch, step: str
 ) -> None:
     class Killed(BaseException):
         pass
@@ -189,7 +190,7 @@ def test_a_kill_while_packing_loses_and_doubles_nothing(
     assert sorted(keys(tmp_path)) == list("abcd")
 
 
-def test_a_cut_shard_keeps_its_whole_objects(tmp_path: Path, make_record) -> None:
+def test_a_cut_shard_keeps_its_whole_objects(tmp_path: Path) -> None:
     with ShardFolder(tmp_path) as folder:
         for name in "abc":
             folder.add("pack", name, write_record(make_record(name)))
@@ -206,7 +207,7 @@ def test_a_cut_shard_keeps_its_whole_objects(tmp_path: Path, make_record) -> Non
     assert index_shards(tmp_path)[0].read().name == "a"
 
 
-def test_a_half_written_object_is_not_taken_for_whole(tmp_path: Path, make_record) -> None:
+def test_a_half_written_object_is_not_taken_for_whole(tmp_path: Path) -> None:
     tar = write_record(make_record("a"))
     place = tmp_path / WAITING / "pack"
     place.mkdir(parents=True)
@@ -246,9 +247,7 @@ with ShardFolder(Path(sys.argv[1]), shard_bytes=4 * len(tar)) as folder:
 """
 
 
-def test_a_process_killed_while_writing_loses_nothing_it_had_finished(
-    tmp_path: Path, make_record
-) -> None:
+def test_a_process_killed_while_writing_loses_nothing_it_had_finished(tmp_path: Path) -> None:
     source = tmp_path / "source.tar"
     source.write_bytes(write_record(make_record("source")))
     output = tmp_path / "out ü"

@@ -8,28 +8,19 @@ import pytest
 import torch
 
 from gsv3d.cameras import orbit, static_azimuths_deg
-from gsv3d.gaussians import Gaussians
 from gsv3d.lab.evaluation.gaussians import FitSettings, fit_gaussians, fit_halves
 from gsv3d.lab.evaluation.image_metrics import psnr
 from gsv3d.lab.evaluation.protocol import Framing
 from gsv3d.lab.evaluation.shape_metrics import surface_distance
 from gsv3d.rendering import render
-from tests.gsv3d.fake_pipeline import make_ball
+from tests.gsv3d.lifting.scenes import look_around, paint_ball
 
 SMALL = FitSettings(count=250, iterations=30, size=24)
 
 
-def painted_ball() -> Gaussians:
-    """Return a ball whose color is its direction."""
-    plain = make_ball((1, 1, 1), count=400, radius=0.35)
-    colors = (plain.means / 0.35 * 0.5 + 0.5).clamp(0, 1)
-    return Gaussians.from_rgb(plain.means, plain.quats, plain.scales * 2, plain.opacities, colors)
-
-
 @pytest.fixture(scope="module")
 def views() -> tuple[np.ndarray, np.ndarray]:
-    cameras = orbit(static_azimuths_deg(8), 10.0, size=24)
-    output = render(painted_ball(), cameras, background=(1.0, 1.0, 1.0))
+    output = render(paint_ball(), look_around(size=24), background=(1.0, 1.0, 1.0))
     color = (output.color.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     return color, (output.alpha[..., 0] > 0.5).numpy()
 
@@ -41,7 +32,7 @@ def test_a_fit_shows_its_views_and_is_where_the_object_is(views) -> None:
     start = fit_gaussians(colors, masks, cameras, FitSettings(250, 0, 24))
     fitted = fit_gaussians(colors, masks, cameras, SMALL)
     unseen = orbit([22.5, 200.0], 30.0, size=24)
-    true = render(painted_ball(), unseen, background=(1.0, 1.0, 1.0)).color.numpy()
+    true = render(paint_ball(), unseen, background=(1.0, 1.0, 1.0)).color.numpy()
     scores = [
         psnr(render(g, unseen, background=(1.0, 1.0, 1.0)).color.numpy(), true)
         for g in (start, fitted)

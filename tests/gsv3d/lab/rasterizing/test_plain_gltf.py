@@ -25,6 +25,7 @@ from gsv3d.lab.datasets.light import encode_straight_srgb
 from gsv3d.lab.datasets.plans import normalizing_transform
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.orbits import Surface, draw
+from gsv3d.meshing.export import pack_glb
 
 CODES = {"f4": 5126, "u4": 5125, "u2": 5123, "i2": 5122, "u1": 5121, "i1": 5120}
 TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
@@ -87,16 +88,7 @@ class Square:
 
     def glb(self) -> bytes:
         self.document["buffers"] = [{"byteLength": len(self.blob)}]
-        text = json.dumps(self.document).encode()
-        return packed(text, bytes(self.blob))
-
-
-def packed(text: bytes, blob: bytes) -> bytes:
-    text += b" " * (-len(text) % 4)
-    blob += bytes(-len(blob) % 4)
-    head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(blob))
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text
-    return head + chunks + struct.pack("<I4s", len(blob), b"BIN\0") + blob
+        return pack_glb(json.dumps(self.document).encode(), bytes(self.blob))
 
 
 def normalized(values: np.ndarray, kind: str) -> np.ndarray:
@@ -257,7 +249,7 @@ def test_odd_documents_give_a_mesh_or_a_sentence(tmp_path: Path, data: st.DataOb
             place[key] = copy.deepcopy(data.draw(st.sampled_from(ODD)))
         else:
             del place[key]
-    check(tmp_path / "odd.glb", packed(json.dumps(document).encode(), blob))
+    check(tmp_path / "odd.glb", pack_glb(json.dumps(document).encode(), blob))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

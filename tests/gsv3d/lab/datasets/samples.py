@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small object files, made by the test that needs them."""
+"""Small object files and records, made by the test that needs them."""
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import trimesh
+from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
 from gsv3d.lab.datasets.records import OrbitRecord
@@ -50,8 +47,6 @@ def plain_box(path: Path) -> None:
 
 def textured_box(path: Path, color: tuple[int, int, int]) -> None:
     """Write a box with an image texture of one color."""
-    from PIL import Image
-
     box = trimesh.creation.box((1, 1, 1))
     material = PBRMaterial(baseColorTexture=Image.new("RGB", (8, 8), color))
     box.visual = trimesh.visual.TextureVisuals(
@@ -74,36 +69,7 @@ def untextured_box(path: Path) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
-def not_finite(path: Path) -> None:
-    """Write a box one of whose coordinates is not a number."""
-    box = trimesh.creation.box((1, 1, 1))
-    box.vertices[0, 0] = -0.123456
-    data = trimesh.Scene([box]).export(file_type="glb")
-    value = struct.pack("<f", -0.123456)
-    assert data.count(value) == 1
-    path.write_bytes(data.replace(value, struct.pack("<f", float("nan"))))
-
-
-def without_faces(path: Path) -> None:
-    """Write points without faces."""
-    trimesh.Scene([trimesh.PointCloud(np.eye(3))]).export(path)
-
-
-@pytest.fixture(scope="session")
-def meshes() -> SimpleNamespace:
-    """Return the makers of object files."""
-    return SimpleNamespace(
-        FACES=FACES,
-        colored_box=colored_box,
-        plain_box=plain_box,
-        textured_box=textured_box,
-        untextured_box=untextured_box,
-        not_finite=not_finite,
-        without_faces=without_faces,
-    )
-
-
-def _make_record(name: str, normals: bool = False, seed: int = 0) -> OrbitRecord:
+def make_record(name: str, normals: bool = False, seed: int = 0) -> OrbitRecord:
     """Return a record of noise: 3 views of 8 pixels, of which 2 are the orbit."""
     rng = np.random.default_rng(seed)
     directions = rng.normal(size=(3, 8, 8, 3)).astype(np.float32)
@@ -129,9 +95,3 @@ def _make_record(name: str, normals: bool = False, seed: int = 0) -> OrbitRecord
         missing_textures=("wood.png",),
         frame=None,
     )
-
-
-@pytest.fixture(scope="session")
-def make_record() -> Callable[..., OrbitRecord]:
-    """Return the maker of records."""
-    return _make_record

@@ -22,6 +22,8 @@ from gsv3d.cameras import orbit
 from gsv3d.cli import main
 from gsv3d.lab.datasets.records import OrbitRecord
 from gsv3d.lab.datasets.shards import index_shards
+from tests.gsv3d.lab.datasets import samples
+from tests.gsv3d.lab.rasterizing import odd_meshes
 
 pytestmark = [
     pytest.mark.bpy,
@@ -36,27 +38,27 @@ FORMATS = ["gltf", "obj", "fbx", "usd", "usda", "usdc", "usdz", "ply", "blend"]
 MOVING = ["moving_glb", "moving_usd", "moving_blend"]
 
 
-def make_objects(folder: Path, meshes) -> None:
+def make_objects(folder: Path) -> None:
     """Write objects of every format and with every fault."""
-    meshes.colored_box(folder / "box.glb", tuple(BOX), offset=4.0)
-    meshes.colored_box(folder / "kilometers.glb", tuple(BOX * 20_000), offset=50_000.0)
+    samples.colored_box(folder / "box.glb", tuple(BOX), offset=4.0)
+    samples.colored_box(folder / "kilometers.glb", tuple(BOX * 20_000), offset=50_000.0)
     script = Path(__file__).with_name("export_box.py")
     subprocess.run(
         [sys.executable, str(script), str(folder / "box.glb"), str(folder)],
         check=True, stdout=subprocess.DEVNULL, timeout=120,
     )  # fmt: skip
-    meshes.plain_box(folder / "plain.glb")
-    meshes.textured_box(folder / "texture_a.glb", (255, 0, 0))
-    meshes.textured_box(folder / "texture_b.glb", (0, 255, 0))
-    meshes.untextured_box(folder / "no_texture.gltf")
-    meshes.not_finite(folder / "nan.glb")
+    samples.plain_box(folder / "plain.glb")
+    samples.textured_box(folder / "texture_a.glb", (255, 0, 0))
+    samples.textured_box(folder / "texture_b.glb", (0, 255, 0))
+    samples.untextured_box(folder / "no_texture.gltf")
+    odd_meshes.not_finite(folder / "nan.glb")
     (folder / "nan.obj").write_text("v 0 0 nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     (folder / "inf.ply").write_text(
         "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\n"
         "property float z\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n"
         "0 0 inf\n1 0 0\n0 1 0\n3 0 1 2\n"
     )
-    meshes.without_faces(folder / "points.glb")
+    odd_meshes.without_faces(folder / "points.glb")
     trimesh.PointCloud(np.eye(3)).export(folder / "points.ply")
     (folder / "broken.glb").write_bytes(b"glTF" + bytes(40))
     box = trimesh.creation.box((1, 1, 1))
@@ -81,10 +83,10 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory, meshes):
+def rendered(tmp_path_factory: pytest.TempPathFactory):
     source = tmp_path_factory.mktemp("objects ü")
     output = tmp_path_factory.mktemp("orbits") / "out put"
-    make_objects(source, meshes)
+    make_objects(source)
     errors, out = io.StringIO(), io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(out):
         code = main(["render", str(source), "--output", str(output), "--workers", "1", *OPTIONS])
@@ -113,7 +115,7 @@ def test_bad_objects_are_named_and_the_others_are_there(rendered) -> None:
         assert sum(name in line and words in line for line in lines) == 1, errors
 
 
-def test_depth_mask_and_colors_of_a_box_are_those_of_traced_rays(rendered, meshes) -> None:
+def test_depth_mask_and_colors_of_a_box_are_those_of_traced_rays(rendered) -> None:
     result = record(rendered[1], "box")
     cameras = orbit(result.azimuths_deg.tolist(), result.elevations_deg.tolist(), size=SIZE)
     np.testing.assert_allclose(result.viewmats, cameras.viewmats.numpy(), atol=1e-5)
@@ -140,7 +142,7 @@ def test_depth_mask_and_colors_of_a_box_are_those_of_traced_rays(rendered, meshe
     sign = -np.sign(np.take_along_axis(local_directions, axis[..., None], axis=-1)[..., 0])
     checked = 0
     assert result.normals is not None
-    for normal, color in meshes.FACES.values():
+    for normal, color in samples.FACES.values():
         k = int(np.flatnonzero(normal)[0])
         seen = inside & (axis == k) & (sign == normal[k])
         for view in range(len(depth)):
@@ -174,14 +176,14 @@ def surface_points(result: OrbitRecord) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["kilometers", *(f"{x}_box" for x in FORMATS), *MOVING])
-def test_every_format_shows_the_same_box_the_same_way_up(rendered, meshes, name: str) -> None:
+def test_every_format_shows_the_same_box_the_same_way_up(rendered, name: str) -> None:
     points, colors = surface_points(record(rendered[1], name))
     low, high = points.min(axis=0), points.max(axis=0)
     size = high - low
     np.testing.assert_allclose(size / size.max(), BOX / BOX.max(), atol=0.06)
     unit = (points - (low + high) / 2) / size * 2  # -1..1 on each axis
     matched = 0
-    for normal, color in meshes.FACES.values():
+    for normal, color in samples.FACES.values():
         k = int(np.flatnonzero(normal)[0])
         on_face = (unit[:, k] * normal[k] > 0.93) & (np.abs(np.delete(unit, k, 1)) < 0.8).all(1)
         if on_face.sum() > 20 and name != "ply_box":  # which has no materials
