@@ -3,7 +3,7 @@
 
 An object with a vertical mirror plane looks, from the mirrored camera, like its picture flipped
 left-right (``gsv3d.meshing.mirror``): one picture shows two sides. How deep an object is decides
-what its sides look like, and one picture hardly shows it. SV3D is told neither; ``blockout`` is.
+what its sides look like, and one picture hardly shows it. SV3D is told neither.
 """
 
 from __future__ import annotations
