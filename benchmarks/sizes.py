@@ -29,6 +29,7 @@ from gsv3d.lab.training.bank import BankSettings, OrbitBank
 from gsv3d.lab.training.config import ModelConfig, read_config
 from gsv3d.lab.training.edm import karras_sigmas, sample_latents
 from gsv3d.lab.training.filling import BankFactory, Drawing
+from gsv3d.lab.training.hints import make_hints
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.lab.training.stages import make_task
@@ -139,7 +140,7 @@ def measure(size: Size, bank: OrbitBank, folders: list[Path]) -> dict[str, float
         modes = modes.unflatten(0, batch.pictures.shape[:2])
         context = embed_for_cross_attention(encoder, batch.reference)
         torch.manual_seed(start)
-        hints = task.hints(batch, modes[:, -1])
+        hints = make_hints(unet, vae, batch, batch.reference, modes[:, -1])
         drawn = sample_latents(unet, modes[:, -1], context, batch.pose, sigmas, hints)
         true = _reduce(batch.pictures)
         again = _reduce(_decode(vae, modes * vae.config.scaling_factor))

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from gsv3d.cameras import mirrored_azimuth_deg
 from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
+from gsv3d.multiview.conditioning import encode_reference
+from gsv3d.multiview.hints import Hints
 from gsv3d.pose.estimate import choose_plane, refine_plane
 from gsv3d.pose.symmetry import MIRROR_SCORE, turn_scores
 
@@ -82,6 +86,36 @@ def hint_tensors(hints: Sequence[Hint]) -> dict[str, Tensor]:
     """Return B hints as (B,) tensors, named as in ``gsv3d.multiview.hints.Hints``."""
     azimuths, log_depths = torch.tensor(hints, dtype=torch.float32).unbind(dim=1)
     return {"mirror_azimuth": azimuths, "log_depth": log_depths}
+
+
+class Hinted(Protocol):
+    """A batch whose samples have hints."""
+
+    @property
+    def mirror_azimuth(self) -> Tensor: ...
+    @property
+    def log_depth(self) -> Tensor: ...
+
+
+@torch.no_grad()
+def make_hints(
+    unet: Any, vae: AutoencoderKL, batch: Hinted, pictures: Tensor | None, reference: Tensor
+) -> Hints | None:
+    """Return a batch's hints for a hinted UNet; None for others.
+
+    Args:
+        unet: the UNet.
+        vae: the autoencoder.
+        batch: B samples.
+        pictures: (B, C, H, W) references in -1..1; None if no sample has a mirror plane.
+        reference: (B, L, h, w) their latents.
+    """
+    if not unet.config.hinted:
+        return None
+    flipped = torch.zeros_like(reference)
+    if pictures is not None:
+        flipped = encode_reference(vae, pictures.flip(-1)).float()
+    return Hints(flipped, batch.mirror_azimuth, batch.log_depth)
 
 
 @torch.no_grad()

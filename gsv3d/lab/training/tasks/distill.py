@@ -21,12 +21,12 @@ from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseSettings, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import Positive, Views, Weight, Words
 from gsv3d.lab.training.geometry_loss import GeometrySettings, compare_renders
+from gsv3d.lab.training.hints import make_hints
 from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.lab.training.tasks.geometry import GeometryTask
 from gsv3d.lab.training.tasks.multiview import decode_views
-from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
-from gsv3d.multiview.hints import Hints
+from gsv3d.multiview.conditioning import embed_for_cross_attention
 
 SHOWN = 2
 """Number of objects of a drawn sample."""
@@ -125,12 +125,6 @@ class DistillTask(GeometryTask):
         full, none = self.settings.gate_full, self.settings.gate_none
         return ((math.log(none) - sigma.log()) / math.log(none / full)).clamp(0, 1)
 
-    @torch.no_grad()
-    def hints(self, batch: OrbitSamples, pictures: Tensor) -> Hints:
-        """Return a batch's hints, of its (B, T, C, H, W) pictures."""
-        flipped = encode_reference(self.vae, pictures[:, -1].flip(-1)).float()
-        return Hints(flipped, batch.mirror_azimuth, batch.log_depth)
-
     def loss(self, batch: OrbitSamples) -> tuple[Tensor, dict[str, Tensor]]:
         pictures, encoded = self.encode(batch)
         size, pose = len(batch), batch.pose
@@ -144,10 +138,12 @@ class DistillTask(GeometryTask):
         kept = kept.float().to(self.device, non_blocking=True)
         sigma = levels.to(self.device, non_blocking=True)
         noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
+        hints = make_hints(self.unet, self.vae, batch, pictures[:, -1], encoded[:, -1])
+        hints = hints and hints.hidden(kept)
         with torch.set_grad_enabled(self.settings.train_unet):
             v = denoise(
                 self.unet, noisy, sigma, encoded[:, -1] * kept[:, None, None, None],
-                context * kept[:, None, None], pose, self.hints(batch, pictures).hidden(kept),
+                context * kept[:, None, None], pose, hints,
             )  # fmt: skip
         estimated = estimate(noisy, v, sigma)
         squared = self.levels.squared(estimated, latents, sigma)
@@ -177,7 +173,7 @@ class DistillTask(GeometryTask):
         pictures, encoded = self.encode(shown)
         context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
         reference = encoded[:, -1]
-        hints = self.hints(shown, pictures)
+        hints = make_hints(self.unet, self.vae, shown, pictures[:, -1], reference)
         latents = sample_latents(self.unet, reference, context, shown.pose, self.sigmas, hints)
         views = torch.stack([on_white(pictures), decode_views(self.vae, latents)], dim=1)
         given = keep_reference(latents, encoded * self.vae.config.scaling_factor)

@@ -18,6 +18,7 @@ from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.edm import NoiseSettings, denoise, estimate, karras_sigmas, sample_latents
 from gsv3d.lab.training.fields import Share
+from gsv3d.lab.training.hints import make_hints
 from gsv3d.lab.training.latents import Encoding, LatentCache, compute_in_memory, compute_on_disk
 from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.samples import Change
@@ -27,7 +28,6 @@ from gsv3d.multiview.conditioning import (
     encode_reference,
     picture_tensor,
 )
-from gsv3d.multiview.hints import Hints
 
 SHOWN = 2
 """Number of objects of a drawn sample."""
@@ -132,14 +132,6 @@ class MultiviewTask:
             encoded = encode_reference(self.vae, batch.pictures.flatten(0, 1))
         return encoded.unflatten(0, batch.pictures.shape[:2]).float()
 
-    def hints(self, batch: OrbitBatch, reference: Tensor) -> Hints:
-        """Return a batch's hints; ``reference`` (B, L, h, w) has the shape of their latents."""
-        flipped = torch.zeros_like(reference)
-        if self.modules["unet"].config.hinted and batch.reference is not None:
-            with torch.no_grad():
-                flipped = encode_reference(self.vae, batch.reference.flip(-1)).float()
-        return Hints(flipped, batch.mirror_azimuth, batch.log_depth)
-
     def loss(self, batch: OrbitBatch) -> tuple[Tensor, dict[str, Tensor]]:
         encoded = self.encode(batch)
         size = len(encoded)
@@ -152,13 +144,13 @@ class MultiviewTask:
         kept = kept.to(self.device, non_blocking=True)
         reference = reference * kept[:, None, None, None]
         context = context * kept[:, None, None]
-        hints = self.hints(batch, reference)
+        unet = self.modules["unet"]
+        hints = make_hints(unet, self.vae, batch, batch.reference, reference)
+        hints = hints and hints.hidden(kept)
 
         sigma = self.levels.draw(size).to(self.device, non_blocking=True)
         noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
-        v = denoise(
-            self.modules["unet"], noisy, sigma, reference, context, batch.pose, hints.hidden(kept)
-        )
+        v = denoise(unet, noisy, sigma, reference, context, batch.pose, hints)
         squared = self.levels.squared(estimate(noisy, v, sigma), latents, sigma)
         loss = (squared * self.levels.frame_weights(batch.pose)).mean()
         blind = (sigma > BLIND).float()[:, None]
@@ -174,7 +166,7 @@ class MultiviewTask:
         reference = encode_reference(self.vae, pictures[:, -1]).float()
         context = embed_for_cross_attention(self.modules["image_encoder"], pictures[:, -1])
         unet = self.modules["unet"]
-        hints = self.hints(shown, reference)
+        hints = make_hints(unet, self.vae, shown, pictures[:, -1], reference)
         latents = sample_latents(unet, reference, context, shown.pose, self.sigmas, hints)
         drawn = decode_views(self.vae, latents)
         rows = torch.stack([on_white(pictures), drawn], dim=1)
