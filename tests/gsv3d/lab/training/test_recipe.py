@@ -49,7 +49,7 @@ def tiny(tmp_path_factory):
         "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
     }  # fmt: skip
     parts["unet"] |= {
-        "sample_size": 8, "in_channels": 8, "out_channels": 4, "block_out_channels": [32, 32],
+        "sample_size": 8, "in_channels": 12, "out_channels": 4, "block_out_channels": [32, 32],
         "num_attention_heads": [1, 1], "cross_attention_dim": 16, "addition_time_embed_dim": 8,
         "projection_class_embeddings_input_dim": 40,
     }  # fmt: skip
