@@ -21,12 +21,11 @@ from sizes import draw_bank
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.edm import denoise, estimate
-from gsv3d.lab.training.hints import UNKNOWN, Hint, blur_hint, find_hint
+from gsv3d.lab.training.hints import UNKNOWN, Hint, blur_hint, find_hint, make_hints
 from gsv3d.lab.training.samples import Change, choose_views
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.models import load_pipeline
 from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
-from gsv3d.multiview.hints import Hints
 
 AT_ONCE = 16
 TOLD = ("nothing", "with errors", "the truth")
@@ -61,8 +60,7 @@ def measure(pipe: Any, bank: OrbitBank, told: str) -> np.ndarray:
         modes = encode_reference(pipe.vae, batch.pictures.flatten(0, 1))
         latents = modes.unflatten(0, batch.pictures.shape[:2]) * pipe.vae.config.scaling_factor
         reference = encode_reference(pipe.vae, batch.reference)
-        flipped = encode_reference(pipe.vae, batch.reference.flip(-1))
-        hints = Hints(flipped, batch.mirror_azimuth, batch.log_depth)
+        hints = make_hints(pipe.unet, pipe.vae, batch, batch.reference, reference)
         context = embed_for_cross_attention(pipe.image_encoder, batch.reference)
         torch.manual_seed(start)
         noisy = latents + sigma * torch.randn_like(latents)

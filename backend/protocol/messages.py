@@ -212,7 +212,7 @@ class Accepted(FromServer, AboutJob):
 
 
 class Progress(FromServer, AboutJob):
-    """How far a job is. A newer message replaces an older one that is not yet sent."""
+    """Tell how far a job is; a newer message replaces an older one that is not yet sent."""
 
     phase: str = wire(Name())
     step: int = wire(Integer(0, 1_000_000))

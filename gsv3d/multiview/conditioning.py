@@ -75,7 +75,7 @@ def encode_reference(vae: AutoencoderKL, picture: Tensor, noise: Tensor | None =
 
 @dataclass(frozen=True)
 class Condition:
-    """What a UNet draws B orbits from.
+    """Condition from which a UNet draws B orbits.
 
     Attributes:
         reference: (B, L, h, w) latents of the references, not scaled.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hints: what the UNet is told of an object, and what it makes of nothing."""
+"""Test what hints tell the UNet of an object, and that unknown hints tell nothing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hints for training: what is true of a drawn prop, and the errors put on it."""
+"""Test that hints for training are true of drawn props, and their errors as large as said."""
 
 from __future__ import annotations
 
