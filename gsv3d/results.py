@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gsv3d._version import __version__
 from gsv3d.cameras import DISTANCE, orbit
+from gsv3d.compiling import run_in_threads
 from gsv3d.filenames import readable
 from gsv3d.generation import GenerationResult
 from gsv3d.meshing import TexturedMesh, export
@@ -148,15 +149,22 @@ def _write_all(
     sheet: Image.Image,
     record: dict[str, Any],
 ) -> list[Path]:
-    files: list[Path] = []
-    for suffix in ("glb", "obj"):
-        if suffix in formats:
-            files += export.write(mesh, _with_suffix(target, f".{suffix}"))
-    if "ply" in formats:
-        file = io.BytesIO()
-        gaussians.save_ply(file)
-        files.append(write_atomic(_with_suffix(target, ".ply"), file.getvalue()))
-    files.append(write_atomic(_with_suffix(target, ".png"), export.encode_result(sheet)))
+    def write_mesh() -> list[Path]:
+        files: list[Path] = []
+        for suffix in ("glb", "obj"):
+            if suffix in formats:
+                files += export.write(mesh, _with_suffix(target, f".{suffix}"))
+        if "ply" in formats:
+            file = io.BytesIO()
+            gaussians.save_ply(file)
+            files.append(write_atomic(_with_suffix(target, ".ply"), file.getvalue()))
+        return files
+
+    def write_sheet() -> list[Path]:
+        return [write_atomic(_with_suffix(target, ".png"), export.encode_result(sheet))]
+
+    written = run_in_threads(lambda write: write(), [write_mesh, write_sheet])
+    files = [file for _, some in written for file in some]
     record = {
         "version": __version__,
         **record,

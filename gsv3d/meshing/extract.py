@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gsv3d.compiling import run_in_threads
 from gsv3d.errors import GSV3DError
 from gsv3d.meshing.carving import cover_fine_gaps
 from gsv3d.meshing.fusion import Volume, fuse_depths
@@ -15,7 +16,7 @@ from gsv3d.meshing.level import smooth_and_level
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.mirror import match_outlines
 from gsv3d.meshing.outline import find_outline_bounds
-from gsv3d.meshing.reference import Reference, align_reference
+from gsv3d.meshing.reference import Projection, Reference, align_reference
 from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.simplify import simplify
 from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
@@ -123,6 +124,9 @@ def mesh_from_volume(
     corner_uvs = unwrap_uvs(points, triangles, texture_size)
     report("unwrapping", 1, 1)
 
+    def align(reference: Reference) -> Projection | None:
+        return align_reference(points, triangles, reference, settings)
+
     texture = bake_texture(
         points,
         triangles,
@@ -131,7 +135,7 @@ def mesh_from_volume(
         views,
         cloud,
         progress=lambda step, of: report("texturing", step, of),
-        projections=[align_reference(points, triangles, r, settings) for r in references],
+        projections=[projection for _, projection in run_in_threads(align, references)],
         backs=backs,
         settings=settings,
     )

@@ -97,10 +97,9 @@ def cut_outside_outline(
     camera = reference.camera.resized(pixels)
     distance = measure_distance(resize_map(reference.coverage, pixels), 0.5)
     walls = float(volume.field.max())
-    solid = np.flatnonzero(volume.field < walls)
-    outside = measure_outside(volume, solid, camera, distance)
-    field = volume.field.astype(np.float32)
-    field.reshape(-1)[solid] = np.maximum(field.ravel()[solid], np.minimum(outside, walls))
+    outside = measure_outside(volume, np.arange(volume.field.size), camera, distance)
+    outside = np.minimum(outside, walls).astype(np.float32).reshape(volume.field.shape)
+    field = np.maximum(volume.field.astype(np.float32), outside)
     return Volume(close_walls(field, walls), volume.origin, volume.voxel)
 
 

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from scipy.spatial import cKDTree
 
-from gsv3d.compiling import compiled, list_parts, run_in_threads
+from gsv3d.compiling import compiled
 
 COUNT = 4
 """A color is the mean of so many Gaussians'."""
@@ -23,36 +23,26 @@ LEAST_BOX = 16
 
 
 class Nearest:
-    """Colors of the nearest of N Gaussians; their boxes are made when first asked.
+    """Colors of the nearest of N Gaussians.
 
     Args:
         positions, colors: (N, 3), N at least 1.
     """
 
     def __init__(self, positions: np.ndarray, colors: np.ndarray) -> None:
-        self._positions, self._colors = positions, colors
-        self._boxes: np.ndarray | None = None
+        order = cKDTree(positions).indices  # those of a branch follow each other
+        self._positions = positions[order].astype(np.float64)
+        self._colors = colors[order].astype(np.float64)
         self._box = max(LEAST_BOX, math.isqrt(len(positions)) // 4)
+        starts = np.arange(0, len(order), self._box)
+        low = np.minimum.reduceat(self._positions, starts)
+        high = np.maximum.reduceat(self._positions, starts)
+        self._boxes = np.ascontiguousarray(np.concatenate([low, high], axis=1).T)
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Return (P, 3) float32 colors at points, weighted by 1/distance."""
-        if self._boxes is None:
-            order = cKDTree(self._positions).indices  # those of a branch follow each other
-            self._positions = self._positions[order].astype(np.float64)
-            self._colors = self._colors[order].astype(np.float64)
-            starts = np.arange(0, len(order), self._box)
-            low = np.minimum.reduceat(self._positions, starts)
-            high = np.maximum.reduceat(self._positions, starts)
-            self._boxes = np.ascontiguousarray(np.concatenate([low, high], axis=1).T)
-        boxes, colors = self._boxes, np.empty((len(points), 3), dtype=np.float32)
-
-        def look_up(part: slice) -> None:
-            _average_nearest(
-                points[part], self._positions, self._colors, boxes, self._box, colors[part]
-            )
-
-        for _ in run_in_threads(look_up, list_parts(len(points))):
-            pass
+        colors = np.empty((len(points), 3), dtype=np.float32)
+        _average_nearest(points, self._positions, self._colors, self._boxes, self._box, colors)
         return colors
 
 

@@ -159,14 +159,10 @@ def sample_reference(
     placing = np.concatenate([projection.scale, projection.offset])
     rim = settings.rim * len(projection.front)
 
-    def look_up(part: slice) -> None:
-        sample_picture(
-            points[part], normals[part], eye, camera, projection.layers[None], projection.front,
-            placing, settings.facing, settings.bump, rim, through, colors[part], weights[part],
-        )  # fmt: skip
-
-    for _ in run_in_threads(look_up, list_parts(len(points))):
-        pass
+    sample_picture(
+        points, normals, eye, camera, projection.layers[None], projection.front, placing,
+        settings.facing, settings.bump, rim, through, colors, weights,
+    )  # fmt: skip
     return colors, weights
 
 

@@ -6,18 +6,18 @@ Where a reference picture shows the point, the picture's own pixels come first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from gsv3d.compiling import list_parts, run_in_threads
+from gsv3d.compiling import run_in_threads
 from gsv3d.meshing import native
 from gsv3d.meshing.mesh import smooth_normals, vertex_normals
 from gsv3d.meshing.nearest import Nearest
-from gsv3d.meshing.raster import rasterize
+from gsv3d.meshing.raster import Candidates, Fragments
 from gsv3d.meshing.reference import Projection, sample_alpha, sample_reference
 from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.views import DepthViews
@@ -40,14 +40,12 @@ class _Texels:
         points: (N, 3) float32.
         normals: (N, 3) float32.
         broad: (N, 3) float32 normals averaged over a neighborhood: bumps don't turn them.
-        last: index of the last face they belong to.
     """
 
     pixels: np.ndarray
     points: np.ndarray
     normals: np.ndarray
     broad: np.ndarray
-    last: int
 
 
 def bake_texture(
@@ -92,24 +90,18 @@ def bake_texture(
     seen, nearest = _Seen(views), Nearest(*cloud)
     tolerance = settings.depth_tolerance * float(np.ptp(vertices, axis=0).max())
 
-    def from_views(texels: _Texels, _: np.ndarray) -> np.ndarray:
-        report(texels.last)
+    def from_views(texels: _Texels) -> np.ndarray:
         return _average_colors(texels.points, texels.normals, seen, nearest, tolerance)
 
-    def from_both(texels: _Texels, colors: np.ndarray) -> np.ndarray:
-        report(texels.last)
-
+    def from_both(texels: _Texels) -> np.ndarray:
         def below(wanted: np.ndarray) -> np.ndarray:
-            colors[wanted, :3] = _average_colors(
+            colors = np.zeros((len(wanted), 3), dtype=np.float32)
+            colors[wanted] = _average_colors(
                 texels.points[wanted], texels.normals[wanted], seen, nearest, tolerance
             )
-            return colors[:, :3]
+            return colors
 
         return with_pictures(texels, below)
-
-    def from_pictures(texels: _Texels, colors: np.ndarray) -> np.ndarray:
-        report(len(faces) + texels.last)
-        return with_pictures(texels, lambda _: colors[:, :3])
 
     def with_pictures(texels: _Texels, below: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Return (N, C) colors of the pictures over what ``below`` returns.
@@ -139,14 +131,20 @@ def bake_texture(
     mesh = (vertices, faces, corner_uvs)
     picture = np.zeros((texture_size, texture_size, 3 if carved is None else 4), np.uint8)
     if texture_size <= settings.views_texture:
-        _paint(picture, mesh, from_both)
+        _paint(picture, mesh, from_both, report)
     else:
         small = np.zeros((settings.views_texture, settings.views_texture, 3), np.uint8)
-        _paint(small, mesh, from_views)
-        whole = Image.fromarray(small).resize((texture_size,) * 2, Image.Resampling.BILINEAR)
-        picture[..., :3], picture[..., 3:] = np.asarray(whole), 255
+        _paint(small, mesh, from_views, report)
+        resized = Image.fromarray(small).resize((texture_size,) * 2, Image.Resampling.BILINEAR)
+        enlarged = np.asarray(resized)
+        picture[..., :3], picture[..., 3:] = enlarged, 255
+
+        def from_pictures(texels: _Texels) -> np.ndarray:
+            colors = enlarged.reshape(-1, 3)[texels.pixels].astype(np.float32) / 255
+            return with_pictures(texels, lambda _: colors)
+
         if layers:
-            _paint(picture, mesh, from_pictures)
+            _paint(picture, mesh, from_pictures, lambda step: report(len(faces) + step))
     report(of)
     return picture
 
@@ -154,39 +152,57 @@ def bake_texture(
 def _paint(
     picture: np.ndarray,
     mesh: tuple[np.ndarray, np.ndarray, np.ndarray],
-    paint: Callable[[_Texels, np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """Give the texels in charts what ``paint`` makes of their colors, and continue the charts."""
+    paint: Callable[[_Texels], np.ndarray],
+    report: Callable[[int], None],
+) -> None:
+    """Give the texels in charts the colors that ``paint`` returns, and continue the charts.
+
+    Args:
+        picture: (T, T, C) uint8, changed.
+        mesh: vertices, faces and corner_uvs.
+        paint: returns (N, C) colors in 0..1 of N texels; called in threads.
+        report: called with the number of faces done.
+    """
+    vertices, faces, corner_uvs = mesh
     size = len(picture)
     flat, covered = picture.reshape(-1, picture.shape[2]), np.zeros(size * size, dtype=bool)
-    for texels in _find_texels(*mesh, size):
-        colors = paint(texels, flat[texels.pixels].astype(np.float32) / 255)
-        flat[texels.pixels] = np.round(np.clip(colors, 0, 1) * 255).astype(np.uint8)
-        covered[texels.pixels] = True
-    _fill_gaps(picture, covered.reshape(size, size))
-    return picture
-
-
-def _find_texels(
-    vertices: np.ndarray, faces: np.ndarray, corner_uvs: np.ndarray, size: int
-) -> Iterator[_Texels]:
-    """Find the texels inside charts, with the point and the smooth normal under each, in chunks."""
     normals = vertex_normals(vertices, faces)
-    wide = smooth_normals(normals, faces)
+    broad = smooth_normals(normals, faces)
     corners = corner_uvs.astype(np.float64) * size
     corners[..., 1] = size - corners[..., 1]
-    found = False
-    for fragments in rasterize(corners, size, size):
-        if not len(fragments.pixels):
-            continue
-        found = True
-        points, smooth, broad = (
-            native.blend_corners(values, faces, fragments.triangles, fragments.weights)
-            for values in (vertices, normals, wide)
-        )
-        yield _Texels(fragments.pixels, points, smooth, broad, int(fragments.triangles[-1]))
-    if not found:  # every chart is smaller than a texel
-        yield _make_corner_texels(vertices, faces, corner_uvs, size)
+    candidates = Candidates(corners, size, size)
+
+    def color(texels: _Texels) -> tuple[np.ndarray, np.ndarray]:
+        colors = np.round(np.clip(paint(texels), 0, 1) * 255).astype(np.uint8)
+        return texels.pixels, colors
+
+    def color_chunk(chunk: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int]:
+        fragments = candidates.find_fragments(chunk)
+        last = int(fragments.triangles.max(initial=0))
+        return *color(_find_points(fragments, vertices, normals, broad, faces)), last
+
+    for _, (pixels, colors, last) in run_in_threads(color_chunk, candidates.chunks):
+        flat[pixels], covered[pixels] = colors, True
+        report(last)
+    if not covered.any():  # every chart is smaller than a texel
+        pixels, flat[pixels] = color(_make_corner_texels(vertices, faces, corner_uvs, size))
+        covered[pixels] = True
+    _fill_gaps(picture, covered.reshape(size, size))
+
+
+def _find_points(
+    fragments: Fragments,
+    vertices: np.ndarray,
+    normals: np.ndarray,
+    broad: np.ndarray,
+    faces: np.ndarray,
+) -> _Texels:
+    """Return fragments' texels, with the point and the smooth normals under each."""
+    values = (
+        native.blend_corners(values, faces, fragments.triangles, fragments.weights)
+        for values in (vertices, normals, broad)
+    )
+    return _Texels(fragments.pixels, *values)
 
 
 def _make_corner_texels(
@@ -199,7 +215,7 @@ def _make_corner_texels(
     pixels = (size - 1 - cells[:, 1]) * size + cells[:, 0]
     wide = smooth_normals(normals, faces)
     points = vertices[ids].astype(np.float32)
-    return _Texels(pixels, points, normals[ids], wide[ids], len(faces) - 1)
+    return _Texels(pixels, points, normals[ids], wide[ids])
 
 
 class _Seen:
@@ -224,15 +240,9 @@ def _average_colors(
     """Return (N, 3) means of the views' colors, or the nearest Gaussians' where no view sees."""
     colors = np.empty((len(points), 3), dtype=np.float32)
     weight = np.empty(len(points), dtype=np.float32)
-
-    def look_up(part: slice) -> None:
-        native.mean_colors(
-            points[part], normals[part], seen.cameras, seen.positions, seen.maps, tolerance,
-            colors[part], weight[part],
-        )  # fmt: skip
-
-    for _ in run_in_threads(look_up, list_parts(len(weight))):
-        pass
+    native.mean_colors(
+        points, normals, seen.cameras, seen.positions, seen.maps, tolerance, colors, weight
+    )
     unseen = weight < 1e-4
     if unseen.any():
         colors[unseen] = nearest(points[unseen])
