@@ -143,7 +143,7 @@ def test_one_computer_is_forgotten_at_once(
         # It is still connected, and nobody hears what it says before its last message.
         before = len(client.events)
         monkeypatch.setattr(server, "_take", let_status_in)
-        for message in (m.Submit("ab" * 16, make_script()), m.Hello((6,))):
+        for message in (m.Hello((6,)), m.Submit("ab" * 16, make_script())):
             client.send_raw(*encode(message, 1))
         client.send_raw(*status)
         assert client.wait_for(m.Error).code == "no_session"
