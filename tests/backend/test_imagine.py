@@ -115,4 +115,4 @@ def test_words_through_the_real_backend_and_worker(tmp_path: Path) -> None:
             client.wait_for(m.Cancelled, timeout=19, job=long)
             client.session.shutdown()
             client.wait_for(m.Bye)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0

@@ -48,7 +48,8 @@ def test_each_device_has_a_worker(tmp_path: Path, run_server: Start) -> None:
     with Client(running.path) as client:
         client.wait_for(lambda e: isinstance(e, m.Welcome) and bool(e.device))
         assert [work.worker.pid is None for work in running.server.workers.all] == [False, True]
-        jobs = [client.session.submit(make_script(steps=60, step_s=0.05)) for _ in range(3)]
+        held = make_script(hold=str(tmp_path / "go"))
+        jobs = [client.session.submit(held) for _ in range(3)]
         client.session.status(follow=True)
         together = client.wait_for(
             lambda e: (
@@ -60,6 +61,7 @@ def test_each_device_has_a_worker(tmp_path: Path, run_server: Start) -> None:
         assert {entry.device for entry in together.jobs[:2]} == {"scripted on card B", "scripted"}
         client.session.cancel(jobs[1])
         assert client.wait_for(m.Cancelled).job == jobs[1]
+        (tmp_path / "go").touch()
         for job in (jobs[0], jobs[2]):
             client.wait_for(m.Done, job=job)
         for work in running.server.workers.all:
@@ -114,9 +116,11 @@ def test_a_job_goes_to_the_worker_that_has_its_model_loaded(
     running = run_server(tmp_path, workers=2)
     with Client(running.path) as client:
         works = running.server.workers.all
-        first = [
-            client.session.submit(make_script(steps=40, step_s=0.05), model=f"m{n}") for n in (0, 1)
-        ]
+        held = make_script(hold=str(tmp_path / "go"))
+        first = [client.session.submit(held, model=f"m{number}") for number in (0, 1)]
+        for job in first:
+            client.wait_for(m.Progress, job=job)
+        (tmp_path / "go").touch()
         for job in first:
             client.wait_for(m.Done, job=job)
         before = [work.model for work in works]
