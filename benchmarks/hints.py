@@ -25,7 +25,7 @@ from gsv3d.lab.training.hints import UNKNOWN, Hint, blur_hint, find_hint, make_h
 from gsv3d.lab.training.samples import Change, choose_views
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.models import load_pipeline
-from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
+from gsv3d.multiview.conditioning import Condition, embed_for_cross_attention, encode_reference
 
 AT_ONCE = 16
 TOLD = ("nothing", "with errors", "the truth")
@@ -65,7 +65,8 @@ def measure(pipe: Any, bank: OrbitBank, told: str) -> np.ndarray:
         torch.manual_seed(start)
         noisy = latents + sigma * torch.randn_like(latents)
         sigmas = torch.full((len(latents),), sigma)
-        v = denoise(pipe.unet, noisy, sigmas, reference, context, batch.pose, hints)
+        condition = Condition(reference, context, hints)
+        v = denoise(pipe.unet, noisy, sigmas, batch.pose, condition)
         off = (estimate(noisy, v, sigmas) - latents)[:, :-1]
         errors.append(off.square().mean(dim=(1, 2, 3, 4)).numpy())
     return np.concatenate(errors)

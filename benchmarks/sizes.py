@@ -33,7 +33,7 @@ from gsv3d.lab.training.hints import make_hints
 from gsv3d.lab.training.loop import Trainer
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.lab.training.stages import make_task
-from gsv3d.multiview.conditioning import embed_for_cross_attention, encode_reference
+from gsv3d.multiview.conditioning import Condition, embed_for_cross_attention, encode_reference
 
 CPU = torch.device("cpu")
 COMPARED = 64
@@ -141,7 +141,8 @@ def measure(size: Size, bank: OrbitBank, folders: list[Path]) -> dict[str, float
         context = embed_for_cross_attention(encoder, batch.reference)
         torch.manual_seed(start)
         hints = make_hints(unet, vae, batch, batch.reference, modes[:, -1])
-        drawn = sample_latents(unet, modes[:, -1], context, batch.pose, sigmas, hints)
+        condition = Condition(modes[:, -1], context, hints)
+        drawn = sample_latents(unet, batch.pose, condition, sigmas)
         true = _reduce(batch.pictures)
         again = _reduce(_decode(vae, modes * vae.config.scaling_factor))
         found = _reduce(_decode(vae, drawn))

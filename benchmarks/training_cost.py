@@ -36,6 +36,7 @@ from gsv3d.lab.training.machine import checkpoint_activations, quick_attention
 from gsv3d.lab.training.sources import OrbitSource, PictureSource, ViewSource
 from gsv3d.lab.training.tasks.distill import TARGETS, add_lora
 from gsv3d.multiview.conditioning import (
+    Condition,
     embed_for_cross_attention,
     embed_for_decoder,
     encode_reference,
@@ -130,8 +131,8 @@ class Work:
         latents = self.latents()
         sigma = torch.ones(1)
         reference, unknown = latents[:, 0], torch.full((1,), torch.nan)
-        hints = Hints(reference, unknown, unknown)
-        return denoise(self.networks["unet"], latents, sigma, reference, context, self.pose, hints)
+        condition = Condition(reference, context, Hints(reference, unknown, unknown))
+        return denoise(self.networks["unet"], latents, sigma, self.pose, condition)
 
     def decoder(self) -> None:
         self.encode()

@@ -219,17 +219,14 @@ def static_azimuths_deg(num_frames: int) -> list[float]:
     return [360.0 * (i + 1) / num_frames % 360.0 for i in range(num_frames)]
 
 
-def sine_elevations_deg(
-    azimuths_deg: Sequence[float], elevation_deg: float, amplitude_deg: float = 30.0
-) -> list[float]:
+def sine_elevations_deg(azimuths_deg: Sequence[float], elevation_deg: float) -> list[float]:
     """Return elevations that rise and fall once around (SV3D's sine-30, appendix G.2), within +-89.
 
     Args:
         azimuths_deg: azimuths of the frames; at azimuth 0 the elevation is ``elevation_deg``.
         elevation_deg: elevation of the reference view.
-        amplitude_deg: amplitude of the sine.
     """
-    waves = elevation_deg + amplitude_deg * np.sin(np.deg2rad(np.asarray(azimuths_deg)))
+    waves = elevation_deg + 30.0 * np.sin(np.deg2rad(np.asarray(azimuths_deg)))
     return np.clip(waves, -MAX_ELEVATION_DEG, MAX_ELEVATION_DEG).tolist()
 
 

@@ -140,7 +140,7 @@ class FakeBackend:
         self._context.destroy(0)
         self._journal.close()
 
-    def wait_for(self, kind: type[m.Message], timeout: float = 5.0) -> m.Message:
+    def wait_for(self, kind: type[m.Message], timeout: float = 60.0) -> m.Message:
         """Return the first message of a kind that was received, or fail after `timeout`."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -211,7 +211,7 @@ class FakeBackend:
             self._send(m.Pong())
         elif isinstance(message, m.Shutdown) and not message.if_alone:
             self._send(m.Bye("The backend was asked to end."))
-            time.sleep(0.05)
+            self._socket.close(10_000)  # as soon as it is sent
             raise DiedError
 
     def _hello(self, hello: m.Hello) -> None:

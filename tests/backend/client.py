@@ -4,15 +4,51 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
-from backend.protocol import ClientSession, Event, Received, open_client, read_connection
+from backend.protocol import (
+    ClientSession,
+    Connection,
+    Event,
+    Received,
+    open_client,
+    read_connection,
+)
 from backend.protocol import messages as m
+from backend.protocol.sockets import curve_client
+
+REFUSED = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
+
+
+def is_let_in(connection: Connection, keys: bool = True) -> bool:
+    """Return whether a backend lets a client in, as the end of ZeroMQ's handshake tells.
+
+    Args:
+        connection: the backend, and the client's keys.
+        keys: False comes without keys.
+    """
+    context = zmq.Context()
+    try:
+        socket = context.socket(zmq.DEALER)
+        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | REFUSED)
+        if keys:
+            curve_client(socket, connection)
+        socket.connect(connection.endpoint)
+        assert monitor.poll(60_000)
+        return recv_monitor_message(monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+    finally:
+        context.destroy(0)
 
 
 class Client:
@@ -84,12 +120,12 @@ class Client:
                 raise AssertionError(f"{wanted} did not come; what came: {self.events}")
             new = self.step()
 
-    def collect(self, seconds: float) -> list[Event]:
-        """Return the events that come within some seconds."""
-        before, end = len(self.events), time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.step()
-        return self.events[before:]
+    def ask(self) -> list[Event]:
+        """Ask for something that changes nothing; return what comes before the answer."""
+        before, nobodys = len(self.events), uuid.uuid4().hex
+        self.session.forget(nobodys)
+        self.wait_for(m.Forgotten, job=nobodys)
+        return self.events[before:-1]
 
     def list_events(self, job: str) -> list[Event]:
         """Return all events of a job, in their order."""

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,17 @@ class Running:
             self.server.run()
         except BaseException as error:
             self.errors.append(error)
+
+    def let_turn(self, seconds: float = 0.0) -> None:
+        """Wait until the server's loop has made a whole turn that began some seconds from now."""
+        soonest = time.monotonic() + seconds
+        wait_until(lambda: self.server._last_turn > soonest)
+        begun = self.server._last_turn
+        wait_until(lambda: self.server._last_turn > begun)
+
+    def wait_until_stopped(self) -> None:
+        """Wait until the server has ended by itself."""
+        wait_until(lambda: not self._thread.is_alive())
 
     def stop(self) -> None:
         self.server.stop()

@@ -5,7 +5,7 @@ The server runs it in place of the model, over the same link and with the same r
 
     {"steps": 5, "step_s": 0.02, "coarse_at": [2], "gaussians": 1000, "texture": 64,
      "die_at": 3, "hang_at": 3, "fail_at": 3, "fault_at": 3, "file_limit": 100000, "nan": true,
-     "print": 3}
+     "print": 3, "hold": "a file that it waits for"}
 """
 
 from __future__ import annotations
@@ -85,6 +85,9 @@ class Scripted:
             resource.setrlimit(resource.RLIMIT_FSIZE, (script["file_limit"], -1))
         for number in range(script.get("print", 0)):
             print("line", number)
+        while "hold" in script and not Path(script["hold"]).exists():
+            time.sleep(0.02)
+            watch.progress("denoising", 0, steps)
         for step in range(1, steps + 1):
             time.sleep(script.get("step_s", 0.01))
             watch.progress("imagining" if words else "denoising", step, steps)

@@ -82,7 +82,7 @@ def test_serve_status_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert "Another backend already uses" in second.stderr
         assert read_connection(path).pid == process.pid, "the first one's file is untouched"
         assert main(["stop", *here]) == 0
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert not path.exists()
         assert "listening on" in (folder / "logs" / "backend.log").read_text(encoding="utf-8")
 
@@ -103,7 +103,7 @@ def test_status_watches(tmp_path: Path, run_server: Start) -> None:
         client.session.shutdown()
         client.wait_for(m.Bye)
     assert any("The backend has ended" in line for line in lines)
-    assert watching.wait(20) == 0
+    assert watching.wait(60) == 0
     watching.stdout.close()
 
 
@@ -137,7 +137,7 @@ def test_the_backend_ends_with_its_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with serve(tmp_path, "--parent-pid", str(parent.pid)) as process:
         parent.communicate(b"\n")
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def test_status_and_stop_without_a_backend_say_so(

@@ -67,4 +67,4 @@ def test_a_picture_becomes_gaussians_and_a_mesh(tmp_path: Path) -> None:
             client.session.ack(job)
             client.session.shutdown()
             client.wait_for(m.Bye)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0

@@ -35,7 +35,7 @@ from backend.protocol import messages as m
 from backend.server import Server
 from backend.settings import Settings
 from backend.zap import Gatekeeper
-from tests.backend.client import Client
+from tests.backend.client import Client, is_let_in
 from tests.backend.conftest import Running, Start, make_script
 
 
@@ -84,12 +84,6 @@ def forget_computer(running: Running, name: str) -> int:
     return main(["pair", "--data-dir", str(running.path.parent / "data"), "--forget", name])
 
 
-def is_silent(connection: Connection) -> bool:
-    with open_context() as context, open_client(context, connection) as one:
-        one.send_multipart(encode(m.Hello((6,)), 1))
-        return not one.poll(600)
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
 def test_a_paired_computer_has_jobs_done(tmp_path: Path, run_server: Start, host: str) -> None:
     try:
@@ -124,22 +118,38 @@ def test_paired_computers_stay_known_after_a_restart(tmp_path: Path, run_server:
 
 
 def test_one_computer_is_forgotten_at_once(
-    tmp_path: Path, listening: Running, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    listening: Running,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    server, status = listening.server, encode(m.Status(), 3)
+    take = server._take
+
+    def let_status_in(address: bytes, user: str, frames: list[bytes], now: float) -> None:
+        with monkeypatch.context() as patch:
+            if frames == status:
+                patch.setattr(server.pairing, "knows", lambda _: True)
+            take(address, user, frames, now)
+
     kept, gone = (use_code(make_code(listening), name) for name in ("Studio 椅", "Laptop"))
     with connect_client(tmp_path, gone) as client:
-        client.wait_for(m.Welcome)
+        client.wait_for(lambda e: isinstance(e, m.Welcome) and e.models)
         assert forget_computer(listening, "Laptop") == 0
         assert "Laptop is forgotten" in capsys.readouterr().out
-        peers = listening.server.clients.peers
+        peers = server.clients.peers
         while gone.client_public_key in [peer.user for peer in list(peers.values())]:
             client.step()
-        # It is still connected, and nobody hears what it says.
-        client.events.clear()
-        client.session.submit(make_script())
-        client.session.hello()
-        assert client.collect(0.5) == [] and not list(listening.server.jobs)
-    assert is_silent(gone) and not is_silent(kept)
+        # It is still connected, and nobody hears what it says before its last message.
+        before = len(client.events)
+        monkeypatch.setattr(server, "_take", let_status_in)
+        for message in (m.Hello((6,)), m.Submit("ab" * 16, make_script())):
+            client.send_raw(*encode(message, 1))
+        client.send_raw(*status)
+        assert client.wait_for(m.Error).code == "no_session"
+        assert not [e for e in client.events[before:] if isinstance(e, (m.Welcome, m.Accepted))]
+        assert not list(server.jobs)
+    assert not is_let_in(gone) and is_let_in(kept)
     use_code(make_code(listening), "Laptop")  # what was forgotten is not written again
     (studio, _), _ = list_paired(listening, capsys), forget_computer(listening, "2")
     assert studio.startswith("  1  Studio 椅  paired 20")
@@ -177,7 +187,7 @@ def test_a_list_that_is_damaged_while_the_backend_runs_changes_nothing(
     connection = use_code(make_code(listening))
     (tmp_path / "data" / "remote.json").write_text("{")
     listening.server.pairing.refresh()
-    assert not is_silent(connection)
+    assert is_let_in(connection)
 
 
 def test_a_code_works_once(listening: Running) -> None:
@@ -272,7 +282,7 @@ def test_another_backend_at_the_address_is_noticed(listening: Running) -> None:
     code = replace(make_code(listening), server_public_key=public.decode())
     with pytest.raises(ProtocolError, match="is not the backend that made this pairing code"):
         use_code(code)
-    assert is_silent(Connection(code.endpoint, public.decode(), "a" * 40, "b" * 40, 0, {}))
+    assert not is_let_in(Connection(code.endpoint, public.decode(), "a" * 40, "b" * 40, 0, {}))
 
 
 def test_an_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

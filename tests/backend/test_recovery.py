@@ -295,7 +295,7 @@ def test_a_parent_that_ends_is_noticed() -> None:
     process = psutil.Process(child.pid)
     assert not has_ended(process) and process_exists(child.pid)
     child.communicate(b"\n")
-    wait_until(lambda: has_ended(process), 5)
+    wait_until(lambda: has_ended(process))
     assert not process_exists(child.pid)
 
 

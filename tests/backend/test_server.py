@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
 
@@ -94,16 +93,16 @@ def test_submitting_twice_is_submitting_once(tmp_path: Path, run_server: Start) 
 
 
 def test_cancel_waiting_running_and_unknown(tmp_path: Path, run_server: Start) -> None:
-    running = run_server(tmp_path)
+    running = run_server(tmp_path, grace_s=600)
     with Client(running.path) as client:
         first = client.session.submit(make_script(steps=2000, step_s=0.02))
         second = client.session.submit(make_script(steps=2000, step_s=0.02))
         client.wait_for(m.Progress)
+        pid = running.server.workers.all[0].worker.pid
         client.session.cancel(second)
         assert client.wait_for(m.Cancelled).job == second
         client.session.cancel(first)
-        client.wait_for(m.Cancelled, timeout=5, job=first)
-        pid = running.server.workers.all[0].worker.pid
+        client.wait_for(m.Cancelled, job=first)
         client.session.cancel(uuid.uuid4().hex)
         assert client.wait_for(m.Error).code == "unknown_job"
         third = client.session.submit(make_script())
@@ -192,7 +191,7 @@ def test_eta_counts_down(tmp_path: Path, run_server: Start) -> None:
             client.wait_for(m.Done, job=job)
         reports = [e for e in client.list_events(job) if isinstance(e, m.Progress)]
         etas = [e.eta_s for e in reports if e.phase == "denoising" and e.eta_s is not None]
-        assert etas[0] > etas[-1] and 0.1 < etas[0] < 20
+        assert etas[0] > etas[-1] and etas[0] > 0.1
         fractions = [e.fraction for e in reports]
         assert fractions == sorted(fractions) and 0 < fractions[-1] <= 1
 
@@ -205,16 +204,14 @@ def test_heartbeats_go_both_ways(tmp_path: Path, run_server: Start, monkeypatch)
         client.wait_for(m.Welcome)
         peer = next(iter(running.server.clients.peers.values()))
         first = peer.last_heard
-        client.collect(0.6)
-        assert peer.last_heard > first
+        while peer.last_heard <= first:
+            client.step()
         # A client that says nothing by itself is asked.
         client.flush()
-        end = time.monotonic() + 3
-        pings = 0
-        while time.monotonic() < end and not pings:
-            if client.socket.poll(50):
-                pings += b"ping" in client.socket.recv_multipart()[1]
-        assert pings
+        asked = False
+        while not asked:
+            assert client.socket.poll(60_000)
+            asked = b"ping" in client.socket.recv_multipart()[1]
 
 
 @pytest.mark.parametrize(("versions", "holes"), [((4,), False), ((4, 5), True)])

@@ -22,7 +22,7 @@ def test_who_asks_for_the_queue_is_told_of_models_by_an_idle_backend(
         while worker.alive:
             client.step()
         (tmp_path / "data" / "logs" / "mine.model").touch()
-        client.collect(0.5)
+        running.let_turn()
         assert not worker.alive
         client.session.status(follow=True)
         client.wait_for(lambda _: "mine" in [e.name for e in client.session.welcome.models])
@@ -48,7 +48,8 @@ def test_each_device_has_a_worker(tmp_path: Path, run_server: Start) -> None:
     with Client(running.path) as client:
         client.wait_for(lambda e: isinstance(e, m.Welcome) and bool(e.device))
         assert [work.worker.pid is None for work in running.server.workers.all] == [False, True]
-        jobs = [client.session.submit(make_script(steps=60, step_s=0.05)) for _ in range(3)]
+        held = make_script(hold=str(tmp_path / "go"))
+        jobs = [client.session.submit(held) for _ in range(3)]
         client.session.status(follow=True)
         together = client.wait_for(
             lambda e: (
@@ -60,6 +61,7 @@ def test_each_device_has_a_worker(tmp_path: Path, run_server: Start) -> None:
         assert {entry.device for entry in together.jobs[:2]} == {"scripted on card B", "scripted"}
         client.session.cancel(jobs[1])
         assert client.wait_for(m.Cancelled).job == jobs[1]
+        (tmp_path / "go").touch()
         for job in (jobs[0], jobs[2]):
             client.wait_for(m.Done, job=job)
         for work in running.server.workers.all:
@@ -114,9 +116,11 @@ def test_a_job_goes_to_the_worker_that_has_its_model_loaded(
     running = run_server(tmp_path, workers=2)
     with Client(running.path) as client:
         works = running.server.workers.all
-        first = [
-            client.session.submit(make_script(steps=40, step_s=0.05), model=f"m{n}") for n in (0, 1)
-        ]
+        held = make_script(hold=str(tmp_path / "go"))
+        first = [client.session.submit(held, model=f"m{number}") for number in (0, 1)]
+        for job in first:
+            client.wait_for(m.Progress, job=job)
+        (tmp_path / "go").touch()
         for job in first:
             client.wait_for(m.Done, job=job)
         before = [work.model for work in works]
@@ -145,7 +149,7 @@ def test_memory_is_freed_when_a_client_asks(tmp_path: Path, run_server: Start) -
         client.session.free()
         client.flush()
         wait_until_ended(first)
-        assert client.collect(0.5) == []
+        assert client.ask() == []
         client.session.hello()
         client.wait_for(lambda _: running.server.workers.all[0].worker.ready)
         done = client.session.submit(make_script())

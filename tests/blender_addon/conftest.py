@@ -33,7 +33,7 @@ def addon(empty_blender: Any) -> Iterator[SimpleNamespace]:
 
     blender_addon.register()
 
-    def drain_until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    def drain_until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             backend = session.get().backend

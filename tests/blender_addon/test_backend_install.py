@@ -173,14 +173,14 @@ def test_cancelled_while_pip_waits_for_the_network(place: Place, monkeypatch) ->
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         installer = place.installer()
         installer.start()
-        silent.settimeout(30)
+        silent.settimeout(60)
         connection, _ = silent.accept()
         with connection:
             assert installer._child is not None
             pid = installer._child.pid
             assert installer.state is State.RUNNING and (place.root / "backend-1").exists()
             installer.cancel()
-            assert installer.join(10)
+            assert installer.join(60)
     assert installer.state is State.CANCELLED and installer.problem is None
     assert not process_exists(pid)
     assert place.left() == ["installing.lock"]
@@ -190,7 +190,7 @@ def test_cancelled_before_it_began(place: Place) -> None:
     installer = place.installer()
     installer.cancel()
     installer.start()
-    assert installer.join(10) and installer.state is State.CANCELLED
+    assert installer.join(60) and installer.state is State.CANCELLED
     assert place.left() == ["installing.lock"]
 
 

@@ -133,7 +133,7 @@ def test_a_cut_out_of_another_session_is_not_on_the_list(addon, tmp_path, backen
     earlier.start()
     try:
         earlier.submit("c" * 32, Cutting(b"x", "mug.png"))
-        while not isinstance(earlier.events.get(timeout=10), events.JobDone):
+        while not isinstance(earlier.events.get(timeout=60), events.JobDone):
             pass
     finally:
         earlier.stop()

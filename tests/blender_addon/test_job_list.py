@@ -113,7 +113,7 @@ def test_results_are_kept_until_they_are_cleared(addon, tmp_path: Path, run_serv
     folder = running.server.store.folder(job.id)
     assert folder.exists()
     assert ops.gsv3d.discard(job_id=job.id) == {"FINISHED"}
-    wait_until(lambda: not folder.exists(), 10)
+    wait_until(lambda: not folder.exists())
     assert "barrel" in data.objects and not len(addon.session.get().book)
 
 
@@ -191,7 +191,7 @@ def test_jobs_survive_a_backend_that_is_started_again(
     first.stop()
     addon.drain_until(lambda: job.state is JobState.WAITING)
     run_server(tmp_path)
-    addon.drain_until(lambda: job.state is JobState.DONE, 40)
+    addon.drain_until(lambda: job.state is JobState.DONE)
 
 
 def test_the_same_job_is_not_taken_twice(addon) -> None:
@@ -311,7 +311,7 @@ def test_disabling_leaves_neither_previews_nor_rows(
         session.get().start_backend("", running.path, tmp_path)
         request = Request(make_script(coarse_at=[1], **LONG), "barrel.png")
         job = session.get().jobs.submit(request, Target("barrel"))
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while "barrel Splats" not in bpy.data.objects:
             assert time.monotonic() < end and job.state.active
             session.get().drain()

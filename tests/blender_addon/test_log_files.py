@@ -70,7 +70,7 @@ def test_the_systems_program_opens_it(
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
     monkeypatch.setattr(subprocess, "run", run)
     log_files.open_with_system(tmp_path / "log.txt")
-    assert done.wait(10) and called == [[f"/bin/{program}", str(tmp_path / "log.txt")]]
+    assert done.wait(60) and called == [[f"/bin/{program}", str(tmp_path / "log.txt")]]
 
 
 def test_no_program_is_said_with_the_path(monkeypatch, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_png_is_made_in_a_thread_and_the_pixels_let_go() -> None:
     assert encoding.done
     for thread in threading.enumerate():
         if thread.name == "gsv3d-encode":
-            thread.join(10)
+            thread.join()
     assert sys.getrefcount(given) == held
     picture = np.asarray(Image.open(io.BytesIO(read())))
     assert np.array_equal(picture[::-1, :, :3].reshape(-1), np.arange(48))

@@ -55,7 +55,7 @@ def wait_for_line(process: subprocess.Popen, word: str) -> None:
 def nobody_left(tmp_path: Path):
     """Make sure that the backend ends with the last Blender."""
     yield
-    wait_until(lambda: not folder_in_use(tmp_path), 30)
+    wait_until(lambda: not folder_in_use(tmp_path))
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_a_blender_that_quits_leaves_the_others_jobs_running(addon, first_blende
     first_blender.stdin.write("\n")
     first_blender.stdin.flush()
     wait_for_line(first_blender, "closed")
-    first_blender.wait(20)
-    addon.drain_until(lambda: mine.state is JobState.DONE, 60)
+    first_blender.wait(60)
+    addon.drain_until(lambda: mine.state is JobState.DONE)
     assert session.backend.ready and "Bett" in addon.bpy.data.objects
     theirs = [job for job in session.book if job is not mine]
     addon.drain_until(lambda: not any(job.elsewhere for job in theirs))

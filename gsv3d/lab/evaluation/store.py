@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 FORMAT = 2
 KINDS = ("truth", "meshes", "views", "generated", "measures")
 
-POSES = ("auto", "off", "elevation", "truth")
-"""Estimated by the model; elevation 10 and no mirror; the true elevation and no mirror; the true
-elevation and the true mirror plane."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -68,7 +64,9 @@ class ModelIdentity:
         faces: triangle budget of the meshes.
         texture_size: side of the meshes' textures in texels.
         frames: views of the model's orbit.
-        pose: one of ``POSES``: where the model is told that the reference was taken from.
+        pose: what the model is told of the reference's pose: nothing ("auto"), elevation 10 and no
+            mirror ("off"), the true elevation and no mirror ("elevation"), or the true elevation
+            and the true mirror plane ("truth").
         orbit: one of ``gsv3d.cameras.ORBIT_CHOICES``; None is the model's own.
         consistency: see ``gsv3d.multiview.guidance``; None is the model's own.
     """

@@ -11,19 +11,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gsv3d.lab.training.fields import LogNoise, Share, Spread, Weight
-from gsv3d.multiview.hints import Hints
+from gsv3d.multiview.conditioning import Condition, predict_v
 
 RHO = 7.0
 
 
 def denoise(
-    unet: nn.Module,
-    noisy: Tensor,
-    sigma: Tensor,
-    reference: Tensor,
-    context: Tensor,
-    pose: Tensor,
-    hints: Hints | None = None,
+    unet: nn.Module, noisy: Tensor, sigma: Tensor, pose: Tensor, condition: Condition
 ) -> Tensor:
     """Predict v under EDM's preconditioning (SV3D's VScalingWithEDMcNoise).
 
@@ -31,18 +25,14 @@ def denoise(
         unet: an ``SV3DUNetSpatioTemporalConditionModel``.
         noisy: (B, T, L, h, w) latents plus sigma times noise.
         sigma: (B,) noise levels.
-        reference: (B, L, h, w) latent of the reference.
-        context: (B, S, D) embedding of the reference.
         pose: (B, T, 3), see ``pose_ids``.
-        hints: hints for a hinted UNet.
+        condition: what the orbits are drawn from.
 
     Returns:
-        v (B, T, L, h, w), see ``estimate``.
+        v (B, T, L, h, w) in float32, see ``estimate``.
     """
     c_in = (sigma**2 + 1).rsqrt()[:, None, None, None, None]
-    concatenated = reference[:, None].expand(-1, noisy.shape[1], -1, -1, -1)
-    inputs = torch.cat([noisy * c_in, concatenated], dim=2)
-    return unet(inputs, 0.25 * sigma.log(), context, pose, hints=hints).sample
+    return predict_v(unet, noisy * c_in, 0.25 * sigma.log(), pose, condition)
 
 
 def estimate(noisy: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
@@ -54,7 +44,7 @@ def estimate(noisy: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
         sigma: (B,) noise levels.
     """
     wide = sigma[:, None, None, None, None]
-    return noisy / (wide**2 + 1) - v.float() * wide / (wide**2 + 1).sqrt()
+    return noisy / (wide**2 + 1) - v * wide / (wide**2 + 1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -114,32 +104,24 @@ def karras_sigmas(steps: int, smallest: float, largest: float) -> Tensor:
 
 
 @torch.no_grad()
-def sample_latents(
-    unet: nn.Module,
-    reference: Tensor,
-    context: Tensor,
-    pose: Tensor,
-    sigmas: Tensor,
-    hints: Hints | None = None,
-) -> Tensor:
+def sample_latents(unet: nn.Module, pose: Tensor, condition: Condition, sigmas: Tensor) -> Tensor:
     """Sample by deterministic Euler steps without guidance, for a look at how training goes.
 
     Args:
         unet: the model.
-        reference: (B, L, h, w) latent of the reference, not scaled.
-        context: (B, S, D) embedding of the reference.
         pose: (B, T, 3), see ``pose_ids``.
+        condition: what the orbits are drawn from.
         sigmas: noise levels of ``karras_sigmas``.
-        hints: hints for a hinted UNet.
 
     Returns:
         (B, T, L, h, w) scaled latents.
     """
+    reference = condition.reference
     shape = (len(reference), pose.shape[1], *reference.shape[1:])
     noisy = float(sigmas[0]) * torch.randn(shape, device=reference.device)
     for now, after in zip(sigmas.tolist(), sigmas.tolist()[1:], strict=False):
         sigma = torch.full((len(reference),), now, device=reference.device)
-        v = denoise(unet, noisy, sigma, reference, context, pose, hints)
+        v = denoise(unet, noisy, sigma, pose, condition)
         direction = (noisy - estimate(noisy, v, sigma)) / now
         noisy = noisy + (after - now) * direction
     return noisy

@@ -255,13 +255,11 @@ AT_ONCE = 64
 
 
 def unpack_shards(
-    data: Path,
-    output: Path,
-    limit: int | None = None,
-    threads: int = 1,
-    say: Callable[[str], None] = print,
+    data: Path, output: Path, limit: int | None = None, threads: int = 1
 ) -> OrbitBank:
     """Unpack a folder of shards into a bank, or go on with the bank of an earlier run.
+
+    Prints objects that are passed over, and its progress.
 
     The bank lies in ``bank`` beside the shards, for all stages, or in the run's own folder where
     nothing can be written there.
@@ -271,7 +269,6 @@ def unpack_shards(
         output: the run's folder.
         limit: only the first so many objects, which have a bank of their own.
         threads: threads that decode.
-        say: told of objects passed over and of progress, a line each.
 
     Raises:
         DataError: there are no objects, none can be read, or their views differ; a shard is cut
@@ -281,15 +278,13 @@ def unpack_shards(
     entries = index_shards(data)[:limit]
     name = "bank" if limit is None else f"bank-{limit}"
     try:
-        return _unpack(entries, make_folder(data / name), threads, say)
+        return _unpack(entries, make_folder(data / name), threads)
     except OutputError as error:
-        say(f"{error.message} The orbits are unpacked into {output / name}.")
-        return _unpack(entries, make_folder(output / name), threads, say)
+        print(f"{error.message} The orbits are unpacked into {output / name}.")
+        return _unpack(entries, make_folder(output / name), threads)
 
 
-def _unpack(
-    entries: Sequence[Entry], folder: Path, threads: int, say: Callable[[str], None]
-) -> OrbitBank:
+def _unpack(entries: Sequence[Entry], folder: Path, threads: int) -> OrbitBank:
     with _alone(folder), ThreadPoolExecutor(threads) as pool:
         record = _find_record(entries, folder)
         prepare_bank(folder, record)
@@ -322,8 +317,8 @@ def _unpack(
                 array.flush()
             arrays["done"][[slot for slot, reason in reasons.items() if reason is None]] = True
             for reason in filter(None, reasons.values()):
-                say(f"passed over: {reason}")
-            say(f"unpacking: {start + len(part)}/{len(missing)} orbits")
+                print(f"passed over: {reason}")
+            print(f"unpacking: {start + len(part)}/{len(missing)} orbits")
     bank = OrbitBank(folder)
     if not len(bank):
         raise _nothing_whole(entries)

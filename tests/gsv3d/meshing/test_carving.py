@@ -12,7 +12,7 @@ from gsv3d.meshing.carving import cover_fine_gaps
 from gsv3d.meshing.mirror import mirror_reference
 from gsv3d.meshing.preview import rasterize_mesh
 from gsv3d.meshing.reference import Reference
-from tests.gsv3d.meshing.test_extract import make_ball
+from tests.gsv3d.meshing.test_extract import paint_ball
 from tests.gsv3d.meshing.test_outline import measure_iou
 
 SIZE = 256
@@ -70,7 +70,7 @@ def test_what_is_wide_beside_a_lattice_is_opaque_from_all_sides() -> None:
 def test_the_mesh_of_a_lattice_has_its_outline_and_its_colors() -> None:
     reference = draw_picture(RACKET)
     references = [reference, mirror_reference(reference, 90.0)]
-    mesh = extract_mesh(make_ball(), 1000, 512, None, references, settings=MeshSettings(voxels=58))
+    mesh = extract_mesh(paint_ball(), 1000, 512, None, references, settings=MeshSettings(voxels=58))
     assert mesh.texture.shape == (512, 512, 4)
     drawn = rasterize_mesh(mesh, CAMERA)[0]
     assert measure_iou(drawn[..., 3] > 127, RACKET) > 0.97
@@ -88,5 +88,5 @@ def test_the_mesh_of_a_lattice_has_its_outline_and_its_colors() -> None:
 def test_a_lattice_of_something_else_carves_nothing() -> None:
     """A picture of another object must not make holes in the Gaussians."""
     far = np.roll(RACKET, SIZE // 2, axis=1)
-    mesh = extract_mesh(make_ball(radius=0.1), 600, 64, references=[draw_picture(far & (U > 100))])
+    mesh = extract_mesh(paint_ball(radius=0.1), 600, 64, references=[draw_picture(far & (U > 100))])
     assert not mesh.clipped

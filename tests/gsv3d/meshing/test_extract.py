@@ -21,31 +21,21 @@ from gsv3d.meshing.simplify import count_bad_edges
 from gsv3d.meshing.surface import label_parts
 from gsv3d.meshing.views import fit_bounds
 from gsv3d.rendering import render
+from tests.gsv3d.fake_pipeline import make_ball
 
 
-def make_ball(count: int = 3000, radius: float = 0.35) -> Gaussians:
+def paint_ball(count: int = 3000, radius: float = 0.35) -> Gaussians:
     """Return a ball of small Gaussians; red at y < 0, the input's side, and blue behind."""
-    i = np.arange(count) + 0.5
-    polar, turn = np.arccos(1 - 2 * i / count), np.pi * (1 + 5**0.5) * i
-    points = radius * np.stack(
-        [np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], axis=1
-    )
-    rgb = np.where(points[:, 1:2] < 0, [0.9, 0.1, 0.1], [0.1, 0.1, 0.9])
-    quats = torch.zeros(count, 4)
-    quats[:, 0] = 1
-    return Gaussians(
-        means=torch.from_numpy(points).float(),
-        quats=quats,
-        scales=torch.full((count, 3), 0.012),
-        opacities=torch.full((count,), 0.9),
-        sh=torch.from_numpy((rgb - 0.5) / 0.28209479).float()[:, None],
-    )
+    ball = make_ball((1, 1, 1), count, radius)
+    red, blue = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9])
+    rgb = torch.where(ball.means[:, 1:2] < 0, red, blue)
+    return Gaussians.from_rgb(ball.means, ball.quats, ball.scales * 0.75, ball.opacities, rgb)
 
 
 @pytest.fixture(scope="module")
 def meshed():
     steps: list[tuple[str, int, int]] = []
-    mesh = extract_mesh(make_ball(), 600, 128, lambda *step: steps.append(step))
+    mesh = extract_mesh(paint_ball(), 600, 128, lambda *step: steps.append(step))
     return mesh, steps
 
 
@@ -57,7 +47,7 @@ def test_the_mesh_of_a_ball_is_that_ball(meshed):
     assert solid.is_watertight
     # A ball of the outline that the Gaussians show, two standard deviations outside the centers.
     camera = orbit([30.0], [15.0], size=256)
-    shown = render(make_ball(), camera).alpha[0, ..., 0].numpy() > 0.5
+    shown = render(paint_ball(), camera).alpha[0, ..., 0].numpy() > 0.5
     drawn = rasterize_mesh(mesh, camera)[0, ..., 3] > 127
     assert (shown & drawn).sum() > 0.96 * (shown | drawn).sum()
     assert solid.volume == pytest.approx(4 / 3 * np.pi * 0.374**3, rel=0.06)
@@ -83,13 +73,13 @@ def test_the_mesh_has_the_outline_of_the_picture():
     """
     camera = orbit([0.0], [10.0], size=256)
     v, u = np.mgrid[:256, :256] - 127.5
-    shown = render(make_ball(), camera).alpha[0, ..., 0].numpy() > 0.5
+    shown = render(paint_ball(), camera).alpha[0, ..., 0].numpy() > 0.5
     handle = (abs(v) < 9) & (u > 0) & (u < 110)
     rgba = np.zeros((256, 256, 4), np.uint8)
     rgba[shown | handle] = (40, 160, 60, 255)
     reference = Reference(rgba, camera)
     mesh = extract_mesh(
-        make_ball(),
+        paint_ball(),
         2000,
         128,
         references=[reference, mirror_reference(reference, 90.0)],
@@ -113,7 +103,7 @@ def make_table(legs: tuple[float, ...]) -> Gaussians:
     boxes = [((0, 0, 0.2), (0.4, 0.15, 0.04), 3000)]
     boxes += [((x, -0.1, -0.1), (0.02, 0.02, 0.3), 600) for x in legs]
     points = np.concatenate([c + rng.uniform(-1, 1, (n, 3)) * half for c, half, n in boxes])
-    like = make_ball(len(points))
+    like = paint_ball(len(points))
     return replace(like, means=torch.from_numpy(points).float(), scales=like.scales * 0.7)
 
 
@@ -138,8 +128,8 @@ def test_a_table_keeps_the_legs_that_its_gaussians_lost(faces, agreement):
 
 
 def test_faint_strays_do_not_widen_the_frame():
-    gaussians = make_ball()
-    strays = make_ball(60, 0.95)
+    gaussians = paint_ball()
+    strays = paint_ball(60, 0.95)
     strays.opacities[:] = 0.03
     both = Gaussians(
         **{n: torch.cat([getattr(gaussians, n), getattr(strays, n)]) for n in vars(strays)}
@@ -170,11 +160,11 @@ def test_an_exception_from_progress_ends_it():
         raise StopError
 
     with pytest.raises(StopError):
-        extract_mesh(make_ball(200), 100, 32, stop)
+        extract_mesh(paint_ball(200), 100, 32, stop)
 
 
 def test_no_gaussians_and_broken_ones_are_said_in_words():
-    gaussians = make_ball(50)
+    gaussians = paint_ball(50)
     with pytest.raises(GSV3DError, match="no visible Gaussians"):
         extract_mesh(gaussians.filter(torch.zeros(50, dtype=torch.bool)), 100, 32)
     gaussians.means[:] = float("nan")
@@ -187,13 +177,13 @@ def test_no_gaussians_and_broken_ones_are_said_in_words():
 )
 def test_bounds_are_named(field, value):
     with pytest.raises(ValueError, match=f"{field} must be"):
-        extract_mesh(make_ball(50), **{field: int(value)})
+        extract_mesh(paint_ball(50), **{field: int(value)})
 
 
 @pytest.mark.slow
 def test_the_same_gaussians_give_the_same_mesh(meshed):
     mesh, _ = meshed
-    again = extract_mesh(make_ball(), 600, 128)
+    again = extract_mesh(paint_ball(), 600, 128)
     np.testing.assert_array_equal(mesh.vertices, again.vertices)
     np.testing.assert_array_equal(mesh.corner_uvs, again.corner_uvs)
     np.testing.assert_array_equal(mesh.texture, again.texture)

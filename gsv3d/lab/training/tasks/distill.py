@@ -26,7 +26,7 @@ from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.lab.training.tasks.geometry import GeometryTask
 from gsv3d.lab.training.tasks.multiview import decode_views
-from gsv3d.multiview.conditioning import embed_for_cross_attention
+from gsv3d.multiview.conditioning import Condition, embed_for_cross_attention
 
 SHOWN = 2
 """Number of objects of a drawn sample."""
@@ -140,11 +140,10 @@ class DistillTask(GeometryTask):
         noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
         hints = make_hints(self.unet, self.vae, batch, pictures[:, -1], encoded[:, -1])
         hints = hints and hints.hidden(kept)
+        reference = encoded[:, -1] * kept[:, None, None, None]
+        condition = Condition(reference, context * kept[:, None, None], hints)
         with torch.set_grad_enabled(self.settings.train_unet):
-            v = denoise(
-                self.unet, noisy, sigma, encoded[:, -1] * kept[:, None, None, None],
-                context * kept[:, None, None], pose, hints,
-            )  # fmt: skip
+            v = denoise(self.unet, noisy, sigma, pose, condition)
         estimated = estimate(noisy, v, sigma)
         squared = self.levels.squared(estimated, latents, sigma)
         flat = (squared * self.levels.frame_weights(pose)).mean()
@@ -174,7 +173,8 @@ class DistillTask(GeometryTask):
         context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
         reference = encoded[:, -1]
         hints = make_hints(self.unet, self.vae, shown, pictures[:, -1], reference)
-        latents = sample_latents(self.unet, reference, context, shown.pose, self.sigmas, hints)
+        condition = Condition(reference, context, hints)
+        latents = sample_latents(self.unet, shown.pose, condition, self.sigmas)
         views = torch.stack([on_white(pictures), decode_views(self.vae, latents)], dim=1)
         given = keep_reference(latents, encoded * self.vae.config.scaling_factor)
         decoded = self.decode(given, pictures, shown.cameras())

@@ -24,6 +24,7 @@ from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.samples import Change
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
 from gsv3d.multiview.conditioning import (
+    Condition,
     embed_for_cross_attention,
     encode_reference,
     picture_tensor,
@@ -150,7 +151,8 @@ class MultiviewTask:
 
         sigma = self.levels.draw(size).to(self.device, non_blocking=True)
         noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
-        v = denoise(unet, noisy, sigma, reference, context, batch.pose, hints)
+        condition = Condition(reference, context, hints)
+        v = denoise(unet, noisy, sigma, batch.pose, condition)
         squared = self.levels.squared(estimate(noisy, v, sigma), latents, sigma)
         loss = (squared * self.levels.frame_weights(batch.pose)).mean()
         blind = (sigma > BLIND).float()[:, None]
@@ -167,7 +169,8 @@ class MultiviewTask:
         context = embed_for_cross_attention(self.modules["image_encoder"], pictures[:, -1])
         unet = self.modules["unet"]
         hints = make_hints(unet, self.vae, shown, pictures[:, -1], reference)
-        latents = sample_latents(unet, reference, context, shown.pose, self.sigmas, hints)
+        condition = Condition(reference, context, hints)
+        latents = sample_latents(unet, shown.pose, condition, self.sigmas)
         drawn = decode_views(self.vae, latents)
         rows = torch.stack([on_white(pictures), drawn], dim=1)
         return {"views": rows.flatten(0, 1)}

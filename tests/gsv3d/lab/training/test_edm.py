@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
+from torch import nn
 
 from gsv3d.lab.training.edm import (
     NoiseLevels,
@@ -18,18 +19,24 @@ from gsv3d.lab.training.edm import (
     karras_sigmas,
     sample_latents,
 )
+from gsv3d.multiview.conditioning import Condition
 
 POSE = torch.zeros(2, 3, 3)
 
 
-def perfect(inputs, timestep, context, pose, hints):
+class PerfectUNet(nn.Module):
     """Return the best v where latents are N(0, 0.5^2): c_in x in, E[v | x] out."""
-    sigma = (4 * timestep).exp()[:, None, None, None, None]
-    channels = inputs.shape[2] // 2
-    noisy = inputs[:, :, :channels] * (sigma**2 + 1).sqrt()
-    mean = noisy * 0.25 / (0.25 + sigma**2)
-    v = (noisy / (sigma**2 + 1) - mean) * (sigma**2 + 1).sqrt() / sigma
-    return SimpleNamespace(sample=v)
+
+    dtype = torch.float32
+
+    def forward(self, inputs, timestep, context, pose, hints):
+        self.inputs, self.timestep = inputs, timestep
+        sigma = (4 * timestep).exp()[:, None, None, None, None]
+        channels = inputs.shape[2] // 2
+        noisy = inputs[:, :, :channels] * (sigma**2 + 1).sqrt()
+        mean = noisy * 0.25 / (0.25 + sigma**2)
+        v = (noisy / (sigma**2 + 1) - mean) * (sigma**2 + 1).sqrt() / sigma
+        return SimpleNamespace(sample=v)
 
 
 def test_the_estimate_undoes_the_definition_of_v() -> None:
@@ -46,19 +53,14 @@ def test_the_estimate_undoes_the_definition_of_v() -> None:
 
 
 def test_the_network_reads_what_svd_reads() -> None:
-    seen = {}
-
-    def unet(inputs, timestep, context, pose, hints):
-        seen.update(inputs=inputs, timestep=timestep)
-        return SimpleNamespace(sample=inputs[:, :, :4])
-
+    unet = PerfectUNet()
     sigma = torch.tensor([0.5, 3.0])
     noisy, reference = torch.randn(2, 3, 4, 5, 5), torch.randn(2, 4, 5, 5)
-    denoise(unet, noisy, sigma, reference, torch.zeros(2, 1, 8), POSE)
-    assert torch.allclose(seen["timestep"], 0.25 * sigma.log())
+    denoise(unet, noisy, sigma, POSE, Condition(reference, torch.zeros(2, 1, 8)))
+    assert torch.allclose(unet.timestep, 0.25 * sigma.log())
     scaled = noisy / (sigma**2 + 1).sqrt()[:, None, None, None, None]
-    assert torch.allclose(seen["inputs"][:, :, :4], scaled)
-    assert torch.equal(seen["inputs"][:, 2, 4:], reference)
+    assert torch.allclose(unet.inputs[:, :, :4], scaled)
+    assert torch.equal(unet.inputs[:, 2, 4:], reference)
 
 
 def test_noise_levels_are_log_normal_and_frames_near_the_reference_count_less() -> None:
@@ -87,13 +89,14 @@ def test_the_levels_are_the_schedulers() -> None:
 
 def test_with_a_perfect_network_samples_have_the_datas_spread() -> None:
     torch.manual_seed(0)
-    pose, reference = torch.zeros(64, 2, 3), torch.zeros(64, 4, 8, 8)
+    pose = torch.zeros(64, 2, 3)
+    condition = Condition(torch.zeros(64, 4, 8, 8), torch.zeros(64, 1, 8))
     sigmas = karras_sigmas(60, 0.002, 80.0)
     # Each Euler step is a factor here; for small steps the product tends to 0.5 / 80.
     factors = 1 + (sigmas[1:] - sigmas[:-1]) * sigmas[:-1] / (0.25 + sigmas[:-1] ** 2)
     expected = 80 * float(factors.prod())
     assert expected == pytest.approx(0.5, rel=0.06)
-    latents = sample_latents(perfect, reference, torch.zeros(64, 1, 8), pose, sigmas)
+    latents = sample_latents(PerfectUNet(), pose, condition, sigmas)
     assert latents.shape == (64, 2, 4, 8, 8)
     assert float(latents.mean()) == pytest.approx(0.0, abs=0.01)
     assert float(latents.std()) == pytest.approx(expected, rel=0.01)

@@ -186,7 +186,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
         begun = time.monotonic()
         error = run_and_read(tmp_path / "run", capsys, "mlflow")
         assert "it has not answered for 0.3 seconds" in error
-        assert 0.3 < time.monotonic() - begun < 20
+        assert 0.3 < time.monotonic() - begun < 60  # mlflow itself waits for two minutes
 
 
 class Answering:

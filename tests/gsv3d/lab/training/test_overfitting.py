@@ -19,7 +19,7 @@ from gsv3d.lab.training.samples import Change, OrbitSamples, choose_views
 from gsv3d.lab.training.sources import OrbitBatch, ViewSource
 from gsv3d.lab.training.tasks import DecoderSettings, DecoderTask, MultiviewSettings, MultiviewTask
 from gsv3d.lab.training.tasks.autoencoder import normalize_latents
-from gsv3d.multiview.conditioning import embed_for_cross_attention, picture_tensor
+from gsv3d.multiview.conditioning import Condition, embed_for_cross_attention, picture_tensor
 from tests import tiny
 from tests.gsv3d.lab.training.fitting import fit
 from tests.gsv3d.lab.training.ray_traced import ellipsoid_orbit
@@ -98,7 +98,8 @@ def test_the_multiview_model_overfits_one_orbit() -> None:
     with torch.no_grad():
         context = embed_for_cross_attention(task.modules["image_encoder"], one.reference)
     torch.manual_seed(5)
-    drawn = sample_latents(task.modules["unet"], latents[:, -1], context, one.pose, task.sigmas)
+    condition = Condition(latents[:, -1], context)
+    drawn = sample_latents(task.modules["unet"], one.pose, condition, task.sigmas)
     left = (drawn - latents).pow(2).mean(dim=(0, 2, 3, 4)) / latents.var()
     assert float(left.mean()) < 0.1
     # Frames are not swapped: each is nearest to its own truth.
