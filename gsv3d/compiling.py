@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numba
@@ -34,14 +35,22 @@ def list_parts(count: int) -> list[slice]:
 
 
 def run_in_threads(
-    function: Callable[[Part], Answer], parts: Sequence[Part]
+    function: Callable[[Part], Answer], parts: Iterable[Part]
 ) -> Iterator[tuple[Part, Answer]]:
     """Yield each part and what the function returns of it, in order.
 
-    As many threads work ahead as torch has. They gain where the function is a compiled one.
+    As many threads work as torch has. They gain where the function is a compiled one. Few answers
+    wait to be taken, however many parts there are.
     """
-    threads = ThreadPoolExecutor(torch.get_num_threads())
+    count = torch.get_num_threads()
+    threads, waiting = ThreadPoolExecutor(count), deque[tuple[Part, Future[Answer]]]()
     try:
-        yield from zip(parts, threads.map(function, parts), strict=True)
+        for part in parts:
+            waiting.append((part, threads.submit(function, part)))
+            if len(waiting) > 2 * count:
+                first, answer = waiting.popleft()
+                yield first, answer.result()
+        for part, answer in waiting:
+            yield part, answer.result()
     finally:
         threads.shutdown(cancel_futures=True)

@@ -135,8 +135,8 @@ def bake_texture(
     else:
         small = np.zeros((settings.views_texture, settings.views_texture, 3), np.uint8)
         _paint(small, mesh, from_views, report)
-        resized = Image.fromarray(small).resize((texture_size,) * 2, Image.Resampling.BILINEAR)
-        enlarged = np.asarray(resized)
+        size = (texture_size, texture_size)
+        enlarged = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BILINEAR))
         picture[..., :3], picture[..., 3:] = enlarged, 255
 
         def from_pictures(texels: _Texels) -> np.ndarray:
