@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.lab.datasets.orbits import object_rng
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.image_metrics import Views
 from gsv3d.lab.evaluation.protocol import list_unseen_views

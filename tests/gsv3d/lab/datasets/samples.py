@@ -11,7 +11,7 @@ import trimesh
 from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
-from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.orbits import OrbitRecord
 
 FACES = {
     # Blender's axes: (normal, sRGB color). glTF's +Y is Blender's +Z, its +Z is Blender's -Y.

@@ -91,10 +91,9 @@ def test_coverage_is_antialiased(lamp):
 def test_blenders_pixels(lamp):
     """The same plan under the same light, drawn by Cycles in a process of its own."""
     from gsv3d.lab.datasets.objects import ObjectFile
-    from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
-    from gsv3d.lab.datasets.processes import run_in_processes
-    from gsv3d.lab.datasets.records import OrbitRecord
+    from gsv3d.lab.datasets.orbits import OrbitRecord, OrbitSettings, plan_orbit
     from gsv3d.lab.datasets.rendering import ObjectRenderer
+    from gsv3d.lab.processes import run_in_processes
 
     settings = OrbitSettings(size=96, orbit_views=3, novel_views=2, samples=32, seed=5)
     (outcome,) = run_in_processes(partial(ObjectRenderer, settings), [ObjectFile("lamp", lamp)], 1)

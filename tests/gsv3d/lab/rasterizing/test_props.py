@@ -13,7 +13,7 @@ from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.plans import normalizing_transform
+from gsv3d.lab.datasets.orbits import normalizing_transform
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.lab.rasterizing.props import Prop, bake_texture
