@@ -72,22 +72,10 @@ def whole(tmp_path: Path) -> list[float]:
     return losses(tmp_path / "whole")
 
 
-@pytest.mark.slow
-def test_a_killed_run_goes_on_along_the_same_curve(tmp_path: Path, whole: list[float]) -> None:
-    """The run is killed twice (kill -9), in a folder whose name is not plain."""
-    output = tmp_path / "Läufe, zweiter"
-    for pace in ("0.05", "0.03"):
-        options = ["--micro-batch", "8", "--slow", pace, *(["--resume"] if pace == "0.03" else [])]
-        kill_after(start(output, *options), output, 7)
-    error = finish(start(output, "--micro-batch", "8", "--resume"))
-    assert losses(output) == whole, error
-
-
 def kill_after(process: subprocess.Popen[str], output: Path, steps: int) -> None:
-    """Kill a process as soon as its checkpoint is some steps further."""
-    before = _step(output)
+    """Kill a process as soon as its checkpoint is so many steps far."""
     limit = time.monotonic() + 120
-    while _step(output) < before + steps and process.poll() is None:
+    while _step(output) < steps and process.poll() is None:
         assert time.monotonic() < limit, "no checkpoint in two minutes"
         time.sleep(0.02)
     assert process.poll() is None, finish(process)
@@ -128,15 +116,6 @@ def launch(
     return [
         begin(output, *options, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)
     ]
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path, whole: list[float]) -> None:
-    """The same global batch in the same parts, shared by two: the losses are those of one."""
-    processes = launch(tmp_path / "run", "--micro-batch", "8")
-    errors = [finish(process) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    assert losses(tmp_path / "run") == pytest.approx(whole, rel=1e-4)
 
 
 @pytest.mark.slow
