@@ -14,7 +14,6 @@ import torch
 import trimesh
 import yaml
 from PIL import Image
-from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cli import main
 from gsv3d.lab.datasets.objects import find_objects
@@ -22,19 +21,15 @@ from gsv3d.lab.training.config import list_configurations, read_config
 from gsv3d.lab.training.recipe import Recipe, make_drawing, run_recipe
 from gsv3d.pipeline import GSV3DPipeline
 from tests import tiny
+from tests.gsv3d.lab.datasets.samples import paint, write_box
 
 
 @pytest.fixture(scope="module")
 def props(tmp_path_factory):
     folder = tmp_path_factory.mktemp("props ä")
-    for name, mesh in (
-        ("box", trimesh.creation.box((1, 0.6, 0.8))),
-        ("ball", trimesh.creation.icosphere(subdivisions=2)),
-    ):
-        mesh.visual = trimesh.visual.TextureVisuals(
-            material=PBRMaterial(baseColorFactor=[200, 90, 40, 255])
-        )
-        trimesh.Scene([mesh]).export(folder / f"{name}.glb")
+    write_box(folder / "box.glb", (1, 0.6, 0.8))
+    ball = paint(trimesh.creation.icosphere(subdivisions=2), (200, 90, 40))
+    trimesh.Scene([ball]).export(folder / "ball.glb")
     return folder
 
 
