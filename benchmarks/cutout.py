@@ -27,7 +27,7 @@ from skimage import data
 from gsv3d.cameras import FOV_DEG, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.datasets.plans import normalizing_transform
+from gsv3d.lab.datasets.orbits import normalizing_transform
 from gsv3d.lab.datasets.rendering import shuffle
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import Environment, load_baked_environments, make_lights

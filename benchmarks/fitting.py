@@ -30,7 +30,7 @@ from PIL import Image
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.datasets.plans import normalizing_transform
+from gsv3d.lab.datasets.orbits import normalizing_transform
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.gaussians import render_views
 from gsv3d.lab.evaluation.generating import PeakMemory

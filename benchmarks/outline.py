@@ -26,7 +26,7 @@ from gsv3d.cameras import FOV_DEG, orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.generation import DETAIL_SIZE, generate
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.datasets.plans import normalizing_transform
+from gsv3d.lab.datasets.orbits import normalizing_transform
 from gsv3d.lab.evaluation.pictures import RasterizedScene
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
 from gsv3d.masks import object_coverage

@@ -21,10 +21,9 @@ import torch
 from gsv3d.cameras import orbit
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
-from gsv3d.lab.datasets.processes import run_in_processes
-from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.orbits import OrbitRecord, OrbitSettings, plan_orbit
 from gsv3d.lab.datasets.rendering import ObjectRenderer, shuffle
+from gsv3d.lab.processes import run_in_processes
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import Lights, load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw

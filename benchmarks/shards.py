@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gsv3d.lab.datasets.records import DEPTH_UNIT
+from gsv3d.lab.datasets.orbits import DEPTH_UNIT
 from gsv3d.lab.datasets.shards import index_shards
 
 Codec = tuple[Callable[[np.ndarray], list[bytes]], Callable[[bytes], np.ndarray]]

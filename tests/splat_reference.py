@@ -7,6 +7,8 @@ Needs no torch, so it serves in every Blender's Python. It is held to the librar
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -37,7 +39,12 @@ def look_at_origin(eye: np.ndarray) -> np.ndarray:
     return viewmat
 
 
-def draw(
+def draw(**scene: Any) -> np.ndarray:
+    """Draw as ``draw_with_depth`` does, without the depth."""
+    return draw_with_depth(**scene)[0]
+
+
+def draw_with_depth(
     means: np.ndarray,
     quats: np.ndarray,
     scales: np.ndarray,
@@ -47,7 +54,7 @@ def draw(
     K: np.ndarray,
     width: int,
     height: int,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw Gaussians as 3D Gaussian Splatting does (Kerbl et al. 2023, equation 5).
 
     Args:
@@ -58,7 +65,8 @@ def draw(
         width, height: width and height of the picture.
 
     Returns:
-        (height, width, 4) float64, colors times alpha and alpha, row 0 on top.
+        (height, width, 4) float64, colors times alpha and alpha, row 0 on top, and the expected
+        depth (height, width), 0 where nothing is.
     """
     view = viewmat[:3, :3].astype(np.float64)
     seen = means.astype(np.float64) @ view.T + viewmat[:3, 3]
@@ -67,23 +75,29 @@ def draw(
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     rgb = compute_colors(sh, directions)
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    picture = np.zeros((height, width, 4))
-    for i in np.argsort(-seen[:, 2]):  # the farthest first
+    (fx, _, cx), (_, fy, cy) = K[:2].astype(np.float64)
+    picture, depth = np.zeros((height, width, 4)), np.zeros((height, width))
+    light, full = np.ones((height, width)), np.zeros((height, width), bool)
+    for i in np.argsort(seen[:, 2]):  # the nearest first
         x, y, z = seen[i]
         if z <= 0.01:
             continue
         axes = view @ compute_rotation(quats[i].astype(np.float64)) * scales[i]
-        jacobian = np.array([[K[0, 0] / z, 0, -K[0, 0] * x / z**2],
-                             [0, K[1, 1] / z, -K[1, 1] * y / z**2]])  # fmt: skip
-        covariance = jacobian @ axes @ axes.T @ jacobian.T + 0.3 * np.eye(2)
-        inverse = np.linalg.inv(covariance)
-        du = columns - (K[0, 0] * x / z + K[0, 2])
-        dv = rows - (K[1, 1] * y / z + K[1, 2])
+        # Beyond the picture's edge by 15 %, the slope counts as if it were there.
+        slope_x = np.clip(x / z, -(cx + 0.15 * width) / fx, (1.15 * width - cx) / fx)
+        slope_y = np.clip(y / z, -(cy + 0.15 * height) / fy, (1.15 * height - cy) / fy)
+        jacobian = np.array([[fx / z, 0, -fx * slope_x / z], [0, fy / z, -fy * slope_y / z]])
+        inverse = np.linalg.inv(jacobian @ axes @ axes.T @ jacobian.T + 0.3 * np.eye(2))
+        du, dv = columns - (fx * x / z + cx), rows - (fy * y / z + cy)
         power = inverse[0, 0] * du**2 + 2 * inverse[0, 1] * du * dv + inverse[1, 1] * dv**2
-        alpha = np.minimum(opacities[i] * np.exp(-0.5 * power), 0.999)[..., None]
+        alpha = np.minimum(opacities[i] * np.exp(-0.5 * power), 0.999)
         alpha[alpha < 1 / 255] = 0.0
-        picture = np.concatenate([rgb[i] * alpha, alpha], axis=-1) + (1 - alpha) * picture
-    return picture
+        full |= light * (1 - alpha) <= 1e-4  # a pixel stops before the one that would fill it
+        share = np.where(full, 0.0, light * alpha)
+        picture += share[..., None] * [*rgb[i], 1.0]
+        depth += share * z
+        light -= share
+    return picture, depth / np.maximum(picture[..., 3], 1e-12)
 
 
 def make_scene(count: int, degree: int = 1, seed: int = 0) -> dict[str, np.ndarray]:

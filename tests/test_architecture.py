@@ -46,6 +46,7 @@ GSV3D_ROWS = (
     ("lab",),
 )
 LAB_ROWS = (
+    ("processes",),
     ("datasets",),
     ("rasterizing",),
     ("gathering",),

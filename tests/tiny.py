@@ -14,7 +14,7 @@ import torch
 
 from gsv3d.cameras import FOV_DEG, orbit
 from gsv3d.gaussians import Gaussians
-from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.orbits import OrbitRecord
 from gsv3d.lab.datasets.shards import write_record
 from gsv3d.lab.training.bank import (
     BankSettings,

@@ -314,7 +314,6 @@ def test_the_last_elevation_is_the_pictures() -> None:
     ("fields", "words"),
     [
         ({"orbit": "spiral"}, "orbit must be static or sine or dynamic, not 'spiral'"),
-        ({"frames": 85}, "2 to 84 views, not 85"),
         ({"elevations": (5, 0), "elevation": 9.0}, "picture's own, 9 degrees, not 0"),
         ({"azimuths": (90, 0), "orbit": "sine"}, "or an orbit and its number of views"),
     ],

@@ -9,7 +9,7 @@ import torch
 
 from gsv3d.cameras import static_azimuths_deg
 from gsv3d.multiview import pose_ids
-from gsv3d.pipeline import GSV3DPipeline
+from gsv3d.pipeline import GSV3DPipeline, GSV3DPipelineOutput
 from tests import tiny
 from tests.gsv3d.test_pipeline import make_generator
 
@@ -44,6 +44,11 @@ def make_in_precision(
 SINGLE, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
 
 
+@pytest.fixture(scope="module")
+def exact(pipeline: GSV3DPipeline) -> GSV3DPipelineOutput:
+    return pipeline(tiny.picture(), generator=make_generator(1))
+
+
 @pytest.mark.parametrize(
     ("unet", "vae", "encoders", "decoder"),
     [
@@ -60,13 +65,12 @@ SINGLE, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
     ],
 )
 def test_every_precision_beside_every_other(
-    pipeline: GSV3DPipeline,
+    exact: GSV3DPipelineOutput,
     unet: torch.dtype,
     vae: torch.dtype,
     encoders: torch.dtype,
     decoder: torch.dtype,
 ) -> None:
-    exact = pipeline(tiny.picture(), generator=make_generator(1))
     mixed = make_in_precision(unet, vae, encoders, decoder)
     found = mixed(tiny.picture(), generator=make_generator(1))
     largest = float(exact.latents.abs().max())

@@ -130,8 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     require_packages("A report", "lab", "pandas", "matplotlib")
-    from gsv3d.lab.evaluation.network_metrics import CLIP, load_perceptual
-    from gsv3d.lab.evaluation.perceptual import measure_perceptual
+    from gsv3d.lab.evaluation.perceptual import CLIP, load_perceptual, measure_perceptual
     from gsv3d.lab.evaluation.protocol import (
         EvaluationSettings,
         choose_objects,

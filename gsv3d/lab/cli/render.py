@@ -16,7 +16,7 @@ from typing import Any
 from gsv3d.lab.cli import HALF_THE_CPUS, check_at_least, require_blender, run_in_words
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.objects import SUFFIXES, find_objects
-from gsv3d.lab.datasets.plans import CHOICES, OrbitSettings
+from gsv3d.lab.datasets.orbits import CHOICES, OrbitSettings
 
 DESCRIPTION = (
     "Render orbits of 3D objects with Blender into webdataset shards: RGBA, depth, normals, "

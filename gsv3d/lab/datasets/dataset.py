@@ -17,8 +17,7 @@ from typing import Any
 
 from gsv3d._version import __version__
 from gsv3d.errors import GSV3DError, OutputError
-from gsv3d.lab.datasets.plans import OrbitSettings
-from gsv3d.lab.datasets.records import FORMAT
+from gsv3d.lab.datasets.orbits import FORMAT, OrbitSettings
 from gsv3d.lab.datasets.shards import SHARD_BYTES, ShardFolder, index_shards
 from gsv3d.outputs import write_atomic
 

@@ -18,14 +18,13 @@ from gsv3d.clusters import run_on_ray
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.light import encode_straight_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.plans import OrbitSettings, normalizing_transform, plan_orbit
-from gsv3d.lab.datasets.processes import (
+from gsv3d.lab.datasets.orbits import OrbitRecord, OrbitSettings, normalizing_transform, plan_orbit
+from gsv3d.lab.datasets.shards import ShardFolder, name_group, write_record
+from gsv3d.lab.processes import (
     prepare_worker,
     run_in_processes,
     silence_standard_output,
 )
-from gsv3d.lab.datasets.records import OrbitRecord
-from gsv3d.lab.datasets.shards import ShardFolder, name_group, write_record
 from gsv3d.tasks import Outcome
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from gsv3d.errors import DataError, OutputError
-from gsv3d.lab.datasets.records import FACTS, NORMAL, OrbitRecord
+from gsv3d.lab.datasets.orbits import FACTS, NORMAL, OrbitRecord
 from gsv3d.outputs import make_folder, output_error, write_atomic
 
 WAITING = ".unpacked"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.lab.datasets.orbits import object_rng
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.image_metrics import Views
 from gsv3d.lab.evaluation.protocol import list_unseen_views
@@ -87,7 +87,7 @@ def measure(task: MeasureTask) -> dict[str, Any]:
     if task.generated is not None:
         generated = load_arrays(task.generated)
         if "gaussian_views" in generated:
-            own = _read_views(generated, "gaussian_views", task.size)
+            own = read_views(generated, "gaussian_views", task.size)
             per_view["gaussians"] = _score_views(own, true_views, azimuths, elevations)
             values |= _average_scores("gaussian_", per_view["gaussians"])
         if task.orbit is not None and "frames" in generated:
@@ -115,7 +115,8 @@ def read_measures(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and record.get("format") == FORMAT else None
 
 
-def _read_views(arrays: dict[str, np.ndarray], name: str, size: int) -> Views:
+def read_views(arrays: dict[str, np.ndarray], name: str, size: int) -> Views:
+    """Return pictures of an answer's arrays, such as "frames", brought to a size in pixels."""
     return Views.resized(arrays[name], arrays[f"{name}_mask"], size)
 
 
@@ -143,11 +144,11 @@ def _compare_frames(
     true = Views.of_rgba(orbit["views"])[:-1]
     azimuths = [float(a) for a in orbit["azimuths_deg"]][:-1]
     elevations = [task.elevation_deg] * len(azimuths)
-    frames = _read_views(generated, "frames", task.size)[:-1]
+    frames = read_views(generated, "frames", task.size)[:-1]
     found = {"frames": _score_views(frames, true, azimuths, elevations)}
     values = _average_scores("frame_", found["frames"])
     if "gaussian_frames" in generated:
-        drawn = _read_views(generated, "gaussian_frames", task.size)[:-1]
+        drawn = read_views(generated, "gaussian_frames", task.size)[:-1]
         found["gaussian_frames"] = _score_views(drawn, true, azimuths, elevations)
         # Against the model's own views: how far these agree on one object.
         values |= _score_agreement("render", drawn, frames)
@@ -165,16 +166,16 @@ def _compare_halves(task: MeasureTask, generated: dict[str, np.ndarray]) -> dict
     for prefix, first, second in (("half", "half0", "half1"), ("fit", "fit0", "fit1")):
         if f"{first}_views" not in generated:
             continue
-        pair = [_read_views(generated, f"{name}_views", task.size) for name in (first, second)]
+        pair = [read_views(generated, f"{name}_views", task.size) for name in (first, second)]
         values |= _score_agreement(prefix, *pair)
         centers = [generated[f"{name}_centers"] for name in (first, second)]
         values[f"{prefix}_chamfer"] = shape_metrics.surface_distance(*centers).chamfer
         if f"{first}_frames" in generated:
-            frames = _read_views(generated, "frames", task.size)
+            frames = read_views(generated, "frames", task.size)
             count = len(frames) - 1
             cross = []
             for name, others in ((first, slice(1, count, 2)), (second, slice(0, count, 2))):
-                drawn = _read_views(generated, f"{name}_frames", task.size)
+                drawn = read_views(generated, f"{name}_frames", task.size)
                 cross.append(image_metrics.compare_views(drawn[others], frames[others]).psnr)
             values[f"{prefix}_cross_psnr"] = np.concatenate(cross).mean()
     return values

@@ -17,8 +17,7 @@ from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
 from gsv3d.cameras import FOV_DEG, Cameras, orbit, static_azimuths_deg, to_blender
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.light import choose_environment, encode_straight_srgb
-from gsv3d.lab.datasets.plans import normalizing_transform
-from gsv3d.lab.datasets.processes import silence_standard_output
+from gsv3d.lab.datasets.orbits import normalizing_transform
 from gsv3d.lab.evaluation.protocol import (
     DISTANCE,
     Case,
@@ -28,6 +27,7 @@ from gsv3d.lab.evaluation.protocol import (
     list_unseen_views,
 )
 from gsv3d.lab.evaluation.store import load_mesh, save_arrays
+from gsv3d.lab.processes import silence_standard_output
 from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.lab.rasterizing.props import Prop, load_prop

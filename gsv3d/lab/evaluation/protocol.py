@@ -10,7 +10,7 @@ import numpy as np
 
 from gsv3d.cameras import FOV_DEG
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.plans import object_rng
+from gsv3d.lab.datasets.orbits import object_rng
 from gsv3d.preprocessing import FILL
 
 UNSEEN_DEG = 30.0

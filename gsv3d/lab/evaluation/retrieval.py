@@ -20,10 +20,10 @@ from gsv3d.cameras import DISTANCE, orbit
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.light import encode_srgb
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.evaluation.baselines import crop_to_mask
 from gsv3d.lab.evaluation.protocol import Case
 from gsv3d.lab.evaluation.store import digest_file, load_arrays, save_arrays
+from gsv3d.lab.processes import run_in_processes
 from gsv3d.lab.rasterizing.orbits import Surface
 from gsv3d.lab.rasterizing.props import bake_texture, load_prop
 from gsv3d.lab.rasterizing.triangles import rasterize, rasterize_projected

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.processes import run_in_processes
 from gsv3d.lab.gathering.likeness import Gallery, Likeness, Limits, measure_likeness
 from gsv3d.lab.gathering.repositories import HOST, Repository, fetch, match, open_mirror
 from gsv3d.lab.gathering.single_objects import SUFFIXES, Candidate, Made, make_maker
 from gsv3d.lab.gathering.sources import IN_FILE, Source
+from gsv3d.lab.processes import run_in_processes
 from gsv3d.lab.rasterizing.props import load_prop
 from gsv3d.outputs import make_folder, write_atomic
 

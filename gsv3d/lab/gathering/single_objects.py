@@ -20,11 +20,11 @@ from PIL import Image
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets import mesh_files
 from gsv3d.lab.datasets.light import decode_srgb
-from gsv3d.lab.datasets.processes import silence_standard_output
 from gsv3d.lab.gathering.likeness import Likeness, measure_likeness
 from gsv3d.lab.gathering.prop_files import name_coloring, to_glb
 from gsv3d.lab.gathering.repositories import Repository
 from gsv3d.lab.gathering.sources import IN_FILE, LICENSES, Pack, Source
+from gsv3d.lab.processes import silence_standard_output
 from gsv3d.lab.rasterizing.props import Prop, load_prop
 from gsv3d.meshing.export import turn_y_up
 

@@ -23,10 +23,9 @@ import numpy as np
 from gsv3d.cameras import DISTANCE
 from gsv3d.errors import DataError, OutputError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.plans import normalizing_transform, object_rng
-from gsv3d.lab.datasets.processes import run_in_processes
-from gsv3d.lab.datasets.records import FACTS
+from gsv3d.lab.datasets.orbits import FACTS, normalizing_transform, object_rng
 from gsv3d.lab.datasets.shards import LOCK, Entry, index_shards, take_lock
+from gsv3d.lab.processes import run_in_processes
 from gsv3d.lab.training.bank import (
     HINT_PLANES,
     RECORD,

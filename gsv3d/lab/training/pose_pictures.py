@@ -18,8 +18,8 @@ import numpy as np
 from gsv3d.cameras import DISTANCE, FOV_DEG
 from gsv3d.errors import DataError, ImageError
 from gsv3d.lab.datasets.objects import ObjectFile
-from gsv3d.lab.datasets.plans import normalizing_transform, object_rng
-from gsv3d.lab.datasets.processes import run_in_processes
+from gsv3d.lab.datasets.orbits import normalizing_transform, object_rng
+from gsv3d.lab.processes import run_in_processes
 from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.network import PICTURE_SIZE
 

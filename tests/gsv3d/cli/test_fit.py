@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -79,14 +78,6 @@ def refuse(code: int, output: Path, capsys, *words: str) -> None:
     assert not [path for path in output.glob("*")]
 
 
-def move_inside(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the frames with the fourth camera in the middle of the ball."""
-    moved_frames = copy.deepcopy(frames)
-    for row, value in zip(moved_frames[3]["transform_matrix"], (5.0, -2.0, 1.0), strict=False):
-        row[3] = value
-    return moved_frames
-
-
 def test_bad_input_is_one_sentence_and_nothing_is_written(
     folder: Path, tmp_path: Path, capsys
 ) -> None:
@@ -97,14 +88,8 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
     refuse(fit(folder, output, "--threads", "0"), output, capsys, "threads must be")
     path = folder / "transforms.json"
     whole = json.loads(path.read_text(encoding="utf-8"))
-    for frames, words in (
-        ([], "has no cameras"),
-        (whole["frames"][:1], "has one picture only"),
-        ([{**frame, "file_path": "gone"} for frame in whole["frames"]], "gone, which is not there"),
-        (move_inside(whole["frames"]), "The camera of view 4 stands inside the object"),
-    ):
-        path.write_text(json.dumps(whole | {"frames": frames}), encoding="utf-8")
-        refuse(fit(folder, output), output, capsys, words)
+    path.write_text(json.dumps(whole | {"frames": []}), encoding="utf-8")
+    refuse(fit(folder, output), output, capsys, "has no cameras")
     path.write_text(json.dumps(whole), encoding="utf-8")
     # Masks that contradict each other: every picture shows a dot elsewhere.
     for i, path in enumerate(sorted((folder / "images").iterdir())):

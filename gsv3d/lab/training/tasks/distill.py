@@ -24,7 +24,7 @@ from gsv3d.lab.training.geometry_loss import GeometrySettings, compare_renders
 from gsv3d.lab.training.hints import make_hints
 from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.samples import OrbitSamples
-from gsv3d.lab.training.tasks.geometry import GeometryTask
+from gsv3d.lab.training.tasks.decoder import GeometryTask
 from gsv3d.lab.training.tasks.multiview import decode_views
 from gsv3d.multiview.conditioning import Condition, embed_for_cross_attention
 

@@ -9,22 +9,16 @@ import json
 from pathlib import Path
 
 import pytest
-import trimesh
 
 from gsv3d.__main__ import main
 from gsv3d.lab.cli import evaluate
-
-
-def box_file(path: Path, extents: tuple[float, float, float] = (1, 1, 1)) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    trimesh.creation.box(extents).export(path)
-    return path
+from tests.gsv3d.lab.datasets.samples import write_box
 
 
 def index(folder: Path, **splits: list[str]) -> Path:
     rows = [{"file": n, "split": split} for split, names in splits.items() for n in names]
     for row in rows:
-        box_file(folder / row["file"])
+        write_box(folder / row["file"])
     path = folder / "index.json"
     path.write_text(json.dumps({"objects": rows}))
     return path
@@ -63,7 +57,7 @@ def parsed(*words: str) -> argparse.Namespace:
 def test_bad_options_get_one_sentence(tmp_path: Path, capsys, words, expected) -> None:
     if importlib.util.find_spec("bpy") is None:
         pytest.skip("without bpy that is said first")
-    box = box_file(tmp_path / "ein würfel.glb")
+    box = write_box(tmp_path / "ein würfel.glb")
     (tmp_path / "empty").mkdir()
     dev = index(tmp_path / "dev", dev=["a.glb"])
     filled = [word.format(box=box, folder=tmp_path, dev=dev) for word in words]
@@ -85,7 +79,7 @@ def test_a_missing_package_is_named_before_anything_is_done(
             None if name == package else object() if name in ("bpy", "OpenEXR") else find(name)
         ),
     )
-    box = box_file(tmp_path / "a.glb")
+    box = write_box(tmp_path / "a.glb")
     assert main(["evaluate", "none", str(box), "--report", str(tmp_path / "r")]) == 2
     error = capsys.readouterr().err
     assert f"package {package}" in error and "pip install" in error

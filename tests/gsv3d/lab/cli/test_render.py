@@ -14,7 +14,7 @@ from gsv3d.cli import main
 from gsv3d.lab.cli import render
 from gsv3d.lab.cli.render import add_parser, read_settings, write_command
 from gsv3d.lab.datasets.dataset import Dataset
-from gsv3d.lab.datasets.plans import OrbitSettings
+from gsv3d.lab.datasets.orbits import OrbitSettings
 from gsv3d.lab.datasets.rendering import Rendered
 from gsv3d.lab.datasets.shards import index_shards, write_record
 from gsv3d.tasks import Outcome

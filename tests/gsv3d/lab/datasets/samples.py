@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import trimesh
 from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
-from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.orbits import OrbitRecord
 
 FACES = {
     # Blender's axes: (normal, sRGB color). glTF's +Y is Blender's +Z, its +Z is Blender's -Y.
@@ -24,6 +25,24 @@ FACES = {
 }
 
 
+def paint(mesh: trimesh.Trimesh, color: Sequence[int]) -> trimesh.Trimesh:
+    """Give a mesh a base color, 0..255; return it."""
+    material = PBRMaterial(baseColorFactor=[*color, 255])
+    mesh.visual = trimesh.visual.TextureVisuals(material=material)
+    return mesh
+
+
+def write_box(
+    path: Path,
+    extents: tuple[float, float, float] = (1, 1, 1),
+    color: Sequence[int] = (200, 90, 40),
+) -> Path:
+    """Write a box; glTF is +Y up, so that the second extent is its height."""
+    path.parent.mkdir(exist_ok=True)
+    trimesh.Scene([paint(trimesh.creation.box(extents), color)]).export(path)
+    return path
+
+
 def colored_box(path: Path, extents: tuple[float, float, float], offset: float = 0.0) -> None:
     """Write a GLB of a box (extents in Blender's axes) with one pure color a side."""
     x, y, z = extents
@@ -33,10 +52,7 @@ def colored_box(path: Path, extents: tuple[float, float, float], offset: float =
     for normal, color in FACES.values():
         wanted = np.array([normal[0], normal[2], -normal[1]])
         part = box.submesh([np.flatnonzero(box.face_normals @ wanted > 0.9)], append=True)
-        part.visual = trimesh.visual.TextureVisuals(
-            material=PBRMaterial(baseColorFactor=[*color, 255])
-        )
-        parts.append(part)
+        parts.append(paint(part, color))
     trimesh.Scene(parts).export(path)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from gsv3d.lab.datasets.dataset import write_datasheet
-from gsv3d.lab.datasets.plans import OrbitSettings
+from gsv3d.lab.datasets.orbits import OrbitSettings
 
 
 def facts(pack: str, split: str = "train", license: str = "CC0-1.0", **more) -> dict:

@@ -20,7 +20,7 @@ import trimesh
 
 from gsv3d.cameras import orbit
 from gsv3d.cli import main
-from gsv3d.lab.datasets.records import OrbitRecord
+from gsv3d.lab.datasets.orbits import OrbitRecord
 from gsv3d.lab.datasets.shards import index_shards
 from tests.gsv3d.lab.datasets import samples
 from tests.gsv3d.lab.rasterizing import odd_meshes

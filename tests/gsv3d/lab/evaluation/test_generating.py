@@ -78,38 +78,29 @@ def test_without_alpha_what_is_not_white_is_the_object(pipeline, result) -> None
     assert masks[0, 2:4, 2:4].all() and masks[1, 4:6, 4:6].all() and masks.sum() == 8
 
 
-def test_halves_are_decoded_from_every_other_view(pipeline, result) -> None:
-    first, second = decode_halves(pipeline, result)
+@pytest.mark.parametrize("elevations", [[10, 10, 10, 10], [40, 10, -20, 10]])
+def test_halves_are_decoded_from_every_other_view_where_it_stands(
+    pipeline, result, elevations: list[int]
+) -> None:
+    placed = replace(result, elevations_deg=np.float32(elevations))
+    first, second = decode_halves(pipeline, placed)
     assert isinstance(first, Gaussians) and len(first) and len(second)
     # Four views: 0, 2 and the reference; 1 and the reference.
     grid = pipeline.decoder.gaussian_grid
     assert len(first) <= 3 * grid**2 and len(second) <= 2 * grid**2
-    with torch.no_grad():
-        features = embed_for_decoder(
-            pipeline.feature_encoder, pipeline.prepare_picture(result.prepared)
-        )
-        cameras = orbit(result.azimuths_deg, 10.0, size=pipeline.image_size)
-        expected = pipeline.decoder(result.latents[None, [1, 3]], cameras[[1, 3]], features)[0]
-    visible = expected.opacities > 0.005
-    torch.testing.assert_close(second.means, expected.means[visible])
-
-
-def test_too_few_views_have_no_halves(pipeline, result) -> None:
-    assert decode_halves(pipeline, replace(result, latents=result.latents[:3])) is None
-    assert decode_halves(pipeline, replace(result, latents=None)) is None
-    assert decode_halves(SimpleNamespace(decoder=None), result) is None
-
-
-def test_halves_of_a_sine_are_decoded_where_its_views_stand(pipeline, result) -> None:
-    elevations = np.float32([40, 10, -20, 10])
-    _, second = decode_halves(pipeline, replace(result, elevations_deg=elevations))
-    cameras = orbit(result.azimuths_deg, elevations, size=pipeline.image_size)
+    cameras = orbit(result.azimuths_deg, placed.elevations_deg, size=pipeline.image_size)
     with torch.no_grad():
         features = embed_for_decoder(
             pipeline.feature_encoder, pipeline.prepare_picture(result.prepared)
         )
         expected = pipeline.decoder(result.latents[None, [1, 3]], cameras[[1, 3]], features)[0]
     torch.testing.assert_close(second.means, expected.means[expected.opacities > 0.005])
+
+
+def test_too_few_views_have_no_halves(pipeline, result) -> None:
+    assert decode_halves(pipeline, replace(result, latents=result.latents[:3])) is None
+    assert decode_halves(pipeline, replace(result, latents=None)) is None
+    assert decode_halves(SimpleNamespace(decoder=None), result) is None
 
 
 @pytest.mark.parametrize(

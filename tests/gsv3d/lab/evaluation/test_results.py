@@ -97,15 +97,6 @@ def test_a_candidate_that_has_not_answered_all_is_left_out(evaluation) -> None:
     assert results.mean("m", "psnr") == 15 and results.spread("m", "psnr") is None
 
 
-def test_numbers_of_an_earlier_format_count_as_none(evaluation) -> None:
-    path = evaluation.path("measures", evaluation.cases[1], Run("m", 1))
-    old = {"case": "b", "values": {"psnr": 90.0, "p2s": 0.1}, "per_view": {}}
-    write_json(path, old)
-    results = load_results(evaluation)
-    assert [run.key for run in results.incomplete] == ["m--seed1"]
-    assert results.mean("m", "psnr") == 15
-
-
 def test_failures_and_costs_are_read(evaluation) -> None:
     first, second = evaluation.cases
     run = Run("m", 0)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
@@ -29,14 +28,9 @@ from gsv3d.lab.evaluation.retrieval import (
 from gsv3d.lab.evaluation.shape_metrics import normalized
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import rasterize_mesh
+from tests.gsv3d.lab.datasets.samples import paint, write_box
 
-
-def write_box(path: Path, extents: tuple[float, float, float], color=(60, 120, 200)) -> Path:
-    """Write a box; glTF is +Y up, so that the second extent is its height."""
-    box = trimesh.creation.box(extents)
-    box.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*color, 255]))
-    trimesh.Scene([box]).export(path)
-    return path
+BLUE = (60, 120, 200)
 
 
 def test_views_go_around_at_three_elevations() -> None:
@@ -49,12 +43,12 @@ def test_views_go_around_at_three_elevations() -> None:
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_prop_looks_like_a_picture_of_it(tmp_path: Path, cut: bool) -> None:
     """Compare with the z-buffer of the meshing, another rasterizer with its own cut."""
-    looks = look_at_prop(write_box(tmp_path / "ü box.glb", (1.0, 0.5, 0.3)), cut)
+    looks = look_at_prop(write_box(tmp_path / "ü box.glb", (1.0, 0.5, 0.3), BLUE), cut)
     assert looks.masks.shape == (72, MASK_SIDE, MASK_SIDE)
     body = trimesh.creation.box((1.0, 0.3, 0.5))
     uvs = np.full((len(body.faces), 3, 2), 0.5)
     # A base color factor is linear light (glTF 2.0, section 3.9.2), a texture sRGB.
-    color = np.rint(encode_srgb(np.array([60, 120, 200]) / 255) * 255).astype(np.uint8)
+    color = np.rint(encode_srgb(np.array(BLUE) / 255) * 255).astype(np.uint8)
     texture = np.broadcast_to(color, (2, 2, 3))
     mesh = TexturedMesh(body.vertices, body.faces, uvs, texture)
     azimuths, elevations = list_view_angles()
@@ -101,9 +95,6 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         look_at_prop(tmp_path / "broken.glb")
 
 
-BLUE = (60, 120, 200)
-
-
 def wedge() -> trimesh.Trimesh:
     """Return a body whose silhouette tells where it is seen from; +Z up."""
     parts = [trimesh.creation.box((1.0, 0.3, 0.2)), trimesh.creation.box((0.2, 0.3, 0.6))]
@@ -111,10 +102,9 @@ def wedge() -> trimesh.Trimesh:
     return trimesh.util.concatenate(parts)
 
 
-def export(path: Path, mesh: trimesh.Trimesh, color=BLUE) -> None:
-    body = mesh.copy()
+def export(path: Path, mesh: trimesh.Trimesh) -> None:
+    body = paint(mesh.copy(), BLUE)
     body.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0]))
-    body.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*color, 255]))
     trimesh.Scene([body]).export(path)
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trimesh
-from trimesh.visual.material import PBRMaterial
 
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
@@ -32,6 +30,7 @@ from gsv3d.lab.evaluation.store import (
 )
 from gsv3d.meshing.mesh import TexturedMesh
 from tests.gsv3d.fake_pipeline import make_ball
+from tests.gsv3d.lab.datasets.samples import write_box
 
 needs_blender = [
     pytest.mark.slow,
@@ -43,12 +42,6 @@ SETTINGS = EvaluationSettings(size=48, input_size=64, samples=2)
 COLOR = (60, 120, 200)
 FRAMES = 4
 QUICK = FitSettings(count=150, iterations=6, size=24)
-
-
-def box_file(path: Path, extents: tuple[float, float, float]) -> None:
-    box = trimesh.creation.box(extents)
-    box.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[*COLOR, 255]))
-    trimesh.Scene([box]).export(path)
 
 
 def quiet(phase: str, done: int, of: int) -> None:
@@ -99,11 +92,11 @@ def finished(request, tmp_path_factory: pytest.TempPathFactory):
     """Evaluate two boxes with each renderer; both must say the same."""
     settings = replace(SETTINGS, renderer=request.param)
     source = tmp_path_factory.mktemp("boxes ü")
-    box_file(source / "cube.glb", (1, 1, 1))
-    box_file(source / "tower.glb", (1, 2, 1))  # glTF: +Y is up
+    write_box(source / "cube.glb", (1, 1, 1), COLOR)
+    write_box(source / "tower.glb", (1, 2, 1), COLOR)
     (source / "broken.glb").write_bytes(b"glTF")
     shelf = tmp_path_factory.mktemp("props")
-    box_file(shelf / "plank.glb", (1, 0.5, 0.1))
+    write_box(shelf / "plank.glb", (1, 0.5, 0.1))
     props = find_objects([shelf])
     report = tmp_path_factory.mktemp("report")
     library = load_library(props, report / "cache", quiet)

@@ -18,6 +18,7 @@ from gsv3d.lab.datasets.light import Environment
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
+from tests.gsv3d.lab.datasets.samples import paint
 
 BPY = (
     importlib.util.find_spec("bpy") is not None and importlib.util.find_spec("OpenEXR") is not None
@@ -41,9 +42,7 @@ def lamp(tmp_path_factory):
     shade = trimesh.creation.icosphere(subdivisions=3, radius=0.25)
     shade.apply_translation([0.1, 0.8, 0])
     for part, color in ((pole, [40, 200, 90]), (shade, [230, 120, 20])):
-        part.visual = trimesh.visual.TextureVisuals(
-            material=PBRMaterial(baseColorFactor=[*color, 255])
-        )
+        paint(part, color)
     path = tmp_path_factory.mktemp("lamp") / "lamp.glb"
     trimesh.Scene([base, pole, shade]).export(path)
     return path
@@ -91,10 +90,9 @@ def test_coverage_is_antialiased(lamp):
 def test_blenders_pixels(lamp):
     """The same plan under the same light, drawn by Cycles in a process of its own."""
     from gsv3d.lab.datasets.objects import ObjectFile
-    from gsv3d.lab.datasets.plans import OrbitSettings, plan_orbit
-    from gsv3d.lab.datasets.processes import run_in_processes
-    from gsv3d.lab.datasets.records import OrbitRecord
+    from gsv3d.lab.datasets.orbits import OrbitRecord, OrbitSettings, plan_orbit
     from gsv3d.lab.datasets.rendering import ObjectRenderer
+    from gsv3d.lab.processes import run_in_processes
 
     settings = OrbitSettings(size=96, orbit_views=3, novel_views=2, samples=32, seed=5)
     (outcome,) = run_in_processes(partial(ObjectRenderer, settings), [ObjectFile("lamp", lamp)], 1)

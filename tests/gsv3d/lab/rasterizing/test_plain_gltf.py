@@ -22,7 +22,7 @@ from PIL import Image
 from gsv3d.cameras import orbit, to_blender
 from gsv3d.errors import DataError
 from gsv3d.lab.datasets.light import encode_straight_srgb
-from gsv3d.lab.datasets.plans import normalizing_transform
+from gsv3d.lab.datasets.orbits import normalizing_transform
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.meshing.export import pack_glb

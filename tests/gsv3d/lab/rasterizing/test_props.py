@@ -3,6 +3,7 @@
 
 import json
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cameras import orbit
 from gsv3d.errors import DataError
-from gsv3d.lab.datasets.plans import normalizing_transform
+from gsv3d.lab.datasets.orbits import normalizing_transform
 from gsv3d.lab.rasterizing import load_prop
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.lab.rasterizing.props import Prop, bake_texture
@@ -119,23 +120,22 @@ def test_nothing_is_remarked_on_what_is_as_it_should_be(tmp_path):
         assert load_prop(tmp_path / name).remarks(tmp_path / name) == []
 
 
-def test_a_texture_that_is_not_there_is_named_and_the_rest_drawn(tmp_path):
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (odd_meshes.without_texture, "gone ä.png"),
+        (partial(odd_meshes.damaged_texture, kept=0.0), "a texture of bark"),
+        (partial(odd_meshes.damaged_texture, kept=0.7), "a texture of bark"),
+    ],
+)
+def test_a_missing_or_damaged_texture_is_named_and_the_rest_drawn(tmp_path, make, name):
     path = tmp_path / "kiste ä.gltf"
-    odd_meshes.without_texture(path)
+    make(path)
     prop = load_prop(path)
-    said = f"{path}: drawn without textures that are missing: gone ä.png."
-    assert prop.remarks(path) == [said]
-    assert prop.plain and not prop.textures and (prop.corner_colors == 1).all()
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.7])
-def test_a_texture_that_is_damaged_is_named_and_the_rest_drawn(tmp_path, kept):
-    path = tmp_path / "box.gltf"
-    odd_meshes.damaged_texture(path, kept)
-    prop = load_prop(path)
-    said = f"{path}: drawn without textures that are missing: a texture of bark."
+    said = f"{path}: drawn without textures that are missing: {name}."
     assert prop.remarks(path) == [said]
     assert prop.plain and not prop.textures and (prop.texture_index == -1).all()
+    assert (prop.corner_colors == 1).all()
 
 
 def test_an_animated_object_is_drawn_as_it_stands(tmp_path):

@@ -11,7 +11,6 @@ import csv
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +56,12 @@ class LeastSquares:
         width: int = 3,
         noise: float = 0.1,
         poison: Sequence[int] = (),
-        slow: float = 0.0,
         **source: Any,
     ) -> None:
         torch.manual_seed(0)
         self.modules = nn.ModuleDict({"linear": nn.Linear(width, 2, bias=False)})
         self.truth = torch.arange(2.0 * width).reshape(2, width) / width
-        self.noise, self.poison, self.slow = noise, poison, slow
+        self.noise, self.poison = noise, poison
         self.source = Numbers(width, **source)
         self.leave = -1
         self.seen: list[tuple[Any, int]] = []
@@ -71,8 +69,6 @@ class LeastSquares:
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         if len(self.seen) == self.leave:
             _kill(os.getpid())
-        if self.slow:
-            time.sleep(self.slow)
         x = batch["x"] * (float("nan") if len(self.seen) in self.poison else 1.0)
         self.seen.append((batch, batch["seed"]))
         truth = x @ self.truth.T
@@ -121,14 +117,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("steps", type=int)
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--slow", type=float, default=0.0, help="seconds a step takes")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--die", default="", help="a worker dies unless this file is there")
     parser.add_argument("--micro-batch", type=int, default=0)
     parser.add_argument("--leave", type=int, default=-1, help="step the second process dies at")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    task = LeastSquares(slow=args.slow, die=args.die)
+    task = LeastSquares(die=args.die)
     plan = schedule(args.steps, workers=args.workers, micro_batch=args.micro_batch)
     if args.leave >= 0 and os.environ.get("RANK") == "1":
         task.leave = args.leave

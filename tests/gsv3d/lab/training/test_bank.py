@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from trimesh.visual.material import PBRMaterial
 
 from gsv3d.errors import DataError, GSV3DError, OutputError
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.rasterizing import rasterize
 from gsv3d.lab.training.bank import BankSettings, OrbitBank, unfinished
 from gsv3d.lab.training.filling import BankFactory
+from tests.gsv3d.lab.datasets.samples import paint, write_box
 
 SETTINGS = BankSettings(size=32, orbit_views=4, novel_views=2, variants=2, joined=1.0, seed=3)
 
@@ -28,14 +28,9 @@ SETTINGS = BankSettings(size=32, orbit_views=4, novel_views=2, variants=2, joine
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
     folder = tmp_path_factory.mktemp("props ü")
-    for name, mesh in (
-        ("box", trimesh.creation.box((1, 0.6, 0.8))),
-        ("ball", trimesh.creation.icosphere(subdivisions=2, radius=2.0)),
-    ):
-        mesh.visual = trimesh.visual.TextureVisuals(
-            material=PBRMaterial(baseColorFactor=[200, 40, 40, 255])
-        )
-        trimesh.Scene([mesh]).export(folder / f"{name}.glb")
+    write_box(folder / "box.glb", (1, 0.6, 0.8))
+    ball = paint(trimesh.creation.icosphere(subdivisions=2, radius=2.0), (200, 40, 40))
+    trimesh.Scene([ball]).export(folder / "ball.glb")
     trimesh.Scene([trimesh.PointCloud(np.eye(3))]).export(folder / "points.glb")
     return tuple(find_objects([folder]))
 

@@ -114,9 +114,19 @@ def test_a_missing_field_is_named(name: str, tmp_path: Path) -> None:
     assert f"has no field '{name}'." in said
 
 
-@pytest.mark.parametrize("name", ["orbit", "depth_prior", "components.decoder.volume_size"])
-def test_what_has_a_default_may_be_left_out(name: str, tmp_path: Path) -> None:
-    assert read(changed(SHIPPED["blockout"], name, REMOVED), tmp_path).name == "blockout"
+@pytest.mark.parametrize(
+    ("name", "value", "read_as"),
+    [
+        ("orbit", REMOVED, "static"), ("orbit", "sine", "sine"), ("depth_prior", REMOVED, 0.0),
+        ("depth_prior", 0.5, 0.5), ("depth_prior", 1, 1),
+        ("components.decoder.volume_size", REMOVED, None),
+    ],
+)  # fmt: skip
+def test_what_has_a_default_may_be_left_out(
+    name: str, value: Any, read_as: Any, tmp_path: Path
+) -> None:
+    config = read(changed(SHIPPED["blockout"], name, value), tmp_path)
+    assert getattr(config, name, None) == read_as
 
 
 WRONG = [
@@ -128,8 +138,10 @@ WRONG = [
     ("num_frames", 10**30, "less than or equal to 1024"),
     ("max_guidance_scale", None, "a valid number"),
     ("max_guidance_scale", "1e-4", "1.0e-4"),
-    ("depth_prior", [1], "a valid number"),
-    ("orbit", {"a": 1}, "'static' or 'sine'"),
+    *(("depth_prior", value, "a valid number") for value in ([1], "deep", True)),
+    *(("depth_prior", value, "a finite number") for value in (float("nan"), float("inf"))),
+    ("depth_prior", -0.5, "greater than or equal to 0"),
+    *(("orbit", value, "'static' or 'sine'") for value in ({"a": 1}, "spiral")),
     ("components", None, "a mapping of fields"),
     ("components", ["vae"], "a mapping of fields"),
     ("stages", "all", "a mapping of fields"),
@@ -185,6 +197,8 @@ def test_a_field_of_the_wrong_kind_is_named(
         ("learning_rate", None, "null as .*learning_rate', which must be a valid number"),
         ("learning_rate", 10**400, "a valid number"),
         ("bf16", "yes", "'yes' as .*bf16', which must be a valid boolean"),
+        ("learning_rate", 2.0, "less than 1"),
+        ("clip", 0, "0 as .*clip', which must be greater than 0"),
         ("micro_batch", 3, "batch_size 4 is no multiple of micro_batch 3"),
     ],
 )
@@ -268,6 +282,17 @@ def test_files_of_another_content_are_named(text: bytes, words: str, tmp_path: P
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
+def test_what_is_asked_for_by_another_name_is_refused() -> None:
+    with pytest.raises(ModelError, match="no configuration 'nothing'"):
+        read_config("nothing")
+    config = read_config("blockout")
+    with pytest.raises(ModelError, match="unknown field 'speed'"):
+        config.schedule("decoder", speed=3)
+    config.components["vae"]["color"] = 1
+    with pytest.raises(ModelError, match=r"'blockout' has an unknown .* 'components\.vae\.color'"):
+        build(config, "vae")
+
+
 def test_the_tables_name_what_the_classes_take() -> None:
     """Compare with the arguments that the classes register, not with their signatures."""
     for name, cls in (
@@ -308,7 +333,7 @@ def test_whatever_is_changed_it_is_a_configuration_or_a_sentence(part: int, tmp_
     names = list(leaves(base))
     values = (REMOVED, None, "word", [3, "x"], [], 10**18, 10**400, -7, 0, 1e300, 2.5, True, {})
     seen = {"read": 0, "refused": 0}
-    for _ in range(60):
+    for _ in range(30):
         data = base
         for name in draw.sample(names, draw.choice((1, 1, 2))):
             try:

@@ -19,7 +19,7 @@ import trimesh
 
 from gsv3d import tasks
 from gsv3d.errors import DataError, GSV3DError, OutputError
-from gsv3d.lab.datasets import records
+from gsv3d.lab.datasets import orbits
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.datasets.shards import LOCK, Entry, add_member, take_lock
 from gsv3d.lab.training import bank as banks
@@ -161,14 +161,14 @@ def data(tmp_path: Path) -> Path:
 def decoded(monkeypatch) -> Counter[str]:
     """Count how often the pictures of each object are decoded."""
     counts: Counter[str] = Counter()
-    read = records.OrbitRecord.from_members.__func__
+    read = orbits.OrbitRecord.from_members.__func__
 
     def counted(cls, files, normals=True):
         record = read(cls, files, normals)
         counts[record.name] += 1
         return record
 
-    monkeypatch.setattr(records.OrbitRecord, "from_members", classmethod(counted))
+    monkeypatch.setattr(orbits.OrbitRecord, "from_members", classmethod(counted))
     return counts
 
 
@@ -210,7 +210,7 @@ def test_a_run_that_was_killed_goes_on(data: Path, tmp_path: Path, decoded, monk
     monkeypatch.setattr(filling, "AT_ONCE", 1)
     read = Entry.read
 
-    def killed(entry: Entry, normals: bool) -> records.OrbitRecord:
+    def killed(entry: Entry, normals: bool) -> orbits.OrbitRecord:
         if entry.key == "b":
             raise KeyboardInterrupt
         return read(entry, normals)

@@ -279,23 +279,6 @@ def test_the_learning_rate_warms_up_and_falls_to_a_twentieth() -> None:
     assert rates[100] == pytest.approx(0.005)
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"batch_size": 0}, "batch_size\n.*greater than or equal to 1"),
-        ({"learning_rate": 2.0}, "learning_rate\n.*less than 1"),
-        ({"learning_rate": "1e-4"}, "learning_rate\n.*a valid number"),
-        ({"bf16": "yes"}, "bf16\n.*a valid boolean"),
-        ({"batch_size": 8, "micro_batch": 3}, "no multiple of micro_batch"),
-        ({"steps": 1.5}, "steps\n.*a valid integer"),
-        ({"clip": 0}, "clip\n.*greater than 0"),
-    ],
-)
-def test_bounds_of_a_schedule_are_named(fields: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        Schedule(**fields)
-
-
 def test_a_batch_is_divided_among_processes() -> None:
     assert Schedule(batch_size=32).parts(4) == (1, 8)
     assert Schedule(batch_size=32, micro_batch=2).parts(4) == (4, 2)

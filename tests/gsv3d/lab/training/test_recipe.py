@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import sys
-from importlib import resources
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,71 +14,48 @@ import torch
 import trimesh
 import yaml
 from PIL import Image
-from trimesh.visual.material import PBRMaterial
 
 from gsv3d.cli import main
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.training.config import list_configurations, read_config
 from gsv3d.lab.training.recipe import Recipe, make_drawing, run_recipe
 from gsv3d.pipeline import GSV3DPipeline
+from tests import tiny
+from tests.gsv3d.lab.datasets.samples import paint, write_box
 
 
 @pytest.fixture(scope="module")
 def props(tmp_path_factory):
     folder = tmp_path_factory.mktemp("props ä")
-    for name, mesh in (
-        ("box", trimesh.creation.box((1, 0.6, 0.8))),
-        ("ball", trimesh.creation.icosphere(subdivisions=2)),
-    ):
-        mesh.visual = trimesh.visual.TextureVisuals(
-            material=PBRMaterial(baseColorFactor=[200, 90, 40, 255])
-        )
-        trimesh.Scene([mesh]).export(folder / f"{name}.glb")
+    write_box(folder / "box.glb", (1, 0.6, 0.8))
+    ball = paint(trimesh.creation.icosphere(subdivisions=2), (200, 90, 40))
+    trimesh.Scene([ball]).export(folder / "ball.glb")
     return folder
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """Return the shipped configuration with small networks and two steps a stage."""
-    path = resources.files("gsv3d.lab.training") / "configs" / "blockout.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config |= {"name": "tiny", "image_size": 32, "num_frames": 4, "num_inference_steps": 2}
-    parts = config["components"]
-    parts["vae"] |= {
-        "latent_channels": 4, "sample_size": 32, "block_out_channels": [8, 8, 16],
-        "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
-    }  # fmt: skip
-    parts["unet"] |= {
-        "sample_size": 8, "in_channels": 12, "out_channels": 4, "block_out_channels": [32, 32],
-        "num_attention_heads": [1, 1], "cross_attention_dim": 16, "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 40,
-    }  # fmt: skip
-    small = {"image_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
-    parts["image_encoder"] |= small | {"intermediate_size": 16, "projection_dim": 16}
-    parts["feature_encoder"] |= small
-    parts["decoder"] |= {
-        "latent_channels": 4, "latent_size": 8, "dim": 32, "num_layers": 2,
-        "num_attention_heads": 1, "cross_attention_dim": 16, "upsample_stages": 1,
-    }  # fmt: skip
-    for stage in config["stages"].values():
-        stage["schedule"] |= {"steps": 2, "batch_size": 2, "save_every": 1, "sample_every": 2}
+def config(tmp_path_factory):
+    """Return the file of the tiny configuration, hinted, with two steps a stage."""
+    steps = {"steps": 2, "batch_size": 2, "save_every": 1, "sample_every": 2}
+    made = tiny.with_hints()
+    stages = {name: options | {"schedule": steps} for name, options in made.stages.items()}
     target = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    target.write_text(yaml.safe_dump(config), encoding="utf-8")
+    target.write_text(yaml.safe_dump(asdict(replace(made, stages=stages))), encoding="utf-8")
     return target
 
 
-def recipe(tiny, props, output, *more):
+def recipe(config, props, output, *more):
     return main(
-        ["train", "recipe", str(tiny), "--objects", str(props), "--output", str(output),
+        ["train", "recipe", str(config), "--objects", str(props), "--output", str(output),
          "--variants", "2", "--workers", "1", "--device", "cpu", *more]
     )  # fmt: skip
 
 
-def test_from_meshes_to_a_model_and_on_after_an_interruption(tiny, props, tmp_path, capsys):
+def test_from_meshes_to_a_model_and_on_after_an_interruption(config, props, tmp_path, capsys):
     output = tmp_path / "run ü"
-    assert recipe(tiny, props, output, "--stages", "autoencoder", "multiview", "decoder") == 0
+    assert recipe(config, props, output, "--stages", "autoencoder", "multiview", "decoder") == 0
     before = (output / "bank" / "rgba.npy").stat().st_mtime_ns
-    assert recipe(tiny, props, output) == 0
+    assert recipe(config, props, output) == 0
     assert (output / "bank" / "rgba.npy").stat().st_mtime_ns == before
     assert "drawing" not in capsys.readouterr().out.split("The model is in")[1]
     pipe = GSV3DPipeline.from_pretrained(output / "model", dtype=torch.float32)
@@ -122,16 +99,15 @@ def check_what_is_there_to_look_at(folder, drawn):
 
 @pytest.mark.parametrize("name", list_configurations())
 def test_the_configurations_draw_some_dozens_of_samples(name):
-    config = read_config(name)
     for stage in SAMPLES:
-        schedule = config.schedule(stage)
+        schedule = read_config(name).schedule(stage)
         assert schedule.sample_every and 10 <= schedule.steps / schedule.sample_every <= 100
 
 
-def test_without_tensorboard_one_sentence_says_so(tiny, props, tmp_path, capsys, monkeypatch):
+def test_without_tensorboard_one_sentence_says_so(config, props, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     stages = ["--stages", "autoencoder", "multiview"]
-    assert recipe(tiny, props, tmp_path / "run", *stages) == 2  # no decoder to assemble
+    assert recipe(config, props, tmp_path / "run", *stages) == 2  # no decoder to assemble
     captured = capsys.readouterr()
     assert captured.out.count("TensorBoard is not installed (pip install tensorboard)") == 1
     assert "tracker" not in captured.err and "holds a trained" in captured.err
@@ -140,17 +116,11 @@ def test_without_tensorboard_one_sentence_says_so(tiny, props, tmp_path, capsys,
         assert not (tmp_path / "run" / stage / "tensorboard").exists()
 
 
-def test_a_recipe_without_a_tracker_says_nothing_of_it(tiny, props, tmp_path, capsys):
-    assert recipe(tiny, props, tmp_path, "--stages", "autoencoder", "--tracker", "none") == 2
-    assert "TensorBoard" not in capsys.readouterr().out
-    assert not (tmp_path / "autoencoder" / "tensorboard").exists()
-
-
-def test_varied_objects_are_drawn_beside_the_training(tiny, props, tmp_path):
+def test_varied_objects_are_drawn_beside_the_training(config, props, tmp_path):
     """Plain objects are drawn before the first stage, varied ones while it trains."""
     said = []
     plan = Recipe(
-        read_config(str(tiny)), find_objects([props], None), tmp_path / "run", torch.device("cpu"),
+        read_config(str(config)), find_objects([props]), tmp_path / "run", torch.device("cpu"),
         variants=4, stages=("autoencoder", "multiview", "decoder", "distill"), beside=True,
     )  # fmt: skip
     run_recipe(plan, said.append)
@@ -177,40 +147,44 @@ def index(props, tmp_path_factory):
 
 
 def test_the_model_is_measured_at_the_end_without_blender(
-    tiny, index, tmp_path, capsys, monkeypatch
+    config, index, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "bpy", None)
     output = tmp_path / "run"
     # Weights of two steps may give no surface: then the exit code says so, beside the report.
-    assert recipe(tiny, index, output, "--split", "train") in (0, 1)
+    assert recipe(config, index, output, "--split", "train") in (0, 1)
     report = (output / "report" / "report.md").read_text(encoding="utf-8")
     assert "of the dev split" in report and "this project's rasterizer" in report
     assert "| retrieval |" in report and "| slab |" in report
     measured = output / "report" / "measures"
     assert {path.name.split("--")[0] for path in measured.iterdir()} == {"ball"}
     shutil.rmtree(output / "report")
-    assert recipe(tiny, index, output, "--split", "train", "--evaluate", "none") == 0
+    assert recipe(config, index, output, "--split", "train", "--evaluate", "none") == 0
     assert not (output / "report").exists()
 
 
 def test_a_report_that_cannot_be_made_is_named_before_anything_is_trained(
-    tiny, index, tmp_path, capsys, monkeypatch
+    config, index, tmp_path, capsys, monkeypatch
 ):
-    assert recipe(tiny, index, tmp_path / "run", "--evaluate", "test") == 2
+    assert recipe(config, index, tmp_path / "run", "--evaluate", "test") == 2
     assert "'test'" in capsys.readouterr().err
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
     )
-    assert recipe(tiny, index, tmp_path / "run", "--split", "train") == 2
+    assert recipe(config, index, tmp_path / "run", "--split", "train") == 2
     assert "package matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_the_clock_ends_every_stage(tiny, props, tmp_path, capsys):
-    minutes = ["--minutes", "0.01", "--stages", "autoencoder"]
-    assert recipe(tiny, props, tmp_path / "run", *minutes) == 2  # no unet to assemble
-    assert "holds a trained" in capsys.readouterr().err
+def test_the_clock_ends_every_stage_and_nothing_is_said_of_no_tracker(
+    config, props, tmp_path, capsys
+):
+    options = ["--minutes", "0.01", "--stages", "autoencoder", "--tracker", "none"]
+    assert recipe(config, props, tmp_path / "run", *options) == 2  # no unet to assemble
+    said = capsys.readouterr()
+    assert "holds a trained" in said.err and "TensorBoard" not in said.out
+    assert not (tmp_path / "run" / "autoencoder" / "tensorboard").exists()
     rows = (tmp_path / "run" / "autoencoder" / "log.csv").read_text().splitlines()
     assert len(rows) > 1
 
@@ -224,17 +198,17 @@ def test_the_clock_ends_every_stage(tiny, props, tmp_path, capsys):
         (["--variants", "0"], "variants must be at least 1"),
     ],
 )
-def test_numbers_out_of_bounds_get_a_sentence(tiny, props, tmp_path, capsys, more, words):
-    assert recipe(tiny, props, tmp_path / "run", *more) == 2
+def test_numbers_out_of_bounds_get_a_sentence(config, props, tmp_path, capsys, more, words):
+    assert recipe(config, props, tmp_path / "run", *more) == 2
     error = capsys.readouterr().err
     assert words in error and "Traceback" not in error
 
 
-def test_objects_the_recipe_cannot_draw_are_refused(tiny, tmp_path, capsys):
+def test_objects_the_recipe_cannot_draw_are_refused(config, tmp_path, capsys):
     (tmp_path / "tetra.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    assert recipe(tiny, tmp_path, tmp_path / "run") == 2
+    assert recipe(config, tmp_path, tmp_path / "run") == 2
     assert "GLB or glTF" in capsys.readouterr().err
     (tmp_path / "bad.glb").write_bytes(b"glTF" + bytes(40))
-    assert recipe(tiny, tmp_path / "bad.glb", tmp_path / "run") == 2
+    assert recipe(config, tmp_path / "bad.glb", tmp_path / "run") == 2
     captured = capsys.readouterr()
     assert "could be drawn" in captured.err and "passed over: " in captured.out

@@ -13,10 +13,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-import gsv3d
 from gsv3d.decoder.volume import voxel_centers
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.config import build, list_configurations, read_config
+from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import NoiseLevels
 from gsv3d.lab.training.geometry_loss import carve
 from gsv3d.lab.training.loop import Schedule, Trainer
@@ -248,70 +247,3 @@ def test_three_stages_join_into_a_pipeline(tmp_path: Path) -> None:
     pipeline = load_pipeline(str(tmp_path / "model"), device="cpu")
     out = pipeline(tiny.picture(), num_inference_steps=1)
     assert out.views.shape == (4, 32, 32, 3)
-
-
-def test_shipped_configurations_build() -> None:
-    assert "blockout" in list_configurations()
-    for name in list_configurations():
-        config = read_config(name)
-        with torch.device("meta"):
-            for component in ("vae", "unet", "image_encoder", "feature_encoder", "decoder"):
-                build(config, component)
-        latent = config.components["unet"]["sample_size"]
-        scale = 2 ** (len(config.components["vae"]["block_out_channels"]) - 1)
-        assert latent * scale == config.image_size
-        assert config.components["decoder"]["latent_size"] == latent
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("- 1", "holds no fields"),
-        ("a: [", "no YAML"),
-        ("name: x\ncolor: 3", "unknown field 'color'"),
-        ("name: x", "no field 'description'"),
-    ],
-)
-def test_a_bad_configuration_is_named(tmp_path: Path, text: str, words: str) -> None:
-    path = tmp_path / "bad.yaml"
-    path.write_text(text)
-    with pytest.raises(ModelError, match=words):
-        read_config(str(path))
-
-
-def test_the_kind_of_orbit_may_be_left_out_and_must_be_known(tmp_path: Path) -> None:
-    text = (Path(gsv3d.__file__).parent / "lab/training/configs/blockout.yaml").read_text("utf-8")
-    path = tmp_path / "own.yaml"
-    for line, expected in (("", "static"), ("orbit: sine\n", "sine")):
-        path.write_text(text + "\n" + line, encoding="utf-8")
-        assert read_config(str(path)).orbit == expected
-    path.write_text(text + "\norbit: spiral\n", encoding="utf-8")
-    with pytest.raises(ModelError, match="'spiral' as 'orbit', which must be 'static' or 'sine'"):
-        read_config(str(path))
-
-
-def test_the_depths_prior_may_be_left_out_and_is_not_negative(tmp_path: Path) -> None:
-    folder = Path(gsv3d.__file__).parent / "lab/training/configs"
-    text = (folder / "gsv3d-576.yaml").read_text("utf-8")
-    path = tmp_path / "own.yaml"
-    for line, expected in (("", 0.0), ("depth_prior: 0.5\n", 0.5), ("depth_prior: 1\n", 1)):
-        path.write_text(text + "\n" + line, encoding="utf-8")
-        assert read_config(str(path)).depth_prior == expected
-    for bad in ("-0.5", "deep", "true", ".nan", ".inf"):
-        path.write_text(f"{text}\ndepth_prior: {bad}\n", encoding="utf-8")
-        with pytest.raises(ModelError, match="'depth_prior', .* (number|equal to 0)"):
-            read_config(str(path))
-
-
-def test_unknown_configurations_and_fields_are_named() -> None:
-    with pytest.raises(ModelError, match="no configuration 'nothing'"):
-        read_config("nothing")
-    config = read_config("blockout")
-    with pytest.raises(ModelError, match="unknown field 'speed'"):
-        config.schedule("decoder", speed=3)
-    config.components["decoder"]["volume_size"] = 6
-    with pytest.raises(ModelError, match="'decoder' of 'blockout' .* volume_size .* not 6"):
-        build(config, "decoder")
-    config.components["vae"]["color"] = 1
-    with pytest.raises(ModelError, match=r"'blockout' has an unknown .* 'components\.vae\.color'"):
-        build(config, "vae")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gsv3d.errors import GSV3DError
-from gsv3d.lab.datasets.processes import run_in_processes
+from gsv3d.lab.processes import run_in_processes
 
 EVALUATE = functools.partial(eval, "eval")
 """Makes, in the worker, a function that evaluates its task: nothing of this file has to be sent."""
@@ -70,7 +70,7 @@ def test_no_room_for_temporary_files_is_told(tmp_path, monkeypatch) -> None:
 
 PROGRAM = """
 import functools, threading
-from gsv3d.lab.datasets.processes import run_in_processes
+from gsv3d.lab.processes import run_in_processes
 done = threading.Event()  # an interrupted Thread.join takes its thread for ended
 def run():
     sleep = "__import__('time').sleep(1)"
