@@ -8,6 +8,8 @@ closed before them and begun again afterward; the arrays are kept until the job 
 
 from __future__ import annotations
 
+import functools
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -126,16 +128,15 @@ class Delivery:
 
     def step(self) -> bool:
         """Do one short piece of work; False when there is none to do now."""
+        self.holdup = "" if self.idle else compat.may_edit()
+        if self.holdup:
+            self.interrupt()
+        if self.holdup or self.idle:
+            return False
         if self._under_way is None:
-            if not self._queue:
-                self.holdup = ""
-                return False
-            self.holdup = compat.may_edit()
-            if self.holdup:
-                return False
             job_id, kind = self._queue.popleft()
             job = self._book.get(job_id)
-            if job is None or job_id not in self.arrived:
+            if job is None or job.detached or job_id not in self.arrived:
                 return True
             self._under_way = (job_id, kind, self._deliver(job, kind))
         job_id, kind, work = self._under_way
@@ -276,6 +277,7 @@ def _move_unless_moved(
     placed: Any, to: tuple[float, float, float], base: tuple[float, float, float]
 ) -> None:
     before = tuple(placed.get(scene.PLACE_TAG, base))
-    if all(abs(a - b) < 1e-4 for a, b in zip(placed.location, before, strict=True)):
+    same = functools.partial(math.isclose, rel_tol=1e-6, abs_tol=1e-4)  # locations have 32 bits
+    if all(map(same, placed.location, before)):
         placed.location = to
         placed[scene.PLACE_TAG] = to

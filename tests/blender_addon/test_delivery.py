@@ -118,3 +118,54 @@ def test_an_import_that_blender_refuses_is_begun_anew(addon, monkeypatch) -> Non
     while session.delivery.step():
         pass
     assert scene.find_object(job.id, scene.MESH) is not None and not session.delivery.holdup
+
+
+def test_an_import_waits_for_what_the_artist_begins_meanwhile(addon, monkeypatch) -> None:
+    """Moving something or Edit Mode, both between two steps of one import."""
+    from blender_addon import compat
+    from blender_addon.importers import scene
+
+    session, bpy, busy = addon.session.get(), addon.bpy, [""]
+    monkeypatch.setattr(compat, "may_edit", lambda: busy[0])
+    job = session.book.add(Job(Words("a cup"), Target("cup")))
+    session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
+    assert session.delivery.step() and session.delivery.step()
+    busy[0] = "waiting for Move to end"
+    assert not session.delivery.step() and session.delivery.holdup == busy[0]
+    assert not bpy.data.objects and not bpy.data.meshes
+    busy[0] = ""
+    while session.delivery.step():
+        pass
+    assert scene.find_object(job.id, scene.MESH) is not None and not session.delivery.holdup
+
+
+def test_splats_that_wait_do_not_come_into_another_file(addon, monkeypatch) -> None:
+    from blender_addon import compat
+
+    session, bpy, busy = addon.session.get(), addon.bpy, ["waiting for you to leave Edit Mode"]
+    monkeypatch.setattr(compat, "may_edit", lambda: busy[0])
+    job = session.book.add(Job(Words("a cup"), Target("cup")))
+    session.delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
+    assert not session.delivery.step() and session.delivery.holdup
+    bpy.ops.wm.read_homefile(use_empty=True)
+    busy[0] = ""
+    while session.delivery.step():
+        pass
+    assert job.detached and not bpy.data.objects
+
+
+def test_a_batch_far_from_the_origin_stands_in_rows(addon) -> None:
+    """Blender's 32 bits hold 5000.3 as 5000.2998."""
+    from blender_addon.importers import scene
+
+    session, place = addon.session.get(), (5000.3, -7000.7, 12000.1)
+    jobs = [
+        session.book.add(Job(Words(name), Target(name, place, batch="b", slot=slot)))
+        for slot, name in enumerate("ab")
+    ]
+    for job in jobs:
+        session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
+        while session.delivery.step():
+            pass
+    first, second = (scene.find_object(job.id, scene.MESH).location for job in jobs)
+    assert second.x > first.x + 0.5
