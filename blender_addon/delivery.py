@@ -2,8 +2,9 @@
 """Bring results into the scene; each arrival is a generator of short steps.
 
 Work waits while Blender renders or bakes, and while the artist moves something or is in another
-mode than Object Mode. Undo and file loading replace all Blender data, so work that is under way is
-closed before them and begun again afterward; the arrays are kept until the job is over.
+mode than Object Mode. Undo and file loading replace all Blender data. Work that is under way is
+closed before them, and where it has to wait, and is begun again afterward; the arrays are kept
+until the job is over.
 """
 
 from __future__ import annotations
@@ -70,7 +71,6 @@ class Delivery:
         self._queue: deque[tuple[str, str]] = deque()
         self._under_way: tuple[str, str, Work] | None = None
         self.arrived: dict[str, Arrived] = {}
-        self.after_mesh: dict[str, str] = {}
         self.holdup = ""
 
     def gaussians(self, job: Job, arrays: GaussianArrays, box: dict[str, float]) -> None:
@@ -110,7 +110,6 @@ class Delivery:
             self._under_way = None
         self._queue = deque(entry for entry in self._queue if entry[0] != job_id)
         self.arrived.pop(job_id, None)
-        self.after_mesh.pop(job_id, None)
 
     def remove_preview(self, job_id: str) -> None:
         """Take the Gaussians of a job that brought no mesh out of the scene again."""
@@ -200,7 +199,7 @@ class Delivery:
     ) -> Work:
         """Show a job's mesh, and its Gaussians at the same place, all in the last step."""
         cloud = None
-        if gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
+        if gaussians is not None and job.target.after_mesh != "REMOVE":
             cloud = yield from build_gaussians(gaussians, job.id, target.name, fit)
         try:
             made = yield from import_mesh(mesh, job.id, target, fit)
@@ -235,7 +234,7 @@ class Delivery:
 
     def _settle_gaussians(self, job: Job) -> None:
         cloud = scene.find_object(job.id, scene.GAUSSIANS)
-        wish = self.after_mesh.get(job.id, "HIDE")
+        wish = job.target.after_mesh
         if cloud is None or wish == "SHOW":
             return
         if wish == "REMOVE":

@@ -42,7 +42,7 @@ class JobControl:
 
     # -- what is asked of them --------------------------------------------------------------
 
-    def submit(self, request: Request | Words, target: Target, after_mesh: str = "HIDE") -> Job:
+    def submit(self, request: Request | Words, target: Target) -> Job:
         """Take a job on the list and send it as soon as a backend answers.
 
         Raises `Problem` for one that is on the list already.
@@ -53,7 +53,6 @@ class JobControl:
                 "Change the seed for another result.",
             )
         job = self.book.add(Job(request=request, target=target))
-        self.delivery.after_mesh[job.id] = after_mesh
         self._send(job)
         self._on_change()
         return job
@@ -105,9 +104,17 @@ class JobControl:
             self._wish(cutout.id, "cancel")
 
     def cancel(self, job_id: str) -> None:
-        """Cancel a job; a running one stops within one denoising step."""
+        """Cancel a job; a running one stops within one denoising step.
+
+        Of one that is over only the import is cancelled: the backend would delete its results.
+        """
         job = self.book.get(job_id)
         if job is None or not job.state.active:
+            return
+        if job.kept:
+            job.detached = True
+            self._end(job, JobState.ARRIVED)
+            self._on_change()
             return
         self._wish(job_id, "cancel")
         if job.state is JobState.WAITING or self._backend.client is None:

@@ -104,10 +104,11 @@ def submit(settings: Any, reference: Reference, target: Target, batch: bool = Fa
             name=f"{target.name} seed {seed}" if settings.seeds > 1 else target.name,
             source=reference.source,
             replaces=settings.again == "REPLACE" and index == len(known),
+            after_mesh=settings.after_mesh,
         )
         request = request_for(settings, reference, seed, batch)
         try:
-            session.get().jobs.submit(request, place, after_mesh=settings.after_mesh)
+            session.get().jobs.submit(request, place)
         except Problem as problem:
             known.append(problem)
     if len(known) == settings.seeds:

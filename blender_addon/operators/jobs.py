@@ -105,9 +105,10 @@ class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.job(context)
-        target = replace(job.target, replaces=False)
+        target = job.target
         if job.detached:  # of another file: its place means nothing here
             target = common.target_at_cursor(context, job.name, job.target.height)
+        target = replace(target, replaces=False, after_mesh=context.scene.gsv3d.after_mesh)
         common.ensure_backend()
         session.get().jobs.import_again(job.id, target)
         return {"FINISHED"}

@@ -10,6 +10,7 @@ import pytest
 
 from blender_addon.importers import prepare
 from blender_addon.jobs import Job
+from blender_addon.problems import Problem
 from blender_addon.requests import Target, Words
 from tests.canned_results import make_box, make_sphere
 
@@ -22,8 +23,8 @@ def test_blender_evaluates_the_scene_once_for_each_arrival(addon, wish: str) -> 
     from blender_addon.importers import scene
 
     bpy, delivery = addon.bpy, addon.session.get().delivery
-    job = addon.session.get().book.add(Job(Words("a cup"), Target("cup", height=2.0)))
-    delivery.after_mesh[job.id] = wish
+    target = Target("cup", height=2.0, after_mesh=wish)
+    job = addon.session.get().book.add(Job(Words("a cup"), target))
     updates: list[Any] = []
 
     def note(*_: Any) -> None:
@@ -118,6 +119,21 @@ def test_an_import_that_blender_refuses_is_begun_anew(addon, monkeypatch) -> Non
     while session.delivery.step():
         pass
     assert scene.find_object(job.id, scene.MESH) is not None and not session.delivery.holdup
+
+
+def test_splats_are_removed_as_wished_when_a_job_is_done_again(addon) -> None:
+    from blender_addon.importers import scene
+
+    session = addon.session.get()
+    job = session.jobs.submit(Words("a cup"), Target("cup", after_mesh="REMOVE"))
+    session.jobs.fail(job, Problem("The card is gone.", "Try again."))
+    session.jobs.retry(job.id)
+    session.delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
+    session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
+    while session.delivery.step():
+        pass
+    assert scene.find_object(job.id, scene.MESH) is not None
+    assert scene.find_object(job.id, scene.GAUSSIANS) is None
 
 
 def test_an_import_waits_for_what_the_artist_begins_meanwhile(addon, monkeypatch) -> None:
