@@ -64,8 +64,7 @@ class Session:
             may_start = False
             if not compat.online_access():
                 raise Problem("Blender may not go online.", OFFLINE)
-        if self.backend.start(python, connection_file, data_dir, may_start):
-            self.jobs.new_thread()
+        self.backend.start(python, connection_file, data_dir, may_start)
         self.ensure_timer()
 
     def pair_backend(self, code: str, connection_file: Path) -> None:
@@ -75,7 +74,6 @@ class Session:
         """
         self.backend.pair(code, connection_file)
         self.jobs.wait_for_next_backend()
-        self.jobs.new_thread()
         self.ensure_timer()
 
     def stop_backend(self) -> None:

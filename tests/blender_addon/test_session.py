@@ -15,6 +15,7 @@ from backend.protocol import messages as m
 from blender_addon.backend_link import BackendState
 from blender_addon.jobs import Job, JobState
 from blender_addon.requests import Request, Target
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpy
 
@@ -278,3 +279,32 @@ def test_results_of_a_file_that_was_opened_while_the_addon_was_disabled_are_foun
         blender_addon.unregister()
         bpy.ops.wm.read_factory_settings(use_empty=True)
         blender_addon.register()
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_start_while_the_backend_stops_starts_it_again(
+    addon, tmp_path: Path, pretend, monkeypatch, answers: bool
+) -> None:
+    """Also where Generate starts it."""
+    pretend(
+        "import signal, sys, time\n"
+        "def end(*_):\n    time.sleep(0.3)\n    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('up', flush=True)\ntime.sleep(60)"
+    )
+    session, place = addon.session.get(), (sys.executable, tmp_path / "c.json", tmp_path)
+    session.start_backend(*place)
+    job = submit_job(addon)
+    first = session.backend.process._process
+    wait_until(lambda: (tmp_path / "backend.log").read_bytes() == b"up\n")
+    if answers:  # it is asked over the wire
+        session.backend.state = BackendState.READY
+        monkeypatch.setattr(session.backend.client, "shutdown", first.terminate)
+    session.stop_backend()
+    session.start_backend(*place)
+    assert first.poll() is None
+    addon.drain_until(lambda: first.poll() is not None)
+    addon.drain_until(lambda: session.backend.state is not BackendState.STOPPING)
+    assert session.backend.state is BackendState.STARTING and session.backend.problem is None
+    assert session.backend.process.running and session.backend.process._process is not first
+    assert job.state is JobState.WAITING and session.backend.client.alive
