@@ -12,6 +12,7 @@ import pytest
 from backend.protocol import messages as m
 from blender_addon import events
 from blender_addon.cutouts import CutOut, CutOuts
+from blender_addon.importers.prepare import prepare_sheet
 from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
 from blender_addon.requests import Cutting
@@ -160,7 +161,18 @@ def test_a_cut_out_is_an_icon_and_no_image_of_the_file(addon, monkeypatch) -> No
     icon = previews._collection["a"]
     assert np.ptp(np.array(icon.image_pixels_float)) > 0
     assert not bpy.data.images
+    previews.show({"b": prepare_sheet(np.full((4, 9, 9, 3), (255, 0, 102), np.uint8))})
+    np.testing.assert_allclose(
+        np.array(previews._collection["b"].icon_pixels_float).reshape(-1, 4)[[0, -1]],
+        [[1.0, 0.0, 0.4, 1.0]] * 2,
+    )
+    np.testing.assert_array_equal(
+        previews._collection["b"].image_pixels, previews._collection["b"].icon_pixels
+    )
     previews.show_pictures({})
-    assert "a" not in previews._collection
+    previews.show({})
+    assert not previews._collection
+    for name in "ab":  # Blender gives a name's former picture if it still has it
+        assert tuple(previews._collection.new(name).image_size) == (0, 0)
     previews.close()
     assert previews._folder is None
