@@ -26,7 +26,7 @@ import bpy
 from . import backend_link, backend_process, preferences, session
 from .arguments import make_parser
 from .backend_link import BackendState
-from .batch import check_picture, expand, name_of, unique_names
+from .batch import check_picture, collection_name, expand, name_of, unique_names
 from .console import ProgressLine
 from .filenames import readable
 from .importers import scene
@@ -185,7 +185,7 @@ class _Run:
                 name=name,
                 height=options.height / unit,
                 scene=here.name,
-                collection=readable(title) if several else "",
+                collection=collection_name(title) if several else "",
                 batch=batch,
                 slot=slot,
             )

@@ -98,8 +98,8 @@ def has_native_points() -> bool:
 
 def _shows(data: Any, arrays: GaussianArrays) -> bool:
     """Return True if data was made of these arrays, and the artist deleted nothing of it."""
-    whole = len(data.attributes["position"].data) == len(arrays)
-    return data.get(ARRAYS_TAG) == arrays.key and whole
+    known = data.get(ARRAYS_TAG) == arrays.key
+    return known and len(data.attributes["position"].data) == len(arrays)
 
 
 def new_points(name: str, count: int) -> bpy.types.Mesh:

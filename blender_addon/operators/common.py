@@ -51,6 +51,11 @@ def may_press(cls: Any, missing: str) -> bool:
     return say_missing(cls, missing)
 
 
+def wrong_mode(context: bpy.types.Context) -> str:
+    """Return why objects may not be hidden or removed; empty in Object Mode."""
+    return "" if context.mode == "OBJECT" else "Only in Object Mode"
+
+
 def reports_problems(
     execute: Callable[[Any, bpy.types.Context], set[str]],
 ) -> Callable[[Any, bpy.types.Context], set[str]]:

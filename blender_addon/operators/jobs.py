@@ -171,6 +171,7 @@ class GSV3D_OT_copy_settings(bpy.types.Operator, _OfJob):
         settings = context.scene.gsv3d
         if isinstance(job.request, Words):
             settings.prompt = job.request.prompt
+            settings.prompt_seed = int(job.settings.get("seed", job.request.seed))
         elif not job.request.image:  # known from the backend's list alone
             _take_numbers(settings, job.settings)
         else:

@@ -94,6 +94,24 @@ def test_splats_that_the_artist_cut_come_whole_with_the_mesh(addon) -> None:
     assert len(cloud.data.attributes["position"].data) == 20
 
 
+def test_splats_that_the_artist_made_a_curve_of_come_anew(addon) -> None:
+    from blender_addon.importers import scene
+
+    session, bpy = addon.session.get(), addon.bpy
+    job = session.book.add(Job(Words("a cup"), Target("cup")))
+    session.delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
+    while session.delivery.step():
+        pass
+    scene.select_alone(scene.find_object(job.id, scene.GAUSSIANS).name)
+    bpy.ops.object.convert(target="CURVE")
+    session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
+    while session.delivery.step():
+        pass
+    assert scene.find_object(job.id, scene.MESH) is not None
+    cloud = scene.find_object(job.id, scene.GAUSSIANS)
+    assert len(cloud.data.attributes["position"].data) == 20
+
+
 def test_an_import_that_blender_refuses_is_begun_anew(addon, monkeypatch) -> None:
     """As while a bake that was stopped runs on in its thread: seen in Blender 4.3's window."""
     from blender_addon.importers import mesh as importer

@@ -102,3 +102,17 @@ def test_a_namesake_of_another_file_is_left_alone(empty_blender, tmp_path) -> No
     mine = scene.collection_for(target)
     assert mine.library is None
     mine.objects.link(bpy.data.objects.new("x", None))
+
+
+def test_the_nodes_of_another_file_are_left_to_it(empty_blender, tmp_path) -> None:
+    from blender_addon.importers import splat_nodes
+
+    bpy = empty_blender
+    splat_nodes.ellipsoid_group().use_fake_user = True
+    library = tmp_path / "library.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(library))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(library), link=True) as (there, wanted):
+        wanted.node_groups = there.node_groups
+    mine = splat_nodes.ellipsoid_group()
+    assert mine.library is None and splat_nodes.ellipsoid_group() == mine
