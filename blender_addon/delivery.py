@@ -70,6 +70,7 @@ class Delivery:
         self._on_delivered = on_delivered
         self._queue: deque[tuple[str, str]] = deque()
         self._under_way: tuple[str, str, Work] | None = None
+        self._unwanted: set[str] = set()
         self.arrived: dict[str, Arrived] = {}
         self.holdup = ""
 
@@ -101,7 +102,7 @@ class Delivery:
 
     @property
     def idle(self) -> bool:
-        return self._under_way is None and not self._queue
+        return self._under_way is None and not self._queue and not self._unwanted
 
     def forget(self, job_id: str) -> None:
         """Let go of a job's arrays and of what waits to be imported."""
@@ -112,7 +113,15 @@ class Delivery:
         self.arrived.pop(job_id, None)
 
     def remove_preview(self, job_id: str) -> None:
-        """Take the Gaussians of a job that brought no mesh out of the scene again."""
+        """Take the Gaussians of a job that brought no mesh out of the scene, when that may be done.
+
+        To remove what the artist is moving would end Blender.
+        """
+        if scene.find_object(job_id, scene.GAUSSIANS) is not None:
+            self._unwanted.add(job_id)
+
+    def remove_preview_now(self, job_id: str) -> None:
+        """Do as `remove_preview`, whatever the artist does."""
         preview = scene.find_object(job_id, scene.GAUSSIANS)
         if preview is not None and scene.find_object(job_id, scene.MESH) is None:
             scene.remove(preview)
@@ -132,6 +141,9 @@ class Delivery:
             self.interrupt()
         if self.holdup or self.idle:
             return False
+        if self._unwanted:
+            self.remove_preview_now(self._unwanted.pop())
+            return True
         if self._under_way is None:
             job_id, kind = self._queue.popleft()
             job = self._book.get(job_id)
@@ -167,6 +179,7 @@ class Delivery:
         job = self._book.get(job_id)
         if job is None or job.detached:
             return
+        self._unwanted.discard(job_id)
         if self._under_way is not None and self._under_way[:2] == (job_id, kind):
             self._under_way[2].close()
             self._under_way = None

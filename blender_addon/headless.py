@@ -215,7 +215,9 @@ class _Run:
         current = session.get()
         line = ProgressLine()
         silent_since = time.monotonic()
-        while any(j.state.active or j.state is JobState.ARRIVED for j in self.jobs):
+        while not current.delivery.idle or any(
+            j.state.active or j.state is JobState.ARRIVED for j in self.jobs
+        ):
             more = current.drain(budget_s=0.05)
             job = current.book.current()
             if current.backend.state is BackendState.READY:

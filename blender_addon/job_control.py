@@ -335,4 +335,4 @@ class JobControl:
     def clear_away(self) -> None:
         """Take previews of jobs that are not done out of the scene."""
         for job in self.book.active():
-            self.delivery.remove_preview(job.id)
+            self.delivery.remove_preview_now(job.id)

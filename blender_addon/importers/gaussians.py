@@ -43,7 +43,7 @@ def build_gaussians(
     No object uses it yet, so Blender has nothing to evaluate. Where the job's object shows the same
     arrays, its data is copied and only moved and scaled.
     """
-    native = has_native_points()
+    native = compat.has_native_splats()
     attributes = splat_layout(arrays, fit) if native else points_layout(arrays, fit)
     former = scene.find_object(job_id, scene.GAUSSIANS)
     if former is not None and _shows(former.data, arrays):
@@ -71,7 +71,7 @@ def show_gaussians(data: Any, arrays: GaussianArrays, job_id: str, target: Targe
     Returns:
         The object's name.
     """
-    native, name = has_native_points(), f"{target.name} Splats"
+    native, name = compat.has_native_splats(), f"{target.name} Splats"
     former = scene.find_object(job_id, scene.GAUSSIANS)
     material = former.data.materials[0] if former is not None and former.data.materials else None
     if native:
@@ -89,11 +89,6 @@ def show_gaussians(data: Any, arrays: GaussianArrays, job_id: str, target: Targe
     if not native:
         splat_nodes.add_ellipsoids(placed, not splat_view.wanted(scene.scene_of(target)))
     return placed.name
-
-
-def has_native_points() -> bool:
-    """Return True if this Blender has native splats with all attributes they need."""
-    return compat.has_native_splats() and compat.attribute_type_exists("FLOAT4")
 
 
 def _shows(data: Any, arrays: GaussianArrays) -> bool:

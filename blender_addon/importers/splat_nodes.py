@@ -32,8 +32,7 @@ def ellipsoid_group() -> Any:
             return group
     group = bpy.data.node_groups.new(GROUP_NAME, "GeometryNodeTree")
     group[VERSION_TAG] = GROUP_VERSION
-    if hasattr(group, "is_modifier"):
-        group.is_modifier = True
+    group.is_modifier = True
     _build(group)
     return group
 

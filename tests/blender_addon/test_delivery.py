@@ -74,7 +74,7 @@ def test_blender_evaluates_the_scene_once_for_each_arrival(addon, wish: str) -> 
 
 
 def test_splats_that_the_artist_cut_come_whole_with_the_mesh(addon) -> None:
-    from blender_addon.importers import gaussians as importer
+    from blender_addon import compat
     from blender_addon.importers import scene
 
     delivery = addon.session.get().delivery
@@ -83,7 +83,7 @@ def test_splats_that_the_artist_cut_come_whole_with_the_mesh(addon) -> None:
     while delivery.step():
         pass
     cloud = scene.find_object(job.id, scene.GAUSSIANS)
-    if importer.has_native_points():
+    if compat.has_native_splats():
         cloud.data.resize(3)
     else:
         cloud.data.clear_geometry()
@@ -171,6 +171,33 @@ def test_an_import_waits_for_what_the_artist_begins_meanwhile(addon, monkeypatch
     while session.delivery.step():
         pass
     assert scene.find_object(job.id, scene.MESH) is not None and not session.delivery.holdup
+
+
+def test_a_preview_is_removed_only_while_data_may_be_changed(addon, monkeypatch) -> None:
+    """The artist may be moving it when its job fails: Blender would move what is freed."""
+    from blender_addon import compat
+    from blender_addon.importers import scene
+
+    session, busy = addon.session.get(), [""]
+    monkeypatch.setattr(compat, "may_edit", lambda: busy[0])
+    jobs = [session.jobs.submit(Words(name), Target(name)) for name in ("a cup", "a jug")]
+    for job in jobs:
+        session.delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
+    while session.delivery.step():
+        pass
+    busy[0] = "waiting for Move to end"
+    for job in jobs:
+        session.jobs.fail(job, Problem("The card is gone.", "Try again."))
+    assert not session.drain() and session.delivery.holdup and not session.delivery.idle
+    previews = [scene.find_object(job.id, scene.GAUSSIANS) for job in jobs]
+    assert None not in previews
+    session.jobs.retry(jobs[1].id)
+    session.delivery.gaussians(jobs[1], prepare.prepare_gaussians(**make_sphere(30)), {})
+    busy[0] = ""
+    while session.delivery.step():
+        pass
+    assert session.delivery.idle and scene.find_object(jobs[0].id, scene.GAUSSIANS) is None
+    assert scene.find_object(jobs[1].id, scene.GAUSSIANS) == previews[1]
 
 
 def test_splats_that_wait_do_not_come_into_another_file(addon, monkeypatch) -> None:

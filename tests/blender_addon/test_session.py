@@ -54,6 +54,7 @@ def test_coarse_gaussians_are_in_view_before_the_mesh(addon, connect) -> None:
     addon.session.get().jobs.cancel(job.id)
     assert job.state is JobState.CANCELLING
     addon.drain_until(lambda: job.state is JobState.CANCELLED)
+    addon.drain_until(lambda: addon.session.get().delivery.idle)
     assert not addon.bpy.data.objects  # a preview of nothing is taken away
 
 
@@ -64,6 +65,7 @@ def test_what_goes_wrong_is_told_and_harms_nothing(addon, connect, behavior: str
     connect(behavior)
     job = submit_job(addon)
     addon.drain_until(lambda: job.state is JobState.FAILED)
+    addon.drain_until(lambda: addon.session.get().delivery.idle)
     assert job.what and job.describe().startswith("failed: ")
     assert "barrel" not in addon.bpy.data.objects and "mine" in addon.bpy.data.objects
 
