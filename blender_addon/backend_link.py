@@ -73,8 +73,9 @@ class BackendLink:
         self._to_start = (python, connection_file, data_dir) if may_start else None
         if not self.process.running:
             self._start_where_none_runs()
+        failed = self.state is BackendState.FAILED  # the thread has told why, and tells it once
         if self.client is not None and (
-            self.client.connection_file != connection_file or not self.client.alive
+            failed or self.client.connection_file != connection_file or not self.client.alive
         ):
             self.disconnect()
         if self.client is None:

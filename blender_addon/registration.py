@@ -75,7 +75,7 @@ def register() -> None:
     scene.forget_places()  # files may have been opened while the add-on was disabled
     splat_view.register()
     _cli_command = bpy.utils.register_cli_command("gsv3d", headless.command)
-    # Blender does not unregister add-ons when it quits.
+    # Blender as a module does not unregister add-ons when it quits.
     atexit.register(session.close)
     atexit.register(installing.watch.close)
     atexit.register(model_changes.watch.close)

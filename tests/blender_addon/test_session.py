@@ -229,6 +229,18 @@ def test_a_backend_that_cannot_be_used_is_named(addon, connect, behavior: str, m
     assert job.state is JobState.CANCELLED
 
 
+def test_a_start_after_a_refusal_asks_anew(addon, connect) -> None:
+    """The thread that was refused has told why and would not tell it again."""
+    session = addon.session.get()
+    fake = connect("wrong_version")
+    addon.drain_until(lambda: session.backend.state is BackendState.FAILED)
+    said, refused = session.backend.problem, session.backend.client
+    session.start_backend("", fake.connection_path, fake.connection_path.parent)
+    assert session.backend.client is not refused and not refused.alive
+    addon.drain_until(lambda: session.backend.state is BackendState.FAILED)
+    assert str(session.backend.problem) == str(said)
+
+
 def test_no_backend_to_start(addon, tmp_path: Path) -> None:
     from blender_addon.problems import Problem
 
