@@ -260,7 +260,7 @@ class Delivery:
             cloud.hide_viewport = True
 
     def _arrange(self, job: Job) -> None:
-        """Set the objects of a batch in rows; what the artist has moved stays."""
+        """Set the objects of a batch in rows; what the artist has moved or locked stays."""
         if not job.target.batch or job.target.plane is not None:
             return
         members = [
@@ -289,6 +289,8 @@ def _move_unless_moved(
     placed: Any, to: tuple[float, float, float], base: tuple[float, float, float]
 ) -> None:
     before = tuple(placed.get(scene.PLACE_TAG, base))
+    if any(placed.lock_location):
+        return
     same = functools.partial(math.isclose, rel_tol=1e-6, abs_tol=1e-4)  # locations have 32 bits
     if all(map(same, placed.location, before)):
         placed.location = to

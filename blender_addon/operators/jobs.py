@@ -107,7 +107,8 @@ class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
         job = self.job(context)
         target = job.target
         if job.detached:  # of another file: its place means nothing here
-            target = common.target_at_cursor(context, job.name, job.target.height)
+            here = common.target_at_cursor(context, job.name, job.target.height)
+            target = replace(here, source=target.source)
         target = replace(target, replaces=False, after_mesh=context.scene.gsv3d.after_mesh)
         common.ensure_backend()
         session.get().jobs.import_again(job.id, target)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from backend.protocol import messages as m
-from blender_addon.jobs import JobState
+from blender_addon.jobs import Job, JobState
 from blender_addon.requests import Target, Words
 from tests import tiny_text_model
 from tests.blender_addon.test_panels import draw_panel
@@ -88,6 +88,22 @@ def test_every_press_brings_another_and_the_seed_brings_one_back(addon, connect)
     other = press_imagine(addon, "a red chair")  # other words: the seed stays
     addon.drain_until(lambda: other.state is JobState.DONE)
     assert settings.prompt_seed == 7 and settings.imagined.name == "a red chair.png"
+
+
+def test_a_picture_stays_out_of_a_linked_scene(addon, finish, tmp_path: Path) -> None:
+    from blender_addon.importers.picture import import_picture
+
+    bpy, library = addon.bpy, tmp_path / "library.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(library))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    bpy.context.scene.name = "Mine"
+    with bpy.data.libraries.load(str(library), link=True) as (_, wanted):
+        wanted.scenes = ["Scene"]
+    finish(
+        import_picture(draw_words("a cup", 0), Job(Words("a cup"), Target("cup", scene="Scene")))
+    )
+    assert bpy.data.scenes["Mine"].gsv3d.imagined is not None
+    assert bpy.data.scenes["Scene"].gsv3d.imagined is None
 
 
 def test_cancel_leaves_no_picture(addon, connect) -> None:

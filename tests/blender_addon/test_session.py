@@ -101,14 +101,17 @@ def test_a_batch_stands_in_rows_and_a_failed_one_stops_nothing(addon, connect) -
     assert tuple(objects["vier"].location)[:2] == pytest.approx((5.0, -0.4 - 0.25))
 
 
-def test_what_the_artist_has_moved_stays(addon, connect) -> None:
+def test_what_the_artist_has_moved_or_locked_stays(addon, connect) -> None:
+    objects = addon.bpy.data.objects
     connect("normal")
-    first = submit_job(addon, "a", batch="b", slot=0)
-    addon.drain_until(lambda: first.state is JobState.DONE)
-    addon.bpy.data.objects["a"].location.y = 7.0
-    second = submit_job(addon, "b", batch="b", slot=1)
-    addon.drain_until(lambda: second.state is JobState.DONE)
-    assert addon.bpy.data.objects["a"].location.y == 7.0
+    jobs = [submit_job(addon, name, batch="b", slot=slot) for slot, name in enumerate("abc")]
+    addon.drain_until(lambda: all(job.state is JobState.DONE for job in jobs))
+    objects["a"].location.y = 7.0
+    former = tuple(objects["c"].location)  # in a second row
+    objects["c"].lock_location = (True, True, False)
+    jobs += [submit_job(addon, name, batch="b", slot=slot) for slot, name in enumerate("de", 3)]
+    addon.drain_until(lambda: all(job.state is JobState.DONE for job in jobs))
+    assert objects["a"].location.y == 7.0 and tuple(objects["c"].location) == former
 
 
 def test_a_preview_that_is_moved_takes_the_mesh_along(addon, connect) -> None:
@@ -166,7 +169,7 @@ def test_undo_in_the_middle_of_an_import(addon, connect) -> None:
 def test_another_file_gets_results_only_on_request(addon, connect) -> None:
     session = addon.session.get()
     connect("slow", step_s=0.05)
-    job = submit_job(addon)
+    job = submit_job(addon, source="digest")
     addon.drain_until(lambda: job.state is JobState.RUNNING)
     addon.bpy.ops.wm.read_homefile(use_empty=True)
     addon.drain_until(lambda: job.state is JobState.ARRIVED)
@@ -174,7 +177,7 @@ def test_another_file_gets_results_only_on_request(addon, connect) -> None:
     assert not addon.bpy.data.objects and job.detached
     assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
     addon.drain_until(lambda: job.state is JobState.DONE)
-    assert "barrel" in addon.bpy.data.objects
+    assert addon.bpy.data.objects["barrel"]["gsv3d_source"] == "digest"  # for Skip Done and Keep
 
 
 def test_the_drain_keeps_its_budget(addon) -> None:
