@@ -50,7 +50,10 @@ def images_in_folder(folder: str | os.PathLike[str]) -> list[Path]:
         raise Problem(f"There is no picture in the folder {path}.", f"Looked for {endings}.")
     found = [p for p in found if not is_own_result(p, references=True)]
     if not found:
-        raise Problem(f"There is no picture but results of GSV3D in the folder {path}.")
+        raise Problem(
+            f"There is no picture but results of GSV3D in the folder {path}.",
+            "Choose a folder with pictures.",
+        )
     return sorted(found, key=lambda p: natural_key(p.name))
 
 

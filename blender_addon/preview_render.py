@@ -70,7 +70,13 @@ def _even_light(world: Any) -> None:
 
 
 def _settings(scene: Any) -> None:
-    scene.render.engine = "CYCLES"
+    try:
+        scene.render.engine = "CYCLES"
+    except TypeError as error:  # Blender has no engine of this name
+        raise Problem(
+            "The preview is rendered by Cycles, which is switched off.",
+            "Switch on Cycles Render Engine in Preferences > Add-ons.",
+        ) from error
     scene.cycles.device = "CPU"
     scene.cycles.samples = SAMPLES
     scene.cycles.use_denoising = False
