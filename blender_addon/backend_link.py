@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from . import events
 from .backend_process import BackendProcess
@@ -230,9 +231,22 @@ class BackendLink:
         self.state = BackendState.OFF
 
 
+def is_elsewhere(connection_file: Path) -> bool:
+    """Return True for the connection file of a backend on another computer."""
+    connection = _read(connection_file)
+    return connection is not None and connection.remote
+
+
 def _backend_there(connection_file: Path) -> bool:
     """Return True when the backend that wrote the connection file runs."""
+    connection = _read(connection_file)
+    return connection is not None and connection.alive
+
+
+def _read(connection_file: Path) -> Any:
+    """Return what a connection file says; None where there is none that can be read."""
+    require_protocol()
     try:
-        return wire.read_connection(connection_file).alive
+        return wire.read_connection(connection_file)
     except wire.ConnectionFileError:
-        return False
+        return None

@@ -18,7 +18,7 @@ from pathlib import Path
 import bpy
 
 from . import compat, events, preferences, previews
-from .backend_link import BackendLink
+from .backend_link import BackendLink, is_elsewhere
 from .delivery import Delivery
 from .importers import scene
 from .job_control import JobControl
@@ -60,7 +60,7 @@ class Session:
 
         Raises `Problem` when none can be started, or none may be reached.
         """
-        if connection_file == preferences.paired_file():
+        if connection_file == preferences.paired_file() or is_elsewhere(connection_file):
             may_start = False
             if not compat.online_access():
                 raise Problem("Blender may not go online.", OFFLINE)
