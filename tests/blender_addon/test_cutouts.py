@@ -151,6 +151,31 @@ def test_a_cut_out_of_another_session_is_not_on_the_list(addon, tmp_path, backen
 
 
 @pytest.mark.bpy
+def test_another_cut_out_is_for_the_picture_it_was_chosen_for(
+    addon, tmp_path: Path, backend
+) -> None:
+    """The file browser is a window of its own: the artist may select another picture meanwhile."""
+    from blender_addon.operators import cutout, sources
+
+    mug, jug, cut = (save_picture(tmp_path / f"{name}.png") for name in ("mug", "jug", "cut"))
+    settings = addon.bpy.context.scene.gsv3d
+    settings.source, settings.filepath = "FILE", str(mug)
+    operator = SimpleNamespace(source="SETTINGS", filepath=str(cut))
+    operator.chosen = lambda context: sources.chosen(context, operator.source)
+    window_manager = SimpleNamespace(fileselect_add=lambda _: None)
+    context = SimpleNamespace(
+        scene=addon.bpy.context.scene, space_data=None, window_manager=window_manager
+    )
+    another = cutout.GSV3D_OT_another_cutout
+    assert another.invoke(operator, context, None) == {"RUNNING_MODAL"}
+    settings.filepath = str(jug)
+    assert another.execute(operator, context) == {"FINISHED"}
+    cutouts = addon.session.get().jobs.cutouts
+    assert cutouts.get(sources.key_of(str(mug))).chosen
+    assert cutouts.get(sources.key_of(str(jug))) is None
+
+
+@pytest.mark.bpy
 def test_a_cut_out_is_an_icon_and_no_image_of_the_file(addon, monkeypatch) -> None:
     from blender_addon import previews
 
