@@ -81,7 +81,7 @@ def collection_for(target: Target) -> Any:
 
 
 def takes_objects(collection: Any) -> bool:
-    """Return False for a collection of another file, also where a library override stands for it."""
+    """Return False for a collection of another file, and for a library override of one."""
     return collection.library is None and collection.override_library is None
 
 

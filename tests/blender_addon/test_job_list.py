@@ -156,7 +156,7 @@ def test_an_import_that_fails_loses_nothing(
         job = submit_job(addon)
         addon.drain_until(lambda: job.state is JobState.FAILED)
         assert "division by zero" in job.what
-        addon.drain_until(lambda: job.kept)
+        addon.drain_until(lambda: job.kept and addon.session.get().delivery.idle)
     meshes = addon.bpy.data.meshes
     assert not meshes and not addon.bpy.data.materials, "nothing half-built is left"
     assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
