@@ -183,7 +183,7 @@ def manifest_for(platform: Platform, wheels: Sequence[str], installs: bool) -> s
     """
     text = (ADDON / "blender_manifest.toml").read_text(encoding="utf-8")
     if installs:
-        permission = 'network = "Talk to the backend on this computer; install it if you ask"'
+        permission = 'network = "Talk to the backend, here or on a paired computer; install it"'
         text, count = re.subn('^network = ".*"$', permission, text, flags=re.MULTILINE)
         if count != 1:
             raise BuildError("blender_manifest.toml has no permission for the network")

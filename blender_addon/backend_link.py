@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from . import events
 from .backend_process import BackendProcess
@@ -52,6 +53,7 @@ class BackendLink:
         self._next_look = 0.0
         self._started: float | None = None
         self._to_start: tuple[str, Path, Path] | None = None
+        self._after_stop: tuple[str, Path, Path, bool] | None = None
 
     @property
     def ready(self) -> bool:
@@ -59,22 +61,24 @@ class BackendLink:
 
     def start(
         self, python: str, connection_file: Path, data_dir: Path, may_start: bool = True
-    ) -> bool:
+    ) -> None:
         """Use the backend of the connection file; start one if none is there. Returns at once.
 
-        Returns True if a new socket thread was made, which knows nothing of earlier jobs. Raises
-        `Problem` when no backend can be started.
+        One that stops is waited for. Raises `Problem` when no backend can be started.
         """
         require_protocol()
         self.problem = None
+        if self.state is BackendState.STOPPING:
+            self._after_stop = (python, connection_file, data_dir, may_start)
+            return
         self._to_start = (python, connection_file, data_dir) if may_start else None
         if not self.process.running:
             self._start_where_none_runs()
+        failed = self.state is BackendState.FAILED  # the thread has told why, and tells it once
         if self.client is not None and (
-            self.client.connection_file != connection_file or not self.client.alive
+            failed or self.client.connection_file != connection_file or not self.client.alive
         ):
             self.disconnect()
-        anew = self.client is None
         if self.client is None:
             self.client = Client(connection_file)
             self.client.start()
@@ -82,7 +86,6 @@ class BackendLink:
             ours = self.process.running
             self.state = BackendState.STARTING if ours else BackendState.CONNECTING
             self._started = self._clock()
-        return anew
 
     def pair(self, code: str, connection_file: Path) -> None:
         """Pair with the backend that made a code, and use it. Returns at once.
@@ -117,7 +120,7 @@ class BackendLink:
 
     def stop(self) -> None:
         """Ask a backend that we started to end, or leave another one. Returns at once."""
-        self._to_start = None
+        self._to_start = self._after_stop = None
         if self.process.running:
             if self.client is not None and self.ready:
                 self.client.shutdown()
@@ -133,14 +136,7 @@ class BackendLink:
     def watch(self) -> Problem | None:
         """Check the process; return once why it died, if it was not asked to end."""
         if self.state is BackendState.STOPPING:
-            if not self.process.running:
-                self.process.poll()
-                self.disconnect()
-                self.state = BackendState.OFF
-            elif self._clock() > self._stop_deadline:
-                self.process.ask_to_stop()
-                self._stop_deadline = self._clock() + _POLITE_STOP_S
-            return None
+            return self._watch_stop()
         problem = self.process.poll()
         if problem is not None:
             self.disconnect()
@@ -150,6 +146,24 @@ class BackendLink:
         elif self.state is BackendState.CONNECTING:
             problem = self._watch_end_of_other()
         return problem
+
+    def _watch_stop(self) -> Problem | None:
+        """Press for the end of our backend; start one again if that was asked for meanwhile."""
+        if self.process.running:
+            if self._clock() > self._stop_deadline:
+                self.process.ask_to_stop()
+                self._stop_deadline = self._clock() + _POLITE_STOP_S
+            return None
+        self.process.poll()
+        self.disconnect()
+        self.state = BackendState.OFF
+        if self._after_stop is None:
+            return None
+        try:
+            self.start(*self._after_stop)
+        except Problem as error:
+            self.state, self.problem = BackendState.FAILED, error
+        return self.problem
 
     def _watch_end_of_other(self) -> Problem | None:
         """Start our own backend once one that was about to end is gone."""
@@ -217,9 +231,22 @@ class BackendLink:
         self.state = BackendState.OFF
 
 
+def is_elsewhere(connection_file: Path) -> bool:
+    """Return True for the connection file of a backend on another computer."""
+    connection = _read(connection_file)
+    return connection is not None and connection.remote
+
+
 def _backend_there(connection_file: Path) -> bool:
     """Return True when the backend that wrote the connection file runs."""
+    connection = _read(connection_file)
+    return connection is not None and connection.alive
+
+
+def _read(connection_file: Path) -> Any:
+    """Return what a connection file says; None where there is none that can be read."""
+    require_protocol()
     try:
-        return wire.read_connection(connection_file).alive
+        return wire.read_connection(connection_file)
     except wire.ConnectionFileError:
-        return False
+        return None

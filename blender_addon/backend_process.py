@@ -120,6 +120,11 @@ class BackendProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def python(self) -> str:
+        """Return the interpreter that runs it; empty if none does."""
+        return str(self._python) if self.running else ""
+
     def start(self, python: str, connection_file: Path, data_dir: Path) -> None:
         """Start a backend; returns at once. Raises `Problem` when that fails.
 
@@ -170,10 +175,13 @@ class BackendProcess:
         return explain_death(code, lines, self._python)
 
     def ask_to_stop(self) -> None:
-        """Ask it to end; returns at once. What follows is seen by `poll`."""
-        self._asked_to_stop = True
+        """Ask it to end, or end it where it was asked before; returns at once.
+
+        What follows is seen by `poll`.
+        """
         if self.running and self._process is not None:
-            self._process.terminate()
+            (self._process.kill if self._asked_to_stop else self._process.terminate)()
+        self._asked_to_stop = True
 
     def stop(self, patience_s: float = 5.0, after_request: bool = False) -> None:
         """Ask it to end, wait ``patience_s`` at most, and end it if it still runs.

@@ -50,7 +50,10 @@ def images_in_folder(folder: str | os.PathLike[str]) -> list[Path]:
         raise Problem(f"There is no picture in the folder {path}.", f"Looked for {endings}.")
     found = [p for p in found if not is_own_result(p, references=True)]
     if not found:
-        raise Problem(f"There is no picture but results of GSV3D in the folder {path}.")
+        raise Problem(
+            f"There is no picture but results of GSV3D in the folder {path}.",
+            "Choose a folder with pictures.",
+        )
     return sorted(found, key=lambda p: natural_key(p.name))
 
 
@@ -115,6 +118,14 @@ def name_of(filename: str) -> str:
         again, suffix = os.path.splitext(stem)
         stem = again if suffix.lower() in IMAGE_SUFFIXES else stem
     return readable(stem).strip() or "GSV3D"
+
+
+def collection_name(title: str) -> str:
+    """Return a title as the name of a collection, with room for ``.001``, and never empty.
+
+    Blender before 5.0 cuts names at 63 bytes, and then does not find them by the whole name.
+    """
+    return readable(title).encode()[:59].decode("utf-8", "ignore").strip() or "GSV3D Batch"
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

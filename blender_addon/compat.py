@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -20,24 +19,11 @@ def has_native_splats() -> bool:
     )
 
 
-def attribute_type_exists(data_type: str) -> bool:
-    """Return True if attributes can have ``data_type``, e.g. ``"FLOAT4"``."""
-    return data_type in bpy.types.Attribute.bl_rna.properties["data_type"].enum_items
-
-
 def ensure_node_tree(owner: Any) -> Any:
     """Return the node tree of a material; switch it on in Blenders that need that."""
     if owner.node_tree is None:
         owner.use_nodes = True
     return owner.node_tree
-
-
-def smooth_with_sharp_edges(mesh: bpy.types.Mesh, angle: float) -> None:
-    """Shade smooth, with edges sharper than ``angle`` (radians) kept as edges."""
-    if hasattr(mesh, "shade_smooth"):
-        mesh.shade_smooth()
-    if hasattr(mesh, "set_sharp_from_angle"):
-        mesh.set_sharp_from_angle(angle=angle)
 
 
 def set_node_property(node: Any, values: dict[str, Any]) -> None:
@@ -54,7 +40,7 @@ def set_node_property(node: Any, values: dict[str, Any]) -> None:
 
 def online_access() -> bool:
     """Return True if the artist lets add-ons go online."""
-    return bool(getattr(bpy.app, "online_access", True))
+    return bool(bpy.app.online_access)
 
 
 def modifier_input(modifier: Any, name: str) -> Any:
@@ -102,7 +88,7 @@ def push_undo(message: str) -> None:
 def renders() -> bool:
     """Return True while Blender renders an image or an animation."""
     manager = bpy.context.window_manager
-    locked = manager is not None and getattr(manager, "is_interface_locked", False)
+    locked = manager is not None and manager.is_interface_locked
     return locked or bpy.app.is_job_running("RENDER")
 
 
@@ -140,18 +126,3 @@ def redraw_sidebars() -> None:
             for region in area.regions:
                 if region.type == ours.get(area.type):
                     region.tag_redraw()
-
-
-def progress_bar(layout: Any, factor: float, text: str) -> None:
-    """Draw a progress bar, or its text where layouts cannot draw one."""
-    if hasattr(layout, "progress"):
-        layout.progress(factor=factor, text=text)
-    else:
-        layout.label(text=f"{text} ({factor:.0%})")
-
-
-def register_cli(name: str, run: Callable[[list[str]], int]) -> Any:
-    """Register ``blender --command NAME``; None where Blender has no such thing."""
-    if not hasattr(bpy.utils, "register_cli_command"):
-        return None
-    return bpy.utils.register_cli_command(name, run)

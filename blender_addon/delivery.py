@@ -2,12 +2,15 @@
 """Bring results into the scene; each arrival is a generator of short steps.
 
 Work waits while Blender renders or bakes, and while the artist moves something or is in another
-mode than Object Mode. Undo and file loading replace all Blender data, so work that is under way is
-closed before them and begun again afterward; the arrays are kept until the job is over.
+mode than Object Mode. Undo and file loading replace all Blender data. Work that is under way is
+closed before them, and where it has to wait, and is begun again afterward; the arrays are kept
+until the job is over.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -67,8 +70,8 @@ class Delivery:
         self._on_delivered = on_delivered
         self._queue: deque[tuple[str, str]] = deque()
         self._under_way: tuple[str, str, Work] | None = None
+        self._unwanted: set[str] = set()
         self.arrived: dict[str, Arrived] = {}
-        self.after_mesh: dict[str, str] = {}
         self.holdup = ""
 
     def gaussians(self, job: Job, arrays: GaussianArrays, box: dict[str, float]) -> None:
@@ -99,7 +102,7 @@ class Delivery:
 
     @property
     def idle(self) -> bool:
-        return self._under_way is None and not self._queue
+        return self._under_way is None and not self._queue and not self._unwanted
 
     def forget(self, job_id: str) -> None:
         """Let go of a job's arrays and of what waits to be imported."""
@@ -108,10 +111,17 @@ class Delivery:
             self._under_way = None
         self._queue = deque(entry for entry in self._queue if entry[0] != job_id)
         self.arrived.pop(job_id, None)
-        self.after_mesh.pop(job_id, None)
 
     def remove_preview(self, job_id: str) -> None:
-        """Take the Gaussians of a job that brought no mesh out of the scene again."""
+        """Take the Gaussians of a job that brought no mesh out of the scene, when that may be done.
+
+        To remove what the artist is moving would end Blender.
+        """
+        if scene.find_object(job_id, scene.GAUSSIANS) is not None:
+            self._unwanted.add(job_id)
+
+    def remove_preview_now(self, job_id: str) -> None:
+        """Do as `remove_preview`, whatever the artist does."""
         preview = scene.find_object(job_id, scene.GAUSSIANS)
         if preview is not None and scene.find_object(job_id, scene.MESH) is None:
             scene.remove(preview)
@@ -126,16 +136,18 @@ class Delivery:
 
     def step(self) -> bool:
         """Do one short piece of work; False when there is none to do now."""
+        self.holdup = "" if self.idle else compat.may_edit()
+        if self.holdup:
+            self.interrupt()
+        if self.holdup or self.idle:
+            return False
+        if self._unwanted:
+            self.remove_preview_now(self._unwanted.pop())
+            return True
         if self._under_way is None:
-            if not self._queue:
-                self.holdup = ""
-                return False
-            self.holdup = compat.may_edit()
-            if self.holdup:
-                return False
             job_id, kind = self._queue.popleft()
             job = self._book.get(job_id)
-            if job is None or job_id not in self.arrived:
+            if job is None or job.detached or job_id not in self.arrived:
                 return True
             self._under_way = (job_id, kind, self._deliver(job, kind))
         job_id, kind, work = self._under_way
@@ -167,6 +179,7 @@ class Delivery:
         job = self._book.get(job_id)
         if job is None or job.detached:
             return
+        self._unwanted.discard(job_id)
         if self._under_way is not None and self._under_way[:2] == (job_id, kind):
             self._under_way[2].close()
             self._under_way = None
@@ -199,7 +212,7 @@ class Delivery:
     ) -> Work:
         """Show a job's mesh, and its Gaussians at the same place, all in the last step."""
         cloud = None
-        if gaussians is not None and self.after_mesh.get(job.id) != "REMOVE":
+        if gaussians is not None and job.target.after_mesh != "REMOVE":
             cloud = yield from build_gaussians(gaussians, job.id, target.name, fit)
         try:
             made = yield from import_mesh(mesh, job.id, target, fit)
@@ -234,7 +247,7 @@ class Delivery:
 
     def _settle_gaussians(self, job: Job) -> None:
         cloud = scene.find_object(job.id, scene.GAUSSIANS)
-        wish = self.after_mesh.get(job.id, "HIDE")
+        wish = job.target.after_mesh
         if cloud is None or wish == "SHOW":
             return
         if wish == "REMOVE":
@@ -247,7 +260,7 @@ class Delivery:
             cloud.hide_viewport = True
 
     def _arrange(self, job: Job) -> None:
-        """Set the objects of a batch in rows; what the artist has moved stays."""
+        """Set the objects of a batch in rows; what the artist has moved or locked stays."""
         if not job.target.batch or job.target.plane is not None:
             return
         members = [
@@ -276,6 +289,9 @@ def _move_unless_moved(
     placed: Any, to: tuple[float, float, float], base: tuple[float, float, float]
 ) -> None:
     before = tuple(placed.get(scene.PLACE_TAG, base))
-    if all(abs(a - b) < 1e-4 for a, b in zip(placed.location, before, strict=True)):
+    if any(placed.lock_location):
+        return
+    same = functools.partial(math.isclose, rel_tol=1e-6, abs_tol=1e-4)  # locations have 32 bits
+    if all(map(same, placed.location, before)):
         placed.location = to
         placed[scene.PLACE_TAG] = to

@@ -26,7 +26,7 @@ import bpy
 from . import backend_link, backend_process, preferences, session
 from .arguments import make_parser
 from .backend_link import BackendState
-from .batch import check_picture, expand, name_of, unique_names
+from .batch import check_picture, collection_name, expand, name_of, unique_names
 from .console import ProgressLine
 from .filenames import readable
 from .importers import scene
@@ -185,7 +185,7 @@ class _Run:
                 name=name,
                 height=options.height / unit,
                 scene=here.name,
-                collection=readable(title) if several else "",
+                collection=collection_name(title) if several else "",
                 batch=batch,
                 slot=slot,
             )
@@ -215,7 +215,9 @@ class _Run:
         current = session.get()
         line = ProgressLine()
         silent_since = time.monotonic()
-        while any(j.state.active or j.state is JobState.ARRIVED for j in self.jobs):
+        while not current.delivery.idle or any(
+            j.state.active or j.state is JobState.ARRIVED for j in self.jobs
+        ):
             more = current.drain(budget_s=0.05)
             job = current.book.current()
             if current.backend.state is BackendState.READY:

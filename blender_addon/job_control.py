@@ -12,6 +12,7 @@ from typing import Any
 from . import events
 from .backend_link import BackendLink, BackendState
 from .batch import name_of
+from .client import Client
 from .cutouts import CutOut, CutOuts
 from .delivery import Delivery
 from .jobs import Job, JobBook, JobState
@@ -38,11 +39,20 @@ class JobControl:
         self._on_change = on_change
         self._all_here: set[str] = set()
         self._sent: set[str] = set()
+        self._served: Client | None = None
         self._wishes: dict[str, str] = {}
+
+    @property
+    def _client(self) -> Client | None:
+        """Return the socket thread; a new one knows nothing of what was sent by the last."""
+        if self._served is not self._backend.client:
+            self._served = self._backend.client
+            self._sent.clear()
+        return self._served
 
     # -- what is asked of them --------------------------------------------------------------
 
-    def submit(self, request: Request | Words, target: Target, after_mesh: str = "HIDE") -> Job:
+    def submit(self, request: Request | Words, target: Target) -> Job:
         """Take a job on the list and send it as soon as a backend answers.
 
         Raises `Problem` for one that is on the list already.
@@ -53,14 +63,13 @@ class JobControl:
                 "Change the seed for another result.",
             )
         job = self.book.add(Job(request=request, target=target))
-        self.delivery.after_mesh[job.id] = after_mesh
         self._send(job)
         self._on_change()
         return job
 
     def _send(self, job: Job) -> None:
         """Give a job to the socket thread, which sends it until it is accepted."""
-        client = self._backend.client
+        client = self._client
         if client is None or job.id in self._sent:
             return
         self._sent.add(job.id)
@@ -73,12 +82,13 @@ class JobControl:
 
     def _wish(self, job_id: str, wish: str) -> None:
         """Have the backend ``"cancel"`` or ``"forget"`` a job, now or when it runs again."""
-        if self._backend.client is None:
+        client = self._client
+        if client is None:
             self._wishes[job_id] = wish
         elif wish == "cancel":
-            self._backend.client.cancel(job_id)
+            client.cancel(job_id)
         else:
-            self._backend.client.forget(job_id)
+            client.forget(job_id)
 
     def cut_out(self, picture: str, cutout: CutOut) -> None:
         """Ask for the cut-out of a picture, in place of its former one."""
@@ -95,22 +105,31 @@ class JobControl:
             self._on_change()
 
     def _send_cutouts(self) -> None:
+        client = self._client
         for cutout in self.cutouts:
-            if self._backend.client is not None and not (cutout.ended or cutout.id in self._sent):
+            if client is not None and not (cutout.ended or cutout.id in self._sent):
                 self._sent.add(cutout.id)
-                self._backend.client.submit(cutout.id, cutout.request)
+                client.submit(cutout.id, cutout.request)
 
     def _stop_cutting(self, cutout: CutOut) -> None:
         if cutout.id in self._sent and not cutout.ended:
             self._wish(cutout.id, "cancel")
 
     def cancel(self, job_id: str) -> None:
-        """Cancel a job; a running one stops within one denoising step."""
+        """Cancel a job; a running one stops within one denoising step.
+
+        Of one that is over only the import is cancelled: the backend would delete its results.
+        """
         job = self.book.get(job_id)
         if job is None or not job.state.active:
             return
+        if job.kept:
+            job.detached = True
+            self._end(job, JobState.ARRIVED)
+            self._on_change()
+            return
         self._wish(job_id, "cancel")
-        if job.state is JobState.WAITING or self._backend.client is None:
+        if job.state is JobState.WAITING or self._client is None:
             self._end(job, JobState.CANCELLED)
         else:
             job.state = JobState.CANCELLING
@@ -143,7 +162,7 @@ class JobControl:
     def move(self, job_id: str, by: int) -> None:
         """Move a queued job one place forward (-1) or back (+1)."""
         job = self.book.get(job_id)
-        client = self._backend.client
+        client = self._client
         if job is None or job.state is not JobState.QUEUED or client is None:
             return
         running = any(j.state in (JobState.RUNNING, JobState.CANCELLING) for j in self.book)
@@ -182,10 +201,6 @@ class JobControl:
         return job.describe()
 
     # -- what the backend tells of them ------------------------------------------------------
-
-    def new_thread(self) -> None:
-        """Forget what was sent: a new socket thread knows nothing of it."""
-        self._sent.clear()
 
     def send_all(self) -> None:
         """Send all that waits to a backend that has answered."""
@@ -301,8 +316,8 @@ class JobControl:
     def _end(self, job: Job, state: JobState) -> None:
         job.state = state
         if state is JobState.DONE:
-            if self._backend.client is not None:
-                self._backend.client.acknowledge(job.id)
+            if self._client is not None:
+                self._client.acknowledge(job.id)
         else:
             self.delivery.remove_preview(job.id)
         self.delivery.forget(job.id)
@@ -320,4 +335,4 @@ class JobControl:
     def clear_away(self) -> None:
         """Take previews of jobs that are not done out of the scene."""
         for job in self.book.active():
-            self.delivery.remove_preview(job.id)
+            self.delivery.remove_preview_now(job.id)

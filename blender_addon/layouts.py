@@ -51,7 +51,7 @@ def draw_task(layout: Any, task: Task, cancel: str) -> None:
     if task.fraction is None:
         row.label(text=sentence(task.text), icon="SORTTIME", translate=False)
     else:
-        compat.progress_bar(row, task.fraction, sentence(task.text))
+        row.progress(factor=task.fraction, text=sentence(task.text))
     row.operator(cancel, text="", icon="X")
 
 

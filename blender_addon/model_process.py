@@ -62,7 +62,7 @@ class ModelProcess(Task):
     def cancel(self) -> None:
         """Ask the program to stop and tidy up; return at once."""
         with self._guard:
-            if self._cancelled:
+            if self._cancelled or not self.runs:
                 return
             self._cancelled = True
             self.state, self.text, self.fraction = State.RUNNING, "Cancelling", None
@@ -102,14 +102,15 @@ class ModelProcess(Task):
             if self._cancelled:
                 self._close_input(child)
         assert child.stdout is not None
-        for line in child.stdout:
+        try:
+            for line in child.stdout:
+                with self._guard:
+                    self._hear(line)
+            return child.wait()
+        finally:
+            child.stdout.close()
             with self._guard:
-                self._hear(line)
-        child.stdout.close()
-        code = child.wait()
-        with self._guard:
-            self._close_input(child)
-        return code
+                self._close_input(child)
 
     def _hear(self, line: bytes) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from . import compat, job_panel, previews, session, splat_view
+from . import job_panel, previews, session, splat_view
 from .backend_panel import draw_status
 from .image_empties import selected_image_empties
 from .importers import scene
@@ -285,7 +285,7 @@ def _progress(layout: Any, context: bpy.types.Context) -> None:
             draw_problem(layout, context, Problem(newest[0].what, newest[0].hint))
         return
     row = layout.row(align=True)
-    compat.progress_bar(row, job.fraction, sentence(current.jobs.describe(job)))
+    row.progress(factor=job.fraction, text=sentence(current.jobs.describe(job)))
     row.operator("gsv3d.cancel", text="", icon="X").job_id = job.id
     layout.label(text=job.name, translate=False)
     if job.target.batch:

@@ -116,6 +116,11 @@ def text_model() -> TextModel:
     )
 
 
+def names_text_model() -> bool:
+    """Return True if `text_model` has a name. Reads no disk, for panels."""
+    return bool(_value("text_model", "").strip() or os.environ.get("GSV3D_TEXT_MODEL", ""))
+
+
 def starts_elsewhere() -> bool:
     """Return True if the artist may start the backend, with settings of its own."""
     return bool(_value("connection_file", ""))

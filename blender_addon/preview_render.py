@@ -40,7 +40,7 @@ def render_preview(objects: Sequence[Any], path: Path) -> None:
         sun.rotation_euler = (math.radians(45), 0.0, math.radians(-20))
         _settings(scene)
         corners = _corners(objects)
-        _frame(scene, camera, corners, SIZE)
+        _frame(scene, camera, corners)
         scene.render.filepath = str(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         bpy.ops.render.render(write_still=True, scene=scene.name)
@@ -70,7 +70,13 @@ def _even_light(world: Any) -> None:
 
 
 def _settings(scene: Any) -> None:
-    scene.render.engine = "CYCLES"
+    try:
+        scene.render.engine = "CYCLES"
+    except TypeError as error:  # Blender has no engine of this name
+        raise Problem(
+            "The preview is rendered by Cycles, which is switched off.",
+            "Switch on Cycles Render Engine in Preferences > Add-ons.",
+        ) from error
     scene.cycles.device = "CPU"
     scene.cycles.samples = SAMPLES
     scene.cycles.use_denoising = False
@@ -88,7 +94,7 @@ def _corners(objects: Sequence[Any]) -> list[Vector]:
     return [o.matrix_world @ Vector(corner) for o in objects for corner in o.bound_box]
 
 
-def _frame(scene: Any, camera: Any, corners: Sequence[Vector], size: int) -> None:
+def _frame(scene: Any, camera: Any, corners: Sequence[Vector]) -> None:
     """Look at ``corners`` so that they fill the picture, which takes their shape."""
     camera.data.sensor_fit = "AUTO"
     camera.data.angle = _FOV
@@ -98,8 +104,8 @@ def _frame(scene: Any, camera: Any, corners: Sequence[Vector], size: int) -> Non
     width = max(p.x for p in seen) - min(p.x for p in seen)
     height = max(p.y for p in seen) - min(p.y for p in seen)
     longest = max(width, height, 1e-9)
-    scene.render.resolution_x = max(size // 4, round(size * width / longest) // 2 * 2)
-    scene.render.resolution_y = max(size // 4, round(size * height / longest) // 2 * 2)
+    scene.render.resolution_x = max(SIZE // 4, round(SIZE * width / longest) // 2 * 2)
+    scene.render.resolution_y = max(SIZE // 4, round(SIZE * height / longest) // 2 * 2)
     scene.render.resolution_percentage = 100
     graph = scene.view_layers[0].depsgraph
     graph.update()

@@ -28,15 +28,15 @@ def show(sheets: Mapping[str, Sheet]) -> None:
         _collection = bpy.utils.previews.new()
     for job_id in [j for j in _shown if j not in sheets]:
         del _shown[job_id]
-        _collection.pop(job_id, None)
+        del _collection[job_id]  # `pop` would leave the pixels in Blender
     for job_id, sheet in sheets.items():
         if _shown.get(job_id) is sheet:
             continue
         icon = _collection.get(job_id) or _collection.new(job_id)
         icon.image_size = (sheet.size, sheet.size)
-        icon.image_pixels_float.foreach_set(sheet.pixels)
+        icon.image_pixels.foreach_set(sheet.pixels)
         icon.icon_size = (sheet.size, sheet.size)
-        icon.icon_pixels_float.foreach_set(sheet.pixels)
+        icon.icon_pixels.foreach_set(sheet.pixels)
         _shown[job_id] = sheet
 
 
@@ -50,7 +50,7 @@ def show_pictures(pictures: Mapping[str, bytes]) -> None:
         return
     for job_id in _pictures - set(pictures):
         _pictures.discard(job_id)
-        _collection.pop(job_id, None)
+        del _collection[job_id]
     for job_id in [j for j in pictures if j not in _pictures]:
         if _collection is None:
             _collection = bpy.utils.previews.new()

@@ -77,13 +77,16 @@ def find(chosen: str = "", own: str = "") -> Interpreter:
 
 
 def examine(command: Sequence[str]) -> Interpreter | str:
-    """Run a Python, and return it or why it cannot be used; empty if it cannot be run."""
+    """Run a Python, and return it or why it cannot be used; empty if it cannot be run.
+
+    Windows' Python install manager must not install one because it is asked.
+    """
     try:
         result = subprocess.run(
             [*command, "-I", "-c", _REPORT],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=child_environment(),
+            env={**child_environment(), "PYTHON_MANAGER_AUTOMATIC_INSTALL": "0"},
             timeout=_PATIENCE_S,
             creationflags=NO_WINDOW,
             check=False,

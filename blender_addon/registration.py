@@ -10,7 +10,6 @@ import bpy
 from bpy.app.handlers import persistent
 
 from . import (
-    compat,
     guides,
     headless,
     installing,
@@ -75,8 +74,8 @@ def register() -> None:
         handlers.append(function)
     scene.forget_places()  # files may have been opened while the add-on was disabled
     splat_view.register()
-    _cli_command = compat.register_cli("gsv3d", headless.command)
-    # Blender does not unregister add-ons when it quits.
+    _cli_command = bpy.utils.register_cli_command("gsv3d", headless.command)
+    # Blender as a module does not unregister add-ons when it quits.
     atexit.register(session.close)
     atexit.register(installing.watch.close)
     atexit.register(model_changes.watch.close)
@@ -93,9 +92,7 @@ def unregister() -> None:
     session.close()
     atexit.unregister(session.close)
     previews.close()
-    if _cli_command is not None:
-        bpy.utils.unregister_cli_command(_cli_command)
-        _cli_command = None
+    bpy.utils.unregister_cli_command(_cli_command)
     for handlers, function in _handlers():
         if function in handlers:
             handlers.remove(function)

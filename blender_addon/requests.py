@@ -109,6 +109,7 @@ class Target:
             the location.
         source: a digest of the picture.
         replaces: True to take the place of the last result of the same picture.
+        after_mesh: "HIDE", "SHOW" or "REMOVE", what becomes of the splats then.
         batch: shared by jobs of one collection and, without pictures in the scene, one grid.
         slot: the place in the batch.
     """
@@ -120,6 +121,7 @@ class Target:
     plane: PicturePlane | None = None
     source: str = ""
     replaces: bool = False
+    after_mesh: str = "HIDE"
     scene: str = ""
     collection: str = ""
     batch: str = ""

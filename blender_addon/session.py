@@ -18,7 +18,7 @@ from pathlib import Path
 import bpy
 
 from . import compat, events, preferences, previews
-from .backend_link import BackendLink
+from .backend_link import BackendLink, is_elsewhere
 from .delivery import Delivery
 from .importers import scene
 from .job_control import JobControl
@@ -60,12 +60,11 @@ class Session:
 
         Raises `Problem` when none can be started, or none may be reached.
         """
-        if connection_file == preferences.paired_file():
+        if connection_file == preferences.paired_file() or is_elsewhere(connection_file):
             may_start = False
             if not compat.online_access():
                 raise Problem("Blender may not go online.", OFFLINE)
-        if self.backend.start(python, connection_file, data_dir, may_start):
-            self.jobs.new_thread()
+        self.backend.start(python, connection_file, data_dir, may_start)
         self.ensure_timer()
 
     def pair_backend(self, code: str, connection_file: Path) -> None:
@@ -75,7 +74,6 @@ class Session:
         """
         self.backend.pair(code, connection_file)
         self.jobs.wait_for_next_backend()
-        self.jobs.new_thread()
         self.ensure_timer()
 
     def stop_backend(self) -> None:

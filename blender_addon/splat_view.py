@@ -257,6 +257,8 @@ def register() -> None:
 def unregister() -> None:
     """Stop drawing; drop shaders and textures."""
     _stop()
+    if bpy.app.timers.is_registered(_show_ellipsoids):
+        bpy.app.timers.unregister(_show_ellipsoids)
     for handlers, function in _handlers():
         if function in handlers:
             handlers.remove(function)

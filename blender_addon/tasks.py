@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from enum import Enum
 
 from .problems import Problem
+
+_log = logging.getLogger(__name__)
 
 
 class State(Enum):
@@ -33,7 +36,7 @@ class Task:
         self.state, self.text = State.RUNNING, "Preparing"
         self.fraction: float | None = None
         self.problem: Problem | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     @property
     def runs(self) -> bool:
@@ -52,6 +55,15 @@ class Task:
     def cancel(self) -> None:
         """Have the task stop and tidy up, and return at once."""
         raise NotImplementedError
+
+    def _work(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # shown to the artist, and whole in the console
+            _log.exception("GSV3D: a task failed")
+            what = f"This is a fault of GSV3D: {error!r}."
+            self.problem = Problem(what, "The console has the details.")
+            self.state = State.FAILED
 
     def _run(self) -> None:
         raise NotImplementedError

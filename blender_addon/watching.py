@@ -39,6 +39,7 @@ class Watch:
 
     def start(self, task: Any) -> None:
         """Begin a task, and return at once."""
+        self.look()  # the last one may have ended since the timer looked
         self.task = task
         task.start()
         if not bpy.app.background:

@@ -187,6 +187,9 @@ class ClientSession:
         message = m.Retry(job)
         self._check_age(message)
         self._open.add(job)
+        self._withdrawn.discard(job)
+        if self.welcome is None:  # it was to be cancelled, which nobody has heard of yet
+            self._answered(job, m.Cancel)
         self._wish(message)
 
     def move(self, job: str, place: int) -> None:

@@ -43,7 +43,7 @@ def build_gaussians(
     No object uses it yet, so Blender has nothing to evaluate. Where the job's object shows the same
     arrays, its data is copied and only moved and scaled.
     """
-    native = has_native_points()
+    native = compat.has_native_splats()
     attributes = splat_layout(arrays, fit) if native else points_layout(arrays, fit)
     former = scene.find_object(job_id, scene.GAUSSIANS)
     if former is not None and _shows(former.data, arrays):
@@ -71,7 +71,7 @@ def show_gaussians(data: Any, arrays: GaussianArrays, job_id: str, target: Targe
     Returns:
         The object's name.
     """
-    native, name = has_native_points(), f"{target.name} Splats"
+    native, name = compat.has_native_splats(), f"{target.name} Splats"
     former = scene.find_object(job_id, scene.GAUSSIANS)
     material = former.data.materials[0] if former is not None and former.data.materials else None
     if native:
@@ -91,15 +91,10 @@ def show_gaussians(data: Any, arrays: GaussianArrays, job_id: str, target: Targe
     return placed.name
 
 
-def has_native_points() -> bool:
-    """Return True if this Blender has native splats with all attributes they need."""
-    return compat.has_native_splats() and compat.attribute_type_exists("FLOAT4")
-
-
 def _shows(data: Any, arrays: GaussianArrays) -> bool:
     """Return True if data was made of these arrays, and the artist deleted nothing of it."""
-    whole = len(data.attributes["position"].data) == len(arrays)
-    return data.get(ARRAYS_TAG) == arrays.key and whole
+    known = data.get(ARRAYS_TAG) == arrays.key
+    return known and len(data.attributes["position"].data) == len(arrays)
 
 
 def new_points(name: str, count: int) -> bpy.types.Mesh:

@@ -70,7 +70,8 @@ def _fill(mesh: bpy.types.Mesh, arrays: MeshArrays, fit: Fit) -> Generator[None,
     yield
     mesh.update(calc_edges=True)
     yield
-    compat.smooth_with_sharp_edges(mesh, SHARP_ANGLE)
+    mesh.shade_smooth()
+    mesh.set_sharp_from_angle(angle=SHARP_ANGLE)
     yield
 
 

@@ -11,7 +11,7 @@ import bpy
 from .. import compat
 from ..jobs import Job
 from ..requests import Words
-from .scene import JOB_TAG
+from .scene import JOB_TAG, scene_of
 
 PROMPT_TAG, SEED_TAG = "gsv3d_prompt", "gsv3d_seed"
 
@@ -30,13 +30,13 @@ def import_picture(png: bytes, job: Job) -> Generator[None, None, None]:
         image.colorspace_settings.name = "sRGB"
         image.alpha_mode = "STRAIGHT"
         yield
-    except GeneratorExit:
+    except BaseException:
         bpy.data.images.remove(image)
         raise
     image[JOB_TAG] = job.id
     if isinstance(job.request, Words):
         image[PROMPT_TAG], image[SEED_TAG] = job.request.prompt, job.request.seed
-    here = bpy.data.scenes.get(job.target.scene) or bpy.context.scene
+    here = scene_of(job.target)
     former, here.gsv3d.imagined = here.gsv3d.imagined, image
     for window in compat.windows():
         for area in window.screen.areas:

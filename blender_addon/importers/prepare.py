@@ -71,7 +71,10 @@ class MeshArrays:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Views side by side as one picture for an icon: pixels (S*S*4,) float32, row 0 at bottom."""
+    """Views side by side as one picture for an icon.
+
+    pixels (S*S,) int32, each the four bytes of an RGBA pixel in sRGB, row 0 at the bottom.
+    """
 
     size: int
     pixels: np.ndarray
@@ -236,9 +239,9 @@ def prepare_sheet(images: np.ndarray) -> Sheet:
     side = _SHEET // 2
     rows = np.arange(side) * height // side
     columns = np.arange(side) * width // side
-    canvas = np.ones((_SHEET, _SHEET, 4), np.float32)
+    canvas = np.full((_SHEET, _SHEET, 4), 255, np.uint8)
     for index in range(4):
         view = images[(views - 1 + round(index * views / 4)) % views]
         y, x = index // 2 * side, index % 2 * side
-        canvas[y : y + side, x : x + side, :3] = view[rows][:, columns] / np.float32(255)
-    return Sheet(size=_SHEET, pixels=np.ascontiguousarray(canvas[::-1]).reshape(-1))
+        canvas[y : y + side, x : x + side, :3] = view[rows][:, columns]
+    return Sheet(size=_SHEET, pixels=np.ascontiguousarray(canvas[::-1]).view(np.int32).reshape(-1))

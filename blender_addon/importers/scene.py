@@ -63,16 +63,26 @@ def scene_of(target: Target) -> Any:
 
 
 def collection_for(target: Target) -> Any:
-    """Return the collection of a result; make it again if it is gone."""
+    """Return the collection of a result; make it again if it is gone.
+
+    It is the scene's own if nothing can be put into that one.
+    """
     scene = scene_of(target)
     if target.collection in ("", scene.collection.name):
         return scene.collection
     collection = bpy.data.collections.get((target.collection, None))
     if collection is None:
         collection = bpy.data.collections.new(target.collection)
+    if not takes_objects(collection):
+        return scene.collection
     if collection not in scene.collection.children_recursive:
         scene.collection.children.link(collection)
     return collection
+
+
+def takes_objects(collection: Any) -> bool:
+    """Return False for a collection of another file, and for a library override of one."""
+    return collection.library is None and collection.override_library is None
 
 
 def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -> Any:

@@ -27,12 +27,12 @@ _IN_VIEW = "Ellipsoids in the View"
 def ellipsoid_group() -> Any:
     """Return the node group; make it when this file has none of this version."""
     for group in bpy.data.node_groups:
-        if group.get(VERSION_TAG) == GROUP_VERSION and group.name.startswith(GROUP_NAME):
+        ours = group.library is None and group.name.startswith(GROUP_NAME)
+        if ours and group.get(VERSION_TAG) == GROUP_VERSION:
             return group
     group = bpy.data.node_groups.new(GROUP_NAME, "GeometryNodeTree")
     group[VERSION_TAG] = GROUP_VERSION
-    if hasattr(group, "is_modifier"):
-        group.is_modifier = True
+    group.is_modifier = True
     _build(group)
     return group
 

@@ -13,8 +13,7 @@ import bpy
 from bpy.props import EnumProperty
 
 from .. import references
-from ..batch import images_in_folder, unique_names
-from ..filenames import readable
+from ..batch import collection_name, images_in_folder, unique_names
 from ..image_empties import selected_image_empties
 from ..importers import scene
 from ..problems import Problem
@@ -88,7 +87,7 @@ def _pictures_in_folder(
             "Switch Skip Done off to make them again.",
         )
     found = missing
-    title = readable(path.name) or "GSV3D Batch"
+    title = collection_name(path.name)
     numbered = itertools.chain([title], (f"{title}.{n:03d}" for n in itertools.count(1)))
     # Made with its first result: where nothing comes, nothing is left.
     collection = next(name for name in numbered if name not in bpy.data.collections)

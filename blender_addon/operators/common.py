@@ -51,6 +51,11 @@ def may_press(cls: Any, missing: str) -> bool:
     return say_missing(cls, missing)
 
 
+def wrong_mode(context: bpy.types.Context) -> str:
+    """Return why objects may not be hidden or removed; empty in Object Mode."""
+    return "" if context.mode == "OBJECT" else "Only in Object Mode"
+
+
 def reports_problems(
     execute: Callable[[Any, bpy.types.Context], set[str]],
 ) -> Callable[[Any, bpy.types.Context], set[str]]:
@@ -104,10 +109,11 @@ def submit(settings: Any, reference: Reference, target: Target, batch: bool = Fa
             name=f"{target.name} seed {seed}" if settings.seeds > 1 else target.name,
             source=reference.source,
             replaces=settings.again == "REPLACE" and index == len(known),
+            after_mesh=settings.after_mesh,
         )
         request = request_for(settings, reference, seed, batch)
         try:
-            session.get().jobs.submit(request, place, after_mesh=settings.after_mesh)
+            session.get().jobs.submit(request, place)
         except Problem as problem:
             known.append(problem)
     if len(known) == settings.seeds:

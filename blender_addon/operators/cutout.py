@@ -66,17 +66,21 @@ class GSV3D_OT_another_cutout(_Source, bpy.types.Operator):
     filter_image: BoolProperty(default=True, options={"SKIP_SAVE", "HIDDEN"})  # type: ignore[valid-type]
     filter_folder: BoolProperty(default=True, options={"SKIP_SAVE", "HIDDEN"})  # type: ignore[valid-type]
 
+    _key = ""
+
     def invoke(self, context: bpy.types.Context, _event: Any) -> set[str]:
+        # While the file is chosen, another picture may be selected.
+        what = sources.chosen(context, self.source)
+        self._key = sources.key_of(what) if what is not None else ""
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         reference = references.from_file(self.filepath)
+        key = self._key or sources.key_of(self.chosen(context))
         common.ensure_backend()
         request = Cutting(reference.picture, reference.filename)
-        session.get().jobs.cut_out(
-            sources.key_of(self.chosen(context)), CutOut(request, chosen=True)
-        )
+        session.get().jobs.cut_out(key, CutOut(request, chosen=True))
         return {"FINISHED"}
 
 

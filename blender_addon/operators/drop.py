@@ -17,6 +17,7 @@ from mathutils import Euler, Vector
 
 from .. import compat, references
 from ..batch import IMAGE_SUFFIXES
+from ..importers import scene
 from ..problems import Problem
 from . import common
 
@@ -98,8 +99,7 @@ class GSV3D_OT_generate_clipboard(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        can = "clipboard_paste" in dir(bpy.ops.image)
-        return common.may_press(cls, "" if can else "This Blender cannot paste pictures")
+        return common.may_press(cls, "")
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         reference = _pasted(context)
@@ -127,14 +127,15 @@ def _stand(context: bpy.types.Context, paths: list[str], location: Any, rotation
     for other in context.selected_objects:
         other.select_set(False)
     right = rotation.to_matrix() @ Vector((_SIZE * 1.1, 0.0, 0.0))
-    empties = []
+    active, empties = context.collection, []
+    collection = active if scene.takes_objects(active) else context.scene.collection
     for index, path in enumerate(paths):
         empty = bpy.data.objects.new(Path(path).stem, None)
         empty.empty_display_type, empty.empty_display_size = "IMAGE", _SIZE
         empty.data = bpy.data.images.load(path, check_existing=True)
         empty.location = Vector(location) + right * index
         empty.rotation_euler = rotation
-        context.collection.objects.link(empty)
+        collection.objects.link(empty)
         empty.select_set(True)
         empties.append(empty)
     if empties:

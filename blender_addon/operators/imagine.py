@@ -58,7 +58,7 @@ def text_problem() -> Problem | None:
             "Update GSV3D in the backend's Python, then press Stop and Start.",
         )
     elsewhere = connected.text_model if connected else preferences.starts_elsewhere()
-    if preferences.text_model().name or elsewhere:
+    if preferences.names_text_model() or elsewhere:
         return None
     return Problem(
         "There is no text-to-image model to draw the words with.",

@@ -105,9 +105,11 @@ class GSV3D_OT_import_result(bpy.types.Operator, _OfJob):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         job = self.job(context)
-        target = replace(job.target, replaces=False)
+        target = job.target
         if job.detached:  # of another file: its place means nothing here
-            target = common.target_at_cursor(context, job.name, job.target.height)
+            here = common.target_at_cursor(context, job.name, job.target.height)
+            target = replace(here, source=target.source)
+        target = replace(target, replaces=False, after_mesh=context.scene.gsv3d.after_mesh)
         common.ensure_backend()
         session.get().jobs.import_again(job.id, target)
         return {"FINISHED"}
@@ -170,6 +172,7 @@ class GSV3D_OT_copy_settings(bpy.types.Operator, _OfJob):
         settings = context.scene.gsv3d
         if isinstance(job.request, Words):
             settings.prompt = job.request.prompt
+            settings.prompt_seed = int(job.settings.get("seed", job.request.seed))
         elif not job.request.image:  # known from the backend's list alone
             _take_numbers(settings, job.settings)
         else:

@@ -21,8 +21,8 @@ class GSV3D_OT_keep(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        mode = "" if context.mode == "OBJECT" else "Only in Object Mode"
-        missing = mode if is_result(context.object) else "Select the result to keep"
+        chosen = is_result(context.object)
+        missing = common.wrong_mode(context) if chosen else "Select the result to keep"
         return common.say_missing(cls, missing)
 
     def execute(self, context: bpy.types.Context) -> set[str]:

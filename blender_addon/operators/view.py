@@ -8,6 +8,7 @@ from bpy.props import EnumProperty
 
 from .. import translations
 from ..importers import scene
+from . import common
 
 
 class GSV3D_OT_solid_colors(bpy.types.Operator):
@@ -52,6 +53,10 @@ class GSV3D_OT_show_results(bpy.types.Operator):
             ("BOTH", "Both", "Both"),
         ),
     )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return common.say_missing(cls, common.wrong_mode(context))
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         shown = 0

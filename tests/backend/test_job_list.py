@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.protocol import ClientSession
+from backend.protocol import SUPPORTED_VERSIONS, ClientSession, decode, encode
 from backend.protocol import messages as m
 from tests.backend.client import Client
 from tests.backend.conftest import Start, make_script
@@ -180,6 +180,21 @@ def test_a_backend_ends_with_the_only_program_that_used_it(
         client.session.shutdown(if_alone=True)
         client.flush()
         running.wait_until_stopped()
+
+
+def test_a_job_that_was_cancelled_before_the_welcome_can_be_done_after_all() -> None:
+    session = ClientSession()
+    session.hello()
+    job = session.submit(make_script())
+    session.cancel(job)
+    session.retry(job)
+    unknown = m.Error("unknown_job", f"The backend knows no job {job}.", "Generate it again.", job)
+    welcome = m.Welcome(max(SUPPORTED_VERSIONS), "1")
+    told = session.feed(encode(welcome, 1)) + session.feed(encode(unknown, 2))
+    assert not [event for event in told if isinstance(event, m.Cancelled)]
+    assert told[-1] == unknown  # whoever has the picture submits it again
+    sent = [decode(frames, "client").message for frames in session.outgoing()]
+    assert m.Retry(job) in sent and m.Cancel(job) not in sent
 
 
 def test_a_job_that_is_cancelled_before_the_welcome_is_cancelled(

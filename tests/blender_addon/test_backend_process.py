@@ -134,6 +134,25 @@ def test_stop_ends_what_was_started_even_if_it_resists(tmp_path: Path, pretend) 
     process.stop()  # twice is once
 
 
+def test_one_that_is_asked_twice_ends_even_if_it_resists(tmp_path: Path, pretend) -> None:
+    pretend(
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
+        "print('up', flush=True)\nwhile True: time.sleep(60)"
+    )
+    process, log = bp.BackendProcess(), tmp_path / "backend.log"
+    process.start(sys.executable, tmp_path / "c.json", tmp_path)
+    try:
+        wait_until(lambda: bp.last_lines(log) == ["up"])
+        process.ask_to_stop()
+        if os.name == "posix":
+            wait_until(lambda: bp.last_lines(log) == ["up", "asked"])
+        process.ask_to_stop()
+        wait_until(lambda: not process.running, 10)
+    finally:
+        process.stop(patience_s=0.1)
+
+
 def test_a_file_that_is_no_program_is_said(tmp_path: Path) -> None:
     fake = tmp_path / "python"
     fake.write_text("no program")

@@ -12,6 +12,7 @@ import pytest
 from backend.protocol import messages as m
 from blender_addon import events
 from blender_addon.cutouts import CutOut, CutOuts
+from blender_addon.importers.prepare import prepare_sheet
 from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
 from blender_addon.requests import Cutting
@@ -150,6 +151,31 @@ def test_a_cut_out_of_another_session_is_not_on_the_list(addon, tmp_path, backen
 
 
 @pytest.mark.bpy
+def test_another_cut_out_is_for_the_picture_it_was_chosen_for(
+    addon, tmp_path: Path, backend
+) -> None:
+    """The file browser is a window of its own: the artist may select another picture meanwhile."""
+    from blender_addon.operators import cutout, sources
+
+    mug, jug, cut = (save_picture(tmp_path / f"{name}.png") for name in ("mug", "jug", "cut"))
+    settings = addon.bpy.context.scene.gsv3d
+    settings.source, settings.filepath = "FILE", str(mug)
+    operator = SimpleNamespace(source="SETTINGS", filepath=str(cut))
+    operator.chosen = lambda context: sources.chosen(context, operator.source)
+    window_manager = SimpleNamespace(fileselect_add=lambda _: None)
+    context = SimpleNamespace(
+        scene=addon.bpy.context.scene, space_data=None, window_manager=window_manager
+    )
+    another = cutout.GSV3D_OT_another_cutout
+    assert another.invoke(operator, context, None) == {"RUNNING_MODAL"}
+    settings.filepath = str(jug)
+    assert another.execute(operator, context) == {"FINISHED"}
+    cutouts = addon.session.get().jobs.cutouts
+    assert cutouts.get(sources.key_of(str(mug))).chosen
+    assert cutouts.get(sources.key_of(str(jug))) is None
+
+
+@pytest.mark.bpy
 def test_a_cut_out_is_an_icon_and_no_image_of_the_file(addon, monkeypatch) -> None:
     from blender_addon import previews
 
@@ -160,7 +186,18 @@ def test_a_cut_out_is_an_icon_and_no_image_of_the_file(addon, monkeypatch) -> No
     icon = previews._collection["a"]
     assert np.ptp(np.array(icon.image_pixels_float)) > 0
     assert not bpy.data.images
+    previews.show({"b": prepare_sheet(np.full((4, 9, 9, 3), (255, 0, 102), np.uint8))})
+    np.testing.assert_allclose(
+        np.array(previews._collection["b"].icon_pixels_float).reshape(-1, 4)[[0, -1]],
+        [[1.0, 0.0, 0.4, 1.0]] * 2,
+    )
+    np.testing.assert_array_equal(
+        previews._collection["b"].image_pixels, previews._collection["b"].icon_pixels
+    )
     previews.show_pictures({})
-    assert "a" not in previews._collection
+    previews.show({})
+    assert not previews._collection
+    for name in "ab":  # Blender gives a name's former picture if it still has it
+        assert tuple(previews._collection.new(name).image_size) == (0, 0)
     previews.close()
     assert previews._folder is None

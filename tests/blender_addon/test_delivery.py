@@ -10,6 +10,7 @@ import pytest
 
 from blender_addon.importers import prepare
 from blender_addon.jobs import Job
+from blender_addon.problems import Problem
 from blender_addon.requests import Target, Words
 from tests.canned_results import make_box, make_sphere
 
@@ -22,8 +23,8 @@ def test_blender_evaluates_the_scene_once_for_each_arrival(addon, wish: str) -> 
     from blender_addon.importers import scene
 
     bpy, delivery = addon.bpy, addon.session.get().delivery
-    job = addon.session.get().book.add(Job(Words("a cup"), Target("cup", height=2.0)))
-    delivery.after_mesh[job.id] = wish
+    target = Target("cup", height=2.0, after_mesh=wish)
+    job = addon.session.get().book.add(Job(Words("a cup"), target))
     updates: list[Any] = []
 
     def note(*_: Any) -> None:
@@ -73,7 +74,7 @@ def test_blender_evaluates_the_scene_once_for_each_arrival(addon, wish: str) -> 
 
 
 def test_splats_that_the_artist_cut_come_whole_with_the_mesh(addon) -> None:
-    from blender_addon.importers import gaussians as importer
+    from blender_addon import compat
     from blender_addon.importers import scene
 
     delivery = addon.session.get().delivery
@@ -82,7 +83,7 @@ def test_splats_that_the_artist_cut_come_whole_with_the_mesh(addon) -> None:
     while delivery.step():
         pass
     cloud = scene.find_object(job.id, scene.GAUSSIANS)
-    if importer.has_native_points():
+    if compat.has_native_splats():
         cloud.data.resize(3)
     else:
         cloud.data.clear_geometry()
@@ -90,6 +91,24 @@ def test_splats_that_the_artist_cut_come_whole_with_the_mesh(addon) -> None:
     delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
     while delivery.step():
         pass
+    assert len(cloud.data.attributes["position"].data) == 20
+
+
+def test_splats_that_the_artist_made_a_curve_of_come_anew(addon) -> None:
+    from blender_addon.importers import scene
+
+    session, bpy = addon.session.get(), addon.bpy
+    job = session.book.add(Job(Words("a cup"), Target("cup")))
+    session.delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
+    while session.delivery.step():
+        pass
+    scene.select_alone(scene.find_object(job.id, scene.GAUSSIANS).name)
+    bpy.ops.object.convert(target="CURVE")
+    session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
+    while session.delivery.step():
+        pass
+    assert scene.find_object(job.id, scene.MESH) is not None
+    cloud = scene.find_object(job.id, scene.GAUSSIANS)
     assert len(cloud.data.attributes["position"].data) == 20
 
 
@@ -118,3 +137,96 @@ def test_an_import_that_blender_refuses_is_begun_anew(addon, monkeypatch) -> Non
     while session.delivery.step():
         pass
     assert scene.find_object(job.id, scene.MESH) is not None and not session.delivery.holdup
+
+
+def test_splats_are_removed_as_wished_when_a_job_is_done_again(addon) -> None:
+    from blender_addon.importers import scene
+
+    session = addon.session.get()
+    job = session.jobs.submit(Words("a cup"), Target("cup", after_mesh="REMOVE"))
+    session.jobs.fail(job, Problem("The card is gone.", "Try again."))
+    session.jobs.retry(job.id)
+    session.delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
+    session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
+    while session.delivery.step():
+        pass
+    assert scene.find_object(job.id, scene.MESH) is not None
+    assert scene.find_object(job.id, scene.GAUSSIANS) is None
+
+
+def test_an_import_waits_for_what_the_artist_begins_meanwhile(addon, monkeypatch) -> None:
+    """Moving something or Edit Mode, both between two steps of one import."""
+    from blender_addon import compat
+    from blender_addon.importers import scene
+
+    session, bpy, busy = addon.session.get(), addon.bpy, [""]
+    monkeypatch.setattr(compat, "may_edit", lambda: busy[0])
+    job = session.book.add(Job(Words("a cup"), Target("cup")))
+    session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
+    assert session.delivery.step() and session.delivery.step()
+    busy[0] = "waiting for Move to end"
+    assert not session.delivery.step() and session.delivery.holdup == busy[0]
+    assert not bpy.data.objects and not bpy.data.meshes
+    busy[0] = ""
+    while session.delivery.step():
+        pass
+    assert scene.find_object(job.id, scene.MESH) is not None and not session.delivery.holdup
+
+
+def test_a_preview_is_removed_only_while_data_may_be_changed(addon, monkeypatch) -> None:
+    """The artist may be moving it when its job fails: Blender would move what is freed."""
+    from blender_addon import compat
+    from blender_addon.importers import scene
+
+    session, busy = addon.session.get(), [""]
+    monkeypatch.setattr(compat, "may_edit", lambda: busy[0])
+    jobs = [session.jobs.submit(Words(name), Target(name)) for name in ("a cup", "a jug")]
+    for job in jobs:
+        session.delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
+    while session.delivery.step():
+        pass
+    busy[0] = "waiting for Move to end"
+    for job in jobs:
+        session.jobs.fail(job, Problem("The card is gone.", "Try again."))
+    assert not session.drain() and session.delivery.holdup and not session.delivery.idle
+    previews = [scene.find_object(job.id, scene.GAUSSIANS) for job in jobs]
+    assert None not in previews
+    session.jobs.retry(jobs[1].id)
+    session.delivery.gaussians(jobs[1], prepare.prepare_gaussians(**make_sphere(30)), {})
+    busy[0] = ""
+    while session.delivery.step():
+        pass
+    assert session.delivery.idle and scene.find_object(jobs[0].id, scene.GAUSSIANS) is None
+    assert scene.find_object(jobs[1].id, scene.GAUSSIANS) == previews[1]
+
+
+def test_splats_that_wait_do_not_come_into_another_file(addon, monkeypatch) -> None:
+    from blender_addon import compat
+
+    session, bpy, busy = addon.session.get(), addon.bpy, ["waiting for you to leave Edit Mode"]
+    monkeypatch.setattr(compat, "may_edit", lambda: busy[0])
+    job = session.book.add(Job(Words("a cup"), Target("cup")))
+    session.delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
+    assert not session.delivery.step() and session.delivery.holdup
+    bpy.ops.wm.read_homefile(use_empty=True)
+    busy[0] = ""
+    while session.delivery.step():
+        pass
+    assert job.detached and not bpy.data.objects
+
+
+def test_a_batch_far_from_the_origin_stands_in_rows(addon) -> None:
+    """Blender's 32 bits hold 5000.3 as 5000.2998."""
+    from blender_addon.importers import scene
+
+    session, place = addon.session.get(), (5000.3, -7000.7, 12000.1)
+    jobs = [
+        session.book.add(Job(Words(name), Target(name, place, batch="b", slot=slot)))
+        for slot, name in enumerate("ab")
+    ]
+    for job in jobs:
+        session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
+        while session.delivery.step():
+            pass
+    first, second = (scene.find_object(job.id, scene.MESH).location for job in jobs)
+    assert second.x > first.x + 0.5

@@ -34,6 +34,22 @@ def test_dropped_pictures_stand_in_the_scene_and_become_objects(
     assert corners[1][0] - corners[0][0] == pytest.approx(5.5)  # five wide, and a gap
 
 
+def test_dropped_pictures_stay_out_of_a_linked_collection(addon, tmp_path: Path, backend) -> None:
+    bpy, library = addon.bpy, tmp_path / "library.blend"
+    bpy.context.scene.collection.children.link(bpy.data.collections.new("Shelf"))
+    bpy.ops.wm.save_as_mainfile(filepath=str(library))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(library), link=True) as (_, wanted):
+        wanted.collections = ["Shelf"]
+    bpy.context.scene.collection.children.link(bpy.data.collections["Shelf"])
+    layers = bpy.context.view_layer.layer_collection
+    bpy.context.view_layer.active_layer_collection = layers.children["Shelf"]
+    Image.new("RGB", (8, 4), "red").save(tmp_path / "a.png")
+    drop = bpy.ops.gsv3d.generate_dropped
+    assert drop(directory=str(tmp_path), files=[{"name": "a.png"}]) == {"FINISHED"}
+    assert [o.name for o in bpy.context.scene.collection.objects] == ["a"]
+
+
 def test_what_cannot_be_used_adds_nothing(addon, tmp_path: Path, monkeypatch) -> None:
     from blender_addon import preferences
     from blender_addon.problems import Problem

@@ -232,6 +232,25 @@ def test_a_batch_of_a_folder_with_a_bad_file(addon, tmp_path: Path, backend) -> 
     assert [j.name for j in book.active()] == ["a", "b"]
 
 
+def test_a_folder_of_a_long_name_makes_one_collection(addon, tmp_path: Path, backend) -> None:
+    """Blender before 5.0 cuts names at 63 bytes, which are 21 Chinese letters."""
+    bpy = addon.bpy
+    folder = tmp_path / ("椅子" * 30)
+    for name in ("a", "b"):
+        save_picture(folder / f"{name}.png")
+    settings = bpy.context.scene.gsv3d
+    settings.batch_source, settings.folder, settings.skip_done = "FOLDER", str(folder), False
+    named = []
+    for _ in range(2):
+        assert bpy.ops.gsv3d.batch() == {"FINISHED"}
+        jobs = finish_all(addon)[-2:]
+        (name,) = {job.target.collection for job in jobs}
+        assert len(name.encode()) <= 63 and name.startswith("椅子" * 9)
+        assert {"a", "b"} <= {job.name for job in jobs} and len(bpy.data.collections[name].objects)
+        named.append(name)
+    assert len(set(named)) == 2 == len(bpy.data.collections)
+
+
 def test_a_batch_of_selected_empties(addon, tmp_path: Path, serve) -> None:
     bpy = addon.bpy
     for x, name in enumerate(("rechts", "links")):

@@ -103,6 +103,21 @@ def test_the_preview_never_overwrites_the_reference(run_served, tmp_path: Path) 
     assert (tmp_path / "barrel_preview.png").is_file()
 
 
+def test_where_cycles_is_switched_off_only_the_preview_is_missing(
+    run_served, tmp_path: Path
+) -> None:
+    import addon_utils
+
+    picture, output = save_picture(tmp_path / "barrel.png"), tmp_path / "out" / "b.blend"
+    addon_utils.disable("cycles")
+    try:
+        code, _, errors = run_served(picture, "--output", output)
+    finally:
+        addon_utils.enable("cycles")
+    assert code == 1 and "Cycles" in errors and "Traceback" not in errors
+    assert output.is_file()
+
+
 def test_bad_pictures_are_named_and_the_others_go_on(run_served, addon, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     for name in ("eins", "bad", "drei"):

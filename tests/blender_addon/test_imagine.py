@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from backend.protocol import messages as m
-from blender_addon.jobs import JobState
+from blender_addon.jobs import Job, JobState
 from blender_addon.requests import Target, Words
 from tests import tiny_text_model
+from tests.blender_addon.test_panels import draw_panel
 from tests.canned_results import draw_words
 
 pytestmark = pytest.mark.bpy
@@ -88,6 +90,22 @@ def test_every_press_brings_another_and_the_seed_brings_one_back(addon, connect)
     assert settings.prompt_seed == 7 and settings.imagined.name == "a red chair.png"
 
 
+def test_a_picture_stays_out_of_a_linked_scene(addon, finish, tmp_path: Path) -> None:
+    from blender_addon.importers.picture import import_picture
+
+    bpy, library = addon.bpy, tmp_path / "library.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(library))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    bpy.context.scene.name = "Mine"
+    with bpy.data.libraries.load(str(library), link=True) as (_, wanted):
+        wanted.scenes = ["Scene"]
+    finish(
+        import_picture(draw_words("a cup", 0), Job(Words("a cup"), Target("cup", scene="Scene")))
+    )
+    assert bpy.data.scenes["Mine"].gsv3d.imagined is not None
+    assert bpy.data.scenes["Scene"].gsv3d.imagined is None
+
+
 def test_cancel_leaves_no_picture(addon, connect) -> None:
     connect("slow")
     job = press_imagine(addon)
@@ -142,6 +160,26 @@ def test_the_variable_names_the_text_model(addon, connect, monkeypatch) -> None:
     job = press_imagine(addon)
     addon.drain_until(lambda: job.state is JobState.DONE)
     assert fake.wait_for(m.Imagine).text_model == "someone/words"
+
+
+def test_the_settings_of_a_picture_are_its_words_and_seed(addon) -> None:
+    job = addon.session.get().jobs.submit(Words("a cup", seed=7), Target("a cup"))
+    settings = addon.bpy.context.scene.gsv3d
+    settings.prompt, settings.prompt_seed = "a pot", 3
+    assert addon.bpy.ops.gsv3d.copy_settings(job_id=job.id) == {"FINISHED"}
+    assert (settings.prompt, settings.prompt_seed) == ("a cup", 7)
+
+
+def test_drawing_reads_no_disk(addon, monkeypatch) -> None:
+    """The folder of the text model may be on a server that does not answer."""
+    from blender_addon import preferences
+
+    stored = SimpleNamespace(text_model="/server/models/turbo", connection_file="", python="")
+    monkeypatch.setattr(preferences, "_stored", lambda: stored)
+    monkeypatch.setattr(preferences, "Path", None)
+    addon.bpy.context.scene.gsv3d.source = "WORDS"
+    assert "gsv3d.imagine" in draw_panel(addon, "GSV3D_PT_generate")
+    assert "gsv3d.imagine" in draw_panel(addon, "GSV3D_PT_image")
 
 
 def test_an_older_backend_is_told_at_once_and_later(addon, connect) -> None:

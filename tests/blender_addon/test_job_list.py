@@ -106,15 +106,43 @@ def test_results_are_kept_until_they_are_cleared(addon, tmp_path: Path, run_serv
     connect_to(addon, running)
     job = finish_job(addon, location=(1.0, 2.0, 0.0))
     data, ops = addon.bpy.data, addon.bpy.ops
+    assert "barrel Splats" in data.objects
     data.objects.remove(data.objects["barrel"])
+    addon.bpy.context.scene.gsv3d.after_mesh = "REMOVE"
     assert ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
     addon.drain_until(lambda: job.state is JobState.DONE)
     assert tuple(data.objects["barrel"].location) == (1.0, 2.0, 0.0)
+    assert "barrel Splats" not in data.objects
     folder = running.server.store.folder(job.id)
     assert folder.exists()
     assert ops.gsv3d.discard(job_id=job.id) == {"FINISHED"}
     wait_until(lambda: not folder.exists())
     assert "barrel" in data.objects and not len(addon.session.get().book)
+
+
+def test_an_import_that_is_cancelled_leaves_the_results(
+    addon, tmp_path: Path, run_server: Start
+) -> None:
+    running = run_server(tmp_path)
+    earlier = SocketThread(running.path)
+    earlier.start()
+    earlier.submit("a" * 32, Request(make_script(), "Stuhl.png"))
+    with Client(running.path) as observer:
+        observer.session.status(follow=True)
+        observer.wait_for(lambda e: isinstance(e, messages.Queue) and e.jobs
+                       and e.jobs[0].state == "done")  # fmt: skip
+    earlier.stop()
+    connect_to(addon, running)
+    session, ops = addon.session.get(), addon.bpy.ops.gsv3d
+    addon.drain_until(lambda: len(session.book))
+    (chair,) = session.book
+    assert ops.import_result(job_id=chair.id) == {"FINISHED"} == ops.cancel(job_id=chair.id)
+    addon.drain_until(lambda: not session.drain())
+    assert not chair.state.active and chair.may_import
+    assert ops.import_result(job_id=chair.id) == {"FINISHED"}
+    addon.drain_until(lambda: chair.state in (JobState.DONE, JobState.FAILED))
+    assert chair.state is JobState.DONE, chair.what
+    assert "Stuhl" in addon.bpy.data.objects
 
 
 def test_an_import_that_fails_loses_nothing(
@@ -128,7 +156,7 @@ def test_an_import_that_fails_loses_nothing(
         job = submit_job(addon)
         addon.drain_until(lambda: job.state is JobState.FAILED)
         assert "division by zero" in job.what
-        addon.drain_until(lambda: job.kept)
+        addon.drain_until(lambda: job.kept and addon.session.get().delivery.idle)
     meshes = addon.bpy.data.meshes
     assert not meshes and not addon.bpy.data.materials, "nothing half-built is left"
     assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}

@@ -136,3 +136,17 @@ def test_the_online_manual_of_a_button_is_the_guide(empty_blender, monkeypatch) 
         blender_addon.unregister()
     assert opened == [guides.for_artists().as_uri()] and guides.for_artists().is_file()
     assert {url_of(name) for name in names} == {None}
+
+
+def test_results_are_shown_and_hidden_in_object_mode_alone(addon) -> None:
+    """Blender keeps an object that is hidden in Edit Mode there, and undo does not show it."""
+    bpy = addon.bpy
+    made = bpy.data.objects.new("cup", bpy.data.meshes.new("cup"))
+    made["gsv3d_kind"] = "mesh"
+    bpy.context.scene.collection.objects.link(made)
+    bpy.context.view_layer.objects.active = made
+    bpy.ops.object.mode_set(mode="EDIT")
+    assert not bpy.ops.gsv3d.show_results.poll()
+    bpy.ops.object.mode_set(mode="OBJECT")
+    assert bpy.ops.gsv3d.show_results(what="GAUSSIANS") == {"FINISHED"}
+    assert made.hide_get()

@@ -227,3 +227,26 @@ def test_a_program_that_fails_is_said(
     with pytest.raises(Problem, match=words):
         raise process.problem
     assert "Install Backend" in process.problem.hint
+
+
+@pytest.mark.parametrize("said", ['{"error": "gone"}', "7", '{"phase": "fetching", "done": 1}'])
+def test_a_program_that_speaks_otherwise_ends_the_task(
+    tmp_path: Path, monkeypatch: Any, said: str
+) -> None:
+    """One of another version; it must neither go on unheard nor keep the buttons gray."""
+    program = f"import sys; print({said!r}, flush=True); sys.stdin.read()"
+    monkeypatch.setattr(model_process, "PROGRAM", ("-c", program))
+    process = ModelProcess(sys.executable, ADD, tmp_path / "models.log", token="")
+    process.start()
+    wait_until(lambda: not process.runs)
+    assert process.state is State.FAILED and process.problem.what and process.problem.hint
+    wait_until(lambda: process._child.poll() is not None)
+
+
+def test_a_cancel_after_the_end_changes_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(model_process, "PROGRAM", ("-c", """print('{"path": "x"}')"""))
+    process = ModelProcess(sys.executable, ADD, tmp_path / "models.log", token="")
+    process.start()
+    assert process.join(60)
+    process.cancel()
+    assert process.state is State.DONE

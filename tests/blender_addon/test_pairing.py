@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.protocol import read_connection
+from backend.protocol import Connection, read_connection, write_connection
 from blender_addon.backend_link import BackendState
 from blender_addon.jobs import JobState
 from blender_addon.problems import Problem
@@ -86,12 +86,17 @@ def test_a_mistyped_code_changes_nothing(addon, preferences, elsewhere: Running)
     assert session.backend.ready
 
 
-def test_another_computer_is_reached_only_online(addon, preferences, monkeypatch) -> None:
+def test_another_computer_is_reached_only_online(
+    addon, preferences, monkeypatch, tmp_path: Path
+) -> None:
     from blender_addon import compat
     from blender_addon import preferences as read
 
     monkeypatch.setattr(compat, "online_access", lambda: False)
-    with pytest.raises(Problem, match="Allow Online Access"):
-        addon.session.get().start_backend("", read.paired_file(), Path("x"))
+    key, copied = "a" * 40, tmp_path / "copied.json"
+    write_connection(copied, Connection("tcp://gpu.example:27473", key, key, key, 0, {}))
+    for file in (read.paired_file(), copied):
+        with pytest.raises(Problem, match="Allow Online Access"):
+            addon.session.get().start_backend("", file, Path("x"))
     preferences.pairing_code = "gsv3d://a:1/x"
     assert not addon.bpy.ops.gsv3d.backend_pair.poll()

@@ -70,6 +70,14 @@ def test_what_cannot_be_run_is_passed_over(tmp_path: Path) -> None:
         assert pythons.examine(command) == ""
 
 
+def test_looking_installs_no_python(tmp_path: Path) -> None:
+    """As Windows' Python install manager does under the name `python` unless it is told not to."""
+    program = tmp_path / "manager.py"
+    wish = 'os.environ["PYTHON_MANAGER_AUTOMATIC_INSTALL"] == "0"'
+    program.write_text(f"import os\nassert {wish}\nprint({json.dumps(GOOD)!r})", encoding="utf-8")
+    assert isinstance(pythons.examine([sys.executable, str(program)]), pythons.Interpreter)
+
+
 def test_the_first_that_will_do_is_taken(tmp_path: Path, monkeypatch) -> None:
     commands = [
         [str(tmp_path / "none")],

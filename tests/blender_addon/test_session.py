@@ -15,6 +15,7 @@ from backend.protocol import messages as m
 from blender_addon.backend_link import BackendState
 from blender_addon.jobs import Job, JobState
 from blender_addon.requests import Request, Target
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpy
 
@@ -53,6 +54,7 @@ def test_coarse_gaussians_are_in_view_before_the_mesh(addon, connect) -> None:
     addon.session.get().jobs.cancel(job.id)
     assert job.state is JobState.CANCELLING
     addon.drain_until(lambda: job.state is JobState.CANCELLED)
+    addon.drain_until(lambda: addon.session.get().delivery.idle)
     assert not addon.bpy.data.objects  # a preview of nothing is taken away
 
 
@@ -63,6 +65,7 @@ def test_what_goes_wrong_is_told_and_harms_nothing(addon, connect, behavior: str
     connect(behavior)
     job = submit_job(addon)
     addon.drain_until(lambda: job.state is JobState.FAILED)
+    addon.drain_until(lambda: addon.session.get().delivery.idle)
     assert job.what and job.describe().startswith("failed: ")
     assert "barrel" not in addon.bpy.data.objects and "mine" in addon.bpy.data.objects
 
@@ -98,14 +101,17 @@ def test_a_batch_stands_in_rows_and_a_failed_one_stops_nothing(addon, connect) -
     assert tuple(objects["vier"].location)[:2] == pytest.approx((5.0, -0.4 - 0.25))
 
 
-def test_what_the_artist_has_moved_stays(addon, connect) -> None:
+def test_what_the_artist_has_moved_or_locked_stays(addon, connect) -> None:
+    objects = addon.bpy.data.objects
     connect("normal")
-    first = submit_job(addon, "a", batch="b", slot=0)
-    addon.drain_until(lambda: first.state is JobState.DONE)
-    addon.bpy.data.objects["a"].location.y = 7.0
-    second = submit_job(addon, "b", batch="b", slot=1)
-    addon.drain_until(lambda: second.state is JobState.DONE)
-    assert addon.bpy.data.objects["a"].location.y == 7.0
+    jobs = [submit_job(addon, name, batch="b", slot=slot) for slot, name in enumerate("abc")]
+    addon.drain_until(lambda: all(job.state is JobState.DONE for job in jobs))
+    objects["a"].location.y = 7.0
+    former = tuple(objects["c"].location)  # in a second row
+    objects["c"].lock_location = (True, True, False)
+    jobs += [submit_job(addon, name, batch="b", slot=slot) for slot, name in enumerate("de", 3)]
+    addon.drain_until(lambda: all(job.state is JobState.DONE for job in jobs))
+    assert objects["a"].location.y == 7.0 and tuple(objects["c"].location) == former
 
 
 def test_a_preview_that_is_moved_takes_the_mesh_along(addon, connect) -> None:
@@ -163,7 +169,7 @@ def test_undo_in_the_middle_of_an_import(addon, connect) -> None:
 def test_another_file_gets_results_only_on_request(addon, connect) -> None:
     session = addon.session.get()
     connect("slow", step_s=0.05)
-    job = submit_job(addon)
+    job = submit_job(addon, source="digest")
     addon.drain_until(lambda: job.state is JobState.RUNNING)
     addon.bpy.ops.wm.read_homefile(use_empty=True)
     addon.drain_until(lambda: job.state is JobState.ARRIVED)
@@ -171,7 +177,7 @@ def test_another_file_gets_results_only_on_request(addon, connect) -> None:
     assert not addon.bpy.data.objects and job.detached
     assert addon.bpy.ops.gsv3d.import_result(job_id=job.id) == {"FINISHED"}
     addon.drain_until(lambda: job.state is JobState.DONE)
-    assert "barrel" in addon.bpy.data.objects
+    assert addon.bpy.data.objects["barrel"]["gsv3d_source"] == "digest"  # for Skip Done and Keep
 
 
 def test_the_drain_keeps_its_budget(addon) -> None:
@@ -226,6 +232,18 @@ def test_a_backend_that_cannot_be_used_is_named(addon, connect, behavior: str, m
     assert job.state is JobState.CANCELLED
 
 
+def test_a_start_after_a_refusal_asks_anew(addon, connect) -> None:
+    """The thread that was refused has told why and would not tell it again."""
+    session = addon.session.get()
+    fake = connect("wrong_version")
+    addon.drain_until(lambda: session.backend.state is BackendState.FAILED)
+    said, refused = session.backend.problem, session.backend.client
+    session.start_backend("", fake.connection_path, fake.connection_path.parent)
+    assert session.backend.client is not refused and not refused.alive
+    addon.drain_until(lambda: session.backend.state is BackendState.FAILED)
+    assert str(session.backend.problem) == str(said)
+
+
 def test_no_backend_to_start(addon, tmp_path: Path) -> None:
     from blender_addon.problems import Problem
 
@@ -278,3 +296,32 @@ def test_results_of_a_file_that_was_opened_while_the_addon_was_disabled_are_foun
         blender_addon.unregister()
         bpy.ops.wm.read_factory_settings(use_empty=True)
         blender_addon.register()
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_start_while_the_backend_stops_starts_it_again(
+    addon, tmp_path: Path, pretend, monkeypatch, answers: bool
+) -> None:
+    """Also where Generate starts it."""
+    pretend(
+        "import signal, sys, time\n"
+        "def end(*_):\n    time.sleep(0.3)\n    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('up', flush=True)\ntime.sleep(60)"
+    )
+    session, place = addon.session.get(), (sys.executable, tmp_path / "c.json", tmp_path)
+    session.start_backend(*place)
+    job = submit_job(addon)
+    first = session.backend.process._process
+    wait_until(lambda: (tmp_path / "backend.log").read_bytes() == b"up\n")
+    if answers:  # it is asked over the wire
+        session.backend.state = BackendState.READY
+        monkeypatch.setattr(session.backend.client, "shutdown", first.terminate)
+    session.stop_backend()
+    session.start_backend(*place)
+    assert first.poll() is None
+    addon.drain_until(lambda: first.poll() is not None)
+    addon.drain_until(lambda: session.backend.state is not BackendState.STOPPING)
+    assert session.backend.state is BackendState.STARTING and session.backend.problem is None
+    assert session.backend.process.running and session.backend.process._process is not first
+    assert job.state is JobState.WAITING and session.backend.client.alive

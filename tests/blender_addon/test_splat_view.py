@@ -225,7 +225,9 @@ def test_nothing_is_left_of_a_view_that_was(blender, monkeypatch) -> None:
     blender.context.scene.gsv3d.splats_in_view = False
     blender.context.scene.gsv3d.splats_in_view = True  # try again
     assert len(given) == 2 and splat_view._view is not None
+    blender.app.timers.register(splat_view._show_ellipsoids)  # it failed once more
     splat_view.unregister()
+    assert not blender.app.timers.is_registered(splat_view._show_ellipsoids)
     assert taken == 2 * [("handle", "WINDOW")] and splat_view._view is None
     for held in (handlers.undo_post, handlers.load_post, handlers.depsgraph_update_post):
         assert not {splat_view._forget, splat_view._forget_edited} & set(held)

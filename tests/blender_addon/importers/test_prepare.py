@@ -140,9 +140,9 @@ def test_a_face_that_is_there_twice_is_left_out_once() -> None:
 def test_the_sheet_shows_the_reference_top_left() -> None:
     views = make_views(8, 16)["images"]
     sheet = prepare.prepare_sheet(views)
-    pixels = sheet.pixels.reshape(sheet.size, sheet.size, 4)[::-1]
-    assert pixels[0, 0, 0] == pytest.approx(views[-1, 0, 0, 0] / 255)  # the last view
-    assert pixels[0, -1, 0] == pytest.approx(views[1, 0, 0, 0] / 255)  # a quarter turn on
+    pixels = sheet.pixels.view(np.uint8).reshape(sheet.size, sheet.size, 4)[::-1]
+    assert tuple(pixels[0, 0]) == (*views[-1, 0, 0], 255)  # the last view
+    assert tuple(pixels[0, -1]) == (*views[1, 0, 0], 255)  # a quarter turn on
 
 
 # -- placement ---------------------------------------------------------------------------------

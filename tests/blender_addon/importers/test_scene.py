@@ -102,3 +102,39 @@ def test_a_namesake_of_another_file_is_left_alone(empty_blender, tmp_path) -> No
     mine = scene.collection_for(target)
     assert mine.library is None
     mine.objects.link(bpy.data.objects.new("x", None))
+
+
+def test_the_nodes_of_another_file_are_left_to_it(empty_blender, tmp_path) -> None:
+    from blender_addon.importers import splat_nodes
+
+    bpy = empty_blender
+    splat_nodes.ellipsoid_group().use_fake_user = True
+    library = tmp_path / "library.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(library))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(library), link=True) as (there, wanted):
+        wanted.node_groups = there.node_groups
+    mine = splat_nodes.ellipsoid_group()
+    assert mine.library is None and splat_nodes.ellipsoid_group() == mine
+
+
+def test_a_collection_that_takes_no_objects_is_passed_over(empty_blender, tmp_path) -> None:
+    """A library override: Blender links nothing into it, and would refuse the result each time."""
+    from blender_addon.importers import scene
+
+    bpy = empty_blender
+    shelf = bpy.data.collections.new("Shelf")
+    bpy.context.scene.collection.children.link(shelf)
+    shelf.objects.link(bpy.data.objects.new("cup", None))
+    library = tmp_path / "library.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(library))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(library), link=True) as (_, wanted):
+        wanted.collections = ["Shelf"]
+    linked = bpy.data.collections["Shelf"]
+    bpy.context.scene.collection.children.link(linked)
+    own = linked.override_hierarchy_create(bpy.context.scene, bpy.context.view_layer)
+    assert own.library is None and own.override_library is not None
+    found = scene.collection_for(Target("x", scene="Scene", collection=own.name))
+    found.objects.link(bpy.data.objects.new("x", None))
+    assert found == bpy.context.scene.collection
