@@ -94,7 +94,7 @@ def own_models_folder() -> Path:
     """Return the folder of your own models: GSV3D_MODELS, or ``models`` in the user's data."""
     named = os.environ.get("GSV3D_MODELS")
     if named:
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     from platformdirs import user_data_path
 
     return user_data_path("gsv3d", appauthor=False) / "models"
@@ -161,10 +161,9 @@ def available() -> list[ModelInfo]:
     One of your own is not listed under a name that the package has, or that is no ``NAME``.
     """
     own = own_models_folder()
-    folders = sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir())
-    folders += sorted(p for p in own.iterdir() if p.is_dir()) if own.is_dir() else []
+    rooms = [room for room in (CHECKPOINTS, own) if room.is_dir()]
     models: dict[str, ModelInfo] = {}
-    for path in folders:
+    for path in (p for room in rooms for p in sorted(room.iterdir()) if p.is_dir()):
         name = path.name
         if NAME.fullmatch(name) and name not in models and is_model_folder(path):
             words = path / DESCRIPTION
@@ -207,7 +206,7 @@ def find(name: str) -> Path:
             if model.path is None:
                 raise ModelError(f"The model '{name}' is not installed.", model.how_to_get)
             return model.path
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # as it is where there is no such user
     if is_model_folder(path):
         return path
     if os.path.isdir(path):

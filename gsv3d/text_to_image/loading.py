@@ -38,7 +38,7 @@ def find_text_model(name: str = "") -> Path:
     chosen = name.strip() or os.environ.get(ENVIRONMENT, "").strip()
     if not chosen:
         raise ModelError("There is no text-to-image model to draw the words with.", HOW_TO_ADD)
-    path = Path(chosen).expanduser()
+    path = Path(os.path.expanduser(chosen))
     if os.path.isfile(path):  # False where the name is too long
         raise ModelError(
             f"The text-to-image model {path} is a single file.",

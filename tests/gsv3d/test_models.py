@@ -195,9 +195,16 @@ def test_odd_files_of_a_model_hide_no_other(own_models: Path, capsys: Any) -> No
     assert "(None views at None px" in capsys.readouterr().out
 
 
-def test_a_name_that_no_file_can_have() -> None:
-    with pytest.raises(ModelError, match="There is no model 'aaa"):
-        find(300 * "a")
+@pytest.mark.parametrize("name", [300 * "a", "~nobody-of-this-name/model"])
+def test_a_name_that_no_folder_can_have(name: str) -> None:
+    with pytest.raises(ModelError, match=f"There is no model '{name}'"):
+        find(name)
+
+
+def test_a_package_that_lacks_its_models_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("gsv3d.models.CHECKPOINTS", tmp_path / "gone")
+    with pytest.raises(ModelError, match="Install the package again"):
+        find("blockout")
 
 
 @pytest.mark.parametrize("shown", [True, False])

@@ -180,7 +180,7 @@ def test_without_a_model_a_sentence_says_how_to_add_one(tmp_path, monkeypatch, f
         find_text_model()
     with pytest.raises(ModelError, match="nobody/nothing is not on this computer.*hf download"):
         find_text_model("nobody/nothing")
-    for name in ("no: folder, no id", 300 * "a"):
+    for name in ("no: folder, no id", 300 * "a", "~nobody-of-this-name/m"):
         with pytest.raises(ModelError, match="not on this computer"):
             find_text_model(name)
     with pytest.raises(ModelError, match="no model_index.json"):
