@@ -112,11 +112,13 @@ def read_details(model: ModelInfo) -> dict[str, Any]:
         return {}
     unet, vae = _read_json(path / "unet/config.json"), _read_json(path / "vae/config.json")
     size, channels = unet.get("sample_size"), vae.get("block_out_channels")
-    known = isinstance(size, int) and isinstance(channels, list) and channels
+    pixels = None
+    if isinstance(size, int) and isinstance(channels, list) and channels:
+        pixels = size * 2 ** (len(channels) - 1)
     text = _license_file(path)
     return {
         "views": unet.get("num_frames"),
-        "pixels": size * 2 ** (len(channels) - 1) if known else None,
+        "pixels": pixels,
         "steps": _read_json(path / INDEX).get("num_inference_steps"),
         "gigabytes": sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) / 1e9,
         "license_file": None if text is None else str(text),

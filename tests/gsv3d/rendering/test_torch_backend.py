@@ -258,7 +258,8 @@ def test_limited_alpha_and_hidden_gaussians_get_no_gradient() -> None:
 def test_gaussians_too_large_for_float32_are_not_drawn(scale: float) -> None:
     small = make_scene(3).to(torch.float32)
     large = replace(small, scales=torch.full((3, 3), scale))
-    both = Gaussians(*(torch.cat(pair) for pair in zip(*(vars(g).values() for g in (large, small)))))
+    pairs = zip(vars(large).values(), vars(small).values(), strict=True)
+    both = Gaussians(*(torch.cat(pair) for pair in pairs))
     cameras = orbit([0, 90], 0, size=8)
     for drawn, expected in zip(render(both, cameras), render(small, cameras), strict=True):
         torch.testing.assert_close(drawn, expected, rtol=0, atol=0)
