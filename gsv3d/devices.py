@@ -75,3 +75,13 @@ def place(pipeline: Any, device: torch.device, gigabytes: int) -> Any:
         pipeline.unet.enable_forward_chunking(1)
     pipeline.enable_model_cpu_offload(device=device)
     return pipeline
+
+
+def clear_card_for(pipeline: Any, network: torch.nn.Module) -> None:
+    """Take all networks but one off the card, where ``place`` has them come and go.
+
+    The hooks of diffusers take off no more than the one that comes before it in the call.
+    """
+    for hook in getattr(pipeline, "_all_hooks", ()):
+        if hook.model is not network:
+            hook.offload()

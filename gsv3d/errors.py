@@ -75,6 +75,11 @@ def no_decoder() -> ModelError:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return an error's first line, for a sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | None:
     """Return the sentence for an error that says that memory ran out; None for any other error.
 

@@ -280,6 +280,7 @@ def _fit(
         watch: told of progress and previews.
     """
     alpha = torch.from_numpy(find_coverage(pipeline.vae, pictures, output.latents, prepared))
+    pipeline.maybe_free_model_hooks()  # the autoencoder's place on the card is the fit's
     views = Views.on_white(torch.from_numpy(pictures) / 255, alpha, output.cameras)
     views = views.to(output.latents.device)
     if start is not None:

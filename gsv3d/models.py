@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsv3d.errors import ModelError
+from gsv3d.errors import ModelError, first_line, out_of_memory
 
 COMPONENTS = ("vae", "image_encoder", "unet", "scheduler")
 DECODING = ("feature_encoder", "decoder")
@@ -63,7 +63,8 @@ class ModelInfo:
 def is_model_folder(path: Path) -> bool:
     """Return True if a folder holds a pipeline with all the components that its index names."""
     needed = COMPONENTS + (DECODING if _names_a_decoder(path) else ())
-    return (path / INDEX).is_file() and all((path / name).is_dir() for name in needed)
+    # False where the name is too long, of which Path's own methods raise an error.
+    return os.path.isfile(path / INDEX) and all(os.path.isdir(path / name) for name in needed)
 
 
 def no_model_in(path: Path) -> ModelError:
@@ -76,14 +77,15 @@ def no_model_in(path: Path) -> ModelError:
 
 def _names_a_decoder(path: Path) -> bool:
     index = _read_json(path / INDEX)
-    return any((index.get(name) or [None])[-1] is not None for name in DECODING)
+    classes = (index.get(name) for name in DECODING)
+    return any(isinstance(one, list) and one[-1:] not in ([], [None]) for one in classes)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a file of a model's folder; empty if it is missing or damaged, which loading names."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -92,7 +94,7 @@ def own_models_folder() -> Path:
     """Return the folder of your own models: GSV3D_MODELS, or ``models`` in the user's data."""
     named = os.environ.get("GSV3D_MODELS")
     if named:
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     from platformdirs import user_data_path
 
     return user_data_path("gsv3d", appauthor=False) / "models"
@@ -109,11 +111,14 @@ def read_details(model: ModelInfo) -> dict[str, Any]:
     if path is None:
         return {}
     unet, vae = _read_json(path / "unet/config.json"), _read_json(path / "vae/config.json")
-    size, levels = unet.get("sample_size"), len(vae.get("block_out_channels") or ())
+    size, channels = unet.get("sample_size"), vae.get("block_out_channels")
+    pixels = None
+    if isinstance(size, int) and isinstance(channels, list) and channels:
+        pixels = size * 2 ** (len(channels) - 1)
     text = _license_file(path)
     return {
         "views": unet.get("num_frames"),
-        "pixels": size * 2 ** (levels - 1) if size and levels else None,
+        "pixels": pixels,
         "steps": _read_json(path / INDEX).get("num_inference_steps"),
         "gigabytes": sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) / 1e9,
         "license_file": None if text is None else str(text),
@@ -149,7 +154,7 @@ def read_license(path: Path) -> str:
 
 def _license_file(path: Path) -> Path | None:
     found = (p for p in path.iterdir() if re.match("licen[cs]e", p.name, re.IGNORECASE))
-    return min(found, default=None)
+    return min((p for p in found if p.is_file()), default=None)
 
 
 def available() -> list[ModelInfo]:
@@ -158,14 +163,13 @@ def available() -> list[ModelInfo]:
     One of your own is not listed under a name that the package has, or that is no ``NAME``.
     """
     own = own_models_folder()
-    folders = sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir())
-    folders += sorted(p for p in own.iterdir() if p.is_dir()) if own.is_dir() else []
+    rooms = [room for room in (CHECKPOINTS, own) if room.is_dir()]
     models: dict[str, ModelInfo] = {}
-    for path in folders:
+    for path in (p for room in rooms for p in sorted(room.iterdir()) if p.is_dir()):
         name = path.name
         if NAME.fullmatch(name) and name not in models and is_model_folder(path):
             words = path / DESCRIPTION
-            text = words.read_text(encoding="utf-8").strip() if words.is_file() else name
+            text = words.read_text("utf-8", "replace").strip() if words.is_file() else name
             models[name] = ModelInfo(
                 name, path, True, text, "", _names_a_decoder(path), read_license(path),
                 "remove" if path.parent == own else "",
@@ -204,10 +208,10 @@ def find(name: str) -> Path:
             if model.path is None:
                 raise ModelError(f"The model '{name}' is not installed.", model.how_to_get)
             return model.path
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # as it is where there is no such user
     if is_model_folder(path):
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         raise no_model_in(path)
     known = ", ".join(model.name for model in available() if model.installed) or "none"
     raise ModelError(f"There is no model '{name}'.", f"Installed: {known}. See 'gsv3d models'.")
@@ -242,9 +246,9 @@ def load_pipeline(name: str = "blockout", device: str = "auto", memory: str = "a
     try:
         with silent_bars():
             pipeline = GSV3DPipeline.from_pretrained(path, dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise ModelError(
-            f"The model in {path} cannot be loaded: {str(error).splitlines()[0]}",
+    except Exception as error:  # diffusers and transformers raise anything on damaged files
+        raise out_of_memory(error) or ModelError(
+            f"The model in {path} cannot be loaded: {first_line(error)}",
             "A file is damaged or of another version; install the model again.",
         ) from error
     pipeline.set_progress_bar_config(disable=True)
@@ -290,8 +294,8 @@ def load_component(cls: Any, path: Path, half: bool = False) -> Any:
     try:
         dtype = torch.float16 if half else torch.float32
         return cls.from_pretrained(path, dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"No {cls.__name__} can be loaded from {path}: {str(error).splitlines()[0]}",
+    except Exception as error:
+        raise out_of_memory(error) or ModelError(
+            f"No {cls.__name__} can be loaded from {path}: {first_line(error)}",
             "Give the folder that the stage before wrote.",
         ) from error

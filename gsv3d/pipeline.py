@@ -21,6 +21,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 from gsv3d.cameras import DISTANCE, Cameras, orbit, static_azimuths_deg, views_deg
 from gsv3d.decoder import GaussianSplattingDecoder
 from gsv3d.decoder.proportions import deepen
+from gsv3d.devices import clear_card_for
 from gsv3d.errors import ModelError, no_decoder
 from gsv3d.gaussians import Gaussians
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel, pose_ids, triangular_guidance
@@ -262,6 +263,7 @@ class GSV3DPipeline(DiffusionPipeline):
             # 6. Denoise
             with self.progress_bar(total=num_inference_steps) as bar:
                 for step, timestep in enumerate(self.scheduler.timesteps):
+                    clear_card_for(self, self.unet)
                     scaled = self.scheduler.scale_model_input(latents, timestep)
                     v = predict_v(self.unet, scaled, timestep, pose, condition)
                     if guided:

@@ -40,15 +40,19 @@ def limit_threads(count: int | None = None) -> None:
     """Limit the threads that numpy and torch compute with. Call this before torch is imported.
 
     Args:
-        count: threads, at least 1. By default all usable cores but one, which is left to Blender
-            and other programs, or what the user has set by a variable of ``COUNTS``.
+        count: threads, at least 1. By default what the user has set by a variable of ``COUNTS``,
+            for those that are not set as well; else all usable cores but one, which is left to
+            Blender and other programs.
 
     Raises:
         GSV3DError: count is below 1.
     """
     if count is None:
+        given = [os.environ[name] for name in COUNTS if os.environ.get(name)]
+        # OpenMP's may be a list, with a number for each level of nested loops.
+        most = given[0].split(",")[0] if given else str(max(1, usable_cores() - 1))
         for name in COUNTS:
-            os.environ.setdefault(name, str(max(1, usable_cores() - 1)))
+            os.environ.setdefault(name, most)
         return
     if count < 1:
         raise GSV3DError(f"threads must be at least 1, not {count}.")

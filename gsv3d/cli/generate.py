@@ -55,7 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="skip pictures whose results are already in DIR",
+        help="skip pictures and words whose results are already in DIR",
     )
     parser.add_argument(
         "--ray",
@@ -152,10 +152,11 @@ def run(args: argparse.Namespace) -> int:
     output = make_folder(args.output)
     tally = Tally(len(images) + len(wishes) + len(problems))
     if args.resume:
-        found, images = images, leave_out_done(images, output)
-        tally.there = len(found) - len(images)
-    names = name_results(images, output, args.prompt, args.overwrite)
-    wished = name_results(images, output, args.prompt, overwrite=True)
+        images, wishes = leave_out_done(images, output), references.leave_out_done(wishes, output)
+        tally.there = tally.inputs - len(images) - len(wishes) - len(problems)
+    prompts = [wish.prompt for wish in wishes]
+    names = name_results(images, output, prompts, args.overwrite)
+    wished = name_results(images, output, prompts, overwrite=True)
     for problem in problems:
         print(f"gsv3d: {problem}", file=sys.stderr)
     taken = sum(name != wish for name, wish in zip(names, wished, strict=True))

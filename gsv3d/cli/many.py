@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Work = Sequence[tuple[Path, Path]]
 """Pictures, each with the path of its results without an ending."""
 _Task = tuple[str, str, bytes | None]
-"""A picture's path, the name of its results, and its bytes where they can be read."""
+"""A picture's absolute path, the name of its results, and its bytes where they can be read."""
 
 
 def leave_out_done(images: Sequence[Path], output: Path) -> list[Path]:
@@ -36,7 +36,7 @@ def leave_out_done(images: Sequence[Path], output: Path) -> list[Path]:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             done.add(_key(record["image"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # another program's, or held by a run that was ended
     return [image for image in images if _key(image) not in done]
 
@@ -102,7 +102,7 @@ class Generator:
             formats=self.formats,
             settings=self.settings,
             model=self.model,
-            image=image,
+            image=Path(os.path.abspath(image)),  # the same for a run that begins elsewhere
             device=str(getattr(self.pipeline, "_execution_device", self.pipeline.device)),
             license=read_license(find(self.model)),
         )
@@ -140,7 +140,7 @@ class _Tasks(Sequence[_Task]):
         data = None
         with contextlib.suppress(OSError):
             data = image.read_bytes()
-        return str(image), target.name, data
+        return os.path.abspath(image), target.name, data
 
 
 def generate_on_ray(

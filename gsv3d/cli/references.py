@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsv3d.cli.naming import REFERENCE_ENDING, name_reference
 from gsv3d.errors import GSV3DError, ImageError, out_of_memory
+from gsv3d.filenames import is_own_result
 
 if TYPE_CHECKING:
     from gsv3d.text_to_image import ImagineSettings
@@ -61,6 +63,18 @@ def list_wishes(args: argparse.Namespace) -> list[ImagineSettings]:
         ]
     except ValueError as error:
         raise GSV3DError(f"A picture of words cannot be made: {error}") from error
+
+
+def leave_out_done(wishes: Sequence[ImagineSettings], output: Path) -> list[ImagineSettings]:
+    """Return the wishes of whose words and seed the folder of results holds no object."""
+    from PIL import Image
+
+    done = set()
+    for path in output.glob(f"*{REFERENCE_ENDING}"):
+        if is_own_result(path, references=True):
+            with contextlib.suppress(OSError, SyntaxError, ValueError), Image.open(path) as made:
+                done.add((made.info.get("prompt"), made.info.get("seed")))
+    return [wish for wish in wishes if (wish.prompt, str(wish.seed)) not in done]
 
 
 def make_references(

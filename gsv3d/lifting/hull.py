@@ -79,6 +79,8 @@ def find_frame(views: Views, agreement: float) -> Frame:
     frame = Frame((low + high) / 2, float((high - low).max()))
     positions = views.cameras.positions.to(low)
     held = count_masks(positions, views.alpha > 0.5, views.cameras)
+    # Views from the other side may have a camera in their masks, too, but far behind the object.
+    held = held * ((positions - center).abs() < radius).all(dim=1)
     if bool((held >= count_needed(len(views) - 1, agreement)).any()):
         at = int(held.argmax())
         raise DataError(

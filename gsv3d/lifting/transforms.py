@@ -9,6 +9,7 @@ have its own.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from gsv3d.cameras import Cameras
-from gsv3d.errors import DataError
+from gsv3d.errors import DataError, first_line
 from gsv3d.preprocessing import load_image
 
 NAME = "transforms.json"
@@ -108,12 +109,12 @@ def read_capture(folder: Path) -> Capture:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # False where the name is too long
         raise DataError(f"There is no {NAME} in {path.parent}.", _HOW)
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
+        reason = first_line(error)[:100]
         raise DataError(f"{path} cannot be read: {reason}.", _HOW) from error
     if not isinstance(document, dict):
         raise DataError(f"{path} is not a JSON object.", _HOW)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras
 from gsv3d.gaussians import Gaussians
@@ -49,7 +48,7 @@ class Views:
         if size >= self.cameras.width:
             return self
         layers = torch.cat([self.colors, self.alpha[..., None]], dim=-1).permute(0, 3, 1, 2)
-        layers = F.adaptive_avg_pool2d(layers, size).permute(0, 2, 3, 1)
+        layers = _reduce(layers, size).permute(0, 2, 3, 1)
         return Views(layers[..., :3], layers[..., 3], self.cameras.resized(size))
 
 
@@ -98,8 +97,22 @@ def _crop_one(picture: np.ndarray, box: tuple[slice, slice], K: Tensor, size: in
     K[1, 2] -= top
     if side > size:
         K[:2] *= size / side
-        square = F.adaptive_avg_pool2d(square, size)
+        square = _reduce(square, size)
     return square
+
+
+def _reduce(layers: Tensor, size: int) -> Tensor:
+    """Reduce (..., S, S) to (..., size, size); each pixel is the mean over its area.
+
+    Of a pixel on the border of an area counts the part inside. Pooling in torch takes all of it,
+    which moves what is seen by up to half a pixel.
+    """
+    side = layers.shape[-1]
+    ends = torch.arange(size + 1, dtype=torch.float64) * side / size
+    first = torch.arange(side)
+    inside = ends[1:, None].minimum(first + 1) - ends[:-1, None].maximum(first)
+    weights = (inside.clamp_min(0) * size / side).to(layers)
+    return weights @ layers @ weights.T
 
 
 @dataclass(frozen=True)

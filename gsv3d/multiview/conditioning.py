@@ -31,14 +31,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def pose_ids(
-    azimuths_deg: Sequence[float],
-    elevations_deg: Sequence[float],
-    cond_aug: float = COND_AUG,
-) -> Tensor:
-    """Return (T, 3) cond_aug, polar angle (from the zenith), azimuth in [0, 2 pi), in radians."""
+def pose_ids(azimuths_deg: Sequence[float], elevations_deg: Sequence[float]) -> Tensor:
+    """Return (T, 3) ``COND_AUG``, polar angle from the zenith, azimuth in [0, 2 pi), in radians."""
     rows = [
-        (cond_aug, math.radians(90.0 - elevation), math.radians(azimuth % 360.0))
+        (COND_AUG, math.radians(90.0 - elevation), math.radians(azimuth % 360.0))
         for azimuth, elevation in zip(azimuths_deg, elevations_deg, strict=True)
     ]
     return torch.tensor(rows, dtype=torch.float32)

@@ -117,7 +117,9 @@ def _opened(source: Path) -> Iterator[Any]:
         words = "is cut short or damaged" if start[8:] == b"{" else "is no safetensors file"
         raise ModelError(f"{source} {words}.", GET_AGAIN) from error
     except OSError as error:
-        reason = "it is a folder" if source.is_dir() else (error.strerror or str(error)).lower()
+        reason = (
+            "it is a folder" if os.path.isdir(source) else (error.strerror or str(error)).lower()
+        )
         raise ModelError(f"{source} cannot be read: {reason}.", GET_AGAIN) from error
 
 

@@ -28,7 +28,8 @@ class Projected(NamedTuple):
         u, v: means in pixels (pixel centers at half-integers).
         var_x, cov_xy, var_y: covariance in pixels squared, EPS2D included.
         depth: z-depth of the mean.
-        visible: bool, in front of the near plane and with a positive definite covariance.
+        visible: bool, in front of the near plane, with a positive definite covariance whose
+            determinant is finite.
     """
 
     u: Tensor
@@ -105,7 +106,8 @@ def project(
     var_x = (row_x * row_x).sum(1) + EPS2D
     cov_xy = (row_x * row_y).sum(1)
     var_y = (row_y * row_y).sum(1) + EPS2D
-    visible = visible & (var_x * var_y - cov_xy * cov_xy > 0)
+    determinant = var_x * var_y - cov_xy * cov_xy
+    visible = visible & (determinant > 0) & (determinant < torch.inf)
     return Projected(
         u=fx * x_over_z + cx,
         v=fy * y_over_z + cy,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gsv3d.errors import ImageError, ModelError
+from gsv3d.errors import ImageError, ModelError, first_line
 from gsv3d.tasks import Clock
-from gsv3d.text_to_image.loading import first_line, list_parameters
+from gsv3d.text_to_image.loading import list_parameters
 
 PHASES = ("imagining", "cutting")
 """Phases of a picture: denoising it, removing its background."""

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gsv3d.errors import ModelError
+from gsv3d.errors import ModelError, first_line, out_of_memory
 
 ENVIRONMENT = "GSV3D_TEXT_MODEL"
 """Variable that names the pipeline where no other is asked for."""
@@ -38,13 +38,13 @@ def find_text_model(name: str = "") -> Path:
     chosen = name.strip() or os.environ.get(ENVIRONMENT, "").strip()
     if not chosen:
         raise ModelError("There is no text-to-image model to draw the words with.", HOW_TO_ADD)
-    path = Path(chosen).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(chosen))
+    if os.path.isfile(path):  # False where the name is too long
         raise ModelError(
             f"The text-to-image model {path} is a single file.",
             "Give the folder of a pipeline in diffusers' layout, with model_index.json in it.",
         )
-    folder = path if path.is_dir() else _cached(chosen)
+    folder = path if os.path.isdir(path) else _cached(chosen)
     if folder is None:
         raise ModelError(f"The text-to-image model {chosen} is not on this computer.", HOW_TO_ADD)
     if not (folder / "model_index.json").is_file():
@@ -102,17 +102,9 @@ def load_text_pipeline(folder: Path, device: str = "auto") -> Any:
                 trust_remote_code=False,
             )
     # Diffusers and transformers raise anything on files that are damaged, missing or of
-    # another version; a pipeline may lack a package of its own as well (ImportError).
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        RuntimeError,
-        ImportError,
-    ) as error:
-        raise ModelError(
+    # another version; a pipeline may lack a package of its own as well.
+    except Exception as error:
+        raise out_of_memory(error) or ModelError(
             f"The text-to-image model in {folder} cannot be loaded: {first_line(error)}",
             "It must be a whole pipeline of diffusers for text to image, with safetensors weights;"
             " pickled weights and code that comes with a model are never used.",
@@ -144,7 +136,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / "model_index.json"
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"{path} cannot be read: {first_line(error)}", "Download the model again."
         ) from error
@@ -186,8 +178,3 @@ def free_memory() -> None:
 def list_parameters(pipeline: Any) -> Any:
     """Return the names of the arguments that a call of the pipeline takes."""
     return inspect.signature(pipeline.__call__).parameters
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's first line, for a sentence."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

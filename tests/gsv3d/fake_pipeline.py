@@ -91,6 +91,9 @@ class FakePipeline:
         self._default_steps, self._spoil = default_steps, spoil or (lambda gaussians: gaussians)
         self._rgb: tuple[float, float, float] | None = None
 
+    def maybe_free_model_hooks(self) -> None:
+        """Do nothing: no network of this one lies on a card."""
+
     def __call__(
         self,
         image: np.ndarray,

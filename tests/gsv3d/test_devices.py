@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from accelerate.hooks import CpuOffload, UserCpuOffloadHook
+from PIL import Image
 
 from gsv3d.devices import choose_device, choose_memory, place
 from gsv3d.errors import Cancelled, ModelError
+from gsv3d.generation import generate
+from gsv3d.settings import GenerationSettings
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -57,6 +60,58 @@ def test_networks_come_and_go_in_the_order_of_the_call(monkeypatch: Any, gigabyt
     np.testing.assert_allclose(found.views, plain.views, atol=1e-5)
     assert torch.allclose(found.latents, plain.latents, atol=1e-4)
     assert len(found.gaussians) == len(plain.gaussians)
+
+
+@pytest.fixture
+def on_card(monkeypatch: Any) -> set[str]:
+    """Return the classes that hooks have brought and not taken away, for hooks on the CPU."""
+    there: set[str] = set()
+    come, go = CpuOffload.pre_forward, CpuOffload.init_hook
+
+    def note_coming(self: CpuOffload, module: torch.nn.Module, *args: Any, **options: Any) -> Any:
+        there.add(type(module).__name__)
+        return come(self, module, *args, **options)
+
+    def note_going(self: CpuOffload, module: torch.nn.Module) -> torch.nn.Module:
+        there.discard(type(module).__name__)
+        return go(self, module)
+
+    monkeypatch.setattr(CpuOffload, "pre_forward", note_coming)
+    monkeypatch.setattr(CpuOffload, "init_hook", note_going)
+    return there
+
+
+def test_the_unet_has_the_card_for_itself(on_card: set[str]) -> None:
+    pipeline = place(tiny.tiny_pipeline(), CPU, 12)
+    seen = []
+    conv_in = pipeline.unet.conv_in
+    conv_in.register_forward_pre_hook(lambda *_: seen.append(set(on_card)))
+
+    def preview(pipe: Any, step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+        pipe.decode_gaussians(state["latents"])
+        pipe.decode_views(state["latents"])
+        return {}
+
+    call_pipeline(pipeline, callback_on_step_end=preview)
+    assert seen == 6 * [{"SV3DUNetSpatioTemporalConditionModel"}]
+    assert not on_card
+
+
+def test_nothing_stays_on_the_card_while_gaussians_are_fitted(
+    on_card: set[str], monkeypatch: Any
+) -> None:
+    pipeline = tiny.tiny_pipeline()
+    pipeline.register_modules(decoder=None, feature_encoder=None)
+    seen = []
+
+    def fit(*_: Any) -> None:
+        seen.append(set(on_card))
+        raise Cancelled
+
+    monkeypatch.setattr("gsv3d.generation.lift_model_views", fit)
+    with pytest.raises(Cancelled):
+        generate(place(pipeline, CPU, 12), Image.fromarray(tiny.picture()), GenerationSettings())
+    assert seen == [set()]
 
 
 @pytest.mark.parametrize("gigabytes", [12, 8])

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from gsv3d.cli import main
-from gsv3d.errors import ModelError
+from gsv3d.errors import GSV3DError, ModelError
 from gsv3d.lifting.settings import OF_A_MODEL
 from gsv3d.models import CHECKPOINTS, available, find, load_pipeline, memory_for, read_license
 from tests import tiny
@@ -150,21 +150,61 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_is_one_sentence(tmp_path: Path) -> None:
-    """The model is cut short, of another configuration, or lacks a component."""
+    """A file of the model is cut short, or holds something else."""
     folder = tmp_path / "a model with spaces and Umläuten"
     tiny.tiny_pipeline().save_pretrained(folder)
     assert load_pipeline(str(folder), device="cpu").num_frames == 4
+    damages = [(path, path.read_bytes()[:-10]) for path in folder.glob("*/*.safetensors")]
+    damages += [(path, b"5") for path in folder.glob("**/*.json")]
+    assert len(damages) == 12
+    for path, damaged in damages:
+        whole = path.read_bytes()
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError, match="cannot be loaded"):
+            load_pipeline(str(folder), device="cpu")
+        path.write_bytes(whole)
 
-    weights = next((folder / "unet").glob("*.safetensors"))
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_pipeline(str(folder), device="cpu")
-    weights.write_bytes(whole)
 
-    (folder / "model_index.json").write_text("{")
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_pipeline(str(folder), device="cpu")
+def test_memory_that_runs_out_is_no_damage(tmp_path: Path, monkeypatch: Any) -> None:
+    tiny.tiny_pipeline().save_pretrained(tmp_path / "model")
+
+    def from_pretrained(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("gsv3d.pipeline.GSV3DPipeline.from_pretrained", from_pretrained)
+    with pytest.raises(GSV3DError, match="memory of this computer was not enough"):
+        load_pipeline(str(tmp_path / "model"), device="cpu")
+
+
+def test_odd_files_of_a_model_hide_no_other(own_models: Path, capsys: Any) -> None:
+    """Its description is not UTF-8, its license is a folder, its index names no class."""
+    tiny.tiny_pipeline().save_pretrained(own_models / "odd")
+    (own_models / "odd" / "description.txt").write_bytes("Möbel".encode("latin-1"))
+    (own_models / "odd" / "LICENSES").mkdir()
+    tiny.tiny_pipeline().save_pretrained(own_models / "wrong")
+    for value in (5, True, {"a": 1}):
+        index = json.loads((own_models / "odd" / "model_index.json").read_text())
+        text = json.dumps(index | {"decoder": value})
+        (own_models / "wrong" / "model_index.json").write_text(text)
+        models = {model.name: model for model in available()}
+        assert models["odd"].installed and models["odd"].license == ""
+        assert models["odd"].description == "M\ufffdbel"
+    (own_models / "odd" / "unet" / "config.json").write_text('{"sample_size": "x"}')
+    (own_models / "odd" / "vae" / "config.json").write_text('{"block_out_channels": 5}')
+    assert main(["models", "info", "odd"]) == 0
+    assert "(None views at None px" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [300 * "a", "~nobody-of-this-name/model"])
+def test_a_name_that_no_folder_can_have(name: str) -> None:
+    with pytest.raises(ModelError, match=f"There is no model '{name}'"):
+        find(name)
+
+
+def test_a_package_that_lacks_its_models_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("gsv3d.models.CHECKPOINTS", tmp_path / "gone")
+    with pytest.raises(ModelError, match="Install the package again"):
+        find("blockout")
 
 
 @pytest.mark.parametrize("shown", [True, False])

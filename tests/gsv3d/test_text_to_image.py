@@ -180,8 +180,9 @@ def test_without_a_model_a_sentence_says_how_to_add_one(tmp_path, monkeypatch, f
         find_text_model()
     with pytest.raises(ModelError, match="nobody/nothing is not on this computer.*hf download"):
         find_text_model("nobody/nothing")
-    with pytest.raises(ModelError, match="not on this computer"):
-        find_text_model("no: folder, no id")
+    for name in ("no: folder, no id", 300 * "a", "~nobody-of-this-name/m"):
+        with pytest.raises(ModelError, match="not on this computer"):
+            find_text_model(name)
     with pytest.raises(ModelError, match="no model_index.json"):
         find_text_model(str(tmp_path))
     (tmp_path / "one.safetensors").touch()
@@ -259,6 +260,11 @@ def test_what_cannot_be_loaded_is_one_sentence(folder, tmp_path) -> None:
         json.dumps({**index, "_class_name": "DDIMPipeline"}), "utf-8"
     )
     with pytest.raises(ModelError, match="makes no pictures of words: DDIMPipeline"):
+        load_text_pipeline(copy, "cpu")
+    (copy / "model_index.json").write_text(json.dumps(index), "utf-8")
+    weights = next((copy / "text_encoder").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ModelError, match="cannot be loaded"):
         load_text_pipeline(copy, "cpu")
 
 

@@ -77,6 +77,11 @@ def test_the_number_of_threads_can_be_chosen() -> None:
     )
     assert run(code.format(1), OMP_NUM_THREADS="2").stdout.strip() == "1"
     assert run(code.format(""), OMP_NUM_THREADS="1", MKL_NUM_THREADS="1").stdout.strip() == "1"
+    # One variable is enough, whichever of them torch reads first.
+    count = str(usable_cores() + 1)
+    for variables in ({"OMP_NUM_THREADS": count}, {"MKL_NUM_THREADS": count},
+                      {"OMP_NUM_THREADS": f"{count},1"}):  # fmt: skip
+        assert run(code.format(""), MKL_DYNAMIC="FALSE", **variables).stdout.strip() == count
 
 
 def test_no_threads_are_refused() -> None:

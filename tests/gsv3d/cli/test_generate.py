@@ -327,3 +327,16 @@ def test_a_run_that_was_ended_goes_on(quick, tmp_path, capsys):
     assert "there already         1" in said and "a.png (" not in said
     (folder / "broken.png").unlink()
     assert main(command) == 0
+
+
+def test_pictures_of_one_name_in_two_folders_are_two(quick, tmp_path, capsys, monkeypatch):
+    """Each is named from within its own folder."""
+    command = ["generate", "p.png", "--output", str(tmp_path / "out"), "--resume"]
+    for folder, made in (("a", 1), ("b", 2), ("a", 2)):
+        if not (tmp_path / folder).is_dir():
+            save_picture(tmp_path / folder / "p.png")
+        monkeypatch.chdir(tmp_path / folder)
+        assert main(command) == 0
+        assert len(list((tmp_path / "out").glob("*.glb"))) == made
+    (tmp_path / "out" / "deep.json").write_text("[" * 100_000)  # another program's
+    assert main(command) == 0

@@ -101,6 +101,19 @@ def test_a_reference_made_alone_is_that_of_the_whole_run(
     np.testing.assert_array_equal(objects[0], np.asarray(load_image(reference)))
 
 
+def test_words_whose_object_is_there_are_left_out(objects, text_model, tmp_path, capsys):
+    words = ["--prompt", "a red chair", "--prompt", "a red chair!"]
+    command = ["generate", "--output", str(tmp_path), "--text-model", text_model, "--resume", *FEW]
+    assert main([*command, *words[:2]]) == 0 and len(objects) == 1
+    (tmp_path / "x_reference.png").write_bytes(b"no picture")  # another program's
+    assert main([*command, *words]) == 0 and len(objects) == 2
+    assert "there already         1" in capsys.readouterr().err
+    assert main([*command, *words]) == 0 and len(objects) == 2
+    assert main([*command, *words[:2], "--seed", "1"]) == 0 and len(objects) == 3
+    (tmp_path / "a_red_chair.json").unlink()  # a run that was killed
+    assert main([*command, *words]) == 0 and len(objects) == 4
+
+
 def test_pictures_and_several_prompts_in_one_run(objects, text_model, tmp_path, capsys):
     picture = save_picture(tmp_path / "cup.png")
     output = tmp_path / "out"

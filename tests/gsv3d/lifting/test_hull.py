@@ -74,6 +74,16 @@ def test_a_camera_inside_the_object_is_refused() -> None:
     assert_refused(views, "camera of view 4 stands inside")
 
 
+@pytest.mark.parametrize("azimuths", [[0.0, 168.0], [0.0, 168.0, 192.0]])
+def test_a_camera_that_others_see_behind_the_object_is_not_inside(azimuths: list[float]) -> None:
+    views = see_gaussians(paint_ball(), orbit(azimuths, 0.0, size=32))
+    place, depth = views.cameras[1:].project(views.cameras.positions[:1])
+    row = place[0, 0].long()
+    assert views.alpha[1, row[1], row[0]] > 0.5 and (depth > 4).all()
+    frame = find_frame(views, 0.9)
+    assert frame.center.norm() < 0.1 and 0.9 < frame.extent < 2.0
+
+
 def test_cameras_that_look_away_are_refused() -> None:
     views = see_gaussians(paint_ball(), look_around())
     turned = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0])) @ views.cameras.viewmats

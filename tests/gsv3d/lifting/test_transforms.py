@@ -128,8 +128,9 @@ def test_what_is_no_json_object_is_named(folder: Path, text: str) -> None:
 
 
 def test_a_folder_without_cameras_is_named(tmp_path: Path) -> None:
-    with pytest.raises(GSV3DError, match="There is no transforms.json in"):
-        read_capture(tmp_path)
+    for folder in (tmp_path, tmp_path / (300 * "a")):  # the second name no file can have
+        with pytest.raises(GSV3DError, match="There is no transforms.json in"):
+            read_capture(folder)
 
 
 def spoil_picture(folder: Path, rgba: np.ndarray) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gsv3d.cameras import Cameras, orbit
-from gsv3d.lifting.views import crop
+from gsv3d.lifting.views import Views, crop
 
 
 def draw_box(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -46,6 +46,26 @@ def test_a_crop_keeps_where_points_are_seen(size: int) -> None:
         area = np.prod(uv[1] - uv[0])
         assert views.alpha[i].sum().item() == pytest.approx(area, rel=0.05)
     torch.testing.assert_close(views.colors[..., 0], views.alpha)
+
+
+@pytest.mark.parametrize(("side", "size"), [(12, 5), (13, 12), (12, 4)])
+def test_pixels_are_means_over_their_areas(side: int, size: int) -> None:
+    """Where an area ends within a pixel, the pixel counts by the part that lies in it."""
+    rgba = np.full((side, side, 4), 255, np.uint8)
+    rgba[..., :3] = np.random.default_rng(0).integers(0, 256, (side, side, 3))
+    finer = rgba.repeat(size, axis=0).repeat(size, axis=1).reshape(size, side, size, side, 4) / 255
+    expected = torch.from_numpy(finer.mean(axis=(1, 3))).float()
+    layers = torch.from_numpy(rgba).float()[None] / 255
+    views = Views(layers[..., :3], layers[..., 3], orbit([0], 0, size=side))
+    torch.testing.assert_close(views.resized(size).colors[0], expected[..., :3])
+    # A crop has a margin of two pixels.
+    inside = crop([rgba[2:-2, 2:-2]], orbit([0], 0, size=side - 4), size)
+    rgba[[0, 1, -2, -1]] = rgba[:, [0, 1, -2, -1]] = 0
+    finer = rgba.repeat(size, axis=0).repeat(size, axis=1).reshape(size, side, size, side, 4) / 255
+    own = inside.alpha.shape[-1]
+    first = (own - size) // 2
+    found = inside.colors[0, first : first + size, first : first + size]
+    torch.testing.assert_close(found, torch.from_numpy(finer.mean(axis=(1, 3))[..., :3]).float())
 
 
 def test_views_are_reduced_by_means_and_never_enlarged() -> None:

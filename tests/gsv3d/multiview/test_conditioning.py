@@ -20,7 +20,7 @@ from tests import tiny
 
 
 def test_poses_are_polar_from_the_zenith_and_azimuth_in_a_turn() -> None:
-    pose = pose_ids([90.0, 360.0, -90.0], [0.0, 30.0, 90.0], cond_aug=1e-5)
+    pose = pose_ids([90.0, 360.0, -90.0], [0.0, 30.0, 90.0])
     expected = [
         [1e-5, math.pi / 2, math.pi / 2],
         [1e-5, math.pi / 3, 0.0],

@@ -195,6 +195,8 @@ def test_files_of_another_kind_are_refused(
         convert(path, tmp_path / "model")
     with pytest.raises(ModelError, match="it is a folder"):
         convert(tmp_path, tmp_path / "model")
+    with pytest.raises(ModelError, match="cannot be read: "):
+        convert(tmp_path / (300 * "a"), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

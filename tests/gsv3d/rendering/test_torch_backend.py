@@ -181,6 +181,17 @@ def test_limited_alpha_and_hidden_gaussians_get_no_gradient() -> None:
     assert (values[3].grad == 0).all() and (values[4].grad[0] != 0).all()
 
 
+@pytest.mark.parametrize("scale", [1e10, 1e12, 1e30])
+def test_gaussians_too_large_for_float32_are_not_drawn(scale: float) -> None:
+    small = make_scene(3).to(torch.float32)
+    large = replace(small, scales=torch.full((3, 3), scale))
+    pairs = zip(vars(large).values(), vars(small).values(), strict=True)
+    both = Gaussians(*(torch.cat(pair) for pair in pairs))
+    cameras = orbit([0, 90], 0, size=8)
+    for drawn, expected in zip(render(both, cameras), render(small, cameras), strict=True):
+        torch.testing.assert_close(drawn, expected, rtol=0, atol=0)
+
+
 def test_nothing_to_draw_leaves_the_background() -> None:
     cameras = orbit([0, 90], 0, size=8)
     empty = make_scene(3).filter(torch.zeros(3, dtype=torch.bool))
