@@ -92,8 +92,7 @@ class Jobs:
 
     def tidy(self) -> None:
         """Forget ended jobs that are too old, and the oldest where they take too much space."""
-        ended = [job for job in self._jobs.values() if job.record.over]
-        ended.sort(key=lambda job: job.record.ended or 0.0)
+        ended = self._ended()
         taken = sum(self.store.size(job.id) for job in ended)
         oldest = time.time() - self._keep_days * 86400
         for job in ended:
@@ -160,9 +159,10 @@ class Jobs:
         owner: str | None = None,
         connected: Container[str | None] = (),
     ) -> tuple[m.JobEntry, ...]:
-        """Return all jobs for the queue message, newest last.
+        """Return the jobs for the queue message, newest last.
 
-        Ended ones give way when there are many, and names are cut short when they are long.
+        When there are too many, those that ended first are left out, then those that come last.
+        Names are cut short when they are long.
 
         Args:
             version: version of the protocol, as chosen with the client; jobs it does not know are
@@ -171,15 +171,20 @@ class Jobs:
             connected: the owners that are connected.
         """
         jobs = [j for j in self._jobs.values() if JOB_VERSIONS.get(j.record.kind, 0) <= version]
-        over = [job for job in jobs if job.record.over]
-        surplus = {job.id for job in over[: max(0, len(jobs) - QUEUE_ENTRIES)]}
-        jobs = [job for job in jobs if job.id not in surplus]
+        over = [job for job in self._ended() if job in set(jobs)]
+        surplus = set(over[: max(0, len(jobs) - QUEUE_ENTRIES)])
+        jobs = [job for job in jobs if job not in surplus][:QUEUE_ENTRIES]
         text = sum(len((j.record.filename + j.what).encode()) for j in jobs)
         length = _SHORT_CHARS if text > _QUEUE_TEXT_BYTES else LABEL_CHARS
         places = {job.id: place for place, job in enumerate(self.waiting(), self._before)}
         return tuple(
             job.entry(places.get(job.id, 0), length, whose(job, owner, connected)) for job in jobs
         )
+
+    def _ended(self) -> list[Job]:
+        """Return the jobs that are over, in the order they ended in."""
+        over = [job for job in self._jobs.values() if job.record.over]
+        return sorted(over, key=lambda job: job.record.ended or 0.0)
 
     # --- changing --------------------------------------------------------------------------------
 
@@ -372,8 +377,7 @@ class Jobs:
             log.error("job %s is now %s, not journaled: %s", job.id, job.record.state, error)
 
     def _forget_old(self) -> None:
-        """Forget the oldest of the jobs that have ended; results nobody has fetched stay."""
-        gone = ("fetched", "failed", "cancelled")
-        old = [job for job in self._jobs.values() if job.record.state in gone]
+        """Forget the jobs that ended first; results nobody has fetched stay."""
+        old = [job for job in self._ended() if job.record.state != "done"]
         for job in old[: max(0, len(old) - KEEP_ENDED)]:
             self.forget(job)

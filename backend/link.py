@@ -39,8 +39,8 @@ FROM_WORKER: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 
 def pack(type_: str, /, **fields: Any) -> bytes:
-    """Return the bytes of a message."""
-    return msgpack.packb({"type": type_, **fields})
+    """Return the bytes of a message; letters that UTF-8 lacks become question marks."""
+    return msgpack.packb({"type": type_, **fields}, unicode_errors="replace")
 
 
 def unpack(data: bytes, kinds: dict[str, dict[str, type | tuple[type, ...]]]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from .protocol import (
 )
 from .protocol import messages as m
 from .protocol.errors import REPORT
+from .protocol.fields import to_text
 from .protocol.processes import JOURNAL
 from .requests import Requests
 from .settings import Settings
@@ -239,7 +240,7 @@ class Server:
                 self.requests.handle(peer, message, now)
         except Exception as error:  # a fault of ours ends one request, not the backend
             log.exception("the message %s was not acted on", message.TYPE)
-            what = f"The backend could not act on {message.TYPE}: {error}."[:300]
+            what = to_text(f"The backend could not act on {message.TYPE}: {error}.", 300)
             job = getattr(message, "job", None)
             self.clients.answer(address, m.Error("internal", what, REPORT, job))
 

@@ -69,15 +69,18 @@ class Workers:
         for address, message in self._link.receive():
             for work in self.all:
                 if work.worker.takes(address, message):
-                    self._guard(work, lambda w=work, said=message: w.take(said, now))
-                    if message["type"] in ("ready", "models"):
-                        self._introduce(message)
+                    self._guard(work, lambda w=work, said=message: self._hear(w, said, now))
         for work in self.all:
             self._guard(work, lambda w=work: w.watch(now))
         self._hand_out(now)
         self._staff(now)
         if all(work.worker.given_up for work in self.all):
             self._give_up()
+
+    def _hear(self, work: Work, message: dict[str, Any], now: float) -> None:
+        work.take(message, now)
+        if message["type"] in ("ready", "models"):
+            self._introduce(message)
 
     def _guard(self, work: Work, act: Callable[[], None]) -> None:
         try:

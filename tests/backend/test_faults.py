@@ -88,6 +88,8 @@ def test_the_computer_may_sleep(
         slept[0] = 10_000.0
         client.wait_for(m.Done)
         assert not [e for e in client.list_events(job) if isinstance(e, m.Failed)]
+        etas = [e.eta_s or 0.0 for e in client.list_events(job) if isinstance(e, m.Progress)]
+        assert max(etas) < 1000.0, "what was slept is no work"
         assert not [e for e in client.events if isinstance(e, m.Error)]
 
 
