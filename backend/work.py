@@ -201,6 +201,8 @@ class Work:
             self._done(job, message["timings"], now)
 
     def _artifact(self, job: Job, message: dict[str, Any]) -> None:
+        if self._deadline is not None:
+            return  # it is deleted with the others; those may still be on their way to clients
         stored = StoredArtifact(
             message["kind"], {**message["fields"], "arrays": message["arrays"]}, message["file"]
         )
@@ -209,9 +211,8 @@ class Work:
         if path.name != stored.file or not path.is_file():
             raise ValueError(f"there is no result file {stored.file}")
         replaced = self._jobs.add_artifact(job, stored)
-        if self._deadline is None:
-            for peer in self._clients.watchers(job.id):
-                self._clients.offer(peer, job, stored)
+        for peer in self._clients.watchers(job.id):
+            self._clients.offer(peer, job, stored)
         for old in replaced:
             try:
                 (path.parent / old.file).unlink(missing_ok=True)

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from backend.protocol import ClientSession, limits
+from backend.protocol import ClientSession, Received, encode, limits
 from backend.protocol import messages as m
 from backend.worker_process import MAX_RESTARTS, Worker
 from tests.backend.client import Client
 from tests.backend.conftest import Start, make_script
+from tests.waiting import wait_until
 
 
 def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
@@ -119,6 +120,31 @@ def test_a_client_that_takes_nothing_harms_nobody(
         greedy.flush()
         other.session.cancel(job)
         assert other.wait_for(m.Cancelled).job == job
+
+
+def test_a_job_that_is_being_cancelled_keeps_the_files_that_are_sent(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer coarse result comes between the cancel and the client's credit for the older one."""
+    send = Worker.send
+    monkeypatch.setattr(
+        Worker, "send", lambda w, kind, **fields: kind == "cancel" or send(w, kind, **fields)
+    )
+    running = run_server(tmp_path, grace_s=600)
+    with Client(running.path, capabilities=("gaussians",)) as client:
+        script = make_script(steps=2000, step_s=0.02, coarse_at=[1, 30])
+        job = client.session.submit(script)
+        frames: list[bytes] = []
+        while b"gaussians" not in b"".join(frames[1:2]):
+            client.session.feed(frames) if frames else None
+            client.flush()
+            assert client.socket.poll(60_000)
+            frames = client.socket.recv_multipart()
+        client.socket.send_multipart(encode(m.Cancel(job), 99))
+        wait_until(lambda: (running.server.jobs.get(job).progress.step or 0) > 30)
+        client.session.feed(frames)
+        assert not [e for e in client.ask() if isinstance(e, m.Error)]
+        client.wait_for(Received)
 
 
 def test_what_a_worker_printed_is_kept_with_the_job_it_died_over(
