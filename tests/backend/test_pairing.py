@@ -147,8 +147,8 @@ def test_a_name_is_listened_at_by_its_address_of_version_4(
     """Clients connect to names by IPv4; Windows names an IPv6 address of the computer first."""
     resolve = socket.getaddrinfo
 
-    def name_both(host: str, port: int, family: int = 0, **options: Any) -> Any:
-        found = resolve("127.0.0.1", port, **options)
+    def name_both(host: str, port: int, family: int = 0, *options: Any, **named: Any) -> Any:
+        found = resolve("127.0.0.1", port, family, *options, **named)
         if family != socket.AF_INET:
             found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)), *found]
         return found
