@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import psutil
 import zmq
@@ -298,6 +297,9 @@ def find_process(pid: int) -> psutil.Process:
 
 def has_ended(process: psutil.Process) -> bool:
     """Return whether a process has ended, even if nobody has waited for it yet."""
-    with suppress(psutil.NoSuchProcess):
+    try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    return True
+    except psutil.AccessDenied:
+        return False
+    except psutil.NoSuchProcess:
+        return True

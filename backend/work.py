@@ -271,10 +271,10 @@ class Work:
             peer.stop_job(job.id)
             peer.post(m.Accepted(job.id, self._jobs.position(job)))
 
-    def interrupt(self) -> None:
+    def interrupt(self, patience_s: float) -> None:
         """Stop the worker because the backend ends; the job under way waits for the next start."""
         job = self.job
-        self.worker.stop()
+        self.worker.stop(patience_s)
         if job is not None and self._deadline is not None:
             self._jobs.cancel(job)
         elif job is not None:

@@ -6,6 +6,7 @@ A `Runner` does the job; this module knows no model.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 _SENTENCE = 1900
 #: Seconds between two searches for added and removed models.
 LOOK_S = 2.0
+#: Seconds between two looks at whether the server has ended, on Windows.
+PIPE_LOOK_S = 1.0
 
 
 class JobStoppedError(Exception):
@@ -271,12 +274,35 @@ def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str,
 
 
 def _end_with_server() -> NoReturn:
-    # The server holds the other end of standard input open for as long as it lives. It is read by
+    # The server holds the other end of standard input open for as long as it lives. It is used by
     # its descriptor, since a thread inside a buffered reader would hold a lock at exit.
-    while True:
-        try:
-            if not os.read(sys.stdin.fileno(), 4096):
-                break
-        except OSError:
-            break
+    descriptor = sys.stdin.fileno()
+    if sys.platform == "win32":
+        wait_for_end_windows(descriptor)
+    else:
+        _wait_for_end(descriptor)
     os._exit(3)
+
+
+def _wait_for_end(descriptor: int) -> None:
+    """Wait until the other end of a pipe is closed."""
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, 4096):
+            pass
+
+
+def wait_for_end_windows(descriptor: int) -> None:
+    """Wait until the other end of a pipe is closed, without reading from it.
+
+    While one thread reads from a pipe, Windows lets every other call on it wait. Such calls come
+    from libraries that look at standard input as they are loaded, as SciPy's do, and from child
+    processes that inherit it; they would wait forever.
+    """
+    import ctypes
+    import msvcrt
+    from ctypes import wintypes
+
+    peek = ctypes.WinDLL("kernel32").PeekNamedPipe  # type: ignore[attr-defined]
+    handle = wintypes.HANDLE(msvcrt.get_osfhandle(descriptor))  # type: ignore[attr-defined]
+    while peek(handle, None, wintypes.DWORD(0), None, None, None):
+        time.sleep(PIPE_LOOK_S)

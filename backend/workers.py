@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from .protocol import messages as m
 from .settings import Settings
 from .store import Store
 from .work import Work
-from .worker_process import Worker, WorkerSocket, default_command
+from .worker_process import STOP_S, Worker, WorkerSocket, default_command
 
 log = logging.getLogger(__name__)
 
@@ -194,5 +195,6 @@ class Workers:
         """End all processes; the jobs under way wait for the next start."""
         for work in self.all:
             work.worker.send("stop")  # to all before the first is waited for
+        end = time.monotonic() + STOP_S
         for work in self.all:
-            work.interrupt()
+            work.interrupt(max(0.0, end - time.monotonic()))

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
+import select
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +17,7 @@ import pytest
 from backend.protocol import ClientSession, Received, encode, limits
 from backend.protocol import messages as m
 from backend.worker_process import MAX_RESTARTS, Worker
+from backend.worker_runtime import wait_for_end_windows
 from tests.backend.client import Client
 from tests.backend.conftest import Start, make_script
 from tests.waiting import wait_until
@@ -32,6 +37,32 @@ def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
             seen.append(failed.job)
         assert seen == poison
         client.wait_for(m.Done, job=sound)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows' call is faked by POSIX's")
+def test_windows_notices_the_servers_end_without_reading_its_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While one thread reads a pipe there, all else that looks at it waits, and so do imports."""
+    looks = []
+
+    def peek(handle: ctypes.c_void_p, *_: object) -> int:
+        poller = select.poll()
+        poller.register(handle.value or 0, 0)
+        looks.append(poller.poll(0))
+        if len(looks) == 3:
+            os.close(writing)
+        return not looks[-1]
+
+    kernel32 = SimpleNamespace(PeekNamedPipe=peek)
+    monkeypatch.setattr(ctypes, "WinDLL", lambda *_, **__: kernel32, raising=False)
+    handles = SimpleNamespace(get_osfhandle=lambda descriptor: descriptor)
+    monkeypatch.setitem(sys.modules, "msvcrt", handles)
+    monkeypatch.setattr("backend.worker_runtime.PIPE_LOOK_S", 0.01)
+    reading, writing = os.pipe()
+    wait_for_end_windows(reading)
+    assert [bool(look) for look in looks] == [False, False, False, True]
+    os.close(reading)
 
 
 def test_a_worker_that_never_gets_ready_is_ended_and_named(

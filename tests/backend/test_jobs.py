@@ -69,6 +69,15 @@ def test_times_of_refined_jobs_are_kept_apart(open_jobs: Open) -> None:
     assert run(4) == pytest.approx(20.0)
 
 
+def test_times_are_written_to_the_disk_together(open_jobs: Open) -> None:
+    """The loop waits for the disk once and not for each phase."""
+    jobs, statements = open_jobs(), []
+    jobs.journal._database.set_trace_callback(statements.append)
+    jobs.journal.save_speeds("a", {"loading": 1.0, "denoising": 2.0})
+    assert statements[0] == "BEGIN" and statements[-1] == "COMMIT" and len(statements) == 4
+    assert jobs.journal.speeds("a") == {"loading": 1.0, "denoising": 2.0}
+
+
 def test_a_waiting_job_changes_its_place(open_jobs: Open) -> None:
     jobs = open_jobs()
     for number in range(5):

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgpack
@@ -264,6 +265,18 @@ def test_a_partial_file_is_never_seen(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_another_program_looks_at_for_a_moment_is_replaced(tmp_path: Path) -> None:
+    """On Windows, where scanners open whatever is new, that is refused as long as it is open."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    looking = open(path, "rb")
+    ending = threading.Timer(0.3, looking.close)
+    ending.start()
+    write_whole(path, [b"new"])
+    ending.join()
+    assert path.read_bytes() == b"new"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_really_full_device(tmp_path: Path) -> None:
     store = Store(tmp_path)
@@ -337,6 +350,16 @@ def test_a_parent_that_ends_is_noticed() -> None:
     child.communicate(b"\n")
     wait_until(lambda: has_ended(process))
     assert not process_exists(child.pid)
+
+
+def test_a_parent_that_cannot_be_looked_at_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blender may run with more rights than the backend."""
+
+    def refuse(process: psutil.Process) -> str:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "status", refuse)
+    assert not has_ended(psutil.Process())
 
 
 def test_the_results_folder_is_cleared_of_what_no_job_owns(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
         (folder / name).mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
     (folder / "LICENSE").write_text("My\tlicense\x07\n", "utf-8")
+    (folder / "description.txt").write_text("Für Stühle", "cp1252")  # of an editor on Windows
     loaded: list[str] = []
     monkeypatch.setattr(
         models, "load_pipeline", lambda name, *_: loaded.append(name) or FakePipeline()
