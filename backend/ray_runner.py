@@ -77,7 +77,8 @@ class _Actor:
         except JobStoppedError:
             end = ("stopped",)
         except Exception as error:
-            end = "failed", *in_words(self._runner, error, settings.get("filename", ""))
+            *words, fault = in_words(self._runner, error, settings.get("filename", ""))
+            end = "fault" if fault else "failed", *words
         reports.waiting.put(end)
 
     def take(self, stop: bool) -> list[tuple[Any, ...]]:
@@ -94,6 +95,10 @@ class _Actor:
 
 class _ToldError(Exception):
     """A failure that the actor has put into words: what, why, hint."""
+
+
+class _ActorFaultError(Exception):
+    """A fault in the actor; its words are why."""
 
 
 class RayRunner:
@@ -174,6 +179,8 @@ class RayRunner:
             for kind, *values in self._ask("take", stop):
                 if kind == "stopped":
                     raise JobStoppedError
+                if kind == "fault":
+                    raise _ActorFaultError(values[1])
                 if kind == "failed":
                     raise _ToldError(*values)
                 if kind == "done":

@@ -193,6 +193,8 @@ class Work:
             self._cancelled(job)
         elif kind == "failed":
             self.worker.note_success()
+            if message["fault"]:  # of a broken device, which would fail the next job as well
+                self.worker.ask_to_end(now)
             if self._deadline is not None:
                 self._cancelled(job)
             else:

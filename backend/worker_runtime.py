@@ -247,29 +247,29 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
     except DeviceLostError:
         raise
     except Exception as error:
-        what, why, hint = in_words(runner, error, message["settings"].get("filename", ""))
-        worker_link.send(
-            "failed", job=job, what=what[:_SENTENCE], why=why[:_SENTENCE], hint=hint[:_SENTENCE]
-        )
+        *words, fault = in_words(runner, error, message["settings"].get("filename", ""))
+        what, why, hint = (text[:_SENTENCE] for text in words)
+        worker_link.send("failed", job=job, what=what, why=why, hint=hint, fault=fault)
     else:
         worker_link.send("done", job=job, timings={k: float(v) for k, v in timings.items()})
 
 
-def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str]:
-    """Return (what, why, hint) for an error of a job, and log it."""
+def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str, bool]:
+    """Return what, why, hint, and whether it is a fault, for an error of a job, and log it."""
     if isinstance(error, BackendError):
         log.error("%s", error)
-        return error.what, "", error.hint
+        return error.what, "", error.hint, False
     known = runner.explain(error)
     if known is not None:
         log.info("job failed: %s", " ".join(known))
-        return known
+        return *known, False
     log.exception("a fault while working on %s", filename)
     first = (str(error).splitlines() or [""])[0]
     return (
         f"The generation of {filename or 'the picture'} failed by a fault of GSV3D.",
         f"{type(error).__name__}: {first}",
         "Please report it with the file worker.log from the backend's log folder.",
+        True,
     )
 
 

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import pytest
 
 from backend.cli import main
-from backend.protocol import messages as m
 from backend.protocol import (
     encode,
     parse_code,
@@ -22,6 +21,7 @@ from backend.protocol import (
     read_connection,
     write_connection,
 )
+from backend.protocol import messages as m
 from tests.backend.client import Client
 from tests.backend.conftest import Start, make_script, serve
 from tests.backend.protocol.test_connection_file import make_connection
@@ -143,9 +143,7 @@ def test_status_watches_a_backend_where_nothing_happens(
     elsewhere = replace(make_connection(), pid=0)
     monkeypatch.setattr("backend.conversation.read_connection", lambda _: elsewhere)
     monkeypatch.setattr("backend.conversation.open_client", lambda *_: backend)
-    monkeypatch.setattr(
-        "backend.conversation.time", SimpleNamespace(monotonic=lambda: backend.now)
-    )
+    monkeypatch.setattr("backend.conversation.time", SimpleNamespace(monotonic=lambda: backend.now))
     assert main(["status", "--watch"]) == 0
     assert "The backend has ended. It was asked to." in capsys.readouterr().out
 

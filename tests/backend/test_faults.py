@@ -39,6 +39,21 @@ def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
         client.wait_for(m.Done, job=sound)
 
 
+def test_a_process_that_had_a_fault_does_no_other_job(tmp_path: Path, run_server: Start) -> None:
+    """What it holds may be broken: after some errors of a card each later job would fail."""
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        worker = running.server.workers.all[0].worker
+        for values, same in (({"fail_at": 1}, True), ({"fault_at": 1}, False)):
+            client.wait_for(lambda _: worker.ready)
+            first = worker.pid
+            bad, good = (client.session.submit(make_script(**v)) for v in (values, {}))
+            client.wait_for(m.Failed, job=bad)
+            client.wait_for(m.Done, job=good)
+            assert (worker.pid == first) == same
+        assert worker.failures == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows' call is faked by POSIX's")
 def test_windows_notices_the_servers_end_without_reading_its_pipe(
     monkeypatch: pytest.MonkeyPatch,

@@ -70,7 +70,9 @@ def test_a_job_that_needs_too_much_memory_is_told_in_words(monkeypatch, error, w
     runner, link = ModelRunner("cpu"), RecordedWatch()
     with pytest.raises(type(error)) as caught:
         runner.run(SETTINGS, draw_square(), link)  # type: ignore[arg-type]
-    told = " ".join(in_words(runner, caught.value, "a.png"))
+    *words_told, fault = in_words(runner, caught.value, "a.png")
+    told = " ".join(words_told)
+    assert fault == ("fault" in words)
     assert words in told and ("memory" in told) == ("fault" not in words)
     runner.run(SETTINGS, draw_square(), link)  # type: ignore[arg-type]
     assert [kind for kind, _, _ in link.sent] == ["mesh", "file"]
