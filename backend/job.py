@@ -28,12 +28,12 @@ class StoredArtifact:
         """Return whether a newer artifact of its kind replaces it, as for coarse Gaussians."""
         return self.kind in ("views", "gaussians") and not self.fields.get("final")
 
-    def announcement(self, job: str, transfer: int = 1) -> m.Artifact:
-        """Return the message that announces it. Raises ValueError or TypeError where none can."""
+    def check(self, job: str) -> None:
+        """Check that clients can be told of it. Raises ValueError or TypeError."""
         kind = m.BY_TYPE.get(self.kind)
         if kind is None or not issubclass(kind, m.Artifact):
             raise ValueError(f"{self.kind} is no artifact")
-        return kind(job=job, transfer=transfer, **self.fields)
+        kind(job=job, transfer=1, **self.fields)
 
 
 @dataclass(eq=False)

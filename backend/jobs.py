@@ -109,12 +109,13 @@ class Jobs:
     def _was_done(self, job: Job) -> bool:
         """Take over a job's end that its folder tells and that the journal lacks."""
         try:
-            record = from_bytes(self.store.load_record(job.id))
+            done = restored(from_bytes(self.store.load_record(job.id)))
         except (OSError, ValueError):
             return False
+        record = done.record
         if record.state != "done":
             return False
-        job.artifacts = restored(record).artifacts
+        job.artifacts = done.artifacts
         self._change(job, state="done", ended=record.ended, outcome=record.outcome)
         return True
 
@@ -356,9 +357,13 @@ class Jobs:
         if job in self.running:
             self.running.remove(job)
         job.estimator = None
-        self._change(job, state=state, ended=time.time(), outcome=outcome)
+        self._change(job, state=state, ended=self._now(), outcome=outcome)
         self._save_record(job)
         self._forget_old()
+
+    def _now(self) -> float:
+        """Return the time; the latest end of a job where the clock was set back behind that."""
+        return max([time.time(), *(job.record.ended or 0.0 for job in self)])
 
     def _save_record(self, job: Job) -> None:
         try:

@@ -63,7 +63,7 @@ def restored(record: JobRecord) -> Job:
     try:
         job.artifacts = [StoredArtifact(**values) for values in record.outcome["artifacts"]]
         for artifact in job.artifacts:
-            artifact.announcement(job.id)
+            artifact.check(job.id)
     except Exception as error:
         log.error("the results of job %s cannot be found again: %r", job.id, error)
         job.artifacts = []

@@ -208,7 +208,7 @@ class Work:
         stored = StoredArtifact(
             message["kind"], {**message["fields"], "arrays": message["arrays"]}, message["file"]
         )
-        stored.announcement(job.id)  # checked once, for all clients
+        stored.check(job.id)  # once, for all clients
         path = self._store.folder(job.id) / stored.file
         if path.name != stored.file or not path.is_file():
             raise ValueError(f"there is no result file {stored.file}")

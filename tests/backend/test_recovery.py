@@ -373,6 +373,20 @@ def test_the_results_folder_is_cleared_of_what_no_job_owns(tmp_path: Path) -> No
     assert not stray.exists() and (tmp_path / "jobs" / JOB(1)).exists()
 
 
+def test_a_clock_that_is_set_back_for_a_while_makes_no_job_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.jobs.KEEP_ENDED", 2)
+    today, long_ago = 2_000_000_000.0, 1_000_000.0
+    jobs = open_jobs(tmp_path)
+    for number, clock in enumerate((today, long_ago, today + 60.0)):
+        monkeypatch.setattr("backend.jobs.time.time", lambda now=clock: now)
+        jobs.fail(jobs.submit(make_submit(number)), "What.", "", "")
+        jobs.tidy()
+    assert [e.job for e in jobs.entries()] == [JOB(1), JOB(2)]
+    jobs.journal.close()
+
+
 def test_ended_jobs_are_forgotten_by_age_and_by_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from backend import link
 from backend.errors import BackendError
 from backend.model_runner import ModelRunner
+from backend.protocol import encode
 from backend.protocol.messages import Welcome
 from backend.worker_runtime import in_words
 from gsv3d import generation, models
@@ -106,6 +108,21 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
     shutil.rmtree(folder)
     with pytest.raises(ModelError, match="There is no model 'mine'"):
         runner.run(SETTINGS | {"model": "mine"}, draw_square(), link)  # type: ignore[arg-type]
+
+
+def test_many_models_with_long_descriptions_can_be_told_of(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("GSV3D_MODELS", str(tmp_path))
+    for number in range(70):
+        folder = tmp_path / f"{number}{'m' * 60}"
+        for name in models.COMPONENTS:
+            (folder / name).mkdir(parents=True)
+        (folder / "model_index.json").write_text("{}")
+        for name in ("LICENSE", "description.txt"):
+            (folder / name).write_text("椅" * 2000, "utf-8")
+    device, told = ModelRunner("cpu").describe()
+    ready = {"device": device, "memory": 1, "devices": ["cpu"], "models": told}
+    assert len(link.pack("ready", token="a" * 32, **ready)) < link.MAX_BYTES
+    encode(Welcome(6, "", told), 1)
 
 
 @pytest.mark.parametrize(
