@@ -172,7 +172,8 @@ class Jobs:
             connected: the owners that are connected.
         """
         jobs = [j for j in self._jobs.values() if JOB_VERSIONS.get(j.record.kind, 0) <= version]
-        over = [job for job in self._ended() if job in set(jobs)]
+        listed = set(jobs)
+        over = [job for job in self._ended() if job in listed]
         surplus = set(over[: max(0, len(jobs) - QUEUE_ENTRIES)])
         jobs = [job for job in jobs if job not in surplus][:QUEUE_ENTRIES]
         text = sum(len((j.record.filename + j.what).encode()) for j in jobs)

@@ -96,9 +96,10 @@ class JobRecord:
 
     @property
     def filename(self) -> str:
-        """Return the picture's file name, or the words the picture is to be made of."""
+        """Return the picture's file name on one line, or the words it is to be made of."""
         prompt = " ".join(str(self.settings.get("prompt", "")).split())
-        return str(self.settings.get("filename", "")) or prompt[:LABEL_CHARS]
+        name = str(self.settings.get("filename", "")) or prompt[:LABEL_CHARS]
+        return "".join(c if c.isprintable() else " " for c in name)
 
     @property
     def model(self) -> str:

@@ -144,11 +144,14 @@ def test_a_name_cannot_forge_a_line_of_the_log(
     tmp_path: Path, run_server: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    session = ClientSession("a\n2026-01-01 ERROR forged")
-    with Client(run_server(tmp_path).path, session) as client:
-        client.wait_for(m.Welcome)
-    joined = [r.getMessage() for r in caplog.records if "has joined" in r.getMessage()]
-    assert joined and not any("\n" in line for line in joined)
+    forged = "a\n2026-01-01 ERROR forged"
+    with Client(run_server(tmp_path).path, ClientSession(forged)) as client:
+        client.session.submit(make_script(die_at=1), filename=forged)
+        assert "a 2026-01-01 ERROR forged" in client.wait_for(m.Failed).what
+    lines = [record.getMessage() for record in caplog.records]
+    for words in ("has joined", "accepted: a", "failed: The"):
+        assert [line for line in lines if words in line], words
+    assert not any("\n" in line for line in lines)
 
 
 def test_a_client_that_takes_nothing_harms_nobody(
