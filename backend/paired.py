@@ -66,7 +66,7 @@ class PairedComputers:
             data = self.path.read_bytes()
         except OSError as error:
             what = f"{self.path} cannot be read: {error.strerror or error}."
-            raise BackendError(what, "Check that it is yours.") from error
+            raise BackendError(what, "Check that you may read it.") from error
         self._written = written  # a damaged file is named once
         self._parse(data)
         return True
