@@ -72,14 +72,17 @@ class _Actor:
         ).start()
 
     def _run(self, settings: Mapping[str, Any], picture: bytes, reports: Any) -> None:
+        end: tuple[Any, ...] = "fault", "", "The thread of the job has ended.", ""
         try:
-            end: tuple[Any, ...] = "done", self._runner.run(settings, picture, reports)
+            end = "done", self._runner.run(settings, picture, reports)
         except JobStoppedError:
             end = ("stopped",)
         except Exception as error:
+            end = "fault", "", type(error).__name__, ""  # where it cannot even be logged
             *words, fault = in_words(self._runner, error, settings.get("filename", ""))
             end = "fault" if fault else "failed", *words
-        reports.waiting.put(end)
+        finally:
+            reports.waiting.put(end)  # without an end the job would be waited for
 
     def take(self, stop: bool) -> list[tuple[Any, ...]]:
         """Return the reports since the last call, the last one the end; `stop` ends the job."""

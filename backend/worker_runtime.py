@@ -26,7 +26,7 @@ from .errors import BackendError, storing
 from .logs import at_job, log_to
 from .protocol import messages as m
 from .protocol.arrays import describe, to_buffers
-from .protocol.fields import to_map
+from .protocol.fields import to_map, to_text
 from .store import write_whole
 
 log = logging.getLogger(__name__)
@@ -262,12 +262,13 @@ def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str,
     known = runner.explain(error)
     if known is not None:
         log.info("job failed: %s", " ".join(known))
-        return *known, False
+        what, why, hint = map(to_text, known)
+        return what, why, hint, False
     log.exception("a fault while working on %s", filename)
     first = (str(error).splitlines() or [""])[0]
     return (
         f"The generation of {filename or 'the picture'} failed by a fault of GSV3D.",
-        f"{type(error).__name__}: {first}",
+        to_text(f"{type(error).__name__}: {first}"),
         "Please report it with the file worker.log from the backend's log folder.",
         True,
     )

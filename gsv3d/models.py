@@ -165,7 +165,7 @@ def available() -> list[ModelInfo]:
         name = path.name
         if NAME.fullmatch(name) and name not in models and is_model_folder(path):
             words = path / DESCRIPTION
-            text = words.read_text("utf-8", errors="replace").strip() if words.is_file() else name
+            text = words.read_text("utf-8", "replace").strip() if words.is_file() else name
             models[name] = ModelInfo(
                 name, path, True, text, "", _names_a_decoder(path), read_license(path),
                 "remove" if path.parent == own else "",
